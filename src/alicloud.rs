@@ -1,0 +1,491 @@
+//! The VPC peering API (`VpcPeer`, version 2022-01-01): the four operations that we need, and what its errors mean.
+//!
+//! Knows nothing of approvals. One call is one try: each has its own nonce, timestamp and signature, and who calls
+//! decides about the next.
+
+pub mod sign;
+
+use jiff::{SignedDuration, Timestamp};
+use reqwest::header::HeaderMap;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use crate::config::SignatureVersion;
+use crate::peering::{AccountId, Connection, InstanceId, Side};
+use crate::{clock, http};
+use sign::Parameters;
+
+const VERSION: &str = "2022-01-01";
+const FORM: &str = "application/x-www-form-urlencoded";
+/// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-listvpcpeerconnections>
+const LARGEST_PAGE: &str = "100";
+
+/// The API at one address, signed in one way.
+#[derive(Debug, Clone)]
+pub struct Alicloud {
+    http: reqwest::Client,
+    endpoint: Url,
+    signature: SignatureVersion,
+}
+
+/// Who calls. Has no `Debug`: two of three fields are secret.
+#[derive(Clone, Copy)]
+pub struct Credentials<'a> {
+    /// `LTAI…` or `STS.…`.
+    pub access_key_id: &'a str,
+    /// Signs.
+    pub access_key_secret: &'a str,
+    /// Of temporary credentials.
+    pub security_token: Option<&'a str>,
+}
+
+/// One page of a list.
+#[derive(Debug)]
+pub struct Page {
+    /// At most 100.
+    pub connections: Vec<Connection>,
+    /// Asks for the next page; `None` on the last.
+    pub next_token: Option<String>,
+}
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API refused. Its message is dropped: for a bad signature it quotes what was signed.
+    #[error("Alibaba Cloud refused with {code}")]
+    Refused {
+        /// e.g. `IncorrectStatus.VpcPeer`.
+        code: String,
+        /// For the vendor's support.
+        request_id: Option<String>,
+        /// Nearly always 400: says little.
+        http_status: u16,
+        /// The header `x-acs-retry-after`.
+        retry_after: Option<SignedDuration>,
+    },
+    /// No answer.
+    #[error("no answer from Alibaba Cloud ({})", http::failure(.0))]
+    Transport(reqwest::Error),
+    /// An answer that is none of the API's.
+    #[error("unreadable answer from Alibaba Cloud (HTTP {http_status})")]
+    Unreadable {
+        /// Of the answer.
+        http_status: u16,
+    },
+}
+
+/// What an error asks the caller to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Try again later.
+    Retry,
+    /// The status is not what the call needs: read it and decide.
+    ReadStatus,
+    /// The connection does not exist.
+    Missing,
+    /// It will never work for this connection.
+    Permanent,
+    /// A person has to mend our credentials or permissions.
+    Credentials,
+    /// A dry run found nothing against it.
+    DryRunPassed,
+}
+
+impl Error {
+    /// What to do about it. The HTTP status says little: nearly everything is a 400.
+    ///
+    /// Source: <https://api.alibabacloud.com/document/VpcPeer/2022-01-01/errorCode>
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Transport(_) | Self::Unreadable { .. } => Class::Retry,
+            Self::Refused { code, http_status, .. } => classify(code, *http_status),
+        }
+    }
+
+    /// The vendor's code, or one of ours for what is not the vendor's.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Refused { code, .. } => code,
+            Self::Transport(error) => http::failure(error),
+            Self::Unreadable { .. } => "Transport.Unreadable",
+        }
+    }
+
+    /// The vendor's name for the call.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        match self {
+            Self::Refused { request_id, .. } => request_id.as_deref(),
+            Self::Transport(_) | Self::Unreadable { .. } => None,
+        }
+    }
+
+    /// How long the vendor asked us to wait.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<SignedDuration> {
+        match self {
+            Self::Refused { retry_after, .. } => *retry_after,
+            Self::Transport(_) | Self::Unreadable { .. } => None,
+        }
+    }
+}
+
+fn classify(code: &str, http_status: u16) -> Class {
+    match code {
+        "DryRunOperation" => Class::DryRunPassed,
+        "IncorrectStatus.VpcPeer" => Class::ReadStatus,
+        "ResourceNotFound.InstanceId" | "InvalidInstanceId.NotFound" => Class::Missing,
+        "ServiceUnavailable"
+        | "InternalError"
+        | "UnknownError"
+        | "SystemBusy"
+        | "Rejected.Throttling"
+        | "Conflict.Operation"
+        | "LastTokenProcessing"
+        | "OperationConflict"
+        | "TaskConflict"
+        | "OperationFailed.DistibuteLock"
+        | "SignatureNonceUsed" => Class::Retry,
+        "NoPermission"
+        | "SignatureDoesNotMatch"
+        | "IncompleteSignature"
+        | "MissingSecurityToken"
+        | "IllegalTimestamp" => Class::Credentials,
+        _ if code.starts_with("Throttling") || http_status >= 500 => Class::Retry,
+        _ if ["InvalidAccessKeyId", "InvalidSecurityToken", "InvalidTimeStamp", "Forbidden"]
+            .iter()
+            .any(|prefix| code.starts_with(prefix)) =>
+        {
+            Class::Credentials
+        }
+        _ => Class::Permanent,
+    }
+}
+
+impl Alicloud {
+    /// The API at `endpoint`.
+    #[must_use]
+    pub fn new(http: reqwest::Client, endpoint: Url, signature: SignatureVersion) -> Self {
+        Self { http, endpoint, signature }
+    }
+
+    /// Accepts a connection. Asynchronous: it is `Updating` first, then `Activated`. Returns the request id.
+    ///
+    /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-acceptvpcpeerconnection>
+    pub async fn accept(
+        &self,
+        credentials: Credentials<'_>,
+        instance_id: &InstanceId,
+        client_token: &str,
+        dry_run: bool,
+    ) -> Result<String, Error> {
+        let mut parameters = vec![("InstanceId", instance_id.as_str()), ("ClientToken", client_token)];
+        parameters.extend(dry_run.then_some(("DryRun", "true")));
+        let done: Done = self.call("AcceptVpcPeerConnection", &parameters, credentials).await?;
+        Ok(done.request_id)
+    }
+
+    /// Rejects a connection, for good. Returns the request id.
+    ///
+    /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-rejectvpcpeerconnection>
+    pub async fn reject(
+        &self,
+        credentials: Credentials<'_>,
+        instance_id: &InstanceId,
+        client_token: &str,
+    ) -> Result<String, Error> {
+        let parameters = [("InstanceId", instance_id.as_str()), ("ClientToken", client_token)];
+        let done: Done = self.call("RejectVpcPeerConnection", &parameters, credentials).await?;
+        Ok(done.request_id)
+    }
+
+    /// Reads a connection.
+    ///
+    /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-getvpcpeerconnectionattribute>
+    pub async fn get(&self, credentials: Credentials<'_>, instance_id: &InstanceId) -> Result<Connection, Error> {
+        let parameters = [("InstanceId", instance_id.as_str())];
+        let connection: WireConnection = self.call("GetVpcPeerConnectionAttribute", &parameters, credentials).await?;
+        connection.try_into().map_err(|_| Error::Unreadable { http_status: 200 })
+    }
+
+    /// Asks for a connection, as the other side does: the simulator's tests and demos need somebody who does.
+    ///
+    /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-createvpcpeerconnection>
+    #[cfg(feature = "local")]
+    pub async fn create(&self, credentials: Credentials<'_>, parameters: &[(&str, &str)]) -> Result<InstanceId, Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Created {
+            instance_id: InstanceId,
+        }
+        let created: Created = self.call("CreateVpcPeerConnection", parameters, credentials).await?;
+        Ok(created.instance_id)
+    }
+
+    /// Lists the connections of a region, a page at a time.
+    ///
+    /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-listvpcpeerconnections>
+    pub async fn list(
+        &self,
+        credentials: Credentials<'_>,
+        region: &str,
+        next_token: Option<&str>,
+    ) -> Result<Page, Error> {
+        let mut parameters = vec![("RegionId", region), ("MaxResults", LARGEST_PAGE)];
+        parameters.extend(next_token.map(|token| ("NextToken", token)));
+        let page: WirePage = self.call("ListVpcPeerConnections", &parameters, credentials).await?;
+        let connections = page.vpc_peer_connects.into_iter().map(Connection::try_from).collect::<Result<_, _>>();
+        Ok(Page {
+            connections: connections.map_err(|_| Error::Unreadable { http_status: 200 })?,
+            next_token: page.next_token.filter(|token| !token.is_empty()),
+        })
+    }
+
+    /// Opens a connection to the API ahead of the first call.
+    pub async fn prewarm(&self) {
+        http::prewarm(&self.http, self.endpoint.as_str()).await;
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        action: &str,
+        parameters: &[(&str, &str)],
+        credentials: Credentials<'_>,
+    ) -> Result<T, Error> {
+        let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let (now, nonce) = (clock::now(), clock::nonce());
+        let request = match self.signature {
+            SignatureVersion::V3 => self.request_v3(action, &parameters, credentials, now, &nonce),
+            SignatureVersion::V1 => self.request_v1(action, parameters, credentials, now, nonce),
+        };
+        let request = request.header("accept", "application/json").header("content-type", FORM);
+        let response = request.send().await.map_err(transport)?;
+        let http_status = response.status().as_u16();
+        let retry_after = retry_after(response.headers());
+        let body = http::read(response).await.map_err(Error::Transport)?;
+        if http_status == 200 {
+            return serde_json::from_slice(&body).map_err(|_| Error::Unreadable { http_status });
+        }
+        let refusal: Refusal = serde_json::from_slice(&body).map_err(|_| Error::Unreadable { http_status })?;
+        Err(Error::Refused { code: refusal.code, request_id: refusal.request_id, http_status, retry_after })
+    }
+
+    fn request_v3(
+        &self,
+        action: &str,
+        parameters: &Parameters,
+        credentials: Credentials<'_>,
+        now: Timestamp,
+        nonce: &str,
+    ) -> reqwest::RequestBuilder {
+        let body = sign::canonical_query(parameters);
+        let body_hash = sign::v3::body_hash(body.as_bytes());
+        let date = timestamp(now);
+        let host = self.host();
+        let mut signed = vec![
+            ("content-type", FORM),
+            ("host", &host),
+            ("x-acs-action", action),
+            ("x-acs-content-sha256", &body_hash),
+            ("x-acs-date", &date),
+            ("x-acs-signature-nonce", nonce),
+            ("x-acs-version", VERSION),
+        ];
+        signed.extend(credentials.security_token.map(|token| ("x-acs-security-token", token)));
+        let headers = signed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let canonical = sign::v3::canonical_request("POST", "/", "", &headers, &body_hash);
+        let to_sign = sign::v3::string_to_sign(&canonical);
+        let signature = sign::v3::signature(credentials.access_key_secret, &to_sign);
+        let authorization = sign::v3::authorization(credentials.access_key_id, &headers, &signature);
+        let mut request = self.http.post(self.endpoint.clone()).header("authorization", authorization).body(body);
+        for (name, value) in signed.iter().filter(|(name, _)| name.starts_with("x-acs-")) {
+            request = request.header(*name, *value);
+        }
+        request
+    }
+
+    fn request_v1(
+        &self,
+        action: &str,
+        parameters: Parameters,
+        credentials: Credentials<'_>,
+        now: Timestamp,
+        nonce: String,
+    ) -> reqwest::RequestBuilder {
+        let body = sign::canonical_query(&parameters);
+        let mut query: Parameters = [
+            ("Action", action.to_owned()),
+            ("Version", VERSION.to_owned()),
+            ("Format", "JSON".to_owned()),
+            ("AccessKeyId", credentials.access_key_id.to_owned()),
+            ("SignatureMethod", "HMAC-SHA1".to_owned()),
+            ("SignatureVersion", "1.0".to_owned()),
+            ("SignatureNonce", nonce),
+            ("Timestamp", timestamp(now)),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        query.extend(credentials.security_token.map(|token| ("SecurityToken".to_owned(), token.to_owned())));
+        let mut all = parameters;
+        all.extend(query.clone());
+        let to_sign = sign::v1::string_to_sign("POST", &all);
+        query.insert("Signature".into(), sign::v1::signature(credentials.access_key_secret, &to_sign));
+        let mut url = self.endpoint.clone();
+        url.set_query(Some(&sign::canonical_query(&query)));
+        self.http.post(url).body(body)
+    }
+
+    /// The header `host`, as the HTTP client will send it.
+    fn host(&self) -> String {
+        let host = self.endpoint.host_str().unwrap_or_default();
+        self.endpoint.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    }
+}
+
+fn transport(error: reqwest::Error) -> Error {
+    Error::Transport(error.without_url())
+}
+
+/// `YYYY-MM-DDThh:mm:ssZ`.
+fn timestamp(now: Timestamp) -> String {
+    now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn retry_after(headers: &HeaderMap) -> Option<SignedDuration> {
+    let text = headers.get("x-acs-retry-after")?.to_str().ok()?;
+    text.parse::<u32>().ok().map(|millis| SignedDuration::from_millis(millis.into()))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Done {
+    request_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Refusal {
+    #[serde(alias = "code")]
+    code: String,
+    #[serde(alias = "requestId")]
+    request_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WirePage {
+    #[serde(default)]
+    vpc_peer_connects: Vec<WireConnection>,
+    next_token: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireConnection {
+    instance_id: String,
+    status: String,
+    biz_status: Option<String>,
+    owner_id: u64,
+    accepting_owner_uid: u64,
+    region_id: String,
+    accepting_region_id: String,
+    vpc: WireVpc,
+    accepting_vpc: WireVpc,
+    bandwidth: Option<i64>,
+    link_type: Option<String>,
+    name: Option<String>,
+    description: Option<String>,
+    gmt_expired: Option<String>,
+    managed_service: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WireVpc {
+    vpc_id: String,
+    ipv4_cidrs: Option<Vec<String>>,
+    ipv6_cidrs: Option<Vec<String>>,
+}
+
+/// A field holds something that we do not understand, so that nothing can be decided on it.
+struct NotUnderstood;
+
+impl TryFrom<WireConnection> for Connection {
+    type Error = NotUnderstood;
+
+    fn try_from(wire: WireConnection) -> Result<Self, NotUnderstood> {
+        let expires_at = wire.gmt_expired.filter(|text| !text.is_empty());
+        Ok(Self {
+            instance_id: InstanceId::parse(&wire.instance_id).map_err(|_| NotUnderstood)?,
+            status: wire.status.into(),
+            business_status: wire.biz_status.unwrap_or_default().into(),
+            requester: wire.vpc.side(wire.owner_id, wire.region_id)?,
+            accepter: wire.accepting_vpc.side(wire.accepting_owner_uid, wire.accepting_region_id)?,
+            bandwidth_mbps: wire.bandwidth.and_then(|mbps| u32::try_from(mbps).ok()),
+            link_type: wire.link_type.unwrap_or_default(),
+            name: wire.name.unwrap_or_default(),
+            description: wire.description.unwrap_or_default(),
+            expires_at: expires_at.map(|text| text.parse()).transpose().map_err(|_| NotUnderstood)?,
+            managed_service: wire.managed_service.unwrap_or_default(),
+        })
+    }
+}
+
+impl WireVpc {
+    fn side(self, account: u64, region: String) -> Result<Side, NotUnderstood> {
+        let cidrs = self.ipv4_cidrs.into_iter().chain(self.ipv6_cidrs).flatten();
+        let cidrs = cidrs.map(|cidr| cidr.parse().map(|cidr: ipnet::IpNet| cidr.trunc())).collect::<Result<_, _>>();
+        Ok(Side { account: AccountId(account), region, vpc: self.vpc_id, cidrs: cidrs.map_err(|_| NotUnderstood)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_class_of_the_api_is_told_apart_by_its_code() {
+        let cases = [
+            (
+                Class::Retry,
+                "ServiceUnavailable InternalError UnknownError SystemBusy Throttling Throttling.User Throttling.Api \
+                 Rejected.Throttling Conflict.Operation LastTokenProcessing OperationConflict TaskConflict SignatureNonceUsed",
+            ),
+            (Class::ReadStatus, "IncorrectStatus.VpcPeer"),
+            (Class::Missing, "ResourceNotFound.InstanceId"),
+            (
+                Class::Permanent,
+                "IncorrectBusinessStatus.VpcPeer OperationFailed.CdtNotOpened OperationFailed.CrossBorderCdtNotOpened \
+                 OperationFailed.NotExist.ResourceGroup QuotaExceeded.VpcPeerCountPerVpc IllegalParam.InstanceId \
+                 IdempotentParameterMismatch InvalidAction.NotFound SomethingNew",
+            ),
+            (
+                Class::Credentials,
+                "InvalidAccessKeyId.NotFound InvalidAccessKeyId.Inactive Forbidden.AccessKeyDisabled Forbidden.RAM \
+                 Forbidden.NoPermission NoPermission SignatureDoesNotMatch IncompleteSignature InvalidTimeStamp.Expired \
+                 InvalidSecurityToken.Expired MissingSecurityToken",
+            ),
+            (Class::DryRunPassed, "DryRunOperation"),
+        ];
+        for (class, codes) in cases {
+            for code in codes.split_whitespace() {
+                assert_eq!(classify(code, 400), class, "{code}");
+            }
+        }
+        assert_eq!(classify("SomethingNew", 503), Class::Retry);
+    }
+
+    #[test]
+    fn an_answer_with_nulls_and_large_numbers_is_read() {
+        let json = r#"{"InstanceId":"pcc-a","Status":"Accepting","BizStatus":"Normal","OwnerId":253460731706911258,
+            "AcceptingOwnerUid":2,"RegionId":"r","AcceptingRegionId":"s","Vpc":{"VpcId":"vpc-a","Ipv4Cidrs":["10.0.0.7/8"],
+            "Ipv6Cidrs":null},"AcceptingVpc":{"VpcId":"vpc-b"},"Bandwidth":-1,"LinkType":null,"GmtExpired":""}"#;
+        let connection = Connection::try_from(serde_json::from_str::<WireConnection>(json).unwrap()).ok().unwrap();
+        assert_eq!(connection.requester.account, AccountId(253_460_731_706_911_258));
+        assert_eq!(connection.requester.cidrs.first().unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!((connection.bandwidth_mbps, connection.cidrs_are_known()), (None, false));
+    }
+}

@@ -1,0 +1,83 @@
+//! The parts that both functions work with, built once at cold start.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::alicloud::Alicloud;
+use crate::config::{self, Config, Environment};
+use crate::http;
+use crate::secrets::SecretsStore;
+use crate::store::Store;
+use crate::{aws, clock};
+
+/// The parts.
+#[derive(Debug)]
+pub struct App {
+    /// What the operator decided.
+    pub config: Arc<Config>,
+    /// What must not be told.
+    pub secrets: SecretsStore,
+    /// The approvals.
+    pub store: Store,
+    /// The one client.
+    pub http: reqwest::Client,
+    /// The peering API of each target, by name.
+    pub alicloud: BTreeMap<String, Alicloud>,
+}
+
+/// Why the program can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The environment or `peergate.toml` is wrong.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// There is no HTTP client.
+    #[error(transparent)]
+    Http(#[from] http::Error),
+}
+
+impl App {
+    /// Builds the parts; asks nobody anything yet.
+    pub fn new(environment: &Environment, config: Config) -> Result<Self, Error> {
+        let http = http::client()?;
+        let config = Arc::new(config);
+        let aws = &environment.aws;
+        let sdk = aws::sdk_config(aws, &http);
+        let api = |target: &config::Target| Alicloud::new(http.clone(), target.endpoint.clone(), target.signature);
+        Ok(Self {
+            secrets: SecretsStore::new(
+                environment.secrets.clone(),
+                &sdk,
+                aws.secrets_manager_endpoint.as_ref(),
+                Arc::clone(&config),
+            ),
+            store: Store::new(
+                &sdk,
+                aws.dynamodb_endpoint.as_ref(),
+                http.clone(),
+                environment.table.clone(),
+                config.retention,
+            ),
+            alicloud: config.targets.iter().map(|(name, target)| (name.clone(), api(target))).collect(),
+            http,
+            config,
+        })
+    }
+
+    /// Builds the parts as the process's environment says.
+    pub fn from_process() -> Result<Self, Error> {
+        let environment = Environment::from_process()?;
+        let config = Config::load(&environment.config)?;
+        Self::new(&environment, config)
+    }
+
+    /// Fetches the secrets and opens the connections that the first event will need, all at once. What fails here fails
+    /// again, and is reported, when it is needed.
+    pub async fn prewarm(&self) {
+        let alicloud = futures_util::future::join_all(self.alicloud.values().map(Alicloud::prewarm));
+        let (secrets, (), _) = tokio::join!(self.secrets.current(clock::now()), self.store.prewarm(), alicloud);
+        if let Err(error) = secrets {
+            tracing::error!(outcome = "no_secrets", error = %error, "the secrets could not be read at start");
+        }
+    }
+}

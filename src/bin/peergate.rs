@@ -1,0 +1,176 @@
+//! The local tool: the demo, the simulator, signed events, and both functions on one machine.
+#![expect(clippy::print_stdout, reason = "a command-line tool")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use peergate::config::{Config, Environment, SecretsSource};
+use peergate::local::event::{self, Wish};
+use peergate::local::simulator::gateway::Simulator;
+use peergate::local::simulator::{Account, Settings};
+use peergate::local::{Error, demo, serve};
+use peergate::secrets::Secrets;
+use peergate::{clock, logging, watch};
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+/// People approve Alibaba Cloud VPC peering connections from chat.
+#[derive(Parser)]
+#[command(version)]
+enum Command {
+    /// Plays the main job on loopback, without any cloud account.
+    Demo,
+    /// Simulates the VPC peering API, in memory, over plain HTTP.
+    Simulate {
+        /// Where to listen; port 0 takes a free one and prints it.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: String,
+        /// From Updating to Activated.
+        #[arg(long, default_value_t = 3000)]
+        activation_ms: u64,
+        /// How long a request waits to be accepted.
+        #[arg(long, default_value_t = 7 * 24 * 3600)]
+        expiry_s: u64,
+        /// Calls per account and operation in 60 s; 0 for no limit.
+        #[arg(long, default_value_t = 360)]
+        quota: usize,
+        /// JSON: a list of {account, `access_key_id`, `access_key_secret`, vpcs: {id: [CIDR]}}.
+        #[arg(long)]
+        accounts: Option<PathBuf>,
+    },
+    /// Prints a freshly signed event, for `cargo lambda invoke webhook`.
+    Event(EventArguments),
+    /// Runs both functions in one process, with the table in a file.
+    Serve {
+        /// Where to listen; port 0 takes a free one and prints it.
+        #[arg(long, default_value = "127.0.0.1:8080")]
+        listen: String,
+        /// The table's file.
+        #[arg(long, default_value = "peergate.db")]
+        store: PathBuf,
+    },
+    /// Runs the watcher.
+    Watch {
+        /// One tick only.
+        #[arg(long)]
+        once: bool,
+        /// The table's file.
+        #[arg(long, default_value = "peergate.db")]
+        store: PathBuf,
+    },
+}
+
+#[derive(clap::Args)]
+struct EventArguments {
+    /// What to ask for.
+    verb: Verb,
+    /// Of which connection, pcc-….
+    instance_id: String,
+    /// Who sends it.
+    #[arg(long, value_enum, default_value = "standard-webhooks")]
+    provider: Provider,
+    /// Which client of /webhook/{client}; by default the first of the configuration.
+    #[arg(long)]
+    client: Option<String>,
+    /// Who asks: what the client calls them, or a Slack user id.
+    #[arg(long, default_value = "alice")]
+    actor: String,
+    /// Of which target, if there are several.
+    #[arg(long)]
+    target: Option<String>,
+    /// Why.
+    #[arg(long)]
+    reason: Option<String>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Verb {
+    Approve,
+    Reject,
+    Status,
+    DryRun,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Provider {
+    Slack,
+    StandardWebhooks,
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    match Command::parse() {
+        Command::Demo => demo::run().await,
+        Command::Simulate { listen, activation_ms, expiry_s, quota, accounts } => {
+            let mut settings = Settings {
+                activation: Duration::from_millis(activation_ms),
+                expiry: Duration::from_secs(expiry_s),
+                quota: (quota > 0).then_some(quota),
+                ..Settings::default()
+            };
+            if let Some(path) = accounts {
+                settings.accounts = serde_json::from_slice::<Vec<Account>>(&std::fs::read(path)?)?;
+            }
+            let listener = listen_on(&listen).await?;
+            Ok(Simulator::new(settings).serve(listener).await?)
+        }
+        Command::Event(arguments) => print_event(arguments),
+        Command::Serve { listen, store } => {
+            logging::start();
+            let app = Arc::new(serve::app(&store).await?);
+            let listener = listen_on(&listen).await?;
+            serve::serve(app, listener).await
+        }
+        Command::Watch { once, store } => {
+            logging::start();
+            let app = Arc::new(serve::app(&store).await?);
+            if once {
+                watch::tick(&app, Instant::now() + Duration::from_mins(1)).await?;
+            } else {
+                serve::watch(app).await;
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn listen_on(address: &str) -> Result<TcpListener, Error> {
+    let listener = TcpListener::bind(address).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    Ok(listener)
+}
+
+fn print_event(arguments: EventArguments) -> Result<(), Error> {
+    let EventArguments { verb, instance_id, provider, client, actor, target, reason } = arguments;
+    let default = |name: &str| match name {
+        "AWS_REGION" | "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("unused".to_owned()),
+        "PEERGATE_SECRETS" => Some("file:peergate.secrets.json".to_owned()),
+        _ => None,
+    };
+    #[expect(clippy::disallowed_methods, reason = "the environment of the local tool, read once")]
+    let environment = Environment::read(|name| std::env::var(name).ok().or_else(|| default(name)))?;
+    let config = Config::load(&environment.config)?;
+    let SecretsSource::File(path) = environment.secrets else {
+        return Err("PEERGATE_SECRETS must be file:PATH to sign events".into());
+    };
+    let secrets = Secrets::parse(&std::fs::read(path)?, &config)?;
+    let verb = match verb {
+        Verb::Approve => "approve",
+        Verb::Reject => "reject",
+        Verb::Status => "status",
+        Verb::DryRun => "dry-run",
+    };
+    let wish = Wish { verb: verb.to_owned(), instance_id, target, reason, actor };
+    let signed = match provider {
+        Provider::Slack => event::slack(&wish, &config, &secrets, clock::now())?,
+        Provider::StandardWebhooks => {
+            let client = client.or_else(|| config.clients.keys().next().cloned());
+            let client = client.ok_or("the configuration has no client")?;
+            event::standard_webhooks(&wish, &client, &secrets, &format!("msg_{}", clock::nonce()), clock::now())?
+        }
+    };
+    println!("{}", serde_json::to_string_pretty(&event::envelope(&signed))?);
+    Ok(())
+}

@@ -1,0 +1,27 @@
+//! The Lambda function that follows connections and tells the channels. The story is [`peergate::watch`].
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
+use peergate::app::App;
+use peergate::{clock, logging, watch};
+use tokio::time::Instant;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    logging::start();
+    let app = App::from_process().inspect_err(|error| {
+        tracing::error!(outcome = "not_started", error = %logging::Chain(error), "cannot start");
+    })?;
+    app.prewarm().await;
+    lambda_runtime::run(service_fn(async |event: LambdaEvent<watch::Trigger>| {
+        let deadline = Timestamp::try_from(event.context.deadline()).unwrap_or_else(|_| clock::now());
+        let left = Duration::try_from(deadline.duration_since(clock::now())).unwrap_or_default();
+        watch::tick(&app, Instant::now() + left).await.map(|_| ()).map_err(|error| {
+            tracing::error!(outcome = "store_failed", error = %logging::Chain(&error), "the tick failed");
+            Diagnostic { error_type: "StoreFailed".into(), error_message: error.to_string() }
+        })
+    }))
+    .await
+}

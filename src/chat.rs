@@ -1,0 +1,212 @@
+//! What chat platforms and machines say to us and hear from us, in words that all of them share.
+//!
+//! One file per platform, each in the same order: authenticity, payload in, message out, delivery. Every sentence that
+//! a person reads is in [`message`].
+
+pub mod message;
+pub mod slack;
+pub mod standard_webhooks;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+
+use crate::approval::{Approval, Principal, Problem, Redelivery, Verdict};
+use crate::peering::{Connection, Fingerprint, InstanceId};
+use crate::policy::{Objection, Refusal};
+
+/// How far the clock of a sender may be from ours, both ways, the edge included.
+///
+/// Source: <https://docs.slack.dev/authentication/verifying-requests-from-slack> and
+/// <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
+const TOLERANCE: SignedDuration = SignedDuration::from_secs(300);
+/// The longest reason that we keep, in characters.
+const LONGEST_REASON_CHARS: usize = 400;
+
+/// A body whose sender is known. Only verification makes one, and only of it is anything parsed.
+#[derive(Debug)]
+pub struct Authentic {
+    /// The bytes that were signed.
+    body: Bytes,
+    /// Names the request: the same for a replay, another for any other request.
+    request_key: String,
+    /// Which of the configured keys matched, from 0.
+    pub key: usize,
+}
+
+/// Why a request is not authentic. The sender is told none of it; nothing of the signature is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unauthentic {
+    /// A header is missing.
+    #[error("header {0} is missing")]
+    Missing(&'static str),
+    /// A header is there twice.
+    #[error("header {0} is there more than once")]
+    Duplicated(&'static str),
+    /// A header is not of its form.
+    #[error("header {0} is malformed")]
+    Malformed(&'static str),
+    /// Too old, or from the future.
+    #[error("the timestamp is more than 300 s away")]
+    Stale,
+    /// No key makes this signature.
+    #[error("the signature does not match")]
+    Mismatch,
+}
+
+/// The only value of a header. Function URLs join duplicates with a comma.
+fn only_header<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, Unauthentic> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next().ok_or(Unauthentic::Missing(name))?;
+    if values.next().is_some() {
+        return Err(Unauthentic::Duplicated(name));
+    }
+    value.to_str().map_err(|_| Unauthentic::Malformed(name))
+}
+
+/// Checks a timestamp: exactly ten digits, so that no digit can move between it and what is signed beside it.
+fn check_timestamp(text: &str, name: &'static str, now: Timestamp) -> Result<(), Unauthentic> {
+    if text.len() != 10 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Unauthentic::Malformed(name));
+    }
+    let seconds = text.parse().map_err(|_| Unauthentic::Malformed(name))?;
+    let sent_at = Timestamp::from_second(seconds).map_err(|_| Unauthentic::Malformed(name))?;
+    let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
+    if now.duration_since(sent_at).abs() > TOLERANCE { Err(Unauthentic::Stale) } else { Ok(()) }
+}
+
+/// The body is authentic but not what we understand. The words are for the sender.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(pub String);
+
+/// What somebody wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// What.
+    pub verb: Verb,
+    /// Of which accepting account; may be left out when there is only one.
+    pub target: Option<String>,
+    /// Which connection.
+    pub instance_id: InstanceId,
+    /// The one that they saw, if they say.
+    pub fingerprint: Option<Fingerprint>,
+    /// Why, in their words: untrusted.
+    pub reason: Option<String>,
+}
+
+/// What can be wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// A decision.
+    Decide(Verdict),
+    /// What an approval would come to, without it.
+    DryRun,
+    /// How things are.
+    Status,
+}
+
+/// A command and who gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// What they want.
+    pub command: Command,
+    /// Who they are.
+    pub by: Principal,
+    /// Names the request; see [`Authentic`].
+    pub request_key: String,
+}
+
+/// What comes of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Decided, and Alibaba Cloud acknowledged it.
+    Done(Box<Approval>),
+    /// Decided and durable; Alibaba Cloud has not acknowledged it yet, and the watcher goes on.
+    Underway(Box<Approval>),
+    /// The same person said the same before.
+    Repeated(Box<Approval>),
+    /// Somebody decided before, or it is over.
+    Over(Box<Approval>),
+    /// A dry run passed.
+    DryRunPassed(Box<Connection>),
+    /// How things are.
+    Status {
+        /// As just read.
+        connection: Box<Connection>,
+        /// Our record, if there is one.
+        approval: Option<Box<Approval>>,
+        /// Of which target.
+        target: String,
+    },
+    /// The policy says no.
+    Refused(Refusal),
+    /// Something else stands against it.
+    Objection(Objection),
+    /// The connection is not the one that they saw.
+    Changed,
+    /// No target has that name; or none was named and there are several.
+    UnknownTarget(Vec<String>),
+    /// The target knows no such connection.
+    UnknownConnection,
+    /// Alibaba Cloud will not do it.
+    VendorRefused(Problem),
+    /// Our own credentials or permissions are refused.
+    CredentialsRefused(Problem),
+    /// Something we need does not answer; nothing was decided.
+    Unavailable(Part),
+}
+
+/// What we need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// The table.
+    Store,
+    /// The secrets.
+    Secrets,
+    /// The API.
+    Alicloud,
+}
+
+/// Where a platform put a message, if it says.
+pub type Reference = Option<String>;
+
+/// A message was not delivered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Undelivered {
+    /// What the platform said, or the kind of failure.
+    pub error: String,
+    /// When to try again.
+    pub retry: Redelivery,
+}
+
+impl Undelivered {
+    fn transport(error: &reqwest::Error) -> Self {
+        Self { error: crate::http::failure(error).to_owned(), retry: Redelivery::Soon(None) }
+    }
+
+    /// By HTTP status, as webhooks have it.
+    fn status(status: StatusCode, headers: &HeaderMap) -> Self {
+        let error = format!("HTTP {}", status.as_u16());
+        let retry = if status == StatusCode::GONE {
+            Redelivery::Never
+        } else if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+            Redelivery::Soon(retry_after(headers))
+        } else {
+            Redelivery::Later
+        };
+        Self { error, retry }
+    }
+}
+
+/// The header `retry-after`, in seconds; a date is not worth the code.
+fn retry_after(headers: &HeaderMap) -> Option<SignedDuration> {
+    let text = headers.get("retry-after")?.to_str().ok()?;
+    text.parse::<u16>().ok().map(|seconds| SignedDuration::from_secs(seconds.into()))
+}
+
+/// A reason as we keep it: trimmed, and cut to 400 characters; `None` when nothing is left.
+fn reason(text: &str) -> Option<String> {
+    let reason: String = text.trim().chars().take(LONGEST_REASON_CHARS).collect();
+    (!reason.is_empty()).then_some(reason)
+}

@@ -1,0 +1,201 @@
+//! Standard Webhooks 1.0.0, symmetric (`v1`): how machines talk to us, and how we tell machines.
+//!
+//! Source: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit, Mac};
+use http::HeaderMap;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::Sha256;
+
+use super::{Authentic, Command, Malformed, Reference, Request, Unauthentic, Undelivered, Verb, message};
+use crate::approval::{Approval, Notice, Principal, Verdict};
+use crate::peering::{Connection, FieldHash, Fingerprint, InstanceId, Side};
+use crate::secrets::{ChannelSecrets, WebhookKey};
+use crate::{clock, http as our_http};
+
+const ID: &str = "webhook-id";
+const TIMESTAMP: &str = "webhook-timestamp";
+const SIGNATURE: &str = "webhook-signature";
+/// The platform, in principals.
+const PLATFORM: &str = "webhook";
+
+/// Verifies a request. Every `v1` signature is tried with every key; other versions are ignored.
+pub fn verify(headers: &HeaderMap, body: Bytes, keys: &[WebhookKey], now: Timestamp) -> Result<Authentic, Unauthentic> {
+    let id = super::only_header(headers, ID)?;
+    let timestamp = super::only_header(headers, TIMESTAMP)?;
+    let signatures = super::only_header(headers, SIGNATURE)?;
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'.' && byte != b',';
+    if !(1..=256).contains(&id.len()) || !id.bytes().all(plain) {
+        return Err(Unauthentic::Malformed(ID));
+    }
+    super::check_timestamp(timestamp, TIMESTAMP, now)?;
+    let mut matched = None;
+    for signature in signatures.split(' ').filter_map(|token| token.strip_prefix("v1,")) {
+        let Ok(signature) = BASE64_STANDARD.decode(signature) else {
+            continue;
+        };
+        for (position, key) in keys.iter().enumerate() {
+            // Compares in constant time, and goes on after a match.
+            if mac(key, id, timestamp, &body).verify_slice(&signature).is_ok() {
+                matched = Some(position);
+            }
+        }
+    }
+    let key = matched.ok_or(Unauthentic::Mismatch)?;
+    Ok(Authentic { body, request_key: format!("webhook-id:{id}"), key })
+}
+
+#[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+fn mac(key: &WebhookKey, id: &str, timestamp: &str, body: &[u8]) -> Hmac<Sha256> {
+    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key.expose()).expect("any length of key");
+    for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
+        mac.update(part);
+    }
+    mac
+}
+
+/// The header `webhook-signature`, made with every key, so that a receiver may hold the old or the new one.
+#[must_use]
+pub fn sign(keys: &[WebhookKey], id: &str, timestamp: &str, body: &[u8]) -> String {
+    let one = |key| format!("v1,{}", BASE64_STANDARD.encode(mac(key, id, timestamp, body).finalize().into_bytes()));
+    keys.iter().map(one).collect::<Vec<_>>().join(" ")
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Payload {
+    r#type: String,
+    #[serde(rename = "timestamp")]
+    _timestamp: Option<String>,
+    data: Data,
+}
+
+/// Unknown fields are refused: a mistyped `dry_run` must not become the real thing.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Data {
+    instance_id: InstanceId,
+    actor: String,
+    target: Option<String>,
+    fingerprint: Option<Fingerprint>,
+    reason: Option<String>,
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Understands a request of a client.
+pub fn parse(authentic: Authentic, client: &str) -> Result<Request, Malformed> {
+    let malformed = |error: &dyn std::fmt::Display| Malformed(error.to_string());
+    let Payload { r#type, data, .. } = serde_json::from_slice(&authentic.body).map_err(|error| malformed(&error))?;
+    let verb = match (r#type.as_str(), data.dry_run) {
+        ("peering.approve", false) => Verb::Decide(Verdict::Approve),
+        ("peering.approve", true) => Verb::DryRun,
+        ("peering.reject", false) => Verb::Decide(Verdict::Reject),
+        ("peering.status", false) => Verb::Status,
+        ("peering.reject" | "peering.status", true) => {
+            return Err(Malformed("only peering.approve has a dry run".into()));
+        }
+        _ => {
+            return Err(Malformed("type is none of peering.approve, peering.reject, peering.status".into()));
+        }
+    };
+    Ok(Request {
+        command: Command {
+            verb,
+            target: data.target,
+            instance_id: data.instance_id,
+            fingerprint: data.fingerprint,
+            reason: data.reason.as_deref().and_then(super::reason),
+        },
+        by: Principal::new(PLATFORM, client, &data.actor).map_err(|_| {
+            Malformed("data.actor is not an immutable user id: 1 to 128 letters, digits and -_.@+".into())
+        })?,
+        request_key: authentic.request_key,
+    })
+}
+
+/// A notice as JSON: `{type, timestamp, data}`.
+#[must_use]
+pub fn notice(approval: &Approval, notice: &Notice) -> Value {
+    json!({
+        "type": format!("peering.{}", message::news_name(&notice.news)),
+        "timestamp": notice.at.to_string(),
+        "data": {
+            "summary": message::notice(approval, notice).headline,
+            "news": notice.news,
+            "approval": self::approval(approval),
+        },
+    })
+}
+
+/// An approval as machines see it.
+#[must_use]
+pub fn approval(approval: &Approval) -> Value {
+    json!({
+        "target": approval.id.target,
+        "instance_id": approval.id.instance_id,
+        "state": approval.state.name(),
+        "since": approval.since,
+        "generation": approval.generation,
+        "rule": approval.rule,
+        "decision": approval.winner().map(|decision| json!({
+            "verdict": decision.verdict,
+            "by": decision.by.principal,
+            "person": decision.by.person,
+            "at": decision.at,
+            "reason": decision.reason,
+        })),
+        "client_token": approval.client_token.as_str(),
+        "problem": approval.last_problem,
+        "connection": connection(&approval.connection),
+    })
+}
+
+/// A connection as machines see it.
+#[must_use]
+pub fn connection(connection: &Connection) -> Value {
+    let side =
+        |side: &Side| json!({"account": side.account, "region": side.region, "vpc": side.vpc, "cidrs": side.cidrs});
+    json!({
+        "instance_id": connection.instance_id,
+        "status": connection.status,
+        "business_status": connection.business_status,
+        "fingerprint": connection.fingerprint(),
+        "requester": side(&connection.requester),
+        "accepter": side(&connection.accepter),
+        "bandwidth_mbps": connection.bandwidth_mbps,
+        "link_type": connection.link_type,
+        "name": connection.name,
+        "expires_at": connection.expires_at,
+    })
+}
+
+/// Posts a notice, signed. Its `webhook-id` is the same for every try.
+pub async fn deliver(
+    http: &reqwest::Client,
+    secrets: &ChannelSecrets,
+    approval: &Approval,
+    notice: &Notice,
+) -> Result<Reference, Undelivered> {
+    let mut hash = FieldHash::new("peergate/webhook-id/1");
+    hash.field(&approval.id.to_string());
+    hash.field(&notice.number.to_string());
+    let id = format!("msg_{:.32}", hash.hex());
+    let body = self::notice(approval, notice).to_string();
+    let timestamp = clock::now().as_second().to_string();
+    let request = http
+        .post(secrets.url.expose().clone())
+        .header("content-type", "application/json")
+        .header(SIGNATURE, sign(&secrets.signing_secrets, &id, &timestamp, body.as_bytes()))
+        .header(ID, id)
+        .header(TIMESTAMP, timestamp)
+        .body(body);
+    let response = request.send().await.map_err(|error| Undelivered::transport(&error))?;
+    let (status, headers) = (response.status(), response.headers().clone());
+    our_http::read(response).await.map_err(|error| Undelivered::transport(&error))?;
+    if status.is_success() { Ok(None) } else { Err(Undelivered::status(status, &headers)) }
+}

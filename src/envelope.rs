@@ -1,0 +1,108 @@
+//! Lambda's JSON around an HTTP request: payload format 2.0, as Function URLs and HTTP APIs send it.
+//!
+//! Read by our own structs: `lambda_http`'s conversion keeps only the last of a duplicated header of format 1.0, and
+//! panics on a body that is not the base64 that it claims to be.
+//!
+//! Source: <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>
+
+use std::collections::BTreeMap;
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use bytes::Bytes;
+use http::{Request, Response};
+use lambda_http::Body;
+use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpResponse;
+use serde::Deserialize;
+
+/// An event.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    version: Option<String>,
+    raw_path: Option<String>,
+    #[serde(default)]
+    headers: BTreeMap<String, String>,
+    request_context: Option<RequestContext>,
+    body: Option<String>,
+    #[serde(default)]
+    is_base64_encoded: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct RequestContext {
+    http: Option<HttpContext>,
+}
+
+#[derive(Debug, Deserialize)]
+struct HttpContext {
+    method: String,
+}
+
+/// Why an event is no request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Of another format.
+    #[error("payload format version 2.0 is needed: configure it in the API's integration")]
+    PayloadVersion,
+    /// Something in it makes no sense.
+    #[error("the {0} of the event is malformed")]
+    Malformed(&'static str),
+}
+
+/// Takes the request out. Only the event's flag says whether the body is base64.
+pub fn open(event: Event) -> Result<Request<Bytes>, Error> {
+    if event.version.as_deref() != Some("2.0") {
+        return Err(Error::PayloadVersion);
+    }
+    let method = event.request_context.and_then(|context| context.http).ok_or(Error::PayloadVersion)?.method;
+    let body = event.body.unwrap_or_default();
+    let body = if event.is_base64_encoded {
+        BASE64_STANDARD.decode(body).map_err(|_| Error::Malformed("body"))?
+    } else {
+        body.into_bytes()
+    };
+    let mut request = Request::builder().method(method.as_str()).uri(event.raw_path.unwrap_or_default());
+    for (name, value) in event.headers {
+        request = request.header(name, value);
+    }
+    request.body(Bytes::from(body)).map_err(|_| Error::Malformed("method, path or a header"))
+}
+
+/// Puts the response in.
+#[must_use]
+pub fn close(response: Response<String>) -> ApiGatewayV2httpResponse {
+    let (parts, body) = response.into_parts();
+    let mut answer = ApiGatewayV2httpResponse::default();
+    answer.status_code = parts.status.as_u16().into();
+    answer.headers = parts.headers;
+    answer.body = Some(Body::Text(body));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(body: &str, base64: bool) -> Event {
+        serde_json::from_value(serde_json::json!({
+            "version": "2.0", "rawPath": "/slack", "headers": {"content-type": "a", "x": "1,2"},
+            "requestContext": {"http": {"method": "POST"}}, "body": body, "isBase64Encoded": base64,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn only_the_flag_decides_about_base64() {
+        assert_eq!(open(event("YQ==", true)).unwrap().body(), "a");
+        assert_eq!(open(event("YQ==", false)).unwrap().body(), "YQ==");
+        assert_eq!(open(event("YQ=", true)).unwrap_err(), Error::Malformed("body"));
+    }
+
+    #[test]
+    fn format_1_0_is_refused() {
+        let old =
+            serde_json::json!({"version": "1.0", "path": "/slack", "httpMethod": "POST", "headers": {}, "body": ""});
+        assert_eq!(open(serde_json::from_value(old).unwrap()).unwrap_err(), Error::PayloadVersion);
+        assert_eq!(open(serde_json::from_str("{}").unwrap()).unwrap_err(), Error::PayloadVersion);
+    }
+}

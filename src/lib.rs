@@ -1,0 +1,32 @@
+//! peergate: people approve Alibaba Cloud VPC peering connections from chat.
+//!
+//! In reading order: the two stories, the procedure that they share, the domain, and the parts at the edge.
+
+// Story one: an approval. Story two: a tick.
+pub mod watch;
+pub mod webhook;
+
+// What both share: the procedure, and the parts it works with.
+pub mod accept;
+pub mod app;
+
+// The domain. Pure.
+pub mod approval;
+pub mod peering;
+pub mod policy;
+
+// The edge: one module per outside thing.
+pub mod alicloud;
+pub mod aws;
+pub mod chat;
+pub mod clock;
+pub mod config;
+pub mod envelope;
+pub mod http;
+pub mod logging;
+pub mod secrets;
+pub mod store;
+
+// The tool for laptops, tests and single machines.
+#[cfg(feature = "local")]
+pub mod local;

@@ -1,0 +1,12 @@
+//! The local tool: everything of peergate on one machine, and the simulator that tests and demos run against.
+
+pub mod demo;
+pub mod event;
+pub mod sandbox;
+pub mod serve;
+pub mod simulator;
+pub mod sink;
+pub mod table;
+
+/// Whatever goes wrong in the local tool goes to the person in front of it.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -1,0 +1,187 @@
+//! A whole peergate on loopback: the simulator, an embedded table, a chat sink, and the app between them. The demo and
+//! the tests live in it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use url::Url;
+
+use super::simulator::Settings;
+use super::simulator::gateway::{self, Simulator};
+use super::sink::Sink;
+use super::{Error, table};
+use crate::alicloud::{Alicloud, Credentials};
+use crate::app::App;
+use crate::config::{Aws, Config, Environment, SecretsSource, SignatureVersion};
+use crate::peering::InstanceId;
+use crate::{aws, clock, http};
+
+/// The other side.
+const REQUESTER: Credentials<'_> =
+    Credentials { access_key_id: "requester-key", access_key_secret: "requester-secret", security_token: None };
+/// A signing secret of the client `ci`.
+pub const CI_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+/// The signing secret of the Slack app.
+pub const SLACK_SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
+/// A signing secret of the channel `audit`.
+pub const AUDIT_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// Everything that runs.
+#[derive(Debug)]
+pub struct Sandbox {
+    /// The API.
+    pub simulator: Simulator,
+    /// Where the API is.
+    pub alicloud: Url,
+    /// The chat platform: `/api/` is Slack's Web API, `/hooks/netops` an incoming webhook, `/audit` a machine.
+    pub sink: Sink,
+    /// Where the chat platform is.
+    pub chat: Url,
+    /// The app.
+    pub app: Arc<App>,
+    /// How the app is wired, for making another one like it.
+    pub environment: Environment,
+    /// `peergate.toml`.
+    pub config: String,
+    /// Where its files are; they go with it.
+    directory: PathBuf,
+}
+
+impl Sandbox {
+    /// Starts everything.
+    pub async fn start(settings: Settings) -> Result<Self, Error> {
+        Self::start_with(settings, SignatureVersion::V3).await
+    }
+
+    /// Starts everything, with calls signed as said.
+    pub async fn start_with(settings: Settings, signature: SignatureVersion) -> Result<Self, Error> {
+        let simulator = Simulator::new(settings);
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let alicloud = gateway::url(&listener)?;
+        tokio::spawn(simulator.clone().serve(listener));
+        let sink = Sink::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let chat = gateway::url(&listener)?;
+        tokio::spawn(sink.clone().serve(listener));
+        let directory = std::env::temp_dir().join(format!("peergate-{}", clock::nonce()));
+        std::fs::create_dir_all(&directory)?;
+        let secrets = directory.join("secrets.json");
+        std::fs::write(&secrets, self::secrets(&chat).to_string())?;
+        let aws = Aws {
+            region: "eu-central-1".into(),
+            access_key_id: "local".into(),
+            secret_access_key: "local".into(),
+            dynamodb_endpoint: Some(table::embed(None).await?),
+            ..Aws::default()
+        };
+        let config = config(&alicloud, &chat, signature);
+        let environment = Environment {
+            config: directory.join("peergate.toml"),
+            table: "peergate".into(),
+            secrets: SecretsSource::File(secrets),
+            aws,
+        };
+        std::fs::write(&environment.config, &config)?;
+        let sdk = aws::sdk_config(&environment.aws, &http::client()?);
+        let endpoint = environment.aws.dynamodb_endpoint.clone().unwrap_or_default();
+        table::create(&sdk, &endpoint, &environment.table).await?;
+        let app = Arc::new(App::new(&environment, Config::parse(&config)?)?);
+        Ok(Self { simulator, alicloud, sink, chat, app, environment, config, directory })
+    }
+
+    /// Has the requester ask for a peering across accounts; `more` adds to the call or overrides it.
+    pub async fn request_peering(&self, more: &[(&str, &str)]) -> Result<InstanceId, Error> {
+        let accepting_vpc = format!("vpc-accepter-{:.8}", clock::nonce());
+        let mut call = BTreeMap::from([
+            ("RegionId", "cn-hangzhou"),
+            ("VpcId", "vpc-requester"),
+            ("AcceptingAliUid", "2222222222222222"),
+            ("AcceptingRegionId", "cn-shanghai"),
+            ("AcceptingVpcId", &accepting_vpc),
+            ("Name", "data to payments"),
+        ]);
+        call.extend(more.iter().copied());
+        let call: Vec<_> = call.into_iter().collect();
+        let api = Alicloud::new(http::client()?, self.alicloud.clone(), SignatureVersion::V3);
+        Ok(api.create(REQUESTER, &call).await?)
+    }
+
+    /// Writes other secrets.
+    pub fn write_secrets(&self, change: impl FnOnce(&mut Value)) -> Result<(), Error> {
+        let mut secrets = secrets(&self.chat);
+        change(&mut secrets);
+        Ok(std::fs::write(self.directory.join("secrets.json"), secrets.to_string())?)
+    }
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        // What can't be removed is in the system's folder for temporary files.
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+fn secrets(chat: &Url) -> Value {
+    json!({
+        "targets": {"prod": {"access_key_id": "accepter-key", "access_key_secret": "accepter-secret"}},
+        "clients": {"ci": {"signing_secrets": [CI_SECRET]}},
+        "slack": {"signing_secrets": [SLACK_SECRET], "bot_token": "xoxb-sandbox-token"},
+        "channels": {
+            "hook": {"url": format!("{chat}hooks/netops")},
+            "audit": {"url": format!("{chat}audit"), "signing_secrets": [AUDIT_SECRET]},
+        },
+    })
+}
+
+fn config(alicloud: &Url, chat: &Url, signature: SignatureVersion) -> String {
+    let signature = match signature {
+        SignatureVersion::V3 => "v3",
+        SignatureVersion::V1 => "v1",
+    };
+    format!(
+        r#"
+[targets.prod]
+account = "2222222222222222"
+endpoint = "{alicloud}"
+signature = "{signature}"
+
+[clients.ci]
+
+[slack]
+teams = ["T0001"]
+app = "A0123"
+api = "{chat}api/"
+response_origins = ["{chat}"]
+
+[channels.netops]
+kind = "slack"
+channel = "C0PEER"
+
+[channels.hook]
+kind = "slack-webhook"
+
+[channels.audit]
+kind = "standard-webhooks"
+
+[people.alice]
+principals = ["slack:T0001/U061F7AUR", "webhook:ci/alice"]
+
+[people.bob]
+principals = ["slack:T0001/U0BOB", "webhook:ci/bob"]
+
+[groups]
+netops = ["alice", "bob"]
+
+[[rule]]
+name = "data team"
+target = "prod"
+requester_accounts = ["1111111111111111"]
+approvals = 1
+approvers = ["group:netops"]
+channels = ["netops", "hook", "audit"]
+"#
+    )
+}

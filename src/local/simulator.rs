@@ -1,0 +1,460 @@
+//! The VPC peering API in memory: accounts, connections and what the operations do to them. HTTP, signatures, quotas and
+//! faults are in [`gateway`].
+//!
+//! Where the vendor's pages are silent it takes the stricter reading, and says so here:
+//! - Whoever is not a party to a connection, or not the accepting one for `Accept` and `Reject`, is told
+//!   `ResourceNotFound.InstanceId`.
+//! - A client token that was used for a dry run can't be used for the real thing.
+
+pub mod gateway;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::alicloud::sign::Parameters;
+use crate::peering::AccountId;
+
+/// How the simulated API behaves.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// From `Updating` to `Activated`.
+    pub activation: Duration,
+    /// How long a request waits to be accepted.
+    pub expiry: Duration,
+    /// Calls per account and operation in 60 s; `None` for no limit.
+    pub quota: Option<usize>,
+    /// Who may call.
+    pub accounts: Vec<Account>,
+}
+
+/// An account, with one access key.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// Its id.
+    pub account: AccountId,
+    /// Of its user.
+    pub access_key_id: String,
+    /// Of its user.
+    pub access_key_secret: String,
+    /// Ranges of its VPCs, by VPC id. Others get a range of their own when they are first named.
+    #[serde(default)]
+    pub vpcs: BTreeMap<String, BTreeSet<IpNet>>,
+}
+
+impl Default for Settings {
+    /// The vendor's limits; two accounts, 1111111111111111 that asks and 2222222222222222 that accepts.
+    fn default() -> Self {
+        let account = |account, name: &str| Account {
+            account: AccountId(account),
+            access_key_id: format!("{name}-key"),
+            access_key_secret: format!("{name}-secret"),
+            vpcs: BTreeMap::new(),
+        };
+        Self {
+            activation: Duration::from_secs(3),
+            expiry: Duration::from_hours(7 * 24),
+            quota: Some(360),
+            accounts: vec![account(1_111_111_111_111_111, "requester"), account(2_222_222_222_222_222, "accepter")],
+        }
+    }
+}
+
+/// A refusal of the API.
+#[derive(Debug, Clone)]
+pub(crate) struct ApiError {
+    pub(crate) http_status: u16,
+    pub(crate) code: String,
+    pub(crate) message: String,
+    pub(crate) retry_after: Option<Duration>,
+}
+
+impl ApiError {
+    pub(crate) fn new(http_status: u16, code: &str, message: &str) -> Self {
+        Self { http_status, code: code.to_owned(), message: message.to_owned(), retry_after: None }
+    }
+}
+
+fn bad(code: &str, message: &str) -> ApiError {
+    ApiError::new(400, code, message)
+}
+
+/// A connection, and when it changes by itself.
+#[derive(Debug, Clone)]
+struct Peering {
+    name: String,
+    description: String,
+    requester: (AccountId, String, String),
+    accepter: (AccountId, String, String),
+    bandwidth: i64,
+    link_type: String,
+    created_at: Timestamp,
+    phase: Phase,
+    business_status: String,
+    managed_service: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Accepting { until: Timestamp },
+    Updating { until: Timestamp },
+    Rejected,
+    Deleted,
+}
+
+impl Peering {
+    fn status(&self, now: Timestamp) -> &'static str {
+        match self.phase {
+            Phase::Accepting { until } if now < until => "Accepting",
+            Phase::Accepting { .. } => "Expired",
+            Phase::Updating { until } if now < until => "Updating",
+            Phase::Updating { .. } => "Activated",
+            Phase::Rejected => "Rejected",
+            Phase::Deleted => "Deleted",
+        }
+    }
+}
+
+/// What was asked and what came of it, for tests and demos.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct JournalEntry {
+    /// The operation.
+    pub action: String,
+    /// Who called; 0 when nobody we know.
+    pub account: AccountId,
+    /// Of the call.
+    pub parameters: BTreeMap<String, String>,
+    /// `OK`, or the code.
+    pub code: String,
+    /// Whether it changed anything.
+    pub effect: bool,
+}
+
+/// A change that a test makes behind everybody's back.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tampering {
+    /// `Rejected`, `Expired`, `Deleted`, `Updating` or `Activated`.
+    pub status: Option<String>,
+    /// e.g. `FinancialLocked`.
+    pub business_status: Option<String>,
+    /// e.g. `SWAS`.
+    pub managed_service: Option<String>,
+    /// Mbit/s.
+    pub bandwidth: Option<i64>,
+    /// The ranges of the requester's VPC.
+    pub requester_cidrs: Option<BTreeSet<IpNet>>,
+}
+
+/// What an operation comes to.
+type Answer = Result<Value, ApiError>;
+
+/// All that the API knows.
+#[derive(Debug)]
+pub(crate) struct World {
+    settings: Settings,
+    vpcs: BTreeMap<String, BTreeSet<IpNet>>,
+    connections: BTreeMap<String, Peering>,
+    /// What a client token was used for, and the answer.
+    tokens: BTreeMap<(AccountId, String, String), (Parameters, Answer)>,
+    created: u32,
+}
+
+impl World {
+    fn new(settings: Settings) -> Self {
+        let vpcs = settings.accounts.iter().flat_map(|account| account.vpcs.clone()).collect();
+        Self { settings, vpcs, connections: BTreeMap::new(), tokens: BTreeMap::new(), created: 0 }
+    }
+
+    /// Carries out a call of an authenticated account; says also whether it changed anything.
+    fn call(
+        &mut self,
+        caller: AccountId,
+        action: &str,
+        call: &Parameters,
+        now: Timestamp,
+    ) -> (Result<Value, ApiError>, bool) {
+        let token = call.get("ClientToken").filter(|token| !token.is_empty());
+        let key = token.map(|token| (caller, action.to_owned(), token.clone()));
+        if let Some((parameters, answer)) = key.as_ref().and_then(|key| self.tokens.get(key)) {
+            if parameters == call {
+                return (answer.clone(), false);
+            }
+            let message = "The request uses the same client token as a previous, but non-identical request.";
+            return (Err(bad("IdempotentParameterMismatch", message)), false);
+        }
+        let answer = match action {
+            "CreateVpcPeerConnection" => self.create(caller, call, now),
+            "AcceptVpcPeerConnection" => self.accept(caller, call, now),
+            "RejectVpcPeerConnection" => self.reject(caller, call, now),
+            "DeleteVpcPeerConnection" => self.delete(caller, call, now),
+            "ModifyVpcPeerConnection" => self.modify(caller, call, now),
+            "GetVpcPeerConnectionAttribute" => return (self.get(caller, call, now), false),
+            "ListVpcPeerConnections" => return (self.list(caller, call, now), false),
+            _ => {
+                let unknown = "Specified api is not found, please check your url and method.";
+                return (Err(ApiError::new(404, "InvalidAction.NotFound", unknown)), false);
+            }
+        };
+        let effect = answer.is_ok();
+        let spent = answer.as_ref().map_or_else(|error| error.code == "DryRunOperation", |_| true);
+        if let Some(key) = key.filter(|_| spent) {
+            self.tokens.insert(key, (call.clone(), answer.clone()));
+        }
+        (answer, effect)
+    }
+
+    fn create(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
+        let region = require(call, "RegionId")?;
+        let vpc = require(call, "VpcId")?;
+        let accepting_region = require(call, "AcceptingRegionId")?;
+        let accepting_vpc = require(call, "AcceptingVpcId")?;
+        let accepting = require(call, "AcceptingAliUid")?;
+        let accepting = AccountId::try_from(accepting).map_err(|_| bad("IllegalParam.AcceptingAliUid", "Illegal."))?;
+        let bandwidth = integer(call, "Bandwidth")?;
+        let taken = |peering: &Peering| {
+            let vpcs = [&peering.requester.2, &peering.accepter.2];
+            let open = ["Accepting", "Updating", "Activated"].contains(&peering.status(now));
+            open && vpcs.contains(&&vpc) && vpcs.contains(&&accepting_vpc)
+        };
+        if self.connections.values().any(taken) {
+            return Err(bad("ResourceAlreadyExist.VpcPeer", "The VPC peer connection already exists."));
+        }
+        dry_run(call)?;
+        for vpc in [&vpc, &accepting_vpc] {
+            self.know(vpc);
+        }
+        self.created += 1;
+        let id = format!("pcc-sim{:08}", self.created);
+        let across = region != accepting_region;
+        let phase = if caller == accepting {
+            Phase::Updating { until: now + self.settings.activation }
+        } else {
+            Phase::Accepting { until: now + self.settings.expiry }
+        };
+        let text = |name: &str| call.get(name).cloned().unwrap_or_default();
+        let link_type = match text("LinkType") {
+            none if none.is_empty() => if across { "Gold" } else { "" }.to_owned(),
+            given => given,
+        };
+        let peering = Peering {
+            name: text("Name"),
+            description: text("Description"),
+            requester: (caller, region, vpc),
+            accepter: (accepting, accepting_region, accepting_vpc),
+            bandwidth: bandwidth.unwrap_or(if across { 1024 } else { -1 }),
+            link_type,
+            created_at: now,
+            phase,
+            business_status: "Normal".into(),
+            managed_service: String::new(),
+        };
+        self.connections.insert(id.clone(), peering);
+        Ok(json!({"InstanceId": id}))
+    }
+
+    /// Gives a VPC that nobody described a range of its own.
+    fn know(&mut self, vpc: &str) {
+        if !self.vpcs.contains_key(vpc) {
+            let number = self.vpcs.len();
+            let range = format!("10.{}.{}.0/24", number / 256 % 256, number % 256);
+            self.vpcs.insert(vpc.to_owned(), range.parse().into_iter().collect());
+        }
+    }
+
+    fn accept(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
+        let until = now + self.settings.activation;
+        let peering = self.waiting(caller, call, now)?;
+        dry_run(call)?;
+        peering.phase = Phase::Updating { until };
+        Ok(json!({}))
+    }
+
+    fn reject(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
+        let peering = self.waiting(caller, call, now)?;
+        dry_run(call)?;
+        peering.phase = Phase::Rejected;
+        Ok(json!({}))
+    }
+
+    /// The connection, if it waits for the caller.
+    fn waiting(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<&mut Peering, ApiError> {
+        let (id, peering) = self.find(call)?;
+        if peering.accepter.0 != caller || peering.phase == Phase::Deleted {
+            return Err(not_found(&id));
+        }
+        if peering.business_status != "Normal" {
+            let message = format!("The business status of {id} [{}] is incorrect.", peering.business_status);
+            return Err(bad("IncorrectBusinessStatus.VpcPeer", &message));
+        }
+        let status = peering.status(now);
+        if status != "Accepting" {
+            return Err(bad("IncorrectStatus.VpcPeer", &format!("The status of {id} [{status}] is incorrect.")));
+        }
+        Ok(peering)
+    }
+
+    fn delete(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
+        let (id, peering) = self.find(call)?;
+        let party = [peering.requester.0, peering.accepter.0].contains(&caller);
+        if !party || peering.phase == Phase::Deleted {
+            return Err(not_found(&id));
+        }
+        if peering.status(now) == "Updating" {
+            return Err(bad("IncorrectStatus.VpcPeer", &format!("The status of {id} [Updating] is incorrect.")));
+        }
+        dry_run(call)?;
+        peering.phase = Phase::Deleted;
+        Ok(json!({}))
+    }
+
+    fn modify(&mut self, caller: AccountId, call: &Parameters, _: Timestamp) -> Result<Value, ApiError> {
+        let bandwidth = integer(call, "Bandwidth")?;
+        let (id, peering) = self.find(call)?;
+        if ![peering.requester.0, peering.accepter.0].contains(&caller) {
+            return Err(not_found(&id));
+        }
+        dry_run(call)?;
+        for (field, name) in [(&mut peering.name, "Name"), (&mut peering.description, "Description")] {
+            if let Some(text) = call.get(name) {
+                field.clone_from(text);
+            }
+        }
+        peering.bandwidth = bandwidth.unwrap_or(peering.bandwidth);
+        Ok(json!({}))
+    }
+
+    fn get(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
+        let (id, peering) = self.find(call)?;
+        let party = [peering.requester.0, peering.accepter.0].contains(&caller);
+        if !party || peering.phase == Phase::Deleted {
+            return Err(not_found(&id));
+        }
+        let peering = peering.clone();
+        Ok(self.show(&id, &peering, now))
+    }
+
+    fn list(&self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
+        let size = usize::try_from(integer(call, "MaxResults")?.unwrap_or(20)).unwrap_or(0);
+        if !(1..=100).contains(&size) {
+            return Err(bad("IllegalParam.MaxResults", "The specified MaxResults is illegal."));
+        }
+        let skip = call.get("NextToken").filter(|token| !token.is_empty()).map_or(Ok(0), |token| token.parse());
+        let skip: usize = skip.map_err(|_| bad("IllegalParam.NextToken", "The specified NextToken is illegal."))?;
+        let given = |name: &str| call.get(name).filter(|value| !value.is_empty());
+        let vpcs = given("VpcId").map(|list| list.split(',').collect::<Vec<_>>());
+        let wanted = |id: &str, peering: &Peering| {
+            let ends = [&peering.requester, &peering.accepter];
+            ends.iter().any(|(account, region, _)| {
+                *account == caller && given("RegionId").is_none_or(|wanted| wanted == region)
+            }) && given("InstanceId").is_none_or(|wanted| wanted == id)
+                && given("Name").is_none_or(|wanted| *wanted == peering.name)
+                && vpcs.as_ref().is_none_or(|vpcs| vpcs.iter().all(|vpc| ends.iter().any(|end| end.2 == *vpc)))
+                && peering.phase != Phase::Deleted
+        };
+        let all: Vec<_> = self.connections.iter().filter(|(id, peering)| wanted(id, peering)).collect();
+        let page: Vec<_> = all.iter().skip(skip).take(size).map(|(id, peering)| self.show(id, peering, now)).collect();
+        let next = skip + page.len();
+        let next = if next < all.len() { next.to_string() } else { String::new() };
+        Ok(json!({"TotalCount": all.len(), "MaxResults": size, "NextToken": next, "VpcPeerConnects": page}))
+    }
+
+    fn find(&mut self, call: &Parameters) -> Result<(String, &mut Peering), ApiError> {
+        let id = require(call, "InstanceId")?;
+        let peering = self.connections.get_mut(&id).ok_or_else(|| not_found(&id))?;
+        Ok((id, peering))
+    }
+
+    fn show(&self, id: &str, peering: &Peering, now: Timestamp) -> Value {
+        let status = peering.status(now);
+        let expires_at = match peering.phase {
+            Phase::Accepting { until } => Some(time(until)),
+            Phase::Updating { .. } | Phase::Rejected | Phase::Deleted => None,
+        };
+        let vpc = |id: &str| {
+            let cidrs = self.vpcs.get(id).cloned().unwrap_or_default();
+            let (v4, v6): (Vec<_>, Vec<_>) = cidrs.into_iter().partition(|cidr| matches!(cidr, IpNet::V4(_)));
+            json!({"VpcId": id, "Ipv4Cidrs": v4, "Ipv6Cidrs": v6})
+        };
+        json!({
+            "InstanceId": id,
+            "Status": status,
+            "BizStatus": peering.business_status,
+            "OwnerId": peering.requester.0.0,
+            "AcceptingOwnerUid": peering.accepter.0.0,
+            "RegionId": peering.requester.1,
+            "AcceptingRegionId": peering.accepter.1,
+            "Vpc": vpc(&peering.requester.2),
+            "AcceptingVpc": vpc(&peering.accepter.2),
+            "Bandwidth": peering.bandwidth,
+            "LinkType": peering.link_type,
+            "Name": peering.name,
+            "Description": peering.description,
+            "GmtCreate": time(peering.created_at),
+            "GmtModified": time(peering.created_at),
+            "GmtExpired": expires_at,
+            "ManagedService": peering.managed_service,
+            "ResourceGroupId": "rg-simulated",
+            "Tags": [],
+        })
+    }
+
+    fn tamper(&mut self, id: &str, tampering: Tampering, now: Timestamp) -> bool {
+        let Some(peering) = self.connections.get_mut(id) else {
+            return false;
+        };
+        let ago = now - SignedDuration::from_secs(1);
+        match tampering.status.as_deref() {
+            Some("Rejected") => peering.phase = Phase::Rejected,
+            Some("Expired") => peering.phase = Phase::Accepting { until: ago },
+            Some("Deleted") => peering.phase = Phase::Deleted,
+            Some("Activated") => peering.phase = Phase::Updating { until: ago },
+            Some("Updating") => peering.phase = Phase::Updating { until: now + SignedDuration::from_hours(1) },
+            Some(_) => return false,
+            None => {}
+        }
+        peering.bandwidth = tampering.bandwidth.unwrap_or(peering.bandwidth);
+        if let Some(status) = tampering.business_status {
+            peering.business_status = status;
+        }
+        if let Some(service) = tampering.managed_service {
+            peering.managed_service = service;
+        }
+        if let Some(cidrs) = tampering.requester_cidrs {
+            self.vpcs.insert(peering.requester.2.clone(), cidrs);
+        }
+        true
+    }
+}
+
+fn not_found(id: &str) -> ApiError {
+    bad("ResourceNotFound.InstanceId", &format!("The specified resource of {id} is not found."))
+}
+
+fn require(call: &Parameters, name: &str) -> Result<String, ApiError> {
+    let value = call.get(name).filter(|value| !value.is_empty()).cloned();
+    value.ok_or_else(|| bad(&format!("Missing{name}"), &format!("{name} is mandatory for this action.")))
+}
+
+fn integer(call: &Parameters, name: &str) -> Result<Option<i64>, ApiError> {
+    let value = call.get(name).filter(|value| !value.is_empty()).map(|value| value.parse()).transpose();
+    value.map_err(|_| bad(&format!("IllegalParam.{name}"), &format!("The specified {name} is illegal.")))
+}
+
+/// Ends a dry run: everything before it was found to be right.
+fn dry_run(call: &Parameters) -> Result<(), ApiError> {
+    // The Python SDK sends `True`.
+    if call.get("DryRun").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+        return Err(bad("DryRunOperation", "The operation DryRun verifies success."));
+    }
+    Ok(())
+}
+
+fn time(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}

@@ -1,0 +1,509 @@
+//! The gateway in front of the simulated API: signatures of both versions, nonces, clock, quotas, temporary credentials,
+//! faults on demand, and a journal.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get, post};
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use url::Url;
+
+use super::{ApiError, JournalEntry, Settings, Tampering, World, require, time};
+use crate::alicloud::sign::{self, Parameters};
+use crate::clock;
+use crate::peering::AccountId;
+
+/// How far a caller's clock may be off.
+const CLOCK: SignedDuration = SignedDuration::from_mins(15);
+const QUOTA_WINDOW: SignedDuration = SignedDuration::from_secs(60);
+const LARGEST_BODY_BYTES: usize = 1024 * 1024;
+
+/// A running simulator: what it did, and how to make its life harder.
+#[derive(Debug, Clone)]
+pub struct Simulator {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    world: World,
+    sessions: HashMap<String, Session>,
+    nonces: HashSet<String>,
+    calls: HashMap<(AccountId, String), VecDeque<Timestamp>>,
+    /// Connections with an accept or reject on its way.
+    busy: HashSet<String>,
+    faults: Vec<Fault>,
+    journal: Vec<JournalEntry>,
+}
+
+/// Temporary credentials.
+#[derive(Debug, Clone)]
+struct Session {
+    secret: String,
+    token: String,
+    account: AccountId,
+    expires_at: Timestamp,
+}
+
+/// Something that goes wrong with the next calls.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// Of this operation only.
+    pub action: Option<String>,
+    /// For so many calls.
+    #[serde(default = "once")]
+    pub times: u32,
+    /// The call takes so long before it does anything.
+    #[serde(default)]
+    pub delay_ms: u64,
+    /// The answer, instead of the true one.
+    pub code: Option<String>,
+    /// With `code`.
+    #[serde(default = "bad_request")]
+    pub http_status: u16,
+    /// The header `x-acs-retry-after`.
+    pub retry_after_ms: Option<u64>,
+    /// The call takes effect all the same: only its answer is lost.
+    #[serde(default)]
+    pub after_effect: bool,
+}
+
+impl Default for Fault {
+    fn default() -> Self {
+        Self {
+            action: None,
+            times: 1,
+            delay_ms: 0,
+            code: None,
+            http_status: 400,
+            retry_after_ms: None,
+            after_effect: false,
+        }
+    }
+}
+
+fn once() -> u32 {
+    1
+}
+
+fn bad_request() -> u16 {
+    400
+}
+
+impl Simulator {
+    /// A simulator; [`Simulator::serve`] lets it answer.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let inner = Inner {
+            world: World::new(settings),
+            sessions: HashMap::new(),
+            nonces: HashSet::new(),
+            calls: HashMap::new(),
+            busy: HashSet::new(),
+            faults: vec![],
+            journal: vec![],
+        };
+        Self { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// Answers on `listener` until the task ends: the API at `/`, and at `/_simulator/…` what tests need:
+    /// `GET journal`, `POST faults`, `POST connections/{id}`.
+    pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
+        let router = Router::new()
+            .route("/", any(api))
+            .route(
+                "/_simulator/journal",
+                get(async |State(simulator): State<Self>| axum_json(StatusCode::OK, &json!(simulator.journal()))),
+            )
+            .route("/_simulator/faults", post(add_fault))
+            .route("/_simulator/connections/{id}", post(tamper))
+            .with_state(self);
+        axum::serve(listener, router).await
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Everything that was asked so far.
+    #[must_use]
+    pub fn journal(&self) -> Vec<JournalEntry> {
+        self.lock().journal.clone()
+    }
+
+    /// How often an operation took effect on a connection.
+    #[must_use]
+    pub fn effects(&self, action: &str, instance_id: &str) -> usize {
+        let journal = &self.lock().journal;
+        let of = |entry: &&JournalEntry| {
+            entry.effect
+                && entry.action == action
+                && entry.parameters.get("InstanceId").is_some_and(|id| id == instance_id)
+        };
+        journal.iter().filter(of).count()
+    }
+
+    /// Makes something go wrong.
+    pub fn fault(&self, fault: Fault) {
+        self.lock().faults.push(fault);
+    }
+
+    /// Ends all faults.
+    pub fn heal(&self) {
+        self.lock().faults.clear();
+    }
+
+    /// Changes a connection behind everybody's back; says whether there is one.
+    #[must_use] 
+    pub fn tamper(&self, instance_id: &str, tampering: Tampering) -> bool {
+        self.lock().world.tamper(instance_id, tampering, clock::now())
+    }
+}
+
+async fn add_fault(State(simulator): State<Simulator>, body: Bytes) -> Response {
+    match serde_json::from_slice(&body) {
+        Ok(fault) => simulator.fault(fault),
+        Err(error) => {
+            return axum_json(StatusCode::BAD_REQUEST, &json!({"error": error.to_string()}));
+        }
+    }
+    axum_json(StatusCode::OK, &json!({}))
+}
+
+async fn tamper(State(simulator): State<Simulator>, Path(id): Path<String>, body: Bytes) -> Response {
+    match serde_json::from_slice(&body) {
+        Ok(tampering) => {
+            let known = simulator.tamper(&id, tampering);
+            axum_json(if known { StatusCode::OK } else { StatusCode::NOT_FOUND }, &json!({}))
+        }
+        Err(error) => axum_json(StatusCode::BAD_REQUEST, &json!({"error": error.to_string()})),
+    }
+}
+
+/// A request, with what signatures cover.
+struct Call {
+    method: String,
+    headers: HeaderMap,
+    query: Parameters,
+    form: Parameters,
+    body: Bytes,
+}
+
+impl Call {
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The gateway merges query and body.
+    fn parameters(&self) -> Parameters {
+        self.query.iter().chain(&self.form).map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+}
+
+async fn api(State(simulator): State<Simulator>, request: Request<Body>) -> Response {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = axum::body::to_bytes(body, LARGEST_BODY_BYTES).await else {
+        return StatusCode::PAYLOAD_TOO_LARGE.into_response();
+    };
+    let decode = |bytes: &[u8]| form_urlencoded::parse(bytes).into_owned().collect::<Parameters>();
+    let call = Call {
+        method: parts.method.as_str().to_owned(),
+        query: decode(parts.uri.query().unwrap_or_default().as_bytes()),
+        form: decode(&body),
+        headers: parts.headers,
+        body,
+    };
+    let request_id = clock::nonce().to_uppercase();
+    let (answer, effect_account) = simulator.answer(&call).await;
+    let (action, account, effect) = effect_account;
+    let mut parameters = call.parameters();
+    parameters.retain(|name, _| !is_common(name));
+    let code = answer.as_ref().map_or_else(|error| error.code.clone(), |_| "OK".to_owned());
+    simulator.lock().journal.push(JournalEntry { action, account, parameters, code, effect });
+    match answer {
+        Ok(mut body) => {
+            if let Some(fields) = body.as_object_mut() {
+                fields.insert("RequestId".into(), request_id.into());
+            }
+            axum_json(StatusCode::OK, &body)
+        }
+        Err(error) => refuse(&error, &request_id),
+    }
+}
+
+/// Parameters that belong to the envelope of a V1 call.
+fn is_common(name: &str) -> bool {
+    [
+        "Action",
+        "Version",
+        "Format",
+        "AccessKeyId",
+        "SignatureMethod",
+        "SignatureVersion",
+        "SignatureNonce",
+        "Timestamp",
+        "SecurityToken",
+        "Signature",
+    ]
+    .contains(&name)
+}
+
+fn refuse(error: &ApiError, request_id: &str) -> Response {
+    let status = StatusCode::from_u16(error.http_status).unwrap_or(StatusCode::BAD_REQUEST);
+    let recommend = format!("https://api.aliyun.com/troubleshoot?q={}&product=VpcPeer", error.code);
+    let mut response = axum_json(
+        status,
+        &json!({
+            "RequestId": request_id,
+            "HostId": "vpcpeer.aliyuncs.com",
+            "Code": error.code,
+            "Message": error.message,
+            "Recommend": recommend,
+        }),
+    );
+    if let Some(wait) = error.retry_after {
+        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        response.headers_mut().insert("x-acs-retry-after", millis.into());
+    }
+    response
+}
+
+fn axum_json(status: StatusCode, body: &Value) -> Response {
+    (status, [("content-type", "application/json")], body.to_string()).into_response()
+}
+
+impl Simulator {
+    /// Answers a call; tells also the operation, the caller, and whether it changed anything.
+    async fn answer(&self, call: &Call) -> (Result<Value, ApiError>, (String, AccountId, bool)) {
+        let mut parameters = call.parameters();
+        let action = call.header("x-acs-action").map(ToOwned::to_owned).or_else(|| parameters.get("Action").cloned());
+        let action = action.unwrap_or_default();
+        let authentic = self.lock().authenticate(call, clock::now());
+        let account = match authentic {
+            Ok(account) => account,
+            Err(error) => return (Err(error), (action, AccountId(0), false)),
+        };
+        parameters.retain(|name, _| !is_common(name));
+        let fault = self.lock().next_fault(&action);
+        let writes = ["AcceptVpcPeerConnection", "RejectVpcPeerConnection"].contains(&action.as_str());
+        let id = parameters.get("InstanceId").cloned().filter(|_| writes);
+        if let Some(id) = &id
+            && !self.lock().busy.insert(id.clone())
+        {
+            let busy = "There are other peering operations on the requester VPC or accepter VPC, try again later.";
+            return (Err(ApiError::new(400, "Conflict.Operation", busy)), (action, account, false));
+        }
+        let _done = Busy { simulator: self, id };
+        if let Some(fault) = &fault {
+            tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
+        }
+        let forged = fault.as_ref().and_then(|fault| {
+            fault.code.as_ref().map(|code| ApiError {
+                retry_after: fault.retry_after_ms.map(Duration::from_millis),
+                ..ApiError::new(fault.http_status, code, "Simulated.")
+            })
+        });
+        let (answer, effect) = match (&fault, forged) {
+            (Some(fault), Some(error)) if fault.after_effect => {
+                (Err(error), self.lock().call(account, &action, &parameters).1)
+            }
+            (_, Some(error)) => (Err(error), false),
+            (_, None) => self.lock().call(account, &action, &parameters),
+        };
+        (answer, (action, account, effect))
+    }
+}
+
+/// Marks a connection as having an operation on its way, also when the caller goes away meanwhile.
+struct Busy<'a> {
+    simulator: &'a Simulator,
+    id: Option<String>,
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = &self.id {
+            self.simulator.lock().busy.remove(id);
+        }
+    }
+}
+
+impl Inner {
+    fn next_fault(&mut self, action: &str) -> Option<Fault> {
+        let matches = |fault: &Fault| fault.times > 0 && fault.action.as_ref().is_none_or(|name| name == action);
+        let fault = self.faults.iter_mut().find(|fault| matches(fault))?;
+        fault.times -= 1;
+        Some(fault.clone())
+    }
+
+    fn call(&mut self, account: AccountId, action: &str, parameters: &Parameters) -> (Result<Value, ApiError>, bool) {
+        let now = clock::now();
+        if let Err(error) = self.count(account, action, now) {
+            return (Err(error), false);
+        }
+        if action == "AssumeRole" {
+            return (self.assume_role(parameters, now), false);
+        }
+        self.world.call(account, action, parameters, now)
+    }
+
+    fn count(&mut self, account: AccountId, action: &str, now: Timestamp) -> Result<(), ApiError> {
+        let Some(quota) = self.world.settings.quota else {
+            return Ok(());
+        };
+        let calls = self.calls.entry((account, action.to_owned())).or_default();
+        while calls.front().is_some_and(|at| now.duration_since(*at) >= QUOTA_WINDOW) {
+            calls.pop_front();
+        }
+        if calls.len() >= quota {
+            let wait = calls.front().map(|at| QUOTA_WINDOW - now.duration_since(*at)).unwrap_or_default();
+            let message = "Request was denied due to user flow control.";
+            let retry_after = Duration::try_from(wait).ok();
+            return Err(ApiError { retry_after, ..ApiError::new(400, "Throttling.User", message) });
+        }
+        calls.push_back(now);
+        Ok(())
+    }
+
+    /// Source: <https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-assumerole>
+    fn assume_role(&mut self, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
+        let arn = require(call, "RoleArn")?;
+        let session = require(call, "RoleSessionName")?;
+        let no_role = || ApiError::new(404, "EntityNotExist.Role", "The role not exists.");
+        let role = arn.strip_prefix("acs:ram::").and_then(|rest| rest.split_once(":role/")).ok_or_else(no_role)?;
+        let account = AccountId::try_from(role.0.to_owned()).map_err(|_| no_role())?;
+        if !self.world.settings.accounts.iter().any(|known| known.account == account) {
+            return Err(no_role());
+        }
+        let seconds = super::integer(call, "DurationSeconds")?.unwrap_or(3600);
+        let expires_at = now + SignedDuration::from_secs(seconds);
+        let key = format!("STS.{}", clock::nonce());
+        let new = Session { secret: clock::nonce(), token: clock::nonce(), account, expires_at };
+        let answer = json!({
+            "AssumedRoleUser": {"Arn": format!("acs:ram::{account}:role/{}/{session}", role.1), "AssumedRoleId": format!("300000000000000000:{session}")},
+            "Credentials": {
+                "AccessKeyId": key,
+                "AccessKeySecret": new.secret,
+                "SecurityToken": new.token,
+                "Expiration": time(expires_at),
+            },
+        });
+        self.sessions.insert(key, new);
+        Ok(answer)
+    }
+
+    /// Who signed the call.
+    fn authenticate(&mut self, call: &Call, now: Timestamp) -> Result<AccountId, ApiError> {
+        if call.header("authorization").is_some() {
+            self.authenticate_v3(call, now)
+        } else {
+            self.authenticate_v1(call, now)
+        }
+    }
+
+    fn authenticate_v3(&mut self, call: &Call, now: Timestamp) -> Result<AccountId, ApiError> {
+        let header = |name: &str| {
+            let missing = || ApiError::new(400, "MissingParameter", &format!("{name} is mandatory for this action."));
+            call.header(name).map(ToOwned::to_owned).ok_or_else(missing)
+        };
+        let incomplete =
+            || ApiError::new(400, "IncompleteSignature", "The request signature does not conform to standards.");
+        let authorization = header("authorization")?;
+        let fields = authorization.strip_prefix("ACS3-HMAC-SHA256 ").ok_or_else(incomplete)?;
+        let fields: BTreeMap<_, _> = fields.split(',').filter_map(|field| field.split_once('=')).collect();
+        let field = |name: &str| fields.get(name).copied().ok_or_else(incomplete);
+        let (key, signed, signature) = (field("Credential")?, field("SignedHeaders")?, field("Signature")?);
+        let mut headers = sign::v3::Headers::new();
+        for name in signed.split(';') {
+            headers.insert(name.to_owned(), header(name)?);
+        }
+        let required =
+            ["host", "x-acs-action", "x-acs-version", "x-acs-date", "x-acs-signature-nonce", "x-acs-content-sha256"];
+        if required.iter().any(|name| !headers.contains_key(*name)) {
+            return Err(incomplete());
+        }
+        let body_hash = sign::v3::body_hash(&call.body);
+        let query = sign::canonical_query(&call.query);
+        let canonical = sign::v3::canonical_request(&call.method, "/", &query, &headers, &body_hash);
+        let to_sign = sign::v3::string_to_sign(&canonical);
+        let token = call.header("x-acs-security-token");
+        let (account, secret) = self.key(key, token, now)?;
+        let matches =
+            header("x-acs-content-sha256")? == body_hash && sign::v3::signature(&secret, &to_sign) == signature;
+        self.check(matches, &to_sign, &header("x-acs-date")?, &header("x-acs-signature-nonce")?, now)?;
+        Ok(account)
+    }
+
+    fn authenticate_v1(&mut self, call: &Call, now: Timestamp) -> Result<AccountId, ApiError> {
+        let mut parameters = call.parameters();
+        let signature = parameters
+            .remove("Signature")
+            .ok_or_else(|| ApiError::new(400, "MissingSignature", "Signature is mandatory for this action."))?;
+        let key = require(&parameters, "AccessKeyId")?;
+        let to_sign = sign::v1::string_to_sign(&call.method, &parameters);
+        let (account, secret) = self.key(&key, parameters.get("SecurityToken").map(String::as_str), now)?;
+        let matches = sign::v1::signature(&secret, &to_sign) == signature;
+        let (date, nonce) = (require(&parameters, "Timestamp")?, require(&parameters, "SignatureNonce")?);
+        self.check(matches, &to_sign, &date, &nonce, now)?;
+        Ok(account)
+    }
+
+    /// The account and secret of a key.
+    fn key(&self, key: &str, token: Option<&str>, now: Timestamp) -> Result<(AccountId, String), ApiError> {
+        if let Some(session) = self.sessions.get(key) {
+            if token != Some(session.token.as_str()) {
+                return Err(ApiError::new(
+                    400,
+                    "InvalidSecurityToken.MismatchWithAccessKey",
+                    "Specified SecurityToken mismatch with the AccessKey.",
+                ));
+            }
+            if now >= session.expires_at {
+                return Err(ApiError::new(400, "InvalidSecurityToken.Expired", "Specified SecurityToken is expired."));
+            }
+            return Ok((session.account, session.secret.clone()));
+        }
+        let account = self.world.settings.accounts.iter().find(|account| account.access_key_id == key);
+        let unknown = || ApiError::new(404, "InvalidAccessKeyId.NotFound", "Specified access key is not found.");
+        let account = account.ok_or_else(unknown)?;
+        Ok((account.account, account.access_key_secret.clone()))
+    }
+
+    fn check(&mut self, matches: bool, to_sign: &str, date: &str, nonce: &str, now: Timestamp) -> Result<(), ApiError> {
+        let date: Timestamp = date.parse().map_err(|_| {
+            ApiError::new(400, "InvalidTimeStamp.Format", "Specified time stamp or date value is not well formatted.")
+        })?;
+        if now.duration_since(date).abs() > CLOCK {
+            return Err(ApiError::new(
+                400,
+                "InvalidTimeStamp.Expired",
+                "Specified time stamp or date value is expired.",
+            ));
+        }
+        if !matches {
+            let message =
+                format!("Specified signature is not matched with our calculation. server string to sign is:{to_sign}");
+            return Err(ApiError::new(400, "SignatureDoesNotMatch", &message));
+        }
+        if !self.nonces.insert(nonce.to_owned()) {
+            return Err(ApiError::new(400, "SignatureNonceUsed", "Specified signature nonce was used already."));
+        }
+        Ok(())
+    }
+}
+
+/// Where a simulator on `listener` is reached.
+pub fn url(listener: &TcpListener) -> std::io::Result<Url> {
+    let address = listener.local_addr()?;
+    Url::parse(&format!("http://{address}/")).map_err(std::io::Error::other)
+}

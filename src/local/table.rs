@@ -1,0 +1,58 @@
+//! The table on one machine: a DynamoDB engine over SQLite, embedded, on loopback. What runs here is what runs in AWS.
+
+use std::path::Path;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::operation::create_table::CreateTableError;
+use aws_sdk_dynamodb::types::{
+    AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
+    ScalarAttributeType,
+};
+use aws_types::SdkConfig;
+use dynoxide::Database;
+use tokio::net::TcpListener;
+
+use super::Error;
+use crate::store::INDEX;
+
+/// Opens the database, in memory without a path, and serves it on loopback until the process ends. Returns its address.
+pub async fn embed(path: Option<&Path>) -> Result<String, Error> {
+    let database = match path {
+        Some(path) => Database::new(&path.to_string_lossy())?,
+        None => Database::memory()?,
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}", listener.local_addr()?);
+    tokio::spawn(dynoxide::server::serve_on(listener, database));
+    Ok(url)
+}
+
+/// Makes the table as `template.yaml` defines it, unless it is there.
+pub async fn create(aws: &SdkConfig, endpoint: &str, table: &str) -> Result<(), Error> {
+    let config = aws_sdk_dynamodb::config::Builder::from(aws).endpoint_url(endpoint).build();
+    let client = Client::from_conf(config);
+    let attribute = |name: &str, kind| AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build();
+    let key = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build();
+    let index = GlobalSecondaryIndex::builder()
+        .index_name(INDEX)
+        .key_schema(key("due", KeyType::Hash)?)
+        .key_schema(key("due_at", KeyType::Range)?)
+        .projection(Projection::builder().projection_type(ProjectionType::All).build())
+        .build()?;
+    let created = client
+        .create_table()
+        .table_name(table)
+        .billing_mode(BillingMode::PayPerRequest)
+        .attribute_definitions(attribute("id", ScalarAttributeType::S)?)
+        .attribute_definitions(attribute("due", ScalarAttributeType::S)?)
+        .attribute_definitions(attribute("due_at", ScalarAttributeType::N)?)
+        .key_schema(key("id", KeyType::Hash)?)
+        .global_secondary_indexes(index)
+        .send()
+        .await;
+    match created {
+        Ok(_) => Ok(()),
+        Err(error) if error.as_service_error().is_some_and(CreateTableError::is_resource_in_use_exception) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,394 @@
+//! VPC peering connections as approvers see them. Pure: knows nothing of HTTP, clocks or stores.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+/// A VPC peering connection between two accounts, as `GetVpcPeerConnectionAttribute` shows it.
+///
+/// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-getvpcpeerconnectionattribute>
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// Its id.
+    pub instance_id: InstanceId,
+    /// How far it has come.
+    pub status: Status,
+    /// Whether it is paid for.
+    pub business_status: BusinessStatus,
+    /// The side that asked.
+    pub requester: Side,
+    /// The side that is asked: the accepting account, ours.
+    pub accepter: Side,
+    /// Mbit/s; `None` where the vendor says -1, unlimited, or nothing.
+    pub bandwidth_mbps: Option<u32>,
+    /// `Platinum`, `Gold` or `Silver` across regions; empty within one.
+    pub link_type: String,
+    /// Chosen by the requester: untrusted.
+    pub name: String,
+    /// Chosen by the requester: untrusted.
+    pub description: String,
+    /// When an unanswered request expires. Only present while it waits or after it expired.
+    pub expires_at: Option<Timestamp>,
+    /// The Alibaba service that owns the connection; empty when a customer does.
+    pub managed_service: String,
+}
+
+/// One end of a connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Side {
+    /// Whose VPC it is.
+    pub account: AccountId,
+    /// Where it is, e.g. `cn-hangzhou`.
+    pub region: String,
+    /// e.g. `vpc-bp1aevy8sofi8mh1q****`.
+    pub vpc: String,
+    /// IPv4 and IPv6 ranges; empty when the vendor does not tell.
+    pub cidrs: BTreeSet<IpNet>,
+}
+
+impl Connection {
+    /// What an approver must have seen, as one value: two readings with the same fingerprint are the same to decide on.
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        let mut hash = FieldHash::new("peergate/fingerprint/1");
+        for side in [&self.requester, &self.accepter] {
+            hash.field(&side.vpc);
+            hash.field(&side.account.to_string());
+            hash.field(&side.region);
+            hash.field(&side.cidrs.len().to_string());
+            for cidr in &side.cidrs {
+                hash.field(&cidr.to_string());
+            }
+        }
+        hash.field(&self.bandwidth_mbps.map_or_else(String::new, |mbps| mbps.to_string()));
+        hash.field(&self.link_type);
+        Fingerprint(hash.hex())
+    }
+
+    /// The pairs of ranges, requester's first, that share addresses. Empty also when a side's ranges are unknown:
+    /// see [`Connection::cidrs_are_known`].
+    #[must_use]
+    pub fn overlapping_cidrs(&self) -> Vec<(IpNet, IpNet)> {
+        let overlap = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
+        let pairs = |ours: &IpNet| {
+            let ours = *ours;
+            let theirs = self.requester.cidrs.iter().filter(move |theirs| overlap(theirs, &ours));
+            theirs.map(move |theirs| (*theirs, ours)).collect::<Vec<_>>()
+        };
+        self.accepter.cidrs.iter().flat_map(pairs).collect()
+    }
+
+    /// Whether both sides named their ranges.
+    #[must_use]
+    pub fn cidrs_are_known(&self) -> bool {
+        !self.requester.cidrs.is_empty() && !self.accepter.cidrs.is_empty()
+    }
+}
+
+/// The id of a peering connection, `pcc-…`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct InstanceId(String);
+
+/// The text is not an id of a peering connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a peering connection id: expected `pcc-` and up to 60 lower-case letters and digits")]
+pub struct InvalidInstanceId;
+
+impl InstanceId {
+    /// Reads `pcc-…`. Nothing but lower-case ASCII letters and digits may follow: ids go into URLs, store keys and
+    /// messages.
+    pub fn parse(text: &str) -> Result<Self, InvalidInstanceId> {
+        let rest = text.strip_prefix("pcc-").ok_or(InvalidInstanceId)?;
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        if (1..=60).contains(&rest.len()) && rest.bytes().all(allowed) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(InvalidInstanceId)
+        }
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for InstanceId {
+    type Error = InvalidInstanceId;
+
+    fn try_from(text: String) -> Result<Self, InvalidInstanceId> {
+        Self::parse(&text)
+    }
+}
+
+impl From<InstanceId> for String {
+    fn from(id: InstanceId) -> Self {
+        id.0
+    }
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An Alibaba Cloud account. Larger than 2^53 in practice, so it travels as text in our JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AccountId(pub u64);
+
+/// The text is not an account id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not an account id: expected digits, as text")]
+pub struct InvalidAccountId;
+
+impl TryFrom<String> for AccountId {
+    type Error = InvalidAccountId;
+
+    fn try_from(text: String) -> Result<Self, InvalidAccountId> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        digits.then(|| text.parse().ok()).flatten().map(Self).ok_or(InvalidAccountId)
+    }
+}
+
+impl From<AccountId> for String {
+    fn from(id: AccountId) -> Self {
+        id.to_string()
+    }
+}
+
+impl fmt::Display for AccountId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Declares an enum of the vendor's words that keeps words it does not know.
+macro_rules! open_enum {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(from = "String", into = "String")]
+        pub enum $name {
+            $($(#[$variant_doc])* $variant,)*
+            /// A word newer than this program.
+            Other(String),
+        }
+
+        impl From<String> for $name {
+            fn from(word: String) -> Self {
+                match word.as_str() {
+                    $(stringify!($variant) => Self::$variant,)*
+                    _ => Self::Other(word),
+                }
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(word: $name) -> Self {
+                word.to_string()
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self {
+                    $(Self::$variant => stringify!($variant),)*
+                    Self::Other(word) => word,
+                })
+            }
+        }
+    };
+}
+
+open_enum! {
+    /// How far a connection has come.
+    Status {
+        /// Being created on the requester's side.
+        Creating,
+        /// Waiting for the accepting account.
+        Accepting,
+        /// Accepted, being activated.
+        Updating,
+        /// Usable.
+        Activated,
+        /// Refused by the accepting account; final.
+        Rejected,
+        /// Unanswered for seven days; final.
+        Expired,
+        /// Being deleted.
+        Deleting,
+        /// Gone.
+        Deleted,
+    }
+}
+
+open_enum! {
+    /// Whether a connection is paid for.
+    BusinessStatus {
+        /// It is.
+        Normal,
+        /// Locked for an overdue payment.
+        FinancialLocked,
+    }
+}
+
+/// SHA-256, in hex, over what an approver must have seen; see [`Connection::fingerprint`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Fingerprint(String);
+
+/// The text is not a fingerprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a fingerprint: expected 64 hexadecimal digits")]
+pub struct InvalidFingerprint;
+
+impl TryFrom<String> for Fingerprint {
+    type Error = InvalidFingerprint;
+
+    fn try_from(text: String) -> Result<Self, InvalidFingerprint> {
+        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if text.len() == 64 && text.bytes().all(digit) { Ok(Self(text)) } else { Err(InvalidFingerprint) }
+    }
+}
+
+impl From<Fingerprint> for String {
+    fn from(fingerprint: Fingerprint) -> Self {
+        fingerprint.0
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// SHA-256 over fields, each with its length in front, so that no two lists of fields hash alike.
+pub(crate) struct FieldHash(Sha256);
+
+impl FieldHash {
+    /// `domain` keeps hashes of one kind from ever being those of another.
+    pub(crate) fn new(domain: &str) -> Self {
+        let mut hash = Self(Sha256::new());
+        hash.field(domain);
+        hash
+    }
+
+    pub(crate) fn field(&mut self, text: &str) {
+        self.0.update(u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
+        self.0.update(text.as_bytes());
+    }
+
+    /// 64 lower-case digits.
+    pub(crate) fn hex(self) -> String {
+        hex::encode(self.0.finalize())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    pub(crate) fn connection() -> Connection {
+        let side = |account, vpc: &str, cidr: &str| Side {
+            account: AccountId(account),
+            region: "cn-hangzhou".into(),
+            vpc: vpc.into(),
+            cidrs: BTreeSet::from([cidr.parse().unwrap()]),
+        };
+        Connection {
+            instance_id: InstanceId::parse("pcc-test1").unwrap(),
+            status: Status::Accepting,
+            business_status: BusinessStatus::Normal,
+            requester: side(1_111_111_111_111_111, "vpc-requester", "10.1.0.0/16"),
+            accepter: side(2_222_222_222_222_222, "vpc-accepter", "10.2.0.0/16"),
+            bandwidth_mbps: Some(1024),
+            link_type: "Gold".into(),
+            name: "data to payments".into(),
+            description: String::new(),
+            expires_at: Some("2026-11-29T00:00:00Z".parse().unwrap()),
+            managed_service: String::new(),
+        }
+    }
+
+    #[test]
+    fn ids_with_odd_characters_are_refused() {
+        for id in [
+            "", "pcc-", "pcc-A", "pcc-a/b", "pcc-a b", "vpc-a", "pcc-é", "pcc-a\n", "pcc-a'", "PCC-a", "pcc-a\0",
+            "pcc-..", " pcc-a",
+        ] {
+            assert_eq!(InstanceId::parse(id), Err(InvalidInstanceId), "{id:?}");
+        }
+        assert_eq!(InstanceId::parse(&format!("pcc-{}", "a".repeat(61))), Err(InvalidInstanceId));
+        assert_eq!(InstanceId::parse("pcc-guzvyqlj0n6e10abcd").unwrap().as_str(), "pcc-guzvyqlj0n6e10abcd");
+    }
+
+    #[test]
+    fn account_ids_survive_beyond_two_to_the_53rd() {
+        let json = serde_json::to_string(&AccountId(253_460_731_706_911_258)).unwrap();
+        assert_eq!(json, r#""253460731706911258""#);
+        assert_eq!(serde_json::from_str::<AccountId>(&json).unwrap(), AccountId(253_460_731_706_911_258));
+        assert_eq!(AccountId::try_from("+1".to_owned()), Err(InvalidAccountId));
+    }
+
+    #[test]
+    fn unknown_statuses_are_kept() {
+        assert_eq!(serde_json::from_str::<Status>(r#""Updating""#).unwrap(), Status::Updating);
+        assert_eq!(serde_json::to_string(&Status::from("Paused".to_owned())).unwrap(), r#""Paused""#);
+    }
+
+    #[test]
+    fn each_fact_an_approver_sees_changes_the_fingerprint() {
+        let changes: [fn(&mut Connection); 8] = [
+            |c| c.requester.vpc = "vpc-other".into(),
+            |c| c.accepter.vpc = "vpc-other".into(),
+            |c| c.requester.account = AccountId(3),
+            |c| c.accepter.region = "cn-beijing".into(),
+            |c| c.requester.cidrs = ["10.3.0.0/16".parse().unwrap()].into(),
+            |c| c.accepter.cidrs = ["2001:db8::/56".parse().unwrap()].into(),
+            |c| c.bandwidth_mbps = None,
+            |c| c.link_type = "Platinum".into(),
+        ];
+        for (number, change) in changes.iter().enumerate() {
+            let mut other = connection();
+            change(&mut other);
+            assert_ne!(other.fingerprint(), connection().fingerprint(), "change {number}");
+        }
+        let mut same = connection();
+        (same.status, same.name) = (Status::Updating, "renamed".into());
+        assert_eq!(same.fingerprint(), connection().fingerprint());
+    }
+
+    #[test]
+    fn overlaps_are_found_in_both_families_and_both_ways_round() {
+        let mut connection = connection();
+        assert!(connection.overlapping_cidrs().is_empty());
+        connection.requester.cidrs = ["10.2.128.0/17", "2001:db8::/32"].map(|cidr| cidr.parse().unwrap()).into();
+        connection.accepter.cidrs = ["10.2.0.0/16", "2001:db8:1::/48"].map(|cidr| cidr.parse().unwrap()).into();
+        assert_eq!(connection.overlapping_cidrs().len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn parsing_and_display_are_inverse(id in "pcc-[a-z0-9]{1,60}", account: u64) {
+            prop_assert_eq!(InstanceId::parse(&id).unwrap().to_string(), id);
+            prop_assert_eq!(AccountId::try_from(account.to_string()), Ok(AccountId(account)));
+        }
+
+        #[test]
+        fn arbitrary_text_never_panics(text: String) {
+            let _ = InstanceId::parse(&text);
+            let _ = Fingerprint::try_from(text.clone());
+            let _ = AccountId::try_from(text);
+        }
+    }
+}

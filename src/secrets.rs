@@ -1,0 +1,449 @@
+//! Secrets: what they look like, where they come from, and how long they are kept. Nothing of them is ever logged.
+//!
+//! One JSON document holds them all. Every signing secret is a list, so that it can be rotated without a gap.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use aws_sdk_secretsmanager::Client;
+use aws_sdk_secretsmanager::error::SdkError;
+use aws_types::SdkConfig;
+use base64::prelude::{BASE64_STANDARD, Engine};
+use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
+use tokio::sync::Mutex;
+use url::Url;
+
+use crate::config::{Channel, Config, SecretsSource, is_secure};
+
+/// How long a fetched value is used before it is fetched again, plus up to [`FRESH_JITTER`].
+const FRESH: SignedDuration = SignedDuration::from_mins(5);
+const FRESH_JITTER: SignedDuration = SignedDuration::from_secs(30);
+/// While the store is down, how long the last good value is used before the store is asked again.
+const RETRY: SignedDuration = SignedDuration::from_secs(10);
+/// The least time between two fetches that a refused signature or access key asks for: whoever sends us bad signatures
+/// must not be able to make us call the store each time.
+const REFETCH: SignedDuration = SignedDuration::from_secs(30);
+/// Source: <https://docs.slack.dev/authentication/verifying-requests-from-slack>: they are 32 digits long.
+const SHORTEST_SLACK_SECRET_BYTES: usize = 16;
+
+/// A text that shows itself to nobody by accident.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// A key of Standard Webhooks, `whsec_` and the base64 of 24 to 64 bytes; the prefix may be missing.
+///
+/// Source: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct WebhookKey(Vec<u8>);
+
+/// The text is not a key of Standard Webhooks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a Standard Webhooks secret: expected `whsec_` and the base64 of 24 to 64 bytes")]
+pub struct InvalidWebhookKey;
+
+impl WebhookKey {
+    /// The key's bytes.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for WebhookKey {
+    type Error = InvalidWebhookKey;
+
+    fn try_from(text: String) -> Result<Self, InvalidWebhookKey> {
+        let key =
+            BASE64_STANDARD.decode(text.strip_prefix("whsec_").unwrap_or(&text)).map_err(|_| InvalidWebhookKey)?;
+        if (24..=64).contains(&key.len()) { Ok(Self(key)) } else { Err(InvalidWebhookKey) }
+    }
+}
+
+impl fmt::Debug for WebhookKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WebhookKey(…)")
+    }
+}
+
+/// Everything secret.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secrets {
+    /// Credentials per target.
+    #[serde(default)]
+    pub targets: BTreeMap<String, AccessKey>,
+    /// Signing secrets per client of `/webhook/{client}`.
+    #[serde(default)]
+    pub clients: BTreeMap<String, ClientSecrets>,
+    /// Of the Slack app.
+    pub slack: Option<SlackSecrets>,
+    /// Per channel that is reached by a URL.
+    #[serde(default)]
+    pub channels: BTreeMap<String, ChannelSecrets>,
+}
+
+/// Credentials of a RAM user or role.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AccessKey {
+    /// `LTAI…`, or `STS.…` with a security token.
+    pub access_key_id: Secret,
+    /// Signs calls.
+    pub access_key_secret: Secret,
+    /// Of temporary credentials.
+    pub security_token: Option<Secret>,
+}
+
+/// Of a client of `/webhook/{client}`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientSecrets {
+    /// Any of them may sign.
+    pub signing_secrets: Vec<WebhookKey>,
+}
+
+/// Of the Slack app.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlackSecrets {
+    /// Any of them may sign.
+    pub signing_secrets: Vec<Secret>,
+    /// `xoxb-…`; needed for channels of kind `slack`.
+    pub bot_token: Option<Secret>,
+}
+
+/// Of a channel that is reached by a URL.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelSecrets {
+    /// Where to post.
+    pub url: SecretUrl,
+    /// All of them sign; for channels of kind `standard-webhooks`.
+    #[serde(default)]
+    pub signing_secrets: Vec<WebhookKey>,
+}
+
+/// A URL that is as good as a password.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+pub struct SecretUrl(Url);
+
+impl SecretUrl {
+    /// The URL.
+    #[must_use]
+    pub fn expose(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretUrl(…)")
+    }
+}
+
+/// Why there are no secrets. Never holds a part of one.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The store can't be asked. Says with which code it refused, if it did.
+    #[error("the secrets store does not answer: {0}")]
+    Unavailable(String),
+    /// The document is not JSON, or not of the documented shape. Where, but not what: the parser's words quote values.
+    #[error("the secrets are not of the documented shape, at line {line} column {column}")]
+    Malformed {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+    /// Something is missing, empty or too short.
+    #[error("secrets: {key}: {problem}")]
+    Invalid {
+        /// The key, in full.
+        key: String,
+        /// Why.
+        problem: &'static str,
+    },
+}
+
+impl Secrets {
+    /// Reads the document and checks that it has what `config` needs.
+    pub fn parse(json: &[u8], config: &Config) -> Result<Self, Error> {
+        let malformed = |error: serde_json::Error| Error::Malformed { line: error.line(), column: error.column() };
+        let secrets: Self = serde_json::from_slice(json).map_err(malformed)?;
+        for name in config.targets.keys() {
+            let key = format!("targets.{name}");
+            let Some(target) = secrets.targets.get(name) else {
+                return invalid(key, "missing");
+            };
+            let token = target.security_token.as_ref();
+            for part in [Some(&target.access_key_id), Some(&target.access_key_secret), token].into_iter().flatten() {
+                if part.expose().trim().is_empty() {
+                    return invalid(key, "a part of the access key is empty");
+                }
+            }
+        }
+        for name in config.clients.keys() {
+            let key = format!("clients.{name}.signing_secrets");
+            match secrets.clients.get(name) {
+                Some(client) if !client.signing_secrets.is_empty() => {}
+                Some(_) | None => return invalid(key, "name at least one"),
+            }
+        }
+        if config.slack.is_some() {
+            let Some(slack) = &secrets.slack else {
+                return invalid("slack", "missing");
+            };
+            let short = |secret: &Secret| secret.expose().len() < SHORTEST_SLACK_SECRET_BYTES;
+            if slack.signing_secrets.is_empty() || slack.signing_secrets.iter().any(short) {
+                return invalid("slack.signing_secrets", "name at least one, each of 16 characters or more");
+            }
+        }
+        for (name, channel) in &config.channels {
+            secrets.check_channel(name, channel)?;
+        }
+        Ok(secrets)
+    }
+
+    fn check_channel(&self, name: &str, channel: &Channel) -> Result<(), Error> {
+        let signed = match channel {
+            Channel::Slack { .. } => {
+                let token = self.slack.as_ref().and_then(|slack| slack.bot_token.as_ref());
+                return match token {
+                    Some(token) if !token.expose().is_empty() => Ok(()),
+                    Some(_) | None => invalid("slack.bot_token", "missing, and a channel of kind `slack` needs it"),
+                };
+            }
+            Channel::SlackWebhook {} => false,
+            Channel::StandardWebhooks {} => true,
+        };
+        let key = format!("channels.{name}");
+        let Some(secrets) = self.channels.get(name) else {
+            return invalid(key, "missing");
+        };
+        if !is_secure(secrets.url.expose()) {
+            return invalid(format!("{key}.url"), "only https is allowed, except on loopback");
+        }
+        if signed && secrets.signing_secrets.is_empty() {
+            return invalid(format!("{key}.signing_secrets"), "name at least one");
+        }
+        Ok(())
+    }
+}
+
+fn invalid<T>(key: impl Into<String>, problem: &'static str) -> Result<T, Error> {
+    Err(Error::Invalid { key: key.into(), problem })
+}
+
+/// Fetches and keeps the secrets.
+#[derive(Debug)]
+pub struct SecretsStore {
+    source: Source,
+    config: Arc<Config>,
+    /// Locked while fetching, so that only one task does.
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug)]
+enum Source {
+    SecretsManager { client: Client, id: String },
+    File(std::path::PathBuf),
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    secrets: Option<Arc<Secrets>>,
+    fresh_until: Option<Timestamp>,
+    fetched_at: Option<Timestamp>,
+}
+
+impl SecretsStore {
+    /// Fetches nothing yet.
+    #[must_use]
+    pub fn new(source: SecretsSource, aws: &SdkConfig, endpoint: Option<&String>, config: Arc<Config>) -> Self {
+        let source = match source {
+            SecretsSource::File(path) => Source::File(path),
+            SecretsSource::SecretsManager(id) => {
+                let mut builder = aws_sdk_secretsmanager::config::Builder::from(aws);
+                builder.set_endpoint_url(endpoint.cloned());
+                let client = Client::from_conf(builder.build());
+                Source::SecretsManager { client, id }
+            }
+        };
+        Self { source, config, kept: Mutex::default() }
+    }
+
+    /// The secrets: kept for five minutes; the last good ones while the store is down or holds something unusable.
+    pub async fn current(&self, now: Timestamp) -> Result<Arc<Secrets>, Error> {
+        let mut kept = self.kept.lock().await;
+        if let Some(secrets) = &kept.secrets
+            && kept.fresh_until.is_some_and(|until| now < until)
+        {
+            return Ok(Arc::clone(secrets));
+        }
+        match self.fetch(&mut kept, now).await {
+            Ok(secrets) => Ok(secrets),
+            Err(error) => {
+                kept.fresh_until = Some(now + RETRY);
+                let last_good = kept.secrets.clone().ok_or(error)?;
+                tracing::warn!(outcome = "last_good_secrets", "the secrets store failed; the last good secrets serve");
+                Ok(last_good)
+            }
+        }
+    }
+
+    /// Fetches anew because a signature or an access key was refused; at most every 30 s.
+    ///
+    /// Returns the secrets if they are others than `refused`.
+    pub async fn refetch(&self, refused: &Arc<Secrets>, now: Timestamp) -> Option<Arc<Secrets>> {
+        let mut kept = self.kept.lock().await;
+        let recent = kept.fetched_at.is_some_and(|at| now.duration_since(at) < REFETCH);
+        let secrets = if recent { kept.secrets.clone()? } else { self.fetch(&mut kept, now).await.ok()? };
+        (secrets != *refused).then_some(secrets)
+    }
+
+    async fn fetch(&self, kept: &mut Kept, now: Timestamp) -> Result<Arc<Secrets>, Error> {
+        kept.fetched_at = Some(now);
+        let json = self.source.read().await?;
+        let secrets = Arc::new(Secrets::parse(&json, &self.config)?);
+        kept.fresh_until = Some(now + FRESH + FRESH_JITTER.mul_f64(f64::from(now.subsec_microsecond()) / 1000.0));
+        kept.secrets = Some(Arc::clone(&secrets));
+        Ok(secrets)
+    }
+}
+
+impl Source {
+    async fn read(&self) -> Result<Vec<u8>, Error> {
+        match self {
+            Self::File(path) => std::fs::read(path).map_err(|error| Error::Unavailable(error.to_string())),
+            Self::SecretsManager { client, id } => {
+                let answer = client.get_secret_value().secret_id(id).send().await;
+                let value = answer.map_err(|error| Error::Unavailable(sdk_code(&error)))?;
+                value.secret_string.map(String::into_bytes).ok_or_else(|| Error::Unavailable("no SecretString".into()))
+            }
+        }
+    }
+}
+
+fn sdk_code<E: aws_sdk_secretsmanager::error::ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> String {
+    let code = error.as_service_error().and_then(|refused| refused.code());
+    code.unwrap_or("no answer").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = r#"
+        [targets.prod]
+        account = "2222222222222222"
+        [clients.ci]
+        [slack]
+        teams = ["T1"]
+        app = "A1"
+        [channels.ops]
+        kind = "slack"
+        channel = "C1"
+        [channels.hook]
+        kind = "slack-webhook"
+        [channels.audit]
+        kind = "standard-webhooks"
+    "#;
+
+    fn document() -> serde_json::Value {
+        let key = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
+        serde_json::json!({
+            "targets": {"prod": {"access_key_id": "LTAI", "access_key_secret": "hush"}},
+            "clients": {"ci": {"signing_secrets": [key]}},
+            "slack": {"signing_secrets": ["8f742231b10e8888abcd99yyyzzz85a5"], "bot_token": "xoxb-1"},
+            "channels": {"hook": {"url": "https://h/"}, "audit": {"url": "https://a/", "signing_secrets": [key]}},
+        })
+    }
+
+    fn parse(document: &serde_json::Value) -> Result<Secrets, Error> {
+        Secrets::parse(document.to_string().as_bytes(), &Config::parse(CONFIG).unwrap())
+    }
+
+    #[test]
+    fn nothing_shows_in_debug_output() {
+        let secrets = format!("{:?}", parse(&document()).unwrap());
+        for part in ["LTAI", "hush", "8f74", "xoxb", "https", "C2FV", "11, 97"] {
+            assert!(!secrets.contains(part), "{secrets}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_empty_or_too_short_is_named() {
+        let cases: [(&str, serde_json::Value, &str); 12] = [
+            ("/targets/prod", serde_json::json!(null), "not of the documented shape"),
+            ("/targets", serde_json::json!({}), "targets.prod: missing"),
+            ("/targets/prod/access_key_id", serde_json::json!(" "), "targets.prod: a part"),
+            ("/targets/prod/access_key_secret", serde_json::json!(""), "targets.prod: a part"),
+            ("/clients/ci/signing_secrets", serde_json::json!([]), "clients.ci.signing_secrets"),
+            ("/clients/ci/signing_secrets", serde_json::json!(["whsec_"]), "not of the documented shape"),
+            ("/clients/ci/signing_secrets", serde_json::json!(["whsec_c2hvcnQ="]), "not of the documented shape"),
+            ("/slack", serde_json::json!(null), "slack: missing"),
+            ("/slack/signing_secrets", serde_json::json!(["short"]), "slack.signing_secrets"),
+            ("/slack/bot_token", serde_json::json!(null), "slack.bot_token"),
+            ("/channels/hook/url", serde_json::json!("http://hooks.example.com/"), "channels.hook.url"),
+            ("/channels/audit/signing_secrets", serde_json::json!([]), "channels.audit.signing_secrets"),
+        ];
+        for (pointer, value, expected) in cases {
+            let mut document = document();
+            *document.pointer_mut(pointer).unwrap() = value;
+            let error = parse(&document).unwrap_err().to_string();
+            assert!(error.contains(expected), "{pointer}: {error}");
+        }
+    }
+
+    fn file_store(path: &std::path::Path) -> SecretsStore {
+        let config = Arc::new(Config::parse(CONFIG).unwrap());
+        let aws = SdkConfig::builder().build();
+        SecretsStore::new(SecretsSource::File(path.into()), &aws, None, config)
+    }
+
+    #[tokio::test]
+    async fn the_last_good_value_serves_while_the_store_is_down() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
+        let store = file_store(file.path());
+        assert!(matches!(store.current(now).await, Err(Error::Malformed { .. })));
+        std::fs::write(file.path(), document().to_string()).unwrap();
+        let later = now + RETRY;
+        let good = store.current(later).await.unwrap();
+        std::fs::write(file.path(), "{").unwrap();
+        assert_eq!(store.current(later + SignedDuration::from_hours(1)).await.unwrap(), good);
+    }
+
+    #[tokio::test]
+    async fn a_refused_key_refetches_once_and_not_more_often_than_allowed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), document().to_string()).unwrap();
+        let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
+        let store = file_store(file.path());
+        let old = store.current(now).await.unwrap();
+        let mut rotated = document();
+        rotated["targets"]["prod"]["access_key_secret"] = "new".into();
+        std::fs::write(file.path(), rotated.to_string()).unwrap();
+        assert_eq!(store.refetch(&old, now + SignedDuration::from_secs(29)).await, None);
+        let new = store.refetch(&old, now + SignedDuration::from_secs(30)).await.unwrap();
+        assert_ne!(new, old);
+        assert_eq!(store.refetch(&new, now + SignedDuration::from_secs(31)).await, None);
+    }
+}

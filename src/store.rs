@@ -1,0 +1,234 @@
+//! The approvals, in a DynamoDB table: one item per connection, one conditional write per change.
+//!
+//! An item has `id` (the key), `version` (compare and swap), `state`, `due` and `due_at` (the sparse index [`INDEX`];
+//! absent when nothing is left to do), `ttl`, and the record as JSON. What runs on a laptop is the same API, embedded.
+
+use std::collections::HashMap;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::put_item::PutItemError;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
+use aws_types::SdkConfig;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::approval::{Approval, ApprovalId};
+use crate::http;
+
+/// The sparse index: partition key `due`, sort key `due_at` (milliseconds), all attributes.
+pub const INDEX: &str = "due";
+/// The only value of `due`.
+const DUE: &str = "1";
+/// The record's format. A newer one is refused, never rewritten.
+const SCHEMA: u32 = 1;
+/// How often a change is applied again to what another writer made of the record.
+const CONFLICTS: u32 = 10;
+
+type Item = HashMap<String, AttributeValue>;
+
+/// The table.
+#[derive(Debug, Clone)]
+pub struct Store {
+    client: Client,
+    http: reqwest::Client,
+    endpoint: String,
+    table: String,
+    retention: SignedDuration,
+}
+
+/// A record and the version of it that was read or written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The record.
+    pub approval: Approval,
+    /// 1 for the first write, then one more for each.
+    pub version: u64,
+}
+
+/// How a conditional write ended.
+#[derive(Debug)]
+pub enum Saved {
+    /// It took effect.
+    Done(Stored),
+    /// Somebody else wrote first: this is theirs.
+    Conflict(Stored),
+}
+
+/// Why the store could not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The table can't be reached, or refuses us. Says with which code, if it does.
+    #[error("the store does not answer: {0}")]
+    Unavailable(String),
+    /// An item is not one that this version reads.
+    #[error("the record of {id} can't be read: {problem}")]
+    Unreadable {
+        /// Which item.
+        id: String,
+        /// Why.
+        problem: &'static str,
+    },
+    /// Other writers were first, again and again.
+    #[error("the record changed too often meanwhile")]
+    Contention,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    schema: u32,
+    #[serde(flatten)]
+    approval: Approval,
+}
+
+impl Store {
+    /// The table named `table`; finished records are kept for `retention`.
+    #[must_use]
+    pub fn new(
+        aws: &SdkConfig,
+        endpoint: Option<&String>,
+        http: reqwest::Client,
+        table: String,
+        retention: SignedDuration,
+    ) -> Self {
+        let mut config = aws_sdk_dynamodb::config::Builder::from(aws);
+        config.set_endpoint_url(endpoint.cloned());
+        let region = aws.region().map(AsRef::as_ref).unwrap_or_default();
+        let endpoint = endpoint.cloned().unwrap_or_else(|| format!("https://dynamodb.{region}.amazonaws.com"));
+        Self { client: Client::from_conf(config.build()), http, endpoint, table, retention }
+    }
+
+    /// Opens a connection ahead of the first call.
+    pub async fn prewarm(&self) {
+        http::prewarm(&self.http, &self.endpoint).await;
+    }
+
+    /// The record, as last written.
+    pub async fn load(&self, id: &ApprovalId) -> Result<Option<Stored>, Error> {
+        let key = AttributeValue::S(id.to_string());
+        let answer = self.client.get_item().table_name(&self.table).key("id", key).consistent_read(true).send().await;
+        answer.map_err(unavailable)?.item.as_ref().map(read).transpose()
+    }
+
+    /// Writes a record over version `over`, 0 for none.
+    pub async fn save(&self, approval: &Approval, over: u64) -> Result<Saved, Error> {
+        let item = self.item(approval, over.saturating_add(1))?;
+        let put = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        let put = if over == 0 {
+            put.condition_expression("attribute_not_exists(id)")
+        } else {
+            put.condition_expression("version = :over")
+                .expression_attribute_values(":over", AttributeValue::N(over.to_string()))
+        };
+        let put = put.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let written = Stored { approval: approval.clone(), version: over.saturating_add(1) };
+        match put.send().await {
+            Ok(_) => Ok(Saved::Done(written)),
+            Err(error) => match conflicting(&error) {
+                // The answer to an earlier try of this very write was lost.
+                Some(item) => match read(&item)? {
+                    current if current == written => Ok(Saved::Done(written)),
+                    current => Ok(Saved::Conflict(current)),
+                },
+                None => Err(unavailable(error)),
+            },
+        }
+    }
+
+    /// Applies `change` to a record, and again to what others make of it meanwhile, until it is stored or changes
+    /// nothing any more.
+    pub async fn update(&self, stored: Stored, mut change: impl FnMut(&mut Approval) -> bool) -> Result<Stored, Error> {
+        let mut current = stored;
+        for _ in 0..CONFLICTS {
+            let mut approval = current.approval.clone();
+            if !change(&mut approval) {
+                return Ok(current);
+            }
+            match self.save(&approval, current.version).await? {
+                Saved::Done(stored) => return Ok(stored),
+                Saved::Conflict(theirs) => current = theirs,
+            }
+        }
+        Err(Error::Contention)
+    }
+
+    /// A page of the records with something to do before `before`, the longest due first, and where the next page
+    /// starts. The index lags a little: what it gives may have been written meanwhile.
+    pub async fn due(&self, before: Timestamp, from: Option<Item>) -> Result<(Vec<Stored>, Option<Item>), Error> {
+        let answer = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name(INDEX)
+            .key_condition_expression("due = :due AND due_at <= :before")
+            .expression_attribute_values(":due", AttributeValue::S(DUE.into()))
+            .expression_attribute_values(":before", AttributeValue::N(before.as_millisecond().to_string()))
+            .set_exclusive_start_key(from)
+            .send()
+            .await
+            .map_err(unavailable)?;
+        let records = answer.items.iter().flatten().filter_map(|item| match read(item) {
+            Ok(stored) => Some(stored),
+            Err(error) => {
+                // One record that can't be read must not stop the others.
+                tracing::error!(outcome = "unreadable_record", error = %error, "a record can't be read");
+                None
+            }
+        });
+        Ok((records.collect(), answer.last_evaluated_key))
+    }
+
+    fn item(&self, approval: &Approval, version: u64) -> Result<Item, Error> {
+        let id = approval.id.to_string();
+        let record = Record { schema: SCHEMA, approval: approval.clone() };
+        let unwritable = |_| Error::Unreadable { id: id.clone(), problem: "not writable as JSON" };
+        let json = serde_json::to_string(&record).map_err(unwritable)?;
+        let mut item = Item::from([
+            ("id".to_owned(), AttributeValue::S(id.clone())),
+            ("version".to_owned(), AttributeValue::N(version.to_string())),
+            ("state".to_owned(), AttributeValue::S(approval.state.name().to_owned())),
+            ("record".to_owned(), AttributeValue::S(json)),
+        ]);
+        if let Some(due_at) = approval.due_at() {
+            item.insert("due".into(), AttributeValue::S(DUE.into()));
+            item.insert("due_at".into(), AttributeValue::N(due_at.as_millisecond().to_string()));
+        } else if approval.state.is_final() {
+            let ttl = approval.since.as_second().saturating_add(self.retention.as_secs());
+            item.insert("ttl".into(), AttributeValue::N(ttl.to_string()));
+        }
+        Ok(item)
+    }
+}
+
+/// All that is read of a record before its format is known.
+#[derive(Deserialize)]
+struct Schema {
+    schema: u32,
+}
+
+fn read(item: &Item) -> Result<Stored, Error> {
+    let id = item.get("id").and_then(|value| value.as_s().ok()).cloned().unwrap_or_default();
+    let unreadable = |problem| Error::Unreadable { id: id.clone(), problem };
+    let version = item.get("version").and_then(|value| value.as_n().ok()).and_then(|number| number.parse().ok());
+    let version = version.ok_or_else(|| unreadable("no version"))?;
+    let json = item.get("record").and_then(|value| value.as_s().ok()).ok_or_else(|| unreadable("no record"))?;
+    let Schema { schema } = serde_json::from_str(json).map_err(|_| unreadable("no schema"))?;
+    if schema > SCHEMA {
+        return Err(unreadable("written by a newer version of peergate"));
+    }
+    let Record { approval, .. } = serde_json::from_str(json).map_err(|_| unreadable("not of the known format"))?;
+    Ok(Stored { approval, version })
+}
+
+fn conflicting(error: &SdkError<PutItemError>) -> Option<Item> {
+    match error.as_service_error() {
+        Some(PutItemError::ConditionalCheckFailedException(failed)) => failed.item.clone(),
+        Some(_) | None => None,
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
+fn unavailable<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> Error {
+    let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
+    Error::Unavailable(code.unwrap_or("no answer").to_owned())
+}
