@@ -182,7 +182,8 @@ async fn deliver(app: &App, stored: Stored, did: &mut Summary) -> Result<Stored,
             return Ok(current);
         }
         while let Some(event) = posts.next().await {
-            let counted = if matches!(event, Event::Undelivered { .. }) { &mut did.undelivered } else { &mut did.delivered };
+            let counted =
+                if matches!(event, Event::Undelivered { .. }) { &mut did.undelivered } else { &mut did.delivered };
             *counted = counted.saturating_add(1);
             let now = clock::now();
             current = app.store.update(current, |approval| approval.apply(&event, now)).await?;

@@ -164,7 +164,7 @@ impl Simulator {
     }
 
     /// Changes a connection behind everybody's back; says whether there is one.
-    #[must_use] 
+    #[must_use]
     pub fn tamper(&self, instance_id: &str, tampering: Tampering) -> bool {
         self.lock().world.tamper(instance_id, tampering, clock::now())
     }

@@ -1,0 +1,265 @@
+//! What the tests of whole functions share: a sandbox, senders, and a log that must stay free of secrets.
+#![allow(dead_code, reason = "each test binary uses a part")]
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::io::{self, Write};
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::{Mutex, Once, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use peergate::approval::ApprovalId;
+use peergate::local::event::{self, Signed, Wish};
+use peergate::local::sandbox::{AUDIT_SECRET, CI_SECRET, SLACK_SECRET, Sandbox};
+use peergate::local::simulator::Settings;
+use peergate::peering::InstanceId;
+use peergate::store::Stored;
+use peergate::{clock, watch, webhook};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+static START: Once = Once::new();
+
+struct Log;
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOG.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Everything that was logged so far, by all tests of this binary.
+pub fn logged() -> String {
+    String::from_utf8_lossy(&LOG.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+}
+
+/// A peergate on loopback, called as Lambda would. When it goes, the log is searched for secrets.
+pub struct Gate {
+    sandbox: Sandbox,
+}
+
+impl Deref for Gate {
+    type Target = Sandbox;
+
+    fn deref(&self) -> &Sandbox {
+        &self.sandbox
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let log = logged();
+        let secrets = [
+            CI_SECRET,
+            SLACK_SECRET,
+            AUDIT_SECRET,
+            "accepter-secret",
+            "xoxb-",
+            "v0=",
+            "v1,",
+            "payload=",
+            "/hooks/",
+            "Signature",
+        ];
+        for secret in secrets {
+            assert!(std::thread::panicking() || !log.contains(secret), "the log holds {secret}:\n{log}");
+        }
+    }
+}
+
+/// What came back.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub content_type: String,
+    pub headers: http::HeaderMap,
+    pub body: String,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
+
+    /// The end of a problem's type, or the outcome.
+    pub fn name(&self) -> String {
+        let json = self.json();
+        let problem = json["type"].as_str().and_then(|uri| uri.strip_prefix("urn:peergate:problem:"));
+        problem.or(json["outcome"].as_str()).unwrap_or_default().to_owned()
+    }
+
+    pub fn detail(&self) -> String {
+        self.json()["detail"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+/// As fast as a test can want it.
+pub fn quick() -> Settings {
+    Settings { activation: Duration::from_millis(20), ..Settings::default() }
+}
+
+impl Gate {
+    pub async fn start() -> Self {
+        Self::with(quick()).await
+    }
+
+    pub async fn with(settings: Settings) -> Self {
+        Self::over(Sandbox::start(settings).await.unwrap())
+    }
+
+    pub fn over(sandbox: Sandbox) -> Self {
+        START.call_once(|| {
+            let builder = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false);
+            builder.with_writer(|| Log).init();
+        });
+        Self { sandbox }
+    }
+
+    /// A connection that waits for us.
+    pub async fn requested(&self) -> InstanceId {
+        self.request_peering(&[]).await.unwrap()
+    }
+
+    pub async fn signed(&self, verb: &str, id: &InstanceId, actor: &str) -> Signed {
+        self.signed_wish(&wish(verb, id, actor)).await
+    }
+
+    pub async fn signed_wish(&self, wish: &Wish) -> Signed {
+        let secrets = self.app.secrets.current(clock::now()).await.unwrap();
+        let id = format!("msg_{}", clock::nonce());
+        event::standard_webhooks(wish, "ci", &secrets, &id, clock::now()).unwrap()
+    }
+
+    /// Any body, signed as client `ci`.
+    pub fn signed_body(&self, body: &str) -> Signed {
+        let keys = [CI_SECRET.to_owned().try_into().unwrap()];
+        let (id, timestamp) = (format!("msg_{}", clock::nonce()), clock::now().as_second().to_string());
+        let signature = peergate::chat::standard_webhooks::sign(&keys, &id, &timestamp, body.as_bytes());
+        Signed {
+            path: "/webhook/ci".into(),
+            headers: vec![
+                ("content-type", "application/json".into()),
+                ("webhook-id", id),
+                ("webhook-signature", signature),
+                ("webhook-timestamp", timestamp),
+            ],
+            body: body.to_owned(),
+        }
+    }
+
+    pub async fn slash(&self, text: &str, user: &str) -> Signed {
+        self.slack_form(&[
+            ("command", "/peergate"),
+            ("text", text),
+            ("team_id", "T0001"),
+            ("user_id", user),
+            ("api_app_id", "A0123"),
+        ])
+        .await
+    }
+
+    pub async fn slack_form(&self, fields: &[(&str, &str)]) -> Signed {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let secrets = self.app.secrets.current(clock::now()).await.unwrap();
+        event::slack_form(body, &secrets, clock::now()).unwrap()
+    }
+
+    /// A click on a button with `value`, as Slack tells of it.
+    pub fn click(&self, action: &str, value: &str, user: &str) -> Value {
+        json!({
+            "type": "block_actions",
+            "user": {"id": user, "username": "whoever", "team_id": "T0001"},
+            "team": {"id": "T0001"},
+            "api_app_id": "A0123",
+            "response_url": format!("{}actions/T0001/1/abc", self.chat),
+            "actions": [{"type": "button", "action_id": action, "value": value, "action_ts": clock::nonce()}],
+        })
+    }
+
+    pub async fn slack_payload(&self, payload: &Value) -> Signed {
+        self.slack_form(&[("payload", &payload.to_string())]).await
+    }
+
+    pub async fn send(&self, signed: &Signed) -> Reply {
+        self.send_at(signed, clock::now()).await
+    }
+
+    pub async fn send_at(&self, signed: &Signed, now: Timestamp) -> Reply {
+        let request = http::Request::builder().method("POST").uri(&signed.path);
+        let request = signed.headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
+        self.call(request.body(Bytes::from(signed.body.clone())).unwrap(), now).await
+    }
+
+    pub async fn call(&self, request: http::Request<Bytes>, now: Timestamp) -> Reply {
+        let (parts, body) = webhook::handle(&self.app, request, now).await.into_parts();
+        let content_type = parts.headers.get("content-type").and_then(|value| value.to_str().ok());
+        Reply {
+            status: parts.status.as_u16(),
+            content_type: content_type.unwrap_or_default().to_owned(),
+            headers: parts.headers.clone(),
+            body,
+        }
+    }
+
+    /// One tick, with as much time as Lambda gives.
+    pub async fn tick(&self) -> watch::Summary {
+        watch::tick(&self.app, Instant::now() + Duration::from_secs(60)).await.unwrap()
+    }
+
+    /// One round: no time to stay.
+    pub async fn round(&self) -> watch::Summary {
+        watch::tick(&self.app, Instant::now()).await.unwrap()
+    }
+
+    pub async fn stored(&self, id: &InstanceId) -> Option<Stored> {
+        let id = ApprovalId { target: "prod".into(), instance_id: id.clone() };
+        self.app.store.load(&id).await.unwrap()
+    }
+
+    pub async fn state(&self, id: &InstanceId) -> String {
+        self.stored(id).await.map_or("none", |stored| stored.approval.state.name()).to_owned()
+    }
+
+    /// How often the API was asked for an operation, whatever came of it.
+    pub fn calls(&self, action: &str) -> usize {
+        self.simulator.journal().iter().filter(|entry| entry.action == action).count()
+    }
+
+    /// How often the API was asked for anything but the requester's own call.
+    pub fn upstream_calls(&self) -> usize {
+        self.simulator.journal().iter().filter(|entry| entry.action != "CreateVpcPeerConnection").count()
+    }
+
+    pub fn accepts(&self, id: &InstanceId) -> usize {
+        self.simulator.effects("AcceptVpcPeerConnection", id.as_str())
+    }
+
+    /// The headlines that a path was told.
+    pub fn headlines(&self, path: &str) -> Vec<String> {
+        let line = |text: String| text.lines().next().unwrap_or_default().to_owned();
+        self.sink.posts(path).iter().map(|post| line(post.text())).collect()
+    }
+}
+
+pub fn wish(verb: &str, id: &InstanceId, actor: &str) -> Wish {
+    Wish { verb: verb.into(), instance_id: id.to_string(), target: None, reason: None, actor: actor.into() }
+}
+
+pub const SLACK: &str = "/api/chat.postMessage";
+pub const HOOK: &str = "/hooks/netops";
+pub const AUDIT: &str = "/audit";
+pub const RESPONSE: &str = "/actions/T0001/1/abc";
+
+/// A program of the virtual environment that `make tools` installs.
+pub fn python_tool(name: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(".venv/bin").join(name);
+    assert!(path.exists(), "{name} is missing: run `make tools`, which installs it into .venv");
+    path
+}

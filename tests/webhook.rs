@@ -1,0 +1,618 @@
+//! Story one from outside: an event in; the response, the store and the upstream calls out.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use jiff::SignedDuration;
+use peergate::clock;
+use peergate::local::simulator::Tampering;
+use peergate::local::simulator::gateway::Fault;
+use serde_json::json;
+use support::{Gate, RESPONSE, wish};
+use tokio::time::Instant;
+
+#[tokio::test]
+async fn a_signed_approval_is_accepted_once_with_the_stored_token() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!((reply.status, reply.name().as_str()), (200, "accepted"));
+    assert_eq!(gate.state(&id).await, "activating");
+    assert_eq!(gate.accepts(&id), 1);
+    let stored = gate.stored(&id).await.unwrap();
+    let token = stored.approval.client_token.as_str().to_owned();
+    assert!(token.starts_with("pg1-") && token.len() == 64 && token.is_ascii());
+    let journal = gate.simulator.journal();
+    let accept = journal.iter().find(|entry| entry.action == "AcceptVpcPeerConnection").unwrap();
+    assert_eq!(accept.parameters["ClientToken"], token);
+    assert_eq!(reply.json()["approval"]["decision"]["by"], "webhook:ci/alice");
+}
+
+#[tokio::test]
+async fn a_rejection_is_carried_out() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let mut wish = wish("reject", &id, "bob");
+    wish.reason = Some("not ours to share".into());
+    let reply = gate.send(&gate.signed_wish(&wish).await).await;
+    assert_eq!((reply.status, reply.name().as_str()), (200, "rejected"));
+    assert_eq!(gate.state(&id).await, "rejected");
+    assert_eq!(gate.simulator.effects("RejectVpcPeerConnection", id.as_str()), 1);
+    assert_eq!(gate.stored(&id).await.unwrap().approval.winner().unwrap().reason.as_deref(), Some("not ours to share"));
+    let late = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!((late.status, late.name().as_str()), (409, "already-decided"));
+    assert!(late.detail().contains("already rejected by bob"), "{}", late.detail());
+    assert_eq!(gate.accepts(&id), 0);
+}
+
+#[tokio::test]
+async fn a_dry_run_passes_and_changes_nothing() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let reply = gate.send(&gate.signed("dry-run", &id, "alice").await).await;
+    assert_eq!((reply.status, reply.name().as_str()), (200, "dry-run-passed"));
+    assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("none", 0));
+    let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!(reply.name(), "accepted", "a dry run has a token of its own");
+}
+
+#[tokio::test]
+async fn a_dry_run_that_fails_says_the_vendors_code() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let code = Some("OperationFailed.CdtNotOpened".to_owned());
+    gate.simulator.fault(Fault { action: Some("AcceptVpcPeerConnection".into()), code, ..Fault::default() });
+    let reply = gate.send(&gate.signed("dry-run", &id, "alice").await).await;
+    assert_eq!((reply.status, reply.name().as_str()), (409, "vendor-refused"));
+    assert_eq!(reply.json()["problem"]["code"], "OperationFailed.CdtNotOpened");
+    assert!(reply.detail().contains("Open Cloud Data Transfer"), "{}", reply.detail());
+}
+
+#[tokio::test]
+async fn status_tells_the_connection_and_the_record() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let before = gate.send(&gate.signed("status", &id, "anybody").await).await.json();
+    assert_eq!((&before["connection"]["status"], &before["approval"]), (&json!("Accepting"), &json!(null)));
+    gate.send(&gate.signed("approve", &id, "alice").await).await;
+    let after = gate.send(&gate.signed("status", &id, "anybody").await).await.json();
+    assert_eq!(after["approval"]["state"], "activating");
+    assert_eq!(after["connection"]["requester"]["account"], "1111111111111111");
+}
+
+#[tokio::test]
+async fn a_replayed_approval_changes_nothing() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let signed = gate.signed("approve", &id, "alice").await;
+    gate.send(&signed).await;
+    let version = gate.stored(&id).await.unwrap().version;
+    let replay = gate.send(&signed).await;
+    assert_eq!((replay.status, replay.name().as_str()), (200, "repeated"));
+    assert_eq!(gate.stored(&id).await.unwrap().version, version);
+    assert_eq!(gate.calls("AcceptVpcPeerConnection"), 1);
+}
+
+#[tokio::test]
+async fn a_replay_after_a_failure_starts_no_new_generation_but_a_new_approval_does() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let code = Some("OperationFailed.CdtNotOpened".to_owned());
+    gate.simulator.fault(Fault { action: Some("AcceptVpcPeerConnection".into()), code, ..Fault::default() });
+    let signed = gate.signed("approve", &id, "alice").await;
+    let failed = gate.send(&signed).await;
+    assert_eq!((failed.status, failed.name().as_str()), (409, "failed"));
+    assert_eq!(gate.send(&signed).await.name(), "repeated");
+    assert_eq!(gate.state(&id).await, "failed");
+    let first = gate.stored(&id).await.unwrap().approval.client_token;
+    let again = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!(again.name(), "accepted");
+    let second = gate.stored(&id).await.unwrap().approval;
+    assert_eq!(second.generation, 2);
+    assert_ne!(second.client_token, first);
+}
+
+#[tokio::test]
+async fn what_is_not_authentic_reaches_neither_store_nor_api() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let good = gate.signed("approve", &id, "alice").await;
+    let now = clock::now();
+    let with = |name: &str, value: &str| {
+        let mut signed = good.clone();
+        signed.headers.iter_mut().filter(|header| header.0 == name).for_each(|header| header.1 = value.to_owned());
+        signed
+    };
+    let without = |name: &str| {
+        let mut signed = good.clone();
+        signed.headers.retain(|header| header.0 != name);
+        signed
+    };
+    let twice = |name: &str| {
+        let mut signed = good.clone();
+        let header = signed.headers.iter().find(|header| header.0 == name).unwrap().clone();
+        signed.headers.push(header);
+        signed
+    };
+    let signature = &good.headers[2].1;
+    let id_header = &good.headers[1].1;
+    let timestamp = &good.headers[3].1;
+    let mut flipped = good.clone();
+    flipped.body = flipped.body.replace("alice", "alicf");
+    let mut other_client = good.clone();
+    other_client.path = "/webhook/nobody".into();
+    let cases = [
+        ("wrong signature", with("webhook-signature", "v1,AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=")),
+        ("no version", with("webhook-signature", signature.trim_start_matches("v1,"))),
+        ("another version", with("webhook-signature", &signature.replace("v1,", "v1a,"))),
+        ("not base64", with("webhook-signature", "v1,@@@")),
+        ("empty signature", with("webhook-signature", "v1,")),
+        ("empty header", with("webhook-signature", "")),
+        ("joined signatures", with("webhook-signature", &format!("{signature},{signature}"))),
+        ("missing signature", without("webhook-signature")),
+        ("missing id", without("webhook-id")),
+        ("missing timestamp", without("webhook-timestamp")),
+        ("two signatures", twice("webhook-signature")),
+        ("two ids", twice("webhook-id")),
+        ("two timestamps", twice("webhook-timestamp")),
+        ("another id", with("webhook-id", "msg_other")),
+        ("a dot in the id", with("webhook-id", &format!("{id_header}.1"))),
+        ("an empty id", with("webhook-id", "")),
+        ("a fraction", with("webhook-timestamp", &format!("{timestamp}.0"))),
+        ("a sign", with("webhook-timestamp", &format!("+{timestamp}"))),
+        ("letters", with("webhook-timestamp", "yesterday!")),
+        ("joined timestamps", with("webhook-timestamp", &format!("{timestamp},{timestamp}"))),
+        ("a changed body", flipped),
+        ("an unknown client", other_client),
+    ];
+    for (name, signed) in cases {
+        let reply = gate.send_at(&signed, now).await;
+        assert_eq!((reply.status, reply.name().as_str()), (401, "unauthentic"), "{name}");
+        assert_eq!(reply.detail(), "the request is not authentic", "{name}");
+        assert_eq!(reply.content_type, "application/problem+json", "{name}");
+    }
+    assert_eq!((gate.upstream_calls(), gate.state(&id).await.as_str()), (0, "none"));
+}
+
+#[tokio::test]
+async fn three_hundred_seconds_are_the_edge_on_both_sides() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let status = gate.signed("status", &id, "alice").await;
+    let slash = gate.slash(&format!("status {id}"), "U061F7AUR").await;
+    let sent_at = clock::now();
+    for (seconds, fresh) in [(-301, false), (-300, true), (300, true), (301, false)] {
+        for signed in [&status, &slash] {
+            let timestamp = signed.headers.iter().find(|(name, _)| name.ends_with("timestamp")).unwrap();
+            let base: i64 = timestamp.1.parse().unwrap();
+            let now = jiff::Timestamp::from_second(base + seconds).unwrap();
+            let reply = gate.send_at(signed, now).await;
+            assert_eq!(reply.status, if fresh { 200 } else { 401 }, "{seconds} s, {} of {sent_at}", signed.path);
+        }
+    }
+}
+
+#[tokio::test]
+async fn malformed_requests_are_refused_before_anything_is_asked() {
+    let gate = Gate::start().await;
+    let data = r#""instance_id":"pcc-a","actor":"alice""#;
+    let approve = |data: &str| format!(r#"{{"type":"peering.approve","data":{{{data}}}}}"#);
+    let cases = [
+        ("not JSON", "{".to_owned()),
+        ("nothing", String::new()),
+        ("not UTF-8", "\u{FFFD}".to_owned()),
+        ("trailing bytes", format!("{}x", approve(data))),
+        ("an array", "[]".to_owned()),
+        ("no type", format!(r#"{{"data":{{{data}}}}}"#)),
+        ("another type", format!(r#"{{"type":"peering.explode","data":{{{data}}}}}"#)),
+        ("a type that is a number", format!(r#"{{"type":1,"data":{{{data}}}}}"#)),
+        ("no data", r#"{"type":"peering.approve"}"#.to_owned()),
+        ("two types", format!(r#"{{"type":"peering.status","type":"peering.approve","data":{{{data}}}}}"#)),
+        ("two ids", approve(r#""instance_id":"pcc-a","instance_id":"pcc-b","actor":"alice""#)),
+        ("no actor", approve(r#""instance_id":"pcc-a""#)),
+        ("an odd actor", approve(r#""instance_id":"pcc-a","actor":"a/b""#)),
+        ("an empty actor", approve(r#""instance_id":"pcc-a","actor":"""#)),
+        ("an odd id", approve(r#""instance_id":"pcc-a/../b","actor":"alice""#)),
+        ("an id with a quote", approve(r#""instance_id":"pcc-a'","actor":"alice""#)),
+        ("an id that is a number", approve(r#""instance_id":1,"actor":"alice""#)),
+        ("an unknown field", approve(&format!(r#"{data},"dryrun":true"#))),
+        ("a dry run that is text", approve(&format!(r#"{data},"dry_run":"true""#))),
+        ("a short fingerprint", approve(&format!(r#"{data},"fingerprint":"abc""#))),
+        ("a dry run of a rejection", format!(r#"{{"type":"peering.reject","data":{{{data},"dry_run":true}}}}"#)),
+        ("too deep", format!("{}{}", "[".repeat(200), "]".repeat(200))),
+    ];
+    for (name, body) in cases {
+        let reply = gate.send(&gate.signed_body(&body)).await;
+        assert_eq!((reply.status, reply.name().as_str()), (400, "malformed"), "{name}: {}", reply.body);
+        assert!(!reply.detail().is_empty(), "{name}");
+    }
+    assert_eq!(gate.upstream_calls(), 0);
+}
+
+#[tokio::test]
+async fn method_path_size_and_content_type_come_first() {
+    let gate = Gate::start().await;
+    let request = |method: &str, path: &str, content_type: &str, body: Vec<u8>| {
+        let request = http::Request::builder().method(method).uri(path).header("content-type", content_type);
+        request.body(Bytes::from(body)).unwrap()
+    };
+    let large = vec![b'a'; 256 * 1024 + 1];
+    let edge = vec![b'a'; 256 * 1024];
+    let json = "application/json";
+    let cases = [
+        ("GET", "/webhook/ci", json, vec![], 405, "method"),
+        ("PUT", "/webhook/ci", json, vec![], 405, "method"),
+        ("GET", "/slack", json, vec![], 405, "method"),
+        ("POST", "/healthz", json, vec![], 405, "method"),
+        ("POST", "/", json, vec![], 404, "unknown-path"),
+        ("POST", "/webhook", json, vec![], 404, "unknown-path"),
+        ("POST", "/webhook/ci/more", json, vec![], 404, "unknown-path"),
+        ("POST", "/webhook/ci/", json, vec![], 404, "unknown-path"),
+        ("POST", "/Slack", json, vec![], 404, "unknown-path"),
+        ("POST", "/webhook/ci", json, large.clone(), 413, "too-large"),
+        ("POST", "/slack", "application/x-www-form-urlencoded", large, 413, "too-large"),
+        ("POST", "/webhook/ci", json, edge, 401, "unauthentic"),
+        ("POST", "/webhook/ci", "text/plain", vec![], 415, "content-type"),
+        ("POST", "/webhook/ci", "application/x-www-form-urlencoded", vec![], 415, "content-type"),
+        ("POST", "/slack", "multipart/form-data", vec![], 415, "content-type"),
+        ("POST", "/webhook/ci", "Application/JSON; charset=utf-8", vec![], 401, "unauthentic"),
+    ];
+    for (method, path, content_type, body, status, name) in cases {
+        let reply = gate.call(request(method, path, content_type, body), clock::now()).await;
+        assert_eq!((reply.status, reply.name().as_str()), (status, name), "{method} {path} {content_type}");
+        assert_eq!(reply.headers.contains_key("allow"), status == 405, "{method} {path}");
+    }
+    let healthy = gate.call(request("GET", "/healthz", json, vec![]), clock::now()).await;
+    assert_eq!((healthy.status, healthy.body.as_str()), (200, r#"{"status":"ok"}"#));
+    assert_eq!(gate.upstream_calls(), 0);
+}
+
+#[tokio::test]
+async fn the_policy_denies_by_default() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let stranger = gate.send(&gate.signed("approve", &id, "mallory").await).await;
+    assert_eq!((stranger.status, stranger.name().as_str()), (403, "not-an-approver"));
+    let stranger = gate.send(&gate.signed("reject", &id, "mallory").await).await;
+    assert_eq!(stranger.name(), "not-an-approver");
+    let stranger = gate.send(&gate.signed("dry-run", &id, "mallory").await).await;
+    assert_eq!(stranger.name(), "not-an-approver");
+    assert_eq!((gate.calls("AcceptVpcPeerConnection"), gate.calls("RejectVpcPeerConnection")), (0, 0));
+    assert_eq!(gate.state(&id).await, "none");
+}
+
+#[tokio::test]
+async fn unknown_targets_and_connections_are_told_apart() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let mut elsewhere = wish("approve", &id, "alice");
+    elsewhere.target = Some("dev".into());
+    let reply = gate.send(&gate.signed_wish(&elsewhere).await).await;
+    assert_eq!((reply.status, reply.name().as_str()), (404, "unknown-target"));
+    assert_eq!(reply.json()["targets"], json!(["prod"]));
+    assert_eq!(gate.upstream_calls(), 0);
+    let missing = "pcc-missing".to_owned().try_into().unwrap();
+    let reply = gate.send(&gate.signed("approve", &missing, "alice").await).await;
+    assert_eq!((reply.status, reply.name().as_str()), (404, "unknown-connection"));
+    assert_eq!(gate.calls("AcceptVpcPeerConnection"), 0);
+}
+
+#[tokio::test]
+async fn connections_that_cannot_be_accepted_are_refused_with_the_reason() {
+    let gate = Gate::start().await;
+    let status = |status: &str| Tampering { status: Some(status.into()), ..Tampering::default() };
+    let cases = [
+        (status("Activated"), 409, "not-acceptable", "is Activated"),
+        (status("Updating"), 409, "not-acceptable", "is Updating"),
+        (status("Rejected"), 409, "not-acceptable", "is Rejected"),
+        (status("Expired"), 409, "not-acceptable", "is Expired"),
+        (status("Deleted"), 404, "unknown-connection", "no such connection"),
+        (
+            Tampering { business_status: Some("FinancialLocked".into()), ..Tampering::default() },
+            409,
+            "not-acceptable",
+            "FinancialLocked",
+        ),
+        (Tampering { managed_service: Some("SWAS".into()), ..Tampering::default() }, 409, "not-acceptable", "SWAS"),
+    ];
+    for (tampering, http_status, name, said) in cases {
+        let id = gate.requested().await;
+        assert!(gate.simulator.tamper(id.as_str(), tampering.clone()));
+        let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+        assert_eq!((reply.status, reply.name().as_str()), (http_status, name), "{tampering:?}");
+        assert!(reply.detail().contains(said), "{tampering:?}: {}", reply.detail());
+        assert_eq!(gate.state(&id).await, "none", "{tampering:?}");
+    }
+    assert_eq!(gate.calls("AcceptVpcPeerConnection"), 0);
+}
+
+#[tokio::test]
+async fn overlapping_ranges_are_refused() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let overlapping = Some(["10.0.0.0/8".parse().unwrap()].into());
+    gate.simulator.tamper(id.as_str(), Tampering { requester_cidrs: overlapping, ..Tampering::default() });
+    let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!((reply.status, reply.name().as_str()), (409, "not-acceptable"));
+    assert!(reply.detail().contains("same addresses"), "{}", reply.detail());
+    assert_eq!(gate.calls("AcceptVpcPeerConnection"), 0);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_not_ours_is_refused() {
+    let gate = Gate::start().await;
+    // The accepting account's own request to somebody else: we see it, but we don't accept it.
+    let caller = peergate::alicloud::Credentials {
+        access_key_id: "accepter-key",
+        access_key_secret: "accepter-secret",
+        security_token: None,
+    };
+    let call = [
+        ("RegionId", "cn-hangzhou"),
+        ("VpcId", "vpc-ours"),
+        ("AcceptingAliUid", "1111111111111111"),
+        ("AcceptingRegionId", "cn-shanghai"),
+        ("AcceptingVpcId", "vpc-theirs"),
+    ];
+    let id = gate.app.alicloud["prod"].create(caller, &call).await.unwrap();
+    let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!((reply.status, reply.name().as_str()), (403, "no-rule"));
+    assert_eq!(gate.calls("AcceptVpcPeerConnection"), 0);
+}
+
+#[tokio::test]
+async fn a_fingerprint_that_changed_is_refused() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let seen = gate.send(&gate.signed("status", &id, "alice").await).await.json()["connection"]["fingerprint"].clone();
+    let body = json!({"type": "peering.approve", "data": {"instance_id": id, "actor": "alice", "fingerprint": seen}});
+    gate.simulator.tamper(id.as_str(), Tampering { bandwidth: Some(4096), ..Tampering::default() });
+    let reply = gate.send(&gate.signed_body(&body.to_string())).await;
+    assert_eq!((reply.status, reply.name().as_str()), (409, "connection-changed"));
+    assert_eq!((gate.calls("AcceptVpcPeerConnection"), gate.state(&id).await.as_str()), (0, "none"));
+    gate.simulator.tamper(id.as_str(), Tampering { bandwidth: Some(1024), ..Tampering::default() });
+    assert_eq!(gate.send(&gate.signed_body(&body.to_string())).await.name(), "accepted");
+}
+
+#[tokio::test]
+async fn every_class_of_error_of_the_accept_leaves_the_right_state() {
+    let cases = [
+        (400, "Throttling.User", 202, "approved"),
+        (400, "Rejected.Throttling", 202, "approved"),
+        (503, "ServiceUnavailable", 202, "approved"),
+        (500, "InternalError", 202, "approved"),
+        (400, "Conflict.Operation", 202, "approved"),
+        (403, "LastTokenProcessing", 202, "approved"),
+        (400, "SignatureNonceUsed", 202, "approved"),
+        (400, "IncorrectStatus.VpcPeer", 202, "approved"),
+        (404, "InvalidAccessKeyId.NotFound", 202, "approved"),
+        (400, "SignatureDoesNotMatch", 202, "approved"),
+        (403, "Forbidden.RAM", 202, "approved"),
+        (400, "Forbidden.NoPermission", 202, "approved"),
+        (400, "ResourceNotFound.InstanceId", 409, "failed"),
+        (400, "OperationFailed.CdtNotOpened", 409, "failed"),
+        (400, "IncorrectBusinessStatus.VpcPeer", 409, "failed"),
+        (400, "SomethingNew", 409, "failed"),
+    ];
+    let gate = Gate::start().await;
+    for (http_status, code, status, state) in cases {
+        let id = gate.requested().await;
+        let action = Some("AcceptVpcPeerConnection".to_owned());
+        gate.simulator.fault(Fault { action, code: Some(code.into()), http_status, times: 2, ..Fault::default() });
+        let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+        gate.simulator.heal();
+        assert_eq!((reply.status, gate.state(&id).await.as_str()), (status, state), "{code}");
+        assert_eq!(gate.accepts(&id), 0, "{code}");
+        let problem = gate.stored(&id).await.unwrap().approval.last_problem;
+        assert_eq!(problem.map(|problem| problem.code), (state == "approved").then(|| code.to_owned()), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn an_accept_that_was_done_already_goes_on() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    // Somebody accepts in the console between our read and our call.
+    let code = Some("IncorrectStatus.VpcPeer".to_owned());
+    let action = Some("AcceptVpcPeerConnection".to_owned());
+    gate.simulator.fault(Fault { action, code, after_effect: true, ..Fault::default() });
+    let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    assert!(["activating", "activated"].contains(&gate.state(&id).await.as_str()));
+}
+
+#[tokio::test]
+async fn without_secrets_everything_fails_closed() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let signed = gate.signed("approve", &id, "alice").await;
+    let mut environment = gate.environment.clone();
+    environment.secrets = peergate::config::SecretsSource::File("/nonexistent".into());
+    let config = peergate::config::Config::parse(&gate.config).unwrap();
+    let app = peergate::app::App::new(&environment, config).unwrap();
+    let request =
+        signed.headers.iter().fold(http::Request::post(&signed.path), |it, (name, value)| it.header(*name, value));
+    let request = request.body(Bytes::from(signed.body)).unwrap();
+    let response = peergate::webhook::handle(&app, request, clock::now()).await;
+    assert_eq!(response.status(), 503);
+    assert!(response.headers().contains_key("retry-after"));
+    assert_eq!(gate.upstream_calls(), 0);
+}
+
+#[tokio::test]
+async fn without_the_store_nothing_is_accepted() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let signed = gate.signed("approve", &id, "alice").await;
+    let mut environment = gate.environment.clone();
+    environment.aws.dynamodb_endpoint = Some("http://127.0.0.1:9".into());
+    let config = peergate::config::Config::parse(&gate.config).unwrap();
+    let app = peergate::app::App::new(&environment, config).unwrap();
+    let request =
+        signed.headers.iter().fold(http::Request::post(&signed.path), |it, (name, value)| it.header(*name, value));
+    let request = request.body(Bytes::from(signed.body)).unwrap();
+    let response = peergate::webhook::handle(&app, request, clock::now()).await;
+    assert_eq!(response.status(), 503);
+    assert!(response.body().contains("store-unavailable"));
+    assert_eq!(gate.calls("AcceptVpcPeerConnection"), 0);
+}
+
+#[tokio::test]
+async fn a_rotated_signing_secret_and_access_key_heal_by_themselves() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let new = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    let keys = [new.to_owned().try_into().unwrap()];
+    let old = gate.app.secrets.current(clock::now()).await.unwrap();
+    gate.write_secrets(|secrets| secrets["clients"]["ci"]["signing_secrets"] = json!([new])).unwrap();
+    let later = clock::now() + SignedDuration::from_secs(31);
+    let body = json!({"type": "peering.status", "data": {"instance_id": id, "actor": "alice"}}).to_string();
+    let timestamp = later.as_second().to_string();
+    let signature = peergate::chat::standard_webhooks::sign(&keys, "msg_1", &timestamp, body.as_bytes());
+    let mut signed = gate.signed_body(&body);
+    signed.headers[1].1 = "msg_1".into();
+    signed.headers[2].1 = signature;
+    signed.headers[3].1 = timestamp;
+    assert_eq!(gate.send_at(&signed, later).await.status, 200);
+    assert_ne!(gate.app.secrets.current(later).await.unwrap(), old);
+}
+
+#[tokio::test]
+async fn a_click_is_answered_at_its_response_url_and_decides() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let status = gate.send(&gate.slash(&format!("status {id}"), "U061F7AUR").await).await;
+    let button = status.json()["blocks"][1]["elements"][0].clone();
+    assert_eq!(button["action_id"], "peergate.approve", "{}", status.body);
+    let click = gate.click("peergate.approve", button["value"].as_str().unwrap(), "U061F7AUR");
+    let reply = gate.send(&gate.slack_payload(&click).await).await;
+    assert_eq!((reply.status, reply.body.as_str()), (200, ""));
+    assert_eq!(gate.state(&id).await, "activating");
+    let posts = gate.sink.posts(RESPONSE);
+    assert!(posts[0].text().starts_with("You approved prod/pcc-"), "{}", posts[0].text());
+    assert_eq!(posts[0].json()["response_type"], "ephemeral");
+    let late = gate.click("peergate.reject", button["value"].as_str().unwrap(), "U0BOB");
+    gate.send(&gate.slack_payload(&late).await).await;
+    let told = gate.sink.posts(RESPONSE)[1].text();
+    assert!(told.contains("already approved by alice (slack:T0001/U061F7AUR)"), "{told}");
+    assert_eq!((gate.accepts(&id), gate.calls("RejectVpcPeerConnection")), (1, 0));
+}
+
+#[tokio::test]
+async fn one_person_on_two_platforms_is_one_person() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    gate.send(&gate.signed("approve", &id, "alice").await).await;
+    let reply = gate.send(&gate.slash(&format!("approve {id}"), "U061F7AUR").await).await;
+    assert!(reply.body.contains("You decided about"), "{}", reply.body);
+}
+
+#[tokio::test]
+async fn the_slash_command_approves_rejects_and_explains_itself() {
+    let gate = Gate::start().await;
+    let (one, two) = (gate.requested().await, gate.requested().await);
+    let text = format!("approve {one} on prod because the data team  needs it");
+    let approved = gate.send(&gate.slash(&text, "U061F7AUR").await).await;
+    assert!(approved.body.contains("You approved"), "{}", approved.body);
+    assert_eq!(approved.json()["response_type"], "ephemeral");
+    let reason = gate.stored(&one).await.unwrap().approval.winner().unwrap().reason.clone();
+    assert_eq!(reason.as_deref(), Some("the data team  needs it"));
+    let rejected = gate.send(&gate.slash(&format!("reject {two}"), "U061F7AUR").await).await;
+    assert!(rejected.body.contains("You rejected"), "{}", rejected.body);
+    for words in ["", "help", "approve", "approve vpc-1", "approve pcc-a now", "explode pcc-a", "approve pcc-a on"] {
+        let reply = gate.send(&gate.slash(words, "U061F7AUR").await).await;
+        assert!(reply.status == 200 && reply.body.contains("understands these commands"), "{words}: {}", reply.body);
+    }
+}
+
+#[tokio::test]
+async fn slack_requests_that_are_not_ours_or_malformed_reach_no_api() {
+    let gate = Gate::start().await;
+    let value = format!("prod/pcc-a#{}", "0".repeat(64));
+    let click = |change: fn(&mut serde_json::Value)| {
+        let mut click = gate.click("peergate.approve", &value, "U061F7AUR");
+        change(&mut click);
+        click
+    };
+    type Case = (&'static str, fn(&mut serde_json::Value), u16);
+    let cases: [Case; 13] = [
+        ("another team", |it| it["user"]["team_id"] = json!("T0002"), 403),
+        ("another app", |it| it["api_app_id"] = json!("A9999"), 403),
+        ("another interaction", |it| it["type"] = json!("view_submission"), 400),
+        ("no action", |it| it["actions"] = json!([]), 400),
+        ("another action", |it| it["actions"][0]["action_id"] = json!("explode"), 400),
+        ("no value", |it| it["actions"][0]["value"] = json!(null), 400),
+        ("another value", |it| it["actions"][0]["value"] = json!("prod/pcc-a"), 400),
+        ("an odd id", |it| it["actions"][0]["value"] = json!("prod/pcc-A#00"), 400),
+        ("no response_url", |it| it["response_url"] = json!(null), 400),
+        (
+            "response_url elsewhere",
+            |it| it["response_url"] = json!("https://hooks.slack.com.example.com/actions/1"),
+            400,
+        ),
+        ("response_url of metadata", |it| it["response_url"] = json!("http://169.254.169.254/latest"), 400),
+        ("response_url with a user", |it| it["response_url"] = json!("https://hooks.slack.com@example.com/"), 400),
+        ("an odd user", |it| it["user"]["id"] = json!("U1/U2"), 400),
+    ];
+    for (name, change, status) in cases {
+        let reply = gate.send(&gate.slack_payload(&click(change)).await).await;
+        assert_eq!(reply.status, status, "{name}: {}", reply.body);
+    }
+    let form = [("command", "/peergate"), ("text", "status pcc-a"), ("team_id", "T0001"), ("user_id", "U1")];
+    let forms: [(&str, Vec<(&str, &str)>, u16); 5] = [
+        ("no app", form.to_vec(), 400),
+        ("another app", [&form[..], &[("api_app_id", "A9")]].concat(), 403),
+        ("two texts", [&form[..], &[("api_app_id", "A0123"), ("text", "approve pcc-a")]].concat(), 400),
+        ("two payloads", vec![("payload", "{}"), ("payload", "{}")], 400),
+        ("no JSON", vec![("payload", "{")], 400),
+    ];
+    for (name, fields, status) in forms {
+        let reply = gate.send(&gate.slack_form(&fields).await).await;
+        assert_eq!(reply.status, status, "{name}: {}", reply.body);
+    }
+    let secrets = gate.app.secrets.current(clock::now()).await.unwrap();
+    for body in ["payload=%FF", "command=%2Fpeergate&text=%C3%28"] {
+        let signed = peergate::local::event::slack_form(body.into(), &secrets, clock::now()).unwrap();
+        assert_eq!(gate.send(&signed).await.status, 400, "{body}");
+    }
+    let mut forged = gate.slash("approve pcc-a", "U061F7AUR").await;
+    forged.body = forged.body.replace("pcc-a", "pcc-b");
+    assert_eq!(gate.send(&forged).await.status, 401);
+    assert_eq!(gate.upstream_calls(), 0);
+}
+
+#[tokio::test]
+async fn slacks_test_of_the_address_is_echoed() {
+    let gate = Gate::start().await;
+    let secrets = gate.app.secrets.current(clock::now()).await.unwrap();
+    let send = async |body: &str| {
+        let mut signed = peergate::local::event::slack_form(body.into(), &secrets, clock::now()).unwrap();
+        signed.headers[0].1 = "application/json".into();
+        gate.send(&signed).await
+    };
+    let echo = send(r#"{"type":"url_verification","challenge":"3eZb","token":"t"}"#).await;
+    assert_eq!((echo.status, echo.body.as_str()), (200, r#"{"challenge":"3eZb"}"#));
+    assert_eq!(send(r#"{"type":"event_callback","event":{}}"#).await.status, 400);
+}
+
+#[tokio::test]
+async fn slack_is_answered_in_time_however_slow_alibaba_is() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let slow = |action: &str| Fault { action: Some(action.into()), delay_ms: 60_000, ..Fault::default() };
+    // Slack gives up after 3 s; the budget itself is 1.9 s, and what is asserted is that it ends long before Alibaba answers.
+    gate.simulator.fault(slow("AcceptVpcPeerConnection"));
+    let started = Instant::now();
+    let reply = gate.send(&gate.slash(&format!("approve {id}"), "U061F7AUR").await).await;
+    assert!(reply.body.contains("Your decision is stored"), "{}", reply.body);
+    assert!(started.elapsed() < Duration::from_secs(30));
+    assert_eq!(gate.state(&id).await, "approved");
+    gate.simulator.fault(slow("GetVpcPeerConnectionAttribute"));
+    let other = gate.requested().await;
+    let reply = gate.send(&gate.slash(&format!("approve {other}"), "U061F7AUR").await).await;
+    assert!(reply.body.contains("Alibaba Cloud does not answer, so nothing was decided"), "{}", reply.body);
+    assert_eq!(gate.state(&other).await, "none");
+}
