@@ -322,7 +322,7 @@ impl SecretsStore {
         kept.fetched_at = Some(now);
         let json = self.source.read().await?;
         let secrets = Arc::new(Secrets::parse(&json, &self.config)?);
-        kept.fresh_until = Some(now + FRESH + FRESH_JITTER.mul_f64(f64::from(now.subsec_microsecond()) / 1000.0));
+        kept.fresh_until = Some(now + FRESH + FRESH_JITTER.mul_f64(f64::from(now.subsec_millisecond()) / 1000.0));
         kept.secrets = Some(Arc::clone(&secrets));
         Ok(secrets)
     }

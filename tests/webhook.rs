@@ -320,7 +320,7 @@ async fn connections_that_cannot_be_accepted_are_refused_with_the_reason() {
     ];
     for (tampering, http_status, name, said) in cases {
         let id = gate.requested().await;
-        assert!(gate.simulator.tamper(id.as_str(), tampering.clone()));
+        gate.tamper(&id, tampering.clone());
         let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
         assert_eq!((reply.status, reply.name().as_str()), (http_status, name), "{tampering:?}");
         assert!(reply.detail().contains(said), "{tampering:?}: {}", reply.detail());
@@ -334,7 +334,7 @@ async fn overlapping_ranges_are_refused() {
     let gate = Gate::start().await;
     let id = gate.requested().await;
     let overlapping = Some(["10.0.0.0/8".parse().unwrap()].into());
-    gate.simulator.tamper(id.as_str(), Tampering { requester_cidrs: overlapping, ..Tampering::default() });
+    gate.tamper(&id, Tampering { requester_cidrs: overlapping, ..Tampering::default() });
     let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
     assert_eq!((reply.status, reply.name().as_str()), (409, "not-acceptable"));
     assert!(reply.detail().contains("same addresses"), "{}", reply.detail());
@@ -369,11 +369,11 @@ async fn a_fingerprint_that_changed_is_refused() {
     let id = gate.requested().await;
     let seen = gate.send(&gate.signed("status", &id, "alice").await).await.json()["connection"]["fingerprint"].clone();
     let body = json!({"type": "peering.approve", "data": {"instance_id": id, "actor": "alice", "fingerprint": seen}});
-    gate.simulator.tamper(id.as_str(), Tampering { bandwidth: Some(4096), ..Tampering::default() });
+    gate.tamper(&id, Tampering { bandwidth: Some(4096), ..Tampering::default() });
     let reply = gate.send(&gate.signed_body(&body.to_string())).await;
     assert_eq!((reply.status, reply.name().as_str()), (409, "connection-changed"));
     assert_eq!((gate.calls("AcceptVpcPeerConnection"), gate.state(&id).await.as_str()), (0, "none"));
-    gate.simulator.tamper(id.as_str(), Tampering { bandwidth: Some(1024), ..Tampering::default() });
+    gate.tamper(&id, Tampering { bandwidth: Some(1024), ..Tampering::default() });
     assert_eq!(gate.send(&gate.signed_body(&body.to_string())).await.name(), "accepted");
 }
 

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use peergate::approval::ApprovalId;
 use peergate::local::event::{self, Signed, Wish};
 use peergate::local::sandbox::{AUDIT_SECRET, CI_SECRET, SLACK_SECRET, Sandbox};
-use peergate::local::simulator::Settings;
+use peergate::local::simulator::{Settings, Tampering};
 use peergate::peering::InstanceId;
 use peergate::store::Stored;
 use peergate::{clock, watch, webhook};
@@ -239,6 +239,11 @@ impl Gate {
 
     pub fn accepts(&self, id: &InstanceId) -> usize {
         self.simulator.effects("AcceptVpcPeerConnection", id.as_str())
+    }
+
+    /// Changes a connection behind everybody's back.
+    pub fn tamper(&self, id: &InstanceId, tampering: Tampering) {
+        assert!(self.simulator.tamper(id.as_str(), tampering), "{id}");
     }
 
     /// The headlines that a path was told.

@@ -163,6 +163,12 @@ impl Simulator {
         self.lock().faults.clear();
     }
 
+    /// How many calls are still to go wrong.
+    #[must_use]
+    pub fn pending_faults(&self) -> u32 {
+        self.lock().faults.iter().map(|fault| fault.times).sum()
+    }
+
     /// Changes a connection behind everybody's back; says whether there is one.
     #[must_use]
     pub fn tamper(&self, instance_id: &str, tampering: Tampering) -> bool {

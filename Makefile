@@ -1,0 +1,41 @@
+# One command each. Everything is installed inside the checkout: Python tools in .venv, builds in target.
+
+PYTHON ?= python3
+ARCH ?= arm64
+VENV := .venv
+TOOLS := $(VENV)/.installed
+CARGO_LAMBDA_FLAGS := $(if $(filter arm64,$(ARCH)),--arm64,)
+
+.PHONY: demo test lint tools build package clean
+
+demo: ## Plays the main job on loopback.
+	cargo run --quiet --locked --features local --bin peergate -- demo
+
+test: tools ## Runs all tests.
+	cargo build --locked --features local --bins
+	cargo test --locked --features local
+	$(VENV)/bin/python -m pytest tests/interop
+
+lint: tools ## Checks format, lints, and the template.
+	cargo fmt --check
+	cargo clippy --locked --features local --all-targets -- -D warnings
+	cargo clippy --locked --bins -- -D warnings
+	$(VENV)/bin/cfn-lint template.yaml
+	SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam validate --lint --region eu-central-1 --template template.yaml
+
+tools: $(TOOLS) ## Installs the pinned Python tools into .venv.
+
+$(TOOLS): tests/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	touch $@
+
+build: tools ## Builds both functions for Lambda; ARCH=x86_64 or arm64.
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release --locked $(CARGO_LAMBDA_FLAGS) --bin webhook --bin watcher
+
+package: tools ## Builds the zips that template.yaml deploys, with peergate.toml inside.
+	test -f peergate.toml || { echo "peergate.toml is missing: copy peergate.example.toml and adapt it" >&2; exit 1; }
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release --locked $(CARGO_LAMBDA_FLAGS) --bin webhook --bin watcher --output-format zip --include peergate.toml
+
+clean:
+	rm -rf target $(VENV)

@@ -1,0 +1,210 @@
+//! The store and the secrets against two implementations of AWS each: what is embedded on one machine, and moto.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use peergate::approval::{Approval, ApprovalId, Approver, Decision, Event, Grounds, Principal, Verdict};
+use peergate::config::{Aws, Config, SecretsSource};
+use peergate::local::table;
+use peergate::peering::Connection;
+use peergate::secrets::{self, SecretsStore};
+use peergate::store::{self, Saved, Store};
+use peergate::{aws, clock, http};
+use support::python_tool;
+
+/// moto's server on a free port; it stops with the value.
+struct Moto {
+    child: Child,
+    url: String,
+}
+
+impl Moto {
+    fn start() -> Self {
+        let mut child = Command::new(python_tool("moto_server"))
+            .args(["--host", "127.0.0.1", "--port", "0"])
+            .stderr(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        // It says where it listens once it does.
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut lines = lines.map_while(Result::ok);
+        let running = lines.find(|line| line.contains("Running on http://")).expect("moto_server starts");
+        let url = running.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
+        // Somebody has to read on, or it blocks.
+        std::thread::spawn(move || lines.for_each(drop));
+        Self { child, url }
+    }
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn environment() -> Aws {
+    Aws {
+        region: "eu-central-1".into(),
+        access_key_id: "test".into(),
+        secret_access_key: "test".into(),
+        ..Aws::default()
+    }
+}
+
+async fn store_at(endpoint: &str) -> (Store, String) {
+    let http = http::client().unwrap();
+    let sdk = aws::sdk_config(&environment(), &http);
+    let table = format!("peergate-{}", clock::nonce());
+    table::create(&sdk, endpoint, &table).await.unwrap();
+    table::create(&sdk, endpoint, &table).await.unwrap();
+    let retention = SignedDuration::from_hours(24 * 400);
+    (Store::new(&sdk, Some(&endpoint.to_owned()), http, table.clone(), retention), table)
+}
+
+fn approval(id: &str, by: &str, at: Timestamp) -> Approval {
+    let connection: Connection = serde_json::from_value(serde_json::json!({
+        "instance_id": id, "status": "Accepting", "business_status": "Normal", "bandwidth_mbps": 1024,
+        "requester": {"account": "1", "region": "r", "vpc": "vpc-a", "cidrs": ["10.0.0.0/8"]},
+        "accepter": {"account": "253460731706911258", "region": "s", "vpc": "vpc-b", "cidrs": []},
+        "link_type": "", "name": "“näme” \u{1F680}", "description": "", "expires_at": null, "managed_service": "",
+    }))
+    .unwrap();
+    let approver = Approver { principal: Principal::new("webhook", "ci", by).unwrap(), person: None };
+    let decision = Decision { verdict: Verdict::Approve, by: approver, at, reason: None, request_key: clock::nonce() };
+    let id = ApprovalId { target: "prod".into(), instance_id: connection.instance_id.clone() };
+    let channels = ["netops".to_owned()];
+    let grounds = Grounds { id: &id, connection: &connection, rule: "r", channels: &channels };
+    Approval::decide(None, &grounds, decision).unwrap()
+}
+
+/// What the store promises, whatever speaks DynamoDB.
+async fn the_store_keeps_its_promises(endpoint: &str) {
+    let (store, _) = store_at(endpoint).await;
+    let now = clock::now();
+
+    let first = approval("pcc-a", "alice", now);
+    assert!(store.load(&first.id).await.unwrap().is_none());
+    let Saved::Done(stored) = store.save(&first, 0).await.unwrap() else { panic!("nobody was first") };
+    assert_eq!((stored.version, &stored.approval), (1, &first));
+    assert_eq!(store.load(&first.id).await.unwrap().unwrap(), stored);
+
+    let second = approval("pcc-a", "bob", now);
+    let Saved::Conflict(theirs) = store.save(&second, 0).await.unwrap() else { panic!("alice was first") };
+    assert_eq!(theirs.approval.winner().unwrap().by.principal.as_str(), "webhook:ci/alice");
+    let Saved::Done(again) = store.save(&first, 0).await.unwrap() else { panic!("the same write, again") };
+    assert_eq!(again, stored);
+
+    let accepted = Event::Accepted { request_id: "R".into() };
+    let updated = store.update(stored.clone(), |approval| approval.apply(&accepted, now)).await.unwrap();
+    assert_eq!(updated.version, 2);
+    let stale = store.update(stored, |approval| approval.apply(&accepted, now)).await.unwrap();
+    assert_eq!(stale, updated, "applied to what another writer made of it, it changes nothing");
+
+    let soon = now + SignedDuration::from_secs(60);
+    for name in ["b", "c", "d"] {
+        store.save(&approval(&format!("pcc-{name}"), "alice", now), 0).await.unwrap();
+    }
+    let (due, more) = store.due(now, None).await.unwrap();
+    assert_eq!((due.len(), more), (1, None), "only what is due");
+    let (due, _) = store.due(soon, None).await.unwrap();
+    assert_eq!(due.len(), 4);
+    let at: Vec<_> = due.iter().map(|stored| stored.approval.due_at()).collect();
+    assert!(at.is_sorted(), "{at:?}");
+
+    let done = store
+        .update(updated, |approval| {
+            let missing = approval.apply(&Event::Missing, now);
+            for number in [1, 2] {
+                approval.apply(&Event::Delivered { number, channel: "netops".into(), reference: None }, now);
+            }
+            missing
+        })
+        .await
+        .unwrap();
+    assert_eq!(done.approval.due_at(), None);
+    let (due, _) = store.due(soon, None).await.unwrap();
+    assert_eq!(due.len(), 3, "what is finished has left the index");
+
+    let racers = (0..40).map(|racer| {
+        let (store, approval) = (store.clone(), approval("pcc-race", &format!("racer{racer}"), now));
+        async move { matches!(store.save(&approval, 0).await.unwrap(), Saved::Done(_)) }
+    });
+    assert_eq!(join_all(racers).await.into_iter().filter(|won| *won).count(), 1);
+}
+
+#[tokio::test]
+async fn the_store_on_dynoxide() {
+    the_store_keeps_its_promises(&table::embed(None).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn the_store_on_moto() {
+    let moto = Moto::start();
+    the_store_keeps_its_promises(&moto.url).await;
+}
+
+/// Makes a record one of a version to come.
+async fn age(endpoint: &str, table: &str, id: &ApprovalId) {
+    let sdk = aws::sdk_config(&environment(), &http::client().unwrap());
+    let config = aws_sdk_dynamodb::config::Builder::from(&sdk).endpoint_url(endpoint).build();
+    let client = aws_sdk_dynamodb::Client::from_conf(config);
+    let update = client.update_item().table_name(table).key("id", AttributeValue::S(id.to_string()));
+    let update = update.update_expression("SET #record = :record").expression_attribute_names("#record", "record");
+    let record = AttributeValue::S(r#"{"schema": 99, "shape": "unheard of"}"#.into());
+    update.expression_attribute_values(":record", record).send().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_record_of_a_newer_version_is_refused_and_not_rewritten() {
+    let endpoint = table::embed(None).await.unwrap();
+    let (store, table) = store_at(&endpoint).await;
+    let approval = approval("pcc-a", "alice", clock::now());
+    store.save(&approval, 0).await.unwrap();
+    age(&endpoint, &table, &approval.id).await;
+    let error = store.load(&approval.id).await.unwrap_err();
+    assert!(matches!(error, store::Error::Unreadable { problem, .. } if problem.contains("newer version")));
+    let error = store.save(&approval, 0).await.unwrap_err();
+    assert!(matches!(error, store::Error::Unreadable { .. }));
+    let (due, _) = store.due(clock::now() + SignedDuration::from_hours(1), None).await.unwrap();
+    assert!(due.is_empty(), "the others are still worked on");
+}
+
+#[tokio::test]
+async fn secrets_come_from_secrets_manager_and_survive_its_loss() {
+    const CONFIG: &str = "[targets.prod]\naccount = \"2222222222222222\"\n";
+    let moto = Moto::start();
+    let sdk = aws::sdk_config(&environment(), &http::client().unwrap());
+    let config = aws_sdk_secretsmanager::config::Builder::from(&sdk).endpoint_url(&moto.url).build();
+    let manager = aws_sdk_secretsmanager::Client::from_conf(config);
+    let value = |secret: &str| {
+        serde_json::json!({"targets": {"prod": {"access_key_id": "LTAI", "access_key_secret": secret}}}).to_string()
+    };
+    manager.create_secret().name("peergate").secret_string(value("one")).send().await.unwrap();
+    let config = Arc::new(Config::parse(CONFIG).unwrap());
+    let source = |id: &str| SecretsSource::SecretsManager(id.into());
+    let store = SecretsStore::new(source("peergate"), &sdk, Some(&moto.url), Arc::clone(&config));
+    let now = clock::now();
+    let one = store.current(now).await.unwrap();
+    assert_eq!(one.targets["prod"].access_key_secret.expose(), "one");
+    manager.put_secret_value().secret_id("peergate").secret_string(value("two")).send().await.unwrap();
+    assert_eq!(store.current(now).await.unwrap(), one, "kept");
+    let later = now + SignedDuration::from_mins(6);
+    assert_eq!(store.current(later).await.unwrap().targets["prod"].access_key_secret.expose(), "two");
+
+    let absent = SecretsStore::new(source("absent"), &sdk, Some(&moto.url), config);
+    let error = absent.current(now).await.unwrap_err();
+    assert!(matches!(&error, secrets::Error::Unavailable(code) if code == "ResourceNotFoundException"), "{error}");
+
+    drop(moto);
+    let much_later = later + SignedDuration::from_hours(5);
+    assert_eq!(store.current(much_later).await.unwrap().targets["prod"].access_key_secret.expose(), "two");
+}

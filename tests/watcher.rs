@@ -1,0 +1,351 @@
+//! Story two from outside: a tick in; the store, the upstream calls and what the channels hear out.
+#![expect(clippy::unwrap_used, reason = "a test")]
+
+mod support;
+
+use std::time::Duration;
+
+use peergate::approval::Event;
+use peergate::clock;
+use peergate::local::simulator::gateway::Fault;
+use peergate::local::simulator::{Settings, Tampering};
+use peergate::local::sink::Trouble;
+use peergate::peering::InstanceId;
+use peergate::watch::{Summary, Trigger};
+use serde_json::json;
+use support::{AUDIT, Gate, HOOK, SLACK, logged, quick};
+
+/// Approves; the activation takes so long that no tick of the test sees it by itself.
+async fn approved(gate: &Gate) -> InstanceId {
+    let id = gate.requested().await;
+    let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!(reply.name(), "accepted", "{}", reply.body);
+    id
+}
+
+fn slow() -> Settings {
+    Settings { activation: Duration::from_hours(1), ..Settings::default() }
+}
+
+fn becomes(status: &str) -> Tampering {
+    Tampering { status: Some(status.into()), ..Tampering::default() }
+}
+
+/// Makes what waits due now, so that no test sleeps.
+async fn make_due(gate: &Gate, id: &InstanceId) {
+    let stored = gate.stored(id).await.unwrap();
+    gate.app
+        .store
+        .update(stored, |approval| {
+            let now = clock::now();
+            let early = approval.next_step_at.is_some_and(|at| at > now);
+            if early {
+                approval.next_step_at = Some(now);
+            }
+            early
+        })
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn an_empty_tick_does_nothing_and_ends_at_once() {
+    let gate = Gate::start().await;
+    assert_eq!(gate.tick().await, Summary { rounds: 1, ..Summary::default() });
+    assert_eq!(gate.upstream_calls(), 0);
+}
+
+#[tokio::test]
+async fn one_tick_follows_an_activation_and_tells_every_channel_once() {
+    let gate = Gate::with(Settings { activation: Duration::from_secs(1), ..quick() }).await;
+    let id = approved(&gate).await;
+    let summary = gate.tick().await;
+    assert!(summary.rounds > 1, "it goes on while something moves: {summary:?}");
+    assert_eq!((gate.state(&id).await.as_str(), summary.delivered), ("activated", 6));
+    for path in [SLACK, HOOK] {
+        let headlines = gate.headlines(path);
+        assert_eq!(headlines[0], format!("VPC peering prod/{id} was accepted and is being activated"));
+        assert!(headlines[1].starts_with(&format!("VPC peering prod/{id} is Activated, ")), "{headlines:?}");
+        assert_eq!(headlines.len(), 2);
+    }
+    let types: Vec<_> = gate.sink.posts(AUDIT).iter().map(|post| post.json()["type"].clone()).collect();
+    assert_eq!(types, ["peering.accepted", "peering.activated"]);
+    assert_eq!(gate.tick().await, Summary { rounds: 1, ..Summary::default() });
+    assert_eq!(gate.stored(&id).await.unwrap().approval.due_at(), None);
+}
+
+#[tokio::test]
+async fn polling_writes_nothing_while_nothing_changes() {
+    let gate = Gate::with(slow()).await;
+    let id = approved(&gate).await;
+    gate.round().await;
+    let version = gate.stored(&id).await.unwrap().version;
+    gate.round().await;
+    gate.round().await;
+    assert_eq!(gate.stored(&id).await.unwrap().version, version);
+    assert!(gate.calls("GetVpcPeerConnectionAttribute") >= 3);
+}
+
+#[tokio::test]
+async fn what_the_webhook_could_not_finish_is_finished_with_the_same_token() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let action = Some("AcceptVpcPeerConnection".to_owned());
+    let code = Some("ServiceUnavailable".to_owned());
+    gate.simulator.fault(Fault { action, code, http_status: 503, times: 3, ..Fault::default() });
+    let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!((reply.status, reply.name().as_str()), (202, "underway"));
+    for _ in 0..3 {
+        make_due(&gate, &id).await;
+        gate.round().await;
+    }
+    assert_eq!(gate.accepts(&id), 1);
+    let journal = gate.simulator.journal();
+    let accepts = journal.iter().filter(|entry| entry.action == "AcceptVpcPeerConnection");
+    let tokens: std::collections::BTreeSet<_> = accepts.map(|entry| &entry.parameters["ClientToken"]).collect();
+    assert_eq!((tokens.len(), gate.calls("AcceptVpcPeerConnection")), (1, 4));
+    assert_ne!(gate.state(&id).await, "approved");
+}
+
+#[tokio::test]
+async fn a_lost_answer_of_the_accept_is_no_second_accept() {
+    let gate = Gate::with(slow()).await;
+    let id = gate.requested().await;
+    let fault = Fault {
+        action: Some("AcceptVpcPeerConnection".into()),
+        code: Some("InternalError".into()),
+        http_status: 500,
+        after_effect: true,
+        ..Fault::default()
+    };
+    gate.simulator.fault(fault);
+    gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!(gate.state(&id).await, "approved");
+    make_due(&gate, &id).await;
+    gate.round().await;
+    assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("activating", 1));
+    assert_eq!(gate.headlines(SLACK).len(), 1);
+}
+
+#[tokio::test]
+async fn a_vendors_wait_is_honoured() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let fault = Fault {
+        action: Some("AcceptVpcPeerConnection".into()),
+        code: Some("Throttling.User".into()),
+        retry_after_ms: Some(120_000),
+        ..Fault::default()
+    };
+    gate.simulator.fault(fault);
+    let before = clock::now();
+    gate.send(&gate.signed("approve", &id, "alice").await).await;
+    let due_at = gate.stored(&id).await.unwrap().approval.next_step_at.unwrap();
+    assert!(due_at.duration_since(before) >= jiff::SignedDuration::from_secs(119), "{due_at}");
+    gate.round().await;
+    assert_eq!(gate.calls("AcceptVpcPeerConnection"), 1);
+}
+
+#[tokio::test]
+async fn refused_credentials_are_retried_slowly_and_alarmed() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    gate.simulator.fault(Fault {
+        action: Some("AcceptVpcPeerConnection".into()),
+        code: Some("Forbidden.RAM".into()),
+        http_status: 403,
+        times: 2,
+        ..Fault::default()
+    });
+    gate.send(&gate.signed("approve", &id, "alice").await).await;
+    make_due(&gate, &id).await;
+    gate.round().await;
+    assert_eq!(gate.state(&id).await, "approved");
+    let approval = gate.stored(&id).await.unwrap().approval;
+    assert!(approval.next_step_at.unwrap().duration_since(clock::now()) > jiff::SignedDuration::from_mins(4));
+    assert!(
+        logged().lines().any(|line| {
+            line.contains("ERROR") && line.contains("credentials_refused") && line.contains(id.as_str())
+        })
+    );
+    make_due(&gate, &id).await;
+    gate.round().await;
+    assert_eq!(gate.accepts(&id), 1);
+}
+
+#[tokio::test]
+async fn each_end_that_a_connection_can_come_to_is_announced_once() {
+    let cases = [
+        ("Rejected", "rejected", "was rejected"),
+        ("Expired", "expired", "has expired: nobody accepted it within 7 days"),
+        ("Deleted", "deleted", "was deleted"),
+    ];
+    let gate = Gate::with(slow()).await;
+    for (status, state, said) in cases {
+        let id = approved(&gate).await;
+        gate.round().await;
+        gate.tamper(&id, becomes(status));
+        gate.round().await;
+        gate.round().await;
+        assert_eq!(gate.state(&id).await, state);
+        let of_it: Vec<_> = gate.headlines(HOOK).into_iter().filter(|line| line.contains(id.as_str())).collect();
+        assert_eq!(of_it.len(), 2, "{of_it:?}");
+        assert!(of_it[1].contains(said), "{of_it:?}");
+        assert_eq!(gate.stored(&id).await.unwrap().approval.due_at(), None);
+    }
+}
+
+#[tokio::test]
+async fn a_failure_is_told_with_its_code_and_what_to_do() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let code = Some("OperationFailed.CdtNotOpened".to_owned());
+    gate.simulator.fault(Fault { action: Some("AcceptVpcPeerConnection".into()), code, ..Fault::default() });
+    gate.send(&gate.signed("approve", &id, "alice").await).await;
+    gate.tick().await;
+    let text = gate.sink.posts(SLACK)[0].text();
+    assert!(text.contains("could not be accepted"), "{text}");
+    assert!(text.contains("Code: OperationFailed.CdtNotOpened"), "{text}");
+    assert!(text.contains("Open Cloud Data Transfer (CDT)"), "{text}");
+}
+
+#[tokio::test]
+async fn a_connection_that_changed_after_the_decision_is_not_accepted() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let code = Some("ServiceUnavailable".to_owned());
+    let action = Some("AcceptVpcPeerConnection".to_owned());
+    gate.simulator.fault(Fault { action, code, http_status: 503, ..Fault::default() });
+    gate.send(&gate.signed("approve", &id, "alice").await).await;
+    gate.tamper(&id, Tampering { bandwidth: Some(9), ..Tampering::default() });
+    make_due(&gate, &id).await;
+    gate.tick().await;
+    assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("failed", 0));
+    assert!(gate.sink.posts(SLACK)[0].text().contains("Look at it again, and approve it anew"));
+    let again = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!((again.name().as_str(), gate.accepts(&id)), ("accepted", 1));
+}
+
+#[tokio::test]
+async fn a_failing_connection_does_not_stop_the_others() {
+    let gate = Gate::with(slow()).await;
+    let (broken, fine) = (approved(&gate).await, approved(&gate).await);
+    gate.tamper(&fine, becomes("Activated"));
+    gate.tamper(&broken, becomes("Activated"));
+    let action = Some("GetVpcPeerConnectionAttribute".to_owned());
+    gate.simulator.fault(Fault { action, code: Some("InternalError".into()), http_status: 500, ..Fault::default() });
+    gate.round().await;
+    let mut states = [gate.state(&broken).await, gate.state(&fine).await];
+    states.sort();
+    assert_eq!(states, ["activated", "activating"]);
+}
+
+#[tokio::test]
+async fn a_failing_channel_delays_only_itself_and_hears_everything_in_order() {
+    let gate = Gate::with(slow()).await;
+    let id = approved(&gate).await;
+    let trouble = |status, body: &str| Trouble { path: SLACK.into(), status, body: body.into() };
+    gate.sink.trouble(trouble(503, "down"));
+    gate.round().await;
+    gate.tamper(&id, becomes("Activated"));
+    gate.round().await;
+    assert_eq!((gate.headlines(SLACK).len(), gate.headlines(HOOK).len()), (0, 2));
+    assert!(gate.stored(&id).await.unwrap().approval.due_at().is_some());
+    gate.tick().await;
+    let headlines = gate.headlines(SLACK);
+    assert!(headlines[0].contains("accepted") && headlines[1].contains("Activated"), "{headlines:?}");
+    assert_eq!((headlines.len(), gate.headlines(HOOK).len()), (2, 2));
+    assert_eq!(gate.stored(&id).await.unwrap().approval.due_at(), None);
+}
+
+#[tokio::test]
+async fn every_way_in_which_a_platform_refuses_is_understood() {
+    let cases = [
+        (200, r#"{"ok":false,"error":"ratelimited"}"#, 0),
+        (200, r#"{"ok":false,"error":"channel_not_found"}"#, 3000),
+        (200, "not JSON", 0),
+        (429, "", 0),
+        (500, "", 0),
+        (404, "", 3000),
+    ];
+    let gate = Gate::with(slow()).await;
+    for (status, body, least_wait_s) in cases {
+        let id = approved(&gate).await;
+        gate.sink.trouble(Trouble { path: SLACK.into(), status, body: body.into() });
+        gate.round().await;
+        let due_at = gate.stored(&id).await.unwrap().approval.notices[0].deliveries["netops"].clone();
+        let peergate::approval::Delivery::Waiting { due_at, .. } = due_at else {
+            panic!("{status} {body}: {due_at:?}")
+        };
+        let wait = due_at.duration_since(clock::now()).as_secs();
+        assert!(wait >= least_wait_s && wait <= 3600, "{status} {body}: {wait}");
+        gate.sink.heal();
+        // Not part of the next case.
+        gate.tamper(&id, becomes("Deleted"));
+        gate.round().await;
+    }
+    let id = approved(&gate).await;
+    gate.sink.trouble(Trouble { path: AUDIT.into(), status: 410, body: String::new() });
+    gate.round().await;
+    let delivery = gate.stored(&id).await.unwrap().approval.notices[0].deliveries["audit"].clone();
+    assert_eq!(delivery, peergate::approval::Delivery::Gone);
+}
+
+#[tokio::test]
+async fn the_reference_of_a_slack_message_is_kept() {
+    let gate = Gate::with(slow()).await;
+    let id = approved(&gate).await;
+    gate.round().await;
+    let delivery = gate.stored(&id).await.unwrap().approval.notices[0].deliveries["netops"].clone();
+    let peergate::approval::Delivery::Delivered { reference, .. } = delivery else { panic!("{delivery:?}") };
+    assert!(reference.unwrap().starts_with("C0PEER/1700000000."));
+}
+
+#[tokio::test]
+async fn a_retried_notice_keeps_its_webhook_id_and_verifies() {
+    let gate = Gate::with(slow()).await;
+    let id = approved(&gate).await;
+    gate.round().await;
+    let post = gate.sink.posts(AUDIT).remove(0);
+    let keys = [support_key()];
+    let verified = peergate::chat::standard_webhooks::verify(&post.headers, post.body.clone(), &keys, clock::now());
+    assert!(verified.is_ok(), "{verified:?}");
+    let stored = gate.stored(&id).await.unwrap();
+    let secrets = gate.app.secrets.current(clock::now()).await.unwrap();
+    let notice = &stored.approval.notices[0];
+    let again = peergate::chat::standard_webhooks::deliver(
+        &gate.app.http,
+        &secrets.channels["audit"],
+        &stored.approval,
+        notice,
+    );
+    again.await.unwrap();
+    assert_eq!(gate.sink.posts(AUDIT)[1].headers["webhook-id"], post.headers["webhook-id"]);
+}
+
+fn support_key() -> peergate::secrets::WebhookKey {
+    peergate::local::sandbox::AUDIT_SECRET.to_owned().try_into().unwrap()
+}
+
+#[tokio::test]
+async fn an_event_applied_twice_is_applied_once() {
+    let gate = Gate::with(slow()).await;
+    let id = approved(&gate).await;
+    let mut approval = gate.stored(&id).await.unwrap().approval;
+    let now = clock::now();
+    assert!(!approval.apply(&Event::Accepted { request_id: "again".into() }, now));
+    assert!(approval.apply(&Event::Missing, now));
+    assert!(!approval.apply(&Event::Missing, now));
+    assert_eq!(approval.notices.len(), 2);
+}
+
+#[test]
+fn schedules_and_streams_mean_tick_and_nothing_else_does() {
+    let parse = |json: serde_json::Value| serde_json::from_value::<Trigger>(json);
+    assert!(parse(json!({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}})).is_ok());
+    assert!(parse(json!({"source": "aws.scheduler"})).is_ok());
+    assert!(parse(json!({"Records": [{"eventSource": "aws:dynamodb", "eventName": "MODIFY"}]})).is_ok());
+    assert!(parse(json!({"Records": [{"eventSource": "aws:sqs"}]})).is_err());
+    assert!(parse(json!({"source": "my.app"})).is_err());
+    assert!(parse(json!({})).is_err());
+}
