@@ -11,10 +11,10 @@ use tracing_subscriber::fmt::SubscriberBuilder;
 /// are Lambda's own settings.
 pub fn start() {
     #[expect(clippy::disallowed_methods, reason = "before the configuration is read, so that its errors are logged")]
-    let variable = |name: &str| std::env::var(name).unwrap_or_default();
-    let level = variable("AWS_LAMBDA_LOG_LEVEL").parse().unwrap_or(LevelFilter::INFO);
+    let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let level = variable("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     let builder = SubscriberBuilder::default().with_max_level(level).with_writer(std::io::stderr);
-    if variable("AWS_LAMBDA_LOG_FORMAT") == "JSON" {
+    if variable("AWS_LAMBDA_LOG_FORMAT").as_deref() == Some("JSON") {
         builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
     } else {
         builder.with_ansi(false).init();

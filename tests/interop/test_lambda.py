@@ -1,0 +1,131 @@
+"""Both functions under cargo-lambda's runtime, with moto for AWS and the simulator for Alibaba Cloud."""
+
+import json
+import os
+import socket
+import subprocess
+
+import boto3
+import pytest
+from conftest import BIN, PATIENCE_S, ROOT, configuration, environment, event, fetch, wait_for
+from test_oracles import request_peering
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def functions(simulator, moto, tmp_path):
+    secrets = configuration(simulator, tmp_path)
+    aws = {"region_name": "eu-central-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    boto3.client("secretsmanager", endpoint_url=moto.url, **aws).create_secret(
+        Name=f"peergate-{tmp_path.name}", SecretString=json.dumps(secrets)
+    )
+    boto3.client("dynamodb", endpoint_url=moto.url, **aws).create_table(TableName=tmp_path.name, **table())
+    port = free_port()
+    log = open(tmp_path / "watch.log", "w")
+    process = subprocess.Popen(
+        [BIN / "cargo-lambda", "lambda", "watch", "-A", "127.0.0.1", "-P", str(port), "--features", "local", "--ignore-changes"],
+        cwd=ROOT,
+        env=environment(
+            tmp_path,
+            AWS_REGION="eu-central-1",
+            AWS_ACCESS_KEY_ID="test",
+            AWS_SECRET_ACCESS_KEY="test",
+            AWS_ENDPOINT_URL=moto.url,
+            PEERGATE_TABLE=tmp_path.name,
+            PEERGATE_SECRETS=f"peergate-{tmp_path.name}",
+            PATH=f"{BIN}:{os.environ['PATH']}",
+        ),
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+
+    class Functions:
+        url = f"http://127.0.0.1:{port}"
+        directory = tmp_path
+
+        @staticmethod
+        def http(path, body=None, headers=None):
+            return fetch(f"{Functions.url}/lambda-url/webhook{path}", body, headers)
+
+        @staticmethod
+        def invoke(name, payload):
+            """`cargo lambda invoke`, as a person uses it."""
+            file = tmp_path / "event.json"
+            file.write_text(payload if isinstance(payload, str) else json.dumps(payload))
+            command = [BIN / "cargo-lambda", "lambda", "invoke", "-A", "127.0.0.1", "-P", str(port), name]
+            done = subprocess.run(
+                [*command, "--data-file", file], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
+            )
+            assert done.returncode == 0, done.stderr + (tmp_path / "watch.log").read_text()
+            return json.loads(done.stdout)
+
+    def listening():
+        assert process.poll() is None, (tmp_path / "watch.log").read_text()
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", port)) == 0
+
+    wait_for("cargo lambda watch", listening)
+    yield Functions
+    os.killpg(process.pid, 15)
+    process.wait(30)
+
+
+def table():
+    """The table, as template.yaml defines it."""
+    from test_template import TEMPLATE
+
+    properties = TEMPLATE["Resources"]["Table"]["Properties"]
+    wanted = ["BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes"]
+    return {name: properties[name] for name in wanted}
+
+
+def test_both_functions_do_the_main_job(functions, simulator):
+    instance_id = request_peering(simulator)
+    status, body = functions.http("/healthz")
+    assert (status, json.loads(body)) == (200, {"status": "ok"}), body
+
+    signed = event(functions.directory, "approve", instance_id)
+    answer = functions.invoke("webhook", signed)
+    assert answer["statusCode"] == 200, answer
+    assert json.loads(answer["body"])["outcome"] == "accepted"
+
+    again = functions.http(signed["rawPath"], signed["body"], signed["headers"])
+    assert (again[0], json.loads(again[1])["outcome"]) == (200, "repeated")
+
+    slash = event(functions.directory, "status", instance_id, "--provider", "slack", "--actor", "U061F7AUR")
+    told = functions.invoke("webhook", slash)
+    assert told["statusCode"] == 200 and "activating" in told["body"], told
+
+    assert functions.invoke("watcher", (ROOT / "events" / "schedule.json").read_text()) is None
+    status, body = functions.http(*status_request(functions, instance_id))
+    assert json.loads(body)["approval"]["state"] == "activated", body
+
+
+def status_request(functions, instance_id):
+    signed = event(functions.directory, "status", instance_id)
+    return signed["rawPath"], signed["body"], signed["headers"]
+
+
+def test_every_event_is_answered(functions):
+    expected = {
+        "healthz.json": 200,
+        "payload-1.0.json": 400,
+        # Their signatures are stale.
+        "slack-click.json": 401,
+        "slack-command.json": 401,
+        "webhook-approve.json": 401,
+        "webhook-reject.json": 401,
+    }
+    watcher = {"schedule.json", "stream.json"}
+    assert {path.name for path in (ROOT / "events").glob("*.json")} == set(expected) | watcher
+    for name, status in expected.items():
+        answer = functions.invoke("webhook", (ROOT / "events" / name).read_text())
+        assert answer["statusCode"] == status, f"{name}: {answer}"
+    for name in watcher:
+        assert functions.invoke("watcher", (ROOT / "events" / name).read_text()) is None

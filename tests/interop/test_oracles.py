@@ -1,0 +1,90 @@
+"""The official libraries agree with what we sign."""
+
+import base64
+import http.server
+import json
+import subprocess
+import threading
+
+from conftest import AUDIT_SECRET, CI_SECRET, PEERGATE, SLACK_SECRET, Program, configuration, environment, event, fetch
+from conftest import wait_for
+from slack_sdk.signature import SignatureVerifier
+from standardwebhooks import Webhook
+
+
+def test_slack_sdk_accepts_our_events_and_no_changed_ones(simulator, tmp_path):
+    configuration(simulator, tmp_path)
+    made = event(tmp_path, "approve", "pcc-a", "--provider", "slack", "--actor", "U061F7AUR")
+    verifier = SignatureVerifier(SLACK_SECRET)
+    assert verifier.is_valid_request(made["body"], made["headers"])
+    assert not verifier.is_valid_request(made["body"] + "x", made["headers"])
+
+
+def test_standardwebhooks_accepts_our_events(simulator, tmp_path):
+    configuration(simulator, tmp_path)
+    made = event(tmp_path, "reject", "pcc-a", "--reason", "größer", "--actor", "alice")
+    payload = Webhook(CI_SECRET).verify(made["body"], made["headers"])
+    assert payload["type"] == "peering.reject" and payload["data"]["reason"] == "größer"
+
+
+class Chat(http.server.BaseHTTPRequestHandler):
+    """Keeps what is posted."""
+
+    posts = []
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        self.posts.append((self.path, dict(self.headers), body))
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_serve_does_the_main_job_and_its_notices_verify(simulator, tmp_path):
+    """`peergate serve` and `peergate event`, as a person with one machine uses them."""
+    chat = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Chat)
+    threading.Thread(target=chat.serve_forever, daemon=True).start()
+    configuration(simulator, tmp_path, chat=f"http://127.0.0.1:{chat.server_port}")
+    instance_id = request_peering(simulator)
+    command = [PEERGATE, "serve", "--listen", "127.0.0.1:0", "--store", str(tmp_path / "peergate.db")]
+    server = Program(command, r"listening on (http://\S+)", env=environment(tmp_path), cwd=tmp_path)
+    try:
+        signed = event(tmp_path, "approve", instance_id)
+        status, answer = fetch(server.url + signed["rawPath"], signed["body"], signed["headers"])
+        assert (status, json.loads(answer)["outcome"]) == (200, "accepted"), answer
+        wait_for("both notices", lambda: len(Chat.posts) >= 2)
+    finally:
+        server.stop()
+        chat.shutdown()
+    types = []
+    for path, headers, body in Chat.posts:
+        headers = {name.lower(): value for name, value in headers.items()}
+        types.append(Webhook(AUDIT_SECRET).verify(body, headers)["type"])
+        assert path == "/audit"
+    assert types == ["peering.accepted", "peering.activated"]
+    assert base64.b64decode(AUDIT_SECRET.removeprefix("whsec_")) not in "".join(server.output).encode()
+    # What was stored in the file is still there.
+    tick = subprocess.run(
+        [PEERGATE, "watch", "--once", "--store", str(tmp_path / "peergate.db")],
+        env=environment(tmp_path),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "rounds=1 changed=0" in tick.stderr, tick.stderr
+
+
+def request_peering(simulator):
+    from test_alibaba_sdk import REQUESTER, Client, Config, create
+
+    config = Config(
+        access_key_id=REQUESTER[0],
+        access_key_secret=REQUESTER[1],
+        endpoint=simulator.url.removeprefix("http://"),
+        protocol="http",
+    )
+    return create(Client(config)).instance_id
