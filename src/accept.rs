@@ -109,10 +109,53 @@ pub async fn carry_out(app: &App, approval: &Approval, connection: &Connection, 
     }
 }
 
-/// Reads a connection.
+/// The line about a step: what happened to which connection. Refused credentials are somebody's to mend.
+pub fn log(approval: &Approval, event: &Event) {
+    let (target, peering) = (&approval.id.target, approval.id.instance_id.as_str());
+    let (state, problem) = (approval.state.name(), approval.last_problem.as_ref());
+    let code = problem.map(|problem| &problem.code);
+    let request_id = problem.and_then(|problem| problem.request_id.as_ref());
+    macro_rules! line {
+        ($level:ident, $outcome:literal) => {
+            tracing::$level!(
+                outcome = $outcome,
+                target,
+                peering.id = peering,
+                peering.state = state,
+                alicloud.code = code,
+                alicloud.request_id = request_id,
+                "a step was taken"
+            )
+        };
+    }
+    match (event, &approval.state) {
+        (Event::CredentialsRefused(_), _) => line!(error, "credentials_refused"),
+        (_, State::Failed { .. }) => line!(error, "failed"),
+        (Event::Deferred { .. }, _) => line!(warn, "deferred"),
+        (
+            Event::Accepted { .. }
+            | Event::Rejected { .. }
+            | Event::Seen(_)
+            | Event::Missing
+            | Event::Changed(_)
+            | Event::Failed(_)
+            | Event::Delivered { .. }
+            | Event::Undelivered { .. },
+            _,
+        ) => line!(info, "advanced"),
+    }
+}
+
+/// Reads a connection. A connection to the API that broke while the function was frozen is no reason to fail: it is
+/// tried once more.
 pub async fn read(app: &App, target: &str, instance_id: &InstanceId, now: Timestamp) -> Result<Connection, Error> {
     let call = async |caller: Caller| caller.api.get(caller.credentials(), instance_id).await;
-    call_api(app, target, now, call).await
+    match call_api(app, target, now, call).await {
+        Err(Error::Api(alicloud::Error::Transport(error))) if !error.is_timeout() => {
+            call_api(app, target, now, call).await
+        }
+        answer => answer,
+    }
 }
 
 /// Asks whether a connection could be accepted, without accepting it. Passed, if `Ok`.

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use url::Url;
 
 use crate::config::SignatureVersion;
-use crate::peering::{AccountId, Connection, InstanceId, Side};
+use crate::peering::{AccountId, Connection, InstanceId, Side, Status};
 use crate::{clock, http};
 use sign::Parameters;
 
@@ -43,7 +43,7 @@ pub struct Credentials<'a> {
 /// One page of a list.
 #[derive(Debug)]
 pub struct Page {
-    /// At most 100.
+    /// At most 100. One that we do not understand is left out: it must not hide the others.
     pub connections: Vec<Connection>,
     /// Asks for the next page; `None` on the last.
     pub next_token: Option<String>,
@@ -154,7 +154,7 @@ fn classify(code: &str, http_status: u16) -> Class {
         | "IncompleteSignature"
         | "MissingSecurityToken"
         | "IllegalTimestamp" => Class::Credentials,
-        _ if code.starts_with("Throttling") || http_status >= 500 => Class::Retry,
+        _ if code.starts_with("Throttling") || http_status >= 500 || http_status == 429 => Class::Retry,
         _ if ["InvalidAccessKeyId", "InvalidSecurityToken", "InvalidTimeStamp", "Forbidden"]
             .iter()
             .any(|prefix| code.starts_with(prefix)) =>
@@ -237,9 +237,9 @@ impl Alicloud {
         let mut parameters = vec![("RegionId", region), ("MaxResults", LARGEST_PAGE)];
         parameters.extend(next_token.map(|token| ("NextToken", token)));
         let page: WirePage = self.call("ListVpcPeerConnections", &parameters, credentials).await?;
-        let connections = page.vpc_peer_connects.into_iter().map(Connection::try_from).collect::<Result<_, _>>();
+        let understood = |wire| Connection::try_from(wire).ok();
         Ok(Page {
-            connections: connections.map_err(|_| Error::Unreadable { http_status: 200 })?,
+            connections: page.vpc_peer_connects.into_iter().filter_map(understood).collect(),
             next_token: page.next_token.filter(|token| !token.is_empty()),
         })
     }
@@ -388,12 +388,12 @@ struct WireConnection {
     instance_id: String,
     status: String,
     biz_status: Option<String>,
-    owner_id: u64,
-    accepting_owner_uid: u64,
-    region_id: String,
-    accepting_region_id: String,
-    vpc: WireVpc,
-    accepting_vpc: WireVpc,
+    owner_id: Option<u64>,
+    accepting_owner_uid: Option<u64>,
+    region_id: Option<String>,
+    accepting_region_id: Option<String>,
+    vpc: Option<WireVpc>,
+    accepting_vpc: Option<WireVpc>,
     bandwidth: Option<i64>,
     link_type: Option<String>,
     name: Option<String>,
@@ -402,10 +402,10 @@ struct WireConnection {
     managed_service: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase")]
 struct WireVpc {
-    vpc_id: String,
+    vpc_id: Option<String>,
     ipv4_cidrs: Option<Vec<String>>,
     ipv6_cidrs: Option<Vec<String>>,
 }
@@ -418,12 +418,15 @@ impl TryFrom<WireConnection> for Connection {
 
     fn try_from(wire: WireConnection) -> Result<Self, NotUnderstood> {
         let expires_at = wire.gmt_expired.filter(|text| !text.is_empty());
+        let status = Status::from(wire.status);
+        // What has ended may have lost its ends: nothing is decided on it any more.
+        let over = matches!(status, Status::Rejected | Status::Expired | Status::Deleting | Status::Deleted);
         Ok(Self {
             instance_id: InstanceId::parse(&wire.instance_id).map_err(|_| NotUnderstood)?,
-            status: wire.status.into(),
+            status,
             business_status: wire.biz_status.unwrap_or_default().into(),
-            requester: wire.vpc.side(wire.owner_id, wire.region_id)?,
-            accepter: wire.accepting_vpc.side(wire.accepting_owner_uid, wire.accepting_region_id)?,
+            requester: side(wire.vpc, wire.owner_id, wire.region_id, over)?,
+            accepter: side(wire.accepting_vpc, wire.accepting_owner_uid, wire.accepting_region_id, over)?,
             bandwidth_mbps: wire.bandwidth.and_then(|mbps| u32::try_from(mbps).ok()),
             link_type: wire.link_type.unwrap_or_default(),
             name: wire.name.unwrap_or_default(),
@@ -434,12 +437,20 @@ impl TryFrom<WireConnection> for Connection {
     }
 }
 
-impl WireVpc {
-    fn side(self, account: u64, region: String) -> Result<Side, NotUnderstood> {
-        let cidrs = self.ipv4_cidrs.into_iter().chain(self.ipv6_cidrs).flatten();
-        let cidrs = cidrs.map(|cidr| cidr.parse().map(|cidr: ipnet::IpNet| cidr.trunc())).collect::<Result<_, _>>();
-        Ok(Side { account: AccountId(account), region, vpc: self.vpc_id, cidrs: cidrs.map_err(|_| NotUnderstood)? })
-    }
+fn side(vpc: Option<WireVpc>, account: Option<u64>, region: Option<String>, over: bool) -> Result<Side, NotUnderstood> {
+    let vpc = known(vpc, over)?;
+    let cidrs = vpc.ipv4_cidrs.into_iter().chain(vpc.ipv6_cidrs).flatten();
+    let cidrs = cidrs.map(|cidr| cidr.parse().map(|cidr: ipnet::IpNet| cidr.trunc())).collect::<Result<_, _>>();
+    Ok(Side {
+        account: AccountId(known(account, over)?),
+        region: known(region, over)?,
+        vpc: known(vpc.vpc_id, over)?,
+        cidrs: cidrs.map_err(|_| NotUnderstood)?,
+    })
+}
+
+fn known<T: Default>(value: Option<T>, over: bool) -> Result<T, NotUnderstood> {
+    value.or_else(|| over.then(T::default)).ok_or(NotUnderstood)
 }
 
 #[cfg(test)]
@@ -476,6 +487,16 @@ mod tests {
             }
         }
         assert_eq!(classify("SomethingNew", 503), Class::Retry);
+    }
+
+    #[test]
+    fn what_has_ended_may_have_lost_its_ends_and_nothing_else_may() {
+        let read = |status: &str| {
+            let json = format!(r#"{{"InstanceId":"pcc-a","Status":"{status}","OwnerId":null,"Vpc":null}}"#);
+            Connection::try_from(serde_json::from_str::<WireConnection>(&json).unwrap()).is_ok()
+        };
+        assert!(["Deleted", "Deleting", "Rejected", "Expired"].map(read).iter().all(|understood| *understood));
+        assert!(!["Accepting", "Updating", "Activated", "Paused"].map(read).iter().any(|understood| *understood));
     }
 
     #[test]

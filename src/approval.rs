@@ -17,10 +17,16 @@ const FOLLOWED_CLOSELY: SignedDuration = SignedDuration::from_mins(5);
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_millis(2500);
 /// How long the webhook has the call to itself before the watcher takes it for dead.
 const WEBHOOK_LEASE: SignedDuration = SignedDuration::from_secs(8);
+/// What a vendor or platform may make us wait at most.
+const LONGEST_RETRY_AFTER: SignedDuration = SignedDuration::from_mins(15);
 /// The wait after Alibaba Cloud refused our credentials or permissions: a person has to act first.
 const AFTER_REFUSED_CREDENTIALS: SignedDuration = SignedDuration::from_mins(5);
+/// How long a watcher has the posts that it claimed to itself.
+const CLAIM: SignedDuration = SignedDuration::from_secs(30);
 /// The wait after a chat platform refused a message for good, e.g. an archived channel: a person has to act first.
 const AFTER_REFUSED_MESSAGE: SignedDuration = SignedDuration::from_hours(1);
+/// After so long, a message that is refused for good is given up. One that only failed never is.
+const REFUSED_MESSAGE_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// Which connection of which target a record is about. Written `target/pcc-…`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -244,6 +250,21 @@ impl fmt::Display for Principal {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientToken(String);
 
+/// What a client token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call<'a> {
+    /// Carrying out the decision of a generation: every try has the same token.
+    Decided {
+        /// Of the approval.
+        generation: u32,
+    },
+    /// A dry run: each request has its own, or the vendor would repeat an old verdict.
+    DryRun {
+        /// Of the request that asked for it.
+        request_key: &'a str,
+    },
+}
+
 impl ClientToken {
     /// Derives it from the caller and what the call is to do. A dry run has its own: the same token with other
     /// parameters is `IdempotentParameterMismatch`.
@@ -253,16 +274,20 @@ impl ClientToken {
         account: AccountId,
         instance_id: &InstanceId,
         verdict: Verdict,
-        dry_run: bool,
-        generation: u32,
+        call: Call<'_>,
     ) -> Self {
         let mut hash = FieldHash::new("peergate/client-token/1");
         hash.field(caller.as_str());
         hash.field(&account.to_string());
         hash.field(instance_id.as_str());
         hash.field(verdict.operation());
-        hash.field(if dry_run { "dry-run" } else { "" });
-        hash.field(&generation.to_string());
+        match call {
+            Call::Decided { generation } => hash.field(&generation.to_string()),
+            Call::DryRun { request_key } => {
+                hash.field("dry-run");
+                hash.field(request_key);
+            }
+        }
         Self(format!("pg1-{:.60}", hash.hex()))
     }
 
@@ -304,8 +329,6 @@ pub struct Notice {
     pub news: News,
     /// When it happened.
     pub at: Timestamp,
-    /// Of the time it happened in.
-    pub generation: u32,
     /// How far it has got, per channel.
     pub deliveries: BTreeMap<String, Delivery>,
 }
@@ -328,7 +351,12 @@ pub enum News {
     /// Gone.
     Deleted,
     /// Impossible.
-    Failed(Problem),
+    Failed {
+        /// What was to be done.
+        verdict: Verdict,
+        /// Why it is not.
+        problem: Problem,
+    },
 }
 
 /// How far a notice has got in one channel.
@@ -351,7 +379,7 @@ pub enum Delivery {
         /// Where the platform put it, if it says.
         reference: Option<String>,
     },
-    /// The receiver wants no more (HTTP 410).
+    /// Given up: the receiver is gone, or refused it for too long.
     Gone,
 }
 
@@ -471,8 +499,7 @@ impl Approval {
                 grounds.connection.accepter.account,
                 &grounds.id.instance_id,
                 verdict,
-                false,
-                generation,
+                Call::Decided { generation },
             ),
             decisions,
             attempts: 0,
@@ -492,13 +519,18 @@ impl Approval {
         Ok(record)
     }
 
-    fn is_open_to(&self, decision: &Decision) -> Result<(), Closed> {
+    /// Whether a decision still counts.
+    ///
+    /// # Errors
+    /// [`Closed`], when it does not.
+    pub fn is_open_to(&self, decision: &Decision) -> Result<(), Closed> {
         if self.decisions.iter().any(|earlier| earlier.request_key == decision.request_key) {
             return Err(Closed::Repeated);
         }
         match self.state {
-            State::Pending | State::Failed { .. } => Ok(()),
-            State::Expired | State::Deleted => Err(Closed::Over),
+            // Whoever decides has just read it: what we took for deleted is there.
+            State::Pending | State::Deleted | State::Failed { .. } => Ok(()),
+            State::Expired => Err(Closed::Over),
             State::Approved | State::Activating | State::Activated | State::Rejecting | State::Rejected => {
                 let said_before = |winner: &Decision| winner.verdict == decision.verdict && winner.by.is(&decision.by);
                 Err(if self.winner().is_some_and(said_before) { Closed::Repeated } else { Closed::Over })
@@ -529,16 +561,17 @@ impl Approval {
             Event::Seen(connection) => self.seen(connection, now),
             Event::Missing => self.end(State::Deleted, News::Deleted, None, now),
             Event::Changed(connection) => {
-                if !self.state.is_final() {
+                if self.state == State::Approved {
                     self.connection = (**connection).clone();
+                    self.fail(Problem { code: code::CONNECTION_CHANGED.into(), request_id: None }, now);
                 }
-                self.fail(Problem { code: code::CONNECTION_CHANGED.into(), request_id: None }, now);
             }
-            Event::Failed(problem) => self.fail(problem.clone(), now),
-            Event::Deferred { problem, retry_after } => {
-                let wait = backoff(&self.id.to_string(), self.attempts, SignedDuration::from_mins(1));
-                self.postpone(problem, wait.max(retry_after.unwrap_or_default()), now);
+            Event::Failed(problem) => {
+                if matches!(self.state, State::Approved | State::Rejecting) {
+                    self.fail(problem.clone(), now);
+                }
             }
+            Event::Deferred { problem, retry_after } => self.defer(problem, *retry_after, now),
             Event::CredentialsRefused(problem) => self.postpone(problem, AFTER_REFUSED_CREDENTIALS, now),
             Event::Delivered { number, channel, reference } => {
                 if let Some(delivery) = self.delivery(*number, channel) {
@@ -570,6 +603,11 @@ impl Approval {
             (_, Status::Rejected) => self.end(State::Rejected, News::Rejected(None), None, now),
             (_, Status::Expired) => self.end(State::Expired, News::Expired, None, now),
             (_, Status::Deleting | Status::Deleted) => self.end(State::Deleted, News::Deleted, None, now),
+            (State::Approved | State::Rejecting, status) => {
+                let problem = Problem { code: format!("Status.{status}"), request_id: None };
+                self.defer(&problem, None, now);
+            }
+            (State::Activating, _) => (self.attempts, self.last_problem) = (0, None),
             (_, Status::Creating | Status::Accepting | Status::Updating | Status::Activated | Status::Other(_)) => {}
         }
     }
@@ -587,8 +625,10 @@ impl Approval {
     }
 
     fn fail(&mut self, problem: Problem, now: Timestamp) {
-        let request_id = problem.request_id.clone();
-        self.end(State::Failed { code: problem.code.clone() }, News::Failed(problem), request_id.as_ref(), now);
+        let verdict = self.winner().map_or(Verdict::Approve, |winner| winner.verdict);
+        let news = News::Failed { verdict, problem: problem.clone() };
+        self.end(State::Failed { code: problem.code.clone() }, news, problem.request_id.as_ref(), now);
+        self.last_problem = Some(problem);
     }
 
     /// Enters a final state, unless it is in one.
@@ -609,6 +649,11 @@ impl Approval {
         self.last_problem = None;
     }
 
+    fn defer(&mut self, problem: &Problem, retry_after: Option<SignedDuration>, now: Timestamp) {
+        let wait = backoff(&self.id.to_string(), self.attempts, SignedDuration::from_mins(1));
+        self.postpone(problem, wait.max(retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER)), now);
+    }
+
     fn postpone(&mut self, problem: &Problem, wait: SignedDuration, now: Timestamp) {
         if !self.state.is_final() {
             self.last_problem = Some(problem.clone());
@@ -621,7 +666,7 @@ impl Approval {
         let waiting = Delivery::Waiting { due_at: now, attempts: 0, error: None };
         let number = self.notices.last().map_or(1, |notice| notice.number.saturating_add(1));
         let deliveries = self.channels.iter().map(|channel| (channel.clone(), waiting.clone())).collect();
-        self.notices.push(Notice { number, news, at: now, generation: self.generation, deliveries });
+        self.notices.push(Notice { number, news, at: now, deliveries });
     }
 
     /// Where a notice still waits; `None` when it does not.
@@ -632,18 +677,14 @@ impl Approval {
 
     fn undelivered(&mut self, number: u32, channel: &str, error: &str, retry: Redelivery, now: Timestamp) {
         let seed = format!("{}#{number}>{channel}", self.id);
-        let Some(delivery) = self.delivery(number, channel) else {
-            return;
-        };
-        let Delivery::Waiting { attempts, .. } = *delivery else {
-            return;
-        };
+        let told_at = self.notices.iter().find(|notice| notice.number == number).map_or(now, |notice| notice.at);
+        let Some(delivery) = self.delivery(number, channel) else { return };
+        let Delivery::Waiting { attempts, .. } = *delivery else { return };
         let wait = match retry {
-            Redelivery::Soon(retry_after) => {
-                backoff(&seed, attempts, SignedDuration::from_mins(5)).max(retry_after.unwrap_or_default())
-            }
-            Redelivery::Later => AFTER_REFUSED_MESSAGE,
-            Redelivery::Never => {
+            Redelivery::Soon(retry_after) => backoff(&seed, attempts, SignedDuration::from_mins(5))
+                .max(retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER)),
+            Redelivery::Later if now.duration_since(told_at) < REFUSED_MESSAGE_KEPT => AFTER_REFUSED_MESSAGE,
+            Redelivery::Later | Redelivery::Never => {
                 *delivery = Delivery::Gone;
                 return;
             }
@@ -659,6 +700,19 @@ impl Approval {
             .filter(|(_, _, due_at)| *due_at <= now)
             .map(|(notice, channel, _)| (notice, channel))
             .collect()
+    }
+
+    /// Takes the notices that are due for posting, so that nobody else posts them meanwhile: whoever stores this change
+    /// posts them. If they die before they do, the notices are due again after [`CLAIM`].
+    pub fn claim(&mut self, now: Timestamp) -> Vec<(Notice, String)> {
+        let due = self.due_notices(now).into_iter().map(|(notice, channel)| (notice.clone(), channel.to_owned()));
+        let due: Vec<_> = due.collect();
+        for (notice, channel) in &due {
+            if let Some(Delivery::Waiting { due_at, .. }) = self.delivery(notice.number, channel) {
+                *due_at = now + CLAIM;
+            }
+        }
+        due
     }
 
     /// The first notice that each channel still waits for.

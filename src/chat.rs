@@ -7,9 +7,12 @@ pub mod message;
 pub mod slack;
 pub mod standard_webhooks;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use jiff::{SignedDuration, Timestamp};
+use serde_json::error::Category;
 
 use crate::approval::{Approval, Principal, Problem, Redelivery, Verdict};
 use crate::peering::{Connection, Fingerprint, InstanceId};
@@ -20,6 +23,8 @@ use crate::policy::{Objection, Refusal};
 /// Source: <https://docs.slack.dev/authentication/verifying-requests-from-slack> and
 /// <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
 const TOLERANCE: SignedDuration = SignedDuration::from_secs(300);
+/// For one post: a platform that takes longer is tried again.
+const POST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest reason that we keep, in characters.
 const LONGEST_REASON_CHARS: usize = 400;
 
@@ -31,7 +36,7 @@ pub struct Authentic {
     /// Names the request: the same for a replay, another for any other request.
     request_key: String,
     /// Which of the configured keys matched, from 0.
-    pub key: usize,
+    key: usize,
 }
 
 /// Why a request is not authentic. The sender is told none of it; nothing of the signature is kept.
@@ -80,6 +85,17 @@ fn check_timestamp(text: &str, name: &'static str, now: Timestamp) -> Result<(),
 #[error("{0}")]
 pub struct Malformed(pub String);
 
+impl Malformed {
+    /// Says where, but not what: the parser's words quote what was sent.
+    fn json(error: &serde_json::Error) -> Self {
+        let kind = match error.classify() {
+            Category::Data => "not of the documented shape",
+            Category::Syntax | Category::Eof | Category::Io => "not JSON",
+        };
+        Self(format!("{kind}, at line {} column {}", error.line(), error.column()))
+    }
+}
+
 /// What somebody wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
@@ -115,6 +131,8 @@ pub struct Request {
     pub by: Principal,
     /// Names the request; see [`Authentic`].
     pub request_key: String,
+    /// Which of the configured keys signed it, from 0.
+    pub key: usize,
 }
 
 /// What comes of a command.

@@ -13,6 +13,9 @@ use crate::approval::Principal;
 use crate::peering::AccountId;
 use crate::policy::{ApproverRef, Person, Policy, Rule};
 
+/// A record must outlive the request that it is about: a new one would decide anew, with the old client token.
+const SHORTEST_RETENTION_DAYS: u32 = 8;
+
 /// How this instance is wired up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
@@ -232,6 +235,16 @@ impl Config {
         })
     }
 
+    /// The target of that name; without a name, the only one.
+    #[must_use]
+    pub fn target(&self, name: Option<&str>) -> Option<(&str, &Target)> {
+        let found = match name {
+            Some(name) => self.targets.get_key_value(name),
+            None => self.targets.first_key_value().filter(|_| self.targets.len() == 1),
+        };
+        found.map(|(name, target)| (name.as_str(), target))
+    }
+
     /// Checks the text of a file.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let file: File = toml::from_str(text)
@@ -264,6 +277,9 @@ impl File {
         }
         if self.targets.is_empty() {
             return invalid("targets", "name at least one accepting account");
+        }
+        if self.retention_days < SHORTEST_RETENTION_DAYS {
+            return invalid("retention_days", "at least 8: a request lives for 7");
         }
         for (name, target) in &self.targets {
             check_endpoint(&format!("targets.{name}.endpoint"), &target.endpoint)?;
@@ -321,6 +337,15 @@ impl File {
         }
         if rule.approvers.is_empty() {
             return invalid(key("approvers"), "name at least one");
+        }
+        let empty = [
+            ("requester_accounts", rule.requester_accounts.as_ref().is_some_and(Vec::is_empty)),
+            ("requester_regions", rule.requester_regions.as_ref().is_some_and(Vec::is_empty)),
+            ("requester_cidrs_within", rule.requester_cidrs_within.as_ref().is_some_and(Vec::is_empty)),
+            ("accepting_vpcs", rule.accepting_vpcs.as_ref().is_some_and(Vec::is_empty)),
+        ];
+        if let Some((field, _)) = empty.into_iter().find(|(_, empty)| *empty) {
+            return invalid(key(field), "an empty list matches nothing: name something, or leave it out");
         }
         for who in &rule.approvers {
             let unknown = match who {
@@ -442,6 +467,7 @@ mod tests {
             (&format!("{SMALLEST}[channels.ops]\nkind = \"pigeon\"\n"), "kind"),
             (&format!("{SMALLEST}[slack]\nteams = []\napp = \"A1\"\n"), "slack.teams"),
             (&format!("{SMALLEST}[groups]\nnetops = [\"bob\"]\n"), "groups.netops: no person is named bob"),
+            (&format!("retention_days = 7\n{SMALLEST}"), "retention_days: at least 8"),
             (&format!("{SMALLEST}[people.a]\nprincipals = [\"slack:T1\"]\n"), "principals"),
             (
                 &format!("{SMALLEST}{rule}target = \"dev\"\napprovals = 1\napprovers = [\"person:alice\"]\n"),

@@ -20,8 +20,7 @@ use serde::Deserialize;
 pub struct Event {
     version: Option<String>,
     raw_path: Option<String>,
-    #[serde(default)]
-    headers: BTreeMap<String, String>,
+    headers: Option<BTreeMap<String, String>>,
     request_context: Option<RequestContext>,
     body: Option<String>,
     #[serde(default)]
@@ -62,7 +61,7 @@ pub fn open(event: Event) -> Result<Request<Bytes>, Error> {
         body.into_bytes()
     };
     let mut request = Request::builder().method(method.as_str()).uri(event.raw_path.unwrap_or_default());
-    for (name, value) in event.headers {
+    for (name, value) in event.headers.unwrap_or_default() {
         request = request.header(name, value);
     }
     request.body(Bytes::from(body)).map_err(|_| Error::Malformed("method, path or a header"))

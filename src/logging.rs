@@ -5,20 +5,31 @@ use std::error::Error;
 use std::fmt;
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::fmt::SubscriberBuilder;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// The crates whose lines are ours.
+const OURS: [&str; 3] = ["peergate", "webhook", "watcher"];
 
 /// Starts logging to standard error as the environment asks: `AWS_LAMBDA_LOG_FORMAT=JSON` and `AWS_LAMBDA_LOG_LEVEL`
 /// are Lambda's own settings.
+///
+/// The level is for our lines alone: at `TRACE`, the SDKs print whole requests and responses, secrets included.
 pub fn start() {
     #[expect(clippy::disallowed_methods, reason = "before the configuration is read, so that its errors are logged")]
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let level = variable("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
-    let builder = SubscriberBuilder::default().with_max_level(level).with_writer(std::io::stderr);
-    if variable("AWS_LAMBDA_LOG_FORMAT").as_deref() == Some("JSON") {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).init();
+    let targets =
+        Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(OURS.map(|name| (name, level)));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    let lines = if variable("AWS_LAMBDA_LOG_FORMAT").as_deref() == Some("JSON") {
+        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
     } else {
-        builder.with_ansi(false).init();
-    }
+        lines.boxed()
+    };
+    tracing_subscriber::registry().with(lines).with(targets).init();
 }
 
 /// Shows an error with its causes, in one line.

@@ -40,17 +40,13 @@ pub struct Rule {
     /// The accepting account, by its configured name.
     pub target: String,
     /// Accounts that may ask.
-    #[serde(default)]
-    pub requester_accounts: Vec<AccountId>,
+    pub requester_accounts: Option<Vec<AccountId>>,
     /// Regions that they may ask from.
-    #[serde(default)]
-    pub requester_regions: Vec<String>,
+    pub requester_regions: Option<Vec<String>>,
     /// Ranges that contain every range of the requester.
-    #[serde(default)]
-    pub requester_cidrs_within: Vec<IpNet>,
+    pub requester_cidrs_within: Option<Vec<IpNet>>,
     /// Our VPCs that may be asked for.
-    #[serde(default)]
-    pub accepting_vpcs: Vec<String>,
+    pub accepting_vpcs: Option<Vec<String>>,
     /// The most bandwidth that may be asked for, Mbit/s. Unlimited bandwidth is more than any number.
     pub max_bandwidth_mbps: Option<u32>,
     /// How many different people must approve.
@@ -183,15 +179,14 @@ impl Rule {
     /// The facts of the connection that this rule does not allow.
     fn mismatches(&self, target: &str, connection: &Connection) -> Vec<Fact> {
         let requester = &connection.requester;
-        let within = |cidr: &IpNet| self.requester_cidrs_within.iter().any(|range| range.contains(cidr));
+        let within = |ranges: &[IpNet], cidr: &IpNet| ranges.iter().any(|range| range.contains(cidr));
         let allows = |fact: &Fact| match fact {
             Fact::Target => self.target == target,
             Fact::RequesterAccount => listed(&self.requester_accounts, &requester.account),
             Fact::RequesterRegion => listed(&self.requester_regions, &requester.region),
-            Fact::RequesterCidrs => {
-                self.requester_cidrs_within.is_empty()
-                    || (!requester.cidrs.is_empty() && requester.cidrs.iter().all(within))
-            }
+            Fact::RequesterCidrs => self.requester_cidrs_within.as_ref().is_none_or(|ranges| {
+                !requester.cidrs.is_empty() && requester.cidrs.iter().all(|cidr| within(ranges, cidr))
+            }),
             Fact::AcceptingVpc => listed(&self.accepting_vpcs, &connection.accepter.vpc),
             Fact::Bandwidth => match (self.max_bandwidth_mbps, connection.bandwidth_mbps) {
                 (None, _) => true,
@@ -203,8 +198,8 @@ impl Rule {
     }
 }
 
-fn listed<T: PartialEq>(list: &[T], item: &T) -> bool {
-    list.is_empty() || list.contains(item)
+fn listed<T: PartialEq>(list: &Option<Vec<T>>, item: &T) -> bool {
+    list.as_ref().is_none_or(|list| list.contains(item))
 }
 
 /// What stands against a decision whoever makes it.
@@ -270,10 +265,10 @@ mod tests {
         let mut rule = Rule {
             name: "everything".into(),
             target: "prod".into(),
-            requester_accounts: vec![],
-            requester_regions: vec![],
-            requester_cidrs_within: vec![],
-            accepting_vpcs: vec![],
+            requester_accounts: None,
+            requester_regions: None,
+            requester_cidrs_within: None,
+            accepting_vpcs: None,
             max_bandwidth_mbps: None,
             approvals: 1,
             approvers: vec![ApproverRef::Group("netops".into())],
@@ -326,10 +321,10 @@ mod tests {
         type Narrow = (Fact, fn(&mut Rule));
         let narrow: [Narrow; 6] = [
             (Fact::Target, |rule| rule.target = "other".into()),
-            (Fact::RequesterAccount, |rule| rule.requester_accounts = vec![AccountId(5)]),
-            (Fact::RequesterRegion, |rule| rule.requester_regions = vec!["eu-central-1".into()]),
-            (Fact::RequesterCidrs, |rule| rule.requester_cidrs_within = vec!["10.9.0.0/16".parse().unwrap()]),
-            (Fact::AcceptingVpc, |rule| rule.accepting_vpcs = vec!["vpc-other".into()]),
+            (Fact::RequesterAccount, |rule| rule.requester_accounts = Some(vec![AccountId(5)])),
+            (Fact::RequesterRegion, |rule| rule.requester_regions = Some(vec!["eu-central-1".into()])),
+            (Fact::RequesterCidrs, |rule| rule.requester_cidrs_within = Some(vec!["10.9.0.0/16".parse().unwrap()])),
+            (Fact::AcceptingVpc, |rule| rule.accepting_vpcs = Some(vec!["vpc-other".into()])),
             (Fact::Bandwidth, |rule| rule.max_bandwidth_mbps = Some(1023)),
         ];
         for (fact, change) in narrow {
@@ -342,7 +337,7 @@ mod tests {
     #[test]
     fn unknown_ranges_and_unlimited_bandwidth_do_not_match_a_limit() {
         let policy = rule(|rule| {
-            rule.requester_cidrs_within = vec!["10.0.0.0/8".parse().unwrap()];
+            rule.requester_cidrs_within = Some(vec!["10.0.0.0/8".parse().unwrap()]);
             rule.max_bandwidth_mbps = Some(5000);
         });
         decide(&policy, principal("slack", "U1")).unwrap();

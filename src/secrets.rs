@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::error::SdkError;
@@ -13,6 +14,7 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 use url::Url;
 
 use crate::config::{Channel, Config, SecretsSource, is_secure};
@@ -22,6 +24,8 @@ const FRESH: SignedDuration = SignedDuration::from_mins(5);
 const FRESH_JITTER: SignedDuration = SignedDuration::from_secs(30);
 /// While the store is down, how long the last good value is used before the store is asked again.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
+/// The longest fetch while there are last good secrets to serve.
+const SOMEBODY_WAITS: Duration = Duration::from_millis(700);
 /// The least time between two fetches that a refused signature or access key asks for: whoever sends us bad signatures
 /// must not be able to make us call the store each time.
 const REFETCH: SignedDuration = SignedDuration::from_secs(30);
@@ -297,11 +301,11 @@ impl SecretsStore {
         {
             return Ok(Arc::clone(secrets));
         }
-        match self.fetch(&mut kept, now).await {
-            Ok(secrets) => Ok(secrets),
-            Err(error) => {
+        let Some(last_good) = kept.secrets.clone() else { return self.fetch(&mut kept, now).await };
+        match timeout(SOMEBODY_WAITS, self.fetch(&mut kept, now)).await {
+            Ok(Ok(secrets)) => Ok(secrets),
+            Ok(Err(_)) | Err(_) => {
                 kept.fresh_until = Some(now + RETRY);
-                let last_good = kept.secrets.clone().ok_or(error)?;
                 tracing::warn!(outcome = "last_good_secrets", "the secrets store failed; the last good secrets serve");
                 Ok(last_good)
             }
@@ -314,7 +318,11 @@ impl SecretsStore {
     pub async fn refetch(&self, refused: &Arc<Secrets>, now: Timestamp) -> Option<Arc<Secrets>> {
         let mut kept = self.kept.lock().await;
         let recent = kept.fetched_at.is_some_and(|at| now.duration_since(at) < REFETCH);
-        let secrets = if recent { kept.secrets.clone()? } else { self.fetch(&mut kept, now).await.ok()? };
+        let secrets = if recent {
+            kept.secrets.clone()?
+        } else {
+            timeout(SOMEBODY_WAITS, self.fetch(&mut kept, now)).await.ok()?.ok()?
+        };
         (secrets != *refused).then_some(secrets)
     }
 

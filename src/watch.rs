@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::accept;
 use crate::app::App;
@@ -17,14 +17,16 @@ use crate::chat::{Reference, Undelivered, message, slack, standard_webhooks};
 use crate::clock;
 use crate::config::Channel;
 use crate::logging::Chain;
-use crate::store::{self, Stored};
+use crate::store::{self, Saved, Stored};
 
 /// A tick waits for what is due this soon.
 const HORIZON: SignedDuration = SignedDuration::from_secs(10);
-/// The longest pause within a tick.
-const LONGEST_PAUSE: SignedDuration = SignedDuration::from_secs(3);
-/// What must be left of the invocation to begin another round: the longest exchange and a write.
-const MARGIN: Duration = Duration::from_secs(13);
+/// The pause between two rounds, at least and at most.
+const PAUSE: [SignedDuration; 2] = [SignedDuration::from_millis(500), SignedDuration::from_secs(3)];
+/// What must be left of the invocation to begin another round.
+const ROUND: Duration = Duration::from_secs(10);
+/// What must be left of it to go on working: time to say what was done.
+const END: Duration = Duration::from_secs(2);
 /// How many connections are worked on at once.
 const AT_ONCE: usize = 16;
 
@@ -85,20 +87,34 @@ pub struct Summary {
     pub undelivered: u32,
 }
 
+impl Trigger {
+    /// How many rounds a tick has at least: a change reaches us at times before it reaches the index that we ask.
+    #[must_use]
+    pub fn least_rounds(&self) -> u32 {
+        match self {
+            Self::Schedule { .. } => 1,
+            Self::Stream { .. } => 2,
+        }
+    }
+}
+
 /// Works on what is due, round after round, until nothing moves or `deadline` is near.
 ///
 /// # Errors
 /// When the table can't be asked for what is due.
-pub async fn tick(app: &App, deadline: Instant) -> Result<Summary, store::Error> {
+pub async fn tick(app: &App, least_rounds: u32, deadline: Instant) -> Result<Summary, store::Error> {
     let started = Instant::now();
     let mut summary = Summary::default();
     loop {
         summary.rounds = summary.rounds.saturating_add(1);
-        let next = round(app, &mut summary).await?;
-        let Some(next) = next else { break };
-        let pause = next.duration_since(clock::now()).clamp(SignedDuration::from_millis(50), LONGEST_PAUSE);
+        let next = round(app, &mut summary, deadline).await?;
+        if next.is_none() && summary.rounds >= least_rounds {
+            break;
+        }
+        let [least, most] = PAUSE;
+        let pause = next.map_or(most, |next| next.duration_since(clock::now())).clamp(least, most);
         let pause = Duration::try_from(pause).unwrap_or_default();
-        if Instant::now() + pause + MARGIN > deadline {
+        if Instant::now() + pause + ROUND > deadline {
             break;
         }
         sleep(pause).await;
@@ -110,7 +126,8 @@ pub async fn tick(app: &App, deadline: Instant) -> Result<Summary, store::Error>
 }
 
 /// Works on everything that is due now; says when the next thing is, if that is soon.
-async fn round(app: &App, summary: &mut Summary) -> Result<Option<Timestamp>, store::Error> {
+async fn round(app: &App, summary: &mut Summary, deadline: Instant) -> Result<Option<Timestamp>, store::Error> {
+    let stop_at = deadline.checked_sub(END).unwrap_or(deadline);
     let mut next: Option<Timestamp> = None;
     let mut from = None;
     loop {
@@ -119,7 +136,8 @@ async fn round(app: &App, summary: &mut Summary) -> Result<Option<Timestamp>, st
         let is_due = |stored: &Stored| stored.approval.due_at().is_some_and(|due_at| due_at <= now);
         let (due, soon): (Vec<_>, Vec<_>) = page.into_iter().partition(is_due);
         let mut looks: Vec<_> = soon.iter().filter_map(|stored| stored.approval.due_at()).collect();
-        let mut work = stream::iter(due.into_iter().map(|stored| work_on(app, stored))).buffer_unordered(AT_ONCE);
+        let work = due.into_iter().map(|stored| work_on(app, stored, stop_at));
+        let mut work = stream::iter(work).buffer_unordered(AT_ONCE);
         while let Some((look_again_at, did)) = work.next().await {
             looks.extend(look_again_at.filter(|at| at.duration_since(now) <= HORIZON));
             summary.changed = summary.changed.saturating_add(did.changed);
@@ -134,59 +152,76 @@ async fn round(app: &App, summary: &mut Summary) -> Result<Option<Timestamp>, st
     }
 }
 
-/// Brings one approval a step further and delivers what it owes; says when to look again.
-async fn work_on(app: &App, stored: Stored) -> (Option<Timestamp>, Summary) {
+/// Brings one approval a step further and delivers what it owes, until `stop_at`; says when to look again.
+async fn work_on(app: &App, stored: Stored, stop_at: Instant) -> (Option<Timestamp>, Summary) {
     let mut did = Summary::default();
     let id = stored.approval.id.clone();
-    let worked = async {
+    let (target, peering) = (&id.target, id.instance_id.as_str());
+    let worked = timeout_at(stop_at, async {
         let stored = step(app, stored, &mut did).await?;
         deliver(app, stored, &mut did).await
-    };
+    });
     match worked.await {
-        Ok(stored) => (stored.approval.look_again_at(clock::now()), did),
-        Err(error) => {
-            let (target, peering) = (&id.target, id.instance_id.as_str());
+        Ok(Ok(stored)) => return (stored.approval.look_again_at(clock::now()), did),
+        Ok(Err(error)) => {
             tracing::error!(outcome = "store_failed", target, peering.id = peering, error = %Chain(&error), "not stored");
-            (None, did)
         }
+        Err(_elapsed) => tracing::warn!(outcome = "out_of_time", target, peering.id = peering, "left to the next tick"),
     }
+    (None, did)
 }
 
-async fn step(app: &App, stored: Stored, did: &mut Summary) -> Result<Stored, store::Error> {
-    let now = clock::now();
-    if stored.approval.next_step_at.is_none_or(|at| at > now) {
+async fn step(app: &App, mut stored: Stored, did: &mut Summary) -> Result<Stored, store::Error> {
+    if stored.approval.next_step_at.is_none_or(|at| at > clock::now()) {
         return Ok(stored);
     }
-    let event = accept::advance(app, &stored.approval, now).await;
-    let before = stored.version;
-    let stored = app.store.update(stored, |approval| approval.apply(&event, now)).await?;
+    if matches!(stored.approval.state, State::Approved | State::Rejecting) {
+        // A call is about to be made: not on the word of the index, which lags.
+        stored = app.store.load(&stored.approval.id).await?.unwrap_or(stored);
+    }
+    let event = accept::advance(app, &stored.approval, clock::now()).await;
+    let (before, generation) = (stored.version, stored.approval.generation);
+    let now = clock::now();
+    let apply = |approval: &mut Approval| approval.generation == generation && approval.apply(&event, now);
+    let stored = app.store.update(stored, apply).await?;
     if stored.version != before {
         did.changed = did.changed.saturating_add(1);
-        log_step(&stored.approval, &event);
+        accept::log(&stored.approval, &event);
     }
     Ok(stored)
 }
 
-/// Posts what each channel is owed. The record is read again first: the index may not yet know of the last delivery.
+/// Posts what each channel is owed, once nobody else can be about to post it.
 async fn deliver(app: &App, stored: Stored, did: &mut Summary) -> Result<Stored, store::Error> {
-    if stored.approval.due_notices(clock::now()).is_empty() {
-        return Ok(stored);
-    }
-    let mut current = app.store.load(&stored.approval.id).await?.unwrap_or(stored);
+    let mut current = stored;
     loop {
-        let now = clock::now();
-        let snapshot = current.approval.clone();
-        let post = |(notice, channel): (&Notice, &str)| post(app, &snapshot, notice.clone(), channel.to_owned());
-        let mut posts: FuturesUnordered<_> = snapshot.due_notices(now).into_iter().map(post).collect();
-        if posts.is_empty() {
+        let mut claimed = current.approval.clone();
+        let claims = claimed.claim(clock::now());
+        if claims.is_empty() {
             return Ok(current);
         }
+        current = match app.store.save(&claimed, current.version).await? {
+            Saved::Done(stored) => stored,
+            Saved::Conflict(theirs) => {
+                current = theirs;
+                continue;
+            }
+        };
+        let post = |(notice, channel)| post(app, &claimed, notice, channel);
+        let mut posts: FuturesUnordered<_> = claims.into_iter().map(post).collect();
+        let mut unmarked = None;
         while let Some(event) = posts.next().await {
-            let counted =
-                if matches!(event, Event::Undelivered { .. }) { &mut did.undelivered } else { &mut did.delivered };
+            let failed = matches!(event, Event::Undelivered { .. });
+            let counted = if failed { &mut did.undelivered } else { &mut did.delivered };
             *counted = counted.saturating_add(1);
             let now = clock::now();
-            current = app.store.update(current, |approval| approval.apply(&event, now)).await?;
+            match app.store.update(current.clone(), |approval| approval.apply(&event, now)).await {
+                Ok(stored) => current = stored,
+                Err(error) => unmarked = Some(error),
+            }
+        }
+        if let Some(error) = unmarked {
+            return Err(error);
         }
     }
 }
@@ -216,7 +251,7 @@ async fn post_to(app: &App, approval: &Approval, notice: &Notice, channel: &str)
     let message = || message::notice(approval, notice);
     let endpoint = || secrets.channels.get(channel).ok_or_else(|| misconfigured("the channel has no secrets"));
     match app.config.channels.get(channel) {
-        None => Err(misconfigured("the channel is not in the configuration")),
+        None => Err(Undelivered { error: "the channel is not in the configuration".into(), retry: Redelivery::Never }),
         Some(Channel::Slack { channel }) => {
             let (Some(slack), Some(token)) =
                 (&app.config.slack, secrets.slack.as_ref().and_then(|slack| slack.bot_token.as_ref()))
@@ -229,34 +264,6 @@ async fn post_to(app: &App, approval: &Approval, notice: &Notice, channel: &str)
         Some(Channel::StandardWebhooks {}) => {
             standard_webhooks::deliver(&app.http, endpoint()?, approval, notice).await
         }
-    }
-}
-
-/// The line about a step: what happened to which connection. Refused credentials are somebody's to mend.
-fn log_step(approval: &Approval, event: &Event) {
-    let (target, peering) = (&approval.id.target, approval.id.instance_id.as_str());
-    let (state, problem) = (approval.state.name(), approval.last_problem.as_ref());
-    let (code, request_id) = (problem.map(|problem| &problem.code), problem.and_then(|it| it.request_id.as_ref()));
-    if matches!(event, Event::CredentialsRefused(_)) {
-        tracing::error!(
-            outcome = "credentials_refused",
-            target,
-            peering.id = peering,
-            alicloud.code = code,
-            alicloud.request_id = request_id,
-            "Alibaba Cloud refuses our credentials or permissions"
-        );
-    } else if matches!(event, Event::Deferred { .. }) && !matches!(approval.state, State::Failed { .. }) {
-        tracing::warn!(
-            outcome = "deferred",
-            target,
-            peering.id = peering,
-            alicloud.code = code,
-            alicloud.request_id = request_id,
-            "will be tried again"
-        );
-    } else {
-        tracing::info!(outcome = "advanced", target, peering.id = peering, peering.state = state, "advanced");
     }
 }
 

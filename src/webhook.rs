@@ -3,6 +3,8 @@
 //!
 //! Whatever happens after the write, nothing is lost: the watcher finishes it with the same client token.
 
+mod decision;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,20 +12,17 @@ use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use crate::accept;
-use crate::alicloud::Class;
 use crate::app::App;
-use crate::approval::{Approval, ApprovalId, Approver, ClientToken, Closed, Decision, Grounds, State, Verdict};
-use crate::chat::{Answer, Authentic, Malformed, Part, Unauthentic, Verb, message, slack, standard_webhooks};
+use crate::approval::{Approval, State, Verdict};
+use crate::chat::{Answer, Authentic, Malformed, Part, Unauthentic, message, slack, standard_webhooks};
 use crate::config::Slack;
 use crate::logging::Chain;
-use crate::peering::Connection;
-use crate::policy::{self, Refusal};
+use crate::policy::Refusal;
 use crate::secrets::Secrets;
-use crate::store::{Saved, Stored};
 use crate::{chat, envelope};
+use decision::answer;
 
 /// A request is a few hundred bytes; this leaves room for any that a platform sends.
 const LARGEST_BODY_BYTES: usize = 256 * 1024;
@@ -31,8 +30,6 @@ const LARGEST_BODY_BYTES: usize = 256 * 1024;
 const MACHINE_BUDGET: Duration = Duration::from_secs(6);
 /// Slack waits 3 s. This leaves a second for the way, a cold start and the answer to a click.
 const SLACK_BUDGET: Duration = Duration::from_millis(1900);
-/// How often a decision is made anew because the record changed meanwhile.
-const CONFLICTS: u32 = 5;
 
 /// What a request comes to.
 enum Outcome {
@@ -95,7 +92,12 @@ enum Rejection {
 pub async fn handle_event(app: &App, event: envelope::Event, now: Timestamp) -> Response<String> {
     match envelope::open(event) {
         Ok(request) => handle(app, request, now).await,
-        Err(error) => respond(&Outcome::Rejected(error.into())),
+        Err(error) => {
+            let outcome = Outcome::Rejected(error.into());
+            let response = respond(&outcome);
+            log(&outcome, response.status(), Duration::ZERO);
+            response
+        }
     }
 }
 
@@ -210,191 +212,16 @@ async fn authenticate(
     }
 }
 
-/// Carries out a command of somebody we know, until `deadline`.
-async fn answer(app: &App, request: &chat::Request, now: Timestamp, deadline: Instant) -> Answer {
-    let command = &request.command;
-    let target = match (&command.target, app.config.targets.keys().collect::<Vec<_>>().as_slice()) {
-        (Some(name), _) if app.config.targets.contains_key(name) => name.clone(),
-        (None, [only]) => (*only).clone(),
-        (_, names) => {
-            return Answer::UnknownTarget(names.iter().map(|name| (*name).clone()).collect());
-        }
-    };
-    let id = ApprovalId { target, instance_id: command.instance_id.clone() };
-    let (stored, connection) = tokio::join!(
-        timeout_at(deadline, app.store.load(&id)),
-        timeout_at(deadline, accept::read(app, &id.target, &id.instance_id, now)),
-    );
-    let stored = match stored {
-        Ok(Ok(stored)) => stored,
-        Ok(Err(error)) => return store_failed(&error),
-        Err(_elapsed) => return Answer::Unavailable(Part::Store),
-    };
-    let connection = match connection {
-        Ok(Ok(connection)) => connection,
-        Ok(Err(error)) => return read_failed(&error, stored),
-        Err(_elapsed) => return Answer::Unavailable(Part::Alicloud),
-    };
-    if command.verb == Verb::Status {
-        let approval = stored.map(|stored| Box::new(stored.approval));
-        return Answer::Status { connection: Box::new(connection), approval, target: id.target };
-    }
-    let approver = app.config.policy.approver(request.by.clone());
-    let rule = match app.config.policy.permit(&id.target, &connection, &approver) {
-        Ok(rule) => rule,
-        Err(refusal) => return Answer::Refused(refusal),
-    };
-    if command.fingerprint.as_ref().is_some_and(|seen| *seen != connection.fingerprint()) {
-        return Answer::Changed;
-    }
-    let Verb::Decide(verdict) = command.verb else {
-        return dry_run(app, &id, connection, &approver, now, deadline).await;
-    };
-    let decision = Decision {
-        verdict,
-        by: approver,
-        at: now,
-        reason: command.reason.clone(),
-        request_key: request.request_key.clone(),
-    };
-    let grounds = Grounds { id: &id, connection: &connection, rule: &rule.name, channels: &rule.channels };
-    decide(app, stored, &grounds, decision, deadline).await
-}
-
-/// Makes the decision durable, then has it carried out.
-async fn decide(
-    app: &App,
-    mut before: Option<Stored>,
-    grounds: &Grounds<'_>,
-    decision: Decision,
-    deadline: Instant,
-) -> Answer {
-    let now = decision.at;
-    for _ in 0..CONFLICTS {
-        let earlier = before.as_ref().map(|stored| &stored.approval);
-        let approval = match (Approval::decide(earlier, grounds, decision.clone()), before.take()) {
-            (Ok(approval), stored) => {
-                before = stored;
-                approval
-            }
-            (Err(Closed::Repeated), Some(stored)) => {
-                return Answer::Repeated(Box::new(stored.approval));
-            }
-            (Err(Closed::Over), Some(stored)) => return Answer::Over(Box::new(stored.approval)),
-            (Err(_), None) => return Answer::Unavailable(Part::Store),
-        };
-        let Some(target) = app.config.targets.get(&grounds.id.target) else {
-            return Answer::UnknownTarget(vec![]);
-        };
-        if let Err(objection) = policy::preflight(grounds.connection, target.account, decision.verdict, now) {
-            return Answer::Objection(objection);
-        }
-        let over = before.as_ref().map_or(0, |stored| stored.version);
-        match timeout_at(deadline, app.store.save(&approval, over)).await {
-            Ok(Ok(Saved::Done(stored))) => {
-                return carry_out(app, stored, grounds.connection, now, deadline).await;
-            }
-            Ok(Ok(Saved::Conflict(theirs))) => before = Some(theirs),
-            Ok(Err(error)) => return store_failed(&error),
-            Err(_elapsed) => return Answer::Unavailable(Part::Store),
-        }
-    }
-    Answer::Unavailable(Part::Store)
-}
-
-/// The decision is durable: what happens from here on only decides how much of it the sender hears.
-async fn carry_out(app: &App, stored: Stored, connection: &Connection, now: Timestamp, deadline: Instant) -> Answer {
-    let decided = Box::new(stored.approval.clone());
-    let finish = async {
-        let event = accept::carry_out(app, &stored.approval, connection, now).await;
-        app.store.update(stored, |approval| approval.apply(&event, now)).await
-    };
-    match timeout_at(deadline, finish).await {
-        Ok(Ok(Stored { approval, .. })) => match approval.state {
-            State::Approved | State::Rejecting => Answer::Underway(Box::new(approval)),
-            State::Pending
-            | State::Activating
-            | State::Activated
-            | State::Rejected
-            | State::Expired
-            | State::Deleted
-            | State::Failed { .. } => Answer::Done(Box::new(approval)),
-        },
-        Ok(Err(error)) => {
-            tracing::error!(outcome = "store_failed", error = %Chain(&error), "the outcome of a call could not be stored");
-            Answer::Underway(decided)
-        }
-        Err(_elapsed) => Answer::Underway(decided),
-    }
-}
-
-async fn dry_run(
-    app: &App,
-    id: &ApprovalId,
-    connection: Connection,
-    approver: &Approver,
-    now: Timestamp,
-    deadline: Instant,
-) -> Answer {
-    let account = connection.accepter.account;
-    let configured = app.config.targets.get(&id.target).map(|target| target.account);
-    if let Err(objection) = policy::preflight(&connection, configured.unwrap_or(account), Verdict::Approve, now) {
-        return Answer::Objection(objection);
-    }
-    let token = ClientToken::derive(&approver.principal, account, &id.instance_id, Verdict::Approve, true, 0);
-    let call = accept::dry_run(app, &id.target, &id.instance_id, token.as_str(), now);
-    match timeout_at(deadline, call).await {
-        Ok(Ok(())) => Answer::DryRunPassed(Box::new(connection)),
-        Ok(Err(error)) => match error.class() {
-            Class::Permanent | Class::ReadStatus => Answer::VendorRefused(error.problem()),
-            Class::Missing | Class::Credentials | Class::Retry | Class::DryRunPassed => read_failed(&error, None),
-        },
-        Err(_elapsed) => Answer::Unavailable(Part::Alicloud),
-    }
-}
-
-fn store_failed(error: &crate::store::Error) -> Answer {
-    tracing::error!(outcome = "store_failed", error = %Chain(error), "the store failed");
-    Answer::Unavailable(Part::Store)
-}
-
-fn read_failed(error: &accept::Error, stored: Option<Stored>) -> Answer {
-    let problem = error.problem();
-    if error.class() == Class::Missing {
-        let over = stored.map(|stored| Answer::Over(Box::new(stored.approval)));
-        return over.unwrap_or(Answer::UnknownConnection);
-    }
-    tracing::error!(
-        outcome = "alicloud_failed",
-        alicloud.code = problem.code,
-        alicloud.request_id = problem.request_id,
-        error = %Chain(error),
-        "Alibaba Cloud could not be asked"
-    );
-    match error.class() {
-        Class::Credentials => Answer::CredentialsRefused(problem),
-        Class::Permanent | Class::ReadStatus => Answer::VendorRefused(problem),
-        Class::Missing | Class::Retry | Class::DryRunPassed => {
-            let secrets = matches!(error, accept::Error::Secrets(_));
-            Answer::Unavailable(if secrets { Part::Secrets } else { Part::Alicloud })
-        }
-    }
-}
-
 /// The HTTP status of an answer, and its name: the `type` of a problem, the `outcome` of everything else.
 fn classify(answer: &Answer) -> (StatusCode, &'static str) {
     match answer {
-        Answer::Done(approval) => match approval.state {
-            State::Failed { .. } => (StatusCode::CONFLICT, "failed"),
-            State::Expired => (StatusCode::CONFLICT, "expired"),
-            State::Deleted => (StatusCode::CONFLICT, "deleted"),
-            State::Rejected => (StatusCode::OK, "rejected"),
-            State::Pending | State::Approved | State::Activating | State::Activated | State::Rejecting => {
-                (StatusCode::OK, "accepted")
-            }
+        Answer::Done(approval) => settled(approval),
+        // A sender that repeats what failed must not take it for done.
+        Answer::Repeated(approval) => match settled(approval) {
+            (StatusCode::OK, _) => (StatusCode::OK, "repeated"),
+            failed => failed,
         },
         Answer::Underway(_) => (StatusCode::ACCEPTED, "underway"),
-        Answer::Repeated(_) => (StatusCode::OK, "repeated"),
         Answer::Over(_) => (StatusCode::CONFLICT, "already-decided"),
         Answer::DryRunPassed(_) => (StatusCode::OK, "dry-run-passed"),
         Answer::Status { .. } => (StatusCode::OK, "status"),
@@ -409,6 +236,20 @@ fn classify(answer: &Answer) -> (StatusCode, &'static str) {
         Answer::Unavailable(Part::Store) => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable"),
         Answer::Unavailable(Part::Secrets) => (StatusCode::SERVICE_UNAVAILABLE, "secrets-unavailable"),
         Answer::Unavailable(Part::Alicloud) => (StatusCode::SERVICE_UNAVAILABLE, "alicloud-unavailable"),
+    }
+}
+
+/// Whether what was decided has come about, or may yet.
+fn settled(approval: &Approval) -> (StatusCode, &'static str) {
+    let verdict = approval.winner().map(|winner| winner.verdict);
+    match approval.state {
+        State::Failed { .. } => (StatusCode::CONFLICT, "failed"),
+        State::Expired => (StatusCode::CONFLICT, "expired"),
+        State::Deleted => (StatusCode::CONFLICT, "deleted"),
+        State::Rejected if verdict == Some(Verdict::Reject) => (StatusCode::OK, "rejected"),
+        State::Rejected => (StatusCode::CONFLICT, "rejected-elsewhere"),
+        State::Rejecting => (StatusCode::OK, "rejecting"),
+        State::Pending | State::Approved | State::Activating | State::Activated => (StatusCode::OK, "accepted"),
     }
 }
 
@@ -528,6 +369,7 @@ fn log(outcome: &Outcome, status: StatusCode, took: Duration) {
             verb = message::verb_name(request.command.verb),
             way = ?way,
             actor.id = request.by.as_str(),
+            signing_key = request.key,
             target = request.command.target,
             peering.id = request.command.instance_id.as_str(),
             http.status = status,

@@ -178,10 +178,17 @@ fn every_answer() {
     assert_snapshot!(answer(&Answer::Done(after(&[accepted(), seen(Status::Activated)]))), @"You approved prod/pcc-a, and it is Activated");
     assert_snapshot!(answer(&Answer::Done(after(&[Event::Failed(problem("QuotaExceeded.X"))]))), @r"
     prod/pcc-a could not be carried out
+    State: failed since 2026-11-22T10:01:38Z
+    Approved by: alice (slack:T0001/U1)
     Code: QuotaExceeded.X
+    Request id: R2
     Raise the quota in Quota Center, then approve again.
     ");
-    assert_snapshot!(answer(&Answer::Done(after(&[Event::Missing]))), @"Too late: prod/pcc-a is deleted");
+    assert_snapshot!(answer(&Answer::Done(after(&[Event::Missing]))), @r"
+    Too late: prod/pcc-a was deleted
+    State: deleted since 2026-11-22T10:01:38Z
+    Approved by: alice (slack:T0001/U1)
+    ");
     let rejected = Box::new(Approval { state: State::Rejected, ..decided(Verdict::Reject, "", None) });
     assert_snapshot!(answer(&Answer::Done(rejected.clone())), @"You rejected prod/pcc-a");
     assert_snapshot!(answer(&Answer::Underway(approved())), @r"
@@ -388,7 +395,7 @@ fn a_notice_for_machines() {
     {
       "data": {
         "approval": {
-          "client_token": "pg1-0ddceebfb0f491b91842b3a678967b0c377d35205a92258e1352fec37ce9",
+          "client_token": "pg1-392f4a1ccbac765eb8ad5957889f46ffae3754a914a3c7bbdda78dcc96ef",
           "connection": {
             "accepter": {
               "account": "2222222222222222",

@@ -147,8 +147,7 @@ async fn killed_between_the_write_and_the_accept_the_watcher_finishes_with_the_s
         peergate::peering::AccountId(2_222_222_222_222_222),
         &id,
         peergate::approval::Verdict::Approve,
-        false,
-        1,
+        peergate::approval::Call::Decided { generation: 1 },
     );
     assert_eq!(accepts.map(token).collect::<Vec<_>>(), [expected.as_str()]);
     assert_eq!(gate.headlines(support::SLACK).len(), 2, "accepted and activated");

@@ -112,8 +112,6 @@ fn v3_signatures_are_right_at_every_stage() {
 
 #[derive(Deserialize)]
 struct Webhook {
-    id: String,
-    scheme: String,
     now_unix: i64,
     secrets: Vec<String>,
     request: Request,

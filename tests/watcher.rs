@@ -339,6 +339,73 @@ async fn an_event_applied_twice_is_applied_once() {
     assert_eq!(approval.notices.len(), 2);
 }
 
+#[tokio::test]
+async fn two_watchers_at_once_post_each_notice_once() {
+    let gate = Gate::with(slow()).await;
+    for _ in 0..4 {
+        approved(&gate).await;
+    }
+    tokio::join!(gate.round(), gate.round(), gate.round());
+    assert_eq!([SLACK, HOOK].map(|path| gate.headlines(path).len()), [4, 4]);
+}
+
+#[tokio::test]
+async fn a_watcher_that_died_after_claiming_delays_a_notice_and_loses_none() {
+    let gate = Gate::with(slow()).await;
+    let id = approved(&gate).await;
+    let stored = gate.stored(&id).await.unwrap();
+    let claimed = gate.app.store.update(stored, |approval| !approval.claim(clock::now()).is_empty()).await.unwrap();
+    gate.round().await;
+    assert_eq!(gate.headlines(SLACK).len(), 0, "somebody else has it");
+    let later = clock::now() + jiff::SignedDuration::from_secs(31);
+    assert_eq!(claimed.approval.due_notices(later).len(), 3, "but not for ever");
+}
+
+#[tokio::test]
+async fn an_unexpected_status_is_waited_out_and_not_hammered() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let code = Some("ServiceUnavailable".to_owned());
+    let action = Some("AcceptVpcPeerConnection".to_owned());
+    gate.simulator.fault(Fault { action, code, http_status: 503, ..Fault::default() });
+    gate.send(&gate.signed("approve", &id, "alice").await).await;
+    let stored = gate.stored(&id).await.unwrap().approval;
+    let mut approval = stored.clone();
+    let odd = peergate::peering::Status::Other("Paused".into());
+    let connection = peergate::peering::Connection { status: odd, ..stored.connection.clone() };
+    let now = clock::now();
+    assert!(approval.apply(&Event::Seen(Box::new(connection)), now));
+    assert!(approval.next_step_at.unwrap() > now);
+    assert_eq!(approval.last_problem.unwrap().code, "Status.Paused");
+}
+
+#[tokio::test]
+async fn what_happened_to_an_older_generation_does_not_touch_a_newer_one() {
+    let gate = Gate::with(slow()).await;
+    let id = approved(&gate).await;
+    let mut approval = gate.stored(&id).await.unwrap().approval;
+    let problem = peergate::approval::Problem { code: "X".into(), request_id: None };
+    assert!(!approval.apply(&Event::Failed(problem), clock::now()), "an activation does not fail by a late answer");
+}
+
+#[tokio::test]
+async fn a_connection_taken_for_deleted_can_be_approved_when_it_is_there_again() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let code = Some("ServiceUnavailable".to_owned());
+    let action = Some("AcceptVpcPeerConnection".to_owned());
+    gate.simulator.fault(Fault { action, code, http_status: 503, ..Fault::default() });
+    gate.send(&gate.signed("approve", &id, "alice").await).await;
+    let not_found = Some("ResourceNotFound.InstanceId".to_owned());
+    let action = Some("GetVpcPeerConnectionAttribute".to_owned());
+    gate.simulator.fault(Fault { action, code: not_found, ..Fault::default() });
+    make_due(&gate, &id).await;
+    gate.round().await;
+    assert_eq!(gate.state(&id).await, "deleted");
+    let again = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!((again.name().as_str(), gate.accepts(&id)), ("accepted", 1));
+}
+
 #[test]
 fn schedules_and_streams_mean_tick_and_nothing_else_does() {
     let parse = |json: serde_json::Value| serde_json::from_value::<Trigger>(json);

@@ -105,8 +105,10 @@ async fn a_replay_after_a_failure_starts_no_new_generation_but_a_new_approval_do
     let signed = gate.signed("approve", &id, "alice").await;
     let failed = gate.send(&signed).await;
     assert_eq!((failed.status, failed.name().as_str()), (409, "failed"));
-    assert_eq!(gate.send(&signed).await.name(), "repeated");
-    assert_eq!(gate.state(&id).await, "failed");
+    assert_eq!(failed.json()["approval"]["problem"]["code"], "OperationFailed.CdtNotOpened");
+    let replay = gate.send(&signed).await;
+    assert_eq!((replay.status, replay.name().as_str()), (409, "failed"), "it must not look like success");
+    assert_eq!((gate.state(&id).await.as_str(), gate.calls("AcceptVpcPeerConnection")), ("failed", 1));
     let first = gate.stored(&id).await.unwrap().approval.client_token;
     let again = gate.send(&gate.signed("approve", &id, "alice").await).await;
     assert_eq!(again.name(), "accepted");
@@ -407,7 +409,8 @@ async fn every_class_of_error_of_the_accept_leaves_the_right_state() {
         assert_eq!((reply.status, gate.state(&id).await.as_str()), (status, state), "{code}");
         assert_eq!(gate.accepts(&id), 0, "{code}");
         let problem = gate.stored(&id).await.unwrap().approval.last_problem;
-        assert_eq!(problem.map(|problem| problem.code), (state == "approved").then(|| code.to_owned()), "{code}");
+        assert_eq!(problem.map(|problem| problem.code).as_deref(), Some(code));
+        assert!(reply.body.contains(code), "the code is in the answer: {}", reply.body);
     }
 }
 
@@ -615,4 +618,79 @@ async fn slack_is_answered_in_time_however_slow_alibaba_is() {
     let reply = gate.send(&gate.slash(&format!("approve {other}"), "U061F7AUR").await).await;
     assert!(reply.body.contains("Alibaba Cloud does not answer, so nothing was decided"), "{}", reply.body);
     assert_eq!(gate.state(&other).await, "none");
+}
+
+#[tokio::test]
+async fn a_rejection_elsewhere_is_no_success_for_who_approved() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    // Somebody rejects in the console between our read and our call.
+    let action = Some("AcceptVpcPeerConnection".to_owned());
+    let code = Some("IncorrectStatus.VpcPeer".to_owned());
+    gate.simulator.fault(Fault { action, code, delay_ms: 300, ..Fault::default() });
+    let approval = gate.signed("approve", &id, "alice").await;
+    let (reply, ()) = tokio::join!(gate.send(&approval), async {
+        while gate.simulator.pending_faults() > 0 {
+            tokio::task::yield_now().await;
+        }
+        gate.tamper(&id, Tampering { status: Some("Rejected".into()), ..Tampering::default() });
+    });
+    assert_eq!((reply.status, reply.name().as_str()), (409, "rejected-elsewhere"), "{}", reply.body);
+    assert!(reply.detail().contains("was rejected outside peergate"), "{}", reply.detail());
+}
+
+#[tokio::test]
+async fn a_loser_is_told_who_won_even_when_nothing_else_is_as_it_was() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    gate.send(&gate.signed("approve", &id, "alice").await).await;
+    let told = async |actor: &str| gate.send(&gate.signed("approve", &id, actor).await).await;
+    gate.tamper(&id, Tampering { bandwidth: Some(1), ..Tampering::default() });
+    assert!(told("bob").await.detail().contains("by alice"));
+    let action = Some("GetVpcPeerConnectionAttribute".to_owned());
+    gate.simulator.fault(Fault { action, code: Some("InternalError".into()), http_status: 500, ..Fault::default() });
+    assert!(told("bob").await.detail().contains("by alice"));
+    gate.simulator.heal();
+    gate.tamper(&id, Tampering { status: Some("Deleted".into()), ..Tampering::default() });
+    assert!(told("bob").await.detail().contains("by alice"));
+    let status = gate.send(&gate.signed("status", &id, "bob").await).await;
+    assert_eq!((status.status, &status.json()["connection"]["status"]), (200, &json!("Deleted")));
+}
+
+#[tokio::test]
+async fn a_dry_run_twice_asks_twice() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    for _ in 0..2 {
+        assert_eq!(gate.send(&gate.signed("dry-run", &id, "alice").await).await.name(), "dry-run-passed");
+    }
+    let journal = gate.simulator.journal();
+    let dry_runs = journal.iter().filter(|entry| entry.parameters.contains_key("DryRun"));
+    let tokens: std::collections::BTreeSet<_> = dry_runs.map(|entry| &entry.parameters["ClientToken"]).collect();
+    assert_eq!(tokens.len(), 2);
+}
+
+#[tokio::test]
+async fn strangers_do_not_choose_how_long_a_signature_is_checked() {
+    let gate = Gate::start().await;
+    let mut signed = gate.signed_body(&"a".repeat(256 * 1024));
+    let genuine = signed.headers[2].1.clone();
+    signed.headers[2].1 = format!("{}{genuine}", "v1,AAAA ".repeat(16));
+    assert_eq!(gate.send(&signed).await.status, 401, "only the first 16 signatures are looked at");
+    signed.headers[2].1 = format!("{}{genuine}", "v1,AAAA ".repeat(15));
+    assert_eq!(gate.send(&signed).await.status, 400, "authentic, but not JSON");
+}
+
+#[tokio::test]
+async fn what_was_sent_is_quoted_neither_in_the_answer_nor_in_the_log() {
+    let gate = Gate::start().await;
+    for body in [
+        r#"{"type":"peering.approve","data":"quoted-7f3a"}"#,
+        r#"{"type":"peering.approve","data":{"quoted-7f3a":1}}"#,
+        r#"{"type":"peering.approve","data":{"instance_id":"quoted-7f3a","actor":"alice"}}"#,
+    ] {
+        let reply = gate.send(&gate.signed_body(body)).await;
+        assert_eq!(reply.status, 400);
+        assert!(!reply.body.contains("7f3a") && !support::logged().contains("7f3a"), "{}", reply.body);
+    }
 }

@@ -74,9 +74,9 @@ struct EventArguments {
     /// Which client of /webhook/{client}; by default the first of the configuration.
     #[arg(long)]
     client: Option<String>,
-    /// Who asks: what the client calls them, or a Slack user id.
-    #[arg(long, default_value = "alice")]
-    actor: String,
+    /// Who asks: what the client calls them, or a Slack user id; by default the first person of the configuration.
+    #[arg(long)]
+    actor: Option<String>,
     /// Of which target, if there are several.
     #[arg(long)]
     target: Option<String>,
@@ -127,7 +127,7 @@ async fn main() -> Result<(), Error> {
             logging::start();
             let app = Arc::new(serve::app(&store).await?);
             if once {
-                watch::tick(&app, Instant::now() + Duration::from_mins(1)).await?;
+                watch::tick(&app, 1, Instant::now() + Duration::from_mins(1)).await?;
             } else {
                 serve::watch(app).await;
             }
@@ -162,11 +162,19 @@ fn print_event(arguments: EventArguments) -> Result<(), Error> {
         Verb::Status => "status",
         Verb::DryRun => "dry-run",
     };
+    let client = client.or_else(|| config.clients.keys().next().cloned());
+    let owned = match provider {
+        Provider::Slack => "slack:".to_owned(),
+        Provider::StandardWebhooks => format!("webhook:{}/", client.as_deref().unwrap_or_default()),
+    };
+    let mut principals = config.policy.people.values().flat_map(|person| &person.principals);
+    let known = principals.find(|principal| principal.as_str().starts_with(&owned));
+    let known = known.and_then(|principal| principal.as_str().split_once('/')).map(|(_, user)| user.to_owned());
+    let actor = actor.or(known).ok_or("name the --actor: no person of the configuration has an identity there")?;
     let wish = Wish { verb: verb.to_owned(), instance_id, target, reason, actor };
     let signed = match provider {
         Provider::Slack => event::slack(&wish, &config, &secrets, clock::now())?,
         Provider::StandardWebhooks => {
-            let client = client.or_else(|| config.clients.keys().next().cloned());
             let client = client.ok_or("the configuration has no client")?;
             event::standard_webhooks(&wish, &client, &secrets, &format!("msg_{}", clock::nonce()), clock::now())?
         }

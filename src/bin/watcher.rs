@@ -8,6 +8,9 @@ use peergate::app::App;
 use peergate::{clock, logging, watch};
 use tokio::time::Instant;
 
+/// Lambda always says until when we may work; cargo-lambda's deadline lies in 1970. This is the template's timeout.
+const WITHOUT_DEADLINE: Duration = Duration::from_mins(1);
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     logging::start();
@@ -17,8 +20,8 @@ async fn main() -> Result<(), Error> {
     app.prewarm().await;
     lambda_runtime::run(service_fn(async |event: LambdaEvent<watch::Trigger>| {
         let deadline = Timestamp::try_from(event.context.deadline()).unwrap_or_else(|_| clock::now());
-        let left = Duration::try_from(deadline.duration_since(clock::now())).unwrap_or_default();
-        watch::tick(&app, Instant::now() + left).await.map(|_| ()).map_err(|error| {
+        let left = Duration::try_from(deadline.duration_since(clock::now())).unwrap_or(WITHOUT_DEADLINE);
+        watch::tick(&app, event.payload.least_rounds(), Instant::now() + left).await.map(|_| ()).map_err(|error| {
             tracing::error!(outcome = "store_failed", error = %logging::Chain(&error), "the tick failed");
             Diagnostic { error_type: "StoreFailed".into(), error_message: error.to_string() }
         })

@@ -50,7 +50,7 @@ pub fn news_name(news: &News) -> &'static str {
         News::Rejected(_) => "rejected",
         News::Expired => "expired",
         News::Deleted => "deleted",
-        News::Failed(_) => "failed",
+        News::Failed { .. } => "failed",
     }
 }
 
@@ -88,14 +88,11 @@ pub fn notice(approval: &Approval, notice: &Notice) -> Message {
             sentences: vec!["Nothing is left to accept. The requester has to ask anew if it is still wanted.".into()],
             buttons: None,
         },
-        News::Failed(problem) => Message {
-            headline: format!(
-                "VPC peering {id} could not be {}",
-                match approval.winner().map(|winner| winner.verdict) {
-                    Some(Verdict::Reject) => "rejected",
-                    Some(Verdict::Approve) | None => "accepted",
-                }
-            ),
+        News::Failed { verdict, problem } => Message {
+            headline: match verdict {
+                Verdict::Approve => format!("VPC peering {id} could not be accepted"),
+                Verdict::Reject => format!("VPC peering {id} could not be rejected"),
+            },
             facts: [problem_facts(problem), facts(&approval.connection)].concat(),
             sentences: vec![advice(&problem.code).into()],
             buttons: None,
@@ -108,10 +105,10 @@ pub fn notice(approval: &Approval, notice: &Notice) -> Message {
 pub fn answer(answer: &Answer) -> Message {
     match answer {
         Answer::Done(approval) => say(match approval.state {
-            State::Rejected => format!("You rejected {}", approval.id),
+            State::Rejected => return rejected(approval),
             State::Activated => format!("You approved {}, and it is Activated", approval.id),
             State::Failed { .. } => return failed(approval),
-            State::Expired | State::Deleted => format!("Too late: {} is {}", approval.id, approval.state.name()),
+            State::Expired | State::Deleted => return over(approval),
             State::Pending | State::Approved | State::Activating | State::Rejecting => {
                 format!(
                     "You approved {}: it is being activated, and the channel will hear when it is usable",
@@ -119,24 +116,7 @@ pub fn answer(answer: &Answer) -> Message {
                 )
             }
         }),
-        Answer::Underway(approval) => Message {
-            sentences: vec![
-                "Your decision is stored. Alibaba Cloud has not confirmed it yet; it will be carried out without you, \
-                 and the channel will hear of it."
-                    .into(),
-            ],
-            ..say(match approval.state {
-                State::Rejecting => format!("You rejected {}", approval.id),
-                State::Pending
-                | State::Approved
-                | State::Activating
-                | State::Activated
-                | State::Rejected
-                | State::Expired
-                | State::Deleted
-                | State::Failed { .. } => format!("You approved {}", approval.id),
-            })
-        },
+        Answer::Underway(approval) => underway(approval),
         Answer::Repeated(approval) => Message {
             facts: state_facts(approval),
             ..say(format!("You decided about {} before; nothing changed", approval.id))
@@ -202,13 +182,33 @@ pub fn verb_name(verb: Verb) -> &'static str {
     }
 }
 
-fn failed(approval: &Approval) -> Message {
-    let State::Failed { code } = &approval.state else {
-        return over(approval);
-    };
+fn rejected(approval: &Approval) -> Message {
+    match approval.winner() {
+        Some(Decision { verdict: Verdict::Reject, .. }) => say(format!("You rejected {}", approval.id)),
+        Some(_) | None => over(approval),
+    }
+}
+
+fn underway(approval: &Approval) -> Message {
+    let word = if approval.state == State::Rejecting { "rejected" } else { "approved" };
+    let problem = approval.last_problem.as_ref();
+    let stored = "Your decision is stored. Alibaba Cloud has not confirmed it yet; it will be carried out without you, \
+                  and the channel will hear of it.";
     Message {
-        facts: vec![("Code", plain(code))],
-        sentences: vec![advice(code).into()],
+        facts: problem.map(problem_facts).unwrap_or_default(),
+        sentences: std::iter::once(stored)
+            .chain(problem.map(|problem| advice(&problem.code)))
+            .map(Into::into)
+            .collect(),
+        ..say(format!("You {word} {}", approval.id))
+    }
+}
+
+fn failed(approval: &Approval) -> Message {
+    let advice = approval.last_problem.as_ref().map(|problem| advice(&problem.code).into());
+    Message {
+        facts: state_facts(approval),
+        sentences: advice.into_iter().collect(),
         ..say(format!("{} could not be carried out", approval.id))
     }
 }
@@ -218,6 +218,9 @@ fn over(approval: &Approval) -> Message {
     let headline = match (&approval.state, approval.winner()) {
         (State::Expired, _) => format!("Too late: {id} has expired"),
         (State::Deleted, _) => format!("Too late: {id} was deleted"),
+        (State::Rejected, Some(Decision { verdict: Verdict::Approve, .. })) => {
+            format!("Too late: {id} was rejected outside peergate")
+        }
         (_, Some(winner)) => {
             let word = match winner.verdict {
                 Verdict::Approve => "approved",
@@ -387,7 +390,8 @@ fn advice(code: &str) -> &'static str {
         }
         _ if code.starts_with("IncorrectBusinessStatus") => "Settle the overdue payment, then approve again.",
         _ if code.starts_with("QuotaExceeded") => "Raise the quota in Quota Center, then approve again.",
-        _ => "Look the code up in Alibaba Cloud's error center, then approve again.",
+        _ if code.starts_with("Throttling") || code.starts_with("Transport") => "It is tried again by itself.",
+        _ => "Look the code up in Alibaba Cloud's error center, then decide again.",
     }
 }
 

@@ -99,14 +99,14 @@ pub enum Rejection {
 
 /// Understands a request; `form` says that it is a form, and not the JSON of the Events API.
 pub fn parse(authentic: Authentic, form: bool, config: &Slack) -> Result<Incoming, Rejection> {
-    let Authentic { body, request_key, .. } = authentic;
+    let Authentic { body, request_key, key } = authentic;
     if !form {
         return challenge(&body);
     }
     let fields = Fields::parse(&body)?;
     match fields.get("payload") {
-        Some(payload) => click(payload, request_key, config),
-        None => slash(&fields, request_key, config),
+        Some(payload) => click(payload, request_key, key, config),
+        None => slash(&fields, request_key, key, config),
     }
 }
 
@@ -121,7 +121,7 @@ fn challenge(body: &[u8]) -> Result<Incoming, Rejection> {
         r#type: String,
         challenge: Option<String>,
     }
-    let event: Event = serde_json::from_slice(body).map_err(|error| malformed(error.to_string()))?;
+    let event: Event = serde_json::from_slice(body).map_err(|error| Malformed::json(&error))?;
     match event.challenge {
         Some(challenge) if event.r#type == "url_verification" => Ok(Incoming::Challenge(challenge)),
         Some(_) | None => Err(malformed("of the Events API, only url_verification is understood")),
@@ -156,7 +156,7 @@ impl Fields {
 }
 
 /// Source: <https://docs.slack.dev/reference/interaction-payloads/block_actions-payload>
-fn click(payload: &str, request_key: String, config: &Slack) -> Result<Incoming, Rejection> {
+fn click(payload: &str, request_key: String, key: usize, config: &Slack) -> Result<Incoming, Rejection> {
     #[derive(Deserialize)]
     struct Payload {
         r#type: String,
@@ -180,7 +180,7 @@ fn click(payload: &str, request_key: String, config: &Slack) -> Result<Incoming,
         action_id: String,
         value: Option<String>,
     }
-    let payload: Payload = serde_json::from_str(payload).map_err(|error| malformed(error.to_string()))?;
+    let payload: Payload = serde_json::from_str(payload).map_err(|error| Malformed::json(&error))?;
     let team = payload.user.team_id.or(payload.team.map(|team| team.id)).unwrap_or_default();
     let by = principal(&team, &payload.user.id, &payload.api_app_id, config)?;
     if payload.r#type != "block_actions" {
@@ -209,18 +209,18 @@ fn click(payload: &str, request_key: String, config: &Slack) -> Result<Incoming,
         fingerprint: Some(fingerprint),
         reason: None,
     };
-    Ok(Incoming::Click { request: Request { command, by, request_key }, response_url })
+    Ok(Incoming::Click { request: Request { command, by, request_key, key }, response_url })
 }
 
 /// Source: <https://docs.slack.dev/interactivity/implementing-slash-commands>
-fn slash(fields: &Fields, request_key: String, config: &Slack) -> Result<Incoming, Rejection> {
+fn slash(fields: &Fields, request_key: String, key: usize, config: &Slack) -> Result<Incoming, Rejection> {
     let app = fields.require("api_app_id")?;
     let by = principal(fields.require("team_id")?, fields.require("user_id")?, app, config)?;
     fields.require("command")?;
     let Some(command) = read_slash_text(fields.get("text").unwrap_or_default()) else {
         return Ok(Incoming::Usage);
     };
-    Ok(Incoming::Slash(Request { command, by, request_key }))
+    Ok(Incoming::Slash(Request { command, by, request_key, key }))
 }
 
 /// The person, if they are of an allowed workspace and the call is for our app. Names are never looked at: people can
@@ -320,8 +320,7 @@ pub fn ephemeral(message: &Message) -> Value {
 
 /// Answers a click, to the person alone.
 pub async fn respond(http: &reqwest::Client, url: Url, message: &Message) -> Result<(), Undelivered> {
-    let request = json_post(http, url, &ephemeral(message)).timeout(RESPOND_TIMEOUT);
-    webhook_answer(request).await
+    webhook_answer(json_post(http, url, &ephemeral(message)).timeout(RESPOND_TIMEOUT)).await
 }
 
 /// Posts to an incoming webhook.
@@ -332,7 +331,8 @@ pub async fn deliver_webhook(
     url: &SecretUrl,
     message: &Message,
 ) -> Result<Reference, Undelivered> {
-    webhook_answer(json_post(http, url.expose().clone(), &render(message))).await.map(|()| None)
+    let request = json_post(http, url.expose().clone(), &render(message)).timeout(super::POST_TIMEOUT);
+    webhook_answer(request).await.map(|()| None)
 }
 
 /// Posts with `chat.postMessage`. Nearly every failure is an HTTP 200 with `"ok": false`.
@@ -357,7 +357,7 @@ pub async fn deliver(
         fields.insert("channel".into(), channel.into());
     }
     let url = api.join("chat.postMessage").map_err(|_| refused("invalid slack.api"))?;
-    let request = json_post(http, url, &body).bearer_auth(token.expose());
+    let request = json_post(http, url, &body).timeout(super::POST_TIMEOUT).bearer_auth(token.expose());
     let response = request.send().await.map_err(|error| Undelivered::transport(&error))?;
     let (status, headers) = (response.status(), response.headers().clone());
     let body = our_http::read(response).await.map_err(|error| Undelivered::transport(&error))?;
@@ -389,9 +389,9 @@ fn json_post(http: &reqwest::Client, url: Url, body: &Value) -> reqwest::Request
 async fn webhook_answer(request: reqwest::RequestBuilder) -> Result<(), Undelivered> {
     let response = request.send().await.map_err(|error| Undelivered::transport(&error))?;
     let (status, headers) = (response.status(), response.headers().clone());
-    our_http::read(response).await.map_err(|error| Undelivered::transport(&error))?;
+    let body = our_http::read(response).await.map_err(|error| Undelivered::transport(&error))?;
     if status.is_success() {
-        return Ok(());
+        return if body == "ok" { Ok(()) } else { Err(refused("the answer is not `ok`")) };
     }
     let undelivered = Undelivered::status(status, &headers);
     // Here, 410 is an archived channel, which people can bring back.

@@ -67,7 +67,7 @@ async fn handle(State(app): State<Arc<App>>, request: Request<Body>) -> Response
 /// Ticks until the task ends.
 pub async fn watch(app: Arc<App>) {
     loop {
-        if let Err(error) = watch::tick(&app, Instant::now() + TICK).await {
+        if let Err(error) = watch::tick(&app, 1, Instant::now() + TICK).await {
             tracing::error!(outcome = "store_failed", error = %Chain(&error), "the tick failed");
         }
         sleep(PAUSE).await;

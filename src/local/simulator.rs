@@ -269,34 +269,39 @@ impl World {
 
     fn accept(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
         let until = now + self.settings.activation;
-        let peering = self.waiting(caller, call, now)?;
+        let (id, peering) = self.waiting(caller, call, now)?;
+        if peering.business_status != "Normal" {
+            let message = format!("The business status of {id} [{}] is incorrect.", peering.business_status);
+            return Err(bad("IncorrectBusinessStatus.VpcPeer", &message));
+        }
         dry_run(call)?;
         peering.phase = Phase::Updating { until };
         Ok(json!({}))
     }
 
     fn reject(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
-        let peering = self.waiting(caller, call, now)?;
+        let (_, peering) = self.waiting(caller, call, now)?;
         dry_run(call)?;
         peering.phase = Phase::Rejected;
         Ok(json!({}))
     }
 
     /// The connection, if it waits for the caller.
-    fn waiting(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<&mut Peering, ApiError> {
+    fn waiting(
+        &mut self,
+        caller: AccountId,
+        call: &Parameters,
+        now: Timestamp,
+    ) -> Result<(String, &mut Peering), ApiError> {
         let (id, peering) = self.find(call)?;
         if peering.accepter.0 != caller || peering.phase == Phase::Deleted {
             return Err(not_found(&id));
-        }
-        if peering.business_status != "Normal" {
-            let message = format!("The business status of {id} [{}] is incorrect.", peering.business_status);
-            return Err(bad("IncorrectBusinessStatus.VpcPeer", &message));
         }
         let status = peering.status(now);
         if status != "Accepting" {
             return Err(bad("IncorrectStatus.VpcPeer", &format!("The status of {id} [{status}] is incorrect.")));
         }
-        Ok(peering)
+        Ok((id, peering))
     }
 
     fn delete(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {

@@ -7,7 +7,8 @@ import subprocess
 
 import boto3
 import pytest
-from conftest import BIN, PATIENCE_S, ROOT, configuration, environment, event, fetch, wait_for
+from conftest import AUDIT_SECRET, BIN, CI_SECRET, PATIENCE_S, ROOT, SLACK_SECRET
+from conftest import configuration, environment, event, fetch, wait_for
 from test_oracles import request_peering
 
 
@@ -37,6 +38,8 @@ def functions(simulator, moto, tmp_path):
             AWS_SECRET_ACCESS_KEY="test",
             AWS_ENDPOINT_URL=moto.url,
             PEERGATE_TABLE=tmp_path.name,
+            AWS_LAMBDA_LOG_LEVEL="TRACE",
+            AWS_LAMBDA_LOG_FORMAT="JSON",
             PEERGATE_SECRETS=f"peergate-{tmp_path.name}",
             PATH=f"{BIN}:{os.environ['PATH']}",
         ),
@@ -105,6 +108,14 @@ def test_both_functions_do_the_main_job(functions, simulator):
     assert functions.invoke("watcher", (ROOT / "events" / "schedule.json").read_text()) is None
     status, body = functions.http(*status_request(functions, instance_id))
     assert json.loads(body)["approval"]["state"] == "activated", body
+
+    log = (functions.directory / "watch.log").read_text()
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    outcomes = {line.get("outcome") for line in lines}
+    assert {"accepted", "repeated", "advanced", "ticked"} <= outcomes, log
+    assert all("timestamp" in line and "level" in line for line in lines)
+    for secret in [CI_SECRET, SLACK_SECRET, AUDIT_SECRET, "accepter-secret", signed["headers"]["webhook-signature"]]:
+        assert secret not in log, "at the highest log level, nothing secret is in the log"
 
 
 def status_request(functions, instance_id):
