@@ -182,12 +182,12 @@ impl Rule {
         let within = |ranges: &[IpNet], cidr: &IpNet| ranges.iter().any(|range| range.contains(cidr));
         let allows = |fact: &Fact| match fact {
             Fact::Target => self.target == target,
-            Fact::RequesterAccount => listed(&self.requester_accounts, &requester.account),
-            Fact::RequesterRegion => listed(&self.requester_regions, &requester.region),
+            Fact::RequesterAccount => listed(self.requester_accounts.as_ref(), &requester.account),
+            Fact::RequesterRegion => listed(self.requester_regions.as_ref(), &requester.region),
             Fact::RequesterCidrs => self.requester_cidrs_within.as_ref().is_none_or(|ranges| {
                 !requester.cidrs.is_empty() && requester.cidrs.iter().all(|cidr| within(ranges, cidr))
             }),
-            Fact::AcceptingVpc => listed(&self.accepting_vpcs, &connection.accepter.vpc),
+            Fact::AcceptingVpc => listed(self.accepting_vpcs.as_ref(), &connection.accepter.vpc),
             Fact::Bandwidth => match (self.max_bandwidth_mbps, connection.bandwidth_mbps) {
                 (None, _) => true,
                 (Some(most), Some(asked)) => asked <= most,
@@ -198,8 +198,8 @@ impl Rule {
     }
 }
 
-fn listed<T: PartialEq>(list: &Option<Vec<T>>, item: &T) -> bool {
-    list.as_ref().is_none_or(|list| list.contains(item))
+fn listed<T: PartialEq>(list: Option<&Vec<T>>, item: &T) -> bool {
+    list.is_none_or(|list| list.contains(item))
 }
 
 /// What stands against a decision whoever makes it.

@@ -302,14 +302,12 @@ impl SecretsStore {
             return Ok(Arc::clone(secrets));
         }
         let Some(last_good) = kept.secrets.clone() else { return self.fetch(&mut kept, now).await };
-        match timeout(SOMEBODY_WAITS, self.fetch(&mut kept, now)).await {
-            Ok(Ok(secrets)) => Ok(secrets),
-            Ok(Err(_)) | Err(_) => {
-                kept.fresh_until = Some(now + RETRY);
-                tracing::warn!(outcome = "last_good_secrets", "the secrets store failed; the last good secrets serve");
-                Ok(last_good)
-            }
+        if let Ok(Ok(secrets)) = timeout(SOMEBODY_WAITS, self.fetch(&mut kept, now)).await {
+            return Ok(secrets);
         }
+        kept.fresh_until = Some(now + RETRY);
+        tracing::warn!(outcome = "last_good_secrets", "the secrets store failed; the last good secrets serve");
+        Ok(last_good)
     }
 
     /// Fetches anew because a signature or an access key was refused; at most every 30 s.

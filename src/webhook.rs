@@ -139,7 +139,7 @@ async fn machine(app: &App, request: Request<Bytes>, client: &str, now: Timestam
         Ok(standard_webhooks::verify(&parts.headers, body.clone(), keys, now)?)
     };
     let authentic = authenticate(app, verify, now).await?;
-    let request = standard_webhooks::parse(authentic, client)?;
+    let request = standard_webhooks::parse(&authentic, client)?;
     let answer = answer(app, &request, now, deadline).await;
     Ok(Outcome::Answered { request, answer, way: Way::Machine })
 }

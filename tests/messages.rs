@@ -1,5 +1,12 @@
 //! What people read, in every state, also when outsiders are hostile.
-#![expect(clippy::unwrap_used, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 use insta::assert_snapshot;
 use jiff::{SignedDuration, Timestamp};
@@ -165,6 +172,7 @@ fn every_notice() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a list")]
 fn every_answer() {
     let approved = || Box::new(decided(Verdict::Approve, "data to payments", None));
     let after = |events: &[Event]| {

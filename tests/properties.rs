@@ -1,5 +1,12 @@
 //! Laws: what holds for any input, and for any order of events.
-#![expect(clippy::unwrap_used, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 use bytes::Bytes;
 use http::HeaderMap;

@@ -1,5 +1,12 @@
 //! Many at once, and death at the worst moment: one accept takes effect, one decision wins, nothing is lost.
-#![expect(clippy::unwrap_used, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 mod support;
 
@@ -123,7 +130,7 @@ async fn killed_between_the_write_and_the_accept_the_watcher_finishes_with_the_s
     // It hangs once the fault is taken.
     let started = Instant::now();
     while gate.simulator.pending_faults() > 0 {
-        assert!(started.elapsed() < Duration::from_secs(60), "the accept never came");
+        assert!(started.elapsed() < Duration::from_mins(1), "the accept never came");
         sleep(Duration::from_millis(10)).await;
     }
     server.0.kill().unwrap();
@@ -133,7 +140,7 @@ async fn killed_between_the_write_and_the_accept_the_watcher_finishes_with_the_s
 
     let started = Instant::now();
     while gate.accepts(&id) == 0 {
-        assert!(started.elapsed() < Duration::from_secs(60), "the watcher never finished it");
+        assert!(started.elapsed() < Duration::from_mins(1), "the watcher never finished it");
         let ticked = peergate(directory.path(), &gate).args(["watch", "--once"]).status().unwrap();
         assert!(ticked.success());
     }

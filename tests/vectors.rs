@@ -1,6 +1,13 @@
 //! Known answers: signatures of Alibaba Cloud stage by stage, and webhook authentication. Those of `tests/vectors/`, and
 //! every file of the same format in the folder that `PEERGATE_EXTRA_VECTORS` names.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -143,7 +150,7 @@ fn webhook_authentication_follows_the_recommended_verdicts() {
         let text = |name: &str| vector[name].as_str().unwrap_or_default().to_owned();
         let (id, scheme) = (text("id"), text("scheme"));
         let accepts = match scheme.as_str() {
-            "slack_v0" => |vector: &Webhook| slack_accepts(vector, headers(&vector.request), body(&vector.request)),
+            "slack_v0" => |vector: &Webhook| slack_accepts(vector, &headers(&vector.request), body(&vector.request)),
             "standard_webhooks" => standard_webhooks_accepts,
             "lambda_envelope_slack_v0" => envelope_accepts,
             _ => {
@@ -187,9 +194,9 @@ fn now(vector: &Webhook) -> Timestamp {
     Timestamp::from_second(vector.now_unix).unwrap()
 }
 
-fn slack_accepts(vector: &Webhook, headers: HeaderMap, body: Bytes) -> bool {
+fn slack_accepts(vector: &Webhook, headers: &HeaderMap, body: Bytes) -> bool {
     let secrets: Vec<_> = serde_json::from_value(serde_json::json!(vector.secrets)).unwrap();
-    slack::verify(&headers, body, &secrets, now(vector)).is_ok()
+    slack::verify(headers, body, &secrets, now(vector)).is_ok()
 }
 
 /// A key that can't be one refuses, as the function that would hold it refuses to start.
@@ -205,5 +212,5 @@ fn envelope_accepts(vector: &Webhook) -> bool {
     let event = vector.extra.lambda_event.clone().unwrap();
     let Ok(request) = envelope::open(serde_json::from_value(event).unwrap()) else { return false };
     let (parts, body) = request.into_parts();
-    slack_accepts(vector, parts.headers, body)
+    slack_accepts(vector, &parts.headers, body)
 }

@@ -1,5 +1,12 @@
 //! Story one from outside: an event in; the response, the store and the upstream calls out.
-#![expect(clippy::unwrap_used, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
 
 mod support;
 
@@ -531,6 +538,9 @@ async fn the_slash_command_approves_rejects_and_explains_itself() {
     }
 }
 
+type Form = (&'static str, Vec<(&'static str, &'static str)>, u16);
+type Click = (&'static str, fn(&mut serde_json::Value), u16);
+
 #[tokio::test]
 async fn slack_requests_that_are_not_ours_or_malformed_reach_no_api() {
     let gate = Gate::start().await;
@@ -540,8 +550,7 @@ async fn slack_requests_that_are_not_ours_or_malformed_reach_no_api() {
         change(&mut click);
         click
     };
-    type Case = (&'static str, fn(&mut serde_json::Value), u16);
-    let cases: [Case; 13] = [
+    let cases: [Click; 13] = [
         ("another team", |it| it["user"]["team_id"] = json!("T0002"), 403),
         ("another app", |it| it["api_app_id"] = json!("A9999"), 403),
         ("another interaction", |it| it["type"] = json!("view_submission"), 400),
@@ -565,7 +574,7 @@ async fn slack_requests_that_are_not_ours_or_malformed_reach_no_api() {
         assert_eq!(reply.status, status, "{name}: {}", reply.body);
     }
     let form = [("command", "/peergate"), ("text", "status pcc-a"), ("team_id", "T0001"), ("user_id", "U1")];
-    let forms: [(&str, Vec<(&str, &str)>, u16); 5] = [
+    let forms: [Form; 5] = [
         ("no app", form.to_vec(), 400),
         ("another app", [&form[..], &[("api_app_id", "A9")]].concat(), 403),
         ("two texts", [&form[..], &[("api_app_id", "A0123"), ("text", "approve pcc-a")]].concat(), 400),

@@ -10,7 +10,7 @@ use peergate::config::{Config, Environment, SecretsSource};
 use peergate::local::event::{self, Wish};
 use peergate::local::simulator::gateway::Simulator;
 use peergate::local::simulator::{Account, Settings};
-use peergate::local::{Error, demo, serve};
+use peergate::local::{Error, demo, serve, table};
 use peergate::secrets::Secrets;
 use peergate::{clock, logging, watch};
 use tokio::net::TcpListener;
@@ -36,6 +36,9 @@ enum Command {
         /// Calls per account and operation in 60 s; 0 for no limit.
         #[arg(long, default_value_t = 360)]
         quota: usize,
+        /// Has the first account ask the second for a peering, and prints its id.
+        #[arg(long)]
+        request: bool,
         /// JSON: a list of {account, `access_key_id`, `access_key_secret`, vpcs: {id: [CIDR]}}.
         #[arg(long)]
         accounts: Option<PathBuf>,
@@ -50,6 +53,18 @@ enum Command {
         /// The table's file.
         #[arg(long, default_value = "peergate.db")]
         store: PathBuf,
+    },
+    /// Serves the table alone, as DynamoDB would, for functions under `cargo lambda watch`.
+    Table {
+        /// Where to listen; port 0 takes a free one and prints it.
+        #[arg(long, default_value = "127.0.0.1:8000")]
+        listen: String,
+        /// The table's file.
+        #[arg(long, default_value = "peergate.db")]
+        store: PathBuf,
+        /// The table's name.
+        #[arg(long, default_value = "peergate")]
+        name: String,
     },
     /// Runs the watcher.
     Watch {
@@ -103,7 +118,7 @@ enum Provider {
 async fn main() -> Result<(), Error> {
     match Command::parse() {
         Command::Demo => demo::run().await,
-        Command::Simulate { listen, activation_ms, expiry_s, quota, accounts } => {
+        Command::Simulate { listen, activation_ms, expiry_s, quota, request, accounts } => {
             let mut settings = Settings {
                 activation: Duration::from_millis(activation_ms),
                 expiry: Duration::from_secs(expiry_s),
@@ -114,7 +129,11 @@ async fn main() -> Result<(), Error> {
                 settings.accounts = serde_json::from_slice::<Vec<Account>>(&std::fs::read(path)?)?;
             }
             let listener = listen_on(&listen).await?;
-            Ok(Simulator::new(settings).serve(listener).await?)
+            let simulator = Simulator::new(settings);
+            if request {
+                println!("requested {}", simulator.request_peering().ok_or("two accounts are needed")?);
+            }
+            Ok(simulator.serve(listener).await?)
         }
         Command::Event(arguments) => print_event(arguments),
         Command::Serve { listen, store } => {
@@ -123,6 +142,7 @@ async fn main() -> Result<(), Error> {
             let listener = listen_on(&listen).await?;
             serve::serve(app, listener).await
         }
+        Command::Table { listen, store, name } => table::serve(&store, &name, listen_on(&listen).await?).await,
         Command::Watch { once, store } => {
             logging::start();
             let app = Arc::new(serve::app(&store).await?);

@@ -91,7 +91,7 @@ struct Data {
 }
 
 /// Understands a request of a client.
-pub fn parse(authentic: Authentic, client: &str) -> Result<Request, Malformed> {
+pub fn parse(authentic: &Authentic, client: &str) -> Result<Request, Malformed> {
     let Payload { r#type, data, .. } =
         serde_json::from_slice(&authentic.body).map_err(|error| Malformed::json(&error))?;
     let verb = match (r#type.as_str(), data.dry_run) {

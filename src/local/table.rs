@@ -13,23 +13,42 @@ use dynoxide::Database;
 use tokio::net::TcpListener;
 
 use super::Error;
+use crate::config::Aws;
 use crate::store::INDEX;
+use crate::{aws, http};
 
 /// Opens the database, in memory without a path, and serves it on loopback until the process ends. Returns its address.
 pub async fn embed(path: Option<&Path>) -> Result<String, Error> {
-    let database = match path {
-        Some(path) => Database::new(&path.to_string_lossy())?,
-        None => Database::memory()?,
-    };
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
-    tokio::spawn(dynoxide::server::serve_on(listener, database));
+    tokio::spawn(dynoxide::server::serve_on(listener, open(path)?));
     Ok(url)
 }
 
+/// Serves the database of a file, with the table in it, until the task ends: for functions that run elsewhere.
+pub async fn serve(path: &Path, table: &str, listener: TcpListener) -> Result<(), Error> {
+    let endpoint = format!("http://{}", listener.local_addr()?);
+    let server = tokio::spawn(dynoxide::server::serve_on(listener, open(Some(path))?));
+    let anybody = Aws {
+        region: "local".into(),
+        access_key_id: "local".into(),
+        secret_access_key: "local".into(),
+        ..Aws::default()
+    };
+    create(&aws::sdk_config(&anybody, &http::client()?), &endpoint, table).await?;
+    Ok(server.await?)
+}
+
+fn open(path: Option<&Path>) -> Result<Database, Error> {
+    Ok(match path {
+        Some(path) => Database::new(&path.to_string_lossy())?,
+        None => Database::memory()?,
+    })
+}
+
 /// Makes the table as `template.yaml` defines it, unless it is there.
-pub async fn create(aws: &SdkConfig, endpoint: &str, table: &str) -> Result<(), Error> {
-    let config = aws_sdk_dynamodb::config::Builder::from(aws).endpoint_url(endpoint).build();
+pub async fn create(sdk: &SdkConfig, endpoint: &str, table: &str) -> Result<(), Error> {
+    let config = aws_sdk_dynamodb::config::Builder::from(sdk).endpoint_url(endpoint).build();
     let client = Client::from_conf(config);
     let attribute = |name: &str, kind| AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build();
     let key = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build();

@@ -48,7 +48,7 @@ pub(super) async fn answer(app: &App, request: &Request, now: Timestamp, deadlin
     }
     let connection = match connection {
         Ok(Ok(connection)) => connection,
-        Ok(Err(error)) if error.class() == Class::Missing => return missing(&request.command.verb, stored, id),
+        Ok(Err(error)) if error.class() == Class::Missing => return missing(request.command.verb, stored, id),
         Ok(Err(error)) => return read_failed(&error),
         Err(_elapsed) => return Answer::Unavailable(Part::Alicloud),
     };
@@ -86,7 +86,7 @@ fn too_late(closed: Closed, approval: Approval) -> Answer {
 }
 
 /// The connection is gone; what we know of it may still be asked for.
-fn missing(verb: &Verb, stored: Option<Stored>, id: ApprovalId) -> Answer {
+fn missing(verb: Verb, stored: Option<Stored>, id: ApprovalId) -> Answer {
     match (verb, stored) {
         (Verb::Status, Some(Stored { approval, .. })) => {
             let connection = Connection { status: Status::Deleted, ..approval.connection.clone() };

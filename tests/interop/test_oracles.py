@@ -88,3 +88,43 @@ def request_peering(simulator):
         protocol="http",
     )
     return create(Client(config)).instance_id
+
+
+def test_boto3_finds_the_table_that_we_serve(tmp_path):
+    """`peergate table`, for functions that run under `cargo lambda watch`."""
+    import boto3
+
+    command = [PEERGATE, "table", "--listen", "127.0.0.1:0", "--store", str(tmp_path / "peergate.db"), "--name", "t"]
+    server = Program(command, r"listening on (http://\S+)", cwd=tmp_path)
+    aws = {"region_name": "local", "aws_access_key_id": "local", "aws_secret_access_key": "local"}
+    client = boto3.client("dynamodb", endpoint_url=server.url, **aws)
+
+    def described():
+        try:
+            return client.describe_table(TableName="t")["Table"]
+        except client.exceptions.ResourceNotFoundException:
+            return None
+
+    try:
+        assert wait_for("the table", described)["GlobalSecondaryIndexes"][0]["IndexName"] == "due"
+    finally:
+        server.stop()
+
+
+def test_the_simulator_asks_by_itself_when_told_to(tmp_path):
+    simulator = Program([PEERGATE, "simulate", "--request"], r"listening on (http://\S+)")
+    try:
+        instance_id = wait_for(
+            "the id", lambda: [line.split()[1] for line in simulator.output if line.startswith("requested ")]
+        )[0]
+        configuration(simulator, tmp_path)
+        command = [PEERGATE, "serve", "--listen", "127.0.0.1:0", "--store", str(tmp_path / "peergate.db")]
+        server = Program(command, r"listening on (http://\S+)", env=environment(tmp_path), cwd=tmp_path)
+        try:
+            signed = event(tmp_path, "dry-run", instance_id, "--provider", "slack")
+            status, answer = fetch(server.url + signed["rawPath"], signed["body"], signed["headers"])
+            assert status == 200 and "A dry run passed" in answer, answer
+        finally:
+            server.stop()
+    finally:
+        simulator.stop()

@@ -1,6 +1,13 @@
 //! What the tests of whole functions share: a sandbox, senders, and a log that must stay free of secrets.
 #![allow(dead_code, reason = "each test binary uses a part")]
-#![allow(unreachable_pub, clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
 
 use std::io::{self, Write};
 use std::ops::Deref;
@@ -138,6 +145,7 @@ impl Gate {
     }
 
     /// Any body, signed as client `ci`.
+    #[allow(clippy::unused_self, reason = "reads like the others")]
     pub fn signed_body(&self, body: &str) -> Signed {
         let keys = [CI_SECRET.to_owned().try_into().unwrap()];
         let (id, timestamp) = (format!("msg_{}", clock::nonce()), clock::now().as_second().to_string());
@@ -210,7 +218,7 @@ impl Gate {
 
     /// One tick, with as much time as Lambda gives.
     pub async fn tick(&self) -> watch::Summary {
-        watch::tick(&self.app, 1, Instant::now() + Duration::from_secs(60)).await.unwrap()
+        watch::tick(&self.app, 1, Instant::now() + Duration::from_mins(1)).await.unwrap()
     }
 
     /// One round: no time to stay.

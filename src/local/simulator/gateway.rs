@@ -54,6 +54,14 @@ struct Session {
     expires_at: Timestamp,
 }
 
+impl Session {
+    /// With its access key id.
+    fn new(account: AccountId, expires_at: Timestamp) -> (String, Self) {
+        let session = Self { secret: clock::nonce(), token: clock::nonce(), account, expires_at };
+        (format!("STS.{}", clock::nonce()), session)
+    }
+}
+
 /// Something that goes wrong with the next calls.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -151,6 +159,34 @@ impl Simulator {
                 && entry.parameters.get("InstanceId").is_some_and(|id| id == instance_id)
         };
         journal.iter().filter(of).count()
+    }
+
+    /// Has the first account ask the second for a peering; `None` if there are no two.
+    #[must_use]
+    pub fn request_peering(&self) -> Option<String> {
+        let mut inner = self.lock();
+        let [requester, accepter] = inner.world.settings.accounts.get(..2)? else { return None };
+        let (requester, accepter) = (requester.account, accepter.account.to_string());
+        let call = [
+            ("RegionId", "cn-hangzhou"),
+            ("VpcId", "vpc-requester"),
+            ("AcceptingAliUid", &accepter),
+            ("AcceptingRegionId", "cn-shanghai"),
+            ("AcceptingVpcId", "vpc-accepter"),
+            ("Name", "asked for at the start"),
+        ];
+        let call = call.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let (answer, _) = inner.world.call(requester, "CreateVpcPeerConnection", &call, clock::now());
+        Some(answer.ok()?.get("InstanceId")?.as_str()?.to_owned())
+    }
+
+    /// Temporary credentials of an account for an hour: access key id, secret, security token.
+    #[must_use]
+    pub fn temporary_credentials(&self, account: AccountId) -> (String, String, String) {
+        let (key, session) = Session::new(account, clock::now() + SignedDuration::from_hours(1));
+        let credentials = (key.clone(), session.secret.clone(), session.token.clone());
+        self.lock().sessions.insert(key, session);
+        credentials
     }
 
     /// Makes something go wrong.
@@ -393,8 +429,7 @@ impl Inner {
         }
         let seconds = super::integer(call, "DurationSeconds")?.unwrap_or(3600);
         let expires_at = now + SignedDuration::from_secs(seconds);
-        let key = format!("STS.{}", clock::nonce());
-        let new = Session { secret: clock::nonce(), token: clock::nonce(), account, expires_at };
+        let (key, new) = Session::new(account, expires_at);
         let answer = json!({
             "AssumedRoleUser": {"Arn": format!("acs:ram::{account}:role/{}/{session}", role.1), "AssumedRoleId": format!("300000000000000000:{session}")},
             "Credentials": {
