@@ -3,30 +3,29 @@
 //! Pure: every change is a function of the record, an [`Event`] and the time. A final state stays final, and each change
 //! of state puts its notice into the outbox in the same step, so that one write stores both.
 
-use std::collections::BTreeMap;
+mod decision;
+mod outbox;
+
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::peering::{AccountId, Connection, FieldHash, Fingerprint, InstanceId, Status};
+use crate::peering::{Connection, FieldHash, Fingerprint, InstanceId, Status};
 
+pub use decision::{Approver, Call, ClientToken, Decision, InvalidPrincipal, Principal, Verdict};
+pub use outbox::{Delivery, News, Notice, Outbox, Redelivery};
+
+/// What a vendor or platform may make us wait at most.
+const LONGEST_RETRY_AFTER: SignedDuration = SignedDuration::from_mins(15);
 /// While an activation is younger than this, the watcher stays and looks every [`LOOK_AGAIN`].
 const FOLLOWED_CLOSELY: SignedDuration = SignedDuration::from_mins(5);
 /// How often a fresh activation is looked at.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_millis(2500);
 /// How long the webhook has the call to itself before the watcher takes it for dead.
 const WEBHOOK_LEASE: SignedDuration = SignedDuration::from_secs(8);
-/// What a vendor or platform may make us wait at most.
-const LONGEST_RETRY_AFTER: SignedDuration = SignedDuration::from_mins(15);
 /// The wait after Alibaba Cloud refused our credentials or permissions: a person has to act first.
 const AFTER_REFUSED_CREDENTIALS: SignedDuration = SignedDuration::from_mins(5);
-/// How long a watcher has the posts that it claimed to itself.
-const CLAIM: SignedDuration = SignedDuration::from_secs(30);
-/// The wait after a chat platform refused a message for good, e.g. an archived channel: a person has to act first.
-const AFTER_REFUSED_MESSAGE: SignedDuration = SignedDuration::from_hours(1);
-/// After so long, a message that is refused for good is given up. One that only failed never is.
-const REFUSED_MESSAGE_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// Which connection of which target a record is about. Written `target/pcc-…`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -72,8 +71,8 @@ pub struct Approval {
     pub next_step_at: Option<Timestamp>,
     /// Why the last try failed, if it did.
     pub last_problem: Option<Problem>,
-    /// The outbox and, once delivered, its memory.
-    pub notices: Vec<Notice>,
+    /// What the channels are owed, and were told.
+    pub outbox: Outbox,
     /// Every state it was in.
     pub history: Vec<HistoryEntry>,
 }
@@ -140,164 +139,6 @@ impl State {
     }
 }
 
-/// What somebody wants done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// Accept the connection.
-    Approve,
-    /// Refuse it.
-    Reject,
-}
-
-impl Verdict {
-    /// The operation that carries it out.
-    #[must_use]
-    pub fn operation(self) -> &'static str {
-        match self {
-            Self::Approve => "AcceptVpcPeerConnection",
-            Self::Reject => "RejectVpcPeerConnection",
-        }
-    }
-}
-
-/// What somebody decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decision {
-    /// What.
-    pub verdict: Verdict,
-    /// Who.
-    pub by: Approver,
-    /// When.
-    pub at: Timestamp,
-    /// Why, in their words: untrusted.
-    pub reason: Option<String>,
-    /// Names the request that carried it, so that a replay of that request is known.
-    pub request_key: String,
-}
-
-/// Who decided.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Approver {
-    /// The authenticated identity.
-    pub principal: Principal,
-    /// The person of the configuration that it belongs to, if any.
-    pub person: Option<String>,
-}
-
-impl Approver {
-    fn is(&self, other: &Self) -> bool {
-        self.principal == other.principal || (self.person.is_some() && self.person == other.person)
-    }
-}
-
-/// An authenticated identity, `platform:tenant/user`, e.g. `slack:T0001/U061F7AUR`. The user id is the platform's
-/// immutable one, never a name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Principal(String);
-
-/// The parts do not make a principal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a principal: expected `platform:tenant/user`, each of 1 to 128 letters, digits and `-_.@+`")]
-pub struct InvalidPrincipal;
-
-impl Principal {
-    /// Joins the parts; refuses characters that could make two principals look alike.
-    pub fn new(platform: &str, tenant: &str, user: &str) -> Result<Self, InvalidPrincipal> {
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@+".contains(&byte);
-        let valid = |part: &str| (1..=128).contains(&part.len()) && part.bytes().all(plain);
-        if [platform, tenant, user].into_iter().all(valid) {
-            Ok(Self(format!("{platform}:{tenant}/{user}")))
-        } else {
-            Err(InvalidPrincipal)
-        }
-    }
-
-    /// As text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for Principal {
-    type Error = InvalidPrincipal;
-
-    fn try_from(text: String) -> Result<Self, InvalidPrincipal> {
-        let (platform, rest) = text.split_once(':').ok_or(InvalidPrincipal)?;
-        let (tenant, user) = rest.split_once('/').ok_or(InvalidPrincipal)?;
-        Self::new(platform, tenant, user)
-    }
-}
-
-impl From<Principal> for String {
-    fn from(principal: Principal) -> Self {
-        principal.0
-    }
-}
-
-impl fmt::Display for Principal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// The `ClientToken` of a call, 64 ASCII characters: a retry of the same approval is the same request to Alibaba Cloud,
-/// and no two approvals share one.
-///
-/// Source: <https://www.alibabacloud.com/help/en/ecs/developer-reference/how-to-ensure-idempotence>
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClientToken(String);
-
-/// What a client token is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call<'a> {
-    /// Carrying out the decision of a generation: every try has the same token.
-    Decided {
-        /// Of the approval.
-        generation: u32,
-    },
-    /// A dry run: each request has its own, or the vendor would repeat an old verdict.
-    DryRun {
-        /// Of the request that asked for it.
-        request_key: &'a str,
-    },
-}
-
-impl ClientToken {
-    /// Derives it from the caller and what the call is to do. A dry run has its own: the same token with other
-    /// parameters is `IdempotentParameterMismatch`.
-    #[must_use]
-    pub fn derive(
-        caller: &Principal,
-        account: AccountId,
-        instance_id: &InstanceId,
-        verdict: Verdict,
-        call: Call<'_>,
-    ) -> Self {
-        let mut hash = FieldHash::new("peergate/client-token/1");
-        hash.field(caller.as_str());
-        hash.field(&account.to_string());
-        hash.field(instance_id.as_str());
-        hash.field(verdict.operation());
-        match call {
-            Call::Decided { generation } => hash.field(&generation.to_string()),
-            Call::DryRun { request_key } => {
-                hash.field("dry-run");
-                hash.field(request_key);
-            }
-        }
-        Self(format!("pg1-{:.60}", hash.hex()))
-    }
-
-    /// As text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
 /// Why a try failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -318,69 +159,6 @@ pub struct HistoryEntry {
     pub by: Option<Principal>,
     /// The vendor's request that brought it about, if one did.
     pub request_id: Option<String>,
-}
-
-/// Something to tell the channels, once each.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Notice {
-    /// Unique within the record, in the order of happening.
-    pub number: u32,
-    /// What happened.
-    pub news: News,
-    /// When it happened.
-    pub at: Timestamp,
-    /// How far it has got, per channel.
-    pub deliveries: BTreeMap<String, Delivery>,
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum News {
-    /// Accepted; `None` when not by us.
-    Accepted(Option<Decision>),
-    /// Usable.
-    Activated {
-        /// Seconds since it was approved.
-        took_s: i64,
-    },
-    /// Refused; `None` when not by us.
-    Rejected(Option<Decision>),
-    /// Nobody decided in time.
-    Expired,
-    /// Gone.
-    Deleted,
-    /// Impossible.
-    Failed {
-        /// What was to be done.
-        verdict: Verdict,
-        /// Why it is not.
-        problem: Problem,
-    },
-}
-
-/// How far a notice has got in one channel.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Delivery {
-    /// To be posted.
-    Waiting {
-        /// Not before.
-        due_at: Timestamp,
-        /// Failed tries so far.
-        attempts: u32,
-        /// What the platform said last.
-        error: Option<String>,
-    },
-    /// Posted.
-    Delivered {
-        /// When.
-        at: Timestamp,
-        /// Where the platform put it, if it says.
-        reference: Option<String>,
-    },
-    /// Given up: the receiver is gone, or refused it for too long.
-    Gone,
 }
 
 /// What can happen to a record. Applying one twice is applying it once.
@@ -435,17 +213,6 @@ pub enum Event {
     },
 }
 
-/// When to try an undelivered notice again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Redelivery {
-    /// Soon, with back-off, and not before the time that the platform asked for.
-    Soon(Option<SignedDuration>),
-    /// Once people had time to mend it.
-    Later,
-    /// Never: the receiver is gone.
-    Never,
-}
-
 /// Why a decision did not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Closed {
@@ -476,12 +243,12 @@ impl Approval {
     /// # Errors
     /// [`Closed`], when the decision does not count any more; the record stays as it is.
     pub fn decide(before: Option<&Self>, grounds: &Grounds<'_>, decision: Decision) -> Result<Self, Closed> {
-        let (generation, decisions, notices, history) = match before {
-            None => (1, Vec::new(), Vec::new(), Vec::new()),
+        let (generation, decisions, outbox, history) = match before {
+            None => (1, Vec::new(), Outbox::default(), Vec::new()),
             Some(record) => {
                 record.is_open_to(&decision)?;
                 let generation = record.generation.saturating_add(u32::from(record.state.is_final()));
-                (generation, record.decisions.clone(), record.notices.clone(), record.history.clone())
+                (generation, record.decisions.clone(), record.outbox.clone(), record.history.clone())
             }
         };
         let verdict = decision.verdict;
@@ -505,7 +272,7 @@ impl Approval {
             attempts: 0,
             next_step_at: None,
             last_problem: None,
-            notices,
+            outbox,
             history,
         };
         let state = match verdict {
@@ -574,12 +341,10 @@ impl Approval {
             Event::Deferred { problem, retry_after } => self.defer(problem, *retry_after, now),
             Event::CredentialsRefused(problem) => self.postpone(problem, AFTER_REFUSED_CREDENTIALS, now),
             Event::Delivered { number, channel, reference } => {
-                if let Some(delivery) = self.delivery(*number, channel) {
-                    *delivery = Delivery::Delivered { at: now, reference: reference.clone() };
-                }
+                self.outbox.delivered(*number, channel, reference.as_ref(), now);
             }
             Event::Undelivered { number, channel, error, retry } => {
-                self.undelivered(*number, channel, error, *retry, now);
+                self.outbox.undelivered(&self.id.to_string(), (*number, channel), error, *retry, now);
             }
         }
         *self != before
@@ -615,7 +380,7 @@ impl Approval {
     fn accepted(&mut self, by: Option<Decision>, request_id: Option<&String>, now: Timestamp) {
         self.enter(State::Activating, now, None, request_id.cloned());
         self.next_step_at = Some(now);
-        self.tell(News::Accepted(by), now);
+        self.outbox.tell(News::Accepted(by), &self.channels, now);
     }
 
     fn activated(&mut self, connection: &Connection, now: Timestamp) {
@@ -638,7 +403,7 @@ impl Approval {
         }
         self.enter(state, now, None, request_id.cloned());
         self.next_step_at = None;
-        self.tell(news, now);
+        self.outbox.tell(news, &self.channels, now);
     }
 
     fn enter(&mut self, state: State, now: Timestamp, by: Option<Principal>, request_id: Option<String>) {
@@ -662,76 +427,10 @@ impl Approval {
         }
     }
 
-    fn tell(&mut self, news: News, now: Timestamp) {
-        let waiting = Delivery::Waiting { due_at: now, attempts: 0, error: None };
-        let number = self.notices.last().map_or(1, |notice| notice.number.saturating_add(1));
-        let deliveries = self.channels.iter().map(|channel| (channel.clone(), waiting.clone())).collect();
-        self.notices.push(Notice { number, news, at: now, deliveries });
-    }
-
-    /// Where a notice still waits; `None` when it does not.
-    fn delivery(&mut self, number: u32, channel: &str) -> Option<&mut Delivery> {
-        let notice = self.notices.iter_mut().find(|notice| notice.number == number)?;
-        notice.deliveries.get_mut(channel).filter(|delivery| matches!(delivery, Delivery::Waiting { .. }))
-    }
-
-    fn undelivered(&mut self, number: u32, channel: &str, error: &str, retry: Redelivery, now: Timestamp) {
-        let seed = format!("{}#{number}>{channel}", self.id);
-        let told_at = self.notices.iter().find(|notice| notice.number == number).map_or(now, |notice| notice.at);
-        let Some(delivery) = self.delivery(number, channel) else { return };
-        let Delivery::Waiting { attempts, .. } = *delivery else { return };
-        let wait = match retry {
-            Redelivery::Soon(retry_after) => backoff(&seed, attempts, SignedDuration::from_mins(5))
-                .max(retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER)),
-            Redelivery::Later if now.duration_since(told_at) < REFUSED_MESSAGE_KEPT => AFTER_REFUSED_MESSAGE,
-            Redelivery::Later | Redelivery::Never => {
-                *delivery = Delivery::Gone;
-                return;
-            }
-        };
-        let attempts = attempts.saturating_add(1);
-        *delivery = Delivery::Waiting { due_at: now + wait, attempts, error: Some(error.to_owned()) };
-    }
-
-    /// The notices that are due, with their channels. A channel hears them in order: a later one waits for the earlier.
-    #[must_use]
-    pub fn due_notices(&self, now: Timestamp) -> Vec<(&Notice, &str)> {
-        self.next_deliveries()
-            .filter(|(_, _, due_at)| *due_at <= now)
-            .map(|(notice, channel, _)| (notice, channel))
-            .collect()
-    }
-
-    /// Takes the notices that are due for posting, so that nobody else posts them meanwhile: whoever stores this change
-    /// posts them. If they die before they do, the notices are due again after [`CLAIM`].
-    pub fn claim(&mut self, now: Timestamp) -> Vec<(Notice, String)> {
-        let due = self.due_notices(now).into_iter().map(|(notice, channel)| (notice.clone(), channel.to_owned()));
-        let due: Vec<_> = due.collect();
-        for (notice, channel) in &due {
-            if let Some(Delivery::Waiting { due_at, .. }) = self.delivery(notice.number, channel) {
-                *due_at = now + CLAIM;
-            }
-        }
-        due
-    }
-
-    /// The first notice that each channel still waits for.
-    fn next_deliveries(&self) -> impl Iterator<Item = (&Notice, &str, Timestamp)> {
-        let mut first = BTreeMap::new();
-        for notice in &self.notices {
-            for (channel, delivery) in &notice.deliveries {
-                if let Delivery::Waiting { due_at, .. } = delivery {
-                    first.entry(channel.as_str()).or_insert((notice, *due_at));
-                }
-            }
-        }
-        first.into_iter().map(|(channel, (notice, due_at))| (notice, channel, due_at))
-    }
-
     /// When there is something to do; `None` when all is done and told.
     #[must_use]
     pub fn due_at(&self) -> Option<Timestamp> {
-        self.next_step_at.into_iter().chain(self.next_deliveries().map(|(_, _, due_at)| due_at)).min()
+        self.next_step_at.into_iter().chain(self.outbox.due_at()).min()
     }
 
     /// When a watcher that has just worked on it should look again; `None` if its next tick is soon enough.
@@ -743,7 +442,7 @@ impl Approval {
             State::Pending | State::Approved | State::Rejecting => self.next_step_at,
             State::Activated | State::Rejected | State::Expired | State::Deleted | State::Failed { .. } => None,
         };
-        step.into_iter().chain(self.next_deliveries().map(|(_, _, due_at)| due_at)).min()
+        step.into_iter().chain(self.outbox.due_at()).min()
     }
 }
 

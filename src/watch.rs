@@ -196,7 +196,7 @@ async fn deliver(app: &App, stored: Stored, did: &mut Summary) -> Result<Stored,
     let mut current = stored;
     loop {
         let mut claimed = current.approval.clone();
-        let claims = claimed.claim(clock::now());
+        let claims = claimed.outbox.claim(clock::now());
         if claims.is_empty() {
             return Ok(current);
         }

@@ -67,7 +67,7 @@ async fn lists_come_in_pages_of_a_hundred() {
 async fn temporary_credentials_need_their_token() {
     let gate = Gate::start().await;
     let id = gate.requested().await;
-    let (key, secret, token) = gate.simulator.temporary_credentials(AccountId(2_222_222_222_222_222));
+    let (key, secret, token) = gate.simulator.temporary_credentials(AccountId(2_222_222_222_222_222)).unwrap();
     for version in VERSIONS {
         let api = client(&gate, version);
         let with = |security_token| Credentials { access_key_id: &key, access_key_secret: &secret, security_token };

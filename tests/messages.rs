@@ -47,7 +47,7 @@ fn notice(mut approval: Approval, events: &[Event]) -> String {
     for event in events {
         approval.apply(event, now() + SignedDuration::from_secs(98));
     }
-    text(&message::notice(&approval, approval.notices.last().unwrap()))
+    text(&message::notice(&approval, approval.outbox.last().unwrap()))
 }
 
 fn answer(answer: &Answer) -> String {
@@ -364,7 +364,7 @@ fn hostile_names_and_reasons_stay_text() {
     for hostile in HOSTILE {
         let mut approval = decided(Verdict::Approve, hostile, Some(hostile));
         approval.apply(&accepted(), now());
-        let message = message::notice(&approval, &approval.notices[0]);
+        let message = message::notice(&approval, &approval.outbox[0]);
         let shown = slack::render(&message);
         let fallback = shown["text"].as_str().unwrap();
         assert_eq!(fallback, "VPC peering prod/pcc-a was accepted and is being activated");
@@ -376,7 +376,7 @@ fn hostile_names_and_reasons_stay_text() {
             assert!(!text.chars().any(odd), "{text:?}");
         }
         assert_eq!(shown["blocks"].as_array().unwrap().len(), 1, "{shown}");
-        let json = standard_webhooks::notice(&approval, &approval.notices[0]);
+        let json = standard_webhooks::notice(&approval, &approval.outbox[0]);
         assert_eq!(json["data"]["approval"]["connection"]["name"], hostile, "machines get it as it is, in JSON");
     }
     let long = message::plain(&"<!channel>".repeat(100));
@@ -398,7 +398,7 @@ fn slack_blocks_stay_within_their_limits_and_carry_the_buttons() {
 fn a_notice_for_machines() {
     let mut approval = decided(Verdict::Approve, "data to payments", None);
     approval.apply(&accepted(), now());
-    let json = standard_webhooks::notice(&approval, &approval.notices[0]);
+    let json = standard_webhooks::notice(&approval, &approval.outbox[0]);
     assert_snapshot!(serde_json::to_string_pretty(&json).unwrap(), @r#"
     {
       "data": {
@@ -464,5 +464,5 @@ fn a_notice_for_machines() {
       "type": "peering.accepted"
     }
     "#);
-    assert!(matches!(approval.notices[0].news, News::Accepted(Some(_))));
+    assert!(matches!(approval.outbox[0].news, News::Accepted(Some(_))));
 }

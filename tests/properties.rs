@@ -164,7 +164,7 @@ proptest! {
                 Step::Event(event) => {
                     let changed = record.apply(event, at);
                     prop_assert_eq!(changed, record != before);
-                    let told = record.notices.len() - before.notices.len();
+                    let told = record.outbox.len() - before.outbox.len();
                     prop_assert!(told <= 2, "{:?} told {}", event, told);
                     if before.state.is_final() {
                         prop_assert_eq!(&record.state, &before.state, "a final state stays final: {:?}", event);
@@ -190,21 +190,21 @@ proptest! {
                     }
                 }
                 Step::Claim => {
-                    for (notice, channel) in record.claim(at) {
-                        let earlier = record.notices.iter().filter(|other| other.number < notice.number);
+                    for (notice, channel) in record.outbox.claim(at) {
+                        let earlier = record.outbox.iter().filter(|other| other.number < notice.number);
                         for other in earlier {
                             let waiting = matches!(other.deliveries[&channel], Delivery::Waiting { .. });
                             prop_assert!(!waiting, "a channel hears things in order");
                         }
                     }
-                    prop_assert!(record.due_notices(at).is_empty(), "nobody else posts them");
+                    prop_assert!(record.outbox.due(at).is_empty(), "nobody else posts them");
                 }
             }
             prop_assert_eq!(record.next_step_at.is_some(), !record.state.is_final(), "work is left until the end");
-            let waiting = record.notices.iter().flat_map(|notice| notice.deliveries.values());
+            let waiting = record.outbox.iter().flat_map(|notice| notice.deliveries.values());
             let waiting = waiting.filter(|delivery| matches!(delivery, Delivery::Waiting { .. })).count();
             prop_assert_eq!(record.due_at().is_some(), !record.state.is_final() || waiting > 0, "nothing owed is forgotten");
-            let numbers: Vec<_> = record.notices.iter().map(|notice| notice.number).collect();
+            let numbers: Vec<_> = record.outbox.iter().map(|notice| notice.number).collect();
             prop_assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]));
             let json = serde_json::to_string(&record).unwrap();
             prop_assert_eq!(&serde_json::from_str::<Approval>(&json).unwrap(), &record, "what is stored is what was meant");

@@ -280,7 +280,7 @@ async fn every_way_in_which_a_platform_refuses_is_understood() {
         let id = approved(&gate).await;
         gate.sink.trouble(Trouble { path: SLACK.into(), status, body: body.into() });
         gate.round().await;
-        let due_at = gate.stored(&id).await.unwrap().approval.notices[0].deliveries["netops"].clone();
+        let due_at = gate.stored(&id).await.unwrap().approval.outbox[0].deliveries["netops"].clone();
         let peergate::approval::Delivery::Waiting { due_at, .. } = due_at else {
             panic!("{status} {body}: {due_at:?}")
         };
@@ -294,7 +294,7 @@ async fn every_way_in_which_a_platform_refuses_is_understood() {
     let id = approved(&gate).await;
     gate.sink.trouble(Trouble { path: AUDIT.into(), status: 410, body: String::new() });
     gate.round().await;
-    let delivery = gate.stored(&id).await.unwrap().approval.notices[0].deliveries["audit"].clone();
+    let delivery = gate.stored(&id).await.unwrap().approval.outbox[0].deliveries["audit"].clone();
     assert_eq!(delivery, peergate::approval::Delivery::Gone);
 }
 
@@ -303,7 +303,7 @@ async fn the_reference_of_a_slack_message_is_kept() {
     let gate = Gate::with(slow()).await;
     let id = approved(&gate).await;
     gate.round().await;
-    let delivery = gate.stored(&id).await.unwrap().approval.notices[0].deliveries["netops"].clone();
+    let delivery = gate.stored(&id).await.unwrap().approval.outbox[0].deliveries["netops"].clone();
     let peergate::approval::Delivery::Delivered { reference, .. } = delivery else { panic!("{delivery:?}") };
     assert!(reference.unwrap().starts_with("C0PEER/1700000000."));
 }
@@ -319,7 +319,7 @@ async fn a_retried_notice_keeps_its_webhook_id_and_verifies() {
     assert!(verified.is_ok(), "{verified:?}");
     let stored = gate.stored(&id).await.unwrap();
     let secrets = gate.app.secrets.current(clock::now()).await.unwrap();
-    let notice = &stored.approval.notices[0];
+    let notice = &stored.approval.outbox[0];
     let again = peergate::chat::standard_webhooks::deliver(
         &gate.app.http,
         &secrets.channels["audit"],
@@ -343,7 +343,7 @@ async fn an_event_applied_twice_is_applied_once() {
     assert!(!approval.apply(&Event::Accepted { request_id: "again".into() }, now));
     assert!(approval.apply(&Event::Missing, now));
     assert!(!approval.apply(&Event::Missing, now));
-    assert_eq!(approval.notices.len(), 2);
+    assert_eq!(approval.outbox.len(), 2);
 }
 
 #[tokio::test]
@@ -361,11 +361,12 @@ async fn a_watcher_that_died_after_claiming_delays_a_notice_and_loses_none() {
     let gate = Gate::with(slow()).await;
     let id = approved(&gate).await;
     let stored = gate.stored(&id).await.unwrap();
-    let claimed = gate.app.store.update(stored, |approval| !approval.claim(clock::now()).is_empty()).await.unwrap();
+    let claimed =
+        gate.app.store.update(stored, |approval| !approval.outbox.claim(clock::now()).is_empty()).await.unwrap();
     gate.round().await;
     assert_eq!(gate.headlines(SLACK).len(), 0, "somebody else has it");
     let later = clock::now() + jiff::SignedDuration::from_secs(31);
-    assert_eq!(claimed.approval.due_notices(later).len(), 3, "but not for ever");
+    assert_eq!(claimed.approval.outbox.due(later).len(), 3, "but not for ever");
 }
 
 #[tokio::test]

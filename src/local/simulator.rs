@@ -1,11 +1,12 @@
-//! The VPC peering API in memory: accounts, connections and what the operations do to them. HTTP, signatures, quotas and
-//! faults are in [`gateway`].
+//! The VPC peering API in memory: accounts, connections and what the operations do to them. HTTP, quotas and faults are
+//! in [`gateway`], signatures in `credentials`.
 //!
 //! Where the vendor's pages are silent it takes the stricter reading, and says so here:
 //! - Whoever is not a party to a connection, or not the accepting one for `Accept` and `Reject`, is told
 //!   `ResourceNotFound.InstanceId`.
 //! - A client token that was used for a dry run can't be used for the real thing.
 
+mod credentials;
 pub mod gateway;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,6 @@
-//! The gateway in front of the simulated API: signatures of both versions, nonces, clock, quotas, temporary credentials,
-//! faults on demand, and a journal.
+//! The gateway in front of the simulated API: HTTP, quotas, `AssumeRole`, faults on demand, and a journal.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,13 +16,12 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use url::Url;
 
+use super::credentials::Credentials;
 use super::{ApiError, JournalEntry, Settings, Tampering, World, require, time};
-use crate::alicloud::sign::{self, Parameters};
+use crate::alicloud::sign::Parameters;
 use crate::clock;
 use crate::peering::AccountId;
 
-/// How far a caller's clock may be off.
-const CLOCK: SignedDuration = SignedDuration::from_mins(15);
 const QUOTA_WINDOW: SignedDuration = SignedDuration::from_secs(60);
 const LARGEST_BODY_BYTES: usize = 1024 * 1024;
 
@@ -36,30 +34,12 @@ pub struct Simulator {
 #[derive(Debug)]
 struct Inner {
     world: World,
-    sessions: HashMap<String, Session>,
-    nonces: HashSet<String>,
+    credentials: Credentials,
     calls: HashMap<(AccountId, String), VecDeque<Timestamp>>,
     /// Connections with an accept or reject on its way.
     busy: HashSet<String>,
     faults: Vec<Fault>,
     journal: Vec<JournalEntry>,
-}
-
-/// Temporary credentials.
-#[derive(Debug, Clone)]
-struct Session {
-    secret: String,
-    token: String,
-    account: AccountId,
-    expires_at: Timestamp,
-}
-
-impl Session {
-    /// With its access key id.
-    fn new(account: AccountId, expires_at: Timestamp) -> (String, Self) {
-        let session = Self { secret: clock::nonce(), token: clock::nonce(), account, expires_at };
-        (format!("STS.{}", clock::nonce()), session)
-    }
 }
 
 /// Something that goes wrong with the next calls.
@@ -112,10 +92,10 @@ impl Simulator {
     /// A simulator; [`Simulator::serve`] lets it answer.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
+        let credentials = Credentials::new(settings.accounts.clone());
         let inner = Inner {
             world: World::new(settings),
-            sessions: HashMap::new(),
-            nonces: HashSet::new(),
+            credentials,
             calls: HashMap::new(),
             busy: HashSet::new(),
             faults: vec![],
@@ -182,11 +162,9 @@ impl Simulator {
 
     /// Temporary credentials of an account for an hour: access key id, secret, security token.
     #[must_use]
-    pub fn temporary_credentials(&self, account: AccountId) -> (String, String, String) {
-        let (key, session) = Session::new(account, clock::now() + SignedDuration::from_hours(1));
-        let credentials = (key.clone(), session.secret.clone(), session.token.clone());
-        self.lock().sessions.insert(key, session);
-        credentials
+    pub fn temporary_credentials(&self, account: AccountId) -> Option<(String, String, String)> {
+        let session = self.lock().credentials.session(account, clock::now() + SignedDuration::from_hours(1))?;
+        Some((session.access_key_id, session.access_key_secret, session.security_token))
     }
 
     /// Makes something go wrong.
@@ -233,21 +211,21 @@ async fn tamper(State(simulator): State<Simulator>, Path(id): Path<String>, body
 }
 
 /// A request, with what signatures cover.
-struct Call {
-    method: String,
+pub(super) struct Call {
+    pub(super) method: String,
     headers: HeaderMap,
-    query: Parameters,
+    pub(super) query: Parameters,
     form: Parameters,
-    body: Bytes,
+    pub(super) body: Bytes,
 }
 
 impl Call {
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
     /// The gateway merges query and body.
-    fn parameters(&self) -> Parameters {
+    pub(super) fn parameters(&self) -> Parameters {
         self.query.iter().chain(&self.form).map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 }
@@ -330,7 +308,7 @@ impl Simulator {
         let mut parameters = call.parameters();
         let action = call.header("x-acs-action").map(ToOwned::to_owned).or_else(|| parameters.get("Action").cloned());
         let action = action.unwrap_or_default();
-        let authentic = self.lock().authenticate(call, clock::now());
+        let authentic = self.lock().credentials.authenticate(call, clock::now());
         let account = match authentic {
             Ok(account) => account,
             Err(error) => return (Err(error), (action, AccountId(0), false)),
@@ -424,122 +402,21 @@ impl Inner {
         let no_role = || ApiError::new(404, "EntityNotExist.Role", "The role not exists.");
         let role = arn.strip_prefix("acs:ram::").and_then(|rest| rest.split_once(":role/")).ok_or_else(no_role)?;
         let account = AccountId::try_from(role.0.to_owned()).map_err(|_| no_role())?;
-        if !self.world.settings.accounts.iter().any(|known| known.account == account) {
-            return Err(no_role());
-        }
         let seconds = super::integer(call, "DurationSeconds")?.unwrap_or(3600);
         let expires_at = now + SignedDuration::from_secs(seconds);
-        let (key, new) = Session::new(account, expires_at);
+        let new = self.credentials.session(account, expires_at).ok_or_else(no_role)?;
+        let (name, id) = (role.1, "300000000000000000");
+        let arn = format!("acs:ram::{account}:role/{name}/{session}");
         let answer = json!({
-            "AssumedRoleUser": {"Arn": format!("acs:ram::{account}:role/{}/{session}", role.1), "AssumedRoleId": format!("300000000000000000:{session}")},
+            "AssumedRoleUser": {"Arn": arn, "AssumedRoleId": format!("{id}:{session}")},
             "Credentials": {
-                "AccessKeyId": key,
-                "AccessKeySecret": new.secret,
-                "SecurityToken": new.token,
+                "AccessKeyId": new.access_key_id,
+                "AccessKeySecret": new.access_key_secret,
+                "SecurityToken": new.security_token,
                 "Expiration": time(expires_at),
             },
         });
-        self.sessions.insert(key, new);
         Ok(answer)
-    }
-
-    /// Who signed the call.
-    fn authenticate(&mut self, call: &Call, now: Timestamp) -> Result<AccountId, ApiError> {
-        if call.header("authorization").is_some() {
-            self.authenticate_v3(call, now)
-        } else {
-            self.authenticate_v1(call, now)
-        }
-    }
-
-    fn authenticate_v3(&mut self, call: &Call, now: Timestamp) -> Result<AccountId, ApiError> {
-        let header = |name: &str| {
-            let missing = || ApiError::new(400, "MissingParameter", &format!("{name} is mandatory for this action."));
-            call.header(name).map(ToOwned::to_owned).ok_or_else(missing)
-        };
-        let incomplete =
-            || ApiError::new(400, "IncompleteSignature", "The request signature does not conform to standards.");
-        let authorization = header("authorization")?;
-        let fields = authorization.strip_prefix("ACS3-HMAC-SHA256 ").ok_or_else(incomplete)?;
-        let fields: BTreeMap<_, _> = fields.split(',').filter_map(|field| field.split_once('=')).collect();
-        let field = |name: &str| fields.get(name).copied().ok_or_else(incomplete);
-        let (key, signed, signature) = (field("Credential")?, field("SignedHeaders")?, field("Signature")?);
-        let mut headers = sign::v3::Headers::new();
-        for name in signed.split(';') {
-            headers.insert(name.to_owned(), header(name)?);
-        }
-        let required =
-            ["host", "x-acs-action", "x-acs-version", "x-acs-date", "x-acs-signature-nonce", "x-acs-content-sha256"];
-        if required.iter().any(|name| !headers.contains_key(*name)) {
-            return Err(incomplete());
-        }
-        let body_hash = sign::v3::body_hash(&call.body);
-        let query = sign::canonical_query(&call.query);
-        let canonical = sign::v3::canonical_request(&call.method, "/", &query, &headers, &body_hash);
-        let to_sign = sign::v3::string_to_sign(&canonical);
-        let token = call.header("x-acs-security-token");
-        let (account, secret) = self.key(key, token, now)?;
-        let matches =
-            header("x-acs-content-sha256")? == body_hash && sign::v3::signature(&secret, &to_sign) == signature;
-        self.check(matches, &to_sign, &header("x-acs-date")?, &header("x-acs-signature-nonce")?, now)?;
-        Ok(account)
-    }
-
-    fn authenticate_v1(&mut self, call: &Call, now: Timestamp) -> Result<AccountId, ApiError> {
-        let mut parameters = call.parameters();
-        let signature = parameters
-            .remove("Signature")
-            .ok_or_else(|| ApiError::new(400, "MissingSignature", "Signature is mandatory for this action."))?;
-        let key = require(&parameters, "AccessKeyId")?;
-        let to_sign = sign::v1::string_to_sign(&call.method, &parameters);
-        let (account, secret) = self.key(&key, parameters.get("SecurityToken").map(String::as_str), now)?;
-        let matches = sign::v1::signature(&secret, &to_sign) == signature;
-        let (date, nonce) = (require(&parameters, "Timestamp")?, require(&parameters, "SignatureNonce")?);
-        self.check(matches, &to_sign, &date, &nonce, now)?;
-        Ok(account)
-    }
-
-    /// The account and secret of a key.
-    fn key(&self, key: &str, token: Option<&str>, now: Timestamp) -> Result<(AccountId, String), ApiError> {
-        if let Some(session) = self.sessions.get(key) {
-            if token != Some(session.token.as_str()) {
-                return Err(ApiError::new(
-                    400,
-                    "InvalidSecurityToken.MismatchWithAccessKey",
-                    "Specified SecurityToken mismatch with the AccessKey.",
-                ));
-            }
-            if now >= session.expires_at {
-                return Err(ApiError::new(400, "InvalidSecurityToken.Expired", "Specified SecurityToken is expired."));
-            }
-            return Ok((session.account, session.secret.clone()));
-        }
-        let account = self.world.settings.accounts.iter().find(|account| account.access_key_id == key);
-        let unknown = || ApiError::new(404, "InvalidAccessKeyId.NotFound", "Specified access key is not found.");
-        let account = account.ok_or_else(unknown)?;
-        Ok((account.account, account.access_key_secret.clone()))
-    }
-
-    fn check(&mut self, matches: bool, to_sign: &str, date: &str, nonce: &str, now: Timestamp) -> Result<(), ApiError> {
-        let date: Timestamp = date.parse().map_err(|_| {
-            ApiError::new(400, "InvalidTimeStamp.Format", "Specified time stamp or date value is not well formatted.")
-        })?;
-        if now.duration_since(date).abs() > CLOCK {
-            return Err(ApiError::new(
-                400,
-                "InvalidTimeStamp.Expired",
-                "Specified time stamp or date value is expired.",
-            ));
-        }
-        if !matches {
-            let message =
-                format!("Specified signature is not matched with our calculation. server string to sign is:{to_sign}");
-            return Err(ApiError::new(400, "SignatureDoesNotMatch", &message));
-        }
-        if !self.nonces.insert(nonce.to_owned()) {
-            return Err(ApiError::new(400, "SignatureNonceUsed", "Specified signature nonce was used already."));
-        }
-        Ok(())
     }
 }
 

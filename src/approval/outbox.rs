@@ -1,0 +1,195 @@
+//! What the channels are owed: each notice once per channel, in order, however long a channel is down.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{Decision, LONGEST_RETRY_AFTER, Problem, Verdict, backoff};
+
+/// The longest wait between two tries of a message that failed.
+const LONGEST_BACKOFF: SignedDuration = SignedDuration::from_mins(5);
+/// The wait after a chat platform refused a message for good, e.g. an archived channel: a person has to act first.
+const AFTER_REFUSED_MESSAGE: SignedDuration = SignedDuration::from_hours(1);
+/// After so long, a message that is refused for good is given up. One that only failed never is.
+const REFUSED_MESSAGE_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// How long a watcher has the posts that it claimed to itself.
+const CLAIM: SignedDuration = SignedDuration::from_secs(30);
+
+/// The notices of a record, delivered ones too. Changed only by what happens to the record.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Outbox(Vec<Notice>);
+
+impl Deref for Outbox {
+    type Target = [Notice];
+
+    fn deref(&self) -> &[Notice] {
+        &self.0
+    }
+}
+
+/// Something to tell the channels, once each.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Unique within the record, in the order of happening.
+    pub number: u32,
+    /// What happened.
+    pub news: News,
+    /// When it happened.
+    pub at: Timestamp,
+    /// How far it has got, per channel.
+    pub deliveries: BTreeMap<String, Delivery>,
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum News {
+    /// Accepted; `None` when not by us.
+    Accepted(Option<Decision>),
+    /// Usable.
+    Activated {
+        /// Seconds since it was approved.
+        took_s: i64,
+    },
+    /// Refused; `None` when not by us.
+    Rejected(Option<Decision>),
+    /// Nobody decided in time.
+    Expired,
+    /// Gone.
+    Deleted,
+    /// Impossible.
+    Failed {
+        /// What was to be done.
+        verdict: Verdict,
+        /// Why it is not.
+        problem: Problem,
+    },
+}
+
+/// How far a notice has got in one channel.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Delivery {
+    /// To be posted.
+    Waiting {
+        /// Not before.
+        due_at: Timestamp,
+        /// Failed tries so far.
+        attempts: u32,
+        /// What the platform said last.
+        error: Option<String>,
+    },
+    /// Posted.
+    Delivered {
+        /// When.
+        at: Timestamp,
+        /// Where the platform put it, if it says.
+        reference: Option<String>,
+    },
+    /// Given up: the receiver is gone, or refused it for too long.
+    Gone,
+}
+
+/// When to try an undelivered notice again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Redelivery {
+    /// Soon, with back-off, and not before the time that the platform asked for.
+    Soon(Option<SignedDuration>),
+    /// Once people had time to mend it.
+    Later,
+    /// Never: the receiver is gone.
+    Never,
+}
+
+impl Outbox {
+    /// Owes `news` to each of the channels.
+    pub(super) fn tell(&mut self, news: News, channels: &[String], now: Timestamp) {
+        let waiting = Delivery::Waiting { due_at: now, attempts: 0, error: None };
+        let number = self.0.last().map_or(1, |notice| notice.number.saturating_add(1));
+        let deliveries = channels.iter().map(|channel| (channel.clone(), waiting.clone())).collect();
+        self.0.push(Notice { number, news, at: now, deliveries });
+    }
+
+    /// The notices that are due, with their channels. A channel hears them in order: a later one waits for the earlier.
+    #[must_use]
+    pub fn due(&self, now: Timestamp) -> Vec<(&Notice, &str)> {
+        let due = self.next().filter(|(_, _, due_at)| *due_at <= now);
+        due.map(|(notice, channel, _)| (notice, channel)).collect()
+    }
+
+    /// When the next is due; `None` when nothing is owed.
+    #[must_use]
+    pub fn due_at(&self) -> Option<Timestamp> {
+        self.next().map(|(_, _, due_at)| due_at).min()
+    }
+
+    /// The first notice that each channel still waits for.
+    fn next(&self) -> impl Iterator<Item = (&Notice, &str, Timestamp)> {
+        let mut first = BTreeMap::new();
+        for notice in &self.0 {
+            for (channel, delivery) in &notice.deliveries {
+                if let Delivery::Waiting { due_at, .. } = delivery {
+                    first.entry(channel.as_str()).or_insert((notice, *due_at));
+                }
+            }
+        }
+        first.into_iter().map(|(channel, (notice, due_at))| (notice, channel, due_at))
+    }
+
+    /// Takes the notices that are due for posting, so that nobody else posts them meanwhile: whoever stores this change
+    /// posts them. If they die before they do, the notices are due again after 30 s.
+    pub fn claim(&mut self, now: Timestamp) -> Vec<(Notice, String)> {
+        let due = self.due(now).into_iter().map(|(notice, channel)| (notice.clone(), channel.to_owned()));
+        let due: Vec<_> = due.collect();
+        for (notice, channel) in &due {
+            if let Some((_, Delivery::Waiting { due_at, .. })) = self.waiting(notice.number, channel) {
+                *due_at = now + CLAIM;
+            }
+        }
+        due
+    }
+
+    /// A notice reached a channel.
+    pub(super) fn delivered(&mut self, number: u32, channel: &str, reference: Option<&String>, now: Timestamp) {
+        if let Some((_, delivery)) = self.waiting(number, channel) {
+            *delivery = Delivery::Delivered { at: now, reference: reference.cloned() };
+        }
+    }
+
+    /// A notice did not reach a channel. `record` spreads the tries of different records.
+    pub(super) fn undelivered(
+        &mut self,
+        record: &str,
+        (number, channel): (u32, &str),
+        error: &str,
+        retry: Redelivery,
+        now: Timestamp,
+    ) {
+        let Some((told_at, delivery)) = self.waiting(number, channel) else { return };
+        let Delivery::Waiting { attempts, .. } = *delivery else { return };
+        let wait = match retry {
+            Redelivery::Soon(retry_after) => {
+                let seed = format!("{record}#{number}>{channel}");
+                let asked_for = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
+                backoff(&seed, attempts, LONGEST_BACKOFF).max(asked_for)
+            }
+            Redelivery::Later if now.duration_since(told_at) < REFUSED_MESSAGE_KEPT => AFTER_REFUSED_MESSAGE,
+            Redelivery::Later | Redelivery::Never => {
+                *delivery = Delivery::Gone;
+                return;
+            }
+        };
+        let attempts = attempts.saturating_add(1);
+        *delivery = Delivery::Waiting { due_at: now + wait, attempts, error: Some(error.to_owned()) };
+    }
+
+    /// A delivery that still waits, and when its news happened.
+    fn waiting(&mut self, number: u32, channel: &str) -> Option<(Timestamp, &mut Delivery)> {
+        let notice = self.0.iter_mut().find(|notice| notice.number == number)?;
+        let delivery = notice.deliveries.get_mut(channel)?;
+        matches!(delivery, Delivery::Waiting { .. }).then_some((notice.at, delivery))
+    }
+}

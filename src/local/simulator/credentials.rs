@@ -1,0 +1,154 @@
+//! Who may call the simulated API: access keys, temporary credentials, signatures of both versions, clock and nonces.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::gateway::Call;
+use super::{Account, ApiError, require};
+use crate::alicloud::sign;
+use crate::clock;
+use crate::peering::AccountId;
+
+/// How far a caller's clock may be off.
+const CLOCK: SignedDuration = SignedDuration::from_mins(15);
+
+/// All keys, and what was signed with them.
+#[derive(Debug)]
+pub(super) struct Credentials {
+    accounts: Vec<Account>,
+    /// By access key id.
+    sessions: HashMap<String, Session>,
+    nonces: HashSet<String>,
+}
+
+/// Temporary credentials.
+#[derive(Debug, Clone)]
+pub(super) struct Session {
+    pub(super) access_key_id: String,
+    pub(super) access_key_secret: String,
+    pub(super) security_token: String,
+    account: AccountId,
+    expires_at: Timestamp,
+}
+
+impl Credentials {
+    pub(super) fn new(accounts: Vec<Account>) -> Self {
+        Self { accounts, sessions: HashMap::new(), nonces: HashSet::new() }
+    }
+
+    /// Makes temporary credentials; `None` for an account that nobody knows.
+    pub(super) fn session(&mut self, account: AccountId, expires_at: Timestamp) -> Option<Session> {
+        if !self.accounts.iter().any(|known| known.account == account) {
+            return None;
+        }
+        let session = Session {
+            access_key_id: format!("STS.{}", clock::nonce()),
+            access_key_secret: clock::nonce(),
+            security_token: clock::nonce(),
+            account,
+            expires_at,
+        };
+        self.sessions.insert(session.access_key_id.clone(), session.clone());
+        Some(session)
+    }
+
+    /// Who signed the call.
+    pub(super) fn authenticate(&mut self, call: &Call, now: Timestamp) -> Result<AccountId, ApiError> {
+        if call.header("authorization").is_some() {
+            self.authenticate_v3(call, now)
+        } else {
+            self.authenticate_v1(call, now)
+        }
+    }
+
+    fn authenticate_v3(&mut self, call: &Call, now: Timestamp) -> Result<AccountId, ApiError> {
+        let header = |name: &str| {
+            let missing = || ApiError::new(400, "MissingParameter", &format!("{name} is mandatory for this action."));
+            call.header(name).map(ToOwned::to_owned).ok_or_else(missing)
+        };
+        let incomplete =
+            || ApiError::new(400, "IncompleteSignature", "The request signature does not conform to standards.");
+        let authorization = header("authorization")?;
+        let fields = authorization.strip_prefix("ACS3-HMAC-SHA256 ").ok_or_else(incomplete)?;
+        let fields: BTreeMap<_, _> = fields.split(',').filter_map(|field| field.split_once('=')).collect();
+        let field = |name: &str| fields.get(name).copied().ok_or_else(incomplete);
+        let (key, signed, signature) = (field("Credential")?, field("SignedHeaders")?, field("Signature")?);
+        let mut headers = sign::v3::Headers::new();
+        for name in signed.split(';') {
+            headers.insert(name.to_owned(), header(name)?);
+        }
+        let required =
+            ["host", "x-acs-action", "x-acs-version", "x-acs-date", "x-acs-signature-nonce", "x-acs-content-sha256"];
+        if required.iter().any(|name| !headers.contains_key(*name)) {
+            return Err(incomplete());
+        }
+        let body_hash = sign::v3::body_hash(&call.body);
+        let query = sign::canonical_query(&call.query);
+        let canonical = sign::v3::canonical_request(&call.method, "/", &query, &headers, &body_hash);
+        let to_sign = sign::v3::string_to_sign(&canonical);
+        let token = call.header("x-acs-security-token");
+        let (account, secret) = self.key(key, token, now)?;
+        let matches =
+            header("x-acs-content-sha256")? == body_hash && sign::v3::signature(&secret, &to_sign) == signature;
+        self.check(matches, &to_sign, &header("x-acs-date")?, &header("x-acs-signature-nonce")?, now)?;
+        Ok(account)
+    }
+
+    fn authenticate_v1(&mut self, call: &Call, now: Timestamp) -> Result<AccountId, ApiError> {
+        let mut parameters = call.parameters();
+        let signature = parameters
+            .remove("Signature")
+            .ok_or_else(|| ApiError::new(400, "MissingSignature", "Signature is mandatory for this action."))?;
+        let key = require(&parameters, "AccessKeyId")?;
+        let to_sign = sign::v1::string_to_sign(&call.method, &parameters);
+        let (account, secret) = self.key(&key, parameters.get("SecurityToken").map(String::as_str), now)?;
+        let matches = sign::v1::signature(&secret, &to_sign) == signature;
+        let (date, nonce) = (require(&parameters, "Timestamp")?, require(&parameters, "SignatureNonce")?);
+        self.check(matches, &to_sign, &date, &nonce, now)?;
+        Ok(account)
+    }
+
+    /// The account and secret of a key.
+    fn key(&self, key: &str, token: Option<&str>, now: Timestamp) -> Result<(AccountId, String), ApiError> {
+        if let Some(session) = self.sessions.get(key) {
+            if token != Some(session.security_token.as_str()) {
+                return Err(ApiError::new(
+                    400,
+                    "InvalidSecurityToken.MismatchWithAccessKey",
+                    "Specified SecurityToken mismatch with the AccessKey.",
+                ));
+            }
+            if now >= session.expires_at {
+                return Err(ApiError::new(400, "InvalidSecurityToken.Expired", "Specified SecurityToken is expired."));
+            }
+            return Ok((session.account, session.access_key_secret.clone()));
+        }
+        let account = self.accounts.iter().find(|account| account.access_key_id == key);
+        let unknown = || ApiError::new(404, "InvalidAccessKeyId.NotFound", "Specified access key is not found.");
+        let account = account.ok_or_else(unknown)?;
+        Ok((account.account, account.access_key_secret.clone()))
+    }
+
+    fn check(&mut self, matches: bool, to_sign: &str, date: &str, nonce: &str, now: Timestamp) -> Result<(), ApiError> {
+        let date: Timestamp = date.parse().map_err(|_| {
+            ApiError::new(400, "InvalidTimeStamp.Format", "Specified time stamp or date value is not well formatted.")
+        })?;
+        if now.duration_since(date).abs() > CLOCK {
+            return Err(ApiError::new(
+                400,
+                "InvalidTimeStamp.Expired",
+                "Specified time stamp or date value is expired.",
+            ));
+        }
+        if !matches {
+            let message =
+                format!("Specified signature is not matched with our calculation. server string to sign is:{to_sign}");
+            return Err(ApiError::new(400, "SignatureDoesNotMatch", &message));
+        }
+        if !self.nonces.insert(nonce.to_owned()) {
+            return Err(ApiError::new(400, "SignatureNonceUsed", "Specified signature nonce was used already."));
+        }
+        Ok(())
+    }
+}
