@@ -29,7 +29,6 @@ const SOMEBODY_WAITS: Duration = Duration::from_millis(700);
 /// The least time between two fetches that a refused signature or access key asks for: whoever sends us bad signatures
 /// must not be able to make us call the store each time.
 const REFETCH: SignedDuration = SignedDuration::from_secs(30);
-/// Source: <https://docs.slack.dev/authentication/verifying-requests-from-slack>: they are 32 digits long.
 const SHORTEST_SLACK_SECRET_BYTES: usize = 16;
 
 /// A text that shows itself to nobody by accident.
@@ -47,6 +46,40 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
+    }
+}
+
+/// A signing secret of Slack, of 16 characters or more: Slack's own have 32.
+///
+/// Source: <https://docs.slack.dev/authentication/verifying-requests-from-slack>
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct SlackSigningSecret(String);
+
+/// The text is not a signing secret of Slack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a Slack signing secret: expected 16 characters or more")]
+pub struct InvalidSlackSigningSecret;
+
+impl SlackSigningSecret {
+    /// The key's bytes.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl TryFrom<String> for SlackSigningSecret {
+    type Error = InvalidSlackSigningSecret;
+
+    fn try_from(text: String) -> Result<Self, InvalidSlackSigningSecret> {
+        if text.trim().len() >= SHORTEST_SLACK_SECRET_BYTES { Ok(Self(text)) } else { Err(InvalidSlackSigningSecret) }
+    }
+}
+
+impl fmt::Debug for SlackSigningSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SlackSigningSecret(…)")
     }
 }
 
@@ -128,7 +161,7 @@ pub struct ClientSecrets {
 #[serde(deny_unknown_fields)]
 pub struct SlackSecrets {
     /// Any of them may sign.
-    pub signing_secrets: Vec<Secret>,
+    pub signing_secrets: Vec<SlackSigningSecret>,
     /// `xoxb-…`; needed for channels of kind `slack`.
     pub bot_token: Option<Secret>,
 }
@@ -169,13 +202,8 @@ pub enum Error {
     #[error("the secrets store does not answer: {0}")]
     Unavailable(String),
     /// The document is not JSON, or not of the documented shape. Where, but not what: the parser's words quote values.
-    #[error("the secrets are not of the documented shape, at line {line} column {column}")]
-    Malformed {
-        /// From 1.
-        line: usize,
-        /// From 1.
-        column: usize,
-    },
+    #[error("the secrets are not JSON of the documented shape at {0}")]
+    Malformed(String),
     /// Something is missing, empty or too short.
     #[error("secrets: {key}: {problem}")]
     Invalid {
@@ -189,8 +217,11 @@ pub enum Error {
 impl Secrets {
     /// Reads the document and checks that it has what `config` needs.
     pub fn parse(json: &[u8], config: &Config) -> Result<Self, Error> {
-        let malformed = |error: serde_json::Error| Error::Malformed { line: error.line(), column: error.column() };
-        let secrets: Self = serde_json::from_slice(json).map_err(malformed)?;
+        let mut json = serde_json::Deserializer::from_slice(json);
+        let malformed =
+            |error: serde_path_to_error::Error<serde_json::Error>| Error::Malformed(error.path().to_string());
+        let secrets: Self = serde_path_to_error::deserialize(&mut json).map_err(malformed)?;
+        json.end().map_err(|_| Error::Malformed("its end".into()))?;
         for name in config.targets.keys() {
             let key = format!("targets.{name}");
             let Some(target) = secrets.targets.get(name) else {
@@ -214,9 +245,8 @@ impl Secrets {
             let Some(slack) = &secrets.slack else {
                 return invalid("slack", "missing");
             };
-            let short = |secret: &Secret| secret.expose().len() < SHORTEST_SLACK_SECRET_BYTES;
-            if slack.signing_secrets.is_empty() || slack.signing_secrets.iter().any(short) {
-                return invalid("slack.signing_secrets", "name at least one, each of 16 characters or more");
+            if slack.signing_secrets.is_empty() {
+                return invalid("slack.signing_secrets", "name at least one");
             }
         }
         for (name, channel) in &config.channels {
@@ -396,16 +426,21 @@ mod tests {
 
     #[test]
     fn what_is_missing_empty_or_too_short_is_named() {
-        let cases: [(&str, serde_json::Value, &str); 12] = [
-            ("/targets/prod", serde_json::json!(null), "not of the documented shape"),
+        let cases: [(&str, serde_json::Value, &str); 13] = [
+            ("/targets/prod", serde_json::json!(null), "shape at targets.prod"),
             ("/targets", serde_json::json!({}), "targets.prod: missing"),
             ("/targets/prod/access_key_id", serde_json::json!(" "), "targets.prod: a part"),
             ("/targets/prod/access_key_secret", serde_json::json!(""), "targets.prod: a part"),
             ("/clients/ci/signing_secrets", serde_json::json!([]), "clients.ci.signing_secrets"),
-            ("/clients/ci/signing_secrets", serde_json::json!(["whsec_"]), "not of the documented shape"),
-            ("/clients/ci/signing_secrets", serde_json::json!(["whsec_c2hvcnQ="]), "not of the documented shape"),
+            ("/clients/ci/signing_secrets", serde_json::json!(["whsec_"]), "shape at clients.ci.signing_secrets[0]"),
+            (
+                "/clients/ci/signing_secrets",
+                serde_json::json!(["whsec_c2hvcnQ="]),
+                "shape at clients.ci.signing_secrets[0]",
+            ),
             ("/slack", serde_json::json!(null), "slack: missing"),
-            ("/slack/signing_secrets", serde_json::json!(["short"]), "slack.signing_secrets"),
+            ("/slack/signing_secrets", serde_json::json!(["short"]), "shape at slack.signing_secrets[0]"),
+            ("/slack/signing_secrets", serde_json::json!([]), "slack.signing_secrets: name at least one"),
             ("/slack/bot_token", serde_json::json!(null), "slack.bot_token"),
             ("/channels/hook/url", serde_json::json!("http://hooks.example.com/"), "channels.hook.url"),
             ("/channels/audit/signing_secrets", serde_json::json!([]), "channels.audit.signing_secrets"),
@@ -429,7 +464,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
         let store = file_store(file.path());
-        assert!(matches!(store.current(now).await, Err(Error::Malformed { .. })));
+        assert!(matches!(store.current(now).await, Err(Error::Malformed(_))));
         std::fs::write(file.path(), document().to_string()).unwrap();
         let later = now + RETRY;
         let good = store.current(later).await.unwrap();

@@ -172,19 +172,22 @@ async fn work_on(app: &App, stored: Stored, stop_at: Instant) -> (Option<Timesta
 }
 
 async fn step(app: &App, mut stored: Stored, did: &mut Summary) -> Result<Stored, store::Error> {
-    if stored.approval.next_step_at.is_none_or(|at| at > clock::now()) {
-        return Ok(stored);
-    }
-    if matches!(stored.approval.state, State::Approved | State::Rejecting) {
+    let is_due = |stored: &Stored| stored.approval.next_step_at.is_some_and(|at| at <= clock::now());
+    if is_due(&stored) && matches!(stored.approval.state, State::Approved | State::Rejecting) {
         // A call is about to be made: not on the word of the index, which lags.
         stored = app.store.load(&stored.approval.id).await?.unwrap_or(stored);
     }
+    if !is_due(&stored) {
+        return Ok(stored);
+    }
     let event = accept::advance(app, &stored.approval, clock::now()).await;
-    let (before, generation) = (stored.version, stored.approval.generation);
-    let now = clock::now();
-    let apply = |approval: &mut Approval| approval.generation == generation && approval.apply(&event, now);
+    let (now, generation, mut changed) = (clock::now(), stored.approval.generation, false);
+    let apply = |approval: &mut Approval| {
+        changed = approval.generation == generation && approval.apply(&event, now);
+        changed
+    };
     let stored = app.store.update(stored, apply).await?;
-    if stored.version != before {
+    if changed {
         did.changed = did.changed.saturating_add(1);
         accept::log(&stored.approval, &event);
     }

@@ -67,7 +67,7 @@ async fn the_webhook_answers_each_of_its_events() {
 #[test]
 fn the_click_is_understood_where_slack_may_be_answered() {
     let config = Config::parse(include_str!("../peergate.example.toml")).unwrap();
-    let secrets = [serde_json::from_value(serde_json::json!(SLACK_SECRET)).unwrap()];
+    let secrets = [SLACK_SECRET.to_owned().try_into().unwrap()];
     let request = envelope::open(serde_json::from_slice(&read("slack-click.json")).unwrap()).unwrap();
     let (parts, body) = request.into_parts();
     let authentic = slack::verify(&parts.headers, body, &secrets, SIGNED_AT.parse().unwrap()).unwrap();

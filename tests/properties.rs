@@ -18,7 +18,7 @@ use peergate::chat::{slack, standard_webhooks};
 use peergate::config::Config;
 use peergate::envelope;
 use peergate::peering::{Connection, Status};
-use peergate::secrets::{Secret, WebhookKey};
+use peergate::secrets::{SlackSigningSecret, WebhookKey};
 use proptest::prelude::*;
 
 const NOW: i64 = 1_795_000_000;
@@ -35,8 +35,8 @@ fn key() -> WebhookKey {
     "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD".to_owned().try_into().unwrap()
 }
 
-fn slack_secret() -> Secret {
-    serde_json::from_value("8f742231b10e8888abcd99yyyzzz85a5".into()).unwrap()
+fn slack_secret() -> SlackSigningSecret {
+    "8f742231b10e8888abcd99yyyzzz85a5".to_owned().try_into().unwrap()
 }
 
 fn standard(body: &[u8], signature: &str) -> bool {

@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use peergate::alicloud::sign::{self, Parameters, v1, v3};
 use peergate::chat::{slack, standard_webhooks};
 use peergate::envelope;
-use peergate::secrets::WebhookKey;
+use peergate::secrets::{SlackSigningSecret, WebhookKey};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -194,12 +194,12 @@ fn now(vector: &Webhook) -> Timestamp {
     Timestamp::from_second(vector.now_unix).unwrap()
 }
 
+/// A key that can't be one refuses, as the function that would hold it refuses to start.
 fn slack_accepts(vector: &Webhook, headers: &HeaderMap, body: Bytes) -> bool {
-    let secrets: Vec<_> = serde_json::from_value(serde_json::json!(vector.secrets)).unwrap();
-    slack::verify(headers, body, &secrets, now(vector)).is_ok()
+    let keys: Result<Vec<_>, _> = vector.secrets.iter().cloned().map(SlackSigningSecret::try_from).collect();
+    keys.is_ok_and(|keys| slack::verify(headers, body, &keys, now(vector)).is_ok())
 }
 
-/// A key that can't be one refuses, as the function that would hold it refuses to start.
 fn standard_webhooks_accepts(vector: &Webhook) -> bool {
     let keys: Result<Vec<_>, _> = vector.secrets.iter().cloned().map(WebhookKey::try_from).collect();
     let verify = |keys: Vec<WebhookKey>| {

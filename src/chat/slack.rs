@@ -16,7 +16,7 @@ use super::{Authentic, Command, Malformed, Reference, Request, Unauthentic, Unde
 use crate::approval::{Principal, Redelivery, Verdict};
 use crate::config::Slack;
 use crate::peering::{Fingerprint, InstanceId};
-use crate::secrets::{Secret, SecretUrl};
+use crate::secrets::{Secret, SecretUrl, SlackSigningSecret};
 use crate::{config, http as our_http};
 
 const TIMESTAMP: &str = "x-slack-request-timestamp";
@@ -32,7 +32,12 @@ const RESPOND_TIMEOUT: Duration = Duration::from_millis(600);
 /// Verifies a request with every signing secret.
 ///
 /// Source: <https://docs.slack.dev/authentication/verifying-requests-from-slack>
-pub fn verify(headers: &HeaderMap, body: Bytes, secrets: &[Secret], now: Timestamp) -> Result<Authentic, Unauthentic> {
+pub fn verify(
+    headers: &HeaderMap,
+    body: Bytes,
+    secrets: &[SlackSigningSecret],
+    now: Timestamp,
+) -> Result<Authentic, Unauthentic> {
     let timestamp = super::only_header(headers, TIMESTAMP)?;
     let signature = super::only_header(headers, SIGNATURE)?;
     super::check_timestamp(timestamp, TIMESTAMP, now)?;
@@ -54,8 +59,8 @@ pub fn verify(headers: &HeaderMap, body: Bytes, secrets: &[Secret], now: Timesta
 }
 
 #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
-fn mac(secret: &Secret, timestamp: &str, body: &[u8]) -> Hmac<Sha256> {
-    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret.expose().as_bytes()).expect("any length of key");
+fn mac(secret: &SlackSigningSecret, timestamp: &str, body: &[u8]) -> Hmac<Sha256> {
+    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret.expose()).expect("any length of key");
     for part in [b"v0:", timestamp.as_bytes(), b":", body] {
         mac.update(part);
     }
@@ -64,7 +69,7 @@ fn mac(secret: &Secret, timestamp: &str, body: &[u8]) -> Hmac<Sha256> {
 
 /// The header `x-slack-signature`, as Slack makes it.
 #[must_use]
-pub fn sign(secret: &Secret, timestamp: &str, body: &[u8]) -> String {
+pub fn sign(secret: &SlackSigningSecret, timestamp: &str, body: &[u8]) -> String {
     format!("v0={}", hex::encode(mac(secret, timestamp, body).finalize().into_bytes()))
 }
 

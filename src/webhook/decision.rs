@@ -129,7 +129,9 @@ async fn carry_out(app: &App, stored: Stored, connection: &Connection, now: Time
     let decided = Box::new(stored.approval.clone());
     let finish = async {
         let event = accept::carry_out(app, &stored.approval, connection, now).await;
-        let stored = app.store.update(stored, |approval| approval.apply(&event, now)).await?;
+        let generation = stored.approval.generation;
+        let apply = |approval: &mut Approval| approval.generation == generation && approval.apply(&event, now);
+        let stored = app.store.update(stored, apply).await?;
         accept::log(&stored.approval, &event);
         Ok::<_, store::Error>(stored.approval)
     };
