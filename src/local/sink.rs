@@ -1,6 +1,5 @@
 //! A chat platform that keeps what it is told: Slack's `chat.postMessage`, its webhooks, and any other URL.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
@@ -20,7 +19,7 @@ pub struct Sink {
 #[derive(Debug, Default)]
 struct Inner {
     posts: Vec<Post>,
-    trouble: VecDeque<Trouble>,
+    trouble: Vec<Trouble>,
 }
 
 /// Something that was posted and acknowledged.
@@ -34,7 +33,7 @@ pub struct Post {
     pub body: Bytes,
 }
 
-/// The next post to a path is refused.
+/// Posts to a path are refused.
 #[derive(Debug, Clone)]
 pub struct Trouble {
     /// Which path.
@@ -81,9 +80,9 @@ impl Sink {
         self.lock().posts.iter().filter(|post| post.path == path).cloned().collect()
     }
 
-    /// Refuses the next post to a path.
+    /// Refuses posts to a path until [`Sink::heal`].
     pub fn trouble(&self, trouble: Trouble) {
-        self.lock().trouble.push_back(trouble);
+        self.lock().trouble.push(trouble);
     }
 
     /// Ends all trouble.
@@ -95,11 +94,9 @@ impl Sink {
 async fn take(State(sink): State<Sink>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let path = uri.path().to_owned();
     let mut inner = sink.lock();
-    if let Some(position) = inner.trouble.iter().position(|trouble| trouble.path == path)
-        && let Some(trouble) = inner.trouble.remove(position)
-    {
+    if let Some(trouble) = inner.trouble.iter().find(|trouble| trouble.path == path) {
         let status = StatusCode::from_u16(trouble.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        return (status, trouble.body).into_response();
+        return (status, trouble.body.clone()).into_response();
     }
     let post = Post { path, headers, body };
     let answer = match post.path.as_str() {

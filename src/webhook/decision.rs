@@ -69,7 +69,13 @@ pub(super) async fn answer(app: &App, request: &Request, now: Timestamp, deadlin
         Verb::DryRun | Verb::Status => Verdict::Approve,
     };
     if let Err(objection) = policy::preflight(&connection, target.account, verdict, now) {
-        return Answer::Objection(objection);
+        if request.command.verb == Verb::DryRun {
+            return Answer::Objection(objection);
+        }
+        // Somebody may have won between the two readings: then that is the reason.
+        let stored = timeout_at(deadline, app.store.load(&id)).await.ok().and_then(Result::ok).flatten();
+        let closed = stored.and_then(|stored| Some((stored.approval.is_open_to(&decision(verdict)).err()?, stored)));
+        return closed.map_or(Answer::Objection(objection), |(closed, stored)| too_late(closed, stored.approval));
     }
     if request.command.verb == Verb::DryRun {
         return dry_run(app, request, &id, connection, now, deadline).await;
