@@ -4,7 +4,8 @@ PYTHON ?= python3
 ARCH ?= arm64
 VENV := .venv
 TOOLS := $(VENV)/.installed
-CARGO_LAMBDA_FLAGS := $(if $(filter arm64,$(ARCH)),--arm64,)
+ARCH_FLAG := $(if $(filter arm64,$(ARCH)),--arm64,$(if $(filter x86_64,$(ARCH)),--x86-64,$(error ARCH is arm64 or x86_64)))
+LAMBDA_BUILD = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release --locked $(ARCH_FLAG) --bin webhook --bin watcher
 
 .PHONY: demo test lint tools build package clean
 
@@ -26,16 +27,17 @@ lint: tools ## Checks format, lints, and the template.
 tools: $(TOOLS) ## Installs the pinned Python tools into .venv.
 
 $(TOOLS): tests/requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
 	touch $@
 
 build: tools ## Builds both functions for Lambda; ARCH=x86_64 or arm64.
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release --locked $(CARGO_LAMBDA_FLAGS) --bin webhook --bin watcher
+	$(LAMBDA_BUILD)
 
 package: tools ## Builds the zips that template.yaml deploys, with peergate.toml inside.
 	test -f peergate.toml || { echo "peergate.toml is missing: copy peergate.example.toml and adapt it" >&2; exit 1; }
-	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release --locked $(CARGO_LAMBDA_FLAGS) --bin webhook --bin watcher --output-format zip --include peergate.toml
+	$(LAMBDA_BUILD) --output-format zip --include peergate.toml
 
 clean:
 	rm -rf target $(VENV)

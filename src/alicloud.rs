@@ -241,7 +241,7 @@ impl Alicloud {
         let page: WirePage = self.call("ListVpcPeerConnections", &parameters, credentials).await?;
         let understood = |wire| Connection::try_from(wire).ok();
         Ok(Page {
-            connections: page.vpc_peer_connects.into_iter().filter_map(understood).collect(),
+            connections: page.vpc_peer_connects.into_iter().flatten().filter_map(understood).collect(),
             next_token: page.next_token.filter(|token| !token.is_empty()),
         })
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::alicloud::Alicloud;
 use crate::config::{self, Config, Environment};
 use crate::http;
-use crate::secrets::SecretsStore;
+use crate::secrets::{self, SecretsStore};
 use crate::store::Store;
 use crate::{aws, clock};
 
@@ -71,13 +71,21 @@ impl App {
         Self::new(&environment, config)
     }
 
-    /// Fetches the secrets and opens the connections that the first event will need, all at once. What fails here fails
-    /// again, and is reported, when it is needed.
-    pub async fn prewarm(&self) {
+    /// Fetches the secrets and opens the connections that the first event will need, all at once. Who does not answer
+    /// now may answer later.
+    ///
+    /// # Errors
+    /// When the secrets are malformed, or lack what the configuration needs: nothing could be done with them.
+    pub async fn prewarm(&self) -> Result<(), secrets::Error> {
         let alicloud = futures_util::future::join_all(self.alicloud.values().map(Alicloud::prewarm));
         let (secrets, (), _) = tokio::join!(self.secrets.current(clock::now()), self.store.prewarm(), alicloud);
-        if let Err(error) = secrets {
-            tracing::error!(outcome = "no_secrets", error = %error, "the secrets could not be read at start");
+        match secrets {
+            Ok(_) => Ok(()),
+            Err(error @ secrets::Error::Unavailable(_)) => {
+                tracing::error!(outcome = "no_secrets", error = %error, "the secrets could not be read at start");
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 }

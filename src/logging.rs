@@ -24,12 +24,19 @@ pub fn start() {
     let targets =
         Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(OURS.map(|name| (name, level)));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    // Our own field `target` names an accepting account.
+    let lines = lines.with_target(false);
     let lines = if variable("AWS_LAMBDA_LOG_FORMAT").as_deref() == Some("JSON") {
         lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
     } else {
         lines.boxed()
     };
     tracing_subscriber::registry().with(lines).with(targets).init();
+}
+
+/// The last line of a process that cannot start.
+pub fn not_started(error: &dyn Error) {
+    tracing::error!(outcome = "not_started", error = %Chain(error), "cannot start");
 }
 
 /// Shows an error with its causes, in one line.

@@ -95,7 +95,7 @@ fn approval(id: &str, by: &str, at: Timestamp) -> Approval {
 
 /// What the store promises, whatever speaks DynamoDB.
 async fn the_store_keeps_its_promises(endpoint: &str) {
-    let (store, _) = store_at(endpoint).await;
+    let (store, table) = store_at(endpoint).await;
     let now = clock::now();
 
     let first = approval("pcc-a", "alice", now);
@@ -103,6 +103,7 @@ async fn the_store_keeps_its_promises(endpoint: &str) {
     let Saved::Done(stored) = store.save(&first, 0).await.unwrap() else { panic!("nobody was first") };
     assert_eq!((stored.version, &stored.approval), (1, &first));
     assert_eq!(store.load(&first.id).await.unwrap().unwrap(), stored);
+    assert_eq!(attribute(endpoint, &table, &first.id, "ttl").await, None, "while work is left, it is kept");
 
     let second = approval("pcc-a", "bob", now);
     let Saved::Conflict(theirs) = store.save(&second, 0).await.unwrap() else { panic!("alice was first") };
@@ -138,6 +139,8 @@ async fn the_store_keeps_its_promises(endpoint: &str) {
         .await
         .unwrap();
     assert_eq!(done.approval.due_at(), None);
+    let ttl = attribute(endpoint, &table, &done.approval.id, "ttl").await.unwrap();
+    assert_eq!(ttl, AttributeValue::N((now.as_second() + 400 * 24 * 3600).to_string()));
     let (due, _) = store.due(soon, None).await.unwrap();
     assert_eq!(due.len(), 3, "what is finished has left the index");
 
@@ -159,11 +162,20 @@ async fn the_store_on_moto() {
     the_store_keeps_its_promises(&moto.url).await;
 }
 
+fn dynamodb(endpoint: &str) -> aws_sdk_dynamodb::Client {
+    let sdk = aws::sdk_config(&environment(), &http::client().unwrap());
+    aws_sdk_dynamodb::Client::from_conf(aws_sdk_dynamodb::config::Builder::from(&sdk).endpoint_url(endpoint).build())
+}
+
+async fn attribute(endpoint: &str, table: &str, id: &ApprovalId, name: &str) -> Option<AttributeValue> {
+    let key = AttributeValue::S(id.to_string());
+    let answer = dynamodb(endpoint).get_item().table_name(table).key("id", key).send().await.unwrap();
+    answer.item.unwrap().remove(name)
+}
+
 /// Makes a record one of a version to come.
 async fn age(endpoint: &str, table: &str, id: &ApprovalId) {
-    let sdk = aws::sdk_config(&environment(), &http::client().unwrap());
-    let config = aws_sdk_dynamodb::config::Builder::from(&sdk).endpoint_url(endpoint).build();
-    let client = aws_sdk_dynamodb::Client::from_conf(config);
+    let client = dynamodb(endpoint);
     let update = client.update_item().table_name(table).key("id", AttributeValue::S(id.to_string()));
     let update = update.update_expression("SET #record = :record").expression_attribute_names("#record", "record");
     let record = AttributeValue::S(r#"{"schema": 99, "shape": "unheard of"}"#.into());

@@ -251,7 +251,7 @@ async fn a_failing_connection_does_not_stop_the_others() {
 async fn a_failing_channel_delays_only_itself_and_hears_everything_in_order() {
     let gate = Gate::with(slow()).await;
     let id = approved(&gate).await;
-    let trouble = |status, body: &str| Trouble { path: SLACK.into(), status, body: body.into() };
+    let trouble = |status, body: &str| Trouble { path: SLACK.into(), status, body: body.into(), ..Trouble::default() };
     gate.sink.trouble(trouble(503, "down"));
     gate.round().await;
     gate.tamper(&id, becomes("Activated"));
@@ -279,7 +279,7 @@ async fn every_way_in_which_a_platform_refuses_is_understood() {
     let gate = Gate::with(slow()).await;
     for (status, body, a_person_must_act) in cases {
         let id = approved(&gate).await;
-        gate.sink.trouble(Trouble { path: SLACK.into(), status, body: body.into() });
+        gate.sink.trouble(Trouble { path: SLACK.into(), status, body: body.into(), ..Trouble::default() });
         gate.round().await;
         let due_at = gate.stored(&id).await.unwrap().approval.outbox[0].deliveries["netops"].clone();
         let peergate::approval::Delivery::Waiting { due_at, .. } = due_at else {
@@ -293,7 +293,7 @@ async fn every_way_in_which_a_platform_refuses_is_understood() {
         gate.round().await;
     }
     let id = approved(&gate).await;
-    gate.sink.trouble(Trouble { path: AUDIT.into(), status: 410, body: String::new() });
+    gate.sink.trouble(Trouble { path: AUDIT.into(), status: 410, ..Trouble::default() });
     gate.round().await;
     let delivery = gate.stored(&id).await.unwrap().approval.outbox[0].deliveries["audit"].clone();
     assert_eq!(delivery, peergate::approval::Delivery::Gone);
@@ -389,12 +389,74 @@ async fn an_unexpected_status_is_waited_out_and_not_hammered() {
 }
 
 #[tokio::test]
-async fn what_happened_to_an_older_generation_does_not_touch_a_newer_one() {
+async fn a_late_answer_does_not_touch_a_newer_generation() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let action = || Some("AcceptVpcPeerConnection".to_owned());
+    let code = Some("ServiceUnavailable".to_owned());
+    gate.simulator.fault(Fault { action: action(), code, http_status: 503, ..Fault::default() });
+    gate.send(&gate.signed("approve", &id, "alice").await).await;
+    make_due(&gate, &id).await;
+    let code = Some("OperationFailed.CdtNotOpened".to_owned());
+    gate.simulator.fault(Fault { action: action(), code, delay_ms: 2000, ..Fault::default() });
+    let (_, ()) = tokio::join!(gate.round(), async {
+        while gate.simulator.pending_faults() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let mut newer = gate.stored(&id).await.unwrap();
+        newer.approval.generation = 2;
+        gate.app.store.save(&newer.approval, newer.version).await.unwrap();
+    });
+    let approval = gate.stored(&id).await.unwrap().approval;
+    assert_eq!((approval.state.name(), approval.generation, approval.outbox.len()), ("approved", 2, 0));
+}
+
+#[tokio::test]
+async fn a_rejection_that_the_webhook_could_not_finish_is_finished() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let action = Some("RejectVpcPeerConnection".to_owned());
+    let code = Some("InternalError".to_owned());
+    gate.simulator.fault(Fault { action, code, http_status: 500, ..Fault::default() });
+    let reply = gate.send(&gate.signed("reject", &id, "alice").await).await;
+    assert_eq!((reply.status, gate.state(&id).await.as_str()), (202, "rejecting"));
+    make_due(&gate, &id).await;
+    gate.round().await;
+    assert_eq!(gate.state(&id).await, "rejected");
+    assert_eq!(gate.simulator.effects("RejectVpcPeerConnection", id.as_str()), 1);
+    assert_eq!(gate.headlines(SLACK), [format!("VPC peering prod/{id} was rejected")]);
+}
+
+#[tokio::test]
+async fn a_platforms_wait_is_honoured_but_not_for_ever() {
     let gate = Gate::with(slow()).await;
-    let id = approved(&gate).await;
-    let mut approval = gate.stored(&id).await.unwrap().approval;
-    let problem = peergate::approval::Problem { code: "X".into(), request_id: None };
-    assert!(!approval.apply(&Event::Failed(problem), clock::now()), "an activation does not fail by a late answer");
+    for (asked_s, most_s) in [(120, 180), (50_000, 1000)] {
+        let id = approved(&gate).await;
+        gate.sink.trouble(Trouble { path: HOOK.into(), status: 429, retry_after: Some(asked_s), ..Trouble::default() });
+        gate.round().await;
+        gate.sink.heal();
+        let delivery = gate.stored(&id).await.unwrap().approval.outbox[0].deliveries["hook"].clone();
+        let peergate::approval::Delivery::Waiting { due_at, .. } = delivery else { panic!("{delivery:?}") };
+        let wait = due_at.duration_since(clock::now()).as_secs();
+        assert!((60..most_s).contains(&wait), "{asked_s}: {wait}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_none_of_the_apis_is_tried_again() {
+    let gate = Gate::start().await;
+    for raw in ["<html>502 Bad Gateway</html>", "", "{}", "[1]"] {
+        for http_status in [200, 502] {
+            let id = gate.requested().await;
+            let action = Some("AcceptVpcPeerConnection".to_owned());
+            gate.simulator.fault(Fault { action, http_status, raw: Some(raw.into()), ..Fault::default() });
+            let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+            assert_eq!((reply.status, gate.state(&id).await.as_str()), (202, "approved"), "{http_status} {raw}");
+            make_due(&gate, &id).await;
+            gate.round().await;
+            assert_eq!(gate.accepts(&id), 1, "{http_status} {raw}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -146,6 +146,7 @@ async fn what_is_not_authentic_reaches_neither_store_nor_api() {
         signed.headers.push(header);
         signed
     };
+    let signed_as = |id: &str, timestamp: &str| gate.signed_as(&good.body, id, timestamp);
     let signature = &good.headers[2].1;
     let id_header = &good.headers[1].1;
     let timestamp = &good.headers[3].1;
@@ -168,12 +169,16 @@ async fn what_is_not_authentic_reaches_neither_store_nor_api() {
         ("two ids", twice("webhook-id")),
         ("two timestamps", twice("webhook-timestamp")),
         ("another id", with("webhook-id", "msg_other")),
-        ("a dot in the id", with("webhook-id", &format!("{id_header}.1"))),
-        ("an empty id", with("webhook-id", "")),
-        ("a fraction", with("webhook-timestamp", &format!("{timestamp}.0"))),
-        ("a sign", with("webhook-timestamp", &format!("+{timestamp}"))),
-        ("letters", with("webhook-timestamp", "yesterday!")),
-        ("joined timestamps", with("webhook-timestamp", &format!("{timestamp},{timestamp}"))),
+        ("another timestamp", with("webhook-timestamp", &(timestamp.parse::<i64>().unwrap() - 1).to_string())),
+        ("a dot in the id, well signed", signed_as(&format!("{id_header}.1"), timestamp)),
+        ("an empty id, well signed", signed_as("", timestamp)),
+        ("two ids joined, well signed", signed_as("msg_1,msg_2", timestamp)),
+        ("a long id, well signed", signed_as(&"m".repeat(257), timestamp)),
+        ("a fraction, well signed", signed_as("msg_1", &format!("{timestamp}.0"))),
+        ("a sign, well signed", signed_as("msg_1", &format!("+{timestamp}"))),
+        ("a zero in front, well signed", signed_as("msg_1", &format!("0{timestamp}"))),
+        ("letters, well signed", signed_as("msg_1", "yesterday!")),
+        ("joined timestamps, well signed", signed_as("msg_1", &format!("{timestamp},{timestamp}"))),
         ("a changed body", flipped),
         ("an unknown client", other_client),
     ];
@@ -212,7 +217,6 @@ async fn malformed_requests_are_refused_before_anything_is_asked() {
     let cases = [
         ("not JSON", "{".to_owned()),
         ("nothing", String::new()),
-        ("not UTF-8", "\u{FFFD}".to_owned()),
         ("trailing bytes", format!("{}x", approve(data))),
         ("an array", "[]".to_owned()),
         ("no type", format!(r#"{{"data":{{{data}}}}}"#)),
@@ -237,6 +241,54 @@ async fn malformed_requests_are_refused_before_anything_is_asked() {
         let reply = gate.send(&gate.signed_body(&body)).await;
         assert_eq!((reply.status, reply.name().as_str()), (400, "malformed"), "{name}: {}", reply.body);
         assert!(!reply.detail().is_empty(), "{name}");
+    }
+    let keys = [support_key()];
+    let (id, timestamp) = ("msg_1", clock::now().as_second().to_string());
+    let body = [b"{\"type\":\"peering.status\",\"data\":{\"actor\":\"".as_slice(), &[0xFF], b"\"}}"].concat();
+    let signature = peergate::chat::standard_webhooks::sign(&keys, id, &timestamp, &body);
+    let request = http::Request::post("/webhook/ci").header("content-type", "application/json");
+    let request = request.header("webhook-id", id).header("webhook-timestamp", timestamp);
+    let request = request.header("webhook-signature", signature).body(Bytes::from(body)).unwrap();
+    assert_eq!(gate.call(request, clock::now()).await.name(), "malformed", "not UTF-8");
+    assert_eq!(gate.upstream_calls(), 0);
+}
+
+fn support_key() -> peergate::secrets::WebhookKey {
+    peergate::local::sandbox::CI_SECRET.to_owned().try_into().unwrap()
+}
+
+#[tokio::test]
+async fn slack_signatures_that_are_wrong_twice_or_malformed_are_refused() {
+    let gate = Gate::start().await;
+    let good = gate.slash("status pcc-a", "U061F7AUR").await;
+    let (timestamp, signature) = (good.headers[1].1.clone(), good.headers[2].1.clone());
+    let with = |position: usize, value: &str| {
+        let mut signed = good.clone();
+        signed.headers[position].1 = value.to_owned();
+        signed
+    };
+    let twice = |position: usize| {
+        let mut signed = good.clone();
+        signed.headers.push(signed.headers[position].clone());
+        signed
+    };
+    let signed_at = |timestamp: &str| gate.slack_signed_at(&good.body, timestamp);
+    let cases = [
+        ("two signatures", twice(2)),
+        ("two timestamps", twice(1)),
+        ("joined signatures", with(2, &format!("{signature},{signature}"))),
+        ("upper case", with(2, &signature.to_uppercase().replace("V0", "v0"))),
+        ("no version", with(2, signature.trim_start_matches("v0="))),
+        ("half", with(2, &signature.chars().take(35).collect::<String>())),
+        ("nothing", with(2, "v0=")),
+        ("a sign, well signed", signed_at(&format!("+{timestamp}"))),
+        ("a space, well signed", signed_at(&format!(" {timestamp}"))),
+        ("a digit of the body, well signed", signed_at(&format!("{timestamp}1"))),
+        ("letters, well signed", signed_at("yesterday!")),
+    ];
+    for (name, signed) in cases {
+        let reply = gate.send(&signed).await;
+        assert_eq!((reply.status, reply.name().as_str()), (401, "unauthentic"), "{name}");
     }
     assert_eq!(gate.upstream_calls(), 0);
 }
@@ -448,6 +500,7 @@ async fn without_secrets_everything_fails_closed() {
     let request = request.body(Bytes::from(signed.body)).unwrap();
     let response = peergate::webhook::handle(&app, request, clock::now()).await;
     assert_eq!(response.status(), 503);
+    assert!(response.body().contains("secrets-unavailable"));
     assert!(response.headers().contains_key("retry-after"));
     assert_eq!(gate.upstream_calls(), 0);
 }
@@ -471,7 +524,7 @@ async fn without_the_store_nothing_is_accepted() {
 }
 
 #[tokio::test]
-async fn a_rotated_signing_secret_and_access_key_heal_by_themselves() {
+async fn a_rotated_signing_secret_heals_by_itself() {
     let gate = Gate::start().await;
     let id = gate.requested().await;
     let new = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
@@ -615,16 +668,19 @@ async fn slack_is_answered_in_time_however_slow_alibaba_is() {
     let gate = Gate::start().await;
     let id = gate.requested().await;
     let slow = |action: &str| Fault { action: Some(action.into()), delay_ms: 60_000, ..Fault::default() };
-    // Slack gives up after 3 s; the budget itself is 1.9 s, and what is asserted is that it ends long before Alibaba answers.
+    // Slack gives up after 3 s and the budget is 1.9 s; the HTTP client alone would wait for 10 s. A busy machine may be slow.
+    let in_time = Duration::from_secs(8);
     gate.simulator.fault(slow("AcceptVpcPeerConnection"));
     let started = Instant::now();
     let reply = gate.send(&gate.slash(&format!("approve {id}"), "U061F7AUR").await).await;
     assert!(reply.body.contains("Your decision is stored"), "{}", reply.body);
-    assert!(started.elapsed() < Duration::from_secs(30));
+    assert!(started.elapsed() < in_time, "{:?}", started.elapsed());
     assert_eq!(gate.state(&id).await, "approved");
     gate.simulator.fault(slow("GetVpcPeerConnectionAttribute"));
     let other = gate.requested().await;
+    let started = Instant::now();
     let reply = gate.send(&gate.slash(&format!("approve {other}"), "U061F7AUR").await).await;
+    assert!(started.elapsed() < in_time, "{:?}", started.elapsed());
     assert!(reply.body.contains("Alibaba Cloud does not answer, so nothing was decided"), "{}", reply.body);
     assert_eq!(gate.state(&other).await, "none");
 }
@@ -702,4 +758,71 @@ async fn what_was_sent_is_quoted_neither_in_the_answer_nor_in_the_log() {
         assert_eq!(reply.status, 400);
         assert!(!reply.body.contains("7f3a") && !support::logged().contains("7f3a"), "{}", reply.body);
     }
+}
+
+#[tokio::test]
+async fn every_class_of_error_of_the_reading_is_answered_and_nothing_is_accepted() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let cases = [
+        (400, "Throttling.User", 503, "alicloud-unavailable"),
+        (500, "InternalError", 503, "alicloud-unavailable"),
+        (403, "Forbidden.RAM", 502, "credentials-refused"),
+        (404, "InvalidAccessKeyId.NotFound", 502, "credentials-refused"),
+        (400, "IllegalParam.InstanceId", 409, "vendor-refused"),
+        (400, "ResourceNotFound.InstanceId", 404, "unknown-connection"),
+    ];
+    for (http_status, code, status, name) in cases {
+        let action = Some("GetVpcPeerConnectionAttribute".to_owned());
+        gate.simulator.fault(Fault { action, code: Some(code.into()), http_status, times: 9, ..Fault::default() });
+        let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+        gate.simulator.heal();
+        assert_eq!((reply.status, reply.name().as_str()), (status, name), "{code}");
+    }
+    let raw = Some("<html>".to_owned());
+    gate.simulator.fault(Fault { raw, http_status: 502, ..Fault::default() });
+    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "alicloud-unavailable");
+    assert_eq!((gate.calls("AcceptVpcPeerConnection"), gate.state(&id).await.as_str()), (0, "none"));
+}
+
+#[tokio::test]
+async fn a_wrong_access_key_heals_once_the_right_one_is_stored() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    gate.write_secrets(|secrets| secrets["targets"]["prod"]["access_key_secret"] = json!("outdated")).unwrap();
+    let refused = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!(refused.name(), "credentials-refused", "{}", refused.body);
+    gate.write_secrets(|_| ()).unwrap();
+    let approval = gate.signed("approve", &id, "alice").await;
+    let soon = clock::now() + SignedDuration::from_secs(10);
+    assert_eq!(gate.send_at(&approval, soon).await.name(), "credentials-refused", "not fetched anew so soon");
+    let later = clock::now() + SignedDuration::from_secs(40);
+    assert_eq!(gate.send_at(&approval, later).await.name(), "accepted");
+    assert_eq!(gate.accepts(&id), 1);
+}
+
+#[tokio::test]
+async fn unknown_ranges_are_said_to_be_unknown() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    gate.tamper(&id, Tampering { requester_cidrs: Some([].into()), ..Tampering::default() });
+    let reply = gate.send(&gate.signed("dry-run", &id, "alice").await).await;
+    assert_eq!(reply.name(), "dry-run-passed");
+    assert!(reply.detail().contains("ranges of a side are unknown"), "{}", reply.detail());
+    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "accepted");
+}
+
+#[tokio::test]
+async fn a_machine_is_answered_before_the_watcher_takes_over() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    gate.simulator.fault(Fault {
+        action: Some("AcceptVpcPeerConnection".into()),
+        delay_ms: 60_000,
+        ..Fault::default()
+    });
+    let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!((reply.status, reply.name().as_str()), (202, "underway"));
+    let left_to_the_watcher = |line: &str| line.contains("out_of_time") && line.contains(id.as_str());
+    assert!(support::logged().lines().any(left_to_the_watcher), "by our own deadline, not by the client's time-out");
 }

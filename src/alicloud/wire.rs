@@ -7,8 +7,7 @@ use crate::peering::{AccountId, Connection, InstanceId, Side, Status};
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct WirePage {
-    #[serde(default)]
-    pub(super) vpc_peer_connects: Vec<WireConnection>,
+    pub(super) vpc_peer_connects: Option<Vec<WireConnection>>,
     pub(super) next_token: Option<String>,
 }
 

@@ -14,10 +14,8 @@ const WITHOUT_DEADLINE: Duration = Duration::from_mins(1);
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     logging::start();
-    let app = App::from_process().inspect_err(|error| {
-        tracing::error!(outcome = "not_started", error = %logging::Chain(error), "cannot start");
-    })?;
-    app.prewarm().await;
+    let app = App::from_process().inspect_err(|error| logging::not_started(error))?;
+    app.prewarm().await.inspect_err(|error| logging::not_started(error))?;
     lambda_runtime::run(service_fn(async |event: LambdaEvent<watch::Trigger>| {
         let deadline = Timestamp::try_from(event.context.deadline()).unwrap_or_else(|_| clock::now());
         let left = Duration::try_from(deadline.duration_since(clock::now())).unwrap_or(WITHOUT_DEADLINE);

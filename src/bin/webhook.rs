@@ -9,10 +9,8 @@ use peergate::{clock, envelope, logging, webhook};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     logging::start();
-    let app = App::from_process().inspect_err(|error| {
-        tracing::error!(outcome = "not_started", error = %logging::Chain(error), "cannot start");
-    })?;
-    app.prewarm().await;
+    let app = App::from_process().inspect_err(|error| logging::not_started(error))?;
+    app.prewarm().await.inspect_err(|error| logging::not_started(error))?;
     lambda_runtime::run(service_fn(async |event: LambdaEvent<envelope::Event>| {
         let response = webhook::handle_event(&app, event.payload, clock::now()).await;
         Ok::<_, Infallible>(envelope::close(response))

@@ -43,7 +43,7 @@ pub async fn app(store: &Path) -> Result<App, Error> {
 
 /// Answers approvals on `listener`, and watches, until the process ends.
 pub async fn serve(app: Arc<App>, listener: TcpListener) -> Result<(), Error> {
-    app.prewarm().await;
+    app.prewarm().await?;
     tokio::spawn(watch(Arc::clone(&app)));
     answer(app, listener).await
 }

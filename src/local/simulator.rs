@@ -1,7 +1,7 @@
 //! The VPC peering API in memory: accounts, connections and what the operations do to them. HTTP, quotas and faults are
 //! in [`gateway`], signatures in `credentials`.
 //!
-//! Where the vendor's pages are silent it takes the stricter reading, and says so here:
+//! Where the vendor's pages are silent it takes the stricter reading:
 //! - Whoever is not a party to a connection, or not the accepting one for `Accept` and `Reject`, is told
 //!   `ResourceNotFound.InstanceId`.
 //! - A client token that was used for a dry run can't be used for the real thing.
@@ -181,6 +181,9 @@ impl World {
         now: Timestamp,
     ) -> (Result<Value, ApiError>, bool) {
         let token = call.get("ClientToken").filter(|token| !token.is_empty());
+        if token.is_some_and(|token| token.len() > 64 || !token.is_ascii()) {
+            return (Err(bad("IllegalParam.ClientToken", "The specified ClientToken is illegal.")), false);
+        }
         let key = token.map(|token| (caller, action.to_owned(), token.clone()));
         if let Some((parameters, answer)) = key.as_ref().and_then(|key| self.tokens.get(key)) {
             if parameters == call {
@@ -257,6 +260,13 @@ impl World {
         };
         self.connections.insert(id.clone(), peering);
         Ok(json!({"InstanceId": id}))
+    }
+
+    /// Both ends of a connection.
+    fn vpcs_of(&self, id: &str) -> Vec<String> {
+        let ends =
+            self.connections.get(id).map(|peering| vec![peering.requester.2.clone(), peering.accepter.2.clone()]);
+        ends.unwrap_or_default()
     }
 
     /// Gives a VPC that nobody described a range of its own.
@@ -377,6 +387,9 @@ impl World {
     }
 
     fn show(&self, id: &str, peering: &Peering, now: Timestamp) -> Value {
+        // The vendor calls every field nullable.
+        let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let some = |cidrs: Vec<IpNet>| (!cidrs.is_empty()).then_some(cidrs);
         let status = peering.status(now);
         let expires_at = match peering.phase {
             Phase::Accepting { until } => Some(time(until)),
@@ -385,7 +398,7 @@ impl World {
         let vpc = |id: &str| {
             let cidrs = self.vpcs.get(id).cloned().unwrap_or_default();
             let (v4, v6): (Vec<_>, Vec<_>) = cidrs.into_iter().partition(|cidr| matches!(cidr, IpNet::V4(_)));
-            json!({"VpcId": id, "Ipv4Cidrs": v4, "Ipv6Cidrs": v6})
+            json!({"VpcId": id, "Ipv4Cidrs": some(v4), "Ipv6Cidrs": some(v6)})
         };
         json!({
             "InstanceId": id,
@@ -398,13 +411,13 @@ impl World {
             "Vpc": vpc(&peering.requester.2),
             "AcceptingVpc": vpc(&peering.accepter.2),
             "Bandwidth": peering.bandwidth,
-            "LinkType": peering.link_type,
-            "Name": peering.name,
-            "Description": peering.description,
+            "LinkType": text(&peering.link_type),
+            "Name": text(&peering.name),
+            "Description": text(&peering.description),
             "GmtCreate": time(peering.created_at),
             "GmtModified": time(peering.created_at),
             "GmtExpired": expires_at,
-            "ManagedService": peering.managed_service,
+            "ManagedService": text(&peering.managed_service),
             "ResourceGroupId": "rg-simulated",
             "Tags": [],
         })

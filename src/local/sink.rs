@@ -34,7 +34,7 @@ pub struct Post {
 }
 
 /// Posts to a path are refused.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Trouble {
     /// Which path.
     pub path: String,
@@ -42,6 +42,8 @@ pub struct Trouble {
     pub status: u16,
     /// And this body.
     pub body: String,
+    /// The header `retry-after`, in seconds.
+    pub retry_after: Option<u16>,
 }
 
 impl Post {
@@ -96,10 +98,18 @@ async fn take(State(sink): State<Sink>, uri: Uri, headers: HeaderMap, body: Byte
     let mut inner = sink.lock();
     if let Some(trouble) = inner.trouble.iter().find(|trouble| trouble.path == path) {
         let status = StatusCode::from_u16(trouble.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        return (status, trouble.body.clone()).into_response();
+        let mut response = (status, trouble.body.clone()).into_response();
+        if let Some(seconds) = trouble.retry_after {
+            response.headers_mut().insert("retry-after", seconds.into());
+        }
+        return response;
     }
     let post = Post { path, headers, body };
+    let token = post.headers.get("authorization").and_then(|value| value.to_str().ok());
     let answer = match post.path.as_str() {
+        "/api/chat.postMessage" if !token.is_some_and(|token| token.starts_with("Bearer xoxb-")) => {
+            return json!({"ok": false, "error": "not_authed"}).to_string().into_response();
+        }
         "/api/chat.postMessage" => {
             let channel = post.json().get("channel").cloned().unwrap_or_default();
             let ts = format!("1700000000.{:06}", inner.posts.len());

@@ -14,7 +14,7 @@ import urllib.request
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PEERGATE = ROOT / "target" / "debug" / "peergate"
+PEERGATE = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).absolute() / "debug" / "peergate"
 BIN = pathlib.Path(sys.executable).parent
 PATIENCE_S = 120
 
@@ -45,11 +45,17 @@ class Program:
 
         threading.Thread(target=read, daemon=True).start()
         self.found.wait(PATIENCE_S)
-        assert self.url, f"{command} did not start:\n{''.join(self.output)}"
+        if not self.url:
+            self.stop()
+            raise AssertionError(f"{command} did not start:\n{''.join(self.output)}")
 
     def stop(self):
         self.process.terminate()
-        self.process.wait(30)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
 
 
 def fetch(url, body=None, headers=None, method=None):

@@ -73,10 +73,12 @@ def functions(simulator, moto, tmp_path):
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
-    wait_for("cargo lambda watch", listening)
-    yield Functions
-    os.killpg(process.pid, 15)
-    process.wait(30)
+    try:
+        wait_for("cargo lambda watch", listening)
+        yield Functions
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(30)
 
 
 def table():
@@ -110,12 +112,19 @@ def test_both_functions_do_the_main_job(functions, simulator):
     assert json.loads(body)["approval"]["state"] == "activated", body
 
     log = (functions.directory / "watch.log").read_text()
-    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    lines = [json.loads(line, object_pairs_hook=unique) for line in log.splitlines() if line.startswith("{")]
+    assert "prod" in {line.get("target") for line in lines}
     outcomes = {line.get("outcome") for line in lines}
     assert {"accepted", "repeated", "advanced", "ticked"} <= outcomes, log
     assert all("timestamp" in line and "level" in line for line in lines)
     for secret in [CI_SECRET, SLACK_SECRET, AUDIT_SECRET, "accepter-secret", signed["headers"]["webhook-signature"]]:
         assert secret not in log, "at the highest log level, nothing secret is in the log"
+
+
+def unique(pairs):
+    names = [name for name, _ in pairs]
+    assert len(names) == len(set(names)), f"a field twice: {names}"
+    return dict(pairs)
 
 
 def status_request(functions, instance_id):

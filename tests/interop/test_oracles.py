@@ -94,14 +94,14 @@ def test_boto3_finds_the_table_that_we_serve(tmp_path):
     """`peergate table`, for functions that run under `cargo lambda watch`."""
     import boto3
 
-    command = [PEERGATE, "table", "--listen", "127.0.0.1:0", "--store", str(tmp_path / "peergate.db"), "--name", "t"]
+    command = [PEERGATE, "table", "--listen", "127.0.0.1:0", "--store", str(tmp_path / "peergate.db"), "--name", "peergate-test"]
     server = Program(command, r"listening on (http://\S+)", cwd=tmp_path)
     aws = {"region_name": "local", "aws_access_key_id": "local", "aws_secret_access_key": "local"}
     client = boto3.client("dynamodb", endpoint_url=server.url, **aws)
 
     def described():
         try:
-            return client.describe_table(TableName="t")["Table"]
+            return client.describe_table(TableName="peergate-test")["Table"]
         except client.exceptions.ResourceNotFoundException:
             return None
 

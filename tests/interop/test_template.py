@@ -34,9 +34,9 @@ def actions(statement):
 
 
 @pytest.mark.parametrize("tool", [["cfn-lint"], ["sam", "validate", "--lint", "--region", "eu-central-1", "--template"]])
-def test_the_tools_find_nothing(tool):
+def test_the_tools_find_nothing(tool, tmp_path):
     command = [BIN / tool[0], *tool[1:], "template.yaml"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={"SAM_CLI_TELEMETRY": "0", "PATH": str(BIN), "HOME": "/tmp"})
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={"SAM_CLI_TELEMETRY": "0", "PATH": str(BIN), "HOME": str(tmp_path)})
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -75,7 +75,10 @@ def test_the_functions_are_the_binaries_and_alone_in_their_roles():
         assert properties["Role"] == {"GetAtt": f"{name}Role.Arn"}
     assert TEMPLATE["Globals"]["Function"]["Runtime"] == "provided.al2023"
     assert TEMPLATE["Parameters"]["Architecture"]["Default"] == "arm64"
-    assert RESOURCES["Watcher"]["Properties"]["ReservedConcurrentExecutions"] == 1
+    reserved = RESOURCES["Watcher"]["Properties"]["ReservedConcurrentExecutions"]
+    assert reserved == {"If": ["WatcherIsReserved", 1, {"Ref": "AWS::NoValue"}]}
+    assert TEMPLATE["Parameters"]["ReserveWatcher"]["Default"] == "yes"
+    assert 'panic = "unwind"' in cargo, "the runtime reports panics only if they unwind"
 
 
 def test_the_table_is_the_one_that_the_code_makes():

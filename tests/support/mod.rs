@@ -145,18 +145,22 @@ impl Gate {
     }
 
     /// Any body, signed as client `ci`.
-    #[allow(clippy::unused_self, reason = "reads like the others")]
     pub fn signed_body(&self, body: &str) -> Signed {
+        self.signed_as(body, &format!("msg_{}", clock::nonce()), &clock::now().as_second().to_string())
+    }
+
+    /// Any body, id and timestamp, well signed as client `ci`.
+    #[allow(clippy::unused_self, reason = "reads like the others")]
+    pub fn signed_as(&self, body: &str, id: &str, timestamp: &str) -> Signed {
         let keys = [CI_SECRET.to_owned().try_into().unwrap()];
-        let (id, timestamp) = (format!("msg_{}", clock::nonce()), clock::now().as_second().to_string());
-        let signature = peergate::chat::standard_webhooks::sign(&keys, &id, &timestamp, body.as_bytes());
+        let signature = peergate::chat::standard_webhooks::sign(&keys, id, timestamp, body.as_bytes());
         Signed {
             path: "/webhook/ci".into(),
             headers: vec![
                 ("content-type", "application/json".into()),
-                ("webhook-id", id),
+                ("webhook-id", id.to_owned()),
                 ("webhook-signature", signature),
-                ("webhook-timestamp", timestamp),
+                ("webhook-timestamp", timestamp.to_owned()),
             ],
             body: body.to_owned(),
         }
@@ -171,6 +175,22 @@ impl Gate {
             ("api_app_id", "A0123"),
         ])
         .await
+    }
+
+    /// Any form and timestamp, well signed as Slack.
+    #[allow(clippy::unused_self, reason = "reads like the others")]
+    pub fn slack_signed_at(&self, body: &str, timestamp: &str) -> Signed {
+        let secret = SLACK_SECRET.to_owned().try_into().unwrap();
+        let signature = peergate::chat::slack::sign(&secret, timestamp, body.as_bytes());
+        Signed {
+            path: "/slack".into(),
+            headers: vec![
+                ("content-type", "application/x-www-form-urlencoded".into()),
+                ("x-slack-request-timestamp", timestamp.to_owned()),
+                ("x-slack-signature", signature),
+            ],
+            body: body.to_owned(),
+        }
     }
 
     pub async fn slack_form(&self, fields: &[(&str, &str)]) -> Signed {

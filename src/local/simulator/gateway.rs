@@ -36,7 +36,7 @@ struct Inner {
     world: World,
     credentials: Credentials,
     calls: HashMap<(AccountId, String), VecDeque<Timestamp>>,
-    /// Connections with an accept or reject on its way.
+    /// VPCs with an accept or reject on its way.
     busy: HashSet<String>,
     faults: Vec<Fault>,
     journal: Vec<JournalEntry>,
@@ -56,9 +56,11 @@ pub struct Fault {
     pub delay_ms: u64,
     /// The answer, instead of the true one.
     pub code: Option<String>,
-    /// With `code`.
+    /// With `code` or `raw`.
     #[serde(default = "bad_request")]
     pub http_status: u16,
+    /// The answer is this text, which is none of the API's.
+    pub raw: Option<String>,
     /// The header `x-acs-retry-after`.
     pub retry_after_ms: Option<u64>,
     /// The call takes effect all the same: only its answer is lost.
@@ -74,6 +76,7 @@ impl Default for Fault {
             delay_ms: 0,
             code: None,
             http_status: 400,
+            raw: None,
             retry_after_ms: None,
             after_effect: false,
         }
@@ -213,7 +216,7 @@ async fn tamper(State(simulator): State<Simulator>, Path(id): Path<String>, body
 /// A request, with what signatures cover.
 pub(super) struct Call {
     pub(super) method: String,
-    headers: HeaderMap,
+    pub(super) headers: HeaderMap,
     pub(super) query: Parameters,
     form: Parameters,
     pub(super) body: Bytes,
@@ -244,6 +247,9 @@ async fn api(State(simulator): State<Simulator>, request: Request<Body>) -> Resp
         body,
     };
     let request_id = clock::nonce().to_uppercase();
+    if let Some((status, text)) = simulator.lock().next_raw(&call) {
+        return (status, text).into_response();
+    }
     let (answer, effect_account) = simulator.answer(&call).await;
     let (action, account, effect) = effect_account;
     let mut parameters = call.parameters();
@@ -316,14 +322,11 @@ impl Simulator {
         parameters.retain(|name, _| !is_common(name));
         let fault = self.lock().next_fault(&action);
         let writes = ["AcceptVpcPeerConnection", "RejectVpcPeerConnection"].contains(&action.as_str());
-        let id = parameters.get("InstanceId").cloned().filter(|_| writes);
-        if let Some(id) = &id
-            && !self.lock().busy.insert(id.clone())
-        {
+        let id = parameters.get("InstanceId").filter(|_| writes);
+        let Some(_busy) = Busy::mark(self, id) else {
             let busy = "There are other peering operations on the requester VPC or accepter VPC, try again later.";
             return (Err(ApiError::new(400, "Conflict.Operation", busy)), (action, account, false));
-        }
-        let _done = Busy { simulator: self, id };
+        };
         if let Some(fault) = &fault {
             tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
         }
@@ -344,21 +347,44 @@ impl Simulator {
     }
 }
 
-/// Marks a connection as having an operation on its way, also when the caller goes away meanwhile.
+/// Marks both VPCs of a connection as having an operation on its way, until it goes: also when the caller goes away.
 struct Busy<'a> {
     simulator: &'a Simulator,
-    id: Option<String>,
+    vpcs: Vec<String>,
+}
+
+impl<'a> Busy<'a> {
+    /// `None` when one of them has one already.
+    fn mark(simulator: &'a Simulator, id: Option<&String>) -> Option<Self> {
+        let mut inner = simulator.lock();
+        let vpcs = id.map(|id| inner.world.vpcs_of(id)).unwrap_or_default();
+        if vpcs.iter().any(|vpc| inner.busy.contains(vpc)) {
+            return None;
+        }
+        inner.busy.extend(vpcs.clone());
+        Some(Self { simulator, vpcs })
+    }
 }
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        if let Some(id) = &self.id {
-            self.simulator.lock().busy.remove(id);
+        let mut inner = self.simulator.lock();
+        for vpc in &self.vpcs {
+            inner.busy.remove(vpc);
         }
     }
 }
 
 impl Inner {
+    /// The answer of a proxy or a broken gateway, before anybody looks at the call.
+    fn next_raw(&mut self, call: &Call) -> Option<(StatusCode, String)> {
+        let action = call.header("x-acs-action").unwrap_or_default();
+        let wanted = |fault: &&mut Fault| fault.times > 0 && fault.action.as_deref().is_none_or(|name| name == action);
+        let fault = self.faults.iter_mut().find(wanted).filter(|fault| fault.raw.is_some())?;
+        fault.times -= 1;
+        Some((StatusCode::from_u16(fault.http_status).ok()?, fault.raw.clone()?))
+    }
+
     fn next_fault(&mut self, action: &str) -> Option<Fault> {
         let matches = |fault: &Fault| fault.times > 0 && fault.action.as_ref().is_none_or(|name| name == action);
         let fault = self.faults.iter_mut().find(|fault| matches(fault))?;
