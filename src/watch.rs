@@ -120,7 +120,7 @@ pub async fn tick(app: &App, least_rounds: u32, deadline: Instant) -> Result<Sum
         sleep(pause).await;
     }
     let Summary { rounds, changed, delivered, undelivered } = summary;
-    let duration_ms = started.elapsed().as_millis();
+    let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(outcome = "ticked", rounds, changed, delivered, undelivered, duration_ms, "ticked");
     Ok(summary)
 }

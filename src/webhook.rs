@@ -362,7 +362,7 @@ fn retry_later(mut response: Response<String>) -> Response<String> {
 
 /// The one line about a request.
 fn log(outcome: &Outcome, status: StatusCode, took: Duration) {
-    let (status, duration_ms) = (status.as_u16(), took.as_millis());
+    let (status, duration_ms) = (status.as_u16(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     match outcome {
         Outcome::Answered { request, answer, way } => tracing::info!(
             outcome = classify(answer).1,
