@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "a command-line tool")]
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,8 +116,18 @@ enum Provider {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
-    match Command::parse() {
+async fn main() -> ExitCode {
+    match run(Command::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("peergate: {}", logging::Chain(error.as_ref()));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), Error> {
+    match command {
         Command::Demo => demo::run().await,
         Command::Simulate { listen, activation_ms, expiry_s, quota, request, accounts } => {
             let mut settings = Settings {

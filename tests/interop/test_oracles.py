@@ -128,3 +128,11 @@ def test_the_simulator_asks_by_itself_when_told_to(tmp_path):
             server.stop()
     finally:
         simulator.stop()
+
+
+def test_what_is_wrong_is_said_in_words(tmp_path):
+    done = subprocess.run(
+        [PEERGATE, "event", "approve", "pcc-a"], env=environment(tmp_path), capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("peergate: cannot read ") and "No such file" in done.stderr, done.stderr
