@@ -639,7 +639,8 @@ async fn slack_requests_that_are_not_ours_or_malformed_reach_no_api() {
         assert_eq!(reply.status, status, "{name}: {}", reply.body);
     }
     let secrets = gate.app.secrets.current(clock::now()).await.unwrap();
-    for body in ["payload=%FF", "command=%2Fpeergate&text=%C3%28"] {
+    let whole = "command=%2Fpeergate&team_id=T0001&user_id=U061F7AUR&api_app_id=A0123&text=approve+pcc-a+because+%FF";
+    for body in ["payload=%FF", whole] {
         let signed = peergate::local::event::slack_form(body.into(), &secrets, clock::now()).unwrap();
         assert_eq!(gate.send(&signed).await.status, 400, "{body}");
     }
