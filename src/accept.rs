@@ -3,12 +3,18 @@
 //! Never decides anything itself, and never calls for a connection that is not the one that was decided on.
 
 use jiff::Timestamp;
+use tokio::time::{Instant, timeout_at};
 
-use crate::alicloud::{self, Alicloud, Class, Credentials};
+use crate::alicloud::{self, Alicloud, Class, Credentials, Page};
 use crate::app::App;
-use crate::approval::{Approval, Event, Problem, State};
-use crate::peering::{Connection, InstanceId, Status};
+use crate::approval::{Approval, Approver, Call, ClientToken, Event, Principal, State, Verdict};
+use crate::clock;
+use crate::peering::{Connection, InstanceId, Problem, Status};
+use crate::preflight::{self, Check, Finding, Found, Objection};
 use crate::secrets::{self, AccessKey, Secret};
+
+/// How long the watcher waits for what the checks ask of Alibaba Cloud.
+pub const EXAMINATION: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Why Alibaba Cloud could not be asked, or would not.
 #[derive(Debug, thiserror::Error)]
@@ -70,15 +76,20 @@ pub async fn advance(app: &App, approval: &Approval, now: Timestamp) -> Event {
 /// Brings a connection that was read just now one step further: the decided call is made only if it still waits for it.
 pub async fn carry_out(app: &App, approval: &Approval, connection: &Connection, now: Timestamp) -> Event {
     let (target, instance_id) = (&approval.id.target, &approval.id.instance_id);
-    let token = approval.client_token.as_str();
     let seen = || Event::Seen(Box::new(connection.clone()));
     if connection.status != Status::Accepting {
         return seen();
     }
+    let waits_for_us = matches!(approval.state, State::Pending | State::Approved);
+    if waits_for_us && connection.fingerprint() != approval.fingerprint {
+        let by = Approver::peergate(target).principal;
+        let findings = examine(app, target, connection, &by, &clock::nonce(), now, Instant::now() + EXAMINATION).await;
+        return Event::Changed { connection: Box::new(connection.clone()), findings };
+    }
+    let Some(token) = approval.client_token.as_ref().map(ClientToken::as_str) else {
+        return seen();
+    };
     let answer = match approval.state {
-        State::Approved if connection.fingerprint() != approval.fingerprint => {
-            return Event::Changed(Box::new(connection.clone()));
-        }
         State::Approved => {
             let call = async |caller: Caller| caller.api.accept(caller.credentials(), instance_id, token, false).await;
             call_api(app, target, now, call).await.map(|request_id| Event::Accepted { request_id })
@@ -137,8 +148,9 @@ pub fn log(approval: &Approval, event: &Event) {
             | Event::Rejected { .. }
             | Event::Seen(_)
             | Event::Missing
-            | Event::Changed(_)
+            | Event::Changed { .. }
             | Event::Failed(_)
+            | Event::Carded { .. }
             | Event::Delivered { .. }
             | Event::Undelivered { .. },
             _,
@@ -156,6 +168,62 @@ pub async fn read(app: &App, target: &str, instance_id: &InstanceId, now: Timest
         }
         answer => answer,
     }
+}
+
+/// Lists the connections of a region, or only those of one VPC, a page at a time.
+pub async fn list(
+    app: &App,
+    target: &str,
+    (region, vpc): (&str, Option<&str>),
+    next_token: Option<&str>,
+    now: Timestamp,
+) -> Result<Page, Error> {
+    let call = async |caller: Caller| caller.api.list(caller.credentials(), region, vpc, next_token).await;
+    call_api(app, target, now, call).await
+}
+
+/// Makes all checks. What Alibaba Cloud does not answer by `deadline` is unknown. `by` and `request_key` make the dry
+/// run's client token.
+pub async fn examine(
+    app: &App,
+    target: &str,
+    connection: &Connection,
+    by: &Principal,
+    request_key: &str,
+    now: Timestamp,
+    deadline: Instant,
+) -> Vec<Finding> {
+    let Some(account) = app.config.targets.get(target).map(|target| target.account) else {
+        return vec![];
+    };
+    let mut findings = preflight::check(connection, account, now);
+    if preflight::objection(&findings).is_some() {
+        return findings;
+    }
+    let (instance_id, accepter) = (&connection.instance_id, &connection.accepter);
+    let call = Call::DryRun { request_key };
+    let token = ClientToken::derive(by, accepter.account, instance_id, Verdict::Approve, call);
+    let (others, dry_run) = tokio::join!(
+        timeout_at(deadline, list(app, target, (&accepter.region, Some(&accepter.vpc)), None, now)),
+        timeout_at(deadline, dry_run(app, target, instance_id, token.as_str(), now)),
+    );
+    // A VPC has a quota of 20: what does not fit into a page is not looked at, and not said to be.
+    let whole = others.ok().and_then(Result::ok).filter(|page| page.next_token.is_none() && page.left_out == 0);
+    let others = whole.map(|page| page.connections);
+    findings.push(preflight::check_other_peerings(connection, others.as_deref()));
+    let found = match dry_run {
+        Ok(Ok(())) => Found::Passed,
+        Err(_elapsed) => Found::Unknown(None),
+        Ok(Err(error)) => match error.class() {
+            // Whether it could be accepted is not known: the accept itself is tried again until it is.
+            Class::Retry | Class::Credentials | Class::DryRunPassed => Found::Unknown(Some(error.problem())),
+            Class::ReadStatus | Class::Missing | Class::Permanent => {
+                Found::Objection(Objection::DryRun(error.problem()))
+            }
+        },
+    };
+    findings.push(Finding { check: Check::DryRun, found });
+    findings
 }
 
 /// Asks whether a connection could be accepted, without accepting it. Passed, if `Ok`.
@@ -210,4 +278,10 @@ async fn call_api<T, F: Future<Output = Result<T, alicloud::Error>>>(
         Some(new) if new != key => Ok(call(caller(new)).await?),
         Some(_) | None => Err(refused.into()),
     }
+}
+
+/// Whether a problem is one of our credentials or permissions.
+#[must_use]
+pub fn is_about_credentials(problem: &Problem) -> bool {
+    alicloud::class_of(&problem.code) == Class::Credentials
 }

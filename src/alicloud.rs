@@ -47,6 +47,8 @@ pub struct Credentials<'a> {
 pub struct Page {
     /// At most 100. One that we do not understand is left out: it must not hide the others.
     pub connections: Vec<Connection>,
+    /// How many those are.
+    pub left_out: usize,
     /// Asks for the next page; `None` on the last.
     pub next_token: Option<String>,
 }
@@ -133,6 +135,12 @@ impl Error {
             Self::Transport(_) | Self::Unreadable { .. } => None,
         }
     }
+}
+
+/// What a code asks the caller to do, where nothing but the code is known.
+#[must_use]
+pub fn class_of(code: &str) -> Class {
+    if code.starts_with("Transport") { Class::Retry } else { classify(code, 400) }
 }
 
 fn classify(code: &str, http_status: u16) -> Class {
@@ -227,21 +235,27 @@ impl Alicloud {
         Ok(created.instance_id)
     }
 
-    /// Lists the connections of a region, a page at a time.
+    /// Lists the connections of a region, or only those of one VPC, a page at a time.
     ///
     /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-listvpcpeerconnections>
     pub async fn list(
         &self,
         credentials: Credentials<'_>,
         region: &str,
+        vpc: Option<&str>,
         next_token: Option<&str>,
     ) -> Result<Page, Error> {
         let mut parameters = vec![("RegionId", region), ("MaxResults", LARGEST_PAGE)];
+        parameters.extend(vpc.map(|vpc| ("VpcId", vpc)));
         parameters.extend(next_token.map(|token| ("NextToken", token)));
         let page: WirePage = self.call("ListVpcPeerConnections", &parameters, credentials).await?;
         let understood = |wire| Connection::try_from(wire).ok();
+        let listed = page.vpc_peer_connects.unwrap_or_default();
+        let all = listed.len();
+        let connections: Vec<_> = listed.into_iter().filter_map(understood).collect();
         Ok(Page {
-            connections: page.vpc_peer_connects.into_iter().flatten().filter_map(understood).collect(),
+            left_out: all.saturating_sub(connections.len()),
+            connections,
             next_token: page.next_token.filter(|token| !token.is_empty()),
         })
     }

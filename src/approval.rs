@@ -1,20 +1,33 @@
 //! The durable record of one connection: who decided, how far it has come, what is still to be done and to be told.
 //!
-//! Pure: every change is a function of the record, an [`Event`] and the time. A final state stays final, and each change
-//! of state puts its notice into the outbox in the same step, so that one write stores both.
+//! Pure: every change is a function of the record, an [`Event`] or a [`Decision`], and the time. A final state stays final,
+//! and each change puts its notice into the outbox and its entry into the history in the same step, so that one write
+//! stores all of it.
 
 mod decision;
+mod event;
+mod history;
 mod outbox;
+mod progress;
+mod state;
+mod terms;
 
-use std::fmt;
+use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::peering::{Connection, FieldHash, Fingerprint, InstanceId, Status};
+use crate::peering::{Connection, FieldHash, Fingerprint, Problem};
+use crate::preflight::{self, Finding};
 
 pub use decision::{Approver, Call, ClientToken, Decision, InvalidPrincipal, Principal, Verdict};
+pub use event::Event;
+pub use history::{Alarm, Broken, Entry, History, What};
 pub use outbox::{Delivery, News, Notice, Outbox, Redelivery};
+use progress::acknowledged;
+pub use state::{ApprovalId, State, code};
+pub use terms::Terms;
+use terms::Told;
 
 /// What a vendor or platform may make us wait at most.
 const LONGEST_RETRY_AFTER: SignedDuration = SignedDuration::from_mins(15);
@@ -22,267 +35,154 @@ const LONGEST_RETRY_AFTER: SignedDuration = SignedDuration::from_mins(15);
 const FOLLOWED_CLOSELY: SignedDuration = SignedDuration::from_mins(5);
 /// How often a fresh activation is looked at.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_millis(2500);
+/// How often a connection that waits for people is looked at.
+const LOOK_WHILE_PENDING: SignedDuration = SignedDuration::from_mins(5);
 /// How long the webhook has the call to itself before the watcher takes it for dead.
 const WEBHOOK_LEASE: SignedDuration = SignedDuration::from_secs(8);
-/// The wait after Alibaba Cloud refused our credentials or permissions: a person has to act first.
-const AFTER_REFUSED_CREDENTIALS: SignedDuration = SignedDuration::from_mins(5);
-
-/// Which connection of which target a record is about. Written `target/pcc-…`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ApprovalId {
-    /// The configured name of the accepting account.
-    pub target: String,
-    /// The connection.
-    pub instance_id: InstanceId,
-}
-
-impl fmt::Display for ApprovalId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.target, self.instance_id)
-    }
-}
+/// The facts of a request may change so often; then it ends, so that no requester can make us write for ever.
+const MOST_CHANGES: usize = 20;
 
 /// The record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
     /// Which connection.
     pub id: ApprovalId,
-    /// 1, and one more for each decision after a failure.
+    /// 1, and one more whenever it starts anew: after a failure, or when its facts changed after it was approved.
     pub generation: u32,
     /// How far it has come.
     pub state: State,
     /// Since when it is in this state.
     pub since: Timestamp,
-    /// The last reading that changed something; at first, what was decided on.
+    /// The last reading that changed something.
     pub connection: Connection,
-    /// Of the reading that was decided on. No other is ever accepted.
+    /// Of what people are shown, and decide on. No other is ever accepted.
     pub fingerprint: Fingerprint,
-    /// The rule that allowed the decision.
-    pub rule: String,
-    /// Where notices go.
-    pub channels: Vec<String>,
-    /// Every decision, the one that counts last.
+    /// What the configuration says about it.
+    pub terms: Terms,
+    /// What the checks found last.
+    pub findings: Vec<Finding>,
+    /// When they were made.
+    pub examined_at: Timestamp,
+    /// The decisions that count: each person's once, the last one last.
     pub decisions: Vec<Decision>,
-    /// Sent with every try of this generation's call.
-    pub client_token: ClientToken,
+    /// Sent with every try of this generation's call; `None` until it is decided.
+    pub client_token: Option<ClientToken>,
     /// Failed tries of the next step, in a row.
     pub attempts: u32,
     /// When the next step is due; `None` when none is left.
     pub next_step_at: Option<Timestamp>,
     /// Why the last try failed, if it did.
     pub last_problem: Option<Problem>,
+    /// What people were reminded of in this state.
+    told: Told,
+    /// Where the card is, per channel whose platform lets us change it.
+    pub cards: BTreeMap<String, String>,
     /// What the channels are owed, and were told.
     pub outbox: Outbox,
-    /// Every state it was in.
-    pub history: Vec<HistoryEntry>,
+    /// Everything that happened.
+    pub history: History,
 }
 
-/// How far an approval has come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// Seen; people have not decided yet.
-    Pending,
-    /// Decided; `AcceptVpcPeerConnection` not acknowledged yet.
-    Approved,
-    /// Acknowledged; Alibaba Cloud is activating it.
-    Activating,
-    /// Usable. Final.
-    Activated,
-    /// Decided; `RejectVpcPeerConnection` not acknowledged yet.
-    Rejecting,
-    /// Refused. Final.
-    Rejected,
-    /// Nobody decided within seven days. Final.
-    Expired,
-    /// The connection is gone. Final.
-    Deleted,
-    /// Alibaba Cloud, or a change of the connection, made it impossible. Final until somebody decides anew.
-    Failed {
-        /// The vendor's code, or one of ours: see [`code`].
-        code: String,
-    },
-}
-
-/// Codes of [`State::Failed`] that are not the vendor's.
-pub mod code {
-    /// The connection is no longer the one that was decided on.
-    pub const CONNECTION_CHANGED: &str = "ConnectionChanged";
-    /// It was accepted by somebody else while we were to reject it.
-    pub const ACCEPTED_ELSEWHERE: &str = "AcceptedElsewhere";
-}
-
-impl State {
-    /// Whether nothing but a new decision, and only after a failure, leads out of it.
-    #[must_use]
-    pub fn is_final(&self) -> bool {
-        match self {
-            Self::Pending | Self::Approved | Self::Activating | Self::Rejecting => false,
-            Self::Activated | Self::Rejected | Self::Expired | Self::Deleted | Self::Failed { .. } => true,
-        }
-    }
-
-    /// The word for it in answers, the store and logs.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Approved => "approved",
-            Self::Activating => "activating",
-            Self::Activated => "activated",
-            Self::Rejecting => "rejecting",
-            Self::Rejected => "rejected",
-            Self::Expired => "expired",
-            Self::Deleted => "deleted",
-            Self::Failed { .. } => "failed",
-        }
-    }
-}
-
-/// Why a try failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// The vendor's code, or the kind of transport failure.
-    pub code: String,
-    /// The vendor's request id, if it answered.
-    pub request_id: Option<String>,
-}
-
-/// A state that the approval entered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HistoryEntry {
-    /// When.
-    pub at: Timestamp,
-    /// Which.
-    pub state: State,
-    /// By whose decision, if it was one.
-    pub by: Option<Principal>,
-    /// The vendor's request that brought it about, if one did.
-    pub request_id: Option<String>,
-}
-
-/// What can happen to a record. Applying one twice is applying it once.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// `AcceptVpcPeerConnection` was acknowledged.
-    Accepted {
-        /// Of the call.
-        request_id: String,
-    },
-    /// `RejectVpcPeerConnection` was acknowledged.
-    Rejected {
-        /// Of the call.
-        request_id: String,
-    },
-    /// The connection was read.
-    Seen(Box<Connection>),
-    /// The connection does not exist any more.
-    Missing,
-    /// The connection is not the one that was decided on.
-    Changed(Box<Connection>),
-    /// A try failed; another may do.
-    Deferred {
-        /// Why.
-        problem: Problem,
-        /// What the vendor asked for.
-        retry_after: Option<SignedDuration>,
-    },
-    /// Our credentials or permissions were refused; a person has to act.
-    CredentialsRefused(Problem),
-    /// It will never work.
-    Failed(Problem),
-    /// A notice reached a channel.
-    Delivered {
-        /// Which notice.
-        number: u32,
-        /// Which channel.
-        channel: String,
-        /// Where the platform put it, if it says.
-        reference: Option<String>,
-    },
-    /// A notice did not reach a channel.
-    Undelivered {
-        /// Which notice.
-        number: u32,
-        /// Which channel.
-        channel: String,
-        /// What the platform said.
-        error: String,
-        /// When to try again.
-        retry: Redelivery,
-    },
-}
-
-/// Why a decision did not count.
+/// Why a decision does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Closed {
     /// The same person said the same before.
     #[error("the same person decided the same before")]
     Repeated,
-    /// Somebody decided, or the connection came to its end; the record says who and how.
+    /// It was decided, or the connection came to its end; the record says how.
     #[error("already decided, or over")]
     Over,
+    /// The connection is not the one that people were shown.
+    #[error("the connection has changed")]
+    Changed,
+    /// There is no approval of theirs to take back.
+    #[error("nothing to withdraw")]
+    NothingToWithdraw,
 }
 
-/// The facts that a decision is made on.
-#[derive(Debug)]
+/// The facts that a request is looked at, and decided, on.
 pub struct Grounds<'a> {
     /// Which connection.
     pub id: &'a ApprovalId,
     /// As just read.
     pub connection: &'a Connection,
-    /// The rule that allows it.
-    pub rule: &'a str,
-    /// Where its notices go.
-    pub channels: &'a [String],
+    /// What the configuration says about it.
+    pub terms: &'a Terms,
+    /// What the checks found.
+    pub findings: &'a [Finding],
+    /// Who a principal is, if they may approve.
+    pub electorate: &'a (dyn Fn(&Principal) -> Option<Approver> + Sync),
 }
 
 impl Approval {
+    /// The record of a request that we just heard of, owing its card to the channels.
+    #[must_use]
+    pub fn discover(grounds: &Grounds<'_>, now: Timestamp) -> Self {
+        let mut record = Self::begin(grounds, now);
+        record.tell(News::Discovered, now);
+        record.accept_by_rule(now);
+        record
+    }
+
+    /// Looks at a request that waits: takes over what has changed about it, in its facts or in the configuration. One
+    /// that was taken for deleted waits anew. Says whether anything changed.
+    pub fn look(&mut self, grounds: &Grounds<'_>, now: Timestamp) -> bool {
+        if !matches!(self.state, State::Pending | State::Deleted) {
+            return false;
+        }
+        let before = self.clone();
+        if self.state == State::Deleted {
+            self.start_anew(now);
+            self.fingerprint = grounds.connection.fingerprint();
+            let (rule, approvals) = (grounds.terms.rule.clone(), grounds.terms.approvals);
+            self.log(What::Discovered { fingerprint: self.fingerprint.clone(), rule, approvals }, now);
+            self.tell(News::Discovered, now);
+        } else if self.fingerprint != grounds.connection.fingerprint() {
+            self.change(grounds.connection, grounds.findings, now);
+        }
+        if self.state == State::Pending {
+            self.take(grounds, now);
+            self.accept_by_rule(now);
+        }
+        let complete = self.given() >= self.terms.needed() && preflight::objection(&self.findings).is_none();
+        if self.state == State::Pending && complete {
+            // The rule asks for fewer people than it did: the last one who approved has completed it.
+            self.decided(State::Approved, now);
+            let (rule, approvals) = (self.terms.rule.clone(), self.terms.approvals);
+            self.log(What::RuleChanged { rule, approvals, void: vec![] }, now);
+            if let Some(decision) = self.winner().cloned() {
+                self.tell(News::Decided { decision, given: self.given(), needed: self.terms.needed() }, now);
+            }
+        }
+        *self != before
+    }
+
     /// The record that `decision` makes of what was there before.
     ///
     /// # Errors
     /// [`Closed`], when the decision does not count any more; the record stays as it is.
     pub fn decide(before: Option<&Self>, grounds: &Grounds<'_>, decision: Decision) -> Result<Self, Closed> {
-        let (generation, decisions, outbox, history) = match before {
-            None => (1, Vec::new(), Outbox::default(), Vec::new()),
+        let at = decision.at;
+        let mut record = match before {
+            None => {
+                let mut record = Self::begin(grounds, at);
+                record.tell(News::Discovered, at);
+                record
+            }
             Some(record) => {
                 record.is_open_to(&decision)?;
-                let generation = record.generation.saturating_add(u32::from(record.state.is_final()));
-                (generation, record.decisions.clone(), record.outbox.clone(), record.history.clone())
+                if record.fingerprint != decision.fingerprint {
+                    return Err(Closed::Changed);
+                }
+                record.clone()
             }
         };
-        let verdict = decision.verdict;
-        let mut record = Self {
-            id: grounds.id.clone(),
-            generation,
-            state: State::Pending,
-            since: decision.at,
-            connection: grounds.connection.clone(),
-            fingerprint: grounds.connection.fingerprint(),
-            rule: grounds.rule.to_owned(),
-            channels: grounds.channels.to_vec(),
-            client_token: ClientToken::derive(
-                &decision.by.principal,
-                grounds.connection.accepter.account,
-                &grounds.id.instance_id,
-                verdict,
-                Call::Decided { generation },
-            ),
-            decisions,
-            attempts: 0,
-            next_step_at: None,
-            last_problem: None,
-            outbox,
-            history,
-        };
-        let state = match verdict {
-            Verdict::Approve => State::Approved,
-            Verdict::Reject => State::Rejecting,
-        };
-        let at = decision.at;
-        record.enter(state, at, Some(decision.by.principal.clone()), None);
-        record.next_step_at = Some(at + WEBHOOK_LEASE);
-        record.decisions.push(decision);
+        if record.state != State::Pending {
+            record.start_anew(at);
+        }
+        record.take(grounds, at);
+        record.is_open_to(&decision)?;
+        record.cast(decision);
         Ok(record)
     }
 
@@ -291,24 +191,81 @@ impl Approval {
     /// # Errors
     /// [`Closed`], when it does not.
     pub fn is_open_to(&self, decision: &Decision) -> Result<(), Closed> {
-        if self.decisions.iter().any(|earlier| earlier.request_key == decision.request_key) {
+        if self.knows_request(&decision.request_key) {
             return Err(Closed::Repeated);
         }
+        let said_before = |earlier: &Decision| earlier.verdict == decision.verdict && earlier.by.is(&decision.by);
+        let said_before = self.decisions.iter().any(said_before);
         match self.state {
+            State::Pending if said_before => Err(Closed::Repeated),
             // Whoever decides has just read it: what we took for deleted is there.
             State::Pending | State::Deleted | State::Failed { .. } => Ok(()),
             State::Expired => Err(Closed::Over),
             State::Approved | State::Activating | State::Activated | State::Rejecting | State::Rejected => {
-                let said_before = |winner: &Decision| winner.verdict == decision.verdict && winner.by.is(&decision.by);
-                Err(if self.winner().is_some_and(said_before) { Closed::Repeated } else { Closed::Over })
+                Err(if said_before { Closed::Repeated } else { Closed::Over })
             }
         }
     }
 
-    /// The decision that counts.
+    /// Takes an approval back, while it is not decided.
+    ///
+    /// # Errors
+    /// [`Closed`], when there is nothing to take back any more.
+    pub fn withdraw(&mut self, by: &Approver, request_key: &str, now: Timestamp) -> Result<(), Closed> {
+        if self.knows_request(request_key) {
+            return Err(Closed::Repeated);
+        }
+        if self.state != State::Pending {
+            return Err(Closed::Over);
+        }
+        let before = self.decisions.len();
+        self.decisions.retain(|decision| !decision.by.is(by));
+        if self.decisions.len() == before {
+            return Err(Closed::NothingToWithdraw);
+        }
+        self.log(What::Withdrawn { by: by.clone(), request_key: request_key.to_owned() }, now);
+        self.tell(News::Withdrawn { by: by.clone(), given: self.given(), needed: self.terms.needed() }, now);
+        Ok(())
+    }
+
+    /// The decision that counts: the one that completed it.
     #[must_use]
     pub fn winner(&self) -> Option<&Decision> {
-        self.decisions.last()
+        self.decisions.last().filter(|_| self.state != State::Pending)
+    }
+
+    /// How many people have approved.
+    #[must_use]
+    pub fn given(&self) -> u32 {
+        let approvals = self.decisions.iter().filter(|decision| decision.verdict == Verdict::Approve);
+        u32::try_from(approvals.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether some channel was shown the facts as they are: if not, nobody can have meant these.
+    #[must_use]
+    pub fn is_shown(&self) -> bool {
+        let last = self.outbox.iter().rev().find(|notice| matches!(notice.news, News::Changed { .. }));
+        last.is_none_or(|notice| {
+            notice.deliveries.is_empty()
+                || notice.deliveries.values().any(|delivery| matches!(delivery, Delivery::Delivered { .. }))
+        })
+    }
+
+    /// Whether people can decide about it now: its card has buttons.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.terms.rule.is_some()
+            && match &self.state {
+                State::Pending => true,
+                State::Failed { code } => *code != code::ACCEPTED_ELSEWHERE,
+                State::Approved
+                | State::Activating
+                | State::Activated
+                | State::Rejecting
+                | State::Rejected
+                | State::Expired
+                | State::Deleted => false,
+            }
     }
 
     /// Applies what happened; says whether it changed the record.
@@ -317,20 +274,22 @@ impl Approval {
         match event {
             Event::Accepted { request_id } => {
                 if self.state == State::Approved {
-                    self.accepted(self.winner().cloned(), Some(request_id), now);
+                    self.accepted(self.winner().cloned(), acknowledged(Verdict::Approve, request_id), now);
                 }
             }
             Event::Rejected { request_id } => {
                 if self.state == State::Rejecting {
-                    self.end(State::Rejected, News::Rejected(self.winner().cloned()), Some(request_id), now);
+                    let news = News::Rejected(self.winner().cloned());
+                    self.end(State::Rejected, news, acknowledged(Verdict::Reject, request_id), now);
                 }
             }
             Event::Seen(connection) => self.seen(connection, now),
-            Event::Missing => self.end(State::Deleted, News::Deleted, None, now),
-            Event::Changed(connection) => {
-                if self.state == State::Approved {
-                    self.connection = (**connection).clone();
-                    self.fail(Problem { code: code::CONNECTION_CHANGED.into(), request_id: None }, now);
+            Event::Missing => self.end(State::Deleted, News::Deleted, What::Missing, now),
+            Event::Changed { connection, findings } => {
+                let stale = connection.fingerprint() != self.fingerprint;
+                let bounded = !self.has_changed_too_often();
+                if stale && bounded && matches!(self.state, State::Pending | State::Approved | State::Failed { .. }) {
+                    self.change(connection, findings, now);
                 }
             }
             Event::Failed(problem) => {
@@ -339,10 +298,11 @@ impl Approval {
                 }
             }
             Event::Deferred { problem, retry_after } => self.defer(problem, *retry_after, now),
-            Event::CredentialsRefused(problem) => self.postpone(problem, AFTER_REFUSED_CREDENTIALS, now),
-            Event::Delivered { number, channel, reference } => {
-                self.outbox.delivered(*number, channel, reference.as_ref(), now);
+            Event::CredentialsRefused(problem) => self.postpone(problem, progress::AFTER_REFUSED_CREDENTIALS, now),
+            Event::Carded { channel, reference } => {
+                self.cards.insert(channel.clone(), reference.clone());
             }
+            Event::Delivered { number, channel } => self.outbox.delivered(*number, channel, now),
             Event::Undelivered { number, channel, error, retry } => {
                 self.outbox.undelivered(&self.id.to_string(), (*number, channel), error, *retry, now);
             }
@@ -350,81 +310,184 @@ impl Approval {
         *self != before
     }
 
-    fn seen(&mut self, connection: &Connection, now: Timestamp) {
-        let state = self.state.clone();
-        match (&state, &connection.status) {
-            (State::Approved, Status::Updating) => self.accepted(self.winner().cloned(), None, now),
-            (State::Approved, Status::Activated) => {
-                self.accepted(self.winner().cloned(), None, now);
-                self.activated(connection, now);
-            }
-            (State::Activating, Status::Activated) => self.activated(connection, now),
-            (State::Rejecting, Status::Updating | Status::Activated) => {
-                self.fail(Problem { code: code::ACCEPTED_ELSEWHERE.into(), request_id: None }, now);
-            }
-            (State::Rejecting, Status::Rejected) => {
-                self.end(State::Rejected, News::Rejected(self.winner().cloned()), None, now);
-            }
-            (_, Status::Rejected) => self.end(State::Rejected, News::Rejected(None), None, now),
-            (_, Status::Expired) => self.end(State::Expired, News::Expired, None, now),
-            (_, Status::Deleting | Status::Deleted) => self.end(State::Deleted, News::Deleted, None, now),
-            (State::Approved | State::Rejecting, status) => {
-                let problem = Problem { code: format!("Status.{status}"), request_id: None };
-                self.defer(&problem, None, now);
-            }
-            (State::Activating, _) => (self.attempts, self.last_problem) = (0, None),
-            (_, Status::Creating | Status::Accepting | Status::Updating | Status::Activated | Status::Other(_)) => {}
+    fn begin(grounds: &Grounds<'_>, now: Timestamp) -> Self {
+        let mut record = Self {
+            id: grounds.id.clone(),
+            generation: 1,
+            state: State::Pending,
+            since: now,
+            connection: grounds.connection.clone(),
+            fingerprint: grounds.connection.fingerprint(),
+            terms: grounds.terms.clone(),
+            findings: grounds.findings.to_vec(),
+            examined_at: now,
+            decisions: vec![],
+            client_token: None,
+            attempts: 0,
+            next_step_at: Some(now + LOOK_WHILE_PENDING),
+            last_problem: None,
+            told: Told::default(),
+            cards: BTreeMap::new(),
+            outbox: Outbox::default(),
+            history: History::default(),
+        };
+        let (rule, approvals) = (record.terms.rule.clone(), record.terms.approvals);
+        record.log(What::Discovered { fingerprint: record.fingerprint.clone(), rule, approvals }, now);
+        record
+    }
+
+    /// Counts a decision; the one that completes it decides.
+    fn cast(&mut self, decision: Decision) {
+        let (at, verdict) = (decision.at, decision.verdict);
+        if verdict == Verdict::Reject {
+            self.decisions.retain(|earlier| !earlier.by.is(&decision.by));
+        }
+        self.decisions.push(decision.clone());
+        let given = self.given();
+        let state = match verdict {
+            Verdict::Approve if given < self.terms.needed() => None,
+            Verdict::Approve => Some(State::Approved),
+            Verdict::Reject => Some(State::Rejecting),
+        };
+        if let Some(state) = state {
+            self.decided(state, at);
+        }
+        self.log(What::Decided(decision.clone()), at);
+        self.tell(News::Decided { decision, given, needed: self.terms.needed() }, at);
+    }
+
+    fn decided(&mut self, state: State, at: Timestamp) {
+        let verdict = if state == State::Rejecting { Verdict::Reject } else { Verdict::Approve };
+        self.enter(state, at);
+        self.next_step_at = Some(at + WEBHOOK_LEASE);
+        let generation = self.generation;
+        self.client_token = self.winner().map(|winner| {
+            let account = self.connection.accepter.account;
+            let call = Call::Decided { generation };
+            ClientToken::derive(&winner.by.principal, account, &self.id.instance_id, verdict, call)
+        });
+    }
+
+    /// Approves it, if its rule needs nobody and nothing at all is odd about it.
+    fn accept_by_rule(&mut self, now: Timestamp) {
+        if self.terms.accepts_by_itself() && preflight::all_passed(&self.findings) {
+            self.cast(Decision {
+                verdict: Verdict::Approve,
+                by: Approver::peergate(&self.id.target),
+                at: now,
+                fingerprint: self.fingerprint.clone(),
+                reason: None,
+                request_key: format!("rule/{}/{}", self.generation, self.fingerprint),
+            });
+            // Whoever watches does it, at once.
+            self.next_step_at = Some(now);
         }
     }
 
-    fn accepted(&mut self, by: Option<Decision>, request_id: Option<&String>, now: Timestamp) {
-        self.enter(State::Activating, now, None, request_id.cloned());
-        self.next_step_at = Some(now);
-        self.outbox.tell(News::Accepted(by), &self.channels, now);
+    /// Takes over the reading, the configuration, and what the checks found. Approvals of people who may not approve
+    /// any more are void.
+    fn take(&mut self, grounds: &Grounds<'_>, now: Timestamp) {
+        self.connection = grounds.connection.clone();
+        let others = !preflight::same(&self.findings, grounds.findings);
+        if others {
+            self.findings = grounds.findings.to_vec();
+        }
+        if preflight::objection(&self.findings).is_some() {
+            self.examined_at = now;
+        }
+        let told = self.outbox.last().map(|notice| notice.number);
+        let mut void = vec![];
+        for mut decision in std::mem::take(&mut self.decisions) {
+            match (grounds.electorate)(&decision.by.principal) {
+                Some(by) if !self.decisions.iter().any(|earlier| earlier.by.is(&by)) => {
+                    decision.by = by;
+                    self.decisions.push(decision);
+                }
+                Some(_) | None => void.push(decision.by),
+            }
+        }
+        let before = std::mem::replace(&mut self.terms, grounds.terms.clone());
+        let asks_for_else = before.rule != self.terms.rule || before.approvals != self.terms.approvals;
+        if asks_for_else || !void.is_empty() {
+            let (rule, approvals) = (self.terms.rule.clone(), self.terms.approvals);
+            self.log(What::RuleChanged { rule, approvals, void: void.clone() }, now);
+        }
+        if asks_for_else || !void.is_empty() || before.channels != self.terms.channels {
+            self.tell(News::RuleChanged { void }, now);
+        }
+        if others && told.is_some() && told == self.outbox.last().map(|notice| notice.number) {
+            self.tell(News::Checked, now);
+        }
     }
 
-    fn activated(&mut self, connection: &Connection, now: Timestamp) {
-        let approved_at = self.winner().map_or(self.since, |decision| decision.at);
+    /// The facts are not those that people were shown: nobody has decided about these.
+    fn change(&mut self, connection: &Connection, findings: &[Finding], now: Timestamp) {
+        let changes = self.connection.changes(connection);
+        let void: Vec<_> = self.decisions.iter().map(|decision| decision.by.clone()).collect();
         self.connection = connection.clone();
-        self.end(State::Activated, News::Activated { took_s: now.duration_since(approved_at).as_secs() }, None, now);
-    }
-
-    fn fail(&mut self, problem: Problem, now: Timestamp) {
-        let verdict = self.winner().map_or(Verdict::Approve, |winner| winner.verdict);
-        let news = News::Failed { verdict, problem: problem.clone() };
-        self.end(State::Failed { code: problem.code.clone() }, news, problem.request_id.as_ref(), now);
-        self.last_problem = Some(problem);
-    }
-
-    /// Enters a final state, unless it is in one.
-    fn end(&mut self, state: State, news: News, request_id: Option<&String>, now: Timestamp) {
-        if self.state.is_final() {
-            return;
+        self.fingerprint = connection.fingerprint();
+        self.findings = findings.to_vec();
+        self.examined_at = now;
+        if self.state == State::Approved {
+            self.start_anew(now);
         }
-        self.enter(state, now, None, request_id.cloned());
-        self.next_step_at = None;
-        self.outbox.tell(news, &self.channels, now);
+        self.decisions.clear();
+        let fingerprint = self.fingerprint.clone();
+        self.log(What::Changed { fingerprint, changes: changes.clone(), void: void.clone() }, now);
+        if self.has_changed_too_often() {
+            self.fail(Problem { code: code::CHANGED_TOO_OFTEN.into(), request_id: None }, now);
+        } else {
+            self.tell(News::Changed { changes, void }, now);
+        }
     }
 
-    fn enter(&mut self, state: State, now: Timestamp, by: Option<Principal>, request_id: Option<String>) {
-        self.history.push(HistoryEntry { at: now, state: state.clone(), by, request_id });
+    fn has_changed_too_often(&self) -> bool {
+        self.history.iter().filter(|entry| matches!(entry.what, What::Changed { .. })).count() > MOST_CHANGES
+    }
+
+    /// Begins the next generation: what was decided before counts no more.
+    fn start_anew(&mut self, now: Timestamp) {
+        self.generation = self.generation.saturating_add(1);
+        self.decisions.clear();
+        self.client_token = None;
+        self.enter(State::Pending, now);
+        self.next_step_at = Some(now + LOOK_WHILE_PENDING);
+    }
+
+    fn enter(&mut self, state: State, now: Timestamp) {
         self.state = state;
         self.since = now;
         self.attempts = 0;
         self.last_problem = None;
+        self.told.start_anew();
     }
 
-    fn defer(&mut self, problem: &Problem, retry_after: Option<SignedDuration>, now: Timestamp) {
-        let wait = backoff(&self.id.to_string(), self.attempts, SignedDuration::from_mins(1));
-        self.postpone(problem, wait.max(retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER)), now);
+    fn log(&mut self, what: What, now: Timestamp) {
+        self.history.push(&self.id.to_string(), now, what, &self.state);
     }
 
-    fn postpone(&mut self, problem: &Problem, wait: SignedDuration, now: Timestamp) {
-        if !self.state.is_final() {
-            self.last_problem = Some(problem.clone());
-            self.attempts = self.attempts.saturating_add(1);
-            self.next_step_at = Some(now + wait);
-        }
+    fn tell(&mut self, news: News, now: Timestamp) {
+        let mut audience = self.terms.audience(self.told.escalated);
+        // Who has heard of it hears the end, whatever the configuration says by then.
+        audience.extend(self.outbox.channels());
+        self.outbox.tell(news, &audience, now);
+    }
+
+    /// Whether a request was heard before: a replay of it must not count again.
+    fn knows_request(&self, request_key: &str) -> bool {
+        self.history.iter().any(|entry| match &entry.what {
+            What::Decided(decision) => decision.request_key == request_key,
+            What::Withdrawn { request_key: earlier, .. } => earlier == request_key,
+            What::Discovered { .. }
+            | What::Changed { .. }
+            | What::RuleChanged { .. }
+            | What::Acknowledged { .. }
+            | What::Seen(_)
+            | What::Missing
+            | What::Differs { .. }
+            | What::Failed(_)
+            | What::Told(_) => false,
+        })
     }
 
     /// When there is something to do; `None` when all is done and told.
@@ -439,8 +502,13 @@ impl Approval {
         let young = now.duration_since(self.since) < FOLLOWED_CLOSELY;
         let step = match self.state {
             State::Activating => young.then_some(now + LOOK_AGAIN),
-            State::Pending | State::Approved | State::Rejecting => self.next_step_at,
-            State::Activated | State::Rejected | State::Expired | State::Deleted | State::Failed { .. } => None,
+            State::Approved | State::Rejecting => self.next_step_at,
+            State::Pending
+            | State::Activated
+            | State::Rejected
+            | State::Expired
+            | State::Deleted
+            | State::Failed { .. } => None,
         };
         step.into_iter().chain(self.outbox.due_at()).min()
     }

@@ -14,9 +14,10 @@ use http::{HeaderMap, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::error::Category;
 
-use crate::approval::{Approval, Principal, Problem, Redelivery, Verdict};
-use crate::peering::{Connection, Fingerprint, InstanceId};
-use crate::policy::{Objection, Refusal};
+use crate::approval::{Approval, Principal, Redelivery, Verdict};
+use crate::peering::{Connection, Fingerprint, InstanceId, Problem};
+use crate::policy::Refusal;
+use crate::preflight::{Finding, Objection};
 
 /// How far the clock of a sender may be from ours, both ways, the edge included.
 ///
@@ -98,7 +99,19 @@ impl Malformed {
 
 /// What somebody wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Command {
+pub enum Command {
+    /// To know what waits or moves.
+    List {
+        /// Of which accepting account; of all, when left out.
+        target: Option<String>,
+    },
+    /// Something about one connection.
+    About(About),
+}
+
+/// What somebody wants about one connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct About {
     /// What.
     pub verb: Verb,
     /// Of which accepting account; may be left out when there is only one.
@@ -111,11 +124,13 @@ pub struct Command {
     pub reason: Option<String>,
 }
 
-/// What can be wanted.
+/// What can be wanted about a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     /// A decision.
     Decide(Verdict),
+    /// To take an approval back.
+    Withdraw,
     /// What an approval would come to, without it.
     DryRun,
     /// How things are.
@@ -142,12 +157,23 @@ pub enum Answer {
     Done(Box<Approval>),
     /// Decided and durable; Alibaba Cloud has not acknowledged it yet, and the watcher goes on.
     Underway(Box<Approval>),
+    /// Counted and durable; more people have to approve.
+    Counted(Box<Approval>),
+    /// Taken back.
+    Withdrawn(Box<Approval>),
+    /// There is no approval of theirs to take back.
+    NothingToWithdraw,
     /// The same person said the same before.
     Repeated(Box<Approval>),
     /// Somebody decided before, or it is over.
     Over(Box<Approval>),
     /// A dry run passed.
-    DryRunPassed(Box<Connection>),
+    DryRunPassed {
+        /// As just read.
+        connection: Box<Connection>,
+        /// What the checks found.
+        findings: Vec<Finding>,
+    },
     /// How things are.
     Status {
         /// As just read.
@@ -157,10 +183,33 @@ pub enum Answer {
         /// Of which target.
         target: String,
     },
+    /// What waits or moves.
+    List {
+        /// In the order in which they came into their state.
+        approvals: Vec<Approval>,
+        /// Whether there are more.
+        more: bool,
+    },
     /// The policy says no.
     Refused(Refusal),
+    /// The rule wants to know why.
+    ReasonRequired {
+        /// Which rule.
+        rule: String,
+        /// What they want to do.
+        verdict: Verdict,
+        /// About which connection.
+        instance_id: InstanceId,
+    },
     /// Something else stands against it.
     Objection(Objection),
+    /// They could not be asked for a reason.
+    NotAsked {
+        /// What they want to do.
+        verdict: Verdict,
+        /// About which connection.
+        instance_id: InstanceId,
+    },
     /// The connection is not the one that they saw.
     Changed,
     /// No target has that name; or none was named and there are several.
@@ -186,9 +235,6 @@ pub enum Part {
     Alicloud,
 }
 
-/// Where a platform put a message, if it says.
-pub type Reference = Option<String>;
-
 /// A message was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Undelivered {
@@ -206,8 +252,11 @@ impl Undelivered {
     /// By HTTP status, as webhooks have it.
     fn status(status: StatusCode, headers: &HeaderMap) -> Self {
         let error = format!("HTTP {}", status.as_u16());
+        let content = [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNPROCESSABLE_ENTITY];
         let retry = if status == StatusCode::GONE {
             Redelivery::Never
+        } else if content.contains(&status) {
+            Redelivery::Few
         } else if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
             Redelivery::Soon(retry_after(headers))
         } else {

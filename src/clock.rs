@@ -6,7 +6,30 @@ use jiff::Timestamp;
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the place")]
 pub fn now() -> Timestamp {
+    #[cfg(feature = "local")]
+    return Timestamp::now() + jump::so_far();
+    #[cfg(not(feature = "local"))]
     Timestamp::now()
+}
+
+/// For tests and demos of what takes days.
+#[cfg(feature = "local")]
+pub mod jump {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use jiff::SignedDuration;
+
+    static AHEAD_MS: AtomicI64 = AtomicI64::new(0);
+
+    /// Sets the clock of the whole process ahead.
+    pub fn ahead(by: SignedDuration) {
+        let by = i64::try_from(by.as_millis()).unwrap_or_default();
+        AHEAD_MS.fetch_add(by, Ordering::Relaxed);
+    }
+
+    pub(super) fn so_far() -> SignedDuration {
+        SignedDuration::from_millis(AHEAD_MS.load(Ordering::Relaxed))
+    }
 }
 
 /// 128 random bits as 32 hexadecimal digits: never the same twice.

@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::approval::Principal;
 use crate::peering::AccountId;
-use crate::policy::{ApproverRef, Person, Policy, Rule};
+use crate::policy::{Account, ApproverRef, Person, Policy, Requests, Rule};
 
 /// A record must outlive the request that it is about: a new one would decide anew, with the old client token.
 const SHORTEST_RETENTION_DAYS: u32 = 8;
@@ -127,6 +127,10 @@ struct File {
     #[serde(default)]
     groups: BTreeMap<String, BTreeSet<String>>,
     #[serde(default)]
+    accounts: BTreeMap<AccountId, Account>,
+    #[serde(default)]
+    requests: Requests,
+    #[serde(default)]
     rule: Vec<Rule>,
     #[serde(default = "default_retention_days")]
     retention_days: u32,
@@ -138,6 +142,8 @@ struct File {
 pub struct Target {
     /// Whose VPCs are asked for.
     pub account: AccountId,
+    /// Where requests are looked for, e.g. `cn-shanghai`; nowhere, when empty.
+    pub regions: BTreeSet<String>,
     /// The API's address.
     #[serde(default = "default_endpoint")]
     pub endpoint: Url,
@@ -255,7 +261,13 @@ impl Config {
             clients: file.clients,
             slack: file.slack,
             channels: file.channels,
-            policy: Policy { rules: file.rule, people: file.people, groups: file.groups },
+            policy: Policy {
+                rules: file.rule,
+                people: file.people,
+                groups: file.groups,
+                accounts: file.accounts,
+                requests: file.requests,
+            },
             retention: SignedDuration::from_hours(i64::from(file.retention_days) * 24),
         })
     }
@@ -283,6 +295,9 @@ impl File {
         }
         for (name, target) in &self.targets {
             check_endpoint(&format!("targets.{name}.endpoint"), &target.endpoint)?;
+            if let Some(region) = target.regions.iter().find(|region| !is_region(region)) {
+                return invalid(format!("targets.{name}.regions"), format!("{region:?} is not the id of a region"));
+            }
         }
         if let Some(slack) = &self.slack {
             check_endpoint("slack.api", &slack.api)?;
@@ -294,11 +309,17 @@ impl File {
             }
         }
         for (name, channel) in &self.channels {
+            let is_id =
+                |id: &str| id.len() > 1 && id.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+            if matches!(channel, Channel::Slack { channel } if !is_id(channel)) {
+                return invalid(format!("channels.{name}.channel"), "expected the channel's id, e.g. C0123ABCD");
+            }
             if matches!(channel, Channel::Slack { .. }) && self.slack.is_none() {
                 return invalid(format!("channels.{name}.kind"), "`slack` needs the table [slack]");
             }
         }
         self.check_people()?;
+        self.check_requests()?;
         for (position, rule) in self.rule.iter().enumerate() {
             let same = |earlier: &Rule| earlier.name == rule.name;
             if self.rule.iter().take(position).any(same) {
@@ -327,15 +348,49 @@ impl File {
         Ok(())
     }
 
+    fn check_requests(&self) -> Result<(), Error> {
+        for (account, Account { name, contacts }) in &self.accounts {
+            let key = |field: &str| format!("accounts.{account}.{field}");
+            if name.trim().is_empty() {
+                return invalid(key("name"), "say what we call it");
+            }
+            self.check_approvers(&key("contacts"), contacts)?;
+        }
+        let Requests { channels, remind_after, expiry_notice, stuck_after } = &self.requests;
+        self.check_channels("requests.channels", channels)?;
+        check_wait("requests.remind_after", remind_after)?;
+        check_wait("requests.expiry_notice", expiry_notice)?;
+        check_wait("requests.stuck_after", stuck_after)
+    }
+
+    fn check_approvers(&self, key: &str, approvers: &[ApproverRef]) -> Result<(), Error> {
+        for approver in approvers {
+            match approver {
+                ApproverRef::Person(name) if !self.people.contains_key(name) => {
+                    return invalid(key, format!("no person is named {name}"));
+                }
+                ApproverRef::Group(name) if !self.groups.contains_key(name) => {
+                    return invalid(key, format!("no group is named {name}"));
+                }
+                ApproverRef::Person(_) | ApproverRef::Group(_) | ApproverRef::Principal(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn check_channels(&self, key: &str, channels: &[String]) -> Result<(), Error> {
+        match channels.iter().find(|channel| !self.channels.contains_key(*channel)) {
+            Some(unknown) => invalid(key, format!("no channel is named {unknown}")),
+            None => Ok(()),
+        }
+    }
+
     fn check_rule(&self, rule: &Rule) -> Result<(), Error> {
         let key = |field: &str| format!("rule.{}.{field}", rule.name);
         if !self.targets.contains_key(&rule.target) {
             return invalid(key("target"), format!("no target is named {}", rule.target));
         }
-        if rule.approvals != 1 {
-            return invalid(key("approvals"), "this version supports 1");
-        }
-        if rule.approvers.is_empty() {
+        if rule.approvers.is_empty() && rule.approvals > 0 {
             return invalid(key("approvers"), "name at least one");
         }
         let empty = [
@@ -347,20 +402,38 @@ impl File {
         if let Some((field, _)) = empty.into_iter().find(|(_, empty)| *empty) {
             return invalid(key(field), "an empty list matches nothing: name something, or leave it out");
         }
-        for who in &rule.approvers {
-            let unknown = match who {
-                ApproverRef::Person(name) => (!self.people.contains_key(name)).then_some(("person", name)),
-                ApproverRef::Group(name) => (!self.groups.contains_key(name)).then_some(("group", name)),
-                ApproverRef::Principal(_) => None,
-            };
-            if let Some((kind, name)) = unknown {
-                return invalid(key("approvers"), format!("no {kind} is named {name}"));
-            }
+        self.check_approvers(&key("approvers"), &rule.approvers)?;
+        let people = self.people_of(rule);
+        if usize::try_from(rule.approvals).unwrap_or(usize::MAX) > people {
+            return invalid(key("approvals"), format!("only {people} different people are named as approvers"));
         }
-        if let Some(unknown) = rule.channels.iter().find(|name| !self.channels.contains_key(*name)) {
-            return invalid(key("channels"), format!("no channel is named {unknown}"));
+        self.check_channels(&key("channels"), &rule.channels)?;
+        self.check_channels(&key("escalate_to"), &rule.escalate_to)?;
+        if rule.escalate_after.is_some() == rule.escalate_to.is_empty() {
+            return invalid(key("escalate_after"), "`escalate_after` and `escalate_to` need each other");
+        }
+        for (field, wait) in [("remind_after", rule.remind_after), ("escalate_after", rule.escalate_after)] {
+            wait.map_or(Ok(()), |wait| check_wait(&key(field), &wait))?;
         }
         Ok(())
+    }
+
+    /// How many different people a rule names as approvers.
+    fn people_of(&self, rule: &Rule) -> usize {
+        let mut people = BTreeSet::new();
+        for approver in &rule.approvers {
+            match approver {
+                ApproverRef::Person(name) => people.extend([name.as_str()]),
+                ApproverRef::Group(name) => {
+                    people.extend(self.groups.get(name).into_iter().flatten().map(String::as_str));
+                }
+                ApproverRef::Principal(principal) => {
+                    let owner = self.people.iter().find(|(_, person)| person.principals.contains(principal));
+                    people.extend([owner.map_or(principal.as_str(), |(name, _)| name.as_str())]);
+                }
+            }
+        }
+        people.len()
     }
 }
 
@@ -375,6 +448,17 @@ fn check_name(key: &str, name: &str) -> Result<(), Error> {
     } else {
         invalid(key, "a name is 1 to 40 lower-case letters, digits and `-`")
     }
+}
+
+/// What comes into addresses of the console, and goes to the API.
+fn is_region(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=40).contains(&text.len()) && text.bytes().all(allowed)
+}
+
+fn check_wait(key: &str, wait: &SignedDuration) -> Result<(), Error> {
+    let (least, most) = (SignedDuration::from_mins(1), SignedDuration::from_hours(7 * 24));
+    if (least..=most).contains(wait) { Ok(()) } else { invalid(key, "a wait is 1m to 168h, e.g. `4h` or `90m`") }
 }
 
 fn check_endpoint(key: &str, url: &Url) -> Result<(), Error> {
@@ -427,7 +511,7 @@ fn default_retention_days() -> u32 {
 mod tests {
     use super::*;
 
-    const SMALLEST: &str = "[targets.prod]\naccount = \"2222222222222222\"\n";
+    const SMALLEST: &str = "[targets.prod]\naccount = \"2222222222222222\"\nregions = []\n";
 
     fn problem(text: &str) -> String {
         Config::parse(text).unwrap_err().to_string()
@@ -453,18 +537,24 @@ mod tests {
             ("", "targets: name at least one accepting account"),
             ("[targets.prod]\naccount = 1\n", "account"),
             ("[targets.prod]\naccuont = \"1\"\n", "accuont"),
-            ("[targets.Prod]\naccount = \"1\"\n", "targets.Prod: a name is"),
+            ("[targets.prod]\naccount = \"1\"\n", "regions"),
+            ("[targets.prod]\naccount = \"1\"\nregions = [\"a/b\"]\n", "targets.prod.regions"),
+            ("[targets.Prod]\naccount = \"1\"\nregions = []\n", "targets.Prod: a name is"),
             (
-                "[targets.prod]\naccount = \"1\"\nendpoint = \"http://vpcpeer.aliyuncs.com\"\n",
+                "[targets.prod]\naccount = \"1\"\nregions = []\nendpoint = \"http://vpcpeer.aliyuncs.com\"\n",
                 "targets.prod.endpoint: only https",
             ),
             (
-                "[targets.prod]\naccount = \"1\"\nendpoint = \"https://u:p@h/\"\n",
+                "[targets.prod]\naccount = \"1\"\nregions = []\nendpoint = \"https://u:p@h/\"\n",
                 "targets.prod.endpoint: a URL with a user",
             ),
             ("[targets.prod]\naccount = \"1\"\nsignature = \"v2\"\n", "signature"),
             (&format!("{SMALLEST}[channels.ops]\nkind = \"slack\"\nchannel = \"C1\"\n"), "channels.ops.kind"),
             (&format!("{SMALLEST}[channels.ops]\nkind = \"pigeon\"\n"), "kind"),
+            (
+                &format!("{SMALLEST}[channels.ops]\nkind = \"slack\"\nchannel = \"#ops\"\n"),
+                "channels.ops.channel: expected",
+            ),
             (&format!("{SMALLEST}[slack]\nteams = []\napp = \"A1\"\n"), "slack.teams"),
             (&format!("{SMALLEST}[groups]\nnetops = [\"bob\"]\n"), "groups.netops: no person is named bob"),
             (&format!("retention_days = 7\n{SMALLEST}"), "retention_days: at least 8"),
@@ -474,10 +564,32 @@ mod tests {
                 "rule.r.target",
             ),
             (
-                &format!("{SMALLEST}{rule}target = \"prod\"\napprovals = 2\napprovers = [\"person:alice\"]\n"),
-                "rule.r.approvals",
+                &format!(
+                    "{SMALLEST}{rule}target = \"prod\"\napprovals = 2\napprovers = [\"person:alice\", \"slack:T1/U1\"]\n"
+                ),
+                "rule.r.approvals: only 1 different people",
             ),
             (&format!("{SMALLEST}{rule}target = \"prod\"\napprovals = 1\napprovers = []\n"), "rule.r.approvers"),
+            (
+                &format!(
+                    "{SMALLEST}{rule}target = \"prod\"\napprovals = 1\napprovers = [\"person:alice\"]\nescalate_after = \"1h\"\n"
+                ),
+                "rule.r.escalate_after",
+            ),
+            (
+                &format!(
+                    "{SMALLEST}{rule}target = \"prod\"\napprovals = 1\napprovers = [\"person:alice\"]\nremind_after = \"1s\"\n"
+                ),
+                "rule.r.remind_after: a wait is",
+            ),
+            (&format!("{SMALLEST}[requests]\nstuck_after = \"soon\"\n"), "stuck_after"),
+            (&format!("{SMALLEST}[requests]\nchannels = [\"x\"]\n"), "requests.channels: no channel is named x"),
+            (&format!("{SMALLEST}[accounts.1]\nname = \"\"\n"), "accounts.1.name"),
+            (&format!("{SMALLEST}[accounts.x]\nname = \"a\"\n"), "accounts"),
+            (
+                &format!("{SMALLEST}[accounts.1]\nname = \"a\"\ncontacts = [\"person:eve\"]\n"),
+                "accounts.1.contacts: no person is named eve",
+            ),
             (
                 &format!("{SMALLEST}{rule}target = \"prod\"\napprovals = 1\napprovers = [\"group:x\"]\n"),
                 "no group is named x",

@@ -14,6 +14,7 @@ pub mod app;
 pub mod approval;
 pub mod peering;
 pub mod policy;
+pub mod preflight;
 
 // The edge: one module per outside thing.
 pub mod alicloud;

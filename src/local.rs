@@ -1,5 +1,6 @@
 //! The local tool: everything of peergate on one machine, and the simulator that tests and demos run against.
 
+pub mod audit;
 pub mod demo;
 pub mod event;
 pub mod sandbox;

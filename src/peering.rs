@@ -82,11 +82,61 @@ impl Connection {
         self.accepter.cidrs.iter().flat_map(pairs).collect()
     }
 
+    /// What an approver would see otherwise in `later`: the facts of the fingerprint, as text.
+    #[must_use]
+    pub fn changes(&self, later: &Self) -> Vec<Change> {
+        let facts = |connection: &Self| {
+            let cidrs = |side: &Side| side.cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let (requester, accepter) = (&connection.requester, &connection.accepter);
+            [
+                ("requester account", requester.account.to_string()),
+                ("requester region", requester.region.clone()),
+                ("requester VPC", requester.vpc.clone()),
+                ("requester CIDRs", cidrs(requester)),
+                ("accepting account", accepter.account.to_string()),
+                ("accepting region", accepter.region.clone()),
+                ("accepting VPC", accepter.vpc.clone()),
+                ("accepting CIDRs", cidrs(accepter)),
+                ("bandwidth", connection.bandwidth_mbps.map_or_else(String::new, |mbps| format!("{mbps} Mbit/s"))),
+                ("link type", connection.link_type.clone()),
+            ]
+        };
+        let pairs = facts(self).into_iter().zip(facts(later));
+        let changed = pairs.filter(|((_, before), (_, after))| before != after);
+        changed.map(|((fact, before), (_, after))| Change { fact: fact.to_owned(), before, after }).collect()
+    }
+
+    /// Whether it goes from one region to another, where traffic is paid for.
+    #[must_use]
+    pub fn crosses_regions(&self) -> bool {
+        self.requester.region != self.accepter.region
+    }
+
     /// Whether both sides named their ranges.
     #[must_use]
     pub fn cidrs_are_known(&self) -> bool {
         !self.requester.cidrs.is_empty() && !self.accepter.cidrs.is_empty()
     }
+}
+
+/// A fact that is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Which, e.g. `requester CIDRs`.
+    pub fact: String,
+    /// What it was; empty for unlimited, unknown or none.
+    pub before: String,
+    /// What it is.
+    pub after: String,
+}
+
+/// Why Alibaba Cloud did not do what it was asked to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The vendor's code, or the kind of transport failure.
+    pub code: String,
+    /// The vendor's request id, if it answered.
+    pub request_id: Option<String>,
 }
 
 /// The id of a peering connection, `pcc-…`.
@@ -366,6 +416,26 @@ pub(crate) mod tests {
         let mut same = connection();
         (same.status, same.name) = (Status::Updating, "renamed".into());
         assert_eq!(same.fingerprint(), connection().fingerprint());
+    }
+
+    #[test]
+    fn whatever_changes_the_fingerprint_is_named_as_a_change() {
+        let mut later = connection();
+        later.requester.cidrs.insert("fd00:1::/48".parse().unwrap());
+        (later.bandwidth_mbps, later.link_type) = (None, "Silver".into());
+        (later.accepter.vpc, later.requester.region) = ("vpc-other".into(), "cn-beijing".into());
+        (later.requester.account, later.name) = (AccountId(3), "renamed".into());
+        let changes = connection().changes(&later);
+        let named: Vec<_> = changes.iter().map(|change| change.fact.as_str()).collect();
+        assert_eq!(
+            named,
+            ["requester account", "requester region", "requester CIDRs", "accepting VPC", "bandwidth", "link type"]
+        );
+        assert_eq!(
+            (changes[2].before.as_str(), changes[2].after.as_str()),
+            ("10.1.0.0/16", "10.1.0.0/16, fd00:1::/48")
+        );
+        assert_eq!(connection().changes(&connection()), []);
     }
 
     #[test]

@@ -6,11 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use ipnet::IpNet;
-use jiff::Timestamp;
+use jiff::SignedDuration;
 use serde::Deserialize;
 
-use crate::approval::{Approver, InvalidPrincipal, Principal, Verdict};
-use crate::peering::{AccountId, BusinessStatus, Connection, Status};
+use crate::approval::{Approver, InvalidPrincipal, Principal, Terms, Verdict};
+use crate::peering::{AccountId, Connection};
+
+/// A list that is longer is left out of a suggested rule: a card has to hold it.
+const LONGEST_SUGGESTED: usize = 30;
 
 /// The rules, and the people that they name.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +24,46 @@ pub struct Policy {
     pub people: BTreeMap<String, Person>,
     /// Group name → names of people.
     pub groups: BTreeMap<String, BTreeSet<String>>,
+    /// What we know of accounts that ask.
+    pub accounts: BTreeMap<AccountId, Account>,
+    /// What goes for requests whose rule says nothing else.
+    pub requests: Requests,
+}
+
+/// An account that asks.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// Shown beside its id.
+    pub name: String,
+    /// Its people: they never count as approvers of what it asks for.
+    #[serde(default)]
+    pub contacts: Vec<ApproverRef>,
+}
+
+/// What goes for requests whose rule says nothing else.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Requests {
+    /// Where requests are told that no rule is about.
+    pub channels: Vec<String>,
+    /// When to remind people first; the waits after it double, up to a day.
+    pub remind_after: SignedDuration,
+    /// How long before a request expires to say so.
+    pub expiry_notice: SignedDuration,
+    /// How long an activation may take before people are told.
+    pub stuck_after: SignedDuration,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            channels: vec![],
+            remind_after: SignedDuration::from_hours(4),
+            expiry_notice: SignedDuration::from_hours(24),
+            stuck_after: SignedDuration::from_mins(10),
+        }
+    }
 }
 
 /// Somebody, with all the identities they own.
@@ -49,13 +92,24 @@ pub struct Rule {
     pub accepting_vpcs: Option<Vec<String>>,
     /// The most bandwidth that may be asked for, Mbit/s. Unlimited bandwidth is more than any number.
     pub max_bandwidth_mbps: Option<u32>,
-    /// How many different people must approve.
+    /// How many different people must approve; 0 accepts by itself.
     pub approvals: u32,
     /// Who may decide.
+    #[serde(default)]
     pub approvers: Vec<ApproverRef>,
-    /// Where the outcome is told.
+    /// Whether a decision needs a reason.
+    #[serde(default)]
+    pub require_reason: bool,
+    /// Where requests and their outcome are told.
     #[serde(default)]
     pub channels: Vec<String>,
+    /// As in [`Requests`].
+    pub remind_after: Option<SignedDuration>,
+    /// When to tell others that a request still waits.
+    pub escalate_after: Option<SignedDuration>,
+    /// Whom to tell then.
+    #[serde(default)]
+    pub escalate_to: Vec<String>,
 }
 
 /// How a rule names those who may decide: `person:alice`, `group:netops`, or a principal such as `slack:T0001/U061F7AUR`.
@@ -125,6 +179,12 @@ pub enum Refusal {
         /// The rule.
         rule: String,
     },
+    /// This person belongs to the account that asks.
+    #[error("a contact of the requesting account")]
+    Contact {
+        /// Which account.
+        account: AccountId,
+    },
 }
 
 impl Policy {
@@ -136,20 +196,157 @@ impl Policy {
         Approver { principal, person }
     }
 
-    /// The rule under which `approver` may decide about `connection`.
-    pub fn permit(&self, target: &str, connection: &Connection, approver: &Approver) -> Result<&Rule, Refusal> {
+    /// The first rule that matches `connection`; otherwise the facts that no rule allows, none when each is allowed by
+    /// some rule but no rule allows all.
+    pub fn rule(&self, target: &str, connection: &Connection) -> Result<&Rule, Vec<Fact>> {
         let mut unmatched = vec![];
         for rule in &self.rules {
             match rule.mismatches(target, connection) {
-                none if none.is_empty() => {
-                    let named = rule.approvers.iter().any(|who| self.names(who, approver));
-                    return if named { Ok(rule) } else { Err(Refusal::NotAnApprover { rule: rule.name.clone() }) };
-                }
+                none if none.is_empty() => return Ok(rule),
                 some => unmatched.push(some),
             }
         }
         let everywhere = |fact: &Fact| unmatched.iter().all(|facts| facts.contains(fact));
-        Err(Refusal::NoRule(Fact::ALL.into_iter().filter(everywhere).collect()))
+        Err(Fact::ALL.into_iter().filter(everywhere).collect())
+    }
+
+    /// The rule under which `approver` may decide about `connection`.
+    pub fn permit(
+        &self,
+        target: &str,
+        connection: &Connection,
+        approver: &Approver,
+        verdict: Verdict,
+    ) -> Result<&Rule, Refusal> {
+        let rule = self.rule(target, connection).map_err(Refusal::NoRule)?;
+        if !rule.approvers.iter().any(|who| self.names(who, approver)) {
+            return Err(Refusal::NotAnApprover { rule: rule.name.clone() });
+        }
+        let account = connection.requester.account;
+        if verdict == Verdict::Approve && self.is_contact(account, approver) {
+            return Err(Refusal::Contact { account });
+        }
+        Ok(rule)
+    }
+
+    /// Who a principal is, if they may approve `connection` now; peergate itself, if its rule needs nobody.
+    #[must_use]
+    pub fn electorate(&self, target: &str, connection: &Connection, principal: &Principal) -> Option<Approver> {
+        let approver = self.approver(principal.clone());
+        let by_rule = || self.rule(target, connection).is_ok_and(|rule| rule.approvals == 0);
+        if approver == Approver::peergate(target) {
+            return by_rule().then_some(approver);
+        }
+        self.permit(target, connection, &approver, Verdict::Approve).is_ok().then_some(approver)
+    }
+
+    /// What the configuration says about a request.
+    #[must_use]
+    pub fn terms(&self, target: &str, connection: &Connection) -> Terms {
+        let requester = self.accounts.get(&connection.requester.account).map(|account| account.name.clone());
+        let Requests { channels, remind_after, expiry_notice, stuck_after } = self.requests.clone();
+        let nobody = Terms {
+            rule: None,
+            unmatched: vec![],
+            suggestion: None,
+            approvals: 1,
+            approvers: vec![],
+            require_reason: false,
+            requester,
+            channels,
+            remind_after,
+            escalate_after: None,
+            escalate_to: vec![],
+            expiry_notice,
+            stuck_after,
+        };
+        match self.rule(target, connection) {
+            Err(facts) => Terms {
+                unmatched: facts.iter().map(ToString::to_string).collect(),
+                suggestion: Some(self.suggest(target, connection)),
+                ..nobody
+            },
+            Ok(rule) => Terms {
+                rule: Some(rule.name.clone()),
+                approvals: rule.approvals,
+                approvers: self.names_of_approvers(rule, connection.requester.account),
+                require_reason: rule.require_reason,
+                channels: rule.channels.clone(),
+                remind_after: rule.remind_after.unwrap_or(remind_after),
+                escalate_after: rule.escalate_after,
+                escalate_to: rule.escalate_to.clone(),
+                ..nobody
+            },
+        }
+    }
+
+    /// A rule about exactly such connections, as it would stand in the configuration.
+    fn suggest(&self, target: &str, connection: &Connection) -> String {
+        let (requester, accepter) = (&connection.requester, &connection.accepter);
+        // The vendor's words; one that would break out of its quotes is left out.
+        let quoted = |words: Vec<String>| {
+            let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
+            let words = words.into_iter().filter(|word| word.bytes().all(plain));
+            words.map(|word| format!("\"{word}\"")).collect::<Vec<_>>().join(", ")
+        };
+        let approvers: Vec<_> = if self.groups.is_empty() {
+            self.people.keys().map(|person| format!("person:{person}")).collect()
+        } else {
+            self.groups.keys().map(|group| format!("group:{group}")).collect()
+        };
+        let cidrs: Vec<_> = requester.cidrs.iter().map(ToString::to_string).collect();
+        let (approvers, cidrs) =
+            [approvers, cidrs].map(|list| if list.len() > LONGEST_SUGGESTED { vec![] } else { list }).into();
+        let lists = [
+            ("requester_accounts", vec![requester.account.to_string()]),
+            ("requester_regions", vec![requester.region.clone()]),
+            ("requester_cidrs_within", cidrs),
+            ("accepting_vpcs", vec![accepter.vpc.clone()]),
+            ("approvers", approvers),
+            ("channels", self.requests.channels.clone()),
+        ];
+        let mut lines = vec![
+            "[[rule]]".to_owned(),
+            format!(
+                "name = \"account {} to {}\"",
+                requester.account,
+                quoted(vec![accepter.vpc.clone()]).replace('"', "")
+            ),
+            format!("target = \"{target}\""),
+            "approvals = 1".to_owned(),
+        ];
+        let lists = lists.into_iter().map(|(key, words)| (key, quoted(words))).filter(|(_, words)| !words.is_empty());
+        lines.extend(lists.map(|(key, words)| format!("{key} = [{words}]")));
+        lines.extend(connection.bandwidth_mbps.map(|mbps| format!("max_bandwidth_mbps = {mbps}")));
+        lines.join("\n")
+    }
+
+    /// People by name, other identities as they are; without the contacts of the account that asks.
+    fn names_of_approvers(&self, rule: &Rule, requester: AccountId) -> Vec<String> {
+        let mut names = BTreeSet::new();
+        let person = |name: &String| {
+            let principal = self.people.get(name).and_then(|person| person.principals.first());
+            principal.map(|principal| Approver { principal: principal.clone(), person: Some(name.clone()) })
+        };
+        for who in &rule.approvers {
+            let approvers: Vec<_> = match who {
+                ApproverRef::Person(name) => person(name).into_iter().collect(),
+                ApproverRef::Group(group) => self.groups.get(group).into_iter().flatten().filter_map(person).collect(),
+                ApproverRef::Principal(principal) => vec![self.approver(principal.clone())],
+            };
+            let others = approvers.into_iter().filter(|approver| !self.is_contact(requester, approver));
+            names.extend(others.map(|approver| approver.person.unwrap_or_else(|| approver.principal.to_string())));
+        }
+        names.into_iter().collect()
+    }
+
+    fn is_contact(&self, account: AccountId, approver: &Approver) -> bool {
+        let contacts = self.accounts.get(&account).map(|account| account.contacts.as_slice()).unwrap_or_default();
+        contacts.iter().any(|who| match who {
+            // Whoever uses one identity of a person is that person.
+            ApproverRef::Principal(principal) => self.approver(principal.clone()).is(approver),
+            ApproverRef::Person(_) | ApproverRef::Group(_) => self.names(who, approver),
+        })
     }
 
     fn names(&self, who: &ApproverRef, approver: &Approver) -> bool {
@@ -202,60 +399,6 @@ fn listed<T: PartialEq>(list: Option<&Vec<T>>, item: &T) -> bool {
     list.is_none_or(|list| list.contains(item))
 }
 
-/// What stands against a decision whoever makes it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Objection {
-    /// The accepting account is not the target's.
-    #[error("the accepting account is not the target's")]
-    NotOurs,
-    /// Not waiting for us (any more).
-    #[error("the connection is not waiting to be accepted")]
-    Status(Status),
-    /// The time to answer has passed.
-    #[error("the request has expired")]
-    Expired,
-    /// Locked, e.g. for an overdue payment.
-    #[error("the connection's business status is not Normal")]
-    BusinessStatus(BusinessStatus),
-    /// An Alibaba service owns it.
-    #[error("the connection belongs to a managed service")]
-    ManagedService(String),
-    /// Both sides use the same addresses.
-    #[error("CIDRs of both sides overlap")]
-    Overlap(Vec<(IpNet, IpNet)>),
-}
-
-/// The checks that no rule can waive. A rejection needs only a request that waits for us.
-pub fn preflight(
-    connection: &Connection,
-    account: AccountId,
-    verdict: Verdict,
-    now: Timestamp,
-) -> Result<(), Objection> {
-    if connection.accepter.account != account {
-        return Err(Objection::NotOurs);
-    }
-    if connection.status != Status::Accepting {
-        return Err(Objection::Status(connection.status.clone()));
-    }
-    if connection.expires_at.is_some_and(|expires_at| expires_at <= now) {
-        return Err(Objection::Expired);
-    }
-    if verdict == Verdict::Reject {
-        return Ok(());
-    }
-    if connection.business_status != BusinessStatus::Normal {
-        return Err(Objection::BusinessStatus(connection.business_status.clone()));
-    }
-    if !connection.managed_service.is_empty() {
-        return Err(Objection::ManagedService(connection.managed_service.clone()));
-    }
-    match connection.overlapping_cidrs() {
-        none if none.is_empty() => Ok(()),
-        overlaps => Err(Objection::Overlap(overlaps)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -272,7 +415,11 @@ mod tests {
             max_bandwidth_mbps: None,
             approvals: 1,
             approvers: vec![ApproverRef::Group("netops".into())],
+            require_reason: false,
             channels: vec![],
+            remind_after: None,
+            escalate_after: None,
+            escalate_to: vec![],
         };
         change(&mut rule);
         let alice = Person { principals: vec![principal("slack", "U1"), principal("webhook", "alice")] };
@@ -280,6 +427,7 @@ mod tests {
             rules: vec![rule],
             people: [("alice".to_owned(), alice)].into(),
             groups: [("netops".to_owned(), BTreeSet::from(["alice".to_owned()]))].into(),
+            ..Policy::default()
         }
     }
 
@@ -288,7 +436,7 @@ mod tests {
     }
 
     fn decide(policy: &Policy, principal: Principal) -> Result<&Rule, Refusal> {
-        policy.permit("prod", &connection(), &policy.approver(principal))
+        policy.permit("prod", &connection(), &policy.approver(principal), Verdict::Approve)
     }
 
     #[test]
@@ -344,8 +492,8 @@ mod tests {
         let mut unknown = connection();
         unknown.requester.cidrs.clear();
         unknown.bandwidth_mbps = None;
-        let refusal = policy.permit("prod", &unknown, &policy.approver(principal("slack", "U1"))).unwrap_err();
-        assert_eq!(refusal, Refusal::NoRule(vec![Fact::RequesterCidrs, Fact::Bandwidth]));
+        let refusal = policy.rule("prod", &unknown).unwrap_err();
+        assert_eq!(refusal, [Fact::RequesterCidrs, Fact::Bandwidth]);
     }
 
     #[test]
@@ -356,27 +504,59 @@ mod tests {
     }
 
     #[test]
-    fn preflight_objects_to_each_thing_no_rule_can_waive() {
-        let account = AccountId(2_222_222_222_222_222);
-        let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
-        let check = |change: fn(&mut Connection), verdict| {
-            let mut changed = connection();
-            change(&mut changed);
-            preflight(&changed, account, verdict, now)
-        };
-        assert_eq!(check(|_| (), Verdict::Approve), Ok(()));
-        assert_eq!(check(|c| c.accepter.account = AccountId(3), Verdict::Reject), Err(Objection::NotOurs));
-        let status = check(|c| c.status = Status::Activated, Verdict::Reject);
-        assert_eq!(status, Err(Objection::Status(Status::Activated)));
-        let expired = check(|c| c.expires_at = Some("2026-11-22T00:00:00Z".parse().unwrap()), Verdict::Approve);
-        assert_eq!(expired, Err(Objection::Expired));
-        let locked: fn(&mut Connection) = |c| c.business_status = BusinessStatus::FinancialLocked;
-        let objection = Objection::BusinessStatus(BusinessStatus::FinancialLocked);
-        assert_eq!(check(locked, Verdict::Approve), Err(objection));
-        assert_eq!(check(locked, Verdict::Reject), Ok(()));
-        let managed = check(|c| c.managed_service = "SWAS".into(), Verdict::Approve);
-        assert_eq!(managed, Err(Objection::ManagedService("SWAS".into())));
-        let overlap = check(|c| c.requester.cidrs = c.accepter.cidrs.clone(), Verdict::Approve);
-        assert!(matches!(overlap, Err(Objection::Overlap(pairs)) if pairs.len() == 1));
+    fn contacts_of_the_account_that_asks_may_reject_but_never_approve_whichever_identity_they_use() {
+        let requester = connection().requester.account;
+        for contact in [
+            ApproverRef::Person("alice".into()),
+            ApproverRef::Group("netops".into()),
+            ApproverRef::Principal(principal("webhook", "alice")),
+        ] {
+            let mut policy = rule(|_| ());
+            let account = Account { name: "data".into(), contacts: vec![contact] };
+            policy.accounts = [(requester, account)].into();
+            assert_eq!(decide(&policy, principal("slack", "U1")).unwrap_err(), Refusal::Contact { account: requester });
+            assert_eq!(policy.electorate("prod", &connection(), &principal("slack", "U1")), None);
+            let approver = policy.approver(principal("slack", "U1"));
+            policy.permit("prod", &connection(), &approver, Verdict::Reject).unwrap();
+            let terms = policy.terms("prod", &connection());
+            assert_eq!((terms.requester.as_deref(), terms.approvers.len()), (Some("data"), 0));
+        }
+    }
+
+    #[test]
+    fn the_terms_name_the_approvers_or_what_no_rule_allows() {
+        let policy = rule(|rule| rule.approvers.push(ApproverRef::Principal(principal("slack", "U9"))));
+        let terms = policy.terms("prod", &connection());
+        assert_eq!(
+            (terms.rule.as_deref(), terms.approvers),
+            (Some("everything"), vec!["alice".into(), "slack:T1/U9".into()])
+        );
+        let nobody = rule(|rule| rule.max_bandwidth_mbps = Some(1)).terms("prod", &connection());
+        assert_eq!((nobody.rule, nobody.unmatched), (None, vec!["bandwidth".to_owned()]));
+    }
+
+    #[test]
+    fn only_a_rule_that_needs_nobody_lets_peergate_decide() {
+        let itself = Approver::peergate("prod").principal;
+        let decides = |policy: &Policy| policy.electorate("prod", &connection(), &itself).is_some();
+        assert!(decides(&rule(|rule| rule.approvals = 0)));
+        assert!(!decides(&rule(|_| ())) && !decides(&Policy::default()));
+    }
+
+    #[test]
+    fn the_rule_that_is_suggested_can_be_pasted_and_covers_the_connection() {
+        let policy = rule(|rule| rule.target = "other".into());
+        let suggestion = policy.terms("prod", &connection()).suggestion.unwrap();
+        let file = format!(
+            "[targets.prod]\naccount = \"2222222222222222\"\nregions = []\n[people.alice]\nprincipals = \
+             [\"slack:T1/U1\"]\n[groups]\nnetops = [\"alice\"]\n{suggestion}"
+        );
+        let pasted = crate::config::Config::parse(&file).unwrap().policy;
+        let rule = pasted.permit("prod", &connection(), &pasted.approver(principal("slack", "U1")), Verdict::Approve);
+        assert_eq!(rule.unwrap().name, "account 1111111111111111 to vpc-accepter");
+        let mut odd = connection();
+        (odd.accepter.vpc, odd.requester.region) = ("vpc\"\n[x]".into(), "\u{202E}".into());
+        let suggestion = policy.terms("prod", &odd).suggestion.unwrap();
+        assert!(!suggestion.contains("[x]") && !suggestion.contains('\u{202E}'), "{suggestion}");
     }
 }

@@ -389,6 +389,7 @@ mod tests {
     const CONFIG: &str = r#"
         [targets.prod]
         account = "2222222222222222"
+        regions = []
         [clients.ci]
         [slack]
         teams = ["T1"]

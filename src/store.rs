@@ -3,12 +3,12 @@
 //! An item has `id` (the key), `version` (compare and swap), `state`, `due` and `due_at` (the sparse index [`INDEX`];
 //! absent when nothing is left to do), `ttl`, and the record as JSON. What runs on a laptop is the same API, embedded.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure};
 use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,9 @@ const DUE: &str = "1";
 const SCHEMA: u32 = 1;
 /// How often a change is applied again to what another writer made of the record.
 const CONFLICTS: u32 = 10;
+
+/// Source: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>
+const LARGEST_BATCH: usize = 100;
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -44,6 +47,18 @@ pub struct Stored {
     pub approval: Approval,
     /// 1 for the first write, then one more for each.
     pub version: u64,
+}
+
+/// A record as it is stored, and as we read it.
+#[cfg(feature = "local")]
+#[derive(Debug)]
+pub struct Scanned {
+    /// `target/pcc-…`.
+    pub id: String,
+    /// As stored, whichever version wrote it; null when it is not JSON.
+    pub record: serde_json::Value,
+    /// As this version reads it.
+    pub stored: Result<Stored, Error>,
 }
 
 /// How a conditional write ended.
@@ -108,6 +123,37 @@ impl Store {
         let key = AttributeValue::S(id.to_string());
         let answer = self.client.get_item().table_name(&self.table).key("id", key).consistent_read(true).send().await;
         answer.map_err(unavailable)?.item.as_ref().map(read).transpose()
+    }
+
+    /// The records that there are of `ids`. One that can't be read is there, with the reason.
+    pub async fn load_many(&self, ids: &[ApprovalId]) -> Result<BTreeMap<ApprovalId, Result<Stored, Error>>, Error> {
+        let mut found = BTreeMap::new();
+        for ids in ids.chunks(LARGEST_BATCH) {
+            let key = |id: &ApprovalId| Item::from([("id".to_owned(), AttributeValue::S(id.to_string()))]);
+            let mut wanted = ids.iter().map(key).collect::<Vec<_>>();
+            for _ in 0..CONFLICTS {
+                let keys = KeysAndAttributes::builder().set_keys(Some(wanted)).consistent_read(true).build();
+                let keys = keys.map_err(|_| Error::Unavailable("no keys".into()))?;
+                let answer = self.client.batch_get_item().request_items(&self.table, keys).send().await;
+                let answer = answer.map_err(unavailable)?;
+                let items = answer.responses.unwrap_or_default().remove(&self.table).unwrap_or_default();
+                for item in items {
+                    let is_it = |id: &&ApprovalId| {
+                        item.get("id").and_then(|value| value.as_s().ok()).is_some_and(|text| *text == id.to_string())
+                    };
+                    found.extend(ids.iter().find(is_it).map(|id| (id.clone(), read(&item))));
+                }
+                let left = answer.unprocessed_keys.unwrap_or_default().remove(&self.table);
+                wanted = left.map(|left| left.keys).unwrap_or_default();
+                if wanted.is_empty() {
+                    break;
+                }
+            }
+            if !wanted.is_empty() {
+                return Err(Error::Contention);
+            }
+        }
+        Ok(found)
     }
 
     /// Writes a record over version `over`, 0 for none.
@@ -176,6 +222,20 @@ impl Store {
             }
         });
         Ok((records.collect(), answer.last_evaluated_key))
+    }
+
+    /// A page of all records, in no order, and where the next page starts: for auditors, not for the functions.
+    #[cfg(feature = "local")]
+    pub async fn scan(&self, from: Option<Item>) -> Result<(Vec<Scanned>, Option<Item>), Error> {
+        let scan = self.client.scan().table_name(&self.table).consistent_read(true).set_exclusive_start_key(from);
+        let answer = scan.send().await.map_err(unavailable)?;
+        let word = |item: &Item, name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
+        let scanned = |item: &Item| Scanned {
+            id: word(item, "id").unwrap_or_default(),
+            record: word(item, "record").and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default(),
+            stored: read(item),
+        };
+        Ok((answer.items.iter().flatten().map(scanned).collect(), answer.last_evaluated_key))
     }
 
     fn item(&self, approval: &Approval, version: u64) -> Result<Item, Error> {

@@ -1,28 +1,34 @@
-//! Story two: a tick. Every approval that is due is brought a step further, and what channels are owed is delivered.
+//! Story two: a tick. Requests that nobody told us about are discovered, every approval that is due is brought a step
+//! further, and what channels are owed is delivered.
 //!
 //! A tick goes on while something moves and time is left, so that people hear of an activation seconds after it; with
 //! nothing due it ends at once. The failure of one connection or one channel stops no other.
 
+mod delivery;
+mod discovery;
+
 use std::time::Duration;
 
-use futures_util::stream::{self, FuturesUnordered, StreamExt};
+use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::accept;
 use crate::app::App;
-use crate::approval::{Approval, ApprovalId, Event, Notice, Redelivery, State};
-use crate::chat::{Reference, Undelivered, message, slack, standard_webhooks};
+use crate::approval::{Approval, State};
 use crate::clock;
-use crate::config::Channel;
 use crate::logging::Chain;
-use crate::store::{self, Saved, Stored};
+use crate::store::{self, Stored};
+use delivery::deliver;
+use discovery::discover;
 
 /// A tick waits for what is due this soon.
 const HORIZON: SignedDuration = SignedDuration::from_secs(10);
 /// The pause between two rounds, at least and at most.
 const PAUSE: [SignedDuration; 2] = [SignedDuration::from_millis(500), SignedDuration::from_secs(3)];
+/// How long a change may take to reach the index, as a rule.
+const INDEX_LAG: SignedDuration = SignedDuration::from_secs(1);
 /// What must be left of the invocation to begin another round.
 const ROUND: Duration = Duration::from_secs(10);
 /// What must be left of it to go on working: time to say what was done.
@@ -79,6 +85,8 @@ pub enum StreamSource {
 pub struct Summary {
     /// Rounds that it took.
     pub rounds: u32,
+    /// Requests that were new or had changed.
+    pub discovered: u32,
     /// Steps of approvals that changed something.
     pub changed: u32,
     /// Notices that reached a channel.
@@ -87,42 +95,76 @@ pub struct Summary {
     pub undelivered: u32,
 }
 
+/// What a tick is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tick {
+    /// Look for requests that nobody told us about.
+    pub discover: bool,
+    /// A change reaches us at times before it reaches the index that we ask: then one round is not enough.
+    pub least_rounds: u32,
+}
+
+impl Tick {
+    /// Everything, once.
+    pub const SCHEDULED: Self = Self { discover: true, least_rounds: 1 };
+    /// What is due.
+    pub const DUE: Self = Self { discover: false, least_rounds: 1 };
+    /// What has just become due.
+    pub const CHANGED: Self = Self { discover: false, least_rounds: 2 };
+}
+
 impl Trigger {
-    /// How many rounds a tick has at least: a change reaches us at times before it reaches the index that we ask.
+    /// What it asks for.
     #[must_use]
-    pub fn least_rounds(&self) -> u32 {
+    pub fn tick(&self) -> Tick {
         match self {
-            Self::Schedule { .. } => 1,
-            Self::Stream { .. } => 2,
+            Self::Schedule { .. } => Tick::SCHEDULED,
+            Self::Stream { .. } => Tick::CHANGED,
         }
     }
 }
 
-/// Works on what is due, round after round, until nothing moves or `deadline` is near.
+/// Discovers, and works on what is due, round after round, until nothing moves or `deadline` is near.
 ///
 /// # Errors
 /// When the table can't be asked for what is due.
-pub async fn tick(app: &App, least_rounds: u32, deadline: Instant) -> Result<Summary, store::Error> {
+pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<Summary, store::Error> {
     let started = Instant::now();
     let mut summary = Summary::default();
-    loop {
+    // Beside the rounds: a target that does not answer delays nothing but its own discovery.
+    let discovery = async {
+        let stop_at = deadline.checked_sub(END).unwrap_or(deadline);
+        if tick.discover { discover(app, clock::now(), stop_at).await } else { 0 }
+    };
+    let (discovered, worked) = tokio::join!(discovery, rounds(app, &mut summary, tick.least_rounds, deadline));
+    worked?;
+    summary.discovered = discovered;
+    if discovered > 0 {
+        rounds(app, &mut summary, Tick::CHANGED.least_rounds, deadline).await?;
+    }
+    let Summary { rounds, discovered, changed, delivered, undelivered } = summary;
+    let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    tracing::info!(outcome = "ticked", rounds, discovered, changed, delivered, undelivered, duration_ms, "ticked");
+    Ok(summary)
+}
+
+/// Round after round, at least so many, until nothing moves or `deadline` is near.
+async fn rounds(app: &App, summary: &mut Summary, least: u32, deadline: Instant) -> Result<(), store::Error> {
+    for number in 1.. {
         summary.rounds = summary.rounds.saturating_add(1);
-        let next = round(app, &mut summary, deadline).await?;
-        if next.is_none() && summary.rounds >= least_rounds {
+        let next = round(app, summary, deadline).await?;
+        if next.is_none() && number >= least {
             break;
         }
-        let [least, most] = PAUSE;
-        let pause = next.map_or(most, |next| next.duration_since(clock::now())).clamp(least, most);
+        let [shortest, longest] = PAUSE;
+        let pause = next.map_or(INDEX_LAG, |next| next.duration_since(clock::now())).clamp(shortest, longest);
         let pause = Duration::try_from(pause).unwrap_or_default();
         if Instant::now() + pause + ROUND > deadline {
             break;
         }
         sleep(pause).await;
     }
-    let Summary { rounds, changed, delivered, undelivered } = summary;
-    let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    tracing::info!(outcome = "ticked", rounds, changed, delivered, undelivered, duration_ms, "ticked");
-    Ok(summary)
+    Ok(())
 }
 
 /// Works on everything that is due now; says when the next thing is, if that is soon.
@@ -192,101 +234,4 @@ async fn step(app: &App, mut stored: Stored, did: &mut Summary) -> Result<Stored
         accept::log(&stored.approval, &event);
     }
     Ok(stored)
-}
-
-/// Posts what each channel is owed, once nobody else can be about to post it.
-async fn deliver(app: &App, stored: Stored, did: &mut Summary) -> Result<Stored, store::Error> {
-    let mut current = stored;
-    loop {
-        let mut claimed = current.approval.clone();
-        let claims = claimed.outbox.claim(clock::now());
-        if claims.is_empty() {
-            return Ok(current);
-        }
-        current = match app.store.save(&claimed, current.version).await? {
-            Saved::Done(stored) => stored,
-            Saved::Conflict(theirs) => {
-                current = theirs;
-                continue;
-            }
-        };
-        let post = |(notice, channel)| post(app, &claimed, notice, channel);
-        let mut posts: FuturesUnordered<_> = claims.into_iter().map(post).collect();
-        let mut unmarked = None;
-        while let Some(event) = posts.next().await {
-            let failed = matches!(event, Event::Undelivered { .. });
-            let counted = if failed { &mut did.undelivered } else { &mut did.delivered };
-            *counted = counted.saturating_add(1);
-            let now = clock::now();
-            match app.store.update(current.clone(), |approval| approval.apply(&event, now)).await {
-                Ok(stored) => current = stored,
-                Err(error) => unmarked = Some(error),
-            }
-        }
-        if let Some(error) = unmarked {
-            return Err(error);
-        }
-    }
-}
-
-/// Posts one notice to one channel.
-async fn post(app: &App, approval: &Approval, notice: Notice, channel: String) -> Event {
-    let number = notice.number;
-    match post_to(app, approval, &notice, &channel).await {
-        Ok(reference) => {
-            log_delivery(&approval.id, &notice, &channel, None);
-            Event::Delivered { number, channel, reference }
-        }
-        Err(Undelivered { error, retry }) => {
-            log_delivery(&approval.id, &notice, &channel, Some((&error, retry)));
-            Event::Undelivered { number, channel, error, retry }
-        }
-    }
-}
-
-async fn post_to(app: &App, approval: &Approval, notice: &Notice, channel: &str) -> Result<Reference, Undelivered> {
-    let misconfigured = |error: &str| Undelivered { error: error.to_owned(), retry: Redelivery::Later };
-    let secrets = app
-        .secrets
-        .current(clock::now())
-        .await
-        .map_err(|_| Undelivered { error: "the secrets cannot be read".into(), retry: Redelivery::Soon(None) })?;
-    let message = || message::notice(approval, notice);
-    let endpoint = || secrets.channels.get(channel).ok_or_else(|| misconfigured("the channel has no secrets"));
-    match app.config.channels.get(channel) {
-        None => Err(Undelivered { error: "the channel is not in the configuration".into(), retry: Redelivery::Never }),
-        Some(Channel::Slack { channel }) => {
-            let (Some(slack), Some(token)) =
-                (&app.config.slack, secrets.slack.as_ref().and_then(|slack| slack.bot_token.as_ref()))
-            else {
-                return Err(misconfigured("there is no Slack app or no bot token"));
-            };
-            slack::deliver(&app.http, &slack.api, token, channel, &message()).await
-        }
-        Some(Channel::SlackWebhook {}) => slack::deliver_webhook(&app.http, &endpoint()?.url, &message()).await,
-        Some(Channel::StandardWebhooks {}) => {
-            standard_webhooks::deliver(&app.http, endpoint()?, approval, notice).await
-        }
-    }
-}
-
-fn log_delivery(id: &ApprovalId, notice: &Notice, channel: &str, failure: Option<(&str, Redelivery)>) {
-    let (target, peering, news) = (&id.target, id.instance_id.as_str(), message::news_name(&notice.news));
-    match failure {
-        None => tracing::info!(outcome = "delivered", target, peering.id = peering, channel, news, "delivered"),
-        Some((error, Redelivery::Soon(_))) => {
-            tracing::warn!(outcome = "undelivered", target, peering.id = peering, channel, news, error, "undelivered");
-        }
-        Some((error, Redelivery::Later | Redelivery::Never)) => {
-            tracing::error!(
-                outcome = "undeliverable",
-                target,
-                peering.id = peering,
-                channel,
-                news,
-                error,
-                "undeliverable"
-            );
-        }
-    }
 }

@@ -16,13 +16,13 @@ use tokio::time::Instant;
 
 use crate::app::App;
 use crate::approval::{Approval, State, Verdict};
-use crate::chat::{Answer, Authentic, Malformed, Part, Unauthentic, message, slack, standard_webhooks};
+use crate::chat::{Answer, Authentic, Command, Malformed, Part, Unauthentic, Verb, message, slack, standard_webhooks};
 use crate::config::Slack;
 use crate::logging::Chain;
 use crate::policy::Refusal;
 use crate::secrets::Secrets;
 use crate::{chat, envelope};
-use decision::answer;
+use decision::{answer, too_late_to_ask};
 
 /// A request is a few hundred bytes; this leaves room for any that a platform sends.
 const LARGEST_BODY_BYTES: usize = 256 * 1024;
@@ -30,6 +30,9 @@ const LARGEST_BODY_BYTES: usize = 256 * 1024;
 const MACHINE_BUDGET: Duration = Duration::from_secs(6);
 /// Slack waits 3 s. This leaves a second for the way, a cold start and the answer to a click.
 const SLACK_BUDGET: Duration = Duration::from_millis(1900);
+
+/// What may be spent on finding out that it is too late, before somebody is asked for a reason.
+const COURTESY: Duration = Duration::from_millis(600);
 
 /// What a request comes to.
 enum Outcome {
@@ -44,6 +47,8 @@ enum Outcome {
         /// How they hear of it.
         way: Way,
     },
+    /// Somebody is asked for a reason first.
+    Asked(chat::Request),
     /// A slash command that we don't understand.
     Usage,
     /// Slack tests the address.
@@ -61,6 +66,8 @@ enum Way {
     Slash,
     /// A click: it was told at its `response_url`, and the reply is empty.
     Click,
+    /// A reason, given in a window: in that window.
+    Window,
 }
 
 /// Why a request is not taken.
@@ -165,8 +172,27 @@ async fn from_slack(app: &App, request: Request<Bytes>, config: &Slack, now: Tim
             let answer = answer(app, &request, now, deadline).await;
             Outcome::Answered { request, answer, way: Way::Slash }
         }
-        slack::Incoming::Click { request, response_url } => {
+        slack::Incoming::Reason(request) => {
             let answer = answer(app, &request, now, deadline).await;
+            Outcome::Answered { request, answer, way: Way::Window }
+        }
+        slack::Incoming::Click { request, response_url, ask } => {
+            let late = match &ask {
+                // A courtesy: who is asked in vain is told afterwards.
+                Some(_) => too_late_to_ask(app, &request, now, Instant::now() + COURTESY).await,
+                None => None,
+            };
+            let answer = match (late, ask) {
+                (Some(late), _) => late,
+                (None, Some(trigger_id)) => {
+                    match open_window(app, config, &request, &trigger_id, now, deadline).await {
+                        Window::Open => return Ok(Outcome::Asked(request)),
+                        Window::Closed(answer) => *answer,
+                        Window::Impossible => answer(app, &request, now, deadline).await,
+                    }
+                }
+                (None, None) => answer(app, &request, now, deadline).await,
+            };
             if let Err(undelivered) = slack::respond(&app.http, response_url, &message::answer(&answer)).await {
                 tracing::warn!(
                     outcome = "unanswered_click",
@@ -177,6 +203,40 @@ async fn from_slack(app: &App, request: Request<Bytes>, config: &Slack, now: Tim
             Outcome::Answered { request, answer, way: Way::Click }
         }
     })
+}
+
+/// Whether somebody is being asked.
+enum Window {
+    /// They are.
+    Open,
+    /// Slack did not open it: what they are told.
+    Closed(Box<Answer>),
+    /// Without a bot token, nobody can be asked: they decide without a reason.
+    Impossible,
+}
+
+async fn open_window(
+    app: &App,
+    config: &Slack,
+    request: &chat::Request,
+    trigger_id: &str,
+    now: Timestamp,
+    deadline: Instant,
+) -> Window {
+    let Command::About(about) = &request.command else { return Window::Impossible };
+    let Verb::Decide(verdict) = about.verb else { return Window::Impossible };
+    let secrets = app.secrets.current(now).await.ok();
+    let Some(token) = secrets.as_ref().and_then(|secrets| secrets.slack.as_ref()?.bot_token.as_ref()) else {
+        return Window::Impossible;
+    };
+    let api = slack::Api { http: &app.http, url: &config.api, token };
+    match api.ask(trigger_id, verdict, about, deadline.saturating_duration_since(Instant::now())).await {
+        Ok(()) => Window::Open,
+        Err(undelivered) => {
+            tracing::warn!(outcome = "not_asked", error = undelivered.error, "nobody could be asked for a reason");
+            Window::Closed(Box::new(Answer::NotAsked { verdict, instance_id: about.instance_id.clone() }))
+        }
+    }
 }
 
 /// Method, size and content type, in this order; returns the content type.
@@ -217,16 +277,24 @@ fn classify(answer: &Answer) -> (StatusCode, &'static str) {
     match answer {
         Answer::Done(approval) => settled(approval),
         // A sender that repeats what failed must not take it for done.
+        Answer::Repeated(approval) if approval.state == State::Pending => (StatusCode::OK, "repeated"),
         Answer::Repeated(approval) => match settled(approval) {
             (StatusCode::OK, _) => (StatusCode::OK, "repeated"),
             failed => failed,
         },
         Answer::Underway(_) => (StatusCode::ACCEPTED, "underway"),
         Answer::Over(_) => (StatusCode::CONFLICT, "already-decided"),
-        Answer::DryRunPassed(_) => (StatusCode::OK, "dry-run-passed"),
+        Answer::Counted(_) => (StatusCode::OK, "counted"),
+        Answer::Withdrawn(_) => (StatusCode::OK, "withdrawn"),
+        Answer::NothingToWithdraw => (StatusCode::CONFLICT, "nothing-to-withdraw"),
+        Answer::NotAsked { .. } => (StatusCode::CONFLICT, "not-asked"),
+        Answer::ReasonRequired { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "reason-required"),
+        Answer::DryRunPassed { .. } => (StatusCode::OK, "dry-run-passed"),
         Answer::Status { .. } => (StatusCode::OK, "status"),
+        Answer::List { .. } => (StatusCode::OK, "list"),
         Answer::Refused(Refusal::NoRule(_)) => (StatusCode::FORBIDDEN, "no-rule"),
         Answer::Refused(Refusal::NotAnApprover { .. }) => (StatusCode::FORBIDDEN, "not-an-approver"),
+        Answer::Refused(Refusal::Contact { .. }) => (StatusCode::FORBIDDEN, "requesters-contact"),
         Answer::Objection(_) => (StatusCode::CONFLICT, "not-acceptable"),
         Answer::Changed => (StatusCode::CONFLICT, "connection-changed"),
         Answer::UnknownTarget(_) => (StatusCode::NOT_FOUND, "unknown-target"),
@@ -249,7 +317,8 @@ fn settled(approval: &Approval) -> (StatusCode, &'static str) {
         State::Rejected if verdict == Some(Verdict::Reject) => (StatusCode::OK, "rejected"),
         State::Rejected => (StatusCode::CONFLICT, "rejected-elsewhere"),
         State::Rejecting => (StatusCode::OK, "rejecting"),
-        State::Pending | State::Approved | State::Activating | State::Activated => (StatusCode::OK, "accepted"),
+        State::Pending => (StatusCode::CONFLICT, "connection-changed"),
+        State::Approved | State::Activating | State::Activated => (StatusCode::OK, "accepted"),
     }
 }
 
@@ -280,7 +349,9 @@ fn respond(outcome: &Outcome) -> Response<String> {
             Way::Machine => machine_response(answer),
             Way::Slash => json_response(StatusCode::OK, &slack::ephemeral(&message::answer(answer))),
             Way::Click => response(StatusCode::OK, "text/plain", String::new()),
+            Way::Window => json_response(StatusCode::OK, &slack::answer_window(&message::answer(answer))),
         },
+        Outcome::Asked(_) => response(StatusCode::OK, "text/plain", String::new()),
         Outcome::Usage => json_response(StatusCode::OK, &slack::ephemeral(&message::usage())),
         Outcome::Challenge(challenge) => json_response(StatusCode::OK, &json!({"challenge": challenge})),
         Outcome::Rejected(rejection) => {
@@ -299,12 +370,20 @@ fn machine_response(answer: &Answer) -> Response<String> {
     let message = message::answer(answer);
     let detail = std::iter::once(message.headline).chain(message.sentences).collect::<Vec<_>>().join(". ");
     let about = match answer {
-        Answer::Done(approval) | Answer::Underway(approval) | Answer::Repeated(approval) | Answer::Over(approval) => {
+        Answer::Done(approval)
+        | Answer::Underway(approval)
+        | Answer::Counted(approval)
+        | Answer::Withdrawn(approval)
+        | Answer::Repeated(approval)
+        | Answer::Over(approval) => {
             json!({"approval": standard_webhooks::approval(approval)})
         }
-        Answer::DryRunPassed(connection) => {
-            json!({"connection": standard_webhooks::connection(connection)})
+        Answer::DryRunPassed { connection, findings } => {
+            json!({"connection": standard_webhooks::connection(connection), "findings": findings})
         }
+        Answer::List { approvals, more } => json!({
+            "approvals": approvals.iter().map(standard_webhooks::approval).collect::<Vec<_>>(), "more": more,
+        }),
         Answer::Status { connection, approval, .. } => json!({
             "connection": standard_webhooks::connection(connection),
             "approval": approval.as_deref().map(standard_webhooks::approval),
@@ -313,8 +392,11 @@ fn machine_response(answer: &Answer) -> Response<String> {
             json!({"problem": problem})
         }
         Answer::UnknownTarget(targets) => json!({"targets": targets}),
+        Answer::Objection(objection) => json!({"objection": objection}),
         Answer::Refused(_)
-        | Answer::Objection(_)
+        | Answer::ReasonRequired { .. }
+        | Answer::NothingToWithdraw
+        | Answer::NotAsked { .. }
         | Answer::Changed
         | Answer::UnknownConnection
         | Answer::Unavailable(_) => Value::Null,
@@ -364,18 +446,10 @@ fn retry_later(mut response: Response<String>) -> Response<String> {
 fn log(outcome: &Outcome, status: StatusCode, took: Duration) {
     let (status, duration_ms) = (status.as_u16(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     match outcome {
-        Outcome::Answered { request, answer, way } => tracing::info!(
-            outcome = classify(answer).1,
-            verb = message::verb_name(request.command.verb),
-            way = ?way,
-            actor.id = request.by.as_str(),
-            signing_key = request.key,
-            target = request.command.target,
-            peering.id = request.command.instance_id.as_str(),
-            http.status = status,
-            duration_ms,
-            "answered"
-        ),
+        Outcome::Answered { request, answer, way } => {
+            log_request(request, classify(answer).1, &format!("{way:?}"), status, duration_ms);
+        }
+        Outcome::Asked(request) => log_request(request, "asked", "Click", status, duration_ms),
         Outcome::Rejected(rejection) => tracing::warn!(
             outcome = classify_rejection(rejection).1,
             error = %Chain(rejection),
@@ -387,4 +461,23 @@ fn log(outcome: &Outcome, status: StatusCode, took: Duration) {
             tracing::info!(outcome = "ok", http.status = status, duration_ms, "answered");
         }
     }
+}
+
+fn log_request(request: &chat::Request, outcome: &str, way: &str, status: u16, duration_ms: u64) {
+    let (target, instance_id) = match &request.command {
+        Command::List { target } => (target.as_ref(), None),
+        Command::About(about) => (about.target.as_ref(), Some(about.instance_id.as_str())),
+    };
+    tracing::info!(
+        outcome,
+        verb = message::command_name(&request.command),
+        way,
+        actor.id = request.by.as_str(),
+        signing_key = request.key,
+        target,
+        peering.id = instance_id,
+        http.status = status,
+        duration_ms,
+        "answered"
+    );
 }

@@ -50,7 +50,7 @@ async fn lists_come_in_pages_of_a_hundred() {
         let api = client(&gate, version);
         let (mut listed, mut sizes, mut token) = (vec![], vec![], None);
         loop {
-            let page = api.list(ACCEPTER, "cn-shanghai", token.as_deref()).await.unwrap();
+            let page = api.list(ACCEPTER, "cn-shanghai", None, token.as_deref()).await.unwrap();
             sizes.push(page.connections.len());
             listed.extend(page.connections.into_iter().map(|connection| connection.instance_id));
             token = page.next_token;
@@ -59,7 +59,7 @@ async fn lists_come_in_pages_of_a_hundred() {
             }
         }
         assert_eq!((listed, sizes), (created.clone(), vec![100, 100, 30]), "{version:?}");
-        assert!(api.list(ACCEPTER, "eu-central-1", None).await.unwrap().connections.is_empty());
+        assert!(api.list(ACCEPTER, "eu-central-1", None, None).await.unwrap().connections.is_empty());
     }
 }
 

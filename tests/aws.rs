@@ -17,10 +17,11 @@ use std::sync::Arc;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use peergate::approval::{Approval, ApprovalId, Approver, Decision, Event, Grounds, Principal, Verdict};
+use peergate::approval::{Approval, ApprovalId, Approver, Decision, Event, Grounds, Principal, Terms, Verdict};
 use peergate::config::{Aws, Config, SecretsSource};
 use peergate::local::table;
-use peergate::peering::Connection;
+use peergate::peering::{Connection, InstanceId};
+use peergate::policy::Policy;
 use peergate::secrets::{self, SecretsStore};
 use peergate::store::{self, Saved, Store};
 use peergate::{aws, clock, http};
@@ -86,11 +87,20 @@ fn approval(id: &str, by: &str, at: Timestamp) -> Approval {
     }))
     .unwrap();
     let approver = Approver { principal: Principal::new("webhook", "ci", by).unwrap(), person: None };
-    let decision = Decision { verdict: Verdict::Approve, by: approver, at, reason: None, request_key: clock::nonce() };
+    let fingerprint = connection.fingerprint();
+    let request_key = clock::nonce();
+    let decision = Decision { verdict: Verdict::Approve, by: approver, at, fingerprint, reason: None, request_key };
     let id = ApprovalId { target: "prod".into(), instance_id: connection.instance_id.clone() };
-    let channels = ["netops".to_owned()];
-    let grounds = Grounds { id: &id, connection: &connection, rule: "r", channels: &channels };
-    Approval::decide(None, &grounds, decision).unwrap()
+    let nobody = Policy::default().terms("prod", &connection);
+    let terms = Terms { rule: Some("r".into()), channels: vec!["netops".into()], ..nobody };
+    let electorate = |principal: &Principal| Some(Approver { principal: principal.clone(), person: None });
+    let grounds = Grounds { id: &id, connection: &connection, terms: &terms, findings: &[], electorate: &electorate };
+    let mut approval = Approval::decide(None, &grounds, decision).unwrap();
+    // Told already: what is left to do is the call.
+    for number in [1, 2] {
+        approval.apply(&Event::Delivered { number, channel: "netops".into() }, at);
+    }
+    approval
 }
 
 /// What the store promises, whatever speaks DynamoDB.
@@ -128,11 +138,27 @@ async fn the_store_keeps_its_promises(endpoint: &str) {
     let at: Vec<_> = due.iter().map(|stored| stored.approval.due_at()).collect();
     assert!(at.is_sorted(), "{at:?}");
 
+    let many = [&first.id, &second.id].map(Clone::clone).into_iter().chain((0..150).map(|number| ApprovalId {
+        target: "prod".into(),
+        instance_id: InstanceId::parse(&format!("pcc-none{number}")).unwrap(),
+    }));
+    let mut known = store
+        .load_many(&many.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>())
+        .await
+        .unwrap();
+    assert_eq!(known.len(), 1, "in two batches, and only what is there");
+    assert_eq!(known.remove(&first.id).unwrap().unwrap(), updated);
+    let (scanned, more) = store.scan(None).await.unwrap();
+    let mut ids: Vec<_> = scanned.iter().map(|scanned| scanned.id.as_str()).collect();
+    ids.sort_unstable();
+    assert_eq!((ids, more), (vec!["prod/pcc-a", "prod/pcc-b", "prod/pcc-c", "prod/pcc-d"], None));
+    assert!(scanned.iter().all(|scanned| scanned.record["schema"] == 1 && scanned.stored.is_ok()));
+
     let done = store
         .update(updated, |approval| {
             let missing = approval.apply(&Event::Missing, now);
-            for number in [1, 2] {
-                approval.apply(&Event::Delivered { number, channel: "netops".into(), reference: None }, now);
+            for number in [3, 4] {
+                approval.apply(&Event::Delivered { number, channel: "netops".into() }, now);
             }
             missing
         })
@@ -199,7 +225,7 @@ async fn a_record_of_a_newer_version_is_refused_and_not_rewritten() {
 
 #[tokio::test]
 async fn secrets_come_from_secrets_manager_and_survive_its_loss() {
-    const CONFIG: &str = "[targets.prod]\naccount = \"2222222222222222\"\n";
+    const CONFIG: &str = "[targets.prod]\naccount = \"2222222222222222\"\nregions = []\n";
     let moto = Moto::start();
     let sdk = aws::sdk_config(&environment(), &http::client().unwrap());
     let config = aws_sdk_secretsmanager::config::Builder::from(&sdk).endpoint_url(&moto.url).build();

@@ -13,7 +13,7 @@ mod support;
 use std::path::Path;
 
 use peergate::approval::Verdict;
-use peergate::chat::{Verb, slack};
+use peergate::chat::{Command, Verb, slack};
 use peergate::config::Config;
 use peergate::local::sandbox::SLACK_SECRET;
 use peergate::watch::Trigger;
@@ -72,8 +72,9 @@ fn the_click_is_understood_where_slack_may_be_answered() {
     let (parts, body) = request.into_parts();
     let authentic = slack::verify(&parts.headers, body, &secrets, SIGNED_AT.parse().unwrap()).unwrap();
     let incoming = slack::parse(authentic, true, config.slack.as_ref().unwrap()).unwrap();
-    let slack::Incoming::Click { request, response_url } = incoming else { panic!("{incoming:?}") };
-    assert_eq!(request.command.verb, Verb::Decide(Verdict::Approve));
+    let slack::Incoming::Click { request, response_url, ask } = incoming else { panic!("{incoming:?}") };
+    let Command::About(about) = request.command else { panic!("a list") };
+    assert_eq!((about.verb, ask), (Verb::Decide(Verdict::Approve), None));
     assert_eq!(request.by.as_str(), "slack:T0001/U061F7AUR");
     assert_eq!(response_url.host_str(), Some("hooks.slack.com"));
 }

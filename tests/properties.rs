@@ -8,17 +8,21 @@
     reason = "tests"
 )]
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
 use peergate::approval::{
-    Approval, ApprovalId, Approver, Decision, Delivery, Event, Grounds, Principal, Problem, Redelivery, State, Verdict,
+    Approval, ApprovalId, Approver, Broken, Closed, Decision, Delivery, Event, Grounds, History, Principal, Redelivery,
+    State, Terms, Verdict,
 };
 use peergate::chat::{slack, standard_webhooks};
 use peergate::config::Config;
-use peergate::envelope;
-use peergate::peering::{Connection, Status};
+use peergate::peering::{AccountId, Connection, Problem, Status};
+use peergate::policy::Policy;
 use peergate::secrets::{SlackSigningSecret, WebhookKey};
+use peergate::{envelope, preflight};
 use proptest::prelude::*;
 
 const NOW: i64 = 1_795_000_000;
@@ -64,33 +68,57 @@ fn connection(status: Status, bandwidth: u32) -> Connection {
     connection
 }
 
-fn decide(before: Option<&Approval>, verdict: Verdict, by: &str, at: Timestamp, key: u32) -> Option<Approval> {
-    let by = Approver { principal: Principal::new("webhook", "ci", by).unwrap(), person: Some(by.to_owned()) };
-    let decision = Decision { verdict, by, at, reason: None, request_key: key.to_string() };
-    let connection = connection(Status::Accepting, 1);
+fn approver(by: &str) -> Approver {
+    // Dave is Alice on another platform.
+    let person = if by == "dave" { "alice" } else { by };
+    Approver { principal: Principal::new("webhook", "ci", by).unwrap(), person: Some(person.to_owned()) }
+}
+
+fn terms(approvals: u32) -> Terms {
+    let terms = Policy::default().terms("prod", &connection(Status::Accepting, 1));
+    let channels = vec!["one".to_owned(), "two".to_owned()];
+    let (escalate_after, escalate_to) = (Some(SignedDuration::from_hours(30)), vec!["three".to_owned()]);
+    Terms { rule: Some(format!("{approvals} people")), approvals, channels, escalate_after, escalate_to, ..terms }
+}
+
+/// Calls with the grounds that a reading with `bandwidth` and a rule for `approvals` people give.
+fn on<T>(approvals: u32, bandwidth: u32, call: impl FnOnce(&Grounds<'_>) -> T) -> T {
+    let connection = connection(Status::Accepting, bandwidth);
     let id = ApprovalId { target: "prod".into(), instance_id: connection.instance_id.clone() };
-    let channels = ["one".to_owned(), "two".to_owned()];
-    let grounds = Grounds { id: &id, connection: &connection, rule: "r", channels: &channels };
-    Approval::decide(before, &grounds, decision).ok()
+    let findings = preflight::check(&connection, AccountId(2), now());
+    let electorate = |principal: &Principal| {
+        let user = principal.as_str().strip_prefix("webhook:ci/")?;
+        (user != "mallory").then(|| approver(user))
+    };
+    let terms = terms(approvals);
+    call(&Grounds { id: &id, connection: &connection, terms: &terms, findings: &findings, electorate: &electorate })
+}
+
+fn decision(verdict: Verdict, by: &str, bandwidth: u32, at: Timestamp, key: u32) -> Decision {
+    let fingerprint = connection(Status::Accepting, bandwidth).fingerprint();
+    Decision { verdict, by: approver(by), at, fingerprint, reason: None, request_key: key.to_string() }
 }
 
 #[derive(Debug, Clone)]
 enum Step {
     Event(Event),
-    Decide(Verdict, &'static str, u32),
+    Decide { verdict: Verdict, by: &'static str, bandwidth: u32, key: u32 },
+    Withdraw { by: &'static str, key: u32 },
+    Look { approvals: u32, bandwidth: u32 },
     Claim,
+    Jump(i64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let status = prop_oneof![
-        Just(Status::Accepting),
-        Just(Status::Updating),
-        Just(Status::Activated),
-        Just(Status::Rejected),
-        Just(Status::Expired),
-        Just(Status::Deleted),
-        Just(Status::Creating),
-        Just(Status::Other("Paused".into())),
+        6 => Just(Status::Accepting),
+        1 => Just(Status::Updating),
+        1 => Just(Status::Activated),
+        1 => Just(Status::Rejected),
+        1 => Just(Status::Expired),
+        1 => Just(Status::Deleted),
+        1 => Just(Status::Creating),
+        1 => Just(Status::Other("Paused".into())),
     ];
     let problem = || Problem { code: "X".into(), request_id: None };
     let retry = prop_oneof![
@@ -100,23 +128,38 @@ fn step() -> impl Strategy<Value = Step> {
         Just(Redelivery::Never)
     ];
     let channel = || prop_oneof![Just("one".to_owned()), Just("two".to_owned()), Just("three".to_owned())];
+    let verdict = || prop_oneof![4 => Just(Verdict::Approve), 1 => Just(Verdict::Reject)];
+    let person = || prop_oneof![Just("alice"), Just("bob"), Just("dave")];
+    let bandwidth = || prop_oneof![9 => Just(1_u32), 1 => Just(2_u32)];
+    let changed =
+        |bandwidth| Event::Changed { connection: Box::new(connection(Status::Accepting, bandwidth)), findings: vec![] };
     prop_oneof![
         3 => status.prop_map(|status| Step::Event(Event::Seen(Box::new(connection(status, 1))))),
         2 => Just(Step::Event(Event::Accepted { request_id: "R".into() })),
-        2 => Just(Step::Event(Event::Rejected { request_id: "R".into() })),
+        1 => Just(Step::Event(Event::Rejected { request_id: "R".into() })),
         1 => Just(Step::Event(Event::Missing)),
-        1 => Just(Step::Event(Event::Changed(Box::new(connection(Status::Accepting, 2))))),
+        1 => bandwidth().prop_map(move |bandwidth| Step::Event(changed(bandwidth))),
         1 => Just(Step::Event(Event::Failed(problem()))),
         2 => Just(Step::Event(Event::Deferred { problem: problem(), retry_after: None })),
         1 => Just(Step::Event(Event::CredentialsRefused(problem()))),
-        4 => (1..5_u32, channel()).prop_map(|(number, channel)| Step::Event(Event::Delivered { number, channel, reference: None })),
-        3 => (1..5_u32, channel(), retry).prop_map(|(number, channel, retry)| {
+        4 => (1..9_u32, channel()).prop_map(|(number, channel)| Step::Event(Event::Delivered { number, channel })),
+        2 => channel().prop_map(|channel| Step::Event(Event::Carded { channel, reference: "C/1".into() })),
+        3 => (1..9_u32, channel(), retry).prop_map(|(number, channel, retry)| {
             Step::Event(Event::Undelivered { number, channel, error: "E".into(), retry })
         }),
-        3 => (prop_oneof![Just(Verdict::Approve), Just(Verdict::Reject)], prop_oneof![Just("alice"), Just("bob")], 0..6_u32)
-            .prop_map(|(verdict, by, key)| Step::Decide(verdict, by, key)),
+        8 => (verdict(), person(), bandwidth(), 0..6_u32)
+            .prop_map(|(verdict, by, bandwidth, key)| Step::Decide { verdict, by, bandwidth, key }),
+        2 => (person(), 0..6_u32).prop_map(|(by, key)| Step::Withdraw { by, key }),
+        3 => (1..3_u32, bandwidth()).prop_map(|(approvals, bandwidth)| Step::Look { approvals, bandwidth }),
         2 => Just(Step::Claim),
+        1 => (1..100_i64).prop_map(Step::Jump),
     ]
+}
+
+/// How many different people have approved.
+fn people(record: &Approval) -> usize {
+    let approvals = record.decisions.iter().filter(|decision| decision.verdict == Verdict::Approve);
+    approvals.map(|decision| decision.by.person.clone()).collect::<BTreeSet<_>>().len()
 }
 
 proptest! {
@@ -154,60 +197,168 @@ proptest! {
     }
 
     #[test]
-    fn a_record_holds_its_invariants_whatever_happens(steps in prop::collection::vec(step(), 0..60)) {
+    fn a_record_holds_its_invariants_whatever_happens(steps in prop::collection::vec(step(), 0..80)) {
         let mut at = now();
-        let mut record = decide(None, Verdict::Approve, "alice", at, 0).unwrap();
+        let mut record = on(2, 1, |grounds| Approval::discover(grounds, at));
         for (position, step) in steps.into_iter().enumerate() {
             at += SignedDuration::from_secs(1);
             let before = record.clone();
+            // Unique but for replays of the first few.
+            let request = |key: u32| if key < 2 { key } else { u32::try_from(position).unwrap() + 10 };
+            let knows = |key: u32| serde_json::to_string(&before.history).unwrap().contains(&format!("request_key\":\"{key}\""));
             match &step {
                 Step::Event(event) => {
                     let changed = record.apply(event, at);
                     prop_assert_eq!(changed, record != before);
-                    let told = record.outbox.len() - before.outbox.len();
-                    prop_assert!(told <= 2, "{:?} told {}", event, told);
+                    let mut twice = record.clone();
+                    let a_try_failed = record.attempts > before.attempts || matches!(event, Event::Undelivered { .. });
+                    prop_assert!(a_try_failed || !twice.apply(event, at), "applied twice is applied once: {:?}", event);
                     if before.state.is_final() {
                         prop_assert_eq!(&record.state, &before.state, "a final state stays final: {:?}", event);
-                        prop_assert_eq!(told, 0);
-                    }
-                    if record.state != before.state {
-                        prop_assert!(told >= 1, "each change of state is told: {:?} by {:?}", record.state, event);
                     }
                     if record.state == State::Activating && before.state == State::Approved {
                         prop_assert_eq!(&record.fingerprint, &before.fingerprint);
                     }
+                    prop_assert!(record.state != State::Approved || before.state == State::Approved, "no event decides");
                 }
-                Step::Decide(verdict, by, key) => {
-                    // Unique but for replays of the first few.
-                    let key = if *key < 2 { *key } else { u32::try_from(position).unwrap() + 10 };
-                    if let Some(next) = decide(Some(&record), *verdict, by, at, key) {
-                        let open = matches!(before.state, State::Failed { .. } | State::Deleted);
-                        prop_assert!(open, "{}", before.state.name());
-                        prop_assert_eq!(next.generation, before.generation + 1);
-                        prop_assert_ne!(&next.client_token, &before.client_token);
-                        prop_assert!(before.decisions.iter().all(|earlier| earlier.request_key != key.to_string()));
-                        record = next;
+                Step::Decide { verdict, by, bandwidth, key } => {
+                    let decision = decision(*verdict, by, *bandwidth, at, request(*key));
+                    let replayed = knows(request(*key));
+                    match on(2, *bandwidth, |grounds| Approval::decide(Some(&record), grounds, decision)) {
+                        Ok(next) => {
+                            let open = matches!(before.state, State::Pending | State::Failed { .. } | State::Deleted);
+                            prop_assert!(open && !replayed, "{}", before.state.name());
+                            prop_assert_eq!(&next.fingerprint, &connection(Status::Accepting, *bandwidth).fingerprint());
+                            prop_assert_eq!(next.generation, before.generation + u32::from(before.state.is_final()));
+                            if next.state == State::Approved {
+                                prop_assert!(people(&next) >= 2, "two people: {:?}", next.decisions);
+                            }
+                            record = next;
+                        }
+                        Err(Closed::Changed) => prop_assert_ne!(&before.fingerprint, &connection(Status::Accepting, *bandwidth).fingerprint()),
+                        Err(Closed::Repeated | Closed::Over | Closed::NothingToWithdraw) => {}
+                    }
+                }
+                Step::Withdraw { by, key } => {
+                    let replayed = knows(request(*key));
+                    if record.withdraw(&approver(by), &request(*key).to_string(), at).is_ok() {
+                        prop_assert!(before.state == State::Pending && !replayed);
+                        prop_assert_eq!(people(&record) + 1, people(&before));
+                    } else {
+                        prop_assert_eq!(&record, &before);
+                    }
+                }
+                Step::Look { approvals, bandwidth } => {
+                    let changed = on(*approvals, *bandwidth, |grounds| record.look(grounds, at));
+                    prop_assert_eq!(changed, record != before);
+                    if record.state == State::Approved && before.state == State::Pending {
+                        prop_assert!(people(&record) >= usize::try_from(*approvals).unwrap());
+                        prop_assert_eq!(&record.fingerprint, &before.fingerprint);
                     }
                 }
                 Step::Claim => {
                     for (notice, channel) in record.outbox.claim(at) {
                         let earlier = record.outbox.iter().filter(|other| other.number < notice.number);
                         for other in earlier {
-                            let waiting = matches!(other.deliveries[&channel], Delivery::Waiting { .. });
+                            let waiting = matches!(other.deliveries.get(&channel), Some(Delivery::Waiting { .. }));
                             prop_assert!(!waiting, "a channel hears things in order");
                         }
                     }
                     prop_assert!(record.outbox.due(at).is_empty(), "nobody else posts them");
                 }
+                Step::Jump(hours) => at += SignedDuration::from_hours(*hours),
             }
+            let number = |record: &Approval| record.outbox.last().map_or(0, |notice| notice.number);
+            let told = number(&record) - number(&before);
+            if record.state != before.state {
+                prop_assert!(told >= 1, "each change of state is told: {:?} by {:?}", record.state, step);
+                prop_assert!(record.history.len() > before.history.len());
+            }
+            prop_assert_eq!(record.decisions.len(), people(&record)
+                + record.decisions.iter().filter(|decision| decision.verdict == Verdict::Reject).count(), "nobody counts twice");
+            prop_assert!(record.decisions.iter().all(|decision| decision.fingerprint == record.fingerprint),
+                "nobody has decided about anything else: {:?}", step);
+            let decided = matches!(record.state, State::Approved | State::Rejecting);
+            prop_assert!(!decided || record.client_token.is_some());
+            if record.generation != before.generation {
+                prop_assert!(record.client_token.is_none() || record.client_token != before.client_token);
+            }
+            prop_assert_eq!(&record.history[..before.history.len()], &before.history[..], "the past is not rewritten");
             prop_assert_eq!(record.next_step_at.is_some(), !record.state.is_final(), "work is left until the end");
             let waiting = record.outbox.iter().flat_map(|notice| notice.deliveries.values());
             let waiting = waiting.filter(|delivery| matches!(delivery, Delivery::Waiting { .. })).count();
             prop_assert_eq!(record.due_at().is_some(), !record.state.is_final() || waiting > 0, "nothing owed is forgotten");
             let numbers: Vec<_> = record.outbox.iter().map(|notice| notice.number).collect();
             prop_assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]));
-            let json = serde_json::to_string(&record).unwrap();
-            prop_assert_eq!(&serde_json::from_str::<Approval>(&json).unwrap(), &record, "what is stored is what was meant");
+            let json = serde_json::to_value(&record).unwrap();
+            prop_assert_eq!(History::verify(&record.id.to_string(), &json), Ok(()));
+            prop_assert_eq!(&serde_json::from_value::<Approval>(json).unwrap(), &record, "what is stored is what was meant");
         }
     }
+
+    #[test]
+    fn an_edited_history_is_detected(entry in 0..5_usize, edit in 0..7_usize) {
+        let record = decided_by_two();
+        let id = record.id.to_string();
+        let mut json = serde_json::to_value(&record).unwrap();
+        prop_assert_eq!(History::verify(&id, &json), Ok(()));
+        let history = json["history"].as_array_mut().unwrap();
+        prop_assert_eq!(history.len(), 5, "discovered, withdrawn and anew, two approvals: {:?}", history);
+        match edit {
+            0 => history[entry]["at"] = "2020-01-01T00:00:00Z".into(),
+            1 => history[entry]["what"] = serde_json::json!("missing"),
+            2 => history[entry]["hash"] = "0".repeat(64).into(),
+            3 => { history.remove(entry); }
+            4 => history.swap(entry, (entry + 1) % 5),
+            5 => { let copy = history[entry].clone(); history.insert(entry, copy); }
+            _ => history[entry]["state"] = "activated".into(),
+        }
+        prop_assert!(History::verify(&id, &json).is_err(), "edit {} of entry {}", edit, entry);
+        prop_assert!(History::verify("prod/pcc-b", &serde_json::to_value(&record).unwrap()).is_err(), "another record's");
+    }
+}
+
+fn decided_by_two() -> Approval {
+    let at = now();
+    let mut record = on(2, 1, |grounds| Approval::discover(grounds, at));
+    let cast = |record: &Approval, by, key| {
+        on(2, 1, |grounds| Approval::decide(Some(record), grounds, decision(Verdict::Approve, by, 1, at, key)).unwrap())
+    };
+    record = cast(&record, "alice", 1);
+    record.withdraw(&approver("dave"), "2", at).unwrap();
+    record = cast(&record, "dave", 3);
+    cast(&record, "bob", 4)
+}
+
+#[test]
+fn a_decision_that_no_history_knows_is_detected() {
+    let record = decided_by_two();
+    let mut json = serde_json::to_value(&record).unwrap();
+    json["decisions"][0]["by"]["principal"] = "webhook:ci/mallory".into();
+    assert_eq!(History::verify(&record.id.to_string(), &json), Err(Broken::Decision));
+    json["state"] = "pending".into();
+    assert_eq!(History::verify(&record.id.to_string(), &json), Err(Broken::State));
+    json["history"] = serde_json::json!([]);
+    assert_eq!(History::verify(&record.id.to_string(), &json), Err(Broken::Empty));
+}
+
+#[test]
+fn who_changes_a_request_again_and_again_ends_it() {
+    let mut record = on(2, 1, |grounds| Approval::discover(grounds, now()));
+    for number in 0..100 {
+        on(2, number % 2 + 1, |grounds| record.look(grounds, now()));
+    }
+    assert_eq!(record.state.name(), "failed");
+    assert!(record.history.len() < 30 && record.outbox.len() < 30, "{}", record.history.len());
+}
+
+#[test]
+fn whoever_may_not_approve_any_more_does_not_count_any_more() {
+    let record = on(2, 1, |grounds| Approval::discover(grounds, now()));
+    let mallory = decision(Verdict::Approve, "bob", 1, now(), 1);
+    let mut record = on(2, 1, |grounds| Approval::decide(Some(&record), grounds, mallory).unwrap());
+    record.decisions[0].by = approver("mallory");
+    let last = decision(Verdict::Approve, "alice", 1, now(), 2);
+    let record = on(2, 1, |grounds| Approval::decide(Some(&record), grounds, last).unwrap());
+    assert_eq!((record.state.name(), record.given()), ("pending", 1));
 }

@@ -185,5 +185,5 @@ async fn killed_between_the_write_and_the_accept_the_watcher_finishes_with_the_s
         peergate::approval::Call::Decided { generation: 1 },
     );
     assert_eq!(accepts.map(token).collect::<Vec<_>>(), [expected.as_str()]);
-    assert_eq!(gate.headlines(support::SLACK).len(), 2, "accepted and activated");
+    assert_eq!(gate.headlines(support::SLACK).len(), 3, "approved, accepted and activated");
 }

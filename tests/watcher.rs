@@ -38,23 +38,6 @@ fn becomes(status: &str) -> Tampering {
     Tampering { status: Some(status.into()), ..Tampering::default() }
 }
 
-/// Makes what waits due now, so that no test sleeps.
-async fn make_due(gate: &Gate, id: &InstanceId) {
-    let stored = gate.stored(id).await.unwrap();
-    gate.app
-        .store
-        .update(stored, |approval| {
-            let now = clock::now();
-            let early = approval.next_step_at.is_some_and(|at| at > now);
-            if early {
-                approval.next_step_at = Some(now);
-            }
-            early
-        })
-        .await
-        .unwrap();
-}
-
 #[tokio::test]
 async fn an_empty_tick_does_nothing_and_ends_at_once() {
     let gate = Gate::start().await;
@@ -68,15 +51,16 @@ async fn one_tick_follows_an_activation_and_tells_every_channel_once() {
     let id = approved(&gate).await;
     let summary = gate.tick().await;
     assert!(summary.rounds > 1, "it goes on while something moves: {summary:?}");
-    assert_eq!((gate.state(&id).await.as_str(), summary.delivered), ("activated", 6));
+    assert_eq!((gate.state(&id).await.as_str(), summary.delivered), ("activated", 12));
     for path in [SLACK, HOOK] {
         let headlines = gate.headlines(path);
-        assert_eq!(headlines[0], format!("VPC peering prod/{id} was accepted and is being activated"));
-        assert!(headlines[1].starts_with(&format!("VPC peering prod/{id} is Activated, ")), "{headlines:?}");
-        assert_eq!(headlines.len(), 2);
+        assert_eq!(headlines[0], format!("alice (webhook:ci/alice) approved VPC peering prod/{id}"));
+        assert_eq!(headlines[1], format!("VPC peering prod/{id} was accepted and is being activated"));
+        assert!(headlines[2].starts_with(&format!("VPC peering prod/{id} is Activated, ")), "{headlines:?}");
+        assert_eq!(headlines.len(), 3);
     }
     let types: Vec<_> = gate.sink.posts(AUDIT).iter().map(|post| post.json()["type"].clone()).collect();
-    assert_eq!(types, ["peering.accepted", "peering.activated"]);
+    assert_eq!(types, ["peering.discovered", "peering.decided", "peering.accepted", "peering.activated"]);
     assert_eq!(gate.tick().await, Summary { rounds: 1, ..Summary::default() });
     assert_eq!(gate.stored(&id).await.unwrap().approval.due_at(), None);
 }
@@ -103,12 +87,12 @@ async fn what_the_webhook_could_not_finish_is_finished_with_the_same_token() {
     let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
     assert_eq!((reply.status, reply.name().as_str()), (202, "underway"));
     for _ in 0..3 {
-        make_due(&gate, &id).await;
+        gate.make_due(&id).await;
         gate.round().await;
     }
     assert_eq!(gate.accepts(&id), 1);
     let journal = gate.simulator.journal();
-    let accepts = journal.iter().filter(|entry| entry.action == "AcceptVpcPeerConnection");
+    let accepts = journal.iter().filter(|entry| entry.action == "AcceptVpcPeerConnection" && !entry.is_dry_run());
     let tokens: std::collections::BTreeSet<_> = accepts.map(|entry| &entry.parameters["ClientToken"]).collect();
     assert_eq!((tokens.len(), gate.calls("AcceptVpcPeerConnection")), (1, 4));
     assert_ne!(gate.state(&id).await, "approved");
@@ -128,10 +112,10 @@ async fn a_lost_answer_of_the_accept_is_no_second_accept() {
     gate.simulator.fault(fault);
     gate.send(&gate.signed("approve", &id, "alice").await).await;
     assert_eq!(gate.state(&id).await, "approved");
-    make_due(&gate, &id).await;
+    gate.make_due(&id).await;
     gate.round().await;
     assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("activating", 1));
-    assert_eq!(gate.headlines(SLACK).len(), 1);
+    assert_eq!(gate.headlines(SLACK).len(), 2, "decided, accepted");
 }
 
 #[tokio::test]
@@ -165,7 +149,7 @@ async fn refused_credentials_are_retried_slowly_and_alarmed() {
         ..Fault::default()
     });
     gate.send(&gate.signed("approve", &id, "alice").await).await;
-    make_due(&gate, &id).await;
+    gate.make_due(&id).await;
     gate.round().await;
     assert_eq!(gate.state(&id).await, "approved");
     let approval = gate.stored(&id).await.unwrap().approval;
@@ -175,7 +159,7 @@ async fn refused_credentials_are_retried_slowly_and_alarmed() {
             line.contains("ERROR") && line.contains("credentials_refused") && line.contains(id.as_str())
         })
     );
-    make_due(&gate, &id).await;
+    gate.make_due(&id).await;
     gate.round().await;
     assert_eq!(gate.accepts(&id), 1);
 }
@@ -184,7 +168,7 @@ async fn refused_credentials_are_retried_slowly_and_alarmed() {
 async fn each_end_that_a_connection_can_come_to_is_announced_once() {
     let cases = [
         ("Rejected", "rejected", "was rejected"),
-        ("Expired", "expired", "has expired: nobody accepted it within 7 days"),
+        ("Expired", "expired", "has expired before what was decided could be carried out"),
         ("Deleted", "deleted", "was deleted"),
     ];
     let gate = Gate::with(slow()).await;
@@ -196,8 +180,8 @@ async fn each_end_that_a_connection_can_come_to_is_announced_once() {
         gate.round().await;
         assert_eq!(gate.state(&id).await, state);
         let of_it: Vec<_> = gate.headlines(HOOK).into_iter().filter(|line| line.contains(id.as_str())).collect();
-        assert_eq!(of_it.len(), 2, "{of_it:?}");
-        assert!(of_it[1].contains(said), "{of_it:?}");
+        assert_eq!(of_it.len(), 3, "decided, accepted and the end: {of_it:?}");
+        assert!(of_it[2].contains(said), "{of_it:?}");
         assert_eq!(gate.stored(&id).await.unwrap().approval.due_at(), None);
     }
 }
@@ -210,7 +194,7 @@ async fn a_failure_is_told_with_its_code_and_what_to_do() {
     gate.simulator.fault(Fault { action: Some("AcceptVpcPeerConnection".into()), code, ..Fault::default() });
     gate.send(&gate.signed("approve", &id, "alice").await).await;
     gate.tick().await;
-    let text = gate.sink.posts(SLACK)[0].text();
+    let text = gate.replies().pop().unwrap();
     assert!(text.contains("could not be accepted"), "{text}");
     assert!(text.contains("Code: OperationFailed.CdtNotOpened"), "{text}");
     assert!(text.contains("Open Cloud Data Transfer (CDT)"), "{text}");
@@ -225,10 +209,14 @@ async fn a_connection_that_changed_after_the_decision_is_not_accepted() {
     gate.simulator.fault(Fault { action, code, http_status: 503, ..Fault::default() });
     gate.send(&gate.signed("approve", &id, "alice").await).await;
     gate.tamper(&id, Tampering { bandwidth: Some(9), ..Tampering::default() });
-    make_due(&gate, &id).await;
+    gate.make_due(&id).await;
     gate.tick().await;
-    assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("failed", 0));
-    assert!(gate.sink.posts(SLACK)[0].text().contains("Look at it again, and approve it anew"));
+    assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("pending", 0));
+    let card = gate.card();
+    assert!(card.text.contains("⚠ Changed: bandwidth: 1024 Mbit/s → 9 Mbit/s"), "{}", card.text);
+    assert_eq!(card.labels(), ["Approve", "Reject", "Details"]);
+    let told = gate.replies().pop().unwrap();
+    assert!(told.contains("No longer counted: the approval of alice"), "{told}");
     let again = gate.send(&gate.signed("approve", &id, "alice").await).await;
     assert_eq!((again.name().as_str(), gate.accepts(&id)), ("accepted", 1));
 }
@@ -256,13 +244,13 @@ async fn a_failing_channel_delays_only_itself_and_hears_everything_in_order() {
     gate.round().await;
     gate.tamper(&id, becomes("Activated"));
     gate.round().await;
-    assert_eq!((gate.headlines(SLACK).len(), gate.headlines(HOOK).len()), (0, 2));
+    assert_eq!((gate.headlines(SLACK).len(), gate.headlines(HOOK).len()), (0, 3));
     assert!(gate.stored(&id).await.unwrap().approval.due_at().is_some());
     gate.sink.heal();
     gate.tick().await;
     let headlines = gate.headlines(SLACK);
-    assert!(headlines[0].contains("accepted") && headlines[1].contains("Activated"), "{headlines:?}");
-    assert_eq!((headlines.len(), gate.headlines(HOOK).len()), (2, 2));
+    assert!(headlines[1].contains("accepted") && headlines[2].contains("Activated"), "{headlines:?}");
+    assert_eq!((headlines.len(), gate.headlines(HOOK).len()), (3, 3));
     assert_eq!(gate.stored(&id).await.unwrap().approval.due_at(), None);
 }
 
@@ -300,13 +288,13 @@ async fn every_way_in_which_a_platform_refuses_is_understood() {
 }
 
 #[tokio::test]
-async fn the_reference_of_a_slack_message_is_kept() {
+async fn where_a_slack_card_is_is_kept() {
     let gate = Gate::with(slow()).await;
     let id = approved(&gate).await;
     gate.round().await;
-    let delivery = gate.stored(&id).await.unwrap().approval.outbox[0].deliveries["netops"].clone();
-    let peergate::approval::Delivery::Delivered { reference, .. } = delivery else { panic!("{delivery:?}") };
-    assert!(reference.unwrap().starts_with("C0PEER/1700000000."));
+    let cards = gate.stored(&id).await.unwrap().approval.cards;
+    assert_eq!(cards["netops"], format!("C0PEER/{}", gate.card().ts));
+    assert_eq!(cards.len(), 1, "only Slack lets us change what is there");
 }
 
 #[tokio::test]
@@ -328,7 +316,7 @@ async fn a_retried_notice_keeps_its_webhook_id_and_verifies() {
         notice,
     );
     again.await.unwrap();
-    assert_eq!(gate.sink.posts(AUDIT)[1].headers["webhook-id"], post.headers["webhook-id"]);
+    assert_eq!(gate.sink.posts(AUDIT).pop().unwrap().headers["webhook-id"], post.headers["webhook-id"]);
 }
 
 fn support_key() -> peergate::secrets::WebhookKey {
@@ -344,7 +332,7 @@ async fn an_event_applied_twice_is_applied_once() {
     assert!(!approval.apply(&Event::Accepted { request_id: "again".into() }, now));
     assert!(approval.apply(&Event::Missing, now));
     assert!(!approval.apply(&Event::Missing, now));
-    assert_eq!(approval.outbox.len(), 2);
+    assert_eq!(approval.outbox.len(), 4, "discovered, decided, accepted, deleted");
 }
 
 #[tokio::test]
@@ -354,7 +342,8 @@ async fn two_watchers_at_once_post_each_notice_once() {
         approved(&gate).await;
     }
     tokio::join!(gate.round(), gate.round(), gate.round());
-    assert_eq!([SLACK, HOOK].map(|path| gate.headlines(path).len()), [4, 4]);
+    assert_eq!([SLACK, HOOK].map(|path| gate.headlines(path).len()), [8, 8], "decided and accepted");
+    assert_eq!(gate.sink.channel("C0PEER").len(), 4, "a card each");
 }
 
 #[tokio::test]
@@ -396,7 +385,7 @@ async fn a_late_answer_does_not_touch_a_newer_generation() {
     let code = Some("ServiceUnavailable".to_owned());
     gate.simulator.fault(Fault { action: action(), code, http_status: 503, ..Fault::default() });
     gate.send(&gate.signed("approve", &id, "alice").await).await;
-    make_due(&gate, &id).await;
+    gate.make_due(&id).await;
     let code = Some("OperationFailed.CdtNotOpened".to_owned());
     gate.simulator.fault(Fault { action: action(), code, delay_ms: 2000, ..Fault::default() });
     let (_, ()) = tokio::join!(gate.round(), async {
@@ -408,7 +397,7 @@ async fn a_late_answer_does_not_touch_a_newer_generation() {
         gate.app.store.save(&newer.approval, newer.version).await.unwrap();
     });
     let approval = gate.stored(&id).await.unwrap().approval;
-    assert_eq!((approval.state.name(), approval.generation, approval.outbox.len()), ("approved", 2, 0));
+    assert_eq!((approval.state.name(), approval.generation, approval.outbox.len()), ("approved", 2, 2));
 }
 
 #[tokio::test]
@@ -420,11 +409,12 @@ async fn a_rejection_that_the_webhook_could_not_finish_is_finished() {
     gate.simulator.fault(Fault { action, code, http_status: 500, ..Fault::default() });
     let reply = gate.send(&gate.signed("reject", &id, "alice").await).await;
     assert_eq!((reply.status, gate.state(&id).await.as_str()), (202, "rejecting"));
-    make_due(&gate, &id).await;
+    gate.make_due(&id).await;
     gate.round().await;
     assert_eq!(gate.state(&id).await, "rejected");
     assert_eq!(gate.simulator.effects("RejectVpcPeerConnection", id.as_str()), 1);
-    assert_eq!(gate.headlines(SLACK), [format!("VPC peering prod/{id} was rejected")]);
+    let rejected = format!("VPC peering prod/{id} was rejected");
+    assert_eq!(gate.headlines(SLACK), [format!("alice (webhook:ci/alice) rejected VPC peering prod/{id}"), rejected]);
 }
 
 #[tokio::test]
@@ -452,7 +442,7 @@ async fn an_answer_that_is_none_of_the_apis_is_tried_again() {
             gate.simulator.fault(Fault { action, http_status, raw: Some(raw.into()), ..Fault::default() });
             let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
             assert_eq!((reply.status, gate.state(&id).await.as_str()), (202, "approved"), "{http_status} {raw}");
-            make_due(&gate, &id).await;
+            gate.make_due(&id).await;
             gate.round().await;
             assert_eq!(gate.accepts(&id), 1, "{http_status} {raw}");
         }
@@ -470,7 +460,7 @@ async fn a_connection_taken_for_deleted_can_be_approved_when_it_is_there_again()
     let not_found = Some("ResourceNotFound.InstanceId".to_owned());
     let action = Some("GetVpcPeerConnectionAttribute".to_owned());
     gate.simulator.fault(Fault { action, code: not_found, ..Fault::default() });
-    make_due(&gate, &id).await;
+    gate.make_due(&id).await;
     gate.round().await;
     assert_eq!(gate.state(&id).await, "deleted");
     let again = gate.send(&gate.signed("approve", &id, "alice").await).await;

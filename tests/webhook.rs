@@ -30,10 +30,10 @@ async fn a_signed_approval_is_accepted_once_with_the_stored_token() {
     assert_eq!(gate.state(&id).await, "activating");
     assert_eq!(gate.accepts(&id), 1);
     let stored = gate.stored(&id).await.unwrap();
-    let token = stored.approval.client_token.as_str().to_owned();
+    let token = stored.approval.client_token.unwrap().as_str().to_owned();
     assert!(token.starts_with("pg1-") && token.len() == 64 && token.is_ascii());
     let journal = gate.simulator.journal();
-    let accept = journal.iter().find(|entry| entry.action == "AcceptVpcPeerConnection").unwrap();
+    let accept = journal.iter().rfind(|entry| entry.action == "AcceptVpcPeerConnection").unwrap();
     assert_eq!(accept.parameters["ClientToken"], token);
     assert_eq!(reply.json()["approval"]["decision"]["by"], "webhook:ci/alice");
 }
@@ -71,7 +71,8 @@ async fn a_dry_run_that_fails_says_the_vendors_code() {
     let gate = Gate::start().await;
     let id = gate.requested().await;
     let code = Some("OperationFailed.CdtNotOpened".to_owned());
-    gate.simulator.fault(Fault { action: Some("AcceptVpcPeerConnection".into()), code, ..Fault::default() });
+    let action = Some("AcceptVpcPeerConnection".into());
+    gate.simulator.fault(Fault { action, code, dry_run: true, ..Fault::default() });
     let reply = gate.send(&gate.signed("dry-run", &id, "alice").await).await;
     assert_eq!((reply.status, reply.name().as_str()), (409, "vendor-refused"));
     assert_eq!(reply.json()["problem"]["code"], "OperationFailed.CdtNotOpened");
@@ -606,7 +607,7 @@ async fn slack_requests_that_are_not_ours_or_malformed_reach_no_api() {
     let cases: [Click; 13] = [
         ("another team", |it| it["user"]["team_id"] = json!("T0002"), 403),
         ("another app", |it| it["api_app_id"] = json!("A9999"), 403),
-        ("another interaction", |it| it["type"] = json!("view_submission"), 400),
+        ("another interaction", |it| it["type"] = json!("shortcut"), 400),
         ("no action", |it| it["actions"] = json!([]), 400),
         ("another action", |it| it["actions"][0]["action_id"] = json!("explode"), 400),
         ("no value", |it| it["actions"][0]["value"] = json!(null), 400),

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::peering::{AccountId, FieldHash, InstanceId};
+use crate::peering::{AccountId, FieldHash, Fingerprint, InstanceId};
 
 /// What somebody wants done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,8 @@ pub struct Decision {
     pub by: Approver,
     /// When.
     pub at: Timestamp,
+    /// Of what they saw: the facts that the decision is about.
+    pub fingerprint: Fingerprint,
     /// Why, in their words: untrusted.
     pub reason: Option<String>,
     /// Names the request that carried it, so that a replay of that request is known.
@@ -53,8 +55,16 @@ pub struct Approver {
 }
 
 impl Approver {
+    /// Peergate itself: it asks for dry runs, and accepts for rules that need nobody. No sender can be it.
+    #[must_use]
+    pub fn peergate(target: &str) -> Self {
+        // Names of targets are checked, and stricter than a principal's parts.
+        Self { principal: Principal(format!("peergate:{target}/rule")), person: None }
+    }
+
     /// Whether both are the same person.
-    pub(super) fn is(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
         self.principal == other.principal || (self.person.is_some() && self.person == other.person)
     }
 }

@@ -1,12 +1,13 @@
 //! What the channels are owed: each notice once per channel, in order, however long a channel is down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Decision, LONGEST_RETRY_AFTER, Problem, Verdict, backoff};
+use super::{Approver, Decision, LONGEST_RETRY_AFTER, Verdict, backoff};
+use crate::peering::{Change, Problem};
 
 /// The longest wait between two tries of a message that failed.
 const LONGEST_BACKOFF: SignedDuration = SignedDuration::from_mins(5);
@@ -14,6 +15,11 @@ const LONGEST_BACKOFF: SignedDuration = SignedDuration::from_mins(5);
 const AFTER_REFUSED_MESSAGE: SignedDuration = SignedDuration::from_hours(1);
 /// After so long, a message that is refused for good is given up. One that only failed never is.
 const REFUSED_MESSAGE_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// The wait after a platform refused what a message says; after so many tries, others need not wait for it any longer.
+const AFTER_REFUSED_CONTENT: SignedDuration = SignedDuration::from_mins(5);
+const MOST_TRIES_OF_REFUSED: u32 = 3;
+/// Notices that every channel has are forgotten beyond this many: the history keeps what happened.
+const MOST_KEPT: usize = 40;
 /// How long a watcher has the posts that it claimed to itself.
 const CLAIM: SignedDuration = SignedDuration::from_secs(30);
 
@@ -47,14 +53,68 @@ pub struct Notice {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum News {
-    /// Accepted; `None` when not by us.
+    /// Somebody asks for a connection.
+    Discovered,
+    /// It is not what was asked for first.
+    Changed {
+        /// What is not as it was.
+        changes: Vec<Change>,
+        /// Whose approvals are void.
+        void: Vec<Approver>,
+    },
+    /// Another rule is about it, or none, or the rule asks for something else.
+    RuleChanged {
+        /// Whose approvals are void.
+        void: Vec<Approver>,
+    },
+    /// The checks found something else than before: nothing to say, but the card shows it.
+    Checked,
+    /// Somebody approved or rejected.
+    Decided {
+        /// Who, what, why.
+        decision: Decision,
+        /// How many have approved.
+        given: u32,
+        /// How many have to.
+        needed: u32,
+    },
+    /// Somebody took an approval back.
+    Withdrawn {
+        /// Who.
+        by: Approver,
+        /// How many approvals are left.
+        given: u32,
+        /// How many are needed.
+        needed: u32,
+    },
+    /// Still nobody decided.
+    Reminder {
+        /// Seconds since it was asked for.
+        waiting_s: i64,
+    },
+    /// Nobody decided for so long that others hear of it.
+    Escalated {
+        /// Seconds since it was asked for.
+        waiting_s: i64,
+    },
+    /// Soon it will be too late.
+    ExpiresSoon {
+        /// When.
+        expires_at: Timestamp,
+    },
+    /// Accepted; without a decision, when not by us.
     Accepted(Option<Decision>),
+    /// The activation takes too long.
+    Stuck {
+        /// Seconds since it was accepted.
+        for_s: i64,
+    },
     /// Usable.
     Activated {
         /// Seconds since it was approved.
         took_s: i64,
     },
-    /// Refused; `None` when not by us.
+    /// Refused; without a decision, when not by us.
     Rejected(Option<Decision>),
     /// Nobody decided in time.
     Expired,
@@ -86,8 +146,6 @@ pub enum Delivery {
     Delivered {
         /// When.
         at: Timestamp,
-        /// Where the platform put it, if it says.
-        reference: Option<String>,
     },
     /// Given up: the receiver is gone, or refused it for too long.
     Gone,
@@ -100,6 +158,8 @@ pub enum Redelivery {
     Soon(Option<SignedDuration>),
     /// Once people had time to mend it.
     Later,
+    /// A few times: it is this message that the platform does not take.
+    Few,
     /// Never: the receiver is gone.
     Never,
 }
@@ -111,6 +171,28 @@ impl Outbox {
         let number = self.0.last().map_or(1, |notice| notice.number.saturating_add(1));
         let deliveries = channels.iter().map(|channel| (channel.clone(), waiting.clone())).collect();
         self.0.push(Notice { number, news, at: now, deliveries });
+        if self.0.len() > MOST_KEPT {
+            let told = |notice: &Notice| {
+                notice.deliveries.values().all(|delivery| !matches!(delivery, Delivery::Waiting { .. }))
+            };
+            // The first stays, with all channels that have heard of it.
+            if let Some(position) = self.0.iter().skip(1).position(told) {
+                self.0.remove(position.saturating_add(1));
+            }
+        }
+    }
+
+    /// The channels that have heard, or will, but for those that are gone.
+    pub(super) fn channels(&self) -> BTreeSet<String> {
+        let mut channels = BTreeSet::new();
+        for (channel, delivery) in self.0.iter().flat_map(|notice| &notice.deliveries) {
+            if *delivery == Delivery::Gone {
+                channels.remove(channel);
+            } else {
+                channels.insert(channel.clone());
+            }
+        }
+        channels
     }
 
     /// The notices that are due, with their channels. A channel hears them in order: a later one waits for the earlier.
@@ -153,9 +235,9 @@ impl Outbox {
     }
 
     /// A notice reached a channel.
-    pub(super) fn delivered(&mut self, number: u32, channel: &str, reference: Option<&String>, now: Timestamp) {
+    pub(super) fn delivered(&mut self, number: u32, channel: &str, now: Timestamp) {
         if let Some((_, delivery)) = self.waiting(number, channel) {
-            *delivery = Delivery::Delivered { at: now, reference: reference.cloned() };
+            *delivery = Delivery::Delivered { at: now };
         }
     }
 
@@ -177,7 +259,8 @@ impl Outbox {
                 backoff(&seed, attempts, LONGEST_BACKOFF).max(asked_for)
             }
             Redelivery::Later if now.duration_since(told_at) < REFUSED_MESSAGE_KEPT => AFTER_REFUSED_MESSAGE,
-            Redelivery::Later | Redelivery::Never => {
+            Redelivery::Few if attempts < MOST_TRIES_OF_REFUSED => AFTER_REFUSED_CONTENT,
+            Redelivery::Later | Redelivery::Few | Redelivery::Never => {
                 *delivery = Delivery::Gone;
                 return;
             }

@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use jiff::Timestamp;
 use peergate::config::{Config, Environment, SecretsSource};
+use peergate::local::audit::{self, Source};
 use peergate::local::event::{self, Wish};
 use peergate::local::simulator::gateway::Simulator;
 use peergate::local::simulator::{Account, Settings};
 use peergate::local::{Error, demo, serve, table};
 use peergate::secrets::Secrets;
+use peergate::watch::Tick;
 use peergate::{clock, logging, watch};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -55,6 +58,37 @@ enum Command {
         #[arg(long, default_value = "peergate.db")]
         store: PathBuf,
     },
+    /// Tells what waits or moves.
+    List {
+        /// What is over, too.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Tells everything about one connection, with its timeline.
+    Show {
+        /// pcc-…, or TARGET/pcc-….
+        id: String,
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Prints everything that happened, as lines of JSON.
+    Export {
+        /// From this time or day (UTC) on.
+        #[arg(long, value_parser = audit::parse_since)]
+        since: Option<Timestamp>,
+        #[command(flatten)]
+        source: Source,
+    },
+    /// Checks that nobody has edited what happened.
+    Verify {
+        /// An earlier export: what it holds must still be there, as it was.
+        #[arg(long)]
+        against: Option<PathBuf>,
+        #[command(flatten)]
+        source: Source,
+    },
     /// Serves the table alone, as DynamoDB would, for functions under `cargo lambda watch`.
     Table {
         /// Where to listen; port 0 takes a free one and prints it.
@@ -82,7 +116,8 @@ enum Command {
 struct EventArguments {
     /// What to ask for.
     verb: Verb,
-    /// Of which connection, pcc-….
+    /// Of which connection, pcc-…; of none for a list.
+    #[arg(default_value = "")]
     instance_id: String,
     /// Who sends it.
     #[arg(long, value_enum, default_value = "standard-webhooks")]
@@ -105,7 +140,9 @@ struct EventArguments {
 enum Verb {
     Approve,
     Reject,
+    Withdraw,
     Status,
+    List,
     DryRun,
 }
 
@@ -153,18 +190,28 @@ async fn run(command: Command) -> Result<(), Error> {
             let listener = listen_on(&listen).await?;
             serve::serve(app, listener).await
         }
+        Command::List { all, source } => print(&audit::list(&source, all).await?),
+        Command::Show { id, source } => print(&audit::show(&source, &id).await?),
+        Command::Export { since, source } => print(&audit::export(&source, since).await?),
+        Command::Verify { against, source } => print(&audit::verify(&source, against.as_deref()).await?),
         Command::Table { listen, store, name } => table::serve(&store, &name, listen_on(&listen).await?).await,
         Command::Watch { once, store } => {
             logging::start();
             let app = Arc::new(serve::app(&store).await?);
             if once {
-                watch::tick(&app, 1, Instant::now() + Duration::from_mins(1)).await?;
+                watch::tick(&app, Tick::SCHEDULED, Instant::now() + Duration::from_mins(1)).await?;
             } else {
-                serve::watch(app).await;
+                serve::watch(app, serve::DISCOVERY).await;
             }
             Ok(())
         }
     }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "an arm like the others")]
+fn print(text: &str) -> Result<(), Error> {
+    print!("{text}");
+    Ok(())
 }
 
 async fn listen_on(address: &str) -> Result<TcpListener, Error> {
@@ -190,7 +237,9 @@ fn print_event(arguments: EventArguments) -> Result<(), Error> {
     let verb = match verb {
         Verb::Approve => "approve",
         Verb::Reject => "reject",
+        Verb::Withdraw => "withdraw",
         Verb::Status => "status",
+        Verb::List => "list",
         Verb::DryRun => "dry-run",
     };
     let client = client.or_else(|| config.clients.keys().next().cloned());

@@ -19,7 +19,7 @@ async fn main() -> Result<(), Error> {
     lambda_runtime::run(service_fn(async |event: LambdaEvent<watch::Trigger>| {
         let deadline = Timestamp::try_from(event.context.deadline()).unwrap_or_else(|_| clock::now());
         let left = Duration::try_from(deadline.duration_since(clock::now())).unwrap_or(WITHOUT_DEADLINE);
-        watch::tick(&app, event.payload.least_rounds(), Instant::now() + left).await.map(|_| ()).map_err(|error| {
+        watch::tick(&app, event.payload.tick(), Instant::now() + left).await.map(|_| ()).map_err(|error| {
             tracing::error!(outcome = "store_failed", error = %logging::Chain(&error), "the tick failed");
             Diagnostic { error_type: "StoreFailed".into(), error_message: error.to_string() }
         })

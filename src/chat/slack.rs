@@ -1,33 +1,38 @@
-//! Slack: button clicks and the slash command in, Block Kit messages out.
+//! Slack: clicks, reasons and the slash command in; Block Kit messages out, in [`post`].
 
-use std::time::Duration;
+mod post;
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;
 use jiff::Timestamp;
 use serde::Deserialize;
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use super::message::Message;
-use super::{Authentic, Command, Malformed, Reference, Request, Unauthentic, Undelivered, Verb};
-use crate::approval::{Principal, Redelivery, Verdict};
-use crate::config::Slack;
+use super::message::Button;
+use super::{About, Authentic, Command, Malformed, Request, Unauthentic, Verb};
+use crate::approval::{Principal, Verdict};
+use crate::config::{self, Slack};
 use crate::peering::{Fingerprint, InstanceId};
-use crate::secrets::{Secret, SecretUrl, SlackSigningSecret};
-use crate::{config, http as our_http};
+use crate::secrets::SlackSigningSecret;
+
+pub use post::{Api, answer_window, ephemeral, post_webhook, render, respond};
 
 const TIMESTAMP: &str = "x-slack-request-timestamp";
 const SIGNATURE: &str = "x-slack-signature";
 /// The platform, in principals.
 const PLATFORM: &str = "slack";
-/// Buttons, by `action_id`.
+/// Buttons, by `action_id`; the windows that ask for a reason have the same names.
 const APPROVE: &str = "peergate.approve";
+const APPROVE_WITH_REASON: &str = "peergate.approve.reason";
 const REJECT: &str = "peergate.reject";
-/// What is left of Slack's 3 s for telling the person who clicked.
-const RESPOND_TIMEOUT: Duration = Duration::from_millis(600);
+const WITHDRAW: &str = "peergate.withdraw";
+const DETAILS: &str = "peergate.details";
+/// The field for a reason.
+const REASON: &str = "reason";
 
 /// Verifies a request with every signing secret.
 ///
@@ -82,7 +87,11 @@ pub enum Incoming {
         request: Request,
         /// Where the answer goes.
         response_url: Url,
+        /// Opens a window, within 3 s, for a button that asks for a reason.
+        ask: Option<String>,
     },
+    /// Somebody gave a reason in the window: the answer is shown in it.
+    Reason(Request),
     /// Somebody used the slash command: the answer is the reply.
     Slash(Request),
     /// They did, but with words that we don't understand.
@@ -110,7 +119,7 @@ pub fn parse(authentic: Authentic, form: bool, config: &Slack) -> Result<Incomin
     }
     let fields = Fields::parse(&body)?;
     match fields.get("payload") {
-        Some(payload) => click(payload, request_key, key, config),
+        Some(payload) => interaction(payload, request_key, key, config),
         None => slash(&fields, request_key, key, config),
     }
 }
@@ -160,61 +169,101 @@ impl Fields {
     }
 }
 
-/// Source: <https://docs.slack.dev/reference/interaction-payloads/block_actions-payload>
-fn click(payload: &str, request_key: String, key: usize, config: &Slack) -> Result<Incoming, Rejection> {
-    #[derive(Deserialize)]
-    struct Payload {
-        r#type: String,
-        user: User,
-        team: Option<Team>,
-        api_app_id: String,
-        actions: Option<Vec<Action>>,
-        response_url: Option<String>,
-    }
-    #[derive(Deserialize)]
-    struct User {
-        id: String,
-        team_id: Option<String>,
-    }
-    #[derive(Deserialize)]
-    struct Team {
-        id: String,
-    }
-    #[derive(Deserialize)]
-    struct Action {
-        action_id: String,
-        value: Option<String>,
-    }
-    let payload: Payload = serde_json::from_str(payload).map_err(|error| Malformed::json(&error))?;
-    let team = payload.user.team_id.or(payload.team.map(|team| team.id)).unwrap_or_default();
+#[derive(Deserialize)]
+struct Interaction {
+    r#type: String,
+    user: User,
+    team: Option<Team>,
+    api_app_id: String,
+    actions: Option<Vec<Action>>,
+    response_url: Option<String>,
+    trigger_id: Option<String>,
+    view: Option<View>,
+}
+
+#[derive(Deserialize)]
+struct User {
+    id: String,
+    team_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Team {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct Action {
+    action_id: String,
+    value: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct View {
+    callback_id: String,
+    private_metadata: String,
+    state: ViewState,
+}
+
+#[derive(Deserialize)]
+struct ViewState {
+    values: BTreeMap<String, BTreeMap<String, Input>>,
+}
+
+#[derive(Deserialize)]
+struct Input {
+    value: Option<String>,
+}
+
+fn interaction(payload: &str, request_key: String, key: usize, config: &Slack) -> Result<Incoming, Rejection> {
+    let payload: Interaction = serde_json::from_str(payload).map_err(|error| Malformed::json(&error))?;
+    let team = payload.team.map(|team| team.id);
+    let team = payload.user.team_id.or(team).unwrap_or_default();
     let by = principal(&team, &payload.user.id, &payload.api_app_id, config)?;
-    if payload.r#type != "block_actions" {
-        return Err(malformed("of the interactions, only block_actions is understood"));
+    let request = |about| Request { command: Command::About(about), by, request_key, key };
+    match (payload.r#type.as_str(), payload.view) {
+        ("block_actions", _) => {
+            let (about, ask) = click(&payload.actions.unwrap_or_default())?;
+            let response_url = payload.response_url.as_deref().and_then(|url| allowed_response_url(url, config));
+            let response_url = response_url.ok_or_else(|| malformed("response_url is missing or not Slack's"))?;
+            let ask = ask.then_some(payload.trigger_id).flatten();
+            Ok(Incoming::Click { request: request(about), response_url, ask })
+        }
+        ("view_submission", Some(view)) => Ok(Incoming::Reason(request(submission(view)?))),
+        _ => Err(malformed("of the interactions, only block_actions and view_submission are understood")),
     }
-    let actions = payload.actions.unwrap_or_default();
-    let [action] = actions.as_slice() else {
+}
+
+/// What a click is about, and whether its button asks for a reason.
+///
+/// Source: <https://docs.slack.dev/reference/interaction-payloads/block_actions-payload>
+fn click(actions: &[Action]) -> Result<(About, bool), Rejection> {
+    let [action] = actions else {
         return Err(malformed("expected exactly one action"));
     };
-    let verdict = match action.action_id.as_str() {
-        APPROVE => Verdict::Approve,
-        REJECT => Verdict::Reject,
+    let (verb, ask) = match action.action_id.as_str() {
+        APPROVE => (Verb::Decide(Verdict::Approve), false),
+        APPROVE_WITH_REASON => (Verb::Decide(Verdict::Approve), true),
+        REJECT => (Verb::Decide(Verdict::Reject), true),
+        WITHDRAW => (Verb::Withdraw, false),
+        DETAILS => (Verb::Status, false),
         _ => return Err(malformed("unknown action_id")),
     };
-    let (target, instance_id, fingerprint) = action
-        .value
-        .as_deref()
-        .and_then(read_button_value)
-        .ok_or_else(|| malformed("the button's value is not one of ours"))?;
-    let response_url = payload.response_url.as_deref().and_then(|url| allowed_response_url(url, config));
-    let response_url = response_url.ok_or_else(|| malformed("response_url is missing or not Slack's"))?;
-    let command = Command {
-        verb: Verb::Decide(verdict),
-        target: Some(target),
-        instance_id,
-        fingerprint: Some(fingerprint),
-        reason: None,
+    let about = action.value.as_deref().and_then(|value| read_button_value(value, verb, None));
+    Ok((about.ok_or_else(|| malformed("the button's value is not one of ours"))?, ask))
+}
+
+/// Source: <https://docs.slack.dev/reference/interaction-payloads/view-interactions-payload>
+fn submission(mut view: View) -> Result<About, Rejection> {
+    let verdict = match view.callback_id.as_str() {
+        APPROVE_WITH_REASON => Verdict::Approve,
+        REJECT => Verdict::Reject,
+        _ => return Err(malformed("unknown callback_id")),
     };
-    Ok(Incoming::Click { request: Request { command, by, request_key, key }, response_url })
+    let field = view.state.values.remove(REASON).and_then(|mut block| block.remove(REASON));
+    let reason = field.and_then(|field| field.value).as_deref().and_then(super::reason);
+    let about = read_button_value(&view.private_metadata, Verb::Decide(verdict), reason);
+    about.ok_or_else(|| malformed("the window's metadata is not ours"))
 }
 
 /// Source: <https://docs.slack.dev/interactivity/implementing-slash-commands>
@@ -237,14 +286,16 @@ fn principal(team: &str, user: &str, app: &str, config: &Slack) -> Result<Princi
     Principal::new(PLATFORM, team, user).map_err(|_| malformed("the user's id is not one of Slack's"))
 }
 
-/// `approve|reject|status|dry-run pcc-… [on TARGET] [because REASON]`.
+/// `list [on TARGET]`, or `approve|reject|withdraw|status|dry-run pcc-… [on TARGET] [because REASON]`.
 fn read_slash_text(text: &str) -> Option<Command> {
-    let (words, why) = match text.split_once(" because ") {
+    let (words, reason) = match text.split_once(" because ") {
         Some((words, why)) => (words, super::reason(why)),
         None => (text, None),
     };
     let words: Vec<&str> = words.split_whitespace().collect();
     let (verb, instance_id, target) = match words.as_slice() {
+        ["list"] => return Some(Command::List { target: None }),
+        ["list", "on", target] => return Some(Command::List { target: Some((*target).to_owned()) }),
         [verb, id] => (verb, id, None),
         [verb, id, "on", target] => (verb, id, Some((*target).to_owned())),
         _ => return None,
@@ -252,24 +303,38 @@ fn read_slash_text(text: &str) -> Option<Command> {
     let verb = match *verb {
         "approve" => Verb::Decide(Verdict::Approve),
         "reject" => Verb::Decide(Verdict::Reject),
+        "withdraw" => Verb::Withdraw,
         "dry-run" => Verb::DryRun,
         "status" => Verb::Status,
         _ => return None,
     };
     let instance_id = InstanceId::parse(instance_id).ok()?;
-    Some(Command { verb, target, instance_id, fingerprint: None, reason: why })
+    Some(Command::About(About { verb, target, instance_id, fingerprint: None, reason }))
 }
 
-/// What a button carries: which connection, and the fingerprint of what was shown beside it.
+/// The `action_id` of a button.
+fn action_id(button: Button) -> &'static str {
+    match button {
+        Button::Approve { ask: false } => APPROVE,
+        Button::Approve { ask: true } => APPROVE_WITH_REASON,
+        Button::Reject => REJECT,
+        Button::Withdraw => WITHDRAW,
+        Button::Details => DETAILS,
+    }
+}
+
+/// What a button carries: which connection, and the fingerprint of what was shown beside it. Nothing is ever read back
+/// from the text of a message.
 fn button_value(target: &str, instance_id: &InstanceId, fingerprint: &Fingerprint) -> String {
     format!("{target}/{instance_id}#{fingerprint}")
 }
 
-fn read_button_value(value: &str) -> Option<(String, InstanceId, Fingerprint)> {
+fn read_button_value(value: &str, verb: Verb, reason: Option<String>) -> Option<About> {
     let (id, fingerprint) = value.split_once('#')?;
     let (target, instance_id) = id.split_once('/')?;
-    let fingerprint = Fingerprint::try_from(fingerprint.to_owned()).ok()?;
-    Some((target.to_owned(), InstanceId::parse(instance_id).ok()?, fingerprint))
+    let fingerprint = Some(Fingerprint::try_from(fingerprint.to_owned()).ok()?);
+    let (target, instance_id) = (Some(target.to_owned()), InstanceId::parse(instance_id).ok()?);
+    Some(About { verb, target, instance_id, fingerprint, reason })
 }
 
 /// A `response_url`, if it points where Slack's point: what we are told to call must not be just anything.
@@ -278,128 +343,4 @@ fn allowed_response_url(text: &str, config: &Slack) -> Option<Url> {
     let allowed = |origin: &Url| origin.origin() == url.origin();
     let plain = url.username().is_empty() && url.password().is_none();
     (plain && config::is_secure(&url) && config.response_origins.iter().any(allowed)).then_some(url)
-}
-
-/// A message in Block Kit. What outsiders wrote goes into `rich_text`, whose text elements are literal: they mention,
-/// link and format nothing.
-///
-/// Source: <https://docs.slack.dev/reference/block-kit/blocks/rich-text-block>
-#[must_use]
-pub fn render(message: &Message) -> Value {
-    let text = |text: String| json!({"type": "text", "text": text});
-    let bold = |text: String| json!({"type": "text", "text": text, "style": {"bold": true}});
-    let mut elements = vec![bold(message.headline.clone())];
-    for (label, value) in &message.facts {
-        elements.push(bold(format!("\n{label}: ")));
-        elements.push(text(value.clone()));
-    }
-    elements.extend(message.sentences.iter().map(|sentence| text(format!("\n{sentence}"))));
-    let mut blocks = vec![json!({
-        "type": "rich_text",
-        "elements": [{"type": "rich_text_section", "elements": elements}],
-    })];
-    if let Some(buttons) = &message.buttons {
-        let value = button_value(&buttons.target, &buttons.instance_id, &buttons.fingerprint);
-        let button = |label: &str, action_id: &str, style: &str| {
-            let label = json!({"type": "plain_text", "text": label});
-            json!({"type": "button", "text": label, "action_id": action_id, "style": style, "value": value})
-        };
-        let both = [button("Approve", APPROVE, "primary"), button("Reject", REJECT, "danger")];
-        blocks.push(json!({"type": "actions", "elements": both}));
-    }
-    // The text of notifications is parsed for mentions and links.
-    let headline = message.headline.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    json!({"text": headline, "blocks": blocks, "unfurl_links": false, "unfurl_media": false})
-}
-
-/// The reply to a slash command, for the person alone.
-#[must_use]
-pub fn ephemeral(message: &Message) -> Value {
-    let mut reply = render(message);
-    if let Some(fields) = reply.as_object_mut() {
-        fields.insert("response_type".into(), "ephemeral".into());
-        fields.insert("replace_original".into(), false.into());
-    }
-    reply
-}
-
-/// Answers a click, to the person alone.
-pub async fn respond(http: &reqwest::Client, url: Url, message: &Message) -> Result<(), Undelivered> {
-    webhook_answer(json_post(http, url, &ephemeral(message)).timeout(RESPOND_TIMEOUT)).await
-}
-
-/// Posts to an incoming webhook.
-///
-/// Source: <https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks>
-pub async fn deliver_webhook(
-    http: &reqwest::Client,
-    url: &SecretUrl,
-    message: &Message,
-) -> Result<Reference, Undelivered> {
-    let request = json_post(http, url.expose().clone(), &render(message)).timeout(super::POST_TIMEOUT);
-    webhook_answer(request).await.map(|()| None)
-}
-
-/// Posts with `chat.postMessage`. Nearly every failure is an HTTP 200 with `"ok": false`.
-///
-/// Source: <https://docs.slack.dev/reference/methods/chat.postMessage>
-pub async fn deliver(
-    http: &reqwest::Client,
-    api: &Url,
-    token: &Secret,
-    channel: &str,
-    message: &Message,
-) -> Result<Reference, Undelivered> {
-    #[derive(Deserialize)]
-    struct Posted {
-        ok: bool,
-        error: Option<String>,
-        channel: Option<String>,
-        ts: Option<String>,
-    }
-    let mut body = render(message);
-    if let Some(fields) = body.as_object_mut() {
-        fields.insert("channel".into(), channel.into());
-    }
-    let url = api.join("chat.postMessage").map_err(|_| refused("invalid slack.api"))?;
-    let request = json_post(http, url, &body).timeout(super::POST_TIMEOUT).bearer_auth(token.expose());
-    let response = request.send().await.map_err(|error| Undelivered::transport(&error))?;
-    let (status, headers) = (response.status(), response.headers().clone());
-    let body = our_http::read(response).await.map_err(|error| Undelivered::transport(&error))?;
-    if !status.is_success() {
-        return Err(Undelivered::status(status, &headers));
-    }
-    let soon = Redelivery::Soon(super::retry_after(&headers));
-    let posted: Posted =
-        serde_json::from_slice(&body).map_err(|_| Undelivered { error: "unreadable answer".into(), retry: soon })?;
-    if posted.ok {
-        return Ok(posted.channel.zip(posted.ts).map(|(channel, ts)| format!("{channel}/{ts}")));
-    }
-    let error = posted.error.unwrap_or_else(|| "no error code".into());
-    let retry = match error.as_str() {
-        "ratelimited" | "rate_limited" | "internal_error" | "fatal_error" | "service_unavailable" => soon,
-        _ => Redelivery::Later,
-    };
-    Err(Undelivered { error, retry })
-}
-
-fn refused(error: &str) -> Undelivered {
-    Undelivered { error: error.to_owned(), retry: Redelivery::Later }
-}
-
-fn json_post(http: &reqwest::Client, url: Url, body: &Value) -> reqwest::RequestBuilder {
-    http.post(url).header("content-type", "application/json; charset=utf-8").body(body.to_string())
-}
-
-async fn webhook_answer(request: reqwest::RequestBuilder) -> Result<(), Undelivered> {
-    let response = request.send().await.map_err(|error| Undelivered::transport(&error))?;
-    let (status, headers) = (response.status(), response.headers().clone());
-    let body = our_http::read(response).await.map_err(|error| Undelivered::transport(&error))?;
-    if status.is_success() {
-        return if body == "ok" { Ok(()) } else { Err(refused("the answer is not `ok`")) };
-    }
-    let undelivered = Undelivered::status(status, &headers);
-    // Here, 410 is an archived channel, which people can bring back.
-    let gone = undelivered.retry == Redelivery::Never;
-    Err(if gone { Undelivered { retry: Redelivery::Later, ..undelivered } } else { undelivered })
 }

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::{Authentic, Command, Malformed, Reference, Request, Unauthentic, Undelivered, Verb, message};
-use crate::approval::{Approval, Notice, Principal, Verdict};
+use super::{About, Authentic, Command, Malformed, Request, Unauthentic, Undelivered, Verb, message};
+use crate::approval::{Approval, ClientToken, Decision, Notice, Principal, Verdict};
 use crate::peering::{Connection, FieldHash, Fingerprint, InstanceId, Side};
 use crate::secrets::{ChannelSecrets, WebhookKey};
 use crate::{clock, http as our_http};
@@ -81,7 +81,7 @@ struct Payload {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Data {
-    instance_id: InstanceId,
+    instance_id: Option<InstanceId>,
     actor: String,
     target: Option<String>,
     fingerprint: Option<Fingerprint>,
@@ -95,25 +95,34 @@ pub fn parse(authentic: &Authentic, client: &str) -> Result<Request, Malformed> 
     let Payload { r#type, data, .. } =
         serde_json::from_slice(&authentic.body).map_err(|error| Malformed::json(&error))?;
     let verb = match (r#type.as_str(), data.dry_run) {
-        ("peering.approve", false) => Verb::Decide(Verdict::Approve),
-        ("peering.approve", true) => Verb::DryRun,
-        ("peering.reject", false) => Verb::Decide(Verdict::Reject),
-        ("peering.status", false) => Verb::Status,
-        ("peering.reject" | "peering.status", true) => {
+        ("peering.approve", false) => Some(Verb::Decide(Verdict::Approve)),
+        ("peering.approve", true) => Some(Verb::DryRun),
+        ("peering.reject", false) => Some(Verb::Decide(Verdict::Reject)),
+        ("peering.withdraw", false) => Some(Verb::Withdraw),
+        ("peering.status", false) => Some(Verb::Status),
+        ("peering.list", false) => None,
+        ("peering.reject" | "peering.withdraw" | "peering.status" | "peering.list", true) => {
             return Err(Malformed("only peering.approve has a dry run".into()));
         }
         _ => {
-            return Err(Malformed("type is none of peering.approve, peering.reject, peering.status".into()));
+            let known = "peering.approve, peering.reject, peering.withdraw, peering.status, peering.list";
+            return Err(Malformed(format!("type is none of {known}")));
         }
     };
-    Ok(Request {
-        command: Command {
+    let command = match (verb, data.instance_id) {
+        (Some(verb), Some(instance_id)) => Command::About(About {
             verb,
             target: data.target,
-            instance_id: data.instance_id,
+            instance_id,
             fingerprint: data.fingerprint,
             reason: data.reason.as_deref().and_then(super::reason),
-        },
+        }),
+        (None, None) => Command::List { target: data.target },
+        (Some(_), None) => return Err(Malformed("data.instance_id is missing".into())),
+        (None, Some(_)) => return Err(Malformed("peering.list has no data.instance_id".into())),
+    };
+    Ok(Request {
+        command,
         by: Principal::new(PLATFORM, client, &data.actor).map_err(|_| {
             Malformed("data.actor is not an immutable user id: 1 to 128 letters, digits and -_.@+".into())
         })?,
@@ -146,17 +155,28 @@ pub fn approval(approval: &Approval) -> Value {
         "state": approval.state.name(),
         "since": approval.since,
         "generation": approval.generation,
-        "rule": approval.rule,
-        "decision": approval.winner().map(|decision| json!({
-            "verdict": decision.verdict,
-            "by": decision.by.principal,
-            "person": decision.by.person,
-            "at": decision.at,
-            "reason": decision.reason,
-        })),
-        "client_token": approval.client_token.as_str(),
+        "rule": approval.terms.rule,
+        "approvals": {
+            "given": approval.given(), "needed": approval.terms.needed(), "approvers": approval.terms.approvers,
+        },
+        "decision": approval.winner().map(decision),
+        "decisions": approval.decisions.iter().map(decision).collect::<Vec<_>>(),
+        "findings": approval.findings,
+        "client_token": approval.client_token.as_ref().map(ClientToken::as_str),
         "problem": approval.last_problem,
+        "history_hash": approval.history.last().map(|entry| entry.hash.as_str()),
         "connection": connection(&approval.connection),
+    })
+}
+
+fn decision(decision: &Decision) -> Value {
+    json!({
+        "verdict": decision.verdict,
+        "by": decision.by.principal,
+        "person": decision.by.person,
+        "at": decision.at,
+        "fingerprint": decision.fingerprint,
+        "reason": decision.reason,
     })
 }
 
@@ -175,6 +195,7 @@ pub fn connection(connection: &Connection) -> Value {
         "bandwidth_mbps": connection.bandwidth_mbps,
         "link_type": connection.link_type,
         "name": connection.name,
+        "description": connection.description,
         "expires_at": connection.expires_at,
     })
 }
@@ -185,7 +206,7 @@ pub async fn deliver(
     secrets: &ChannelSecrets,
     approval: &Approval,
     notice: &Notice,
-) -> Result<Reference, Undelivered> {
+) -> Result<(), Undelivered> {
     let mut hash = FieldHash::new("peergate/webhook-id/1");
     hash.field(&approval.id.to_string());
     hash.field(&notice.number.to_string());
@@ -203,5 +224,5 @@ pub async fn deliver(
     let response = request.send().await.map_err(|error| Undelivered::transport(&error))?;
     let (status, headers) = (response.status(), response.headers().clone());
     our_http::read(response).await.map_err(|error| Undelivered::transport(&error))?;
-    if status.is_success() { Ok(None) } else { Err(Undelivered::status(status, &headers)) }
+    if status.is_success() { Ok(()) } else { Err(Undelivered::status(status, &headers)) }
 }

@@ -11,9 +11,9 @@ use crate::secrets::Secrets;
 /// What is to be signed.
 #[derive(Debug, Clone)]
 pub struct Wish {
-    /// `approve`, `reject`, `status` or `dry-run`.
+    /// `approve`, `reject`, `withdraw`, `status`, `list` or `dry-run`.
     pub verb: String,
-    /// `pcc-…`.
+    /// `pcc-…`; empty for a list.
     pub instance_id: String,
     /// By its name, if there are several.
     pub target: Option<String>,
@@ -46,8 +46,9 @@ pub fn standard_webhooks(
         "dry-run" => ("approve", true),
         verb => (verb, false),
     };
-    let mut data = json!({"instance_id": wish.instance_id, "actor": wish.actor});
-    let optional = [("target", &wish.target), ("reason", &wish.reason)];
+    let mut data = json!({"actor": wish.actor});
+    let instance_id = Some(wish.instance_id.clone()).filter(|id| !id.is_empty());
+    let optional = [("instance_id", &instance_id), ("target", &wish.target), ("reason", &wish.reason)];
     for (name, text) in optional.into_iter().filter_map(|(name, text)| Some((name, text.as_ref()?))) {
         insert(&mut data, name, text.as_str().into());
     }
@@ -74,7 +75,7 @@ pub fn standard_webhooks(
 pub fn slack(wish: &Wish, config: &Config, secrets: &Secrets, now: Timestamp) -> Result<Signed, Error> {
     let app = config.slack.as_ref().ok_or("the configuration has no [slack]")?;
     let team = app.teams.first().ok_or("slack.teams is empty")?;
-    let mut text = format!("{} {}", wish.verb, wish.instance_id);
+    let mut text = format!("{} {}", wish.verb, wish.instance_id).trim_end().to_owned();
     for (word, value) in [("on", &wish.target), ("because", &wish.reason)] {
         if let Some(value) = value {
             text = format!("{text} {word} {value}");
@@ -89,6 +90,13 @@ pub fn slack(wish: &Wish, config: &Config, secrets: &Secrets, now: Timestamp) ->
             ("api_app_id", &app.app),
         ])
         .finish();
+    slack_form(body, secrets, now)
+}
+
+/// As Slack would send an interaction: a click, or a reason.
+pub fn slack_interaction(payload: &Value, secrets: &Secrets, now: Timestamp) -> Result<Signed, Error> {
+    let payload = payload.to_string();
+    let body = form_urlencoded::Serializer::new(String::new()).append_pair("payload", &payload).finish();
     slack_form(body, secrets, now)
 }
 

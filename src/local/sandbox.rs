@@ -109,6 +109,14 @@ impl Sandbox {
         Ok(api.create(REQUESTER, &call).await?)
     }
 
+    /// Starts the app anew with another configuration.
+    pub fn reconfigure(&mut self, config: &str) -> Result<(), Error> {
+        std::fs::write(&self.environment.config, config)?;
+        self.app = Arc::new(App::new(&self.environment, Config::parse(config)?)?);
+        config.clone_into(&mut self.config);
+        Ok(())
+    }
+
     /// Writes other secrets.
     pub fn write_secrets(&self, change: impl FnOnce(&mut Value)) -> Result<(), Error> {
         let mut secrets = secrets(&self.chat);
@@ -145,6 +153,7 @@ fn config(alicloud: &Url, chat: &Url, signature: SignatureVersion) -> String {
         r#"
 [targets.prod]
 account = "2222222222222222"
+regions = ["cn-shanghai"]
 endpoint = "{alicloud}"
 signature = "{signature}"
 
@@ -172,8 +181,56 @@ principals = ["slack:T0001/U061F7AUR", "webhook:ci/alice"]
 [people.bob]
 principals = ["slack:T0001/U0BOB", "webhook:ci/bob"]
 
+[people.carol]
+principals = ["slack:T0001/U0CAROL", "webhook:ci/carol"]
+
+[people.erin]
+principals = ["slack:T0001/U0ERIN", "webhook:ci/erin"]
+
 [groups]
 netops = ["alice", "bob"]
+security = ["alice", "bob", "carol", "erin"]
+
+[accounts.1111111111111111]
+name = "data team"
+contacts = ["person:erin"]
+
+[requests]
+channels = ["netops"]
+
+[channels.oncall]
+kind = "slack"
+channel = "C0CALL"
+
+[[rule]]
+name = "two people"
+target = "prod"
+requester_accounts = ["1111111111111111"]
+accepting_vpcs = ["vpc-two-people"]
+approvals = 2
+approvers = ["group:security"]
+channels = ["netops", "hook", "audit"]
+escalate_after = "30h"
+escalate_to = ["oncall"]
+
+[[rule]]
+name = "with a reason"
+target = "prod"
+requester_accounts = ["1111111111111111"]
+accepting_vpcs = ["vpc-with-a-reason"]
+approvals = 1
+approvers = ["group:netops"]
+require_reason = true
+channels = ["netops"]
+
+[[rule]]
+name = "by itself"
+target = "prod"
+requester_accounts = ["1111111111111111"]
+accepting_vpcs = ["vpc-by-itself"]
+approvals = 0
+approvers = ["group:netops"]
+channels = ["netops", "audit"]
 
 [[rule]]
 name = "data team"

@@ -136,6 +136,14 @@ pub struct JournalEntry {
     pub effect: bool,
 }
 
+impl JournalEntry {
+    /// Whether it only asked what would be.
+    #[must_use]
+    pub fn is_dry_run(&self) -> bool {
+        self.parameters.get("DryRun").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+    }
+}
+
 /// A change that a test makes behind everybody's back.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -465,10 +473,14 @@ fn integer(call: &Parameters, name: &str) -> Result<Option<i64>, ApiError> {
     value.map_err(|_| bad(&format!("IllegalParam.{name}"), &format!("The specified {name} is illegal.")))
 }
 
+/// The Python SDK sends `True`.
+pub(crate) fn is_dry_run(call: &Parameters) -> bool {
+    call.get("DryRun").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+}
+
 /// Ends a dry run: everything before it was found to be right.
 fn dry_run(call: &Parameters) -> Result<(), ApiError> {
-    // The Python SDK sends `True`.
-    if call.get("DryRun").is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+    if is_dry_run(call) {
         return Err(bad("DryRunOperation", "The operation DryRun verifies success."));
     }
     Ok(())

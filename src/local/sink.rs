@@ -1,5 +1,7 @@
-//! A chat platform that keeps what it is told: Slack's `chat.postMessage`, its webhooks, and any other URL.
+//! A chat platform that keeps what it is told: Slack, with its messages, threads, edits and windows; incoming webhooks;
+//! and any other URL. It refuses what Slack would refuse.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
@@ -19,7 +21,11 @@ pub struct Sink {
 #[derive(Debug, Default)]
 struct Inner {
     posts: Vec<Post>,
-    trouble: Vec<Trouble>,
+    messages: Vec<Message>,
+    windows: Vec<Value>,
+    triggers: BTreeSet<String>,
+    /// With how many posts are taken before.
+    trouble: Vec<(usize, Trouble)>,
 }
 
 /// Something that was posted and acknowledged.
@@ -31,6 +37,72 @@ pub struct Post {
     pub headers: HeaderMap,
     /// As sent.
     pub body: Bytes,
+}
+
+/// A message in a channel, as it is now.
+#[derive(Debug, Clone)]
+struct Message {
+    channel: String,
+    ts: String,
+    thread_ts: Option<String>,
+    broadcast: bool,
+    body: Value,
+    edits: u32,
+}
+
+/// What somebody who looks at a channel sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Names the message within its channel.
+    pub ts: String,
+    /// All its text.
+    pub text: String,
+    /// Its buttons.
+    pub buttons: Vec<ShownButton>,
+    /// How often it was changed.
+    pub edits: u32,
+    /// What stands below it.
+    pub replies: Vec<Reply>,
+}
+
+/// A button that somebody could click.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownButton {
+    /// What is on it.
+    pub label: String,
+    /// Names it.
+    pub action_id: String,
+    /// What it carries.
+    pub value: String,
+}
+
+/// Something said below a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// All its text.
+    pub text: String,
+    /// Whether it is shown in the channel, too.
+    pub broadcast: bool,
+}
+
+impl Shown {
+    /// The button with that label.
+    #[must_use]
+    pub fn button(&self, label: &str) -> Option<&ShownButton> {
+        self.buttons.iter().find(|button| button.label == label)
+    }
+
+    /// The labels of its buttons.
+    #[must_use]
+    pub fn labels(&self) -> Vec<&str> {
+        self.buttons.iter().map(|button| button.label.as_str()).collect()
+    }
+
+    /// The first lines of what stands below it.
+    #[must_use]
+    pub fn thread(&self) -> Vec<&str> {
+        self.replies.iter().map(|reply| reply.text.lines().next().unwrap_or_default()).collect()
+    }
 }
 
 /// Posts to a path are refused.
@@ -56,14 +128,46 @@ impl Post {
     /// All the text that a person would see.
     #[must_use]
     pub fn text(&self) -> String {
-        let json = self.json();
-        let elements = json.pointer("/blocks/0/elements/0/elements").and_then(Value::as_array).cloned();
-        let texts = elements
-            .unwrap_or_default()
-            .into_iter()
-            .filter_map(|element| element.get("text").and_then(Value::as_str).map(ToOwned::to_owned));
-        texts.collect()
+        text(&self.json())
     }
+}
+
+/// All the text of a message, a window or a reply.
+#[must_use]
+pub fn text(body: &Value) -> String {
+    fn collect(value: &Value, into: &mut Vec<String>) {
+        let nested = value.get("elements").and_then(Value::as_array).into_iter().flatten();
+        for element in nested {
+            collect(element, into);
+        }
+        match value.get("type").and_then(Value::as_str) {
+            Some("text" | "link") => into.extend(value.get("text").and_then(Value::as_str).map(ToOwned::to_owned)),
+            Some("rich_text_preformatted" | "rich_text_section") => into.push("\n".to_owned()),
+            _ => {}
+        }
+    }
+    let mut texts = vec![];
+    for block in body.get("blocks").and_then(Value::as_array).into_iter().flatten() {
+        if block.get("type").and_then(Value::as_str) == Some("rich_text") {
+            collect(block, &mut texts);
+        }
+    }
+    let lines = texts.concat();
+    let lines = lines.lines().map(str::trim_end).filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn buttons(body: &Value) -> Vec<ShownButton> {
+    let blocks = body.get("blocks").and_then(Value::as_array).into_iter().flatten();
+    let actions = blocks.filter(|block| block.get("type").and_then(Value::as_str) == Some("actions"));
+    let elements = actions.flat_map(|block| block.get("elements").and_then(Value::as_array).into_iter().flatten());
+    let word = |element: &Value, at: &str| element.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let button = |element| ShownButton {
+        label: word(element, "/text/text"),
+        action_id: word(element, "/action_id"),
+        value: word(element, "/value"),
+    };
+    elements.map(button).collect()
 }
 
 impl Sink {
@@ -82,9 +186,43 @@ impl Sink {
         self.lock().posts.iter().filter(|post| post.path == path).cloned().collect()
     }
 
+    /// The messages of a Slack channel as they are now, the oldest first.
+    #[must_use]
+    pub fn channel(&self, id: &str) -> Vec<Shown> {
+        let inner = self.lock();
+        let here = inner.messages.iter().filter(|message| message.channel == id);
+        let shown = here.clone().filter(|message| message.thread_ts.is_none()).map(|message| {
+            let below = here.clone().filter(|reply| reply.thread_ts.as_ref() == Some(&message.ts));
+            Shown {
+                ts: message.ts.clone(),
+                text: text(&message.body),
+                buttons: buttons(&message.body),
+                edits: message.edits,
+                replies: below.map(|reply| Reply { text: text(&reply.body), broadcast: reply.broadcast }).collect(),
+            }
+        });
+        shown.collect()
+    }
+
+    /// Somebody deletes a message.
+    pub fn delete(&self, channel: &str, ts: &str) {
+        self.lock().messages.retain(|message| message.channel != channel || message.ts != ts);
+    }
+
+    /// The windows that were opened, the last one last.
+    #[must_use]
+    pub fn windows(&self) -> Vec<Value> {
+        self.lock().windows.clone()
+    }
+
     /// Refuses posts to a path until [`Sink::heal`].
     pub fn trouble(&self, trouble: Trouble) {
-        self.lock().trouble.push(trouble);
+        self.trouble_after(0, trouble);
+    }
+
+    /// As [`Sink::trouble`], once so many posts more were taken.
+    pub fn trouble_after(&self, posts: usize, trouble: Trouble) {
+        self.lock().trouble.push((posts, trouble));
     }
 
     /// Ends all trouble.
@@ -93,10 +231,97 @@ impl Sink {
     }
 }
 
+impl Inner {
+    /// A method of Slack's Web API.
+    fn call(&mut self, method: &str, body: &Value) -> Result<Value, &'static str> {
+        let word = |name: &str| body.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
+        let find = |messages: &[Message], channel: &str, ts: &str| {
+            messages.iter().position(|message| message.channel == channel && message.ts == ts)
+        };
+        match method {
+            "chat.postMessage" => {
+                check_blocks(body)?;
+                let channel = word("channel").ok_or("channel_not_found")?;
+                let thread_ts = word("thread_ts");
+                if thread_ts.as_ref().is_some_and(|ts| find(&self.messages, &channel, ts).is_none()) {
+                    return Err("thread_not_found");
+                }
+                let ts = format!("1700000000.{:06}", self.posts.len());
+                let broadcast = body.get("reply_broadcast").and_then(Value::as_bool).unwrap_or_default();
+                let body = body.clone();
+                self.messages.push(Message {
+                    channel: channel.clone(),
+                    ts: ts.clone(),
+                    thread_ts,
+                    broadcast,
+                    body,
+                    edits: 0,
+                });
+                Ok(json!({"ok": true, "channel": channel, "ts": ts}))
+            }
+            "chat.update" => {
+                check_blocks(body)?;
+                let (channel, ts) = word("channel").zip(word("ts")).ok_or("message_not_found")?;
+                let position = find(&self.messages, &channel, &ts).ok_or("message_not_found")?;
+                let message = self.messages.get_mut(position).ok_or("message_not_found")?;
+                message.body = body.clone();
+                message.edits += 1;
+                Ok(json!({"ok": true, "channel": channel, "ts": ts}))
+            }
+            "views.open" => {
+                let trigger = word("trigger_id").filter(|trigger| !trigger.is_empty()).ok_or("invalid_trigger_id")?;
+                let view = body.get("view").cloned().unwrap_or_default();
+                let title = view.pointer("/title/text").and_then(Value::as_str).unwrap_or_default();
+                if !(1..=24).contains(&title.chars().count()) {
+                    return Err("invalid_arguments");
+                }
+                check_blocks(&view)?;
+                if !self.triggers.insert(trigger) {
+                    return Err("exchanged_trigger_id");
+                }
+                self.windows.push(view);
+                Ok(json!({"ok": true}))
+            }
+            _ => Err("unknown_method"),
+        }
+    }
+}
+
+/// What Slack checks of Block Kit.
+///
+/// Source: <https://docs.slack.dev/reference/block-kit/blocks>
+///
+/// # Errors
+/// The code that Slack answers with.
+pub fn check_blocks(body: &Value) -> Result<(), &'static str> {
+    fn check(value: &Value) -> bool {
+        let length = |at: &str| value.pointer(at).and_then(Value::as_str).map(|text| text.chars().count());
+        let fits = match value.get("type").and_then(Value::as_str) {
+            Some("text" | "link") => length("/text").is_some_and(|length| length > 0),
+            Some("button") => {
+                length("/text/text").is_some_and(|length| (1..=75).contains(&length))
+                    && length("/value").is_none_or(|length| length <= 2000)
+                    && length("/action_id").is_none_or(|length| length <= 255)
+            }
+            _ => true,
+        };
+        let elements = value.get("elements").and_then(Value::as_array);
+        fits && elements.is_none_or(|elements| !elements.is_empty() && elements.iter().all(check))
+    }
+    let blocks = body.get("blocks").and_then(Value::as_array).ok_or("no_text")?;
+    let buttons = buttons(body);
+    let names: BTreeSet<_> = buttons.iter().map(|button| &button.action_id).collect();
+    let fits = (1..=50).contains(&blocks.len()) && blocks.iter().all(check) && names.len() == buttons.len();
+    if fits && body.to_string().len() < 40_000 { Ok(()) } else { Err("invalid_blocks") }
+}
+
 async fn take(State(sink): State<Sink>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let path = uri.path().to_owned();
     let mut inner = sink.lock();
-    if let Some(trouble) = inner.trouble.iter().find(|trouble| trouble.path == path) {
+    let troubled = inner.trouble.iter_mut().find(|(_, trouble)| trouble.path == path);
+    if let Some((posts @ 1.., _)) = troubled {
+        *posts -= 1;
+    } else if let Some((_, trouble)) = troubled {
         let status = StatusCode::from_u16(trouble.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, trouble.body.clone()).into_response();
         if let Some(seconds) = trouble.retry_after {
@@ -105,17 +330,16 @@ async fn take(State(sink): State<Sink>, uri: Uri, headers: HeaderMap, body: Byte
         return response;
     }
     let post = Post { path, headers, body };
-    let token = post.headers.get("authorization").and_then(|value| value.to_str().ok());
-    let answer = match post.path.as_str() {
-        "/api/chat.postMessage" if !token.is_some_and(|token| token.starts_with("Bearer xoxb-")) => {
-            return json!({"ok": false, "error": "not_authed"}).to_string().into_response();
+    let answer = match post.path.strip_prefix("/api/") {
+        Some(method) => {
+            let token = post.headers.get("authorization").and_then(|value| value.to_str().ok());
+            let known = token.is_some_and(|token| token.starts_with("Bearer xoxb-"));
+            match if known { inner.call(method, &post.json()) } else { Err("not_authed") } {
+                Ok(answer) => answer.to_string(),
+                Err(error) => return json!({"ok": false, "error": error}).to_string().into_response(),
+            }
         }
-        "/api/chat.postMessage" => {
-            let channel = post.json().get("channel").cloned().unwrap_or_default();
-            let ts = format!("1700000000.{:06}", inner.posts.len());
-            json!({"ok": true, "channel": channel, "ts": ts}).to_string()
-        }
-        _ => "ok".to_owned(),
+        None => "ok".to_owned(),
     };
     inner.posts.push(post);
     answer.into_response()

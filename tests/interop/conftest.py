@@ -107,6 +107,7 @@ def configuration(simulator, directory, chat="http://127.0.0.1:9"):
         f"""
 [targets.prod]
 account = "2222222222222222"
+regions = ["cn-shanghai"]
 endpoint = "{simulator.url}/"
 [clients.ci]
 [slack]

@@ -55,7 +55,7 @@ def test_serve_does_the_main_job_and_its_notices_verify(simulator, tmp_path):
         signed = event(tmp_path, "approve", instance_id)
         status, answer = fetch(server.url + signed["rawPath"], signed["body"], signed["headers"])
         assert (status, json.loads(answer)["outcome"]) == (200, "accepted"), answer
-        wait_for("both notices", lambda: len(Chat.posts) >= 2)
+        wait_for("all notices", lambda: len(Chat.posts) >= 4)
     finally:
         server.stop()
         chat.shutdown()
@@ -64,7 +64,7 @@ def test_serve_does_the_main_job_and_its_notices_verify(simulator, tmp_path):
         headers = {name.lower(): value for name, value in headers.items()}
         types.append(Webhook(AUDIT_SECRET).verify(body, headers)["type"])
         assert path == "/audit"
-    assert types == ["peering.accepted", "peering.activated"]
+    assert types == [f"peering.{news}" for news in ["discovered", "decided", "accepted", "activated"]]
     for secret in [CI_SECRET, SLACK_SECRET, AUDIT_SECRET, "accepter-secret", "/audit"]:
         assert secret not in "".join(server.output), "at the highest log level, nothing secret is in the log"
     # What was stored in the file is still there.
@@ -75,7 +75,7 @@ def test_serve_does_the_main_job_and_its_notices_verify(simulator, tmp_path):
         text=True,
         check=True,
     )
-    assert "rounds=1 changed=0" in tick.stderr, tick.stderr
+    assert "rounds=1 discovered=0 changed=0" in tick.stderr, tick.stderr
 
 
 def request_peering(simulator):

@@ -43,10 +43,11 @@ def test_the_tools_find_nothing(tool, tmp_path):
 @pytest.mark.parametrize(
     ("role", "allowed"),
     [
-        ("WebhookRole", {"dynamodb:GetItem", "dynamodb:PutItem"}),
+        ("WebhookRole", {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"}),
         (
             "WatcherRole",
             {
+                "dynamodb:BatchGetItem",
                 "dynamodb:GetItem",
                 "dynamodb:PutItem",
                 "dynamodb:Query",

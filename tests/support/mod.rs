@@ -20,9 +20,11 @@ use jiff::Timestamp;
 use peergate::approval::ApprovalId;
 use peergate::local::event::{self, Signed, Wish};
 use peergate::local::sandbox::{AUDIT_SECRET, CI_SECRET, SLACK_SECRET, Sandbox};
-use peergate::local::simulator::{Settings, Tampering};
+use peergate::local::simulator::{JournalEntry, Settings, Tampering};
+use peergate::local::sink::{self, Shown};
 use peergate::peering::InstanceId;
 use peergate::store::Stored;
+use peergate::watch::Tick;
 use peergate::{clock, watch, webhook};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -129,6 +131,27 @@ impl Gate {
         Self { sandbox }
     }
 
+    /// The same world with another configuration, as after a deployment.
+    pub fn with_config(self, config: &str) -> Self {
+        let mut gate = self;
+        gate.sandbox.reconfigure(config).unwrap();
+        gate
+    }
+
+    /// Makes what waits due now, so that no test sleeps.
+    pub async fn make_due(&self, id: &InstanceId) {
+        let stored = self.stored(id).await.unwrap();
+        let change = |approval: &mut peergate::approval::Approval| {
+            let now = clock::now();
+            let early = approval.next_step_at.is_some_and(|at| at > now);
+            if early {
+                approval.next_step_at = Some(now);
+            }
+            early
+        };
+        self.app.store.update(stored, change).await.unwrap();
+    }
+
     /// A connection that waits for us.
     pub async fn requested(&self) -> InstanceId {
         self.request_peering(&[]).await.unwrap()
@@ -206,6 +229,7 @@ impl Gate {
             "user": {"id": user, "username": "whoever", "team_id": "T0001"},
             "team": {"id": "T0001"},
             "api_app_id": "A0123",
+            "trigger_id": clock::nonce(),
             "response_url": format!("{}actions/T0001/1/abc", self.chat),
             "actions": [{"type": "button", "action_id": action, "value": value, "action_ts": clock::nonce()}],
         })
@@ -226,7 +250,7 @@ impl Gate {
     }
 
     pub async fn call(&self, request: http::Request<Bytes>, now: Timestamp) -> Reply {
-        let (parts, body) = webhook::handle(&self.app, request, now).await.into_parts();
+        let (parts, body) = Box::pin(webhook::handle(&self.app, request, now)).await.into_parts();
         let content_type = parts.headers.get("content-type").and_then(|value| value.to_str().ok());
         Reply {
             status: parts.status.as_u16(),
@@ -236,14 +260,19 @@ impl Gate {
         }
     }
 
-    /// One tick, with as much time as Lambda gives.
+    /// One tick over what is due, with as much time as Lambda gives.
     pub async fn tick(&self) -> watch::Summary {
-        watch::tick(&self.app, 1, Instant::now() + Duration::from_mins(1)).await.unwrap()
+        Box::pin(watch::tick(&self.app, Tick::DUE, Instant::now() + Duration::from_mins(1))).await.unwrap()
     }
 
     /// One round: no time to stay.
     pub async fn round(&self) -> watch::Summary {
-        watch::tick(&self.app, 1, Instant::now() + Duration::from_secs(10)).await.unwrap()
+        Box::pin(watch::tick(&self.app, Tick::DUE, Instant::now() + Duration::from_secs(10))).await.unwrap()
+    }
+
+    /// A scheduled tick with no time to stay: discovers, and tells what it found.
+    pub async fn discover(&self) -> watch::Summary {
+        Box::pin(watch::tick(&self.app, Tick::SCHEDULED, Instant::now() + Duration::from_secs(10))).await.unwrap()
     }
 
     pub async fn stored(&self, id: &InstanceId) -> Option<Stored> {
@@ -255,9 +284,21 @@ impl Gate {
         self.stored(id).await.map_or("none", |stored| stored.approval.state.name()).to_owned()
     }
 
-    /// How often the API was asked for an operation, whatever came of it.
+    /// How often the API was asked for an operation, whatever came of it; dry runs apart.
     pub fn calls(&self, action: &str) -> usize {
-        self.simulator.journal().iter().filter(|entry| entry.action == action).count()
+        self.simulator.journal().iter().filter(|entry| entry.action == action && !entry.is_dry_run()).count()
+    }
+
+    /// As [`Gate::calls`], for one connection.
+    pub fn calls_for(&self, action: &str, id: &InstanceId) -> usize {
+        let about = |entry: &&JournalEntry| entry.parameters.get("InstanceId").is_some_and(|it| it == id.as_str());
+        let journal = self.simulator.journal();
+        journal.iter().filter(about).filter(|entry| entry.action == action && !entry.is_dry_run()).count()
+    }
+
+    /// How often the API was asked whether it would accept.
+    pub fn dry_runs(&self) -> usize {
+        self.simulator.journal().iter().filter(|entry| entry.is_dry_run()).count()
     }
 
     /// How often the API was asked for anything but the requester's own call.
@@ -274,10 +315,80 @@ impl Gate {
         assert!(self.simulator.tamper(id.as_str(), tampering), "{id}");
     }
 
-    /// The headlines that a path was told.
+    /// The headlines of the news that a path was told; with Slack, of what stands below its cards; elsewhere, of what
+    /// came after the first card of each connection.
     pub fn headlines(&self, path: &str) -> Vec<String> {
         let line = |text: String| text.lines().next().unwrap_or_default().to_owned();
-        self.sink.posts(path).iter().map(|post| line(post.text())).collect()
+        let posts = self.sink.posts(path).into_iter();
+        let news = posts.filter(|post| path != SLACK || post.json().get("thread_ts").is_some());
+        let mut seen = std::collections::BTreeSet::new();
+        let mut is_first = |headline: &String| {
+            let id = headline.split_whitespace().find(|word| word.contains("/pcc-")).unwrap_or_default();
+            path == HOOK && seen.insert(id.trim_end_matches([':', ',']).to_owned())
+        };
+        news.map(|post| line(post.text())).filter(|headline| !is_first(headline)).collect()
+    }
+
+    /// The text of the news that stands below Slack's cards.
+    pub fn replies(&self) -> Vec<String> {
+        let posts = self.sink.posts(SLACK).into_iter();
+        posts.filter(|post| post.json().get("thread_ts").is_some()).map(|post| post.text()).collect()
+    }
+
+    /// The only card in a Slack channel.
+    pub fn card_in(&self, channel: &str) -> Shown {
+        let mut cards = self.sink.channel(channel);
+        assert_eq!(cards.len(), 1, "{cards:?}");
+        cards.remove(0)
+    }
+
+    /// The only card in the channel of the rules.
+    pub fn card(&self) -> Shown {
+        self.card_in("C0PEER")
+    }
+
+    /// Clicks a button of a card; returns what Slack gets.
+    pub async fn press(&self, card: &Shown, label: &str, user: &str) -> Reply {
+        let button = card.button(label).unwrap_or_else(|| panic!("no {label} on {card:?}"));
+        let click = self.click(&button.action_id, &button.value, user);
+        self.send(&self.slack_payload(&click).await).await
+    }
+
+    /// Clicks a button that is not on any card, with the value that it would have.
+    pub async fn press_value(&self, id: &InstanceId, action: &str, user: &str) -> Reply {
+        let status = self.send(&self.signed("status", id, "anybody").await).await.json();
+        let value = format!("prod/{id}#{}", status["connection"]["fingerprint"].as_str().unwrap());
+        self.send(&self.slack_payload(&self.click(action, &value, user)).await).await
+    }
+
+    /// Gives a reason in the last window that was opened; returns what the window shows then.
+    pub async fn give_reason(&self, reason: &str, user: &str) -> String {
+        let window = self.sink.windows().pop().expect("a window");
+        let payload = self.submission(&window, reason, user);
+        let reply = self.send(&self.slack_payload(&payload).await).await;
+        assert_eq!((reply.status, &reply.json()["response_action"]), (200, &json!("update")), "{reply:?}");
+        sink::text(&reply.json()["view"])
+    }
+
+    #[allow(clippy::unused_self, reason = "reads like the others")]
+    pub fn submission(&self, window: &Value, reason: &str, user: &str) -> Value {
+        json!({
+            "type": "view_submission",
+            "user": {"id": user, "username": "whoever", "team_id": "T0001"},
+            "team": {"id": "T0001"},
+            "api_app_id": "A0123",
+            "trigger_id": clock::nonce(),
+            "view": {
+                "callback_id": window["callback_id"],
+                "private_metadata": window["private_metadata"],
+                "state": {"values": {"reason": {"reason": {"type": "plain_text_input", "value": reason}}}},
+            },
+        })
+    }
+
+    /// What the last one who clicked was told.
+    pub fn told(&self) -> String {
+        self.sink.posts(RESPONSE).last().map(sink::Post::text).unwrap_or_default()
     }
 }
 

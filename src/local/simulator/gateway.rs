@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use url::Url;
 
 use super::credentials::Credentials;
-use super::{ApiError, JournalEntry, Settings, Tampering, World, require, time};
+use super::{ApiError, JournalEntry, Settings, Tampering, World, is_dry_run, require, time};
 use crate::alicloud::sign::Parameters;
 use crate::clock;
 use crate::peering::AccountId;
@@ -66,6 +66,9 @@ pub struct Fault {
     /// The call takes effect all the same: only its answer is lost.
     #[serde(default)]
     pub after_effect: bool,
+    /// Dry runs of the operation are meant, and no other calls of it.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 impl Default for Fault {
@@ -79,6 +82,7 @@ impl Default for Fault {
             raw: None,
             retry_after_ms: None,
             after_effect: false,
+            dry_run: false,
         }
     }
 }
@@ -320,8 +324,9 @@ impl Simulator {
             Err(error) => return (Err(error), (action, AccountId(0), false)),
         };
         parameters.retain(|name, _| !is_common(name));
-        let fault = self.lock().next_fault(&action);
-        let writes = ["AcceptVpcPeerConnection", "RejectVpcPeerConnection"].contains(&action.as_str());
+        let dry_run = is_dry_run(&parameters);
+        let fault = self.lock().next_fault(&action, dry_run);
+        let writes = !dry_run && ["AcceptVpcPeerConnection", "RejectVpcPeerConnection"].contains(&action.as_str());
         let id = parameters.get("InstanceId").filter(|_| writes);
         let Some(_busy) = Busy::mark(self, id) else {
             let busy = "There are other peering operations on the requester VPC or accepter VPC, try again later.";
@@ -379,14 +384,20 @@ impl Inner {
     /// The answer of a proxy or a broken gateway, before anybody looks at the call.
     fn next_raw(&mut self, call: &Call) -> Option<(StatusCode, String)> {
         let action = call.header("x-acs-action").unwrap_or_default();
-        let wanted = |fault: &&mut Fault| fault.times > 0 && fault.action.as_deref().is_none_or(|name| name == action);
+        let dry_run = is_dry_run(&call.parameters());
+        let meant = |fault: &Fault, name: &str| name == action && fault.dry_run == dry_run;
+        let wanted =
+            |fault: &&mut Fault| fault.times > 0 && fault.action.as_deref().is_none_or(|name| meant(fault, name));
         let fault = self.faults.iter_mut().find(wanted).filter(|fault| fault.raw.is_some())?;
         fault.times -= 1;
         Some((StatusCode::from_u16(fault.http_status).ok()?, fault.raw.clone()?))
     }
 
-    fn next_fault(&mut self, action: &str) -> Option<Fault> {
-        let matches = |fault: &Fault| fault.times > 0 && fault.action.as_ref().is_none_or(|name| name == action);
+    fn next_fault(&mut self, action: &str, dry_run: bool) -> Option<Fault> {
+        let matches = |fault: &Fault| {
+            let meant = |name: &String| name == action && fault.dry_run == dry_run;
+            fault.times > 0 && fault.action.as_ref().is_none_or(meant)
+        };
         let fault = self.faults.iter_mut().find(|fault| matches(fault))?;
         fault.times -= 1;
         Some(fault.clone())

@@ -1,0 +1,155 @@
+//! How a record goes on once it is known what became of its connection: readings, ends, failures, and whom to remind.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::{
+    Alarm, Approval, Decision, LONGEST_RETRY_AFTER, LOOK_WHILE_PENDING, News, State, Verdict, What, backoff, code,
+};
+use crate::peering::{Connection, Problem, Status};
+
+/// The wait after Alibaba Cloud refused our credentials or permissions: a person has to act first.
+pub(super) const AFTER_REFUSED_CREDENTIALS: SignedDuration = SignedDuration::from_mins(5);
+/// After so long past its expiry, a request that can't be read is over.
+const EXPIRED_FOR_SURE: SignedDuration = SignedDuration::from_hours(1);
+
+impl Approval {
+    pub(super) fn seen(&mut self, connection: &Connection, now: Timestamp) {
+        let what = || What::Seen(connection.status.clone());
+        match (&self.state.clone(), &connection.status) {
+            (State::Approved | State::Pending, Status::Updating) => self.accepted(self.winner().cloned(), what(), now),
+            (State::Approved | State::Pending, Status::Activated) => {
+                self.accepted(self.winner().cloned(), what(), now);
+                self.activated(connection, now);
+            }
+            (State::Activating, Status::Activated) => self.activated(connection, now),
+            (State::Rejecting, Status::Updating | Status::Activated) => {
+                self.fail(Problem { code: code::ACCEPTED_ELSEWHERE.into(), request_id: None }, now);
+            }
+            (State::Rejecting, Status::Rejected) => {
+                self.end(State::Rejected, News::Rejected(self.winner().cloned()), what(), now);
+            }
+            (_, Status::Rejected) => self.end(State::Rejected, News::Rejected(None), what(), now),
+            (_, Status::Expired) => self.end(State::Expired, News::Expired, what(), now),
+            (_, Status::Deleting | Status::Deleted) => self.end(State::Deleted, News::Deleted, what(), now),
+            // Read before it was decided.
+            (State::Approved | State::Rejecting, Status::Accepting) => {}
+            (State::Approved | State::Rejecting, status) => {
+                let problem = Problem { code: format!("Status.{status}"), request_id: None };
+                self.defer(&problem, None, now);
+            }
+            (State::Activating, _) => {
+                (self.attempts, self.last_problem) = (0, None);
+                self.remind_of_decision(now);
+            }
+            (State::Pending, _) => {
+                (self.attempts, self.last_problem) = (0, None);
+                self.remind_of_request(now);
+                self.next_step_at = Some(now + LOOK_WHILE_PENDING);
+            }
+            (_, Status::Creating | Status::Accepting | Status::Updating | Status::Activated | Status::Other(_)) => {}
+        }
+    }
+
+    /// Tells whoever should have decided by now.
+    fn remind_of_request(&mut self, now: Timestamp) {
+        let alarms = self.told.while_pending(&self.terms, self.since, self.connection.expires_at, now);
+        let waiting_s = now.duration_since(self.since).as_secs();
+        for alarm in alarms {
+            self.log(What::Told(alarm), now);
+            self.tell(
+                match (alarm, self.connection.expires_at) {
+                    (Alarm::ExpiresSoon, Some(expires_at)) => News::ExpiresSoon { expires_at },
+                    (Alarm::Escalation, _) => News::Escalated { waiting_s },
+                    (Alarm::Reminder | Alarm::ExpiresSoon | Alarm::Stuck, _) => News::Reminder { waiting_s },
+                },
+                now,
+            );
+        }
+    }
+
+    /// Tells people once that what was decided takes too long.
+    fn remind_of_decision(&mut self, now: Timestamp) {
+        let for_s = now.duration_since(self.since);
+        if for_s >= self.terms.stuck_after && self.told.first_of_stuck() {
+            self.log(What::Told(Alarm::Stuck), now);
+            self.tell(News::Stuck { for_s: for_s.as_secs() }, now);
+        }
+    }
+
+    pub(super) fn accepted(&mut self, by: Option<Decision>, what: What, now: Timestamp) {
+        if self.state == State::Pending {
+            // Not by us: the approvals that there are have accepted nothing.
+            self.decisions.clear();
+        }
+        self.enter(State::Activating, now);
+        self.log(what, now);
+        self.next_step_at = Some(now);
+        self.tell(News::Accepted(by), now);
+    }
+
+    fn activated(&mut self, connection: &Connection, now: Timestamp) {
+        let approved_at = self.winner().map_or(self.since, |decision| decision.at);
+        let changes = self.connection.changes(connection);
+        self.connection = connection.clone();
+        if connection.fingerprint() != self.fingerprint {
+            // Too late to stop it: people must know.
+            self.log(What::Differs { changes: changes.clone() }, now);
+            self.tell(News::Changed { changes, void: vec![] }, now);
+        }
+        let news = News::Activated { took_s: now.duration_since(approved_at).as_secs() };
+        self.end(State::Activated, news, What::Seen(Status::Activated), now);
+    }
+
+    pub(super) fn fail(&mut self, problem: Problem, now: Timestamp) {
+        let verdict = self.winner().map_or(Verdict::Approve, |winner| winner.verdict);
+        let news = News::Failed { verdict, problem: problem.clone() };
+        self.end(State::Failed { code: problem.code.clone() }, news, What::Failed(problem.clone()), now);
+        self.last_problem = Some(problem);
+    }
+
+    /// Enters a final state, unless it is in one.
+    pub(super) fn end(&mut self, state: State, news: News, what: What, now: Timestamp) {
+        if self.state.is_final() {
+            return;
+        }
+        if self.state == State::Pending {
+            self.decisions.clear();
+        }
+        self.enter(state, now);
+        self.log(what, now);
+        self.next_step_at = None;
+        self.tell(news, now);
+    }
+
+    pub(super) fn defer(&mut self, problem: &Problem, retry_after: Option<SignedDuration>, now: Timestamp) {
+        let wait = backoff(&self.id.to_string(), self.attempts, SignedDuration::from_mins(1));
+        self.postpone(problem, wait.max(retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER)), now);
+    }
+
+    pub(super) fn postpone(&mut self, problem: &Problem, wait: SignedDuration, now: Timestamp) {
+        let gone_by = |expires_at: Timestamp| now.duration_since(expires_at) > EXPIRED_FOR_SURE;
+        match self.state {
+            State::Pending if self.connection.expires_at.is_some_and(gone_by) => {
+                // Whatever can't be asked: nobody can accept it any more.
+                self.end(State::Expired, News::Expired, What::Seen(Status::Expired), now);
+            }
+            State::Pending => self.remind_of_request(now),
+            State::Approved | State::Rejecting => self.remind_of_decision(now),
+            State::Activating
+            | State::Activated
+            | State::Rejected
+            | State::Expired
+            | State::Deleted
+            | State::Failed { .. } => {}
+        }
+        if !self.state.is_final() {
+            self.last_problem = Some(problem.clone());
+            self.attempts = self.attempts.saturating_add(1);
+            self.next_step_at = Some(now + wait);
+        }
+    }
+}
+
+pub(super) fn acknowledged(verdict: Verdict, request_id: &str) -> What {
+    What::Acknowledged { operation: verdict.operation().to_owned(), request_id: request_id.to_owned() }
+}

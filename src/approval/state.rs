@@ -1,0 +1,84 @@
+//! Which record, and how far it has come.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::peering::InstanceId;
+
+/// Which connection of which target a record is about. Written `target/pcc-…`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ApprovalId {
+    /// The configured name of the accepting account.
+    pub target: String,
+    /// The connection.
+    pub instance_id: InstanceId,
+}
+
+impl fmt::Display for ApprovalId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.target, self.instance_id)
+    }
+}
+
+/// How far an approval has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Seen; people have not decided yet.
+    Pending,
+    /// Decided; `AcceptVpcPeerConnection` not acknowledged yet.
+    Approved,
+    /// Acknowledged; Alibaba Cloud is activating it.
+    Activating,
+    /// Usable. Final.
+    Activated,
+    /// Decided; `RejectVpcPeerConnection` not acknowledged yet.
+    Rejecting,
+    /// Refused. Final.
+    Rejected,
+    /// Nobody decided within seven days. Final.
+    Expired,
+    /// The connection is gone. Final, unless it turns out to be there.
+    Deleted,
+    /// Alibaba Cloud, or what happened outside peergate, made it impossible. Final until somebody decides anew.
+    Failed {
+        /// The vendor's code, or one of ours: see [`code`].
+        code: String,
+    },
+}
+
+/// Codes of [`State::Failed`] that are not the vendor's.
+pub mod code {
+    /// It was accepted by somebody else while we were to reject it.
+    pub const ACCEPTED_ELSEWHERE: &str = "AcceptedElsewhere";
+    /// Its facts changed again and again.
+    pub const CHANGED_TOO_OFTEN: &str = "ChangedTooOften";
+}
+
+impl State {
+    /// Whether nothing but a new decision, and only after a failure, leads out of it.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Pending | Self::Approved | Self::Activating | Self::Rejecting => false,
+            Self::Activated | Self::Rejected | Self::Expired | Self::Deleted | Self::Failed { .. } => true,
+        }
+    }
+
+    /// The word for it in answers, the store and logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Approved => "approved",
+            Self::Activating => "activating",
+            Self::Activated => "activated",
+            Self::Rejecting => "rejecting",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::Deleted => "deleted",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}

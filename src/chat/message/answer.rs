@@ -1,0 +1,363 @@
+//! What somebody who asked is told.
+
+use super::card::{check, figure, people, stands_against};
+use super::{Button, Buttons, MOST_CIDRS, Message, advice, facts, plain, problem_facts, say, who};
+use crate::approval::{Alarm, Approval, ApprovalId, Approver, Decision, Entry, State, Verdict, What};
+use crate::chat::{Answer, Part};
+use crate::peering::{Connection, Status};
+use crate::policy::Refusal;
+use crate::preflight::{Finding, Found, Objection};
+
+/// The last things that happened, as many as are told.
+const MOST_EVENTS: usize = 12;
+
+/// What somebody who asked is told. Also the `detail` of answers to machines.
+#[must_use]
+pub fn answer(answer: &Answer) -> Message {
+    match answer {
+        Answer::Done(approval) => say(match approval.state {
+            State::Rejected => return rejected(approval),
+            State::Activated => format!("You approved {}, and it is Activated", approval.id),
+            State::Failed { .. } => return failed(approval),
+            State::Expired | State::Deleted => return over(approval),
+            State::Pending => format!("{} has changed meanwhile: look at its card again", approval.id),
+            State::Approved | State::Activating | State::Rejecting => {
+                format!(
+                    "You approved {}: it is being activated, and the channel will hear when it is usable",
+                    approval.id
+                )
+            }
+        }),
+        Answer::Underway(approval) => underway(approval),
+        Answer::Counted(approval) => Message {
+            facts: people(approval),
+            ..say(format!(
+                "Your approval of {} counts: {} of {}",
+                approval.id,
+                approval.given(),
+                approval.terms.needed()
+            ))
+        },
+        Answer::Withdrawn(approval) => Message {
+            facts: people(approval),
+            ..say(format!("Your approval of {} does not count any more", approval.id))
+        },
+        Answer::NothingToWithdraw => say("You have no approval to withdraw: there is none that counts"),
+        Answer::Repeated(approval) => Message {
+            facts: state_facts(approval),
+            ..say(format!("You decided about {} before; nothing changed", approval.id))
+        },
+        Answer::Over(approval) => over(approval),
+        Answer::DryRunPassed { connection, findings } => Message {
+            facts: facts(connection, None),
+            checks: findings.iter().map(check).collect(),
+            sentences: warnings(findings),
+            ..say(format!("A dry run passed: {} could be accepted now. Nothing was changed", connection.instance_id))
+        },
+        Answer::Status { connection, approval, target } => status(connection, approval.as_deref(), target),
+        Answer::List { approvals, more } => list(approvals, *more),
+        Answer::Refused(refusal) => refused(refusal),
+        Answer::ReasonRequired { rule, verdict, instance_id } => Message {
+            sentences: vec![format!(
+                "Say it again with a reason: /peergate {} {instance_id} because …",
+                word(*verdict)
+            )],
+            ..say(format!("The rule “{}” wants a reason with every decision", plain(rule)))
+        },
+        Answer::NotAsked { verdict, instance_id } => Message {
+            sentences: vec![format!(
+                "Please say it as a command: /peergate {} {instance_id} because …",
+                word(*verdict)
+            )],
+            ..say("peergate could not ask you for a reason, so nothing was decided")
+        },
+        Answer::Objection(objection) => objected(objection),
+        Answer::Changed => Message {
+            sentences: vec!["Look at its card again, then decide.".into()],
+            ..say("The connection is not the one that you saw: its VPCs, ranges or bandwidth have changed")
+        },
+        Answer::UnknownTarget(names) => say(format!("Name one of these targets: {}", names.join(", "))),
+        Answer::UnknownConnection => say("There is no such connection in this account"),
+        Answer::VendorRefused(problem) => Message {
+            facts: problem_facts(problem),
+            sentences: vec![advice(&problem.code).into()],
+            ..say("Alibaba Cloud will not accept this connection")
+        },
+        Answer::CredentialsRefused(problem) => Message {
+            facts: problem_facts(problem),
+            sentences: vec![advice(&problem.code).into()],
+            ..say("Alibaba Cloud refuses peergate's own credentials; its operators have to mend that")
+        },
+        Answer::Unavailable(part) => Message {
+            sentences: vec!["Please try again in a minute.".into()],
+            ..say(match part {
+                Part::Store => "peergate cannot reach its store, so nothing is known to be decided",
+                Part::Secrets => "peergate cannot read its secrets, so nothing was decided",
+                Part::Alicloud => "Alibaba Cloud does not answer, so nothing was decided",
+            })
+        },
+    }
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Approve => "approve",
+        Verdict::Reject => "reject",
+    }
+}
+
+fn rejected(approval: &Approval) -> Message {
+    match approval.winner() {
+        Some(Decision { verdict: Verdict::Reject, .. }) => say(format!("You rejected {}", approval.id)),
+        Some(_) | None => over(approval),
+    }
+}
+
+fn underway(approval: &Approval) -> Message {
+    let word = if approval.state == State::Rejecting { "rejected" } else { "approved" };
+    let problem = approval.last_problem.as_ref();
+    let stored = "Your decision is stored. Alibaba Cloud has not confirmed it yet; it will be carried out without you, \
+                  and the channel will hear of it.";
+    Message {
+        facts: problem.map(problem_facts).unwrap_or_default(),
+        sentences: std::iter::once(stored)
+            .chain(problem.map(|problem| advice(&problem.code)))
+            .map(Into::into)
+            .collect(),
+        ..say(format!("You {word} {}", approval.id))
+    }
+}
+
+fn failed(approval: &Approval) -> Message {
+    let advice = approval.last_problem.as_ref().map(|problem| advice(&problem.code).into());
+    Message {
+        facts: state_facts(approval),
+        sentences: advice.into_iter().collect(),
+        ..say(format!("{} could not be carried out", approval.id))
+    }
+}
+
+fn over(approval: &Approval) -> Message {
+    let id = &approval.id;
+    let headline = match (&approval.state, approval.winner()) {
+        (State::Expired, _) => format!("Too late: {id} has expired"),
+        (State::Deleted, _) => format!("Too late: {id} was deleted"),
+        (State::Rejected, Some(Decision { verdict: Verdict::Approve, .. })) => {
+            format!("Too late: {id} was rejected outside peergate")
+        }
+        (_, Some(winner)) => {
+            let word = match winner.verdict {
+                Verdict::Approve => "approved",
+                Verdict::Reject => "rejected",
+            };
+            let others = approval.decisions.iter().filter(|decision| decision.verdict == winner.verdict);
+            let deciders: Vec<_> = others.map(|decision| who(&decision.by)).collect();
+            format!("{id} was already {word} by {} at {:.0}", deciders.join(" and "), winner.at)
+        }
+        (_, None) => format!("{id} is already {}", approval.state.name()),
+    };
+    Message { facts: state_facts(approval), ..say(headline) }
+}
+
+fn status(connection: &Connection, approval: Option<&Approval>, target: &str) -> Message {
+    let id = ApprovalId { target: target.to_owned(), instance_id: connection.instance_id.clone() };
+    let waiting = connection.status == Status::Accepting && approval.is_none_or(Approval::is_open);
+    let requester = approval.and_then(|approval| approval.terms.requester.as_deref());
+    let ask = approval.is_some_and(|approval| approval.terms.require_reason);
+    let buttons = Buttons {
+        target: id.target.clone(),
+        instance_id: id.instance_id.clone(),
+        fingerprint: connection.fingerprint(),
+        shown: vec![Button::Approve { ask }, Button::Reject],
+    };
+    let unknown = "The ranges of a side are unknown: whether they overlap could not be checked.";
+    let unchecked = approval.is_none_or(|approval| approval.findings.is_empty()) && !connection.cidrs_are_known();
+    Message {
+        headline: format!("VPC peering {id} is {}", plain(&connection.status.to_string())),
+        facts: [facts(connection, requester), approval.map(state_facts).unwrap_or_default()].concat(),
+        checks: approval.map(|approval| approval.findings.iter().map(check).collect()).unwrap_or_default(),
+        figure: approval.map(|approval| figure(&approval.findings)).unwrap_or_default(),
+        sentences: [
+            unchecked.then(|| unknown.to_owned()).into_iter().collect(),
+            approval.map(timeline).unwrap_or_default(),
+        ]
+        .concat(),
+        buttons: waiting.then_some(buttons),
+        ..Message::default()
+    }
+}
+
+/// The last things that happened, the first one first.
+fn timeline(approval: &Approval) -> Vec<String> {
+    let skipped = approval.history.len().saturating_sub(MOST_EVENTS);
+    let events = approval.history.iter().skip(skipped);
+    events.map(|entry| format!("{:.0} {}", entry.at, event(&entry.what))).collect()
+}
+
+/// Something that happened, in few words.
+pub(super) fn event(what: &What) -> String {
+    let void = |void: &[Approver]| match void {
+        [] => String::new(),
+        some => format!("; void: {}", super::all_of(some)),
+    };
+    match what {
+        What::Discovered { rule, approvals, .. } => match rule {
+            Some(rule) => format!("seen; the rule “{}” asks for {approvals}", plain(rule)),
+            None => "seen; no rule covers it".to_owned(),
+        },
+        What::Changed { changes, void: approvers, .. } => {
+            let changes: Vec<_> = changes.iter().map(super::card::describe).collect();
+            format!("changed: {}{}", changes.join("; "), void(approvers))
+        }
+        What::RuleChanged { rule, approvals, void: approvers } => match rule {
+            Some(rule) => format!("the rule “{}” asks for {approvals}{}", plain(rule), void(approvers)),
+            None => format!("no rule covers it any more{}", void(approvers)),
+        },
+        What::Decided(decision) => {
+            let word = match decision.verdict {
+                Verdict::Approve => "approved",
+                Verdict::Reject => "rejected",
+            };
+            let reason = decision.reason.as_deref().map(|reason| format!(" ({})", plain(reason)));
+            format!("{word} by {}{}", who(&decision.by), reason.unwrap_or_default())
+        }
+        What::Withdrawn { by, .. } => format!("approval withdrawn by {}", who(by)),
+        What::Acknowledged { operation, request_id } => {
+            format!("Alibaba Cloud acknowledged {}, request {}", plain(operation), plain(request_id))
+        }
+        What::Seen(status) => format!("seen as {}", plain(&status.to_string())),
+        What::Missing => "not there any more".to_owned(),
+        What::Differs { changes } => {
+            let changes: Vec<_> = changes.iter().map(super::card::describe).collect();
+            format!("activated with other facts than those decided on: {}", changes.join("; "))
+        }
+        What::Failed(problem) => {
+            let request_id = problem.request_id.as_deref().map(|id| format!(", request {}", plain(id)));
+            format!("failed with {}{}", plain(&problem.code), request_id.unwrap_or_default())
+        }
+        What::Told(alarm) => match alarm {
+            Alarm::Reminder => "people were reminded".to_owned(),
+            Alarm::Escalation => "others were told".to_owned(),
+            Alarm::ExpiresSoon => "people were told that it expires soon".to_owned(),
+            Alarm::Stuck => "people were told that the activation takes too long".to_owned(),
+        },
+    }
+}
+
+/// A record in one line.
+#[must_use]
+pub fn line(approval: &Approval) -> String {
+    let (connection, terms) = (&approval.connection, &approval.terms);
+    let so_far = match approval.state {
+        State::Pending if terms.rule.is_none() => "no rule covers it".to_owned(),
+        State::Pending => format!("{} of {} approvals", approval.given(), terms.needed()),
+        State::Approved
+        | State::Activating
+        | State::Activated
+        | State::Rejecting
+        | State::Rejected
+        | State::Expired
+        | State::Deleted
+        | State::Failed { .. } => approval.state.name().to_owned(),
+    };
+    let expires = connection.expires_at.filter(|_| approval.state == State::Pending);
+    let expires = expires.map(|expires_at| format!(", expires {expires_at:.0}")).unwrap_or_default();
+    let requester = terms.requester.as_deref().map(|name| format!("{}, ", plain(name))).unwrap_or_default();
+    format!(
+        "{}: {so_far}, since {:.0}{expires}; {requester}account {} → {}",
+        approval.id,
+        approval.since,
+        connection.requester.account,
+        plain(&connection.accepter.vpc)
+    )
+}
+
+fn list(approvals: &[Approval], more: bool) -> Message {
+    let mut sentences: Vec<_> = approvals.iter().map(line).collect();
+    sentences.extend(more.then(|| "There are more.".to_owned()));
+    Message {
+        sentences,
+        ..say(match approvals.len() {
+            0 => "Nothing waits for a decision, and nothing is on its way".to_owned(),
+            1 => "1 connection waits or is on its way".to_owned(),
+            several => format!("{several} connections wait or are on their way"),
+        })
+    }
+}
+
+fn warnings(findings: &[Finding]) -> Vec<String> {
+    let warns = |finding: &&Finding| matches!(finding.found, Found::Unknown(_) | Found::Warning(_));
+    findings.iter().filter(warns).map(|finding| format!("{}.", check(finding).trim_start_matches("⚠ "))).collect()
+}
+
+/// A record with everything that happened, for auditors.
+#[must_use]
+pub fn record(approval: &Approval) -> Message {
+    let entry = |entry: &Entry| {
+        let seen = entry.what.fingerprint().map(|fingerprint| format!("; of {:.12}…", fingerprint.to_string()));
+        let seen = seen.unwrap_or_default();
+        format!("{:.3} {:<10} {}{seen}", entry.at, entry.state.name(), event(&entry.what))
+    };
+    Message { sentences: approval.history.iter().map(entry).collect(), ..super::card(approval) }
+}
+
+fn refused(refusal: &Refusal) -> Message {
+    match refusal {
+        Refusal::NoRule(facts) => {
+            let facts: Vec<_> = facts.iter().map(ToString::to_string).collect();
+            let why = if facts.is_empty() {
+                "Each of its facts is allowed by some rule, but no rule allows all of them.".to_owned()
+            } else {
+                format!("No rule allows its {}.", facts.join(", "))
+            };
+            Message { sentences: vec![why], ..say("No rule covers this connection, so nobody may decide about it") }
+        }
+        Refusal::NotAnApprover { rule } => {
+            say(format!("You are not an approver of the rule “{}” that covers this connection", plain(rule)))
+        }
+        Refusal::Contact { account } => Message {
+            sentences: vec!["Somebody else has to.".into()],
+            ..say(format!(
+                "You are a contact of account {account}, which asks for this connection: you can't approve it"
+            ))
+        },
+    }
+}
+
+fn objected(objection: &Objection) -> Message {
+    let sentence = stands_against(objection);
+    let facts = match objection {
+        Objection::Overlap(pairs) => pairs
+            .iter()
+            .take(MOST_CIDRS)
+            .map(|(theirs, ours)| ("Overlap", format!("requester {theirs} and accepting {ours}")))
+            .collect(),
+        Objection::DryRun(problem) => problem_facts(problem),
+        Objection::NotOurs
+        | Objection::Status(_)
+        | Objection::Expired
+        | Objection::BusinessStatus(_)
+        | Objection::ManagedService(_) => vec![],
+    };
+    let found = Finding { check: crate::preflight::Check::Cidrs, found: Found::Objection(objection.clone()) };
+    Message {
+        facts,
+        figure: figure(std::slice::from_ref(&found)),
+        sentences: match objection {
+            Objection::BusinessStatus(_) => vec!["Settle the overdue payment first.".into()],
+            Objection::Expired => vec!["The requester has to ask anew.".into()],
+            Objection::NotOurs
+            | Objection::Status(_)
+            | Objection::ManagedService(_)
+            | Objection::Overlap(_)
+            | Objection::DryRun(_) => vec![],
+        },
+        ..say(format!("This connection can't be decided about: {sentence}"))
+    }
+}
+
+fn state_facts(approval: &Approval) -> Vec<(&'static str, String)> {
+    let state = format!("{} since {:.0}", approval.state.name(), approval.since);
+    let problem = approval.last_problem.as_ref().map(problem_facts).unwrap_or_default();
+    [vec![("State", state)], people(approval), problem].concat()
+}

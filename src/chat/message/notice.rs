@@ -1,0 +1,171 @@
+//! What happened, for the channels.
+
+use super::card::{card, describe};
+use super::{Message, advice, all_of, decided, duration, facts, problem_facts, routes, say, wait, who};
+use crate::approval::{Approval, Approver, News, Notice, State, Verdict};
+use crate::peering::Change;
+
+/// The word for the news, as in `peering.activated`.
+#[must_use]
+pub fn news_name(news: &News) -> &'static str {
+    match news {
+        News::Discovered => "discovered",
+        News::Changed { .. } => "changed",
+        News::RuleChanged { .. } => "rule_changed",
+        News::Checked => "checked",
+        News::Decided { .. } => "decided",
+        News::Withdrawn { .. } => "withdrawn",
+        News::Reminder { .. } => "reminder",
+        News::Escalated { .. } => "escalated",
+        News::ExpiresSoon { .. } => "expires_soon",
+        News::Accepted(_) => "accepted",
+        News::Stuck { .. } => "stuck",
+        News::Activated { .. } => "activated",
+        News::Rejected(_) => "rejected",
+        News::Expired => "expired",
+        News::Deleted => "deleted",
+        News::Failed { .. } => "failed",
+    }
+}
+
+/// What happened, in short: said below the card.
+#[must_use]
+pub fn notice(approval: &Approval, notice: &Notice) -> Message {
+    let id = &approval.id;
+    match &notice.news {
+        News::Discovered => say(format!("VPC peering {id} is requested")),
+        News::Checked => say(format!("VPC peering {id} was checked again")),
+        News::Changed { changes, void } => changed(approval, changes, void),
+        News::RuleChanged { void } => Message {
+            facts: super::card::people(approval),
+            sentences: voided(void),
+            ..say(match &approval.terms.rule {
+                Some(_) => format!("Other terms go for VPC peering {id}: the configuration has changed"),
+                None => format!("No rule covers VPC peering {id} any more: the configuration has changed"),
+            })
+        },
+        News::Decided { decision, given, needed } => {
+            let by = who(&decision.by);
+            Message {
+                facts: decided("By", Some(decision)).into_iter().skip(1).collect(),
+                ..say(match decision.verdict {
+                    Verdict::Approve if *needed > 1 => format!("{by} approved VPC peering {id}: {given} of {needed}"),
+                    Verdict::Approve => format!("{by} approved VPC peering {id}"),
+                    Verdict::Reject => format!("{by} rejected VPC peering {id}"),
+                })
+            }
+        }
+        News::Withdrawn { by, given, needed } => {
+            say(format!("{} withdrew their approval of VPC peering {id}: {given} of {needed}", who(by)))
+        }
+        News::Reminder { waiting_s } => Message {
+            facts: super::card::people(approval),
+            ..say(format!("VPC peering {id} has waited for a decision for {}", wait(*waiting_s)))
+        },
+        News::Escalated { waiting_s } => Message {
+            facts: super::card::people(approval),
+            ..say(format!("VPC peering {id} has waited for {}, and it is not decided", wait(*waiting_s)))
+        },
+        News::ExpiresSoon { expires_at } => Message {
+            facts: super::card::people(approval),
+            sentences: vec!["After that the requester has to ask anew.".into()],
+            ..say(format!("VPC peering {id} expires at {expires_at:.0} if nobody decides"))
+        },
+        News::Accepted(by) => Message {
+            facts: decided("Approved by", by.as_ref()),
+            ..say(format!("VPC peering {id} was accepted and is being activated"))
+        },
+        News::Stuck { for_s } => stuck(approval, *for_s),
+        News::Activated { took_s } => Message {
+            sentences: routes(&approval.connection),
+            ..say(match approval.winner() {
+                Some(_) => format!("VPC peering {id} is Activated, {} after its approval", duration(*took_s)),
+                None => format!("VPC peering {id} is Activated"),
+            })
+        },
+        News::Rejected(by) => Message {
+            facts: decided("Rejected by", by.as_ref()),
+            sentences: vec!["This is final: the requester has to ask anew.".into()],
+            ..say(format!("VPC peering {id} was rejected"))
+        },
+        News::Expired => Message {
+            sentences: vec!["The requester has to ask anew.".into()],
+            ..say(match approval.winner() {
+                Some(_) => format!("VPC peering {id} has expired before what was decided could be carried out"),
+                None => format!("VPC peering {id} has expired: nobody accepted it within 7 days"),
+            })
+        },
+        News::Deleted => Message {
+            sentences: vec!["Nothing is left to accept. The requester has to ask anew if it is still wanted.".into()],
+            ..say(format!("VPC peering {id} was deleted"))
+        },
+        News::Failed { verdict, problem } => Message {
+            facts: problem_facts(problem),
+            sentences: vec![advice(&problem.code).into()],
+            ..say(match verdict {
+                Verdict::Approve => format!("VPC peering {id} could not be accepted"),
+                Verdict::Reject => format!("VPC peering {id} could not be rejected"),
+            })
+        },
+    }
+}
+
+/// What happened, where no card can be changed: with all that is needed to understand it; and the card anew, where it
+/// is the news.
+#[must_use]
+pub fn follow_up(approval: &Approval, notice: &Notice) -> Message {
+    match &notice.news {
+        News::Discovered | News::RuleChanged { .. } | News::Changed { .. } | News::Checked => card(approval),
+        News::Decided { .. }
+        | News::Withdrawn { .. }
+        | News::Reminder { .. }
+        | News::Escalated { .. }
+        | News::ExpiresSoon { .. }
+        | News::Accepted(_)
+        | News::Stuck { .. }
+        | News::Activated { .. }
+        | News::Rejected(_)
+        | News::Expired
+        | News::Deleted
+        | News::Failed { .. } => {
+            let mut message = self::notice(approval, notice);
+            message.facts.extend(facts(&approval.connection, approval.terms.requester.as_deref()));
+            message
+        }
+    }
+}
+
+fn stuck(approval: &Approval, for_s: i64) -> Message {
+    let (id, for_so_long) = (&approval.id, duration(for_s));
+    match (&approval.state, &approval.last_problem) {
+        (State::Approved | State::Rejecting, Some(problem)) => Message {
+            facts: problem_facts(problem),
+            sentences: vec![advice(&problem.code).into(), "It is tried again by itself.".into()],
+            ..say(format!("VPC peering {id} was decided {for_so_long} ago, and could not be carried out yet"))
+        },
+        _ => Message {
+            sentences: vec!["It is followed on. If it stays, ask Alibaba Cloud's support about it.".into()],
+            ..say(format!("VPC peering {id} has been in activation for {for_so_long}, which is too long"))
+        },
+    }
+}
+
+fn changed(approval: &Approval, changes: &[Change], void: &[Approver]) -> Message {
+    let id = &approval.id;
+    Message {
+        facts: changes.iter().map(|change| ("Changed", describe(change))).collect(),
+        sentences: voided(void),
+        ..say(if approval.state == State::Activated {
+            format!("VPC peering {id} was activated with other facts than those that were decided on")
+        } else {
+            format!("VPC peering {id} is not what it was: look at it again before you decide")
+        })
+    }
+}
+
+fn voided(void: &[Approver]) -> Vec<String> {
+    if void.is_empty() {
+        return vec![];
+    }
+    vec![format!("No longer counted: the approval of {}.", all_of(void))]
+}

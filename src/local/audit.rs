@@ -1,0 +1,188 @@
+//! What auditors ask of the table: what there is, what happened, and whether anybody edited it. Only ever reads.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Error, serve, table};
+use crate::approval::{ApprovalId, History};
+use crate::chat::Answer;
+use crate::chat::message::{self, Message};
+use crate::config::Environment;
+use crate::peering::InstanceId;
+use crate::store::{Scanned, Store};
+use crate::{aws, http};
+
+/// Where the records are.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Source {
+    /// The table's file.
+    #[arg(long, default_value = "peergate.db", conflicts_with = "aws")]
+    pub store: PathBuf,
+    /// The table in AWS, as the environment names it.
+    #[arg(long)]
+    pub aws: bool,
+}
+
+impl Source {
+    async fn open(&self) -> Result<Store, Error> {
+        let mut environment = if self.aws { Environment::from_process()? } else { serve::environment()? };
+        let http = http::client()?;
+        if !self.aws {
+            if !Path::exists(&self.store) {
+                return Err(format!("there is no table at {}", self.store.display()).into());
+            }
+            environment.aws.dynamodb_endpoint = Some(table::embed(Some(&self.store)).await?);
+        }
+        let sdk = aws::sdk_config(&environment.aws, &http);
+        let endpoint = environment.aws.dynamodb_endpoint.as_ref();
+        // Nothing is written, so nothing is kept for any time.
+        Ok(Store::new(&sdk, endpoint, http, environment.table, jiff::SignedDuration::ZERO))
+    }
+
+    async fn all(&self) -> Result<Vec<Scanned>, Error> {
+        let store = self.open().await?;
+        let (mut all, mut from) = (vec![], None);
+        loop {
+            let (page, more) = store.scan(from).await?;
+            all.extend(page);
+            if more.is_none() {
+                all.sort_by(|one, other| one.id.cmp(&other.id));
+                return Ok(all);
+            }
+            from = more;
+        }
+    }
+}
+
+/// What waits or moves; with `all`, what is over, too. What can't be read is said to be so.
+pub async fn list(source: &Source, all: bool) -> Result<String, Error> {
+    let (mut wanted, mut unreadable) = (vec![], String::new());
+    for scanned in source.all().await? {
+        match scanned.stored {
+            Ok(stored) if all || !stored.approval.state.is_final() => wanted.push(stored.approval),
+            Ok(_) => {}
+            Err(error) => writeln!(unreadable, "{error}")?,
+        }
+    }
+    wanted.sort_by_key(|approval| approval.since);
+    let listed = if all {
+        wanted.iter().map(|approval| message::line(approval) + "\n").collect()
+    } else {
+        text(&message::answer(&Answer::List { approvals: wanted, more: false }))
+    };
+    Ok(listed + &unreadable)
+}
+
+/// One record, with its timeline. `name` is `pcc-…` or `target/pcc-…`.
+pub async fn show(source: &Source, name: &str) -> Result<String, Error> {
+    let mut stored = vec![];
+    if let Some((target, id)) = name.split_once('/') {
+        let id = ApprovalId { target: target.to_owned(), instance_id: InstanceId::parse(id)? };
+        stored.extend(source.open().await?.load(&id).await?);
+    } else {
+        let id = InstanceId::parse(name)?;
+        for scanned in source.all().await? {
+            if scanned.id.split_once('/').is_some_and(|(_, instance_id)| instance_id == id.as_str()) {
+                stored.push(scanned.stored?);
+            }
+        }
+    }
+    if stored.is_empty() {
+        return Err(format!("nothing is known of {name}").into());
+    }
+    Ok(stored.iter().map(|stored| text(&message::record(&stored.approval))).collect::<Vec<_>>().join("\n"))
+}
+
+/// An entry of a history, as a line of JSON.
+#[derive(Debug, Serialize, Deserialize)]
+struct Exported {
+    /// `target/pcc-…`.
+    id: String,
+    /// Of the entry within its history, from 0.
+    number: usize,
+    /// As stored.
+    #[serde(flatten)]
+    entry: Value,
+}
+
+/// All entries since a time, the earliest first, a line each.
+pub async fn export(source: &Source, since: Option<Timestamp>) -> Result<String, Error> {
+    let mut entries = vec![];
+    for scanned in source.all().await? {
+        for (number, entry) in history(&scanned.record).iter().enumerate() {
+            let at = entry.get("at").and_then(Value::as_str).and_then(|at| at.parse().ok());
+            let at: Timestamp = at.unwrap_or(Timestamp::UNIX_EPOCH);
+            if since.is_none_or(|since| at >= since) {
+                entries.push((at, Exported { id: scanned.id.clone(), number, entry: entry.clone() }));
+            }
+        }
+    }
+    entries.sort_by(|(at, one), (other_at, other)| (at, &one.id, one.number).cmp(&(other_at, &other.id, other.number)));
+    let mut lines = String::new();
+    for (_, entry) in entries {
+        writeln!(lines, "{}", serde_json::to_string(&entry)?)?;
+    }
+    Ok(lines)
+}
+
+/// Checks every history and, against an earlier export, that nothing of it is gone or another. Says what is wrong.
+///
+/// # Errors
+/// When anything is wrong, with all of it.
+pub async fn verify(source: &Source, against: Option<&Path>) -> Result<String, Error> {
+    let all = source.all().await?;
+    let mut wrong = vec![];
+    let mut hashes = BTreeMap::new();
+    for scanned in &all {
+        if let Err(broken) = History::verify(&scanned.id, &scanned.record) {
+            wrong.push(format!("{}: {broken}", scanned.id));
+        }
+        for (number, entry) in history(&scanned.record).iter().enumerate() {
+            hashes.insert((scanned.id.as_str(), number), entry.get("hash"));
+        }
+    }
+    let mut compared = 0_usize;
+    let earlier = against.map(std::fs::read_to_string).transpose()?.unwrap_or_default();
+    for line in earlier.lines() {
+        let exported: Exported = serde_json::from_str(line)?;
+        compared = compared.saturating_add(1);
+        match hashes.get(&(exported.id.as_str(), exported.number)) {
+            Some(hash) if *hash == exported.entry.get("hash") => {}
+            Some(_) => wrong.push(format!("{}: entry {} is not the one exported", exported.id, exported.number)),
+            None => wrong
+                .push(format!("{}: entry {} is gone (removed, or past its retention)", exported.id, exported.number)),
+        }
+    }
+    let (records, entries) = (all.len(), hashes.len());
+    if wrong.is_empty() {
+        let compared = against.map(|_| format!(", {compared} as exported")).unwrap_or_default();
+        return Ok(format!("{records} records with {entries} entries: all hold{compared}\n"));
+    }
+    Err(format!("{} of {records} records do not hold:\n{}", wrong.len(), wrong.join("\n")).into())
+}
+
+/// A time, or the beginning of a day in UTC.
+pub fn parse_since(text: &str) -> Result<Timestamp, String> {
+    let day = || text.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
+    text.parse().ok().or_else(day).ok_or_else(|| "expected e.g. 2026-11-22 or 2026-11-22T10:00:00Z".to_owned())
+}
+
+fn history(record: &Value) -> &[Value] {
+    record.get("history").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text(message: &Message) -> String {
+    let facts = message.facts.iter().map(|(label, value)| format!("  {label}: {value}"));
+    let rest =
+        [&message.checks, &message.figure, &message.sentences].into_iter().flatten().map(|line| format!("  {line}"));
+    let snippet = message.snippet.iter().cloned();
+    let lines = std::iter::once(message.headline.clone()).chain(facts).chain(rest).chain(snippet);
+    lines.collect::<Vec<_>>().join("\n") + "\n"
+}

@@ -1,0 +1,344 @@
+//! A model of the whole: random sequences of requests, discoveries, clicks by several people, replays, deaths in the
+//! middle, faults of the API and of chat, changed facts and jumps of the clock. After every step the invariants hold that
+//! ARCHITECTURE.md promises; at the end, when all is well again, everything is finished and told.
+//!
+//! `PEERGATE_MODEL_RUNS` and `PEERGATE_MODEL_SEED` make more and other runs.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::wildcard_enum_match_arm,
+    clippy::too_many_lines,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use peergate::approval::{Approval, Delivery, History, State, Verdict, What};
+use peergate::clock;
+use peergate::local::event::Signed;
+use peergate::local::simulator::gateway::Fault;
+use peergate::local::simulator::{Settings, Tampering};
+use peergate::local::sink::Trouble;
+use peergate::peering::{Fingerprint, InstanceId};
+use support::{AUDIT, Gate, HOOK, SLACK, wish};
+use tokio::time::timeout;
+
+const STEPS: usize = 60;
+const PEOPLE: [(&str, &str); 4] = [("alice", "U061F7AUR"), ("bob", "U0BOB"), ("carol", "U0CAROL"), ("erin", "U0ERIN")];
+const VPCS: [&str; 4] = ["vpc-two-people", "vpc-by-itself", "vpc-with-a-reason", "vpc-other"];
+
+/// Small, seeded, and the same everywhere.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % u64::try_from(sides).unwrap()).unwrap()
+    }
+
+    fn one_of<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.roll(of.len())]
+    }
+}
+
+/// What was, and may never be otherwise.
+#[derive(Default)]
+struct Memory {
+    ids: Vec<InstanceId>,
+    /// Requests that may be repeated.
+    sent: Vec<Signed>,
+    /// Final states stay.
+    ended: BTreeMap<InstanceId, State>,
+    /// The facts that a connection had when a call was made for it.
+    shown: BTreeMap<InstanceId, BTreeSet<String>>,
+    log: Vec<String>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_happens_the_invariants_hold() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    let runs = number("PEERGATE_MODEL_RUNS").unwrap_or(6);
+    let seed = number("PEERGATE_MODEL_SEED").unwrap_or(20_261_122);
+    for run in 0..runs {
+        run_once(seed + run).await;
+    }
+}
+
+async fn run_once(seed: u64) {
+    let gate = Gate::with(Settings { activation: Duration::from_millis(5), quota: None, ..Settings::default() }).await;
+    let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut memory = Memory::default();
+    for _ in 0..STEPS {
+        let what = step(&gate, &mut dice, &mut memory).await;
+        memory.log.push(what);
+        let records = records(&gate, &memory).await;
+        check(&gate, &mut memory, &records, seed);
+    }
+    settle(&gate, &mut memory, seed).await;
+}
+
+async fn step(gate: &Gate, dice: &mut Dice, memory: &mut Memory) -> String {
+    if memory.ids.is_empty() || (memory.ids.len() < 4 && dice.roll(8) == 0) {
+        let vpc = *dice.one_of(&VPCS);
+        let theirs = format!("vpc-requester-{}", memory.ids.len());
+        let id = gate.request_peering(&[("AcceptingVpcId", vpc), ("VpcId", &theirs)]).await.unwrap();
+        memory.ids.push(id.clone());
+        return format!("{id} is requested for {vpc}");
+    }
+    let id = dice.one_of(&memory.ids).clone();
+    let (person, user) = *dice.one_of(&PEOPLE);
+    match dice.roll(20) {
+        0..=2 => {
+            gate.discover().await;
+            "discovery".into()
+        }
+        3..=6 => {
+            let verb = *dice.one_of(&["approve", "approve", "approve", "approve", "withdraw", "reject"]);
+            let mut wish = wish(verb, &id, person);
+            wish.reason = (dice.roll(2) == 0).then(|| "because".into());
+            let signed = gate.signed_wish(&wish).await;
+            memory.sent.push(signed.clone());
+            let reply = gate.send(&signed).await;
+            format!("{person} sends {verb} for {id}: {}", reply.name())
+        }
+        7..=9 => {
+            // Any copy of any card that was ever there.
+            let posts = [gate.sink.posts(SLACK), gate.sink.posts("/api/chat.update"), gate.sink.posts(HOOK)].concat();
+            let bodies = posts.iter().map(peergate::local::sink::Post::json);
+            let buttons: Vec<_> =
+                bodies.flat_map(|body| body["blocks"][1]["elements"].as_array().cloned().unwrap_or_default()).collect();
+            if buttons.is_empty() {
+                return "nothing to click".into();
+            }
+            let button = dice.one_of(&buttons);
+            let (action, value) = (button["action_id"].as_str().unwrap(), button["value"].as_str().unwrap());
+            let signed = gate.slack_payload(&gate.click(action, value, user)).await;
+            memory.sent.push(signed.clone());
+            gate.send(&signed).await;
+            format!("{person} clicks {action} on {value:.30}")
+        }
+        10 => {
+            let Some(window) = gate.sink.windows().pop() else { return "no window".into() };
+            let signed = gate.slack_payload(&gate.submission(&window, "said so", user)).await;
+            memory.sent.push(signed.clone());
+            gate.send(&signed).await;
+            format!("{person} gives a reason")
+        }
+        11 if !memory.sent.is_empty() => {
+            let signed = dice.one_of(&memory.sent).clone();
+            let reply = gate.send(&signed).await;
+            format!("a replay: {}", reply.status)
+        }
+        12 => {
+            // Death in the middle: the future is dropped wherever it is.
+            let signed = gate.signed("approve", &id, person).await;
+            memory.sent.push(signed.clone());
+            let micros = u64::try_from(dice.roll(6000)).unwrap();
+            let died = timeout(Duration::from_micros(micros), gate.send(&signed)).await.is_err();
+            format!("{person} approves {id}; the webhook died: {died}")
+        }
+        13 => {
+            let micros = u64::try_from(dice.roll(12_000)).unwrap();
+            let died = timeout(Duration::from_micros(micros), gate.discover()).await.is_err();
+            format!("the watcher died: {died}")
+        }
+        14 => {
+            let action = *dice.one_of(&[
+                "AcceptVpcPeerConnection",
+                "AcceptVpcPeerConnection",
+                "RejectVpcPeerConnection",
+                "GetVpcPeerConnectionAttribute",
+                "ListVpcPeerConnections",
+            ]);
+            let code =
+                *dice.one_of(&["InternalError", "Throttling.User", "Forbidden.RAM", "OperationFailed.CdtNotOpened"]);
+            let (after_effect, dry_run) = (dice.roll(2) == 0, dice.roll(3) == 0);
+            let fault = Fault {
+                action: Some(action.into()),
+                code: Some(code.into()),
+                after_effect,
+                dry_run,
+                ..Fault::default()
+            };
+            gate.simulator.fault(fault);
+            format!("the next {action} fails with {code}, after its effect: {after_effect}, dry run: {dry_run}")
+        }
+        15 => {
+            let path = *dice.one_of(&[SLACK, HOOK, AUDIT, "/api/chat.update", "/api/views.open"]);
+            if dice.roll(2) == 0 {
+                gate.sink.trouble(Trouble { path: path.into(), status: 503, ..Trouble::default() });
+                format!("{path} is down")
+            } else {
+                gate.sink.heal();
+                "chat is well".into()
+            }
+        }
+        16 => {
+            let bandwidth = Some(i64::try_from(dice.roll(3)).unwrap() + 1);
+            gate.tamper(&id, Tampering { bandwidth, ..Tampering::default() });
+            format!("{id} changes to {bandwidth:?} Mbit/s")
+        }
+        17 if dice.roll(3) == 0 => {
+            let status = *dice.one_of(&["Rejected", "Expired", "Deleted", "Updating", "Activated"]);
+            gate.tamper(&id, Tampering { status: Some(status.into()), ..Tampering::default() });
+            format!("{id} becomes {status} outside")
+        }
+        18 => {
+            let hours = i64::try_from(dice.roll(12)).unwrap();
+            clock::jump::ahead(SignedDuration::from_hours(hours) + SignedDuration::from_mins(7));
+            format!("{hours} hours pass")
+        }
+        _ => {
+            gate.round().await;
+            "a round".into()
+        }
+    }
+}
+
+async fn records(gate: &Gate, memory: &Memory) -> Vec<Approval> {
+    let mut records = vec![];
+    for id in &memory.ids {
+        records.extend(gate.stored(id).await.map(|stored| stored.approval));
+    }
+    records
+}
+
+fn check(gate: &Gate, memory: &mut Memory, records: &[Approval], seed: u64) {
+    let story = || format!("seed {seed}:\n  {}", memory.log.join("\n  "));
+    let journal = gate.simulator.journal();
+    for record in records {
+        let id = &record.id.instance_id;
+        let effects = gate.accepts(id) + gate.simulator.effects("RejectVpcPeerConnection", id.as_str());
+        assert!(effects <= 1, "{id}: one decision takes effect\n{}", story());
+        let calls = |action: &str| {
+            let about =
+                journal.iter().filter(|entry| entry.parameters.get("InstanceId").is_some_and(|it| it == id.as_str()));
+            about.filter(|entry| entry.action == action && !entry.is_dry_run()).count()
+        };
+        // 1. No accept without a decision that satisfies the policy, for the facts that were decided on.
+        let decisions = || {
+            record.history.iter().filter_map(|entry| match &entry.what {
+                What::Decided(decision) => Some((entry, decision)),
+                _ => None,
+            })
+        };
+        let completed: Vec<_> = decisions().filter(|(entry, _)| entry.state == State::Approved).collect();
+        if calls("AcceptVpcPeerConnection") > 0 {
+            assert!(!completed.is_empty(), "{id}: accepted, but not approved\n{}", story());
+        }
+        for (entry, decision) in &completed {
+            let position = record.history.iter().position(|other| other == *entry).unwrap();
+            let people = standing(&record.history[..=position], &decision.fingerprint);
+            let rule = record.history[..=position].iter().rev().find_map(|entry| match &entry.what {
+                What::Discovered { rule, approvals, .. } | What::RuleChanged { rule, approvals, .. } => {
+                    Some((rule.clone(), *approvals))
+                }
+                _ => None,
+            });
+            let (rule, approvals) = rule.unwrap();
+            assert!(rule.is_some(), "{id}: approved without a rule\n{}", story());
+            assert!(
+                people.len() >= usize::try_from(approvals.max(1)).unwrap(),
+                "{id}: {people:?} of {approvals}\n{}",
+                story()
+            );
+            assert!(!people.contains("erin"), "{id}: a contact of the requester counted\n{}", story());
+        }
+        if calls("RejectVpcPeerConnection") > 0 {
+            let rejected = decisions().any(|(_, decision)| decision.verdict == Verdict::Reject);
+            assert!(rejected, "{id}: rejected, but nobody did\n{}", story());
+        }
+        // 4. A final state stays, unless somebody decides anew after a failure or what we took for deleted.
+        if let Some(ended) = memory.ended.get(id) {
+            let reopens = matches!(ended, State::Failed { .. } | State::Deleted);
+            assert!(record.state == *ended || reopens, "{id}: {ended:?} became {:?}\n{}", record.state, story());
+        }
+        if record.state.is_final() {
+            memory.ended.insert(id.clone(), record.state.clone());
+        }
+        memory.shown.entry(id.clone()).or_default().insert(record.fingerprint.to_string());
+        // The history holds, and what is owed is not forgotten.
+        let json = serde_json::to_value(record).unwrap();
+        assert_eq!(History::verify(&record.id.to_string(), &json), Ok(()), "{id}\n{}", story());
+        let owed = record.outbox.iter().flat_map(|notice| notice.deliveries.values());
+        let owed = owed.filter(|delivery| matches!(delivery, Delivery::Waiting { .. })).count();
+        assert_eq!(record.due_at().is_some(), owed > 0 || !record.state.is_final(), "{id}\n{}", story());
+    }
+}
+
+/// Who had approved these facts, and had not withdrawn: by person.
+fn standing(history: &[peergate::approval::Entry], fingerprint: &Fingerprint) -> BTreeSet<String> {
+    let mut people = BTreeSet::new();
+    for entry in history {
+        let name = |by: &peergate::approval::Approver| by.person.clone().unwrap_or_else(|| by.principal.to_string());
+        match &entry.what {
+            What::Decided(decision) if decision.verdict == Verdict::Approve && decision.fingerprint == *fingerprint => {
+                people.insert(name(&decision.by));
+            }
+            What::Withdrawn { by, .. } => {
+                people.remove(&name(by));
+            }
+            What::Changed { .. } | What::Failed(_) | What::Missing => people.clear(),
+            _ => {}
+        }
+    }
+    people
+}
+
+/// All is well again, and time passes: everything comes to an end, and every channel hears of it and shows it.
+async fn settle(gate: &Gate, memory: &mut Memory, seed: u64) {
+    gate.simulator.heal();
+    gate.sink.heal();
+    gate.discover().await;
+    for id in memory.ids.clone() {
+        if gate.stored(&id).await.is_none() {
+            // It was over before anybody looked.
+            let status = gate.send(&gate.signed("status", &id, "alice").await).await.json();
+            assert_ne!(status["connection"]["status"], "Accepting", "seed {seed}: {id} is not discovered");
+            memory.ids.retain(|other| *other != id);
+        }
+    }
+    for _ in 0..12 {
+        clock::jump::ahead(SignedDuration::from_hours(16));
+        gate.discover().await;
+        for _ in 0..4 {
+            gate.round().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    let records = records(gate, memory).await;
+    assert_eq!(records.len(), memory.ids.len(), "seed {seed}: all are known");
+    check(gate, memory, &records, seed);
+    let story = || format!("seed {seed}:\n  {}", memory.log.join("\n  "));
+    for record in &records {
+        let id = &record.id.instance_id;
+        assert!(record.state.is_final(), "{id} is {}\n{}", record.state.name(), story());
+        assert_eq!(record.due_at(), None, "{id}: nothing is left to do or to tell\n{}", story());
+        let cards: Vec<_> =
+            gate.sink.channel("C0PEER").into_iter().filter(|card| card.text.contains(id.as_str())).collect();
+        assert!(!cards.is_empty(), "{id} has a card\n{}", story());
+        let word = match &record.state {
+            State::Activated => "is Activated",
+            State::Rejected => "was rejected",
+            State::Expired => "has expired",
+            State::Deleted => "was deleted",
+            State::Failed { .. } => "VPC peering",
+            other => panic!("{other:?}"),
+        };
+        let last = cards.last().unwrap();
+        assert!(last.text.contains(word), "{id}: {}\n{}", last.text, story());
+        if !matches!(record.state, State::Failed { .. }) {
+            assert!(last.labels().is_empty(), "{id}: nothing is left to decide\n{}", story());
+        }
+    }
+}

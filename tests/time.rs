@@ -1,0 +1,137 @@
+//! What takes days: reminders, escalation, expiry and activations that are stuck. The clock of the process is set ahead,
+//! so these tests have one of their own and run one after the other.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use peergate::clock;
+use peergate::local::simulator::Settings;
+use peergate::local::simulator::gateway::Fault;
+use peergate::peering::InstanceId;
+use support::{Gate, HOOK, quick};
+use tokio::sync::Mutex;
+
+static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+
+fn hours(hours: i64) -> SignedDuration {
+    SignedDuration::from_hours(hours)
+}
+
+/// Lets time pass, with a look every so often.
+async fn pass(gate: &Gate, time: SignedDuration, looks: i32) {
+    for _ in 0..looks {
+        clock::jump::ahead(time / looks);
+        gate.round().await;
+    }
+}
+
+async fn requested(gate: &Gate, vpc: &str) -> InstanceId {
+    let id = gate.request_peering(&[("AcceptingVpcId", vpc)]).await.unwrap();
+    gate.discover().await;
+    id
+}
+
+#[tokio::test]
+async fn who_does_not_decide_is_reminded_less_and_less_often_and_then_others_are_told() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::start().await;
+    let id = requested(&gate, "vpc-two-people").await;
+    pass(&gate, hours(3), 6).await;
+    assert!(gate.card().thread().is_empty());
+    pass(&gate, hours(25), 50).await;
+    let waited = |time: &str| format!("VPC peering prod/{id} has waited for a decision for {time}");
+    assert_eq!(gate.card().thread(), [waited("4 h"), waited("12 h"), waited("1 d 4 h")]);
+    assert!(gate.card().replies.iter().all(|reply| reply.broadcast), "seen in the channel, too");
+    assert!(gate.card().replies[0].text.contains("Still needed: 2 of alice, bob, carol"));
+    assert!(gate.sink.channel("C0CALL").is_empty());
+
+    pass(&gate, hours(4), 8).await;
+    let thread = gate.card().thread().join("\n");
+    assert!(
+        thread.contains(&format!("VPC peering prod/{id} has waited for 1 d 6 h, and it is not decided")),
+        "{thread}"
+    );
+    let other = gate.card_in("C0CALL");
+    assert_eq!(other.labels(), ["Approve", "Reject", "Details"], "others get the card as well: {}", other.text);
+    assert_eq!(other.replies.len(), 1);
+
+    // From the other card; both show it.
+    gate.press(&other, "Approve", "U061F7AUR").await;
+    gate.press(&gate.card(), "Approve", "U0CAROL").await;
+    gate.tick().await;
+    for channel in ["C0PEER", "C0CALL"] {
+        assert!(gate.card_in(channel).text.contains("is Activated"), "{}", gate.card_in(channel).text);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_answers_warns_before_it_expires_and_tells_when_it_has() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::start().await;
+    let id = requested(&gate, "vpc-other").await;
+    pass(&gate, hours(6 * 24 + 1), 100).await;
+    let thread = gate.card().thread().join("\n");
+    assert_eq!(thread.matches("expires at").count(), 1, "{thread}");
+    assert!(thread.contains("if nobody decides"), "{thread}");
+    pass(&gate, hours(24), 20).await;
+    assert_eq!(gate.state(&id).await, "expired");
+    let card = gate.card();
+    assert!(card.text.starts_with(&format!("VPC peering prod/{id} has expired\n")), "{}", card.text);
+    assert!(card.labels().is_empty());
+    assert!(gate.headlines(HOOK).last().unwrap().contains("has expired: nobody accepted it within 7 days"));
+    let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!((reply.name().as_str(), gate.accepts(&id)), ("already-decided", 0));
+    assert!(reply.detail().contains("Too late"), "{}", reply.detail());
+}
+
+#[tokio::test]
+async fn an_activation_that_takes_too_long_is_told_once_and_followed_on() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::with(Settings { activation: Duration::from_hours(1), ..quick() }).await;
+    let id = requested(&gate, "vpc-other").await;
+    gate.press(&gate.card(), "Approve", "U0BOB").await;
+    pass(&gate, SignedDuration::from_mins(9), 3).await;
+    assert!(!gate.card().thread().join("\n").contains("too long"));
+    pass(&gate, SignedDuration::from_mins(30), 10).await;
+    let thread = gate.card().thread().join("\n");
+    assert_eq!(thread.matches("has been in activation for 12 min 0 s, which is too long").count(), 1, "{thread}");
+    pass(&gate, SignedDuration::from_mins(30), 10).await;
+    assert_eq!(gate.state(&id).await, "activated");
+}
+
+#[tokio::test]
+async fn people_are_reminded_while_alibaba_cloud_is_down() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::start().await;
+    requested(&gate, "vpc-other").await;
+    gate.simulator.fault(Fault {
+        code: Some("ServiceUnavailable".into()),
+        http_status: 503,
+        times: 999,
+        ..Fault::default()
+    });
+    pass(&gate, hours(5), 10).await;
+    assert_eq!(gate.card().thread().len(), 1, "{:?}", gate.card().thread());
+}
+
+#[tokio::test]
+async fn a_watcher_that_slept_for_days_tells_each_thing_once() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::start().await;
+    requested(&gate, "vpc-two-people").await;
+    pass(&gate, hours(6 * 24 + 1), 1).await;
+    gate.round().await;
+    let thread = gate.card().thread().join("\n");
+    assert_eq!(gate.card().thread().len(), 2, "escalation and the end: {thread}");
+    assert!(thread.contains("it is not decided") && thread.contains("expires at"), "{thread}");
+}
