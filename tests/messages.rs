@@ -628,7 +628,9 @@ fn every_notice() {
         News::Reminder { waiting_s: 4 * 3600 },
         News::Escalated { waiting_s: 30 * 3600 },
         News::ExpiresSoon { expires_at: "2026-11-29T10:00:00Z".parse().unwrap() },
-        News::Stuck { for_s: 612 },
+        News::Stuck { for_s: 612, problem: None },
+        News::Stuck { for_s: 612, problem: Some(problem("Forbidden.RAM")) },
+        News::Differs { changes: connection("").changes(&Connection { bandwidth_mbps: None, ..connection("") }) },
     ];
     assert_snapshot!(alarms.map(at).join("\n\n"), @r"
     VPC peering prod/pcc-a has waited for a decision for 4 h
@@ -649,6 +651,15 @@ fn every_notice() {
 
     VPC peering prod/pcc-a has been in activation for 10 min 12 s, which is too long
     It is followed on. If it stays, ask Alibaba Cloud's support about it.
+
+    VPC peering prod/pcc-a was decided 10 min 12 s ago, and could not be carried out yet
+    Code: Forbidden.RAM
+    Request id: R2
+    Grant the target's RAM user vpc:AcceptVpcPeerConnection, vpc:RejectVpcPeerConnection, vpc:GetVpcPeerConnectionAttribute and vpc:ListVpcPeerConnections.
+    It is tried again by itself.
+
+    VPC peering prod/pcc-a was activated with other facts than those that were decided on
+    Changed: bandwidth: 1024 Mbit/s → none or unlimited
     ");
 }
 

@@ -104,10 +104,17 @@ pub enum News {
     },
     /// Accepted; without a decision, when not by us.
     Accepted(Option<Decision>),
-    /// The activation takes too long.
+    /// The activation takes too long; with a problem, what was decided can't be carried out.
     Stuck {
-        /// Seconds since it was accepted.
+        /// Seconds since it was accepted, or decided.
         for_s: i64,
+        /// Why it can't.
+        problem: Option<Problem>,
+    },
+    /// It was activated, but not with the facts that were decided on.
+    Differs {
+        /// What is not as it was.
+        changes: Vec<Change>,
     },
     /// Usable.
     Activated {

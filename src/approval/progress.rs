@@ -39,7 +39,7 @@ impl Approval {
             }
             (State::Activating, _) => {
                 (self.attempts, self.last_problem) = (0, None);
-                self.remind_of_decision(now);
+                self.remind_of_decision(None, now);
             }
             (State::Pending, _) => {
                 (self.attempts, self.last_problem) = (0, None);
@@ -68,11 +68,11 @@ impl Approval {
     }
 
     /// Tells people once that what was decided takes too long.
-    fn remind_of_decision(&mut self, now: Timestamp) {
+    fn remind_of_decision(&mut self, problem: Option<&Problem>, now: Timestamp) {
         let for_s = now.duration_since(self.since);
         if for_s >= self.terms.stuck_after && self.told.first_of_stuck() {
             self.log(What::Told(Alarm::Stuck), now);
-            self.tell(News::Stuck { for_s: for_s.as_secs() }, now);
+            self.tell(News::Stuck { for_s: for_s.as_secs(), problem: problem.cloned() }, now);
         }
     }
 
@@ -94,7 +94,7 @@ impl Approval {
         if connection.fingerprint() != self.fingerprint {
             // Too late to stop it: people must know.
             self.log(What::Differs { changes: changes.clone() }, now);
-            self.tell(News::Changed { changes, void: vec![] }, now);
+            self.tell(News::Differs { changes }, now);
         }
         let news = News::Activated { took_s: now.duration_since(approved_at).as_secs() };
         self.end(State::Activated, news, What::Seen(Status::Activated), now);
@@ -134,7 +134,7 @@ impl Approval {
                 self.end(State::Expired, News::Expired, What::Seen(Status::Expired), now);
             }
             State::Pending => self.remind_of_request(now),
-            State::Approved | State::Rejecting => self.remind_of_decision(now),
+            State::Approved | State::Rejecting => self.remind_of_decision(Some(problem), now),
             State::Activating
             | State::Activated
             | State::Rejected

@@ -134,6 +134,7 @@ fn is_urgent(news: &News) -> bool {
         | News::Escalated { .. }
         | News::ExpiresSoon { .. }
         | News::Stuck { .. }
+        | News::Differs { .. }
         | News::Failed { .. } => true,
         News::Discovered
         | News::RuleChanged { .. }

@@ -2,8 +2,8 @@
 
 use super::card::{card, describe};
 use super::{Message, advice, all_of, decided, duration, facts, problem_facts, routes, say, wait, who};
-use crate::approval::{Approval, Approver, News, Notice, State, Verdict};
-use crate::peering::Change;
+use crate::approval::{Approval, Approver, News, Notice, Verdict};
+use crate::peering::Problem;
 
 /// The word for the news, as in `peering.activated`.
 #[must_use]
@@ -20,6 +20,7 @@ pub fn news_name(news: &News) -> &'static str {
         News::ExpiresSoon { .. } => "expires_soon",
         News::Accepted(_) => "accepted",
         News::Stuck { .. } => "stuck",
+        News::Differs { .. } => "differs",
         News::Activated { .. } => "activated",
         News::Rejected(_) => "rejected",
         News::Expired => "expired",
@@ -35,7 +36,11 @@ pub fn notice(approval: &Approval, notice: &Notice) -> Message {
     match &notice.news {
         News::Discovered => say(format!("VPC peering {id} is requested")),
         News::Checked => say(format!("VPC peering {id} was checked again")),
-        News::Changed { changes, void } => changed(approval, changes, void),
+        News::Changed { changes, void } => Message {
+            facts: changes.iter().map(|change| ("Changed", describe(change))).collect(),
+            sentences: voided(void),
+            ..say(format!("VPC peering {id} is not what it was: look at it again before you decide"))
+        },
         News::RuleChanged { void } => Message {
             facts: super::card::people(approval),
             sentences: voided(void),
@@ -75,7 +80,11 @@ pub fn notice(approval: &Approval, notice: &Notice) -> Message {
             facts: decided("Approved by", by.as_ref()),
             ..say(format!("VPC peering {id} was accepted and is being activated"))
         },
-        News::Stuck { for_s } => stuck(approval, *for_s),
+        News::Stuck { for_s, problem } => stuck(approval, *for_s, problem.as_ref()),
+        News::Differs { changes } => Message {
+            facts: changes.iter().map(|change| ("Changed", describe(change))).collect(),
+            ..say(format!("VPC peering {id} was activated with other facts than those that were decided on"))
+        },
         News::Activated { took_s } => Message {
             sentences: routes(&approval.connection),
             ..say(match approval.winner() {
@@ -123,6 +132,7 @@ pub fn follow_up(approval: &Approval, notice: &Notice) -> Message {
         | News::ExpiresSoon { .. }
         | News::Accepted(_)
         | News::Stuck { .. }
+        | News::Differs { .. }
         | News::Activated { .. }
         | News::Rejected(_)
         | News::Expired
@@ -135,31 +145,18 @@ pub fn follow_up(approval: &Approval, notice: &Notice) -> Message {
     }
 }
 
-fn stuck(approval: &Approval, for_s: i64) -> Message {
+fn stuck(approval: &Approval, for_s: i64, problem: Option<&Problem>) -> Message {
     let (id, for_so_long) = (&approval.id, duration(for_s));
-    match (&approval.state, &approval.last_problem) {
-        (State::Approved | State::Rejecting, Some(problem)) => Message {
+    match problem {
+        Some(problem) => Message {
             facts: problem_facts(problem),
             sentences: vec![advice(&problem.code).into(), "It is tried again by itself.".into()],
             ..say(format!("VPC peering {id} was decided {for_so_long} ago, and could not be carried out yet"))
         },
-        _ => Message {
+        None => Message {
             sentences: vec!["It is followed on. If it stays, ask Alibaba Cloud's support about it.".into()],
             ..say(format!("VPC peering {id} has been in activation for {for_so_long}, which is too long"))
         },
-    }
-}
-
-fn changed(approval: &Approval, changes: &[Change], void: &[Approver]) -> Message {
-    let id = &approval.id;
-    Message {
-        facts: changes.iter().map(|change| ("Changed", describe(change))).collect(),
-        sentences: voided(void),
-        ..say(if approval.state == State::Activated {
-            format!("VPC peering {id} was activated with other facts than those that were decided on")
-        } else {
-            format!("VPC peering {id} is not what it was: look at it again before you decide")
-        })
     }
 }
 
