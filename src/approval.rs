@@ -191,8 +191,10 @@ impl Approval {
     /// # Errors
     /// [`Closed`], when it does not.
     pub fn is_open_to(&self, decision: &Decision) -> Result<(), Closed> {
+        // Who repeats what others overruled must not take it for done.
+        let overruled = self.winner().is_some_and(|winner| winner.verdict != decision.verdict);
         if self.knows_request(&decision.request_key) {
-            return Err(Closed::Repeated);
+            return Err(if overruled { Closed::Over } else { Closed::Repeated });
         }
         let said_before = |earlier: &Decision| earlier.verdict == decision.verdict && earlier.by.is(&decision.by);
         let said_before = self.decisions.iter().any(said_before);
@@ -202,7 +204,7 @@ impl Approval {
             State::Pending | State::Deleted | State::Failed { .. } => Ok(()),
             State::Expired => Err(Closed::Over),
             State::Approved | State::Activating | State::Activated | State::Rejecting | State::Rejected => {
-                Err(if said_before { Closed::Repeated } else { Closed::Over })
+                Err(if said_before && !overruled { Closed::Repeated } else { Closed::Over })
             }
         }
     }
@@ -288,7 +290,11 @@ impl Approval {
             Event::Changed { connection, findings } => {
                 let stale = connection.fingerprint() != self.fingerprint;
                 let bounded = !self.has_changed_too_often();
-                if stale && bounded && matches!(self.state, State::Pending | State::Approved | State::Failed { .. }) {
+                let open = match self.state {
+                    State::Pending | State::Approved | State::Failed { .. } | State::Deleted => true,
+                    State::Activating | State::Activated | State::Rejecting | State::Rejected | State::Expired => false,
+                };
+                if stale && bounded && open {
                     self.change(connection, findings, now);
                 }
             }

@@ -625,6 +625,7 @@ fn every_notice() {
         text(&message::notice(&approval, &notice))
     };
     let alarms = [
+        News::Checked,
         News::Reminder { waiting_s: 4 * 3600 },
         News::Escalated { waiting_s: 30 * 3600 },
         News::ExpiresSoon { expires_at: "2026-11-29T10:00:00Z".parse().unwrap() },
@@ -633,6 +634,8 @@ fn every_notice() {
         News::Differs { changes: connection("").changes(&Connection { bandwidth_mbps: None, ..connection("") }) },
     ];
     assert_snapshot!(alarms.map(at).join("\n\n"), @r"
+    VPC peering prod/pcc-a was checked again
+
     VPC peering prod/pcc-a has waited for a decision for 4 h
     Rule: r
     Approved by: alice (slack:T0001/U1)
@@ -955,6 +958,11 @@ fn every_answer() {
     Alibaba Cloud does not answer, so nothing was decided
     Please try again in a minute.
     ");
+    let questions = [Verdict::Approve, Verdict::Reject].map(|verdict| format!("{:?}", message::question(verdict)));
+    assert_snapshot!(questions.join("\n"), @r#"
+    Question { title: "Approve VPC peering", submit: "Approve", label: "Why? The channel sees it", optional: false }
+    Question { title: "Reject VPC peering", submit: "Reject", label: "Why? The channel sees it", optional: true }
+    "#);
     assert_snapshot!(text(&message::usage()), @r"
     peergate understands these commands
     /peergate list [on TARGET]

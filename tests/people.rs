@@ -446,6 +446,7 @@ async fn windows_that_are_not_ours_are_refused() {
     gate.press(&gate.card(), "Reject", BOB).await;
     let window = gate.sink.windows().pop().unwrap();
     let good = gate.submission(&window, "no", BOB);
+    let asked = gate.upstream_calls();
     let cases: [(&str, Change, u16); 7] = [
         ("another team", |it| it["user"]["team_id"] = json!("T0002"), 403),
         ("another app", |it| it["api_app_id"] = json!("A9"), 403),
@@ -461,6 +462,7 @@ async fn windows_that_are_not_ours_are_refused() {
         assert_eq!(gate.send(&gate.slack_payload(&payload).await).await.status, status, "{name}");
     }
     assert_eq!(gate.state(&id).await, "pending");
+    assert_eq!(gate.upstream_calls(), asked, "nothing is asked of Alibaba Cloud");
 }
 
 #[tokio::test]
@@ -610,6 +612,7 @@ async fn lists_and_statuses_are_told_to_slack_and_machines() {
         (&status["approval"]["approvals"]["given"], &status["approval"]["state"]),
         (&json!(1), &json!("pending"))
     );
+    let asked = gate.upstream_calls();
     for body in [
         r#"{"type":"peering.list","data":{"actor":"a","instance_id":"pcc-a"}}"#,
         r#"{"type":"peering.list","data":{"actor":"a","dry_run":true}}"#,
@@ -617,6 +620,39 @@ async fn lists_and_statuses_are_told_to_slack_and_machines() {
     ] {
         assert_eq!(gate.send(&gate.signed_body(body)).await.name(), "malformed", "{body}");
     }
+    assert_eq!(gate.upstream_calls(), asked);
+}
+
+#[tokio::test]
+async fn who_approved_in_vain_is_told_who_rejected_also_when_they_repeat_it() {
+    let gate = Gate::start().await;
+    let id = requested(&gate, "vpc-two-people").await;
+    let approve = gate.signed("approve", &id, "alice").await;
+    assert_eq!(gate.send(&approve).await.name(), "counted");
+    assert_eq!(gate.send(&gate.signed("reject", &id, "bob").await).await.name(), "rejected");
+    for again in [approve, gate.signed("approve", &id, "alice").await] {
+        let reply = gate.send(&again).await;
+        assert_eq!((reply.status, reply.name().as_str()), (409, "already-decided"), "it must not look like success");
+        assert!(reply.detail().contains("already rejected by bob"), "{}", reply.detail());
+    }
+    assert_eq!(gate.accepts(&id), 0);
+}
+
+#[tokio::test]
+async fn what_was_taken_for_deleted_and_has_changed_can_be_decided_where_nothing_is_discovered() {
+    let gate = Gate::start().await;
+    let config = gate.config.replace(r#"regions = ["cn-shanghai"]"#, "regions = []");
+    let gate = gate.with_config(&config);
+    let id = requested(&gate, "vpc-two-people").await;
+    gate.send(&gate.signed("approve", &id, "alice").await).await;
+    gate.simulator.fault(fails("GetVpcPeerConnectionAttribute", "ResourceNotFound.InstanceId", 1));
+    gate.make_due(&id).await;
+    gate.round().await;
+    gate.tamper(&id, Tampering { bandwidth: Some(5), ..Tampering::default() });
+    assert_eq!(gate.send(&gate.signed("approve", &id, "bob").await).await.name(), "connection-changed");
+    gate.tick().await;
+    assert_eq!(gate.send(&gate.signed("approve", &id, "bob").await).await.name(), "counted");
+    assert_eq!(gate.send(&gate.signed("approve", &id, "carol").await).await.name(), "accepted");
 }
 
 #[tokio::test]

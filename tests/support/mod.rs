@@ -75,6 +75,7 @@ impl Drop for Gate {
             "v1,",
             "payload=",
             "/hooks/",
+            "/actions/",
             "Signature=",
         ];
         for secret in secrets {
