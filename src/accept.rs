@@ -65,11 +65,17 @@ impl Error {
 pub async fn advance(app: &App, approval: &Approval, now: Timestamp) -> Event {
     match read(app, &approval.id.target, &approval.id.instance_id, now).await {
         Ok(connection) => carry_out(app, approval, &connection, now).await,
-        Err(error) => match error.class() {
-            Class::Missing => Event::Missing,
-            Class::Credentials => Event::CredentialsRefused(error.problem()),
-            Class::Retry | Class::ReadStatus | Class::Permanent | Class::DryRunPassed => error.deferred(),
-        },
+        Err(error) => unread(&error),
+    }
+}
+
+/// A connection that could not be read, as an event.
+#[must_use]
+pub fn unread(error: &Error) -> Event {
+    match error.class() {
+        Class::Missing => Event::Missing,
+        Class::Credentials => Event::CredentialsRefused(error.problem()),
+        Class::Retry | Class::ReadStatus | Class::Permanent | Class::DryRunPassed => error.deferred(),
     }
 }
 

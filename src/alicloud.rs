@@ -3,32 +3,39 @@
 //! Knows nothing of approvals. One call is one try: each has its own nonce, timestamp and signature, and who calls
 //! decides about the next.
 
+mod pace;
 pub mod sign;
 mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use tokio::time::{Instant, sleep_until};
 use url::Url;
 
 use crate::config::SignatureVersion;
 use crate::peering::{Connection, InstanceId};
 use crate::{clock, http};
+use pace::Pacer;
 use sign::Parameters;
 use wire::{WireConnection, WirePage};
 
 const VERSION: &str = "2022-01-01";
 const FORM: &str = "application/x-www-form-urlencoded";
 /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-listvpcpeerconnections>
-const LARGEST_PAGE: &str = "100";
+pub const LARGEST_PAGE: u32 = 100;
 
-/// The API at one address, signed in one way.
+/// The API at one address, signed in one way; what calls it makes for one account.
 #[derive(Debug, Clone)]
 pub struct Alicloud {
     http: reqwest::Client,
     endpoint: Url,
     signature: SignatureVersion,
+    pacer: Arc<Pacer>,
 }
 
 /// Who calls. Has no `Debug`: two of three fields are secret.
@@ -49,6 +56,8 @@ pub struct Page {
     pub connections: Vec<Connection>,
     /// How many those are.
     pub left_out: usize,
+    /// How many connections the whole list has, if the vendor says so.
+    pub total: Option<u32>,
     /// Asks for the next page; `None` on the last.
     pub next_token: Option<String>,
 }
@@ -68,6 +77,9 @@ pub enum Error {
         /// The header `x-acs-retry-after`.
         retry_after: Option<SignedDuration>,
     },
+    /// Not asked: too many calls of this operation were made, or the vendor asked us to wait.
+    #[error("Alibaba Cloud is not asked for another {} s", .0.as_secs())]
+    Paced(Duration),
     /// No answer.
     #[error("no answer from Alibaba Cloud ({})", http::failure(.0))]
     Transport(reqwest::Error),
@@ -103,7 +115,7 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Transport(_) | Self::Unreadable { .. } => Class::Retry,
+            Self::Paced(_) | Self::Transport(_) | Self::Unreadable { .. } => Class::Retry,
             Self::Refused { code, http_status, .. } => classify(code, *http_status),
         }
     }
@@ -113,6 +125,7 @@ impl Error {
     pub fn code(&self) -> &str {
         match self {
             Self::Refused { code, .. } => code,
+            Self::Paced(_) => "Throttling.Own",
             Self::Transport(error) => http::failure(error),
             Self::Unreadable { .. } => "Transport.Unreadable",
         }
@@ -123,15 +136,16 @@ impl Error {
     pub fn request_id(&self) -> Option<&str> {
         match self {
             Self::Refused { request_id, .. } => request_id.as_deref(),
-            Self::Transport(_) | Self::Unreadable { .. } => None,
+            Self::Paced(_) | Self::Transport(_) | Self::Unreadable { .. } => None,
         }
     }
 
-    /// How long the vendor asked us to wait.
+    /// How long the vendor asked us to wait, or we have to.
     #[must_use]
     pub fn retry_after(&self) -> Option<SignedDuration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
+            Self::Paced(wait) => SignedDuration::try_from(*wait).ok(),
             Self::Transport(_) | Self::Unreadable { .. } => None,
         }
     }
@@ -176,10 +190,11 @@ fn classify(code: &str, http_status: u16) -> Class {
 }
 
 impl Alicloud {
-    /// The API at `endpoint`.
+    /// The API at `endpoint`, called at most `calls_per_minute` times with each operation.
     #[must_use]
-    pub fn new(http: reqwest::Client, endpoint: Url, signature: SignatureVersion) -> Self {
-        Self { http, endpoint, signature }
+    pub fn new(http: reqwest::Client, endpoint: Url, signature: SignatureVersion, calls_per_minute: u32) -> Self {
+        let pacer = Pacer::new(usize::try_from(calls_per_minute).unwrap_or(usize::MAX));
+        Self { http, endpoint, signature, pacer: Arc::new(pacer) }
     }
 
     /// Accepts a connection. Asynchronous: it is `Updating` first, then `Activated`. Returns the request id.
@@ -245,7 +260,8 @@ impl Alicloud {
         vpc: Option<&str>,
         next_token: Option<&str>,
     ) -> Result<Page, Error> {
-        let mut parameters = vec![("RegionId", region), ("MaxResults", LARGEST_PAGE)];
+        let largest_page = LARGEST_PAGE.to_string();
+        let mut parameters = vec![("RegionId", region), ("MaxResults", largest_page.as_str())];
         parameters.extend(vpc.map(|vpc| ("VpcId", vpc)));
         parameters.extend(next_token.map(|token| ("NextToken", token)));
         let page: WirePage = self.call("ListVpcPeerConnections", &parameters, credentials).await?;
@@ -255,6 +271,7 @@ impl Alicloud {
         let connections: Vec<_> = listed.into_iter().filter_map(understood).collect();
         Ok(Page {
             left_out: all.saturating_sub(connections.len()),
+            total: page.total_count,
             connections,
             next_token: page.next_token.filter(|token| !token.is_empty()),
         })
@@ -265,7 +282,25 @@ impl Alicloud {
         http::prewarm(&self.http, self.endpoint.as_str()).await;
     }
 
+    /// Makes a call when its turn has come.
     async fn call<T: DeserializeOwned>(
+        &self,
+        action: &'static str,
+        parameters: &[(&str, &str)],
+        credentials: Credentials<'_>,
+    ) -> Result<T, Error> {
+        sleep_until(self.pacer.take_turn(action, Instant::now()).map_err(Error::Paced)?).await;
+        let answer = self.exchange(action, parameters, credentials).await;
+        if let Err(Error::Refused { code, retry_after, .. }) = &answer
+            && code.contains("Throttling")
+        {
+            let asked_for = retry_after.and_then(|wait| Duration::try_from(wait).ok());
+            self.pacer.rest(action, asked_for, Instant::now());
+        }
+        answer
+    }
+
+    async fn exchange<T: DeserializeOwned>(
         &self,
         action: &str,
         parameters: &[(&str, &str)],

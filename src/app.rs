@@ -43,7 +43,9 @@ impl App {
         let config = Arc::new(config);
         let aws = &environment.aws;
         let sdk = aws::sdk_config(aws, &http);
-        let api = |target: &config::Target| Alicloud::new(http.clone(), target.endpoint.clone(), target.signature);
+        let api = |target: &config::Target| {
+            Alicloud::new(http.clone(), target.endpoint.clone(), target.signature, target.calls_per_minute)
+        };
         Ok(Self {
             secrets: SecretsStore::new(
                 environment.secrets.clone(),

@@ -9,6 +9,7 @@ mod event;
 mod history;
 mod outbox;
 mod progress;
+mod stage;
 mod state;
 mod terms;
 
@@ -25,6 +26,7 @@ pub use event::Event;
 pub use history::{Alarm, Broken, Entry, History, What};
 pub use outbox::{Delivery, News, Notice, Outbox, Redelivery};
 use progress::acknowledged;
+pub use stage::{Mark, Stage};
 pub use state::{ApprovalId, State, code};
 pub use terms::Terms;
 use terms::Told;
@@ -35,8 +37,10 @@ const LONGEST_RETRY_AFTER: SignedDuration = SignedDuration::from_mins(15);
 const FOLLOWED_CLOSELY: SignedDuration = SignedDuration::from_mins(5);
 /// How often a fresh activation is looked at.
 const LOOK_AGAIN: SignedDuration = SignedDuration::from_millis(2500);
-/// How often a connection that waits for people is looked at.
-const LOOK_WHILE_PENDING: SignedDuration = SignedDuration::from_mins(5);
+/// What stood against a request may have been mended: it is looked at again after this.
+const LOOK_AT_OBJECTION: SignedDuration = SignedDuration::from_mins(5);
+/// What could not be checked is checked again after this.
+const LOOK_AT_GAP: SignedDuration = SignedDuration::from_mins(1);
 /// How long the webhook has the call to itself before the watcher takes it for dead.
 const WEBHOOK_LEASE: SignedDuration = SignedDuration::from_secs(8);
 /// The facts of a request may change so often; then it ends, so that no requester can make us write for ever.
@@ -121,6 +125,7 @@ impl Approval {
         let mut record = Self::begin(grounds, now);
         record.tell(News::Discovered, now);
         record.accept_by_rule(now);
+        record.wait(now);
         record
     }
 
@@ -144,6 +149,10 @@ impl Approval {
             self.take(grounds, now);
             self.accept_by_rule(now);
         }
+        if self.state == State::Pending {
+            (self.attempts, self.last_problem) = (0, None);
+            self.remind_of_request(now);
+        }
         let complete = self.given() >= self.terms.needed() && preflight::objection(&self.findings).is_none();
         if self.state == State::Pending && complete {
             // The rule asks for fewer people than it did: the last one who approved has completed it.
@@ -154,6 +163,7 @@ impl Approval {
                 self.tell(News::Decided { decision, given: self.given(), needed: self.terms.needed() }, now);
             }
         }
+        self.wait(now);
         *self != before
     }
 
@@ -183,7 +193,27 @@ impl Approval {
         record.take(grounds, at);
         record.is_open_to(&decision)?;
         record.cast(decision);
+        record.wait(at);
         Ok(record)
+    }
+
+    /// While people have to decide: until somebody is to be reminded, or a check is worth making again. What changes
+    /// meanwhile is seen by whoever follows connections.
+    fn wait(&mut self, now: Timestamp) {
+        if self.state != State::Pending {
+            return;
+        }
+        let again_at = if preflight::objection(&self.findings).is_some() {
+            Some(self.examined_at.max(now) + LOOK_AT_OBJECTION)
+        } else if preflight::is_incomplete(&self.findings) {
+            Some(now + LOOK_AT_GAP)
+        } else {
+            (self.terms.accepts_by_itself() && preflight::all_passed(&self.findings)).then_some(now)
+        };
+        let expires_at = self.connection.expires_at;
+        let remind_at = self.told.next_at(&self.terms, self.since, expires_at);
+        let over_at = expires_at.filter(|at| *at > now);
+        self.next_step_at = [Some(remind_at), over_at, again_at].into_iter().flatten().min();
     }
 
     /// Whether a decision still counts.
@@ -296,6 +326,7 @@ impl Approval {
                 };
                 if stale && bounded && open {
                     self.change(connection, findings, now);
+                    self.wait(now);
                 }
             }
             Event::Failed(problem) => {
@@ -330,7 +361,7 @@ impl Approval {
             decisions: vec![],
             client_token: None,
             attempts: 0,
-            next_step_at: Some(now + LOOK_WHILE_PENDING),
+            next_step_at: Some(now),
             last_problem: None,
             told: Told::default(),
             cards: BTreeMap::new(),
@@ -457,7 +488,6 @@ impl Approval {
         self.decisions.clear();
         self.client_token = None;
         self.enter(State::Pending, now);
-        self.next_step_at = Some(now + LOOK_WHILE_PENDING);
     }
 
     fn enter(&mut self, state: State, now: Timestamp) {
@@ -496,18 +526,25 @@ impl Approval {
         })
     }
 
-    /// When there is something to do; `None` when all is done and told.
+    /// When there is something to do about the record itself: a call, a look, a reminder, a delivery; `None` when all
+    /// is done and told.
+    #[must_use]
+    pub fn work_at(&self) -> Option<Timestamp> {
+        self.next_step_at.into_iter().chain(self.outbox.due_at()).min()
+    }
+
+    /// When there is something to do, or to see: an activation is to be seen at any time.
     #[must_use]
     pub fn due_at(&self) -> Option<Timestamp> {
-        self.next_step_at.into_iter().chain(self.outbox.due_at()).min()
+        let seen_at = (self.state == State::Activating).then_some(self.since);
+        self.work_at().into_iter().chain(seen_at).min()
     }
 
     /// When a watcher that has just worked on it should look again; `None` if its next tick is soon enough.
     #[must_use]
     pub fn look_again_at(&self, now: Timestamp) -> Option<Timestamp> {
-        let young = now.duration_since(self.since) < FOLLOWED_CLOSELY;
         let step = match self.state {
-            State::Activating => young.then_some(now + LOOK_AGAIN),
+            State::Activating => follow_again_at(self.since, now),
             State::Approved | State::Rejecting => self.next_step_at,
             State::Pending
             | State::Activated
@@ -518,6 +555,12 @@ impl Approval {
         };
         step.into_iter().chain(self.outbox.due_at()).min()
     }
+}
+
+/// When to see again how far an activation that began at `since` has come; `None` if the next tick is soon enough.
+#[must_use]
+pub fn follow_again_at(since: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    (now.duration_since(since) < FOLLOWED_CLOSELY).then_some(now + LOOK_AGAIN)
 }
 
 /// 1 s, 2 s, 4 s, … up to `longest`, less up to a quarter that depends on `seed`: what failed together does not come

@@ -150,6 +150,9 @@ pub struct Target {
     /// How calls are signed.
     #[serde(default)]
     pub signature: SignatureVersion,
+    /// How many calls of each operation a function makes in 60 s at most.
+    #[serde(default = "default_calls_per_minute")]
+    pub calls_per_minute: u32,
 }
 
 /// How calls to Alibaba Cloud are signed.
@@ -295,6 +298,9 @@ impl File {
         }
         for (name, target) in &self.targets {
             check_endpoint(&format!("targets.{name}.endpoint"), &target.endpoint)?;
+            if target.calls_per_minute == 0 {
+                return invalid(format!("targets.{name}.calls_per_minute"), "at least 1");
+            }
             if let Some(region) = target.regions.iter().find(|region| !is_region(region)) {
                 return invalid(format!("targets.{name}.regions"), format!("{region:?} is not the id of a region"));
             }
@@ -493,6 +499,13 @@ fn default_endpoint() -> Url {
     constant_url("https://vpcpeer.aliyuncs.com/")
 }
 
+/// Of 360, which the account's other users share.
+///
+/// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/throttling>
+fn default_calls_per_minute() -> u32 {
+    300
+}
+
 /// Source: <https://docs.slack.dev/apis/web-api/>
 fn default_slack_api() -> Url {
     constant_url("https://slack.com/api/")
@@ -557,6 +570,7 @@ mod tests {
             ),
             (&format!("{SMALLEST}[slack]\nteams = []\napp = \"A1\"\n"), "slack.teams"),
             (&format!("{SMALLEST}[groups]\nnetops = [\"bob\"]\n"), "groups.netops: no person is named bob"),
+            (&format!("{SMALLEST}calls_per_minute = 0\n"), "calls_per_minute: at least 1"),
             (&format!("retention_days = 7\n{SMALLEST}"), "retention_days: at least 8"),
             (&format!("{SMALLEST}[people.a]\nprincipals = [\"slack:T1\"]\n"), "principals"),
             (

@@ -337,6 +337,11 @@ impl FieldHash {
         self.0.update(text.as_bytes());
     }
 
+    /// The first 128 bits.
+    pub(crate) fn short(self) -> u128 {
+        self.0.finalize().iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte))
+    }
+
     /// 64 lower-case digits.
     pub(crate) fn hex(self) -> String {
         hex::encode(self.0.finalize())

@@ -1,7 +1,9 @@
 //! The approvals, in a DynamoDB table: one item per connection, one conditional write per change.
 //!
-//! An item has `id` (the key), `version` (compare and swap), `state`, `due` and `due_at` (the sparse index [`INDEX`];
-//! absent when nothing is left to do), `ttl`, and the record as JSON. What runs on a laptop is the same API, embedded.
+//! An item has `id` (the key), `version` (compare and swap), `state`, `ttl`, and the record as JSON; and, while anything
+//! is left to do or to see, what the sparse index [`INDEX`] holds: `due`, `due_at`, and [`IN_INDEX`]. That is enough to see
+//! that nothing has changed, so that a record is read only when something has. What runs on a laptop is the same API,
+//! embedded.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,11 +15,17 @@ use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::approval::{Approval, ApprovalId};
+use crate::approval::{Approval, ApprovalId, Mark, Stage};
 use crate::http;
+use crate::peering::InstanceId;
 
-/// The sparse index: partition key `due`, sort key `due_at` (milliseconds), all attributes.
+/// The sparse index: partition key `due`, sort key `due_at` (milliseconds), and [`IN_INDEX`].
 pub const INDEX: &str = "due";
+/// The attributes that the index holds besides its keys: how far the record has come, where the connection is, what
+/// people are shown of it, and when the record itself must be worked on (milliseconds).
+pub const IN_INDEX: [&str; 4] = ["state", "region", "mark", "work_at"];
+/// Entries of the index that are read at once: 10,000 are ten pages, and none is large in memory.
+const ENTRIES: i32 = 1000;
 /// The only value of `due`.
 const DUE: &str = "1";
 /// The record's format. A newer one is refused, never rewritten.
@@ -47,6 +55,21 @@ pub struct Stored {
     pub approval: Approval,
     /// 1 for the first write, then one more for each.
     pub version: u64,
+}
+
+/// A line of the index: as much of a record as it takes to see what there is to do about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Which record.
+    pub id: ApprovalId,
+    /// Where the accepting VPC is.
+    pub region: String,
+    /// How far it has come.
+    pub stage: Stage,
+    /// When there is something to do, or to see.
+    pub due_at: Timestamp,
+    /// When the record itself must be worked on.
+    pub work_at: Option<Timestamp>,
 }
 
 /// A record as it is stored, and as we read it.
@@ -198,9 +221,9 @@ impl Store {
         Err(Error::Contention)
     }
 
-    /// A page of the records with something to do before `before`, the longest due first, and where the next page
-    /// starts. The index lags a little: what it gives may have been written meanwhile.
-    pub async fn due(&self, before: Timestamp, from: Option<Item>) -> Result<(Vec<Stored>, Option<Item>), Error> {
+    /// A page of the records with something to do or to see before `before`, the longest due first, and where the next
+    /// page starts. The index lags a little: what it gives may have been written meanwhile.
+    pub async fn due(&self, before: Timestamp, from: Option<Item>) -> Result<(Vec<Entry>, Option<Item>), Error> {
         let answer = self
             .client
             .query()
@@ -209,19 +232,21 @@ impl Store {
             .key_condition_expression("due = :due AND due_at <= :before")
             .expression_attribute_values(":due", AttributeValue::S(DUE.into()))
             .expression_attribute_values(":before", AttributeValue::N(before.as_millisecond().to_string()))
+            .limit(ENTRIES)
             .set_exclusive_start_key(from)
             .send()
             .await
             .map_err(unavailable)?;
-        let records = answer.items.iter().flatten().filter_map(|item| match read(item) {
-            Ok(stored) => Some(stored),
-            Err(error) => {
+        let entries = answer.items.iter().flatten().filter_map(|item| {
+            let entry = read_entry(item);
+            if entry.is_none() {
                 // One record that can't be read must not stop the others.
-                tracing::error!(outcome = "unreadable_record", error = %error, "a record can't be read");
-                None
+                let id = text(item, "id");
+                tracing::error!(outcome = "unreadable_record", id, "an entry of the index can't be read");
             }
+            entry
         });
-        Ok((records.collect(), answer.last_evaluated_key))
+        Ok((entries.collect(), answer.last_evaluated_key))
     }
 
     /// A page of all records, in no order, and where the next page starts: for auditors, not for the functions.
@@ -229,10 +254,9 @@ impl Store {
     pub async fn scan(&self, from: Option<Item>) -> Result<(Vec<Scanned>, Option<Item>), Error> {
         let scan = self.client.scan().table_name(&self.table).consistent_read(true).set_exclusive_start_key(from);
         let answer = scan.send().await.map_err(unavailable)?;
-        let word = |item: &Item, name: &str| item.get(name).and_then(|value| value.as_s().ok()).cloned();
         let scanned = |item: &Item| Scanned {
-            id: word(item, "id").unwrap_or_default(),
-            record: word(item, "record").and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default(),
+            id: text(item, "id").unwrap_or_default().to_owned(),
+            record: text(item, "record").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default(),
             stored: read(item),
         };
         Ok((answer.items.iter().flatten().map(scanned).collect(), answer.last_evaluated_key))
@@ -249,9 +273,15 @@ impl Store {
             ("state".to_owned(), AttributeValue::S(approval.state.name().to_owned())),
             ("record".to_owned(), AttributeValue::S(json)),
         ]);
+        let time = |at: Timestamp| AttributeValue::N(at.as_millisecond().to_string());
         if let Some(due_at) = approval.due_at() {
             item.insert("due".into(), AttributeValue::S(DUE.into()));
-            item.insert("due_at".into(), AttributeValue::N(due_at.as_millisecond().to_string()));
+            item.insert("due_at".into(), time(due_at));
+            item.insert("region".into(), AttributeValue::S(approval.connection.accepter.region.clone()));
+            item.extend(approval.work_at().map(|work_at| ("work_at".into(), time(work_at))));
+            if let Stage::Pending(mark) = approval.stage() {
+                item.insert("mark".into(), AttributeValue::S(mark.to_hex()));
+            }
         } else if approval.state.is_final() {
             let ttl = approval.since.as_second().saturating_add(self.retention.as_secs());
             item.insert("ttl".into(), AttributeValue::N(ttl.to_string()));
@@ -266,12 +296,36 @@ struct Schema {
     schema: u32,
 }
 
+fn text<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
+    item.get(name)?.as_s().ok().map(String::as_str)
+}
+
+fn number<T: std::str::FromStr>(item: &Item, name: &str) -> Option<T> {
+    item.get(name)?.as_n().ok()?.parse().ok()
+}
+
+fn read_entry(item: &Item) -> Option<Entry> {
+    let (target, instance_id) = text(item, "id")?.split_once('/')?;
+    let time = |name| Timestamp::from_millisecond(number(item, name)?).ok();
+    Some(Entry {
+        id: ApprovalId { target: target.to_owned(), instance_id: InstanceId::parse(instance_id).ok()? },
+        region: text(item, "region").unwrap_or_default().to_owned(),
+        stage: match (text(item, "state")?, text(item, "mark").and_then(Mark::from_hex)) {
+            ("pending", Some(mark)) => Stage::Pending(mark),
+            ("approved" | "rejecting", _) => Stage::Decided,
+            ("activating", _) => Stage::Activating,
+            _ => Stage::Over,
+        },
+        due_at: time("due_at")?,
+        work_at: time("work_at"),
+    })
+}
+
 fn read(item: &Item) -> Result<Stored, Error> {
-    let id = item.get("id").and_then(|value| value.as_s().ok()).cloned().unwrap_or_default();
+    let id = text(item, "id").unwrap_or_default().to_owned();
     let unreadable = |problem| Error::Unreadable { id: id.clone(), problem };
-    let version = item.get("version").and_then(|value| value.as_n().ok()).and_then(|number| number.parse().ok());
-    let version = version.ok_or_else(|| unreadable("no version"))?;
-    let json = item.get("record").and_then(|value| value.as_s().ok()).ok_or_else(|| unreadable("no record"))?;
+    let version = number(item, "version").ok_or_else(|| unreadable("no version"))?;
+    let json = text(item, "record").ok_or_else(|| unreadable("no record"))?;
     let Schema { schema } = serde_json::from_str(json).map_err(|_| unreadable("no schema"))?;
     if schema > SCHEMA {
         return Err(unreadable("written by a newer version of peergate"));

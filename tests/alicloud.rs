@@ -24,7 +24,7 @@ const ACCEPTER: Credentials<'_> =
     Credentials { access_key_id: "accepter-key", access_key_secret: "accepter-secret", security_token: None };
 
 fn client(gate: &Gate, version: SignatureVersion) -> Alicloud {
-    Alicloud::new(http::client().unwrap(), gate.alicloud.clone(), version)
+    Alicloud::new(http::client().unwrap(), gate.alicloud.clone(), version, u32::MAX)
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn no_answer_is_a_failure_to_retry_that_names_no_address() {
     let id = "pcc-a".to_owned().try_into().unwrap();
     for version in VERSIONS {
         let closed = "http://127.0.0.1:9/".parse().unwrap();
-        let api = Alicloud::new(http::client().unwrap(), closed, version);
+        let api = Alicloud::new(http::client().unwrap(), closed, version, u32::MAX);
         let error = api.get(ACCEPTER, &id).await.unwrap_err();
         assert!(matches!(error, Error::Transport(_)), "{error:?}");
         assert_eq!((error.code(), error.class()), ("Transport.Connect", Class::Retry));

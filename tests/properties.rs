@@ -284,7 +284,11 @@ proptest! {
                 prop_assert!(record.client_token.is_none() || record.client_token != before.client_token);
             }
             prop_assert_eq!(&record.history[..before.history.len()], &before.history[..], "the past is not rewritten");
-            prop_assert_eq!(record.next_step_at.is_some(), !record.state.is_final(), "work is left until the end");
+            prop_assert!(record.next_step_at.is_none() || !record.state.is_final(), "nothing is left after the end");
+            let followed = record.next_step_at.is_some() || record.state == State::Activating;
+            prop_assert_eq!(followed, !record.state.is_final(), "work is left until the end");
+            let reading = Connection { status: Status::Accepting, ..record.connection.clone() };
+            prop_assert!(!record.stage().is_news(&reading, || record.terms.clone()), "what is known is no news");
             let waiting = record.outbox.iter().flat_map(|notice| notice.deliveries.values());
             let waiting = waiting.filter(|delivery| matches!(delivery, Delivery::Waiting { .. })).count();
             prop_assert_eq!(record.due_at().is_some(), !record.state.is_final() || waiting > 0, "nothing owed is forgotten");

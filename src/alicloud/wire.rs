@@ -9,6 +9,7 @@ use crate::peering::{AccountId, Connection, InstanceId, Side, Status};
 pub(super) struct WirePage {
     pub(super) vpc_peer_connects: Option<Vec<WireConnection>>,
     pub(super) next_token: Option<String>,
+    pub(super) total_count: Option<u32>,
 }
 
 #[derive(Deserialize)]

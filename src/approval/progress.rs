@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Alarm, Approval, Decision, LONGEST_RETRY_AFTER, LOOK_WHILE_PENDING, News, State, Verdict, What, backoff, code,
+    Alarm, Approval, Decision, LONGEST_RETRY_AFTER, LOOK_AT_OBJECTION, News, State, Verdict, What, backoff, code,
 };
 use crate::peering::{Connection, Problem, Status};
 
@@ -40,18 +40,19 @@ impl Approval {
             (State::Activating, _) => {
                 (self.attempts, self.last_problem) = (0, None);
                 self.remind_of_decision(None, now);
+                self.next_step_at = self.told.stuck_at(&self.terms, self.since);
             }
             (State::Pending, _) => {
                 (self.attempts, self.last_problem) = (0, None);
                 self.remind_of_request(now);
-                self.next_step_at = Some(now + LOOK_WHILE_PENDING);
+                self.wait(now);
             }
             (_, Status::Creating | Status::Accepting | Status::Updating | Status::Activated | Status::Other(_)) => {}
         }
     }
 
     /// Tells whoever should have decided by now.
-    fn remind_of_request(&mut self, now: Timestamp) {
+    pub(super) fn remind_of_request(&mut self, now: Timestamp) {
         let alarms = self.told.while_pending(&self.terms, self.since, self.connection.expires_at, now);
         let waiting_s = now.duration_since(self.since).as_secs();
         for alarm in alarms {
@@ -83,7 +84,7 @@ impl Approval {
         }
         self.enter(State::Activating, now);
         self.log(what, now);
-        self.next_step_at = Some(now);
+        self.next_step_at = self.told.stuck_at(&self.terms, self.since);
         self.tell(News::Accepted(by), now);
     }
 
@@ -145,7 +146,9 @@ impl Approval {
         if !self.state.is_final() {
             self.last_problem = Some(problem.clone());
             self.attempts = self.attempts.saturating_add(1);
-            self.next_step_at = Some(now + wait);
+            // Nobody waits for the look at what waits for people.
+            let shortest = if self.state == State::Pending { LOOK_AT_OBJECTION } else { SignedDuration::ZERO };
+            self.next_step_at = Some(now + wait.max(shortest));
         }
     }
 }

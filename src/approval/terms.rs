@@ -52,6 +52,10 @@ impl Terms {
         self.rule.is_some() && self.approvals == 0
     }
 
+    fn expiry_notice_at(&self, expires_at: Timestamp) -> Timestamp {
+        expires_at.checked_sub(self.expiry_notice).unwrap_or(expires_at)
+    }
+
     /// The channels that hear of it.
     pub(super) fn audience(&self, escalated: bool) -> Vec<String> {
         let others = self.escalate_to.iter().filter(|channel| escalated && !self.channels.contains(channel));
@@ -89,8 +93,7 @@ impl Told {
             self.escalated = true;
             alarms.push(Alarm::Escalation);
         }
-        let notice_at = |expires_at: Timestamp| expires_at.checked_sub(terms.expiry_notice).unwrap_or(expires_at);
-        if !self.expires_soon && expires_at.is_some_and(|expires_at| notice_at(expires_at) <= now) {
+        if !self.expires_soon && expires_at.is_some_and(|expires_at| terms.expiry_notice_at(expires_at) <= now) {
             self.expires_soon = true;
             alarms.push(Alarm::ExpiresSoon);
         }
@@ -105,10 +108,28 @@ impl Told {
         alarms
     }
 
+    /// When people are to be told something next.
+    pub(super) fn next_at(&self, terms: &Terms, since: Timestamp, expires_at: Option<Timestamp>) -> Timestamp {
+        let escalation = terms.escalate_after.filter(|_| !self.escalated).map(|wait| after(since, wait));
+        let notice = expires_at.filter(|_| !self.expires_soon).map(|expires_at| terms.expiry_notice_at(expires_at));
+        let reminder = after(since, reminder_after(terms.remind_after, self.reminders));
+        [escalation, notice].into_iter().flatten().fold(reminder, Timestamp::min)
+    }
+
+    /// When an activation that began at `since` will take too long; `None` once people were told.
+    pub(super) fn stuck_at(&self, terms: &Terms, since: Timestamp) -> Option<Timestamp> {
+        (!self.stuck).then(|| after(since, terms.stuck_after))
+    }
+
     /// Whether nobody was told of a stuck activation yet; from now on, they are.
     pub(super) fn first_of_stuck(&mut self) -> bool {
         !std::mem::replace(&mut self.stuck, true)
     }
+}
+
+/// The configuration may name any wait.
+fn after(since: Timestamp, wait: SignedDuration) -> Timestamp {
+    since.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 
 /// When the reminder after `earlier` others is due: the waits between them double.

@@ -40,6 +40,9 @@ enum Command {
         /// Calls per account and operation in 60 s; 0 for no limit.
         #[arg(long, default_value_t = 360)]
         quota: usize,
+        /// How long each call takes, at least.
+        #[arg(long, default_value_t = 0)]
+        latency_ms: u64,
         /// Has the first account ask the second for a peering, and prints its id.
         #[arg(long)]
         request: bool,
@@ -166,11 +169,12 @@ async fn main() -> ExitCode {
 async fn run(command: Command) -> Result<(), Error> {
     match command {
         Command::Demo => demo::run().await,
-        Command::Simulate { listen, activation_ms, expiry_s, quota, request, accounts } => {
+        Command::Simulate { listen, activation_ms, expiry_s, quota, latency_ms, request, accounts } => {
             let mut settings = Settings {
                 activation: Duration::from_millis(activation_ms),
                 expiry: Duration::from_secs(expiry_s),
                 quota: (quota > 0).then_some(quota),
+                latency: Duration::from_millis(latency_ms),
                 ..Settings::default()
             };
             if let Some(path) = accounts {
@@ -179,7 +183,7 @@ async fn run(command: Command) -> Result<(), Error> {
             let listener = listen_on(&listen).await?;
             let simulator = Simulator::new(settings);
             if request {
-                println!("requested {}", simulator.request_peering().ok_or("two accounts are needed")?);
+                println!("requested {}", simulator.request_peering(&[]).ok_or("two accounts are needed")?);
             }
             Ok(simulator.serve(listener).await?)
         }

@@ -105,7 +105,7 @@ impl Sandbox {
         ]);
         call.extend(more.iter().copied());
         let call: Vec<_> = call.into_iter().collect();
-        let api = Alicloud::new(http::client()?, self.alicloud.clone(), SignatureVersion::V3);
+        let api = Alicloud::new(http::client()?, self.alicloud.clone(), SignatureVersion::V3, u32::MAX);
         Ok(api.create(REQUESTER, &call).await?)
     }
 

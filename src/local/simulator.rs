@@ -29,6 +29,8 @@ pub struct Settings {
     pub expiry: Duration,
     /// Calls per account and operation in 60 s; `None` for no limit.
     pub quota: Option<usize>,
+    /// How long each call takes, at least.
+    pub latency: Duration,
     /// Who may call.
     pub accounts: Vec<Account>,
 }
@@ -61,6 +63,7 @@ impl Default for Settings {
             activation: Duration::from_secs(3),
             expiry: Duration::from_hours(7 * 24),
             quota: Some(360),
+            latency: Duration::ZERO,
             accounts: vec![account(1_111_111_111_111_111, "requester"), account(2_222_222_222_222_222, "accepter")],
         }
     }
@@ -169,6 +172,9 @@ pub(crate) struct World {
     settings: Settings,
     vpcs: BTreeMap<String, BTreeSet<IpNet>>,
     connections: BTreeMap<String, Peering>,
+    /// The ids of the connections of an account in a region, and of a VPC.
+    by_region: BTreeMap<(AccountId, String), BTreeSet<String>>,
+    by_vpc: BTreeMap<String, BTreeSet<String>>,
     /// What a client token was used for, and the answer.
     tokens: BTreeMap<(AccountId, String, String), (Parameters, Answer)>,
     created: u32,
@@ -177,7 +183,8 @@ pub(crate) struct World {
 impl World {
     fn new(settings: Settings) -> Self {
         let vpcs = settings.accounts.iter().flat_map(|account| account.vpcs.clone()).collect();
-        Self { settings, vpcs, connections: BTreeMap::new(), tokens: BTreeMap::new(), created: 0 }
+        let (connections, by_region, by_vpc) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { settings, vpcs, connections, by_region, by_vpc, tokens: BTreeMap::new(), created: 0 }
     }
 
     /// Carries out a call of an authenticated account; says also whether it changed anything.
@@ -234,7 +241,8 @@ impl World {
             let open = ["Accepting", "Updating", "Activated"].contains(&peering.status(now));
             open && vpcs.contains(&&vpc) && vpcs.contains(&&accepting_vpc)
         };
-        if self.connections.values().any(taken) {
+        let of_vpc = self.by_vpc.get(&vpc).into_iter().flatten();
+        if of_vpc.filter_map(|id| self.connections.get(id)).any(taken) {
             return Err(bad("ResourceAlreadyExist.VpcPeer", "The VPC peer connection already exists."));
         }
         dry_run(call)?;
@@ -266,6 +274,10 @@ impl World {
             business_status: "Normal".into(),
             managed_service: String::new(),
         };
+        for (account, region, vpc) in [&peering.requester, &peering.accepter] {
+            self.by_region.entry((*account, region.clone())).or_default().insert(id.clone());
+            self.by_vpc.entry(vpc.clone()).or_default().insert(id.clone());
+        }
         self.connections.insert(id.clone(), peering);
         Ok(json!({"InstanceId": id}))
     }
@@ -381,7 +393,17 @@ impl World {
                 && vpcs.as_ref().is_none_or(|vpcs| vpcs.iter().all(|vpc| ends.iter().any(|end| end.2 == *vpc)))
                 && peering.phase != Phase::Deleted
         };
-        let all: Vec<_> = self.connections.iter().filter(|(id, peering)| wanted(id, peering)).collect();
+        let none = BTreeSet::new();
+        let of_region = |region: &String| self.by_region.get(&(caller, region.clone())).unwrap_or(&none);
+        let some = match vpcs.as_ref().and_then(|vpcs| vpcs.first()) {
+            Some(vpc) => Some(self.by_vpc.get(*vpc).unwrap_or(&none)),
+            None => given("RegionId").map(of_region),
+        };
+        let all: Vec<_> = match some {
+            Some(ids) => ids.iter().filter_map(|id| self.connections.get_key_value(id)).collect(),
+            None => self.connections.iter().collect(),
+        };
+        let all: Vec<_> = all.into_iter().filter(|(id, peering)| wanted(id, peering)).collect();
         let page: Vec<_> = all.iter().skip(skip).take(size).map(|(id, peering)| self.show(id, peering, now)).collect();
         let next = skip + page.len();
         let next = if next < all.len() { next.to_string() } else { String::new() };

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 
 use super::Error;
 use crate::config::Aws;
-use crate::store::INDEX;
+use crate::store::{IN_INDEX, INDEX};
 use crate::{aws, http};
 
 /// Opens the database, in memory without a path, and serves it on loopback until the process ends. Returns its address.
@@ -52,11 +52,15 @@ pub async fn create(sdk: &SdkConfig, endpoint: &str, table: &str) -> Result<(), 
     let client = Client::from_conf(config);
     let attribute = |name: &str, kind| AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build();
     let key = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build();
+    let projection = Projection::builder()
+        .projection_type(ProjectionType::Include)
+        .set_non_key_attributes(Some(IN_INDEX.map(ToOwned::to_owned).into()))
+        .build();
     let index = GlobalSecondaryIndex::builder()
         .index_name(INDEX)
         .key_schema(key("due", KeyType::Hash)?)
         .key_schema(key("due_at", KeyType::Range)?)
-        .projection(Projection::builder().projection_type(ProjectionType::All).build())
+        .projection(projection)
         .build()?;
     let created = client
         .create_table()

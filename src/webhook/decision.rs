@@ -10,12 +10,12 @@ use tokio::time::{Instant, timeout_at};
 use crate::accept;
 use crate::alicloud::Class;
 use crate::app::App;
-use crate::approval::{Approval, ApprovalId, Approver, Closed, Decision, Event, Grounds, State, Verdict};
+use crate::approval::{Approval, ApprovalId, Approver, Closed, Decision, Event, Grounds, Stage, State, Verdict};
 use crate::chat::{About, Answer, Command, Part, Request, Verb};
 use crate::logging::Chain;
 use crate::peering::{Connection, Status};
 use crate::preflight::{self, Check, Finding, Found, Objection};
-use crate::store::{self, Saved, Stored};
+use crate::store::{self, Entry, Saved, Stored};
 
 /// How often a decision is made anew because the record changed meanwhile.
 const CONFLICTS: u32 = 5;
@@ -240,7 +240,7 @@ async fn list(app: &App, target: Option<&str>, now: Timestamp, deadline: Instant
     if target.is_some_and(|target| !app.config.targets.contains_key(target)) {
         return Answer::UnknownTarget(app.config.targets.keys().cloned().collect());
     }
-    let (mut approvals, mut from) = (vec![], None);
+    let (mut ids, mut from) = (vec![], None);
     loop {
         let page = match timeout_at(deadline, app.store.due(now + EVER, from)).await {
             Ok(Ok((page, more))) => {
@@ -250,18 +250,24 @@ async fn list(app: &App, target: Option<&str>, now: Timestamp, deadline: Instant
             Ok(Err(error)) => return store_failed(&error),
             Err(_elapsed) => return Answer::Unavailable(Part::Store),
         };
-        let wanted = |approval: &Approval| {
-            !approval.state.is_final() && target.is_none_or(|target| approval.id.target == target)
-        };
-        approvals.extend(page.into_iter().map(|stored| stored.approval).filter(wanted));
-        if from.is_none() || approvals.len() > LONGEST_LIST {
+        let wanted =
+            |entry: &Entry| entry.stage != Stage::Over && target.is_none_or(|target| entry.id.target == target);
+        ids.extend(page.into_iter().filter(wanted).map(|entry| entry.id));
+        if from.is_none() || ids.len() > LONGEST_LIST {
             break;
         }
     }
-    approvals.sort_by_key(|approval| approval.since);
-    let more = approvals.len() > LONGEST_LIST || from.is_some();
-    approvals.truncate(LONGEST_LIST);
-    Answer::List { approvals, more }
+    let more = ids.len() > LONGEST_LIST || from.is_some();
+    ids.truncate(LONGEST_LIST);
+    match timeout_at(deadline, app.store.load_many(&ids)).await {
+        Ok(Ok(stored)) => {
+            let mut approvals: Vec<_> = stored.into_values().flatten().map(|stored| stored.approval).collect();
+            approvals.sort_by_key(|approval| approval.since);
+            Answer::List { approvals, more }
+        }
+        Ok(Err(error)) => store_failed(&error),
+        Err(_elapsed) => Answer::Unavailable(Part::Store),
+    }
 }
 
 fn closed_answer(closed: Closed, approval: Approval) -> Answer {

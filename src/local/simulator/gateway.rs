@@ -48,6 +48,8 @@ struct Inner {
 pub struct Fault {
     /// Of this operation only.
     pub action: Option<String>,
+    /// Of this account's calls only.
+    pub account: Option<AccountId>,
     /// For so many calls.
     #[serde(default = "once")]
     pub times: u32,
@@ -75,6 +77,7 @@ impl Default for Fault {
     fn default() -> Self {
         Self {
             action: None,
+            account: None,
             times: 1,
             delay_ms: 0,
             code: None,
@@ -148,21 +151,25 @@ impl Simulator {
         journal.iter().filter(of).count()
     }
 
-    /// Has the first account ask the second for a peering; `None` if there are no two.
+    /// Has the first account ask the second for a peering, without a call; `more` adds to what it asks for or overrides
+    /// it. `None` if there are no two, or it is refused.
     #[must_use]
-    pub fn request_peering(&self) -> Option<String> {
+    pub fn request_peering(&self, more: &[(&str, &str)]) -> Option<String> {
         let mut inner = self.lock();
         let [requester, accepter] = inner.world.settings.accounts.get(..2)? else { return None };
         let (requester, accepter) = (requester.account, accepter.account.to_string());
-        let call = [
-            ("RegionId", "cn-hangzhou"),
-            ("VpcId", "vpc-requester"),
-            ("AcceptingAliUid", &accepter),
-            ("AcceptingRegionId", "cn-shanghai"),
-            ("AcceptingVpcId", "vpc-accepter"),
-            ("Name", "asked for at the start"),
-        ];
-        let call = call.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let mut call = Parameters::from(
+            [
+                ("RegionId", "cn-hangzhou"),
+                ("VpcId", "vpc-requester"),
+                ("AcceptingAliUid", &accepter),
+                ("AcceptingRegionId", "cn-shanghai"),
+                ("AcceptingVpcId", "vpc-accepter"),
+                ("Name", "asked for at the start"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        );
+        call.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let (answer, _) = inner.world.call(requester, "CreateVpcPeerConnection", &call, clock::now());
         Some(answer.ok()?.get("InstanceId")?.as_str()?.to_owned())
     }
@@ -325,15 +332,17 @@ impl Simulator {
         };
         parameters.retain(|name, _| !is_common(name));
         let dry_run = is_dry_run(&parameters);
-        let fault = self.lock().next_fault(&action, dry_run);
+        let latency = self.lock().world.settings.latency;
+        let fault = self.lock().next_fault(&action, account, dry_run);
         let writes = !dry_run && ["AcceptVpcPeerConnection", "RejectVpcPeerConnection"].contains(&action.as_str());
         let id = parameters.get("InstanceId").filter(|_| writes);
         let Some(_busy) = Busy::mark(self, id) else {
             let busy = "There are other peering operations on the requester VPC or accepter VPC, try again later.";
             return (Err(ApiError::new(400, "Conflict.Operation", busy)), (action, account, false));
         };
-        if let Some(fault) = &fault {
-            tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
+        let delay = fault.as_ref().map_or(Duration::ZERO, |fault| Duration::from_millis(fault.delay_ms));
+        if !(latency + delay).is_zero() {
+            tokio::time::sleep(latency + delay).await;
         }
         let forged = fault.as_ref().and_then(|fault| {
             fault.code.as_ref().map(|code| ApiError {
@@ -386,17 +395,19 @@ impl Inner {
         let action = call.header("x-acs-action").unwrap_or_default();
         let dry_run = is_dry_run(&call.parameters());
         let meant = |fault: &Fault, name: &str| name == action && fault.dry_run == dry_run;
-        let wanted =
-            |fault: &&mut Fault| fault.times > 0 && fault.action.as_deref().is_none_or(|name| meant(fault, name));
+        let wanted = |fault: &&mut Fault| {
+            fault.times > 0 && fault.account.is_none() && fault.action.as_deref().is_none_or(|name| meant(fault, name))
+        };
         let fault = self.faults.iter_mut().find(wanted).filter(|fault| fault.raw.is_some())?;
         fault.times -= 1;
         Some((StatusCode::from_u16(fault.http_status).ok()?, fault.raw.clone()?))
     }
 
-    fn next_fault(&mut self, action: &str, dry_run: bool) -> Option<Fault> {
+    fn next_fault(&mut self, action: &str, account: AccountId, dry_run: bool) -> Option<Fault> {
         let matches = |fault: &Fault| {
             let meant = |name: &String| name == action && fault.dry_run == dry_run;
-            fault.times > 0 && fault.action.as_ref().is_none_or(meant)
+            let whose = fault.account.is_none_or(|whose| whose == account);
+            fault.times > 0 && whose && fault.action.as_ref().is_none_or(meant)
         };
         let fault = self.faults.iter_mut().find(|fault| matches(fault))?;
         fault.times -= 1;

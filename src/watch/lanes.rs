@@ -1,0 +1,154 @@
+//! What a tick has begun and has still to do: a lane for each target, so that one that is slow delays no other.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use jiff::Timestamp;
+use tokio::time::{Instant, timeout_at};
+
+use super::survey::Listing;
+use super::{Summary, record, survey};
+use crate::app::App;
+use crate::approval::{ApprovalId, Stage};
+use crate::logging::Chain;
+use crate::peering::{Connection, InstanceId};
+use crate::store;
+
+/// How much of a target is worked on at once.
+const AT_ONCE: usize = 16;
+
+/// Something to do. The failure of one stops no other.
+pub(super) enum Job {
+    /// A record is due.
+    Step(ApprovalId),
+    /// A list says something about a connection that its record, if there is one, does not.
+    News(ApprovalId, Box<Connection>),
+    /// A connection is to be read: it is followed, and in no list.
+    Read(ApprovalId, Stage, Option<Timestamp>),
+    /// A page of a region is to be listed.
+    List(Listing),
+}
+
+/// What came of a job.
+#[derive(Default)]
+pub(super) struct Done {
+    /// What it did.
+    pub(super) did: Summary,
+    /// When to look again.
+    pub(super) look_at: Option<Timestamp>,
+    /// What is to be done now, in this order.
+    pub(super) more: Vec<Job>,
+}
+
+/// The lanes, by target.
+pub(super) struct Lanes<'a> {
+    app: &'a App,
+    stop_at: Instant,
+    by_target: BTreeMap<String, Lane>,
+    /// What is queued or running: it is not begun again meanwhile.
+    begun: BTreeSet<Key>,
+    running: FuturesUnordered<BoxFuture<'a, (String, Key, Done)>>,
+}
+
+#[derive(Default)]
+struct Lane {
+    queue: VecDeque<Job>,
+    running: usize,
+}
+
+/// What a job is about.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Record(ApprovalId),
+    Reading(String, InstanceId),
+    Region(String, String),
+}
+
+impl<'a> Lanes<'a> {
+    /// Lanes in which nothing runs for longer than until `stop_at`.
+    pub(super) fn new(app: &'a App, stop_at: Instant) -> Self {
+        let (by_target, begun, running) = (BTreeMap::new(), BTreeSet::new(), FuturesUnordered::new());
+        Self { app, stop_at, by_target, begun, running }
+    }
+
+    /// Queues a job, unless it is begun.
+    pub(super) fn push(&mut self, target: String, job: Job) {
+        if self.begun.insert(job.key(&target)) {
+            self.by_target.entry(target).or_default().queue.push_back(job);
+        }
+    }
+
+    /// What came of the next job that ends; `None` when all have.
+    pub(super) async fn next(&mut self) -> Option<Done> {
+        self.start();
+        let (target, key, mut done) = self.running.next().await?;
+        self.begun.remove(&key);
+        if let Some(lane) = self.by_target.get_mut(&target) {
+            lane.running -= 1;
+        }
+        for job in std::mem::take(&mut done.more) {
+            self.push(target.clone(), job);
+        }
+        Some(done)
+    }
+
+    fn start(&mut self) {
+        let is_late = Instant::now() >= self.stop_at;
+        for (target, lane) in &mut self.by_target {
+            if is_late && !lane.queue.is_empty() {
+                let left = lane.queue.len();
+                tracing::error!(outcome = "out_of_time", target, left, "a part is left to the next tick");
+                lane.queue.clear();
+            }
+            while lane.running < AT_ONCE
+                && let Some(job) = lane.queue.pop_front()
+            {
+                lane.running += 1;
+                self.running.push(Box::pin(run(self.app, target.clone(), job, self.stop_at)));
+            }
+        }
+    }
+}
+
+impl Job {
+    fn key(&self, target: &str) -> Key {
+        match self {
+            Self::Step(id) => Key::Record(id.clone()),
+            Self::News(id, _) | Self::Read(id, ..) => Key::Reading(id.target.clone(), id.instance_id.clone()),
+            Self::List(listing) => Key::Region(target.to_owned(), listing.region.clone()),
+        }
+    }
+}
+
+async fn run(app: &App, target: String, job: Job, stop_at: Instant) -> (String, Key, Done) {
+    let key = job.key(&target);
+    let done: Result<Result<Done, store::Error>, _> = timeout_at(stop_at, async {
+        match job {
+            Job::Step(id) => record::step(app, &id).await,
+            Job::News(id, connection) => record::take(app, &id, &connection).await,
+            Job::Read(id, stage, since) => record::read(app, &id, stage, since).await,
+            Job::List(listing) => survey::list(app, &target, listing).await,
+        }
+    })
+    .await;
+    let (peering, region) = match &key {
+        Key::Record(ApprovalId { instance_id, .. }) | Key::Reading(_, instance_id) => {
+            (Some(instance_id.as_str()), None)
+        }
+        Key::Region(_, region) => (None, Some(region)),
+    };
+    let done = match done {
+        Ok(Ok(done)) => done,
+        Ok(Err(error)) => {
+            let error = Chain(&error);
+            tracing::error!(outcome = "store_failed", target, peering.id = peering, region, %error, "not stored");
+            Done::default()
+        }
+        Err(_elapsed) => {
+            tracing::error!(outcome = "out_of_time", target, peering.id = peering, region, "left to the next tick");
+            Done::default()
+        }
+    };
+    (target, key, done)
+}

@@ -1,0 +1,199 @@
+//! One record: what is due of it, or what a reading says about it; then what it owes its channels.
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::Summary;
+use super::delivery::deliver;
+use super::lanes::Done;
+use crate::accept::{self, EXAMINATION};
+use crate::alicloud::Class;
+use crate::app::App;
+use crate::approval::{Approval, ApprovalId, Approver, Event, Grounds, Stage, State, follow_again_at};
+use crate::clock;
+use crate::peering::{Connection, Status};
+use crate::store::{self, Saved, Stored};
+
+/// Brings a record a step further, if one is due. Not on the word of the index, which lags.
+pub(super) async fn step(app: &App, id: &ApprovalId) -> Result<Done, store::Error> {
+    let Some(stored) = app.store.load(id).await? else { return Ok(Done::default()) };
+    let mut did = Summary::default();
+    let is_due = stored.approval.next_step_at.is_some_and(|at| at <= clock::now());
+    let stored = if is_due { advance(app, stored, &mut did).await? } else { stored };
+    end(app, stored, did).await
+}
+
+/// Takes over what a list says about a connection.
+pub(super) async fn take(app: &App, id: &ApprovalId, connection: &Connection) -> Result<Done, store::Error> {
+    let (mut did, stored) = (Summary::default(), app.store.load(id).await?);
+    let waits = |stored: &Stored| matches!(stored.approval.state, State::Pending | State::Deleted);
+    let stored = match stored {
+        stored if connection.status == Status::Accepting && stored.as_ref().is_none_or(waits) => {
+            look_again(app, id, stored, &mut did).await?
+        }
+        Some(stored) => Some(apply(app, stored, &Event::Seen(Box::new(connection.clone())), &mut did).await?),
+        None => None,
+    };
+    match stored {
+        Some(stored) => end(app, stored, did).await,
+        None => Ok(Done { did, ..Done::default() }),
+    }
+}
+
+/// Reads a connection that is followed, and takes over what is new. `since` is when its activation began.
+pub(super) async fn read(
+    app: &App,
+    id: &ApprovalId,
+    stage: Stage,
+    since: Option<Timestamp>,
+) -> Result<Done, store::Error> {
+    let now = clock::now();
+    match accept::read(app, &id.target, &id.instance_id, now).await {
+        Ok(connection) if stage.is_news(&connection, || app.config.policy.terms(&id.target, &connection)) => {
+            take(app, id, &connection).await
+        }
+        Ok(_) => Ok(Done { look_at: since.and_then(|since| follow_again_at(since, now)), ..Done::default() }),
+        Err(error) if error.class() == Class::Missing => {
+            let mut did = Summary::default();
+            let Some(stored) = app.store.load(id).await? else { return Ok(Done::default()) };
+            let stored = apply(app, stored, &Event::Missing, &mut did).await?;
+            end(app, stored, did).await
+        }
+        Err(error) => {
+            let (peering, problem) = (id.instance_id.as_str(), error.problem());
+            tracing::warn!(
+                outcome = "not_read",
+                target = id.target,
+                peering.id = peering,
+                alicloud.code = problem.code,
+                alicloud.request_id = problem.request_id,
+                "a connection could not be read"
+            );
+            Ok(Done { look_at: since.and_then(|since| follow_again_at(since, now)), ..Done::default() })
+        }
+    }
+}
+
+async fn end(app: &App, stored: Stored, mut did: Summary) -> Result<Done, store::Error> {
+    let stored = deliver(app, stored, &mut did).await?;
+    Ok(Done { did, look_at: stored.approval.look_again_at(clock::now()), more: vec![] })
+}
+
+async fn advance(app: &App, stored: Stored, did: &mut Summary) -> Result<Stored, store::Error> {
+    let (id, now) = (&stored.approval.id, clock::now());
+    let event = match stored.approval.state {
+        State::Pending => match accept::read(app, &id.target, &id.instance_id, now).await {
+            Ok(connection) if connection.status == Status::Accepting => {
+                let (looked, changed) = look(app, &id.clone(), Some(stored), &connection, now, did).await?;
+                did.changed += u32::from(changed);
+                return looked.ok_or(store::Error::Contention);
+            }
+            Ok(connection) => Event::Seen(Box::new(connection)),
+            Err(error) => accept::unread(&error),
+        },
+        State::Approved
+        | State::Activating
+        | State::Activated
+        | State::Rejecting
+        | State::Rejected
+        | State::Expired
+        | State::Deleted
+        | State::Failed { .. } => accept::advance(app, &stored.approval, now).await,
+    };
+    apply(app, stored, &event, did).await
+}
+
+/// Applies what happened, unless a new generation has begun meanwhile.
+async fn apply(app: &App, stored: Stored, event: &Event, did: &mut Summary) -> Result<Stored, store::Error> {
+    let (now, generation, mut changed) = (clock::now(), stored.approval.generation, false);
+    let apply = |approval: &mut Approval| {
+        changed = approval.generation == generation && approval.apply(event, now);
+        changed
+    };
+    let stored = app.store.update(stored, apply).await?;
+    if changed {
+        did.changed += 1;
+        accept::log(&stored.approval, event);
+    }
+    Ok(stored)
+}
+
+/// Looks at a request that a list shows as new, or not as it was, as it is at this moment: the list may be older than
+/// what somebody has decided meanwhile.
+async fn look_again(
+    app: &App,
+    id: &ApprovalId,
+    stored: Option<Stored>,
+    did: &mut Summary,
+) -> Result<Option<Stored>, store::Error> {
+    let now = clock::now();
+    let connection = match accept::read(app, &id.target, &id.instance_id, now).await {
+        Ok(connection) if connection.status == Status::Accepting => connection,
+        // It is over, or will be read in the next tick.
+        Ok(_) | Err(_) => return Ok(stored),
+    };
+    let pending = stored.as_ref().filter(|stored| stored.approval.state == State::Pending);
+    let terms = || app.config.policy.terms(&id.target, &connection);
+    if pending.is_some_and(|stored| !stored.approval.stage().is_news(&connection, terms)) {
+        return Ok(stored);
+    }
+    let (looked, changed) = look(app, id, stored, &connection, now, did).await?;
+    if let Some(Stored { approval, .. }) = looked.as_ref().filter(|_| changed) {
+        did.discovered += 1;
+        tracing::info!(
+            outcome = "discovered",
+            target = id.target,
+            peering.id = id.instance_id.as_str(),
+            peering.state = approval.state.name(),
+            rule = approval.terms.rule.as_deref(),
+            "a request was looked at"
+        );
+    }
+    Ok(looked)
+}
+
+/// Makes all checks of a request, writes down what is new, and accepts it if its rule needs nobody. Returns the record,
+/// unless somebody else was first to write one, and whether it has changed.
+async fn look(
+    app: &App,
+    id: &ApprovalId,
+    stored: Option<Stored>,
+    connection: &Connection,
+    now: Timestamp,
+    did: &mut Summary,
+) -> Result<(Option<Stored>, bool), store::Error> {
+    let (policy, by) = (&app.config.policy, Approver::peergate(&id.target).principal);
+    let until = Instant::now() + EXAMINATION;
+    let findings = accept::examine(app, &id.target, connection, &by, &clock::nonce(), now, until).await;
+    let terms = policy.terms(&id.target, connection);
+    let grounds = Grounds {
+        id,
+        connection,
+        terms: &terms,
+        findings: &findings,
+        electorate: &|principal| policy.electorate(&id.target, connection, principal),
+    };
+    let mut changed = false;
+    let stored = match stored {
+        None => match app.store.save(&Approval::discover(&grounds, now), 0).await? {
+            Saved::Done(stored) => {
+                changed = true;
+                stored
+            }
+            Saved::Conflict(_) => return Ok((None, false)),
+        },
+        Some(stored) => {
+            let look = |approval: &mut Approval| {
+                changed = approval.look(&grounds, now);
+                changed
+            };
+            app.store.update(stored, look).await?
+        }
+    };
+    let by_rule = stored.approval.state == State::Approved && stored.approval.next_step_at.is_some_and(|at| at <= now);
+    if !by_rule {
+        return Ok((Some(stored), changed));
+    }
+    let event = accept::advance(app, &stored.approval, clock::now()).await;
+    Ok((Some(apply(app, stored, &event, did).await?), changed))
+}

@@ -1,0 +1,185 @@
+//! Lists regions: a page shows how a hundred connections are, those that are followed and those that are new.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use tokio::time::sleep;
+
+use super::lanes::{Done, Job};
+use crate::accept;
+use crate::alicloud::{self, LARGEST_PAGE};
+use crate::app::App;
+use crate::approval::{ApprovalId, Stage, State, follow_again_at};
+use crate::clock;
+use crate::config::Target;
+use crate::peering::{Connection, InstanceId, Status};
+use crate::store::{self, Entry};
+
+/// So many connections of a region are read one by one; for more, it is listed.
+const FEW: usize = 2;
+/// What is beyond this many pages of a region is not looked at, and said not to be.
+const MOST_PAGES: u32 = 1000;
+/// So many that are followed and not in the list are read one by one: a tick has time for no more.
+const MOST_MISSING: usize = 100;
+
+/// What is looked for in a region.
+#[derive(Default)]
+pub(super) struct Region {
+    /// What is new, too.
+    pub(super) discover: bool,
+    followed: HashMap<InstanceId, Stage>,
+    /// When the last of its activations began.
+    since: Option<Timestamp>,
+}
+
+/// A region that is being listed.
+pub(super) struct Listing {
+    /// e.g. `cn-shanghai`.
+    pub(super) region: String,
+    /// What no page has shown yet.
+    left: Region,
+    next_token: Option<String>,
+    pages: u32,
+    left_out: usize,
+}
+
+impl Region {
+    /// Looks for this one, too.
+    pub(super) fn follow(&mut self, entry: &Entry) {
+        self.followed.insert(entry.id.instance_id.clone(), entry.stage);
+        if entry.stage == Stage::Activating {
+            self.since = self.since.max(Some(entry.due_at));
+        }
+    }
+
+    /// What is to be done to find out.
+    pub(super) fn jobs(self, target: &str, region: String) -> Vec<Job> {
+        if self.discover || self.followed.len() > FEW {
+            return vec![Job::List(Listing { region, left: self, next_token: None, pages: 0, left_out: 0 })];
+        }
+        self.readings(target)
+    }
+
+    /// Reads each of what is left.
+    fn readings(self, target: &str) -> Vec<Job> {
+        let since = self.since;
+        let read =
+            |(instance_id, stage)| Job::Read(ApprovalId { target: target.to_owned(), instance_id }, stage, since);
+        self.followed.into_iter().map(read).collect()
+    }
+}
+
+/// Lists the next page of a region, and says what is to be done about it.
+pub(super) async fn list(app: &App, target: &str, mut listing: Listing) -> Result<Done, store::Error> {
+    let Some(Target { account, .. }) = app.config.targets.get(target) else {
+        tracing::error!(outcome = "not_listed", target, "a target of some records is not in the configuration");
+        return Ok(Done::default());
+    };
+    let page = match next_page(app, target, &listing).await {
+        Ok(page) => page,
+        Err(error) => {
+            let problem = error.problem();
+            tracing::error!(
+                outcome = "not_listed",
+                target,
+                region = listing.region,
+                alicloud.code = problem.code,
+                alicloud.request_id = problem.request_id,
+                "a region could not be listed"
+            );
+            return Ok(Done::default());
+        }
+    };
+    let id =
+        |connection: &Connection| ApprovalId { target: target.to_owned(), instance_id: connection.instance_id.clone() };
+    let (mut more, mut unknown) = (vec![], HashMap::new());
+    for connection in page.connections {
+        match listing.left.followed.remove(&connection.instance_id) {
+            Some(stage) if stage.is_news(&connection, || app.config.policy.terms(target, &connection)) => {
+                more.push(Job::News(id(&connection), Box::new(connection)));
+            }
+            Some(_) => {}
+            None => {
+                let ours = connection.status == Status::Accepting && connection.accepter.account == *account;
+                if ours && listing.left.discover {
+                    unknown.insert(id(&connection), connection);
+                }
+            }
+        }
+    }
+    more.extend(discovered(app, unknown).await?);
+    listing.pages += 1;
+    listing.left_out += page.left_out;
+    listing.next_token = page.next_token;
+    let since = listing.left.since;
+    if let Some(after) = listing.after(target, page.total) {
+        more.extend(after);
+        return Ok(Done { more, ..Done::default() });
+    }
+    let now = clock::now();
+    Ok(Done { more, look_at: since.and_then(|since| follow_again_at(since, now)), ..Done::default() })
+}
+
+impl Listing {
+    /// What follows the page that was listed last; `None` if that was all.
+    fn after(self, target: &str, total: Option<u32>) -> Option<Vec<Job>> {
+        let pages_left = total.map_or(1, |total| total.div_ceil(LARGEST_PAGE).saturating_sub(self.pages));
+        let cheaper = usize::try_from(pages_left).unwrap_or(usize::MAX) > self.left.followed.len();
+        match &self.next_token {
+            Some(_) if !self.left.discover && self.left.followed.is_empty() => None,
+            Some(_) if !self.left.discover && cheaper => Some(self.left.readings(target)),
+            Some(_) if self.pages < MOST_PAGES => Some(vec![Job::List(self)]),
+            more => {
+                let (region, left_out, more) = (self.region.as_str(), self.left_out, more.is_some());
+                if left_out > 0 || more {
+                    tracing::error!(
+                        outcome = "listed_in_part",
+                        target,
+                        region,
+                        left_out,
+                        more,
+                        "not all could be looked at"
+                    );
+                }
+                let missing = self.left.followed.len();
+                if missing > MOST_MISSING {
+                    tracing::error!(
+                        outcome = "missing_in_list",
+                        target,
+                        region,
+                        missing,
+                        "too many to look at in one tick"
+                    );
+                }
+                let mut readings = self.left.readings(target);
+                readings.truncate(MOST_MISSING);
+                (!readings.is_empty()).then_some(readings)
+            }
+        }
+    }
+}
+
+/// The next page, when its turn has come.
+async fn next_page(app: &App, target: &str, listing: &Listing) -> Result<alicloud::Page, accept::Error> {
+    loop {
+        let place = (listing.region.as_str(), None);
+        match accept::list(app, target, place, listing.next_token.as_deref(), clock::now()).await {
+            Err(accept::Error::Api(alicloud::Error::Paced(wait))) => sleep(wait).await,
+            page => return page,
+        }
+    }
+}
+
+/// What of it we have never heard of, or took for deleted. The rest is over for us, or the index lags.
+async fn discovered(app: &App, waiting: HashMap<ApprovalId, Connection>) -> Result<Vec<Job>, store::Error> {
+    let ids: Vec<_> = waiting.keys().cloned().collect();
+    let known = app.store.load_many(&ids).await?;
+    let is_new = |id: &ApprovalId| match known.get(id) {
+        None => true,
+        Some(Ok(stored)) => stored.approval.state == State::Deleted,
+        // It is there, but not for this version to touch.
+        Some(Err(_)) => false,
+    };
+    let news = waiting.into_iter().filter(|(id, _)| is_new(id));
+    Ok(news.map(|(id, connection)| Job::News(id, Box::new(connection))).collect())
+}

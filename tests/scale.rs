@@ -1,0 +1,294 @@
+//! What ticks cost when much is in flight: calls and store accesses are counted, never timed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests"
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use peergate::alicloud::{Alicloud, Credentials};
+use peergate::approval::{Approval, ApprovalId, Delivery, Event, Grounds, Principal};
+use peergate::config::SignatureVersion;
+use peergate::local::sandbox::Sandbox;
+use peergate::local::simulator::gateway::Fault;
+use peergate::local::simulator::{Account, Settings, Tampering};
+use peergate::peering::{AccountId, Connection, InstanceId, Status};
+use peergate::preflight::{self, Check, Finding, Found};
+use peergate::store::{Saved, Stored};
+use peergate::watch::Summary;
+use peergate::{clock, http as client};
+use serde_json::json;
+use support::{Gate, logged, quick};
+
+const LIST: &str = "ListVpcPeerConnections";
+const GET: &str = "GetVpcPeerConnectionAttribute";
+/// Another accepting account.
+const OTHER: u64 = 3_333_333_333_333_333;
+
+fn becomes(status: &str) -> Tampering {
+    Tampering { status: Some(status.into()), ..Tampering::default() }
+}
+
+fn slow() -> Settings {
+    Settings { activation: Duration::from_hours(1), quota: None, ..quick() }
+}
+
+/// A gate whose accesses to the store are counted.
+async fn counted(settings: Settings) -> (Gate, Arc<AtomicUsize>) {
+    let mut sandbox = Sandbox::start(settings).await.unwrap();
+    let count = Arc::new(AtomicUsize::new(0));
+    let behind = sandbox.environment.aws.dynamodb_endpoint.clone().unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    sandbox.environment.aws.dynamodb_endpoint = Some(format!("http://{}", listener.local_addr().unwrap()));
+    let state = (Arc::clone(&count), behind, client::client().unwrap());
+    tokio::spawn(async { axum::serve(listener, Router::new().fallback(forward).with_state(state)).await });
+    let config = sandbox.config.clone();
+    sandbox.reconfigure(&config).unwrap();
+    (Gate::over(sandbox), count)
+}
+
+async fn forward(
+    State((count, behind, client)): State<(Arc<AtomicUsize>, String, reqwest::Client)>,
+    request: http::Request<Body>,
+) -> http::Response<Body> {
+    count.fetch_add(1, Ordering::SeqCst);
+    let (parts, body) = request.into_parts();
+    let body: Bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+    let mut headers = parts.headers;
+    headers.remove("content-length");
+    let answer = client.post(behind).headers(headers).body(body).send().await.unwrap();
+    let status = answer.status();
+    http::Response::builder().status(status).body(Body::from(answer.bytes().await.unwrap())).unwrap()
+}
+
+/// Requests of a target that are being activated, with nothing left to tell: as the simulator and the store have them.
+async fn activating(gate: &Gate, target: &str, account: u64, region: &str, number: usize) -> Vec<InstanceId> {
+    let ids = pending(gate, target, account, region, number).await;
+    for id in &ids {
+        gate.tamper(id, becomes("Updating"));
+        let id = ApprovalId { target: target.into(), instance_id: id.clone() };
+        let stored = gate.app.store.load(&id).await.unwrap().unwrap();
+        let connection = Connection { status: Status::Updating, ..stored.approval.connection.clone() };
+        let seen = Event::Seen(Box::new(connection));
+        let stored = gate.app.store.update(stored, |approval| approval.apply(&seen, clock::now())).await.unwrap();
+        told(gate, stored).await;
+    }
+    ids
+}
+
+/// Requests that wait for people, with nothing left to tell.
+async fn pending(gate: &Gate, target: &str, account: u64, region: &str, number: usize) -> Vec<InstanceId> {
+    let account = AccountId(account);
+    let api = Alicloud::new(gate.app.http.clone(), gate.alicloud.clone(), SignatureVersion::V3, u32::MAX);
+    let key = gate.app.secrets.current(clock::now()).await.unwrap().targets[target].clone();
+    let credentials = Credentials {
+        access_key_id: key.access_key_id.expose(),
+        access_key_secret: key.access_key_secret.expose(),
+        security_token: None,
+    };
+    let mut ids = vec![];
+    for _ in 0..number {
+        let (theirs, ours) = (format!("vpc-{}", clock::nonce()), format!("vpc-{}", clock::nonce()));
+        let more = [
+            ("VpcId", theirs.as_str()),
+            ("AcceptingVpcId", &ours),
+            ("AcceptingAliUid", &account.to_string()),
+            ("AcceptingRegionId", region),
+        ];
+        let id = InstanceId::parse(&gate.simulator.request_peering(&more).unwrap()).unwrap();
+        let connection = api.get(credentials, &id).await.unwrap();
+        let mut findings = preflight::check(&connection, account, clock::now());
+        findings.push(preflight::check_other_peerings(&connection, Some(&[])));
+        findings.push(Finding { check: Check::DryRun, found: Found::Passed });
+        let grounds = Grounds {
+            id: &ApprovalId { target: target.into(), instance_id: id.clone() },
+            connection: &connection,
+            terms: &gate.app.config.policy.terms(target, &connection),
+            findings: &findings,
+            electorate: &|_: &Principal| None,
+        };
+        let record = Approval::discover(&grounds, clock::now());
+        let Saved::Done(stored) = gate.app.store.save(&record, 0).await.unwrap() else { panic!("it is new") };
+        told(gate, stored).await;
+        ids.push(id);
+    }
+    ids
+}
+
+/// Everything that the channels are owed, they have.
+async fn told(gate: &Gate, stored: Stored) {
+    let tell = |approval: &mut Approval| {
+        let owed: Vec<_> = approval
+            .outbox
+            .iter()
+            .flat_map(|notice| {
+                let waiting =
+                    notice.deliveries.iter().filter(|(_, delivery)| matches!(delivery, Delivery::Waiting { .. }));
+                waiting.map(|(channel, _)| (notice.number, channel.clone())).collect::<Vec<_>>()
+            })
+            .collect();
+        owed.into_iter().fold(false, |changed, (number, channel)| {
+            approval.apply(&Event::Delivered { number, channel }, clock::now()) || changed
+        })
+    };
+    gate.app.store.update(stored, tell).await.unwrap();
+}
+
+/// The sandbox with a second target.
+async fn two_targets() -> Gate {
+    let mut settings = slow();
+    settings.accounts.push(Account {
+        account: AccountId(OTHER),
+        access_key_id: "other-key".into(),
+        access_key_secret: "other-secret".into(),
+        vpcs: [].into(),
+    });
+    let sandbox = Sandbox::start(settings).await.unwrap();
+    let key = json!({"access_key_id": "other-key", "access_key_secret": "other-secret"});
+    sandbox.write_secrets(|secrets| secrets["targets"]["other"] = key).unwrap();
+    let other = format!(
+        "[targets.other]\naccount = \"{OTHER}\"\nregions = [\"cn-beijing\"]\nendpoint = \"{}\"\n\n[clients.ci]",
+        sandbox.alicloud
+    );
+    let config = sandbox.config.replace("[clients.ci]", &other);
+    Gate::over(sandbox).with_config(&config)
+}
+
+#[tokio::test]
+async fn a_tick_with_nothing_due_asks_the_store_once() {
+    let (gate, count) = counted(quick()).await;
+    assert_eq!(gate.tick().await, Summary { rounds: 1, ..Summary::default() });
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+    gate.discover().await;
+    assert_eq!((count.load(Ordering::SeqCst), gate.calls(LIST), gate.calls(GET)), (2, 1, 0));
+}
+
+#[tokio::test]
+async fn what_has_not_changed_costs_a_page_of_the_list_a_hundred_and_no_access_to_its_record() {
+    let (gate, count) = counted(slow()).await;
+    let ids = activating(&gate, "prod", 2_222_222_222_222_222, "cn-shanghai", 110).await;
+    pending(&gate, "prod", 2_222_222_222_222_222, "cn-shanghai", 110).await;
+    let gets = gate.calls(GET);
+    count.store(0, Ordering::SeqCst);
+    let summary = gate.discover().await;
+    assert_eq!((summary.changed, summary.discovered, summary.undelivered), (0, 0, 0), "{summary:?}");
+    assert_eq!((count.load(Ordering::SeqCst), gate.calls(LIST), gate.calls(GET) - gets), (1, 3, 0));
+
+    for id in ids.iter().take(3) {
+        gate.tamper(id, becomes("Activated"));
+    }
+    gate.round().await;
+    for id in ids.iter().take(3) {
+        assert_eq!(gate.state(id).await, "activated");
+    }
+    assert_eq!(gate.calls(GET) - gets, 0, "the list says enough");
+}
+
+#[tokio::test]
+async fn two_activations_in_a_large_region_are_read_and_not_listed() {
+    let gate = Gate::with(slow()).await;
+    pending(&gate, "prod", 2_222_222_222_222_222, "cn-shanghai", 30).await;
+    let ids = activating(&gate, "prod", 2_222_222_222_222_222, "cn-shanghai", 2).await;
+    let gets = gate.calls(GET);
+    gate.tamper(&ids[0], becomes("Activated"));
+    gate.round().await;
+    assert_eq!((gate.state(&ids[0]).await.as_str(), gate.calls(LIST), gate.calls(GET) - gets), ("activated", 0, 2));
+}
+
+#[tokio::test]
+async fn what_is_left_after_a_page_is_read_one_by_one_if_that_is_fewer_calls() {
+    let gate = Gate::with(slow()).await;
+    pending(&gate, "prod", 2_222_222_222_222_222, "cn-shanghai", 420).await;
+    let ids = activating(&gate, "prod", 2_222_222_222_222_222, "cn-shanghai", 3).await;
+    let gets = gate.calls(GET);
+    gate.tamper(&ids[1], becomes("Activated"));
+    gate.round().await;
+    assert_eq!(gate.state(&ids[1]).await, "activated");
+    assert_eq!((gate.calls(LIST), gate.calls(GET) - gets), (1, 3), "not four more pages");
+}
+
+#[tokio::test]
+async fn what_is_followed_in_a_region_that_nobody_configured_is_seen_all_the_same() {
+    let gate = Gate::with(slow()).await;
+    let few = pending(&gate, "prod", 2_222_222_222_222_222, "eu-central-1", 2).await;
+    let many = pending(&gate, "prod", 2_222_222_222_222_222, "eu-west-1", 4).await;
+    let stranger = [("AcceptingRegionId", "eu-west-1"), ("AcceptingVpcId", "vpc-strange")];
+    let stranger = InstanceId::parse(&gate.simulator.request_peering(&stranger).unwrap()).unwrap();
+    for id in few.iter().chain(&many) {
+        gate.tamper(id, becomes("Rejected"));
+    }
+    gate.discover().await;
+    for id in few.iter().chain(&many) {
+        assert_eq!(gate.state(id).await, "rejected");
+    }
+    assert_eq!(gate.state(&stranger).await, "none", "what is new is discovered where we were told to look");
+}
+
+#[tokio::test]
+async fn what_the_list_does_not_show_any_more_is_read_before_it_is_taken_for_deleted() {
+    let gate = Gate::with(slow()).await;
+    let ids = activating(&gate, "prod", 2_222_222_222_222_222, "cn-shanghai", 4).await;
+    gate.tamper(&ids[2], becomes("Deleted"));
+    let gets = gate.calls(GET);
+    gate.discover().await;
+    assert_eq!((gate.state(&ids[2]).await.as_str(), gate.calls(GET) - gets), ("deleted", 1));
+    for other in [0, 1, 3] {
+        assert_eq!(gate.state(&ids[other]).await, "activating");
+    }
+}
+
+#[tokio::test]
+async fn a_target_that_does_not_answer_delays_no_other() {
+    let gate = two_targets().await;
+    let slow = activating(&gate, "prod", 2_222_222_222_222_222, "cn-shanghai", 40).await;
+    let fine = activating(&gate, "other", OTHER, "cn-beijing", 40).await;
+    for id in slow.iter().chain(&fine) {
+        gate.tamper(id, becomes("Activated"));
+    }
+    // Longer than any tick.
+    let fault =
+        Fault { account: Some(AccountId(2_222_222_222_222_222)), times: 9999, delay_ms: 600_000, ..Fault::default() };
+    gate.simulator.fault(fault);
+    gate.discover().await;
+    for id in &fine {
+        let id = ApprovalId { target: "other".into(), instance_id: id.clone() };
+        assert_eq!(gate.app.store.load(&id).await.unwrap().unwrap().approval.state.name(), "activated");
+    }
+    assert_eq!(gate.state(&slow[0]).await, "activating");
+    assert!(logged().lines().any(|line| line.contains("out_of_time") && line.contains("target=\"prod\"")));
+
+    gate.simulator.heal();
+    gate.simulator.fault(Fault {
+        account: Some(AccountId(2_222_222_222_222_222)),
+        code: Some("Throttling.User".into()),
+        retry_after_ms: Some(50_000),
+        ..Fault::default()
+    });
+    let lists = gate.calls(LIST);
+    gate.discover().await;
+    gate.discover().await;
+    assert_eq!(gate.calls(LIST) - lists, 3, "once more for the one that asked us to wait, twice for the other");
+}
+
+#[tokio::test]
+async fn calls_are_paced_below_the_limit() {
+    let sandbox = Sandbox::start(slow()).await.unwrap();
+    let config =
+        sandbox.config.replace("regions = [\"cn-shanghai\"]", "regions = [\"cn-shanghai\"]\ncalls_per_minute = 2");
+    let gate = Gate::over(sandbox).with_config(&config);
+    for _ in 0..4 {
+        gate.discover().await;
+    }
+    assert_eq!(gate.calls(LIST), 2, "the rest of the minute is for others");
+}
