@@ -151,9 +151,9 @@ pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<Summary, s
     let mut next = Rounds { last: started, at: Some(started), deadline };
     loop {
         tokio::select! {
-            Some(done) = lanes.next() => {
-                summary.add(done.did);
-                next.is_wanted(done.look_at);
+            Some((did, look_at)) = lanes.next() => {
+                summary.add(did);
+                next.is_wanted(look_at);
             }
             () = sleep_until(next.at.unwrap_or(started)), if next.at.is_some() => {
                 summary.rounds = summary.rounds.saturating_add(1);

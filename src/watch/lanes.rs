@@ -33,12 +33,18 @@ pub(super) enum Job {
 /// What came of a job.
 #[derive(Default)]
 pub(super) struct Done {
-    /// What it did.
-    pub(super) did: Summary,
     /// When to look again.
     pub(super) look_at: Option<Timestamp>,
     /// What is to be done now, in this order.
     pub(super) more: Vec<Job>,
+}
+
+/// A job that has ended.
+struct Ended {
+    target: String,
+    key: Key,
+    did: Summary,
+    done: Done,
 }
 
 /// The lanes, by target.
@@ -48,7 +54,7 @@ pub(super) struct Lanes<'a> {
     by_target: BTreeMap<String, Lane>,
     /// What is queued or running: it is not begun again meanwhile.
     begun: BTreeSet<Key>,
-    running: FuturesUnordered<BoxFuture<'a, (String, Key, Done)>>,
+    running: FuturesUnordered<BoxFuture<'a, Ended>>,
 }
 
 #[derive(Default)]
@@ -79,18 +85,18 @@ impl<'a> Lanes<'a> {
         }
     }
 
-    /// What came of the next job that ends; `None` when all have.
-    pub(super) async fn next(&mut self) -> Option<Done> {
+    /// What the next job that ends did, and when to look again; `None` when all have ended.
+    pub(super) async fn next(&mut self) -> Option<(Summary, Option<Timestamp>)> {
         self.start();
-        let (target, key, mut done) = self.running.next().await?;
+        let Ended { target, key, did, done } = self.running.next().await?;
         self.begun.remove(&key);
         if let Some(lane) = self.by_target.get_mut(&target) {
             lane.running -= 1;
         }
-        for job in std::mem::take(&mut done.more) {
+        for job in done.more {
             self.push(target.clone(), job);
         }
-        Some(done)
+        Some((did, done.look_at))
     }
 
     fn start(&mut self) {
@@ -121,13 +127,13 @@ impl Job {
     }
 }
 
-async fn run(app: &App, target: String, job: Job, stop_at: Instant) -> (String, Key, Done) {
-    let key = job.key(&target);
+async fn run(app: &App, target: String, job: Job, stop_at: Instant) -> Ended {
+    let (key, mut did) = (job.key(&target), Summary::default());
     let done: Result<Result<Done, store::Error>, _> = timeout_at(stop_at, async {
         match job {
-            Job::Step(id) => record::step(app, &id).await,
-            Job::News(id, connection) => record::take(app, &id, &connection).await,
-            Job::Read(id, stage, since) => record::read(app, &id, stage, since).await,
+            Job::Step(id) => record::step(app, &id, &mut did).await,
+            Job::News(id, connection) => record::take(app, &id, &connection, &mut did).await,
+            Job::Read(id, stage, since) => record::read(app, &id, stage, since, &mut did).await,
             Job::List(listing) => survey::list(app, &target, listing).await,
         }
     })
@@ -150,5 +156,5 @@ async fn run(app: &App, target: String, job: Job, stop_at: Instant) -> (String, 
             Done::default()
         }
     };
-    (target, key, done)
+    Ended { target, key, did, done }
 }

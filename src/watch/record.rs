@@ -15,28 +15,32 @@ use crate::peering::{Connection, Status};
 use crate::store::{self, Saved, Stored};
 
 /// Brings a record a step further, if one is due. Not on the word of the index, which lags.
-pub(super) async fn step(app: &App, id: &ApprovalId) -> Result<Done, store::Error> {
+pub(super) async fn step(app: &App, id: &ApprovalId, did: &mut Summary) -> Result<Done, store::Error> {
     let Some(stored) = app.store.load(id).await? else { return Ok(Done::default()) };
-    let mut did = Summary::default();
     let is_due = stored.approval.next_step_at.is_some_and(|at| at <= clock::now());
-    let stored = if is_due { advance(app, stored, &mut did).await? } else { stored };
+    let stored = if is_due { advance(app, stored, did).await? } else { stored };
     end(app, stored, did).await
 }
 
 /// Takes over what a list says about a connection.
-pub(super) async fn take(app: &App, id: &ApprovalId, connection: &Connection) -> Result<Done, store::Error> {
-    let (mut did, stored) = (Summary::default(), app.store.load(id).await?);
+pub(super) async fn take(
+    app: &App,
+    id: &ApprovalId,
+    connection: &Connection,
+    did: &mut Summary,
+) -> Result<Done, store::Error> {
+    let stored = app.store.load(id).await?;
     let waits = |stored: &Stored| matches!(stored.approval.state, State::Pending | State::Deleted);
     let stored = match stored {
         stored if connection.status == Status::Accepting && stored.as_ref().is_none_or(waits) => {
-            look_again(app, id, stored, &mut did).await?
+            look_again(app, id, stored, did).await?
         }
-        Some(stored) => Some(apply(app, stored, &Event::Seen(Box::new(connection.clone())), &mut did).await?),
+        Some(stored) => Some(apply(app, stored, &Event::Seen(Box::new(connection.clone())), did).await?),
         None => None,
     };
     match stored {
         Some(stored) => end(app, stored, did).await,
-        None => Ok(Done { did, ..Done::default() }),
+        None => Ok(Done::default()),
     }
 }
 
@@ -46,17 +50,17 @@ pub(super) async fn read(
     id: &ApprovalId,
     stage: Stage,
     since: Option<Timestamp>,
+    did: &mut Summary,
 ) -> Result<Done, store::Error> {
     let now = clock::now();
     match accept::read(app, &id.target, &id.instance_id, now).await {
         Ok(connection) if stage.is_news(&connection, || app.config.policy.terms(&id.target, &connection)) => {
-            take(app, id, &connection).await
+            take(app, id, &connection, did).await
         }
         Ok(_) => Ok(Done { look_at: since.and_then(|since| follow_again_at(since, now)), ..Done::default() }),
         Err(error) if error.class() == Class::Missing => {
-            let mut did = Summary::default();
             let Some(stored) = app.store.load(id).await? else { return Ok(Done::default()) };
-            let stored = apply(app, stored, &Event::Missing, &mut did).await?;
+            let stored = apply(app, stored, &Event::Missing, did).await?;
             end(app, stored, did).await
         }
         Err(error) => {
@@ -74,9 +78,9 @@ pub(super) async fn read(
     }
 }
 
-async fn end(app: &App, stored: Stored, mut did: Summary) -> Result<Done, store::Error> {
-    let stored = deliver(app, stored, &mut did).await?;
-    Ok(Done { did, look_at: stored.approval.look_again_at(clock::now()), more: vec![] })
+async fn end(app: &App, stored: Stored, did: &mut Summary) -> Result<Done, store::Error> {
+    let stored = deliver(app, stored, did).await?;
+    Ok(Done { look_at: stored.approval.look_again_at(clock::now()), more: vec![] })
 }
 
 async fn advance(app: &App, stored: Stored, did: &mut Summary) -> Result<Stored, store::Error> {

@@ -114,10 +114,10 @@ pub(super) async fn list(app: &App, target: &str, mut listing: Listing) -> Resul
     let since = listing.left.since;
     if let Some(after) = listing.after(target, page.total) {
         more.extend(after);
-        return Ok(Done { more, ..Done::default() });
+        return Ok(Done { more, look_at: None });
     }
     let now = clock::now();
-    Ok(Done { more, look_at: since.and_then(|since| follow_again_at(since, now)), ..Done::default() })
+    Ok(Done { more, look_at: since.and_then(|since| follow_again_at(since, now)) })
 }
 
 impl Listing {
