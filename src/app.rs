@@ -39,7 +39,10 @@ pub enum Error {
 impl App {
     /// Builds the parts; asks nobody anything yet.
     pub fn new(environment: &Environment, config: Config) -> Result<Self, Error> {
-        let http = http::client()?;
+        let http = match &environment.ca_file {
+            None => http::client()?,
+            Some(path) => http::client_with_roots(&std::fs::read(path).map_err(|_| http::Error::Roots)?)?,
+        };
         let config = Arc::new(config);
         let aws = &environment.aws;
         let sdk = aws::sdk_config(aws, &http);

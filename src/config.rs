@@ -25,6 +25,9 @@ pub struct Environment {
     pub table: String,
     /// `PEERGATE_SECRETS`: the id or ARN of a secret in AWS Secrets Manager, or `file:PATH`; by default `peergate`.
     pub secrets: SecretsSource,
+    /// `PEERGATE_CA_FILE`: certificates in PEM to trust besides the public roots, e.g. of a proxy or a chat server of
+    /// one's own; by default none.
+    pub ca_file: Option<PathBuf>,
     /// What AWS itself needs.
     pub aws: Aws,
 }
@@ -81,6 +84,7 @@ impl Environment {
                 Some(path) => SecretsSource::File(path.into()),
                 None => SecretsSource::SecretsManager(secrets),
             },
+            ca_file: set("PEERGATE_CA_FILE").map(PathBuf::from),
             aws: Aws {
                 region: required("AWS_REGION")?,
                 access_key_id: required("AWS_ACCESS_KEY_ID")?,

@@ -6,6 +6,8 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use reqwest::redirect;
 use rustls::crypto::ring;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 /// To be connected, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -20,6 +22,9 @@ pub enum Error {
     /// TLS could not be set up.
     #[error("cannot set up TLS")]
     Tls(#[from] rustls::Error),
+    /// What was to be trusted besides holds no certificate that can be.
+    #[error("PEERGATE_CA_FILE holds no certificates in PEM, or one that cannot be trusted")]
+    Roots,
     /// The client could not be built.
     #[error("cannot build the HTTP client")]
     Client(#[from] reqwest::Error),
@@ -27,7 +32,19 @@ pub enum Error {
 
 /// Makes the client. It follows no redirect, and trusts the roots that were compiled in.
 pub fn client() -> Result<reqwest::Client, Error> {
+    client_trusting(rustls::RootCertStore::empty())
+}
+
+/// As [`client`]; trusts the certificates in `pem` as well.
+pub fn client_with_roots(pem: &[u8]) -> Result<reqwest::Client, Error> {
     let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        roots.add(certificate.map_err(|_| Error::Roots)?).map_err(|_| Error::Roots)?;
+    }
+    if roots.is_empty() { Err(Error::Roots) } else { client_trusting(roots) }
+}
+
+fn client_trusting(mut roots: rustls::RootCertStore) -> Result<reqwest::Client, Error> {
     roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     let tls = rustls::ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()?

@@ -82,6 +82,7 @@ impl Sandbox {
             config: directory.join("peergate.toml"),
             table: "peergate".into(),
             secrets: SecretsSource::File(secrets),
+            ca_file: None,
             aws,
         };
         std::fs::write(&environment.config, &config)?;
