@@ -5,9 +5,12 @@ ARCH ?= arm64
 VENV := .venv
 TOOLS := $(VENV)/.installed
 ARCH_FLAG := $(if $(filter arm64,$(ARCH)),--arm64,$(if $(filter x86_64,$(ARCH)),--x86-64,$(error ARCH is arm64 or x86_64)))
+PEER := target/bench/python
+HOST_FLAG := $(if $(filter aarch64 arm64,$(shell uname -m)),--arm64,--x86-64)
+BENCH_BUILD = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release --locked $(HOST_FLAG)
 LAMBDA_BUILD = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release --locked $(ARCH_FLAG) --bin webhook --bin watcher
 
-.PHONY: demo test lint tools build package clean
+.PHONY: demo test bench lint tools build package clean
 
 demo: ## Plays the main job on loopback.
 	cargo run --quiet --locked --features local --bin peergate -- demo
@@ -16,6 +19,19 @@ test: tools ## Runs all tests.
 	cargo build --locked --features local --bins
 	cargo test --locked --features local
 	$(VENV)/bin/python -m pytest tests/interop
+
+bench: tools $(PEER)/.installed ## Measures, beside a hello world and a Python peer; ARGS: --json, --write, --quick, start, scale, load.
+	$(BENCH_BUILD) --bin webhook --bin watcher
+	$(BENCH_BUILD) --bin webhook --bin watcher --output-format zip
+	CARGO_TARGET_DIR="$(CURDIR)/target/bench/hello" $(BENCH_BUILD) --manifest-path benches/peers/hello/Cargo.toml
+	CARGO_TARGET_DIR="$(CURDIR)/target/bench/hello" $(BENCH_BUILD) --manifest-path benches/peers/hello/Cargo.toml --output-format zip
+	cargo bench --quiet --locked --features local --bench bench -- $(ARGS)
+
+$(PEER)/.installed: benches/peers/python/requirements.txt
+	$(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	$(PEER)/bin/python -m compileall -q benches/peers/python
+	touch $@
 
 lint: tools ## Checks format, lints, and the template.
 	cargo fmt --check

@@ -277,9 +277,10 @@ impl Alicloud {
         })
     }
 
-    /// Opens a connection to the API ahead of the first call.
-    pub async fn prewarm(&self) {
-        http::prewarm(&self.http, self.endpoint.as_str()).await;
+    /// Where it is.
+    #[must_use]
+    pub fn endpoint(&self) -> &Url {
+        &self.endpoint
     }
 
     /// Makes a call when its turn has come.
@@ -289,7 +290,12 @@ impl Alicloud {
         parameters: &[(&str, &str)],
         credentials: Credentials<'_>,
     ) -> Result<T, Error> {
-        sleep_until(self.pacer.take_turn(action, Instant::now()).map_err(Error::Paced)?).await;
+        let now = Instant::now();
+        let turn = self.pacer.take_turn(action, now).map_err(Error::Paced)?;
+        if turn > now {
+            // Not otherwise: even the shortest sleep takes a millisecond.
+            sleep_until(turn).await;
+        }
         let answer = self.exchange(action, parameters, credentials).await;
         if let Err(Error::Refused { code, retry_after, .. }) = &answer
             && code.contains("Throttling")

@@ -1,7 +1,9 @@
 //! The parts that both functions work with, built once at cold start.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use futures_util::future::join_all;
 
 use crate::alicloud::Alicloud;
 use crate::config::{self, Config, Environment};
@@ -82,7 +84,9 @@ impl App {
     /// # Errors
     /// When the secrets are malformed, or lack what the configuration needs: nothing could be done with them.
     pub async fn prewarm(&self) -> Result<(), secrets::Error> {
-        let alicloud = futures_util::future::join_all(self.alicloud.values().map(Alicloud::prewarm));
+        // Targets share an address, as a rule. An approval makes two calls at once.
+        let addresses: BTreeSet<_> = self.alicloud.values().map(Alicloud::endpoint).collect();
+        let alicloud = join_all(addresses.into_iter().map(|url| http::prewarm_two(&self.http, url.as_str())));
         let (secrets, (), _) = tokio::join!(self.secrets.current(clock::now()), self.store.prewarm(), alicloud);
         match secrets {
             Ok(_) => Ok(()),

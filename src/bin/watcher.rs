@@ -1,5 +1,6 @@
 //! The Lambda function that follows connections and tells the channels. The story is [`peergate::watch`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -13,16 +14,24 @@ const WITHOUT_DEADLINE: Duration = Duration::from_mins(1);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
+    // A task of its own: what it waits for wakes it without a system call.
+    tokio::spawn(follow()).await?
+}
+
+async fn follow() -> Result<(), Error> {
     logging::start();
-    let app = App::from_process().inspect_err(|error| logging::not_started(error))?;
+    let app = Arc::new(App::from_process().inspect_err(|error| logging::not_started(error))?);
     app.prewarm().await.inspect_err(|error| logging::not_started(error))?;
-    lambda_runtime::run(service_fn(async |event: LambdaEvent<watch::Trigger>| {
-        let deadline = Timestamp::try_from(event.context.deadline()).unwrap_or_else(|_| clock::now());
-        let left = Duration::try_from(deadline.duration_since(clock::now())).unwrap_or(WITHOUT_DEADLINE);
-        watch::tick(&app, event.payload.tick(), Instant::now() + left).await.map(|_| ()).map_err(|error| {
-            tracing::error!(outcome = "store_failed", error = %logging::Chain(&error), "the tick failed");
-            Diagnostic { error_type: "StoreFailed".into(), error_message: error.to_string() }
-        })
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<watch::Trigger>| {
+        let app = Arc::clone(&app);
+        async move {
+            let deadline = Timestamp::try_from(event.context.deadline()).unwrap_or_else(|_| clock::now());
+            let left = Duration::try_from(deadline.duration_since(clock::now())).unwrap_or(WITHOUT_DEADLINE);
+            watch::tick(&app, event.payload.tick(), Instant::now() + left).await.map(|_| ()).map_err(|error| {
+                tracing::error!(outcome = "store_failed", error = %logging::Chain(&error), "the tick failed");
+                Diagnostic { error_type: "StoreFailed".into(), error_message: error.to_string() }
+            })
+        }
     }))
     .await
 }

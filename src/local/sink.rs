@@ -173,7 +173,12 @@ fn buttons(body: &Value) -> Vec<ShownButton> {
 impl Sink {
     /// Answers on `listener` until the task ends.
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
-        axum::serve(listener, Router::new().fallback(take).with_state(self)).await
+        axum::serve(listener, self.router()).await
+    }
+
+    /// Takes whatever is posted.
+    pub fn router(self) -> Router {
+        Router::new().fallback(take).with_state(self)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

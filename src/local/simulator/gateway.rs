@@ -114,10 +114,14 @@ impl Simulator {
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
-    /// Answers on `listener` until the task ends: the API at `/`, and at `/_simulator/…` what tests need:
-    /// `GET journal`, `POST faults`, `POST connections/{id}`.
+    /// Answers on `listener` until the task ends.
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
-        let router = Router::new()
+        axum::serve(listener, self.router()).await
+    }
+
+    /// The API at `/`, and at `/_simulator/…` what tests need: `GET journal`, `POST faults`, `POST connections/{id}`.
+    pub fn router(self) -> Router {
+        Router::new()
             .route("/", any(api))
             .route(
                 "/_simulator/journal",
@@ -125,8 +129,7 @@ impl Simulator {
             )
             .route("/_simulator/faults", post(add_fault))
             .route("/_simulator/connections/{id}", post(tamper))
-            .with_state(self);
-        axum::serve(listener, router).await
+            .with_state(self)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -179,6 +182,13 @@ impl Simulator {
     pub fn temporary_credentials(&self, account: AccountId) -> Option<(String, String, String)> {
         let session = self.lock().credentials.session(account, clock::now() + SignedDuration::from_hours(1))?;
         Some((session.access_key_id, session.access_key_secret, session.security_token))
+    }
+
+    /// From now on, each call takes so long, and an account may make so many calls of an operation in 60 s.
+    pub fn limit(&self, latency: Duration, quota: Option<usize>) {
+        let mut inner = self.lock();
+        (inner.world.settings.latency, inner.world.settings.quota) = (latency, quota);
+        inner.calls.clear();
     }
 
     /// Makes something go wrong.

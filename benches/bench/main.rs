@@ -1,0 +1,139 @@
+//! `make bench`: what peergate costs, measured on this machine, beside what it could cost at least and what it costs in
+//! Python. Absolute times are the machine's; the ratios of one run are what counts.
+//!
+//! Arguments: `--json` prints JSON; `--write` puts the tables into BENCHMARKS.md; `--quick` measures less, for work on the
+//! benchmarks themselves; `start`, `scale`, `load` measure only that; `--log` shows what the functions log.
+#![allow(
+    unreachable_pub,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a benchmark"
+)]
+
+mod function;
+mod load;
+mod memory;
+mod report;
+mod scale;
+mod start;
+mod throttle;
+mod upstreams;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use function::Subject;
+use peergate::clock;
+use peergate::local::Error;
+use report::Report;
+
+/// How much is measured.
+pub struct Scope {
+    /// Processes that are started, of each subject.
+    pub starts: usize,
+    /// Answers of each after its first.
+    pub warm: usize,
+    /// Approvals that a tick finishes.
+    pub activations: usize,
+    /// Connections that the watcher follows.
+    pub in_flight: &'static [usize],
+    /// The most connections for which the naive way is measured, too.
+    pub naive: usize,
+    /// Approvals under load.
+    pub load: usize,
+}
+
+const FULL: Scope = Scope {
+    starts: 30,
+    warm: 50,
+    activations: 10,
+    in_flight: &[10, 1000, 10_000, 100_000],
+    naive: 10_000,
+    load: 100_000,
+};
+const QUICK: Scope = Scope { starts: 6, warm: 20, activations: 2, in_flight: &[10, 1000], naive: 1000, load: 2000 };
+
+/// Where the tables stand in BENCHMARKS.md.
+const MARKS: [&str; 2] = ["<!-- measured: begin -->\n", "<!-- measured: end -->\n"];
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let has = |name: &str| arguments.iter().any(|argument| argument == name);
+    let outcome = if has("--naive-tick") { scale::naive_tick().await.map(|()| true) } else { bench(has).await };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => {
+            eprintln!("bench: a budget is broken");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Measures, prints, and says whether all budgets are kept.
+async fn bench(has: impl Fn(&str) -> bool) -> Result<bool, Error> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let built = |folder: &str, name: &str| root.join(folder).join("lambda").join(name).join("bootstrap");
+    let rust = |name, program: PathBuf| Subject { name, program, arguments: vec![], directory: None };
+    let hello = rust("hello world", built("target/bench/hello", "hello"));
+    let webhook = rust("peergate webhook", built("target", "webhook"));
+    let watcher = rust("peergate watcher", built("target", "watcher"));
+    let python = Subject {
+        name: "Python",
+        program: root.join("target/bench/python/bin/python"),
+        arguments: ["-m", "awslambdaric", "app.handler"].map(ToOwned::to_owned).into(),
+        directory: Some(root.join("benches/peers/python")),
+    };
+    let scope = if has("--quick") { QUICK } else { FULL };
+    let all = !["start", "scale", "load"].into_iter().any(&has);
+    let (mut sections, mut budgets) = (vec![], vec![]);
+    let mut add = |(more, kept): (Vec<_>, Vec<_>)| {
+        sections.extend(more);
+        budgets.extend(kept);
+    };
+    if all || has("start") {
+        eprintln!("cold starts and warm answers");
+        add(start::measure(&scope, [hello, webhook.clone(), watcher.clone(), python]).await?);
+    }
+    if all || has("scale") {
+        eprintln!("the watcher at scale");
+        add(scale::measure(&scope, &watcher).await?);
+    }
+    if all || has("load") {
+        eprintln!("under load");
+        add(load::measure(&scope, &webhook).await?);
+    }
+    let date = clock::now().strftime("%Y-%m-%d").to_string();
+    let report = Report { date, machine: machine(), sections, budgets };
+    let markdown = report.markdown();
+    if has("--json") {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{markdown}");
+    }
+    if has("--write") {
+        let path = root.join("BENCHMARKS.md");
+        let text = std::fs::read_to_string(&path)?;
+        let (before, rest) = text.split_once(MARKS[0]).ok_or("BENCHMARKS.md has lost its marks")?;
+        let (_, after) = rest.split_once(MARKS[1]).ok_or("BENCHMARKS.md has lost its marks")?;
+        std::fs::write(path, format!("{before}{}\n{markdown}\n{}{after}", MARKS[0], MARKS[1]))?;
+    }
+    Ok(report.budgets.iter().all(|budget| budget.kept))
+}
+
+/// The machine, in a line.
+fn machine() -> String {
+    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!("{cores} cores of {}, Linux {}", model.map_or("an unknown processor", |(_, name)| name), kernel.trim())
+}

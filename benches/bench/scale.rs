@@ -1,0 +1,338 @@
+//! The watcher while much is in flight, against an API that is far away and throttles; and the naive way beside it.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{self, StreamExt};
+use jiff::{SignedDuration, Timestamp};
+use peergate::accept;
+use peergate::alicloud::{self, Alicloud, Credentials};
+use peergate::app::App;
+use peergate::approval::{Approval, ApprovalId, Delivery, Event, Grounds, Principal};
+use peergate::clock;
+use peergate::config::SignatureVersion;
+use peergate::local::Error;
+use peergate::local::simulator::Tampering;
+use peergate::peering::{AccountId, Connection, Status};
+use peergate::preflight::{self, Check, Finding, Found};
+use peergate::store::{Saved, Store};
+
+use crate::Scope;
+use crate::function::{Function, Subject, cpu_of, memory_of};
+use crate::report::{Budget, Row, Section, Stat};
+use crate::start::{megabytes, millis, schedule};
+use crate::upstreams::{ACCOUNTS, Table, World};
+
+const REGIONS: [&str; 3] = ["cn-shanghai", "cn-beijing", "eu-central-1"];
+/// How far away the API is.
+const LATENCY: Duration = Duration::from_millis(50);
+/// The vendor's limit.
+const QUOTA: usize = 360;
+/// How many connections come to an end before the second tick.
+const ENDS: usize = 10;
+/// As long as a function may take at most; the naive way is given a tick's minute.
+const LONGEST: Duration = Duration::from_mins(15);
+
+/// What following so many took.
+struct Tick {
+    wall: Duration,
+    cpu: Duration,
+    calls: usize,
+    store: usize,
+    memory: u64,
+}
+
+/// Measures.
+pub async fn measure(scope: &Scope, watcher: &Subject) -> Result<(Vec<Section>, Vec<Budget>), Error> {
+    let (mut rows, mut budgets, mut each) = (vec![], vec![], BTreeMap::new());
+    let columns = vec![
+        "tick ms",
+        "CPU ms",
+        "API calls",
+        "store calls",
+        "most resident MB",
+        "CPU per connection µs",
+        "API calls per connection",
+    ];
+    let mut row = |subject: String, number: usize, tick: &Tick| {
+        let per = |value: f64| Stat::one(value / count(number));
+        rows.push(Row {
+            subject,
+            values: vec![
+                Stat::one(millis(tick.wall)),
+                Stat::one(millis(tick.cpu)),
+                Stat::one(count(tick.calls)),
+                Stat::one(count(tick.store)),
+                Stat::one(megabytes(tick.memory)),
+                per(millis(tick.cpu) * 1000.0),
+                per(count(tick.calls)),
+            ],
+        });
+    };
+    for number in scope.in_flight.iter().copied() {
+        let world = world(if number == 0 { vec![] } else { REGIONS.to_vec() }).await?;
+        eprintln!("  {number} in flight: filling the table");
+        populate(&world, number).await?;
+        world.sandbox.simulator.limit(LATENCY, Some(QUOTA));
+        let mut function = Function::start(watcher, &world.environment).await?;
+        let still = tick(&world, &mut function).await?;
+        row(format!("{number} in flight, nothing new"), number, &still);
+        let ended = end_some(&world, number).await?;
+        // Another process: its own minute of calls.
+        world.sandbox.simulator.limit(LATENCY, Some(QUOTA));
+        let mut function = Function::start(watcher, &world.environment).await?;
+        let moved = tick(&world, &mut function).await?;
+        ended.check(&world).await?;
+        row(format!("{number} in flight, {} have ended", ended.ids.len()), number, &moved);
+        if number == 10_000 {
+            budgets.push(Budget::at_most("10,000 followed in one tick, s", still.wall.as_secs_f64(), 30.0));
+            budgets.push(Budget::at_most("10,000 followed in one tick, API calls", count(still.calls), 150.0));
+            budgets.push(Budget::at_most(
+                "10,000 followed in one tick, most resident MB",
+                megabytes(still.memory),
+                40.0,
+            ));
+        }
+        each.insert(number, millis(still.cpu) / count(number));
+        if number <= scope.naive {
+            world.sandbox.simulator.limit(LATENCY, Some(QUOTA));
+            let (naive, read) = naive(&world)?;
+            row(format!("{number} in flight, the naive way: {read} read in its minute"), read.max(1), &naive);
+        }
+    }
+    if let (Some(few), Some((_, many))) = (each.get(&1000), each.last_key_value().filter(|(number, _)| **number > 1000))
+    {
+        budgets.push(Budget::at_most("CPU per connection at the most in flight ÷ at 1,000", many / few, 1.25));
+    }
+    let idle = idle(watcher).await?;
+    budgets.push(Budget::at_most("a tick with nothing due, store calls", count(idle), 2.0));
+    let section = Section {
+        title: "The watcher at scale",
+        how: format!(
+            "One scheduled tick in a new process. {} accounts with {} regions each; half of what is in flight waits for \
+             people, half is being activated; the API is {} ms away and allows {QUOTA} calls of an operation to an account in \
+             60 s. Every connection is looked at; “have ended” says that so many came to an end before the tick, which has to \
+             notice, store and tell it. The naive way reads each record and each connection, sixteen at once, for a minute at \
+             most, paced as the watcher is.",
+            ACCOUNTS.len(),
+            REGIONS.len(),
+            LATENCY.as_millis()
+        ),
+        columns,
+        rows,
+    };
+    Ok((vec![section], budgets))
+}
+
+async fn world(regions: Vec<&str>) -> Result<World, Error> {
+    let regions = format!("regions = {regions:?}");
+    let change =
+        move |config: String| config.replace("regions = [\"cn-shanghai\"]", &regions).replace("regions = []", &regions);
+    World::start(Table::Sandbox, change).await
+}
+
+/// Fills the simulator and the table: everything is known, and told.
+async fn populate(world: &World, number: usize) -> Result<(), Error> {
+    let simulator = &world.sandbox.simulator;
+    for position in 0..number {
+        let (_, account) = ACCOUNTS[position % ACCOUNTS.len()];
+        let region = REGIONS[position / ACCOUNTS.len() % REGIONS.len()];
+        let (theirs, ours, account) = (format!("vpc-r{position}"), format!("vpc-a{position}"), account.to_string());
+        let more = [
+            ("VpcId", theirs.as_str()),
+            ("AcceptingVpcId", &ours),
+            ("AcceptingAliUid", &account),
+            ("AcceptingRegionId", region),
+        ];
+        let id = simulator.request_peering(&more).ok_or("no request")?;
+        if position / ACCOUNTS.len() / REGIONS.len() % 2 == 1 {
+            let _ = simulator.tamper(&id, Tampering { status: Some("Updating".into()), ..Tampering::default() });
+        }
+    }
+    let app = &world.sandbox.app;
+    for (target, account) in ACCOUNTS {
+        for region in REGIONS {
+            let mut next_token = None;
+            loop {
+                let page = list(world, target, region, next_token.as_deref()).await?;
+                let records = page.connections.iter().map(|connection| record(app, target, account, connection));
+                let written = stream::iter(records).buffer_unordered(16).collect::<Vec<_>>().await;
+                written.into_iter().collect::<Result<Vec<_>, _>>()?;
+                next_token = page.next_token;
+                if next_token.is_none() {
+                    break;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn list(world: &World, target: &str, region: &str, next_token: Option<&str>) -> Result<alicloud::Page, Error> {
+    let sandbox = &world.sandbox;
+    let api = Alicloud::new(sandbox.app.http.clone(), sandbox.alicloud.clone(), SignatureVersion::V3, u32::MAX);
+    let secrets = sandbox.app.secrets.current(clock::now()).await?;
+    let key = secrets.targets.get(target).ok_or("no such target")?;
+    let credentials = Credentials {
+        access_key_id: key.access_key_id.expose(),
+        access_key_secret: key.access_key_secret.expose(),
+        security_token: None,
+    };
+    Ok(api.list(credentials, region, None, next_token).await?)
+}
+
+/// Writes the record of a connection, as it is once everybody was told.
+async fn record(app: &App, target: &str, account: u64, connection: &Connection) -> Result<(), Error> {
+    // Old enough for the tick not to wait for the next reading.
+    let at = clock::now() - SignedDuration::from_mins(6);
+    let waits = Connection { status: Status::Accepting, ..connection.clone() };
+    let mut findings = preflight::check(&waits, AccountId(account), at);
+    findings.push(preflight::check_other_peerings(&waits, Some(&[])));
+    findings.push(Finding { check: Check::DryRun, found: Found::Passed });
+    let id = ApprovalId { target: target.to_owned(), instance_id: connection.instance_id.clone() };
+    let grounds = Grounds {
+        id: &id,
+        connection: &waits,
+        terms: &app.config.policy.terms(target, &waits),
+        findings: &findings,
+        electorate: &|_: &Principal| None,
+    };
+    let mut record = Approval::discover(&grounds, at);
+    if connection.status == Status::Updating {
+        record.apply(&Event::Seen(Box::new(connection.clone())), at);
+    }
+    let owed: Vec<_> = record.outbox.iter().map(|notice| (notice.number, notice.deliveries.clone())).collect();
+    for (number, deliveries) in owed {
+        for (channel, _) in deliveries.into_iter().filter(|(_, how)| matches!(how, Delivery::Waiting { .. })) {
+            record.apply(&Event::Delivered { number, channel }, at);
+        }
+    }
+    match app.store.save(&record, 0).await? {
+        Saved::Done(_) => Ok(()),
+        Saved::Conflict(_) => Err("it was there before".into()),
+    }
+}
+
+async fn tick(world: &World, function: &mut Function) -> Result<Tick, Error> {
+    let (calls, store) = (world.sandbox.simulator.journal().len(), world.table.requests());
+    let (_, cost) = function.invoke(schedule(), LONGEST).await?;
+    Ok(Tick {
+        wall: cost.wall,
+        cpu: cost.cpu,
+        calls: world.sandbox.simulator.journal().len() - calls,
+        store: world.table.requests() - store,
+        memory: function.most_memory()?,
+    })
+}
+
+/// Some connections that have come to an end, and which.
+struct Ended {
+    ids: Vec<ApprovalId>,
+}
+
+async fn end_some(world: &World, number: usize) -> Result<Ended, Error> {
+    let mut ids = vec![];
+    for (target, _) in ACCOUNTS {
+        let page = list(world, target, REGIONS[0], None).await?;
+        for connection in page.connections.into_iter().take(ENDS.min(number).div_ceil(ACCOUNTS.len())) {
+            let status = if connection.status == Status::Updating { "Activated" } else { "Rejected" };
+            let id = connection.instance_id.as_str();
+            let _ =
+                world.sandbox.simulator.tamper(id, Tampering { status: Some(status.into()), ..Tampering::default() });
+            ids.push(ApprovalId { target: target.to_owned(), instance_id: connection.instance_id });
+        }
+    }
+    Ok(Ended { ids })
+}
+
+impl Ended {
+    async fn check(&self, world: &World) -> Result<(), Error> {
+        for id in &self.ids {
+            let stored = world.sandbox.app.store.load(id).await?.ok_or("the record is gone")?;
+            if !stored.approval.state.is_final() || stored.approval.due_at().is_some() {
+                return Err(format!("{id} has ended, and the tick did not see or tell it").into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How often a tick with nothing due asks the store.
+async fn idle(watcher: &Subject) -> Result<usize, Error> {
+    let world = world(REGIONS.to_vec()).await?;
+    let mut function = Function::start(watcher, &world.environment).await?;
+    Ok(tick(&world, &mut function).await?.store)
+}
+
+/// Runs [`naive_tick`] in a process of its own.
+fn naive(world: &World) -> Result<(Tick, usize), Error> {
+    let (calls, store) = (world.sandbox.simulator.journal().len(), world.table.requests());
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("--naive-tick").env_clear().envs(world.environment.iter().map(|(name, value)| (name, value)));
+    let started = Instant::now();
+    let mut process = command.stdout(Stdio::piped()).spawn()?;
+    let (mut cpu, mut memory) = (Duration::ZERO, 0);
+    let output = loop {
+        if process.try_wait()?.is_some() {
+            break process.wait_with_output()?;
+        }
+        cpu = cpu_of(process.id()).unwrap_or(cpu).max(cpu);
+        memory = memory_of(process.id(), "VmHWM").unwrap_or(memory).max(memory);
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let read = String::from_utf8_lossy(&output.stdout).trim().parse()?;
+    let tick = Tick {
+        wall: started.elapsed(),
+        cpu,
+        calls: world.sandbox.simulator.journal().len() - calls,
+        store: world.table.requests() - store,
+        memory,
+    };
+    Ok((tick, read))
+}
+
+/// What the watcher would do without lists: reads each record that the index names, and each connection. Prints how
+/// many connections it has read within a minute.
+pub async fn naive_tick() -> Result<(), Error> {
+    let app = Arc::new(App::from_process()?);
+    let (started, mut from, mut read) = (Instant::now(), None, 0_usize);
+    loop {
+        let (entries, more) = app.store.due(Timestamp::MAX, from).await?;
+        let readings = entries.into_iter().map(|entry| {
+            let app = Arc::clone(&app);
+            async move {
+                while started.elapsed() < Duration::from_mins(1) {
+                    let Some(stored) = load(&app.store, &entry.id).await else { return 0 };
+                    let id = &stored.approval.id;
+                    match accept::read(&app, &id.target, &id.instance_id, clock::now()).await {
+                        Ok(_) => return 1,
+                        Err(accept::Error::Api(alicloud::Error::Paced(wait))) => {
+                            let left = Duration::from_mins(1).saturating_sub(started.elapsed());
+                            tokio::time::sleep(wait.min(left)).await;
+                        }
+                        Err(_) => return 0,
+                    }
+                }
+                0
+            }
+        });
+        read += stream::iter(readings).buffer_unordered(16).fold(0, async |sum, one| sum + one).await;
+        from = more;
+        if from.is_none() || started.elapsed() >= Duration::from_mins(1) {
+            break;
+        }
+    }
+    println!("{read}");
+    Ok(())
+}
+
+async fn load(store: &Store, id: &ApprovalId) -> Option<peergate::store::Stored> {
+    store.load(id).await.ok().flatten()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+fn count(number: usize) -> f64 {
+    number as f64
+}

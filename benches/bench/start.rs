@@ -1,0 +1,255 @@
+//! Cold starts and warm answers, side by side with the least that a Rust function can be and with a Python peer.
+
+use std::time::Duration;
+
+use bytes::Buf;
+use peergate::config::Config;
+use peergate::local::Error;
+use peergate::local::event::{self, Wish};
+use peergate::local::simulator::Tampering;
+use peergate::secrets::Secrets;
+use peergate::{clock, webhook};
+use serde_json::{Value, json};
+
+use crate::Scope;
+use crate::function::{Cost, Function, Subject};
+use crate::report::{Budget, Row, Section, Stat, quantile};
+use crate::throttle::Throttle;
+use crate::upstreams::{Table, World};
+
+/// What one subject has shown.
+#[derive(Default)]
+struct Shown {
+    init: Vec<Cost>,
+    first: Vec<Cost>,
+    warm: Vec<Cost>,
+    throttled: Vec<f64>,
+    memory: Vec<f64>,
+}
+
+const HELLO: usize = 0;
+const WEBHOOK: usize = 1;
+const WATCHER: usize = 2;
+const PYTHON: usize = 3;
+
+/// Measures.
+pub async fn measure(scope: &Scope, subjects: [Subject; 4]) -> Result<(Vec<Section>, Vec<Budget>), Error> {
+    let world = World::start(Table::Memory, |config| config).await?;
+    // With nothing in it.
+    let still = World::start(Table::Sandbox, |config| config).await?;
+    let mut shown: [Shown; 4] = Default::default();
+    let mut held_by = "not held";
+    for sample in 0..scope.starts {
+        for (number, subject) in subjects.iter().enumerate() {
+            // One start in Python takes as long as a hundred others.
+            if number == PYTHON && sample % 3 != 0 {
+                continue;
+            }
+            let shown = &mut shown[number];
+            let world = if number == WATCHER { &still } else { &world };
+            let mut function = Function::start(subject, &world.environment).await?;
+            shown.init.push(function.init);
+            shown.first.push(answer(world, &mut function, number).await?);
+            for _ in 0..scope.warm {
+                shown.warm.push(answer(world, &mut function, number).await?);
+            }
+            shown.memory.push(megabytes(function.most_memory()?));
+            drop(function);
+            if number != WATCHER && sample % 2 == 0 {
+                let mut function = Function::start(subject, &world.environment).await?;
+                let throttle = Throttle::hold(function.pid())?;
+                shown.throttled.push(millis(answer(world, &mut function, number).await?.wall));
+                held_by = throttle.name();
+                drop(function);
+            }
+        }
+    }
+    let activation = activation(scope, &still, &subjects[WATCHER]).await?;
+    Ok(tell(scope, &subjects, &shown, &activation, held_by))
+}
+
+/// Has a function answer what it is there for, and checks that it did.
+async fn answer(world: &World, function: &mut Function, number: usize) -> Result<Cost, Error> {
+    let left = Duration::from_secs(15);
+    if number == WATCHER {
+        return Ok(function.invoke(schedule(), left).await?.1);
+    }
+    let (id, event) = approval(world)?;
+    let (body, cost) = function.invoke(event, left).await?;
+    if number == HELLO {
+        // Nobody approved it, and nobody is to find it.
+        let _ =
+            world.sandbox.simulator.tamper(&id, Tampering { status: Some("Deleted".into()), ..Tampering::default() });
+    } else {
+        let answer: Value = serde_json::from_reader(body.clone().reader())?;
+        let accepted = world.sandbox.simulator.effects("AcceptVpcPeerConnection", &id);
+        if answer["statusCode"] != 200 || accepted != 1 {
+            return Err(format!("{accepted} accepts, and the answer {answer}").into());
+        }
+    }
+    Ok(cost)
+}
+
+/// A new request, and its approval by a slash command.
+fn approval(world: &World) -> Result<(String, Vec<u8>), Error> {
+    let (theirs, ours) = (format!("vpc-{}", clock::nonce()), format!("vpc-{}", clock::nonce()));
+    let more = [("VpcId", theirs.as_str()), ("AcceptingVpcId", &ours)];
+    let id = world.sandbox.simulator.request_peering(&more).ok_or("no request")?;
+    let config = Config::parse(&world.sandbox.config)?;
+    let secrets = Secrets::parse(&std::fs::read(&world.secrets)?, &config)?;
+    let wish = Wish {
+        verb: "approve".into(),
+        instance_id: id.clone(),
+        target: Some("prod".into()),
+        reason: None,
+        actor: "U061F7AUR".into(),
+    };
+    let signed = event::slack(&wish, &config, &secrets, clock::now())?;
+    Ok((id, event::envelope(&signed).to_string().into_bytes()))
+}
+
+/// A schedule's event.
+pub fn schedule() -> Vec<u8> {
+    json!({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}).to_string().into_bytes()
+}
+
+/// A tick that finishes an approval: three channels hear of the request, the decision, the accept and the activation.
+async fn activation(scope: &Scope, world: &World, watcher: &Subject) -> Result<Vec<Cost>, Error> {
+    let mut function = Function::start(watcher, &world.environment).await?;
+    let mut costs = vec![];
+    for _ in 0..scope.activations {
+        let (_, event) = approval(world)?;
+        let event: peergate::envelope::Event = serde_json::from_slice(&event)?;
+        let app = std::sync::Arc::clone(&world.sandbox.app);
+        let answer = Box::pin(webhook::handle_event(&app, event, clock::now())).await;
+        if answer.status() != 200 {
+            return Err(format!("the approval was answered with {}", answer.status()).into());
+        }
+        costs.push(function.invoke(schedule(), Duration::from_mins(1)).await?.1);
+    }
+    Ok(costs)
+}
+
+fn tell(
+    scope: &Scope,
+    subjects: &[Subject; 4],
+    shown: &[Shown; 4],
+    activation: &[Cost],
+    held_by: &str,
+) -> (Vec<Section>, Vec<Budget>) {
+    let stat =
+        |costs: &[Cost], part: fn(&Cost) -> Duration| Stat::of(costs.iter().map(|cost| millis(part(cost))).collect());
+    let (wall, cpu): (fn(&Cost) -> Duration, fn(&Cost) -> Duration) = (|cost| cost.wall, |cost| cost.cpu);
+    let both = |shown: &Shown| {
+        let sums = shown.init.iter().zip(&shown.first).map(|(init, first)| millis(init.cpu + first.cpu));
+        Stat::of(sums.collect())
+    };
+    let tail = |shown: &Shown| {
+        let mut warm: Vec<_> = shown.warm.iter().map(|cost| millis(cost.wall)).collect();
+        warm.sort_by(f64::total_cmp);
+        quantile(&warm, 0.99).and_then(Stat::one)
+    };
+    let zips: Vec<_> = subjects.iter().map(|subject| zip_of(subject).and_then(Stat::one)).collect();
+    let rows = subjects.iter().zip(shown).zip(&zips).map(|((subject, shown), zip)| Row {
+        subject: subject.name.to_owned(),
+        values: vec![
+            stat(&shown.init, wall),
+            stat(&shown.first, wall),
+            stat(&shown.init, cpu),
+            stat(&shown.first, cpu),
+            both(shown),
+            Stat::of(shown.throttled.clone()),
+            stat(&shown.warm, wall),
+            tail(shown),
+            stat(&shown.warm, cpu),
+            Stat::of(shown.memory.clone()),
+            *zip,
+        ],
+    });
+    let starts = Section {
+        title: "Cold start and warm answers",
+        how: format!(
+            "{} processes each (Python: every third), {} answers after the first. Webhook and Python: an approval by a \
+             Slack command is verified, its connection read and checked (dry run, other peerings), the decision stored on \
+             condition, the connection accepted, that stored: 7 calls over TLS on loopback, secrets fetched in init. \
+             Watcher: a scheduled tick with nothing to do. The share of 128 MB is held by: {held_by}, after init. Median \
+             (least–greatest).",
+            scope.starts, scope.warm
+        ),
+        columns: vec![
+            "init ms",
+            "first answer ms",
+            "init CPU ms",
+            "first CPU ms",
+            "CPU together ms",
+            "first at 128 MB ms",
+            "warm ms",
+            "warm p99 ms",
+            "warm CPU ms",
+            "most resident MB",
+            "zip MB",
+        ],
+        rows: rows.collect(),
+    };
+    let ticks = Section {
+        title: "A tick that finishes an approval",
+        how: "Three channels are told of the request, the decision, the accept and the activation: 12 posts, one of them a \
+              card that is drawn anew each time. The pauses between rounds are part of the time."
+            .to_owned(),
+        columns: vec!["tick ms", "CPU ms"],
+        rows: vec![Row {
+            subject: "peergate watcher".to_owned(),
+            values: vec![stat(activation, wall), stat(activation, cpu)],
+        }],
+    };
+    let median = |stat: Option<Stat>| stat.map_or(f64::NAN, |stat| stat.median);
+    let mut budgets = vec![
+        Budget::at_most(
+            "webhook, CPU of init and first answer ÷ hello world's",
+            median(both(&shown[WEBHOOK])) / median(both(&shown[HELLO])),
+            4.0,
+        ),
+        Budget::at_least(
+            "Python's CPU of init and first answer ÷ the webhook's",
+            median(both(&shown[PYTHON])) / median(both(&shown[WEBHOOK])),
+            70.0,
+        ),
+        Budget::at_least(
+            "Python's first answer at 128 MB ÷ the webhook's",
+            median(Stat::of(shown[PYTHON].throttled.clone())) / median(Stat::of(shown[WEBHOOK].throttled.clone())),
+            100.0,
+        ),
+        Budget::at_least(
+            "Python's warm approval ÷ the webhook's",
+            median(stat(&shown[PYTHON].warm, wall)) / median(stat(&shown[WEBHOOK].warm, wall)),
+            5.0,
+        ),
+        Budget::at_most("CPU of a tick with nothing to do, ms", median(stat(&shown[WATCHER].warm, cpu)), 3.0),
+    ];
+    for number in [WEBHOOK, WATCHER] {
+        let name = subjects[number].name;
+        budgets.push(Budget::at_most(
+            format!("{name}, most resident MB"),
+            median(Stat::of(shown[number].memory.clone())),
+            10.0,
+        ));
+        budgets.push(Budget::at_most(format!("{name}, zip MB"), median(zips[number]), 3.0));
+    }
+    (vec![starts, ticks], budgets)
+}
+
+fn zip_of(subject: &Subject) -> Option<f64> {
+    let path = subject.program.with_extension("zip");
+    std::fs::metadata(path).ok().map(|file| megabytes(file.len()))
+}
+
+/// For tables.
+pub fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// For tables.
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+pub fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
