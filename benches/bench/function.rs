@@ -134,7 +134,7 @@ impl Function {
     }
 
     async fn wait_until_it_asks(&mut self) -> Result<Instant, Error> {
-        let patience = Duration::from_secs(60);
+        let patience = Duration::from_mins(1);
         let asked = tokio::time::timeout(patience, self.asked.recv()).await;
         let mut failure = || match self.answers.try_recv() {
             Ok(answer) => format!("the function did not start: {}", String::from_utf8_lossy(&answer.body)),

@@ -122,8 +122,8 @@ async fn bench(has: impl Fn(&str) -> bool) -> Result<bool, Error> {
     if has("--write") {
         let path = root.join("BENCHMARKS.md");
         let text = std::fs::read_to_string(&path)?;
-        let (before, rest) = text.split_once(MARKS[0]).ok_or("BENCHMARKS.md has lost its marks")?;
-        let (_, after) = rest.split_once(MARKS[1]).ok_or("BENCHMARKS.md has lost its marks")?;
+        let (before, marked) = text.split_once(MARKS[0]).ok_or("BENCHMARKS.md has lost its marks")?;
+        let (_, after) = marked.split_once(MARKS[1]).ok_or("BENCHMARKS.md has lost its marks")?;
         std::fs::write(path, format!("{before}{}\n{markdown}\n{}{after}", MARKS[0], MARKS[1]))?;
     }
     Ok(report.budgets.iter().all(|budget| budget.kept))

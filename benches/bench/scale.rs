@@ -129,7 +129,7 @@ pub async fn measure(scope: &Scope, watcher: &Subject) -> Result<(Vec<Section>, 
 async fn world(regions: Vec<&str>) -> Result<World, Error> {
     let regions = format!("regions = {regions:?}");
     let change =
-        move |config: String| config.replace("regions = [\"cn-shanghai\"]", &regions).replace("regions = []", &regions);
+        move |config: &str| config.replace("regions = [\"cn-shanghai\"]", &regions).replace("regions = []", &regions);
     World::start(Table::Sandbox, change).await
 }
 

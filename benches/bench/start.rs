@@ -34,9 +34,9 @@ const PYTHON: usize = 3;
 
 /// Measures.
 pub async fn measure(scope: &Scope, subjects: [Subject; 4]) -> Result<(Vec<Section>, Vec<Budget>), Error> {
-    let world = World::start(Table::Memory, |config| config).await?;
+    let world = World::start(Table::Memory, str::to_owned).await?;
     // With nothing in it.
-    let still = World::start(Table::Sandbox, |config| config).await?;
+    let still = World::start(Table::Sandbox, str::to_owned).await?;
     let mut shown: [Shown; 4] = Default::default();
     let mut held_by = "not held";
     for sample in 0..scope.starts {
@@ -139,7 +139,8 @@ fn tell(
 ) -> (Vec<Section>, Vec<Budget>) {
     let stat =
         |costs: &[Cost], part: fn(&Cost) -> Duration| Stat::of(costs.iter().map(|cost| millis(part(cost))).collect());
-    let (wall, cpu): (fn(&Cost) -> Duration, fn(&Cost) -> Duration) = (|cost| cost.wall, |cost| cost.cpu);
+    let wall: fn(&Cost) -> Duration = |cost| cost.wall;
+    let cpu: fn(&Cost) -> Duration = |cost| cost.cpu;
     let both = |shown: &Shown| {
         let sums = shown.init.iter().zip(&shown.first).map(|(init, first)| millis(init.cpu + first.cpu));
         Stat::of(sums.collect())

@@ -82,7 +82,7 @@ struct Authority {
 
 impl World {
     /// Starts everything, for the accepting accounts [`ACCOUNTS`]; `change` adapts the configuration.
-    pub async fn start(table: Table, change: impl Fn(String) -> String) -> Result<Self, Error> {
+    pub async fn start(table: Table, change: impl Fn(&str) -> String) -> Result<Self, Error> {
         let mut settings = Settings { quota: None, activation: std::time::Duration::ZERO, ..Settings::default() };
         settings.accounts.extend(ACCOUNTS.iter().skip(1).map(|(name, account)| Account {
             account: AccountId(*account),
@@ -114,7 +114,7 @@ impl World {
                 authority.serve(passing_on(plain)?).await?
             }
         };
-        let plain = change(config);
+        let plain = change(&config);
         sandbox.reconfigure(&plain)?;
         let config = plain
             .replace(sandbox.alicloud.as_str(), &format!("{}/", alicloud.url))
