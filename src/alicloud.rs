@@ -14,6 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 use url::Url;
 
@@ -265,10 +266,10 @@ impl Alicloud {
         parameters.extend(vpc.map(|vpc| ("VpcId", vpc)));
         parameters.extend(next_token.map(|token| ("NextToken", token)));
         let page: WirePage = self.call("ListVpcPeerConnections", &parameters, credentials).await?;
-        let understood = |wire| Connection::try_from(wire).ok();
+        let understood = |json: Box<RawValue>| serde_json::from_str::<WireConnection>(json.get()).ok()?.try_into().ok();
         let listed = page.vpc_peer_connects.unwrap_or_default();
         let all = listed.len();
-        let connections: Vec<_> = listed.into_iter().filter_map(understood).collect();
+        let connections: Vec<Connection> = listed.into_iter().filter_map(understood).collect();
         Ok(Page {
             left_out: all.saturating_sub(connections.len()),
             total: page.total_count,

@@ -41,6 +41,8 @@ const LOOK_AGAIN: SignedDuration = SignedDuration::from_millis(2500);
 const LOOK_AT_OBJECTION: SignedDuration = SignedDuration::from_mins(5);
 /// What could not be checked is checked again after this.
 const LOOK_AT_GAP: SignedDuration = SignedDuration::from_mins(1);
+/// If it still could not be after a while, less and less often, up to this.
+const LONGEST_LOOK_AT_GAP: SignedDuration = SignedDuration::from_hours(1);
 /// How long the webhook has the call to itself before the watcher takes it for dead.
 const WEBHOOK_LEASE: SignedDuration = SignedDuration::from_secs(8);
 /// The facts of a request may change so often; then it ends, so that no requester can make us write for ever.
@@ -197,6 +199,15 @@ impl Approval {
         Ok(record)
     }
 
+    /// Whether the checks are worth making again although nothing has changed: one objects, or could not be made, or all
+    /// passed where that is enough.
+    #[must_use]
+    pub fn is_worth_a_check(&self) -> bool {
+        preflight::objection(&self.findings).is_some()
+            || preflight::is_incomplete(&self.findings)
+            || (self.terms.accepts_by_itself() && preflight::all_passed(&self.findings))
+    }
+
     /// While people have to decide: until somebody is to be reminded, or a check is worth making again. What changes
     /// meanwhile is seen by whoever follows connections.
     fn wait(&mut self, now: Timestamp) {
@@ -205,10 +216,10 @@ impl Approval {
         }
         let again_at = if preflight::objection(&self.findings).is_some() {
             Some(self.examined_at.max(now) + LOOK_AT_OBJECTION)
-        } else if preflight::is_incomplete(&self.findings) {
-            Some(now + LOOK_AT_GAP)
         } else {
-            (self.terms.accepts_by_itself() && preflight::all_passed(&self.findings)).then_some(now)
+            // What could not be checked for long is checked less often.
+            let gap = (now.duration_since(self.since) / 8).clamp(LOOK_AT_GAP, LONGEST_LOOK_AT_GAP);
+            self.is_worth_a_check().then(|| now + gap)
         };
         let expires_at = self.connection.expires_at;
         let remind_at = self.told.next_at(&self.terms, self.since, expires_at);
@@ -319,7 +330,8 @@ impl Approval {
             Event::Missing => self.end(State::Deleted, News::Deleted, What::Missing, now),
             Event::Changed { connection, findings } => {
                 let stale = connection.fingerprint() != self.fingerprint;
-                let bounded = !self.has_changed_too_often();
+                // What was approved all the same fails; all else stays as it ended.
+                let bounded = !self.has_changed_too_often() || self.state == State::Approved;
                 let open = match self.state {
                     State::Pending | State::Approved | State::Failed { .. } | State::Deleted => true,
                     State::Activating | State::Activated | State::Rejecting | State::Rejected | State::Expired => false,

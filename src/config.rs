@@ -302,6 +302,10 @@ impl File {
         }
         for (name, target) in &self.targets {
             check_endpoint(&format!("targets.{name}.endpoint"), &target.endpoint)?;
+            let same = |(other, one): (&String, &Target)| other < name && one.account == target.account;
+            if self.targets.iter().any(same) {
+                return invalid(format!("targets.{name}.account"), "another target has this account");
+            }
             if target.calls_per_minute == 0 {
                 return invalid(format!("targets.{name}.calls_per_minute"), "at least 1");
             }
@@ -574,6 +578,10 @@ mod tests {
             ),
             (&format!("{SMALLEST}[slack]\nteams = []\napp = \"A1\"\n"), "slack.teams"),
             (&format!("{SMALLEST}[groups]\nnetops = [\"bob\"]\n"), "groups.netops: no person is named bob"),
+            (
+                &format!("{SMALLEST}[targets.test]\naccount = \"2222222222222222\"\nregions = []\n"),
+                "targets.test.account: another target has this account",
+            ),
             (&format!("{SMALLEST}calls_per_minute = 0\n"), "calls_per_minute: at least 1"),
             (&format!("retention_days = 7\n{SMALLEST}"), "retention_days: at least 8"),
             (&format!("{SMALLEST}[people.a]\nprincipals = [\"slack:T1\"]\n"), "principals"),

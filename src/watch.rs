@@ -12,14 +12,16 @@ mod record;
 mod survey;
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::future::{Fuse, FusedFuture, FutureExt};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep_until};
 
 use crate::app::App;
-use crate::approval::Stage;
+use crate::approval::{ApprovalId, Stage};
 use crate::clock;
 use crate::store;
 use lanes::{Job, Lanes};
@@ -148,28 +150,36 @@ pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<Summary, s
     let started = Instant::now();
     let mut lanes = Lanes::new(app, deadline.checked_sub(END).unwrap_or(deadline));
     let (mut summary, mut failed) = (Summary::default(), None);
-    let mut next = Rounds { last: started, at: Some(started), deadline };
+    let mut next = Rounds { begun: started, pause: Duration::ZERO, last: None, at: Some(started), deadline };
+    // While the index is read, what was begun goes on.
+    let mut reading = pin!(Fuse::terminated());
     loop {
+        let at = next.at(lanes.is_busy()).filter(|_| failed.is_none() && reading.is_terminated());
         tokio::select! {
             Some((did, look_at)) = lanes.next() => {
                 summary.add(did);
                 next.is_wanted(look_at);
             }
-            () = sleep_until(next.at.unwrap_or(started)), if next.at.is_some() => {
-                summary.rounds = summary.rounds.saturating_add(1);
-                next.begun();
-                match round(app, &mut lanes, tick.discover && summary.rounds == 1).await {
-                    Ok(soonest) => next.is_wanted(soonest),
+            due = &mut reading, if !reading.is_terminated() => {
+                let due: Result<Due, store::Error> = due;
+                match due {
+                    Ok(due) => {
+                        next.is_wanted(due.soonest);
+                        due.begin(app, &mut lanes);
+                    }
                     Err(error) => failed = Some(error),
                 }
+                next.pause = next.begun.elapsed() * 10;
                 if summary.rounds < tick.least_rounds {
                     next.is_wanted(Some(clock::now() + INDEX_LAG));
                 }
             }
+            () = sleep_until(at.unwrap_or(started)), if at.is_some() => {
+                summary.rounds = summary.rounds.saturating_add(1);
+                next.begin();
+                reading.set(Due::read(app, tick.discover && summary.rounds == 1).fuse());
+            }
             else => break,
-        }
-        if failed.is_some() {
-            next.at = None;
         }
     }
     let Summary { rounds, discovered, changed, delivered, undelivered } = summary;
@@ -180,14 +190,19 @@ pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<Summary, s
 
 /// When the next round is.
 struct Rounds {
-    last: Instant,
+    begun: Instant,
+    /// To the round after it, if only what is slow is left: reading the index is to take a tenth of the time at most.
+    pause: Duration,
+    /// The last time at which there will be something to do, as far as that is known.
+    last: Option<Instant>,
     at: Option<Instant>,
     deadline: Instant,
 }
 
 impl Rounds {
-    fn begun(&mut self) {
-        (self.last, self.at) = (Instant::now(), None);
+    fn begin(&mut self) {
+        self.begun = Instant::now();
+        self.at = self.last.take().filter(|last| *last > self.begun);
     }
 
     /// There is something to do at this time, if it is soon.
@@ -195,49 +210,80 @@ impl Rounds {
         let wait = at.map(|at| at.duration_since(clock::now())).filter(|wait| *wait <= HORIZON);
         let Some(wait) = wait else { return };
         let wait = Duration::try_from(wait).unwrap_or_default();
-        let [shortest, longest] = PAUSE.map(|pause| self.last + pause);
+        let [shortest, longest] = PAUSE.map(|pause| self.begun + pause);
         let at = (Instant::now() + wait).clamp(shortest, longest.max(Instant::now()));
         if at + ROUND <= self.deadline {
+            self.last = self.last.max(Some(at));
             self.at = Some(self.at.map_or(at, |earlier| earlier.min(at)));
         }
     }
+
+    /// When it is. What has become due meanwhile does not wait for what is slow: while something runs, there is one.
+    fn at(&self, busy: bool) -> Option<Instant> {
+        let [_, longest] = PAUSE;
+        let while_busy = Some(self.begun + longest.max(self.pause));
+        let while_busy = while_busy.filter(|at| busy && *at + ROUND <= self.deadline);
+        [self.at, while_busy].into_iter().flatten().min()
+    }
 }
 
-/// Begins everything that is due now and sees how what is being activated has come on; in a `survey`, how everything
-/// is. Says when the next thing is due.
-async fn round(app: &App, lanes: &mut Lanes<'_>, survey: bool) -> Result<Option<Timestamp>, store::Error> {
-    let now = clock::now();
-    let (mut soonest, mut regions, mut from) = (None, BTreeMap::<_, Region>::new(), None);
-    loop {
-        let before = if survey { Timestamp::MAX } else { now + HORIZON };
-        let (entries, more) = app.store.due(before, from).await?;
-        for entry in entries {
-            if entry.stage == Stage::Activating || survey && entry.stage.is_followed() {
-                let place = (entry.id.target.clone(), entry.region.clone());
-                regions.entry(place).or_default().follow(&entry);
+/// What there is to do.
+struct Due {
+    steps: Vec<ApprovalId>,
+    /// By target and region.
+    regions: BTreeMap<(String, String), Region>,
+    /// When the next thing is due.
+    soonest: Option<Timestamp>,
+}
+
+impl Due {
+    /// Asks the index for what is due now, and for what is being activated; in a `survey`, for everything.
+    async fn read(app: &App, survey: bool) -> Result<Self, store::Error> {
+        let now = clock::now();
+        let mut due = Self { steps: vec![], regions: BTreeMap::new(), soonest: None };
+        let mut from = None;
+        loop {
+            let before = if survey { Timestamp::MAX } else { now + HORIZON };
+            let (entries, more) = app.store.due(before, from).await?;
+            for entry in entries {
+                if entry.stage == Stage::Activating || survey && entry.stage.is_followed() {
+                    let place = (entry.id.target.clone(), entry.region.clone());
+                    due.regions.entry(place).or_default().follow(&entry);
+                }
+                match entry.work_at {
+                    Some(at) if at <= now => due.steps.push(entry.id),
+                    Some(at) => due.soonest = Some(due.soonest.map_or(at, |earlier: Timestamp| earlier.min(at))),
+                    None => {}
+                }
             }
-            match entry.work_at {
-                Some(at) if at <= now => lanes.push(entry.id.target.clone(), Job::Step(entry.id)),
-                Some(at) => soonest = Some(soonest.map_or(at, |earlier: Timestamp| earlier.min(at))),
-                None => {}
+            match more {
+                Some(_) => from = more,
+                None => break,
             }
         }
-        match more {
-            Some(_) => from = more,
-            None => break,
+        if survey {
+            for (name, target) in &app.config.targets {
+                for region in &target.regions {
+                    due.regions.entry((name.clone(), region.clone())).or_default().discover = true;
+                }
+            }
+        }
+        Ok(due)
+    }
+
+    /// Begins it.
+    fn begin(self, app: &App, lanes: &mut Lanes<'_>) {
+        for ((target, region), followed) in self.regions {
+            if !app.config.targets.contains_key(&target) {
+                tracing::error!(outcome = "unknown_target", target, region, "what is followed is of no known target");
+                continue;
+            }
+            for job in followed.jobs(&target, region) {
+                lanes.push(target.clone(), job);
+            }
+        }
+        for id in self.steps {
+            lanes.push(id.target.clone(), Job::Step(id));
         }
     }
-    if survey {
-        for (name, target) in &app.config.targets {
-            for region in &target.regions {
-                regions.entry((name.clone(), region.clone())).or_default().discover = true;
-            }
-        }
-    }
-    for ((target, region), followed) in regions {
-        for job in followed.jobs(&target, region) {
-            lanes.push(target.clone(), job);
-        }
-    }
-    Ok(soonest)
 }

@@ -64,6 +64,21 @@ async fn lists_come_in_pages_of_a_hundred() {
 }
 
 #[tokio::test]
+async fn one_connection_that_is_odd_hides_no_other() {
+    let gate = Gate::start().await;
+    let odd = [r#"{"InstanceId": "pcc-a", "Status": null}"#, r#"{"InstanceId": 7}"#, "null", "[]", r#""pcc-a""#];
+    for odd in odd {
+        let fine = r#"{"InstanceId": "pcc-b", "Status": "Deleted"}"#;
+        let raw =
+            format!(r#"{{"RequestId": "R", "TotalCount": 2, "VpcPeerConnects": [{odd}, {fine}], "NextToken": ""}}"#);
+        gate.simulator.fault(Fault { raw: Some(raw), http_status: 200, ..Fault::default() });
+        let page = client(&gate, SignatureVersion::V3).list(ACCEPTER, "cn-shanghai", None, None).await.unwrap();
+        let ids: Vec<_> = page.connections.iter().map(|connection| connection.instance_id.as_str()).collect();
+        assert_eq!((ids, page.left_out, page.total, page.next_token), (vec!["pcc-b"], 1, Some(2), None), "{odd}");
+    }
+}
+
+#[tokio::test]
 async fn temporary_credentials_need_their_token() {
     let gate = Gate::start().await;
     let id = gate.requested().await;

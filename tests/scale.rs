@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -23,13 +24,14 @@ use peergate::config::SignatureVersion;
 use peergate::local::sandbox::Sandbox;
 use peergate::local::simulator::gateway::Fault;
 use peergate::local::simulator::{Account, Settings, Tampering};
+use peergate::local::sink::Trouble;
 use peergate::peering::{AccountId, Connection, InstanceId, Status};
 use peergate::preflight::{self, Check, Finding, Found};
 use peergate::store::{Saved, Stored};
 use peergate::watch::Summary;
 use peergate::{clock, http as client};
 use serde_json::json;
-use support::{Gate, logged, quick};
+use support::{Gate, HOOK, logged, quick};
 
 const LIST: &str = "ListVpcPeerConnections";
 const GET: &str = "GetVpcPeerConnectionAttribute";
@@ -89,6 +91,21 @@ async fn activating(gate: &Gate, target: &str, account: u64, region: &str, numbe
 
 /// Requests that wait for people, with nothing left to tell.
 async fn pending(gate: &Gate, target: &str, account: u64, region: &str, number: usize) -> Vec<InstanceId> {
+    let mut ids = vec![];
+    for _ in 0..number {
+        let stored = waiting(gate, target, account, region).await;
+        ids.push(stored.approval.id.instance_id.clone());
+        told(gate, stored).await;
+    }
+    ids
+}
+
+/// A request that nobody was told of yet.
+async fn fresh(gate: &Gate, target: &str, account: u64) -> InstanceId {
+    waiting(gate, target, account, "cn-shanghai").await.approval.id.instance_id
+}
+
+async fn waiting(gate: &Gate, target: &str, account: u64, region: &str) -> Stored {
     let account = AccountId(account);
     let api = Alicloud::new(gate.app.http.clone(), gate.alicloud.clone(), SignatureVersion::V3, u32::MAX);
     let key = gate.app.secrets.current(clock::now()).await.unwrap().targets[target].clone();
@@ -97,33 +114,28 @@ async fn pending(gate: &Gate, target: &str, account: u64, region: &str, number: 
         access_key_secret: key.access_key_secret.expose(),
         security_token: None,
     };
-    let mut ids = vec![];
-    for _ in 0..number {
-        let (theirs, ours) = (format!("vpc-{}", clock::nonce()), format!("vpc-{}", clock::nonce()));
-        let more = [
-            ("VpcId", theirs.as_str()),
-            ("AcceptingVpcId", &ours),
-            ("AcceptingAliUid", &account.to_string()),
-            ("AcceptingRegionId", region),
-        ];
-        let id = InstanceId::parse(&gate.simulator.request_peering(&more).unwrap()).unwrap();
-        let connection = api.get(credentials, &id).await.unwrap();
-        let mut findings = preflight::check(&connection, account, clock::now());
-        findings.push(preflight::check_other_peerings(&connection, Some(&[])));
-        findings.push(Finding { check: Check::DryRun, found: Found::Passed });
-        let grounds = Grounds {
-            id: &ApprovalId { target: target.into(), instance_id: id.clone() },
-            connection: &connection,
-            terms: &gate.app.config.policy.terms(target, &connection),
-            findings: &findings,
-            electorate: &|_: &Principal| None,
-        };
-        let record = Approval::discover(&grounds, clock::now());
-        let Saved::Done(stored) = gate.app.store.save(&record, 0).await.unwrap() else { panic!("it is new") };
-        told(gate, stored).await;
-        ids.push(id);
-    }
-    ids
+    let (theirs, ours) = (format!("vpc-{}", clock::nonce()), format!("vpc-{}", clock::nonce()));
+    let more = [
+        ("VpcId", theirs.as_str()),
+        ("AcceptingVpcId", &ours),
+        ("AcceptingAliUid", &account.to_string()),
+        ("AcceptingRegionId", region),
+    ];
+    let id = InstanceId::parse(&gate.simulator.request_peering(&more).unwrap()).unwrap();
+    let connection = api.get(credentials, &id).await.unwrap();
+    let mut findings = preflight::check(&connection, account, clock::now());
+    findings.push(preflight::check_other_peerings(&connection, Some(&[])));
+    findings.push(Finding { check: Check::DryRun, found: Found::Passed });
+    let grounds = Grounds {
+        id: &ApprovalId { target: target.into(), instance_id: id },
+        connection: &connection,
+        terms: &gate.app.config.policy.terms(target, &connection),
+        findings: &findings,
+        electorate: &|_: &Principal| None,
+    };
+    let record = Approval::discover(&grounds, clock::now());
+    let Saved::Done(stored) = gate.app.store.save(&record, 0).await.unwrap() else { panic!("it is new") };
+    stored
 }
 
 /// Everything that the channels are owed, they have.
@@ -279,6 +291,60 @@ async fn a_target_that_does_not_answer_delays_no_other() {
     gate.discover().await;
     gate.discover().await;
     assert_eq!(gate.calls(LIST) - lists, 3, "once more for the one that asked us to wait, twice for the other");
+}
+
+#[tokio::test]
+async fn what_becomes_due_while_a_target_does_not_answer_is_not_left_waiting() {
+    let gate = two_targets().await;
+    let fault = Fault {
+        account: Some(AccountId(2_222_222_222_222_222)),
+        action: Some(LIST.into()),
+        delay_ms: 6000,
+        ..Fault::default()
+    };
+    gate.simulator.fault(fault);
+    let lists = gate.calls(LIST);
+    let (summary, ()) = tokio::join!(gate.scheduled(), async {
+        // The other target has nothing to do by now.
+        while gate.calls(LIST) == lists {
+            tokio::task::yield_now().await;
+        }
+        let id = ApprovalId { target: "other".into(), instance_id: fresh(&gate, "other", OTHER).await };
+        assert!(gate.app.store.load(&id).await.unwrap().unwrap().approval.outbox.due_at().is_some());
+    });
+    assert!(summary.rounds >= 2 && summary.delivered >= 1, "{summary:?}");
+}
+
+#[tokio::test]
+async fn a_channel_that_does_not_answer_keeps_nobody_from_seeing() {
+    let gate = Gate::with(slow()).await;
+    for _ in 0..40 {
+        fresh(&gate, "prod", 2_222_222_222_222_222).await;
+    }
+    gate.sink.trouble(Trouble { path: HOOK.into(), hangs: true, ..Trouble::default() });
+    let unheard = gate.requested().await;
+    gate.discover().await;
+    assert_eq!(gate.state(&unheard).await, "pending");
+}
+
+#[tokio::test]
+async fn what_another_version_wrote_into_the_index_is_mended_and_not_read_for_ever() {
+    let (gate, count) = counted(slow()).await;
+    let ids = pending(&gate, "prod", 2_222_222_222_222_222, "cn-shanghai", 3).await;
+    let endpoint = gate.environment.aws.dynamodb_endpoint.clone().unwrap();
+    let sdk = peergate::aws::sdk_config(&gate.environment.aws, &client::client().unwrap());
+    let config = aws_sdk_dynamodb::config::Builder::from(&sdk).endpoint_url(endpoint).build();
+    let mark = AttributeValue::S("0123456789abcdef0123456789abcdef".into());
+    let update = aws_sdk_dynamodb::Client::from_conf(config).update_item().table_name(&gate.environment.table);
+    let update = update.key("id", AttributeValue::S(format!("prod/{}", ids[1])));
+    let update = update.update_expression("SET mark = :mark").expression_attribute_values(":mark", mark);
+    update.send().await.unwrap();
+    let gets = gate.calls(GET);
+    assert_eq!(gate.discover().await.discovered, 0);
+    assert_eq!(gate.calls(GET) - gets, 1);
+    count.store(0, Ordering::SeqCst);
+    gate.discover().await;
+    assert_eq!((count.load(Ordering::SeqCst), gate.calls(GET) - gets), (1, 1), "once");
 }
 
 #[tokio::test]

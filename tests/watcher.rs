@@ -222,6 +222,28 @@ async fn a_connection_that_changed_after_the_decision_is_not_accepted() {
 }
 
 #[tokio::test]
+async fn what_changes_again_and_again_ends_also_when_it_was_approved_all_the_same() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    gate.discover().await;
+    for bandwidth in 1..=21 {
+        gate.tamper(&id, Tampering { bandwidth: Some(bandwidth), ..Tampering::default() });
+        gate.discover().await;
+    }
+    assert_eq!(gate.state(&id).await, "failed");
+    let action = Some("AcceptVpcPeerConnection".to_owned());
+    let code = Some("ServiceUnavailable".to_owned());
+    gate.simulator.fault(Fault { action, code, http_status: 503, ..Fault::default() });
+    let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!((reply.name().as_str(), gate.state(&id).await.as_str()), ("underway", "approved"));
+    gate.tamper(&id, Tampering { bandwidth: Some(99), ..Tampering::default() });
+    gate.make_due(&id).await;
+    gate.round().await;
+    assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("failed", 0));
+    assert_eq!(gate.stored(&id).await.unwrap().approval.next_step_at, None, "it rests");
+}
+
+#[tokio::test]
 async fn a_failing_connection_does_not_stop_the_others() {
     let gate = Gate::with(slow()).await;
     let (broken, fine) = (approved(&gate).await, approved(&gate).await);

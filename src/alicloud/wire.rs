@@ -1,13 +1,15 @@
 //! Connections as the API writes them, and what we make of them.
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::peering::{AccountId, Connection, InstanceId, Side, Status};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct WirePage {
-    pub(super) vpc_peer_connects: Option<Vec<WireConnection>>,
+    /// Each is read by itself: one that is odd must not hide the others.
+    pub(super) vpc_peer_connects: Option<Vec<Box<RawValue>>>,
     pub(super) next_token: Option<String>,
     pub(super) total_count: Option<u32>,
 }

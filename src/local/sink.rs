@@ -116,6 +116,8 @@ pub struct Trouble {
     pub body: String,
     /// The header `retry-after`, in seconds.
     pub retry_after: Option<u16>,
+    /// There is no answer at all.
+    pub hangs: bool,
 }
 
 impl Post {
@@ -230,6 +232,10 @@ impl Sink {
         self.lock().trouble.push((posts, trouble));
     }
 
+    fn hangs(&self, path: &str) -> bool {
+        self.lock().trouble.iter().any(|(_, trouble)| trouble.hangs && trouble.path == path)
+    }
+
     /// Ends all trouble.
     pub fn heal(&self) {
         self.lock().trouble.clear();
@@ -322,6 +328,9 @@ pub fn check_blocks(body: &Value) -> Result<(), &'static str> {
 
 async fn take(State(sink): State<Sink>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let path = uri.path().to_owned();
+    if sink.hangs(&path) {
+        return std::future::pending().await;
+    }
     let mut inner = sink.lock();
     let troubled = inner.trouble.iter_mut().find(|(_, trouble)| trouble.path == path);
     if let Some((posts @ 1.., _)) = troubled {

@@ -1,4 +1,6 @@
-//! What a tick has begun and has still to do: a lane for each target, so that one that is slow delays no other.
+//! What a tick has begun and has still to do: lanes for each target, so that one that is slow delays no other; and for
+//! each target one to see, one to take in what was seen, and one for what is due, so that a channel that does not answer
+//! keeps nobody from seeing.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,17 +17,21 @@ use crate::logging::Chain;
 use crate::peering::{Connection, InstanceId};
 use crate::store;
 
-/// How much of a target is worked on at once.
+/// How much of a lane is worked on at once.
 const AT_ONCE: usize = 16;
+/// No page is listed while so much of what earlier ones showed is not taken in.
+const MOST_TO_TAKE: usize = 200;
 
 /// Something to do. The failure of one stops no other.
 pub(super) enum Job {
     /// A record is due.
     Step(ApprovalId),
-    /// A list says something about a connection that its record, if there is one, does not.
-    News(ApprovalId, Box<Connection>),
+    /// A reading says something about a connection that the index, if it has it at this stage, does not.
+    News(ApprovalId, Box<Connection>, Option<Stage>),
     /// A connection is to be read: it is followed, and in no list.
     Read(ApprovalId, Stage, Option<Timestamp>),
+    /// A connection is not there any more.
+    Gone(ApprovalId),
     /// A page of a region is to be listed.
     List(Listing),
 }
@@ -42,16 +48,17 @@ pub(super) struct Done {
 /// A job that has ended.
 struct Ended {
     target: String,
+    kind: Kind,
     key: Key,
     did: Summary,
     done: Done,
 }
 
-/// The lanes, by target.
+/// The lanes.
 pub(super) struct Lanes<'a> {
     app: &'a App,
     stop_at: Instant,
-    by_target: BTreeMap<String, Lane>,
+    by_target: BTreeMap<(String, Kind), Lane>,
     /// What is queued or running: it is not begun again meanwhile.
     begun: BTreeSet<Key>,
     running: FuturesUnordered<BoxFuture<'a, Ended>>,
@@ -63,10 +70,19 @@ struct Lane {
     running: usize,
 }
 
+/// Which of a target's lanes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    See,
+    Take,
+    Step,
+}
+
 /// What a job is about.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Key {
     Record(ApprovalId),
+    News(String, InstanceId),
     Reading(String, InstanceId),
     Region(String, String),
 }
@@ -81,16 +97,16 @@ impl<'a> Lanes<'a> {
     /// Queues a job, unless it is begun.
     pub(super) fn push(&mut self, target: String, job: Job) {
         if self.begun.insert(job.key(&target)) {
-            self.by_target.entry(target).or_default().queue.push_back(job);
+            self.by_target.entry((target, job.kind())).or_default().queue.push_back(job);
         }
     }
 
     /// What the next job that ends did, and when to look again; `None` when all have ended.
     pub(super) async fn next(&mut self) -> Option<(Summary, Option<Timestamp>)> {
         self.start();
-        let Ended { target, key, did, done } = self.running.next().await?;
+        let Ended { target, kind, key, did, done } = self.running.next().await?;
         self.begun.remove(&key);
-        if let Some(lane) = self.by_target.get_mut(&target) {
+        if let Some(lane) = self.by_target.get_mut(&(target.clone(), kind)) {
             lane.running -= 1;
         }
         for job in done.more {
@@ -99,15 +115,26 @@ impl<'a> Lanes<'a> {
         Some((did, done.look_at))
     }
 
+    /// Whether anything is queued or runs.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.begun.is_empty()
+    }
+
     fn start(&mut self) {
         let is_late = Instant::now() >= self.stop_at;
-        for (target, lane) in &mut self.by_target {
+        let is_full =
+            |((_, kind), lane): &(&(String, Kind), &Lane)| *kind == Kind::Take && lane.queue.len() >= MOST_TO_TAKE;
+        let full: Vec<_> = self.by_target.iter().filter(is_full).map(|((target, _), _)| target.clone()).collect();
+        for ((target, kind), lane) in &mut self.by_target {
             if is_late && !lane.queue.is_empty() {
                 let left = lane.queue.len();
                 tracing::error!(outcome = "out_of_time", target, left, "a part is left to the next tick");
-                lane.queue.clear();
+                for job in lane.queue.drain(..) {
+                    self.begun.remove(&job.key(target));
+                }
             }
             while lane.running < AT_ONCE
+                && !(*kind == Kind::See && full.contains(target))
                 && let Some(job) = lane.queue.pop_front()
             {
                 lane.running += 1;
@@ -118,28 +145,38 @@ impl<'a> Lanes<'a> {
 }
 
 impl Job {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Step(_) => Kind::Step,
+            Self::News(..) | Self::Gone(_) => Kind::Take,
+            Self::Read(..) | Self::List(_) => Kind::See,
+        }
+    }
+
     fn key(&self, target: &str) -> Key {
         match self {
             Self::Step(id) => Key::Record(id.clone()),
-            Self::News(id, _) | Self::Read(id, ..) => Key::Reading(id.target.clone(), id.instance_id.clone()),
+            Self::News(id, ..) | Self::Gone(id) => Key::News(id.target.clone(), id.instance_id.clone()),
+            Self::Read(id, ..) => Key::Reading(id.target.clone(), id.instance_id.clone()),
             Self::List(listing) => Key::Region(target.to_owned(), listing.region.clone()),
         }
     }
 }
 
 async fn run(app: &App, target: String, job: Job, stop_at: Instant) -> Ended {
-    let (key, mut did) = (job.key(&target), Summary::default());
+    let (kind, key, mut did) = (job.kind(), job.key(&target), Summary::default());
     let done: Result<Result<Done, store::Error>, _> = timeout_at(stop_at, async {
         match job {
             Job::Step(id) => record::step(app, &id, &mut did).await,
-            Job::News(id, connection) => record::take(app, &id, &connection, &mut did).await,
-            Job::Read(id, stage, since) => record::read(app, &id, stage, since, &mut did).await,
+            Job::News(id, connection, stage) => record::take(app, &id, &connection, stage, &mut did).await,
+            Job::Read(id, stage, since) => record::read(app, id, stage, since).await,
+            Job::Gone(id) => record::gone(app, &id, &mut did).await,
             Job::List(listing) => survey::list(app, &target, listing).await,
         }
     })
     .await;
     let (peering, region) = match &key {
-        Key::Record(ApprovalId { instance_id, .. }) | Key::Reading(_, instance_id) => {
+        Key::Record(ApprovalId { instance_id, .. }) | Key::News(_, instance_id) | Key::Reading(_, instance_id) => {
             (Some(instance_id.as_str()), None)
         }
         Key::Region(_, region) => (None, Some(region)),
@@ -156,5 +193,5 @@ async fn run(app: &App, target: String, job: Job, stop_at: Instant) -> Ended {
             Done::default()
         }
     };
-    Ended { target, key, did, done }
+    Ended { target, kind, key, did, done }
 }

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::Summary;
 use super::delivery::deliver;
-use super::lanes::Done;
+use super::lanes::{Done, Job};
 use crate::accept::{self, EXAMINATION};
 use crate::alicloud::Class;
 use crate::app::App;
@@ -22,20 +22,21 @@ pub(super) async fn step(app: &App, id: &ApprovalId, did: &mut Summary) -> Resul
     end(app, stored, did).await
 }
 
-/// Takes over what a list says about a connection.
+/// Takes over what a reading says about a connection that the index has at `stage`.
 pub(super) async fn take(
     app: &App,
     id: &ApprovalId,
     connection: &Connection,
+    stage: Option<Stage>,
     did: &mut Summary,
 ) -> Result<Done, store::Error> {
     let stored = app.store.load(id).await?;
     let waits = |stored: &Stored| matches!(stored.approval.state, State::Pending | State::Deleted);
     let stored = match stored {
         stored if connection.status == Status::Accepting && stored.as_ref().is_none_or(waits) => {
-            look_again(app, id, stored, did).await?
+            look_again(app, id, stored, stage, did).await?
         }
-        Some(stored) => Some(apply(app, stored, &Event::Seen(Box::new(connection.clone())), did).await?),
+        Some(stored) => Some(apply(app, stored, &seen(connection), did).await?),
         None => None,
     };
     match stored {
@@ -44,38 +45,49 @@ pub(super) async fn take(
     }
 }
 
-/// Reads a connection that is followed, and takes over what is new. `since` is when its activation began.
+/// Reads a connection that is followed; what is new is to be taken in. `since` is when its activation began.
 pub(super) async fn read(
     app: &App,
-    id: &ApprovalId,
+    id: ApprovalId,
     stage: Stage,
     since: Option<Timestamp>,
-    did: &mut Summary,
 ) -> Result<Done, store::Error> {
     let now = clock::now();
+    let look_at = since.and_then(|since| follow_again_at(since, now));
     match accept::read(app, &id.target, &id.instance_id, now).await {
         Ok(connection) if stage.is_news(&connection, || app.config.policy.terms(&id.target, &connection)) => {
-            take(app, id, &connection, did).await
+            Ok(Done { look_at, more: vec![Job::News(id, Box::new(connection), Some(stage))] })
         }
-        Ok(_) => Ok(Done { look_at: since.and_then(|since| follow_again_at(since, now)), ..Done::default() }),
-        Err(error) if error.class() == Class::Missing => {
-            let Some(stored) = app.store.load(id).await? else { return Ok(Done::default()) };
-            let stored = apply(app, stored, &Event::Missing, did).await?;
-            end(app, stored, did).await
-        }
+        Ok(_) => Ok(Done { look_at, more: vec![] }),
+        Err(error) if error.class() == Class::Missing => Ok(Done { look_at, more: vec![Job::Gone(id)] }),
         Err(error) => {
-            let (peering, problem) = (id.instance_id.as_str(), error.problem());
-            tracing::warn!(
-                outcome = "not_read",
-                target = id.target,
-                peering.id = peering,
-                alicloud.code = problem.code,
-                alicloud.request_id = problem.request_id,
-                "a connection could not be read"
-            );
-            Ok(Done { look_at: since.and_then(|since| follow_again_at(since, now)), ..Done::default() })
+            log_unread(&id, &error);
+            Ok(Done { look_at, more: vec![] })
         }
     }
+}
+
+/// Takes over that a connection is not there any more.
+pub(super) async fn gone(app: &App, id: &ApprovalId, did: &mut Summary) -> Result<Done, store::Error> {
+    let Some(stored) = app.store.load(id).await? else { return Ok(Done::default()) };
+    let stored = apply(app, stored, &Event::Missing, did).await?;
+    end(app, stored, did).await
+}
+
+fn seen(connection: &Connection) -> Event {
+    Event::Seen(Box::new(connection.clone()))
+}
+
+fn log_unread(id: &ApprovalId, error: &accept::Error) {
+    let (peering, problem) = (id.instance_id.as_str(), error.problem());
+    tracing::warn!(
+        outcome = "not_read",
+        target = id.target,
+        peering.id = peering,
+        alicloud.code = problem.code,
+        alicloud.request_id = problem.request_id,
+        "a connection could not be read"
+    );
 }
 
 async fn end(app: &App, stored: Stored, did: &mut Summary) -> Result<Done, store::Error> {
@@ -87,12 +99,12 @@ async fn advance(app: &App, stored: Stored, did: &mut Summary) -> Result<Stored,
     let (id, now) = (&stored.approval.id, clock::now());
     let event = match stored.approval.state {
         State::Pending => match accept::read(app, &id.target, &id.instance_id, now).await {
-            Ok(connection) if connection.status == Status::Accepting => {
+            Ok(connection) if worth_a_look(app, &stored.approval, &connection) => {
                 let (looked, changed) = look(app, &id.clone(), Some(stored), &connection, now, did).await?;
                 did.changed += u32::from(changed);
                 return looked.ok_or(store::Error::Contention);
             }
-            Ok(connection) => Event::Seen(Box::new(connection)),
+            Ok(connection) => seen(&connection),
             Err(error) => accept::unread(&error),
         },
         State::Approved
@@ -105,6 +117,13 @@ async fn advance(app: &App, stored: Stored, did: &mut Summary) -> Result<Stored,
         | State::Failed { .. } => accept::advance(app, &stored.approval, now).await,
     };
     apply(app, stored, &event, did).await
+}
+
+/// Whether a request that is due has something about it that is to be checked, and not only told.
+fn worth_a_look(app: &App, approval: &Approval, connection: &Connection) -> bool {
+    let terms = || app.config.policy.terms(&approval.id.target, connection);
+    connection.status == Status::Accepting
+        && (approval.stage().is_news(connection, terms) || approval.is_worth_a_check())
 }
 
 /// Applies what happened, unless a new generation has begun meanwhile.
@@ -128,18 +147,28 @@ async fn look_again(
     app: &App,
     id: &ApprovalId,
     stored: Option<Stored>,
+    stage: Option<Stage>,
     did: &mut Summary,
 ) -> Result<Option<Stored>, store::Error> {
     let now = clock::now();
     let connection = match accept::read(app, &id.target, &id.instance_id, now).await {
         Ok(connection) if connection.status == Status::Accepting => connection,
-        // It is over, or will be read in the next tick.
-        Ok(_) | Err(_) => return Ok(stored),
+        // It is over: the next tick sees that.
+        Ok(_) => return Ok(stored),
+        Err(error) => {
+            log_unread(id, &error);
+            return Ok(stored);
+        }
     };
-    let pending = stored.as_ref().filter(|stored| stored.approval.state == State::Pending);
     let terms = || app.config.policy.terms(&id.target, &connection);
-    if pending.is_some_and(|stored| !stored.approval.stage().is_news(&connection, terms)) {
-        return Ok(stored);
+    if let Some(stored) = stored.as_ref().filter(|stored| stored.approval.state == State::Pending)
+        && !stored.approval.stage().is_news(&connection, terms)
+    {
+        if stage.is_some_and(|stage| stage != stored.approval.stage()) {
+            // The index has it as an earlier version wrote it: it would be news for ever.
+            app.store.save(&stored.approval, stored.version).await?;
+        }
+        return Ok(app.store.load(id).await?);
     }
     let (looked, changed) = look(app, id, stored, &connection, now, did).await?;
     if let Some(Stored { approval, .. }) = looked.as_ref().filter(|_| changed) {

@@ -67,6 +67,13 @@ impl Region {
             |(instance_id, stage)| Job::Read(ApprovalId { target: target.to_owned(), instance_id }, stage, since);
         self.followed.into_iter().map(read).collect()
     }
+
+    /// As many as a tick has time for.
+    fn some_readings(self, target: &str) -> Vec<Job> {
+        let mut readings = self.readings(target);
+        readings.truncate(MOST_MISSING);
+        readings
+    }
 }
 
 /// Lists the next page of a region, and says what is to be done about it.
@@ -75,6 +82,8 @@ pub(super) async fn list(app: &App, target: &str, mut listing: Listing) -> Resul
         tracing::error!(outcome = "not_listed", target, "a target of some records is not in the configuration");
         return Ok(Done::default());
     };
+    let since = listing.left.since;
+    let look_at = || since.and_then(|since| follow_again_at(since, clock::now()));
     let page = match next_page(app, target, &listing).await {
         Ok(page) => page,
         Err(error) => {
@@ -87,7 +96,10 @@ pub(super) async fn list(app: &App, target: &str, mut listing: Listing) -> Resul
                 alicloud.request_id = problem.request_id,
                 "a region could not be listed"
             );
-            return Ok(Done::default());
+            // Whoever answers that it can't be listed may answer how one of them is.
+            let answered = !matches!(error, accept::Error::Api(alicloud::Error::Transport(_)));
+            let more = if answered { listing.left.some_readings(target) } else { vec![] };
+            return Ok(Done { look_at: look_at(), more });
         }
     };
     let id =
@@ -96,7 +108,7 @@ pub(super) async fn list(app: &App, target: &str, mut listing: Listing) -> Resul
     for connection in page.connections {
         match listing.left.followed.remove(&connection.instance_id) {
             Some(stage) if stage.is_news(&connection, || app.config.policy.terms(target, &connection)) => {
-                more.push(Job::News(id(&connection), Box::new(connection)));
+                more.push(Job::News(id(&connection), Box::new(connection), Some(stage)));
             }
             Some(_) => {}
             None => {
@@ -111,24 +123,19 @@ pub(super) async fn list(app: &App, target: &str, mut listing: Listing) -> Resul
     listing.pages += 1;
     listing.left_out += page.left_out;
     listing.next_token = page.next_token;
-    let since = listing.left.since;
-    if let Some(after) = listing.after(target, page.total) {
-        more.extend(after);
-        return Ok(Done { more, look_at: None });
-    }
-    let now = clock::now();
-    Ok(Done { more, look_at: since.and_then(|since| follow_again_at(since, now)) })
+    more.extend(listing.after(target, page.total));
+    Ok(Done { look_at: look_at(), more })
 }
 
 impl Listing {
-    /// What follows the page that was listed last; `None` if that was all.
-    fn after(self, target: &str, total: Option<u32>) -> Option<Vec<Job>> {
+    /// What follows the page that was listed last.
+    fn after(self, target: &str, total: Option<u32>) -> Vec<Job> {
         let pages_left = total.map_or(1, |total| total.div_ceil(LARGEST_PAGE).saturating_sub(self.pages));
         let cheaper = usize::try_from(pages_left).unwrap_or(usize::MAX) > self.left.followed.len();
         match &self.next_token {
-            Some(_) if !self.left.discover && self.left.followed.is_empty() => None,
-            Some(_) if !self.left.discover && cheaper => Some(self.left.readings(target)),
-            Some(_) if self.pages < MOST_PAGES => Some(vec![Job::List(self)]),
+            Some(_) if !self.left.discover && self.left.followed.is_empty() => vec![],
+            Some(_) if !self.left.discover && cheaper => self.left.readings(target),
+            Some(_) if self.pages < MOST_PAGES => vec![Job::List(self)],
             more => {
                 let (region, left_out, more) = (self.region.as_str(), self.left_out, more.is_some());
                 if left_out > 0 || more {
@@ -151,9 +158,7 @@ impl Listing {
                         "too many to look at in one tick"
                     );
                 }
-                let mut readings = self.left.readings(target);
-                readings.truncate(MOST_MISSING);
-                (!readings.is_empty()).then_some(readings)
+                self.left.some_readings(target)
             }
         }
     }
@@ -181,5 +186,5 @@ async fn discovered(app: &App, waiting: HashMap<ApprovalId, Connection>) -> Resu
         Some(Err(_)) => false,
     };
     let news = waiting.into_iter().filter(|(id, _)| is_new(id));
-    Ok(news.map(|(id, connection)| Job::News(id, Box::new(connection))).collect())
+    Ok(news.map(|(id, connection)| Job::News(id, Box::new(connection), None)).collect())
 }

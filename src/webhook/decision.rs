@@ -262,6 +262,8 @@ async fn list(app: &App, target: Option<&str>, now: Timestamp, deadline: Instant
     match timeout_at(deadline, app.store.load_many(&ids)).await {
         Ok(Ok(stored)) => {
             let mut approvals: Vec<_> = stored.into_values().flatten().map(|stored| stored.approval).collect();
+            // The index lags.
+            approvals.retain(|approval| !approval.state.is_final());
             approvals.sort_by_key(|approval| approval.since);
             Answer::List { approvals, more }
         }

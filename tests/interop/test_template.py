@@ -43,7 +43,7 @@ def test_the_tools_find_nothing(tool, tmp_path):
 @pytest.mark.parametrize(
     ("role", "allowed"),
     [
-        ("WebhookRole", {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"}),
+        ("WebhookRole", {"dynamodb:BatchGetItem", "dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"}),
         (
             "WatcherRole",
             {
@@ -88,7 +88,10 @@ def test_the_table_is_the_one_that_the_code_makes():
     made = set(re.findall(r'attribute\("(\w+)", ScalarAttributeType::(\w)\)', code))
     assert made == {(one["AttributeName"], one["AttributeType"]) for one in properties["AttributeDefinitions"]}
     (index,) = properties["GlobalSecondaryIndexes"]
-    assert index["IndexName"] == re.search(r'pub const INDEX: &str = "(\w+)"', (ROOT / "src" / "store.rs").read_text())[1]
+    store = (ROOT / "src" / "store.rs").read_text()
+    assert index["IndexName"] == re.search(r'pub const INDEX: &str = "(\w+)"', store)[1]
+    held = json.loads(re.search(r"pub const IN_INDEX: \[&str; \d\] = (\[.+?\]);", store)[1])
+    assert index["Projection"] == {"ProjectionType": "INCLUDE", "NonKeyAttributes": held}
     assert [key["AttributeName"] for key in index["KeySchema"]] == ["due", "due_at"]
     assert properties["TimeToLiveSpecification"] == {"AttributeName": "ttl", "Enabled": True}
     assert properties["StreamSpecification"]

@@ -276,6 +276,11 @@ impl Gate {
         Box::pin(watch::tick(&self.app, Tick::SCHEDULED, Instant::now() + Duration::from_secs(10))).await.unwrap()
     }
 
+    /// A scheduled tick with as much time as Lambda gives.
+    pub async fn scheduled(&self) -> watch::Summary {
+        Box::pin(watch::tick(&self.app, Tick::SCHEDULED, Instant::now() + Duration::from_mins(1))).await.unwrap()
+    }
+
     pub async fn stored(&self, id: &InstanceId) -> Option<Stored> {
         let id = ApprovalId { target: "prod".into(), instance_id: id.clone() };
         self.app.store.load(&id).await.unwrap()
