@@ -60,7 +60,8 @@ const QUICK: Scope = Scope { starts: 6, warm: 20, activations: 2, in_flight: &[1
 /// Where the tables stand in BENCHMARKS.md.
 const MARKS: [&str; 2] = ["<!-- measured: begin -->\n", "<!-- measured: end -->\n"];
 
-#[tokio::main]
+// One thread: the machine may have but two, and the other is for what is measured.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
