@@ -43,7 +43,11 @@ struct Shown {
     taken: Vec<f64>,
     wall: Duration,
     cpu: Duration,
+    /// After a tenth.
     early: Moment,
+    /// After a half.
+    half: Moment,
+    /// After all.
     late: Moment,
 }
 
@@ -52,7 +56,7 @@ pub async fn measure(scope: &Scope, webhook: &Subject) -> Result<(Vec<Section>, 
     let one = one_by_one(scope, webhook).await?;
     let many = many_at_once(scope).await?;
     let (mut rows, mut budgets) = (vec![], vec![]);
-    for (name, Shown { mut taken, wall, cpu, early, late }) in
+    for (name, Shown { mut taken, wall, cpu, early, half, late }) in
         [("webhook, one at a time", one), ("serve, 200 at once", many)]
     {
         taken.sort_by(f64::total_cmp);
@@ -66,13 +70,15 @@ pub async fn measure(scope: &Scope, webhook: &Subject) -> Result<(Vec<Section>, 
                 quantile(&taken, 0.99).and_then(Stat::one),
                 Stat::one(millis(cpu) / answers),
                 Stat::one(megabytes(early.memory)),
+                Stat::one(megabytes(half.memory)),
                 Stat::one(megabytes(late.memory)),
                 Stat::one(late.files as f64 - early.files as f64),
                 Stat::one(late.threads as f64 - early.threads as f64),
             ],
         });
-        let grown = late.memory as f64 / early.memory as f64;
-        budgets.push(Budget::at_most(format!("{name}, resident after all ÷ after a tenth"), grown, 1.1));
+        // By the half, pools and caches are full.
+        let grown = late.memory as f64 / half.memory as f64;
+        budgets.push(Budget::at_most(format!("{name}, resident after all ÷ after a half"), grown, 1.1));
         budgets.push(Budget::at_most(format!("{name}, files left open"), late.files as f64 - early.files as f64, 2.0));
     }
     let section = Section {
@@ -88,6 +94,7 @@ pub async fn measure(scope: &Scope, webhook: &Subject) -> Result<(Vec<Section>, 
             "p99 ms",
             "CPU each ms",
             "resident early MB",
+            "resident half-way MB",
             "resident late MB",
             "files more",
             "threads more",
@@ -100,7 +107,7 @@ pub async fn measure(scope: &Scope, webhook: &Subject) -> Result<(Vec<Section>, 
 async fn one_by_one(scope: &Scope, webhook: &Subject) -> Result<Shown, Error> {
     let world = World::start(Table::Memory, without_limits).await?;
     let mut function = Function::start(webhook, &world.environment).await?;
-    let (mut taken, mut early, begun, before) = (vec![], None, Instant::now(), function.cpu()?);
+    let (mut taken, mut early, mut half, begun, before) = (vec![], None, None, Instant::now(), function.cpu()?);
     for number in 0..scope.load {
         let signed = approval(&world.sandbox, &world.secrets)?;
         let event = event::envelope(&signed).to_string().into_bytes();
@@ -113,10 +120,13 @@ async fn one_by_one(scope: &Scope, webhook: &Subject) -> Result<Shown, Error> {
         if number == scope.load / 10 {
             early = Some(Moment::of(function.pid())?);
         }
+        if number == scope.load / 2 {
+            half = Some(Moment::of(function.pid())?);
+        }
     }
     let (wall, cpu) = (begun.elapsed(), function.cpu()?.saturating_sub(before));
     let late = Moment::of(function.pid())?;
-    Ok(Shown { taken, wall, cpu, early: early.ok_or("too few")?, late })
+    Ok(Shown { taken, wall, cpu, early: early.ok_or("too few")?, half: half.ok_or("too few")?, late })
 }
 
 async fn many_at_once(scope: &Scope) -> Result<Shown, Error> {
@@ -154,16 +164,19 @@ async fn many_at_once(scope: &Scope) -> Result<Shown, Error> {
         }
     };
     let mut answers = Box::pin(stream::iter(0..scope.load).map(send).buffer_unordered(AT_ONCE));
-    let (mut taken, mut early) = (vec![], None);
+    let (mut taken, mut early, mut half) = (vec![], None, None);
     while let Some(answer) = answers.next().await {
         taken.push(answer?);
         if taken.len() == scope.load / 10 {
             early = Some(Moment::of(pid)?);
         }
+        if taken.len() == scope.load / 2 {
+            half = Some(Moment::of(pid)?);
+        }
     }
     let (wall, cpu) = (begun.elapsed(), cpu_of(pid)?.saturating_sub(before));
     let late = Moment::of(pid)?;
-    Ok(Shown { taken, wall, cpu, early: early.ok_or("too few")?, late })
+    Ok(Shown { taken, wall, cpu, early: early.ok_or("too few")?, half: half.ok_or("too few")?, late })
 }
 
 /// No channels, so that nothing is measured but approvals; no discovery; as many calls as are wanted.

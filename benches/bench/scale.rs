@@ -98,7 +98,7 @@ pub async fn measure(scope: &Scope, watcher: &Subject) -> Result<(Vec<Section>, 
         each.insert(number, millis(still.cpu) / count(number));
         if number <= scope.naive {
             world.sandbox.simulator.limit(LATENCY, Some(QUOTA));
-            let (naive, read) = naive(&world)?;
+            let (naive, read) = naive(&world).await?;
             row(format!("{number} in flight, the naive way: {read} read in its minute"), read.max(1), &naive);
         }
     }
@@ -267,7 +267,7 @@ async fn idle(watcher: &Subject) -> Result<usize, Error> {
 }
 
 /// Runs [`naive_tick`] in a process of its own.
-fn naive(world: &World) -> Result<(Tick, usize), Error> {
+async fn naive(world: &World) -> Result<(Tick, usize), Error> {
     let (calls, store) = (world.sandbox.simulator.journal().len(), world.table.requests());
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--naive-tick").env_clear().envs(world.environment.iter().map(|(name, value)| (name, value)));
@@ -280,7 +280,7 @@ fn naive(world: &World) -> Result<(Tick, usize), Error> {
         }
         cpu = cpu_of(process.id()).unwrap_or(cpu).max(cpu);
         memory = memory_of(process.id(), "VmHWM").unwrap_or(memory).max(memory);
-        std::thread::sleep(Duration::from_millis(5));
+        tokio::time::sleep(Duration::from_millis(5)).await;
     };
     let read = String::from_utf8_lossy(&output.stdout).trim().parse()?;
     let tick = Tick {

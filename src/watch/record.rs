@@ -161,14 +161,16 @@ async fn look_again(
         }
     };
     let terms = || app.config.policy.terms(&id.target, &connection);
-    if let Some(stored) = stored.as_ref().filter(|stored| stored.approval.state == State::Pending)
-        && !stored.approval.stage().is_news(&connection, terms)
-    {
-        if stage.is_some_and(|stage| stage != stored.approval.stage()) {
-            // The index has it as an earlier version wrote it: it would be news for ever.
-            app.store.save(&stored.approval, stored.version).await?;
+    let is_known =
+        |approval: &Approval| approval.state == State::Pending && !approval.stage().is_news(&connection, terms);
+    if let Some(known) = stored.as_ref().filter(|stored| is_known(&stored.approval)) {
+        if stage.is_none_or(|stage| stage == known.approval.stage()) {
+            return Ok(stored);
         }
-        return Ok(app.store.load(id).await?);
+        // The index has it as an earlier version wrote it: it would be news for ever.
+        return match app.store.save(&known.approval, known.version).await? {
+            Saved::Done(stored) | Saved::Conflict(stored) => Ok(Some(stored)),
+        };
     }
     let (looked, changed) = look(app, id, stored, &connection, now, did).await?;
     if let Some(Stored { approval, .. }) = looked.as_ref().filter(|_| changed) {
