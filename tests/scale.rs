@@ -248,6 +248,17 @@ async fn what_is_followed_in_a_region_that_nobody_configured_is_seen_all_the_sam
 }
 
 #[tokio::test]
+async fn what_is_followed_in_a_region_that_cannot_be_listed_is_read() {
+    let gate = Gate::with(slow()).await;
+    let ids = activating(&gate, "prod", 2_222_222_222_222_222, "cn-shanghai", 4).await;
+    gate.tamper(&ids[3], becomes("Activated"));
+    gate.simulator.fault(Fault { action: Some(LIST.into()), code: Some("InternalError".into()), ..Fault::default() });
+    let gets = gate.calls(GET);
+    gate.discover().await;
+    assert_eq!((gate.state(&ids[3]).await.as_str(), gate.calls(GET) - gets), ("activated", 4));
+}
+
+#[tokio::test]
 async fn what_the_list_does_not_show_any_more_is_read_before_it_is_taken_for_deleted() {
     let gate = Gate::with(slow()).await;
     let ids = activating(&gate, "prod", 2_222_222_222_222_222, "cn-shanghai", 4).await;

@@ -125,6 +125,36 @@ async fn people_are_reminded_while_alibaba_cloud_is_down() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_checked_is_checked_less_and_less_often() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::start().await;
+    gate.simulator.fault(Fault {
+        action: Some("AcceptVpcPeerConnection".into()),
+        code: Some("Forbidden.RAM".into()),
+        http_status: 403,
+        times: 999,
+        dry_run: true,
+        ..Fault::default()
+    });
+    requested(&gate, "vpc-other").await;
+    pass(&gate, SignedDuration::from_mins(10), 10).await;
+    assert!(gate.dry_runs() >= 5, "soon at first: {}", gate.dry_runs());
+    let before = gate.dry_runs();
+    pass(&gate, hours(24), 24 * 6).await;
+    assert!((20..60).contains(&(gate.dry_runs() - before)), "{} in a day", gate.dry_runs() - before);
+}
+
+#[tokio::test]
+async fn a_reminder_checks_nothing_again_that_had_passed() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::start().await;
+    requested(&gate, "vpc-other").await;
+    let before = gate.dry_runs();
+    pass(&gate, hours(5), 5).await;
+    assert_eq!((gate.card().thread().len(), gate.dry_runs()), (1, before));
+}
+
+#[tokio::test]
 async fn a_watcher_that_slept_for_days_tells_each_thing_once() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let gate = Gate::start().await;
