@@ -67,8 +67,6 @@ pub struct Approval {
     pub terms: Terms,
     /// What the checks found last.
     pub findings: Vec<Finding>,
-    /// When they were made.
-    pub examined_at: Timestamp,
     /// The decisions that count: each person's once, the last one last.
     pub decisions: Vec<Decision>,
     /// Sent with every try of this generation's call; `None` until it is decided.
@@ -215,7 +213,7 @@ impl Approval {
             return;
         }
         let again_at = if preflight::objection(&self.findings).is_some() {
-            Some(self.examined_at.max(now) + LOOK_AT_OBJECTION)
+            Some(now + LOOK_AT_OBJECTION)
         } else {
             // What could not be checked for long is checked less often.
             let gap = (now.duration_since(self.since) / 8).clamp(LOOK_AT_GAP, LONGEST_LOOK_AT_GAP);
@@ -369,7 +367,6 @@ impl Approval {
             fingerprint: grounds.connection.fingerprint(),
             terms: grounds.terms.clone(),
             findings: grounds.findings.to_vec(),
-            examined_at: now,
             decisions: vec![],
             client_token: None,
             attempts: 0,
@@ -441,9 +438,6 @@ impl Approval {
         if others {
             self.findings = grounds.findings.to_vec();
         }
-        if preflight::objection(&self.findings).is_some() {
-            self.examined_at = now;
-        }
         let told = self.outbox.last().map(|notice| notice.number);
         let mut void = vec![];
         for mut decision in std::mem::take(&mut self.decisions) {
@@ -476,7 +470,6 @@ impl Approval {
         self.connection = connection.clone();
         self.fingerprint = connection.fingerprint();
         self.findings = findings.to_vec();
-        self.examined_at = now;
         if self.state == State::Approved {
             self.start_anew(now);
         }

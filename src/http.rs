@@ -23,8 +23,8 @@ pub enum Error {
     /// TLS could not be set up.
     #[error("cannot set up TLS")]
     Tls(#[from] rustls::Error),
-    /// What was to be trusted besides holds no certificate that can be.
-    #[error("PEERGATE_CA_FILE holds no certificates in PEM, or one that cannot be trusted")]
+    /// What was to be trusted besides can't be.
+    #[error("PEERGATE_CA_FILE cannot be read, or holds no certificates in PEM, or one that cannot be trusted")]
     Roots,
     /// The client could not be built.
     #[error("cannot build the HTTP client")]
@@ -84,7 +84,7 @@ pub async fn prewarm(client: &reqwest::Client, url: &str) {
     let _ = client.head(url).timeout(CONNECT_TIMEOUT).send().await;
 }
 
-/// As [`prewarm`], two connections: the second resumes the session of the first, which is half the work.
+/// As [`prewarm`], two connections: the second resumes the session of the first, and verifies no certificate again.
 pub async fn prewarm_two(client: &reqwest::Client, url: &str) {
     prewarm(client, url).await;
     tokio::join!(prewarm(client, url), prewarm(client, url));

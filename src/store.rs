@@ -310,10 +310,11 @@ fn read_entry(item: &Item) -> Option<Entry> {
     Some(Entry {
         id: ApprovalId { target: target.to_owned(), instance_id: InstanceId::parse(instance_id).ok()? },
         region: text(item, "region").unwrap_or_default().to_owned(),
-        stage: match (text(item, "state")?, text(item, "mark").and_then(Mark::from_hex)) {
-            ("pending", Some(mark)) => Stage::Pending(mark),
-            ("approved" | "rejecting", _) => Stage::Decided,
-            ("activating", _) => Stage::Activating,
+        stage: match text(item, "state")? {
+            // Without a mark it is like nothing, so that it is looked at.
+            "pending" => Stage::Pending(text(item, "mark").and_then(Mark::from_hex).unwrap_or_default()),
+            "approved" | "rejecting" => Stage::Decided,
+            "activating" => Stage::Activating,
             _ => Stage::Over,
         },
         due_at: time("due_at")?,

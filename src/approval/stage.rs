@@ -17,7 +17,7 @@ pub enum Stage {
 }
 
 /// What people are shown of a request: its facts, and what the configuration says about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mark(u128);
 
 impl Approval {

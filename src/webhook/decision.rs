@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
 use crate::accept;
@@ -25,13 +25,11 @@ const EXAMINATION: Duration = Duration::from_millis(700);
 const FRESH: Duration = Duration::from_secs(1);
 /// The most that a list shows.
 const LONGEST_LIST: usize = 30;
-/// Nothing waits for longer than this.
-const EVER: SignedDuration = SignedDuration::from_hours(24 * 30);
 
 /// Carries out a command, until `deadline`.
 pub(super) async fn answer(app: &App, request: &Request, now: Timestamp, deadline: Instant) -> Answer {
     let about = match &request.command {
-        Command::List { target } => return list(app, target.as_deref(), now, deadline).await,
+        Command::List { target } => return list(app, target.as_deref(), deadline).await,
         Command::About(about) => about,
     };
     let Some(id) = approval_id(app, about) else {
@@ -236,13 +234,13 @@ impl Wish<'_> {
     }
 }
 
-async fn list(app: &App, target: Option<&str>, now: Timestamp, deadline: Instant) -> Answer {
+async fn list(app: &App, target: Option<&str>, deadline: Instant) -> Answer {
     if target.is_some_and(|target| !app.config.targets.contains_key(target)) {
         return Answer::UnknownTarget(app.config.targets.keys().cloned().collect());
     }
     let (mut ids, mut from) = (vec![], None);
     loop {
-        let page = match timeout_at(deadline, app.store.due(now + EVER, from)).await {
+        let page = match timeout_at(deadline, app.store.due(Timestamp::MAX, from)).await {
             Ok(Ok((page, more))) => {
                 from = more;
                 page
