@@ -16,7 +16,8 @@ const OURS: [&str; 3] = ["peergate", "webhook", "watcher"];
 /// Starts logging to standard error as the environment asks: `AWS_LAMBDA_LOG_FORMAT=JSON` and `AWS_LAMBDA_LOG_LEVEL`
 /// are Lambda's own settings.
 ///
-/// The level is for our lines alone: at `TRACE`, the SDKs print whole requests and responses, secrets included.
+/// The level is for our lines alone: at `TRACE`, the SDKs print whole requests and responses, secrets included. (What is
+/// built for release does not even hold the code.)
 pub fn start() {
     #[expect(clippy::disallowed_methods, reason = "before the configuration is read, so that its errors are logged")]
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());

@@ -48,7 +48,7 @@ pub struct Scope {
 }
 
 const FULL: Scope = Scope {
-    starts: 30,
+    starts: 24,
     warm: 50,
     activations: 10,
     in_flight: &[10, 1000, 10_000, 100_000],
