@@ -139,9 +139,6 @@ fn tell(
         |costs: &[Cost], part: fn(&Cost) -> Duration| Stat::of(costs.iter().map(|cost| millis(part(cost))).collect());
     let wall: fn(&Cost) -> Duration = |cost| cost.wall;
     let cpu: fn(&Cost) -> Duration = |cost| cost.cpu;
-    let both = |shown: &Shown| -> Vec<f64> {
-        shown.init.iter().zip(&shown.first).map(|(init, first)| millis(init.cpu + first.cpu)).collect()
-    };
     let tail = |shown: &Shown| {
         let mut warm: Vec<_> = shown.warm.iter().map(|cost| millis(cost.wall)).collect();
         warm.sort_by(f64::total_cmp);
@@ -200,13 +197,22 @@ fn tell(
             values: vec![stat(activation, wall), stat(activation, cpu)],
         }],
     };
+    (vec![starts, ticks], budgets(scope, subjects, shown, &zips))
+}
+
+/// What must hold of it.
+fn budgets(scope: &Scope, subjects: &[Subject; 4], shown: &[Shown; 4], zips: &[Option<Stat>]) -> Vec<Budget> {
     let median = |stat: Option<Stat>| stat.map_or(f64::NAN, |stat| stat.median);
     // Of what was measured side by side, for a machine that others use is not as fast in every minute.
     let ratio = |above: &[f64], below: &[f64]| {
         median(Stat::of(above.iter().zip(below).map(|(above, below)| above / below).collect()))
     };
     let warm = |shown: &Shown| -> Vec<f64> {
-        shown.warm.chunks(scope.warm.max(1)).map(|costs| median(stat(costs, wall))).collect()
+        shown
+            .warm
+            .chunks(scope.warm.max(1))
+            .map(|costs| median(Stat::of(costs.iter().map(|cost| millis(cost.wall)).collect())))
+            .collect()
     };
     let mut budgets = vec![
         Budget::at_most(
@@ -229,7 +235,11 @@ fn tell(
             ratio(&warm(&shown[PYTHON]), &warm(&shown[WEBHOOK])),
             5.0,
         ),
-        Budget::at_most("CPU of a tick with nothing to do, ms", median(stat(&shown[WATCHER].warm, cpu)), 3.0),
+        Budget::at_most(
+            "CPU of a tick with nothing to do, ms",
+            median(Stat::of(shown[WATCHER].warm.iter().map(|cost| millis(cost.cpu)).collect())),
+            3.0,
+        ),
     ];
     for number in [WEBHOOK, WATCHER] {
         let name = subjects[number].name;
@@ -240,7 +250,12 @@ fn tell(
         ));
         budgets.push(Budget::at_most(format!("{name}, zip MB"), median(zips[number]), 3.0));
     }
-    (vec![starts, ticks], budgets)
+    budgets
+}
+
+/// CPU of init and first answer together, in ms.
+fn both(shown: &Shown) -> Vec<f64> {
+    shown.init.iter().zip(&shown.first).map(|(init, first)| millis(init.cpu + first.cpu)).collect()
 }
 
 fn zip_of(subject: &Subject) -> Option<f64> {
