@@ -20,7 +20,7 @@ use url::Url;
 
 use crate::config::SignatureVersion;
 use crate::peering::{Connection, InstanceId};
-use crate::{clock, http};
+use crate::{clock, http, metrics};
 use pace::Pacer;
 use sign::Parameters;
 use wire::{WireConnection, WirePage};
@@ -292,12 +292,32 @@ impl Alicloud {
         credentials: Credentials<'_>,
     ) -> Result<T, Error> {
         let now = Instant::now();
-        let turn = self.pacer.take_turn(action, now).map_err(Error::Paced)?;
+        let turn = self
+            .pacer
+            .take_turn(action, now)
+            .map_err(Error::Paced)
+            .inspect_err(|error| metrics::called(Some(error)))?;
         if turn > now {
             // Not otherwise: even the shortest sleep takes a millisecond.
             sleep_until(turn).await;
         }
-        let answer = self.exchange(action, parameters, credentials).await;
+        let (answer, request_id) = match self.exchange(action, parameters, credentials).await {
+            Ok((done, request_id)) => (Ok(done), request_id),
+            Err(error) => {
+                let request_id = error.request_id().map(ToOwned::to_owned);
+                (Err(error), request_id)
+            }
+        };
+        let error = answer.as_ref().err();
+        metrics::called(error);
+        tracing::info!(
+            outcome = "called",
+            alicloud.action = action,
+            alicloud.code = error.map_or("OK", Error::code),
+            alicloud.request_id = request_id,
+            duration_ms = u64::try_from(now.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "Alibaba Cloud was called"
+        );
         if let Err(Error::Refused { code, retry_after, .. }) = &answer
             && code.contains("Throttling")
         {
@@ -307,12 +327,13 @@ impl Alicloud {
         answer
     }
 
+    /// One call; returns the request id, too.
     async fn exchange<T: DeserializeOwned>(
         &self,
         action: &str,
         parameters: &[(&str, &str)],
         credentials: Credentials<'_>,
-    ) -> Result<T, Error> {
+    ) -> Result<(T, Option<String>), Error> {
         let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (now, nonce) = (clock::now(), clock::nonce());
         let request = match self.signature {
@@ -323,12 +344,16 @@ impl Alicloud {
         let response = request.send().await.map_err(transport)?;
         let http_status = response.status().as_u16();
         let retry_after = retry_after(response.headers());
+        let request_id =
+            response.headers().get("x-acs-request-id").and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
         let body = http::read(response).await.map_err(Error::Transport)?;
         if http_status == 200 {
-            return serde_json::from_slice(&body).map_err(|_| Error::Unreadable { http_status });
+            let done = serde_json::from_slice(&body).map_err(|_| Error::Unreadable { http_status })?;
+            return Ok((done, request_id));
         }
         let refusal: Refusal = serde_json::from_slice(&body).map_err(|_| Error::Unreadable { http_status })?;
-        Err(Error::Refused { code: refusal.code, request_id: refusal.request_id, http_status, retry_after })
+        let request_id = refusal.request_id.or(request_id);
+        Err(Error::Refused { code: refusal.code, request_id, http_status, retry_after })
     }
 
     fn request_v3(

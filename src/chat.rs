@@ -40,6 +40,14 @@ pub struct Authentic {
     key: usize,
 }
 
+impl Authentic {
+    /// Which of the configured keys matched, from 0.
+    #[must_use]
+    pub fn key(&self) -> usize {
+        self.key
+    }
+}
+
 /// Why a request is not authentic. The sender is told none of it; nothing of the signature is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unauthentic {

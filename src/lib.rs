@@ -25,6 +25,7 @@ pub mod config;
 pub mod envelope;
 pub mod http;
 pub mod logging;
+pub mod metrics;
 pub mod secrets;
 pub mod store;
 

@@ -4,6 +4,7 @@
 use std::error::Error;
 use std::fmt;
 
+use tracing::Span;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
@@ -28,11 +29,18 @@ pub fn start() {
     // Our own field `target` names an accepting account.
     let lines = lines.with_target(false);
     let lines = if variable("AWS_LAMBDA_LOG_FORMAT").as_deref() == Some("JSON") {
-        lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed()
+        lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
     } else {
         lines.boxed()
     };
     tracing_subscriber::registry().with(lines).with(targets).init();
+}
+
+/// What each line within an invocation says: the request id of Lambda's own lines, and the header of X-Ray, if there is
+/// one.
+#[must_use]
+pub fn invocation(request_id: &str, trace_id: Option<&str>) -> Span {
+    tracing::info_span!("invocation", request_id, trace_id)
 }
 
 /// The last line of a process that cannot start.

@@ -16,8 +16,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::approval::{Approval, ApprovalId, Mark, Stage};
-use crate::http;
 use crate::peering::InstanceId;
+use crate::{http, metrics};
 
 /// The sparse index: partition key `due`, sort key `due_at` (milliseconds), and [`IN_INDEX`].
 pub const INDEX: &str = "due";
@@ -179,8 +179,16 @@ impl Store {
         Ok(found)
     }
 
-    /// Writes a record over version `over`, 0 for none.
-    pub async fn save(&self, approval: &Approval, over: u64) -> Result<Saved, Error> {
+    /// Writes a record over what is stored, if it still is: `None` for nothing.
+    pub async fn save(&self, approval: &Approval, over: Option<&Stored>) -> Result<Saved, Error> {
+        let saved = self.put(approval, over.map_or(0, |stored| stored.version)).await;
+        if let Ok(Saved::Done(stored)) = &saved {
+            metrics::recorded(&stored.approval, over.map_or(0, |stored| stored.approval.history.len()));
+        }
+        saved
+    }
+
+    async fn put(&self, approval: &Approval, over: u64) -> Result<Saved, Error> {
         let item = self.item(approval, over.saturating_add(1))?;
         let put = self.client.put_item().table_name(&self.table).set_item(Some(item));
         let put = if over == 0 {
@@ -213,7 +221,7 @@ impl Store {
             if !change(&mut approval) {
                 return Ok(current);
             }
-            match self.save(&approval, current.version).await? {
+            match self.save(&approval, Some(&current)).await? {
                 Saved::Done(stored) => return Ok(stored),
                 Saved::Conflict(theirs) => current = theirs,
             }

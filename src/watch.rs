@@ -22,8 +22,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::app::App;
 use crate::approval::{ApprovalId, Stage};
-use crate::clock;
-use crate::store;
+use crate::{clock, metrics, store};
 use lanes::{Job, Lanes};
 use survey::Region;
 
@@ -185,7 +184,11 @@ pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<Summary, s
     let Summary { rounds, discovered, changed, delivered, undelivered } = summary;
     let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(outcome = "ticked", rounds, discovered, changed, delivered, undelivered, duration_ms, "ticked");
-    failed.map_or(Ok(summary), Err)
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    metrics::ticked();
+    Ok(summary)
 }
 
 /// When the next round is.

@@ -21,7 +21,7 @@ use crate::config::Slack;
 use crate::logging::Chain;
 use crate::policy::Refusal;
 use crate::secrets::Secrets;
-use crate::{chat, envelope};
+use crate::{chat, envelope, metrics};
 use decision::{answer, too_late_to_ask};
 
 /// A request is a few hundred bytes; this leaves room for any that a platform sends.
@@ -146,6 +146,7 @@ async fn machine(app: &App, request: Request<Bytes>, client: &str, now: Timestam
         Ok(standard_webhooks::verify(&parts.headers, body.clone(), keys, now)?)
     };
     let authentic = authenticate(app, verify, now).await?;
+    metrics::authenticated(client, authentic.key());
     let request = standard_webhooks::parse(&authentic, client)?;
     let answer = answer(app, &request, now, deadline).await;
     Ok(Outcome::Answered { request, answer, way: Way::Machine })
@@ -160,6 +161,7 @@ async fn from_slack(app: &App, request: Request<Bytes>, config: &Slack, now: Tim
         Ok(slack::verify(&parts.headers, body.clone(), keys, now)?)
     };
     let authentic = authenticate(app, verify, now).await?;
+    metrics::authenticated(slack::PLATFORM, authentic.key());
     let incoming =
         slack::parse(authentic, content_type != "application/json", config).map_err(|error| match error {
             slack::Rejection::WrongTenant => Rejection::WrongTenant,
@@ -444,6 +446,7 @@ fn retry_later(mut response: Response<String>) -> Response<String> {
 
 /// The one line about a request.
 fn log(outcome: &Outcome, status: StatusCode, took: Duration) {
+    metrics::answered(status);
     let (status, duration_ms) = (status.as_u16(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     match outcome {
         Outcome::Answered { request, answer, way } => {

@@ -56,7 +56,7 @@ impl Audited {
         let store = Store::new(&sdk, Some(&endpoint), http, "peergate".into(), jiff::SignedDuration::from_hours(1));
         let ids = [two, rejected, waits];
         for id in &ids {
-            store.save(&gate.stored(id).await.unwrap().approval, 0).await.unwrap();
+            store.save(&gate.stored(id).await.unwrap().approval, None).await.unwrap();
         }
         Self { directory, client: aws_sdk_dynamodb::Client::from_conf(config), ids }
     }

@@ -110,15 +110,15 @@ async fn the_store_keeps_its_promises(endpoint: &str) {
 
     let first = approval("pcc-a", "alice", now);
     assert!(store.load(&first.id).await.unwrap().is_none());
-    let Saved::Done(stored) = store.save(&first, 0).await.unwrap() else { panic!("nobody was first") };
+    let Saved::Done(stored) = store.save(&first, None).await.unwrap() else { panic!("nobody was first") };
     assert_eq!((stored.version, &stored.approval), (1, &first));
     assert_eq!(store.load(&first.id).await.unwrap().unwrap(), stored);
     assert_eq!(attribute(endpoint, &table, &first.id, "ttl").await, None, "while work is left, it is kept");
 
     let second = approval("pcc-a", "bob", now);
-    let Saved::Conflict(theirs) = store.save(&second, 0).await.unwrap() else { panic!("alice was first") };
+    let Saved::Conflict(theirs) = store.save(&second, None).await.unwrap() else { panic!("alice was first") };
     assert_eq!(theirs.approval.winner().unwrap().by.principal.as_str(), "webhook:ci/alice");
-    let Saved::Done(again) = store.save(&first, 0).await.unwrap() else { panic!("the same write, again") };
+    let Saved::Done(again) = store.save(&first, None).await.unwrap() else { panic!("the same write, again") };
     assert_eq!(again, stored);
 
     let accepted = Event::Accepted { request_id: "R".into() };
@@ -129,7 +129,7 @@ async fn the_store_keeps_its_promises(endpoint: &str) {
 
     let soon = now + SignedDuration::from_secs(60);
     for name in ["b", "c", "d"] {
-        store.save(&approval(&format!("pcc-{name}"), "alice", now), 0).await.unwrap();
+        store.save(&approval(&format!("pcc-{name}"), "alice", now), None).await.unwrap();
     }
     let (due, more) = store.due(now, None).await.unwrap();
     assert_eq!((due.len(), more), (1, None), "only what is due");
@@ -179,7 +179,7 @@ async fn the_store_keeps_its_promises(endpoint: &str) {
 
     let racers = (0..40).map(|racer| {
         let (store, approval) = (store.clone(), approval("pcc-race", &format!("racer{racer}"), now));
-        async move { matches!(store.save(&approval, 0).await.unwrap(), Saved::Done(_)) }
+        async move { matches!(store.save(&approval, None).await.unwrap(), Saved::Done(_)) }
     });
     assert_eq!(join_all(racers).await.into_iter().filter(|won| *won).count(), 1);
 }
@@ -220,11 +220,11 @@ async fn a_record_of_a_newer_version_is_refused_and_not_rewritten() {
     let endpoint = table::embed(None).await.unwrap();
     let (store, table) = store_at(&endpoint).await;
     let approval = approval("pcc-a", "alice", clock::now());
-    store.save(&approval, 0).await.unwrap();
+    store.save(&approval, None).await.unwrap();
     age(&endpoint, &table, &approval.id).await;
     let error = store.load(&approval.id).await.unwrap_err();
     assert!(matches!(error, store::Error::Unreadable { problem, .. } if problem.contains("newer version")));
-    let error = store.save(&approval, 0).await.unwrap_err();
+    let error = store.save(&approval, None).await.unwrap_err();
     assert!(matches!(error, store::Error::Unreadable { .. }));
     let errors = store.load_many(std::slice::from_ref(&approval.id)).await.unwrap();
     assert!(errors[&approval.id].is_err(), "the others are still worked on");

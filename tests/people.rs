@@ -18,7 +18,7 @@ use peergate::local::simulator::{Settings, Tampering};
 use peergate::local::sink::Trouble;
 use peergate::peering::InstanceId;
 use serde_json::json;
-use support::{AUDIT, Gate, HOOK, RESPONSE, SLACK, logged, quick, wish};
+use support::{AUDIT, Counted, Gate, HOOK, RESPONSE, SLACK, logged, quick, wish};
 
 const ALICE: &str = "U061F7AUR";
 const BOB: &str = "U0BOB";
@@ -778,7 +778,10 @@ async fn an_approval_that_cannot_be_carried_out_is_told() {
         early
     };
     gate.app.store.update(stored, long_ago).await.unwrap();
+    let counted = Counted::start();
     gate.round().await;
+    gate.round().await;
+    assert_eq!(counted.take()[peergate::metrics::STUCK_APPROVALS], [1.0]);
     let told = gate.replies().pop().unwrap();
     assert!(told.contains("was decided 5 min 0 s ago, and could not be carried out yet"), "{told}");
     assert!(told.contains("Code: Forbidden.RAM") && told.contains("Grant the target's RAM user"), "{told}");

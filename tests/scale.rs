@@ -134,7 +134,7 @@ async fn waiting(gate: &Gate, target: &str, account: u64, region: &str) -> Store
         electorate: &|_: &Principal| None,
     };
     let record = Approval::discover(&grounds, clock::now());
-    let Saved::Done(stored) = gate.app.store.save(&record, 0).await.unwrap() else { panic!("it is new") };
+    let Saved::Done(stored) = gate.app.store.save(&record, None).await.unwrap() else { panic!("it is new") };
     stored
 }
 

@@ -416,7 +416,7 @@ async fn a_late_answer_does_not_touch_a_newer_generation() {
         }
         let mut newer = gate.stored(&id).await.unwrap();
         newer.approval.generation = 2;
-        gate.app.store.save(&newer.approval, newer.version).await.unwrap();
+        gate.app.store.save(&newer.approval, Some(&newer)).await.unwrap();
     });
     let approval = gate.stored(&id).await.unwrap().approval;
     assert_eq!((approval.state.name(), approval.generation, approval.outbox.len()), ("approved", 2, 2));

@@ -209,7 +209,7 @@ async fn record(app: &App, target: &str, account: u64, connection: &Connection) 
             record.apply(&Event::Delivered { number, channel }, at);
         }
     }
-    match app.store.save(&record, 0).await? {
+    match app.store.save(&record, None).await? {
         Saved::Done(_) => Ok(()),
         Saved::Conflict(_) => Err("it was there before".into()),
     }

@@ -6,8 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use peergate::app::App;
+use peergate::metrics::Collector;
 use peergate::{clock, logging, watch};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 /// Lambda always says until when we may work; cargo-lambda's deadline lies in 1970. This is the template's timeout.
 const WITHOUT_DEADLINE: Duration = Duration::from_mins(1);
@@ -22,16 +24,22 @@ async fn follow() -> Result<(), Error> {
     logging::start();
     let app = Arc::new(App::from_process().inspect_err(|error| logging::not_started(error))?);
     app.prewarm().await.inspect_err(|error| logging::not_started(error))?;
+    let metrics = Collector::start(lambda_runtime::Config::from_env().function_name)?;
     lambda_runtime::run(service_fn(move |event: LambdaEvent<watch::Trigger>| {
         let app = Arc::clone(&app);
+        let LambdaEvent { payload, context } = event;
+        let span = logging::invocation(&context.request_id, context.xray_trace_id.as_deref());
         async move {
-            let deadline = Timestamp::try_from(event.context.deadline()).unwrap_or_else(|_| clock::now());
+            let deadline = Timestamp::try_from(context.deadline()).unwrap_or_else(|_| clock::now());
             let left = Duration::try_from(deadline.duration_since(clock::now())).unwrap_or(WITHOUT_DEADLINE);
-            watch::tick(&app, event.payload.tick(), Instant::now() + left).await.map(|_| ()).map_err(|error| {
+            let ticked = watch::tick(&app, payload.tick(), Instant::now() + left).await;
+            metrics.flush(&context.request_id);
+            ticked.map(|_| ()).map_err(|error| {
                 tracing::error!(outcome = "store_failed", error = %logging::Chain(&error), "the tick failed");
                 Diagnostic { error_type: "StoreFailed".into(), error_message: error.to_string() }
             })
         }
+        .instrument(span)
     }))
     .await
 }

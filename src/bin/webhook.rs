@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use lambda_http::lambda_runtime::{self, Error, LambdaEvent, service_fn};
 use peergate::app::App;
+use peergate::metrics::Collector;
 use peergate::{clock, envelope, logging, webhook};
+use tracing::Instrument;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -17,12 +19,17 @@ async fn answer() -> Result<(), Error> {
     logging::start();
     let app = Arc::new(App::from_process().inspect_err(|error| logging::not_started(error))?);
     app.prewarm().await.inspect_err(|error| logging::not_started(error))?;
+    let metrics = Collector::start(lambda_runtime::Config::from_env().function_name)?;
     lambda_runtime::run(service_fn(move |event: LambdaEvent<envelope::Event>| {
         let app = Arc::clone(&app);
+        let LambdaEvent { payload, context } = event;
+        let span = logging::invocation(&context.request_id, context.xray_trace_id.as_deref());
         async move {
-            let response = webhook::handle_event(&app, event.payload, clock::now()).await;
+            let response = webhook::handle_event(&app, payload, clock::now()).await;
+            metrics.flush(&context.request_id);
             Ok::<_, Infallible>(envelope::close(response))
         }
+        .instrument(span)
     }))
     .await
 }

@@ -7,10 +7,10 @@ use super::Summary;
 use crate::app::App;
 use crate::approval::{ApprovalId, Event, News, Notice, Redelivery};
 use crate::chat::{Undelivered, message, slack, standard_webhooks};
-use crate::clock;
 use crate::config::Channel;
 use crate::logging::Chain;
 use crate::store::{self, Saved, Stored};
+use crate::{clock, metrics};
 
 /// Posts what each channel is owed, once nobody else can be about to post it.
 pub(super) async fn deliver(app: &App, stored: Stored, did: &mut Summary) -> Result<Stored, store::Error> {
@@ -21,7 +21,7 @@ pub(super) async fn deliver(app: &App, stored: Stored, did: &mut Summary) -> Res
         if claims.is_empty() {
             return Ok(current);
         }
-        current = match app.store.save(&claimed, current.version).await? {
+        current = match app.store.save(&claimed, Some(&current)).await? {
             Saved::Done(stored) => stored,
             Saved::Conflict(theirs) => {
                 current = theirs;
@@ -57,6 +57,7 @@ async fn post(app: &App, stored: &Stored, notice: Notice, channel: String) -> Ev
             Event::Delivered { number, channel }
         }
         Err(Undelivered { error, retry }) => {
+            metrics::undelivered(clock::now().duration_since(notice.at));
             log(id, &notice, &channel, Some((&error, retry)));
             Event::Undelivered { number, channel, error, retry }
         }

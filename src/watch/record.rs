@@ -168,7 +168,7 @@ async fn look_again(
             return Ok(stored);
         }
         // The index has it as an earlier version wrote it: it would be news for ever.
-        return match app.store.save(&known.approval, known.version).await? {
+        return match app.store.save(&known.approval, Some(known)).await? {
             Saved::Done(stored) | Saved::Conflict(stored) => Ok(Some(stored)),
         };
     }
@@ -210,7 +210,7 @@ async fn look(
     };
     let mut changed = false;
     let stored = match stored {
-        None => match app.store.save(&Approval::discover(&grounds, now), 0).await? {
+        None => match app.store.save(&Approval::discover(&grounds, now), None).await? {
             Saved::Done(stored) => {
                 changed = true;
                 stored

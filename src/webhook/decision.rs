@@ -319,8 +319,7 @@ async fn make_durable(
             // Only a record can be closed.
             (Err(_), None) => return Answer::Unavailable(Part::Store),
         };
-        let over = before.as_ref().map_or(0, |stored| stored.version);
-        match timeout_at(deadline, app.store.save(&approval, over)).await {
+        match timeout_at(deadline, app.store.save(&approval, before.as_ref())).await {
             Ok(Ok(Saved::Done(stored))) if stored.approval.state == State::Pending => {
                 return Answer::Counted(Box::new(stored.approval));
             }

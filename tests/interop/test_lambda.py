@@ -113,12 +113,43 @@ def test_both_functions_do_the_main_job(functions, simulator):
 
     log = (functions.directory / "watch.log").read_text()
     lines = [json.loads(line, object_pairs_hook=unique) for line in log.splitlines() if line.startswith("{")]
+    metrics = [line for line in lines if "_aws" in line]
+    lines = [line for line in lines if "_aws" not in line]
+    check_metrics(metrics)
+    for line in lines:
+        if line.get("outcome") in {"accepted", "advanced", "called", "ticked"}:
+            assert line["span"]["request_id"] and line["span"]["trace_id"].startswith("Root="), line
+    called = [line for line in lines if line.get("outcome") == "called"]
+    assert {line["alicloud.action"] for line in called} >= {"AcceptVpcPeerConnection", "GetVpcPeerConnectionAttribute"}
+    assert all(line["alicloud.request_id"] for line in called)
     assert "prod" in {line.get("target") for line in lines}
     outcomes = {line.get("outcome") for line in lines}
     assert {"accepted", "repeated", "advanced", "ticked"} <= outcomes, log
     assert all("timestamp" in line and "level" in line for line in lines)
     for secret in [CI_SECRET, SLACK_SECRET, AUDIT_SECRET, "accepter-secret", signed["headers"]["webhook-signature"]]:
         assert secret not in log, "at the highest log level, nothing secret is in the log"
+
+
+def check_metrics(documents):
+    """As CloudWatch reads them.
+
+    Source: <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
+    """
+    seen = {}
+    for document in documents:
+        (directive,) = document["_aws"]["CloudWatchMetrics"]
+        (dimensions,) = directive["Dimensions"]
+        assert directive["Namespace"] == "peergate" and dimensions[0] == "FunctionName" and document["request_id"]
+        where = tuple(document[name] for name in dimensions)
+        for metric in directive["Metrics"]:
+            value = document[metric["Name"]]
+            seen.setdefault((metric["Name"], *where), []).append(value)
+    assert seen["Decisions", "webhook", "approve"] == [1]
+    assert seen["Accepts", "webhook"] == seen["Activations", "watcher"] == seen["Ticks", "watcher"] == [1]
+    assert seen["ColdStarts", "webhook"] == seen["ColdStarts", "watcher"] == [1]
+    ((took,),) = seen["TimeToActivated", "watcher"]
+    assert 0 < took < 600
+    assert ("CredentialsRefused", "webhook") not in seen
 
 
 def unique(pairs):

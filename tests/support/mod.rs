@@ -6,9 +6,11 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::mutable_key_type,
     reason = "tests"
 )]
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -17,6 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use peergate::approval::ApprovalId;
 use peergate::local::event::{self, Signed, Wish};
 use peergate::local::sandbox::{AUDIT_SECRET, CI_SECRET, SLACK_SECRET, Sandbox};
@@ -82,6 +85,42 @@ impl Drop for Gate {
             assert!(std::thread::panicking() || !log.contains(secret), "the log holds {secret}:\n{log}");
         }
     }
+}
+
+/// Counts what happens in this thread until it goes.
+pub struct Counted {
+    snapshotter: Snapshotter,
+    _guard: metrics::LocalRecorderGuard<'static>,
+}
+
+impl Counted {
+    pub fn start() -> Self {
+        let recorder: &'static DebuggingRecorder = Box::leak(Box::new(DebuggingRecorder::new()));
+        Self { snapshotter: recorder.snapshotter(), _guard: metrics::set_default_local_recorder(recorder) }
+    }
+
+    /// What was counted since the last time: counters, and the values of histograms.
+    pub fn take(&self) -> BTreeMap<String, Vec<f64>> {
+        let mut counted = BTreeMap::new();
+        for (key, _, _, value) in self.snapshotter.snapshot().into_vec() {
+            let labels: Vec<_> = key.key().labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+            let name = [vec![key.key().name().to_owned()], labels].concat().join(" ");
+            let values = match value {
+                DebugValue::Counter(0) => continue,
+                DebugValue::Counter(count) => vec![f64::from(u32::try_from(count).unwrap())],
+                DebugValue::Gauge(value) => vec![value.into_inner()],
+                DebugValue::Histogram(values) if values.is_empty() => continue,
+                DebugValue::Histogram(values) => values.into_iter().map(Into::into).collect(),
+            };
+            counted.insert(name, values);
+        }
+        counted
+    }
+}
+
+/// How often something was counted, whatever its labels.
+pub fn sum(counted: &BTreeMap<String, Vec<f64>>, name: &str) -> f64 {
+    counted.iter().filter(|(key, _)| key.split(' ').next() == Some(name)).flat_map(|(_, values)| values).sum()
 }
 
 /// What came back.

@@ -277,15 +277,19 @@ async fn api(State(simulator): State<Simulator>, request: Request<Body>) -> Resp
     parameters.retain(|name, _| !is_common(name));
     let code = answer.as_ref().map_or_else(|error| error.code.clone(), |_| "OK".to_owned());
     simulator.lock().journal.push(JournalEntry { action, account, parameters, code, effect });
-    match answer {
+    let mut response = match answer {
         Ok(mut body) => {
             if let Some(fields) = body.as_object_mut() {
-                fields.insert("RequestId".into(), request_id.into());
+                fields.insert("RequestId".into(), request_id.clone().into());
             }
             axum_json(StatusCode::OK, &body)
         }
         Err(error) => refuse(&error, &request_id),
+    };
+    if let Ok(request_id) = request_id.parse() {
+        response.headers_mut().insert("x-acs-request-id", request_id);
     }
+    response
 }
 
 /// Parameters that belong to the envelope of a V1 call.

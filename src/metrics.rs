@@ -1,0 +1,148 @@
+//! What is counted for CloudWatch: JSON lines in its embedded metric format on standard output, written after each
+//! invocation. Nothing is counted unless a [`Collector`] is there: the local tool has none.
+//!
+//! Every name here is one of `OPERATING.md`, and most are in an alarm or the dashboard of `template.yaml`.
+//!
+//! Source: <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
+
+use ::metrics::{Unit, counter, describe_histogram, histogram};
+use http::StatusCode;
+use jiff::SignedDuration;
+
+use crate::alicloud::{self, Class};
+use crate::approval::{Alarm, Approval, Verdict, What};
+use crate::peering::Status;
+
+/// Where all metrics are in CloudWatch, by function.
+pub const NAMESPACE: &str = "peergate";
+
+/// Processes that were started.
+pub const COLD_STARTS: &str = "ColdStarts";
+/// Answers with 5xx.
+pub const SERVER_ERRORS: &str = "ServerErrors";
+/// Requests that were not authentic.
+pub const SIGNATURE_FAILURES: &str = "SignatureFailures";
+/// Requests that were, by sender and the place of the key in the secrets' list, from 0.
+pub const SIGNING_KEYS: &str = "SigningKeys";
+/// Decisions that were stored, by verdict.
+pub const DECISIONS: &str = "Decisions";
+/// Accepts that Alibaba Cloud acknowledged.
+pub const ACCEPTS: &str = "Accepts";
+/// Connections that became usable after somebody decided about them here.
+pub const ACTIVATIONS: &str = "Activations";
+/// Seconds from the decision until then.
+pub const TIME_TO_ACTIVATED: &str = "TimeToActivated";
+/// Approvals of which people were told that they take too long.
+pub const STUCK_APPROVALS: &str = "StuckApprovals";
+/// Answers of Alibaba Cloud, by code: `OK`, the vendor's, or ours for what is not the vendor's.
+pub const API_ANSWERS: &str = "ApiAnswers";
+/// Of these, those that said that we ask too often, or were not even asked for that reason.
+pub const THROTTLED: &str = "Throttled";
+/// Of these, those that refused our credentials or permissions.
+pub const CREDENTIALS_REFUSED: &str = "CredentialsRefused";
+/// Posts that no channel took.
+pub const UNDELIVERED_NOTICES: &str = "UndeliveredNotices";
+/// Of these, how many seconds ago happened what they tell of.
+pub const OLDEST_UNDELIVERED_NOTICE: &str = "OldestUndeliveredNotice";
+/// Ticks that came to their end.
+pub const TICKS: &str = "Ticks";
+
+/// Collects what is counted between two invocations.
+#[derive(Clone, Copy)]
+pub struct Collector(&'static metrics_cloudwatch_embedded::Collector);
+
+/// Somebody else counts already.
+#[derive(Debug, thiserror::Error)]
+#[error("metrics cannot be collected: {0}")]
+pub struct NotStarted(String);
+
+impl Collector {
+    /// Begins to count, with the process of a function of this name.
+    ///
+    /// # Errors
+    /// When there is a collector already.
+    pub fn start(function: String) -> Result<Self, NotStarted> {
+        let builder = metrics_cloudwatch_embedded::Builder::new().cloudwatch_namespace(NAMESPACE);
+        let collector = builder.with_dimension("FunctionName", function).init();
+        let collector = collector.map_err(|error| NotStarted(error.to_string()))?;
+        describe_histogram!(TIME_TO_ACTIVATED, Unit::Seconds, "");
+        describe_histogram!(OLDEST_UNDELIVERED_NOTICE, Unit::Seconds, "");
+        counter!(COLD_STARTS).increment(1);
+        Ok(Self(collector))
+    }
+
+    /// Writes down what was counted in an invocation.
+    pub fn flush(&self, request_id: &str) {
+        self.0.set_property("request_id", request_id);
+        if let Err(error) = self.0.flush(std::io::stdout().lock()) {
+            tracing::warn!(outcome = "not_counted", %error, "metrics could not be written");
+        }
+    }
+}
+
+/// A request was answered.
+pub(crate) fn answered(status: StatusCode) {
+    if status == StatusCode::UNAUTHORIZED {
+        counter!(SIGNATURE_FAILURES).increment(1);
+    } else if status.is_server_error() {
+        counter!(SERVER_ERRORS).increment(1);
+    }
+}
+
+/// A sender was made sure of.
+pub(crate) fn authenticated(sender: &str, key: usize) {
+    counter!(SIGNING_KEYS, "Sender" => sender.to_owned(), "Key" => key.to_string()).increment(1);
+}
+
+/// A record was stored whose history had `known` entries before.
+pub(crate) fn recorded(approval: &Approval, known: usize) {
+    for entry in approval.history.iter().skip(known) {
+        match &entry.what {
+            What::Decided(decision) => counter!(DECISIONS, "Verdict" => decision.verdict.name()).increment(1),
+            What::Acknowledged { operation, .. } if operation == Verdict::Approve.operation() => {
+                counter!(ACCEPTS).increment(1);
+            }
+            What::Seen(Status::Activated) => {
+                // Not what others accepted.
+                if let Some(winner) = approval.winner() {
+                    counter!(ACTIVATIONS).increment(1);
+                    histogram!(TIME_TO_ACTIVATED).record(entry.at.duration_since(winner.at).as_secs_f64());
+                }
+            }
+            What::Told(Alarm::Stuck) => counter!(STUCK_APPROVALS).increment(1),
+            What::Discovered { .. }
+            | What::Changed { .. }
+            | What::RuleChanged { .. }
+            | What::Withdrawn { .. }
+            | What::Acknowledged { .. }
+            | What::Seen(_)
+            | What::Missing
+            | What::Differs { .. }
+            | What::Failed(_)
+            | What::Told(_) => {}
+        }
+    }
+}
+
+/// Alibaba Cloud answered a call, or did not; without an error, with what was asked for.
+pub(crate) fn called(error: Option<&alicloud::Error>) {
+    let code = error.map_or("OK", alicloud::Error::code);
+    counter!(API_ANSWERS, "Code" => code.to_owned()).increment(1);
+    if code.contains("Throttling") {
+        counter!(THROTTLED).increment(1);
+    }
+    if error.is_some_and(|error| error.class() == Class::Credentials) {
+        counter!(CREDENTIALS_REFUSED).increment(1);
+    }
+}
+
+/// A channel did not take a notice of something that happened so long ago.
+pub(crate) fn undelivered(age: SignedDuration) {
+    counter!(UNDELIVERED_NOTICES).increment(1);
+    histogram!(OLDEST_UNDELIVERED_NOTICE).record(age.as_secs_f64());
+}
+
+/// A tick has come to its end.
+pub(crate) fn ticked() {
+    counter!(TICKS).increment(1);
+}
