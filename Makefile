@@ -8,9 +8,10 @@ ARCH_FLAG := $(if $(filter arm64,$(ARCH)),--arm64,$(if $(filter x86_64,$(ARCH)),
 PEER := target/bench/python
 HOST_FLAG := $(if $(filter aarch64 arm64,$(shell uname -m)),--arm64,--x86-64)
 BENCH_BUILD = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release --locked $(HOST_FLAG)
+SAM = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam
 LAMBDA_BUILD = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release --locked $(ARCH_FLAG) --bin webhook --bin watcher
 
-.PHONY: demo test bench lint tools build package clean
+.PHONY: demo test bench lint tools build deploy clean
 
 demo: ## Plays the main job on loopback.
 	cargo run --quiet --locked --features local --bin peergate -- demo
@@ -51,9 +52,10 @@ $(TOOLS): tests/requirements.txt
 build: tools ## Builds both functions for Lambda; ARCH=x86_64 or arm64.
 	$(LAMBDA_BUILD)
 
-package: tools ## Builds the zips that template.yaml deploys, with peergate.toml inside.
-	test -f peergate.toml || { echo "peergate.toml is missing: copy peergate.example.toml and adapt it" >&2; exit 1; }
-	$(LAMBDA_BUILD) --output-format zip --include peergate.toml
+deploy: tools ## Builds both functions and deploys template.yaml; asks for its parameters the first time. ARCH=x86_64 or arm64.
+	@test -f config/peergate.toml || { echo "config/peergate.toml is missing: copy peergate.example.toml there and adapt it" >&2; exit 1; }
+	$(SAM) build --parameter-overrides Architecture=$(ARCH)
+	$(SAM) deploy --capabilities CAPABILITY_IAM $(if $(wildcard samconfig.toml),,--guided --parameter-overrides Architecture=$(ARCH))
 
 clean:
 	rm -rf target $(VENV)

@@ -19,7 +19,7 @@ const SHORTEST_RETENTION_DAYS: u32 = 8;
 /// How this instance is wired up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Environment {
-    /// `PEERGATE_CONFIG`: where `peergate.toml` is; by default in the working directory, which in Lambda is the zip.
+    /// `PEERGATE_CONFIG`: where `peergate.toml` is; by default in the working directory.
     pub config: PathBuf,
     /// `PEERGATE_TABLE`: the DynamoDB table; by default `peergate`.
     pub table: String,

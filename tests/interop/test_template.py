@@ -55,6 +55,7 @@ def test_the_tools_find_nothing(tool, tmp_path):
                 "dynamodb:GetRecords",
                 "dynamodb:GetShardIterator",
                 "dynamodb:ListStreams",
+                "sqs:SendMessage",
             },
         ),
     ],
@@ -67,12 +68,38 @@ def test_each_role_allows_exactly_what_its_function_calls(role, allowed):
         assert not any("*" in action for action in actions(statement)), statement
 
 
+def test_what_can_not_be_named_is_allowed_only_where_it_is_asked_for_and_to_nobody_else():
+    policies = {name: one for name, one in RESOURCES.items() if one["Type"] == "AWS::IAM::ManagedPolicy"}
+    expected = {
+        "KeylessPolicy": ("IsKeyless", {"sts:GetWebIdentityToken"}),
+        "TracingPolicy": ("IsTraced", {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}),
+    }
+    assert set(policies) == set(expected)
+    for name, (condition, allowed) in expected.items():
+        policy = policies[name]
+        (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
+        assert (policy["Condition"], set(actions(statement)), statement["Resource"]) == (condition, allowed, "*")
+        assert policy["Properties"]["Roles"] == [{"Ref": "WebhookRole"}, {"Ref": "WatcherRole"}]
+    (keyless,) = policies["KeylessPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    assert keyless["Condition"] == {
+        "ForAllValues:StringEquals": {"sts:IdentityTokenAudience": ["sts.aliyuncs.com"]},
+        "NumericLessThanEquals": {"sts:DurationSeconds": 300},
+    }
+    assert [TEMPLATE["Parameters"][name]["Default"] for name in ["Keyless", "Tracing"]] == ["no", "no"]
+
+
+def test_every_parameter_has_a_safe_default_and_says_what_it_is_for():
+    for name, parameter in TEMPLATE["Parameters"].items():
+        assert "Default" in parameter and parameter["Description"], name
+        assert "Allowed" in json.dumps(parameter) or "MinValue" in parameter or name == "AlarmEmail", name
+
+
 def test_the_functions_are_the_binaries_and_alone_in_their_roles():
     cargo = (ROOT / "Cargo.toml").read_text()
     for name in ["Webhook", "Watcher"]:
-        properties = RESOURCES[name]["Properties"]
-        binary = re.fullmatch(r"target/lambda/(\w+)/bootstrap.zip", properties["CodeUri"]).group(1)
-        assert f'name = "{binary}"' in cargo
+        properties, build = RESOURCES[name]["Properties"], RESOURCES[name]["Metadata"]
+        assert f'name = "{build["BuildProperties"]["Binary"]}"' in cargo
+        assert build["BuildMethod"] == "rust-cargolambda" and "--locked" in build["BuildProperties"]["Flags"]
         assert properties["Role"] == {"GetAtt": f"{name}Role.Arn"}
     assert TEMPLATE["Globals"]["Function"]["Runtime"] == "provided.al2023"
     assert TEMPLATE["Parameters"]["Architecture"]["Default"] == "arm64"
@@ -97,9 +124,116 @@ def test_the_table_is_the_one_that_the_code_makes():
     assert properties["StreamSpecification"]
 
 
+def test_the_table_is_hard_to_lose():
+    table = RESOURCES["Table"]
+    assert table["DeletionPolicy"] == table["UpdateReplacePolicy"] == "Retain"
+    properties, parameters = table["Properties"], TEMPLATE["Parameters"]
+    recovery = {"PointInTimeRecoveryEnabled": True, "RecoveryPeriodInDays": {"Ref": "RecoveryDays"}}
+    assert properties["PointInTimeRecoverySpecification"] == recovery
+    assert properties["DeletionProtectionEnabled"] == {"If": ["ProtectsTable", True, False]}
+    assert (parameters["DeletionProtection"]["Default"], parameters["RecoveryDays"]["Default"]) == ("yes", 35)
+    assert properties["BillingMode"] == "PAY_PER_REQUEST" and properties["SSESpecification"] == {"SSEEnabled": True}
+    for log in ["WebhookLog", "WatcherLog"]:
+        assert RESOURCES[log]["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}
+
+
+def test_ticks_that_fail_do_not_pile_up_and_are_kept_for_a_look():
+    watcher = RESOURCES["Watcher"]["Properties"]
+    to_queue = {"OnFailure": {"Type": "SQS", "Destination": {"GetAtt": "Failures.Arn"}}}
+    bounded = {"MaximumEventAgeInSeconds": 60, "MaximumRetryAttempts": 0}
+    assert watcher["EventInvokeConfig"] == bounded | {"DestinationConfig": to_queue}
+    schedule, changes = (watcher["Events"][name]["Properties"] for name in ["Schedule", "Changes"])
+    assert schedule == {"Schedule": "rate(1 minute)", "State": {"Ref": "ScheduleState"}, "RetryPolicy": bounded}
+    assert (changes["MaximumRetryAttempts"], changes["MaximumRecordAgeInSeconds"]) == (2, 300)
+    assert changes["DestinationConfig"] == to_queue
+    (allowed,) = [one["Resource"] for one in statements("WatcherRole") if "sqs:SendMessage" in actions(one)]
+    assert allowed == {"GetAtt": "Failures.Arn"}
+
+
+def test_there_is_one_front_and_it_reaches_the_webhook_alone():
+    conditions = {name: one.get("Condition") for name, one in RESOURCES.items()}
+    assert [name for name, one in conditions.items() if one == "HasFunctionUrl"] == [
+        "WebhookUrl",
+        "WebhookUrlPublicPermissions",
+        "WebhookUrlInvocation",
+    ]
+    api = ["Api", "ApiIntegration", "ApiRoute", "ApiStage", "ApiPermission"]
+    assert [name for name, one in conditions.items() if one == "HasHttpApi"] == api
+    for name, one in RESOURCES.items():
+        if one["Type"] == "AWS::Lambda::Permission":
+            assert one["Properties"]["FunctionName"] == {"Ref": "Webhook"}, name
+    assert RESOURCES["ApiIntegration"]["Properties"]["PayloadFormatVersion"] == "2.0", "the webhook reads no other"
+    throttling = RESOURCES["ApiStage"]["Properties"]["DefaultRouteSettings"]
+    assert set(throttling) == {"ThrottlingRateLimit", "ThrottlingBurstLimit"}
+
+
+COUNTED = set(re.findall(r'pub const \w+: &str = "([A-Z]\w+)";', (ROOT / "src" / "metrics.rs").read_text()))
+
+
+def metrics_of(alarm):
+    """(namespace, name, function) of each metric that an alarm looks at."""
+    simple = [alarm] if "MetricName" in alarm else []
+    for one in simple + [query["MetricStat"]["Metric"] for query in alarm.get("Metrics", []) if "MetricStat" in query]:
+        (dimension,) = one["Dimensions"]
+        assert dimension["Name"] == "FunctionName"
+        yield one["Namespace"], one["MetricName"], dimension["Value"]["Ref"]
+
+
+def test_each_alarm_looks_at_something_that_is_counted():
+    alarms = {name: one["Properties"] for name, one in RESOURCES.items() if one["Type"] == "AWS::CloudWatch::Alarm"}
+    looked_at = {name: {(space, metric) for space, metric, _ in metrics_of(alarm)} for name, alarm in alarms.items()}
+    ours = lambda *names: {("peergate", name) for name in names}
+    assert looked_at == {
+        "WebhookFails": ours("ServerErrors") | {("AWS/Lambda", "Errors"), ("AWS/Lambda", "Throttles")},
+        "SignaturesFail": ours("SignatureFailures"),
+        "WatcherIsSilent": ours("Ticks"),
+        "NoticesWait": ours("OldestUndeliveredNotice"),
+        "ApprovalIsStuck": ours("StuckApprovals"),
+        "CredentialsFail": ours("CredentialsRefused"),
+    }
+    topic = [{"If": ["MakesTopic", {"Ref": "Alarms"}, {"Ref": "AlarmTopicArn"}]}]
+    for name, alarm in alarms.items():
+        assert alarm["AlarmActions"] == alarm["OKActions"] == topic, name
+        silence = "breaching" if name == "WatcherIsSilent" else "notBreaching"
+        assert alarm["TreatMissingData"] == silence, name
+        for space, metric, _ in metrics_of(alarm):
+            assert space != "peergate" or metric in COUNTED, metric
+
+
+def test_the_dashboard_shows_everything_that_is_counted():
+    body = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Sub"]
+    widgets = json.loads(body)["widgets"]
+    shown = set()
+    for widget in widgets:
+        for metric in widget["properties"].get("metrics", []):
+            if isinstance(metric[0], dict):
+                searched = re.search(r'MetricName="(\w+)"', metric[0]["expression"])
+                assert metric[0]["expression"].startswith("SEARCH('{peergate,FunctionName,")
+                shown.add(searched[1])
+            elif metric[0] == "peergate":
+                shown.add(metric[1])
+    assert shown == COUNTED
+    assert set(re.findall(r"\$\{([\w:]+)\}", body)) == {"AWS::Region", "Webhook", "Watcher"}
+
+
 def test_a_stream_event_that_leaves_work_passes_the_filter():
     (only,) = RESOURCES["Watcher"]["Properties"]["Events"]["Changes"]["Properties"]["FilterCriteria"]["Filters"]
     pattern = json.loads(only["Pattern"])
     (record,) = json.loads((ROOT / "events" / "stream.json").read_text())["Records"]
     wanted = pattern["dynamodb"]["NewImage"]["due"]["S"]
     assert record["dynamodb"]["NewImage"]["due"]["S"] in wanted
+
+
+def test_alibaba_cloud_allows_what_is_called_and_no_more():
+    policy = json.loads((ROOT / "deploy" / "alicloud" / "policy.json").read_text())
+    called = set(re.findall(r'self\.call\("(\w+)"', (ROOT / "src" / "alicloud.rs").read_text()))
+    # Only for the simulator's tests: the other side asks.
+    called.remove("CreateVpcPeerConnection")
+    (statement,) = policy["Statement"]
+    assert set(statement["Action"]) == {f"vpc:{action}" for action in called}
+    assert (policy["Version"], statement["Effect"]) == ("1", "Allow")
+    (denied,) = json.loads((ROOT / "deploy" / "alicloud" / "policy-one-directory.json").read_text())["Statement"]
+    assert (denied["Effect"], denied["Action"]) == ("Deny", ["vpc:AcceptVpcPeerConnection"])
+    assert list(denied["Condition"]["StringNotEquals"]) == ["acs:TargetRDId"]
+    terraform = (ROOT / "deploy" / "alicloud" / "main.tf").read_text()
+    assert '"oidc:sub" = var.lambda_roles' in terraform and 'client_ids         = ["sts.aliyuncs.com"]' in terraform
