@@ -9,9 +9,10 @@ use crate::alicloud::{self, Alicloud, Class, Credentials, Page};
 use crate::app::App;
 use crate::approval::{Approval, Approver, Call, ClientToken, Event, Principal, State, Verdict};
 use crate::clock;
+use crate::credentials::{self, SessionName};
 use crate::peering::{Connection, InstanceId, Problem, Status};
 use crate::preflight::{self, Check, Finding, Found, Objection};
-use crate::secrets::{self, AccessKey, Secret};
+use crate::secrets::AccessKey;
 
 /// How long the watcher waits for what the checks ask of Alibaba Cloud.
 pub const EXAMINATION: std::time::Duration = std::time::Duration::from_secs(5);
@@ -24,7 +25,7 @@ pub enum Error {
     UnknownTarget,
     /// We have no credentials to ask with.
     #[error(transparent)]
-    Secrets(#[from] secrets::Error),
+    Credentials(#[from] credentials::Error),
     /// It failed.
     #[error(transparent)]
     Api(#[from] alicloud::Error),
@@ -36,7 +37,7 @@ impl Error {
     pub fn problem(&self) -> Problem {
         let (code, request_id) = match self {
             Self::UnknownTarget => ("UnknownTarget", None),
-            Self::Secrets(_) => ("SecretsUnavailable", None),
+            Self::Credentials(error) => (error.code(), error.request_id()),
             Self::Api(error) => (error.code(), error.request_id()),
         };
         Problem { code: code.to_owned(), request_id: request_id.map(ToOwned::to_owned) }
@@ -46,7 +47,8 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::UnknownTarget | Self::Secrets(_) => Class::Retry,
+            Self::UnknownTarget => Class::Retry,
+            Self::Credentials(error) => error.class(),
             Self::Api(error) => error.class(),
         }
     }
@@ -55,7 +57,7 @@ impl Error {
     fn deferred(&self) -> Event {
         let retry_after = match self {
             Self::Api(error) => error.retry_after(),
-            Self::UnknownTarget | Self::Secrets(_) => None,
+            Self::UnknownTarget | Self::Credentials(_) => None,
         };
         Event::Deferred { problem: self.problem(), retry_after }
     }
@@ -95,14 +97,15 @@ pub async fn carry_out(app: &App, approval: &Approval, connection: &Connection, 
     let Some(token) = approval.client_token.as_ref().map(ClientToken::as_str) else {
         return seen();
     };
+    let name = SessionName::decided(instance_id);
     let answer = match approval.state {
         State::Approved => {
             let call = async |caller: Caller| caller.api.accept(caller.credentials(), instance_id, token, false).await;
-            call_api(app, target, now, call).await.map(|request_id| Event::Accepted { request_id })
+            call_api(app, target, &name, now, call).await.map(|request_id| Event::Accepted { request_id })
         }
         State::Rejecting => {
             let call = async |caller: Caller| caller.api.reject(caller.credentials(), instance_id, token).await;
-            call_api(app, target, now, call).await.map(|request_id| Event::Rejected { request_id })
+            call_api(app, target, &name, now, call).await.map(|request_id| Event::Rejected { request_id })
         }
         State::Pending
         | State::Activating
@@ -168,9 +171,9 @@ pub fn log(approval: &Approval, event: &Event) {
 /// tried once more.
 pub async fn read(app: &App, target: &str, instance_id: &InstanceId, now: Timestamp) -> Result<Connection, Error> {
     let call = async |caller: Caller| caller.api.get(caller.credentials(), instance_id).await;
-    match call_api(app, target, now, call).await {
+    match call_api(app, target, &SessionName::reading(), now, call).await {
         Err(Error::Api(alicloud::Error::Transport(error))) if !error.is_timeout() => {
-            call_api(app, target, now, call).await
+            call_api(app, target, &SessionName::reading(), now, call).await
         }
         answer => answer,
     }
@@ -185,7 +188,7 @@ pub async fn list(
     now: Timestamp,
 ) -> Result<Page, Error> {
     let call = async |caller: Caller| caller.api.list(caller.credentials(), region, vpc, next_token).await;
-    call_api(app, target, now, call).await
+    call_api(app, target, &SessionName::reading(), now, call).await
 }
 
 /// Makes all checks. What Alibaba Cloud does not answer by `deadline` is unknown. `by` and `request_key` make the dry
@@ -241,7 +244,7 @@ pub async fn dry_run(
     now: Timestamp,
 ) -> Result<(), Error> {
     let call = async |caller: Caller| caller.api.accept(caller.credentials(), instance_id, client_token, true).await;
-    match call_api(app, target, now, call).await {
+    match call_api(app, target, &SessionName::reading(), now, call).await {
         Ok(_) => Ok(()),
         Err(error) if error.class() == Class::DryRunPassed => Ok(()),
         Err(error) => Err(error),
@@ -256,33 +259,27 @@ struct Caller {
 
 impl Caller {
     fn credentials(&self) -> Credentials<'_> {
-        Credentials {
-            access_key_id: self.key.access_key_id.expose(),
-            access_key_secret: self.key.access_key_secret.expose(),
-            security_token: self.key.security_token.as_ref().map(Secret::expose),
-        }
+        credentials::credentials(&self.key)
     }
 }
 
-/// Makes a call; when the access key is refused, fetches the secrets anew and, if the key changed, tries once more.
+/// Makes a call; when the credentials are refused, gets others and, if there are some, tries once more.
 async fn call_api<T, F: Future<Output = Result<T, alicloud::Error>>>(
     app: &App,
     target: &str,
+    name: &SessionName,
     now: Timestamp,
     call: impl Fn(Caller) -> F,
 ) -> Result<T, Error> {
     let api = app.alicloud.get(target).ok_or(Error::UnknownTarget)?;
-    let caller = |key: &AccessKey| Caller { api: api.clone(), key: key.clone() };
-    let secrets = app.secrets.current(now).await?;
-    let key = secrets.targets.get(target).ok_or(Error::UnknownTarget)?;
-    let refused = match call(caller(key)).await {
+    let key = app.credentials.current(&app.secrets, target, name, now).await?;
+    let refused = match call(Caller { api: api.clone(), key: key.clone() }).await {
         Err(error) if error.class() == Class::Credentials => error,
         answer => return Ok(answer?),
     };
-    let fresh = app.secrets.refetch(&secrets, now).await;
-    match fresh.as_ref().and_then(|fresh| fresh.targets.get(target)) {
-        Some(new) if new != key => Ok(call(caller(new)).await?),
-        Some(_) | None => Err(refused.into()),
+    match app.credentials.renew(&app.secrets, target, name, &key, now).await {
+        Some(key) => Ok(call(Caller { api: api.clone(), key }).await?),
+        None => Err(refused.into()),
     }
 }
 

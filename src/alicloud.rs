@@ -4,14 +4,15 @@
 //! decides about the next.
 
 mod pace;
+mod rpc;
 pub mod sign;
+pub mod sts;
 mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use reqwest::header::HeaderMap;
+use jiff::SignedDuration;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
@@ -20,22 +21,19 @@ use url::Url;
 
 use crate::config::SignatureVersion;
 use crate::peering::{Connection, InstanceId};
-use crate::{clock, http, metrics};
+use crate::{http, metrics};
 use pace::Pacer;
-use sign::Parameters;
+use rpc::Rpc;
 use wire::{WireConnection, WirePage};
 
 const VERSION: &str = "2022-01-01";
-const FORM: &str = "application/x-www-form-urlencoded";
 /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-listvpcpeerconnections>
 pub const LARGEST_PAGE: u32 = 100;
 
 /// The API at one address, signed in one way; what calls it makes for one account.
 #[derive(Debug, Clone)]
 pub struct Alicloud {
-    http: reqwest::Client,
-    endpoint: Url,
-    signature: SignatureVersion,
+    rpc: Rpc,
     pacer: Arc<Pacer>,
 }
 
@@ -175,12 +173,13 @@ fn classify(code: &str, http_status: u16) -> Class {
         | "OperationFailed.DistibuteLock"
         | "SignatureNonceUsed" => Class::Retry,
         "NoPermission"
+        | "EntityNotExist.Role"
         | "SignatureDoesNotMatch"
         | "IncompleteSignature"
         | "MissingSecurityToken"
         | "IllegalTimestamp" => Class::Credentials,
         _ if code.starts_with("Throttling") || http_status >= 500 || http_status == 429 => Class::Retry,
-        _ if ["InvalidAccessKeyId", "InvalidSecurityToken", "InvalidTimeStamp", "Forbidden"]
+        _ if ["AuthenticationFail", "InvalidAccessKeyId", "InvalidSecurityToken", "InvalidTimeStamp", "Forbidden"]
             .iter()
             .any(|prefix| code.starts_with(prefix)) =>
         {
@@ -195,7 +194,7 @@ impl Alicloud {
     #[must_use]
     pub fn new(http: reqwest::Client, endpoint: Url, signature: SignatureVersion, calls_per_minute: u32) -> Self {
         let pacer = Pacer::new(usize::try_from(calls_per_minute).unwrap_or(usize::MAX));
-        Self { http, endpoint, signature, pacer: Arc::new(pacer) }
+        Self { rpc: Rpc { http, endpoint, signature, version: VERSION }, pacer: Arc::new(pacer) }
     }
 
     /// Accepts a connection. Asynchronous: it is `Updating` first, then `Activated`. Returns the request id.
@@ -281,7 +280,7 @@ impl Alicloud {
     /// Where it is.
     #[must_use]
     pub fn endpoint(&self) -> &Url {
-        &self.endpoint
+        &self.rpc.endpoint
     }
 
     /// Makes a call when its turn has come.
@@ -301,23 +300,7 @@ impl Alicloud {
             // Not otherwise: even the shortest sleep takes a millisecond.
             sleep_until(turn).await;
         }
-        let (answer, request_id) = match self.exchange(action, parameters, credentials).await {
-            Ok((done, request_id)) => (Ok(done), request_id),
-            Err(error) => {
-                let request_id = error.request_id().map(ToOwned::to_owned);
-                (Err(error), request_id)
-            }
-        };
-        let error = answer.as_ref().err();
-        metrics::called(error);
-        tracing::info!(
-            outcome = "called",
-            alicloud.action = action,
-            alicloud.code = error.map_or("OK", Error::code),
-            alicloud.request_id = request_id,
-            duration_ms = u64::try_from(now.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "Alibaba Cloud was called"
-        );
+        let answer = self.rpc.call(action, parameters, Some(credentials)).await;
         if let Err(Error::Refused { code, retry_after, .. }) = &answer
             && code.contains("Throttling")
         {
@@ -326,135 +309,12 @@ impl Alicloud {
         }
         answer
     }
-
-    /// One call; returns the request id, too.
-    async fn exchange<T: DeserializeOwned>(
-        &self,
-        action: &str,
-        parameters: &[(&str, &str)],
-        credentials: Credentials<'_>,
-    ) -> Result<(T, Option<String>), Error> {
-        let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let (now, nonce) = (clock::now(), clock::nonce());
-        let request = match self.signature {
-            SignatureVersion::V3 => self.request_v3(action, &parameters, credentials, now, &nonce),
-            SignatureVersion::V1 => self.request_v1(action, parameters, credentials, now, nonce),
-        };
-        let request = request.header("accept", "application/json").header("content-type", FORM);
-        let response = request.send().await.map_err(transport)?;
-        let http_status = response.status().as_u16();
-        let retry_after = retry_after(response.headers());
-        let request_id =
-            response.headers().get("x-acs-request-id").and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
-        let body = http::read(response).await.map_err(Error::Transport)?;
-        if http_status == 200 {
-            let done = serde_json::from_slice(&body).map_err(|_| Error::Unreadable { http_status })?;
-            return Ok((done, request_id));
-        }
-        let refusal: Refusal = serde_json::from_slice(&body).map_err(|_| Error::Unreadable { http_status })?;
-        let request_id = refusal.request_id.or(request_id);
-        Err(Error::Refused { code: refusal.code, request_id, http_status, retry_after })
-    }
-
-    fn request_v3(
-        &self,
-        action: &str,
-        parameters: &Parameters,
-        credentials: Credentials<'_>,
-        now: Timestamp,
-        nonce: &str,
-    ) -> reqwest::RequestBuilder {
-        let body = sign::canonical_query(parameters);
-        let body_hash = sign::v3::body_hash(body.as_bytes());
-        let date = timestamp(now);
-        let host = self.host();
-        let mut signed = vec![
-            ("content-type", FORM),
-            ("host", &host),
-            ("x-acs-action", action),
-            ("x-acs-content-sha256", &body_hash),
-            ("x-acs-date", &date),
-            ("x-acs-signature-nonce", nonce),
-            ("x-acs-version", VERSION),
-        ];
-        signed.extend(credentials.security_token.map(|token| ("x-acs-security-token", token)));
-        let headers = signed.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let canonical = sign::v3::canonical_request("POST", "/", "", &headers, &body_hash);
-        let to_sign = sign::v3::string_to_sign(&canonical);
-        let signature = sign::v3::signature(credentials.access_key_secret, &to_sign);
-        let authorization = sign::v3::authorization(credentials.access_key_id, &headers, &signature);
-        let mut request = self.http.post(self.endpoint.clone()).header("authorization", authorization).body(body);
-        for (name, value) in signed.iter().filter(|(name, _)| name.starts_with("x-acs-")) {
-            request = request.header(*name, *value);
-        }
-        request
-    }
-
-    fn request_v1(
-        &self,
-        action: &str,
-        parameters: Parameters,
-        credentials: Credentials<'_>,
-        now: Timestamp,
-        nonce: String,
-    ) -> reqwest::RequestBuilder {
-        let body = sign::canonical_query(&parameters);
-        let mut query: Parameters = [
-            ("Action", action.to_owned()),
-            ("Version", VERSION.to_owned()),
-            ("Format", "JSON".to_owned()),
-            ("AccessKeyId", credentials.access_key_id.to_owned()),
-            ("SignatureMethod", "HMAC-SHA1".to_owned()),
-            ("SignatureVersion", "1.0".to_owned()),
-            ("SignatureNonce", nonce),
-            ("Timestamp", timestamp(now)),
-        ]
-        .map(|(name, value)| (name.to_owned(), value))
-        .into();
-        query.extend(credentials.security_token.map(|token| ("SecurityToken".to_owned(), token.to_owned())));
-        let mut all = parameters;
-        all.extend(query.clone());
-        let to_sign = sign::v1::string_to_sign("POST", &all);
-        query.insert("Signature".into(), sign::v1::signature(credentials.access_key_secret, &to_sign));
-        let mut url = self.endpoint.clone();
-        url.set_query(Some(&sign::canonical_query(&query)));
-        self.http.post(url).body(body)
-    }
-
-    /// The header `host`, as the HTTP client will send it.
-    fn host(&self) -> String {
-        let host = self.endpoint.host_str().unwrap_or_default();
-        self.endpoint.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-    }
-}
-
-fn transport(error: reqwest::Error) -> Error {
-    Error::Transport(error.without_url())
-}
-
-/// `YYYY-MM-DDThh:mm:ssZ`.
-fn timestamp(now: Timestamp) -> String {
-    now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
-}
-
-fn retry_after(headers: &HeaderMap) -> Option<SignedDuration> {
-    let text = headers.get("x-acs-retry-after")?.to_str().ok()?;
-    text.parse::<u32>().ok().map(|millis| SignedDuration::from_millis(millis.into()))
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Done {
     request_id: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Refusal {
-    #[serde(alias = "code")]
-    code: String,
-    #[serde(alias = "requestId")]
-    request_id: Option<String>,
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 
 use crate::alicloud::Alicloud;
 use crate::config::{self, Config, Environment};
+use crate::credentials::CredentialsStore;
 use crate::http;
 use crate::secrets::{self, SecretsStore};
 use crate::store::Store;
@@ -19,6 +20,8 @@ pub struct App {
     pub config: Arc<Config>,
     /// What must not be told.
     pub secrets: SecretsStore,
+    /// Who we are to Alibaba Cloud.
+    pub credentials: CredentialsStore,
     /// The approvals.
     pub store: Store,
     /// The one client.
@@ -58,6 +61,7 @@ impl App {
                 aws.secrets_manager_endpoint.as_ref(),
                 Arc::clone(&config),
             ),
+            credentials: CredentialsStore::new(http.clone(), aws.clone(), Arc::clone(&config)),
             store: Store::new(
                 &sdk,
                 aws.dynamodb_endpoint.as_ref(),
@@ -87,7 +91,13 @@ impl App {
         // Targets share an address, as a rule. An approval makes two calls at once.
         let addresses: BTreeSet<_> = self.alicloud.values().map(Alicloud::endpoint).collect();
         let alicloud = join_all(addresses.into_iter().map(|url| http::prewarm_two(&self.http, url.as_str())));
-        let (secrets, (), _) = tokio::join!(self.secrets.current(clock::now()), self.store.prewarm(), alicloud);
+        let now = clock::now();
+        let (secrets, (), (), _) = tokio::join!(
+            self.secrets.current(now),
+            self.credentials.refresh(&self.secrets, now),
+            self.store.prewarm(),
+            alicloud
+        );
         match secrets {
             Ok(_) => Ok(()),
             Err(error @ secrets::Error::Unavailable(_)) => {

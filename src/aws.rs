@@ -1,10 +1,13 @@
-//! How the AWS SDKs are wired: credentials from the environment, and our one HTTP client underneath.
+//! How the AWS SDKs are wired: credentials from the environment, and our one HTTP client underneath. And the one call that
+//! is made without an SDK, which would cost every function for what only keyless ones need: who we are, in AWS's word.
 
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_dynamodb::config::{IdentityCache, StalledStreamProtectionConfig};
+use aws_sigv4::http_request::{self, SignableBody, SignableRequest, SigningSettings};
+use aws_sigv4::sign::v4;
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
 };
@@ -17,8 +20,11 @@ use aws_smithy_types::timeout::TimeoutConfig;
 use aws_types::SdkConfig;
 use aws_types::region::Region;
 
+use jiff::Timestamp;
+
 use crate::config::Aws;
 use crate::http;
+use crate::secrets::Secret;
 
 /// For one attempt: DynamoDB and Secrets Manager answer in milliseconds, and somebody waits.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -27,17 +33,10 @@ const ATTEMPTS: u32 = 2;
 /// What all SDK clients share.
 #[must_use]
 pub fn sdk_config(aws: &Aws, http: &reqwest::Client) -> SdkConfig {
-    let credentials = Credentials::new(
-        aws.access_key_id.as_str(),
-        aws.secret_access_key.as_str(),
-        aws.session_token.clone(),
-        None,
-        "environment",
-    );
     SdkConfig::builder()
         .behavior_version(aws_sdk_dynamodb::config::BehaviorVersion::latest())
         .region(Region::new(aws.region.clone()))
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .credentials_provider(SharedCredentialsProvider::new(credentials(aws)))
         .http_client(SdkHttpClient(http.clone()))
         .sleep_impl(aws_smithy_async::rt::sleep::SharedAsyncSleep::new(aws_smithy_async::rt::sleep::TokioSleep::new()))
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
@@ -46,6 +45,11 @@ pub fn sdk_config(aws: &Aws, http: &reqwest::Client) -> SdkConfig {
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build())
         .build()
+}
+
+fn credentials(aws: &Aws) -> Credentials {
+    let (id, secret) = (aws.access_key_id.as_str(), aws.secret_access_key.as_str());
+    Credentials::new(id, secret, aws.session_token.clone(), None, "environment")
 }
 
 /// Our client, in the SDKs' terms.
@@ -77,6 +81,123 @@ async fn exchange(client: &reqwest::Client, request: HttpRequest) -> Result<Http
     let body = http::read(response).await.map_err(network_error)?;
     let answer = answer.body(SdkBody::from(body)).map_err(user_error)?;
     HttpResponse::try_from(answer).map_err(user_error)
+}
+
+/// What AWS says who we are.
+#[derive(Debug, Clone)]
+pub struct IdentityToken {
+    /// A JWT.
+    pub text: Secret,
+    /// When it ends.
+    pub expires_at: Timestamp,
+}
+
+/// Why AWS issues no identity token.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// It refused; e.g. `AccessDenied`, or `OutboundWebIdentityFederationDisabledException`.
+    #[error("AWS issues no identity token: {0}")]
+    Refused(String),
+    /// No answer, or none that we understand.
+    #[error("AWS issues no identity token: {0}")]
+    NoAnswer(&'static str),
+    /// The call could not be signed.
+    #[error("the call for an identity token cannot be signed")]
+    Unsigned,
+}
+
+impl IdentityError {
+    /// As records and people see it.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Refused(code) => code,
+            Self::NoAnswer(_) => "AwsIdentity.NoAnswer",
+            Self::Unsigned => "AwsIdentity.Unsigned",
+        }
+    }
+
+    /// Whether somebody has to mend it.
+    #[must_use]
+    pub fn is_for_people(&self) -> bool {
+        match self {
+            Self::Refused(code) => !["Throttling", "ServiceUnavailable", "InternalFailure"].contains(&code.as_str()),
+            Self::NoAnswer(_) => false,
+            Self::Unsigned => true,
+        }
+    }
+}
+
+/// Has AWS STS say in a signed token who we are, to somebody else; it is good for five minutes.
+///
+/// Source: <https://docs.aws.amazon.com/STS/latest/APIReference/API_GetWebIdentityToken.html>
+pub async fn identity_token(
+    http: &reqwest::Client,
+    aws: &Aws,
+    audience: &str,
+    now: Timestamp,
+) -> Result<IdentityToken, IdentityError> {
+    let suffix = if aws.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+    // The global endpoint does not know the operation.
+    let url = aws.sts_endpoint.clone().unwrap_or_else(|| format!("https://sts.{}.{suffix}/", aws.region));
+    let body = form_urlencoded::Serializer::new(String::new())
+        .append_pair("Action", "GetWebIdentityToken")
+        .append_pair("Version", "2011-06-15")
+        .append_pair("Audience.member.1", audience)
+        // Alibaba Cloud is not known to take ES384.
+        .append_pair("SigningAlgorithm", "RS256")
+        .append_pair("DurationSeconds", "300")
+        .finish();
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let mut request = http.post(&url).header(form.0, form.1).body(body.clone());
+    for (name, value) in sign(aws, "sts", &url, form, body.as_bytes(), now).ok_or(IdentityError::Unsigned)? {
+        request = request.header(name, value);
+    }
+    let no_answer = |error: &reqwest::Error| IdentityError::NoAnswer(http::failure(error));
+    let response = request.send().await.map_err(|error| no_answer(&error))?;
+    let done = response.status().is_success();
+    let body = http::read(response).await.map_err(|error| no_answer(&error))?;
+    let xml = String::from_utf8_lossy(&body);
+    if !done {
+        let code = element(&xml, "Code").map(ToOwned::to_owned);
+        return Err(code.map_or(IdentityError::NoAnswer("Transport.Unreadable"), IdentityError::Refused));
+    }
+    let unreadable = || IdentityError::NoAnswer("Transport.Unreadable");
+    Ok(IdentityToken {
+        text: Secret::new(element(&xml, "WebIdentityToken").ok_or_else(unreadable)?.to_owned()),
+        expires_at: element(&xml, "Expiration").and_then(|text| text.parse().ok()).ok_or_else(unreadable)?,
+    })
+}
+
+/// The headers that sign a request.
+fn sign(
+    aws: &Aws,
+    service: &str,
+    url: &str,
+    header: (&str, &str),
+    body: &[u8],
+    now: Timestamp,
+) -> Option<Vec<(String, String)>> {
+    let identity = credentials(aws).into();
+    let parameters = v4::SigningParams::builder()
+        .identity(&identity)
+        .region(&aws.region)
+        .name(service)
+        .time(now.into())
+        .settings(SigningSettings::default())
+        .build()
+        .ok()?;
+    let request = SignableRequest::new("POST", url, std::iter::once(header), SignableBody::Bytes(body)).ok()?;
+    let (instructions, _signature) = http_request::sign(request, &parameters.into()).ok()?.into_parts();
+    let (headers, _query) = instructions.into_parts();
+    Some(headers.into_iter().map(|header| (header.name().to_owned(), header.value().to_owned())).collect())
+}
+
+/// The text of an element that holds nothing but text without entities, as tokens, times and codes do.
+fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    let (text, _) = rest.split_once(&format!("</{name}>"))?;
+    Some(text.trim()).filter(|text| !text.is_empty() && !text.contains(['<', '&']))
 }
 
 fn user_error(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ConnectorError {

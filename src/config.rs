@@ -56,6 +56,8 @@ pub struct Aws {
     pub dynamodb_endpoint: Option<String>,
     /// `AWS_ENDPOINT_URL_SECRETS_MANAGER`, else `AWS_ENDPOINT_URL`.
     pub secrets_manager_endpoint: Option<String>,
+    /// `AWS_ENDPOINT_URL_STS`, else `AWS_ENDPOINT_URL`.
+    pub sts_endpoint: Option<String>,
 }
 
 impl std::fmt::Debug for Aws {
@@ -92,6 +94,7 @@ impl Environment {
                 session_token: set("AWS_SESSION_TOKEN"),
                 dynamodb_endpoint: endpoint("AWS_ENDPOINT_URL_DYNAMODB"),
                 secrets_manager_endpoint: endpoint("AWS_ENDPOINT_URL_SECRETS_MANAGER"),
+                sts_endpoint: endpoint("AWS_ENDPOINT_URL_STS"),
             },
         })
     }
@@ -151,12 +154,69 @@ pub struct Target {
     /// The API's address.
     #[serde(default = "default_endpoint")]
     pub endpoint: Url,
+    /// The address of the Security Token Service, for roles.
+    #[serde(default = "default_sts_endpoint")]
+    pub sts_endpoint: Url,
+    /// Who we are there.
+    #[serde(default)]
+    pub credentials: CredentialsKind,
     /// How calls are signed.
     #[serde(default)]
     pub signature: SignatureVersion,
     /// How many calls of each operation a function makes in 60 s at most.
     #[serde(default = "default_calls_per_minute")]
     pub calls_per_minute: u32,
+}
+
+/// Who we are to Alibaba Cloud.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case")]
+pub enum CredentialsKind {
+    /// The access key of the secrets.
+    AccessKey {},
+    /// A role, assumed with an access key of the secrets.
+    AssumeRole {
+        /// `acs:ram::ACCOUNT:role/NAME`.
+        role: String,
+        /// What the role's trust policy asks for, if it does.
+        external_id: Option<String>,
+        /// Whose access key, by the name under `targets` in the secrets; by default the target's own.
+        key_of: Option<String>,
+    },
+    /// A role, assumed with an identity token of AWS: nothing secret is stored.
+    Oidc {
+        /// `acs:ram::ACCOUNT:role/NAME`.
+        role: String,
+        /// `acs:ram::ACCOUNT:oidc-provider/NAME`.
+        provider: String,
+    },
+}
+
+impl Default for CredentialsKind {
+    fn default() -> Self {
+        Self::AccessKey {}
+    }
+}
+
+impl CredentialsKind {
+    /// Whose access key is needed, by the name under `targets` in the secrets.
+    #[must_use]
+    pub fn key_of<'a>(&'a self, target: &'a str) -> Option<&'a str> {
+        match self {
+            Self::AccessKey {} => Some(target),
+            Self::AssumeRole { key_of, .. } => Some(key_of.as_deref().unwrap_or(target)),
+            Self::Oidc { .. } => None,
+        }
+    }
+
+    /// Whether a role is assumed.
+    #[must_use]
+    pub fn is_a_session(&self) -> bool {
+        match self {
+            Self::AccessKey {} => false,
+            Self::AssumeRole { .. } | Self::Oidc { .. } => true,
+        }
+    }
 }
 
 /// How calls to Alibaba Cloud are signed.
@@ -302,6 +362,8 @@ impl File {
         }
         for (name, target) in &self.targets {
             check_endpoint(&format!("targets.{name}.endpoint"), &target.endpoint)?;
+            check_endpoint(&format!("targets.{name}.sts_endpoint"), &target.sts_endpoint)?;
+            check_credentials(&format!("targets.{name}.credentials"), target)?;
             let same = |(other, one): (&String, &Target)| other < name && one.account == target.account;
             if self.targets.iter().any(same) {
                 return invalid(format!("targets.{name}.account"), "another target has this account");
@@ -503,8 +565,40 @@ fn constant_url(text: &str) -> Url {
 }
 
 /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-endpoint>
+/// A role of another account would accept for another account.
+fn check_credentials(key: &str, target: &Target) -> Result<(), Error> {
+    let is_ours = |arn: &str, what: &str| {
+        let rest = arn.strip_prefix(&format!("acs:ram::{}:{what}/", target.account));
+        rest.is_some_and(|name| {
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        })
+    };
+    let (role, provider, external_id) = match &target.credentials {
+        CredentialsKind::AccessKey {} => return Ok(()),
+        CredentialsKind::AssumeRole { role, external_id, .. } => (role, None, external_id.as_deref()),
+        CredentialsKind::Oidc { role, provider } => (role, Some(provider), None),
+    };
+    let expected = |what: &str| format!("expected acs:ram::{}:{what}/NAME", target.account);
+    if !is_ours(role, "role") {
+        return invalid(format!("{key}.role"), expected("role"));
+    }
+    if provider.is_some_and(|provider| !is_ours(provider, "oidc-provider")) {
+        return invalid(format!("{key}.provider"), expected("oidc-provider"));
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@:/-".contains(&byte);
+    if external_id.is_some_and(|id| !(2..=1224).contains(&id.len()) || !id.bytes().all(plain)) {
+        return invalid(format!("{key}.external_id"), "2 to 1224 letters, digits and `_+=,.@:/-`");
+    }
+    Ok(())
+}
+
 fn default_endpoint() -> Url {
     constant_url("https://vpcpeer.aliyuncs.com/")
+}
+
+/// Source: <https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-endpoint>
+fn default_sts_endpoint() -> Url {
+    constant_url("https://sts.aliyuncs.com/")
 }
 
 /// Of 360, which the account's other users share.
@@ -532,6 +626,7 @@ fn default_retention_days() -> u32 {
 mod tests {
     use super::*;
 
+    const ROLE: &str = "acs:ram::2222222222222222:role/peergate";
     const SMALLEST: &str = "[targets.prod]\naccount = \"2222222222222222\"\nregions = []\n";
 
     fn problem(text: &str) -> String {
@@ -549,6 +644,35 @@ mod tests {
         assert_eq!(config.targets["prod"].endpoint.as_str(), "https://vpcpeer.aliyuncs.com/");
         assert_eq!(config.targets["prod"].signature, SignatureVersion::V3);
         assert!(config.policy.rules.is_empty());
+    }
+
+    #[test]
+    fn a_role_must_be_the_targets_own() {
+        let cases = [
+            (&format!("{SMALLEST}credentials = {{ kind = \"root\" }}\n"), "kind"),
+            (
+                &format!("{SMALLEST}credentials = {{ kind = \"assume-role\", role = \"acs:ram::1:role/other\" }}\n"),
+                "targets.prod.credentials.role: expected acs:ram::2222222222222222:role/NAME",
+            ),
+            (
+                &format!("{SMALLEST}credentials = {{ kind = \"oidc\", role = \"{ROLE}\", provider = \"{ROLE}\" }}\n"),
+                "targets.prod.credentials.provider: expected acs:ram::2222222222222222:oidc-provider/NAME",
+            ),
+            (
+                &format!(
+                    "{SMALLEST}credentials = {{ kind = \"assume-role\", role = \"{ROLE}\", external_id = \"é\" }}\n"
+                ),
+                "targets.prod.credentials.external_id",
+            ),
+            (
+                &format!("{SMALLEST}sts_endpoint = \"http://sts.aliyuncs.com/\"\n"),
+                "targets.prod.sts_endpoint: only https",
+            ),
+        ];
+        for (text, expected) in cases {
+            let problem = problem(text);
+            assert!(problem.contains(expected), "{problem}");
+        }
     }
 
     #[test]

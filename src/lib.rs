@@ -22,6 +22,7 @@ pub mod aws;
 pub mod chat;
 pub mod clock;
 pub mod config;
+pub mod credentials;
 pub mod envelope;
 pub mod http;
 pub mod logging;

@@ -36,6 +36,12 @@ const SHORTEST_SLACK_SECRET_BYTES: usize = 16;
 pub struct Secret(String);
 
 impl Secret {
+    /// Hides a text.
+    #[must_use]
+    pub fn new(text: String) -> Self {
+        Self(text)
+    }
+
     /// The text.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -222,7 +228,8 @@ impl Secrets {
             |error: serde_path_to_error::Error<serde_json::Error>| Error::Malformed(error.path().to_string());
         let secrets: Self = serde_path_to_error::deserialize(&mut json).map_err(malformed)?;
         json.end().map_err(|_| Error::Malformed("its end".into()))?;
-        for name in config.targets.keys() {
+        for (name, target) in &config.targets {
+            let Some(name) = target.credentials.key_of(name) else { continue };
             let key = format!("targets.{name}");
             let Some(target) = secrets.targets.get(name) else {
                 return invalid(key, "missing");

@@ -150,6 +150,7 @@ pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<Summary, s
     let mut lanes = Lanes::new(app, deadline.checked_sub(END).unwrap_or(deadline));
     let (mut summary, mut failed) = (Summary::default(), None);
     let mut next = Rounds { begun: started, pause: Duration::ZERO, last: None, at: Some(started), deadline };
+    let mut refreshing = pin!(app.credentials.refresh(&app.secrets, clock::now()).fuse());
     // While the index is read, what was begun goes on.
     let mut reading = pin!(Fuse::terminated());
     loop {
@@ -173,6 +174,7 @@ pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<Summary, s
                     next.is_wanted(Some(clock::now() + INDEX_LAG));
                 }
             }
+            () = &mut refreshing, if !refreshing.is_terminated() => {}
             () = sleep_until(at.unwrap_or(started)), if at.is_some() => {
                 summary.rounds = summary.rounds.saturating_add(1);
                 next.begin();

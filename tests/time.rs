@@ -165,3 +165,21 @@ async fn a_watcher_that_slept_for_days_tells_each_thing_once() {
     assert_eq!(gate.card().thread().len(), 2, "escalation and the end: {thread}");
     assert!(thread.contains("it is not decided") && thread.contains("expires at"), "{thread}");
 }
+
+#[tokio::test]
+async fn a_tick_renews_a_session_before_anybody_has_to_wait_for_it() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::start().await;
+    let role = r#"credentials = { kind = "assume-role", role = "acs:ram::2222222222222222:role/peergate" }"#;
+    let sts = format!("[targets.prod]\nsts_endpoint = \"{}\"\n{role}\n", gate.alicloud);
+    let config = gate.config.replacen("[targets.prod]\n", &sts, 1);
+    let gate = gate.with_config(&config);
+    gate.tick().await;
+    assert_eq!(gate.calls("AssumeRole"), 1);
+    clock::jump::ahead(SignedDuration::from_mins(39));
+    gate.tick().await;
+    assert_eq!(gate.calls("AssumeRole"), 1, "21 minutes are left");
+    clock::jump::ahead(SignedDuration::from_mins(2));
+    gate.tick().await;
+    assert_eq!(gate.calls("AssumeRole"), 2, "19 minutes are left: four before anybody would have to wait");
+}

@@ -8,6 +8,7 @@
 
 mod credentials;
 pub mod gateway;
+mod oidc;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,6 +17,8 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+
+pub use oidc::Provider;
 
 use crate::alicloud::sign::Parameters;
 use crate::peering::AccountId;
@@ -33,6 +36,10 @@ pub struct Settings {
     pub latency: Duration,
     /// Who may call.
     pub accounts: Vec<Account>,
+    /// What a caller has to say to assume a role, by the role's ARN; others need say nothing.
+    pub external_ids: BTreeMap<String, String>,
+    /// Whose identity tokens open roles of the same account.
+    pub providers: Vec<Provider>,
 }
 
 /// An account, with one access key.
@@ -65,6 +72,8 @@ impl Default for Settings {
             quota: Some(360),
             latency: Duration::ZERO,
             accounts: vec![account(1_111_111_111_111_111, "requester"), account(2_222_222_222_222_222, "accepter")],
+            external_ids: BTreeMap::new(),
+            providers: vec![],
         }
     }
 }
@@ -131,6 +140,8 @@ pub struct JournalEntry {
     pub action: String,
     /// Who called; 0 when nobody we know.
     pub account: AccountId,
+    /// The name of the session, if it was one.
+    pub session: Option<String>,
     /// Of the call.
     pub parameters: BTreeMap<String, String>,
     /// `OK`, or the code.

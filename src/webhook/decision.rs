@@ -12,6 +12,7 @@ use crate::alicloud::Class;
 use crate::app::App;
 use crate::approval::{Approval, ApprovalId, Approver, Closed, Decision, Event, Grounds, Stage, State, Verdict};
 use crate::chat::{About, Answer, Command, Part, Request, Verb};
+use crate::credentials;
 use crate::logging::Chain;
 use crate::peering::{Connection, Status};
 use crate::preflight::{self, Check, Finding, Found, Objection};
@@ -430,7 +431,7 @@ fn read_failed(error: &accept::Error) -> Answer {
         Class::Credentials => Answer::CredentialsRefused(problem),
         Class::Permanent | Class::ReadStatus => Answer::VendorRefused(problem),
         Class::Missing | Class::Retry | Class::DryRunPassed => {
-            let secrets = matches!(error, accept::Error::Secrets(_));
+            let secrets = matches!(error, accept::Error::Credentials(credentials::Error::Secrets(_)));
             Answer::Unavailable(if secrets { Part::Secrets } else { Part::Alicloud })
         }
     }

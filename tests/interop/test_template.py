@@ -237,3 +237,36 @@ def test_alibaba_cloud_allows_what_is_called_and_no_more():
     assert list(denied["Condition"]["StringNotEquals"]) == ["acs:TargetRDId"]
     terraform = (ROOT / "deploy" / "alicloud" / "main.tf").read_text()
     assert '"oidc:sub" = var.lambda_roles' in terraform and 'client_ids         = ["sts.aliyuncs.com"]' in terraform
+
+
+GUIDE = (ROOT / "OPERATING.md").read_text()
+
+
+def test_the_guide_tells_of_every_alarm_and_metric_and_of_no_other():
+    alarms = {name for name, one in RESOURCES.items() if one["Type"] == "AWS::CloudWatch::Alarm"}
+    told = re.search(r"## Alarms(.*?)\n## ", GUIDE, re.S)[1]
+    assert set(re.findall(r"^\| `(\w+)` \|", told, re.M)) == alarms
+    counted = re.search(r"## Metrics(.*?)\n## ", GUIDE, re.S)[1]
+    first = "\n".join(line.split("|")[1] for line in counted.splitlines() if line.startswith("| `"))
+    assert set(re.findall(r"`(\w+)`", first)) - {"Verdict", "Code", "Sender", "Key"} == COUNTED
+
+
+def test_the_guide_names_parameters_outputs_and_variables_that_there_are():
+    for name in re.findall(r"`(\w+)=(?:yes|no|HttpApi)`", GUIDE):
+        assert name in TEMPLATE["Parameters"], name
+    for name in re.findall(r"OutputKey==`(\w+)`", GUIDE):
+        assert name in TEMPLATE["Outputs"], name
+    terraform = (ROOT / "deploy" / "alicloud" / "main.tf").read_text()
+    for name in re.findall(r'-var "(\w+)=', GUIDE):
+        assert f'variable "{name}"' in terraform, name
+
+
+def test_each_question_to_the_log_asks_for_fields_that_are_logged():
+    sources = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
+    for query in re.findall(r"```\n(.*?)```", GUIDE, re.S):
+        for field in re.findall(r"\b((?:peering|actor|http|alicloud|span)\.\w+)", query):
+            name = field.removeprefix("span.")
+            assert re.search(rf"\b{re.escape(name)}\b", sources), field
+        for outcome in re.findall(r'outcome (?:=|in) \[?"(\w+)"(?:, "(\w+)")?', query):
+            for word in filter(None, outcome):
+                assert f'"{word}"' in sources, word

@@ -171,6 +171,11 @@ impl Gate {
         Self { sandbox }
     }
 
+    /// How the app is wired when it is next made.
+    pub fn environment_mut(&mut self) -> &mut peergate::config::Environment {
+        &mut self.sandbox.environment
+    }
+
     /// The same world with another configuration, as after a deployment.
     pub fn with_config(self, config: &str) -> Self {
         let mut gate = self;

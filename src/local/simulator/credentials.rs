@@ -30,6 +30,7 @@ pub(super) struct Session {
     pub(super) security_token: String,
     account: AccountId,
     expires_at: Timestamp,
+    name: String,
 }
 
 impl Credentials {
@@ -38,7 +39,7 @@ impl Credentials {
     }
 
     /// Makes temporary credentials; `None` for an account that nobody knows.
-    pub(super) fn session(&mut self, account: AccountId, expires_at: Timestamp) -> Option<Session> {
+    pub(super) fn session(&mut self, account: AccountId, name: &str, expires_at: Timestamp) -> Option<Session> {
         if !self.accounts.iter().any(|known| known.account == account) {
             return None;
         }
@@ -48,9 +49,20 @@ impl Credentials {
             security_token: clock::nonce(),
             account,
             expires_at,
+            name: name.to_owned(),
         };
         self.sessions.insert(session.access_key_id.clone(), session.clone());
         Some(session)
+    }
+
+    /// The name of the session that a key belongs to.
+    pub(super) fn session_name(&self, key: &str) -> Option<String> {
+        self.sessions.get(key).map(|session| session.name.clone())
+    }
+
+    /// Ends all sessions.
+    pub(super) fn forget_sessions(&mut self) {
+        self.sessions.clear();
     }
 
     /// Who signed the call.
@@ -169,7 +181,7 @@ impl Credentials {
 }
 
 fn check_version(version: &str, action: &str) -> Result<(), ApiError> {
-    let expected = if action == "AssumeRole" { "2015-04-01" } else { "2022-01-01" };
+    let expected = if ["AssumeRole", "GetCallerIdentity"].contains(&action) { "2015-04-01" } else { "2022-01-01" };
     let wrong = || ApiError::new(400, "InvalidVersion", "Specified parameter Version is not valid.");
     if version == expected { Ok(()) } else { Err(wrong()) }
 }

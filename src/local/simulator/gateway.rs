@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use url::Url;
 
 use super::credentials::Credentials;
+use super::oidc;
 use super::{ApiError, JournalEntry, Settings, Tampering, World, is_dry_run, require, time};
 use crate::alicloud::sign::Parameters;
 use crate::clock;
@@ -180,7 +181,8 @@ impl Simulator {
     /// Temporary credentials of an account for an hour: access key id, secret, security token.
     #[must_use]
     pub fn temporary_credentials(&self, account: AccountId) -> Option<(String, String, String)> {
-        let session = self.lock().credentials.session(account, clock::now() + SignedDuration::from_hours(1))?;
+        let session =
+            self.lock().credentials.session(account, "temporary", clock::now() + SignedDuration::from_hours(1))?;
         Some((session.access_key_id, session.access_key_secret, session.security_token))
     }
 
@@ -248,6 +250,11 @@ impl Call {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
+    fn access_key_id(&self) -> Option<String> {
+        let signed = self.header("authorization").and_then(|text| text.split_once("Credential=")?.1.split(',').next());
+        signed.map(ToOwned::to_owned).or_else(|| self.parameters().remove("AccessKeyId"))
+    }
+
     /// The gateway merges query and body.
     pub(super) fn parameters(&self) -> Parameters {
         self.query.iter().chain(&self.form).map(|(name, value)| (name.clone(), value.clone())).collect()
@@ -276,7 +283,8 @@ async fn api(State(simulator): State<Simulator>, request: Request<Body>) -> Resp
     let mut parameters = call.parameters();
     parameters.retain(|name, _| !is_common(name));
     let code = answer.as_ref().map_or_else(|error| error.code.clone(), |_| "OK".to_owned());
-    simulator.lock().journal.push(JournalEntry { action, account, parameters, code, effect });
+    let session = call.access_key_id().and_then(|key| simulator.lock().credentials.session_name(&key));
+    simulator.lock().journal.push(JournalEntry { action, account, session, parameters, code, effect });
     let mut response = match answer {
         Ok(mut body) => {
             if let Some(fields) = body.as_object_mut() {
@@ -339,6 +347,10 @@ impl Simulator {
         let mut parameters = call.parameters();
         let action = call.header("x-acs-action").map(ToOwned::to_owned).or_else(|| parameters.get("Action").cloned());
         let action = action.unwrap_or_default();
+        if action == "AssumeRoleWithOIDC" {
+            let answer = self.assume_role_with_oidc(&parameters).await;
+            return (answer, (action, AccountId(0), false));
+        }
         let authentic = self.lock().credentials.authenticate(call, clock::now());
         let account = match authentic {
             Ok(account) => account,
@@ -372,6 +384,30 @@ impl Simulator {
             (_, None) => self.lock().call(account, &action, &parameters),
         };
         (answer, (action, account, effect))
+    }
+}
+
+impl Simulator {
+    /// Ends all sessions: their keys are refused from now on.
+    pub fn forget_sessions(&self) {
+        self.lock().credentials.forget_sessions();
+    }
+
+    /// Unsigned: the token is all that the caller has.
+    ///
+    /// Source: <https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-assumerolewithoidc>
+    async fn assume_role_with_oidc(&self, call: &Parameters) -> Result<Value, ApiError> {
+        let fault = self.lock().next_fault("AssumeRoleWithOIDC", AccountId(0), false);
+        if let Some((code, fault)) = fault.as_ref().and_then(|fault| Some((fault.code.as_ref()?, fault))) {
+            return Err(ApiError::new(fault.http_status, code, "Simulated."));
+        }
+        let (arn, token) = (require(call, "OIDCProviderArn")?, require(call, "OIDCToken")?);
+        let provider = self.lock().world.settings.providers.iter().find(|provider| provider.arn == arn).cloned();
+        let unknown = || ApiError::new(400, "AuthenticationFail.NoPermission", "No such OIDC Provider registered.");
+        let provider = provider.ok_or_else(unknown)?;
+        let http = crate::http::client().map_err(|_| ApiError::new(500, "InternalError", "Simulated."))?;
+        oidc::check(&http, &provider, &token, clock::now()).await?;
+        self.lock().assume_role(call, clock::now())
     }
 }
 
@@ -433,8 +469,19 @@ impl Inner {
         if let Err(error) = self.count(account, action, now) {
             return (Err(error), false);
         }
-        if action == "AssumeRole" {
-            return (self.assume_role(parameters, now), false);
+        match action {
+            "AssumeRole" => {
+                let expected = parameters.get("RoleArn").and_then(|arn| self.world.settings.external_ids.get(arn));
+                if expected.is_some_and(|id| parameters.get("ExternalId") != Some(id)) {
+                    let message = "You are not authorized to do this action.";
+                    return (Err(ApiError::new(403, "NoPermission", message)), false);
+                }
+                return (self.assume_role(parameters, now), false);
+            }
+            "GetCallerIdentity" => {
+                return (Ok(json!({"AccountId": account.to_string(), "IdentityType": "RAMUser"})), false);
+            }
+            _ => {}
         }
         self.world.call(account, action, parameters, now)
     }
@@ -466,7 +513,7 @@ impl Inner {
         let account = AccountId::try_from(role.0.to_owned()).map_err(|_| no_role())?;
         let seconds = super::integer(call, "DurationSeconds")?.unwrap_or(3600);
         let expires_at = now + SignedDuration::from_secs(seconds);
-        let new = self.credentials.session(account, expires_at).ok_or_else(no_role)?;
+        let new = self.credentials.session(account, &session, expires_at).ok_or_else(no_role)?;
         let (name, id) = (role.1, "300000000000000000");
         let arn = format!("acs:ram::{account}:role/{name}/{session}");
         let answer = json!({

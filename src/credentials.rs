@@ -1,0 +1,322 @@
+//! Who we are to Alibaba Cloud: the access key of the secrets, or a session of a role that is assumed with it or with an
+//! identity token of AWS.
+//!
+//! Sessions are kept until 15 minutes before they end, assumed by one task at a time, and renewed by the watcher's ticks
+//! before anybody has to wait for it. What was decided is carried out in a session that names the connection, so that
+//! Alibaba Cloud's own audit trail says which approval a call belongs to; reading is done in one session for all.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use tokio::time::timeout;
+
+use crate::alicloud::sts::{self, Sts};
+use crate::alicloud::{self, Class, Credentials};
+use crate::aws::{self, IdentityToken};
+use crate::config::{Aws, Config, CredentialsKind, Target};
+use crate::logging::Chain;
+use crate::peering::InstanceId;
+use crate::secrets::{self, AccessKey, Secret, SecretsStore};
+
+/// The audience that Alibaba Cloud's OIDC provider is told to expect.
+const AUDIENCE: &str = "sts.aliyuncs.com";
+/// A session that ends sooner is not used for anything new, if there is another.
+const STALE: SignedDuration = SignedDuration::from_mins(15);
+/// One that ends sooner is renewed by a tick.
+const RENEW: SignedDuration = SignedDuration::from_mins(20);
+/// An identity token that ends sooner is not used.
+const TOKEN_STALE: SignedDuration = SignedDuration::from_mins(1);
+/// The longest that somebody waits for a new session while the old one still serves, and how long it then serves on.
+const SOMEBODY_WAITS: Duration = Duration::from_millis(700);
+const RETRY: SignedDuration = SignedDuration::from_secs(10);
+/// The least age of a session that is given up because it was refused.
+const REFUSED_AFTER: SignedDuration = SignedDuration::from_secs(30);
+/// Source: <https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-assumerole>
+const LONGEST_SESSION_NAME: usize = 64;
+
+/// In whose name a call is made.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SessionName(String);
+
+impl SessionName {
+    /// For reading, and for everything that decides nothing.
+    #[must_use]
+    pub fn reading() -> Self {
+        Self("peergate".into())
+    }
+
+    /// For carrying out what was decided about a connection.
+    #[must_use]
+    pub fn decided(instance_id: &InstanceId) -> Self {
+        Self(format!("peergate-{instance_id}").chars().take(LONGEST_SESSION_NAME).collect())
+    }
+}
+
+/// Why there are no credentials.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The secrets can't be read.
+    #[error(transparent)]
+    Secrets(#[from] secrets::Error),
+    /// They hold no key for this target.
+    #[error("the secrets hold no access key for the target")]
+    NoKey,
+    /// The role can't be assumed.
+    #[error(transparent)]
+    Sts(#[from] alicloud::Error),
+    /// AWS issues no identity token.
+    #[error(transparent)]
+    Identity(#[from] aws::IdentityError),
+}
+
+impl Error {
+    /// As records and people see it.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        match self {
+            Self::Secrets(_) => "SecretsUnavailable",
+            Self::NoKey => "NoAccessKey",
+            Self::Sts(error) => error.code(),
+            Self::Identity(error) => error.code(),
+        }
+    }
+
+    /// The vendor's name for the call.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        match self {
+            Self::Sts(error) => error.request_id(),
+            Self::Secrets(_) | Self::NoKey | Self::Identity(_) => None,
+        }
+    }
+
+    /// What it asks us to do. Whatever is wrong with a role or a token, a person has to mend it.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::NoKey => Class::Credentials,
+            Self::Sts(error) => match error.class() {
+                Class::Retry => Class::Retry,
+                Class::ReadStatus | Class::Missing | Class::Permanent | Class::Credentials | Class::DryRunPassed => {
+                    Class::Credentials
+                }
+            },
+            Self::Identity(error) if error.is_for_people() => Class::Credentials,
+            Self::Secrets(_) | Self::Identity(_) => Class::Retry,
+        }
+    }
+}
+
+/// Gets and keeps credentials.
+#[derive(Debug)]
+pub struct CredentialsStore {
+    http: reqwest::Client,
+    aws: Aws,
+    config: Arc<Config>,
+    sessions: Mutex<BTreeMap<(String, SessionName), Arc<Slot>>>,
+    token: tokio::sync::Mutex<Option<IdentityToken>>,
+}
+
+/// A session, locked while it is assumed, so that only one task does.
+#[derive(Default)]
+struct Slot(tokio::sync::Mutex<Kept>);
+
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Slot(…)")
+    }
+}
+
+#[derive(Default)]
+struct Kept {
+    session: Option<Session>,
+    /// Not to be tried again before.
+    not_before: Option<Timestamp>,
+}
+
+#[derive(Clone)]
+struct Session {
+    key: AccessKey,
+    assumed_at: Timestamp,
+    expires_at: Timestamp,
+}
+
+impl CredentialsStore {
+    /// Gets nothing yet.
+    #[must_use]
+    pub fn new(http: reqwest::Client, aws: Aws, config: Arc<Config>) -> Self {
+        Self { http, aws, config, sessions: Mutex::default(), token: tokio::sync::Mutex::default() }
+    }
+
+    /// What calls of `target` are signed with.
+    pub async fn current(
+        &self,
+        secrets: &SecretsStore,
+        target: &str,
+        name: &SessionName,
+        now: Timestamp,
+    ) -> Result<AccessKey, Error> {
+        let config = self.config.targets.get(target).ok_or(Error::NoKey)?;
+        match &config.credentials {
+            CredentialsKind::AccessKey {} => key(&*secrets.current(now).await?, target),
+            CredentialsKind::AssumeRole { .. } | CredentialsKind::Oidc { .. } => {
+                self.session(secrets, (target, config), name, STALE, now).await
+            }
+        }
+    }
+
+    /// What to try instead of a key that was refused: `None` if there is nothing else.
+    pub async fn renew(
+        &self,
+        secrets: &SecretsStore,
+        target: &str,
+        name: &SessionName,
+        refused: &AccessKey,
+        now: Timestamp,
+    ) -> Option<AccessKey> {
+        let config = self.config.targets.get(target)?;
+        let other = match &config.credentials {
+            CredentialsKind::AccessKey {} => {
+                let held = secrets.current(now).await.ok()?;
+                let fresh = secrets.refetch(&held, now).await.unwrap_or(held);
+                key(&fresh, target).ok()?
+            }
+            CredentialsKind::AssumeRole { .. } | CredentialsKind::Oidc { .. } => {
+                let slot = self.slot(target, name, now);
+                let mut kept = slot.0.lock().await;
+                let old = |session: &Session| now.duration_since(session.assumed_at) >= REFUSED_AFTER;
+                if kept.session.as_ref().is_some_and(|session| session.key == *refused && old(session)) {
+                    kept.session = None;
+                }
+                drop(kept);
+                self.session(secrets, (target, config), name, STALE, now).await.ok()?
+            }
+        };
+        (other != *refused).then_some(other)
+    }
+
+    /// Renews what ends soon, so that nobody has to wait for it.
+    pub async fn refresh(&self, secrets: &SecretsStore, now: Timestamp) {
+        let reading = SessionName::reading();
+        let sessions = self.config.targets.iter().filter(|(_, target)| target.credentials.is_a_session());
+        let refresh = sessions.map(async |(name, target)| {
+            if let Err(error) = self.session(secrets, (name, target), &reading, RENEW, now).await {
+                tracing::error!(
+                    outcome = "no_credentials",
+                    target = name,
+                    alicloud.code = error.code(),
+                    alicloud.request_id = error.request_id(),
+                    error = %Chain(&error),
+                    "there are no credentials"
+                );
+            }
+        });
+        join_all(refresh).await;
+    }
+
+    /// A session that serves for at least `for_at_least`, or, while no new one can be had, until it ends.
+    async fn session(
+        &self,
+        secrets: &SecretsStore,
+        target: (&str, &Target),
+        name: &SessionName,
+        for_at_least: SignedDuration,
+        now: Timestamp,
+    ) -> Result<AccessKey, Error> {
+        let slot = self.slot(target.0, name, now);
+        let mut kept = slot.0.lock().await;
+        let usable = kept.session.clone().filter(|session| now < session.expires_at);
+        let Some(session) = usable else {
+            let session = self.assume(secrets, target, name, now).await?;
+            *kept = Kept { session: Some(session.clone()), not_before: None };
+            return Ok(session.key);
+        };
+        let fresh = now + for_at_least < session.expires_at;
+        if fresh || kept.not_before.is_some_and(|until| now < until) {
+            return Ok(session.key);
+        }
+        if let Ok(Ok(new)) = timeout(SOMEBODY_WAITS, self.assume(secrets, target, name, now)).await {
+            *kept = Kept { session: Some(new.clone()), not_before: None };
+            return Ok(new.key);
+        }
+        kept.not_before = Some(now + RETRY);
+        tracing::warn!(outcome = "old_session", target = target.0, "no new session; the old one serves until it ends");
+        Ok(session.key)
+    }
+
+    /// Where a session is kept. Those that have ended go.
+    fn slot(&self, target: &str, name: &SessionName, now: Timestamp) -> Arc<Slot> {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (target.to_owned(), name.clone());
+        if !sessions.contains_key(&key) {
+            let serves = |kept: &Kept| kept.session.as_ref().is_some_and(|session| now < session.expires_at);
+            let in_use = |slot: &Arc<Slot>| Arc::strong_count(slot) > 1;
+            sessions.retain(|_, slot| in_use(slot) || slot.0.try_lock().is_ok_and(|kept| serves(&kept)));
+        }
+        Arc::clone(sessions.entry(key).or_default())
+    }
+
+    async fn assume(
+        &self,
+        secrets: &SecretsStore,
+        (target, config): (&str, &Target),
+        SessionName(name): &SessionName,
+        now: Timestamp,
+    ) -> Result<Session, Error> {
+        let sts = Sts::new(self.http.clone(), config.sts_endpoint.clone(), config.signature);
+        let session = match &config.credentials {
+            CredentialsKind::AccessKey {} => return Err(Error::NoKey),
+            CredentialsKind::AssumeRole { role, external_id, key_of } => {
+                let whose = key_of.as_deref().unwrap_or(target);
+                let held = secrets.current(now).await?;
+                let assume =
+                    async |key: AccessKey| sts.assume_role(credentials(&key), role, name, external_id.as_deref()).await;
+                match assume(key(&held, whose)?).await {
+                    // The key may have been rotated.
+                    Err(error) if error.class() == Class::Credentials => match secrets.refetch(&held, now).await {
+                        Some(fresh) => assume(key(&fresh, whose)?).await?,
+                        None => return Err(error.into()),
+                    },
+                    answer => answer?,
+                }
+            }
+            CredentialsKind::Oidc { role, provider } => {
+                let token = self.identity_token(now).await?;
+                sts.assume_role_with_oidc(provider, token.expose(), role, name).await?
+            }
+        };
+        let sts::Session { access_key_id, access_key_secret, security_token, expires_at } = session;
+        let key = AccessKey {
+            access_key_id: Secret::new(access_key_id),
+            access_key_secret: Secret::new(access_key_secret),
+            security_token: Some(Secret::new(security_token)),
+        };
+        Ok(Session { key, assumed_at: now, expires_at })
+    }
+
+    async fn identity_token(&self, now: Timestamp) -> Result<Secret, aws::IdentityError> {
+        let mut kept = self.token.lock().await;
+        if let Some(token) = kept.as_ref().filter(|token| now + TOKEN_STALE < token.expires_at) {
+            return Ok(token.text.clone());
+        }
+        let token = aws::identity_token(&self.http, &self.aws, AUDIENCE, now).await?;
+        Ok(kept.insert(token).text.clone())
+    }
+}
+
+fn key(secrets: &secrets::Secrets, target: &str) -> Result<AccessKey, Error> {
+    secrets.targets.get(target).cloned().ok_or(Error::NoKey)
+}
+
+/// As the API takes them.
+#[must_use]
+pub fn credentials(key: &AccessKey) -> Credentials<'_> {
+    Credentials {
+        access_key_id: key.access_key_id.expose(),
+        access_key_secret: key.access_key_secret.expose(),
+        security_token: key.security_token.as_ref().map(Secret::expose),
+    }
+}

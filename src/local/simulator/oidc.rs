@@ -1,0 +1,127 @@
+//! Who may assume a role with an identity token: the token's signature, by the keys that its issuer publishes, and what it
+//! says, by what the provider and the role were told to expect.
+//!
+//! Source: <https://www.alibabacloud.com/help/en/ram/user-guide/overview-of-oidc-based-sso>
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use jiff::{SignedDuration, Timestamp};
+use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use super::ApiError;
+
+/// How old a token may be: the vendor's default.
+const ISSUANCE_LIMIT: SignedDuration = SignedDuration::from_hours(12);
+
+/// An identity provider that an account knows.
+#[derive(Debug, Clone)]
+pub struct Provider {
+    /// `acs:ram::ACCOUNT:oidc-provider/NAME`.
+    pub arn: String,
+    /// Who issues the tokens. (The vendor takes only https.)
+    pub issuer: String,
+    /// Audiences.
+    pub client_ids: Vec<String>,
+    /// Whom the account's roles trust, by the claim `sub`.
+    pub subjects: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct Discovery {
+    issuer: String,
+    jwks_uri: Url,
+}
+
+#[derive(Deserialize)]
+struct Keys {
+    keys: Vec<Key>,
+}
+
+#[derive(Deserialize)]
+struct Key {
+    kid: String,
+    n: String,
+    e: String,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: String,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    iss: String,
+    sub: String,
+    aud: Audience,
+    iat: i64,
+    exp: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Audience {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// Checks a token for a provider.
+pub(super) async fn check(
+    http: &reqwest::Client,
+    provider: &Provider,
+    token: &str,
+    now: Timestamp,
+) -> Result<(), ApiError> {
+    let refused = |code: &str| ApiError::new(400, &format!("AuthenticationFail.{code}"), "Simulated.");
+    let invalid = || refused("OIDCToken.Invalid");
+    let mut parts = token.split('.');
+    let (Some(header), Some(claims), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(invalid());
+    };
+    let (signed, _) = token.rsplit_once('.').ok_or_else(invalid)?;
+    let header: Header = decode(header).ok_or_else(invalid)?;
+    let claims: Claims = decode(claims).ok_or_else(invalid)?;
+    if claims.iss != provider.issuer {
+        return Err(refused("OIDCToken.IssuerNotMatch"));
+    }
+    let broken = || refused("OIDCToken.IssuerConfigurationBroken");
+    let discovery = format!("{}/.well-known/openid-configuration", provider.issuer);
+    let discovery: Discovery = fetch(http, &discovery).await.ok_or_else(broken)?;
+    let keys: Keys = fetch(http, discovery.jwks_uri.as_str()).await.ok_or_else(broken)?;
+    if discovery.issuer != provider.issuer {
+        return Err(broken());
+    }
+    let key = keys.keys.iter().find(|key| key.kid == header.kid && header.alg == "RS256").ok_or_else(invalid)?;
+    let bytes = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|_| invalid());
+    let key = RsaPublicKeyComponents { n: bytes(&key.n)?, e: bytes(&key.e)? };
+    key.verify(&RSA_PKCS1_2048_8192_SHA256, signed.as_bytes(), &bytes(signature)?).map_err(|_| invalid())?;
+    let audiences = match claims.aud {
+        Audience::One(one) => vec![one],
+        Audience::Many(many) => many,
+    };
+    if !audiences.iter().any(|audience| provider.client_ids.contains(audience)) {
+        return Err(refused("OIDCToken.AudienceNotMatch"));
+    }
+    let time = |seconds: i64| Timestamp::from_second(seconds).map_err(|_| invalid());
+    if time(claims.exp)? <= now {
+        return Err(refused("OIDCToken.Expired"));
+    }
+    let age = now.duration_since(time(claims.iat)?);
+    if age < -SignedDuration::from_mins(1) || age > ISSUANCE_LIMIT {
+        return Err(invalid());
+    }
+    if provider.subjects.contains(&claims.sub) { Ok(()) } else { Err(refused("NoPermission")) }
+}
+
+fn decode<T: DeserializeOwned>(part: &str) -> Option<T> {
+    serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).ok()?).ok()
+}
+
+async fn fetch<T: DeserializeOwned>(http: &reqwest::Client, url: &str) -> Option<T> {
+    let response = http.get(url).send().await.ok()?;
+    serde_json::from_slice(&crate::http::read(response).await.ok()?).ok()
+}
