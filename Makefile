@@ -6,12 +6,14 @@ VENV := .venv
 TOOLS := $(VENV)/.installed
 ARCH_FLAG := $(if $(filter arm64,$(ARCH)),--arm64,$(if $(filter x86_64,$(ARCH)),--x86-64,$(error ARCH is arm64 or x86_64)))
 PEER := target/bench/python
+DENY := target/tools/bin/cargo-deny
+CYCLONEDX := target/tools/bin/cargo-cyclonedx
 HOST_FLAG := $(if $(filter aarch64 arm64,$(shell uname -m)),--arm64,--x86-64)
 BENCH_BUILD = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release --locked $(HOST_FLAG)
 SAM = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam
 LAMBDA_BUILD = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release --locked $(ARCH_FLAG) --bin webhook --bin watcher
 
-.PHONY: demo test bench lint tools build deploy clean
+.PHONY: demo test bench lint deny tools build deploy release clean
 
 demo: ## Plays the main job on loopback.
 	cargo run --quiet --locked --features local --bin peergate -- demo
@@ -34,12 +36,23 @@ $(PEER)/.installed: benches/peers/python/requirements.txt
 	$(PEER)/bin/python -m compileall -q benches/peers/python
 	touch $@
 
-lint: tools ## Checks format, lints, and the template.
+lint: tools deny ## Checks format, lints, dependencies, and the template.
 	cargo fmt --check
 	cargo clippy --locked --features local --all-targets -- -D warnings
 	cargo clippy --locked --bins -- -D warnings
 	$(VENV)/bin/cfn-lint template.yaml
 	SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam validate --lint --region eu-central-1 --template template.yaml
+
+deny: $(DENY) ## Checks where dependencies come from and under which licences.
+	$(DENY) --locked check licenses bans sources
+
+$(DENY):
+	cargo install --quiet --locked --root target/tools --target-dir target/tools/build --version 0.20.2 cargo-deny
+	rm -rf target/tools/build
+
+$(CYCLONEDX):
+	cargo install --quiet --locked --root target/tools --target-dir target/tools/build --version 0.5.9 cargo-cyclonedx
+	rm -rf target/tools/build
 
 tools: $(TOOLS) ## Installs the pinned Python tools into .venv.
 
@@ -56,6 +69,15 @@ deploy: tools ## Builds both functions and deploys template.yaml; asks for its p
 	@test -f config/peergate.toml || { echo "config/peergate.toml is missing: copy peergate.example.toml there and adapt it" >&2; exit 1; }
 	$(SAM) build --parameter-overrides Architecture=$(ARCH)
 	$(SAM) deploy --capabilities CAPABILITY_IAM $(if $(wildcard samconfig.toml),,--guided --parameter-overrides Architecture=$(ARCH))
+
+release: tools $(CYCLONEDX) ## Writes zips, a bill of materials and checksums to dist: the same bytes wherever it is done. ARCH=x86_64 or arm64.
+	rm -rf dist && mkdir dist
+	RUSTFLAGS="--remap-path-prefix=$(CURDIR)=/peergate --remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo" CARGO_TARGET_DIR=target/dist $(LAMBDA_BUILD)
+	$(PYTHON) deploy/zip.py target/dist/lambda/webhook/bootstrap dist/webhook-$(ARCH).zip
+	$(PYTHON) deploy/zip.py target/dist/lambda/watcher/bootstrap dist/watcher-$(ARCH).zip
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps --target all --override-filename peergate.cdx
+	mv peergate.cdx.json dist/
+	cd dist && sha256sum *.zip *.json > SHA256SUMS && cat SHA256SUMS
 
 clean:
 	rm -rf target $(VENV)

@@ -507,6 +507,12 @@ impl Approval {
         self.history.push(&self.id.to_string(), now, what, &self.state);
     }
 
+    /// Has notices that no channel (or not this one) took tried again at once; those that were given up, only if
+    /// `given_up`. Returns how many posts that is.
+    pub fn redrive(&mut self, channel: Option<&str>, given_up: bool, now: Timestamp) -> usize {
+        self.outbox.redrive(channel, given_up, now)
+    }
+
     fn tell(&mut self, news: News, now: Timestamp) {
         let mut audience = self.terms.audience(self.told.escalated);
         // Who has heard of it hears the end, whatever the configuration says by then.

@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod demo;
 pub mod event;
+pub mod redrive;
 pub mod sandbox;
 pub mod serve;
 pub mod simulator;

@@ -17,6 +17,7 @@ use jiff::SignedDuration;
 use peergate::clock;
 use peergate::local::simulator::Settings;
 use peergate::local::simulator::gateway::Fault;
+use peergate::local::sink::Trouble;
 use peergate::peering::InstanceId;
 use support::{Gate, HOOK, quick};
 use tokio::sync::Mutex;
@@ -182,4 +183,43 @@ async fn a_tick_renews_a_session_before_anybody_has_to_wait_for_it() {
     clock::jump::ahead(SignedDuration::from_mins(2));
     gate.tick().await;
     assert_eq!(gate.calls("AssumeRole"), 2, "19 minutes are left: four before anybody would have to wait");
+}
+
+#[tokio::test]
+async fn a_chat_platform_that_is_down_for_a_day_hears_everything_once_and_in_order() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    gate.sink.trouble(Trouble { path: HOOK.into(), status: 503, ..Trouble::default() });
+    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "accepted");
+    pass(&gate, hours(24), 12).await;
+    assert_eq!(gate.state(&id).await, "activated", "nothing else waits for it");
+    assert!(gate.headlines(HOOK).is_empty());
+    gate.sink.heal();
+    clock::jump::ahead(SignedDuration::from_mins(5));
+    gate.tick().await;
+    let headlines = gate.headlines(HOOK);
+    assert_eq!(headlines.len(), 3, "{headlines:?}");
+    for (headline, part) in headlines.iter().zip([" approved ", " was accepted ", " is Activated"]) {
+        assert!(headline.contains(part), "{headlines:?}");
+    }
+    pass(&gate, hours(2), 4).await;
+    assert_eq!(gate.headlines(HOOK), headlines);
+}
+
+#[tokio::test]
+async fn an_hour_of_throttling_delays_what_was_decided_and_is_told() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let (action, code) = (Some("AcceptVpcPeerConnection".into()), Some("Throttling.User".into()));
+    gate.simulator.fault(Fault { action, code, times: u32::MAX, ..Fault::default() });
+    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "underway");
+    pass(&gate, hours(1), 10).await;
+    assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("approved", 0));
+    assert!(gate.headlines(HOOK).iter().any(|told| told.contains("could not be carried out yet")));
+    gate.simulator.heal();
+    clock::jump::ahead(SignedDuration::from_mins(2));
+    gate.tick().await;
+    assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("activated", 1));
 }

@@ -276,6 +276,26 @@ impl Outbox {
         *delivery = Delivery::Waiting { due_at: now + wait, attempts, error: Some(error.to_owned()) };
     }
 
+    /// Has what no channel (or not this one) took so far tried again at once, and as often as if it were new; what was
+    /// given up, only if `given_up`. Returns how many posts that is.
+    pub(super) fn redrive(&mut self, channel: Option<&str>, given_up: bool, now: Timestamp) -> usize {
+        let mut redriven = 0_usize;
+        for notice in &mut self.0 {
+            for (name, delivery) in &mut notice.deliveries {
+                let failed = match delivery {
+                    Delivery::Waiting { attempts, .. } => *attempts > 0,
+                    Delivery::Gone => given_up,
+                    Delivery::Delivered { .. } => false,
+                };
+                if failed && channel.is_none_or(|wanted| wanted == name) {
+                    *delivery = Delivery::Waiting { due_at: now, attempts: 0, error: None };
+                    redriven = redriven.saturating_add(1);
+                }
+            }
+        }
+        redriven
+    }
+
     /// A delivery that still waits, and when its news happened.
     fn waiting(&mut self, number: u32, channel: &str) -> Option<(Timestamp, &mut Delivery)> {
         let notice = self.0.iter_mut().find(|notice| notice.number == number)?;

@@ -31,7 +31,7 @@ pub struct Source {
 }
 
 impl Source {
-    async fn open(&self) -> Result<Store, Error> {
+    pub(super) async fn open(&self) -> Result<Store, Error> {
         let mut environment = if self.aws { Environment::from_process()? } else { serve::environment()? };
         let http = http::client()?;
         if !self.aws {
@@ -42,11 +42,11 @@ impl Source {
         }
         let sdk = aws::sdk_config(&environment.aws, &http);
         let endpoint = environment.aws.dynamodb_endpoint.as_ref();
-        // Nothing is written, so nothing is kept for any time.
+        // Only what is due is ever written, and that is kept without a time.
         Ok(Store::new(&sdk, endpoint, http, environment.table, jiff::SignedDuration::ZERO))
     }
 
-    async fn all(&self) -> Result<Vec<Scanned>, Error> {
+    pub(super) async fn all(&self) -> Result<Vec<Scanned>, Error> {
         let store = self.open().await?;
         let (mut all, mut from) = (vec![], None);
         loop {

@@ -176,6 +176,12 @@ impl Gate {
         &mut self.sandbox.environment
     }
 
+    /// The same world with functions that know nothing yet.
+    pub fn restarted(self) -> Self {
+        let config = self.config.clone();
+        self.with_config(&config)
+    }
+
     /// The same world with another configuration, as after a deployment.
     pub fn with_config(self, config: &str) -> Self {
         let mut gate = self;
