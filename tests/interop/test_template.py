@@ -270,3 +270,14 @@ def test_each_question_to_the_log_asks_for_fields_that_are_logged():
         for outcome in re.findall(r'outcome (?:=|in) \[?"(\w+)"(?:, "(\w+)")?', query):
             for word in filter(None, outcome):
                 assert f'"{word}"' in sources, word
+
+
+def test_the_workflow_runs_what_ci_runs():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    jobs = workflow["jobs"]
+    assert [step.get("run") for step in jobs["ci"]["steps"]][-1] == ".ci/run"
+    assert jobs["release"]["needs"] == ["ci", "advisories"]
+    assert workflow["permissions"] == {"contents": "read"}
+    ours = (ROOT / "Cargo.toml").read_text()
+    least = tuple(map(int, re.search(r'rust-version = "([\d.]+)"', ours)[1].split(".")))
+    assert tuple(map(int, workflow["env"]["TOOLCHAIN"].split("."))) >= least
