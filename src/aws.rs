@@ -148,11 +148,8 @@ pub async fn identity_token(
         .append_pair("SigningAlgorithm", "RS256")
         .append_pair("DurationSeconds", "300")
         .finish();
-    let form = ("content-type", "application/x-www-form-urlencoded");
-    let mut request = http.post(&url).header(form.0, form.1).body(body.clone());
-    for (name, value) in sign(aws, "sts", &url, form, body.as_bytes(), now).ok_or(IdentityError::Unsigned)? {
-        request = request.header(name, value);
-    }
+    let form = [("content-type", "application/x-www-form-urlencoded")];
+    let request = signed(http, aws, ("sts", &url), &form, body, now).ok_or(IdentityError::Unsigned)?;
     let no_answer = |error: &reqwest::Error| IdentityError::NoAnswer(http::failure(error));
     let response = request.send().await.map_err(|error| no_answer(&error))?;
     let done = response.status().is_success();
@@ -169,15 +166,15 @@ pub async fn identity_token(
     })
 }
 
-/// The headers that sign a request.
-fn sign(
+/// A signed `POST` to a service of AWS.
+pub(crate) fn signed(
+    http: &reqwest::Client,
     aws: &Aws,
-    service: &str,
-    url: &str,
-    header: (&str, &str),
-    body: &[u8],
+    (service, url): (&str, &str),
+    headers: &[(&str, &str)],
+    body: String,
     now: Timestamp,
-) -> Option<Vec<(String, String)>> {
+) -> Option<reqwest::RequestBuilder> {
     let identity = credentials(aws).into();
     let parameters = v4::SigningParams::builder()
         .identity(&identity)
@@ -187,10 +184,13 @@ fn sign(
         .settings(SigningSettings::default())
         .build()
         .ok()?;
-    let request = SignableRequest::new("POST", url, std::iter::once(header), SignableBody::Bytes(body)).ok()?;
+    let request =
+        SignableRequest::new("POST", url, headers.iter().copied(), SignableBody::Bytes(body.as_bytes())).ok()?;
     let (instructions, _signature) = http_request::sign(request, &parameters.into()).ok()?.into_parts();
-    let (headers, _query) = instructions.into_parts();
-    Some(headers.into_iter().map(|header| (header.name().to_owned(), header.value().to_owned())).collect())
+    let (signature, _query) = instructions.into_parts();
+    let request = headers.iter().fold(http.post(url), |request, (name, value)| request.header(*name, *value));
+    let request = signature.iter().fold(request, |request, header| request.header(header.name(), header.value()));
+    Some(request.body(body))
 }
 
 /// The text of an element that holds nothing but text without entities, as tokens, times and codes do.

@@ -58,6 +58,8 @@ pub struct Aws {
     pub secrets_manager_endpoint: Option<String>,
     /// `AWS_ENDPOINT_URL_STS`, else `AWS_ENDPOINT_URL`.
     pub sts_endpoint: Option<String>,
+    /// `AWS_ENDPOINT_URL_EVENTBRIDGE`, else `AWS_ENDPOINT_URL`; for the doctor.
+    pub events_endpoint: Option<String>,
 }
 
 impl std::fmt::Debug for Aws {
@@ -95,6 +97,7 @@ impl Environment {
                 dynamodb_endpoint: endpoint("AWS_ENDPOINT_URL_DYNAMODB"),
                 secrets_manager_endpoint: endpoint("AWS_ENDPOINT_URL_SECRETS_MANAGER"),
                 sts_endpoint: endpoint("AWS_ENDPOINT_URL_STS"),
+                events_endpoint: endpoint("AWS_ENDPOINT_URL_EVENTBRIDGE"),
             },
         })
     }

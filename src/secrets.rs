@@ -361,6 +361,18 @@ impl SecretsStore {
         (secrets != *refused).then_some(secrets)
     }
 
+    /// When the document was stored, if that can be known.
+    #[cfg(feature = "local")]
+    pub async fn stored_at(&self) -> Option<Timestamp> {
+        match &self.source {
+            Source::File(path) => std::fs::metadata(path).ok()?.modified().ok()?.try_into().ok(),
+            Source::SecretsManager { client, id } => {
+                let value = client.get_secret_value().secret_id(id).send().await.ok()?;
+                Timestamp::from_second(value.created_date?.secs()).ok()
+            }
+        }
+    }
+
     async fn fetch(&self, kept: &mut Kept, now: Timestamp) -> Result<Arc<Secrets>, Error> {
         kept.fetched_at = Some(now);
         let json = self.source.read().await?;

@@ -135,8 +135,7 @@ fn provider(aws: &Aws) -> Provider {
 async fn gate(aws: &Aws, settings: Settings, credentials: &str, keys: Value) -> Gate {
     let gate = Gate::with(settings).await;
     gate.write_secrets(|secrets| secrets["targets"] = keys).unwrap();
-    let sts = format!("sts_endpoint = \"{}\"\ncredentials = {credentials}\n", gate.alicloud);
-    let config = gate.config.replacen("[targets.prod]\n", &format!("[targets.prod]\n{sts}"), 1);
+    let config = gate.config.replacen("[targets.prod]\n", &format!("[targets.prod]\ncredentials = {credentials}\n"), 1);
     let mut gate = gate.with_config(&config);
     gate.environment_mut().aws.sts_endpoint = Some(aws.url.clone());
     gate.with_config(&config)

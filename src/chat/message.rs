@@ -223,7 +223,7 @@ fn routes(connection: &Connection) -> Vec<String> {
 /// What to do about a code.
 ///
 /// Source: <https://api.alibabacloud.com/document/VpcPeer/2022-01-01/errorCode>
-fn advice(code: &str) -> &'static str {
+pub(crate) fn advice(code: &str) -> &'static str {
     match code {
         code::ACCEPTED_ELSEWHERE => {
             "Somebody accepted it outside peergate before the rejection. Delete the connection if it must not be."
@@ -247,6 +247,22 @@ fn advice(code: &str) -> &'static str {
         _ if code.starts_with("InvalidAccessKeyId") || code == "Forbidden.AccessKeyDisabled" => {
             "Check the AccessKey of the target in the secrets store: it is unknown or disabled."
         }
+        "NoAccessKey" => "Store an AccessKey for the target.",
+        "EntityNotExist.Role" => "Check the role of the target's `credentials`: it is not there.",
+        "AccessDenied" => "Deploy with Keyless=yes: the functions may not ask AWS for identity tokens.",
+        "OutboundWebIdentityFederationDisabledException" => {
+            "Let the AWS account issue identity tokens: aws iam enable-outbound-web-identity-federation."
+        }
+        "AuthenticationFail.NoPermission" => {
+            "Check the OIDC provider of the target's `credentials`, and that the role trusts the functions' roles."
+        }
+        "AuthenticationFail.OIDCToken.AudienceNotMatch" => {
+            "Add sts.aliyuncs.com to the client ids of the OIDC provider."
+        }
+        "AuthenticationFail.OIDCToken.PublicKeyFingerprintMismatch" => {
+            "Add the fingerprint of the issuer's certificate authority to the OIDC provider."
+        }
+        _ if code.starts_with("AuthenticationFail") => "Check the OIDC provider in RAM: OPERATING.md, “Keyless”.",
         _ if code.starts_with("InvalidSecurityToken") => "Renew the target's security token in the secrets store.",
         _ if code.starts_with("Forbidden") || code == "NoPermission" => {
             "Grant the target's RAM user vpc:AcceptVpcPeerConnection, vpc:RejectVpcPeerConnection, \

@@ -211,13 +211,23 @@ pub async fn deliver(
     hash.field(&approval.id.to_string());
     hash.field(&notice.number.to_string());
     let id = format!("msg_{:.32}", hash.hex());
-    let body = self::notice(approval, notice).to_string();
+    post(http, secrets, &id, self::notice(approval, notice).to_string()).await
+}
+
+/// Posts a message that says nothing, to see whether it is taken.
+#[cfg(feature = "local")]
+pub async fn deliver_test(http: &reqwest::Client, secrets: &ChannelSecrets) -> Result<(), Undelivered> {
+    let body = json!({"type": "peergate.test", "timestamp": clock::now()}).to_string();
+    post(http, secrets, &format!("msg_{}", clock::nonce()), body).await
+}
+
+async fn post(http: &reqwest::Client, secrets: &ChannelSecrets, id: &str, body: String) -> Result<(), Undelivered> {
     let timestamp = clock::now().as_second().to_string();
     let request = http
         .post(secrets.url.expose().clone())
         .timeout(super::POST_TIMEOUT)
         .header("content-type", "application/json")
-        .header(SIGNATURE, sign(&secrets.signing_secrets, &id, &timestamp, body.as_bytes()))
+        .header(SIGNATURE, sign(&secrets.signing_secrets, id, &timestamp, body.as_bytes()))
         .header(ID, id)
         .header(TIMESTAMP, timestamp)
         .body(body);

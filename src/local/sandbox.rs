@@ -156,6 +156,7 @@ fn config(alicloud: &Url, chat: &Url, signature: SignatureVersion) -> String {
 account = "2222222222222222"
 regions = ["cn-shanghai"]
 endpoint = "{alicloud}"
+sts_endpoint = "{alicloud}"
 signature = "{signature}"
 
 [clients.ci]

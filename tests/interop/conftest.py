@@ -109,6 +109,7 @@ def configuration(simulator, directory, chat="http://127.0.0.1:9"):
 account = "2222222222222222"
 regions = ["cn-shanghai"]
 endpoint = "{simulator.url}/"
+sts_endpoint = "{simulator.url}/"
 [clients.ci]
 [slack]
 teams = ["T0001"]

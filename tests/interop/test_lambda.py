@@ -7,7 +7,7 @@ import subprocess
 
 import boto3
 import pytest
-from conftest import AUDIT_SECRET, BIN, CI_SECRET, PATIENCE_S, ROOT, SLACK_SECRET
+from conftest import AUDIT_SECRET, BIN, CI_SECRET, PATIENCE_S, PEERGATE, ROOT, SLACK_SECRET
 from conftest import configuration, environment, event, fetch, wait_for
 from test_oracles import request_peering
 
@@ -180,3 +180,36 @@ def test_every_event_is_answered(functions):
         assert answer["statusCode"] == status, f"{name}: {answer}"
     for name in watcher:
         assert functions.invoke("watcher", (ROOT / "events" / name).read_text()) is None
+
+
+def test_the_doctor_looks_at_what_is_in_aws(simulator, moto, tmp_path):
+    secrets = configuration(simulator, tmp_path)
+    aws = {"region_name": "eu-central-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
+    client = lambda name: boto3.client(name, endpoint_url=moto.url, **aws)
+    client("secretsmanager").create_secret(Name=tmp_path.name, SecretString=json.dumps(secrets))
+    stream = {"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"}
+    client("dynamodb").create_table(TableName=tmp_path.name, StreamSpecification=stream, **table())
+    ttl = {"AttributeName": "ttl", "Enabled": True}
+    client("dynamodb").update_time_to_live(TableName=tmp_path.name, TimeToLiveSpecification=ttl)
+    client("events").put_rule(Name=tmp_path.name, ScheduleExpression="rate(1 minute)", State="ENABLED")
+
+    def doctor(rule, **more):
+        keys = {"AWS_REGION": "eu-central-1", "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+        names = {"AWS_ENDPOINT_URL": moto.url, "PEERGATE_TABLE": tmp_path.name, "PEERGATE_SECRETS": tmp_path.name}
+        wired = environment(tmp_path, **(keys | names | more))
+        command = [PEERGATE, "doctor", "--json", "--rule", rule]
+        done = subprocess.run(command, env=wired, capture_output=True, text=True, timeout=PATIENCE_S)
+        report = json.loads(done.stdout)
+        assert (done.returncode == 0) == report["well"], done.stderr
+        return {check["what"]: (check["found"], check["detail"]) for check in report["checks"]}
+
+    well = doctor(tmp_path.name)
+    assert well["schedule"] == ("fine", "rate(1 minute)")
+    assert well["table, stream"] == ("fine", "enabled") and well["table, TTL"] == ("fine", "on `ttl`")
+    assert well["secrets"] == ("fine", "stored 0 days ago")
+    assert {found for what, (found, _) in well.items() if not what.startswith("channel ")} == {"fine"}, well
+    client("events").disable_rule(Name=tmp_path.name)
+    assert doctor(tmp_path.name)["schedule"] == ("problem", "disabled: nothing is discovered, followed or told")
+    assert doctor("other")["schedule"] == ("problem", "other cannot be looked at: ResourceNotFoundException")
+    gone = doctor(tmp_path.name, PEERGATE_TABLE="other")
+    assert gone["table"] == ("problem", "other cannot be looked at: ResourceNotFoundException")

@@ -170,6 +170,14 @@ impl Api<'_> {
         reference.ok_or_else(|| refused("the answer does not say where the message is"))
     }
 
+    /// Whether the token is good. Says nothing to anybody.
+    ///
+    /// Source: <https://docs.slack.dev/reference/methods/auth.test>
+    #[cfg(feature = "local")]
+    pub async fn test(&self) -> Result<(), Undelivered> {
+        self.call("auth.test", &json!({}), POST_TIMEOUT).await.map(|_| ())
+    }
+
     /// Draws a card anew. `Ok(false)` when it is gone, or can't be changed any more.
     ///
     /// Source: <https://docs.slack.dev/reference/methods/chat.update>

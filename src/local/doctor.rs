@@ -1,0 +1,349 @@
+//! Looks at everything that can be wrong with a deployment, as the functions would come across it, and says for each what
+//! to do. Changes nothing; posts only if asked to.
+
+mod aws;
+
+use std::fmt::Write as _;
+
+use futures_util::future::join_all;
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use super::Error;
+use crate::accept;
+use crate::alicloud::Class;
+use crate::alicloud::sts::Sts;
+use crate::app::App;
+use crate::approval::{Approver, Call, ClientToken, Verdict};
+use crate::chat::message::{self, Message};
+use crate::chat::{slack, standard_webhooks};
+use crate::config::{Channel, Config, Environment, Target};
+use crate::credentials::{self, SessionName};
+use crate::logging::Chain;
+use crate::peering::{InstanceId, Status};
+use crate::secrets::{Secrets, SecretsStore};
+use crate::{clock, http};
+
+/// Nobody's connection: whether we may ask for it shows without one.
+const NOBODYS: &str = "pcc-peergatedoctor";
+/// From here on the clock is to be looked at; Alibaba Cloud refuses at 15 minutes.
+const SKEW: [SignedDuration; 2] = [SignedDuration::from_mins(1), SignedDuration::from_mins(14)];
+/// Secrets that are older should be rotated.
+const OLD_SECRETS: SignedDuration = SignedDuration::from_hours(365 * 24);
+
+/// What to look at besides.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct Wish {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Post a test message to every channel.
+    #[arg(long)]
+    pub post: bool,
+    /// The rule of EventBridge that lets the watcher tick: the stack's output `ScheduleRule`.
+    #[arg(long)]
+    pub rule: Option<String>,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, Serialize, PartialEq, Eq)]
+pub struct Check {
+    /// What.
+    pub what: String,
+    /// How it is.
+    pub found: Found,
+    /// In words.
+    pub detail: String,
+    /// What to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mend: Option<String>,
+}
+
+/// How something is.
+#[derive(Debug, Clone, Copy, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Found {
+    /// As it should be.
+    Fine,
+    /// It works, but should be looked at.
+    Warning,
+    /// It does not work.
+    Problem,
+    /// It could not be looked at.
+    Unknown,
+}
+
+/// Everything that was looked at.
+#[derive(Debug, Default)]
+pub struct Report(pub Vec<Check>);
+
+impl Report {
+    fn add(&mut self, found: Found, what: impl Into<String>, detail: impl Into<String>, mend: impl Into<String>) {
+        let mend = Some(mend.into()).filter(|mend| !mend.is_empty());
+        self.0.push(Check { what: what.into(), found, detail: detail.into(), mend });
+    }
+
+    fn fine(&mut self, what: impl Into<String>, detail: impl Into<String>) {
+        self.add(Found::Fine, what, detail, "");
+    }
+
+    fn problem(&mut self, what: impl Into<String>, detail: impl Into<String>, mend: impl Into<String>) {
+        self.add(Found::Problem, what, detail, mend);
+    }
+
+    /// Whether all of it works.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.0.iter().all(|check| check.found != Found::Problem)
+    }
+
+    /// A line for each, with the mend below it.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for Check { what, found, detail, mend } in &self.0 {
+            let mark = match found {
+                Found::Fine => "✓",
+                Found::Warning => "!",
+                Found::Problem => "✗",
+                Found::Unknown => "?",
+            };
+            let _ = writeln!(text, "{mark} {what}: {detail}");
+            if let Some(mend) = mend {
+                let _ = writeln!(text, "    {mend}");
+            }
+        }
+        text
+    }
+
+    /// As JSON.
+    #[must_use]
+    pub fn json(&self) -> String {
+        serde_json::json!({"well": self.is_well(), "checks": self.0}).to_string() + "\n"
+    }
+}
+
+/// Looks at everything that an environment leads to.
+pub async fn examine(environment: Result<Environment, crate::config::Error>, wish: &Wish) -> Report {
+    let mut report = Report::default();
+    let environment = match environment {
+        Ok(environment) => environment,
+        Err(error) => {
+            report.problem("environment", Chain(&error).to_string(), "Set it: README.md, “Configuration”.");
+            return report;
+        }
+    };
+    report.fine("environment", format!("region {}, table {}", environment.aws.region, environment.table));
+    let config = match Config::load(&environment.config) {
+        Ok(config) => config,
+        Err(error) => {
+            let mend = "Compare it with peergate.example.toml, which has every key.";
+            report.problem("configuration", Chain(&error).to_string().trim_end(), mend);
+            return report;
+        }
+    };
+    let rules = config.policy.rules.len();
+    report.fine(
+        "configuration",
+        format!("{} targets, {rules} rules, {} channels", config.targets.len(), config.channels.len()),
+    );
+    if rules == 0 {
+        report.add(Found::Warning, "rules", "there are none: nothing can be approved", "Add a [[rule]].");
+    }
+    let app = match App::new(&environment, config) {
+        Ok(app) => app,
+        Err(error) => {
+            report.problem("HTTP client", Chain(&error).to_string(), "Check the file that PEERGATE_CA_FILE names.");
+            return report;
+        }
+    };
+    let now = clock::now();
+    aws::examine_table(&environment, &app, now, &mut report).await;
+    if let Some(rule) = &wish.rule {
+        aws::examine_schedule(&environment, &app, rule, now, &mut report).await;
+    }
+    let secrets = match app.secrets.current(now).await {
+        Ok(secrets) => secrets,
+        Err(error) => {
+            let mend = match &error {
+                crate::secrets::Error::Unavailable(_) => {
+                    "Check PEERGATE_SECRETS, and that the role may call secretsmanager:GetSecretValue on it."
+                }
+                crate::secrets::Error::Malformed(_) | crate::secrets::Error::Invalid { .. } => {
+                    "Mend the secret's JSON: README.md, “Secrets”."
+                }
+            };
+            report.problem("secrets", error.to_string(), mend);
+            return report;
+        }
+    };
+    examine_age(&app.secrets, now, &mut report).await;
+    examine_clock(&app, now, &mut report).await;
+    for (name, target) in &app.config.targets {
+        examine_target(&app, name, target, now, &mut report).await;
+    }
+    let channels =
+        app.config.channels.iter().map(|(name, channel)| examine_channel(&app, &secrets, name, channel, wish.post));
+    for check in join_all(channels).await {
+        report.0.push(check);
+    }
+    report
+}
+
+async fn examine_age(secrets: &SecretsStore, now: Timestamp, report: &mut Report) {
+    match secrets.stored_at().await {
+        Some(at) if now.duration_since(at) > OLD_SECRETS => {
+            let days = now.duration_since(at).as_hours() / 24;
+            report.add(
+                Found::Warning,
+                "secrets",
+                format!("stored {days} days ago"),
+                "Rotate them: OPERATING.md, “Runbooks”.",
+            );
+        }
+        Some(at) => report.fine("secrets", format!("stored {} days ago", now.duration_since(at).as_hours() / 24)),
+        None => report.fine("secrets", "complete"),
+    }
+}
+
+async fn examine_clock(app: &App, now: Timestamp, report: &mut Report) {
+    let Some((_, target)) = app.config.targets.first_key_value() else { return };
+    let answer = app.http.head(target.endpoint.clone()).send().await;
+    let date = answer.as_ref().ok().and_then(|answer| answer.headers().get("date")?.to_str().ok());
+    let Some(theirs) = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()) else {
+        let detail = answer.err().map_or("Alibaba Cloud does not say what time it is", |error| http::failure(&error));
+        report.add(Found::Unknown, "clock", detail, "Check that the network lets us reach the target's endpoint.");
+        return;
+    };
+    let skew = now.duration_since(theirs.timestamp()).abs();
+    let detail = format!("{} s from Alibaba Cloud's", skew.as_secs());
+    let [warn, refuse] = SKEW;
+    match skew {
+        _ if skew >= refuse => report.problem("clock", detail, "Set it: calls are refused from 15 minutes on."),
+        _ if skew >= warn => {
+            report.add(Found::Warning, "clock", detail, "Set it: calls are refused from 15 minutes on.");
+        }
+        _ => report.fine("clock", detail),
+    }
+}
+
+async fn examine_target(app: &App, name: &str, target: &Target, now: Timestamp, report: &mut Report) {
+    let what = |what: &str| format!("target {name}, {what}");
+    let reading = SessionName::reading();
+    let key = match app.credentials.current(&app.secrets, name, &reading, now).await {
+        Ok(key) => key,
+        Err(error) => {
+            report.problem(what("credentials"), format!("{error} ({})", error.code()), message::advice(error.code()));
+            return;
+        }
+    };
+    let sts = Sts::new(app.http.clone(), target.sts_endpoint.clone(), target.signature);
+    match sts.caller(credentials::credentials(&key)).await {
+        Ok(account) if account == target.account => report.fine(what("credentials"), format!("of account {account}")),
+        Ok(account) => {
+            let detail = format!("of account {account}, not {}", target.account);
+            report.problem(what("credentials"), detail, "Store a key of the target's account, or mend `account`.");
+            return;
+        }
+        Err(error) => {
+            let code = error.code();
+            let (found, detail) = match error.class() {
+                Class::Retry => (Found::Unknown, format!("the Security Token Service does not answer ({code})")),
+                Class::ReadStatus | Class::Missing | Class::Permanent | Class::Credentials | Class::DryRunPassed => {
+                    (Found::Problem, format!("Alibaba Cloud refuses them with {code}"))
+                }
+            };
+            report.add(found, what("credentials"), detail, message::advice(code));
+        }
+    }
+    let Ok(nobodys) = InstanceId::parse(NOBODYS) else { return };
+    allowed(report, what("vpc:GetVpcPeerConnectionAttribute"), accept::read(app, name, &nobodys, now).await.err());
+    let mut waiting = None;
+    for region in &target.regions {
+        match accept::list(app, name, (region, None), None, now).await {
+            Ok(page) => {
+                let open = |it: &&crate::peering::Connection| {
+                    it.status == Status::Accepting && it.accepter.account == target.account
+                };
+                waiting = waiting.or_else(|| page.connections.iter().find(open).map(|it| it.instance_id.clone()));
+                let detail = format!(
+                    "{} connections",
+                    page.total.map_or(page.connections.len().to_string(), |all| all.to_string())
+                );
+                report.fine(what(&format!("vpc:ListVpcPeerConnections in {region}")), detail);
+            }
+            Err(error) => allowed(report, what(&format!("vpc:ListVpcPeerConnections in {region}")), Some(error)),
+        }
+    }
+    let instance_id = waiting.unwrap_or(nobodys);
+    let (by, key) = (Approver::peergate(name).principal, clock::nonce());
+    let call = Call::DryRun { request_key: &key };
+    let token = ClientToken::derive(&by, target.account, &instance_id, Verdict::Approve, call);
+    let dry_run = accept::dry_run(app, name, &instance_id, token.as_str(), now).await;
+    allowed(report, what("vpc:AcceptVpcPeerConnection (dry run)"), dry_run.err());
+}
+
+/// Whatever else an answer says: that it is not about us shows that we may ask.
+fn allowed(report: &mut Report, what: String, error: Option<accept::Error>) {
+    let Some(error) = error else { return report.fine(what, "allowed") };
+    let code = error.problem().code;
+    match error.class() {
+        Class::Credentials => report.problem(what, format!("refused with {code}"), message::advice(&code)),
+        Class::Retry => report.add(Found::Unknown, what, format!("no answer ({code})"), message::advice(&code)),
+        Class::ReadStatus | Class::Missing | Class::Permanent | Class::DryRunPassed => report.fine(what, "allowed"),
+    }
+}
+
+async fn examine_channel(app: &App, secrets: &Secrets, name: &str, channel: &Channel, post: bool) -> Check {
+    let test = Message { headline: "peergate can post here".into(), ..Message::default() };
+    let url = secrets.channels.get(name).map(|channel| &channel.url);
+    let outcome = match channel {
+        Channel::Slack { channel } => {
+            let Some((config, token)) =
+                app.config.slack.as_ref().zip(secrets.slack.as_ref().and_then(|it| it.bot_token.as_ref()))
+            else {
+                return problem(name, "there is no bot token", "Store slack.bot_token.");
+            };
+            let api = slack::Api { http: &app.http, url: &config.api, token };
+            if post { api.post(channel, &test).await.map(|_| ()) } else { api.test().await }
+        }
+        Channel::SlackWebhook {} => match url {
+            Some(url) if post => slack::post_webhook(&app.http, url, &test).await,
+            Some(url) => return reachable(app, name, url.expose()).await,
+            None => return problem(name, "it has no secrets", "Store channels.NAME."),
+        },
+        Channel::StandardWebhooks {} => match secrets.channels.get(name) {
+            Some(channel) if post => standard_webhooks::deliver_test(&app.http, channel).await,
+            Some(channel) => return reachable(app, name, channel.url.expose()).await,
+            None => return problem(name, "it has no secrets", "Store channels.NAME."),
+        },
+    };
+    match outcome {
+        Ok(()) => fine(name, if post { "took a test message" } else { "the bot token is good" }),
+        Err(undelivered) => {
+            problem(name, &undelivered.error, "Check the token or URL, and that the bot is in the channel.")
+        }
+    }
+}
+
+/// Without posting, all that shows is that somebody answers.
+async fn reachable(app: &App, name: &str, url: &url::Url) -> Check {
+    match app.http.head(url.clone()).send().await {
+        Ok(_) => fine(name, "somebody answers there; --post says whether it takes messages"),
+        Err(error) => problem(name, http::failure(&error), "Check the channel's URL in the secrets, and the network."),
+    }
+}
+
+fn fine(name: &str, detail: &str) -> Check {
+    Check { what: format!("channel {name}"), found: Found::Fine, detail: detail.into(), mend: None }
+}
+
+fn problem(name: &str, detail: &str, mend: &str) -> Check {
+    Check { what: format!("channel {name}"), found: Found::Problem, detail: detail.into(), mend: Some(mend.into()) }
+}
+
+/// Runs it for a person or a script; `false` if something does not work.
+pub async fn run(wish: &Wish) -> Result<(String, bool), Error> {
+    let report = examine(Environment::from_process(), wish).await;
+    Ok((if wish.json { report.json() } else { report.text() }, report.is_well()))
+}

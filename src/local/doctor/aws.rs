@@ -1,0 +1,122 @@
+//! What the stack has made in AWS: the table and the schedule.
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+use aws_sdk_dynamodb::types::{KeyType, Projection, StreamSpecification, TableDescription, TimeToLiveStatus};
+use jiff::Timestamp;
+
+use super::{Found, NOBODYS, Report};
+use crate::app::App;
+use crate::approval::ApprovalId;
+use crate::config::Environment;
+use crate::peering::InstanceId;
+use crate::store::{IN_INDEX, INDEX};
+use crate::{aws, http};
+
+pub(super) async fn examine_table(environment: &Environment, app: &App, now: Timestamp, report: &mut Report) {
+    let sdk = aws::sdk_config(&environment.aws, &app.http);
+    let mut config = aws_sdk_dynamodb::config::Builder::from(&sdk);
+    config.set_endpoint_url(environment.aws.dynamodb_endpoint.clone());
+    let client = Client::from_conf(config.build());
+    let described = client.describe_table().table_name(&environment.table).send().await;
+    let table = match described {
+        Ok(described) => described.table,
+        Err(error) => {
+            let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or("no answer").to_owned();
+            let mend = match code.as_str() {
+                "ResourceNotFoundException" => "Check PEERGATE_TABLE and AWS_REGION.",
+                "no answer" => "Check the network, and AWS_ENDPOINT_URL_DYNAMODB if it is set.",
+                _ => "Check AWS's credentials; dynamodb:DescribeTable is needed to look.",
+            };
+            report.problem("table", format!("{} cannot be looked at: {code}", environment.table), mend);
+            return;
+        }
+    };
+    let table = table.unwrap_or_else(|| TableDescription::builder().build());
+    let key = |name: &str, kind: &KeyType| {
+        table.key_schema().iter().any(|key| key.attribute_name() == name && key.key_type() == kind)
+    };
+    if key("id", &KeyType::Hash) && table.key_schema().len() == 1 {
+        report.fine("table", environment.table.clone());
+    } else {
+        report.problem(
+            "table",
+            format!("{} has another key than `id`", environment.table),
+            "Make it as template.yaml does.",
+        );
+    }
+    let index = table.global_secondary_indexes().iter().find(|index| index.index_name() == Some(INDEX));
+    let held = index.and_then(|index| index.projection()).map(Projection::non_key_attributes).unwrap_or_default();
+    if IN_INDEX.iter().all(|name| held.iter().any(|held| held == name)) {
+        report.fine("table, index", INDEX);
+    } else {
+        let detail = if index.is_some() { "due holds other attributes" } else { "there is none named due" };
+        report.problem("table, index", detail, "Make it as template.yaml does.");
+    }
+    let stream = table.stream_specification().is_some_and(StreamSpecification::stream_enabled);
+    let slow = "there is none: work that the webhook leaves waits for the next minute";
+    if stream {
+        report.fine("table, stream", "enabled");
+    } else {
+        report.add(Found::Warning, "table, stream", slow, "Enable a stream with NEW_IMAGE.");
+    }
+    let ttl = client.describe_time_to_live().table_name(&environment.table).send().await.ok();
+    let ttl = ttl.as_ref().and_then(|answer| answer.time_to_live_description());
+    let on = ttl.is_some_and(|ttl| {
+        ttl.attribute_name() == Some("ttl")
+            && matches!(ttl.time_to_live_status(), Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling))
+    });
+    if on {
+        report.fine("table, TTL", "on `ttl`");
+    } else {
+        report.add(
+            Found::Warning,
+            "table, TTL",
+            "off: records of finished approvals are kept for ever",
+            "Enable it on `ttl`.",
+        );
+    }
+    match app.store.due(now, None).await {
+        Ok(_) => report.fine("table, query", "allowed"),
+        Err(error) => report.problem("table, query", error.to_string(), "Allow dynamodb:Query on the index."),
+    }
+    let Ok(instance_id) = InstanceId::parse(NOBODYS) else { return };
+    match app.store.load(&ApprovalId { target: "doctor".into(), instance_id }).await {
+        Ok(_) => report.fine("table, reading", "allowed"),
+        Err(error) => report.problem("table, reading", error.to_string(), "Allow dynamodb:GetItem on the table."),
+    }
+}
+
+/// Source: <https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_DescribeRule.html>
+pub(super) async fn examine_schedule(
+    environment: &Environment,
+    app: &App,
+    rule: &str,
+    now: Timestamp,
+    report: &mut Report,
+) {
+    let aws = &environment.aws;
+    let url = aws.events_endpoint.clone().unwrap_or_else(|| format!("https://events.{}.amazonaws.com/", aws.region));
+    let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", "AWSEvents.DescribeRule")];
+    let body = serde_json::json!({"Name": rule}).to_string();
+    let answer = async {
+        let request = aws::signed(&app.http, aws, ("events", &url), &headers, body, now)?;
+        let body = http::read(request.send().await.ok()?).await.ok()?;
+        serde_json::from_slice::<serde_json::Value>(&body).ok()
+    };
+    let answer = answer.await.unwrap_or_default();
+    let word = |name: &str| answer.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
+    match (word("State"), word("__type")) {
+        ("ENABLED", _) => report.fine("schedule", word("ScheduleExpression")),
+        ("DISABLED", _) => {
+            let mend = "Deploy with ScheduleState=ENABLED, or enable the rule.";
+            report.problem("schedule", "disabled: nothing is discovered, followed or told", mend);
+        }
+        (_, "") => report.add(Found::Unknown, "schedule", "EventBridge does not answer", "Check the network."),
+        (_, code) => {
+            let code = code.rsplit('#').next().unwrap_or_default();
+            let mend = "Check the rule's name and AWS_REGION; events:DescribeRule is needed to look.";
+            report.problem("schedule", format!("{rule} cannot be looked at: {code}"), mend);
+        }
+    }
+}
