@@ -281,3 +281,10 @@ def test_the_workflow_runs_what_ci_runs():
     ours = (ROOT / "Cargo.toml").read_text()
     least = tuple(map(int, re.search(r'rust-version = "([\d.]+)"', ours)[1].split(".")))
     assert tuple(map(int, workflow["env"]["TOOLCHAIN"].split("."))) >= least
+
+
+def test_the_guides_costs_are_computed_from_what_was_measured():
+    printed = subprocess.run(["python3", ROOT / "deploy" / "cost.py"], capture_output=True, text=True, check=True).stdout
+    assert printed in GUIDE
+    alarmed = sum(len(set(metrics_of(one["Properties"]))) for one in RESOURCES.values() if one["Type"] == "AWS::CloudWatch::Alarm")
+    assert f"METRICS, ALARMS = 25, {alarmed}" in (ROOT / "deploy" / "cost.py").read_text()
