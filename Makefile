@@ -76,7 +76,7 @@ release: tools $(CYCLONEDX) ## Writes zips, a bill of materials and checksums to
 	$(PYTHON) deploy/zip.py target/dist/lambda/webhook/bootstrap dist/webhook-$(ARCH).zip
 	$(PYTHON) deploy/zip.py target/dist/lambda/watcher/bootstrap dist/watcher-$(ARCH).zip
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps --target all --override-filename peergate.cdx
-	mv peergate.cdx.json dist/
+	sed 's#$(CURDIR)#/peergate#g' peergate.cdx.json > dist/peergate.cdx.json && rm peergate.cdx.json
 	cd dist && sha256sum *.zip *.json > SHA256SUMS && cat SHA256SUMS
 
 clean:

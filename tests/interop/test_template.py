@@ -1,8 +1,10 @@
 """template.yaml: it is valid, and gives each function what it needs and no more."""
 
 import json
+import os
 import re
 import subprocess
+import zipfile
 
 import pytest
 import yaml
@@ -288,3 +290,17 @@ def test_the_guides_costs_are_computed_from_what_was_measured():
     assert printed in GUIDE
     alarmed = sum(len(set(metrics_of(one["Properties"]))) for one in RESOURCES.values() if one["Type"] == "AWS::CloudWatch::Alarm")
     assert f"METRICS, ALARMS = 25, {alarmed}" in (ROOT / "deploy" / "cost.py").read_text()
+
+
+def test_a_zip_is_the_same_bytes_each_time(tmp_path):
+    binary = tmp_path / "bootstrap"
+    zips = []
+    for number in range(2):
+        binary.write_bytes(b"\x7fELF" + b"peergate" * 1000)
+        os.utime(binary, (1e9 * (number + 1), 1e9))
+        target = tmp_path / f"{number}.zip"
+        subprocess.run(["python3", ROOT / "deploy" / "zip.py", binary, target], check=True)
+        zips.append(target.read_bytes())
+    assert zips[0] == zips[1]
+    (entry,) = zipfile.ZipFile(tmp_path / "0.zip").infolist()
+    assert (entry.filename, entry.external_attr >> 16 & 0o777) == ("bootstrap", 0o755)
