@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod demo;
+pub mod doctor;
 pub mod event;
 pub mod redrive;
 pub mod sandbox;

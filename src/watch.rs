@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::app::App;
 use crate::approval::{ApprovalId, Stage};
-use crate::{clock, doctor, metrics, store};
+use crate::{clock, metrics, store};
 use lanes::{Job, Lanes};
 use survey::Region;
 
@@ -36,7 +36,7 @@ const INDEX_LAG: SignedDuration = SignedDuration::from_secs(1);
 const ROUND: Duration = Duration::from_secs(10);
 /// What must be left of it to go on working: time to say what was done.
 const END: Duration = Duration::from_secs(2);
-/// What invokes the watcher: each but the last means "tick".
+/// What invokes the watcher: each means "tick".
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Trigger {
@@ -50,11 +50,6 @@ pub enum Trigger {
         /// What changed; only where it comes from is looked at.
         #[serde(rename = "Records")]
         records: Vec<StreamRecord>,
-    },
-    /// A person, with a test event: `{"doctor": {}}`.
-    Doctor {
-        /// What to look at.
-        doctor: doctor::Wish,
     },
 }
 
@@ -135,15 +130,12 @@ impl Summary {
 }
 
 impl Trigger {
-    /// The tick that it asks for, if it is one.
-    ///
-    /// # Errors
-    /// What else it asks for.
-    pub fn tick(self) -> Result<Tick, doctor::Wish> {
+    /// What it asks for.
+    #[must_use]
+    pub fn tick(&self) -> Tick {
         match self {
-            Self::Schedule { .. } => Ok(Tick::SCHEDULED),
-            Self::Stream { .. } => Ok(Tick::CHANGED),
-            Self::Doctor { doctor } => Err(doctor),
+            Self::Schedule { .. } => Tick::SCHEDULED,
+            Self::Stream { .. } => Tick::CHANGED,
         }
     }
 }

@@ -13,7 +13,7 @@ mod support;
 use peergate::app::App;
 use peergate::clock;
 use peergate::config::{Config, Environment, SecretsSource};
-use peergate::doctor::{self, Found, Report, Wish};
+use peergate::local::doctor::{self, Found, Report, Wish};
 use peergate::local::simulator::gateway::Fault;
 use peergate::local::sink::Trouble;
 use peergate::logging::Chain;
@@ -399,6 +399,6 @@ async fn without_its_environment_nothing_is_looked_at() {
     let missing = Environment::read(|_| None);
     let report = doctor::examine(missing, &Wish::default()).await;
     assert_eq!(problems(&report), ["environment: environment variable AWS_REGION is not set"]);
-    let json = report.json();
+    let json: Value = serde_json::from_str(&report.json()).unwrap();
     assert_eq!((&json["well"], &json["checks"][0]["found"]), (&json!(false), &json!("problem")));
 }

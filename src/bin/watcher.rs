@@ -6,9 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use peergate::app::App;
-use peergate::config::Environment;
 use peergate::metrics::Collector;
-use peergate::{clock, doctor, logging, watch};
+use peergate::{clock, logging, watch};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -33,13 +32,9 @@ async fn follow() -> Result<(), Error> {
         async move {
             let deadline = Timestamp::try_from(context.deadline()).unwrap_or_else(|_| clock::now());
             let left = Duration::try_from(deadline.duration_since(clock::now())).unwrap_or(WITHOUT_DEADLINE);
-            let tick = match payload.tick() {
-                Ok(tick) => tick,
-                Err(wish) => return Ok(Some(doctor::examine(Environment::from_process(), &wish).await.json())),
-            };
-            let ticked = watch::tick(&app, tick, Instant::now() + left).await;
+            let ticked = watch::tick(&app, payload.tick(), Instant::now() + left).await;
             metrics.flush(&context.request_id);
-            ticked.map(|_| None).map_err(|error| {
+            ticked.map(|_| ()).map_err(|error| {
                 tracing::error!(outcome = "store_failed", error = %logging::Chain(&error), "the tick failed");
                 Diagnostic { error_type: "StoreFailed".into(), error_message: error.to_string() }
             })

@@ -5,13 +5,15 @@ use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{KeyType, Projection, StreamSpecification, TableDescription, TimeToLiveStatus};
 use jiff::Timestamp;
 
-use super::{Found, Report};
+use super::{Found, NOBODYS, Report};
 use crate::app::App;
+use crate::approval::ApprovalId;
 use crate::config::Environment;
+use crate::peering::InstanceId;
 use crate::store::{IN_INDEX, INDEX};
 use crate::{aws, http};
 
-pub(super) async fn examine_table(environment: &Environment, app: &App, report: &mut Report) {
+pub(super) async fn examine_table(environment: &Environment, app: &App, now: Timestamp, report: &mut Report) {
     let sdk = aws::sdk_config(&environment.aws, &app.http);
     let mut config = aws_sdk_dynamodb::config::Builder::from(&sdk);
     config.set_endpoint_url(environment.aws.dynamodb_endpoint.clone());
@@ -73,6 +75,15 @@ pub(super) async fn examine_table(environment: &Environment, app: &App, report: 
             "off: records of finished approvals are kept for ever",
             "Enable it on `ttl`.",
         );
+    }
+    match app.store.due(now, None).await {
+        Ok(_) => report.fine("table, query", "allowed"),
+        Err(error) => report.problem("table, query", error.to_string(), "Allow dynamodb:Query on the index."),
+    }
+    let Ok(instance_id) = InstanceId::parse(NOBODYS) else { return };
+    match app.store.load(&ApprovalId { target: "doctor".into(), instance_id }).await {
+        Ok(_) => report.fine("table, reading", "allowed"),
+        Err(error) => report.problem("table, reading", error.to_string(), "Allow dynamodb:GetItem on the table."),
     }
 }
 
