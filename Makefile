@@ -1,7 +1,8 @@
 # One command each. Everything is installed inside the checkout: Python tools in .venv, builds in target.
 
 PYTHON ?= python3
-ARCH ?= arm64
+SAVED_ARCH := $(shell sed -n 's/.*Architecture=[\\"]*\(arm64\|x86_64\).*/\1/p' samconfig.toml 2>/dev/null)
+ARCH ?= $(or $(SAVED_ARCH),arm64)
 VENV := .venv
 TOOLS := $(VENV)/.installed
 ARCH_FLAG := $(if $(filter arm64,$(ARCH)),--arm64,$(if $(filter x86_64,$(ARCH)),--x86-64,$(error ARCH is arm64 or x86_64)))
@@ -67,6 +68,7 @@ build: tools ## Builds both functions for Lambda; ARCH=x86_64 or arm64.
 
 deploy: tools ## Builds both functions and deploys template.yaml; asks for its parameters the first time. ARCH=x86_64 or arm64.
 	@test -f config/peergate.toml || { echo "config/peergate.toml is missing: copy peergate.example.toml there and adapt it" >&2; exit 1; }
+	@test "$(or $(SAVED_ARCH),$(ARCH))" = "$(ARCH)" || { echo "samconfig.toml says Architecture=$(SAVED_ARCH): change it there" >&2; exit 1; }
 	$(SAM) build --parameter-overrides Architecture=$(ARCH)
 	$(SAM) deploy --capabilities CAPABILITY_IAM $(if $(wildcard samconfig.toml),,--guided --parameter-overrides Architecture=$(ARCH))
 

@@ -277,7 +277,7 @@ async fn call_api<T, F: Future<Output = Result<T, alicloud::Error>>>(
         Err(error) if error.class() == Class::Credentials => error,
         answer => return Ok(answer?),
     };
-    match app.credentials.renew(&app.secrets, target, name, &key, now).await {
+    match app.credentials.renew(&app.secrets, target, name, (&key, refused.code()), now).await {
         Some(key) => Ok(call(Caller { api: api.clone(), key }).await?),
         None => Err(refused.into()),
     }

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
+use tokio::time::timeout;
 
 use crate::alicloud::Alicloud;
 use crate::config::{self, Config, Environment};
@@ -12,6 +14,9 @@ use crate::http;
 use crate::secrets::{self, SecretsStore};
 use crate::store::Store;
 use crate::{aws, clock};
+
+/// How long a start waits for sessions of roles: the first event can wait for them as well.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// The parts.
 #[derive(Debug)]
@@ -92,9 +97,9 @@ impl App {
         let addresses: BTreeSet<_> = self.alicloud.values().map(Alicloud::endpoint).collect();
         let alicloud = join_all(addresses.into_iter().map(|url| http::prewarm_two(&self.http, url.as_str())));
         let now = clock::now();
-        let (secrets, (), (), _) = tokio::join!(
+        let (secrets, _, (), _) = tokio::join!(
             self.secrets.current(now),
-            self.credentials.refresh(&self.secrets, now),
+            timeout(PATIENCE, self.credentials.refresh(&self.secrets, now)),
             self.store.prewarm(),
             alicloud
         );

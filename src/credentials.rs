@@ -18,6 +18,7 @@ use crate::alicloud::{self, Class, Credentials};
 use crate::aws::{self, IdentityToken};
 use crate::config::{Aws, Config, CredentialsKind, Target};
 use crate::logging::Chain;
+use crate::metrics;
 use crate::peering::InstanceId;
 use crate::secrets::{self, AccessKey, Secret, SecretsStore};
 
@@ -32,8 +33,15 @@ const TOKEN_STALE: SignedDuration = SignedDuration::from_mins(1);
 /// The longest that somebody waits for a new session while the old one still serves, and how long it then serves on.
 const SOMEBODY_WAITS: Duration = Duration::from_millis(700);
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
+/// The longest that a tick waits for one, for nobody waits for the tick.
+const NOBODY_WAITS: Duration = Duration::from_secs(5);
+/// How long those who come after a failure are told of it, and not made to wait for the next.
+const FAILED_FOR: SignedDuration = SignedDuration::from_secs(2);
 /// The least age of a session that is given up because it was refused.
 const REFUSED_AFTER: SignedDuration = SignedDuration::from_secs(30);
+/// Codes of refusals that another session may not meet.
+const ABOUT_THE_SESSION: [&str; 4] =
+    ["InvalidSecurityToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden.AccessKeyDisabled"];
 /// Source: <https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-assumerole>
 const LONGEST_SESSION_NAME: usize = 64;
 
@@ -70,6 +78,24 @@ pub enum Error {
     /// AWS issues no identity token.
     #[error(transparent)]
     Identity(#[from] aws::IdentityError),
+    /// It failed for somebody else a moment ago.
+    #[error("it failed a moment ago with {}", .0.code)]
+    Again(Failure),
+}
+
+/// How it failed.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    code: String,
+    request_id: Option<String>,
+    class: Class,
+}
+
+impl Failure {
+    fn of(error: &Error) -> Self {
+        let request_id = error.request_id().map(ToOwned::to_owned);
+        Self { code: error.code().to_owned(), request_id, class: error.class() }
+    }
 }
 
 impl Error {
@@ -81,6 +107,7 @@ impl Error {
             Self::NoKey => "NoAccessKey",
             Self::Sts(error) => error.code(),
             Self::Identity(error) => error.code(),
+            Self::Again(failure) => &failure.code,
         }
     }
 
@@ -89,6 +116,7 @@ impl Error {
     pub fn request_id(&self) -> Option<&str> {
         match self {
             Self::Sts(error) => error.request_id(),
+            Self::Again(failure) => failure.request_id.as_deref(),
             Self::Secrets(_) | Self::NoKey | Self::Identity(_) => None,
         }
     }
@@ -98,6 +126,7 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::NoKey => Class::Credentials,
+            Self::Again(failure) => failure.class,
             Self::Sts(error) => match error.class() {
                 Class::Retry => Class::Retry,
                 Class::ReadStatus | Class::Missing | Class::Permanent | Class::Credentials | Class::DryRunPassed => {
@@ -133,8 +162,10 @@ impl std::fmt::Debug for Slot {
 #[derive(Default)]
 struct Kept {
     session: Option<Session>,
-    /// Not to be tried again before.
+    /// Not to be tried again before, while the session serves.
     not_before: Option<Timestamp>,
+    /// Until when those who come are told how it failed.
+    failed: Option<(Timestamp, Failure)>,
 }
 
 #[derive(Clone)]
@@ -161,20 +192,23 @@ impl CredentialsStore {
     ) -> Result<AccessKey, Error> {
         let config = self.config.targets.get(target).ok_or(Error::NoKey)?;
         match &config.credentials {
-            CredentialsKind::AccessKey {} => key(&*secrets.current(now).await?, target),
-            CredentialsKind::AssumeRole { .. } | CredentialsKind::Oidc { .. } => {
-                self.session(secrets, (target, config), name, STALE, now).await
+            CredentialsKind::AccessKey {} => {
+                key(&*secrets.current(now).await?, target).inspect_err(metrics::no_credentials)
             }
+            CredentialsKind::AssumeRole { .. } | CredentialsKind::Oidc { .. } => self
+                .session(secrets, (target, config), name, (STALE, SOMEBODY_WAITS), now)
+                .await
+                .inspect_err(metrics::no_credentials),
         }
     }
 
-    /// What to try instead of a key that was refused: `None` if there is nothing else.
+    /// What to try instead of a key that was refused with `code`: `None` if there is nothing else.
     pub async fn renew(
         &self,
         secrets: &SecretsStore,
         target: &str,
         name: &SessionName,
-        refused: &AccessKey,
+        (refused, code): (&AccessKey, &str),
         now: Timestamp,
     ) -> Option<AccessKey> {
         let config = self.config.targets.get(target)?;
@@ -185,6 +219,10 @@ impl CredentialsStore {
                 key(&fresh, target).ok()?
             }
             CredentialsKind::AssumeRole { .. } | CredentialsKind::Oidc { .. } => {
+                // What it may not do, another session of the role may not do either.
+                if !ABOUT_THE_SESSION.iter().any(|prefix| code.starts_with(prefix)) {
+                    return None;
+                }
                 let slot = self.slot(target, name, now);
                 let mut kept = slot.0.lock().await;
                 let old = |session: &Session| now.duration_since(session.assumed_at) >= REFUSED_AFTER;
@@ -192,7 +230,7 @@ impl CredentialsStore {
                     kept.session = None;
                 }
                 drop(kept);
-                self.session(secrets, (target, config), name, STALE, now).await.ok()?
+                self.session(secrets, (target, config), name, (STALE, SOMEBODY_WAITS), now).await.ok()?
             }
         };
         (other != *refused).then_some(other)
@@ -203,7 +241,8 @@ impl CredentialsStore {
         let reading = SessionName::reading();
         let sessions = self.config.targets.iter().filter(|(_, target)| target.credentials.is_a_session());
         let refresh = sessions.map(async |(name, target)| {
-            if let Err(error) = self.session(secrets, (name, target), &reading, RENEW, now).await {
+            if let Err(error) = self.session(secrets, (name, target), &reading, (RENEW, NOBODY_WAITS), now).await {
+                metrics::no_credentials(&error);
                 tracing::error!(
                     outcome = "no_credentials",
                     target = name,
@@ -217,32 +256,39 @@ impl CredentialsStore {
         join_all(refresh).await;
     }
 
-    /// A session that serves for at least `for_at_least`, or, while no new one can be had, until it ends.
+    /// A session that serves for at least `for_at_least`, or, while no new one can be had in time, until it ends.
     async fn session(
         &self,
         secrets: &SecretsStore,
         target: (&str, &Target),
         name: &SessionName,
-        for_at_least: SignedDuration,
+        (for_at_least, patience): (SignedDuration, Duration),
         now: Timestamp,
     ) -> Result<AccessKey, Error> {
         let slot = self.slot(target.0, name, now);
         let mut kept = slot.0.lock().await;
         let usable = kept.session.clone().filter(|session| now < session.expires_at);
         let Some(session) = usable else {
-            let session = self.assume(secrets, target, name, now).await?;
-            *kept = Kept { session: Some(session.clone()), not_before: None };
-            return Ok(session.key);
+            if let Some((_, failure)) = kept.failed.as_ref().filter(|(until, _)| now < *until) {
+                return Err(Error::Again(failure.clone()));
+            }
+            // Whoever comes meanwhile waits for this one.
+            let assumed = self.assume(secrets, target, name, now).await;
+            kept.failed = assumed.as_ref().err().map(|error| (now + FAILED_FOR, Failure::of(error)));
+            kept.session = Some(assumed?);
+            kept.not_before = None;
+            return kept.session.as_ref().map(|session| session.key.clone()).ok_or(Error::NoKey);
         };
-        let fresh = now + for_at_least < session.expires_at;
-        if fresh || kept.not_before.is_some_and(|until| now < until) {
+        if now + for_at_least < session.expires_at || kept.not_before.is_some_and(|until| now < until) {
             return Ok(session.key);
         }
-        if let Ok(Ok(new)) = timeout(SOMEBODY_WAITS, self.assume(secrets, target, name, now)).await {
-            *kept = Kept { session: Some(new.clone()), not_before: None };
+        // Whoever comes meanwhile takes the old one.
+        kept.not_before = Some(now + RETRY);
+        drop(kept);
+        if let Ok(Ok(new)) = timeout(patience, self.assume(secrets, target, name, now)).await {
+            *slot.0.lock().await = Kept { session: Some(new.clone()), ..Kept::default() };
             return Ok(new.key);
         }
-        kept.not_before = Some(now + RETRY);
         tracing::warn!(outcome = "old_session", target = target.0, "no new session; the old one serves until it ends");
         Ok(session.key)
     }

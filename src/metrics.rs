@@ -11,6 +11,7 @@ use jiff::SignedDuration;
 
 use crate::alicloud::{self, Class};
 use crate::approval::{Alarm, Approval, Verdict, What};
+use crate::credentials;
 use crate::peering::Status;
 
 /// Where all metrics are in CloudWatch, by function.
@@ -132,6 +133,14 @@ pub(crate) fn called(error: Option<&alicloud::Error>) {
         counter!(THROTTLED).increment(1);
     }
     if error.is_some_and(|error| error.class() == Class::Credentials) {
+        counter!(CREDENTIALS_REFUSED).increment(1);
+    }
+}
+
+/// There are no credentials to call with. What Alibaba Cloud has refused was counted when it did.
+pub(crate) fn no_credentials(error: &credentials::Error) {
+    let counted = matches!(error, credentials::Error::Sts(_) | credentials::Error::Again(_));
+    if !counted && error.class() == Class::Credentials {
         counter!(CREDENTIALS_REFUSED).increment(1);
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use futures_util::future::{Fuse, FusedFuture, FutureExt};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::app::App;
 use crate::approval::{ApprovalId, Stage};
@@ -36,6 +36,8 @@ const INDEX_LAG: SignedDuration = SignedDuration::from_secs(1);
 const ROUND: Duration = Duration::from_secs(10);
 /// What must be left of it to go on working: time to say what was done.
 const END: Duration = Duration::from_secs(2);
+/// How long a tick waits for new sessions of roles.
+const REFRESH: Duration = Duration::from_secs(6);
 /// What invokes the watcher: each means "tick".
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
@@ -150,7 +152,8 @@ pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<Summary, s
     let mut lanes = Lanes::new(app, deadline.checked_sub(END).unwrap_or(deadline));
     let (mut summary, mut failed) = (Summary::default(), None);
     let mut next = Rounds { begun: started, pause: Duration::ZERO, last: None, at: Some(started), deadline };
-    let mut refreshing = pin!(app.credentials.refresh(&app.secrets, clock::now()).fuse());
+    let patience = deadline.checked_sub(END).unwrap_or(deadline).min(started + REFRESH);
+    let mut refreshing = pin!(timeout_at(patience, app.credentials.refresh(&app.secrets, clock::now())).fuse());
     // While the index is read, what was begun goes on.
     let mut reading = pin!(Fuse::terminated());
     loop {
@@ -174,7 +177,7 @@ pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<Summary, s
                     next.is_wanted(Some(clock::now() + INDEX_LAG));
                 }
             }
-            () = &mut refreshing, if !refreshing.is_terminated() => {}
+            _ = &mut refreshing, if !refreshing.is_terminated() => {}
             () = sleep_until(at.unwrap_or(started)), if at.is_some() => {
                 summary.rounds = summary.rounds.saturating_add(1);
                 next.begin();

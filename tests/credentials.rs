@@ -212,7 +212,8 @@ async fn a_session_is_renewed_before_it_ends_and_serves_until_then_if_it_cannot_
     assert_eq!((ask(46).await, gate.simulator.pending_faults()), (200, 1), "it was tried, and the old one serves");
     assert_eq!((ask(46).await, gate.simulator.pending_faults()), (200, 1), "and is not tried again at once");
     assert_eq!(ask(61).await, 503, "it has ended, and there is no other");
-    assert_eq!((ask(61).await, gate.simulator.pending_faults()), (200, 0));
+    assert_eq!((ask(61).await, gate.calls("AssumeRoleWithOIDC")), (503, 3), "those who come at once are told the same");
+    assert_eq!((ask(62).await, gate.simulator.pending_faults()), (200, 0));
     assert!(logged().contains("old_session"));
 }
 

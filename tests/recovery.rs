@@ -134,7 +134,8 @@ async fn a_table_from_a_backup_catches_up_with_what_happened_since() {
 async fn what_was_given_up_is_redriven() {
     let gate = Gate::start().await;
     gate.sink.trouble(Trouble { path: AUDIT.into(), status: 410, ..Trouble::default() });
-    gate.sink.trouble(Trouble { path: HOOK.into(), status: 503, ..Trouble::default() });
+    let wait = Some(120);
+    gate.sink.trouble(Trouble { path: HOOK.into(), status: 503, retry_after: wait, ..Trouble::default() });
     let id = gate.requested().await;
     assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "accepted");
     gate.tick().await;

@@ -62,7 +62,7 @@ impl Rpc {
         let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (now, nonce) = (clock::now(), clock::nonce());
         let request = match (credentials, self.signature) {
-            (None, _) => self.request_unsigned(action, parameters, now),
+            (None, _) => self.request_unsigned(action, &parameters, now),
             (Some(credentials), SignatureVersion::V3) => self.request_v3(action, &parameters, credentials, now, &nonce),
             (Some(credentials), SignatureVersion::V1) => self.request_v1(action, parameters, credentials, now, nonce),
         };
@@ -147,13 +147,14 @@ impl Rpc {
         self.http.post(url).body(body)
     }
 
-    /// All of it in the body: what a URL holds is in logs.
-    fn request_unsigned(&self, action: &str, parameters: Parameters, now: Timestamp) -> reqwest::RequestBuilder {
-        let mut all = parameters;
-        let common =
-            [("Action", action), ("Version", self.version), ("Format", "JSON"), ("Timestamp", &timestamp(now))];
-        all.extend(common.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        self.http.post(self.endpoint.clone()).body(sign::canonical_query(&all))
+    /// What may be known is in the URL, all else in the body: what a URL holds is in logs.
+    fn request_unsigned(&self, action: &str, parameters: &Parameters, now: Timestamp) -> reqwest::RequestBuilder {
+        let date = timestamp(now);
+        let common = [("Action", action), ("Version", self.version), ("Format", "JSON"), ("Timestamp", &date)];
+        let common = common.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let mut url = self.endpoint.clone();
+        url.set_query(Some(&sign::canonical_query(&common)));
+        self.http.post(url).body(sign::canonical_query(parameters))
     }
 
     /// The header `host`, as the HTTP client will send it.

@@ -283,7 +283,8 @@ impl Outbox {
         for notice in &mut self.0 {
             for (name, delivery) in &mut notice.deliveries {
                 let failed = match delivery {
-                    Delivery::Waiting { attempts, .. } => *attempts > 0,
+                    // What is due that soon may be being posted.
+                    Delivery::Waiting { due_at, attempts, .. } => *attempts > 0 && *due_at > now + CLAIM,
                     Delivery::Gone => given_up,
                     Delivery::Delivered { .. } => false,
                 };

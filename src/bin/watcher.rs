@@ -22,9 +22,9 @@ async fn main() -> Result<(), Error> {
 
 async fn follow() -> Result<(), Error> {
     logging::start();
+    let metrics = Collector::start(lambda_runtime::Config::from_env().function_name)?;
     let app = Arc::new(App::from_process().inspect_err(|error| logging::not_started(error))?);
     app.prewarm().await.inspect_err(|error| logging::not_started(error))?;
-    let metrics = Collector::start(lambda_runtime::Config::from_env().function_name)?;
     lambda_runtime::run(service_fn(move |event: LambdaEvent<watch::Trigger>| {
         let app = Arc::clone(&app);
         let LambdaEvent { payload, context } = event;

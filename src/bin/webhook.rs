@@ -17,9 +17,9 @@ async fn main() -> Result<(), Error> {
 
 async fn answer() -> Result<(), Error> {
     logging::start();
+    let metrics = Collector::start(lambda_runtime::Config::from_env().function_name)?;
     let app = Arc::new(App::from_process().inspect_err(|error| logging::not_started(error))?);
     app.prewarm().await.inspect_err(|error| logging::not_started(error))?;
-    let metrics = Collector::start(lambda_runtime::Config::from_env().function_name)?;
     lambda_runtime::run(service_fn(move |event: LambdaEvent<envelope::Event>| {
         let app = Arc::clone(&app);
         let LambdaEvent { payload, context } = event;

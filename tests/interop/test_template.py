@@ -195,7 +195,10 @@ def test_each_alarm_looks_at_something_that_is_counted():
     }
     topic = [{"If": ["MakesTopic", {"Ref": "Alarms"}, {"Ref": "AlarmTopicArn"}]}]
     for name, alarm in alarms.items():
-        assert alarm["AlarmActions"] == alarm["OKActions"] == topic, name
+        # That people were told of a stuck approval is counted once: that it is over is not known here.
+        assert alarm["AlarmActions"] == topic and alarm.get("OKActions", []) == ([] if name == "ApprovalIsStuck" else topic), name
+        patience = {"NoticesWait": 13, "CredentialsFail": 3}.get(name, 1)
+        assert (alarm["EvaluationPeriods"], alarm.get("DatapointsToAlarm", 1)) == (patience, 1), name
         silence = "breaching" if name == "WatcherIsSilent" else "notBreaching"
         assert alarm["TreatMissingData"] == silence, name
         for space, metric, _ in metrics_of(alarm):

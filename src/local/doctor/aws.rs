@@ -2,7 +2,9 @@
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
-use aws_sdk_dynamodb::types::{KeyType, Projection, StreamSpecification, TableDescription, TimeToLiveStatus};
+use aws_sdk_dynamodb::types::{
+    KeyType, Projection, ProjectionType, StreamViewType, TableDescription, TimeToLiveStatus,
+};
 use jiff::Timestamp;
 
 use super::{Found, NOBODYS, Report};
@@ -46,14 +48,17 @@ pub(super) async fn examine_table(environment: &Environment, app: &App, now: Tim
         );
     }
     let index = table.global_secondary_indexes().iter().find(|index| index.index_name() == Some(INDEX));
-    let held = index.and_then(|index| index.projection()).map(Projection::non_key_attributes).unwrap_or_default();
-    if IN_INDEX.iter().all(|name| held.iter().any(|held| held == name)) {
+    let projection = index.and_then(|index| index.projection());
+    let held = projection.map(Projection::non_key_attributes).unwrap_or_default();
+    let all = projection.and_then(Projection::projection_type) == Some(&ProjectionType::All);
+    if all || IN_INDEX.iter().all(|name| held.iter().any(|held| held == name)) {
         report.fine("table, index", INDEX);
     } else {
         let detail = if index.is_some() { "due holds other attributes" } else { "there is none named due" };
         report.problem("table, index", detail, "Make it as template.yaml does.");
     }
-    let stream = table.stream_specification().is_some_and(StreamSpecification::stream_enabled);
+    let view = table.stream_specification().and_then(|stream| stream.stream_view_type());
+    let stream = matches!(view, Some(StreamViewType::NewImage | StreamViewType::NewAndOldImages));
     let slow = "there is none: work that the webhook leaves waits for the next minute";
     if stream {
         report.fine("table, stream", "enabled");

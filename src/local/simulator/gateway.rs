@@ -348,6 +348,14 @@ impl Simulator {
         let action = call.header("x-acs-action").map(ToOwned::to_owned).or_else(|| parameters.get("Action").cloned());
         let action = action.unwrap_or_default();
         if action == "AssumeRoleWithOIDC" {
+            let version = call.query.get("Version").map(String::as_str);
+            if call.query.contains_key("OIDCToken")
+                || !call.query.contains_key("Action")
+                || version != Some("2015-04-01")
+            {
+                let wrong = "The common parameters belong into the URL, the token into the body.";
+                return (Err(ApiError::new(400, "InvalidParameter", wrong)), (action, AccountId(0), false));
+            }
             let answer = self.assume_role_with_oidc(&parameters).await;
             return (answer, (action, AccountId(0), false));
         }
