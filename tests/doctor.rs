@@ -363,7 +363,7 @@ async fn what_is_wrong_with_who_we_are_to_alibaba_cloud() {
                 let kind = format!("credentials = {{ kind = \"assume-role\", role = \"{role}\" }}");
                 it.replace("signature =", &format!("{kind}\nsignature ="));
             },
-            "target prod, credentials: Alibaba Cloud refused with EntityNotExist.Role (EntityNotExist.Role)",
+            "target prod, credentials: there are none (EntityNotExist.Role)",
             "502 credentials-refused EntityNotExist.Role",
         ),
     ];

@@ -56,7 +56,7 @@ async fn strangers_are_counted_and_so_is_what_we_owe_people() {
     let mut forged = gate.signed("approve", &id, "mallory").await;
     forged.body = forged.body.replace("mallory", "alice");
     counted.take();
-    assert_eq!(gate.send(&forged).await.status, 401);
+    assert_eq!((gate.send(&forged).await.status, gate.upstream_calls()), (401, 0));
     let refused = counted.take();
     assert_eq!(refused[metrics::SIGNATURE_FAILURES], [1.0]);
     assert_eq!(sum(&refused, metrics::SIGNING_KEYS) + sum(&refused, metrics::SERVER_ERRORS), 0.0);

@@ -106,7 +106,8 @@ async fn a_signing_secret_is_rotated_without_a_refused_request() {
     let old = sign(CI_SECRET);
     gate.write_secrets(|secrets| secrets["clients"]["ci"]["signing_secrets"] = json!([NEW])).unwrap();
     let gate = gate.restarted();
-    assert_eq!(gate.send(&old).await.status, 401);
+    let calls = gate.upstream_calls();
+    assert_eq!((gate.send(&old).await.status, gate.upstream_calls()), (401, calls));
 }
 
 #[tokio::test]

@@ -233,7 +233,9 @@ async fn examine_target(app: &App, name: &str, target: &Target, now: Timestamp, 
     let key = match app.credentials.current(&app.secrets, name, &reading, now).await {
         Ok(key) => key,
         Err(error) => {
-            report.problem(what("credentials"), format!("{error} ({})", error.code()), message::advice(error.code()));
+            let found = if error.class() == Class::Retry { Found::Unknown } else { Found::Problem };
+            let detail = format!("there are none ({})", error.code());
+            report.add(found, what("credentials"), detail, message::advice(error.code()));
             return;
         }
     };

@@ -73,6 +73,11 @@ impl Drop for Gate {
             SLACK_SECRET,
             AUDIT_SECRET,
             "accepter-secret",
+            "requester-secret",
+            "session-secret",
+            "session-token",
+            // How every JWT begins.
+            "eyJ",
             "xoxb-",
             "v0=",
             "v1,",

@@ -45,8 +45,8 @@ impl Credentials {
         }
         let session = Session {
             access_key_id: format!("STS.{}", clock::nonce()),
-            access_key_secret: clock::nonce(),
-            security_token: clock::nonce(),
+            access_key_secret: format!("session-secret-{}", clock::nonce()),
+            security_token: format!("session-token-{}", clock::nonce()),
             account,
             expires_at,
             name: name.to_owned(),

@@ -303,6 +303,8 @@ async fn api(State(simulator): State<Simulator>, request: Request<Body>) -> Resp
 /// Parameters that belong to the envelope of a V1 call.
 fn is_common(name: &str) -> bool {
     [
+        // Not common, but nobody else's business.
+        "OIDCToken",
         "Action",
         "Version",
         "Format",
