@@ -173,6 +173,7 @@ fn classify(code: &str, http_status: u16) -> Class {
         | "OperationFailed.DistibuteLock"
         | "SignatureNonceUsed" => Class::Retry,
         "NoPermission"
+        | "AssumeRole.NoPermission"
         | "EntityNotExist.Role"
         | "SignatureDoesNotMatch"
         | "IncompleteSignature"

@@ -136,9 +136,8 @@ pub async fn identity_token(
     audience: &str,
     now: Timestamp,
 ) -> Result<IdentityToken, IdentityError> {
-    let suffix = if aws.region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
     // The global endpoint does not know the operation.
-    let url = aws.sts_endpoint.clone().unwrap_or_else(|| format!("https://sts.{}.{suffix}/", aws.region));
+    let url = aws.sts_endpoint.clone().unwrap_or_else(|| regional("sts", &aws.region));
     let body = form_urlencoded::Serializer::new(String::new())
         .append_pair("Action", "GetWebIdentityToken")
         .append_pair("Version", "2011-06-15")
@@ -163,6 +162,12 @@ pub async fn identity_token(
         text: Secret::new(element(&xml, "WebIdentityToken").ok_or_else(unreadable)?.to_owned()),
         expires_at: element(&xml, "Expiration").and_then(|text| text.parse().ok()).ok_or_else(unreadable)?,
     })
+}
+
+/// Where a service of AWS is in a region.
+pub(crate) fn regional(service: &str, region: &str) -> String {
+    let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
+    format!("https://{service}.{region}.{suffix}/")
 }
 
 /// A signed `POST` to a service of AWS.

@@ -105,6 +105,8 @@ impl Error {
         match self {
             Self::Secrets(_) => "SecretsUnavailable",
             Self::NoKey => "NoAccessKey",
+            // Elsewhere it is about what a call may do, here about who may be whom.
+            Self::Sts(error) if error.code() == "NoPermission" => "AssumeRole.NoPermission",
             Self::Sts(error) => error.code(),
             Self::Identity(error) => error.code(),
             Self::Again(failure) => &failure.code,

@@ -297,7 +297,12 @@ async fn a_role_is_assumed_with_a_key_that_targets_may_share() {
     let wrong = gate(&aws, settings(), &kind.replace("lambda-7", "lambda-8"), hub).await;
     let id = wrong.requested().await;
     let reply = approve(&wrong, &id).await;
-    assert_eq!((reply.status, &reply.json()["problem"]["code"]), (502, &json!("NoPermission")), "{}", reply.body);
+    assert_eq!(
+        (reply.status, &reply.json()["problem"]["code"]),
+        (502, &json!("AssumeRole.NoPermission")),
+        "{}",
+        reply.body
+    );
     assert_eq!(wrong.calls("GetVpcPeerConnectionAttribute") + wrong.calls("AcceptVpcPeerConnection"), 0);
 }
 

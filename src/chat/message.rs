@@ -248,6 +248,9 @@ pub(crate) fn advice(code: &str) -> &'static str {
             "Check the AccessKey of the target in the secrets store: it is unknown or disabled."
         }
         "NoAccessKey" => "Store an AccessKey for the target.",
+        "AssumeRole.NoPermission" => {
+            "Check the role's trust policy, its external id, and that the AccessKey's user may call sts:AssumeRole."
+        }
         "EntityNotExist.Role" => "Check the role of the target's `credentials`: it is not there.",
         "AccessDenied" => "Deploy with Keyless=yes: the functions may not ask AWS for identity tokens.",
         "OutboundWebIdentityFederationDisabledException" => {

@@ -101,7 +101,7 @@ pub(super) async fn examine_schedule(
     report: &mut Report,
 ) {
     let aws = &environment.aws;
-    let url = aws.events_endpoint.clone().unwrap_or_else(|| format!("https://events.{}.amazonaws.com/", aws.region));
+    let url = aws.events_endpoint.clone().unwrap_or_else(|| aws::regional("events", &aws.region));
     let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", "AWSEvents.DescribeRule")];
     let body = serde_json::json!({"Name": rule}).to_string();
     let answer = async {
