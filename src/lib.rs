@@ -30,6 +30,9 @@ pub mod metrics;
 pub mod secrets;
 pub mod store;
 
+// What is wrong, if something is.
+pub mod doctor;
+
 // The tool for laptops, tests and single machines.
 #[cfg(feature = "local")]
 pub mod local;

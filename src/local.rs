@@ -2,7 +2,6 @@
 
 pub mod audit;
 pub mod demo;
-pub mod doctor;
 pub mod event;
 pub mod redrive;
 pub mod sandbox;

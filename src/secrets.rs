@@ -362,7 +362,6 @@ impl SecretsStore {
     }
 
     /// When the document was stored, if that can be known.
-    #[cfg(feature = "local")]
     pub async fn stored_at(&self) -> Option<Timestamp> {
         match &self.source {
             Source::File(path) => std::fs::metadata(path).ok()?.modified().ok()?.try_into().ok(),

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::approval::{Approval, ApprovalId, Mark, Stage};
 use crate::peering::InstanceId;
-use crate::{http, metrics};
+use crate::{aws, http, metrics};
 
 /// The sparse index: partition key `due`, sort key `due_at` (milliseconds), and [`IN_INDEX`].
 pub const INDEX: &str = "due";
@@ -123,16 +123,16 @@ impl Store {
     /// The table named `table`; finished records are kept for `retention`.
     #[must_use]
     pub fn new(
-        aws: &SdkConfig,
+        sdk: &SdkConfig,
         endpoint: Option<&String>,
         http: reqwest::Client,
         table: String,
         retention: SignedDuration,
     ) -> Self {
-        let mut config = aws_sdk_dynamodb::config::Builder::from(aws);
+        let mut config = aws_sdk_dynamodb::config::Builder::from(sdk);
         config.set_endpoint_url(endpoint.cloned());
-        let region = aws.region().map(AsRef::as_ref).unwrap_or_default();
-        let endpoint = endpoint.cloned().unwrap_or_else(|| format!("https://dynamodb.{region}.amazonaws.com"));
+        let region = sdk.region().map(AsRef::as_ref).unwrap_or_default();
+        let endpoint = endpoint.cloned().unwrap_or_else(|| aws::regional("dynamodb", region));
         Self { client: Client::from_conf(config.build()), http, endpoint, table, retention }
     }
 
@@ -209,6 +209,15 @@ impl Store {
                 },
                 None => Err(unavailable(error)),
             },
+        }
+    }
+
+    /// Whether records may be written, by a write that is never carried out: no record has this id.
+    pub async fn may_write(&self) -> Result<(), Error> {
+        let put = self.client.put_item().table_name(&self.table).item("id", AttributeValue::S("nobody".into()));
+        match put.condition_expression("attribute_exists(id)").send().await {
+            Err(error) if !refused_by_condition(&error) => Err(unavailable(error)),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 
@@ -341,6 +350,10 @@ fn read(item: &Item) -> Result<Stored, Error> {
     }
     let Record { approval, .. } = serde_json::from_str(json).map_err(|_| unreadable("not of the known format"))?;
     Ok(Stored { approval, version })
+}
+
+fn refused_by_condition(error: &SdkError<PutItemError>) -> bool {
+    error.as_service_error().is_some_and(PutItemError::is_conditional_check_failed_exception)
 }
 
 fn conflicting(error: &SdkError<PutItemError>) -> Option<Item> {

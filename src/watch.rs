@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::app::App;
 use crate::approval::{ApprovalId, Stage};
-use crate::{clock, metrics, store};
+use crate::{clock, doctor, metrics, store};
 use lanes::{Job, Lanes};
 use survey::Region;
 
@@ -38,7 +38,7 @@ const ROUND: Duration = Duration::from_secs(10);
 const END: Duration = Duration::from_secs(2);
 /// How long a tick waits for new sessions of roles.
 const REFRESH: Duration = Duration::from_secs(6);
-/// What invokes the watcher: each means "tick".
+/// What invokes the watcher: each but the last means "tick".
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Trigger {
@@ -52,6 +52,11 @@ pub enum Trigger {
         /// What changed; only where it comes from is looked at.
         #[serde(rename = "Records")]
         records: Vec<StreamRecord>,
+    },
+    /// A person, with a test event: `{"doctor": {}}`.
+    Doctor {
+        /// What to look at.
+        doctor: doctor::Wish,
     },
 }
 
@@ -132,12 +137,15 @@ impl Summary {
 }
 
 impl Trigger {
-    /// What it asks for.
-    #[must_use]
-    pub fn tick(&self) -> Tick {
+    /// The tick that it asks for, if it is one.
+    ///
+    /// # Errors
+    /// What else it asks for.
+    pub fn tick(self) -> Result<Tick, doctor::Wish> {
         match self {
-            Self::Schedule { .. } => Tick::SCHEDULED,
-            Self::Stream { .. } => Tick::CHANGED,
+            Self::Schedule { .. } => Ok(Tick::SCHEDULED),
+            Self::Stream { .. } => Ok(Tick::CHANGED),
+            Self::Doctor { doctor } => Err(doctor),
         }
     }
 }

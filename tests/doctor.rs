@@ -13,12 +13,12 @@ mod support;
 use peergate::app::App;
 use peergate::clock;
 use peergate::config::{Config, Environment, SecretsSource};
-use peergate::local::doctor::{self, Found, Report, Wish};
+use peergate::doctor::{self, Found, Report, Wish};
 use peergate::local::simulator::gateway::Fault;
 use peergate::local::sink::Trouble;
 use peergate::logging::Chain;
 use serde_json::{Value, json};
-use support::{AUDIT, Gate, HOOK};
+use support::{AUDIT, Gate, HOOK, Table, quick};
 
 /// A deployment that is about to go wrong.
 struct Deployment<'a> {
@@ -126,6 +126,7 @@ async fn a_deployment_that_is_well_is_said_to_be() {
             (Found::Warning, "table, TTL"),
             fine("table, query"),
             fine("table, reading"),
+            fine("table, writing"),
             fine("secrets"),
             fine("clock"),
             fine("target prod, credentials"),
@@ -233,6 +234,23 @@ async fn what_is_wrong_with_the_table() {
         ),
     ];
     check(rows).await;
+}
+
+#[tokio::test]
+async fn what_the_role_may_not_do_with_the_table() {
+    let rows = [
+        ("DescribeTable", "table: peergate cannot be looked at: AccessDeniedException", "200 accepted"),
+        ("Query", "table, query: the store does not answer: AccessDeniedException", "200 accepted"),
+        ("GetItem", "table, reading: the store does not answer: AccessDeniedException", "503 store-unavailable"),
+        ("PutItem", "table, writing: the store does not answer: AccessDeniedException", "503 store-unavailable"),
+    ];
+    for (operation, told, does) in rows {
+        let (gate, table) = Table::before(quick()).await;
+        table.refuse(operation);
+        let report = doctor::examine(Ok(gate.environment.clone()), &Wish::default()).await;
+        assert_eq!(problems(&report), [told], "{}", report.text());
+        assert_eq!(function(&gate, &gate.environment).await, does, "{told}");
+    }
 }
 
 #[tokio::test]
@@ -399,6 +417,6 @@ async fn without_its_environment_nothing_is_looked_at() {
     let missing = Environment::read(|_| None);
     let report = doctor::examine(missing, &Wish::default()).await;
     assert_eq!(problems(&report), ["environment: environment variable AWS_REGION is not set"]);
-    let json: Value = serde_json::from_str(&report.json()).unwrap();
+    let json = report.json();
     assert_eq!((&json["well"], &json["checks"][0]["found"]), (&json!(false), &json!("problem")));
 }

@@ -30,7 +30,7 @@ const WEBHOOK: [(&str, u16, &str); 6] = [
     ("healthz.json", 200, "ok"),
     ("payload-1.0.json", 400, "payload format version 2.0 is needed"),
 ];
-const WATCHER: [&str; 2] = ["schedule.json", "stream.json"];
+const WATCHER: [&str; 3] = ["doctor.json", "schedule.json", "stream.json"];
 const SIGNED_AT: &str = "2026-11-18T11:06:40Z";
 
 fn read(name: &str) -> Vec<u8> {
@@ -93,6 +93,7 @@ async fn a_stale_event_is_answered_with_401() {
 #[test]
 fn the_watcher_understands_each_of_its_events() {
     for name in WATCHER {
-        serde_json::from_slice::<Trigger>(&read(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let trigger = serde_json::from_slice::<Trigger>(&read(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(trigger.tick().is_err(), name == "doctor.json", "{name}");
     }
 }

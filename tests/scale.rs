@@ -10,14 +10,9 @@
 
 mod support;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use axum::Router;
-use axum::body::{Body, Bytes};
-use axum::extract::State;
 use peergate::alicloud::{Alicloud, Credentials};
 use peergate::approval::{Approval, ApprovalId, Delivery, Event, Grounds, Principal};
 use peergate::config::SignatureVersion;
@@ -31,7 +26,7 @@ use peergate::store::{Saved, Stored};
 use peergate::watch::Summary;
 use peergate::{clock, http as client};
 use serde_json::json;
-use support::{Gate, HOOK, logged, quick};
+use support::{Gate, HOOK, Table, logged, quick};
 
 const LIST: &str = "ListVpcPeerConnections";
 const GET: &str = "GetVpcPeerConnectionAttribute";
@@ -44,34 +39,6 @@ fn becomes(status: &str) -> Tampering {
 
 fn slow() -> Settings {
     Settings { activation: Duration::from_hours(1), quota: None, ..quick() }
-}
-
-/// A gate whose accesses to the store are counted.
-async fn counted(settings: Settings) -> (Gate, Arc<AtomicUsize>) {
-    let mut sandbox = Sandbox::start(settings).await.unwrap();
-    let count = Arc::new(AtomicUsize::new(0));
-    let behind = sandbox.environment.aws.dynamodb_endpoint.clone().unwrap();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    sandbox.environment.aws.dynamodb_endpoint = Some(format!("http://{}", listener.local_addr().unwrap()));
-    let state = (Arc::clone(&count), behind, client::client().unwrap());
-    tokio::spawn(async { axum::serve(listener, Router::new().fallback(forward).with_state(state)).await });
-    let config = sandbox.config.clone();
-    sandbox.reconfigure(&config).unwrap();
-    (Gate::over(sandbox), count)
-}
-
-async fn forward(
-    State((count, behind, client)): State<(Arc<AtomicUsize>, String, reqwest::Client)>,
-    request: http::Request<Body>,
-) -> http::Response<Body> {
-    count.fetch_add(1, Ordering::SeqCst);
-    let (parts, body) = request.into_parts();
-    let body: Bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
-    let mut headers = parts.headers;
-    headers.remove("content-length");
-    let answer = client.post(behind).headers(headers).body(body).send().await.unwrap();
-    let status = answer.status();
-    http::Response::builder().status(status).body(Body::from(answer.bytes().await.unwrap())).unwrap()
 }
 
 /// Requests of a target that are being activated, with nothing left to tell: as the simulator and the store have them.
@@ -179,23 +146,23 @@ async fn two_targets() -> Gate {
 
 #[tokio::test]
 async fn a_tick_with_nothing_due_asks_the_store_once() {
-    let (gate, count) = counted(quick()).await;
+    let (gate, table) = Table::before(quick()).await;
     assert_eq!(gate.tick().await, Summary { rounds: 1, ..Summary::default() });
-    assert_eq!(count.load(Ordering::SeqCst), 1);
+    assert_eq!(table.calls(), 1);
     gate.discover().await;
-    assert_eq!((count.load(Ordering::SeqCst), gate.calls(LIST), gate.calls(GET)), (2, 1, 0));
+    assert_eq!((table.calls(), gate.calls(LIST), gate.calls(GET)), (2, 1, 0));
 }
 
 #[tokio::test]
 async fn what_has_not_changed_costs_a_page_of_the_list_a_hundred_and_no_access_to_its_record() {
-    let (gate, count) = counted(slow()).await;
+    let (gate, table) = Table::before(slow()).await;
     let ids = activating(&gate, "prod", 2_222_222_222_222_222, "cn-shanghai", 110).await;
     pending(&gate, "prod", 2_222_222_222_222_222, "cn-shanghai", 110).await;
     let gets = gate.calls(GET);
-    count.store(0, Ordering::SeqCst);
+    table.forget();
     let summary = gate.discover().await;
     assert_eq!((summary.changed, summary.discovered, summary.undelivered), (0, 0, 0), "{summary:?}");
-    assert_eq!((count.load(Ordering::SeqCst), gate.calls(LIST), gate.calls(GET) - gets), (1, 3, 0));
+    assert_eq!((table.calls(), gate.calls(LIST), gate.calls(GET) - gets), (1, 3, 0));
 
     for id in ids.iter().take(3) {
         gate.tamper(id, becomes("Activated"));
@@ -340,7 +307,7 @@ async fn a_channel_that_does_not_answer_keeps_nobody_from_seeing() {
 
 #[tokio::test]
 async fn what_another_version_wrote_into_the_index_is_mended_and_not_read_for_ever() {
-    let (gate, count) = counted(slow()).await;
+    let (gate, table) = Table::before(slow()).await;
     let ids = pending(&gate, "prod", 2_222_222_222_222_222, "cn-shanghai", 3).await;
     let endpoint = gate.environment.aws.dynamodb_endpoint.clone().unwrap();
     let sdk = peergate::aws::sdk_config(&gate.environment.aws, &client::client().unwrap());
@@ -353,9 +320,9 @@ async fn what_another_version_wrote_into_the_index_is_mended_and_not_read_for_ev
     let gets = gate.calls(GET);
     assert_eq!(gate.discover().await.discovered, 0);
     assert_eq!(gate.calls(GET) - gets, 1);
-    count.store(0, Ordering::SeqCst);
+    table.forget();
     gate.discover().await;
-    assert_eq!((count.load(Ordering::SeqCst), gate.calls(GET) - gets), (1, 1), "once");
+    assert_eq!((table.calls(), gate.calls(GET) - gets), (1, 1), "once");
 }
 
 #[tokio::test]

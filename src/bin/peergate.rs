@@ -13,10 +13,10 @@ use peergate::local::audit::{self, Source};
 use peergate::local::event::{self, Wish};
 use peergate::local::simulator::gateway::Simulator;
 use peergate::local::simulator::{Account, Settings};
-use peergate::local::{Error, demo, doctor, redrive, serve, table};
+use peergate::local::{Error, demo, redrive, serve, table};
 use peergate::secrets::Secrets;
 use peergate::watch::Tick;
-use peergate::{clock, logging, watch};
+use peergate::{clock, doctor, logging, watch};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -93,7 +93,13 @@ enum Command {
         source: Source,
     },
     /// Looks at everything that can be wrong, as the functions would come across it, and says what to do.
-    Doctor(doctor::Wish),
+    Doctor {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        wish: doctor::Wish,
+    },
     /// Has notices that no channel took tried again at once.
     Redrive(redrive::Wish),
     /// Serves the table alone, as DynamoDB would, for functions under `cargo lambda watch`.
@@ -202,10 +208,10 @@ async fn run(command: Command) -> Result<(), Error> {
         Command::Show { id, source } => print(&audit::show(&source, &id).await?),
         Command::Export { since, source } => print(&audit::export(&source, since).await?),
         Command::Verify { against, source } => print(&audit::verify(&source, against.as_deref()).await?),
-        Command::Doctor(wish) => {
-            let (report, is_well) = doctor::run(&wish).await?;
-            print(&report)?;
-            if is_well { Ok(()) } else { Err("something does not work".into()) }
+        Command::Doctor { json, wish } => {
+            let report = doctor::examine(Environment::from_process(), &wish).await;
+            print(&if json { format!("{}\n", report.json()) } else { report.text() })?;
+            if report.is_well() { Ok(()) } else { Err("something does not work".into()) }
         }
         Command::Redrive(wish) => print(&redrive::redrive(&wish).await?),
         Command::Table { listen, store, name } => table::serve(&store, &name, listen_on(&listen).await?).await,

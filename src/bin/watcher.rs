@@ -6,8 +6,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use peergate::app::App;
+use peergate::config::Environment;
 use peergate::metrics::Collector;
-use peergate::{clock, logging, watch};
+use peergate::{clock, doctor, logging, watch};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -32,9 +33,12 @@ async fn follow() -> Result<(), Error> {
         async move {
             let deadline = Timestamp::try_from(context.deadline()).unwrap_or_else(|_| clock::now());
             let left = Duration::try_from(deadline.duration_since(clock::now())).unwrap_or(WITHOUT_DEADLINE);
-            let ticked = watch::tick(&app, payload.tick(), Instant::now() + left).await;
+            let answer = match payload.tick() {
+                Ok(tick) => watch::tick(&app, tick, Instant::now() + left).await.map(|_| None),
+                Err(wish) => Ok(Some(doctor::examine(Environment::from_process(), &wish).await.json())),
+            };
             metrics.flush(&context.request_id);
-            ticked.map(|_| ()).map_err(|error| {
+            answer.map_err(|error| {
                 tracing::error!(outcome = "store_failed", error = %logging::Chain(&error), "the tick failed");
                 Diagnostic { error_type: "StoreFailed".into(), error_message: error.to_string() }
             })

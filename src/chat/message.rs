@@ -266,7 +266,9 @@ pub(crate) fn advice(code: &str) -> &'static str {
             "Add the fingerprint of the issuer's certificate authority to the OIDC provider."
         }
         _ if code.starts_with("AuthenticationFail") => "Check the OIDC provider in RAM: OPERATING.md, “Keyless”.",
-        _ if code.starts_with("InvalidSecurityToken") => "Renew the target's security token in the secrets store.",
+        _ if code.starts_with("InvalidSecurityToken") => {
+            "Store a new security token for the target, if it has one; a role's session is renewed by itself."
+        }
         _ if code.starts_with("Forbidden") || code == "NoPermission" => {
             "Grant the target's RAM user vpc:AcceptVpcPeerConnection, vpc:RejectVpcPeerConnection, \
              vpc:GetVpcPeerConnectionAttribute and vpc:ListVpcPeerConnections."

@@ -215,7 +215,6 @@ pub async fn deliver(
 }
 
 /// Posts a message that says nothing, to see whether it is taken.
-#[cfg(feature = "local")]
 pub async fn deliver_test(http: &reqwest::Client, secrets: &ChannelSecrets) -> Result<(), Undelivered> {
     let body = json!({"type": "peergate.test", "timestamp": clock::now()}).to_string();
     post(http, secrets, &format!("msg_{}", clock::nonce()), body).await

@@ -173,13 +173,18 @@ def test_every_event_is_answered(functions):
         "webhook-approve.json": 401,
         "webhook-reject.json": 401,
     }
-    watcher = {"schedule.json", "stream.json"}
+    watcher = {"schedule.json", "stream.json", "doctor.json"}
     assert {path.name for path in (ROOT / "events").glob("*.json")} == set(expected) | watcher
     for name, status in expected.items():
         answer = functions.invoke("webhook", (ROOT / "events" / name).read_text())
         assert answer["statusCode"] == status, f"{name}: {answer}"
-    for name in watcher:
+    for name in watcher - {"doctor.json"}:
         assert functions.invoke("watcher", (ROOT / "events" / name).read_text()) is None
+    report = functions.invoke("watcher", (ROOT / "events" / "doctor.json").read_text())
+    found = {check["what"]: check["found"] for check in report["checks"]}
+    assert (report["well"], found["channel audit"]) == (False, "problem"), "nobody listens there"
+    well = ["secrets", "clock", "table, query", "target prod, credentials", "target prod, vpc:AcceptVpcPeerConnection (dry run)"]
+    assert [found[what] for what in well] == ["fine"] * len(well), found
 
 
 def test_the_doctor_looks_at_what_is_in_aws(simulator, moto, tmp_path):
@@ -213,3 +218,19 @@ def test_the_doctor_looks_at_what_is_in_aws(simulator, moto, tmp_path):
     assert doctor("other")["schedule"] == ("problem", "other cannot be looked at: ResourceNotFoundException")
     gone = doctor(tmp_path.name, PEERGATE_TABLE="other")
     assert gone["table"] == ("problem", "other cannot be looked at: ResourceNotFoundException")
+
+    made = table()
+    (index,) = made["GlobalSecondaryIndexes"]
+    amiss = {
+        "there is none named due": [index | {"IndexName": "other"}],
+        "due has other keys than `due` and `due_at`": [index | {"KeySchema": index["KeySchema"][:1]}],
+        "due holds other attributes": [index | {"Projection": {"ProjectionType": "KEYS_ONLY"}}],
+    }
+    for number, (told, indexes) in enumerate(amiss.items()):
+        name = f"{tmp_path.name}-{number}"
+        client("dynamodb").create_table(TableName=name, **(made | {"GlobalSecondaryIndexes": indexes}))
+        assert doctor(tmp_path.name, PEERGATE_TABLE=name)["table, index"] == ("problem", told)
+    swapped = made | {"KeySchema": [{"AttributeName": "due", "KeyType": "HASH"}]}
+    client("dynamodb").create_table(TableName=f"{tmp_path.name}-key", **swapped)
+    told = doctor(tmp_path.name, PEERGATE_TABLE=f"{tmp_path.name}-key")["table"]
+    assert told == ("problem", f"{tmp_path.name}-key has another key than `id`")

@@ -14,9 +14,13 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::Deref;
 use std::path::PathBuf;
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::time::Duration;
 
+use axum::Router;
+use axum::body::{self, Body};
+use axum::extract::State;
 use bytes::Bytes;
 use jiff::Timestamp;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
@@ -450,6 +454,58 @@ impl Gate {
     /// What the last one who clicked was told.
     pub fn told(&self) -> String {
         self.sink.posts(RESPONSE).last().map(sink::Post::text).unwrap_or_default()
+    }
+}
+
+/// The table, as a gate comes to it: counts who comes, and may refuse an operation as IAM does.
+pub struct Table {
+    calls: AtomicUsize,
+    refused: Mutex<Option<&'static str>>,
+    behind: String,
+    client: reqwest::Client,
+}
+
+impl Table {
+    pub async fn before(settings: Settings) -> (Gate, Arc<Self>) {
+        let mut sandbox = Sandbox::start(settings).await.unwrap();
+        let behind = sandbox.environment.aws.dynamodb_endpoint.clone().unwrap();
+        let client = peergate::http::client().unwrap();
+        let table = Arc::new(Self { calls: AtomicUsize::new(0), refused: Mutex::new(None), behind, client });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        sandbox.environment.aws.dynamodb_endpoint = Some(format!("http://{}", listener.local_addr().unwrap()));
+        let router = Router::new().fallback(Self::forward).with_state(Arc::clone(&table));
+        tokio::spawn(async { axum::serve(listener, router).await });
+        let config = sandbox.config.clone();
+        sandbox.reconfigure(&config).unwrap();
+        (Gate::over(sandbox), table)
+    }
+
+    pub fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    pub fn forget(&self) {
+        self.calls.store(0, Ordering::SeqCst);
+    }
+
+    pub fn refuse(&self, operation: &'static str) {
+        *self.refused.lock().unwrap() = Some(operation);
+    }
+
+    async fn forward(State(table): State<Arc<Self>>, request: http::Request<Body>) -> http::Response<Body> {
+        table.calls.fetch_add(1, Ordering::SeqCst);
+        let (parts, body) = request.into_parts();
+        let mut headers = parts.headers;
+        let operation = headers["x-amz-target"].to_str().unwrap().rsplit('.').next().unwrap();
+        if *table.refused.lock().unwrap() == Some(operation) {
+            let refusal = r#"{"__type": "com.amazon.coral.service#AccessDeniedException"}"#;
+            return http::Response::builder().status(400).body(Body::from(refusal)).unwrap();
+        }
+        headers.remove("content-length");
+        let body = body::to_bytes(body, usize::MAX).await.unwrap();
+        let answer = table.client.post(&table.behind).headers(headers).body(body).send().await.unwrap();
+        let status = answer.status();
+        http::Response::builder().status(status).body(Body::from(answer.bytes().await.unwrap())).unwrap()
     }
 }
 

@@ -173,7 +173,6 @@ impl Api<'_> {
     /// Whether the token is good. Says nothing to anybody.
     ///
     /// Source: <https://docs.slack.dev/reference/methods/auth.test>
-    #[cfg(feature = "local")]
     pub async fn test(&self) -> Result<(), Undelivered> {
         self.call("auth.test", &json!({}), POST_TIMEOUT).await.map(|_| ())
     }

@@ -3,19 +3,18 @@
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{
-    KeyType, Projection, ProjectionType, StreamViewType, TableDescription, TimeToLiveStatus,
+    GlobalSecondaryIndexDescription, IndexStatus, KeySchemaElement, KeyType, Projection, ProjectionType,
+    StreamViewType, TableDescription, TimeToLiveStatus,
 };
 use jiff::Timestamp;
 
-use super::{Found, NOBODYS, Report};
+use super::{Found, Report};
 use crate::app::App;
-use crate::approval::ApprovalId;
 use crate::config::Environment;
-use crate::peering::InstanceId;
 use crate::store::{IN_INDEX, INDEX};
 use crate::{aws, http};
 
-pub(super) async fn examine_table(environment: &Environment, app: &App, now: Timestamp, report: &mut Report) {
+pub(super) async fn examine_table(environment: &Environment, app: &App, report: &mut Report) {
     let sdk = aws::sdk_config(&environment.aws, &app.http);
     let mut config = aws_sdk_dynamodb::config::Builder::from(&sdk);
     config.set_endpoint_url(environment.aws.dynamodb_endpoint.clone());
@@ -35,10 +34,7 @@ pub(super) async fn examine_table(environment: &Environment, app: &App, now: Tim
         }
     };
     let table = table.unwrap_or_else(|| TableDescription::builder().build());
-    let key = |name: &str, kind: &KeyType| {
-        table.key_schema().iter().any(|key| key.attribute_name() == name && key.key_type() == kind)
-    };
-    if key("id", &KeyType::Hash) && table.key_schema().len() == 1 {
+    if table.key_schema().len() == 1 && table.key_schema().iter().all(|key| is_key(key, "id", &KeyType::Hash)) {
         report.fine("table", environment.table.clone());
     } else {
         report.problem(
@@ -51,11 +47,24 @@ pub(super) async fn examine_table(environment: &Environment, app: &App, now: Tim
     let projection = index.and_then(|index| index.projection());
     let held = projection.map(Projection::non_key_attributes).unwrap_or_default();
     let all = projection.and_then(Projection::projection_type) == Some(&ProjectionType::All);
-    if all || IN_INDEX.iter().all(|name| held.iter().any(|held| held == name)) {
-        report.fine("table, index", INDEX);
+    let keys = index.map(GlobalSecondaryIndexDescription::key_schema).unwrap_or_default();
+    let status = index.and_then(GlobalSecondaryIndexDescription::index_status);
+    let has = |name: &str, kind: &KeyType| keys.iter().any(|key| is_key(key, name, kind));
+    let detail = if index.is_none() {
+        "there is none named due"
+    } else if !has("due", &KeyType::Hash) || !has("due_at", &KeyType::Range) {
+        "due has other keys than `due` and `due_at`"
+    } else if !all && !IN_INDEX.iter().all(|name| held.iter().any(|held| held == name)) {
+        "due holds other attributes"
     } else {
-        let detail = if index.is_some() { "due holds other attributes" } else { "there is none named due" };
+        ""
+    };
+    if !detail.is_empty() {
         report.problem("table, index", detail, "Make it as template.yaml does.");
+    } else if status == Some(&IndexStatus::Creating) {
+        report.problem("table, index", "due is being created", "Wait until it is there.");
+    } else {
+        report.fine("table, index", INDEX);
     }
     let view = table.stream_specification().and_then(|stream| stream.stream_view_type());
     let stream = matches!(view, Some(StreamViewType::NewImage | StreamViewType::NewAndOldImages));
@@ -81,15 +90,10 @@ pub(super) async fn examine_table(environment: &Environment, app: &App, now: Tim
             "Enable it on `ttl`.",
         );
     }
-    match app.store.due(now, None).await {
-        Ok(_) => report.fine("table, query", "allowed"),
-        Err(error) => report.problem("table, query", error.to_string(), "Allow dynamodb:Query on the index."),
-    }
-    let Ok(instance_id) = InstanceId::parse(NOBODYS) else { return };
-    match app.store.load(&ApprovalId { target: "doctor".into(), instance_id }).await {
-        Ok(_) => report.fine("table, reading", "allowed"),
-        Err(error) => report.problem("table, reading", error.to_string(), "Allow dynamodb:GetItem on the table."),
-    }
+}
+
+fn is_key(key: &KeySchemaElement, name: &str, kind: &KeyType) -> bool {
+    key.attribute_name() == name && key.key_type() == kind
 }
 
 /// Source: <https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_DescribeRule.html>

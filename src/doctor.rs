@@ -1,23 +1,23 @@
 //! Looks at everything that can be wrong with a deployment, as the functions would come across it, and says for each what
 //! to do. Changes nothing; posts only if asked to.
 
+#[cfg(feature = "local")]
 mod aws;
 
 use std::fmt::Write as _;
 
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::Error;
 use crate::accept;
 use crate::alicloud::Class;
 use crate::alicloud::sts::Sts;
 use crate::app::App;
-use crate::approval::{Approver, Call, ClientToken, Verdict};
+use crate::approval::{ApprovalId, Approver, Call, ClientToken, Verdict};
 use crate::chat::message::{self, Message};
 use crate::chat::{slack, standard_webhooks};
-use crate::config::{Channel, Config, Environment, Target};
+use crate::config::{self, Channel, Config, Environment, Target};
 use crate::credentials::{self, SessionName};
 use crate::logging::Chain;
 use crate::peering::{InstanceId, Status};
@@ -32,16 +32,16 @@ const SKEW: [SignedDuration; 2] = [SignedDuration::from_mins(1), SignedDuration:
 const OLD_SECRETS: SignedDuration = SignedDuration::from_hours(365 * 24);
 
 /// What to look at besides.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, Default, Deserialize)]
+#[cfg_attr(feature = "local", derive(clap::Args))]
+#[serde(deny_unknown_fields, default)]
 pub struct Wish {
-    /// Print JSON.
-    #[arg(long)]
-    pub json: bool,
     /// Post a test message to every channel.
-    #[arg(long)]
+    #[cfg_attr(feature = "local", arg(long))]
     pub post: bool,
-    /// The rule of EventBridge that lets the watcher tick: the stack's output `ScheduleRule`.
-    #[arg(long)]
+    /// The rule of `EventBridge` that lets the watcher tick: the stack's output `ScheduleRule`. Only a laptop looks.
+    #[cfg_attr(feature = "local", arg(long))]
+    #[serde(skip)]
     pub rule: Option<String>,
 }
 
@@ -118,13 +118,13 @@ impl Report {
 
     /// As JSON.
     #[must_use]
-    pub fn json(&self) -> String {
-        serde_json::json!({"well": self.is_well(), "checks": self.0}).to_string() + "\n"
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({"well": self.is_well(), "checks": self.0})
     }
 }
 
 /// Looks at everything that an environment leads to.
-pub async fn examine(environment: Result<Environment, crate::config::Error>, wish: &Wish) -> Report {
+pub async fn examine(environment: Result<Environment, config::Error>, wish: &Wish) -> Report {
     let mut report = Report::default();
     let environment = match environment {
         Ok(environment) => environment,
@@ -158,10 +158,15 @@ pub async fn examine(environment: Result<Environment, crate::config::Error>, wis
         }
     };
     let now = clock::now();
-    aws::examine_table(&environment, &app, now, &mut report).await;
-    if let Some(rule) = &wish.rule {
-        aws::examine_schedule(&environment, &app, rule, now, &mut report).await;
+    // The functions may not look at these, nor need to: they would not run without.
+    #[cfg(feature = "local")]
+    {
+        aws::examine_table(&environment, &app, &mut report).await;
+        if let Some(rule) = &wish.rule {
+            aws::examine_schedule(&environment, &app, rule, now, &mut report).await;
+        }
     }
+    examine_store(&app, now, &mut report).await;
     let secrets = match app.secrets.current(now).await {
         Ok(secrets) => secrets,
         Err(error) => {
@@ -188,6 +193,22 @@ pub async fn examine(environment: Result<Environment, crate::config::Error>, wis
         report.0.push(check);
     }
     report
+}
+
+async fn examine_store(app: &App, now: Timestamp, report: &mut Report) {
+    match app.store.due(now, None).await {
+        Ok(_) => report.fine("table, query", "allowed"),
+        Err(error) => report.problem("table, query", error.to_string(), "Allow dynamodb:Query on the index."),
+    }
+    let Ok(instance_id) = InstanceId::parse(NOBODYS) else { return };
+    match app.store.load(&ApprovalId { target: "doctor".into(), instance_id }).await {
+        Ok(_) => report.fine("table, reading", "allowed"),
+        Err(error) => report.problem("table, reading", error.to_string(), "Allow dynamodb:GetItem on the table."),
+    }
+    match app.store.may_write().await {
+        Ok(()) => report.fine("table, writing", "allowed"),
+        Err(error) => report.problem("table, writing", error.to_string(), "Allow dynamodb:PutItem on the table."),
+    }
 }
 
 async fn examine_age(secrets: &SecretsStore, now: Timestamp, report: &mut Report) {
@@ -342,10 +363,4 @@ fn fine(name: &str, detail: &str) -> Check {
 
 fn problem(name: &str, detail: &str, mend: &str) -> Check {
     Check { what: format!("channel {name}"), found: Found::Problem, detail: detail.into(), mend: Some(mend.into()) }
-}
-
-/// Runs it for a person or a script; `false` if something does not work.
-pub async fn run(wish: &Wish) -> Result<(String, bool), Error> {
-    let report = examine(Environment::from_process(), wish).await;
-    Ok((if wish.json { report.json() } else { report.text() }, report.is_well()))
 }
