@@ -13,6 +13,8 @@ HOST_FLAG := $(if $(filter aarch64 arm64,$(shell uname -m)),--arm64,--x86-64)
 BENCH_BUILD = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release --locked $(HOST_FLAG)
 SAM = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam
 LAMBDA_BUILD = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release --locked $(ARCH_FLAG) --bin webhook --bin watcher
+# In the configuration, where cargo-lambda's own flags join it: the environment's would replace them.
+NO_PATHS = build.rustflags=['--remap-path-prefix=$(CURDIR)=/peergate','--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo']
 
 .PHONY: demo test bench lint deny tools build deploy release clean
 
@@ -74,7 +76,7 @@ deploy: tools ## Builds both functions and deploys template.yaml; asks for its p
 
 release: tools $(CYCLONEDX) ## Writes zips, a bill of materials and checksums to dist: the same bytes wherever it is done. ARCH=x86_64 or arm64.
 	rm -rf dist && mkdir dist
-	RUSTFLAGS="--remap-path-prefix=$(CURDIR)=/peergate --remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo" CARGO_TARGET_DIR=target/dist $(LAMBDA_BUILD)
+	env -u RUSTFLAGS CARGO_TARGET_DIR=target/dist $(LAMBDA_BUILD) --config "$(NO_PATHS)"
 	$(PYTHON) deploy/zip.py target/dist/lambda/webhook/bootstrap dist/webhook-$(ARCH).zip
 	$(PYTHON) deploy/zip.py target/dist/lambda/watcher/bootstrap dist/watcher-$(ARCH).zip
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(CYCLONEDX) cyclonedx --quiet --format json --spec-version 1.5 --no-build-deps --target all --override-filename peergate.cdx

@@ -112,11 +112,13 @@ pub enum Error {
     Contention,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Record {
+/// As it is written. It is read in two steps, [`Schema`] and then the approval: serde reads what is flattened by way of
+/// a copy of all of it.
+#[derive(Serialize)]
+struct Record<'a> {
     schema: u32,
     #[serde(flatten)]
-    approval: Approval,
+    approval: &'a Approval,
 }
 
 impl Store {
@@ -281,7 +283,7 @@ impl Store {
 
     fn item(&self, approval: &Approval, version: u64) -> Result<Item, Error> {
         let id = approval.id.to_string();
-        let record = Record { schema: SCHEMA, approval: approval.clone() };
+        let record = Record { schema: SCHEMA, approval };
         let unwritable = |_| Error::Unreadable { id: id.clone(), problem: "not writable as JSON" };
         let json = serde_json::to_string(&record).map_err(unwritable)?;
         let mut item = Item::from([
@@ -348,7 +350,7 @@ fn read(item: &Item) -> Result<Stored, Error> {
     if schema > SCHEMA {
         return Err(unreadable("written by a newer version of peergate"));
     }
-    let Record { approval, .. } = serde_json::from_str(json).map_err(|_| unreadable("not of the known format"))?;
+    let approval = serde_json::from_str(json).map_err(|_| unreadable("not of the known format"))?;
     Ok(Stored { approval, version })
 }
 
