@@ -221,16 +221,17 @@ def test_the_doctor_looks_at_what_is_in_aws(simulator, moto, tmp_path):
 
     made = table()
     (index,) = made["GlobalSecondaryIndexes"]
-    amiss = {
-        "there is none named due": [index | {"IndexName": "other"}],
-        "due has other keys than `due` and `due_at`": [index | {"KeySchema": index["KeySchema"][:1]}],
-        "due holds other attributes": [index | {"Projection": {"ProjectionType": "KEYS_ONLY"}}],
-    }
-    for number, (told, indexes) in enumerate(amiss.items()):
-        name = f"{tmp_path.name}-{number}"
-        client("dynamodb").create_table(TableName=name, **(made | {"GlobalSecondaryIndexes": indexes}))
-        assert doctor(tmp_path.name, PEERGATE_TABLE=name)["table, index"] == ("problem", told)
-    swapped = made | {"KeySchema": [{"AttributeName": "due", "KeyType": "HASH"}]}
-    client("dynamodb").create_table(TableName=f"{tmp_path.name}-key", **swapped)
-    told = doctor(tmp_path.name, PEERGATE_TABLE=f"{tmp_path.name}-key")["table"]
-    assert told == ("problem", f"{tmp_path.name}-key has another key than `id`")
+    indexed = lambda **difference: {"GlobalSecondaryIndexes": [index | difference]}
+    other_key = [{"AttributeName": "due", "KeyType": "HASH"}]
+    amiss = [
+        ("table, index", "there is none named due", indexed(IndexName="other")),
+        ("table, index", "due has other keys than `due` and `due_at`", indexed(KeySchema=other_key)),
+        ("table, index", "due holds other attributes", indexed(Projection={"ProjectionType": "KEYS_ONLY"})),
+        ("table", "{name} has another key than `id`", {"KeySchema": other_key}),
+    ]
+    for number, (what, told, difference) in enumerate(amiss):
+        other, name = made | difference, f"{tmp_path.name}-{number}"
+        keys = {key["AttributeName"] for it in [other, *other["GlobalSecondaryIndexes"]] for key in it["KeySchema"]}
+        other["AttributeDefinitions"] = [it for it in made["AttributeDefinitions"] if it["AttributeName"] in keys]
+        client("dynamodb").create_table(TableName=name, **other)
+        assert doctor(tmp_path.name, PEERGATE_TABLE=name)[what] == ("problem", told.format(name=name))
