@@ -144,6 +144,7 @@ async fn a_deployment_that_is_well_is_said_to_be() {
         [HOOK, AUDIT].iter().flat_map(|path| gate.sink.posts(path)).all(|post| post.body.is_empty()),
         "nothing is said"
     );
+    assert!(gate.sink.channel("C0PEER").is_empty(), "nothing is said");
 }
 
 #[tokio::test]
