@@ -35,7 +35,11 @@ async fn follow() -> Result<(), Error> {
             let left = Duration::try_from(deadline.duration_since(clock::now())).unwrap_or(WITHOUT_DEADLINE);
             let answer = match payload.tick() {
                 Ok(tick) => watch::tick(&app, tick, Instant::now() + left).await.map(|_| None),
-                Err(wish) => Ok(Some(doctor::examine(Environment::from_process(), &wish).await.json())),
+                Err(wish) => {
+                    let report = doctor::examine(Environment::from_process(), &wish).await;
+                    tracing::info!(outcome = "examined", is_well = report.is_well(), "examined");
+                    Ok(Some(report.json()))
+                }
             };
             metrics.flush(&context.request_id);
             answer.map_err(|error| {
