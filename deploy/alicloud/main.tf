@@ -1,7 +1,8 @@
 # What peergate needs in an accepting account, and no more. Apply it once in each.
 #
-# Without `lambda_roles` it makes a RAM user: create its AccessKey in the console, and put it into the secrets. (Terraform
-# would keep the AccessKey's secret in its state.) With them it makes a role that the functions assume without any key.
+# With `lambda_roles` it makes a role that the functions assume without any key; with `assumed_by` a role that another account's
+# user assumes. Without either it makes a RAM user: create its AccessKey in the console, and put it into the secrets. (Terraform
+# would keep the AccessKey's secret in its state.)
 
 terraform {
   required_providers {
@@ -36,14 +37,41 @@ variable "fingerprints" {
   default     = []
 }
 
+variable "assumed_by" {
+  description = "For one AccessKey that serves many accounts: the ARN of its RAM user (acs:ram::…:user/…)"
+  type        = string
+  default     = null
+}
+
+variable "external_id" {
+  description = "What assumed_by has to say to assume the role, as `external_id` in the target's `credentials`"
+  type        = string
+  default     = null
+}
+
 locals {
   keyless  = length(var.lambda_roles) > 0
-  policies = var.resource_directory == null ? [alicloud_ram_policy.peergate] : [alicloud_ram_policy.peergate, alicloud_ram_policy.one_directory[0]]
+  role     = local.keyless || var.assumed_by != null
+  policies = concat([alicloud_ram_policy.peergate.policy_name], alicloud_ram_policy.one_directory[*].policy_name)
 }
 
 resource "alicloud_ram_policy" "peergate" {
   policy_name     = "peergate"
   policy_document = file("${path.module}/policy.json")
+  lifecycle {
+    precondition {
+      condition     = !local.keyless || var.assumed_by == null
+      error_message = "The role is assumed by lambda_roles or by assumed_by, not by both."
+    }
+    precondition {
+      condition     = !local.keyless || var.issuer != null
+      error_message = "With lambda_roles, the issuer of their tokens is needed."
+    }
+    precondition {
+      condition     = var.external_id == null || var.assumed_by != null
+      error_message = "An external_id is for assumed_by, who has to say it."
+    }
+  }
 }
 
 resource "alicloud_ram_policy" "one_directory" {
@@ -52,21 +80,21 @@ resource "alicloud_ram_policy" "one_directory" {
   policy_document = templatefile("${path.module}/policy-one-directory.json", { resource_directory = var.resource_directory })
 }
 
-# With an AccessKey.
+# With an AccessKey of its own.
 
 resource "alicloud_ram_user" "peergate" {
-  count = local.keyless ? 0 : 1
+  count = local.role ? 0 : 1
   name  = "peergate"
 }
 
 resource "alicloud_ram_user_policy_attachment" "peergate" {
-  count       = local.keyless ? 0 : length(local.policies)
+  count       = local.role ? 0 : length(local.policies)
   user_name   = alicloud_ram_user.peergate[0].name
-  policy_name = local.policies[count.index].policy_name
+  policy_name = local.policies[count.index]
   policy_type = "Custom"
 }
 
-# Keyless.
+# With a role.
 
 resource "alicloud_ims_oidc_provider" "aws" {
   count              = local.keyless ? 1 : 0
@@ -77,15 +105,15 @@ resource "alicloud_ims_oidc_provider" "aws" {
 }
 
 resource "alicloud_ram_role" "peergate" {
-  count                = local.keyless ? 1 : 0
+  count                = local.role ? 1 : 0
   role_name            = "peergate"
   max_session_duration = 3600
-  assume_role_policy_document = jsonencode({
+  assume_role_policy_document = local.keyless ? jsonencode({
     Version = "1"
     Statement = [{
       Effect    = "Allow"
       Action    = "sts:AssumeRole"
-      Principal = { Federated = [alicloud_ims_oidc_provider.aws[0].arn] }
+      Principal = { Federated = alicloud_ims_oidc_provider.aws[*].arn }
       Condition = {
         StringEquals = {
           "oidc:iss" = [var.issuer]
@@ -94,22 +122,28 @@ resource "alicloud_ram_role" "peergate" {
         }
       }
     }]
+    }) : jsonencode({
+    Version = "1"
+    Statement = [merge(
+      { Effect = "Allow", Action = "sts:AssumeRole", Principal = { RAM = [var.assumed_by] } },
+      { for id in var.external_id[*] : "Condition" => { StringEquals = { "sts:ExternalId" = [id] } } },
+    )]
   })
 }
 
 resource "alicloud_ram_role_policy_attachment" "peergate" {
-  count       = local.keyless ? length(local.policies) : 0
+  count       = local.role ? length(local.policies) : 0
   role_name   = alicloud_ram_role.peergate[0].role_name
-  policy_name = local.policies[count.index].policy_name
+  policy_name = local.policies[count.index]
   policy_type = "Custom"
 }
 
 output "role" {
   description = "For `role` in the target's `credentials`"
-  value       = local.keyless ? alicloud_ram_role.peergate[0].arn : null
+  value       = one(alicloud_ram_role.peergate[*].arn)
 }
 
 output "provider" {
   description = "For `provider` in the target's `credentials`"
-  value       = local.keyless ? alicloud_ims_oidc_provider.aws[0].arn : null
+  value       = one(alicloud_ims_oidc_provider.aws[*].arn)
 }
