@@ -4,6 +4,7 @@ pub mod audit;
 pub mod demo;
 pub mod event;
 pub mod redrive;
+pub mod restore;
 pub mod sandbox;
 pub mod serve;
 pub mod simulator;

@@ -82,6 +82,16 @@ pub struct Scanned {
     pub record: serde_json::Value,
     /// As this version reads it.
     pub stored: Result<Stored, Error>,
+    item: Item,
+}
+
+#[cfg(feature = "local")]
+impl Scanned {
+    /// Whether a newer version of peergate wrote it.
+    #[must_use]
+    pub fn is_newer(&self) -> bool {
+        self.record.get("schema").and_then(serde_json::Value::as_u64).is_some_and(|schema| schema > SCHEMA.into())
+    }
 }
 
 /// How a conditional write ended.
@@ -277,8 +287,31 @@ impl Store {
             id: text(item, "id").unwrap_or_default().to_owned(),
             record: text(item, "record").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default(),
             stored: read(item),
+            item: item.clone(),
         };
         Ok((answer.items.iter().flatten().map(scanned).collect(), answer.last_evaluated_key))
+    }
+
+    /// Writes `copy` as it was stored elsewhere, over what is stored if that still is `over`: `None` for nothing. Returns
+    /// whether it was.
+    #[cfg(feature = "local")]
+    pub async fn put_back(&self, copy: &Scanned, over: Option<&Scanned>) -> Result<bool, Error> {
+        let version = |scanned: &Scanned| number(&scanned.item, "version").unwrap_or(0_u64);
+        let newest = version(copy).max(over.map_or(0, version));
+        let mut item = copy.item.clone();
+        item.insert("version".into(), AttributeValue::N(newest.saturating_add(1).to_string()));
+        let put = self.client.put_item().table_name(&self.table).set_item(Some(item));
+        let put = match over.and_then(|over| over.item.get("version")) {
+            Some(over) => {
+                put.condition_expression("version = :over").expression_attribute_values(":over", over.clone())
+            }
+            None => put.condition_expression("attribute_not_exists(version)"),
+        };
+        match put.send().await {
+            Ok(_) => Ok(true),
+            Err(error) if refused_by_condition(&error) => Ok(false),
+            Err(error) => Err(unavailable(error)),
+        }
     }
 
     fn item(&self, approval: &Approval, version: u64) -> Result<Item, Error> {

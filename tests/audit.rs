@@ -97,6 +97,27 @@ impl Audited {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_edited_is_put_back_from_a_copy_of_the_file() {
+    let audited = Audited::new().await;
+    let [two, rejected, _] = &audited.ids;
+    let shown = audited.prints(&["show", rejected.as_str()]);
+    audited.prints(&["verify"]);
+    for part in ["", "-wal"] {
+        let path = |name: &str| audited.directory.path().join(format!("{name}.db{part}"));
+        std::fs::copy(path("peergate"), path("copy")).unwrap();
+    }
+    audited.edit(two, |record| record["history"][1]["at"] = "2026-01-01T00:00:00Z".into()).await;
+    let key = AttributeValue::S(format!("prod/{rejected}"));
+    audited.client.delete_item().table_name("peergate").key("id", key).send().await.unwrap();
+    audited.refuses(&["restore", "--from", "copy.db"]);
+    audited.refuses(&["verify"]);
+    assert_eq!(audited.prints(&["show", rejected.as_str()]), shown);
+    audited.prints(&["restore", "--from", "copy.db", "--replace"]);
+    assert!(audited.prints(&["verify"]).starts_with("3 records "));
+    assert!(audited.refuses(&["restore", "--from", "none.db"]).contains("there is no table at none.db"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_are_listed_shown_and_exported() {
     let audited = Audited::new().await;
     let [two, rejected, waits] = &audited.ids;

@@ -23,7 +23,7 @@ use peergate::local::table;
 use peergate::peering::{Connection, InstanceId};
 use peergate::policy::Policy;
 use peergate::secrets::{self, SecretsStore};
-use peergate::store::{self, Saved, Store};
+use peergate::store::{self, Saved, Scanned, Store, Stored};
 use peergate::{aws, clock, http};
 use support::python_tool;
 
@@ -162,7 +162,7 @@ async fn the_store_keeps_its_promises(endpoint: &str) {
     assert!(scanned.iter().all(|scanned| scanned.record["schema"] == 1 && scanned.stored.is_ok()));
 
     let done = store
-        .update(updated, |approval| {
+        .update(updated.clone(), |approval| {
             let missing = approval.apply(&Event::Missing, now);
             for number in [3, 4] {
                 approval.apply(&Event::Delivered { number, channel: "netops".into() }, now);
@@ -176,12 +176,26 @@ async fn the_store_keeps_its_promises(endpoint: &str) {
     assert_eq!(ttl, AttributeValue::N((now.as_second() + 400 * 24 * 3600).to_string()));
     let (due, _) = store.due(soon, None).await.unwrap();
     assert_eq!(due.len(), 3, "what is finished has left the index");
+    a_copy_is_put_back_over_what_was_seen_alone(&store, &scanned, updated).await;
 
     let racers = (0..40).map(|racer| {
         let (store, approval) = (store.clone(), approval("pcc-race", &format!("racer{racer}"), now));
         async move { matches!(store.save(&approval, None).await.unwrap(), Saved::Done(_)) }
     });
     assert_eq!(join_all(racers).await.into_iter().filter(|won| *won).count(), 1);
+}
+
+/// `before` is in `scanned`; somebody has written since.
+async fn a_copy_is_put_back_over_what_was_seen_alone(store: &Store, scanned: &[Scanned], before: Stored) {
+    let id = before.approval.id.clone();
+    let copy = scanned.iter().find(|scanned| scanned.id == id.to_string()).unwrap();
+    assert!(!store.put_back(copy, None).await.unwrap(), "something is there");
+    assert!(!store.put_back(copy, Some(copy)).await.unwrap(), "it is another by now");
+    let (now, _) = store.scan(None).await.unwrap();
+    let current = now.iter().find(|scanned| scanned.id == copy.id).unwrap();
+    assert!(store.put_back(copy, Some(current)).await.unwrap());
+    let version = current.stored.as_ref().unwrap().version + 1;
+    assert_eq!(store.load(&id).await.unwrap().unwrap(), Stored { version, ..before });
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ use peergate::local::sandbox::CI_SECRET;
 use peergate::local::simulator::Settings;
 use peergate::local::simulator::gateway::Fault;
 use peergate::local::sink::Trouble;
+use peergate::local::table;
 use peergate::peering::InstanceId;
 use serde_json::json;
 use support::{AUDIT, Gate, HOOK, logged, quick};
@@ -45,8 +46,24 @@ async fn restore(gate: &Gate, item: Item) {
     dynamodb(gate).put_item().table_name(&gate.environment.table).set_item(Some(item)).send().await.unwrap();
 }
 
+/// A table that holds what the gate's holds now, as one restored from a backup does.
+async fn copy(gate: &Gate, name: &str) {
+    let aws = &gate.environment.aws;
+    let sdk = peergate::aws::sdk_config(aws, &peergate::http::client().unwrap());
+    table::create(&sdk, aws.dynamodb_endpoint.as_ref().unwrap(), name).await.unwrap();
+    let dynamodb = dynamodb(gate);
+    for item in dynamodb.scan().table_name(&gate.environment.table).send().await.unwrap().items.unwrap() {
+        dynamodb.put_item().table_name(name).set_item(Some(item)).send().await.unwrap();
+    }
+}
+
 /// Runs the local tool on the table, as on the one in AWS.
 async fn peergate(gate: &Gate, arguments: &[&str]) -> String {
+    run(gate, arguments).await.unwrap()
+}
+
+/// What it prints, or what it prints when it fails.
+async fn run(gate: &Gate, arguments: &[&str]) -> Result<String, String> {
     let aws = &gate.environment.aws;
     let output = Command::new(env!("CARGO_BIN_EXE_peergate"))
         .args(arguments)
@@ -59,8 +76,8 @@ async fn peergate(gate: &Gate, arguments: &[&str]) -> String {
         .output()
         .await
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
 }
 
 #[tokio::test]
@@ -129,6 +146,95 @@ async fn a_table_from_a_backup_catches_up_with_what_happened_since() {
     }
     let verified = peergate(&gate, &["verify", "--aws"]).await;
     assert!(verified.contains('1'), "{verified}");
+}
+
+#[tokio::test]
+async fn what_the_table_lost_is_put_back_from_a_copy() {
+    let gate = Gate::start().await;
+    let ids: [_; 7] = std::array::from_fn(|_| gate.requested());
+    let ids = futures_util::future::join_all(ids).await;
+    let [went_on, gone, begun_anew, edited, shortened, damaged, newer] = ids.as_slice() else { panic!() };
+    let approve = async |id| assert_eq!(gate.send(&gate.signed("approve", id, "alice").await).await.name(), "accepted");
+    gate.discover().await;
+    let early = backup(&gate, shortened).await;
+    for id in [gone, edited, shortened] {
+        approve(id).await;
+    }
+    copy(&gate, "copy").await;
+    let was = [backup(&gate, gone).await, backup(&gate, begun_anew).await, backup(&gate, edited).await];
+    let as_it_was = async |id, was: &Item| {
+        let now = backup(&gate, id).await;
+        let version = |item: &Item| item["version"].as_n().unwrap().parse::<u64>().unwrap();
+        assert!(version(&now) > version(was), "nobody who read it before can write over it");
+        now.iter().all(|(name, value)| name == "version" || was[name] == *value) && now.len() == was.len()
+    };
+
+    approve(went_on).await;
+    for id in [gone, begun_anew] {
+        let key = AttributeValue::S(format!("prod/{id}"));
+        dynamodb(&gate).delete_item().table_name(&gate.environment.table).key("id", key).send().await.unwrap();
+    }
+    gate.discover().await;
+    approve(begun_anew).await;
+    restore(&gate, early).await;
+    let edits = [
+        (edited, "alice", "mallory"),
+        (damaged, r#""since":"#, r#""than":"#),
+        (newer, r#""schema":1"#, r#""schema":2"#),
+    ];
+    for (id, before, after) in edits {
+        let mut item = backup(&gate, id).await;
+        let record = item["record"].as_s().unwrap().replace(before, after);
+        item.insert("record".into(), AttributeValue::S(record));
+        restore(&gate, item).await;
+    }
+    let untouched = [backup(&gate, went_on).await, backup(&gate, newer).await];
+
+    let told = run(&gate, &["restore", "--aws", "--from", "copy"]).await.unwrap_err();
+    let lines = |what| move |id: &InstanceId| format!("prod/{id}: {what}");
+    let another = "left as it is: it has another history now, or was edited; --replace puts it back";
+    let put_back = [gone, shortened, damaged].map(lines("put back"));
+    for line in put_back.into_iter().chain([begun_anew, edited].map(lines(another))) {
+        assert!(told.contains(&line), "{line}: {told}");
+    }
+    assert!(told.ends_with("3 records are put back, 2 have gone on since, 2 are left as they are\n"), "{told}");
+    assert!(as_it_was(gone, &was[0]).await);
+    let told = run(&gate, &["restore", "--aws", "--from", "copy", "--replace"]).await.unwrap();
+    assert!(told.ends_with("2 records are put back, 5 have gone on since, 0 are left as they are\n"), "{told}");
+    for (id, was) in [(begun_anew, &was[1]), (edited, &was[2])] {
+        assert!(as_it_was(id, was).await, "{id}");
+    }
+    assert_eq!([backup(&gate, went_on).await, backup(&gate, newer).await], untouched);
+
+    gate.scheduled().await;
+    for id in [went_on, gone, begun_anew, edited, shortened] {
+        assert_eq!((gate.state(id).await.as_str(), gate.accepts(id)), ("activated", 1), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_does_not_hold_puts_nothing_back() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "accepted");
+    let item = backup(&gate, &id).await;
+    let record = item["record"].as_s().unwrap();
+    let problems = [
+        (record.replace("alice", "mallory"), "in the copy, entry 1 does not follow from those before it"),
+        (record.replace(r#""schema":1"#, r#""schema":2"#), "written by a newer version of peergate"),
+    ];
+    for (number, (record, problem)) in problems.into_iter().enumerate() {
+        let mut item = item.clone();
+        item.insert("record".into(), AttributeValue::S(record));
+        restore(&gate, item).await;
+        let name = format!("copy-{number}");
+        copy(&gate, &name).await;
+        let key = AttributeValue::S(format!("prod/{id}"));
+        dynamodb(&gate).delete_item().table_name(&gate.environment.table).key("id", key).send().await.unwrap();
+        let told = run(&gate, &["restore", "--aws", "--from", &name, "--replace"]).await.unwrap_err();
+        assert!(told.contains(problem) && told.contains("0 records are put back"), "{told}");
+        assert!(gate.stored(&id).await.is_none(), "{problem}");
+    }
 }
 
 #[tokio::test]

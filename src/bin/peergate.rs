@@ -13,7 +13,7 @@ use peergate::local::audit::{self, Source};
 use peergate::local::event::{self, Wish};
 use peergate::local::simulator::gateway::Simulator;
 use peergate::local::simulator::{Account, Settings};
-use peergate::local::{Error, demo, redrive, serve, table};
+use peergate::local::{Error, demo, redrive, restore, serve, table};
 use peergate::secrets::Secrets;
 use peergate::watch::Tick;
 use peergate::{clock, doctor, logging, watch};
@@ -102,6 +102,8 @@ enum Command {
     },
     /// Has notices that no channel took tried again at once.
     Redrive(redrive::Wish),
+    /// Puts back, from a copy of the table, what the table has lost.
+    Restore(restore::Wish),
     /// Serves the table alone, as DynamoDB would, for functions under `cargo lambda watch`.
     Table {
         /// Where to listen; port 0 takes a free one and prints it.
@@ -214,6 +216,7 @@ async fn run(command: Command) -> Result<(), Error> {
             if report.is_well() { Ok(()) } else { Err("something does not work".into()) }
         }
         Command::Redrive(wish) => print(&redrive::redrive(&wish).await?),
+        Command::Restore(wish) => print(&restore::restore(&wish).await?),
         Command::Table { listen, store, name } => table::serve(&store, &name, listen_on(&listen).await?).await,
         Command::Watch { once, store } => {
             logging::start();

@@ -31,7 +31,16 @@ pub struct Source {
 }
 
 impl Source {
+    /// The same place, but another table: its name in AWS, or its file.
+    pub(super) async fn elsewhere(&self, name: &str) -> Result<Store, Error> {
+        Self { store: name.into(), aws: self.aws }.open_table(self.aws.then_some(name)).await
+    }
+
     pub(super) async fn open(&self) -> Result<Store, Error> {
+        self.open_table(None).await
+    }
+
+    async fn open_table(&self, name: Option<&str>) -> Result<Store, Error> {
         let mut environment = if self.aws { Environment::from_process()? } else { serve::environment()? };
         let http = http::client()?;
         if !self.aws {
@@ -42,22 +51,27 @@ impl Source {
         }
         let sdk = aws::sdk_config(&environment.aws, &http);
         let endpoint = environment.aws.dynamodb_endpoint.as_ref();
-        // Only what is due is ever written, and that is kept without a time.
-        Ok(Store::new(&sdk, endpoint, http, environment.table, jiff::SignedDuration::ZERO))
+        let table = name.map_or(environment.table, ToOwned::to_owned);
+        // Only what is due is ever written anew, and that is kept without a time.
+        Ok(Store::new(&sdk, endpoint, http, table, jiff::SignedDuration::ZERO))
     }
 
     pub(super) async fn all(&self) -> Result<Vec<Scanned>, Error> {
-        let store = self.open().await?;
-        let (mut all, mut from) = (vec![], None);
-        loop {
-            let (page, more) = store.scan(from).await?;
-            all.extend(page);
-            if more.is_none() {
-                all.sort_by(|one, other| one.id.cmp(&other.id));
-                return Ok(all);
-            }
-            from = more;
+        all(&self.open().await?).await
+    }
+}
+
+/// Every record of a table, by id.
+pub(super) async fn all(store: &Store) -> Result<Vec<Scanned>, Error> {
+    let (mut all, mut from) = (vec![], None);
+    loop {
+        let (page, more) = store.scan(from).await?;
+        all.extend(page);
+        if more.is_none() {
+            all.sort_by(|one, other| one.id.cmp(&other.id));
+            return Ok(all);
         }
+        from = more;
     }
 }
 
@@ -174,7 +188,7 @@ pub fn parse_since(text: &str) -> Result<Timestamp, String> {
     text.parse().ok().or_else(day).ok_or_else(|| "expected e.g. 2026-11-22 or 2026-11-22T10:00:00Z".to_owned())
 }
 
-fn history(record: &Value) -> &[Value] {
+pub(super) fn history(record: &Value) -> &[Value] {
     record.get("history").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 

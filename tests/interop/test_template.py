@@ -6,8 +6,10 @@ import re
 import subprocess
 import zipfile
 
+import botocore.session
 import pytest
 import yaml
+from botocore import xform_name
 from conftest import BIN, ROOT
 
 
@@ -259,6 +261,24 @@ def test_the_guide_names_parameters_outputs_and_variables_that_there_are():
         assert name in TEMPLATE["Parameters"], name
     for name in re.findall(r"OutputKey==`(\w+)`", GUIDE):
         assert name in TEMPLATE["Outputs"], name
+
+
+def test_each_command_to_aws_is_one_that_there_is():
+    session = botocore.session.get_session()
+    commands = re.findall(r"\baws ([a-z]+) (wait )?([a-z-]+)((?:[^`\n]|\\\n)*)", GUIDE + (ROOT / "README.md").read_text())
+    assert len(commands) >= 7
+    for service, wait, command, options in commands:
+        model = session.get_service_model(service)
+        if wait:
+            waiter = session.create_client(service, region_name="eu-central-1").waiter_names
+            assert command.replace("-", "_") in waiter
+            continue
+        (operation,) = [name for name in model.operation_names if xform_name(name, "-") == command]
+        shape = model.operation_model(operation)
+        taken = {xform_name(name, "-") for name in (shape.input_shape.members if shape.input_shape else ())}
+        assert set(re.findall(r"--([a-z-]+)", options)) <= taken | {"query", "output", "cli-binary-format"}, command
+        for answered in re.findall(r"--query '?(\w+)", options):
+            assert answered in shape.output_shape.members, command
 
 
 def test_each_question_to_the_log_asks_for_fields_that_are_logged():
