@@ -40,12 +40,13 @@ $(PEER)/.installed: benches/peers/python/requirements.txt
 	$(PEER)/bin/python -m compileall -q benches/peers/python
 	touch $@
 
-lint: tools deny ## Checks format, lints, dependencies, and the template.
+lint: tools deny ## Checks format, lints, dependencies, the template, and the workflow.
 	cargo fmt --check
 	cargo clippy --locked --features local --all-targets -- -D warnings
 	cargo clippy --locked --bins -- -D warnings
 	$(VENV)/bin/cfn-lint template.yaml
 	SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam validate --lint --region eu-central-1 --template template.yaml
+	$(VENV)/bin/zizmor --quiet --offline .github
 
 deny: $(DENY) ## Checks where dependencies come from and under which licences.
 	$(DENY) --locked check licenses bans sources
