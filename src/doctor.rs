@@ -172,7 +172,8 @@ pub async fn examine(environment: Result<Environment, config::Error>, wish: &Wis
         Err(error) => {
             let mend = match &error {
                 crate::secrets::Error::Unavailable(_) => {
-                    "Check PEERGATE_SECRETS, and that the role may call secretsmanager:GetSecretValue on it."
+                    "Check PEERGATE_SECRETS, and that the role may call secretsmanager:GetSecretValue on it, and \
+                     kms:Decrypt if it has a key of its own."
                 }
                 crate::secrets::Error::Malformed(_) | crate::secrets::Error::Invalid { .. } => {
                     "Mend the secret's JSON: README.md, “Secrets”."

@@ -72,24 +72,34 @@ def test_each_role_allows_exactly_what_its_function_calls(role, allowed):
         assert not any("*" in action for action in actions(statement)), statement
 
 
-def test_what_can_not_be_named_is_allowed_only_where_it_is_asked_for_and_to_nobody_else():
+def test_what_not_everybody_needs_is_allowed_only_where_it_is_asked_for_and_to_nobody_else():
     policies = {name: one for name, one in RESOURCES.items() if one["Type"] == "AWS::IAM::ManagedPolicy"}
     expected = {
-        "KeylessPolicy": ("IsKeyless", {"sts:GetWebIdentityToken"}),
-        "TracingPolicy": ("IsTraced", {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}),
+        "SecretKeyPolicy": ("HasSecretKey", {"kms:Decrypt"}, {"Ref": "SecretKeyArn"}),
+        "KeylessPolicy": ("IsKeyless", {"sts:GetWebIdentityToken"}, "*"),
+        "TracingPolicy": ("IsTraced", {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}, "*"),
     }
     assert set(policies) == set(expected)
-    for name, (condition, allowed) in expected.items():
+    for name, (condition, allowed, resource) in expected.items():
         policy = policies[name]
         (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
-        assert (policy["Condition"], set(actions(statement)), statement["Resource"]) == (condition, allowed, "*")
+        assert (policy["Condition"], set(actions(statement)), statement["Resource"]) == (condition, allowed, resource)
         assert policy["Properties"]["Roles"] == [{"Ref": "WebhookRole"}, {"Ref": "WatcherRole"}]
     (keyless,) = policies["KeylessPolicy"]["Properties"]["PolicyDocument"]["Statement"]
     assert keyless["Condition"] == {
         "ForAllValues:StringEquals": {"sts:IdentityTokenAudience": ["sts.aliyuncs.com"]},
         "NumericLessThanEquals": {"sts:DurationSeconds": 300},
     }
-    assert [TEMPLATE["Parameters"][name]["Default"] for name in ["Keyless", "Tracing"]] == ["no", "no"]
+    (decrypt,) = policies["SecretKeyPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    assert decrypt["Condition"] == {"StringEquals": {"kms:ViaService": {"Sub": "secretsmanager.${AWS::Region}.${AWS::URLSuffix}"}}}
+    defaults = [TEMPLATE["Parameters"][name]["Default"] for name in ["Keyless", "Tracing", "SecretKeyArn", "PermissionsBoundaryArn"]]
+    assert defaults == ["no", "no", "", ""]
+
+
+def test_every_role_has_the_boundary_of_the_account_if_there_is_one():
+    roles = [one["Properties"] for one in RESOURCES.values() if one["Type"] == "AWS::IAM::Role"]
+    bounded = {"If": ["HasBoundary", {"Ref": "PermissionsBoundaryArn"}, {"Ref": "AWS::NoValue"}]}
+    assert [role["PermissionsBoundary"] for role in roles] == [bounded, bounded]
 
 
 def test_every_parameter_has_a_safe_default_and_says_what_it_is_for():
