@@ -78,7 +78,7 @@ deploy: tools ## Builds both functions and deploys template.yaml; asks for its p
 	@test -f config/peergate.toml || { echo "config/peergate.toml is missing: copy peergate.example.toml there and adapt it" >&2; exit 1; }
 	@test "$(or $(SAVED_ARCH),$(ARCH))" = "$(ARCH)" || { echo "samconfig.toml says Architecture=$(SAVED_ARCH): change it there" >&2; exit 1; }
 	$(SAM) build --parameter-overrides Architecture=$(ARCH)
-	$(SAM) deploy --capabilities CAPABILITY_IAM $(if $(wildcard samconfig.toml),,--guided --parameter-overrides Architecture=$(ARCH))
+	$(SAM) deploy --capabilities CAPABILITY_IAM $(if $(wildcard samconfig.toml),,--guided --stack-name peergate --parameter-overrides Architecture=$(ARCH))
 
 release: tools $(CYCLONEDX) ## Writes zips, a bill of materials and checksums to dist: the same bytes wherever it is done. ARCH=x86_64 or arm64.
 	rm -rf dist && mkdir dist

@@ -14,7 +14,7 @@ BENCHMARKS = (Path(__file__).parent.parent / "BENCHMARKS.md").read_text()
 GB_SECOND, REQUEST = 0.0000133334, 0.20 / 1e6
 WRITE_UNIT, READ_UNIT = 0.625 / 1e6, 0.125 / 1e6
 SECRET, SECRET_FETCH = 0.40, 0.05 / 1e4
-LOG_GB, METRIC, ALARM_METRIC = 0.50, 0.30, 0.10
+LOG_GB, METRIC, ALARM_METRIC, DASHBOARD = 0.50, 0.30, 0.10, 3.00
 
 # A function of 128 MB has this share of a processor.
 SHARE = 128 / 1769
@@ -56,7 +56,7 @@ def month(approvals):
         "DynamoDB": table,
         "Secrets Manager": secrets,
         "logs": logs,
-        "metrics and alarms": METRICS * METRIC + ALARMS * ALARM_METRIC,
+        "metrics, alarms, dashboard": METRICS * METRIC + ALARMS * ALARM_METRIC + DASHBOARD,
     }
 
 

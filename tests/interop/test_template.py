@@ -28,7 +28,7 @@ RESOURCES = TEMPLATE["Resources"]
 
 
 def statements(role):
-    policies = RESOURCES[role]["Properties"]["Policies"]
+    policies = [policy for policy in RESOURCES[role]["Properties"]["Policies"] if "If" not in policy]
     return [statement for policy in policies for statement in policy["PolicyDocument"]["Statement"]]
 
 
@@ -77,9 +77,14 @@ def test_what_not_everybody_needs_is_allowed_only_where_it_is_asked_for_and_to_n
     expected = {
         "SecretKeyPolicy": ("HasSecretKey", {"kms:Decrypt"}, {"Ref": "SecretKeyArn"}),
         "KeylessPolicy": ("IsKeyless", {"sts:GetWebIdentityToken"}, "*"),
-        "TracingPolicy": ("IsTraced", {"xray:PutTelemetryRecords", "xray:PutTraceSegments"}, "*"),
     }
     assert set(policies) == set(expected)
+    # Lambda traces no function whose role does not allow it already: not in a policy that is attached later.
+    for role in ["WebhookRole", "WatcherRole"]:
+        (traced,) = [policy["If"] for policy in RESOURCES[role]["Properties"]["Policies"] if "If" in policy]
+        (statement,) = traced[1]["PolicyDocument"]["Statement"]
+        assert (traced[0], traced[2]) == ("IsTraced", {"Ref": "AWS::NoValue"})
+        assert (set(actions(statement)), statement["Resource"]) == ({"xray:PutTelemetryRecords", "xray:PutTraceSegments"}, "*")
     for name, (condition, allowed, resource) in expected.items():
         policy = policies[name]
         (statement,) = policy["Properties"]["PolicyDocument"]["Statement"]
@@ -215,6 +220,8 @@ def test_each_alarm_looks_at_something_that_is_counted():
         assert alarm["TreatMissingData"] == silence, name
         for space, metric, _ in metrics_of(alarm):
             assert space != "peergate" or metric in COUNTED, metric
+    # A period without data is not a period: CloudWatch would look at the latest that has some.
+    assert alarms["WatcherIsSilent"]["Metrics"][0]["Expression"] == "FILL(ticks, 0)"
 
 
 def test_the_dashboard_shows_everything_that_is_counted():
@@ -269,7 +276,9 @@ def test_the_guide_tells_of_every_alarm_and_metric_and_of_no_other():
 def test_the_guide_names_parameters_outputs_and_variables_that_there_are():
     for name in re.findall(r"`(\w+)=(?:yes|no|HttpApi)`", GUIDE):
         assert name in TEMPLATE["Parameters"], name
-    for name in re.findall(r"OutputKey==`(\w+)`", GUIDE):
+    outputs = re.findall(r"OutputKey==`(\w+)`|the stack's output `(\w+)`", GUIDE)
+    assert len(outputs) >= 4
+    for name in filter(None, sum(outputs, ())):
         assert name in TEMPLATE["Outputs"], name
 
 
