@@ -6,17 +6,18 @@ mod aws;
 
 use std::fmt::Write as _;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
 
 use crate::accept;
 use crate::alicloud::Class;
 use crate::alicloud::sts::Sts;
 use crate::app::App;
-use crate::approval::{ApprovalId, Approver, Call, ClientToken, Verdict};
+use crate::approval::{ApprovalId, Approver, Call, ClientToken, Redelivery, Verdict};
 use crate::chat::message::{self, Message};
-use crate::chat::{slack, standard_webhooks};
+use crate::chat::{Undelivered, slack, standard_webhooks};
 use crate::config::{self, Channel, Config, Environment, Target};
 use crate::credentials::{self, SessionName};
 use crate::logging::Chain;
@@ -91,10 +92,10 @@ impl Report {
         self.add(Found::Problem, what, detail, mend);
     }
 
-    /// Whether all of it works.
+    /// Whether all of it is seen to work.
     #[must_use]
     pub fn is_well(&self) -> bool {
-        self.0.iter().all(|check| check.found != Found::Problem)
+        self.0.iter().all(|check| matches!(check.found, Found::Fine | Found::Warning))
     }
 
     /// A line for each, with the mend below it.
@@ -123,8 +124,8 @@ impl Report {
     }
 }
 
-/// Looks at everything that an environment leads to.
-pub async fn examine(environment: Result<Environment, config::Error>, wish: &Wish) -> Report {
+/// Looks at everything that an environment leads to, and after `until` at nothing more over the network.
+pub async fn examine(environment: Result<Environment, config::Error>, wish: &Wish, until: Instant) -> Report {
     let mut report = Report::default();
     let environment = match environment {
         Ok(environment) => environment,
@@ -184,14 +185,27 @@ pub async fn examine(environment: Result<Environment, config::Error>, wish: &Wis
         }
     };
     examine_age(&app.secrets, now, &mut report).await;
-    examine_clock(&app, now, &mut report).await;
-    for (name, target) in &app.config.targets {
-        examine_target(&app, name, target, now, &mut report).await;
-    }
-    let channels =
-        app.config.channels.iter().map(|(name, channel)| examine_channel(&app, &secrets, name, channel, wish.post));
-    for check in join_all(channels).await {
-        report.0.push(check);
+    let clock = in_time("clock".into(), until, async |report| examine_clock(&app, now, report).await);
+    let targets = app.config.targets.iter().map(|(name, target)| {
+        let look = async |report: &mut Report| examine_target(&app, name, target, now, report).await;
+        in_time(format!("target {name}"), until, look)
+    });
+    let channels = app.config.channels.iter().map(|(name, channel)| {
+        let look = async |report: &mut Report| {
+            report.0.push(examine_channel(&app, &secrets, name, channel, wish.post).await);
+        };
+        in_time(format!("channel {name}"), until, look)
+    });
+    let (clock, (targets, channels)) = join(clock, join(join_all(targets), join_all(channels))).await;
+    report.0.extend(std::iter::once(clock).chain(targets).chain(channels).flat_map(|found| found.0));
+    report
+}
+
+/// What is found of one thing until then.
+async fn in_time(what: String, until: Instant, look: impl AsyncFnOnce(&mut Report)) -> Report {
+    let mut report = Report::default();
+    if timeout_at(until, look(&mut report)).await.is_err() {
+        report.add(Found::Unknown, what, "there was no time for the rest", "Check the network, and look again.");
     }
     report
 }
@@ -202,9 +216,16 @@ async fn examine_store(app: &App, now: Timestamp, report: &mut Report) {
         Err(error) => report.problem("table, query", error.to_string(), "Allow dynamodb:Query on the index."),
     }
     let Ok(instance_id) = InstanceId::parse(NOBODYS) else { return };
-    match app.store.load(&ApprovalId { target: "doctor".into(), instance_id }).await {
+    let id = ApprovalId { target: "doctor".into(), instance_id };
+    match app.store.load(&id).await {
         Ok(_) => report.fine("table, reading", "allowed"),
         Err(error) => report.problem("table, reading", error.to_string(), "Allow dynamodb:GetItem on the table."),
+    }
+    match app.store.load_many(&[id]).await {
+        Ok(_) => report.fine("table, reading many", "allowed"),
+        Err(error) => {
+            report.problem("table, reading many", error.to_string(), "Allow dynamodb:BatchGetItem on the table.");
+        }
     }
     match app.store.may_write().await {
         Ok(()) => report.fine("table, writing", "allowed"),
@@ -281,7 +302,12 @@ async fn examine_target(app: &App, name: &str, target: &Target, now: Timestamp, 
         }
     }
     let Ok(nobodys) = InstanceId::parse(NOBODYS) else { return };
-    allowed(report, what("vpc:GetVpcPeerConnectionAttribute"), accept::read(app, name, &nobodys, now).await.err());
+    let read = accept::read(app, name, &nobodys, now).await.err();
+    let unreachable = read.as_ref().is_some_and(|error| error.class() == Class::Retry);
+    allowed(report, what("vpc:GetVpcPeerConnectionAttribute"), read, true);
+    if unreachable {
+        return;
+    }
     let mut waiting = None;
     for region in &target.regions {
         match accept::list(app, name, (region, None), None, now).await {
@@ -296,25 +322,33 @@ async fn examine_target(app: &App, name: &str, target: &Target, now: Timestamp, 
                 );
                 report.fine(what(&format!("vpc:ListVpcPeerConnections in {region}")), detail);
             }
-            Err(error) => allowed(report, what(&format!("vpc:ListVpcPeerConnections in {region}")), Some(error)),
+            Err(error) => allowed(report, what(&format!("vpc:ListVpcPeerConnections in {region}")), Some(error), false),
         }
     }
+    let is_nobodys = waiting.is_none();
     let instance_id = waiting.unwrap_or(nobodys);
     let (by, key) = (Approver::peergate(name).principal, clock::nonce());
     let call = Call::DryRun { request_key: &key };
     let token = ClientToken::derive(&by, target.account, &instance_id, Verdict::Approve, call);
     let dry_run = accept::dry_run(app, name, &instance_id, token.as_str(), now).await;
-    allowed(report, what("vpc:AcceptVpcPeerConnection (dry run)"), dry_run.err());
+    allowed(report, what("vpc:AcceptVpcPeerConnection (dry run)"), dry_run.err(), is_nobodys);
 }
 
-/// Whatever else an answer says: that it is not about us shows that we may ask.
-fn allowed(report: &mut Report, what: String, error: Option<accept::Error>) {
+/// That there is no such connection, or that it waits for nobody any more, is said to those who may ask.
+fn allowed(report: &mut Report, what: String, error: Option<accept::Error>, is_nobodys: bool) {
     let Some(error) = error else { return report.fine(what, "allowed") };
     let code = error.problem().code;
     match error.class() {
-        Class::Credentials => report.problem(what, format!("refused with {code}"), message::advice(&code)),
-        Class::Retry => report.add(Found::Unknown, what, format!("no answer ({code})"), message::advice(&code)),
-        Class::ReadStatus | Class::Missing | Class::Permanent | Class::DryRunPassed => report.fine(what, "allowed"),
+        Class::Retry => {
+            let is_away = code.starts_with("Transport");
+            let mend = if is_away { "Check the network, and the target's `endpoint`." } else { message::advice(&code) };
+            report.add(Found::Unknown, what, format!("no answer ({code})"), mend);
+        }
+        Class::ReadStatus | Class::Missing | Class::DryRunPassed => report.fine(what, "allowed"),
+        Class::Permanent if is_nobodys && code.starts_with("IllegalParam") => report.fine(what, "allowed"),
+        Class::Permanent | Class::Credentials => {
+            report.problem(what, format!("refused with {code}"), message::advice(&code));
+        }
     }
 }
 
@@ -344,8 +378,12 @@ async fn examine_channel(app: &App, secrets: &Secrets, name: &str, channel: &Cha
     };
     match outcome {
         Ok(()) => fine(name, if post { "took a test message" } else { "the bot token is good" }),
-        Err(undelivered) => {
-            problem(name, &undelivered.error, "Check the token or URL, and that the bot is in the channel.")
+        Err(Undelivered { error, retry: Redelivery::Soon(_) }) => Check {
+            found: Found::Unknown,
+            ..problem(name, &error, "Look again: it is of the kind that passes. Otherwise check the network.")
+        },
+        Err(Undelivered { error, .. }) => {
+            problem(name, &error, "Check the token or URL, and that the bot is in the channel.")
         }
     }
 }

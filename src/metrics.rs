@@ -10,7 +10,7 @@ use http::StatusCode;
 use jiff::SignedDuration;
 
 use crate::alicloud::{self, Class};
-use crate::approval::{Alarm, Approval, Verdict, What};
+use crate::approval::{Alarm, Approval, State, Verdict, What};
 use crate::credentials;
 use crate::peering::Status;
 
@@ -103,7 +103,8 @@ pub(crate) fn recorded(approval: &Approval, known: usize) {
             What::Acknowledged { operation, .. } if operation == Verdict::Approve.operation() => {
                 counter!(ACCEPTS).increment(1);
             }
-            What::Seen(Status::Activated) => {
+            // Who sees it for the first time when it is activated already, sees it accepted, too.
+            What::Seen(Status::Activated) if entry.state == State::Activated => {
                 // Not what others accepted.
                 if let Some(winner) = approval.winner() {
                     counter!(ACTIVATIONS).increment(1);
@@ -139,7 +140,12 @@ pub(crate) fn called(error: Option<&alicloud::Error>) {
 
 /// There are no credentials to call with. What Alibaba Cloud has refused was counted when it did.
 pub(crate) fn no_credentials(error: &credentials::Error) {
-    let counted = matches!(error, credentials::Error::Sts(_) | credentials::Error::Again(_));
+    // There, what its class says of a call is not what it says of credentials: see `credentials::Error::class`.
+    let counted = match error {
+        credentials::Error::Sts(error) => error.class() == Class::Credentials,
+        credentials::Error::Again(_) => true,
+        credentials::Error::Secrets(_) | credentials::Error::NoKey | credentials::Error::Identity(_) => false,
+    };
     if !counted && error.class() == Class::Credentials {
         counter!(CREDENTIALS_REFUSED).increment(1);
     }

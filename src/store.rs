@@ -26,6 +26,9 @@ pub const INDEX: &str = "due";
 pub const IN_INDEX: [&str; 4] = ["state", "region", "mark", "work_at"];
 /// Entries of the index that are read at once: 10,000 are ten pages, and none is large in memory.
 const ENTRIES: i32 = 1000;
+/// Records that are scanned at once: half a megabyte, which a slow link has brought before a call takes too long.
+#[cfg(feature = "local")]
+const SCANNED: i32 = 100;
 /// The only value of `due`.
 const DUE: &str = "1";
 /// The record's format. A newer one is refused, never rewritten.
@@ -120,6 +123,17 @@ pub enum Error {
     /// Other writers were first, again and again.
     #[error("the record changed too often meanwhile")]
     Contention,
+}
+
+impl Error {
+    /// The log's `outcome`.
+    #[must_use]
+    pub fn outcome(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "unreadable_record",
+            Self::Unavailable(_) | Self::Contention => "store_failed",
+        }
+    }
 }
 
 /// As it is written. It is read in two steps, [`Schema`] and then the approval: serde reads what is flattened by way of
@@ -281,7 +295,8 @@ impl Store {
     /// A page of all records, in no order, and where the next page starts: for auditors, not for the functions.
     #[cfg(feature = "local")]
     pub async fn scan(&self, from: Option<Item>) -> Result<(Vec<Scanned>, Option<Item>), Error> {
-        let scan = self.client.scan().table_name(&self.table).consistent_read(true).set_exclusive_start_key(from);
+        let scan = self.client.scan().table_name(&self.table).consistent_read(true).limit(SCANNED);
+        let scan = scan.set_exclusive_start_key(from);
         let answer = scan.send().await.map_err(unavailable)?;
         let scanned = |item: &Item| Scanned {
             id: text(item, "id").unwrap_or_default().to_owned(),

@@ -10,6 +10,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use peergate::app::App;
 use peergate::clock;
 use peergate::config::{Config, Environment, SecretsSource};
@@ -19,6 +21,7 @@ use peergate::local::sink::Trouble;
 use peergate::logging::Chain;
 use serde_json::{Value, json};
 use support::{AUDIT, Gate, HOOK, Table, quick};
+use tokio::time::Instant;
 
 /// A deployment that is about to go wrong.
 struct Deployment<'a> {
@@ -38,6 +41,10 @@ impl Deployment<'_> {
         let (action, code) = (Some(action.to_owned()), Some(code.to_owned()));
         self.gate.simulator.fault(Fault { action, code, dry_run, times: 1000, ..Fault::default() });
     }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_mins(1)
 }
 
 /// How something goes wrong.
@@ -82,9 +89,17 @@ async fn function(gate: &Gate, environment: &Environment) -> String {
     format!("{} {name}{code}", response.status().as_u16())
 }
 
+fn that_are(found: Found, report: &Report) -> Vec<String> {
+    let they = report.0.iter().filter(|check| check.found == found);
+    they.map(|check| format!("{}: {}", check.what, check.detail)).collect()
+}
+
 fn problems(report: &Report) -> Vec<String> {
-    let wrong = report.0.iter().filter(|check| check.found == Found::Problem);
-    wrong.map(|check| format!("{}: {}", check.what, check.detail)).collect()
+    that_are(Found::Problem, report)
+}
+
+fn unknown(report: &Report) -> Vec<String> {
+    that_are(Found::Unknown, report)
 }
 
 /// Each row: what is wrong, what the doctor says first, and what the function says.
@@ -92,7 +107,7 @@ async fn check(rows: &[(Change, &str, &str)]) {
     for (change, told, does) in rows {
         let gate = Gate::start().await;
         let environment = broken(&gate, *change);
-        let report = doctor::examine(Ok(environment.clone()), &Wish::default()).await;
+        let report = doctor::examine(Ok(environment.clone()), &Wish::default(), soon()).await;
         let problems = problems(&report);
         assert_eq!(problems.first().map(String::as_str), Some(*told), "{}", report.text());
         assert!(!report.is_well());
@@ -110,7 +125,7 @@ async fn a_deployment_that_is_well_is_said_to_be() {
     let gate = Gate::start().await;
     gate.requested().await;
     let environment = broken(&gate, |_| {});
-    let report = doctor::examine(Ok(environment), &Wish::default()).await;
+    let report = doctor::examine(Ok(environment), &Wish::default(), soon()).await;
     assert!(report.is_well(), "{}", report.text());
     let told: Vec<_> = report.0.iter().map(|check| (check.found, check.what.as_str())).collect();
     let fine = |what| (Found::Fine, what);
@@ -126,6 +141,7 @@ async fn a_deployment_that_is_well_is_said_to_be() {
             (Found::Warning, "table, TTL"),
             fine("table, query"),
             fine("table, reading"),
+            fine("table, reading many"),
             fine("table, writing"),
             fine("secrets"),
             fine("clock"),
@@ -243,12 +259,13 @@ async fn what_the_role_may_not_do_with_the_table() {
         ("DescribeTable", "table: peergate cannot be looked at: AccessDeniedException", "200 accepted"),
         ("Query", "table, query: the store does not answer: AccessDeniedException", "200 accepted"),
         ("GetItem", "table, reading: the store does not answer: AccessDeniedException", "503 store-unavailable"),
+        ("BatchGetItem", "table, reading many: the store does not answer: AccessDeniedException", "200 accepted"),
         ("PutItem", "table, writing: the store does not answer: AccessDeniedException", "503 store-unavailable"),
     ];
     for (operation, told, does) in rows {
         let (gate, table) = Table::before(quick()).await;
         table.refuse(operation);
-        let report = doctor::examine(Ok(gate.environment.clone()), &Wish::default()).await;
+        let report = doctor::examine(Ok(gate.environment.clone()), &Wish::default(), soon()).await;
         assert_eq!(problems(&report), [told], "{}", report.text());
         assert_eq!(function(&gate, &gate.environment).await, does, "{told}");
     }
@@ -370,6 +387,21 @@ async fn what_is_wrong_with_who_we_are_to_alibaba_cloud() {
             "200 accepted",
         ),
         (
+            |it| it.fault("AcceptVpcPeerConnection", "OperationFailed.CdtNotOpened", true),
+            "target prod, vpc:AcceptVpcPeerConnection (dry run): refused with OperationFailed.CdtNotOpened",
+            "409 vendor-refused OperationFailed.CdtNotOpened",
+        ),
+        (
+            |it| it.fault("GetVpcPeerConnectionAttribute", "InvalidAction.NotFound", false),
+            "target prod, vpc:GetVpcPeerConnectionAttribute: refused with InvalidAction.NotFound",
+            "409 vendor-refused InvalidAction.NotFound",
+        ),
+        (
+            |it| it.fault("ListVpcPeerConnections", "UnsupportedRegion", false),
+            "target prod, vpc:ListVpcPeerConnections in cn-shanghai: refused with UnsupportedRegion",
+            "200 accepted",
+        ),
+        (
             |it| {
                 let role = "acs:ram::2222222222222222:role/gone";
                 it.gate.simulator.fault(Fault {
@@ -403,11 +435,64 @@ async fn what_is_wrong_with_a_channel() {
 }
 
 #[tokio::test]
+async fn what_could_not_be_looked_at_is_not_said_to_be_well() {
+    let rows: &[(Change, &str, &str)] = &[
+        (
+            |it| {
+                let ours = format!("\nendpoint = \"{}\"", it.gate.alicloud);
+                it.replace(&ours, "\nendpoint = \"http://127.0.0.1:9/\"");
+            },
+            "clock: Transport.Connect\n\
+             target prod, vpc:GetVpcPeerConnectionAttribute: no answer (Transport.Connect)",
+            "503 alicloud-unavailable",
+        ),
+        (
+            |it| it.fault("GetCallerIdentity", "ServiceUnavailable", false),
+            "target prod, credentials: the Security Token Service does not answer (ServiceUnavailable)",
+            "200 accepted",
+        ),
+        (
+            |it| it.gate.sink.trouble(Trouble { path: "/api/auth.test".into(), status: 429, ..Trouble::default() }),
+            "channel netops: HTTP 429\nchannel oncall: HTTP 429",
+            "200 accepted",
+        ),
+    ];
+    for (change, told, does) in rows {
+        let gate = Gate::start().await;
+        let environment = broken(&gate, *change);
+        let report = doctor::examine(Ok(environment.clone()), &Wish::default(), soon()).await;
+        assert_eq!((unknown(&report).join("\n").as_str(), report.is_well()), (*told, false), "{}", report.text());
+        assert_eq!(function(&gate, &environment).await, *does, "{told}");
+    }
+    let (gate, table) = Table::before(quick()).await;
+    table.refuse("DescribeTimeToLive");
+    let report = doctor::examine(Ok(gate.environment.clone()), &Wish::default(), soon()).await;
+    assert_eq!(unknown(&report), ["table, TTL: it cannot be looked at: AccessDeniedException"]);
+
+    let gate = Gate::start().await;
+    gate.simulator.limit(Duration::from_mins(10), None);
+    let report = doctor::examine(Ok(broken(&gate, |_| {})), &Wish::default(), Instant::now()).await;
+    let late = ["clock", "target prod", "channel audit", "channel hook", "channel netops", "channel oncall"];
+    assert_eq!(unknown(&report), late.map(|what| format!("{what}: there was no time for the rest")));
+}
+
+#[tokio::test]
+async fn that_nobodys_id_is_not_liked_shows_that_we_may_ask() {
+    let gate = Gate::start().await;
+    let environment = broken(&gate, |it| {
+        it.fault("GetVpcPeerConnectionAttribute", "IllegalParam.InstanceId", false);
+        it.fault("AcceptVpcPeerConnection", "IllegalParam.InstanceId", true);
+    });
+    let report = doctor::examine(Ok(environment), &Wish::default(), soon()).await;
+    assert!(report.is_well(), "{}", report.text());
+}
+
+#[tokio::test]
 async fn a_test_message_is_posted_only_if_asked_for() {
     let gate = Gate::start().await;
     let environment = broken(&gate, |_| {});
     gate.sink.trouble(Trouble { path: AUDIT.into(), status: 404, ..Trouble::default() });
-    let report = doctor::examine(Ok(environment), &Wish { post: true, ..Wish::default() }).await;
+    let report = doctor::examine(Ok(environment), &Wish { post: true, ..Wish::default() }, soon()).await;
     assert_eq!(problems(&report), ["channel audit: HTTP 404"]);
     assert!(gate.sink.posts(HOOK)[0].text().contains("peergate can post here"));
     assert_eq!(gate.sink.channel("C0PEER")[0].text.lines().next(), Some("peergate can post here"));
@@ -416,7 +501,7 @@ async fn a_test_message_is_posted_only_if_asked_for() {
 #[tokio::test]
 async fn without_its_environment_nothing_is_looked_at() {
     let missing = Environment::read(|_| None);
-    let report = doctor::examine(missing, &Wish::default()).await;
+    let report = doctor::examine(missing, &Wish::default(), soon()).await;
     assert_eq!(problems(&report), ["environment: environment variable AWS_REGION is not set"]);
     let json = report.json();
     assert_eq!((&json["well"], &json["checks"][0]["found"]), (&json!(false), &json!("problem")));

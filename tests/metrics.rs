@@ -49,6 +49,28 @@ async fn a_decision_an_accept_and_an_activation_are_counted_once_each() {
 }
 
 #[tokio::test]
+async fn an_activation_whose_accept_was_not_answered_is_counted_once() {
+    let counted = Counted::start();
+    let gate = Gate::with(Settings { activation: Duration::ZERO, ..quick() }).await;
+    let id = gate.requested().await;
+    let lost = Fault {
+        action: Some("AcceptVpcPeerConnection".into()),
+        code: Some("ServiceUnavailable".into()),
+        http_status: 503,
+        after_effect: true,
+        ..Fault::default()
+    };
+    gate.simulator.fault(lost);
+    counted.take();
+    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.status, 202);
+    gate.make_due(&id).await;
+    gate.tick().await;
+    assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("activated", 1));
+    let counted = counted.take();
+    assert_eq!((&counted[metrics::ACTIVATIONS], counted[metrics::TIME_TO_ACTIVATED].len()), (&vec![1.0], 1));
+}
+
+#[tokio::test]
 async fn strangers_are_counted_and_so_is_what_we_owe_people() {
     let counted = Counted::start();
     let gate = Gate::start().await;

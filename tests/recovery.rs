@@ -279,7 +279,13 @@ async fn a_record_of_a_newer_version_waits_for_that_version_and_holds_up_no_othe
     gate.scheduled().await;
     assert_eq!(gate.state(&ours).await, "activated");
     assert_eq!(backup(&gate, &newer).await, item, "it is not touched");
-    assert!(logged().contains("newer version"));
+    let lines = logged();
+    let line = |message: &str| {
+        let about = |line: &&str| line.contains(message) && line.contains("written by a newer version");
+        assert!(lines.lines().any(|line| about(&line) && line.contains(r#""outcome":"unreadable_record""#)), "{lines}");
+    };
+    line("the store failed");
+    line("not stored");
     // Rolled forward again.
     let record = item["record"].as_s().unwrap().replace(r#""schema":2"#, r#""schema":1"#);
     item.insert("record".into(), AttributeValue::S(record));

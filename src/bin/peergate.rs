@@ -167,6 +167,9 @@ enum Provider {
     StandardWebhooks,
 }
 
+/// The longest that the doctor looks.
+const EXAMINATION: Duration = Duration::from_mins(2);
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match run(Command::parse()).await {
@@ -211,7 +214,7 @@ async fn run(command: Command) -> Result<(), Error> {
         Command::Export { since, source } => print(&audit::export(&source, since).await?),
         Command::Verify { against, source } => print(&audit::verify(&source, against.as_deref()).await?),
         Command::Doctor { json, wish } => {
-            let report = doctor::examine(Environment::from_process(), &wish).await;
+            let report = doctor::examine(Environment::from_process(), &wish, Instant::now() + EXAMINATION).await;
             print(&if json { format!("{}\n", report.json()) } else { report.text() })?;
             if report.is_well() { Ok(()) } else { Err("something does not work".into()) }
         }

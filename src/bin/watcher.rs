@@ -15,6 +15,9 @@ use tracing::Instrument;
 /// Lambda always says until when we may work; cargo-lambda's deadline lies in 1970. This is the template's timeout.
 const WITHOUT_DEADLINE: Duration = Duration::from_mins(1);
 
+/// What the doctor leaves of the time: its report is to be heard.
+const TO_TELL: Duration = Duration::from_secs(5);
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     // A task of its own: what it waits for wakes it without a system call.
@@ -36,7 +39,12 @@ async fn follow() -> Result<(), Error> {
             let answer = match payload.tick() {
                 Ok(tick) => watch::tick(&app, tick, Instant::now() + left).await.map(|_| None),
                 Err(wish) => {
-                    let report = doctor::examine(Environment::from_process(), &wish).await;
+                    let report = doctor::examine(
+                        Environment::from_process(),
+                        &wish,
+                        Instant::now() + left.saturating_sub(TO_TELL),
+                    )
+                    .await;
                     tracing::info!(outcome = "examined", is_well = report.is_well(), "examined");
                     Ok(Some(report.json()))
                 }

@@ -74,8 +74,14 @@ pub(super) async fn examine_table(environment: &Environment, app: &App, report: 
     } else {
         report.add(Found::Warning, "table, stream", slow, "Enable a stream with NEW_IMAGE.");
     }
-    let ttl = client.describe_time_to_live().table_name(&environment.table).send().await.ok();
-    let ttl = ttl.as_ref().and_then(|answer| answer.time_to_live_description());
+    let ttl = match client.describe_time_to_live().table_name(&environment.table).send().await {
+        Ok(answer) => answer.time_to_live_description,
+        Err(error) => {
+            let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or("no answer");
+            let mend = "dynamodb:DescribeTimeToLive is needed to look.";
+            return report.add(Found::Unknown, "table, TTL", format!("it cannot be looked at: {code}"), mend);
+        }
+    };
     let on = ttl.is_some_and(|ttl| {
         ttl.attribute_name() == Some("ttl")
             && matches!(ttl.time_to_live_status(), Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling))

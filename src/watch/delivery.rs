@@ -122,7 +122,7 @@ async fn draw_card(
     let now = clock::now();
     if let Err(error) = app.store.update(stored.clone(), |approval| approval.apply(&carded, now)).await {
         let (target, peering) = (&stored.approval.id.target, stored.approval.id.instance_id.as_str());
-        tracing::error!(outcome = "store_failed", target, peering.id = peering, error = %Chain(&error), "not stored");
+        tracing::error!(outcome = error.outcome(), target, peering.id = peering, error = %Chain(&error), "not stored");
     }
     Ok(reference)
 }

@@ -184,8 +184,8 @@ async fn run(app: &App, target: String, job: Job, stop_at: Instant) -> Ended {
     let done = match done {
         Ok(Ok(done)) => done,
         Ok(Err(error)) => {
-            let error = Chain(&error);
-            tracing::error!(outcome = "store_failed", target, peering.id = peering, region, %error, "not stored");
+            let (outcome, error) = (error.outcome(), Chain(&error));
+            tracing::error!(outcome, target, peering.id = peering, region, %error, "not stored");
             Done::default()
         }
         Err(_elapsed) => {

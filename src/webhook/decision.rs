@@ -399,7 +399,7 @@ async fn carry_out(
         }
         Ok(Ok(approval)) => Answer::Done(Box::new(approval)),
         Ok(Err(error)) => {
-            tracing::error!(outcome = "store_failed", error = %Chain(&error), "the outcome of a call could not be stored");
+            tracing::error!(outcome = error.outcome(), error = %Chain(&error), "the outcome of a call could not be stored");
             Answer::Underway(decided)
         }
         Err(_elapsed) => {
@@ -414,7 +414,7 @@ async fn carry_out(
 }
 
 fn store_failed(error: &store::Error) -> Answer {
-    tracing::error!(outcome = "store_failed", error = %Chain(error), "the store failed");
+    tracing::error!(outcome = error.outcome(), error = %Chain(error), "the store failed");
     Answer::Unavailable(Part::Store)
 }
 
