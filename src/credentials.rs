@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::alicloud::sts::{self, Sts};
 use crate::alicloud::{self, Class, Credentials};
@@ -37,6 +37,8 @@ const RETRY: SignedDuration = SignedDuration::from_secs(10);
 const NOBODY_WAITS: Duration = Duration::from_secs(5);
 /// How long those who come after a failure are told of it, and not made to wait for the next.
 const FAILED_FOR: SignedDuration = SignedDuration::from_secs(2);
+/// The longest that it takes to fail: a key that was rotated, twice the time that a call may take.
+const LONGEST_TRY: SignedDuration = SignedDuration::from_mins(1);
 /// The least age of a session that is given up because it was refused.
 const REFUSED_AFTER: SignedDuration = SignedDuration::from_secs(30);
 /// Codes of refusals that another session may not meet.
@@ -166,8 +168,16 @@ struct Kept {
     session: Option<Session>,
     /// Not to be tried again before, while the session serves.
     not_before: Option<Timestamp>,
-    /// Until when those who come are told how it failed.
+    /// When it failed, and how.
     failed: Option<(Timestamp, Failure)>,
+}
+
+impl Kept {
+    /// How it failed a moment ago. Who came while it was tried came long before it failed.
+    fn failed_lately(&self, now: Timestamp) -> Option<&Failure> {
+        let (at, failure) = self.failed.as_ref()?;
+        (-LONGEST_TRY..FAILED_FOR).contains(&now.duration_since(*at)).then_some(failure)
+    }
 }
 
 #[derive(Clone)]
@@ -271,27 +281,43 @@ impl CredentialsStore {
         let mut kept = slot.0.lock().await;
         let usable = kept.session.clone().filter(|session| now < session.expires_at);
         let Some(session) = usable else {
-            if let Some((_, failure)) = kept.failed.as_ref().filter(|(until, _)| now < *until) {
+            if let Some(failure) = kept.failed_lately(now) {
                 return Err(Error::Again(failure.clone()));
             }
             // Whoever comes meanwhile waits for this one.
+            let begun = Instant::now();
             let assumed = self.assume(secrets, target, name, now).await;
-            kept.failed = assumed.as_ref().err().map(|error| (now + FAILED_FOR, Failure::of(error)));
+            let took = SignedDuration::try_from(begun.elapsed()).unwrap_or_default();
+            kept.failed = assumed.as_ref().err().map(|error| (now + took, Failure::of(error)));
             kept.session = Some(assumed?);
             kept.not_before = None;
             return kept.session.as_ref().map(|session| session.key.clone()).ok_or(Error::NoKey);
         };
-        if now + for_at_least < session.expires_at || kept.not_before.is_some_and(|until| now < until) {
+        // A clock that was set back must not put it off for as long.
+        let is_too_early = |until: Timestamp| now < until && until < now + RETRY + RETRY;
+        if now + for_at_least < session.expires_at || kept.not_before.is_some_and(is_too_early) {
             return Ok(session.key);
         }
         // Whoever comes meanwhile takes the old one.
         kept.not_before = Some(now + RETRY);
         drop(kept);
-        if let Ok(Ok(new)) = timeout(patience, self.assume(secrets, target, name, now)).await {
-            *slot.0.lock().await = Kept { session: Some(new.clone()), ..Kept::default() };
-            return Ok(new.key);
-        }
-        tracing::warn!(outcome = "old_session", target = target.0, "no new session; the old one serves until it ends");
+        let code = match timeout(patience, self.assume(secrets, target, name, now)).await {
+            Ok(Ok(new)) => {
+                *slot.0.lock().await = Kept { session: Some(new.clone()), ..Kept::default() };
+                return Ok(new.key);
+            }
+            Ok(Err(error)) => {
+                metrics::no_credentials(&error);
+                Some(error.code().to_owned())
+            }
+            Err(_elapsed) => None,
+        };
+        tracing::warn!(
+            outcome = "old_session",
+            target = target.0,
+            alicloud.code = code,
+            "no new session; the old one serves until it ends"
+        );
         Ok(session.key)
     }
 
@@ -301,8 +327,9 @@ impl CredentialsStore {
         let key = (target.to_owned(), name.clone());
         if !sessions.contains_key(&key) {
             let serves = |kept: &Kept| kept.session.as_ref().is_some_and(|session| now < session.expires_at);
+            let is_known = |kept: &Kept| serves(kept) || kept.failed_lately(now).is_some();
             let in_use = |slot: &Arc<Slot>| Arc::strong_count(slot) > 1;
-            sessions.retain(|_, slot| in_use(slot) || slot.0.try_lock().is_ok_and(|kept| serves(&kept)));
+            sessions.retain(|_, slot| in_use(slot) || slot.0.try_lock().is_ok_and(|kept| is_known(&kept)));
         }
         Arc::clone(sessions.entry(key).or_default())
     }

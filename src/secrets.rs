@@ -64,7 +64,7 @@ pub struct SlackSigningSecret(String);
 
 /// The text is not a signing secret of Slack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a Slack signing secret: expected 16 characters or more")]
+#[error("not a Slack signing secret: expected 16 characters or more, and no space or line break")]
 pub struct InvalidSlackSigningSecret;
 
 impl SlackSigningSecret {
@@ -79,7 +79,8 @@ impl TryFrom<String> for SlackSigningSecret {
     type Error = InvalidSlackSigningSecret;
 
     fn try_from(text: String) -> Result<Self, InvalidSlackSigningSecret> {
-        if text.trim().len() >= SHORTEST_SLACK_SECRET_BYTES { Ok(Self(text)) } else { Err(InvalidSlackSigningSecret) }
+        let fits = text.len() >= SHORTEST_SLACK_SECRET_BYTES && is_printable(&text);
+        if fits { Ok(Self(text)) } else { Err(InvalidSlackSigningSecret) }
     }
 }
 
@@ -236,8 +237,8 @@ impl Secrets {
             };
             let token = target.security_token.as_ref();
             for part in [Some(&target.access_key_id), Some(&target.access_key_secret), token].into_iter().flatten() {
-                if part.expose().trim().is_empty() {
-                    return invalid(key, "a part of the access key is empty");
+                if !is_printable(part.expose()) {
+                    return invalid(key, "a part of the access key is empty, or has a space or a line break in it");
                 }
             }
         }
@@ -267,7 +268,10 @@ impl Secrets {
             Channel::Slack { .. } => {
                 let token = self.slack.as_ref().and_then(|slack| slack.bot_token.as_ref());
                 return match token {
-                    Some(token) if !token.expose().is_empty() => Ok(()),
+                    Some(token) if is_printable(token.expose()) => Ok(()),
+                    Some(token) if !token.expose().is_empty() => {
+                        invalid("slack.bot_token", "it has a space or a line break in it")
+                    }
                     Some(_) | None => invalid("slack.bot_token", "missing, and a channel of kind `slack` needs it"),
                 };
             }
@@ -286,6 +290,11 @@ impl Secrets {
         }
         Ok(())
     }
+}
+
+/// Whoever stores a secret from a file easily stores the file's last line break with it.
+fn is_printable(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 fn invalid<T>(key: impl Into<String>, problem: &'static str) -> Result<T, Error> {
@@ -333,8 +342,10 @@ impl SecretsStore {
     /// The secrets: kept for five minutes; the last good ones while the store is down or holds something unusable.
     pub async fn current(&self, now: Timestamp) -> Result<Arc<Secrets>, Error> {
         let mut kept = self.kept.lock().await;
+        // A clock that was set back must not keep them for as long.
+        let is_fresh = |until: Timestamp| now < until && until < now + FRESH + FRESH;
         if let Some(secrets) = &kept.secrets
-            && kept.fresh_until.is_some_and(|until| now < until)
+            && kept.fresh_until.is_some_and(is_fresh)
         {
             return Ok(Arc::clone(secrets));
         }
@@ -352,7 +363,7 @@ impl SecretsStore {
     /// Returns the secrets if they are others than `refused`.
     pub async fn refetch(&self, refused: &Arc<Secrets>, now: Timestamp) -> Option<Arc<Secrets>> {
         let mut kept = self.kept.lock().await;
-        let recent = kept.fetched_at.is_some_and(|at| now.duration_since(at) < REFETCH);
+        let recent = kept.fetched_at.is_some_and(|at| now.duration_since(at).abs() < REFETCH);
         let secrets = if recent {
             kept.secrets.clone()?
         } else {

@@ -4,6 +4,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::float_cmp,
     clippy::print_stdout,
     reason = "tests"
 )]
@@ -26,11 +27,12 @@ use peergate::clock;
 use peergate::config::Config;
 use peergate::local::simulator::gateway::Fault;
 use peergate::local::simulator::{Provider, Settings};
+use peergate::metrics;
 use peergate::peering::InstanceId;
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use serde_json::{Value, json};
-use support::{Gate, Reply, logged, quick};
+use support::{Counted, Gate, Reply, logged, quick, sum};
 use tokio::net::TcpListener;
 
 const ROLE: &str = "acs:ram::2222222222222222:role/peergate";
@@ -213,7 +215,59 @@ async fn a_session_is_renewed_before_it_ends_and_serves_until_then_if_it_cannot_
     assert_eq!(ask(61).await, 503, "it has ended, and there is no other");
     assert_eq!((ask(61).await, gate.calls("AssumeRoleWithOIDC")), (503, 3), "those who come at once are told the same");
     assert_eq!((ask(62).await, gate.simulator.pending_faults()), (200, 0));
-    assert!(logged().contains("old_session"));
+    let told = logged();
+    let line = told.lines().find(|line| line.contains("old_session")).unwrap();
+    assert!(line.contains("ServiceUnavailable"), "{line}");
+}
+
+#[tokio::test]
+async fn those_who_waited_for_a_slow_failure_are_told_of_it_and_wait_for_no_other() {
+    let aws = Aws::start().await;
+    let gate = keyless(&aws, provider(&aws)).await;
+    let id = gate.requested().await;
+    let asked = join_all((0..5).map(async |_| gate.signed("status", &id, "alice").await)).await;
+    // Longer than a failure is remembered.
+    gate.simulator.fault(Fault {
+        action: Some("AssumeRoleWithOIDC".into()),
+        code: Some("ServiceUnavailable".into()),
+        http_status: 503,
+        delay_ms: 2100,
+        times: 1000,
+        ..Fault::default()
+    });
+    let answers = join_all(asked.iter().map(async |signed| gate.send(signed).await.status)).await;
+    assert_eq!((answers, gate.calls("AssumeRoleWithOIDC")), (vec![503; 5], 1));
+}
+
+#[tokio::test]
+async fn every_refusal_of_credentials_is_counted_once_whatever_its_code() {
+    let counted = Counted::start();
+    let aws = Aws::start().await;
+    let kind = format!(r#"{{ kind = "assume-role", role = "{ROLE}" }}"#);
+    let key = json!({"prod": {"access_key_id": "requester-key", "access_key_secret": "requester-secret"}});
+    let gate = gate(&aws, quick(), &kind, key).await;
+    let id = gate.requested().await;
+    let refuse = |action: &str, code: &str| {
+        let (action, code) = (Some(action.to_owned()), Some(code.to_owned()));
+        gate.simulator.fault(Fault { action, code, ..Fault::default() });
+    };
+    for (minutes, code) in [(0, "InvalidParameter.RoleArn"), (1, "EntityNotExist.Role")] {
+        refuse("AssumeRole", code);
+        counted.take();
+        let at = clock::now() + SignedDuration::from_mins(minutes);
+        assert_eq!(gate.send_at(&gate.signed("status", &id, "alice").await, at).await.status, 502, "{code}");
+        assert_eq!(sum(&counted.take(), metrics::CREDENTIALS_REFUSED), 1.0, "{code}");
+    }
+    // A renewal, while the old session still serves.
+    let begin = clock::now() + SignedDuration::from_mins(2);
+    assert_eq!(gate.send_at(&gate.signed("status", &id, "alice").await, begin).await.status, 200);
+    refuse("AssumeRole", "InvalidParameter.RoleArn");
+    counted.take();
+    let body = gate.signed("status", &id, "alice").await.body;
+    let at = begin + SignedDuration::from_mins(46);
+    let signed = gate.signed_as(&body, &format!("msg_{}", clock::nonce()), &at.as_second().to_string());
+    assert_eq!(gate.send_at(&signed, at).await.status, 200);
+    assert_eq!(sum(&counted.take(), metrics::CREDENTIALS_REFUSED), 1.0);
 }
 
 #[tokio::test]

@@ -291,8 +291,8 @@ async fn what_is_wrong_with_the_secrets() {
         ),
         (
             |it| it.secrets["targets"]["prod"]["access_key_secret"] = json!(" "),
-            "secrets: secrets: targets.prod: a part of the access key is empty",
-            "not started: secrets: targets.prod: a part of the access key is empty",
+            "secrets: secrets: targets.prod: a part of the access key is empty, or has a space or a line break in it",
+            "not started: secrets: targets.prod: a part of the access key is empty, or has a space or a line break in it",
         ),
         (
             |it| it.secrets["targets"]["prod"]["access_key"] = json!("LTAI"),
@@ -318,6 +318,21 @@ async fn what_is_wrong_with_the_secrets() {
             |it| it.secrets["slack"]["signing_secrets"] = json!(["short"]),
             "secrets: the secrets are not JSON of the documented shape at slack.signing_secrets[0]",
             "not started: the secrets are not JSON of the documented shape at slack.signing_secrets[0]",
+        ),
+        (
+            |it| it.secrets["targets"]["prod"]["access_key_id"] = json!("accepter-key\n"),
+            "secrets: secrets: targets.prod: a part of the access key is empty, or has a space or a line break in it",
+            "not started: secrets: targets.prod: a part of the access key is empty, or has a space or a line break in it",
+        ),
+        (
+            |it| it.secrets["slack"]["signing_secrets"] = json!(["8f742231b10e8888abcd99yyyzzz85a5\n"]),
+            "secrets: the secrets are not JSON of the documented shape at slack.signing_secrets[0]",
+            "not started: the secrets are not JSON of the documented shape at slack.signing_secrets[0]",
+        ),
+        (
+            |it| it.secrets["slack"]["bot_token"] = json!("xoxb-1\n"),
+            "secrets: secrets: slack.bot_token: it has a space or a line break in it",
+            "not started: secrets: slack.bot_token: it has a space or a line break in it",
         ),
         (
             |it| it.secrets["slack"]["bot_token"] = Value::Null,
