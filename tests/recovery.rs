@@ -272,6 +272,8 @@ async fn a_record_of_a_newer_version_waits_for_that_version_and_holds_up_no_othe
     let mut item = backup(&gate, &newer).await;
     let record = item["record"].as_s().unwrap().replace(r#""schema":1"#, r#""schema":2"#);
     item.insert("record".into(), AttributeValue::S(record));
+    // It is due for the watcher, too.
+    item.extend(["due_at", "work_at"].map(|name| (name.into(), AttributeValue::N("1".into()))));
     restore(&gate, item.clone()).await;
     let refused = gate.send(&gate.signed("approve", &newer, "alice").await).await;
     assert_eq!((refused.status, gate.calls("AcceptVpcPeerConnection")), (503, 0), "{}", refused.body);
@@ -282,7 +284,7 @@ async fn a_record_of_a_newer_version_waits_for_that_version_and_holds_up_no_othe
     let lines = logged();
     let line = |message: &str| {
         let about = |line: &&str| line.contains(message) && line.contains("written by a newer version");
-        assert!(lines.lines().any(|line| about(&line) && line.contains(r#""outcome":"unreadable_record""#)), "{lines}");
+        assert!(lines.lines().any(|line| about(&line) && line.contains(r#"outcome="unreadable_record""#)), "{lines}");
     };
     line("the store failed");
     line("not stored");
