@@ -151,10 +151,13 @@ pub(crate) fn no_credentials(error: &credentials::Error) {
     }
 }
 
-/// A channel did not take a notice of something that happened so long ago.
-pub(crate) fn undelivered(age: SignedDuration) {
-    counter!(UNDELIVERED_NOTICES).increment(1);
-    histogram!(OLDEST_UNDELIVERED_NOTICE).record(age.as_secs_f64());
+/// So many posts of a tick were not taken, and the oldest of them told of something that happened so long ago. One value:
+/// of a hundred, the format would forget the rest.
+pub(crate) fn undelivered(posts: u32, oldest: Option<SignedDuration>) {
+    if let Some(oldest) = oldest {
+        counter!(UNDELIVERED_NOTICES).increment(posts.into());
+        histogram!(OLDEST_UNDELIVERED_NOTICE).record(oldest.as_secs_f64());
+    }
 }
 
 /// A tick has come to its end.

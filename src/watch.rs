@@ -100,6 +100,8 @@ pub struct Summary {
     pub delivered: u32,
     /// Notices that did not.
     pub undelivered: u32,
+    /// How long ago happened what the oldest of these tells of.
+    pub oldest_undelivered: Option<SignedDuration>,
 }
 
 /// What a tick is to do.
@@ -122,7 +124,8 @@ impl Tick {
 
 impl Summary {
     fn add(&mut self, other: Self) {
-        let Self { rounds, discovered, changed, delivered, undelivered } = other;
+        let Self { rounds, discovered, changed, delivered, undelivered, oldest_undelivered } = other;
+        self.oldest_undelivered = self.oldest_undelivered.max(oldest_undelivered);
         let sums = [
             (&mut self.rounds, rounds),
             (&mut self.discovered, discovered),
@@ -194,9 +197,10 @@ pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<Summary, s
             else => break,
         }
     }
-    let Summary { rounds, discovered, changed, delivered, undelivered } = summary;
+    let Summary { rounds, discovered, changed, delivered, undelivered, oldest_undelivered } = summary;
     let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(outcome = "ticked", rounds, discovered, changed, delivered, undelivered, duration_ms, "ticked");
+    metrics::undelivered(undelivered, oldest_undelivered);
     if let Some(error) = failed {
         return Err(error);
     }

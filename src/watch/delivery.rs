@@ -7,10 +7,10 @@ use super::Summary;
 use crate::app::App;
 use crate::approval::{ApprovalId, Event, News, Notice, Redelivery};
 use crate::chat::{Undelivered, message, slack, standard_webhooks};
+use crate::clock;
 use crate::config::Channel;
 use crate::logging::Chain;
 use crate::store::{self, Saved, Stored};
-use crate::{clock, metrics};
 
 /// Posts what each channel is owed, once nobody else can be about to post it.
 pub(super) async fn deliver(app: &App, stored: Stored, did: &mut Summary) -> Result<Stored, store::Error> {
@@ -29,14 +29,17 @@ pub(super) async fn deliver(app: &App, stored: Stored, did: &mut Summary) -> Res
             }
         };
         let claimed = &current.clone();
-        let post = |(notice, channel)| post(app, claimed, notice, channel);
+        let post = async |(notice, channel): (Notice, String)| (notice.at, post(app, claimed, notice, channel).await);
         let mut posts: FuturesUnordered<_> = claims.into_iter().map(post).collect();
         let mut unmarked = None;
-        while let Some(event) = posts.next().await {
-            let failed = matches!(event, Event::Undelivered { .. });
-            let counted = if failed { &mut did.undelivered } else { &mut did.delivered };
-            *counted = counted.saturating_add(1);
+        while let Some((at, event)) = posts.next().await {
             let now = clock::now();
+            if matches!(event, Event::Undelivered { .. }) {
+                did.undelivered = did.undelivered.saturating_add(1);
+                did.oldest_undelivered = did.oldest_undelivered.max(Some(now.duration_since(at)));
+            } else {
+                did.delivered = did.delivered.saturating_add(1);
+            }
             match app.store.update(current.clone(), |approval| approval.apply(&event, now)).await {
                 Ok(stored) => current = stored,
                 Err(error) => unmarked = Some(error),
@@ -57,7 +60,6 @@ async fn post(app: &App, stored: &Stored, notice: Notice, channel: String) -> Ev
             Event::Delivered { number, channel }
         }
         Err(Undelivered { error, retry }) => {
-            metrics::undelivered(clock::now().duration_since(notice.at));
             log(id, &notice, &channel, Some((&error, retry)));
             Event::Undelivered { number, channel, error, retry }
         }
