@@ -395,3 +395,35 @@ pub fn credentials(key: &AccessKey) -> Credentials<'_> {
         security_token: key.security_token.as_ref().map(Secret::expose),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: &str = r#"
+        [targets.prod]
+        account = "2222222222222222"
+        regions = []
+    "#;
+
+    #[tokio::test]
+    async fn a_failure_is_remembered_for_a_moment_and_not_longer_because_a_clock_was_set_back() {
+        let config = Arc::new(Config::parse(CONFIG).unwrap());
+        let store = CredentialsStore::new(crate::http::client().unwrap(), Aws::default(), config);
+        let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
+        let (one, other) = (SessionName("one".into()), SessionName("other".into()));
+        let failure = Failure { code: "Code".into(), request_id: None, class: Class::Retry };
+        store.slot("prod", &one, now).0.lock().await.failed = Some((now, failure));
+        let known = async |at: Timestamp| {
+            // A new slot has those go that are of no use any more.
+            let _ = store.slot("prod", &other, at);
+            store.sessions.lock().unwrap().remove(&("prod".to_owned(), other.clone()));
+            store.slot("prod", &one, at).0.lock().await.failed_lately(at).is_some()
+        };
+        let second = SignedDuration::from_secs(1);
+        assert!(known(now - second * 30).await, "who waited while it was tried");
+        assert!(known(now + second).await);
+        assert!(!known(now - second * 3600).await, "the clock was set back");
+        assert!(!known(now + second).await, "it went");
+    }
+}

@@ -517,4 +517,21 @@ mod tests {
         assert_ne!(new, old);
         assert_eq!(store.refetch(&new, now + SignedDuration::from_secs(31)).await, None);
     }
+
+    #[tokio::test]
+    async fn a_clock_that_was_set_back_keeps_nothing_longer() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), document().to_string()).unwrap();
+        let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
+        let ahead = now + SignedDuration::from_hours(8);
+        for refused in [false, true] {
+            let store = file_store(file.path());
+            let old = store.current(ahead).await.unwrap();
+            let mut rotated = document();
+            rotated["targets"]["prod"]["access_key_secret"] = refused.to_string().into();
+            std::fs::write(file.path(), rotated.to_string()).unwrap();
+            let new = if refused { store.refetch(&old, now).await } else { store.current(now).await.ok() };
+            assert_ne!(new.unwrap(), old);
+        }
+    }
 }

@@ -307,3 +307,18 @@ impl Due {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_of_all_is_told() {
+        let mut summary = Summary::default();
+        for seconds in [Some(2), Some(7), None, Some(5)] {
+            let oldest_undelivered = seconds.map(SignedDuration::from_secs);
+            summary.add(Summary { undelivered: 1, oldest_undelivered, ..Summary::default() });
+        }
+        assert_eq!((summary.undelivered, summary.oldest_undelivered), (4, Some(SignedDuration::from_secs(7))));
+    }
+}

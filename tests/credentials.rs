@@ -226,6 +226,7 @@ async fn those_who_waited_for_a_slow_failure_are_told_of_it_and_wait_for_no_othe
     let gate = keyless(&aws, provider(&aws)).await;
     let id = gate.requested().await;
     let asked = join_all((0..5).map(async |_| gate.signed("status", &id, "alice").await)).await;
+    let begun = clock::now();
     // Longer than a failure is remembered.
     gate.simulator.fault(Fault {
         action: Some("AssumeRoleWithOIDC".into()),
@@ -235,7 +236,10 @@ async fn those_who_waited_for_a_slow_failure_are_told_of_it_and_wait_for_no_othe
         times: 1000,
         ..Fault::default()
     });
-    let answers = join_all(asked.iter().map(async |signed| gate.send(signed).await.status)).await;
+    // They come while it is tried.
+    let come = |number: i64| begun + SignedDuration::from_millis(500 * number);
+    let ask = async |(number, signed)| gate.send_at(signed, come(number)).await.status;
+    let answers = join_all((0..).zip(&asked).map(ask)).await;
     assert_eq!((answers, gate.calls("AssumeRoleWithOIDC")), (vec![503; 5], 1));
 }
 
