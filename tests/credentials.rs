@@ -241,6 +241,7 @@ async fn those_who_waited_for_a_slow_failure_are_told_of_it_and_wait_for_no_othe
     let ask = async |(number, signed)| gate.send_at(signed, come(number)).await.status;
     let answers = join_all((0..).zip(&asked).map(ask)).await;
     assert_eq!((answers, gate.calls("AssumeRoleWithOIDC")), (vec![503; 5], 1));
+    assert_eq!(gate.calls("GetVpcPeerConnectionAttribute"), 0, "nothing is asked without credentials");
 }
 
 #[tokio::test]
@@ -261,6 +262,7 @@ async fn every_refusal_of_credentials_is_counted_once_whatever_its_code() {
         let at = clock::now() + SignedDuration::from_mins(minutes);
         assert_eq!(gate.send_at(&gate.signed("status", &id, "alice").await, at).await.status, 502, "{code}");
         assert_eq!(sum(&counted.take(), metrics::CREDENTIALS_REFUSED), 1.0, "{code}");
+        assert_eq!(gate.calls("GetVpcPeerConnectionAttribute"), 0, "{code}");
     }
     // A renewal, while the old session still serves.
     let begin = clock::now() + SignedDuration::from_mins(2);

@@ -16,11 +16,12 @@ use peergate::app::App;
 use peergate::clock;
 use peergate::config::{Config, Environment, SecretsSource};
 use peergate::doctor::{self, Found, Report, Wish};
+use peergate::local::simulator::JournalEntry;
 use peergate::local::simulator::gateway::Fault;
 use peergate::local::sink::Trouble;
 use peergate::logging::Chain;
 use serde_json::{Value, json};
-use support::{AUDIT, Gate, HOOK, Table, quick};
+use support::{AUDIT, Gate, HOOK, Table, quick, secret_in};
 use tokio::time::Instant;
 
 /// A deployment that is about to go wrong.
@@ -82,6 +83,9 @@ async fn function(gate: &Gate, environment: &Environment) -> String {
         signed.headers.iter().fold(http::Request::post(&signed.path), |it, (name, value)| it.header(*name, value));
     let request = request.body(bytes::Bytes::from(signed.body)).unwrap();
     let response = Box::pin(peergate::webhook::handle(&app, request, clock::now())).await;
+    let is_accept = |entry: &JournalEntry| entry.action == "AcceptVpcPeerConnection" && !entry.is_dry_run();
+    let accepts = gate.simulator.journal().iter().filter(|entry| is_accept(entry)).count();
+    assert_eq!(accepts, usize::from(response.status() == 200), "what is refused accepts nothing: {}", response.body());
     let body: Value = serde_json::from_str(response.body()).unwrap();
     let name = body["type"].as_str().or(body["outcome"].as_str()).unwrap();
     let name = name.trim_start_matches("urn:peergate:problem:");
@@ -111,6 +115,7 @@ async fn check(rows: &[(Change, &str, &str)]) {
         let problems = problems(&report);
         assert_eq!(problems.first().map(String::as_str), Some(*told), "{}", report.text());
         assert!(!report.is_well());
+        assert_eq!(secret_in(&report.json().to_string()), None);
         assert!(
             report.0.iter().filter(|it| it.found == Found::Problem).all(|it| it.mend.is_some()),
             "{}",

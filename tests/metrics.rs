@@ -53,14 +53,7 @@ async fn an_activation_whose_accept_was_not_answered_is_counted_once() {
     let counted = Counted::start();
     let gate = Gate::with(Settings { activation: Duration::ZERO, ..quick() }).await;
     let id = gate.requested().await;
-    let lost = Fault {
-        action: Some("AcceptVpcPeerConnection".into()),
-        code: Some("ServiceUnavailable".into()),
-        http_status: 503,
-        after_effect: true,
-        ..Fault::default()
-    };
-    gate.simulator.fault(lost);
+    gate.lose_the_accepts_answer();
     counted.take();
     assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.status, 202);
     gate.make_due(&id).await;

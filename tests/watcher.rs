@@ -102,14 +102,7 @@ async fn what_the_webhook_could_not_finish_is_finished_with_the_same_token() {
 async fn a_lost_answer_of_the_accept_is_no_second_accept() {
     let gate = Gate::with(slow()).await;
     let id = gate.requested().await;
-    let fault = Fault {
-        action: Some("AcceptVpcPeerConnection".into()),
-        code: Some("InternalError".into()),
-        http_status: 500,
-        after_effect: true,
-        ..Fault::default()
-    };
-    gate.simulator.fault(fault);
+    gate.lose_the_accepts_answer();
     gate.send(&gate.signed("approve", &id, "alice").await).await;
     assert_eq!(gate.state(&id).await, "approved");
     gate.make_due(&id).await;
