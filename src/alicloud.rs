@@ -19,11 +19,11 @@ use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 use url::Url;
 
-use crate::config::SignatureVersion;
 use crate::peering::{Connection, InstanceId};
 use crate::{http, metrics};
 use pace::Pacer;
 use rpc::Rpc;
+use sign::SignatureVersion;
 use wire::{WireConnection, WirePage};
 
 const VERSION: &str = "2022-01-01";
@@ -296,7 +296,7 @@ impl Alicloud {
             .pacer
             .take_turn(action, now)
             .map_err(Error::Paced)
-            .inspect_err(|error| metrics::called(Some(error)))?;
+            .inspect_err(|error| metrics::called(error.code(), false))?;
         if turn > now {
             // Not otherwise: even the shortest sleep takes a millisecond.
             sleep_until(turn).await;

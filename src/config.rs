@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use url::Url;
 
+use crate::alicloud::sign::SignatureVersion;
 use crate::approval::Principal;
 use crate::peering::AccountId;
 use crate::policy::{Account, ApproverRef, Person, Policy, Requests, Rule};
@@ -220,17 +221,6 @@ impl CredentialsKind {
             Self::AssumeRole { .. } | Self::Oidc { .. } => true,
         }
     }
-}
-
-/// How calls to Alibaba Cloud are signed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum SignatureVersion {
-    /// `ACS3-HMAC-SHA256`.
-    #[default]
-    V3,
-    /// RPC with HMAC-SHA1 (`SignatureVersion=1.0`), which the vendor's pages also call signature method V2.
-    V1,
 }
 
 /// A sender of Standard Webhooks. Its signing secrets are in the secrets store.

@@ -141,6 +141,18 @@ impl Error {
             Self::Secrets(_) | Self::Identity(_) => Class::Retry,
         }
     }
+
+    /// Counts it, unless the call that was refused was counted already.
+    fn count(&self) {
+        let counted = match self {
+            Self::Sts(error) => error.class() == Class::Credentials,
+            Self::Again(_) => true,
+            Self::Secrets(_) | Self::NoKey | Self::Identity(_) => false,
+        };
+        if !counted && self.class() == Class::Credentials {
+            metrics::no_credentials();
+        }
+    }
 }
 
 /// Gets and keeps credentials.
@@ -204,13 +216,11 @@ impl CredentialsStore {
     ) -> Result<AccessKey, Error> {
         let config = self.config.targets.get(target).ok_or(Error::NoKey)?;
         match &config.credentials {
-            CredentialsKind::AccessKey {} => {
-                key(&*secrets.current(now).await?, target).inspect_err(metrics::no_credentials)
-            }
+            CredentialsKind::AccessKey {} => key(&*secrets.current(now).await?, target).inspect_err(Error::count),
             CredentialsKind::AssumeRole { .. } | CredentialsKind::Oidc { .. } => self
                 .session(secrets, (target, config), name, (STALE, SOMEBODY_WAITS), now)
                 .await
-                .inspect_err(metrics::no_credentials),
+                .inspect_err(Error::count),
         }
     }
 
@@ -254,7 +264,7 @@ impl CredentialsStore {
         let sessions = self.config.targets.iter().filter(|(_, target)| target.credentials.is_a_session());
         let refresh = sessions.map(async |(name, target)| {
             if let Err(error) = self.session(secrets, (name, target), &reading, (RENEW, NOBODY_WAITS), now).await {
-                metrics::no_credentials(&error);
+                error.count();
                 tracing::error!(
                     outcome = "no_credentials",
                     target = name,
@@ -307,7 +317,7 @@ impl CredentialsStore {
                 return Ok(new.key);
             }
             Ok(Err(error)) => {
-                metrics::no_credentials(&error);
+                error.count();
                 Some(error.code().to_owned())
             }
             Err(_elapsed) => None,

@@ -3,6 +3,7 @@
 //! In reading order: the two stories, the procedure that they share, the domain, and the parts at the edge.
 
 // Story one: an approval. Story two: a tick.
+pub mod trigger;
 pub mod watch;
 pub mod webhook;
 

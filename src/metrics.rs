@@ -9,9 +9,7 @@ use ::metrics::{Unit, counter, describe_histogram, histogram};
 use http::StatusCode;
 use jiff::SignedDuration;
 
-use crate::alicloud::{self, Class};
 use crate::approval::{Alarm, Approval, State, Verdict, What};
-use crate::credentials;
 use crate::peering::Status;
 
 /// Where all metrics are in CloudWatch, by function.
@@ -127,28 +125,19 @@ pub(crate) fn recorded(approval: &Approval, known: usize) {
 }
 
 /// Alibaba Cloud answered a call, or did not; without an error, with what was asked for.
-pub(crate) fn called(error: Option<&alicloud::Error>) {
-    let code = error.map_or("OK", alicloud::Error::code);
+pub(crate) fn called(code: &str, credentials_refused: bool) {
     counter!(API_ANSWERS, "Code" => code.to_owned()).increment(1);
     if code.contains("Throttling") {
         counter!(THROTTLED).increment(1);
     }
-    if error.is_some_and(|error| error.class() == Class::Credentials) {
+    if credentials_refused {
         counter!(CREDENTIALS_REFUSED).increment(1);
     }
 }
 
-/// There are no credentials to call with. What Alibaba Cloud has refused was counted when it did.
-pub(crate) fn no_credentials(error: &credentials::Error) {
-    // There, what its class says of a call is not what it says of credentials: see `credentials::Error::class`.
-    let counted = match error {
-        credentials::Error::Sts(error) => error.class() == Class::Credentials,
-        credentials::Error::Again(_) => true,
-        credentials::Error::Secrets(_) | credentials::Error::NoKey | credentials::Error::Identity(_) => false,
-    };
-    if !counted && error.class() == Class::Credentials {
-        counter!(CREDENTIALS_REFUSED).increment(1);
-    }
+/// There are no credentials to call with, and no call to Alibaba Cloud has counted that.
+pub(crate) fn no_credentials() {
+    counter!(CREDENTIALS_REFUSED).increment(1);
 }
 
 /// So many posts of a tick were not taken, and the oldest of them told of something that happened so long ago. One value:

@@ -7,6 +7,7 @@
 //! The failure of one connection, region, target or channel stops no other.
 
 mod delivery;
+mod job;
 mod lanes;
 mod record;
 mod survey;
@@ -17,14 +18,13 @@ use std::time::Duration;
 
 use futures_util::future::{Fuse, FusedFuture, FutureExt};
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::app::App;
 use crate::approval::{ApprovalId, Stage};
-use crate::{clock, doctor, metrics, store};
-use lanes::{Job, Lanes};
-use survey::Region;
+use crate::{clock, metrics, store};
+use job::{Job, Region};
+use lanes::Lanes;
 
 /// A tick waits for what is due this soon.
 const HORIZON: SignedDuration = SignedDuration::from_secs(10);
@@ -38,54 +38,6 @@ const ROUND: Duration = Duration::from_secs(10);
 const END: Duration = Duration::from_secs(2);
 /// How long a tick waits for new sessions of roles.
 const REFRESH: Duration = Duration::from_secs(6);
-/// What invokes the watcher: each but the last means "tick".
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-pub enum Trigger {
-    /// A schedule of EventBridge.
-    Schedule {
-        /// `aws.events` or `aws.scheduler`.
-        source: ScheduleSource,
-    },
-    /// Changes of the table.
-    Stream {
-        /// What changed; only where it comes from is looked at.
-        #[serde(rename = "Records")]
-        records: Vec<StreamRecord>,
-    },
-    /// A person, with a test event: `{"doctor": {}}`.
-    Doctor {
-        /// What to look at.
-        doctor: doctor::Wish,
-    },
-}
-
-/// Where a schedule's event comes from.
-#[derive(Debug, Deserialize)]
-pub enum ScheduleSource {
-    /// A rule.
-    #[serde(rename = "aws.events")]
-    Rule,
-    /// EventBridge Scheduler.
-    #[serde(rename = "aws.scheduler")]
-    Scheduler,
-}
-
-/// A change of the table.
-#[derive(Debug, Deserialize)]
-pub struct StreamRecord {
-    /// Always `aws:dynamodb`.
-    #[serde(rename = "eventSource")]
-    pub source: StreamSource,
-}
-
-/// Where a change comes from.
-#[derive(Debug, Deserialize)]
-pub enum StreamSource {
-    /// A `DynamoDB` stream.
-    #[serde(rename = "aws:dynamodb")]
-    DynamoDb,
-}
 
 /// What a tick did.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -135,20 +87,6 @@ impl Summary {
         ];
         for (sum, more) in sums {
             *sum = sum.saturating_add(more);
-        }
-    }
-}
-
-impl Trigger {
-    /// The tick that it asks for, if it is one.
-    ///
-    /// # Errors
-    /// What else it asks for.
-    pub fn tick(self) -> Result<Tick, doctor::Wish> {
-        match self {
-            Self::Schedule { .. } => Ok(Tick::SCHEDULED),
-            Self::Stream { .. } => Ok(Tick::CHANGED),
-            Self::Doctor { doctor } => Err(doctor),
         }
     }
 }

@@ -10,8 +10,8 @@
 
 mod support;
 
+use peergate::alicloud::sign::SignatureVersion;
 use peergate::alicloud::{Alicloud, Class, Credentials, Error};
-use peergate::config::SignatureVersion;
 use peergate::http;
 use peergate::local::sandbox::Sandbox;
 use peergate::local::simulator::Settings;

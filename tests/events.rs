@@ -16,7 +16,7 @@ use peergate::approval::Verdict;
 use peergate::chat::{Command, Verb, slack};
 use peergate::config::Config;
 use peergate::local::sandbox::SLACK_SECRET;
-use peergate::watch::Trigger;
+use peergate::trigger::Trigger;
 use peergate::{envelope, webhook};
 use support::Gate;
 

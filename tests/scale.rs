@@ -13,9 +13,9 @@ mod support;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use peergate::alicloud::sign::SignatureVersion;
 use peergate::alicloud::{Alicloud, Credentials};
 use peergate::approval::{Approval, ApprovalId, Delivery, Event, Grounds, Principal};
-use peergate::config::SignatureVersion;
 use peergate::local::sandbox::Sandbox;
 use peergate::local::simulator::gateway::Fault;
 use peergate::local::simulator::{Account, Settings, Tampering};

@@ -18,7 +18,8 @@ use peergate::local::simulator::gateway::Fault;
 use peergate::local::simulator::{Settings, Tampering};
 use peergate::local::sink::Trouble;
 use peergate::peering::InstanceId;
-use peergate::watch::{Summary, Trigger};
+use peergate::trigger::Trigger;
+use peergate::watch::Summary;
 use serde_json::json;
 use support::{AUDIT, Gate, HOOK, SLACK, logged, quick};
 

@@ -7,9 +7,8 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use url::Url;
 
-use super::sign::{self, Parameters};
-use super::{Credentials, Error};
-use crate::config::SignatureVersion;
+use super::sign::{self, Parameters, SignatureVersion};
+use super::{Class, Credentials, Error};
 use crate::{clock, http, metrics};
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -40,7 +39,8 @@ impl Rpc {
             }
         };
         let error = answer.as_ref().err();
-        metrics::called(error);
+        let refused = error.is_some_and(|error| error.class() == Class::Credentials);
+        metrics::called(error.map_or("OK", Error::code), refused);
         tracing::info!(
             outcome = "called",
             alicloud.action = action,

@@ -8,8 +8,20 @@ use std::fmt::Write;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use hmac::{Hmac, KeyInit, Mac};
+use serde::Deserialize;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
+
+/// How calls to Alibaba Cloud are signed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SignatureVersion {
+    /// `ACS3-HMAC-SHA256`.
+    #[default]
+    V3,
+    /// RPC with HMAC-SHA1 (`SignatureVersion=1.0`), which the vendor's pages also call signature method V2.
+    V1,
+}
 
 /// Parameters by name; byte order of the names is the order that both signatures want.
 pub type Parameters = BTreeMap<String, String>;

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use url::Url;
 
 use super::rpc::Rpc;
+use super::sign::SignatureVersion;
 use super::{Credentials, Error};
-use crate::config::SignatureVersion;
 use crate::peering::AccountId;
 
 const VERSION: &str = "2015-04-01";

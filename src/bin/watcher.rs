@@ -8,7 +8,7 @@ use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use peergate::app::App;
 use peergate::config::Environment;
 use peergate::metrics::Collector;
-use peergate::{clock, doctor, logging, watch};
+use peergate::{clock, doctor, logging, trigger, watch};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -29,7 +29,7 @@ async fn follow() -> Result<(), Error> {
     let metrics = Collector::start(lambda_runtime::Config::from_env().function_name)?;
     let app = Arc::new(App::from_process().inspect_err(|error| logging::not_started(error))?);
     app.prewarm().await.inspect_err(|error| logging::not_started(error))?;
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<watch::Trigger>| {
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<trigger::Trigger>| {
         let app = Arc::clone(&app);
         let LambdaEvent { payload, context } = event;
         let span = logging::invocation(&context.request_id, context.xray_trace_id.as_deref());

@@ -13,9 +13,10 @@ use super::simulator::Settings;
 use super::simulator::gateway::{self, Simulator};
 use super::sink::Sink;
 use super::{Error, table};
+use crate::alicloud::sign::SignatureVersion;
 use crate::alicloud::{Alicloud, Credentials};
 use crate::app::App;
-use crate::config::{Aws, Config, Environment, SecretsSource, SignatureVersion};
+use crate::config::{Aws, Config, Environment, SecretsSource};
 use crate::peering::InstanceId;
 use crate::{aws, clock, http};
 

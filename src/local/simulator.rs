@@ -6,6 +6,7 @@
 //!   `ResourceNotFound.InstanceId`.
 //! - A client token that was used for a dry run can't be used for the real thing.
 
+mod call;
 mod credentials;
 pub mod gateway;
 mod oidc;

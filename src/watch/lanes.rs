@@ -9,41 +9,17 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
-use super::survey::Listing;
+use super::job::{Done, Job, Key, Kind};
 use super::{Summary, record, survey};
 use crate::app::App;
-use crate::approval::{ApprovalId, Stage};
+use crate::approval::ApprovalId;
 use crate::logging::Chain;
-use crate::peering::{Connection, InstanceId};
 use crate::store;
 
 /// How much of a lane is worked on at once.
 const AT_ONCE: usize = 16;
 /// No page is listed while so much of what earlier ones showed is not taken in.
 const MOST_TO_TAKE: usize = 200;
-
-/// Something to do. The failure of one stops no other.
-pub(super) enum Job {
-    /// A record is due.
-    Step(ApprovalId),
-    /// A reading says something about a connection that the index, if it has it at this stage, does not.
-    News(ApprovalId, Box<Connection>, Option<Stage>),
-    /// A connection is to be read: it is followed, and in no list.
-    Read(ApprovalId, Stage, Option<Timestamp>),
-    /// A connection is not there any more.
-    Gone(ApprovalId),
-    /// A page of a region is to be listed.
-    List(Listing),
-}
-
-/// What came of a job.
-#[derive(Default)]
-pub(super) struct Done {
-    /// When to look again.
-    pub(super) look_at: Option<Timestamp>,
-    /// What is to be done now, in this order.
-    pub(super) more: Vec<Job>,
-}
 
 /// A job that has ended.
 struct Ended {
@@ -68,23 +44,6 @@ pub(super) struct Lanes<'a> {
 struct Lane {
     queue: VecDeque<Job>,
     running: usize,
-}
-
-/// Which of a target's lanes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    See,
-    Take,
-    Step,
-}
-
-/// What a job is about.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Key {
-    Record(ApprovalId),
-    News(String, InstanceId),
-    Reading(String, InstanceId),
-    Region(String, String),
 }
 
 impl<'a> Lanes<'a> {
@@ -140,25 +99,6 @@ impl<'a> Lanes<'a> {
                 lane.running += 1;
                 self.running.push(Box::pin(run(self.app, target.clone(), job, self.stop_at)));
             }
-        }
-    }
-}
-
-impl Job {
-    fn kind(&self) -> Kind {
-        match self {
-            Self::Step(_) => Kind::Step,
-            Self::News(..) | Self::Gone(_) => Kind::Take,
-            Self::Read(..) | Self::List(_) => Kind::See,
-        }
-    }
-
-    fn key(&self, target: &str) -> Key {
-        match self {
-            Self::Step(id) => Key::Record(id.clone()),
-            Self::News(id, ..) | Self::Gone(id) => Key::News(id.target.clone(), id.instance_id.clone()),
-            Self::Read(id, ..) => Key::Reading(id.target.clone(), id.instance_id.clone()),
-            Self::List(listing) => Key::Region(target.to_owned(), listing.region.clone()),
         }
     }
 }

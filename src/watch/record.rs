@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::Summary;
 use super::delivery::deliver;
-use super::lanes::{Done, Job};
+use super::job::{Done, Job};
 use crate::accept::{self, EXAMINATION};
 use crate::alicloud::Class;
 use crate::app::App;

@@ -2,17 +2,16 @@
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
 use tokio::time::sleep;
 
-use super::lanes::{Done, Job};
+use super::job::{Done, Job, Listing, Region};
 use crate::accept;
 use crate::alicloud::{self, LARGEST_PAGE};
 use crate::app::App;
 use crate::approval::{ApprovalId, Stage, State, follow_again_at};
 use crate::clock;
 use crate::config::Target;
-use crate::peering::{Connection, InstanceId, Status};
+use crate::peering::{Connection, Status};
 use crate::store::{self, Entry};
 
 /// So many connections of a region are read one by one; for more, it is listed.
@@ -21,27 +20,6 @@ const FEW: usize = 2;
 const MOST_PAGES: u32 = 1000;
 /// So many that are followed and not in the list are read one by one: a tick has time for no more.
 const MOST_MISSING: usize = 100;
-
-/// What is looked for in a region.
-#[derive(Default)]
-pub(super) struct Region {
-    /// What is new, too.
-    pub(super) discover: bool,
-    followed: HashMap<InstanceId, Stage>,
-    /// When the last of its activations began.
-    since: Option<Timestamp>,
-}
-
-/// A region that is being listed.
-pub(super) struct Listing {
-    /// e.g. `cn-shanghai`.
-    pub(super) region: String,
-    /// What no page has shown yet.
-    left: Region,
-    next_token: Option<String>,
-    pages: u32,
-    left_out: usize,
-}
 
 impl Region {
     /// Looks for this one, too.

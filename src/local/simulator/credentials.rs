@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::gateway::Call;
+use super::call::Call;
 use super::{Account, ApiError, require, time};
 use crate::alicloud::sign;
 use crate::clock;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use jiff::{SignedDuration, Timestamp};
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use url::Url;
 
+use super::call::Call;
 use super::credentials::Credentials;
 use super::oidc;
 use super::{ApiError, JournalEntry, Settings, Tampering, World, is_dry_run, require, time};
@@ -233,31 +234,6 @@ async fn tamper(State(simulator): State<Simulator>, Path(id): Path<String>, body
             axum_json(if known { StatusCode::OK } else { StatusCode::NOT_FOUND }, &json!({}))
         }
         Err(error) => axum_json(StatusCode::BAD_REQUEST, &json!({"error": error.to_string()})),
-    }
-}
-
-/// A request, with what signatures cover.
-pub(super) struct Call {
-    pub(super) method: String,
-    pub(super) headers: HeaderMap,
-    pub(super) query: Parameters,
-    form: Parameters,
-    pub(super) body: Bytes,
-}
-
-impl Call {
-    pub(super) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
-    }
-
-    fn access_key_id(&self) -> Option<String> {
-        let signed = self.header("authorization").and_then(|text| text.split_once("Credential=")?.1.split(',').next());
-        signed.map(ToOwned::to_owned).or_else(|| self.parameters().remove("AccessKeyId"))
-    }
-
-    /// The gateway merges query and body.
-    pub(super) fn parameters(&self) -> Parameters {
-        self.query.iter().chain(&self.form).map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 }
 
