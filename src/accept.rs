@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::alicloud::{self, Alicloud, Class, Credentials, Page};
 use crate::app::App;
-use crate::approval::{Approval, Approver, Call, ClientToken, Event, Principal, State, Verdict};
+use crate::approval::{Approval, Approver, Call, CallResult, ClientToken, Event, Principal, SentBack, State, Verdict};
 use crate::clock;
 use crate::credentials::{self, SessionName};
 use crate::peering::{Connection, InstanceId, Problem, Status};
@@ -53,6 +53,15 @@ impl Error {
         }
     }
 
+    /// Whether a call may have taken effect although it failed.
+    #[must_use]
+    pub fn may_have_taken_effect(&self) -> bool {
+        match self {
+            Self::UnknownTarget | Self::Credentials(_) => false,
+            Self::Api(error) => error.may_have_taken_effect(),
+        }
+    }
+
     /// A failed try, as an event.
     fn deferred(&self) -> Event {
         let retry_after = match self {
@@ -63,12 +72,109 @@ impl Error {
     }
 }
 
-/// Reads the connection and brings it one step further.
-pub async fn advance(app: &App, approval: &Approval, now: Timestamp) -> Event {
-    match read(app, &approval.id.target, &approval.id.instance_id, now).await {
-        Ok(connection) => carry_out(app, approval, &connection, now).await,
-        Err(error) => unread(&error),
+/// What is to be done about a decided connection.
+#[derive(Debug)]
+pub enum Next {
+    /// Nothing is to be called: this happened.
+    Happened(Event),
+    /// The decided call is to be made: the connection waits for it.
+    Call,
+}
+
+/// What came of the decided call.
+#[derive(Debug)]
+pub struct Step {
+    /// What happened.
+    pub event: Event,
+    /// What is known of the call.
+    pub call: CallResult,
+}
+
+impl Step {
+    /// Applies it, unless a new generation has begun; says whether the record changed.
+    pub fn apply(&self, approval: &mut Approval, generation: u32, now: Timestamp) -> bool {
+        if approval.generation != generation {
+            return false;
+        }
+        let before = approval.clone();
+        approval.finish_call(self.call);
+        approval.apply(&self.event, now);
+        *approval != before
     }
+}
+
+/// Reads the connection and says what is to be done about it. `late` asks the checks and the rules of now once more: much
+/// may have happened since people approved it.
+pub async fn prepare(app: &App, approval: &Approval, late: bool, now: Timestamp) -> Next {
+    let connection = match read(app, &approval.id.target, &approval.id.instance_id, now).await {
+        Ok(connection) => connection,
+        Err(error) => return Next::Happened(unread(&error)),
+    };
+    let waits = connection.is_waiting(now) && approval.client_token.is_some();
+    match approval.state {
+        State::Approved if waits && connection.fingerprint() != approval.fingerprint => {
+            Next::Happened(changed(app, approval, &connection, now).await)
+        }
+        State::Approved if waits && late => match review(app, approval, &connection, now).await {
+            Some(sent_back) => Next::Happened(sent_back),
+            None => Next::Call,
+        },
+        State::Approved | State::Rejecting if waits => Next::Call,
+        State::Pending
+        | State::Approved
+        | State::Activating
+        | State::Activated
+        | State::Rejecting
+        | State::Rejected
+        | State::Expired
+        | State::Deleted
+        | State::Failed { .. } => Next::Happened(Event::Seen(Box::new(connection))),
+    }
+}
+
+/// The facts are not those that were decided on.
+async fn changed(app: &App, approval: &Approval, connection: &Connection, now: Timestamp) -> Event {
+    let (target, by) = (&approval.id.target, Approver::peergate(&approval.id.target).principal);
+    let findings = examine(app, target, connection, &by, &clock::nonce(), now, Instant::now() + EXAMINATION).await;
+    Event::Changed { connection: Box::new(connection.clone()), findings }
+}
+
+/// Makes the checks again, but for the dry run, and asks the rules of now whether those who approved may, and suffice.
+async fn review(app: &App, approval: &Approval, connection: &Connection, now: Timestamp) -> Option<Event> {
+    let (target, policy) = (&approval.id.target, &app.config.policy);
+    let account = app.config.targets.get(target)?.account;
+    let findings = preflight::check(connection, account, now);
+    let terms = policy.terms(target, connection);
+    let (mut counted, mut void): (Vec<Approver>, Vec<Approver>) = (vec![], vec![]);
+    for decision in &approval.decisions {
+        match policy.electorate(target, connection, &decision.by.principal) {
+            Some(by) if !counted.iter().any(|earlier| earlier.is(&by)) => counted.push(by),
+            Some(_) | None => void.push(decision.by.clone()),
+        }
+    }
+    let by_rule = approval.winner().is_some_and(|winner| winner.by == Approver::peergate(target));
+    let enough = terms.rule.is_some() && u32::try_from(counted.len()).unwrap_or(u32::MAX) >= terms.needed();
+    let (why, findings) = if let Some(objection) = preflight::objection(&findings) {
+        (SentBack::Objection(objection.clone()), findings)
+    } else if !enough {
+        (SentBack::Rule, vec![])
+    } else if by_rule
+        && !(findings.iter().all(|it| it.found == Found::Passed) && is_alone(app, target, connection, now).await)
+    {
+        (SentBack::NotChecked, vec![])
+    } else {
+        return None;
+    };
+    Some(Event::SentBack { why, connection: Box::new(connection.clone()), terms: Box::new(terms), findings, void })
+}
+
+/// Whether the other peerings of the VPC are known, and none uses the requester's addresses.
+async fn is_alone(app: &App, target: &str, connection: &Connection, now: Timestamp) -> bool {
+    let place = (connection.accepter.region.as_str(), Some(connection.accepter.vpc.as_str()));
+    let page = timeout_at(Instant::now() + EXAMINATION, list(app, target, place, None, now)).await;
+    let whole = page.ok().and_then(Result::ok).filter(Page::is_whole);
+    let others = whole.map(|page| page.connections);
+    preflight::check_other_peerings(connection, others.as_deref()).found == Found::Passed
 }
 
 /// A connection that could not be read, as an event.
@@ -77,25 +183,19 @@ pub fn unread(error: &Error) -> Event {
     match error.class() {
         Class::Missing => Event::Missing,
         Class::Credentials => Event::CredentialsRefused(error.problem()),
-        Class::Retry | Class::ReadStatus | Class::Permanent | Class::DryRunPassed => error.deferred(),
+        Class::Retry | Class::Unknown | Class::ReadStatus | Class::Permanent | Class::DryRunPassed => error.deferred(),
     }
 }
 
-/// Brings a connection that was read just now one step further: the decided call is made only if it still waits for it.
-pub async fn carry_out(app: &App, approval: &Approval, connection: &Connection, now: Timestamp) -> Event {
+/// Makes the decided call. Whoever calls this has stored that a call begins, and has just read that the connection waits.
+pub async fn call(app: &App, approval: &Approval, now: Timestamp) -> Step {
     let (target, instance_id) = (&approval.id.target, &approval.id.instance_id);
-    let seen = || Event::Seen(Box::new(connection.clone()));
-    if connection.status != Status::Accepting {
-        return seen();
-    }
-    let waits_for_us = matches!(approval.state, State::Pending | State::Approved);
-    if waits_for_us && connection.fingerprint() != approval.fingerprint {
-        let by = Approver::peergate(target).principal;
-        let findings = examine(app, target, connection, &by, &clock::nonce(), now, Instant::now() + EXAMINATION).await;
-        return Event::Changed { connection: Box::new(connection.clone()), findings };
-    }
+    let not_made = |problem: &str| Step {
+        event: Event::Deferred { problem: Problem { code: problem.to_owned(), request_id: None }, retry_after: None },
+        call: CallResult::NotMade,
+    };
     let Some(token) = approval.client_token.as_ref().map(ClientToken::as_str) else {
-        return seen();
+        return not_made("NoClientToken");
     };
     let name = SessionName::decided(instance_id);
     let answer = match approval.state {
@@ -113,20 +213,26 @@ pub async fn carry_out(app: &App, approval: &Approval, connection: &Connection, 
         | State::Rejected
         | State::Expired
         | State::Deleted
-        | State::Failed { .. } => return seen(),
+        | State::Failed { .. } => return not_made("NotDecided"),
     };
-    match answer {
-        Ok(event) => event,
-        Err(error) => match error.class() {
-            Class::Retry | Class::DryRunPassed => error.deferred(),
-            Class::Missing | Class::Permanent => Event::Failed(error.problem()),
-            Class::Credentials => Event::CredentialsRefused(error.problem()),
-            Class::ReadStatus => match read(app, target, instance_id, now).await {
-                Ok(connection) if connection.status != Status::Accepting => Event::Seen(Box::new(connection)),
-                Ok(_) | Err(_) => error.deferred(),
-            },
+    let error = match answer {
+        Ok(event) => return Step { event, call: CallResult::Acknowledged },
+        Err(error) => error,
+    };
+    let call = if error.may_have_taken_effect() { CallResult::Unknown } else { CallResult::Refused };
+    let event = match error.class() {
+        Class::Retry | Class::DryRunPassed => error.deferred(),
+        Class::Unknown => Event::FailedUnknown(error.problem()),
+        // One "not found" may pass: the next readings say.
+        Class::Missing => Event::Missing,
+        Class::Permanent => Event::Failed(error.problem()),
+        Class::Credentials => Event::CredentialsRefused(error.problem()),
+        Class::ReadStatus => match read(app, target, instance_id, now).await {
+            Ok(connection) if connection.status != Status::Accepting => Event::Seen(Box::new(connection)),
+            Ok(_) | Err(_) => error.deferred(),
         },
-    }
+    };
+    Step { event, call }
 }
 
 /// The line about a step: what happened to which connection. Refused credentials are somebody's to mend.
@@ -151,7 +257,7 @@ pub fn log(approval: &Approval, event: &Event) {
     match (event, &approval.state) {
         (Event::CredentialsRefused(_), _) => line!(error, "credentials_refused"),
         (_, State::Failed { .. }) => line!(error, "failed"),
-        (Event::Deferred { .. }, _) => line!(warn, "deferred"),
+        (Event::Deferred { .. } | Event::FailedUnknown(_), _) => line!(warn, "deferred"),
         (
             Event::Accepted { .. }
             | Event::Rejected { .. }
@@ -159,7 +265,7 @@ pub fn log(approval: &Approval, event: &Event) {
             | Event::Missing
             | Event::Changed { .. }
             | Event::Failed(_)
-            | Event::Carded { .. }
+            | Event::SentBack { .. }
             | Event::Delivered { .. }
             | Event::Undelivered { .. },
             _,
@@ -217,7 +323,7 @@ pub async fn examine(
         timeout_at(deadline, dry_run(app, target, instance_id, token.as_str(), now)),
     );
     // A VPC has a quota of 20: what does not fit into a page is not looked at, and not said to be.
-    let whole = others.ok().and_then(Result::ok).filter(|page| page.next_token.is_none() && page.left_out == 0);
+    let whole = others.ok().and_then(Result::ok).filter(Page::is_whole);
     let others = whole.map(|page| page.connections);
     findings.push(preflight::check_other_peerings(connection, others.as_deref()));
     let found = match dry_run {
@@ -225,7 +331,9 @@ pub async fn examine(
         Err(_elapsed) => Found::Unknown(None),
         Ok(Err(error)) => match error.class() {
             // Whether it could be accepted is not known: the accept itself is tried again until it is.
-            Class::Retry | Class::Credentials | Class::DryRunPassed => Found::Unknown(Some(error.problem())),
+            Class::Retry | Class::Unknown | Class::Credentials | Class::DryRunPassed => {
+                Found::Unknown(Some(error.problem()))
+            }
             Class::ReadStatus | Class::Missing | Class::Permanent => {
                 Found::Objection(Objection::DryRun(error.problem()))
             }

@@ -105,6 +105,16 @@ pub enum Class {
     Credentials,
     /// A dry run found nothing against it.
     DryRunPassed,
+    /// Nobody knows the code: try again for a while.
+    Unknown,
+}
+
+impl Page {
+    /// Whether it is all that there is.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.next_token.is_none() && self.left_out == 0
+    }
 }
 
 impl Error {
@@ -116,6 +126,20 @@ impl Error {
         match self {
             Self::Paced(_) | Self::Transport(_) | Self::Unreadable { .. } => Class::Retry,
             Self::Refused { code, http_status, .. } => classify(code, *http_status),
+        }
+    }
+
+    /// Whether a call may have taken effect although it failed.
+    #[must_use]
+    pub fn may_have_taken_effect(&self) -> bool {
+        match self {
+            Self::Refused { code, http_status, .. } => {
+                let refuses = code == "ServiceUnavailable" || code.contains("Throttling");
+                code.ends_with("LastTokenProcessing") || (*http_status >= 500 && !refuses)
+            }
+            Self::Paced(_) => false,
+            Self::Transport(error) => !error.is_connect(),
+            Self::Unreadable { .. } => true,
         }
     }
 
@@ -310,6 +334,13 @@ impl Alicloud {
         }
         answer
     }
+}
+
+/// Reads a connection as the API writes it, for tests of what the simulator shows.
+#[cfg(feature = "local")]
+#[must_use]
+pub fn read_connection(json: &str) -> Option<Connection> {
+    serde_json::from_str::<WireConnection>(json).ok()?.try_into().ok()
 }
 
 #[derive(Deserialize)]

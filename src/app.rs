@@ -8,9 +8,11 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use crate::alicloud::Alicloud;
+use crate::chat::CardRate;
 use crate::config::{self, Config, Environment};
 use crate::credentials::CredentialsStore;
 use crate::http;
+use crate::read_budget::ReadBudget;
 use crate::secrets::{self, SecretsStore};
 use crate::store::Store;
 use crate::{aws, clock};
@@ -31,6 +33,10 @@ pub struct App {
     pub store: Store,
     /// The one client.
     pub http: reqwest::Client,
+    /// How many cards an account gets.
+    pub card_rate: CardRate,
+    /// How often people may have Alibaba Cloud asked.
+    pub read_budget: ReadBudget,
     /// The peering API of each target, by name.
     pub alicloud: BTreeMap<String, Alicloud>,
 }
@@ -75,6 +81,8 @@ impl App {
                 config.retention,
             ),
             alicloud: config.targets.iter().map(|(name, target)| (name.clone(), api(target))).collect(),
+            card_rate: CardRate::default(),
+            read_budget: ReadBudget::default(),
             http,
             config,
         })

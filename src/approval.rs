@@ -4,32 +4,46 @@
 //! and each change puts its notice into the outbox and its entry into the history in the same step, so that one write
 //! stores all of it.
 
+mod call;
+mod card;
+mod correction;
 mod decision;
+mod doubt;
 mod event;
 mod history;
+mod limits;
+mod migrate;
 mod outbox;
 mod progress;
 mod stage;
 mod state;
 mod terms;
+mod verify;
 
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::peering::{Connection, FieldHash, Fingerprint, Problem};
+use crate::peering::{Connection, Facts, FieldHash, Fingerprint, Problem};
 use crate::preflight::{self, Finding};
 
-pub use decision::{Approver, Call, ClientToken, Decision, InvalidPrincipal, Principal, Verdict};
-pub use event::Event;
-pub use history::{Alarm, Broken, Entry, History, What};
-pub use outbox::{Delivery, News, Notice, Outbox, Redelivery};
+pub use call::CallResult;
+use call::{CALL_LEASE, OwnCall};
+pub use card::{CardId, CardRef, InvalidCardId, Shown};
+pub use decision::{Approver, Call, ClientToken, Decision, InvalidPrincipal, Principal, Verdict, request_content};
+pub use doubt::{Doubt, Doubtful};
+pub use event::{Display, Event};
+pub use history::{Alarm, Entry, History, SentBack, What};
+pub use limits::{RefusedRequest, RequestId};
+pub use migrate::migrate;
+pub use outbox::{Claim, Delivery, News, Notice, Outbox, Redelivery};
 use progress::acknowledged;
 pub use stage::{Mark, Stage};
 pub use state::{ApprovalId, State, code};
 pub use terms::Terms;
 use terms::Told;
+pub use verify::Broken;
 
 /// What a vendor or platform may make us wait at most.
 const LONGEST_RETRY_AFTER: SignedDuration = SignedDuration::from_mins(15);
@@ -43,8 +57,6 @@ const LOOK_AT_OBJECTION: SignedDuration = SignedDuration::from_mins(5);
 const LOOK_AT_GAP: SignedDuration = SignedDuration::from_mins(1);
 /// If it still could not be after a while, less and less often, up to this.
 const LONGEST_LOOK_AT_GAP: SignedDuration = SignedDuration::from_hours(1);
-/// How long the webhook has the call to itself before the watcher takes it for dead.
-const WEBHOOK_LEASE: SignedDuration = SignedDuration::from_secs(8);
 /// The facts of a request may change so often; then it ends, so that no requester can make us write for ever.
 const MOST_CHANGES: usize = 20;
 
@@ -61,7 +73,9 @@ pub struct Approval {
     pub since: Timestamp,
     /// The last reading that changed something.
     pub connection: Connection,
-    /// Of what people are shown, and decide on. No other is ever accepted.
+    /// What people are shown, and decide on.
+    pub facts: Facts,
+    /// Of these facts. No other is ever accepted.
     pub fingerprint: Fingerprint,
     /// What the configuration says about it.
     pub terms: Terms,
@@ -79,8 +93,20 @@ pub struct Approval {
     pub last_problem: Option<Problem>,
     /// What people were reminded of in this state.
     told: Told,
-    /// Where the card is, per channel whose platform lets us change it.
-    pub cards: BTreeMap<String, String>,
+    /// The card of each channel whose platform lets us change it.
+    pub cards: BTreeMap<String, CardRef>,
+    /// What other channels were shown.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub shown: BTreeMap<String, Shown>,
+    /// A reading that is not believed yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub doubt: Option<Doubt>,
+    /// The calls that peergate made itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    own_call: Option<OwnCall>,
+    /// Requests that stay refused, however often they are sent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    refused: Vec<RefusedRequest>,
     /// What the channels are owed, and were told.
     pub outbox: Outbox,
     /// Everything that happened.
@@ -102,6 +128,18 @@ pub enum Closed {
     /// There is no approval of theirs to take back.
     #[error("nothing to withdraw")]
     NothingToWithdraw,
+    /// Another request had the same id.
+    #[error("the request id was used for another request")]
+    IdReused,
+    /// The same request was refused before.
+    #[error("the request was refused before")]
+    Refused,
+    /// People have written as much into the record as it holds.
+    #[error("the record is full")]
+    Full,
+    /// The same person has withdrawn too often.
+    #[error("too many withdrawals")]
+    TooManyWithdrawals,
 }
 
 /// The facts that a request is looked at, and decided, on.
@@ -118,6 +156,15 @@ pub struct Grounds<'a> {
     pub electorate: &'a (dyn Fn(&Principal) -> Option<Approver> + Sync),
 }
 
+/// What is true of an approved request before a late accept.
+struct Review<'a> {
+    connection: &'a Connection,
+    terms: &'a Terms,
+    findings: &'a [Finding],
+    /// Who may not approve any more.
+    void: &'a [Approver],
+}
+
 impl Approval {
     /// The record of a request that we just heard of, owing its card to the channels.
     #[must_use]
@@ -130,19 +177,18 @@ impl Approval {
     }
 
     /// Looks at a request that waits: takes over what has changed about it, in its facts or in the configuration. One
-    /// that was taken for deleted waits anew. Says whether anything changed.
+    /// that was taken for over, and is there, waits again. Says whether anything changed.
     pub fn look(&mut self, grounds: &Grounds<'_>, now: Timestamp) -> bool {
-        if !matches!(self.state, State::Pending | State::Deleted) {
-            return false;
-        }
         let before = self.clone();
-        if self.state == State::Deleted {
-            self.start_anew(now);
-            self.fingerprint = grounds.connection.fingerprint();
-            let (rule, approvals) = (grounds.terms.rule.clone(), grounds.terms.approvals);
-            self.log(What::Discovered { fingerprint: self.fingerprint.clone(), rule, approvals }, now);
-            self.tell(News::Discovered, now);
-        } else if self.fingerprint != grounds.connection.fingerprint() {
+        let is_past = |at: Timestamp| at <= now;
+        if self.state != State::Pending || grounds.connection.expires_at.is_some_and(is_past) {
+            self.seen(grounds.connection, now);
+        }
+        if self.state != State::Pending {
+            return *self != before;
+        }
+        self.note_reading(grounds.connection, now);
+        if self.fingerprint != grounds.connection.fingerprint() {
             self.change(grounds.connection, grounds.findings, now);
         }
         if self.state == State::Pending {
@@ -187,12 +233,24 @@ impl Approval {
                 record.clone()
             }
         };
+        if record.state == State::Deleted {
+            // Whoever decides has just read it: it is there.
+            record.seen(grounds.connection, at);
+            record.is_open_to(&decision)?;
+        }
         if record.state != State::Pending {
+            record.has_room_to_start_anew()?;
             record.start_anew(at);
         }
+        record.note_reading(grounds.connection, at);
         record.take(grounds, at);
         record.is_open_to(&decision)?;
         record.cast(decision);
+        record.has_room_for_decision()?;
+        if record.state != State::Pending {
+            // Whoever stores this makes the call.
+            record.begin_call(at);
+        }
         record.wait(at);
         Ok(record)
     }
@@ -201,7 +259,8 @@ impl Approval {
     /// passed where that is enough.
     #[must_use]
     pub fn is_worth_a_check(&self) -> bool {
-        preflight::objection(&self.findings).is_some()
+        self.findings.is_empty()
+            || preflight::objection(&self.findings).is_some()
             || preflight::is_incomplete(&self.findings)
             || (self.terms.accepts_by_itself() && preflight::all_passed(&self.findings))
     }
@@ -212,7 +271,9 @@ impl Approval {
         if self.state != State::Pending {
             return;
         }
-        let again_at = if preflight::objection(&self.findings).is_some() {
+        let again_at = if self.findings.is_empty() {
+            Some(now)
+        } else if preflight::objection(&self.findings).is_some() || self.is_past_expiry(now) {
             Some(now + LOOK_AT_OBJECTION)
         } else {
             // What could not be checked for long is checked less often.
@@ -220,9 +281,17 @@ impl Approval {
             self.is_worth_a_check().then(|| now + gap)
         };
         let expires_at = self.connection.expires_at;
-        let remind_at = self.told.next_at(&self.terms, self.since, expires_at);
-        let over_at = expires_at.filter(|at| *at > now);
-        self.next_step_at = [Some(remind_at), over_at, again_at].into_iter().flatten().min();
+        let is_open = !self.is_past_expiry(now);
+        let remind_at = is_open.then(|| self.told.next_at(&self.terms, self.since, expires_at));
+        let over_at = expires_at.filter(|_| is_open);
+        let confirm_at = self.doubt.as_ref().map(Doubt::next_at);
+        self.next_step_at = [remind_at, over_at, again_at, confirm_at].into_iter().flatten().min();
+    }
+
+    /// Whether the time to answer the request has passed, whatever Alibaba Cloud's status says.
+    #[must_use]
+    pub fn is_past_expiry(&self, now: Timestamp) -> bool {
+        self.connection.expires_at.is_some_and(|expires_at| expires_at <= now)
     }
 
     /// Whether a decision still counts.
@@ -232,7 +301,7 @@ impl Approval {
     pub fn is_open_to(&self, decision: &Decision) -> Result<(), Closed> {
         // Who repeats what others overruled must not take it for done.
         let overruled = self.winner().is_some_and(|winner| winner.verdict != decision.verdict);
-        if self.knows_request(&decision.request_key) {
+        if self.knows_request(&RequestId::of(decision))? {
             return Err(if overruled { Closed::Over } else { Closed::Repeated });
         }
         let said_before = |earlier: &Decision| earlier.verdict == decision.verdict && earlier.by.is(&decision.by);
@@ -248,24 +317,40 @@ impl Approval {
         }
     }
 
-    /// Takes an approval back, while it is not decided.
+    /// Takes an approval back, while it is not decided. `who` says who a principal is by now.
     ///
     /// # Errors
     /// [`Closed`], when there is nothing to take back any more.
-    pub fn withdraw(&mut self, by: &Approver, request_key: &str, now: Timestamp) -> Result<(), Closed> {
-        if self.knows_request(request_key) {
+    pub fn withdraw(
+        &mut self,
+        by: &Approver,
+        request: &RequestId,
+        who: &dyn Fn(&Principal) -> Approver,
+        now: Timestamp,
+    ) -> Result<(), Closed> {
+        if self.knows_request(request)? {
             return Err(Closed::Repeated);
         }
         if self.state != State::Pending {
             return Err(Closed::Over);
         }
-        let before = self.decisions.len();
-        self.decisions.retain(|decision| !decision.by.is(by));
-        if self.decisions.len() == before {
+        let theirs = |decision: &Decision| decision.by.is(by) || who(&decision.by.principal).is(by);
+        if !self.decisions.iter().any(theirs) {
             return Err(Closed::NothingToWithdraw);
         }
-        self.log(What::Withdrawn { by: by.clone(), request_key: request_key.to_owned() }, now);
-        self.tell(News::Withdrawn { by: by.clone(), given: self.given(), needed: self.terms.needed() }, now);
+        self.may_withdraw(by)?;
+        let mut withdrawn = by.clone();
+        self.decisions.retain(|decision| {
+            if theirs(decision) {
+                // As it stands in the history.
+                withdrawn = decision.by.clone();
+            }
+            !theirs(decision)
+        });
+        let RequestId { key, content } = request.clone();
+        self.log(What::Withdrawn { by: withdrawn.clone(), request_key: key, request_content: content }, now);
+        self.tell(News::Withdrawn { by: withdrawn, given: self.given(), needed: self.terms.needed() }, now);
+        self.wait(now);
         Ok(())
     }
 
@@ -275,6 +360,12 @@ impl Approval {
         self.decisions.last().filter(|_| self.state != State::Pending)
     }
 
+    /// Whether a call of ours may have made the accept. Otherwise somebody outside peergate did.
+    #[must_use]
+    pub fn is_accepted_by_us(&self) -> bool {
+        self.may_have_called() && self.winner().is_some_and(|winner| winner.verdict == Verdict::Approve)
+    }
+
     /// How many people have approved.
     #[must_use]
     pub fn given(&self) -> u32 {
@@ -282,20 +373,29 @@ impl Approval {
         u32::try_from(approvals.count()).unwrap_or(u32::MAX)
     }
 
-    /// Whether some channel was shown the facts as they are: if not, nobody can have meant these.
+    /// Whether one of these channels had been shown exactly these facts by the second of `at`: whoever names none can
+    /// have meant no others.
     #[must_use]
-    pub fn is_shown(&self) -> bool {
-        let last = self.outbox.iter().rev().find(|notice| matches!(notice.news, News::Changed { .. }));
-        last.is_none_or(|notice| {
-            notice.deliveries.is_empty()
-                || notice.deliveries.values().any(|delivery| matches!(delivery, Delivery::Delivered { .. }))
+    pub fn was_shown(&self, fingerprint: &Fingerprint, channels: &[String], at: Timestamp) -> bool {
+        let in_time =
+            |shown: &Fingerprint, shown_at: Timestamp| shown == fingerprint && shown_at.as_second() <= at.as_second();
+        channels.iter().any(|channel| {
+            self.cards.get(channel).is_some_and(|card| in_time(&card.fingerprint, card.shown_at))
+                || self.shown.get(channel).is_some_and(|shown| in_time(&shown.fingerprint, shown.shown_at))
         })
+    }
+
+    /// Whether any channel was ever shown anything of it.
+    #[must_use]
+    pub fn was_ever_shown(&self) -> bool {
+        !self.cards.is_empty() || !self.shown.is_empty()
     }
 
     /// Whether people can decide about it now: its card has buttons.
     #[must_use]
-    pub fn is_open(&self) -> bool {
+    pub fn is_open(&self, now: Timestamp) -> bool {
         self.terms.rule.is_some()
+            && !self.is_past_expiry(now)
             && match &self.state {
                 State::Pending => true,
                 State::Failed { code } => *code != code::ACCEPTED_ELSEWHERE,
@@ -315,28 +415,24 @@ impl Approval {
         match event {
             Event::Accepted { request_id } => {
                 if self.state == State::Approved {
+                    self.finish_call(CallResult::Acknowledged);
                     self.accepted(self.winner().cloned(), acknowledged(Verdict::Approve, request_id), now);
                 }
             }
             Event::Rejected { request_id } => {
                 if self.state == State::Rejecting {
+                    self.finish_call(CallResult::Acknowledged);
                     let news = News::Rejected(self.winner().cloned());
                     self.end(State::Rejected, news, acknowledged(Verdict::Reject, request_id), now);
                 }
             }
             Event::Seen(connection) => self.seen(connection, now),
-            Event::Missing => self.end(State::Deleted, News::Deleted, What::Missing, now),
-            Event::Changed { connection, findings } => {
-                let stale = connection.fingerprint() != self.fingerprint;
-                // What was approved all the same fails; all else stays as it ended.
-                let bounded = !self.has_changed_too_often() || self.state == State::Approved;
-                let open = match self.state {
-                    State::Pending | State::Approved | State::Failed { .. } | State::Deleted => true,
-                    State::Activating | State::Activated | State::Rejecting | State::Rejected | State::Expired => false,
-                };
-                if stale && bounded && open {
-                    self.change(connection, findings, now);
-                    self.wait(now);
+            Event::Missing => self.not_there(What::Missing, now),
+            Event::Changed { connection, findings } => self.changed(connection, findings, now),
+            Event::SentBack { why, connection, terms, findings, void } => {
+                if self.state == State::Approved {
+                    let review = Review { connection, terms, findings, void };
+                    self.send_back(why, &review, now);
                 }
             }
             Event::Failed(problem) => {
@@ -344,17 +440,40 @@ impl Approval {
                     self.fail(problem.clone(), now);
                 }
             }
+            Event::FailedUnknown(problem) => self.defer_unknown(problem, now),
             Event::Deferred { problem, retry_after } => self.defer(problem, *retry_after, now),
             Event::CredentialsRefused(problem) => self.postpone(problem, progress::AFTER_REFUSED_CREDENTIALS, now),
-            Event::Carded { channel, reference } => {
-                self.cards.insert(channel.clone(), reference.clone());
+            Event::Delivered { number, channel, display } => {
+                self.outbox.delivered(*number, channel, now);
+                self.display(channel, display, now);
             }
-            Event::Delivered { number, channel } => self.outbox.delivered(*number, channel, now),
-            Event::Undelivered { number, channel, error, retry } => {
+            Event::Undelivered { number, channel, error, retry, display } => {
                 self.outbox.undelivered(&self.id.to_string(), (*number, channel), error, *retry, now);
+                self.display(channel, display, now);
             }
         }
         *self != before
+    }
+
+    /// Keeps what a channel shows, and since when.
+    fn display(&mut self, channel: &str, display: &Display, now: Timestamp) {
+        match display {
+            Display::Unchanged => {}
+            Display::Card(card) => {
+                let mut card = card.clone();
+                let earlier = self.cards.get(channel).filter(|earlier| earlier.reference == card.reference);
+                if let Some(earlier) = earlier.filter(|earlier| earlier.fingerprint == card.fingerprint) {
+                    card.shown_at = earlier.shown_at;
+                }
+                self.cards.insert(channel.to_owned(), card);
+            }
+            Display::Facts(fingerprint) => {
+                if self.shown.get(channel).is_none_or(|shown| shown.fingerprint != *fingerprint) {
+                    let shown = Shown { fingerprint: fingerprint.clone(), shown_at: now };
+                    self.shown.insert(channel.to_owned(), shown);
+                }
+            }
+        }
     }
 
     fn begin(grounds: &Grounds<'_>, now: Timestamp) -> Self {
@@ -364,6 +483,7 @@ impl Approval {
             state: State::Pending,
             since: now,
             connection: grounds.connection.clone(),
+            facts: grounds.connection.facts(),
             fingerprint: grounds.connection.fingerprint(),
             terms: grounds.terms.clone(),
             findings: grounds.findings.to_vec(),
@@ -374,6 +494,10 @@ impl Approval {
             last_problem: None,
             told: Told::default(),
             cards: BTreeMap::new(),
+            shown: BTreeMap::new(),
+            doubt: None,
+            own_call: None,
+            refused: vec![],
             outbox: Outbox::default(),
             history: History::default(),
         };
@@ -405,13 +529,39 @@ impl Approval {
     fn decided(&mut self, state: State, at: Timestamp) {
         let verdict = if state == State::Rejecting { Verdict::Reject } else { Verdict::Approve };
         self.enter(state, at);
-        self.next_step_at = Some(at + WEBHOOK_LEASE);
-        let generation = self.generation;
-        self.client_token = self.winner().map(|winner| {
-            let account = self.connection.accepter.account;
-            let call = Call::Decided { generation };
-            ClientToken::derive(&winner.by.principal, account, &self.id.instance_id, verdict, call)
-        });
+        self.next_step_at = Some(at);
+        self.client_token = self.derive_token(verdict);
+    }
+
+    fn derive_token(&self, verdict: Verdict) -> Option<ClientToken> {
+        let winner = self.decisions.last()?;
+        let (account, call) = (self.facts.accepter.account, Call::Decided { generation: self.generation });
+        Some(ClientToken::derive(&winner.by.principal, account, &self.id.instance_id, verdict, call))
+    }
+
+    /// A call begins: whoever stores this makes it, and has [`CALL_LEASE`] to themselves.
+    pub fn begin_call(&mut self, now: Timestamp) {
+        self.own_call = Some(OwnCall::begin(self.own_call.as_ref(), self.generation, now));
+        self.next_step_at = Some(now + CALL_LEASE);
+    }
+
+    /// The call that was begun has ended.
+    pub fn finish_call(&mut self, result: CallResult) {
+        if let Some(call) = self.own_call.as_mut().filter(|call| call.generation == self.generation) {
+            call.finish(result);
+        }
+    }
+
+    /// Whether somebody may be making the call just now.
+    #[must_use]
+    pub fn is_being_called(&self, now: Timestamp) -> bool {
+        self.own_call.as_ref().is_some_and(|call| call.is_under_way(self.generation, now))
+    }
+
+    /// Whether a call of this generation may have reached Alibaba Cloud.
+    #[must_use]
+    pub fn may_have_called(&self) -> bool {
+        self.own_call.as_ref().is_some_and(|call| call.may_have_reached(self.generation))
     }
 
     /// Approves it, if its rule needs nobody and nothing at all is odd about it.
@@ -424,9 +574,10 @@ impl Approval {
                 fingerprint: self.fingerprint.clone(),
                 reason: None,
                 request_key: format!("rule/{}/{}", self.generation, self.fingerprint),
+                request_content: None,
             });
-            // Whoever watches does it, at once.
-            self.next_step_at = Some(now);
+            // Whoever stores this makes the call.
+            self.begin_call(now);
         }
     }
 
@@ -463,17 +614,42 @@ impl Approval {
         }
     }
 
+    /// The facts that were just read are not those that people were shown.
+    fn changed(&mut self, connection: &Connection, findings: &[Finding], now: Timestamp) {
+        if self.state == State::Deleted {
+            // It is there.
+            self.seen(connection, now);
+        }
+        let stale = connection.fingerprint() != self.fingerprint;
+        // What was approved all the same fails; all else stays as it ended.
+        let bounded = !self.has_changed_too_often() || self.state == State::Approved;
+        let open = match self.state {
+            State::Pending | State::Approved | State::Failed { .. } | State::Deleted => true,
+            State::Activating | State::Activated | State::Rejecting | State::Rejected | State::Expired => false,
+        };
+        if !(stale && bounded && open) {
+            return;
+        }
+        if self.state == State::Approved && self.may_have_called() && !self.call_is_settled(now) {
+            return;
+        }
+        self.change(connection, findings, now);
+        self.wait(now);
+    }
+
     /// The facts are not those that people were shown: nobody has decided about these.
     fn change(&mut self, connection: &Connection, findings: &[Finding], now: Timestamp) {
-        let changes = self.connection.changes(connection);
+        let changes = self.facts.changes(&connection.facts());
         let void: Vec<_> = self.decisions.iter().map(|decision| decision.by.clone()).collect();
         self.connection = connection.clone();
+        self.facts = connection.facts();
         self.fingerprint = connection.fingerprint();
         self.findings = findings.to_vec();
         if self.state == State::Approved {
             self.start_anew(now);
         }
         self.decisions.clear();
+        self.client_token = None;
         let fingerprint = self.fingerprint.clone();
         self.log(What::Changed { fingerprint, changes: changes.clone(), void: void.clone() }, now);
         if self.has_changed_too_often() {
@@ -500,6 +676,7 @@ impl Approval {
         self.since = now;
         self.attempts = 0;
         self.last_problem = None;
+        self.doubt = None;
         self.told.start_anew();
     }
 
@@ -518,23 +695,6 @@ impl Approval {
         // Who has heard of it hears the end, whatever the configuration says by then.
         audience.extend(self.outbox.channels());
         self.outbox.tell(news, &audience, now);
-    }
-
-    /// Whether a request was heard before: a replay of it must not count again.
-    fn knows_request(&self, request_key: &str) -> bool {
-        self.history.iter().any(|entry| match &entry.what {
-            What::Decided(decision) => decision.request_key == request_key,
-            What::Withdrawn { request_key: earlier, .. } => earlier == request_key,
-            What::Discovered { .. }
-            | What::Changed { .. }
-            | What::RuleChanged { .. }
-            | What::Acknowledged { .. }
-            | What::Seen(_)
-            | What::Missing
-            | What::Differs { .. }
-            | What::Failed(_)
-            | What::Told(_) => false,
-        })
     }
 
     /// When there is something to do about the record itself: a call, a look, a reminder, a delivery; `None` when all

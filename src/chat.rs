@@ -3,6 +3,7 @@
 //! One file per platform, each in the same order: authenticity, payload in, message out, delivery. Every sentence that
 //! a person reads is in [`message`].
 
+mod card_rate;
 pub mod message;
 pub mod slack;
 pub mod standard_webhooks;
@@ -18,6 +19,8 @@ use crate::approval::{Approval, Principal, Redelivery, Verdict};
 use crate::peering::{Connection, Fingerprint, InstanceId, Problem};
 use crate::policy::Refusal;
 use crate::preflight::{Finding, Objection};
+
+pub use card_rate::{CardRate, Digest};
 
 /// How far the clock of a sender may be from ours, both ways, the edge included.
 ///
@@ -36,6 +39,8 @@ pub struct Authentic {
     body: Bytes,
     /// Names the request: the same for a replay, another for any other request.
     request_key: String,
+    /// The signed time, to the second.
+    signed_at: Timestamp,
     /// Which of the configured keys matched, from 0.
     key: usize,
 }
@@ -79,14 +84,14 @@ fn only_header<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str
 }
 
 /// Checks a timestamp: exactly ten digits, so that no digit can move between it and what is signed beside it.
-fn check_timestamp(text: &str, name: &'static str, now: Timestamp) -> Result<(), Unauthentic> {
+fn check_timestamp(text: &str, name: &'static str, now: Timestamp) -> Result<Timestamp, Unauthentic> {
     if text.len() != 10 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Unauthentic::Malformed(name));
     }
     let seconds = text.parse().map_err(|_| Unauthentic::Malformed(name))?;
     let sent_at = Timestamp::from_second(seconds).map_err(|_| Unauthentic::Malformed(name))?;
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    if now.duration_since(sent_at).abs() > TOLERANCE { Err(Unauthentic::Stale) } else { Ok(()) }
+    if now.duration_since(sent_at).abs() > TOLERANCE { Err(Unauthentic::Stale) } else { Ok(sent_at) }
 }
 
 /// The body is authentic but not what we understand. The words are for the sender.
@@ -154,6 +159,8 @@ pub struct Request {
     pub by: Principal,
     /// Names the request; see [`Authentic`].
     pub request_key: String,
+    /// When they made it, to the second, as far as that is signed.
+    pub signed_at: Timestamp,
     /// Which of the configured keys signed it, from 0.
     pub key: usize,
 }
@@ -220,6 +227,16 @@ pub enum Answer {
     },
     /// The connection is not the one that they saw.
     Changed,
+    /// No channel had shown it as it is when they decided, and they name no fingerprint.
+    NotShown,
+    /// Another request had the same id.
+    IdReused,
+    /// People have written as much into the record as it holds.
+    RecordFull,
+    /// They have withdrawn too often.
+    TooManyWithdrawals,
+    /// They have asked too often.
+    TooManyReads,
     /// No target has that name; or none was named and there are several.
     UnknownTarget(Vec<String>),
     /// The target knows no such connection.

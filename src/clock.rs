@@ -2,6 +2,8 @@
 
 use jiff::Timestamp;
 
+use crate::approval::CardId;
+
 /// The time.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the place")]
@@ -32,15 +34,28 @@ pub mod jump {
     }
 }
 
+/// The id of a new card: 64 random bits.
+///
+/// # Panics
+/// As [`nonce`].
+#[must_use]
+pub fn card_id() -> CardId {
+    CardId(u64::from_be_bytes(random()))
+}
+
 /// 128 random bits as 32 hexadecimal digits: never the same twice.
 ///
 /// # Panics
 /// When the operating system has no randomness: without it nothing can be signed.
 #[must_use]
+pub fn nonce() -> String {
+    hex::encode(random::<16>())
+}
+
 #[expect(clippy::disallowed_methods, reason = "this is the place")]
 #[expect(clippy::expect_used, reason = "documented; Lambda reports the panic")]
-pub fn nonce() -> String {
-    let mut bytes = [0; 16];
+fn random<const BYTES: usize>() -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes).expect("the operating system gives randomness");
-    hex::encode(bytes)
+    bytes
 }

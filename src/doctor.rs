@@ -293,7 +293,9 @@ async fn examine_target(app: &App, name: &str, target: &Target, now: Timestamp, 
         Err(error) => {
             let code = error.code();
             let (found, detail) = match error.class() {
-                Class::Retry => (Found::Unknown, format!("the Security Token Service does not answer ({code})")),
+                Class::Retry | Class::Unknown => {
+                    (Found::Unknown, format!("the Security Token Service does not answer ({code})"))
+                }
                 Class::ReadStatus | Class::Missing | Class::Permanent | Class::Credentials | Class::DryRunPassed => {
                     (Found::Problem, format!("Alibaba Cloud refuses them with {code}"))
                 }
@@ -339,7 +341,7 @@ fn allowed(report: &mut Report, what: String, error: Option<accept::Error>, is_n
     let Some(error) = error else { return report.fine(what, "allowed") };
     let code = error.problem().code;
     match error.class() {
-        Class::Retry => {
+        Class::Retry | Class::Unknown => {
             let is_away = code.starts_with("Transport");
             let mend = if is_away { "Check the network, and the target's `endpoint`." } else { message::advice(&code) };
             report.add(Found::Unknown, what, format!("no answer ({code})"), mend);

@@ -28,6 +28,7 @@ pub mod envelope;
 pub mod http;
 pub mod logging;
 pub mod metrics;
+pub mod read_budget;
 pub mod secrets;
 pub mod store;
 

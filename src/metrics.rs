@@ -104,7 +104,7 @@ pub(crate) fn recorded(approval: &Approval, known: usize) {
             // Who sees it for the first time when it is activated already, sees it accepted, too.
             What::Seen(Status::Activated) if entry.state == State::Activated => {
                 // Not what others accepted.
-                if let Some(winner) = approval.winner() {
+                if let Some(winner) = approval.winner().filter(|_| approval.is_accepted_by_us()) {
                     counter!(ACTIVATIONS).increment(1);
                     histogram!(TIME_TO_ACTIVATED).record(entry.at.duration_since(winner.at).as_secs_f64());
                 }
@@ -119,7 +119,9 @@ pub(crate) fn recorded(approval: &Approval, known: usize) {
             | What::Missing
             | What::Differs { .. }
             | What::Failed(_)
-            | What::Told(_) => {}
+            | What::Told(_)
+            | What::SentBack { .. }
+            | What::Corrected { .. } => {}
         }
     }
 }

@@ -50,8 +50,21 @@ pub struct Side {
     pub cidrs: BTreeSet<IpNet>,
 }
 
-impl Connection {
-    /// What an approver must have seen, as one value: two readings with the same fingerprint are the same to decide on.
+/// The facts of a connection that people decide on: what its fingerprint covers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The side that asked.
+    pub requester: Side,
+    /// The side that is asked.
+    pub accepter: Side,
+    /// Mbit/s; `None` for unlimited.
+    pub bandwidth_mbps: Option<u32>,
+    /// As in [`Connection`].
+    pub link_type: String,
+}
+
+impl Facts {
+    /// What an approver must have seen, as one value: equal fingerprints are the same to decide on.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         let mut hash = FieldHash::new("peergate/fingerprint/1");
@@ -69,6 +82,55 @@ impl Connection {
         Fingerprint(hash.hex())
     }
 
+    /// What an approver would see otherwise in `later`, as text.
+    #[must_use]
+    pub fn changes(&self, later: &Self) -> Vec<Change> {
+        let facts = |facts: &Self| {
+            let cidrs = |side: &Side| side.cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let (requester, accepter) = (&facts.requester, &facts.accepter);
+            [
+                ("requester account", requester.account.to_string()),
+                ("requester region", requester.region.clone()),
+                ("requester VPC", requester.vpc.clone()),
+                ("requester CIDRs", cidrs(requester)),
+                ("accepting account", accepter.account.to_string()),
+                ("accepting region", accepter.region.clone()),
+                ("accepting VPC", accepter.vpc.clone()),
+                ("accepting CIDRs", cidrs(accepter)),
+                ("bandwidth", facts.bandwidth_mbps.map_or_else(String::new, |mbps| format!("{mbps} Mbit/s"))),
+                ("link type", facts.link_type.clone()),
+            ]
+        };
+        let pairs = facts(self).into_iter().zip(facts(later));
+        let changed = pairs.filter(|((_, before), (_, after))| before != after);
+        changed.map(|((fact, before), (_, after))| Change { fact: fact.to_owned(), before, after }).collect()
+    }
+}
+
+impl Connection {
+    /// What people decide on.
+    #[must_use]
+    pub fn facts(&self) -> Facts {
+        Facts {
+            requester: self.requester.clone(),
+            accepter: self.accepter.clone(),
+            bandwidth_mbps: self.bandwidth_mbps,
+            link_type: self.link_type.clone(),
+        }
+    }
+
+    /// Whether it waits to be accepted, and can be: what is past its expiry cannot, whatever its status says.
+    #[must_use]
+    pub fn is_waiting(&self, now: Timestamp) -> bool {
+        self.status == Status::Accepting && self.expires_at.is_none_or(|expires_at| expires_at > now)
+    }
+
+    /// Of its facts; see [`Facts::fingerprint`].
+    #[must_use]
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.facts().fingerprint()
+    }
+
     /// The pairs of ranges, requester's first, that share addresses. Empty also when a side's ranges are unknown:
     /// see [`Connection::cidrs_are_known`].
     #[must_use]
@@ -80,30 +142,6 @@ impl Connection {
             theirs.map(move |theirs| (*theirs, ours)).collect::<Vec<_>>()
         };
         self.accepter.cidrs.iter().flat_map(pairs).collect()
-    }
-
-    /// What an approver would see otherwise in `later`: the facts of the fingerprint, as text.
-    #[must_use]
-    pub fn changes(&self, later: &Self) -> Vec<Change> {
-        let facts = |connection: &Self| {
-            let cidrs = |side: &Side| side.cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            let (requester, accepter) = (&connection.requester, &connection.accepter);
-            [
-                ("requester account", requester.account.to_string()),
-                ("requester region", requester.region.clone()),
-                ("requester VPC", requester.vpc.clone()),
-                ("requester CIDRs", cidrs(requester)),
-                ("accepting account", accepter.account.to_string()),
-                ("accepting region", accepter.region.clone()),
-                ("accepting VPC", accepter.vpc.clone()),
-                ("accepting CIDRs", cidrs(accepter)),
-                ("bandwidth", connection.bandwidth_mbps.map_or_else(String::new, |mbps| format!("{mbps} Mbit/s"))),
-                ("link type", connection.link_type.clone()),
-            ]
-        };
-        let pairs = facts(self).into_iter().zip(facts(later));
-        let changed = pairs.filter(|((_, before), (_, after))| before != after);
-        changed.map(|((fact, before), (_, after))| Change { fact: fact.to_owned(), before, after }).collect()
     }
 
     /// Whether it goes from one region to another, where traffic is paid for.
@@ -300,6 +338,14 @@ pub struct Fingerprint(String);
 #[error("not a fingerprint: expected 64 hexadecimal digits")]
 pub struct InvalidFingerprint;
 
+impl Fingerprint {
+    /// Of no connection: 64 zeros, which no hash ever gives.
+    #[must_use]
+    pub fn of_nothing() -> Self {
+        Self("0".repeat(64))
+    }
+}
+
 impl TryFrom<String> for Fingerprint {
     type Error = InvalidFingerprint;
 
@@ -430,7 +476,7 @@ pub(crate) mod tests {
         (later.bandwidth_mbps, later.link_type) = (None, "Silver".into());
         (later.accepter.vpc, later.requester.region) = ("vpc-other".into(), "cn-beijing".into());
         (later.requester.account, later.name) = (AccountId(3), "renamed".into());
-        let changes = connection().changes(&later);
+        let changes = connection().facts().changes(&later.facts());
         let named: Vec<_> = changes.iter().map(|change| change.fact.as_str()).collect();
         assert_eq!(
             named,
@@ -440,7 +486,7 @@ pub(crate) mod tests {
             (changes[2].before.as_str(), changes[2].after.as_str()),
             ("10.1.0.0/16", "10.1.0.0/16, fd00:1::/48")
         );
-        assert_eq!(connection().changes(&connection()), []);
+        assert_eq!(connection().facts().changes(&connection().facts()), []);
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! The approvals, in a DynamoDB table: one item per connection, one conditional write per change.
 //!
-//! An item has `id` (the key), `version` (compare and swap), `state`, `ttl`, and the record as JSON; and, while anything
-//! is left to do or to see, what the sparse index [`INDEX`] holds: `due`, `due_at`, and [`IN_INDEX`]. That is enough to see
-//! that nothing has changed, so that a record is read only when something has. What runs on a laptop is the same API,
-//! embedded.
+//! An item has `id` (the key), `version` (compare and swap), `state`, `ttl`, the record as JSON with sorted keys, and a
+//! digest of it; and a line in the index [`INDEX`]: `due`, `due_at`, and [`IN_INDEX`]. The line of what is over is due far
+//! away. That is enough to see that nothing has changed, so that a record is read only when something has. What runs on a
+//! laptop is the same API, embedded.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
@@ -15,8 +17,8 @@ use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::approval::{Approval, ApprovalId, Mark, Stage};
-use crate::peering::InstanceId;
+use crate::approval::{Approval, ApprovalId, Mark, Stage, migrate};
+use crate::peering::{FieldHash, InstanceId};
 use crate::{aws, http, metrics};
 
 /// The sparse index: partition key `due`, sort key `due_at` (milliseconds), and [`IN_INDEX`].
@@ -31,8 +33,17 @@ const ENTRIES: i32 = 1000;
 const SCANNED: i32 = 100;
 /// The only value of `due`.
 const DUE: &str = "1";
-/// The record's format. A newer one is refused, never rewritten.
-const SCHEMA: u32 = 1;
+/// The record's format. A newer one is refused, never rewritten; an older one is written anew in this one.
+const SCHEMA: u32 = 2;
+/// When the line of what is over is due: at the beginning of the year 9000.
+const FAR_AWAY: Timestamp = Timestamp::constant(221_845_392_000, 0);
+/// Before this, everything is due that is not over.
+pub const BEFORE_FAR_AWAY: Timestamp = Timestamp::constant(221_845_391_999, 0);
+/// Marks in the index of failures that are told apart.
+const ELSEWHERE: &str = "elsewhere";
+const SETTLED: &str = "settled";
+/// How many ids without a record a process remembers.
+const MAX_UNRECORDED: usize = 200_000;
 /// How often a change is applied again to what another writer made of the record.
 const CONFLICTS: u32 = 10;
 
@@ -49,6 +60,8 @@ pub struct Store {
     endpoint: String,
     table: String,
     retention: SignedDuration,
+    /// Hashes of ids that are listed and have no record, so that a tick does not ask for them again.
+    unrecorded: Arc<Mutex<HashSet<u64>>>,
 }
 
 /// A record and the version of it that was read or written.
@@ -58,6 +71,21 @@ pub struct Stored {
     pub approval: Approval,
     /// 1 for the first write, then one more for each.
     pub version: u64,
+    schema: u32,
+}
+
+impl Stored {
+    /// A record as this version writes it.
+    #[must_use]
+    pub fn new(approval: Approval, version: u64) -> Self {
+        Self { approval, version, schema: SCHEMA }
+    }
+
+    /// Whether an earlier version of peergate wrote it.
+    #[must_use]
+    pub fn is_of_earlier_version(&self) -> bool {
+        self.schema < SCHEMA
+    }
 }
 
 /// A line of the index: as much of a record as it takes to see what there is to do about it.
@@ -90,6 +118,39 @@ pub struct Scanned {
 
 #[cfg(feature = "local")]
 impl Scanned {
+    /// What is wrong with the item itself, whatever its record says.
+    #[must_use]
+    pub fn problems(&self) -> Vec<String> {
+        let known = ["id", "version", "state", "record", "digest", "ttl", "due", "due_at"];
+        let known = |name: &str| known.contains(&name) || IN_INDEX.contains(&name);
+        let mut unknown: Vec<_> = self.item.keys().filter(|name| !known(name)).collect();
+        unknown.sort();
+        let mut problems: Vec<_> = unknown.into_iter().map(|name| format!("unknown attribute {name:?}")).collect();
+        let json = text(&self.item, "record").unwrap_or_default();
+        match text(&self.item, "digest") {
+            // Earlier versions wrote none.
+            None if self.is_earlier() => {}
+            None => problems.push("no digest".to_owned()),
+            Some(stored) if stored != digest(&self.id, json) => {
+                problems.push("the digest is not the record's".to_owned())
+            }
+            Some(_) => {}
+        }
+        problems
+    }
+
+    /// Whether it says that an earlier version wrote it, which gave no digest.
+    #[must_use]
+    pub fn is_earlier(&self) -> bool {
+        self.record.get("schema").and_then(serde_json::Value::as_u64).is_some_and(|schema| schema < SCHEMA.into())
+    }
+
+    /// The record as text, as stored.
+    #[must_use]
+    pub fn json(&self) -> &str {
+        text(&self.item, "record").unwrap_or_default()
+    }
+
     /// Whether a newer version of peergate wrote it.
     #[must_use]
     pub fn is_newer(&self) -> bool {
@@ -159,7 +220,8 @@ impl Store {
         config.set_endpoint_url(endpoint.cloned());
         let region = sdk.region().map(AsRef::as_ref).unwrap_or_default();
         let endpoint = endpoint.cloned().unwrap_or_else(|| aws::regional("dynamodb", region));
-        Self { client: Client::from_conf(config.build()), http, endpoint, table, retention }
+        let client = Client::from_conf(config.build());
+        Self { client, http, endpoint, table, retention, unrecorded: Arc::default() }
     }
 
     /// Opens a connection ahead of the first call.
@@ -205,6 +267,21 @@ impl Store {
         Ok(found)
     }
 
+    /// Whether there was no record of it when this process looked. One that was made since has a line in the index.
+    #[must_use]
+    pub fn is_unrecorded(&self, id: &ApprovalId) -> bool {
+        self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).contains(&hash_of(id))
+    }
+
+    /// Remembers that there is no record of it.
+    pub fn note_unrecorded(&self, id: &ApprovalId) {
+        let mut unrecorded = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
+        if unrecorded.len() >= MAX_UNRECORDED {
+            unrecorded.clear();
+        }
+        unrecorded.insert(hash_of(id));
+    }
+
     /// Writes a record over what is stored, if it still is: `None` for nothing.
     pub async fn save(&self, approval: &Approval, over: Option<&Stored>) -> Result<Saved, Error> {
         let saved = self.put(approval, over.map_or(0, |stored| stored.version)).await;
@@ -224,7 +301,7 @@ impl Store {
                 .expression_attribute_values(":over", AttributeValue::N(over.to_string()))
         };
         let put = put.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let written = Stored { approval: approval.clone(), version: over.saturating_add(1) };
+        let written = Stored::new(approval.clone(), over.saturating_add(1));
         match put.send().await {
             Ok(_) => Ok(Saved::Done(written)),
             Err(error) => match conflicting(&error) {
@@ -333,23 +410,30 @@ impl Store {
         let id = approval.id.to_string();
         let record = Record { schema: SCHEMA, approval };
         let unwritable = |_| Error::Unreadable { id: id.clone(), problem: "not writable as JSON" };
-        let json = serde_json::to_string(&record).map_err(unwritable)?;
+        let mut record = serde_json::to_value(&record).map_err(unwritable)?;
+        record.sort_all_objects();
+        let json = record.to_string();
         let mut item = Item::from([
             ("id".to_owned(), AttributeValue::S(id.clone())),
             ("version".to_owned(), AttributeValue::N(version.to_string())),
             ("state".to_owned(), AttributeValue::S(approval.state.name().to_owned())),
+            ("digest".to_owned(), AttributeValue::S(digest(&id, &json))),
             ("record".to_owned(), AttributeValue::S(json)),
+            ("due".to_owned(), AttributeValue::S(DUE.into())),
+            ("region".to_owned(), AttributeValue::S(approval.connection.accepter.region.clone())),
         ]);
         let time = |at: Timestamp| AttributeValue::N(at.as_millisecond().to_string());
-        if let Some(due_at) = approval.due_at() {
-            item.insert("due".into(), AttributeValue::S(DUE.into()));
-            item.insert("due_at".into(), time(due_at));
-            item.insert("region".into(), AttributeValue::S(approval.connection.accepter.region.clone()));
-            item.extend(approval.work_at().map(|work_at| ("work_at".into(), time(work_at))));
-            if let Stage::Pending(mark) = approval.stage() {
-                item.insert("mark".into(), AttributeValue::S(mark.to_hex()));
-            }
-        } else if approval.state.is_final() {
+        let due_at = approval.due_at();
+        item.insert("due_at".into(), time(due_at.unwrap_or(FAR_AWAY)));
+        item.extend(approval.work_at().map(|work_at| ("work_at".into(), time(work_at))));
+        let mark = match approval.stage() {
+            Stage::Pending(mark) => Some(mark.to_hex()),
+            Stage::AcceptedElsewhere => Some(ELSEWHERE.to_owned()),
+            Stage::Settled => Some(SETTLED.to_owned()),
+            Stage::Decided | Stage::Activating | Stage::Ended | Stage::Failed => None,
+        };
+        item.extend(mark.map(|mark| ("mark".into(), AttributeValue::S(mark))));
+        if due_at.is_none() && approval.state.is_final() {
             let ttl = approval.since.as_second().saturating_add(self.retention.as_secs());
             item.insert("ttl".into(), AttributeValue::N(ttl.to_string()));
         }
@@ -357,10 +441,24 @@ impl Store {
     }
 }
 
+fn hash_of(id: &ApprovalId) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// All that is read of a record before its format is known.
 #[derive(Deserialize)]
 struct Schema {
     schema: u32,
+}
+
+/// Over the record as it is stored: who edits it has to make this anew, too.
+fn digest(id: &str, json: &str) -> String {
+    let mut hash = FieldHash::new("peergate/record/1");
+    hash.field(id);
+    hash.field(json);
+    hash.hex()
 }
 
 fn text<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
@@ -382,7 +480,13 @@ fn read_entry(item: &Item) -> Option<Entry> {
             "pending" => Stage::Pending(text(item, "mark").and_then(Mark::from_hex).unwrap_or_default()),
             "approved" | "rejecting" => Stage::Decided,
             "activating" => Stage::Activating,
-            _ => Stage::Over,
+            "rejected" | "expired" | "deleted" => Stage::Ended,
+            "failed" => match text(item, "mark") {
+                Some(ELSEWHERE) => Stage::AcceptedElsewhere,
+                Some(SETTLED) => Stage::Settled,
+                Some(_) | None => Stage::Failed,
+            },
+            _ => Stage::Settled,
         },
         due_at: time("due_at")?,
         work_at: time("work_at"),
@@ -398,8 +502,15 @@ fn read(item: &Item) -> Result<Stored, Error> {
     if schema > SCHEMA {
         return Err(unreadable("written by a newer version of peergate"));
     }
-    let approval = serde_json::from_str(json).map_err(|_| unreadable("not of the known format"))?;
-    Ok(Stored { approval, version })
+    let unknown = |_| unreadable("not of the known format");
+    let approval = if schema < SCHEMA {
+        let mut record = serde_json::from_str(json).map_err(unknown)?;
+        migrate(&mut record);
+        serde_json::from_value(record).map_err(unknown)?
+    } else {
+        serde_json::from_str(json).map_err(unknown)?
+    };
+    Ok(Stored { approval, version, schema })
 }
 
 fn refused_by_condition(error: &SdkError<PutItemError>) -> bool {

@@ -135,6 +135,7 @@ pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<Summary, s
             else => break,
         }
     }
+    let _ = timeout_at(deadline.checked_sub(END / 2).unwrap_or(deadline), delivery::deliver_digests(app)).await;
     let Summary { rounds, discovered, changed, delivered, undelivered, oldest_undelivered } = summary;
     let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(outcome = "ticked", rounds, discovered, changed, delivered, undelivered, duration_ms, "ticked");
@@ -204,7 +205,7 @@ impl Due {
             let before = if survey { Timestamp::MAX } else { now + HORIZON };
             let (entries, more) = app.store.due(before, from).await?;
             for entry in entries {
-                if entry.stage == Stage::Activating || survey && entry.stage.is_followed() {
+                if entry.stage == Stage::Activating || survey && entry.stage != Stage::Decided {
                     let place = (entry.id.target.clone(), entry.region.clone());
                     due.regions.entry(place).or_default().follow(&entry);
                 }

@@ -101,7 +101,7 @@ pub async fn handle_event(app: &App, event: envelope::Event, now: Timestamp) -> 
         Ok(request) => handle(app, request, now).await,
         Err(error) => {
             let outcome = Outcome::Rejected(error.into());
-            let response = respond(&outcome);
+            let response = respond(&outcome, now);
             log(&outcome, response.status(), Duration::ZERO);
             response
         }
@@ -123,7 +123,7 @@ pub async fn handle(app: &App, request: Request<Bytes>, now: Timestamp) -> Respo
         _ => Err(Rejection::UnknownPath),
     };
     let outcome = outcome.unwrap_or_else(Outcome::Rejected);
-    let response = respond(&outcome);
+    let response = respond(&outcome, now);
     log(&outcome, response.status(), started.elapsed());
     response
 }
@@ -195,7 +195,7 @@ async fn from_slack(app: &App, request: Request<Bytes>, config: &Slack, now: Tim
                 }
                 (None, None) => answer(app, &request, now, deadline).await,
             };
-            if let Err(undelivered) = slack::respond(&app.http, response_url, &message::answer(&answer)).await {
+            if let Err(undelivered) = slack::respond(&app.http, response_url, &message::answer(&answer, now)).await {
                 tracing::warn!(
                     outcome = "unanswered_click",
                     error = undelivered.error,
@@ -299,6 +299,11 @@ fn classify(answer: &Answer) -> (StatusCode, &'static str) {
         Answer::Refused(Refusal::Contact { .. }) => (StatusCode::FORBIDDEN, "requesters-contact"),
         Answer::Objection(_) => (StatusCode::CONFLICT, "not-acceptable"),
         Answer::Changed => (StatusCode::CONFLICT, "connection-changed"),
+        Answer::NotShown => (StatusCode::CONFLICT, "not-shown"),
+        Answer::IdReused => (StatusCode::CONFLICT, "id-reused"),
+        Answer::RecordFull => (StatusCode::CONFLICT, "record-full"),
+        Answer::TooManyWithdrawals => (StatusCode::CONFLICT, "too-many-withdrawals"),
+        Answer::TooManyReads => (StatusCode::TOO_MANY_REQUESTS, "too-many-reads"),
         Answer::UnknownTarget(_) => (StatusCode::NOT_FOUND, "unknown-target"),
         Answer::UnknownConnection => (StatusCode::NOT_FOUND, "unknown-connection"),
         Answer::VendorRefused(_) => (StatusCode::CONFLICT, "vendor-refused"),
@@ -344,14 +349,14 @@ fn classify_rejection(rejection: &Rejection) -> (StatusCode, &'static str, Strin
     (status, name, rejection.to_string())
 }
 
-fn respond(outcome: &Outcome) -> Response<String> {
+fn respond(outcome: &Outcome, now: Timestamp) -> Response<String> {
     match outcome {
         Outcome::Healthy => json_response(StatusCode::OK, &json!({"status": "ok"})),
         Outcome::Answered { answer, way, .. } => match way {
-            Way::Machine => machine_response(answer),
-            Way::Slash => json_response(StatusCode::OK, &slack::ephemeral(&message::answer(answer))),
+            Way::Machine => machine_response(answer, now),
+            Way::Slash => json_response(StatusCode::OK, &slack::ephemeral(&message::answer(answer, now))),
             Way::Click => response(StatusCode::OK, "text/plain", String::new()),
-            Way::Window => json_response(StatusCode::OK, &slack::answer_window(&message::answer(answer))),
+            Way::Window => json_response(StatusCode::OK, &slack::answer_window(&message::answer(answer, now))),
         },
         Outcome::Asked(_) => response(StatusCode::OK, "text/plain", String::new()),
         Outcome::Usage => json_response(StatusCode::OK, &slack::ephemeral(&message::usage())),
@@ -367,9 +372,9 @@ fn respond(outcome: &Outcome) -> Response<String> {
     }
 }
 
-fn machine_response(answer: &Answer) -> Response<String> {
+fn machine_response(answer: &Answer, now: Timestamp) -> Response<String> {
     let (status, name) = classify(answer);
-    let message = message::answer(answer);
+    let message = message::answer(answer, now);
     let detail = std::iter::once(message.headline).chain(message.sentences).collect::<Vec<_>>().join(". ");
     let about = match answer {
         Answer::Done(approval)
@@ -400,6 +405,11 @@ fn machine_response(answer: &Answer) -> Response<String> {
         | Answer::NothingToWithdraw
         | Answer::NotAsked { .. }
         | Answer::Changed
+        | Answer::NotShown
+        | Answer::IdReused
+        | Answer::RecordFull
+        | Answer::TooManyWithdrawals
+        | Answer::TooManyReads
         | Answer::UnknownConnection
         | Answer::Unavailable(_) => Value::Null,
     };
@@ -438,7 +448,7 @@ fn response(status: StatusCode, content_type: &'static str, body: String) -> Res
 }
 
 fn retry_later(mut response: Response<String>) -> Response<String> {
-    if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+    if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&response.status()) {
         response.headers_mut().insert(RETRY_AFTER, http::HeaderValue::from_static("10"));
     }
     response

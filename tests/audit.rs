@@ -20,6 +20,7 @@ use peergate::peering::InstanceId;
 use peergate::store::Store;
 use peergate::{aws, http};
 use serde_json::Value;
+use sha2::Digest;
 use support::Gate;
 
 /// A table in a file with three records: one activated by two people, one rejected, one that waits.
@@ -86,6 +87,21 @@ impl Audited {
         change(&mut record);
         let mut item = item;
         item.insert("record".into(), AttributeValue::S(record.to_string()));
+        self.client.put_item().table_name("peergate").set_item(Some(item)).send().await.unwrap();
+    }
+
+    /// As [`Audited::edit`], by somebody who knows how the digest is made.
+    async fn forge(&self, id: &InstanceId, change: impl FnOnce(&mut Value)) {
+        self.edit(id, change).await;
+        let key = AttributeValue::S(format!("prod/{id}"));
+        let item = self.client.get_item().table_name("peergate").key("id", key).send().await.unwrap().item.unwrap();
+        let mut hash = sha2::Sha256::new();
+        for field in ["peergate/record/1", &format!("prod/{id}"), item["record"].as_s().unwrap()] {
+            hash.update(u64::try_from(field.len()).unwrap().to_be_bytes());
+            hash.update(field.as_bytes());
+        }
+        let mut item = item;
+        item.insert("digest".into(), AttributeValue::S(hex::encode(hash.finalize())));
         self.client.put_item().table_name("peergate").set_item(Some(item)).send().await.unwrap();
     }
 
@@ -171,7 +187,10 @@ async fn an_edited_record_is_found() {
         .edit(waits, |record| record["decisions"] = serde_json::json!([{"verdict": "approve", "request_key": "k"}]))
         .await;
     let wrong = audited.refuses(&["verify"]);
-    assert!(wrong.contains("3 of 3 records do not hold"), "{wrong}");
+    assert!(wrong.contains("problems in 3 records"), "{wrong}");
+    for id in [two, rejected, waits] {
+        assert!(wrong.contains(&format!("prod/{id}: the digest is not the record's")), "{wrong}");
+    }
     assert!(wrong.contains(&format!("prod/{rejected}: the record's state is not that of its last entry")), "{wrong}");
     assert!(
         wrong.contains(&format!("prod/{waits}: the record's decisions are not those that its history leaves standing")),
@@ -179,6 +198,65 @@ async fn an_edited_record_is_found() {
     );
     let list = audited.prints(&["list", "--all"]);
     assert!(list.contains(&format!("the record of prod/{waits} can't be read")), "{list}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_a_forger_leaves_behind_is_named() {
+    type Forgery = (fn(&mut Value), &'static str);
+    let forgeries: [Forgery; 6] = [
+        (|record| record["generation"] = 2.into(), "the record's generation is not that of its history"),
+        (
+            |record| record["client_token"] = "pg1-0".into(),
+            "the record's client token is not derived from its decision",
+        ),
+        (|record| record["extra"] = 1.into(), "unknown or altered field /extra"),
+        (|record| record["history"][0]["what"]["discovered"]["extra"] = 1.into(), "entry 0 does not follow"),
+        (|record| record["facts"]["bandwidth_mbps"] = 9.into(), "the record's facts are not those of its fingerprint"),
+        (|record| record["own_call"]["more"] = true.into(), "unknown or altered field /own_call/more"),
+    ];
+    for (forgery, named) in forgeries {
+        let audited = Audited::new().await;
+        audited.forge(&audited.ids[0], forgery).await;
+        let wrong = audited.refuses(&["verify"]);
+        assert!(wrong.contains(named), "{named}: {wrong}");
+    }
+    let audited = Audited::new().await;
+    let change = async |change: fn(&mut std::collections::HashMap<String, AttributeValue>)| {
+        let key = AttributeValue::S(format!("prod/{}", audited.ids[0]));
+        let item = audited.client.get_item().table_name("peergate").key("id", key).send().await.unwrap().item;
+        let mut item = item.unwrap();
+        change(&mut item);
+        audited.client.put_item().table_name("peergate").set_item(Some(item)).send().await.unwrap();
+        audited.refuses(&["verify"])
+    };
+    let wrong = change(|item| {
+        item.insert("note".into(), AttributeValue::S("x".into()));
+    });
+    assert!(wrong.await.contains("unknown attribute \"note\""));
+    let wrong = change(|item| {
+        let record = item["record"].as_s().unwrap().replacen("{", "{\"state\":\"pending\",", 1);
+        item.insert("record".into(), AttributeValue::S(record));
+    });
+    assert!(wrong.await.contains("the key \"state\" is there twice"));
+    let wrong = change(|item| {
+        item.remove("digest");
+    });
+    assert!(wrong.await.contains("no digest"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_that_shows_nothing_is_an_error() {
+    let audited = Audited::new().await;
+    let against = |name: &'static str| audited.refuses(&["verify", "--against", name]);
+    std::fs::write(audited.directory.path().join("empty.jsonl"), "\n").unwrap();
+    assert!(against("empty.jsonl").contains("the export holds no entry"));
+    let exported = audited.export_to("other.jsonl").replace("prod/pcc-", "prod/pcc-x");
+    std::fs::write(audited.directory.path().join("other.jsonl"), &exported).unwrap();
+    assert!(against("other.jsonl").contains("no entry of the export is in this table"));
+    // The hash is kept, the content is another.
+    let edited = audited.export_to("edited.jsonl").replace("alice", "mallory");
+    std::fs::write(audited.directory.path().join("edited.jsonl"), edited).unwrap();
+    assert!(against("edited.jsonl").contains("is not the one exported"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -190,10 +268,11 @@ async fn what_was_exported_can_be_neither_shortened_nor_made_anew() {
     assert_eq!(audited.prints(&against), "3 records with 9 entries: all hold, 9 as exported\n");
     // The tail is cut off and the state made to fit: the chain alone holds.
     audited
-        .edit(two, |record| {
+        .forge(two, |record| {
             record["history"].as_array_mut().unwrap().truncate(1);
             record["state"] = "pending".into();
             record["decisions"] = serde_json::json!([]);
+            record["client_token"] = Value::Null;
         })
         .await;
     assert!(audited.prints(&["verify"]).contains("all hold"));

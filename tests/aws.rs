@@ -17,10 +17,12 @@ use std::sync::Arc;
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
-use peergate::approval::{Approval, ApprovalId, Approver, Decision, Event, Grounds, Principal, Terms, Verdict};
+use peergate::approval::{
+    Approval, ApprovalId, Approver, Decision, Display, Event, Grounds, Principal, Terms, Verdict,
+};
 use peergate::config::{Aws, Config, SecretsSource};
 use peergate::local::table;
-use peergate::peering::{Connection, InstanceId};
+use peergate::peering::{Connection, InstanceId, Status};
 use peergate::policy::Policy;
 use peergate::secrets::{self, SecretsStore};
 use peergate::store::{self, Saved, Scanned, Store, Stored};
@@ -89,7 +91,15 @@ fn approval(id: &str, by: &str, at: Timestamp) -> Approval {
     let approver = Approver { principal: Principal::new("webhook", "ci", by).unwrap(), person: None };
     let fingerprint = connection.fingerprint();
     let request_key = clock::nonce();
-    let decision = Decision { verdict: Verdict::Approve, by: approver, at, fingerprint, reason: None, request_key };
+    let decision = Decision {
+        verdict: Verdict::Approve,
+        by: approver,
+        at,
+        fingerprint,
+        reason: None,
+        request_key,
+        request_content: None,
+    };
     let id = ApprovalId { target: "prod".into(), instance_id: connection.instance_id.clone() };
     let nobody = Policy::default().terms("prod", &connection);
     let terms = Terms { rule: Some("r".into()), channels: vec!["netops".into()], ..nobody };
@@ -98,7 +108,7 @@ fn approval(id: &str, by: &str, at: Timestamp) -> Approval {
     let mut approval = Approval::decide(None, &grounds, decision).unwrap();
     // Told already: what is left to do is the call.
     for number in [1, 2] {
-        approval.apply(&Event::Delivered { number, channel: "netops".into() }, at);
+        approval.apply(&Event::Delivered { number, channel: "netops".into(), display: Display::Unchanged }, at);
     }
     approval
 }
@@ -159,15 +169,18 @@ async fn the_store_keeps_its_promises(endpoint: &str) {
     let mut ids: Vec<_> = scanned.iter().map(|scanned| scanned.id.as_str()).collect();
     ids.sort_unstable();
     assert_eq!((ids, more), (vec!["prod/pcc-a", "prod/pcc-b", "prod/pcc-c", "prod/pcc-d"], None));
-    assert!(scanned.iter().all(|scanned| scanned.record["schema"] == 1 && scanned.stored.is_ok()));
+    assert!(scanned.iter().all(|scanned| scanned.record["schema"] == 2 && scanned.stored.is_ok()));
 
     let done = store
         .update(updated.clone(), |approval| {
-            let missing = approval.apply(&Event::Missing, now);
+            let status = Status::Rejected;
+            let rejected = Connection { status, ..approval.connection.clone() };
+            let ended = approval.apply(&Event::Seen(Box::new(rejected)), now);
             for number in [3, 4] {
-                approval.apply(&Event::Delivered { number, channel: "netops".into() }, now);
+                approval
+                    .apply(&Event::Delivered { number, channel: "netops".into(), display: Display::Unchanged }, now);
             }
-            missing
+            ended
         })
         .await
         .unwrap();
@@ -175,7 +188,7 @@ async fn the_store_keeps_its_promises(endpoint: &str) {
     let ttl = attribute(endpoint, &table, &done.approval.id, "ttl").await.unwrap();
     assert_eq!(ttl, AttributeValue::N((now.as_second() + 400 * 24 * 3600).to_string()));
     let (due, _) = store.due(soon, None).await.unwrap();
-    assert_eq!(due.len(), 3, "what is finished has left the index");
+    assert_eq!(due.len(), 3, "what is finished is due far away");
     a_copy_is_put_back_over_what_was_seen_alone(&store, &scanned, updated).await;
 
     let racers = (0..40).map(|racer| {
@@ -195,7 +208,7 @@ async fn a_copy_is_put_back_over_what_was_seen_alone(store: &Store, scanned: &[S
     let current = now.iter().find(|scanned| scanned.id == copy.id).unwrap();
     assert!(store.put_back(copy, Some(current)).await.unwrap());
     let version = current.stored.as_ref().unwrap().version + 1;
-    assert_eq!(store.load(&id).await.unwrap().unwrap(), Stored { version, ..before });
+    assert_eq!(store.load(&id).await.unwrap().unwrap(), Stored::new(before.approval, version));
 }
 
 #[tokio::test]

@@ -51,7 +51,8 @@ fn every_file_is_used_here() {
 #[tokio::test]
 async fn the_webhook_answers_each_of_its_events() {
     let gate = Gate::start().await;
-    assert_eq!(gate.requested().await.as_str(), "pcc-sim00000001");
+    let id = gate.request_peering(&[("AcceptingVpcId", "vpc-accepter")]).await.unwrap();
+    assert_eq!(id.as_str(), "pcc-sim00000001");
     for (name, status, word) in WEBHOOK {
         let event: envelope::Event = serde_json::from_slice(&read(name)).unwrap();
         let response = webhook::handle_event(&gate.app, event, SIGNED_AT.parse().unwrap()).await;

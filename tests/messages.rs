@@ -10,7 +10,10 @@
 
 use insta::assert_snapshot;
 use jiff::{SignedDuration, Timestamp};
-use peergate::approval::{Approval, ApprovalId, Approver, Decision, Event, Grounds, News, Principal, Terms, Verdict};
+use peergate::approval::{
+    Approval, ApprovalId, Approver, CallResult, Decision, Event, Grounds, News, Principal, RequestId, SentBack, Terms,
+    Verdict,
+};
 use peergate::chat::message::{self, Message};
 use peergate::chat::{Answer, Part, slack, standard_webhooks};
 use peergate::config::Config;
@@ -101,6 +104,14 @@ fn bob() -> Approver {
     Approver { principal: Principal::new("slack", "T0001", "U2").unwrap(), person: Some("bob".into()) }
 }
 
+fn request(key: &str) -> RequestId {
+    RequestId { key: key.into(), content: None }
+}
+
+fn nobody_else(principal: &Principal) -> Approver {
+    Approver { principal: principal.clone(), person: None }
+}
+
 fn decide(approval: &Approval, needed: u32, verdict: Verdict, by: Approver, reason: Option<&str>) -> Approval {
     let connection = approval.connection.clone();
     let decision = Decision {
@@ -110,6 +121,7 @@ fn decide(approval: &Approval, needed: u32, verdict: Verdict, by: Approver, reas
         fingerprint: connection.fingerprint(),
         reason: reason.map(ToOwned::to_owned),
         request_key: format!("k{}", approval.history.len()),
+        request_content: None,
     };
     let findings = checked(&connection, Found::Passed);
     on(needed, &connection, &findings, |grounds| Approval::decide(Some(approval), grounds, decision)).unwrap()
@@ -117,6 +129,15 @@ fn decide(approval: &Approval, needed: u32, verdict: Verdict, by: Approver, reas
 
 fn decided(verdict: Verdict, name: &str, reason: Option<&str>) -> Approval {
     decide(&discovered(1, &connection(name)), 1, verdict, alice(), reason)
+}
+
+/// As often as it takes to be believed.
+fn gone(mut approval: Approval) -> Approval {
+    for minute in [1, 3, 5] {
+        approval.apply(&Event::Missing, later() + SignedDuration::from_mins(minute));
+    }
+    assert_eq!(approval.state.name(), "deleted");
+    approval
 }
 
 fn after(mut approval: Approval, events: &[Event]) -> Approval {
@@ -139,11 +160,11 @@ fn notice(approval: Approval, events: &[Event]) -> String {
 }
 
 fn card(approval: &Approval) -> String {
-    text(&message::card(approval))
+    text(&message::card(approval, now()))
 }
 
 fn answer(answer: &Answer) -> String {
-    text(&message::answer(answer))
+    text(&message::answer(answer, now()))
 }
 
 fn text(message: &Message) -> String {
@@ -348,7 +369,7 @@ fn the_card_in_every_state() {
     Rule: r
     Open the console: https://vpc.console.aliyun.com/vpcpeer/cn-shanghai/vpcpeers
     ");
-    assert_snapshot!(card(&after(waits.clone(), &[Event::Missing])), @r"
+    assert_snapshot!(card(&gone(waits.clone())), @r"
     VPC peering prod/pcc-a was deleted
     Requester: data team, account 1111111111111111, vpc-theirs in cn-hangzhou, 10.1.0.0/16, fd00:1::/48
     Accepting: account 2222222222222222, vpc-ours in cn-shanghai, 10.2.0.0/16
@@ -547,7 +568,7 @@ fn every_notice() {
     Reason: no
     ");
     let mut withdrawn = one.clone();
-    withdrawn.withdraw(&alice(), "w", later()).unwrap();
+    withdrawn.withdraw(&alice(), &request("w"), &nobody_else, later()).unwrap();
     assert_snapshot!(notice(withdrawn, &[]), @"alice (slack:T0001/U1) withdrew their approval of VPC peering prod/pcc-a: 0 of 2");
     let changed = Connection { bandwidth_mbps: None, ..connection("data to payments") };
     let findings = checked(&changed, Found::Passed);
@@ -594,15 +615,72 @@ fn every_notice() {
     Rejected by: somebody outside peergate
     This is final: the requester has to ask anew.
     ");
-    assert_snapshot!(notice(waits(), &[seen(Status::Updating)]), @r"
-    VPC peering prod/pcc-a was accepted and is being activated
-    Approved by: somebody outside peergate
+    assert_snapshot!(notice(waits(), &[seen(Status::Activated)]), @r"
+    VPC peering prod/pcc-a is Activated
+    Next: add routes on both sides. Ours, in the route tables of vpc-ours: 10.1.0.0/16, fd00:1::/48 → pcc-a.
+    The requester's, in the route tables of vpc-theirs: 10.2.0.0/16 → pcc-a.
+    Then check security groups, network ACLs and database whitelists.
+    ");
+    assert_snapshot!(notice(gone(waits()), &[seen(Status::Activated)]), @r"
+    VPC peering prod/pcc-a is Activated
+    Next: add routes on both sides. Ours, in the route tables of vpc-ours: 10.1.0.0/16, fd00:1::/48 → pcc-a.
+    The requester's, in the route tables of vpc-theirs: 10.2.0.0/16 → pcc-a.
+    Then check security groups, network ACLs and database whitelists.
+    ");
+    let corrected = |approval: Approval, events: &[Event]| {
+        let approval = after(approval, events);
+        let corrections = approval.outbox.iter().filter(|notice| matches!(notice.news, News::Corrected { .. }));
+        corrections.map(|notice| text(&message::notice(&approval, notice))).collect::<String>()
+    };
+    assert_snapshot!(corrected(gone(waits()), &[seen(Status::Activated)]), @"Correction: VPC peering prod/pcc-a was reported as deleted, but it is Activated");
+    assert_snapshot!(corrected(gone(waits()), &[seen(Status::Accepting)]), @"Correction: VPC peering prod/pcc-a was reported as deleted, but it waits for a decision");
+    assert_snapshot!(corrected(gone(approved()), &[seen(Status::Accepting)]), @r"
+    Correction: VPC peering prod/pcc-a still waits, so peergate accepts it again
+    It was reported as deleted; Alibaba Cloud shows it as waiting.
+    ");
+    let refused_by_hand = || decided(Verdict::Reject, "", None);
+    assert_snapshot!(corrected(after(refused_by_hand(), &[seen(Status::Expired)]), &[seen(Status::Accepting)]), @r"
+    Correction: VPC peering prod/pcc-a still waits, so peergate rejects it again
+    It was reported as expired; Alibaba Cloud shows it as waiting.
+    ");
+    let sent_back = |why: SentBack| Event::SentBack {
+        why,
+        connection: Box::new(connection("")),
+        terms: Box::new(Terms { approvals: 2, ..approved().terms }),
+        findings: vec![],
+        void: vec![alice()],
+    };
+    let refused = |mut approval: Approval| {
+        approval.finish_call(CallResult::Refused);
+        approval
+    };
+    assert_snapshot!(notice(refused(approved()), &[sent_back(SentBack::Rule)]), @r"
+    VPC peering prod/pcc-a was not accepted, and needs a decision again
+    Rule: r
+    Still needed: 2 of alice, bob, carol
+    The rule “r” asks for 2 now, and not enough of those who approved may approve by it.
+    No longer counted: the approval of alice (slack:T0001/U1).
+    ");
+    let objection = Objection::BusinessStatus("FinancialLocked".to_owned().into());
+    assert_snapshot!(notice(refused(approved()), &[sent_back(SentBack::Objection(objection))]), @r"
+    VPC peering prod/pcc-a was not accepted, and needs a decision again
+    Rule: r
+    Still needed: 2 of alice, bob, carol
+    A check objects now: its business status is FinancialLocked.
+    No longer counted: the approval of alice (slack:T0001/U1).
+    ");
+    assert_snapshot!(notice(refused(approved()), &[sent_back(SentBack::NotChecked)]), @r"
+    VPC peering prod/pcc-a was not accepted, and needs a decision again
+    Rule: r
+    Still needed: 2 of alice, bob, carol
+    Not every check passes that the rule needs to accept by itself.
+    No longer counted: the approval of alice (slack:T0001/U1).
     ");
     assert_snapshot!(notice(approved(), &[seen(Status::Expired)]), @r"
     VPC peering prod/pcc-a has expired before what was decided could be carried out
     The requester has to ask anew.
     ");
-    assert_snapshot!(notice(approved(), &[accepted(), Event::Missing]), @r"
+    assert_snapshot!(notice(gone(after(approved(), &[accepted()])), &[]), @r"
     VPC peering prod/pcc-a was deleted
     Nothing is left to accept. The requester has to ask anew if it is still wanted.
     ");
@@ -631,7 +709,9 @@ fn every_notice() {
         News::ExpiresSoon { expires_at: "2026-11-29T10:00:00Z".parse().unwrap() },
         News::Stuck { for_s: 612, problem: None },
         News::Stuck { for_s: 612, problem: Some(problem("Forbidden.RAM")) },
-        News::Differs { changes: connection("").changes(&Connection { bandwidth_mbps: None, ..connection("") }) },
+        News::Differs {
+            changes: connection("").facts().changes(&Connection { bandwidth_mbps: None, ..connection("") }.facts()),
+        },
     ];
     assert_snapshot!(alarms.map(at).join("\n\n"), @r"
     VPC peering prod/pcc-a was checked again
@@ -669,7 +749,7 @@ fn every_notice() {
 #[test]
 fn where_nothing_can_be_changed_each_message_says_everything() {
     let approved = after(decided(Verdict::Approve, "data to payments", None), &[accepted()]);
-    let follow_ups = approved.outbox.iter().map(|notice| text(&message::follow_up(&approved, notice)));
+    let follow_ups = approved.outbox.iter().map(|notice| text(&message::follow_up(&approved, notice, now())));
     assert_snapshot!(follow_ups.skip(1).collect::<Vec<_>>().join("\n\n"), @r"
     alice (slack:T0001/U1) approved VPC peering prod/pcc-a
     Requester: data team, account 1111111111111111, vpc-theirs in cn-hangzhou, 10.1.0.0/16, fd00:1::/48
@@ -704,9 +784,9 @@ fn every_answer() {
     Request id: R2
     Raise the quota in Quota Center, then approve again.
     ");
-    assert_snapshot!(done(&[Event::Missing]), @r"
+    assert_snapshot!(answer(&Answer::Done(Box::new(gone(approved())))), @r"
     Too late: prod/pcc-a was deleted
-    State: deleted since 2026-11-22T10:01:38Z
+    State: deleted since 2026-11-22T10:06:38Z
     Rule: r
     Approved by: alice (slack:T0001/U1)
     ");
@@ -724,7 +804,7 @@ fn every_answer() {
     Still needed: 1 of bob, carol
     ");
     let mut withdrawn = one.clone();
-    withdrawn.withdraw(&alice(), "w", later()).unwrap();
+    withdrawn.withdraw(&alice(), &request("w"), &nobody_else, later()).unwrap();
     assert_snapshot!(answer(&Answer::Withdrawn(Box::new(withdrawn))), @r"
     Your approval of prod/pcc-a does not count any more
     Rule: r
@@ -1035,9 +1115,9 @@ fn hostile_names_and_reasons_stay_text_in_every_state() {
                 approval: Some(Box::new(approval.clone())),
                 target: "prod".into(),
             };
-            let mut shown = vec![message::card(&approval), message::answer(&answer)];
+            let mut shown = vec![message::card(&approval, now()), message::answer(&answer, now())];
             for notice in approval.outbox.iter() {
-                shown.extend([message::notice(&approval, notice), message::follow_up(&approval, notice)]);
+                shown.extend([message::notice(&approval, notice), message::follow_up(&approval, notice, now())]);
                 let json = standard_webhooks::notice(&approval, notice);
                 let name = &json["data"]["approval"]["connection"]["name"];
                 assert!(*name == hostile || *name == "data to payments", "machines get it as it is, in JSON");
@@ -1082,7 +1162,7 @@ fn the_largest_card_fits_into_slacks_limits_and_carries_the_buttons() {
     let findings = checked(&changed, Found::Passed);
     let changed = after(waits.clone(), &[Event::Changed { connection: Box::new(changed), findings }]);
     for approval in [&waits, &changed] {
-        let shown = slack::render(&message::card(approval));
+        let shown = slack::render(&message::card(approval, now()));
         sink::check_blocks(&shown).unwrap();
         assert!(shown.to_string().len() < 12_000, "{}", shown.to_string().len());
         let buttons = shown["blocks"][1]["elements"].as_array().unwrap();
@@ -1091,7 +1171,7 @@ fn the_largest_card_fits_into_slacks_limits_and_carries_the_buttons() {
         }
         assert_eq!(&shown["unfurl_links"], &json!(false));
     }
-    let card = slack::render(&message::card(&waits));
+    let card = slack::render(&message::card(&waits, now()));
     let actions: Vec<_> =
         card["blocks"][1]["elements"].as_array().unwrap().iter().map(|one| &one["action_id"]).collect();
     assert_eq!(actions, ["peergate.approve", "peergate.reject", "peergate.withdraw", "peergate.details"]);

@@ -412,7 +412,7 @@ async fn a_rule_may_want_a_reason_for_approvals() {
     assert!(gate.give_reason("ticket 42", ALICE).await.starts_with("You approved"));
     assert_eq!(gate.accepts(&id), 1);
     let other = requested(&gate, "vpc-with-a-reason-2").await;
-    let mut wish = wish("reject", &other, "bob");
+    let mut wish = gate.wish("reject", &other, "bob");
     wish.reason = Some("no".into());
     assert_eq!(gate.send(&gate.signed_wish(&wish).await).await.name(), "rejected");
 }
@@ -522,7 +522,6 @@ async fn what_happens_outside_peergate_is_on_the_card() {
         ("Rejected", "was rejected"),
         ("Expired", "has expired"),
         ("Deleted", "was deleted"),
-        ("Updating", "is accepted and being activated"),
         ("Activated", "is Activated"),
     ] {
         let id = requested(&gate, &format!("vpc-{}", status.to_lowercase())).await;
@@ -530,11 +529,15 @@ async fn what_happens_outside_peergate_is_on_the_card() {
         gate.tamper(&id, becomes(status));
         gate.make_due(&id).await;
         gate.round().await;
+        if status == "Deleted" {
+            assert_eq!(gate.state(&id).await, "pending", "one reading is no proof");
+            gate.read_again(&id).await;
+        }
         let cards = gate.sink.channel("C0PEER");
         let card = cards.iter().find(|card| card.text.contains(id.as_str())).unwrap();
         assert!(card.text.starts_with(&format!("VPC peering prod/{id} {headline}\n")), "{}", card.text);
         let outside = card.text.contains("somebody outside peergate");
-        assert_eq!(outside, ["Rejected", "Updating", "Activated"].contains(&status), "{}", card.text);
+        assert_eq!(outside, ["Rejected", "Activated"].contains(&status), "{}", card.text);
         assert!(card.labels().is_empty(), "{:?}", card.labels());
     }
 }
@@ -655,11 +658,14 @@ async fn what_was_taken_for_deleted_and_has_changed_can_be_decided_where_nothing
     let gate = gate.with_config(&config);
     let id = requested(&gate, "vpc-two-people").await;
     gate.send(&gate.signed("approve", &id, "alice").await).await;
-    gate.simulator.fault(fails("GetVpcPeerConnectionAttribute", "ResourceNotFound.InstanceId", 1));
+    gate.simulator.fault(fails("GetVpcPeerConnectionAttribute", "ResourceNotFound.InstanceId", 2));
     gate.make_due(&id).await;
     gate.round().await;
+    gate.read_again(&id).await;
+    assert_eq!(gate.state(&id).await, "deleted");
+    let seen = gate.signed("approve", &id, "bob").await;
     gate.tamper(&id, Tampering { bandwidth: Some(5), ..Tampering::default() });
-    assert_eq!(gate.send(&gate.signed("approve", &id, "bob").await).await.name(), "connection-changed");
+    assert_eq!(gate.send(&seen).await.name(), "connection-changed");
     gate.tick().await;
     assert_eq!(gate.send(&gate.signed("approve", &id, "bob").await).await.name(), "counted");
     assert_eq!(gate.send(&gate.signed("approve", &id, "carol").await).await.name(), "accepted");
@@ -690,14 +696,18 @@ async fn a_request_that_was_taken_for_deleted_waits_anew() {
     gate.discover().await;
     gate.press(&gate.card(), "Approve", ALICE).await;
     // Somebody stored the key of another account for a while.
-    gate.simulator.fault(fails("GetVpcPeerConnectionAttribute", "ResourceNotFound.InstanceId", 1));
+    gate.simulator.fault(fails("GetVpcPeerConnectionAttribute", "ResourceNotFound.InstanceId", 2));
     gate.make_due(&id).await;
     gate.round().await;
+    gate.read_again(&id).await;
     assert_eq!(gate.state(&id).await, "deleted");
     gate.discover().await;
     let approval = gate.stored(&id).await.unwrap().approval;
-    assert_eq!((approval.state.name(), approval.generation, approval.given()), ("pending", 2, 0));
-    assert_eq!(gate.card().labels(), ["Approve", "Reject", "Details"], "{}", gate.card().text);
+    assert_eq!((approval.state.name(), approval.generation, approval.given()), ("pending", 1, 1), "Alice still counts");
+    let labels = ["Approve", "Reject", "Withdraw my approval", "Details"];
+    assert_eq!(gate.card().labels(), labels, "{}", gate.card().text);
+    let told = gate.replies().pop().unwrap();
+    assert!(told.contains("Correction: ") && told.contains("was reported as deleted, but it waits"), "{told}");
 }
 
 #[tokio::test]
@@ -712,9 +722,11 @@ async fn who_says_nothing_about_what_they_saw_cannot_mean_what_no_channel_shows(
     gate.discover().await;
     let reply = gate.send(&gate.slash(&format!("approve {id}"), ALICE).await).await;
     assert!(reply.body.contains("not the one that you saw"), "{}", reply.body);
-    assert_eq!(gate.send(&gate.signed("approve", &id, "bob").await).await.name(), "connection-changed");
+    let blind = gate.signed_wish(&wish("approve", &id, "bob")).await;
+    assert_eq!(gate.send(&blind).await.name(), "connection-changed");
     gate.sink.heal();
     gate.tick().await;
+    assert_eq!(gate.send(&blind).await.name(), "connection-changed", "what was refused stays refused");
     let reply = gate.send(&gate.slash(&format!("approve {id}"), ALICE).await).await;
     assert!(reply.body.contains("You approved") && gate.accepts(&id) == 1, "{}", reply.body);
 }
@@ -850,6 +862,7 @@ async fn a_message_that_a_platform_does_not_take_stops_no_other_for_long() {
             channel: "audit".into(),
             error: "HTTP 422".into(),
             retry: peergate::approval::Redelivery::Few,
+            display: peergate::approval::Display::Unchanged,
         };
         gate.app.store.update(stored, |approval| approval.apply(&refused, peergate::clock::now())).await.unwrap();
     }

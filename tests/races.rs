@@ -19,7 +19,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use peergate::local::simulator::Settings;
 use peergate::local::simulator::gateway::Fault;
-use support::{Gate, Reply, wish};
+use support::{Gate, Reply};
 use tokio::time::{Instant, sleep};
 
 const MANY: usize = 200;
@@ -27,11 +27,13 @@ const MANY: usize = 200;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_concurrent_approvals_are_one_accept_with_one_winner() {
     let gate = Gate::with(Settings { quota: None, ..support::quick() }).await;
+    let config = gate.config.replace("[clients.ci]", "calls_per_minute = 1000\n\n[clients.ci]");
+    let gate = gate.with_config(&config);
     let id = gate.requested().await;
     let mut requests = vec![];
     for number in 0..MANY {
         let (actor, verb) = (if number % 2 == 0 { "alice" } else { "bob" }, "approve");
-        requests.push(gate.signed_wish(&wish(verb, &id, actor)).await);
+        requests.push(gate.signed(verb, &id, actor).await);
     }
     let replies: Vec<Reply> = join_all(requests.iter().map(|request| gate.send(request))).await;
     let mut names = BTreeMap::<String, usize>::new();
@@ -86,7 +88,7 @@ async fn of_approvals_and_rejections_at_once_one_kind_takes_effect() {
         let mut requests = vec![];
         for number in 0..20 {
             let verb = if number % 2 == 0 { "approve" } else { "reject" };
-            requests.push(gate.signed_wish(&wish(verb, &id, if number % 4 < 2 { "alice" } else { "bob" })).await);
+            requests.push(gate.signed(verb, &id, if number % 4 < 2 { "alice" } else { "bob" }).await);
         }
         join_all(requests.iter().map(|request| gate.send(request))).await;
         let effects = (gate.accepts(&id), gate.simulator.effects("RejectVpcPeerConnection", id.as_str()));

@@ -180,7 +180,7 @@ async fn what_the_table_lost_is_put_back_from_a_copy() {
     let edits = [
         (edited, "alice", "mallory"),
         (damaged, r#""since":"#, r#""than":"#),
-        (newer, r#""schema":1"#, r#""schema":2"#),
+        (newer, r#""schema":2"#, r#""schema":3"#),
     ];
     for (id, before, after) in edits {
         let mut item = backup(&gate, id).await;
@@ -221,7 +221,7 @@ async fn a_copy_that_does_not_hold_puts_nothing_back() {
     let record = item["record"].as_s().unwrap();
     let problems = [
         (record.replace("alice", "mallory"), "in the copy, entry 1 does not follow from those before it"),
-        (record.replace(r#""schema":1"#, r#""schema":2"#), "written by a newer version of peergate"),
+        (record.replace(r#""schema":2"#, r#""schema":3"#), "written by a newer version of peergate"),
     ];
     for (number, (record, problem)) in problems.into_iter().enumerate() {
         let mut item = item.clone();
@@ -270,7 +270,7 @@ async fn a_record_of_a_newer_version_waits_for_that_version_and_holds_up_no_othe
     let (newer, ours) = (gate.requested().await, gate.requested().await);
     gate.discover().await;
     let mut item = backup(&gate, &newer).await;
-    let record = item["record"].as_s().unwrap().replace(r#""schema":1"#, r#""schema":2"#);
+    let record = item["record"].as_s().unwrap().replace(r#""schema":2"#, r#""schema":3"#);
     item.insert("record".into(), AttributeValue::S(record));
     // It is due for the watcher, too.
     item.extend(["due_at", "work_at"].map(|name| (name.into(), AttributeValue::N("1".into()))));
@@ -289,7 +289,7 @@ async fn a_record_of_a_newer_version_waits_for_that_version_and_holds_up_no_othe
     line("the store failed");
     line("not stored");
     // Rolled forward again.
-    let record = item["record"].as_s().unwrap().replace(r#""schema":2"#, r#""schema":1"#);
+    let record = item["record"].as_s().unwrap().replace(r#""schema":3"#, r#""schema":2"#);
     item.insert("record".into(), AttributeValue::S(record));
     restore(&gate, item).await;
     assert_eq!(gate.send(&gate.signed("approve", &newer, "alice").await).await.name(), "accepted");

@@ -52,6 +52,22 @@ pub struct Decision {
     pub reason: Option<String>,
     /// Names the request that carried it, so that a replay of that request is known.
     pub request_key: String,
+    /// Of what that request said; see [`request_content`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_content: Option<String>,
+}
+
+/// A hash of what a request says about a connection: the same request has the same, whatever its signature or time.
+#[must_use]
+pub fn request_content(verb: &str, by: &Principal, reason: Option<&str>, fingerprint: Option<&Fingerprint>) -> String {
+    let mut hash = FieldHash::new("peergate/request/1");
+    hash.field(verb);
+    hash.field(by.as_str());
+    for part in [reason.map(ToOwned::to_owned), fingerprint.map(ToString::to_string)] {
+        hash.field(if part.is_some() { "given" } else { "none" });
+        hash.field(&part.unwrap_or_default());
+    }
+    format!("{:.32}", hash.hex())
 }
 
 /// Who decided.

@@ -2,8 +2,8 @@
 
 use jiff::SignedDuration;
 
-use super::Redelivery;
-use crate::peering::{Connection, Problem};
+use super::{Approver, CardRef, Redelivery, SentBack, Terms};
+use crate::peering::{Connection, Fingerprint, Problem};
 use crate::preflight::Finding;
 
 /// What can happen to a record. Applying one twice is applying it once.
@@ -41,12 +41,20 @@ pub enum Event {
     CredentialsRefused(Problem),
     /// It will never work.
     Failed(Problem),
-    /// A card was posted.
-    Carded {
-        /// In which channel.
-        channel: String,
-        /// Where the platform put it.
-        reference: String,
+    /// It failed with a code that nobody knows: it is tried again, but not for ever.
+    FailedUnknown(Problem),
+    /// What was approved does not pass the checks that are made before a late accept.
+    SentBack {
+        /// Why.
+        why: SentBack,
+        /// As just read.
+        connection: Box<Connection>,
+        /// What the configuration says about it now.
+        terms: Box<Terms>,
+        /// What the checks found.
+        findings: Vec<Finding>,
+        /// Who may not approve any more.
+        void: Vec<Approver>,
     },
     /// A notice reached a channel.
     Delivered {
@@ -54,6 +62,8 @@ pub enum Event {
         number: u32,
         /// Which channel.
         channel: String,
+        /// What the channel shows since then.
+        display: Display,
     },
     /// A notice did not reach a channel.
     Undelivered {
@@ -65,5 +75,18 @@ pub enum Event {
         error: String,
         /// When to try again.
         retry: Redelivery,
+        /// The card may have been drawn all the same.
+        display: Display,
     },
+}
+
+/// What a channel shows after a post.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Display {
+    /// What it did before.
+    Unchanged,
+    /// A card, drawn anew or for the first time.
+    Card(CardRef),
+    /// A message with all facts of this fingerprint.
+    Facts(Fingerprint),
 }

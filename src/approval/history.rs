@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Approver, Decision, State};
 use crate::peering::{Change, FieldHash, Fingerprint, Problem, Status};
+use crate::preflight::Objection;
 
 /// The entries of a record. Only ever grows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +75,9 @@ pub enum What {
         by: Approver,
         /// Of the request that said so.
         request_key: String,
+        /// Of what it said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request_content: Option<String>,
     },
     /// Alibaba Cloud acknowledged a call.
     Acknowledged {
@@ -95,6 +99,41 @@ pub enum What {
     Failed(Problem),
     /// People were told that it waits, or takes long.
     Told(Alarm),
+    /// What was approved was checked once more before the accept, and needs people again.
+    SentBack {
+        /// Why.
+        why: SentBack,
+        /// The generation that begins.
+        generation: u32,
+        /// Which rule is about it now.
+        rule: Option<String>,
+        /// How many people have to approve now.
+        approvals: u32,
+        /// Whose approvals are void.
+        void: Vec<Approver>,
+    },
+    /// The connection was seen alive, although the record said otherwise.
+    Corrected {
+        /// What the record said.
+        was: State,
+        /// The generation that goes on or begins.
+        generation: u32,
+        /// The approvals that count again.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        approvals: Vec<Decision>,
+    },
+}
+
+/// Why an approved request needs people again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SentBack {
+    /// A check objects.
+    Objection(Objection),
+    /// Not every check that a rule without people needs has passed.
+    NotChecked,
+    /// The rules ask for more people, or for others.
+    Rule,
 }
 
 impl What {
@@ -111,7 +150,9 @@ impl What {
             | Self::Missing
             | Self::Differs { .. }
             | Self::Failed(_)
-            | Self::Told(_) => None,
+            | Self::Told(_)
+            | Self::SentBack { .. }
+            | Self::Corrected { .. } => None,
         }
     }
 }
@@ -130,26 +171,6 @@ pub enum Alarm {
     Stuck,
 }
 
-/// Where a history is not what it was.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Broken {
-    /// An entry was changed, added, moved or taken away.
-    #[error("entry {0} does not follow from those before it")]
-    Chain(usize),
-    /// There is none.
-    #[error("there is no history")]
-    Empty,
-    /// The record is in a state that its history does not lead to.
-    #[error("the record's state is not that of its last entry")]
-    State,
-    /// The record counts other decisions than its history.
-    #[error("the record's decisions are not those that its history leaves standing")]
-    Decision,
-    /// The record is about other facts than its history.
-    #[error("the record's fingerprint is not the last one of its history")]
-    Fingerprint,
-}
-
 impl History {
     pub(super) fn push(&mut self, id: &str, at: Timestamp, what: What, state: &State) {
         let before = self.0.last().map_or(id, |entry| entry.hash.as_str());
@@ -158,92 +179,60 @@ impl History {
         self.0.push(entry);
     }
 
-    /// Checks the record as it is stored, whichever version wrote it.
-    ///
-    /// # Errors
-    /// The first thing that is not as it was.
-    pub fn verify(id: &str, record: &Value) -> Result<(), Broken> {
-        let entries = record.get("history").and_then(Value::as_array).filter(|entries| !entries.is_empty());
-        let entries = entries.ok_or(Broken::Empty)?;
-        let mut before = id;
-        for (position, entry) in entries.iter().enumerate() {
-            let stored = entry.get("hash").and_then(Value::as_str).ok_or(Broken::Chain(position))?;
-            if hash(before, entry) != stored {
-                return Err(Broken::Chain(position));
-            }
-            before = stored;
-        }
-        if entries.last().and_then(|entry| entry.get("state")) != record.get("state") {
-            return Err(Broken::State);
-        }
-        let (standing, fingerprint) = replay(entries);
-        if Some(fingerprint) != record.get("fingerprint") {
-            return Err(Broken::Fingerprint);
-        }
-        let decisions = record.get("decisions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        // Who a principal is may be configured anew; what they said may not.
-        let same = |(one, other): (&&Value, &Value)| {
-            ["/verdict", "/at", "/reason", "/fingerprint", "/request_key", "/by/principal"]
-                .iter()
-                .all(|field| one.pointer(field) == other.pointer(field))
-        };
-        let stand = standing.len() == decisions.len() && standing.iter().zip(decisions).all(same);
-        if stand { Ok(()) } else { Err(Broken::Decision) }
-    }
-}
-
-/// The decisions that a history leaves standing, and the facts that they are about.
-fn replay(entries: &[Value]) -> (Vec<&Value>, &Value) {
-    let (mut standing, mut fingerprint): (Vec<&Value>, &Value) = (vec![], &Value::Null);
-    let (mut was_open, mut was_pending) = (true, true);
-    let by_same = |one: &Value, other: &Value| {
-        let person = |by: &Value| by.get("person").filter(|person| !person.is_null()).cloned();
-        one.get("principal") == other.get("principal") || (person(one).is_some() && person(one) == person(other))
-    };
-    for entry in entries {
-        let what = |path: &str| entry.pointer(&format!("/what/{path}"));
-        let pending = entry.get("state").and_then(Value::as_str) == Some("pending");
-        if let Some(decision) = what("decided") {
-            if !was_open {
-                standing.clear();
-            }
-            let by = decision.get("by").unwrap_or(&Value::Null);
-            if decision.get("verdict").and_then(Value::as_str) == Some("reject") {
-                standing.retain(|earlier| !by_same(by, earlier.get("by").unwrap_or(&Value::Null)));
-            }
-            standing.push(decision);
-        } else if let Some(by) = what("withdrawn/by") {
-            standing.retain(|earlier| !by_same(by, earlier.get("by").unwrap_or(&Value::Null)));
-        } else if let Some(new) = what("discovered/fingerprint").or(what("changed/fingerprint")) {
-            standing.clear();
-            fingerprint = new;
-        } else if let Some(void) = what("rule_changed/void").and_then(Value::as_array) {
-            if !was_open {
-                standing.clear();
-            }
-            let is_void = |decision: &&Value| {
-                let by = decision.pointer("/by/principal");
-                void.iter().any(|approver| approver.get("principal") == by)
+    /// The entries of a generation.
+    pub(super) fn of_generation(&self, wanted: u32) -> impl Iterator<Item = &Entry> {
+        let (mut generation, mut before) = (1_u32, State::Pending);
+        self.0.iter().filter(move |entry| {
+            let begins = match (&entry.what, &before) {
+                (What::SentBack { generation, .. } | What::Corrected { generation, .. }, _) => Some(*generation),
+                (
+                    What::Decided(_) | What::RuleChanged { .. } | What::Discovered { .. },
+                    State::Failed { .. } | State::Deleted,
+                )
+                | (What::Changed { .. }, State::Approved) => Some(generation.saturating_add(1)),
+                _ => None,
             };
-            standing.retain(|decision| !is_void(decision));
-        } else if was_pending && !pending {
-            // It came to its end, or was accepted, without us.
-            standing.clear();
-        }
-        was_pending = pending;
-        was_open = pending || !is_final(entry.get("state"));
+            generation = begins.unwrap_or(generation);
+            before.clone_from(&entry.state);
+            generation == wanted
+        })
     }
-    (standing, fingerprint)
-}
 
-fn is_final(state: Option<&Value>) -> bool {
-    // A failure is an object: it has a code.
-    let finals = ["activated", "rejected", "expired", "deleted"];
-    state.is_some_and(|state| state.is_object() || state.as_str().is_some_and(|name| finals.contains(&name)))
+    /// The approvals that counted when the request stopped waiting without a decision of ours: a correction restores them.
+    #[must_use]
+    pub(super) fn approvals_set_aside(&self, generation: u32) -> Vec<Decision> {
+        let (mut standing, mut set_aside): (Vec<&Decision>, Vec<&Decision>) = (vec![], vec![]);
+        let mut was_pending = true;
+        for entry in self.of_generation(generation) {
+            let pending = entry.state == State::Pending;
+            match &entry.what {
+                What::Decided(decision) => standing.push(decision),
+                What::Withdrawn { by, .. } => standing.retain(|decision| !decision.by.is(by)),
+                What::Discovered { .. } | What::Changed { .. } => standing.clear(),
+                What::RuleChanged { void, .. } | What::SentBack { void, .. } => {
+                    standing.retain(|decision| !void.iter().any(|by| by.principal == decision.by.principal));
+                }
+                What::Corrected { approvals, .. } if pending => standing = approvals.iter().collect(),
+                What::Corrected { .. }
+                | What::Acknowledged { .. }
+                | What::Seen(_)
+                | What::Missing
+                | What::Differs { .. }
+                | What::Failed(_)
+                | What::Told(_) => {
+                    if was_pending && !pending {
+                        set_aside = std::mem::take(&mut standing);
+                    }
+                }
+            }
+            was_pending = pending;
+        }
+        set_aside.into_iter().cloned().collect()
+    }
 }
 
 /// Over JSON with sorted keys and without the hash itself.
-fn hash(before: &str, entry: &Value) -> String {
+pub(super) fn hash(before: &str, entry: &Value) -> String {
     let mut entry = entry.clone();
     if let Some(fields) = entry.as_object_mut() {
         fields.remove("hash");

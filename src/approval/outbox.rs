@@ -6,7 +6,7 @@ use std::ops::Deref;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Approver, Decision, LONGEST_RETRY_AFTER, Verdict, backoff};
+use super::{Approver, CardId, Decision, LONGEST_RETRY_AFTER, SentBack, State, Verdict, backoff};
 use crate::peering::{Change, Problem};
 
 /// The longest wait between two tries of a message that failed.
@@ -20,6 +20,8 @@ const AFTER_REFUSED_CONTENT: SignedDuration = SignedDuration::from_mins(5);
 const MOST_TRIES_OF_REFUSED: u32 = 3;
 /// Notices that every channel has are forgotten beyond this many: the history keeps what happened.
 const MOST_KEPT: usize = 40;
+/// What one channel waits for at most, but for what its card does not say.
+const MOST_WAITING: usize = 24;
 /// How long a watcher has the posts that it claimed to itself.
 const CLAIM: SignedDuration = SignedDuration::from_secs(30);
 
@@ -134,6 +136,47 @@ pub enum News {
         /// Why it is not.
         problem: Problem,
     },
+    /// What was approved needs people again.
+    SentBack {
+        /// Why.
+        why: SentBack,
+        /// Whose approvals are void.
+        void: Vec<Approver>,
+    },
+    /// What channels heard was wrong.
+    Corrected {
+        /// What they heard.
+        was: State,
+        /// What is true.
+        now: State,
+    },
+}
+
+impl News {
+    /// Whether the card says it as well: then a channel that is down need not hear it afterwards.
+    fn is_on_the_card(&self) -> bool {
+        match self {
+            Self::Changed { .. }
+            | Self::RuleChanged { .. }
+            | Self::Checked
+            | Self::Decided { .. }
+            | Self::Withdrawn { .. }
+            | Self::Reminder { .. }
+            | Self::Escalated { .. }
+            | Self::ExpiresSoon { .. }
+            | Self::Stuck { .. }
+            | Self::SentBack { .. } => true,
+            Self::Discovered
+            | Self::Accepted(_)
+            | Self::Differs { .. }
+            | Self::Activated { .. }
+            | Self::Rejected(_)
+            | Self::Expired
+            | Self::Deleted
+            | Self::Failed { .. }
+            | Self::Corrected { .. } => false,
+        }
+    }
 }
 
 /// How far a notice has got in one channel.
@@ -148,6 +191,9 @@ pub enum Delivery {
         attempts: u32,
         /// What the platform said last.
         error: Option<String>,
+        /// The id of the card that the post makes, if it makes one: every try has the same.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        card: Option<CardId>,
     },
     /// Posted.
     Delivered {
@@ -156,6 +202,17 @@ pub enum Delivery {
     },
     /// Given up: the receiver is gone, or refused it for too long.
     Gone,
+}
+
+/// A notice that whoever stored the claim posts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// What.
+    pub notice: Notice,
+    /// Where.
+    pub channel: String,
+    /// The id of the card that the post makes, if it makes one.
+    pub card: Option<CardId>,
 }
 
 /// When to try an undelivered notice again.
@@ -174,7 +231,7 @@ pub enum Redelivery {
 impl Outbox {
     /// Owes `news` to each of the channels.
     pub(super) fn tell(&mut self, news: News, channels: &[String], now: Timestamp) {
-        let waiting = Delivery::Waiting { due_at: now, attempts: 0, error: None };
+        let waiting = Delivery::Waiting { due_at: now, attempts: 0, error: None, card: None };
         let number = self.0.last().map_or(1, |notice| notice.number.saturating_add(1));
         let deliveries = channels.iter().map(|channel| (channel.clone(), waiting.clone())).collect();
         self.0.push(Notice { number, news, at: now, deliveries });
@@ -185,6 +242,21 @@ impl Outbox {
             // The first stays, with all channels that have heard of it.
             if let Some(position) = self.0.iter().skip(1).position(told) {
                 self.0.remove(position.saturating_add(1));
+            }
+        }
+        self.bound(channels);
+    }
+
+    /// A channel that is down for long is not owed everything that the card says as well.
+    fn bound(&mut self, channels: &[String]) {
+        for channel in channels {
+            let waits = |notice: &&mut Notice| matches!(notice.deliveries.get(channel), Some(Delivery::Waiting { .. }));
+            while self.0.iter_mut().filter(waits).count() > MOST_WAITING {
+                // The last one says how things are.
+                let last = self.0.len().saturating_sub(1);
+                let earlier = self.0.iter_mut().take(last);
+                let Some(notice) = earlier.filter(waits).find(|notice| notice.news.is_on_the_card()) else { break };
+                notice.deliveries.remove(channel);
             }
         }
     }
@@ -229,16 +301,30 @@ impl Outbox {
     }
 
     /// Takes the notices that are due for posting, so that nobody else posts them meanwhile: whoever stores this change
-    /// posts them. If they die before they do, the notices are due again after 30 s.
-    pub fn claim(&mut self, now: Timestamp) -> Vec<(Notice, String)> {
-        let due = self.due(now).into_iter().map(|(notice, channel)| (notice.clone(), channel.to_owned()));
+    /// posts them. If they die before they do, the notices are due again after 30 s. `new_card` gives the id of the card
+    /// that a post may make in a channel that has cards.
+    pub fn claim(&mut self, now: Timestamp, new_card: impl Fn(&str) -> Option<CardId>) -> Vec<Claim> {
+        let due = self.due(now).into_iter().map(|(notice, channel)| (notice.number, channel.to_owned()));
         let due: Vec<_> = due.collect();
-        for (notice, channel) in &due {
-            if let Some((_, Delivery::Waiting { due_at, .. })) = self.waiting(notice.number, channel) {
+        let mut claims = vec![];
+        for (number, channel) in due {
+            let mut claimed = None;
+            if let Some((_, Delivery::Waiting { due_at, card, .. })) = self.waiting(number, &channel) {
                 *due_at = now + CLAIM;
+                *card = card.or_else(|| new_card(&channel));
+                claimed = Some(*card);
             }
+            let notice = self.0.iter().find(|notice| notice.number == number).cloned();
+            claims.extend(notice.zip(claimed).map(|(notice, card)| Claim { notice, channel, card }));
         }
-        due
+        claims
+    }
+
+    /// Puts a notice off, e.g. while a channel gets too many of its kind.
+    pub fn postpone(&mut self, number: u32, channel: &str, until: Timestamp) {
+        if let Some((_, Delivery::Waiting { due_at, .. })) = self.waiting(number, channel) {
+            *due_at = until;
+        }
     }
 
     /// A notice reached a channel.
@@ -258,7 +344,7 @@ impl Outbox {
         now: Timestamp,
     ) {
         let Some((told_at, delivery)) = self.waiting(number, channel) else { return };
-        let Delivery::Waiting { attempts, .. } = *delivery else { return };
+        let Delivery::Waiting { attempts, card, .. } = *delivery else { return };
         let wait = match retry {
             Redelivery::Soon(retry_after) => {
                 let seed = format!("{record}#{number}>{channel}");
@@ -273,7 +359,7 @@ impl Outbox {
             }
         };
         let attempts = attempts.saturating_add(1);
-        *delivery = Delivery::Waiting { due_at: now + wait, attempts, error: Some(error.to_owned()) };
+        *delivery = Delivery::Waiting { due_at: now + wait, attempts, error: Some(error.to_owned()), card };
     }
 
     /// Has what no channel (or not this one) took so far tried again at once, and as often as if it were new; what was
@@ -282,14 +368,14 @@ impl Outbox {
         let mut redriven = 0_usize;
         for notice in &mut self.0 {
             for (name, delivery) in &mut notice.deliveries {
-                let failed = match delivery {
+                let (failed, card) = match delivery {
                     // What is due that soon may be being posted.
-                    Delivery::Waiting { due_at, attempts, .. } => *attempts > 0 && *due_at > now + CLAIM,
-                    Delivery::Gone => given_up,
-                    Delivery::Delivered { .. } => false,
+                    Delivery::Waiting { due_at, attempts, card, .. } => (*attempts > 0 && *due_at > now + CLAIM, *card),
+                    Delivery::Gone => (given_up, None),
+                    Delivery::Delivered { .. } => (false, None),
                 };
                 if failed && channel.is_none_or(|wanted| wanted == name) {
-                    *delivery = Delivery::Waiting { due_at: now, attempts: 0, error: None };
+                    *delivery = Delivery::Waiting { due_at: now, attempts: 0, error: None, card };
                     redriven = redriven.saturating_add(1);
                 }
             }

@@ -3,56 +3,115 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Alarm, Approval, Decision, LONGEST_RETRY_AFTER, LOOK_AT_OBJECTION, News, State, Verdict, What, backoff, code,
+    Alarm, Approval, Decision, Doubtful, LONGEST_RETRY_AFTER, LOOK_AT_OBJECTION, News, State, Verdict, What, backoff,
+    code,
 };
 use crate::peering::{Connection, Problem, Status};
 
 /// The wait after Alibaba Cloud refused our credentials or permissions: a person has to act first.
 pub(super) const AFTER_REFUSED_CREDENTIALS: SignedDuration = SignedDuration::from_mins(5);
+/// So long a call is tried again that fails with a code that nobody knows.
+const UNKNOWN_TRIED_FOR: SignedDuration = SignedDuration::from_hours(24);
 /// After so long past its expiry, a request that can't be read is over.
 const EXPIRED_FOR_SURE: SignedDuration = SignedDuration::from_hours(1);
 
 impl Approval {
     pub(super) fn seen(&mut self, connection: &Connection, now: Timestamp) {
         let what = || What::Seen(connection.status.clone());
-        match (&self.state.clone(), &connection.status) {
-            (State::Approved | State::Pending, Status::Updating) => self.accepted(self.winner().cloned(), what(), now),
-            (State::Approved | State::Pending, Status::Activated) => {
-                self.accepted(self.winner().cloned(), what(), now);
-                self.activated(connection, now);
+        match &connection.status {
+            Status::Deleted => self.not_there(what(), now),
+            Status::Rejected => {
+                self.note_reading(connection, now);
+                let ours = self.state == State::Rejecting && self.may_have_called();
+                let by = if ours { self.winner().cloned() } else { None };
+                self.end(State::Rejected, News::Rejected(by), what(), now);
             }
-            (State::Activating, Status::Activated) => self.activated(connection, now),
-            (State::Rejecting, Status::Updating | Status::Activated) => {
-                self.fail(Problem { code: code::ACCEPTED_ELSEWHERE.into(), request_id: None }, now);
+            Status::Expired => {
+                self.note_reading(connection, now);
+                self.end(State::Expired, News::Expired, what(), now);
             }
-            (State::Rejecting, Status::Rejected) => {
-                self.end(State::Rejected, News::Rejected(self.winner().cloned()), what(), now);
+            Status::Activated => self.seen_activated(connection, now),
+            Status::Accepting if connection.is_waiting(now) => self.seen_waiting(connection, now),
+            Status::Accepting => self.seen_past_expiry(now),
+            // `Updating` says as well that somebody changes it, and `Deleting` may come to nothing.
+            Status::Creating | Status::Updating | Status::Deleting | Status::Other(_) => {
+                self.note_reading(connection, now);
+                if matches!(self.state, State::Approved | State::Rejecting) {
+                    let problem = Problem { code: format!("Status.{}", connection.status), request_id: None };
+                    self.defer(&problem, None, now);
+                }
             }
-            (_, Status::Rejected) => self.end(State::Rejected, News::Rejected(None), what(), now),
-            (_, Status::Expired) => self.end(State::Expired, News::Expired, what(), now),
-            (_, Status::Deleting | Status::Deleted) => self.end(State::Deleted, News::Deleted, what(), now),
-            // Read before it was decided.
-            (State::Approved | State::Rejecting, Status::Accepting) => {}
-            (State::Approved | State::Rejecting, status) => {
-                let problem = Problem { code: format!("Status.{status}"), request_id: None };
-                self.defer(&problem, None, now);
-            }
-            (State::Activating, _) => {
+        }
+        match self.state {
+            State::Activating if self.doubt.is_none() => {
                 (self.attempts, self.last_problem) = (0, None);
                 self.remind_of_decision(None, now);
                 self.next_step_at = self.told.stuck_at(&self.terms, self.since);
             }
-            (State::Pending, _) => {
+            State::Pending if self.doubt.is_none() => {
                 (self.attempts, self.last_problem) = (0, None);
                 self.remind_of_request(now);
                 self.wait(now);
             }
-            (_, Status::Creating | Status::Accepting | Status::Updating | Status::Activated | Status::Other(_)) => {}
+            State::Activating => self.remind_of_decision(None, now),
+            State::Pending
+            | State::Approved
+            | State::Activated
+            | State::Rejecting
+            | State::Rejected
+            | State::Expired
+            | State::Deleted
+            | State::Failed { .. } => {}
+        }
+    }
+
+    /// Only this proves an accept, whoever made it.
+    fn seen_activated(&mut self, connection: &Connection, now: Timestamp) {
+        let what = || What::Seen(Status::Activated);
+        match &self.state {
+            State::Pending => {
+                self.accepted(None, what(), now);
+                self.activated(connection, now);
+            }
+            State::Approved => {
+                let by = if self.may_have_called() { self.winner().cloned() } else { None };
+                self.accepted(by, what(), now);
+                self.activated(connection, now);
+            }
+            State::Activating => self.activated(connection, now),
+            State::Rejecting => self.fail(Problem { code: code::ACCEPTED_ELSEWHERE.into(), request_id: None }, now),
+            State::Failed { code } if code == code::ACCEPTED_ELSEWHERE || code == code::CHANGED_TOO_OFTEN => {}
+            State::Rejected | State::Expired | State::Deleted | State::Failed { .. } => {
+                self.correct_to_activated(connection, now);
+            }
+            State::Activated => {}
+        }
+    }
+
+    /// It waits, but its time is over: nobody can accept it any more. A call of ours may have been in time.
+    fn seen_past_expiry(&mut self, now: Timestamp) {
+        let what = || What::Seen(Status::Expired);
+        match self.state {
+            State::Pending => self.end(State::Expired, News::Expired, what(), now),
+            State::Approved | State::Rejecting => {
+                if !self.may_have_called() || self.call_is_settled(now) {
+                    self.end(State::Expired, News::Expired, what(), now);
+                }
+            }
+            State::Activating => {
+                if self.confirm(Doubtful::Waiting, now) {
+                    self.end(State::Expired, News::Expired, what(), now);
+                }
+            }
+            State::Activated | State::Rejected | State::Expired | State::Deleted | State::Failed { .. } => {}
         }
     }
 
     /// Tells whoever should have decided by now.
     pub(super) fn remind_of_request(&mut self, now: Timestamp) {
+        if self.is_past_expiry(now) {
+            return;
+        }
         let alarms = self.told.while_pending(&self.terms, self.since, self.connection.expires_at, now);
         let waiting_s = now.duration_since(self.since).as_secs();
         for alarm in alarms {
@@ -69,7 +128,7 @@ impl Approval {
     }
 
     /// Tells people once that what was decided takes too long.
-    fn remind_of_decision(&mut self, problem: Option<&Problem>, now: Timestamp) {
+    pub(super) fn remind_of_decision(&mut self, problem: Option<&Problem>, now: Timestamp) {
         let for_s = now.duration_since(self.since);
         if for_s >= self.terms.stuck_after && self.told.first_of_stuck() {
             self.log(What::Told(Alarm::Stuck), now);
@@ -88,9 +147,9 @@ impl Approval {
         self.tell(News::Accepted(by), now);
     }
 
-    fn activated(&mut self, connection: &Connection, now: Timestamp) {
+    pub(super) fn activated(&mut self, connection: &Connection, now: Timestamp) {
         let approved_at = self.winner().map_or(self.since, |decision| decision.at);
-        let changes = self.connection.changes(connection);
+        let changes = self.facts.changes(&connection.facts());
         self.connection = connection.clone();
         if connection.fingerprint() != self.fingerprint {
             // Too late to stop it: people must know.
@@ -122,6 +181,16 @@ impl Approval {
         self.tell(news, now);
     }
 
+    /// As [`Approval::defer`], for a while; then nobody believes any more that it will ever work.
+    pub(super) fn defer_unknown(&mut self, problem: &Problem, now: Timestamp) {
+        let decided = matches!(self.state, State::Approved | State::Rejecting);
+        if decided && now.duration_since(self.since) >= UNKNOWN_TRIED_FOR {
+            self.fail(problem.clone(), now);
+        } else {
+            self.defer(problem, None, now);
+        }
+    }
+
     pub(super) fn defer(&mut self, problem: &Problem, retry_after: Option<SignedDuration>, now: Timestamp) {
         let wait = backoff(&self.id.to_string(), self.attempts, SignedDuration::from_mins(1));
         self.postpone(problem, wait.max(retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER)), now);
@@ -143,7 +212,10 @@ impl Approval {
             | State::Deleted
             | State::Failed { .. } => {}
         }
-        if !self.state.is_final() {
+        if self.state.is_final() {
+            // What is in doubt is read again.
+            self.next_step_at = self.doubt.as_ref().map(|_| now + wait.max(LOOK_AT_OBJECTION));
+        } else {
             self.last_problem = Some(problem.clone());
             self.attempts = self.attempts.saturating_add(1);
             // Nobody waits for the look at what waits for people.

@@ -1,6 +1,8 @@
 //! As much of a record as the index holds: what it takes to see, without the record, that a reading is no news.
 
-use super::{Approval, State, Terms};
+use jiff::Timestamp;
+
+use super::{Approval, State, Terms, code};
 use crate::peering::{Connection, FieldHash, Fingerprint, Status};
 
 /// How far a record has come.
@@ -12,11 +14,17 @@ pub enum Stage {
     Decided,
     /// Being activated.
     Activating,
-    /// Over; channels may still be owed something.
-    Over,
+    /// Rejected, expired or deleted: unless it is seen alive.
+    Ended,
+    /// It failed, and still waits: unless it is seen to be activated.
+    Failed,
+    /// It was accepted elsewhere: unless it is seen to wait.
+    AcceptedElsewhere,
+    /// Over, whatever is seen.
+    Settled,
 }
 
-/// What people are shown of a request: its facts, and what the configuration says about it.
+/// What people are shown of a request: its facts, when it expires, and what the configuration says about it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Mark(u128);
 
@@ -25,10 +33,16 @@ impl Approval {
     #[must_use]
     pub fn stage(&self) -> Stage {
         match self.state {
-            State::Pending => Stage::Pending(Mark::of(&self.fingerprint, &self.terms)),
+            State::Pending => Stage::Pending(Mark::of(&self.fingerprint, self.connection.expires_at, &self.terms)),
             State::Approved | State::Rejecting => Stage::Decided,
             State::Activating => Stage::Activating,
-            State::Activated | State::Rejected | State::Expired | State::Deleted | State::Failed { .. } => Stage::Over,
+            State::Rejected | State::Expired | State::Deleted => Stage::Ended,
+            State::Activated => Stage::Settled,
+            State::Failed { ref code } => match code.as_str() {
+                code::ACCEPTED_ELSEWHERE => Stage::AcceptedElsewhere,
+                code::CHANGED_TOO_OFTEN => Stage::Settled,
+                _ => Stage::Failed,
+            },
         }
     }
 }
@@ -40,26 +54,43 @@ impl Stage {
         matches!(self, Self::Pending(_) | Self::Activating)
     }
 
+    /// Whether nothing is on its way, and nobody is asked.
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Ended | Self::Failed | Self::AcceptedElsewhere | Self::Settled)
+    }
+
     /// Whether a reading says something that the record does not. `terms` are what the configuration says about it now.
     #[must_use]
-    pub fn is_news(self, connection: &Connection, terms: impl FnOnce() -> Terms) -> bool {
-        match (self, &connection.status) {
-            (Self::Pending(mark), Status::Accepting) => mark != Mark::of(&connection.fingerprint(), &terms()),
-            (Self::Pending(_), Status::Updating) | (Self::Pending(_) | Self::Activating, Status::Activated) => true,
-            (Self::Pending(_) | Self::Activating, status) => {
-                matches!(status, Status::Rejected | Status::Expired | Status::Deleting | Status::Deleted)
+    pub fn is_news(self, connection: &Connection, now: Timestamp, terms: impl FnOnce() -> Terms) -> bool {
+        let waits = connection.status == Status::Accepting;
+        let is_alive = connection.is_waiting(now);
+        match self {
+            Self::Pending(mark) if is_alive => {
+                mark != Mark::of(&connection.fingerprint(), connection.expires_at, &terms())
             }
-            (Self::Decided | Self::Over, _) => false,
+            Self::Pending(_) | Self::Activating => {
+                waits
+                    || matches!(
+                        connection.status,
+                        Status::Activated | Status::Rejected | Status::Expired | Status::Deleted
+                    )
+            }
+            Self::Ended => is_alive || connection.status == Status::Activated,
+            Self::Failed => connection.status == Status::Activated,
+            Self::AcceptedElsewhere => is_alive,
+            Self::Decided | Self::Settled => false,
         }
     }
 }
 
 impl Mark {
-    /// The mark of these facts under these terms.
+    /// The mark of these facts, until then, under these terms.
     #[must_use]
-    pub fn of(fingerprint: &Fingerprint, terms: &Terms) -> Self {
-        let mut hash = FieldHash::new("peergate/mark/1");
+    pub fn of(fingerprint: &Fingerprint, expires_at: Option<Timestamp>, terms: &Terms) -> Self {
+        let mut hash = FieldHash::new("peergate/mark/2");
         hash.field(&fingerprint.to_string());
+        hash.field(&expires_at.map(|at| at.to_string()).unwrap_or_default());
         hash.field(&serde_json::to_string(terms).unwrap_or_default());
         Self(hash.short())
     }

@@ -54,6 +54,10 @@ pub mod code {
     pub const ACCEPTED_ELSEWHERE: &str = "AcceptedElsewhere";
     /// Its facts changed again and again.
     pub const CHANGED_TOO_OFTEN: &str = "ChangedTooOften";
+    /// Alibaba Cloud acknowledged the call again and again, and the connection still waits.
+    pub const CALL_UNDONE: &str = "CallUndone";
+    /// What was approved does not pass the checks of now; a call may have arrived before.
+    pub const NEEDS_PEOPLE_AGAIN: &str = "NeedsPeopleAgain";
 }
 
 impl State {

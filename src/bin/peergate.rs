@@ -149,6 +149,9 @@ struct EventArguments {
     /// Why.
     #[arg(long)]
     reason: Option<String>,
+    /// Of what was seen; by default of the connection as Alibaba Cloud shows it now.
+    #[arg(long)]
+    fingerprint: Option<String>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -202,7 +205,7 @@ async fn run(command: Command) -> Result<(), Error> {
             }
             Ok(simulator.serve(listener).await?)
         }
-        Command::Event(arguments) => print_event(arguments),
+        Command::Event(arguments) => print_event(arguments).await,
         Command::Serve { listen, store } => {
             logging::start();
             let app = Arc::new(serve::app(&store).await?);
@@ -246,8 +249,8 @@ async fn listen_on(address: &str) -> Result<TcpListener, Error> {
     Ok(listener)
 }
 
-fn print_event(arguments: EventArguments) -> Result<(), Error> {
-    let EventArguments { verb, instance_id, provider, client, actor, target, reason } = arguments;
+async fn print_event(arguments: EventArguments) -> Result<(), Error> {
+    let EventArguments { verb, instance_id, provider, client, actor, target, reason, fingerprint } = arguments;
     let default = |name: &str| match name {
         "AWS_REGION" | "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("unused".to_owned()),
         "PEERGATE_SECRETS" => Some("file:peergate.secrets.json".to_owned()),
@@ -256,10 +259,16 @@ fn print_event(arguments: EventArguments) -> Result<(), Error> {
     #[expect(clippy::disallowed_methods, reason = "the environment of the local tool, read once")]
     let environment = Environment::read(|name| std::env::var(name).ok().or_else(|| default(name)))?;
     let config = Config::load(&environment.config)?;
-    let SecretsSource::File(path) = environment.secrets else {
+    let SecretsSource::File(path) = &environment.secrets else {
         return Err("PEERGATE_SECRETS must be file:PATH to sign events".into());
     };
     let secrets = Secrets::parse(&std::fs::read(path)?, &config)?;
+    let carries_one =
+        matches!(provider, Provider::StandardWebhooks) && matches!(verb, Verb::Approve | Verb::Reject | Verb::DryRun);
+    let fingerprint = match fingerprint {
+        None if carries_one => Some(event::fingerprint(&environment, &config, target.as_deref(), &instance_id).await?),
+        given => given,
+    };
     let verb = match verb {
         Verb::Approve => "approve",
         Verb::Reject => "reject",
@@ -277,7 +286,7 @@ fn print_event(arguments: EventArguments) -> Result<(), Error> {
     let known = principals.find(|principal| principal.as_str().starts_with(&owned));
     let known = known.and_then(|principal| principal.as_str().split_once('/')).map(|(_, user)| user.to_owned());
     let actor = actor.or(known).ok_or("name the --actor: no person of the configuration has an identity there")?;
-    let wish = Wish { verb: verb.to_owned(), instance_id, target, reason, actor };
+    let wish = Wish { verb: verb.to_owned(), instance_id, target, reason, fingerprint, actor };
     let signed = match provider {
         Provider::Slack => event::slack(&wish, &config, &secrets, clock::now())?,
         Provider::StandardWebhooks => {

@@ -8,9 +8,9 @@ mod answer;
 mod card;
 mod notice;
 
-use super::{Command, Verb};
+use super::{Command, Digest, Verb};
 use crate::approval::{Approver, Decision, Verdict, code};
-use crate::peering::{Connection, Fingerprint, InstanceId, Problem, Side};
+use crate::peering::{Connection, Facts, Fingerprint, InstanceId, Problem, Side};
 
 pub use answer::{answer, line, record};
 pub use card::card;
@@ -18,8 +18,11 @@ pub use notice::{follow_up, news_name, notice};
 
 /// The longest text of an outsider that we show, in characters.
 const LONGEST_PLAIN_CHARS: usize = 200;
-/// The most ranges of one side that we show.
+/// The most ranges, or overlaps, that a sentence names: a card's facts show all ranges.
 const MOST_CIDRS: usize = 10;
+/// How long the ranges of both sides may be, as text, to be shown whole on a card. A platform that takes less has to
+/// split them.
+const MAX_RANGES_CHARS: usize = 6000;
 
 /// What to say: the platform decides how it looks. Shown in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -171,12 +174,42 @@ fn facts(connection: &Connection, requester: Option<&str>) -> Vec<(&'static str,
 }
 
 fn side(side: &Side) -> String {
-    let mut cidrs: Vec<_> = side.cidrs.iter().take(MOST_CIDRS).map(ToString::to_string).collect();
-    if let Some(more) = side.cidrs.len().checked_sub(MOST_CIDRS).filter(|more| *more > 0) {
-        cidrs.push(format!("and {more} more"));
+    let mut cidrs = String::new();
+    for (position, cidr) in side.cidrs.iter().enumerate() {
+        let cidr = cidr.to_string();
+        if cidrs.len().saturating_add(cidr.len()) > MAX_RANGES_CHARS {
+            cidrs.push_str(&format!(" and {} more", side.cidrs.len().saturating_sub(position)));
+            break;
+        }
+        if !cidrs.is_empty() {
+            cidrs.push_str(", ");
+        }
+        cidrs.push_str(&cidr);
     }
-    let cidrs = if cidrs.is_empty() { "ranges unknown".to_owned() } else { cidrs.join(", ") };
+    let cidrs = if cidrs.is_empty() { "ranges unknown".to_owned() } else { cidrs };
     format!("account {}, {} in {}, {cidrs}", side.account, plain(&side.vpc), plain(&side.region))
+}
+
+/// Whether a card shows every fact that its fingerprint covers, whole and as it is.
+#[must_use]
+pub fn shows_all(facts: &Facts) -> bool {
+    let sides = [&facts.requester, &facts.accepter];
+    let ranges: usize = sides.iter().flat_map(|side| &side.cidrs).map(|cidr| cidr.to_string().len()).sum();
+    let count: usize = sides.iter().map(|side| side.cidrs.len()).sum();
+    let is_plain = |text: &String| text.is_empty() || plain(text) == *text;
+    let texts = sides.iter().flat_map(|side| [&side.vpc, &side.region]).chain([&facts.link_type]);
+    ranges.saturating_add(count.saturating_mul(2)) <= MAX_RANGES_CHARS && texts.into_iter().all(is_plain)
+}
+
+/// Requests of one account whose cards wait for their turn.
+#[must_use]
+pub fn digest(digest: &Digest, name: Option<&str>) -> Message {
+    let name = name.map(|name| format!("{}, ", plain(name))).unwrap_or_default();
+    let (account, count) = (digest.account, digest.ids.len());
+    Message {
+        sentences: digest.ids.iter().map(ToString::to_string).collect(),
+        ..say(format!("{name}account {account} asks for many VPC peerings: {count} more cards follow, 20 an hour"))
+    }
 }
 
 fn decided(label: &'static str, decision: Option<&Decision>) -> Vec<(&'static str, String)> {
@@ -230,6 +263,12 @@ pub(crate) fn advice(code: &str) -> &'static str {
         }
         code::CHANGED_TOO_OFTEN => {
             "Its facts changed again and again while it waited. Ask the requester why before anybody approves it."
+        }
+        code::CALL_UNDONE => {
+            "Alibaba Cloud acknowledged it four times, and it still waits. Ask Alibaba Cloud's support, then decide again."
+        }
+        code::NEEDS_PEOPLE_AGAIN => {
+            "The checks or rules of now want people again. A call may have arrived before: the next readings say."
         }
         "OperationFailed.CdtNotOpened" => {
             "Open Cloud Data Transfer (CDT) for the accepting account, then approve again."

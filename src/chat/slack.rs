@@ -45,7 +45,7 @@ pub fn verify(
 ) -> Result<Authentic, Unauthentic> {
     let timestamp = super::only_header(headers, TIMESTAMP)?;
     let signature = super::only_header(headers, SIGNATURE)?;
-    super::check_timestamp(timestamp, TIMESTAMP, now)?;
+    let signed_at = super::check_timestamp(timestamp, TIMESTAMP, now)?;
     let digits = signature.strip_prefix("v0=").ok_or(Unauthentic::Malformed(SIGNATURE))?;
     if digits.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return Err(Unauthentic::Malformed(SIGNATURE));
@@ -59,8 +59,14 @@ pub fn verify(
         }
     }
     let key = matched.ok_or(Unauthentic::Mismatch)?;
-    // A signature is as good as a key until it is stale: only its hash is kept.
-    Ok(Authentic { body, request_key: format!("slack:{:.32}", hex::encode(Sha256::digest(&signature))), key })
+    Ok(Authentic { request_key: request_key(&body, &signature), body, signed_at, key })
+}
+
+/// Slack names each interaction by a `trigger_id`, so that a body is the same only for the same one, whenever it is signed.
+/// A body without one is named by its signature; that is as good as a key until it is stale, so only its hash is kept.
+fn request_key(body: &[u8], signature: &[u8]) -> String {
+    let named = body.windows(b"trigger_id".len()).any(|window| window == b"trigger_id");
+    format!("slack:{:.32}", hex::encode(Sha256::digest(if named { body } else { signature })))
 }
 
 #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
@@ -113,14 +119,15 @@ pub enum Rejection {
 
 /// Understands a request; `form` says that it is a form, and not the JSON of the Events API.
 pub fn parse(authentic: Authentic, form: bool, config: &Slack) -> Result<Incoming, Rejection> {
-    let Authentic { body, request_key, key } = authentic;
+    let Authentic { body, request_key, signed_at, key } = authentic;
+    let origin = Origin { request_key, signed_at, key };
     if !form {
         return challenge(&body);
     }
     let fields = Fields::parse(&body)?;
     match fields.get("payload") {
-        Some(payload) => interaction(payload, request_key, key, config),
-        None => slash(&fields, request_key, key, config),
+        Some(payload) => interaction(payload, origin, config),
+        None => slash(&fields, origin, config),
     }
 }
 
@@ -215,12 +222,26 @@ struct Input {
     value: Option<String>,
 }
 
-fn interaction(payload: &str, request_key: String, key: usize, config: &Slack) -> Result<Incoming, Rejection> {
+/// Which request it is, as far as verification knows.
+struct Origin {
+    request_key: String,
+    signed_at: Timestamp,
+    key: usize,
+}
+
+impl Origin {
+    fn request(self, command: Command, by: Principal) -> Request {
+        let Self { request_key, signed_at, key } = self;
+        Request { command, by, request_key, signed_at, key }
+    }
+}
+
+fn interaction(payload: &str, origin: Origin, config: &Slack) -> Result<Incoming, Rejection> {
     let payload: Interaction = serde_json::from_str(payload).map_err(|error| Malformed::json(&error))?;
     let team = payload.team.map(|team| team.id);
     let team = payload.user.team_id.or(team).unwrap_or_default();
     let by = principal(&team, &payload.user.id, &payload.api_app_id, config)?;
-    let request = |about| Request { command: Command::About(about), by, request_key, key };
+    let request = |about| origin.request(Command::About(about), by);
     match (payload.r#type.as_str(), payload.view) {
         ("block_actions", _) => {
             let (about, ask) = click(&payload.actions.unwrap_or_default())?;
@@ -267,14 +288,14 @@ fn submission(mut view: View) -> Result<About, Rejection> {
 }
 
 /// Source: <https://docs.slack.dev/interactivity/implementing-slash-commands>
-fn slash(fields: &Fields, request_key: String, key: usize, config: &Slack) -> Result<Incoming, Rejection> {
+fn slash(fields: &Fields, origin: Origin, config: &Slack) -> Result<Incoming, Rejection> {
     let app = fields.require("api_app_id")?;
     let by = principal(fields.require("team_id")?, fields.require("user_id")?, app, config)?;
     fields.require("command")?;
     let Some(command) = read_slash_text(fields.get("text").unwrap_or_default()) else {
         return Ok(Incoming::Usage);
     };
-    Ok(Incoming::Slash(Request { command, by, request_key, key }))
+    Ok(Incoming::Slash(origin.request(command, by)))
 }
 
 /// The person, if they are of an allowed workspace and the call is for our app. Names are never looked at: people can

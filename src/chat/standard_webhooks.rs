@@ -34,7 +34,7 @@ pub fn verify(headers: &HeaderMap, body: Bytes, keys: &[WebhookKey], now: Timest
     if !(1..=256).contains(&id.len()) || !id.bytes().all(plain) {
         return Err(Unauthentic::Malformed(ID));
     }
-    super::check_timestamp(timestamp, TIMESTAMP, now)?;
+    let signed_at = super::check_timestamp(timestamp, TIMESTAMP, now)?;
     let signatures = signatures.split(' ').filter_map(|token| token.strip_prefix("v1,")).take(MOST_SIGNATURES);
     let signatures: Vec<_> = signatures.filter_map(|text| BASE64_STANDARD.decode(text).ok()).collect();
     let mut matched = None;
@@ -49,7 +49,7 @@ pub fn verify(headers: &HeaderMap, body: Bytes, keys: &[WebhookKey], now: Timest
         }
     }
     let key = matched.ok_or(Unauthentic::Mismatch)?;
-    Ok(Authentic { body, request_key: format!("webhook-id:{id}"), key })
+    Ok(Authentic { body, request_key: format!("webhook-id:{id}"), signed_at, key })
 }
 
 #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
@@ -72,8 +72,8 @@ pub fn sign(keys: &[WebhookKey], id: &str, timestamp: &str, body: &[u8]) -> Stri
 #[serde(deny_unknown_fields)]
 struct Payload {
     r#type: String,
-    #[serde(rename = "timestamp")]
-    _timestamp: Option<String>,
+    /// When it happened: a retry of it has a later time in its header.
+    timestamp: Option<Timestamp>,
     data: Data,
 }
 
@@ -92,7 +92,7 @@ struct Data {
 
 /// Understands a request of a client.
 pub fn parse(authentic: &Authentic, client: &str) -> Result<Request, Malformed> {
-    let Payload { r#type, data, .. } =
+    let Payload { r#type, timestamp, data } =
         serde_json::from_slice(&authentic.body).map_err(|error| Malformed::json(&error))?;
     let verb = match (r#type.as_str(), data.dry_run) {
         ("peering.approve", false) => Some(Verb::Decide(Verdict::Approve)),
@@ -128,6 +128,7 @@ pub fn parse(authentic: &Authentic, client: &str) -> Result<Request, Malformed> 
         })?,
         // Each client has ids of its own.
         request_key: format!("{client}/{}", authentic.request_key),
+        signed_at: timestamp.map_or(authentic.signed_at, |at| at.min(authentic.signed_at)),
         key: authentic.key,
     })
 }

@@ -1,13 +1,14 @@
 //! What auditors ask of the table: what there is, what happened, and whether anybody edited it. Only ever reads.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::{Error, serve, table};
@@ -17,7 +18,7 @@ use crate::chat::message::{self, Message};
 use crate::config::Environment;
 use crate::peering::InstanceId;
 use crate::store::{Scanned, Store};
-use crate::{aws, http};
+use crate::{aws, clock, http};
 
 /// Where the records are.
 #[derive(Debug, Clone, clap::Args)]
@@ -87,9 +88,9 @@ pub async fn list(source: &Source, all: bool) -> Result<String, Error> {
     }
     wanted.sort_by_key(|approval| approval.since);
     let listed = if all {
-        wanted.iter().map(|approval| message::line(approval) + "\n").collect()
+        wanted.iter().map(|approval| message::line(approval, clock::now()) + "\n").collect()
     } else {
-        text(&message::answer(&Answer::List { approvals: wanted, more: false }))
+        text(&message::answer(&Answer::List { approvals: wanted, more: false }, clock::now()))
     };
     Ok(listed + &unreadable)
 }
@@ -111,7 +112,11 @@ pub async fn show(source: &Source, name: &str) -> Result<String, Error> {
     if stored.is_empty() {
         return Err(format!("nothing is known of {name}").into());
     }
-    Ok(stored.iter().map(|stored| text(&message::record(&stored.approval))).collect::<Vec<_>>().join("\n"))
+    Ok(stored
+        .iter()
+        .map(|stored| text(&message::record(&stored.approval, clock::now())))
+        .collect::<Vec<_>>()
+        .join("\n"))
 }
 
 /// An entry of a history, as a line of JSON.
@@ -146,40 +151,170 @@ pub async fn export(source: &Source, since: Option<Timestamp>) -> Result<String,
     Ok(lines)
 }
 
-/// Checks every history and, against an earlier export, that nothing of it is gone or another. Says what is wrong.
+/// Checks every record: that it is what its history makes of it, and as it was written; and, against an earlier export,
+/// that nothing of that is gone or another. Says what is wrong.
 ///
 /// # Errors
 /// When anything is wrong, with all of it.
 pub async fn verify(source: &Source, against: Option<&Path>) -> Result<String, Error> {
     let all = source.all().await?;
     let mut wrong = vec![];
-    let mut hashes = BTreeMap::new();
+    let mut stored = BTreeMap::new();
     for scanned in &all {
-        if let Err(broken) = History::verify(&scanned.id, &scanned.record) {
-            wrong.push(format!("{}: {broken}", scanned.id));
-        }
+        wrong.extend(problems(scanned).into_iter().map(|problem| format!("{}: {problem}", scanned.id)));
         for (number, entry) in history(&scanned.record).iter().enumerate() {
-            hashes.insert((scanned.id.as_str(), number), entry.get("hash"));
+            stored.insert((scanned.id.as_str(), number), entry);
         }
     }
-    let mut compared = 0_usize;
-    let earlier = against.map(std::fs::read_to_string).transpose()?.unwrap_or_default();
-    for line in earlier.lines() {
+    let (mut compared, mut known) = (0_usize, 0_usize);
+    let earlier = against.map(std::fs::read_to_string).transpose()?;
+    for line in earlier.as_deref().unwrap_or_default().lines().filter(|line| !line.trim().is_empty()) {
         let exported: Exported = serde_json::from_str(line)?;
         compared = compared.saturating_add(1);
-        match hashes.get(&(exported.id.as_str(), exported.number)) {
-            Some(hash) if *hash == exported.entry.get("hash") => {}
+        match stored.get(&(exported.id.as_str(), exported.number)) {
+            Some(entry) if **entry == exported.entry => known = known.saturating_add(1),
             Some(_) => wrong.push(format!("{}: entry {} is not the one exported", exported.id, exported.number)),
             None => wrong
                 .push(format!("{}: entry {} is gone (removed, or past its retention)", exported.id, exported.number)),
         }
     }
-    let (records, entries) = (all.len(), hashes.len());
+    if earlier.is_some() && compared == 0 {
+        wrong.push("the export holds no entry: there is nothing to compare with".to_owned());
+    } else if earlier.is_some() && known == 0 {
+        wrong.push(
+            "no entry of the export is in this table: it is of another one, or everything was replaced".to_owned(),
+        );
+    }
+    let (records, entries) = (all.len(), stored.len());
+    let earlier: Vec<_> =
+        all.iter().filter(|scanned| scanned.is_earlier()).map(|scanned| scanned.id.as_str()).collect();
+    let undigested = match earlier.as_slice() {
+        [] => String::new(),
+        ids => format!("without a digest, as an earlier version wrote them: {}\n", ids.join(", ")),
+    };
     if wrong.is_empty() {
         let compared = against.map(|_| format!(", {compared} as exported")).unwrap_or_default();
-        return Ok(format!("{records} records with {entries} entries: all hold{compared}\n"));
+        return Ok(format!("{records} records with {entries} entries: all hold{compared}\n{undigested}"));
     }
-    Err(format!("{} of {records} records do not hold:\n{}", wrong.len(), wrong.join("\n")).into())
+    let wrong = format!("{} problems in {records} records:\n{}\n{undigested}", wrong.len(), wrong.join("\n"));
+    Err(wrong.trim_end().into())
+}
+
+/// What is wrong with a record.
+fn problems(scanned: &Scanned) -> Vec<String> {
+    let mut problems = scanned.problems();
+    problems.extend(duplicate_keys(scanned.json()).into_iter().map(|key| format!("the key {key:?} is there twice")));
+    if let Err(broken) = History::verify(&scanned.id, &scanned.record) {
+        problems.push(broken.to_string());
+    }
+    if scanned.is_newer() {
+        return problems;
+    }
+    match &scanned.stored {
+        Err(error) => problems.push(error.to_string()),
+        // Whatever this version does not write itself was not written by it.
+        Ok(stored) if !stored.is_of_earlier_version() => {
+            let ours = serde_json::to_value(&stored.approval).unwrap_or_default();
+            problems.extend(
+                differences(&ours, &scanned.record).into_iter().map(|path| format!("unknown or altered field {path}")),
+            );
+        }
+        Ok(_) => {}
+    }
+    problems
+}
+
+/// Where a stored record is not what this version makes of it, but for its schema.
+fn differences(ours: &Value, stored: &Value) -> Vec<String> {
+    fn compare(ours: &Value, stored: &Value, path: &str, found: &mut Vec<String>) {
+        match (ours, stored) {
+            (Value::Object(ours), Value::Object(stored)) => {
+                for (key, value) in stored {
+                    compare(ours.get(key).unwrap_or(&Value::Null), value, &format!("{path}/{key}"), found);
+                }
+            }
+            (Value::Array(ours), Value::Array(stored)) if ours.len() == stored.len() => {
+                for (position, (ours, stored)) in ours.iter().zip(stored).enumerate() {
+                    compare(ours, stored, &format!("{path}/{position}"), found);
+                }
+            }
+            (ours, stored) if ours == stored || path == "/schema" => {}
+            _ => found.push(path.to_owned()),
+        }
+    }
+    let mut found = vec![];
+    compare(ours, stored, "", &mut found);
+    found
+}
+
+/// Keys that an object of this JSON has twice: a parser shows only one of them.
+fn duplicate_keys(json: &str) -> Vec<String> {
+    let mut found = vec![];
+    let mut reader = serde_json::Deserializer::from_str(json);
+    // What is no JSON is said to be so elsewhere.
+    let _ = Keys { found: &mut found }.deserialize(&mut reader);
+    found
+}
+
+/// Walks over any JSON.
+struct Keys<'a> {
+    found: &'a mut Vec<String>,
+}
+
+impl<'de> DeserializeSeed<'de> for Keys<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Keys<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut seen = BTreeSet::new();
+        while let Some(key) = map.next_key::<String>()? {
+            if !seen.insert(key.clone()) {
+                self.found.push(key);
+            }
+            map.next_value_seed(Keys { found: self.found })?;
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        while list.next_element_seed(Keys { found: self.found })?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
 }
 
 /// A time, or the beginning of a day in UTC.

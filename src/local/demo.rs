@@ -102,7 +102,7 @@ pub async fn run() -> Result<(), Error> {
 
     scene("What the record remembers");
     let record = stage.record(&id).await?;
-    for line in message::record(&record).sentences {
+    for line in message::record(&record, clock::now()).sentences {
         println!("  {line}");
     }
     let stored = serde_json::to_value(&record)?;
@@ -150,6 +150,7 @@ impl Stage {
             instance_id: id.to_string(),
             target: None,
             reason: None,
+            fingerprint: self.sandbox.simulator.connection(id.as_str()).map(|it| it.fingerprint().to_string()),
             actor: actor.to_owned(),
         };
         let secrets = self.sandbox.app.secrets.current(clock::now()).await?;

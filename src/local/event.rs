@@ -4,9 +4,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Error;
+use crate::app::App;
 use crate::chat::{slack, standard_webhooks};
-use crate::config::Config;
+use crate::config::{Config, Environment};
+use crate::peering::InstanceId;
 use crate::secrets::Secrets;
+use crate::{accept, clock};
 
 /// What is to be signed.
 #[derive(Debug, Clone)]
@@ -19,6 +22,8 @@ pub struct Wish {
     pub target: Option<String>,
     /// Why.
     pub reason: Option<String>,
+    /// Of what was seen; Slack's commands carry none.
+    pub fingerprint: Option<String>,
     /// Who: with Standard Webhooks what the client calls them, with Slack a user id.
     pub actor: String,
 }
@@ -32,6 +37,26 @@ pub struct Signed {
     pub headers: Vec<(&'static str, String)>,
     /// As signed.
     pub body: String,
+}
+
+/// The fingerprint of a connection as Alibaba Cloud shows it now.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn fingerprint(
+    environment: &Environment,
+    config: &Config,
+    target: Option<&str>,
+    instance_id: &str,
+) -> Result<String, Error> {
+    let app = App::new(environment, config.clone())?;
+    let (target, _) = config.target(target).ok_or("name the --target: there are several")?;
+    match accept::read(&app, target, &InstanceId::parse(instance_id)?, clock::now()).await {
+        Ok(connection) => Ok(connection.fingerprint().to_string()),
+        Err(error) => {
+            Err(format!("cannot read {instance_id} to say what was seen ({error}); name the --fingerprint").into())
+        }
+    }
 }
 
 /// As a client of `/webhook/{client}` would send it.
@@ -48,7 +73,12 @@ pub fn standard_webhooks(
     };
     let mut data = json!({"actor": wish.actor});
     let instance_id = Some(wish.instance_id.clone()).filter(|id| !id.is_empty());
-    let optional = [("instance_id", &instance_id), ("target", &wish.target), ("reason", &wish.reason)];
+    let optional = [
+        ("instance_id", &instance_id),
+        ("target", &wish.target),
+        ("reason", &wish.reason),
+        ("fingerprint", &wish.fingerprint),
+    ];
     for (name, text) in optional.into_iter().filter_map(|(name, text)| Some((name, text.as_ref()?))) {
         insert(&mut data, name, text.as_str().into());
     }

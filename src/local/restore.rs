@@ -66,6 +66,9 @@ async fn put(store: &Store, copy: &Scanned, current: Option<&Scanned>, replace: 
     if let Err(broken) = History::verify(&copy.id, &copy.record) {
         return Ok(Fate::Left(format!("in the copy, {broken}")));
     }
+    if let Some(problem) = copy.problems().into_iter().next() {
+        return Ok(Fate::Left(format!("in the copy, {problem}")));
+    }
     if !replace && current.is_some_and(|current| !goes_on(copy, current)) {
         return Ok(Fate::Left("it has another history now, or was edited; --replace puts it back".into()));
     }
@@ -73,10 +76,10 @@ async fn put(store: &Store, copy: &Scanned, current: Option<&Scanned>, replace: 
     Ok(if written { Fate::PutBack } else { Fate::Left("it changed meanwhile; try again".into()) })
 }
 
-/// Whether both histories hold, and `later`'s begins with all of `earlier`'s.
+/// Whether both histories hold, `later` is as it was written, and `later`'s begins with all of `earlier`'s.
 fn goes_on(later: &Scanned, earlier: &Scanned) -> bool {
     let holds = |scanned: &Scanned| History::verify(&scanned.id, &scanned.record).is_ok();
     let hash = |scanned: &Scanned, position: usize| history(&scanned.record).get(position)?.get("hash").cloned();
     let last = history(&earlier.record).len().saturating_sub(1);
-    holds(later) && holds(earlier) && hash(later, last) == hash(earlier, last)
+    holds(later) && later.problems().is_empty() && holds(earlier) && hash(later, last) == hash(earlier, last)
 }

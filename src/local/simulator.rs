@@ -111,6 +111,8 @@ struct Peering {
     phase: Phase,
     business_status: String,
     managed_service: String,
+    /// What readings show instead of the true status.
+    shows: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,6 +124,11 @@ enum Phase {
 }
 
 impl Peering {
+    /// Whether readings do not show it.
+    fn is_gone(&self) -> bool {
+        self.phase == Phase::Deleted || self.shows.as_deref() == Some("Missing")
+    }
+
     fn status(&self, now: Timestamp) -> &'static str {
         match self.phase {
             Phase::Accepting { until } if now < until => "Accepting",
@@ -163,8 +170,12 @@ impl JournalEntry {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tampering {
-    /// `Rejected`, `Expired`, `Deleted`, `Updating` or `Activated`.
+    /// `Accepting`, `Rejected`, `Expired`, `Deleted`, `Updating` or `Activated`.
     pub status: Option<String>,
+    /// What readings show instead of the true status, e.g. `Deleting`; `-` ends it. `Missing` shows nothing at all.
+    pub shows: Option<String>,
+    /// When the request expires.
+    pub expires_at: Option<Timestamp>,
     /// e.g. `FinancialLocked`.
     pub business_status: Option<String>,
     /// e.g. `SWAS`.
@@ -285,6 +296,7 @@ impl World {
             phase,
             business_status: "Normal".into(),
             managed_service: String::new(),
+            shows: None,
         };
         for (account, region, vpc) in [&peering.requester, &peering.accepter] {
             self.by_region.entry((*account, region.clone())).or_default().insert(id.clone());
@@ -380,7 +392,7 @@ impl World {
     fn get(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
         let (id, peering) = self.find(call)?;
         let party = [peering.requester.0, peering.accepter.0].contains(&caller);
-        if !party || peering.phase == Phase::Deleted {
+        if !party || peering.is_gone() {
             return Err(not_found(&id));
         }
         let peering = peering.clone();
@@ -403,7 +415,7 @@ impl World {
             }) && given("InstanceId").is_none_or(|wanted| wanted == id)
                 && given("Name").is_none_or(|wanted| *wanted == peering.name)
                 && vpcs.as_ref().is_none_or(|vpcs| vpcs.iter().all(|vpc| ends.iter().any(|end| end.2 == *vpc)))
-                && peering.phase != Phase::Deleted
+                && !peering.is_gone()
         };
         let none = BTreeSet::new();
         let of_region = |region: &String| self.by_region.get(&(caller, region.clone())).unwrap_or(&none);
@@ -432,7 +444,7 @@ impl World {
         // The vendor calls every field nullable.
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let some = |cidrs: Vec<IpNet>| (!cidrs.is_empty()).then_some(cidrs);
-        let status = peering.status(now);
+        let status = peering.shows.as_deref().unwrap_or_else(|| peering.status(now));
         let expires_at = match peering.phase {
             Phase::Accepting { until } => Some(time(until)),
             Phase::Updating { .. } | Phase::Rejected | Phase::Deleted => None,
@@ -465,12 +477,17 @@ impl World {
         })
     }
 
+    fn shown(&self, id: &str, now: Timestamp) -> Option<Value> {
+        self.connections.get(id).map(|peering| self.show(id, peering, now))
+    }
+
     fn tamper(&mut self, id: &str, tampering: Tampering, now: Timestamp) -> bool {
         let Some(peering) = self.connections.get_mut(id) else {
             return false;
         };
         let ago = now - SignedDuration::from_secs(1);
         match tampering.status.as_deref() {
+            Some("Accepting") => peering.phase = Phase::Accepting { until: now + self.settings.expiry },
             Some("Rejected") => peering.phase = Phase::Rejected,
             Some("Expired") => peering.phase = Phase::Accepting { until: ago },
             Some("Deleted") => peering.phase = Phase::Deleted,
@@ -478,6 +495,12 @@ impl World {
             Some("Updating") => peering.phase = Phase::Updating { until: now + SignedDuration::from_hours(1) },
             Some(_) => return false,
             None => {}
+        }
+        if let Some(until) = tampering.expires_at {
+            peering.phase = Phase::Accepting { until };
+        }
+        if let Some(shows) = tampering.shows {
+            peering.shows = Some(shows).filter(|shows| shows != "-");
         }
         peering.bandwidth = tampering.bandwidth.unwrap_or(peering.bandwidth);
         if let Some(status) = tampering.business_status {

@@ -2,23 +2,24 @@
 //! elsewhere each piece of news is a message.
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use jiff::Timestamp;
 
 use super::Summary;
 use crate::app::App;
-use crate::approval::{ApprovalId, Event, News, Notice, Redelivery};
-use crate::chat::{Undelivered, message, slack, standard_webhooks};
+use crate::approval::{Approval, ApprovalId, CardId, CardRef, Claim, Display, Event, News, Notice, Redelivery};
+use crate::chat::{Digest, Undelivered, message, slack, standard_webhooks};
 use crate::clock;
 use crate::config::Channel;
-use crate::logging::Chain;
+use crate::peering::Fingerprint;
+use crate::secrets::Secrets;
 use crate::store::{self, Saved, Stored};
 
 /// Posts what each channel is owed, once nobody else can be about to post it.
 pub(super) async fn deliver(app: &App, stored: Stored, did: &mut Summary) -> Result<Stored, store::Error> {
     let mut current = stored;
     loop {
-        let mut claimed = current.approval.clone();
-        let claims = claimed.outbox.claim(clock::now());
-        if claims.is_empty() {
+        let (claimed, claims) = claim(app, &current.approval, clock::now());
+        if claimed == current.approval {
             return Ok(current);
         }
         current = match app.store.save(&claimed, Some(&current)).await? {
@@ -29,7 +30,7 @@ pub(super) async fn deliver(app: &App, stored: Stored, did: &mut Summary) -> Res
             }
         };
         let claimed = &current.clone();
-        let post = async |(notice, channel): (Notice, String)| (notice.at, post(app, claimed, notice, channel).await);
+        let post = async |claim: Claim| (claim.notice.at, post(app, &claimed.approval, claim).await);
         let mut posts: FuturesUnordered<_> = claims.into_iter().map(post).collect();
         let mut unmarked = None;
         while let Some((at, event)) = posts.next().await {
@@ -51,24 +52,56 @@ pub(super) async fn deliver(app: &App, stored: Stored, did: &mut Summary) -> Res
     }
 }
 
+/// Takes what is due. The first card of an account that asks for too many at once waits for its turn.
+fn claim(app: &App, approval: &Approval, now: Timestamp) -> (Approval, Vec<Claim>) {
+    let mut claimed = approval.clone();
+    let has_cards = |channel: &str| matches!(app.config.channels.get(channel), Some(Channel::Slack { .. }));
+    let new_card = |channel: &str| has_cards(channel).then(clock::card_id);
+    let (mut claims, mut later) = (claimed.outbox.claim(now, new_card), vec![]);
+    claims.retain(|Claim { notice, channel, .. }| {
+        let is_chat = match app.config.channels.get(channel) {
+            Some(Channel::Slack { .. } | Channel::SlackWebhook {}) => true,
+            Some(Channel::StandardWebhooks {}) | None => false,
+        };
+        let account = approval.facts.requester.account;
+        let turn = (is_chat && notice.news == News::Discovered)
+            .then(|| app.card_rate.reserve(account, channel, &approval.id, now))
+            .flatten();
+        later.extend(turn.map(|turn| (notice.number, channel.clone(), turn)));
+        turn.is_none()
+    });
+    for (number, channel, turn) in later {
+        claimed.outbox.postpone(number, &channel, turn);
+    }
+    (claimed, claims)
+}
+
 /// Posts one notice to one channel; says what came of it.
-async fn post(app: &App, stored: &Stored, notice: Notice, channel: String) -> Event {
-    let (number, id) = (notice.number, &stored.approval.id);
-    match post_to(app, stored, &notice, &channel).await {
+async fn post(app: &App, approval: &Approval, claim: Claim) -> Event {
+    let Claim { notice, channel, card } = claim;
+    let (number, id) = (notice.number, &approval.id);
+    let mut display = Display::Unchanged;
+    match post_to(app, approval, &notice, &channel, card, &mut display).await {
         Ok(()) => {
             log(id, &notice, &channel, None);
-            Event::Delivered { number, channel }
+            Event::Delivered { number, channel, display }
         }
         Err(Undelivered { error, retry }) => {
             log(id, &notice, &channel, Some((&error, retry)));
-            Event::Undelivered { number, channel, error, retry }
+            Event::Undelivered { number, channel, error, retry, display }
         }
     }
 }
 
-async fn post_to(app: &App, stored: &Stored, notice: &Notice, channel: &str) -> Result<(), Undelivered> {
-    let approval = &stored.approval;
-    let misconfigured = |error: &str| Undelivered { error: error.to_owned(), retry: Redelivery::Later };
+/// `display` is what the channel shows since then, also if a part of it fails.
+async fn post_to(
+    app: &App,
+    approval: &Approval,
+    notice: &Notice,
+    channel: &str,
+    card: Option<CardId>,
+    display: &mut Display,
+) -> Result<(), Undelivered> {
     let secrets = app
         .secrets
         .current(clock::now())
@@ -78,13 +111,10 @@ async fn post_to(app: &App, stored: &Stored, notice: &Notice, channel: &str) -> 
     match app.config.channels.get(channel) {
         None => Err(Undelivered { error: "the channel is not in the configuration".into(), retry: Redelivery::Never }),
         Some(Channel::Slack { channel: id }) => {
-            let (Some(slack), Some(token)) =
-                (&app.config.slack, secrets.slack.as_ref().and_then(|slack| slack.bot_token.as_ref()))
-            else {
-                return Err(misconfigured("there is no Slack app or no bot token"));
-            };
-            let api = slack::Api { http: &app.http, url: &slack.api, token };
-            let reference = draw_card(app, api, id, stored, channel).await?;
+            let api = slack_api(app, &secrets)?;
+            let card = draw_card(api, id, approval, channel, card).await?;
+            let reference = card.reference.clone();
+            *display = Display::Card(card);
             if matches!(notice.news, News::Discovered | News::Checked) {
                 // The card is the news.
                 return Ok(());
@@ -94,39 +124,92 @@ async fn post_to(app: &App, stored: &Stored, notice: &Notice, channel: &str) -> 
         // Worth a look at the card, not a message.
         Some(Channel::SlackWebhook {}) if notice.news == News::Checked => Ok(()),
         Some(Channel::SlackWebhook {}) => {
-            slack::post_webhook(&app.http, &endpoint()?.url, &message::follow_up(approval, notice)).await
+            let message = message::follow_up(approval, notice, clock::now());
+            slack::post_webhook(&app.http, &endpoint()?.url, &message).await?;
+            *display = Display::Facts(shown_facts(approval));
+            Ok(())
         }
         Some(Channel::StandardWebhooks {}) => {
-            standard_webhooks::deliver(&app.http, endpoint()?, approval, notice).await
+            standard_webhooks::deliver(&app.http, endpoint()?, approval, notice).await?;
+            *display = Display::Facts(approval.connection.fingerprint());
+            Ok(())
         }
     }
 }
 
+fn misconfigured(error: &str) -> Undelivered {
+    Undelivered { error: error.to_owned(), retry: Redelivery::Later }
+}
+
+fn slack_api<'a>(app: &'a App, secrets: &'a Secrets) -> Result<slack::Api<'a>, Undelivered> {
+    let token = secrets.slack.as_ref().and_then(|slack| slack.bot_token.as_ref());
+    let (slack, token) =
+        app.config.slack.as_ref().zip(token).ok_or_else(|| misconfigured("there is no Slack app or no bot token"))?;
+    Ok(slack::Api { http: &app.http, url: &slack.api, token })
+}
+
+/// Of the facts that a card shows, if it shows all of them whole.
+fn shown_facts(approval: &Approval) -> Fingerprint {
+    if message::shows_all(&approval.facts) { approval.fingerprint.clone() } else { Fingerprint::of_nothing() }
+}
+
 /// Draws the card as the record is now, where it is or, if it is not there, anew; returns where.
 async fn draw_card(
-    app: &App,
     api: slack::Api<'_>,
     id: &str,
-    stored: &Stored,
+    approval: &Approval,
     channel: &str,
-) -> Result<String, Undelivered> {
-    let card = message::card(&stored.approval);
+    card: Option<CardId>,
+) -> Result<CardRef, Undelivered> {
+    let message = message::card(approval, clock::now());
+    let fingerprint = shown_facts(approval);
     // The configuration may name another channel by now.
-    let here = |reference: &&String| reference.split_once('/').is_some_and(|(channel, _)| channel == id);
-    if let Some(reference) = stored.approval.cards.get(channel).filter(here)
-        && api.update(reference, &card).await?
+    let here = |card: &&CardRef| card.reference.split_once('/').is_some_and(|(channel, _)| channel == id);
+    if let Some(card) = approval.cards.get(channel).filter(here)
+        && api.update(&card.reference, &message).await?
     {
-        return Ok(reference.clone());
+        return Ok(CardRef { fingerprint, shown_at: clock::now(), ..card.clone() });
     }
-    let reference = api.post(id, &card).await?;
-    // Kept at once, whatever comes of the rest: nobody wants a second card.
-    let carded = Event::Carded { channel: channel.to_owned(), reference: reference.clone() };
-    let now = clock::now();
-    if let Err(error) = app.store.update(stored.clone(), |approval| approval.apply(&carded, now)).await {
-        let (target, peering) = (&stored.approval.id.target, stored.approval.id.instance_id.as_str());
-        tracing::error!(outcome = error.outcome(), target, peering.id = peering, error = %Chain(&error), "not stored");
+    let reference = api.post(id, &message).await?;
+    let card = card.unwrap_or_else(clock::card_id);
+    Ok(CardRef { reference, card, fingerprint, shown_at: clock::now() })
+}
+
+/// Posts what one account has asked for too often to get a card for each at once.
+pub(super) async fn deliver_digests(app: &App) {
+    for digest in app.card_rate.digests(clock::now()) {
+        let (account, channel) = (digest.account.to_string(), digest.channel.as_str());
+        let cards = digest.ids.len();
+        match post_digest(app, &digest).await {
+            Ok(()) => {
+                app.card_rate.posted(&digest, clock::now());
+                tracing::warn!(
+                    outcome = "cards_delayed",
+                    account,
+                    channel,
+                    cards,
+                    "posted a digest of requests whose cards wait"
+                );
+            }
+            Err(Undelivered { error, .. }) => {
+                tracing::warn!(outcome = "undelivered", account, channel, cards, error, "could not post a digest");
+            }
+        }
     }
-    Ok(reference)
+}
+
+async fn post_digest(app: &App, digest: &Digest) -> Result<(), Undelivered> {
+    let secrets = app.secrets.current(clock::now()).await.map_err(|_| misconfigured("the secrets cannot be read"))?;
+    let name = app.config.policy.accounts.get(&digest.account).map(|account| account.name.as_str());
+    let message = message::digest(digest, name);
+    match app.config.channels.get(&digest.channel) {
+        Some(Channel::Slack { channel }) => slack_api(app, &secrets)?.post(channel, &message).await.map(|_| ()),
+        Some(Channel::SlackWebhook {}) => {
+            let endpoint = secrets.channels.get(&digest.channel).ok_or_else(|| misconfigured("it has no secrets"))?;
+            slack::post_webhook(&app.http, &endpoint.url, &message).await
+        }
+        Some(Channel::StandardWebhooks {}) | None => Ok(()),
+    }
 }
 
 /// What must be seen in the channel, not only below the card: somebody is to act.
@@ -138,6 +221,8 @@ fn is_urgent(news: &News) -> bool {
         | News::ExpiresSoon { .. }
         | News::Stuck { .. }
         | News::Differs { .. }
+        | News::SentBack { .. }
+        | News::Corrected { .. }
         | News::Failed { .. } => true,
         News::Discovered
         | News::RuleChanged { .. }

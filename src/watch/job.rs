@@ -52,7 +52,10 @@ pub(super) enum Key {
 pub(super) struct Region {
     /// What is new, too.
     pub(super) discover: bool,
+    /// What has to be seen: if no page shows it, it is read.
     pub(super) followed: HashMap<InstanceId, Stage>,
+    /// What is over: it is only compared with what a page shows.
+    pub(super) over: HashMap<InstanceId, Stage>,
     /// When the last of its activations began.
     pub(super) since: Option<Timestamp>,
 }

@@ -6,12 +6,12 @@ use tokio::time::Instant;
 use super::Summary;
 use super::delivery::deliver;
 use super::job::{Done, Job};
-use crate::accept::{self, EXAMINATION};
+use crate::accept::{self, EXAMINATION, Next};
 use crate::alicloud::Class;
 use crate::app::App;
 use crate::approval::{Approval, ApprovalId, Approver, Event, Grounds, Stage, State, follow_again_at};
 use crate::clock;
-use crate::peering::{Connection, Status};
+use crate::peering::Connection;
 use crate::store::{self, Saved, Stored};
 
 /// Brings a record a step further, if one is due. Not on the word of the index, which lags.
@@ -31,9 +31,10 @@ pub(super) async fn take(
     did: &mut Summary,
 ) -> Result<Done, store::Error> {
     let stored = app.store.load(id).await?;
-    let waits = |stored: &Stored| matches!(stored.approval.state, State::Pending | State::Deleted);
+    // What is over, and is there, waits again.
+    let waits = |stored: &Stored| stored.approval.state == State::Pending || stored.approval.stage() == Stage::Ended;
     let stored = match stored {
-        stored if connection.status == Status::Accepting && stored.as_ref().is_none_or(waits) => {
+        stored if connection.is_waiting(clock::now()) && stored.as_ref().is_none_or(waits) => {
             look_again(app, id, stored, stage, did).await?
         }
         Some(stored) => Some(apply(app, stored, &seen(connection), did).await?),
@@ -55,7 +56,7 @@ pub(super) async fn read(
     let now = clock::now();
     let look_at = since.and_then(|since| follow_again_at(since, now));
     match accept::read(app, &id.target, &id.instance_id, now).await {
-        Ok(connection) if stage.is_news(&connection, || app.config.policy.terms(&id.target, &connection)) => {
+        Ok(connection) if stage.is_news(&connection, now, || app.config.policy.terms(&id.target, &connection)) => {
             Ok(Done { look_at, more: vec![Job::News(id, Box::new(connection), Some(stage))] })
         }
         Ok(_) => Ok(Done { look_at, more: vec![] }),
@@ -107,23 +108,60 @@ async fn advance(app: &App, stored: Stored, did: &mut Summary) -> Result<Stored,
             Ok(connection) => seen(&connection),
             Err(error) => accept::unread(&error),
         },
-        State::Approved
-        | State::Activating
+        State::Approved | State::Rejecting => return carry_out(app, stored, true, did).await,
+        State::Activating
         | State::Activated
-        | State::Rejecting
         | State::Rejected
         | State::Expired
         | State::Deleted
-        | State::Failed { .. } => accept::advance(app, &stored.approval, now).await,
+        | State::Failed { .. } => match accept::read(app, &id.target, &id.instance_id, now).await {
+            Ok(connection) => seen(&connection),
+            Err(error) => accept::unread(&error),
+        },
     };
     apply(app, stored, &event, did).await
+}
+
+/// Makes the decided call, if the connection waits for it. That a call begins is stored before: whoever stores it makes
+/// it, and a death leaves a trace.
+async fn carry_out(app: &App, stored: Stored, late: bool, did: &mut Summary) -> Result<Stored, store::Error> {
+    let (generation, now) = (stored.approval.generation, clock::now());
+    if let Next::Happened(event) = accept::prepare(app, &stored.approval, late, now).await {
+        return apply(app, stored, &event, did).await;
+    }
+    let mut begun = false;
+    let begin = |approval: &mut Approval| {
+        let is_decided = matches!(approval.state, State::Approved | State::Rejecting);
+        begun = is_decided && approval.generation == generation && !approval.is_being_called(now);
+        if begun {
+            approval.begin_call(now);
+        }
+        begun
+    };
+    // By a rule, the decision was stored as a call that begins.
+    let stored = if late { app.store.update(stored, begin).await? } else { stored };
+    if late && !begun {
+        return Ok(stored);
+    }
+    let step = accept::call(app, &stored.approval, now).await;
+    let (now, mut changed) = (clock::now(), false);
+    let apply = |approval: &mut Approval| {
+        changed = step.apply(approval, generation, now);
+        changed
+    };
+    let stored = app.store.update(stored, apply).await?;
+    if changed {
+        did.changed += 1;
+        accept::log(&stored.approval, &step.event);
+    }
+    Ok(stored)
 }
 
 /// Whether a request that is due has something about it that is to be checked, and not only told.
 fn worth_a_look(app: &App, approval: &Approval, connection: &Connection) -> bool {
     let terms = || app.config.policy.terms(&approval.id.target, connection);
-    connection.status == Status::Accepting
-        && (approval.stage().is_news(connection, terms) || approval.is_worth_a_check())
+    let now = clock::now();
+    connection.is_waiting(now) && (approval.stage().is_news(connection, now, terms) || approval.is_worth_a_check())
 }
 
 /// Applies what happened, unless a new generation has begun meanwhile.
@@ -152,7 +190,7 @@ async fn look_again(
 ) -> Result<Option<Stored>, store::Error> {
     let now = clock::now();
     let connection = match accept::read(app, &id.target, &id.instance_id, now).await {
-        Ok(connection) if connection.status == Status::Accepting => connection,
+        Ok(connection) if connection.is_waiting(now) => connection,
         // It is over: the next tick sees that.
         Ok(_) => return Ok(stored),
         Err(error) => {
@@ -162,7 +200,7 @@ async fn look_again(
     };
     let terms = || app.config.policy.terms(&id.target, &connection);
     let is_known =
-        |approval: &Approval| approval.state == State::Pending && !approval.stage().is_news(&connection, terms);
+        |approval: &Approval| approval.state == State::Pending && !approval.stage().is_news(&connection, now, terms);
     if let Some(known) = stored.as_ref().filter(|stored| is_known(&stored.approval)) {
         if stage.is_none_or(|stage| stage == known.approval.stage()) {
             return Ok(stored);
@@ -200,6 +238,7 @@ async fn look(
     let (policy, by) = (&app.config.policy, Approver::peergate(&id.target).principal);
     let until = Instant::now() + EXAMINATION;
     let findings = accept::examine(app, &id.target, connection, &by, &clock::nonce(), now, until).await;
+    let now = clock::now();
     let terms = policy.terms(&id.target, connection);
     let grounds = Grounds {
         id,
@@ -225,10 +264,9 @@ async fn look(
             app.store.update(stored, look).await?
         }
     };
-    let by_rule = stored.approval.state == State::Approved && stored.approval.next_step_at.is_some_and(|at| at <= now);
+    let by_rule = changed && stored.approval.state == State::Approved && stored.approval.is_being_called(now);
     if !by_rule {
         return Ok((Some(stored), changed));
     }
-    let event = accept::advance(app, &stored.approval, clock::now()).await;
-    Ok((Some(apply(app, stored, &event, did).await?), changed))
+    Ok((Some(carry_out(app, stored, false, did).await?), changed))
 }

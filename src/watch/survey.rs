@@ -8,10 +8,10 @@ use super::job::{Done, Job, Listing, Region};
 use crate::accept;
 use crate::alicloud::{self, LARGEST_PAGE};
 use crate::app::App;
-use crate::approval::{ApprovalId, Stage, State, follow_again_at};
+use crate::approval::{ApprovalId, Stage, follow_again_at};
 use crate::clock;
 use crate::config::Target;
-use crate::peering::{Connection, Status};
+use crate::peering::Connection;
 use crate::store::{self, Entry};
 
 /// So many connections of a region are read one by one; for more, it is listed.
@@ -24,6 +24,10 @@ const MOST_MISSING: usize = 100;
 impl Region {
     /// Looks for this one, too.
     pub(super) fn follow(&mut self, entry: &Entry) {
+        if !entry.stage.is_followed() {
+            self.over.insert(entry.id.instance_id.clone(), entry.stage);
+            return;
+        }
         self.followed.insert(entry.id.instance_id.clone(), entry.stage);
         if entry.stage == Stage::Activating {
             self.since = self.since.max(Some(entry.due_at));
@@ -79,17 +83,19 @@ pub(super) async fn list(app: &App, target: &str, mut listing: Listing) -> Resul
     };
     let id =
         |connection: &Connection| ApprovalId { target: target.to_owned(), instance_id: connection.instance_id.clone() };
-    let (mut more, mut unknown) = (vec![], HashMap::new());
+    let (mut more, mut unknown, now) = (vec![], HashMap::new(), clock::now());
     for connection in page.connections {
-        match listing.left.followed.remove(&connection.instance_id) {
-            Some(stage) if stage.is_news(&connection, || app.config.policy.terms(target, &connection)) => {
+        let known = listing.left.followed.remove(&connection.instance_id);
+        match known.or_else(|| listing.left.over.remove(&connection.instance_id)) {
+            Some(stage) if stage.is_news(&connection, now, || app.config.policy.terms(target, &connection)) => {
                 more.push(Job::News(id(&connection), Box::new(connection), Some(stage)));
             }
             Some(_) => {}
             None => {
-                let ours = connection.status == Status::Accepting && connection.accepter.account == *account;
-                if ours && listing.left.discover {
-                    unknown.insert(id(&connection), connection);
+                let is_ours = connection.accepter.account == *account && listing.left.discover;
+                let id = id(&connection);
+                if is_ours && (connection.is_waiting(now) || !app.store.is_unrecorded(&id)) {
+                    unknown.insert(id, connection);
                 }
             }
         }
@@ -150,16 +156,34 @@ async fn next_page(app: &App, target: &str, listing: &Listing) -> Result<aliclou
     }
 }
 
-/// What of it we have never heard of, or took for deleted. The rest is over for us, or the index lags.
-async fn discovered(app: &App, waiting: HashMap<ApprovalId, Connection>) -> Result<Vec<Job>, store::Error> {
-    let ids: Vec<_> = waiting.keys().cloned().collect();
+/// What of it is new, or is not as its record says. An earlier version gave no line in the index to what was over: such
+/// a record is written anew, once.
+async fn discovered(app: &App, unknown: HashMap<ApprovalId, Connection>) -> Result<Vec<Job>, store::Error> {
+    let ids: Vec<_> = unknown.keys().cloned().collect();
     let known = app.store.load_many(&ids).await?;
-    let is_new = |id: &ApprovalId| match known.get(id) {
-        None => true,
-        Some(Ok(stored)) => stored.approval.state == State::Deleted,
-        // It is there, but not for this version to touch.
-        Some(Err(_)) => false,
-    };
-    let news = waiting.into_iter().filter(|(id, _)| is_new(id));
-    Ok(news.map(|(id, connection)| Job::News(id, Box::new(connection), None)).collect())
+    let (mut news, now) = (vec![], clock::now());
+    for (id, connection) in unknown {
+        let is_news = match known.get(&id) {
+            None if connection.is_waiting(now) => true,
+            None => {
+                app.store.note_unrecorded(&id);
+                false
+            }
+            Some(Ok(stored)) => {
+                let stage = stored.approval.stage();
+                let terms = || app.config.policy.terms(&id.target, &connection);
+                let is_news = stage.is_news(&connection, now, terms);
+                if !is_news && stored.is_of_earlier_version() {
+                    app.store.save(&stored.approval, Some(stored)).await?;
+                }
+                is_news
+            }
+            // It is there, but not for this version to touch.
+            Some(Err(_)) => false,
+        };
+        if is_news {
+            news.push(Job::News(id, Box::new(connection), None));
+        }
+    }
+    Ok(news)
 }

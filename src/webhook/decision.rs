@@ -7,16 +7,19 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
-use crate::accept;
+use crate::accept::{self, Next, Step};
 use crate::alicloud::Class;
 use crate::app::App;
-use crate::approval::{Approval, ApprovalId, Approver, Closed, Decision, Event, Grounds, Stage, State, Verdict};
+use crate::approval::{
+    Approval, ApprovalId, Approver, CallResult, Closed, Decision, Event, Grounds, Principal, RequestId, State, Terms,
+    Verdict, request_content,
+};
 use crate::chat::{About, Answer, Command, Part, Request, Verb};
 use crate::credentials;
 use crate::logging::Chain;
 use crate::peering::{Connection, Status};
 use crate::preflight::{self, Check, Finding, Found, Objection};
-use crate::store::{self, Entry, Saved, Stored};
+use crate::store::{self, BEFORE_FAR_AWAY, Entry, Saved, Stored};
 
 /// How often a decision is made anew because the record changed meanwhile.
 const CONFLICTS: u32 = 5;
@@ -38,7 +41,7 @@ pub(super) async fn answer(app: &App, request: &Request, now: Timestamp, deadlin
     };
     let by = app.config.policy.approver(request.by.clone());
     match about.verb {
-        Verb::Withdraw => withdraw(app, &id, &by, &request.request_key, now, deadline).await,
+        Verb::Withdraw => withdraw(app, &id, &by, &request_id(request, about), now, deadline).await,
         Verb::Decide(_) | Verb::DryRun | Verb::Status => {
             let wish = Wish { app, request, about, id: &id, by, now, deadline };
             wish.answer().await
@@ -69,8 +72,31 @@ fn decision(
     fingerprint: crate::peering::Fingerprint,
     now: Timestamp,
 ) -> Decision {
-    let (reason, request_key) = (about.reason.clone(), request.request_key.clone());
-    Decision { verdict, by, at: now, fingerprint, reason, request_key }
+    let RequestId { key, content } = request_id(request, about);
+    let reason = about.reason.clone();
+    Decision { verdict, by, at: now, fingerprint, reason, request_key: key, request_content: content }
+}
+
+/// Names the request, and what it says.
+fn request_id(request: &Request, about: &About) -> RequestId {
+    let verb = match about.verb {
+        Verb::Decide(verdict) => verdict.name(),
+        Verb::Withdraw => "withdraw",
+        Verb::DryRun => "dry-run",
+        Verb::Status => "status",
+    };
+    let content = request_content(verb, &request.by, about.reason.as_deref(), about.fingerprint.as_ref());
+    RequestId { key: request.request_key.clone(), content: Some(content) }
+}
+
+/// Why the connection is not known.
+enum Unread {
+    /// It is not there.
+    Missing,
+    /// Alibaba Cloud could not be asked.
+    Failed(accept::Error),
+    /// It was not asked: people have asked too often.
+    Spent,
 }
 
 /// What somebody wants to do, or to know, about one connection.
@@ -86,26 +112,35 @@ struct Wish<'a> {
 
 impl Wish<'_> {
     async fn answer(self) -> Answer {
-        let Self { app, about, id, now, deadline, .. } = self;
-        let (stored, connection) = tokio::join!(
-            timeout_at(deadline, app.store.load(id)),
-            timeout_at(deadline, accept::read(app, &id.target, &id.instance_id, now)),
-        );
+        let Self { app, about, id, deadline, .. } = self;
+        let decides = matches!(about.verb, Verb::Decide(_));
+        let (stored, connection) =
+            tokio::join!(timeout_at(deadline, app.store.load(id)), timeout_at(deadline, self.read(decides)));
         let stored = match stored {
             Ok(Ok(stored)) => stored,
             Ok(Err(error)) => return store_failed(&error),
             Err(_elapsed) => return Answer::Unavailable(Part::Store),
         };
-        // Who comes too late is told who won, whatever else is the matter by now.
-        if let (Verb::Decide(verdict), Some(stored)) = (about.verb, &stored)
-            && let Err(closed) = stored.approval.is_open_to(&self.decision(verdict, &stored.approval.connection))
-        {
-            return closed_answer(closed, stored.approval.clone());
+        if let Some(stored) = &stored {
+            // A late decision is answered with the winner, whatever else is the matter by now.
+            let closed = match about.verb {
+                Verb::Decide(verdict) => {
+                    stored.approval.is_open_to(&self.decision(verdict, &stored.approval.connection)).err()
+                }
+                Verb::DryRun | Verb::Status | Verb::Withdraw => {
+                    let known = stored.approval.knows_request(&request_id(self.request, about));
+                    known.err().filter(|closed| *closed == Closed::IdReused)
+                }
+            };
+            if let Some(closed) = closed {
+                return closed_answer(closed, stored.approval.clone());
+            }
         }
         let connection = match connection {
             Ok(Ok(connection)) => connection,
-            Ok(Err(error)) if error.class() == Class::Missing => return missing(about.verb, stored, id.clone()),
-            Ok(Err(error)) => return read_failed(&error),
+            Ok(Err(Unread::Spent)) => return Answer::TooManyReads,
+            Ok(Err(Unread::Missing)) => return missing(about.verb, stored, id.clone()),
+            Ok(Err(Unread::Failed(error))) => return read_failed(&error),
             Err(_elapsed) => return Answer::Unavailable(Part::Alicloud),
         };
         match about.verb {
@@ -115,6 +150,26 @@ impl Wish<'_> {
                 let approval = stored.map(|stored| Box::new(stored.approval));
                 Answer::Status { connection: Box::new(connection), approval, target: id.target.clone() }
             }
+        }
+    }
+
+    /// Reads the connection, as far as people may have it read.
+    async fn read(&self, decides: bool) -> Result<Connection, Unread> {
+        let Self { app, id, now, .. } = *self;
+        if !decides && app.read_budget.is_unknown(id, now) {
+            return Err(Unread::Missing);
+        }
+        let calls_per_minute = app.config.targets.get(&id.target).map_or(0, |target| target.calls_per_minute);
+        let taken = app.read_budget.take(&id.target, &self.request.by, decides, calls_per_minute, now);
+        if !taken {
+            return Err(Unread::Spent);
+        }
+        match accept::read(app, &id.target, &id.instance_id, now).await {
+            Err(error) if error.class() == Class::Missing => {
+                app.read_budget.note_unknown(id, now);
+                Err(Unread::Missing)
+            }
+            read => read.map_err(Unread::Failed),
         }
     }
 
@@ -167,23 +222,15 @@ impl Wish<'_> {
             let (rule, instance_id) = (rule.name.clone(), id.instance_id.clone());
             return Answer::ReasonRequired { rule, verdict, instance_id };
         }
-        let fresh = connection.fingerprint();
+        let terms = policy.terms(&id.target, connection);
+        if !self.has_seen(stored.as_ref(), connection, &terms) {
+            return self.refuse(stored, connection, &terms).await;
+        }
         let stored = match stored {
-            Some(stored) if stored.approval.fingerprint != fresh => {
-                let redrawn = self.redraw(stored, connection).await;
-                // Who says nothing about what they saw, saw the card.
-                if about.fingerprint.as_ref() != Some(&fresh) {
-                    return Answer::Changed;
-                }
-                redrawn
+            Some(stored) if stored.approval.fingerprint != connection.fingerprint() => {
+                self.redraw(stored, connection).await
             }
-            stored => {
-                let shown = stored.as_ref().is_none_or(|stored| stored.approval.is_shown());
-                if about.fingerprint.as_ref().map_or(!shown, |seen| *seen != fresh) {
-                    return Answer::Changed;
-                }
-                stored
-            }
+            stored => stored,
         };
         let findings = match verdict {
             Verdict::Approve => self.examine(connection).await,
@@ -204,15 +251,67 @@ impl Wish<'_> {
             return closed
                 .map_or_else(|| objected(objection), |(closed, stored)| closed_answer(closed, stored.approval));
         }
-        let terms = policy.terms(&id.target, connection);
-        let grounds = Grounds {
-            id,
-            connection,
-            terms: &terms,
-            findings: &findings,
-            electorate: &|principal| policy.electorate(&id.target, connection, principal),
-        };
+        let electorate = |principal: &Principal| policy.electorate(&id.target, connection, principal);
+        let grounds = Grounds { id, connection, terms: &terms, findings: &findings, electorate: &electorate };
         make_durable(app, stored, (&grounds, read_at), decision, deadline).await
+    }
+
+    /// Whether they can have seen these facts: they name them, or some channel of theirs had shown them before.
+    fn has_seen(&self, stored: Option<&Stored>, connection: &Connection, terms: &Terms) -> bool {
+        let fresh = connection.fingerprint();
+        match &self.about.fingerprint {
+            Some(seen) => *seen == fresh,
+            None => {
+                let channels = [terms.channels.as_slice(), &self.app.config.policy.requests.channels].concat();
+                stored.is_some_and(|stored| stored.approval.was_shown(&fresh, &channels, self.request.signed_at))
+            }
+        }
+    }
+
+    /// Refuses a decision on facts that its sender cannot have seen. That the request stays refused is stored first: a
+    /// retry of it comes later, and then the facts are shown.
+    async fn refuse(&self, stored: Option<Stored>, connection: &Connection, terms: &Terms) -> Answer {
+        let Self { app, about, id, now, deadline, .. } = *self;
+        let request = request_id(self.request, about);
+        let shown_otherwise = about.fingerprint.is_some()
+            || stored.as_ref().is_some_and(|stored| {
+                stored.approval.was_ever_shown() || stored.approval.fingerprint != connection.fingerprint()
+            });
+        let is_known = stored.as_ref().is_some_and(|stored| stored.approval.fingerprint == connection.fingerprint());
+        let findings = if is_known { vec![] } else { self.examine(connection).await };
+        let refuse = async {
+            let stored = match stored {
+                Some(stored) => stored,
+                None => {
+                    let policy = &app.config.policy;
+                    let electorate = |principal: &Principal| policy.electorate(&id.target, connection, principal);
+                    let findings = findings.as_slice();
+                    let grounds = Grounds { id, connection, terms, findings, electorate: &electorate };
+                    let mut record = Approval::discover(&grounds, now);
+                    record.refuse(&request, now);
+                    match app.store.save(&record, None).await? {
+                        Saved::Done(_) => return Ok(()),
+                        Saved::Conflict(theirs) => theirs,
+                    }
+                }
+            };
+            // The card is to show what is.
+            let event = Event::Changed { connection: Box::new(connection.clone()), findings };
+            let refuse = |approval: &mut Approval| {
+                if !is_known && approval.apply(&event, now) {
+                    accept::log(approval, &event);
+                }
+                approval.refuse(&request, now);
+                true
+            };
+            app.store.update(stored, refuse).await.map(|_| ())
+        };
+        match timeout_at(deadline, refuse).await {
+            Ok(Ok(())) if shown_otherwise => Answer::Changed,
+            Ok(Ok(())) => Answer::NotShown,
+            Ok(Err(error)) => store_failed(&error),
+            Err(_elapsed) => Answer::Unavailable(Part::Store),
+        }
     }
 
     /// The card shows something else: it is to show what is.
@@ -241,7 +340,7 @@ async fn list(app: &App, target: Option<&str>, deadline: Instant) -> Answer {
     }
     let (mut ids, mut from) = (vec![], None);
     loop {
-        let page = match timeout_at(deadline, app.store.due(Timestamp::MAX, from)).await {
+        let page = match timeout_at(deadline, app.store.due(BEFORE_FAR_AWAY, from)).await {
             Ok(Ok((page, more))) => {
                 from = more;
                 page
@@ -249,8 +348,7 @@ async fn list(app: &App, target: Option<&str>, deadline: Instant) -> Answer {
             Ok(Err(error)) => return store_failed(&error),
             Err(_elapsed) => return Answer::Unavailable(Part::Store),
         };
-        let wanted =
-            |entry: &Entry| entry.stage != Stage::Over && target.is_none_or(|target| entry.id.target == target);
+        let wanted = |entry: &Entry| !entry.stage.is_over() && target.is_none_or(|target| entry.id.target == target);
         ids.extend(page.into_iter().filter(wanted).map(|entry| entry.id));
         if from.is_none() || ids.len() > LONGEST_LIST {
             break;
@@ -277,6 +375,10 @@ fn closed_answer(closed: Closed, approval: Approval) -> Answer {
         Closed::Over => Answer::Over(Box::new(approval)),
         Closed::Changed => Answer::Changed,
         Closed::NothingToWithdraw => Answer::NothingToWithdraw,
+        Closed::IdReused => Answer::IdReused,
+        Closed::Refused => Answer::Changed,
+        Closed::Full => Answer::RecordFull,
+        Closed::TooManyWithdrawals => Answer::TooManyWithdrawals,
     }
 }
 
@@ -325,7 +427,7 @@ async fn make_durable(
                 return Answer::Counted(Box::new(stored.approval));
             }
             Ok(Ok(Saved::Done(stored))) => {
-                return carry_out(app, stored, (grounds.connection, read_at), now, deadline).await;
+                return carry_out(app, stored, read_at, now, deadline).await;
             }
             Ok(Ok(Saved::Conflict(theirs))) => before = Some(theirs),
             Ok(Err(error)) => return store_failed(&error),
@@ -340,10 +442,11 @@ async fn withdraw(
     app: &App,
     id: &ApprovalId,
     by: &Approver,
-    request_key: &str,
+    request: &RequestId,
     now: Timestamp,
     deadline: Instant,
 ) -> Answer {
+    let who = |principal: &Principal| app.config.policy.approver(principal.clone());
     let withdrawn = async {
         let Some(stored) = app.store.load(id).await? else {
             return Ok(Answer::NothingToWithdraw);
@@ -352,7 +455,7 @@ async fn withdraw(
         let stored = app
             .store
             .update(stored, |approval| {
-                closed = approval.withdraw(by, request_key, now).err();
+                closed = approval.withdraw(by, request, &who, now).err();
                 closed.is_none()
             })
             .await?;
@@ -369,24 +472,22 @@ async fn withdraw(
 }
 
 /// The decision is durable: what happens from here on only decides how much of it the sender hears.
-async fn carry_out(
-    app: &App,
-    stored: Stored,
-    (connection, read_at): (&Connection, Instant),
-    now: Timestamp,
-    deadline: Instant,
-) -> Answer {
+async fn carry_out(app: &App, stored: Stored, read_at: Instant, now: Timestamp, deadline: Instant) -> Answer {
     let decided = Box::new(stored.approval.clone());
     let finish = async {
-        let event = if read_at.elapsed() < FRESH {
-            accept::carry_out(app, &stored.approval, connection, now).await
+        let prepared = if read_at.elapsed() < FRESH {
+            Next::Call
         } else {
-            accept::advance(app, &stored.approval, now).await
+            accept::prepare(app, &stored.approval, false, now).await
+        };
+        let step = match prepared {
+            Next::Call => accept::call(app, &stored.approval, now).await,
+            Next::Happened(event) => Step { event, call: CallResult::NotMade },
         };
         let generation = stored.approval.generation;
-        let apply = |approval: &mut Approval| approval.generation == generation && approval.apply(&event, now);
+        let apply = |approval: &mut Approval| step.apply(approval, generation, now);
         let stored = app.store.update(stored, apply).await?;
-        accept::log(&stored.approval, &event);
+        accept::log(&stored.approval, &step.event);
         Ok::<_, store::Error>(stored.approval)
     };
     match timeout_at(deadline, finish).await {
@@ -430,7 +531,7 @@ fn read_failed(error: &accept::Error) -> Answer {
     match error.class() {
         Class::Credentials => Answer::CredentialsRefused(problem),
         Class::Permanent | Class::ReadStatus => Answer::VendorRefused(problem),
-        Class::Missing | Class::Retry | Class::DryRunPassed => {
+        Class::Missing | Class::Retry | Class::Unknown | Class::DryRunPassed => {
             let secrets = matches!(error, accept::Error::Credentials(credentials::Error::Secrets(_)));
             Answer::Unavailable(if secrets { Part::Secrets } else { Part::Alicloud })
         }

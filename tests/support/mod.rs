@@ -217,6 +217,19 @@ impl Gate {
         self.app.store.update(stored, change).await.unwrap();
     }
 
+    /// Lets the time pass that a reading takes to be believed, and has it made once more.
+    pub async fn read_again(&self, id: &InstanceId) {
+        let stored = self.stored(id).await.unwrap();
+        let earlier = |approval: &mut peergate::approval::Approval| {
+            let doubt = approval.doubt.as_mut().expect("something is in doubt");
+            doubt.last_at -= jiff::SignedDuration::from_secs(61);
+            approval.next_step_at = Some(clock::now());
+            true
+        };
+        self.app.store.update(stored, earlier).await.unwrap();
+        self.round().await;
+    }
+
     /// The next accept takes effect, but is answered with a failure.
     pub fn lose_the_accepts_answer(&self) {
         self.simulator.fault(Fault {
@@ -233,8 +246,16 @@ impl Gate {
         self.request_peering(&[]).await.unwrap()
     }
 
+    /// A decision carries the fingerprint of what is there, as `peergate event` does.
     pub async fn signed(&self, verb: &str, id: &InstanceId, actor: &str) -> Signed {
-        self.signed_wish(&wish(verb, id, actor)).await
+        self.signed_wish(&self.wish(verb, id, actor)).await
+    }
+
+    /// As [`wish`], with the fingerprint of what is there.
+    pub fn wish(&self, verb: &str, id: &InstanceId, actor: &str) -> Wish {
+        let decides = ["approve", "reject", "dry-run"].contains(&verb);
+        let connection = decides.then(|| self.simulator.connection(id.as_str())).flatten();
+        Wish { fingerprint: connection.map(|it| it.fingerprint().to_string()), ..wish(verb, id, actor) }
     }
 
     pub async fn signed_wish(&self, wish: &Wish) -> Signed {
@@ -527,7 +548,8 @@ impl Table {
 }
 
 pub fn wish(verb: &str, id: &InstanceId, actor: &str) -> Wish {
-    Wish { verb: verb.into(), instance_id: id.to_string(), target: None, reason: None, actor: actor.into() }
+    let (verb, instance_id, actor) = (verb.into(), id.to_string(), actor.into());
+    Wish { verb, instance_id, target: None, reason: None, fingerprint: None, actor }
 }
 
 pub const SLACK: &str = "/api/chat.postMessage";

@@ -1,10 +1,12 @@
 //! What somebody who asked is told.
 
+use jiff::Timestamp;
+
 use super::card::{check, figure, people, stands_against};
-use super::{Button, Buttons, MOST_CIDRS, Message, advice, facts, plain, problem_facts, say, who};
-use crate::approval::{Alarm, Approval, ApprovalId, Approver, Decision, Entry, State, Verdict, What};
+use super::{Button, Buttons, MOST_CIDRS, Message, advice, facts, plain, problem_facts, say, shows_all, who};
+use crate::approval::{Alarm, Approval, ApprovalId, Approver, Decision, Entry, SentBack, State, Verdict, What};
 use crate::chat::{Answer, Part};
-use crate::peering::{Connection, Status};
+use crate::peering::Connection;
 use crate::policy::Refusal;
 use crate::preflight::{Finding, Found, Objection};
 
@@ -13,13 +15,13 @@ const MOST_EVENTS: usize = 12;
 
 /// What somebody who asked is told. Also the `detail` of answers to machines.
 #[must_use]
-pub fn answer(answer: &Answer) -> Message {
+pub fn answer(answer: &Answer, now: Timestamp) -> Message {
     match answer {
         Answer::Done(approval) => say(match approval.state {
-            State::Rejected => return rejected(approval),
+            State::Rejected => return rejected(approval, now),
             State::Activated => format!("You approved {}, and it is Activated", approval.id),
-            State::Failed { .. } => return failed(approval),
-            State::Expired | State::Deleted => return over(approval),
+            State::Failed { .. } => return failed(approval, now),
+            State::Expired | State::Deleted => return over(approval, now),
             State::Pending => format!("{} has changed meanwhile: look at its card again", approval.id),
             State::Approved | State::Activating | State::Rejecting => {
                 format!(
@@ -30,7 +32,7 @@ pub fn answer(answer: &Answer) -> Message {
         }),
         Answer::Underway(approval) => underway(approval),
         Answer::Counted(approval) => Message {
-            facts: people(approval),
+            facts: people(approval, now),
             ..say(format!(
                 "Your approval of {} counts: {} of {}",
                 approval.id,
@@ -39,23 +41,23 @@ pub fn answer(answer: &Answer) -> Message {
             ))
         },
         Answer::Withdrawn(approval) => Message {
-            facts: people(approval),
+            facts: people(approval, now),
             ..say(format!("Your approval of {} does not count any more", approval.id))
         },
         Answer::NothingToWithdraw => say("You have no approval to withdraw: there is none that counts"),
         Answer::Repeated(approval) => Message {
-            facts: state_facts(approval),
+            facts: state_facts(approval, now),
             ..say(format!("You decided about {} before; nothing changed", approval.id))
         },
-        Answer::Over(approval) => over(approval),
+        Answer::Over(approval) => over(approval, now),
         Answer::DryRunPassed { connection, findings } => Message {
             facts: facts(connection, None),
             checks: findings.iter().map(check).collect(),
             sentences: warnings(findings),
             ..say(format!("A dry run passed: {} could be accepted now. Nothing was changed", connection.instance_id))
         },
-        Answer::Status { connection, approval, target } => status(connection, approval.as_deref(), target),
-        Answer::List { approvals, more } => list(approvals, *more),
+        Answer::Status { connection, approval, target } => status(connection, approval.as_deref(), target, now),
+        Answer::List { approvals, more } => list(approvals, *more, now),
         Answer::Refused(refusal) => refused(refusal),
         Answer::ReasonRequired { rule, verdict, instance_id } => Message {
             sentences: vec![format!(
@@ -75,6 +77,27 @@ pub fn answer(answer: &Answer) -> Message {
         Answer::Changed => Message {
             sentences: vec!["Look at its card again, then decide.".into()],
             ..say("The connection is not the one that you saw: its VPCs, ranges or bandwidth have changed")
+        },
+        Answer::NotShown => Message {
+            sentences: vec!["Wait for its card, or send the fingerprint of a status.".into()],
+            ..say("No channel had shown this connection as it is when you decided, so your decision does not count")
+        },
+        Answer::IdReused => Message {
+            sentences: vec!["Send it again with an id of its own.".into()],
+            ..say("Another request about this connection had the same id, so nothing was decided")
+        },
+        Answer::RecordFull => Message {
+            sentences: vec!["It can still be approved or rejected by those who have not yet decided.".into()],
+            ..say("The record of this connection is full, so this was not stored")
+        },
+        Answer::TooManyWithdrawals => {
+            say("You have withdrawn your approval 20 times; peergate takes no further withdrawal of yours")
+        }
+        Answer::TooManyReads => Message {
+            sentences: vec!["Please try again in a minute.".into()],
+            ..say(
+                "People have asked too often in the last minute, so Alibaba Cloud was not asked and nothing was decided",
+            )
         },
         Answer::UnknownTarget(names) => say(format!("Name one of these targets: {}", names.join(", "))),
         Answer::UnknownConnection => say("There is no such connection in this account"),
@@ -106,10 +129,10 @@ fn word(verdict: Verdict) -> &'static str {
     }
 }
 
-fn rejected(approval: &Approval) -> Message {
+fn rejected(approval: &Approval, now: Timestamp) -> Message {
     match approval.winner() {
         Some(Decision { verdict: Verdict::Reject, .. }) => say(format!("You rejected {}", approval.id)),
-        Some(_) | None => over(approval),
+        Some(_) | None => over(approval, now),
     }
 }
 
@@ -128,16 +151,16 @@ fn underway(approval: &Approval) -> Message {
     }
 }
 
-fn failed(approval: &Approval) -> Message {
+fn failed(approval: &Approval, now: Timestamp) -> Message {
     let advice = approval.last_problem.as_ref().map(|problem| advice(&problem.code).into());
     Message {
-        facts: state_facts(approval),
+        facts: state_facts(approval, now),
         sentences: advice.into_iter().collect(),
         ..say(format!("{} could not be carried out", approval.id))
     }
 }
 
-fn over(approval: &Approval) -> Message {
+fn over(approval: &Approval, now: Timestamp) -> Message {
     let id = &approval.id;
     let headline = match (&approval.state, approval.winner()) {
         (State::Expired, _) => format!("Too late: {id} has expired"),
@@ -156,12 +179,13 @@ fn over(approval: &Approval) -> Message {
         }
         (_, None) => format!("{id} is already {}", approval.state.name()),
     };
-    Message { facts: state_facts(approval), ..say(headline) }
+    Message { facts: state_facts(approval, now), ..say(headline) }
 }
 
-fn status(connection: &Connection, approval: Option<&Approval>, target: &str) -> Message {
+fn status(connection: &Connection, approval: Option<&Approval>, target: &str, now: Timestamp) -> Message {
     let id = ApprovalId { target: target.to_owned(), instance_id: connection.instance_id.clone() };
-    let waiting = connection.status == Status::Accepting && approval.is_none_or(Approval::is_open);
+    let waiting = connection.is_waiting(now) && approval.is_none_or(|approval| approval.is_open(now));
+    let waiting = waiting && shows_all(&connection.facts());
     let requester = approval.and_then(|approval| approval.terms.requester.as_deref());
     let ask = approval.is_some_and(|approval| approval.terms.require_reason);
     let buttons = Buttons {
@@ -174,7 +198,8 @@ fn status(connection: &Connection, approval: Option<&Approval>, target: &str) ->
     let unchecked = approval.is_none_or(|approval| approval.findings.is_empty()) && !connection.cidrs_are_known();
     Message {
         headline: format!("VPC peering {id} is {}", plain(&connection.status.to_string())),
-        facts: [facts(connection, requester), approval.map(state_facts).unwrap_or_default()].concat(),
+        facts: [facts(connection, requester), approval.map(|approval| state_facts(approval, now)).unwrap_or_default()]
+            .concat(),
         checks: approval.map(|approval| approval.findings.iter().map(check).collect()).unwrap_or_default(),
         figure: approval.map(|approval| figure(&approval.findings)).unwrap_or_default(),
         sentences: [
@@ -241,14 +266,24 @@ pub(super) fn event(what: &What) -> String {
             Alarm::ExpiresSoon => "people were told that it expires soon".to_owned(),
             Alarm::Stuck => "people were told that the activation takes too long".to_owned(),
         },
+        What::SentBack { why, void: approvers, .. } => {
+            let why = match why {
+                SentBack::Objection(objection) => stands_against(objection),
+                SentBack::NotChecked => "not every check passes".to_owned(),
+                SentBack::Rule => "the rules ask for others".to_owned(),
+            };
+            format!("needs a decision again: {why}{}", void(approvers))
+        }
+        What::Corrected { was, .. } => format!("corrected: it was recorded as {}", was.name()),
     }
 }
 
 /// A record in one line.
 #[must_use]
-pub fn line(approval: &Approval) -> String {
+pub fn line(approval: &Approval, now: Timestamp) -> String {
     let (connection, terms) = (&approval.connection, &approval.terms);
     let so_far = match approval.state {
+        State::Pending if approval.is_past_expiry(now) => "past its expiry".to_owned(),
         State::Pending if terms.rule.is_none() => "no rule covers it".to_owned(),
         State::Pending => format!("{} of {} approvals", approval.given(), terms.needed()),
         State::Approved
@@ -260,7 +295,8 @@ pub fn line(approval: &Approval) -> String {
         | State::Deleted
         | State::Failed { .. } => approval.state.name().to_owned(),
     };
-    let expires = connection.expires_at.filter(|_| approval.state == State::Pending);
+    let waits = approval.state == State::Pending && !approval.is_past_expiry(now);
+    let expires = connection.expires_at.filter(|_| waits);
     let expires = expires.map(|expires_at| format!(", expires {expires_at:.0}")).unwrap_or_default();
     let requester = terms.requester.as_deref().map(|name| format!("{}, ", plain(name))).unwrap_or_default();
     format!(
@@ -272,8 +308,8 @@ pub fn line(approval: &Approval) -> String {
     )
 }
 
-fn list(approvals: &[Approval], more: bool) -> Message {
-    let mut sentences: Vec<_> = approvals.iter().map(line).collect();
+fn list(approvals: &[Approval], more: bool, now: Timestamp) -> Message {
+    let mut sentences: Vec<_> = approvals.iter().map(|approval| line(approval, now)).collect();
     sentences.extend(more.then(|| "There are more.".to_owned()));
     Message {
         sentences,
@@ -292,13 +328,13 @@ fn warnings(findings: &[Finding]) -> Vec<String> {
 
 /// A record with everything that happened, for auditors.
 #[must_use]
-pub fn record(approval: &Approval) -> Message {
+pub fn record(approval: &Approval, now: Timestamp) -> Message {
     let entry = |entry: &Entry| {
         let seen = entry.what.fingerprint().map(|fingerprint| format!("; of {:.12}…", fingerprint.to_string()));
         let seen = seen.unwrap_or_default();
         format!("{:.3} {:<10} {}{seen}", entry.at, entry.state.name(), event(&entry.what))
     };
-    Message { sentences: approval.history.iter().map(entry).collect(), ..super::card(approval) }
+    Message { sentences: approval.history.iter().map(entry).collect(), ..super::card(approval, now) }
 }
 
 fn refused(refusal: &Refusal) -> Message {
@@ -356,8 +392,8 @@ fn objected(objection: &Objection) -> Message {
     }
 }
 
-fn state_facts(approval: &Approval) -> Vec<(&'static str, String)> {
+fn state_facts(approval: &Approval, now: Timestamp) -> Vec<(&'static str, String)> {
     let state = format!("{} since {:.0}", approval.state.name(), approval.since);
     let problem = approval.last_problem.as_ref().map(problem_facts).unwrap_or_default();
-    [vec![("State", state)], people(approval), problem].concat()
+    [vec![("State", state)], people(approval, now), problem].concat()
 }

@@ -1,10 +1,11 @@
 //! A request as it is: what an approver has to see, who has decided, and how far it has come.
 
 use ipnet::IpNet;
+use jiff::Timestamp;
 
-use super::{Button, Buttons, Message, all_of, decided, facts, plain, problem_facts, routes, who};
+use super::{Button, Buttons, Message, all_of, decided, facts, plain, problem_facts, routes, shows_all, who};
 use crate::approval::{Approval, Approver, Decision, News, Notice, State, Verdict, What};
-use crate::peering::{Change, Connection, Status};
+use crate::peering::{Change, Connection, Facts, Status};
 use crate::preflight::{Check, Finding, Found, Objection};
 
 /// The names of people that fit on a card.
@@ -16,11 +17,12 @@ const MOST_DRAWN: usize = 3;
 
 /// The card of a request: the same in every channel, redrawn whenever something about it changes.
 #[must_use]
-pub fn card(approval: &Approval) -> Message {
-    let connection = &approval.connection;
-    let waits = approval.state == State::Pending;
+pub fn card(approval: &Approval, now: Timestamp) -> Message {
+    let connection = shown(approval);
+    let connection = &connection;
+    let waits = approval.state == State::Pending && !approval.is_past_expiry(now);
     let mut card = Message {
-        headline: headline(approval),
+        headline: headline(approval, now),
         facts: facts(connection, approval.terms.requester.as_deref()),
         ..Message::default()
     };
@@ -32,13 +34,14 @@ pub fn card(approval: &Approval) -> Message {
         card.facts.extend(connection.expires_at.map(|expires_at| ("Expires", format!("{expires_at:.0}"))));
         card.facts.extend(marked_changes(approval));
     }
-    card.facts.extend(people(approval));
+    card.facts.extend(people(approval, now));
     card.facts.extend(outcome(approval));
     if waits {
         card.checks = approval.findings.iter().map(check).collect();
         card.figure = figure(&approval.findings);
     }
     match &approval.state {
+        State::Pending if !waits => {}
         State::Pending if approval.terms.rule.is_none() => {
             card.sentences = no_rule(&approval.terms.unmatched);
             card.snippet.clone_from(&approval.terms.suggestion);
@@ -54,13 +57,34 @@ pub fn card(approval: &Approval) -> Message {
         | State::Deleted => {}
     }
     card.link = console(connection);
-    card.buttons = approval.is_open().then(|| buttons(approval));
+    card.buttons = approval.is_open(now).then(|| buttons(approval));
+    if card.buttons.is_some() && !shows_all(&approval.facts) {
+        card.sentences.push(
+            "Not every fact fits here, so nobody can decide here: see Details, and decide with the fingerprint of a status."
+                .into(),
+        );
+    }
     card
 }
 
-fn headline(approval: &Approval) -> String {
+/// The last reading; while people decide, with the facts that they decide on.
+fn shown(approval: &Approval) -> Connection {
+    let mut connection = approval.connection.clone();
+    let decided_on = match approval.state {
+        State::Pending | State::Approved | State::Rejecting | State::Failed { .. } => true,
+        State::Activating | State::Activated | State::Rejected | State::Expired | State::Deleted => false,
+    };
+    if decided_on {
+        let Facts { requester, accepter, bandwidth_mbps, link_type } = approval.facts.clone();
+        connection = Connection { requester, accepter, bandwidth_mbps, link_type, ..connection };
+    }
+    connection
+}
+
+fn headline(approval: &Approval, now: Timestamp) -> String {
     let id = &approval.id;
     match &approval.state {
+        State::Pending if approval.is_past_expiry(now) => format!("VPC peering {id} is past its expiry"),
         State::Pending if approval.terms.rule.is_none() => {
             format!("VPC peering {id} is requested, and no rule covers it")
         }
@@ -84,9 +108,10 @@ fn headline(approval: &Approval) -> String {
 }
 
 /// Who has decided, and who still has to.
-pub(super) fn people(approval: &Approval) -> Vec<(&'static str, String)> {
+pub(super) fn people(approval: &Approval, now: Timestamp) -> Vec<(&'static str, String)> {
     let mut facts = vec![];
-    let (terms, waits) = (&approval.terms, approval.state == State::Pending);
+    let waits = approval.state == State::Pending && !approval.is_past_expiry(now);
+    let terms = &approval.terms;
     if let Some(rule) = &terms.rule {
         facts.push(("Rule", plain(rule)));
     }
@@ -139,12 +164,12 @@ fn outcome(approval: &Approval) -> Vec<(&'static str, String)> {
     let mut facts: Vec<_> = decided_at.into_iter().collect();
     let rejected_elsewhere = approval.state == State::Rejected
         && !matches!(approval.winner(), Some(Decision { verdict: Verdict::Reject, .. }));
-    let accepted_elsewhere =
-        matches!(approval.state, State::Activating | State::Activated) && approval.winner().is_none();
+    let is_accepted = matches!(approval.state, State::Activating | State::Activated);
+    let accepted_elsewhere = is_accepted && !approval.is_accepted_by_us();
     if rejected_elsewhere || accepted_elsewhere {
         facts.extend(outside());
     }
-    if approval.state == State::Activated && approval.winner().is_some() {
+    if approval.state == State::Activated && !accepted_elsewhere {
         facts.extend(approval.outbox.iter().rev().find_map(took));
     }
     if approval.state != State::Pending {
@@ -177,16 +202,17 @@ fn no_rule(unmatched: &[String]) -> Vec<String> {
 }
 
 fn buttons(approval: &Approval) -> Buttons {
+    let fits = shows_all(&approval.facts);
     let shown = [
-        Some(Button::Approve { ask: approval.terms.require_reason }),
-        Some(Button::Reject),
+        fits.then_some(Button::Approve { ask: approval.terms.require_reason }),
+        fits.then_some(Button::Reject),
         (approval.state == State::Pending && approval.given() > 0).then_some(Button::Withdraw),
         Some(Button::Details),
     ];
     Buttons {
         target: approval.id.target.clone(),
         instance_id: approval.id.instance_id.clone(),
-        fingerprint: approval.fingerprint.clone(),
+        fingerprint: approval.facts.fingerprint(),
         shown: shown.into_iter().flatten().collect(),
     }
 }

@@ -1,8 +1,10 @@
 //! What happened, for the channels.
 
-use super::card::{card, describe};
-use super::{Message, advice, all_of, decided, duration, facts, problem_facts, routes, say, wait, who};
-use crate::approval::{Approval, Approver, News, Notice, Verdict};
+use jiff::Timestamp;
+
+use super::card::{card, describe, stands_against};
+use super::{Message, advice, all_of, decided, duration, facts, plain, problem_facts, routes, say, wait, who};
+use crate::approval::{Approval, Approver, News, Notice, SentBack, State, Verdict};
 use crate::peering::Problem;
 
 /// The word for the news, as in `peering.activated`.
@@ -26,6 +28,8 @@ pub fn news_name(news: &News) -> &'static str {
         News::Expired => "expired",
         News::Deleted => "deleted",
         News::Failed { .. } => "failed",
+        News::SentBack { .. } => "sent_back",
+        News::Corrected { .. } => "corrected",
     }
 }
 
@@ -42,7 +46,7 @@ pub fn notice(approval: &Approval, notice: &Notice) -> Message {
             ..say(format!("VPC peering {id} is not what it was: look at it again before you decide"))
         },
         News::RuleChanged { void } => Message {
-            facts: super::card::people(approval),
+            facts: super::card::people(approval, notice.at),
             sentences: voided(void),
             ..say(match &approval.terms.rule {
                 Some(_) => format!("Other terms go for VPC peering {id}: the configuration has changed"),
@@ -64,15 +68,15 @@ pub fn notice(approval: &Approval, notice: &Notice) -> Message {
             say(format!("{} withdrew their approval of VPC peering {id}: {given} of {needed}", who(by)))
         }
         News::Reminder { waiting_s } => Message {
-            facts: super::card::people(approval),
+            facts: super::card::people(approval, notice.at),
             ..say(format!("VPC peering {id} has waited for a decision for {}", wait(*waiting_s)))
         },
         News::Escalated { waiting_s } => Message {
-            facts: super::card::people(approval),
+            facts: super::card::people(approval, notice.at),
             ..say(format!("VPC peering {id} has waited for {}, and it is not decided", wait(*waiting_s)))
         },
         News::ExpiresSoon { expires_at } => Message {
-            facts: super::card::people(approval),
+            facts: super::card::people(approval, notice.at),
             sentences: vec!["After that the requester has to ask anew.".into()],
             ..say(format!("VPC peering {id} expires at {expires_at:.0} if nobody decides"))
         },
@@ -87,9 +91,10 @@ pub fn notice(approval: &Approval, notice: &Notice) -> Message {
         },
         News::Activated { took_s } => Message {
             sentences: routes(&approval.connection),
-            ..say(match approval.winner() {
-                Some(_) => format!("VPC peering {id} is Activated, {} after its approval", duration(*took_s)),
-                None => format!("VPC peering {id} is Activated"),
+            ..say(if approval.is_accepted_by_us() {
+                format!("VPC peering {id} is Activated, {} after its approval", duration(*took_s))
+            } else {
+                format!("VPC peering {id} is Activated")
             })
         },
         News::Rejected(by) => Message {
@@ -116,15 +121,75 @@ pub fn notice(approval: &Approval, notice: &Notice) -> Message {
                 Verdict::Reject => format!("VPC peering {id} could not be rejected"),
             })
         },
+        News::SentBack { why, void } => Message {
+            facts: super::card::people(approval, notice.at),
+            sentences: [vec![sent_back(approval, why)], voided(void)].concat(),
+            ..say(format!("VPC peering {id} was not accepted, and needs a decision again"))
+        },
+        News::Corrected { was, now } => corrected(approval, was, now),
     }
+}
+
+fn sent_back(approval: &Approval, why: &SentBack) -> String {
+    match why {
+        SentBack::Objection(objection) => format!("A check objects now: {}.", stands_against(objection)),
+        SentBack::NotChecked => "Not every check passes that the rule needs to accept by itself.".to_owned(),
+        SentBack::Rule => match &approval.terms.rule {
+            Some(rule) => format!(
+                "The rule “{}” asks for {} now, and not enough of those who approved may approve by it.",
+                plain(rule),
+                approval.terms.needed()
+            ),
+            None => "No rule covers it any more.".to_owned(),
+        },
+    }
+}
+
+/// What channels heard was wrong.
+fn corrected(approval: &Approval, was: &State, now: &State) -> Message {
+    let id = &approval.id;
+    let heard = match was {
+        State::Activating => "accepted and being activated",
+        State::Rejected => "rejected",
+        State::Expired => "expired",
+        State::Deleted => "deleted",
+        State::Failed { .. } => "failed",
+        State::Pending | State::Approved | State::Activated | State::Rejecting => was.name(),
+    };
+    let headline = match now {
+        State::Activated => format!("Correction: VPC peering {id} was reported as {heard}, but it is Activated"),
+        State::Approved => format!("Correction: VPC peering {id} still waits, so peergate accepts it again"),
+        State::Rejecting => format!("Correction: VPC peering {id} still waits, so peergate rejects it again"),
+        State::Pending
+        | State::Activating
+        | State::Rejected
+        | State::Expired
+        | State::Deleted
+        | State::Failed { .. } => {
+            format!("Correction: VPC peering {id} was reported as {heard}, but it waits for a decision")
+        }
+    };
+    let sentences = match now {
+        State::Approved | State::Rejecting => {
+            vec![format!("It was reported as {heard}; Alibaba Cloud shows it as waiting.")]
+        }
+        State::Pending
+        | State::Activating
+        | State::Activated
+        | State::Rejected
+        | State::Expired
+        | State::Deleted
+        | State::Failed { .. } => vec![],
+    };
+    Message { sentences, ..say(headline) }
 }
 
 /// What happened, where no card can be changed: with all that is needed to understand it; and the card anew, where it
 /// is the news.
 #[must_use]
-pub fn follow_up(approval: &Approval, notice: &Notice) -> Message {
+pub fn follow_up(approval: &Approval, notice: &Notice, now: Timestamp) -> Message {
     match &notice.news {
-        News::Discovered | News::RuleChanged { .. } | News::Changed { .. } | News::Checked => card(approval),
+        News::Discovered | News::RuleChanged { .. } | News::Changed { .. } | News::Checked => card(approval, now),
         News::Decided { .. }
         | News::Withdrawn { .. }
         | News::Reminder { .. }
@@ -137,6 +202,8 @@ pub fn follow_up(approval: &Approval, notice: &Notice) -> Message {
         | News::Rejected(_)
         | News::Expired
         | News::Deleted
+        | News::SentBack { .. }
+        | News::Corrected { .. }
         | News::Failed { .. } => {
             let mut message = self::notice(approval, notice);
             message.facts.extend(facts(&approval.connection, approval.terms.requester.as_deref()));

@@ -21,8 +21,8 @@ use super::credentials::Credentials;
 use super::oidc;
 use super::{ApiError, JournalEntry, Settings, Tampering, World, is_dry_run, require, time};
 use crate::alicloud::sign::Parameters;
-use crate::clock;
-use crate::peering::AccountId;
+use crate::peering::{AccountId, Connection};
+use crate::{alicloud, clock};
 
 const QUOTA_WINDOW: SignedDuration = SignedDuration::from_secs(60);
 const LARGEST_BODY_BYTES: usize = 1024 * 1024;
@@ -177,6 +177,13 @@ impl Simulator {
         call.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let (answer, _) = inner.world.call(requester, "CreateVpcPeerConnection", &call, clock::now());
         Some(answer.ok()?.get("InstanceId")?.as_str()?.to_owned())
+    }
+
+    /// A connection as its parties read it, without a call.
+    #[must_use]
+    pub fn connection(&self, instance_id: &str) -> Option<Connection> {
+        let shown = self.lock().world.shown(instance_id, clock::now())?;
+        alicloud::read_connection(&shown.to_string())
     }
 
     /// Temporary credentials of an account for an hour: access key id, secret, security token.

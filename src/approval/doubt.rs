@@ -1,0 +1,53 @@
+//! Readings that are not believed before they are confirmed: one "not found" right after a write is eventual consistency.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// The least time between two readings that confirm each other.
+const CONFIRMED_AFTER: SignedDuration = SignedDuration::from_secs(60);
+
+/// What a reading says that may pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Doubtful {
+    /// The connection is not there.
+    Missing,
+    /// The connection waits to be accepted, although a call of ours was made.
+    Waiting,
+}
+
+/// Readings that say the same, and are too few to be believed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubt {
+    /// What they say.
+    pub reading: Doubtful,
+    /// When the first was made.
+    pub first_at: Timestamp,
+    /// When the last was made that counts.
+    pub last_at: Timestamp,
+    /// How many count so far.
+    pub readings: u32,
+    /// How many are needed.
+    pub needed: u32,
+}
+
+impl Doubt {
+    /// The first reading. Soon after a call of ours, two further ones confirm it; otherwise one.
+    pub(super) fn begin(reading: Doubtful, after_call: bool, now: Timestamp) -> Self {
+        Self { reading, first_at: now, last_at: now, readings: 1, needed: if after_call { 3 } else { 2 } }
+    }
+
+    /// Counts another one that says the same, unless it comes too soon; says whether they are enough.
+    pub(super) fn count(&mut self, now: Timestamp) -> bool {
+        if now >= self.next_at() {
+            self.readings = self.readings.saturating_add(1);
+            self.last_at = now;
+        }
+        self.readings >= self.needed
+    }
+
+    /// When the next reading can count.
+    pub(super) fn next_at(&self) -> Timestamp {
+        self.last_at.checked_add(CONFIRMED_AFTER).unwrap_or(Timestamp::MAX)
+    }
+}

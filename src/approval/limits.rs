@@ -1,0 +1,159 @@
+//! What people may write into a record: each request once, and never so much that the record cannot be stored.
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{Approval, Approver, Closed, Decision, History, News, What};
+
+/// What people may have written, in bytes, before they may only decide. The store takes 400 KB a record.
+///
+/// Source: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
+const MAX_PEOPLE_BYTES: usize = 128 * 1024;
+/// What is kept beyond that for the decision, its end and their notices: approvals may use a part of it.
+const APPROVALS_RESERVE_BYTES: usize = 32 * 1024;
+/// How often a person may withdraw in a generation.
+const MAX_WITHDRAWALS: usize = 20;
+/// How many refused requests a record remembers, and for how long.
+const MAX_REFUSED: usize = 50;
+const REFUSED_KEPT: SignedDuration = SignedDuration::from_hours(3 * 24);
+
+/// Names a request, and what it says. The same name with another content is another request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestId {
+    /// The sender's id for it.
+    pub key: String,
+    /// See [`super::request_content`]; unknown for requests that earlier versions stored.
+    pub content: Option<String>,
+}
+
+impl RequestId {
+    pub(super) fn of(decision: &Decision) -> Self {
+        Self { key: decision.request_key.clone(), content: decision.request_content.clone() }
+    }
+}
+
+/// A request that stays refused: whoever sent it had not seen what is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusedRequest {
+    request_key: String,
+    request_content: Option<String>,
+    at: Timestamp,
+}
+
+impl Approval {
+    /// Whether this very request was counted before: a replay of it must not count again.
+    ///
+    /// # Errors
+    /// [`Closed::IdReused`] when another request had its id, [`Closed::Refused`] when it was refused before.
+    pub fn knows_request(&self, request: &RequestId) -> Result<bool, Closed> {
+        let other = |content: Option<&String>| {
+            content.zip(request.content.as_ref()).is_some_and(|(earlier, now)| earlier != now)
+        };
+        let mut known = false;
+        for entry in self.history.iter() {
+            let (key, content) = match &entry.what {
+                What::Decided(decision) => (&decision.request_key, decision.request_content.as_ref()),
+                What::Withdrawn { request_key, request_content, .. } => (request_key, request_content.as_ref()),
+                What::Discovered { .. }
+                | What::Changed { .. }
+                | What::RuleChanged { .. }
+                | What::Acknowledged { .. }
+                | What::Seen(_)
+                | What::Missing
+                | What::Differs { .. }
+                | What::Failed(_)
+                | What::Told(_)
+                | What::SentBack { .. }
+                | What::Corrected { .. } => continue,
+            };
+            if *key == request.key {
+                if other(content) {
+                    return Err(Closed::IdReused);
+                }
+                known = true;
+            }
+        }
+        match self.refused.iter().find(|refused| refused.request_key == request.key) {
+            Some(refused) if other(refused.request_content.as_ref()) => Err(Closed::IdReused),
+            Some(_) => Err(Closed::Refused),
+            None => Ok(known),
+        }
+    }
+
+    /// Keeps a request from ever counting: it was refused because its sender had not seen these facts.
+    pub fn refuse(&mut self, request: &RequestId, now: Timestamp) {
+        self.refused.retain(|refused| now.duration_since(refused.at) < REFUSED_KEPT);
+        let RequestId { key, content } = request.clone();
+        self.refused.push(RefusedRequest { request_key: key, request_content: content, at: now });
+        let over = self.refused.len().saturating_sub(MAX_REFUSED);
+        self.refused.drain(..over);
+    }
+
+    /// Whether another failure's decision may be taken: each adds to the record.
+    pub(super) fn has_room_to_start_anew(&self) -> Result<(), Closed> {
+        if self.people_bytes() > MAX_PEOPLE_BYTES { Err(Closed::Full) } else { Ok(()) }
+    }
+
+    /// Whether the decision that was just counted may stand. One that completes it always may.
+    pub(super) fn has_room_for_decision(&self) -> Result<(), Closed> {
+        let completes = self.state != super::State::Pending;
+        let most = MAX_PEOPLE_BYTES.saturating_add(APPROVALS_RESERVE_BYTES);
+        if completes || self.people_bytes() <= most { Ok(()) } else { Err(Closed::Full) }
+    }
+
+    /// Whether an approval may be withdrawn once more.
+    pub(super) fn may_withdraw(&self, by: &Approver) -> Result<(), Closed> {
+        let earlier = self.history.of_generation(self.generation).filter(|entry| match &entry.what {
+            What::Withdrawn { by: earlier, .. } => earlier.is(by),
+            What::Discovered { .. }
+            | What::Changed { .. }
+            | What::RuleChanged { .. }
+            | What::Decided(_)
+            | What::Acknowledged { .. }
+            | What::Seen(_)
+            | What::Missing
+            | What::Differs { .. }
+            | What::Failed(_)
+            | What::Told(_)
+            | What::SentBack { .. }
+            | What::Corrected { .. } => false,
+        });
+        if earlier.count() >= MAX_WITHDRAWALS {
+            return Err(Closed::TooManyWithdrawals);
+        }
+        if self.people_bytes() > MAX_PEOPLE_BYTES { Err(Closed::Full) } else { Ok(()) }
+    }
+
+    /// How many bytes of the record come from people.
+    fn people_bytes(&self) -> usize {
+        let history = people_bytes_of(&self.history);
+        let standing: usize = self.decisions.iter().map(size).sum();
+        let told =
+            self.outbox.iter().filter(|notice| matches!(notice.news, News::Decided { .. } | News::Withdrawn { .. }));
+        let told: usize = told.map(size).sum();
+        let refused: usize = self.refused.iter().map(size).sum();
+        history.saturating_add(standing).saturating_add(told).saturating_add(refused)
+    }
+}
+
+fn people_bytes_of(history: &History) -> usize {
+    let by_people = |what: &What| match what {
+        What::Decided(_) | What::Withdrawn { .. } => true,
+        What::Discovered { .. }
+        | What::Changed { .. }
+        | What::RuleChanged { .. }
+        | What::Acknowledged { .. }
+        | What::Seen(_)
+        | What::Missing
+        | What::Differs { .. }
+        | What::Failed(_)
+        | What::Told(_)
+        | What::SentBack { .. }
+        | What::Corrected { .. } => false,
+    };
+    history.iter().filter(|entry| by_people(&entry.what)).map(size).sum()
+}
+
+fn size<T: Serialize>(part: &T) -> usize {
+    serde_json::to_vec(part).map_or(0, |json| json.len())
+}

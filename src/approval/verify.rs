@@ -1,0 +1,284 @@
+//! Whether a record is what its history makes of it: everything that counts is derived again. Works on JSON, so that it
+//! holds for records of any version.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::history::hash;
+use super::{Call, ClientToken, History, Principal, Verdict};
+use crate::peering::{AccountId, Facts, InstanceId};
+
+/// Where a record is not what its history says.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Broken {
+    /// An entry was changed, added, moved or taken away.
+    #[error("entry {0} does not follow from those before it")]
+    Chain(usize),
+    /// There is none.
+    #[error("there is no history")]
+    Empty,
+    /// The record is in a state that its history does not lead to.
+    #[error("the record's state is not that of its last entry")]
+    State,
+    /// An entry claims a state that it cannot lead to.
+    #[error("entry {0} cannot lead to its state")]
+    Transition(usize),
+    /// The record counts other decisions than its history.
+    #[error("the record's decisions are not those that its history leaves standing")]
+    Decision,
+    /// The record is about other facts than its history.
+    #[error("the record's fingerprint is not the last one of its history")]
+    Fingerprint,
+    /// The record shows other facts than those that its decisions are about.
+    #[error("the record's facts are not those of its fingerprint")]
+    Facts,
+    /// The record is in another generation than its history.
+    #[error("the record's generation is not that of its history")]
+    Generation,
+    /// The record has another client token than its decision.
+    #[error("the record's client token is not derived from its decision")]
+    Token,
+}
+
+impl History {
+    /// Checks the record as it is stored, whichever version wrote it.
+    ///
+    /// # Errors
+    /// The first thing that is not as it was.
+    pub fn verify(id: &str, record: &Value) -> Result<(), Broken> {
+        let entries = record.get("history").and_then(Value::as_array).filter(|entries| !entries.is_empty());
+        let entries = entries.ok_or(Broken::Empty)?;
+        let mut before = id;
+        for (position, entry) in entries.iter().enumerate() {
+            let stored = entry.get("hash").and_then(Value::as_str).ok_or(Broken::Chain(position))?;
+            if hash(before, entry) != stored {
+                return Err(Broken::Chain(position));
+            }
+            before = stored;
+        }
+        if entries.last().and_then(|entry| entry.get("state")) != record.get("state") {
+            return Err(Broken::State);
+        }
+        let derived = Derived::from(entries)?;
+        if Some(derived.fingerprint) != record.get("fingerprint") {
+            return Err(Broken::Fingerprint);
+        }
+        // Earlier versions kept the last reading only.
+        let facts =
+            record.get("facts").map(|facts| Facts::deserialize(facts).map(|facts| facts.fingerprint().to_string()));
+        if facts.is_some_and(|facts| facts.ok().as_deref() != derived.fingerprint.as_str()) {
+            return Err(Broken::Facts);
+        }
+        let decisions = record.get("decisions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        // Who a principal is may be configured anew; what they said may not.
+        let same = |(one, other): (&&Value, &Value)| {
+            ["/verdict", "/at", "/reason", "/fingerprint", "/request_key", "/by/principal"]
+                .iter()
+                .all(|field| one.pointer(field) == other.pointer(field))
+        };
+        let standing = &derived.standing;
+        if standing.len() != decisions.len() || !standing.iter().zip(decisions).all(same) {
+            return Err(Broken::Decision);
+        }
+        if record.get("generation").and_then(Value::as_u64) != Some(derived.generation) {
+            return Err(Broken::Generation);
+        }
+        let token = record.get("client_token").and_then(Value::as_str);
+        // A change after a failure voids the decision; earlier versions kept its token.
+        let is_void = derived.decided && derived.standing.is_empty();
+        if !is_void && token.map(ToOwned::to_owned) != derived.token(id, record) {
+            return Err(Broken::Token);
+        }
+        Ok(())
+    }
+}
+
+/// What a history leads to.
+struct Derived<'a> {
+    /// The decisions that stand.
+    standing: Vec<&'a Value>,
+    /// Of the facts that they are about.
+    fingerprint: &'a Value,
+    generation: u64,
+    /// Whether this generation was decided.
+    decided: bool,
+    /// How many people have to approve.
+    needed: u64,
+    state: &'a Value,
+    open: bool,
+    pending: bool,
+}
+
+impl<'a> Derived<'a> {
+    fn from(entries: &'a [Value]) -> Result<Self, Broken> {
+        let (standing, null) = (vec![], &Value::Null);
+        let mut derived = Self {
+            standing,
+            fingerprint: null,
+            generation: 1,
+            decided: false,
+            needed: 1,
+            state: null,
+            open: true,
+            pending: true,
+        };
+        for (position, entry) in entries.iter().enumerate() {
+            if !derived.apply(entry, entries.get(..position).unwrap_or_default()) {
+                return Err(Broken::Transition(position));
+            }
+        }
+        Ok(derived)
+    }
+
+    /// Applies an entry; says whether it may lead to the state that it claims.
+    fn apply(&mut self, entry: &'a Value, earlier: &'a [Value]) -> bool {
+        let what = |path: &str| entry.pointer(&format!("/what/{path}"));
+        let state = entry.get("state").unwrap_or(&Value::Null);
+        let begins = match (name(self.state), kind(entry)) {
+            (_, "sent_back" | "corrected") => {
+                let generation = what("sent_back/generation").or(what("corrected/generation"));
+                generation.and_then(Value::as_u64).filter(|generation| *generation > self.generation)
+            }
+            ("failed" | "deleted", "decided" | "rule_changed" | "discovered") | ("approved", "changed") => {
+                Some(self.generation.saturating_add(1))
+            }
+            _ => None,
+        };
+        if let Some(generation) = begins {
+            (self.generation, self.decided) = (generation, false);
+        }
+        if let Some(approvals) = ["discovered", "rule_changed", "sent_back"]
+            .iter()
+            .find_map(|kind| what(&format!("{kind}/approvals")).and_then(Value::as_u64))
+        {
+            self.needed = approvals.max(1);
+        }
+        if !self.count(entry, name(state) == "pending", earlier) {
+            return false;
+        }
+        let may = self.may_lead(entry, state);
+        let decided = matches!(name(state), "approved" | "rejecting");
+        if decided && name(self.state) != name(state) {
+            self.decided = true;
+        }
+        self.state = state;
+        self.pending = name(state) == "pending";
+        self.open = self.pending || !is_final(state);
+        may
+    }
+
+    /// Keeps the decisions that stand after an entry.
+    fn count(&mut self, entry: &'a Value, pending: bool, earlier: &'a [Value]) -> bool {
+        let what = |path: &str| entry.pointer(&format!("/what/{path}"));
+        let by_same = |one: &Value, decision: &Value| {
+            let other = decision.get("by").unwrap_or(&Value::Null);
+            let person = |by: &Value| by.get("person").filter(|person| !person.is_null()).cloned();
+            one.get("principal") == other.get("principal") || (person(one).is_some() && person(one) == person(other))
+        };
+        if let Some(decision) = what("decided") {
+            if !self.open {
+                self.standing.clear();
+            }
+            let by = decision.get("by").unwrap_or(&Value::Null);
+            if decision.get("verdict").and_then(Value::as_str) == Some("reject") {
+                self.standing.retain(|earlier| !by_same(by, earlier));
+            }
+            self.standing.push(decision);
+        } else if let Some(by) = what("withdrawn/by") {
+            self.standing.retain(|earlier| !by_same(by, earlier));
+        } else if let Some(new) = what("discovered/fingerprint").or(what("changed/fingerprint")) {
+            self.standing.clear();
+            self.fingerprint = new;
+        } else if let Some(void) = what("rule_changed/void").or(what("sent_back/void")).and_then(Value::as_array) {
+            if !self.open {
+                self.standing.clear();
+            }
+            let is_void = |decision: &&Value| {
+                let by = decision.pointer("/by/principal");
+                void.iter().any(|approver| approver.get("principal") == by)
+            };
+            self.standing.retain(|decision| !is_void(decision));
+        } else if what("corrected").is_some() {
+            if pending {
+                let restored = what("corrected/approvals").and_then(Value::as_array).map(Vec::as_slice);
+                let restored = restored.unwrap_or_default();
+                // Only what was said before can count again.
+                let said =
+                    |decision: &&Value| earlier.iter().any(|entry| entry.pointer("/what/decided") == Some(*decision));
+                if !restored.iter().all(|decision| said(&decision)) {
+                    return false;
+                }
+                self.standing = restored.iter().collect();
+            }
+        } else if self.pending && !pending {
+            // It came to its end, or was accepted, without us.
+            self.standing.clear();
+        }
+        true
+    }
+
+    fn may_lead(&self, entry: &Value, state: &Value) -> bool {
+        let what = |path: &str| entry.pointer(&format!("/what/{path}"));
+        let text = |path: &str| what(path).and_then(Value::as_str).unwrap_or_default();
+        let is = |names: &[&str]| names.contains(&name(state));
+        let approvals = self.standing.iter().filter(|it| it.get("verdict").and_then(Value::as_str) == Some("approve"));
+        let complete = u64::try_from(approvals.count()).unwrap_or(u64::MAX) >= self.needed;
+        match kind(entry) {
+            "discovered" | "withdrawn" | "sent_back" => is(&["pending"]),
+            // Earlier versions changed what they took for deleted.
+            "changed" => is(&["pending", "failed", "deleted"]),
+            "rule_changed" => is(&["pending"]) || complete && is(&["approved"]),
+            "decided" if text("decided/verdict") == "reject" => is(&["rejecting"]),
+            "decided" => is(&[if complete { "approved" } else { "pending" }]),
+            "acknowledged" if text("acknowledged/operation") == Verdict::Reject.operation() => is(&["rejected"]),
+            "acknowledged" => is(&["activating"]),
+            "seen" => match text("seen") {
+                "Rejected" => is(&["rejected"]),
+                "Expired" => is(&["expired"]),
+                "Deleting" | "Deleted" => is(&["deleted"]),
+                "Updating" => is(&["activating"]),
+                "Activated" => is(&["activating", "activated"]),
+                _ => false,
+            },
+            "missing" => is(&["deleted"]),
+            "failed" => state.pointer("/failed/code") == what("failed/code"),
+            "corrected" => is(&["pending", "approved", "rejecting", "activating"]),
+            "differs" | "told" => state == self.state,
+            // Of a newer version.
+            _ => true,
+        }
+    }
+
+    /// The token of the decision that stands, if this generation was decided.
+    fn token(&self, id: &str, record: &Value) -> Option<String> {
+        let winner = self.standing.last().filter(|_| self.decided)?;
+        let text = |value: Option<&Value>| value.and_then(Value::as_str).map(ToOwned::to_owned);
+        let by = Principal::try_from(text(winner.pointer("/by/principal"))?);
+        // A rule's own principal cannot be written by any sender.
+        let by = by.unwrap_or_else(|_| super::Approver::peergate(id.split('/').next().unwrap_or_default()).principal);
+        let account = record.pointer("/facts/accepter/account").or(record.pointer("/connection/accepter/account"));
+        let account = AccountId::try_from(text(account)?).ok()?;
+        let instance_id = InstanceId::parse(id.split_once('/')?.1).ok()?;
+        let rejects = winner.get("verdict").and_then(Value::as_str) == Some("reject");
+        let verdict = if rejects { Verdict::Reject } else { Verdict::Approve };
+        let generation = u32::try_from(self.generation).ok()?;
+        let token = ClientToken::derive(&by, account, &instance_id, verdict, Call::Decided { generation });
+        Some(token.as_str().to_owned())
+    }
+}
+
+/// The name of a state: a failure is an object, since it has a code.
+fn name(state: &Value) -> &str {
+    state.as_str().unwrap_or(if state.is_object() { "failed" } else { "" })
+}
+
+/// What an entry is about: a word, or the only key of an object.
+fn kind(entry: &Value) -> &str {
+    let what = entry.get("what").unwrap_or(&Value::Null);
+    let key = what.as_object().and_then(|fields| fields.keys().next()).map(String::as_str);
+    what.as_str().or(key).unwrap_or_default()
+}
+
+fn is_final(state: &Value) -> bool {
+    ["activated", "rejected", "expired", "deleted", "failed"].contains(&name(state))
+}

@@ -1,0 +1,137 @@
+//! Keeps one account that asks for many peerings from filling a channel: beyond 20 cards an hour, its cards wait for their
+//! turn, and one digest names them.
+//!
+//! Kept per process: a restart forgets what was posted, and loses no card.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, PoisonError};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::approval::ApprovalId;
+use crate::peering::AccountId;
+
+/// How many cards an account gets in a channel within [`WINDOW`].
+const MAX_CARDS: usize = 20;
+const WINDOW: SignedDuration = SignedDuration::from_hours(1);
+/// The most turns that are remembered for an account and channel; more are granted as if they were the first.
+const MAX_TURNS: usize = 10_000;
+
+/// The cards of all accounts and channels.
+#[derive(Debug, Default)]
+pub struct CardRate(Mutex<BTreeMap<(AccountId, String), Sender>>);
+
+#[derive(Debug, Default)]
+struct Sender {
+    /// When each card has its turn.
+    turns: BTreeMap<ApprovalId, Timestamp>,
+    /// The turns in order.
+    starts: VecDeque<Timestamp>,
+    /// Cards that wait, and that no digest has named.
+    unnamed: Vec<ApprovalId>,
+    last_digest: Option<Timestamp>,
+}
+
+/// The requests of an account whose cards wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Digest {
+    /// Who asks.
+    pub account: AccountId,
+    /// By its name in the configuration.
+    pub channel: String,
+    /// Whose cards follow.
+    pub ids: Vec<ApprovalId>,
+}
+
+impl CardRate {
+    /// When the card of a request may be posted, if not now. Asking again does not change its turn.
+    pub fn reserve(&self, account: AccountId, channel: &str, id: &ApprovalId, now: Timestamp) -> Option<Timestamp> {
+        let mut senders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let sender = senders.entry((account, channel.to_owned())).or_default();
+        if let Some(turn) = sender.turns.get(id) {
+            return Some(*turn).filter(|turn| *turn > now);
+        }
+        let is_past = |turn: Timestamp| turn + WINDOW <= now;
+        while sender.starts.front().is_some_and(|start| is_past(*start)) {
+            sender.starts.pop_front();
+        }
+        sender.turns.retain(|_, turn| !is_past(*turn));
+        let full = sender.starts.len().checked_sub(MAX_CARDS).and_then(|over| sender.starts.get(over));
+        let turn = full.map_or(now, |start| (*start + WINDOW).max(now));
+        if sender.turns.len() < MAX_TURNS {
+            sender.turns.insert(id.clone(), turn);
+            sender.starts.push_back(turn);
+        }
+        if turn <= now {
+            return None;
+        }
+        sender.unnamed.push(id.clone());
+        Some(turn)
+    }
+
+    /// The digests that are due: one an hour for an account and channel.
+    pub fn digests(&self, now: Timestamp) -> Vec<Digest> {
+        let senders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_due =
+            |sender: &Sender| !sender.unnamed.is_empty() && sender.last_digest.is_none_or(|last| last + WINDOW <= now);
+        let due = senders.iter().filter(|(_, sender)| is_due(sender));
+        due.map(|((account, channel), sender)| Digest {
+            account: *account,
+            channel: channel.clone(),
+            ids: sender.unnamed.clone(),
+        })
+        .collect()
+    }
+
+    /// A digest was posted.
+    pub fn posted(&self, digest: &Digest, now: Timestamp) {
+        let mut senders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = senders.get_mut(&(digest.account, digest.channel.clone())) {
+            sender.unnamed.retain(|id| !digest.ids.contains(id));
+            sender.last_digest = Some(now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peering::InstanceId;
+
+    fn id(number: usize) -> ApprovalId {
+        ApprovalId { target: "prod".into(), instance_id: InstanceId::parse(&format!("pcc-{number}")).unwrap() }
+    }
+
+    #[test]
+    fn twenty_cards_an_hour_are_posted_and_the_others_have_their_turn_later() {
+        let (rate, account) = (CardRate::default(), AccountId(1));
+        let now: Timestamp = "2026-11-25T00:00:00Z".parse().unwrap();
+        let turns: Vec<_> = (0..45).map(|number| rate.reserve(account, "netops", &id(number), now)).collect();
+        let hours = |hours| Some(now + SignedDuration::from_hours(hours));
+        assert!(turns[..20].iter().all(Option::is_none));
+        assert!(turns[20..40].iter().all(|turn| *turn == hours(1)) && turns[40..].iter().all(|turn| *turn == hours(2)));
+        assert_eq!(rate.reserve(account, "netops", &id(21), now), hours(1), "asking again changes nothing");
+        assert_eq!(rate.reserve(account, "netops", &id(3), now), None);
+        assert_eq!(rate.reserve(account, "oncall", &id(99), now), None, "another channel");
+        assert_eq!(rate.reserve(AccountId(2), "netops", &id(99), now), None, "another account");
+        let later = now + SignedDuration::from_hours(1);
+        assert_eq!(rate.reserve(account, "netops", &id(21), later), None, "its turn has come");
+    }
+
+    #[test]
+    fn one_digest_an_hour_names_all_that_wait() {
+        let (rate, account) = (CardRate::default(), AccountId(1));
+        let now: Timestamp = "2026-11-25T00:00:00Z".parse().unwrap();
+        for number in 0..23 {
+            rate.reserve(account, "netops", &id(number), now);
+        }
+        let digest = rate.digests(now).remove(0);
+        assert_eq!(digest.ids, [id(20), id(21), id(22)]);
+        assert_eq!(rate.digests(now).len(), 1, "it is due until it is posted");
+        rate.posted(&digest, now);
+        rate.reserve(account, "netops", &id(50), now);
+        assert_eq!(rate.digests(now), []);
+        let later = rate.digests(now + WINDOW);
+        assert_eq!(later.iter().map(|digest| digest.ids.clone()).collect::<Vec<_>>(), [[id(50)]]);
+    }
+}
