@@ -266,7 +266,7 @@ impl Undelivered {
         } else if content.contains(&status) {
             Redelivery::Few
         } else if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            Redelivery::Soon(retry_after(headers))
+            Redelivery::Soon(retry_after(headers, now))
         } else {
             Redelivery::Later
         };
@@ -274,10 +274,9 @@ impl Undelivered {
     }
 }
 
-/// The header `retry-after`, in seconds; a date is not worth the code.
-fn retry_after(headers: &HeaderMap) -> Option<SignedDuration> {
-    let text = headers.get("retry-after")?.to_str().ok()?;
-    text.parse::<u16>().ok().map(|seconds| SignedDuration::from_secs(seconds.into()))
+/// The header `retry-after`, as of now.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<SignedDuration> {
+    crate::http::retry_after(headers.get("retry-after")?.to_str().ok()?, now)
 }
 
 /// A reason as we keep it: trimmed, and cut to 400 characters; `None` when nothing is left.
