@@ -53,6 +53,15 @@ impl Error {
         }
     }
 
+    /// Whether a call that was to change something may have done so although it failed.
+    #[must_use]
+    pub fn may_have_taken_effect(&self) -> bool {
+        match self {
+            Self::UnknownTarget | Self::Credentials(_) => false,
+            Self::Api(error) => error.may_have_taken_effect(),
+        }
+    }
+
     /// A failed try, as an event.
     fn deferred(&self) -> Event {
         let retry_after = match self {
@@ -77,7 +86,7 @@ pub fn unread(error: &Error) -> Event {
     match error.class() {
         Class::Missing => Event::Missing,
         Class::Credentials => Event::CredentialsRefused(error.problem()),
-        Class::Retry | Class::ReadStatus | Class::Permanent | Class::DryRunPassed => error.deferred(),
+        Class::Retry | Class::Unknown | Class::ReadStatus | Class::Permanent | Class::DryRunPassed => error.deferred(),
     }
 }
 
@@ -118,7 +127,7 @@ pub async fn carry_out(app: &App, approval: &Approval, connection: &Connection, 
     match answer {
         Ok(event) => event,
         Err(error) => match error.class() {
-            Class::Retry | Class::DryRunPassed => error.deferred(),
+            Class::Retry | Class::Unknown | Class::DryRunPassed => error.deferred(),
             Class::Missing | Class::Permanent => Event::Failed(error.problem()),
             Class::Credentials => Event::CredentialsRefused(error.problem()),
             Class::ReadStatus => match read(app, target, instance_id, now).await {
@@ -167,16 +176,10 @@ pub fn log(approval: &Approval, event: &Event) {
     }
 }
 
-/// Reads a connection. A connection to the API that broke while the function was frozen is no reason to fail: it is
-/// tried once more.
+/// Reads a connection.
 pub async fn read(app: &App, target: &str, instance_id: &InstanceId, now: Timestamp) -> Result<Connection, Error> {
     let call = async |caller: Caller| caller.api.get(caller.credentials(), instance_id).await;
-    match call_api(app, target, &SessionName::reading(), now, call).await {
-        Err(Error::Api(alicloud::Error::Transport(error))) if !error.is_timeout() => {
-            call_api(app, target, &SessionName::reading(), now, call).await
-        }
-        answer => answer,
-    }
+    call_api(app, target, &SessionName::reading(), now, call).await
 }
 
 /// Lists the connections of a region, or only those of one VPC, a page at a time.
@@ -217,7 +220,7 @@ pub async fn examine(
         timeout_at(deadline, dry_run(app, target, instance_id, token.as_str(), now)),
     );
     // A VPC has a quota of 20: what does not fit into a page is not looked at, and not said to be.
-    let whole = others.ok().and_then(Result::ok).filter(|page| page.next_token.is_none() && page.left_out == 0);
+    let whole = others.ok().and_then(Result::ok).filter(|page| is_whole(page));
     let others = whole.map(|page| page.connections);
     findings.push(preflight::check_other_peerings(connection, others.as_deref()));
     let found = match dry_run {
@@ -225,14 +228,25 @@ pub async fn examine(
         Err(_elapsed) => Found::Unknown(None),
         Ok(Err(error)) => match error.class() {
             // Whether it could be accepted is not known: the accept itself is tried again until it is.
-            Class::Retry | Class::Credentials | Class::DryRunPassed => Found::Unknown(Some(error.problem())),
-            Class::ReadStatus | Class::Missing | Class::Permanent => {
-                Found::Objection(Objection::DryRun(error.problem()))
+            Class::Retry | Class::Unknown | Class::Credentials | Class::DryRunPassed => {
+                Found::Unknown(Some(error.problem()))
             }
+            // Its status, or that of a VPC: one passes, the other may have been decided elsewhere.
+            Class::ReadStatus => match timeout_at(deadline, read(app, target, instance_id, now)).await {
+                Ok(Ok(Connection { status, .. })) if status != Status::Accepting => {
+                    Found::Objection(Objection::Status(status))
+                }
+                Ok(Ok(_) | Err(_)) | Err(_) => Found::Unknown(Some(error.problem())),
+            },
+            Class::Missing | Class::Permanent => Found::Objection(Objection::DryRun(error.problem())),
         },
     };
     findings.push(Finding { check: Check::DryRun, found });
     findings
+}
+
+fn is_whole(page: &Page) -> bool {
+    page.next_token.is_none() && !page.token_is_odd && page.left_out.is_empty()
 }
 
 /// Asks whether a connection could be accepted, without accepting it. Passed, if `Ok`.

@@ -226,6 +226,13 @@ pub enum Answer {
     UnknownConnection,
     /// Alibaba Cloud will not do it.
     VendorRefused(Problem),
+    /// Alibaba Cloud answers, but what it says about the connection can't be understood.
+    NotUnderstood {
+        /// Which field of the answer.
+        field: &'static str,
+        /// Names the call, for the vendor's support.
+        problem: Problem,
+    },
     /// Our own credentials or permissions are refused.
     CredentialsRefused(Problem),
     /// Something we need does not answer; nothing was decided.
@@ -241,6 +248,8 @@ pub enum Part {
     Secrets,
     /// The API.
     Alicloud,
+    /// AWS, which tells Alibaba Cloud who we are.
+    AwsIdentity,
 }
 
 /// A message was not delivered.
@@ -258,7 +267,7 @@ impl Undelivered {
     }
 
     /// By HTTP status, as webhooks have it.
-    fn status(status: StatusCode, headers: &HeaderMap) -> Self {
+    fn status(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Self {
         let error = format!("HTTP {}", status.as_u16());
         let content = [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNPROCESSABLE_ENTITY];
         let retry = if status == StatusCode::GONE {

@@ -132,7 +132,7 @@ impl Error {
             Self::NoKey => Class::Credentials,
             Self::Again(failure) => failure.class,
             Self::Sts(error) => match error.class() {
-                Class::Retry => Class::Retry,
+                class @ (Class::Retry | Class::Unknown) => class,
                 Class::ReadStatus | Class::Missing | Class::Permanent | Class::Credentials | Class::DryRunPassed => {
                     Class::Credentials
                 }

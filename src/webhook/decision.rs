@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
 use crate::accept;
-use crate::alicloud::Class;
+use crate::alicloud::{self, Class};
 use crate::app::App;
 use crate::approval::{Approval, ApprovalId, Approver, Closed, Decision, Event, Grounds, Stage, State, Verdict};
 use crate::chat::{About, Answer, Command, Part, Request, Verb};
@@ -430,9 +430,17 @@ fn read_failed(error: &accept::Error) -> Answer {
     match error.class() {
         Class::Credentials => Answer::CredentialsRefused(problem),
         Class::Permanent | Class::ReadStatus => Answer::VendorRefused(problem),
-        Class::Missing | Class::Retry | Class::DryRunPassed => {
-            let secrets = matches!(error, accept::Error::Credentials(credentials::Error::Secrets(_)));
-            Answer::Unavailable(if secrets { Part::Secrets } else { Part::Alicloud })
-        }
+        Class::Missing | Class::Retry | Class::Unknown | Class::DryRunPassed => match error {
+            accept::Error::Api(alicloud::Error::NotUnderstood { field, .. }) => {
+                Answer::NotUnderstood { field: field.name(), problem }
+            }
+            accept::Error::Credentials(credentials::Error::Secrets(_)) => Answer::Unavailable(Part::Secrets),
+            accept::Error::Credentials(_) if problem.code.starts_with("AwsIdentity.") => {
+                Answer::Unavailable(Part::AwsIdentity)
+            }
+            accept::Error::Api(_) | accept::Error::Credentials(_) | accept::Error::UnknownTarget => {
+                Answer::Unavailable(Part::Alicloud)
+            }
+        },
     }
 }

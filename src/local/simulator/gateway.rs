@@ -18,6 +18,7 @@ use url::Url;
 
 use super::call::Call;
 use super::credentials::Credentials;
+use super::disguise::Disguises;
 use super::oidc;
 use super::{ApiError, JournalEntry, Settings, Tampering, World, is_dry_run, require, time};
 use crate::alicloud::sign::Parameters;
@@ -41,6 +42,7 @@ struct Inner {
     /// VPCs with an accept or reject on its way.
     busy: HashSet<String>,
     faults: Vec<Fault>,
+    disguises: Disguises,
     journal: Vec<JournalEntry>,
 }
 
@@ -111,6 +113,7 @@ impl Simulator {
             calls: HashMap::new(),
             busy: HashSet::new(),
             faults: vec![],
+            disguises: Disguises::default(),
             journal: vec![],
         };
         Self { inner: Arc::new(Mutex::new(inner)) }
@@ -210,6 +213,11 @@ impl Simulator {
         self.lock().faults.iter().map(|fault| fault.times).sum()
     }
 
+    /// Has fields of a connection written otherwise from now on, each as this text; as they are, without any.
+    pub fn disguise(&self, instance_id: &str, fields: &[(&str, &str)]) {
+        self.lock().disguises.set(instance_id, fields);
+    }
+
     /// Changes a connection behind everybody's back; says whether there is one.
     #[must_use]
     pub fn tamper(&self, instance_id: &str, tampering: Tampering) -> bool {
@@ -266,7 +274,7 @@ async fn api(State(simulator): State<Simulator>, request: Request<Body>) -> Resp
             if let Some(fields) = body.as_object_mut() {
                 fields.insert("RequestId".into(), request_id.clone().into());
             }
-            axum_json(StatusCode::OK, &body)
+            json_text(StatusCode::OK, simulator.lock().disguises.write(body))
         }
         Err(error) => refuse(&error, &request_id),
     };
@@ -316,7 +324,11 @@ fn refuse(error: &ApiError, request_id: &str) -> Response {
 }
 
 fn axum_json(status: StatusCode, body: &Value) -> Response {
-    (status, [("content-type", "application/json")], body.to_string()).into_response()
+    json_text(status, body.to_string())
+}
+
+fn json_text(status: StatusCode, body: String) -> Response {
+    (status, [("content-type", "application/json")], body).into_response()
 }
 
 impl Simulator {
