@@ -28,6 +28,35 @@ use crate::secrets::Secret;
 /// For one attempt: DynamoDB and Secrets Manager answer in milliseconds, and somebody waits.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);
 const ATTEMPTS: u32 = 2;
+/// What stands before a code of AWS, so that nobody takes it for one of Alibaba Cloud's.
+const AWS_CODE: &str = "AwsIdentity.";
+/// Codes of AWS that pass by themselves, with whatever HTTP status.
+///
+/// Source: <https://docs.rs/aws-runtime/latest/src/aws_runtime/retries/classifiers.rs.html>, and
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>
+const PASSING: [&str; 21] = [
+    "BandwidthLimitExceeded",
+    "EC2ThrottledException",
+    "IDPCommunicationError",
+    "InternalError",
+    "InternalFailure",
+    "LimitExceededException",
+    "PriorRequestNotComplete",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "ServiceUnavailable",
+    "ServiceUnavailableException",
+    "SlowDown",
+    "ThrottledException",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+    "TransactionInProgressException",
+];
 
 /// What all SDK clients share.
 #[must_use]
@@ -94,9 +123,14 @@ pub struct IdentityToken {
 /// Why AWS issues no identity token.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// It refused; e.g. `AccessDenied`, or `OutboundWebIdentityFederationDisabledException`.
-    #[error("AWS issues no identity token: {0}")]
-    Refused(String),
+    /// It refused; e.g. `AwsIdentity.AccessDenied`, or `AwsIdentity.OutboundWebIdentityFederationDisabledException`.
+    #[error("AWS issues no identity token: {code}")]
+    Refused {
+        /// The code of AWS, which says that it is one.
+        code: String,
+        /// Of the answer.
+        http_status: u16,
+    },
     /// No answer, or none that we understand.
     #[error("AWS issues no identity token: {0}")]
     NoAnswer(&'static str),
@@ -110,7 +144,7 @@ impl IdentityError {
     #[must_use]
     pub fn code(&self) -> &str {
         match self {
-            Self::Refused(code) => code,
+            Self::Refused { code, .. } => code,
             Self::NoAnswer(_) => "AwsIdentity.NoAnswer",
             Self::Unsigned => "AwsIdentity.Unsigned",
         }
@@ -120,7 +154,10 @@ impl IdentityError {
     #[must_use]
     pub fn is_for_people(&self) -> bool {
         match self {
-            Self::Refused(code) => !["Throttling", "ServiceUnavailable", "InternalFailure"].contains(&code.as_str()),
+            Self::Refused { code, http_status } => {
+                let passes = *http_status >= 500 || *http_status == 429 || *http_status == 408;
+                !passes && !PASSING.iter().any(|passing| code.strip_prefix(AWS_CODE) == Some(passing))
+            }
             Self::NoAnswer(_) => false,
             Self::Unsigned => true,
         }
@@ -150,14 +187,16 @@ pub async fn identity_token(
     let request = signed(http, aws, ("sts", &url), &form, body, now).ok_or(IdentityError::Unsigned)?;
     let no_answer = |error: &reqwest::Error| IdentityError::NoAnswer(http::failure(error));
     let response = request.send().await.map_err(|error| no_answer(&error))?;
-    let done = response.status().is_success();
+    let http_status = response.status().as_u16();
     let body = http::read(response).await.map_err(|error| no_answer(&error))?;
     let xml = String::from_utf8_lossy(&body);
-    if !done {
-        let code = element(&xml, "Code").map(ToOwned::to_owned);
-        return Err(code.map_or(IdentityError::NoAnswer("Transport.Unreadable"), IdentityError::Refused));
-    }
     let unreadable = || IdentityError::NoAnswer("Transport.Unreadable");
+    if !(200..300).contains(&http_status) {
+        let is_code =
+            |code: &&str| code.len() <= 80 && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.');
+        let code = element(&xml, "Code").filter(is_code).ok_or_else(unreadable)?;
+        return Err(IdentityError::Refused { code: format!("{AWS_CODE}{code}"), http_status });
+    }
     Ok(IdentityToken {
         text: Secret::new(element(&xml, "WebIdentityToken").ok_or_else(unreadable)?.to_owned()),
         expires_at: element(&xml, "Expiration").and_then(|text| text.parse().ok()).ok_or_else(unreadable)?,
