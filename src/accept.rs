@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::alicloud::{self, Alicloud, Class, Credentials, Page};
 use crate::app::App;
 use crate::approval::{Approval, Approver, Call, ClientToken, Event, Principal, State, Verdict};
+use crate::aws;
 use crate::clock;
 use crate::credentials::{self, SessionName};
 use crate::peering::{Connection, InstanceId, Problem, Status};
@@ -220,7 +221,7 @@ pub async fn examine(
         timeout_at(deadline, dry_run(app, target, instance_id, token.as_str(), now)),
     );
     // A VPC has a quota of 20: what does not fit into a page is not looked at, and not said to be.
-    let whole = others.ok().and_then(Result::ok).filter(|page| is_whole(page));
+    let whole = others.ok().and_then(Result::ok).filter(is_whole);
     let others = whole.map(|page| page.connections);
     findings.push(preflight::check_other_peerings(connection, others.as_deref()));
     let found = match dry_run {
@@ -300,5 +301,6 @@ async fn call_api<T, F: Future<Output = Result<T, alicloud::Error>>>(
 /// Whether a problem is one of our credentials or permissions.
 #[must_use]
 pub fn is_about_credentials(problem: &Problem) -> bool {
-    alicloud::class_of(&problem.code) == Class::Credentials
+    let code = problem.code.as_str();
+    if aws::is_of_aws(code) { aws::is_for_people(code) } else { alicloud::class_of(code) == Class::Credentials }
 }

@@ -206,7 +206,7 @@ impl Alicloud {
         let mut parameters = vec![("InstanceId", instance_id.as_str()), ("ClientToken", client_token)];
         parameters.extend(dry_run.then_some(("DryRun", "true")));
         let reply = self.write("AcceptVpcPeerConnection", &parameters, credentials).await?;
-        Ok(reply.request_id.unwrap_or_default())
+        reply.acknowledged()
     }
 
     /// Rejects a connection, for good. Returns the request id.
@@ -220,7 +220,7 @@ impl Alicloud {
     ) -> Result<String, Error> {
         let parameters = [("InstanceId", instance_id.as_str()), ("ClientToken", client_token)];
         let reply = self.write("RejectVpcPeerConnection", &parameters, credentials).await?;
-        Ok(reply.request_id.unwrap_or_default())
+        reply.acknowledged()
     }
 
     /// Reads a connection.
@@ -332,6 +332,11 @@ impl Reply {
             if connection.instance_id == *instance_id { Ok(connection) } else { Err(Fact::InstanceId) }
         });
         connection.map_err(|field| self.not_understood(field))
+    }
+
+    /// The request id. What has none is no acknowledgement.
+    fn acknowledged(self) -> Result<String, Error> {
+        self.request_id.ok_or(Error::Unreadable { http_status: 200 })
     }
 
     fn not_understood(&self, field: Fact) -> Error {

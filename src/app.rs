@@ -67,7 +67,7 @@ impl App {
                 aws.secrets_manager_endpoint.as_ref(),
                 Arc::clone(&config),
             ),
-            credentials: CredentialsStore::new(http.clone(), aws.clone(), Arc::clone(&config)),
+            credentials: CredentialsStore::new(clients.clone(), aws.clone(), Arc::clone(&config)),
             store: Store::new(
                 &sdk,
                 aws.dynamodb_endpoint.as_ref(),

@@ -156,12 +156,25 @@ impl IdentityError {
         match self {
             Self::Refused { code, http_status } => {
                 let passes = *http_status >= 500 || *http_status == 429 || *http_status == 408;
-                !passes && !PASSING.iter().any(|passing| code.strip_prefix(AWS_CODE) == Some(passing))
+                !passes && is_for_people(code)
             }
             Self::NoAnswer(_) => false,
             Self::Unsigned => true,
         }
     }
+}
+
+/// Whether a code is one of AWS, and none of Alibaba Cloud's.
+#[must_use]
+pub fn is_of_aws(code: &str) -> bool {
+    code.starts_with(AWS_CODE)
+}
+
+/// Whether somebody has to look after what AWS calls by this code, where nothing but the code is known.
+#[must_use]
+pub fn is_for_people(code: &str) -> bool {
+    let passing = |code: &str| code == "NoAnswer" || PASSING.contains(&code);
+    !code.strip_prefix(AWS_CODE).is_some_and(passing)
 }
 
 /// Has AWS STS say in a signed token who we are, to somebody else; it is good for five minutes.
@@ -192,9 +205,7 @@ pub async fn identity_token(
     let xml = String::from_utf8_lossy(&body);
     let unreadable = || IdentityError::NoAnswer("Transport.Unreadable");
     if !(200..300).contains(&http_status) {
-        let is_code =
-            |code: &&str| code.len() <= 80 && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.');
-        let code = element(&xml, "Code").filter(is_code).ok_or_else(unreadable)?;
+        let code = element(&xml, "Code").and_then(http::word).ok_or_else(unreadable)?;
         return Err(IdentityError::Refused { code: format!("{AWS_CODE}{code}"), http_status });
     }
     Ok(IdentityToken {
@@ -250,4 +261,25 @@ fn user_error(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Co
 fn network_error(error: reqwest::Error) -> ConnectorError {
     let error = error.without_url();
     if error.is_timeout() { ConnectorError::timeout(error.into()) } else { ConnectorError::io(error.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn throttling_and_server_errors_of_sts_pass_by_themselves() {
+        let is_for_people = |code: &str, http_status: u16| {
+            IdentityError::Refused { code: format!("{AWS_CODE}{code}"), http_status }.is_for_people()
+        };
+        for code in PASSING {
+            assert!(!is_for_people(code, 400), "{code}");
+        }
+        for http_status in [408, 429, 500, 502, 503, 504] {
+            assert!(!is_for_people("SomethingNew", http_status), "{http_status}");
+        }
+        for code in ["AccessDenied", "OutboundWebIdentityFederationDisabledException", "ExpiredToken", "SomethingNew"] {
+            assert!(is_for_people(code, 403), "{code}");
+        }
+    }
 }

@@ -26,6 +26,9 @@ const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 /// No answer that we read is larger: a page of 100 connections is about 100 kB.
 const LARGEST_BODY_BYTES: usize = 4 * 1024 * 1024;
 
+/// A longer code, or request id, is cut.
+const MAX_WORD_CHARS: usize = 80;
+
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -208,6 +211,16 @@ pub fn failure(error: &reqwest::Error) -> &'static str {
     } else {
         "Transport.Broken"
     }
+}
+
+/// A code, or the id of a request, as it may stand in a log line: nothing but letters, digits, dots, underscores and
+/// hyphens, and no more than 80 of them.
+#[must_use]
+pub fn word(text: &str) -> Option<String> {
+    let text = text.trim();
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let is_one = !text.is_empty() && text.bytes().all(allowed);
+    is_one.then(|| text.chars().take(MAX_WORD_CHARS).collect())
 }
 
 /// A `Retry-After`: seconds, however many and with or without a fraction, or a date. Saturates; callers have a limit.

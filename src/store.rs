@@ -470,5 +470,5 @@ fn conflicting(error: &SdkError<PutItemError>) -> Option<Item> {
 #[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 fn unavailable<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> Error {
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
-    Error::Unavailable(code.unwrap_or("no answer").to_owned())
+    Error::Unavailable(code.map_or("no answer".into(), |code| http::word(code).unwrap_or("UnreadableCode".into())))
 }

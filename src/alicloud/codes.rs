@@ -4,11 +4,10 @@
 //! tries again: <https://github.com/aliyun/terraform-provider-alicloud/blob/master/alicloud/errors.go>
 
 use super::Class;
+use crate::http;
 
 /// What a refusal is called whose code cannot be shown.
 pub(super) const UNREADABLE_CODE: &str = "UnreadableCode";
-/// A longer code, or request id, is cut.
-const MAX_WORD_CHARS: usize = 80;
 
 /// Any of these ends or holds a code that passes by itself, whatever the product puts in front of it.
 const PASSING: [&str; 4] = ["LastTokenProcessing", "Throttling", "Timeout", "Concurrent"];
@@ -31,7 +30,7 @@ const PASSING_FAMILIES: [&str; 13] = [
     "OperationFailed.DistributeLock",
 ];
 /// Somebody has to look after our credentials or permissions.
-const CREDENTIALS_FAMILIES: [&str; 14] = [
+const CREDENTIALS_FAMILIES: [&str; 13] = [
     "AuthenticationFail",
     "InvalidAccessKeyId",
     "InvalidAccessKeySecret",
@@ -45,7 +44,6 @@ const CREDENTIALS_FAMILIES: [&str; 14] = [
     "AssumeRole.NoPermission",
     "EntityNotExist",
     "Unauthorized",
-    "AwsIdentity.",
 ];
 /// It will never work for this connection, or with this call.
 const PERMANENT_FAMILIES: [&str; 17] = [
@@ -120,22 +118,14 @@ pub(super) fn may_have_taken_effect(code: &str, http_status: u16) -> bool {
             begun || !never_began && (http_status >= 500 || http_status == 408)
         }
         // A refusal of an answer that says it is none.
-        Class::Unknown => http_status < 400 || http_status >= 500,
+        Class::Unknown => !(400..500).contains(&http_status),
         Class::ReadStatus | Class::Missing | Class::Permanent | Class::Credentials | Class::DryRunPassed => false,
     }
 }
 
 /// A code as it may stand in a log line and as a metric's name: nothing in it can begin another line or look like success.
 pub(super) fn code(text: &str) -> String {
-    word(text).filter(|word| !is_success(word)).unwrap_or_else(|| UNREADABLE_CODE.to_owned())
-}
-
-/// A code or a request id that has nothing but letters, digits, dots, underscores and hyphens.
-pub(super) fn word(text: &str) -> Option<String> {
-    let text = text.trim();
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    let is_one = !text.is_empty() && text.bytes().all(allowed);
-    is_one.then(|| text.chars().take(MAX_WORD_CHARS).collect())
+    http::word(text).filter(|word| !is_success(word)).unwrap_or_else(|| UNREADABLE_CODE.to_owned())
 }
 
 /// Whether a body that has this code says that all went well.
@@ -180,7 +170,7 @@ mod tests {
                 "InvalidAccessKeyId.NotFound InvalidAccessKeyId.Inactive Forbidden.AccessKeyDisabled Forbidden.RAM \
                  Forbidden.NoPermission NoPermission SignatureDoesNotMatch IncompleteSignature InvalidTimeStamp.Expired \
                  InvalidTimestamp.Expired IllegalTimestamp InvalidSecurityToken.Expired MissingSecurityToken \
-                 AuthenticationFail.OIDCToken.Expired EntityNotExist.Role MissingAccessKeyId AwsIdentity.AccessDenied",
+                 AuthenticationFail.OIDCToken.Expired EntityNotExist.Role MissingAccessKeyId",
             ),
             (Class::DryRunPassed, "DryRunOperation"),
             (Class::Unknown, "SomethingNew OperationFailed.SomethingNew OperationDenied.SomethingNew UnreadableCode"),
@@ -248,6 +238,6 @@ mod tests {
         ] {
             assert_eq!(code(text), expected, "{text:?}");
         }
-        assert_eq!(code(&"A".repeat(5000)).len(), MAX_WORD_CHARS);
+        assert_eq!(code(&"A".repeat(5000)).len(), 80);
     }
 }

@@ -29,8 +29,7 @@ impl Fields {
     pub(super) fn get(&self, name: &str) -> Field<'_> {
         let mut values = self.0.iter().filter(|(field, _)| field == name).map(|(_, value)| value.get().trim());
         match (values.next(), values.next()) {
-            (None, _) => Field::Absent,
-            (Some(value), None) if value == "null" => Field::Absent,
+            (None, _) | (Some("null"), None) => Field::Absent,
             (Some(value), None) => Field::Once(value),
             (Some(value), Some(_)) => Field::Repeated(value),
         }
@@ -132,7 +131,9 @@ pub(super) fn repaired(body: &[u8]) -> String {
     while let Some(character) = rest.next() {
         match character {
             '\\' if in_string => escape(&mut rest, &mut repaired),
-            '\0'..='\u{1f}' if in_string => repaired.push_str(&format!("\\u{:04x}", u32::from(character))),
+            '\0'..='\u{1f}' if in_string => {
+                repaired.extend(['\\', 'u', '0', '0', hex(u32::from(character) / 16), hex(u32::from(character) % 16)]);
+            }
             _ => {
                 in_string ^= character == '"';
                 repaired.push(character);
@@ -171,6 +172,10 @@ fn escape(rest: &mut std::str::Chars<'_>, repaired: &mut String) {
         // The backslash stands for itself.
         Some(_) | None => repaired.push_str("\\\\"),
     }
+}
+
+fn hex(digit: u32) -> char {
+    char::from_digit(digit, 16).unwrap_or('0')
 }
 
 /// Four hexadecimal digits.

@@ -51,7 +51,7 @@ impl Reply {
         let Head { http_status, request_id, retry_after } = head;
         let fields = Fields::parse(&json::repaired(body)).ok_or(Error::Unreadable { http_status })?;
         let word = |names: [&str; 2]| names.iter().find_map(|name| fields.get(name).first()).and_then(json::word);
-        let request_id = word(["RequestId", "requestId"]).as_deref().and_then(codes::word).or(request_id);
+        let request_id = word(["RequestId", "requestId"]).as_deref().and_then(http::word).or(request_id);
         let code = word(["Code", "code"]).filter(|code| !code.trim().is_empty());
         let code = if (200..300).contains(&http_status) {
             let failed = || word(["Success", "success"]).is_some_and(|success| success.eq_ignore_ascii_case("false"));
@@ -249,7 +249,7 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 async fn read(response: reqwest::Response) -> Result<Reply, Error> {
     let head = Head {
         http_status: response.status().as_u16(),
-        request_id: header(response.headers(), "x-acs-request-id").and_then(codes::word),
+        request_id: header(response.headers(), "x-acs-request-id").and_then(http::word),
         retry_after: retry_after(response.headers()),
     };
     let body = http::read(response).await.map_err(Error::Transport)?;

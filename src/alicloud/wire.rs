@@ -117,7 +117,7 @@ pub(super) fn page(fields: &Fields) -> Result<Page, Fact> {
             },
         }
     }
-    Ok(Page { connections, left_out, next_token, token_is_odd, total })
+    Ok(Page { connections, left_out, total, next_token, token_is_odd })
 }
 
 /// The id of a connection that is not understood, for a log.

@@ -11,6 +11,7 @@ use crate::accept;
 use crate::alicloud::{self, Class};
 use crate::app::App;
 use crate::approval::{Approval, ApprovalId, Approver, Closed, Decision, Event, Grounds, Stage, State, Verdict};
+use crate::aws;
 use crate::chat::{About, Answer, Command, Part, Request, Verb};
 use crate::credentials;
 use crate::logging::Chain;
@@ -435,9 +436,7 @@ fn read_failed(error: &accept::Error) -> Answer {
                 Answer::NotUnderstood { field: field.name(), problem }
             }
             accept::Error::Credentials(credentials::Error::Secrets(_)) => Answer::Unavailable(Part::Secrets),
-            accept::Error::Credentials(_) if problem.code.starts_with("AwsIdentity.") => {
-                Answer::Unavailable(Part::AwsIdentity)
-            }
+            accept::Error::Credentials(_) if aws::is_of_aws(&problem.code) => Answer::Unavailable(Part::AwsIdentity),
             accept::Error::Api(_) | accept::Error::Credentials(_) | accept::Error::UnknownTarget => {
                 Answer::Unavailable(Part::Alicloud)
             }

@@ -232,7 +232,7 @@ impl Api<'_> {
         if posted.ok {
             return Ok(posted);
         }
-        let error = posted.error.unwrap_or_else(|| "no error code".into());
+        let error = posted.error.as_deref().and_then(our_http::word).unwrap_or_else(|| "no error code".into());
         let retry = match error.as_str() {
             "ratelimited" | "rate_limited" | "internal_error" | "fatal_error" | "service_unavailable" => soon,
             "invalid_blocks" | "invalid_arguments" | "msg_too_long" | "msg_blocks_too_long" | "no_text" => {
