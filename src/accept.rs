@@ -304,3 +304,24 @@ pub fn is_about_credentials(problem: &Problem) -> bool {
     let code = problem.code.as_str();
     if aws::is_of_aws(code) { aws::is_for_people(code) } else { alicloud::class_of(code) == Class::Credentials }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_credentials_or_a_target_nothing_has_taken_effect() {
+        let unreadable = || alicloud::Error::Unreadable { http_status: 502 };
+        assert!(!Error::UnknownTarget.may_have_taken_effect());
+        assert!(!Error::Credentials(credentials::Error::NoKey).may_have_taken_effect());
+        assert!(!Error::Credentials(credentials::Error::Sts(unreadable())).may_have_taken_effect());
+        assert!(Error::Api(unreadable()).may_have_taken_effect());
+    }
+
+    #[test]
+    fn codes_of_aws_are_about_credentials_unless_they_pass() {
+        let is = |code: &str| is_about_credentials(&Problem { code: code.into(), request_id: None });
+        assert!(is("AwsIdentity.AccessDenied") && is("Forbidden.RAM"));
+        assert!(!is("AwsIdentity.ServiceUnavailable") && !is("AwsIdentity.NoAnswer") && !is("Throttling.User"));
+    }
+}

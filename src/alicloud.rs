@@ -343,3 +343,39 @@ impl Reply {
         Error::NotUnderstood { field, request_id: self.request_id.clone() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_have_arrived_may_have_taken_effect() {
+        let refused = |code: &str, http_status| Error::Refused {
+            code: code.into(),
+            request_id: None,
+            http_status,
+            retry_after: None,
+        };
+        let not_understood = Error::NotUnderstood { field: Fact::InstanceId, request_id: None };
+        for may in [refused("InternalError", 500), Error::Unreadable { http_status: 502 }, not_understood] {
+            assert!(may.may_have_taken_effect(), "{may}");
+        }
+        for never in [refused("Forbidden.RAM", 403), refused("NeverHeardOf", 400), Error::Paced(Duration::from_secs(1))]
+        {
+            assert!(!never.may_have_taken_effect(), "{never}");
+        }
+    }
+
+    #[test]
+    fn a_code_alone_says_the_same_as_the_error_did() {
+        for (code, class) in [
+            ("Transport.Timeout", Class::Retry),
+            (Fact::Bandwidth.code(), Class::Retry),
+            ("Throttling.Own", Class::Retry),
+            ("Forbidden.RAM", Class::Credentials),
+            ("NeverHeardOf", Class::Unknown),
+        ] {
+            assert_eq!(class_of(code), class, "{code}");
+        }
+    }
+}

@@ -160,17 +160,17 @@ fn build(tls: rustls::ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
 /// The proxies of the environment, by the same variables as reqwest's own, which has no exception for this machine.
 fn proxies() -> Vec<Proxy> {
     #[expect(clippy::disallowed_methods, reason = "reqwest reads them as well, and knows no exception")]
-    let variable = |names: [&str; 2]| {
+    let variable = |names: &[&str]| {
         names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.trim().is_empty()))
     };
-    let never = format!("{LOOPBACK},{}", variable(["NO_PROXY", "no_proxy"]).unwrap_or_default());
+    let never = format!("{LOOPBACK},{}", variable(&["NO_PROXY", "no_proxy"]).unwrap_or_default());
     // A CGI program's `HTTP_PROXY` is a header of its caller.
-    let http =
-        variable(["REQUEST_METHOD", "REQUEST_METHOD"]).map_or_else(|| variable(["HTTP_PROXY", "http_proxy"]), |_| None);
+    let is_cgi = variable(&["REQUEST_METHOD"]).is_some();
+    let http = variable(&["HTTP_PROXY", "http_proxy"]).filter(|_| !is_cgi);
     let proxies = [
         http.and_then(|url| Proxy::http(url).ok()),
-        variable(["HTTPS_PROXY", "https_proxy"]).and_then(|url| Proxy::https(url).ok()),
-        variable(["ALL_PROXY", "all_proxy"]).and_then(|url| Proxy::all(url).ok()),
+        variable(&["HTTPS_PROXY", "https_proxy"]).and_then(|url| Proxy::https(url).ok()),
+        variable(&["ALL_PROXY", "all_proxy"]).and_then(|url| Proxy::all(url).ok()),
     ];
     proxies.into_iter().flatten().map(|proxy| proxy.no_proxy(NoProxy::from_string(&never))).collect()
 }

@@ -78,7 +78,7 @@ async fn carry(
     dead: Arc<impl Fn() -> bool + Send + Sync + 'static>,
     resets: Arc<AtomicBool>,
 ) {
-    let (mut up, mut down) = ([0; 65536], [0; 65536]);
+    let (mut up, mut down) = (vec![0; 65536], vec![0; 65536]);
     loop {
         tokio::select! {
             read = near.read(&mut up) => {
@@ -87,7 +87,7 @@ async fn carry(
                     if resets.load(Ordering::SeqCst) {
                         return;
                     }
-                    tokio::time::sleep(Duration::from_secs(3600)).await;
+                    tokio::time::sleep(Duration::from_hours(1)).await;
                 }
                 far.write_all(&up[..read]).await.unwrap();
             }
@@ -160,7 +160,7 @@ async fn an_accept_is_sent_once_whatever_becomes_of_its_connection() {
 
 #[tokio::test]
 async fn a_reading_that_is_only_slow_keeps_its_connection() {
-    let gate = Gate::with(Settings { latency: Duration::from_millis(1000), ..quick() }).await;
+    let gate = Gate::with(Settings { latency: Duration::from_secs(1), ..quick() }).await;
     let id = InstanceId::parse(&gate.simulator.request_peering(&[]).unwrap()).unwrap();
     let way = Way::to(&gate.alicloud).await;
     let api = client(&way.url);
@@ -180,6 +180,9 @@ async fn a_try_that_never_left_has_had_no_effect() {
     assert_eq!((error.code(), error.may_have_taken_effect()), ("Transport.Connect", false));
 }
 
+/// Status, headers and body.
+type Answer = (u16, Vec<(&'static str, String)>, String);
+
 /// A server that gives each answer once, the last for ever, and keeps what was asked.
 struct Server {
     url: Url,
@@ -187,7 +190,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start(answers: Vec<(u16, Vec<(&'static str, String)>, String)>) -> Self {
+    async fn start(answers: Vec<Answer>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
         let asked = Arc::<Mutex<Vec<String>>>::default();

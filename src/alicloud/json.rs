@@ -252,5 +252,7 @@ mod tests {
         assert!(matches!(fields.get("c"), Field::Once("1e999")));
         assert!(matches!(fields.get("e"), Field::Absent));
         assert!(Fields::parse("[1]").is_none());
+        let deep = format!(r#"{{"a": {}1{}, "b": 2}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert!(matches!(Fields::parse(&deep).unwrap().get("b"), Field::Once("2")));
     }
 }
