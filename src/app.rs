@@ -56,7 +56,7 @@ impl App {
         let http = clients.shared().clone();
         let config = Arc::new(config);
         let aws = &environment.aws;
-        let sdk = aws::sdk_config(aws, &http);
+        let sdk = aws::sdk_config_with(aws, clients.clone());
         let api = |target: &config::Target| {
             Alicloud::new(clients.clone(), target.endpoint.clone(), target.signature, target.calls_per_minute)
         };

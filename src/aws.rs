@@ -1,6 +1,8 @@
 //! How the AWS SDKs are wired: credentials from the environment, and our one HTTP client underneath. And the one call that
 //! is made without an SDK, which would cost every function for what only keyless ones need: who we are, in AWS's word.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
@@ -22,7 +24,7 @@ use aws_types::region::Region;
 use jiff::Timestamp;
 
 use crate::config::Aws;
-use crate::http;
+use crate::http::{self, Clients};
 use crate::secrets::Secret;
 
 /// For one attempt: DynamoDB and Secrets Manager answer in milliseconds, and somebody waits.
@@ -58,14 +60,20 @@ const PASSING: [&str; 21] = [
     "TransactionInProgressException",
 ];
 
-/// What all SDK clients share.
+/// What all SDK clients share, over one HTTP client.
 #[must_use]
 pub fn sdk_config(aws: &Aws, http: &reqwest::Client) -> SdkConfig {
+    sdk_config_with(aws, Clients::from(http.clone()))
+}
+
+/// What all SDK clients share.
+#[must_use]
+pub fn sdk_config_with(aws: &Aws, clients: Clients) -> SdkConfig {
     SdkConfig::builder()
         .behavior_version(aws_sdk_dynamodb::config::BehaviorVersion::latest())
         .region(Region::new(aws.region.clone()))
         .credentials_provider(SharedCredentialsProvider::new(credentials(aws)))
-        .http_client(SdkHttpClient(http.clone()))
+        .http_client(SdkHttpClient { clients, silent: Arc::default() })
         .sleep_impl(aws_smithy_async::rt::sleep::SharedAsyncSleep::new(aws_smithy_async::rt::sleep::TokioSleep::new()))
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
         // Credentials are at hand, and bodies are read before the SDK sees them: it need not watch over either.
@@ -80,9 +88,40 @@ fn credentials(aws: &Aws) -> Credentials {
     Credentials::new(id, secret, aws.session_token.clone(), None, "environment")
 }
 
-/// Our client, in the SDKs' terms.
+/// Our client, in the SDKs' terms. An attempt that follows one without an answer is made on a new connection: the next one
+/// of the pool may have died with the first.
 #[derive(Debug, Clone)]
-struct SdkHttpClient(reqwest::Client);
+struct SdkHttpClient {
+    clients: Clients,
+    /// Whether the last attempt that ended had no answer.
+    silent: Arc<AtomicBool>,
+}
+
+/// The SDKs end an attempt that takes too long by dropping it.
+struct Attempt<'a> {
+    silent: &'a AtomicBool,
+    answered: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.silent.store(!self.answered, Ordering::Relaxed);
+    }
+}
+
+impl SdkHttpClient {
+    async fn attempt(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let latest = self.clients.latest();
+        let is_first = request.headers().get("amz-sdk-request").is_none_or(|attempt| attempt.starts_with("attempt=1;"));
+        let client =
+            if is_first || !self.silent.load(Ordering::Relaxed) { latest } else { self.clients.fresh(&latest) };
+        let mut attempt = Attempt { silent: &self.silent, answered: false };
+        let answer = exchange(&client.client, request).await?;
+        attempt.answered = true;
+        self.clients.replace(&client);
+        Ok(answer)
+    }
+}
 
 impl HttpClient for SdkHttpClient {
     fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
@@ -92,8 +131,8 @@ impl HttpClient for SdkHttpClient {
 
 impl HttpConnector for SdkHttpClient {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let client = self.0.clone();
-        HttpConnectorFuture::new(async move { exchange(&client, request).await })
+        let client = self.clone();
+        HttpConnectorFuture::new(async move { client.attempt(request).await })
     }
 }
 

@@ -159,6 +159,28 @@ async fn an_accept_is_sent_once_whatever_becomes_of_its_connection() {
 }
 
 #[tokio::test]
+async fn a_table_whose_connections_all_died_costs_one_attempt() {
+    let gate = Gate::start().await;
+    let aws = &gate.environment.aws;
+    let way = Way::to(&aws.dynamodb_endpoint.as_ref().unwrap().parse().unwrap()).await;
+    let sdk = peergate::aws::sdk_config_with(aws, http::Clients::new().unwrap());
+    let (endpoint, table) = (way.url.to_string(), gate.environment.table.clone());
+    let retention = SignedDuration::from_hours(24);
+    let store = peergate::store::Store::new(&sdk, Some(&endpoint), http::client().unwrap(), table, retention);
+    let id =
+        peergate::approval::ApprovalId { target: "prod".into(), instance_id: "pcc-a".to_owned().try_into().unwrap() };
+    let (one, two, three) = tokio::join!(store.load(&id), store.load(&id), store.load(&id));
+    assert!([one, two, three].iter().all(Result::is_ok));
+    assert_eq!(way.forget(), 3);
+    let begun = Instant::now();
+    store.load(&id).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_millis(2900), "{:?}", begun.elapsed());
+    let begun = Instant::now();
+    store.load(&id).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn a_reading_that_is_only_slow_keeps_its_connection() {
     let gate = Gate::with(Settings { latency: Duration::from_secs(1), ..quick() }).await;
     let id = InstanceId::parse(&gate.simulator.request_peering(&[]).unwrap()).unwrap();
