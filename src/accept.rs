@@ -8,6 +8,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::alicloud::{self, Alicloud, Class, Credentials, Page};
 use crate::app::App;
 use crate::approval::{Approval, Approver, Call, CallResult, ClientToken, Event, Principal, SentBack, State, Verdict};
+use crate::aws;
 use crate::clock;
 use crate::credentials::{self, SessionName};
 use crate::peering::{Connection, InstanceId, Problem, Status};
@@ -53,7 +54,7 @@ impl Error {
         }
     }
 
-    /// Whether a call may have taken effect although it failed.
+    /// Whether a call that was to change something may have done so although it failed.
     #[must_use]
     pub fn may_have_taken_effect(&self) -> bool {
         match self {
@@ -273,16 +274,10 @@ pub fn log(approval: &Approval, event: &Event) {
     }
 }
 
-/// Reads a connection. A connection to the API that broke while the function was frozen is no reason to fail: it is
-/// tried once more.
+/// Reads a connection.
 pub async fn read(app: &App, target: &str, instance_id: &InstanceId, now: Timestamp) -> Result<Connection, Error> {
     let call = async |caller: Caller| caller.api.get(caller.credentials(), instance_id).await;
-    match call_api(app, target, &SessionName::reading(), now, call).await {
-        Err(Error::Api(alicloud::Error::Transport(error))) if !error.is_timeout() => {
-            call_api(app, target, &SessionName::reading(), now, call).await
-        }
-        answer => answer,
-    }
+    call_api(app, target, &SessionName::reading(), now, call).await
 }
 
 /// Lists the connections of a region, or only those of one VPC, a page at a time.
@@ -334,9 +329,14 @@ pub async fn examine(
             Class::Retry | Class::Unknown | Class::Credentials | Class::DryRunPassed => {
                 Found::Unknown(Some(error.problem()))
             }
-            Class::ReadStatus | Class::Missing | Class::Permanent => {
-                Found::Objection(Objection::DryRun(error.problem()))
-            }
+            // Its status, or that of a VPC: one passes, the other may have been decided elsewhere.
+            Class::ReadStatus => match timeout_at(deadline, read(app, target, instance_id, now)).await {
+                Ok(Ok(Connection { status, .. })) if status != Status::Accepting => {
+                    Found::Objection(Objection::Status(status))
+                }
+                Ok(Ok(_) | Err(_)) | Err(_) => Found::Unknown(Some(error.problem())),
+            },
+            Class::Missing | Class::Permanent => Found::Objection(Objection::DryRun(error.problem())),
         },
     };
     findings.push(Finding { check: Check::DryRun, found });
@@ -394,5 +394,27 @@ async fn call_api<T, F: Future<Output = Result<T, alicloud::Error>>>(
 /// Whether a problem is one of our credentials or permissions.
 #[must_use]
 pub fn is_about_credentials(problem: &Problem) -> bool {
-    alicloud::class_of(&problem.code) == Class::Credentials
+    let code = problem.code.as_str();
+    if aws::is_of_aws(code) { aws::is_for_people(code) } else { alicloud::class_of(code) == Class::Credentials }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_credentials_or_a_target_nothing_has_taken_effect() {
+        let unreadable = || alicloud::Error::Unreadable { http_status: 502 };
+        assert!(!Error::UnknownTarget.may_have_taken_effect());
+        assert!(!Error::Credentials(credentials::Error::NoKey).may_have_taken_effect());
+        assert!(!Error::Credentials(credentials::Error::Sts(unreadable())).may_have_taken_effect());
+        assert!(Error::Api(unreadable()).may_have_taken_effect());
+    }
+
+    #[test]
+    fn codes_of_aws_are_about_credentials_unless_they_pass() {
+        let is = |code: &str| is_about_credentials(&Problem { code: code.into(), request_id: None });
+        assert!(is("AwsIdentity.AccessDenied") && is("Forbidden.RAM"));
+        assert!(!is("AwsIdentity.ServiceUnavailable") && !is("AwsIdentity.NoAnswer") && !is("Throttling.User"));
+    }
 }

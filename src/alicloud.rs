@@ -3,7 +3,10 @@
 //! Knows nothing of approvals. One call is one try: each has its own nonce, timestamp and signature, and who calls
 //! decides about the next.
 
+mod codes;
+mod json;
 mod pace;
+mod reading;
 mod rpc;
 pub mod sign;
 pub mod sts;
@@ -13,18 +16,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 use tokio::time::{Instant, sleep_until};
 use url::Url;
 
+pub use wire::{Fact, LeftOut};
+
+use crate::http::Clients;
 use crate::peering::{Connection, InstanceId};
 use crate::{http, metrics};
 use pace::Pacer;
-use rpc::Rpc;
+use reading::Patience;
+use rpc::{Call, Head, Reply, Rpc};
 use sign::SignatureVersion;
-use wire::{WireConnection, WirePage};
 
 const VERSION: &str = "2022-01-01";
 /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-listvpcpeerconnections>
@@ -35,6 +38,7 @@ pub const LARGEST_PAGE: u32 = 100;
 pub struct Alicloud {
     rpc: Rpc,
     pacer: Arc<Pacer>,
+    patience: Arc<Patience>,
 }
 
 /// Who calls. Has no `Debug`: two of three fields are secret.
@@ -51,14 +55,16 @@ pub struct Credentials<'a> {
 /// One page of a list.
 #[derive(Debug)]
 pub struct Page {
-    /// At most 100. One that we do not understand is left out: it must not hide the others.
+    /// At most 100.
     pub connections: Vec<Connection>,
-    /// How many those are.
-    pub left_out: usize,
+    /// Those that are not understood: they hide no other.
+    pub left_out: Vec<LeftOut>,
     /// How many connections the whole list has, if the vendor says so.
     pub total: Option<u32>,
     /// Asks for the next page; `None` on the last.
     pub next_token: Option<String>,
+    /// There is a token for a next page, but not one that can be understood.
+    pub token_is_odd: bool,
 }
 
 /// Why a call failed.
@@ -88,6 +94,14 @@ pub enum Error {
         /// Of the answer.
         http_status: u16,
     },
+    /// An answer of the API, of which a part that decides cannot be understood.
+    #[error("Alibaba Cloud's answer cannot be understood: {}", field.name())]
+    NotUnderstood {
+        /// Which part.
+        field: Fact,
+        /// For the vendor's support.
+        request_id: Option<String>,
+    },
 }
 
 /// What an error asks the caller to do.
@@ -105,7 +119,7 @@ pub enum Class {
     Credentials,
     /// A dry run found nothing against it.
     DryRunPassed,
-    /// Nobody knows the code: try again for a while.
+    /// Nothing is known about it: try again, but not for ever.
     Unknown,
 }
 
@@ -113,33 +127,29 @@ impl Page {
     /// Whether it is all that there is.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.next_token.is_none() && self.left_out == 0
+        self.next_token.is_none() && !self.token_is_odd && self.left_out.is_empty()
     }
 }
 
 impl Error {
-    /// What to do about it. The HTTP status says little: nearly everything is a 400.
-    ///
-    /// Source: <https://api.alibabacloud.com/document/VpcPeer/2022-01-01/errorCode>
+    /// What to do about it.
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Paced(_) | Self::Transport(_) | Self::Unreadable { .. } => Class::Retry,
-            Self::Refused { code, http_status, .. } => classify(code, *http_status),
+            Self::Paced(_) | Self::Transport(_) | Self::Unreadable { .. } | Self::NotUnderstood { .. } => Class::Retry,
+            Self::Refused { code, http_status, .. } => codes::classify(code, *http_status),
         }
     }
 
-    /// Whether a call may have taken effect although it failed.
+    /// Whether a call that was to change something may have done so although it failed. A refusal has not.
     #[must_use]
     pub fn may_have_taken_effect(&self) -> bool {
         match self {
-            Self::Refused { code, http_status, .. } => {
-                let refuses = code == "ServiceUnavailable" || code.contains("Throttling");
-                code.ends_with("LastTokenProcessing") || (*http_status >= 500 && !refuses)
-            }
+            Self::Refused { code, http_status, .. } => codes::may_have_taken_effect(code, *http_status),
             Self::Paced(_) => false,
-            Self::Transport(error) => !error.is_connect(),
-            Self::Unreadable { .. } => true,
+            // What never left had no effect.
+            Self::Transport(error) => !error.is_connect() && !error.is_builder(),
+            Self::Unreadable { .. } | Self::NotUnderstood { .. } => true,
         }
     }
 
@@ -151,6 +161,7 @@ impl Error {
             Self::Paced(_) => "Throttling.Own",
             Self::Transport(error) => http::failure(error),
             Self::Unreadable { .. } => "Transport.Unreadable",
+            Self::NotUnderstood { field, .. } => field.code(),
         }
     }
 
@@ -158,7 +169,7 @@ impl Error {
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         match self {
-            Self::Refused { request_id, .. } => request_id.as_deref(),
+            Self::Refused { request_id, .. } | Self::NotUnderstood { request_id, .. } => request_id.as_deref(),
             Self::Paced(_) | Self::Transport(_) | Self::Unreadable { .. } => None,
         }
     }
@@ -169,7 +180,7 @@ impl Error {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
             Self::Paced(wait) => SignedDuration::try_from(*wait).ok(),
-            Self::Transport(_) | Self::Unreadable { .. } => None,
+            Self::Transport(_) | Self::Unreadable { .. } | Self::NotUnderstood { .. } => None,
         }
     }
 }
@@ -177,49 +188,17 @@ impl Error {
 /// What a code asks the caller to do, where nothing but the code is known.
 #[must_use]
 pub fn class_of(code: &str) -> Class {
-    if code.starts_with("Transport") { Class::Retry } else { classify(code, 400) }
-}
-
-fn classify(code: &str, http_status: u16) -> Class {
-    match code {
-        "DryRunOperation" => Class::DryRunPassed,
-        "IncorrectStatus.VpcPeer" => Class::ReadStatus,
-        "ResourceNotFound.InstanceId" | "InvalidInstanceId.NotFound" => Class::Missing,
-        "ServiceUnavailable"
-        | "InternalError"
-        | "UnknownError"
-        | "SystemBusy"
-        | "Rejected.Throttling"
-        | "Conflict.Operation"
-        | "LastTokenProcessing"
-        | "OperationConflict"
-        | "TaskConflict"
-        | "OperationFailed.DistibuteLock"
-        | "SignatureNonceUsed" => Class::Retry,
-        "NoPermission"
-        | "AssumeRole.NoPermission"
-        | "EntityNotExist.Role"
-        | "SignatureDoesNotMatch"
-        | "IncompleteSignature"
-        | "MissingSecurityToken"
-        | "IllegalTimestamp" => Class::Credentials,
-        _ if code.starts_with("Throttling") || http_status >= 500 || http_status == 429 => Class::Retry,
-        _ if ["AuthenticationFail", "InvalidAccessKeyId", "InvalidSecurityToken", "InvalidTimeStamp", "Forbidden"]
-            .iter()
-            .any(|prefix| code.starts_with(prefix)) =>
-        {
-            Class::Credentials
-        }
-        _ => Class::Permanent,
-    }
+    let ours = ["Transport.", "NotUnderstood."].iter().any(|family| code.starts_with(family));
+    if ours { Class::Retry } else { codes::classify(code, 400) }
 }
 
 impl Alicloud {
     /// The API at `endpoint`, called at most `calls_per_minute` times with each operation.
     #[must_use]
-    pub fn new(http: reqwest::Client, endpoint: Url, signature: SignatureVersion, calls_per_minute: u32) -> Self {
+    pub fn new(clients: impl Into<Clients>, endpoint: Url, signature: SignatureVersion, calls_per_minute: u32) -> Self {
         let pacer = Pacer::new(usize::try_from(calls_per_minute).unwrap_or(usize::MAX));
-        Self { rpc: Rpc { http, endpoint, signature, version: VERSION }, pacer: Arc::new(pacer) }
+        let rpc = Rpc { clients: clients.into(), endpoint, signature, version: VERSION };
+        Self { rpc, pacer: Arc::new(pacer), patience: Arc::default() }
     }
 
     /// Accepts a connection. Asynchronous: it is `Updating` first, then `Activated`. Returns the request id.
@@ -234,8 +213,8 @@ impl Alicloud {
     ) -> Result<String, Error> {
         let mut parameters = vec![("InstanceId", instance_id.as_str()), ("ClientToken", client_token)];
         parameters.extend(dry_run.then_some(("DryRun", "true")));
-        let done: Done = self.call("AcceptVpcPeerConnection", &parameters, credentials).await?;
-        Ok(done.request_id)
+        let reply = self.write("AcceptVpcPeerConnection", &parameters, credentials).await?;
+        reply.acknowledged()
     }
 
     /// Rejects a connection, for good. Returns the request id.
@@ -248,8 +227,8 @@ impl Alicloud {
         client_token: &str,
     ) -> Result<String, Error> {
         let parameters = [("InstanceId", instance_id.as_str()), ("ClientToken", client_token)];
-        let done: Done = self.call("RejectVpcPeerConnection", &parameters, credentials).await?;
-        Ok(done.request_id)
+        let reply = self.write("RejectVpcPeerConnection", &parameters, credentials).await?;
+        reply.acknowledged()
     }
 
     /// Reads a connection.
@@ -257,8 +236,16 @@ impl Alicloud {
     /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-getvpcpeerconnectionattribute>
     pub async fn get(&self, credentials: Credentials<'_>, instance_id: &InstanceId) -> Result<Connection, Error> {
         let parameters = [("InstanceId", instance_id.as_str())];
-        let connection: WireConnection = self.call("GetVpcPeerConnectionAttribute", &parameters, credentials).await?;
-        connection.try_into().map_err(|_| Error::Unreadable { http_status: 200 })
+        let reply = self.read("GetVpcPeerConnectionAttribute", &parameters, credentials).await?;
+        reply.connection(instance_id).inspect_err(|error| {
+            tracing::error!(
+                outcome = "not_understood",
+                peering.id = instance_id.as_str(),
+                alicloud.code = error.code(),
+                alicloud.request_id = error.request_id(),
+                "Alibaba Cloud's answer about a connection could not be understood"
+            );
+        })
     }
 
     /// Asks for a connection, as the other side does: the simulator's tests and demos need somebody who does.
@@ -266,13 +253,9 @@ impl Alicloud {
     /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-createvpcpeerconnection>
     #[cfg(feature = "local")]
     pub async fn create(&self, credentials: Credentials<'_>, parameters: &[(&str, &str)]) -> Result<InstanceId, Error> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Created {
-            instance_id: InstanceId,
-        }
-        let created: Created = self.call("CreateVpcPeerConnection", parameters, credentials).await?;
-        Ok(created.instance_id)
+        let reply = self.write("CreateVpcPeerConnection", parameters, credentials).await?;
+        let id = reply.fields.get("InstanceId").first().and_then(json::text);
+        id.and_then(|id| InstanceId::parse(&id).ok()).ok_or_else(|| reply.not_understood(Fact::InstanceId))
     }
 
     /// Lists the connections of a region, or only those of one VPC, a page at a time.
@@ -289,17 +272,8 @@ impl Alicloud {
         let mut parameters = vec![("RegionId", region), ("MaxResults", largest_page.as_str())];
         parameters.extend(vpc.map(|vpc| ("VpcId", vpc)));
         parameters.extend(next_token.map(|token| ("NextToken", token)));
-        let page: WirePage = self.call("ListVpcPeerConnections", &parameters, credentials).await?;
-        let understood = |json: Box<RawValue>| serde_json::from_str::<WireConnection>(json.get()).ok()?.try_into().ok();
-        let listed = page.vpc_peer_connects.unwrap_or_default();
-        let all = listed.len();
-        let connections: Vec<Connection> = listed.into_iter().filter_map(understood).collect();
-        Ok(Page {
-            left_out: all.saturating_sub(connections.len()),
-            total: page.total_count,
-            connections,
-            next_token: page.next_token.filter(|token| !token.is_empty()),
-        })
+        let reply = self.read("ListVpcPeerConnections", &parameters, credentials).await?;
+        reply.page()
     }
 
     /// Where it is.
@@ -308,13 +282,19 @@ impl Alicloud {
         &self.rpc.endpoint
     }
 
-    /// Makes a call when its turn has come.
-    async fn call<T: DeserializeOwned>(
+    /// Makes a call that may change something, when its turn has come: once, whatever becomes of the connection.
+    async fn write(
         &self,
         action: &'static str,
         parameters: &[(&str, &str)],
         credentials: Credentials<'_>,
-    ) -> Result<T, Error> {
+    ) -> Result<Reply, Error> {
+        self.wait_for_turn(action).await?;
+        let call = Call { action, parameters, credentials: Some(credentials) };
+        self.rpc.call(call).await.inspect_err(|error| self.rest_after(action, error))
+    }
+
+    async fn wait_for_turn(&self, action: &'static str) -> Result<(), Error> {
         let now = Instant::now();
         let turn = self
             .pacer
@@ -325,28 +305,51 @@ impl Alicloud {
             // Not otherwise: even the shortest sleep takes a millisecond.
             sleep_until(turn).await;
         }
-        let answer = self.rpc.call(action, parameters, Some(credentials)).await;
-        if let Err(Error::Refused { code, retry_after, .. }) = &answer
+        Ok(())
+    }
+
+    /// Leaves an operation alone that refused a call for coming too soon.
+    fn rest_after(&self, action: &'static str, error: &Error) {
+        if let Error::Refused { code, retry_after, .. } = error
             && code.contains("Throttling")
         {
             let asked_for = retry_after.and_then(|wait| Duration::try_from(wait).ok());
             self.pacer.rest(action, asked_for, Instant::now());
         }
-        answer
     }
 }
 
-/// Reads a connection as the API writes it, for tests of what the simulator shows.
-#[cfg(feature = "local")]
-#[must_use]
-pub fn read_connection(json: &str) -> Option<Connection> {
-    serde_json::from_str::<WireConnection>(json).ok()?.try_into().ok()
+/// Reads the body of an answer to a `List`.
+pub fn read_page(http_status: u16, body: &[u8]) -> Result<Page, Error> {
+    Reply::read(Head { http_status, request_id: None, retry_after: None }, body)?.page()
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Done {
-    request_id: String,
+/// Reads the body of an answer to a `Get` of this connection.
+pub fn read_connection(http_status: u16, body: &[u8], instance_id: &InstanceId) -> Result<Connection, Error> {
+    Reply::read(Head { http_status, request_id: None, retry_after: None }, body)?.connection(instance_id)
+}
+
+impl Reply {
+    fn page(&self) -> Result<Page, Error> {
+        wire::page(&self.fields).map_err(|field| self.not_understood(field))
+    }
+
+    fn connection(&self, instance_id: &InstanceId) -> Result<Connection, Error> {
+        let connection = wire::connection(&self.fields).and_then(|connection| {
+            // Else it would be decided about another connection than the one that was asked for.
+            if connection.instance_id == *instance_id { Ok(connection) } else { Err(Fact::InstanceId) }
+        });
+        connection.map_err(|field| self.not_understood(field))
+    }
+
+    /// The request id. What has none is no acknowledgement.
+    fn acknowledged(self) -> Result<String, Error> {
+        self.request_id.ok_or(Error::Unreadable { http_status: 200 })
+    }
+
+    fn not_understood(&self, field: Fact) -> Error {
+        Error::NotUnderstood { field, request_id: self.request_id.clone() }
+    }
 }
 
 #[cfg(test)]
@@ -354,34 +357,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_error_class_of_the_api_is_told_apart_by_its_code() {
-        let cases = [
-            (
-                Class::Retry,
-                "ServiceUnavailable InternalError UnknownError SystemBusy Throttling Throttling.User Throttling.Api \
-                 Rejected.Throttling Conflict.Operation LastTokenProcessing OperationConflict TaskConflict SignatureNonceUsed",
-            ),
-            (Class::ReadStatus, "IncorrectStatus.VpcPeer"),
-            (Class::Missing, "ResourceNotFound.InstanceId"),
-            (
-                Class::Permanent,
-                "IncorrectBusinessStatus.VpcPeer OperationFailed.CdtNotOpened OperationFailed.CrossBorderCdtNotOpened \
-                 OperationFailed.NotExist.ResourceGroup QuotaExceeded.VpcPeerCountPerVpc IllegalParam.InstanceId \
-                 IdempotentParameterMismatch InvalidAction.NotFound SomethingNew",
-            ),
-            (
-                Class::Credentials,
-                "InvalidAccessKeyId.NotFound InvalidAccessKeyId.Inactive Forbidden.AccessKeyDisabled Forbidden.RAM \
-                 Forbidden.NoPermission NoPermission SignatureDoesNotMatch IncompleteSignature InvalidTimeStamp.Expired \
-                 InvalidSecurityToken.Expired MissingSecurityToken",
-            ),
-            (Class::DryRunPassed, "DryRunOperation"),
-        ];
-        for (class, codes) in cases {
-            for code in codes.split_whitespace() {
-                assert_eq!(classify(code, 400), class, "{code}");
-            }
+    fn only_what_may_have_arrived_may_have_taken_effect() {
+        let refused = |code: &str, http_status| Error::Refused {
+            code: code.into(),
+            request_id: None,
+            http_status,
+            retry_after: None,
+        };
+        let not_understood = Error::NotUnderstood { field: Fact::InstanceId, request_id: None };
+        for may in [refused("InternalError", 500), Error::Unreadable { http_status: 502 }, not_understood] {
+            assert!(may.may_have_taken_effect(), "{may}");
         }
-        assert_eq!(classify("SomethingNew", 503), Class::Retry);
+        for never in [refused("Forbidden.RAM", 403), refused("NeverHeardOf", 400), Error::Paced(Duration::from_secs(1))]
+        {
+            assert!(!never.may_have_taken_effect(), "{never}");
+        }
+    }
+
+    #[test]
+    fn a_code_alone_says_the_same_as_the_error_did() {
+        for (code, class) in [
+            ("Transport.Timeout", Class::Retry),
+            (Fact::Bandwidth.code(), Class::Retry),
+            ("Throttling.Own", Class::Retry),
+            ("Forbidden.RAM", Class::Credentials),
+            ("NeverHeardOf", Class::Unknown),
+        ] {
+            assert_eq!(class_of(code), class, "{code}");
+        }
     }
 }

@@ -55,15 +55,16 @@ pub enum Error {
 impl App {
     /// Builds the parts; asks nobody anything yet.
     pub fn new(environment: &Environment, config: Config) -> Result<Self, Error> {
-        let http = match &environment.ca_file {
-            None => http::client()?,
-            Some(path) => http::client_with_roots(&std::fs::read(path).map_err(|_| http::Error::Roots)?)?,
+        let clients = match &environment.ca_file {
+            None => http::Clients::new()?,
+            Some(path) => http::Clients::with_roots(&std::fs::read(path).map_err(|_| http::Error::Roots)?)?,
         };
+        let http = clients.shared().clone();
         let config = Arc::new(config);
         let aws = &environment.aws;
-        let sdk = aws::sdk_config(aws, &http);
+        let sdk = aws::sdk_config_with(aws, clients.clone());
         let api = |target: &config::Target| {
-            Alicloud::new(http.clone(), target.endpoint.clone(), target.signature, target.calls_per_minute)
+            Alicloud::new(clients.clone(), target.endpoint.clone(), target.signature, target.calls_per_minute)
         };
         Ok(Self {
             secrets: SecretsStore::new(
@@ -72,7 +73,7 @@ impl App {
                 aws.secrets_manager_endpoint.as_ref(),
                 Arc::clone(&config),
             ),
-            credentials: CredentialsStore::new(http.clone(), aws.clone(), Arc::clone(&config)),
+            credentials: CredentialsStore::new(clients.clone(), aws.clone(), Arc::clone(&config)),
             store: Store::new(
                 &sdk,
                 aws.dynamodb_endpoint.as_ref(),

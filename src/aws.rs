@@ -1,6 +1,8 @@
 //! How the AWS SDKs are wired: credentials from the environment, and our one HTTP client underneath. And the one call that
 //! is made without an SDK, which would cost every function for what only keyless ones need: who we are, in AWS's word.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use aws_credential_types::Credentials;
@@ -22,21 +24,56 @@ use aws_types::region::Region;
 use jiff::Timestamp;
 
 use crate::config::Aws;
-use crate::http;
+use crate::http::{self, Clients};
 use crate::secrets::Secret;
 
 /// For one attempt: DynamoDB and Secrets Manager answer in milliseconds, and somebody waits.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);
 const ATTEMPTS: u32 = 2;
+/// What stands before a code of AWS, so that nobody takes it for one of Alibaba Cloud's.
+const AWS_CODE: &str = "AwsIdentity.";
+/// Codes of AWS that pass by themselves, with whatever HTTP status.
+///
+/// Source: <https://docs.rs/aws-runtime/latest/src/aws_runtime/retries/classifiers.rs.html>, and
+/// <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>
+const PASSING: [&str; 21] = [
+    "BandwidthLimitExceeded",
+    "EC2ThrottledException",
+    "IDPCommunicationError",
+    "InternalError",
+    "InternalFailure",
+    "LimitExceededException",
+    "PriorRequestNotComplete",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "RequestThrottled",
+    "RequestThrottledException",
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "ServiceUnavailable",
+    "ServiceUnavailableException",
+    "SlowDown",
+    "ThrottledException",
+    "Throttling",
+    "ThrottlingException",
+    "TooManyRequestsException",
+    "TransactionInProgressException",
+];
+
+/// What all SDK clients share, over one HTTP client.
+#[must_use]
+pub fn sdk_config(aws: &Aws, http: &reqwest::Client) -> SdkConfig {
+    sdk_config_with(aws, Clients::from(http.clone()))
+}
 
 /// What all SDK clients share.
 #[must_use]
-pub fn sdk_config(aws: &Aws, http: &reqwest::Client) -> SdkConfig {
+pub fn sdk_config_with(aws: &Aws, clients: Clients) -> SdkConfig {
     SdkConfig::builder()
         .behavior_version(aws_sdk_dynamodb::config::BehaviorVersion::latest())
         .region(Region::new(aws.region.clone()))
         .credentials_provider(SharedCredentialsProvider::new(credentials(aws)))
-        .http_client(SdkHttpClient(http.clone()))
+        .http_client(SdkHttpClient { clients, silent: Arc::default() })
         .sleep_impl(aws_smithy_async::rt::sleep::SharedAsyncSleep::new(aws_smithy_async::rt::sleep::TokioSleep::new()))
         .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
         // Credentials are at hand, and bodies are read before the SDK sees them: it need not watch over either.
@@ -51,9 +88,40 @@ fn credentials(aws: &Aws) -> Credentials {
     Credentials::new(id, secret, aws.session_token.clone(), None, "environment")
 }
 
-/// Our client, in the SDKs' terms.
+/// Our client, in the SDKs' terms. An attempt that follows one without an answer is made on a new connection: the next one
+/// of the pool may have died with the first.
 #[derive(Debug, Clone)]
-struct SdkHttpClient(reqwest::Client);
+struct SdkHttpClient {
+    clients: Clients,
+    /// Whether the last attempt that ended had no answer.
+    silent: Arc<AtomicBool>,
+}
+
+/// The SDKs end an attempt that takes too long by dropping it.
+struct Attempt<'a> {
+    silent: &'a AtomicBool,
+    answered: bool,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.silent.store(!self.answered, Ordering::Relaxed);
+    }
+}
+
+impl SdkHttpClient {
+    async fn attempt(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+        let latest = self.clients.latest();
+        let is_first = request.headers().get("amz-sdk-request").is_none_or(|attempt| attempt.starts_with("attempt=1;"));
+        let client =
+            if is_first || !self.silent.load(Ordering::Relaxed) { latest } else { self.clients.fresh(&latest) };
+        let mut attempt = Attempt { silent: &self.silent, answered: false };
+        let answer = exchange(&client.client, request).await?;
+        attempt.answered = true;
+        self.clients.replace(&client);
+        Ok(answer)
+    }
+}
 
 impl HttpClient for SdkHttpClient {
     fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
@@ -63,8 +131,8 @@ impl HttpClient for SdkHttpClient {
 
 impl HttpConnector for SdkHttpClient {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let client = self.0.clone();
-        HttpConnectorFuture::new(async move { exchange(&client, request).await })
+        let client = self.clone();
+        HttpConnectorFuture::new(async move { client.attempt(request).await })
     }
 }
 
@@ -94,9 +162,14 @@ pub struct IdentityToken {
 /// Why AWS issues no identity token.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// It refused; e.g. `AccessDenied`, or `OutboundWebIdentityFederationDisabledException`.
-    #[error("AWS issues no identity token: {0}")]
-    Refused(String),
+    /// It refused; e.g. `AwsIdentity.AccessDenied`, or `AwsIdentity.OutboundWebIdentityFederationDisabledException`.
+    #[error("AWS issues no identity token: {code}")]
+    Refused {
+        /// The code of AWS, which says that it is one.
+        code: String,
+        /// Of the answer.
+        http_status: u16,
+    },
     /// No answer, or none that we understand.
     #[error("AWS issues no identity token: {0}")]
     NoAnswer(&'static str),
@@ -110,7 +183,7 @@ impl IdentityError {
     #[must_use]
     pub fn code(&self) -> &str {
         match self {
-            Self::Refused(code) => code,
+            Self::Refused { code, .. } => code,
             Self::NoAnswer(_) => "AwsIdentity.NoAnswer",
             Self::Unsigned => "AwsIdentity.Unsigned",
         }
@@ -120,11 +193,27 @@ impl IdentityError {
     #[must_use]
     pub fn is_for_people(&self) -> bool {
         match self {
-            Self::Refused(code) => !["Throttling", "ServiceUnavailable", "InternalFailure"].contains(&code.as_str()),
+            Self::Refused { code, http_status } => {
+                let passes = *http_status >= 500 || *http_status == 429 || *http_status == 408;
+                !passes && is_for_people(code)
+            }
             Self::NoAnswer(_) => false,
             Self::Unsigned => true,
         }
     }
+}
+
+/// Whether a code is one of AWS, and none of Alibaba Cloud's.
+#[must_use]
+pub fn is_of_aws(code: &str) -> bool {
+    code.starts_with(AWS_CODE)
+}
+
+/// Whether somebody has to look after what AWS calls by this code, where nothing but the code is known.
+#[must_use]
+pub fn is_for_people(code: &str) -> bool {
+    let passing = |code: &str| code == "NoAnswer" || PASSING.contains(&code);
+    !code.strip_prefix(AWS_CODE).is_some_and(passing)
 }
 
 /// Has AWS STS say in a signed token who we are, to somebody else; it is good for five minutes.
@@ -150,14 +239,14 @@ pub async fn identity_token(
     let request = signed(http, aws, ("sts", &url), &form, body, now).ok_or(IdentityError::Unsigned)?;
     let no_answer = |error: &reqwest::Error| IdentityError::NoAnswer(http::failure(error));
     let response = request.send().await.map_err(|error| no_answer(&error))?;
-    let done = response.status().is_success();
+    let http_status = response.status().as_u16();
     let body = http::read(response).await.map_err(|error| no_answer(&error))?;
     let xml = String::from_utf8_lossy(&body);
-    if !done {
-        let code = element(&xml, "Code").map(ToOwned::to_owned);
-        return Err(code.map_or(IdentityError::NoAnswer("Transport.Unreadable"), IdentityError::Refused));
-    }
     let unreadable = || IdentityError::NoAnswer("Transport.Unreadable");
+    if !(200..300).contains(&http_status) {
+        let code = element(&xml, "Code").and_then(http::word).ok_or_else(unreadable)?;
+        return Err(IdentityError::Refused { code: format!("{AWS_CODE}{code}"), http_status });
+    }
     Ok(IdentityToken {
         text: Secret::new(element(&xml, "WebIdentityToken").ok_or_else(unreadable)?.to_owned()),
         expires_at: element(&xml, "Expiration").and_then(|text| text.parse().ok()).ok_or_else(unreadable)?,
@@ -211,4 +300,25 @@ fn user_error(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Co
 fn network_error(error: reqwest::Error) -> ConnectorError {
     let error = error.without_url();
     if error.is_timeout() { ConnectorError::timeout(error.into()) } else { ConnectorError::io(error.into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn throttling_and_server_errors_of_sts_pass_by_themselves() {
+        let is_for_people = |code: &str, http_status: u16| {
+            IdentityError::Refused { code: format!("{AWS_CODE}{code}"), http_status }.is_for_people()
+        };
+        for code in PASSING {
+            assert!(!is_for_people(code, 400), "{code}");
+        }
+        for http_status in [408, 429, 500, 502, 503, 504] {
+            assert!(!is_for_people("SomethingNew", http_status), "{http_status}");
+        }
+        for code in ["AccessDenied", "OutboundWebIdentityFederationDisabledException", "ExpiredToken", "SomethingNew"] {
+            assert!(is_for_people(code, 403), "{code}");
+        }
+    }
 }

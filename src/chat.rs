@@ -243,6 +243,13 @@ pub enum Answer {
     UnknownConnection,
     /// Alibaba Cloud will not do it.
     VendorRefused(Problem),
+    /// Alibaba Cloud answers, but what it says about the connection can't be understood.
+    NotUnderstood {
+        /// Which field of the answer.
+        field: &'static str,
+        /// Names the call, for the vendor's support.
+        problem: Problem,
+    },
     /// Our own credentials or permissions are refused.
     CredentialsRefused(Problem),
     /// Something we need does not answer; nothing was decided.
@@ -258,6 +265,8 @@ pub enum Part {
     Secrets,
     /// The API.
     Alicloud,
+    /// AWS, which tells Alibaba Cloud who we are.
+    AwsIdentity,
 }
 
 /// A message was not delivered.
@@ -275,7 +284,7 @@ impl Undelivered {
     }
 
     /// By HTTP status, as webhooks have it.
-    fn status(status: StatusCode, headers: &HeaderMap) -> Self {
+    fn status(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Self {
         let error = format!("HTTP {}", status.as_u16());
         let content = [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNPROCESSABLE_ENTITY];
         let retry = if status == StatusCode::GONE {
@@ -283,7 +292,7 @@ impl Undelivered {
         } else if content.contains(&status) {
             Redelivery::Few
         } else if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            Redelivery::Soon(retry_after(headers))
+            Redelivery::Soon(retry_after(headers, now))
         } else {
             Redelivery::Later
         };
@@ -291,10 +300,9 @@ impl Undelivered {
     }
 }
 
-/// The header `retry-after`, in seconds; a date is not worth the code.
-fn retry_after(headers: &HeaderMap) -> Option<SignedDuration> {
-    let text = headers.get("retry-after")?.to_str().ok()?;
-    text.parse::<u16>().ok().map(|seconds| SignedDuration::from_secs(seconds.into()))
+/// The header `retry-after`, as of now.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<SignedDuration> {
+    crate::http::retry_after(headers.get("retry-after")?.to_str().ok()?, now)
 }
 
 /// A reason as we keep it: trimmed, and cut to 400 characters; `None` when nothing is left.

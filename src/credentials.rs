@@ -17,6 +17,7 @@ use crate::alicloud::sts::{self, Sts};
 use crate::alicloud::{self, Class, Credentials};
 use crate::aws::{self, IdentityToken};
 use crate::config::{Aws, Config, CredentialsKind, Target};
+use crate::http::Clients;
 use crate::logging::Chain;
 use crate::metrics;
 use crate::peering::InstanceId;
@@ -132,7 +133,7 @@ impl Error {
             Self::NoKey => Class::Credentials,
             Self::Again(failure) => failure.class,
             Self::Sts(error) => match error.class() {
-                Class::Retry | Class::Unknown => Class::Retry,
+                class @ (Class::Retry | Class::Unknown) => class,
                 Class::ReadStatus | Class::Missing | Class::Permanent | Class::Credentials | Class::DryRunPassed => {
                     Class::Credentials
                 }
@@ -158,7 +159,7 @@ impl Error {
 /// Gets and keeps credentials.
 #[derive(Debug)]
 pub struct CredentialsStore {
-    http: reqwest::Client,
+    clients: Clients,
     aws: Aws,
     config: Arc<Config>,
     sessions: Mutex<BTreeMap<(String, SessionName), Arc<Slot>>>,
@@ -202,8 +203,8 @@ struct Session {
 impl CredentialsStore {
     /// Gets nothing yet.
     #[must_use]
-    pub fn new(http: reqwest::Client, aws: Aws, config: Arc<Config>) -> Self {
-        Self { http, aws, config, sessions: Mutex::default(), token: tokio::sync::Mutex::default() }
+    pub fn new(clients: impl Into<Clients>, aws: Aws, config: Arc<Config>) -> Self {
+        Self { clients: clients.into(), aws, config, sessions: Mutex::default(), token: tokio::sync::Mutex::default() }
     }
 
     /// What calls of `target` are signed with.
@@ -351,7 +352,7 @@ impl CredentialsStore {
         SessionName(name): &SessionName,
         now: Timestamp,
     ) -> Result<Session, Error> {
-        let sts = Sts::new(self.http.clone(), config.sts_endpoint.clone(), config.signature);
+        let sts = Sts::new(self.clients.clone(), config.sts_endpoint.clone(), config.signature);
         let session = match &config.credentials {
             CredentialsKind::AccessKey {} => return Err(Error::NoKey),
             CredentialsKind::AssumeRole { role, external_id, key_of } => {
@@ -387,7 +388,7 @@ impl CredentialsStore {
         if let Some(token) = kept.as_ref().filter(|token| now + TOKEN_STALE < token.expires_at) {
             return Ok(token.text.clone());
         }
-        let token = aws::identity_token(&self.http, &self.aws, AUDIENCE, now).await?;
+        let token = aws::identity_token(&self.clients.latest().client, &self.aws, AUDIENCE, now).await?;
         Ok(kept.insert(token).text.clone())
     }
 }

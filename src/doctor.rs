@@ -276,7 +276,8 @@ async fn examine_target(app: &App, name: &str, target: &Target, now: Timestamp, 
     let key = match app.credentials.current(&app.secrets, name, &reading, now).await {
         Ok(key) => key,
         Err(error) => {
-            let found = if error.class() == Class::Retry { Found::Unknown } else { Found::Problem };
+            let passes = matches!(error.class(), Class::Retry | Class::Unknown);
+            let found = if passes { Found::Unknown } else { Found::Problem };
             let detail = format!("there are none ({})", error.code());
             report.add(found, what("credentials"), detail, message::advice(error.code()));
             return;
@@ -293,12 +294,13 @@ async fn examine_target(app: &App, name: &str, target: &Target, now: Timestamp, 
         Err(error) => {
             let code = error.code();
             let (found, detail) = match error.class() {
-                Class::Retry | Class::Unknown => {
-                    (Found::Unknown, format!("the Security Token Service does not answer ({code})"))
-                }
-                Class::ReadStatus | Class::Missing | Class::Permanent | Class::Credentials | Class::DryRunPassed => {
-                    (Found::Problem, format!("Alibaba Cloud refuses them with {code}"))
-                }
+                Class::Retry => (Found::Unknown, format!("the Security Token Service does not answer ({code})")),
+                Class::ReadStatus
+                | Class::Missing
+                | Class::Permanent
+                | Class::Credentials
+                | Class::DryRunPassed
+                | Class::Unknown => (Found::Problem, format!("Alibaba Cloud refuses them with {code}")),
             };
             report.add(found, what("credentials"), detail, message::advice(code));
         }
@@ -341,14 +343,14 @@ fn allowed(report: &mut Report, what: String, error: Option<accept::Error>, is_n
     let Some(error) = error else { return report.fine(what, "allowed") };
     let code = error.problem().code;
     match error.class() {
-        Class::Retry | Class::Unknown => {
+        Class::Retry => {
             let is_away = code.starts_with("Transport");
             let mend = if is_away { "Check the network, and the target's `endpoint`." } else { message::advice(&code) };
             report.add(Found::Unknown, what, format!("no answer ({code})"), mend);
         }
         Class::ReadStatus | Class::Missing | Class::DryRunPassed => report.fine(what, "allowed"),
         Class::Permanent if is_nobodys && code.starts_with("IllegalParam") => report.fine(what, "allowed"),
-        Class::Permanent | Class::Credentials => {
+        Class::Permanent | Class::Credentials | Class::Unknown => {
             report.problem(what, format!("refused with {code}"), message::advice(&code));
         }
     }

@@ -1,10 +1,12 @@
-//! The one HTTP client: one TLS configuration and one pool carry Alibaba Cloud, chat and AWS.
+//! The HTTP client: one TLS configuration and one pool carry Alibaba Cloud, chat and AWS. And what all answers share: how
+//! long a server asks us to wait, and what time it has.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use reqwest::redirect;
+use jiff::{SignedDuration, Timestamp, civil, tz};
+use reqwest::{NoProxy, Proxy, redirect};
 use rustls::CipherSuite;
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
@@ -14,8 +16,18 @@ use rustls::pki_types::pem::PemObject;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// For a whole exchange, when nobody sets a shorter one.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// An idle connection is closed before a load balancer forgets it, which is after 60 s by default or at most.
+///
+/// Source: <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html> and
+/// <https://www.alibabacloud.com/help/en/slb/classic-load-balancer/developer-reference/api-slb-2014-05-15-createloadbalancerhttplistener>
+const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
+/// No proxy leads to this machine, whatever the environment says.
+const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 /// No answer that we read is larger: a page of 100 connections is about 100 kB.
 const LARGEST_BODY_BYTES: usize = 4 * 1024 * 1024;
+
+/// A longer code, or request id, is cut.
+const MAX_WORD_CHARS: usize = 80;
 
 /// Why there is no client.
 #[derive(Debug, thiserror::Error)]
@@ -33,35 +45,134 @@ pub enum Error {
 
 /// Makes the client. It follows no redirect, and trusts the roots that were compiled in.
 pub fn client() -> Result<reqwest::Client, Error> {
-    client_trusting(rustls::RootCertStore::empty())
+    Ok(Clients::new()?.shared)
 }
 
 /// As [`client`]; trusts the certificates in `pem` as well.
 pub fn client_with_roots(pem: &[u8]) -> Result<reqwest::Client, Error> {
-    let mut roots = rustls::RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        roots.add(certificate.map_err(|_| Error::Roots)?).map_err(|_| Error::Roots)?;
-    }
-    if roots.is_empty() { Err(Error::Roots) } else { client_trusting(roots) }
+    Ok(Clients::with_roots(pem)?.shared)
 }
 
-fn client_trusting(mut roots: rustls::RootCertStore) -> Result<reqwest::Client, Error> {
-    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-    // Where the server does not mind, the suite whose hashes cost least.
-    let mut provider = ring::default_provider();
-    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    let client = reqwest::Client::builder()
+/// The client that everybody shares, and how to replace it where its kept connections have died.
+///
+/// A network may forget a connection without a word. The HTTP client can't tell, and would take the next one of its
+/// pool, which died with the first. Another client has a pool of its own; with the same TLS configuration it resumes the
+/// sessions of the first, and it is built only when it is needed.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    shared: reqwest::Client,
+    tls: Option<rustls::ClientConfig>,
+    latest: Arc<Mutex<Generation>>,
+}
+
+/// A client, and how many came before it.
+#[derive(Debug, Clone)]
+pub struct Generation {
+    /// The client.
+    pub client: reqwest::Client,
+    number: u64,
+}
+
+impl Clients {
+    /// Makes the client. It follows no redirect, and trusts the roots that were compiled in.
+    pub fn new() -> Result<Self, Error> {
+        Self::trusting(rustls::RootCertStore::empty())
+    }
+
+    /// As [`Clients::new`]; trusts the certificates in `pem` as well.
+    pub fn with_roots(pem: &[u8]) -> Result<Self, Error> {
+        let mut roots = rustls::RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            roots.add(certificate.map_err(|_| Error::Roots)?).map_err(|_| Error::Roots)?;
+        }
+        if roots.is_empty() { Err(Error::Roots) } else { Self::trusting(roots) }
+    }
+
+    fn trusting(mut roots: rustls::RootCertStore) -> Result<Self, Error> {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        // Where the server does not mind, the suite whose hashes cost least.
+        let mut provider = ring::default_provider();
+        provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let clients = Self::from(build(tls.clone())?);
+        Ok(Self { tls: Some(tls), ..clients })
+    }
+
+    /// The client that everybody shares.
+    #[must_use]
+    pub fn shared(&self) -> &reqwest::Client {
+        &self.shared
+    }
+
+    /// The latest client.
+    #[must_use]
+    pub fn latest(&self) -> Generation {
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A client that has kept none of the connections of `stale`; it is not the latest one unless [`Clients::replace`]
+    /// makes it so.
+    #[must_use]
+    pub fn fresh(&self, stale: &Generation) -> Generation {
+        let latest = self.latest();
+        let built = if latest.number > stale.number { None } else { self.tls.clone().and_then(|tls| build(tls).ok()) };
+        built.map_or(latest, |client| Generation { client, number: stale.number.saturating_add(1) })
+    }
+
+    /// From now on, `fresh` is the latest client, unless there is a later one.
+    pub fn replace(&self, fresh: &Generation) {
+        let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
+        if fresh.number > latest.number {
+            *latest = fresh.clone();
+        }
+    }
+}
+
+/// One client that cannot be replaced.
+impl From<reqwest::Client> for Clients {
+    fn from(client: reqwest::Client) -> Self {
+        let latest = Arc::new(Mutex::new(Generation { client: client.clone(), number: 0 }));
+        Self { shared: client, tls: None, latest }
+    }
+}
+
+/// Nothing is sent twice: reqwest's own retries are off, and hyper sends only what had not left when the connection was
+/// found closed.
+fn build(tls: rustls::ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
+    let mut builder = reqwest::Client::builder().no_proxy();
+    for proxy in proxies() {
+        builder = builder.proxy(proxy);
+    }
+    builder
         .tls_backend_preconfigured(tls)
         .redirect(redirect::Policy::none())
+        .retry(reqwest::retry::never())
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
         .user_agent(concat!("peergate/", env!("CARGO_PKG_VERSION")))
-        .build()?;
-    Ok(client)
+        .build()
+}
+
+/// The proxies of the environment, by the same variables as reqwest's own, which has no exception for this machine.
+fn proxies() -> Vec<Proxy> {
+    #[expect(clippy::disallowed_methods, reason = "reqwest reads them as well, and knows no exception")]
+    let variable = |names: &[&str]| {
+        names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.trim().is_empty()))
+    };
+    let never = format!("{LOOPBACK},{}", variable(&["NO_PROXY", "no_proxy"]).unwrap_or_default());
+    // A CGI program's `HTTP_PROXY` is a header of its caller.
+    let is_cgi = variable(&["REQUEST_METHOD"]).is_some();
+    let http = variable(&["HTTP_PROXY", "http_proxy"]).filter(|_| !is_cgi);
+    let proxies = [
+        http.and_then(|url| Proxy::http(url).ok()),
+        variable(&["HTTPS_PROXY", "https_proxy"]).and_then(|url| Proxy::https(url).ok()),
+        variable(&["ALL_PROXY", "all_proxy"]).and_then(|url| Proxy::all(url).ok()),
+    ];
+    proxies.into_iter().flatten().map(|proxy| proxy.no_proxy(NoProxy::from_string(&never))).collect()
 }
 
 /// Reads a body.
@@ -99,5 +210,123 @@ pub fn failure(error: &reqwest::Error) -> &'static str {
         "Transport.Connect"
     } else {
         "Transport.Broken"
+    }
+}
+
+/// A code, or the id of a request, as it may stand in a log line: nothing but letters, digits, dots, underscores and
+/// hyphens, and no more than 80 of them.
+#[must_use]
+pub fn word(text: &str) -> Option<String> {
+    let text = text.trim();
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let is_one = !text.is_empty() && text.bytes().all(allowed);
+    is_one.then(|| text.chars().take(MAX_WORD_CHARS).collect())
+}
+
+/// A `Retry-After`: seconds, however many and with or without a fraction, or a date. Saturates; callers have a limit.
+///
+/// Source: <https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3>
+#[must_use]
+pub fn retry_after(text: &str, now: Timestamp) -> Option<SignedDuration> {
+    let whole_seconds = |wait: SignedDuration| {
+        let seconds = wait.as_secs() + i64::from(wait.subsec_nanos() > 0);
+        SignedDuration::from_secs(seconds.max(0))
+    };
+    number(text).map(|seconds| SignedDuration::from_secs(i64::from(seconds))).or_else(|| {
+        let date = date(text)?;
+        Some(whole_seconds(date.duration_since(now)))
+    })
+}
+
+/// As [`retry_after`], in milliseconds and without dates: `x-acs-retry-after`.
+#[must_use]
+pub fn retry_after_millis(text: &str) -> Option<SignedDuration> {
+    number(text).map(|millis| SignedDuration::from_millis(i64::from(millis)))
+}
+
+/// A number without a sign, rounded up. The largest is for everything beyond it.
+fn number(text: &str) -> Option<u32> {
+    let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let up = u32::from(fraction.bytes().any(|byte| byte != b'0'));
+    Some(whole.parse::<u32>().unwrap_or(u32::MAX).saturating_add(up))
+}
+
+/// An HTTP date, in any of its three forms. The name of the day says nothing new, and is not looked at.
+///
+/// Source: <https://www.rfc-editor.org/rfc/rfc9110#section-5.6.7>
+#[must_use]
+pub fn date(text: &str) -> Option<Timestamp> {
+    let (_day, rest) = text.trim().split_once([',', ' '])?;
+    let rest = rest.trim();
+    let rest = rest.strip_suffix("GMT").or_else(|| rest.strip_suffix("UTC")).unwrap_or(rest).trim_end();
+    let forms = ["%d %b %Y %H:%M:%S", "%d-%b-%y %H:%M:%S", "%b %e %H:%M:%S %Y"];
+    let date = forms.iter().find_map(|form| civil::DateTime::strptime(form, rest).ok())?;
+    date.to_zoned(tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: &str = "2026-11-25T21:00:00.5Z";
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_never_sooner_than_asked_for() {
+        let now = NOW.parse().unwrap();
+        let day = 86_400;
+        let cases = [
+            ("0", Some(0)),
+            ("30", Some(30)),
+            (" 30 ", Some(30)),
+            ("30.5", Some(31)),
+            ("30.0", Some(30)),
+            ("30.", Some(30)),
+            ("0.001", Some(1)),
+            ("86400", Some(day)),
+            ("65536", Some(65_536)),
+            ("4294967295.9", Some(i64::from(u32::MAX))),
+            ("99999999999999999999999999", Some(i64::from(u32::MAX))),
+            ("Wed, 25 Nov 2026 21:00:31 GMT", Some(31)),
+            ("Fri, 25 Nov 2026 21:00:31 GMT", Some(31)),
+            ("Thu, 26 Nov 2026 21:00:00 GMT", Some(day)),
+            ("Wednesday, 25-Nov-26 21:00:31 GMT", Some(31)),
+            ("Wed Nov 25 21:00:31 2026", Some(31)),
+            ("Tue Dec  1 21:00:00 2026", Some(6 * day)),
+            ("Wed, 25 Nov 2026 20:00:00 GMT", Some(0)),
+            ("", None),
+            ("-1", None),
+            ("+1", None),
+            ("1e3", None),
+            ("NaN", None),
+            (".5", None),
+            ("soon", None),
+            ("Wed, 99 Nov 2026 21:00:31 GMT", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(retry_after(text, now).map(|wait| wait.as_secs()), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_vendors_wait_is_milliseconds_of_any_size() {
+        let cases = [("1500", Some(1500)), ("1500.2", Some(1501)), ("5000000000", Some(4_294_967_295)), ("soon", None)];
+        for (text, expected) in cases {
+            assert_eq!(retry_after_millis(text).map(|wait| wait.as_millis()), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_fresh_client_is_another_one_until_somebody_else_has_replaced_it() {
+        let clients = Clients::new().unwrap();
+        let stale = clients.latest();
+        let (one, other) = (clients.fresh(&stale), clients.fresh(&stale));
+        assert_eq!((stale.number, one.number, other.number, clients.latest().number), (0, 1, 1, 0));
+        clients.replace(&one);
+        clients.replace(&stale);
+        assert_eq!((clients.latest().number, clients.fresh(&stale).number, clients.fresh(&one).number), (1, 1, 2));
     }
 }

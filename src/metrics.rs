@@ -5,6 +5,9 @@
 //!
 //! Source: <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use ::metrics::{Unit, counter, describe_histogram, histogram};
 use http::StatusCode;
 use jiff::SignedDuration;
@@ -45,6 +48,30 @@ pub const UNDELIVERED_NOTICES: &str = "UndeliveredNotices";
 pub const OLDEST_UNDELIVERED_NOTICE: &str = "OldestUndeliveredNotice";
 /// Ticks that came to their end.
 pub const TICKS: &str = "Ticks";
+
+/// The codes that a process has counted by name. Each is a metric that costs.
+static LABELS: Labels = Labels(Mutex::new(BTreeSet::new()));
+/// So many codes are counted by name, all others together.
+const MAX_LABELS: usize = 60;
+
+/// Words that the vendor chooses, as far as they are told apart.
+struct Labels(Mutex<BTreeSet<String>>);
+
+impl Labels {
+    fn label(&self, code: &str) -> String {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.contains(code) {
+            return code.to_owned();
+        }
+        // What is ours is bounded, and never crowded out.
+        let is_ours = code == "OK" || ["Throttling", "Transport."].iter().any(|family| code.starts_with(family));
+        if known.len() < MAX_LABELS || is_ours && known.len() < MAX_LABELS * 2 {
+            known.insert(code.to_owned());
+            return code.to_owned();
+        }
+        "Other".to_owned()
+    }
+}
 
 /// Collects what is counted between two invocations.
 #[derive(Clone, Copy)]
@@ -128,7 +155,7 @@ pub(crate) fn recorded(approval: &Approval, known: usize) {
 
 /// Alibaba Cloud answered a call, or did not; without an error, with what was asked for.
 pub(crate) fn called(code: &str, credentials_refused: bool) {
-    counter!(API_ANSWERS, "Code" => code.to_owned()).increment(1);
+    counter!(API_ANSWERS, "Code" => LABELS.label(code)).increment(1);
     if code.contains("Throttling") {
         counter!(THROTTLED).increment(1);
     }
@@ -154,4 +181,21 @@ pub(crate) fn undelivered(posts: u32, oldest: Option<SignedDuration>) {
 /// A tick has come to its end.
 pub(crate) fn ticked() {
     counter!(TICKS).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_beyond_a_number_are_counted_together() {
+        let labels = Labels(Mutex::default());
+        for number in 0..1000 {
+            let label = labels.label(&format!("Code{number}"));
+            assert_eq!(label == "Other", number >= MAX_LABELS, "{label}");
+        }
+        assert_eq!((labels.label("Code0").as_str(), labels.label("OK").as_str()), ("Code0", "OK"));
+        assert_eq!(labels.label("Throttling.User"), "Throttling.User");
+        assert_eq!(labels.label("Code999"), "Other");
+    }
 }

@@ -117,7 +117,14 @@ pub fn check(connection: &Connection, account: AccountId, now: Timestamp) -> Vec
         (Check::Expiry, object(expired, Objection::Expired)),
         (
             Check::BusinessStatus,
-            object(*business != BusinessStatus::Normal, Objection::BusinessStatus(business.clone())),
+            match business {
+                BusinessStatus::Normal => Found::Passed,
+                // Nobody could settle what nobody is told of.
+                BusinessStatus::Other(word) if word.is_empty() => Found::Unknown(None),
+                BusinessStatus::FinancialLocked | BusinessStatus::Other(_) => {
+                    Found::Objection(Objection::BusinessStatus(business.clone()))
+                }
+            },
         ),
         (Check::ManagedService, object(!managed.is_empty(), Objection::ManagedService(managed.clone()))),
         (Check::Cidrs, cidrs),
@@ -257,6 +264,13 @@ mod tests {
     fn unknown_ranges_are_neither_passed_nor_objected_to() {
         let findings = checked(|c| c.requester.cidrs.clear());
         assert!(findings.contains(&Finding { check: Check::Cidrs, found: Found::Unknown(None) }));
+        assert_eq!((objection(&findings), all_passed(&findings)), (None, false));
+    }
+
+    #[test]
+    fn an_unknown_business_status_is_no_objection_and_no_pass() {
+        let findings = checked(|c| c.business_status = BusinessStatus::Other(String::new()));
+        assert!(findings.contains(&Finding { check: Check::BusinessStatus, found: Found::Unknown(None) }));
         assert_eq!((objection(&findings), all_passed(&findings)), (None, false));
     }
 

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
@@ -16,6 +17,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValuesOnC
 use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
 
 use crate::approval::{Approval, ApprovalId, Mark, Stage, migrate};
 use crate::peering::{FieldHash, InstanceId};
@@ -49,6 +51,15 @@ const CONFLICTS: u32 = 10;
 
 /// Source: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>
 const LARGEST_BATCH: usize = 100;
+/// Before each try of what a batch did not bring.
+const BATCH_PAUSES: [Duration; 6] = [
+    Duration::ZERO,
+    Duration::from_millis(50),
+    Duration::from_millis(100),
+    Duration::from_millis(200),
+    Duration::from_millis(400),
+    Duration::from_millis(800),
+];
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -132,7 +143,7 @@ impl Scanned {
             None if self.is_earlier() => {}
             None => problems.push("no digest".to_owned()),
             Some(stored) if stored != digest(&self.id, json) => {
-                problems.push("the digest is not the record's".to_owned())
+                problems.push("the digest is not the record's".to_owned());
             }
             Some(_) => {}
         }
@@ -168,7 +179,7 @@ pub enum Saved {
 }
 
 /// Why the store could not do it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The table can't be reached, or refuses us. Says with which code, if it does.
     #[error("the store does not answer: {0}")]
@@ -236,35 +247,78 @@ impl Store {
         answer.map_err(unavailable)?.item.as_ref().map(read).transpose()
     }
 
-    /// The records that there are of `ids`. One that can't be read is there, with the reason.
+    /// The records that there are of `ids`. One that could not be read is there, with the reason: only what is not in the
+    /// answer is known not to exist.
+    ///
+    /// # Errors
+    /// When nothing could be read.
     pub async fn load_many(&self, ids: &[ApprovalId]) -> Result<BTreeMap<ApprovalId, Result<Stored, Error>>, Error> {
-        let mut found = BTreeMap::new();
-        for ids in ids.chunks(LARGEST_BATCH) {
-            let key = |id: &ApprovalId| Item::from([("id".to_owned(), AttributeValue::S(id.to_string()))]);
-            let mut wanted = ids.iter().map(key).collect::<Vec<_>>();
-            for _ in 0..CONFLICTS {
-                let keys = KeysAndAttributes::builder().set_keys(Some(wanted)).consistent_read(true).build();
-                let keys = keys.map_err(|_| Error::Unavailable("no keys".into()))?;
-                let answer = self.client.batch_get_item().request_items(&self.table, keys).send().await;
-                let answer = answer.map_err(unavailable)?;
-                let items = answer.responses.unwrap_or_default().remove(&self.table).unwrap_or_default();
-                for item in items {
-                    let is_it = |id: &&ApprovalId| {
-                        item.get("id").and_then(|value| value.as_s().ok()).is_some_and(|text| *text == id.to_string())
-                    };
-                    found.extend(ids.iter().find(is_it).map(|id| (id.clone(), read(&item))));
-                }
-                let left = answer.unprocessed_keys.unwrap_or_default().remove(&self.table);
-                wanted = left.map(|left| left.keys).unwrap_or_default();
-                if wanted.is_empty() {
-                    break;
-                }
-            }
-            if !wanted.is_empty() {
-                return Err(Error::Contention);
-            }
+        let (mut found, mut failure) = (BTreeMap::new(), None);
+        for batch in ids.chunks(LARGEST_BATCH) {
+            // What failed once would most likely fail again, and each failure takes seconds.
+            let unread = match &failure {
+                Some(_) => batch.iter().map(ToString::to_string).collect(),
+                None => match self.load_batch(batch, &mut found).await {
+                    Ok(()) => continue,
+                    Err((error, unread)) => {
+                        failure = Some(error);
+                        unread
+                    }
+                },
+            };
+            let reason = failure.clone().unwrap_or(Error::Contention);
+            let unread = batch.iter().filter(|id| unread.contains(&id.to_string()));
+            found.extend(unread.map(|id| (id.clone(), Err(reason.clone()))));
         }
-        Ok(found)
+        match failure {
+            Some(error) if found.values().all(Result::is_err) => Err(error),
+            Some(error) => {
+                let unread = found.values().filter(|record| record.is_err()).count();
+                tracing::error!(outcome = error.outcome(), unread, %error, "some records could not be read");
+                Ok(found)
+            }
+            None => Ok(found),
+        }
+    }
+
+    /// Reads up to 100 records into `found`. Where the table gives back a part, the rest is asked for again, later each
+    /// time. What could not be read is named, by the text of its id.
+    async fn load_batch(
+        &self,
+        ids: &[ApprovalId],
+        found: &mut BTreeMap<ApprovalId, Result<Stored, Error>>,
+    ) -> Result<(), (Error, HashSet<String>)> {
+        let ids: HashMap<_, _> = ids.iter().map(|id| (id.to_string(), id)).collect();
+        let mut wanted: HashSet<String> = ids.keys().cloned().collect();
+        for pause in BATCH_PAUSES {
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
+            let keys = wanted.iter().map(|id| Item::from([("id".to_owned(), AttributeValue::S(id.clone()))]));
+            let keys = KeysAndAttributes::builder().set_keys(Some(keys.collect())).consistent_read(true).build();
+            let Ok(keys) = keys else { return Err((Error::Unavailable("no keys".into()), wanted)) };
+            let answer = match self.client.batch_get_item().request_items(&self.table, keys).send().await {
+                Ok(answer) => answer,
+                Err(error) => return Err((unavailable(error), wanted)),
+            };
+            for item in answer.responses.unwrap_or_default().remove(&self.table).unwrap_or_default() {
+                if let Some(id) = text(&item, "id").and_then(|id| ids.get(id)) {
+                    found.insert((*id).clone(), read(&item));
+                }
+            }
+            let left = answer.unprocessed_keys.unwrap_or_default().remove(&self.table);
+            let left: HashSet<String> = left
+                .iter()
+                .flat_map(|left| &left.keys)
+                .filter_map(|key| text(key, "id"))
+                .map(ToOwned::to_owned)
+                .collect();
+            if left.is_empty() {
+                return Ok(());
+            }
+            wanted = left;
+        }
+        Err((Error::Contention, wanted))
     }
 
     /// Whether there was no record of it when this process looked. One that was made since has a line in the index.
@@ -527,5 +581,5 @@ fn conflicting(error: &SdkError<PutItemError>) -> Option<Item> {
 #[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 fn unavailable<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> Error {
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
-    Error::Unavailable(code.unwrap_or("no answer").to_owned())
+    Error::Unavailable(code.map_or("no answer".into(), |code| http::word(code).unwrap_or("UnreadableCode".into())))
 }

@@ -307,9 +307,11 @@ fn classify(answer: &Answer) -> (StatusCode, &'static str) {
         Answer::UnknownTarget(_) => (StatusCode::NOT_FOUND, "unknown-target"),
         Answer::UnknownConnection => (StatusCode::NOT_FOUND, "unknown-connection"),
         Answer::VendorRefused(_) => (StatusCode::CONFLICT, "vendor-refused"),
+        Answer::NotUnderstood { .. } => (StatusCode::BAD_GATEWAY, "not-understood"),
         Answer::CredentialsRefused(_) => (StatusCode::BAD_GATEWAY, "credentials-refused"),
         Answer::Unavailable(Part::Store) => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable"),
         Answer::Unavailable(Part::Secrets) => (StatusCode::SERVICE_UNAVAILABLE, "secrets-unavailable"),
+        Answer::Unavailable(Part::AwsIdentity) => (StatusCode::SERVICE_UNAVAILABLE, "aws-unavailable"),
         Answer::Unavailable(Part::Alicloud) => (StatusCode::SERVICE_UNAVAILABLE, "alicloud-unavailable"),
     }
 }
@@ -395,7 +397,9 @@ fn machine_response(answer: &Answer, now: Timestamp) -> Response<String> {
             "connection": standard_webhooks::connection(connection),
             "approval": approval.as_deref().map(standard_webhooks::approval),
         }),
-        Answer::VendorRefused(problem) | Answer::CredentialsRefused(problem) => {
+        Answer::VendorRefused(problem)
+        | Answer::NotUnderstood { problem, .. }
+        | Answer::CredentialsRefused(problem) => {
             json!({"problem": problem})
         }
         Answer::UnknownTarget(targets) => json!({"targets": targets}),

@@ -74,7 +74,8 @@ async fn one_connection_that_is_odd_hides_no_other() {
         gate.simulator.fault(Fault { raw: Some(raw), http_status: 200, ..Fault::default() });
         let page = client(&gate, SignatureVersion::V3).list(ACCEPTER, "cn-shanghai", None, None).await.unwrap();
         let ids: Vec<_> = page.connections.iter().map(|connection| connection.instance_id.as_str()).collect();
-        assert_eq!((ids, page.left_out, page.total, page.next_token), (vec!["pcc-b"], 1, Some(2), None), "{odd}");
+        let left_out = page.left_out.len();
+        assert_eq!((ids, left_out, page.total, page.next_token), (vec!["pcc-b"], 1, Some(2), None), "{odd}");
     }
 }
 

@@ -234,7 +234,7 @@ async fn whatever_a_forger_leaves_behind_is_named() {
     });
     assert!(wrong.await.contains("unknown attribute \"note\""));
     let wrong = change(|item| {
-        let record = item["record"].as_s().unwrap().replacen("{", "{\"state\":\"pending\",", 1);
+        let record = item["record"].as_s().unwrap().replacen('{', "{\"state\":\"pending\",", 1);
         item.insert("record".into(), AttributeValue::S(record));
     });
     assert!(wrong.await.contains("the key \"state\" is there twice"));

@@ -13,8 +13,10 @@ mod support;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_sdk_dynamodb::types::AttributeValue;
+use axum::http::{HeaderMap, StatusCode};
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use peergate::approval::{
@@ -27,6 +29,7 @@ use peergate::policy::Policy;
 use peergate::secrets::{self, SecretsStore};
 use peergate::store::{self, Saved, Scanned, Store, Stored};
 use peergate::{aws, clock, http};
+use serde_json::Value;
 use support::python_tool;
 
 /// moto's server on a free port; it stops with the value.
@@ -255,6 +258,59 @@ async fn a_record_of_a_newer_version_is_refused_and_not_rewritten() {
     assert!(matches!(error, store::Error::Unreadable { .. }));
     let errors = store.load_many(std::slice::from_ref(&approval.id)).await.unwrap();
     assert!(errors[&approval.id].is_err(), "the others are still worked on");
+}
+
+/// DynamoDB that answers a `BatchGetItem` in part: one record at a time, `good` times, and then not at all.
+async fn in_parts(behind: String, good: usize) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (client, answered) = (http::client().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let answer = move |headers: HeaderMap, body: String| {
+        let (client, behind, answered) = (client.clone(), behind.clone(), Arc::clone(&answered));
+        async move {
+            if answered.fetch_add(1, Ordering::SeqCst) >= good {
+                return (StatusCode::BAD_REQUEST, r#"{"__type": "a.b#ThrottlingException"}"#.to_owned());
+            }
+            let mut asked: Value = serde_json::from_str(&body).unwrap();
+            let (table, keys) = asked["RequestItems"].as_object_mut().unwrap().iter_mut().next().unwrap();
+            let (table, all) = (table.clone(), keys["Keys"].as_array_mut().unwrap());
+            let left = all.split_off(1);
+            let mut headers = headers;
+            headers.remove("content-length");
+            let answer = client.post(&behind).headers(headers).body(asked.to_string()).send().await.unwrap();
+            let mut answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+            if !left.is_empty() {
+                answer["UnprocessedKeys"] = serde_json::json!({table: {"Keys": left}});
+            }
+            (StatusCode::OK, answer.to_string())
+        }
+    };
+    tokio::spawn(async { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+    url
+}
+
+#[tokio::test]
+async fn what_a_batch_does_not_bring_is_asked_for_again_and_what_it_brings_is_used() {
+    let endpoint = table::embed(None).await.unwrap();
+    let (store, table) = store_at(&endpoint).await;
+    let approvals: Vec<_> = (0..4).map(|number| approval(&format!("pcc-{number}"), "alice", clock::now())).collect();
+    for approval in &approvals[..3] {
+        store.save(approval, None).await.unwrap();
+    }
+    let ids: Vec<_> = approvals.iter().map(|approval| approval.id.clone()).collect();
+    let sdk = aws::sdk_config(&environment(), &http::client().unwrap());
+    let load = async |good| {
+        let endpoint = in_parts(endpoint.clone(), good).await;
+        let retention = SignedDuration::from_hours(24);
+        Store::new(&sdk, Some(&endpoint), http::client().unwrap(), table.clone(), retention).load_many(&ids).await
+    };
+    let all = load(usize::MAX).await.unwrap();
+    assert_eq!((all.len(), all.values().filter(|record| record.is_ok()).count()), (3, 3), "the last is not there");
+    let some = load(2).await.unwrap();
+    let read = some.values().filter(|record| record.is_ok()).count();
+    // The one that is not there may have been asked for.
+    assert!((1..=2).contains(&read) && some.len() == read + 2, "nothing unread is taken for new: {some:?}");
+    assert!(matches!(load(0).await, Err(store::Error::Unavailable(code)) if code == "ThrottlingException"));
 }
 
 #[tokio::test]

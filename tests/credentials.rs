@@ -323,11 +323,11 @@ async fn what_is_wrong_with_a_token_is_said_and_nothing_is_accepted() {
             Instead { unpublished: true, ..Instead::default() },
             "AuthenticationFail.OIDCToken.IssuerConfigurationBroken",
         ),
-        (nothing, Instead { refusal: Some("AccessDenied"), ..Instead::default() }, "AccessDenied"),
+        (nothing, Instead { refusal: Some("AccessDenied"), ..Instead::default() }, "AwsIdentity.AccessDenied"),
         (
             nothing,
             Instead { refusal: Some("OutboundWebIdentityFederationDisabledException"), ..Instead::default() },
-            "OutboundWebIdentityFederationDisabledException",
+            "AwsIdentity.OutboundWebIdentityFederationDisabledException",
         ),
     ];
     for (change, instead, code) in cases {

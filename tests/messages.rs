@@ -998,10 +998,13 @@ fn every_answer() {
         Answer::UnknownTarget(vec!["dev".into(), "prod".into()]),
         Answer::UnknownConnection,
         Answer::VendorRefused(problem("OperationFailed.CrossBorderCdtNotOpened")),
+        Answer::NotUnderstood { field: "Bandwidth", problem: problem("NotUnderstood.Bandwidth") },
         Answer::CredentialsRefused(problem("Forbidden.RAM")),
+        Answer::CredentialsRefused(problem("AwsIdentity.AccessDenied")),
         Answer::Unavailable(Part::Store),
         Answer::Unavailable(Part::Secrets),
         Answer::Unavailable(Part::Alicloud),
+        Answer::Unavailable(Part::AwsIdentity),
     ];
     assert_snapshot!(others.iter().map(answer).collect::<Vec<_>>().join("\n\n"), @r"
     You have no approval to withdraw: there is none that counts
@@ -1024,10 +1027,20 @@ fn every_answer() {
     Request id: R2
     Open cross-border Cloud Data Transfer for the accepting account, then approve again.
 
+    Alibaba Cloud's answer about this connection cannot be understood
+    Code: NotUnderstood.Bandwidth
+    Request id: R2
+    peergate cannot understand the field Bandwidth, so nothing was decided. Its operators have to look at it.
+
     Alibaba Cloud refuses peergate's own credentials; its operators have to mend that
     Code: Forbidden.RAM
     Request id: R2
     Grant the target's RAM user vpc:AcceptVpcPeerConnection, vpc:RejectVpcPeerConnection, vpc:GetVpcPeerConnectionAttribute and vpc:ListVpcPeerConnections.
+
+    AWS does not tell Alibaba Cloud who peergate is; its operators have to fix that
+    Code: AwsIdentity.AccessDenied
+    Request id: R2
+    Deploy with Keyless=yes: the functions may not ask AWS for identity tokens.
 
     peergate cannot reach its store, so nothing is known to be decided
     Please try again in a minute.
@@ -1036,6 +1049,9 @@ fn every_answer() {
     Please try again in a minute.
 
     Alibaba Cloud does not answer, so nothing was decided
+    Please try again in a minute.
+
+    AWS issues peergate no identity token for Alibaba Cloud now, so nothing was decided
     Please try again in a minute.
     ");
     let questions = [Verdict::Approve, Verdict::Reject].map(|verdict| format!("{:?}", message::question(verdict)));

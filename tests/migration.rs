@@ -76,6 +76,10 @@ async fn problems(gate: &Gate) -> Vec<String> {
     scanned.problems().into_iter().chain(broken).collect()
 }
 
+fn apply(approval: &mut Approval, event: &Event) {
+    assert!(approval.apply(event, now()));
+}
+
 fn alive(approval: &Approval, status: Status) -> Event {
     let expires_at = Some(now() + SignedDuration::from_hours(24));
     Event::Seen(Box::new(Connection { status, expires_at, ..approval.connection.clone() }))
@@ -110,9 +114,9 @@ async fn every_state_is_read_changed_written_and_verified() {
     let changes: [(&str, Change, &str); 14] = [
         ("pending", |it| *it = decide(it, "bob").unwrap(), "approved"),
         ("pending-changed", |it| *it = decide(it, "alice").unwrap(), "approved"),
-        ("pending-withdrawn", |it| drop(it.apply(&alive(it, Status::Rejected), now())), "rejected"),
-        ("approved", |it| drop(it.apply(&Event::Accepted { request_id: "R".into() }, now())), "activating"),
-        ("activating", |it| drop(it.apply(&alive(it, Status::Activated), now())), "activated"),
+        ("pending-withdrawn", |it| apply(it, &alive(it, Status::Rejected)), "rejected"),
+        ("approved", |it| apply(it, &Event::Accepted { request_id: "R".into() }), "activating"),
+        ("activating", |it| apply(it, &alive(it, Status::Activated)), "activated"),
         // It was said to be accepted by somebody outside, for a reading said that it was updated.
         (
             "activating-elsewhere",
@@ -124,7 +128,7 @@ async fn every_state_is_read_changed_written_and_verified() {
             "pending",
         ),
         ("activated", |it| assert!(it.redrive(None, true, now()) == 0), "activated"),
-        ("rejecting", |it| drop(it.apply(&Event::Rejected { request_id: "R".into() }, now())), "rejected"),
+        ("rejecting", |it| apply(it, &Event::Rejected { request_id: "R".into() }), "rejected"),
         (
             "rejected",
             |it| {
@@ -134,10 +138,10 @@ async fn every_state_is_read_changed_written_and_verified() {
             },
             "rejecting",
         ),
-        ("expired", |it| drop(it.apply(&alive(it, Status::Accepting), now())), "pending"),
-        ("deleted", |it| drop(it.apply(&alive(it, Status::Activated), now())), "activated"),
+        ("expired", |it| apply(it, &alive(it, Status::Accepting)), "pending"),
+        ("deleted", |it| apply(it, &alive(it, Status::Activated)), "activated"),
         ("failed", |it| *it = decide(it, "alice").unwrap(), "approved"),
-        ("failed-accepted-elsewhere", |it| drop(it.apply(&alive(it, Status::Accepting), now())), "rejecting"),
+        ("failed-accepted-elsewhere", |it| apply(it, &alive(it, Status::Accepting)), "rejecting"),
         ("failed-changed-too-often", |it| assert!(!it.apply(&alive(it, Status::Activated), now())), "failed"),
     ];
     let fixtures = fixtures();

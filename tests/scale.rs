@@ -303,6 +303,8 @@ async fn what_becomes_due_while_a_target_does_not_answer_is_not_left_waiting() {
         account: Some(AccountId(2_222_222_222_222_222)),
         action: Some(LIST.into()),
         delay_ms: 6000,
+        // Of a reading that is silent, a second one is made.
+        times: 2,
         ..Fault::default()
     };
     gate.simulator.fault(fault);

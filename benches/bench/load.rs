@@ -194,6 +194,7 @@ fn approval(sandbox: &Sandbox, secrets: &Path) -> Result<event::Signed, Error> {
     let secrets = Secrets::parse(&std::fs::read(secrets)?, &Config::parse(&sandbox.config)?)?;
     let wish = Wish {
         verb: "approve".into(),
+        fingerprint: sandbox.simulator.connection(&id).map(|it| it.fingerprint().to_string()),
         instance_id: id,
         target: Some("prod".into()),
         reason: None,

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use bytes::Buf;
+use peergate::approval::{Approval, ApprovalId, Display, Event, Grounds};
 use peergate::config::Config;
 use peergate::local::Error;
 use peergate::local::event::{self, Wish};
 use peergate::local::simulator::Tampering;
+use peergate::preflight;
 use peergate::secrets::Secrets;
 use peergate::{clock, webhook};
 use serde_json::{Value, json};
@@ -72,7 +74,7 @@ async fn answer(world: &World, function: &mut Function, number: usize) -> Result
     if number == WATCHER {
         return Ok(function.invoke(schedule(), left).await?.1);
     }
-    let (id, event) = approval(world)?;
+    let (id, event) = approval(world).await?;
     let (body, cost) = function.invoke(event, left).await?;
     if number == HELLO {
         // Nobody approved it, and nobody is to find it.
@@ -88,11 +90,12 @@ async fn answer(world: &World, function: &mut Function, number: usize) -> Result
     Ok(cost)
 }
 
-/// A new request, and its approval by a slash command.
-fn approval(world: &World) -> Result<(String, Vec<u8>), Error> {
+/// A new request that its channel has shown, and its approval by a slash command.
+async fn approval(world: &World) -> Result<(String, Vec<u8>), Error> {
     let (theirs, ours) = (format!("vpc-{}", clock::nonce()), format!("vpc-{}", clock::nonce()));
     let more = [("VpcId", theirs.as_str()), ("AcceptingVpcId", &ours)];
     let id = world.sandbox.simulator.request_peering(&more).ok_or("no request")?;
+    shown(world, &id).await?;
     let config = Config::parse(&world.sandbox.config)?;
     let secrets = Secrets::parse(&std::fs::read(&world.secrets)?, &config)?;
     let wish = Wish {
@@ -100,10 +103,33 @@ fn approval(world: &World) -> Result<(String, Vec<u8>), Error> {
         instance_id: id.clone(),
         target: Some("prod".into()),
         reason: None,
+        fingerprint: None,
         actor: "U061F7AUR".into(),
     };
     let signed = event::slack(&wish, &config, &secrets, clock::now())?;
     Ok((id, event::envelope(&signed).to_string().into_bytes()))
+}
+
+/// As the watcher leaves a request that it has told: only then may a command decide about it.
+async fn shown(world: &World, id: &str) -> Result<(), Error> {
+    let (app, now) = (&world.sandbox.app, clock::now());
+    let connection = world.sandbox.simulator.connection(id).ok_or("no connection")?;
+    let id = ApprovalId { target: "prod".into(), instance_id: connection.instance_id.clone() };
+    let terms = app.config.policy.terms("prod", &connection);
+    let grounds = Grounds {
+        id: &id,
+        connection: &connection,
+        terms: &terms,
+        findings: &preflight::check(&connection, connection.accepter.account, now),
+        electorate: &|principal| app.config.policy.electorate("prod", &connection, principal),
+    };
+    let mut record = Approval::discover(&grounds, now);
+    for channel in &terms.channels {
+        let display = Display::Facts(record.fingerprint.clone());
+        record.apply(&Event::Delivered { number: 1, channel: channel.clone(), display }, now);
+    }
+    app.store.save(&record, None).await?;
+    Ok(())
 }
 
 /// A schedule's event.
@@ -116,7 +142,7 @@ async fn activation(scope: &Scope, world: &World, watcher: &Subject) -> Result<V
     let mut function = Function::start(watcher, &world.environment).await?;
     let mut costs = vec![];
     for _ in 0..scope.activations {
-        let (_, event) = approval(world)?;
+        let (_, event) = approval(world).await?;
         let event: peergate::envelope::Event = serde_json::from_slice(&event)?;
         let app = std::sync::Arc::clone(&world.sandbox.app);
         let answer = Box::pin(webhook::handle_event(&app, event, clock::now())).await;

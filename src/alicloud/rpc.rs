@@ -2,13 +2,14 @@
 
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::HeaderMap;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 use url::Url;
 
+use super::codes;
+use super::json::{self, Fields};
 use super::sign::{self, Parameters, SignatureVersion};
 use super::{Class, Credentials, Error};
+use crate::http::Clients;
 use crate::{clock, http, metrics};
 
 const FORM: &str = "application/x-www-form-urlencoded";
@@ -16,79 +17,141 @@ const FORM: &str = "application/x-www-form-urlencoded";
 /// An API at one address, signed in one way.
 #[derive(Debug, Clone)]
 pub(super) struct Rpc {
-    pub(super) http: reqwest::Client,
+    pub(super) clients: Clients,
     pub(super) endpoint: Url,
     pub(super) signature: SignatureVersion,
     pub(super) version: &'static str,
 }
 
-impl Rpc {
-    /// Makes a call, and says so in the log; unsigned without credentials.
-    pub(super) async fn call<T: DeserializeOwned>(
-        &self,
-        action: &'static str,
-        parameters: &[(&str, &str)],
-        credentials: Option<Credentials<'_>>,
-    ) -> Result<T, Error> {
-        let begun = Instant::now();
-        let (answer, request_id) = match self.exchange(action, parameters, credentials).await {
-            Ok((done, request_id)) => (Ok(done), request_id),
-            Err(error) => {
-                let request_id = error.request_id().map(ToOwned::to_owned);
-                (Err(error), request_id)
+/// What is called with what, and by whom; unsigned without credentials.
+#[derive(Clone, Copy)]
+pub(super) struct Call<'a> {
+    pub(super) action: &'static str,
+    pub(super) parameters: &'a [(&'a str, &'a str)],
+    pub(super) credentials: Option<Credentials<'a>>,
+}
+
+/// An answer that is no refusal.
+pub(super) struct Reply {
+    pub(super) fields: Fields,
+    /// For the vendor's support.
+    pub(super) request_id: Option<String>,
+}
+
+/// What stands above the body of an answer.
+pub(super) struct Head {
+    pub(super) http_status: u16,
+    pub(super) request_id: Option<String>,
+    pub(super) retry_after: Option<SignedDuration>,
+}
+
+impl Reply {
+    /// Reads an answer. A body that says that it is a refusal is one, whatever the status.
+    pub(super) fn read(head: Head, body: &[u8]) -> Result<Self, Error> {
+        let Head { http_status, request_id, retry_after } = head;
+        let fields = Fields::parse(&json::repaired(body)).ok_or(Error::Unreadable { http_status })?;
+        let word = |names: [&str; 2]| names.iter().find_map(|name| fields.get(name).first()).and_then(json::word);
+        let request_id = word(["RequestId", "requestId"]).as_deref().and_then(http::word).or(request_id);
+        let code = word(["Code", "code"]).filter(|code| !code.trim().is_empty());
+        let code = if (200..300).contains(&http_status) {
+            let failed = || word(["Success", "success"]).is_some_and(|success| success.eq_ignore_ascii_case("false"));
+            match code {
+                Some(code) if codes::is_success(&code) => return Ok(Self { fields, request_id }),
+                None if !failed() => return Ok(Self { fields, request_id }),
+                code => code.unwrap_or_default(),
             }
+        } else {
+            code.ok_or(Error::Unreadable { http_status })?
         };
-        let error = answer.as_ref().err();
+        Err(Error::Refused { code: codes::code(&code), request_id, http_status, retry_after })
+    }
+}
+
+/// What came of one try, and by how much the server's clock is ahead of ours, if it says so.
+struct Attempt {
+    answer: Result<Reply, Error>,
+    server_is_ahead: Option<SignedDuration>,
+}
+
+impl Rpc {
+    /// Makes a call.
+    pub(super) async fn call(&self, call: Call<'_>) -> Result<Reply, Error> {
+        self.call_on(&self.clients.latest().client, call).await
+    }
+
+    /// Makes a call with this HTTP client. It is sent once; but where the vendor refuses it because our clock is off, it
+    /// had no effect, and is signed once more with the time that the vendor has. How far the clock is off is forgotten
+    /// afterwards: it may be set right at any time, and until then a call costs two.
+    pub(super) async fn call_on(&self, client: &reqwest::Client, call: Call<'_>) -> Result<Reply, Error> {
+        let Attempt { answer, server_is_ahead } = self.attempt(client, call, SignedDuration::ZERO).await;
+        match answer {
+            Err(Error::Refused { code, .. }) if codes::is_about_the_time(&code) => {
+                let ahead = server_is_ahead.unwrap_or_default();
+                tracing::warn!(
+                    outcome = "clock_is_off",
+                    alicloud.action = call.action,
+                    alicloud.code = code,
+                    server_is_ahead_s = ahead.as_secs(),
+                    "Alibaba Cloud refused the time of a call; the call is signed once more with its time"
+                );
+                self.attempt(client, call, ahead).await.answer
+            }
+            answer => answer,
+        }
+    }
+
+    /// One try, and a line about it in the log.
+    async fn attempt(&self, client: &reqwest::Client, call: Call<'_>, ahead: SignedDuration) -> Attempt {
+        let begun = Instant::now();
+        let attempt = self.exchange(client, call, ahead).await;
+        let (request_id, error) = match &attempt.answer {
+            Ok(reply) => (reply.request_id.as_deref(), None),
+            Err(error) => (error.request_id(), Some(error)),
+        };
         let refused = error.is_some_and(|error| error.class() == Class::Credentials);
         metrics::called(error.map_or("OK", Error::code), refused);
         tracing::info!(
             outcome = "called",
-            alicloud.action = action,
+            alicloud.action = call.action,
             alicloud.code = error.map_or("OK", Error::code),
             alicloud.request_id = request_id,
             duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
             "Alibaba Cloud was called"
         );
-        answer
+        attempt
     }
 
-    /// One call; returns the request id, too.
-    async fn exchange<T: DeserializeOwned>(
-        &self,
-        action: &str,
-        parameters: &[(&str, &str)],
-        credentials: Option<Credentials<'_>>,
-    ) -> Result<(T, Option<String>), Error> {
+    async fn exchange(&self, client: &reqwest::Client, call: Call<'_>, ahead: SignedDuration) -> Attempt {
+        let Call { action, parameters, credentials } = call;
         let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let (now, nonce) = (clock::now(), clock::nonce());
+        let nonce = clock::nonce();
+        let now = clock::now().saturating_add(ahead).unwrap_or_else(|_| clock::now());
         let request = match (credentials, self.signature) {
-            (None, _) => self.request_unsigned(action, &parameters, now),
-            (Some(credentials), SignatureVersion::V3) => self.request_v3(action, &parameters, credentials, now, &nonce),
-            (Some(credentials), SignatureVersion::V1) => self.request_v1(action, parameters, credentials, now, nonce),
+            (None, _) => self.request_unsigned(client, action, &parameters, now),
+            (Some(credentials), SignatureVersion::V3) => {
+                self.request_v3(client, action, &parameters, credentials, (now, &nonce))
+            }
+            (Some(credentials), SignatureVersion::V1) => {
+                self.request_v1(client, action, parameters, credentials, (now, nonce))
+            }
         };
         let request = request.header("accept", "application/json").header("content-type", FORM);
-        let response = request.send().await.map_err(transport)?;
-        let http_status = response.status().as_u16();
-        let retry_after = retry_after(response.headers());
-        let request_id =
-            response.headers().get("x-acs-request-id").and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
-        let body = http::read(response).await.map_err(Error::Transport)?;
-        if http_status == 200 {
-            let done = serde_json::from_slice(&body).map_err(|_| Error::Unreadable { http_status })?;
-            return Ok((done, request_id));
-        }
-        let refusal: Refusal = serde_json::from_slice(&body).map_err(|_| Error::Unreadable { http_status })?;
-        let request_id = refusal.request_id.or(request_id);
-        Err(Error::Refused { code: refusal.code, request_id, http_status, retry_after })
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(error) => return Attempt { answer: Err(transport(error)), server_is_ahead: None },
+        };
+        let server_is_ahead =
+            header(response.headers(), "date").and_then(http::date).map(|date| date.duration_since(clock::now()));
+        Attempt { answer: read(response).await, server_is_ahead }
     }
 
     fn request_v3(
         &self,
+        client: &reqwest::Client,
         action: &str,
         parameters: &Parameters,
         credentials: Credentials<'_>,
-        now: Timestamp,
-        nonce: &str,
+        (now, nonce): (Timestamp, &str),
     ) -> reqwest::RequestBuilder {
         let body = sign::canonical_query(parameters);
         let body_hash = sign::v3::body_hash(body.as_bytes());
@@ -109,7 +172,7 @@ impl Rpc {
         let to_sign = sign::v3::string_to_sign(&canonical);
         let signature = sign::v3::signature(credentials.access_key_secret, &to_sign);
         let authorization = sign::v3::authorization(credentials.access_key_id, &headers, &signature);
-        let mut request = self.http.post(self.endpoint.clone()).header("authorization", authorization).body(body);
+        let mut request = client.post(self.endpoint.clone()).header("authorization", authorization).body(body);
         for (name, value) in signed.iter().filter(|(name, _)| name.starts_with("x-acs-")) {
             request = request.header(*name, *value);
         }
@@ -118,11 +181,11 @@ impl Rpc {
 
     fn request_v1(
         &self,
+        client: &reqwest::Client,
         action: &str,
         parameters: Parameters,
         credentials: Credentials<'_>,
-        now: Timestamp,
-        nonce: String,
+        (now, nonce): (Timestamp, String),
     ) -> reqwest::RequestBuilder {
         let body = sign::canonical_query(&parameters);
         let mut query: Parameters = [
@@ -144,17 +207,23 @@ impl Rpc {
         query.insert("Signature".into(), sign::v1::signature(credentials.access_key_secret, &to_sign));
         let mut url = self.endpoint.clone();
         url.set_query(Some(&sign::canonical_query(&query)));
-        self.http.post(url).body(body)
+        client.post(url).body(body)
     }
 
     /// What may be known is in the URL, all else in the body: what a URL holds is in logs.
-    fn request_unsigned(&self, action: &str, parameters: &Parameters, now: Timestamp) -> reqwest::RequestBuilder {
+    fn request_unsigned(
+        &self,
+        client: &reqwest::Client,
+        action: &str,
+        parameters: &Parameters,
+        now: Timestamp,
+    ) -> reqwest::RequestBuilder {
         let date = timestamp(now);
         let common = [("Action", action), ("Version", self.version), ("Format", "JSON"), ("Timestamp", &date)];
         let common = common.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let mut url = self.endpoint.clone();
         url.set_query(Some(&sign::canonical_query(&common)));
-        self.http.post(url).body(sign::canonical_query(parameters))
+        client.post(url).body(sign::canonical_query(parameters))
     }
 
     /// The header `host`, as the HTTP client will send it.
@@ -173,16 +242,22 @@ fn timestamp(now: Timestamp) -> String {
     now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-fn retry_after(headers: &HeaderMap) -> Option<SignedDuration> {
-    let text = headers.get("x-acs-retry-after")?.to_str().ok()?;
-    text.parse::<u32>().ok().map(|millis| SignedDuration::from_millis(millis.into()))
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Refusal {
-    #[serde(alias = "code")]
-    code: String,
-    #[serde(alias = "requestId")]
-    request_id: Option<String>,
+async fn read(response: reqwest::Response) -> Result<Reply, Error> {
+    let head = Head {
+        http_status: response.status().as_u16(),
+        request_id: header(response.headers(), "x-acs-request-id").and_then(http::word),
+        retry_after: retry_after(response.headers()),
+    };
+    let body = http::read(response).await.map_err(Error::Transport)?;
+    Reply::read(head, &body)
+}
+
+/// The vendor's own header counts milliseconds, that of HTTP seconds.
+fn retry_after(headers: &HeaderMap) -> Option<SignedDuration> {
+    let vendors = header(headers, "x-acs-retry-after").and_then(http::retry_after_millis);
+    vendors.or_else(|| http::retry_after(header(headers, "retry-after")?, clock::now()))
 }

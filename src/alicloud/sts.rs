@@ -3,12 +3,13 @@
 //! Source: <https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-overview>
 
 use jiff::Timestamp;
-use serde::Deserialize;
 use url::Url;
 
-use super::rpc::Rpc;
+use super::json::{self, Fields};
+use super::rpc::{Call, Reply, Rpc};
 use super::sign::SignatureVersion;
-use super::{Credentials, Error};
+use super::{Credentials, Error, wire};
+use crate::http::Clients;
 use crate::peering::AccountId;
 
 const VERSION: &str = "2015-04-01";
@@ -20,8 +21,7 @@ pub struct Sts {
 }
 
 /// Temporary credentials. Has no `Debug`: two of its fields are secret.
-#[derive(Clone, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Clone)]
 pub struct Session {
     /// `STS.…`.
     pub access_key_id: String,
@@ -30,27 +30,32 @@ pub struct Session {
     /// Goes with each call.
     pub security_token: String,
     /// When they end.
-    #[serde(rename = "Expiration")]
     pub expires_at: Timestamp,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Assumed {
-    credentials: Session,
+impl Session {
+    fn read(reply: &Reply) -> Result<Self, Error> {
+        let read = || {
+            let fields = Fields::parse(reply.fields.get("Credentials").first()?)?;
+            let text = |name| fields.get(name).first().and_then(json::text).filter(|text| !text.is_empty());
+            Some(Self {
+                access_key_id: text("AccessKeyId")?,
+                access_key_secret: text("AccessKeySecret")?,
+                security_token: text("SecurityToken")?,
+                expires_at: fields.get("Expiration").first().and_then(wire::time)?,
+            })
+        };
+        read().ok_or(UNREADABLE)
+    }
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Caller {
-    account_id: String,
-}
+const UNREADABLE: Error = Error::Unreadable { http_status: 200 };
 
 impl Sts {
     /// The service at `endpoint`.
     #[must_use]
-    pub fn new(http: reqwest::Client, endpoint: Url, signature: SignatureVersion) -> Self {
-        Self { rpc: Rpc { http, endpoint, signature, version: VERSION } }
+    pub fn new(clients: impl Into<Clients>, endpoint: Url, signature: SignatureVersion) -> Self {
+        Self { rpc: Rpc { clients: clients.into(), endpoint, signature, version: VERSION } }
     }
 
     /// Assumes a role, for an hour, in a session of this name.
@@ -65,8 +70,8 @@ impl Sts {
     ) -> Result<Session, Error> {
         let mut parameters = vec![("RoleArn", role), ("RoleSessionName", session)];
         parameters.extend(external_id.map(|id| ("ExternalId", id)));
-        let assumed: Assumed = self.rpc.call("AssumeRole", &parameters, Some(credentials)).await?;
-        Ok(assumed.credentials)
+        let call = Call { action: "AssumeRole", parameters: &parameters, credentials: Some(credentials) };
+        Session::read(&self.rpc.call(call).await?)
     }
 
     /// Assumes a role with an identity token that the OIDC provider of that ARN has issued, and with nothing else.
@@ -81,15 +86,17 @@ impl Sts {
     ) -> Result<Session, Error> {
         let parameters =
             [("OIDCProviderArn", provider), ("OIDCToken", token), ("RoleArn", role), ("RoleSessionName", session)];
-        let assumed: Assumed = self.rpc.call("AssumeRoleWithOIDC", &parameters, None).await?;
-        Ok(assumed.credentials)
+        let call = Call { action: "AssumeRoleWithOIDC", parameters: &parameters, credentials: None };
+        Session::read(&self.rpc.call(call).await?)
     }
 
     /// Whose credentials these are.
     ///
     /// Source: <https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-getcalleridentity>
     pub async fn caller(&self, credentials: Credentials<'_>) -> Result<AccountId, Error> {
-        let caller: Caller = self.rpc.call("GetCallerIdentity", &[], Some(credentials)).await?;
-        AccountId::try_from(caller.account_id).map_err(|_| Error::Unreadable { http_status: 200 })
+        let call = Call { action: "GetCallerIdentity", parameters: &[], credentials: Some(credentials) };
+        let reply = self.rpc.call(call).await?;
+        let account = reply.fields.get("AccountId").first().and_then(json::whole);
+        account.and_then(|account| u64::try_from(account).ok()).map(AccountId).ok_or(UNREADABLE)
     }
 }

@@ -1,112 +1,538 @@
-//! Connections as the API writes them, and what we make of them.
+//! Connections as the API writes them, and what is made of them: strict in what decides, lenient in what is only shown.
+//!
+//! A fact that people decide on, a status or an id that cannot be understood makes the connection not understood, and it
+//! is named. A name, a description, an expiry or a count never does.
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use std::collections::BTreeSet;
 
+use ipnet::IpNet;
+use jiff::{Timestamp, civil, tz};
+
+use super::Page;
+use super::json::{self, Field, Fields};
 use crate::peering::{AccountId, Connection, InstanceId, Side, Status};
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct WirePage {
-    /// Each is read by itself: one that is odd must not hide the others.
-    pub(super) vpc_peer_connects: Option<Vec<Box<RawValue>>>,
-    pub(super) next_token: Option<String>,
-    pub(super) total_count: Option<u32>,
+/// A name or a description is cut here. The vendor takes 256.
+const MAX_SHOWN_CHARS: usize = 512;
+/// The longest id, region, status or link type that is one.
+const MAX_WORD_CHARS: usize = 128;
+/// What says who a connection is, where its id is none, is cut here.
+const MAX_ODD_ID_CHARS: usize = 40;
+/// Seconds of an expiry that can be meant: of 2015 to 2100. A zero is no time but the lack of one.
+const PLAUSIBLE: std::ops::Range<i64> = 1_420_070_400..4_102_444_800;
+/// A larger number counts milliseconds.
+const MAX_EPOCH_SECONDS: i128 = 100_000_000_000;
+
+macro_rules! facts {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// A part of an answer that decides, and that could not be understood.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Fact {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Fact {
+            /// The vendor's name for it.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                }
+            }
+
+            /// The code of the problem.
+            #[must_use]
+            pub fn code(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!("NotUnderstood.", $name),)*
+                }
+            }
+        }
+    };
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub(super) struct WireConnection {
-    instance_id: String,
-    status: String,
-    biz_status: Option<String>,
-    owner_id: Option<u64>,
-    accepting_owner_uid: Option<u64>,
-    region_id: Option<String>,
-    accepting_region_id: Option<String>,
-    vpc: Option<WireVpc>,
-    accepting_vpc: Option<WireVpc>,
-    bandwidth: Option<i64>,
-    link_type: Option<String>,
-    name: Option<String>,
-    description: Option<String>,
-    gmt_expired: Option<String>,
-    managed_service: Option<String>,
+facts! {
+    /// It is no object.
+    Connection = "VpcPeerConnect",
+    /// The list of connections.
+    Connections = "VpcPeerConnects",
+    /// Its id, or another id than was asked for.
+    InstanceId = "InstanceId",
+    /// How far it has come.
+    Status = "Status",
+    /// The requester's account.
+    Owner = "OwnerId",
+    /// The accepting account.
+    AcceptingOwner = "AcceptingOwnerUid",
+    /// The requester's region.
+    Region = "RegionId",
+    /// The accepting region.
+    AcceptingRegion = "AcceptingRegionId",
+    /// The requester's VPC.
+    Vpc = "Vpc.VpcId",
+    /// The accepting VPC.
+    AcceptingVpc = "AcceptingVpc.VpcId",
+    /// The requester's IPv4 ranges.
+    Ipv4 = "Vpc.Ipv4Cidrs",
+    /// The requester's IPv6 ranges.
+    Ipv6 = "Vpc.Ipv6Cidrs",
+    /// The accepting IPv4 ranges.
+    AcceptingIpv4 = "AcceptingVpc.Ipv4Cidrs",
+    /// The accepting IPv6 ranges.
+    AcceptingIpv6 = "AcceptingVpc.Ipv6Cidrs",
+    /// How much may pass.
+    Bandwidth = "Bandwidth",
+    /// How good the link is.
+    LinkType = "LinkType",
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "PascalCase")]
-struct WireVpc {
-    vpc_id: Option<String>,
-    ipv4_cidrs: Option<Vec<String>>,
-    ipv6_cidrs: Option<Vec<String>>,
+/// A connection of a list that is not understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Its id, as far as that can be shown; `?` where there is none.
+    pub id: String,
+    /// What could not be understood.
+    pub fact: Fact,
 }
 
-/// A field holds something that we do not understand, so that nothing can be decided on it.
-pub(super) struct NotUnderstood;
+/// Reads a page. A list that is not there is empty only if the page says so.
+pub(super) fn page(fields: &Fields) -> Result<Page, Fact> {
+    let total = fields.get("TotalCount").first().and_then(json::whole).and_then(|total| u32::try_from(total).ok());
+    let token = fields.get("NextToken").first();
+    let next_token = token.and_then(json::word).filter(|token| !token.trim().is_empty() && token != "false");
+    let token_is_odd = token.is_some_and(|token| json::word(token).is_none() && !["{}", "[]"].contains(&token));
+    let (mut connections, mut left_out) = (vec![], vec![]);
+    let listed = match fields.get("VpcPeerConnects") {
+        Field::Once(value) => json::list(value).ok_or(Fact::Connections)?,
+        Field::Absent if total == Some(0) && next_token.is_none() && !token_is_odd => vec![],
+        Field::Absent | Field::Repeated(_) => return Err(Fact::Connections),
+    };
+    for value in listed {
+        let value = value.get();
+        match Fields::parse(value) {
+            None => left_out.push(LeftOut { id: odd_id(json::word(value).as_deref()), fact: Fact::Connection }),
+            Some(fields) => match connection(&fields) {
+                Ok(connection) => connections.push(connection),
+                Err(fact) => left_out.push(LeftOut { id: id_of(&fields), fact }),
+            },
+        }
+    }
+    Ok(Page { connections, left_out, total, next_token, token_is_odd })
+}
 
-impl TryFrom<WireConnection> for Connection {
-    type Error = NotUnderstood;
+/// The id of a connection that is not understood, for a log.
+fn id_of(fields: &Fields) -> String {
+    odd_id(fields.get("InstanceId").first().and_then(json::word).as_deref())
+}
 
-    fn try_from(wire: WireConnection) -> Result<Self, NotUnderstood> {
-        let expires_at = wire.gmt_expired.filter(|text| !text.is_empty());
-        let status = Status::from(wire.status);
-        // What has ended may have lost its ends: nothing is decided on it any more.
-        let over = matches!(status, Status::Rejected | Status::Expired | Status::Deleting | Status::Deleted);
-        Ok(Self {
-            instance_id: InstanceId::parse(&wire.instance_id).map_err(|_| NotUnderstood)?,
-            status,
-            business_status: wire.biz_status.unwrap_or_default().into(),
-            requester: side(wire.vpc, wire.owner_id, wire.region_id, over)?,
-            accepter: side(wire.accepting_vpc, wire.accepting_owner_uid, wire.accepting_region_id, over)?,
-            bandwidth_mbps: wire.bandwidth.and_then(|mbps| u32::try_from(mbps).ok()),
-            link_type: wire.link_type.unwrap_or_default(),
-            name: wire.name.unwrap_or_default(),
-            description: wire.description.unwrap_or_default(),
-            expires_at: expires_at.map(|text| text.parse()).transpose().map_err(|_| NotUnderstood)?,
-            managed_service: wire.managed_service.unwrap_or_default(),
+fn odd_id(text: Option<&str>) -> String {
+    let shown = |character: &char| character.is_ascii_alphanumeric() || "._-".contains(*character);
+    let id: String = text.unwrap_or_default().chars().filter(shown).take(MAX_ODD_ID_CHARS).collect();
+    if id.is_empty() { "?".to_owned() } else { id }
+}
+
+/// Reads a connection.
+pub(super) fn connection(fields: &Fields) -> Result<Connection, Fact> {
+    let instance_id = word(fields.get("InstanceId"), Fact::InstanceId)?.ok_or(Fact::InstanceId)?;
+    let status = Status::from(word(fields.get("Status"), Fact::Status)?.ok_or(Fact::Status)?);
+    // What has ended may have lost its ends, and what is being created may not have them yet: nothing is decided on either.
+    let open = match status {
+        Status::Creating | Status::Rejected | Status::Expired | Status::Deleting | Status::Deleted => false,
+        Status::Accepting | Status::Updating | Status::Activated | Status::Other(_) => true,
+    };
+    let requester = End {
+        account: (fields.get("OwnerId"), Fact::Owner),
+        region: (fields.get("RegionId"), Fact::Region),
+        vpc: (fields.get("Vpc"), Fact::Vpc),
+        cidrs: [("Ipv4Cidrs", Fact::Ipv4), ("Ipv6Cidrs", Fact::Ipv6)],
+    };
+    let accepter = End {
+        account: (fields.get("AcceptingOwnerUid"), Fact::AcceptingOwner),
+        region: (fields.get("AcceptingRegionId"), Fact::AcceptingRegion),
+        vpc: (fields.get("AcceptingVpc"), Fact::AcceptingVpc),
+        cidrs: [("Ipv4Cidrs", Fact::AcceptingIpv4), ("Ipv6Cidrs", Fact::AcceptingIpv6)],
+    };
+    Ok(Connection {
+        instance_id: InstanceId::parse(&instance_id).map_err(|_| Fact::InstanceId)?,
+        status,
+        business_status: business_status(fields.get("BizStatus")).into(),
+        requester: requester.side(open)?,
+        accepter: accepter.side(open)?,
+        bandwidth_mbps: decided(bandwidth(fields.get("Bandwidth")), open)?,
+        link_type: decided(link_type(fields.get("LinkType")), open)?,
+        name: shown(fields.get("Name")),
+        description: shown(fields.get("Description")),
+        expires_at: fields.get("GmtExpired").first().and_then(time),
+        managed_service: managed_service(fields.get("ManagedService")),
+    })
+}
+
+/// A fact of a connection that is open; of one that is not, whatever can be understood of it.
+fn decided<T: Default>(fact: Result<T, Fact>, open: bool) -> Result<T, Fact> {
+    if open { fact } else { Ok(fact.unwrap_or_default()) }
+}
+
+/// One end of a connection, unread.
+struct End<'a> {
+    account: (Field<'a>, Fact),
+    region: (Field<'a>, Fact),
+    vpc: (Field<'a>, Fact),
+    cidrs: [(&'static str, Fact); 2],
+}
+
+impl End<'_> {
+    fn side(&self, open: bool) -> Result<Side, Fact> {
+        let (account, region, vpc) = (self.account, self.region, self.vpc);
+        let fields = match vpc.0 {
+            Field::Once(value) => Fields::parse(value),
+            Field::Absent | Field::Repeated(_) => None,
+        };
+        let fields = fields.ok_or(vpc.1);
+        let id =
+            fields.as_ref().map_err(|fact| *fact).and_then(|fields| word(fields.get("VpcId"), vpc.1)?.ok_or(vpc.1));
+        let mut ranges = BTreeSet::new();
+        for (name, fact) in self.cidrs {
+            let some = fields.as_ref().map_err(|fact| *fact).and_then(|fields| cidrs(fields.get(name)).ok_or(fact));
+            ranges.extend(decided(some, open)?);
+        }
+        Ok(Side {
+            account: AccountId(decided(number(account.0).ok_or(account.1), open)?),
+            region: decided(word(region.0, region.1).and_then(|word| word.ok_or(region.1)), open)?,
+            vpc: decided(id, open)?,
+            cidrs: ranges,
         })
     }
 }
 
-fn side(vpc: Option<WireVpc>, account: Option<u64>, region: Option<String>, over: bool) -> Result<Side, NotUnderstood> {
-    let vpc = known(vpc, over)?;
-    let cidrs = vpc.ipv4_cidrs.into_iter().chain(vpc.ipv6_cidrs).flatten();
-    let cidrs = cidrs.map(|cidr| cidr.parse().map(|cidr: ipnet::IpNet| cidr.trunc())).collect::<Result<_, _>>();
-    Ok(Side {
-        account: AccountId(known(account, over)?),
-        region: known(region, over)?,
-        vpc: known(vpc.vpc_id, over)?,
-        cidrs: cidrs.map_err(|_| NotUnderstood)?,
-    })
+/// A word of the vendor's: an id, a region, a status. `None` for none.
+fn word(field: Field<'_>, fact: Fact) -> Result<Option<String>, Fact> {
+    let value = match field {
+        Field::Absent => return Ok(None),
+        Field::Repeated(_) => return Err(fact),
+        Field::Once(value) => value,
+    };
+    let word = json::text(value).ok_or(fact)?;
+    let word = word.trim();
+    let is_one = word.len() <= MAX_WORD_CHARS && word.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_one { Ok(Some(word.to_owned()).filter(|word| !word.is_empty())) } else { Err(fact) }
 }
 
-fn known<T: Default>(value: Option<T>, over: bool) -> Result<T, NotUnderstood> {
-    value.or_else(|| over.then(T::default)).ok_or(NotUnderstood)
+/// An account: at most 64 bits, and never 0.
+fn number(field: Field<'_>) -> Option<u64> {
+    match field {
+        Field::Once(value) => u64::try_from(json::whole(value)?).ok().filter(|number| *number > 0),
+        Field::Absent | Field::Repeated(_) => None,
+    }
+}
+
+/// Ranges: a list, or one of them. Empty ones are none; what is neither is not understood.
+fn cidrs(field: Field<'_>) -> Option<BTreeSet<IpNet>> {
+    let value = match field {
+        Field::Absent => return Some(BTreeSet::new()),
+        Field::Repeated(_) => return None,
+        Field::Once(value) => value,
+    };
+    let range = |value: &str| match json::text(value) {
+        None if value == "null" => Some(None),
+        None => None,
+        Some(text) if text.trim().is_empty() => Some(None),
+        Some(text) => Some(Some(text.trim().parse::<IpNet>().ok()?.trunc())),
+    };
+    let ranges: Option<Vec<_>> = match json::list(value) {
+        Some(list) => list.iter().map(|value| range(value.get())).collect(),
+        None => range(value).map(|range| vec![range]),
+    };
+    Some(ranges?.into_iter().flatten().collect())
+}
+
+/// Mbit/s. Only -1 and nothing mean that there is no limit.
+fn bandwidth(field: Field<'_>) -> Result<Option<u32>, Fact> {
+    match field {
+        Field::Absent => Ok(None),
+        Field::Once(value) => match json::whole(value).ok_or(Fact::Bandwidth)? {
+            -1 => Ok(None),
+            mbps => u32::try_from(mbps).map(Some).map_err(|_| Fact::Bandwidth),
+        },
+        Field::Repeated(_) => Err(Fact::Bandwidth),
+    }
+}
+
+/// Of the wrong type it is taken as it is written: people see it, and it is in the fingerprint.
+fn link_type(field: Field<'_>) -> Result<String, Fact> {
+    let link_type = match field {
+        Field::Absent => return Ok(String::new()),
+        Field::Repeated(_) => return Err(Fact::LinkType),
+        Field::Once(value) => json::text(value).unwrap_or_else(|| value.to_owned()),
+    };
+    let link_type = link_type.trim();
+    if link_type.chars().count() > MAX_WORD_CHARS { Err(Fact::LinkType) } else { Ok(link_type.to_owned()) }
+}
+
+/// Empty where it is not known.
+fn business_status(field: Field<'_>) -> String {
+    match field {
+        Field::Absent | Field::Repeated(_) => String::new(),
+        Field::Once(value) => shown_text(json::text(value).unwrap_or_default().trim()),
+    }
+}
+
+/// The service that owns a connection. What is no name, but not nothing either, counts as one: then nobody accepts it.
+fn managed_service(field: Field<'_>) -> String {
+    let written = match field {
+        Field::Absent => return String::new(),
+        Field::Once(value) => json::text(value).unwrap_or_else(|| value.to_owned()),
+        Field::Repeated(_) => "more than one".to_owned(),
+    };
+    let service = written.trim();
+    if ["false", "0", "[]", "{}"].contains(&service) { String::new() } else { shown_text(service) }
+}
+
+/// What is only shown, as well as it can be.
+fn shown(field: Field<'_>) -> String {
+    let value = field.first().unwrap_or_default();
+    shown_text(&json::text(value).unwrap_or_else(|| value.to_owned()))
+}
+
+fn shown_text(text: &str) -> String {
+    text.chars().take(MAX_SHOWN_CHARS).collect()
+}
+
+/// A time as vendors write it, in UTC where no zone is said; `None` where it cannot be read.
+pub(super) fn time(value: &str) -> Option<Timestamp> {
+    let plausible = |time: &Timestamp| PLAUSIBLE.contains(&time.as_second());
+    if let Some(number) = json::whole(value) {
+        let time = if number.abs() < MAX_EPOCH_SECONDS {
+            Timestamp::from_second(i64::try_from(number).ok()?)
+        } else {
+            Timestamp::from_millisecond(i64::try_from(number).ok()?)
+        };
+        return time.ok().filter(plausible);
+    }
+    let text = json::text(value)?;
+    let text = text.trim();
+    let text = ["UTC", "GMT"].iter().find_map(|zone| text.strip_suffix(zone)).unwrap_or(text).trim_end();
+    let without_zone = || {
+        // A day alone says no time.
+        let time = text.contains(':').then(|| text.parse::<civil::DateTime>().ok()).flatten()?;
+        time.to_zoned(tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+    };
+    text.parse().ok().or_else(without_zone).filter(plausible)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peering::BusinessStatus;
+    use serde_json::{Value, json};
+
+    fn whole() -> Value {
+        json!({
+            "InstanceId": "pcc-a", "Status": "Accepting", "BizStatus": "Normal", "OwnerId": 253_460_731_706_911_258_u64,
+            "AcceptingOwnerUid": 2, "RegionId": "r", "AcceptingRegionId": "s",
+            "Vpc": {"VpcId": "vpc-a", "Ipv4Cidrs": ["10.0.0.7/8"], "Ipv6Cidrs": null},
+            "AcceptingVpc": {"VpcId": "vpc-b"}, "Bandwidth": -1, "LinkType": null, "GmtExpired": "",
+        })
+    }
+
+    fn read(json: &str) -> Result<Connection, Fact> {
+        connection(&Fields::parse(&json::repaired(json.as_bytes())).unwrap())
+    }
+
+    /// The connection with another value for a field: `Name`, or `Vpc.Ipv6Cidrs`.
+    fn with(field: &str, value: Value) -> Result<Connection, Fact> {
+        let mut json = whole();
+        match field.split_once('.') {
+            Some((object, field)) => json[object][field] = value,
+            None => json[field] = value,
+        }
+        read(&json.to_string())
+    }
 
     #[test]
-    fn what_has_ended_may_have_lost_its_ends_and_nothing_else_may() {
+    fn what_has_ended_may_have_lost_its_ends_and_what_is_open_may_not() {
         let read = |status: &str| {
-            let json = format!(r#"{{"InstanceId":"pcc-a","Status":"{status}","OwnerId":null,"Vpc":null}}"#);
-            Connection::try_from(serde_json::from_str::<WireConnection>(&json).unwrap()).is_ok()
+            let lost = format!(r#"{{"InstanceId":"pcc-a","Status":"{status}","OwnerId":null,"Vpc":null}}"#);
+            let odd = format!(r#"{{"InstanceId":"pcc-a","Status":"{status}","OwnerId":"?","Vpc":7,"Bandwidth":"?"}}"#);
+            (read(&lost).is_ok(), read(&odd).is_ok())
         };
-        assert!(["Deleted", "Deleting", "Rejected", "Expired"].map(read).iter().all(|understood| *understood));
-        assert!(!["Accepting", "Updating", "Activated", "Paused"].map(read).iter().any(|understood| *understood));
+        for status in ["Deleted", "Deleting", "Rejected", "Expired", "Creating"] {
+            assert_eq!(read(status), (true, true), "{status}");
+        }
+        for status in ["Accepting", "Updating", "Activated", "Paused"] {
+            assert_eq!(read(status), (false, false), "{status}");
+        }
     }
 
     #[test]
     fn an_answer_with_nulls_and_large_numbers_is_read() {
-        let json = r#"{"InstanceId":"pcc-a","Status":"Accepting","BizStatus":"Normal","OwnerId":253460731706911258,
-            "AcceptingOwnerUid":2,"RegionId":"r","AcceptingRegionId":"s","Vpc":{"VpcId":"vpc-a","Ipv4Cidrs":["10.0.0.7/8"],
-            "Ipv6Cidrs":null},"AcceptingVpc":{"VpcId":"vpc-b"},"Bandwidth":-1,"LinkType":null,"GmtExpired":""}"#;
-        let connection = Connection::try_from(serde_json::from_str::<WireConnection>(json).unwrap()).ok().unwrap();
+        let connection = read(&whole().to_string()).unwrap();
         assert_eq!(connection.requester.account, AccountId(253_460_731_706_911_258));
         assert_eq!(connection.requester.cidrs.first().unwrap().to_string(), "10.0.0.0/8");
         assert_eq!((connection.bandwidth_mbps, connection.cidrs_are_known()), (None, false));
+    }
+
+    #[test]
+    fn what_is_only_shown_hides_nothing() {
+        let odd =
+            [json!(null), json!(7), json!(true), json!(["a"]), json!({"a": 1}), json!(""), json!("x".repeat(9999))];
+        for field in
+            ["Name", "Description", "GmtExpired", "BizStatus", "LinkType", "GmtCreate", "Tags", "ManagedService"]
+        {
+            for value in &odd {
+                let read = with(field, value.clone());
+                assert!(read.is_ok() || field == "LinkType" && *value == *odd.last().unwrap(), "{field} {value}");
+            }
+        }
+        let named = whole().to_string().replace("\"GmtExpired\":\"\"", r#""Name":"team \ud83d","Name":"b""#);
+        assert_eq!(read(&named).unwrap().name, "team \u{fffd}");
+        assert_eq!(with("LinkType", json!({"a": 1})).unwrap().link_type, r#"{"a":1}"#);
+        assert_eq!(with("ManagedService", json!(true)).unwrap().managed_service, "true");
+        assert_eq!(with("ManagedService", json!(false)).unwrap().managed_service, "");
+        assert_eq!(with("BizStatus", json!(null)).unwrap().business_status, BusinessStatus::Other(String::new()));
+    }
+
+    #[test]
+    fn an_expiry_is_read_in_all_common_forms_and_else_unknown() {
+        let expiry = |value: Value| with("GmtExpired", value).unwrap().expires_at.map(|time| time.to_string());
+        let ten = "2026-12-01T10:00:00Z";
+        for same in [
+            json!("2026-12-01T10:00:00Z"),
+            json!("2026-12-01 10:00:00"),
+            json!("2026-12-01T10:00Z"),
+            json!("2026-12-01 10:00"),
+            json!("2026-12-01T10:00:00"),
+            json!("2026-12-01T18:00:00+08:00"),
+            json!("2026-12-01T18:00:00+0800"),
+            json!("2026-12-01 18:00:00+08:00"),
+            json!(" 2026-12-01T10:00:00.000Z "),
+            json!("2026-12-01 10:00:00 UTC"),
+            json!("2026-12-01t10:00:00z"),
+            json!(1_796_119_200_000_u64),
+            json!("1796119200000"),
+            json!(1_796_119_200),
+            json!("1796119200"),
+        ] {
+            assert_eq!(expiry(same.clone()).as_deref(), Some(ten), "{same}");
+        }
+        for unknown in [
+            json!("soon"),
+            json!("2026-12-01"),
+            json!(0),
+            json!("0"),
+            json!(-1),
+            json!("1970-01-01T00:00:00Z"),
+            json!("0001-01-01T00:00:00Z"),
+            json!(1e300),
+            json!("9999-12-31T23:59:59Z"),
+            json!("2026-13-01T10:00:00Z"),
+            json!([]),
+            json!({}),
+            json!(true),
+            json!("01/12/2026 10:00:00"),
+            json!(i64::MAX),
+            json!("\u{fffd}"),
+        ] {
+            assert_eq!(expiry(unknown.clone()), None, "{unknown}");
+        }
+    }
+
+    #[test]
+    fn facts_that_people_decide_on_are_read_in_every_clear_form() {
+        assert_eq!(
+            with("OwnerId", json!("1111111111111111")).unwrap().requester.account,
+            AccountId(1_111_111_111_111_111)
+        );
+        assert_eq!(with("Bandwidth", json!("1024")).unwrap().bandwidth_mbps, Some(1024));
+        assert_eq!(with("Bandwidth", json!(1024.0)).unwrap().bandwidth_mbps, Some(1024));
+        for none in [json!(null), json!(-1), json!("-1"), json!(-1.0)] {
+            assert_eq!(with("Bandwidth", none).unwrap().bandwidth_mbps, None);
+        }
+        assert_eq!(with("Vpc.VpcId", json!(" vpc-a ")).unwrap().requester.vpc, "vpc-a");
+        let v6 = |value: Value| with("Vpc.Ipv6Cidrs", value).unwrap().requester.cidrs.len();
+        for none in [json!([""]), json!([null]), json!([]), json!(null), json!(" "), json!(["", null, " "])] {
+            assert_eq!(v6(none.clone()), 1, "{none}");
+        }
+        for one in [json!([" 2408:4000::/56 "]), json!("2408:4000::/56"), json!(["2408:4000::1/56", ""])] {
+            assert_eq!(v6(one.clone()), 2, "{one}");
+        }
+    }
+
+    #[test]
+    fn a_fact_that_cannot_be_understood_is_named() {
+        for (field, values, fact) in [
+            ("InstanceId", vec![json!(null), json!(7), json!("pcc-UPPER"), json!("")], Fact::InstanceId),
+            ("Status", vec![json!(null), json!(7), json!(""), json!("\u{fffd}"), json!("a b")], Fact::Status),
+            ("OwnerId", vec![json!(null), json!(0), json!(-1), json!(1.5), json!("x"), json!(1e30)], Fact::Owner),
+            ("AcceptingOwnerUid", vec![json!([]), json!("1e9999")], Fact::AcceptingOwner),
+            ("RegionId", vec![json!(null), json!(1), json!("")], Fact::Region),
+            ("AcceptingRegionId", vec![json!({}), json!("a\nb")], Fact::AcceptingRegion),
+            ("Vpc", vec![json!(null), json!("vpc-a"), json!([]), json!({})], Fact::Vpc),
+            ("AcceptingVpc.VpcId", vec![json!(null), json!(7), json!(""), json!("x".repeat(200))], Fact::AcceptingVpc),
+            ("Vpc.Ipv4Cidrs", vec![json!(["10.0.0.0"]), json!([7]), json!({}), json!("x"), json!([["a"]])], Fact::Ipv4),
+            ("AcceptingVpc.Ipv6Cidrs", vec![json!(["::/129"]), json!(true)], Fact::AcceptingIpv6),
+            (
+                "Bandwidth",
+                vec![json!(""), json!(-2), json!("unlimited"), json!(1.5), json!(true), json!([]), json!(u64::MAX)],
+                Fact::Bandwidth,
+            ),
+        ] {
+            for value in values {
+                assert_eq!(with(field, value.clone()).map(|_| ()), Err(fact), "{field} {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_fact_that_is_there_twice_is_not_understood() {
+        for (field, fact) in [
+            ("Status", Fact::Status),
+            ("InstanceId", Fact::InstanceId),
+            ("OwnerId", Fact::Owner),
+            ("Vpc", Fact::Vpc),
+            ("Bandwidth", Fact::Bandwidth),
+            ("LinkType", Fact::LinkType),
+        ] {
+            let twice = whole().to_string().replacen('{', &format!("{{\"{field}\":null,"), 1);
+            assert_eq!(read(&twice).map(|_| ()), Err(fact), "{field}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_not_there_is_empty_only_if_the_page_says_so() {
+        let read = |json: &str| page(&Fields::parse(json).unwrap()).map(|page| (page.next_token, page.token_is_odd));
+        assert_eq!(read(r#"{"TotalCount":0}"#), Ok((None, false)));
+        assert_eq!(read(r#"{"TotalCount":"0","NextToken":"","VpcPeerConnects":null}"#), Ok((None, false)));
+        for odd in [
+            r"{}",
+            r#"{"TotalCount":null}"#,
+            r#"{"TotalCount":1}"#,
+            r#"{"TotalCount":0,"NextToken":"a"}"#,
+            r#"{"VpcPeerConnects":{"InstanceId":"pcc-a"}}"#,
+            r#"{"VpcPeerConnects":""}"#,
+            r#"{"VpcPeerConnects":[],"VpcPeerConnects":[]}"#,
+        ] {
+            assert_eq!(read(odd), Err(Fact::Connections), "{odd}");
+        }
+        let of = |rest: &str| read(&format!(r#"{{"VpcPeerConnects":[],{rest}}}"#)).unwrap();
+        assert_eq!(of(r#""TotalCount":[],"NextToken":7"#), (Some("7".into()), false));
+        assert_eq!(of(r#""TotalCount":-1,"NextToken":false"#), (None, false));
+        assert_eq!(of(r#""TotalCount":1e99,"NextToken":{"a":1}"#), (None, true));
+    }
+
+    #[test]
+    fn what_is_left_out_is_named_whatever_it_is() {
+        let json = r#"{"TotalCount":6,"VpcPeerConnects":[null,[],"pcc-a",7,{"InstanceId":"pcc-b","Status":null},
+            {"InstanceId":"<pcc>\n","Status":"Accepting"},{"InstanceId":"pcc-c","Status":"Deleted"}]}"#;
+        let page = page(&Fields::parse(json).unwrap()).unwrap();
+        let named: Vec<_> = page.left_out.iter().map(|out| (out.id.as_str(), out.fact)).collect();
+        let expected = [
+            ("null", Fact::Connection),
+            ("?", Fact::Connection),
+            ("pcc-a", Fact::Connection),
+            ("7", Fact::Connection),
+            ("pcc-b", Fact::Status),
+            ("pcc", Fact::InstanceId),
+        ];
+        assert_eq!((named.as_slice(), page.connections.len()), (expected.as_slice(), 1));
     }
 }

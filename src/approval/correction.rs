@@ -26,7 +26,7 @@ impl Approval {
         match &self.state {
             // Read before it was decided, or about to be called for.
             State::Pending | State::Approved | State::Rejecting | State::Activated => {
-                self.note_reading(connection, now)
+                self.note_reading(connection, now);
             }
             State::Failed { code } if code != code::ACCEPTED_ELSEWHERE => self.note_reading(connection, now),
             State::Activating => {
@@ -108,26 +108,25 @@ impl Approval {
         let verdict =
             self.client_token.is_some().then(|| self.decisions.last().map(|decision| decision.verdict)).flatten();
         self.connection.expires_at = connection.expires_at;
-        match verdict.filter(|_| same_facts) {
-            Some(verdict) => self.carry_out_again(was, verdict, now),
-            None => {
-                let mut approvals = vec![];
-                let is_decided = |state: &State| matches!(state, State::Approved | State::Rejecting);
-                if self.history.of_generation(self.generation).any(|entry| is_decided(&entry.state)) {
-                    self.generation = self.generation.saturating_add(1);
-                    self.client_token = None;
-                } else if same_facts {
-                    approvals = self.history.approvals_set_aside(self.generation);
-                }
-                self.decisions.clone_from(&approvals);
-                self.enter(State::Pending, now);
-                // The checks are those of another time.
-                self.findings.clear();
-                let generation = self.generation;
-                self.log(What::Corrected { was: was.clone(), generation, approvals }, now);
-                self.tell(News::Corrected { was, now: State::Pending }, now);
-                self.wait(now);
+        if let Some(verdict) = verdict.filter(|_| same_facts) {
+            self.carry_out_again(was, verdict, now);
+        } else {
+            let mut approvals = vec![];
+            let is_decided = |state: &State| matches!(state, State::Approved | State::Rejecting);
+            if self.history.of_generation(self.generation).any(|entry| is_decided(&entry.state)) {
+                self.generation = self.generation.saturating_add(1);
+                self.client_token = None;
+            } else if same_facts {
+                approvals = self.history.approvals_set_aside(self.generation);
             }
+            self.decisions.clone_from(&approvals);
+            self.enter(State::Pending, now);
+            // The checks are those of another time.
+            self.findings.clear();
+            let generation = self.generation;
+            self.log(What::Corrected { was: was.clone(), generation, approvals }, now);
+            self.tell(News::Corrected { was, now: State::Pending }, now);
+            self.wait(now);
         }
     }
 

@@ -76,8 +76,8 @@ fn own_call(record: &Value) -> Option<Value> {
     token?;
     let history = record.get("history").and_then(Value::as_array)?;
     let decided = history.iter().rposition(|entry| entry.pointer("/what/decided").is_some())?;
-    let after = history.iter().skip(decided);
-    let acknowledged = after.filter(|entry| entry.pointer("/what/acknowledged").is_some()).last();
+    let mut after = history.iter().skip(decided);
+    let acknowledged = after.rfind(|entry| entry.pointer("/what/acknowledged").is_some());
     let at = acknowledged.or_else(|| history.get(decided))?.get("at")?;
     Some(json!({
         "generation": record.get("generation")?,

@@ -178,7 +178,8 @@ fn side(side: &Side) -> String {
     for (position, cidr) in side.cidrs.iter().enumerate() {
         let cidr = cidr.to_string();
         if cidrs.len().saturating_add(cidr.len()) > MAX_RANGES_CHARS {
-            cidrs.push_str(&format!(" and {} more", side.cidrs.len().saturating_sub(position)));
+            let more = side.cidrs.len().saturating_sub(position);
+            cidrs = format!("{cidrs} and {more} more");
             break;
         }
         if !cidrs.is_empty() {
@@ -291,8 +292,11 @@ pub(crate) fn advice(code: &str) -> &'static str {
             "Check the role's trust policy, its external id, and that the AccessKey's user may call sts:AssumeRole."
         }
         "EntityNotExist.Role" => "Check the role of the target's `credentials`: it is not there.",
-        "AccessDenied" => "Deploy with Keyless=yes: the functions may not ask AWS for identity tokens.",
-        "OutboundWebIdentityFederationDisabledException" => {
+        _ if code.starts_with("NotUnderstood.") => {
+            "It is tried again by itself. If it stays, report the request id to Alibaba Cloud and to peergate's operators."
+        }
+        "AwsIdentity.AccessDenied" => "Deploy with Keyless=yes: the functions may not ask AWS for identity tokens.",
+        "AwsIdentity.OutboundWebIdentityFederationDisabledException" => {
             "Let the AWS account issue identity tokens: aws iam enable-outbound-web-identity-federation."
         }
         "AuthenticationFail.NoPermission" => {
@@ -314,6 +318,9 @@ pub(crate) fn advice(code: &str) -> &'static str {
         }
         _ if code.starts_with("IncorrectBusinessStatus") => "Settle the overdue payment, then approve again.",
         _ if code.starts_with("QuotaExceeded") => "Raise the quota in Quota Center, then approve again.",
+        _ if code.starts_with("AwsIdentity.") => {
+            "Look the code up in the documentation of AWS STS, GetWebIdentityToken."
+        }
         _ if code.starts_with("Throttling") || code.starts_with("Transport") => "It is tried again by itself.",
         _ => "Look the code up in Alibaba Cloud's error center, then decide again.",
     }

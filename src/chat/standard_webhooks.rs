@@ -234,5 +234,5 @@ async fn post(http: &reqwest::Client, secrets: &ChannelSecrets, id: &str, body: 
     let response = request.send().await.map_err(|error| Undelivered::transport(&error))?;
     let (status, headers) = (response.status(), response.headers().clone());
     our_http::read(response).await.map_err(|error| Undelivered::transport(&error))?;
-    if status.is_success() { Ok(()) } else { Err(Undelivered::status(status, &headers)) }
+    if status.is_success() { Ok(()) } else { Err(Undelivered::status(status, &headers, clock::now())) }
 }

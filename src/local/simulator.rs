@@ -8,6 +8,7 @@
 
 mod call;
 mod credentials;
+mod disguise;
 pub mod gateway;
 mod oidc;
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
+use super::survey::Seen;
 use crate::approval::{ApprovalId, Stage};
 use crate::peering::{Connection, InstanceId};
 
@@ -69,6 +70,8 @@ pub(super) struct Listing {
     pub(super) next_token: Option<String>,
     pub(super) pages: u32,
     pub(super) left_out: usize,
+    /// What the pages so far have brought.
+    pub(super) seen: Seen,
 }
 
 impl Job {

@@ -130,7 +130,7 @@ async fn carry_out(app: &App, stored: Stored, late: bool, did: &mut Summary) -> 
         return apply(app, stored, &event, did).await;
     }
     let mut begun = false;
-    let begin = |approval: &mut Approval| {
+    let begin_call = |approval: &mut Approval| {
         let is_decided = matches!(approval.state, State::Approved | State::Rejecting);
         begun = is_decided && approval.generation == generation && !approval.is_being_called(now);
         if begun {
@@ -139,7 +139,7 @@ async fn carry_out(app: &App, stored: Stored, late: bool, did: &mut Summary) -> 
         begun
     };
     // By a rule, the decision was stored as a call that begins.
-    let stored = if late { app.store.update(stored, begin).await? } else { stored };
+    let stored = if late { app.store.update(stored, begin_call).await? } else { stored };
     if late && !begun {
         return Ok(stored);
     }

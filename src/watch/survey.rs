@@ -1,12 +1,13 @@
 //! Lists regions: a page shows how a hundred connections are, those that are followed and those that are new.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use tokio::time::sleep;
 
 use super::job::{Done, Job, Listing, Region};
 use crate::accept;
-use crate::alicloud::{self, LARGEST_PAGE};
+use crate::alicloud::{self, LARGEST_PAGE, LeftOut, Page};
 use crate::app::App;
 use crate::approval::{ApprovalId, Stage, follow_again_at};
 use crate::clock;
@@ -18,6 +19,10 @@ use crate::store::{self, Entry};
 const FEW: usize = 2;
 /// What is beyond this many pages of a region is not looked at, and said not to be.
 const MOST_PAGES: u32 = 1000;
+/// So many connections that are not understood are named in the log, of each region; the rest is counted.
+const MAX_NAMED: usize = 20;
+/// A list that goes on after so many empty pages in a row has no end.
+const MAX_EMPTY_PAGES: u32 = 2;
 /// So many that are followed and not in the list are read one by one: a tick has time for no more.
 const MOST_MISSING: usize = 100;
 
@@ -37,7 +42,14 @@ impl Region {
     /// What is to be done to find out.
     pub(super) fn jobs(self, target: &str, region: String) -> Vec<Job> {
         if self.discover || self.followed.len() > FEW {
-            return vec![Job::List(Listing { region, left: self, next_token: None, pages: 0, left_out: 0 })];
+            return vec![Job::List(Listing {
+                region,
+                left: self,
+                next_token: None,
+                pages: 0,
+                left_out: 0,
+                seen: Seen::default(),
+            })];
         }
         self.readings(target)
     }
@@ -81,6 +93,8 @@ pub(super) async fn list(app: &App, target: &str, mut listing: Listing) -> Resul
             return Ok(Done { look_at: look_at(), more });
         }
     };
+    let is_new = listing.seen.take_in(&page);
+    name_left_out(target, &listing, &page.left_out);
     let id =
         |connection: &Connection| ApprovalId { target: target.to_owned(), instance_id: connection.instance_id.clone() };
     let (mut more, mut unknown, now) = (vec![], HashMap::new(), clock::now());
@@ -100,17 +114,70 @@ pub(super) async fn list(app: &App, target: &str, mut listing: Listing) -> Resul
             }
         }
     }
-    more.extend(discovered(app, unknown).await?);
+    more.extend(discovered(app, target, &listing.region, unknown).await?);
     listing.pages += 1;
-    listing.left_out += page.left_out;
+    listing.left_out += page.left_out.len();
     listing.next_token = page.next_token;
-    more.extend(listing.after(target, page.total));
+    if listing.next_token.is_some() && !is_new {
+        tracing::error!(
+            outcome = "list_repeats",
+            target,
+            region = listing.region,
+            pages = listing.pages,
+            "the list of a region brings nothing new and was left; some of its connections may not be seen"
+        );
+        more.extend(listing.left.some_readings(target));
+    } else {
+        more.extend(listing.after(target, page.total, page.token_is_odd));
+    }
     Ok(Done { look_at: look_at(), more })
+}
+
+/// Names what could not be understood of a page.
+fn name_left_out(target: &str, listing: &Listing, left_out: &[LeftOut]) {
+    for LeftOut { id, fact } in left_out.iter().take(MAX_NAMED.saturating_sub(listing.left_out)) {
+        tracing::error!(
+            outcome = "not_understood",
+            target,
+            region = listing.region,
+            peering.id = id,
+            field = fact.name(),
+            "Alibaba Cloud's answer about a connection could not be understood"
+        );
+    }
+}
+
+/// What the pages of a list have brought, as hashes: a list has up to 100,000 connections.
+#[derive(Default)]
+pub(super) struct Seen {
+    connections: HashSet<u64>,
+    tokens: HashSet<u64>,
+    empty_pages: u32,
+}
+
+impl Seen {
+    /// Whether a page brings anything that no page before has brought: a connection, and a token for the next page.
+    fn take_in(&mut self, page: &Page) -> bool {
+        let known = self.connections.len();
+        self.connections.extend(page.connections.iter().map(|connection| hash(connection.instance_id.as_str())));
+        self.connections.extend(page.left_out.iter().map(|left_out| hash(&left_out.id)));
+        let is_empty = page.connections.is_empty() && page.left_out.is_empty();
+        self.empty_pages = if is_empty { self.empty_pages.saturating_add(1) } else { 0 };
+        let has_new = self.connections.len() > known || is_empty && self.empty_pages < MAX_EMPTY_PAGES;
+        let token_is_new = page.next_token.as_deref().is_none_or(|token| self.tokens.insert(hash(token)));
+        has_new && token_is_new
+    }
+}
+
+fn hash(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 impl Listing {
     /// What follows the page that was listed last.
-    fn after(self, target: &str, total: Option<u32>) -> Vec<Job> {
+    fn after(self, target: &str, total: Option<u32>, token_is_odd: bool) -> Vec<Job> {
         let pages_left = total.map_or(1, |total| total.div_ceil(LARGEST_PAGE).saturating_sub(self.pages));
         let cheaper = usize::try_from(pages_left).unwrap_or(usize::MAX) > self.left.followed.len();
         match &self.next_token {
@@ -118,7 +185,8 @@ impl Listing {
             Some(_) if !self.left.discover && cheaper => self.left.readings(target),
             Some(_) if self.pages < MOST_PAGES => vec![Job::List(self)],
             more => {
-                let (region, left_out, more) = (self.region.as_str(), self.left_out, more.is_some());
+                let more = more.is_some() || token_is_odd;
+                let (region, left_out) = (self.region.as_str(), self.left_out);
                 if left_out > 0 || more {
                     tracing::error!(
                         outcome = "listed_in_part",
@@ -157,10 +225,29 @@ async fn next_page(app: &App, target: &str, listing: &Listing) -> Result<aliclou
 }
 
 /// What of it is new, or is not as its record says. An earlier version gave no line in the index to what was over: such
-/// a record is written anew, once.
-async fn discovered(app: &App, unknown: HashMap<ApprovalId, Connection>) -> Result<Vec<Job>, store::Error> {
+/// a record is written anew, once. What could not be looked up is left to the next tick: it is not known to be new.
+async fn discovered(
+    app: &App,
+    target: &str,
+    region: &str,
+    unknown: HashMap<ApprovalId, Connection>,
+) -> Result<Vec<Job>, store::Error> {
     let ids: Vec<_> = unknown.keys().cloned().collect();
-    let known = app.store.load_many(&ids).await?;
+    let known = match app.store.load_many(&ids).await {
+        Ok(known) => known,
+        Err(error) => {
+            let waiting = ids.len();
+            tracing::error!(
+                outcome = error.outcome(),
+                target,
+                region,
+                waiting,
+                %error,
+                "requests of a list could not be looked up; the next tick does"
+            );
+            return Ok(vec![]);
+        }
+    };
     let (mut news, now) = (vec![], clock::now());
     for (id, connection) in unknown {
         let is_news = match known.get(&id) {
@@ -178,7 +265,7 @@ async fn discovered(app: &App, unknown: HashMap<ApprovalId, Connection>) -> Resu
                 }
                 is_news
             }
-            // It is there, but not for this version to touch.
+            // It is there, but not for this version to touch; or it is not known whether it is.
             Some(Err(_)) => false,
         };
         if is_news {
@@ -186,4 +273,32 @@ async fn discovered(app: &App, unknown: HashMap<ApprovalId, Connection>) -> Resu
         }
     }
     Ok(news)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_that_brings_nothing_new_is_told_from_one_that_does() {
+        let page = |ids: &[&str], token: Option<&str>| Page {
+            connections: vec![],
+            left_out: ids.iter().map(|id| LeftOut { id: (*id).to_owned(), fact: alicloud::Fact::Status }).collect(),
+            total: None,
+            next_token: token.map(ToOwned::to_owned),
+            token_is_odd: false,
+        };
+        let brings = |pages: &[Page]| {
+            let mut seen = Seen::default();
+            pages.iter().map(|page| seen.take_in(page)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            brings(&[page(&["a"], Some("1")), page(&["a", "b"], Some("2")), page(&["b"], None)]),
+            [true, true, false]
+        );
+        assert_eq!(brings(&[page(&["a"], Some("1")), page(&["b"], Some("1"))]), [true, false], "the token comes again");
+        let empty = || page(&[], Some("1"));
+        assert_eq!(brings(&[empty(), page(&[], Some("2"))]), [true, false]);
+        assert_eq!(brings(&[empty(), page(&["a"], Some("2")), page(&[], Some("3"))]), [true, true, true]);
+    }
 }

@@ -8,12 +8,13 @@ use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
 use crate::accept::{self, Next, Step};
-use crate::alicloud::Class;
+use crate::alicloud::{self, Class};
 use crate::app::App;
 use crate::approval::{
     Approval, ApprovalId, Approver, CallResult, Closed, Decision, Event, Grounds, Principal, RequestId, State, Terms,
     Verdict, request_content,
 };
+use crate::aws;
 use crate::chat::{About, Answer, Command, Part, Request, Verb};
 use crate::credentials;
 use crate::logging::Chain;
@@ -259,13 +260,11 @@ impl Wish<'_> {
     /// Whether they can have seen these facts: they name them, or some channel of theirs had shown them before.
     fn has_seen(&self, stored: Option<&Stored>, connection: &Connection, terms: &Terms) -> bool {
         let fresh = connection.fingerprint();
-        match &self.about.fingerprint {
-            Some(seen) => *seen == fresh,
-            None => {
-                let channels = [terms.channels.as_slice(), &self.app.config.policy.requests.channels].concat();
-                stored.is_some_and(|stored| stored.approval.was_shown(&fresh, &channels, self.request.signed_at))
-            }
+        if let Some(seen) = &self.about.fingerprint {
+            return *seen == fresh;
         }
+        let channels = [terms.channels.as_slice(), &self.app.config.policy.requests.channels].concat();
+        stored.is_some_and(|stored| stored.approval.was_shown(&fresh, &channels, self.request.signed_at))
     }
 
     /// Refuses a decision on facts that its sender cannot have seen. That the request stays refused is stored first: a
@@ -280,19 +279,18 @@ impl Wish<'_> {
         let is_known = stored.as_ref().is_some_and(|stored| stored.approval.fingerprint == connection.fingerprint());
         let findings = if is_known { vec![] } else { self.examine(connection).await };
         let refuse = async {
-            let stored = match stored {
-                Some(stored) => stored,
-                None => {
-                    let policy = &app.config.policy;
-                    let electorate = |principal: &Principal| policy.electorate(&id.target, connection, principal);
-                    let findings = findings.as_slice();
-                    let grounds = Grounds { id, connection, terms, findings, electorate: &electorate };
-                    let mut record = Approval::discover(&grounds, now);
-                    record.refuse(&request, now);
-                    match app.store.save(&record, None).await? {
-                        Saved::Done(_) => return Ok(()),
-                        Saved::Conflict(theirs) => theirs,
-                    }
+            let stored = if let Some(stored) = stored {
+                stored
+            } else {
+                let policy = &app.config.policy;
+                let electorate = |principal: &Principal| policy.electorate(&id.target, connection, principal);
+                let findings = findings.as_slice();
+                let grounds = Grounds { id, connection, terms, findings, electorate: &electorate };
+                let mut record = Approval::discover(&grounds, now);
+                record.refuse(&request, now);
+                match app.store.save(&record, None).await? {
+                    Saved::Done(_) => return Ok(()),
+                    Saved::Conflict(theirs) => theirs,
                 }
             };
             // The card is to show what is.
@@ -373,10 +371,10 @@ fn closed_answer(closed: Closed, approval: Approval) -> Answer {
     match closed {
         Closed::Repeated => Answer::Repeated(Box::new(approval)),
         Closed::Over => Answer::Over(Box::new(approval)),
-        Closed::Changed => Answer::Changed,
+        // What was refused had not been seen, either.
+        Closed::Changed | Closed::Refused => Answer::Changed,
         Closed::NothingToWithdraw => Answer::NothingToWithdraw,
         Closed::IdReused => Answer::IdReused,
-        Closed::Refused => Answer::Changed,
         Closed::Full => Answer::RecordFull,
         Closed::TooManyWithdrawals => Answer::TooManyWithdrawals,
     }
@@ -531,9 +529,15 @@ fn read_failed(error: &accept::Error) -> Answer {
     match error.class() {
         Class::Credentials => Answer::CredentialsRefused(problem),
         Class::Permanent | Class::ReadStatus => Answer::VendorRefused(problem),
-        Class::Missing | Class::Retry | Class::Unknown | Class::DryRunPassed => {
-            let secrets = matches!(error, accept::Error::Credentials(credentials::Error::Secrets(_)));
-            Answer::Unavailable(if secrets { Part::Secrets } else { Part::Alicloud })
-        }
+        Class::Missing | Class::Retry | Class::Unknown | Class::DryRunPassed => match error {
+            accept::Error::Api(alicloud::Error::NotUnderstood { field, .. }) => {
+                Answer::NotUnderstood { field: field.name(), problem }
+            }
+            accept::Error::Credentials(credentials::Error::Secrets(_)) => Answer::Unavailable(Part::Secrets),
+            accept::Error::Credentials(_) if aws::is_of_aws(&problem.code) => Answer::Unavailable(Part::AwsIdentity),
+            accept::Error::Api(_) | accept::Error::Credentials(_) | accept::Error::UnknownTarget => {
+                Answer::Unavailable(Part::Alicloud)
+            }
+        },
     }
 }

@@ -15,6 +15,7 @@ const MOST_EVENTS: usize = 12;
 
 /// What somebody who asked is told. Also the `detail` of answers to machines.
 #[must_use]
+#[expect(clippy::too_many_lines, reason = "an arm for each answer")]
 pub fn answer(answer: &Answer, now: Timestamp) -> Message {
     match answer {
         Answer::Done(approval) => say(match approval.state {
@@ -106,10 +107,21 @@ pub fn answer(answer: &Answer, now: Timestamp) -> Message {
             sentences: vec![advice(&problem.code).into()],
             ..say("Alibaba Cloud will not accept this connection")
         },
+        Answer::NotUnderstood { field, problem } => Message {
+            facts: problem_facts(problem),
+            sentences: vec![format!(
+                "peergate cannot understand the field {field}, so nothing was decided. Its operators have to look at it."
+            )],
+            ..say("Alibaba Cloud's answer about this connection cannot be understood")
+        },
         Answer::CredentialsRefused(problem) => Message {
             facts: problem_facts(problem),
             sentences: vec![advice(&problem.code).into()],
-            ..say("Alibaba Cloud refuses peergate's own credentials; its operators have to mend that")
+            ..say(if problem.code.starts_with("AwsIdentity.") {
+                "AWS does not tell Alibaba Cloud who peergate is; its operators have to fix that"
+            } else {
+                "Alibaba Cloud refuses peergate's own credentials; its operators have to mend that"
+            })
         },
         Answer::Unavailable(part) => Message {
             sentences: vec!["Please try again in a minute.".into()],
@@ -117,6 +129,9 @@ pub fn answer(answer: &Answer, now: Timestamp) -> Message {
                 Part::Store => "peergate cannot reach its store, so nothing is known to be decided",
                 Part::Secrets => "peergate cannot read its secrets, so nothing was decided",
                 Part::Alicloud => "Alibaba Cloud does not answer, so nothing was decided",
+                Part::AwsIdentity => {
+                    "AWS issues peergate no identity token for Alibaba Cloud now, so nothing was decided"
+                }
             })
         },
     }

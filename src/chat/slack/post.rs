@@ -10,8 +10,8 @@ use super::{APPROVE_WITH_REASON, REASON, REJECT, action_id, button_value};
 use crate::approval::{Redelivery, Verdict};
 use crate::chat::message::{self, Message};
 use crate::chat::{About, LONGEST_REASON_CHARS, POST_TIMEOUT, Undelivered, retry_after};
-use crate::http as our_http;
 use crate::secrets::{Secret, SecretUrl};
+use crate::{clock, http as our_http};
 
 /// What is left of Slack's 3 s for telling the person who clicked.
 const RESPOND_TIMEOUT: Duration = Duration::from_millis(600);
@@ -224,15 +224,15 @@ impl Api<'_> {
         let (status, headers) = (response.status(), response.headers().clone());
         let body = our_http::read(response).await.map_err(|error| Undelivered::transport(&error))?;
         if !status.is_success() {
-            return Err(Undelivered::status(status, &headers));
+            return Err(Undelivered::status(status, &headers, clock::now()));
         }
-        let soon = Redelivery::Soon(retry_after(&headers));
+        let soon = Redelivery::Soon(retry_after(&headers, clock::now()));
         let posted: Posted = serde_json::from_slice(&body)
             .map_err(|_| Undelivered { error: "unreadable answer".into(), retry: soon })?;
         if posted.ok {
             return Ok(posted);
         }
-        let error = posted.error.unwrap_or_else(|| "no error code".into());
+        let error = posted.error.as_deref().and_then(our_http::word).unwrap_or_else(|| "no error code".into());
         let retry = match error.as_str() {
             "ratelimited" | "rate_limited" | "internal_error" | "fatal_error" | "service_unavailable" => soon,
             "invalid_blocks" | "invalid_arguments" | "msg_too_long" | "msg_blocks_too_long" | "no_text" => {
@@ -268,7 +268,7 @@ async fn webhook_answer(request: reqwest::RequestBuilder) -> Result<(), Undelive
     if status.is_success() {
         return if body == "ok" { Ok(()) } else { Err(refused("the answer is not `ok`")) };
     }
-    let undelivered = Undelivered::status(status, &headers);
+    let undelivered = Undelivered::status(status, &headers, clock::now());
     // Here, 410 is an archived channel, which people can bring back.
     let gone = undelivered.retry == Redelivery::Never;
     Err(if gone { Undelivered { retry: Redelivery::Later, ..undelivered } } else { undelivered })

@@ -18,10 +18,11 @@ use url::Url;
 
 use super::call::Call;
 use super::credentials::Credentials;
+use super::disguise::Disguises;
 use super::oidc;
 use super::{ApiError, JournalEntry, Settings, Tampering, World, is_dry_run, require, time};
 use crate::alicloud::sign::Parameters;
-use crate::peering::{AccountId, Connection};
+use crate::peering::{AccountId, Connection, InstanceId};
 use crate::{alicloud, clock};
 
 const QUOTA_WINDOW: SignedDuration = SignedDuration::from_secs(60);
@@ -41,6 +42,7 @@ struct Inner {
     /// VPCs with an accept or reject on its way.
     busy: HashSet<String>,
     faults: Vec<Fault>,
+    disguises: Disguises,
     journal: Vec<JournalEntry>,
 }
 
@@ -111,6 +113,7 @@ impl Simulator {
             calls: HashMap::new(),
             busy: HashSet::new(),
             faults: vec![],
+            disguises: Disguises::default(),
             journal: vec![],
         };
         Self { inner: Arc::new(Mutex::new(inner)) }
@@ -182,8 +185,9 @@ impl Simulator {
     /// A connection as its parties read it, without a call.
     #[must_use]
     pub fn connection(&self, instance_id: &str) -> Option<Connection> {
-        let shown = self.lock().world.shown(instance_id, clock::now())?;
-        alicloud::read_connection(&shown.to_string())
+        let inner = self.lock();
+        let shown = inner.disguises.write(inner.world.shown(instance_id, clock::now())?);
+        alicloud::read_connection(200, shown.as_bytes(), &InstanceId::parse(instance_id).ok()?).ok()
     }
 
     /// Temporary credentials of an account for an hour: access key id, secret, security token.
@@ -215,6 +219,11 @@ impl Simulator {
     #[must_use]
     pub fn pending_faults(&self) -> u32 {
         self.lock().faults.iter().map(|fault| fault.times).sum()
+    }
+
+    /// Has fields of a connection written otherwise from now on, each as this text; as they are, without any.
+    pub fn disguise(&self, instance_id: &str, fields: &[(&str, &str)]) {
+        self.lock().disguises.set(instance_id, fields);
     }
 
     /// Changes a connection behind everybody's back; says whether there is one.
@@ -273,7 +282,7 @@ async fn api(State(simulator): State<Simulator>, request: Request<Body>) -> Resp
             if let Some(fields) = body.as_object_mut() {
                 fields.insert("RequestId".into(), request_id.clone().into());
             }
-            axum_json(StatusCode::OK, &body)
+            json_text(StatusCode::OK, simulator.lock().disguises.write(body))
         }
         Err(error) => refuse(&error, &request_id),
     };
@@ -323,7 +332,11 @@ fn refuse(error: &ApiError, request_id: &str) -> Response {
 }
 
 fn axum_json(status: StatusCode, body: &Value) -> Response {
-    (status, [("content-type", "application/json")], body.to_string()).into_response()
+    json_text(status, body.to_string())
+}
+
+fn json_text(status: StatusCode, body: String) -> Response {
+    (status, [("content-type", "application/json")], body).into_response()
 }
 
 impl Simulator {

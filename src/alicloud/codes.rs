@@ -1,0 +1,243 @@
+//! What the vendor's codes mean. New ones appear without notice, so families decide, and what no family knows is unknown.
+//!
+//! Source: <https://api.alibabacloud.com/document/VpcPeer/2022-01-01/errorCode>, and what the vendor's Terraform provider
+//! tries again: <https://github.com/aliyun/terraform-provider-alicloud/blob/master/alicloud/errors.go>
+
+use super::Class;
+use crate::http;
+
+/// What a refusal is called whose code cannot be shown.
+pub(super) const UNREADABLE_CODE: &str = "UnreadableCode";
+
+/// Any of these ends or holds a code that passes by itself, whatever the product puts in front of it.
+const PASSING: [&str; 4] = ["LastTokenProcessing", "Throttling", "Timeout", "Concurrent"];
+/// Codes that begin like this pass by themselves.
+const PASSING_FAMILIES: [&str; 13] = [
+    "ServiceUnavailable",
+    "InternalError",
+    "UnknownError",
+    "SystemBusy",
+    "SystemError",
+    "OperationConflict",
+    "TaskConflict",
+    "Conflict",
+    "SignatureNonceUsed",
+    "TooManyRequests",
+    // Of the gateway, while an API is deployed; the operations that are called here exist.
+    "InvalidApi.NotFound",
+    // Both spellings exist.
+    "OperationFailed.DistibuteLock",
+    "OperationFailed.DistributeLock",
+];
+/// Somebody has to look after our credentials or permissions.
+const CREDENTIALS_FAMILIES: [&str; 13] = [
+    "AuthenticationFail",
+    "InvalidAccessKeyId",
+    "InvalidAccessKeySecret",
+    "MissingAccessKeyId",
+    "InvalidSecurityToken",
+    "MissingSecurityToken",
+    "SignatureDoesNotMatch",
+    "IncompleteSignature",
+    "Forbidden",
+    "NoPermission",
+    "AssumeRole.NoPermission",
+    "EntityNotExist",
+    "Unauthorized",
+];
+/// It will never work for this connection, or with this call.
+const PERMANENT_FAMILIES: [&str; 17] = [
+    "IncorrectBusinessStatus",
+    "QuotaExceeded",
+    "NumberExceed",
+    "IllegalParam",
+    "InvalidParam",
+    "Missing",
+    "IdempotentParam",
+    "InvalidAction",
+    "InvalidVersion",
+    "InvalidInstanceId",
+    "Unsupported",
+    "ResourceAlreadyExist",
+    "ResourceNotFound",
+    "OperationFailed.NotExist",
+    "OperationDenied.CloudBox",
+    "OperationDenied.OperateShareResource",
+    "OperationDenied.RouteEntryExist",
+];
+/// `OperationFailed.` with one of these at its end will never work either.
+const PERMANENT_FAILURES: [&str; 6] = [
+    "NotOpened",
+    "NotSupported",
+    "NotAllowed",
+    "ViolativeVpcPeer",
+    "NotSupportLinkType",
+    "CannotBeChangedInSameRegion",
+];
+
+/// What a refusal asks the caller to do. The HTTP status says little, for nearly everything is a 400: it decides only
+/// where the code says nothing.
+pub(super) fn classify(code: &str, http_status: u16) -> Class {
+    let begins = |families: &[&str]| families.iter().any(|family| code.starts_with(family));
+    let failed_for_good = |failure: &str| PERMANENT_FAILURES.iter().any(|end| failure.ends_with(end));
+    match code {
+        "DryRunOperation" => Class::DryRunPassed,
+        "ResourceNotFound.InstanceId" | "ResourceNotFound.VpcPeer" | "InvalidInstanceId.NotFound" => Class::Missing,
+        _ if PASSING.iter().any(|word| code.contains(word)) || begins(&PASSING_FAMILIES) => Class::Retry,
+        _ if is_about_a_status(code) => Class::ReadStatus,
+        _ if begins(&CREDENTIALS_FAMILIES) || is_about_the_time(code) => Class::Credentials,
+        _ if begins(&PERMANENT_FAMILIES) => Class::Permanent,
+        _ if code.strip_prefix("OperationFailed.").is_some_and(failed_for_good) => Class::Permanent,
+        _ if http_status >= 500 || http_status == 429 || http_status == 408 => Class::Retry,
+        _ => Class::Unknown,
+    }
+}
+
+/// `IncorrectStatus.VpcPeer`, `IncorrectVpcStatus`, `InvalidVBRStatus`: not of a business status, which people change.
+fn is_about_a_status(code: &str) -> bool {
+    let first = code.split('.').next().unwrap_or_default();
+    let incorrect = first.starts_with("Incorrect") || first.starts_with("Invalid");
+    incorrect && first.ends_with("Status") && !first.contains("Business")
+}
+
+/// Whether the vendor finds that our clock is off. Both spellings exist.
+pub(super) fn is_about_the_time(code: &str) -> bool {
+    let code = code.to_ascii_lowercase();
+    code.starts_with("invalidtimestamp") || code.starts_with("illegaltimestamp")
+}
+
+/// Whether a call that was refused so may have taken effect all the same.
+pub(super) fn may_have_taken_effect(code: &str, http_status: u16) -> bool {
+    match classify(code, http_status) {
+        Class::Retry => {
+            let never_began = code.contains("Throttling")
+                || ["ServiceUnavailable", "TooManyRequests"].iter().any(|family| code.starts_with(family));
+            let begun = ["LastTokenProcessing", "Timeout"].iter().any(|word| code.contains(word))
+                // The nonce is ours alone: an earlier copy of this very call has arrived.
+                || ["InternalError", "UnknownError", "SystemError", "SignatureNonceUsed"].iter().any(|family| code.starts_with(family));
+            begun || !never_began && (http_status >= 500 || http_status == 408)
+        }
+        // A refusal of an answer that says it is none.
+        Class::Unknown => !(400..500).contains(&http_status),
+        Class::ReadStatus | Class::Missing | Class::Permanent | Class::Credentials | Class::DryRunPassed => false,
+    }
+}
+
+/// A code as it may stand in a log line and as a metric's name: nothing in it can begin another line or look like success.
+pub(super) fn code(text: &str) -> String {
+    http::word(text).filter(|word| !is_success(word)).unwrap_or_else(|| UNREADABLE_CODE.to_owned())
+}
+
+/// Whether a body that has this code says that all went well.
+pub(super) fn is_success(code: &str) -> bool {
+    ["200", "OK", "Success"].iter().any(|success| code.trim().eq_ignore_ascii_case(success))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_of_codes_are_told_apart() {
+        let cases = [
+            (
+                Class::Retry,
+                "ServiceUnavailable InternalError UnknownError SystemBusy Throttling Throttling.User Throttling.Api \
+                 Rejected.Throttling Conflict.Operation LastTokenProcessing OperationFailed.LastTokenProcessing \
+                 Some.LastTokenProcessing OperationConflict OperationConflict.X TaskConflict TaskConflict.X ConflictX \
+                 SignatureNonceUsed InvalidApi.NotFound OperationDenied.ConcurrentOperation RequestTimeout \
+                 OperationFailed.DistibuteLock OperationFailed.DistributeLock",
+            ),
+            (
+                Class::ReadStatus,
+                "IncorrectStatus IncorrectStatus.VpcPeer IncorrectStatus.Vpc IncorrectStatus.AcceptingVpc \
+                 IncorrectVpcStatus IncorrectVSwitchStatus IncorrectInstanceStatus IncorrectRouteEntryStatus.X \
+                 InvalidVBRStatus IncorrectStatus.RouteTableStatus",
+            ),
+            (Class::Missing, "ResourceNotFound.InstanceId InvalidInstanceId.NotFound"),
+            (
+                Class::Permanent,
+                "IncorrectBusinessStatus.VpcPeer IncorrectBusinessStatus.AcceptVpcPeer IncorrectBusinessStatus \
+                 OperationFailed.CdtNotOpened OperationFailed.CrossBorderCdtNotOpened \
+                 OperationFailed.AcceptUserCdtNotOpened OperationFailed.NotExist.ResourceGroup \
+                 OperationFailed.ViolativeVpcPeer OperationFailed.InterRegionLinkTypeNotSupported \
+                 OperationFailed.RegionIdNotSupportLinkType OperationFailed.CrossBusinessNotAllowed \
+                 OperationDenied.CloudBoxExistsInVpc QuotaExceeded.VpcPeerCountPerVpc IllegalParam.InstanceId \
+                 MissingInstanceId MissingParameter IdempotentParameterMismatch InvalidAction.NotFound UnsupportedRegion",
+            ),
+            (
+                Class::Credentials,
+                "InvalidAccessKeyId.NotFound InvalidAccessKeyId.Inactive Forbidden.AccessKeyDisabled Forbidden.RAM \
+                 Forbidden.NoPermission NoPermission SignatureDoesNotMatch IncompleteSignature InvalidTimeStamp.Expired \
+                 InvalidTimestamp.Expired IllegalTimestamp InvalidSecurityToken.Expired MissingSecurityToken \
+                 AuthenticationFail.OIDCToken.Expired EntityNotExist.Role MissingAccessKeyId",
+            ),
+            (Class::DryRunPassed, "DryRunOperation"),
+            (Class::Unknown, "SomethingNew OperationFailed.SomethingNew OperationDenied.SomethingNew UnreadableCode"),
+        ];
+        for (class, codes) in cases {
+            for code in codes.split_whitespace() {
+                assert_eq!(classify(code, 400), class, "{code}");
+            }
+        }
+        for passing in [500, 502, 503, 599, 429, 408] {
+            assert_eq!(classify("SomethingNew", passing), Class::Retry);
+        }
+        for unknown in [200, 401, 403, 404, 409] {
+            assert_eq!(classify("SomethingNew", unknown), Class::Unknown);
+        }
+    }
+
+    #[test]
+    fn only_what_was_refused_for_sure_has_had_no_effect() {
+        let may = [
+            ("InternalError", 500),
+            ("InternalError", 400),
+            ("UnknownError", 400),
+            ("SomethingNew", 500),
+            ("SystemBusy", 502),
+            ("LastTokenProcessing", 403),
+            ("OperationFailed.LastTokenProcessing", 400),
+            ("RequestTimeout", 408),
+            ("SignatureNonceUsed", 400),
+            ("SomethingNew", 200),
+        ];
+        for (code, http_status) in may {
+            assert!(may_have_taken_effect(code, http_status), "{code} {http_status}");
+        }
+        let never = [
+            ("Throttling.User", 400),
+            ("Throttling.User", 503),
+            ("ServiceUnavailable", 503),
+            ("SomethingNew", 400),
+            ("SystemBusy", 400),
+            ("IncorrectStatus.VpcPeer", 400),
+            ("Conflict.Operation", 400),
+            ("Forbidden.RAM", 403),
+            ("OperationFailed.CdtNotOpened", 400),
+            ("ResourceNotFound.InstanceId", 400),
+            ("DryRunOperation", 400),
+        ];
+        for (code, http_status) in never {
+            assert!(!may_have_taken_effect(code, http_status), "{code} {http_status}");
+        }
+    }
+
+    #[test]
+    fn a_code_can_forge_neither_a_line_nor_success() {
+        for (text, expected) in [
+            ("IncorrectStatus.VpcPeer", "IncorrectStatus.VpcPeer"),
+            (" Throttling.User ", "Throttling.User"),
+            ("A\n{\"outcome\":\"accepted\"}", UNREADABLE_CODE),
+            ("IllegalParam.%s", UNREADABLE_CODE),
+            ("<b>", UNREADABLE_CODE),
+            ("\u{202e}", UNREADABLE_CODE),
+            ("", UNREADABLE_CODE),
+            ("OK", UNREADABLE_CODE),
+            ("200", UNREADABLE_CODE),
+        ] {
+            assert_eq!(code(text), expected, "{text:?}");
+        }
+        assert_eq!(code(&"A".repeat(5000)).len(), 80);
+    }
+}

@@ -1,0 +1,258 @@
+//! JSON as the vendor writes it: read field by field, so that one that is odd spoils no other.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// An object: its fields in their order, each of them unread, and as often as they are there.
+pub(super) struct Fields(Vec<(String, Box<RawValue>)>);
+
+/// What a name has in an object.
+#[derive(Clone, Copy)]
+pub(super) enum Field<'a> {
+    /// Nothing, or null.
+    Absent,
+    /// A value, as it was written.
+    Once(&'a str),
+    /// More than one value, of which the first is this.
+    Repeated(&'a str),
+}
+
+impl Fields {
+    /// Reads an object, of text that [`repaired`] has seen.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    pub(super) fn get(&self, name: &str) -> Field<'_> {
+        let mut values = self.0.iter().filter(|(field, _)| field == name).map(|(_, value)| value.get().trim());
+        match (values.next(), values.next()) {
+            (None, _) | (Some("null"), None) => Field::Absent,
+            (Some(value), None) => Field::Once(value),
+            (Some(value), Some(_)) => Field::Repeated(value),
+        }
+    }
+}
+
+impl<'a> Field<'a> {
+    /// The value, or the first of them.
+    pub(super) fn first(self) -> Option<&'a str> {
+        match self {
+            Self::Absent | Self::Repeated("null") => None,
+            Self::Once(value) | Self::Repeated(value) => Some(value),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = vec![];
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
+
+/// The elements of a list, unread.
+pub(super) fn list(value: &str) -> Option<Vec<Box<RawValue>>> {
+    serde_json::from_str(value).ok()
+}
+
+/// A text.
+pub(super) fn text(value: &str) -> Option<String> {
+    serde_json::from_str(value).ok()
+}
+
+/// A text, or what stands for one: a number, or a truth value, as it is written.
+pub(super) fn word(value: &str) -> Option<String> {
+    text(value).or_else(|| (!value.starts_with(['{', '[', '"'])).then(|| value.to_owned()))
+}
+
+/// A whole number, also written as text or with a fraction of nothing: `1024`, `"1024"`, `1024.0`. `None` where a digit
+/// may have been lost.
+pub(super) fn whole(value: &str) -> Option<i128> {
+    let unquoted = text(value);
+    let number = unquoted.as_deref().unwrap_or(value).trim();
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    // `007` is no number that anybody means.
+    let is_plain = is_number(whole) && (whole == "0" || !whole.starts_with('0'));
+    if is_plain && is_number(fraction) && fraction.bytes().all(|byte| byte == b'0') {
+        let absolute: i128 = whole.parse().ok()?;
+        return if number.starts_with('-') { absolute.checked_neg() } else { Some(absolute) };
+    }
+    exponential(number)
+}
+
+/// `1.024e3`, as some writers have large numbers; none beyond 10^15, where they leave digits out.
+fn exponential(number: &str) -> Option<i128> {
+    let (mantissa, exponent) = number.split_once(['e', 'E'])?;
+    let exponent: usize = exponent.strip_prefix('+').unwrap_or(exponent).parse().ok()?;
+    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let fraction = fraction.trim_end_matches('0');
+    let digits = format!("{whole}{fraction}");
+    let is_number = !whole.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    let zeros = exponent.checked_sub(fraction.len())?;
+    if !is_number || digits.len().checked_add(zeros)? > 15 {
+        return None;
+    }
+    format!("{sign}{digits}{}", "0".repeat(zeros)).parse().ok()
+}
+
+/// The text of a body, with what no parser of JSON takes set right where it stands inside of a string: bytes that are not
+/// UTF-8 and halves of surrogate pairs become U+FFFD, control characters and unknown escapes are escaped.
+pub(super) fn repaired(body: &[u8]) -> String {
+    let text = match String::from_utf8_lossy(body) {
+        Cow::Borrowed(text) => text.to_owned(),
+        Cow::Owned(text) => text,
+    };
+    let mut repaired = String::with_capacity(text.len());
+    let mut rest = text.strip_prefix('\u{feff}').unwrap_or(&text).chars();
+    let mut in_string = false;
+    while let Some(character) = rest.next() {
+        match character {
+            '\\' if in_string => escape(&mut rest, &mut repaired),
+            '\0'..='\u{1f}' if in_string => {
+                repaired.extend(['\\', 'u', '0', '0', hex(u32::from(character) / 16), hex(u32::from(character) % 16)]);
+            }
+            _ => {
+                in_string ^= character == '"';
+                repaired.push(character);
+            }
+        }
+    }
+    repaired
+}
+
+/// Writes what follows a backslash.
+fn escape(rest: &mut std::str::Chars<'_>, repaired: &mut String) {
+    let mut ahead = rest.clone();
+    match ahead.next() {
+        Some(known @ ('"' | '\\' | '/' | 'b' | 'f' | 'n' | 'r' | 't')) => {
+            repaired.extend(['\\', known]);
+            *rest = ahead;
+        }
+        Some('u') => {
+            let Some(unit) = unit(&mut ahead) else {
+                repaired.push_str("\\\\");
+                return;
+            };
+            let mut pair = ahead.clone();
+            let low = if (pair.next(), pair.next()) == (Some('\\'), Some('u')) { self::unit(&mut pair) } else { None };
+            let written = match (unit, low) {
+                (0xd800..=0xdbff, Some(low @ 0xdc00..=0xdfff)) => {
+                    ahead = pair;
+                    format!("\\u{unit:04x}\\u{low:04x}")
+                }
+                (0xd800..=0xdfff, _) => "\u{fffd}".to_owned(),
+                _ => format!("\\u{unit:04x}"),
+            };
+            repaired.push_str(&written);
+            *rest = ahead;
+        }
+        // The backslash stands for itself.
+        Some(_) | None => repaired.push_str("\\\\"),
+    }
+}
+
+fn hex(digit: u32) -> char {
+    char::from_digit(digit, 16).unwrap_or('0')
+}
+
+/// Four hexadecimal digits.
+fn unit(characters: &mut std::str::Chars<'_>) -> Option<u16> {
+    let mut digits = || characters.next()?.to_digit(16);
+    let number = (0..4).try_fold(0, |number, _| Some(number * 16 + digits()?))?;
+    u16::try_from(number).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_parser_takes_is_set_right() {
+        for (written, expected) in [
+            (r#""team \ud83d""#, "team \u{fffd}"),
+            (r#""\ude00 team""#, "\u{fffd} team"),
+            (r#""\ud83d\ud83d\ude00""#, "\u{fffd}😀"),
+            (r#""\uD83D\uDE00""#, "😀"),
+            (r#""\ud83d\u0041""#, "\u{fffd}A"),
+            (r#""\\ud83d""#, r"\ud83d"),
+            (r#""\ud83""#, r"\ud83"),
+            ("\"a\tb\nc\"", "a\tb\nc"),
+            (r#""it\'s \x41""#, r"it\'s \x41"),
+            ("\u{feff}\"a\"", "a"),
+        ] {
+            assert_eq!(text(&repaired(written.as_bytes())).as_deref(), Some(expected), "{written}");
+        }
+        assert_eq!(text(&repaired(b"\"caf\xe9\"")).as_deref(), Some("caf\u{fffd}"));
+        assert_eq!(repaired(b"{\"a\":\n\t1}"), "{\"a\":\n\t1}", "between strings they are white space");
+    }
+
+    #[test]
+    fn numbers_as_text_and_without_a_fraction_are_numbers() {
+        for (written, expected) in [
+            ("1024", Some(1024)),
+            ("\"1024\"", Some(1024)),
+            ("\" 1024 \"", Some(1024)),
+            ("1024.0", Some(1024)),
+            ("\"1024.00\"", Some(1024)),
+            ("-1", Some(-1)),
+            ("\"-1\"", Some(-1)),
+            ("-1.0", Some(-1)),
+            ("0", Some(0)),
+            ("1.024e3", Some(1024)),
+            ("1.111111111111111E+15", None),
+            ("1.11e2", Some(111)),
+            ("253460731706911258", Some(253_460_731_706_911_258)),
+            ("2.534607317069113e17", None),
+            ("1024.5", None),
+            ("1e400", None),
+            ("\"007\"", None),
+            ("\"+1\"", None),
+            ("\"inf\"", None),
+            ("\"NaN\"", None),
+            ("\"\"", None),
+            ("\"1,024\"", None),
+            ("true", None),
+            ("[1]", None),
+            ("{}", None),
+            ("1e-1", None),
+            ("99999999999999999999999999999999999999999999999", None),
+        ] {
+            assert_eq!(whole(written), expected, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_there_twice_is_seen_to_be() {
+        let fields = Fields::parse(r#"{"a": 1, "b": null, "a": 1, "c": 1e999, "d": [[[[1]]]]}"#).unwrap();
+        assert!(matches!(fields.get("a"), Field::Repeated("1")));
+        assert!(matches!(fields.get("b"), Field::Absent));
+        assert!(matches!(fields.get("c"), Field::Once("1e999")));
+        assert!(matches!(fields.get("e"), Field::Absent));
+        assert!(Fields::parse("[1]").is_none());
+        let deep = format!(r#"{{"a": {}1{}, "b": 2}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        assert!(matches!(Fields::parse(&deep).unwrap().get("b"), Field::Once("2")));
+    }
+}

@@ -1,0 +1,105 @@
+//! A reading, on a connection that may have died in silence.
+//!
+//! A kept connection that the network has forgotten takes bytes and never answers. So a reading that has no answer after
+//! a moment is made once more on a connection that is new, while the first goes on: whichever answers first is taken. A
+//! reading that is only slow loses nothing by it. Where the new connection was first, all calls leave the old ones.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use super::rpc::{Call, Reply};
+use super::{Alicloud, Credentials, Error};
+
+/// What a kept connection has. Alibaba Cloud answers from the other side of the earth in half of it; Slack's senders wait
+/// for 1.9 s in all.
+const KEPT: Duration = Duration::from_millis(700);
+/// The same for a list, once a list has been slow without being dead.
+const KEPT_SLOW_LIST: Duration = Duration::from_secs(3);
+
+/// Whether the last list that took long was only slow.
+#[derive(Debug, Default)]
+pub(super) struct Patience {
+    lists_are_slow: AtomicBool,
+}
+
+impl Patience {
+    fn of(&self, action: &str) -> Duration {
+        let slow = action.starts_with("List") && self.lists_are_slow.load(Ordering::Relaxed);
+        if slow { KEPT_SLOW_LIST } else { KEPT }
+    }
+
+    fn learn(&self, action: &str, is_slow: bool) {
+        if action.starts_with("List") {
+            self.lists_are_slow.store(is_slow, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Alicloud {
+    /// Makes a call that changes nothing, when its turn has come.
+    pub(super) async fn read(
+        &self,
+        action: &'static str,
+        parameters: &[(&str, &str)],
+        credentials: Credentials<'_>,
+    ) -> Result<Reply, Error> {
+        self.wait_for_turn(action).await?;
+        let call = Call { action, parameters, credentials: Some(credentials) };
+        self.read_twice(call).await.inspect_err(|error| self.rest_after(action, error))
+    }
+
+    async fn read_twice(&self, call: Call<'_>) -> Result<Reply, Error> {
+        let clients = &self.rpc.clients;
+        let kept = clients.latest();
+        let begun = Instant::now();
+        let mut first = pin!(self.rpc.call_on(&kept.client, call));
+        let failed = match timeout(self.patience.of(call.action), &mut first).await {
+            Ok(Err(Error::Transport(error))) => Some(Error::Transport(error)),
+            Ok(answer) => {
+                self.patience.learn(call.action, begun.elapsed() > KEPT);
+                return answer;
+            }
+            Err(_elapsed) => None,
+        };
+        // The second try counts as well. Where it has to wait, the first is all there is.
+        if !self.pacer.take_turn(call.action, Instant::now()).is_ok_and(|turn| turn <= Instant::now()) {
+            return match failed {
+                Some(error) => Err(error),
+                None => first.await,
+            };
+        }
+        let fresh = clients.fresh(&kept);
+        tracing::warn!(
+            outcome = "asked_again",
+            alicloud.action = call.action,
+            alicloud.code = failed.as_ref().map_or("Transport.Silent", Error::code),
+            "a reading is made once more, on a new connection"
+        );
+        let mut second = pin!(self.rpc.call_on(&fresh.client, call));
+        let answer = if failed.is_some() {
+            second.await
+        } else {
+            tokio::select! {
+                answer = &mut first => match answer {
+                    Err(Error::Transport(_)) => second.await,
+                    answer => {
+                        self.patience.learn(call.action, true);
+                        return answer;
+                    }
+                },
+                answer = &mut second => match answer {
+                    Err(Error::Transport(_)) => return first.await,
+                    answer => answer,
+                },
+            }
+        };
+        if !matches!(answer, Err(Error::Transport(_))) {
+            self.patience.learn(call.action, false);
+            clients.replace(&fresh);
+        }
+        answer
+    }
+}
