@@ -29,6 +29,7 @@ pub mod http;
 pub mod logging;
 pub mod metrics;
 pub mod secrets;
+mod shape;
 pub mod store;
 
 // What is wrong, if something is.

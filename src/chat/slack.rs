@@ -24,7 +24,7 @@ pub use post::{Api, answer_window, ephemeral, post_webhook, render, respond};
 const TIMESTAMP: &str = "x-slack-request-timestamp";
 const SIGNATURE: &str = "x-slack-signature";
 /// The platform, in principals.
-pub(crate) const PLATFORM: &str = "slack";
+pub(crate) const PLATFORM: &str = config::SLACK;
 /// Buttons, by `action_id`; the windows that ask for a reason have the same names.
 const APPROVE: &str = "peergate.approve";
 const APPROVE_WITH_REASON: &str = "peergate.approve.reason";

@@ -15,7 +15,7 @@ use super::{About, Authentic, Command, Malformed, Request, Unauthentic, Undelive
 use crate::approval::{Approval, ClientToken, Decision, Notice, Principal, Verdict};
 use crate::peering::{Connection, FieldHash, Fingerprint, InstanceId, Side};
 use crate::secrets::{ChannelSecrets, WebhookKey};
-use crate::{clock, http as our_http};
+use crate::{clock, config, http as our_http};
 
 const ID: &str = "webhook-id";
 const TIMESTAMP: &str = "webhook-timestamp";
@@ -23,7 +23,7 @@ const SIGNATURE: &str = "webhook-signature";
 /// A sender that rotates signs with two keys; more than this is not one.
 const MOST_SIGNATURES: usize = 16;
 /// The platform, in principals.
-const PLATFORM: &str = "webhook";
+const PLATFORM: &str = config::WEBHOOK;
 
 /// Verifies a request. Every `v1` signature is tried with every key; other versions are ignored.
 pub fn verify(headers: &HeaderMap, body: Bytes, keys: &[WebhookKey], now: Timestamp) -> Result<Authentic, Unauthentic> {
