@@ -352,7 +352,10 @@ async fn withdraw(
         let stored = app
             .store
             .update(stored, |approval| {
-                closed = approval.withdraw(by, request_key, now).err();
+                // The record may know them by a workspace of their organization.
+                let is_theirs = |given: &&Decision| app.config.policy.approver(given.by.principal.clone()).is(by);
+                let given = approval.decisions.iter().find(is_theirs).map(|given| given.by.clone());
+                closed = approval.withdraw(given.as_ref().unwrap_or(by), request_key, now).err();
                 closed.is_none()
             })
             .await?;
