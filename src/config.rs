@@ -506,7 +506,7 @@ impl File {
             if let Some(region) = target.regions.iter().find(|region| !is_region(region)) {
                 return invalid(
                     format!("targets.{name}.regions"),
-                    format!("{} is not the id of a region", shown(region)),
+                    format!("{:?} is not the id of a region", shown(region)),
                 );
             }
         }

@@ -113,7 +113,7 @@ async fn check(rows: &[(Change, &str, &str)]) {
         let environment = broken(&gate, *change);
         let report = doctor::examine(Ok(environment.clone()), &Wish::default(), soon()).await;
         let problems = problems(&report);
-        assert_eq!(problems.first().map(String::as_str), Some(*told), "{}", report.text());
+        assert!(problems.first().is_some_and(|problem| problem.starts_with(told)), "{told}: {}", report.text());
         assert!(!report.is_well());
         assert_eq!(secret_in(&report.json().to_string()), None);
         assert!(
@@ -121,7 +121,8 @@ async fn check(rows: &[(Change, &str, &str)]) {
             "{}",
             report.text()
         );
-        assert_eq!(function(&gate, &environment).await, *does, "{told}");
+        let did = function(&gate, &environment).await;
+        assert!(did.starts_with(does), "{told}: {did}");
     }
 }
 
@@ -286,8 +287,8 @@ async fn what_is_wrong_with_the_secrets() {
         ),
         (
             |it| it.secrets = json!("hush"),
-            "secrets: the secrets are not JSON of the documented shape at .",
-            "not started: the secrets are not JSON of the documented shape at .",
+            "secrets: the secrets are not JSON of the documented shape at line 1, column 1: not JSON",
+            "not started: the secrets are not JSON of the documented shape at line 1, column 1: not JSON",
         ),
         (
             |it| it.secrets["targets"] = json!({}),

@@ -19,7 +19,7 @@ use crate::config::{self, Slack};
 use crate::peering::{Fingerprint, InstanceId};
 use crate::secrets::SlackSigningSecret;
 
-pub use post::{Api, answer_window, ephemeral, post_webhook, render, respond};
+pub use post::{Api, Workspace, answer_window, ephemeral, post_webhook, render, respond};
 
 const TIMESTAMP: &str = "x-slack-request-timestamp";
 const SIGNATURE: &str = "x-slack-signature";
