@@ -447,12 +447,81 @@ async fn what_is_wrong_with_a_channel() {
     let rows: &[(Change, &str, &str)] = &[
         (|it| it.secrets["slack"]["bot_token"] = json!("revoked"), "channel netops: not_authed", "200 accepted"),
         (
+            |it| it.replace("[slack]\n", "[slack]\nenterprise = \"E0001\"\n"),
+            "channel netops: slack.enterprise: the bot token is of a workspace that is not part of E0001",
+            "200 accepted",
+        ),
+        (
             |it| it.secrets["channels"]["hook"]["url"] = json!("http://127.0.0.1:9/"),
             "channel hook: Transport.Connect",
             "200 accepted",
         ),
     ];
     check(rows).await;
+}
+
+#[tokio::test]
+async fn a_rule_that_contacts_may_make_impossible_is_warned_of() {
+    let gate = Gate::start().await;
+    let environment = broken(&gate, |it| {
+        it.replace(
+            "requester_accounts = [\"1111111111111111\"]\naccepting_vpcs = [\"vpc-two-people\"]\napprovals = 2",
+            "approvals = 4",
+        );
+    });
+    let report = doctor::examine(Ok(environment), &Wish::default(), soon()).await;
+    let told =
+        "rule two people: 4 must approve what account 1111111111111111 asks for, but without its contacts, only 3 may";
+    assert!(that_are(Found::Warning, &report).contains(&told.to_owned()), "{}", report.text());
+}
+
+async fn ask(app: &App) -> Duration {
+    let began = Instant::now();
+    doctor::FirstTick::default().ask(app).await;
+    began.elapsed()
+}
+
+/// What this test's process has logged of it, by key.
+fn misfits() -> Vec<String> {
+    let lines = support::logged();
+    let told = lines.lines().filter(|line| line.contains("misconfigured"));
+    told.filter_map(|line| Some(line.split_once("key=")?.1.to_owned())).collect()
+}
+
+#[tokio::test]
+async fn the_first_tick_asks_what_only_others_can_tell() {
+    let gate = Gate::start().await;
+    let app = |change: Change| {
+        let environment = broken(&gate, change);
+        App::new(&environment, Config::load(&environment.config).unwrap()).unwrap()
+    };
+    ask(&app(|_| ())).await;
+    assert_eq!(misfits(), Vec::<String>::new());
+    ask(&app(|it| it.replace("account = \"2222222222222222\"", "account = \"3333333333333333\""))).await;
+    ask(&app(|it| {
+        it.replace("teams = [\"T0001\"]", "teams = [\"T0009\"]");
+        it.config = it.config.replace("slack:T0001/", "slack:T0009/");
+    }))
+    .await;
+    let gone = app(|it| it.fault("ListVpcPeerConnections", "InvalidRegionId.NotFound", false));
+    ask(&gone).await;
+    let told = misfits();
+    let expected = ["targets.prod.account", "slack.teams", "targets.prod.regions"];
+    assert!(expected.iter().zip(&told).all(|(key, line)| line.contains(key)) && told.len() == 3, "{told:?}");
+    assert!(told[2].contains("InvalidRegionId.NotFound"), "{told:?}");
+}
+
+#[tokio::test]
+async fn the_first_tick_asks_once_and_waits_for_nobody_for_long() {
+    let gate = Gate::start().await;
+    let first_tick = doctor::FirstTick::default();
+    first_tick.ask(&gate.app).await;
+    let asked = gate.upstream_calls();
+    assert!(asked > 0);
+    first_tick.ask(&gate.app).await;
+    assert_eq!(gate.upstream_calls(), asked);
+    gate.sink.trouble(Trouble { path: "/api/auth.test".into(), hangs: true, ..Trouble::default() });
+    assert!(ask(&gate.app).await < Duration::from_secs(4));
 }
 
 #[tokio::test]

@@ -161,6 +161,27 @@ async fn a_region_that_cannot_be_listed_is_listed_next_time() {
 }
 
 #[tokio::test]
+async fn a_rule_that_nobody_can_complete_is_said_on_the_card() {
+    let gate = Gate::start().await;
+    // Without the accounts, it is also about one whose contact it needs.
+    let config = gate.config.replace(
+        "requester_accounts = [\"1111111111111111\"]\naccepting_vpcs = [\"vpc-two-people\"]\napprovals = 2",
+        "accepting_vpcs = [\"vpc-two-people\"]\napprovals = 4",
+    );
+    let gate = gate.with_config(&config);
+    let id = requested(&gate, "vpc-two-people").await;
+    gate.discover().await;
+    let told = "⚠ Still needed: 4 more, but only alice, bob, carol may approve: the rule cannot be met";
+    assert!(gate.card().text.contains(told), "{}", gate.card().text);
+    for user in [ALICE, BOB, CAROL] {
+        gate.send(&gate.slash(&format!("approve {id}"), user).await).await;
+    }
+    gate.tick().await;
+    let told = "⚠ Still needed: 1 more, but nobody else may approve: the rule cannot be met";
+    assert!(gate.card().text.contains(told), "{}", gate.card().text);
+}
+
+#[tokio::test]
 async fn two_discoveries_at_once_make_one_card() {
     let gate = Gate::start().await;
     requested(&gate, "vpc-other").await;
