@@ -194,7 +194,7 @@ impl Policy {
     /// Who a principal is.
     #[must_use]
     pub fn approver(&self, principal: Principal) -> Approver {
-        let principal = self.canonical(&principal).into_owned();
+        let principal = self.in_organization(&principal).unwrap_or(principal);
         let is_theirs = |other: &Principal| *self.canonical(other) == principal;
         let owns = |(_, person): &(&String, &Person)| person.principals.iter().any(is_theirs);
         let person = self.people.iter().find(owns).map(|(name, _)| name.clone());
@@ -204,8 +204,11 @@ impl Policy {
     /// The one name of a principal whose tenant is part of another.
     #[must_use]
     pub fn canonical<'a>(&self, principal: &'a Principal) -> Cow<'a, Principal> {
-        let moved = self.realms.get(principal.realm()).and_then(|realm| principal.moved_to(realm).ok());
-        moved.map_or(Cow::Borrowed(principal), Cow::Owned)
+        self.in_organization(principal).map_or(Cow::Borrowed(principal), Cow::Owned)
+    }
+
+    fn in_organization(&self, principal: &Principal) -> Option<Principal> {
+        principal.moved_to(self.realms.get(principal.realm())?).ok()
     }
 
     /// The first rule that matches `connection`; otherwise the facts that no rule allows, none when each is allowed by

@@ -2,6 +2,7 @@
 //! belong. Knows no format.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 
 use serde_path_to_error::{Path, Segment};
 
@@ -45,7 +46,9 @@ pub(crate) fn path(path: &Path) -> String {
     let mut text = String::new();
     for segment in path {
         match segment {
-            Segment::Seq { index } => text.push_str(&format!("[{index}]")),
+            Segment::Seq { index } => {
+                let _ = write!(text, "[{index}]");
+            }
             Segment::Map { key } | Segment::Enum { variant: key } => {
                 if !text.is_empty() {
                     text.push('.');
@@ -79,8 +82,14 @@ pub(crate) fn expected(message: &str, ours: &[String]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Whether eight characters of a secret stand in a text.
+    pub(crate) fn is_told(secret: &str, text: &str) -> bool {
+        let characters: Vec<char> = secret.chars().collect();
+        characters.windows(8).any(|part| text.contains(&part.iter().collect::<String>()))
+    }
 
     #[test]
     fn names_are_shown_and_what_could_be_a_secret_is_not() {

@@ -55,7 +55,8 @@ async fn next(stream: &mut TcpStream) -> String {
 }
 
 fn head(signed: &Signed) -> String {
-    let headers: String = signed.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let headers: Vec<_> = signed.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let headers = headers.concat();
     let (path, length) = (&signed.path, signed.body.len());
     format!("POST {path} HTTP/1.1\r\nhost: h\r\n{headers}content-length: {length}\r\n\r\n")
 }

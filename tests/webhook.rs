@@ -594,6 +594,7 @@ async fn the_slash_command_approves_rejects_and_explains_itself() {
 }
 
 type Form = (&'static str, Vec<(&'static str, &'static str)>, u16);
+type Change = (&'static str, fn(&mut serde_json::Value));
 type Click = (&'static str, fn(&mut serde_json::Value), u16);
 
 #[tokio::test]
@@ -718,7 +719,7 @@ enterprise = "E0001""#,
         it["team"] = json!(null);
         it["enterprise"] = json!({"id": "E0001"});
     };
-    let changes: [(&str, fn(&mut serde_json::Value)); 4] = [
+    let changes: [Change; 4] = [
         ("T0001", |_| ()),
         ("T0002", |it| it["user"]["team_id"] = json!("T0002")),
         ("E0001", |it| it["user"]["team_id"] = json!("E0001")),
