@@ -253,8 +253,8 @@ pub struct Slack {
 }
 
 impl Slack {
-    /// Whose users the users of a workspace are: of the organization, if there is one. `None` for another workspace
-    /// than those of the configuration.
+    /// The tenant of a workspace's users: the organization, if one is configured. `None` for a workspace that is not
+    /// configured.
     ///
     /// Source: <https://docs.slack.dev/enterprise>
     #[must_use]
@@ -524,7 +524,7 @@ impl File {
         Ok(())
     }
 
-    /// Channels of the bot; that other channels post to different addresses, the secrets have to show.
+    /// Checks the bot's channels. The addresses of other channels are in the secrets, and checked there.
     fn check_destinations(&self) -> Result<(), Error> {
         let mut names: BTreeMap<&str, &str> = BTreeMap::new();
         for (name, channel) in &self.channels {
@@ -579,7 +579,7 @@ impl File {
         check_wait("requests.stuck_after", stuck_after)
     }
 
-    /// That somebody can act as this principal: nobody else may be meant, and no request can come from an unknown tenant.
+    /// Refuses a principal that no request can come from.
     fn check_principal(&self, key: &str, principal: &Principal) -> Result<(), Error> {
         let id = shown(principal.as_str());
         let tenant = principal.realm().split_once(':').map_or("", |(_, tenant)| tenant);

@@ -338,8 +338,7 @@ impl Policy {
         lines.join("\n")
     }
 
-    /// Who may approve under a rule what `requester` asks for: people by name, other identities as they are. Contacts of
-    /// the requester may not.
+    /// The approvers of a rule for requests of `requester`, without its contacts: people by name, other identities as text.
     #[must_use]
     pub fn approvers_of(&self, rule: &Rule, requester: Option<AccountId>) -> Vec<String> {
         let mut names = BTreeSet::new();

@@ -129,8 +129,8 @@ impl TryFrom<String> for WebhookKey {
 }
 
 impl WebhookKey {
-    /// A key that nobody has.
-    fn nobodys() -> Self {
+    /// A key that no sender has.
+    fn random() -> Self {
         Self(Sha256::digest(clock::nonce()).to_vec())
     }
 }
@@ -280,7 +280,7 @@ impl Secrets {
         Ok(secrets)
     }
 
-    /// Whoever holds a secret of two senders could speak for both.
+    /// Two senders must not share a secret: its holder could speak for both.
     fn check_senders(&self, config: &Config) -> Result<(), Error> {
         let slack = self.slack.iter().filter(|_| config.slack.is_some()).flat_map(|slack| &slack.signing_secrets);
         // The same text is other bytes as a secret of Slack's.
@@ -302,7 +302,7 @@ impl Secrets {
         Ok(())
     }
 
-    /// Each channel is to be told each thing once.
+    /// Two channels must not share an address: it would hear everything twice.
     fn check_destinations(&self, config: &Config) -> Result<(), Error> {
         let mut names: BTreeMap<Url, &str> = BTreeMap::new();
         for (name, channel) in &self.channels {
@@ -374,8 +374,8 @@ fn malformed(key: &str, error: &serde_json::Error) -> Error {
 pub struct SecretsStore {
     source: Source,
     config: Arc<Config>,
-    /// Stands in for the keys of clients that do not exist.
-    nobodys: WebhookKey,
+    /// Stands in for keys that do not exist.
+    decoy: WebhookKey,
     /// Locked while fetching, so that only one task does.
     kept: Mutex<Kept>,
 }
@@ -410,21 +410,22 @@ impl SecretsStore {
                 Source::SecretsManager { client, id }
             }
         };
-        Self { source, config, nobodys: WebhookKey::nobodys(), kept: Mutex::default() }
+        Self { source, config, decoy: WebhookKey::random(), kept: Mutex::default() }
     }
 
-    /// The keys of a client, or of none. There are as many for each, so that the time it takes to try them tells nothing;
-    /// those that make up the number, nobody has.
+    /// The keys of a client; decoys for an unknown one. Decoys also fill up the keys of each client to the same number, so
+    /// that the time of verification does not tell clients apart.
+    #[must_use]
     pub fn client_keys(&self, secrets: &Secrets, client: Option<&str>) -> Vec<WebhookKey> {
         let number = secrets.clients.values().map(|client| client.signing_secrets.len()).max().unwrap_or_default();
         let own = client.and_then(|client| secrets.clients.get(client));
         let mut keys = own.map(|client| client.signing_secrets.clone()).unwrap_or_default();
-        keys.resize(number.max(1), self.nobodys.clone());
+        keys.resize(number.max(1), self.decoy.clone());
         keys
     }
 
-    /// The secrets: kept for five minutes; the last good ones while the store is down or holds something unusable. A store
-    /// that fails is left alone for a while, whoever asks: without any good ones, its last error is the answer.
+    /// The secrets: kept for five minutes; the last good ones while the store is down or holds something unusable. After a
+    /// failure, the store is not asked for a while. Without good secrets, the last error is returned.
     pub async fn current(&self, now: Timestamp) -> Result<Arc<Secrets>, Error> {
         let mut kept = self.kept.lock().await;
         // A clock that was set back must not keep them for as long.
@@ -444,7 +445,7 @@ impl SecretsStore {
             let began = Instant::now();
             let fetched = self.fetch(&mut kept, now).await;
             if let Err(error) = &fetched {
-                // Whoever came meanwhile asked for it before it failed.
+                // Callers that queued on the lock arrived before this failure.
                 let took = SignedDuration::try_from(began.elapsed()).unwrap_or(SignedDuration::ZERO);
                 let until = now + took + kept.next_rest();
                 kept.failed = Some((error.clone(), until));

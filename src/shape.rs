@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use serde_path_to_error::{Path, Segment};
 
-/// The shortest word that is taken for a secret if it looks like one: Slack's signing secrets have 16 characters or more.
+/// Minimum length of a word that may be a secret by its looks. Slack's signing secrets have at least 16 characters.
 const MIN_SECRET_CHARS: usize = 16;
 /// How well-known secrets, and addresses that are as good as one, begin. In lower case.
 const SECRET_PREFIXES: [&str; 9] = ["xox", "xapp", "xwfp", "whsec", "whsk", "ltai", "sts.", "eyj", "http"];

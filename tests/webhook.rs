@@ -757,7 +757,7 @@ enterprise = "E0001""#,
 }
 
 #[tokio::test]
-async fn who_approved_before_the_organization_was_named_does_not_count_again_and_may_withdraw() {
+async fn approval_given_before_the_organization_was_named_counts_once_and_can_be_withdrawn() {
     let gate = Gate::start().await;
     let named = gate
         .config
@@ -776,7 +776,7 @@ async fn who_approved_before_the_organization_was_named_does_not_count_again_and
 }
 
 #[tokio::test]
-async fn a_contact_who_is_no_approver_may_call_off_what_their_account_asks_for() {
+async fn contact_outside_the_rule_may_reject_their_accounts_request() {
     let gate = Gate::start().await;
     let id = gate.requested().await;
     // Erin is a contact, and no approver of this rule.
@@ -805,7 +805,7 @@ async fn status(app: &peergate::app::App, signed: &Signed, now: jiff::Timestamp)
 }
 
 #[tokio::test]
-async fn a_store_that_is_down_is_left_alone_longer_and_longer_whoever_asks() {
+async fn failing_secrets_store_is_asked_less_and_less_often() {
     let gate = Gate::start().await;
     let signed = gate.signed("status", &gate.requested().await, "alice").await;
     let directory = tempfile::tempdir().unwrap();
@@ -827,7 +827,7 @@ async fn a_store_that_is_down_is_left_alone_longer_and_longer_whoever_asks() {
 }
 
 #[tokio::test]
-async fn what_shows_without_secrets_is_refused_without_them() {
+async fn malformed_and_stale_requests_are_refused_without_secrets() {
     let gate = Gate::start().await;
     let signed = gate.signed("status", &gate.requested().await, "alice").await;
     let app = with_secrets_at(&gate, std::path::Path::new("/nonexistent"));
@@ -851,7 +851,7 @@ async fn what_shows_without_secrets_is_refused_without_them() {
 }
 
 #[tokio::test]
-async fn an_unknown_client_is_answered_as_a_known_one_and_has_the_secrets_fetched_alike() {
+async fn unknown_client_is_answered_like_a_known_one_and_refetches_alike() {
     let gate = Gate::start().await;
     let bad = gate.signed_body("{}");
     for path in ["/webhook/ci", "/webhook/nobody"] {

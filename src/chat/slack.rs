@@ -204,7 +204,7 @@ struct Interaction {
     r#type: String,
     user: User,
     team: Option<Team>,
-    /// Of the workspace; for what is of no workspace, but of an organization, all that there is.
+    /// The organization: the only tenant in a payload that belongs to no workspace.
     enterprise: Option<Team>,
     api_app_id: String,
     actions: Option<Vec<Action>>,

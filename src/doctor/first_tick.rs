@@ -1,5 +1,5 @@
-//! What the configuration says and only others can confirm: whose the bot token and the access keys are, and whether a region
-//! exists. The doctor asks whenever it is run, and a watcher once, beside its first tick.
+//! Checks of the configuration that need an outside service: the workspace of the bot token, the account of the access keys, and
+//! the regions. The doctor makes them whenever it runs, a watcher once, beside its first tick.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -15,25 +15,24 @@ use crate::config::{Slack, Target};
 use crate::credentials::{self, SessionName};
 use crate::{accept, clock};
 
-/// For all questions together: a tick that has ended waits for them no longer.
+/// For all checks together. They run beside the tick, whose end waits for them no longer than this.
 const QUESTIONS: Duration = Duration::from_secs(3);
 
-/// A key of the configuration that others contradict.
+/// A key of the configuration that an outside service contradicts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misfit {
     /// The key, in full.
     pub key: String,
-    /// What they say.
+    /// What the service says.
     pub problem: String,
 }
 
-/// Asks once in the life of a process.
+/// Makes the checks once in the life of a process.
 #[derive(Debug, Default)]
 pub struct FirstTick(AtomicBool);
 
 impl FirstTick {
-    /// Logs an error for each key that others contradict. Fails nothing, and takes a few seconds at most; later calls do
-    /// nothing.
+    /// Logs an error for each contradiction. Takes three seconds at most and never fails; later calls do nothing.
     pub async fn ask(&self, app: &App) {
         if self.0.swap(true, Ordering::Relaxed) {
             return;
@@ -51,7 +50,12 @@ impl FirstTick {
 }
 
 fn log(Misfit { key, problem }: &Misfit) {
-    tracing::error!(outcome = "misconfigured", key, error = problem, "peergate.toml does not fit what it is about");
+    tracing::error!(
+        outcome = "misconfigured",
+        key,
+        error = problem,
+        "a key of peergate.toml contradicts the service that it names"
+    );
 }
 
 async fn misfit_of_slack(app: &App) -> Option<Misfit> {

@@ -120,8 +120,8 @@ pub async fn answer_within(app: Arc<App>, listener: TcpListener, limits: Limits)
     }
 }
 
-/// Answers the requests of a connection. Whoever is silent for too long is cut off; a request that is under way when the
-/// lifetime is over is answered first.
+/// Answers the requests of a connection. Closes a silent connection; finishes the current request before it closes an old
+/// one.
 async fn answer_connection(app: Arc<App>, stream: TcpStream, limits: Limits) {
     let service = service_fn(|request| {
         let app = Arc::clone(&app);
@@ -131,7 +131,7 @@ async fn answer_connection(app: Arc<App>, stream: TcpStream, limits: Limits) {
     builder.timer(TokioTimer::new()).header_read_timeout(limits.headers).max_buf_size(MAX_HEADER_BYTES);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
-        // Strangers break connections; whatever was asked has its own line in the log.
+        // Strangers break connections; each request has its own line in the log.
         _ = connection.as_mut() => return,
         () = sleep(limits.lifetime) => connection.as_mut().graceful_shutdown(),
     }

@@ -160,12 +160,12 @@ struct Posted {
     enterprise_id: Option<String>,
 }
 
-/// Whose a token is.
+/// The workspace and the organization of a bot token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workspace {
-    /// The workspace, if Slack says.
+    /// The workspace's id; none if Slack does not say.
     pub team_id: Option<String>,
-    /// The organization that it is part of, if it is of one.
+    /// The organization's id; none outside Enterprise Grid.
     pub enterprise_id: Option<String>,
 }
 
