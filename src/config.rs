@@ -10,10 +10,15 @@ use serde::Deserialize;
 use url::Url;
 
 use crate::alicloud::sign::SignatureVersion;
-use crate::approval::Principal;
-use crate::peering::AccountId;
+use crate::approval::{InvalidPrincipal, Principal};
+use crate::peering::{AccountId, InvalidAccountId};
 use crate::policy::{Account, ApproverRef, Person, Policy, Requests, Rule};
+use crate::shape::{self, shown};
 
+/// How the principals of Slack's users begin.
+pub(crate) const SLACK: &str = "slack";
+/// How the principals of clients' users begin.
+pub(crate) const WEBHOOK: &str = "webhook";
 /// A record must outlive the request that it is about: a new one would decide anew, with the old client token.
 const SHORTEST_RETENTION_DAYS: u32 = 8;
 
@@ -232,6 +237,9 @@ pub struct Client {}
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Slack {
+    /// The organization of Enterprise Grid that all these workspaces are part of, by id (`E…`). A user of it is one
+    /// identity in all of them.
+    pub enterprise: Option<String>,
     /// Workspaces whose people may click, by id (`T…`).
     pub teams: BTreeSet<String>,
     /// The app that may call us, by id (`A…`).
@@ -242,6 +250,20 @@ pub struct Slack {
     /// Where a `response_url` may point to: scheme, host and port.
     #[serde(default = "default_response_origins")]
     pub response_origins: Vec<Url>,
+}
+
+impl Slack {
+    /// The tenant of a workspace's users: the organization, if one is configured. `None` for a workspace that is not
+    /// configured.
+    ///
+    /// Source: <https://docs.slack.dev/enterprise>
+    #[must_use]
+    pub fn tenant<'a>(&'a self, team: &'a str) -> Option<&'a str> {
+        match &self.enterprise {
+            Some(enterprise) if enterprise == team || self.teams.contains(team) => Some(enterprise),
+            Some(_) | None => self.teams.contains(team).then_some(team),
+        }
+    }
 }
 
 /// Where notices go. URLs and tokens are in the secrets store.
@@ -313,27 +335,144 @@ impl Config {
 
     /// Checks the text of a file.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let file: File = toml::from_str(text)
-            .map_err(|error| Error::Parse { path: "peergate.toml".into(), message: error.to_string() })?;
+        let file = File::parse(text).map_err(|message| Error::Parse { path: "peergate.toml".into(), message })?;
         file.check()?;
+        let teams = file.slack.iter().flat_map(|slack| {
+            let organization = slack.enterprise.as_ref();
+            organization.into_iter().flat_map(|enterprise| slack.teams.iter().map(move |team| (team, enterprise)))
+        });
+        let realms =
+            teams.map(|(team, enterprise)| (format!("{SLACK}:{team}"), format!("{SLACK}:{enterprise}"))).collect();
+        let policy = Policy {
+            rules: file.rule,
+            people: file.people,
+            groups: file.groups,
+            accounts: file.accounts,
+            requests: file.requests,
+            realms,
+        };
+        check_people_count_once(&policy)?;
+        for rule in &policy.rules {
+            check_rule_can_be_completed(&policy, rule)?;
+        }
         Ok(Self {
             targets: file.targets,
             clients: file.clients,
             slack: file.slack,
             channels: file.channels,
-            policy: Policy {
-                rules: file.rule,
-                people: file.people,
-                groups: file.groups,
-                accounts: file.accounts,
-                requests: file.requests,
-            },
+            policy,
             retention: SignedDuration::from_hours(i64::from(file.retention_days) * 24),
         })
     }
 }
 
+/// A user id of Slack is one person's, whichever workspace it is named with; and an identity has one owner.
+///
+/// Source: <https://docs.slack.dev/enterprise>
+fn check_people_count_once(policy: &Policy) -> Result<(), Error> {
+    let mut owners: BTreeMap<Principal, &str> = BTreeMap::new();
+    for (name, person) in &policy.people {
+        for principal in &person.principals {
+            let owner = owners.insert(policy.canonical(principal).into_owned(), name);
+            if let Some(other) = owner.filter(|other| other != name) {
+                let problem = format!("{} already belongs to {}", shown(principal.as_str()), shown(other));
+                return invalid(format!("people.{name}.principals"), problem);
+            }
+        }
+    }
+    let mut seen: BTreeMap<&str, &Principal> = BTreeMap::new();
+    for (key, principal) in named_principals(policy) {
+        if platform(principal) != SLACK {
+            continue;
+        }
+        let Some(earlier) = seen.get(principal.user()) else {
+            seen.insert(principal.user(), principal);
+            continue;
+        };
+        let (one, other) = (policy.canonical(earlier), policy.canonical(principal));
+        let owner = owners.get(&*one);
+        if one != other && (owner.is_none() || owner != owners.get(&*other)) {
+            let problem = format!(
+                "{} and {} are the same user in two workspaces and would count twice: make them one person's, or name \
+                 the organization in `slack.enterprise`",
+                shown(principal.as_str()),
+                shown(earlier.as_str())
+            );
+            return invalid(key, problem);
+        }
+    }
+    Ok(())
+}
+
+/// Every principal of the file, with its key.
+fn named_principals(policy: &Policy) -> Vec<(String, &Principal)> {
+    let mut named = vec![];
+    for (name, person) in &policy.people {
+        let key = format!("people.{name}.principals");
+        named.extend(person.principals.iter().map(|principal| (key.clone(), principal)));
+    }
+    let contacts = policy.accounts.iter().map(|(id, account)| (format!("accounts.{id}.contacts"), &account.contacts));
+    let rules = policy.rules.iter().map(|rule| (format!("rule.{}.approvers", rule.name), &rule.approvers));
+    for (key, list) in contacts.chain(rules) {
+        for who in list {
+            match who {
+                ApproverRef::Principal(principal) => named.push((key.clone(), principal)),
+                ApproverRef::Person(_) | ApproverRef::Group(_) => {}
+            }
+        }
+    }
+    named
+}
+
+/// Without the contacts of an account that it is about, a rule must still have enough approvers.
+fn check_rule_can_be_completed(policy: &Policy, rule: &Rule) -> Result<(), Error> {
+    let key = format!("rule.{}.approvals", rule.name);
+    let people = policy.approvers_of(rule, None).len();
+    if rule.needed() > people {
+        return invalid(key, format!("only {people} different people are named as approvers"));
+    }
+    for account in rule.requester_accounts.iter().flatten() {
+        let left = policy.approvers_of(rule, Some(*account)).len();
+        if rule.needed() > left {
+            let problem = format!(
+                "{} must approve, but without the contacts of account {account}, only {left} of the approvers may",
+                rule.needed()
+            );
+            return invalid(key, problem);
+        }
+    }
+    Ok(())
+}
+
+fn platform(principal: &Principal) -> &str {
+    principal.realm().split_once(':').map_or("", |(platform, _)| platform)
+}
+
 impl File {
+    /// Reads the text.
+    ///
+    /// # Errors
+    /// The key, where it is, and what was expected; nothing of the text but names.
+    fn parse(text: &str) -> Result<Self, String> {
+        let at = |error: &toml::de::Error| {
+            let before = error.span().and_then(|span| text.get(..span.start));
+            before.map_or_else(String::new, |before| {
+                let line = before.matches('\n').count() + 1;
+                let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+                format!("line {line}, column {column}: ")
+            })
+        };
+        // The messages of the grammar are constants.
+        let malformed = |error: toml::de::Error| format!("{}not TOML: {}", at(&error), error.message());
+        let document = toml::Deserializer::parse(text).map_err(malformed)?;
+        let ours = [InvalidPrincipal.to_string(), InvalidAccountId.to_string()];
+        serde_path_to_error::deserialize(document).map_err(|error| {
+            let path = shape::path(error.path());
+            let key = if path.is_empty() { path } else { format!("{path}, ") };
+            format!("{key}{}{}", at(error.inner()), shape::expected(error.inner().message(), &ours))
+        })
+    }
+
     fn check(&self) -> Result<(), Error> {
         let names = [
             ("targets", self.targets.keys().collect::<Vec<_>>()),
@@ -365,28 +504,14 @@ impl File {
                 return invalid(format!("targets.{name}.calls_per_minute"), "at least 1");
             }
             if let Some(region) = target.regions.iter().find(|region| !is_region(region)) {
-                return invalid(format!("targets.{name}.regions"), format!("{region:?} is not the id of a region"));
+                return invalid(
+                    format!("targets.{name}.regions"),
+                    format!("{:?} is not the id of a region", shown(region)),
+                );
             }
         }
-        if let Some(slack) = &self.slack {
-            check_endpoint("slack.api", &slack.api)?;
-            for origin in &slack.response_origins {
-                check_endpoint("slack.response_origins", origin)?;
-            }
-            if slack.teams.is_empty() {
-                return invalid("slack.teams", "name at least one workspace");
-            }
-        }
-        for (name, channel) in &self.channels {
-            let is_id =
-                |id: &str| id.len() > 1 && id.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
-            if matches!(channel, Channel::Slack { channel } if !is_id(channel)) {
-                return invalid(format!("channels.{name}.channel"), "expected the channel's id, e.g. C0123ABCD");
-            }
-            if matches!(channel, Channel::Slack { .. }) && self.slack.is_none() {
-                return invalid(format!("channels.{name}.kind"), "`slack` needs the table [slack]");
-            }
-        }
+        self.slack.as_ref().map_or(Ok(()), check_slack)?;
+        self.check_destinations()?;
         self.check_people()?;
         self.check_requests()?;
         for (position, rule) in self.rule.iter().enumerate() {
@@ -399,19 +524,41 @@ impl File {
         Ok(())
     }
 
+    /// Checks the bot's channels. The addresses of other channels are in the secrets, and checked there.
+    fn check_destinations(&self) -> Result<(), Error> {
+        let mut names: BTreeMap<&str, &str> = BTreeMap::new();
+        for (name, channel) in &self.channels {
+            let id = match channel {
+                Channel::Slack { channel } => channel,
+                Channel::SlackWebhook {} | Channel::StandardWebhooks {} => continue,
+            };
+            let key = |field: &str| format!("channels.{name}.{field}");
+            if !is_slack_id(id) {
+                return invalid(key("channel"), "expected the channel's id, e.g. C0123ABCD");
+            }
+            if self.slack.is_none() {
+                return invalid(key("kind"), "`slack` needs the table [slack]");
+            }
+            if let Some(other) = names.insert(id, name) {
+                return invalid(key("channel"), format!("channels.{} posts to the same channel", shown(other)));
+            }
+        }
+        Ok(())
+    }
+
     fn check_people(&self) -> Result<(), Error> {
-        let mut owners: BTreeMap<&Principal, &str> = BTreeMap::new();
         for (name, person) in &self.people {
+            let key = format!("people.{name}.principals");
+            if person.principals.is_empty() {
+                return invalid(key, "name at least one identity: without any, nobody can act as this person");
+            }
             for principal in &person.principals {
-                if let Some(other) = owners.insert(principal, name) {
-                    let problem = format!("{principal} already belongs to {other}");
-                    return invalid(format!("people.{name}.principals"), problem);
-                }
+                self.check_principal(&key, principal)?;
             }
         }
         for (group, people) in &self.groups {
             if let Some(unknown) = people.iter().find(|person| !self.people.contains_key(*person)) {
-                return invalid(format!("groups.{group}"), format!("no person is named {unknown}"));
+                return invalid(format!("groups.{group}"), format!("no person is named {}", shown(unknown)));
             }
         }
         Ok(())
@@ -432,16 +579,37 @@ impl File {
         check_wait("requests.stuck_after", stuck_after)
     }
 
+    /// Refuses a principal that no request can come from.
+    fn check_principal(&self, key: &str, principal: &Principal) -> Result<(), Error> {
+        let id = shown(principal.as_str());
+        let tenant = principal.realm().split_once(':').map_or("", |(_, tenant)| tenant);
+        match (platform(principal), &self.slack) {
+            (SLACK, None) => invalid(key, format!("{id} needs the table [slack]")),
+            (SLACK, Some(slack)) if slack.tenant(tenant).is_none() => {
+                invalid(key, format!("the workspace of {id} is not in `slack.teams`"))
+            }
+            (SLACK, Some(_)) if !is_slack_user(principal.user()) => {
+                invalid(key, format!("{id} does not end with a user's id, e.g. U0123ABCD; names can be changed"))
+            }
+            (WEBHOOK, _) if !self.clients.contains_key(tenant) => {
+                invalid(key, format!("the client of {id} is not in [clients]"))
+            }
+            (SLACK | WEBHOOK, _) => Ok(()),
+            _ => invalid(key, format!("{id} has an unknown platform: expected `slack` or `webhook`")),
+        }
+    }
+
     fn check_approvers(&self, key: &str, approvers: &[ApproverRef]) -> Result<(), Error> {
         for approver in approvers {
             match approver {
                 ApproverRef::Person(name) if !self.people.contains_key(name) => {
-                    return invalid(key, format!("no person is named {name}"));
+                    return invalid(key, format!("no person is named {}", shown(name)));
                 }
                 ApproverRef::Group(name) if !self.groups.contains_key(name) => {
-                    return invalid(key, format!("no group is named {name}"));
+                    return invalid(key, format!("no group is named {}", shown(name)));
                 }
-                ApproverRef::Person(_) | ApproverRef::Group(_) | ApproverRef::Principal(_) => {}
+                ApproverRef::Principal(principal) => self.check_principal(key, principal)?,
+                ApproverRef::Person(_) | ApproverRef::Group(_) => {}
             }
         }
         Ok(())
@@ -449,7 +617,7 @@ impl File {
 
     fn check_channels(&self, key: &str, channels: &[String]) -> Result<(), Error> {
         match channels.iter().find(|channel| !self.channels.contains_key(*channel)) {
-            Some(unknown) => invalid(key, format!("no channel is named {unknown}")),
+            Some(unknown) => invalid(key, format!("no channel is named {}", shown(unknown))),
             None => Ok(()),
         }
     }
@@ -457,7 +625,7 @@ impl File {
     fn check_rule(&self, rule: &Rule) -> Result<(), Error> {
         let key = |field: &str| format!("rule.{}.{field}", rule.name);
         if !self.targets.contains_key(&rule.target) {
-            return invalid(key("target"), format!("no target is named {}", rule.target));
+            return invalid(key("target"), format!("no target is named {}", shown(&rule.target)));
         }
         if rule.approvers.is_empty() && rule.approvals > 0 {
             return invalid(key("approvers"), "name at least one");
@@ -472,9 +640,10 @@ impl File {
             return invalid(key(field), "an empty list matches nothing: name something, or leave it out");
         }
         self.check_approvers(&key("approvers"), &rule.approvers)?;
-        let people = self.people_of(rule);
-        if usize::try_from(rule.approvals).unwrap_or(usize::MAX) > people {
-            return invalid(key("approvals"), format!("only {people} different people are named as approvers"));
+        let is_narrow = rule.requester_accounts.is_some() && rule.requester_cidrs_within.is_some();
+        if rule.approvals == 0 && !is_narrow {
+            let problem = "0 accepts by itself: name `requester_accounts` and `requester_cidrs_within`, too";
+            return invalid(key("approvals"), problem);
         }
         self.check_channels(&key("channels"), &rule.channels)?;
         self.check_channels(&key("escalate_to"), &rule.escalate_to)?;
@@ -486,28 +655,11 @@ impl File {
         }
         Ok(())
     }
-
-    /// How many different people a rule names as approvers.
-    fn people_of(&self, rule: &Rule) -> usize {
-        let mut people = BTreeSet::new();
-        for approver in &rule.approvers {
-            match approver {
-                ApproverRef::Person(name) => people.extend([name.as_str()]),
-                ApproverRef::Group(name) => {
-                    people.extend(self.groups.get(name).into_iter().flatten().map(String::as_str));
-                }
-                ApproverRef::Principal(principal) => {
-                    let owner = self.people.iter().find(|(_, person)| person.principals.contains(principal));
-                    people.extend([owner.map_or(principal.as_str(), |(name, _)| name.as_str())]);
-                }
-            }
-        }
-        people.len()
-    }
 }
 
-fn invalid<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T, Error> {
-    Err(Error::Invalid { key: key.into(), problem: problem.into() })
+fn invalid<T>(key: impl AsRef<str>, problem: impl Into<String>) -> Result<T, Error> {
+    let parts: Vec<_> = key.as_ref().split('.').map(shown).collect();
+    Err(Error::Invalid { key: parts.join("."), problem: problem.into() })
 }
 
 fn check_name(key: &str, name: &str) -> Result<(), Error> {
@@ -517,6 +669,37 @@ fn check_name(key: &str, name: &str) -> Result<(), Error> {
     } else {
         invalid(key, "a name is 1 to 40 lower-case letters, digits and `-`")
     }
+}
+
+fn check_slack(slack: &Slack) -> Result<(), Error> {
+    check_endpoint("slack.api", &slack.api)?;
+    for origin in &slack.response_origins {
+        check_endpoint("slack.response_origins", origin)?;
+    }
+    if slack.teams.is_empty() {
+        return invalid("slack.teams", "name at least one workspace");
+    }
+    if !slack.teams.iter().all(|team| team.starts_with('T') && is_slack_id(team)) {
+        return invalid("slack.teams", "expected ids of workspaces, e.g. T0123ABCD; an organization is `enterprise`");
+    }
+    if slack.enterprise.as_ref().is_some_and(|id| !id.starts_with('E') || !is_slack_id(id)) {
+        return invalid("slack.enterprise", "expected the organization's id, e.g. E0123ABCD");
+    }
+    if !slack.app.starts_with('A') || !is_slack_id(&slack.app) {
+        return invalid("slack.app", "expected the app's id, e.g. A0123ABCD");
+    }
+    Ok(())
+}
+
+fn is_slack_id(id: &str) -> bool {
+    id.len() > 1 && id.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+}
+
+/// `U…`, or `W…` for users of organizations.
+///
+/// Source: <https://docs.slack.dev/reference/objects/user-object>
+fn is_slack_user(id: &str) -> bool {
+    is_slack_id(id) && (id.starts_with('U') || id.starts_with('W'))
 }
 
 /// What comes into addresses of the console, and goes to the API.
@@ -618,6 +801,7 @@ fn default_retention_days() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::tests::is_told;
 
     const ROLE: &str = "acs:ram::2222222222222222:role/peergate";
     const SMALLEST: &str = "[targets.prod]\naccount = \"2222222222222222\"\nregions = []\n";
@@ -670,7 +854,8 @@ mod tests {
 
     #[test]
     fn every_message_names_the_key() {
-        let rule = "[people.alice]\nprincipals = [\"slack:T1/U1\"]\n[[rule]]\nname = \"r\"\n";
+        let slack = "[slack]\nteams = [\"T1\"]\napp = \"A1\"\n";
+        let rule = &format!("{slack}[people.alice]\nprincipals = [\"slack:T1/U1\"]\n[[rule]]\nname = \"r\"\n");
         let cases = [
             ("", "targets: name at least one accepting account"),
             ("[targets.prod]\naccount = 1\n", "account"),
@@ -745,7 +930,7 @@ mod tests {
             ),
             (
                 &format!(
-                    "{SMALLEST}[people.a]\nprincipals = [\"slack:T1/U1\"]\n[people.b]\nprincipals = [\"slack:T1/U1\"]\n"
+                    "{SMALLEST}{slack}[people.a]\nprincipals = [\"slack:T1/U1\"]\n[people.b]\nprincipals = [\"slack:T1/U1\"]\n"
                 ),
                 "people.b.principals: slack:T1/U1 already belongs to a",
             ),
@@ -753,6 +938,222 @@ mod tests {
         for (text, expected) in cases {
             let problem = problem(text);
             assert!(problem.contains(expected), "{text}\n→ {problem}");
+        }
+    }
+
+    /// Two workspaces, a client, two people with whatever identities, and whatever else.
+    fn world(slack: &str, alice: &str, bob: &str, more: &str) -> String {
+        format!(
+            "{SMALLEST}[clients.ci]\n[slack]\nteams = [\"T1\", \"T2\"]\napp = \"A1\"\n{slack}\n[people.alice]\nprincipals = \
+             [{alice}]\n[people.bob]\nprincipals = [{bob}]\n{more}"
+        )
+    }
+
+    const BOB: &str = "\"webhook:ci/bob\"";
+
+    #[test]
+    fn somebody_who_can_never_act_is_refused_wherever_they_are_named() {
+        let cases = [
+            ("slak:T1/U1", "slak:T1/U1 has an unknown platform: expected `slack` or `webhook`"),
+            ("Slack:T1/U1", "Slack:T1/U1 has an unknown platform"),
+            ("peergate:prod/rule", "has an unknown platform"),
+            ("slack:T9/U1", "the workspace of slack:T9/U1 is not in `slack.teams`"),
+            ("slack:E1/U1", "the workspace of slack:E1/U1 is not in `slack.teams`"),
+            ("slack:t1/U1", "the workspace of slack:t1/U1"),
+            ("slack:T1/u1", "slack:T1/u1 does not end with a user's id"),
+            ("slack:T1/@alice", "slack:T1/@alice does not end with a user's id"),
+            ("slack:T1/alice.smith", "slack:T1/alice.smith does not end with a user's id"),
+            ("slack:T1/B1", "slack:T1/B1 does not end with a user's id"),
+            ("slack:T1/U", "slack:T1/U does not end with a user's id"),
+            ("webhook:nobody/zed", "the client of webhook:nobody/zed is not in [clients]"),
+            ("webhook:CI/zed", "the client of webhook:CI/zed is not in [clients]"),
+        ];
+        let rule = "[[rule]]\nname = \"r\"\ntarget = \"prod\"\napprovals = 1\napprovers =";
+        for (principal, expected) in cases {
+            let quoted = format!("\"{principal}\"");
+            let places = [
+                ("people.alice.principals: ", world("", &format!("\"slack:T1/U7\", {quoted}"), BOB, "")),
+                (
+                    "rule.r.approvers: ",
+                    world("", "\"slack:T1/U7\"", BOB, &format!("{rule} [\"person:bob\", {quoted}]")),
+                ),
+                (
+                    "accounts.1.contacts: ",
+                    world("", "\"slack:T1/U7\"", BOB, &format!("[accounts.1]\nname = \"a\"\ncontacts = [{quoted}]")),
+                ),
+            ];
+            for (key, text) in places {
+                let problem = problem(&text);
+                assert!(problem.starts_with(key) && problem.contains(expected), "{principal}: {problem}");
+            }
+        }
+        let without = format!("{SMALLEST}[people.a]\nprincipals = [\"slack:T1/U1\"]\n");
+        assert_eq!(problem(&without), "people.a.principals: slack:T1/U1 needs the table [slack]");
+        assert!(problem(&world("", "", BOB, "")).starts_with("people.alice.principals: name at least one"));
+        Config::parse(&world("", "\"slack:T1/W1\"", BOB, "")).unwrap();
+    }
+
+    #[test]
+    fn the_same_user_of_two_workspaces_is_one_person_or_refused() {
+        let rule = "[[rule]]\nname = \"r\"\ntarget = \"prod\"\napprovals = 1\napprovers =";
+        let twice = "\"slack:T1/W0EVE\", \"slack:T2/W0EVE\"";
+        let contact = |id: &str| format!("[accounts.1]\nname = \"a\"\ncontacts = [\"slack:{id}/W0EVE\"]\n");
+        let refused = [
+            ("people.bob.principals: ", world("", "\"slack:T1/W0EVE\"", "\"slack:T2/W0EVE\"", "")),
+            ("rule.r.approvers: ", world("", "\"slack:T1/U7\"", BOB, &format!("{rule} [{twice}]"))),
+            ("rule.r.approvers: ", world("", "\"slack:T1/W0EVE\"", BOB, &format!("{rule} [\"slack:T2/W0EVE\"]"))),
+            ("accounts.1.contacts: ", world("", "\"slack:T1/W0EVE\"", BOB, &contact("T2"))),
+            (
+                "rule.r.approvers: ",
+                world("", "\"slack:T1/U7\"", BOB, &format!("{}{rule} [\"slack:T1/W0EVE\"]", contact("T2"))),
+            ),
+        ];
+        for (key, text) in &refused {
+            let problem = problem(text);
+            assert!(problem.starts_with(key) && problem.contains("`slack.enterprise`"), "{problem}");
+        }
+        Config::parse(&world("", twice, BOB, &format!("{rule} [{twice}]\n{}", contact("T2")))).unwrap();
+        // With the organization named, they are one, whoever they are given to.
+        let enterprise = "enterprise = \"E1\"";
+        let grid = world(enterprise, "\"slack:T1/W0EVE\"", "\"slack:E1/W0EVE\"", "");
+        assert_eq!(problem(&grid), "people.bob.principals: slack:E1/W0EVE already belongs to alice");
+        let two = world(
+            enterprise,
+            "\"slack:T1/U7\"",
+            BOB,
+            &format!("{rule} [{twice}]").replace("approvals = 1", "approvals = 2"),
+        );
+        assert_eq!(problem(&two), "rule.r.approvals: only 1 different people are named as approvers");
+        let one = world(enterprise, twice, BOB, &format!("{rule} [\"slack:E1/W0EVE\"]\n{}", contact("T2")));
+        let policy = Config::parse(&one).unwrap().policy;
+        for realm in ["slack:T1", "slack:T2", "slack:E1"] {
+            let eve = policy.approver(Principal::try_from(format!("{realm}/W0EVE")).unwrap());
+            assert_eq!((eve.principal.as_str(), eve.person.as_deref()), ("slack:E1/W0EVE", Some("alice")));
+        }
+        for (bad, expected) in [
+            ("enterprise = \"T1\"", "slack.enterprise: expected the organization's id"),
+            ("enterprise = \"e1\"", "slack.enterprise: expected"),
+        ] {
+            assert!(problem(&world(bad, "\"slack:T1/U1\"", BOB, "")).contains(expected));
+        }
+        let team = world("", "\"slack:T1/U1\"", BOB, "").replace("\"T2\"", "\"E2\"");
+        assert!(problem(&team).starts_with("slack.teams: expected ids of workspaces"));
+    }
+
+    #[test]
+    fn a_rule_that_contacts_make_impossible_is_refused() {
+        let rule = |approvals: u32, accounts: &str, approvers: &str| {
+            format!(
+                "[accounts.1]\nname = \"a\"\ncontacts = [\"slack:T1/U1\"]\n[[rule]]\nname = \"r\"\ntarget = \
+                 \"prod\"\napprovals = {approvals}\n{accounts}approvers = [{approvers}]\nrequester_cidrs_within = [\"10.0.0.0/8\"]\n"
+            )
+        };
+        let alice = "\"slack:T1/U1\", \"webhook:ci/alice\"";
+        let both = "\"person:alice\", \"person:bob\"";
+        for (approvals, accounts, approvers, expected) in [
+            (
+                2,
+                "requester_accounts = [\"1\"]\n",
+                both,
+                "2 must approve, but without the contacts of account 1, only 1 of",
+            ),
+            (2, "requester_accounts = [\"5\", \"1\"]\n", both, "without the contacts of account 1, only 1 of"),
+            (1, "requester_accounts = [\"1\"]\n", "\"webhook:ci/alice\"", "1 must approve, but without the contacts"),
+            (0, "requester_accounts = [\"1\"]\n", "\"person:alice\"", "1 must approve, but without the contacts"),
+            (0, "", both, "0 accepts by itself: name `requester_accounts` and `requester_cidrs_within`, too"),
+        ] {
+            let problem = problem(&world("", alice, BOB, &rule(approvals, accounts, approvers)));
+            assert!(problem.starts_with("rule.r.approvals: ") && problem.contains(expected), "{problem}");
+        }
+        let anywhere =
+            rule(0, "requester_accounts = [\"5\"]\n", both).replace("requester_cidrs_within = [\"10.0.0.0/8\"]", "");
+        assert!(problem(&world("", alice, BOB, &anywhere)).starts_with("rule.r.approvals: 0 accepts by itself"));
+        for (approvals, accounts) in [
+            (1, "requester_accounts = [\"1\"]\n"),
+            (2, "requester_accounts = [\"5\"]\n"),
+            (2, ""),
+            (0, "requester_accounts = [\"1\"]\n"),
+        ] {
+            Config::parse(&world("", alice, BOB, &rule(approvals, accounts, both))).unwrap();
+        }
+    }
+
+    #[test]
+    fn two_channels_with_one_destination_are_refused() {
+        let channel = |name: &str, id: &str| format!("[channels.{name}]\nkind = \"slack\"\nchannel = \"{id}\"\n");
+        let two = |one: &str, other: &str| {
+            world("", "\"slack:T1/U1\"", BOB, &[channel("a", one), channel("b", other)].concat())
+        };
+        assert_eq!(problem(&two("C1", "C1")), "channels.b.channel: channels.a posts to the same channel");
+        Config::parse(&two("C1", "C2")).unwrap();
+    }
+
+    /// Secrets in the place of each value, of each key, and where no TOML belongs: no message repeats any of them.
+    #[test]
+    fn no_message_repeats_what_could_be_a_secret() {
+        let example = include_str!("../peergate.example.toml");
+        let lines: Vec<&str> =
+            example.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()).collect();
+        let mut refused = 0;
+        for secret in [
+            "xoxb-17653672481-19874698323",
+            "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
+            "8f742231b10e8888abcd99yyyzzz85a5",
+            "LTAI5tExampleKeyId1234",
+            "https://hooks.slack.com/services/T1/B1/ayo83Mkd74Ks",
+        ] {
+            for (at, line) in lines.iter().enumerate() {
+                let (key, value) = line.split_once(" = ").unwrap_or((line, ""));
+                let changed = [
+                    format!("{key} = \"{secret}\""),
+                    format!("{key} = [\"{secret}\"]"),
+                    format!("{key} = {secret}"),
+                    format!("{key} = \"{secret}"),
+                    format!("{key} = {{ kind = \"{secret}\" }}"),
+                    format!("{key} = {{ \"{secret}\" = 1 }}"),
+                    format!("{key} = {{ kind = \"assume-role\", role = \"{secret}\" }}"),
+                    format!("\"{secret}\" = {value}"),
+                    format!("{secret} = {value}"),
+                    format!("[\"{secret}\"]"),
+                    format!("[{key}.\"{secret}\"]").replace("[[", "[").replace("].", "."),
+                    format!("{line}\n{secret}"),
+                    format!("{line} {secret}"),
+                    format!("{line}\n\"{secret}\" = 1\n\"{secret}\" = 2"),
+                    line.replacen('"', &format!("\"{secret}"), 1),
+                    line.replacen("prod", secret, 1).replacen("alice", secret, 1).replacen("netops", secret, 1),
+                ];
+                for changed in changed {
+                    let mut text = lines.clone();
+                    text[at] = &changed;
+                    let Err(error) = Config::parse(&text.join("\n")) else { continue };
+                    refused += 1;
+                    let told = format!("{error} {error:?}");
+                    assert!(!is_told(secret, &told), "{changed}\n→ {told}");
+                }
+            }
+        }
+        assert!(refused > 1000, "{refused}");
+    }
+
+    #[test]
+    fn a_parse_error_says_where_and_what_was_expected() {
+        for (text, expected) in [
+            (
+                "[targets.prod]\naccount = 1\n",
+                "peergate.toml: targets.prod.account, line 2, column 11: invalid type, expected",
+            ),
+            (
+                "[targets.prod]\naccuont = \"1\"\n",
+                "targets.prod.accuont, line 2, column 1: unknown field, expected one of `account`",
+            ),
+            ("[targets.prod]\naccount = \"1\"\n", "targets.prod, line 1, column 1: missing field `regions`"),
+            ("[targets.prod]\naccount = \"x\"\nregions = []", "line 2, column 11: not an account id: expected digits"),
+            ("[targets.prod]\naccount = \"1\"\nregions = 7\n", "targets.prod.regions, line 3, column 11: invalid type"),
+            ("[targets.prod\naccount", "peergate.toml: line 1, column 14: not TOML: "),
+            ("[requests]\nstuck_after = \"soon\"\n", "requests.stuck_after, line 2, column 15: the value is not"),
+        ] {
+            let problem = problem(text);
+            assert!(problem.contains(expected), "{problem}");
         }
     }
 

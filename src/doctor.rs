@@ -3,6 +3,7 @@
 
 #[cfg(feature = "local")]
 mod aws;
+mod first_tick;
 
 use std::fmt::Write as _;
 
@@ -22,8 +23,11 @@ use crate::config::{self, Channel, Config, Environment, Target};
 use crate::credentials::{self, SessionName};
 use crate::logging::Chain;
 use crate::peering::{InstanceId, Status};
+use crate::policy::Policy;
 use crate::secrets::{Secrets, SecretsStore};
 use crate::{clock, http};
+
+pub use first_tick::{FirstTick, Misfit};
 
 /// Nobody's connection: whether we may ask for it shows without one.
 const NOBODYS: &str = "pcc-peergatedoctor";
@@ -151,6 +155,7 @@ pub async fn examine(environment: Result<Environment, config::Error>, wish: &Wis
     if rules == 0 {
         report.add(Found::Warning, "rules", "there are none: nothing can be approved", "Add a [[rule]].");
     }
+    examine_rules(&config.policy, &mut report);
     let app = match App::new(&environment, config) {
         Ok(app) => app,
         Err(error) => {
@@ -199,6 +204,23 @@ pub async fn examine(environment: Result<Environment, config::Error>, wish: &Wis
     let (clock, (targets, channels)) = join(clock, join(join_all(targets), join_all(channels))).await;
     report.0.extend(std::iter::once(clock).chain(targets).chain(channels).flat_map(|found| found.0));
     report
+}
+
+/// A rule without `requester_accounts` is about each account, also about those whose contacts it needs.
+fn examine_rules(policy: &Policy, report: &mut Report) {
+    for rule in policy.rules.iter().filter(|rule| rule.requester_accounts.is_none()) {
+        for account in policy.accounts.keys() {
+            let left = policy.approvers_of(rule, Some(*account)).len();
+            if left < rule.needed() {
+                let detail = format!(
+                    "{} must approve what account {account} asks for, but without its contacts, only {left} may",
+                    rule.needed()
+                );
+                let mend = "Name more approvers, or the accounts that the rule is about in `requester_accounts`.";
+                report.add(Found::Warning, format!("rule {}", rule.name), detail, mend);
+            }
+        }
+    }
 }
 
 /// What is found of one thing until then.
@@ -350,6 +372,9 @@ fn allowed(report: &mut Report, what: String, error: Option<accept::Error>, is_n
         }
         Class::ReadStatus | Class::Missing | Class::DryRunPassed => report.fine(what, "allowed"),
         Class::Permanent if is_nobodys && code.starts_with("IllegalParam") => report.fine(what, "allowed"),
+        Class::Permanent | Class::Unknown if what.contains(" in ") && code.contains("Region") => {
+            report.problem(what, format!("refused with {code}"), "Check the target's `regions`, e.g. cn-shanghai.");
+        }
         Class::Permanent | Class::Credentials | Class::Unknown => {
             report.problem(what, format!("refused with {code}"), message::advice(&code));
         }
@@ -367,7 +392,19 @@ async fn examine_channel(app: &App, secrets: &Secrets, name: &str, channel: &Cha
                 return problem(name, "there is no bot token", "Store slack.bot_token.");
             };
             let api = slack::Api { http: &app.http, url: &config.api, token };
-            if post { api.post(channel, &test).await.map(|_| ()) } else { api.test().await }
+            match api.test().await {
+                Ok(workspace) => {
+                    if let Some(Misfit { key, problem: told }) = first_tick::misfit_of_workspace(config, &workspace) {
+                        return problem(
+                            name,
+                            &format!("{key}: {told}"),
+                            "Store the token of the right workspace, or list it.",
+                        );
+                    }
+                    if post { api.post(channel, &test).await.map(|_| ()) } else { Ok(()) }
+                }
+                Err(undelivered) => Err(undelivered),
+            }
         }
         Channel::SlackWebhook {} => match url {
             Some(url) if post => slack::post_webhook(&app.http, url, &test).await,

@@ -30,6 +30,7 @@ pub mod logging;
 pub mod metrics;
 pub mod read_budget;
 pub mod secrets;
+mod shape;
 pub mod store;
 
 // What is wrong, if something is.

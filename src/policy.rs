@@ -2,6 +2,7 @@
 //!
 //! Pure: knows the rules of the configuration and the facts of a connection.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -28,6 +29,8 @@ pub struct Policy {
     pub accounts: BTreeMap<AccountId, Account>,
     /// What goes for requests whose rule says nothing else.
     pub requests: Requests,
+    /// Tenants that are part of another one: `slack:T0001` → `slack:E0001`. A user of one is the same user in the other.
+    pub realms: BTreeMap<String, String>,
 }
 
 /// An account that asks.
@@ -191,9 +194,21 @@ impl Policy {
     /// Who a principal is.
     #[must_use]
     pub fn approver(&self, principal: Principal) -> Approver {
-        let owns = |(_, person): &(&String, &Person)| person.principals.contains(&principal);
+        let principal = self.in_organization(&principal).unwrap_or(principal);
+        let is_theirs = |other: &Principal| *self.canonical(other) == principal;
+        let owns = |(_, person): &(&String, &Person)| person.principals.iter().any(is_theirs);
         let person = self.people.iter().find(owns).map(|(name, _)| name.clone());
         Approver { principal, person }
+    }
+
+    /// The one name of a principal whose tenant is part of another.
+    #[must_use]
+    pub fn canonical<'a>(&self, principal: &'a Principal) -> Cow<'a, Principal> {
+        self.in_organization(principal).map_or(Cow::Borrowed(principal), Cow::Owned)
+    }
+
+    fn in_organization(&self, principal: &Principal) -> Option<Principal> {
+        principal.moved_to(self.realms.get(principal.realm())?).ok()
     }
 
     /// The first rule that matches `connection`; otherwise the facts that no rule allows, none when each is allowed by
@@ -210,7 +225,8 @@ impl Policy {
         Err(Fact::ALL.into_iter().filter(everywhere).collect())
     }
 
-    /// The rule under which `approver` may decide about `connection`.
+    /// The rule under which `approver` may decide about `connection`: its approvers may, and to reject, the contacts of
+    /// the account that asks.
     pub fn permit(
         &self,
         target: &str,
@@ -219,14 +235,15 @@ impl Policy {
         verdict: Verdict,
     ) -> Result<&Rule, Refusal> {
         let rule = self.rule(target, connection).map_err(Refusal::NoRule)?;
-        if !rule.approvers.iter().any(|who| self.names(who, approver)) {
-            return Err(Refusal::NotAnApprover { rule: rule.name.clone() });
-        }
         let account = connection.requester.account;
-        if verdict == Verdict::Approve && self.is_contact(account, approver) {
-            return Err(Refusal::Contact { account });
+        let is_named = rule.approvers.iter().any(|who| self.names(who, approver));
+        match (verdict, is_named, self.is_contact(account, approver)) {
+            (Verdict::Approve, true, false) | (Verdict::Reject, true, _) | (Verdict::Reject, false, true) => Ok(rule),
+            (Verdict::Approve, true, true) => Err(Refusal::Contact { account }),
+            (Verdict::Approve, false, _) | (Verdict::Reject, false, false) => {
+                Err(Refusal::NotAnApprover { rule: rule.name.clone() })
+            }
         }
-        Ok(rule)
     }
 
     /// Who a principal is, if they may approve `connection` now; peergate itself, if its rule needs nobody.
@@ -269,7 +286,7 @@ impl Policy {
             Ok(rule) => Terms {
                 rule: Some(rule.name.clone()),
                 approvals: rule.approvals,
-                approvers: self.names_of_approvers(rule, connection.requester.account),
+                approvers: self.approvers_of(rule, Some(connection.requester.account)),
                 require_reason: rule.require_reason,
                 channels: rule.channels.clone(),
                 remind_after: rule.remind_after.unwrap_or(remind_after),
@@ -321,12 +338,16 @@ impl Policy {
         lines.join("\n")
     }
 
-    /// People by name, other identities as they are; without the contacts of the account that asks.
-    fn names_of_approvers(&self, rule: &Rule, requester: AccountId) -> Vec<String> {
+    /// The approvers of a rule for requests of `requester`, without its contacts: people by name, other identities as text.
+    #[must_use]
+    pub fn approvers_of(&self, rule: &Rule, requester: Option<AccountId>) -> Vec<String> {
         let mut names = BTreeSet::new();
         let person = |name: &String| {
             let principal = self.people.get(name).and_then(|person| person.principals.first());
-            principal.map(|principal| Approver { principal: principal.clone(), person: Some(name.clone()) })
+            principal.map(|principal| Approver {
+                principal: self.canonical(principal).into_owned(),
+                person: Some(name.clone()),
+            })
         };
         for who in &rule.approvers {
             let approvers: Vec<_> = match who {
@@ -334,7 +355,8 @@ impl Policy {
                 ApproverRef::Group(group) => self.groups.get(group).into_iter().flatten().filter_map(person).collect(),
                 ApproverRef::Principal(principal) => vec![self.approver(principal.clone())],
             };
-            let others = approvers.into_iter().filter(|approver| !self.is_contact(requester, approver));
+            let is_contact = |approver: &Approver| requester.is_some_and(|account| self.is_contact(account, approver));
+            let others = approvers.into_iter().filter(|approver| !is_contact(approver));
             names.extend(others.map(|approver| approver.person.unwrap_or_else(|| approver.principal.to_string())));
         }
         names.into_iter().collect()
@@ -351,7 +373,7 @@ impl Policy {
 
     fn names(&self, who: &ApproverRef, approver: &Approver) -> bool {
         match who {
-            ApproverRef::Principal(principal) => *principal == approver.principal,
+            ApproverRef::Principal(principal) => self.canonical(principal) == self.canonical(&approver.principal),
             ApproverRef::Person(name) => approver.person.as_ref() == Some(name),
             ApproverRef::Group(group) => {
                 let people = self.groups.get(group);
@@ -373,6 +395,13 @@ impl Fact {
 }
 
 impl Rule {
+    /// How many people must approve, at most: a rule that needs nobody asks one of its approvers if anything is odd.
+    #[must_use]
+    pub fn needed(&self) -> usize {
+        let least = u32::from(!self.approvers.is_empty());
+        usize::try_from(self.approvals.max(least)).unwrap_or(usize::MAX)
+    }
+
     /// The facts of the connection that this rule does not allow.
     fn mismatches(&self, target: &str, connection: &Connection) -> Vec<Fact> {
         let requester = &connection.requester;
@@ -524,6 +553,55 @@ mod tests {
     }
 
     #[test]
+    fn a_contact_may_reject_what_their_account_asks_for_and_nothing_else() {
+        let requester = connection().requester.account;
+        let dave = principal("slack", "U7");
+        let mut policy = rule(|_| ());
+        let account = |contact: &Principal| Account {
+            name: "data".into(),
+            contacts: vec![ApproverRef::Principal(contact.clone())],
+        };
+        policy.accounts = [(requester, account(&dave)), (AccountId(5), account(&principal("slack", "U8")))].into();
+        let permit = |policy: &Policy, who: &Principal, verdict| {
+            policy.permit("prod", &connection(), &policy.approver(who.clone()), verdict).map(|_| ())
+        };
+        let not_an_approver = Err(Refusal::NotAnApprover { rule: "everything".into() });
+        assert_eq!(permit(&policy, &dave, Verdict::Reject), Ok(()));
+        assert_eq!(permit(&policy, &dave, Verdict::Approve), not_an_approver);
+        assert_eq!(permit(&policy, &principal("slack", "U8"), Verdict::Reject), not_an_approver);
+        policy.rules.clear();
+        assert!(matches!(permit(&policy, &dave, Verdict::Reject), Err(Refusal::NoRule(_))));
+    }
+
+    #[test]
+    fn users_of_an_organization_are_the_same_in_each_of_its_workspaces() {
+        let of = |team: &str, user: &str| Principal::new("slack", team, user).unwrap();
+        let requester = connection().requester.account;
+        let mut policy = rule(|rule| {
+            rule.approvals = 2;
+            rule.approvers.extend([ApproverRef::Principal(of("T2", "U9")), ApproverRef::Principal(of("E1", "U9"))]);
+        });
+        policy.realms =
+            [("slack:T1", "slack:E1"), ("slack:T2", "slack:E1")].map(|(from, to)| (from.into(), to.into())).into();
+        for team in ["T1", "T2", "E1"] {
+            let permitted = policy.electorate("prod", &connection(), &of(team, "U9")).unwrap();
+            assert_eq!(permitted, Approver { principal: of("E1", "U9"), person: None });
+            let alice = policy.electorate("prod", &connection(), &of(team, "U1")).unwrap();
+            assert_eq!(alice.person.as_deref(), Some("alice"));
+        }
+        // Another organization's, or another platform's.
+        assert_eq!(policy.electorate("prod", &connection(), &of("T3", "U9")), None);
+        assert_eq!(policy.electorate("prod", &connection(), &Principal::new("webhook", "T1", "U9").unwrap()), None);
+        assert_eq!(policy.terms("prod", &connection()).approvers, ["alice", "slack:E1/U9"]);
+        let contacts = vec![ApproverRef::Principal(of("T1", "U9"))];
+        policy.accounts = [(requester, Account { name: "data".into(), contacts })].into();
+        for team in ["T1", "T2", "E1"] {
+            assert_eq!(policy.electorate("prod", &connection(), &of(team, "U9")), None);
+        }
+        assert_eq!(policy.terms("prod", &connection()).approvers, ["alice"]);
+    }
+
+    #[test]
     fn the_terms_name_the_approvers_or_what_no_rule_allows() {
         let policy = rule(|rule| rule.approvers.push(ApproverRef::Principal(principal("slack", "U9"))));
         let terms = policy.terms("prod", &connection());
@@ -548,8 +626,8 @@ mod tests {
         let policy = rule(|rule| rule.target = "other".into());
         let suggestion = policy.terms("prod", &connection()).suggestion.unwrap();
         let file = format!(
-            "[targets.prod]\naccount = \"2222222222222222\"\nregions = []\n[people.alice]\nprincipals = \
-             [\"slack:T1/U1\"]\n[groups]\nnetops = [\"alice\"]\n{suggestion}"
+            "[targets.prod]\naccount = \"2222222222222222\"\nregions = []\n[slack]\nteams = [\"T1\"]\napp = \
+             \"A1\"\n[people.alice]\nprincipals = [\"slack:T1/U1\"]\n[groups]\nnetops = [\"alice\"]\n{suggestion}"
         );
         let pasted = crate::config::Config::parse(&file).unwrap().policy;
         let rule = pasted.permit("prod", &connection(), &pasted.approver(principal("slack", "U1")), Verdict::Approve);

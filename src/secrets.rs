@@ -13,16 +13,24 @@ use aws_types::SdkConfig;
 use base64::prelude::{BASE64_STANDARD, Engine};
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
+use serde_json::error::Category;
+use sha2::{Digest, Sha256};
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use url::Url;
 
+use crate::clock;
 use crate::config::{Channel, Config, SecretsSource, is_secure};
+use crate::shape::{self, shown};
 
 /// How long a fetched value is used before it is fetched again, plus up to [`FRESH_JITTER`].
 const FRESH: SignedDuration = SignedDuration::from_mins(5);
 const FRESH_JITTER: SignedDuration = SignedDuration::from_secs(30);
-/// While the store is down, how long the last good value is used before the store is asked again.
+/// While the store is down: how long it is left alone after the first failure. Each failure after it doubles the wait.
+const FIRST_REST: SignedDuration = SignedDuration::from_secs(1);
+/// The longest such wait.
+const MAX_REST: SignedDuration = SignedDuration::from_secs(30);
+/// The shortest such wait while the last good value serves.
 const RETRY: SignedDuration = SignedDuration::from_secs(10);
 /// The longest fetch while there are last good secrets to serve.
 const SOMEBODY_WAITS: Duration = Duration::from_millis(700);
@@ -120,6 +128,13 @@ impl TryFrom<String> for WebhookKey {
     }
 }
 
+impl WebhookKey {
+    /// A key that no sender has.
+    fn random() -> Self {
+        Self(Sha256::digest(clock::nonce()).to_vec())
+    }
+}
+
 impl fmt::Debug for WebhookKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("WebhookKey(…)")
@@ -203,12 +218,13 @@ impl fmt::Debug for SecretUrl {
 }
 
 /// Why there are no secrets. Never holds a part of one.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The store can't be asked. Says with which code it refused, if it did.
     #[error("the secrets store does not answer: {0}")]
     Unavailable(String),
-    /// The document is not JSON, or not of the documented shape. Where, but not what: the parser's words quote values.
+    /// The document is not JSON, or not of the documented shape: at which key and place, and what was expected. Not what
+    /// was found.
     #[error("the secrets are not JSON of the documented shape at {0}")]
     Malformed(String),
     /// Something is missing, empty or too short.
@@ -217,7 +233,7 @@ pub enum Error {
         /// The key, in full.
         key: String,
         /// Why.
-        problem: &'static str,
+        problem: String,
     },
 }
 
@@ -225,13 +241,12 @@ impl Secrets {
     /// Reads the document and checks that it has what `config` needs.
     pub fn parse(json: &[u8], config: &Config) -> Result<Self, Error> {
         let mut json = serde_json::Deserializer::from_slice(json);
-        let malformed =
-            |error: serde_path_to_error::Error<serde_json::Error>| Error::Malformed(error.path().to_string());
-        let secrets: Self = serde_path_to_error::deserialize(&mut json).map_err(malformed)?;
-        json.end().map_err(|_| Error::Malformed("its end".into()))?;
+        let secrets: Self = serde_path_to_error::deserialize(&mut json)
+            .map_err(|error| malformed(&shape::path(error.path()), error.inner()))?;
+        json.end().map_err(|error| malformed("its end", &error))?;
         for (name, target) in &config.targets {
             let Some(name) = target.credentials.key_of(name) else { continue };
-            let key = format!("targets.{name}");
+            let key = format!("targets.{}", shown(name));
             let Some(target) = secrets.targets.get(name) else {
                 return invalid(key, "missing");
             };
@@ -243,7 +258,7 @@ impl Secrets {
             }
         }
         for name in config.clients.keys() {
-            let key = format!("clients.{name}.signing_secrets");
+            let key = format!("clients.{}.signing_secrets", shown(name));
             match secrets.clients.get(name) {
                 Some(client) if !client.signing_secrets.is_empty() => {}
                 Some(_) | None => return invalid(key, "name at least one"),
@@ -260,7 +275,49 @@ impl Secrets {
         for (name, channel) in &config.channels {
             secrets.check_channel(name, channel)?;
         }
+        secrets.check_senders(config)?;
+        secrets.check_destinations(config)?;
         Ok(secrets)
+    }
+
+    /// Two senders must not share a secret: its holder could speak for both.
+    fn check_senders(&self, config: &Config) -> Result<(), Error> {
+        let slack = self.slack.iter().filter(|_| config.slack.is_some()).flat_map(|slack| &slack.signing_secrets);
+        // The same text is other bytes as a secret of Slack's.
+        let slack = slack.flat_map(|secret| {
+            let decoded = WebhookKey::try_from(secret.0.clone()).ok().map(|key| key.0);
+            [Some(secret.expose().to_vec()), decoded].into_iter().flatten()
+        });
+        let mut senders: Vec<(Vec<u8>, String)> = slack.map(|key| (key, "slack".to_owned())).collect();
+        for (name, client) in self.clients.iter().filter(|(name, _)| config.clients.contains_key(*name)) {
+            let sender = format!("clients.{}", shown(name));
+            for key in &client.signing_secrets {
+                if let Some((_, other)) = senders.iter().find(|(other, whose)| *other == key.0 && *whose != sender) {
+                    let problem = format!("{other} has the same secret, and could speak for this client");
+                    return invalid(format!("{sender}.signing_secrets"), problem);
+                }
+            }
+            senders.extend(client.signing_secrets.iter().map(|key| (key.0.clone(), sender.clone())));
+        }
+        Ok(())
+    }
+
+    /// Two channels must not share an address: it would hear everything twice.
+    fn check_destinations(&self, config: &Config) -> Result<(), Error> {
+        let mut names: BTreeMap<Url, &str> = BTreeMap::new();
+        for (name, channel) in &self.channels {
+            match config.channels.get(name) {
+                Some(Channel::SlackWebhook {} | Channel::StandardWebhooks {}) => {}
+                Some(Channel::Slack { .. }) | None => continue,
+            }
+            let mut url = channel.url.expose().clone();
+            url.set_fragment(None);
+            if let Some(other) = names.insert(url, name) {
+                let problem = format!("channels.{} has the same address", shown(other));
+                return invalid(format!("channels.{}.url", shown(name)), problem);
+            }
+        }
+        Ok(())
     }
 
     fn check_channel(&self, name: &str, channel: &Channel) -> Result<(), Error> {
@@ -278,7 +335,7 @@ impl Secrets {
             Channel::SlackWebhook {} => false,
             Channel::StandardWebhooks {} => true,
         };
-        let key = format!("channels.{name}");
+        let key = format!("channels.{}", shown(name));
         let Some(secrets) = self.channels.get(name) else {
             return invalid(key, "missing");
         };
@@ -297,8 +354,19 @@ fn is_printable(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-fn invalid<T>(key: impl Into<String>, problem: &'static str) -> Result<T, Error> {
-    Err(Error::Invalid { key: key.into(), problem })
+fn invalid<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T, Error> {
+    Err(Error::Invalid { key: key.into(), problem: problem.into() })
+}
+
+fn malformed(key: &str, error: &serde_json::Error) -> Error {
+    let ours = [InvalidSlackSigningSecret.to_string(), InvalidWebhookKey.to_string()];
+    let message = error.to_string();
+    let expected = match error.classify() {
+        Category::Data => shape::expected(message.rsplit_once(" at line ").map_or("", |(words, _)| words), &ours),
+        Category::Syntax | Category::Eof | Category::Io => "not JSON".to_owned(),
+    };
+    let key = if key.is_empty() { String::new() } else { format!("{key}, ") };
+    Error::Malformed(format!("{key}line {}, column {}: {expected}", error.line(), error.column()))
 }
 
 /// Fetches and keeps the secrets.
@@ -306,6 +374,8 @@ fn invalid<T>(key: impl Into<String>, problem: &'static str) -> Result<T, Error>
 pub struct SecretsStore {
     source: Source,
     config: Arc<Config>,
+    /// Stands in for keys that do not exist.
+    decoy: WebhookKey,
     /// Locked while fetching, so that only one task does.
     kept: Mutex<Kept>,
 }
@@ -321,6 +391,10 @@ struct Kept {
     secrets: Option<Arc<Secrets>>,
     fresh_until: Option<Timestamp>,
     fetched_at: Option<Timestamp>,
+    /// How often the store failed since it last answered.
+    failures: u32,
+    /// Why it did, and until when it is left alone.
+    failed: Option<(Error, Timestamp)>,
 }
 
 impl SecretsStore {
@@ -336,10 +410,22 @@ impl SecretsStore {
                 Source::SecretsManager { client, id }
             }
         };
-        Self { source, config, kept: Mutex::default() }
+        Self { source, config, decoy: WebhookKey::random(), kept: Mutex::default() }
     }
 
-    /// The secrets: kept for five minutes; the last good ones while the store is down or holds something unusable.
+    /// The keys of a client; decoys for an unknown one. Decoys also fill up the keys of each client to the same number, so
+    /// that the time of verification does not tell clients apart.
+    #[must_use]
+    pub fn client_keys(&self, secrets: &Secrets, client: Option<&str>) -> Vec<WebhookKey> {
+        let number = secrets.clients.values().map(|client| client.signing_secrets.len()).max().unwrap_or_default();
+        let own = client.and_then(|client| secrets.clients.get(client));
+        let mut keys = own.map(|client| client.signing_secrets.clone()).unwrap_or_default();
+        keys.resize(number.max(1), self.decoy.clone());
+        keys
+    }
+
+    /// The secrets: kept for five minutes; the last good ones while the store is down or holds something unusable. After a
+    /// failure, the store is not asked for a while. Without good secrets, the last error is returned.
     pub async fn current(&self, now: Timestamp) -> Result<Arc<Secrets>, Error> {
         let mut kept = self.kept.lock().await;
         // A clock that was set back must not keep them for as long.
@@ -349,11 +435,27 @@ impl SecretsStore {
         {
             return Ok(Arc::clone(secrets));
         }
-        let Some(last_good) = kept.secrets.clone() else { return self.fetch(&mut kept, now).await };
+        let Some(last_good) = kept.secrets.clone() else {
+            let is_rest = |until: Timestamp| now < until && until <= now + MAX_REST + MAX_REST;
+            if let Some((error, until)) = &kept.failed
+                && is_rest(*until)
+            {
+                return Err(error.clone());
+            }
+            let began = Instant::now();
+            let fetched = self.fetch(&mut kept, now).await;
+            if let Err(error) = &fetched {
+                // Callers that queued on the lock arrived before this failure.
+                let took = SignedDuration::try_from(began.elapsed()).unwrap_or(SignedDuration::ZERO);
+                let until = now + took + kept.next_rest();
+                kept.failed = Some((error.clone(), until));
+            }
+            return fetched;
+        };
         if let Ok(Ok(secrets)) = timeout(SOMEBODY_WAITS, self.fetch(&mut kept, now)).await {
             return Ok(secrets);
         }
-        kept.fresh_until = Some(now + RETRY);
+        kept.fresh_until = Some(now + kept.next_rest().max(RETRY));
         tracing::warn!(outcome = "last_good_secrets", "the secrets store failed; the last good secrets serve");
         Ok(last_good)
     }
@@ -389,7 +491,17 @@ impl SecretsStore {
         let secrets = Arc::new(Secrets::parse(&json, &self.config)?);
         kept.fresh_until = Some(now + FRESH + FRESH_JITTER.mul_f64(f64::from(now.subsec_millisecond()) / 1000.0));
         kept.secrets = Some(Arc::clone(&secrets));
+        (kept.failures, kept.failed) = (0, None);
         Ok(secrets)
+    }
+}
+
+impl Kept {
+    /// How long the store is left alone after one more failure.
+    fn next_rest(&mut self) -> SignedDuration {
+        let doubled = FIRST_REST.checked_mul(1_i32.checked_shl(self.failures).unwrap_or(i32::MAX)).unwrap_or(MAX_REST);
+        self.failures = self.failures.saturating_add(1).min(16);
+        doubled.min(MAX_REST)
     }
 }
 
@@ -414,6 +526,7 @@ fn sdk_code<E: aws_sdk_secretsmanager::error::ProvideErrorMetadata, R>(error: &S
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::tests::is_told;
 
     const CONFIG: &str = r#"
         [targets.prod]
@@ -481,6 +594,151 @@ mod tests {
             let error = parse(&document).unwrap_err().to_string();
             assert!(error.contains(expected), "{pointer}: {error}");
         }
+    }
+
+    #[test]
+    fn a_secret_of_two_senders_is_refused() {
+        let config = format!("{CONFIG}\n[clients.other]\n");
+        let config = Config::parse(&config).unwrap();
+        let parse = |ci: &[&str], other: &[&str], slack: &str| {
+            let mut document = document();
+            document["clients"] = serde_json::json!({
+                "ci": {"signing_secrets": ci}, "other": {"signing_secrets": other}, "unused": {"signing_secrets": other},
+            });
+            document["slack"]["signing_secrets"] = serde_json::json!([slack]);
+            Secrets::parse(document.to_string().as_bytes(), &config).map(|_| ()).map_err(|error| error.to_string())
+        };
+        let key = |byte: u8| format!("whsec_{}", BASE64_STANDARD.encode([byte; 32]));
+        let (one, two, three) = (&*key(b'1'), &*key(b'2'), &*key(b'3'));
+        let slack = "8f742231b10e8888abcd99yyyzzz85a5";
+        assert_eq!(parse(&[one, two], &[three], slack), Ok(()));
+        let told =
+            "secrets: clients.other.signing_secrets: clients.ci has the same secret, and could speak for this client";
+        assert_eq!(parse(&[one, two], &[three, two], slack), Err(told.into()));
+        // Written in another way.
+        assert_eq!(parse(&[one], &[one.strip_prefix("whsec_").unwrap()], slack), Err(told.into()));
+        let told = "secrets: clients.ci.signing_secrets: slack has the same secret, and could speak for this client";
+        // The same bytes, and the same text.
+        assert_eq!(parse(&[one], &[three], &"1".repeat(32)), Err(told.into()));
+        let text = "0123456789abcdef0123456789abcdef";
+        assert_eq!(parse(&[&format!("whsec_{text}")], &[three], text), Err(told.into()));
+    }
+
+    #[test]
+    fn two_channels_with_one_address_are_refused() {
+        for (hook, audit) in [("https://h/x", "https://h/x"), ("https://h/x", "https://H:443/x#y")] {
+            let mut document = document();
+            document["channels"]["hook"]["url"] = hook.into();
+            document["channels"]["audit"]["url"] = audit.into();
+            let error = parse(&document).unwrap_err().to_string();
+            assert_eq!(error, "secrets: channels.hook.url: channels.audit has the same address");
+        }
+    }
+
+    /// Secrets in the place of each value and key, and where no JSON belongs: no message repeats any of them.
+    #[test]
+    fn no_message_repeats_a_secret() {
+        fn places(value: &serde_json::Value, at: &str, into: &mut Vec<String>) {
+            into.push(at.to_owned());
+            match value {
+                serde_json::Value::Object(fields) => {
+                    fields.iter().for_each(|(key, value)| places(value, &format!("{at}/{key}"), into));
+                }
+                serde_json::Value::Array(items) => {
+                    items.iter().enumerate().for_each(|(key, value)| places(value, &format!("{at}/{key}"), into));
+                }
+                serde_json::Value::Null
+                | serde_json::Value::Bool(_)
+                | serde_json::Value::Number(_)
+                | serde_json::Value::String(_) => {}
+            }
+        }
+        let (mut pointers, mut refused) = (vec![], 0);
+        places(&document(), "", &mut pointers);
+        for secret in
+            ["xoxb-17653672481-19874698323", "whsec_C2FVsBQIhrscChl", "https://hooks.slack.com/services/T1/B1/ayo83Mkd"]
+        {
+            let wrong = [
+                serde_json::json!(secret),
+                serde_json::json!([secret]),
+                serde_json::json!({secret: secret}),
+                serde_json::json!([[secret]]),
+                serde_json::json!({"signing_secrets": [secret], "url": secret}),
+            ];
+            let mut documents = vec![];
+            for pointer in &pointers {
+                documents.extend(wrong.iter().map(|wrong| {
+                    let mut document = document();
+                    *document.pointer_mut(pointer).unwrap() = wrong.clone();
+                    document.to_string()
+                }));
+                let mut document = document();
+                if let Some(fields) = document.pointer_mut(pointer).and_then(serde_json::Value::as_object_mut) {
+                    fields.insert(secret.to_owned(), serde_json::json!({"url": 7}));
+                    documents.push(document.to_string());
+                }
+            }
+            let whole = document().to_string();
+            let cut = |(at, _)| whole.split_at(at);
+            documents.extend(
+                whole.match_indices(['"', ':', '}']).map(cut).map(|(before, after)| format!("{before}{secret}{after}")),
+            );
+            for document in documents {
+                let config = Config::parse(CONFIG).unwrap();
+                let Err(error) = Secrets::parse(document.as_bytes(), &config) else { continue };
+                refused += 1;
+                let told = format!("{error} {error:?}");
+                assert!(!is_told(secret, &told), "{document}\n→ {told}");
+            }
+        }
+        assert!(refused > 100, "{refused}");
+    }
+
+    #[test]
+    fn a_malformed_document_says_where_and_what_was_expected() {
+        for (text, expected) in [
+            (
+                "{\"targets\": {\"prod\": 7}}",
+                "targets.prod, line 1, column 22: invalid type, expected struct AccessKey",
+            ),
+            (
+                "{\n \"slack\": {\"signing_secrets\": [\"short\"]}}",
+                "slack.signing_secrets[0], line 2, column 39: not a Slack",
+            ),
+            ("{\"x\": 1}", "x, line 1, column 4: unknown field, expected one of `targets`"),
+            ("{", "line 1, column 1: not JSON"),
+            ("{} 7", "its end, line 1, column 4: not JSON"),
+        ] {
+            let error = Secrets::parse(text.as_bytes(), &Config::parse(CONFIG).unwrap()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn each_failure_doubles_the_rest_up_to_thirty_seconds() {
+        let mut kept = Kept::default();
+        let rests: Vec<_> = (0..40).map(|_| kept.next_rest().as_secs()).collect();
+        assert_eq!(rests[..7], [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(rests.last(), Some(&30));
+    }
+
+    #[tokio::test]
+    async fn a_store_that_was_down_and_is_down_again_rests_shortly_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("secrets.json");
+        let store = file_store(&path);
+        let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
+        let after = |millis: i64| now + SignedDuration::from_millis(millis);
+        assert!(store.current(now).await.is_err());
+        std::fs::write(&path, document().to_string()).unwrap();
+        assert!(store.current(after(900)).await.is_err(), "it is not asked yet");
+        store.current(after(1500)).await.unwrap();
+        assert_eq!(store.kept.lock().await.failures, 0);
+        // A clock that was set back keeps no rest for ever.
+        let store = file_store(&directory.path().join("absent"));
+        assert!(store.current(after(7_200_000)).await.is_err());
+        assert!(store.current(now).await.is_err());
+        assert_eq!(store.kept.lock().await.failures, 2);
     }
 
     fn file_store(path: &std::path::Path) -> SecretsStore {

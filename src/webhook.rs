@@ -87,8 +87,9 @@ enum Rejection {
     Unauthentic(#[from] Unauthentic),
     #[error("no such client")]
     UnknownClient,
+    /// They are told so in words, where Slack shows any.
     #[error("another Slack workspace or app than those of the configuration")]
-    WrongTenant,
+    WrongTenant(Option<slack::Place>),
     #[error(transparent)]
     Malformed(#[from] Malformed),
     #[error("the secrets cannot be read")]
@@ -140,12 +141,16 @@ async fn machine(app: &App, request: Request<Bytes>, client: &str, now: Timestam
     let deadline = Instant::now() + MACHINE_BUDGET;
     check_shape(&request, &["application/json"])?;
     let (parts, body) = request.into_parts();
-    let verify = |secrets: &Secrets| {
-        let client = secrets.clients.get(client).filter(|_| app.config.clients.contains_key(client));
-        let keys = &client.ok_or(Rejection::UnknownClient)?.signing_secrets;
-        Ok(standard_webhooks::verify(&parts.headers, body.clone(), keys, now)?)
+    let claim = standard_webhooks::Claim::read(&parts.headers, now)?;
+    // An unknown client is treated as a known one until the end: neither time nor status must tell which names exist.
+    let known = Some(client).filter(|client| app.config.clients.contains_key(*client));
+    let verify = |secrets: &Secrets| claim.verify(body.clone(), &app.secrets.client_keys(secrets, known));
+    let authentic = authenticate(app, verify, now).await;
+    let authentic = match (known, authentic) {
+        (Some(_), Ok(authentic)) => authentic,
+        (None, Ok(_) | Err(Rejection::Unauthentic(Unauthentic::Mismatch))) => return Err(Rejection::UnknownClient),
+        (Some(_) | None, Err(rejection)) => return Err(rejection),
     };
-    let authentic = authenticate(app, verify, now).await?;
     metrics::authenticated(client, authentic.key());
     let request = standard_webhooks::parse(&authentic, client)?;
     let answer = answer(app, &request, now, deadline).await;
@@ -156,18 +161,16 @@ async fn from_slack(app: &App, request: Request<Bytes>, config: &Slack, now: Tim
     let deadline = Instant::now() + SLACK_BUDGET;
     let content_type = check_shape(&request, &["application/x-www-form-urlencoded", "application/json"])?;
     let (parts, body) = request.into_parts();
+    let claim = slack::Claim::read(&parts.headers, now)?;
     let verify = |secrets: &Secrets| {
         let keys = secrets.slack.as_ref().map(|slack| slack.signing_secrets.as_slice()).unwrap_or_default();
-        Ok(slack::verify(&parts.headers, body.clone(), keys, now)?)
+        claim.verify(body.clone(), keys)
     };
     let authentic = authenticate(app, verify, now).await?;
     metrics::authenticated(slack::PLATFORM, authentic.key());
-    let incoming =
-        slack::parse(authentic, content_type != "application/json", config).map_err(|error| match error {
-            slack::Rejection::WrongTenant => Rejection::WrongTenant,
-            slack::Rejection::Malformed(malformed) => malformed.into(),
-        })?;
+    let incoming = slack::parse(authentic, content_type != "application/json", config)?;
     Ok(match incoming {
+        slack::Incoming::Stranger(place) => return Err(Rejection::WrongTenant(tell_stranger(app, place).await)),
         slack::Incoming::Usage => Outcome::Usage,
         slack::Incoming::Challenge(challenge) => Outcome::Challenge(challenge),
         slack::Incoming::Slash(request) => {
@@ -205,6 +208,13 @@ async fn from_slack(app: &App, request: Request<Bytes>, config: &Slack, now: Tim
             Outcome::Answered { request, answer, way: Way::Click }
         }
     })
+}
+
+/// Tells somebody of another workspace so, if that takes a post. Returns where they read it, if anywhere.
+async fn tell_stranger(app: &App, place: Option<slack::Place>) -> Option<slack::Place> {
+    let Some(slack::Place::Url(url)) = &place else { return place };
+    let told = slack::respond(&app.http, url.clone(), &message::stranger()).await;
+    told.is_ok().then_some(place).flatten()
 }
 
 /// Whether somebody is being asked.
@@ -258,19 +268,20 @@ fn check_shape(request: &Request<Bytes>, allowed: &[&'static str]) -> Result<&'s
     allowed.iter().find(same).copied().ok_or(Rejection::ContentType)
 }
 
-/// Verifies with the kept secrets and, when no key matches, once more with fresh ones, which may hold a new key.
+/// Verifies with the kept secrets and, when no key matches, once more with fresh ones, which may hold a new key. Comes
+/// after all that can be said without secrets, so that malformed requests never have the store asked.
 async fn authenticate(
     app: &App,
-    verify: impl Fn(&Secrets) -> Result<Authentic, Rejection>,
+    verify: impl Fn(&Secrets) -> Result<Authentic, Unauthentic>,
     now: Timestamp,
 ) -> Result<Authentic, Rejection> {
     let secrets = app.secrets.current(now).await?;
     match verify(&secrets) {
-        Err(Rejection::Unauthentic(Unauthentic::Mismatch)) => match app.secrets.refetch(&secrets, now).await {
-            Some(fresh) => verify(&fresh),
+        Err(Unauthentic::Mismatch) => match app.secrets.refetch(&secrets, now).await {
+            Some(fresh) => Ok(verify(&fresh)?),
             None => Err(Unauthentic::Mismatch.into()),
         },
-        verified => verified,
+        verified => Ok(verified?),
     }
 }
 
@@ -345,7 +356,7 @@ fn classify_rejection(rejection: &Rejection) -> (StatusCode, &'static str, Strin
         Rejection::Unauthentic(_) | Rejection::UnknownClient => {
             return (StatusCode::UNAUTHORIZED, "unauthentic", "the request is not authentic".into());
         }
-        Rejection::WrongTenant => (StatusCode::FORBIDDEN, "wrong-tenant"),
+        Rejection::WrongTenant(_) => (StatusCode::FORBIDDEN, "wrong-tenant"),
         Rejection::NoSecrets(_) => (StatusCode::SERVICE_UNAVAILABLE, "secrets-unavailable"),
     };
     (status, name, rejection.to_string())
@@ -363,6 +374,11 @@ fn respond(outcome: &Outcome, now: Timestamp) -> Response<String> {
         Outcome::Asked(_) => response(StatusCode::OK, "text/plain", String::new()),
         Outcome::Usage => json_response(StatusCode::OK, &slack::ephemeral(&message::usage())),
         Outcome::Challenge(challenge) => json_response(StatusCode::OK, &json!({"challenge": challenge})),
+        Outcome::Rejected(Rejection::WrongTenant(Some(place))) => match place {
+            slack::Place::Reply => json_response(StatusCode::OK, &slack::ephemeral(&message::stranger())),
+            slack::Place::Url(_) => response(StatusCode::OK, "text/plain", String::new()),
+            slack::Place::Window => json_response(StatusCode::OK, &slack::answer_window(&message::stranger())),
+        },
         Outcome::Rejected(rejection) => {
             let (status, name, detail) = classify_rejection(rejection);
             let mut response = problem(status, name, &detail, &Value::Null);

@@ -15,10 +15,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::SignedDuration;
 use peergate::clock;
+use peergate::local::event::Signed;
 use peergate::local::simulator::Tampering;
 use peergate::local::simulator::gateway::Fault;
 use serde_json::json;
-use support::{Gate, RESPONSE, wish};
+use support::{Gate, RESPONSE, logged, wish};
 use tokio::time::Instant;
 
 #[tokio::test]
@@ -600,6 +601,7 @@ async fn the_slash_command_approves_rejects_and_explains_itself() {
 }
 
 type Form = (&'static str, Vec<(&'static str, &'static str)>, u16);
+type Change = (&'static str, fn(&mut serde_json::Value));
 type Click = (&'static str, fn(&mut serde_json::Value), u16);
 
 #[tokio::test]
@@ -611,9 +613,24 @@ async fn slack_requests_that_are_not_ours_or_malformed_reach_no_api() {
         change(&mut click);
         click
     };
-    let cases: [Click; 13] = [
-        ("another team", |it| it["user"]["team_id"] = json!("T0002"), 403),
+    let cases: [Click; 14] = [
+        (
+            "another team, and nowhere to say so",
+            |it| {
+                it["user"]["team_id"] = json!("T0002");
+                it["response_url"] = json!("https://hooks.slack.com.example.com/actions/1");
+            },
+            403,
+        ),
         ("another app", |it| it["api_app_id"] = json!("A9999"), 403),
+        (
+            "another app and team",
+            |it| {
+                it["api_app_id"] = json!("A9999");
+                it["user"]["team_id"] = json!("T0002");
+            },
+            403,
+        ),
         ("another interaction", |it| it["type"] = json!("shortcut"), 400),
         ("no action", |it| it["actions"] = json!([]), 400),
         ("another action", |it| it["actions"][0]["action_id"] = json!("explode"), 400),
@@ -635,7 +652,11 @@ async fn slack_requests_that_are_not_ours_or_malformed_reach_no_api() {
         assert_eq!(reply.status, status, "{name}: {}", reply.body);
     }
     let form = [("command", "/peergate"), ("text", "status pcc-a"), ("team_id", "T0001"), ("user_id", "U1")];
-    let forms: [Form; 5] = [
+    let mut long = vec![("api_app_id", "A0123")];
+    let names: Vec<&'static str> = (0..64).map(|number| &*format!("f{number}").leak()).collect();
+    long.extend(names.into_iter().map(|name| (name, "")));
+    let forms: [Form; 6] = [
+        ("65 fields", long, 400),
         ("no app", form.to_vec(), 400),
         ("another app", [&form[..], &[("api_app_id", "A9")]].concat(), 403),
         ("two texts", [&form[..], &[("api_app_id", "A0123"), ("text", "approve pcc-a")]].concat(), 400),
@@ -655,6 +676,209 @@ async fn slack_requests_that_are_not_ours_or_malformed_reach_no_api() {
     let mut forged = gate.slash("approve pcc-a", "U061F7AUR").await;
     forged.body = forged.body.replace("pcc-a", "pcc-b");
     assert_eq!(gate.send(&forged).await.status, 401);
+    assert_eq!(gate.upstream_calls(), 0);
+}
+
+#[tokio::test]
+async fn somebody_of_another_workspace_is_told_so_and_decides_nothing() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    gate.discover().await;
+    let before = gate.upstream_calls();
+    let value = gate.card_in("C0PEER").button("Approve").unwrap().value.clone();
+    let words = "peergate does not take commands from this Slack workspace";
+    let mut click = gate.click("peergate.approve", &value, "U061F7AUR");
+    click["user"]["team_id"] = json!("T0002");
+    let reply = gate.send(&gate.slack_payload(&click).await).await;
+    assert_eq!((reply.status, reply.body.as_str()), (200, ""));
+    let told = gate.sink.posts(RESPONSE);
+    assert_eq!(told.len(), 1);
+    assert!(told[0].text().starts_with(words), "{}", told[0].text());
+    let form = [("command", "/peergate"), ("team_id", "T0002"), ("user_id", "U061F7AUR"), ("api_app_id", "A0123")];
+    let approve = format!("approve {id}");
+    let reply = gate.send(&gate.slack_form(&[&form[..], &[("text", &approve)]].concat()).await).await;
+    assert_eq!((reply.status, reply.json()["response_type"].as_str()), (200, Some("ephemeral")));
+    assert!(peergate::local::sink::text(&reply.json()).starts_with(words), "{}", reply.body);
+    let window = json!({
+        "type": "view_submission", "team": {"id": "T0002"}, "user": {"id": "U061F7AUR"}, "api_app_id": "A0123",
+        "view": {"callback_id": "peergate.reject", "private_metadata": value, "state": {"values": {}}},
+    });
+    let reply = gate.send(&gate.slack_payload(&window).await).await;
+    assert_eq!((reply.status, reply.json()["response_action"].as_str()), (200, Some("update")));
+    assert!(reply.body.contains(words), "{}", reply.body);
+    assert_eq!((gate.upstream_calls(), gate.state(&id).await.as_str()), (before, "pending"));
+    assert!(logged().contains("wrong-tenant"));
+}
+
+#[tokio::test]
+async fn a_user_of_an_organization_counts_once_in_whichever_workspace_they_act() {
+    let gate = Gate::start().await;
+    let config = gate.config.replace(
+        r#"teams = ["T0001"]"#,
+        r#"teams = ["T0001", "T0002"]
+enterprise = "E0001""#,
+    );
+    let gate = gate.with_config(&config);
+    let id = gate.request_peering(&[("AcceptingVpcId", "vpc-two-people")]).await.unwrap();
+    gate.discover().await;
+    let value = gate.card_in("C0PEER").button("Approve").unwrap().value.clone();
+    let organization = |it: &mut serde_json::Value| {
+        it["team"] = json!(null);
+        it["enterprise"] = json!({"id": "E0001"});
+    };
+    let changes: [Change; 4] = [
+        ("T0001", |_| ()),
+        ("T0002", |it| it["user"]["team_id"] = json!("T0002")),
+        ("E0001", |it| it["user"]["team_id"] = json!("E0001")),
+        ("none", |it| it["user"] = json!({"id": "U061F7AUR"})),
+    ];
+    for (team, change) in changes {
+        let mut click = gate.click("peergate.approve", &value, "U061F7AUR");
+        if team != "T0001" {
+            organization(&mut click);
+        }
+        change(&mut click);
+        assert_eq!(gate.send(&gate.slack_payload(&click).await).await.status, 200, "{team}");
+        let stored = gate.stored(&id).await.unwrap().approval;
+        assert_eq!(stored.given(), 1, "{team}");
+        assert_eq!(stored.decisions[0].by.principal.as_str(), "slack:E0001/U061F7AUR");
+        assert_eq!(stored.decisions[0].by.person.as_deref(), Some("alice"));
+    }
+    let form =
+        [("command", "/peergate"), ("user_id", "U061F7AUR"), ("api_app_id", "A0123"), ("enterprise_id", "E0001")];
+    let approve = format!("approve {id}");
+    for team in ["T0001", "T0002", "E0001", ""] {
+        let fields = [&form[..], &[("team_id", team), ("text", approve.as_str())]].concat();
+        let reply = gate.send(&gate.slack_form(&fields).await).await;
+        assert!(peergate::local::sink::text(&reply.json()).contains("You decided about"), "{team}: {}", reply.body);
+    }
+    let mut elsewhere = gate.click("peergate.approve", &value, "U0BOB");
+    elsewhere["user"]["team_id"] = json!("E0002");
+    elsewhere["enterprise"] = json!({"id": "E0001"});
+    gate.send(&gate.slack_payload(&elsewhere).await).await;
+    assert_eq!((gate.stored(&id).await.unwrap().approval.given(), gate.accepts(&id)), (1, 0));
+    let withdraw = format!("withdraw {id}");
+    let fields = [&form[..], &[("team_id", "T0002"), ("text", withdraw.as_str())]].concat();
+    gate.send(&gate.slack_form(&fields).await).await;
+    assert_eq!(gate.stored(&id).await.unwrap().approval.given(), 0);
+}
+
+#[tokio::test]
+async fn approval_given_before_the_organization_was_named_counts_once_and_can_be_withdrawn() {
+    let gate = Gate::start().await;
+    let named = gate
+        .config
+        .replace(r#"approvers = ["group:security"]"#, r#"approvers = ["group:security", "slack:T0001/U0EVE"]"#);
+    let gate = gate.with_config(&named);
+    let id = gate.request_peering(&[("AcceptingVpcId", "vpc-two-people")]).await.unwrap();
+    gate.discover().await;
+    gate.send(&gate.slash(&format!("approve {id}"), "U0EVE").await).await;
+    assert_eq!(gate.stored(&id).await.unwrap().approval.decisions[0].by.principal.as_str(), "slack:T0001/U0EVE");
+    let grid = named.replace(r#"app = "A0123""#, "app = \"A0123\"\nenterprise = \"E0001\"");
+    let gate = gate.with_config(&grid);
+    gate.send(&gate.slash(&format!("approve {id}"), "U0EVE").await).await;
+    assert_eq!((gate.stored(&id).await.unwrap().approval.given(), gate.accepts(&id)), (1, 0));
+    gate.send(&gate.slash(&format!("withdraw {id}"), "U0EVE").await).await;
+    assert_eq!(gate.stored(&id).await.unwrap().approval.given(), 0);
+}
+
+#[tokio::test]
+async fn contact_outside_the_rule_may_reject_their_accounts_request() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    // Erin is a contact, and no approver of this rule.
+    let approve = gate.send(&gate.signed("approve", &id, "erin").await).await;
+    assert_eq!((approve.status, approve.name().as_str()), (403, "not-an-approver"));
+    let stranger = gate.send(&gate.signed("reject", &id, "carol").await).await;
+    assert_eq!((stranger.status, stranger.name().as_str()), (403, "not-an-approver"));
+    assert_eq!(gate.calls("RejectVpcPeerConnection") + gate.calls("AcceptVpcPeerConnection"), 0);
+    let reject = gate.send(&gate.signed("reject", &id, "erin").await).await;
+    assert_eq!((reject.status, reject.name().as_str()), (200, "rejected"), "{}", reject.body);
+    assert_eq!(gate.state(&id).await, "rejected");
+}
+
+/// The gate's functions, with secrets that are somewhere else.
+fn with_secrets_at(gate: &Gate, path: &std::path::Path) -> peergate::app::App {
+    let mut environment = gate.environment.clone();
+    environment.secrets = peergate::config::SecretsSource::File(path.into());
+    peergate::app::App::new(&environment, peergate::config::Config::parse(&gate.config).unwrap()).unwrap()
+}
+
+async fn status(app: &peergate::app::App, signed: &Signed, now: jiff::Timestamp) -> u16 {
+    let request = http::Request::post(&signed.path);
+    let request = signed.headers.iter().fold(request, |it, (name, value)| it.header(*name, value));
+    let response = peergate::webhook::handle(app, request.body(Bytes::from(signed.body.clone())).unwrap(), now).await;
+    response.status().as_u16()
+}
+
+#[tokio::test]
+async fn failing_secrets_store_is_asked_less_and_less_often() {
+    let gate = Gate::start().await;
+    let signed = gate.signed("status", &gate.requested().await, "alice").await;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("secrets.json");
+    let peergate::config::SecretsSource::File(good) = &gate.environment.secrets else { panic!("a file") };
+    let (app, now) = (with_secrets_at(&gate, &path), clock::now());
+    let after = |millis: i64| now + SignedDuration::from_millis(millis);
+    // The first rest is 1 s long, the next 2 s.
+    for millis in [0, 900] {
+        assert_eq!(status(&app, &signed, after(millis)).await, 503);
+    }
+    assert_eq!(status(&app, &signed, after(1500)).await, 503);
+    std::fs::copy(good, &path).unwrap();
+    assert_eq!(status(&app, &signed, after(2600)).await, 503, "it is not asked");
+    let mut other = signed.clone();
+    other.path = "/webhook/nobody".into();
+    assert_eq!(status(&app, &other, after(2600)).await, 503, "nor for clients that do not exist");
+    assert_eq!(status(&app, &signed, after(3800)).await, 200);
+}
+
+#[tokio::test]
+async fn malformed_and_stale_requests_are_refused_without_secrets() {
+    let gate = Gate::start().await;
+    let signed = gate.signed("status", &gate.requested().await, "alice").await;
+    let app = with_secrets_at(&gate, std::path::Path::new("/nonexistent"));
+    let now = clock::now();
+    let stale = now + SignedDuration::from_secs(301);
+    let mut malformed = signed.clone();
+    malformed.headers.retain(|header| header.0 != "webhook-signature");
+    let slack = gate.slash("list", "U0BOB").await;
+    let mut odd = slack.clone();
+    odd.headers
+        .iter_mut()
+        .filter(|header| header.0 == "x-slack-signature")
+        .for_each(|header| header.1 = "v0=00".into());
+    for (signed, at) in [(&signed, stale), (&malformed, now), (&slack, stale), (&odd, now)] {
+        assert_eq!(status(&app, signed, at).await, 401);
+        let mut unknown = signed.clone();
+        unknown.path = unknown.path.replace("/ci", "/nobody");
+        assert_eq!(status(&app, &unknown, at).await, 401);
+    }
+    assert_eq!((status(&app, &signed, now).await, status(&app, &slack, now).await), (503, 503));
+}
+
+#[tokio::test]
+async fn unknown_client_is_answered_like_a_known_one_and_refetches_alike() {
+    let gate = Gate::start().await;
+    let bad = gate.signed_body("{}");
+    for path in ["/webhook/ci", "/webhook/nobody"] {
+        let mut signed = bad.clone();
+        path.clone_into(&mut signed.path);
+        signed.body = "{ }".into();
+        // New secrets are there; who asks for them is refused all the same.
+        let old = gate.app.secrets.current(clock::now()).await.unwrap();
+        gate.write_secrets(|secrets| secrets["slack"]["bot_token"] = json!(format!("xoxb-{}", path.len()))).unwrap();
+        let later = clock::now() + SignedDuration::from_secs(if path == "/webhook/ci" { 31 } else { 62 });
+        let timestamp = later.as_second().to_string();
+        signed
+            .headers
+            .iter_mut()
+            .filter(|header| header.0 == "webhook-timestamp")
+            .for_each(|header| header.1 = timestamp.clone());
+        let reply = gate.send_at(&signed, later).await;
+        assert_eq!((reply.status, reply.name().as_str()), (401, "unauthentic"));
+        assert_ne!(gate.app.secrets.current(later).await.unwrap(), old, "{path}");
+    }
     assert_eq!(gate.upstream_calls(), 0);
 }
 

@@ -122,6 +122,23 @@ impl Principal {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The platform and the tenant, as `platform:tenant`.
+    #[must_use]
+    pub fn realm(&self) -> &str {
+        self.0.split_once('/').map_or("", |(realm, _)| realm)
+    }
+
+    /// The platform's id of the user.
+    #[must_use]
+    pub fn user(&self) -> &str {
+        self.0.split_once('/').map_or("", |(_, user)| user)
+    }
+
+    /// The same user in another tenant; `realm` is `platform:tenant`.
+    pub fn moved_to(&self, realm: &str) -> Result<Self, InvalidPrincipal> {
+        Self::try_from(format!("{realm}/{}", self.user()))
+    }
 }
 
 impl TryFrom<String> for Principal {

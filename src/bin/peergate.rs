@@ -228,7 +228,9 @@ async fn run(command: Command) -> Result<(), Error> {
             logging::start();
             let app = Arc::new(serve::app(&store).await?);
             if once {
-                watch::tick(&app, Tick::SCHEDULED, Instant::now() + Duration::from_mins(1)).await?;
+                let first_tick = doctor::FirstTick::default();
+                let ticked = watch::tick(&app, Tick::SCHEDULED, Instant::now() + Duration::from_mins(1));
+                tokio::join!(ticked, first_tick.ask(&app)).0?;
             } else {
                 serve::watch(app, serve::DISCOVERY).await;
             }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join;
 use jiff::Timestamp;
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, service_fn};
 use peergate::app::App;
@@ -29,15 +30,19 @@ async fn follow() -> Result<(), Error> {
     let metrics = Collector::start(lambda_runtime::Config::from_env().function_name)?;
     let app = Arc::new(App::from_process().inspect_err(|error| logging::not_started(error))?);
     app.prewarm().await.inspect_err(|error| logging::not_started(error))?;
+    let first_tick = Arc::new(doctor::FirstTick::default());
     lambda_runtime::run(service_fn(move |event: LambdaEvent<trigger::Trigger>| {
-        let app = Arc::clone(&app);
+        let (app, first_tick) = (Arc::clone(&app), Arc::clone(&first_tick));
         let LambdaEvent { payload, context } = event;
         let span = logging::invocation(&context.request_id, context.xray_trace_id.as_deref());
         async move {
             let deadline = Timestamp::try_from(context.deadline()).unwrap_or_else(|_| clock::now());
             let left = Duration::try_from(deadline.duration_since(clock::now())).unwrap_or(WITHOUT_DEADLINE);
             let answer = match payload.tick() {
-                Ok(tick) => watch::tick(&app, tick, Instant::now() + left).await.map(|_| None),
+                Ok(tick) => {
+                    let ticked = watch::tick(&app, tick, Instant::now() + left);
+                    join(ticked, first_tick.ask(&app)).await.0.map(|_| None)
+                }
                 Err(wish) => {
                     let report = doctor::examine(
                         Environment::from_process(),

@@ -19,12 +19,16 @@ use crate::config::{self, Slack};
 use crate::peering::{Fingerprint, InstanceId};
 use crate::secrets::SlackSigningSecret;
 
-pub use post::{Api, answer_window, ephemeral, post_webhook, render, respond};
+pub use post::{Api, Workspace, answer_window, ephemeral, post_webhook, render, respond};
 
 const TIMESTAMP: &str = "x-slack-request-timestamp";
 const SIGNATURE: &str = "x-slack-signature";
+/// Of SHA-256, in hexadecimal digits.
+const SIGNATURE_DIGITS: usize = 64;
+/// Slack sends about fifteen.
+const MAX_FIELDS: usize = 64;
 /// The platform, in principals.
-pub(crate) const PLATFORM: &str = "slack";
+pub(crate) const PLATFORM: &str = config::SLACK;
 /// Buttons, by `action_id`; the windows that ask for a reason have the same names.
 const APPROVE: &str = "peergate.approve";
 const APPROVE_WITH_REASON: &str = "peergate.approve.reason";
@@ -43,23 +47,43 @@ pub fn verify(
     secrets: &[SlackSigningSecret],
     now: Timestamp,
 ) -> Result<Authentic, Unauthentic> {
-    let timestamp = super::only_header(headers, TIMESTAMP)?;
-    let signature = super::only_header(headers, SIGNATURE)?;
-    let signed_at = super::check_timestamp(timestamp, TIMESTAMP, now)?;
-    let digits = signature.strip_prefix("v0=").ok_or(Unauthentic::Malformed(SIGNATURE))?;
-    if digits.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return Err(Unauthentic::Malformed(SIGNATURE));
-    }
-    let signature = hex::decode(digits).map_err(|_| Unauthentic::Malformed(SIGNATURE))?;
-    let mut matched = None;
-    for (position, secret) in secrets.iter().enumerate() {
-        // Compares in constant time, and goes on after a match.
-        if mac(secret, timestamp, &body).verify_slice(&signature).is_ok() {
-            matched = Some(position);
+    Claim::read(headers, now)?.verify(body, secrets)
+}
+
+/// The headers of a request, which are well-formed and fresh. Whether they are true, the secrets say.
+pub struct Claim<'a> {
+    timestamp: &'a str,
+    signature: Vec<u8>,
+    signed_at: Timestamp,
+}
+
+impl<'a> Claim<'a> {
+    /// Reads the headers; needs no secret.
+    pub fn read(headers: &'a HeaderMap, now: Timestamp) -> Result<Self, Unauthentic> {
+        let timestamp = super::only_header(headers, TIMESTAMP)?;
+        let signature = super::only_header(headers, SIGNATURE)?;
+        let signed_at = super::check_timestamp(timestamp, TIMESTAMP, now)?;
+        let digits = signature.strip_prefix("v0=").ok_or(Unauthentic::Malformed(SIGNATURE))?;
+        if digits.len() != SIGNATURE_DIGITS || digits.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Err(Unauthentic::Malformed(SIGNATURE));
         }
+        let signature = hex::decode(digits).map_err(|_| Unauthentic::Malformed(SIGNATURE))?;
+        Ok(Self { timestamp, signature, signed_at })
     }
-    let key = matched.ok_or(Unauthentic::Mismatch)?;
-    Ok(Authentic { request_key: request_key(&body, &signature), body, signed_at, key })
+
+    /// Verifies the body with every signing secret.
+    pub fn verify(&self, body: Bytes, secrets: &[SlackSigningSecret]) -> Result<Authentic, Unauthentic> {
+        let mut matched = None;
+        for (position, secret) in secrets.iter().enumerate() {
+            // Compares in constant time, and goes on after a match.
+            if mac(secret, self.timestamp, &body).verify_slice(&self.signature).is_ok() {
+                matched = Some(position);
+            }
+        }
+        let key = matched.ok_or(Unauthentic::Mismatch)?;
+        let request_key = request_key(&body, &self.signature);
+        Ok(Authentic { body, request_key, signed_at: self.signed_at, key })
+    }
 }
 
 /// Slack names each interaction by a `trigger_id`, so that a body is the same only for the same one, whenever it is signed.
@@ -104,21 +128,24 @@ pub enum Incoming {
     Usage,
     /// Slack tests the address: it is echoed.
     Challenge(String),
+    /// Somebody of another workspace: they are told so, where Slack shows it, and nothing else happens. Nowhere, if the
+    /// app is another as well.
+    Stranger(Option<Place>),
 }
 
-/// Why something authentic is not taken.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Rejection {
-    /// Another workspace or another app.
-    #[error("another Slack workspace or app than those of the configuration")]
-    WrongTenant,
-    /// Not what we understand.
-    #[error(transparent)]
-    Malformed(#[from] Malformed),
+/// Where Slack shows an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// To a slash command: in the reply.
+    Reply,
+    /// To a click: at this address.
+    Url(Url),
+    /// To a reason: in the window.
+    Window,
 }
 
 /// Understands a request; `form` says that it is a form, and not the JSON of the Events API.
-pub fn parse(authentic: Authentic, form: bool, config: &Slack) -> Result<Incoming, Rejection> {
+pub fn parse(authentic: Authentic, form: bool, config: &Slack) -> Result<Incoming, Malformed> {
     let Authentic { body, request_key, signed_at, key } = authentic;
     let origin = Origin { request_key, signed_at, key };
     if !form {
@@ -131,12 +158,12 @@ pub fn parse(authentic: Authentic, form: bool, config: &Slack) -> Result<Incomin
     }
 }
 
-fn malformed(problem: impl Into<String>) -> Rejection {
-    Rejection::Malformed(Malformed(problem.into()))
+fn malformed(problem: impl Into<String>) -> Malformed {
+    Malformed(problem.into())
 }
 
 /// Source: <https://docs.slack.dev/reference/events/url_verification>
-fn challenge(body: &[u8]) -> Result<Incoming, Rejection> {
+fn challenge(body: &[u8]) -> Result<Incoming, Malformed> {
     #[derive(Deserialize)]
     struct Event {
         r#type: String,
@@ -153,9 +180,13 @@ fn challenge(body: &[u8]) -> Result<Incoming, Rejection> {
 struct Fields(Vec<(String, String)>);
 
 impl Fields {
-    fn parse(body: &[u8]) -> Result<Self, Rejection> {
+    fn parse(body: &[u8]) -> Result<Self, Malformed> {
         let mut fields: Vec<(String, String)> = vec![];
         for (name, value) in form_urlencoded::parse(body) {
+            // Each name is compared with all before it.
+            if fields.len() == MAX_FIELDS {
+                return Err(malformed("the form has more than 64 fields"));
+            }
             if name.contains('\u{FFFD}') || value.contains('\u{FFFD}') {
                 return Err(malformed("the form is not UTF-8"));
             }
@@ -171,7 +202,7 @@ impl Fields {
         self.0.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
     }
 
-    fn require(&self, name: &str) -> Result<&str, Rejection> {
+    fn require(&self, name: &str) -> Result<&str, Malformed> {
         self.get(name).ok_or_else(|| malformed(format!("the form has no field {name}")))
     }
 }
@@ -181,6 +212,8 @@ struct Interaction {
     r#type: String,
     user: User,
     team: Option<Team>,
+    /// The organization: the only tenant in a payload that belongs to no workspace.
+    enterprise: Option<Team>,
     api_app_id: String,
     actions: Option<Vec<Action>>,
     response_url: Option<String>,
@@ -236,11 +269,19 @@ impl Origin {
     }
 }
 
-fn interaction(payload: &str, origin: Origin, config: &Slack) -> Result<Incoming, Rejection> {
+fn interaction(payload: &str, origin: Origin, config: &Slack) -> Result<Incoming, Malformed> {
     let payload: Interaction = serde_json::from_str(payload).map_err(|error| Malformed::json(&error))?;
-    let team = payload.team.map(|team| team.id);
-    let team = payload.user.team_id.or(team).unwrap_or_default();
-    let by = principal(&team, &payload.user.id, &payload.api_app_id, config)?;
+    let of_whom = payload.team.or(payload.enterprise).map(|team| team.id);
+    let team = payload.user.team_id.filter(|team| !team.is_empty()).or(of_whom).unwrap_or_default();
+    let Some(by) = principal(&team, &payload.user.id, &payload.api_app_id, config)? else {
+        let url = payload.response_url.as_deref().and_then(|url| allowed_response_url(url, config));
+        let place = match payload.r#type.as_str() {
+            "block_actions" => url.map(Place::Url),
+            "view_submission" => Some(Place::Window),
+            _ => None,
+        };
+        return Ok(Incoming::Stranger(place.filter(|_| payload.api_app_id == config.app)));
+    };
     let request = |about| origin.request(Command::About(about), by);
     match (payload.r#type.as_str(), payload.view) {
         ("block_actions", _) => {
@@ -258,7 +299,7 @@ fn interaction(payload: &str, origin: Origin, config: &Slack) -> Result<Incoming
 /// What a click is about, and whether its button asks for a reason.
 ///
 /// Source: <https://docs.slack.dev/reference/interaction-payloads/block_actions-payload>
-fn click(actions: &[Action]) -> Result<(About, bool), Rejection> {
+fn click(actions: &[Action]) -> Result<(About, bool), Malformed> {
     let [action] = actions else {
         return Err(malformed("expected exactly one action"));
     };
@@ -275,7 +316,7 @@ fn click(actions: &[Action]) -> Result<(About, bool), Rejection> {
 }
 
 /// Source: <https://docs.slack.dev/reference/interaction-payloads/view-interactions-payload>
-fn submission(mut view: View) -> Result<About, Rejection> {
+fn submission(mut view: View) -> Result<About, Malformed> {
     let verdict = match view.callback_id.as_str() {
         APPROVE_WITH_REASON => Verdict::Approve,
         REJECT => Verdict::Reject,
@@ -288,10 +329,15 @@ fn submission(mut view: View) -> Result<About, Rejection> {
 }
 
 /// Source: <https://docs.slack.dev/interactivity/implementing-slash-commands>
-fn slash(fields: &Fields, origin: Origin, config: &Slack) -> Result<Incoming, Rejection> {
+fn slash(fields: &Fields, origin: Origin, config: &Slack) -> Result<Incoming, Malformed> {
     let app = fields.require("api_app_id")?;
-    let by = principal(fields.require("team_id")?, fields.require("user_id")?, app, config)?;
+    let given = |name| fields.get(name).filter(|id| !id.is_empty());
+    let team = given("team_id").or(given("enterprise_id")).ok_or_else(|| malformed("the form has no field team_id"))?;
+    let by = principal(team, fields.require("user_id")?, app, config)?;
     fields.require("command")?;
+    let Some(by) = by else {
+        return Ok(Incoming::Stranger(Some(Place::Reply).filter(|_| app == config.app)));
+    };
     let Some(command) = read_slash_text(fields.get("text").unwrap_or_default()) else {
         return Ok(Incoming::Usage);
     };
@@ -299,12 +345,13 @@ fn slash(fields: &Fields, origin: Origin, config: &Slack) -> Result<Incoming, Re
 }
 
 /// The person, if they are of an allowed workspace and the call is for our app. Names are never looked at: people can
-/// change theirs.
-fn principal(team: &str, user: &str, app: &str, config: &Slack) -> Result<Principal, Rejection> {
-    if !config.teams.contains(team) || app != config.app {
-        return Err(Rejection::WrongTenant);
-    }
-    Principal::new(PLATFORM, team, user).map_err(|_| malformed("the user's id is not one of Slack's"))
+/// change theirs. The workspace that Slack names is not always the same for one user, so the organization goes before it.
+///
+/// Source: <https://docs.slack.dev/enterprise>
+fn principal(team: &str, user: &str, app: &str, config: &Slack) -> Result<Option<Principal>, Malformed> {
+    let Some(tenant) = config.tenant(team).filter(|_| app == config.app) else { return Ok(None) };
+    let principal = Principal::new(PLATFORM, tenant, user);
+    principal.map(Some).map_err(|_| malformed("the user's id is not one of Slack's"))
 }
 
 /// `list [on TARGET]`, or `approve|reject|withdraw|status|dry-run pcc-… [on TARGET] [because REASON]`.

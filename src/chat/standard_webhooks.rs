@@ -15,7 +15,7 @@ use super::{About, Authentic, Command, Malformed, Request, Unauthentic, Undelive
 use crate::approval::{Approval, ClientToken, Decision, Notice, Principal, Verdict};
 use crate::peering::{Connection, FieldHash, Fingerprint, InstanceId, Side};
 use crate::secrets::{ChannelSecrets, WebhookKey};
-use crate::{clock, http as our_http};
+use crate::{clock, config, http as our_http};
 
 const ID: &str = "webhook-id";
 const TIMESTAMP: &str = "webhook-timestamp";
@@ -23,33 +23,54 @@ const SIGNATURE: &str = "webhook-signature";
 /// A sender that rotates signs with two keys; more than this is not one.
 const MOST_SIGNATURES: usize = 16;
 /// The platform, in principals.
-const PLATFORM: &str = "webhook";
+const PLATFORM: &str = config::WEBHOOK;
 
 /// Verifies a request. Every `v1` signature is tried with every key; other versions are ignored.
 pub fn verify(headers: &HeaderMap, body: Bytes, keys: &[WebhookKey], now: Timestamp) -> Result<Authentic, Unauthentic> {
-    let id = super::only_header(headers, ID)?;
-    let timestamp = super::only_header(headers, TIMESTAMP)?;
-    let signatures = super::only_header(headers, SIGNATURE)?;
-    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'.' && byte != b',';
-    if !(1..=256).contains(&id.len()) || !id.bytes().all(plain) {
-        return Err(Unauthentic::Malformed(ID));
+    Claim::read(headers, now)?.verify(body, keys)
+}
+
+/// The headers of a request, which are well-formed and fresh. Whether they are true, the keys say.
+pub struct Claim<'a> {
+    id: &'a str,
+    timestamp: &'a str,
+    signatures: Vec<Vec<u8>>,
+    signed_at: Timestamp,
+}
+
+impl<'a> Claim<'a> {
+    /// Reads the headers; needs no key.
+    pub fn read(headers: &'a HeaderMap, now: Timestamp) -> Result<Self, Unauthentic> {
+        let id = super::only_header(headers, ID)?;
+        let timestamp = super::only_header(headers, TIMESTAMP)?;
+        let signatures = super::only_header(headers, SIGNATURE)?;
+        let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'.' && byte != b',';
+        if !(1..=256).contains(&id.len()) || !id.bytes().all(plain) {
+            return Err(Unauthentic::Malformed(ID));
+        }
+        let signed_at = super::check_timestamp(timestamp, TIMESTAMP, now)?;
+        let signatures = signatures.split(' ').filter_map(|token| token.strip_prefix("v1,")).take(MOST_SIGNATURES);
+        let signatures = signatures.filter_map(|text| BASE64_STANDARD.decode(text).ok()).collect();
+        Ok(Self { id, timestamp, signatures, signed_at })
     }
-    let signed_at = super::check_timestamp(timestamp, TIMESTAMP, now)?;
-    let signatures = signatures.split(' ').filter_map(|token| token.strip_prefix("v1,")).take(MOST_SIGNATURES);
-    let signatures: Vec<_> = signatures.filter_map(|text| BASE64_STANDARD.decode(text).ok()).collect();
-    let mut matched = None;
-    for (position, key) in keys.iter().enumerate() {
-        // Once per key, however many signatures there are: strangers must not choose how long we work.
-        let mac = mac(key, id, timestamp, &body);
-        for signature in &signatures {
-            // Compares in constant time, and goes on after a match.
-            if mac.clone().verify_slice(signature).is_ok() {
-                matched = Some(position);
+
+    /// Verifies the body with every key.
+    pub fn verify(&self, body: Bytes, keys: &[WebhookKey]) -> Result<Authentic, Unauthentic> {
+        let mut matched = None;
+        for (position, key) in keys.iter().enumerate() {
+            // Once per key, however many signatures there are: strangers must not choose how long we work.
+            let mac = mac(key, self.id, self.timestamp, &body);
+            for signature in &self.signatures {
+                // Compares in constant time, and goes on after a match.
+                if mac.clone().verify_slice(signature).is_ok() {
+                    matched = Some(position);
+                }
             }
         }
+        let key = matched.ok_or(Unauthentic::Mismatch)?;
+        let request_key = format!("webhook-id:{}", self.id);
+        Ok(Authentic { body, request_key, signed_at: self.signed_at, key })
     }
-    let key = matched.ok_or(Unauthentic::Mismatch)?;
-    Ok(Authentic { body, request_key: format!("webhook-id:{id}"), signed_at, key })
 }
 
 #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]

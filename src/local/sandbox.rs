@@ -230,6 +230,7 @@ channels = ["netops"]
 name = "by itself"
 target = "prod"
 requester_accounts = ["1111111111111111"]
+requester_cidrs_within = ["10.0.0.0/8"]
 accepting_vpcs = ["vpc-by-itself"]
 approvals = 0
 approvers = ["group:netops"]

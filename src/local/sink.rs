@@ -279,7 +279,7 @@ impl Inner {
                 message.edits += 1;
                 Ok(json!({"ok": true, "channel": channel, "ts": ts}))
             }
-            "auth.test" => Ok(json!({"ok": true, "user_id": "U0BOT"})),
+            "auth.test" => Ok(json!({"ok": true, "team_id": "T0001", "user_id": "U0BOT"})),
             "views.open" => {
                 let trigger = word("trigger_id").filter(|trigger| !trigger.is_empty()).ok_or("invalid_trigger_id")?;
                 let view = body.get("view").cloned().unwrap_or_default();

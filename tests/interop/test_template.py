@@ -92,6 +92,7 @@ def test_what_not_everybody_needs_is_allowed_only_where_it_is_asked_for_and_to_n
         assert policy["Properties"]["Roles"] == [{"Ref": "WebhookRole"}, {"Ref": "WatcherRole"}]
     (keyless,) = policies["KeylessPolicy"]["Properties"]["PolicyDocument"]["Statement"]
     assert keyless["Condition"] == {
+        "Null": {"sts:IdentityTokenAudience": "false"},
         "ForAllValues:StringEquals": {"sts:IdentityTokenAudience": ["sts.aliyuncs.com"]},
         "NumericLessThanEquals": {"sts:DurationSeconds": 300},
     }
@@ -99,6 +100,45 @@ def test_what_not_everybody_needs_is_allowed_only_where_it_is_asked_for_and_to_n
     assert decrypt["Condition"] == {"StringEquals": {"kms:ViaService": {"Sub": "secretsmanager.${AWS::Region}.${AWS::URLSuffix}"}}}
     defaults = [TEMPLATE["Parameters"][name]["Default"] for name in ["Keyless", "Tracing", "SecretKeyArn", "PermissionsBoundaryArn"]]
     assert defaults == ["no", "no", "", ""]
+
+
+def conditions(node):
+    """Every condition of every statement below a node."""
+    if isinstance(node, dict):
+        if "Effect" in node and isinstance(node.get("Condition"), dict):
+            yield node["Condition"]
+        for child in node.values():
+            yield from conditions(child)
+    elif isinstance(node, list):
+        for child in node:
+            yield from conditions(child)
+
+
+def trapped(condition):
+    """Keys that ForAllValues, which is true of nothing at all, looks at without a check that they are there."""
+    asked = {key for operator, keys in condition.items() if operator.startswith("ForAllValues:") for key in keys}
+    return asked - {key for key, absent in condition.get("Null", {}).items() if absent == "false"}
+
+
+def test_no_condition_is_met_by_the_absence_of_what_it_is_about():
+    policies = [TEMPLATE, *(json.loads(path.read_text()) for path in sorted((ROOT / "deploy").rglob("*.json")))]
+    found = [condition for policy in policies for condition in conditions(policy)]
+    assert len(found) >= 3 and [condition for condition in found if trapped(condition)] == []
+    # Terraform's policies are not JSON.
+    for path in (ROOT / "deploy").rglob("*.tf"):
+        assert "ForAllValues" not in path.read_text(), path
+    assert trapped({"ForAllValues:StringEquals": {"a": "b"}, "Null": {"a": "true"}}) == {"a"}
+    assert trapped({"ForAllValues:StringEquals": {"a": "b"}, "Null": {"a": "false"}}) == set()
+
+
+def test_the_webhook_is_limited_if_it_is_asked_for():
+    parameter = TEMPLATE["Parameters"]["WebhookConcurrency"]
+    assert parameter["Default"] == ""
+    for text, fits in [("", True), ("1", True), ("1000", True), ("0", False), ("-1", False), ("1.5", False), ("x", False)]:
+        assert bool(re.fullmatch(parameter["AllowedPattern"], text)) == fits, text
+    assert TEMPLATE["Conditions"]["WebhookIsReserved"] == {"Not": [{"Equals": [{"Ref": "WebhookConcurrency"}, ""]}]}
+    limited = {"If": ["WebhookIsReserved", {"Ref": "WebhookConcurrency"}, {"Ref": "AWS::NoValue"}]}
+    assert RESOURCES["Webhook"]["Properties"]["ReservedConcurrentExecutions"] == limited
 
 
 def test_every_role_has_the_boundary_of_the_account_if_there_is_one():
@@ -315,7 +355,7 @@ def test_the_workflow_runs_what_ci_runs():
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     jobs = workflow["jobs"]
     assert [step.get("run") for step in jobs["ci"]["steps"]][-1] == ".ci/run"
-    assert jobs["release"]["needs"] == ["ci", "advisories"]
+    assert (jobs["build"]["needs"], jobs["release"]["needs"]) == (["ci", "advisories"], "build")
     assert workflow["permissions"] == {"contents": "read"}
     ours = (ROOT / "Cargo.toml").read_text()
     least = tuple(map(int, re.search(r'rust-version = "([\d.]+)"', ours)[1].split(".")))

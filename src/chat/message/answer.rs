@@ -13,6 +13,15 @@ use crate::preflight::{Finding, Found, Objection};
 /// The last things that happened, as many as are told.
 const MOST_EVENTS: usize = 12;
 
+/// What somebody of another Slack workspace is told.
+#[must_use]
+pub fn stranger() -> Message {
+    Message {
+        sentences: vec!["Its operator can add the workspace to `slack.teams` in peergate.toml.".into()],
+        ..say("peergate does not take commands from this Slack workspace, so nothing was done")
+    }
+}
+
 /// What somebody who asked is told. Also the `detail` of answers to machines.
 #[must_use]
 #[expect(clippy::too_many_lines, reason = "an arm for each answer")]

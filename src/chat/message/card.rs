@@ -134,14 +134,23 @@ pub(super) fn people(approval: &Approval, now: Timestamp) -> Vec<(&'static str, 
     if waits && terms.rule.is_some() {
         let has_approved = |candidate: &&String| approvers.iter().any(|approver| name(approver) == **candidate);
         let mut names: Vec<_> = terms.approvers.iter().filter(|name| !has_approved(name)).cloned().collect();
+        let missing = terms.needed().saturating_sub(approval.given());
+        let can_be_met = usize::try_from(missing).is_ok_and(|missing| missing <= names.len());
         let more = names.len().saturating_sub(MOST_NAMES);
         names.truncate(MOST_NAMES);
         if more > 0 {
             names.push(format!("{more} more"));
         }
-        let missing = terms.needed().saturating_sub(approval.given());
-        let of = if names.is_empty() { "people, but nobody may".to_owned() } else { names.join(", ") };
-        facts.push(("Still needed", format!("{missing} of {of}")));
+        let listed = names.join(", ");
+        facts.push(if can_be_met {
+            ("Still needed", format!("{missing} of {listed}"))
+        } else {
+            let who = if names.is_empty() { "nobody else".to_owned() } else { format!("only {listed}") };
+            (
+                "⚠ Still needed",
+                format!("{missing} more, but {who} may approve: the rule cannot be met and has to be changed"),
+            )
+        });
     }
     facts
 }

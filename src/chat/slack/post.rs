@@ -156,6 +156,17 @@ struct Posted {
     error: Option<String>,
     channel: Option<String>,
     ts: Option<String>,
+    team_id: Option<String>,
+    enterprise_id: Option<String>,
+}
+
+/// The workspace and the organization of a bot token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workspace {
+    /// The workspace's id; none if Slack does not say.
+    pub team_id: Option<String>,
+    /// The organization's id; none outside Enterprise Grid.
+    pub enterprise_id: Option<String>,
 }
 
 impl Api<'_> {
@@ -170,11 +181,12 @@ impl Api<'_> {
         reference.ok_or_else(|| refused("the answer does not say where the message is"))
     }
 
-    /// Whether the token is good. Says nothing to anybody.
+    /// Whether the token is good, and whose it is. Says nothing to anybody.
     ///
     /// Source: <https://docs.slack.dev/reference/methods/auth.test>
-    pub async fn test(&self) -> Result<(), Undelivered> {
-        self.call("auth.test", &json!({}), POST_TIMEOUT).await.map(|_| ())
+    pub async fn test(&self) -> Result<Workspace, Undelivered> {
+        let Posted { team_id, enterprise_id, .. } = self.call("auth.test", &json!({}), POST_TIMEOUT).await?;
+        Ok(Workspace { team_id, enterprise_id })
     }
 
     /// Draws a card anew. `Ok(false)` when it is gone, or can't be changed any more.

@@ -1,0 +1,136 @@
+//! What a parser objects to, in words that repeat nothing of the document: the document may hold secrets, also where none
+//! belong. Knows no format.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+use serde_path_to_error::{Path, Segment};
+
+/// Minimum length of a word that may be a secret by its looks. Slack's signing secrets have at least 16 characters.
+const MIN_SECRET_CHARS: usize = 16;
+/// How well-known secrets, and addresses that are as good as one, begin. In lower case.
+const SECRET_PREFIXES: [&str; 9] = ["xox", "xapp", "xwfp", "whsec", "whsk", "ltai", "sts.", "eyj", "http"];
+/// How messages of serde begin that end with what was expected, in words of the program.
+const KINDS: [&str; 5] = ["invalid type", "invalid value", "invalid length", "unknown variant", "unknown field"];
+
+/// A name that an error may repeat. Each word of it that could be a secret is replaced by `…`.
+pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+    if text.split(' ').all(is_name) {
+        return Cow::Borrowed(text);
+    }
+    let words = text.split(' ').map(|word| if is_name(word) { word } else { "…" });
+    Cow::Owned(words.collect::<Vec<_>>().join(" "))
+}
+
+/// Whether a word is a name or a principal.
+fn is_name(word: &str) -> bool {
+    // Base64 has a slash, too, but never a colon.
+    match word.split_once(':').and_then(|(platform, rest)| Some((platform, rest.split_once('/')?))) {
+        Some((platform, (tenant, user))) => [platform, tenant, user].into_iter().all(is_harmless),
+        None => is_harmless(word),
+    }
+}
+
+fn is_harmless(word: &str) -> bool {
+    let lower = word.to_ascii_lowercase();
+    let is_plain = word.chars().all(|character| character.is_ascii_alphanumeric() || "-_.@+".contains(character));
+    let is_number = word.bytes().all(|byte| byte.is_ascii_digit());
+    let is_mixed = word.bytes().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());
+    let is_long = word.len() >= MIN_SECRET_CHARS;
+    let is_key = SECRET_PREFIXES.iter().any(|prefix| lower.starts_with(prefix));
+    is_plain && !is_key && word.len() <= 40 && (is_number || !(is_long && is_mixed))
+}
+
+/// The dotted path of a key, e.g. `targets.prod.regions[0]`; nothing for the document itself.
+pub(crate) fn path(path: &Path) -> String {
+    let mut text = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => {
+                let _ = write!(text, "[{index}]");
+            }
+            Segment::Map { key } | Segment::Enum { variant: key } => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text.push_str(&shown(key));
+            }
+            Segment::Unknown => {}
+        }
+    }
+    text
+}
+
+/// What was expected, from the message of a serde error. Such messages quote values and unknown keys; this does not.
+/// `ours` are messages of the caller's own types, which are constants.
+pub(crate) fn expected(message: &str, ours: &[String]) -> String {
+    // The name of a missing field is the program's.
+    if ours.iter().any(|words| words == message) || message.starts_with("missing field `") {
+        return message.to_owned();
+    }
+    let Some(kind) = KINDS.iter().find(|kind| message.starts_with(**kind)) else {
+        return "the value is not of the expected form".to_owned();
+    };
+    if message.ends_with(", there are no fields") {
+        return format!("{kind}, expected none");
+    }
+    // Whatever is quoted stands before the last `, expected `; what follows is the program's.
+    match message.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("{kind}, expected {expected}"),
+        None => (*kind).to_owned(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Whether eight characters of a secret stand in a text.
+    pub(crate) fn is_told(secret: &str, text: &str) -> bool {
+        let characters: Vec<char> = secret.chars().collect();
+        characters.windows(8).any(|part| text.contains(&part.iter().collect::<String>()))
+    }
+
+    #[test]
+    fn names_are_shown_and_what_could_be_a_secret_is_not() {
+        for name in [
+            "prod",
+            "targets",
+            "two people",
+            "slack:T0001/U061F7AUR",
+            "account 1111111111111111 to vpc-accepter",
+            "requester_cidrs_within",
+        ] {
+            assert_eq!(shown(name), name);
+        }
+        for (secret, expected) in [
+            ("whsec_C2FVsBQI", "…"),
+            ("8f742231b10e8888abcd99yyyzzz85a5", "…"),
+            ("xoxb-1-a", "…"),
+            ("LTAI5tExample", "…"),
+            ("https://hooks.slack.com/services/T1/B1/x", "…"),
+            ("slack:T0001/xoxb-1", "…"),
+            ("one MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "one …"),
+            ("AbcDefGhiJklMnoPqr", "…"),
+        ] {
+            assert_eq!(shown(secret), expected);
+        }
+    }
+
+    #[test]
+    fn messages_keep_what_was_expected_and_nothing_that_was_found() {
+        for (message, kept) in [
+            ("invalid type: string \"xoxb-1\", expected a sequence", "invalid type, expected a sequence"),
+            ("invalid type: string \"a, expected xoxb-1\", expected a map", "invalid type, expected a map"),
+            ("unknown field `xoxb-1`, expected one of `a`, `b`", "unknown field, expected one of `a`, `b`"),
+            ("unknown field `a, expected xoxb-1`, there are no fields", "unknown field, expected none"),
+            ("missing field `account`", "missing field `account`"),
+            ("not a name", "not a name"),
+            ("not a name: xoxb-1", "the value is not of the expected form"),
+            ("failed to parse \"xoxb-1, expected xoxb-1\"", "the value is not of the expected form"),
+            ("relative URL without a base: \"xoxb-1\"", "the value is not of the expected form"),
+        ] {
+            assert_eq!(expected(message, &["not a name".to_owned()]), kept);
+        }
+    }
+}
