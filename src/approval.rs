@@ -7,6 +7,7 @@
 mod call;
 mod card;
 mod correction;
+mod deciding;
 mod decision;
 mod doubt;
 mod event;
@@ -29,7 +30,7 @@ use crate::peering::{Connection, Facts, FieldHash, Fingerprint, Problem};
 use crate::preflight::{self, Finding};
 
 pub use call::CallResult;
-use call::{CALL_LEASE, OwnCall};
+use call::OwnCall;
 pub use card::{CardId, CardRef, InvalidCardId, Shown};
 pub use decision::{Approver, Call, ClientToken, Decision, InvalidPrincipal, Principal, Verdict, request_content};
 pub use doubt::{Doubt, Doubtful};
@@ -213,48 +214,6 @@ impl Approval {
         *self != before
     }
 
-    /// The record that `decision` makes of what was there before.
-    ///
-    /// # Errors
-    /// [`Closed`], when the decision does not count any more; the record stays as it is.
-    pub fn decide(before: Option<&Self>, grounds: &Grounds<'_>, decision: Decision) -> Result<Self, Closed> {
-        let at = decision.at;
-        let mut record = match before {
-            None => {
-                let mut record = Self::begin(grounds, at);
-                record.tell(News::Discovered, at);
-                record
-            }
-            Some(record) => {
-                record.is_open_to(&decision)?;
-                if record.fingerprint != decision.fingerprint {
-                    return Err(Closed::Changed);
-                }
-                record.clone()
-            }
-        };
-        if record.state == State::Deleted {
-            // Whoever decides has just read it: it is there.
-            record.seen(grounds.connection, at);
-            record.is_open_to(&decision)?;
-        }
-        if record.state != State::Pending {
-            record.has_room_to_start_anew()?;
-            record.start_anew(at);
-        }
-        record.note_reading(grounds.connection, at);
-        record.take(grounds, at);
-        record.is_open_to(&decision)?;
-        record.cast(decision);
-        record.has_room_for_decision()?;
-        if record.state != State::Pending {
-            // Whoever stores this makes the call.
-            record.begin_call(at);
-        }
-        record.wait(at);
-        Ok(record)
-    }
-
     /// Whether the checks are worth making again although nothing has changed: one objects, or could not be made, or all
     /// passed where that is enough.
     #[must_use]
@@ -292,121 +251,6 @@ impl Approval {
     #[must_use]
     pub fn is_past_expiry(&self, now: Timestamp) -> bool {
         self.connection.expires_at.is_some_and(|expires_at| expires_at <= now)
-    }
-
-    /// Whether a decision still counts.
-    ///
-    /// # Errors
-    /// [`Closed`], when it does not.
-    pub fn is_open_to(&self, decision: &Decision) -> Result<(), Closed> {
-        // Who repeats what others overruled must not take it for done.
-        let overruled = self.winner().is_some_and(|winner| winner.verdict != decision.verdict);
-        if self.knows_request(&RequestId::of(decision))? {
-            return Err(if overruled { Closed::Over } else { Closed::Repeated });
-        }
-        let said_before = |earlier: &Decision| earlier.verdict == decision.verdict && earlier.by.is(&decision.by);
-        let said_before = self.decisions.iter().any(said_before);
-        match self.state {
-            State::Pending if said_before => Err(Closed::Repeated),
-            // Whoever decides has just read it: what we took for deleted is there.
-            State::Pending | State::Deleted | State::Failed { .. } => Ok(()),
-            State::Expired => Err(Closed::Over),
-            State::Approved | State::Activating | State::Activated | State::Rejecting | State::Rejected => {
-                Err(if said_before && !overruled { Closed::Repeated } else { Closed::Over })
-            }
-        }
-    }
-
-    /// Takes an approval back, while it is not decided. `who` says who a principal is by now.
-    ///
-    /// # Errors
-    /// [`Closed`], when there is nothing to take back any more.
-    pub fn withdraw(
-        &mut self,
-        by: &Approver,
-        request: &RequestId,
-        who: &dyn Fn(&Principal) -> Approver,
-        now: Timestamp,
-    ) -> Result<(), Closed> {
-        if self.knows_request(request)? {
-            return Err(Closed::Repeated);
-        }
-        if self.state != State::Pending {
-            return Err(Closed::Over);
-        }
-        let theirs = |decision: &Decision| decision.by.is(by) || who(&decision.by.principal).is(by);
-        if !self.decisions.iter().any(theirs) {
-            return Err(Closed::NothingToWithdraw);
-        }
-        self.may_withdraw(by)?;
-        let mut withdrawn = by.clone();
-        self.decisions.retain(|decision| {
-            if theirs(decision) {
-                // As it stands in the history.
-                withdrawn = decision.by.clone();
-            }
-            !theirs(decision)
-        });
-        let RequestId { key, content } = request.clone();
-        self.log(What::Withdrawn { by: withdrawn.clone(), request_key: key, request_content: content }, now);
-        self.tell(News::Withdrawn { by: withdrawn, given: self.given(), needed: self.terms.needed() }, now);
-        self.wait(now);
-        Ok(())
-    }
-
-    /// The decision that counts: the one that completed it.
-    #[must_use]
-    pub fn winner(&self) -> Option<&Decision> {
-        self.decisions.last().filter(|_| self.state != State::Pending)
-    }
-
-    /// Whether a call of ours may have made the accept. Otherwise somebody outside peergate did.
-    #[must_use]
-    pub fn is_accepted_by_us(&self) -> bool {
-        self.may_have_called() && self.winner().is_some_and(|winner| winner.verdict == Verdict::Approve)
-    }
-
-    /// How many people have approved.
-    #[must_use]
-    pub fn given(&self) -> u32 {
-        let approvals = self.decisions.iter().filter(|decision| decision.verdict == Verdict::Approve);
-        u32::try_from(approvals.count()).unwrap_or(u32::MAX)
-    }
-
-    /// Whether one of these channels had been shown exactly these facts by the second of `at`: whoever names none can
-    /// have meant no others.
-    #[must_use]
-    pub fn was_shown(&self, fingerprint: &Fingerprint, channels: &[String], at: Timestamp) -> bool {
-        let in_time =
-            |shown: &Fingerprint, shown_at: Timestamp| shown == fingerprint && shown_at.as_second() <= at.as_second();
-        channels.iter().any(|channel| {
-            self.cards.get(channel).is_some_and(|card| in_time(&card.fingerprint, card.shown_at))
-                || self.shown.get(channel).is_some_and(|shown| in_time(&shown.fingerprint, shown.shown_at))
-        })
-    }
-
-    /// Whether any channel was ever shown anything of it.
-    #[must_use]
-    pub fn was_ever_shown(&self) -> bool {
-        !self.cards.is_empty() || !self.shown.is_empty()
-    }
-
-    /// Whether people can decide about it now: its card has buttons.
-    #[must_use]
-    pub fn is_open(&self, now: Timestamp) -> bool {
-        self.terms.rule.is_some()
-            && !self.is_past_expiry(now)
-            && match &self.state {
-                State::Pending => true,
-                State::Failed { code } => *code != code::ACCEPTED_ELSEWHERE,
-                State::Approved
-                | State::Activating
-                | State::Activated
-                | State::Rejecting
-                | State::Rejected
-                | State::Expired
-                | State::Deleted => false,
-            }
     }
 
     /// Applies what happened; says whether it changed the record.
@@ -504,81 +348,6 @@ impl Approval {
         let (rule, approvals) = (record.terms.rule.clone(), record.terms.approvals);
         record.log(What::Discovered { fingerprint: record.fingerprint.clone(), rule, approvals }, now);
         record
-    }
-
-    /// Counts a decision; the one that completes it decides.
-    fn cast(&mut self, decision: Decision) {
-        let (at, verdict) = (decision.at, decision.verdict);
-        if verdict == Verdict::Reject {
-            self.decisions.retain(|earlier| !earlier.by.is(&decision.by));
-        }
-        self.decisions.push(decision.clone());
-        let given = self.given();
-        let state = match verdict {
-            Verdict::Approve if given < self.terms.needed() => None,
-            Verdict::Approve => Some(State::Approved),
-            Verdict::Reject => Some(State::Rejecting),
-        };
-        if let Some(state) = state {
-            self.decided(state, at);
-        }
-        self.log(What::Decided(decision.clone()), at);
-        self.tell(News::Decided { decision, given, needed: self.terms.needed() }, at);
-    }
-
-    fn decided(&mut self, state: State, at: Timestamp) {
-        let verdict = if state == State::Rejecting { Verdict::Reject } else { Verdict::Approve };
-        self.enter(state, at);
-        self.next_step_at = Some(at);
-        self.client_token = self.derive_token(verdict);
-    }
-
-    fn derive_token(&self, verdict: Verdict) -> Option<ClientToken> {
-        let winner = self.decisions.last()?;
-        let (account, call) = (self.facts.accepter.account, Call::Decided { generation: self.generation });
-        Some(ClientToken::derive(&winner.by.principal, account, &self.id.instance_id, verdict, call))
-    }
-
-    /// A call begins: whoever stores this makes it, and has [`CALL_LEASE`] to themselves.
-    pub fn begin_call(&mut self, now: Timestamp) {
-        self.own_call = Some(OwnCall::begin(self.own_call.as_ref(), self.generation, now));
-        self.next_step_at = Some(now + CALL_LEASE);
-    }
-
-    /// The call that was begun has ended.
-    pub fn finish_call(&mut self, result: CallResult) {
-        if let Some(call) = self.own_call.as_mut().filter(|call| call.generation == self.generation) {
-            call.finish(result);
-        }
-    }
-
-    /// Whether somebody may be making the call just now.
-    #[must_use]
-    pub fn is_being_called(&self, now: Timestamp) -> bool {
-        self.own_call.as_ref().is_some_and(|call| call.is_under_way(self.generation, now))
-    }
-
-    /// Whether a call of this generation may have reached Alibaba Cloud.
-    #[must_use]
-    pub fn may_have_called(&self) -> bool {
-        self.own_call.as_ref().is_some_and(|call| call.may_have_reached(self.generation))
-    }
-
-    /// Approves it, if its rule needs nobody and nothing at all is odd about it.
-    fn accept_by_rule(&mut self, now: Timestamp) {
-        if self.terms.accepts_by_itself() && preflight::all_passed(&self.findings) {
-            self.cast(Decision {
-                verdict: Verdict::Approve,
-                by: Approver::peergate(&self.id.target),
-                at: now,
-                fingerprint: self.fingerprint.clone(),
-                reason: None,
-                request_key: format!("rule/{}/{}", self.generation, self.fingerprint),
-                request_content: None,
-            });
-            // Whoever stores this makes the call.
-            self.begin_call(now);
-        }
     }
 
     /// Takes over the reading, the configuration, and what the checks found. Approvals of people who may not approve

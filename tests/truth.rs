@@ -346,9 +346,9 @@ async fn a_late_accept_asks_the_rules_and_checks_of_now() {
         let id = requested(&gate, "vpc-other").await;
         gate.simulator.fault(fails(ACCEPT, "Throttling.User", 400));
         assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "underway");
-        let changed = config(&gate.config);
-        assert!(business_status.is_some() || gate.config != changed, "{name}");
-        let gate = gate.with_config(&changed);
+        let rewritten = config(&gate.config);
+        assert!(business_status.is_some() || gate.config != rewritten, "{name}");
+        let gate = gate.with_config(&rewritten);
         gate.tamper(&id, Tampering { business_status: business_status.map(Into::into), ..Tampering::default() });
         clock::jump::ahead(SignedDuration::from_secs(10));
         gate.round().await;

@@ -137,6 +137,26 @@ pub enum SentBack {
 }
 
 impl What {
+    /// Of somebody's request: its id, and the hash of what it said, where that is known.
+    #[must_use]
+    pub fn request(&self) -> Option<(&str, Option<&String>)> {
+        match self {
+            Self::Decided(decision) => Some((&decision.request_key, decision.request_content.as_ref())),
+            Self::Withdrawn { request_key, request_content, .. } => Some((request_key, request_content.as_ref())),
+            Self::Discovered { .. }
+            | Self::Changed { .. }
+            | Self::RuleChanged { .. }
+            | Self::Acknowledged { .. }
+            | Self::Seen(_)
+            | Self::Missing
+            | Self::Differs { .. }
+            | Self::Failed(_)
+            | Self::Told(_)
+            | Self::SentBack { .. }
+            | Self::Corrected { .. } => None,
+        }
+    }
+
     /// Of the facts that it is about, if it is about some.
     #[must_use]
     pub fn fingerprint(&self) -> Option<&Fingerprint> {

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Approval, Approver, Closed, Decision, History, News, What};
+use super::{Approval, Approver, Closed, Decision, News, State, What};
 
 /// What people may have written, in bytes, before they may only decide. The store takes 400 KB a record.
 ///
@@ -51,22 +51,8 @@ impl Approval {
         };
         let mut known = false;
         for entry in self.history.iter() {
-            let (key, content) = match &entry.what {
-                What::Decided(decision) => (&decision.request_key, decision.request_content.as_ref()),
-                What::Withdrawn { request_key, request_content, .. } => (request_key, request_content.as_ref()),
-                What::Discovered { .. }
-                | What::Changed { .. }
-                | What::RuleChanged { .. }
-                | What::Acknowledged { .. }
-                | What::Seen(_)
-                | What::Missing
-                | What::Differs { .. }
-                | What::Failed(_)
-                | What::Told(_)
-                | What::SentBack { .. }
-                | What::Corrected { .. } => continue,
-            };
-            if *key == request.key {
+            let Some((key, content)) = entry.what.request() else { continue };
+            if key == request.key {
                 if other(content) {
                     return Err(Closed::IdReused);
                 }
@@ -96,28 +82,15 @@ impl Approval {
 
     /// Whether the decision that was just counted may stand. One that completes it always may.
     pub(super) fn has_room_for_decision(&self) -> Result<(), Closed> {
-        let completes = self.state != super::State::Pending;
+        let completes = self.state != State::Pending;
         let most = MAX_PEOPLE_BYTES.saturating_add(APPROVALS_RESERVE_BYTES);
         if completes || self.people_bytes() <= most { Ok(()) } else { Err(Closed::Full) }
     }
 
     /// Whether an approval may be withdrawn once more.
     pub(super) fn may_withdraw(&self, by: &Approver) -> Result<(), Closed> {
-        let earlier = self.history.of_generation(self.generation).filter(|entry| match &entry.what {
-            What::Withdrawn { by: earlier, .. } => earlier.is(by),
-            What::Discovered { .. }
-            | What::Changed { .. }
-            | What::RuleChanged { .. }
-            | What::Decided(_)
-            | What::Acknowledged { .. }
-            | What::Seen(_)
-            | What::Missing
-            | What::Differs { .. }
-            | What::Failed(_)
-            | What::Told(_)
-            | What::SentBack { .. }
-            | What::Corrected { .. } => false,
-        });
+        let is_theirs = |what: &What| matches!(what, What::Withdrawn { by: earlier, .. } if earlier.is(by));
+        let earlier = self.history.of_generation(self.generation).filter(|entry| is_theirs(&entry.what));
         if earlier.count() >= MAX_WITHDRAWALS {
             return Err(Closed::TooManyWithdrawals);
         }
@@ -126,7 +99,7 @@ impl Approval {
 
     /// How many bytes of the record come from people.
     fn people_bytes(&self) -> usize {
-        let history = people_bytes_of(&self.history);
+        let history: usize = self.history.iter().filter(|entry| entry.what.request().is_some()).map(size).sum();
         let standing: usize = self.decisions.iter().map(size).sum();
         let told =
             self.outbox.iter().filter(|notice| matches!(notice.news, News::Decided { .. } | News::Withdrawn { .. }));
@@ -134,24 +107,6 @@ impl Approval {
         let refused: usize = self.refused.iter().map(size).sum();
         history.saturating_add(standing).saturating_add(told).saturating_add(refused)
     }
-}
-
-fn people_bytes_of(history: &History) -> usize {
-    let by_people = |what: &What| match what {
-        What::Decided(_) | What::Withdrawn { .. } => true,
-        What::Discovered { .. }
-        | What::Changed { .. }
-        | What::RuleChanged { .. }
-        | What::Acknowledged { .. }
-        | What::Seen(_)
-        | What::Missing
-        | What::Differs { .. }
-        | What::Failed(_)
-        | What::Told(_)
-        | What::SentBack { .. }
-        | What::Corrected { .. } => false,
-    };
-    history.iter().filter(|entry| by_people(&entry.what)).map(size).sum()
 }
 
 fn size<T: Serialize>(part: &T) -> usize {

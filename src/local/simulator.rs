@@ -478,6 +478,10 @@ impl World {
         })
     }
 
+    fn status(&self, id: &str, now: Timestamp) -> Option<&'static str> {
+        self.connections.get(id).map(|peering| peering.status(now))
+    }
+
     fn shown(&self, id: &str, now: Timestamp) -> Option<Value> {
         self.connections.get(id).map(|peering| self.show(id, peering, now))
     }

@@ -190,6 +190,11 @@ impl Gate {
         &mut self.sandbox.environment
     }
 
+    /// As [`Gate::with_config`].
+    pub fn reconfigure(&mut self, config: &str) {
+        self.sandbox.reconfigure(config).unwrap();
+    }
+
     /// The same world with functions that know nothing yet.
     pub fn restarted(self) -> Self {
         let config = self.config.clone();

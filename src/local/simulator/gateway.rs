@@ -190,6 +190,12 @@ impl Simulator {
         alicloud::read_connection(200, shown.as_bytes(), &InstanceId::parse(instance_id).ok()?).ok()
     }
 
+    /// The true status of a connection, whatever readings show.
+    #[must_use]
+    pub fn status(&self, instance_id: &str) -> Option<&'static str> {
+        self.lock().world.status(instance_id, clock::now())
+    }
+
     /// Temporary credentials of an account for an hour: access key id, secret, security token.
     #[must_use]
     pub fn temporary_credentials(&self, account: AccountId) -> Option<(String, String, String)> {
