@@ -223,9 +223,8 @@ pub async fn call(app: &App, approval: &Approval, now: Timestamp) -> Step {
     let call = if error.may_have_taken_effect() { CallResult::Unknown } else { CallResult::Refused };
     let event = match error.class() {
         Class::Retry | Class::DryRunPassed => error.deferred(),
-        Class::Unknown => Event::FailedUnknown(error.problem()),
-        // One "not found" may pass: the next readings say.
-        Class::Missing => Event::Missing,
+        // It was read a moment ago: that it is not found for this call may pass, or the key is of another account.
+        Class::Unknown | Class::Missing => Event::FailedUnknown(error.problem()),
         Class::Permanent => Event::Failed(error.problem()),
         Class::Credentials => Event::CredentialsRefused(error.problem()),
         Class::ReadStatus => match read(app, target, instance_id, now).await {

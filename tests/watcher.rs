@@ -511,3 +511,50 @@ fn schedules_and_streams_mean_tick_and_nothing_else_does() {
     assert!(parse(json!({"source": "my.app"})).is_err());
     assert!(parse(json!({})).is_err());
 }
+
+#[tokio::test]
+async fn what_is_over_and_told_leaves_no_work() {
+    let gate = Gate::with(slow()).await;
+    let id = approved(&gate).await;
+    gate.tamper(&id, becomes("Rejected"));
+    gate.round().await;
+    gate.round().await;
+    let approval = gate.stored(&id).await.unwrap().approval;
+    assert_eq!((approval.state.name(), approval.work_at()), ("rejected", None), "the stream calls nobody");
+}
+
+#[tokio::test]
+async fn an_accept_that_finds_nothing_beside_a_reading_ends_nothing() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    gate.discover().await;
+    let code = Some("ResourceNotFound.InstanceId".to_owned());
+    let action = Some("AcceptVpcPeerConnection".to_owned());
+    gate.simulator.fault(Fault { action, code, times: 5, ..Fault::default() });
+    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "underway");
+    for _ in 0..4 {
+        gate.make_due(&id).await;
+        gate.round().await;
+        let approval = gate.stored(&id).await.unwrap().approval;
+        assert_eq!((approval.state.name(), approval.doubt.is_none()), ("approved", true));
+    }
+    gate.make_due(&id).await;
+    gate.round().await;
+    assert_eq!(gate.accepts(&id), 1);
+}
+
+#[tokio::test]
+async fn what_does_not_wait_is_not_decided_about_and_makes_no_record() {
+    let gate = Gate::start().await;
+    for status in ["Creating", "Suspended", "Updating"] {
+        let theirs = format!("vpc-{}", status.to_lowercase());
+        let id = gate.request_peering(&[("VpcId", &theirs)]).await.unwrap();
+        gate.tamper(&id, Tampering { shows: Some(status.into()), ..Tampering::default() });
+        let blind = gate.signed_wish(&support::wish("approve", &id, "alice")).await;
+        assert_eq!(
+            (gate.send(&blind).await.name().as_str(), gate.state(&id).await.as_str()),
+            ("not-acceptable", "none")
+        );
+    }
+    assert_eq!(gate.calls("AcceptVpcPeerConnection"), 0);
+}

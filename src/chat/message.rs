@@ -278,7 +278,8 @@ pub(crate) fn advice(code: &str) -> &'static str {
             "Open cross-border Cloud Data Transfer for the accepting account, then approve again."
         }
         "ResourceNotFound.InstanceId" | "InvalidInstanceId.NotFound" => {
-            "The connection no longer exists. The requester has to ask anew."
+            "Alibaba Cloud does not find it for this account. If that stays so, the requester has deleted it, or the \
+             credentials are of another account."
         }
         "SignatureDoesNotMatch" | "IncompleteSignature" => {
             "Check the AccessKey secret of the target in the secrets store."

@@ -39,10 +39,10 @@ pub struct Signed {
     pub body: String,
 }
 
-/// The fingerprint of a connection as Alibaba Cloud shows it now.
+/// The fingerprint of a connection, where Alibaba Cloud shows it now.
 ///
 /// # Errors
-/// When it cannot be read.
+/// When it cannot be read: then nothing is known of what was seen.
 pub async fn fingerprint(
     environment: &Environment,
     config: &Config,
@@ -53,9 +53,7 @@ pub async fn fingerprint(
     let (target, _) = config.target(target).ok_or("name the --target: there are several")?;
     match accept::read(&app, target, &InstanceId::parse(instance_id)?, clock::now()).await {
         Ok(connection) => Ok(connection.fingerprint().to_string()),
-        Err(error) => {
-            Err(format!("cannot read {instance_id} to say what was seen ({error}); name the --fingerprint").into())
-        }
+        Err(error) => Err(format!("{instance_id} cannot be read ({error}); --fingerprint names one").into()),
     }
 }
 

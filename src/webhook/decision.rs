@@ -223,6 +223,13 @@ impl Wish<'_> {
             let (rule, instance_id) = (rule.name.clone(), id.instance_id.clone());
             return Answer::ReasonRequired { rule, verdict, instance_id };
         }
+        if !connection.is_waiting(now) {
+            // Nobody is shown what cannot be decided.
+            let findings = self.check(connection);
+            if let Some(objection) = preflight::objection_to_reject(&findings) {
+                return self.objected(objection, self.decision(verdict, connection)).await;
+            }
+        }
         let terms = policy.terms(&id.target, connection);
         if !self.has_seen(stored.as_ref(), connection, &terms) {
             return self.refuse(stored, connection, &terms).await;
@@ -235,10 +242,7 @@ impl Wish<'_> {
         };
         let findings = match verdict {
             Verdict::Approve => self.examine(connection).await,
-            Verdict::Reject => match app.config.targets.get(&id.target) {
-                Some(target) => preflight::check(connection, target.account, now),
-                None => vec![],
-            },
+            Verdict::Reject => self.check(connection),
         };
         let objection = match verdict {
             Verdict::Approve => preflight::objection(&findings),
@@ -246,11 +250,7 @@ impl Wish<'_> {
         };
         let decision = self.decision(verdict, connection);
         if let Some(objection) = objection {
-            // Somebody may have won between the two readings: then that is the reason.
-            let stored = timeout_at(deadline, app.store.load(id)).await.ok().and_then(Result::ok).flatten();
-            let closed = stored.and_then(|stored| Some((stored.approval.is_open_to(&decision).err()?, stored)));
-            return closed
-                .map_or_else(|| objected(objection), |(closed, stored)| closed_answer(closed, stored.approval));
+            return self.objected(objection, decision).await;
         }
         let electorate = |principal: &Principal| policy.electorate(&id.target, connection, principal);
         let grounds = Grounds { id, connection, terms: &terms, findings: &findings, electorate: &electorate };
@@ -310,6 +310,20 @@ impl Wish<'_> {
             Ok(Err(error)) => store_failed(&error),
             Err(_elapsed) => Answer::Unavailable(Part::Store),
         }
+    }
+
+    /// The checks that need nothing but the reading.
+    fn check(&self, connection: &Connection) -> Vec<Finding> {
+        let target = self.app.config.targets.get(&self.id.target);
+        target.map(|target| preflight::check(connection, target.account, self.now)).unwrap_or_default()
+    }
+
+    /// What stands against it; or, if somebody has won between the two readings, that.
+    async fn objected(&self, objection: &Objection, decision: Decision) -> Answer {
+        let Self { app, id, deadline, .. } = *self;
+        let stored = timeout_at(deadline, app.store.load(id)).await.ok().and_then(Result::ok).flatten();
+        let closed = stored.and_then(|stored| Some((stored.approval.is_open_to(&decision).err()?, stored)));
+        closed.map_or_else(|| objected(objection), |(closed, stored)| closed_answer(closed, stored.approval))
     }
 
     /// The card shows something else: it is to show what is.
