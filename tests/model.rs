@@ -105,7 +105,8 @@ async fn calm(gate: &Gate, memory: &Memory, seed: u64) {
     for id in &memory.ids {
         gate.tamper(id, Tampering { shows: Some("-".into()), ..Tampering::default() });
     }
-    for _ in 0..4 {
+    // A refused permission rests for five minutes, and what is called then is read once more.
+    for _ in 0..7 {
         clock::jump::ahead(SignedDuration::from_secs(61));
         gate.discover().await;
     }
@@ -323,11 +324,11 @@ fn check(gate: &Gate, memory: &mut Memory, records: &[Approval], seed: u64) {
         let completes = |entry: &&peergate::approval::Entry| {
             entry.state == State::Approved && matches!(entry.what, What::Decided(_) | What::RuleChanged { .. })
         };
-        let completed: Vec<_> = record.history.iter().filter(completes).collect();
+        let accepts: Vec<_> = record.history.iter().filter(completes).collect();
         if calls("AcceptVpcPeerConnection") > 0 {
-            assert!(!completed.is_empty(), "{id}: accepted, but not approved\n{}", story());
+            assert!(!accepts.is_empty(), "{id}: accepted, but not approved\n{}", story());
         }
-        for entry in &completed {
+        for entry in &accepts {
             let position = record.history.iter().position(|other| other == *entry).unwrap();
             let facts = record.history[..=position].iter().rev().find_map(|entry| match &entry.what {
                 What::Discovered { fingerprint, .. } | What::Changed { fingerprint, .. } => Some(fingerprint),
