@@ -121,7 +121,7 @@ async fn a_full_record_says_so_and_can_still_be_decided_and_told() {
     }
     let refused = refused.unwrap_or_else(|| panic!("{rounds} rounds and never full"));
     assert_eq!((refused.status, refused.name().as_str()), (409, "record-full"), "{}", refused.body);
-    assert!(refused.detail().contains("is full, so this was not stored"), "{}", refused.detail());
+    assert!(refused.detail().contains("is full, so your request was not stored"), "{}", refused.detail());
     let record = serde_json::to_string(&gate.stored(&id).await.unwrap().approval).unwrap();
     assert!(record.len() < 300 * 1024, "{}", record.len());
     // Whoever has not decided yet still can, with the longest of reasons.
@@ -181,11 +181,11 @@ async fn an_account_that_asks_for_too_many_gets_twenty_cards_and_a_digest_with_a
     gate.discover().await;
     gate.discover().await;
     let posts = gate.sink.channel("C0PEER");
-    let digests: Vec<_> = posts.iter().filter(|post| post.text.contains("asks for many VPC peerings")).collect();
+    let digests: Vec<_> = posts.iter().filter(|post| post.text.contains("requests many VPC peerings")).collect();
     assert_eq!((posts.len(), digests.len()), (21, 1));
     let digest = &digests[0].text;
     assert!(
-        digest.starts_with("data team, account 1111111111111111 asks for many VPC peerings: 3 more cards follow"),
+        digest.starts_with("data team, account 1111111111111111 requests many VPC peerings: 3 more cards follow"),
         "{digest}"
     );
     for id in &ids {
@@ -248,7 +248,7 @@ async fn every_fact_that_a_button_binds_is_shown_whole() {
     gate.discover().await;
     let card = gate.card();
     assert_eq!(card.labels(), ["Details"], "{}", card.text);
-    assert!(card.text.contains("more") && card.text.contains("nobody can decide here"), "{}", card.text);
+    assert!(card.text.contains("more") && card.text.contains("no decision buttons"), "{}", card.text);
     let details = gate.press(&card, "Details", "U061F7AUR").await;
     assert_eq!((details.status, gate.told().contains("[Approve]")), (200, false));
     let blind = gate.slash(&format!("approve {id} because so"), "U061F7AUR").await;

@@ -655,25 +655,25 @@ fn every_notice() {
         approval
     };
     assert_snapshot!(notice(refused(approved()), &[sent_back(SentBack::Rule)]), @r"
-    VPC peering prod/pcc-a was not accepted, and needs a decision again
+    VPC peering prod/pcc-a was not accepted and needs a new decision
     Rule: r
     Still needed: 2 of alice, bob, carol
-    The rule “r” asks for 2 now, and not enough of those who approved may approve by it.
+    The rule “r” now requires 2 approvals, and too few of the people who approved may still approve.
     No longer counted: the approval of alice (slack:T0001/U1).
     ");
     let objection = Objection::BusinessStatus("FinancialLocked".to_owned().into());
     assert_snapshot!(notice(refused(approved()), &[sent_back(SentBack::Objection(objection))]), @r"
-    VPC peering prod/pcc-a was not accepted, and needs a decision again
+    VPC peering prod/pcc-a was not accepted and needs a new decision
     Rule: r
     Still needed: 2 of alice, bob, carol
-    A check objects now: its business status is FinancialLocked.
+    A check now fails: its business status is FinancialLocked.
     No longer counted: the approval of alice (slack:T0001/U1).
     ");
     assert_snapshot!(notice(refused(approved()), &[sent_back(SentBack::NotChecked)]), @r"
-    VPC peering prod/pcc-a was not accepted, and needs a decision again
+    VPC peering prod/pcc-a was not accepted and needs a new decision
     Rule: r
     Still needed: 2 of alice, bob, carol
-    Not every check passes that the rule needs to accept by itself.
+    The rule accepts without people only if every check passes, and one does not.
     No longer counted: the approval of alice (slack:T0001/U1).
     ");
     assert_snapshot!(notice(approved(), &[seen(Status::Expired)]), @r"
@@ -1030,17 +1030,17 @@ fn every_answer() {
     Alibaba Cloud's answer about this connection cannot be understood
     Code: NotUnderstood.Bandwidth
     Request id: R2
-    peergate cannot understand the field Bandwidth, so nothing was decided. Its operators have to look at it.
+    peergate cannot understand the field Bandwidth, so nothing was decided. peergate's operators have to look at it.
 
-    Alibaba Cloud refuses peergate's own credentials; its operators have to mend that
+    Alibaba Cloud refuses peergate's own credentials; peergate's operators have to fix that
     Code: Forbidden.RAM
     Request id: R2
     Grant the target's RAM user vpc:AcceptVpcPeerConnection, vpc:RejectVpcPeerConnection, vpc:GetVpcPeerConnectionAttribute and vpc:ListVpcPeerConnections.
 
-    AWS does not tell Alibaba Cloud who peergate is; its operators have to fix that
+    AWS refuses peergate an identity token for Alibaba Cloud; peergate's operators have to fix that
     Code: AwsIdentity.AccessDenied
     Request id: R2
-    Deploy with Keyless=yes: the functions may not ask AWS for identity tokens.
+    Deploy with Keyless=yes, so that the functions may ask AWS for identity tokens.
 
     peergate cannot reach its store, so nothing is known to be decided
     Please try again in a minute.
@@ -1051,7 +1051,7 @@ fn every_answer() {
     Alibaba Cloud does not answer, so nothing was decided
     Please try again in a minute.
 
-    AWS issues peergate no identity token for Alibaba Cloud now, so nothing was decided
+    AWS issues no identity token for Alibaba Cloud at the moment, so nothing was decided
     Please try again in a minute.
     ");
     let questions = [Verdict::Approve, Verdict::Reject].map(|verdict| format!("{:?}", message::question(verdict)));

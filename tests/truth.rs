@@ -337,9 +337,9 @@ async fn a_late_accept_asks_the_rules_and_checks_of_now() {
                 )
             },
             None,
-            "No rule covers it any more",
+            "No rule covers it now",
         ),
-        ("an objection", same, Some("FinancialLocked"), "A check objects now: its business status is FinancialLocked"),
+        ("an objection", same, Some("FinancialLocked"), "A check now fails: its business status is FinancialLocked"),
     ];
     for (name, config, business_status, why) in changes {
         let gate = Gate::with(slow()).await;
@@ -359,7 +359,7 @@ async fn a_late_accept_asks_the_rules_and_checks_of_now() {
             "{name}"
         );
         let told = gate.replies().join("\n");
-        assert!(told.contains("was not accepted, and needs a decision again") && told.contains(why), "{name}: {told}");
+        assert!(told.contains("was not accepted and needs a new decision") && told.contains(why), "{name}: {told}");
         minutes(&gate, 3).await;
         assert_eq!(gate.calls(ACCEPT), 1, "{name}: nothing is called until people decide");
     }
@@ -394,7 +394,7 @@ async fn while_a_call_may_have_arrived_only_a_reading_settles_it() {
         } else {
             minutes(&gate, 4).await;
             assert_eq!((gate.state(&id).await.as_str(), gate.calls(ACCEPT)), ("pending", 1));
-            assert!(gate.replies().join("\n").contains("needs a decision again"));
+            assert!(gate.replies().join("\n").contains("needs a new decision"));
         }
     }
 }

@@ -209,7 +209,9 @@ pub fn digest(digest: &Digest, name: Option<&str>) -> Message {
     let (account, count) = (digest.account, digest.ids.len());
     Message {
         sentences: digest.ids.iter().map(ToString::to_string).collect(),
-        ..say(format!("{name}account {account} asks for many VPC peerings: {count} more cards follow, 20 an hour"))
+        ..say(format!(
+            "{name}account {account} requests many VPC peerings: {count} more cards follow, at most 20 an hour"
+        ))
     }
 }
 
@@ -266,10 +268,12 @@ pub(crate) fn advice(code: &str) -> &'static str {
             "Its facts changed again and again while it waited. Ask the requester why before anybody approves it."
         }
         code::CALL_UNDONE => {
-            "Alibaba Cloud acknowledged it four times, and it still waits. Ask Alibaba Cloud's support, then decide again."
+            "peergate made the call again three times, and the connection still waits. Ask Alibaba Cloud's support, \
+             then decide again."
         }
         code::NEEDS_PEOPLE_AGAIN => {
-            "The checks or rules of now want people again. A call may have arrived before: the next readings say."
+            "The checks or the rules now require a new decision. An earlier call may have taken effect, so peergate \
+             reads the connection again first."
         }
         "OperationFailed.CdtNotOpened" => {
             "Open Cloud Data Transfer (CDT) for the accepting account, then approve again."
@@ -294,9 +298,9 @@ pub(crate) fn advice(code: &str) -> &'static str {
         }
         "EntityNotExist.Role" => "Check the role of the target's `credentials`: it is not there.",
         _ if code.starts_with("NotUnderstood.") => {
-            "It is tried again by itself. If it stays, report the request id to Alibaba Cloud and to peergate's operators."
+            "peergate tries again. If the problem stays, give the request id to Alibaba Cloud and to peergate's operators."
         }
-        "AwsIdentity.AccessDenied" => "Deploy with Keyless=yes: the functions may not ask AWS for identity tokens.",
+        "AwsIdentity.AccessDenied" => "Deploy with Keyless=yes, so that the functions may ask AWS for identity tokens.",
         "AwsIdentity.OutboundWebIdentityFederationDisabledException" => {
             "Let the AWS account issue identity tokens: aws iam enable-outbound-web-identity-federation."
         }
@@ -320,7 +324,7 @@ pub(crate) fn advice(code: &str) -> &'static str {
         _ if code.starts_with("IncorrectBusinessStatus") => "Settle the overdue payment, then approve again.",
         _ if code.starts_with("QuotaExceeded") => "Raise the quota in Quota Center, then approve again.",
         _ if code.starts_with("AwsIdentity.") => {
-            "Look the code up in the documentation of AWS STS, GetWebIdentityToken."
+            "Look up the code in the documentation of AWS STS, GetWebIdentityToken."
         }
         _ if code.starts_with("Throttling") || code.starts_with("Transport") => "It is tried again by itself.",
         _ => "Look the code up in Alibaba Cloud's error center, then decide again.",

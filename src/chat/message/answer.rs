@@ -17,8 +17,8 @@ const MOST_EVENTS: usize = 12;
 #[must_use]
 pub fn stranger() -> Message {
     Message {
-        sentences: vec!["Its operator can add the workspace to `slack.teams` in peergate.toml.".into()],
-        ..say("peergate does not take commands from this Slack workspace, so nothing was done")
+        sentences: vec!["An operator of peergate can add the workspace to `slack.teams` in peergate.toml.".into()],
+        ..say("peergate does not take commands from this Slack workspace, so it did nothing")
     }
 }
 
@@ -89,24 +89,26 @@ pub fn answer(answer: &Answer, now: Timestamp) -> Message {
             ..say("The connection is not the one that you saw: its VPCs, ranges or bandwidth have changed")
         },
         Answer::NotShown => Message {
-            sentences: vec!["Wait for its card, or send the fingerprint of a status.".into()],
-            ..say("No channel had shown this connection as it is when you decided, so your decision does not count")
+            sentences: vec![
+                "Wait for its card and decide there. A client can also send the fingerprint from a status.".into(),
+            ],
+            ..say(
+                "No channel had shown this connection's current facts when you decided, so your decision does not count",
+            )
         },
         Answer::IdReused => Message {
-            sentences: vec!["Send it again with an id of its own.".into()],
-            ..say("Another request about this connection had the same id, so nothing was decided")
+            sentences: vec!["Send it again with a new id.".into()],
+            ..say("Another request about this connection has the same id, so nothing was decided")
         },
         Answer::RecordFull => Message {
-            sentences: vec!["It can still be approved or rejected by those who have not yet decided.".into()],
-            ..say("The record of this connection is full, so this was not stored")
+            sentences: vec!["People who have not decided yet can still approve or reject it.".into()],
+            ..say("The record of this connection is full, so your request was not stored")
         },
-        Answer::TooManyWithdrawals => {
-            say("You have withdrawn your approval 20 times; peergate takes no further withdrawal of yours")
-        }
+        Answer::TooManyWithdrawals => say("You have withdrawn your approval 20 times, so you cannot withdraw it again"),
         Answer::TooManyReads => Message {
             sentences: vec!["Please try again in a minute.".into()],
             ..say(
-                "People have asked too often in the last minute, so Alibaba Cloud was not asked and nothing was decided",
+                "Too many requests came in the last minute, so peergate did not ask Alibaba Cloud and nothing was decided",
             )
         },
         Answer::UnknownTarget(names) => say(format!("Name one of these targets: {}", names.join(", "))),
@@ -119,7 +121,7 @@ pub fn answer(answer: &Answer, now: Timestamp) -> Message {
         Answer::NotUnderstood { field, problem } => Message {
             facts: problem_facts(problem),
             sentences: vec![format!(
-                "peergate cannot understand the field {field}, so nothing was decided. Its operators have to look at it."
+                "peergate cannot understand the field {field}, so nothing was decided. peergate's operators have to look at it."
             )],
             ..say("Alibaba Cloud's answer about this connection cannot be understood")
         },
@@ -127,9 +129,9 @@ pub fn answer(answer: &Answer, now: Timestamp) -> Message {
             facts: problem_facts(problem),
             sentences: vec![advice(&problem.code).into()],
             ..say(if problem.code.starts_with("AwsIdentity.") {
-                "AWS does not tell Alibaba Cloud who peergate is; its operators have to fix that"
+                "AWS refuses peergate an identity token for Alibaba Cloud; peergate's operators have to fix that"
             } else {
-                "Alibaba Cloud refuses peergate's own credentials; its operators have to mend that"
+                "Alibaba Cloud refuses peergate's own credentials; peergate's operators have to fix that"
             })
         },
         Answer::Unavailable(part) => Message {
@@ -139,7 +141,7 @@ pub fn answer(answer: &Answer, now: Timestamp) -> Message {
                 Part::Secrets => "peergate cannot read its secrets, so nothing was decided",
                 Part::Alicloud => "Alibaba Cloud does not answer, so nothing was decided",
                 Part::AwsIdentity => {
-                    "AWS issues peergate no identity token for Alibaba Cloud now, so nothing was decided"
+                    "AWS issues no identity token for Alibaba Cloud at the moment, so nothing was decided"
                 }
             })
         },
@@ -294,9 +296,9 @@ pub(super) fn event(what: &What) -> String {
             let why = match why {
                 SentBack::Objection(objection) => stands_against(objection),
                 SentBack::NotChecked => "not every check passes".to_owned(),
-                SentBack::Rule => "the rules ask for others".to_owned(),
+                SentBack::Rule => "the rules require other approvals".to_owned(),
             };
-            format!("needs a decision again: {why}{}", void(approvers))
+            format!("needs a new decision: {why}{}", void(approvers))
         }
         What::Corrected { was, .. } => format!("corrected: it was recorded as {}", was.name()),
     }

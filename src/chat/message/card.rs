@@ -60,7 +60,8 @@ pub fn card(approval: &Approval, now: Timestamp) -> Message {
     card.buttons = approval.is_open(now).then(|| buttons(approval));
     if card.buttons.is_some() && !shows_all(&approval.facts) {
         card.sentences.push(
-            "Not every fact fits here, so nobody can decide here: see Details, and decide with the fingerprint of a status."
+            "This card cannot show every fact, so it has no decision buttons. A client can decide with the fingerprint \
+             from a status."
                 .into(),
         );
     }
@@ -148,7 +149,7 @@ pub(super) fn people(approval: &Approval, now: Timestamp) -> Vec<(&'static str, 
             let who = if names.is_empty() { "nobody else".to_owned() } else { format!("only {listed}") };
             (
                 "⚠ Still needed",
-                format!("{missing} more, but {who} may approve: the rule cannot be met and has to be changed"),
+                format!("{missing} more, but {who} may approve: the rule cannot be met and needs a change"),
             )
         });
     }

@@ -124,7 +124,7 @@ pub fn notice(approval: &Approval, notice: &Notice) -> Message {
         News::SentBack { why, void } => Message {
             facts: super::card::people(approval, notice.at),
             sentences: [vec![sent_back(approval, why)], voided(void)].concat(),
-            ..say(format!("VPC peering {id} was not accepted, and needs a decision again"))
+            ..say(format!("VPC peering {id} was not accepted and needs a new decision"))
         },
         News::Corrected { was, now } => corrected(approval, was, now),
     }
@@ -132,15 +132,17 @@ pub fn notice(approval: &Approval, notice: &Notice) -> Message {
 
 fn sent_back(approval: &Approval, why: &SentBack) -> String {
     match why {
-        SentBack::Objection(objection) => format!("A check objects now: {}.", stands_against(objection)),
-        SentBack::NotChecked => "Not every check passes that the rule needs to accept by itself.".to_owned(),
+        SentBack::Objection(objection) => format!("A check now fails: {}.", stands_against(objection)),
+        SentBack::NotChecked => {
+            "The rule accepts without people only if every check passes, and one does not.".to_owned()
+        }
         SentBack::Rule => match &approval.terms.rule {
             Some(rule) => format!(
-                "The rule “{}” asks for {} now, and not enough of those who approved may approve by it.",
+                "The rule “{}” now requires {} approvals, and too few of the people who approved may still approve.",
                 plain(rule),
                 approval.terms.needed()
             ),
-            None => "No rule covers it any more.".to_owned(),
+            None => "No rule covers it now.".to_owned(),
         },
     }
 }
