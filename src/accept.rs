@@ -54,7 +54,7 @@ impl Error {
         }
     }
 
-    /// Whether a call that was to change something may have done so although it failed.
+    /// Whether a failed call may have taken effect all the same.
     #[must_use]
     pub fn may_have_taken_effect(&self) -> bool {
         match self {
@@ -73,16 +73,16 @@ impl Error {
     }
 }
 
-/// What is to be done about a decided connection.
+/// The next step for a decided connection.
 #[derive(Debug)]
 pub enum Next {
-    /// Nothing is to be called: this happened.
+    /// No call is due: this happened.
     Happened(Event),
-    /// The decided call is to be made: the connection waits for it.
+    /// The decided call is due: the connection waits for it.
     Call,
 }
 
-/// What came of the decided call.
+/// The result of the decided call.
 #[derive(Debug)]
 pub struct Step {
     /// What happened.
@@ -92,7 +92,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// Applies it, unless a new generation has begun; says whether the record changed.
+    /// Applies it, unless a new generation has begun. Returns whether the record changed.
     pub fn apply(&self, approval: &mut Approval, generation: u32, now: Timestamp) -> bool {
         if approval.generation != generation {
             return false;
@@ -104,8 +104,8 @@ impl Step {
     }
 }
 
-/// Reads the connection and says what is to be done about it. `late` asks the checks and the rules of now once more: much
-/// may have happened since people approved it.
+/// Reads the connection and returns the next step. `late` repeats the checks and applies the current rules: much may
+/// have happened since people approved it.
 pub async fn prepare(app: &App, approval: &Approval, late: bool, now: Timestamp) -> Next {
     let connection = match read(app, &approval.id.target, &approval.id.instance_id, now).await {
         Ok(connection) => connection,
@@ -140,7 +140,7 @@ async fn changed(app: &App, approval: &Approval, connection: &Connection, now: T
     Event::Changed { connection: Box::new(connection.clone()), findings }
 }
 
-/// Makes the checks again, but for the dry run, and asks the rules of now whether those who approved may, and suffice.
+/// Repeats the checks, except the dry run, and applies the current rules to the people who approved.
 async fn review(app: &App, approval: &Approval, connection: &Connection, now: Timestamp) -> Option<Event> {
     let (target, policy) = (&approval.id.target, &app.config.policy);
     let account = app.config.targets.get(target)?.account;
@@ -188,7 +188,7 @@ pub fn unread(error: &Error) -> Event {
     }
 }
 
-/// Makes the decided call. Whoever calls this has stored that a call begins, and has just read that the connection waits.
+/// Makes the decided call. The caller has stored that a call begins, and has just read that the connection waits.
 pub async fn call(app: &App, approval: &Approval, now: Timestamp) -> Step {
     let (target, instance_id) = (&approval.id.target, &approval.id.instance_id);
     let not_made = |problem: &str| Step {
@@ -328,7 +328,7 @@ pub async fn examine(
             Class::Retry | Class::Unknown | Class::Credentials | Class::DryRunPassed => {
                 Found::Unknown(Some(error.problem()))
             }
-            // Its status, or that of a VPC: one passes, the other may have been decided elsewhere.
+            // Its status, or that of a VPC: one passes, the other may follow from a decision elsewhere.
             Class::ReadStatus => match timeout_at(deadline, read(app, target, instance_id, now)).await {
                 Ok(Ok(Connection { status, .. })) if status != Status::Accepting => {
                     Found::Objection(Objection::Status(status))

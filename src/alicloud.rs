@@ -57,7 +57,7 @@ pub struct Credentials<'a> {
 pub struct Page {
     /// At most 100.
     pub connections: Vec<Connection>,
-    /// Those that are not understood: they hide no other.
+    /// Those that cannot be understood; they hide no other connection.
     pub left_out: Vec<LeftOut>,
     /// How many connections the whole list has, if the vendor says so.
     pub total: Option<u32>,
@@ -94,7 +94,7 @@ pub enum Error {
         /// Of the answer.
         http_status: u16,
     },
-    /// An answer of the API, of which a part that decides cannot be understood.
+    /// An answer of the API with a required part that cannot be understood.
     #[error("Alibaba Cloud's answer cannot be understood: {}", field.name())]
     NotUnderstood {
         /// Which part.
@@ -119,7 +119,7 @@ pub enum Class {
     Credentials,
     /// A dry run found nothing against it.
     DryRunPassed,
-    /// Nothing is known about it: try again, but not for ever.
+    /// An unknown code: try again, but not for ever.
     Unknown,
 }
 
@@ -141,13 +141,13 @@ impl Error {
         }
     }
 
-    /// Whether a call that was to change something may have done so although it failed. A refusal has not.
+    /// Whether a failed call may have taken effect all the same. A refusal has not.
     #[must_use]
     pub fn may_have_taken_effect(&self) -> bool {
         match self {
             Self::Refused { code, http_status, .. } => codes::may_have_taken_effect(code, *http_status),
             Self::Paced(_) => false,
-            // What never left had no effect.
+            // A call that never left has no effect.
             Self::Transport(error) => !error.is_connect() && !error.is_builder(),
             Self::Unreadable { .. } | Self::NotUnderstood { .. } => true,
         }
@@ -282,7 +282,7 @@ impl Alicloud {
         &self.rpc.endpoint
     }
 
-    /// Makes a call that may change something, when its turn has come: once, whatever becomes of the connection.
+    /// Makes a call that may change something, when its turn has come. It is sent once, whatever breaks.
     async fn write(
         &self,
         action: &'static str,
@@ -308,7 +308,7 @@ impl Alicloud {
         Ok(())
     }
 
-    /// Leaves an operation alone that refused a call for coming too soon.
+    /// Backs off from an operation that throttled a call.
     fn rest_after(&self, action: &'static str, error: &Error) {
         if let Error::Refused { code, retry_after, .. } = error
             && code.contains("Throttling")
@@ -336,13 +336,13 @@ impl Reply {
 
     fn connection(&self, instance_id: &InstanceId) -> Result<Connection, Error> {
         let connection = wire::connection(&self.fields).and_then(|connection| {
-            // Else it would be decided about another connection than the one that was asked for.
+            // Otherwise people would decide about another connection.
             if connection.instance_id == *instance_id { Ok(connection) } else { Err(Fact::InstanceId) }
         });
         connection.map_err(|field| self.not_understood(field))
     }
 
-    /// The request id. What has none is no acknowledgement.
+    /// The request id. An answer without one is not an acknowledgement.
     fn acknowledged(self) -> Result<String, Error> {
         self.request_id.ok_or(Error::Unreadable { http_status: 200 })
     }

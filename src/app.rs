@@ -35,7 +35,7 @@ pub struct App {
     pub http: reqwest::Client,
     /// How many cards an account gets.
     pub card_rate: CardRate,
-    /// How often people may have Alibaba Cloud asked.
+    /// How many readings people may cause.
     pub read_budget: ReadBudget,
     /// The peering API of each target, by name.
     pub alicloud: BTreeMap<String, Alicloud>,

@@ -74,7 +74,7 @@ pub struct Approval {
     pub since: Timestamp,
     /// The last reading that changed something.
     pub connection: Connection,
-    /// What people are shown, and decide on.
+    /// What people see and decide on.
     pub facts: Facts,
     /// Of these facts. No other is ever accepted.
     pub fingerprint: Fingerprint,
@@ -105,7 +105,7 @@ pub struct Approval {
     /// The calls that peergate made itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     own_call: Option<OwnCall>,
-    /// Requests that stay refused, however often they are sent.
+    /// Requests that stay refused on every retry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     refused: Vec<RefusedRequest>,
     /// What the channels are owed, and were told.
@@ -130,12 +130,12 @@ pub enum Closed {
     #[error("nothing to withdraw")]
     NothingToWithdraw,
     /// Another request had the same id.
-    #[error("the request id was used for another request")]
+    #[error("another request has the same id")]
     IdReused,
     /// The same request was refused before.
     #[error("the request was refused before")]
     Refused,
-    /// People have written as much into the record as it holds.
+    /// The record has no room for more from people.
     #[error("the record is full")]
     Full,
     /// The same person has withdrawn too often.
@@ -157,7 +157,7 @@ pub struct Grounds<'a> {
     pub electorate: &'a (dyn Fn(&Principal) -> Option<Approver> + Sync),
 }
 
-/// What is true of an approved request before a late accept.
+/// The review of an approved request before a late accept.
 struct Review<'a> {
     connection: &'a Connection,
     terms: &'a Terms,
@@ -299,7 +299,7 @@ impl Approval {
         *self != before
     }
 
-    /// Keeps what a channel shows, and since when.
+    /// Stores what a channel shows, and since when.
     fn display(&mut self, channel: &str, display: &Display, now: Timestamp) {
         match display {
             Display::Unchanged => {}
@@ -383,7 +383,7 @@ impl Approval {
         }
     }
 
-    /// The facts that were just read are not those that people were shown.
+    /// The reading has other facts than people saw.
     fn changed(&mut self, connection: &Connection, findings: &[Finding], now: Timestamp) {
         if self.state == State::Deleted {
             // It is there.

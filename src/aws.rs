@@ -30,7 +30,7 @@ use crate::secrets::Secret;
 /// For one attempt: DynamoDB and Secrets Manager answer in milliseconds, and somebody waits.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);
 const ATTEMPTS: u32 = 2;
-/// What stands before a code of AWS, so that nobody takes it for one of Alibaba Cloud's.
+/// Prefix of AWS codes, so that nobody takes one for a code of Alibaba Cloud.
 const AWS_CODE: &str = "AwsIdentity.";
 /// Codes of AWS that pass by themselves, with whatever HTTP status.
 ///
@@ -209,7 +209,7 @@ pub fn is_of_aws(code: &str) -> bool {
     code.starts_with(AWS_CODE)
 }
 
-/// Whether somebody has to look after what AWS calls by this code, where nothing but the code is known.
+/// Whether somebody has to fix the cause of this AWS code.
 #[must_use]
 pub fn is_for_people(code: &str) -> bool {
     let passing = |code: &str| code == "NoAnswer" || PASSING.contains(&code);

@@ -227,11 +227,11 @@ pub enum Answer {
     },
     /// The connection is not the one that they saw.
     Changed,
-    /// No channel had shown it as it is when they decided, and they name no fingerprint.
+    /// No channel had shown its current facts when they decided, and the request has no fingerprint.
     NotShown,
     /// Another request had the same id.
     IdReused,
-    /// People have written as much into the record as it holds.
+    /// The record has no room for more from people.
     RecordFull,
     /// They have withdrawn too often.
     TooManyWithdrawals,
@@ -243,7 +243,7 @@ pub enum Answer {
     UnknownConnection,
     /// Alibaba Cloud will not do it.
     VendorRefused(Problem),
-    /// Alibaba Cloud answers, but what it says about the connection can't be understood.
+    /// Alibaba Cloud's answer about the connection cannot be understood.
     NotUnderstood {
         /// Which field of the answer.
         field: &'static str,
@@ -265,7 +265,7 @@ pub enum Part {
     Secrets,
     /// The API.
     Alicloud,
-    /// AWS, which tells Alibaba Cloud who we are.
+    /// AWS, which issues our identity token for Alibaba Cloud.
     AwsIdentity,
 }
 

@@ -366,7 +366,7 @@ impl Config {
     }
 }
 
-/// A user id of Slack is one person's, whichever workspace it is named with; and an identity has one owner.
+/// A Slack user id belongs to one person, whatever the workspace before it; and an identity has one owner.
 ///
 /// Source: <https://docs.slack.dev/enterprise>
 fn check_people_count_once(policy: &Policy) -> Result<(), Error> {
@@ -393,7 +393,7 @@ fn check_people_count_once(policy: &Policy) -> Result<(), Error> {
         let owner = owners.get(&*one);
         if one != other && (owner.is_none() || owner != owners.get(&*other)) {
             let problem = format!(
-                "{} and {} are the same user in two workspaces and would count twice: make them one person's, or name \
+                "{} and {} are the same user in two workspaces and would count twice: give them to one person, or name \
                  the organization in `slack.enterprise`",
                 shown(principal.as_str()),
                 shown(earlier.as_str())
@@ -424,7 +424,7 @@ fn named_principals(policy: &Policy) -> Vec<(String, &Principal)> {
     named
 }
 
-/// Without the contacts of an account that it is about, a rule must still have enough approvers.
+/// A rule must have enough approvers without the contacts of each of its accounts.
 fn check_rule_can_be_completed(policy: &Policy, rule: &Rule) -> Result<(), Error> {
     let key = format!("rule.{}.approvals", rule.name);
     let people = policy.approvers_of(rule, None).len();
@@ -452,7 +452,7 @@ impl File {
     /// Reads the text.
     ///
     /// # Errors
-    /// The key, where it is, and what was expected; nothing of the text but names.
+    /// The key, its place and what was expected. Repeats nothing of the text but names.
     fn parse(text: &str) -> Result<Self, String> {
         let at = |error: &toml::de::Error| {
             let before = error.span().and_then(|span| text.get(..span.start));
@@ -579,7 +579,7 @@ impl File {
         check_wait("requests.stuck_after", stuck_after)
     }
 
-    /// Refuses a principal that no request can come from.
+    /// Refuses a principal that can send no request.
     fn check_principal(&self, key: &str, principal: &Principal) -> Result<(), Error> {
         let id = shown(principal.as_str());
         let tenant = principal.realm().split_once(':').map_or("", |(_, tenant)| tenant);
@@ -680,7 +680,10 @@ fn check_slack(slack: &Slack) -> Result<(), Error> {
         return invalid("slack.teams", "name at least one workspace");
     }
     if !slack.teams.iter().all(|team| team.starts_with('T') && is_slack_id(team)) {
-        return invalid("slack.teams", "expected ids of workspaces, e.g. T0123ABCD; an organization is `enterprise`");
+        return invalid(
+            "slack.teams",
+            "expected ids of workspaces, e.g. T0123ABCD; an organization belongs in `enterprise`",
+        );
     }
     if slack.enterprise.as_ref().is_some_and(|id| !id.starts_with('E') || !is_slack_id(id)) {
         return invalid("slack.enterprise", "expected the organization's id, e.g. E0123ABCD");
@@ -1013,7 +1016,7 @@ mod tests {
             assert!(problem.starts_with(key) && problem.contains("`slack.enterprise`"), "{problem}");
         }
         Config::parse(&world("", twice, BOB, &format!("{rule} [{twice}]\n{}", contact("T2")))).unwrap();
-        // With the organization named, they are one, whoever they are given to.
+        // With the organization named, they are one identity.
         let enterprise = "enterprise = \"E1\"";
         let grid = world(enterprise, "\"slack:T1/W0EVE\"", "\"slack:E1/W0EVE\"", "");
         assert_eq!(problem(&grid), "people.bob.principals: slack:E1/W0EVE already belongs to alice");
@@ -1088,7 +1091,7 @@ mod tests {
         Config::parse(&two("C1", "C2")).unwrap();
     }
 
-    /// Secrets in the place of each value, of each key, and where no TOML belongs: no message repeats any of them.
+    /// Puts secrets in the place of each value and key, and where no TOML belongs: no message repeats any of them.
     #[test]
     fn no_message_repeats_what_could_be_a_secret() {
         let example = include_str!("../peergate.example.toml");

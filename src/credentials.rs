@@ -143,7 +143,7 @@ impl Error {
         }
     }
 
-    /// Counts it, unless the call that was refused was counted already.
+    /// Counts the error, unless its call was counted already.
     fn count(&self) {
         let counted = match self {
             Self::Sts(error) => error.class() == Class::Credentials,

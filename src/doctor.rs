@@ -206,17 +206,17 @@ pub async fn examine(environment: Result<Environment, config::Error>, wish: &Wis
     report
 }
 
-/// A rule without `requester_accounts` is about each account, also about those whose contacts it needs.
+/// A rule without `requester_accounts` covers every account, including those whose contacts it needs as approvers.
 fn examine_rules(policy: &Policy, report: &mut Report) {
     for rule in policy.rules.iter().filter(|rule| rule.requester_accounts.is_none()) {
         for account in policy.accounts.keys() {
             let left = policy.approvers_of(rule, Some(*account)).len();
             if left < rule.needed() {
                 let detail = format!(
-                    "{} must approve what account {account} asks for, but without its contacts, only {left} may",
+                    "{} must approve requests of account {account}, but without its contacts, only {left} may",
                     rule.needed()
                 );
-                let mend = "Name more approvers, or the accounts that the rule is about in `requester_accounts`.";
+                let mend = "Name more approvers, or list the accounts of the rule in `requester_accounts`.";
                 report.add(Found::Warning, format!("rule {}", rule.name), detail, mend);
             }
         }

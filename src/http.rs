@@ -16,12 +16,12 @@ use rustls::pki_types::pem::PemObject;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// For a whole exchange, when nobody sets a shorter one.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// An idle connection is closed before a load balancer forgets it, which is after 60 s by default or at most.
+/// Closes an idle connection before a load balancer forgets it, which takes 60 s by default.
 ///
 /// Source: <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html> and
 /// <https://www.alibabacloud.com/help/en/slb/classic-load-balancer/developer-reference/api-slb-2014-05-15-createloadbalancerhttplistener>
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
-/// No proxy leads to this machine, whatever the environment says.
+/// Requests to this machine use no proxy, whatever the environment says.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 /// No answer that we read is larger: a page of 100 connections is about 100 kB.
 const LARGEST_BODY_BYTES: usize = 4 * 1024 * 1024;
@@ -53,7 +53,7 @@ pub fn client_with_roots(pem: &[u8]) -> Result<reqwest::Client, Error> {
     Ok(Clients::with_roots(pem)?.shared)
 }
 
-/// The client that everybody shares, and how to replace it where its kept connections have died.
+/// The shared client, and its replacement when its idle connections are dead.
 ///
 /// A network may forget a connection without a word. The HTTP client can't tell, and would take the next one of its
 /// pool, which died with the first. Another client has a pool of its own; with the same TLS configuration it resumes the
@@ -90,7 +90,7 @@ impl Clients {
 
     fn trusting(mut roots: rustls::RootCertStore) -> Result<Self, Error> {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        // Where the server does not mind, the suite whose hashes cost least.
+        // If the server has no preference, the suite with the cheapest hash.
         let mut provider = ring::default_provider();
         provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
         let tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
@@ -101,7 +101,7 @@ impl Clients {
         Ok(Self { tls: Some(tls), ..clients })
     }
 
-    /// The client that everybody shares.
+    /// The shared client.
     #[must_use]
     pub fn shared(&self) -> &reqwest::Client {
         &self.shared
@@ -113,8 +113,7 @@ impl Clients {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A client that has kept none of the connections of `stale`; it is not the latest one unless [`Clients::replace`]
-    /// makes it so.
+    /// A client without the connections of `stale`. It becomes the latest one only through [`Clients::replace`].
     #[must_use]
     pub fn fresh(&self, stale: &Generation) -> Generation {
         let latest = self.latest();
@@ -139,8 +138,8 @@ impl From<reqwest::Client> for Clients {
     }
 }
 
-/// Nothing is sent twice: reqwest's own retries are off, and hyper sends only what had not left when the connection was
-/// found closed.
+/// Sends nothing twice: reqwest's own retries are off, and hyper resends only a request that had not left when the
+/// connection was closed.
 fn build(tls: rustls::ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
     let mut builder = reqwest::Client::builder().no_proxy();
     for proxy in proxies() {
@@ -213,8 +212,7 @@ pub fn failure(error: &reqwest::Error) -> &'static str {
     }
 }
 
-/// A code, or the id of a request, as it may stand in a log line: nothing but letters, digits, dots, underscores and
-/// hyphens, and no more than 80 of them.
+/// A code, or the id of a request, for a log line: only letters, digits, dots, underscores and hyphens, at most 80.
 #[must_use]
 pub fn word(text: &str) -> Option<String> {
     let text = text.trim();

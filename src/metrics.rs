@@ -49,12 +49,12 @@ pub const OLDEST_UNDELIVERED_NOTICE: &str = "OldestUndeliveredNotice";
 /// Ticks that came to their end.
 pub const TICKS: &str = "Ticks";
 
-/// The codes that a process has counted by name. Each is a metric that costs.
+/// The codes that a process has counted by name. Each is a metric and costs money.
 static LABELS: Labels = Labels(Mutex::new(BTreeSet::new()));
-/// So many codes are counted by name, all others together.
+/// How many codes are counted by name; all others are counted together.
 const MAX_LABELS: usize = 60;
 
-/// Words that the vendor chooses, as far as they are told apart.
+/// Metric labels that the vendor chooses, limited in number.
 struct Labels(Mutex<BTreeSet<String>>);
 
 impl Labels {
@@ -63,7 +63,7 @@ impl Labels {
         if known.contains(code) {
             return code.to_owned();
         }
-        // What is ours is bounded, and never crowded out.
+        // Our own codes are few and always get a name.
         let is_ours = code == "OK" || ["Throttling", "Transport."].iter().any(|family| code.starts_with(family));
         if known.len() < MAX_LABELS || is_ours && known.len() < MAX_LABELS * 2 {
             known.insert(code.to_owned());
@@ -164,7 +164,7 @@ pub(crate) fn called(code: &str, credentials_refused: bool) {
     }
 }
 
-/// There are no credentials to call with, and no call to Alibaba Cloud has counted that.
+/// Counts an error of our credentials that no call to Alibaba Cloud has counted.
 pub(crate) fn no_credentials() {
     counter!(CREDENTIALS_REFUSED).increment(1);
 }

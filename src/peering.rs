@@ -64,7 +64,7 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// What an approver must have seen, as one value: equal fingerprints are the same to decide on.
+    /// A hash of what an approver must have seen: equal fingerprints mean the same decision.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         let mut hash = FieldHash::new("peergate/fingerprint/1");
@@ -82,7 +82,7 @@ impl Facts {
         Fingerprint(hash.hex())
     }
 
-    /// What an approver would see otherwise in `later`, as text.
+    /// The differences of `later` for an approver, as text.
     #[must_use]
     pub fn changes(&self, later: &Self) -> Vec<Change> {
         let facts = |facts: &Self| {
@@ -119,7 +119,7 @@ impl Connection {
         }
     }
 
-    /// Whether it waits to be accepted, and can be: what is past its expiry cannot, whatever its status says.
+    /// Whether it waits and can be accepted: past its expiry it cannot, whatever its status says.
     #[must_use]
     pub fn is_waiting(&self, now: Timestamp) -> bool {
         self.status == Status::Accepting && self.expires_at.is_none_or(|expires_at| expires_at > now)

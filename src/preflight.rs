@@ -119,7 +119,7 @@ pub fn check(connection: &Connection, account: AccountId, now: Timestamp) -> Vec
             Check::BusinessStatus,
             match business {
                 BusinessStatus::Normal => Found::Passed,
-                // Nobody could settle what nobody is told of.
+                // People must hear of it to fix it.
                 BusinessStatus::Other(word) if word.is_empty() => Found::Unknown(None),
                 BusinessStatus::FinancialLocked | BusinessStatus::Other(_) => {
                     Found::Objection(Objection::BusinessStatus(business.clone()))

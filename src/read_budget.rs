@@ -1,4 +1,4 @@
-//! How often people may have Alibaba Cloud asked: what one of them uses up is missing to all, and to the watcher.
+//! How many readings people may cause: they share Alibaba Cloud's quota with each other and with the watcher.
 //!
 //! Kept per process: THREATS.md has the bound over all of them.
 
@@ -55,7 +55,7 @@ impl ReadBudget {
         true
     }
 
-    /// Whether Alibaba Cloud has said a moment ago that there is no such connection.
+    /// Whether Alibaba Cloud has just said that there is no such connection.
     pub fn is_unknown(&self, id: &ApprovalId, now: Timestamp) -> bool {
         let used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         used.unknown.get(id).is_some_and(|at| is_within(*at, UNKNOWN_FOR, now))

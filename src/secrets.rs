@@ -26,7 +26,7 @@ use crate::shape::{self, shown};
 /// How long a fetched value is used before it is fetched again, plus up to [`FRESH_JITTER`].
 const FRESH: SignedDuration = SignedDuration::from_mins(5);
 const FRESH_JITTER: SignedDuration = SignedDuration::from_secs(30);
-/// While the store is down: how long it is left alone after the first failure. Each failure after it doubles the wait.
+/// While the store is down: the wait after the first failure. Each further failure doubles it.
 const FIRST_REST: SignedDuration = SignedDuration::from_secs(1);
 /// The longest such wait.
 const MAX_REST: SignedDuration = SignedDuration::from_secs(30);
@@ -280,7 +280,7 @@ impl Secrets {
         Ok(secrets)
     }
 
-    /// Two senders must not share a secret: its holder could speak for both.
+    /// Two senders must not share a secret: its holder could act as both.
     fn check_senders(&self, config: &Config) -> Result<(), Error> {
         let slack = self.slack.iter().filter(|_| config.slack.is_some()).flat_map(|slack| &slack.signing_secrets);
         // The same text is other bytes as a secret of Slack's.
@@ -293,7 +293,7 @@ impl Secrets {
             let sender = format!("clients.{}", shown(name));
             for key in &client.signing_secrets {
                 if let Some((_, other)) = senders.iter().find(|(other, whose)| *other == key.0 && *whose != sender) {
-                    let problem = format!("{other} has the same secret, and could speak for this client");
+                    let problem = format!("{other} has the same secret and could act as this client");
                     return invalid(format!("{sender}.signing_secrets"), problem);
                 }
             }
@@ -302,7 +302,7 @@ impl Secrets {
         Ok(())
     }
 
-    /// Two channels must not share an address: it would hear everything twice.
+    /// Two channels must not share an address: it would get everything twice.
     fn check_destinations(&self, config: &Config) -> Result<(), Error> {
         let mut names: BTreeMap<Url, &str> = BTreeMap::new();
         for (name, channel) in &self.channels {
@@ -393,7 +393,7 @@ struct Kept {
     fetched_at: Option<Timestamp>,
     /// How often the store failed since it last answered.
     failures: u32,
-    /// Why it did, and until when it is left alone.
+    /// The error, and when the store may be asked again.
     failed: Option<(Error, Timestamp)>,
 }
 
@@ -497,7 +497,7 @@ impl SecretsStore {
 }
 
 impl Kept {
-    /// How long the store is left alone after one more failure.
+    /// The wait after one more failure.
     fn next_rest(&mut self) -> SignedDuration {
         let doubled = FIRST_REST.checked_mul(1_i32.checked_shl(self.failures).unwrap_or(i32::MAX)).unwrap_or(MAX_REST);
         self.failures = self.failures.saturating_add(1).min(16);
@@ -613,11 +613,11 @@ mod tests {
         let slack = "8f742231b10e8888abcd99yyyzzz85a5";
         assert_eq!(parse(&[one, two], &[three], slack), Ok(()));
         let told =
-            "secrets: clients.other.signing_secrets: clients.ci has the same secret, and could speak for this client";
+            "secrets: clients.other.signing_secrets: clients.ci has the same secret and could act as this client";
         assert_eq!(parse(&[one, two], &[three, two], slack), Err(told.into()));
         // Written in another way.
         assert_eq!(parse(&[one], &[one.strip_prefix("whsec_").unwrap()], slack), Err(told.into()));
-        let told = "secrets: clients.ci.signing_secrets: slack has the same secret, and could speak for this client";
+        let told = "secrets: clients.ci.signing_secrets: slack has the same secret and could act as this client";
         // The same bytes, and the same text.
         assert_eq!(parse(&[one], &[three], &"1".repeat(32)), Err(told.into()));
         let text = "0123456789abcdef0123456789abcdef";
@@ -734,7 +734,7 @@ mod tests {
         assert!(store.current(after(900)).await.is_err(), "it is not asked yet");
         store.current(after(1500)).await.unwrap();
         assert_eq!(store.kept.lock().await.failures, 0);
-        // A clock that was set back keeps no rest for ever.
+        // A clock that was set back must not extend a wait for ever.
         let store = file_store(&directory.path().join("absent"));
         assert!(store.current(after(7_200_000)).await.is_err());
         assert!(store.current(now).await.is_err());

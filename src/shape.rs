@@ -1,16 +1,16 @@
-//! What a parser objects to, in words that repeat nothing of the document: the document may hold secrets, also where none
-//! belong. Knows no format.
+//! Error messages of parsers that repeat nothing of the document: it may hold secrets, even where none belong. Knows no
+//! format.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde_path_to_error::{Path, Segment};
 
-/// Minimum length of a word that may be a secret by its looks. Slack's signing secrets have at least 16 characters.
+/// A word of this length may be a secret. Slack's signing secrets have at least 16 characters.
 const MIN_SECRET_CHARS: usize = 16;
-/// How well-known secrets, and addresses that are as good as one, begin. In lower case.
+/// Prefixes of well-known secrets and secret addresses. In lower case.
 const SECRET_PREFIXES: [&str; 9] = ["xox", "xapp", "xwfp", "whsec", "whsk", "ltai", "sts.", "eyj", "http"];
-/// How messages of serde begin that end with what was expected, in words of the program.
+/// Prefixes of serde's messages that end with what was expected, in the program's words.
 const KINDS: [&str; 5] = ["invalid type", "invalid value", "invalid length", "unknown variant", "unknown field"];
 
 /// A name that an error may repeat. Each word of it that could be a secret is replaced by `…`.

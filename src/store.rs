@@ -35,11 +35,11 @@ const ENTRIES: i32 = 1000;
 const SCANNED: i32 = 100;
 /// The only value of `due`.
 const DUE: &str = "1";
-/// The record's format. A newer one is refused, never rewritten; an older one is written anew in this one.
+/// The record's format. A newer one is refused, never rewritten; an older one is rewritten in this one.
 const SCHEMA: u32 = 2;
-/// When the line of what is over is due: at the beginning of the year 9000.
+/// When the line of a finished record is due: at the beginning of the year 9000.
 const FAR_AWAY: Timestamp = Timestamp::constant(221_845_392_000, 0);
-/// Before this, everything is due that is not over.
+/// Every unfinished record is due before this.
 pub const BEFORE_FAR_AWAY: Timestamp = Timestamp::constant(221_845_391_999, 0);
 /// Marks in the index of failures that are told apart.
 const ELSEWHERE: &str = "elsewhere";
@@ -51,7 +51,7 @@ const CONFLICTS: u32 = 10;
 
 /// Source: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>
 const LARGEST_BATCH: usize = 100;
-/// Before each try of what a batch did not bring.
+/// The pause before each retry of what a batch did not return.
 const BATCH_PAUSES: [Duration; 6] = [
     Duration::ZERO,
     Duration::from_millis(50),
@@ -129,7 +129,7 @@ pub struct Scanned {
 
 #[cfg(feature = "local")]
 impl Scanned {
-    /// What is wrong with the item itself, whatever its record says.
+    /// What is wrong with the item itself, apart from its record.
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let known = ["id", "version", "state", "record", "digest", "ttl", "due", "due_at"];
@@ -507,7 +507,7 @@ struct Schema {
     schema: u32,
 }
 
-/// Over the record as it is stored: who edits it has to make this anew, too.
+/// A digest of the stored record: an edit must also change it.
 fn digest(id: &str, json: &str) -> String {
     let mut hash = FieldHash::new("peergate/record/1");
     hash.field(id);

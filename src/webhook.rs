@@ -87,7 +87,7 @@ enum Rejection {
     Unauthentic(#[from] Unauthentic),
     #[error("no such client")]
     UnknownClient,
-    /// They are told so in words, where Slack shows any.
+    /// Slack shows them an answer, if it has a place for one.
     #[error("another Slack workspace or app than those of the configuration")]
     WrongTenant(Option<slack::Place>),
     #[error(transparent)]
@@ -142,7 +142,7 @@ async fn machine(app: &App, request: Request<Bytes>, client: &str, now: Timestam
     check_shape(&request, &["application/json"])?;
     let (parts, body) = request.into_parts();
     let claim = standard_webhooks::Claim::read(&parts.headers, now)?;
-    // An unknown client is treated as a known one until the end: neither time nor status must tell which names exist.
+    // An unknown client is treated as a known one until the end: neither time nor status must show which names exist.
     let known = Some(client).filter(|client| app.config.clients.contains_key(*client));
     let verify = |secrets: &Secrets| claim.verify(body.clone(), &app.secrets.client_keys(secrets, known));
     let authentic = authenticate(app, verify, now).await;
@@ -210,7 +210,7 @@ async fn from_slack(app: &App, request: Request<Bytes>, config: &Slack, now: Tim
     })
 }
 
-/// Tells somebody of another workspace so, if that takes a post. Returns where they read it, if anywhere.
+/// Posts the answer to a user of another workspace, if it takes a post. Returns the place of the answer.
 async fn tell_stranger(app: &App, place: Option<slack::Place>) -> Option<slack::Place> {
     let Some(slack::Place::Url(url)) = &place else { return place };
     let told = slack::respond(&app.http, url.clone(), &message::stranger()).await;
@@ -268,8 +268,8 @@ fn check_shape(request: &Request<Bytes>, allowed: &[&'static str]) -> Result<&'s
     allowed.iter().find(same).copied().ok_or(Rejection::ContentType)
 }
 
-/// Verifies with the kept secrets and, when no key matches, once more with fresh ones, which may hold a new key. Comes
-/// after all that can be said without secrets, so that malformed requests never have the store asked.
+/// Verifies with the cached secrets and, when no key matches, once more with fresh ones, which may hold a new key. Runs
+/// after all checks without secrets, so that malformed requests never reach the store.
 async fn authenticate(
     app: &App,
     verify: impl Fn(&Secrets) -> Result<Authentic, Unauthentic>,

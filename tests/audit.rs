@@ -249,10 +249,10 @@ async fn an_export_that_shows_nothing_is_an_error() {
     let audited = Audited::new().await;
     let against = |name: &'static str| audited.refuses(&["verify", "--against", name]);
     std::fs::write(audited.directory.path().join("empty.jsonl"), "\n").unwrap();
-    assert!(against("empty.jsonl").contains("the export holds no entry"));
+    assert!(against("empty.jsonl").contains("the export has no entry"));
     let exported = audited.export_to("other.jsonl").replace("prod/pcc-", "prod/pcc-x");
     std::fs::write(audited.directory.path().join("other.jsonl"), &exported).unwrap();
-    assert!(against("other.jsonl").contains("no entry of the export is in this table"));
+    assert!(against("other.jsonl").contains("this table has no entry of the export"));
     // The hash is kept, the content is another.
     let edited = audited.export_to("edited.jsonl").replace("alice", "mallory");
     std::fs::write(audited.directory.path().join("edited.jsonl"), edited).unwrap();

@@ -448,7 +448,7 @@ async fn what_is_wrong_with_a_channel() {
         (|it| it.secrets["slack"]["bot_token"] = json!("revoked"), "channel netops: not_authed", "200 accepted"),
         (
             |it| it.replace("[slack]\n", "[slack]\nenterprise = \"E0001\"\n"),
-            "channel netops: slack.enterprise: the bot token is of a workspace that is not part of E0001",
+            "channel netops: slack.enterprise: the bot token belongs to a workspace outside E0001",
             "200 accepted",
         ),
         (
@@ -471,7 +471,7 @@ async fn a_rule_that_contacts_may_make_impossible_is_warned_of() {
     });
     let report = doctor::examine(Ok(environment), &Wish::default(), soon()).await;
     let told =
-        "rule two people: 4 must approve what account 1111111111111111 asks for, but without its contacts, only 3 may";
+        "rule two people: 4 must approve requests of account 1111111111111111, but without its contacts, only 3 may";
     assert!(that_are(Found::Warning, &report).contains(&told.to_owned()), "{}", report.text());
 }
 

@@ -658,7 +658,7 @@ fn every_notice() {
     VPC peering prod/pcc-a was not accepted and needs a new decision
     Rule: r
     Still needed: 2 of alice, bob, carol
-    The rule “r” now requires 2 approvals, and too few of the people who approved may still approve.
+    The rule “r” now needs 2 of its approvers, and the earlier approvals are not enough.
     No longer counted: the approval of alice (slack:T0001/U1).
     ");
     let objection = Objection::BusinessStatus("FinancialLocked".to_owned().into());

@@ -326,7 +326,7 @@ async fn a_late_accept_asks_the_rules_and_checks_of_now() {
                 config.replace("name = \"data team\"\ntarget = \"prod\"\nrequester_accounts = [\"1111111111111111\"]\napprovals = 1", "name = \"data team\"\ntarget = \"prod\"\nrequester_accounts = [\"1111111111111111\"]\napprovals = 2")
             },
             None,
-            "asks for 2 now",
+            "now needs 2 of its approvers",
         ),
         (
             "no rule",

@@ -1,4 +1,4 @@
-//! What the vendor's codes mean. New ones appear without notice, so families decide, and what no family knows is unknown.
+//! What the vendor's codes mean. New codes appear without notice, so families classify them; any other code is unknown.
 //!
 //! Source: <https://api.alibabacloud.com/document/VpcPeer/2022-01-01/errorCode>, and what the vendor's Terraform provider
 //! tries again: <https://github.com/aliyun/terraform-provider-alicloud/blob/master/alicloud/errors.go>
@@ -6,12 +6,12 @@
 use super::Class;
 use crate::http;
 
-/// What a refusal is called whose code cannot be shown.
+/// Stands for a code that is not safe to show.
 pub(super) const UNREADABLE_CODE: &str = "UnreadableCode";
 
-/// Any of these ends or holds a code that passes by itself, whatever the product puts in front of it.
+/// A code that ends with or contains one of these is temporary, whatever prefix the product adds.
 const PASSING: [&str; 4] = ["LastTokenProcessing", "Throttling", "Timeout", "Concurrent"];
-/// Codes that begin like this pass by themselves.
+/// Codes that begin like this are temporary.
 const PASSING_FAMILIES: [&str; 13] = [
     "ServiceUnavailable",
     "InternalError",
@@ -29,7 +29,7 @@ const PASSING_FAMILIES: [&str; 13] = [
     "OperationFailed.DistibuteLock",
     "OperationFailed.DistributeLock",
 ];
-/// Somebody has to look after our credentials or permissions.
+/// Somebody has to fix our credentials or permissions.
 const CREDENTIALS_FAMILIES: [&str; 13] = [
     "AuthenticationFail",
     "InvalidAccessKeyId",
@@ -45,7 +45,7 @@ const CREDENTIALS_FAMILIES: [&str; 13] = [
     "EntityNotExist",
     "Unauthorized",
 ];
-/// It will never work for this connection, or with this call.
+/// The call can never work for this connection.
 const PERMANENT_FAMILIES: [&str; 17] = [
     "IncorrectBusinessStatus",
     "QuotaExceeded",
@@ -65,7 +65,7 @@ const PERMANENT_FAMILIES: [&str; 17] = [
     "OperationDenied.OperateShareResource",
     "OperationDenied.RouteEntryExist",
 ];
-/// `OperationFailed.` with one of these at its end will never work either.
+/// An `OperationFailed.` code that ends with one of these is permanent, too.
 const PERMANENT_FAILURES: [&str; 6] = [
     "NotOpened",
     "NotSupported",
@@ -75,8 +75,8 @@ const PERMANENT_FAILURES: [&str; 6] = [
     "CannotBeChangedInSameRegion",
 ];
 
-/// What a refusal asks the caller to do. The HTTP status says little, for nearly everything is a 400: it decides only
-/// where the code says nothing.
+/// What a refusal asks the caller to do. Nearly every refusal has HTTP status 400, so the status decides only where the
+/// code says nothing.
 pub(super) fn classify(code: &str, http_status: u16) -> Class {
     let begins = |families: &[&str]| families.iter().any(|family| code.starts_with(family));
     let failed_for_good = |failure: &str| PERMANENT_FAILURES.iter().any(|end| failure.ends_with(end));
@@ -100,13 +100,13 @@ fn is_about_a_status(code: &str) -> bool {
     incorrect && first.ends_with("Status") && !first.contains("Business")
 }
 
-/// Whether the vendor finds that our clock is off. Both spellings exist.
+/// Whether the vendor refused the call's timestamp. Both spellings exist.
 pub(super) fn is_about_the_time(code: &str) -> bool {
     let code = code.to_ascii_lowercase();
     code.starts_with("invalidtimestamp") || code.starts_with("illegaltimestamp")
 }
 
-/// Whether a call that was refused so may have taken effect all the same.
+/// Whether a call with this refusal may have taken effect all the same.
 pub(super) fn may_have_taken_effect(code: &str, http_status: u16) -> bool {
     match classify(code, http_status) {
         Class::Retry => {
@@ -117,7 +117,7 @@ pub(super) fn may_have_taken_effect(code: &str, http_status: u16) -> bool {
                 || ["InternalError", "UnknownError", "SystemError", "SignatureNonceUsed"].iter().any(|family| code.starts_with(family));
             begun || !never_began && (http_status >= 500 || http_status == 408)
         }
-        // A refusal of an answer that says it is none.
+        // A refusal whose code says success.
         Class::Unknown => !(400..500).contains(&http_status),
         Class::ReadStatus | Class::Missing | Class::Permanent | Class::Credentials | Class::DryRunPassed => false,
     }

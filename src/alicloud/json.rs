@@ -1,4 +1,4 @@
-//! JSON as the vendor writes it: read field by field, so that one that is odd spoils no other.
+//! JSON as the vendor writes it: read field by field, so that an odd field spoils no other.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,17 +6,17 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// An object: its fields in their order, each of them unread, and as often as they are there.
+/// An object: its unparsed fields in their order, with repeated ones.
 pub(super) struct Fields(Vec<(String, Box<RawValue>)>);
 
-/// What a name has in an object.
+/// The field of a name in an object.
 #[derive(Clone, Copy)]
 pub(super) enum Field<'a> {
     /// Nothing, or null.
     Absent,
     /// A value, as it was written.
     Once(&'a str),
-    /// More than one value, of which the first is this.
+    /// More than one value; this is the first.
     Repeated(&'a str),
 }
 
@@ -80,7 +80,7 @@ pub(super) fn text(value: &str) -> Option<String> {
     serde_json::from_str(value).ok()
 }
 
-/// A text, or what stands for one: a number, or a truth value, as it is written.
+/// A text, or the source text of a number or a Boolean.
 pub(super) fn word(value: &str) -> Option<String> {
     text(value).or_else(|| (!value.starts_with(['{', '[', '"'])).then(|| value.to_owned()))
 }
@@ -93,7 +93,7 @@ pub(super) fn whole(value: &str) -> Option<i128> {
     let digits = number.strip_prefix('-').unwrap_or(number);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    // `007` is no number that anybody means.
+    // `007` is not a number.
     let is_plain = is_number(whole) && (whole == "0" || !whole.starts_with('0'));
     if is_plain && is_number(fraction) && fraction.bytes().all(|byte| byte == b'0') {
         let absolute: i128 = whole.parse().ok()?;
@@ -118,8 +118,8 @@ fn exponential(number: &str) -> Option<i128> {
     format!("{sign}{digits}{}", "0".repeat(zeros)).parse().ok()
 }
 
-/// The text of a body, with what no parser of JSON takes set right where it stands inside of a string: bytes that are not
-/// UTF-8 and halves of surrogate pairs become U+FFFD, control characters and unknown escapes are escaped.
+/// The text of a body, with the contents of its strings made valid JSON: bytes that are not UTF-8 and halves of
+/// surrogate pairs become U+FFFD, control characters and unknown escapes are escaped.
 pub(super) fn repaired(body: &[u8]) -> String {
     let text = match String::from_utf8_lossy(body) {
         Cow::Borrowed(text) => text.to_owned(),
@@ -143,7 +143,7 @@ pub(super) fn repaired(body: &[u8]) -> String {
     repaired
 }
 
-/// Writes what follows a backslash.
+/// Writes an escape sequence.
 fn escape(rest: &mut std::str::Chars<'_>, repaired: &mut String) {
     let mut ahead = rest.clone();
     match ahead.next() {

@@ -1,4 +1,4 @@
-//! A reading, on a connection that may have died in silence.
+//! A reading, on an HTTP connection that may be dead.
 //!
 //! A kept connection that the network has forgotten takes bytes and never answers. So a reading that has no answer after
 //! a moment is made once more on a connection that is new, while the first goes on: whichever answers first is taken. A
@@ -64,7 +64,7 @@ impl Alicloud {
             }
             Err(_elapsed) => None,
         };
-        // The second try counts as well. Where it has to wait, the first is all there is.
+        // The second try counts as well. If it has to wait, only the first runs.
         if !self.pacer.take_turn(call.action, Instant::now()).is_ok_and(|turn| turn <= Instant::now()) {
             return match failed {
                 Some(error) => Err(error),
@@ -76,7 +76,7 @@ impl Alicloud {
             outcome = "asked_again",
             alicloud.action = call.action,
             alicloud.code = failed.as_ref().map_or("Transport.Silent", Error::code),
-            "a reading is made once more, on a new connection"
+            "a reading got no answer; repeating it on a new HTTP connection"
         );
         let mut second = pin!(self.rpc.call_on(&fresh.client, call));
         let answer = if failed.is_some() {

@@ -23,7 +23,7 @@ pub(super) struct Rpc {
     pub(super) version: &'static str,
 }
 
-/// What is called with what, and by whom; unsigned without credentials.
+/// A call: action, parameters and caller. Unsigned without credentials.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
     pub(super) action: &'static str,
@@ -31,14 +31,14 @@ pub(super) struct Call<'a> {
     pub(super) credentials: Option<Credentials<'a>>,
 }
 
-/// An answer that is no refusal.
+/// A successful answer.
 pub(super) struct Reply {
     pub(super) fields: Fields,
     /// For the vendor's support.
     pub(super) request_id: Option<String>,
 }
 
-/// What stands above the body of an answer.
+/// The status and headers of an answer.
 pub(super) struct Head {
     pub(super) http_status: u16,
     pub(super) request_id: Option<String>,
@@ -46,7 +46,7 @@ pub(super) struct Head {
 }
 
 impl Reply {
-    /// Reads an answer. A body that says that it is a refusal is one, whatever the status.
+    /// Reads an answer. A body with a refusal is a refusal, whatever the status.
     pub(super) fn read(head: Head, body: &[u8]) -> Result<Self, Error> {
         let Head { http_status, request_id, retry_after } = head;
         let fields = Fields::parse(&json::repaired(body)).ok_or(Error::Unreadable { http_status })?;
@@ -67,7 +67,7 @@ impl Reply {
     }
 }
 
-/// What came of one try, and by how much the server's clock is ahead of ours, if it says so.
+/// The result of one try, and how far the server's clock is ahead of ours, if it says so.
 struct Attempt {
     answer: Result<Reply, Error>,
     server_is_ahead: Option<SignedDuration>,
@@ -92,7 +92,7 @@ impl Rpc {
                     alicloud.action = call.action,
                     alicloud.code = code,
                     server_is_ahead_s = ahead.as_secs(),
-                    "Alibaba Cloud refused the time of a call; the call is signed once more with its time"
+                    "Alibaba Cloud refused the timestamp of a call; signing the call again with its time"
                 );
                 self.attempt(client, call, ahead).await.answer
             }

@@ -1,4 +1,4 @@
-//! Connections as the API writes them, and what is made of them: strict in what decides, lenient in what is only shown.
+//! Parses connections of the API: facts strictly, other fields leniently.
 //!
 //! A fact that people decide on, a status or an id that cannot be understood makes the connection not understood, and it
 //! is named. A name, a description, an expiry or a count never does.
@@ -16,16 +16,16 @@ use crate::peering::{AccountId, Connection, InstanceId, Side, Status};
 const MAX_SHOWN_CHARS: usize = 512;
 /// The longest id, region, status or link type that is one.
 const MAX_WORD_CHARS: usize = 128;
-/// What says who a connection is, where its id is none, is cut here.
+/// An invalid id is cut here before it is logged.
 const MAX_ODD_ID_CHARS: usize = 40;
-/// Seconds of an expiry that can be meant: of 2015 to 2100. A zero is no time but the lack of one.
+/// Plausible expiries, in seconds: 2015 to 2100. Zero means that there is none.
 const PLAUSIBLE: std::ops::Range<i64> = 1_420_070_400..4_102_444_800;
 /// A larger number counts milliseconds.
 const MAX_EPOCH_SECONDS: i128 = 100_000_000_000;
 
 macro_rules! facts {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
-        /// A part of an answer that decides, and that could not be understood.
+        /// A required part of an answer that cannot be understood.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Fact {
             $($(#[$doc])* $variant,)*
@@ -52,7 +52,7 @@ macro_rules! facts {
 }
 
 facts! {
-    /// It is no object.
+    /// The connection: it is not an object.
     Connection = "VpcPeerConnect",
     /// The list of connections.
     Connections = "VpcPeerConnects",
@@ -86,16 +86,16 @@ facts! {
     LinkType = "LinkType",
 }
 
-/// A connection of a list that is not understood.
+/// A connection of a list that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
     /// Its id, as far as that can be shown; `?` where there is none.
     pub id: String,
-    /// What could not be understood.
+    /// The field that cannot be understood.
     pub fact: Fact,
 }
 
-/// Reads a page. A list that is not there is empty only if the page says so.
+/// Reads a page. A missing list is empty only if the page says so.
 pub(super) fn page(fields: &Fields) -> Result<Page, Fact> {
     let total = fields.get("TotalCount").first().and_then(json::whole).and_then(|total| u32::try_from(total).ok());
     let token = fields.get("NextToken").first();
@@ -135,7 +135,7 @@ fn odd_id(text: Option<&str>) -> String {
 pub(super) fn connection(fields: &Fields) -> Result<Connection, Fact> {
     let instance_id = word(fields.get("InstanceId"), Fact::InstanceId)?.ok_or(Fact::InstanceId)?;
     let status = Status::from(word(fields.get("Status"), Fact::Status)?.ok_or(Fact::Status)?);
-    // What has ended may have lost its ends, and what is being created may not have them yet: nothing is decided on either.
+    // An ended connection may have lost its sides, and a new one may not have them yet: people decide about neither.
     let open = match status {
         Status::Creating | Status::Rejected | Status::Expired | Status::Deleting | Status::Deleted => false,
         Status::Accepting | Status::Updating | Status::Activated | Status::Other(_) => true,
@@ -167,7 +167,7 @@ pub(super) fn connection(fields: &Fields) -> Result<Connection, Fact> {
     })
 }
 
-/// A fact of a connection that is open; of one that is not, whatever can be understood of it.
+/// A fact: required for an open connection, otherwise read as well as possible.
 fn decided<T: Default>(fact: Result<T, Fact>, open: bool) -> Result<T, Fact> {
     if open { fact } else { Ok(fact.unwrap_or_default()) }
 }
@@ -204,7 +204,7 @@ impl End<'_> {
     }
 }
 
-/// A word of the vendor's: an id, a region, a status. `None` for none.
+/// An identifier of the vendor: an id, a region, a status. `None` if it is absent.
 fn word(field: Field<'_>, fact: Fact) -> Result<Option<String>, Fact> {
     let value = match field {
         Field::Absent => return Ok(None),
@@ -225,7 +225,7 @@ fn number(field: Field<'_>) -> Option<u64> {
     }
 }
 
-/// Ranges: a list, or one of them. Empty ones are none; what is neither is not understood.
+/// CIDR blocks: a list, or one block. Empty entries do not count; anything else is not understood.
 fn cidrs(field: Field<'_>) -> Option<BTreeSet<IpNet>> {
     let value = match field {
         Field::Absent => return Some(BTreeSet::new()),
@@ -245,7 +245,7 @@ fn cidrs(field: Field<'_>) -> Option<BTreeSet<IpNet>> {
     Some(ranges?.into_iter().flatten().collect())
 }
 
-/// Mbit/s. Only -1 and nothing mean that there is no limit.
+/// Mbit/s. Only -1 and an absent value mean no limit.
 fn bandwidth(field: Field<'_>) -> Result<Option<u32>, Fact> {
     match field {
         Field::Absent => Ok(None),
@@ -257,7 +257,7 @@ fn bandwidth(field: Field<'_>) -> Result<Option<u32>, Fact> {
     }
 }
 
-/// Of the wrong type it is taken as it is written: people see it, and it is in the fingerprint.
+/// A value of the wrong type is kept as text: people see it, and it is in the fingerprint.
 fn link_type(field: Field<'_>) -> Result<String, Fact> {
     let link_type = match field {
         Field::Absent => return Ok(String::new()),
@@ -276,7 +276,8 @@ fn business_status(field: Field<'_>) -> String {
     }
 }
 
-/// The service that owns a connection. What is no name, but not nothing either, counts as one: then nobody accepts it.
+/// The service that owns a connection. Any other value except an empty one also counts as a service: then nobody
+/// accepts the connection.
 fn managed_service(field: Field<'_>) -> String {
     let written = match field {
         Field::Absent => return String::new(),
@@ -287,7 +288,7 @@ fn managed_service(field: Field<'_>) -> String {
     if ["false", "0", "[]", "{}"].contains(&service) { String::new() } else { shown_text(service) }
 }
 
-/// What is only shown, as well as it can be.
+/// Display text, read as well as possible.
 fn shown(field: Field<'_>) -> String {
     let value = field.first().unwrap_or_default();
     shown_text(&json::text(value).unwrap_or_else(|| value.to_owned()))
@@ -297,7 +298,7 @@ fn shown_text(text: &str) -> String {
     text.chars().take(MAX_SHOWN_CHARS).collect()
 }
 
-/// A time as vendors write it, in UTC where no zone is said; `None` where it cannot be read.
+/// A time, in UTC if it names no zone; `None` if it cannot be read.
 pub(super) fn time(value: &str) -> Option<Timestamp> {
     let plausible = |time: &Timestamp| PLAUSIBLE.contains(&time.as_second());
     if let Some(number) = json::whole(value) {
@@ -312,7 +313,7 @@ pub(super) fn time(value: &str) -> Option<Timestamp> {
     let text = text.trim();
     let text = ["UTC", "GMT"].iter().find_map(|zone| text.strip_suffix(zone)).unwrap_or(text).trim_end();
     let without_zone = || {
-        // A day alone says no time.
+        // A date alone has no time.
         let time = text.contains(':').then(|| text.parse::<civil::DateTime>().ok()).flatten()?;
         time.to_zoned(tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
     };

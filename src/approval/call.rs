@@ -3,9 +3,9 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// For so long after a call of ours, a reading that contradicts it is more likely to lag than to be true.
+/// How long after a call of ours a contradicting reading more likely lags than is true.
 const CALL_SETTLES_IN: SignedDuration = SignedDuration::from_mins(5);
-/// How long whoever begins a call has it to themselves.
+/// How long after a call begins no other process makes one.
 pub(super) const CALL_LEASE: SignedDuration = SignedDuration::from_secs(8);
 
 /// What came of a call.
@@ -15,14 +15,14 @@ pub enum CallResult {
     NotMade,
     /// Alibaba Cloud refused it: it took no effect.
     Refused,
-    /// No answer, or none that says so: it may have taken effect.
+    /// No answer, or an unclear one: it may have taken effect.
     Unknown,
     /// Alibaba Cloud acknowledged it.
     Acknowledged,
 }
 
-/// The calls of a generation, as far as they matter. Written before the first one is made, so that a death between call
-/// and answer leaves a trace.
+/// The calls of a generation. Stored before the first one is made, so that a crash between call and answer leaves a
+/// trace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct OwnCall {
     /// Whose client token they carry.
@@ -44,7 +44,7 @@ impl OwnCall {
             generation,
             at: now,
             open: true,
-            // Whoever made an open one has died.
+            // The process of an open call has died.
             unsettled: earlier.is_some_and(|earlier| earlier.open || earlier.unsettled),
             acknowledged: earlier.is_some_and(|earlier| earlier.acknowledged),
         }
@@ -59,7 +59,7 @@ impl OwnCall {
         }
     }
 
-    /// Whether one of this generation may have taken effect.
+    /// Whether a call of this generation may have taken effect.
     pub(super) fn may_have_reached(&self, generation: u32) -> bool {
         self.generation == generation && (self.open || self.unsettled || self.acknowledged)
     }

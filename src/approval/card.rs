@@ -1,4 +1,4 @@
-//! What channels show of a request, and where the card stands.
+//! What channels show of a request, and where the card is.
 
 use std::fmt;
 
@@ -39,7 +39,7 @@ impl TryFrom<String> for CardId {
     }
 }
 
-/// Where a card stands, and what it shows.
+/// Where a card is, and what it shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CardRef {
     /// The platform's name for the message, e.g. `channel/ts`.

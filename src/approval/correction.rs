@@ -1,14 +1,14 @@
-//! A passing reading is no proof. What may pass is confirmed before it is believed, and what was believed wrongly is
-//! corrected as soon as the connection is seen alive.
+//! One reading proves little. A reading that may pass needs a second one to confirm it, and a record that turns out
+//! wrong is corrected as soon as a reading shows the connection alive.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Approval, CallResult, Doubt, Doubtful, News, OwnCall, Review, SentBack, State, Verdict, What, code};
 use crate::peering::{Connection, Problem, Status};
 
-/// While what is decided is in doubt, it is read this often.
+/// How often a decided record in doubt is read.
 const READ_AGAIN: SignedDuration = SignedDuration::from_secs(5);
-/// A call that was acknowledged may come to nothing so often; then the approval fails.
+/// How often a decision is carried out again; then the approval fails.
 const MAX_UNDONE: usize = 3;
 
 impl Approval {
@@ -43,7 +43,7 @@ impl Approval {
         }
     }
 
-    /// A reading that contradicts no record ends all doubt, and says when the request expires.
+    /// A reading that agrees with the record ends any doubt and updates the expiry.
     pub(super) fn note_reading(&mut self, connection: &Connection, now: Timestamp) {
         self.end_doubt();
         let waits = matches!(self.state, State::Pending | State::Approved | State::Rejecting);
@@ -61,7 +61,7 @@ impl Approval {
         }
     }
 
-    /// The connection is usable, although the record says that it is over.
+    /// The connection is usable, although the record says that it has ended.
     pub(super) fn correct_to_activated(&mut self, connection: &Connection, now: Timestamp) {
         let was = self.state.clone();
         self.enter(State::Activating, now);
@@ -70,7 +70,7 @@ impl Approval {
         self.activated(connection, now);
     }
 
-    /// Whether a reading that may pass is to be believed: another said the same, long enough before.
+    /// Whether earlier readings confirm a reading that may pass.
     pub(super) fn confirm(&mut self, reading: Doubtful, now: Timestamp) -> bool {
         let after_call = self.own_call.as_ref().is_some_and(|call| call.is_recent(now));
         let mut doubt = match self.doubt.take().filter(|doubt| doubt.reading == reading) {
@@ -101,7 +101,7 @@ impl Approval {
         self.own_call.as_ref().is_some_and(|call| call.generation == self.generation && call.acknowledged)
     }
 
-    /// It waits again. Where we had decided, the call is made again; where we had not, people go on.
+    /// It waits again. If it was decided, the call is made again; otherwise people decide.
     fn reopen(&mut self, connection: &Connection, now: Timestamp) {
         let was = self.state.clone();
         let same_facts = connection.fingerprint() == self.fingerprint;
@@ -121,7 +121,7 @@ impl Approval {
             }
             self.decisions.clone_from(&approvals);
             self.enter(State::Pending, now);
-            // The checks are those of another time.
+            // The checks are outdated.
             self.findings.clear();
             let generation = self.generation;
             self.log(What::Corrected { was: was.clone(), generation, approvals }, now);
@@ -140,7 +140,7 @@ impl Approval {
             return;
         }
         if self.is_acknowledged() {
-            // What was done with the old token is done: Alibaba Cloud would only repeat its answer.
+            // With the old token, Alibaba Cloud would only repeat its answer.
             self.generation = self.generation.saturating_add(1);
             self.client_token = self.derive_token(verdict);
         }
@@ -163,7 +163,7 @@ impl Approval {
         true
     }
 
-    /// What was approved needs people again; but while a call may have taken effect, only a reading says how it is.
+    /// The request needs a new decision. While a call may have taken effect, it waits for readings first.
     pub(super) fn send_back(&mut self, why: &SentBack, review: &Review<'_>, now: Timestamp) {
         if self.may_have_called() && !self.call_is_settled(now) {
             let problem = Problem { code: code::NEEDS_PEOPLE_AGAIN.into(), request_id: None };

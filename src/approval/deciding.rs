@@ -1,4 +1,4 @@
-//! How people decide about a request, and what is known of the call that carries their decision out.
+//! How people decide about a request, and the state of the call that carries their decision out.
 
 use jiff::Timestamp;
 
@@ -32,7 +32,7 @@ impl Approval {
             }
         };
         if record.state == State::Deleted {
-            // Whoever decides has just read it: it is there.
+            // The sender's request has just read it: it exists.
             record.seen(grounds.connection, at);
             record.is_open_to(&decision)?;
         }
@@ -46,7 +46,7 @@ impl Approval {
         record.cast(decision);
         record.has_room_for_decision()?;
         if record.state != State::Pending {
-            // Whoever stores this makes the call.
+            // The process that stores this makes the call.
             record.begin_call(at);
         }
         record.wait(at);
@@ -58,7 +58,7 @@ impl Approval {
     /// # Errors
     /// [`Closed`], when it does not.
     pub fn is_open_to(&self, decision: &Decision) -> Result<(), Closed> {
-        // Who repeats what others overruled must not take it for done.
+        // Repeating an overruled decision must not look like success.
         let overruled = self.winner().is_some_and(|winner| winner.verdict != decision.verdict);
         if self.knows_request(&RequestId::of(decision))? {
             return Err(if overruled { Closed::Over } else { Closed::Repeated });
@@ -67,7 +67,7 @@ impl Approval {
         let said_before = self.decisions.iter().any(said_before);
         match self.state {
             State::Pending if said_before => Err(Closed::Repeated),
-            // Whoever decides has just read it: what we took for deleted is there.
+            // A decision has just read it: it is not deleted.
             State::Pending | State::Deleted | State::Failed { .. } => Ok(()),
             State::Expired => Err(Closed::Over),
             State::Approved | State::Activating | State::Activated | State::Rejecting | State::Rejected => {
@@ -76,7 +76,7 @@ impl Approval {
         }
     }
 
-    /// Takes an approval back, while it is not decided. `who` says who a principal is by now.
+    /// Takes an approval back, while the request is undecided. `who` maps a principal to the current approver.
     ///
     /// # Errors
     /// [`Closed`], when there is nothing to take back any more.
@@ -101,7 +101,7 @@ impl Approval {
         let mut withdrawn = by.clone();
         self.decisions.retain(|decision| {
             if theirs(decision) {
-                // As it stands in the history.
+                // As in the history.
                 withdrawn = decision.by.clone();
             }
             !theirs(decision)
@@ -132,8 +132,8 @@ impl Approval {
         u32::try_from(approvals.count()).unwrap_or(u32::MAX)
     }
 
-    /// Whether one of these channels had been shown exactly these facts by the second of `at`: whoever names none can
-    /// have meant no others.
+    /// Whether one of these channels had shown exactly these facts by the second of `at`: a request without a
+    /// fingerprint can only be about them.
     #[must_use]
     pub fn was_shown(&self, fingerprint: &Fingerprint, channels: &[String], at: Timestamp) -> bool {
         let in_time =
@@ -201,7 +201,7 @@ impl Approval {
         Some(ClientToken::derive(&winner.by.principal, account, &self.id.instance_id, verdict, call))
     }
 
-    /// A call begins: whoever stores this makes it, and has [`CALL_LEASE`] to themselves.
+    /// A call begins: the process that stores this makes it, and no other process does so for [`CALL_LEASE`].
     pub fn begin_call(&mut self, now: Timestamp) {
         self.own_call = Some(OwnCall::begin(self.own_call.as_ref(), self.generation, now));
         self.next_step_at = Some(now + CALL_LEASE);
@@ -214,7 +214,7 @@ impl Approval {
         }
     }
 
-    /// Whether somebody may be making the call just now.
+    /// Whether another process may be making the call now.
     #[must_use]
     pub fn is_being_called(&self, now: Timestamp) -> bool {
         self.own_call.as_ref().is_some_and(|call| call.is_under_way(self.generation, now))
@@ -238,7 +238,7 @@ impl Approval {
                 request_key: format!("rule/{}/{}", self.generation, self.fingerprint),
                 request_content: None,
             });
-            // Whoever stores this makes the call.
+            // The process that stores this makes the call.
             self.begin_call(now);
         }
     }

@@ -1,4 +1,4 @@
-//! Readings that are not believed before they are confirmed: one "not found" right after a write is eventual consistency.
+//! Readings that need confirmation: one "not found" right after a write is eventual consistency.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,7 @@ impl Doubt {
         Self { reading, first_at: now, last_at: now, readings: 1, needed: if after_call { 3 } else { 2 } }
     }
 
-    /// Counts another one that says the same, unless it comes too soon; says whether they are enough.
+    /// Counts another equal reading, unless it comes too soon. Returns whether there are enough.
     pub(super) fn count(&mut self, now: Timestamp) -> bool {
         if now >= self.next_at() {
             self.readings = self.readings.saturating_add(1);

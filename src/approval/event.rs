@@ -43,7 +43,7 @@ pub enum Event {
     Failed(Problem),
     /// It failed with a code that nobody knows: it is tried again, but not for ever.
     FailedUnknown(Problem),
-    /// What was approved does not pass the checks that are made before a late accept.
+    /// An approved request does not pass the review before a late accept.
     SentBack {
         /// Why.
         why: SentBack,
@@ -85,7 +85,7 @@ pub enum Event {
 pub enum Display {
     /// What it did before.
     Unchanged,
-    /// A card, drawn anew or for the first time.
+    /// A card, redrawn or new.
     Card(CardRef),
     /// A message with all facts of this fingerprint.
     Facts(Fingerprint),

@@ -99,7 +99,7 @@ pub enum What {
     Failed(Problem),
     /// People were told that it waits, or takes long.
     Told(Alarm),
-    /// What was approved was checked once more before the accept, and needs people again.
+    /// An approved request did not pass the review before the accept and needs a new decision.
     SentBack {
         /// Why.
         why: SentBack,
@@ -124,11 +124,11 @@ pub enum What {
     },
 }
 
-/// Why an approved request needs people again.
+/// Why an approved request needs a new decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SentBack {
-    /// A check objects.
+    /// A check fails.
     Objection(Objection),
     /// Not every check that a rule without people needs has passed.
     NotChecked,

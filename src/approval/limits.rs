@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{Approval, Approver, Closed, Decision, News, State, What};
 
-/// What people may have written, in bytes, before they may only decide. The store takes 400 KB a record.
+/// How many bytes people may write before only decisions are left. The store takes 400 KB a record.
 ///
 /// Source: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
 const MAX_PEOPLE_BYTES: usize = 128 * 1024;
-/// What is kept beyond that for the decision, its end and their notices: approvals may use a part of it.
+/// How many bytes more approvals may use. The decision that completes an approval has no limit.
 const APPROVALS_RESERVE_BYTES: usize = 32 * 1024;
 /// How often a person may withdraw in a generation.
 const MAX_WITHDRAWALS: usize = 20;
@@ -32,7 +32,7 @@ impl RequestId {
     }
 }
 
-/// A request that stays refused: whoever sent it had not seen what is there.
+/// A request that stays refused: its sender had not seen the facts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedRequest {
     request_key: String,
@@ -75,7 +75,7 @@ impl Approval {
         self.refused.drain(..over);
     }
 
-    /// Whether another failure's decision may be taken: each adds to the record.
+    /// Whether there is room for a decision after a failure.
     pub(super) fn has_room_to_start_anew(&self) -> Result<(), Closed> {
         if self.people_bytes() > MAX_PEOPLE_BYTES { Err(Closed::Full) } else { Ok(()) }
     }

@@ -1,4 +1,4 @@
-//! Reads what earlier versions stored. Works on JSON, so that the types know one format only.
+//! Reads records of earlier versions. Works on JSON, so that the types know one format only.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use crate::peering::{FieldHash, Fingerprint};
 
 /// Makes a record of schema 1 one of schema 2.
 ///
-/// What was kept in one place is kept apart now: the facts that people saw, and the last reading; where a card is, and what
+/// Schema 2 separates two things: the facts that people saw from the last reading, and where a card is from what
 /// it shows. Of calls, only the acknowledged ones were written down: before that, any may have reached Alibaba Cloud.
 pub fn migrate(record: &mut Value) {
     let connection = record.get("connection").cloned().unwrap_or_default();

@@ -20,7 +20,7 @@ const AFTER_REFUSED_CONTENT: SignedDuration = SignedDuration::from_mins(5);
 const MOST_TRIES_OF_REFUSED: u32 = 3;
 /// Notices that every channel has are forgotten beyond this many: the history keeps what happened.
 const MOST_KEPT: usize = 40;
-/// What one channel waits for at most, but for what its card does not say.
+/// The most notices that wait for one channel, not counting those whose news is not on the card.
 const MOST_WAITING: usize = 24;
 /// How long a watcher has the posts that it claimed to itself.
 const CLAIM: SignedDuration = SignedDuration::from_secs(30);
@@ -136,14 +136,14 @@ pub enum News {
         /// Why it is not.
         problem: Problem,
     },
-    /// What was approved needs people again.
+    /// An approved request needs a new decision.
     SentBack {
         /// Why.
         why: SentBack,
         /// Whose approvals are void.
         void: Vec<Approver>,
     },
-    /// What channels heard was wrong.
+    /// Channels heard something wrong.
     Corrected {
         /// What they heard.
         was: State,
@@ -153,7 +153,7 @@ pub enum News {
 }
 
 impl News {
-    /// Whether the card says it as well: then a channel that is down need not hear it afterwards.
+    /// Whether the card shows it, too: then a channel that is down need not hear it afterwards.
     fn is_on_the_card(&self) -> bool {
         match self {
             Self::Changed { .. }
@@ -204,7 +204,7 @@ pub enum Delivery {
     Gone,
 }
 
-/// A notice that whoever stored the claim posts.
+/// A notice to post after the claim is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// What.

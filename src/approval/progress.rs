@@ -10,7 +10,7 @@ use crate::peering::{Connection, Problem, Status};
 
 /// The wait after Alibaba Cloud refused our credentials or permissions: a person has to act first.
 pub(super) const AFTER_REFUSED_CREDENTIALS: SignedDuration = SignedDuration::from_mins(5);
-/// So long a call is tried again that fails with a code that nobody knows.
+/// How long a call with an unknown error code is tried again.
 const UNKNOWN_TRIED_FOR: SignedDuration = SignedDuration::from_hours(24);
 /// After so long past its expiry, a request that can't be read is over.
 const EXPIRED_FOR_SURE: SignedDuration = SignedDuration::from_hours(1);
@@ -213,7 +213,7 @@ impl Approval {
             | State::Failed { .. } => {}
         }
         if self.state.is_final() {
-            // What is in doubt is read again.
+            // A record in doubt is read again.
             self.next_step_at = self.doubt.as_ref().map(|_| now + wait.max(LOOK_AT_OBJECTION));
         } else {
             self.last_problem = Some(problem.clone());

@@ -56,7 +56,7 @@ pub mod code {
     pub const CHANGED_TOO_OFTEN: &str = "ChangedTooOften";
     /// Alibaba Cloud acknowledged the call again and again, and the connection still waits.
     pub const CALL_UNDONE: &str = "CallUndone";
-    /// What was approved does not pass the checks of now; a call may have arrived before.
+    /// An approved request does not pass the current checks; an earlier call may have taken effect.
     pub const NEEDS_PEOPLE_AGAIN: &str = "NeedsPeopleAgain";
 }
 

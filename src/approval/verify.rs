@@ -1,5 +1,5 @@
-//! Whether a record is what its history makes of it: everything that counts is derived again. Works on JSON, so that it
-//! holds for records of any version.
+//! Whether a record follows from its history: derives everything that counts again. Works on JSON, so that it covers
+//! records of any version.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use super::history::hash;
 use super::{Call, ClientToken, History, Principal, Verdict};
 use crate::peering::{AccountId, Facts, InstanceId};
 
-/// Where a record is not what its history says.
+/// How a record contradicts its history.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Broken {
     /// An entry was changed, added, moved or taken away.
@@ -70,7 +70,7 @@ impl History {
             return Err(Broken::Facts);
         }
         let decisions = record.get("decisions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        // Who a principal is may be configured anew; what they said may not.
+        // The configuration may change who a principal is, but not what they said.
         let same = |(one, other): (&&Value, &Value)| {
             ["/verdict", "/at", "/reason", "/fingerprint", "/request_key", "/by/principal"]
                 .iter()
@@ -272,7 +272,7 @@ fn name(state: &Value) -> &str {
     state.as_str().unwrap_or(if state.is_object() { "failed" } else { "" })
 }
 
-/// What an entry is about: a word, or the only key of an object.
+/// The kind of an entry: a word, or the only key of an object.
 fn kind(entry: &Value) -> &str {
     let what = entry.get("what").unwrap_or(&Value::Null);
     let key = what.as_object().and_then(|fields| fields.keys().next()).map(String::as_str);

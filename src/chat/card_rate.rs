@@ -39,12 +39,12 @@ pub struct Digest {
     pub account: AccountId,
     /// By its name in the configuration.
     pub channel: String,
-    /// Whose cards follow.
+    /// The requests whose cards follow.
     pub ids: Vec<ApprovalId>,
 }
 
 impl CardRate {
-    /// When the card of a request may be posted, if not now. Asking again does not change its turn.
+    /// When the card of a request may be posted, if not now. A second call does not change its turn.
     pub fn reserve(&self, account: AccountId, channel: &str, id: &ApprovalId, now: Timestamp) -> Option<Timestamp> {
         let mut senders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let sender = senders.entry((account, channel.to_owned())).or_default();

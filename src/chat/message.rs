@@ -18,10 +18,10 @@ pub use notice::{follow_up, news_name, notice};
 
 /// The longest text of an outsider that we show, in characters.
 const LONGEST_PLAIN_CHARS: usize = 200;
-/// The most ranges, or overlaps, that a sentence names: a card's facts show all ranges.
+/// The most CIDR blocks, or overlaps, that a sentence names. A card's facts show all blocks.
 const MOST_CIDRS: usize = 10;
-/// How long the ranges of both sides may be, as text, to be shown whole on a card. A platform that takes less has to
-/// split them.
+/// The longest text of the CIDR blocks of both sides that a card shows whole. A platform with a lower limit has to split
+/// it.
 const MAX_RANGES_CHARS: usize = 6000;
 
 /// What to say: the platform decides how it looks. Shown in this order.
@@ -191,7 +191,7 @@ fn side(side: &Side) -> String {
     format!("account {}, {} in {}, {cidrs}", side.account, plain(&side.vpc), plain(&side.region))
 }
 
-/// Whether a card shows every fact that its fingerprint covers, whole and as it is.
+/// Whether a card shows every fact of its fingerprint completely and unchanged.
 #[must_use]
 pub fn shows_all(facts: &Facts) -> bool {
     let sides = [&facts.requester, &facts.accepter];

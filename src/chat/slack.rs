@@ -50,7 +50,7 @@ pub fn verify(
     Claim::read(headers, now)?.verify(body, secrets)
 }
 
-/// The headers of a request, which are well-formed and fresh. Whether they are true, the secrets say.
+/// Well-formed and fresh headers of a request. Only the secrets can verify them.
 pub struct Claim<'a> {
     timestamp: &'a str,
     signature: Vec<u8>,
@@ -128,8 +128,8 @@ pub enum Incoming {
     Usage,
     /// Slack tests the address: it is echoed.
     Challenge(String),
-    /// Somebody of another workspace: they are told so, where Slack shows it, and nothing else happens. Nowhere, if the
-    /// app is another as well.
+    /// A user of another workspace: Slack shows them an answer, and nothing else happens. Without a place if the app is
+    /// another, too.
     Stranger(Option<Place>),
 }
 
@@ -255,7 +255,7 @@ struct Input {
     value: Option<String>,
 }
 
-/// Which request it is, as far as verification knows.
+/// The request's id.
 struct Origin {
     request_key: String,
     signed_at: Timestamp,

@@ -30,7 +30,7 @@ pub fn verify(headers: &HeaderMap, body: Bytes, keys: &[WebhookKey], now: Timest
     Claim::read(headers, now)?.verify(body, keys)
 }
 
-/// The headers of a request, which are well-formed and fresh. Whether they are true, the keys say.
+/// Well-formed and fresh headers of a request. Only the keys can verify them.
 pub struct Claim<'a> {
     id: &'a str,
     timestamp: &'a str,
@@ -93,7 +93,7 @@ pub fn sign(keys: &[WebhookKey], id: &str, timestamp: &str, body: &[u8]) -> Stri
 #[serde(deny_unknown_fields)]
 struct Payload {
     r#type: String,
-    /// When it happened: a retry of it has a later time in its header.
+    /// The time of the decision: a retry has a later time in its header.
     timestamp: Option<Timestamp>,
     data: Data,
 }

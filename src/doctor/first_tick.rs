@@ -15,7 +15,7 @@ use crate::config::{Slack, Target};
 use crate::credentials::{self, SessionName};
 use crate::{accept, clock};
 
-/// For all checks together. They run beside the tick, whose end waits for them no longer than this.
+/// The time for each check. The end of the tick waits no longer.
 const QUESTIONS: Duration = Duration::from_secs(3);
 
 /// A key of the configuration that an outside service contradicts.
@@ -23,7 +23,7 @@ const QUESTIONS: Duration = Duration::from_secs(3);
 pub struct Misfit {
     /// The key, in full.
     pub key: String,
-    /// What the service says.
+    /// What is wrong.
     pub problem: String,
 }
 
@@ -54,7 +54,7 @@ fn log(Misfit { key, problem }: &Misfit) {
         outcome = "misconfigured",
         key,
         error = problem,
-        "a key of peergate.toml contradicts the service that it names"
+        "a key of peergate.toml contradicts an outside service"
     );
 }
 
@@ -66,21 +66,21 @@ async fn misfit_of_slack(app: &App) -> Option<Misfit> {
     misfit_of_workspace(config, &workspace)
 }
 
-/// Whether a bot token is of the workspaces of the configuration.
+/// How a bot token contradicts the workspaces of the configuration, if it does.
 pub(super) fn misfit_of_workspace(config: &Slack, workspace: &Workspace) -> Option<Misfit> {
     let misfit = |key: &str, problem: String| Some(Misfit { key: format!("slack.{key}"), problem });
     match (&config.enterprise, &workspace.enterprise_id, &workspace.team_id) {
         (Some(named), Some(enterprise), _) if named != enterprise => {
-            misfit("enterprise", format!("the bot token is of the organization {enterprise}, not {named}"))
+            misfit("enterprise", format!("the bot token belongs to the organization {enterprise}, not to {named}"))
         }
         (Some(named), None, Some(_)) => {
-            misfit("enterprise", format!("the bot token is of a workspace that is not part of {named}"))
+            misfit("enterprise", format!("the bot token belongs to a workspace outside {named}"))
         }
-        // A token of the organization goes for all of its workspaces.
+        // A token of the organization is valid for all its workspaces.
         (Some(_), Some(_), _) | (_, _, None) => None,
         (None, _, Some(team)) if config.teams.contains(team) => None,
         (None, _, Some(team)) => {
-            misfit("teams", format!("the bot token is of the workspace {team}, which is not listed"))
+            misfit("teams", format!("the bot token belongs to the workspace {team}, which is not in `slack.teams`"))
         }
     }
 }
@@ -93,7 +93,8 @@ async fn misfits_of_target(app: &App, name: &str, target: &Target) -> Vec<Misfit
     if let Ok(account) = sts.caller(credentials::credentials(&key)).await
         && account != target.account
     {
-        let problem = format!("the credentials are of account {account}: nothing is found under them");
+        let problem =
+            format!("the credentials belong to account {account}, so peergate finds no connection of the target");
         return vec![Misfit { key: format!("targets.{name}.account"), problem }];
     }
     let mut misfits = vec![];

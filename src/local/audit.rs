@@ -151,8 +151,8 @@ pub async fn export(source: &Source, since: Option<Timestamp>) -> Result<String,
     Ok(lines)
 }
 
-/// Checks every record: that it is what its history makes of it, and as it was written; and, against an earlier export,
-/// that nothing of that is gone or another. Says what is wrong.
+/// Checks that every record follows from its history and is unedited; and that no entry of an earlier export is missing
+/// or different. Returns what is wrong.
 ///
 /// # Errors
 /// When anything is wrong, with all of it.
@@ -179,11 +179,9 @@ pub async fn verify(source: &Source, against: Option<&Path>) -> Result<String, E
         }
     }
     if earlier.is_some() && compared == 0 {
-        wrong.push("the export holds no entry: there is nothing to compare with".to_owned());
+        wrong.push("the export has no entry, so there is nothing to compare with".to_owned());
     } else if earlier.is_some() && known == 0 {
-        wrong.push(
-            "no entry of the export is in this table: it is of another one, or everything was replaced".to_owned(),
-        );
+        wrong.push("this table has no entry of the export: it is another table, or everything was replaced".to_owned());
     }
     let (records, entries) = (all.len(), stored.len());
     let earlier: Vec<_> =
@@ -212,7 +210,7 @@ fn problems(scanned: &Scanned) -> Vec<String> {
     }
     match &scanned.stored {
         Err(error) => problems.push(error.to_string()),
-        // Whatever this version does not write itself was not written by it.
+        // Anything that this version does not write is an edit.
         Ok(stored) if !stored.is_of_earlier_version() => {
             let ours = serde_json::to_value(&stored.approval).unwrap_or_default();
             problems.extend(
@@ -251,7 +249,7 @@ fn differences(ours: &Value, stored: &Value) -> Vec<String> {
 fn duplicate_keys(json: &str) -> Vec<String> {
     let mut found = vec![];
     let mut reader = serde_json::Deserializer::from_str(json);
-    // What is no JSON is said to be so elsewhere.
+    // Text that is not JSON is reported elsewhere.
     let _ = Keys { found: &mut found }.deserialize(&mut reader);
     found
 }

@@ -53,7 +53,9 @@ pub async fn fingerprint(
     let (target, _) = config.target(target).ok_or("name the --target: there are several")?;
     match accept::read(&app, target, &InstanceId::parse(instance_id)?, clock::now()).await {
         Ok(connection) => Ok(connection.fingerprint().to_string()),
-        Err(error) => Err(format!("{instance_id} cannot be read ({error}); --fingerprint names one").into()),
+        Err(error) => {
+            Err(format!("cannot read {instance_id} for its fingerprint ({error}); name the --fingerprint").into())
+        }
     }
 }
 

@@ -76,7 +76,7 @@ async fn put(store: &Store, copy: &Scanned, current: Option<&Scanned>, replace: 
     Ok(if written { Fate::PutBack } else { Fate::Left("it changed meanwhile; try again".into()) })
 }
 
-/// Whether both histories hold, `later` is as it was written, and `later`'s begins with all of `earlier`'s.
+/// Whether both histories hold, `later` is unedited, and `later`'s history begins with all of `earlier`'s.
 fn goes_on(later: &Scanned, earlier: &Scanned) -> bool {
     let holds = |scanned: &Scanned| History::verify(&scanned.id, &scanned.record).is_ok();
     let hash = |scanned: &Scanned, position: usize| history(&scanned.record).get(position)?.get("hash").cloned();

@@ -31,7 +31,7 @@ use crate::{aws, clock, http, watch, webhook};
 const READ_BYTES: usize = 256 * 1024 + 1;
 /// For the first line and the headers of a request together.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
-/// After a connection could not be taken, e.g. for want of a file descriptor.
+/// The pause after a failed accept of a connection, e.g. without a free file descriptor.
 const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 /// What the last request of a connection may take besides its headers and body: an answer takes 6 s at most.
 const TO_ANSWER: Duration = Duration::from_secs(15);
@@ -70,7 +70,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) -> Result<(), Error> {
     answer(app, listener).await
 }
 
-/// How much of the process strangers may take, and for how long.
+/// Limits on what strangers can use of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// For the headers of a request, and between two requests of a connection.
@@ -103,7 +103,7 @@ pub async fn answer(app: Arc<App>, listener: TcpListener) -> Result<(), Error> {
 pub async fn answer_within(app: Arc<App>, listener: TcpListener, limits: Limits) -> Result<(), Error> {
     let places = Arc::new(Semaphore::new(limits.connections));
     loop {
-        let place = Arc::clone(&places).acquire_owned().await.map_err(|_| "no connection is taken any more")?;
+        let place = Arc::clone(&places).acquire_owned().await.map_err(|_| "the server takes no more connections")?;
         match listener.accept().await {
             Ok((stream, _)) => {
                 let app = Arc::clone(&app);
@@ -113,7 +113,7 @@ pub async fn answer_within(app: Arc<App>, listener: TcpListener, limits: Limits)
                 });
             }
             Err(error) => {
-                tracing::warn!(outcome = "not_connected", %error, "a connection could not be taken");
+                tracing::warn!(outcome = "not_connected", %error, "could not accept a connection");
                 sleep(AFTER_FAILED_ACCEPT).await;
             }
         }
@@ -146,7 +146,7 @@ async fn handle(app: &App, request: Request<Incoming>, patience: Duration) -> Re
         Ok(Err(_)) => Bytes::from(vec![0; READ_BYTES]),
         Err(_elapsed) => {
             let status = StatusCode::REQUEST_TIMEOUT;
-            tracing::warn!(outcome = "slow-body", http.status = status.as_u16(), "a body took too long");
+            tracing::warn!(outcome = "slow-body", http.status = status.as_u16(), "a request body took too long");
             return (status, [(CONNECTION, "close")]).into_response();
         }
     };

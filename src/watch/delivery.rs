@@ -175,7 +175,7 @@ async fn draw_card(
     Ok(CardRef { reference, card, fingerprint, shown_at: clock::now() })
 }
 
-/// Posts what one account has asked for too often to get a card for each at once.
+/// Posts the digests of accounts whose cards wait.
 pub(super) async fn deliver_digests(app: &App) {
     for digest in app.card_rate.digests(clock::now()) {
         let (account, channel) = (digest.account.to_string(), digest.channel.as_str());

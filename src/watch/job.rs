@@ -1,4 +1,4 @@
-//! What a tick has to do, as data: who does it is in `record` and `survey`, and when in `lanes`.
+//! The jobs of a tick, as data: `record` and `survey` do them, `lanes` schedules them.
 
 use std::collections::HashMap;
 
@@ -22,12 +22,12 @@ pub(super) enum Job {
     List(Listing),
 }
 
-/// What came of a job.
+/// The result of a job.
 #[derive(Default)]
 pub(super) struct Done {
     /// When to look again.
     pub(super) look_at: Option<Timestamp>,
-    /// What is to be done now, in this order.
+    /// The jobs to do now, in this order.
     pub(super) more: Vec<Job>,
 }
 
@@ -39,7 +39,7 @@ pub(super) enum Kind {
     Step,
 }
 
-/// What a job is about.
+/// The subject of a job.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Key {
     Record(ApprovalId),
@@ -53,9 +53,9 @@ pub(super) enum Key {
 pub(super) struct Region {
     /// What is new, too.
     pub(super) discover: bool,
-    /// What has to be seen: if no page shows it, it is read.
+    /// Connections that must be seen: those that no page shows are read.
     pub(super) followed: HashMap<InstanceId, Stage>,
-    /// What is over: it is only compared with what a page shows.
+    /// Finished connections, which are only compared with what a page shows.
     pub(super) over: HashMap<InstanceId, Stage>,
     /// When the last of its activations began.
     pub(super) since: Option<Timestamp>,

@@ -31,7 +31,7 @@ pub(super) async fn take(
     did: &mut Summary,
 ) -> Result<Done, store::Error> {
     let stored = app.store.load(id).await?;
-    // What is over, and is there, waits again.
+    // A finished connection that is there waits again.
     let waits = |stored: &Stored| stored.approval.state == State::Pending || stored.approval.stage() == Stage::Ended;
     let stored = match stored {
         stored if connection.is_waiting(clock::now()) && stored.as_ref().is_none_or(waits) => {

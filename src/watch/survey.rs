@@ -19,7 +19,7 @@ use crate::store::{self, Entry};
 const FEW: usize = 2;
 /// What is beyond this many pages of a region is not looked at, and said not to be.
 const MOST_PAGES: u32 = 1000;
-/// So many connections that are not understood are named in the log, of each region; the rest is counted.
+/// How many connections that cannot be understood the log names for each region; the rest is counted.
 const MAX_NAMED: usize = 20;
 /// A list that goes on after so many empty pages in a row has no end.
 const MAX_EMPTY_PAGES: u32 = 2;
@@ -124,7 +124,7 @@ pub(super) async fn list(app: &App, target: &str, mut listing: Listing) -> Resul
             target,
             region = listing.region,
             pages = listing.pages,
-            "the list of a region brings nothing new and was left; some of its connections may not be seen"
+            "stopped listing a region because its list brings nothing new; some of its connections may be missing"
         );
         more.extend(listing.left.some_readings(target));
     } else {
@@ -133,7 +133,7 @@ pub(super) async fn list(app: &App, target: &str, mut listing: Listing) -> Resul
     Ok(Done { look_at: look_at(), more })
 }
 
-/// Names what could not be understood of a page.
+/// Logs the connections of a page that cannot be understood.
 fn name_left_out(target: &str, listing: &Listing, left_out: &[LeftOut]) {
     for LeftOut { id, fact } in left_out.iter().take(MAX_NAMED.saturating_sub(listing.left_out)) {
         tracing::error!(
@@ -147,7 +147,7 @@ fn name_left_out(target: &str, listing: &Listing, left_out: &[LeftOut]) {
     }
 }
 
-/// What the pages of a list have brought, as hashes: a list has up to 100,000 connections.
+/// What the pages of a list have shown, as hashes: a list has up to 100,000 connections.
 #[derive(Default)]
 pub(super) struct Seen {
     connections: HashSet<u64>,
@@ -224,8 +224,8 @@ async fn next_page(app: &App, target: &str, listing: &Listing) -> Result<aliclou
     }
 }
 
-/// What of it is new, or is not as its record says. An earlier version gave no line in the index to what was over: such
-/// a record is written anew, once. What could not be looked up is left to the next tick: it is not known to be new.
+/// The connections that are new or differ from their record. An earlier version gave finished records no line in the
+/// index: such a record is rewritten once. The next tick looks up what could not be loaded: it may not be new.
 async fn discovered(
     app: &App,
     target: &str,
@@ -243,7 +243,7 @@ async fn discovered(
                 region,
                 waiting,
                 %error,
-                "requests of a list could not be looked up; the next tick does"
+                "could not look up the records of listed requests; the next tick tries again"
             );
             return Ok(vec![]);
         }
@@ -265,7 +265,7 @@ async fn discovered(
                 }
                 is_news
             }
-            // It is there, but not for this version to touch; or it is not known whether it is.
+            // This version must not touch it, or it may exist.
             Some(Err(_)) => false,
         };
         if is_news {

@@ -78,7 +78,7 @@ fn decision(
     Decision { verdict, by, at: now, fingerprint, reason, request_key: key, request_content: content }
 }
 
-/// Names the request, and what it says.
+/// The id and the content of the request.
 fn request_id(request: &Request, about: &About) -> RequestId {
     let verb = match about.verb {
         Verb::Decide(verdict) => verdict.name(),
@@ -96,7 +96,7 @@ enum Unread {
     Missing,
     /// Alibaba Cloud could not be asked.
     Failed(accept::Error),
-    /// It was not asked: people have asked too often.
+    /// Not asked: people have used up their readings.
     Spent,
 }
 
@@ -123,7 +123,7 @@ impl Wish<'_> {
             Err(_elapsed) => return Answer::Unavailable(Part::Store),
         };
         if let Some(stored) = &stored {
-            // A late decision is answered with the winner, whatever else is the matter by now.
+            // A late decision is answered with the winner, whatever else is wrong now.
             let closed = match about.verb {
                 Verb::Decide(verdict) => {
                     stored.approval.is_open_to(&self.decision(verdict, &stored.approval.connection)).err()
@@ -154,7 +154,7 @@ impl Wish<'_> {
         }
     }
 
-    /// Reads the connection, as far as people may have it read.
+    /// Reads the connection, within the budget for people.
     async fn read(&self, decides: bool) -> Result<Connection, Unread> {
         let Self { app, id, now, .. } = *self;
         if !decides && app.read_budget.is_unknown(id, now) {
@@ -257,7 +257,7 @@ impl Wish<'_> {
         make_durable(app, stored, (&grounds, read_at), decision, deadline).await
     }
 
-    /// Whether they can have seen these facts: they name them, or some channel of theirs had shown them before.
+    /// Whether they can have seen these facts: their fingerprint matches, or a channel had shown them before.
     fn has_seen(&self, stored: Option<&Stored>, connection: &Connection, terms: &Terms) -> bool {
         let fresh = connection.fingerprint();
         if let Some(seen) = &self.about.fingerprint {
@@ -267,8 +267,8 @@ impl Wish<'_> {
         stored.is_some_and(|stored| stored.approval.was_shown(&fresh, &channels, self.request.signed_at))
     }
 
-    /// Refuses a decision on facts that its sender cannot have seen. That the request stays refused is stored first: a
-    /// retry of it comes later, and then the facts are shown.
+    /// Refuses a decision on facts that its sender cannot have seen. Stores the refusal first: a retry comes
+    /// later, when the facts may be shown.
     async fn refuse(&self, stored: Option<Stored>, connection: &Connection, terms: &Terms) -> Answer {
         let Self { app, about, id, now, deadline, .. } = *self;
         let request = request_id(self.request, about);
@@ -385,7 +385,7 @@ fn closed_answer(closed: Closed, approval: Approval) -> Answer {
     match closed {
         Closed::Repeated => Answer::Repeated(Box::new(approval)),
         Closed::Over => Answer::Over(Box::new(approval)),
-        // What was refused had not been seen, either.
+        // The refused request had not seen it, either.
         Closed::Changed | Closed::Refused => Answer::Changed,
         Closed::NothingToWithdraw => Answer::NothingToWithdraw,
         Closed::IdReused => Answer::IdReused,

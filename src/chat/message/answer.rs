@@ -13,7 +13,7 @@ use crate::preflight::{Finding, Found, Objection};
 /// The last things that happened, as many as are told.
 const MOST_EVENTS: usize = 12;
 
-/// What somebody of another Slack workspace is told.
+/// The answer to a user of another Slack workspace.
 #[must_use]
 pub fn stranger() -> Message {
     Message {

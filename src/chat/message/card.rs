@@ -68,7 +68,7 @@ pub fn card(approval: &Approval, now: Timestamp) -> Message {
     card
 }
 
-/// The last reading; while people decide, with the facts that they decide on.
+/// The last reading, with the facts that people decide on while they decide.
 fn shown(approval: &Approval) -> Connection {
     let mut connection = approval.connection.clone();
     let decided_on = match approval.state {

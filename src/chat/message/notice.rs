@@ -138,7 +138,7 @@ fn sent_back(approval: &Approval, why: &SentBack) -> String {
         }
         SentBack::Rule => match &approval.terms.rule {
             Some(rule) => format!(
-                "The rule “{}” now requires {} approvals, and too few of the people who approved may still approve.",
+                "The rule “{}” now needs {} of its approvers, and the earlier approvals are not enough.",
                 plain(rule),
                 approval.terms.needed()
             ),
@@ -147,7 +147,7 @@ fn sent_back(approval: &Approval, why: &SentBack) -> String {
     }
 }
 
-/// What channels heard was wrong.
+/// Channels heard something wrong.
 fn corrected(approval: &Approval, was: &State, now: &State) -> Message {
     let id = &approval.id;
     let heard = match was {

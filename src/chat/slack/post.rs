@@ -181,7 +181,7 @@ impl Api<'_> {
         reference.ok_or_else(|| refused("the answer does not say where the message is"))
     }
 
-    /// Whether the token is good, and whose it is. Says nothing to anybody.
+    /// Checks the token and returns its owner. Posts nothing.
     ///
     /// Source: <https://docs.slack.dev/reference/methods/auth.test>
     pub async fn test(&self) -> Result<Workspace, Undelivered> {
