@@ -149,7 +149,7 @@ struct EventArguments {
     /// Why.
     #[arg(long)]
     reason: Option<String>,
-    /// Of what was seen; by default of the connection as Alibaba Cloud shows it now.
+    /// The fingerprint that the sender saw; by default the current one.
     #[arg(long)]
     fingerprint: Option<String>,
 }

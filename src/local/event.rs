@@ -22,7 +22,7 @@ pub struct Wish {
     pub target: Option<String>,
     /// Why.
     pub reason: Option<String>,
-    /// Of what was seen; Slack's commands carry none.
+    /// The fingerprint that the sender saw; Slack's commands carry none.
     pub fingerprint: Option<String>,
     /// Who: with Standard Webhooks what the client calls them, with Slack a user id.
     pub actor: String,
