@@ -318,7 +318,7 @@ async fn a_late_accept_asks_the_rules_and_checks_of_now() {
             "another approver",
             |config| config.replace("netops = [\"alice\", \"bob\"]", "netops = [\"bob\"]"),
             None,
-            "asks for 1 now",
+            "now needs 1 of its approvers",
         ),
         (
             "more approvals",
