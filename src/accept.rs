@@ -144,7 +144,7 @@ async fn changed(app: &App, approval: &Approval, connection: &Connection, now: T
 async fn review(app: &App, approval: &Approval, connection: &Connection, now: Timestamp) -> Option<Event> {
     let (target, policy) = (&approval.id.target, &app.config.policy);
     let account = app.config.targets.get(target)?.account;
-    let findings = preflight::check(connection, account, now);
+    let mut findings = preflight::check(connection, account, now);
     let terms = policy.terms(target, connection);
     let (mut counted, mut void): (Vec<Approver>, Vec<Approver>) = (vec![], vec![]);
     for decision in &approval.decisions {
@@ -155,27 +155,37 @@ async fn review(app: &App, approval: &Approval, connection: &Connection, now: Ti
     }
     let by_rule = approval.winner().is_some_and(|winner| winner.by == Approver::peergate(target));
     let enough = terms.rule.is_some() && u32::try_from(counted.len()).unwrap_or(u32::MAX) >= terms.needed();
-    let (why, findings) = if let Some(objection) = preflight::objection(&findings) {
-        (SentBack::Objection(objection.clone()), findings)
+    let why = if let Some(objection) = preflight::objection(&findings) {
+        SentBack::Objection(objection.clone())
     } else if !enough {
-        (SentBack::Rule, vec![])
-    } else if by_rule
-        && !(findings.iter().all(|it| it.found == Found::Passed) && is_alone(app, target, connection, now).await)
-    {
-        (SentBack::NotChecked, vec![])
+        findings.clear();
+        SentBack::Rule
     } else {
-        return None;
+        let others = other_peerings(app, target, connection, now).await;
+        let Some(others) = others else {
+            // People have decided without knowing it; a rule never does.
+            let problem = Problem { code: "OtherPeerings.Unknown".into(), request_id: None };
+            return by_rule.then_some(Event::Deferred { problem, retry_after: None });
+        };
+        let is_new = matches!(others.found, Found::Warning(_)) && !approval.findings.contains(&others);
+        findings.push(others);
+        let passed = findings.iter().all(|finding| finding.found == Found::Passed);
+        let stands = if by_rule { passed } else { !is_new };
+        if stands {
+            return None;
+        }
+        SentBack::NotChecked
     };
     Some(Event::SentBack { why, connection: Box::new(connection.clone()), terms: Box::new(terms), findings, void })
 }
 
-/// Whether the other peerings of the VPC are known, and none uses the requester's addresses.
-async fn is_alone(app: &App, target: &str, connection: &Connection, now: Timestamp) -> bool {
+/// What the other peerings of the VPC say; `None` if Alibaba Cloud does not list them.
+async fn other_peerings(app: &App, target: &str, connection: &Connection, now: Timestamp) -> Option<Finding> {
     let place = (connection.accepter.region.as_str(), Some(connection.accepter.vpc.as_str()));
     let page = timeout_at(Instant::now() + EXAMINATION, list(app, target, place, None, now)).await;
-    let whole = page.ok().and_then(Result::ok).filter(Page::is_whole);
-    let others = whole.map(|page| page.connections);
-    preflight::check_other_peerings(connection, others.as_deref()).found == Found::Passed
+    let page = page.ok()?.ok()?;
+    let others = page.is_whole().then_some(page.connections);
+    Some(preflight::check_other_peerings(connection, others.as_deref()))
 }
 
 /// A connection that could not be read, as an event.

@@ -170,9 +170,17 @@ impl Approval {
     /// The record of a request that we just heard of, owing its card to the channels.
     #[must_use]
     pub fn discover(grounds: &Grounds<'_>, now: Timestamp) -> Self {
+        let mut record = Self::discover_for_people(grounds, now);
+        record.accept_by_rule(now);
+        record.wait(now);
+        record
+    }
+
+    /// As [`Approval::discover`], but no rule accepts it: the next look does that.
+    #[must_use]
+    pub fn discover_for_people(grounds: &Grounds<'_>, now: Timestamp) -> Self {
         let mut record = Self::begin(grounds, now);
         record.tell(News::Discovered, now);
-        record.accept_by_rule(now);
         record.wait(now);
         record
     }
@@ -388,6 +396,9 @@ impl Approval {
         if self.state == State::Deleted {
             // It is there.
             self.seen(connection, now);
+        }
+        if self.state == State::Pending {
+            self.note_reading(connection, now);
         }
         let stale = connection.fingerprint() != self.fingerprint;
         // What was approved all the same fails; all else stays as it ended.

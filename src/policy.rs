@@ -362,6 +362,13 @@ impl Policy {
         names.into_iter().collect()
     }
 
+    /// Whether anything names them: they may decide about something.
+    #[must_use]
+    pub fn is_named(&self, approver: &Approver) -> bool {
+        self.rules.iter().flat_map(|rule| &rule.approvers).any(|who| self.names(who, approver))
+            || self.accounts.keys().any(|account| self.is_contact(*account, approver))
+    }
+
     fn is_contact(&self, account: AccountId, approver: &Approver) -> bool {
         let contacts = self.accounts.get(&account).map(|account| account.contacts.as_slice()).unwrap_or_default();
         contacts.iter().any(|who| match who {

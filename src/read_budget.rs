@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::approval::{ApprovalId, Principal};
 
 const WINDOW: SignedDuration = SignedDuration::from_secs(60);
-/// How many readings that decide nothing a principal may cause within [`WINDOW`].
+/// How many readings a principal may cause within [`WINDOW`], without the decisions of approvers.
 const MAX_READS: usize = 10;
 /// The most principals whose readings are counted; beyond it, all are forgotten.
 const MAX_PRINCIPALS: usize = 10_000;
@@ -30,8 +30,8 @@ struct Used {
 }
 
 impl ReadBudget {
-    /// Takes one reading of `target`, which answers `calls_per_minute`: people may use half of them. Readings for a
-    /// decision are not counted for the principal. Says whether there was one left.
+    /// Takes one reading of `target`, which answers `calls_per_minute`: people may use half of them. Readings for the
+    /// decision of an approver are not counted for the principal. Says whether there was one left.
     pub fn take(&self, target: &str, by: &Principal, decides: bool, calls_per_minute: u32, now: Timestamp) -> bool {
         let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let half = usize::try_from(calls_per_minute / 2).unwrap_or(usize::MAX).max(1);

@@ -234,7 +234,14 @@ impl Due {
     fn begin(self, app: &App, lanes: &mut Lanes<'_>) {
         for ((target, region), followed) in self.regions {
             if !app.config.targets.contains_key(&target) {
-                tracing::error!(outcome = "unknown_target", target, region, "what is followed is of no known target");
+                if !followed.followed.is_empty() {
+                    tracing::error!(
+                        outcome = "unknown_target",
+                        target,
+                        region,
+                        "what is followed is of no known target"
+                    );
+                }
                 continue;
             }
             for job in followed.jobs(&target, region) {

@@ -10,6 +10,8 @@ use crate::peering::{Connection, Problem, Status};
 const READ_AGAIN: SignedDuration = SignedDuration::from_secs(5);
 /// How often a decision is carried out again; then the approval fails.
 const MAX_UNDONE: usize = 3;
+/// How often a request goes back to the people because it is seen alive; then it fails.
+const MAX_REOPENED: usize = 20;
 
 impl Approval {
     /// A reading says that the connection is not there.
@@ -29,17 +31,18 @@ impl Approval {
                 self.note_reading(connection, now);
             }
             State::Failed { code } if code != code::ACCEPTED_ELSEWHERE => self.note_reading(connection, now),
-            State::Activating => {
-                if self.confirm(Doubtful::Waiting, now) {
-                    self.reopen(connection, now);
-                }
-            }
             State::Rejected if self.is_acknowledged() => {
                 if self.confirm(Doubtful::Waiting, now) {
                     self.reopen(connection, now);
                 }
             }
-            State::Rejected | State::Expired | State::Deleted | State::Failed { .. } => self.reopen(connection, now),
+            // Accepted, by us or elsewhere.
+            State::Activating | State::Failed { .. } => {
+                if self.confirm(Doubtful::Waiting, now) {
+                    self.reopen(connection, now);
+                }
+            }
+            State::Rejected | State::Expired | State::Deleted => self.reopen(connection, now),
         }
     }
 
@@ -55,7 +58,7 @@ impl Approval {
         }
     }
 
-    fn end_doubt(&mut self) {
+    pub(super) fn end_doubt(&mut self) {
         if self.doubt.take().is_some() && self.state.is_final() {
             self.next_step_at = None;
         }
@@ -75,9 +78,9 @@ impl Approval {
         let after_call = self.own_call.as_ref().is_some_and(|call| call.is_recent(now));
         let mut doubt = match self.doubt.take().filter(|doubt| doubt.reading == reading) {
             Some(doubt) => doubt,
-            None => Doubt::begin(reading, after_call, now),
+            None => Doubt::begin(reading, now),
         };
-        if doubt.count(now) {
+        if doubt.count(after_call, now) {
             return true;
         }
         let again_at = doubt.next_at();
@@ -110,6 +113,11 @@ impl Approval {
         self.connection.expires_at = connection.expires_at;
         if let Some(verdict) = verdict.filter(|_| same_facts) {
             self.carry_out_again(was, verdict, now);
+        } else if self.history.iter().filter(|entry| matches!(entry.what, What::Corrected { .. })).count()
+            >= MAX_REOPENED
+        {
+            self.enter(State::Pending, now);
+            self.fail(Problem { code: code::CHANGED_TOO_OFTEN.into(), request_id: None }, now);
         } else {
             let mut approvals = vec![];
             let is_decided = |state: &State| matches!(state, State::Approved | State::Rejecting);
@@ -117,7 +125,7 @@ impl Approval {
                 self.generation = self.generation.saturating_add(1);
                 self.client_token = None;
             } else if same_facts {
-                approvals = self.history.approvals_set_aside(self.generation);
+                approvals = self.history.approvals_set_aside();
             }
             self.decisions.clone_from(&approvals);
             self.enter(State::Pending, now);
@@ -131,7 +139,8 @@ impl Approval {
     }
 
     fn carry_out_again(&mut self, was: State, verdict: Verdict, now: Timestamp) {
-        let undone = self.history.iter().filter(|entry| {
+        let since_decided = self.history.iter().rev().take_while(|entry| !matches!(entry.what, What::Decided(_)));
+        let undone = since_decided.filter(|entry| {
             matches!(entry.what, What::Corrected { .. }) && matches!(entry.state, State::Approved | State::Rejecting)
         });
         if undone.count() >= MAX_UNDONE {

@@ -61,6 +61,9 @@ impl Approval {
         // Repeating an overruled decision must not look like success.
         let overruled = self.winner().is_some_and(|winner| winner.verdict != decision.verdict);
         if self.knows_request(&RequestId::of(decision))? {
+            if self.state == State::Pending && self.history.is_void_by_change(&decision.request_key) {
+                return Err(Closed::Changed);
+            }
             return Err(if overruled { Closed::Over } else { Closed::Repeated });
         }
         let said_before = |earlier: &Decision| earlier.verdict == decision.verdict && earlier.by.is(&decision.by);
@@ -204,6 +207,8 @@ impl Approval {
     /// A call begins: the process that stores this makes it, and no other process does so for [`CALL_LEASE`].
     pub fn begin_call(&mut self, now: Timestamp) {
         self.own_call = Some(OwnCall::begin(self.own_call.as_ref(), self.generation, now));
+        // Earlier readings say nothing about this call.
+        self.doubt = None;
         self.next_step_at = Some(now + CALL_LEASE);
     }
 

@@ -32,13 +32,15 @@ pub struct Doubt {
 }
 
 impl Doubt {
-    /// The first reading. Soon after a call of ours, two further ones confirm it; otherwise one.
-    pub(super) fn begin(reading: Doubtful, after_call: bool, now: Timestamp) -> Self {
-        Self { reading, first_at: now, last_at: now, readings: 1, needed: if after_call { 3 } else { 2 } }
+    /// The first reading.
+    pub(super) fn begin(reading: Doubtful, now: Timestamp) -> Self {
+        Self { reading, first_at: now, last_at: now, readings: 1, needed: 2 }
     }
 
-    /// Counts another equal reading, unless it comes too soon. Returns whether there are enough.
-    pub(super) fn count(&mut self, now: Timestamp) -> bool {
+    /// Counts another equal reading, unless it comes too soon. Soon after a call of ours, two further ones are needed;
+    /// otherwise one. Returns whether there are enough.
+    pub(super) fn count(&mut self, after_call: bool, now: Timestamp) -> bool {
+        self.needed = self.needed.max(if after_call { 3 } else { 2 });
         if now >= self.next_at() {
             self.readings = self.readings.saturating_add(1);
             self.last_at = now;

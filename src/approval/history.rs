@@ -218,15 +218,30 @@ impl History {
         })
     }
 
+    /// Whether this request was counted, and the facts changed afterwards.
+    #[must_use]
+    pub(super) fn is_void_by_change(&self, request_key: &str) -> bool {
+        let is_it =
+            |entry: &Entry| matches!(&entry.what, What::Decided(decision) if decision.request_key == request_key);
+        let mut later = self.0.iter().skip_while(|entry| !is_it(entry));
+        later.any(|entry| matches!(entry.what, What::Changed { .. }))
+    }
+
     /// The approvals that counted when the request stopped waiting without a decision of ours: a correction restores them.
     #[must_use]
-    pub(super) fn approvals_set_aside(&self, generation: u32) -> Vec<Decision> {
+    pub(super) fn approvals_set_aside(&self) -> Vec<Decision> {
         let (mut standing, mut set_aside): (Vec<&Decision>, Vec<&Decision>) = (vec![], vec![]);
-        let mut was_pending = true;
-        for entry in self.of_generation(generation) {
+        let (mut was_pending, mut was_final) = (true, false);
+        for entry in &self.0 {
             let pending = entry.state == State::Pending;
             match &entry.what {
-                What::Decided(decision) => standing.push(decision),
+                What::Decided(decision) => {
+                    if was_final {
+                        // The first of a new generation.
+                        standing.clear();
+                    }
+                    standing.push(decision);
+                }
                 What::Withdrawn { by, .. } => standing.retain(|decision| !decision.by.is(by)),
                 What::Discovered { .. } | What::Changed { .. } => standing.clear(),
                 What::RuleChanged { void, .. } | What::SentBack { void, .. } => {
@@ -245,7 +260,7 @@ impl History {
                     }
                 }
             }
-            was_pending = pending;
+            (was_pending, was_final) = (pending, entry.state.is_final());
         }
         set_aside.into_iter().cloned().collect()
     }

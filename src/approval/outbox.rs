@@ -254,9 +254,16 @@ impl Outbox {
             while self.0.iter_mut().filter(waits).count() > MOST_WAITING {
                 // The last one says how things are.
                 let last = self.0.len().saturating_sub(1);
-                let earlier = self.0.iter_mut().take(last);
-                let Some(notice) = earlier.filter(waits).find(|notice| notice.news.is_on_the_card()) else { break };
-                notice.deliveries.remove(channel);
+                let earlier = || self.0.iter().take(last).enumerate();
+                let is_owed =
+                    |notice: &Notice| matches!(notice.deliveries.get(channel), Some(Delivery::Waiting { .. }));
+                let on_the_card = earlier().find(|(_, it)| is_owed(it) && it.news.is_on_the_card());
+                // Then ends that were not the last. The first notice makes the card.
+                let any = || earlier().find(|(_, it)| is_owed(it) && it.news != News::Discovered);
+                let Some((position, _)) = on_the_card.or_else(any) else { break };
+                if let Some(notice) = self.0.get_mut(position) {
+                    notice.deliveries.remove(channel);
+                }
             }
         }
     }

@@ -103,7 +103,9 @@ impl Approval {
                     self.end(State::Expired, News::Expired, what(), now);
                 }
             }
-            State::Activated | State::Rejected | State::Expired | State::Deleted | State::Failed { .. } => {}
+            State::Activated | State::Rejected | State::Expired | State::Deleted | State::Failed { .. } => {
+                self.end_doubt();
+            }
         }
     }
 
@@ -201,6 +203,11 @@ impl Approval {
         match self.state {
             State::Pending if self.connection.expires_at.is_some_and(gone_by) => {
                 // Whatever can't be asked: nobody can accept it any more.
+                self.end(State::Expired, News::Expired, What::Seen(Status::Expired), now);
+            }
+            State::Approved | State::Rejecting
+                if !self.may_have_called() && self.connection.expires_at.is_some_and(gone_by) =>
+            {
                 self.end(State::Expired, News::Expired, What::Seen(Status::Expired), now);
             }
             State::Pending => self.remind_of_request(now),

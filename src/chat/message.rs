@@ -265,10 +265,10 @@ pub(crate) fn advice(code: &str) -> &'static str {
             "Somebody accepted it outside peergate before the rejection. Delete the connection if it must not be."
         }
         code::CHANGED_TOO_OFTEN => {
-            "Its facts changed again and again while it waited. Ask the requester why before anybody approves it."
+            "Its facts or its status changed again and again while it waited. Ask the requester why before anybody approves it."
         }
         code::CALL_UNDONE => {
-            "peergate made the call again three times, and the connection still waits. Ask Alibaba Cloud's support, \
+            "peergate carried the decision out again three times, and the connection still waits. Ask Alibaba Cloud's support, \
              then decide again."
         }
         code::NEEDS_PEOPLE_AGAIN => {

@@ -131,6 +131,7 @@ async fn carry_out(app: &App, stored: Stored, late: bool, did: &mut Summary) -> 
     }
     let mut begun = false;
     let begin_call = |approval: &mut Approval| {
+        let now = clock::now();
         let is_decided = matches!(approval.state, State::Approved | State::Rejecting);
         begun = is_decided && approval.generation == generation && !approval.is_being_called(now);
         if begun {
@@ -257,8 +258,10 @@ async fn look(
             Saved::Conflict(_) => return Ok((None, false)),
         },
         Some(stored) => {
+            let known = stored.approval.fingerprint.clone();
+            // Somebody else may have read it later than we did.
             let look = |approval: &mut Approval| {
-                changed = approval.look(&grounds, now);
+                changed = approval.fingerprint == known && approval.look(&grounds, now);
                 changed
             };
             app.store.update(stored, look).await?

@@ -261,7 +261,11 @@ async fn discovered(
                 let terms = || app.config.policy.terms(&id.target, &connection);
                 let is_news = stage.is_news(&connection, now, terms);
                 if !is_news && stored.is_of_earlier_version() {
-                    app.store.save(&stored.approval, Some(stored)).await?;
+                    // It stops no other: the next tick tries again.
+                    if let Err(error) = app.store.save(&stored.approval, Some(stored)).await {
+                        let (peering, outcome) = (id.instance_id.as_str(), error.outcome());
+                        tracing::error!(outcome, target, peering.id = peering, %error, "could not rewrite a record");
+                    }
                 }
                 is_news
             }

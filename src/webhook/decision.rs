@@ -161,7 +161,8 @@ impl Wish<'_> {
             return Err(Unread::Missing);
         }
         let calls_per_minute = app.config.targets.get(&id.target).map_or(0, |target| target.calls_per_minute);
-        let taken = app.read_budget.take(&id.target, &self.request.by, decides, calls_per_minute, now);
+        let may_decide = decides && app.config.policy.is_named(&self.by);
+        let taken = app.read_budget.take(&id.target, &self.request.by, may_decide, calls_per_minute, now);
         if !taken {
             return Err(Unread::Spent);
         }
@@ -254,7 +255,25 @@ impl Wish<'_> {
         }
         let electorate = |principal: &Principal| policy.electorate(&id.target, connection, principal);
         let grounds = Grounds { id, connection, terms: &terms, findings: &findings, electorate: &electorate };
-        make_durable(app, stored, (&grounds, read_at), decision, deadline).await
+        match make_durable(app, stored, (&grounds, read_at), decision, deadline).await {
+            Ok(answer) => answer,
+            // The reading is older than the record: nothing but the refusal is stored.
+            Err(Outdated(theirs)) => self.store_refusal(theirs).await,
+        }
+    }
+
+    async fn store_refusal(&self, stored: Stored) -> Answer {
+        let Self { app, about, now, deadline, .. } = *self;
+        let request = request_id(self.request, about);
+        let refuse = |approval: &mut Approval| {
+            approval.refuse(&request, now);
+            true
+        };
+        match timeout_at(deadline, app.store.update(stored, refuse)).await {
+            Ok(Ok(_)) => Answer::Changed,
+            Ok(Err(error)) => store_failed(&error),
+            Err(_elapsed) => Answer::Unavailable(Part::Store),
+        }
     }
 
     /// Whether they can have seen these facts: their fingerprint matches, or a channel had shown them before.
@@ -276,8 +295,15 @@ impl Wish<'_> {
             || stored.as_ref().is_some_and(|stored| {
                 stored.approval.was_ever_shown() || stored.approval.fingerprint != connection.fingerprint()
             });
-        let is_known = stored.as_ref().is_some_and(|stored| stored.approval.fingerprint == connection.fingerprint());
+        let known = stored.as_ref().map(|stored| stored.approval.fingerprint.clone());
+        let is_known = known.as_ref() == Some(&connection.fingerprint());
         let findings = if is_known { vec![] } else { self.examine(connection).await };
+        if stored.is_none()
+            && let Some(objection) = preflight::objection(&findings)
+        {
+            // Nobody is shown what cannot be decided.
+            return objected(objection);
+        }
         let refuse = async {
             let stored = if let Some(stored) = stored {
                 stored
@@ -286,7 +312,7 @@ impl Wish<'_> {
                 let electorate = |principal: &Principal| policy.electorate(&id.target, connection, principal);
                 let findings = findings.as_slice();
                 let grounds = Grounds { id, connection, terms, findings, electorate: &electorate };
-                let mut record = Approval::discover(&grounds, now);
+                let mut record = Approval::discover_for_people(&grounds, now);
                 record.refuse(&request, now);
                 match app.store.save(&record, None).await? {
                     Saved::Done(_) => return Ok(()),
@@ -296,7 +322,9 @@ impl Wish<'_> {
             // The card is to show what is.
             let event = Event::Changed { connection: Box::new(connection.clone()), findings };
             let refuse = |approval: &mut Approval| {
-                if !is_known && approval.apply(&event, now) {
+                // Somebody else may have read it later than we did.
+                let is_current = known.as_ref() == Some(&approval.fingerprint);
+                if is_current && !is_known && approval.apply(&event, now) {
                     accept::log(approval, &event);
                 }
                 approval.refuse(&request, now);
@@ -331,7 +359,10 @@ impl Wish<'_> {
         let Self { app, now, deadline, .. } = *self;
         let findings = self.examine(connection).await;
         let event = Event::Changed { connection: Box::new(connection.clone()), findings };
-        match timeout_at(deadline, app.store.update(stored, |approval| approval.apply(&event, now))).await {
+        let known = stored.approval.fingerprint.clone();
+        // Somebody else may have read it later than we did.
+        let redraw = |approval: &mut Approval| approval.fingerprint == known && approval.apply(&event, now);
+        match timeout_at(deadline, app.store.update(stored, redraw)).await {
             Ok(Ok(stored)) => {
                 accept::log(&stored.approval, &event);
                 Some(stored)
@@ -417,6 +448,9 @@ fn missing(verb: Verb, stored: Option<Stored>, id: ApprovalId) -> Answer {
     }
 }
 
+/// The record is about other facts than the decision.
+struct Outdated(Stored);
+
 /// Makes the decision durable and, when it completes the approval, has it carried out.
 async fn make_durable(
     app: &App,
@@ -424,29 +458,30 @@ async fn make_durable(
     (grounds, read_at): (&Grounds<'_>, Instant),
     decision: Decision,
     deadline: Instant,
-) -> Answer {
+) -> Result<Answer, Outdated> {
     let now = decision.at;
     for _ in 0..CONFLICTS {
         let earlier = before.as_ref().map(|stored| &stored.approval);
-        let approval = match (Approval::decide(earlier, grounds, decision.clone()), earlier) {
+        let approval = match (Approval::decide(earlier, grounds, decision.clone()), before.as_ref()) {
             (Ok(approval), _) => approval,
-            (Err(closed), Some(earlier)) => return closed_answer(closed, earlier.clone()),
+            (Err(Closed::Changed), Some(earlier)) => return Err(Outdated(earlier.clone())),
+            (Err(closed), Some(earlier)) => return Ok(closed_answer(closed, earlier.approval.clone())),
             // Only a record can be closed.
-            (Err(_), None) => return Answer::Unavailable(Part::Store),
+            (Err(_), None) => return Ok(Answer::Unavailable(Part::Store)),
         };
         match timeout_at(deadline, app.store.save(&approval, before.as_ref())).await {
             Ok(Ok(Saved::Done(stored))) if stored.approval.state == State::Pending => {
-                return Answer::Counted(Box::new(stored.approval));
+                return Ok(Answer::Counted(Box::new(stored.approval)));
             }
             Ok(Ok(Saved::Done(stored))) => {
-                return carry_out(app, stored, read_at, now, deadline).await;
+                return Ok(carry_out(app, stored, read_at, now, deadline).await);
             }
             Ok(Ok(Saved::Conflict(theirs))) => before = Some(theirs),
-            Ok(Err(error)) => return store_failed(&error),
-            Err(_elapsed) => return Answer::Unavailable(Part::Store),
+            Ok(Err(error)) => return Ok(store_failed(&error)),
+            Err(_elapsed) => return Ok(Answer::Unavailable(Part::Store)),
         }
     }
-    Answer::Unavailable(Part::Store)
+    Ok(Answer::Unavailable(Part::Store))
 }
 
 /// Takes an approval back: nobody has to be asked for that.

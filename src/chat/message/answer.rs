@@ -101,7 +101,7 @@ pub fn answer(answer: &Answer, now: Timestamp) -> Message {
             ..say("Another request about this connection has the same id, so nothing was decided")
         },
         Answer::RecordFull => Message {
-            sentences: vec!["People who have not decided yet can still approve or reject it.".into()],
+            sentences: vec!["Only a rejection, or the approval that completes it, may still fit. Otherwise decide in the Alibaba Cloud console.".into()],
             ..say("The record of this connection is full, so your request was not stored")
         },
         Answer::TooManyWithdrawals => say("You have withdrawn your approval 20 times, so you cannot withdraw it again"),

@@ -133,9 +133,7 @@ pub fn notice(approval: &Approval, notice: &Notice) -> Message {
 fn sent_back(approval: &Approval, why: &SentBack) -> String {
     match why {
         SentBack::Objection(objection) => format!("A check now fails: {}.", stands_against(objection)),
-        SentBack::NotChecked => {
-            "The rule accepts without people only if every check passes, and one does not.".to_owned()
-        }
+        SentBack::NotChecked => "Not every check passes any more: look at the card.".to_owned(),
         SentBack::Rule => match &approval.terms.rule {
             Some(rule) => format!(
                 "The rule “{}” now needs {} of its approvers, and the earlier approvals are not enough.",
