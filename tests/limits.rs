@@ -212,6 +212,9 @@ async fn people_use_up_neither_the_quota_nor_the_time_of_others() {
     assert_eq!(refused.headers["retry-after"], "10");
     assert_eq!(gate.calls("GetVpcPeerConnectionAttribute") - before, 10);
     assert_eq!(gate.send(&gate.signed("status", &id, "alice").await).await.name(), "status");
+    // Nor does somebody who may decide nothing, and tries to.
+    let refused = gate.send(&gate.signed("approve", &id, "mallory").await).await;
+    assert_eq!(refused.name(), "too-many-reads");
     // What is not there is asked for once.
     let nobodys: InstanceId = "pcc-nobodys".to_owned().try_into().unwrap();
     let before = gate.calls("GetVpcPeerConnectionAttribute");

@@ -673,7 +673,7 @@ fn every_notice() {
     VPC peering prod/pcc-a was not accepted and needs a new decision
     Rule: r
     Still needed: 2 of alice, bob, carol
-    The rule accepts without people only if every check passes, and one does not.
+    Not every check passes any more: look at the card.
     No longer counted: the approval of alice (slack:T0001/U1).
     ");
     assert_snapshot!(notice(approved(), &[seen(Status::Expired)]), @r"

@@ -141,7 +141,7 @@ async fn every_state_is_read_changed_written_and_verified() {
         ("expired", |it| apply(it, &alive(it, Status::Accepting)), "pending"),
         ("deleted", |it| apply(it, &alive(it, Status::Activated)), "activated"),
         ("failed", |it| *it = decide(it, "alice").unwrap(), "approved"),
-        ("failed-accepted-elsewhere", |it| apply(it, &alive(it, Status::Accepting)), "rejecting"),
+        ("failed-accepted-elsewhere", |it| apply(it, &alive(it, Status::Accepting)), "failed"),
         ("failed-changed-too-often", |it| assert!(!it.apply(&alive(it, Status::Activated), now())), "failed"),
     ];
     let fixtures = fixtures();

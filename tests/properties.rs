@@ -342,7 +342,8 @@ proptest! {
             prop_assert!(record.next_step_at.is_none() || open, "nothing is left after the end: {:?}", step);
             let followed = record.next_step_at.is_some() || record.state == State::Activating;
             prop_assert_eq!(followed, open, "work is left until the end: {:?}", step);
-            if record.state == State::Pending && record.connection.fingerprint() == record.fingerprint {
+            let is_sure = record.state == State::Pending && record.doubt.is_none();
+            if is_sure && record.connection.fingerprint() == record.fingerprint {
                 let reading = Connection { status: Status::Accepting, ..record.connection.clone() };
                 prop_assert!(!record.stage().is_news(&reading, at, || record.terms.clone()), "what is known is no news");
             }

@@ -14,10 +14,10 @@ mod support;
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use peergate::approval::{Approval, State, What};
+use peergate::approval::{Approval, Event, State, What};
 use peergate::clock;
 use peergate::local::simulator::gateway::Fault;
-use peergate::local::simulator::{Settings, Tampering};
+use peergate::local::simulator::{JournalEntry, Settings, Tampering};
 use peergate::peering::InstanceId;
 use support::{Gate, HOOK, quick, wish};
 use tokio::sync::Mutex;
@@ -508,4 +508,204 @@ async fn only_a_channel_of_the_rule_or_of_requests_shows_what_is_decided_on() {
     gate.discover().await;
     clock::jump::ahead(SignedDuration::from_secs(1));
     assert_eq!(gate.send(&gate.signed_wish(&wish("approve", &id, "alice")).await).await.name(), "accepted");
+}
+
+#[tokio::test]
+async fn an_older_reading_brings_no_old_facts_back_and_its_request_stays_refused() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::with(slow()).await;
+    let id = requested(&gate, "vpc-other").await;
+    let changes = |bandwidth| gate.tamper(&id, Tampering { bandwidth: Some(bandwidth), ..Tampering::default() });
+    changes(11);
+    let fingerprint = gate.wish("approve", &id, "alice").fingerprint.unwrap();
+    let data = serde_json::json!({"instance_id": id, "actor": "alice", "fingerprint": fingerprint});
+    let body = serde_json::json!({"type": "peering.approve", "data": data}).to_string();
+    let sign = || gate.signed_as(&body, "job-9", &clock::now().as_second().to_string());
+    // The checks of the webhook last longer than what is written meanwhile.
+    let slow = Fault { action: Some("ListVpcPeerConnections".into()), delay_ms: 2500, code: None, ..Fault::default() };
+    gate.simulator.fault(slow);
+    let (signed, calls) = (sign(), gate.simulator.journal().len());
+    let meanwhile = async {
+        while !gate.simulator.journal().iter().skip(calls).any(JournalEntry::is_dry_run) {
+            tokio::task::yield_now().await;
+        }
+        changes(22);
+        let connection = Box::new(gate.simulator.connection(id.as_str()).unwrap());
+        let changed = Event::Changed { connection, findings: vec![] };
+        let stored = gate.stored(&id).await.unwrap();
+        gate.app.store.update(stored, |approval| approval.apply(&changed, clock::now())).await.unwrap();
+        assert_eq!(approval(&gate, &id).await.facts.bandwidth_mbps, Some(22));
+    };
+    let (reply, ()) = tokio::join!(gate.send(&signed), meanwhile);
+    assert_eq!((reply.name().as_str(), gate.accepts(&id)), ("connection-changed", 0));
+    assert_eq!(approval(&gate, &id).await.facts.bandwidth_mbps, Some(22));
+    // When the facts are those again, the request is the one that was refused.
+    changes(11);
+    gate.discover().await;
+    clock::jump::ahead(SignedDuration::from_secs(61));
+    let reply = gate.send(&sign()).await;
+    assert_eq!((reply.name().as_str(), gate.accepts(&id)), ("connection-changed", 0));
+}
+
+#[tokio::test]
+async fn a_decision_that_a_change_has_voided_is_not_said_to_count() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::with(slow()).await;
+    let id = requested(&gate, "vpc-two-people").await;
+    let signed = gate.signed("approve", &id, "alice").await;
+    assert_eq!(gate.send(&signed).await.name(), "counted");
+    assert_eq!(gate.send(&signed).await.name(), "repeated");
+    gate.tamper(&id, Tampering { bandwidth: Some(5), ..Tampering::default() });
+    gate.discover().await;
+    assert_eq!(gate.send(&signed).await.name(), "connection-changed");
+    assert_eq!(approval(&gate, &id).await.given(), 0);
+}
+
+#[tokio::test]
+async fn a_doubt_ends_with_the_next_call() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::with(slow()).await;
+    let id = requested(&gate, "vpc-other").await;
+    gate.simulator.fault(fails(ACCEPT, "Forbidden.RAM", 403));
+    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "underway");
+    gate.tamper(&id, shows("Missing"));
+    clock::jump::ahead(SignedDuration::from_secs(320));
+    gate.round().await;
+    assert!(approval(&gate, &id).await.doubt.is_some());
+    // It is there, and called for without an answer: that the next reading does not show it proves nothing.
+    gate.tamper(&id, shows("-"));
+    gate.simulator.fault(fails(ACCEPT, "InternalError", 500));
+    clock::jump::ahead(SignedDuration::from_secs(6));
+    gate.round().await;
+    assert_eq!((gate.calls(ACCEPT), approval(&gate, &id).await.doubt), (2, None));
+    gate.tamper(&id, shows("Missing"));
+    clock::jump::ahead(SignedDuration::from_secs(61));
+    gate.round().await;
+    let doubt = approval(&gate, &id).await.doubt.unwrap();
+    assert_eq!((approval(&gate, &id).await.state, doubt.readings, doubt.needed), (State::Approved, 1, 3));
+}
+
+#[tokio::test]
+async fn a_list_that_shows_a_request_waiting_ends_the_doubt() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::with(slow()).await;
+    let id = requested(&gate, "vpc-two-people").await;
+    let missing = fails("GetVpcPeerConnectionAttribute", "ResourceNotFound.InstanceId", 404);
+    gate.simulator.fault(Fault { times: 1000, ..missing });
+    gate.make_due(&id).await;
+    gate.round().await;
+    assert!(approval(&gate, &id).await.doubt.is_some());
+    minutes(&gate, 4).await;
+    assert_eq!(approval(&gate, &id).await.state, State::Pending);
+    assert!(!gate.headlines(HOOK).iter().any(|line| line.contains("was deleted")), "{:?}", gate.headlines(HOOK));
+}
+
+#[tokio::test]
+async fn what_was_accepted_elsewhere_is_not_rejected_again_for_one_old_reading() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::with(slow()).await;
+    let id = requested(&gate, "vpc-other").await;
+    gate.simulator.fault(fails(REJECT, "Throttling.User", 400));
+    assert_eq!(gate.send(&gate.signed("reject", &id, "alice").await).await.name(), "underway");
+    gate.tamper(&id, becomes("Activated"));
+    clock::jump::ahead(SignedDuration::from_secs(10));
+    gate.round().await;
+    let failed = State::Failed { code: "AcceptedElsewhere".into() };
+    assert_eq!(approval(&gate, &id).await.state, failed);
+    let (told, rejects) = (gate.headlines(HOOK), gate.calls(REJECT));
+    for _ in 0..3 {
+        gate.tamper(&id, shows("Accepting"));
+        minutes(&gate, 1).await;
+        gate.tamper(&id, shows("-"));
+        minutes(&gate, 1).await;
+    }
+    assert_eq!((approval(&gate, &id).await.state, gate.headlines(HOOK)), (failed, told));
+    assert_eq!(gate.calls(REJECT), rejects);
+}
+
+#[tokio::test]
+async fn a_correction_restores_the_approvals_that_the_rules_had_kept() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::with(slow()).await;
+    let id = requested(&gate, "vpc-two-people").await;
+    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "counted");
+    gate.simulator.fault(fails(ACCEPT, "Throttling.User", 400));
+    assert_eq!(gate.send(&gate.signed("approve", &id, "bob").await).await.name(), "underway");
+    let security = "security = [\"alice\", \"bob\", \"carol\", \"erin\"]";
+    let config = gate.config.replace(security, "security = [\"bob\", \"carol\"]");
+    let gate = gate.with_config(&config);
+    clock::jump::ahead(SignedDuration::from_secs(10));
+    gate.round().await;
+    assert_eq!((approval(&gate, &id).await.state, approval(&gate, &id).await.given()), (State::Pending, 1));
+    gate.tamper(&id, shows("Missing"));
+    minutes(&gate, 4).await;
+    assert_eq!(approval(&gate, &id).await.state, State::Deleted);
+    gate.tamper(&id, shows("-"));
+    minutes(&gate, 1).await;
+    assert_eq!((approval(&gate, &id).await.state, approval(&gate, &id).await.given()), (State::Pending, 1));
+}
+
+#[tokio::test]
+async fn a_connection_that_comes_and_goes_fails_before_its_record_is_full() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::with(slow()).await;
+    let id = requested(&gate, "vpc-two-people").await;
+    for _ in 0..30 {
+        gate.tamper(&id, shows("Expired"));
+        gate.discover().await;
+        gate.tamper(&id, shows("-"));
+        gate.discover().await;
+    }
+    let record = approval(&gate, &id).await;
+    assert_eq!(record.state, State::Failed { code: "ChangedTooOften".into() });
+    assert!(record.history.len() < 50, "{}", record.history.len());
+}
+
+#[tokio::test]
+async fn what_was_approved_and_cannot_be_read_ends_after_its_expiry() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::with(slow()).await;
+    let id = requested(&gate, "vpc-other").await;
+    gate.simulator.fault(fails(ACCEPT, "Throttling.User", 400));
+    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "underway");
+    gate.simulator.fault(Fault { times: 1000, ..fails("GetVpcPeerConnectionAttribute", "Nobody.KnowsThis", 400) });
+    for _ in 0..9 {
+        clock::jump::ahead(SignedDuration::from_hours(24));
+        gate.round().await;
+    }
+    assert_eq!(approval(&gate, &id).await.state, State::Expired);
+}
+
+#[tokio::test]
+async fn a_refused_decision_makes_no_rule_accept() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::with(slow()).await;
+    let id = gate.request_peering(&[("AcceptingVpcId", "vpc-by-itself")]).await.unwrap();
+    let reply = gate.send(&gate.signed_wish(&wish("reject", &id, "alice")).await).await;
+    assert_eq!((reply.name().as_str(), approval(&gate, &id).await.state), ("not-shown", State::Pending));
+    // The watcher looks at it, and makes the call at once.
+    minutes(&gate, 2).await;
+    assert_eq!(gate.accepts(&id), 1);
+}
+
+#[tokio::test]
+async fn a_late_accept_asks_people_again_about_an_overlap_that_is_new() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::with(slow()).await;
+    let id = requested(&gate, "vpc-two-people").await;
+    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "counted");
+    gate.simulator.fault(fails(ACCEPT, "Throttling.User", 400));
+    assert_eq!(gate.send(&gate.signed("approve", &id, "bob").await).await.name(), "underway");
+    let cidrs = approval(&gate, &id).await.facts.requester.cidrs;
+    let other = gate.request_peering(&[("AcceptingVpcId", "vpc-two-people"), ("VpcId", "vpc-twin")]).await.unwrap();
+    gate.tamper(&other, Tampering { requester_cidrs: Some(cidrs), ..Tampering::default() });
+    clock::jump::ahead(SignedDuration::from_secs(10));
+    gate.round().await;
+    let record = approval(&gate, &id).await;
+    assert_eq!((record.state, gate.accepts(&id)), (State::Pending, 0));
+    assert!(
+        gate.headlines(HOOK).iter().any(|line| line.contains("needs a new decision")),
+        "{:?}",
+        gate.headlines(HOOK)
+    );
 }

@@ -80,7 +80,9 @@ impl Approval {
             }
             State::Activating => self.activated(connection, now),
             State::Rejecting => self.fail(Problem { code: code::ACCEPTED_ELSEWHERE.into(), request_id: None }, now),
-            State::Failed { code } if code == code::ACCEPTED_ELSEWHERE || code == code::CHANGED_TOO_OFTEN => {}
+            State::Failed { code } if code == code::ACCEPTED_ELSEWHERE || code == code::CHANGED_TOO_OFTEN => {
+                self.end_doubt();
+            }
             State::Rejected | State::Expired | State::Deleted | State::Failed { .. } => {
                 self.correct_to_activated(connection, now);
             }

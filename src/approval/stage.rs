@@ -33,6 +33,8 @@ impl Approval {
     #[must_use]
     pub fn stage(&self) -> Stage {
         match self.state {
+            // In doubt, any reading is news.
+            State::Pending if self.doubt.is_some() => Stage::Pending(Mark::default()),
             State::Pending => Stage::Pending(Mark::of(&self.fingerprint, self.connection.expires_at, &self.terms)),
             State::Approved | State::Rejecting => Stage::Decided,
             State::Activating => Stage::Activating,

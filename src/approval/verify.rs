@@ -66,7 +66,9 @@ impl History {
         // Earlier versions kept the last reading only.
         let facts =
             record.get("facts").map(|facts| Facts::deserialize(facts).map(|facts| facts.fingerprint().to_string()));
-        if facts.is_some_and(|facts| facts.ok().as_deref() != derived.fingerprint.as_str()) {
+        // Schema 1 kept what became usable, not what was decided on.
+        let differs = entries.iter().any(|entry| entry.pointer("/what/differs").is_some());
+        if facts.is_some_and(|facts| !differs && facts.ok().as_deref() != derived.fingerprint.as_str()) {
             return Err(Broken::Facts);
         }
         let decisions = record.get("decisions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();

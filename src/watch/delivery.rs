@@ -52,7 +52,7 @@ pub(super) async fn deliver(app: &App, stored: Stored, did: &mut Summary) -> Res
     }
 }
 
-/// Takes what is due. The first card of an account that asks for too many at once waits for its turn.
+/// Takes what is due. A new card of an account that asks for too many at once waits for its turn.
 fn claim(app: &App, approval: &Approval, now: Timestamp) -> (Approval, Vec<Claim>) {
     let mut claimed = approval.clone();
     let has_cards = |channel: &str| matches!(app.config.channels.get(channel), Some(Channel::Slack { .. }));
@@ -64,9 +64,10 @@ fn claim(app: &App, approval: &Approval, now: Timestamp) -> (Approval, Vec<Claim
             Some(Channel::StandardWebhooks {}) | None => false,
         };
         let account = approval.facts.requester.account;
-        let turn = (is_chat && notice.news == News::Discovered)
-            .then(|| app.card_rate.reserve(account, channel, &approval.id, now))
-            .flatten();
+        let makes_card =
+            notice.news == News::Discovered || (has_cards(channel) && !approval.cards.contains_key(channel));
+        let turn =
+            (is_chat && makes_card).then(|| app.card_rate.reserve(account, channel, &approval.id, now)).flatten();
         later.extend(turn.map(|turn| (notice.number, channel.clone(), turn)));
         turn.is_none()
     });

@@ -34,6 +34,10 @@ pub(super) async fn take(
     // A finished connection that is there waits again.
     let waits = |stored: &Stored| stored.approval.state == State::Pending || stored.approval.stage() == Stage::Ended;
     let stored = match stored {
+        // A list is a reading as well: it ends the doubt.
+        Some(stored) if stored.approval.state == State::Pending && stored.approval.doubt.is_some() => {
+            Some(apply(app, stored, &seen(connection), did).await?)
+        }
         stored if connection.is_waiting(clock::now()) && stored.as_ref().is_none_or(waits) => {
             look_again(app, id, stored, stage, did).await?
         }
