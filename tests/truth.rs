@@ -531,9 +531,9 @@ async fn an_older_reading_brings_no_old_facts_back_and_its_request_stays_refused
         }
         changes(22);
         let connection = Box::new(gate.simulator.connection(id.as_str()).unwrap());
-        let changed = Event::Changed { connection, findings: vec![] };
+        let change = Event::Changed { connection, findings: vec![] };
         let stored = gate.stored(&id).await.unwrap();
-        gate.app.store.update(stored, |approval| approval.apply(&changed, clock::now())).await.unwrap();
+        gate.app.store.update(stored, |approval| approval.apply(&change, clock::now())).await.unwrap();
         assert_eq!(approval(&gate, &id).await.facts.bandwidth_mbps, Some(22));
     };
     let (reply, ()) = tokio::join!(gate.send(&signed), meanwhile);

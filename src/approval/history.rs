@@ -234,14 +234,12 @@ impl History {
         let (mut was_pending, mut was_final) = (true, false);
         for entry in &self.0 {
             let pending = entry.state == State::Pending;
+            if was_final && matches!(entry.what, What::Decided(_) | What::RuleChanged { .. }) {
+                // A decision begins a new generation.
+                standing.clear();
+            }
             match &entry.what {
-                What::Decided(decision) => {
-                    if was_final {
-                        // The first of a new generation.
-                        standing.clear();
-                    }
-                    standing.push(decision);
-                }
+                What::Decided(decision) => standing.push(decision),
                 What::Withdrawn { by, .. } => standing.retain(|decision| !decision.by.is(by)),
                 What::Discovered { .. } | What::Changed { .. } => standing.clear(),
                 What::RuleChanged { void, .. } | What::SentBack { void, .. } => {
