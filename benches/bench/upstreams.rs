@@ -108,7 +108,15 @@ impl World {
         let alicloud = authority.serve(sandbox.simulator.clone().router()).await?;
         let chat = authority.serve(sandbox.sink.clone().router()).await?;
         let table = match table {
-            Table::Memory => authority.serve(memory::table()).await?,
+            Table::Memory => {
+                // The benchmark writes what the watcher would have written.
+                let memory = memory::table();
+                let tcp = TcpListener::bind("127.0.0.1:0").await?;
+                sandbox.environment.aws.dynamodb_endpoint = Some(format!("http://{}", tcp.local_addr()?));
+                let plain = memory.clone();
+                tokio::spawn(async move { axum::serve(tcp, plain).await });
+                authority.serve(memory).await?
+            }
             Table::Sandbox => {
                 let plain = sandbox.environment.aws.dynamodb_endpoint.clone().unwrap_or_default();
                 authority.serve(passing_on(plain)?).await?
