@@ -7,7 +7,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::alicloud::{self, Alicloud, Class, Credentials, Page};
 use crate::app::App;
-use crate::approval::{Approval, Approver, Call, CallResult, ClientToken, Event, Principal, SentBack, State, Verdict};
+use crate::approval::{
+    Approval, Approver, Call, CallResult, ClientToken, Event, Principal, SentBack, State, Verdict, code,
+};
 use crate::aws;
 use crate::clock;
 use crate::credentials::{self, SessionName};
@@ -163,9 +165,11 @@ async fn review(app: &App, approval: &Approval, connection: &Connection, now: Ti
     } else {
         let others = other_peerings(app, target, connection, now).await;
         let Some(others) = others else {
-            // People have decided without knowing it; a rule never does.
-            let problem = Problem { code: "OtherPeerings.Unknown".into(), request_id: None };
-            return by_rule.then_some(Event::Deferred { problem, retry_after: None });
+            // People may have decided without knowing them; a rule never does.
+            let was_unknown = |it: &Finding| it.check == Check::OtherPeerings && matches!(it.found, Found::Unknown(_));
+            let problem = Problem { code: code::OTHER_PEERINGS_UNKNOWN.into(), request_id: None };
+            let waits = by_rule || !approval.findings.iter().any(was_unknown);
+            return waits.then_some(Event::Deferred { problem, retry_after: None });
         };
         let is_new = matches!(others.found, Found::Warning(_)) && !approval.findings.contains(&others);
         findings.push(others);

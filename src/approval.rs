@@ -132,6 +132,9 @@ pub enum Closed {
     /// Another request had the same id.
     #[error("another request has the same id")]
     IdReused,
+    /// It counted, and a change of the rules or the checks has voided it.
+    #[error("the decision counted, and does not any more")]
+    Void,
     /// The same request was refused before.
     #[error("the request was refused before")]
     Refused,

@@ -229,6 +229,8 @@ pub enum Answer {
     Changed,
     /// No channel had shown its current facts when they decided, and the request has no fingerprint.
     NotShown,
+    /// Their decision counted, and does not any more.
+    Void,
     /// Another request had the same id.
     IdReused,
     /// The record has no room for more from people.

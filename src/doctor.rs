@@ -275,12 +275,12 @@ async fn examine_clock(app: &App, now: Timestamp, report: &mut Report) {
     let Some((_, target)) = app.config.targets.first_key_value() else { return };
     let answer = app.http.head(target.endpoint.clone()).send().await;
     let date = answer.as_ref().ok().and_then(|answer| answer.headers().get("date")?.to_str().ok());
-    let Some(theirs) = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()) else {
+    let Some(theirs) = date.and_then(http::date) else {
         let detail = answer.err().map_or("Alibaba Cloud does not say what time it is", |error| http::failure(&error));
         report.add(Found::Unknown, "clock", detail, "Check that the network lets us reach the target's endpoint.");
         return;
     };
-    let skew = now.duration_since(theirs.timestamp()).abs();
+    let skew = now.duration_since(theirs).abs();
     let detail = format!("{} s from Alibaba Cloud's", skew.as_secs());
     let [warn, refuse] = SKEW;
     match skew {

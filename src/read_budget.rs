@@ -30,14 +30,16 @@ struct Used {
 }
 
 impl ReadBudget {
-    /// Takes one reading of `target`, which answers `calls_per_minute`: people may use half of them. Readings for the
-    /// decision of an approver are not counted for the principal. Says whether there was one left.
+    /// Takes one reading of `target`, which answers `calls_per_minute`: people may use half of them, and a third of that
+    /// half is left to the decisions of approvers, which are not counted for the principal. Says whether there was one
+    /// left.
     pub fn take(&self, target: &str, by: &Principal, decides: bool, calls_per_minute: u32, now: Timestamp) -> bool {
         let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let half = usize::try_from(calls_per_minute / 2).unwrap_or(usize::MAX).max(1);
         let everybody = used.by_target.entry(target.to_owned()).or_default();
         forget(everybody, now);
-        if everybody.len() >= half {
+        let most = if decides { half } else { half.saturating_sub(half / 3) };
+        if everybody.len() >= most {
             return false;
         }
         if !decides {

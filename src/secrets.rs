@@ -21,6 +21,7 @@ use url::Url;
 
 use crate::clock;
 use crate::config::{Channel, Config, SecretsSource, is_secure};
+use crate::http;
 use crate::shape::{self, shown};
 
 /// How long a fetched value is used before it is fetched again, plus up to [`FRESH_JITTER`].
@@ -520,7 +521,7 @@ impl Source {
 
 fn sdk_code<E: aws_sdk_secretsmanager::error::ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> String {
     let code = error.as_service_error().and_then(|refused| refused.code());
-    code.unwrap_or("no answer").to_owned()
+    code.map_or_else(|| "no answer".to_owned(), |code| http::word(code).unwrap_or_else(|| "UnreadableCode".to_owned()))
 }
 
 #[cfg(test)]

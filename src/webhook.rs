@@ -312,6 +312,7 @@ fn classify(answer: &Answer) -> (StatusCode, &'static str) {
         Answer::Changed => (StatusCode::CONFLICT, "connection-changed"),
         Answer::NotShown => (StatusCode::CONFLICT, "not-shown"),
         Answer::IdReused => (StatusCode::CONFLICT, "id-reused"),
+        Answer::Void => (StatusCode::CONFLICT, "decision-void"),
         Answer::RecordFull => (StatusCode::CONFLICT, "record-full"),
         Answer::TooManyWithdrawals => (StatusCode::CONFLICT, "too-many-withdrawals"),
         Answer::TooManyReads => (StatusCode::TOO_MANY_REQUESTS, "too-many-reads"),
@@ -427,6 +428,7 @@ fn machine_response(answer: &Answer, now: Timestamp) -> Response<String> {
         | Answer::Changed
         | Answer::NotShown
         | Answer::IdReused
+        | Answer::Void
         | Answer::RecordFull
         | Answer::TooManyWithdrawals
         | Answer::TooManyReads

@@ -287,6 +287,7 @@ proptest! {
                             let fresh = connection(Status::Accepting, *bandwidth).fingerprint();
                             prop_assert!(replayed || before.fingerprint != fresh);
                         }
+                        Err(Closed::Void) => prop_assert!(replayed),
                         Err(Closed::Repeated | Closed::Over | Closed::NothingToWithdraw) => {}
                         Err(closed) => prop_assert!(false, "{closed:?}"),
                     }

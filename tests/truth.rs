@@ -562,6 +562,28 @@ async fn a_decision_that_a_change_has_voided_is_not_said_to_count() {
 }
 
 #[tokio::test]
+async fn a_decision_that_the_rules_have_voided_is_not_said_to_count() {
+    let _alone = ONE_AT_A_TIME.lock().await;
+    let gate = Gate::with(slow()).await;
+    let id = requested(&gate, "vpc-two-people").await;
+    let signed = gate.signed("approve", &id, "alice").await;
+    assert_eq!(gate.send(&signed).await.name(), "counted");
+    let security = "security = [\"alice\", \"bob\", \"carol\", \"erin\"]";
+    let with = gate.config.clone();
+    let gate = gate.with_config(&with.replace(security, "security = [\"bob\", \"carol\"]"));
+    clock::jump::ahead(SignedDuration::from_secs(61));
+    gate.discover().await;
+    assert_eq!(approval(&gate, &id).await.given(), 0);
+    // The same request, signed once more, when she may approve again.
+    let gate = gate.with_config(&with);
+    let (_, webhook_id) = signed.headers.iter().find(|(name, _)| *name == "webhook-id").unwrap();
+    let signed = gate.signed_as(&signed.body, webhook_id, &clock::now().as_second().to_string());
+    let reply = gate.send(&signed).await;
+    assert_eq!((reply.status, reply.name().as_str()), (409, "decision-void"), "{}", reply.body);
+    assert_eq!((approval(&gate, &id).await.given(), gate.accepts(&id)), (0, 0));
+}
+
+#[tokio::test]
 async fn a_doubt_ends_with_the_next_call() {
     let _alone = ONE_AT_A_TIME.lock().await;
     let gate = Gate::with(slow()).await;

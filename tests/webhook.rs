@@ -778,8 +778,15 @@ async fn approval_given_before_the_organization_was_named_counts_once_and_can_be
     let gate = gate.with_config(&grid);
     gate.send(&gate.slash(&format!("approve {id}"), "U0EVE").await).await;
     assert_eq!((gate.stored(&id).await.unwrap().approval.given(), gate.accepts(&id)), (1, 0));
+    gate.discover().await;
+    let verified = async || {
+        let (items, _) = gate.app.store.scan(None).await.unwrap();
+        items.iter().for_each(|item| peergate::approval::History::verify(&item.id, &item.record).unwrap());
+    };
+    verified().await;
     gate.send(&gate.slash(&format!("withdraw {id}"), "U0EVE").await).await;
     assert_eq!(gate.stored(&id).await.unwrap().approval.given(), 0);
+    verified().await;
 }
 
 #[tokio::test]

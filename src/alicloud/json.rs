@@ -120,11 +120,12 @@ fn exponential(number: &str) -> Option<i128> {
 
 /// The text of a body, with the contents of its strings made valid JSON: bytes that are not UTF-8 and halves of
 /// surrogate pairs become U+FFFD, control characters and unknown escapes are escaped.
-pub(super) fn repaired(body: &[u8]) -> String {
-    let text = match String::from_utf8_lossy(body) {
-        Cow::Borrowed(text) => text.to_owned(),
-        Cow::Owned(text) => text,
-    };
+pub(super) fn repaired(body: &[u8]) -> Cow<'_, str> {
+    let text = String::from_utf8_lossy(body);
+    let is_plain = |text: &str| text.bytes().all(|byte| byte != b'\\' && byte >= b' ') && !text.starts_with('\u{feff}');
+    if is_plain(&text) {
+        return text;
+    }
     let mut repaired = String::with_capacity(text.len());
     let mut rest = text.strip_prefix('\u{feff}').unwrap_or(&text).chars();
     let mut in_string = false;
@@ -140,7 +141,7 @@ pub(super) fn repaired(body: &[u8]) -> String {
             }
         }
     }
-    repaired
+    Cow::Owned(repaired)
 }
 
 /// Writes an escape sequence.

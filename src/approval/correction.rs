@@ -113,9 +113,7 @@ impl Approval {
         self.connection.expires_at = connection.expires_at;
         if let Some(verdict) = verdict.filter(|_| same_facts) {
             self.carry_out_again(was, verdict, now);
-        } else if self.history.iter().filter(|entry| matches!(entry.what, What::Corrected { .. })).count()
-            >= MAX_REOPENED
-        {
+        } else if self.has_reopened_too_often() {
             self.enter(State::Pending, now);
             self.fail(Problem { code: code::CHANGED_TOO_OFTEN.into(), request_id: None }, now);
         } else {
@@ -136,6 +134,11 @@ impl Approval {
             self.tell(News::Corrected { was, now: State::Pending }, now);
             self.wait(now);
         }
+    }
+
+    fn has_reopened_too_often(&self) -> bool {
+        let reopened = self.history.iter().filter(|entry| matches!(entry.what, What::Corrected { .. })).count();
+        reopened >= MAX_REOPENED || !self.has_room_to_restore()
     }
 
     fn carry_out_again(&mut self, was: State, verdict: Verdict, now: Timestamp) {

@@ -61,8 +61,9 @@ impl Approval {
         // Repeating an overruled decision must not look like success.
         let overruled = self.winner().is_some_and(|winner| winner.verdict != decision.verdict);
         if self.knows_request(&RequestId::of(decision))? {
-            if self.state == State::Pending && self.history.is_void_by_change(&decision.request_key) {
-                return Err(Closed::Changed);
+            let stands = self.decisions.iter().any(|earlier| earlier.request_key == decision.request_key);
+            if self.state == State::Pending && !stands {
+                return Err(self.history.how_void(&decision.request_key));
             }
             return Err(if overruled { Closed::Over } else { Closed::Repeated });
         }

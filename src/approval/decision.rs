@@ -129,6 +129,14 @@ impl Principal {
         self.0.split_once('/').map_or("", |(realm, _)| realm)
     }
 
+    /// Whether both are one user of a platform, whatever tenant is named: an organization's users are the same in all its
+    /// workspaces, and records keep what was named at the time.
+    #[must_use]
+    pub fn is_same_user(&self, other: &Self) -> bool {
+        let platform = |principal: &Self| principal.realm().split(':').next().map(ToOwned::to_owned);
+        self == other || (platform(self) == platform(other) && self.user() == other.user())
+    }
+
     /// The platform's id of the user.
     #[must_use]
     pub fn user(&self) -> &str {

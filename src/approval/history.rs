@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Approver, Decision, State};
+use super::{Approver, Closed, Decision, State};
 use crate::peering::{Change, FieldHash, Fingerprint, Problem, Status};
 use crate::preflight::Objection;
 
@@ -218,13 +218,36 @@ impl History {
         })
     }
 
-    /// Whether this request was counted, and the facts changed afterwards.
+    /// How a request that was counted has lost its effect.
     #[must_use]
-    pub(super) fn is_void_by_change(&self, request_key: &str) -> bool {
+    pub(super) fn how_void(&self, request_key: &str) -> Closed {
         let is_it =
-            |entry: &Entry| matches!(&entry.what, What::Decided(decision) if decision.request_key == request_key);
-        let mut later = self.0.iter().skip_while(|entry| !is_it(entry));
-        later.any(|entry| matches!(entry.what, What::Changed { .. }))
+            |entry: &&Entry| matches!(&entry.what, What::Decided(decision) if decision.request_key == request_key);
+        let mut by = None;
+        for entry in self.0.iter().skip_while(|entry| !is_it(entry)) {
+            match &entry.what {
+                What::Decided(decision) if decision.request_key == request_key => by = Some(&decision.by),
+                What::Changed { .. } => return Closed::Changed,
+                What::Withdrawn { by: theirs, .. }
+                    if by.is_some_and(|by| by.principal.is_same_user(&theirs.principal)) =>
+                {
+                    return Closed::Repeated;
+                }
+                What::Discovered { .. }
+                | What::RuleChanged { .. }
+                | What::Decided(_)
+                | What::Withdrawn { .. }
+                | What::Acknowledged { .. }
+                | What::Seen(_)
+                | What::Missing
+                | What::Differs { .. }
+                | What::Failed(_)
+                | What::Told(_)
+                | What::SentBack { .. }
+                | What::Corrected { .. } => {}
+            }
+        }
+        Closed::Void
     }
 
     /// The approvals that counted when the request stopped waiting without a decision of ours: a correction restores them.
@@ -240,10 +263,12 @@ impl History {
             }
             match &entry.what {
                 What::Decided(decision) => standing.push(decision),
-                What::Withdrawn { by, .. } => standing.retain(|decision| !decision.by.is(by)),
+                What::Withdrawn { by, .. } => standing
+                    .retain(|decision| !decision.by.is(by) && !decision.by.principal.is_same_user(&by.principal)),
                 What::Discovered { .. } | What::Changed { .. } => standing.clear(),
                 What::RuleChanged { void, .. } | What::SentBack { void, .. } => {
-                    standing.retain(|decision| !void.iter().any(|by| by.principal == decision.by.principal));
+                    standing
+                        .retain(|decision| !void.iter().any(|by| by.principal.is_same_user(&decision.by.principal)));
                 }
                 What::Corrected { approvals, .. } if pending => standing = approvals.iter().collect(),
                 What::Corrected { .. }

@@ -97,6 +97,11 @@ impl Approval {
         if self.people_bytes() > MAX_PEOPLE_BYTES { Err(Closed::Full) } else { Ok(()) }
     }
 
+    /// Whether a correction may write the approvals that it restores once more.
+    pub(super) fn has_room_to_restore(&self) -> bool {
+        self.people_bytes() <= MAX_PEOPLE_BYTES.saturating_add(APPROVALS_RESERVE_BYTES)
+    }
+
     /// How many bytes of the record come from people.
     fn people_bytes(&self) -> usize {
         let history: usize = self.history.iter().filter(|entry| entry.what.request().is_some()).map(size).sum();
@@ -105,7 +110,8 @@ impl Approval {
             self.outbox.iter().filter(|notice| matches!(notice.news, News::Decided { .. } | News::Withdrawn { .. }));
         let told: usize = told.map(size).sum();
         let refused: usize = self.refused.iter().map(size).sum();
-        history.saturating_add(standing).saturating_add(told).saturating_add(refused)
+        let restored = self.history.iter().filter(|entry| matches!(entry.what, What::Corrected { .. })).map(size).sum();
+        [standing, told, refused, restored].into_iter().fold(history, usize::saturating_add)
     }
 }
 

@@ -56,6 +56,8 @@ pub mod code {
     pub const CHANGED_TOO_OFTEN: &str = "ChangedTooOften";
     /// Alibaba Cloud acknowledged the call again and again, and the connection still waits.
     pub const CALL_UNDONE: &str = "CallUndone";
+    /// Alibaba Cloud does not list the other peerings of the VPC, so that one of the checks cannot be made.
+    pub const OTHER_PEERINGS_UNKNOWN: &str = "OtherPeerings.Unknown";
     /// An approved request does not pass the current checks; an earlier call may have taken effect.
     pub const NEEDS_PEOPLE_AGAIN: &str = "NeedsPeopleAgain";
 }

@@ -74,9 +74,9 @@ impl History {
         let decisions = record.get("decisions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         // The configuration may change who a principal is, but not what they said.
         let same = |(one, other): (&&Value, &Value)| {
-            ["/verdict", "/at", "/reason", "/fingerprint", "/request_key", "/by/principal"]
-                .iter()
-                .all(|field| one.pointer(field) == other.pointer(field))
+            let fields = ["/verdict", "/at", "/reason", "/fingerprint", "/request_key"];
+            fields.iter().all(|field| one.pointer(field) == other.pointer(field))
+                && is_same_user(one.pointer("/by/principal"), other.pointer("/by/principal"))
         };
         let standing = &derived.standing;
         if standing.len() != decisions.len() || !standing.iter().zip(decisions).all(same) {
@@ -175,7 +175,8 @@ impl<'a> Derived<'a> {
         let by_same = |one: &Value, decision: &Value| {
             let other = decision.get("by").unwrap_or(&Value::Null);
             let person = |by: &Value| by.get("person").filter(|person| !person.is_null()).cloned();
-            one.get("principal") == other.get("principal") || (person(one).is_some() && person(one) == person(other))
+            is_same_user(one.get("principal"), other.get("principal"))
+                || (person(one).is_some() && person(one) == person(other))
         };
         if let Some(decision) = what("decided") {
             if !self.open {
@@ -197,7 +198,7 @@ impl<'a> Derived<'a> {
             }
             let is_void = |decision: &&Value| {
                 let by = decision.pointer("/by/principal");
-                void.iter().any(|approver| approver.get("principal") == by)
+                void.iter().any(|approver| is_same_user(approver.get("principal"), by))
             };
             self.standing.retain(|decision| !is_void(decision));
         } else if what("corrected").is_some() {
@@ -254,6 +255,8 @@ impl<'a> Derived<'a> {
     /// The token of the decision that stands, if this generation was decided.
     fn token(&self, id: &str, record: &Value) -> Option<String> {
         let winner = self.standing.last().filter(|_| self.decided)?;
+        // As the record names them: an organization may have been configured since they decided.
+        let winner = record.get("decisions").and_then(Value::as_array)?.last().unwrap_or(winner);
         let text = |value: Option<&Value>| value.and_then(Value::as_str).map(ToOwned::to_owned);
         let by = Principal::try_from(text(winner.pointer("/by/principal"))?);
         // A rule's own principal cannot be written by any sender.
@@ -267,6 +270,12 @@ impl<'a> Derived<'a> {
         let token = ClientToken::derive(&by, account, &instance_id, verdict, Call::Decided { generation });
         Some(token.as_str().to_owned())
     }
+}
+
+/// Whether two principals are one user of a platform.
+fn is_same_user(one: Option<&Value>, other: Option<&Value>) -> bool {
+    let principal = |value: Option<&Value>| Principal::try_from(value?.as_str()?.to_owned()).ok();
+    one == other || principal(one).zip(principal(other)).is_some_and(|(one, other)| one.is_same_user(&other))
 }
 
 /// The name of a state: a failure is an object, since it has a code.

@@ -14,8 +14,11 @@ use crate::peering::AccountId;
 /// How many cards an account gets in a channel within [`WINDOW`].
 const MAX_CARDS: usize = 20;
 const WINDOW: SignedDuration = SignedDuration::from_hours(1);
-/// The most turns that are remembered for an account and channel; more are granted as if they were the first.
+/// The most turns that are remembered for an account and channel; beyond it, cards are posted at once.
 const MAX_TURNS: usize = 10_000;
+
+/// How many requests one message names: platforms cut long ones. The next message names the next ones.
+const MAX_NAMED: usize = 200;
 
 /// The cards of all accounts and channels.
 #[derive(Debug, Default)]
@@ -58,10 +61,11 @@ impl CardRate {
         sender.turns.retain(|_, turn| !is_past(*turn));
         let full = sender.starts.len().checked_sub(MAX_CARDS).and_then(|over| sender.starts.get(over));
         let turn = full.map_or(now, |start| (*start + WINDOW).max(now));
-        if sender.turns.len() < MAX_TURNS {
-            sender.turns.insert(id.clone(), turn);
-            sender.starts.push_back(turn);
+        if sender.turns.len() >= MAX_TURNS {
+            return None;
         }
+        sender.turns.insert(id.clone(), turn);
+        sender.starts.push_back(turn);
         if turn <= now {
             return None;
         }
@@ -78,7 +82,7 @@ impl CardRate {
         due.map(|((account, channel), sender)| Digest {
             account: *account,
             channel: channel.clone(),
-            ids: sender.unnamed.clone(),
+            ids: sender.unnamed.iter().take(MAX_NAMED).cloned().collect(),
         })
         .collect()
     }
@@ -88,7 +92,9 @@ impl CardRate {
         let mut senders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = senders.get_mut(&(digest.account, digest.channel.clone())) {
             sender.unnamed.retain(|id| !digest.ids.contains(id));
-            sender.last_digest = Some(now);
+            if sender.unnamed.is_empty() {
+                sender.last_digest = Some(now);
+            }
         }
     }
 }

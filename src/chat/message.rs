@@ -288,7 +288,9 @@ pub(crate) fn advice(code: &str) -> &'static str {
         "SignatureDoesNotMatch" | "IncompleteSignature" => {
             "Check the AccessKey secret of the target in the secrets store."
         }
-        "InvalidTimeStamp.Expired" | "IllegalTimestamp" => "Check the clock of the machine that peergate runs on.",
+        "InvalidTimeStamp.Expired" | "InvalidTimestamp.Expired" | "IllegalTimestamp" => {
+            "Check the clock of the machine that peergate runs on."
+        }
         _ if code.starts_with("InvalidAccessKeyId") || code == "Forbidden.AccessKeyDisabled" => {
             "Check the AccessKey of the target in the secrets store: it is unknown or disabled."
         }
@@ -326,7 +328,13 @@ pub(crate) fn advice(code: &str) -> &'static str {
         _ if code.starts_with("AwsIdentity.") => {
             "Look up the code in the documentation of AWS STS, GetWebIdentityToken."
         }
-        _ if code.starts_with("Throttling") || code.starts_with("Transport") => "It is tried again by itself.",
+        _ if code.starts_with("Status.") || code == code::OTHER_PEERINGS_UNKNOWN => "peergate tries again by itself.",
+        _ if ["Throttling", "Transport", "ServiceUnavailable", "InternalError", "LastTokenProcessing"]
+            .iter()
+            .any(|family| code.starts_with(family)) =>
+        {
+            "peergate tries again by itself."
+        }
         _ => "Look the code up in Alibaba Cloud's error center, then decide again.",
     }
 }

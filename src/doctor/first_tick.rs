@@ -15,8 +15,10 @@ use crate::config::{Slack, Target};
 use crate::credentials::{self, SessionName};
 use crate::{accept, clock};
 
-/// The time for each check. The end of the tick waits no longer.
+/// The time for all checks. The end of the tick waits no longer.
 const QUESTIONS: Duration = Duration::from_secs(3);
+/// The time to learn whose a key is, and then for each region: one that does not answer hides nothing of the others.
+const HALF: Duration = Duration::from_millis(1500);
 
 /// A key of the configuration that an outside service contradicts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,8 +40,7 @@ impl FirstTick {
             return;
         }
         let targets = app.config.targets.iter().map(|(name, target)| async move {
-            let asked = timeout(QUESTIONS, misfits_of_target(app, name, target)).await;
-            asked.unwrap_or_default().iter().for_each(log);
+            misfits_of_target(app, name, target).await.iter().for_each(log);
         });
         let slack = async {
             let asked = timeout(QUESTIONS, misfit_of_slack(app)).await;
@@ -88,30 +89,31 @@ pub(super) fn misfit_of_workspace(config: &Slack, workspace: &Workspace) -> Opti
 async fn misfits_of_target(app: &App, name: &str, target: &Target) -> Vec<Misfit> {
     let now = clock::now();
     let reading = SessionName::reading();
-    let Ok(key) = app.credentials.current(&app.secrets, name, &reading, now).await else { return vec![] };
-    let sts = Sts::new(app.http.clone(), target.sts_endpoint.clone(), target.signature);
-    if let Ok(account) = sts.caller(credentials::credentials(&key)).await
+    let account = async {
+        let key = app.credentials.current(&app.secrets, name, &reading, now).await.ok()?;
+        let sts = Sts::new(app.http.clone(), target.sts_endpoint.clone(), target.signature);
+        sts.caller(credentials::credentials(&key)).await.ok()
+    };
+    if let Ok(Some(account)) = timeout(HALF, account).await
         && account != target.account
     {
         let problem =
             format!("the credentials belong to account {account}, so peergate finds no connection of the target");
         return vec![Misfit { key: format!("targets.{name}.account"), problem }];
     }
-    let mut misfits = vec![];
-    for region in &target.regions {
-        let Err(error) = accept::list(app, name, (region, None), None, clock::now()).await else { continue };
+    let misfits = target.regions.iter().map(async |region: &String| {
+        let listed = timeout(HALF, accept::list(app, name, (region, None), None, clock::now())).await.ok()?;
+        let error = listed.err()?;
         let code = error.problem().code;
         let is_refused = match error.class() {
             Class::Permanent | Class::Missing => true,
             Class::Unknown => code.contains("Region"),
             Class::Retry | Class::ReadStatus | Class::Credentials | Class::DryRunPassed => false,
         };
-        if is_refused {
-            let problem = format!("Alibaba Cloud refuses to list {region} with {code}");
-            misfits.push(Misfit { key: format!("targets.{name}.regions"), problem });
-        }
-    }
-    misfits
+        let problem = format!("Alibaba Cloud refuses to list {region} with {code}");
+        is_refused.then(|| Misfit { key: format!("targets.{name}.regions"), problem })
+    });
+    join_all(misfits).await.into_iter().flatten().collect()
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::store::{self, Entry};
 const FEW: usize = 2;
 /// What is beyond this many pages of a region is not looked at, and said not to be.
 const MOST_PAGES: u32 = 1000;
-/// How many connections that cannot be understood the log names for each region; the rest is counted.
+/// How many connections that cannot be understood have a line of their own for each region; the rest of a page has one.
 const MAX_NAMED: usize = 20;
 /// A list that goes on after so many empty pages in a row has no end.
 const MAX_EMPTY_PAGES: u32 = 2;
@@ -135,7 +135,18 @@ pub(super) async fn list(app: &App, target: &str, mut listing: Listing) -> Resul
 
 /// Logs the connections of a page that cannot be understood.
 fn name_left_out(target: &str, listing: &Listing, left_out: &[LeftOut]) {
-    for LeftOut { id, fact } in left_out.iter().take(MAX_NAMED.saturating_sub(listing.left_out)) {
+    let (own_line, together) = left_out.split_at(MAX_NAMED.saturating_sub(listing.left_out).min(left_out.len()));
+    if !together.is_empty() {
+        let ids: Vec<_> = together.iter().map(|LeftOut { id, fact }| format!("{id}:{}", fact.name())).collect();
+        tracing::error!(
+            outcome = "not_understood",
+            target,
+            region = listing.region,
+            peering.ids = ids.join(","),
+            "Alibaba Cloud's answer about more connections could not be understood"
+        );
+    }
+    for LeftOut { id, fact } in own_line {
         tracing::error!(
             outcome = "not_understood",
             target,
@@ -270,7 +281,11 @@ async fn discovered(
                 is_news
             }
             // This version must not touch it, or it may exist.
-            Some(Err(_)) => false,
+            Some(Err(error)) => {
+                let (peering, outcome) = (id.instance_id.as_str(), error.outcome());
+                tracing::error!(outcome, target, peering.id = peering, %error, "could not read the record of a connection");
+                false
+            }
         };
         if is_news {
             news.push(Job::News(id, Box::new(connection), None));

@@ -420,6 +420,7 @@ fn closed_answer(closed: Closed, approval: Approval) -> Answer {
         Closed::Changed | Closed::Refused => Answer::Changed,
         Closed::NothingToWithdraw => Answer::NothingToWithdraw,
         Closed::IdReused => Answer::IdReused,
+        Closed::Void => Answer::Void,
         Closed::Full => Answer::RecordFull,
         Closed::TooManyWithdrawals => Answer::TooManyWithdrawals,
     }

@@ -96,6 +96,10 @@ pub fn answer(answer: &Answer, now: Timestamp) -> Message {
                 "No channel had shown this connection's current facts when you decided, so your decision does not count",
             )
         },
+        Answer::Void => Message {
+            sentences: vec!["To approve or reject it, send a new request.".into()],
+            ..say("This decision was stored earlier and no longer counts: the rules or the checks have changed")
+        },
         Answer::IdReused => Message {
             sentences: vec!["Send it again with a new id.".into()],
             ..say("Another request about this connection has the same id, so nothing was decided")
