@@ -781,7 +781,9 @@ async fn approval_given_before_the_organization_was_named_counts_once_and_can_be
     gate.discover().await;
     let verified = async || {
         let (items, _) = gate.app.store.scan(None).await.unwrap();
-        items.iter().for_each(|item| peergate::approval::History::verify(&item.id, &item.record).unwrap());
+        for item in &items {
+            peergate::approval::History::verify(&item.id, &item.record).unwrap();
+        }
     };
     verified().await;
     gate.send(&gate.slash(&format!("withdraw {id}"), "U0EVE").await).await;
