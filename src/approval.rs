@@ -1,7 +1,7 @@
 //! The durable record of one connection: who decided, how far it has come, what is still to be done and to be told.
 //!
-//! Pure: every change is a function of the record, an [`Event`] or a [`Decision`], and the time. A final state stays final,
-//! and each change puts its notice into the outbox and its entry into the history in the same step, so that one write
+//! Pure: every change is a function of the record, an [`Event`] or a [`Decision`], and the time. A state that is over
+//! is left only by a new decision or a reading that proves it wrong, and each change puts its notice into the outbox and its entry into the history in the same step, so that one write
 //! stores all of it.
 
 mod call;
@@ -66,7 +66,8 @@ const MOST_CHANGES: usize = 20;
 pub struct Approval {
     /// Which connection.
     pub id: ApprovalId,
-    /// 1, and one more whenever it starts anew: after a failure, or when its facts changed after it was approved.
+    /// 1, and one more whenever a decision must not share its client token with the last: after a failure, when facts
+    /// changed after an approval, when a request is sent back, and when an acknowledged call had no effect.
     pub generation: u32,
     /// How far it has come.
     pub state: State,

@@ -242,7 +242,7 @@ pub fn retry_after_millis(text: &str) -> Option<SignedDuration> {
     number(text).map(|millis| SignedDuration::from_millis(i64::from(millis)))
 }
 
-/// A number without a sign, rounded up. The largest is for everything beyond it.
+/// A number without a sign, rounded up. What is larger than the type becomes its largest.
 fn number(text: &str) -> Option<u32> {
     let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());

@@ -303,7 +303,7 @@ open_enum! {
         Creating,
         /// Waiting for the accepting account.
         Accepting,
-        /// Accepted, being activated.
+        /// Being changed, or accepted and being activated: proves nothing.
         Updating,
         /// Usable.
         Activated,

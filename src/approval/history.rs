@@ -130,7 +130,7 @@ pub enum What {
 pub enum SentBack {
     /// A check fails.
     Objection(Objection),
-    /// Not every check that a rule without people needs has passed.
+    /// A rule without people decided, and not every check that it needs could be made now.
     NotChecked,
     /// The rules ask for more people, or for others.
     Rule,

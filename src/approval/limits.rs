@@ -9,7 +9,8 @@ use super::{Approval, Approver, Closed, Decision, News, State, What};
 ///
 /// Source: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
 const MAX_PEOPLE_BYTES: usize = 128 * 1024;
-/// How many bytes more approvals may use. The decision that completes an approval has no limit.
+/// How many bytes more approvals may use. The decision that completes an approval has no limit,
+/// unless it follows a failure.
 const APPROVALS_RESERVE_BYTES: usize = 32 * 1024;
 /// How often a person may withdraw in a generation.
 const MAX_WITHDRAWALS: usize = 20;

@@ -20,7 +20,8 @@ const AFTER_REFUSED_CONTENT: SignedDuration = SignedDuration::from_mins(5);
 const MOST_TRIES_OF_REFUSED: u32 = 3;
 /// Notices that every channel has are forgotten beyond this many: the history keeps what happened.
 const MOST_KEPT: usize = 40;
-/// The most notices that wait for one channel, not counting those whose news is not on the card.
+/// The most notices that wait for one channel. Beyond it, peergate forgets news that the card shows, then older ends; the
+/// last end stays.
 const MOST_WAITING: usize = 24;
 /// How long a watcher has the posts that it claimed to itself.
 const CLAIM: SignedDuration = SignedDuration::from_secs(30);

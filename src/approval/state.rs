@@ -31,17 +31,18 @@ pub enum State {
     Approved,
     /// Acknowledged; Alibaba Cloud is activating it.
     Activating,
-    /// Usable. Final.
+    /// Usable. Over.
     Activated,
     /// Decided; `RejectVpcPeerConnection` not acknowledged yet.
     Rejecting,
-    /// Refused. Final.
+    /// Refused. Over, unless the connection is seen alive.
     Rejected,
-    /// Nobody decided within seven days. Final.
+    /// Nobody decided within seven days. Over, unless the connection is seen alive.
     Expired,
-    /// The connection is gone. Final, unless it turns out to be there.
+    /// The connection is gone. Over, unless it is seen alive.
     Deleted,
-    /// Alibaba Cloud, or what happened outside peergate, made it impossible. Final until somebody decides anew.
+    /// Alibaba Cloud, or what happened outside peergate, made it impossible. Over, until somebody decides
+    /// again or the connection is seen activated.
     Failed {
         /// The vendor's code, or one of ours: see [`code`].
         code: String,
@@ -63,7 +64,7 @@ pub mod code {
 }
 
 impl State {
-    /// Whether nothing but a new decision, and only after a failure, leads out of it.
+    /// Whether it is over: only a reading that proves it wrong, or a new decision after a failure, leads out of it.
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
