@@ -2,9 +2,10 @@
 //! further, what is followed is seen, and what channels are owed is delivered.
 //!
 //! A tick goes on while something moves and time is left, so that people hear of an activation seconds after it; with
-//! nothing due it ends at once. What it costs grows with regions and with what changes, and hardly with what waits: the index
-//! has a line of each record that may still matter and says what is followed, a page of a list how a hundred connections are, and a record is read only when the two differ.
-//! The failure of one connection, region, target or channel stops no other.
+//! nothing due it ends at once. What it costs grows with regions and with what changes, and hardly with what waits: the
+//! index has a line of each record that may still matter and says what is followed, a page of a list how a hundred
+//! connections are, and a record is read only when the two differ. The failure of one connection, region, target or
+//! channel stops no other.
 
 mod delivery;
 mod job;
