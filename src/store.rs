@@ -1,9 +1,9 @@
 //! The approvals, in a DynamoDB table: one item per connection, one conditional write per change.
 //!
-//! An item has `id` (the key), `version` (compare and swap), `state`, `ttl`, the record as JSON with sorted keys, and a
-//! digest of it; and a line in the index [`INDEX`]: `due`, `due_at`, and [`IN_INDEX`]. The line of what is over is due far
-//! away. That is enough to see that nothing has changed, so that a record is read only when something has. What runs on a
-//! laptop is the same API, embedded.
+//! An item has `id` (the key), `version` (compare and swap), `state`, `ttl`, the record as JSON, and a digest of it;
+//! and a line in the index [`INDEX`]: `due`, `due_at`, and [`IN_INDEX`]. The line of what is over is due far away. That
+//! is enough to see that nothing has changed, so that a record is read only when something has. What runs on a laptop
+//! is the same API, embedded.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -464,9 +464,7 @@ impl Store {
         let id = approval.id.to_string();
         let record = Record { schema: SCHEMA, approval };
         let unwritable = |_| Error::Unreadable { id: id.clone(), problem: "not writable as JSON" };
-        let mut record = serde_json::to_value(&record).map_err(unwritable)?;
-        record.sort_all_objects();
-        let json = record.to_string();
+        let json = serde_json::to_string(&record).map_err(unwritable)?;
         let mut item = Item::from([
             ("id".to_owned(), AttributeValue::S(id.clone())),
             ("version".to_owned(), AttributeValue::N(version.to_string())),
