@@ -8,12 +8,12 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use crate::alicloud::Alicloud;
-use crate::chat::CardRate;
+use crate::chat::{CardRate, platform};
 use crate::config::{self, Config, Environment};
 use crate::credentials::CredentialsStore;
 use crate::http;
 use crate::read_budget::ReadBudget;
-use crate::secrets::{self, SecretsStore};
+use crate::secrets::{self, Secrets, SecretsStore};
 use crate::store::Store;
 use crate::{aws, clock};
 
@@ -33,6 +33,8 @@ pub struct App {
     pub store: Store,
     /// The one client.
     pub http: reqwest::Client,
+    /// What this process remembers of chat platforms.
+    pub platforms: platform::States,
     /// How many cards an account gets.
     pub card_rate: CardRate,
     /// How many readings people may cause.
@@ -60,6 +62,13 @@ impl App {
             Some(path) => http::Clients::with_roots(&std::fs::read(path).map_err(|_| http::Error::Roots)?)?,
         };
         let http = clients.shared().clone();
+        for name in &config.renamed {
+            tracing::warn!(
+                outcome = "old_key",
+                key = name,
+                "a table has the name of an earlier version: call it platforms.NAME"
+            );
+        }
         let config = Arc::new(config);
         let aws = &environment.aws;
         let sdk = aws::sdk_config_with(aws, clients.clone());
@@ -82,11 +91,24 @@ impl App {
                 config.retention,
             ),
             alicloud: config.targets.iter().map(|(name, target)| (name.clone(), api(target))).collect(),
+            platforms: platform::States::default(),
             card_rate: CardRate::default(),
             read_budget: ReadBudget::default(),
             http,
             config,
         })
+    }
+
+    /// What platforms work with.
+    #[must_use]
+    pub fn chat<'a>(&'a self, secrets: &'a Secrets) -> platform::Context<'a> {
+        platform::Context {
+            http: &self.http,
+            configs: &self.config.platforms,
+            secrets: &secrets.platforms,
+            channels: &secrets.channels,
+            states: &self.platforms,
+        }
     }
 
     /// Builds the parts as the process's environment says.

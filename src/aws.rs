@@ -25,7 +25,7 @@ use jiff::Timestamp;
 
 use crate::config::Aws;
 use crate::http::{self, Clients};
-use crate::secrets::Secret;
+use crate::secret::Secret;
 
 /// For one attempt: DynamoDB and Secrets Manager answer in milliseconds, and somebody waits.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);

@@ -1,24 +1,31 @@
 //! What chat platforms and machines say to us and hear from us, in words that all of them share.
 //!
-//! One file per platform, each in the same order: authenticity, payload in, message out, delivery. Every sentence that
-//! a person reads is in [`message`].
+//! Each platform is a folder; [`platform`] lists them and says what a folder supplies. Every sentence that a person reads is
+//! in [`message`].
 
 mod card_rate;
 pub mod message;
+mod outcome;
+pub mod platform;
+pub mod response;
 pub mod slack;
 pub mod standard_webhooks;
 
 use std::time::Duration;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
 use serde_json::error::Category;
 
 use crate::approval::{Approval, Principal, Redelivery, Verdict};
 use crate::peering::{Connection, Fingerprint, InstanceId, Problem};
 use crate::policy::Refusal;
 use crate::preflight::{Finding, Objection};
+use crate::secret::{Secret, SecretUrl};
+use crate::shape::KeyProblem;
 
 pub use card_rate::{CardRate, Digest};
 
@@ -32,11 +39,61 @@ const POST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest reason that we keep, in characters.
 const LONGEST_REASON_CHARS: usize = 400;
 
+/// What a part of a platform works with.
+#[derive(Debug)]
+pub struct Access<'a, Config, Secrets, State> {
+    /// The one client.
+    pub http: &'a reqwest::Client,
+    /// Of the platform.
+    pub config: &'a Config,
+    /// Of the platform.
+    pub secrets: &'a Secrets,
+    /// What this process remembers.
+    pub state: &'a State,
+}
+
+impl<Config, Secrets, State> Clone for Access<'_, Config, Secrets, State> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<Config, Secrets, State> Copy for Access<'_, Config, Secrets, State> {}
+
+/// What the requests of a platform look like.
+#[derive(Debug)]
+pub struct Accepted {
+    /// How many segments follow the first in its paths.
+    pub segments: usize,
+    /// Methods.
+    pub methods: &'static [Method],
+    /// Content types of requests with a body; in lower case.
+    pub content_types: &'static [&'static str],
+}
+
+/// What a channel can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub struct Abilities {
+    /// A message can be drawn anew: there is one card per request.
+    pub edits: bool,
+    /// Something can be said below a message.
+    pub threads: bool,
+    /// Somebody can be asked for a reason in a window of its own.
+    pub modals: bool,
+    /// Something can be said to one person.
+    pub private_answers: bool,
+    /// People read it. Programs get all notices as data.
+    pub people: bool,
+}
+
 /// A body whose sender is known. Only verification makes one, and only of it is anything parsed.
 #[derive(Debug)]
 pub struct Authentic {
-    /// The bytes that were signed.
+    /// The bytes that were signed; decrypted.
     body: Bytes,
+    /// Who signed: the platform, or the client's name.
+    sender: String,
     /// Names the request: the same for a replay, another for any other request.
     request_key: String,
     /// The signed time, to the second.
@@ -50,6 +107,12 @@ impl Authentic {
     #[must_use]
     pub fn key(&self) -> usize {
         self.key
+    }
+
+    /// Who signed: the platform, or the client's name.
+    #[must_use]
+    pub fn sender(&self) -> &str {
+        &self.sender
     }
 }
 
@@ -71,6 +134,20 @@ pub enum Unauthentic {
     /// No key makes this signature.
     #[error("the signature does not match")]
     Mismatch,
+    /// The path names nobody whom the configuration knows.
+    #[error("no such client")]
+    UnknownClient,
+}
+
+impl Unauthentic {
+    /// Whether other secrets could make it authentic.
+    #[must_use]
+    pub fn depends_on_secrets(self) -> bool {
+        match self {
+            Self::Mismatch | Self::UnknownClient => true,
+            Self::Missing(_) | Self::Duplicated(_) | Self::Malformed(_) | Self::Stale => false,
+        }
+    }
 }
 
 /// The only value of a header. Function URLs join duplicates with a comma.
@@ -108,6 +185,147 @@ impl Malformed {
         };
         Self(format!("{kind}, at line {} column {}", error.line(), error.column()))
     }
+}
+
+/// What a request comes to. `To` is where the platform shows the answer.
+#[derive(Debug)]
+pub enum Incoming<To> {
+    /// Somebody wants something.
+    Request {
+        /// What, and who.
+        request: Request,
+        /// Where the answer goes.
+        to: To,
+        /// Whether they are asked for a reason first.
+        ask: bool,
+    },
+    /// Somebody wants something, in words that we don't understand.
+    Usage(To),
+    /// The platform tests the address: the reply, as JSON.
+    Challenge(String),
+    /// A user of another tenant: they are told so, where there is a place for it, and nothing else happens.
+    Stranger(Option<To>),
+}
+
+impl<To> Incoming<To> {
+    /// The same, with another place for the answer.
+    fn map<Other>(self, other: impl FnOnce(To) -> Other) -> Incoming<Other> {
+        match self {
+            Self::Request { request, to, ask } => Incoming::Request { request, to: other(to), ask },
+            Self::Usage(to) => Incoming::Usage(other(to)),
+            Self::Challenge(reply) => Incoming::Challenge(reply),
+            Self::Stranger(to) => Incoming::Stranger(to.map(other)),
+        }
+    }
+}
+
+/// What a sender is told.
+#[derive(Debug)]
+pub enum Said<'a> {
+    /// What came of a command.
+    Answer(&'a Answer),
+    /// Which commands there are.
+    Usage,
+    /// That we take no commands from there.
+    Stranger,
+    /// Nothing: a question was put to them.
+    Asked,
+}
+
+/// Whether somebody was asked for a reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// They were.
+    Done,
+    /// They can't be: they decide without a reason.
+    Impossible,
+}
+
+/// What became of a message that was to be drawn anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Update {
+    /// It was.
+    Done,
+    /// It is gone, or can't be changed any more.
+    Gone,
+}
+
+/// Why a channel can't be posted to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unfit {
+    /// A person has to mend this.
+    Problem {
+        /// What is wrong.
+        detail: String,
+        /// What to do.
+        mend: &'static str,
+    },
+    /// It did not take a message.
+    Undelivered(Undelivered),
+}
+
+impl From<Undelivered> for Unfit {
+    fn from(undelivered: Undelivered) -> Self {
+        Self::Undelivered(undelivered)
+    }
+}
+
+/// The secrets of a channel that is reached by a URL.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelSecrets {
+    /// Where to post.
+    pub url: SecretUrl,
+    /// All of them sign, where the kind of the channel signs.
+    #[serde(default)]
+    pub signing_secrets: Vec<Secret>,
+}
+
+impl ChannelSecrets {
+    /// Checks the address, and lets the kind check the rest. `key` is the channel's own.
+    fn check(
+        endpoint: Option<&Self>,
+        key: &str,
+        of_kind: impl FnOnce(&Self, &str) -> Result<(), KeyProblem>,
+    ) -> Result<(), KeyProblem> {
+        let Some(endpoint) = endpoint else { return KeyProblem::at(key, "missing") };
+        if !crate::http::is_secure(endpoint.url.expose()) {
+            return KeyProblem::at(format!("{key}.url"), "only https is allowed, except on loopback");
+        }
+        of_kind(endpoint, key)
+    }
+}
+
+/// What is to be signed as a platform signs it, for tests and the local tool.
+#[cfg(feature = "local")]
+#[derive(Debug, Clone)]
+pub struct Wish {
+    /// `approve`, `reject`, `withdraw`, `status`, `list` or `dry-run`.
+    pub verb: String,
+    /// `pcc-…`; empty for a list.
+    pub instance_id: String,
+    /// By its name, if there are several.
+    pub target: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// The fingerprint that the sender saw; commands of people carry none.
+    pub fingerprint: Option<String>,
+    /// The tenant, or the client; by default the first of the configuration.
+    pub tenant: Option<String>,
+    /// The user's id.
+    pub actor: String,
+}
+
+/// A signed request: what a sender sends.
+#[cfg(feature = "local")]
+#[derive(Debug, Clone)]
+pub struct Signed {
+    /// e.g. `/webhook/ci`.
+    pub path: String,
+    /// By lower-case name.
+    pub headers: Vec<(&'static str, String)>,
+    /// As signed.
+    pub body: String,
 }
 
 /// What somebody wants.
@@ -281,6 +499,25 @@ pub struct Undelivered {
 }
 
 impl Undelivered {
+    /// A person has to mend the configuration first.
+    #[must_use]
+    pub fn misconfigured(error: &str) -> Self {
+        Self { error: error.to_owned(), retry: Redelivery::Later }
+    }
+
+    fn no_app() -> Self {
+        Self::misconfigured("the channel's app is not configured, or has no secret")
+    }
+
+    fn no_endpoint() -> Self {
+        Self::misconfigured("the channel has no secrets")
+    }
+
+    /// Nobody posts such a message there; a caller has looked at [`Abilities`].
+    fn not_for_this_kind() -> Self {
+        Self { error: "the channel takes no such message".to_owned(), retry: Redelivery::Never }
+    }
+
     fn transport(error: &reqwest::Error) -> Self {
         Self { error: crate::http::failure(error).to_owned(), retry: Redelivery::Soon(None) }
     }
@@ -299,6 +536,23 @@ impl Undelivered {
             Redelivery::Later
         };
         Self { error, retry }
+    }
+}
+
+/// The bytes that a text is as a secret: its own, and those that it stands for where a platform decodes it.
+fn key_forms(text: &str) -> Vec<Vec<u8>> {
+    let decoded = BASE64_STANDARD.decode(text.strip_prefix("whsec_").unwrap_or(text)).ok();
+    std::iter::once(text.as_bytes().to_vec()).chain(decoded).collect()
+}
+
+/// Without posting, all that shows is that somebody answers.
+async fn reachable(http: &reqwest::Client, url: &SecretUrl) -> Result<&'static str, Unfit> {
+    match http.head(url.expose().clone()).send().await {
+        Ok(_) => Ok("somebody answers there; --post says whether it takes messages"),
+        Err(error) => Err(Unfit::Problem {
+            detail: crate::http::failure(&error).to_owned(),
+            mend: "Check the channel's URL in the secrets, and the network.",
+        }),
     }
 }
 

@@ -7,18 +7,18 @@ use std::path::{Path, PathBuf};
 
 use jiff::SignedDuration;
 use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 use url::Url;
 
 use crate::alicloud::sign::SignatureVersion;
 use crate::approval::{InvalidPrincipal, Principal};
+use crate::chat::platform::{self, Channel, Platform};
+use crate::http::{check_endpoint, constant_url};
 use crate::peering::{AccountId, InvalidAccountId};
 use crate::policy::{Account, ApproverRef, Person, Policy, Requests, Rule};
-use crate::shape::{self, shown};
+use crate::shape::{self, KeyProblem, shown};
 
-/// How the principals of Slack's users begin.
-pub(crate) const SLACK: &str = "slack";
-/// How the principals of clients' users begin.
-pub(crate) const WEBHOOK: &str = "webhook";
 /// A record must outlive the request that it is about: a new one would decide anew, with the old client token.
 const SHORTEST_RETENTION_DAYS: u32 = 8;
 
@@ -114,17 +114,16 @@ impl Environment {
 pub struct Config {
     /// The accepting accounts, by name.
     pub targets: BTreeMap<String, Target>,
-    /// Who may post to `/webhook/{client}`, by name.
-    #[expect(clippy::zero_sized_map_values, reason = "a client has no keys yet, but it is a table in the file")]
-    pub clients: BTreeMap<String, Client>,
-    /// The Slack app, if there is one.
-    pub slack: Option<Slack>,
+    /// The apps of chat platforms, and who may post to `/webhook/{client}`.
+    pub platforms: platform::Configs,
     /// Where notices go, by name.
     pub channels: BTreeMap<String, Channel>,
     /// Who may decide about what.
     pub policy: Policy,
     /// How long the record of a finished approval is kept.
     pub retention: SignedDuration,
+    /// Tables whose names are those of earlier versions.
+    pub renamed: Vec<&'static str>,
 }
 
 #[derive(Deserialize)]
@@ -133,9 +132,9 @@ struct File {
     #[serde(default)]
     targets: BTreeMap<String, Target>,
     #[serde(default)]
-    #[expect(clippy::zero_sized_map_values, reason = "as in `Config`")]
-    clients: BTreeMap<String, Client>,
-    slack: Option<Slack>,
+    clients: platform::Clients,
+    #[serde(default)]
+    platforms: platform::Configs,
     #[serde(default)]
     channels: BTreeMap<String, Channel>,
     #[serde(default)]
@@ -228,59 +227,6 @@ impl CredentialsKind {
     }
 }
 
-/// A sender of Standard Webhooks. Its signing secrets are in the secrets store.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Client {}
-
-/// The Slack app. Its signing secrets and bot token are in the secrets store.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Slack {
-    /// The organization of Enterprise Grid that all these workspaces are part of, by id (`E…`). A user of it is one
-    /// identity in all of them.
-    pub enterprise: Option<String>,
-    /// Workspaces whose people may click, by id (`T…`).
-    pub teams: BTreeSet<String>,
-    /// The app that may call us, by id (`A…`).
-    pub app: String,
-    /// The Web API's address.
-    #[serde(default = "default_slack_api")]
-    pub api: Url,
-    /// Where a `response_url` may point to: scheme, host and port.
-    #[serde(default = "default_response_origins")]
-    pub response_origins: Vec<Url>,
-}
-
-impl Slack {
-    /// The tenant of a workspace's users: the organization, if one is configured. `None` for a workspace that is not
-    /// configured.
-    ///
-    /// Source: <https://docs.slack.dev/enterprise>
-    #[must_use]
-    pub fn tenant<'a>(&'a self, team: &'a str) -> Option<&'a str> {
-        match &self.enterprise {
-            Some(enterprise) if enterprise == team || self.teams.contains(team) => Some(enterprise),
-            Some(_) | None => self.teams.contains(team).then_some(team),
-        }
-    }
-}
-
-/// Where notices go. URLs and tokens are in the secrets store.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case")]
-pub enum Channel {
-    /// `chat.postMessage` with the app's bot token.
-    Slack {
-        /// The channel's id (`C…`).
-        channel: String,
-    },
-    /// A Slack incoming webhook.
-    SlackWebhook {},
-    /// Signed Standard Webhooks to any URL.
-    StandardWebhooks {},
-}
-
 /// What is wrong with the configuration; every message names the variable, file or key.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -313,6 +259,12 @@ pub enum Error {
     },
 }
 
+impl From<KeyProblem> for Error {
+    fn from(KeyProblem { key, problem }: KeyProblem) -> Self {
+        Self::Invalid { key, problem }
+    }
+}
+
 impl Config {
     /// Reads and checks the file.
     pub fn load(path: &Path) -> Result<Self, Error> {
@@ -335,14 +287,11 @@ impl Config {
 
     /// Checks the text of a file.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let file = File::parse(text).map_err(|message| Error::Parse { path: "peergate.toml".into(), message })?;
+        let (mut file, renamed) =
+            File::parse(text).map_err(|message| Error::Parse { path: "peergate.toml".into(), message })?;
+        file.platforms.set_clients(std::mem::take(&mut file.clients));
         file.check()?;
-        let teams = file.slack.iter().flat_map(|slack| {
-            let organization = slack.enterprise.as_ref();
-            organization.into_iter().flat_map(|enterprise| slack.teams.iter().map(move |team| (team, enterprise)))
-        });
-        let realms =
-            teams.map(|(team, enterprise)| (format!("{SLACK}:{team}"), format!("{SLACK}:{enterprise}"))).collect();
+        let realms = Platform::ALL.iter().flat_map(|platform| platform.merged_tenants(&file.platforms)).collect();
         let policy = Policy {
             rules: file.rule,
             people: file.people,
@@ -357,18 +306,16 @@ impl Config {
         }
         Ok(Self {
             targets: file.targets,
-            clients: file.clients,
-            slack: file.slack,
+            platforms: file.platforms,
             channels: file.channels,
             policy,
+            renamed,
             retention: SignedDuration::from_hours(i64::from(file.retention_days) * 24),
         })
     }
 }
 
-/// A Slack user id belongs to one person, whatever the workspace before it; and an identity has one owner.
-///
-/// Source: <https://docs.slack.dev/enterprise>
+/// An identity has one owner. Where a user id belongs to one user in all tenants, it counts once, too.
 fn check_people_count_once(policy: &Policy) -> Result<(), Error> {
     let mut owners: BTreeMap<Principal, &str> = BTreeMap::new();
     for (name, person) in &policy.people {
@@ -380,21 +327,20 @@ fn check_people_count_once(policy: &Policy) -> Result<(), Error> {
             }
         }
     }
-    let mut seen: BTreeMap<&str, &Principal> = BTreeMap::new();
+    let mut seen: BTreeMap<(&str, &str), &Principal> = BTreeMap::new();
     for (key, principal) in named_principals(policy) {
-        if platform(principal) != SLACK {
-            continue;
-        }
-        let Some(earlier) = seen.get(principal.user()) else {
-            seen.insert(principal.user(), principal);
+        let Some(platform) = Platform::of_principal(principal) else { continue };
+        let Some(advice) = platform.users_span_tenants() else { continue };
+        let user = (platform.realm(), principal.user());
+        let Some(earlier) = seen.get(&user) else {
+            seen.insert(user, principal);
             continue;
         };
         let (one, other) = (policy.canonical(earlier), policy.canonical(principal));
         let owner = owners.get(&*one);
         if one != other && (owner.is_none() || owner != owners.get(&*other)) {
             let problem = format!(
-                "{} and {} are the same user in two workspaces and would count twice: give them to one person, or name \
-                 the organization in `slack.enterprise`",
+                "{} and {} are the same user in two tenants and would count twice: {advice}",
                 shown(principal.as_str()),
                 shown(earlier.as_str())
             );
@@ -444,8 +390,22 @@ fn check_rule_can_be_completed(policy: &Policy, rule: &Rule) -> Result<(), Error
     Ok(())
 }
 
-fn platform(principal: &Principal) -> &str {
-    principal.realm().split_once(':').map_or("", |(platform, _)| platform)
+/// Moves the tables of apps that earlier versions had at the top. Returns their names.
+fn rename_tables(document: &mut DeTable<'_>) -> Result<Vec<&'static str>, &'static str> {
+    let mut renamed = vec![];
+    for name in platform::EARLIER_TABLES {
+        let Some((key, table)) = document.remove_entry(name) else { continue };
+        let at = key.span();
+        let platforms = document
+            .entry(Spanned::new(at.clone(), "platforms".into()))
+            .or_insert_with(|| Spanned::new(at, DeValue::Table(DeTable::new())));
+        let DeValue::Table(platforms) = platforms.get_mut() else { return Err(name) };
+        if platforms.insert(key, table).is_some() {
+            return Err(name);
+        }
+        renamed.push(name);
+    }
+    Ok(renamed)
 }
 
 impl File {
@@ -453,7 +413,7 @@ impl File {
     ///
     /// # Errors
     /// The key, its place and what was expected. Repeats nothing of the text but names.
-    fn parse(text: &str) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<(Self, Vec<&'static str>), String> {
         let at = |error: &toml::de::Error| {
             let before = error.span().and_then(|span| text.get(..span.start));
             before.map_or_else(String::new, |before| {
@@ -464,19 +424,23 @@ impl File {
         };
         // The messages of the grammar are constants.
         let malformed = |error: toml::de::Error| format!("{}not TOML: {}", at(&error), error.message());
-        let document = toml::Deserializer::parse(text).map_err(malformed)?;
+        let mut table = DeTable::parse(text).map_err(malformed)?;
+        let renamed =
+            rename_tables(table.get_mut()).map_err(|name| format!("{name}: `platforms.{name}` is there, too"))?;
+        let document = toml::Deserializer::from(table);
         let ours = [InvalidPrincipal.to_string(), InvalidAccountId.to_string()];
-        serde_path_to_error::deserialize(document).map_err(|error| {
+        let file = serde_path_to_error::deserialize(document).map_err(|error| {
             let path = shape::path(error.path());
             let key = if path.is_empty() { path } else { format!("{path}, ") };
             format!("{key}{}{}", at(error.inner()), shape::expected(error.inner().message(), &ours))
-        })
+        })?;
+        Ok((file, renamed))
     }
 
     fn check(&self) -> Result<(), Error> {
         let names = [
             ("targets", self.targets.keys().collect::<Vec<_>>()),
-            ("clients", self.clients.keys().collect()),
+            ("clients", self.platforms.clients().collect()),
             ("channels", self.channels.keys().collect()),
             ("people", self.people.keys().collect()),
             ("groups", self.groups.keys().collect()),
@@ -510,7 +474,9 @@ impl File {
                 );
             }
         }
-        self.slack.as_ref().map_or(Ok(()), check_slack)?;
+        for platform in Platform::ALL {
+            platform.check_config(&self.platforms)?;
+        }
         self.check_destinations()?;
         self.check_people()?;
         self.check_requests()?;
@@ -524,22 +490,19 @@ impl File {
         Ok(())
     }
 
-    /// Checks the bot's channels. The addresses of other channels are in the secrets, and checked there.
+    /// Checks the channels that an app posts to. The addresses of other channels are in the secrets, and checked there.
     fn check_destinations(&self) -> Result<(), Error> {
-        let mut names: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut names: BTreeMap<(&str, &str), &str> = BTreeMap::new();
         for (name, channel) in &self.channels {
-            let id = match channel {
-                Channel::Slack { channel } => channel,
-                Channel::SlackWebhook {} | Channel::StandardWebhooks {} => continue,
-            };
+            let Some(id) = channel.id() else { continue };
             let key = |field: &str| format!("channels.{name}.{field}");
-            if !is_slack_id(id) {
-                return invalid(key("channel"), "expected the channel's id, e.g. C0123ABCD");
+            if let Err(problem) = channel.check() {
+                return invalid(key("channel"), problem);
             }
-            if self.slack.is_none() {
-                return invalid(key("kind"), "`slack` needs the table [slack]");
+            if let Some(app) = channel.missing_app(&self.platforms) {
+                return invalid(key("kind"), format!("`{}` needs the table [platforms.{app}]", channel.kind()));
             }
-            if let Some(other) = names.insert(id, name) {
+            if let Some(other) = names.insert((channel.kind(), id), name) {
                 return invalid(key("channel"), format!("channels.{} posts to the same channel", shown(other)));
             }
         }
@@ -581,22 +544,12 @@ impl File {
 
     /// Refuses a principal that can send no request.
     fn check_principal(&self, key: &str, principal: &Principal) -> Result<(), Error> {
-        let id = shown(principal.as_str());
-        let tenant = principal.realm().split_once(':').map_or("", |(_, tenant)| tenant);
-        match (platform(principal), &self.slack) {
-            (SLACK, None) => invalid(key, format!("{id} needs the table [slack]")),
-            (SLACK, Some(slack)) if slack.tenant(tenant).is_none() => {
-                invalid(key, format!("the workspace of {id} is not in `slack.teams`"))
-            }
-            (SLACK, Some(_)) if !is_slack_user(principal.user()) => {
-                invalid(key, format!("{id} does not end with a user's id, e.g. U0123ABCD; names can be changed"))
-            }
-            (WEBHOOK, _) if !self.clients.contains_key(tenant) => {
-                invalid(key, format!("the client of {id} is not in [clients]"))
-            }
-            (SLACK | WEBHOOK, _) => Ok(()),
-            _ => invalid(key, format!("{id} has an unknown platform: expected `slack` or `webhook`")),
-        }
+        let Some(platform) = Platform::of_principal(principal) else {
+            let known: Vec<_> = Platform::ALL.iter().map(|platform| format!("`{}`", platform.realm())).collect();
+            let id = shown(principal.as_str());
+            return invalid(key, format!("{id} has an unknown platform: expected {}", known.join(" or ")));
+        };
+        platform.check_principal(&self.platforms, principal).or_else(|problem| invalid(key, problem))
     }
 
     fn check_approvers(&self, key: &str, approvers: &[ApproverRef]) -> Result<(), Error> {
@@ -658,8 +611,7 @@ impl File {
 }
 
 fn invalid<T>(key: impl AsRef<str>, problem: impl Into<String>) -> Result<T, Error> {
-    let parts: Vec<_> = key.as_ref().split('.').map(shown).collect();
-    Err(Error::Invalid { key: parts.join("."), problem: problem.into() })
+    Ok(KeyProblem::at(key, problem)?)
 }
 
 fn check_name(key: &str, name: &str) -> Result<(), Error> {
@@ -671,40 +623,6 @@ fn check_name(key: &str, name: &str) -> Result<(), Error> {
     }
 }
 
-fn check_slack(slack: &Slack) -> Result<(), Error> {
-    check_endpoint("slack.api", &slack.api)?;
-    for origin in &slack.response_origins {
-        check_endpoint("slack.response_origins", origin)?;
-    }
-    if slack.teams.is_empty() {
-        return invalid("slack.teams", "name at least one workspace");
-    }
-    if !slack.teams.iter().all(|team| team.starts_with('T') && is_slack_id(team)) {
-        return invalid(
-            "slack.teams",
-            "expected ids of workspaces, e.g. T0123ABCD; an organization belongs in `enterprise`",
-        );
-    }
-    if slack.enterprise.as_ref().is_some_and(|id| !id.starts_with('E') || !is_slack_id(id)) {
-        return invalid("slack.enterprise", "expected the organization's id, e.g. E0123ABCD");
-    }
-    if !slack.app.starts_with('A') || !is_slack_id(&slack.app) {
-        return invalid("slack.app", "expected the app's id, e.g. A0123ABCD");
-    }
-    Ok(())
-}
-
-fn is_slack_id(id: &str) -> bool {
-    id.len() > 1 && id.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
-}
-
-/// `U…`, or `W…` for users of organizations.
-///
-/// Source: <https://docs.slack.dev/reference/objects/user-object>
-fn is_slack_user(id: &str) -> bool {
-    is_slack_id(id) && (id.starts_with('U') || id.starts_with('W'))
-}
-
 /// What comes into addresses of the console, and goes to the API.
 fn is_region(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -714,33 +632,6 @@ fn is_region(text: &str) -> bool {
 fn check_wait(key: &str, wait: &SignedDuration) -> Result<(), Error> {
     let (least, most) = (SignedDuration::from_mins(1), SignedDuration::from_hours(7 * 24));
     if (least..=most).contains(wait) { Ok(()) } else { invalid(key, "a wait is 1m to 168h, e.g. `4h` or `90m`") }
-}
-
-fn check_endpoint(key: &str, url: &Url) -> Result<(), Error> {
-    if !is_secure(url) {
-        return invalid(key, "only https is allowed, except on loopback");
-    }
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return invalid(key, "a URL with a user, password, query or fragment is not allowed");
-    }
-    Ok(())
-}
-
-/// Whether what we send there can't be read on the way: https, or http that does not leave the machine.
-#[must_use]
-pub fn is_secure(url: &Url) -> bool {
-    let loopback = match url.host() {
-        Some(url::Host::Ipv4(address)) => address.is_loopback(),
-        Some(url::Host::Ipv6(address)) => address.is_loopback(),
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => false,
-    };
-    url.host().is_some() && (url.scheme() == "https" || (url.scheme() == "http" && loopback))
-}
-
-#[expect(clippy::expect_used, reason = "a constant")]
-fn constant_url(text: &str) -> Url {
-    Url::parse(text).expect("a valid URL")
 }
 
 /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-endpoint>
@@ -785,16 +676,6 @@ fn default_sts_endpoint() -> Url {
 /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/throttling>
 fn default_calls_per_minute() -> u32 {
     300
-}
-
-/// Source: <https://docs.slack.dev/apis/web-api/>
-fn default_slack_api() -> Url {
-    constant_url("https://slack.com/api/")
-}
-
-/// Source: <https://docs.slack.dev/interactivity/handling-user-interaction>
-fn default_response_origins() -> Vec<Url> {
-    vec![constant_url("https://hooks.slack.com/"), constant_url("https://hooks.slack-gov.com/")]
 }
 
 fn default_retention_days() -> u32 {
@@ -955,13 +836,28 @@ mod tests {
     const BOB: &str = "\"webhook:ci/bob\"";
 
     #[test]
+    fn the_table_of_earlier_versions_is_read_and_named() {
+        let earlier = Config::parse(&world("", "\"slack:T1/U1\"", BOB, "")).unwrap();
+        let now = world("", "\"slack:T1/U1\"", BOB, "").replace("[slack]", "[platforms.slack]");
+        let now = Config::parse(&now).unwrap();
+        assert_eq!((earlier.renamed.as_slice(), now.renamed.as_slice()), (["slack"].as_slice(), [].as_slice()));
+        assert_eq!(format!("{:?}", earlier.platforms), format!("{:?}", now.platforms));
+        let both = world("", "\"slack:T1/U1\"", BOB, "[platforms.slack]\nteams = [\"T1\"]\napp = \"A1\"\n");
+        assert!(problem(&both).contains("`platforms.slack` is there, too"), "{}", problem(&both));
+        let mistyped = world("aps = 1", "", BOB, "");
+        assert!(problem(&mistyped).contains("platforms.slack.aps, line 8, column 1"), "{}", problem(&mistyped));
+        assert!(problem(&format!("{SMALLEST}platforms = 7\n")).contains("platforms"));
+        assert!(problem(&format!("platforms = 7\n{SMALLEST}[slack]\n")).contains("slack"));
+    }
+
+    #[test]
     fn somebody_who_can_never_act_is_refused_wherever_they_are_named() {
         let cases = [
             ("slak:T1/U1", "slak:T1/U1 has an unknown platform: expected `slack` or `webhook`"),
             ("Slack:T1/U1", "Slack:T1/U1 has an unknown platform"),
             ("peergate:prod/rule", "has an unknown platform"),
-            ("slack:T9/U1", "the workspace of slack:T9/U1 is not in `slack.teams`"),
-            ("slack:E1/U1", "the workspace of slack:E1/U1 is not in `slack.teams`"),
+            ("slack:T9/U1", "the workspace of slack:T9/U1 is not in `platforms.slack.teams`"),
+            ("slack:E1/U1", "the workspace of slack:E1/U1 is not in `platforms.slack.teams`"),
             ("slack:t1/U1", "the workspace of slack:t1/U1"),
             ("slack:T1/u1", "slack:T1/u1 does not end with a user's id"),
             ("slack:T1/@alice", "slack:T1/@alice does not end with a user's id"),
@@ -991,7 +887,7 @@ mod tests {
             }
         }
         let without = format!("{SMALLEST}[people.a]\nprincipals = [\"slack:T1/U1\"]\n");
-        assert_eq!(problem(&without), "people.a.principals: slack:T1/U1 needs the table [slack]");
+        assert_eq!(problem(&without), "people.a.principals: slack:T1/U1 needs the table [platforms.slack]");
         assert!(problem(&world("", "", BOB, "")).starts_with("people.alice.principals: name at least one"));
         Config::parse(&world("", "\"slack:T1/W1\"", BOB, "")).unwrap();
     }
@@ -1013,7 +909,7 @@ mod tests {
         ];
         for (key, text) in &refused {
             let problem = problem(text);
-            assert!(problem.starts_with(key) && problem.contains("`slack.enterprise`"), "{problem}");
+            assert!(problem.starts_with(key) && problem.contains("`platforms.slack.enterprise`"), "{problem}");
         }
         Config::parse(&world("", twice, BOB, &format!("{rule} [{twice}]\n{}", contact("T2")))).unwrap();
         // With the organization named, they are one identity.
@@ -1040,7 +936,7 @@ mod tests {
             assert!(problem(&world(bad, "\"slack:T1/U1\"", BOB, "")).contains(expected));
         }
         let team = world("", "\"slack:T1/U1\"", BOB, "").replace("\"T2\"", "\"E2\"");
-        assert!(problem(&team).starts_with("slack.teams: expected ids of workspaces"));
+        assert!(problem(&team).starts_with("platforms.slack.teams: expected ids of workspaces"));
     }
 
     #[test]
@@ -1103,7 +999,7 @@ mod tests {
             "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD",
             "8f742231b10e8888abcd99yyyzzz85a5",
             "LTAI5tExampleKeyId1234",
-            "https://hooks.slack.com/services/T1/B1/ayo83Mkd74Ks",
+            "https://hooks.chat.test/services/T1/B1/ayo83Mkd74Ks",
         ] {
             for (at, line) in lines.iter().enumerate() {
                 let (key, value) = line.split_once(" = ").unwrap_or((line, ""));
@@ -1171,7 +1067,7 @@ mod tests {
             ("http://10.0.0.1", false),
             ("ftp://127.0.0.1", false),
         ] {
-            assert_eq!(is_secure(&Url::parse(url).unwrap()), secure, "{url}");
+            assert_eq!(crate::http::is_secure(&Url::parse(url).unwrap()), secure, "{url}");
         }
     }
 

@@ -21,7 +21,8 @@ use crate::http::Clients;
 use crate::logging::Chain;
 use crate::metrics;
 use crate::peering::InstanceId;
-use crate::secrets::{self, AccessKey, Secret, SecretsStore};
+use crate::secret::Secret;
+use crate::secrets::{self, AccessKey, SecretsStore};
 
 /// The audience that Alibaba Cloud's OIDC provider is told to expect.
 const AUDIENCE: &str = "sts.aliyuncs.com";

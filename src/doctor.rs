@@ -18,8 +18,9 @@ use crate::alicloud::sts::Sts;
 use crate::app::App;
 use crate::approval::{ApprovalId, Approver, Call, ClientToken, Redelivery, Verdict};
 use crate::chat::message::{self, Message};
-use crate::chat::{Undelivered, slack, standard_webhooks};
-use crate::config::{self, Channel, Config, Environment, Target};
+use crate::chat::platform::Channel;
+use crate::chat::{Undelivered, Unfit};
+use crate::config::{self, Config, Environment, Target};
 use crate::credentials::{self, SessionName};
 use crate::logging::Chain;
 use crate::peering::{InstanceId, Status};
@@ -27,7 +28,7 @@ use crate::policy::Policy;
 use crate::secrets::{Secrets, SecretsStore};
 use crate::{clock, http};
 
-pub use first_tick::{FirstTick, Misfit};
+pub use first_tick::FirstTick;
 
 /// Nobody's connection: whether we may ask for it shows without one.
 const NOBODYS: &str = "pcc-peergatedoctor";
@@ -383,57 +384,16 @@ fn allowed(report: &mut Report, what: String, error: Option<accept::Error>, is_n
 
 async fn examine_channel(app: &App, secrets: &Secrets, name: &str, channel: &Channel, post: bool) -> Check {
     let test = Message { headline: "peergate can post here".into(), ..Message::default() };
-    let url = secrets.channels.get(name).map(|channel| &channel.url);
-    let outcome = match channel {
-        Channel::Slack { channel } => {
-            let Some((config, token)) =
-                app.config.slack.as_ref().zip(secrets.slack.as_ref().and_then(|it| it.bot_token.as_ref()))
-            else {
-                return problem(name, "there is no bot token", "Store slack.bot_token.");
-            };
-            let api = slack::Api { http: &app.http, url: &config.api, token };
-            match api.test().await {
-                Ok(workspace) => {
-                    if let Some(Misfit { key, problem: told }) = first_tick::misfit_of_workspace(config, &workspace) {
-                        return problem(
-                            name,
-                            &format!("{key}: {told}"),
-                            "Store the token of the right workspace, or list it.",
-                        );
-                    }
-                    if post { api.post(channel, &test).await.map(|_| ()) } else { Ok(()) }
-                }
-                Err(undelivered) => Err(undelivered),
-            }
-        }
-        Channel::SlackWebhook {} => match url {
-            Some(url) if post => slack::post_webhook(&app.http, url, &test).await,
-            Some(url) => return reachable(app, name, url.expose()).await,
-            None => return problem(name, "it has no secrets", "Store channels.NAME."),
-        },
-        Channel::StandardWebhooks {} => match secrets.channels.get(name) {
-            Some(channel) if post => standard_webhooks::deliver_test(&app.http, channel).await,
-            Some(channel) => return reachable(app, name, channel.url.expose()).await,
-            None => return problem(name, "it has no secrets", "Store channels.NAME."),
-        },
-    };
-    match outcome {
-        Ok(()) => fine(name, if post { "took a test message" } else { "the bot token is good" }),
-        Err(Undelivered { error, retry: Redelivery::Soon(_) }) => Check {
+    match channel.probe(app.chat(secrets), name, post.then_some(&test)).await {
+        Ok(detail) => fine(name, detail),
+        Err(Unfit::Problem { detail, mend }) => problem(name, &detail, mend),
+        Err(Unfit::Undelivered(Undelivered { error, retry: Redelivery::Soon(_) })) => Check {
             found: Found::Unknown,
             ..problem(name, &error, "Look again: it is of the kind that passes. Otherwise check the network.")
         },
-        Err(Undelivered { error, .. }) => {
+        Err(Unfit::Undelivered(Undelivered { error, .. })) => {
             problem(name, &error, "Check the token or URL, and that the bot is in the channel.")
         }
-    }
-}
-
-/// Without posting, all that shows is that somebody answers.
-async fn reachable(app: &App, name: &str, url: &url::Url) -> Check {
-    match app.http.head(url.clone()).send().await {
-        Ok(_) => fine(name, "somebody answers there; --post says whether it takes messages"),
-        Err(error) => problem(name, http::failure(&error), "Check the channel's URL in the secrets, and the network."),
     }
 }
 

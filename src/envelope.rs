@@ -20,6 +20,7 @@ use serde::Deserialize;
 pub struct Event {
     version: Option<String>,
     raw_path: Option<String>,
+    raw_query_string: Option<String>,
     headers: Option<BTreeMap<String, String>>,
     request_context: Option<RequestContext>,
     body: Option<String>,
@@ -60,11 +61,16 @@ pub fn open(event: Event) -> Result<Request<Bytes>, Error> {
     } else {
         body.into_bytes()
     };
-    let mut request = Request::builder().method(method.as_str()).uri(event.raw_path.unwrap_or_default());
+    let path = event.raw_path.unwrap_or_default();
+    let uri = match event.raw_query_string.filter(|query| !query.is_empty()) {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    let mut request = Request::builder().method(method.as_str()).uri(uri);
     for (name, value) in event.headers.unwrap_or_default() {
         request = request.header(name, value);
     }
-    request.body(Bytes::from(body)).map_err(|_| Error::Malformed("method, path or a header"))
+    request.body(Bytes::from(body)).map_err(|_| Error::Malformed("method, path, query or a header"))
 }
 
 /// Puts the response in.

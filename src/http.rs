@@ -11,6 +11,9 @@ use rustls::CipherSuite;
 use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use url::Url;
+
+use crate::shape::KeyProblem;
 
 /// To be connected, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -210,6 +213,38 @@ pub fn failure(error: &reqwest::Error) -> &'static str {
     } else {
         "Transport.Broken"
     }
+}
+
+/// The URL of a constant.
+#[expect(clippy::expect_used, reason = "a constant")]
+pub(crate) fn constant_url(text: &str) -> Url {
+    Url::parse(text).expect("a valid URL")
+}
+
+/// Checks the address of an API.
+///
+/// # Errors
+/// When it could be read on the way, or holds more than an address.
+pub fn check_endpoint(key: &str, url: &Url) -> Result<(), KeyProblem> {
+    if !is_secure(url) {
+        return KeyProblem::at(key, "only https is allowed, except on loopback");
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return KeyProblem::at(key, "a URL with a user, password, query or fragment is not allowed");
+    }
+    Ok(())
+}
+
+/// Whether what we send there can't be read on the way: https, or http that does not leave the machine.
+#[must_use]
+pub fn is_secure(url: &Url) -> bool {
+    let loopback = match url.host() {
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    url.host().is_some() && (url.scheme() == "https" || (url.scheme() == "http" && loopback))
 }
 
 /// A code, or the id of a request, for a log line: only letters, digits, dots, underscores and hyphens, at most 80.

@@ -29,8 +29,9 @@ pub mod http;
 pub mod logging;
 pub mod metrics;
 pub mod read_budget;
+pub mod secret;
 pub mod secrets;
-mod shape;
+pub mod shape;
 pub mod store;
 
 // What is wrong, if something is.

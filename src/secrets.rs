@@ -3,26 +3,27 @@
 //! One JSON document holds them all. Every signing secret is a list, so that it can be rotated without a gap.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_secretsmanager::Client;
 use aws_sdk_secretsmanager::error::SdkError;
 use aws_types::SdkConfig;
-use base64::prelude::{BASE64_STANDARD, Engine};
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
-use sha2::{Digest, Sha256};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use url::Url;
 
-use crate::clock;
-use crate::config::{Channel, Config, SecretsSource, is_secure};
+use crate::chat::ChannelSecrets;
+use crate::chat::platform::{self, Platform};
+use crate::config::{Config, SecretsSource};
 use crate::http;
-use crate::shape::{self, shown};
+use crate::secret::{Secret, is_printable};
+use crate::shape::{self, KeyProblem, shown};
 
 /// How long a fetched value is used before it is fetched again, plus up to [`FRESH_JITTER`].
 const FRESH: SignedDuration = SignedDuration::from_mins(5);
@@ -38,125 +39,62 @@ const SOMEBODY_WAITS: Duration = Duration::from_millis(700);
 /// The least time between two fetches that a refused signature or access key asks for: whoever sends us bad signatures
 /// must not be able to make us call the store each time.
 const REFETCH: SignedDuration = SignedDuration::from_secs(30);
-const SHORTEST_SLACK_SECRET_BYTES: usize = 16;
-
-/// A text that shows itself to nobody by accident.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Hides a text.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-
-    /// The text.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
-
-/// A signing secret of Slack, of 16 characters or more: Slack's own have 32.
-///
-/// Source: <https://docs.slack.dev/authentication/verifying-requests-from-slack>
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct SlackSigningSecret(String);
-
-/// The text is not a signing secret of Slack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a Slack signing secret: expected 16 characters or more, and no space or line break")]
-pub struct InvalidSlackSigningSecret;
-
-impl SlackSigningSecret {
-    /// The key's bytes.
-    #[must_use]
-    pub fn expose(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
-}
-
-impl TryFrom<String> for SlackSigningSecret {
-    type Error = InvalidSlackSigningSecret;
-
-    fn try_from(text: String) -> Result<Self, InvalidSlackSigningSecret> {
-        let fits = text.len() >= SHORTEST_SLACK_SECRET_BYTES && is_printable(&text);
-        if fits { Ok(Self(text)) } else { Err(InvalidSlackSigningSecret) }
-    }
-}
-
-impl fmt::Debug for SlackSigningSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SlackSigningSecret(…)")
-    }
-}
-
-/// A key of Standard Webhooks, `whsec_` and the base64 of 24 to 64 bytes; the prefix may be missing.
-///
-/// Source: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
-pub struct WebhookKey(Vec<u8>);
-
-/// The text is not a key of Standard Webhooks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a Standard Webhooks secret: expected `whsec_` and the base64 of 24 to 64 bytes")]
-pub struct InvalidWebhookKey;
-
-impl WebhookKey {
-    /// The key's bytes.
-    #[must_use]
-    pub fn expose(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for WebhookKey {
-    type Error = InvalidWebhookKey;
-
-    fn try_from(text: String) -> Result<Self, InvalidWebhookKey> {
-        let key =
-            BASE64_STANDARD.decode(text.strip_prefix("whsec_").unwrap_or(&text)).map_err(|_| InvalidWebhookKey)?;
-        if (24..=64).contains(&key.len()) { Ok(Self(key)) } else { Err(InvalidWebhookKey) }
-    }
-}
-
-impl WebhookKey {
-    /// A key that no sender has.
-    fn random() -> Self {
-        Self(Sha256::digest(clock::nonce()).to_vec())
-    }
-}
-
-impl fmt::Debug for WebhookKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("WebhookKey(…)")
-    }
-}
 
 /// Everything secret.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Secrets {
     /// Credentials per target.
-    #[serde(default)]
     pub targets: BTreeMap<String, AccessKey>,
-    /// Signing secrets per client of `/webhook/{client}`.
-    #[serde(default)]
-    pub clients: BTreeMap<String, ClientSecrets>,
-    /// Of the Slack app.
-    pub slack: Option<SlackSecrets>,
+    /// Of the apps of chat platforms, and of the clients of `/webhook/{client}`.
+    pub platforms: platform::AppSecrets,
     /// Per channel that is reached by a URL.
-    #[serde(default)]
     pub channels: BTreeMap<String, ChannelSecrets>,
+    /// The keys whose names are those of earlier versions.
+    pub renamed: Vec<&'static str>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(default)]
+    targets: BTreeMap<String, AccessKey>,
+    #[serde(default)]
+    clients: platform::ClientSecrets,
+    #[serde(default)]
+    platforms: platform::AppSecrets,
+    #[serde(default)]
+    channels: BTreeMap<String, ChannelSecrets>,
+}
+
+impl Document {
+    fn read<'de, D: Deserializer<'de, Error = serde_json::Error>>(json: D) -> Result<Self, Error> {
+        serde_path_to_error::deserialize(json).map_err(|error| malformed(&shape::path(error.path()), error.inner()))
+    }
+
+    /// Reads the text. Returns the keys whose names are those of earlier versions, too.
+    fn parse(json: &[u8]) -> Result<(Self, Vec<&'static str>), Error> {
+        let names: BTreeMap<String, &RawValue> = serde_json::from_slice(json).unwrap_or_default();
+        let renamed: Vec<_> = platform::EARLIER_TABLES.into_iter().filter(|name| names.contains_key(*name)).collect();
+        if renamed.is_empty() {
+            let mut json = serde_json::Deserializer::from_slice(json);
+            let document = Self::read(&mut json)?;
+            json.end().map_err(|error| malformed("its end", &error))?;
+            return Ok((document, renamed));
+        }
+        let mut document: serde_json::Map<String, Value> =
+            serde_json::from_slice(json).map_err(|error| malformed("", &error))?;
+        for name in &renamed {
+            let Some(secret) = document.remove(*name) else { continue };
+            let platforms = document.entry("platforms").or_insert_with(|| json!({}));
+            if platforms.get(name).is_some() {
+                return invalid(*name, format!("`platforms.{name}` is there, too"));
+            }
+            if let Some(platforms) = platforms.as_object_mut() {
+                platforms.insert((*name).to_owned(), secret);
+            }
+        }
+        Ok((Self::read(Value::Object(document))?, renamed))
+    }
 }
 
 /// Credentials of a RAM user or role.
@@ -169,53 +107,6 @@ pub struct AccessKey {
     pub access_key_secret: Secret,
     /// Of temporary credentials.
     pub security_token: Option<Secret>,
-}
-
-/// Of a client of `/webhook/{client}`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ClientSecrets {
-    /// Any of them may sign.
-    pub signing_secrets: Vec<WebhookKey>,
-}
-
-/// Of the Slack app.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SlackSecrets {
-    /// Any of them may sign.
-    pub signing_secrets: Vec<SlackSigningSecret>,
-    /// `xoxb-…`; needed for channels of kind `slack`.
-    pub bot_token: Option<Secret>,
-}
-
-/// Of a channel that is reached by a URL.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ChannelSecrets {
-    /// Where to post.
-    pub url: SecretUrl,
-    /// All of them sign; for channels of kind `standard-webhooks`.
-    #[serde(default)]
-    pub signing_secrets: Vec<WebhookKey>,
-}
-
-/// A URL that is as good as a password.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-pub struct SecretUrl(Url);
-
-impl SecretUrl {
-    /// The URL.
-    #[must_use]
-    pub fn expose(&self) -> &Url {
-        &self.0
-    }
-}
-
-impl fmt::Debug for SecretUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SecretUrl(…)")
-    }
 }
 
 /// Why there are no secrets. Never holds a part of one.
@@ -238,13 +129,18 @@ pub enum Error {
     },
 }
 
+impl From<KeyProblem> for Error {
+    fn from(KeyProblem { key, problem }: KeyProblem) -> Self {
+        Self::Invalid { key, problem }
+    }
+}
+
 impl Secrets {
     /// Reads the document and checks that it has what `config` needs.
     pub fn parse(json: &[u8], config: &Config) -> Result<Self, Error> {
-        let mut json = serde_json::Deserializer::from_slice(json);
-        let secrets: Self = serde_path_to_error::deserialize(&mut json)
-            .map_err(|error| malformed(&shape::path(error.path()), error.inner()))?;
-        json.end().map_err(|error| malformed("its end", &error))?;
+        let (Document { targets, clients, mut platforms, channels }, renamed) = Document::parse(json)?;
+        platforms.set_clients(clients);
+        let secrets = Self { targets, platforms, channels, renamed };
         for (name, target) in &config.targets {
             let Some(name) = target.credentials.key_of(name) else { continue };
             let key = format!("targets.{}", shown(name));
@@ -258,23 +154,12 @@ impl Secrets {
                 }
             }
         }
-        for name in config.clients.keys() {
-            let key = format!("clients.{}.signing_secrets", shown(name));
-            match secrets.clients.get(name) {
-                Some(client) if !client.signing_secrets.is_empty() => {}
-                Some(_) | None => return invalid(key, "name at least one"),
-            }
-        }
-        if config.slack.is_some() {
-            let Some(slack) = &secrets.slack else {
-                return invalid("slack", "missing");
-            };
-            if slack.signing_secrets.is_empty() {
-                return invalid("slack.signing_secrets", "name at least one");
-            }
+        for platform in Platform::ALL {
+            platform.check_secrets(&config.platforms, &secrets.platforms)?;
         }
         for (name, channel) in &config.channels {
-            secrets.check_channel(name, channel)?;
+            let endpoint = secrets.channels.get(name);
+            channel.check_secrets(&secrets.platforms, &format!("channels.{name}"), endpoint)?;
         }
         secrets.check_senders(config)?;
         secrets.check_destinations(config)?;
@@ -283,22 +168,14 @@ impl Secrets {
 
     /// Two senders must not share a secret: its holder could act as both.
     fn check_senders(&self, config: &Config) -> Result<(), Error> {
-        let slack = self.slack.iter().filter(|_| config.slack.is_some()).flat_map(|slack| &slack.signing_secrets);
-        // The same text is other bytes as a secret of Slack's.
-        let slack = slack.flat_map(|secret| {
-            let decoded = WebhookKey::try_from(secret.0.clone()).ok().map(|key| key.0);
-            [Some(secret.expose().to_vec()), decoded].into_iter().flatten()
-        });
-        let mut senders: Vec<(Vec<u8>, String)> = slack.map(|key| (key, "slack".to_owned())).collect();
-        for (name, client) in self.clients.iter().filter(|(name, _)| config.clients.contains_key(*name)) {
-            let sender = format!("clients.{}", shown(name));
-            for key in &client.signing_secrets {
-                if let Some((_, other)) = senders.iter().find(|(other, whose)| *other == key.0 && *whose != sender) {
-                    let problem = format!("{other} has the same secret and could act as this client");
-                    return invalid(format!("{sender}.signing_secrets"), problem);
-                }
+        let mut senders: Vec<(String, Vec<Vec<u8>>)> = vec![];
+        for (sender, keys) in Platform::ALL.iter().flat_map(|it| it.senders(&config.platforms, &self.platforms)) {
+            let shared = senders.iter().find(|(_, theirs)| theirs.iter().any(|key| keys.contains(key)));
+            if let Some((other, _)) = shared {
+                let problem = format!("{} has the same secret and could act as this sender", shown(other));
+                return invalid(format!("{sender}.signing_secrets"), problem);
             }
-            senders.extend(client.signing_secrets.iter().map(|key| (key.0.clone(), sender.clone())));
+            senders.push((sender, keys));
         }
         Ok(())
     }
@@ -307,9 +184,8 @@ impl Secrets {
     fn check_destinations(&self, config: &Config) -> Result<(), Error> {
         let mut names: BTreeMap<Url, &str> = BTreeMap::new();
         for (name, channel) in &self.channels {
-            match config.channels.get(name) {
-                Some(Channel::SlackWebhook {} | Channel::StandardWebhooks {}) => {}
-                Some(Channel::Slack { .. }) | None => continue,
+            if config.channels.get(name).is_none_or(|channel| channel.id().is_some()) {
+                continue;
             }
             let mut url = channel.url.expose().clone();
             url.set_fragment(None);
@@ -320,53 +196,26 @@ impl Secrets {
         }
         Ok(())
     }
-
-    fn check_channel(&self, name: &str, channel: &Channel) -> Result<(), Error> {
-        let signed = match channel {
-            Channel::Slack { .. } => {
-                let token = self.slack.as_ref().and_then(|slack| slack.bot_token.as_ref());
-                return match token {
-                    Some(token) if is_printable(token.expose()) => Ok(()),
-                    Some(token) if !token.expose().is_empty() => {
-                        invalid("slack.bot_token", "it has a space or a line break in it")
-                    }
-                    Some(_) | None => invalid("slack.bot_token", "missing, and a channel of kind `slack` needs it"),
-                };
-            }
-            Channel::SlackWebhook {} => false,
-            Channel::StandardWebhooks {} => true,
-        };
-        let key = format!("channels.{}", shown(name));
-        let Some(secrets) = self.channels.get(name) else {
-            return invalid(key, "missing");
-        };
-        if !is_secure(secrets.url.expose()) {
-            return invalid(format!("{key}.url"), "only https is allowed, except on loopback");
-        }
-        if signed && secrets.signing_secrets.is_empty() {
-            return invalid(format!("{key}.signing_secrets"), "name at least one");
-        }
-        Ok(())
-    }
 }
 
-/// Whoever stores a secret from a file easily stores the file's last line break with it.
-fn is_printable(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-fn invalid<T>(key: impl Into<String>, problem: impl Into<String>) -> Result<T, Error> {
-    Err(Error::Invalid { key: key.into(), problem: problem.into() })
+fn invalid<T>(key: impl AsRef<str>, problem: impl Into<String>) -> Result<T, Error> {
+    Ok(KeyProblem::at(key, problem)?)
 }
 
 fn malformed(key: &str, error: &serde_json::Error) -> Error {
-    let ours = [InvalidSlackSigningSecret.to_string(), InvalidWebhookKey.to_string()];
+    let ours = platform::expectations();
     let message = error.to_string();
     let expected = match error.classify() {
-        Category::Data => shape::expected(message.rsplit_once(" at line ").map_or("", |(words, _)| words), &ours),
+        Category::Data => {
+            shape::expected(message.rsplit_once(" at line ").map_or(&*message, |(words, _)| words), &ours)
+        }
         Category::Syntax | Category::Eof | Category::Io => "not JSON".to_owned(),
     };
     let key = if key.is_empty() { String::new() } else { format!("{key}, ") };
+    // A document with the names of earlier versions is read as a whole first: there are no lines any more.
+    if error.line() == 0 {
+        return Error::Malformed(format!("{}: {expected}", key.trim_end_matches(", ")));
+    }
     Error::Malformed(format!("{key}line {}, column {}: {expected}", error.line(), error.column()))
 }
 
@@ -375,8 +224,6 @@ fn malformed(key: &str, error: &serde_json::Error) -> Error {
 pub struct SecretsStore {
     source: Source,
     config: Arc<Config>,
-    /// Stands in for keys that do not exist.
-    decoy: WebhookKey,
     /// Locked while fetching, so that only one task does.
     kept: Mutex<Kept>,
 }
@@ -411,18 +258,7 @@ impl SecretsStore {
                 Source::SecretsManager { client, id }
             }
         };
-        Self { source, config, decoy: WebhookKey::random(), kept: Mutex::default() }
-    }
-
-    /// The keys of a client; decoys for an unknown one. Decoys also fill up the keys of each client to the same number, so
-    /// that the time of verification does not tell clients apart.
-    #[must_use]
-    pub fn client_keys(&self, secrets: &Secrets, client: Option<&str>) -> Vec<WebhookKey> {
-        let number = secrets.clients.values().map(|client| client.signing_secrets.len()).max().unwrap_or_default();
-        let own = client.and_then(|client| secrets.clients.get(client));
-        let mut keys = own.map(|client| client.signing_secrets.clone()).unwrap_or_default();
-        keys.resize(number.max(1), self.decoy.clone());
-        keys
+        Self { source, config, kept: Mutex::default() }
     }
 
     /// The secrets: kept for five minutes; the last good ones while the store is down or holds something unusable. After a
@@ -490,6 +326,13 @@ impl SecretsStore {
         kept.fetched_at = Some(now);
         let json = self.source.read().await?;
         let secrets = Arc::new(Secrets::parse(&json, &self.config)?);
+        for name in &secrets.renamed {
+            tracing::warn!(
+                outcome = "old_key",
+                key = name,
+                "a secret has the name of an earlier version: store platforms.NAME"
+            );
+        }
         kept.fresh_until = Some(now + FRESH + FRESH_JITTER.mul_f64(f64::from(now.subsec_millisecond()) / 1000.0));
         kept.secrets = Some(Arc::clone(&secrets));
         (kept.failures, kept.failed) = (0, None);
@@ -526,6 +369,8 @@ fn sdk_code<E: aws_sdk_secretsmanager::error::ProvideErrorMetadata, R>(error: &S
 
 #[cfg(test)]
 mod tests {
+    use base64::prelude::{BASE64_STANDARD, Engine};
+
     use super::*;
     use crate::shape::tests::is_told;
 
@@ -534,7 +379,7 @@ mod tests {
         account = "2222222222222222"
         regions = []
         [clients.ci]
-        [slack]
+        [platforms.slack]
         teams = ["T1"]
         app = "A1"
         [channels.ops]
@@ -551,7 +396,7 @@ mod tests {
         serde_json::json!({
             "targets": {"prod": {"access_key_id": "LTAI", "access_key_secret": "hush"}},
             "clients": {"ci": {"signing_secrets": [key]}},
-            "slack": {"signing_secrets": ["8f742231b10e8888abcd99yyyzzz85a5"], "bot_token": "xoxb-1"},
+            "platforms": {"slack": {"signing_secrets": ["8f742231b10e8888abcd99yyyzzz85a5"], "bot_token": "xoxb-1"}},
             "channels": {"hook": {"url": "https://h/"}, "audit": {"url": "https://a/", "signing_secrets": [key]}},
         })
     }
@@ -582,10 +427,18 @@ mod tests {
                 serde_json::json!(["whsec_c2hvcnQ="]),
                 "shape at clients.ci.signing_secrets[0]",
             ),
-            ("/slack", serde_json::json!(null), "slack: missing"),
-            ("/slack/signing_secrets", serde_json::json!(["short"]), "shape at slack.signing_secrets[0]"),
-            ("/slack/signing_secrets", serde_json::json!([]), "slack.signing_secrets: name at least one"),
-            ("/slack/bot_token", serde_json::json!(null), "slack.bot_token"),
+            ("/platforms/slack", serde_json::json!(null), "platforms.slack: missing"),
+            (
+                "/platforms/slack/signing_secrets",
+                serde_json::json!(["short"]),
+                "shape at platforms.slack.signing_secrets[0]",
+            ),
+            (
+                "/platforms/slack/signing_secrets",
+                serde_json::json!([]),
+                "platforms.slack.signing_secrets: name at least one",
+            ),
+            ("/platforms/slack/bot_token", serde_json::json!(null), "platforms.slack.bot_token"),
             ("/channels/hook/url", serde_json::json!("http://hooks.example.com/"), "channels.hook.url"),
             ("/channels/audit/signing_secrets", serde_json::json!([]), "channels.audit.signing_secrets"),
         ];
@@ -606,7 +459,7 @@ mod tests {
             document["clients"] = serde_json::json!({
                 "ci": {"signing_secrets": ci}, "other": {"signing_secrets": other}, "unused": {"signing_secrets": other},
             });
-            document["slack"]["signing_secrets"] = serde_json::json!([slack]);
+            document["platforms"]["slack"]["signing_secrets"] = serde_json::json!([slack]);
             Secrets::parse(document.to_string().as_bytes(), &config).map(|_| ()).map_err(|error| error.to_string())
         };
         let key = |byte: u8| format!("whsec_{}", BASE64_STANDARD.encode([byte; 32]));
@@ -614,11 +467,12 @@ mod tests {
         let slack = "8f742231b10e8888abcd99yyyzzz85a5";
         assert_eq!(parse(&[one, two], &[three], slack), Ok(()));
         let told =
-            "secrets: clients.other.signing_secrets: clients.ci has the same secret and could act as this client";
+            "secrets: clients.other.signing_secrets: clients.ci has the same secret and could act as this sender";
         assert_eq!(parse(&[one, two], &[three, two], slack), Err(told.into()));
         // Written in another way.
         assert_eq!(parse(&[one], &[one.strip_prefix("whsec_").unwrap()], slack), Err(told.into()));
-        let told = "secrets: clients.ci.signing_secrets: slack has the same secret and could act as this client";
+        let told =
+            "secrets: clients.ci.signing_secrets: platforms.slack has the same secret and could act as this sender";
         // The same bytes, and the same text.
         assert_eq!(parse(&[one], &[three], &"1".repeat(32)), Err(told.into()));
         let text = "0123456789abcdef0123456789abcdef";
@@ -657,7 +511,7 @@ mod tests {
         let (mut pointers, mut refused) = (vec![], 0);
         places(&document(), "", &mut pointers);
         for secret in
-            ["xoxb-17653672481-19874698323", "whsec_C2FVsBQIhrscChl", "https://hooks.slack.com/services/T1/B1/ayo83Mkd"]
+            ["xoxb-17653672481-19874698323", "whsec_C2FVsBQIhrscChl", "https://hooks.chat.test/services/T1/B1/ayo83Mkd"]
         {
             let wrong = [
                 serde_json::json!(secret),
@@ -703,9 +557,11 @@ mod tests {
                 "targets.prod, line 1, column 22: invalid type, expected struct AccessKey",
             ),
             (
-                "{\n \"slack\": {\"signing_secrets\": [\"short\"]}}",
-                "slack.signing_secrets[0], line 2, column 39: not a Slack",
+                "{\"platforms\":\n {\"slack\": {\"signing_secrets\": [\"short\"]}}}",
+                "platforms.slack.signing_secrets[0], line 2, column 40: not a Slack",
             ),
+            // As earlier versions had it.
+            ("{\"slack\": {\"signing_secrets\": [\"short\"]}}", "at platforms.slack.signing_secrets[0]: not a Slack"),
             ("{\"x\": 1}", "x, line 1, column 4: unknown field, expected one of `targets`"),
             ("{", "line 1, column 1: not JSON"),
             ("{} 7", "its end, line 1, column 4: not JSON"),

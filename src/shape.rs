@@ -6,12 +6,30 @@ use std::fmt::Write as _;
 
 use serde_path_to_error::{Path, Segment};
 
-/// A word of this length may be a secret. Slack's signing secrets have at least 16 characters.
+/// A word of this length may be a secret: platforms' secrets have at least 16 characters.
 const MIN_SECRET_CHARS: usize = 16;
 /// Prefixes of well-known secrets and secret addresses. In lower case.
 const SECRET_PREFIXES: [&str; 9] = ["xox", "xapp", "xwfp", "whsec", "whsk", "ltai", "sts.", "eyj", "http"];
 /// Prefixes of serde's messages that end with what was expected, in the program's words.
 const KINDS: [&str; 5] = ["invalid type", "invalid value", "invalid length", "unknown variant", "unknown field"];
+
+/// What is wrong with a key of the configuration or of the secrets. Repeats nothing secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct KeyProblem {
+    /// The key, in full.
+    pub key: String,
+    /// Why.
+    pub problem: String,
+}
+
+impl KeyProblem {
+    /// An error about a key. Parts of the key that could be a secret are replaced by `…`.
+    pub(crate) fn at<T>(key: impl AsRef<str>, problem: impl Into<String>) -> Result<T, Self> {
+        let parts: Vec<_> = key.as_ref().split('.').map(shown).collect();
+        Err(Self { key: parts.join("."), problem: problem.into() })
+    }
+}
 
 /// A name that an error may repeat. Each word of it that could be a secret is replaced by `…`.
 pub(crate) fn shown(text: &str) -> Cow<'_, str> {

@@ -5,36 +5,33 @@
 
 mod decision;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
-use http::{Method, Request, Response, StatusCode};
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::app::App;
-use crate::approval::{Approval, State, Verdict};
-use crate::chat::{Answer, Authentic, Command, Malformed, Part, Unauthentic, Verb, message, slack, standard_webhooks};
-use crate::config::Slack;
+use crate::chat::platform::{Context, Platform, ReplyTo};
+use crate::chat::response::{json_response, problem, response, retry_later};
+use crate::chat::{
+    self, Accepted, Answer, Asked, Authentic, Command, Incoming, Malformed, Said, Unauthentic, Verb, message,
+};
 use crate::logging::Chain;
-use crate::policy::Refusal;
 use crate::secrets::Secrets;
-use crate::{chat, envelope, metrics};
+use crate::{envelope, metrics};
 use decision::{answer, too_late_to_ask};
 
 /// A request is a few hundred bytes; this leaves room for any that a platform sends.
 const LARGEST_BODY_BYTES: usize = 256 * 1024;
-/// How long machines wait for us at most: they retry, and the watcher takes over after eight seconds.
-const MACHINE_BUDGET: Duration = Duration::from_secs(6);
-/// Slack waits 3 s. This leaves a second for the way, a cold start and the answer to a click.
-const SLACK_BUDGET: Duration = Duration::from_millis(1900);
-
 /// What may be spent on finding out that it is too late, before somebody is asked for a reason.
 const COURTESY: Duration = Duration::from_millis(600);
 
-/// What a request comes to.
+/// What a request comes to, and what the log says of it.
 enum Outcome {
     /// Nobody asked anything.
     Healthy,
@@ -42,32 +39,15 @@ enum Outcome {
     Answered {
         /// What, and who.
         request: chat::Request,
-        /// What came of it.
-        answer: Answer,
-        /// How they hear of it.
-        way: Way,
+        /// The name of what came of it.
+        outcome: &'static str,
+        /// How they heard of it.
+        way: &'static str,
     },
-    /// Somebody is asked for a reason first.
-    Asked(chat::Request),
-    /// A slash command that we don't understand.
-    Usage,
-    /// Slack tests the address.
-    Challenge(String),
+    /// A command that we don't understand, or a test of the address.
+    Said,
     /// Not even a command.
     Rejected(Rejection),
-}
-
-/// How the sender hears of an answer.
-#[derive(Debug, Clone, Copy)]
-enum Way {
-    /// By status and JSON.
-    Machine,
-    /// A slash command: by the reply.
-    Slash,
-    /// A click: it was told at its `response_url`, and the reply is empty.
-    Click,
-    /// A reason, given in a window: in that window.
-    Window,
 }
 
 /// Why a request is not taken.
@@ -78,18 +58,15 @@ enum Rejection {
     #[error("no such path")]
     UnknownPath,
     #[error("another method is needed")]
-    Method(&'static str),
+    Method(&'static [Method]),
     #[error("the body is larger than 256 KiB")]
     TooLarge,
     #[error("another content type is needed")]
     ContentType,
     #[error("not authentic")]
     Unauthentic(#[from] Unauthentic),
-    #[error("no such client")]
-    UnknownClient,
-    /// Slack shows them an answer, if it has a place for one.
-    #[error("another Slack workspace or app than those of the configuration")]
-    WrongTenant(Option<slack::Place>),
+    #[error("another tenant or app than those of the configuration")]
+    WrongTenant,
     #[error(transparent)]
     Malformed(#[from] Malformed),
     #[error("the secrets cannot be read")]
@@ -101,9 +78,9 @@ pub async fn handle_event(app: &App, event: envelope::Event, now: Timestamp) -> 
     match envelope::open(event) {
         Ok(request) => handle(app, request, now).await,
         Err(error) => {
-            let outcome = Outcome::Rejected(error.into());
-            let response = respond(&outcome, now);
-            log(&outcome, response.status(), Duration::ZERO);
+            let rejection = Rejection::from(error);
+            let response = reject(&rejection);
+            log(&Outcome::Rejected(rejection), response.status(), Duration::ZERO);
             response
         }
     }
@@ -114,232 +91,139 @@ pub async fn handle(app: &App, request: Request<Bytes>, now: Timestamp) -> Respo
     let started = Instant::now();
     let path = request.uri().path().to_owned();
     let segments: Vec<&str> = path.split('/').skip(1).collect();
-    let outcome = match segments.as_slice() {
+    let handled = match segments.as_slice() {
         ["healthz"] => health(&request),
-        ["webhook", client] => machine(app, request, client, now).await,
-        ["slack"] => match &app.config.slack {
-            Some(config) => from_slack(app, request, config, now).await,
+        [first, rest @ ..] => match Platform::of_path(first, rest.len(), &app.config.platforms) {
+            Some(platform) => from_platform(app, platform, &request, now).await,
             None => Err(Rejection::UnknownPath),
         },
-        _ => Err(Rejection::UnknownPath),
+        [] => Err(Rejection::UnknownPath),
     };
-    let outcome = outcome.unwrap_or_else(Outcome::Rejected);
-    let response = respond(&outcome, now);
+    let (outcome, response) = handled.unwrap_or_else(|rejection| {
+        let response = reject(&rejection);
+        (Outcome::Rejected(rejection), response)
+    });
     log(&outcome, response.status(), started.elapsed());
     response
 }
 
-fn health(request: &Request<Bytes>) -> Result<Outcome, Rejection> {
-    if [Method::GET, Method::HEAD].contains(request.method()) {
-        Ok(Outcome::Healthy)
+fn health(request: &Request<Bytes>) -> Result<(Outcome, Response<String>), Rejection> {
+    const ALLOWED: &[Method] = &[Method::GET, Method::HEAD];
+    if ALLOWED.contains(request.method()) {
+        Ok((Outcome::Healthy, json_response(StatusCode::OK, &json!({"status": "ok"}))))
     } else {
-        Err(Rejection::Method("GET, HEAD"))
+        Err(Rejection::Method(ALLOWED))
     }
 }
 
-async fn machine(app: &App, request: Request<Bytes>, client: &str, now: Timestamp) -> Result<Outcome, Rejection> {
-    let deadline = Instant::now() + MACHINE_BUDGET;
-    check_shape(&request, &["application/json"])?;
-    let (parts, body) = request.into_parts();
-    let claim = standard_webhooks::Claim::read(&parts.headers, now)?;
-    // An unknown client is treated as a known one until the end: neither time nor status must show which names exist.
-    let known = Some(client).filter(|client| app.config.clients.contains_key(*client));
-    let verify = |secrets: &Secrets| claim.verify(body.clone(), &app.secrets.client_keys(secrets, known));
-    let authentic = authenticate(app, verify, now).await;
-    let authentic = match (known, authentic) {
-        (Some(_), Ok(authentic)) => authentic,
-        (None, Ok(_) | Err(Rejection::Unauthentic(Unauthentic::Mismatch))) => return Err(Rejection::UnknownClient),
-        (Some(_) | None, Err(rejection)) => return Err(rejection),
-    };
-    metrics::authenticated(client, authentic.key());
-    let request = standard_webhooks::parse(&authentic, client)?;
-    let answer = answer(app, &request, now, deadline).await;
-    Ok(Outcome::Answered { request, answer, way: Way::Machine })
-}
-
-async fn from_slack(app: &App, request: Request<Bytes>, config: &Slack, now: Timestamp) -> Result<Outcome, Rejection> {
-    let deadline = Instant::now() + SLACK_BUDGET;
-    let content_type = check_shape(&request, &["application/x-www-form-urlencoded", "application/json"])?;
-    let (parts, body) = request.into_parts();
-    let claim = slack::Claim::read(&parts.headers, now)?;
-    let verify = |secrets: &Secrets| {
-        let keys = secrets.slack.as_ref().map(|slack| slack.signing_secrets.as_slice()).unwrap_or_default();
-        claim.verify(body.clone(), keys)
-    };
-    let authentic = authenticate(app, verify, now).await?;
-    metrics::authenticated(slack::PLATFORM, authentic.key());
-    let incoming = slack::parse(authentic, content_type != "application/json", config)?;
-    Ok(match incoming {
-        slack::Incoming::Stranger(place) => return Err(Rejection::WrongTenant(tell_stranger(app, place).await)),
-        slack::Incoming::Usage => Outcome::Usage,
-        slack::Incoming::Challenge(challenge) => Outcome::Challenge(challenge),
-        slack::Incoming::Slash(request) => {
-            let answer = answer(app, &request, now, deadline).await;
-            Outcome::Answered { request, answer, way: Way::Slash }
-        }
-        slack::Incoming::Reason(request) => {
-            let answer = answer(app, &request, now, deadline).await;
-            Outcome::Answered { request, answer, way: Way::Window }
-        }
-        slack::Incoming::Click { request, response_url, ask } => {
-            let late = match &ask {
-                // A courtesy: who is asked in vain is told afterwards.
-                Some(_) => too_late_to_ask(app, &request, now, Instant::now() + COURTESY).await,
-                None => None,
-            };
-            let answer = match (late, ask) {
-                (Some(late), _) => late,
-                (None, Some(trigger_id)) => {
-                    match open_window(app, config, &request, &trigger_id, now, deadline).await {
-                        Window::Open => return Ok(Outcome::Asked(request)),
-                        Window::Closed(answer) => *answer,
-                        Window::Impossible => answer(app, &request, now, deadline).await,
-                    }
-                }
-                (None, None) => answer(app, &request, now, deadline).await,
-            };
-            if let Err(undelivered) = slack::respond(&app.http, response_url, &message::answer(&answer, now)).await {
-                tracing::warn!(
-                    outcome = "unanswered_click",
-                    error = undelivered.error,
-                    "a click could not be answered"
-                );
-            }
-            Outcome::Answered { request, answer, way: Way::Click }
-        }
-    })
-}
-
-/// Posts the answer to a user of another workspace, if it takes a post. Returns the place of the answer.
-async fn tell_stranger(app: &App, place: Option<slack::Place>) -> Option<slack::Place> {
-    let Some(slack::Place::Url(url)) = &place else { return place };
-    let told = slack::respond(&app.http, url.clone(), &message::stranger()).await;
-    told.is_ok().then_some(place).flatten()
-}
-
-/// Whether somebody is being asked.
-enum Window {
-    /// They are.
-    Open,
-    /// Slack did not open it: what they are told.
-    Closed(Box<Answer>),
-    /// Without a bot token, nobody can be asked: they decide without a reason.
-    Impossible,
-}
-
-async fn open_window(
+/// Verifies, understands, carries out, and tells the sender.
+async fn from_platform(
     app: &App,
-    config: &Slack,
+    platform: Platform,
+    request: &Request<Bytes>,
+    now: Timestamp,
+) -> Result<(Outcome, Response<String>), Rejection> {
+    let deadline = Instant::now() + platform.deadline();
+    check_shape(request, platform.accepted())?;
+    platform.check(request, now)?;
+    let (authentic, secrets) = authenticate(app, platform, request, now).await?;
+    metrics::authenticated(authentic.sender(), authentic.key());
+    let context = app.chat(&secrets);
+    match platform.parse(&app.config.platforms, authentic)? {
+        Incoming::Challenge(reply) => Ok((Outcome::Said, response(StatusCode::OK, "application/json", reply))),
+        Incoming::Usage(to) => Ok((Outcome::Said, to.reply(context, &Said::Usage, now).await)),
+        Incoming::Stranger(None) => Err(Rejection::WrongTenant),
+        Incoming::Stranger(Some(to)) => {
+            Ok((Outcome::Rejected(Rejection::WrongTenant), to.reply(context, &Said::Stranger, now).await))
+        }
+        Incoming::Request { request, to, ask } => {
+            let question = if ask { asked(app, context, &request, &to, now, deadline).await } else { None };
+            let answer = match question {
+                Some(Question::Asked) => {
+                    let (outcome, way) = ("asked", to.way());
+                    return Ok((
+                        Outcome::Answered { request, outcome, way },
+                        to.reply(context, &Said::Asked, now).await,
+                    ));
+                }
+                Some(Question::Answered(answer)) => *answer,
+                None => answer(app, &request, now, deadline).await,
+            };
+            let (outcome, way) = (answer.outcome().1, to.way());
+            let response = to.reply(context, &Said::Answer(&answer), now).await;
+            Ok((Outcome::Answered { request, outcome, way }, response))
+        }
+    }
+}
+
+/// What comes of asking for a reason.
+enum Question {
+    /// It was put; the reason comes in a request of its own.
+    Asked,
+    /// It is of no use, or could not be put: what they are told.
+    Answered(Box<Answer>),
+}
+
+/// Asks for a reason, unless it is too late for a decision. `None` if nobody can be asked.
+async fn asked(
+    app: &App,
+    context: Context<'_>,
     request: &chat::Request,
-    trigger_id: &str,
+    to: &ReplyTo,
     now: Timestamp,
     deadline: Instant,
-) -> Window {
-    let Command::About(about) = &request.command else { return Window::Impossible };
-    let Verb::Decide(verdict) = about.verb else { return Window::Impossible };
-    let secrets = app.secrets.current(now).await.ok();
-    let Some(token) = secrets.as_ref().and_then(|secrets| secrets.slack.as_ref()?.bot_token.as_ref()) else {
-        return Window::Impossible;
-    };
-    let api = slack::Api { http: &app.http, url: &config.api, token };
-    match api.ask(trigger_id, verdict, about, deadline.saturating_duration_since(Instant::now())).await {
-        Ok(()) => Window::Open,
+) -> Option<Question> {
+    // A courtesy: who is asked in vain is told afterwards.
+    if let Some(late) = too_late_to_ask(app, request, now, Instant::now() + COURTESY).await {
+        return Some(Question::Answered(Box::new(late)));
+    }
+    let Command::About(about) = &request.command else { return None };
+    let Verb::Decide(verdict) = about.verb else { return None };
+    match to.ask_reason(context, about, deadline.saturating_duration_since(Instant::now())).await {
+        Ok(Asked::Done) => Some(Question::Asked),
+        Ok(Asked::Impossible) => None,
         Err(undelivered) => {
             tracing::warn!(outcome = "not_asked", error = undelivered.error, "nobody could be asked for a reason");
-            Window::Closed(Box::new(Answer::NotAsked { verdict, instance_id: about.instance_id.clone() }))
+            Some(Question::Answered(Box::new(Answer::NotAsked { verdict, instance_id: about.instance_id.clone() })))
         }
     }
 }
 
-/// Method, size and content type, in this order; returns the content type.
-fn check_shape(request: &Request<Bytes>, allowed: &[&'static str]) -> Result<&'static str, Rejection> {
-    if request.method() != Method::POST {
-        return Err(Rejection::Method("POST"));
+/// Method, size and content type, in this order.
+fn check_shape(request: &Request<Bytes>, accepted: &Accepted) -> Result<(), Rejection> {
+    if !accepted.methods.contains(request.method()) {
+        return Err(Rejection::Method(accepted.methods));
     }
     if request.body().len() > LARGEST_BODY_BYTES {
         return Err(Rejection::TooLarge);
+    }
+    if request.method() == Method::GET {
+        return Ok(());
     }
     let mut given = request.headers().get_all(CONTENT_TYPE).iter().filter_map(|value| value.to_str().ok());
     let (Some(value), None) = (given.next(), given.next()) else {
         return Err(Rejection::ContentType);
     };
     let essence = value.split(';').next().unwrap_or_default().trim();
-    let same = |name: &&&str| name.eq_ignore_ascii_case(essence);
-    allowed.iter().find(same).copied().ok_or(Rejection::ContentType)
+    let same = |name: &&str| name.eq_ignore_ascii_case(essence);
+    if accepted.content_types.iter().any(same) { Ok(()) } else { Err(Rejection::ContentType) }
 }
 
 /// Verifies with the cached secrets and, when no key matches, once more with fresh ones, which may hold a new key. Runs
 /// after all checks without secrets, so that malformed requests never reach the store.
 async fn authenticate(
     app: &App,
-    verify: impl Fn(&Secrets) -> Result<Authentic, Unauthentic>,
+    platform: Platform,
+    request: &Request<Bytes>,
     now: Timestamp,
-) -> Result<Authentic, Rejection> {
+) -> Result<(Authentic, Arc<Secrets>), Rejection> {
     let secrets = app.secrets.current(now).await?;
-    match verify(&secrets) {
-        Err(Unauthentic::Mismatch) => match app.secrets.refetch(&secrets, now).await {
-            Some(fresh) => Ok(verify(&fresh)?),
-            None => Err(Unauthentic::Mismatch.into()),
+    match platform.verify(app.chat(&secrets), request, now).await {
+        Err(unauthentic) if unauthentic.depends_on_secrets() => match app.secrets.refetch(&secrets, now).await {
+            Some(fresh) => Ok((platform.verify(app.chat(&fresh), request, now).await?, fresh)),
+            None => Err(unauthentic.into()),
         },
-        verified => Ok(verified?),
-    }
-}
-
-/// The HTTP status of an answer, and its name: the `type` of a problem, the `outcome` of everything else.
-fn classify(answer: &Answer) -> (StatusCode, &'static str) {
-    match answer {
-        Answer::Done(approval) => settled(approval),
-        // A sender that repeats what failed must not take it for done.
-        Answer::Repeated(approval) if approval.state == State::Pending => (StatusCode::OK, "repeated"),
-        Answer::Repeated(approval) => match settled(approval) {
-            (StatusCode::OK, _) => (StatusCode::OK, "repeated"),
-            failed => failed,
-        },
-        Answer::Underway(_) => (StatusCode::ACCEPTED, "underway"),
-        Answer::Over(_) => (StatusCode::CONFLICT, "already-decided"),
-        Answer::Counted(_) => (StatusCode::OK, "counted"),
-        Answer::Withdrawn(_) => (StatusCode::OK, "withdrawn"),
-        Answer::NothingToWithdraw => (StatusCode::CONFLICT, "nothing-to-withdraw"),
-        Answer::NotAsked { .. } => (StatusCode::CONFLICT, "not-asked"),
-        Answer::ReasonRequired { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "reason-required"),
-        Answer::DryRunPassed { .. } => (StatusCode::OK, "dry-run-passed"),
-        Answer::Status { .. } => (StatusCode::OK, "status"),
-        Answer::List { .. } => (StatusCode::OK, "list"),
-        Answer::Refused(Refusal::NoRule(_)) => (StatusCode::FORBIDDEN, "no-rule"),
-        Answer::Refused(Refusal::NotAnApprover { .. }) => (StatusCode::FORBIDDEN, "not-an-approver"),
-        Answer::Refused(Refusal::Contact { .. }) => (StatusCode::FORBIDDEN, "requesters-contact"),
-        Answer::Objection(_) => (StatusCode::CONFLICT, "not-acceptable"),
-        Answer::Changed => (StatusCode::CONFLICT, "connection-changed"),
-        Answer::NotShown => (StatusCode::CONFLICT, "not-shown"),
-        Answer::IdReused => (StatusCode::CONFLICT, "id-reused"),
-        Answer::Void => (StatusCode::CONFLICT, "decision-void"),
-        Answer::RecordFull => (StatusCode::CONFLICT, "record-full"),
-        Answer::TooManyWithdrawals => (StatusCode::CONFLICT, "too-many-withdrawals"),
-        Answer::TooManyReads => (StatusCode::TOO_MANY_REQUESTS, "too-many-reads"),
-        Answer::UnknownTarget(_) => (StatusCode::NOT_FOUND, "unknown-target"),
-        Answer::UnknownConnection => (StatusCode::NOT_FOUND, "unknown-connection"),
-        Answer::VendorRefused(_) => (StatusCode::CONFLICT, "vendor-refused"),
-        Answer::NotUnderstood { .. } => (StatusCode::BAD_GATEWAY, "not-understood"),
-        Answer::CredentialsRefused(_) => (StatusCode::BAD_GATEWAY, "credentials-refused"),
-        Answer::Unavailable(Part::Store) => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable"),
-        Answer::Unavailable(Part::Secrets) => (StatusCode::SERVICE_UNAVAILABLE, "secrets-unavailable"),
-        Answer::Unavailable(Part::AwsIdentity) => (StatusCode::SERVICE_UNAVAILABLE, "aws-unavailable"),
-        Answer::Unavailable(Part::Alicloud) => (StatusCode::SERVICE_UNAVAILABLE, "alicloud-unavailable"),
-    }
-}
-
-/// Whether what was decided has come about, or may yet.
-fn settled(approval: &Approval) -> (StatusCode, &'static str) {
-    let verdict = approval.winner().map(|winner| winner.verdict);
-    match approval.state {
-        State::Failed { .. } => (StatusCode::CONFLICT, "failed"),
-        State::Expired => (StatusCode::CONFLICT, "expired"),
-        State::Deleted => (StatusCode::CONFLICT, "deleted"),
-        State::Rejected if verdict == Some(Verdict::Reject) => (StatusCode::OK, "rejected"),
-        State::Rejected => (StatusCode::CONFLICT, "rejected-elsewhere"),
-        State::Rejecting => (StatusCode::OK, "rejecting"),
-        State::Pending => (StatusCode::CONFLICT, "connection-changed"),
-        State::Approved | State::Activating | State::Activated => (StatusCode::OK, "accepted"),
+        verified => Ok((verified?, secrets)),
     }
 }
 
@@ -354,126 +238,25 @@ fn classify_rejection(rejection: &Rejection) -> (StatusCode, &'static str, Strin
         Rejection::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method"),
         Rejection::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
         Rejection::ContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type"),
-        Rejection::Unauthentic(_) | Rejection::UnknownClient => {
+        Rejection::Unauthentic(_) => {
             return (StatusCode::UNAUTHORIZED, "unauthentic", "the request is not authentic".into());
         }
-        Rejection::WrongTenant(_) => (StatusCode::FORBIDDEN, "wrong-tenant"),
+        Rejection::WrongTenant => (StatusCode::FORBIDDEN, "wrong-tenant"),
         Rejection::NoSecrets(_) => (StatusCode::SERVICE_UNAVAILABLE, "secrets-unavailable"),
     };
     (status, name, rejection.to_string())
 }
 
-fn respond(outcome: &Outcome, now: Timestamp) -> Response<String> {
-    match outcome {
-        Outcome::Healthy => json_response(StatusCode::OK, &json!({"status": "ok"})),
-        Outcome::Answered { answer, way, .. } => match way {
-            Way::Machine => machine_response(answer, now),
-            Way::Slash => json_response(StatusCode::OK, &slack::ephemeral(&message::answer(answer, now))),
-            Way::Click => response(StatusCode::OK, "text/plain", String::new()),
-            Way::Window => json_response(StatusCode::OK, &slack::answer_window(&message::answer(answer, now))),
-        },
-        Outcome::Asked(_) => response(StatusCode::OK, "text/plain", String::new()),
-        Outcome::Usage => json_response(StatusCode::OK, &slack::ephemeral(&message::usage())),
-        Outcome::Challenge(challenge) => json_response(StatusCode::OK, &json!({"challenge": challenge})),
-        Outcome::Rejected(Rejection::WrongTenant(Some(place))) => match place {
-            slack::Place::Reply => json_response(StatusCode::OK, &slack::ephemeral(&message::stranger())),
-            slack::Place::Url(_) => response(StatusCode::OK, "text/plain", String::new()),
-            slack::Place::Window => json_response(StatusCode::OK, &slack::answer_window(&message::stranger())),
-        },
-        Outcome::Rejected(rejection) => {
-            let (status, name, detail) = classify_rejection(rejection);
-            let mut response = problem(status, name, &detail, &Value::Null);
-            if let Rejection::Method(allowed) = rejection {
-                response.headers_mut().insert(ALLOW, http::HeaderValue::from_static(allowed));
-            }
-            retry_later(response)
+fn reject(rejection: &Rejection) -> Response<String> {
+    let (status, name, detail) = classify_rejection(rejection);
+    let mut response = problem(status, name, &detail, &Value::Null);
+    if let Rejection::Method(allowed) = rejection {
+        let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+        if let Ok(allowed) = HeaderValue::try_from(allowed) {
+            response.headers_mut().insert(ALLOW, allowed);
         }
     }
-}
-
-fn machine_response(answer: &Answer, now: Timestamp) -> Response<String> {
-    let (status, name) = classify(answer);
-    let message = message::answer(answer, now);
-    let detail = std::iter::once(message.headline).chain(message.sentences).collect::<Vec<_>>().join(". ");
-    let about = match answer {
-        Answer::Done(approval)
-        | Answer::Underway(approval)
-        | Answer::Counted(approval)
-        | Answer::Withdrawn(approval)
-        | Answer::Repeated(approval)
-        | Answer::Over(approval) => {
-            json!({"approval": standard_webhooks::approval(approval)})
-        }
-        Answer::DryRunPassed { connection, findings } => {
-            json!({"connection": standard_webhooks::connection(connection), "findings": findings})
-        }
-        Answer::List { approvals, more } => json!({
-            "approvals": approvals.iter().map(standard_webhooks::approval).collect::<Vec<_>>(), "more": more,
-        }),
-        Answer::Status { connection, approval, .. } => json!({
-            "connection": standard_webhooks::connection(connection),
-            "approval": approval.as_deref().map(standard_webhooks::approval),
-        }),
-        Answer::VendorRefused(problem)
-        | Answer::NotUnderstood { problem, .. }
-        | Answer::CredentialsRefused(problem) => {
-            json!({"problem": problem})
-        }
-        Answer::UnknownTarget(targets) => json!({"targets": targets}),
-        Answer::Objection(objection) => json!({"objection": objection}),
-        Answer::Refused(_)
-        | Answer::ReasonRequired { .. }
-        | Answer::NothingToWithdraw
-        | Answer::NotAsked { .. }
-        | Answer::Changed
-        | Answer::NotShown
-        | Answer::IdReused
-        | Answer::Void
-        | Answer::RecordFull
-        | Answer::TooManyWithdrawals
-        | Answer::TooManyReads
-        | Answer::UnknownConnection
-        | Answer::Unavailable(_) => Value::Null,
-    };
-    if status.is_success() {
-        json_response(status, &merge(json!({"outcome": name, "detail": detail}), &about))
-    } else {
-        retry_later(problem(status, name, &detail, &about))
-    }
-}
-
-/// Source: <https://www.rfc-editor.org/rfc/rfc9457>
-fn problem(status: StatusCode, name: &str, detail: &str, about: &Value) -> Response<String> {
-    let title = status.canonical_reason().unwrap_or_default();
-    let members = json!({
-        "type": format!("urn:peergate:problem:{name}"), "title": title, "status": status.as_u16(), "detail": detail,
-    });
-    response(status, "application/problem+json", merge(members, about).to_string())
-}
-
-fn merge(mut members: Value, more: &Value) -> Value {
-    if let (Some(members), Some(more)) = (members.as_object_mut(), more.as_object()) {
-        members.extend(more.clone());
-    }
-    members
-}
-
-fn json_response(status: StatusCode, body: &Value) -> Response<String> {
-    response(status, "application/json", body.to_string())
-}
-
-fn response(status: StatusCode, content_type: &'static str, body: String) -> Response<String> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
-    response
-}
-
-fn retry_later(mut response: Response<String>) -> Response<String> {
-    if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&response.status()) {
-        response.headers_mut().insert(RETRY_AFTER, http::HeaderValue::from_static("10"));
-    }
-    response
+    retry_later(response)
 }
 
 /// The one line about a request.
@@ -481,10 +264,7 @@ fn log(outcome: &Outcome, status: StatusCode, took: Duration) {
     metrics::answered(status);
     let (status, duration_ms) = (status.as_u16(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     match outcome {
-        Outcome::Answered { request, answer, way } => {
-            log_request(request, classify(answer).1, &format!("{way:?}"), status, duration_ms);
-        }
-        Outcome::Asked(request) => log_request(request, "asked", "Click", status, duration_ms),
+        Outcome::Answered { request, outcome, way } => log_request(request, outcome, way, status, duration_ms),
         Outcome::Rejected(rejection) => tracing::warn!(
             outcome = classify_rejection(rejection).1,
             error = %Chain(rejection),
@@ -492,7 +272,7 @@ fn log(outcome: &Outcome, status: StatusCode, took: Duration) {
             duration_ms,
             "rejected"
         ),
-        Outcome::Healthy | Outcome::Usage | Outcome::Challenge(_) => {
+        Outcome::Healthy | Outcome::Said => {
             tracing::info!(outcome = "ok", http.status = status, duration_ms, "answered");
         }
     }

@@ -316,14 +316,14 @@ async fn what_is_wrong_with_the_secrets() {
             "not started: secrets: clients.ci.signing_secrets: name at least one",
         ),
         (
-            |it| it.secrets["slack"] = Value::Null,
-            "secrets: secrets: slack: missing",
-            "not started: secrets: slack: missing",
+            |it| it.secrets["platforms"]["slack"] = Value::Null,
+            "secrets: secrets: platforms.slack: missing",
+            "not started: secrets: platforms.slack: missing",
         ),
         (
-            |it| it.secrets["slack"]["signing_secrets"] = json!(["short"]),
-            "secrets: the secrets are not JSON of the documented shape at slack.signing_secrets[0]",
-            "not started: the secrets are not JSON of the documented shape at slack.signing_secrets[0]",
+            |it| it.secrets["platforms"]["slack"]["signing_secrets"] = json!(["short"]),
+            "secrets: the secrets are not JSON of the documented shape at platforms.slack.signing_secrets[0]",
+            "not started: the secrets are not JSON of the documented shape at platforms.slack.signing_secrets[0]",
         ),
         (
             |it| it.secrets["targets"]["prod"]["access_key_id"] = json!("accepter-key\n"),
@@ -331,19 +331,19 @@ async fn what_is_wrong_with_the_secrets() {
             "not started: secrets: targets.prod: a part of the access key is empty, or has a space or a line break in it",
         ),
         (
-            |it| it.secrets["slack"]["signing_secrets"] = json!(["8f742231b10e8888abcd99yyyzzz85a5\n"]),
-            "secrets: the secrets are not JSON of the documented shape at slack.signing_secrets[0]",
-            "not started: the secrets are not JSON of the documented shape at slack.signing_secrets[0]",
+            |it| it.secrets["platforms"]["slack"]["signing_secrets"] = json!(["8f742231b10e8888abcd99yyyzzz85a5\n"]),
+            "secrets: the secrets are not JSON of the documented shape at platforms.slack.signing_secrets[0]",
+            "not started: the secrets are not JSON of the documented shape at platforms.slack.signing_secrets[0]",
         ),
         (
-            |it| it.secrets["slack"]["bot_token"] = json!("xoxb-1\n"),
-            "secrets: secrets: slack.bot_token: it has a space or a line break in it",
-            "not started: secrets: slack.bot_token: it has a space or a line break in it",
+            |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("xoxb-1\n"),
+            "secrets: secrets: platforms.slack.bot_token: it has a space or a line break in it",
+            "not started: secrets: platforms.slack.bot_token: it has a space or a line break in it",
         ),
         (
-            |it| it.secrets["slack"]["bot_token"] = Value::Null,
-            "secrets: secrets: slack.bot_token: missing, and a channel of kind `slack` needs it",
-            "not started: secrets: slack.bot_token: missing, and a channel of kind `slack` needs it",
+            |it| it.secrets["platforms"]["slack"]["bot_token"] = Value::Null,
+            "secrets: secrets: platforms.slack.bot_token: missing, and a channel of kind `slack` needs it",
+            "not started: secrets: platforms.slack.bot_token: missing, and a channel of kind `slack` needs it",
         ),
         (
             |it| it.secrets["channels"]["hook"] = Value::Null,
@@ -445,10 +445,14 @@ async fn what_is_wrong_with_who_we_are_to_alibaba_cloud() {
 #[tokio::test]
 async fn what_is_wrong_with_a_channel() {
     let rows: &[(Change, &str, &str)] = &[
-        (|it| it.secrets["slack"]["bot_token"] = json!("revoked"), "channel netops: not_authed", "200 accepted"),
         (
-            |it| it.replace("[slack]\n", "[slack]\nenterprise = \"E0001\"\n"),
-            "channel netops: slack.enterprise: the bot token belongs to a workspace outside E0001",
+            |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("revoked"),
+            "channel netops: not_authed",
+            "200 accepted",
+        ),
+        (
+            |it| it.replace("[platforms.slack]\n", "[platforms.slack]\nenterprise = \"E0001\"\n"),
+            "channel netops: platforms.slack.enterprise: the bot token belongs to a workspace outside E0001",
             "200 accepted",
         ),
         (
@@ -506,7 +510,7 @@ async fn the_first_tick_asks_what_only_others_can_tell() {
     let gone = app(|it| it.fault("ListVpcPeerConnections", "InvalidRegionId.NotFound", false));
     ask(&gone).await;
     let told = misfits();
-    let expected = ["targets.prod.account", "slack.teams", "targets.prod.regions"];
+    let expected = ["targets.prod.account", "platforms.slack.teams", "targets.prod.regions"];
     assert!(expected.iter().zip(&told).all(|(key, line)| line.contains(key)) && told.len() == 3, "{told:?}");
     assert!(told[2].contains("InvalidRegionId.NotFound"), "{told:?}");
 }

@@ -13,7 +13,8 @@ mod support;
 use std::path::Path;
 
 use peergate::approval::Verdict;
-use peergate::chat::{Command, Verb, slack};
+use peergate::chat::platform::{Platform, ReplyTo};
+use peergate::chat::{Command, Incoming, Verb, slack};
 use peergate::config::Config;
 use peergate::local::sandbox::SLACK_SECRET;
 use peergate::trigger::Trigger;
@@ -71,11 +72,14 @@ fn the_click_is_understood_where_slack_may_be_answered() {
     let secrets = [SLACK_SECRET.to_owned().try_into().unwrap()];
     let request = envelope::open(serde_json::from_slice(&read("slack-click.json")).unwrap()).unwrap();
     let (parts, body) = request.into_parts();
-    let authentic = slack::verify(&parts.headers, body, &secrets, SIGNED_AT.parse().unwrap()).unwrap();
-    let incoming = slack::parse(authentic, true, config.slack.as_ref().unwrap()).unwrap();
-    let slack::Incoming::Click { request, response_url, ask } = incoming else { panic!("{incoming:?}") };
+    let authentic = slack::verify_with(&secrets, &parts.headers, body, SIGNED_AT.parse().unwrap()).unwrap();
+    let incoming = Platform::Slack.parse(&config.platforms, authentic).unwrap();
+    let Incoming::Request { request, to: ReplyTo::Slack(slack::ReplyTo::Click { response_url, .. }), ask } = incoming
+    else {
+        panic!("{incoming:?}")
+    };
     let Command::About(about) = request.command else { panic!("a list") };
-    assert_eq!((about.verb, ask), (Verb::Decide(Verdict::Approve), None));
+    assert_eq!((about.verb, ask), (Verb::Decide(Verdict::Approve), false));
     assert_eq!(request.by.as_str(), "slack:T0001/U061F7AUR");
     assert_eq!(response_url.host_str(), Some("hooks.slack.com"));
 }

@@ -47,7 +47,7 @@ fn policy(approvals: u32) -> Policy {
         [targets.prod]
         account = "2222222222222222"
         regions = []
-        [slack]
+        [platforms.slack]
         teams = ["T0001"]
         app = "A1"
         [channels.netops]

@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use peergate::approval::{Approval, Delivery, History, State, Verdict, What};
+use peergate::chat::Signed;
 use peergate::clock;
-use peergate::local::event::Signed;
 use peergate::local::simulator::gateway::Fault;
 use peergate::local::simulator::{Settings, Tampering};
 use peergate::local::sink::Trouble;

@@ -453,7 +453,7 @@ async fn when_slack_opens_no_window_nothing_is_decided_and_the_person_is_told() 
     let card = gate.card();
     let url = |name: &str| format!("{}hooks/{name}", gate.chat);
     gate.write_secrets(|secrets| {
-        secrets["slack"]["bot_token"] = json!(null);
+        secrets["platforms"]["slack"]["bot_token"] = json!(null);
         secrets["channels"]["netops"] = json!({"url": url("cards")});
         secrets["channels"]["oncall"] = json!({"url": url("oncall")});
     })

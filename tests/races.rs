@@ -169,7 +169,7 @@ async fn killed_between_the_write_and_the_accept_the_watcher_finishes_with_the_s
     assert_eq!(gate.accepts(&id), 0);
 
     let started = Instant::now();
-    while gate.accepts(&id) == 0 {
+    while gate.accepts(&id) == 0 || gate.headlines(support::SLACK).len() < 3 {
         assert!(started.elapsed() < Duration::from_mins(1), "the watcher never finished it");
         let ticked = peergate(directory.path(), &gate).args(["watch", "--once"]).status().unwrap();
         assert!(ticked.success());

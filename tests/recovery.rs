@@ -107,7 +107,7 @@ async fn a_signing_secret_is_rotated_without_a_refused_request() {
         let (nonce, at) = (format!("msg_{}", clock::nonce()), clock::now().as_second().to_string());
         let mut signed = gate.signed_as(&body, &nonce, &at);
         let keys = [key.to_owned().try_into().unwrap()];
-        let signature = peergate::chat::standard_webhooks::sign(&keys, &nonce, &at, body.as_bytes());
+        let signature = peergate::chat::standard_webhooks::sign_body(&keys, &nonce, &at, body.as_bytes());
         signed.headers.retain(|(name, _)| *name != "webhook-signature");
         signed.headers.push(("webhook-signature", signature));
         signed

@@ -7,8 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use peergate::chat::Signed;
 use peergate::clock;
-use peergate::local::event::Signed;
 use peergate::local::serve::{self, Limits};
 use support::{Gate, logged};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

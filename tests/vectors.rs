@@ -18,9 +18,10 @@ use bytes::Bytes;
 use http::HeaderMap;
 use jiff::Timestamp;
 use peergate::alicloud::sign::{self, Parameters, v1, v3};
+use peergate::chat::slack::SigningSecret;
+use peergate::chat::standard_webhooks::WebhookKey;
 use peergate::chat::{slack, standard_webhooks};
 use peergate::envelope;
-use peergate::secrets::{SlackSigningSecret, WebhookKey};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -210,14 +211,14 @@ fn now(vector: &Webhook) -> Timestamp {
 
 /// A key that can't be one refuses, as the function that would hold it refuses to start.
 fn slack_accepts(vector: &Webhook, headers: &HeaderMap, body: Bytes) -> bool {
-    let keys: Result<Vec<_>, _> = vector.secrets.iter().cloned().map(SlackSigningSecret::try_from).collect();
-    keys.is_ok_and(|keys| slack::verify(headers, body, &keys, now(vector)).is_ok())
+    let keys: Result<Vec<_>, _> = vector.secrets.iter().cloned().map(SigningSecret::try_from).collect();
+    keys.is_ok_and(|keys| slack::verify_with(&keys, headers, body, now(vector)).is_ok())
 }
 
 fn standard_webhooks_accepts(vector: &Webhook) -> bool {
     let keys: Result<Vec<_>, _> = vector.secrets.iter().cloned().map(WebhookKey::try_from).collect();
     let verify = |keys: Vec<WebhookKey>| {
-        standard_webhooks::verify(&headers(&vector.request), body(&vector.request), &keys, now(vector)).is_ok()
+        standard_webhooks::verify_with(&keys, &headers(&vector.request), body(&vector.request), now(vector)).is_ok()
     };
     keys.is_ok_and(verify)
 }

@@ -333,22 +333,19 @@ async fn a_retried_notice_keeps_its_webhook_id_and_verifies() {
     gate.round().await;
     let post = gate.sink.posts(AUDIT).remove(0);
     let keys = [support_key()];
-    let verified = peergate::chat::standard_webhooks::verify(&post.headers, post.body.clone(), &keys, clock::now());
+    let verified =
+        peergate::chat::standard_webhooks::verify_with(&keys, &post.headers, post.body.clone(), clock::now());
     assert!(verified.is_ok(), "{verified:?}");
     let stored = gate.stored(&id).await.unwrap();
     let secrets = gate.app.secrets.current(clock::now()).await.unwrap();
     let notice = &stored.approval.outbox[0];
-    let again = peergate::chat::standard_webhooks::deliver(
-        &gate.app.http,
-        &secrets.channels["audit"],
-        &stored.approval,
-        notice,
-    );
+    let audit = &gate.app.config.channels["audit"];
+    let again = audit.notify(gate.app.chat(&secrets), "audit", &stored.approval, notice);
     again.await.unwrap();
     assert_eq!(gate.sink.posts(AUDIT).pop().unwrap().headers["webhook-id"], post.headers["webhook-id"]);
 }
 
-fn support_key() -> peergate::secrets::WebhookKey {
+fn support_key() -> peergate::chat::standard_webhooks::WebhookKey {
     peergate::local::sandbox::AUDIT_SECRET.to_owned().try_into().unwrap()
 }
 

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::SignedDuration;
+use peergate::chat::Signed;
 use peergate::clock;
-use peergate::local::event::Signed;
 use peergate::local::simulator::Tampering;
 use peergate::local::simulator::gateway::Fault;
 use serde_json::json;
@@ -247,7 +247,7 @@ async fn malformed_requests_are_refused_before_anything_is_asked() {
     let keys = [support_key()];
     let (id, timestamp) = ("msg_1", clock::now().as_second().to_string());
     let body = [b"{\"type\":\"peering.status\",\"data\":{\"actor\":\"".as_slice(), &[0xFF], b"\"}}"].concat();
-    let signature = peergate::chat::standard_webhooks::sign(&keys, id, &timestamp, &body);
+    let signature = peergate::chat::standard_webhooks::sign_body(&keys, id, &timestamp, &body);
     let request = http::Request::post("/webhook/ci").header("content-type", "application/json");
     let request = request.header("webhook-id", id).header("webhook-timestamp", timestamp);
     let request = request.header("webhook-signature", signature).body(Bytes::from(body)).unwrap();
@@ -255,7 +255,7 @@ async fn malformed_requests_are_refused_before_anything_is_asked() {
     assert_eq!(gate.upstream_calls(), 0);
 }
 
-fn support_key() -> peergate::secrets::WebhookKey {
+fn support_key() -> peergate::chat::standard_webhooks::WebhookKey {
     peergate::local::sandbox::CI_SECRET.to_owned().try_into().unwrap()
 }
 
@@ -542,7 +542,7 @@ async fn a_rotated_signing_secret_heals_by_itself() {
     let later = clock::now() + SignedDuration::from_secs(31);
     let body = json!({"type": "peering.status", "data": {"instance_id": id, "actor": "alice"}}).to_string();
     let timestamp = later.as_second().to_string();
-    let signature = peergate::chat::standard_webhooks::sign(&keys, "msg_1", &timestamp, body.as_bytes());
+    let signature = peergate::chat::standard_webhooks::sign_body(&keys, "msg_1", &timestamp, body.as_bytes());
     let mut signed = gate.signed_body(&body);
     signed.headers[1].1 = "msg_1".into();
     signed.headers[2].1 = signature;
@@ -670,7 +670,9 @@ async fn slack_requests_that_are_not_ours_or_malformed_reach_no_api() {
     let secrets = gate.app.secrets.current(clock::now()).await.unwrap();
     let whole = "command=%2Fpeergate&team_id=T0001&user_id=U061F7AUR&api_app_id=A0123&text=approve+pcc-a+because+%FF";
     for body in ["payload=%FF", whole] {
-        let signed = peergate::local::event::slack_form(body.into(), &secrets, clock::now()).unwrap();
+        let signed =
+            peergate::chat::slack::sign_form(secrets.platforms.slack.as_ref().unwrap(), body.into(), clock::now())
+                .unwrap();
         assert_eq!(gate.send(&signed).await.status, 400, "{body}");
     }
     let mut forged = gate.slash("approve pcc-a", "U061F7AUR").await;
@@ -876,7 +878,10 @@ async fn unknown_client_is_answered_like_a_known_one_and_refetches_alike() {
         signed.body = "{ }".into();
         // New secrets are there; who asks for them is refused all the same.
         let old = gate.app.secrets.current(clock::now()).await.unwrap();
-        gate.write_secrets(|secrets| secrets["slack"]["bot_token"] = json!(format!("xoxb-{}", path.len()))).unwrap();
+        gate.write_secrets(|secrets| {
+            secrets["platforms"]["slack"]["bot_token"] = json!(format!("xoxb-{}", path.len()));
+        })
+        .unwrap();
         let later = clock::now() + SignedDuration::from_secs(if path == "/webhook/ci" { 31 } else { 62 });
         let timestamp = later.as_second().to_string();
         signed
@@ -896,7 +901,9 @@ async fn slacks_test_of_the_address_is_echoed() {
     let gate = Gate::start().await;
     let secrets = gate.app.secrets.current(clock::now()).await.unwrap();
     let send = async |body: &str| {
-        let mut signed = peergate::local::event::slack_form(body.into(), &secrets, clock::now()).unwrap();
+        let mut signed =
+            peergate::chat::slack::sign_form(secrets.platforms.slack.as_ref().unwrap(), body.into(), clock::now())
+                .unwrap();
         signed.headers[0].1 = "application/json".into();
         gate.send(&signed).await
     };

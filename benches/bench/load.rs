@@ -7,11 +7,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
+use peergate::chat::platform::Platform;
+use peergate::chat::{Signed, Wish};
 use peergate::clock;
 use peergate::config::Config;
 use peergate::http;
 use peergate::local::Error;
-use peergate::local::event::{self, Wish};
+use peergate::local::event;
 use peergate::local::sandbox::Sandbox;
 use peergate::secrets::Secrets;
 
@@ -188,19 +190,21 @@ fn without_limits(config: &str) -> String {
         .replace("regions = [\"cn-shanghai\"]", "regions = []\ncalls_per_minute = 4000000000")
 }
 
-fn approval(sandbox: &Sandbox, secrets: &Path) -> Result<event::Signed, Error> {
+fn approval(sandbox: &Sandbox, secrets: &Path) -> Result<Signed, Error> {
     let (theirs, ours) = (format!("vpc-{}", clock::nonce()), format!("vpc-{}", clock::nonce()));
     let id = sandbox.simulator.request_peering(&[("VpcId", &theirs), ("AcceptingVpcId", &ours)]).ok_or("no request")?;
-    let secrets = Secrets::parse(&std::fs::read(secrets)?, &Config::parse(&sandbox.config)?)?;
+    let config = Config::parse(&sandbox.config)?;
+    let secrets = Secrets::parse(&std::fs::read(secrets)?, &config)?;
     let wish = Wish {
         verb: "approve".into(),
         fingerprint: sandbox.simulator.connection(&id).map(|it| it.fingerprint().to_string()),
         instance_id: id,
         target: Some("prod".into()),
         reason: None,
+        tenant: Some("ci".into()),
         actor: "alice".into(),
     };
-    event::standard_webhooks(&wish, "ci", &secrets, &format!("msg_{}", clock::nonce()), clock::now())
+    event::sign(Platform::StandardWebhooks, &wish, &config, &secrets, clock::now())
 }
 
 /// `peergate serve`; ends when this goes.

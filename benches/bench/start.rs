@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use bytes::Buf;
 use peergate::approval::{Approval, ApprovalId, Display, Event, Grounds};
+use peergate::chat::Wish;
+use peergate::chat::platform::Platform;
 use peergate::config::Config;
 use peergate::local::Error;
-use peergate::local::event::{self, Wish};
+use peergate::local::event;
 use peergate::local::simulator::Tampering;
 use peergate::preflight;
 use peergate::secrets::Secrets;
@@ -104,9 +106,10 @@ async fn approval(world: &World) -> Result<(String, Vec<u8>), Error> {
         target: Some("prod".into()),
         reason: None,
         fingerprint: None,
+        tenant: None,
         actor: "U061F7AUR".into(),
     };
-    let signed = event::slack(&wish, &config, &secrets, clock::now())?;
+    let signed = event::sign(Platform::Slack, &wish, &config, &secrets, clock::now())?;
     Ok((id, event::envelope(&signed).to_string().into_bytes()))
 }
 

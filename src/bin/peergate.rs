@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use jiff::Timestamp;
+use peergate::approval::Principal;
+use peergate::chat::Wish;
+use peergate::chat::platform::Platform;
 use peergate::config::{Config, Environment, SecretsSource};
 use peergate::local::audit::{self, Source};
-use peergate::local::event::{self, Wish};
+use peergate::local::event;
 use peergate::local::simulator::gateway::Simulator;
 use peergate::local::simulator::{Account, Settings};
 use peergate::local::{Error, demo, redrive, restore, serve, table};
@@ -134,13 +137,13 @@ struct EventArguments {
     /// Of which connection, pcc-…; of none for a list.
     #[arg(default_value = "")]
     instance_id: String,
-    /// Who sends it.
-    #[arg(long, value_enum, default_value = "standard-webhooks")]
-    provider: Provider,
-    /// Which client of /webhook/{client}; by default the first of the configuration.
-    #[arg(long)]
+    /// The platform that sends it.
+    #[arg(long, default_value = "standard-webhooks", value_parser = platform)]
+    provider: Platform,
+    /// Which client of /webhook/{client}, or which tenant; by default the first of the configuration.
+    #[arg(long, visible_alias = "tenant")]
     client: Option<String>,
-    /// Who asks: what the client calls them, or a Slack user id; by default the first person of the configuration.
+    /// Who asks: the user id on that platform; by default the first person of the configuration.
     #[arg(long)]
     actor: Option<String>,
     /// Of which target, if there are several.
@@ -164,14 +167,13 @@ enum Verb {
     DryRun,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum Provider {
-    Slack,
-    StandardWebhooks,
-}
-
 /// The longest that the doctor looks.
 const EXAMINATION: Duration = Duration::from_mins(2);
+
+fn platform(name: &str) -> Result<Platform, String> {
+    let known: Vec<_> = Platform::ALL.iter().map(|platform| platform.name()).collect();
+    Platform::of_name(name).ok_or_else(|| format!("expected one of {}", known.join(", ")))
+}
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -266,7 +268,7 @@ async fn print_event(arguments: EventArguments) -> Result<(), Error> {
     };
     let secrets = Secrets::parse(&std::fs::read(path)?, &config)?;
     let carries_one =
-        matches!(provider, Provider::StandardWebhooks) && matches!(verb, Verb::Approve | Verb::Reject | Verb::DryRun);
+        provider.commands_carry_fingerprints() && matches!(verb, Verb::Approve | Verb::Reject | Verb::DryRun);
     let fingerprint = match fingerprint {
         None if carries_one => event::fingerprint(&environment, &config, target.as_deref(), &instance_id)
             .await
@@ -282,23 +284,17 @@ async fn print_event(arguments: EventArguments) -> Result<(), Error> {
         Verb::List => "list",
         Verb::DryRun => "dry-run",
     };
-    let client = client.or_else(|| config.clients.keys().next().cloned());
-    let owned = match provider {
-        Provider::Slack => "slack:".to_owned(),
-        Provider::StandardWebhooks => format!("webhook:{}/", client.as_deref().unwrap_or_default()),
+    let is_there = |principal: &&Principal| {
+        Platform::of_principal(principal) == Some(provider)
+            && client.as_ref().is_none_or(|tenant| principal.realm().ends_with(&format!(":{tenant}")))
     };
-    let mut principals = config.policy.people.values().flat_map(|person| &person.principals);
-    let known = principals.find(|principal| principal.as_str().starts_with(&owned));
-    let known = known.and_then(|principal| principal.as_str().split_once('/')).map(|(_, user)| user.to_owned());
-    let actor = actor.or(known).ok_or("name the --actor: no person of the configuration has an identity there")?;
-    let wish = Wish { verb: verb.to_owned(), instance_id, target, reason, fingerprint, actor };
-    let signed = match provider {
-        Provider::Slack => event::slack(&wish, &config, &secrets, clock::now())?,
-        Provider::StandardWebhooks => {
-            let client = client.ok_or("the configuration has no client")?;
-            event::standard_webhooks(&wish, &client, &secrets, &format!("msg_{}", clock::nonce()), clock::now())?
-        }
-    };
+    let known = config.policy.people.values().flat_map(|person| &person.principals).find(is_there);
+    let tenant = client
+        .or_else(|| known.and_then(|principal| principal.realm().split_once(':')).map(|(_, tenant)| tenant.to_owned()));
+    let actor = actor.or_else(|| known.map(|principal| principal.user().to_owned()));
+    let actor = actor.ok_or("name the --actor: no person of the configuration has an identity there")?;
+    let wish = Wish { verb: verb.to_owned(), instance_id, target, reason, fingerprint, tenant, actor };
+    let signed = event::sign(provider, &wish, &config, &secrets, clock::now())?;
     println!("{}", serde_json::to_string_pretty(&event::envelope(&signed))?);
     Ok(())
 }

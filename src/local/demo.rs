@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 
-use super::event::{self, Signed, Wish};
+use super::event;
 use super::sandbox::Sandbox;
 use super::simulator::{Settings, gateway};
 use super::sink::Shown;
 use super::{Error, serve};
 use crate::approval::{Approval, ApprovalId, History};
-use crate::chat::message;
+use crate::chat::platform::Platform;
+use crate::chat::{Signed, Wish, message, slack};
 use crate::peering::InstanceId;
 use crate::{clock, http};
 
@@ -151,10 +152,11 @@ impl Stage {
             target: None,
             reason: None,
             fingerprint: self.sandbox.simulator.connection(id.as_str()).map(|it| it.fingerprint().to_string()),
+            tenant: Some("ci".to_owned()),
             actor: actor.to_owned(),
         };
         let secrets = self.sandbox.app.secrets.current(clock::now()).await?;
-        event::standard_webhooks(&wish, "ci", &secrets, &format!("msg_{}", clock::nonce()), clock::now())
+        event::sign(Platform::StandardWebhooks, &wish, &self.sandbox.app.config, &secrets, clock::now())
     }
 
     /// As Slack tells of a click.
@@ -169,7 +171,8 @@ impl Stage {
             "actions": [{"action_id": button.action_id, "value": button.value}],
         });
         let secrets = self.sandbox.app.secrets.current(clock::now()).await?;
-        event::slack_interaction(&payload, &secrets, clock::now())
+        let secrets = secrets.platforms.slack.as_ref().ok_or("there is no secret of Slack")?;
+        Ok(slack::sign_interaction(secrets, &payload, clock::now())?)
     }
 
     async fn send(&self, signed: &Signed) -> Result<(u16, Value), Error> {

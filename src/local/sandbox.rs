@@ -138,7 +138,7 @@ fn secrets(chat: &Url) -> Value {
     json!({
         "targets": {"prod": {"access_key_id": "accepter-key", "access_key_secret": "accepter-secret"}},
         "clients": {"ci": {"signing_secrets": [CI_SECRET]}},
-        "slack": {"signing_secrets": [SLACK_SECRET], "bot_token": "xoxb-sandbox-token"},
+        "platforms": {"slack": {"signing_secrets": [SLACK_SECRET], "bot_token": "xoxb-sandbox-token"}},
         "channels": {
             "hook": {"url": format!("{chat}hooks/netops")},
             "audit": {"url": format!("{chat}audit"), "signing_secrets": [AUDIT_SECRET]},
@@ -162,7 +162,7 @@ signature = "{signature}"
 
 [clients.ci]
 
-[slack]
+[platforms.slack]
 teams = ["T0001"]
 app = "A0123"
 api = "{chat}api/"

@@ -7,11 +7,10 @@ use jiff::Timestamp;
 use super::Summary;
 use crate::app::App;
 use crate::approval::{Approval, ApprovalId, CardId, CardRef, Claim, Display, Event, News, Notice, Redelivery};
-use crate::chat::{Digest, Undelivered, message, slack, standard_webhooks};
+use crate::chat::platform::{Channel, Context};
+use crate::chat::{Digest, Undelivered, Update, message};
 use crate::clock;
-use crate::config::Channel;
 use crate::peering::Fingerprint;
-use crate::secrets::Secrets;
 use crate::store::{self, Saved, Stored};
 
 /// Posts what each channel is owed, once nobody else can be about to post it.
@@ -55,14 +54,12 @@ pub(super) async fn deliver(app: &App, stored: Stored, did: &mut Summary) -> Res
 /// Takes what is due. A new card of an account that asks for too many at once waits for its turn.
 fn claim(app: &App, approval: &Approval, now: Timestamp) -> (Approval, Vec<Claim>) {
     let mut claimed = approval.clone();
-    let has_cards = |channel: &str| matches!(app.config.channels.get(channel), Some(Channel::Slack { .. }));
+    let can = |channel: &str| app.config.channels.get(channel).map(Channel::abilities);
+    let has_cards = |channel: &str| can(channel).is_some_and(|can| can.edits);
     let new_card = |channel: &str| has_cards(channel).then(clock::card_id);
     let (mut claims, mut later) = (claimed.outbox.claim(now, new_card), vec![]);
     claims.retain(|Claim { notice, channel, .. }| {
-        let is_chat = match app.config.channels.get(channel) {
-            Some(Channel::Slack { .. } | Channel::SlackWebhook {}) => true,
-            Some(Channel::StandardWebhooks {}) | None => false,
-        };
+        let is_chat = can(channel).is_some_and(|can| can.people);
         let account = approval.facts.requester.account;
         let makes_card =
             notice.news == News::Discovered || (has_cards(channel) && !approval.cards.contains_key(channel));
@@ -108,45 +105,38 @@ async fn post_to(
         .current(clock::now())
         .await
         .map_err(|_| Undelivered { error: "the secrets cannot be read".into(), retry: Redelivery::Soon(None) })?;
-    let endpoint = || secrets.channels.get(channel).ok_or_else(|| misconfigured("the channel has no secrets"));
-    match app.config.channels.get(channel) {
-        None => Err(Undelivered { error: "the channel is not in the configuration".into(), retry: Redelivery::Never }),
-        Some(Channel::Slack { channel: id }) => {
-            let api = slack_api(app, &secrets)?;
-            let card = draw_card(api, id, approval, channel, card).await?;
-            let reference = card.reference.clone();
-            *display = Display::Card(card);
-            if matches!(notice.news, News::Discovered | News::Checked) {
-                // The card is the news.
-                return Ok(());
-            }
-            api.reply(&reference, &message::notice(approval, notice), is_urgent(&notice.news)).await
+    let context = app.chat(&secrets);
+    let Some(to) = app.config.channels.get(channel) else {
+        return Err(Undelivered { error: "the channel is not in the configuration".into(), retry: Redelivery::Never });
+    };
+    let can = to.abilities();
+    if can.edits {
+        let drawn = draw_card(context, to, channel, approval, card).await?;
+        let reference = drawn.reference.clone();
+        *display = Display::Card(drawn);
+        // The card is the news.
+        if matches!(notice.news, News::Discovered | News::Checked) {
+            return Ok(());
         }
-        // Worth a look at the card, not a message.
-        Some(Channel::SlackWebhook {}) if notice.news == News::Checked => Ok(()),
-        Some(Channel::SlackWebhook {}) => {
-            let message = message::follow_up(approval, notice, clock::now());
-            slack::post_webhook(&app.http, &endpoint()?.url, &message).await?;
-            *display = Display::Facts(shown_facts(approval));
-            Ok(())
-        }
-        Some(Channel::StandardWebhooks {}) => {
-            standard_webhooks::deliver(&app.http, endpoint()?, approval, notice).await?;
-            *display = Display::Facts(approval.connection.fingerprint());
-            Ok(())
-        }
+        let message = message::notice(approval, notice);
+        return if can.threads {
+            to.reply_below(context, &reference, &message, is_urgent(&notice.news)).await
+        } else {
+            to.post(context, channel, &message).await.map(|_| ())
+        };
     }
-}
-
-fn misconfigured(error: &str) -> Undelivered {
-    Undelivered { error: error.to_owned(), retry: Redelivery::Later }
-}
-
-fn slack_api<'a>(app: &'a App, secrets: &'a Secrets) -> Result<slack::Api<'a>, Undelivered> {
-    let token = secrets.slack.as_ref().and_then(|slack| slack.bot_token.as_ref());
-    let (slack, token) =
-        app.config.slack.as_ref().zip(token).ok_or_else(|| misconfigured("there is no Slack app or no bot token"))?;
-    Ok(slack::Api { http: &app.http, url: &slack.api, token })
+    if !can.people {
+        to.notify(context, channel, approval, notice).await?;
+        *display = Display::Facts(approval.connection.fingerprint());
+        return Ok(());
+    }
+    if notice.news == News::Checked {
+        // Worth a look at the card, not a message.
+        return Ok(());
+    }
+    to.post(context, channel, &message::follow_up(approval, notice, clock::now())).await?;
+    *display = Display::Facts(shown_facts(approval));
+    Ok(())
 }
 
 /// Of the facts that a card shows, if it shows all of them whole.
@@ -156,22 +146,21 @@ fn shown_facts(approval: &Approval) -> Fingerprint {
 
 /// Draws the card as the record is now, where it is or, if it is not there, anew; returns where.
 async fn draw_card(
-    api: slack::Api<'_>,
-    id: &str,
-    approval: &Approval,
+    context: Context<'_>,
+    to: &Channel,
     channel: &str,
+    approval: &Approval,
     card: Option<CardId>,
 ) -> Result<CardRef, Undelivered> {
     let message = message::card(approval, clock::now());
     let fingerprint = shown_facts(approval);
-    // The configuration may name another channel by now.
-    let here = |card: &&CardRef| card.reference.split_once('/').is_some_and(|(channel, _)| channel == id);
-    if let Some(card) = approval.cards.get(channel).filter(here)
-        && api.update(&card.reference, &message).await?
+    if let Some(card) = approval.cards.get(channel)
+        && to.update(context, &card.reference, &message).await? == Update::Done
     {
         return Ok(CardRef { fingerprint, shown_at: clock::now(), ..card.clone() });
     }
-    let reference = api.post(id, &message).await?;
+    let posted = to.post(context, channel, &message).await?;
+    let reference = posted.ok_or_else(|| Undelivered::misconfigured("the platform does not say where the card is"))?;
     let card = card.unwrap_or_else(clock::card_id);
     Ok(CardRef { reference, card, fingerprint, shown_at: clock::now() })
 }
@@ -200,16 +189,14 @@ pub(super) async fn deliver_digests(app: &App) {
 }
 
 async fn post_digest(app: &App, digest: &Digest) -> Result<(), Undelivered> {
-    let secrets = app.secrets.current(clock::now()).await.map_err(|_| misconfigured("the secrets cannot be read"))?;
+    let unread = |_| Undelivered::misconfigured("the secrets cannot be read");
+    let secrets = app.secrets.current(clock::now()).await.map_err(unread)?;
     let name = app.config.policy.accounts.get(&digest.account).map(|account| account.name.as_str());
-    let message = message::digest(digest, name);
     match app.config.channels.get(&digest.channel) {
-        Some(Channel::Slack { channel }) => slack_api(app, &secrets)?.post(channel, &message).await.map(|_| ()),
-        Some(Channel::SlackWebhook {}) => {
-            let endpoint = secrets.channels.get(&digest.channel).ok_or_else(|| misconfigured("it has no secrets"))?;
-            slack::post_webhook(&app.http, &endpoint.url, &message).await
+        Some(to) if to.abilities().people => {
+            to.post(app.chat(&secrets), &digest.channel, &message::digest(digest, name)).await.map(|_| ())
         }
-        Some(Channel::StandardWebhooks {}) | None => Ok(()),
+        Some(_) | None => Ok(()),
     }
 }
 

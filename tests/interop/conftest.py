@@ -111,7 +111,7 @@ regions = ["cn-shanghai"]
 endpoint = "{simulator.url}/"
 sts_endpoint = "{simulator.url}/"
 [clients.ci]
-[slack]
+[platforms.slack]
 teams = ["T0001"]
 app = "A0123"
 response_origins = ["{chat}/"]
@@ -130,7 +130,7 @@ channels = ["audit"]
     secrets = {
         "targets": {"prod": {"access_key_id": "accepter-key", "access_key_secret": "accepter-secret"}},
         "clients": {"ci": {"signing_secrets": [CI_SECRET]}},
-        "slack": {"signing_secrets": [SLACK_SECRET]},
+        "platforms": {"slack": {"signing_secrets": [SLACK_SECRET]}},
         "channels": {"audit": {"url": f"{chat}/audit", "signing_secrets": [AUDIT_SECRET]}},
     }
     (directory / "peergate.secrets.json").write_text(json.dumps(secrets))

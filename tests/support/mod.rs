@@ -25,7 +25,9 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use peergate::approval::ApprovalId;
-use peergate::local::event::{self, Signed, Wish};
+use peergate::chat::platform::Platform;
+use peergate::chat::{Signed, Wish, slack};
+use peergate::local::event;
 use peergate::local::sandbox::{AUDIT_SECRET, CI_SECRET, SLACK_SECRET, Sandbox};
 use peergate::local::simulator::gateway::Fault;
 use peergate::local::simulator::{JournalEntry, Settings, Tampering};
@@ -265,8 +267,8 @@ impl Gate {
 
     pub async fn signed_wish(&self, wish: &Wish) -> Signed {
         let secrets = self.app.secrets.current(clock::now()).await.unwrap();
-        let id = format!("msg_{}", clock::nonce());
-        event::standard_webhooks(wish, "ci", &secrets, &id, clock::now()).unwrap()
+        let wish = Wish { tenant: Some("ci".into()), ..wish.clone() };
+        event::sign(Platform::StandardWebhooks, &wish, &self.app.config, &secrets, clock::now()).unwrap()
     }
 
     /// Any body, signed as client `ci`.
@@ -278,7 +280,7 @@ impl Gate {
     #[allow(clippy::unused_self, reason = "reads like the others")]
     pub fn signed_as(&self, body: &str, id: &str, timestamp: &str) -> Signed {
         let keys = [CI_SECRET.to_owned().try_into().unwrap()];
-        let signature = peergate::chat::standard_webhooks::sign(&keys, id, timestamp, body.as_bytes());
+        let signature = peergate::chat::standard_webhooks::sign_body(&keys, id, timestamp, body.as_bytes());
         Signed {
             path: "/webhook/ci".into(),
             headers: vec![
@@ -306,7 +308,7 @@ impl Gate {
     #[allow(clippy::unused_self, reason = "reads like the others")]
     pub fn slack_signed_at(&self, body: &str, timestamp: &str) -> Signed {
         let secret = SLACK_SECRET.to_owned().try_into().unwrap();
-        let signature = peergate::chat::slack::sign(&secret, timestamp, body.as_bytes());
+        let signature = peergate::chat::slack::sign_body(&secret, timestamp, body.as_bytes());
         Signed {
             path: "/slack".into(),
             headers: vec![
@@ -321,7 +323,7 @@ impl Gate {
     pub async fn slack_form(&self, fields: &[(&str, &str)]) -> Signed {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let secrets = self.app.secrets.current(clock::now()).await.unwrap();
-        event::slack_form(body, &secrets, clock::now()).unwrap()
+        slack::sign_form(secrets.platforms.slack.as_ref().unwrap(), body, clock::now()).unwrap()
     }
 
     /// A click on a button with `value`, as Slack tells of it.
@@ -554,7 +556,7 @@ impl Table {
 
 pub fn wish(verb: &str, id: &InstanceId, actor: &str) -> Wish {
     let (verb, instance_id, actor) = (verb.into(), id.to_string(), actor.into());
-    Wish { verb, instance_id, target: None, reason: None, fingerprint: None, actor }
+    Wish { verb, instance_id, target: None, reason: None, fingerprint: None, tenant: None, actor }
 }
 
 pub const SLACK: &str = "/api/chat.postMessage";

@@ -13,13 +13,20 @@ use crate::preflight::{Finding, Found, Objection};
 /// The last things that happened, as many as are told.
 const MOST_EVENTS: usize = 12;
 
-/// The answer to a user of another Slack workspace.
+/// The answer to a user of another tenant, e.g. of another "Slack workspace"; `key` lists those that we serve.
 #[must_use]
-pub fn stranger() -> Message {
+pub fn stranger(tenant: &str, key: &str) -> Message {
     Message {
-        sentences: vec!["An operator of peergate can add the workspace to `slack.teams` in peergate.toml.".into()],
-        ..say("peergate does not take commands from this Slack workspace, so it did nothing")
+        sentences: vec![format!(
+            "An operator of peergate can add the {} to `{key}` in peergate.toml.",
+            last_word(tenant)
+        )],
+        ..say(format!("peergate does not take commands from this {tenant}, so it did nothing"))
     }
+}
+
+fn last_word(words: &str) -> &str {
+    words.rsplit(' ').next().unwrap_or(words)
 }
 
 /// What somebody who asked is told. Also the `detail` of answers to machines.

@@ -2,15 +2,23 @@
 
 use std::time::Duration;
 
+use http::{Response, StatusCode};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{APPROVE_WITH_REASON, REASON, REJECT, action_id, button_value};
+use super::receive::{action_id, button_value};
+use super::{APPROVE_WITH_REASON, Access, Channel, Config, REASON, REJECT, ReplyTo, Secrets, WebhookChannel};
 use crate::approval::{Redelivery, Verdict};
 use crate::chat::message::{self, Message};
-use crate::chat::{About, LONGEST_REASON_CHARS, POST_TIMEOUT, Undelivered, retry_after};
-use crate::secrets::{Secret, SecretUrl};
+use crate::chat::response::{empty, json_response, problem};
+use crate::chat::{
+    About, Asked, ChannelSecrets, LONGEST_REASON_CHARS, POST_TIMEOUT, Said, Undelivered, Unfit, Update, Verb,
+    reachable, retry_after,
+};
+use crate::secret::{Secret, SecretUrl};
+use crate::shape::KeyProblem;
 use crate::{clock, http as our_http};
 
 /// What is left of Slack's 3 s for telling the person who clicked.
@@ -75,7 +83,7 @@ fn text_block(message: &Message) -> Value {
 
 /// The reply to a slash command, for the person alone.
 #[must_use]
-pub fn ephemeral(message: &Message) -> Value {
+pub(super) fn ephemeral(message: &Message) -> Value {
     let mut reply = render(message);
     insert(&mut reply, "response_type", "ephemeral".into());
     insert(&mut reply, "replace_original", false.into());
@@ -126,27 +134,188 @@ fn question_window(verdict: Verdict, about: &About) -> Option<Value> {
     }))
 }
 
+/// Asks for a reason, in a window.
+pub(in crate::chat) async fn ask_reason(
+    access: Access<'_>,
+    to: &ReplyTo,
+    about: &About,
+    timeout: Duration,
+) -> Result<Asked, Undelivered> {
+    let Verb::Decide(verdict) = about.verb else { return Ok(Asked::Impossible) };
+    let ReplyTo::Click { trigger_id: Some(trigger_id), .. } = to else { return Ok(Asked::Impossible) };
+    let Ok(api) = Api::new(access.http, access.config, access.secrets) else { return Ok(Asked::Impossible) };
+    api.ask(trigger_id, verdict, about, timeout).await.map(|()| Asked::Done)
+}
+
+/// Tells the sender. A click is answered at its `response_url`.
+pub(in crate::chat) async fn reply(
+    http: &reqwest::Client,
+    to: ReplyTo,
+    said: &Said<'_>,
+    now: Timestamp,
+) -> Response<String> {
+    let message = match said {
+        Said::Answer(answer) => message::answer(answer, now),
+        Said::Usage => message::usage(),
+        Said::Stranger => message::stranger("Slack workspace", "platforms.slack.teams"),
+        Said::Asked => return empty(),
+    };
+    match to {
+        ReplyTo::Command => json_response(StatusCode::OK, &ephemeral(&message)),
+        ReplyTo::Window => json_response(StatusCode::OK, &answer_window(&message)),
+        ReplyTo::Click { response_url, .. } => match (respond(http, response_url, &message).await, said) {
+            (Ok(()), _) => empty(),
+            // Slack shows its error sign.
+            (Err(_), Said::Stranger) => {
+                problem(StatusCode::FORBIDDEN, "wrong-tenant", "not a configured workspace", &Value::Null)
+            }
+            (Err(undelivered), Said::Answer(_) | Said::Usage | Said::Asked) => {
+                let error = undelivered.error;
+                tracing::warn!(outcome = "unanswered_click", error, "a click could not be answered");
+                empty()
+            }
+        },
+    }
+}
+
 /// Answers a click, to the person alone.
-pub async fn respond(http: &reqwest::Client, url: Url, message: &Message) -> Result<(), Undelivered> {
+async fn respond(http: &reqwest::Client, url: Url, message: &Message) -> Result<(), Undelivered> {
     webhook_answer(json_post(http, url, &ephemeral(message)).timeout(RESPOND_TIMEOUT)).await
 }
 
-/// Posts to an incoming webhook. What is there can't be changed.
-///
-/// Source: <https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks>
-pub async fn post_webhook(http: &reqwest::Client, url: &SecretUrl, message: &Message) -> Result<(), Undelivered> {
+impl WebhookChannel {
+    /// Posts a message.
+    ///
+    /// Source: <https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks>
+    pub(in crate::chat) async fn post(
+        &self,
+        http: &reqwest::Client,
+        endpoint: &ChannelSecrets,
+        message: &Message,
+    ) -> Result<(), Undelivered> {
+        post_webhook(http, &endpoint.url, message).await
+    }
+
+    /// Without a test message, all that shows is that somebody answers.
+    pub(in crate::chat) async fn probe(
+        &self,
+        http: &reqwest::Client,
+        endpoint: &ChannelSecrets,
+        test: Option<&Message>,
+    ) -> Result<&'static str, Unfit> {
+        let Some(test) = test else { return reachable(http, &endpoint.url).await };
+        post_webhook(http, &endpoint.url, test).await?;
+        Ok("took a test message")
+    }
+}
+
+async fn post_webhook(http: &reqwest::Client, url: &SecretUrl, message: &Message) -> Result<(), Undelivered> {
     webhook_answer(json_post(http, url.expose().clone(), &render(message)).timeout(POST_TIMEOUT)).await
 }
 
+impl Channel {
+    /// Posts a message. Returns where it is, as `channel/ts`.
+    ///
+    /// Source: <https://docs.slack.dev/reference/methods/chat.postMessage>
+    pub(in crate::chat) async fn post(&self, access: Access<'_>, message: &Message) -> Result<String, Undelivered> {
+        let mut body = render(message);
+        insert(&mut body, "channel", self.channel.as_str().into());
+        let posted = Api::new(access.http, access.config, access.secrets)?.call("chat.postMessage", &body).await?;
+        let reference = posted.channel.zip(posted.ts).map(|(channel, ts)| format!("{channel}/{ts}"));
+        reference.ok_or_else(|| Undelivered::misconfigured("the answer does not say where the message is"))
+    }
+
+    /// Draws a message anew, unless the configuration names another channel by now.
+    ///
+    /// Source: <https://docs.slack.dev/reference/methods/chat.update>
+    pub(in crate::chat) async fn update(
+        &self,
+        access: Access<'_>,
+        reference: &str,
+        message: &Message,
+    ) -> Result<Update, Undelivered> {
+        let here = reference.split_once('/').filter(|(channel, _)| *channel == self.channel);
+        let Some((channel, ts)) = here else { return Ok(Update::Gone) };
+        let mut body = render(message);
+        insert(&mut body, "channel", channel.into());
+        insert(&mut body, "ts", ts.into());
+        match Api::new(access.http, access.config, access.secrets)?.call("chat.update", &body).await {
+            Ok(_) => Ok(Update::Done),
+            Err(Undelivered { error, .. }) if GONE.contains(&error.as_str()) => Ok(Update::Gone),
+            Err(undelivered) => Err(undelivered),
+        }
+    }
+
+    /// Says something below a message; what is urgent, in the channel, too.
+    pub(in crate::chat) async fn reply_below(
+        &self,
+        access: Access<'_>,
+        reference: &str,
+        message: &Message,
+        urgent: bool,
+    ) -> Result<(), Undelivered> {
+        let nowhere = || Undelivered::misconfigured("the card is nowhere");
+        let (channel, ts) = reference.split_once('/').ok_or_else(nowhere)?;
+        let mut body = render(message);
+        insert(&mut body, "channel", channel.into());
+        insert(&mut body, "thread_ts", ts.into());
+        insert(&mut body, "reply_broadcast", urgent.into());
+        Api::new(access.http, access.config, access.secrets)?.call("chat.postMessage", &body).await.map(|_| ())
+    }
+
+    /// Checks the bot token, and posts `test`.
+    pub(in crate::chat) async fn probe(
+        &self,
+        access: Access<'_>,
+        test: Option<&Message>,
+    ) -> Result<&'static str, Unfit> {
+        let Ok(api) = Api::new(access.http, access.config, access.secrets) else {
+            let detail = "there is no bot token".to_owned();
+            return Err(Unfit::Problem { detail, mend: "Store platforms.slack.bot_token." });
+        };
+        if let Some(misfit) = misfit_of_workspace(access.config, &api.test().await?) {
+            let mend = "Store the token of the right workspace, or list it.";
+            return Err(Unfit::Problem { detail: misfit.to_string(), mend });
+        }
+        let Some(test) = test else { return Ok("the bot token is good") };
+        self.post(access, test).await?;
+        Ok("took a test message")
+    }
+}
+
+/// Whether the bot token belongs to the workspaces of the configuration.
+pub(in crate::chat) async fn misfits(access: Access<'_>) -> Option<Vec<KeyProblem>> {
+    let api = Api::new(access.http, access.config, access.secrets).ok()?;
+    let workspace = api.test().await.ok()?;
+    Some(misfit_of_workspace(access.config, &workspace).into_iter().collect())
+}
+
+/// How a bot token contradicts the workspaces of the configuration, if it does.
+#[must_use]
+pub fn misfit_of_workspace(config: &Config, workspace: &Workspace) -> Option<KeyProblem> {
+    let misfit = |key: &str, problem: String| Some(KeyProblem { key: format!("platforms.slack.{key}"), problem });
+    match (&config.enterprise, &workspace.enterprise_id, &workspace.team_id) {
+        (Some(named), Some(enterprise), _) if named != enterprise => {
+            misfit("enterprise", format!("the bot token belongs to the organization {enterprise}, not to {named}"))
+        }
+        (Some(named), None, Some(_)) => {
+            misfit("enterprise", format!("the bot token belongs to a workspace outside {named}"))
+        }
+        // A token of the organization is valid for all its workspaces.
+        (Some(_), Some(_), _) | (_, _, None) => None,
+        (None, _, Some(team)) if config.teams.contains(team) => None,
+        (None, _, Some(team)) => misfit(
+            "teams",
+            format!("the bot token belongs to the workspace {team}, which is not in `platforms.slack.teams`"),
+        ),
+    }
+}
+
 /// Slack's Web API, as our bot.
-#[derive(Debug, Clone, Copy)]
-pub struct Api<'a> {
-    /// The one client.
-    pub http: &'a reqwest::Client,
-    /// Where it is.
-    pub url: &'a Url,
-    /// The bot's.
-    pub token: &'a Secret,
+struct Api<'a> {
+    http: &'a reqwest::Client,
+    url: &'a Url,
+    token: &'a Secret,
 }
 
 /// What the Web API answers.
@@ -169,68 +338,42 @@ pub struct Workspace {
     pub enterprise_id: Option<String>,
 }
 
-impl Api<'_> {
-    /// Posts a card. Returns where it is, as `channel/ts`.
-    ///
-    /// Source: <https://docs.slack.dev/reference/methods/chat.postMessage>
-    pub async fn post(&self, channel: &str, message: &Message) -> Result<String, Undelivered> {
-        let mut body = render(message);
-        insert(&mut body, "channel", channel.into());
-        let posted = self.call("chat.postMessage", &body, POST_TIMEOUT).await?;
-        let reference = posted.channel.zip(posted.ts).map(|(channel, ts)| format!("{channel}/{ts}"));
-        reference.ok_or_else(|| refused("the answer does not say where the message is"))
+impl<'a> Api<'a> {
+    fn new(http: &'a reqwest::Client, config: &'a Config, secrets: &'a Secrets) -> Result<Self, Undelivered> {
+        let no_token = || Undelivered::misconfigured("there is no bot token");
+        Ok(Self { http, url: &config.api, token: secrets.bot_token.as_ref().ok_or_else(no_token)? })
     }
 
     /// Checks the token and returns its owner. Posts nothing.
     ///
     /// Source: <https://docs.slack.dev/reference/methods/auth.test>
-    pub async fn test(&self) -> Result<Workspace, Undelivered> {
-        let Posted { team_id, enterprise_id, .. } = self.call("auth.test", &json!({}), POST_TIMEOUT).await?;
+    async fn test(&self) -> Result<Workspace, Undelivered> {
+        let Posted { team_id, enterprise_id, .. } = self.call("auth.test", &json!({})).await?;
         Ok(Workspace { team_id, enterprise_id })
-    }
-
-    /// Draws a card anew. `Ok(false)` when it is gone, or can't be changed any more.
-    ///
-    /// Source: <https://docs.slack.dev/reference/methods/chat.update>
-    pub async fn update(&self, reference: &str, message: &Message) -> Result<bool, Undelivered> {
-        let Some((channel, ts)) = reference.split_once('/') else { return Ok(false) };
-        let mut body = render(message);
-        insert(&mut body, "channel", channel.into());
-        insert(&mut body, "ts", ts.into());
-        match self.call("chat.update", &body, POST_TIMEOUT).await {
-            Ok(_) => Ok(true),
-            Err(Undelivered { error, .. }) if GONE.contains(&error.as_str()) => Ok(false),
-            Err(undelivered) => Err(undelivered),
-        }
-    }
-
-    /// Says something below a card; what is urgent, in the channel, too.
-    pub async fn reply(&self, reference: &str, message: &Message, urgent: bool) -> Result<(), Undelivered> {
-        let (channel, ts) = reference.split_once('/').ok_or_else(|| refused("the card is nowhere"))?;
-        let mut body = render(message);
-        insert(&mut body, "channel", channel.into());
-        insert(&mut body, "thread_ts", ts.into());
-        insert(&mut body, "reply_broadcast", urgent.into());
-        self.call("chat.postMessage", &body, POST_TIMEOUT).await.map(|_| ())
     }
 
     /// Opens the window that asks for a reason.
     ///
     /// Source: <https://docs.slack.dev/reference/methods/views.open>
-    pub async fn ask(
+    async fn ask(
         &self,
         trigger_id: &str,
         verdict: Verdict,
         about: &About,
         timeout: Duration,
     ) -> Result<(), Undelivered> {
-        let view = question_window(verdict, about).ok_or_else(|| refused("the button says too little"))?;
-        self.call("views.open", &json!({"trigger_id": trigger_id, "view": view}), timeout).await.map(|_| ())
+        let view =
+            question_window(verdict, about).ok_or_else(|| Undelivered::misconfigured("the button says too little"))?;
+        self.call_within("views.open", &json!({"trigger_id": trigger_id, "view": view}), timeout).await.map(|_| ())
+    }
+
+    async fn call(&self, method: &str, body: &Value) -> Result<Posted, Undelivered> {
+        self.call_within(method, body, POST_TIMEOUT).await
     }
 
     /// Nearly every failure is an HTTP 200 with `"ok": false`.
-    async fn call(&self, method: &str, body: &Value, timeout: Duration) -> Result<Posted, Undelivered> {
-        let url = self.url.join(method).map_err(|_| refused("invalid slack.api"))?;
+    async fn call_within(&self, method: &str, body: &Value, timeout: Duration) -> Result<Posted, Undelivered> {
+        let url = self.url.join(method).map_err(|_| Undelivered::misconfigured("invalid platforms.slack.api"))?;
         let request = json_post(self.http, url, body).timeout(timeout).bearer_auth(self.token.expose());
         let response = request.send().await.map_err(|error| Undelivered::transport(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
@@ -259,10 +402,6 @@ impl Api<'_> {
 /// What `chat.update` says of a message that it will never change.
 const GONE: [&str; 4] = ["message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found"];
 
-fn refused(error: &str) -> Undelivered {
-    Undelivered { error: error.to_owned(), retry: Redelivery::Later }
-}
-
 fn insert(object: &mut Value, name: &str, value: Value) {
     if let Some(fields) = object.as_object_mut() {
         fields.insert(name.to_owned(), value);
@@ -278,10 +417,34 @@ async fn webhook_answer(request: reqwest::RequestBuilder) -> Result<(), Undelive
     let (status, headers) = (response.status(), response.headers().clone());
     let body = our_http::read(response).await.map_err(|error| Undelivered::transport(&error))?;
     if status.is_success() {
-        return if body == "ok" { Ok(()) } else { Err(refused("the answer is not `ok`")) };
+        return if body == "ok" { Ok(()) } else { Err(Undelivered::misconfigured("the answer is not `ok`")) };
     }
     let undelivered = Undelivered::status(status, &headers, clock::now());
     // Here, 410 is an archived channel, which people can bring back.
     let gone = undelivered.retry == Redelivery::Never;
     Err(if gone { Undelivered { retry: Redelivery::Later, ..undelivered } } else { undelivered })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bot_token_of_another_workspace_is_noticed() {
+        let config = |more: &str| toml::from_str::<Config>(&format!("teams = [\"T1\"]\napp = \"A1\"\n{more}")).unwrap();
+        let (plain, grid) = (config(""), config("enterprise = \"E1\""));
+        let misfit = |config: &Config, team: Option<&str>, enterprise: Option<&str>| {
+            let workspace =
+                Workspace { team_id: team.map(ToOwned::to_owned), enterprise_id: enterprise.map(ToOwned::to_owned) };
+            misfit_of_workspace(config, &workspace).map(|misfit| misfit.key)
+        };
+        assert_eq!(misfit(&plain, Some("T1"), None), None);
+        assert_eq!(misfit(&plain, Some("T1"), Some("E1")), None);
+        assert_eq!(misfit(&plain, Some("T2"), None).as_deref(), Some("platforms.slack.teams"));
+        assert_eq!(misfit(&plain, None, None), None, "nothing is known");
+        assert_eq!(misfit(&grid, Some("T1"), Some("E1")), None);
+        assert_eq!(misfit(&grid, Some("E1"), Some("E1")), None);
+        assert_eq!(misfit(&grid, Some("T1"), Some("E2")).as_deref(), Some("platforms.slack.enterprise"));
+        assert_eq!(misfit(&grid, Some("T1"), None).as_deref(), Some("platforms.slack.enterprise"));
+    }
 }

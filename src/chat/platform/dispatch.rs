@@ -1,0 +1,439 @@
+//! From the list of platforms to the code of each: what an `enum` of them would have to repeat.
+
+/// Makes the list: an enum of apps and one of channels, matched exhaustively, and a struct with a field for each app's
+/// configuration, secrets and state.
+macro_rules! platforms {
+    (
+        apps { $( $(#[$attribute:meta])* $App:ident in $folder:ident, )+ }
+        cards { $( $card_kind:literal is $Card:ident($card:path) in $card_folder:ident, )+ }
+        messages { $( $message_kind:literal is $Messages:ident($messages:path), )+ }
+        data { $( $data_kind:literal is $Data:ident($data:path), )+ }
+    ) => {
+        /// An app of a chat platform, or another sender, whose people decide.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Platform {
+            $( #[doc = concat!("See [`", stringify!($folder), "`].")] $App, )+
+        }
+
+        /// The tables `[platforms.NAME]`.
+        #[derive(Debug, Clone, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct Configs {
+            $( $(#[$attribute])* #[doc = concat!("See [`", stringify!($folder), "`].")] pub $folder: Option<$folder::Config>, )+
+        }
+
+        /// The secrets `platforms.NAME`.
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub struct AppSecrets {
+            $( $(#[$attribute])* #[doc = concat!("See [`", stringify!($folder), "`].")] pub $folder: Option<$folder::Secrets>, )+
+        }
+
+        /// What a process remembers of each app.
+        #[derive(Debug, Default)]
+        pub struct States {
+            $( #[doc = concat!("See [`", stringify!($folder), "`].")] pub $folder: $folder::State, )+
+        }
+
+        /// Where the sender of a request gets its answer.
+        #[derive(Debug)]
+        pub enum ReplyTo {
+            $( #[doc = concat!("See [`", stringify!($folder), "`].")] $App($folder::ReplyTo), )+
+        }
+
+        impl ReplyTo {
+            /// A word for the log.
+            #[must_use]
+            pub fn way(&self) -> &'static str {
+                match self { $( Self::$App(to) => to.way(), )+ }
+            }
+        }
+
+        impl<'a> Context<'a> {
+            $(
+                fn $folder(self) -> Option<Access<'a, $folder::Config, $folder::Secrets, $folder::State>> {
+                    let (config, secrets) = (self.configs.$folder.as_ref()?, self.secrets.$folder.as_ref()?);
+                    Some(Access { http: self.http, config, secrets, state: &self.states.$folder })
+                }
+            )+
+        }
+
+        /// What the secrets of each app must look like, in the words of their errors.
+        #[must_use]
+        pub fn expectations() -> Vec<String> {
+            [ $( $folder::expectations(), )+ ].concat()
+        }
+
+        impl Platform {
+            /// All of them.
+            pub const ALL: &[Self] = &[ $( Self::$App, )+ ];
+
+            /// The name of its table, and of its secret.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $( Self::$App => $folder::NAME, )+ }
+            }
+
+            /// How its principals and its paths begin.
+            #[must_use]
+            pub fn realm(self) -> &'static str {
+                match self { $( Self::$App => $folder::REALM, )+ }
+            }
+
+            /// What its requests look like.
+            #[must_use]
+            pub fn accepted(self) -> &'static Accepted {
+                match self { $( Self::$App => &$folder::ACCEPTED, )+ }
+            }
+
+            /// How long it waits for the answer.
+            #[must_use]
+            pub fn deadline(self) -> Duration {
+                match self { $( Self::$App => $folder::DEADLINE, )+ }
+            }
+
+            /// What makes one user out of two principals with the same user id and different tenants, if anything does.
+            #[must_use]
+            pub fn users_span_tenants(self) -> Option<&'static str> {
+                match self { $( Self::$App => $folder::USERS_SPAN_TENANTS, )+ }
+            }
+
+            /// Whether its commands say which facts their sender saw.
+            #[cfg(feature = "local")]
+            #[must_use]
+            pub fn commands_carry_fingerprints(self) -> bool {
+                match self { $( Self::$App => $folder::COMMANDS_CARRY_FINGERPRINTS, )+ }
+            }
+
+            /// Whether it is configured.
+            #[must_use]
+            pub fn is_configured(self, configs: &Configs) -> bool {
+                match self { $( Self::$App => configs.$folder.is_some(), )+ }
+            }
+
+            /// Checks its table.
+            ///
+            /// # Errors
+            /// The key that is wrong.
+            pub fn check_config(self, configs: &Configs) -> Result<(), KeyProblem> {
+                match self { $( Self::$App => configs.$folder.as_ref().map_or(Ok(()), $folder::check_config), )+ }
+            }
+
+            /// Checks its secret.
+            ///
+            /// # Errors
+            /// The key that is missing or wrong.
+            pub fn check_secrets(self, configs: &Configs, secrets: &AppSecrets) -> Result<(), KeyProblem> {
+                match self {
+                    $( Self::$App => match (&configs.$folder, &secrets.$folder) {
+                        (None, _) => Ok(()),
+                        (Some(_), None) => KeyProblem::at(concat!("platforms.", stringify!($folder)), "missing"),
+                        (Some(config), Some(secrets)) => $folder::check_secrets(config, secrets),
+                    }, )+
+                }
+            }
+
+            /// Refuses a principal that can send no request; says why.
+            ///
+            /// # Errors
+            /// Why it cannot.
+            pub fn check_principal(self, configs: &Configs, principal: &Principal) -> Result<(), String> {
+                match self { $( Self::$App => $folder::check_principal(configs.$folder.as_ref(), principal), )+ }
+            }
+
+            /// Tenants that are part of another one, as realms of principals.
+            #[must_use]
+            pub fn merged_tenants(self, configs: &Configs) -> Vec<(String, String)> {
+                match self { $( Self::$App => configs.$folder.as_ref().map($folder::merged_tenants).unwrap_or_default(), )+ }
+            }
+
+            /// Each sender of its, by its key, with every secret that it signs with, as bytes.
+            #[must_use]
+            pub fn senders(self, configs: &Configs, secrets: &AppSecrets) -> Vec<(String, Vec<Vec<u8>>)> {
+                match self {
+                    $( Self::$App => match (&configs.$folder, &secrets.$folder) {
+                        (Some(config), Some(secrets)) => $folder::senders(config, secrets),
+                        (None, _) | (_, None) => vec![],
+                    }, )+
+                }
+            }
+
+            /// What shows without a secret that a request is not authentic.
+            ///
+            /// # Errors
+            /// Why it is not.
+            pub fn check(self, request: &Request<Bytes>, now: Timestamp) -> Result<(), Unauthentic> {
+                match self { $( Self::$App => $folder::check(request, now), )+ }
+            }
+
+            /// Makes sure of the sender.
+            ///
+            /// # Errors
+            /// Why it is not authentic.
+            pub async fn verify(
+                self,
+                context: Context<'_>,
+                request: &Request<Bytes>,
+                now: Timestamp,
+            ) -> Result<Authentic, Unauthentic> {
+                match self {
+                    $( Self::$App => match context.$folder() {
+                        Some(access) => $folder::verify(access, request, now).await,
+                        None => Err(Unauthentic::Mismatch),
+                    }, )+
+                }
+            }
+
+            /// Understands a request.
+            ///
+            /// # Errors
+            /// What cannot be understood.
+            pub fn parse(self, configs: &Configs, authentic: Authentic) -> Result<Incoming<ReplyTo>, Malformed> {
+                match self {
+                    $( Self::$App => match &configs.$folder {
+                        Some(config) => $folder::parse(config, authentic).map(|it| it.map(ReplyTo::$App)),
+                        None => Err(Malformed("not configured".into())),
+                    }, )+
+                }
+            }
+
+            /// Tells how the platform contradicts the configuration, as far as it answers.
+            pub async fn misfits(self, context: Context<'_>) -> Vec<KeyProblem> {
+                match self {
+                    $( Self::$App => match context.$folder() {
+                        Some(access) => $folder::misfits(access).await.unwrap_or_default(),
+                        None => vec![],
+                    }, )+
+                }
+            }
+
+            /// A request as the platform would send it.
+            ///
+            /// # Errors
+            /// What the configuration or the secrets lack for it.
+            #[cfg(feature = "local")]
+            pub fn sign(self, context: Context<'_>, wish: &Wish, now: Timestamp) -> Result<Signed, String> {
+                match self {
+                    $( Self::$App => match context.$folder() {
+                        Some(access) => $folder::sign(access, wish, now),
+                        None => Err(format!("{} is not configured, or has no secret", self.name())),
+                    }, )+
+                }
+            }
+        }
+
+        impl ReplyTo {
+            /// Asks the sender for a reason.
+            ///
+            /// # Errors
+            /// When the platform does not take the question.
+            pub async fn ask_reason(
+                &self,
+                context: Context<'_>,
+                about: &About,
+                timeout: Duration,
+            ) -> Result<Asked, Undelivered> {
+                match self {
+                    $( Self::$App(to) => match context.$folder() {
+                        Some(access) => $folder::ask_reason(access, to, about, timeout).await,
+                        None => Ok(Asked::Impossible),
+                    }, )+
+                }
+            }
+
+            /// Tells the sender. Returns the reply to the request; what is told elsewhere has been sent.
+            pub async fn reply(self, context: Context<'_>, said: &Said<'_>, now: Timestamp) -> Response<String> {
+                match self { $( Self::$App(to) => $folder::reply(context.http, to, said, now).await, )+ }
+            }
+        }
+
+        /// Where notices go. URLs and tokens are in the secrets store.
+        #[derive(Debug, Clone, Deserialize)]
+        #[serde(tag = "kind")]
+        pub enum Channel {
+            $( #[doc = concat!("`", $card_kind, "`")] #[serde(rename = $card_kind)] $Card($card), )+
+            $( #[doc = concat!("`", $message_kind, "`")] #[serde(rename = $message_kind)] $Messages($messages), )+
+            $( #[doc = concat!("`", $data_kind, "`")] #[serde(rename = $data_kind)] $Data($data), )+
+        }
+
+        impl Channel {
+            /// What it can do.
+            #[must_use]
+            pub fn abilities(&self) -> Abilities {
+                match self {
+                    $( Self::$Card(_) => <$card>::ABILITIES, )+
+                    $( Self::$Messages(_) => <$messages>::ABILITIES, )+
+                    $( Self::$Data(_) => <$data>::ABILITIES, )+
+                }
+            }
+
+            /// The name of its kind.
+            #[must_use]
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    $( Self::$Card(_) => $card_kind, )+
+                    $( Self::$Messages(_) => $message_kind, )+
+                    $( Self::$Data(_) => $data_kind, )+
+                }
+            }
+
+            /// What it is called on its platform; nothing if a URL says so.
+            #[must_use]
+            pub fn id(&self) -> Option<&str> {
+                match self {
+                    $( Self::$Card(channel) => Some(channel.id()), )+
+                    $( Self::$Messages(_) => None, )+
+                    $( Self::$Data(_) => None, )+
+                }
+            }
+
+            /// The app that it needs and that is not configured.
+            #[must_use]
+            pub fn missing_app(&self, configs: &Configs) -> Option<&'static str> {
+                match self {
+                    $( Self::$Card(_) => configs.$card_folder.is_none().then_some($card_folder::NAME), )+
+                    $( Self::$Messages(_) => None, )+
+                    $( Self::$Data(_) => None, )+
+                }
+            }
+
+            /// Checks its id.
+            ///
+            /// # Errors
+            /// Why it cannot be one.
+            pub fn check(&self) -> Result<(), &'static str> {
+                match self {
+                    $( Self::$Card(channel) => channel.check(), )+
+                    $( Self::$Messages(_) => Ok(()), )+
+                    $( Self::$Data(_) => Ok(()), )+
+                }
+            }
+
+            /// Checks that the secrets have what it needs, `endpoint` being its own.
+            ///
+            /// # Errors
+            /// The key that is missing or wrong; without a first part, it is below the channel's own.
+            pub fn check_secrets(
+                &self,
+                secrets: &AppSecrets,
+                key: &str,
+                endpoint: Option<&ChannelSecrets>,
+            ) -> Result<(), KeyProblem> {
+                match self {
+                    $( Self::$Card(_) => <$card>::check_secrets(secrets.$card_folder.as_ref()), )+
+                    $( Self::$Messages(_) => ChannelSecrets::check(endpoint, key, <$messages>::check_endpoint), )+
+                    $( Self::$Data(_) => ChannelSecrets::check(endpoint, key, <$data>::check_endpoint), )+
+                }
+            }
+
+            /// Posts a message. Returns the platform's name for it, if it has one.
+            ///
+            /// # Errors
+            /// What the platform said, and what it means for the next try.
+            pub async fn post(
+                &self,
+                context: Context<'_>,
+                name: &str,
+                message: &Message,
+            ) -> Result<Option<String>, Undelivered> {
+                match self {
+                    $( Self::$Card(channel) => {
+                        let access = context.$card_folder().ok_or_else(Undelivered::no_app)?;
+                        channel.post(access, message).await.map(Some)
+                    } )+
+                    $( Self::$Messages(channel) => {
+                        channel.post(context.http, context.endpoint(name)?, message).await.map(|()| None)
+                    } )+
+                    $( Self::$Data(_) => Err(Undelivered::not_for_this_kind()), )+
+                }
+            }
+
+            /// Draws a message anew.
+            ///
+            /// # Errors
+            /// As [`Channel::post`].
+            pub async fn update(
+                &self,
+                context: Context<'_>,
+                reference: &str,
+                message: &Message,
+            ) -> Result<Update, Undelivered> {
+                match self {
+                    $( Self::$Card(channel) => {
+                        let access = context.$card_folder().ok_or_else(Undelivered::no_app)?;
+                        channel.update(access, reference, message).await
+                    } )+
+                    $( Self::$Messages(_) => Ok(Update::Gone), )+
+                    $( Self::$Data(_) => Ok(Update::Gone), )+
+                }
+            }
+
+            /// Says something below a message; what is urgent, in the channel, too.
+            ///
+            /// # Errors
+            /// As [`Channel::post`].
+            pub async fn reply_below(
+                &self,
+                context: Context<'_>,
+                reference: &str,
+                message: &Message,
+                urgent: bool,
+            ) -> Result<(), Undelivered> {
+                match self {
+                    $( Self::$Card(channel) => {
+                        let access = context.$card_folder().ok_or_else(Undelivered::no_app)?;
+                        channel.reply_below(access, reference, message, urgent).await
+                    } )+
+                    $( Self::$Messages(_) => Err(Undelivered::not_for_this_kind()), )+
+                    $( Self::$Data(_) => Err(Undelivered::not_for_this_kind()), )+
+                }
+            }
+
+            /// Tells a program.
+            ///
+            /// # Errors
+            /// As [`Channel::post`].
+            pub async fn notify(
+                &self,
+                context: Context<'_>,
+                name: &str,
+                approval: &Approval,
+                notice: &Notice,
+            ) -> Result<(), Undelivered> {
+                match self {
+                    $( Self::$Card(_) => Err(Undelivered::not_for_this_kind()), )+
+                    $( Self::$Messages(_) => Err(Undelivered::not_for_this_kind()), )+
+                    $( Self::$Data(channel) => {
+                        channel.notify(context.http, context.endpoint(name)?, approval, notice).await
+                    } )+
+                }
+            }
+
+            /// Looks whether it could be posted to; with `test`, by posting it. Returns what showed that.
+            ///
+            /// # Errors
+            /// What is wrong.
+            pub async fn probe(
+                &self,
+                context: Context<'_>,
+                name: &str,
+                test: Option<&Message>,
+            ) -> Result<&'static str, Unfit> {
+                match self {
+                    $( Self::$Card(channel) => {
+                        let access = context.$card_folder().ok_or_else(Undelivered::no_app)?;
+                        channel.probe(access, test).await
+                    } )+
+                    $( Self::$Messages(channel) => {
+                        channel.probe(context.http, context.endpoint(name)?, test).await
+                    } )+
+                    $( Self::$Data(channel) => {
+                        channel.probe(context.http, context.endpoint(name)?, test).await
+                    } )+
+                }
+            }
+        }
+    };
+}
+
+pub(super) use platforms;

@@ -1,0 +1,231 @@
+//! What the operator says about Slack: `[platforms.slack]`, the secret `platforms.slack`, and channels.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use serde::Deserialize;
+use url::Url;
+
+use super::REALM;
+use crate::approval::Principal;
+use crate::chat::{Abilities, ChannelSecrets, key_forms};
+use crate::http::{check_endpoint, constant_url};
+use crate::secret::{Secret, is_printable};
+use crate::shape::{KeyProblem, shown};
+
+/// Slack's own have 32.
+const MIN_SECRET_BYTES: usize = 16;
+
+/// The Slack app. Its signing secrets and bot token are in the secrets store.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The organization of Enterprise Grid that all these workspaces are part of, by id (`E…`). A user of it is one
+    /// identity in all of them.
+    pub enterprise: Option<String>,
+    /// Workspaces whose people may click, by id (`T…`).
+    pub teams: BTreeSet<String>,
+    /// The app that may call us, by id (`A…`).
+    pub app: String,
+    /// The Web API's address.
+    #[serde(default = "default_api")]
+    pub api: Url,
+    /// Where a `response_url` may point to: scheme, host and port.
+    #[serde(default = "default_response_origins")]
+    pub response_origins: Vec<Url>,
+}
+
+/// Of the Slack app.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secrets {
+    /// Any of them may sign.
+    pub signing_secrets: Vec<SigningSecret>,
+    /// `xoxb-…`; needed for channels of kind `slack`.
+    pub bot_token: Option<Secret>,
+}
+
+/// A signing secret of Slack, of 16 characters or more.
+///
+/// Source: <https://docs.slack.dev/authentication/verifying-requests-from-slack>
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct SigningSecret(String);
+
+/// The text is not a signing secret of Slack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a Slack signing secret: expected 16 characters or more, and no space or line break")]
+pub struct InvalidSigningSecret;
+
+/// A channel, by its id (`C…`): `chat.postMessage` with the app's bot token.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channel {
+    /// The channel's id (`C…`).
+    pub channel: String,
+}
+
+/// A Slack incoming webhook.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookChannel {}
+
+/// What errors say was expected.
+pub(in crate::chat) fn expectations() -> Vec<String> {
+    vec![InvalidSigningSecret.to_string()]
+}
+
+/// Checks the table.
+pub(in crate::chat) fn check_config(config: &Config) -> Result<(), KeyProblem> {
+    check_endpoint("platforms.slack.api", &config.api)?;
+    for origin in &config.response_origins {
+        check_endpoint("platforms.slack.response_origins", origin)?;
+    }
+    if config.teams.is_empty() {
+        return KeyProblem::at("platforms.slack.teams", "name at least one workspace");
+    }
+    if !config.teams.iter().all(|team| team.starts_with('T') && is_slack_id(team)) {
+        return KeyProblem::at(
+            "platforms.slack.teams",
+            "expected ids of workspaces, e.g. T0123ABCD; an organization belongs in `enterprise`",
+        );
+    }
+    if config.enterprise.as_ref().is_some_and(|id| !id.starts_with('E') || !is_slack_id(id)) {
+        return KeyProblem::at("platforms.slack.enterprise", "expected the organization's id, e.g. E0123ABCD");
+    }
+    if !config.app.starts_with('A') || !is_slack_id(&config.app) {
+        return KeyProblem::at("platforms.slack.app", "expected the app's id, e.g. A0123ABCD");
+    }
+    Ok(())
+}
+
+/// Checks the secret.
+pub(in crate::chat) fn check_secrets(_config: &Config, secrets: &Secrets) -> Result<(), KeyProblem> {
+    if secrets.signing_secrets.is_empty() {
+        return KeyProblem::at("platforms.slack.signing_secrets", "name at least one");
+    }
+    Ok(())
+}
+
+/// Whether a user of this principal can send requests.
+pub(in crate::chat) fn check_principal(config: Option<&Config>, principal: &Principal) -> Result<(), String> {
+    let id = shown(principal.as_str());
+    let tenant = principal.realm().split_once(':').map_or("", |(_, tenant)| tenant);
+    match config {
+        None => Err(format!("{id} needs the table [platforms.slack]")),
+        Some(config) if config.tenant(tenant).is_none() => {
+            Err(format!("the workspace of {id} is not in `platforms.slack.teams`"))
+        }
+        Some(_) if !is_slack_user(principal.user()) => {
+            Err(format!("{id} does not end with a user's id, e.g. U0123ABCD; names can be changed"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// The workspaces of the organization.
+pub(in crate::chat) fn merged_tenants(config: &Config) -> Vec<(String, String)> {
+    let realm = |tenant: &String| format!("{REALM}:{tenant}");
+    let of = |enterprise| config.teams.iter().map(move |team| (realm(team), realm(enterprise)));
+    config.enterprise.iter().flat_map(of).collect()
+}
+
+/// The app, with its signing secrets.
+pub(in crate::chat) fn senders(_config: &Config, secrets: &Secrets) -> Vec<(String, Vec<Vec<u8>>)> {
+    let keys = secrets.signing_secrets.iter().flat_map(|secret| key_forms(&secret.0)).collect();
+    vec![("platforms.slack".to_owned(), keys)]
+}
+
+impl Config {
+    /// The tenant of a workspace's users: the organization, if one is configured. `None` for a workspace that is not
+    /// configured.
+    ///
+    /// Source: <https://docs.slack.dev/enterprise>
+    #[must_use]
+    pub fn tenant<'a>(&'a self, team: &'a str) -> Option<&'a str> {
+        match &self.enterprise {
+            Some(enterprise) if enterprise == team || self.teams.contains(team) => Some(enterprise),
+            Some(_) | None => self.teams.contains(team).then_some(team),
+        }
+    }
+}
+
+impl SigningSecret {
+    /// The key's bytes.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl TryFrom<String> for SigningSecret {
+    type Error = InvalidSigningSecret;
+
+    fn try_from(text: String) -> Result<Self, InvalidSigningSecret> {
+        let fits = text.len() >= MIN_SECRET_BYTES && is_printable(&text);
+        if fits { Ok(Self(text)) } else { Err(InvalidSigningSecret) }
+    }
+}
+
+impl fmt::Debug for SigningSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SigningSecret(…)")
+    }
+}
+
+impl Channel {
+    /// What Slack can do.
+    pub const ABILITIES: Abilities =
+        Abilities { edits: true, threads: true, modals: true, private_answers: true, people: true };
+
+    /// What Slack calls it.
+    pub(in crate::chat) fn id(&self) -> &str {
+        &self.channel
+    }
+
+    pub(in crate::chat) fn check(&self) -> Result<(), &'static str> {
+        if is_slack_id(&self.channel) { Ok(()) } else { Err("expected the channel's id, e.g. C0123ABCD") }
+    }
+
+    pub(in crate::chat) fn check_secrets(secrets: Option<&Secrets>) -> Result<(), KeyProblem> {
+        let key = "platforms.slack.bot_token";
+        match secrets.and_then(|secrets| secrets.bot_token.as_ref()) {
+            Some(token) if is_printable(token.expose()) => Ok(()),
+            Some(token) if !token.expose().is_empty() => KeyProblem::at(key, "it has a space or a line break in it"),
+            Some(_) | None => KeyProblem::at(key, "missing, and a channel of kind `slack` needs it"),
+        }
+    }
+}
+
+impl WebhookChannel {
+    /// What is posted there can't be changed.
+    pub const ABILITIES: Abilities =
+        Abilities { edits: false, threads: false, modals: false, private_answers: false, people: true };
+
+    /// The address is the secret.
+    #[expect(clippy::unnecessary_wraps, reason = "other kinds sign")]
+    pub(in crate::chat) fn check_endpoint(_endpoint: &ChannelSecrets, _key: &str) -> Result<(), KeyProblem> {
+        Ok(())
+    }
+}
+
+fn is_slack_id(id: &str) -> bool {
+    id.len() > 1 && id.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+}
+
+/// `U…`, or `W…` for users of organizations.
+///
+/// Source: <https://docs.slack.dev/reference/objects/user-object>
+fn is_slack_user(id: &str) -> bool {
+    is_slack_id(id) && (id.starts_with('U') || id.starts_with('W'))
+}
+
+/// Source: <https://docs.slack.dev/apis/web-api/>
+fn default_api() -> Url {
+    constant_url("https://slack.com/api/")
+}
+
+/// Source: <https://docs.slack.dev/interactivity/handling-user-interaction>
+fn default_response_origins() -> Vec<Url> {
+    vec![constant_url("https://hooks.slack.com/"), constant_url("https://hooks.slack-gov.com/")]
+}
