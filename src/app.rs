@@ -12,6 +12,7 @@ use crate::chat::{CardRate, platform};
 use crate::config::{self, Config, Environment};
 use crate::credentials::CredentialsStore;
 use crate::http;
+use crate::notes::Notes;
 use crate::read_budget::ReadBudget;
 use crate::secrets::{self, Secrets, SecretsStore};
 use crate::store::Store;
@@ -31,6 +32,8 @@ pub struct App {
     pub credentials: CredentialsStore,
     /// The approvals.
     pub store: Store,
+    /// What processes share for a while.
+    pub notes: Notes,
     /// The one client.
     pub http: reqwest::Client,
     /// What this process remembers of chat platforms.
@@ -72,6 +75,8 @@ impl App {
         let config = Arc::new(config);
         let aws = &environment.aws;
         let sdk = aws::sdk_config_with(aws, clients.clone());
+        let endpoint = aws.dynamodb_endpoint.as_ref();
+        let store = Store::new(&sdk, endpoint, http.clone(), environment.table.clone(), config.retention);
         let api = |target: &config::Target| {
             Alicloud::new(clients.clone(), target.endpoint.clone(), target.signature, target.calls_per_minute)
         };
@@ -83,13 +88,8 @@ impl App {
                 Arc::clone(&config),
             ),
             credentials: CredentialsStore::new(clients.clone(), aws.clone(), Arc::clone(&config)),
-            store: Store::new(
-                &sdk,
-                aws.dynamodb_endpoint.as_ref(),
-                http.clone(),
-                environment.table.clone(),
-                config.retention,
-            ),
+            notes: store.notes(),
+            store,
             alicloud: config.targets.iter().map(|(name, target)| (name.clone(), api(target))).collect(),
             platforms: platform::States::default(),
             card_rate: CardRate::default(),
@@ -104,10 +104,12 @@ impl App {
     pub fn chat<'a>(&'a self, secrets: &'a Secrets) -> platform::Context<'a> {
         platform::Context {
             http: &self.http,
+            notes: &self.notes,
             configs: &self.config.platforms,
             secrets: &secrets.platforms,
             channels: &secrets.channels,
             states: &self.platforms,
+            binding_keys: &secrets.binding_keys,
         }
     }
 

@@ -31,7 +31,7 @@ use crate::preflight::{self, Finding};
 
 pub use call::CallResult;
 use call::OwnCall;
-pub use card::{CardId, CardRef, InvalidCardId, Shown};
+pub use card::{CardId, CardKey, CardRef, InvalidCardId, InvalidCardKey, Shown};
 pub use decision::{Approver, Call, ClientToken, Decision, InvalidPrincipal, Principal, Verdict, request_content};
 pub use doubt::{Doubt, Doubtful};
 pub use event::{Display, Event};
@@ -330,6 +330,22 @@ impl Approval {
                 }
             }
         }
+    }
+
+    /// Has the cards drawn anew whose buttons decide nothing: those of earlier versions, or all. Does nothing while that
+    /// is underway, or once there is nothing to decide. Returns whether the record changed.
+    pub fn redraw(&mut self, all: bool, now: Timestamp) -> bool {
+        let is_due = |(channel, card): (&String, &CardRef)| (all || card.key.is_none()).then(|| channel.clone());
+        let channels: Vec<_> = self.cards.iter().filter_map(is_due).collect();
+        let is_underway = self.outbox.iter().any(|notice| {
+            let waits = notice.deliveries.values().any(|delivery| matches!(delivery, Delivery::Waiting { .. }));
+            waits && notice.news == News::Checked
+        });
+        if !self.is_open(now) || channels.is_empty() || is_underway {
+            return false;
+        }
+        self.outbox.tell(News::Checked, &channels, now);
+        true
     }
 
     fn begin(grounds: &Grounds<'_>, now: Timestamp) -> Self {

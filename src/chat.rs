@@ -3,6 +3,7 @@
 //! Each platform is a folder; [`platform`] lists them and says what a folder supplies. Every sentence that a person reads is
 //! in [`message`].
 
+pub mod binding;
 mod card_rate;
 pub mod message;
 mod outcome;
@@ -20,12 +21,15 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::error::Category;
 
-use crate::approval::{Approval, Principal, Redelivery, Verdict};
-use crate::peering::{Connection, Fingerprint, InstanceId, Problem};
+use crate::approval::{Approval, CardId, Principal, Redelivery, Verdict};
+use crate::notes::Notes;
+use crate::peering::{Connection, InstanceId, Problem, SeenFingerprint};
 use crate::policy::Refusal;
 use crate::preflight::{Finding, Objection};
 use crate::secret::{Secret, SecretUrl};
 use crate::shape::KeyProblem;
+use binding::Binding;
+use message::{Button, Message};
 
 pub use card_rate::{CardRate, Digest};
 
@@ -44,6 +48,8 @@ const LONGEST_REASON_CHARS: usize = 400;
 pub struct Access<'a, Config, Secrets, State> {
     /// The one client.
     pub http: &'a reqwest::Client,
+    /// What processes share for a while.
+    pub notes: &'a Notes,
     /// Of the platform.
     pub config: &'a Config,
     /// Of the platform.
@@ -85,6 +91,8 @@ pub struct Abilities {
     pub private_answers: bool,
     /// People read it. Programs get all notices as data.
     pub people: bool,
+    /// The longest that a button can carry, in characters.
+    pub max_binding_chars: usize,
 }
 
 /// A body whose sender is known. Only verification makes one, and only of it is anything parsed.
@@ -196,8 +204,13 @@ pub enum Incoming<To> {
         request: Request,
         /// Where the answer goes.
         to: To,
-        /// Whether they are asked for a reason first.
-        ask: bool,
+    },
+    /// Somebody clicked a button.
+    Click {
+        /// On which, and who.
+        click: Click,
+        /// Where the answer goes.
+        to: To,
     },
     /// Somebody wants something, in words that we don't understand.
     Usage(To),
@@ -211,7 +224,8 @@ impl<To> Incoming<To> {
     /// The same, with another place for the answer.
     fn map<Other>(self, other: impl FnOnce(To) -> Other) -> Incoming<Other> {
         match self {
-            Self::Request { request, to, ask } => Incoming::Request { request, to: other(to), ask },
+            Self::Request { request, to } => Incoming::Request { request, to: other(to) },
+            Self::Click { click, to } => Incoming::Click { click, to: other(to) },
             Self::Usage(to) => Incoming::Usage(other(to)),
             Self::Challenge(reply) => Incoming::Challenge(reply),
             Self::Stranger(to) => Incoming::Stranger(to.map(other)),
@@ -223,7 +237,14 @@ impl<To> Incoming<To> {
 #[derive(Debug)]
 pub enum Said<'a> {
     /// What came of a command.
-    Answer(&'a Answer),
+    Answer {
+        /// As it is.
+        answer: &'a Answer,
+        /// In words, with buttons for this person.
+        message: Box<Message>,
+        /// The card that was clicked, as it is now, where the reply can draw it.
+        card: Option<Box<Message>>,
+    },
     /// Which commands there are.
     Usage,
     /// That we take no commands from there.
@@ -350,7 +371,7 @@ pub struct About {
     /// Which connection.
     pub instance_id: InstanceId,
     /// The one that they saw, if they say.
-    pub fingerprint: Option<Fingerprint>,
+    pub seen: Option<SeenFingerprint>,
     /// Why, in their words: untrusted.
     pub reason: Option<String>,
 }
@@ -381,6 +402,77 @@ pub struct Request {
     pub signed_at: Timestamp,
     /// Which of the configured keys signed it, from 0.
     pub key: usize,
+    /// The card, if it was a button.
+    pub clicked: Option<Clicked>,
+}
+
+/// The card whose button somebody clicked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clicked {
+    /// Ours for it.
+    pub card: CardId,
+    /// The platform's for the message, as in a `CardRef`; none if it says none, or for a message to one person.
+    pub message: Option<String>,
+}
+
+/// A click on a button, before its binding is checked.
+#[derive(Debug)]
+pub struct Click {
+    /// Who.
+    pub by: Principal,
+    /// Names the request; see [`Authentic`].
+    pub request_key: String,
+    /// When, to the second, as far as that is signed.
+    pub signed_at: Timestamp,
+    /// Which of the configured keys signed it, from 0.
+    pub key: usize,
+    /// What the button carried.
+    pub binding: String,
+    /// The platform's name for its message; see [`Clicked`].
+    pub message: Option<String>,
+    /// Whether they were asked for a reason, or had a field for it.
+    pub asked: bool,
+    /// Why, in their words: untrusted.
+    pub reason: Option<String>,
+}
+
+impl Click {
+    /// What they want, once the binding is known.
+    #[must_use]
+    pub fn request(&self, binding: Binding) -> Request {
+        let verb = match binding.button {
+            Button::Approve { .. } => Verb::Decide(Verdict::Approve),
+            Button::Reject => Verb::Decide(Verdict::Reject),
+            Button::Withdraw => Verb::Withdraw,
+            Button::Details => Verb::Status,
+        };
+        let about = About {
+            verb,
+            target: Some(binding.target),
+            instance_id: binding.instance_id,
+            seen: Some(binding.seen),
+            reason: self.reason.clone(),
+        };
+        Request {
+            command: Command::About(about),
+            by: self.by.clone(),
+            request_key: self.request_key.clone(),
+            signed_at: self.signed_at,
+            key: self.key,
+            clicked: Some(Clicked { card: binding.card, message: self.message.clone() }),
+        }
+    }
+
+    /// Whether they are to be asked for a reason first.
+    #[must_use]
+    pub fn asks(&self, button: Button) -> bool {
+        let wants = match button {
+            Button::Approve { ask } => ask,
+            Button::Reject => true,
+            Button::Withdraw | Button::Details => false,
+        };
+        wants && !self.asked
+    }
 }
 
 /// What comes of a command.
@@ -443,6 +535,8 @@ pub enum Answer {
         /// About which connection.
         instance_id: InstanceId,
     },
+    /// The button is not of the current card.
+    OldCard,
     /// The connection is not the one that they saw.
     Changed,
     /// No channel had shown its current facts when they decided, and the request has no fingerprint.

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "local")]
 mod aws;
+mod buttons;
 mod first_tick;
 
 use std::fmt::Write as _;
@@ -191,6 +192,18 @@ pub async fn examine(environment: Result<Environment, config::Error>, wish: &Wis
         }
     };
     examine_age(&app.secrets, now, &mut report).await;
+    for name in app.config.renamed.iter().chain(&secrets.renamed) {
+        let detail = format!("`{name}` has the name of an earlier version");
+        report.add(
+            Found::Warning,
+            "names",
+            detail,
+            format!("Call it `platforms.{name}`, in peergate.toml and in the secrets."),
+        );
+    }
+    report.0.extend(
+        in_time("buttons".into(), until, async |report| buttons::examine(&app, &secrets, report).await).await.0,
+    );
     let clock = in_time("clock".into(), until, async |report| examine_clock(&app, now, report).await);
     let targets = app.config.targets.iter().map(|(name, target)| {
         let look = async |report: &mut Report| examine_target(&app, name, target, now, report).await;

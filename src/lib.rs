@@ -28,6 +28,7 @@ pub mod envelope;
 pub mod http;
 pub mod logging;
 pub mod metrics;
+pub mod notes;
 pub mod read_budget;
 pub mod secret;
 pub mod secrets;

@@ -367,6 +367,46 @@ impl fmt::Display for Fingerprint {
     }
 }
 
+/// What somebody saw: a fingerprint, or the first half of one, which is what fits into a button.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenFingerprint(String);
+
+impl SeenFingerprint {
+    /// In hexadecimal digits.
+    const HALF: usize = 32;
+
+    /// The first half.
+    #[must_use]
+    pub fn start_of(fingerprint: &Fingerprint) -> Self {
+        Self(fingerprint.0.chars().take(Self::HALF).collect())
+    }
+
+    /// Reads a first half.
+    #[must_use]
+    pub fn parse_half(text: &str) -> Option<Self> {
+        let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        (text.len() == Self::HALF && text.bytes().all(digit)).then(|| Self(text.to_owned()))
+    }
+
+    /// Whether it is that fingerprint.
+    #[must_use]
+    pub fn is(&self, fingerprint: &Fingerprint) -> bool {
+        fingerprint.0.starts_with(&self.0)
+    }
+
+    /// In hexadecimal digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Fingerprint> for SeenFingerprint {
+    fn from(fingerprint: Fingerprint) -> Self {
+        Self(fingerprint.0)
+    }
+}
+
 /// SHA-256 over fields, each with its length in front, so that no two lists of fields hash alike.
 pub(crate) struct FieldHash(Sha256);
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::Deserialize;
 use url::Url;
 
@@ -44,6 +45,39 @@ impl SecretUrl {
 impl fmt::Debug for SecretUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretUrl(…)")
+    }
+}
+
+/// A key of buttons: the base64 of 32 to 64 bytes, e.g. of `openssl rand -base64 32`.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct BindingSecret(Vec<u8>);
+
+/// The text is not a key of buttons.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a binding key: expected the base64 of 32 to 64 bytes")]
+pub struct InvalidBindingSecret;
+
+impl BindingSecret {
+    /// The key's bytes.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for BindingSecret {
+    type Error = InvalidBindingSecret;
+
+    fn try_from(text: String) -> Result<Self, InvalidBindingSecret> {
+        let bytes = BASE64_STANDARD.decode(text).map_err(|_| InvalidBindingSecret)?;
+        if (32..=64).contains(&bytes.len()) { Ok(Self(bytes)) } else { Err(InvalidBindingSecret) }
+    }
+}
+
+impl fmt::Debug for BindingSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BindingSecret(…)")
     }
 }
 

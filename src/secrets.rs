@@ -22,7 +22,7 @@ use crate::chat::ChannelSecrets;
 use crate::chat::platform::{self, Platform};
 use crate::config::{Config, SecretsSource};
 use crate::http;
-use crate::secret::{Secret, is_printable};
+use crate::secret::{BindingSecret, InvalidBindingSecret, Secret, is_printable};
 use crate::shape::{self, KeyProblem, shown};
 
 /// How long a fetched value is used before it is fetched again, plus up to [`FRESH_JITTER`].
@@ -49,6 +49,8 @@ pub struct Secrets {
     pub platforms: platform::AppSecrets,
     /// Per channel that is reached by a URL.
     pub channels: BTreeMap<String, ChannelSecrets>,
+    /// Of the buttons of all platforms, the newest first.
+    pub binding_keys: Vec<BindingSecret>,
     /// The keys whose names are those of earlier versions.
     pub renamed: Vec<&'static str>,
 }
@@ -64,6 +66,8 @@ struct Document {
     platforms: platform::AppSecrets,
     #[serde(default)]
     channels: BTreeMap<String, ChannelSecrets>,
+    #[serde(default)]
+    binding_keys: Vec<BindingSecret>,
 }
 
 impl Document {
@@ -138,9 +142,9 @@ impl From<KeyProblem> for Error {
 impl Secrets {
     /// Reads the document and checks that it has what `config` needs.
     pub fn parse(json: &[u8], config: &Config) -> Result<Self, Error> {
-        let (Document { targets, clients, mut platforms, channels }, renamed) = Document::parse(json)?;
+        let (Document { targets, clients, mut platforms, channels, binding_keys }, renamed) = Document::parse(json)?;
         platforms.set_clients(clients);
-        let secrets = Self { targets, platforms, channels, renamed };
+        let secrets = Self { targets, platforms, channels, binding_keys, renamed };
         for (name, target) in &config.targets {
             let Some(name) = target.credentials.key_of(name) else { continue };
             let key = format!("targets.{}", shown(name));
@@ -203,7 +207,8 @@ fn invalid<T>(key: impl AsRef<str>, problem: impl Into<String>) -> Result<T, Err
 }
 
 fn malformed(key: &str, error: &serde_json::Error) -> Error {
-    let ours = platform::expectations();
+    let mut ours = platform::expectations();
+    ours.push(InvalidBindingSecret.to_string());
     let message = error.to_string();
     let expected = match error.classify() {
         Category::Data => {

@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
 use crate::approval::{Approval, ApprovalId, Mark, Stage, migrate};
+#[cfg(feature = "local")]
+use crate::notes;
+use crate::notes::Notes;
 use crate::peering::{FieldHash, InstanceId};
 use crate::{aws, http, metrics};
 
@@ -235,6 +238,12 @@ impl Store {
         Self { client, http, endpoint, table, retention, unrecorded: Arc::default() }
     }
 
+    /// The other items of the table.
+    #[must_use]
+    pub fn notes(&self) -> Notes {
+        Notes::new(self.client.clone(), self.table.clone())
+    }
+
     /// Opens a connection ahead of the first call.
     pub async fn prewarm(&self) {
         http::prewarm(&self.http, &self.endpoint).await;
@@ -435,7 +444,8 @@ impl Store {
             stored: read(item),
             item: item.clone(),
         };
-        Ok((answer.items.iter().flatten().map(scanned).collect(), answer.last_evaluated_key))
+        let is_record = |item: &&Item| text(item, "id").is_none_or(|id| !id.starts_with(notes::MARK));
+        Ok((answer.items.iter().flatten().filter(is_record).map(scanned).collect(), answer.last_evaluated_key))
     }
 
     /// Writes `copy` as it was stored elsewhere, over what is stored if that still is `over`: `None` for nothing. Returns

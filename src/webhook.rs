@@ -16,10 +16,11 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::app::App;
+use crate::chat::binding::{self, Binding, Unbound};
 use crate::chat::platform::{Context, Platform, ReplyTo};
 use crate::chat::response::{json_response, problem, response, retry_later};
 use crate::chat::{
-    self, Accepted, Answer, Asked, Authentic, Command, Incoming, Malformed, Said, Unauthentic, Verb, message,
+    self, Accepted, Answer, Asked, Authentic, Click, Command, Incoming, Malformed, Said, Unauthentic, Verb, message,
 };
 use crate::logging::Chain;
 use crate::secrets::Secrets;
@@ -128,32 +129,105 @@ async fn from_platform(
     platform.check(request, now)?;
     let (authentic, secrets) = authenticate(app, platform, request, now).await?;
     metrics::authenticated(authentic.sender(), authentic.key());
-    let context = app.chat(&secrets);
+    let kept = Arc::clone(&secrets);
+    let context = app.chat(&kept);
     match platform.parse(&app.config.platforms, authentic)? {
         Incoming::Challenge(reply) => Ok((Outcome::Said, response(StatusCode::OK, "application/json", reply))),
-        Incoming::Usage(to) => Ok((Outcome::Said, to.reply(context, &Said::Usage, now).await)),
+        Incoming::Usage(to) => Ok((Outcome::Said, to.reply(context, &Said::Usage).await)),
         Incoming::Stranger(None) => Err(Rejection::WrongTenant),
         Incoming::Stranger(Some(to)) => {
-            Ok((Outcome::Rejected(Rejection::WrongTenant), to.reply(context, &Said::Stranger, now).await))
+            Ok((Outcome::Rejected(Rejection::WrongTenant), to.reply(context, &Said::Stranger).await))
         }
-        Incoming::Request { request, to, ask } => {
-            let question = if ask { asked(app, context, &request, &to, now, deadline).await } else { None };
-            let answer = match question {
-                Some(Question::Asked) => {
-                    let (outcome, way) = ("asked", to.way());
-                    return Ok((
-                        Outcome::Answered { request, outcome, way },
-                        to.reply(context, &Said::Asked, now).await,
-                    ));
-                }
-                Some(Question::Answered(answer)) => *answer,
-                None => answer(app, &request, now, deadline).await,
-            };
-            let (outcome, way) = (answer.outcome().1, to.way());
-            let response = to.reply(context, &Said::Answer(&answer), now).await;
-            Ok((Outcome::Answered { request, outcome, way }, response))
+        Incoming::Request { request, to } => {
+            let answer = answer(app, &request, now, deadline).await;
+            Ok(tell(context, platform, to, &request, &answer, now).await)
+        }
+        Incoming::Click { click, to } => {
+            let (binding, secrets) = open(app, platform, secrets, &click.binding, now).await?;
+            let context = app.chat(&secrets);
+            from_click(app, context, platform, (click, binding), to, now, deadline).await
         }
     }
+}
+
+/// Checks what a button carried; if its key is not known, once more with fresh secrets. `None` for a button that has had
+/// its time.
+async fn open(
+    app: &App,
+    platform: Platform,
+    secrets: Arc<Secrets>,
+    text: &str,
+    now: Timestamp,
+) -> Result<(Option<Binding>, Arc<Secrets>), Rejection> {
+    let forged = || Rejection::Malformed(Malformed("the button is not one of ours".into()));
+    match app.chat(&secrets).keyring(platform).open(text) {
+        Ok(binding) => Ok((Some(binding), secrets)),
+        Err(Unbound::UnknownKey) => {
+            let Some(fresh) = app.secrets.refetch(&secrets, now).await else { return Ok((None, secrets)) };
+            match app.chat(&fresh).keyring(platform).open(text) {
+                Ok(binding) => Ok((Some(binding), fresh)),
+                Err(Unbound::UnknownKey) => Ok((None, fresh)),
+                Err(Unbound::Forged) => Err(forged()),
+            }
+        }
+        Err(Unbound::Forged) if binding::read_earlier(text).is_some() => Ok((None, secrets)),
+        Err(Unbound::Forged) => Err(forged()),
+    }
+}
+
+/// Asks for a reason where one is wanted, or carries out what the button says.
+async fn from_click(
+    app: &App,
+    context: Context<'_>,
+    platform: Platform,
+    (click, binding): (Click, Option<Binding>),
+    to: ReplyTo,
+    now: Timestamp,
+    deadline: Instant,
+) -> Result<(Outcome, Response<String>), Rejection> {
+    let Some(binding) = binding else {
+        let request = decision::of_old_card(app, &click, now, deadline).await;
+        let request = request.ok_or_else(|| Malformed("the button is not one of ours".into()))?;
+        return Ok(tell(context, platform, to, &request, &Answer::OldCard, now).await);
+    };
+    let asks = click.asks(binding.button);
+    let request = click.request(binding);
+    let question = if asks { ask(app, context, &request, &click, &to, now, deadline).await } else { None };
+    match question {
+        Some(Question::Asked) => {
+            let way = to.way();
+            let response = to.reply(context, &Said::Asked).await;
+            Ok((Outcome::Answered { request, outcome: "asked", way }, response))
+        }
+        Some(Question::Answered(answer)) => Ok(tell(context, platform, to, &request, &answer, now).await),
+        None => {
+            let answer = answer(app, &request, now, deadline).await;
+            Ok(tell(context, platform, to, &request, &answer, now).await)
+        }
+    }
+}
+
+/// Tells the sender what came of it.
+async fn tell(
+    context: Context<'_>,
+    platform: Platform,
+    to: ReplyTo,
+    request: &chat::Request,
+    answer: &Answer,
+    now: Timestamp,
+) -> (Outcome, Response<String>) {
+    let (outcome, way) = (answer.outcome().1, to.way());
+    let keyring = context.keyring(platform);
+    let max_chars = platform.max_binding_chars();
+    let card = binding::card_of_person(request.by.as_str(), binding::hour(now));
+    let message = Box::new(binding::seal(message::answer(answer, now), &keyring, card, max_chars));
+    let card = answer.approval().filter(|_| platform.redraws_in_reply()).and_then(|approval| {
+        let clicked = request.clicked.as_ref()?;
+        approval.cards.values().find(|card| card.card == clicked.card)?;
+        Some(Box::new(binding::seal(message::card(approval, now), &keyring, clicked.card, max_chars)))
+    });
+    let response = to.reply(context, &Said::Answer { answer, message, card }).await;
+    (Outcome::Answered { request: request.clone(), outcome, way }, response)
 }
 
 /// What comes of asking for a reason.
@@ -165,10 +239,11 @@ enum Question {
 }
 
 /// Asks for a reason, unless it is too late for a decision. `None` if nobody can be asked.
-async fn asked(
+async fn ask(
     app: &App,
     context: Context<'_>,
     request: &chat::Request,
+    click: &Click,
     to: &ReplyTo,
     now: Timestamp,
     deadline: Instant,
@@ -179,7 +254,7 @@ async fn asked(
     }
     let Command::About(about) = &request.command else { return None };
     let Verb::Decide(verdict) = about.verb else { return None };
-    match to.ask_reason(context, about, deadline.saturating_duration_since(Instant::now())).await {
+    match to.ask_reason(context, click, verdict, deadline.saturating_duration_since(Instant::now())).await {
         Ok(Asked::Done) => Some(Question::Asked),
         Ok(Asked::Impossible) => None,
         Err(undelivered) => {

@@ -150,6 +150,7 @@ async fn a_deployment_that_is_well_is_said_to_be() {
             fine("table, reading many"),
             fine("table, writing"),
             fine("secrets"),
+            (Found::Warning, "buttons"),
             fine("clock"),
             fine("target prod, credentials"),
             fine("target prod, vpc:GetVpcPeerConnectionAttribute"),
@@ -566,7 +567,7 @@ async fn what_could_not_be_looked_at_is_not_said_to_be_well() {
     let gate = Gate::start().await;
     gate.simulator.limit(Duration::from_mins(10), None);
     let report = doctor::examine(Ok(broken(&gate, |_| {})), &Wish::default(), Instant::now()).await;
-    let late = ["clock", "target prod", "channel audit", "channel hook", "channel netops", "channel oncall"];
+    let late = ["buttons", "clock", "target prod", "channel audit", "channel hook", "channel netops", "channel oncall"];
     assert_eq!(unknown(&report), late.map(|what| format!("{what}: there was no time for the rest")));
 }
 
@@ -599,4 +600,23 @@ async fn without_its_environment_nothing_is_looked_at() {
     assert_eq!(problems(&report), ["environment: environment variable AWS_REGION is not set"]);
     let json = report.json();
     assert_eq!((&json["well"], &json["checks"][0]["found"]), (&json!(false), &json!("problem")));
+}
+
+#[tokio::test]
+async fn open_cards_are_counted_by_the_key_of_their_buttons() {
+    let gate = Gate::start().await;
+    let keys = ["b2xkIGtleSBvZiAzMiBieXRlcyBvciBtb3JlLCB5ZXM=", "bmV3IGtleSBvZiAzMiBieXRlcyBvciBtb3JlLCB5ZXM="];
+    gate.requested().await;
+    gate.discover().await;
+    let found = async |keys: &[&str]| {
+        gate.write_secrets(|secrets| secrets["binding_keys"] = json!(keys)).unwrap();
+        let report = doctor::examine(Ok(gate.environment.clone()), &Wish::default(), soon()).await;
+        let told = |it: &doctor::Check| (it.found, it.detail.split(" with the key").next().unwrap().to_owned());
+        let about = |it: &&doctor::Check| ["buttons", "open cards"].contains(&it.what.as_str());
+        report.0.iter().filter(about).map(told).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&keys[..1]).await, [(Found::Warning, "1".to_owned())], "sealed with the derived key");
+    let derived = found(&[]).await;
+    assert_eq!(derived.last(), Some(&(Found::Fine, "1".to_owned())), "{derived:?}");
+    assert!(derived[0].0 == Found::Warning && derived[0].1.contains("derived"), "{derived:?}");
 }

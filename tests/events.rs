@@ -12,9 +12,10 @@ mod support;
 
 use std::path::Path;
 
-use peergate::approval::Verdict;
+use peergate::chat::binding::{Key, Keyring};
+use peergate::chat::message::Button;
 use peergate::chat::platform::{Platform, ReplyTo};
-use peergate::chat::{Command, Incoming, Verb, slack};
+use peergate::chat::{Incoming, slack};
 use peergate::config::Config;
 use peergate::local::sandbox::SLACK_SECRET;
 use peergate::trigger::Trigger;
@@ -69,18 +70,19 @@ async fn the_webhook_answers_each_of_its_events() {
 #[test]
 fn the_click_is_understood_where_slack_may_be_answered() {
     let config = Config::parse(include_str!("../peergate.example.toml")).unwrap();
-    let secrets = [SLACK_SECRET.to_owned().try_into().unwrap()];
+    let secrets: [slack::SigningSecret; 1] = [SLACK_SECRET.to_owned().try_into().unwrap()];
     let request = envelope::open(serde_json::from_slice(&read("slack-click.json")).unwrap()).unwrap();
     let (parts, body) = request.into_parts();
     let authentic = slack::verify_with(&secrets, &parts.headers, body, SIGNED_AT.parse().unwrap()).unwrap();
     let incoming = Platform::Slack.parse(&config.platforms, authentic).unwrap();
-    let Incoming::Request { request, to: ReplyTo::Slack(slack::ReplyTo::Click { response_url, .. }), ask } = incoming
-    else {
+    let Incoming::Click { click, to: ReplyTo::Slack(slack::ReplyTo::Click { response_url, .. }) } = incoming else {
         panic!("{incoming:?}")
     };
-    let Command::About(about) = request.command else { panic!("a list") };
-    assert_eq!((about.verb, ask), (Verb::Decide(Verdict::Approve), false));
-    assert_eq!(request.by.as_str(), "slack:T0001/U061F7AUR");
+    assert_eq!((click.asked, click.message.as_deref()), (false, Some("C0PEER/1795000000.000100")));
+    assert_eq!(click.by.as_str(), "slack:T0001/U061F7AUR");
+    let keys = secrets.iter().map(|secret| Key::derive(secret.expose(), "peergate/binding-key/1/slack")).collect();
+    let binding = Keyring::new("slack", keys).open(&click.binding).unwrap();
+    assert_eq!((binding.button, binding.target.as_str()), (Button::Approve { ask: false }, "prod"));
     assert_eq!(response_url.host_str(), Some("hooks.slack.com"));
 }
 

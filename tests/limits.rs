@@ -17,6 +17,7 @@ use ipnet::IpNet;
 use jiff::SignedDuration;
 use peergate::approval::{Delivery, News};
 use peergate::chat::Wish;
+use peergate::chat::platform::Platform;
 use peergate::clock;
 use peergate::local::simulator::{Settings, Tampering};
 use peergate::local::sink::Trouble;
@@ -244,7 +245,9 @@ async fn every_fact_that_a_button_binds_is_shown_whole() {
     }
     assert_eq!(card.labels(), ["Approve", "Reject", "Details"]);
     let bound = card.button("Approve").unwrap().value.clone();
-    assert!(bound.ends_with(&gate.simulator.connection(id.as_str()).unwrap().fingerprint().to_string()), "{bound}");
+    let secrets = gate.app.secrets.current(clock::now()).await.unwrap();
+    let bound = gate.app.chat(&secrets).keyring(Platform::Slack).open(&bound).unwrap();
+    assert!(bound.seen.is(&gate.simulator.connection(id.as_str()).unwrap().fingerprint()), "{bound:?}");
 
     // What does not fit is not decided on here.
     gate.tamper(&id, Tampering { requester_cidrs: Some(ranges(700)), ..Tampering::default() });

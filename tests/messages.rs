@@ -11,9 +11,10 @@
 use insta::assert_snapshot;
 use jiff::{SignedDuration, Timestamp};
 use peergate::approval::{
-    Approval, ApprovalId, Approver, CallResult, Decision, Event, Grounds, News, Principal, RequestId, SentBack, Terms,
-    Verdict,
+    Approval, ApprovalId, Approver, CallResult, CardId, Decision, Event, Grounds, News, Principal, RequestId, SentBack,
+    Terms, Verdict,
 };
+use peergate::chat::binding::{self, Key, Keyring};
 use peergate::chat::message::{self, Message};
 use peergate::chat::{Answer, Part, slack, standard_webhooks};
 use peergate::config::Config;
@@ -1139,13 +1140,21 @@ fn hostile_names_and_reasons_stay_text_in_every_state() {
                 assert!(*name == hostile || *name == "data to payments", "machines get it as it is, in JSON");
             }
             for message in shown {
-                harmless(&slack::render(&message));
+                harmless(&slack::render(&sealed(message.clone())));
                 harmless(&slack::answer_window(&message)["view"]);
             }
         }
     }
     let long = message::plain(&"<!channel>".repeat(100));
     assert_eq!((long.chars().count(), long.ends_with('…')), (201, true));
+}
+
+fn keyring() -> Keyring {
+    Keyring::new("slack", vec![Key::derive(b"a signing secret", "test")])
+}
+
+fn sealed(message: Message) -> Message {
+    binding::seal(message, &keyring(), CardId(7), 2000)
 }
 
 fn harmless(shown: &serde_json::Value) {
@@ -1178,16 +1187,18 @@ fn the_largest_card_fits_into_slacks_limits_and_carries_the_buttons() {
     let findings = checked(&changed, Found::Passed);
     let changed = after(waits.clone(), &[Event::Changed { connection: Box::new(changed), findings }]);
     for approval in [&waits, &changed] {
-        let shown = slack::render(&message::card(approval, now()));
+        let shown = slack::render(&sealed(message::card(approval, now())));
         sink::check_blocks(&shown).unwrap();
         assert!(shown.to_string().len() < 12_000, "{}", shown.to_string().len());
         let buttons = shown["blocks"][1]["elements"].as_array().unwrap();
         for button in buttons {
-            assert_eq!(button["value"], format!("prod/pcc-a#{}", approval.fingerprint));
+            let binding = keyring().open(button["value"].as_str().unwrap()).unwrap();
+            assert_eq!((binding.target.as_str(), binding.instance_id.as_str()), ("prod", "pcc-a"));
+            assert!(binding.seen.is(&approval.fingerprint));
         }
         assert_eq!(&shown["unfurl_links"], &json!(false));
     }
-    let card = slack::render(&message::card(&waits, now()));
+    let card = slack::render(&sealed(message::card(&waits, now())));
     let actions: Vec<_> =
         card["blocks"][1]["elements"].as_array().unwrap().iter().map(|one| &one["action_id"]).collect();
     assert_eq!(actions, ["peergate.approve", "peergate.reject", "peergate.withdraw", "peergate.details"]);

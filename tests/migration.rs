@@ -240,3 +240,24 @@ async fn what_was_told_wrongly_by_the_version_before_is_corrected() {
     let told = gate.headlines(support::HOOK).join("\n");
     assert!(told.contains(&format!("VPC peering {id} is Activated")), "{told}");
 }
+
+#[tokio::test]
+async fn cards_of_earlier_versions_are_drawn_anew_in_the_first_tick() {
+    let gate = Gate::start().await;
+    let id = ApprovalId { target: "prod".into(), instance_id: gate.requested().await };
+    gate.discover().await;
+    let key = |approval: &Approval| approval.cards["netops"].key;
+    let sealed = key(&gate.stored(&id.instance_id).await.unwrap().approval).unwrap();
+    let mut earlier = item(&gate, &id).await;
+    let record = earlier["record"].as_s().unwrap().replace(&format!(",\"key\":\"{sealed}\""), "");
+    earlier.insert("record".into(), AttributeValue::S(record));
+    earlier.insert("mark".into(), AttributeValue::S("0".repeat(32)));
+    put(&gate, earlier).await;
+    assert_eq!(key(&gate.stored(&id.instance_id).await.unwrap().approval), None);
+    let edits = gate.card().edits;
+    gate.discover().await;
+    assert_eq!(key(&gate.stored(&id.instance_id).await.unwrap().approval), Some(sealed));
+    assert_eq!(gate.card().edits, edits + 1);
+    gate.discover().await;
+    assert_eq!(gate.card().edits, edits + 1, "once");
+}

@@ -123,7 +123,7 @@ enum Step {
 
 fn card_display() -> Display {
     let fingerprint = connection(Status::Accepting, 1).fingerprint();
-    Display::Card(CardRef { reference: "C/1".into(), card: CardId(1), fingerprint, shown_at: now() })
+    Display::Card(CardRef { reference: "C/1".into(), card: CardId(1), fingerprint, shown_at: now(), key: None })
 }
 
 fn sent_back(objects: bool, void: bool) -> Event {

@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use jiff::SignedDuration;
 use peergate::chat::Signed;
+use peergate::chat::message::Button;
 use peergate::clock;
 use peergate::local::simulator::Tampering;
 use peergate::local::simulator::gateway::Fault;
@@ -607,13 +608,15 @@ type Click = (&'static str, fn(&mut serde_json::Value), u16);
 #[tokio::test]
 async fn slack_requests_that_are_not_ours_or_malformed_reach_no_api() {
     let gate = Gate::start().await;
-    let value = format!("prod/pcc-a#{}", "0".repeat(64));
+    let nothing = peergate::peering::Fingerprint::of_nothing();
+    let id = "pcc-a".to_owned().try_into().unwrap();
+    let value = gate.private_button(&id, Button::Approve { ask: false }, &nothing, "U061F7AUR").await;
     let click = |change: fn(&mut serde_json::Value)| {
         let mut click = gate.click("peergate.approve", &value, "U061F7AUR");
         change(&mut click);
         click
     };
-    let cases: [Click; 14] = [
+    let cases: [Click; 15] = [
         (
             "another team, and nowhere to say so",
             |it| {
@@ -637,6 +640,11 @@ async fn slack_requests_that_are_not_ours_or_malformed_reach_no_api() {
         ("no value", |it| it["actions"][0]["value"] = json!(null), 400),
         ("another value", |it| it["actions"][0]["value"] = json!("prod/pcc-a"), 400),
         ("an odd id", |it| it["actions"][0]["value"] = json!("prod/pcc-A#00"), 400),
+        (
+            "an odd letter",
+            |it| it["actions"][0]["value"] = json!(it["actions"][0]["value"].as_str().unwrap().replacen('a', "x", 1)),
+            400,
+        ),
         ("no response_url", |it| it["response_url"] = json!(null), 400),
         (
             "response_url elsewhere",

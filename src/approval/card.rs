@@ -39,6 +39,37 @@ impl TryFrom<String> for CardId {
     }
 }
 
+/// Names the key under which the buttons of a card are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CardKey(pub u32);
+
+/// The text is not the id of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the id of a key: expected 8 hexadecimal digits")]
+pub struct InvalidCardKey;
+
+impl fmt::Display for CardKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+impl From<CardKey> for String {
+    fn from(key: CardKey) -> Self {
+        key.to_string()
+    }
+}
+
+impl TryFrom<String> for CardKey {
+    type Error = InvalidCardKey;
+
+    fn try_from(text: String) -> Result<Self, InvalidCardKey> {
+        let number = (text.len() == 8).then(|| u32::from_str_radix(&text, 16).ok()).flatten();
+        number.map(Self).filter(|key| key.to_string() == text).ok_or(InvalidCardKey)
+    }
+}
+
 /// Where a card is, and what it shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CardRef {
@@ -50,6 +81,9 @@ pub struct CardRef {
     pub fingerprint: Fingerprint,
     /// Since when it shows them.
     pub shown_at: Timestamp,
+    /// The key of its buttons; none if it has no buttons, or those of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<CardKey>,
 }
 
 /// What a channel without cards was shown last, e.g. a receiver of signed notices.

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::peering::{AccountId, FieldHash, Fingerprint, InstanceId};
+use crate::peering::{AccountId, FieldHash, Fingerprint, InstanceId, SeenFingerprint};
 
 /// What somebody wants done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,11 +59,11 @@ pub struct Decision {
 
 /// A hash of what a request says about a connection: the same request has the same, whatever its signature or time.
 #[must_use]
-pub fn request_content(verb: &str, by: &Principal, reason: Option<&str>, fingerprint: Option<&Fingerprint>) -> String {
+pub fn request_content(verb: &str, by: &Principal, reason: Option<&str>, seen: Option<&SeenFingerprint>) -> String {
     let mut hash = FieldHash::new("peergate/request/1");
     hash.field(verb);
     hash.field(by.as_str());
-    for part in [reason.map(ToOwned::to_owned), fingerprint.map(ToString::to_string)] {
+    for part in [reason.map(ToOwned::to_owned), seen.map(|seen| seen.as_str().to_owned())] {
         hash.field(if part.is_some() { "given" } else { "none" });
         hash.field(&part.unwrap_or_default());
     }

@@ -90,7 +90,7 @@ impl Mark {
     /// The mark of these facts, until then, under these terms.
     #[must_use]
     pub fn of(fingerprint: &Fingerprint, expires_at: Option<Timestamp>, terms: &Terms) -> Self {
-        let mut hash = FieldHash::new("peergate/mark/2");
+        let mut hash = FieldHash::new("peergate/mark/3");
         hash.field(&fingerprint.to_string());
         hash.field(&expires_at.map(|at| at.to_string()).unwrap_or_default());
         hash.field(&serde_json::to_string(terms).unwrap_or_default());

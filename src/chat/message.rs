@@ -56,6 +56,15 @@ pub struct Buttons {
     pub fingerprint: Fingerprint,
     /// In order.
     pub shown: Vec<Button>,
+    /// What each of them carries; see [`binding::seal`](super::binding::seal). Until then, none.
+    pub bindings: Vec<String>,
+}
+
+impl Buttons {
+    /// Each button with what it carries.
+    pub fn sealed(&self) -> impl Iterator<Item = (Button, &str)> {
+        self.shown.iter().copied().zip(self.bindings.iter().map(String::as_str))
+    }
 }
 
 /// A button.

@@ -7,6 +7,41 @@ use crate::approval::{Approval, State, Verdict};
 use crate::policy::Refusal;
 
 impl Answer {
+    /// The record that it shows, if it shows one.
+    #[must_use]
+    pub fn approval(&self) -> Option<&Approval> {
+        match self {
+            Self::Done(approval)
+            | Self::Underway(approval)
+            | Self::Counted(approval)
+            | Self::Withdrawn(approval)
+            | Self::Repeated(approval)
+            | Self::Over(approval) => Some(approval),
+            Self::Status { approval, .. } => approval.as_deref(),
+            Self::NothingToWithdraw
+            | Self::DryRunPassed { .. }
+            | Self::List { .. }
+            | Self::Refused(_)
+            | Self::ReasonRequired { .. }
+            | Self::Objection(_)
+            | Self::NotAsked { .. }
+            | Self::OldCard
+            | Self::Changed
+            | Self::NotShown
+            | Self::Void
+            | Self::IdReused
+            | Self::RecordFull
+            | Self::TooManyWithdrawals
+            | Self::TooManyReads
+            | Self::UnknownTarget(_)
+            | Self::UnknownConnection
+            | Self::VendorRefused(_)
+            | Self::NotUnderstood { .. }
+            | Self::CredentialsRefused(_)
+            | Self::Unavailable(_) => None,
+        }
+    }
+
     /// The HTTP status of an answer, and its name: the `type` of a problem, the `outcome` of everything else.
     #[must_use]
     pub fn outcome(&self) -> (StatusCode, &'static str) {
@@ -32,6 +67,7 @@ impl Answer {
             Self::Refused(Refusal::NotAnApprover { .. }) => (StatusCode::FORBIDDEN, "not-an-approver"),
             Self::Refused(Refusal::Contact { .. }) => (StatusCode::FORBIDDEN, "requesters-contact"),
             Self::Objection(_) => (StatusCode::CONFLICT, "not-acceptable"),
+            Self::OldCard => (StatusCode::CONFLICT, "old-card"),
             Self::Changed => (StatusCode::CONFLICT, "connection-changed"),
             Self::NotShown => (StatusCode::CONFLICT, "not-shown"),
             Self::IdReused => (StatusCode::CONFLICT, "id-reused"),

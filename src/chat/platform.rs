@@ -26,14 +26,17 @@ use http::{Request, Response};
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use super::binding::{Key, Keyring};
 use super::message::Message;
 use super::{
-    Abilities, About, Accepted, Access, Asked, Authentic, ChannelSecrets, Incoming, Malformed, Said, Unauthentic,
+    Abilities, Accepted, Access, Asked, Authentic, ChannelSecrets, Click, Incoming, Malformed, Said, Unauthentic,
     Undelivered, Unfit, Update, slack, standard_webhooks,
 };
 #[cfg(feature = "local")]
 use super::{Signed, Wish};
-use crate::approval::{Approval, Notice, Principal};
+use crate::approval::{Approval, Notice, Principal, Verdict};
+use crate::notes::Notes;
+use crate::secret::BindingSecret;
 use crate::shape::KeyProblem;
 use dispatch::platforms;
 
@@ -46,11 +49,11 @@ platforms! {
     }
     // A message that is drawn anew.
     cards {
-        "slack" is Slack(slack::Channel) in slack,
+        "slack" is Slack(slack::Channel) of Slack in slack,
     }
     // A message each.
     messages {
-        "slack-webhook" is SlackWebhook(slack::WebhookChannel),
+        "slack-webhook" is SlackWebhook(slack::WebhookChannel) of Slack,
     }
     // For programs.
     data {
@@ -90,6 +93,8 @@ impl AppSecrets {
 pub struct Context<'a> {
     /// The one client.
     pub http: &'a reqwest::Client,
+    /// What processes share for a while.
+    pub notes: &'a Notes,
     /// Of the configuration.
     pub configs: &'a Configs,
     /// Of the secrets.
@@ -98,9 +103,23 @@ pub struct Context<'a> {
     pub channels: &'a BTreeMap<String, ChannelSecrets>,
     /// What this process remembers.
     pub states: &'a States,
+    /// The keys of buttons, the newest first; without any, they are derived from each platform's own secrets.
+    pub binding_keys: &'a [BindingSecret],
 }
 
 impl<'a> Context<'a> {
+    /// The keys of a platform's buttons.
+    #[must_use]
+    pub fn keyring(self, platform: Platform) -> Keyring {
+        let label = format!("peergate/binding-key/1/{}", platform.realm());
+        let keys = if self.binding_keys.is_empty() {
+            platform.inbound_secrets(self.secrets).into_iter().map(|secret| Key::derive(secret, &label)).collect()
+        } else {
+            self.binding_keys.iter().map(|secret| Key::derive(secret.expose(), &label)).collect()
+        };
+        Keyring::new(platform.realm(), keys)
+    }
+
     fn endpoint(self, channel: &str) -> Result<&'a ChannelSecrets, Undelivered> {
         self.channels.get(channel).ok_or_else(Undelivered::no_endpoint)
     }

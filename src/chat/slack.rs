@@ -6,7 +6,9 @@ mod post;
 mod receive;
 
 pub use config::{Channel, Config, Secrets, SigningSecret, WebhookChannel};
-pub(super) use config::{check_config, check_principal, check_secrets, expectations, merged_tenants, senders};
+pub(super) use config::{
+    check_config, check_principal, check_secrets, expectations, inbound_secrets, merged_tenants, senders,
+};
 pub use post::{Workspace, answer_window, misfit_of_workspace, render};
 pub(super) use post::{ask_reason, misfits, reply};
 pub use receive::{ReplyTo, sign_body, verify_with};
@@ -39,6 +41,12 @@ pub(super) const DEADLINE: Duration = Duration::from_millis(1900);
 /// Source: <https://docs.slack.dev/enterprise>
 pub(super) const USERS_SPAN_TENANTS: Option<&str> =
     Some("give them to one person, or name the organization in `platforms.slack.enterprise`");
+/// Of a button's `value`.
+///
+/// Source: <https://docs.slack.dev/reference/block-kit/block-elements/button-element>
+pub(super) const MAX_BINDING_CHARS: usize = 2000;
+/// A click has no reply but an empty one.
+pub(super) const REDRAWS_IN_REPLY: bool = false;
 
 /// Buttons, by `action_id`; the windows that ask for a reason have the same names.
 const APPROVE: &str = "peergate.approve";

@@ -7,7 +7,9 @@ mod post;
 mod receive;
 
 pub use config::{Channel, Client, ClientSecrets, Config, Secrets, State, WebhookKey};
-pub(super) use config::{check_config, check_principal, check_secrets, expectations, merged_tenants, senders};
+pub(super) use config::{
+    check_config, check_principal, check_secrets, expectations, inbound_secrets, merged_tenants, senders,
+};
 pub use post::{approval, connection, notice};
 pub(super) use post::{ask_reason, misfits, reply};
 pub use receive::{ReplyTo, sign_body, verify_with};
@@ -32,6 +34,10 @@ pub(super) const ACCEPTED: Accepted =
 pub(super) const DEADLINE: Duration = Duration::from_secs(6);
 /// Each client has users of its own.
 pub(super) const USERS_SPAN_TENANTS: Option<&str> = None;
+/// Machines have no buttons.
+pub(super) const MAX_BINDING_CHARS: usize = 0;
+/// Nor cards.
+pub(super) const REDRAWS_IN_REPLY: bool = false;
 
 const ID: &str = "webhook-id";
 const TIMESTAMP: &str = "webhook-timestamp";

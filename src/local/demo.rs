@@ -166,6 +166,7 @@ impl Stage {
             "type": "block_actions",
             "user": {"id": user, "team_id": "T0001"},
             "api_app_id": "A0123",
+            "container": {"type": "message", "channel_id": "C0PEER", "message_ts": card.ts},
             "trigger_id": clock::nonce(),
             "response_url": format!("{}actions", self.sandbox.chat),
             "actions": [{"action_id": button.action_id, "value": button.value}],

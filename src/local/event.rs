@@ -5,12 +5,12 @@ use serde_json::{Value, json};
 
 use super::Error;
 use crate::app::App;
-use crate::chat::platform::{Context, Platform, States};
+use crate::chat::platform::Platform;
 use crate::chat::{Signed, Wish};
 use crate::config::{Config, Environment};
 use crate::peering::InstanceId;
 use crate::secrets::Secrets;
-use crate::{accept, clock, http};
+use crate::{accept, clock};
 
 /// The fingerprint of a connection, where Alibaba Cloud shows it now.
 ///
@@ -43,15 +43,7 @@ pub fn sign(
     secrets: &Secrets,
     now: Timestamp,
 ) -> Result<Signed, Error> {
-    let (http, states) = (http::client()?, States::default());
-    let context = Context {
-        http: &http,
-        configs: &config.platforms,
-        secrets: &secrets.platforms,
-        channels: &secrets.channels,
-        states: &states,
-    };
-    Ok(platform.sign(context, wish, now)?)
+    Ok(platform.sign(&config.platforms, &secrets.platforms, wish, now)?)
 }
 
 /// The event of a Function URL.

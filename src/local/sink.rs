@@ -1,7 +1,7 @@
 //! A chat platform that keeps what it is told: Slack, with its messages, threads, edits and windows; incoming webhooks;
 //! and any other URL. It refuses what Slack would refuse.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
@@ -24,6 +24,8 @@ struct Inner {
     messages: Vec<Message>,
     windows: Vec<Value>,
     triggers: BTreeSet<String>,
+    /// Which message each button was last on, by what it carries.
+    bindings: BTreeMap<String, (String, String)>,
     /// With how many posts are taken before.
     trouble: Vec<(usize, Trouble)>,
 }
@@ -211,6 +213,12 @@ impl Sink {
         shown.collect()
     }
 
+    /// The message, by channel and `ts`, whose button carries this, now or before.
+    #[must_use]
+    pub fn message_with(&self, value: &str) -> Option<(String, String)> {
+        self.lock().bindings.get(value).cloned()
+    }
+
     /// Somebody deletes a message.
     pub fn delete(&self, channel: &str, ts: &str) {
         self.lock().messages.retain(|message| message.channel != channel || message.ts != ts);
@@ -259,6 +267,7 @@ impl Inner {
                 }
                 let ts = format!("1700000000.{:06}", self.posts.len());
                 let broadcast = body.get("reply_broadcast").and_then(Value::as_bool).unwrap_or_default();
+                self.note_buttons(body, &channel, &ts);
                 let body = body.clone();
                 self.messages.push(Message {
                     channel: channel.clone(),
@@ -277,6 +286,7 @@ impl Inner {
                 let message = self.messages.get_mut(position).ok_or("message_not_found")?;
                 message.body = body.clone();
                 message.edits += 1;
+                self.note_buttons(body, &channel, &ts);
                 Ok(json!({"ok": true, "channel": channel, "ts": ts}))
             }
             "auth.test" => Ok(json!({"ok": true, "team_id": "T0001", "user_id": "U0BOT"})),
@@ -296,6 +306,13 @@ impl Inner {
             }
             _ => Err("unknown_method"),
         }
+    }
+}
+
+impl Inner {
+    fn note_buttons(&mut self, body: &Value, channel: &str, ts: &str) {
+        let place = (channel.to_owned(), ts.to_owned());
+        self.bindings.extend(buttons(body).into_iter().map(|button| (button.value, place.clone())));
     }
 }
 

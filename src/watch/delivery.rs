@@ -6,9 +6,12 @@ use jiff::Timestamp;
 
 use super::Summary;
 use crate::app::App;
-use crate::approval::{Approval, ApprovalId, CardId, CardRef, Claim, Display, Event, News, Notice, Redelivery};
+use crate::approval::{
+    Approval, ApprovalId, CardId, CardKey, CardRef, Claim, Display, Event, News, Notice, Redelivery,
+};
+use crate::chat::message::Message;
 use crate::chat::platform::{Channel, Context};
-use crate::chat::{Digest, Undelivered, Update, message};
+use crate::chat::{Digest, Undelivered, Update, binding, message};
 use crate::clock;
 use crate::peering::Fingerprint;
 use crate::store::{self, Saved, Stored};
@@ -134,7 +137,9 @@ async fn post_to(
         // Worth a look at the card, not a message.
         return Ok(());
     }
-    to.post(context, channel, &message::follow_up(approval, notice, clock::now())).await?;
+    let card = binding::card_of_notice(&approval.id.to_string(), channel, notice.number);
+    let (message, _) = sealed(context, to, message::follow_up(approval, notice, clock::now()), card);
+    to.post(context, channel, &message).await?;
     *display = Display::Facts(shown_facts(approval));
     Ok(())
 }
@@ -152,17 +157,28 @@ async fn draw_card(
     approval: &Approval,
     card: Option<CardId>,
 ) -> Result<CardRef, Undelivered> {
-    let message = message::card(approval, clock::now());
+    let drawn = message::card(approval, clock::now());
     let fingerprint = shown_facts(approval);
-    if let Some(card) = approval.cards.get(channel)
-        && to.update(context, &card.reference, &message).await? == Update::Done
-    {
-        return Ok(CardRef { fingerprint, shown_at: clock::now(), ..card.clone() });
+    if let Some(card) = approval.cards.get(channel) {
+        let (message, key) = sealed(context, to, drawn.clone(), card.card);
+        if to.update(context, &card.reference, &message).await? == Update::Done {
+            return Ok(CardRef { fingerprint, shown_at: clock::now(), key, ..card.clone() });
+        }
     }
+    let card = card.unwrap_or_else(clock::card_id);
+    let (message, key) = sealed(context, to, drawn, card);
     let posted = to.post(context, channel, &message).await?;
     let reference = posted.ok_or_else(|| Undelivered::misconfigured("the platform does not say where the card is"))?;
-    let card = card.unwrap_or_else(clock::card_id);
-    Ok(CardRef { reference, card, fingerprint, shown_at: clock::now() })
+    Ok(CardRef { reference, card, fingerprint, shown_at: clock::now(), key })
+}
+
+/// A message whose buttons carry what the channel's app will check, and the key of that.
+fn sealed(context: Context<'_>, to: &Channel, message: Message, card: CardId) -> (Message, Option<CardKey>) {
+    let keyring = to.app().map(|app| context.keyring(app));
+    let Some(keyring) = keyring else { return (Message { buttons: None, ..message }, None) };
+    let message = binding::seal(message, &keyring, card, to.abilities().max_binding_chars);
+    let key = keyring.current().filter(|_| message.buttons.is_some());
+    (message, key)
 }
 
 /// Posts the digests of accounts whose cards wait.

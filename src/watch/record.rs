@@ -210,8 +210,10 @@ async fn look_again(
         if stage.is_none_or(|stage| stage == known.approval.stage()) {
             return Ok(stored);
         }
-        // The index has it as an earlier version wrote it: it would be news for ever.
-        return match app.store.save(&known.approval, Some(known)).await? {
+        // The index has it as an earlier version wrote it: it would be news for ever. So may be the buttons of its cards.
+        let mut approval = known.approval.clone();
+        approval.redraw(false, now);
+        return match app.store.save(&approval, Some(known)).await? {
             Saved::Done(stored) | Saved::Conflict(stored) => Ok(Some(stored)),
         };
     }

@@ -15,7 +15,8 @@ use crate::approval::{
     Verdict, request_content,
 };
 use crate::aws;
-use crate::chat::{About, Answer, Command, Part, Request, Verb};
+use crate::chat::binding;
+use crate::chat::{About, Answer, Click, Clicked, Command, Part, Request, Verb};
 use crate::credentials;
 use crate::logging::Chain;
 use crate::peering::{Connection, Status};
@@ -28,6 +29,8 @@ const CONFLICTS: u32 = 5;
 const EXAMINATION: Duration = Duration::from_millis(700);
 /// A reading that is older is made anew before the call.
 const FRESH: Duration = Duration::from_secs(1);
+/// For so many hours after its own, a private answer's buttons decide.
+const PRIVATE_ANSWER_HOURS: i64 = 11;
 /// The most that a list shows.
 const LONGEST_LIST: usize = 30;
 
@@ -42,7 +45,10 @@ pub(super) async fn answer(app: &App, request: &Request, now: Timestamp, deadlin
     };
     let by = app.config.policy.approver(request.by.clone());
     match about.verb {
-        Verb::Withdraw => withdraw(app, &id, &by, &request_id(request, about), now, deadline).await,
+        Verb::Withdraw => {
+            let wish = Wish { app, request, about, id: &id, by, now, deadline };
+            wish.withdraw().await
+        }
         Verb::Decide(_) | Verb::DryRun | Verb::Status => {
             let wish = Wish { app, request, about, id: &id, by, now, deadline };
             wish.answer().await
@@ -58,6 +64,54 @@ pub(super) async fn too_late_to_ask(app: &App, request: &Request, now: Timestamp
     let by = app.config.policy.approver(request.by.clone());
     let decision = decision(verdict, by, request, about, stored.approval.fingerprint.clone(), now);
     stored.approval.is_open_to(&decision).err().map(|closed| closed_answer(closed, stored.approval))
+}
+
+/// Whether the message that somebody clicked on is the one that we know for this card.
+fn is_its_card(clicked: &Clicked, by: &Principal, id: &ApprovalId, record: Option<&Approval>, now: Timestamp) -> bool {
+    let hour = binding::hour(now);
+    // A private answer decides for its person.
+    if (hour - PRIVATE_ANSWER_HOURS..=hour).any(|hour| binding::card_of_person(by.as_str(), hour) == clicked.card) {
+        return true;
+    }
+    let Some(record) = record else { return false };
+    if let Some(card) = record.cards.values().find(|card| card.card == clicked.card) {
+        return clicked.message.as_ref() == Some(&card.reference);
+    }
+    // A message of its own for each notice: where it is, nobody is told.
+    let id = id.to_string();
+    let is_notice = |channel: &String, number| binding::card_of_notice(&id, channel, number) == clicked.card;
+    record.outbox.iter().any(|notice| notice.deliveries.keys().any(|channel| is_notice(channel, notice.number)))
+}
+
+/// Has the cards drawn anew; the watcher does it.
+async fn redraw_cards(app: &App, stored: Stored, now: Timestamp, deadline: Instant) {
+    let redraw = app.store.update(stored, |approval| approval.redraw(true, now));
+    match timeout_at(deadline, redraw).await {
+        Ok(Ok(_)) | Err(_) => {}
+        Ok(Err(error)) => {
+            store_failed(&error);
+        }
+    }
+}
+
+/// A click on a card that has had its time: brings the card. `None` if it is none of ours.
+pub(super) async fn of_old_card(app: &App, click: &Click, now: Timestamp, deadline: Instant) -> Option<Request> {
+    let (target, instance_id) = binding::names(&click.binding)?;
+    let (target, _) = app.config.target(Some(&target))?;
+    let id = ApprovalId { target: target.to_owned(), instance_id: instance_id.clone() };
+    if let Ok(Ok(Some(stored))) = timeout_at(deadline, app.store.load(&id)).await {
+        redraw_cards(app, stored, now, deadline).await;
+    }
+    let about = About { verb: Verb::Status, target: Some(id.target), instance_id, seen: None, reason: None };
+    let Click { by, request_key, signed_at, key, .. } = click;
+    Some(Request {
+        command: Command::About(about),
+        by: by.clone(),
+        request_key: request_key.clone(),
+        signed_at: *signed_at,
+        key: *key,
+        clicked: None,
+    })
 }
 
 fn approval_id(app: &App, about: &About) -> Option<ApprovalId> {
@@ -86,7 +140,7 @@ fn request_id(request: &Request, about: &About) -> RequestId {
         Verb::DryRun => "dry-run",
         Verb::Status => "status",
     };
-    let content = request_content(verb, &request.by, about.reason.as_deref(), about.fingerprint.as_ref());
+    let content = request_content(verb, &request.by, about.reason.as_deref(), about.seen.as_ref());
     RequestId { key: request.request_key.clone(), content: Some(content) }
 }
 
@@ -137,6 +191,9 @@ impl Wish<'_> {
                 return closed_answer(closed, stored.approval.clone());
             }
         }
+        if let Some(old) = self.refuse_old_card(stored.as_ref()).await {
+            return old;
+        }
         let connection = match connection {
             Ok(Ok(connection)) => connection,
             Ok(Err(Unread::Spent)) => return Answer::TooManyReads,
@@ -152,6 +209,54 @@ impl Wish<'_> {
                 Answer::Status { connection: Box::new(connection), approval, target: id.target.clone() }
             }
         }
+    }
+
+    /// Takes an approval back: nobody has to be asked for that.
+    async fn withdraw(self) -> Answer {
+        let Self { app, about, id, now, deadline, ref by, .. } = self;
+        let who = |principal: &Principal| app.config.policy.approver(principal.clone());
+        let request = request_id(self.request, about);
+        let withdrawn = async {
+            let stored = app.store.load(id).await?;
+            if let Some(old) = self.refuse_old_card(stored.as_ref()).await {
+                return Ok(old);
+            }
+            let Some(stored) = stored else { return Ok(Answer::NothingToWithdraw) };
+            let mut closed = None;
+            let stored = app
+                .store
+                .update(stored, |approval| {
+                    closed = approval.withdraw(by, &request, &who, now).err();
+                    closed.is_none()
+                })
+                .await?;
+            Ok(match closed {
+                None => Answer::Withdrawn(Box::new(stored.approval)),
+                Some(closed) => closed_answer(closed, stored.approval),
+            })
+        };
+        match timeout_at(deadline, withdrawn).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => store_failed(&error),
+            Err(_elapsed) => Answer::Unavailable(Part::Store),
+        }
+    }
+
+    /// A button decides only where its card is. On another message, it decides nothing and brings the card.
+    async fn refuse_old_card(&self, stored: Option<&Stored>) -> Option<Answer> {
+        let clicked = self.request.clicked.as_ref()?;
+        let decides = match self.about.verb {
+            Verb::Decide(_) | Verb::Withdraw => true,
+            Verb::DryRun | Verb::Status => false,
+        };
+        let record = stored.map(|stored| &stored.approval);
+        if !decides || is_its_card(clicked, &self.request.by, self.id, record, self.now) {
+            return None;
+        }
+        if let Some(stored) = stored {
+            redraw_cards(self.app, stored.clone(), self.now, self.deadline).await;
+        }
+        Some(Answer::OldCard)
     }
 
     /// Reads the connection, within the budget for people.
@@ -189,7 +294,7 @@ impl Wish<'_> {
         if let Err(refusal) = self.app.config.policy.permit(&self.id.target, &connection, &self.by, Verdict::Approve) {
             return Answer::Refused(refusal);
         }
-        if self.about.fingerprint.as_ref().is_some_and(|seen| *seen != connection.fingerprint()) {
+        if self.about.seen.as_ref().is_some_and(|seen| !seen.is(&connection.fingerprint())) {
             return Answer::Changed;
         }
         let findings = self.examine(&connection).await;
@@ -279,8 +384,8 @@ impl Wish<'_> {
     /// Whether they can have seen these facts: their fingerprint matches, or a channel had shown them before.
     fn has_seen(&self, stored: Option<&Stored>, connection: &Connection, terms: &Terms) -> bool {
         let fresh = connection.fingerprint();
-        if let Some(seen) = &self.about.fingerprint {
-            return *seen == fresh;
+        if let Some(seen) = &self.about.seen {
+            return seen.is(&fresh);
         }
         let channels = [terms.channels.as_slice(), &self.app.config.policy.requests.channels].concat();
         stored.is_some_and(|stored| stored.approval.was_shown(&fresh, &channels, self.request.signed_at))
@@ -291,7 +396,7 @@ impl Wish<'_> {
     async fn refuse(&self, stored: Option<Stored>, connection: &Connection, terms: &Terms) -> Answer {
         let Self { app, about, id, now, deadline, .. } = *self;
         let request = request_id(self.request, about);
-        let shown_otherwise = about.fingerprint.is_some()
+        let shown_otherwise = about.seen.is_some()
             || stored.as_ref().is_some_and(|stored| {
                 stored.approval.was_ever_shown() || stored.approval.fingerprint != connection.fingerprint()
             });
@@ -483,40 +588,6 @@ async fn make_durable(
         }
     }
     Ok(Answer::Unavailable(Part::Store))
-}
-
-/// Takes an approval back: nobody has to be asked for that.
-async fn withdraw(
-    app: &App,
-    id: &ApprovalId,
-    by: &Approver,
-    request: &RequestId,
-    now: Timestamp,
-    deadline: Instant,
-) -> Answer {
-    let who = |principal: &Principal| app.config.policy.approver(principal.clone());
-    let withdrawn = async {
-        let Some(stored) = app.store.load(id).await? else {
-            return Ok(Answer::NothingToWithdraw);
-        };
-        let mut closed = None;
-        let stored = app
-            .store
-            .update(stored, |approval| {
-                closed = approval.withdraw(by, request, &who, now).err();
-                closed.is_none()
-            })
-            .await?;
-        Ok(match closed {
-            None => Answer::Withdrawn(Box::new(stored.approval)),
-            Some(closed) => closed_answer(closed, stored.approval),
-        })
-    };
-    match timeout_at(deadline, withdrawn).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(error)) => store_failed(&error),
-        Err(_elapsed) => Answer::Unavailable(Part::Store),
-    }
 }
 
 /// The decision is durable: what happens from here on only decides how much of it the sender hears.

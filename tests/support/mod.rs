@@ -25,6 +25,8 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use peergate::approval::ApprovalId;
+use peergate::chat::binding::{self, Binding};
+use peergate::chat::message::Button;
 use peergate::chat::platform::Platform;
 use peergate::chat::{Signed, Wish, slack};
 use peergate::local::event;
@@ -32,7 +34,7 @@ use peergate::local::sandbox::{AUDIT_SECRET, CI_SECRET, SLACK_SECRET, Sandbox};
 use peergate::local::simulator::gateway::Fault;
 use peergate::local::simulator::{JournalEntry, Settings, Tampering};
 use peergate::local::sink::{self, Shown};
-use peergate::peering::InstanceId;
+use peergate::peering::{Fingerprint, InstanceId, SeenFingerprint};
 use peergate::store::Stored;
 use peergate::watch::Tick;
 use peergate::{clock, watch, webhook};
@@ -328,8 +330,12 @@ impl Gate {
 
     /// A click on a button with `value`, as Slack tells of it.
     pub fn click(&self, action: &str, value: &str, user: &str) -> Value {
+        let place = self.sink.message_with(value).map(
+            |(channel, ts)| json!({"type": "message", "channel_id": channel, "message_ts": ts, "is_ephemeral": false}),
+        );
         json!({
             "type": "block_actions",
+            "container": place,
             "user": {"id": user, "username": "whoever", "team_id": "T0001"},
             "team": {"id": "T0001"},
             "api_app_id": "A0123",
@@ -451,6 +457,12 @@ impl Gate {
         cards.remove(0)
     }
 
+    /// The card of a connection in the channel of the rules.
+    pub fn card_of(&self, id: &InstanceId) -> Shown {
+        let cards = self.sink.channel("C0PEER").into_iter();
+        cards.rev().find(|card| card.text.contains(id.as_str())).expect("a card")
+    }
+
     /// The only card in the channel of the rules.
     pub fn card(&self) -> Shown {
         self.card_in("C0PEER")
@@ -466,8 +478,35 @@ impl Gate {
     /// Clicks a button that is not on any card, with the value that it would have.
     pub async fn press_value(&self, id: &InstanceId, action: &str, user: &str) -> Reply {
         let status = self.send(&self.signed("status", id, "anybody").await).await.json();
-        let value = format!("prod/{id}#{}", status["connection"]["fingerprint"].as_str().unwrap());
+        let fingerprint = status["connection"]["fingerprint"].as_str().unwrap().to_owned().try_into().unwrap();
+        let button = match action {
+            "peergate.approve" => Button::Approve { ask: false },
+            "peergate.approve.reason" => Button::Approve { ask: true },
+            "peergate.reject" => Button::Reject,
+            "peergate.withdraw" => Button::Withdraw,
+            _ => Button::Details,
+        };
+        let value = self.private_button(id, button, &fingerprint, user).await;
         self.send(&self.slack_payload(&self.click(action, &value, user)).await).await
+    }
+
+    /// What a button of a private answer to a Slack user carries.
+    pub async fn private_button(
+        &self,
+        id: &InstanceId,
+        button: Button,
+        fingerprint: &Fingerprint,
+        user: &str,
+    ) -> String {
+        let binding = Binding {
+            button,
+            target: "prod".into(),
+            instance_id: id.clone(),
+            seen: SeenFingerprint::start_of(fingerprint),
+            card: binding::card_of_person(&format!("slack:T0001/{user}"), binding::hour(clock::now())),
+        };
+        let secrets = self.app.secrets.current(clock::now()).await.unwrap();
+        self.app.chat(&secrets).keyring(Platform::Slack).seal(&binding).unwrap()
     }
 
     /// Gives a reason in the last window that was opened; returns what the window shows then.

@@ -91,6 +91,10 @@ pub fn answer(answer: &Answer, now: Timestamp) -> Message {
             ..say("peergate could not ask you for a reason, so nothing was decided")
         },
         Answer::Objection(objection) => objected(objection),
+        Answer::OldCard => Message {
+            sentences: vec!["Nothing was decided. The current card follows in the channel: use its buttons.".into()],
+            ..say("This button belongs to an older message")
+        },
         Answer::Changed => Message {
             sentences: vec!["Look at its card again, then decide.".into()],
             ..say("The connection is not the one that you saw: its VPCs, ranges or bandwidth have changed")
@@ -230,6 +234,7 @@ fn status(connection: &Connection, approval: Option<&Approval>, target: &str, no
         instance_id: id.instance_id.clone(),
         fingerprint: connection.fingerprint(),
         shown: vec![Button::Approve { ask }, Button::Reject],
+        bindings: vec![],
     };
     let unknown = "The ranges of a side are unknown: whether they overlap could not be checked.";
     let unchecked = approval.is_none_or(|approval| approval.findings.is_empty()) && !connection.cidrs_are_known();

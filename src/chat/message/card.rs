@@ -224,6 +224,7 @@ fn buttons(approval: &Approval) -> Buttons {
         instance_id: approval.id.instance_id.clone(),
         fingerprint: approval.facts.fingerprint(),
         shown: shown.into_iter().flatten().collect(),
+        bindings: vec![],
     }
 }
 

@@ -5,8 +5,8 @@
 macro_rules! platforms {
     (
         apps { $( $(#[$attribute:meta])* $App:ident in $folder:ident, )+ }
-        cards { $( $card_kind:literal is $Card:ident($card:path) in $card_folder:ident, )+ }
-        messages { $( $message_kind:literal is $Messages:ident($messages:path), )+ }
+        cards { $( $card_kind:literal is $Card:ident($card:path) of $CardApp:ident in $card_folder:ident, )+ }
+        messages { $( $message_kind:literal is $Messages:ident($messages:path) of $MessagesApp:ident, )+ }
         data { $( $data_kind:literal is $Data:ident($data:path), )+ }
     ) => {
         /// An app of a chat platform, or another sender, whose people decide.
@@ -53,7 +53,7 @@ macro_rules! platforms {
             $(
                 fn $folder(self) -> Option<Access<'a, $folder::Config, $folder::Secrets, $folder::State>> {
                     let (config, secrets) = (self.configs.$folder.as_ref()?, self.secrets.$folder.as_ref()?);
-                    Some(Access { http: self.http, config, secrets, state: &self.states.$folder })
+                    Some(Access { http: self.http, notes: self.notes, config, secrets, state: &self.states.$folder })
                 }
             )+
         }
@@ -158,6 +158,26 @@ macro_rules! platforms {
                 }
             }
 
+            /// The longest that a button can carry, in characters.
+            #[must_use]
+            pub fn max_binding_chars(self) -> usize {
+                match self { $( Self::$App => $folder::MAX_BINDING_CHARS, )+ }
+            }
+
+            /// Whether the reply to a click can draw its card anew.
+            #[must_use]
+            pub fn redraws_in_reply(self) -> bool {
+                match self { $( Self::$App => $folder::REDRAWS_IN_REPLY, )+ }
+            }
+
+            /// What its binding keys are derived from, the newest first.
+            #[must_use]
+            pub fn inbound_secrets(self, secrets: &AppSecrets) -> Vec<&[u8]> {
+                match self {
+                    $( Self::$App => secrets.$folder.as_ref().map($folder::inbound_secrets).unwrap_or_default(), )+
+                }
+            }
+
             /// What shows without a secret that a request is not authentic.
             ///
             /// # Errors
@@ -212,11 +232,17 @@ macro_rules! platforms {
             /// # Errors
             /// What the configuration or the secrets lack for it.
             #[cfg(feature = "local")]
-            pub fn sign(self, context: Context<'_>, wish: &Wish, now: Timestamp) -> Result<Signed, String> {
+            pub fn sign(
+                self,
+                configs: &Configs,
+                secrets: &AppSecrets,
+                wish: &Wish,
+                now: Timestamp,
+            ) -> Result<Signed, String> {
                 match self {
-                    $( Self::$App => match context.$folder() {
-                        Some(access) => $folder::sign(access, wish, now),
-                        None => Err(format!("{} is not configured, or has no secret", self.name())),
+                    $( Self::$App => match (&configs.$folder, &secrets.$folder) {
+                        (Some(config), Some(secrets)) => $folder::sign(config, secrets, wish, now),
+                        (None, _) | (_, None) => Err(format!("{} is not configured, or has no secret", self.name())),
                     }, )+
                 }
             }
@@ -230,20 +256,21 @@ macro_rules! platforms {
             pub async fn ask_reason(
                 &self,
                 context: Context<'_>,
-                about: &About,
+                click: &Click,
+                verdict: Verdict,
                 timeout: Duration,
             ) -> Result<Asked, Undelivered> {
                 match self {
                     $( Self::$App(to) => match context.$folder() {
-                        Some(access) => $folder::ask_reason(access, to, about, timeout).await,
+                        Some(access) => $folder::ask_reason(access, to, click, verdict, timeout).await,
                         None => Ok(Asked::Impossible),
                     }, )+
                 }
             }
 
             /// Tells the sender. Returns the reply to the request; what is told elsewhere has been sent.
-            pub async fn reply(self, context: Context<'_>, said: &Said<'_>, now: Timestamp) -> Response<String> {
-                match self { $( Self::$App(to) => $folder::reply(context.http, to, said, now).await, )+ }
+            pub async fn reply(self, context: Context<'_>, said: &Said<'_>) -> Response<String> {
+                match self { $( Self::$App(to) => $folder::reply(context.http, to, said).await, )+ }
             }
         }
 
@@ -264,6 +291,16 @@ macro_rules! platforms {
                     $( Self::$Card(_) => <$card>::ABILITIES, )+
                     $( Self::$Messages(_) => <$messages>::ABILITIES, )+
                     $( Self::$Data(_) => <$data>::ABILITIES, )+
+                }
+            }
+
+            /// The app that hears of clicks there.
+            #[must_use]
+            pub fn app(&self) -> Option<Platform> {
+                match self {
+                    $( Self::$Card(_) => Some(Platform::$CardApp), )+
+                    $( Self::$Messages(_) => Some(Platform::$MessagesApp), )+
+                    $( Self::$Data(_) => None, )+
                 }
             }
 

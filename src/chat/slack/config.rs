@@ -6,7 +6,7 @@ use std::fmt;
 use serde::Deserialize;
 use url::Url;
 
-use super::REALM;
+use super::{MAX_BINDING_CHARS, REALM};
 use crate::approval::Principal;
 use crate::chat::{Abilities, ChannelSecrets, key_forms};
 use crate::http::{check_endpoint, constant_url};
@@ -130,6 +130,11 @@ pub(in crate::chat) fn merged_tenants(config: &Config) -> Vec<(String, String)> 
     config.enterprise.iter().flat_map(of).collect()
 }
 
+/// What its binding keys are derived from.
+pub(in crate::chat) fn inbound_secrets(secrets: &Secrets) -> Vec<&[u8]> {
+    secrets.signing_secrets.iter().map(SigningSecret::expose).collect()
+}
+
 /// The app, with its signing secrets.
 pub(in crate::chat) fn senders(_config: &Config, secrets: &Secrets) -> Vec<(String, Vec<Vec<u8>>)> {
     let keys = secrets.signing_secrets.iter().flat_map(|secret| key_forms(&secret.0)).collect();
@@ -175,8 +180,14 @@ impl fmt::Debug for SigningSecret {
 
 impl Channel {
     /// What Slack can do.
-    pub const ABILITIES: Abilities =
-        Abilities { edits: true, threads: true, modals: true, private_answers: true, people: true };
+    pub const ABILITIES: Abilities = Abilities {
+        edits: true,
+        threads: true,
+        modals: true,
+        private_answers: true,
+        people: true,
+        max_binding_chars: MAX_BINDING_CHARS,
+    };
 
     /// What Slack calls it.
     pub(in crate::chat) fn id(&self) -> &str {
@@ -199,8 +210,14 @@ impl Channel {
 
 impl WebhookChannel {
     /// What is posted there can't be changed.
-    pub const ABILITIES: Abilities =
-        Abilities { edits: false, threads: false, modals: false, private_answers: false, people: true };
+    pub const ABILITIES: Abilities = Abilities {
+        edits: false,
+        threads: false,
+        modals: false,
+        private_answers: false,
+        people: true,
+        max_binding_chars: MAX_BINDING_CHARS,
+    };
 
     /// The address is the secret.
     #[expect(clippy::unnecessary_wraps, reason = "other kinds sign")]

@@ -3,19 +3,18 @@
 use std::time::Duration;
 
 use http::{Response, StatusCode};
-use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::receive::{action_id, button_value};
+use super::receive::{action_id, window_metadata};
 use super::{APPROVE_WITH_REASON, Access, Channel, Config, REASON, REJECT, ReplyTo, Secrets, WebhookChannel};
 use crate::approval::{Redelivery, Verdict};
 use crate::chat::message::{self, Message};
 use crate::chat::response::{empty, json_response, problem};
 use crate::chat::{
-    About, Asked, ChannelSecrets, LONGEST_REASON_CHARS, POST_TIMEOUT, Said, Undelivered, Unfit, Update, Verb,
-    reachable, retry_after,
+    Asked, ChannelSecrets, Click, LONGEST_REASON_CHARS, POST_TIMEOUT, Said, Undelivered, Unfit, Update, reachable,
+    retry_after,
 };
 use crate::secret::{Secret, SecretUrl};
 use crate::shape::KeyProblem;
@@ -31,11 +30,10 @@ const RESPOND_TIMEOUT: Duration = Duration::from_millis(600);
 #[must_use]
 pub fn render(message: &Message) -> Value {
     let mut blocks = vec![text_block(message)];
-    if let Some(buttons) = &message.buttons {
-        let value = button_value(&buttons.target, &buttons.instance_id, &buttons.fingerprint);
-        let shown = buttons.shown.iter().map(|button| {
+    if let Some(buttons) = message.buttons.as_ref().filter(|buttons| !buttons.bindings.is_empty()) {
+        let shown = buttons.sealed().map(|(button, value)| {
             let label = json!({"type": "plain_text", "text": button.label()});
-            let mut shown = json!({"type": "button", "text": label, "action_id": action_id(*button), "value": value});
+            let mut shown = json!({"type": "button", "text": label, "action_id": action_id(button), "value": value});
             let style = match button {
                 message::Button::Approve { .. } => Some("primary"),
                 message::Button::Reject => Some("danger"),
@@ -103,22 +101,27 @@ pub fn answer_window(message: &Message) -> Value {
     }})
 }
 
+/// Which connection a window is about, from a binding that was checked.
+fn connection(binding: &str) -> &str {
+    let names = binding.rsplit_once('.').map_or(binding, |(names, _)| names);
+    names.split_once('/').map_or(names, |(_, id)| id)
+}
+
 /// The window that asks for a reason.
 ///
 /// Source: <https://docs.slack.dev/reference/views/modal-views>
-fn question_window(verdict: Verdict, about: &About) -> Option<Value> {
+fn question_window(verdict: Verdict, click: &Click) -> Value {
     let question = message::question(verdict);
     let plain = |text: &str| json!({"type": "plain_text", "text": text});
     let callback_id = match verdict {
         Verdict::Approve => APPROVE_WITH_REASON,
         Verdict::Reject => REJECT,
     };
-    let value = button_value(about.target.as_ref()?, &about.instance_id, about.fingerprint.as_ref()?);
-    let summary = Message { headline: about.instance_id.to_string(), ..Message::default() };
-    Some(json!({
+    let summary = Message { headline: connection(&click.binding).to_owned(), ..Message::default() };
+    json!({
         "type": "modal",
         "callback_id": callback_id,
-        "private_metadata": value,
+        "private_metadata": window_metadata(click),
         "title": plain(question.title),
         "submit": plain(question.submit),
         "close": plain(message::CLOSE),
@@ -131,31 +134,26 @@ fn question_window(verdict: Verdict, about: &About) -> Option<Value> {
                 "type": "plain_text_input", "action_id": REASON, "multiline": true, "max_length": LONGEST_REASON_CHARS,
             },
         }],
-    }))
+    })
 }
 
 /// Asks for a reason, in a window.
 pub(in crate::chat) async fn ask_reason(
     access: Access<'_>,
     to: &ReplyTo,
-    about: &About,
+    click: &Click,
+    verdict: Verdict,
     timeout: Duration,
 ) -> Result<Asked, Undelivered> {
-    let Verb::Decide(verdict) = about.verb else { return Ok(Asked::Impossible) };
     let ReplyTo::Click { trigger_id: Some(trigger_id), .. } = to else { return Ok(Asked::Impossible) };
     let Ok(api) = Api::new(access.http, access.config, access.secrets) else { return Ok(Asked::Impossible) };
-    api.ask(trigger_id, verdict, about, timeout).await.map(|()| Asked::Done)
+    api.ask(trigger_id, verdict, click, timeout).await.map(|()| Asked::Done)
 }
 
 /// Tells the sender. A click is answered at its `response_url`.
-pub(in crate::chat) async fn reply(
-    http: &reqwest::Client,
-    to: ReplyTo,
-    said: &Said<'_>,
-    now: Timestamp,
-) -> Response<String> {
+pub(in crate::chat) async fn reply(http: &reqwest::Client, to: ReplyTo, said: &Said<'_>) -> Response<String> {
     let message = match said {
-        Said::Answer(answer) => message::answer(answer, now),
+        Said::Answer { message, .. } => Message::clone(message),
         Said::Usage => message::usage(),
         Said::Stranger => message::stranger("Slack workspace", "platforms.slack.teams"),
         Said::Asked => return empty(),
@@ -169,7 +167,7 @@ pub(in crate::chat) async fn reply(
             (Err(_), Said::Stranger) => {
                 problem(StatusCode::FORBIDDEN, "wrong-tenant", "not a configured workspace", &Value::Null)
             }
-            (Err(undelivered), Said::Answer(_) | Said::Usage | Said::Asked) => {
+            (Err(undelivered), Said::Answer { .. } | Said::Usage | Said::Asked) => {
                 let error = undelivered.error;
                 tracing::warn!(outcome = "unanswered_click", error, "a click could not be answered");
                 empty()
@@ -359,11 +357,10 @@ impl<'a> Api<'a> {
         &self,
         trigger_id: &str,
         verdict: Verdict,
-        about: &About,
+        click: &Click,
         timeout: Duration,
     ) -> Result<(), Undelivered> {
-        let view =
-            question_window(verdict, about).ok_or_else(|| Undelivered::misconfigured("the button says too little"))?;
+        let view = question_window(verdict, click);
         self.call_within("views.open", &json!({"trigger_id": trigger_id, "view": view}), timeout).await.map(|_| ())
     }
 

@@ -18,16 +18,18 @@ use super::{
 };
 use crate::approval::{Principal, Verdict};
 use crate::chat::message::Button;
-use crate::chat::{self, About, Authentic, Command, Incoming, Malformed, Request as Wanted, Unauthentic, Verb};
+use crate::chat::{self, About, Authentic, Click, Command, Incoming, Malformed, Request as Wanted, Unauthentic, Verb};
 #[cfg(feature = "local")]
 use crate::chat::{Signed, Wish};
 use crate::http::is_secure;
-use crate::peering::{Fingerprint, InstanceId};
+use crate::peering::InstanceId;
 
 const TIMESTAMP: &str = "x-slack-request-timestamp";
 const SIGNATURE: &str = "x-slack-signature";
 /// Of SHA-256, in hexadecimal digits.
 const SIGNATURE_DIGITS: usize = 64;
+/// All buttons, by `action_id`.
+const ACTIONS: [&str; 5] = [APPROVE, APPROVE_WITH_REASON, REJECT, WITHDRAW, DETAILS];
 /// Slack sends about fifteen.
 const MAX_FIELDS: usize = 64;
 
@@ -219,9 +221,29 @@ struct Interaction {
     enterprise: Option<Team>,
     api_app_id: String,
     actions: Option<Vec<Action>>,
+    container: Option<Container>,
     response_url: Option<String>,
     trigger_id: Option<String>,
     view: Option<View>,
+}
+
+/// Where the button is.
+///
+/// Source: <https://docs.slack.dev/reference/interaction-payloads/block_actions-payload>
+#[derive(Deserialize)]
+struct Container {
+    channel_id: Option<String>,
+    message_ts: Option<String>,
+    #[serde(default)]
+    is_ephemeral: bool,
+}
+
+impl Container {
+    /// As `chat.postMessage` names a message.
+    fn reference(self) -> Option<String> {
+        let (channel, ts) = self.channel_id.zip(self.message_ts).filter(|_| !self.is_ephemeral)?;
+        Some(format!("{channel}/{ts}"))
+    }
 }
 
 #[derive(Deserialize)]
@@ -268,7 +290,12 @@ struct Origin {
 impl Origin {
     fn request(self, command: Command, by: Principal) -> Wanted {
         let Self { request_key, signed_at, key } = self;
-        Wanted { command, by, request_key, signed_at, key }
+        Wanted { command, by, request_key, signed_at, key, clicked: None }
+    }
+
+    fn click(self, by: Principal, binding: String, message: Option<String>) -> Click {
+        let Self { request_key, signed_at, key } = self;
+        Click { by, request_key, signed_at, key, binding, message, asked: false, reason: None }
     }
 }
 
@@ -285,53 +312,50 @@ fn interaction(payload: &str, origin: Origin, config: &Config) -> Result<Incomin
         };
         return Ok(Incoming::Stranger(to.filter(|_| payload.api_app_id == config.app)));
     };
-    let request = |about| origin.request(Command::About(about), by);
     match (payload.r#type.as_str(), payload.view) {
         ("block_actions", _) => {
-            let (about, ask) = click(&payload.actions.unwrap_or_default())?;
+            let binding = binding(payload.actions.unwrap_or_default())?;
             let response_url = payload.response_url.as_deref().and_then(|url| allowed_response_url(url, config));
             let response_url = response_url.ok_or_else(|| malformed("response_url is missing or not Slack's"))?;
-            let (ask, to) =
-                (ask && payload.trigger_id.is_some(), ReplyTo::Click { response_url, trigger_id: payload.trigger_id });
-            Ok(Incoming::Request { request: request(about), to, ask })
+            let message = payload.container.and_then(Container::reference);
+            let mut click = origin.click(by, binding, message);
+            // Without it, nobody can be asked.
+            click.asked = payload.trigger_id.is_none();
+            Ok(Incoming::Click { click, to: ReplyTo::Click { response_url, trigger_id: payload.trigger_id } })
         }
         ("view_submission", Some(view)) => {
-            Ok(Incoming::Request { request: request(submission(view)?), to: ReplyTo::Window, ask: false })
+            Ok(Incoming::Click { click: submission(origin, by, view)?, to: ReplyTo::Window })
         }
         _ => Err(malformed("of the interactions, only block_actions and view_submission are understood")),
     }
 }
 
-/// What a click is about, and whether its button asks for a reason.
-///
-/// Source: <https://docs.slack.dev/reference/interaction-payloads/block_actions-payload>
-fn click(actions: &[Action]) -> Result<(About, bool), Malformed> {
-    let [action] = actions else {
-        return Err(malformed("expected exactly one action"));
-    };
-    let (verb, ask) = match action.action_id.as_str() {
-        APPROVE => (Verb::Decide(Verdict::Approve), false),
-        APPROVE_WITH_REASON => (Verb::Decide(Verdict::Approve), true),
-        REJECT => (Verb::Decide(Verdict::Reject), true),
-        WITHDRAW => (Verb::Withdraw, false),
-        DETAILS => (Verb::Status, false),
-        _ => return Err(malformed("unknown action_id")),
-    };
-    let about = action.value.as_deref().and_then(|value| read_button_value(value, verb, None));
-    Ok((about.ok_or_else(|| malformed("the button's value is not one of ours"))?, ask))
+/// What a button carried. What it does is part of that, not of its `action_id`.
+fn binding(actions: Vec<Action>) -> Result<String, Malformed> {
+    let [action] = <[Action; 1]>::try_from(actions).map_err(|_| malformed("expected exactly one action"))?;
+    if !ACTIONS.contains(&action.action_id.as_str()) {
+        return Err(malformed("unknown action_id"));
+    }
+    action.value.ok_or_else(|| malformed("the button carries nothing"))
 }
 
+/// What a window carries: the binding of the button, and the message that it is on.
+pub(super) fn window_metadata(click: &Click) -> String {
+    format!("{} {}", click.binding, click.message.as_deref().unwrap_or_default())
+}
+
+/// The click that a window was opened for, with the reason.
+///
 /// Source: <https://docs.slack.dev/reference/interaction-payloads/view-interactions-payload>
-fn submission(mut view: View) -> Result<About, Malformed> {
-    let verdict = match view.callback_id.as_str() {
-        APPROVE_WITH_REASON => Verdict::Approve,
-        REJECT => Verdict::Reject,
-        _ => return Err(malformed("unknown callback_id")),
-    };
+fn submission(origin: Origin, by: Principal, mut view: View) -> Result<Click, Malformed> {
+    if ![APPROVE_WITH_REASON, REJECT].contains(&view.callback_id.as_str()) {
+        return Err(malformed("unknown callback_id"));
+    }
     let field = view.state.values.remove(REASON).and_then(|mut block| block.remove(REASON));
     let reason = field.and_then(|field| field.value).as_deref().and_then(chat::reason);
-    let about = read_button_value(&view.private_metadata, Verb::Decide(verdict), reason);
-    about.ok_or_else(|| malformed("the window's metadata is not ours"))
+    let (binding, message) = view.private_metadata.split_once(' ').unwrap_or((&view.private_metadata, ""));
+    let message = Some(message.to_owned()).filter(|message| !message.is_empty());
+    Ok(Click { asked: true, reason, ..origin.click(by, binding.to_owned(), message) })
 }
 
 /// Source: <https://docs.slack.dev/interactivity/implementing-slash-commands>
@@ -347,7 +371,7 @@ fn slash(fields: &Fields, origin: Origin, config: &Config) -> Result<Incoming<Re
     let Some(command) = read_slash_text(fields.get("text").unwrap_or_default()) else {
         return Ok(Incoming::Usage(ReplyTo::Command));
     };
-    Ok(Incoming::Request { request: origin.request(command, by), to: ReplyTo::Command, ask: false })
+    Ok(Incoming::Request { request: origin.request(command, by), to: ReplyTo::Command })
 }
 
 /// The person, if they are of an allowed workspace and the call is for our app. Names are never looked at: people can
@@ -383,7 +407,7 @@ fn read_slash_text(text: &str) -> Option<Command> {
         _ => return None,
     };
     let instance_id = InstanceId::parse(instance_id).ok()?;
-    Some(Command::About(About { verb, target, instance_id, fingerprint: None, reason }))
+    Some(Command::About(About { verb, target, instance_id, seen: None, reason }))
 }
 
 /// The `action_id` of a button.
@@ -395,20 +419,6 @@ pub(super) fn action_id(button: Button) -> &'static str {
         Button::Withdraw => WITHDRAW,
         Button::Details => DETAILS,
     }
-}
-
-/// What a button carries: which connection, and the fingerprint of what was shown beside it. Nothing is ever read back
-/// from the text of a message.
-pub(super) fn button_value(target: &str, instance_id: &InstanceId, fingerprint: &Fingerprint) -> String {
-    format!("{target}/{instance_id}#{fingerprint}")
-}
-
-fn read_button_value(value: &str, verb: Verb, reason: Option<String>) -> Option<About> {
-    let (id, fingerprint) = value.split_once('#')?;
-    let (target, instance_id) = id.split_once('/')?;
-    let fingerprint = Some(Fingerprint::try_from(fingerprint.to_owned()).ok()?);
-    let (target, instance_id) = (Some(target.to_owned()), InstanceId::parse(instance_id).ok()?);
-    Some(About { verb, target, instance_id, fingerprint, reason })
 }
 
 /// A `response_url`, if it points where Slack's point: what we are told to call must not be just anything.
@@ -424,8 +434,8 @@ fn allowed_response_url(text: &str, config: &Config) -> Option<Url> {
 /// # Errors
 /// What the configuration or the secrets lack.
 #[cfg(feature = "local")]
-pub fn sign(access: Access<'_>, wish: &Wish, now: Timestamp) -> Result<Signed, String> {
-    let team = wish.tenant.as_ref().or(access.config.teams.first()).ok_or("platforms.slack.teams is empty")?;
+pub fn sign(config: &Config, secrets: &super::Secrets, wish: &Wish, now: Timestamp) -> Result<Signed, String> {
+    let team = wish.tenant.as_ref().or(config.teams.first()).ok_or("platforms.slack.teams is empty")?;
     let mut text = format!("{} {}", wish.verb, wish.instance_id).trim_end().to_owned();
     for (word, value) in [("on", &wish.target), ("because", &wish.reason)] {
         if let Some(value) = value {
@@ -438,10 +448,10 @@ pub fn sign(access: Access<'_>, wish: &Wish, now: Timestamp) -> Result<Signed, S
             ("text", &text),
             ("team_id", team),
             ("user_id", &wish.actor),
-            ("api_app_id", &access.config.app),
+            ("api_app_id", &config.app),
         ])
         .finish();
-    sign_form(access.secrets, body, now)
+    sign_form(secrets, body, now)
 }
 
 /// As Slack would send an interaction: a click, or a reason.

@@ -90,8 +90,14 @@ pub struct Channel {}
 
 impl Channel {
     /// Programs read it.
-    pub const ABILITIES: Abilities =
-        Abilities { edits: false, threads: false, modals: false, private_answers: false, people: false };
+    pub const ABILITIES: Abilities = Abilities {
+        edits: false,
+        threads: false,
+        modals: false,
+        private_answers: false,
+        people: false,
+        max_binding_chars: 0,
+    };
 
     /// Checks the keys that sign.
     pub(in crate::chat) fn check_endpoint(endpoint: &ChannelSecrets, key: &str) -> Result<(), KeyProblem> {
@@ -167,6 +173,11 @@ pub(in crate::chat) fn check_principal(config: Option<&Config>, principal: &Prin
 
 /// None.
 pub(in crate::chat) fn merged_tenants(_config: &Config) -> Vec<(String, String)> {
+    vec![]
+}
+
+/// Machines have no buttons.
+pub(in crate::chat) fn inbound_secrets(_secrets: &Secrets) -> Vec<&[u8]> {
     vec![]
 }
 

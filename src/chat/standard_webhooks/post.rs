@@ -3,15 +3,14 @@
 use std::time::Duration;
 
 use http::Response;
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::config::channel_keys;
 use super::{Access, Channel, ID, ReplyTo, SIGNATURE, TIMESTAMP, sign_body};
-use crate::approval::{Approval, ClientToken, Decision, Notice};
+use crate::approval::{Approval, ClientToken, Decision, Notice, Verdict};
 use crate::chat::message::{self, Message};
 use crate::chat::response::{json_response, merge, problem, retry_later};
-use crate::chat::{About, Answer, Asked, ChannelSecrets, POST_TIMEOUT, Said, Undelivered, Unfit, reachable};
+use crate::chat::{Answer, Asked, ChannelSecrets, Click, POST_TIMEOUT, Said, Undelivered, Unfit, reachable};
 use crate::peering::{Connection, FieldHash, Side};
 use crate::shape::KeyProblem;
 use crate::{clock, http as our_http};
@@ -20,21 +19,17 @@ use crate::{clock, http as our_http};
 pub(in crate::chat) async fn ask_reason(
     _access: Access<'_>,
     _to: &ReplyTo,
-    _about: &About,
+    _click: &Click,
+    _verdict: Verdict,
     _timeout: Duration,
 ) -> Result<Asked, Undelivered> {
     Ok(Asked::Impossible)
 }
 
 /// The reply to a machine.
-pub(in crate::chat) async fn reply(
-    _http: &reqwest::Client,
-    _to: ReplyTo,
-    said: &Said<'_>,
-    now: Timestamp,
-) -> Response<String> {
+pub(in crate::chat) async fn reply(_http: &reqwest::Client, _to: ReplyTo, said: &Said<'_>) -> Response<String> {
     match said {
-        Said::Answer(answer) => answer_response(answer, now),
+        Said::Answer { answer, message, .. } => answer_response(answer, message),
         Said::Usage | Said::Stranger | Said::Asked => crate::chat::response::empty(),
     }
 }
@@ -44,10 +39,10 @@ pub(in crate::chat) async fn misfits(_access: Access<'_>) -> Option<Vec<KeyProbl
     None
 }
 
-fn answer_response(answer: &Answer, now: Timestamp) -> Response<String> {
+fn answer_response(answer: &Answer, message: &Message) -> Response<String> {
     let (status, name) = answer.outcome();
-    let message = message::answer(answer, now);
-    let detail = std::iter::once(message.headline).chain(message.sentences).collect::<Vec<_>>().join(". ");
+    let detail =
+        std::iter::once(&message.headline).chain(&message.sentences).map(String::as_str).collect::<Vec<_>>().join(". ");
     let about = match answer {
         Answer::Done(approval)
         | Answer::Underway(approval)
@@ -78,6 +73,7 @@ fn answer_response(answer: &Answer, now: Timestamp) -> Response<String> {
         | Answer::ReasonRequired { .. }
         | Answer::NothingToWithdraw
         | Answer::NotAsked { .. }
+        | Answer::OldCard
         | Answer::Changed
         | Answer::NotShown
         | Answer::IdReused

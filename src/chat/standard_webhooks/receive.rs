@@ -176,7 +176,7 @@ pub(in crate::chat) fn parse(_config: &Config, authentic: Authentic) -> Result<I
             verb,
             target: data.target,
             instance_id,
-            fingerprint: data.fingerprint,
+            seen: data.fingerprint.map(Into::into),
             reason: data.reason.as_deref().and_then(chat::reason),
         }),
         (None, None) => Command::List { target: data.target },
@@ -192,8 +192,9 @@ pub(in crate::chat) fn parse(_config: &Config, authentic: Authentic) -> Result<I
         request_key: format!("{client}/{}", authentic.request_key),
         signed_at: timestamp.map_or(authentic.signed_at, |at| at.min(authentic.signed_at)),
         key: authentic.key,
+        clicked: None,
     };
-    Ok(Incoming::Request { request, to: ReplyTo, ask: false })
+    Ok(Incoming::Request { request, to: ReplyTo })
 }
 
 /// As a client would send it.
@@ -201,9 +202,9 @@ pub(in crate::chat) fn parse(_config: &Config, authentic: Authentic) -> Result<I
 /// # Errors
 /// What the configuration or the secrets lack.
 #[cfg(feature = "local")]
-pub fn sign(access: Access<'_>, wish: &Wish, now: Timestamp) -> Result<Signed, String> {
-    let client = wish.tenant.as_ref().or(access.config.0.first()).ok_or("the configuration has no client")?;
-    sign_as(access.secrets, client, wish, &format!("msg_{}", clock::nonce()), now)
+pub fn sign(config: &Config, secrets: &super::Secrets, wish: &Wish, now: Timestamp) -> Result<Signed, String> {
+    let client = wish.tenant.as_ref().or(config.0.first()).ok_or("the configuration has no client")?;
+    sign_as(secrets, client, wish, &format!("msg_{}", clock::nonce()), now)
 }
 
 /// As a client would send it, with this `webhook-id`.

@@ -1,0 +1,368 @@
+//! What a button carries: which connection, what its card showed, and which card it is, under a MAC of ours.
+//!
+//! A platform's signature says who clicked; on some it says nothing of the button. The MAC says that we made this button,
+//! for this platform and this card.
+//!
+//! A binding is `ACTION TARGET / CONNECTION . BASE64`, without the spaces: one letter, two names, and 44 bytes in base64url:
+//! 16 of the fingerprint, 8 of the card, 4 of the key's id, 16 of the MAC. With a connection's id of 22 and a target's name
+//! of 16 characters that is 100, the least that a platform takes.
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use hmac::{Hmac, KeyInit, Mac};
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use super::message::{Button, Message};
+use crate::approval::{CardId, CardKey};
+use crate::peering::{FieldHash, InstanceId, SeenFingerprint};
+
+/// Of the MAC, in bytes.
+const MAC_BYTES: usize = 16;
+
+/// What a button is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// What it does.
+    pub button: Button,
+    /// The accepting account's name.
+    pub target: String,
+    /// The connection.
+    pub instance_id: InstanceId,
+    /// What was shown beside it.
+    pub seen: SeenFingerprint,
+    /// The card.
+    pub card: CardId,
+}
+
+/// Why a button decides nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Unbound {
+    /// No key of ours has that id: an old card, or one of a key that is gone.
+    #[error("the button's key is not known")]
+    UnknownKey,
+    /// Nobody of us made it.
+    #[error("the button is not one of ours")]
+    Forged,
+}
+
+/// A key, and the id by which a binding names it.
+#[derive(Clone)]
+pub struct Key {
+    id: CardKey,
+    secret: [u8; 32],
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Key").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The keys of a platform: the first seals, all open.
+#[derive(Debug, Clone)]
+pub struct Keyring {
+    platform: &'static str,
+    keys: Vec<Key>,
+}
+
+impl Key {
+    /// Derives a key from a secret. `label` keeps the keys of different uses apart.
+    ///
+    /// Source: <https://www.rfc-editor.org/rfc/rfc5869>, with SHA-256 and without salt; 32 bytes are its first block.
+    #[must_use]
+    pub fn derive(secret: &[u8], label: &str) -> Self {
+        let extracted = hmac(&[0; 32], &[secret]);
+        let secret = hmac(&extracted, &[label.as_bytes(), &[1]]);
+        let mut id = [0; 4];
+        let named = Sha256::new().chain_update("peergate/binding-key-id/1").chain_update(secret).finalize();
+        id.iter_mut().zip(named).for_each(|(to, from)| *to = from);
+        Self { id: CardKey(u32::from_be_bytes(id)), secret }
+    }
+}
+
+#[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("any length of key");
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+impl Keyring {
+    /// The keys of a platform. Without one, nothing is sealed.
+    #[must_use]
+    pub fn new(platform: &'static str, keys: Vec<Key>) -> Self {
+        Self { platform, keys }
+    }
+
+    /// The id of the key that seals.
+    #[must_use]
+    pub fn current(&self) -> Option<CardKey> {
+        self.keys.first().map(|key| key.id)
+    }
+
+    /// The ids of all keys.
+    #[must_use]
+    pub fn ids(&self) -> Vec<CardKey> {
+        self.keys.iter().map(|key| key.id).collect()
+    }
+
+    /// What a button carries; `None` without a key.
+    #[must_use]
+    pub fn seal(&self, binding: &Binding) -> Option<String> {
+        let key = self.keys.first()?;
+        let mut bytes = body(binding)?;
+        bytes.extend(key.id.0.to_be_bytes());
+        let mac = self.mac(key, binding);
+        bytes.extend(mac.iter().take(MAC_BYTES));
+        let Binding { button, target, instance_id, .. } = binding;
+        Some(format!("{}{target}/{instance_id}.{}", letter(*button), BASE64_URL_SAFE_NO_PAD.encode(bytes)))
+    }
+
+    /// Checks what a button carried. Takes as long for a wrong MAC as for a right one.
+    ///
+    /// # Errors
+    /// Why it decides nothing.
+    pub fn open(&self, text: &str) -> Result<Binding, Unbound> {
+        let (binding, id, mac) = read(text).ok_or(Unbound::Forged)?;
+        let mut known = false;
+        for key in self.keys.iter().filter(|key| key.id == id) {
+            known = true;
+            let mut expected = <Hmac<Sha256> as KeyInit>::new_from_slice(&key.secret).map_err(|_| Unbound::Forged)?;
+            self.fields(&binding, |part| expected.update(part));
+            // Compares in constant time.
+            if expected.verify_truncated_left(&mac).is_ok() {
+                return Ok(binding);
+            }
+        }
+        Err(if known { Unbound::Forged } else { Unbound::UnknownKey })
+    }
+
+    fn mac(&self, key: &Key, binding: &Binding) -> [u8; 32] {
+        let mut parts: Vec<Vec<u8>> = vec![];
+        self.fields(binding, |part| parts.push(part.to_vec()));
+        hmac(&key.secret, &parts.iter().map(Vec::as_slice).collect::<Vec<_>>())
+    }
+
+    /// All that is under the MAC, each with its length in front.
+    fn fields(&self, binding: &Binding, mut update: impl FnMut(&[u8])) {
+        let Binding { button, target, instance_id, seen, card } = binding;
+        let letter = letter(*button).to_string();
+        let card = card.to_string();
+        for field in ["peergate/binding/1", self.platform, &letter, target, instance_id.as_str(), seen.as_str(), &card]
+        {
+            update(&u64::try_from(field.len()).unwrap_or(u64::MAX).to_be_bytes());
+            update(field.as_bytes());
+        }
+    }
+}
+
+/// The fingerprint and the card.
+fn body(binding: &Binding) -> Option<Vec<u8>> {
+    let mut bytes = hex::decode(binding.seen.as_str()).ok()?;
+    bytes.extend(binding.card.0.to_be_bytes());
+    Some(bytes)
+}
+
+fn read(text: &str) -> Option<(Binding, CardKey, Vec<u8>)> {
+    let mut rest = text.chars();
+    let button = button(rest.next()?)?;
+    let (names, bytes) = rest.as_str().rsplit_once('.')?;
+    let (target, instance_id) = names.split_once('/')?;
+    let bytes = BASE64_URL_SAFE_NO_PAD.decode(bytes).ok()?;
+    let (seen, bytes) = bytes.split_at_checked(16)?;
+    let (card, bytes) = bytes.split_first_chunk()?;
+    let (key, mac) = bytes.split_first_chunk()?;
+    let binding = Binding {
+        button,
+        target: target.to_owned(),
+        instance_id: InstanceId::parse(instance_id).ok()?,
+        seen: SeenFingerprint::parse_half(&hex::encode(seen))?,
+        card: CardId(u64::from_be_bytes(*card)),
+    };
+    (mac.len() == MAC_BYTES).then(|| (binding, CardKey(u32::from_be_bytes(*key)), mac.to_vec()))
+}
+
+fn letter(button: Button) -> char {
+    match button {
+        Button::Approve { ask: false } => 'a',
+        Button::Approve { ask: true } => 'A',
+        Button::Reject => 'r',
+        Button::Withdraw => 'w',
+        Button::Details => 'd',
+    }
+}
+
+fn button(letter: char) -> Option<Button> {
+    [Button::Approve { ask: false }, Button::Approve { ask: true }, Button::Reject, Button::Withdraw, Button::Details]
+        .into_iter()
+        .find(|button| self::letter(*button) == letter)
+}
+
+/// The card that a message without an entry in a record is: by its channel and its number in the record.
+#[must_use]
+pub fn card_of_notice(record: &str, channel: &str, number: u32) -> CardId {
+    derived(&["notice", record, channel, &number.to_string()])
+}
+
+/// The card that a private answer is: by its person and the hour.
+#[must_use]
+pub fn card_of_person(person: &str, hour: i64) -> CardId {
+    derived(&["person", person, &hour.to_string()])
+}
+
+/// The hour of a private answer.
+#[must_use]
+pub fn hour(now: Timestamp) -> i64 {
+    now.as_second().div_euclid(3600)
+}
+
+fn derived(parts: &[&str]) -> CardId {
+    let mut hash = FieldHash::new("peergate/card/2");
+    for part in parts {
+        hash.field(part);
+    }
+    CardId(u64::try_from(hash.short() >> 64).unwrap_or_default())
+}
+
+/// Gives each button what it carries. Without a key there are no buttons; where it is longer than a platform takes, no
+/// buttons that decide.
+#[must_use]
+pub fn seal(mut message: Message, keyring: &Keyring, card: CardId, max_chars: usize) -> Message {
+    let Some(buttons) = message.buttons.as_mut() else { return message };
+    let seen = SeenFingerprint::start_of(&buttons.fingerprint);
+    let mut sealed = vec![];
+    for button in &buttons.shown {
+        let binding = Binding {
+            button: *button,
+            target: buttons.target.clone(),
+            instance_id: buttons.instance_id.clone(),
+            seen: seen.clone(),
+            card,
+        };
+        sealed.extend(keyring.seal(&binding).map(|text| (*button, text)));
+    }
+    let all = sealed.len();
+    sealed.retain(|(_, text)| text.len() <= max_chars);
+    if sealed.len() < all {
+        message.sentences.push("The target's name is too long for buttons here: use a command.".into());
+    }
+    buttons.shown = sealed.iter().map(|(button, _)| *button).collect();
+    buttons.bindings = sealed.into_iter().map(|(_, text)| text).collect();
+    if buttons.shown.is_empty() {
+        message.buttons = None;
+    }
+    message
+}
+
+/// What a button of an earlier version was about. It decides nothing any more.
+#[must_use]
+pub fn read_earlier(text: &str) -> Option<(String, InstanceId)> {
+    let (target, instance_id) = text.split_once('#')?.0.split_once('/')?;
+    Some((target.to_owned(), InstanceId::parse(instance_id).ok()?))
+}
+
+/// What a button says that it is about, whether or not that is true.
+#[must_use]
+pub fn names(text: &str) -> Option<(String, InstanceId)> {
+    let unchecked = || read(text).map(|(binding, ..)| (binding.target, binding.instance_id));
+    read_earlier(text).or_else(unchecked)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(secret: &str) -> Key {
+        Key::derive(secret.as_bytes(), "test")
+    }
+
+    fn keyring(platform: &'static str, secrets: &[&str]) -> Keyring {
+        Keyring::new(platform, secrets.iter().map(|secret| key(secret)).collect())
+    }
+
+    fn binding() -> Binding {
+        Binding {
+            button: Button::Reject,
+            target: "a-target-of-16-ch".chars().take(16).collect(),
+            instance_id: InstanceId::parse("pcc-bp1234567890123456").unwrap(),
+            seen: SeenFingerprint::parse_half(&"0f".repeat(16)).unwrap(),
+            card: CardId(u64::MAX - 7),
+        }
+    }
+
+    /// Source: <https://www.rfc-editor.org/rfc/rfc5869#appendix-A.3>, with a salt of zeros, as without one; 22 bytes of
+    /// 0x0b. Its `info` is empty, so the first 32 bytes of OKM are those of our first block without a label.
+    #[test]
+    fn the_derivation_is_hkdf() {
+        let okm = "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d";
+        assert_eq!(hex::encode(Key::derive(&[0x0b; 22], "").secret), okm);
+    }
+
+    #[test]
+    fn what_is_sealed_is_opened_and_fits_into_a_hundred_characters() {
+        let slack = keyring("slack", &["new", "old"]);
+        let text = slack.seal(&binding()).unwrap();
+        assert_eq!((text.len(), slack.open(&text)), (100, Ok(binding())));
+        assert_eq!(keyring("slack", &["newer", "new"]).open(&text), Ok(binding()), "after a rotation");
+        assert_eq!(keyring("slack", &["old"]).open(&text), Err(Unbound::UnknownKey));
+        assert_eq!(keyring("slack", &[]).open(&text), Err(Unbound::UnknownKey));
+        assert_eq!(keyring("slack", &[]).seal(&binding()), None);
+        assert_eq!(keyring("feishu", &["new"]).open(&text), Err(Unbound::Forged), "of another platform");
+        assert!(!format!("{slack:?}").contains(&hex::encode(key("new").secret)));
+    }
+
+    #[test]
+    fn no_part_can_be_exchanged() {
+        let slack = keyring("slack", &["new"]);
+        let text = slack.seal(&binding()).unwrap();
+        let (_, bytes) = text.rsplit_once('.').unwrap();
+        let id = InstanceId::parse("pcc-bp1234567890123457").unwrap();
+        let changed = [
+            Binding { button: Button::Approve { ask: false }, ..binding() },
+            Binding { target: "another".into(), ..binding() },
+            Binding { instance_id: id, ..binding() },
+            Binding { seen: SeenFingerprint::parse_half(&"0e".repeat(16)).unwrap(), ..binding() },
+            Binding { card: CardId(1), ..binding() },
+        ];
+        for changed in changed {
+            let own = slack.seal(&changed).unwrap();
+            let (names, _) = own.rsplit_once('.').unwrap();
+            let exchanged = format!("{names}.{bytes}");
+            if exchanged != text {
+                assert_eq!(slack.open(&exchanged), Err(Unbound::Forged), "{exchanged}");
+            }
+            let mut mixed = BASE64_URL_SAFE_NO_PAD.decode(own.rsplit_once('.').unwrap().1).unwrap();
+            mixed.splice(28.., BASE64_URL_SAFE_NO_PAD.decode(bytes).unwrap().split_off(28));
+            let mixed = format!("{names}.{}", BASE64_URL_SAFE_NO_PAD.encode(mixed));
+            assert_eq!(slack.open(&mixed), Err(Unbound::Forged), "the MAC of another button: {mixed}");
+        }
+        for odd in [
+            "",
+            "r",
+            "r.",
+            "rprod/pcc-a.",
+            "prod/pcc-a#00",
+            text.get(..99).unwrap(),
+            &format!("{text}A"),
+            &text.replace('.', "#"),
+        ] {
+            assert_eq!(slack.open(odd), Err(Unbound::Forged), "{odd}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn one_changed_character_is_noticed(at in 0..100_usize, to in "[ -~é]") {
+            let slack = keyring("slack", &["new"]);
+            let text = slack.seal(&binding()).unwrap();
+            let mut changed: Vec<String> = text.chars().map(String::from).collect();
+            changed[at] = to;
+            let changed = changed.concat();
+            prop_assert!(changed == text || slack.open(&changed).is_err(), "{changed}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The keys of buttons: whether there are any, where they come from, and which cards are under which.
+
+use std::collections::BTreeMap;
+
+use super::{Found, Report};
+use crate::app::App;
+use crate::approval::CardKey;
+use crate::chat::platform::Platform;
+use crate::secrets::Secrets;
+use crate::store::BEFORE_FAR_AWAY;
+
+/// The most records that are counted.
+const MAX_COUNTED: usize = 1000;
+
+/// Looks at the keys of each configured platform that has buttons.
+pub(super) async fn examine(app: &App, secrets: &Secrets, report: &mut Report) {
+    let context = app.chat(secrets);
+    let has_buttons = |it: &&Platform| it.is_configured(&app.config.platforms) && it.max_binding_chars() > 0;
+    let platforms: Vec<_> = Platform::ALL.iter().filter(has_buttons).collect();
+    let mut known = vec![];
+    for platform in &platforms {
+        let keys = context.keyring(**platform).ids();
+        if keys.is_empty() {
+            let what = format!("buttons of {}", platform.name());
+            report.problem(what, "there is no key, so cards have no buttons", "Store `binding_keys`.");
+        }
+        known.extend(keys);
+    }
+    if platforms.is_empty() {
+        return;
+    }
+    if secrets.binding_keys.is_empty() {
+        report.add(
+            Found::Warning,
+            "buttons",
+            "their keys are derived from the platforms' own secrets, so rotating those makes old buttons useless",
+            "Store `binding_keys`: a list with the output of `openssl rand -base64 32`.",
+        );
+    }
+    match count(app).await {
+        Ok(counted) => tell(&counted, &known, report),
+        Err(error) => report.add(Found::Unknown, "open cards", error.to_string(), "Look again."),
+    }
+}
+
+/// How many open cards there are under each key.
+async fn count(app: &App) -> Result<BTreeMap<Option<CardKey>, usize>, crate::store::Error> {
+    let (mut ids, mut from) = (vec![], None);
+    loop {
+        let (page, more) = app.store.due(BEFORE_FAR_AWAY, from).await?;
+        ids.extend(page.into_iter().filter(|entry| !entry.stage.is_over()).map(|entry| entry.id));
+        from = more;
+        if from.is_none() || ids.len() >= MAX_COUNTED {
+            break;
+        }
+    }
+    ids.truncate(MAX_COUNTED);
+    let records = app.store.load_many(&ids).await?;
+    let mut counted = BTreeMap::new();
+    let now = crate::clock::now();
+    for stored in records.values().flatten().filter(|stored| stored.approval.is_open(now)) {
+        for card in stored.approval.cards.values() {
+            *counted.entry(card.key).or_insert(0) += 1;
+        }
+    }
+    Ok(counted)
+}
+
+fn tell(counted: &BTreeMap<Option<CardKey>, usize>, known: &[CardKey], report: &mut Report) {
+    for (key, cards) in counted {
+        let what = "open cards";
+        match key {
+            Some(key) if known.contains(key) => report.fine(what, format!("{cards} with the key {key}")),
+            Some(key) => {
+                let detail = format!("{cards} with the key {key}, which is gone: their buttons decide nothing");
+                report.add(Found::Warning, what, detail, "A click on one brings a new card.");
+            }
+            None => {
+                let detail = format!("{cards} with buttons of an earlier version, or without any");
+                report.add(Found::Warning, what, detail, "The watcher draws them anew in its next tick.");
+            }
+        }
+    }
+}

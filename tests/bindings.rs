@@ -1,0 +1,160 @@
+//! Buttons that were copied, forged, sealed with a key that is gone, or made by an earlier version: none decides anything.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::string_slice, reason = "tests")]
+
+mod support;
+
+use jiff::SignedDuration;
+use peergate::chat::message::Button;
+use peergate::clock;
+use peergate::peering::InstanceId;
+use serde_json::{Value, json};
+use support::{Gate, RESPONSE};
+
+const ALICE: &str = "U061F7AUR";
+const BOB: &str = "U0BOB";
+
+async fn told(gate: &Gate) -> (InstanceId, String) {
+    let id = gate.requested().await;
+    gate.discover().await;
+    let value = gate.card().button("Approve").unwrap().value.clone();
+    (id, value)
+}
+
+/// Sends a click; nothing may come of it.
+async fn refused(gate: &Gate, id: &InstanceId, click: &Value, words: &str) {
+    let reply = gate.send(&gate.slack_payload(click).await).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    let told = gate.told();
+    assert!(told.contains(words), "{told}");
+    let approval = gate.stored(id).await.unwrap().approval;
+    assert_eq!((approval.state.name(), approval.given(), gate.accepts(id)), ("pending", 0, 0));
+    assert!(approval.history.iter().all(|entry| entry.what.request().is_none()));
+}
+
+#[tokio::test]
+async fn button_decides_on_its_own_message_only() {
+    let gate = Gate::start().await;
+    let (id, value) = told(&gate).await;
+    let click = gate.click("peergate.approve", &value, ALICE);
+    for place in [
+        json!({"type": "message", "channel_id": "C0PEER", "message_ts": "1700000000.999999"}),
+        json!({"type": "message", "channel_id": "C0ELSE", "message_ts": click["container"]["message_ts"]}),
+        json!({"type": "message", "channel_id": "C0PEER", "message_ts": click["container"]["message_ts"], "is_ephemeral": true}),
+        Value::Null,
+    ] {
+        let mut copied = click.clone();
+        copied["container"] = place;
+        refused(&gate, &id, &copied, "This button belongs to an older message").await;
+    }
+    let edits = gate.card().edits;
+    gate.round().await;
+    assert_eq!(gate.card().edits, edits + 1, "the card is drawn anew, once for all of these clicks");
+    gate.press(&gate.card(), "Approve", ALICE).await;
+    assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("activating", 1));
+}
+
+#[tokio::test]
+async fn button_of_one_connection_decides_nothing_on_the_card_of_another() {
+    let gate = Gate::start().await;
+    let (one, value) = told(&gate).await;
+    let other = gate.request_peering(&[("AcceptingVpcId", "vpc-other")]).await.unwrap();
+    gate.discover().await;
+    let cards = gate.sink.channel("C0PEER");
+    let elsewhere = cards.iter().find(|card| card.text.contains(other.as_str())).unwrap();
+    let mut click = gate.click("peergate.approve", &value, ALICE);
+    click["container"]["message_ts"] = elsewhere.ts.clone().into();
+    refused(&gate, &one, &click, "This button belongs to an older message").await;
+    assert_eq!((gate.state(&other).await.as_str(), gate.accepts(&other)), ("pending", 0));
+}
+
+#[tokio::test]
+async fn private_answer_decides_for_its_person_and_for_some_hours() {
+    let gate = Gate::start().await;
+    let (id, _) = told(&gate).await;
+    let fingerprint = gate.simulator.connection(id.as_str()).unwrap().fingerprint();
+    let value = gate.private_button(&id, Button::Approve { ask: false }, &fingerprint, ALICE).await;
+    let mut click = gate.click("peergate.approve", &value, BOB);
+    click["container"] = json!({"type": "message", "channel_id": "C0PEER", "message_ts": "1.2", "is_ephemeral": true});
+    refused(&gate, &id, &click, "This button belongs to an older message").await;
+    click["user"]["id"] = ALICE.into();
+    let later = clock::now() + SignedDuration::from_hours(13);
+    let secrets = gate.app.secrets.current(later).await.unwrap();
+    let body = form_urlencoded::Serializer::new(String::new()).append_pair("payload", &click.to_string()).finish();
+    let signed = peergate::chat::slack::sign_form(secrets.platforms.slack.as_ref().unwrap(), body, later).unwrap();
+    gate.send_at(&signed, later).await;
+    assert_eq!(gate.accepts(&id), 0);
+    assert!(gate.told().contains("This button belongs to an older message"), "{}", gate.told());
+    gate.send(&gate.slack_payload(&click).await).await;
+    assert_eq!(gate.accepts(&id), 1);
+}
+
+#[tokio::test]
+async fn button_of_an_earlier_version_decides_nothing_and_brings_the_card() {
+    let gate = Gate::start().await;
+    let (id, _) = told(&gate).await;
+    let fingerprint = gate.simulator.connection(id.as_str()).unwrap().fingerprint();
+    let mut click = gate.click("peergate.approve", &format!("prod/{id}#{fingerprint}"), ALICE);
+    click["container"] = json!({"type": "message", "channel_id": "C0PEER", "message_ts": gate.card().ts});
+    let edits = gate.card().edits;
+    refused(&gate, &id, &click, "This button belongs to an older message").await;
+    gate.round().await;
+    assert_eq!(gate.card().edits, edits + 1);
+    // The window that was open during the upgrade, too.
+    let window = json!({"callback_id": "peergate.reject", "private_metadata": format!("prod/{id}#{fingerprint}")});
+    let reply = gate.send(&gate.slack_payload(&gate.submission(&window, "no", ALICE)).await).await;
+    assert!(reply.body.contains("This button belongs to an older message"), "{}", reply.body);
+    assert_eq!((gate.state(&id).await.as_str(), gate.calls("RejectVpcPeerConnection")), ("pending", 0));
+}
+
+#[tokio::test]
+async fn button_that_nobody_of_us_sealed_reaches_nothing() {
+    let gate = Gate::start().await;
+    let (id, value) = told(&gate).await;
+    let before = gate.upstream_calls();
+    let (names, bytes) = value.rsplit_once('.').unwrap();
+    let other = if bytes.ends_with('A') { "Q" } else { "A" };
+    for forged in [
+        format!("{names}.{}{other}", &bytes[..bytes.len() - 1]),
+        format!("r{}", &value[1..]),
+        value.replacen("prod", "dev", 1),
+        value.replacen("pcc-", "pcc-0", 1),
+        value.replacen('.', "#", 1).replacen("prod/", "prod-", 1),
+        names.to_owned(),
+    ] {
+        let mut click = gate.click("peergate.approve", &value, ALICE);
+        click["actions"][0]["value"] = forged.clone().into();
+        let reply = gate.send(&gate.slack_payload(&click).await).await;
+        assert_eq!((reply.status, reply.name().as_str()), (400, "malformed"), "{forged}: {}", reply.body);
+    }
+    assert_eq!((gate.upstream_calls(), gate.state(&id).await.as_str()), (before, "pending"));
+    assert!(gate.sink.posts(RESPONSE).is_empty());
+}
+
+#[tokio::test]
+async fn rotated_key_opens_until_it_is_gone_and_then_brings_the_card() {
+    let (old, new) = ("b2xkIGtleSBvZiAzMiBieXRlcyBvciBtb3JlLCB5ZXM=", "bmV3IGtleSBvZiAzMiBieXRlcyBvciBtb3JlLCB5ZXM=");
+    let gate = Gate::start().await;
+    gate.write_secrets(|secrets| secrets["binding_keys"] = json!([old])).unwrap();
+    let config = gate.config.clone();
+    let gate = gate.with_config(&config);
+    let (id, value) = told(&gate).await;
+    // Both keys: the first seals, both open.
+    gate.write_secrets(|secrets| secrets["binding_keys"] = json!([new, old])).unwrap();
+    let config = gate.config.clone();
+    let gate = gate.with_config(&config);
+    let details = gate.click("peergate.details", &gate.card_of(&id).button("Details").unwrap().value, ALICE);
+    gate.send(&gate.slack_payload(&details).await).await;
+    assert!(gate.told().contains("is Accepting"), "{}", gate.told());
+    // The old one is gone: the card is drawn anew, with the new one.
+    gate.write_secrets(|secrets| secrets["binding_keys"] = json!([new])).unwrap();
+    let config = gate.config.clone();
+    let gate = gate.with_config(&config);
+    let click = gate.click("peergate.approve", &value, ALICE);
+    refused(&gate, &id, &click, "This button belongs to an older message").await;
+    gate.round().await;
+    let card = gate.card_of(&id);
+    assert_ne!(card.button("Approve").unwrap().value, value);
+    gate.press(&card, "Approve", ALICE).await;
+    assert_eq!(gate.accepts(&id), 1);
+}
