@@ -5,6 +5,7 @@
 
 pub mod binding;
 mod card_rate;
+mod command;
 pub mod message;
 mod outcome;
 pub mod platform;
@@ -12,6 +13,7 @@ pub mod response;
 pub mod slack;
 pub mod standard_webhooks;
 
+use std::fmt;
 use std::time::Duration;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
@@ -96,7 +98,6 @@ pub struct Abilities {
 }
 
 /// A body whose sender is known. Only verification makes one, and only of it is anything parsed.
-#[derive(Debug)]
 pub struct Authentic {
     /// The bytes that were signed; decrypted.
     body: Bytes,
@@ -108,6 +109,13 @@ pub struct Authentic {
     signed_at: Timestamp,
     /// Which of the configured keys matched, from 0.
     key: usize,
+}
+
+impl fmt::Debug for Authentic {
+    /// Without the body, which may hold a token of the platform.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authentic").field("sender", &self.sender).field("key", &self.key).finish_non_exhaustive()
+    }
 }
 
 impl Authentic {
@@ -142,6 +150,12 @@ pub enum Unauthentic {
     /// No key makes this signature.
     #[error("the signature does not match")]
     Mismatch,
+    /// Signed, but not one JSON document.
+    #[error("the signed body is not one JSON document")]
+    Envelope,
+    /// Signed, but not encrypted as agreed, wrongly padded, or without our token inside.
+    #[error("the signed body does not decrypt to a document with our token")]
+    Ciphertext,
     /// The path names nobody whom the configuration knows.
     #[error("no such client")]
     UnknownClient,
@@ -152,8 +166,8 @@ impl Unauthentic {
     #[must_use]
     pub fn depends_on_secrets(self) -> bool {
         match self {
-            Self::Mismatch | Self::UnknownClient => true,
-            Self::Missing(_) | Self::Duplicated(_) | Self::Malformed(_) | Self::Stale => false,
+            Self::Mismatch | Self::UnknownClient | Self::Ciphertext => true,
+            Self::Missing(_) | Self::Duplicated(_) | Self::Malformed(_) | Self::Stale | Self::Envelope => false,
         }
     }
 }
@@ -269,6 +283,8 @@ pub enum Update {
     Done,
     /// It is gone, or can't be changed any more.
     Gone,
+    /// It is there, and too old to be changed: a new one is posted, and a reply below the old one says so.
+    Closed,
 }
 
 /// Why a channel can't be posted to.

@@ -497,13 +497,13 @@ impl File {
             let Some(id) = channel.id() else { continue };
             let key = |field: &str| format!("channels.{name}.{field}");
             if let Err(problem) = channel.check() {
-                return invalid(key("channel"), problem);
+                return invalid(key(channel.id_key()), problem);
             }
             if let Some(app) = channel.missing_app(&self.platforms) {
                 return invalid(key("kind"), format!("`{}` needs the table [platforms.{app}]", channel.kind()));
             }
             if let Some(other) = names.insert((channel.kind(), id), name) {
-                return invalid(key("channel"), format!("channels.{} posts to the same channel", shown(other)));
+                return invalid(key(channel.id_key()), format!("channels.{} posts to the same channel", shown(other)));
             }
         }
         Ok(())

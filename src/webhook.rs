@@ -221,11 +221,15 @@ async fn tell(
     let max_chars = platform.max_binding_chars();
     let card = binding::card_of_person(request.by.as_str(), binding::hour(now));
     let message = Box::new(binding::seal(message::answer(answer, now), &keyring, card, max_chars));
-    let card = answer.approval().filter(|_| platform.redraws_in_reply()).and_then(|approval| {
-        let clicked = request.clicked.as_ref()?;
+    let drawn = || {
+        if *answer == Answer::OldCard {
+            return Some(message::replaced());
+        }
+        let (approval, clicked) = (answer.approval()?, request.clicked.as_ref()?);
         approval.cards.values().find(|card| card.card == clicked.card)?;
-        Some(Box::new(binding::seal(message::card(approval, now), &keyring, clicked.card, max_chars)))
-    });
+        Some(binding::seal(message::card(approval, now), &keyring, clicked.card, max_chars))
+    };
+    let card = if platform.redraws_in_reply() { drawn().map(Box::new) } else { None };
     let response = to.reply(context, &Said::Answer { answer, message, card }).await;
     (Outcome::Answered { request: request.clone(), outcome, way }, response)
 }

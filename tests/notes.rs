@@ -28,9 +28,8 @@ async fn what_may_be_used_once_is_taken_once_until_its_end() {
     let gate = Gate::start().await;
     let (notes, now) = (&gate.app.notes, clock::now());
     let (id, until) = (NoteId::new("once", "feishu/1").unwrap(), now + SignedDuration::from_mins(10));
-    let takes = (0..8).map(|_| notes.take(&id, until, now));
-    let taken = futures_util::future::join_all(takes).await;
-    assert_eq!(taken.iter().filter(|taken| **taken == Ok(true)).count(), 1, "{taken:?}");
+    let all = futures_util::future::join_all((0..8).map(|_| notes.take(&id, until, now))).await;
+    assert_eq!(all.iter().filter(|taken| **taken == Ok(true)).count(), 1, "{all:?}");
     assert_eq!(notes.take(&id, until, now).await, Ok(false));
     assert_eq!(notes.take(&id, until + SignedDuration::from_mins(10), until).await, Ok(true), "afterwards");
 }

@@ -16,7 +16,7 @@ use peergate::local::audit::{self, Source};
 use peergate::local::event;
 use peergate::local::simulator::gateway::Simulator;
 use peergate::local::simulator::{Account, Settings};
-use peergate::local::{Error, demo, redrive, restore, serve, table};
+use peergate::local::{Error, demo, fakes, redrive, restore, serve, table};
 use peergate::secrets::Secrets;
 use peergate::watch::Tick;
 use peergate::{clock, doctor, logging, watch};
@@ -55,6 +55,17 @@ enum Command {
     },
     /// Prints a freshly signed event, for `cargo lambda invoke webhook`.
     Event(EventArguments),
+    /// Answers as a chat platform would, on loopback: for its SDKs and for tests.
+    Fake {
+        /// Which platform.
+        name: String,
+        /// What it is to have, as the fake understands it.
+        #[arg(long = "with")]
+        options: Vec<String>,
+        /// Where to listen; port 0 takes a free one and prints it.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: String,
+    },
     /// Runs both functions in one process, with the table in a file.
     Serve {
         /// Where to listen; port 0 takes a free one and prints it.
@@ -208,6 +219,7 @@ async fn run(command: Command) -> Result<(), Error> {
             Ok(simulator.serve(listener).await?)
         }
         Command::Event(arguments) => print_event(arguments).await,
+        Command::Fake { name, options, listen } => fakes::serve(&name, &options, listen_on(&listen).await?).await,
         Command::Serve { listen, store } => {
             logging::start();
             let app = Arc::new(serve::app(&store).await?);

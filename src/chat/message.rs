@@ -12,7 +12,7 @@ use super::{Command, Digest, Verb};
 use crate::approval::{Approver, Decision, Verdict, code};
 use crate::peering::{Connection, Facts, Fingerprint, InstanceId, Problem, Side};
 
-pub use answer::{answer, line, record, stranger};
+pub use answer::{answer, line, moved, record, replaced, stranger};
 pub use card::card;
 pub use notice::{follow_up, news_name, notice};
 

@@ -30,7 +30,7 @@ use super::binding::{Key, Keyring};
 use super::message::Message;
 use super::{
     Abilities, Accepted, Access, Asked, Authentic, ChannelSecrets, Click, Incoming, Malformed, Said, Unauthentic,
-    Undelivered, Unfit, Update, slack, standard_webhooks,
+    Undelivered, Unfit, Update, response, slack, standard_webhooks,
 };
 #[cfg(feature = "local")]
 use super::{Signed, Wish};

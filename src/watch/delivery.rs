@@ -121,11 +121,11 @@ async fn post_to(
         if matches!(notice.news, News::Discovered | News::Checked) {
             return Ok(());
         }
-        let message = message::notice(approval, notice);
+        let (message, key) = (message::notice(approval, notice), notice_key(approval, channel, notice.number));
         return if can.threads {
-            to.reply_below(context, &reference, &message, is_urgent(&notice.news)).await
+            to.reply_below(context, &reference, &message, is_urgent(&notice.news), &key).await
         } else {
-            to.post(context, channel, &message).await.map(|_| ())
+            to.post(context, channel, &message, &key).await.map(|_| ())
         };
     }
     if !can.people {
@@ -139,7 +139,7 @@ async fn post_to(
     }
     let card = binding::card_of_notice(&approval.id.to_string(), channel, notice.number);
     let (message, _) = sealed(context, to, message::follow_up(approval, notice, clock::now()), card);
-    to.post(context, channel, &message).await?;
+    to.post(context, channel, &message, &notice_key(approval, channel, notice.number)).await?;
     *display = Display::Facts(shown_facts(approval));
     Ok(())
 }
@@ -159,17 +159,30 @@ async fn draw_card(
 ) -> Result<CardRef, Undelivered> {
     let drawn = message::card(approval, clock::now());
     let fingerprint = shown_facts(approval);
+    let mut too_old = None;
     if let Some(card) = approval.cards.get(channel) {
         let (message, key) = sealed(context, to, drawn.clone(), card.card);
-        if to.update(context, &card.reference, &message).await? == Update::Done {
-            return Ok(CardRef { fingerprint, shown_at: clock::now(), key, ..card.clone() });
+        match to.update(context, &card.reference, &message).await? {
+            Update::Done => return Ok(CardRef { fingerprint, shown_at: clock::now(), key, ..card.clone() }),
+            Update::Closed => too_old = Some(card),
+            Update::Gone => {}
         }
     }
     let card = card.unwrap_or_else(clock::card_id);
     let (message, key) = sealed(context, to, drawn, card);
-    let posted = to.post(context, channel, &message).await?;
+    let posted = to.post(context, channel, &message, &format!("card-{card}")).await?;
     let reference = posted.ok_or_else(|| Undelivered::misconfigured("the platform does not say where the card is"))?;
+    if let Some(old) = too_old {
+        // A courtesy: a click there says the same.
+        let _ =
+            to.reply_below(context, &old.reference, &message::moved(approval), false, &format!("moved-{card}")).await;
+    }
     Ok(CardRef { reference, card, fingerprint, shown_at: clock::now(), key })
+}
+
+/// The same for every try of a notice, and another for any other.
+fn notice_key(approval: &Approval, channel: &str, number: u32) -> String {
+    format!("notice-{}", binding::card_of_notice(&approval.id.to_string(), channel, number))
 }
 
 /// A message whose buttons carry what the channel's app will check, and the key of that.
@@ -210,7 +223,8 @@ async fn post_digest(app: &App, digest: &Digest) -> Result<(), Undelivered> {
     let name = app.config.policy.accounts.get(&digest.account).map(|account| account.name.as_str());
     match app.config.channels.get(&digest.channel) {
         Some(to) if to.abilities().people => {
-            to.post(app.chat(&secrets), &digest.channel, &message::digest(digest, name)).await.map(|_| ())
+            let key = format!("digest-{:.32}", clock::nonce());
+            to.post(app.chat(&secrets), &digest.channel, &message::digest(digest, name), &key).await.map(|_| ())
         }
         Some(_) | None => Ok(()),
     }

@@ -29,6 +29,21 @@ fn last_word(words: &str) -> &str {
     words.rsplit(' ').next().unwrap_or(words)
 }
 
+/// What stands below a card that is too old to be changed.
+#[must_use]
+pub fn moved(approval: &Approval) -> Message {
+    Message {
+        sentences: vec!["The card above is too old to be changed. Use the new card in this channel.".into()],
+        ..say(format!("There is a new card for VPC peering {}", approval.id))
+    }
+}
+
+/// What takes the place of a card whose buttons decide nothing any more.
+#[must_use]
+pub fn replaced() -> Message {
+    Message { sentences: vec!["Use the newer card in this channel.".into()], ..say("This card has been replaced") }
+}
+
 /// What somebody who asked is told. Also the `detail` of answers to machines.
 #[must_use]
 #[expect(clippy::too_many_lines, reason = "an arm for each answer")]

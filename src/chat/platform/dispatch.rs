@@ -270,7 +270,12 @@ macro_rules! platforms {
 
             /// Tells the sender. Returns the reply to the request; what is told elsewhere has been sent.
             pub async fn reply(self, context: Context<'_>, said: &Said<'_>) -> Response<String> {
-                match self { $( Self::$App(to) => $folder::reply(context.http, to, said).await, )+ }
+                match self {
+                    $( Self::$App(to) => match context.$folder() {
+                        Some(access) => $folder::reply(access, to, said).await,
+                        None => response::empty(),
+                    }, )+
+                }
             }
         }
 
@@ -324,6 +329,16 @@ macro_rules! platforms {
                 }
             }
 
+            /// The key that says what it is called on its platform.
+            #[must_use]
+            pub fn id_key(&self) -> &'static str {
+                match self {
+                    $( Self::$Card(_) => <$card>::ID_KEY, )+
+                    $( Self::$Messages(_) => "kind", )+
+                    $( Self::$Data(_) => "kind", )+
+                }
+            }
+
             /// The app that it needs and that is not configured.
             #[must_use]
             pub fn missing_app(&self, configs: &Configs) -> Option<&'static str> {
@@ -363,7 +378,8 @@ macro_rules! platforms {
                 }
             }
 
-            /// Posts a message. Returns the platform's name for it, if it has one.
+            /// Posts a message. Returns the platform's name for it, if it has one. `key` is the same for every try, of at
+            /// most 50 letters, digits and `-`: a platform that can posts it once.
             ///
             /// # Errors
             /// What the platform said, and what it means for the next try.
@@ -372,11 +388,12 @@ macro_rules! platforms {
                 context: Context<'_>,
                 name: &str,
                 message: &Message,
+                key: &str,
             ) -> Result<Option<String>, Undelivered> {
                 match self {
                     $( Self::$Card(channel) => {
                         let access = context.$card_folder().ok_or_else(Undelivered::no_app)?;
-                        channel.post(access, message).await.map(Some)
+                        channel.post(access, message, key).await.map(Some)
                     } )+
                     $( Self::$Messages(channel) => {
                         channel.post(context.http, context.endpoint(name)?, message).await.map(|()| None)
@@ -405,7 +422,7 @@ macro_rules! platforms {
                 }
             }
 
-            /// Says something below a message; what is urgent, in the channel, too.
+            /// Says something below a message; what is urgent, in the channel, too. `key` as for [`Channel::post`].
             ///
             /// # Errors
             /// As [`Channel::post`].
@@ -415,11 +432,12 @@ macro_rules! platforms {
                 reference: &str,
                 message: &Message,
                 urgent: bool,
+                key: &str,
             ) -> Result<(), Undelivered> {
                 match self {
                     $( Self::$Card(channel) => {
                         let access = context.$card_folder().ok_or_else(Undelivered::no_app)?;
-                        channel.reply_below(access, reference, message, urgent).await
+                        channel.reply_below(access, reference, message, urgent, key).await
                     } )+
                     $( Self::$Messages(_) => Err(Undelivered::not_for_this_kind()), )+
                     $( Self::$Data(_) => Err(Undelivered::not_for_this_kind()), )+

@@ -179,6 +179,8 @@ impl fmt::Debug for SigningSecret {
 }
 
 impl Channel {
+    /// The key of [`Channel::channel`].
+    pub(in crate::chat) const ID_KEY: &str = "channel";
     /// What Slack can do.
     pub const ABILITIES: Abilities = Abilities {
         edits: true,

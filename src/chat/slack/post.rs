@@ -151,7 +151,7 @@ pub(in crate::chat) async fn ask_reason(
 }
 
 /// Tells the sender. A click is answered at its `response_url`.
-pub(in crate::chat) async fn reply(http: &reqwest::Client, to: ReplyTo, said: &Said<'_>) -> Response<String> {
+pub(in crate::chat) async fn reply(access: Access<'_>, to: ReplyTo, said: &Said<'_>) -> Response<String> {
     let message = match said {
         Said::Answer { message, .. } => Message::clone(message),
         Said::Usage => message::usage(),
@@ -161,7 +161,7 @@ pub(in crate::chat) async fn reply(http: &reqwest::Client, to: ReplyTo, said: &S
     match to {
         ReplyTo::Command => json_response(StatusCode::OK, &ephemeral(&message)),
         ReplyTo::Window => json_response(StatusCode::OK, &answer_window(&message)),
-        ReplyTo::Click { response_url, .. } => match (respond(http, response_url, &message).await, said) {
+        ReplyTo::Click { response_url, .. } => match (respond(access.http, response_url, &message).await, said) {
             (Ok(()), _) => empty(),
             // Slack shows its error sign.
             (Err(_), Said::Stranger) => {
@@ -215,7 +215,12 @@ impl Channel {
     /// Posts a message. Returns where it is, as `channel/ts`.
     ///
     /// Source: <https://docs.slack.dev/reference/methods/chat.postMessage>
-    pub(in crate::chat) async fn post(&self, access: Access<'_>, message: &Message) -> Result<String, Undelivered> {
+    pub(in crate::chat) async fn post(
+        &self,
+        access: Access<'_>,
+        message: &Message,
+        _key: &str,
+    ) -> Result<String, Undelivered> {
         let mut body = render(message);
         insert(&mut body, "channel", self.channel.as_str().into());
         let posted = Api::new(access.http, access.config, access.secrets)?.call("chat.postMessage", &body).await?;
@@ -251,6 +256,7 @@ impl Channel {
         reference: &str,
         message: &Message,
         urgent: bool,
+        _key: &str,
     ) -> Result<(), Undelivered> {
         let nowhere = || Undelivered::misconfigured("the card is nowhere");
         let (channel, ts) = reference.split_once('/').ok_or_else(nowhere)?;
@@ -276,7 +282,7 @@ impl Channel {
             return Err(Unfit::Problem { detail: misfit.to_string(), mend });
         }
         let Some(test) = test else { return Ok("the bot token is good") };
-        self.post(access, test).await?;
+        self.post(access, test, "").await?;
         Ok("took a test message")
     }
 }

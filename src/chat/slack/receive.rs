@@ -16,13 +16,15 @@ use url::Url;
 use super::{
     APPROVE, APPROVE_WITH_REASON, Access, Config, DETAILS, NAME, REALM, REASON, REJECT, SigningSecret, WITHDRAW,
 };
-use crate::approval::{Principal, Verdict};
+use crate::approval::Principal;
+#[cfg(feature = "local")]
+use crate::chat::command::command_text;
+use crate::chat::command::read_command;
 use crate::chat::message::Button;
-use crate::chat::{self, About, Authentic, Click, Command, Incoming, Malformed, Request as Wanted, Unauthentic, Verb};
+use crate::chat::{self, Authentic, Click, Command, Incoming, Malformed, Request as Wanted, Unauthentic};
 #[cfg(feature = "local")]
 use crate::chat::{Signed, Wish};
 use crate::http::is_secure;
-use crate::peering::InstanceId;
 
 const TIMESTAMP: &str = "x-slack-request-timestamp";
 const SIGNATURE: &str = "x-slack-signature";
@@ -368,7 +370,7 @@ fn slash(fields: &Fields, origin: Origin, config: &Config) -> Result<Incoming<Re
     let Some(by) = by else {
         return Ok(Incoming::Stranger(Some(ReplyTo::Command).filter(|_| app == config.app)));
     };
-    let Some(command) = read_slash_text(fields.get("text").unwrap_or_default()) else {
+    let Some(command) = read_command(fields.get("text").unwrap_or_default()) else {
         return Ok(Incoming::Usage(ReplyTo::Command));
     };
     Ok(Incoming::Request { request: origin.request(command, by), to: ReplyTo::Command })
@@ -382,32 +384,6 @@ fn principal(team: &str, user: &str, app: &str, config: &Config) -> Result<Optio
     let Some(tenant) = config.tenant(team).filter(|_| app == config.app) else { return Ok(None) };
     let principal = Principal::new(REALM, tenant, user);
     principal.map(Some).map_err(|_| malformed("the user's id is not one of Slack's"))
-}
-
-/// `list [on TARGET]`, or `approve|reject|withdraw|status|dry-run pcc-… [on TARGET] [because REASON]`.
-fn read_slash_text(text: &str) -> Option<Command> {
-    let (words, reason) = match text.split_once(" because ") {
-        Some((words, why)) => (words, chat::reason(why)),
-        None => (text, None),
-    };
-    let words: Vec<&str> = words.split_whitespace().collect();
-    let (verb, instance_id, target) = match words.as_slice() {
-        ["list"] => return Some(Command::List { target: None }),
-        ["list", "on", target] => return Some(Command::List { target: Some((*target).to_owned()) }),
-        [verb, id] => (verb, id, None),
-        [verb, id, "on", target] => (verb, id, Some((*target).to_owned())),
-        _ => return None,
-    };
-    let verb = match *verb {
-        "approve" => Verb::Decide(Verdict::Approve),
-        "reject" => Verb::Decide(Verdict::Reject),
-        "withdraw" => Verb::Withdraw,
-        "dry-run" => Verb::DryRun,
-        "status" => Verb::Status,
-        _ => return None,
-    };
-    let instance_id = InstanceId::parse(instance_id).ok()?;
-    Some(Command::About(About { verb, target, instance_id, seen: None, reason }))
 }
 
 /// The `action_id` of a button.
@@ -436,12 +412,7 @@ fn allowed_response_url(text: &str, config: &Config) -> Option<Url> {
 #[cfg(feature = "local")]
 pub fn sign(config: &Config, secrets: &super::Secrets, wish: &Wish, now: Timestamp) -> Result<Signed, String> {
     let team = wish.tenant.as_ref().or(config.teams.first()).ok_or("platforms.slack.teams is empty")?;
-    let mut text = format!("{} {}", wish.verb, wish.instance_id).trim_end().to_owned();
-    for (word, value) in [("on", &wish.target), ("because", &wish.reason)] {
-        if let Some(value) = value {
-            text = format!("{text} {word} {value}");
-        }
-    }
+    let text = command_text(wish);
     let body = form_urlencoded::Serializer::new(String::new())
         .extend_pairs([
             ("command", "/peergate"),

@@ -27,7 +27,7 @@ pub(in crate::chat) async fn ask_reason(
 }
 
 /// The reply to a machine.
-pub(in crate::chat) async fn reply(_http: &reqwest::Client, _to: ReplyTo, said: &Said<'_>) -> Response<String> {
+pub(in crate::chat) async fn reply(_access: Access<'_>, _to: ReplyTo, said: &Said<'_>) -> Response<String> {
     match said {
         Said::Answer { answer, message, .. } => answer_response(answer, message),
         Said::Usage | Said::Stranger | Said::Asked => crate::chat::response::empty(),
