@@ -230,6 +230,9 @@ fn derived(parts: &[&str]) -> CardId {
 /// buttons that decide.
 #[must_use]
 pub fn seal(mut message: Message, keyring: &Keyring, card: CardId, max_chars: usize) -> Message {
+    if max_chars == 0 {
+        return Message { buttons: None, ..message };
+    }
     let Some(buttons) = message.buttons.as_mut() else { return message };
     let seen = SeenFingerprint::start_of(&buttons.fingerprint);
     let mut sealed = vec![];
