@@ -6,6 +6,7 @@
 pub mod binding;
 mod card_rate;
 mod command;
+pub mod feishu;
 pub mod message;
 mod outcome;
 pub mod platform;

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod demo;
 pub mod event;
 pub mod fakes;
+pub mod feishu;
 pub mod redrive;
 pub mod restore;
 pub mod sandbox;

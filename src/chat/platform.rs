@@ -30,7 +30,7 @@ use super::binding::{Key, Keyring};
 use super::message::Message;
 use super::{
     Abilities, Accepted, Access, Asked, Authentic, ChannelSecrets, Click, Incoming, Malformed, Said, Unauthentic,
-    Undelivered, Unfit, Update, response, slack, standard_webhooks,
+    Undelivered, Unfit, Update, feishu, response, slack, standard_webhooks,
 };
 #[cfg(feature = "local")]
 use super::{Signed, Wish};
@@ -43,6 +43,7 @@ use dispatch::platforms;
 platforms! {
     apps {
         Slack in slack,
+        Feishu in feishu,
         /// Its table is `[clients]`.
         #[serde(skip)]
         StandardWebhooks in standard_webhooks,
@@ -50,10 +51,12 @@ platforms! {
     // A message that is drawn anew.
     cards {
         "slack" is Slack(slack::Channel) of Slack in slack,
+        "feishu" is Feishu(feishu::Channel) of Feishu in feishu,
     }
     // A message each.
     messages {
         "slack-webhook" is SlackWebhook(slack::WebhookChannel) of Slack,
+        "feishu-bot" is FeishuBot(feishu::BotChannel) of Feishu,
     }
     // For programs.
     data {

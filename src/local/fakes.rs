@@ -2,8 +2,8 @@
 
 use tokio::net::TcpListener;
 
-use super::Error;
 use super::sink::Sink;
+use super::{Error, feishu};
 
 /// Answers as the platform of that name until the task ends.
 ///
@@ -12,6 +12,7 @@ use super::sink::Sink;
 pub async fn serve(name: &str, options: &[String], listener: TcpListener) -> Result<(), Error> {
     match name {
         "slack" if options.is_empty() => Ok(Sink::default().serve(listener).await?),
-        _ => Err(format!("there is no fake {name} with such options; there are: slack").into()),
+        "feishu" => Ok(feishu::with_bots(options)?.serve(listener).await?),
+        _ => Err(format!("there is no fake {name} with such options; there are: slack, feishu").into()),
     }
 }

@@ -1,0 +1,90 @@
+//! Feishu and Lark: clicks and text commands in, in [`receive`]; cards out, in [`card`], [`post`] and [`deliver`]. Both sites
+//! have the same API, but separate accounts and hosts.
+
+mod card;
+mod config;
+mod deliver;
+mod post;
+mod receive;
+mod secrets;
+
+use std::time::Duration;
+
+use http::Method;
+
+use super::{Abilities, Accepted};
+
+pub use card::{
+    MAX_BOT_BYTES, MAX_CARD_BYTES, MAX_ELEMENTS, Misfit, Toast, check_card, render, reply_json, size_bytes, toast,
+};
+pub use config::{BotChannel, Channel, Config, Host};
+pub(super) use config::{
+    check_config, check_principal, check_secrets, expectations, inbound_secrets, merged_tenants, senders,
+};
+pub use deliver::State;
+pub(super) use deliver::{ask_reason, misfits, reply};
+pub use post::{
+    Api, BotMessage, Failure, Meaning, Posted, Receiver, TenantToken, Updated, bot_message, bot_sign, fetch_token,
+    meaning, post_bot,
+};
+#[cfg(feature = "local")]
+pub use receive::{Callback, challenge, seal, sign, sign_callback, signed};
+pub use receive::{Claim, Click, Heard, Origin, Place, ReplyTo, Text, read, verify_with};
+pub(super) use receive::{check, parse, verify};
+pub use secrets::{AppSecret, CallbackKeys, EncryptKey, InvalidSecret, Secrets, VerificationToken};
+
+/// Its table, and its secret.
+pub const NAME: &str = "feishu";
+/// How its principals and its path begin.
+pub const REALM: &str = "feishu";
+/// Its requests.
+pub(super) const ACCEPTED: Accepted =
+    Accepted { segments: 0, methods: &[Method::POST], content_types: &["application/json"] };
+/// Feishu waits 3 s. This leaves a second for the way, a cold start and an answer in private.
+///
+/// Source: <https://open.feishu.cn/document/feishu-cards/card-callback-communication>
+pub(super) const DEADLINE: Duration = Duration::from_millis(1900);
+/// An `open_id` belongs to one app in one tenant.
+pub(super) const USERS_SPAN_TENANTS: Option<&str> = None;
+/// The longest binding, in characters.
+pub const MAX_BINDING_CHARS: usize = 512;
+/// The reply to a click draws the card for everybody.
+pub(super) const REDRAWS_IN_REPLY: bool = true;
+/// Whether a command says which facts its sender saw.
+#[cfg(feature = "local")]
+pub(super) const COMMANDS_CARRY_FINGERPRINTS: bool = false;
+
+/// Of a chat: the reason has a field on the card itself.
+const CARD_ABILITIES: Abilities = Abilities {
+    edits: true,
+    threads: true,
+    modals: false,
+    private_answers: true,
+    people: true,
+    max_binding_chars: MAX_BINDING_CHARS,
+};
+/// Of a custom bot. Nobody hears of its buttons, so it has none.
+const BOT_ABILITIES: Abilities = Abilities {
+    edits: false,
+    threads: false,
+    modals: false,
+    private_answers: false,
+    people: true,
+    max_binding_chars: 0,
+};
+
+/// The name of the input for a reason.
+const REASON: &str = "reason";
+/// Begins the `name` of a button of ours; the binding follows.
+const NAME_PREFIX: &str = "b.";
+/// The longest id of an app, tenant, user, chat or message that we take, in characters.
+const MAX_ID_CHARS: usize = 128;
+
+type Access<'a> = super::Access<'a, Config, Secrets, State>;
+
+/// Whether a text is an id of Feishu with that prefix.
+fn is_id(text: &str, prefix: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    let rest = text.strip_prefix(prefix).unwrap_or_default();
+    !rest.is_empty() && text.len() <= MAX_ID_CHARS && rest.bytes().all(allowed)
+}

@@ -1,0 +1,497 @@
+//! What we say to Feishu: cards in JSON 2.0, and the reply to a click.
+//!
+//! What outsiders wrote goes only into `plain_text`, which is literal: it mentions, links and formats nothing.
+//!
+//! Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-structure>
+
+use serde_json::{Value, json};
+
+use super::{NAME_PREFIX, REASON};
+use crate::approval::Verdict;
+use crate::chat::LONGEST_REASON_CHARS;
+use crate::chat::message::{self, Button, Message};
+
+/// The largest request that posts or changes a card, read as 1000 bytes a KB. The card stands in it as a JSON string.
+///
+/// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/create>
+pub const MAX_CARD_BYTES: usize = 30_000;
+/// The largest request to a custom bot.
+///
+/// Source: <https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot>
+pub const MAX_BOT_BYTES: usize = 20_000;
+/// The most elements and components of a card. We count every object with a tag.
+///
+/// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-structure>
+pub const MAX_ELEMENTS: usize = 200;
+/// The longest `element_id`.
+///
+/// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-structure>
+const MAX_ELEMENT_ID_CHARS: usize = 20;
+/// What a request has besides the card, at most.
+const AROUND_CARD_BYTES: usize = 512;
+/// The most lines of each kind on a card that is cut.
+const MAX_CUT_LINES: usize = 10;
+/// The longest text on a card that is cut, and in a toast.
+const MAX_CUT_CHARS: usize = 100;
+/// Stands on a card that does not fit.
+const CUT: &str = "The request is too large for a card of Feishu, so texts are cut and there are no decision buttons. A client \
+                   can decide with the fingerprint from a status.";
+
+/// Why Feishu would refuse a card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Misfit {
+    /// The request would be too large.
+    #[error("the card is too large")]
+    TooLarge,
+    /// It has more than 200 elements.
+    #[error("the card has too many elements")]
+    TooManyElements,
+    /// Two components have the same name.
+    #[error("the card has a name twice")]
+    NameTwice,
+    /// An element's id is malformed, or there twice.
+    #[error("the card has a wrong element_id")]
+    ElementId,
+    /// Cards in JSON 2.0 are always shared.
+    #[error("the card is not shared")]
+    NotShared,
+}
+
+/// A card. `bind` makes what a button carries. A message that does not fit is cut, and then has no decision buttons:
+/// nobody may decide on what is not shown.
+#[must_use]
+pub fn render(message: &Message, bind: impl Fn(Button) -> String) -> Value {
+    render_within(message, bind, MAX_CARD_BYTES)
+}
+
+/// As [`render`], for requests of up to so many bytes.
+pub(super) fn render_within(message: &Message, bind: impl Fn(Button) -> String, limit: usize) -> Value {
+    let full = card(message, &bind);
+    if fits(&full, limit).is_ok() {
+        return full;
+    }
+    let drawn = card(&Message { figure: vec![], snippet: None, ..message.clone() }, &bind);
+    if fits(&drawn, limit).is_ok() { drawn } else { card(&cut(message), &bind) }
+}
+
+/// Whether Feishu takes a card.
+pub fn check_card(card: &Value) -> Result<(), Misfit> {
+    fits(card, MAX_CARD_BYTES)
+}
+
+/// The size of the request that posts the card, or a little more.
+#[must_use]
+pub fn size_bytes(card: &Value) -> usize {
+    Value::String(card.to_string()).to_string().len().saturating_add(AROUND_CARD_BYTES)
+}
+
+fn fits(card: &Value, limit: usize) -> Result<(), Misfit> {
+    if size_bytes(card) > limit {
+        return Err(Misfit::TooLarge);
+    }
+    if card.pointer("/config/update_multi") != Some(&Value::Bool(true)) {
+        return Err(Misfit::NotShared);
+    }
+    let mut found = Found::default();
+    found.collect(card);
+    if found.elements > MAX_ELEMENTS {
+        return Err(Misfit::TooManyElements);
+    }
+    let is_id = |id: &str| {
+        let rest = id.strip_prefix(|first: char| first.is_ascii_alphabetic());
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        id.len() <= MAX_ELEMENT_ID_CHARS && rest.is_some_and(|rest| rest.bytes().all(allowed))
+    };
+    if has_twice(&mut found.ids) || !found.ids.iter().all(|id| is_id(id)) {
+        return Err(Misfit::ElementId);
+    }
+    if has_twice(&mut found.names) { Err(Misfit::NameTwice) } else { Ok(()) }
+}
+
+fn has_twice(texts: &mut [&str]) -> bool {
+    texts.sort_unstable();
+    texts.windows(2).any(|pair| matches!(pair, [one, other] if one == other))
+}
+
+/// What a card has, however deep. The values of buttons are no part of it.
+#[derive(Default)]
+struct Found<'a> {
+    elements: usize,
+    names: Vec<&'a str>,
+    ids: Vec<&'a str>,
+}
+
+impl<'a> Found<'a> {
+    fn collect(&mut self, value: &'a Value) {
+        match value {
+            Value::Array(values) => values.iter().for_each(|value| self.collect(value)),
+            Value::Object(fields) => {
+                if fields.contains_key("tag") {
+                    self.elements = self.elements.saturating_add(1);
+                }
+                let text = |name: &str| fields.get(name).and_then(Value::as_str);
+                self.names.extend(text("name"));
+                self.ids.extend(text("element_id"));
+                for (name, value) in fields {
+                    if name != "behaviors" {
+                        self.collect(value);
+                    }
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+}
+
+fn card(message: &Message, bind: &impl Fn(Button) -> String) -> Value {
+    // One line each, so that no value can look like another fact.
+    let fact = |(label, value): &(&str, String)| format!("{label}: {}", value.replace(['\n', '\r'], " "));
+    let facts: Vec<_> = message.facts.iter().map(fact).collect();
+    let mut elements: Vec<_> = [&facts, &message.checks].into_iter().filter_map(|lines| literal(lines)).collect();
+    elements.extend(figure(&message.figure));
+    elements.extend(literal(&message.sentences));
+    elements.extend(message.snippet.clone().and_then(|snippet| literal(&[snippet])));
+    let shown = message.buttons.as_ref().map(|buttons| buttons.shown.as_slice()).unwrap_or_default();
+    let (asking, others): (Vec<Button>, Vec<Button>) = shown.iter().partition(|button| asks(**button));
+    let mut row: Vec<_> = others.into_iter().map(|shown| button(shown, &bind(shown))).collect();
+    if let Some((label, url)) = &message.link {
+        row.push(json!({
+            "tag": "button", "text": plain(label), "type": "text",
+            "behaviors": [{"type": "open_url", "default_url": url}],
+        }));
+    }
+    elements.extend(in_a_row(row));
+    elements.extend(form(&asking, bind));
+    json!({
+        "schema": "2.0",
+        "config": {
+            "update_multi": true,
+            "enable_forward": false,
+            "width_mode": "default",
+            "summary": {"content": message.headline},
+        },
+        "header": {"title": plain(&message.headline), "template": template(message)},
+        "body": {"elements": elements},
+    })
+}
+
+/// Orange asks for something, red objects, blue tells.
+///
+/// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/content-components/title>
+fn template(message: &Message) -> &'static str {
+    let shown = message.buttons.as_ref().map(|buttons| buttons.shown.as_slice()).unwrap_or_default();
+    if message.checks.iter().any(|check| check.starts_with('✗')) {
+        "red"
+    } else if shown.iter().any(|button| matches!(button, Button::Approve { .. })) {
+        "orange"
+    } else {
+        "blue"
+    }
+}
+
+fn plain(text: &str) -> Value {
+    json!({"tag": "plain_text", "content": text})
+}
+
+fn literal(lines: &[String]) -> Option<Value> {
+    (!lines.is_empty()).then(|| json!({"tag": "div", "text": plain(&lines.join("\n"))}))
+}
+
+/// Columns keep their places only in a block of code. It is the one text in Markdown, so its characters must not mean
+/// anything there.
+///
+/// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/content-components/rich-text>
+fn figure(lines: &[String]) -> Option<Value> {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || " '.,:;/·█".contains(c);
+    if !lines.iter().all(|line| line.chars().all(harmless)) {
+        return literal(lines);
+    }
+    (!lines.is_empty()).then(|| json!({"tag": "markdown", "content": format!("```\n{}\n```", lines.join("\n"))}))
+}
+
+fn in_a_row(buttons: Vec<Value>) -> Option<Value> {
+    let column = |button| json!({"tag": "column", "width": "auto", "elements": [button]});
+    let columns: Vec<_> = buttons.into_iter().map(column).collect();
+    (!columns.is_empty()).then(|| json!({"tag": "column_set", "flex_mode": "flow", "columns": columns}))
+}
+
+/// Whether a button stands in the form, beside the input for a reason.
+fn asks(button: Button) -> bool {
+    matches!(button, Button::Approve { ask: true } | Button::Reject)
+}
+
+/// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/interactive-components/button>
+fn button(shown: Button, binding: &str) -> Value {
+    let kind = match shown {
+        Button::Approve { .. } => "primary",
+        Button::Reject => "danger",
+        Button::Withdraw | Button::Details => "default",
+    };
+    let mut button = json!({
+        "tag": "button",
+        "name": format!("{NAME_PREFIX}{binding}"),
+        "text": plain(shown.label()),
+        "type": kind,
+        "behaviors": [{"type": "callback", "value": {"b": binding}}],
+    });
+    if let Some(fields) = button.as_object_mut().filter(|_| asks(shown)) {
+        fields.insert("form_action_type".into(), "submit".into());
+    }
+    button
+}
+
+/// The client makes people fill in what is required; only the server's check counts.
+///
+/// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/containers/form-container> and
+/// <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/interactive-components/input>
+fn form(asking: &[Button], bind: &impl Fn(Button) -> String) -> Option<Value> {
+    let verdict = |button: &Button| match button {
+        Button::Approve { .. } => Some(Verdict::Approve),
+        Button::Reject => Some(Verdict::Reject),
+        Button::Withdraw | Button::Details => None,
+    };
+    let questions: Vec<_> = asking.iter().filter_map(verdict).map(message::question).collect();
+    let label = questions.first()?.label;
+    let buttons = asking.iter().map(|shown| button(*shown, &bind(*shown))).collect();
+    let input = json!({
+        "tag": "input",
+        "name": REASON,
+        "required": questions.iter().all(|question| !question.optional),
+        "input_type": "multiline_text",
+        "rows": 2,
+        "max_length": LONGEST_REASON_CHARS,
+        "label": plain(label),
+        "placeholder": plain(label),
+    });
+    let elements: Vec<_> = [Some(input), in_a_row(buttons)].into_iter().flatten().collect();
+    Some(json!({"tag": "form", "name": "decision", "elements": elements}))
+}
+
+/// What is left of a message that is too large.
+fn cut(message: &Message) -> Message {
+    let lines = |lines: &[String]| lines.iter().take(MAX_CUT_LINES).map(|line| short(line)).collect();
+    let mut sentences: Vec<String> = lines(&message.sentences);
+    sentences.push(CUT.to_owned());
+    let buttons = message.buttons.clone().map(|mut buttons| {
+        buttons.shown.retain(|button| matches!(button, Button::Withdraw | Button::Details));
+        buttons
+    });
+    Message {
+        headline: short(&message.headline),
+        facts: message.facts.iter().take(2 * MAX_CUT_LINES).map(|(label, value)| (*label, short(value))).collect(),
+        checks: lines(&message.checks),
+        figure: vec![],
+        sentences,
+        snippet: None,
+        link: message.link.clone(),
+        buttons,
+    }
+}
+
+fn short(text: &str) -> String {
+    let mut short: String = text.chars().take(MAX_CUT_CHARS).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+/// How a toast looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Toast {
+    /// It tells.
+    Info,
+    /// It worked.
+    Success,
+    /// It failed.
+    Error,
+    /// It was refused.
+    Warning,
+}
+
+/// A short text that only the person who clicked sees.
+///
+/// Source: <https://open.feishu.cn/document/feishu-cards/card-callback-communication>
+#[must_use]
+pub fn toast(kind: Toast, text: &str) -> Value {
+    let kind = match kind {
+        Toast::Info => "info",
+        Toast::Success => "success",
+        Toast::Error => "error",
+        Toast::Warning => "warning",
+    };
+    json!({"type": kind, "content": short(text)})
+}
+
+/// The reply to a click: within 3 s, with HTTP status 200. A card takes the place of the one that was clicked, for
+/// everybody.
+///
+/// Source: <https://open.feishu.cn/document/feishu-cards/card-callback-communication>
+#[must_use]
+pub fn reply_json(toast: Option<Value>, card: Option<Value>) -> Value {
+    let toast = toast.map(|toast| ("toast".to_owned(), toast));
+    let card = card.map(|card| ("card".to_owned(), json!({"type": "raw", "data": card})));
+    toast.into_iter().chain(card).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::chat::message::Buttons;
+    use crate::peering::{Fingerprint, InstanceId};
+
+    fn bind(button: Button) -> String {
+        format!("prod/pcc-a.{button:?}").chars().filter(|c| !c.is_whitespace()).collect()
+    }
+
+    fn message(shown: &[Button]) -> Message {
+        let fingerprint = Fingerprint::try_from("0123456789abcdef".repeat(4));
+        Message {
+            headline: "VPC peering prod/pcc-a waits for approval".into(),
+            facts: vec![("Requester", "account 1".into()), ("Name", "<at id=all></at> **b** [x](http://evil)".into())],
+            checks: vec!["✓ it has not expired".into()],
+            sentences: vec!["One.".into(), "Two.".into()],
+            link: Some(("Open the console", "https://vpc.console.aliyun.com/".into())),
+            buttons: fingerprint.ok().map(|fingerprint| Buttons {
+                target: "prod".into(),
+                instance_id: InstanceId::parse("pcc-a").unwrap(),
+                fingerprint,
+                shown: shown.to_vec(),
+                bindings: vec![],
+            }),
+            ..Message::default()
+        }
+    }
+
+    const ALL: [Button; 4] = [Button::Approve { ask: false }, Button::Reject, Button::Withdraw, Button::Details];
+
+    fn texts(card: &Value) -> Vec<(String, String)> {
+        fn collect(value: &Value, into: &mut Vec<(String, String)>) {
+            let text = |name: &str| value.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
+            into.extend(text("tag").zip(text("content")));
+            let nested = value.as_object().into_iter().flat_map(|fields| fields.values());
+            nested.chain(value.as_array().into_iter().flatten()).for_each(|value| collect(value, into));
+        }
+        let mut found = vec![];
+        collect(card, &mut found);
+        found
+    }
+
+    #[test]
+    fn a_card_shows_everything_in_order() {
+        let card = render(&message(&ALL), bind);
+        assert_eq!(check_card(&card), Ok(()));
+        let elements = card["body"]["elements"].as_array().unwrap();
+        let lines = [&card["config"], &card["header"]].into_iter().chain(elements).map(ToString::to_string);
+        assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r#"
+        {"enable_forward":false,"summary":{"content":"VPC peering prod/pcc-a waits for approval"},"update_multi":true,"width_mode":"default"}
+        {"template":"orange","title":{"content":"VPC peering prod/pcc-a waits for approval","tag":"plain_text"}}
+        {"tag":"div","text":{"content":"Requester: account 1\nName: <at id=all></at> **b** [x](http://evil)","tag":"plain_text"}}
+        {"tag":"div","text":{"content":"✓ it has not expired","tag":"plain_text"}}
+        {"tag":"div","text":{"content":"One.\nTwo.","tag":"plain_text"}}
+        {"columns":[{"elements":[{"behaviors":[{"type":"callback","value":{"b":"prod/pcc-a.Approve{ask:false}"}}],"name":"b.prod/pcc-a.Approve{ask:false}","tag":"button","text":{"content":"Approve","tag":"plain_text"},"type":"primary"}],"tag":"column","width":"auto"},{"elements":[{"behaviors":[{"type":"callback","value":{"b":"prod/pcc-a.Withdraw"}}],"name":"b.prod/pcc-a.Withdraw","tag":"button","text":{"content":"Withdraw my approval","tag":"plain_text"},"type":"default"}],"tag":"column","width":"auto"},{"elements":[{"behaviors":[{"type":"callback","value":{"b":"prod/pcc-a.Details"}}],"name":"b.prod/pcc-a.Details","tag":"button","text":{"content":"Details","tag":"plain_text"},"type":"default"}],"tag":"column","width":"auto"},{"elements":[{"behaviors":[{"default_url":"https://vpc.console.aliyun.com/","type":"open_url"}],"tag":"button","text":{"content":"Open the console","tag":"plain_text"},"type":"text"}],"tag":"column","width":"auto"}],"flex_mode":"flow","tag":"column_set"}
+        {"elements":[{"input_type":"multiline_text","label":{"content":"Why? The channel sees it","tag":"plain_text"},"max_length":400,"name":"reason","placeholder":{"content":"Why? The channel sees it","tag":"plain_text"},"required":false,"rows":2,"tag":"input"},{"columns":[{"elements":[{"behaviors":[{"type":"callback","value":{"b":"prod/pcc-a.Reject"}}],"form_action_type":"submit","name":"b.prod/pcc-a.Reject","tag":"button","text":{"content":"Reject","tag":"plain_text"},"type":"danger"}],"tag":"column","width":"auto"}],"flex_mode":"flow","tag":"column_set"}],"name":"decision","tag":"form"}
+        "#);
+    }
+
+    #[test]
+    fn a_required_reason_is_asked_for_in_the_form() {
+        let card = render(&message(&[Button::Approve { ask: true }, Button::Reject, Button::Details]), bind);
+        let form =
+            card["body"]["elements"].as_array().unwrap().iter().find(|element| element["tag"] == "form").unwrap();
+        let names: Vec<_> = form["elements"][1]["columns"].as_array().unwrap().iter().collect();
+        assert_eq!(names.len(), 2);
+        assert_eq!(names[0]["elements"][0]["form_action_type"], "submit");
+        assert_eq!(form["elements"][0]["max_length"], LONGEST_REASON_CHARS);
+        assert_eq!(form["elements"][0]["required"], false);
+        let only = render(&message(&[Button::Approve { ask: true }]), bind);
+        let form =
+            only["body"]["elements"].as_array().unwrap().iter().find(|element| element["tag"] == "form").unwrap();
+        assert_eq!(form["elements"][0]["required"], true);
+    }
+
+    #[test]
+    fn hostile_text_stays_literal() {
+        let hostile = "<at id=all></at> <at user_id=\"all\">x</at> **b** [x](https://evil) <font color='red'>x</font> ``` \\n {{x}}";
+        let mut message = message(&ALL);
+        message.facts = vec![("Name", hostile.into())];
+        message.checks = vec![hostile.into()];
+        message.sentences = vec![hostile.into()];
+        message.snippet = Some(hostile.into());
+        message.figure = vec![hostile.into()];
+        message.headline = hostile.into();
+        let card = render(&message, bind);
+        let found: Vec<_> = texts(&card).into_iter().filter(|(_, text)| text.contains("evil")).collect();
+        assert_eq!(found.len(), 6, "{found:?}");
+        assert!(found.iter().all(|(tag, text)| tag == "plain_text" && text.contains(hostile)), "{found:?}");
+        assert!(!card.to_string().contains("lark_md") && !card.to_string().contains("\"markdown\""));
+    }
+
+    #[test]
+    fn a_figure_keeps_its_columns() {
+        let line = "requester 10.0.0.0/8  ████····";
+        let card = render(&Message { figure: vec![line.into()], ..message(&[]) }, bind);
+        assert!(texts(&card).contains(&("markdown".to_owned(), format!("```\n{line}\n```"))));
+    }
+
+    #[test]
+    fn a_card_that_is_too_large_is_cut_and_cannot_decide() {
+        let long = "巨".repeat(4000);
+        let mut large = message(&ALL);
+        large.facts = vec![("Name", long.clone()), ("Description", long.clone())];
+        large.snippet = Some(long.clone());
+        let card = render(&large, bind);
+        assert_eq!(check_card(&card), Ok(()));
+        let has = |card: &Value, label: &str| texts(card).iter().any(|(_, text)| text == label);
+        assert!(has(&card, "Approve") && has(&card, "Reject"), "without the snippet it fits");
+        large.facts.push(("Reason", long));
+        let card = render(&large, bind);
+        assert_eq!(check_card(&card), Ok(()));
+        assert!(!has(&card, "Approve") && !has(&card, "Reject") && has(&card, "Withdraw my approval"));
+        assert!(texts(&card).iter().any(|(_, text)| text.contains(CUT)));
+        let worst = Message {
+            headline: "\"".repeat(900),
+            facts: vec![("Name", "\"".repeat(900)); 50],
+            checks: vec!["\"".repeat(900); 50],
+            sentences: vec!["𝔘".repeat(900); 50],
+            ..message(&ALL)
+        };
+        assert_eq!(check_card(&render(&worst, bind)), Ok(()));
+        assert_eq!(fits(&render_within(&worst, bind, MAX_BOT_BYTES), MAX_BOT_BYTES), Ok(()));
+    }
+
+    #[test]
+    fn what_feishu_refuses_is_named() {
+        let card = |elements: Value| json!({"schema": "2.0", "config": {"update_multi": true}, "body": {"elements": elements}});
+        let cases = [
+            (card(json!([])), Ok(())),
+            (json!({"schema": "2.0"}), Err(Misfit::NotShared)),
+            (card(json!([{"tag": "input", "name": "a"}, {"tag": "input", "name": "a"}])), Err(Misfit::NameTwice)),
+            (card(json!([{"tag": "hr", "element_id": "a"}, {"tag": "hr", "element_id": "a"}])), Err(Misfit::ElementId)),
+            (card(json!([{"tag": "hr", "element_id": "1a"}])), Err(Misfit::ElementId)),
+            (card(json!([{"tag": "hr", "element_id": "a".repeat(21)}])), Err(Misfit::ElementId)),
+            (card(json!([{"tag": "hr", "element_id": "a".repeat(20)}])), Ok(())),
+            (card(json!(vec![json!({"tag": "hr"}); 200])), Ok(())),
+            (card(json!(vec![json!({"tag": "hr"}); 201])), Err(Misfit::TooManyElements)),
+            (card(json!([{"tag": "div", "text": plain(&"x".repeat(30_000))}])), Err(Misfit::TooLarge)),
+        ];
+        for (card, expected) in cases {
+            assert_eq!(check_card(&card), expected);
+        }
+    }
+
+    #[test]
+    fn a_reply_has_a_toast_a_card_both_or_nothing() {
+        let toast = toast(Toast::Warning, "You may not approve this.");
+        assert_eq!(reply_json(None, None), json!({}));
+        assert_eq!(
+            reply_json(Some(toast), Some(json!({"schema": "2.0"}))),
+            json!({
+                "toast": {"type": "warning", "content": "You may not approve this."},
+                "card": {"type": "raw", "data": {"schema": "2.0"}},
+            })
+        );
+    }
+}

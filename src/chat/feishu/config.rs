@@ -1,0 +1,208 @@
+//! What the operator says about Feishu: `[platforms.feishu]`, the secret `platforms.feishu`, and channels.
+
+use serde::Deserialize;
+use url::Url;
+
+use super::{BOT_ABILITIES, CARD_ABILITIES, EncryptKey, InvalidSecret, Secrets, is_id};
+use crate::approval::Principal;
+use crate::chat::{Abilities, ChannelSecrets};
+use crate::http::{check_endpoint, constant_url};
+use crate::secret::is_printable;
+use crate::shape::{KeyProblem, shown};
+
+/// The site that the tenant has its account on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Host {
+    /// Mainland China.
+    Feishu,
+    /// Everywhere else.
+    Lark,
+}
+
+impl Host {
+    /// Source: <https://open.feishu.cn/document/server-docs/api-call-guide/calling-process/overview>
+    fn url(self) -> &'static str {
+        match self {
+            Self::Feishu => "https://open.feishu.cn/",
+            Self::Lark => "https://open.larksuite.com/",
+        }
+    }
+}
+
+/// The app that posts the cards and whose clicks we take.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The app's id (`cli_…`).
+    pub app: String,
+    /// The only tenant whose people may click, by `tenant_key`.
+    pub tenant: String,
+    /// The site of the tenant.
+    pub host: Host,
+    /// The API's address in place of the site's, for tests. Ends with a slash.
+    pub api: Option<Url>,
+}
+
+impl Config {
+    /// The API's address.
+    #[must_use]
+    pub fn api(&self) -> Url {
+        self.api.clone().unwrap_or_else(|| constant_url(self.host.url()))
+    }
+}
+
+/// A chat, by its id (`oc_…`): cards of our app.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channel {
+    /// The chat's id (`oc_…`).
+    pub chat: String,
+}
+
+/// A custom bot of a group. It hears of no click.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BotChannel {}
+
+/// What errors say was expected.
+pub(in crate::chat) fn expectations() -> Vec<String> {
+    [InvalidSecret::EncryptKey, InvalidSecret::VerificationToken, InvalidSecret::AppSecret]
+        .map(|error| error.to_string())
+        .into()
+}
+
+/// Checks the table.
+pub(in crate::chat) fn check_config(config: &Config) -> Result<(), KeyProblem> {
+    if !is_id(&config.app, "cli_") {
+        let expected = "expected the app's id, `cli_` and letters, digits, `_` or `-`";
+        return KeyProblem::at("platforms.feishu.app", expected);
+    }
+    if !is_id(&config.tenant, "") || config.tenant.starts_with("cli_") {
+        return KeyProblem::at("platforms.feishu.tenant", "expected the tenant_key: letters, digits, `_` or `-`");
+    }
+    let Some(api) = &config.api else { return Ok(()) };
+    check_endpoint("platforms.feishu.api", api)?;
+    if api.path().ends_with('/') {
+        Ok(())
+    } else {
+        KeyProblem::at("platforms.feishu.api", "expected a URL that ends with a slash")
+    }
+}
+
+/// Checks the secret.
+pub(in crate::chat) fn check_secrets(_config: &Config, secrets: &Secrets) -> Result<(), KeyProblem> {
+    if secrets.callbacks.is_empty() {
+        return KeyProblem::at("platforms.feishu.callbacks", "name at least one pair of keys");
+    }
+    Ok(())
+}
+
+/// Whether a user of this principal can send requests.
+pub(in crate::chat) fn check_principal(config: Option<&Config>, principal: &Principal) -> Result<(), String> {
+    let id = shown(principal.as_str());
+    let tenant = principal.realm().split_once(':').map_or("", |(_, tenant)| tenant);
+    match config {
+        None => Err(format!("{id} needs the table [platforms.feishu]")),
+        Some(config) if config.tenant != tenant => Err(format!("the tenant of {id} is not `platforms.feishu.tenant`")),
+        Some(_) if !is_id(principal.user(), "ou_") => {
+            Err(format!("{id} does not end with a user's open_id, e.g. ou_0123abcd; names can be changed"))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+/// None: an app has one tenant.
+pub(in crate::chat) fn merged_tenants(_config: &Config) -> Vec<(String, String)> {
+    vec![]
+}
+
+/// What its binding keys are derived from.
+pub(in crate::chat) fn inbound_secrets(secrets: &Secrets) -> Vec<&[u8]> {
+    secrets.callbacks.iter().map(|keys| keys.encrypt_key.expose()).collect()
+}
+
+/// The app, with its Encrypt Keys.
+pub(in crate::chat) fn senders(_config: &Config, secrets: &Secrets) -> Vec<(String, Vec<Vec<u8>>)> {
+    let forms = |key: &EncryptKey| crate::chat::key_forms(&String::from_utf8_lossy(key.expose()));
+    let keys = secrets.callbacks.iter().flat_map(|keys| forms(&keys.encrypt_key)).collect();
+    vec![("platforms.feishu".to_owned(), keys)]
+}
+
+impl Channel {
+    /// The key of [`Channel::chat`].
+    pub(in crate::chat) const ID_KEY: &str = "chat";
+    /// What Feishu can do.
+    pub const ABILITIES: Abilities = CARD_ABILITIES;
+
+    /// What Feishu calls it.
+    pub(in crate::chat) fn id(&self) -> &str {
+        &self.chat
+    }
+
+    pub(in crate::chat) fn check(&self) -> Result<(), &'static str> {
+        if is_id(&self.chat, "oc_") { Ok(()) } else { Err("expected the chat's id, e.g. oc_0123abcd") }
+    }
+
+    pub(in crate::chat) fn check_secrets(secrets: Option<&Secrets>) -> Result<(), KeyProblem> {
+        match secrets {
+            Some(_) => Ok(()),
+            None => KeyProblem::at("platforms.feishu", "missing, and a channel of kind `feishu` needs it"),
+        }
+    }
+}
+
+impl BotChannel {
+    /// What is posted there can't be changed, and has no buttons.
+    pub const ABILITIES: Abilities = BOT_ABILITIES;
+
+    /// Checks the secret that signs, if the bot has one.
+    pub(in crate::chat) fn check_endpoint(endpoint: &ChannelSecrets, key: &str) -> Result<(), KeyProblem> {
+        match endpoint.signing_secrets.as_slice() {
+            [] => Ok(()),
+            [secret] if is_printable(secret.expose()) => Ok(()),
+            _ => KeyProblem::at(format!("{key}.signing_secrets"), "one text without a space or a line break, or none"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(toml: &str) -> Result<Config, toml::de::Error> {
+        toml::from_str(toml)
+    }
+
+    const GOOD: &str = "app = \"cli_a6ee8fbe9ffe6d3d\"\ntenant = \"82dfe55c5a220620\"\n";
+
+    #[test]
+    fn hosts_have_their_own_addresses() {
+        let api = |more: &str| config(&format!("{GOOD}{more}")).unwrap().api().to_string();
+        assert_eq!(api("host = \"feishu\""), "https://open.feishu.cn/");
+        assert_eq!(api("host = \"lark\""), "https://open.larksuite.com/");
+        assert_eq!(api("host = \"lark\"\napi = \"http://127.0.0.1:8000/\""), "http://127.0.0.1:8000/");
+    }
+
+    #[test]
+    fn config_errors_name_the_key() {
+        let host = "host = \"feishu\"\n";
+        assert_eq!(check_config(&config(&format!("{GOOD}{host}")).unwrap()), Ok(()));
+        let cases = [
+            (GOOD.replace("cli_a6", "a6"), "app"),
+            (GOOD.replace("cli_a6ee8fbe9ffe6d3d", "cli_"), "app"),
+            (GOOD.replace("82df", "82/df"), "tenant"),
+            (GOOD.replace("82dfe55c5a220620", ""), "tenant"),
+            (format!("{GOOD}api = \"http://open.feishu.cn/\"\n"), "api"),
+            (format!("{GOOD}api = \"https://open.feishu.cn/x\"\n"), "api"),
+            (format!("{GOOD}api = \"https://me@open.feishu.cn/\"\n"), "api"),
+        ];
+        for (toml, key) in cases {
+            let checked = check_config(&config(&format!("{toml}{host}")).unwrap());
+            let expected = format!("platforms.feishu.{key}");
+            assert_eq!(checked.map_err(|error| error.key), Err(expected), "{toml}");
+        }
+        assert!(config(GOOD).unwrap_err().to_string().contains("host"));
+        assert!(config(&format!("{GOOD}{host}teams = []")).unwrap_err().to_string().contains("teams"));
+    }
+}

@@ -1,0 +1,279 @@
+//! How a message gets to a chat, a person or a custom bot; and the token for it, which processes share.
+
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::Value;
+use tokio::sync::Mutex;
+
+use super::post::{Api, Failure, Posted, Receiver, Updated, bot_message, fetch_token, post_bot};
+use super::{Access, BotChannel, Channel, ReplyTo, Toast, render, reply_json, toast};
+use crate::approval::{Redelivery, Verdict};
+use crate::chat::message::{self, Button, Message};
+use crate::chat::response::json_response;
+use crate::chat::{Asked, ChannelSecrets, Click, Said, Undelivered, Unfit, Update, reachable};
+use crate::clock;
+use crate::notes::NoteId;
+use crate::secret::Secret;
+use crate::shape::KeyProblem;
+
+/// A token that ends sooner is replaced: it has to outlast the call.
+const RENEWED_AHEAD: SignedDuration = SignedDuration::from_mins(10);
+/// Codes of an app's id or secret that Feishu does not know.
+const NOT_OUR_APP: [&str; 2] = ["10003", "10014"];
+/// The longest key of a post.
+const MAX_KEY_CHARS: usize = 50;
+
+/// The token that this process has, and its end.
+#[derive(Debug, Default)]
+pub struct State(Mutex<Option<(Secret, Timestamp)>>);
+
+/// The token: this process's, else the one that another process has left, else a new one.
+async fn token(access: Access<'_>) -> Result<Secret, Undelivered> {
+    let (mut kept, now) = (access.state.0.lock().await, clock::now());
+    let is_good = |until: Timestamp| until.duration_since(now) > RENEWED_AHEAD;
+    if let Some((token, until)) = kept.as_ref()
+        && is_good(*until)
+    {
+        return Ok(token.clone());
+    }
+    let id = NoteId::new("token", &format!("feishu/{}", access.config.app)).ok();
+    // Without the table, each process fetches its own.
+    let shared = match &id {
+        Some(id) => access.notes.load(id, now).await.ok().flatten(),
+        None => None,
+    };
+    if let Some((token, until)) = shared.filter(|(_, until)| is_good(*until)) {
+        let token = Secret::new(token);
+        *kept = Some((token.clone(), until));
+        return Ok(token);
+    }
+    let fetched = fetch(access).await?;
+    let until = now.saturating_add(fetched.valid_for).unwrap_or(now);
+    if let Some(id) = &id {
+        // It stays this process's own if the table does not take it.
+        let _ = access.notes.save(id, fetched.token.expose(), until, now).await;
+    }
+    *kept = Some((fetched.token.clone(), until));
+    Ok(fetched.token)
+}
+
+async fn fetch(access: Access<'_>) -> Result<super::TenantToken, Undelivered> {
+    fetch_token(access.http, &access.config.api(), &access.config.app, &access.secrets.app_secret).await
+}
+
+/// Replaces a token that Feishu refuses, unless somebody has done so meanwhile.
+async fn replace(access: Access<'_>, refused: &Secret) -> Result<Secret, Undelivered> {
+    {
+        let mut kept = access.state.0.lock().await;
+        if kept.as_ref().is_some_and(|(token, _)| token == refused) {
+            *kept = None;
+            if let Ok(id) = NoteId::new("token", &format!("feishu/{}", access.config.app)) {
+                let now = clock::now();
+                let _ = access.notes.save(&id, "", now, now).await;
+            }
+        }
+    }
+    token(access).await
+}
+
+/// A call with the token.
+#[derive(Clone, Copy)]
+enum Call<'a> {
+    Post(Receiver<'a>, &'a Value, &'a str),
+    ReplyBelow(&'a str, &'a Value, &'a str),
+    Update(&'a str, &'a Value),
+}
+
+/// What came of a call.
+enum Came {
+    Posted(Posted),
+    Updated(Updated),
+}
+
+/// Makes a call; with another token, once more, if Feishu refuses the first.
+async fn call(access: Access<'_>, call: Call<'_>) -> Result<Came, Failure> {
+    let first = token(access).await.map_err(Failure::Undelivered)?;
+    match make(access, &first, call).await {
+        Err(Failure::Token(_)) => {
+            let token = replace(access, &first).await.map_err(Failure::Undelivered)?;
+            make(access, &token, call).await
+        }
+        answer => answer,
+    }
+}
+
+async fn make(access: Access<'_>, token: &Secret, call: Call<'_>) -> Result<Came, Failure> {
+    let url = access.config.api();
+    let api = Api { http: access.http, url: &url, token };
+    match call {
+        Call::Post(receiver, card, uuid) => api.post(receiver, card, uuid).await.map(Came::Posted),
+        Call::ReplyBelow(id, card, uuid) => api.reply_below(id, card, uuid).await.map(Came::Posted),
+        Call::Update(id, card) => api.update(id, card).await.map(Came::Updated),
+    }
+}
+
+/// The card of a message: each button carries its binding.
+fn card(message: &Message) -> Value {
+    let binding = |button: Button| {
+        let mut sealed = message.buttons.iter().flat_map(message::Buttons::sealed);
+        sealed.find(|(shown, _)| *shown == button).map(|(_, text)| text.to_owned()).unwrap_or_default()
+    };
+    let sealed = message.buttons.as_ref().is_some_and(|buttons| !buttons.bindings.is_empty());
+    if sealed { render(message, binding) } else { render(&Message { buttons: None, ..message.clone() }, binding) }
+}
+
+fn reference(chat: &str, posted: &Posted) -> String {
+    format!("{chat}/{}", posted.message_id)
+}
+
+/// A key as Feishu takes it.
+fn uuid(key: &str) -> String {
+    key.chars().take(MAX_KEY_CHARS).collect()
+}
+
+impl Channel {
+    /// Posts a card. Returns where it is, as `chat/message`.
+    pub(in crate::chat) async fn post(
+        &self,
+        access: Access<'_>,
+        message: &Message,
+        key: &str,
+    ) -> Result<String, Undelivered> {
+        let (card, uuid) = (card(message), uuid(key));
+        match call(access, Call::Post(Receiver::Chat(&self.chat), &card, &uuid)).await {
+            Ok(Came::Posted(posted)) => Ok(reference(&self.chat, &posted)),
+            Ok(Came::Updated(_)) => Err(Undelivered::misconfigured("the answer does not say where the message is")),
+            Err(failure) => Err(failure.last()),
+        }
+    }
+
+    /// Draws a card anew, unless the configuration names another chat by now.
+    pub(in crate::chat) async fn update(
+        &self,
+        access: Access<'_>,
+        reference: &str,
+        message: &Message,
+    ) -> Result<Update, Undelivered> {
+        let here = reference.split_once('/').filter(|(chat, _)| *chat == self.chat);
+        let Some((_, id)) = here else { return Ok(Update::Gone) };
+        let card = card(message);
+        match call(access, Call::Update(id, &card)).await {
+            Ok(Came::Updated(Updated::Drawn) | Came::Posted(_)) => Ok(Update::Done),
+            Ok(Came::Updated(Updated::Gone)) | Err(Failure::Gone(_)) => Ok(Update::Gone),
+            Ok(Came::Updated(Updated::WindowClosed)) => Ok(Update::Closed),
+            Err(failure) => Err(failure.last()),
+        }
+    }
+
+    /// Says something in the thread of a card; where that is gone, or it is urgent, in the chat, too.
+    pub(in crate::chat) async fn reply_below(
+        &self,
+        access: Access<'_>,
+        reference: &str,
+        message: &Message,
+        urgent: bool,
+        key: &str,
+    ) -> Result<(), Undelivered> {
+        let nowhere = || Undelivered::misconfigured("the card is nowhere");
+        let (_, id) = reference.split_once('/').ok_or_else(nowhere)?;
+        let (card, uuid) = (card(message), uuid(key));
+        match call(access, Call::ReplyBelow(id, &card, &uuid)).await {
+            Ok(_) if !urgent => Ok(()),
+            Ok(_) | Err(Failure::Gone(_)) => self.post(access, message, &format!("u-{key}")).await.map(|_| ()),
+            Err(failure) => Err(failure.last()),
+        }
+    }
+
+    /// Fetches a token, and posts `test`.
+    pub(in crate::chat) async fn probe(
+        &self,
+        access: Access<'_>,
+        test: Option<&Message>,
+    ) -> Result<&'static str, Unfit> {
+        fetch(access).await?;
+        let Some(test) = test else { return Ok("the app's secret is good") };
+        self.post(access, test, &clock::nonce()).await?;
+        Ok("took a test message")
+    }
+}
+
+impl BotChannel {
+    /// Posts a message.
+    pub(in crate::chat) async fn post(
+        &self,
+        http: &reqwest::Client,
+        endpoint: &ChannelSecrets,
+        message: &Message,
+    ) -> Result<(), Undelivered> {
+        let body = bot_message(message, endpoint.signing_secrets.first(), clock::now());
+        post_bot(http, &endpoint.url, &body).await
+    }
+
+    /// Without a test message, all that shows is that somebody answers.
+    pub(in crate::chat) async fn probe(
+        &self,
+        http: &reqwest::Client,
+        endpoint: &ChannelSecrets,
+        test: Option<&Message>,
+    ) -> Result<&'static str, Unfit> {
+        let Some(test) = test else { return reachable(http, &endpoint.url).await };
+        self.post(http, endpoint, test).await?;
+        Ok("took a test message")
+    }
+}
+
+/// The field for the reason is on the card: nobody is asked again.
+pub(in crate::chat) async fn ask_reason(
+    _access: Access<'_>,
+    _to: &ReplyTo,
+    _click: &Click,
+    _verdict: Verdict,
+    _timeout: Duration,
+) -> Result<Asked, Undelivered> {
+    Ok(Asked::Impossible)
+}
+
+/// Tells the sender. A click is answered by a toast and the card; what does not fit into a toast goes to the person alone,
+/// as do answers to text commands.
+pub(in crate::chat) async fn reply(access: Access<'_>, to: ReplyTo, said: &Said<'_>) -> Response<String> {
+    let (message, card, kind) = match said {
+        Said::Answer { answer, message, card } => {
+            let kind = if answer.outcome().0.is_success() { Toast::Success } else { Toast::Warning };
+            (Message::clone(message), card.as_deref(), kind)
+        }
+        Said::Usage => (message::usage(), None, Toast::Info),
+        Said::Stranger => (message::stranger("Feishu tenant", "platforms.feishu.tenant"), None, Toast::Error),
+        Said::Asked => return json_response(StatusCode::OK, &reply_json(None, None)),
+    };
+    let is_short = message.facts.is_empty() && message.buttons.is_none() && message.snippet.is_none();
+    let (open_id, toasted) = match &to {
+        ReplyTo::Click { open_id } => (open_id, true),
+        ReplyTo::Text { open_id, .. } => (open_id, false),
+    };
+    if !toasted || !is_short {
+        tell(access, open_id, &message).await;
+    }
+    let words = std::iter::once(message.headline.as_str()).chain(message.sentences.iter().map(String::as_str));
+    let toast = toasted.then(|| toast(kind, &words.collect::<Vec<_>>().join(". ")));
+    json_response(StatusCode::OK, &reply_json(toast, card.map(self::card)))
+}
+
+/// Says something to a person alone.
+async fn tell(access: Access<'_>, open_id: &str, message: &Message) {
+    let (card, uuid) = (card(message), clock::nonce());
+    if let Err(failure) = call(access, Call::Post(Receiver::Person(open_id), &card, &uuid)).await {
+        let error = failure.last().error;
+        tracing::warn!(outcome = "unanswered_click", error, "a person could not be answered");
+    }
+}
+
+/// Whether Feishu knows our app and its secret.
+pub(in crate::chat) async fn misfits(access: Access<'_>) -> Option<Vec<KeyProblem>> {
+    let Undelivered { error, retry } = fetch(access).await.err()?;
+    let is_ours = NOT_OUR_APP.iter().any(|code| error.starts_with(code));
+    let problem = format!("Feishu refuses the app's id or its secret ({error})");
+    (is_ours && retry == Redelivery::Later)
+        .then(|| vec![KeyProblem { key: "platforms.feishu.app".to_owned(), problem }])
+}

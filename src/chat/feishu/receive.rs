@@ -1,0 +1,458 @@
+//! Callbacks and events of Feishu: authenticity, decryption, and what somebody wants.
+
+mod envelope;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use super::{Access, CallbackKeys, Config, MAX_BINDING_CHARS, NAME, NAME_PREFIX, REALM, REASON, is_id};
+use crate::approval::Principal;
+use crate::chat::command::read_command;
+use crate::chat::{self, Authentic, Incoming, Malformed, Request as Wanted, Unauthentic};
+#[cfg(feature = "local")]
+use crate::clock;
+use envelope::{SignedHeaders, url_verification};
+
+#[cfg(feature = "local")]
+pub use envelope::{Callback, challenge, seal, sign_callback};
+
+/// The longest text that somebody sends to the bot as a command, in bytes.
+const MAX_TEXT_BYTES: usize = 4096;
+/// The longest challenge, in bytes. Feishu's have 36.
+const MAX_CHALLENGE_BYTES: usize = 256;
+
+/// What shows without a secret that a request is not Feishu's.
+pub(in crate::chat) fn check(request: &Request<Bytes>, now: Timestamp) -> Result<(), Unauthentic> {
+    Claim::read(request.headers(), request.body(), now).map(|_| ())
+}
+
+/// Verifies and decrypts a request.
+pub(in crate::chat) async fn verify(
+    access: Access<'_>,
+    request: &Request<Bytes>,
+    now: Timestamp,
+) -> Result<Authentic, Unauthentic> {
+    verify_with(&access.secrets.callbacks, request.headers(), request.body(), now)
+}
+
+/// Verifies a callback with every configured pair of keys, and decrypts it.
+///
+/// Source: <https://open.feishu.cn/document/server-docs/event-subscription-guide/event-subscription-configure-/encrypt-key-encryption-configuration-case>
+///
+/// # Errors
+/// Why it is not authentic.
+pub fn verify_with(
+    keys: &[CallbackKeys],
+    headers: &HeaderMap,
+    body: &[u8],
+    now: Timestamp,
+) -> Result<Authentic, Unauthentic> {
+    Claim::read(headers, body, now)?.verify(body, keys)
+}
+
+/// A request that could be Feishu's. Only the keys can verify it.
+pub enum Claim<'a> {
+    /// With well-formed and fresh headers.
+    Signed(SignedHeaders<'a>),
+    /// Without any of the headers: only the test of the address may come so.
+    Unsigned {
+        /// When it arrived.
+        now: Timestamp,
+    },
+}
+
+impl<'a> Claim<'a> {
+    /// Reads the headers; needs no secret. Of an unsigned body only the form is looked at.
+    pub fn read(headers: &'a HeaderMap, body: &[u8], now: Timestamp) -> Result<Self, Unauthentic> {
+        if envelope::is_unsigned(headers) {
+            envelope::check_unsigned(body)?;
+            return Ok(Self::Unsigned { now });
+        }
+        SignedHeaders::read(headers, now).map(Self::Signed)
+    }
+
+    /// Verifies and decrypts the body. What comes of it holds the plaintext.
+    pub fn verify(&self, body: &[u8], keys: &[CallbackKeys]) -> Result<Authentic, Unauthentic> {
+        let (opened, signed_at) = match self {
+            Self::Signed(signed) => (signed.open(body, keys)?, signed.signed_at()),
+            Self::Unsigned { now } => (url_verification(body, keys)?, *now),
+        };
+        // Of Feishu's own events each has an id, whenever and however often it is sent.
+        let name = opened.event_id.as_deref().map_or(opened.plaintext.as_slice(), str::as_bytes);
+        let request_key = format!("{REALM}:{:.32}", hex::encode(Sha256::digest(name)));
+        let sender = NAME.to_owned();
+        Ok(Authentic { body: Bytes::from(opened.plaintext), sender, request_key, signed_at, key: opened.key })
+    }
+}
+
+/// What Feishu sends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// Feishu tests the address: it is echoed as `{"challenge": …}`.
+    Challenge(String),
+    /// Somebody clicked a button of a card.
+    Click(Click),
+    /// Somebody wrote to the bot.
+    Text(Text),
+    /// Somebody sent the bot something that cannot be a command.
+    Usage(Place),
+    /// Somebody of another tenant, or for another app; or no person at all. Nothing happens, and there is a place for an
+    /// answer only if a person of another tenant uses our app.
+    Stranger(Option<Place>),
+}
+
+/// A click.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Click {
+    /// The request's id.
+    pub origin: Origin,
+    /// Who clicked.
+    pub by: Principal,
+    /// What the button carries; `None` if the button is none of ours.
+    pub binding: Option<String>,
+    /// What stands in the form's input: untrusted, trimmed and cut.
+    pub reason: Option<String>,
+    /// Where.
+    pub place: Place,
+}
+
+/// A message to the bot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
+    /// The request's id.
+    pub origin: Origin,
+    /// Who wrote it.
+    pub by: Principal,
+    /// What they wrote, without mentions, each white space one space.
+    pub text: String,
+    /// Where.
+    pub place: Place,
+}
+
+/// What names a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The same for a replay, another for any other request.
+    pub request_key: String,
+    /// The signed time, to the second.
+    pub signed_at: Timestamp,
+    /// Which of the configured pairs of keys matched, from 0.
+    pub key: usize,
+}
+
+/// Where somebody did something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The message (`om_…`).
+    pub message_id: String,
+    /// The chat (`oc_…`).
+    pub chat_id: String,
+    /// The person (`ou_…`).
+    pub open_id: String,
+}
+
+/// Where Feishu shows an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplyTo {
+    /// To a click: in the reply, as a toast and the card; what is longer, to the person alone.
+    Click {
+        /// The person (`ou_…`).
+        open_id: String,
+    },
+    /// To a text command: to the person alone.
+    Text {
+        /// The person (`ou_…`).
+        open_id: String,
+        /// The message (`om_…`).
+        message_id: String,
+    },
+}
+
+impl ReplyTo {
+    pub(in crate::chat) fn way(&self) -> &'static str {
+        match self {
+            Self::Click { .. } => "Click",
+            Self::Text { .. } => "Text",
+        }
+    }
+}
+
+/// Understands a request.
+pub(in crate::chat) fn parse(config: &Config, authentic: Authentic) -> Result<Incoming<ReplyTo>, Malformed> {
+    let to_writer = |Place { open_id, message_id, .. }: Place| ReplyTo::Text { open_id, message_id };
+    Ok(match read(authentic, config)? {
+        Heard::Challenge(challenge) => Incoming::Challenge(json!({"challenge": challenge}).to_string()),
+        Heard::Click(Click { origin, by, binding, reason, place }) => {
+            let Origin { request_key, signed_at, key } = origin;
+            let binding = binding.ok_or_else(|| malformed("the button is not one of ours"))?;
+            let message = Some(format!("{}/{}", place.chat_id, place.message_id));
+            // The field for the reason is on the card.
+            let click = chat::Click { by, request_key, signed_at, key, binding, message, asked: true, reason };
+            Incoming::Click { click, to: ReplyTo::Click { open_id: place.open_id } }
+        }
+        Heard::Text(Text { origin, by, text, place }) => match read_command(&text) {
+            Some(command) => {
+                let Origin { request_key, signed_at, key } = origin;
+                let request = Wanted { command, by, request_key, signed_at, key, clicked: None };
+                Incoming::Request { request, to: to_writer(place) }
+            }
+            None => Incoming::Usage(to_writer(place)),
+        },
+        Heard::Usage(place) => Incoming::Usage(to_writer(place)),
+        Heard::Stranger(place) => Incoming::Stranger(place.map(to_writer)),
+    })
+}
+
+#[derive(Deserialize)]
+struct Payload<'a> {
+    r#type: Option<String>,
+    challenge: Option<String>,
+    schema: Option<String>,
+    header: Option<Header>,
+    #[serde(borrow)]
+    event: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    event_type: String,
+    tenant_key: String,
+    app_id: String,
+}
+
+/// Understands an authentic callback.
+///
+/// Source: <https://open.feishu.cn/document/feishu-cards/card-callback-communication> and
+/// <https://open.feishu.cn/document/server-docs/im-v1/message/events/receive>
+pub fn read(authentic: Authentic, config: &Config) -> Result<Heard, Malformed> {
+    let Authentic { body, request_key, signed_at, key, .. } = authentic;
+    let payload: Payload<'_> = from_json(&body)?;
+    if let Some(kind) = &payload.r#type {
+        return challenge_of(kind, payload.challenge);
+    }
+    let (Some("2.0"), Some(header), Some(event)) = (payload.schema.as_deref(), payload.header, payload.event) else {
+        return Err(malformed("only events of schema 2.0 are understood"));
+    };
+    let origin = Origin { request_key, signed_at, key };
+    match header.event_type.as_str() {
+        "card.action.trigger" => click(event, &header, origin, config),
+        "im.message.receive_v1" => text(event, &header, origin, config),
+        _ => Err(malformed("of the events, only card.action.trigger and im.message.receive_v1 are understood")),
+    }
+}
+
+fn challenge_of(kind: &str, challenge: Option<String>) -> Result<Heard, Malformed> {
+    match challenge {
+        Some(challenge) if kind == "url_verification" && challenge.len() <= MAX_CHALLENGE_BYTES => {
+            Ok(Heard::Challenge(challenge))
+        }
+        Some(_) | None => Err(malformed("of the requests with a type, only url_verification is understood")),
+    }
+}
+
+#[derive(Deserialize)]
+struct Trigger<'a> {
+    operator: Operator,
+    #[serde(borrow)]
+    action: Action<'a>,
+    context: Context,
+}
+
+#[derive(Deserialize)]
+struct Operator {
+    tenant_key: String,
+    open_id: String,
+}
+
+#[derive(Deserialize)]
+struct Action<'a> {
+    tag: String,
+    name: Option<String>,
+    #[serde(borrow)]
+    value: Option<&'a RawValue>,
+    #[serde(borrow)]
+    form_value: Option<BTreeMap<String, &'a RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Context {
+    open_message_id: String,
+    open_chat_id: String,
+}
+
+fn click(event: &RawValue, header: &Header, origin: Origin, config: &Config) -> Result<Heard, Malformed> {
+    let Trigger { operator, action, context } = from_json(event.get().as_bytes())?;
+    let place = place(context.open_message_id, context.open_chat_id, operator.open_id)?;
+    let Some(by) = principal(&operator.tenant_key, &place, header, config)? else {
+        return Ok(stranger(header, config, place));
+    };
+    if action.tag != "button" {
+        return Err(malformed("of the components, only buttons are understood"));
+    }
+    let binding = binding(&action)?;
+    let reason = action.form_value.as_ref().and_then(|form| form.get(REASON));
+    let reason: Option<String> = reason.map(|reason| from_json(reason.get().as_bytes())).transpose()?;
+    let reason = reason.as_deref().and_then(chat::reason);
+    Ok(Heard::Click(Click { origin, by, binding, reason, place }))
+}
+
+/// What a button of ours carries: its value is `{"b": BINDING}`, its name `b.BINDING`. Both of them count, since Feishu's
+/// documents disagree on whether a button in a form has a value.
+///
+/// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/interactive-components/button>
+fn binding(action: &Action<'_>) -> Result<Option<String>, Malformed> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Ours {
+        b: String,
+    }
+    let of_value = action.value.and_then(|value| serde_json::from_str::<Ours>(value.get()).ok()).map(|ours| ours.b);
+    let of_name = action.name.as_deref().and_then(|name| name.strip_prefix(NAME_PREFIX)).map(ToOwned::to_owned);
+    let binding = match (of_value, of_name) {
+        (Some(one), Some(other)) if one != other => return Err(malformed("the button's value and name differ")),
+        (one, other) => one.or(other),
+    };
+    let fits = |binding: &String| (1..=MAX_BINDING_CHARS).contains(&binding.len());
+    if binding.as_ref().is_none_or(fits) { Ok(binding) } else { Err(malformed("the button carries too much")) }
+}
+
+#[derive(Deserialize)]
+struct Received {
+    sender: Author,
+    message: Written,
+}
+
+#[derive(Deserialize)]
+struct Author {
+    sender_id: Option<AuthorId>,
+    sender_type: String,
+    tenant_key: String,
+}
+
+#[derive(Deserialize)]
+struct AuthorId {
+    open_id: String,
+}
+
+#[derive(Deserialize)]
+struct Written {
+    message_id: String,
+    chat_id: String,
+    message_type: String,
+    content: String,
+}
+
+/// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/events/receive>
+fn text(event: &RawValue, header: &Header, origin: Origin, config: &Config) -> Result<Heard, Malformed> {
+    #[derive(Deserialize)]
+    struct Content {
+        text: String,
+    }
+    let Received { sender, message } = from_json(event.get().as_bytes())?;
+    // An answer to another bot could be answered, and so on.
+    let Some(AuthorId { open_id }) = sender.sender_id.filter(|_| sender.sender_type == "user") else {
+        return Ok(Heard::Stranger(None));
+    };
+    let place = place(message.message_id, message.chat_id, open_id)?;
+    let Some(by) = principal(&sender.tenant_key, &place, header, config)? else {
+        return Ok(stranger(header, config, place));
+    };
+    if message.message_type != "text" || message.content.len() > MAX_TEXT_BYTES {
+        return Ok(Heard::Usage(place));
+    }
+    let Content { text } = from_json(message.content.as_bytes())?;
+    let words: Vec<_> = text.split_whitespace().filter(|word| !is_mention(word)).collect();
+    let text = words.join(" ");
+    Ok(if text.is_empty() { Heard::Usage(place) } else { Heard::Text(Text { origin, by, text, place }) })
+}
+
+/// Whether a word stands for somebody who is mentioned: `@_user_1`, or `@_all`.
+fn is_mention(word: &str) -> bool {
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    word == "@_all" || word.strip_prefix("@_user_").is_some_and(is_number)
+}
+
+fn place(message_id: String, chat_id: String, open_id: String) -> Result<Place, Malformed> {
+    let valid = is_id(&message_id, "om_") && is_id(&chat_id, "oc_") && is_id(&open_id, "ou_");
+    if valid { Ok(Place { message_id, chat_id, open_id }) } else { Err(malformed("an id is not one of Feishu's")) }
+}
+
+/// The person, if they are of our tenant and use our app. The `open_id` names them: Feishu gives one to each user of an
+/// app, and never another. The `user_id` can be changed by the tenant and needs a permission of its own; the `union_id` is
+/// the same in all apps of one developer, so a click in another app would count as well.
+///
+/// Source: <https://open.feishu.cn/document/home/user-identity-introduction/introduction>
+fn principal(tenant: &str, place: &Place, header: &Header, config: &Config) -> Result<Option<Principal>, Malformed> {
+    if header.app_id != config.app || header.tenant_key != config.tenant || tenant != config.tenant {
+        return Ok(None);
+    }
+    let principal = Principal::new(REALM, tenant, &place.open_id);
+    principal.map(Some).map_err(|_| malformed("the user's id is not one of Feishu's"))
+}
+
+fn stranger(header: &Header, config: &Config, place: Place) -> Heard {
+    Heard::Stranger(Some(place).filter(|_| header.app_id == config.app))
+}
+
+/// Reads the whole text as one JSON document.
+fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Malformed> {
+    serde_json::from_slice(bytes).map_err(|error| Malformed::json(&error))
+}
+
+fn malformed(problem: &str) -> Malformed {
+    Malformed(problem.to_owned())
+}
+
+/// As Feishu would send a text command.
+///
+/// # Errors
+/// When there are no keys.
+#[cfg(feature = "local")]
+pub fn sign(
+    config: &Config,
+    secrets: &super::Secrets,
+    wish: &chat::Wish,
+    now: Timestamp,
+) -> Result<chat::Signed, String> {
+    let content = json!({"text": format!("@_user_1 {}", chat::command::command_text(wish))}).to_string();
+    let plaintext = json!({
+        "schema": "2.0",
+        "header": {
+            "event_id": clock::nonce(),
+            "event_type": "im.message.receive_v1",
+            "create_time": now.as_millisecond().to_string(),
+            "token": secrets.callbacks.first().map(|keys| keys.verification_token.expose()),
+            "app_id": config.app,
+            "tenant_key": config.tenant,
+        },
+        "event": {
+            "sender": {
+                "sender_id": {"open_id": wish.actor}, "sender_type": "user", "tenant_key": config.tenant,
+            },
+            "message": {
+                "message_id": "om_peergate", "chat_id": "oc_peergate", "message_type": "text", "content": content,
+            },
+        },
+    });
+    signed(secrets, &plaintext.to_string(), now)
+}
+
+/// Any callback, signed as Feishu signs it.
+///
+/// # Errors
+/// When there are no keys.
+#[cfg(feature = "local")]
+pub fn signed(secrets: &super::Secrets, plaintext: &str, now: Timestamp) -> Result<chat::Signed, String> {
+    let keys = secrets.callbacks.first().ok_or("platforms.feishu.callbacks is empty")?;
+    let (nonce, mut iv) = (clock::nonce(), [0; 16]);
+    iv.iter_mut().zip(nonce.bytes()).for_each(|(to, from)| *to = from);
+    let Callback { headers, body } = sign_callback(plaintext, keys, now, &nonce, iv);
+    Ok(chat::Signed { path: format!("/{REALM}"), headers, body })
+}

@@ -1,0 +1,348 @@
+//! The envelope of a callback: who signed it, and what it encrypts. Knows no event.
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use cbc::cipher::{Array, BlockModeDecrypt, KeyIvInit};
+use hmac::digest::CtOutput;
+use http::HeaderMap;
+use jiff::Timestamp;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use super::super::{CallbackKeys, EncryptKey};
+use crate::chat::{Unauthentic, check_timestamp, only_header};
+
+const TIMESTAMP: &str = "x-lark-request-timestamp";
+const NONCE: &str = "x-lark-request-nonce";
+const SIGNATURE: &str = "x-lark-signature";
+/// Of SHA-256, in hexadecimal digits.
+const SIGNATURE_DIGITS: usize = 64;
+/// The longest nonce. Feishu's have about ten characters.
+const MAX_NONCE_CHARS: usize = 128;
+/// The longest unsigned body. A `url_verification` has about 250 bytes.
+const MAX_UNSIGNED_BYTES: usize = 2048;
+/// The longest id of an event, in bytes. Feishu's have 32.
+const MAX_EVENT_ID_BYTES: usize = 128;
+/// The block of AES, which is also the size of the initialization vector.
+const BLOCK_BYTES: usize = 16;
+
+/// An authentic body.
+pub(super) struct Opened {
+    pub(super) plaintext: Vec<u8>,
+    /// Which pair of keys opened it, from 0.
+    pub(super) key: usize,
+    pub(super) event_id: Option<String>,
+}
+
+/// Well-formed and fresh headers.
+pub struct SignedHeaders<'a> {
+    timestamp: &'a str,
+    nonce: &'a str,
+    signature: CtOutput<Sha256>,
+    signed_at: Timestamp,
+}
+
+/// Whether none of the headers is there.
+pub(super) fn is_unsigned(headers: &HeaderMap) -> bool {
+    [TIMESTAMP, NONCE, SIGNATURE].iter().all(|name| !headers.contains_key(*name))
+}
+
+/// An unsigned body must at least look like an encrypted `url_verification`.
+pub(super) fn check_unsigned(body: &[u8]) -> Result<(), Unauthentic> {
+    let has_form = body.len() <= MAX_UNSIGNED_BYTES && ciphertext(body).is_some();
+    if has_form { Ok(()) } else { Err(Unauthentic::Missing(SIGNATURE)) }
+}
+
+impl<'a> SignedHeaders<'a> {
+    pub(super) fn read(headers: &'a HeaderMap, now: Timestamp) -> Result<Self, Unauthentic> {
+        let timestamp = only_header(headers, TIMESTAMP)?;
+        let nonce = only_header(headers, NONCE)?;
+        let signature = only_header(headers, SIGNATURE)?;
+        let signed_at = check_timestamp(timestamp, TIMESTAMP, now)?;
+        let fits = (1..=MAX_NONCE_CHARS).contains(&nonce.len());
+        if !fits || !nonce.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
+            return Err(Unauthentic::Malformed(NONCE));
+        }
+        let is_lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if signature.len() != SIGNATURE_DIGITS || !signature.bytes().all(is_lower_hex) {
+            return Err(Unauthentic::Malformed(SIGNATURE));
+        }
+        let mut digest = sha2::digest::Output::<Sha256>::default();
+        hex::decode_to_slice(signature, &mut digest).map_err(|_| Unauthentic::Malformed(SIGNATURE))?;
+        Ok(Self { timestamp, nonce, signature: CtOutput::new(digest), signed_at })
+    }
+
+    pub(super) fn signed_at(&self) -> Timestamp {
+        self.signed_at
+    }
+
+    /// Verifies the signature with every pair of keys, and then reads what is inside. A body is decrypted only once its
+    /// signature is right, so nobody else can try paddings. Pairs may share an Encrypt Key while the token is rotated.
+    pub(super) fn open(&self, body: &[u8], keys: &[CallbackKeys]) -> Result<Opened, Unauthentic> {
+        let mut signers: Vec<(usize, &CallbackKeys)> = vec![];
+        for (position, pair) in keys.iter().enumerate() {
+            // Compares in constant time, and goes on after a match.
+            if signature(&pair.encrypt_key, self.timestamp, self.nonce, body) == self.signature {
+                signers.push((position, pair));
+            }
+        }
+        let (_, pair) = signers.first().ok_or(Unauthentic::Mismatch)?;
+        // SHA-256 lets anybody append to a signed body, but what they append is not JSON.
+        if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
+            return Err(Unauthentic::Envelope);
+        }
+        let ciphertext = ciphertext(body).ok_or(Unauthentic::Ciphertext)?;
+        let (plaintext, is_padded) = decrypt(&pair.encrypt_key, &ciphertext);
+        let inside = Inside::read(&plaintext);
+        let token = inside.as_ref().and_then(Inside::token).unwrap_or_default();
+        let mut matched = None;
+        for (position, pair) in &signers {
+            if is_token(pair, token) {
+                matched = Some(*position);
+            }
+        }
+        match (matched, inside) {
+            (Some(key), Some(inside)) if is_padded => Ok(Opened { key, event_id: inside.event_id()?, plaintext }),
+            _ => Err(Unauthentic::Ciphertext),
+        }
+    }
+}
+
+/// Opens an unsigned `url_verification` with every pair of keys. Each failure is the same one.
+///
+/// Source: <https://open.feishu.cn/document/server-docs/event-subscription-guide/event-subscription-configure-/request-url-configuration-case>
+pub(super) fn url_verification(body: &[u8], keys: &[CallbackKeys]) -> Result<Opened, Unauthentic> {
+    let ciphertext = ciphertext(body).ok_or(Unauthentic::Missing(SIGNATURE))?;
+    let mut opened = Err(Unauthentic::Mismatch);
+    for (key, pair) in keys.iter().enumerate() {
+        // Read and compared even if the padding is wrong: the time it takes must not tell.
+        let (plaintext, is_padded) = decrypt(&pair.encrypt_key, &ciphertext);
+        let inside = Inside::read(&plaintext);
+        let is_ours = is_token(pair, inside.as_ref().and_then(Inside::token).unwrap_or_default());
+        if is_padded && is_ours && inside.is_some_and(|inside| inside.is_url_verification()) {
+            opened = Ok(Opened { plaintext, key, event_id: None });
+        }
+    }
+    opened
+}
+
+/// The bytes that a body encrypts: the initialization vector, and at least one block. `None` unless the body is exactly
+/// `{"encrypt": BASE64}`.
+fn ciphertext(body: &[u8]) -> Option<Vec<u8>> {
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Envelope {
+        encrypt: String,
+    }
+    // An array would do as a struct, too.
+    let body = body.trim_ascii_start().strip_prefix(b"{").map(|_| body)?;
+    let envelope: Envelope = serde_json::from_slice(body).ok()?;
+    let bytes = BASE64_STANDARD.decode(envelope.encrypt).ok()?;
+    (bytes.len() >= 2 * BLOCK_BYTES && bytes.len().is_multiple_of(BLOCK_BYTES)).then_some(bytes)
+}
+
+/// What says who sent a plaintext. It may be followed by anything: whether it is one JSON document is no question of
+/// authenticity.
+#[derive(Deserialize)]
+struct Inside {
+    r#type: Option<String>,
+    token: Option<String>,
+    header: Option<InsideHeader>,
+}
+
+#[derive(Deserialize)]
+struct InsideHeader {
+    token: Option<String>,
+    event_id: Option<String>,
+}
+
+impl Inside {
+    fn read(plaintext: &[u8]) -> Option<Self> {
+        Self::deserialize(&mut serde_json::Deserializer::from_slice(plaintext)).ok()
+    }
+
+    /// The only token.
+    fn token(&self) -> Option<&str> {
+        match (&self.token, self.header.as_ref().and_then(|header| header.token.as_ref())) {
+            (Some(token), None) | (None, Some(token)) => Some(token),
+            _ => None,
+        }
+    }
+
+    fn is_url_verification(&self) -> bool {
+        self.r#type.as_deref() == Some("url_verification") && self.header.is_none()
+    }
+
+    fn event_id(self) -> Result<Option<String>, Unauthentic> {
+        let event_id = self.header.and_then(|header| header.event_id);
+        let fits = event_id.as_ref().is_none_or(|id| (1..=MAX_EVENT_ID_BYTES).contains(&id.len()));
+        if fits { Ok(event_id) } else { Err(Unauthentic::Ciphertext) }
+    }
+}
+
+/// Compares in constant time, whatever the lengths.
+fn is_token(pair: &CallbackKeys, token: &str) -> bool {
+    let hash = |text: &str| CtOutput::<Sha256>::new(Sha256::digest(text));
+    hash(pair.verification_token.expose()) == hash(token)
+}
+
+fn signature(key: &EncryptKey, timestamp: &str, nonce: &str, body: &[u8]) -> CtOutput<Sha256> {
+    let mut hash = Sha256::new();
+    for part in [timestamp.as_bytes(), nonce.as_bytes(), key.expose(), body] {
+        hash.update(part);
+    }
+    CtOutput::new(hash.finalize())
+}
+
+/// The plaintext, and whether its padding was right; if not, the padding is still there. Takes the same time for every
+/// padding.
+fn decrypt(key: &EncryptKey, ciphertext: &[u8]) -> (Vec<u8>, bool) {
+    let Some((iv, blocks)) = ciphertext.split_first_chunk::<BLOCK_BYTES>() else { return (vec![], false) };
+    let mut decryptor = cbc::Decryptor::<aes::Aes256>::new(&Sha256::digest(key.expose()), &Array(*iv));
+    let mut plaintext = vec![];
+    let (blocks, _) = blocks.as_chunks::<BLOCK_BYTES>();
+    for block in blocks {
+        let mut block = Array(*block);
+        decryptor.decrypt_block(&mut block);
+        plaintext.extend_from_slice(&block);
+    }
+    let padding = plaintext.last_chunk::<BLOCK_BYTES>().and_then(padding_bytes);
+    let padded = plaintext.len();
+    plaintext.truncate(padded.saturating_sub(padding.unwrap_or_default().into()));
+    (plaintext, padding.is_some())
+}
+
+/// How many bytes of the last block are padding: each of the last N must be N, from 1 to 16.
+///
+/// Source: <https://www.rfc-editor.org/rfc/rfc5652#section-6.3>
+fn padding_bytes(last: &[u8; BLOCK_BYTES]) -> Option<u8> {
+    let [.., count] = *last;
+    let mut wrong = u8::from(count == 0) | u8::from(count > 16);
+    for (back, byte) in (0_u8..16).zip(last.iter().rev()) {
+        // Every byte is looked at, whatever the others are.
+        wrong |= (byte ^ count) & u8::from(back < count).wrapping_neg();
+    }
+    (wrong == 0).then_some(count)
+}
+
+#[cfg(feature = "local")]
+mod making {
+    use cbc::cipher::BlockModeEncrypt;
+    use serde_json::json;
+
+    use super::{
+        Array, BASE64_STANDARD, BLOCK_BYTES, CallbackKeys, Digest, EncryptKey, Engine, KeyIvInit, NONCE, SIGNATURE,
+        Sha256, TIMESTAMP, Timestamp, signature,
+    };
+
+    /// A request as Feishu makes it.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct Callback {
+        /// Names and values.
+        pub headers: Vec<(&'static str, String)>,
+        /// The envelope.
+        pub body: String,
+    }
+
+    /// Encrypts and signs a callback. `iv` must never be used twice with one key.
+    #[must_use]
+    pub fn sign_callback(
+        plaintext: &str,
+        pair: &CallbackKeys,
+        signed_at: Timestamp,
+        nonce: &str,
+        iv: [u8; 16],
+    ) -> Callback {
+        let body = seal(plaintext, &pair.encrypt_key, iv);
+        let timestamp = signed_at.as_second().to_string();
+        let signature = hex::encode(signature(&pair.encrypt_key, &timestamp, nonce, body.as_bytes()).into_bytes());
+        let headers = vec![
+            ("content-type", "application/json; charset=utf-8".to_owned()),
+            (TIMESTAMP, timestamp),
+            (NONCE, nonce.to_owned()),
+            (SIGNATURE, signature),
+        ];
+        Callback { headers, body }
+    }
+
+    /// The test of the address: encrypted, and not signed.
+    #[must_use]
+    pub fn challenge(challenge: &str, pair: &CallbackKeys, iv: [u8; 16]) -> Callback {
+        let token = pair.verification_token.expose();
+        let plaintext = json!({"challenge": challenge, "token": token, "type": "url_verification"}).to_string();
+        let headers = vec![("content-type", "application/json; charset=utf-8".to_owned())];
+        Callback { headers, body: seal(&plaintext, &pair.encrypt_key, iv) }
+    }
+
+    /// The body that encrypts a plaintext.
+    #[must_use]
+    pub fn seal(plaintext: &str, key: &EncryptKey, iv: [u8; 16]) -> String {
+        let mut encryptor = cbc::Encryptor::<aes::Aes256>::new(&Sha256::digest(key.expose()), &Array(iv));
+        let mut bytes = iv.to_vec();
+        let (blocks, rest) = plaintext.as_bytes().as_chunks::<BLOCK_BYTES>();
+        let missing = BLOCK_BYTES.saturating_sub(rest.len());
+        let mut last = [u8::try_from(missing).unwrap_or_default(); BLOCK_BYTES];
+        for (padded, byte) in last.iter_mut().zip(rest) {
+            *padded = *byte;
+        }
+        for block in blocks.iter().chain([&last]) {
+            let mut block = Array(*block);
+            encryptor.encrypt_block(&mut block);
+            bytes.extend_from_slice(&block);
+        }
+        json!({"encrypt": BASE64_STANDARD.encode(bytes)}).to_string()
+    }
+}
+
+#[cfg(feature = "local")]
+pub use making::{Callback, challenge, seal, sign_callback};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Source: <https://open.feishu.cn/document/server-docs/event-subscription-guide/event-subscription-configure-/encrypt-key-encryption-configuration-case>
+    #[test]
+    fn the_documented_example_decrypts() {
+        let body = br#"{"encrypt":"P37w+VZImNgPEO1RBhJ6RtKl7n6zymIbEG1pReEzghk="}"#;
+        let key = EncryptKey::try_from("test key".to_owned()).unwrap();
+        assert_eq!(decrypt(&key, &ciphertext(body).unwrap()), (b"hello world".to_vec(), true));
+    }
+
+    #[test]
+    fn padding_is_strict() {
+        let block = |last: &[u8]| {
+            let mut block = [b'x'; BLOCK_BYTES];
+            for (byte, given) in block.iter_mut().rev().zip(last.iter().rev()) {
+                *byte = *given;
+            }
+            padding_bytes(&block)
+        };
+        assert_eq!(block(&[1]), Some(1));
+        assert_eq!(block(&[3, 3, 3]), Some(3));
+        assert_eq!(block(&[16; 16]), Some(16));
+        for wrong in [&[0][..], &[17], &[255], &[2], &[3, 2, 3], &[4, 4, 4, 4, 5], &[1, 16]] {
+            assert_eq!(block(wrong), None, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn an_envelope_is_exactly_one_field() {
+        let block = BASE64_STANDARD.encode([0; 32]);
+        assert!(ciphertext(format!(" {{\"encrypt\": \"{block}\"}} ").as_bytes()).is_some());
+        let odd = BASE64_STANDARD.encode([0; 33]);
+        let short = BASE64_STANDARD.encode([0; 16]);
+        for wrong in [
+            format!("{{\"encrypt\":\"{block}\"}}{{}}"),
+            format!("{{\"encrypt\":\"{block}\",\"encrypt\":\"{block}\"}}"),
+            format!("{{\"encrypt\":\"{block}\",\"type\":\"url_verification\"}}"),
+            format!("{{\"encrypt\":\"{odd}\"}}"),
+            format!("{{\"encrypt\":\"{short}\"}}"),
+            "{\"encrypt\":\"*\"}".to_owned(),
+            "{\"encrypt\":null}".to_owned(),
+            format!("[\"{block}\"]"),
+            String::new(),
+        ] {
+            assert_eq!(ciphertext(wrong.as_bytes()), None, "{wrong}");
+        }
+    }
+}

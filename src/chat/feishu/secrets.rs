@@ -1,0 +1,172 @@
+//! The secrets of a Feishu app. None of them shows itself in a message.
+
+use std::fmt;
+
+use serde::Deserialize;
+
+/// The shortest Encrypt Key, in bytes. The developer chooses it, and Feishu's own example has eight.
+///
+/// Source: <https://open.feishu.cn/document/server-docs/event-subscription-guide/event-subscription-configure-/encrypt-key-encryption-configuration-case>
+const MIN_ENCRYPT_KEY_BYTES: usize = 8;
+/// The shortest Verification Token and app secret, in bytes. Feishu's own have 32.
+const MIN_SECRET_BYTES: usize = 16;
+/// The longest of them all.
+const MAX_SECRET_BYTES: usize = 256;
+
+/// The secrets of the app, in the platform's table of the secrets document.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Secrets {
+    /// Any of these pairs may authenticate a callback, the newest first: a list, so that they can be rotated.
+    pub callbacks: Vec<CallbackKeys>,
+    /// Fetches the tenant's token.
+    pub app_secret: AppSecret,
+}
+
+/// What authenticates a callback.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CallbackKeys {
+    /// Signs and encrypts.
+    pub encrypt_key: EncryptKey,
+    /// Stands inside what is encrypted.
+    pub verification_token: VerificationToken,
+}
+
+/// A text is not a secret of that kind. The message never shows the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidSecret {
+    /// Of an Encrypt Key.
+    #[error("not a Feishu Encrypt Key: expected 8 to 256 characters, and no line break or space at an end")]
+    EncryptKey,
+    /// Of a Verification Token.
+    #[error("not a Feishu Verification Token: expected 16 to 256 characters, and no space or line break")]
+    VerificationToken,
+    /// Of an app secret.
+    #[error("not a Feishu app secret: expected 16 to 256 characters, and no space or line break")]
+    AppSecret,
+}
+
+/// The Encrypt Key of the app. Without one, Feishu would sign nothing.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct EncryptKey(String);
+
+/// The Verification Token of the app.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct VerificationToken(String);
+
+/// The App Secret.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AppSecret(String);
+
+impl TryFrom<String> for EncryptKey {
+    type Error = InvalidSecret;
+
+    fn try_from(text: String) -> Result<Self, InvalidSecret> {
+        let allowed = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+        let fits = (MIN_ENCRYPT_KEY_BYTES..=MAX_SECRET_BYTES).contains(&text.len()) && text.bytes().all(allowed);
+        if fits && text.trim() == text { Ok(Self(text)) } else { Err(InvalidSecret::EncryptKey) }
+    }
+}
+
+impl TryFrom<String> for VerificationToken {
+    type Error = InvalidSecret;
+
+    fn try_from(text: String) -> Result<Self, InvalidSecret> {
+        if is_secret(&text) { Ok(Self(text)) } else { Err(InvalidSecret::VerificationToken) }
+    }
+}
+
+impl TryFrom<String> for AppSecret {
+    type Error = InvalidSecret;
+
+    fn try_from(text: String) -> Result<Self, InvalidSecret> {
+        if is_secret(&text) { Ok(Self(text)) } else { Err(InvalidSecret::AppSecret) }
+    }
+}
+
+fn is_secret(text: &str) -> bool {
+    (MIN_SECRET_BYTES..=MAX_SECRET_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+impl EncryptKey {
+    /// The key's bytes.
+    #[must_use]
+    pub fn expose(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl VerificationToken {
+    /// The token.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AppSecret {
+    /// The secret.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for EncryptKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EncryptKey(…)")
+    }
+}
+
+impl fmt::Debug for VerificationToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("VerificationToken(…)")
+    }
+}
+
+impl fmt::Debug for AppSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AppSecret(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn secrets_are_read_and_show_nothing() {
+        let pair = json!({"encrypt_key": "test key", "verification_token": "v4rificationT0ken"});
+        let json = json!({"callbacks": [pair], "app_secret": "0123456789abcdef"});
+        let secrets: Secrets = serde_json::from_value(json).unwrap();
+        let shown = format!("{secrets:?}");
+        assert!(["test key", "v4rification", "01234567"].iter().all(|secret| !shown.contains(secret)), "{shown}");
+    }
+
+    #[test]
+    fn an_unfit_secret_is_named_by_what_was_expected_and_not_shown() {
+        let read = |encrypt_key: &str, verification_token: &str, app_secret: &str| {
+            let pair = json!({"encrypt_key": encrypt_key, "verification_token": verification_token});
+            let json = json!({"callbacks": [pair], "app_secret": app_secret});
+            serde_json::from_value::<Secrets>(json).map(|_| ()).map_err(|error| error.to_string())
+        };
+        let (key, token, secret) = ("7ZJAhsHk6WV3zn4T", "NOMQnKOlLVbqgBfo", "0123456789abcdef");
+        assert_eq!(read(key, token, secret), Ok(()));
+        for (wrong, kind) in [
+            (read("7ZJAhsH", token, secret), InvalidSecret::EncryptKey),
+            (read("7ZJAhsHk6WV3zn4T\n", token, secret), InvalidSecret::EncryptKey),
+            (read(key, "NOMQnKOlLVbqgBf", secret), InvalidSecret::VerificationToken),
+            (read(key, "NOMQnKOlLVbqgBfo ", secret), InvalidSecret::VerificationToken),
+            (read(key, token, "0123456789abcde\n"), InvalidSecret::AppSecret),
+        ] {
+            let error = wrong.unwrap_err();
+            assert!(error.contains(&kind.to_string()) && !error.contains("7ZJA") && !error.contains("NOMQ"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! What people do in the fake, as the callbacks that Feishu would make of it: in plaintext, to be encrypted and signed by
+//! `chat::feishu::sign`.
+
+use serde_json::{Map, Value, json};
+
+use super::{FakeFeishu, Inner, card};
+use crate::local::Error;
+
+/// Who does something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operator {
+    /// Of the person (`ou_…`).
+    pub open_id: String,
+    /// Of their tenant.
+    pub tenant: String,
+}
+
+impl FakeFeishu {
+    /// A person of the app's tenant.
+    #[must_use]
+    pub fn person(&self, open_id: &str) -> Operator {
+        Operator { open_id: open_id.to_owned(), tenant: self.lock().settings.tenant.clone() }
+    }
+
+    /// Somebody clicks the button with that label: the callback's plaintext. Every call is another click.
+    ///
+    /// # Errors
+    /// If the client would not let them: the message or button is not there, or the form is not filled in as it asks.
+    pub fn click(&self, message_id: &str, label: &str, by: &Operator, reason: Option<&str>) -> Result<String, Error> {
+        let mut inner = self.lock();
+        let message = inner.messages.iter().find(|message| message.id == message_id && message.ended.is_none());
+        let message = message.ok_or("there is no such message")?;
+        let button = card::buttons(&message.card).into_iter().find(|button| button.label == label);
+        let button = button.ok_or_else(|| format!("there is no button {label:?}"))?;
+        if button.value.is_null() {
+            return Err("a click on this button calls nobody".into());
+        }
+        let chat = message.chat.clone();
+        let mut action = json!({"tag": "button", "name": button.name, "timezone": "Asia/Shanghai"});
+        let mut filled = Map::new();
+        for input in card::inputs(&message.card).into_iter().filter(|_| button.submits) {
+            let text = reason.unwrap_or_default();
+            let length = u64::try_from(text.chars().count()).unwrap_or(u64::MAX);
+            if (input.required && text.is_empty()) || length > input.max_length {
+                return Err(format!("the input {:?} is not filled in as it asks", input.name).into());
+            }
+            filled.insert(input.name, text.into());
+        }
+        if let Some(fields) = action.as_object_mut() {
+            if button.submits {
+                fields.insert("form_value".into(), Value::Object(filled));
+            }
+            if !button.submits || inner.settings.form_buttons_have_values {
+                fields.insert("value".into(), button.value);
+            }
+        }
+        let token = inner.id("c-");
+        let operator = json!({
+            "tenant_key": by.tenant, "open_id": by.open_id, "union_id": by.open_id.replacen("ou_", "on_", 1),
+        });
+        // A message to one person stands in a chat of its own.
+        let chat = if chat.starts_with("ou_") { chat.replacen("ou_", "oc_", 1) } else { chat };
+        let context = json!({"open_message_id": message_id, "open_chat_id": chat, "url": "", "preview_token": ""});
+        let event = json!({
+            "operator": operator, "token": token, "action": action, "host": "im_message", "delivery_type": "",
+            "context": context,
+        });
+        Ok(inner.event("card.action.trigger", &event))
+    }
+
+    /// Somebody mentions the bot and writes something: the event's plaintext.
+    #[must_use]
+    pub fn say(&self, chat: &str, text: &str, by: &Operator) -> String {
+        let mut inner = self.lock();
+        let id = json!({"open_id": by.open_id, "union_id": by.open_id.replacen("ou_", "on_", 1)});
+        let message = json!({
+            "message_id": inner.id("om_"), "create_time": inner.now().as_millisecond().to_string(), "chat_id": chat,
+            "chat_type": "group", "message_type": "text",
+            "content": json!({"text": format!("@_user_1 {text}")}).to_string(),
+            "mentions": [{"key": "@_user_1", "id": {"open_id": "ou_bot"}, "name": "peergate", "tenant_key": by.tenant}],
+        });
+        let sender = json!({"sender_id": id, "sender_type": "user", "tenant_key": by.tenant});
+        inner.event("im.message.receive_v1", &json!({"sender": sender, "message": message}))
+    }
+
+    /// The reply to a click takes effect: a card takes the old one's place, and the clicker sees the toast that is
+    /// returned.
+    ///
+    /// # Errors
+    /// If the client would show an error.
+    pub fn take_reply(&self, message_id: &str, reply: &Value) -> Result<Option<String>, Error> {
+        let toast = reply.get("toast").map(|toast| {
+            let kind = toast.get("type").and_then(Value::as_str).unwrap_or_default();
+            let known = ["info", "success", "error", "warning"].contains(&kind);
+            toast.get("content").and_then(Value::as_str).filter(|_| known).ok_or("the toast is malformed")
+        });
+        let toast = toast.transpose()?.map(ToOwned::to_owned);
+        if let Some(card) = reply.get("card") {
+            let data = card.get("data").filter(|_| card.get("type").and_then(Value::as_str) == Some("raw"));
+            let data = data.ok_or("the card is not of type raw")?;
+            card::check_card(data)?;
+            self.lock().redraw(message_id, data);
+        }
+        Ok(toast)
+    }
+}
+
+impl Inner {
+    fn event(&mut self, kind: &str, event: &Value) -> String {
+        let header = json!({
+            "event_id": self.id(""), "token": self.settings.verification_token,
+            "create_time": self.now().as_microsecond().to_string(), "event_type": kind,
+            "tenant_key": self.settings.tenant, "app_id": self.settings.app,
+        });
+        json!({"schema": "2.0", "header": header, "event": event}).to_string()
+    }
+}

@@ -1,0 +1,341 @@
+//! The fake's API: each path, and what it refuses.
+
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use jiff::SignedDuration;
+use serde_json::{Value, json};
+
+use super::{
+    CHANGEABLE_FOR, Call, ChatState, Ended, FakeFeishu, Fault, Inner, Message, TOKEN_RENEWED_AT, TOKEN_VALID_FOR,
+    UUID_KEPT, card,
+};
+use crate::chat::feishu::bot_sign;
+use crate::secret::Secret;
+
+/// The largest request with a card: 30 KB.
+///
+/// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/create>
+const MAX_BODY_BYTES: usize = 30 * 1024;
+/// The largest request to a custom bot: 20 KB.
+///
+/// Source: <https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot>
+const MAX_BOT_BODY_BYTES: usize = 20 * 1024;
+/// How far the timestamp of a custom bot's message may be away.
+///
+/// Source: <https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot>
+const BOT_TOLERANCE: SignedDuration = SignedDuration::from_hours(1);
+
+/// What Feishu refuses a request with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: u16,
+    /// Feishu's code.
+    pub code: i64,
+    /// In words.
+    pub message: String,
+}
+
+/// With HTTP status 400, as all refusals of the API.
+pub(super) fn refuse(code: i64, message: &str) -> Refusal {
+    Refusal { status: 400, code, message: message.to_owned() }
+}
+
+/// A request.
+struct Request<'a> {
+    method: &'a Method,
+    path: &'a str,
+    query: &'a str,
+    token: Option<&'a str>,
+    size: usize,
+    body: Value,
+}
+
+impl Request<'_> {
+    fn word(&self, name: &str) -> Option<&str> {
+        self.body.get(name).and_then(Value::as_str)
+    }
+
+    /// The card of a message: a JSON string of valid size and shape.
+    fn card(&self) -> Result<Value, Refusal> {
+        if self.size > MAX_BODY_BYTES {
+            return Err(refuse(230_025, "the card is over 30 KB"));
+        }
+        let content = self.word("content").ok_or_else(|| refuse(230_001, "content is missing"))?;
+        let card = serde_json::from_str(content).map_err(|_| refuse(230_001, "content is not JSON"))?;
+        card::check_card(&card).map_err(|problem| refuse(230_099, &problem))?;
+        Ok(card)
+    }
+}
+
+pub(super) async fn take(
+    State(fake): State<FakeFeishu>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let bearer = headers.get("authorization").and_then(|value| value.to_str().ok());
+    // Feishu's own SDK for Python sends no content type.
+    let is_json = headers.get("content-type").is_none_or(|kind| kind.as_bytes().starts_with(b"application/json"));
+    let request = Request {
+        method: &method,
+        path: uri.path(),
+        query: uri.query().unwrap_or_default(),
+        token: bearer.and_then(|bearer| bearer.strip_prefix("Bearer ")),
+        size: body.len(),
+        body: if is_json { serde_json::from_slice(&body).unwrap_or_default() } else { Value::Null },
+    };
+    let fault = fake.lock().fault(request.path);
+    if fault.as_ref().is_some_and(|fault| fault.hangs && !fault.after_effect) {
+        return std::future::pending().await;
+    }
+    let answer = match &fault {
+        Some(fault) if !fault.after_effect => Err(refusal(fault)),
+        Some(_) | None => fake.lock().answer(&request),
+    };
+    let path = uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+    let code = answer.as_ref().err().map_or(0, |refusal| refusal.code);
+    fake.lock().calls.push(Call { method: method.to_string(), path, body: request.body, code });
+    match fault {
+        Some(fault) if fault.hangs => std::future::pending().await,
+        Some(fault) => response(&Err(refusal(&fault)), fault.code.is_some(), fault.retry_after),
+        None => response(&answer, true, None),
+    }
+}
+
+fn refusal(fault: &Fault) -> Refusal {
+    let status = if fault.status == 0 { 400 } else { fault.status };
+    Refusal { status, code: fault.code.unwrap_or(-1), message: "a fault of the test".into() }
+}
+
+fn response(answer: &Result<Value, Refusal>, is_json: bool, retry_after: Option<u16>) -> Response {
+    let (status, body) = match answer {
+        Ok(body) => (200, body.clone()),
+        Err(Refusal { status, code, message }) => (*status, json!({"code": code, "msg": message})),
+    };
+    let body = if is_json { body.to_string() } else { "upstream error".to_owned() };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let kind = if is_json { "application/json; charset=utf-8" } else { "text/plain" };
+    let mut response = (status, [("content-type", kind)], body).into_response();
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert("retry-after", seconds.into());
+    }
+    response
+}
+
+impl Inner {
+    fn fault(&mut self, path: &str) -> Option<Fault> {
+        match self.faults.iter_mut().find(|(_, fault)| path.starts_with(&fault.path)) {
+            Some((requests @ 1.., _)) => {
+                *requests -= 1;
+                None
+            }
+            Some((_, fault)) => Some(fault.clone()),
+            None => None,
+        }
+    }
+
+    fn answer(&mut self, request: &Request<'_>) -> Result<Value, Refusal> {
+        let unknown = || Refusal { status: 404, code: 99_992_404, message: "no such path".into() };
+        let path = request.path.strip_prefix("/open-apis/").ok_or_else(unknown)?;
+        if path == "auth/v3/tenant_access_token/internal" && request.method == Method::POST {
+            return self.token(request);
+        }
+        if let Some(id) = path.strip_prefix("bot/v2/hook/").filter(|_| request.method == Method::POST) {
+            return self.post_by_bot(request, id);
+        }
+        self.check_token(request.token)?;
+        let message = path.strip_prefix("im/v1/messages").ok_or_else(unknown)?;
+        match (message.strip_prefix('/'), request.method) {
+            (None, &Method::POST) if message.is_empty() => self.post(request),
+            (Some(id), &Method::PATCH) => self.patch(request, id),
+            (Some(rest), &Method::POST) => match rest.strip_suffix("/reply") {
+                Some(id) => self.reply(request, id),
+                None => Err(unknown()),
+            },
+            _ => Err(unknown()),
+        }
+    }
+
+    /// Gives the same token until less than 30 min are left.
+    fn token(&mut self, request: &Request<'_>) -> Result<Value, Refusal> {
+        if request.word("app_id") != Some(&self.settings.app) {
+            return Err(refuse(10_003, "invalid app_id"));
+        }
+        if request.word("app_secret") != Some(&self.settings.app_secret) {
+            return Err(refuse(10_014, "app secret invalid"));
+        }
+        let now = self.now();
+        let fresh = self.tokens.last().filter(|(_, until)| until.duration_since(now) >= TOKEN_RENEWED_AT).cloned();
+        let (token, until) = fresh.unwrap_or_else(|| {
+            let token = (self.id("t-"), now + TOKEN_VALID_FOR);
+            self.tokens.push(token.clone());
+            token
+        });
+        Ok(json!({
+            "code": 0, "msg": "ok", "tenant_access_token": token, "expire": until.duration_since(now).as_secs(),
+        }))
+    }
+
+    fn check_token(&self, token: Option<&str>) -> Result<(), Refusal> {
+        let token = token.ok_or_else(|| refuse(99_991_661, "Missing access token for authorization"))?;
+        let now = self.now();
+        let known = self.tokens.iter().any(|(known, until)| known == token && now < *until);
+        if known { Ok(()) } else { Err(refuse(99_991_663, "Invalid access token for authorization")) }
+    }
+
+    fn check_chat(&self, chat: &str) -> Result<(), Refusal> {
+        match self.chats.get(chat) {
+            Some(ChatState::WithoutBot) => Err(refuse(230_002, "Bot is not in the group")),
+            Some(ChatState::Dissolved) => Err(refuse(232_009, "The group was dissolved")),
+            Some(ChatState::WithoutThreads) | None => Ok(()),
+        }
+    }
+
+    fn post(&mut self, request: &Request<'_>) -> Result<Value, Refusal> {
+        let kind = form_urlencoded::parse(request.query.as_bytes()).find(|(name, _)| name == "receive_id_type");
+        let id = request.word("receive_id").unwrap_or_default().to_owned();
+        let fits = match kind.as_ref().map(|(_, kind)| kind.as_ref()) {
+            Some("chat_id") => id.starts_with("oc_"),
+            Some("open_id") => id.starts_with("ou_"),
+            _ => false,
+        };
+        if !fits || request.word("msg_type") != Some("interactive") {
+            return Err(refuse(230_001, "Your request contains an invalid request parameter"));
+        }
+        self.add(request, id, None, false)
+    }
+
+    fn reply(&mut self, request: &Request<'_>, id: &str) -> Result<Value, Refusal> {
+        let parent = self.message(id)?;
+        let (chat, root) = (parent.chat.clone(), parent.parent.clone().unwrap_or_else(|| parent.id.clone()));
+        let in_thread = request.body.get("reply_in_thread").and_then(Value::as_bool).unwrap_or_default();
+        if in_thread && self.chats.get(&chat) == Some(&ChatState::WithoutThreads) {
+            return Err(refuse(230_071, "The group does not support reply_in_thread"));
+        }
+        if request.word("msg_type") != Some("interactive") {
+            return Err(refuse(230_001, "Your request contains an invalid request parameter"));
+        }
+        self.add(request, chat, Some(root), in_thread)
+    }
+
+    fn add(
+        &mut self,
+        request: &Request<'_>,
+        chat: String,
+        parent: Option<String>,
+        in_thread: bool,
+    ) -> Result<Value, Refusal> {
+        let card = request.card()?;
+        self.check_chat(&chat)?;
+        let uuid = request.word("uuid").unwrap_or_default().to_owned();
+        if uuid.len() > 50 {
+            return Err(refuse(230_001, "uuid is over 50 characters"));
+        }
+        let now = self.now();
+        self.uuids.retain(|_, (at, _)| now.duration_since(*at) < UUID_KEPT);
+        let known = self.uuids.get(&(chat.clone(), uuid.clone())).map(|(_, id)| id.clone());
+        if let Some(message) = known.and_then(|id| self.messages.iter().find(|message| message.id == id)) {
+            return Ok(self.describe(message));
+        }
+        if self.is_too_busy(&chat) {
+            return Err(refuse(230_020, "This operation triggers the frequency limit"));
+        }
+        let id = self.id("om_");
+        if !uuid.is_empty() {
+            self.uuids.insert((chat.clone(), uuid), (now, id.clone()));
+        }
+        let message =
+            Message { id, chat, parent, in_thread, card, edits: 0, created_at: now, ended: None, by_bot: false };
+        let answer = self.describe(&message);
+        self.messages.push(message);
+        Ok(answer)
+    }
+
+    fn describe(&self, message: &Message) -> Value {
+        let parent = message.parent.clone().unwrap_or_default();
+        let sender = json!({
+            "id": self.settings.app, "id_type": "app_id", "sender_type": "app", "tenant_key": self.settings.tenant,
+        });
+        json!({"code": 0, "msg": "success", "data": {
+            "message_id": message.id, "root_id": parent, "parent_id": parent,
+            "thread_id": if message.in_thread { format!("omt_{parent}") } else { String::new() },
+            "msg_type": "interactive", "create_time": message.created_at.as_millisecond().to_string(),
+            "chat_id": message.chat, "sender": sender,
+        }})
+    }
+
+    /// A message that is still there.
+    fn message(&self, id: &str) -> Result<&Message, Refusal> {
+        let message = self.messages.iter().find(|message| message.id == id);
+        let message = message.ok_or_else(|| refuse(230_001, "invalid message_id"))?;
+        match message.ended {
+            Some(Ended::Recalled) => Err(refuse(230_011, "The message was recalled")),
+            Some(Ended::Deleted) => Err(refuse(230_110, "The message has been deleted")),
+            None => Ok(message),
+        }
+    }
+
+    fn patch(&mut self, request: &Request<'_>, id: &str) -> Result<Value, Refusal> {
+        let message = self.message(id)?;
+        if message.by_bot {
+            return Err(refuse(230_001, "The message was not sent by the app"));
+        }
+        let (chat, age) = (message.chat.clone(), self.now().duration_since(message.created_at));
+        let card = request.card()?;
+        if age > CHANGEABLE_FOR {
+            return Err(refuse(230_031, "The message is older than 14 days"));
+        }
+        self.check_chat(&chat)?;
+        if self.is_too_busy(id) {
+            return Err(refuse(230_020, "This operation triggers the frequency limit"));
+        }
+        self.redraw(id, &card);
+        Ok(json!({"code": 0, "msg": "success", "data": {}}))
+    }
+
+    pub(super) fn redraw(&mut self, id: &str, card: &Value) {
+        for message in self.messages.iter_mut().filter(|message| message.id == id) {
+            message.card = card.clone();
+            message.edits += 1;
+        }
+    }
+
+    /// A custom bot refuses with HTTP status 200, so that only the code says it.
+    fn post_by_bot(&mut self, request: &Request<'_>, id: &str) -> Result<Value, Refusal> {
+        let refuse = |code, message: &str| Refusal { status: 200, code, message: message.to_owned() };
+        let secret =
+            self.bots.get(id).ok_or_else(|| refuse(19_001, "param invalid: incoming webhook access token invalid"))?;
+        if let Some(secret) = secret {
+            let timestamp: i64 = request.word("timestamp").and_then(|text| text.parse().ok()).unwrap_or_default();
+            let age = self.now().as_second().saturating_sub(timestamp).saturating_abs();
+            let sign = bot_sign(&Secret::new(secret.clone()), timestamp);
+            if request.word("sign") != Some(&sign) || age > BOT_TOLERANCE.as_secs() {
+                return Err(refuse(19_021, "sign match fail or timestamp is not within one hour from current time"));
+            }
+        }
+        let card = request.body.get("card").cloned().unwrap_or_default();
+        let fits = request.word("msg_type") == Some("interactive") && request.size <= MAX_BOT_BODY_BYTES;
+        let checked = if fits { card::check_card(&card) } else { Err("not a card of 20 KB at most".into()) };
+        checked.map_err(|problem| refuse(9_499, &problem))?;
+        if self.is_too_busy(id) {
+            return Err(refuse(11_232, "frequency limited"));
+        }
+        let (created_at, message_id) = (self.now(), self.id("om_"));
+        self.messages.push(Message {
+            id: message_id,
+            chat: id.to_owned(),
+            parent: None,
+            in_thread: false,
+            card,
+            edits: 0,
+            created_at,
+            ended: None,
+            by_bot: true,
+        });
+        Ok(json!({"code": 0, "msg": "success", "data": {}}))
+    }
+}

@@ -1,0 +1,231 @@
+//! What we say, and what the fake makes of it.
+
+use super::*;
+
+#[tokio::test]
+async fn cards_are_posted_redrawn_and_answered_below() {
+    let world = World::start().await;
+    let posted = world.api().post(Receiver::Chat(CHAT), &card("waits"), "one").await.unwrap();
+    assert!(posted.created_at.is_some());
+    let id = posted.message_id;
+    assert_eq!(world.api().update(&id, &card("is Activated")).await, Ok(Updated::Drawn));
+    world.api().reply_below(&id, &feishu::render(&message("approved", &[]), bind), "two").await.unwrap();
+    let shown = world.fake.chat(CHAT);
+    assert_eq!((shown.len(), shown[0].edits, shown[0].template.as_str()), (1, 1, "orange"));
+    assert_eq!(shown[0].text, "is Activated\nName: <at id=all></at> **db**");
+    assert_eq!(shown[0].labels(), ["Approve", "Details", "Reject"]);
+    assert_eq!(shown[0].button("Reject").unwrap().value, json!({"b": "reject-binding"}));
+    assert_eq!((shown[0].inputs.len(), shown[0].inputs[0].max_length), (1, 400));
+    assert_eq!(shown[0].thread(), ["approved"]);
+    assert!(shown[0].replies[0].in_thread);
+    world.api().post(Receiver::Person(ALICE), &card("private"), "three").await.unwrap();
+    assert_eq!((world.fake.direct(ALICE).len(), world.fake.chat(CHAT).len()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_group_without_threads_gets_plain_replies() {
+    let world = World::start().await;
+    let id = world.post("one").await.unwrap();
+    world.fake.set_chat(CHAT, Some(ChatState::WithoutThreads));
+    world.api().reply_below(&id, &card("below"), "two").await.unwrap();
+    let shown = world.fake.chat(CHAT);
+    assert_eq!(shown[0].thread(), ["below"]);
+    assert!(!shown[0].replies[0].in_thread);
+}
+
+#[tokio::test]
+async fn a_uuid_is_posted_once_an_hour() {
+    let world = World::start().await;
+    let first = world.post("same").await.unwrap();
+    assert_eq!(world.post("same").await, Ok(first.clone()));
+    assert_ne!(world.post("other").await, Ok(first.clone()));
+    world.fake.move_clock(SignedDuration::from_mins(61));
+    assert_ne!(world.post("same").await, Ok(first));
+    for uuid in ["", &"x".repeat(51)] {
+        assert_eq!(undelivered(world.post(uuid).await.unwrap_err()).retry, Redelivery::Later);
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_changed_for_14_days() {
+    let world = World::start().await;
+    let id = world.post("one").await.unwrap();
+    world.fake.move_clock(SignedDuration::from_hours(14 * 24) - SignedDuration::from_mins(1));
+    let token = world.fetch().await.unwrap().token;
+    let api = Api { token: &token, ..world.api() };
+    assert_eq!(api.update(&id, &card("x")).await, Ok(Updated::Drawn));
+    world.fake.move_clock(SignedDuration::from_mins(1));
+    assert_eq!(api.update(&id, &card("x")).await, Ok(Updated::WindowClosed));
+    for end in [FakeFeishu::recall, FakeFeishu::delete] {
+        let id = api.post(Receiver::Chat(CHAT), &card("x"), "two").await.unwrap().message_id;
+        end(&world.fake, &id);
+        assert_eq!(api.update(&id, &card("x")).await, Ok(Updated::Gone));
+        assert!(matches!(api.reply_below(&id, &card("x"), "three").await, Err(Failure::Gone(_))));
+        world.fake.move_clock(SignedDuration::from_hours(1));
+    }
+}
+
+#[tokio::test]
+async fn a_refused_token_asks_for_another_and_lasts_two_hours() {
+    let world = World::start().await;
+    let first = world.fetch().await.unwrap();
+    assert_eq!(first.token, world.token);
+    assert!(first.valid_for <= SignedDuration::from_hours(2) && first.valid_for > SignedDuration::from_mins(119));
+    world.fake.move_clock(SignedDuration::from_mins(91));
+    let second = world.fetch().await.unwrap();
+    assert_ne!(second.token, first.token);
+    assert!(world.post("one").await.is_ok(), "both are valid");
+    world.fake.move_clock(SignedDuration::from_mins(30));
+    assert!(matches!(world.post("two").await, Err(Failure::Token(_))));
+    for code in [99_991_661, 99_991_663, 99_991_664, 99_991_665, 99_991_666, 99_991_668] {
+        world.fail(code, 400);
+        let failure = world.post("three").await.unwrap_err();
+        assert!(matches!(failure, Failure::Token(_)), "{code}");
+        assert_eq!(failure.last().retry, Redelivery::Later);
+    }
+    let wrong = AppSecret::try_from("wrongAppSecret0123456789".to_owned()).unwrap();
+    let refused = fetch_token(&world.http, &world.url, "cli_a6ee8fbe9ffe6d3d", &wrong).await.unwrap_err();
+    assert_eq!((refused.error.as_str(), refused.retry), ("10014: the app's secret is not valid", Redelivery::Later));
+}
+
+#[tokio::test]
+async fn each_refusal_says_when_to_try_again() {
+    let world = World::start().await;
+    let soon = Redelivery::Soon(None);
+    let cases = [
+        (230_020, 400, soon),
+        (230_049, 400, soon),
+        (11_020, 400, soon),
+        (11_021, 400, soon),
+        (99_991_400, 429, soon),
+        (99_991_402, 400, soon),
+        (230_001, 400, Redelivery::Few),
+        (230_022, 400, Redelivery::Few),
+        (230_025, 400, Redelivery::Few),
+        (230_028, 400, Redelivery::Few),
+        (230_099, 400, Redelivery::Few),
+        (230_002, 400, Redelivery::Later),
+        (230_006, 400, Redelivery::Later),
+        (230_013, 400, Redelivery::Later),
+        (230_018, 400, Redelivery::Later),
+        (230_027, 400, Redelivery::Later),
+        (230_035, 400, Redelivery::Later),
+        (123, 400, Redelivery::Later),
+        (123, 500, soon),
+        (0, 503, soon),
+        (232_009, 400, Redelivery::Never),
+    ];
+    for (code, status, retry) in cases {
+        world.fail(code, status);
+        let failure = undelivered(world.post("one").await.unwrap_err());
+        assert_eq!(failure.retry, retry, "{code} {status}: {}", failure.error);
+    }
+    for (status, retry_after, retry) in [
+        (429, Some(7), Redelivery::Soon(Some(SignedDuration::from_secs(7)))),
+        (502, None, soon),
+        (200, None, soon),
+        (403, None, Redelivery::Later),
+    ] {
+        world.fake.clear_faults();
+        world.fake.add_fault(Fault { path: MESSAGES.into(), status, retry_after, ..Fault::default() });
+        assert_eq!(undelivered(world.post("one").await.unwrap_err()).retry, retry, "{status}");
+    }
+    world.fake.clear_faults();
+    world.fake.set_chat(CHAT, Some(ChatState::Dissolved));
+    assert_eq!(undelivered(world.post("one").await.unwrap_err()).retry, Redelivery::Never);
+    world.fake.set_chat(CHAT, Some(ChatState::WithoutBot));
+    assert_eq!(undelivered(world.post("one").await.unwrap_err()).error, "230002: the bot is not in the group");
+    assert_eq!(world.fake.chat(CHAT), []);
+    let bad = world.api().post(Receiver::Chat("ou_x"), &card("x"), "a").await.unwrap_err();
+    assert_eq!(undelivered(bad).retry, Redelivery::Later);
+}
+
+#[tokio::test]
+async fn a_lost_answer_posts_nothing_twice() {
+    let world = World::start().await;
+    let code = Some(0);
+    world.fake.add_fault(Fault { path: MESSAGES.into(), status: 502, code, after_effect: true, ..Fault::default() });
+    assert!(world.post("same").await.is_err());
+    world.fake.clear_faults();
+    world.post("same").await.unwrap();
+    assert_eq!(world.fake.chat(CHAT).len(), 1);
+}
+
+#[tokio::test]
+async fn the_fake_limits_posts_and_changes() {
+    let world = World::start().await;
+    let mut id = String::new();
+    for number in 0..5 {
+        id = world.post(&number.to_string()).await.unwrap();
+    }
+    assert_eq!(undelivered(world.post("5").await.unwrap_err()).error, "230020: too many messages");
+    for _ in 0..5 {
+        assert_eq!(world.api().update(&id, &card("x")).await, Ok(Updated::Drawn));
+    }
+    assert!(world.api().update(&id, &card("x")).await.is_err());
+    world.fake.move_clock(SignedDuration::from_secs(2));
+    assert_eq!(world.api().update(&id, &card("x")).await, Ok(Updated::Drawn));
+}
+
+#[tokio::test]
+async fn the_fake_refuses_cards_that_feishu_refuses() {
+    let world = World::start().await;
+    let mut unshared = card("x");
+    unshared["config"]["update_multi"] = false.into();
+    let mut huge = card("x");
+    huge["header"]["title"]["content"] = "x".repeat(31_000).into();
+    let mut twice = card("x");
+    let element = json!({"tag": "input", "name": "reason"});
+    twice["body"]["elements"].as_array_mut().unwrap().push(element);
+    for (card, error) in [
+        (unshared, "230099: the card cannot be built"),
+        (huge, "230025: the message is too long"),
+        (twice, "230099: the card cannot be built"),
+    ] {
+        let failure = undelivered(world.api().post(Receiver::Chat(CHAT), &card, "a").await.unwrap_err());
+        assert_eq!((failure.error.as_str(), failure.retry), (error, Redelivery::Few));
+    }
+    assert!(world.fake.calls().iter().skip(1).all(|call| call.code != 0));
+}
+
+#[tokio::test]
+async fn a_reply_redraws_the_card_for_everybody_and_toasts_one() {
+    let world = World::start().await;
+    let id = world.post("one").await.unwrap();
+    let reply = feishu::reply_json(Some(feishu::toast(Toast::Success, "Done.")), Some(card("approved")));
+    assert_eq!(world.fake.take_reply(&id, &reply).unwrap().as_deref(), Some("Done."));
+    assert!(world.fake.chat(CHAT)[0].text.starts_with("approved"));
+    assert_eq!(world.fake.take_reply(&id, &feishu::reply_json(None, None)).unwrap(), None);
+}
+
+#[tokio::test]
+async fn custom_bots_check_signatures_and_refuse_with_status_200() {
+    let world = World::start().await;
+    world.fake.add_bot("signed", Some("demoSecret"));
+    world.fake.add_bot("open", None);
+    let url = |id: &str| -> SecretUrl {
+        serde_json::from_value(json!(world.url.join(&format!("open-apis/bot/v2/hook/{id}")).unwrap())).unwrap()
+    };
+    let message = message("waits", &[Button::Approve { ask: false }]);
+    let secret = Secret::new("demoSecret".into());
+    let good = bot_message(&message, Some(&secret), clock::now());
+    post_bot(&world.http, &url("signed"), &good).await.unwrap();
+    post_bot(&world.http, &url("open"), &bot_message(&message, None, clock::now())).await.unwrap();
+    assert_eq!(world.fake.chat("signed")[0].labels(), Vec::<&str>::new());
+    let late = bot_message(&message, Some(&secret), clock::now() - SignedDuration::from_mins(61));
+    let other = bot_message(&message, Some(&Secret::new("other".into())), clock::now());
+    for message in [late, other, bot_message(&message, None, clock::now())] {
+        let refused = post_bot(&world.http, &url("signed"), &message).await.unwrap_err();
+        assert!(refused.error.starts_with("19021") && refused.retry == Redelivery::Later, "{refused:?}");
+    }
+    assert_eq!(post_bot(&world.http, &url("none"), &good).await.unwrap_err().error, "19001");
+    assert_eq!(world.fake.chat("signed").len(), 1);
+}
+
+#[tokio::test]
+async fn a_fake_that_hangs_does_not_answer() {
+    let world = World::start().await;
+    world.fake.add_fault(Fault { path: MESSAGES.into(), hangs: true, ..Fault::default() });
+    assert!(tokio::time::timeout(Duration::from_millis(100), world.post("one")).await.is_err());
+    assert_eq!(world.fake.chat(CHAT), []);
+}

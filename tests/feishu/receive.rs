@@ -1,0 +1,250 @@
+//! What arrives, and what is refused.
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use proptest::prelude::*;
+
+use super::*;
+
+#[test]
+fn signed_callbacks_are_verified_and_changed_ones_refused() {
+    let plaintext =
+        json!({"type": "url_verification", "challenge": "C", "token": our_keys().verification_token.expose()});
+    let callback = sign(&plaintext.to_string());
+    assert_eq!(verify(&callback, &[our_keys()]).map(|authentic| authentic.key()), Ok(0));
+    let other = keys("another encrypt key", "another-token-of-16");
+    assert_eq!(verify(&callback, &[other.clone(), our_keys()]).map(|authentic| authentic.key()), Ok(1));
+    assert_eq!(verify(&callback, &[other]).map(|_| ()), Err(Unauthentic::Mismatch));
+    for position in 0..callback.body.len() {
+        let mut body = callback.body.clone().into_bytes();
+        body[position] ^= 1;
+        let verified = feishu::verify_with(&[our_keys()], &headers(&callback), &body, now());
+        assert_eq!(verified.map(|_| ()), Err(Unauthentic::Mismatch), "{position}");
+    }
+}
+
+#[test]
+fn a_token_is_rotated_while_the_encrypt_key_stays() {
+    let Settings { verification_token, .. } = Settings::default();
+    let key = "7ZJAhsHk6WV3zn4Tag2E1ByoB3lPgxzl";
+    let pairs = [keys(key, "new-token-0123456789"), keys(key, &verification_token), keys(key, "old-token-0123456789")];
+    let fake = FakeFeishu::default();
+    let plaintext = fake.say(CHAT, "list", &fake.person(ALICE));
+    assert_eq!(verify(&sign(&plaintext), &pairs).map(|authentic| authentic.key()), Ok(1));
+    assert_eq!(verify(&sign(&plaintext), &pairs[..1]).map(|_| ()), Err(Unauthentic::Ciphertext));
+}
+
+#[test]
+fn only_the_test_of_the_address_comes_unsigned() {
+    let challenge = feishu::challenge("C", &our_keys(), [9; 16]);
+    let authentic = verify(&challenge, &[keys("another encrypt key", "another-token-of-16"), our_keys()]).unwrap();
+    assert_eq!(feishu::read(authentic, &config()), Ok(Heard::Challenge("C".into())));
+    let token = our_keys().verification_token.expose().to_owned();
+    let fake = FakeFeishu::default();
+    let event = fake.say(CHAT, "list", &fake.person(ALICE));
+    let both = json!({"type": "url_verification", "challenge": "C", "token": token, "header": {}}).to_string();
+    let other = json!({"type": "url_verification", "challenge": "C", "token": "another-token-of-16"}).to_string();
+    for plaintext in [event, both, other, "{".to_owned(), String::new()] {
+        let body = feishu::seal(&plaintext, &our_keys().encrypt_key, [9; 16]);
+        let verified = verify(&Callback { headers: vec![], body }, &[our_keys()]);
+        assert_eq!(verified.map(|_| ()), Err(Unauthentic::Mismatch), "{plaintext}");
+    }
+    let plain = json!({"type": "url_verification", "challenge": "C", "token": token}).to_string();
+    let large = json!({"encrypt": "A".repeat(4096)}).to_string();
+    for body in [plain, large] {
+        let verified = verify(&Callback { headers: vec![], body }, &[our_keys()]);
+        assert_eq!(verified.map(|_| ()), Err(Unauthentic::Missing("x-lark-signature")));
+    }
+    let mut partly = sign("{}");
+    partly.headers.retain(|(name, _)| *name != "x-lark-request-nonce");
+    assert_eq!(verify(&partly, &[our_keys()]).map(|_| ()), Err(Unauthentic::Missing("x-lark-request-nonce")));
+}
+
+#[tokio::test]
+async fn clicks_arrive_with_what_the_button_carries() {
+    let world = World::start().await;
+    let id = world.post("a").await.unwrap();
+    let alice = world.fake.person(ALICE);
+    let plaintext = world.fake.click(&id, "Approve", &alice, None).unwrap();
+    let Ok(Heard::Click(click)) = parse(&plaintext) else { panic!("{plaintext}") };
+    assert_eq!(click.by.as_str(), format!("feishu:82dfe55c5a220620/{ALICE}"));
+    assert_eq!((click.binding.as_deref(), click.reason.as_deref()), (Some("approve-binding"), None));
+    assert_eq!((click.place.message_id.as_str(), click.place.chat_id.as_str()), (id.as_str(), CHAT));
+    assert!(click.origin.request_key.starts_with("feishu:") && click.origin.request_key.len() == 39);
+    let Ok(Heard::Click(replay)) = parse(&plaintext) else { panic!("{plaintext}") };
+    let again = world.fake.click(&id, "Approve", &alice, None).unwrap();
+    let Ok(Heard::Click(again)) = parse(&again) else { panic!("{again}") };
+    assert_eq!(replay.origin, click.origin);
+    assert_ne!(again.origin.request_key, click.origin.request_key);
+}
+
+#[tokio::test]
+async fn a_reason_comes_from_the_form_whether_or_not_its_buttons_have_values() {
+    for form_buttons_have_values in [true, false] {
+        let world = World::of(Settings { form_buttons_have_values, ..Settings::default() }).await;
+        let id = world.post("a").await.unwrap();
+        let plaintext = world.fake.click(&id, "Reject", &world.fake.person(ALICE), Some("  größer\n ")).unwrap();
+        let Ok(Heard::Click(click)) = parse(&plaintext) else { panic!("{plaintext}") };
+        assert_eq!((click.binding.as_deref(), click.reason.as_deref()), (Some("reject-binding"), Some("größer")));
+        let too_long = "x".repeat(401);
+        assert!(world.fake.click(&id, "Reject", &world.fake.person(ALICE), Some(&too_long)).is_err());
+    }
+}
+
+/// A click's plaintext, with something in it changed.
+fn changed(at: &str, to: Value) -> String {
+    let Settings { app, tenant, verification_token, .. } = Settings::default();
+    let mut click = json!({
+        "schema": "2.0",
+        "header": {"event_id": "e1", "token": verification_token, "create_time": "1793001623123456",
+            "event_type": "card.action.trigger", "tenant_key": tenant, "app_id": app},
+        "event": {
+            "operator": {"tenant_key": tenant, "open_id": ALICE},
+            "action": {"tag": "button", "name": "b.x", "value": {"b": "x"}, "form_value": {"reason": "why"}},
+            "context": {"open_message_id": "om_1", "open_chat_id": CHAT},
+        },
+    });
+    *click.pointer_mut(at).unwrap() = to;
+    click.to_string()
+}
+
+#[test]
+fn odd_clicks_are_refused_or_carry_nothing() {
+    let binding = |text: &str| match parse(text) {
+        Ok(Heard::Click(click)) => Ok(click.binding),
+        Ok(other) => panic!("{other:?}"),
+        Err(Malformed(problem)) => Err(problem),
+    };
+    let carries = Ok(Some("x".to_owned()));
+    assert_eq!(binding(&changed("/event/action/name", json!("b.x"))), carries);
+    assert_eq!(binding(&changed("/event/action/name", json!("other"))), carries);
+    assert_eq!(binding(&changed("/event/action/value", json!({"a": "approve"}))), carries);
+    assert_eq!(binding(&changed("/event/action/value", json!("text"))), carries);
+    assert_eq!(binding(&changed("/event/action", json!({"tag": "button", "value": {"b": "x", "c": 1}}))), Ok(None));
+    for (at, to) in [
+        ("/event/action/name", json!("b.y")),
+        ("/event/action/value", json!({"b": "y"})),
+        ("/event/action/tag", json!("select_static")),
+        ("/event/action/form_value", json!({"reason": 1})),
+        ("/event/operator/open_id", json!("ou_a/b")),
+        ("/event/operator/open_id", json!("on_union")),
+        ("/event/context/open_message_id", json!("")),
+        ("/event/context/open_chat_id", json!("../x")),
+        ("/header/event_type", json!("card.action.other")),
+        ("/schema", json!("1.0")),
+        ("/event", json!(null)),
+    ] {
+        assert!(binding(&changed(at, to.clone())).is_err(), "{at} {to}");
+    }
+    let long = "y".repeat(513);
+    assert!(binding(&changed("/event/action", json!({"tag": "button", "name": format!("b.{long}")}))).is_err());
+    let reasons = changed("/event/action/form_value/reason", json!("x".repeat(9000)));
+    let Ok(Heard::Click(click)) = parse(&reasons) else { panic!() };
+    assert_eq!(click.reason.unwrap().len(), 400);
+}
+
+#[test]
+fn strangers_are_told_apart_by_app_and_tenant() {
+    for at in ["/header/tenant_key", "/event/operator/tenant_key"] {
+        let parsed = parse(&changed(at, json!("f25044d8704f3991")));
+        assert!(matches!(parsed, Ok(Heard::Stranger(Some(_)))), "{at}: {parsed:?}");
+    }
+    assert_eq!(parse(&changed("/header/app_id", json!("cli_other"))), Ok(Heard::Stranger(None)));
+}
+
+#[test]
+fn text_commands_lose_their_mentions() {
+    let fake = FakeFeishu::default();
+    let alice = fake.person(ALICE);
+    let text = |said: &str| match parse(&fake.say(CHAT, said, &alice)).unwrap() {
+        Heard::Text(text) => Some(text.text),
+        Heard::Usage(_) => None,
+        other @ (Heard::Challenge(_) | Heard::Click(_) | Heard::Stranger(_)) => panic!("{other:?}"),
+    };
+    let approve = "approve pcc-a because it is @_user_name's";
+    assert_eq!(text(approve).as_deref(), Some(approve));
+    assert_eq!(text(" list\n on  prod @_user_22 @_all").as_deref(), Some("list on prod"));
+    assert_eq!(text(""), None);
+    assert_eq!(text(&"x".repeat(5000)), None);
+    let mut event: Value = serde_json::from_str(&fake.say(CHAT, "list", &alice)).unwrap();
+    event["event"]["sender"]["sender_type"] = "app".into();
+    assert_eq!(parse(&event.to_string()), Ok(Heard::Stranger(None)));
+    event["event"]["sender"]["sender_type"] = "user".into();
+    event["event"]["message"]["message_type"] = "image".into();
+    assert!(matches!(parse(&event.to_string()), Ok(Heard::Usage(_))));
+}
+
+#[test]
+fn wrong_padding_is_refused_without_a_signature_too() {
+    let token = our_keys().verification_token.expose().to_owned();
+    let plaintext = json!({"type": "url_verification", "challenge": "C", "token": token}).to_string();
+    let blocks = plaintext.len().div_ceil(16);
+    let sealed = feishu::seal(&format!("{plaintext:<0$}", blocks * 16), &our_keys().encrypt_key, [9; 16]);
+    assert!(verify(&Callback { headers: vec![], body: sealed.clone() }, &[our_keys()]).is_ok());
+    // Without the block of padding, the last byte is a space.
+    let sealed: Value = serde_json::from_str(&sealed).unwrap();
+    let mut bytes = BASE64_STANDARD.decode(sealed["encrypt"].as_str().unwrap()).unwrap();
+    bytes.truncate(bytes.len() - 16);
+    let body = json!({"encrypt": BASE64_STANDARD.encode(bytes)}).to_string();
+    let unsigned = verify(&Callback { headers: vec![], body }, &[our_keys()]);
+    assert_eq!(unsigned.map(|_| ()), Err(Unauthentic::Mismatch));
+}
+
+#[test]
+fn malformed_headers_are_named() {
+    let token = our_keys().verification_token.expose().to_owned();
+    let plaintext = json!({"type": "url_verification", "challenge": "C", "token": token}).to_string();
+    let signed = |nonce: &str| {
+        let callback = feishu::sign_callback(&plaintext, &our_keys(), now(), nonce, [7; 16]);
+        verify(&callback, &[our_keys()]).map(|_| ())
+    };
+    assert_eq!(signed(&"n".repeat(128)), Ok(()));
+    for nonce in ["", "a,b", "a b", &"n".repeat(129)] {
+        assert_eq!(signed(nonce), Err(Unauthentic::Malformed("x-lark-request-nonce")), "{nonce:?}");
+    }
+    for (name, value) in [("x-lark-request-timestamp", "1793001624.0"), ("x-lark-signature", "v0=00")] {
+        let mut callback = sign(&plaintext);
+        callback.headers.retain(|(other, _)| *other != name);
+        callback.headers.push((name, value.to_owned()));
+        assert_eq!(verify(&callback, &[our_keys()]).map(|_| ()), Err(Unauthentic::Malformed(name)));
+        callback.headers.push((name, value.to_owned()));
+        let mut twice = headers(&callback);
+        twice.append(name, HeaderValue::from_static("x"));
+        let verified = feishu::verify_with(&[our_keys()], &twice, callback.body.as_bytes(), now());
+        assert_eq!(verified.map(|_| ()), Err(Unauthentic::Duplicated(name)));
+    }
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_signed_comes_out_as_it_was(plaintext in ".{0,200}", iv in any::<[u8; 16]>(), nonce in "[a-z0-9]{1,20}") {
+        let token = our_keys().verification_token.expose().to_owned();
+        let event = json!({"token": token, "type": "url_verification", "challenge": plaintext}).to_string();
+        let callback = feishu::sign_callback(&event, &our_keys(), now(), &nonce, iv);
+        let authentic = verify(&callback, &[our_keys()]).unwrap();
+        match feishu::read(authentic, &config()) {
+            Ok(Heard::Challenge(challenge)) => prop_assert_eq!(challenge, plaintext),
+            Err(_) => prop_assert!(plaintext.len() > 256),
+            Ok(other) => prop_assert!(false, "{other:?}"),
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(body in any::<Vec<u8>>(), plaintext in any::<Vec<u8>>()) {
+        let headers = headers(&sign("{}"));
+        prop_assert!(feishu::verify_with(&[our_keys()], &headers, &body, now()).is_err());
+        prop_assert!(feishu::verify_with(&[our_keys()], &HeaderMap::new(), &body, now()).is_err());
+        let text = String::from_utf8_lossy(&plaintext);
+        prop_assert_eq!(verify(&sign(&text), &[our_keys()]).map(|_| ()), Err(Unauthentic::Ciphertext));
+    }
+
+    #[test]
+    fn no_event_makes_it_panic(at in 0_usize..7, number in any::<i64>(), text in ".{0,40}") {
+        let places = ["/header", "/event", "/event/operator", "/event/action", "/event/action/value", "/event/context",
+            "/event/action/form_value"];
+        for to in [json!(number), json!(text), json!([text]), json!({ text.clone(): number }), Value::Null] {
+            if places[at] != "/header" {
+                let _ = parse(&changed(places[at], to));
+            }
+        }
+    }
+}

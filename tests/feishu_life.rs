@@ -1,0 +1,325 @@
+//! The whole life of a request in Feishu: events in; answers, posts and calls out. The fake refuses what Feishu refuses.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use peergate::chat::feishu;
+use peergate::clock;
+use peergate::local::feishu::{FakeFeishu, Fault, Settings, Shown};
+use peergate::peering::InstanceId;
+use serde_json::{Value, json};
+use support::{Gate, Reply};
+use tokio::time::{Instant, sleep};
+
+const CHAT: &str = "oc_38fe598c2984695a42f3e2d3d5fdfd22";
+const ALICE: &str = "ou_alice";
+const BOB: &str = "ou_bob";
+const STRANGER: &str = "ou_mallory";
+const BOT: &str = "oc_bot";
+
+struct World {
+    gate: Gate,
+    fake: FakeFeishu,
+}
+
+impl World {
+    async fn start() -> Self {
+        let settings = Settings::default();
+        let (app, tenant) = (settings.app.clone(), settings.tenant.clone());
+        let secrets = json!({
+            "callbacks": [{
+                "encrypt_key": "7ZJAhsHk6WV3zn4Tag2E1ByoB3lPgxzl", "verification_token": settings.verification_token,
+            }],
+            "app_secret": settings.app_secret,
+        });
+        let fake = FakeFeishu::new(settings);
+        fake.add_bot(BOT, Some("demoSecret"));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(fake.clone().serve(listener));
+        let gate = Gate::start().await;
+        let config = gate
+            .config
+            .replace(
+                "[platforms.slack]",
+                &format!(
+                    "[platforms.feishu]\napp = \"{app}\"\ntenant = \"{tenant}\"\nhost = \"feishu\"\napi = \"{url}\"\n\n\
+                 [channels.feishu]\nkind = \"feishu\"\nchat = \"{CHAT}\"\n\n[channels.bot]\nkind = \"feishu-bot\"\n\n\
+                 [platforms.slack]"
+                ),
+            )
+            .replace("\"webhook:ci/alice\"]", &format!("\"webhook:ci/alice\", \"feishu:{tenant}/{ALICE}\"]"))
+            .replace("\"webhook:ci/bob\"]", &format!("\"webhook:ci/bob\", \"feishu:{tenant}/{BOB}\"]"))
+            .replace("[\"netops\", \"hook\", \"audit\"]", "[\"netops\", \"feishu\", \"bot\"]")
+            .replace("channels = [\"netops\"]", "channels = [\"netops\", \"feishu\"]");
+        gate.write_secrets(|all| {
+            all["platforms"]["feishu"] = secrets;
+            all["channels"]["bot"] =
+                json!({"url": format!("{url}open-apis/bot/v2/hook/{BOT}"), "signing_secrets": ["demoSecret"]});
+        })
+        .unwrap();
+        Self { gate: gate.with_config(&config), fake }
+    }
+
+    async fn told(&self, vpc: &str) -> InstanceId {
+        let id = self.gate.request_peering(&[("AcceptingVpcId", vpc)]).await.unwrap();
+        self.gate.discover().await;
+        id
+    }
+
+    /// Ticks until the channel has heard; what failed is tried again after some seconds.
+    async fn told_at_last(&self, heard: impl Fn(&Self) -> bool) {
+        let started = Instant::now();
+        while !heard(self) {
+            assert!(started.elapsed() < Duration::from_mins(2), "the channel never heard");
+            self.gate.tick().await;
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn card(&self) -> Shown {
+        self.fake.chat(CHAT).pop().unwrap()
+    }
+
+    async fn send(&self, plaintext: &str) -> Reply {
+        let secrets = self.gate.app.secrets.current(clock::now()).await.unwrap();
+        let secrets = secrets.platforms.feishu.as_ref().unwrap();
+        self.gate.send(&feishu::signed(secrets, plaintext, clock::now()).unwrap()).await
+    }
+
+    /// Clicks; returns the toast, and lets the reply redraw the card.
+    async fn click(&self, label: &str, who: &str, reason: Option<&str>) -> String {
+        let card = self.card();
+        let plaintext = self.fake.click(&card.message_id, label, &self.fake.person(who), reason).unwrap();
+        let reply = self.send(&plaintext).await;
+        assert_eq!(reply.status, 200, "{}", reply.body);
+        self.fake.take_reply(&card.message_id, &reply.json()).unwrap().unwrap_or_default()
+    }
+}
+
+#[tokio::test]
+async fn request_is_shown_decided_accepted_and_followed() {
+    let world = World::start().await;
+    let id = world.told("vpc-other").await;
+    let card = world.card();
+    assert!(card.text.contains(&format!("VPC peering prod/{id} waits for approval")), "{}", card.text);
+    assert_eq!(card.labels()[..2], ["Approve", "Details"], "{:?}", card.labels());
+    let toast = world.click("Approve", ALICE, None).await;
+    assert!(toast.starts_with(&format!("You approved prod/{id}")), "{toast}");
+    assert_eq!((world.gate.state(&id).await.as_str(), world.gate.accepts(&id)), ("activating", 1));
+    assert!(world.card().button("Approve").is_none(), "the reply has drawn the card for everybody");
+    assert_eq!(world.gate.stored(&id).await.unwrap().approval.decisions[0].by.person.as_deref(), Some("alice"));
+    world.gate.tick().await;
+    let card = world.card();
+    assert!(card.text.contains("is Activated"), "{}", card.text);
+    let thread = card.thread();
+    assert!(thread[0].starts_with("alice (feishu:") && thread[0].contains("approved VPC peering"), "{thread:?}");
+    assert_eq!((thread.len(), world.fake.chat(CHAT).len()), (3, 1), "decided, accepted and activated, below one card");
+    let bot = world.fake.chat(BOT);
+    assert_eq!(bot.len(), 4, "{bot:?}");
+    assert!(bot.iter().all(|message| message.buttons.iter().all(|button| button.value.is_null())));
+    assert_eq!(world.gate.card().replies.len(), 3, "Slack heard the same");
+}
+
+#[tokio::test]
+async fn one_human_on_slack_and_feishu_counts_once() {
+    let world = World::start().await;
+    let id = world.told("vpc-two-people").await;
+    world.gate.press(&world.gate.card(), "Approve", "U061F7AUR").await;
+    let toast = world.click("Approve", ALICE, None).await;
+    assert!(toast.starts_with("You decided about"), "{toast}");
+    assert_eq!(world.gate.stored(&id).await.unwrap().approval.given(), 1);
+    world.click("Approve", BOB, None).await;
+    assert_eq!(world.gate.accepts(&id), 1);
+}
+
+#[tokio::test]
+async fn reason_is_asked_on_the_card_and_checked_on_the_server() {
+    let world = World::start().await;
+    let id = world.told("vpc-with-a-reason").await;
+    let refused = world.click("Approve", ALICE, Some("   ")).await;
+    assert!(refused.contains("reason"), "{refused}");
+    assert_eq!((world.gate.state(&id).await.as_str(), world.gate.accepts(&id)), ("pending", 0));
+    world.click("Approve", ALICE, Some("the data team needs it")).await;
+    let decision = world.gate.stored(&id).await.unwrap().approval.winner().unwrap().clone();
+    assert_eq!((decision.reason.as_deref(), world.gate.accepts(&id)), (Some("the data team needs it"), 1));
+    let other = world.told("vpc-other").await;
+    world.click("Reject", ALICE, None).await;
+    assert_eq!(world.gate.state(&other).await, "rejected", "a reason to reject is optional");
+}
+
+#[tokio::test]
+async fn replayed_click_changes_nothing() {
+    let world = World::start().await;
+    let id = world.told("vpc-two-people").await;
+    let card = world.card();
+    let click = world.fake.click(&card.message_id, "Approve", &world.fake.person(ALICE), None).unwrap();
+    world.send(&click).await;
+    let withdraw = {
+        world.gate.round().await;
+        world.click("Withdraw my approval", ALICE, None).await
+    };
+    assert!(withdraw.contains("does not count any more"), "{withdraw}");
+    world.send(&click).await;
+    assert_eq!((world.gate.stored(&id).await.unwrap().approval.given(), world.gate.accepts(&id)), (0, 0));
+}
+
+#[tokio::test]
+async fn click_that_is_forged_copied_or_of_another_tenant_decides_nothing() {
+    let world = World::start().await;
+    let id = world.told("vpc-other").await;
+    let card = world.card();
+    let person = world.fake.person(ALICE);
+    let click = world.fake.click(&card.message_id, "Approve", &person, None).unwrap();
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut event: Value = serde_json::from_str(&click).unwrap();
+        event["header"]["event_id"] = clock::nonce().into();
+        change(&mut event);
+        event.to_string()
+    };
+    let before = world.gate.upstream_calls();
+    let nothing = changed(&|it| {
+        it["event"]["action"]["value"] = json!({"a": "approve"});
+        it["event"]["action"]["name"] = json!("approve");
+    });
+    assert_eq!(world.send(&nothing).await.status, 400, "without a binding");
+    let forged = changed(&|it| {
+        it["event"]["action"]["value"]["b"] = json!("aprod/pcc-sim00000001.AAAA");
+        it["event"]["action"]["name"] = json!(null);
+    });
+    assert_eq!(world.send(&forged).await.status, 400);
+    let differs = changed(&|it| it["event"]["action"]["name"] = json!("b.aprod/pcc-a.AA"));
+    assert_eq!(world.send(&differs).await.status, 400);
+    assert_eq!(world.gate.upstream_calls(), before);
+    let of_slack = world.gate.card().button("Approve").unwrap().value.clone();
+    let slacks = changed(&|it| {
+        it["event"]["action"]["value"]["b"] = json!(of_slack);
+        it["event"]["action"]["name"] = json!(null);
+    });
+    let of_another_platform = world.send(&slacks).await;
+    assert!(
+        of_another_platform.status == 400 || of_another_platform.body.contains("belongs to an older message"),
+        "{}",
+        of_another_platform.body
+    );
+    let copied = changed(&|it| it["event"]["context"]["open_message_id"] = json!("om_copy"));
+    let reply = world.send(&copied).await;
+    assert!(reply.body.contains("belongs to an older message"), "{}", reply.body);
+    assert!(reply.json()["card"]["data"].to_string().contains("has been replaced"), "the copy is drawn anew");
+    for (name, change) in
+        [("operator", "/event/operator/tenant_key"), ("header", "/header/tenant_key"), ("app", "/header/app_id")]
+    {
+        let elsewhere = changed(&|it| *it.pointer_mut(change).unwrap() = json!("cli_other"));
+        let reply = world.send(&elsewhere).await;
+        assert!(reply.status == 200 || reply.status == 403, "{name}: {}", reply.body);
+    }
+    let unknown = world.fake.click(&card.message_id, "Approve", &world.fake.person(STRANGER), None).unwrap();
+    let reply = world.send(&unknown).await;
+    assert_eq!(reply.json()["toast"]["type"], "warning", "{}", reply.body);
+    assert_eq!((world.gate.state(&id).await.as_str(), world.gate.accepts(&id)), ("pending", 0));
+}
+
+#[tokio::test]
+async fn details_and_commands_are_answered_in_private() {
+    let world = World::start().await;
+    let id = world.told("vpc-other").await;
+    let toast = world.click("Details", ALICE, None).await;
+    assert!(toast.contains("is Accepting"), "{toast}");
+    assert!(world.fake.direct(ALICE).pop().unwrap().text.contains("account 1111111111111111"));
+    let reply = world.send(&world.fake.say(CHAT, "list", &world.fake.person(ALICE))).await;
+    assert_eq!((reply.status, reply.body.as_str()), (200, "{}"));
+    assert!(world.fake.direct(ALICE).pop().unwrap().text.contains(id.as_str()));
+    world.send(&world.fake.say(CHAT, "make it so", &world.fake.person(ALICE))).await;
+    assert!(world.fake.direct(ALICE).pop().unwrap().text.contains("understands these commands"));
+    world.send(&world.fake.say(CHAT, &format!("approve {id} because so"), &world.fake.person(ALICE))).await;
+    assert_eq!(world.gate.accepts(&id), 1);
+    assert_eq!(world.fake.chat(CHAT).len(), 1, "nothing of it in the chat");
+}
+
+#[tokio::test]
+async fn private_answers_buttons_decide_for_its_person_alone() {
+    let world = World::start().await;
+    let id = world.told("vpc-other").await;
+    world.click("Details", ALICE, None).await;
+    let answer = world.fake.direct(ALICE).pop().unwrap();
+    let by_bob = world.fake.click(&answer.message_id, "Approve", &world.fake.person(BOB), None).unwrap();
+    let reply = world.send(&by_bob).await;
+    assert!(reply.body.contains("belongs to an older message"), "{}", reply.body);
+    assert_eq!(world.gate.accepts(&id), 0);
+    let by_alice = world.fake.click(&answer.message_id, "Approve", &world.fake.person(ALICE), None).unwrap();
+    world.send(&by_alice).await;
+    assert_eq!(world.gate.accepts(&id), 1);
+}
+
+#[tokio::test]
+async fn card_that_is_too_old_is_followed_by_a_new_one() {
+    let world = World::start().await;
+    let id = world.told("vpc-two-people").await;
+    let old = world.card();
+    let click = world.fake.click(&old.message_id, "Approve", &world.fake.person(BOB), None).unwrap();
+    world.fake.move_clock(SignedDuration::from_hours(14 * 24 + 1));
+    // Feishu's tokens of before have ended, too.
+    world.gate.send(&world.gate.signed("approve", &id, "alice").await).await;
+    world.gate.round().await;
+    let cards = world.fake.chat(CHAT);
+    assert_eq!(cards.len(), 2, "{cards:?}");
+    assert!(cards[0].thread().iter().any(|reply| reply.starts_with("There is a new card")), "{:?}", cards[0]);
+    assert!(cards[1].text.contains("1 of 2"), "{}", cards[1].text);
+    let reply = world.send(&click).await;
+    assert!(reply.json()["card"]["data"].to_string().contains("has been replaced"), "{}", reply.body);
+    assert_eq!(world.gate.accepts(&id), 0);
+    world.click("Approve", BOB, None).await;
+    assert_eq!(world.gate.accepts(&id), 1);
+}
+
+#[tokio::test]
+async fn feishu_that_is_down_loses_nothing_and_holds_nobody_up() {
+    let world = World::start().await;
+    let path = "/open-apis/im/v1/messages".to_owned();
+    world.fake.add_fault(Fault { path, status: 503, ..Fault::default() });
+    let id = world.told("vpc-other").await;
+    assert!(world.fake.chat(CHAT).is_empty());
+    assert_eq!(world.gate.card().labels()[0], "Approve", "Slack has it");
+    world.gate.press(&world.gate.card(), "Approve", "U061F7AUR").await;
+    world.gate.tick().await;
+    assert_eq!(world.gate.accepts(&id), 1);
+    world.fake.clear_faults();
+    world.told_at_last(|world| world.fake.chat(CHAT).pop().is_some_and(|card| card.replies.len() == 3)).await;
+    let card = world.card();
+    assert!(card.text.contains("is Activated"), "{}", card.text);
+    assert_eq!(card.replies.len(), 3);
+}
+
+#[tokio::test]
+async fn token_is_shared_by_processes_and_replaced_when_feishu_refuses_it() {
+    let world = World::start().await;
+    world.told("vpc-other").await;
+    let tokens =
+        |world: &World| world.fake.calls().iter().filter(|call| call.path.contains("tenant_access_token")).count();
+    assert_eq!(tokens(&world), 1);
+    let World { gate, fake } = world;
+    let world = World { gate: gate.restarted(), fake };
+    world.told("vpc-two-people").await;
+    assert_eq!(tokens(&world), 1, "another process has left it in the table");
+    world.fake.revoke_tokens();
+    world.told("vpc-with-a-reason").await;
+    assert_eq!((tokens(&world), world.fake.chat(CHAT).len()), (2, 3));
+}
+
+#[tokio::test]
+async fn lost_answer_to_a_post_makes_no_second_card() {
+    let world = World::start().await;
+    let path = "/open-apis/im/v1/messages".to_owned();
+    world.fake.add_fault(Fault { path, status: 502, after_effect: true, ..Fault::default() });
+    let id = world.told("vpc-other").await;
+    world.fake.clear_faults();
+    let taken = |world: &World| world.fake.calls().iter().filter(|call| call.path.contains("/messages")).count() > 1;
+    world.told_at_last(taken).await;
+    assert_eq!(world.fake.chat(CHAT).len(), 1);
+    world.click("Approve", ALICE, None).await;
+    assert_eq!(world.gate.accepts(&id), 1);
+}
