@@ -853,7 +853,7 @@ mod tests {
     #[test]
     fn somebody_who_can_never_act_is_refused_wherever_they_are_named() {
         let cases = [
-            ("slak:T1/U1", "slak:T1/U1 has an unknown platform: expected `slack` or `webhook`"),
+            ("slak:T1/U1", "slak:T1/U1 has an unknown platform: expected `slack`"),
             ("Slack:T1/U1", "Slack:T1/U1 has an unknown platform"),
             ("peergate:prod/rule", "has an unknown platform"),
             ("slack:T9/U1", "the workspace of slack:T9/U1 is not in `platforms.slack.teams`"),

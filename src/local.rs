@@ -6,6 +6,7 @@ pub mod event;
 pub mod fakes;
 pub mod feishu;
 pub mod redrive;
+pub mod register;
 pub mod restore;
 pub mod sandbox;
 pub mod serve;

@@ -9,17 +9,15 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use peergate::chat::feishu;
 use peergate::clock;
-use peergate::local::feishu::{FakeFeishu, Fault, Settings, Shown};
+use peergate::local::feishu::{BOT, CHAT, FakeFeishu, Fault, Settings, Shown};
 use peergate::peering::InstanceId;
 use serde_json::{Value, json};
 use support::{Gate, Reply};
 use tokio::time::{Instant, sleep};
 
-const CHAT: &str = "oc_38fe598c2984695a42f3e2d3d5fdfd22";
 const ALICE: &str = "ou_alice";
 const BOB: &str = "ou_bob";
 const STRANGER: &str = "ou_mallory";
-const BOT: &str = "oc_bot";
 
 struct World {
     gate: Gate,
@@ -28,40 +26,13 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        let settings = Settings::default();
-        let (app, tenant) = (settings.app.clone(), settings.tenant.clone());
-        let secrets = json!({
-            "callbacks": [{
-                "encrypt_key": "7ZJAhsHk6WV3zn4Tag2E1ByoB3lPgxzl", "verification_token": settings.verification_token,
-            }],
-            "app_secret": settings.app_secret,
-        });
-        let fake = FakeFeishu::new(settings);
-        fake.add_bot(BOT, Some("demoSecret"));
+        let fake = FakeFeishu::new(Settings::default());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
         tokio::spawn(fake.clone().serve(listener));
-        let gate = Gate::start().await;
-        let config = gate
-            .config
-            .replace(
-                "[platforms.slack]",
-                &format!(
-                    "[platforms.feishu]\napp = \"{app}\"\ntenant = \"{tenant}\"\nhost = \"feishu\"\napi = \"{url}\"\n\n\
-                 [channels.feishu]\nkind = \"feishu\"\nchat = \"{CHAT}\"\n\n[channels.bot]\nkind = \"feishu-bot\"\n\n\
-                 [platforms.slack]"
-                ),
-            )
-            .replace("\"webhook:ci/alice\"]", &format!("\"webhook:ci/alice\", \"feishu:{tenant}/{ALICE}\"]"))
-            .replace("\"webhook:ci/bob\"]", &format!("\"webhook:ci/bob\", \"feishu:{tenant}/{BOB}\"]"))
-            .replace("[\"netops\", \"hook\", \"audit\"]", "[\"netops\", \"feishu\", \"bot\"]")
-            .replace("channels = [\"netops\"]", "channels = [\"netops\", \"feishu\"]");
-        gate.write_secrets(|all| {
-            all["platforms"]["feishu"] = secrets;
-            all["channels"]["bot"] =
-                json!({"url": format!("{url}open-apis/bot/v2/hook/{BOT}"), "signing_secrets": ["demoSecret"]});
-        })
-        .unwrap();
+        let mut gate = Gate::start().await;
+        gate.extend(&fake.extension(&url));
+        let config = gate.config.replace("\"hook\", \"audit\"]", "\"bot\"]");
         Self { gate: gate.with_config(&config), fake }
     }
 

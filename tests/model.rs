@@ -24,6 +24,7 @@ use jiff::SignedDuration;
 use peergate::approval::{Approval, Delivery, History, State, Verdict, What};
 use peergate::chat::Signed;
 use peergate::clock;
+use peergate::local::feishu::{CHAT, FakeFeishu, Fault as FeishuFault};
 use peergate::local::simulator::gateway::Fault;
 use peergate::local::simulator::{Settings, Tampering};
 use peergate::local::sink::Trouble;
@@ -82,6 +83,11 @@ async fn whatever_happens_the_invariants_hold() {
 async fn run_once(seed: u64) {
     let settings = Settings { activation: Duration::from_millis(5), quota: None, ..Settings::default() };
     let mut gate = Gate::with(settings).await;
+    let feishu = FakeFeishu::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(feishu.clone().serve(listener));
+    gate.extend(&feishu.extension(&url));
     let original = gate.config.clone();
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let mut memory = Memory::default();
@@ -90,12 +96,13 @@ async fn run_once(seed: u64) {
             calm(&gate, &memory, seed).await;
             memory.log.push("calm".into());
         }
-        let what = step(&mut gate, &original, &mut dice, &mut memory).await;
+        let what = step(&mut gate, &feishu, &original, &mut dice, &mut memory).await;
         memory.log.push(what);
         let records = records(&gate, &memory).await;
         check(&gate, &mut memory, &records, seed);
     }
     gate.reconfigure(&original);
+    feishu.clear_faults();
     settle(&gate, &mut memory, seed).await;
 }
 
@@ -131,7 +138,39 @@ async fn calm(gate: &Gate, memory: &Memory, seed: u64) {
     }
 }
 
-async fn step(gate: &mut Gate, original: &str, dice: &mut Dice, memory: &mut Memory) -> String {
+/// Somebody clicks a button of some card in Feishu.
+async fn click_in_feishu(
+    gate: &Gate,
+    feishu: &FakeFeishu,
+    person: &str,
+    dice: &mut Dice,
+    memory: &mut Memory,
+) -> String {
+    let cards = feishu.chat(CHAT);
+    if cards.is_empty() {
+        return "nothing to click in Feishu".into();
+    }
+    let card = dice.one_of(&cards);
+    let labels = card.labels();
+    if labels.is_empty() {
+        return "no button in Feishu".into();
+    }
+    let label = *dice.one_of(&labels);
+    let reason = (dice.roll(2) == 0).then_some("said so in Feishu");
+    let operator = feishu.person(&format!("ou_{person}"));
+    let Ok(click) = feishu.click(&card.message_id, label, &operator, reason) else {
+        return format!("{label} in Feishu calls nobody");
+    };
+    let secrets = gate.app.secrets.current(clock::now()).await.unwrap();
+    let secrets = secrets.platforms.feishu.as_ref().unwrap();
+    let signed = peergate::chat::feishu::signed(secrets, &click, clock::now()).unwrap();
+    memory.sent.push(signed.clone());
+    let reply = gate.send(&signed).await;
+    feishu.take_reply(&card.message_id, &reply.json()).unwrap();
+    format!("{person} clicks {label} in Feishu: {}", reply.status)
+}
+
+async fn step(gate: &mut Gate, feishu: &FakeFeishu, original: &str, dice: &mut Dice, memory: &mut Memory) -> String {
     if memory.ids.is_empty() || (memory.ids.len() < 4 && dice.roll(8) == 0) {
         let vpc = *dice.one_of(&VPCS);
         let theirs = format!("vpc-requester-{}", memory.ids.len());
@@ -198,6 +237,7 @@ async fn step(gate: &mut Gate, original: &str, dice: &mut Dice, memory: &mut Mem
             let reply = gate.send(&signed).await;
             format!("{person} sends {verb} for {id}: {}", reply.name())
         }
+        7..=9 if dice.roll(2) == 0 => click_in_feishu(gate, feishu, person, dice, memory).await,
         7..=9 => {
             // Any copy of any card that was ever there.
             let posts = [gate.sink.posts(SLACK), gate.sink.posts("/api/chat.update"), gate.sink.posts(HOOK)].concat();
@@ -262,11 +302,15 @@ async fn step(gate: &mut Gate, original: &str, dice: &mut Dice, memory: &mut Mem
         }
         15 => {
             let path = *dice.one_of(&[SLACK, HOOK, AUDIT, "/api/chat.update", "/api/views.open"]);
-            if dice.roll(2) == 0 {
+            if dice.roll(4) == 0 {
+                feishu.add_fault(FeishuFault { path: "/open-apis/im".into(), status: 503, ..FeishuFault::default() });
+                "Feishu is down".into()
+            } else if dice.roll(2) == 0 {
                 gate.sink.trouble(Trouble { path: path.into(), status: 503, ..Trouble::default() });
                 format!("{path} is down")
             } else {
                 gate.sink.heal();
+                feishu.clear_faults();
                 "chat is well".into()
             }
         }

@@ -16,7 +16,7 @@ use peergate::local::audit::{self, Source};
 use peergate::local::event;
 use peergate::local::simulator::gateway::Simulator;
 use peergate::local::simulator::{Account, Settings};
-use peergate::local::{Error, demo, fakes, redrive, restore, serve, table};
+use peergate::local::{Error, demo, fakes, redrive, register, restore, serve, table};
 use peergate::secrets::Secrets;
 use peergate::watch::Tick;
 use peergate::{clock, doctor, logging, watch};
@@ -55,6 +55,15 @@ enum Command {
     },
     /// Prints a freshly signed event, for `cargo lambda invoke webhook`.
     Event(EventArguments),
+    /// Has a platform send its requests to a URL, or says what to enter where.
+    Register {
+        /// Which platform.
+        #[arg(long, value_parser = platform)]
+        platform: Platform,
+        /// The address of the webhook, e.g. https://….lambda-url.eu-central-1.on.aws/
+        #[arg(long)]
+        url: url::Url,
+    },
     /// Answers as a chat platform would, on loopback: for its SDKs and for tests.
     Fake {
         /// Which platform.
@@ -219,6 +228,7 @@ async fn run(command: Command) -> Result<(), Error> {
             Ok(simulator.serve(listener).await?)
         }
         Command::Event(arguments) => print_event(arguments).await,
+        Command::Register { platform, url } => print(&register::register(platform, &url).await?),
         Command::Fake { name, options, listen } => fakes::serve(&name, &options, listen_on(&listen).await?).await,
         Command::Serve { listen, store } => {
             logging::start();

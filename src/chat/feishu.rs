@@ -22,6 +22,8 @@ pub(super) use config::{
     check_config, check_principal, check_secrets, expectations, inbound_secrets, merged_tenants, senders,
 };
 pub use deliver::State;
+#[cfg(feature = "local")]
+pub(super) use deliver::register;
 pub(super) use deliver::{ask_reason, misfits, reply};
 pub use post::{
     Api, BotMessage, Failure, Meaning, Posted, Receiver, TenantToken, Updated, bot_message, bot_sign, fetch_token,

@@ -13,7 +13,7 @@
 //! | `parse` | from plaintext to what somebody wants |
 //! | `ask_reason`, `reply` | within `DEADLINE` |
 //! | `misfits` | how the platform contradicts the configuration |
-//! | `sign` (feature `local`) | a request as the platform would send it |
+//! | `register`, `sign` (feature `local`) | what needs registering; a request as the platform would send it |
 //! | channels: `ABILITIES`, `check`, `post`, `update`, `reply_below`, `probe` | what a channel can do is data |
 
 mod dispatch;
@@ -25,6 +25,8 @@ use bytes::Bytes;
 use http::{Request, Response};
 use jiff::Timestamp;
 use serde::Deserialize;
+#[cfg(feature = "local")]
+use url::Url;
 
 use super::binding::{Key, Keyring};
 use super::message::Message;

@@ -9,6 +9,8 @@ pub use config::{Channel, Config, Secrets, SigningSecret, WebhookChannel};
 pub(super) use config::{
     check_config, check_principal, check_secrets, expectations, inbound_secrets, merged_tenants, senders,
 };
+#[cfg(feature = "local")]
+pub(super) use post::register;
 pub use post::{Workspace, answer_window, misfit_of_workspace, render};
 pub(super) use post::{ask_reason, misfits, reply};
 pub use receive::{ReplyTo, sign_body, verify_with};

@@ -10,6 +10,8 @@ pub use config::{Channel, Client, ClientSecrets, Config, Secrets, State, Webhook
 pub(super) use config::{
     check_config, check_principal, check_secrets, expectations, inbound_secrets, merged_tenants, senders,
 };
+#[cfg(feature = "local")]
+pub(super) use post::register;
 pub use post::{approval, connection, notice};
 pub(super) use post::{ask_reason, misfits, reply};
 pub use receive::{ReplyTo, sign_body, verify_with};

@@ -11,13 +11,14 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 
 use super::event;
+use super::feishu::{CHAT, FakeFeishu};
 use super::sandbox::Sandbox;
 use super::simulator::{Settings, gateway};
 use super::sink::Shown;
 use super::{Error, serve};
 use crate::approval::{Approval, ApprovalId, History};
 use crate::chat::platform::Platform;
-use crate::chat::{Signed, Wish, message, slack};
+use crate::chat::{Signed, Wish, feishu, message, slack};
 use crate::peering::InstanceId;
 use crate::{clock, http};
 
@@ -33,24 +34,32 @@ const CAROL: &str = "U0CAROL";
 /// # Errors
 /// When something that should be seen to happen is not.
 pub async fn run() -> Result<(), Error> {
-    let sandbox = Sandbox::start(Settings { activation: Duration::from_millis(1500), ..Settings::default() }).await?;
+    let settings = Settings { activation: Duration::from_millis(1500), ..Settings::default() };
+    let mut sandbox = Sandbox::start(settings).await?;
+    let feishu = FakeFeishu::default();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let stage = Stage { webhook: gateway::url(&listener)?.to_string(), http: http::client()?, sandbox };
+    let feishu_url = gateway::url(&listener)?;
+    tokio::spawn(feishu.clone().serve(listener));
+    sandbox.extend(&feishu.extension(&feishu_url))?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let stage = Stage { webhook: gateway::url(&listener)?.to_string(), http: http::client()?, sandbox, feishu };
     stage.sandbox.app.prewarm().await?;
     tokio::spawn(serve::answer(Arc::clone(&stage.sandbox.app), listener));
     tokio::spawn(serve::watch(Arc::clone(&stage.sandbox.app), Duration::ZERO));
     println!("Alibaba Cloud (simulated) {}", stage.sandbox.alicloud);
     println!("peergate webhook          {}", stage.webhook);
     println!("Slack (a fake)            {}", stage.sandbox.chat);
+    println!("Feishu (a fake)           {feishu_url}");
 
     scene("Account 1111111111111111 asks account 2222222222222222 for a VPC peering across regions");
     let id = stage.sandbox.request_peering(&[("AcceptingVpcId", "vpc-two-people")]).await?;
     println!("  {id} waits to be accepted");
 
-    scene("The watcher discovers it and posts a card: the rule wants two people");
+    scene("The watcher discovers it and posts a card to Slack and to Feishu: the rule wants two people");
     let card = stage.card_with("waits for approval: 0 of 2").await?;
     show(&card);
     check("the card has buttons", card.labels() == ["Approve", "Reject", "Details"])?;
+    stage.wait_for("the card in Feishu", || !stage.feishu.chat(CHAT).is_empty()).await?;
 
     scene("Somebody forges a click");
     let mut forged = stage.click(&card, "Approve", ALICE).await?;
@@ -71,9 +80,10 @@ pub async fn run() -> Result<(), Error> {
     check("HTTP 200, nothing changed", status == 200 && text(&answer, "/outcome") == "repeated")?;
     check("Alibaba Cloud was not asked to accept", stage.accepts(&id) == 0)?;
 
-    scene("Bob approves, the second of two");
-    stage.send(&stage.click(&card, "Approve", BOB).await?).await?;
-    println!("  only Bob reads: {}", stage.told());
+    scene("Bob approves in Feishu, the second of two");
+    let toast = stage.click_in_feishu("Approve", "ou_bob").await?;
+    println!("  only Bob reads: {toast}");
+    check("he is told that it is being activated", toast.contains("You approved"))?;
     let token = stage.record(&id).await?.client_token.map(|token| token.as_str().to_owned()).unwrap_or_default();
     println!("  client token {token}");
     check("Alibaba Cloud accepted it once, with that token", stage.accepted_with(&id, &token))?;
@@ -96,6 +106,13 @@ pub async fn run() -> Result<(), Error> {
         println!("    ↳ {reply}");
     }
     check("nothing is left to click", card.labels().is_empty())?;
+    let in_feishu = || stage.feishu.chat(CHAT).pop().filter(|card| card.replies.len() == 4);
+    stage.wait_for("four events below the card in Feishu", || in_feishu().is_some()).await?;
+    let card = in_feishu().ok_or("the card is gone")?;
+    println!("  Feishu\n    │ {}", card.text.lines().next().unwrap_or_default());
+    for reply in card.thread() {
+        println!("    ↳ {reply}");
+    }
     stage.wait_for("five events at the auditors' URL", || stage.sandbox.sink.posts("/audit").len() == 5).await?;
     for post in stage.sandbox.sink.posts("/audit") {
         println!("  audit (Standard Webhooks): {}", text(&post.json(), "/type"));
@@ -142,6 +159,7 @@ struct Stage {
     sandbox: Sandbox,
     webhook: String,
     http: reqwest::Client,
+    feishu: FakeFeishu,
 }
 
 impl Stage {
@@ -174,6 +192,16 @@ impl Stage {
         let secrets = self.sandbox.app.secrets.current(clock::now()).await?;
         let secrets = secrets.platforms.slack.as_ref().ok_or("there is no secret of Slack")?;
         Ok(slack::sign_interaction(secrets, &payload, clock::now())?)
+    }
+
+    /// As Feishu tells of a click on its card. Returns the toast.
+    async fn click_in_feishu(&self, label: &str, open_id: &str) -> Result<String, Error> {
+        let card = self.feishu.chat(CHAT).pop().ok_or("there is no card in Feishu")?;
+        let click = self.feishu.click(&card.message_id, label, &self.feishu.person(open_id), None)?;
+        let secrets = self.sandbox.app.secrets.current(clock::now()).await?;
+        let secrets = secrets.platforms.feishu.as_ref().ok_or("there is no secret of Feishu")?;
+        let (_, reply) = self.send(&feishu::signed(secrets, &click, clock::now())?).await?;
+        Ok(self.feishu.take_reply(&card.message_id, &reply)?.unwrap_or_default())
     }
 
     async fn send(&self, signed: &Signed) -> Result<(u16, Value), Error> {

@@ -3,6 +3,7 @@
 
 mod card;
 mod event;
+mod sandbox;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,6 +19,7 @@ use crate::clock;
 
 pub use card::{Input, ShownButton, check_card};
 pub use event::Operator;
+pub use sandbox::{BOT, CHAT};
 pub use wire::Refusal;
 
 /// How long a message can be changed.

@@ -119,11 +119,51 @@ impl Sandbox {
         Ok(())
     }
 
+    /// Adds what a fake brings: the app starts anew, and all rules tell its channel what they tell `netops`.
+    pub fn extend(&mut self, extension: &Extension) -> Result<(), Error> {
+        let path = self.directory.join("secrets.json");
+        let mut secrets: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
+        merge(&mut secrets, &extension.secrets);
+        std::fs::write(path, secrets.to_string())?;
+        let mut config = format!("{}\n{}", self.config, extension.config);
+        config =
+            config.replace("channels = [\"netops\"", &format!("channels = [\"netops\", \"{}\"", extension.channel));
+        for (person, principal) in &extension.people {
+            let known = format!("\"webhook:ci/{person}\"]");
+            config = config.replace(&known, &format!("\"webhook:ci/{person}\", \"{principal}\"]"));
+        }
+        self.reconfigure(&config)
+    }
+
     /// Writes other secrets.
     pub fn write_secrets(&self, change: impl FnOnce(&mut Value)) -> Result<(), Error> {
         let mut secrets = secrets(&self.chat);
         change(&mut secrets);
         Ok(std::fs::write(self.directory.join("secrets.json"), secrets.to_string())?)
+    }
+}
+
+/// What a fake brings to the sandbox.
+#[derive(Debug, Clone)]
+pub struct Extension {
+    /// Tables of `peergate.toml`.
+    pub config: String,
+    /// Joined with the secrets.
+    pub secrets: Value,
+    /// A channel of these tables.
+    pub channel: &'static str,
+    /// Identities of the sandbox's people there.
+    pub people: Vec<(&'static str, String)>,
+}
+
+fn merge(into: &mut Value, more: &Value) {
+    match (into, more) {
+        (Value::Object(into), Value::Object(more)) => {
+            for (key, value) in more {
+                merge(into.entry(key.clone()).or_insert(Value::Null), value);
+            }
+        }
+        (into, more) => more.clone_into(into),
     }
 }
 

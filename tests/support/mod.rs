@@ -199,6 +199,11 @@ impl Gate {
         self.sandbox.reconfigure(config).unwrap();
     }
 
+    /// Adds what a fake brings.
+    pub fn extend(&mut self, extension: &peergate::local::sandbox::Extension) {
+        self.sandbox.extend(extension).unwrap();
+    }
+
     /// The same world with functions that know nothing yet.
     pub fn restarted(self) -> Self {
         let config = self.config.clone();

@@ -33,6 +33,8 @@ const AROUND_CARD_BYTES: usize = 512;
 const MAX_CUT_LINES: usize = 10;
 /// The longest text on a card that is cut, and in a toast.
 const MAX_CUT_CHARS: usize = 100;
+/// The longest toast, in characters. Feishu names no limit; more than this nobody reads before it goes.
+const MAX_TOAST_CHARS: usize = 300;
 /// Stands on a card that does not fit.
 const CUT: &str = "The request is too large for a card of Feishu, so texts are cut and there are no decision buttons. A client \
                    can decide with the fingerprint from a status.";
@@ -320,7 +322,8 @@ pub fn toast(kind: Toast, text: &str) -> Value {
         Toast::Error => "error",
         Toast::Warning => "warning",
     };
-    json!({"type": kind, "content": short(text)})
+    let content: String = text.chars().take(MAX_TOAST_CHARS).collect();
+    json!({"type": kind, "content": content})
 }
 
 /// The reply to a click: within 3 s, with HTTP status 200. A card takes the place of the one that was clicked, for

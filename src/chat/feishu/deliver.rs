@@ -277,3 +277,13 @@ pub(in crate::chat) async fn misfits(access: Access<'_>) -> Option<Vec<KeyProble
     (is_ours && retry == Redelivery::Later)
         .then(|| vec![KeyProblem { key: "platforms.feishu.app".to_owned(), problem }])
 }
+
+/// What an operator has to do so that requests arrive at `url`.
+#[cfg(feature = "local")]
+pub(in crate::chat) async fn register(access: Access<'_>, url: &url::Url) -> Result<String, String> {
+    Ok(format!(
+        "Feishu is not told by a call. Enter {url} under Events & Callbacks of the app {}, for the callback \
+         card.action.trigger and the event im.message.receive_v1; then publish a version.",
+        access.config.app
+    ))
+}

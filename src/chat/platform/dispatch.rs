@@ -227,6 +227,20 @@ macro_rules! platforms {
                 }
             }
 
+            /// Tells the platform where its requests go, where it can be told by a call. Returns what is left to do.
+            ///
+            /// # Errors
+            /// What the platform said.
+            #[cfg(feature = "local")]
+            pub async fn register(self, context: Context<'_>, url: &Url) -> Result<String, String> {
+                match self {
+                    $( Self::$App => match context.$folder() {
+                        Some(access) => $folder::register(access, url).await,
+                        None => Err(format!("{} is not configured, or has no secret", self.name())),
+                    }, )+
+                }
+            }
+
             /// A request as the platform would send it.
             ///
             /// # Errors

@@ -428,6 +428,16 @@ async fn webhook_answer(request: reqwest::RequestBuilder) -> Result<(), Undelive
     Err(if gone { Undelivered { retry: Redelivery::Later, ..undelivered } } else { undelivered })
 }
 
+/// What an operator has to do so that requests arrive at `url`.
+#[cfg(feature = "local")]
+pub(in crate::chat) async fn register(access: Access<'_>, url: &url::Url) -> Result<String, String> {
+    Ok(format!(
+        "Slack is not told by a call. Enter {url} as the Request URL under Interactivity & Shortcuts and under Slash Commands \
+         (/peergate) of the app {}.",
+        access.config.app
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -208,3 +208,10 @@ async fn post(http: &reqwest::Client, endpoint: &ChannelSecrets, id: &str, body:
     our_http::read(response).await.map_err(|error| Undelivered::transport(&error))?;
     if status.is_success() { Ok(()) } else { Err(Undelivered::status(status, &headers, clock::now())) }
 }
+
+/// What an operator has to do so that requests arrive at `url`.
+#[cfg(feature = "local")]
+pub(in crate::chat) async fn register(access: Access<'_>, url: &url::Url) -> Result<String, String> {
+    let clients: Vec<_> = access.config.0.iter().map(String::as_str).collect();
+    Ok(format!("Clients post to {url} with their name at its end: {}.", clients.join(", ")))
+}
