@@ -161,6 +161,12 @@ impl Secrets {
         for platform in Platform::ALL {
             platform.check_secrets(&config.platforms, &secrets.platforms)?;
         }
+        for platform in Platform::ALL.iter().filter(|it| it.is_configured(&config.platforms)) {
+            let has_key = !secrets.binding_keys.is_empty() || !platform.inbound_secrets(&secrets.platforms).is_empty();
+            if platform.max_binding_chars() > 0 && !has_key {
+                return invalid("binding_keys", format!("{} has no secret to derive a key from", platform.name()));
+            }
+        }
         for (name, channel) in &config.channels {
             let endpoint = secrets.channels.get(name);
             channel.check_secrets(&secrets.platforms, &format!("channels.{name}"), endpoint)?;

@@ -294,3 +294,16 @@ async fn lost_answer_to_a_post_makes_no_second_card() {
     world.click("Approve", ALICE, None).await;
     assert_eq!(world.gate.accepts(&id), 1);
 }
+
+#[tokio::test]
+async fn burst_of_requests_is_posted_at_the_pace_that_feishu_allows() {
+    let world = World::start().await;
+    for _ in 0..8 {
+        world.gate.request_peering(&[]).await.unwrap();
+    }
+    world.gate.discover().await;
+    assert_eq!(world.fake.chat(CHAT).len(), 8);
+    let calls = world.fake.calls();
+    let mut posts = calls.iter().filter(|call| call.path.contains("/im/v1/"));
+    assert!(posts.all(|call| call.code == 0), "nothing was refused");
+}

@@ -1,11 +1,14 @@
 //! How a message gets to a chat, a person or a custom bot; and the token for it, which processes share.
 
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
 
 use super::post::{Api, Failure, Posted, Receiver, Updated, bot_message, fetch_token, post_bot};
 use super::{Access, BotChannel, Channel, ReplyTo, Toast, render, reply_json, toast};
@@ -25,13 +28,52 @@ const NOT_OUR_APP: [&str; 2] = ["10003", "10014"];
 /// The longest key of a post.
 const MAX_KEY_CHARS: usize = 50;
 
-/// The token that this process has, and its end.
+/// Posts to a group, or to a person, in one second; all bots of a group share them.
+///
+/// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/create>
+const MAX_POSTS_PER_SECOND: usize = 5;
+/// A second, and what the way there may differ.
+const SECOND: Duration = Duration::from_millis(1100);
+/// Receivers whose posts are counted; beyond it, all are forgotten.
+const MAX_RECEIVERS: usize = 1000;
+
+/// What this process remembers.
 #[derive(Debug, Default)]
-pub struct State(Mutex<Option<(Secret, Timestamp)>>);
+pub struct State {
+    /// The token, and its end.
+    token: Mutex<Option<(Secret, Timestamp)>>,
+    /// When the last posts to each receiver are, or will be, made.
+    posts: std::sync::Mutex<BTreeMap<String, VecDeque<Instant>>>,
+}
+
+impl State {
+    /// Waits until a receiver can take one more post.
+    async fn wait_for_turn(&self, receiver: Receiver<'_>) {
+        let (Receiver::Chat(id) | Receiver::Person(id)) = receiver;
+        let turn = {
+            let mut posts = self.posts.lock().unwrap_or_else(PoisonError::into_inner);
+            if posts.len() >= MAX_RECEIVERS && !posts.contains_key(id) {
+                posts.clear();
+            }
+            let own = posts.entry(id.to_owned()).or_default();
+            let now = Instant::now();
+            let turn = match own.front() {
+                Some(first) if own.len() >= MAX_POSTS_PER_SECOND => now.max(*first + SECOND),
+                Some(_) | None => now,
+            };
+            own.push_back(turn);
+            while own.len() > MAX_POSTS_PER_SECOND {
+                own.pop_front();
+            }
+            turn
+        };
+        sleep_until(turn).await;
+    }
+}
 
 /// The token: this process's, else the one that another process has left, else a new one.
 async fn token(access: Access<'_>) -> Result<Secret, Undelivered> {
-    let (mut kept, now) = (access.state.0.lock().await, clock::now());
+    let (mut kept, now) = (access.state.token.lock().await, clock::now());
     let is_good = |until: Timestamp| until.duration_since(now) > RENEWED_AHEAD;
     if let Some((token, until)) = kept.as_ref()
         && is_good(*until)
@@ -66,7 +108,7 @@ async fn fetch(access: Access<'_>) -> Result<super::TenantToken, Undelivered> {
 /// Replaces a token that Feishu refuses, unless somebody has done so meanwhile.
 async fn replace(access: Access<'_>, refused: &Secret) -> Result<Secret, Undelivered> {
     {
-        let mut kept = access.state.0.lock().await;
+        let mut kept = access.state.token.lock().await;
         if kept.as_ref().is_some_and(|(token, _)| token == refused) {
             *kept = None;
             if let Ok(id) = NoteId::new("token", &format!("feishu/{}", access.config.app)) {
@@ -82,7 +124,7 @@ async fn replace(access: Access<'_>, refused: &Secret) -> Result<Secret, Undeliv
 #[derive(Clone, Copy)]
 enum Call<'a> {
     Post(Receiver<'a>, &'a Value, &'a str),
-    ReplyBelow(&'a str, &'a Value, &'a str),
+    ReplyBelow(&'a str, &'a str, &'a Value, &'a str),
     Update(&'a str, &'a Value),
 }
 
@@ -108,8 +150,14 @@ async fn make(access: Access<'_>, token: &Secret, call: Call<'_>) -> Result<Came
     let url = access.config.api();
     let api = Api { http: access.http, url: &url, token };
     match call {
-        Call::Post(receiver, card, uuid) => api.post(receiver, card, uuid).await.map(Came::Posted),
-        Call::ReplyBelow(id, card, uuid) => api.reply_below(id, card, uuid).await.map(Came::Posted),
+        Call::Post(receiver, card, uuid) => {
+            access.state.wait_for_turn(receiver).await;
+            api.post(receiver, card, uuid).await.map(Came::Posted)
+        }
+        Call::ReplyBelow(chat, id, card, uuid) => {
+            access.state.wait_for_turn(Receiver::Chat(chat)).await;
+            api.reply_below(id, card, uuid).await.map(Came::Posted)
+        }
         Call::Update(id, card) => api.update(id, card).await.map(Came::Updated),
     }
 }
@@ -177,9 +225,9 @@ impl Channel {
         key: &str,
     ) -> Result<(), Undelivered> {
         let nowhere = || Undelivered::misconfigured("the card is nowhere");
-        let (_, id) = reference.split_once('/').ok_or_else(nowhere)?;
+        let (chat, id) = reference.split_once('/').ok_or_else(nowhere)?;
         let (card, uuid) = (card(message), uuid(key));
-        match call(access, Call::ReplyBelow(id, &card, &uuid)).await {
+        match call(access, Call::ReplyBelow(chat, id, &card, &uuid)).await {
             Ok(_) if !urgent => Ok(()),
             Ok(_) | Err(Failure::Gone(_)) => self.post(access, message, &format!("u-{key}")).await.map(|_| ()),
             Err(failure) => Err(failure.last()),
