@@ -58,6 +58,8 @@ const LOOK_AT_OBJECTION: SignedDuration = SignedDuration::from_mins(5);
 const LOOK_AT_GAP: SignedDuration = SignedDuration::from_mins(1);
 /// If it still could not be after a while, less and less often, up to this.
 const LONGEST_LOOK_AT_GAP: SignedDuration = SignedDuration::from_hours(1);
+/// The least time between two redraws that clicks ask for.
+const BETWEEN_REDRAWS: SignedDuration = SignedDuration::from_mins(5);
 /// The facts of a request may change so often; then it ends, so that no requester can make us write for ever.
 const MOST_CHANGES: usize = 20;
 
@@ -332,16 +334,21 @@ impl Approval {
         }
     }
 
-    /// Has the cards drawn anew whose buttons decide nothing: those of earlier versions, or all. Does nothing while that
-    /// is underway, or once there is nothing to decide. Returns whether the record changed.
+    /// Has the cards drawn anew whose buttons decide nothing: those of earlier versions, or all; that at most every five
+    /// minutes, since anybody can ask for it. A channel that waits for a notice gets its card with that. Returns whether
+    /// the record changed.
     pub fn redraw(&mut self, all: bool, now: Timestamp) -> bool {
-        let is_due = |(channel, card): (&String, &CardRef)| (all || card.key.is_none()).then(|| channel.clone());
+        let waits = |channel: &String| {
+            let delivery = |notice: &Notice| notice.deliveries.get(channel).cloned();
+            self.outbox.iter().filter_map(delivery).any(|delivery| matches!(delivery, Delivery::Waiting { .. }))
+        };
+        let is_recent = |notice: &Notice| now.duration_since(notice.at) < BETWEEN_REDRAWS;
+        let was_redrawn = self.outbox.iter().any(|notice| notice.news == News::Checked && is_recent(notice));
+        let is_due = |(channel, card): (&String, &CardRef)| {
+            ((all || card.key.is_none()) && !waits(channel)).then(|| channel.clone())
+        };
         let channels: Vec<_> = self.cards.iter().filter_map(is_due).collect();
-        let is_underway = self.outbox.iter().any(|notice| {
-            let waits = notice.deliveries.values().any(|delivery| matches!(delivery, Delivery::Waiting { .. }));
-            waits && notice.news == News::Checked
-        });
-        if !self.is_open(now) || channels.is_empty() || is_underway {
+        if !self.is_open(now) || channels.is_empty() || (all && was_redrawn) {
             return false;
         }
         self.outbox.tell(News::Checked, &channels, now);

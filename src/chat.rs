@@ -98,6 +98,17 @@ pub struct Abilities {
     pub max_binding_chars: usize,
 }
 
+/// Somebody who signs requests.
+#[derive(Debug)]
+pub struct Sender {
+    /// Its key in the secrets.
+    pub name: String,
+    /// The key of its signing secrets, below that.
+    pub key: &'static str,
+    /// Every secret that it signs with, in every form that it has as bytes.
+    pub secrets: Vec<Vec<u8>>,
+}
+
 /// A body whose sender is known. Only verification makes one, and only of it is anything parsed.
 pub struct Authentic {
     /// The bytes that were signed; decrypted.
@@ -229,7 +240,7 @@ pub enum Incoming<To> {
     },
     /// Somebody wants something, in words that we don't understand.
     Usage(To),
-    /// The platform tests the address: the reply, as JSON.
+    /// The platform tests the address, or tells us what needs no answer: the reply, as JSON.
     Challenge(String),
     /// A user of another tenant: they are told so, where there is a place for it, and nothing else happens.
     Stranger(Option<To>),
@@ -553,7 +564,10 @@ pub enum Answer {
         instance_id: InstanceId,
     },
     /// The button is not of the current card.
-    OldCard,
+    OldCard {
+        /// There is another card where they clicked.
+        replaced: bool,
+    },
     /// The connection is not the one that they saw.
     Changed,
     /// No channel had shown its current facts when they decided, and the request has no fingerprint.

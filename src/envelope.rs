@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use lambda_http::Body;
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpResponse;
 use serde::Deserialize;
@@ -62,10 +62,10 @@ pub fn open(event: Event) -> Result<Request<Bytes>, Error> {
         body.into_bytes()
     };
     let path = event.raw_path.unwrap_or_default();
-    let uri = match event.raw_query_string.filter(|query| !query.is_empty()) {
-        Some(query) => format!("{path}?{query}"),
-        None => path,
-    };
+    // What cannot be a query is left out: no signature of ours is in it.
+    let query = event.raw_query_string.filter(|query| !query.is_empty());
+    let with_query = query.and_then(|query| Uri::try_from(format!("{path}?{query}")).ok());
+    let uri = with_query.map_or(path, |uri| uri.to_string());
     let mut request = Request::builder().method(method.as_str()).uri(uri);
     for (name, value) in event.headers.unwrap_or_default() {
         request = request.header(name, value);

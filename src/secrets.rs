@@ -18,8 +18,8 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use url::Url;
 
-use crate::chat::ChannelSecrets;
 use crate::chat::platform::{self, Platform};
+use crate::chat::{ChannelSecrets, Sender};
 use crate::config::{Config, SecretsSource};
 use crate::http;
 use crate::secret::{BindingSecret, InvalidBindingSecret, Secret, is_printable};
@@ -178,14 +178,14 @@ impl Secrets {
 
     /// Two senders must not share a secret: its holder could act as both.
     fn check_senders(&self, config: &Config) -> Result<(), Error> {
-        let mut senders: Vec<(String, Vec<Vec<u8>>)> = vec![];
-        for (sender, keys) in Platform::ALL.iter().flat_map(|it| it.senders(&config.platforms, &self.platforms)) {
-            let shared = senders.iter().find(|(_, theirs)| theirs.iter().any(|key| keys.contains(key)));
-            if let Some((other, _)) = shared {
-                let problem = format!("{} has the same secret and could act as this sender", shown(other));
-                return invalid(format!("{sender}.signing_secrets"), problem);
+        let mut senders: Vec<Sender> = vec![];
+        for sender in Platform::ALL.iter().flat_map(|it| it.senders(&config.platforms, &self.platforms)) {
+            let shared = senders.iter().find(|other| other.secrets.iter().any(|key| sender.secrets.contains(key)));
+            if let Some(other) = shared {
+                let problem = format!("{} has the same secret and could act as this sender", shown(&other.name));
+                return invalid(format!("{}.{}", sender.name, sender.key), problem);
             }
-            senders.push((sender, keys));
+            senders.push(sender);
         }
         Ok(())
     }

@@ -186,9 +186,9 @@ async fn from_click(
     deadline: Instant,
 ) -> Result<(Outcome, Response<String>), Rejection> {
     let Some(binding) = binding else {
-        let request = decision::of_old_card(app, &click, now, deadline).await;
-        let request = request.ok_or_else(|| Malformed("the button is not one of ours".into()))?;
-        return Ok(tell(context, platform, to, &request, &Answer::OldCard, now).await);
+        let old = decision::of_old_card(app, &click, now, deadline).await;
+        let (request, answer) = old.ok_or_else(|| Malformed("the button is not one of ours".into()))?;
+        return Ok(tell(context, platform, to, &request, &answer, now).await);
     };
     let asks = click.asks(binding.button);
     let request = click.request(binding);
@@ -222,8 +222,8 @@ async fn tell(
     let card = binding::card_of_person(request.by.as_str(), binding::hour(now));
     let message = Box::new(binding::seal(message::answer(answer, now), &keyring, card, max_chars));
     let drawn = || {
-        if *answer == Answer::OldCard {
-            return Some(message::replaced());
+        if let Answer::OldCard { replaced } = answer {
+            return replaced.then(message::replaced);
         }
         let (approval, clicked) = (answer.approval()?, request.clicked.as_ref()?);
         approval.cards.values().find(|card| card.card == clicked.card)?;

@@ -158,3 +158,20 @@ async fn rotated_key_opens_until_it_is_gone_and_then_brings_the_card() {
     gate.press(&card, "Approve", ALICE).await;
     assert_eq!(gate.accepts(&id), 1);
 }
+
+#[tokio::test]
+async fn clicks_on_copies_cause_one_redraw_and_push_nothing_out() {
+    let gate = Gate::start().await;
+    let (id, value) = told(&gate).await;
+    let edits = gate.card().edits;
+    for _ in 0..12 {
+        let mut copied = gate.click("peergate.approve", &value, "U0STRANGER");
+        copied["container"]["message_ts"] = "1700000000.999999".into();
+        gate.send(&gate.slack_payload(&copied).await).await;
+        gate.round().await;
+    }
+    let approval = gate.stored(&id).await.unwrap().approval;
+    assert_eq!((gate.card().edits, approval.outbox.len()), (edits + 1, 2));
+    gate.press(&gate.card(), "Approve", ALICE).await;
+    assert_eq!(gate.accepts(&id), 1);
+}

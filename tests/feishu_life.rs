@@ -307,3 +307,47 @@ async fn burst_of_requests_is_posted_at_the_pace_that_feishu_allows() {
     let mut posts = calls.iter().filter(|call| call.path.contains("/im/v1/"));
     assert!(posts.all(|call| call.code == 0), "nothing was refused");
 }
+
+#[tokio::test]
+async fn living_card_is_never_said_to_be_replaced() {
+    let world = World::start().await;
+    let path = "/open-apis/im/v1/messages".to_owned();
+    world.fake.add_fault(Fault { path, status: 502, after_effect: true, ..Fault::default() });
+    let id = world.told("vpc-other").await;
+    world.fake.clear_faults();
+    let card = world.card();
+    for who in [STRANGER, ALICE] {
+        let click = world.fake.click(&card.message_id, "Approve", &world.fake.person(who), None).unwrap();
+        let reply = world.send(&click).await;
+        assert!(reply.json().get("card").is_none(), "{}", reply.body);
+    }
+    let known = |world: &World| world.fake.calls().iter().filter(|call| call.path.contains("/messages")).count() > 1;
+    world.told_at_last(known).await;
+    assert_eq!(world.card().labels()[0], "Approve");
+    world.click("Approve", ALICE, None).await;
+    assert_eq!(world.gate.accepts(&id), 1);
+}
+
+#[tokio::test]
+async fn command_that_was_written_before_the_card_came_decides_nothing() {
+    let world = World::start().await;
+    let id = world.gate.request_peering(&[("AcceptingVpcId", "vpc-other")]).await.unwrap();
+    let early = world.fake.say(CHAT, &format!("approve {id} because so"), &world.fake.person(ALICE));
+    let mut event: Value = serde_json::from_str(&early).unwrap();
+    event["event"]["message"]["create_time"] = (clock::now().as_millisecond() - 2000).to_string().into();
+    world.gate.discover().await;
+    world.send(&event.to_string()).await;
+    assert_eq!((world.gate.state(&id).await.as_str(), world.gate.accepts(&id)), ("pending", 0));
+}
+
+#[tokio::test]
+async fn hanging_private_answer_costs_no_toast() {
+    let world = World::start().await;
+    let id = world.told("vpc-two-people").await;
+    let path = "/open-apis/im/v1/messages".to_owned();
+    world.fake.add_fault(Fault { path, hangs: true, ..Fault::default() });
+    let toast = world.click("Approve", ALICE, None).await;
+    assert!(toast.contains("1 of 2"), "{toast}");
+    assert!(world.fake.direct(ALICE).is_empty());
+    assert_eq!(world.gate.stored(&id).await.unwrap().approval.given(), 1);
+}

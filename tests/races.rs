@@ -40,6 +40,12 @@ async fn two_hundred_concurrent_approvals_are_one_accept_with_one_winner() {
     for reply in &replies {
         *names.entry(reply.name()).or_default() += 1;
     }
+    // On a busy machine the winner may be out of time as well: then the watcher finishes it.
+    let started = Instant::now();
+    while gate.accepts(&id) == 0 {
+        assert!(started.elapsed() < Duration::from_mins(1), "{names:?}");
+        gate.round().await;
+    }
     assert_eq!(gate.accepts(&id), 1, "{names:?}");
     assert_eq!(gate.calls("AcceptVpcPeerConnection"), 1, "{names:?}");
     let approval = gate.stored(&id).await.unwrap().approval;

@@ -105,7 +105,7 @@ async fn an_activation_that_takes_too_long_is_told_once_and_followed_on() {
     assert!(!gate.card().thread().join("\n").contains("too long"));
     pass(&gate, SignedDuration::from_mins(30), 10).await;
     let thread = gate.card().thread().join("\n");
-    assert_eq!(thread.matches("has been in activation for 12 min 0 s, which is too long").count(), 1, "{thread}");
+    assert_eq!(thread.matches("has been in activation for 12 min ").count(), 1, "{thread}");
     pass(&gate, SignedDuration::from_mins(30), 10).await;
     assert_eq!(gate.state(&id).await, "activated");
 }

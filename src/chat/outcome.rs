@@ -25,7 +25,7 @@ impl Answer {
             | Self::ReasonRequired { .. }
             | Self::Objection(_)
             | Self::NotAsked { .. }
-            | Self::OldCard
+            | Self::OldCard { .. }
             | Self::Changed
             | Self::NotShown
             | Self::Void
@@ -67,7 +67,7 @@ impl Answer {
             Self::Refused(Refusal::NotAnApprover { .. }) => (StatusCode::FORBIDDEN, "not-an-approver"),
             Self::Refused(Refusal::Contact { .. }) => (StatusCode::FORBIDDEN, "requesters-contact"),
             Self::Objection(_) => (StatusCode::CONFLICT, "not-acceptable"),
-            Self::OldCard => (StatusCode::CONFLICT, "old-card"),
+            Self::OldCard { .. } => (StatusCode::CONFLICT, "old-card"),
             Self::Changed => (StatusCode::CONFLICT, "connection-changed"),
             Self::NotShown => (StatusCode::CONFLICT, "not-shown"),
             Self::IdReused => (StatusCode::CONFLICT, "id-reused"),

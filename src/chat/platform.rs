@@ -31,8 +31,8 @@ use url::Url;
 use super::binding::{Key, Keyring};
 use super::message::Message;
 use super::{
-    Abilities, Accepted, Access, Asked, Authentic, ChannelSecrets, Click, Incoming, Malformed, Said, Unauthentic,
-    Undelivered, Unfit, Update, feishu, response, slack, standard_webhooks,
+    Abilities, Accepted, Access, Asked, Authentic, ChannelSecrets, Click, Incoming, Malformed, Said, Sender,
+    Unauthentic, Undelivered, Unfit, Update, feishu, response, slack, standard_webhooks,
 };
 #[cfg(feature = "local")]
 use super::{Signed, Wish};
@@ -118,7 +118,7 @@ impl<'a> Context<'a> {
     pub fn keyring(self, platform: Platform) -> Keyring {
         let label = format!("peergate/binding-key/1/{}", platform.realm());
         let keys = if self.binding_keys.is_empty() {
-            platform.inbound_secrets(self.secrets).into_iter().map(|secret| Key::derive(secret, &label)).collect()
+            platform.inbound_secrets(self.secrets).into_iter().map(|secret| Key::derive(&secret, &label)).collect()
         } else {
             self.binding_keys.iter().map(|secret| Key::derive(secret.expose(), &label)).collect()
         };

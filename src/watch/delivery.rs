@@ -170,7 +170,7 @@ async fn draw_card(
     }
     let card = card.unwrap_or_else(clock::card_id);
     let (message, key) = sealed(context, to, drawn, card);
-    let posted = to.post(context, channel, &message, &format!("card-{card}")).await?;
+    let posted = to.post(context, channel, &message, &format!("card-{card}-{:.16}", fingerprint.to_string())).await?;
     let reference = posted.ok_or_else(|| Undelivered::misconfigured("the platform does not say where the card is"))?;
     if let Some(old) = too_old {
         // A courtesy: a click there says the same.

@@ -83,6 +83,14 @@ fn is_its_card(clicked: &Clicked, by: &Principal, id: &ApprovalId, record: Optio
     record.outbox.iter().any(|notice| notice.deliveries.keys().any(|channel| is_notice(channel, notice.number)))
 }
 
+/// Whether the record knows another card where this message is: then nobody needs this one.
+fn is_replaced(record: Option<&Approval>, message: Option<&str>) -> bool {
+    let place = |reference: &str| reference.rsplit_once('/').map(|(channel, _)| channel.to_owned());
+    let (Some(record), Some(message)) = (record, message) else { return false };
+    let mut here = record.cards.values().filter(|card| place(&card.reference) == place(message)).peekable();
+    here.peek().is_some() && here.all(|card| card.reference != message)
+}
+
 /// Has the cards drawn anew; the watcher does it.
 async fn redraw_cards(app: &App, stored: Stored, now: Timestamp, deadline: Instant) {
     let redraw = app.store.update(stored, |approval| approval.redraw(true, now));
@@ -95,23 +103,31 @@ async fn redraw_cards(app: &App, stored: Stored, now: Timestamp, deadline: Insta
 }
 
 /// A click on a card that has had its time: brings the card. `None` if it is none of ours.
-pub(super) async fn of_old_card(app: &App, click: &Click, now: Timestamp, deadline: Instant) -> Option<Request> {
+pub(super) async fn of_old_card(
+    app: &App,
+    click: &Click,
+    now: Timestamp,
+    deadline: Instant,
+) -> Option<(Request, Answer)> {
     let (target, instance_id) = binding::names(&click.binding)?;
     let (target, _) = app.config.target(Some(&target))?;
     let id = ApprovalId { target: target.to_owned(), instance_id: instance_id.clone() };
+    let mut replaced = false;
     if let Ok(Ok(Some(stored))) = timeout_at(deadline, app.store.load(&id)).await {
+        replaced = is_replaced(Some(&stored.approval), click.message.as_deref());
         redraw_cards(app, stored, now, deadline).await;
     }
     let about = About { verb: Verb::Status, target: Some(id.target), instance_id, seen: None, reason: None };
     let Click { by, request_key, signed_at, key, .. } = click;
-    Some(Request {
+    let request = Request {
         command: Command::About(about),
         by: by.clone(),
         request_key: request_key.clone(),
         signed_at: *signed_at,
         key: *key,
         clicked: None,
-    })
+    };
+    Some((request, Answer::OldCard { replaced }))
 }
 
 fn approval_id(app: &App, about: &About) -> Option<ApprovalId> {
@@ -256,7 +272,7 @@ impl Wish<'_> {
         if let Some(stored) = stored {
             redraw_cards(self.app, stored.clone(), self.now, self.deadline).await;
         }
-        Some(Answer::OldCard)
+        Some(Answer::OldCard { replaced: is_replaced(record, clicked.message.as_deref()) })
     }
 
     /// Reads the connection, within the budget for people.

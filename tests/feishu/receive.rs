@@ -158,7 +158,7 @@ fn text_commands_lose_their_mentions() {
     let text = |said: &str| match parse(&fake.say(CHAT, said, &alice)).unwrap() {
         Heard::Text(text) => Some(text.text),
         Heard::Usage(_) => None,
-        other @ (Heard::Challenge(_) | Heard::Click(_) | Heard::Stranger(_)) => panic!("{other:?}"),
+        other @ (Heard::Challenge(_) | Heard::Click(_) | Heard::Stranger(_) | Heard::Nothing) => panic!("{other:?}"),
     };
     let approve = "approve pcc-a because it is @_user_name's";
     assert_eq!(text(approve).as_deref(), Some(approve));
@@ -167,8 +167,21 @@ fn text_commands_lose_their_mentions() {
     assert_eq!(text(&"x".repeat(5000)), None);
     let mut event: Value = serde_json::from_str(&fake.say(CHAT, "list", &alice)).unwrap();
     event["event"]["sender"]["sender_type"] = "app".into();
-    assert_eq!(parse(&event.to_string()), Ok(Heard::Stranger(None)));
+    assert_eq!(parse(&event.to_string()), Ok(Heard::Nothing), "of another bot");
     event["event"]["sender"]["sender_type"] = "user".into();
+    let mut aside = event.clone();
+    aside["event"]["message"]["content"] = json!({"text": "list"}).to_string().into();
+    assert_eq!(parse(&aside.to_string()), Ok(Heard::Nothing), "in a group, without a mention");
+    aside["event"]["message"]["chat_type"] = "p2p".into();
+    assert!(matches!(parse(&aside.to_string()), Ok(Heard::Text(_))));
+    let written = |seconds: i64| {
+        let mut event = event.clone();
+        event["event"]["message"]["create_time"] = (now().as_millisecond() - seconds * 1000).to_string().into();
+        parse(&event.to_string()).unwrap()
+    };
+    let Heard::Text(text) = written(599) else { panic!("not so old") };
+    assert_eq!(text.origin.signed_at, now() - SignedDuration::from_secs(599), "when it was written");
+    assert_eq!(written(601), Heard::Nothing);
     event["event"]["message"]["message_type"] = "image".into();
     assert!(matches!(parse(&event.to_string()), Ok(Heard::Usage(_))));
 }

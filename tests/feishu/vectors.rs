@@ -79,7 +79,7 @@ fn check_parsed(id: &str, incoming: &Heard, expected: &Value) {
             // The buttons of the vectors are laid out otherwise than ours.
             assert_eq!(click.binding, None, "{id}");
         }
-        Heard::Text(_) | Heard::Usage(_) | Heard::Stranger(_) => panic!("{id}: {incoming:?}"),
+        Heard::Text(_) | Heard::Usage(_) | Heard::Stranger(_) | Heard::Nothing => panic!("{id}: {incoming:?}"),
     }
 }
 

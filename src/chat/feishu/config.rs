@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use url::Url;
 
-use super::{BOT_ABILITIES, CARD_ABILITIES, EncryptKey, InvalidSecret, Secrets, is_id};
+use super::{BOT_ABILITIES, CARD_ABILITIES, CallbackKeys, EncryptKey, InvalidSecret, Secrets, is_id};
 use crate::approval::Principal;
-use crate::chat::{Abilities, ChannelSecrets};
+use crate::chat::{Abilities, ChannelSecrets, Sender};
 use crate::http::{check_endpoint, constant_url};
 use crate::secret::is_printable;
 use crate::shape::{KeyProblem, shown};
@@ -118,15 +118,18 @@ pub(in crate::chat) fn merged_tenants(_config: &Config) -> Vec<(String, String)>
 }
 
 /// What its binding keys are derived from.
-pub(in crate::chat) fn inbound_secrets(secrets: &Secrets) -> Vec<&[u8]> {
-    secrets.callbacks.iter().map(|keys| keys.encrypt_key.expose()).collect()
+pub(in crate::chat) fn inbound_secrets(secrets: &Secrets) -> Vec<Vec<u8>> {
+    // Every viewer of a card has a MAC to try keys on, and an Encrypt Key may be short.
+    let both =
+        |keys: &CallbackKeys| [keys.encrypt_key.expose(), b"\n", keys.verification_token.expose().as_bytes()].concat();
+    secrets.callbacks.iter().map(both).collect()
 }
 
 /// The app, with its Encrypt Keys.
-pub(in crate::chat) fn senders(_config: &Config, secrets: &Secrets) -> Vec<(String, Vec<Vec<u8>>)> {
+pub(in crate::chat) fn senders(_config: &Config, secrets: &Secrets) -> Vec<Sender> {
     let forms = |key: &EncryptKey| crate::chat::key_forms(&String::from_utf8_lossy(key.expose()));
     let keys = secrets.callbacks.iter().flat_map(|keys| forms(&keys.encrypt_key)).collect();
-    vec![("platforms.feishu".to_owned(), keys)]
+    vec![Sender { name: "platforms.feishu".to_owned(), key: "callbacks", secrets: keys }]
 }
 
 impl Channel {

@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::post::{Api, Failure, Posted, Receiver, Updated, bot_message, fetch_token, post_bot};
 use super::{Access, BotChannel, Channel, ReplyTo, Toast, render, reply_json, toast};
@@ -23,6 +23,10 @@ use crate::shape::KeyProblem;
 
 /// A token that ends sooner is replaced: it has to outlast the call.
 const RENEWED_AHEAD: SignedDuration = SignedDuration::from_mins(10);
+/// What is left of Feishu's 3 s for an answer to one person.
+const TELL_TIMEOUT: Duration = Duration::from_millis(600);
+/// After a failure, no token is asked for in so long: whoever waits for one must not wait once for each message.
+const AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Codes of an app's id or secret that Feishu does not know.
 const NOT_OUR_APP: [&str; 2] = ["10003", "10014"];
 /// The longest key of a post.
@@ -42,6 +46,8 @@ const MAX_RECEIVERS: usize = 1000;
 pub struct State {
     /// The token, and its end.
     token: Mutex<Option<(Secret, Timestamp)>>,
+    /// Why there was no token, and when that was.
+    failed: std::sync::Mutex<Option<(Undelivered, Instant)>>,
     /// When the last posts to each receiver are, or will be, made.
     posts: std::sync::Mutex<BTreeMap<String, VecDeque<Instant>>>,
 }
@@ -91,7 +97,20 @@ async fn token(access: Access<'_>) -> Result<Secret, Undelivered> {
         *kept = Some((token.clone(), until));
         return Ok(token);
     }
-    let fetched = fetch(access).await?;
+    let failed = || access.state.failed.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((undelivered, at)) = failed().as_ref()
+        && at.elapsed() < AFTER_FAILURE
+    {
+        return Err(undelivered.clone());
+    }
+    let fetched = match fetch(access).await {
+        Ok(fetched) => fetched,
+        Err(undelivered) => {
+            *failed() = Some((undelivered.clone(), Instant::now()));
+            return Err(undelivered);
+        }
+    };
+    *failed() = None;
     let until = now.saturating_add(fetched.valid_for).unwrap_or(now);
     if let Some(id) = &id {
         // It stays this process's own if the table does not take it.
@@ -311,10 +330,13 @@ pub(in crate::chat) async fn reply(access: Access<'_>, to: ReplyTo, said: &Said<
 /// Says something to a person alone.
 async fn tell(access: Access<'_>, open_id: &str, message: &Message) {
     let (card, uuid) = (card(message), clock::nonce());
-    if let Err(failure) = call(access, Call::Post(Receiver::Person(open_id), &card, &uuid)).await {
-        let error = failure.last().error;
-        tracing::warn!(outcome = "unanswered_click", error, "a person could not be answered");
-    }
+    let call = call(access, Call::Post(Receiver::Person(open_id), &card, &uuid));
+    let error = match timeout(TELL_TIMEOUT, call).await {
+        Ok(Ok(_)) => return,
+        Ok(Err(failure)) => failure.last().error,
+        Err(_elapsed) => "timeout".to_owned(),
+    };
+    tracing::warn!(outcome = "unanswered_click", error, "a person could not be answered");
 }
 
 /// Whether Feishu knows our app and its secret.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -23,6 +23,10 @@ use envelope::{SignedHeaders, url_verification};
 #[cfg(feature = "local")]
 pub use envelope::{Callback, challenge, seal, sign_callback};
 
+/// A click, by its type of event.
+const CLICK: &str = "card.action.trigger";
+/// A message that was written longer ago decides nothing: Feishu sends an event again for hours.
+const MAX_TEXT_AGE: SignedDuration = SignedDuration::from_mins(10);
 /// The longest text that somebody sends to the bot as a command, in bytes.
 const MAX_TEXT_BYTES: usize = 4096;
 /// The longest challenge, in bytes. Feishu's have 36.
@@ -103,7 +107,9 @@ pub enum Heard {
     Text(Text),
     /// Somebody sent the bot something that cannot be a command.
     Usage(Place),
-    /// Somebody of another tenant, or for another app; or no person at all. Nothing happens, and there is a place for an
+    /// Nothing for us: a message of a bot, or in a group without a mention, or one that is too old.
+    Nothing,
+    /// Somebody of another tenant, or for another app. Nothing happens, and there is a place for an
     /// answer only if a person of another tenant uses our app.
     Stranger(Option<Place>),
 }
@@ -186,7 +192,10 @@ impl ReplyTo {
 
 /// Understands a request.
 pub(in crate::chat) fn parse(config: &Config, authentic: Authentic) -> Result<Incoming<ReplyTo>, Malformed> {
-    let to_writer = |Place { open_id, message_id, .. }: Place| ReplyTo::Text { open_id, message_id };
+    let is_click = authentic.body.windows(CLICK.len()).any(|window| window == CLICK.as_bytes());
+    let to_writer = |Place { open_id, message_id, .. }: Place| {
+        if is_click { ReplyTo::Click { open_id } } else { ReplyTo::Text { open_id, message_id } }
+    };
     Ok(match read(authentic, config)? {
         Heard::Challenge(challenge) => Incoming::Challenge(json!({"challenge": challenge}).to_string()),
         Heard::Click(Click { origin, by, binding, reason, place }) => {
@@ -206,6 +215,7 @@ pub(in crate::chat) fn parse(config: &Config, authentic: Authentic) -> Result<In
             None => Incoming::Usage(to_writer(place)),
         },
         Heard::Usage(place) => Incoming::Usage(to_writer(place)),
+        Heard::Nothing => Incoming::Challenge("{}".to_owned()),
         Heard::Stranger(place) => Incoming::Stranger(place.map(to_writer)),
     })
 }
@@ -242,7 +252,7 @@ pub fn read(authentic: Authentic, config: &Config) -> Result<Heard, Malformed> {
     };
     let origin = Origin { request_key, signed_at, key };
     match header.event_type.as_str() {
-        "card.action.trigger" => click(event, &header, origin, config),
+        CLICK => click(event, &header, origin, config),
         "im.message.receive_v1" => text(event, &header, origin, config),
         _ => Err(malformed("of the events, only card.action.trigger and im.message.receive_v1 are understood")),
     }
@@ -345,6 +355,8 @@ struct AuthorId {
 struct Written {
     message_id: String,
     chat_id: String,
+    chat_type: Option<String>,
+    create_time: Option<String>,
     message_type: String,
     content: String,
 }
@@ -358,8 +370,17 @@ fn text(event: &RawValue, header: &Header, origin: Origin, config: &Config) -> R
     let Received { sender, message } = from_json(event.get().as_bytes())?;
     // An answer to another bot could be answered, and so on.
     let Some(AuthorId { open_id }) = sender.sender_id.filter(|_| sender.sender_type == "user") else {
-        return Ok(Heard::Stranger(None));
+        return Ok(Heard::Nothing);
     };
+    // They decide about what they saw when they wrote it, however late it comes.
+    let written_at = message.create_time.as_deref().and_then(time).unwrap_or(origin.signed_at);
+    let delivered_at = origin.signed_at;
+    let origin = Origin { signed_at: delivered_at.min(written_at), ..origin };
+    let is_late = delivered_at.duration_since(written_at) > MAX_TEXT_AGE;
+    let is_mentioned = message.chat_type.as_deref() != Some("group") || message.content.contains("@_user_");
+    if is_late || !is_mentioned {
+        return Ok(Heard::Nothing);
+    }
     let place = place(message.message_id, message.chat_id, open_id)?;
     let Some(by) = principal(&sender.tenant_key, &place, header, config)? else {
         return Ok(stranger(header, config, place));
@@ -371,6 +392,11 @@ fn text(event: &RawValue, header: &Header, origin: Origin, config: &Config) -> R
     let words: Vec<_> = text.split_whitespace().filter(|word| !is_mention(word)).collect();
     let text = words.join(" ");
     Ok(if text.is_empty() { Heard::Usage(place) } else { Heard::Text(Text { origin, by, text, place }) })
+}
+
+/// A time in milliseconds.
+fn time(text: &str) -> Option<Timestamp> {
+    Timestamp::from_millisecond(text.parse().ok()?).ok()
 }
 
 /// Whether a word stands for somebody who is mentioned: `@_user_1`, or `@_all`.

@@ -106,8 +106,8 @@ pub fn answer(answer: &Answer, now: Timestamp) -> Message {
             ..say("peergate could not ask you for a reason, so nothing was decided")
         },
         Answer::Objection(objection) => objected(objection),
-        Answer::OldCard => Message {
-            sentences: vec!["Nothing was decided. The current card follows in the channel: use its buttons.".into()],
+        Answer::OldCard { .. } => Message {
+            sentences: vec!["Nothing was decided. Use the newest message about it in the channel, or a command.".into()],
             ..say("This button belongs to an older message")
         },
         Answer::Changed => Message {

@@ -147,9 +147,9 @@ macro_rules! platforms {
                 match self { $( Self::$App => configs.$folder.as_ref().map($folder::merged_tenants).unwrap_or_default(), )+ }
             }
 
-            /// Each sender of its, by its key, with every secret that it signs with, as bytes.
+            /// Each sender of its.
             #[must_use]
-            pub fn senders(self, configs: &Configs, secrets: &AppSecrets) -> Vec<(String, Vec<Vec<u8>>)> {
+            pub fn senders(self, configs: &Configs, secrets: &AppSecrets) -> Vec<Sender> {
                 match self {
                     $( Self::$App => match (&configs.$folder, &secrets.$folder) {
                         (Some(config), Some(secrets)) => $folder::senders(config, secrets),
@@ -172,7 +172,7 @@ macro_rules! platforms {
 
             /// What its binding keys are derived from, the newest first.
             #[must_use]
-            pub fn inbound_secrets(self, secrets: &AppSecrets) -> Vec<&[u8]> {
+            pub fn inbound_secrets(self, secrets: &AppSecrets) -> Vec<Vec<u8>> {
                 match self {
                     $( Self::$App => secrets.$folder.as_ref().map($folder::inbound_secrets).unwrap_or_default(), )+
                 }

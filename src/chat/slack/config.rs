@@ -8,7 +8,7 @@ use url::Url;
 
 use super::{MAX_BINDING_CHARS, REALM};
 use crate::approval::Principal;
-use crate::chat::{Abilities, ChannelSecrets, key_forms};
+use crate::chat::{Abilities, ChannelSecrets, Sender, key_forms};
 use crate::http::{check_endpoint, constant_url};
 use crate::secret::{Secret, is_printable};
 use crate::shape::{KeyProblem, shown};
@@ -131,14 +131,14 @@ pub(in crate::chat) fn merged_tenants(config: &Config) -> Vec<(String, String)> 
 }
 
 /// What its binding keys are derived from.
-pub(in crate::chat) fn inbound_secrets(secrets: &Secrets) -> Vec<&[u8]> {
-    secrets.signing_secrets.iter().map(SigningSecret::expose).collect()
+pub(in crate::chat) fn inbound_secrets(secrets: &Secrets) -> Vec<Vec<u8>> {
+    secrets.signing_secrets.iter().map(|secret| secret.expose().to_vec()).collect()
 }
 
 /// The app, with its signing secrets.
-pub(in crate::chat) fn senders(_config: &Config, secrets: &Secrets) -> Vec<(String, Vec<Vec<u8>>)> {
+pub(in crate::chat) fn senders(_config: &Config, secrets: &Secrets) -> Vec<Sender> {
     let keys = secrets.signing_secrets.iter().flat_map(|secret| key_forms(&secret.0)).collect();
-    vec![("platforms.slack".to_owned(), keys)]
+    vec![Sender { name: "platforms.slack".to_owned(), key: "signing_secrets", secrets: keys }]
 }
 
 impl Config {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::approval::Principal;
-use crate::chat::{Abilities, ChannelSecrets};
+use crate::chat::{Abilities, ChannelSecrets, Sender};
 use crate::clock;
 use crate::shape::{KeyProblem, shown};
 
@@ -177,13 +177,17 @@ pub(in crate::chat) fn merged_tenants(_config: &Config) -> Vec<(String, String)>
 }
 
 /// Machines have no buttons.
-pub(in crate::chat) fn inbound_secrets(_secrets: &Secrets) -> Vec<&[u8]> {
+pub(in crate::chat) fn inbound_secrets(_secrets: &Secrets) -> Vec<Vec<u8>> {
     vec![]
 }
 
 /// The clients of the configuration.
-pub(in crate::chat) fn senders(config: &Config, secrets: &Secrets) -> Vec<(String, Vec<Vec<u8>>)> {
+pub(in crate::chat) fn senders(config: &Config, secrets: &Secrets) -> Vec<Sender> {
     let configured = secrets.iter().filter(|(name, _)| config.0.contains(*name));
-    let keys = |client: &ClientSecrets| client.signing_secrets.iter().map(|key| key.0.clone()).collect();
-    configured.map(|(name, client)| (format!("clients.{name}"), keys(client))).collect()
+    let sender = |(name, client): (&String, &ClientSecrets)| Sender {
+        name: format!("clients.{name}"),
+        key: "signing_secrets",
+        secrets: client.signing_secrets.iter().map(|key| key.0.clone()).collect(),
+    };
+    configured.map(sender).collect()
 }

@@ -73,7 +73,7 @@ fn answer_response(answer: &Answer, message: &Message) -> Response<String> {
         | Answer::ReasonRequired { .. }
         | Answer::NothingToWithdraw
         | Answer::NotAsked { .. }
-        | Answer::OldCard
+        | Answer::OldCard { .. }
         | Answer::Changed
         | Answer::NotShown
         | Answer::IdReused
