@@ -277,7 +277,7 @@ fn budgets(scope: &Scope, subjects: &[Subject; 4], shown: &[Shown; 4], zips: &[O
             median(Stat::of(shown[number].memory.clone())),
             10.0,
         ));
-        budgets.push(Budget::at_most(format!("{name}, zip MB"), median(zips[number]), 3.1));
+        budgets.push(Budget::at_most(format!("{name}, zip MB"), median(zips[number]), 3.2));
     }
     budgets
 }
