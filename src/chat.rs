@@ -567,6 +567,8 @@ pub enum Answer {
     OldCard {
         /// There is another card where they clicked.
         replaced: bool,
+        /// The record, if no channel has a card that could be drawn anew: they get one of their own.
+        approval: Option<Box<Approval>>,
     },
     /// The connection is not the one that they saw.
     Changed,

@@ -222,7 +222,7 @@ async fn tell(
     let card = binding::card_of_person(request.by.as_str(), binding::hour(now));
     let message = Box::new(binding::seal(message::answer(answer, now), &keyring, card, max_chars));
     let drawn = || {
-        if let Answer::OldCard { replaced } = answer {
+        if let Answer::OldCard { replaced, .. } = answer {
             return replaced.then(message::replaced);
         }
         let (approval, clicked) = (answer.approval()?, request.clicked.as_ref()?);

@@ -175,3 +175,23 @@ async fn clicks_on_copies_cause_one_redraw_and_push_nothing_out() {
     gate.press(&gate.card(), "Approve", ALICE).await;
     assert_eq!(gate.accepts(&id), 1);
 }
+
+#[tokio::test]
+async fn old_button_where_nothing_can_be_drawn_anew_brings_a_card_of_ones_own() {
+    let gate = Gate::start().await;
+    let config = gate.config.replace("channels = [\"netops\", \"hook\", \"audit\"]", "channels = [\"hook\"]");
+    let config = config.replace("channels = [\"netops\"]", "channels = [\"hook\"]");
+    let gate = gate.with_config(&config);
+    let id = gate.requested().await;
+    gate.discover().await;
+    let fingerprint = gate.simulator.connection(id.as_str()).unwrap().fingerprint();
+    let old = gate.click("peergate.approve", &format!("prod/{id}#{fingerprint}"), ALICE);
+    refused(&gate, &id, &old, "belongs to an older message").await;
+    let answer = gate.sink.posts(RESPONSE).pop().unwrap().json();
+    let value = answer["blocks"][1]["elements"][0]["value"].as_str().unwrap().to_owned();
+    let mut by_bob = gate.click("peergate.approve", &value, BOB);
+    by_bob["container"] = Value::Null;
+    refused(&gate, &id, &by_bob, "belongs to an older message").await;
+    gate.send(&gate.slack_payload(&gate.click("peergate.approve", &value, ALICE)).await).await;
+    assert_eq!(gate.accepts(&id), 1);
+}

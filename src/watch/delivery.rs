@@ -187,7 +187,9 @@ fn notice_key(approval: &Approval, channel: &str, number: u32) -> String {
 
 /// A message whose buttons carry what the channel's app will check, and the key of that.
 fn sealed(context: Context<'_>, to: &Channel, message: Message, card: CardId) -> (Message, Option<CardKey>) {
-    let keyring = to.app().map(|app| context.keyring(app));
+    // Without its app, nobody hears of a click.
+    let app = to.app().filter(|app| app.is_configured(context.configs));
+    let keyring = app.map(|app| context.keyring(app));
     let Some(keyring) = keyring else { return (Message { buttons: None, ..message }, None) };
     let message = binding::seal(message, &keyring, card, to.abilities().max_binding_chars);
     let key = keyring.current().filter(|_| message.buttons.is_some());

@@ -91,6 +91,12 @@ fn is_replaced(record: Option<&Approval>, message: Option<&str>) -> bool {
     here.peek().is_some() && here.all(|card| card.reference != message)
 }
 
+/// The answer to a click on a button that decides nothing.
+fn old_card(record: Option<&Approval>, message: Option<&str>, now: Timestamp) -> Answer {
+    let alone = record.filter(|record| record.cards.is_empty() && record.is_open(now));
+    Answer::OldCard { replaced: is_replaced(record, message), approval: alone.cloned().map(Box::new) }
+}
+
 /// Has the cards drawn anew; the watcher does it.
 async fn redraw_cards(app: &App, stored: Stored, now: Timestamp, deadline: Instant) {
     let redraw = app.store.update(stored, |approval| approval.redraw(true, now));
@@ -112,9 +118,9 @@ pub(super) async fn of_old_card(
     let (target, instance_id) = binding::names(&click.binding)?;
     let (target, _) = app.config.target(Some(&target))?;
     let id = ApprovalId { target: target.to_owned(), instance_id: instance_id.clone() };
-    let mut replaced = false;
+    let mut answer = old_card(None, None, now);
     if let Ok(Ok(Some(stored))) = timeout_at(deadline, app.store.load(&id)).await {
-        replaced = is_replaced(Some(&stored.approval), click.message.as_deref());
+        answer = old_card(Some(&stored.approval), click.message.as_deref(), now);
         redraw_cards(app, stored, now, deadline).await;
     }
     let about = About { verb: Verb::Status, target: Some(id.target), instance_id, seen: None, reason: None };
@@ -127,7 +133,7 @@ pub(super) async fn of_old_card(
         key: *key,
         clicked: None,
     };
-    Some((request, Answer::OldCard { replaced }))
+    Some((request, answer))
 }
 
 fn approval_id(app: &App, about: &About) -> Option<ApprovalId> {
@@ -272,7 +278,7 @@ impl Wish<'_> {
         if let Some(stored) = stored {
             redraw_cards(self.app, stored.clone(), self.now, self.deadline).await;
         }
-        Some(Answer::OldCard { replaced: is_replaced(record, clicked.message.as_deref()) })
+        Some(old_card(record, clicked.message.as_deref(), self.now))
     }
 
     /// Reads the connection, within the budget for people.

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::card::{check, figure, people, stands_against};
+use super::card::{card, check, figure, people, stands_against};
 use super::{Button, Buttons, MOST_CIDRS, Message, advice, facts, plain, problem_facts, say, shows_all, who};
 use crate::approval::{Alarm, Approval, ApprovalId, Approver, Decision, Entry, SentBack, State, Verdict, What};
 use crate::chat::{Answer, Part};
@@ -106,7 +106,13 @@ pub fn answer(answer: &Answer, now: Timestamp) -> Message {
             ..say("peergate could not ask you for a reason, so nothing was decided")
         },
         Answer::Objection(objection) => objected(objection),
-        Answer::OldCard { .. } => Message {
+        Answer::OldCard { approval: Some(approval), .. } => {
+            let mut own = card(approval, now);
+            let told = "The button belongs to an older message, so nothing was decided. The buttons here are yours.";
+            own.sentences.insert(0, told.into());
+            own
+        }
+        Answer::OldCard { approval: None, .. } => Message {
             sentences: vec!["Nothing was decided. Use the newest message about it in the channel, or a command.".into()],
             ..say("This button belongs to an older message")
         },
