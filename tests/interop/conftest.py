@@ -131,6 +131,7 @@ channels = ["audit"]
         "targets": {"prod": {"access_key_id": "accepter-key", "access_key_secret": "accepter-secret"}},
         "clients": {"ci": {"signing_secrets": [CI_SECRET]}},
         "platforms": {"slack": {"signing_secrets": [SLACK_SECRET]}},
+        "binding_keys": ["YSBrZXkgb2YgYnV0dG9ucywgdGhpcnR5LXR3byBieXRlcyE="],
         "channels": {"audit": {"url": f"{chat}/audit", "signing_secrets": [AUDIT_SECRET]}},
     }
     (directory / "peergate.secrets.json").write_text(json.dumps(secrets))
