@@ -41,7 +41,7 @@ _alibaba = VpcPeer(
         protocol="https",
     )
 )
-_verifiers = [SignatureVerifier(secret) for secret in _secrets["slack"]["signing_secrets"]]
+_verifiers = [SignatureVerifier(secret) for secret in _secrets["platforms"]["slack"]["signing_secrets"]]
 _TABLE = os.environ["PEERGATE_TABLE"]
 
 
