@@ -1,8 +1,8 @@
 //! The durable record of one connection: who decided, how far it has come, what is still to be done and to be told.
 //!
 //! Pure: every change is a function of the record, an [`Event`] or a [`Decision`], and the time. A state that is over
-//! is left only by a new decision or a reading that proves it wrong, and each change puts its notice into the outbox and its entry into the history in the same step, so that one write
-//! stores all of it.
+//! is left only by a new decision or a reading that proves it wrong, and each change puts its notice into the outbox
+//! and its entry into the history in the same step, so that one write stores all of it.
 
 mod call;
 mod card;

@@ -5,11 +5,13 @@
 mod support;
 
 use jiff::SignedDuration;
+use peergate::approval::{Approval, Display, Event};
+use peergate::chat::binding::Binding;
 use peergate::chat::message::Button;
 use peergate::clock;
-use peergate::peering::InstanceId;
+use peergate::peering::{InstanceId, SeenFingerprint};
 use serde_json::{Value, json};
-use support::{Gate, RESPONSE};
+use support::{Gate, HOOK, RESPONSE};
 
 const ALICE: &str = "U061F7AUR";
 const BOB: &str = "U0BOB";
@@ -194,4 +196,118 @@ async fn old_button_where_nothing_can_be_drawn_anew_brings_a_card_of_ones_own() 
     refused(&gate, &id, &by_bob, "belongs to an older message").await;
     gate.send(&gate.slack_payload(&gate.click("peergate.approve", &value, ALICE)).await).await;
     assert_eq!(gate.accepts(&id), 1);
+}
+
+#[tokio::test]
+async fn withdrawal_counts_on_its_own_message_only() {
+    let gate = Gate::start().await;
+    let id = gate.request_peering(&[("AcceptingVpcId", "vpc-two-people")]).await.unwrap();
+    gate.discover().await;
+    gate.press(&gate.card(), "Approve", ALICE).await;
+    gate.round().await;
+    let value = gate.card().button("Withdraw my approval").unwrap().value.clone();
+    let mut copied = gate.click("peergate.withdraw", &value, ALICE);
+    copied["container"]["message_ts"] = "1700000000.999999".into();
+    gate.send(&gate.slack_payload(&copied).await).await;
+    assert!(gate.told().contains("belongs to an older message"), "{}", gate.told());
+    assert_eq!(gate.stored(&id).await.unwrap().approval.given(), 1);
+    gate.press(&gate.card(), "Withdraw my approval", ALICE).await;
+    assert_eq!(gate.stored(&id).await.unwrap().approval.given(), 0);
+}
+
+#[tokio::test]
+async fn key_that_was_added_meanwhile_is_fetched_once_in_thirty_seconds() {
+    let (old, new) = ("b2xkIGtleSBvZiAzMiBieXRlcyBvciBtb3JlLCB5ZXM=", "bmV3IGtleSBvZiAzMiBieXRlcyBvciBtb3JlLCB5ZXM=");
+    let gate = Gate::start().await;
+    gate.write_secrets(|secrets| secrets["binding_keys"] = json!([old])).unwrap();
+    let config = gate.config.clone();
+    let gate = gate.with_config(&config);
+    let (id, _) = told(&gate).await;
+    // Another process knows the new key already, and has drawn the card with it.
+    gate.write_secrets(|secrets| secrets["binding_keys"] = json!([new, old])).unwrap();
+    let other = peergate::app::App::new(&gate.environment, (*gate.app.config).clone()).unwrap();
+    let secrets = other.secrets.current(clock::now()).await.unwrap();
+    let keyring = other.chat(&secrets).keyring(peergate::chat::platform::Platform::Slack);
+    let known = gate.stored(&id).await.unwrap().approval;
+    let sealed = keyring
+        .seal(&Binding {
+            button: Button::Approve { ask: false },
+            target: "prod".into(),
+            instance_id: id.clone(),
+            seen: SeenFingerprint::start_of(&known.fingerprint),
+            card: known.cards["netops"].card,
+        })
+        .unwrap();
+    let mut click = gate.click("peergate.approve", &sealed, ALICE);
+    click["container"] = json!({"type": "message", "channel_id": "C0PEER", "message_ts": gate.card().ts});
+    let body = form_urlencoded::Serializer::new(String::new()).append_pair("payload", &click.to_string()).finish();
+    let at = async |seconds: i64| {
+        let now = clock::now() + SignedDuration::from_secs(seconds);
+        let slack = secrets.platforms.slack.as_ref().unwrap();
+        let signed = peergate::chat::slack::sign_form(slack, body.clone(), now).unwrap();
+        gate.send_at(&signed, now).await;
+        gate.accepts(&id)
+    };
+    assert_eq!(at(5).await, 0, "fetched a moment ago");
+    assert_eq!(at(31).await, 1);
+}
+
+#[tokio::test]
+async fn channel_that_is_down_holds_up_no_redraw_of_another() {
+    let gate = Gate::start().await;
+    let config =
+        gate.config.replace("channels = [\"netops\", \"hook\", \"audit\"]", "channels = [\"netops\", \"oncall\"]");
+    let gate = gate.with_config(&config);
+    let (id, _) = (gate.requested().await, gate.discover().await);
+    let card = |channel: &str| gate.card_in(channel);
+    let value = card("C0PEER").button("Approve").unwrap().value.clone();
+    let mut copied = gate.click("peergate.approve", &value, ALICE);
+    copied["container"]["message_ts"] = "1700000000.999999".into();
+    let owed = async || {
+        let approval = gate.stored(&id).await.unwrap().approval;
+        let last = approval.outbox.last().unwrap().clone();
+        last.deliveries.keys().cloned().collect::<Vec<_>>()
+    };
+    gate.send(&gate.slack_payload(&copied).await).await;
+    assert_eq!(owed().await, ["netops", "oncall"]);
+    // One of the two does not hear of it.
+    let stored = gate.stored(&id).await.unwrap();
+    let heard = |approval: &mut Approval| {
+        let (number, channel) = (approval.outbox.last().unwrap().number, "netops".to_owned());
+        approval.apply(&Event::Delivered { number, channel, display: Display::Unchanged }, clock::now())
+    };
+    gate.app.store.update(stored, heard).await.unwrap();
+    let later = clock::now() + SignedDuration::from_mins(6);
+    let mut approval = gate.stored(&id).await.unwrap().approval;
+    assert!(approval.redraw(true, later));
+    let last = approval.outbox.last().unwrap();
+    assert_eq!(last.deliveries.keys().collect::<Vec<_>>(), ["netops"], "the other waits for a notice anyway");
+}
+
+#[tokio::test]
+async fn messages_of_an_app_that_is_not_configured_have_no_buttons() {
+    let gate = Gate::start().await;
+    let start = gate.config.find("[platforms.slack]").unwrap();
+    let end = gate.config.find("[channels.hook]").unwrap();
+    let mut config = format!("{}{}", &gate.config[..start], &gate.config[end..]);
+    config = config.replace("[channels.oncall]\nkind = \"slack\"\nchannel = \"C0CALL\"\n", "");
+    for (from, to) in [
+        ("\"netops\", \"hook\", \"audit\"", "\"hook\""),
+        ("\"netops\", \"audit\"", "\"hook\""),
+        ("[\"netops\"]", "[\"hook\"]"),
+        ("escalate_after = \"30h\"\nescalate_to = [\"oncall\"]\n", ""),
+    ] {
+        config = config.replace(from, to);
+    }
+    for user in ["U061F7AUR", "U0BOB", "U0CAROL", "U0ERIN"] {
+        config = config.replace(&format!("\"slack:T0001/{user}\", "), "");
+    }
+    gate.write_secrets(|secrets| secrets["binding_keys"] = json!(["b2xkIGtleSBvZiAzMiBieXRlcyBvciBtb3JlLCB5ZXM="]))
+        .unwrap();
+    let gate = gate.with_config(&config);
+    gate.requested().await;
+    gate.discover().await;
+    let post = gate.sink.posts(HOOK).pop().unwrap();
+    assert!(post.text().contains("waits for approval"), "{}", post.text());
+    assert!(!post.json().to_string().contains("\"actions\""), "{}", post.json());
 }

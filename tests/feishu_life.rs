@@ -351,3 +351,70 @@ async fn hanging_private_answer_costs_no_toast() {
     assert!(world.fake.direct(ALICE).is_empty());
     assert_eq!(world.gate.stored(&id).await.unwrap().approval.given(), 1);
 }
+
+#[tokio::test]
+async fn token_that_cannot_be_fetched_is_asked_for_once_in_a_while() {
+    let world = World::start().await;
+    world.fake.add_fault(Fault { path: "/open-apis/auth".into(), status: 503, ..Fault::default() });
+    for _ in 0..6 {
+        world.gate.request_peering(&[]).await.unwrap();
+    }
+    world.gate.discover().await;
+    let asked = world.fake.calls().iter().filter(|call| call.path.contains("tenant_access_token")).count();
+    assert!((1..=3).contains(&asked), "{asked}");
+    assert_eq!(world.gate.sink.channel("C0PEER").len(), 6, "Slack has heard");
+}
+
+#[tokio::test]
+async fn callback_that_is_not_authentic_reaches_nothing() {
+    let world = World::start().await;
+    let secrets = world.gate.app.secrets.current(clock::now()).await.unwrap();
+    let keys = secrets.platforms.feishu.as_ref().unwrap();
+    let said = world.fake.say(CHAT, "approve pcc-a because so", &world.fake.person(ALICE));
+    let (now, before) = (clock::now(), world.gate.upstream_calls());
+    let signed = |at| feishu::signed(keys, &said, at).unwrap();
+    let mut plaintext = signed(now);
+    plaintext.body.clone_from(&said);
+    let mut unsigned = signed(now);
+    unsigned.headers.retain(|(name, _)| !name.starts_with("x-lark-"));
+    let mut flipped = signed(now);
+    flipped.body = flipped.body.replacen('A', "B", 1);
+    let mut twice = signed(now);
+    twice.headers.push(("x-lark-signature", "0".repeat(64)));
+    let mut trailing = signed(now);
+    trailing.body.push(' ');
+    for (name, request) in [
+        ("plaintext under a good signature of something else", plaintext),
+        ("unsigned", unsigned),
+        ("flipped", flipped),
+        ("two signatures", twice),
+        ("trailing", trailing),
+        ("stale", signed(now - SignedDuration::from_secs(301))),
+        ("early", signed(now + SignedDuration::from_secs(301))),
+    ] {
+        let reply = world.gate.send_at(&request, now).await;
+        assert_eq!((reply.status, reply.name().as_str()), (401, "unauthentic"), "{name}: {}", reply.body);
+    }
+    assert_eq!(world.gate.upstream_calls(), before);
+    assert!(world.fake.calls().is_empty(), "{:?}", world.fake.calls());
+}
+
+#[tokio::test]
+async fn test_of_the_address_gets_its_challenge_and_nothing_else() {
+    let world = World::start().await;
+    let secrets = world.gate.app.secrets.current(clock::now()).await.unwrap();
+    let keys = &secrets.platforms.feishu.as_ref().unwrap().callbacks[0];
+    let send = async |plaintext: &str| {
+        let body = feishu::seal(plaintext, &keys.encrypt_key, [7; 16]);
+        let headers = vec![("content-type", "application/json".into())];
+        world.gate.send(&peergate::chat::Signed { path: "/feishu".into(), headers, body }).await
+    };
+    let token = keys.verification_token.expose();
+    let test = json!({"type": "url_verification", "challenge": "c42e", "token": token});
+    let reply = send(&test.to_string()).await;
+    assert_eq!((reply.status, reply.json()), (200, json!({"challenge": "c42e"})));
+    let other = json!({"type": "url_verification", "challenge": "c42e", "token": "another token of 32 characters!!"});
+    assert_eq!(send(&other.to_string()).await.status, 401);
+    assert_eq!(send(&world.fake.say(CHAT, "list", &world.fake.person(ALICE))).await.status, 401, "an unsigned event");
+    assert!(world.fake.calls().is_empty());
+}

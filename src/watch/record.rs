@@ -268,7 +268,8 @@ async fn look(
             // Somebody else may have read it later than we did.
             let look = |approval: &mut Approval| {
                 changed = approval.fingerprint == known && approval.look(&grounds, now);
-                changed
+                // Its cards may be an earlier version's.
+                changed | approval.redraw(false, now)
             };
             app.store.update(stored, look).await?
         }

@@ -93,6 +93,14 @@ pub fn secret_in(text: &str) -> Option<&'static str> {
         "/hooks/",
         "/actions/",
         "Signature=",
+        // Feishu's keys, tokens and bots.
+        "7ZJAhsHk6WV3zn4Tag2E1ByoB3lPgxzl",
+        "fakeVerificationToken",
+        "fakeAppSecret",
+        "t-0000",
+        "demoSecret",
+        "\"encrypt\"",
+        "/hook/",
     ];
     secrets.into_iter().find(|secret| text.contains(secret))
 }
