@@ -222,7 +222,7 @@ impl Malformed {
 }
 
 /// What a request comes to. `To` is where the platform shows the answer.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Incoming<To> {
     /// Somebody wants something.
     Request {
@@ -444,7 +444,7 @@ pub struct Clicked {
 }
 
 /// A click on a button, before its binding is checked.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Click {
     /// Who.
     pub by: Principal,
@@ -454,7 +454,7 @@ pub struct Click {
     pub signed_at: Timestamp,
     /// Which of the configured keys signed it, from 0.
     pub key: usize,
-    /// What the button carried.
+    /// What the button carried; empty if it carried nothing of ours.
     pub binding: String,
     /// The platform's name for its message; see [`Clicked`].
     pub message: Option<String>,

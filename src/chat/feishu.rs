@@ -31,8 +31,8 @@ pub use post::{
 };
 #[cfg(feature = "local")]
 pub use receive::{Callback, challenge, seal, sign, sign_callback, signed};
-pub use receive::{Claim, Click, Heard, Origin, Place, ReplyTo, Text, read, verify_with};
-pub(super) use receive::{check, parse, verify};
+pub use receive::{Claim, ReplyTo, parse, verify_with};
+pub(super) use receive::{check, verify};
 pub use secrets::{AppSecret, CallbackKeys, EncryptKey, InvalidSecret, Secrets, VerificationToken};
 
 /// Its table, and its secret.

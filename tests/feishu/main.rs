@@ -12,11 +12,11 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
 use peergate::approval::Redelivery;
 use peergate::chat::feishu::{
-    self, Api, AppSecret, Callback, CallbackKeys, Config, Failure, Heard, Host, Receiver, Toast, Updated, bot_message,
-    fetch_token, post_bot,
+    self, Api, AppSecret, Callback, CallbackKeys, Config, Failure, Host, Receiver, ReplyTo, Toast, Updated,
+    bot_message, fetch_token, post_bot,
 };
 use peergate::chat::message::{Button, Buttons, Message};
-use peergate::chat::{Authentic, Malformed, Unauthentic, Undelivered};
+use peergate::chat::{Authentic, Click, Command, Incoming, Malformed, Unauthentic, Undelivered};
 use peergate::clock;
 use peergate::http::Clients;
 use peergate::local::feishu::{ChatState, FakeFeishu, Fault, Settings};
@@ -61,8 +61,15 @@ fn verify(callback: &Callback, keys: &[CallbackKeys]) -> Result<Authentic, Unaut
     feishu::verify_with(keys, &headers(callback), callback.body.as_bytes(), now())
 }
 
-fn parse(plaintext: &str) -> Result<Heard, Malformed> {
-    feishu::read(verify(&sign(plaintext), &[our_keys()]).unwrap(), &config())
+fn parse(plaintext: &str) -> Result<Incoming<ReplyTo>, Malformed> {
+    feishu::parse(&config(), verify(&sign(plaintext), &[our_keys()]).unwrap())
+}
+
+fn click(plaintext: &str) -> Click {
+    match parse(plaintext) {
+        Ok(Incoming::Click { click, .. }) => click,
+        other => panic!("{plaintext}: {other:?}"),
+    }
 }
 
 fn bind(button: Button) -> String {

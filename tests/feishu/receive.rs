@@ -37,7 +37,7 @@ fn a_token_is_rotated_while_the_encrypt_key_stays() {
 fn only_the_test_of_the_address_comes_unsigned() {
     let challenge = feishu::challenge("C", &our_keys(), [9; 16]);
     let authentic = verify(&challenge, &[keys("another encrypt key", "another-token-of-16"), our_keys()]).unwrap();
-    assert_eq!(feishu::read(authentic, &config()), Ok(Heard::Challenge("C".into())));
+    assert_eq!(feishu::parse(&config(), authentic), Ok(Incoming::Challenge(r#"{"challenge":"C"}"#.into())));
     let token = our_keys().verification_token.expose().to_owned();
     let fake = FakeFeishu::default();
     let event = fake.say(CHAT, "list", &fake.person(ALICE));
@@ -65,16 +65,14 @@ async fn clicks_arrive_with_what_the_button_carries() {
     let id = world.post("a").await.unwrap();
     let alice = world.fake.person(ALICE);
     let plaintext = world.fake.click(&id, "Approve", &alice, None).unwrap();
-    let Ok(Heard::Click(click)) = parse(&plaintext) else { panic!("{plaintext}") };
-    assert_eq!(click.by.as_str(), format!("feishu:82dfe55c5a220620/{ALICE}"));
-    assert_eq!((click.binding.as_deref(), click.reason.as_deref()), (Some("approve-binding"), None));
-    assert_eq!((click.place.message_id.as_str(), click.place.chat_id.as_str()), (id.as_str(), CHAT));
-    assert!(click.origin.request_key.starts_with("feishu:") && click.origin.request_key.len() == 39);
-    let Ok(Heard::Click(replay)) = parse(&plaintext) else { panic!("{plaintext}") };
+    let first = click(&plaintext);
+    assert_eq!(first.by.as_str(), format!("feishu:82dfe55c5a220620/{ALICE}"));
+    assert_eq!((first.binding.as_str(), first.reason.as_deref()), ("approve-binding", None));
+    assert_eq!(first.message, Some(format!("{CHAT}/{id}")));
+    assert!(first.request_key.starts_with("feishu:") && first.request_key.len() == 39);
+    assert_eq!(click(&plaintext), first, "a replay");
     let again = world.fake.click(&id, "Approve", &alice, None).unwrap();
-    let Ok(Heard::Click(again)) = parse(&again) else { panic!("{again}") };
-    assert_eq!(replay.origin, click.origin);
-    assert_ne!(again.origin.request_key, click.origin.request_key);
+    assert_ne!(click(&again).request_key, first.request_key);
 }
 
 #[tokio::test]
@@ -83,8 +81,8 @@ async fn a_reason_comes_from_the_form_whether_or_not_its_buttons_have_values() {
         let world = World::of(Settings { form_buttons_have_values, ..Settings::default() }).await;
         let id = world.post("a").await.unwrap();
         let plaintext = world.fake.click(&id, "Reject", &world.fake.person(ALICE), Some("  größer\n ")).unwrap();
-        let Ok(Heard::Click(click)) = parse(&plaintext) else { panic!("{plaintext}") };
-        assert_eq!((click.binding.as_deref(), click.reason.as_deref()), (Some("reject-binding"), Some("größer")));
+        let click = click(&plaintext);
+        assert_eq!((click.binding.as_str(), click.reason.as_deref()), ("reject-binding", Some("größer")));
         let too_long = "x".repeat(401);
         assert!(world.fake.click(&id, "Reject", &world.fake.person(ALICE), Some(&too_long)).is_err());
     }
@@ -110,16 +108,19 @@ fn changed(at: &str, to: Value) -> String {
 #[test]
 fn odd_clicks_are_refused_or_carry_nothing() {
     let binding = |text: &str| match parse(text) {
-        Ok(Heard::Click(click)) => Ok(click.binding),
+        Ok(Incoming::Click { click, .. }) => Ok(click.binding),
         Ok(other) => panic!("{other:?}"),
         Err(Malformed(problem)) => Err(problem),
     };
-    let carries = Ok(Some("x".to_owned()));
+    let carries = Ok("x".to_owned());
     assert_eq!(binding(&changed("/event/action/name", json!("b.x"))), carries);
     assert_eq!(binding(&changed("/event/action/name", json!("other"))), carries);
     assert_eq!(binding(&changed("/event/action/value", json!({"a": "approve"}))), carries);
     assert_eq!(binding(&changed("/event/action/value", json!("text"))), carries);
-    assert_eq!(binding(&changed("/event/action", json!({"tag": "button", "value": {"b": "x", "c": 1}}))), Ok(None));
+    assert_eq!(
+        binding(&changed("/event/action", json!({"tag": "button", "value": {"b": "x", "c": 1}}))),
+        Ok(String::new())
+    );
     for (at, to) in [
         ("/event/action/name", json!("b.y")),
         ("/event/action/value", json!({"b": "y"})),
@@ -138,52 +139,53 @@ fn odd_clicks_are_refused_or_carry_nothing() {
     let long = "y".repeat(513);
     assert!(binding(&changed("/event/action", json!({"tag": "button", "name": format!("b.{long}")}))).is_err());
     let reasons = changed("/event/action/form_value/reason", json!("x".repeat(9000)));
-    let Ok(Heard::Click(click)) = parse(&reasons) else { panic!() };
-    assert_eq!(click.reason.unwrap().len(), 400);
+    assert_eq!(click(&reasons).reason.unwrap().len(), 400);
 }
 
 #[test]
 fn strangers_are_told_apart_by_app_and_tenant() {
     for at in ["/header/tenant_key", "/event/operator/tenant_key"] {
         let parsed = parse(&changed(at, json!("f25044d8704f3991")));
-        assert!(matches!(parsed, Ok(Heard::Stranger(Some(_)))), "{at}: {parsed:?}");
+        assert_eq!(parsed, Ok(Incoming::Stranger(Some(ReplyTo::Click { open_id: ALICE.into() }))), "{at}");
     }
-    assert_eq!(parse(&changed("/header/app_id", json!("cli_other"))), Ok(Heard::Stranger(None)));
+    assert_eq!(parse(&changed("/header/app_id", json!("cli_other"))), Ok(Incoming::Stranger(None)));
 }
 
 #[test]
 fn text_commands_lose_their_mentions() {
     let fake = FakeFeishu::default();
     let alice = fake.person(ALICE);
-    let text = |said: &str| match parse(&fake.say(CHAT, said, &alice)).unwrap() {
-        Heard::Text(text) => Some(text.text),
-        Heard::Usage(_) => None,
-        other @ (Heard::Challenge(_) | Heard::Click(_) | Heard::Stranger(_) | Heard::Nothing) => panic!("{other:?}"),
+    let command = |said: &str| match parse(&fake.say(CHAT, said, &alice)).unwrap() {
+        Incoming::Request { request, to: ReplyTo::Text { .. } } => Some(request.command),
+        Incoming::Usage(ReplyTo::Text { .. }) => None,
+        other => panic!("{other:?}"),
     };
-    let approve = "approve pcc-a because it is @_user_name's";
-    assert_eq!(text(approve).as_deref(), Some(approve));
-    assert_eq!(text(" list\n on  prod @_user_22 @_all").as_deref(), Some("list on prod"));
-    assert_eq!(text(""), None);
-    assert_eq!(text(&"x".repeat(5000)), None);
+    let Some(Command::About(about)) = command("@_user_1 approve pcc-a because it is @_user_name's") else { panic!() };
+    assert_eq!(about.reason.as_deref(), Some("it is @_user_name's"));
+    assert_eq!(command(" list\n on  prod @_user_22 @_all"), Some(Command::List { target: Some("prod".into()) }));
+    assert_eq!(command(""), None);
+    assert_eq!(command("list on prod and more"), None);
+    assert_eq!(command(&format!("approve pcc-a because {}", "x".repeat(5000))), None);
+    let nothing = || Ok(Incoming::Challenge("{}".into()));
     let mut event: Value = serde_json::from_str(&fake.say(CHAT, "list", &alice)).unwrap();
     event["event"]["sender"]["sender_type"] = "app".into();
-    assert_eq!(parse(&event.to_string()), Ok(Heard::Nothing), "of another bot");
+    assert_eq!(parse(&event.to_string()), nothing(), "of another bot");
     event["event"]["sender"]["sender_type"] = "user".into();
     let mut aside = event.clone();
     aside["event"]["message"]["content"] = json!({"text": "list"}).to_string().into();
-    assert_eq!(parse(&aside.to_string()), Ok(Heard::Nothing), "in a group, without a mention");
+    assert_eq!(parse(&aside.to_string()), nothing(), "in a group, without a mention");
     aside["event"]["message"]["chat_type"] = "p2p".into();
-    assert!(matches!(parse(&aside.to_string()), Ok(Heard::Text(_))));
+    assert!(matches!(parse(&aside.to_string()), Ok(Incoming::Request { .. })));
     let written = |seconds: i64| {
         let mut event = event.clone();
         event["event"]["message"]["create_time"] = (now().as_millisecond() - seconds * 1000).to_string().into();
-        parse(&event.to_string()).unwrap()
+        parse(&event.to_string())
     };
-    let Heard::Text(text) = written(599) else { panic!("not so old") };
-    assert_eq!(text.origin.signed_at, now() - SignedDuration::from_secs(599), "when it was written");
-    assert_eq!(written(601), Heard::Nothing);
+    let Ok(Incoming::Request { request, .. }) = written(599) else { panic!("not so old") };
+    assert_eq!(request.signed_at, now() - SignedDuration::from_secs(599), "when it was written");
+    assert_eq!(written(601), nothing());
     event["event"]["message"]["message_type"] = "image".into();
-    assert!(matches!(parse(&event.to_string()), Ok(Heard::Usage(_))));
+    assert!(matches!(parse(&event.to_string()), Ok(Incoming::Usage(_))));
 }
 
 #[test]
@@ -234,8 +236,8 @@ proptest! {
         let event = json!({"token": token, "type": "url_verification", "challenge": plaintext}).to_string();
         let callback = feishu::sign_callback(&event, &our_keys(), now(), &nonce, iv);
         let authentic = verify(&callback, &[our_keys()]).unwrap();
-        match feishu::read(authentic, &config()) {
-            Ok(Heard::Challenge(challenge)) => prop_assert_eq!(challenge, plaintext),
+        match feishu::parse(&config(), authentic) {
+            Ok(Incoming::Challenge(reply)) => prop_assert_eq!(reply, json!({"challenge": plaintext}).to_string()),
             Err(_) => prop_assert!(plaintext.len() > 256),
             Ok(other) => prop_assert!(false, "{other:?}"),
         }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use http::HeaderMap;
 use jiff::Timestamp;
-use peergate::chat::Unauthentic;
-use peergate::chat::feishu::{self, CallbackKeys, Config, Heard, Host, bot_sign};
+use peergate::chat::feishu::{self, CallbackKeys, Config, Host, ReplyTo, bot_sign};
+use peergate::chat::{Incoming, Unauthentic};
 use peergate::secret::Secret;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The vectors of a scheme, of all files.
 fn vectors(scheme: &str) -> Vec<Value> {
@@ -32,7 +32,7 @@ fn vectors(scheme: &str) -> Vec<Value> {
 }
 
 /// What came of a vector: what was understood, or the stage that refused.
-fn outcome(vector: &Value) -> Result<Heard, &'static str> {
+fn outcome(vector: &Value) -> Result<Incoming<ReplyTo>, &'static str> {
     let mut headers = HeaderMap::new();
     for header in vector["request"]["headers"].as_array().unwrap() {
         let name = http::HeaderName::from_bytes(header[0].as_str().unwrap().as_bytes()).unwrap();
@@ -58,28 +58,30 @@ fn outcome(vector: &Value) -> Result<Heard, &'static str> {
         host: Host::Feishu,
         api: None,
     };
-    match feishu::read(authentic, &config) {
+    match feishu::parse(&config, authentic) {
         // A vector without an app is about authenticity alone.
-        Ok(Heard::Stranger(_)) if text("app_id").is_some() => Err("tenant"),
+        Ok(Incoming::Stranger(_)) if text("app_id").is_some() => Err("tenant"),
         Ok(incoming) => Ok(incoming),
         Err(_) => Err("parse"),
     }
 }
 
 /// What was understood is what is expected.
-fn check_parsed(id: &str, incoming: &Heard, expected: &Value) {
+fn check_parsed(id: &str, incoming: &Incoming<ReplyTo>, expected: &Value) {
     match incoming {
-        Heard::Challenge(challenge) => assert_eq!(*challenge, expected["challenge"].as_str().unwrap(), "{id}"),
-        Heard::Click(click) => {
+        Incoming::Challenge(reply) => {
+            assert_eq!(*reply, json!({"challenge": expected["challenge"]}).to_string(), "{id}");
+        }
+        Incoming::Click { click, .. } => {
             let principal = &expected["principal"];
             let principal =
                 format!("feishu:{}/{}", principal["tenant"].as_str().unwrap(), principal["user"].as_str().unwrap());
             assert_eq!(click.by.as_str(), principal, "{id}");
             assert_eq!(click.reason.as_deref(), expected["reason"].as_str(), "{id}");
             // The buttons of the vectors are laid out otherwise than ours.
-            assert_eq!(click.binding, None, "{id}");
+            assert_eq!(click.binding, "", "{id}");
         }
-        Heard::Text(_) | Heard::Usage(_) | Heard::Stranger(_) | Heard::Nothing => panic!("{id}: {incoming:?}"),
+        Incoming::Request { .. } | Incoming::Usage(_) | Incoming::Stranger(_) => panic!("{id}: {incoming:?}"),
     }
 }
 

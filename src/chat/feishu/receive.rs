@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use super::{Access, CallbackKeys, Config, MAX_BINDING_CHARS, NAME, NAME_PREFIX, REALM, REASON, is_id};
 use crate::approval::Principal;
 use crate::chat::command::read_command;
-use crate::chat::{self, Authentic, Incoming, Malformed, Request as Wanted, Unauthentic};
+use crate::chat::{self, Authentic, Click, Incoming, Malformed, Request as Wanted, Unauthentic};
 #[cfg(feature = "local")]
 use crate::clock;
 use envelope::{SignedHeaders, url_verification};
@@ -23,8 +23,6 @@ use envelope::{SignedHeaders, url_verification};
 #[cfg(feature = "local")]
 pub use envelope::{Callback, challenge, seal, sign_callback};
 
-/// A click, by its type of event.
-const CLICK: &str = "card.action.trigger";
 /// A message that was written longer ago decides nothing: Feishu sends an event again for hours.
 const MAX_TEXT_AGE: SignedDuration = SignedDuration::from_mins(10);
 /// The longest text that somebody sends to the bot as a command, in bytes.
@@ -96,74 +94,6 @@ impl<'a> Claim<'a> {
     }
 }
 
-/// What Feishu sends.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Heard {
-    /// Feishu tests the address: it is echoed as `{"challenge": …}`.
-    Challenge(String),
-    /// Somebody clicked a button of a card.
-    Click(Click),
-    /// Somebody wrote to the bot.
-    Text(Text),
-    /// Somebody sent the bot something that cannot be a command.
-    Usage(Place),
-    /// Nothing for us: a message of a bot, or in a group without a mention, or one that is too old.
-    Nothing,
-    /// Somebody of another tenant, or for another app. Nothing happens, and there is a place for an
-    /// answer only if a person of another tenant uses our app.
-    Stranger(Option<Place>),
-}
-
-/// A click.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Click {
-    /// The request's id.
-    pub origin: Origin,
-    /// Who clicked.
-    pub by: Principal,
-    /// What the button carries; `None` if the button is none of ours.
-    pub binding: Option<String>,
-    /// What stands in the form's input: untrusted, trimmed and cut.
-    pub reason: Option<String>,
-    /// Where.
-    pub place: Place,
-}
-
-/// A message to the bot.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Text {
-    /// The request's id.
-    pub origin: Origin,
-    /// Who wrote it.
-    pub by: Principal,
-    /// What they wrote, without mentions, each white space one space.
-    pub text: String,
-    /// Where.
-    pub place: Place,
-}
-
-/// What names a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Origin {
-    /// The same for a replay, another for any other request.
-    pub request_key: String,
-    /// The signed time, to the second.
-    pub signed_at: Timestamp,
-    /// Which of the configured pairs of keys matched, from 0.
-    pub key: usize,
-}
-
-/// Where somebody did something.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
-    /// The message (`om_…`).
-    pub message_id: String,
-    /// The chat (`oc_…`).
-    pub chat_id: String,
-    /// The person (`ou_…`).
-    pub open_id: String,
-}
-
 /// Where Feishu shows an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplyTo {
@@ -190,36 +120,6 @@ impl ReplyTo {
     }
 }
 
-/// Understands a request.
-pub(in crate::chat) fn parse(config: &Config, authentic: Authentic) -> Result<Incoming<ReplyTo>, Malformed> {
-    let is_click = authentic.body.windows(CLICK.len()).any(|window| window == CLICK.as_bytes());
-    let to_writer = |Place { open_id, message_id, .. }: Place| {
-        if is_click { ReplyTo::Click { open_id } } else { ReplyTo::Text { open_id, message_id } }
-    };
-    Ok(match read(authentic, config)? {
-        Heard::Challenge(challenge) => Incoming::Challenge(json!({"challenge": challenge}).to_string()),
-        Heard::Click(Click { origin, by, binding, reason, place }) => {
-            let Origin { request_key, signed_at, key } = origin;
-            let binding = binding.ok_or_else(|| malformed("the button is not one of ours"))?;
-            let message = Some(format!("{}/{}", place.chat_id, place.message_id));
-            // The field for the reason is on the card.
-            let click = chat::Click { by, request_key, signed_at, key, binding, message, asked: true, reason };
-            Incoming::Click { click, to: ReplyTo::Click { open_id: place.open_id } }
-        }
-        Heard::Text(Text { origin, by, text, place }) => match read_command(&text) {
-            Some(command) => {
-                let Origin { request_key, signed_at, key } = origin;
-                let request = Wanted { command, by, request_key, signed_at, key, clicked: None };
-                Incoming::Request { request, to: to_writer(place) }
-            }
-            None => Incoming::Usage(to_writer(place)),
-        },
-        Heard::Usage(place) => Incoming::Usage(to_writer(place)),
-        Heard::Nothing => Incoming::Challenge("{}".to_owned()),
-        Heard::Stranger(place) => Incoming::Stranger(place.map(to_writer)),
-    })
-}
-
 #[derive(Deserialize)]
 struct Payload<'a> {
     r#type: Option<String>,
@@ -237,34 +137,44 @@ struct Header {
     app_id: String,
 }
 
-/// Understands an authentic callback.
+/// Understands an authentic request.
 ///
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-callback-communication> and
 /// <https://open.feishu.cn/document/server-docs/im-v1/message/events/receive>
-pub fn read(authentic: Authentic, config: &Config) -> Result<Heard, Malformed> {
+///
+/// # Errors
+/// What is wrong with its form.
+pub fn parse(config: &Config, authentic: Authentic) -> Result<Incoming<ReplyTo>, Malformed> {
     let Authentic { body, request_key, signed_at, key, .. } = authentic;
     let payload: Payload<'_> = from_json(&body)?;
     if let Some(kind) = &payload.r#type {
-        return challenge_of(kind, payload.challenge);
+        return challenge_reply(kind, payload.challenge);
     }
     let (Some("2.0"), Some(header), Some(event)) = (payload.schema.as_deref(), payload.header, payload.event) else {
         return Err(malformed("only events of schema 2.0 are understood"));
     };
     let origin = Origin { request_key, signed_at, key };
     match header.event_type.as_str() {
-        CLICK => click(event, &header, origin, config),
+        "card.action.trigger" => click(event, &header, origin, config),
         "im.message.receive_v1" => text(event, &header, origin, config),
         _ => Err(malformed("of the events, only card.action.trigger and im.message.receive_v1 are understood")),
     }
 }
 
-fn challenge_of(kind: &str, challenge: Option<String>) -> Result<Heard, Malformed> {
+fn challenge_reply(kind: &str, challenge: Option<String>) -> Result<Incoming<ReplyTo>, Malformed> {
     match challenge {
         Some(challenge) if kind == "url_verification" && challenge.len() <= MAX_CHALLENGE_BYTES => {
-            Ok(Heard::Challenge(challenge))
+            Ok(Incoming::Challenge(json!({"challenge": challenge}).to_string()))
         }
         Some(_) | None => Err(malformed("of the requests with a type, only url_verification is understood")),
     }
+}
+
+/// What names a request.
+struct Origin {
+    request_key: String,
+    signed_at: Timestamp,
+    key: usize,
 }
 
 #[derive(Deserialize)]
@@ -297,20 +207,28 @@ struct Context {
     open_chat_id: String,
 }
 
-fn click(event: &RawValue, header: &Header, origin: Origin, config: &Config) -> Result<Heard, Malformed> {
+fn click(event: &RawValue, header: &Header, origin: Origin, config: &Config) -> Result<Incoming<ReplyTo>, Malformed> {
     let Trigger { operator, action, context } = from_json(event.get().as_bytes())?;
-    let place = place(context.open_message_id, context.open_chat_id, operator.open_id)?;
-    let Some(by) = principal(&operator.tenant_key, &place, header, config)? else {
-        return Ok(stranger(header, config, place));
+    let Operator { tenant_key, open_id } = operator;
+    let Context { open_message_id, open_chat_id } = context;
+    check_ids(&open_message_id, &open_chat_id, &open_id)?;
+    let by = principal(&tenant_key, &open_id, header, config)?;
+    let to = ReplyTo::Click { open_id };
+    let Some(by) = by else {
+        return Ok(stranger(header, config, to));
     };
     if action.tag != "button" {
         return Err(malformed("of the components, only buttons are understood"));
     }
-    let binding = binding(&action)?;
+    // A button of somebody else's carries nothing of ours, and nothing is no binding.
+    let binding = binding(&action)?.unwrap_or_default();
     let reason = action.form_value.as_ref().and_then(|form| form.get(REASON));
     let reason: Option<String> = reason.map(|reason| from_json(reason.get().as_bytes())).transpose()?;
     let reason = reason.as_deref().and_then(chat::reason);
-    Ok(Heard::Click(Click { origin, by, binding, reason, place }))
+    let message = Some(format!("{open_chat_id}/{open_message_id}"));
+    let Origin { request_key, signed_at, key } = origin;
+    // The field for the reason is on the card.
+    Ok(Incoming::Click { click: Click { by, request_key, signed_at, key, binding, message, asked: true, reason }, to })
 }
 
 /// What a button of ours carries: its value is `{"b": BINDING}`, its name `b.BINDING`. Both of them count, since Feishu's
@@ -362,36 +280,51 @@ struct Written {
 }
 
 /// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/events/receive>
-fn text(event: &RawValue, header: &Header, origin: Origin, config: &Config) -> Result<Heard, Malformed> {
+fn text(event: &RawValue, header: &Header, origin: Origin, config: &Config) -> Result<Incoming<ReplyTo>, Malformed> {
+    let Received { sender, message } = from_json(event.get().as_bytes())?;
+    // An answer to another bot could be answered, and so on.
+    let Some(AuthorId { open_id }) = sender.sender_id.filter(|_| sender.sender_type == "user") else {
+        return Ok(needs_no_answer());
+    };
+    // They decide about what they saw when they wrote it, however late it comes.
+    let Origin { request_key, signed_at: delivered_at, key } = origin;
+    let written_at = message.create_time.as_deref().and_then(time).unwrap_or(delivered_at);
+    let is_late = delivered_at.duration_since(written_at) > MAX_TEXT_AGE;
+    let is_mentioned = message.chat_type.as_deref() != Some("group") || message.content.contains("@_user_");
+    if is_late || !is_mentioned {
+        return Ok(needs_no_answer());
+    }
+    check_ids(&message.message_id, &message.chat_id, &open_id)?;
+    let by = principal(&sender.tenant_key, &open_id, header, config)?;
+    let to = ReplyTo::Text { open_id, message_id: message.message_id };
+    let Some(by) = by else {
+        return Ok(stranger(header, config, to));
+    };
+    if message.message_type != "text" || message.content.len() > MAX_TEXT_BYTES {
+        return Ok(Incoming::Usage(to));
+    }
+    Ok(match read_command(&said(&message.content)?) {
+        Some(command) => {
+            let signed_at = delivered_at.min(written_at);
+            Incoming::Request { request: Wanted { command, by, request_key, signed_at, key, clicked: None }, to }
+        }
+        None => Incoming::Usage(to),
+    })
+}
+
+/// What somebody wrote, without mentions, each white space one space.
+fn said(content: &str) -> Result<String, Malformed> {
     #[derive(Deserialize)]
     struct Content {
         text: String,
     }
-    let Received { sender, message } = from_json(event.get().as_bytes())?;
-    // An answer to another bot could be answered, and so on.
-    let Some(AuthorId { open_id }) = sender.sender_id.filter(|_| sender.sender_type == "user") else {
-        return Ok(Heard::Nothing);
-    };
-    // They decide about what they saw when they wrote it, however late it comes.
-    let written_at = message.create_time.as_deref().and_then(time).unwrap_or(origin.signed_at);
-    let delivered_at = origin.signed_at;
-    let origin = Origin { signed_at: delivered_at.min(written_at), ..origin };
-    let is_late = delivered_at.duration_since(written_at) > MAX_TEXT_AGE;
-    let is_mentioned = message.chat_type.as_deref() != Some("group") || message.content.contains("@_user_");
-    if is_late || !is_mentioned {
-        return Ok(Heard::Nothing);
-    }
-    let place = place(message.message_id, message.chat_id, open_id)?;
-    let Some(by) = principal(&sender.tenant_key, &place, header, config)? else {
-        return Ok(stranger(header, config, place));
-    };
-    if message.message_type != "text" || message.content.len() > MAX_TEXT_BYTES {
-        return Ok(Heard::Usage(place));
-    }
-    let Content { text } = from_json(message.content.as_bytes())?;
+    let Content { text } = from_json(content.as_bytes())?;
     let words: Vec<_> = text.split_whitespace().filter(|word| !is_mention(word)).collect();
-    let text = words.join(" ");
-    Ok(if text.is_empty() { Heard::Usage(place) } else { Heard::Text(Text { origin, by, text, place }) })
+    Ok(words.join(" "))
+}
+
+fn needs_no_answer() -> Incoming<ReplyTo> {
+    Incoming::Challenge("{}".to_owned())
 }
 
 /// A time in milliseconds.
@@ -405,9 +338,9 @@ fn is_mention(word: &str) -> bool {
     word == "@_all" || word.strip_prefix("@_user_").is_some_and(is_number)
 }
 
-fn place(message_id: String, chat_id: String, open_id: String) -> Result<Place, Malformed> {
-    let valid = is_id(&message_id, "om_") && is_id(&chat_id, "oc_") && is_id(&open_id, "ou_");
-    if valid { Ok(Place { message_id, chat_id, open_id }) } else { Err(malformed("an id is not one of Feishu's")) }
+fn check_ids(message_id: &str, chat_id: &str, open_id: &str) -> Result<(), Malformed> {
+    let valid = is_id(message_id, "om_") && is_id(chat_id, "oc_") && is_id(open_id, "ou_");
+    if valid { Ok(()) } else { Err(malformed("an id is not one of Feishu's")) }
 }
 
 /// The person, if they are of our tenant and use our app. The `open_id` names them: Feishu gives one to each user of an
@@ -415,16 +348,17 @@ fn place(message_id: String, chat_id: String, open_id: String) -> Result<Place, 
 /// the same in all apps of one developer, so a click in another app would count as well.
 ///
 /// Source: <https://open.feishu.cn/document/home/user-identity-introduction/introduction>
-fn principal(tenant: &str, place: &Place, header: &Header, config: &Config) -> Result<Option<Principal>, Malformed> {
+fn principal(tenant: &str, open_id: &str, header: &Header, config: &Config) -> Result<Option<Principal>, Malformed> {
     if header.app_id != config.app || header.tenant_key != config.tenant || tenant != config.tenant {
         return Ok(None);
     }
-    let principal = Principal::new(REALM, tenant, &place.open_id);
+    let principal = Principal::new(REALM, tenant, open_id);
     principal.map(Some).map_err(|_| malformed("the user's id is not one of Feishu's"))
 }
 
-fn stranger(header: &Header, config: &Config, place: Place) -> Heard {
-    Heard::Stranger(Some(place).filter(|_| header.app_id == config.app))
+/// Somebody of another tenant, or for another app. Only a person who uses our app can be answered.
+fn stranger(header: &Header, config: &Config, to: ReplyTo) -> Incoming<ReplyTo> {
+    Incoming::Stranger(Some(to).filter(|_| header.app_id == config.app))
 }
 
 /// Reads the whole text as one JSON document.
