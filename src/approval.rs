@@ -334,7 +334,7 @@ impl Approval {
         }
     }
 
-    /// Has the cards drawn anew whose buttons decide nothing: those of earlier versions, or all; that at most every five
+    /// Has cards redrawn: those of earlier versions, whose buttons decide nothing, or all. All of them at most every five
     /// minutes, since anybody can ask for it. A channel that waits for a notice gets its card with that. Returns whether
     /// the record changed.
     pub fn redraw(&mut self, all: bool, now: Timestamp) -> bool {

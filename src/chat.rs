@@ -84,7 +84,7 @@ pub struct Accepted {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Abilities {
-    /// A message can be drawn anew: there is one card per request.
+    /// A message can be redrawn: there is one card per request.
     pub edits: bool,
     /// Something can be said below a message.
     pub threads: bool,
@@ -288,7 +288,7 @@ pub enum Asked {
     Impossible,
 }
 
-/// What became of a message that was to be drawn anew.
+/// What became of a message that was to be redrawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Update {
     /// It was.
@@ -567,7 +567,7 @@ pub enum Answer {
     OldCard {
         /// There is another card where they clicked.
         replaced: bool,
-        /// The record, if no channel has a card that could be drawn anew: they get one of their own.
+        /// The record, if no channel has a card that could be redrawn: they get one of their own.
         approval: Option<Box<Approval>>,
     },
     /// The connection is not the one that they saw.

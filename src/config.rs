@@ -19,7 +19,7 @@ use crate::peering::{AccountId, InvalidAccountId};
 use crate::policy::{Account, ApproverRef, Person, Policy, Requests, Rule};
 use crate::shape::{self, KeyProblem, shown};
 
-/// A record must outlive the request that it is about: a new one would decide anew, with the old client token.
+/// A record must outlive the request that it is about: a new one would decide again, with the old client token.
 const SHORTEST_RETENTION_DAYS: u32 = 8;
 
 /// How this instance is wired up.

@@ -1,5 +1,5 @@
 //! Other items of the table: what processes share for a while, e.g. a token of a platform. Their ids begin with `#`, which
-//! no record's does; each has an end, and a largest size. Auditors' commands skip them, backups keep them.
+//! no record's does; each has an expiry and a maximum size. Auditors' commands skip them, backups keep them.
 
 use std::collections::HashMap;
 
@@ -83,7 +83,7 @@ impl Notes {
     /// Writes a note if there is none; says whether there was none. For what may be used once.
     ///
     /// # Errors
-    /// As [`Notes::save`]. Then it is not known, and must count as used.
+    /// As [`Notes::save`]. Then the note must count as used.
     pub async fn take(&self, id: &NoteId, until: Timestamp, now: Timestamp) -> Result<bool, Error> {
         let put = self.client.put_item().table_name(&self.table).set_item(Some(item(id, "", until, now)?));
         let put = put

@@ -1,4 +1,4 @@
-//! Texts that must not be told.
+//! Secrets, as types whose `Debug` shows nothing.
 
 use std::fmt;
 
@@ -81,7 +81,7 @@ impl fmt::Debug for BindingSecret {
     }
 }
 
-/// Whoever stores a secret from a file easily stores the file's last line break with it.
+/// Whether all of it can be typed. A file often ends with a line break, which is easily stored with the secret.
 #[must_use]
 pub fn is_printable(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())

@@ -308,7 +308,7 @@ impl SecretsStore {
         Ok(last_good)
     }
 
-    /// Fetches anew because a signature or an access key was refused; at most every 30 s.
+    /// Fetches again because a signature or an access key was refused; at most every 30 s.
     ///
     /// Returns the secrets if they are others than `refused`.
     pub async fn refetch(&self, refused: &Arc<Secrets>, now: Timestamp) -> Option<Arc<Secrets>> {

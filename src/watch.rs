@@ -11,6 +11,7 @@ mod delivery;
 mod job;
 mod lanes;
 mod record;
+mod seen;
 mod survey;
 
 use std::collections::BTreeMap;

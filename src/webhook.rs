@@ -150,8 +150,8 @@ async fn from_platform(
     }
 }
 
-/// Checks what a button carried; if its key is not known, once more with fresh secrets. `None` for a button that has had
-/// its time.
+/// Checks what a button carried; if its key is not known, once more with fresh secrets. `None` for a button that is no
+/// longer valid.
 async fn open(
     app: &App,
     platform: Platform,
@@ -252,7 +252,7 @@ async fn ask(
     now: Timestamp,
     deadline: Instant,
 ) -> Option<Question> {
-    // A courtesy: who is asked in vain is told afterwards.
+    // Best effort: a late click is answered after the question, too.
     if let Some(late) = too_late_to_ask(app, request, now, Instant::now() + COURTESY).await {
         return Some(Question::Answered(Box::new(late)));
     }

@@ -47,11 +47,11 @@ async fn button_decides_on_its_own_message_only() {
     ] {
         let mut copied = click.clone();
         copied["container"] = place;
-        refused(&gate, &id, &copied, "This button belongs to an older message").await;
+        refused(&gate, &id, &copied, "This button is no longer valid").await;
     }
     let edits = gate.card().edits;
     gate.round().await;
-    assert_eq!(gate.card().edits, edits + 1, "the card is drawn anew, once for all of these clicks");
+    assert_eq!(gate.card().edits, edits + 1, "the card is redrawn, once for all of these clicks");
     gate.press(&gate.card(), "Approve", ALICE).await;
     assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("activating", 1));
 }
@@ -66,7 +66,7 @@ async fn button_of_one_connection_decides_nothing_on_the_card_of_another() {
     let elsewhere = cards.iter().find(|card| card.text.contains(other.as_str())).unwrap();
     let mut click = gate.click("peergate.approve", &value, ALICE);
     click["container"]["message_ts"] = elsewhere.ts.clone().into();
-    refused(&gate, &one, &click, "This button belongs to an older message").await;
+    refused(&gate, &one, &click, "This button is no longer valid").await;
     assert_eq!((gate.state(&other).await.as_str(), gate.accepts(&other)), ("pending", 0));
 }
 
@@ -78,7 +78,7 @@ async fn private_answer_decides_for_its_person_and_for_some_hours() {
     let value = gate.private_button(&id, Button::Approve { ask: false }, &fingerprint, ALICE).await;
     let mut click = gate.click("peergate.approve", &value, BOB);
     click["container"] = json!({"type": "message", "channel_id": "C0PEER", "message_ts": "1.2", "is_ephemeral": true});
-    refused(&gate, &id, &click, "This button belongs to an older message").await;
+    refused(&gate, &id, &click, "This button is no longer valid").await;
     click["user"]["id"] = ALICE.into();
     let later = clock::now() + SignedDuration::from_hours(13);
     let secrets = gate.app.secrets.current(later).await.unwrap();
@@ -86,7 +86,7 @@ async fn private_answer_decides_for_its_person_and_for_some_hours() {
     let signed = peergate::chat::slack::sign_form(secrets.platforms.slack.as_ref().unwrap(), body, later).unwrap();
     gate.send_at(&signed, later).await;
     assert_eq!(gate.accepts(&id), 0);
-    assert!(gate.told().contains("This button belongs to an older message"), "{}", gate.told());
+    assert!(gate.told().contains("This button is no longer valid"), "{}", gate.told());
     gate.send(&gate.slack_payload(&click).await).await;
     assert_eq!(gate.accepts(&id), 1);
 }
@@ -99,13 +99,13 @@ async fn button_of_an_earlier_version_decides_nothing_and_brings_the_card() {
     let mut click = gate.click("peergate.approve", &format!("prod/{id}#{fingerprint}"), ALICE);
     click["container"] = json!({"type": "message", "channel_id": "C0PEER", "message_ts": gate.card().ts});
     let edits = gate.card().edits;
-    refused(&gate, &id, &click, "This button belongs to an older message").await;
+    refused(&gate, &id, &click, "This button is no longer valid").await;
     gate.round().await;
     assert_eq!(gate.card().edits, edits + 1);
     // The window that was open during the upgrade, too.
     let window = json!({"callback_id": "peergate.reject", "private_metadata": format!("prod/{id}#{fingerprint}")});
     let reply = gate.send(&gate.slack_payload(&gate.submission(&window, "no", ALICE)).await).await;
-    assert!(reply.body.contains("This button belongs to an older message"), "{}", reply.body);
+    assert!(reply.body.contains("This button is no longer valid"), "{}", reply.body);
     assert_eq!((gate.state(&id).await.as_str(), gate.calls("RejectVpcPeerConnection")), ("pending", 0));
 }
 
@@ -148,12 +148,12 @@ async fn rotated_key_opens_until_it_is_gone_and_then_brings_the_card() {
     let details = gate.click("peergate.details", &gate.card_of(&id).button("Details").unwrap().value, ALICE);
     gate.send(&gate.slack_payload(&details).await).await;
     assert!(gate.told().contains("is Accepting"), "{}", gate.told());
-    // The old one is gone: the card is drawn anew, with the new one.
+    // The old one is gone: the card is redrawn, with the new one.
     gate.write_secrets(|secrets| secrets["binding_keys"] = json!([new])).unwrap();
     let config = gate.config.clone();
     let gate = gate.with_config(&config);
     let click = gate.click("peergate.approve", &value, ALICE);
-    refused(&gate, &id, &click, "This button belongs to an older message").await;
+    refused(&gate, &id, &click, "This button is no longer valid").await;
     gate.round().await;
     let card = gate.card_of(&id);
     assert_ne!(card.button("Approve").unwrap().value, value);
@@ -188,12 +188,12 @@ async fn old_button_where_nothing_can_be_drawn_anew_brings_a_card_of_ones_own() 
     gate.discover().await;
     let fingerprint = gate.simulator.connection(id.as_str()).unwrap().fingerprint();
     let old = gate.click("peergate.approve", &format!("prod/{id}#{fingerprint}"), ALICE);
-    refused(&gate, &id, &old, "belongs to an older message").await;
+    refused(&gate, &id, &old, "is no longer valid").await;
     let answer = gate.sink.posts(RESPONSE).pop().unwrap().json();
     let value = answer["blocks"][1]["elements"][0]["value"].as_str().unwrap().to_owned();
     let mut by_bob = gate.click("peergate.approve", &value, BOB);
     by_bob["container"] = Value::Null;
-    refused(&gate, &id, &by_bob, "belongs to an older message").await;
+    refused(&gate, &id, &by_bob, "is no longer valid").await;
     gate.send(&gate.slack_payload(&gate.click("peergate.approve", &value, ALICE)).await).await;
     assert_eq!(gate.accepts(&id), 1);
 }
@@ -209,7 +209,7 @@ async fn withdrawal_counts_on_its_own_message_only() {
     let mut copied = gate.click("peergate.withdraw", &value, ALICE);
     copied["container"]["message_ts"] = "1700000000.999999".into();
     gate.send(&gate.slack_payload(&copied).await).await;
-    assert!(gate.told().contains("belongs to an older message"), "{}", gate.told());
+    assert!(gate.told().contains("is no longer valid"), "{}", gate.told());
     assert_eq!(gate.stored(&id).await.unwrap().approval.given(), 1);
     gate.press(&gate.card(), "Withdraw my approval", ALICE).await;
     assert_eq!(gate.stored(&id).await.unwrap().approval.given(), 0);

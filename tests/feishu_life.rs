@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use peergate::chat::feishu;
+use peergate::chat::platform::Platform;
 use peergate::clock;
+use peergate::doctor::{self, Found, Wish};
 use peergate::local::feishu::{BOT, CHAT, FakeFeishu, Fault, Settings, Shown};
 use peergate::peering::InstanceId;
 use serde_json::{Value, json};
@@ -173,14 +175,14 @@ async fn click_that_is_forged_copied_or_of_another_tenant_decides_nothing() {
     });
     let of_another_platform = world.send(&slacks).await;
     assert!(
-        of_another_platform.status == 400 || of_another_platform.body.contains("belongs to an older message"),
+        of_another_platform.status == 400 || of_another_platform.body.contains("is no longer valid"),
         "{}",
         of_another_platform.body
     );
     let copied = changed(&|it| it["event"]["context"]["open_message_id"] = json!("om_copy"));
     let reply = world.send(&copied).await;
-    assert!(reply.body.contains("belongs to an older message"), "{}", reply.body);
-    assert!(reply.json()["card"]["data"].to_string().contains("has been replaced"), "the copy is drawn anew");
+    assert!(reply.body.contains("is no longer valid"), "{}", reply.body);
+    assert!(reply.json()["card"]["data"].to_string().contains("has been replaced"), "the copy is redrawn");
     for (name, change) in
         [("operator", "/event/operator/tenant_key"), ("header", "/header/tenant_key"), ("app", "/header/app_id")]
     {
@@ -219,7 +221,7 @@ async fn private_answers_buttons_decide_for_its_person_alone() {
     let answer = world.fake.direct(ALICE).pop().unwrap();
     let by_bob = world.fake.click(&answer.message_id, "Approve", &world.fake.person(BOB), None).unwrap();
     let reply = world.send(&by_bob).await;
-    assert!(reply.body.contains("belongs to an older message"), "{}", reply.body);
+    assert!(reply.body.contains("is no longer valid"), "{}", reply.body);
     assert_eq!(world.gate.accepts(&id), 0);
     let by_alice = world.fake.click(&answer.message_id, "Approve", &world.fake.person(ALICE), None).unwrap();
     world.send(&by_alice).await;
@@ -346,10 +348,13 @@ async fn hanging_private_answer_costs_no_toast() {
     let id = world.told("vpc-two-people").await;
     let path = "/open-apis/im/v1/messages".to_owned();
     world.fake.add_fault(Fault { path, hangs: true, ..Fault::default() });
-    let toast = world.click("Approve", ALICE, None).await;
-    assert!(toast.contains("1 of 2"), "{toast}");
+    let toast = world.click("Details", ALICE, None).await;
+    assert!(toast.contains(id.as_str()), "{toast}");
     assert!(world.fake.direct(ALICE).is_empty());
-    assert_eq!(world.gate.stored(&id).await.unwrap().approval.given(), 1);
+    let logged = support::logged();
+    let given_up = logged.lines().find(|line| line.contains("unanswered_click")).unwrap();
+    // Of ours, and shorter than that of any call.
+    assert!(given_up.contains("error=\"timeout\""), "{given_up}");
 }
 
 #[tokio::test]
@@ -417,4 +422,50 @@ async fn test_of_the_address_gets_its_challenge_and_nothing_else() {
     assert_eq!(send(&other.to_string()).await.status, 401);
     assert_eq!(send(&world.fake.say(CHAT, "list", &world.fake.person(ALICE))).await.status, 401, "an unsigned event");
     assert!(world.fake.calls().is_empty());
+}
+
+#[tokio::test]
+async fn what_feishu_refuses_is_told_by_doctor_and_first_tick() {
+    let world = World::start().await;
+    let environment = &world.gate.environment;
+    let examine = async |post| {
+        let wish = Wish { post, ..Wish::default() };
+        let soon = Instant::now() + Duration::from_mins(1);
+        let report = doctor::examine(Ok(environment.clone()), &wish, soon).await;
+        let of = |channel| report.0.iter().find(|check| check.what == channel).unwrap();
+        [of("channel feishu"), of("channel bot")].map(|check| (check.found, check.detail.clone()))
+    };
+    let said = |[app, bot]: [(Found, String); 2]| {
+        assert_eq!((app.0, bot.0), (Found::Fine, Found::Fine), "{app:?} {bot:?}");
+        [app.1, bot.1]
+    };
+    assert_eq!(said(examine(false).await)[0], "the app's secret is good");
+    assert!(world.fake.chat(CHAT).is_empty() && world.fake.chat(BOT).is_empty(), "nothing is said");
+    assert_eq!(said(examine(true).await), ["took a test message", "took a test message"]);
+    assert_eq!((world.fake.chat(CHAT).len(), world.fake.chat(BOT).len()), (1, 1));
+    let misconfigured = || {
+        let lines = support::logged();
+        lines.lines().filter(|line| line.contains("misconfigured")).map(ToOwned::to_owned).collect::<Vec<_>>()
+    };
+    for (code, status, told) in [(None, 503, 0), (Some(10003), 400, 1), (Some(10014), 400, 2)] {
+        world.fake.clear_faults();
+        world.fake.add_fault(Fault { path: "/open-apis/auth".into(), code, status, ..Fault::default() });
+        doctor::FirstTick::default().ask(&world.gate.app).await;
+        let lines = misconfigured();
+        assert_eq!(lines.len(), told, "{code:?}: {lines:?}");
+        assert!(lines.iter().all(|line| line.contains("platforms.feishu.app")), "{lines:?}");
+        let [(found, detail), _] = examine(true).await;
+        assert!(found != Found::Fine && detail.contains(&code.unwrap_or(503).to_string()), "{detail}");
+    }
+    assert_eq!(world.fake.chat(CHAT).len(), 1, "without a token, nothing is posted");
+}
+
+#[tokio::test]
+async fn registering_says_what_to_enter_where() {
+    let world = World::start().await;
+    let secrets = world.gate.app.secrets.current(clock::now()).await.unwrap();
+    let url = "https://peergate.example.com/feishu".parse().unwrap();
+    let said = Platform::Feishu.register(world.gate.app.chat(&secrets), &url).await.unwrap();
+    assert!(said.contains(url.as_str()) && said.contains(&world.fake.settings().app), "{said}");
+    assert!(world.fake.calls().is_empty(), "Feishu is asked nothing");
 }

@@ -609,12 +609,12 @@ fn every_notice() {
     VPC peering prod/pcc-a was rejected
     Rejected by: alice (slack:T0001/U1)
     Reason: not ours to share
-    This is final: the requester has to ask anew.
+    This is final: the requester has to ask again.
     ");
     assert_snapshot!(notice(approved(), &[seen(Status::Rejected)]), @r"
     VPC peering prod/pcc-a was rejected
     Rejected by: somebody outside peergate
-    This is final: the requester has to ask anew.
+    This is final: the requester has to ask again.
     ");
     assert_snapshot!(notice(waits(), &[seen(Status::Activated)]), @r"
     VPC peering prod/pcc-a is Activated
@@ -679,11 +679,11 @@ fn every_notice() {
     ");
     assert_snapshot!(notice(approved(), &[seen(Status::Expired)]), @r"
     VPC peering prod/pcc-a has expired before what was decided could be carried out
-    The requester has to ask anew.
+    The requester has to ask again.
     ");
     assert_snapshot!(notice(gone(after(approved(), &[accepted()])), &[]), @r"
     VPC peering prod/pcc-a was deleted
-    Nothing is left to accept. The requester has to ask anew if it is still wanted.
+    Nothing is left to accept. The requester has to ask again if it is still wanted.
     ");
     assert_snapshot!(notice(approved(), &[Event::Failed(problem("OperationFailed.CdtNotOpened"))]), @r"
     VPC peering prod/pcc-a could not be accepted
@@ -731,7 +731,7 @@ fn every_notice() {
     Rule: r
     Approved by: alice (slack:T0001/U1)
     Still needed: 1 of bob, carol
-    After that the requester has to ask anew.
+    After that the requester has to ask again.
 
     VPC peering prod/pcc-a has been in activation for 10 min 12 s, which is too long
     It is followed on. If it stays, ask Alibaba Cloud's support about it.
@@ -970,7 +970,7 @@ fn every_answer() {
     This connection can't be decided about: it is Activated: it does not wait for a decision
 
     This connection can't be decided about: it has expired
-    The requester has to ask anew.
+    The requester has to ask again.
 
     This connection can't be decided about: its business status is FinancialLocked
     Settle the overdue payment first.

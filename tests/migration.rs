@@ -1,4 +1,4 @@
-//! What the version before wrote (schema 1) is read, changed, written anew and holds. The fixtures are items of its table,
+//! What the version before wrote (schema 1) is read, changed and rewritten, and holds. The fixtures are items of its table,
 //! one for each state.
 #![allow(
     clippy::unwrap_used,
@@ -155,7 +155,7 @@ async fn every_state_is_read_changed_written_and_verified() {
         assert_eq!(read.approval.facts.fingerprint(), read.approval.fingerprint, "{name}");
 
         let written = saved(&gate, &read.approval, &read).await;
-        assert_eq!(problems(&gate).await, Vec::<String>::new(), "{name}: written anew");
+        assert_eq!(problems(&gate).await, Vec::<String>::new(), "{name}: rewritten");
         let stored = item(&gate, &id).await;
         assert!(stored.contains_key("digest") && stored.contains_key("due_at"), "{name}: {:?}", stored.keys());
         assert_eq!(gate.app.store.load(&id).await.unwrap().unwrap(), written, "{name}");
@@ -248,16 +248,23 @@ async fn cards_of_earlier_versions_are_drawn_anew_in_the_first_tick() {
     gate.discover().await;
     let key = |approval: &Approval| approval.cards["netops"].key;
     let sealed = key(&gate.stored(&id.instance_id).await.unwrap().approval).unwrap();
-    let mut earlier = item(&gate, &id).await;
-    let record = earlier["record"].as_s().unwrap().replace(&format!(",\"key\":\"{sealed}\""), "");
-    earlier.insert("record".into(), AttributeValue::S(record));
-    earlier.insert("mark".into(), AttributeValue::S("0".repeat(32)));
-    put(&gate, earlier).await;
-    assert_eq!(key(&gate.stored(&id.instance_id).await.unwrap().approval), None);
+    let forget = async || {
+        let mut earlier = item(&gate, &id).await;
+        let record = earlier["record"].as_s().unwrap().replace(&format!(",\"key\":\"{sealed}\""), "");
+        earlier.insert("record".into(), AttributeValue::S(record));
+        earlier.insert("mark".into(), AttributeValue::S("0".repeat(32)));
+        put(&gate, earlier).await;
+        assert_eq!(key(&gate.stored(&id.instance_id).await.unwrap().approval), None);
+    };
+    forget().await;
     let edits = gate.card().edits;
     gate.discover().await;
     assert_eq!(key(&gate.stored(&id.instance_id).await.unwrap().approval), Some(sealed));
     assert_eq!(gate.card().edits, edits + 1);
     gate.discover().await;
     assert_eq!(gate.card().edits, edits + 1, "once");
+    forget().await;
+    gate.make_due(&id.instance_id).await;
+    gate.round().await;
+    assert_eq!(gate.card().edits, edits + 2, "also where the record is due before the survey sees it");
 }

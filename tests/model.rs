@@ -200,7 +200,7 @@ async fn step(gate: &mut Gate, feishu: &FakeFeishu, original: &str, dice: &mut D
         23 if !memory.bodies.is_empty() => {
             let (name, body) = dice.one_of(&memory.bodies).clone();
             let signed = gate.signed_as(&body, &name, &clock::now().as_second().to_string());
-            format!("{name} is signed anew and sent again: {}", gate.send(&signed).await.name())
+            format!("{name} is signed again and sent again: {}", gate.send(&signed).await.name())
         }
         24 => {
             let verb = *dice.one_of(&["approve", "approve", "reject"]);
@@ -406,7 +406,7 @@ fn check(gate: &Gate, memory: &mut Memory, records: &[Approval], seed: u64) {
             let shown = posts.iter().any(|post| String::from_utf8_lossy(&post.body).contains(&fingerprint));
             assert!(shown, "{id}: decided on what was shown nowhere\n{}", story());
         }
-        // 4. A final state stays, unless somebody decides anew after a failure, or it is seen alive.
+        // 4. A final state stays, unless somebody decides again after a failure, or it is seen alive.
         if let Some(ended) = memory.ended.get(id) {
             let corrected = record.history.iter().any(|entry| matches!(entry.what, What::Corrected { .. }));
             let reopens = matches!(ended, State::Failed { .. }) || corrected;

@@ -100,7 +100,7 @@ async fn the_whole_life_of_a_request_as_the_channel_sees_it() {
         ]
     );
     assert!(thread[3].starts_with(&format!("VPC peering prod/{id} is Activated, ")), "{thread:?}");
-    assert_eq!((thread.len(), card.edits), (4, 4), "the card is drawn anew with each");
+    assert_eq!((thread.len(), card.edits), (4, 4), "the card is redrawn with each");
     // Where nothing can be changed, each is a message; machines get each as an event.
     assert_eq!(gate.headlines(HOOK).len(), 4);
     let types: Vec<_> = gate.sink.posts(AUDIT).iter().map(|post| post.json()["type"].clone()).collect();

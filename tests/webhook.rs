@@ -1053,7 +1053,7 @@ async fn a_wrong_access_key_heals_once_the_right_one_is_stored() {
     gate.write_secrets(|_| ()).unwrap();
     let approval = gate.signed("approve", &id, "alice").await;
     let soon = clock::now() + SignedDuration::from_secs(10);
-    assert_eq!(gate.send_at(&approval, soon).await.name(), "credentials-refused", "not fetched anew so soon");
+    assert_eq!(gate.send_at(&approval, soon).await.name(), "credentials-refused", "not fetched again so soon");
     let later = clock::now() + SignedDuration::from_secs(40);
     assert_eq!(gate.send_at(&approval, later).await.name(), "accepted");
     assert_eq!(gate.accepts(&id), 1);

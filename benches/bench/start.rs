@@ -218,7 +218,7 @@ fn tell(
     let ticks = Section {
         title: "A tick that finishes an approval",
         how: "Three channels are told of the request, the decision, the accept and the activation: 12 posts, one of them a \
-              card that is drawn anew each time. The pauses between rounds are part of the time."
+              card that is redrawn each time. The pauses between rounds are part of the time."
             .to_owned(),
         columns: vec!["tick ms", "CPU ms"],
         rows: vec![Row {

@@ -8,7 +8,7 @@ use super::history::Alarm;
 /// The wait between two reminders doubles up to this.
 const LONGEST_BETWEEN_REMINDERS: SignedDuration = SignedDuration::from_hours(24);
 
-/// What the configuration says about a request. Read anew whenever the request is looked at.
+/// What the configuration says about a request. Read again whenever the request is looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
     /// The rule about it; none, when no rule is: then nobody can decide.

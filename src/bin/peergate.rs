@@ -68,7 +68,7 @@ enum Command {
     Fake {
         /// Which platform.
         name: String,
-        /// What it is to have, as the fake understands it.
+        /// An option of the fake; may be repeated.
         #[arg(long = "with")]
         options: Vec<String>,
         /// Where to listen; port 0 takes a free one and prints it.

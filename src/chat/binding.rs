@@ -40,7 +40,7 @@ pub enum Unbound {
     /// No key of ours has that id: an old card, or one of a key that is gone.
     #[error("the button's key is not known")]
     UnknownKey,
-    /// Nobody of us made it.
+    /// No key of ours made it.
     #[error("the button is not one of ours")]
     Forged,
 }
@@ -200,7 +200,7 @@ fn button(letter: char) -> Option<Button> {
         .find(|button| self::letter(*button) == letter)
 }
 
-/// The card that a message without an entry in a record is: by its channel and its number in the record.
+/// The card id of a notice that is a message of its own.
 #[must_use]
 pub fn card_of_notice(record: &str, channel: &str, number: u32) -> CardId {
     derived(&["notice", record, channel, &number.to_string()])

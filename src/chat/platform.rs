@@ -5,15 +5,18 @@
 //!
 //! | part | what |
 //! |---|---|
-//! | `NAME`, `REALM`, `ACCEPTED`, `DEADLINE`, `TENANTS_SHARE_USERS` | data: its names, and what its requests are like |
+//! | `NAME`, `REALM`, `ACCEPTED`, `DEADLINE` | data: its names, and what its requests are like |
+//! | `USERS_SPAN_TENANTS`, `MAX_BINDING_CHARS`, `REDRAWS_IN_REPLY` | data: whose ids mean whom; what buttons and replies can do |
 //! | `Config`, `Secrets`, `State` | its table `[platforms.NAME]`, its secret `platforms.NAME`, and what a process remembers |
 //! | `check_config`, `check_secrets`, `check_principal` | each names the key that is wrong |
+//! | `expectations` | what errors of its types say, so that they may be repeated |
+//! | `merged_tenants`, `senders`, `inbound_secrets` | tenants that are part of another; who signs with what; what binding keys derive from |
 //! | `check` | what shows without a secret that a request is not authentic |
 //! | `verify` | over raw bytes, headers and query; the only place that makes an [`Authentic`] |
 //! | `parse` | from plaintext to what somebody wants |
 //! | `ask_reason`, `reply` | within `DEADLINE` |
 //! | `misfits` | how the platform contradicts the configuration |
-//! | `register`, `sign` (feature `local`) | what needs registering; a request as the platform would send it |
+//! | `register`, `sign`, `COMMANDS_CARRY_FINGERPRINTS` (feature `local`) | what to enter where; a request as the platform would send it |
 //! | channels: `ABILITIES`, `check`, `post`, `update`, `reply_below`, `probe` | what a channel can do is data |
 
 mod dispatch;
@@ -50,7 +53,7 @@ platforms! {
         #[serde(skip)]
         StandardWebhooks in standard_webhooks,
     }
-    // A message that is drawn anew.
+    // A message that is redrawn.
     cards {
         "slack" is Slack(slack::Channel) of Slack in slack,
         "feishu" is Feishu(feishu::Channel) of Feishu in feishu,

@@ -73,11 +73,17 @@ fn tell(counted: &BTreeMap<Option<CardKey>, usize>, known: &[CardKey], report: &
             Some(key) if known.contains(key) => report.fine(what, format!("{cards} with the key {key}")),
             Some(key) => {
                 let detail = format!("{cards} with the key {key}, which is gone: their buttons decide nothing");
-                report.add(Found::Warning, what, detail, "A click on one brings a new card.");
+                report.add(Found::Warning, what, detail, "A click on one has it redrawn.");
             }
             None => {
-                let detail = format!("{cards} with buttons of an earlier version, or without any");
-                report.add(Found::Warning, what, detail, "The watcher draws them anew in its next tick.");
+                let detail =
+                    format!("{cards} without a key: of an earlier version, or with too much on it for buttons");
+                report.add(
+                    Found::Warning,
+                    what,
+                    detail,
+                    "The watcher redraws those of an earlier version in its next tick.",
+                );
             }
         }
     }

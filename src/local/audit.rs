@@ -53,7 +53,7 @@ impl Source {
         let sdk = aws::sdk_config(&environment.aws, &http);
         let endpoint = environment.aws.dynamodb_endpoint.as_ref();
         let table = name.map_or(environment.table, ToOwned::to_owned);
-        // Only what is due is ever written anew, and that is kept without a time.
+        // Only what is due is ever rewritten, and that is kept without a time.
         Ok(Store::new(&sdk, endpoint, http, table, jiff::SignedDuration::ZERO))
     }
 

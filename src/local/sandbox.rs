@@ -111,7 +111,7 @@ impl Sandbox {
         Ok(api.create(REQUESTER, &call).await?)
     }
 
-    /// Starts the app anew with another configuration.
+    /// Restarts the app with another configuration.
     pub fn reconfigure(&mut self, config: &str) -> Result<(), Error> {
         std::fs::write(&self.environment.config, config)?;
         self.app = Arc::new(App::new(&self.environment, Config::parse(config)?)?);
@@ -119,7 +119,7 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Adds what a fake brings: the app starts anew, and all rules tell its channel what they tell `netops`.
+    /// Adds what a fake brings: the app starts again, and all rules tell its channel what they tell `netops`.
     pub fn extend(&mut self, extension: &Extension) -> Result<(), Error> {
         let path = self.directory.join("secrets.json");
         let mut secrets: Value = serde_json::from_slice(&std::fs::read(&path)?)?;

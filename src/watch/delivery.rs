@@ -1,4 +1,4 @@
-//! Tells the channels what they are owed. Where a platform lets us, the card is drawn anew and the news stands below it;
+//! Tells the channels what they are owed. Where a platform lets us, the card is redrawn and the news stands below it;
 //! elsewhere each piece of news is a message.
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -94,7 +94,7 @@ async fn post(app: &App, approval: &Approval, claim: Claim) -> Event {
     }
 }
 
-/// `display` is what the channel shows since then, also if a part of it fails.
+/// `display` says what the channel shows from then on; it is set even if a later step fails.
 async fn post_to(
     app: &App,
     approval: &Approval,
@@ -144,12 +144,12 @@ async fn post_to(
     Ok(())
 }
 
-/// Of the facts that a card shows, if it shows all of them whole.
+/// The fingerprint of the facts, if a card shows all of them.
 fn shown_facts(approval: &Approval) -> Fingerprint {
     if message::shows_all(&approval.facts) { approval.fingerprint.clone() } else { Fingerprint::of_nothing() }
 }
 
-/// Draws the card as the record is now, where it is or, if it is not there, anew; returns where.
+/// Shows the record as it is now: updates its card, or posts a new one. Returns the card.
 async fn draw_card(
     context: Context<'_>,
     to: &Channel,

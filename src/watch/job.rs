@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::survey::Seen;
+use super::seen::Seen;
 use crate::approval::{ApprovalId, Stage};
 use crate::peering::{Connection, InstanceId};
 

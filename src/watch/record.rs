@@ -96,6 +96,8 @@ fn log_unread(id: &ApprovalId, error: &accept::Error) {
 }
 
 async fn end(app: &App, stored: Stored, did: &mut Summary) -> Result<Done, store::Error> {
+    // Its cards may be an earlier version's.
+    let stored = app.store.update(stored, |approval| approval.redraw(false, clock::now())).await?;
     let stored = deliver(app, stored, did).await?;
     Ok(Done { look_at: stored.approval.look_again_at(clock::now()), more: vec![] })
 }
@@ -210,10 +212,8 @@ async fn look_again(
         if stage.is_none_or(|stage| stage == known.approval.stage()) {
             return Ok(stored);
         }
-        // The index has it as an earlier version wrote it: it would be news for ever. So may be the buttons of its cards.
-        let mut approval = known.approval.clone();
-        approval.redraw(false, now);
-        return match app.store.save(&approval, Some(known)).await? {
+        // The index has it as an earlier version wrote it: it would be news for ever.
+        return match app.store.save(&known.approval, Some(known)).await? {
             Saved::Done(stored) | Saved::Conflict(stored) => Ok(Some(stored)),
         };
     }
@@ -268,8 +268,7 @@ async fn look(
             // Somebody else may have read it later than we did.
             let look = |approval: &mut Approval| {
                 changed = approval.fingerprint == known && approval.look(&grounds, now);
-                // Its cards may be an earlier version's.
-                changed | approval.redraw(false, now)
+                changed
             };
             app.store.update(stored, look).await?
         }

@@ -1,13 +1,13 @@
 //! Lists regions: a page shows how a hundred connections are, those that are followed and those that are new.
 
-use std::collections::{HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::HashMap;
 
 use tokio::time::sleep;
 
 use super::job::{Done, Job, Listing, Region};
+use super::seen::Seen;
 use crate::accept;
-use crate::alicloud::{self, LARGEST_PAGE, LeftOut, Page};
+use crate::alicloud::{self, LARGEST_PAGE, LeftOut};
 use crate::app::App;
 use crate::approval::{ApprovalId, Stage, follow_again_at};
 use crate::clock;
@@ -21,8 +21,6 @@ const FEW: usize = 2;
 const MOST_PAGES: u32 = 1000;
 /// How many connections that cannot be understood have a line of their own for each region; the rest of a page has one.
 const MAX_NAMED: usize = 20;
-/// A list that goes on after so many empty pages in a row has no end.
-const MAX_EMPTY_PAGES: u32 = 2;
 /// So many that are followed and not in the list are read one by one: a tick has time for no more.
 const MOST_MISSING: usize = 100;
 
@@ -158,34 +156,6 @@ fn name_left_out(target: &str, listing: &Listing, left_out: &[LeftOut]) {
     }
 }
 
-/// What the pages of a list have shown, as hashes: a list has up to 100,000 connections.
-#[derive(Default)]
-pub(super) struct Seen {
-    connections: HashSet<u64>,
-    tokens: HashSet<u64>,
-    empty_pages: u32,
-}
-
-impl Seen {
-    /// Whether a page brings anything that no page before has brought: a connection, and a token for the next page.
-    fn take_in(&mut self, page: &Page) -> bool {
-        let known = self.connections.len();
-        self.connections.extend(page.connections.iter().map(|connection| hash(connection.instance_id.as_str())));
-        self.connections.extend(page.left_out.iter().map(|left_out| hash(&left_out.id)));
-        let is_empty = page.connections.is_empty() && page.left_out.is_empty();
-        self.empty_pages = if is_empty { self.empty_pages.saturating_add(1) } else { 0 };
-        let has_new = self.connections.len() > known || is_empty && self.empty_pages < MAX_EMPTY_PAGES;
-        let token_is_new = page.next_token.as_deref().is_none_or(|token| self.tokens.insert(hash(token)));
-        has_new && token_is_new
-    }
-}
-
-fn hash(text: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    hasher.finish()
-}
-
 impl Listing {
     /// What follows the page that was listed last.
     fn after(self, target: &str, total: Option<u32>, token_is_odd: bool) -> Vec<Job> {
@@ -292,32 +262,4 @@ async fn discovered(
         }
     }
     Ok(news)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_page_that_brings_nothing_new_is_told_from_one_that_does() {
-        let page = |ids: &[&str], token: Option<&str>| Page {
-            connections: vec![],
-            left_out: ids.iter().map(|id| LeftOut { id: (*id).to_owned(), fact: alicloud::Fact::Status }).collect(),
-            total: None,
-            next_token: token.map(ToOwned::to_owned),
-            token_is_odd: false,
-        };
-        let brings = |pages: &[Page]| {
-            let mut seen = Seen::default();
-            pages.iter().map(|page| seen.take_in(page)).collect::<Vec<_>>()
-        };
-        assert_eq!(
-            brings(&[page(&["a"], Some("1")), page(&["a", "b"], Some("2")), page(&["b"], None)]),
-            [true, true, false]
-        );
-        assert_eq!(brings(&[page(&["a"], Some("1")), page(&["b"], Some("1"))]), [true, false], "the token comes again");
-        let empty = || page(&[], Some("1"));
-        assert_eq!(brings(&[empty(), page(&[], Some("2"))]), [true, false]);
-        assert_eq!(brings(&[empty(), page(&["a"], Some("2")), page(&[], Some("3"))]), [true, true, true]);
-    }
 }

@@ -23,11 +23,11 @@ use crate::peering::{Connection, Status};
 use crate::preflight::{self, Check, Finding, Found, Objection};
 use crate::store::{self, BEFORE_FAR_AWAY, Entry, Saved, Stored};
 
-/// How often a decision is made anew because the record changed meanwhile.
+/// How often a decision is made again because the record changed meanwhile.
 const CONFLICTS: u32 = 5;
 /// What the checks that ask Alibaba Cloud may take of a sender's time.
 const EXAMINATION: Duration = Duration::from_millis(700);
-/// A reading that is older is made anew before the call.
+/// A reading that is older is made again before the call.
 const FRESH: Duration = Duration::from_secs(1);
 /// For so many hours after its own, a private answer's buttons decide.
 const PRIVATE_ANSWER_HOURS: i64 = 11;
@@ -77,13 +77,13 @@ fn is_its_card(clicked: &Clicked, by: &Principal, id: &ApprovalId, record: Optio
     if let Some(card) = record.cards.values().find(|card| card.card == clicked.card) {
         return clicked.message.as_ref() == Some(&card.reference);
     }
-    // A message of its own for each notice: where it is, nobody is told.
+    // Each notice is a message of its own. Incoming webhooks do not say where it is.
     let id = id.to_string();
     let is_notice = |channel: &String, number| binding::card_of_notice(&id, channel, number) == clicked.card;
     record.outbox.iter().any(|notice| notice.deliveries.keys().any(|channel| is_notice(channel, notice.number)))
 }
 
-/// Whether the record knows another card where this message is: then nobody needs this one.
+/// Whether the clicked card was replaced: the record knows another one in the same place.
 fn is_replaced(record: Option<&Approval>, message: Option<&str>) -> bool {
     let place = |reference: &str| reference.rsplit_once('/').map(|(channel, _)| channel.to_owned());
     let (Some(record), Some(message)) = (record, message) else { return false };
@@ -97,7 +97,7 @@ fn old_card(record: Option<&Approval>, message: Option<&str>, now: Timestamp) ->
     Answer::OldCard { replaced: is_replaced(record, message), approval: alone.cloned().map(Box::new) }
 }
 
-/// Has the cards drawn anew; the watcher does it.
+/// Asks the watcher to redraw the cards.
 async fn redraw_cards(app: &App, stored: Stored, now: Timestamp, deadline: Instant) {
     let redraw = app.store.update(stored, |approval| approval.redraw(true, now));
     match timeout_at(deadline, redraw).await {
@@ -108,7 +108,7 @@ async fn redraw_cards(app: &App, stored: Stored, now: Timestamp, deadline: Insta
     }
 }
 
-/// A click on a card that has had its time: brings the card. `None` if it is none of ours.
+/// Answers a click on a button that is no longer valid. `None` if it is none of ours.
 pub(super) async fn of_old_card(
     app: &App,
     click: &Click,

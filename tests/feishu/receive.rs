@@ -158,7 +158,11 @@ fn text_commands_lose_their_mentions() {
     let command = |said: &str| match parse(&fake.say(CHAT, said, &alice)).unwrap() {
         Incoming::Request { request, to: ReplyTo::Text { .. } } => Some(request.command),
         Incoming::Usage(ReplyTo::Text { .. }) => None,
-        other => panic!("{other:?}"),
+        other @ (Incoming::Request { .. }
+        | Incoming::Click { .. }
+        | Incoming::Usage(_)
+        | Incoming::Challenge(_)
+        | Incoming::Stranger(_)) => panic!("{other:?}"),
     };
     let Some(Command::About(about)) = command("@_user_1 approve pcc-a because it is @_user_name's") else { panic!() };
     assert_eq!(about.reason.as_deref(), Some("it is @_user_name's"));

@@ -25,7 +25,7 @@ use crate::shape::KeyProblem;
 const RENEWED_AHEAD: SignedDuration = SignedDuration::from_mins(10);
 /// What is left of Feishu's 3 s for an answer to one person.
 const TELL_TIMEOUT: Duration = Duration::from_millis(600);
-/// After a failure, no token is asked for in so long: whoever waits for one must not wait once for each message.
+/// After a failure, wait this long before asking for a token again: nobody must wait once for each message.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Codes of an app's id or secret that Feishu does not know.
 const NOT_OUR_APP: [&str; 2] = ["10003", "10014"];
@@ -36,7 +36,7 @@ const MAX_KEY_CHARS: usize = 50;
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/create>
 const MAX_POSTS_PER_SECOND: usize = 5;
-/// A second, and what the way there may differ.
+/// One second, and what the network may add.
 const SECOND: Duration = Duration::from_millis(1100);
 /// Receivers whose posts are counted; beyond it, all are forgotten.
 const MAX_RECEIVERS: usize = 1000;
@@ -216,7 +216,7 @@ impl Channel {
         }
     }
 
-    /// Draws a card anew, unless the configuration names another chat by now.
+    /// Redraws a card, unless the configuration names another chat by now.
     pub(in crate::chat) async fn update(
         &self,
         access: Access<'_>,
@@ -243,7 +243,7 @@ impl Channel {
         urgent: bool,
         key: &str,
     ) -> Result<(), Undelivered> {
-        let nowhere = || Undelivered::misconfigured("the card is nowhere");
+        let nowhere = || Undelivered::misconfigured("the reference of the card is malformed");
         let (chat, id) = reference.split_once('/').ok_or_else(nowhere)?;
         let (card, uuid) = (card(message), uuid(key));
         match call(access, Call::ReplyBelow(chat, id, &card, &uuid)).await {
@@ -352,7 +352,7 @@ pub(in crate::chat) async fn misfits(access: Access<'_>) -> Option<Vec<KeyProble
 #[cfg(feature = "local")]
 pub(in crate::chat) async fn register(access: Access<'_>, url: &url::Url) -> Result<String, String> {
     Ok(format!(
-        "Feishu is not told by a call. Enter {url} under Events & Callbacks of the app {}, for the callback \
+        "Feishu has no API for this. Enter {url} under Events & Callbacks of the app {}, for the callback \
          card.action.trigger and the event im.message.receive_v1; then publish a version.",
         access.config.app
     ))

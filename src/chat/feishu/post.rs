@@ -224,7 +224,7 @@ impl Api<'_> {
 
 fn checked(uuid: &str) -> Result<&str, Failure> {
     let fits = (1..=MAX_UUID_CHARS).contains(&uuid.len()) && uuid.is_ascii();
-    if fits { Ok(uuid) } else { Err(Failure::Undelivered(refused("the uuid has not 1 to 50 characters"))) }
+    if fits { Ok(uuid) } else { Err(Failure::Undelivered(refused("the uuid must have 1 to 50 characters"))) }
 }
 
 fn posted(answer: Answer) -> Result<Posted, Failure> {

@@ -108,13 +108,13 @@ pub fn answer(answer: &Answer, now: Timestamp) -> Message {
         Answer::Objection(objection) => objected(objection),
         Answer::OldCard { approval: Some(approval), .. } => {
             let mut own = card(approval, now);
-            let told = "The button belongs to an older message, so nothing was decided. The buttons here are yours.";
+            let told = "That button is no longer valid, so nothing was decided. The buttons here are yours.";
             own.sentences.insert(0, told.into());
             own
         }
         Answer::OldCard { approval: None, .. } => Message {
             sentences: vec!["Nothing was decided. Use the newest message about it in the channel, or a command.".into()],
-            ..say("This button belongs to an older message")
+            ..say("This button is no longer valid")
         },
         Answer::Changed => Message {
             sentences: vec!["Look at its card again, then decide.".into()],
@@ -444,7 +444,7 @@ fn objected(objection: &Objection) -> Message {
         figure: figure(std::slice::from_ref(&found)),
         sentences: match objection {
             Objection::BusinessStatus(_) => vec!["Settle the overdue payment first.".into()],
-            Objection::Expired => vec!["The requester has to ask anew.".into()],
+            Objection::Expired => vec!["The requester has to ask again.".into()],
             Objection::NotOurs
             | Objection::Status(_)
             | Objection::ManagedService(_)

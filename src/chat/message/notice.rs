@@ -77,7 +77,7 @@ pub fn notice(approval: &Approval, notice: &Notice) -> Message {
         },
         News::ExpiresSoon { expires_at } => Message {
             facts: super::card::people(approval, notice.at),
-            sentences: vec!["After that the requester has to ask anew.".into()],
+            sentences: vec!["After that the requester has to ask again.".into()],
             ..say(format!("VPC peering {id} expires at {expires_at:.0} if nobody decides"))
         },
         News::Accepted(by) => Message {
@@ -99,18 +99,18 @@ pub fn notice(approval: &Approval, notice: &Notice) -> Message {
         },
         News::Rejected(by) => Message {
             facts: decided("Rejected by", by.as_ref()),
-            sentences: vec!["This is final: the requester has to ask anew.".into()],
+            sentences: vec!["This is final: the requester has to ask again.".into()],
             ..say(format!("VPC peering {id} was rejected"))
         },
         News::Expired => Message {
-            sentences: vec!["The requester has to ask anew.".into()],
+            sentences: vec!["The requester has to ask again.".into()],
             ..say(match approval.winner() {
                 Some(_) => format!("VPC peering {id} has expired before what was decided could be carried out"),
                 None => format!("VPC peering {id} has expired: nobody accepted it within 7 days"),
             })
         },
         News::Deleted => Message {
-            sentences: vec!["Nothing is left to accept. The requester has to ask anew if it is still wanted.".into()],
+            sentences: vec!["Nothing is left to accept. The requester has to ask again if it is still wanted.".into()],
             ..say(format!("VPC peering {id} was deleted"))
         },
         News::Failed { verdict, problem } => Message {
@@ -184,7 +184,7 @@ fn corrected(approval: &Approval, was: &State, now: &State) -> Message {
     Message { sentences, ..say(headline) }
 }
 
-/// What happened, where no card can be changed: with all that is needed to understand it; and the card anew, where it
+/// What happened, where no card can be changed: with all that is needed to understand it; and the card again, where it
 /// is the news.
 #[must_use]
 pub fn follow_up(approval: &Approval, notice: &Notice, now: Timestamp) -> Message {

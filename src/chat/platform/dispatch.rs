@@ -86,13 +86,13 @@ macro_rules! platforms {
                 match self { $( Self::$App => &$folder::ACCEPTED, )+ }
             }
 
-            /// How long it waits for the answer.
+            /// What may be spent until the answer is ready.
             #[must_use]
             pub fn deadline(self) -> Duration {
                 match self { $( Self::$App => $folder::DEADLINE, )+ }
             }
 
-            /// What makes one user out of two principals with the same user id and different tenants, if anything does.
+            /// If one user id means one human in several tenants: what to do about it.
             #[must_use]
             pub fn users_span_tenants(self) -> Option<&'static str> {
                 match self { $( Self::$App => $folder::USERS_SPAN_TENANTS, )+ }
@@ -147,7 +147,7 @@ macro_rules! platforms {
                 match self { $( Self::$App => configs.$folder.as_ref().map($folder::merged_tenants).unwrap_or_default(), )+ }
             }
 
-            /// Each sender of its.
+            /// Those who sign its requests.
             #[must_use]
             pub fn senders(self, configs: &Configs, secrets: &AppSecrets) -> Vec<Sender> {
                 match self {
@@ -164,7 +164,7 @@ macro_rules! platforms {
                 match self { $( Self::$App => $folder::MAX_BINDING_CHARS, )+ }
             }
 
-            /// Whether the reply to a click can draw its card anew.
+            /// Whether the reply to a click can redraw its card.
             #[must_use]
             pub fn redraws_in_reply(self) -> bool {
                 match self { $( Self::$App => $folder::REDRAWS_IN_REPLY, )+ }
@@ -416,7 +416,7 @@ macro_rules! platforms {
                 }
             }
 
-            /// Draws a message anew.
+            /// Redraws a message.
             ///
             /// # Errors
             /// As [`Channel::post`].

@@ -228,7 +228,7 @@ impl Channel {
         reference.ok_or_else(|| Undelivered::misconfigured("the answer does not say where the message is"))
     }
 
-    /// Draws a message anew, unless the configuration names another channel by now.
+    /// Redraws a message, unless the configuration names another channel by now.
     ///
     /// Source: <https://docs.slack.dev/reference/methods/chat.update>
     pub(in crate::chat) async fn update(
@@ -258,7 +258,7 @@ impl Channel {
         urgent: bool,
         _key: &str,
     ) -> Result<(), Undelivered> {
-        let nowhere = || Undelivered::misconfigured("the card is nowhere");
+        let nowhere = || Undelivered::misconfigured("the reference of the card is malformed");
         let (channel, ts) = reference.split_once('/').ok_or_else(nowhere)?;
         let mut body = render(message);
         insert(&mut body, "channel", channel.into());
@@ -432,7 +432,7 @@ async fn webhook_answer(request: reqwest::RequestBuilder) -> Result<(), Undelive
 #[cfg(feature = "local")]
 pub(in crate::chat) async fn register(access: Access<'_>, url: &url::Url) -> Result<String, String> {
     Ok(format!(
-        "Slack is not told by a call. Enter {url} as the Request URL under Interactivity & Shortcuts and under Slash Commands \
+        "Slack has no API for this. Enter {url} as the Request URL under Interactivity & Shortcuts and under Slash Commands \
          (/peergate) of the app {}.",
         access.config.app
     ))

@@ -140,8 +140,8 @@ fn ciphertext(body: &[u8]) -> Option<Vec<u8>> {
     (bytes.len() >= 2 * BLOCK_BYTES && bytes.len().is_multiple_of(BLOCK_BYTES)).then_some(bytes)
 }
 
-/// What says who sent a plaintext. It may be followed by anything: whether it is one JSON document is no question of
-/// authenticity.
+/// What says who sent a plaintext. Anything may follow it: whether it is one JSON document is for
+/// the parser to say.
 #[derive(Deserialize)]
 struct Inside {
     r#type: Option<String>,
