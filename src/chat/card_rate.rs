@@ -22,10 +22,11 @@ const MAX_NAMED: usize = 200;
 
 /// The cards of all accounts and channels.
 #[derive(Debug, Default)]
-pub struct CardRate(Mutex<BTreeMap<(AccountId, String), Sender>>);
+pub struct CardRate(Mutex<BTreeMap<(AccountId, String), Queue>>);
 
+/// The cards of one account in one channel.
 #[derive(Debug, Default)]
-struct Sender {
+struct Queue {
     /// When each card has its turn.
     turns: BTreeMap<ApprovalId, Timestamp>,
     /// The turns in order.
@@ -49,51 +50,51 @@ pub struct Digest {
 impl CardRate {
     /// When the card of a request may be posted, if not now. A second call does not change its turn.
     pub fn reserve(&self, account: AccountId, channel: &str, id: &ApprovalId, now: Timestamp) -> Option<Timestamp> {
-        let mut senders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let sender = senders.entry((account, channel.to_owned())).or_default();
-        if let Some(turn) = sender.turns.get(id) {
+        let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = queues.entry((account, channel.to_owned())).or_default();
+        if let Some(turn) = queue.turns.get(id) {
             return Some(*turn).filter(|turn| *turn > now);
         }
         let is_past = |turn: Timestamp| turn + WINDOW <= now;
-        while sender.starts.front().is_some_and(|start| is_past(*start)) {
-            sender.starts.pop_front();
+        while queue.starts.front().is_some_and(|start| is_past(*start)) {
+            queue.starts.pop_front();
         }
-        sender.turns.retain(|_, turn| !is_past(*turn));
-        let full = sender.starts.len().checked_sub(MAX_CARDS).and_then(|over| sender.starts.get(over));
+        queue.turns.retain(|_, turn| !is_past(*turn));
+        let full = queue.starts.len().checked_sub(MAX_CARDS).and_then(|over| queue.starts.get(over));
         let turn = full.map_or(now, |start| (*start + WINDOW).max(now));
-        if sender.turns.len() >= MAX_TURNS {
+        if queue.turns.len() >= MAX_TURNS {
             return None;
         }
-        sender.turns.insert(id.clone(), turn);
-        sender.starts.push_back(turn);
+        queue.turns.insert(id.clone(), turn);
+        queue.starts.push_back(turn);
         if turn <= now {
             return None;
         }
-        sender.unnamed.push(id.clone());
+        queue.unnamed.push(id.clone());
         Some(turn)
     }
 
     /// The digests that are due: one an hour for an account and channel.
     pub fn digests(&self, now: Timestamp) -> Vec<Digest> {
-        let senders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due =
-            |sender: &Sender| !sender.unnamed.is_empty() && sender.last_digest.is_none_or(|last| last + WINDOW <= now);
-        let due = senders.iter().filter(|(_, sender)| is_due(sender));
-        due.map(|((account, channel), sender)| Digest {
+            |queue: &Queue| !queue.unnamed.is_empty() && queue.last_digest.is_none_or(|last| last + WINDOW <= now);
+        let due = queues.iter().filter(|(_, queue)| is_due(queue));
+        due.map(|((account, channel), queue)| Digest {
             account: *account,
             channel: channel.clone(),
-            ids: sender.unnamed.iter().take(MAX_NAMED).cloned().collect(),
+            ids: queue.unnamed.iter().take(MAX_NAMED).cloned().collect(),
         })
         .collect()
     }
 
     /// A digest was posted.
     pub fn posted(&self, digest: &Digest, now: Timestamp) {
-        let mut senders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = senders.get_mut(&(digest.account, digest.channel.clone())) {
-            sender.unnamed.retain(|id| !digest.ids.contains(id));
-            if sender.unnamed.is_empty() {
-                sender.last_digest = Some(now);
+        let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = queues.get_mut(&(digest.account, digest.channel.clone())) {
+            queue.unnamed.retain(|id| !digest.ids.contains(id));
+            if queue.unnamed.is_empty() {
+                queue.last_digest = Some(now);
             }
         }
     }
@@ -139,5 +140,22 @@ mod tests {
         assert_eq!(rate.digests(now), []);
         let later = rate.digests(now + WINDOW);
         assert_eq!(later.iter().map(|digest| digest.ids.clone()).collect::<Vec<_>>(), [[id(50)]]);
+    }
+
+    #[test]
+    fn long_digest_goes_on_in_further_ones_at_once() {
+        let (rate, account) = (CardRate::default(), AccountId(1));
+        let now: Timestamp = "2026-11-25T00:00:00Z".parse().unwrap();
+        for number in 0..(MAX_CARDS + MAX_NAMED + 5) {
+            rate.reserve(account, "netops", &id(number), now);
+        }
+        let named: Vec<_> = std::iter::from_fn(|| {
+            let digest = rate.digests(now).pop()?;
+            rate.posted(&digest, now);
+            Some(digest.ids)
+        })
+        .collect();
+        assert_eq!(named.iter().map(Vec::len).collect::<Vec<_>>(), [MAX_NAMED, 5]);
+        assert_eq!(named.concat(), (MAX_CARDS..MAX_CARDS + MAX_NAMED + 5).map(id).collect::<Vec<_>>(), "each once");
     }
 }
