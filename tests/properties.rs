@@ -432,3 +432,43 @@ fn whoever_may_not_approve_any_more_does_not_count_any_more() {
     let record = on(2, 1, |grounds| Approval::decide(Some(&record), grounds, last).unwrap());
     assert_eq!((record.state.name(), record.given()), ("pending", 1));
 }
+
+/// What becomes of a request with so many approvals that disappears and comes back, again and again: how often it came
+/// back, and the record.
+fn comes_and_goes(approvals: u32) -> (usize, Approval) {
+    let needed = approvals + 1;
+    let mut record = on(needed, 1, |grounds| Approval::discover(grounds, now()));
+    for number in 0..approvals {
+        let by = format!("user{number}");
+        let reason = Some("\u{1F6A7}".repeat(400));
+        let decision = Decision { reason, ..decision(Verdict::Approve, &by, 1, now(), number) };
+        record = on(needed, 1, |grounds| Approval::decide(Some(&record), grounds, decision)).unwrap();
+    }
+    let seen = Event::Seen(Box::new(connection(Status::Accepting, 1)));
+    let mut at = now();
+    for times in 0..100 {
+        for event in [&Event::Missing, &Event::Missing, &Event::Missing, &seen] {
+            at += SignedDuration::from_secs(61);
+            record.apply(event, at);
+        }
+        if record.state != State::Pending {
+            return (times, record);
+        }
+        assert_eq!(record.given(), approvals, "they count again");
+    }
+    panic!("for ever");
+}
+
+#[test]
+fn request_that_comes_back_again_and_again_ends_before_the_record_is_full() {
+    let (times, small) = comes_and_goes(1);
+    assert_eq!((times, small.state.name()), (20, "failed"));
+    let (times, large) = comes_and_goes(20);
+    assert_eq!(large.state.name(), "failed");
+    assert!((1..20).contains(&times), "each time writes all approvals once more: {times}");
+    for record in [small, large] {
+        let json = serde_json::to_value(&record).unwrap();
+        assert!(json.to_string().len() < 400 * 1024, "{}", json.to_string().len());
+        assert_eq!(History::verify(&record.id.to_string(), &json), Ok(()));
+    }
+}
