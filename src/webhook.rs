@@ -143,7 +143,7 @@ async fn from_platform(
             Ok(tell(context, platform, to, &request, &answer, now).await)
         }
         Incoming::Click { click, to } => {
-            let (binding, secrets) = open(app, platform, secrets, &click.binding, now).await?;
+            let (binding, secrets) = verify_button(app, platform, secrets, &click.binding, now).await?;
             let context = app.chat(&secrets);
             from_click(app, context, platform, (click, binding), to, now, deadline).await
         }
@@ -152,7 +152,7 @@ async fn from_platform(
 
 /// Checks what a button carried; if its key is not known, once more with fresh secrets. `None` for a button that is no
 /// longer valid.
-async fn open(
+async fn verify_button(
     app: &App,
     platform: Platform,
     secrets: Arc<Secrets>,
@@ -160,11 +160,11 @@ async fn open(
     now: Timestamp,
 ) -> Result<(Option<Binding>, Arc<Secrets>), Rejection> {
     let forged = || Rejection::Malformed(Malformed("the button is not one of ours".into()));
-    match app.chat(&secrets).keyring(platform).open(text) {
+    match app.chat(&secrets).keyring(platform).verify(text) {
         Ok(binding) => Ok((Some(binding), secrets)),
         Err(Unbound::UnknownKey) => {
             let Some(fresh) = app.secrets.refetch(&secrets, now).await else { return Ok((None, secrets)) };
-            match app.chat(&fresh).keyring(platform).open(text) {
+            match app.chat(&fresh).keyring(platform).verify(text) {
                 Ok(binding) => Ok((Some(binding), fresh)),
                 Err(Unbound::UnknownKey) => Ok((None, fresh)),
                 Err(Unbound::Forged) => Err(forged()),
@@ -220,14 +220,14 @@ async fn tell(
     let keyring = context.keyring(platform);
     let max_chars = platform.max_binding_chars();
     let card = binding::card_of_person(request.by.as_str(), binding::hour(now));
-    let message = Box::new(binding::seal(message::answer(answer, now), &keyring, card, max_chars));
+    let message = Box::new(binding::bind(message::answer(answer, now), &keyring, card, max_chars));
     let drawn = || {
         if let Answer::OldCard { replaced, .. } = answer {
             return replaced.then(message::replaced);
         }
         let (approval, clicked) = (answer.approval()?, request.clicked.as_ref()?);
         approval.cards.values().find(|card| card.card == clicked.card)?;
-        Some(binding::seal(message::card(approval, now), &keyring, clicked.card, max_chars))
+        Some(binding::bind(message::card(approval, now), &keyring, clicked.card, max_chars))
     };
     let card = if platform.redraws_in_reply() { drawn().map(Box::new) } else { None };
     let response = to.reply(context, &Said::Answer { answer, message, card }).await;

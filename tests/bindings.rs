@@ -1,4 +1,4 @@
-//! Buttons that were copied, forged, sealed with a key that is gone, or made by an earlier version: none decides anything.
+//! Buttons that were copied, forged, signed with a key that is gone, or made by an earlier version: none decides anything.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::string_slice, reason = "tests")]
 
@@ -110,7 +110,7 @@ async fn button_of_an_earlier_version_decides_nothing_and_brings_the_card() {
 }
 
 #[tokio::test]
-async fn button_that_nobody_of_us_sealed_reaches_nothing() {
+async fn button_that_nobody_of_us_signed_reaches_nothing() {
     let gate = Gate::start().await;
     let (id, value) = told(&gate).await;
     let before = gate.upstream_calls();
@@ -141,7 +141,7 @@ async fn rotated_key_opens_until_it_is_gone_and_then_brings_the_card() {
     let config = gate.config.clone();
     let gate = gate.with_config(&config);
     let (id, value) = told(&gate).await;
-    // Both keys: the first seals, both open.
+    // Both keys: the first signs, both verify.
     gate.write_secrets(|secrets| secrets["binding_keys"] = json!([new, old])).unwrap();
     let config = gate.config.clone();
     let gate = gate.with_config(&config);
@@ -229,8 +229,8 @@ async fn key_that_was_added_meanwhile_is_fetched_once_in_thirty_seconds() {
     let secrets = other.secrets.current(clock::now()).await.unwrap();
     let keyring = other.chat(&secrets).keyring(peergate::chat::platform::Platform::Slack);
     let known = gate.stored(&id).await.unwrap().approval;
-    let sealed = keyring
-        .seal(&Binding {
+    let signed = keyring
+        .sign(&Binding {
             button: Button::Approve { ask: false },
             target: "prod".into(),
             instance_id: id.clone(),
@@ -238,7 +238,7 @@ async fn key_that_was_added_meanwhile_is_fetched_once_in_thirty_seconds() {
             card: known.cards["netops"].card,
         })
         .unwrap();
-    let mut click = gate.click("peergate.approve", &sealed, ALICE);
+    let mut click = gate.click("peergate.approve", &signed, ALICE);
     click["container"] = json!({"type": "message", "channel_id": "C0PEER", "message_ts": gate.card().ts});
     let body = form_urlencoded::Serializer::new(String::new()).append_pair("payload", &click.to_string()).finish();
     let at = async |seconds: i64| {

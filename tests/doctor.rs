@@ -615,7 +615,7 @@ async fn open_cards_are_counted_by_the_key_of_their_buttons() {
         let about = |it: &&doctor::Check| ["buttons", "open cards"].contains(&it.what.as_str());
         report.0.iter().filter(about).map(told).collect::<Vec<_>>()
     };
-    assert_eq!(found(&keys[..1]).await, [(Found::Warning, "1".to_owned())], "sealed with the derived key");
+    assert_eq!(found(&keys[..1]).await, [(Found::Warning, "1".to_owned())], "signed with the derived key");
     let derived = found(&[]).await;
     assert_eq!(derived.last(), Some(&(Found::Fine, "1".to_owned())), "{derived:?}");
     assert!(derived[0].0 == Found::Warning && derived[0].1.contains("derived"), "{derived:?}");

@@ -81,7 +81,7 @@ fn the_click_is_understood_where_slack_may_be_answered() {
     assert_eq!((click.asked, click.message.as_deref()), (false, Some("C0PEER/1795000000.000100")));
     assert_eq!(click.by.as_str(), "slack:T0001/U061F7AUR");
     let keys = secrets.iter().map(|secret| Key::derive(secret.expose(), "peergate/binding-key/1/slack")).collect();
-    let binding = Keyring::new("slack", keys).open(&click.binding).unwrap();
+    let binding = Keyring::new("slack", keys).verify(&click.binding).unwrap();
     assert_eq!((binding.button, binding.target.as_str()), (Button::Approve { ask: false }, "prod"));
     assert_eq!(response_url.host_str(), Some("hooks.slack.com"));
 }

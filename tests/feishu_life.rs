@@ -410,7 +410,7 @@ async fn test_of_the_address_gets_its_challenge_and_nothing_else() {
     let secrets = world.gate.app.secrets.current(clock::now()).await.unwrap();
     let keys = &secrets.platforms.feishu.as_ref().unwrap().callbacks[0];
     let send = async |plaintext: &str| {
-        let body = feishu::seal(plaintext, &keys.encrypt_key, [7; 16]);
+        let body = feishu::encrypt(plaintext, &keys.encrypt_key, [7; 16]);
         let headers = vec![("content-type", "application/json".into())];
         world.gate.send(&peergate::chat::Signed { path: "/feishu".into(), headers, body }).await
     };

@@ -246,7 +246,7 @@ async fn every_fact_that_a_button_binds_is_shown_whole() {
     assert_eq!(card.labels(), ["Approve", "Reject", "Details"]);
     let bound = card.button("Approve").unwrap().value.clone();
     let secrets = gate.app.secrets.current(clock::now()).await.unwrap();
-    let bound = gate.app.chat(&secrets).keyring(Platform::Slack).open(&bound).unwrap();
+    let bound = gate.app.chat(&secrets).keyring(Platform::Slack).verify(&bound).unwrap();
     assert!(bound.seen.is(&gate.simulator.connection(id.as_str()).unwrap().fingerprint()), "{bound:?}");
 
     // What does not fit is not decided on here.

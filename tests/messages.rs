@@ -1140,7 +1140,7 @@ fn hostile_names_and_reasons_stay_text_in_every_state() {
                 assert!(*name == hostile || *name == "data to payments", "machines get it as it is, in JSON");
             }
             for message in shown {
-                harmless(&slack::render(&sealed(message.clone())));
+                harmless(&slack::render(&bound(message.clone())));
                 harmless(&slack::answer_window(&message)["view"]);
             }
         }
@@ -1153,8 +1153,8 @@ fn keyring() -> Keyring {
     Keyring::new("slack", vec![Key::derive(b"a signing secret", "test")])
 }
 
-fn sealed(message: Message) -> Message {
-    binding::seal(message, &keyring(), CardId(7), 2000)
+fn bound(message: Message) -> Message {
+    binding::bind(message, &keyring(), CardId(7), 2000)
 }
 
 fn harmless(shown: &serde_json::Value) {
@@ -1187,18 +1187,18 @@ fn the_largest_card_fits_into_slacks_limits_and_carries_the_buttons() {
     let findings = checked(&changed, Found::Passed);
     let changed = after(waits.clone(), &[Event::Changed { connection: Box::new(changed), findings }]);
     for approval in [&waits, &changed] {
-        let shown = slack::render(&sealed(message::card(approval, now())));
+        let shown = slack::render(&bound(message::card(approval, now())));
         sink::check_blocks(&shown).unwrap();
         assert!(shown.to_string().len() < 12_000, "{}", shown.to_string().len());
         let buttons = shown["blocks"][1]["elements"].as_array().unwrap();
         for button in buttons {
-            let binding = keyring().open(button["value"].as_str().unwrap()).unwrap();
+            let binding = keyring().verify(button["value"].as_str().unwrap()).unwrap();
             assert_eq!((binding.target.as_str(), binding.instance_id.as_str()), ("prod", "pcc-a"));
             assert!(binding.seen.is(&approval.fingerprint));
         }
         assert_eq!(&shown["unfurl_links"], &json!(false));
     }
-    let card = slack::render(&sealed(message::card(&waits, now())));
+    let card = slack::render(&bound(message::card(&waits, now())));
     let actions: Vec<_> =
         card["blocks"][1]["elements"].as_array().unwrap().iter().map(|one| &one["action_id"]).collect();
     assert_eq!(actions, ["peergate.approve", "peergate.reject", "peergate.withdraw", "peergate.details"]);

@@ -247,10 +247,10 @@ async fn cards_of_earlier_versions_are_drawn_anew_in_the_first_tick() {
     let id = ApprovalId { target: "prod".into(), instance_id: gate.requested().await };
     gate.discover().await;
     let key = |approval: &Approval| approval.cards["netops"].key;
-    let sealed = key(&gate.stored(&id.instance_id).await.unwrap().approval).unwrap();
+    let signed_with = key(&gate.stored(&id.instance_id).await.unwrap().approval).unwrap();
     let forget = async || {
         let mut earlier = item(&gate, &id).await;
-        let record = earlier["record"].as_s().unwrap().replace(&format!(",\"key\":\"{sealed}\""), "");
+        let record = earlier["record"].as_s().unwrap().replace(&format!(",\"key\":\"{signed_with}\""), "");
         earlier.insert("record".into(), AttributeValue::S(record));
         earlier.insert("mark".into(), AttributeValue::S("0".repeat(32)));
         put(&gate, earlier).await;
@@ -259,7 +259,7 @@ async fn cards_of_earlier_versions_are_drawn_anew_in_the_first_tick() {
     forget().await;
     let edits = gate.card().edits;
     gate.discover().await;
-    assert_eq!(key(&gate.stored(&id.instance_id).await.unwrap().approval), Some(sealed));
+    assert_eq!(key(&gate.stored(&id.instance_id).await.unwrap().approval), Some(signed_with));
     assert_eq!(gate.card().edits, edits + 1);
     gate.discover().await;
     assert_eq!(gate.card().edits, edits + 1, "once");

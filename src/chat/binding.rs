@@ -58,7 +58,7 @@ impl std::fmt::Debug for Key {
     }
 }
 
-/// The keys of a platform: the first seals, all open.
+/// The keys of a platform: the first signs, all verify.
 #[derive(Debug, Clone)]
 pub struct Keyring {
     platform: &'static str,
@@ -90,13 +90,13 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
 }
 
 impl Keyring {
-    /// The keys of a platform. Without one, nothing is sealed.
+    /// The keys of a platform. Without one, nothing is signed.
     #[must_use]
     pub fn new(platform: &'static str, keys: Vec<Key>) -> Self {
         Self { platform, keys }
     }
 
-    /// The id of the key that seals.
+    /// The id of the key that signs.
     #[must_use]
     pub fn current(&self) -> Option<CardKey> {
         self.keys.first().map(|key| key.id)
@@ -110,7 +110,7 @@ impl Keyring {
 
     /// What a button carries; `None` without a key.
     #[must_use]
-    pub fn seal(&self, binding: &Binding) -> Option<String> {
+    pub fn sign(&self, binding: &Binding) -> Option<String> {
         let key = self.keys.first()?;
         let mut bytes = body(binding)?;
         bytes.extend(key.id.0.to_be_bytes());
@@ -124,7 +124,7 @@ impl Keyring {
     ///
     /// # Errors
     /// Why it decides nothing.
-    pub fn open(&self, text: &str) -> Result<Binding, Unbound> {
+    pub fn verify(&self, text: &str) -> Result<Binding, Unbound> {
         let (binding, id, mac) = read(text).ok_or(Unbound::Forged)?;
         let mut known = false;
         for key in self.keys.iter().filter(|key| key.id == id) {
@@ -229,13 +229,13 @@ fn derived(parts: &[&str]) -> CardId {
 /// Gives each button what it carries. Without a key there are no buttons; where it is longer than a platform takes, no
 /// buttons that decide.
 #[must_use]
-pub fn seal(mut message: Message, keyring: &Keyring, card: CardId, max_chars: usize) -> Message {
+pub fn bind(mut message: Message, keyring: &Keyring, card: CardId, max_chars: usize) -> Message {
     if max_chars == 0 {
         return Message { buttons: None, ..message };
     }
     let Some(buttons) = message.buttons.as_mut() else { return message };
     let seen = SeenFingerprint::start_of(&buttons.fingerprint);
-    let mut sealed = vec![];
+    let mut signed = vec![];
     for button in &buttons.shown {
         let binding = Binding {
             button: *button,
@@ -244,15 +244,15 @@ pub fn seal(mut message: Message, keyring: &Keyring, card: CardId, max_chars: us
             seen: seen.clone(),
             card,
         };
-        sealed.extend(keyring.seal(&binding).map(|text| (*button, text)));
+        signed.extend(keyring.sign(&binding).map(|text| (*button, text)));
     }
-    let all = sealed.len();
-    sealed.retain(|(_, text)| text.len() <= max_chars);
-    if sealed.len() < all {
+    let all = signed.len();
+    signed.retain(|(_, text)| text.len() <= max_chars);
+    if signed.len() < all {
         message.sentences.push("The target's name is too long for buttons here: use a command.".into());
     }
-    buttons.shown = sealed.iter().map(|(button, _)| *button).collect();
-    buttons.bindings = sealed.into_iter().map(|(_, text)| text).collect();
+    buttons.shown = signed.iter().map(|(button, _)| *button).collect();
+    buttons.bindings = signed.into_iter().map(|(_, text)| text).collect();
     if buttons.shown.is_empty() {
         message.buttons = None;
     }
@@ -278,6 +278,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::chat::message::Buttons;
+    use crate::peering::Fingerprint;
 
     fn key(secret: &str) -> Key {
         Key::derive(secret.as_bytes(), "test")
@@ -306,22 +308,42 @@ mod tests {
     }
 
     #[test]
-    fn what_is_sealed_is_opened_and_fits_into_a_hundred_characters() {
+    fn binding_that_is_too_long_leaves_no_button_and_says_so() {
+        let Binding { button, target, instance_id, card, .. } = binding();
+        let fingerprint = Fingerprint::try_from("0f".repeat(32)).unwrap();
+        let buttons = Buttons { target, instance_id, fingerprint, shown: vec![button], bindings: vec![] };
+        let message = Message { buttons: Some(buttons), ..Message::default() };
+        let fits = bind(message.clone(), &keyring("slack", &["new"]), card, 100);
+        assert_eq!(fits.buttons.unwrap().bound().map(|(button, _)| button).collect::<Vec<_>>(), [Button::Reject]);
+        assert!(fits.sentences.is_empty(), "{:?}", fits.sentences);
+        let too_long = bind(message.clone(), &keyring("slack", &["new"]), card, 99);
+        assert_eq!(too_long.buttons, None);
+        assert!(too_long.sentences[0].contains("too long for buttons"), "{:?}", too_long.sentences);
+        for without in [
+            bind(message.clone(), &keyring("slack", &[]), card, 100),
+            bind(message, &keyring("slack", &["new"]), card, 0),
+        ] {
+            assert_eq!((without.buttons, without.sentences.len()), (None, 0));
+        }
+    }
+
+    #[test]
+    fn what_is_signed_is_verified_and_fits_into_a_hundred_characters() {
         let slack = keyring("slack", &["new", "old"]);
-        let text = slack.seal(&binding()).unwrap();
-        assert_eq!((text.len(), slack.open(&text)), (100, Ok(binding())));
-        assert_eq!(keyring("slack", &["newer", "new"]).open(&text), Ok(binding()), "after a rotation");
-        assert_eq!(keyring("slack", &["old"]).open(&text), Err(Unbound::UnknownKey));
-        assert_eq!(keyring("slack", &[]).open(&text), Err(Unbound::UnknownKey));
-        assert_eq!(keyring("slack", &[]).seal(&binding()), None);
-        assert_eq!(keyring("feishu", &["new"]).open(&text), Err(Unbound::Forged), "of another platform");
+        let text = slack.sign(&binding()).unwrap();
+        assert_eq!((text.len(), slack.verify(&text)), (100, Ok(binding())));
+        assert_eq!(keyring("slack", &["newer", "new"]).verify(&text), Ok(binding()), "after a rotation");
+        assert_eq!(keyring("slack", &["old"]).verify(&text), Err(Unbound::UnknownKey));
+        assert_eq!(keyring("slack", &[]).verify(&text), Err(Unbound::UnknownKey));
+        assert_eq!(keyring("slack", &[]).sign(&binding()), None);
+        assert_eq!(keyring("feishu", &["new"]).verify(&text), Err(Unbound::Forged), "of another platform");
         assert!(!format!("{slack:?}").contains(&hex::encode(key("new").secret)));
     }
 
     #[test]
     fn no_part_can_be_exchanged() {
         let slack = keyring("slack", &["new"]);
-        let text = slack.seal(&binding()).unwrap();
+        let text = slack.sign(&binding()).unwrap();
         let (_, bytes) = text.rsplit_once('.').unwrap();
         let id = InstanceId::parse("pcc-bp1234567890123457").unwrap();
         let changed = [
@@ -332,16 +354,16 @@ mod tests {
             Binding { card: CardId(1), ..binding() },
         ];
         for changed in changed {
-            let own = slack.seal(&changed).unwrap();
+            let own = slack.sign(&changed).unwrap();
             let (names, _) = own.rsplit_once('.').unwrap();
             let exchanged = format!("{names}.{bytes}");
             if exchanged != text {
-                assert_eq!(slack.open(&exchanged), Err(Unbound::Forged), "{exchanged}");
+                assert_eq!(slack.verify(&exchanged), Err(Unbound::Forged), "{exchanged}");
             }
             let mut mixed = BASE64_URL_SAFE_NO_PAD.decode(own.rsplit_once('.').unwrap().1).unwrap();
             mixed.splice(28.., BASE64_URL_SAFE_NO_PAD.decode(bytes).unwrap().split_off(28));
             let mixed = format!("{names}.{}", BASE64_URL_SAFE_NO_PAD.encode(mixed));
-            assert_eq!(slack.open(&mixed), Err(Unbound::Forged), "the MAC of another button: {mixed}");
+            assert_eq!(slack.verify(&mixed), Err(Unbound::Forged), "the MAC of another button: {mixed}");
         }
         for odd in [
             "",
@@ -353,7 +375,7 @@ mod tests {
             &format!("{text}A"),
             &text.replace('.', "#"),
         ] {
-            assert_eq!(slack.open(odd), Err(Unbound::Forged), "{odd}");
+            assert_eq!(slack.verify(odd), Err(Unbound::Forged), "{odd}");
         }
     }
 
@@ -361,11 +383,11 @@ mod tests {
         #[test]
         fn one_changed_character_is_noticed(at in 0..100_usize, to in "[ -~é]") {
             let slack = keyring("slack", &["new"]);
-            let text = slack.seal(&binding()).unwrap();
+            let text = slack.sign(&binding()).unwrap();
             let mut changed: Vec<String> = text.chars().map(String::from).collect();
             changed[at] = to;
             let changed = changed.concat();
-            prop_assert!(changed == text || slack.open(&changed).is_err(), "{changed}");
+            prop_assert!(changed == text || slack.verify(&changed).is_err(), "{changed}");
         }
     }
 }

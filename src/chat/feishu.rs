@@ -30,7 +30,7 @@ pub use post::{
     meaning, post_bot,
 };
 #[cfg(feature = "local")]
-pub use receive::{Callback, challenge, seal, sign, sign_callback, signed};
+pub use receive::{Callback, challenge, encrypt, sign, sign_callback, signed};
 pub use receive::{Claim, ReplyTo, parse, verify_with};
 pub(super) use receive::{check, verify};
 pub use secrets::{AppSecret, CallbackKeys, EncryptKey, InvalidSecret, Secrets, VerificationToken};

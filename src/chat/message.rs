@@ -56,13 +56,13 @@ pub struct Buttons {
     pub fingerprint: Fingerprint,
     /// In order.
     pub shown: Vec<Button>,
-    /// What each of them carries; see [`binding::seal`](super::binding::seal). Until then, none.
+    /// What each of them carries; see [`binding::bind`](super::binding::bind). Until then, none.
     pub bindings: Vec<String>,
 }
 
 impl Buttons {
     /// Each button with what it carries.
-    pub fn sealed(&self) -> impl Iterator<Item = (Button, &str)> {
+    pub fn bound(&self) -> impl Iterator<Item = (Button, &str)> {
         self.shown.iter().copied().zip(self.bindings.iter().map(String::as_str))
     }
 }

@@ -138,7 +138,7 @@ async fn post_to(
         return Ok(());
     }
     let card = binding::card_of_notice(&approval.id.to_string(), channel, notice.number);
-    let (message, _) = sealed(context, to, message::follow_up(approval, notice, clock::now()), card);
+    let (message, _) = bound(context, to, message::follow_up(approval, notice, clock::now()), card);
     to.post(context, channel, &message, &notice_key(approval, channel, notice.number)).await?;
     *display = Display::Facts(shown_facts(approval));
     Ok(())
@@ -161,7 +161,7 @@ async fn draw_card(
     let fingerprint = shown_facts(approval);
     let mut too_old = None;
     if let Some(card) = approval.cards.get(channel) {
-        let (message, key) = sealed(context, to, drawn.clone(), card.card);
+        let (message, key) = bound(context, to, drawn.clone(), card.card);
         match to.update(context, &card.reference, &message).await? {
             Update::Done => return Ok(CardRef { fingerprint, shown_at: clock::now(), key, ..card.clone() }),
             Update::Closed => too_old = Some(card),
@@ -169,7 +169,7 @@ async fn draw_card(
         }
     }
     let card = card.unwrap_or_else(clock::card_id);
-    let (message, key) = sealed(context, to, drawn, card);
+    let (message, key) = bound(context, to, drawn, card);
     let posted = to.post(context, channel, &message, &format!("card-{card}-{:.16}", fingerprint.to_string())).await?;
     let reference = posted.ok_or_else(|| Undelivered::misconfigured("the platform does not say where the card is"))?;
     if let Some(old) = too_old {
@@ -186,12 +186,12 @@ fn notice_key(approval: &Approval, channel: &str, number: u32) -> String {
 }
 
 /// A message whose buttons carry what the channel's app will check, and the key of that.
-fn sealed(context: Context<'_>, to: &Channel, message: Message, card: CardId) -> (Message, Option<CardKey>) {
+fn bound(context: Context<'_>, to: &Channel, message: Message, card: CardId) -> (Message, Option<CardKey>) {
     // Without its app, nobody hears of a click.
     let app = to.app().filter(|app| app.is_configured(context.configs));
     let keyring = app.map(|app| context.keyring(app));
     let Some(keyring) = keyring else { return (Message { buttons: None, ..message }, None) };
-    let message = binding::seal(message, &keyring, card, to.abilities().max_binding_chars);
+    let message = binding::bind(message, &keyring, card, to.abilities().max_binding_chars);
     let key = keyring.current().filter(|_| message.buttons.is_some());
     (message, key)
 }

@@ -44,7 +44,7 @@ fn only_the_test_of_the_address_comes_unsigned() {
     let both = json!({"type": "url_verification", "challenge": "C", "token": token, "header": {}}).to_string();
     let other = json!({"type": "url_verification", "challenge": "C", "token": "another-token-of-16"}).to_string();
     for plaintext in [event, both, other, "{".to_owned(), String::new()] {
-        let body = feishu::seal(&plaintext, &our_keys().encrypt_key, [9; 16]);
+        let body = feishu::encrypt(&plaintext, &our_keys().encrypt_key, [9; 16]);
         let verified = verify(&Callback { headers: vec![], body }, &[our_keys()]);
         assert_eq!(verified.map(|_| ()), Err(Unauthentic::Mismatch), "{plaintext}");
     }
@@ -197,11 +197,11 @@ fn wrong_padding_is_refused_without_a_signature_too() {
     let token = our_keys().verification_token.expose().to_owned();
     let plaintext = json!({"type": "url_verification", "challenge": "C", "token": token}).to_string();
     let blocks = plaintext.len().div_ceil(16);
-    let sealed = feishu::seal(&format!("{plaintext:<0$}", blocks * 16), &our_keys().encrypt_key, [9; 16]);
-    assert!(verify(&Callback { headers: vec![], body: sealed.clone() }, &[our_keys()]).is_ok());
+    let encrypted = feishu::encrypt(&format!("{plaintext:<0$}", blocks * 16), &our_keys().encrypt_key, [9; 16]);
+    assert!(verify(&Callback { headers: vec![], body: encrypted.clone() }, &[our_keys()]).is_ok());
     // Without the block of padding, the last byte is a space.
-    let sealed: Value = serde_json::from_str(&sealed).unwrap();
-    let mut bytes = BASE64_STANDARD.decode(sealed["encrypt"].as_str().unwrap()).unwrap();
+    let encrypted: Value = serde_json::from_str(&encrypted).unwrap();
+    let mut bytes = BASE64_STANDARD.decode(encrypted["encrypt"].as_str().unwrap()).unwrap();
     bytes.truncate(bytes.len() - 16);
     let body = json!({"encrypt": BASE64_STANDARD.encode(bytes)}).to_string();
     let unsigned = verify(&Callback { headers: vec![], body }, &[our_keys()]);

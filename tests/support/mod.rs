@@ -519,7 +519,7 @@ impl Gate {
             card: binding::card_of_person(&format!("slack:T0001/{user}"), binding::hour(clock::now())),
         };
         let secrets = self.app.secrets.current(clock::now()).await.unwrap();
-        self.app.chat(&secrets).keyring(Platform::Slack).seal(&binding).unwrap()
+        self.app.chat(&secrets).keyring(Platform::Slack).sign(&binding).unwrap()
     }
 
     /// Gives a reason in the last window that was opened; returns what the window shows then.

@@ -184,11 +184,11 @@ async fn make(access: Access<'_>, token: &Secret, call: Call<'_>) -> Result<Came
 /// The card of a message: each button carries its binding.
 fn card(message: &Message) -> Value {
     let binding = |button: Button| {
-        let mut sealed = message.buttons.iter().flat_map(message::Buttons::sealed);
-        sealed.find(|(shown, _)| *shown == button).map(|(_, text)| text.to_owned()).unwrap_or_default()
+        let mut bound = message.buttons.iter().flat_map(message::Buttons::bound);
+        bound.find(|(shown, _)| *shown == button).map(|(_, text)| text.to_owned()).unwrap_or_default()
     };
-    let sealed = message.buttons.as_ref().is_some_and(|buttons| !buttons.bindings.is_empty());
-    if sealed { render(message, binding) } else { render(&Message { buttons: None, ..message.clone() }, binding) }
+    let bound = message.buttons.as_ref().is_some_and(|buttons| !buttons.bindings.is_empty());
+    if bound { render(message, binding) } else { render(&Message { buttons: None, ..message.clone() }, binding) }
 }
 
 fn reference(chat: &str, posted: &Posted) -> String {

@@ -21,7 +21,7 @@ use crate::clock;
 use envelope::{SignedHeaders, url_verification};
 
 #[cfg(feature = "local")]
-pub use envelope::{Callback, challenge, seal, sign_callback};
+pub use envelope::{Callback, challenge, encrypt, sign_callback};
 
 /// A message that was written longer ago decides nothing: Feishu sends an event again for hours.
 const MAX_TEXT_AGE: SignedDuration = SignedDuration::from_mins(10);
@@ -82,15 +82,15 @@ impl<'a> Claim<'a> {
 
     /// Verifies and decrypts the body. What comes of it holds the plaintext.
     pub fn verify(&self, body: &[u8], keys: &[CallbackKeys]) -> Result<Authentic, Unauthentic> {
-        let (opened, signed_at) = match self {
-            Self::Signed(signed) => (signed.open(body, keys)?, signed.signed_at()),
+        let (decrypted, signed_at) = match self {
+            Self::Signed(signed) => (signed.decrypt(body, keys)?, signed.signed_at()),
             Self::Unsigned { now } => (url_verification(body, keys)?, *now),
         };
         // Of Feishu's own events each has an id, whenever and however often it is sent.
-        let name = opened.event_id.as_deref().map_or(opened.plaintext.as_slice(), str::as_bytes);
+        let name = decrypted.event_id.as_deref().map_or(decrypted.plaintext.as_slice(), str::as_bytes);
         let request_key = format!("{REALM}:{:.32}", hex::encode(Sha256::digest(name)));
         let sender = NAME.to_owned();
-        Ok(Authentic { body: Bytes::from(opened.plaintext), sender, request_key, signed_at, key: opened.key })
+        Ok(Authentic { body: Bytes::from(decrypted.plaintext), sender, request_key, signed_at, key: decrypted.key })
     }
 }
 

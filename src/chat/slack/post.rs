@@ -31,7 +31,7 @@ const RESPOND_TIMEOUT: Duration = Duration::from_millis(600);
 pub fn render(message: &Message) -> Value {
     let mut blocks = vec![text_block(message)];
     if let Some(buttons) = message.buttons.as_ref().filter(|buttons| !buttons.bindings.is_empty()) {
-        let shown = buttons.sealed().map(|(button, value)| {
+        let shown = buttons.bound().map(|(button, value)| {
             let label = json!({"type": "plain_text", "text": button.label()});
             let mut shown = json!({"type": "button", "text": label, "action_id": action_id(button), "value": value});
             let style = match button {

@@ -26,9 +26,9 @@ const MAX_EVENT_ID_BYTES: usize = 128;
 const BLOCK_BYTES: usize = 16;
 
 /// An authentic body.
-pub(super) struct Opened {
+pub(super) struct Decrypted {
     pub(super) plaintext: Vec<u8>,
-    /// Which pair of keys opened it, from 0.
+    /// Which pair of keys decrypted it, from 0.
     pub(super) key: usize,
     pub(super) event_id: Option<String>,
 }
@@ -77,7 +77,7 @@ impl<'a> SignedHeaders<'a> {
 
     /// Verifies the signature with every pair of keys, and then reads what is inside. A body is decrypted only once its
     /// signature is right, so nobody else can try paddings. Pairs may share an Encrypt Key while the token is rotated.
-    pub(super) fn open(&self, body: &[u8], keys: &[CallbackKeys]) -> Result<Opened, Unauthentic> {
+    pub(super) fn decrypt(&self, body: &[u8], keys: &[CallbackKeys]) -> Result<Decrypted, Unauthentic> {
         let mut signers: Vec<(usize, &CallbackKeys)> = vec![];
         for (position, pair) in keys.iter().enumerate() {
             // Compares in constant time, and goes on after a match.
@@ -101,7 +101,7 @@ impl<'a> SignedHeaders<'a> {
             }
         }
         match (matched, inside) {
-            (Some(key), Some(inside)) if is_padded => Ok(Opened { key, event_id: inside.event_id()?, plaintext }),
+            (Some(key), Some(inside)) if is_padded => Ok(Decrypted { key, event_id: inside.event_id()?, plaintext }),
             _ => Err(Unauthentic::Ciphertext),
         }
     }
@@ -110,19 +110,19 @@ impl<'a> SignedHeaders<'a> {
 /// Opens an unsigned `url_verification` with every pair of keys. Each failure is the same one.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/event-subscription-guide/event-subscription-configure-/request-url-configuration-case>
-pub(super) fn url_verification(body: &[u8], keys: &[CallbackKeys]) -> Result<Opened, Unauthentic> {
+pub(super) fn url_verification(body: &[u8], keys: &[CallbackKeys]) -> Result<Decrypted, Unauthentic> {
     let ciphertext = ciphertext(body).ok_or(Unauthentic::Missing(SIGNATURE))?;
-    let mut opened = Err(Unauthentic::Mismatch);
+    let mut decrypted = Err(Unauthentic::Mismatch);
     for (key, pair) in keys.iter().enumerate() {
         // Read and compared even if the padding is wrong: the time it takes must not tell.
         let (plaintext, is_padded) = decrypt(&pair.encrypt_key, &ciphertext);
         let inside = Inside::read(&plaintext);
         let is_ours = is_token(pair, inside.as_ref().and_then(Inside::token).unwrap_or_default());
         if is_padded && is_ours && inside.is_some_and(|inside| inside.is_url_verification()) {
-            opened = Ok(Opened { plaintext, key, event_id: None });
+            decrypted = Ok(Decrypted { plaintext, key, event_id: None });
         }
     }
-    opened
+    decrypted
 }
 
 /// The bytes that a body encrypts: the initialization vector, and at least one block. `None` unless the body is exactly
@@ -252,7 +252,7 @@ mod making {
         nonce: &str,
         iv: [u8; 16],
     ) -> Callback {
-        let body = seal(plaintext, &pair.encrypt_key, iv);
+        let body = encrypt(plaintext, &pair.encrypt_key, iv);
         let timestamp = signed_at.as_second().to_string();
         let signature = hex::encode(signature(&pair.encrypt_key, &timestamp, nonce, body.as_bytes()).into_bytes());
         let headers = vec![
@@ -270,12 +270,12 @@ mod making {
         let token = pair.verification_token.expose();
         let plaintext = json!({"challenge": challenge, "token": token, "type": "url_verification"}).to_string();
         let headers = vec![("content-type", "application/json; charset=utf-8".to_owned())];
-        Callback { headers, body: seal(&plaintext, &pair.encrypt_key, iv) }
+        Callback { headers, body: encrypt(&plaintext, &pair.encrypt_key, iv) }
     }
 
     /// The body that encrypts a plaintext.
     #[must_use]
-    pub fn seal(plaintext: &str, key: &EncryptKey, iv: [u8; 16]) -> String {
+    pub fn encrypt(plaintext: &str, key: &EncryptKey, iv: [u8; 16]) -> String {
         let mut encryptor = cbc::Encryptor::<aes::Aes256>::new(&Sha256::digest(key.expose()), &Array(iv));
         let mut bytes = iv.to_vec();
         let (blocks, rest) = plaintext.as_bytes().as_chunks::<BLOCK_BYTES>();
@@ -294,7 +294,7 @@ mod making {
 }
 
 #[cfg(feature = "local")]
-pub use making::{Callback, challenge, seal, sign_callback};
+pub use making::{Callback, challenge, encrypt, sign_callback};
 
 #[cfg(test)]
 mod tests {
