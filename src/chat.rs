@@ -301,7 +301,7 @@ pub enum Update {
 
 /// Why a channel can't be posted to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Unfit {
+pub enum ProbeError {
     /// A person has to mend this.
     Problem {
         /// What is wrong.
@@ -313,7 +313,7 @@ pub enum Unfit {
     Undelivered(Undelivered),
 }
 
-impl From<Undelivered> for Unfit {
+impl From<Undelivered> for ProbeError {
     fn from(undelivered: Undelivered) -> Self {
         Self::Undelivered(undelivered)
     }
@@ -673,10 +673,10 @@ fn key_forms(text: &str) -> Vec<Vec<u8>> {
 }
 
 /// Without posting, all that shows is that somebody answers.
-async fn reachable(http: &reqwest::Client, url: &SecretUrl) -> Result<&'static str, Unfit> {
+async fn reachable(http: &reqwest::Client, url: &SecretUrl) -> Result<&'static str, ProbeError> {
     match http.head(url.expose().clone()).send().await {
         Ok(_) => Ok("somebody answers there; --post says whether it takes messages"),
-        Err(error) => Err(Unfit::Problem {
+        Err(error) => Err(ProbeError::Problem {
             detail: crate::http::failure(&error).to_owned(),
             mend: "Check the channel's URL in the secrets, and the network.",
         }),

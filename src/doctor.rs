@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::approval::{ApprovalId, Approver, Call, ClientToken, Redelivery, Verdict};
 use crate::chat::message::{self, Message};
 use crate::chat::platform::Channel;
-use crate::chat::{Undelivered, Unfit};
+use crate::chat::{ProbeError, Undelivered};
 use crate::config::{self, Config, Environment, Target};
 use crate::credentials::{self, SessionName};
 use crate::logging::Chain;
@@ -399,12 +399,12 @@ async fn examine_channel(app: &App, secrets: &Secrets, name: &str, channel: &Cha
     let test = Message { headline: "peergate can post here".into(), ..Message::default() };
     match channel.probe(app.chat(secrets), name, post.then_some(&test)).await {
         Ok(detail) => fine(name, detail),
-        Err(Unfit::Problem { detail, mend }) => problem(name, &detail, mend),
-        Err(Unfit::Undelivered(Undelivered { error, retry: Redelivery::Soon(_) })) => Check {
+        Err(ProbeError::Problem { detail, mend }) => problem(name, &detail, mend),
+        Err(ProbeError::Undelivered(Undelivered { error, retry: Redelivery::Soon(_) })) => Check {
             found: Found::Unknown,
             ..problem(name, &error, "Look again: it is of the kind that passes. Otherwise check the network.")
         },
-        Err(Unfit::Undelivered(Undelivered { error, .. })) => {
+        Err(ProbeError::Undelivered(Undelivered { error, .. })) => {
             problem(name, &error, "Check the token or URL, and that the bot is in the channel.")
         }
     }

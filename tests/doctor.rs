@@ -487,7 +487,7 @@ async fn ask(app: &App) -> Duration {
 }
 
 /// What this test's process has logged of it, by key.
-fn misfits() -> Vec<String> {
+fn misconfigured() -> Vec<String> {
     let lines = support::logged();
     let told = lines.lines().filter(|line| line.contains("misconfigured"));
     told.filter_map(|line| Some(line.split_once("key=")?.1.to_owned())).collect()
@@ -501,7 +501,7 @@ async fn the_first_tick_asks_what_only_others_can_tell() {
         App::new(&environment, Config::load(&environment.config).unwrap()).unwrap()
     };
     ask(&app(|_| ())).await;
-    assert_eq!(misfits(), Vec::<String>::new());
+    assert_eq!(misconfigured(), Vec::<String>::new());
     ask(&app(|it| it.replace("account = \"2222222222222222\"", "account = \"3333333333333333\""))).await;
     ask(&app(|it| {
         it.replace("teams = [\"T0001\"]", "teams = [\"T0009\"]");
@@ -510,7 +510,7 @@ async fn the_first_tick_asks_what_only_others_can_tell() {
     .await;
     let gone = app(|it| it.fault("ListVpcPeerConnections", "InvalidRegionId.NotFound", false));
     ask(&gone).await;
-    let told = misfits();
+    let told = misconfigured();
     let expected = ["targets.prod.account", "platforms.slack.teams", "targets.prod.regions"];
     assert!(expected.iter().zip(&told).all(|(key, line)| line.contains(key)) && told.len() == 3, "{told:?}");
     assert!(told[2].contains("InvalidRegionId.NotFound"), "{told:?}");

@@ -15,7 +15,7 @@ use http::Method;
 use super::{Abilities, Accepted};
 
 pub use card::{
-    MAX_BOT_BYTES, MAX_CARD_BYTES, MAX_ELEMENTS, Misfit, Toast, check_card, render, reply_json, size_bytes, toast,
+    CardError, MAX_BOT_BYTES, MAX_CARD_BYTES, MAX_ELEMENTS, Toast, check_card, render, reply_json, size_bytes, toast,
 };
 pub use config::{BotChannel, Channel, Config, Host};
 pub(super) use config::{
@@ -24,14 +24,14 @@ pub(super) use config::{
 pub use deliver::State;
 #[cfg(feature = "local")]
 pub(super) use deliver::register;
-pub(super) use deliver::{ask_reason, misfits, reply};
+pub(super) use deliver::{ask_reason, config_errors, reply};
 pub use post::{
     Api, BotMessage, Failure, Meaning, Posted, Receiver, TenantToken, Updated, bot_message, bot_sign, fetch_token,
     meaning, post_bot,
 };
 #[cfg(feature = "local")]
 pub use receive::{Callback, challenge, encrypt, sign, sign_callback, signed};
-pub use receive::{Claim, ReplyTo, parse, verify_with};
+pub use receive::{ReplyTo, UnverifiedRequest, parse, verify_with};
 pub(super) use receive::{check, verify};
 pub use secrets::{AppSecret, CallbackKeys, EncryptKey, InvalidSecret, Secrets, VerificationToken};
 

@@ -15,7 +15,7 @@
 //! | `verify` | over raw bytes, headers and query; the only place that makes an [`Authentic`] |
 //! | `parse` | from plaintext to what somebody wants |
 //! | `ask_reason`, `reply` | within `DEADLINE` |
-//! | `misfits` | how the platform contradicts the configuration |
+//! | `config_errors` | how the platform contradicts the configuration |
 //! | `register`, `sign`, `COMMANDS_CARRY_FINGERPRINTS` (feature `local`) | what to enter where; a request as the platform would send it |
 //! | channels: `ABILITIES`, `check`, `post`, `update`, `reply_below`, `probe` | what a channel can do is data |
 
@@ -34,8 +34,8 @@ use url::Url;
 use super::binding::{Key, Keyring};
 use super::message::Message;
 use super::{
-    Abilities, Accepted, Access, Asked, Authentic, ChannelSecrets, Click, Incoming, Malformed, Said, Sender,
-    Unauthentic, Undelivered, Unfit, Update, feishu, response, slack, standard_webhooks,
+    Abilities, Accepted, Access, Asked, Authentic, ChannelSecrets, Click, Incoming, Malformed, ProbeError, Said,
+    Sender, Unauthentic, Undelivered, Update, feishu, response, slack, standard_webhooks,
 };
 #[cfg(feature = "local")]
 use super::{Signed, Wish};

@@ -11,8 +11,8 @@ pub(super) use config::{
 };
 #[cfg(feature = "local")]
 pub(super) use post::register;
-pub use post::{Workspace, answer_window, misfit_of_workspace, render};
-pub(super) use post::{ask_reason, misfits, reply};
+pub use post::{Workspace, answer_window, render, workspace_error};
+pub(super) use post::{ask_reason, config_errors, reply};
 pub use receive::{ReplyTo, sign_body, verify_with};
 pub(super) use receive::{check, parse, verify};
 #[cfg(feature = "local")]

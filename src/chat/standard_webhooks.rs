@@ -13,7 +13,7 @@ pub(super) use config::{
 #[cfg(feature = "local")]
 pub(super) use post::register;
 pub use post::{approval, connection, notice};
-pub(super) use post::{ask_reason, misfits, reply};
+pub(super) use post::{ask_reason, config_errors, reply};
 pub use receive::{ReplyTo, sign_body, verify_with};
 pub(super) use receive::{check, parse, verify};
 #[cfg(feature = "local")]

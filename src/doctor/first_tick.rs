@@ -32,10 +32,10 @@ impl FirstTick {
             return;
         }
         let targets = app.config.targets.iter().map(|(name, target)| async move {
-            misfits_of_target(app, name, target).await.iter().for_each(log);
+            config_errors_of_target(app, name, target).await.iter().for_each(log);
         });
         let platforms = Platform::ALL.iter().map(|platform| async {
-            let asked = timeout(QUESTIONS, misfits_of_platform(app, *platform)).await;
+            let asked = timeout(QUESTIONS, config_errors_of_platform(app, *platform)).await;
             asked.unwrap_or_default().iter().for_each(log);
         });
         join(join_all(platforms), join_all(targets)).await;
@@ -51,14 +51,14 @@ fn log(KeyProblem { key, problem }: &KeyProblem) {
     );
 }
 
-async fn misfits_of_platform(app: &App, platform: Platform) -> Vec<KeyProblem> {
+async fn config_errors_of_platform(app: &App, platform: Platform) -> Vec<KeyProblem> {
     match app.secrets.current(clock::now()).await {
-        Ok(secrets) => platform.misfits(app.chat(&secrets)).await,
+        Ok(secrets) => platform.config_errors(app.chat(&secrets)).await,
         Err(_) => vec![],
     }
 }
 
-async fn misfits_of_target(app: &App, name: &str, target: &Target) -> Vec<KeyProblem> {
+async fn config_errors_of_target(app: &App, name: &str, target: &Target) -> Vec<KeyProblem> {
     let now = clock::now();
     let reading = SessionName::reading();
     let account = async {
@@ -73,7 +73,7 @@ async fn misfits_of_target(app: &App, name: &str, target: &Target) -> Vec<KeyPro
             format!("the credentials belong to account {account}, so peergate finds no connection of the target");
         return vec![KeyProblem { key: format!("targets.{name}.account"), problem }];
     }
-    let misfits = target.regions.iter().map(async |region: &String| {
+    let config_errors = target.regions.iter().map(async |region: &String| {
         let listed = timeout(HALF, accept::list(app, name, (region, None), None, clock::now())).await.ok()?;
         let error = listed.err()?;
         let code = error.problem().code;
@@ -85,5 +85,5 @@ async fn misfits_of_target(app: &App, name: &str, target: &Target) -> Vec<KeyPro
         let problem = format!("Alibaba Cloud refuses to list {region} with {code}");
         is_refused.then(|| KeyProblem { key: format!("targets.{name}.regions"), problem })
     });
-    join_all(misfits).await.into_iter().flatten().collect()
+    join_all(config_errors).await.into_iter().flatten().collect()
 }

@@ -41,7 +41,7 @@ const CUT: &str = "The request is too large for a card of Feishu, so texts are c
 
 /// Why Feishu would refuse a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Misfit {
+pub enum CardError {
     /// The request would be too large.
     #[error("the card is too large")]
     TooLarge,
@@ -77,7 +77,7 @@ pub(super) fn render_within(message: &Message, bind: impl Fn(Button) -> String, 
 }
 
 /// Whether Feishu takes a card.
-pub fn check_card(card: &Value) -> Result<(), Misfit> {
+pub fn check_card(card: &Value) -> Result<(), CardError> {
     fits(card, MAX_CARD_BYTES)
 }
 
@@ -87,17 +87,17 @@ pub fn size_bytes(card: &Value) -> usize {
     Value::String(card.to_string()).to_string().len().saturating_add(AROUND_CARD_BYTES)
 }
 
-fn fits(card: &Value, limit: usize) -> Result<(), Misfit> {
+fn fits(card: &Value, limit: usize) -> Result<(), CardError> {
     if size_bytes(card) > limit {
-        return Err(Misfit::TooLarge);
+        return Err(CardError::TooLarge);
     }
     if card.pointer("/config/update_multi") != Some(&Value::Bool(true)) {
-        return Err(Misfit::NotShared);
+        return Err(CardError::NotShared);
     }
     let mut found = Found::default();
     found.collect(card);
     if found.elements > MAX_ELEMENTS {
-        return Err(Misfit::TooManyElements);
+        return Err(CardError::TooManyElements);
     }
     let is_id = |id: &str| {
         let rest = id.strip_prefix(|first: char| first.is_ascii_alphabetic());
@@ -105,9 +105,9 @@ fn fits(card: &Value, limit: usize) -> Result<(), Misfit> {
         id.len() <= MAX_ELEMENT_ID_CHARS && rest.is_some_and(|rest| rest.bytes().all(allowed))
     };
     if has_twice(&mut found.ids) || !found.ids.iter().all(|id| is_id(id)) {
-        return Err(Misfit::ElementId);
+        return Err(CardError::ElementId);
     }
-    if has_twice(&mut found.names) { Err(Misfit::NameTwice) } else { Ok(()) }
+    if has_twice(&mut found.names) { Err(CardError::NameTwice) } else { Ok(()) }
 }
 
 fn has_twice(texts: &mut [&str]) -> bool {
@@ -470,15 +470,18 @@ mod tests {
         let card = |elements: Value| json!({"schema": "2.0", "config": {"update_multi": true}, "body": {"elements": elements}});
         let cases = [
             (card(json!([])), Ok(())),
-            (json!({"schema": "2.0"}), Err(Misfit::NotShared)),
-            (card(json!([{"tag": "input", "name": "a"}, {"tag": "input", "name": "a"}])), Err(Misfit::NameTwice)),
-            (card(json!([{"tag": "hr", "element_id": "a"}, {"tag": "hr", "element_id": "a"}])), Err(Misfit::ElementId)),
-            (card(json!([{"tag": "hr", "element_id": "1a"}])), Err(Misfit::ElementId)),
-            (card(json!([{"tag": "hr", "element_id": "a".repeat(21)}])), Err(Misfit::ElementId)),
+            (json!({"schema": "2.0"}), Err(CardError::NotShared)),
+            (card(json!([{"tag": "input", "name": "a"}, {"tag": "input", "name": "a"}])), Err(CardError::NameTwice)),
+            (
+                card(json!([{"tag": "hr", "element_id": "a"}, {"tag": "hr", "element_id": "a"}])),
+                Err(CardError::ElementId),
+            ),
+            (card(json!([{"tag": "hr", "element_id": "1a"}])), Err(CardError::ElementId)),
+            (card(json!([{"tag": "hr", "element_id": "a".repeat(21)}])), Err(CardError::ElementId)),
             (card(json!([{"tag": "hr", "element_id": "a".repeat(20)}])), Ok(())),
             (card(json!(vec![json!({"tag": "hr"}); 200])), Ok(())),
-            (card(json!(vec![json!({"tag": "hr"}); 201])), Err(Misfit::TooManyElements)),
-            (card(json!([{"tag": "div", "text": plain(&"x".repeat(30_000))}])), Err(Misfit::TooLarge)),
+            (card(json!(vec![json!({"tag": "hr"}); 201])), Err(CardError::TooManyElements)),
+            (card(json!([{"tag": "div", "text": plain(&"x".repeat(30_000))}])), Err(CardError::TooLarge)),
         ];
         for (card, expected) in cases {
             assert_eq!(check_card(&card), expected);

@@ -15,7 +15,7 @@ use super::{Access, BotChannel, Channel, ReplyTo, Toast, render, reply_json, toa
 use crate::approval::{Redelivery, Verdict};
 use crate::chat::message::{self, Button, Message};
 use crate::chat::response::json_response;
-use crate::chat::{Asked, ChannelSecrets, Click, Said, Undelivered, Unfit, Update, reachable};
+use crate::chat::{Asked, ChannelSecrets, Click, ProbeError, Said, Undelivered, Update, reachable};
 use crate::clock;
 use crate::notes::NoteId;
 use crate::secret::Secret;
@@ -258,7 +258,7 @@ impl Channel {
         &self,
         access: Access<'_>,
         test: Option<&Message>,
-    ) -> Result<&'static str, Unfit> {
+    ) -> Result<&'static str, ProbeError> {
         fetch(access).await?;
         let Some(test) = test else { return Ok("the app's secret is good") };
         self.post(access, test, &clock::nonce()).await?;
@@ -284,7 +284,7 @@ impl BotChannel {
         http: &reqwest::Client,
         endpoint: &ChannelSecrets,
         test: Option<&Message>,
-    ) -> Result<&'static str, Unfit> {
+    ) -> Result<&'static str, ProbeError> {
         let Some(test) = test else { return reachable(http, &endpoint.url).await };
         self.post(http, endpoint, test).await?;
         Ok("took a test message")
@@ -340,7 +340,7 @@ async fn tell(access: Access<'_>, open_id: &str, message: &Message) {
 }
 
 /// Whether Feishu knows our app and its secret.
-pub(in crate::chat) async fn misfits(access: Access<'_>) -> Option<Vec<KeyProblem>> {
+pub(in crate::chat) async fn config_errors(access: Access<'_>) -> Option<Vec<KeyProblem>> {
     let Undelivered { error, retry } = fetch(access).await.err()?;
     let is_ours = NOT_OUR_APP.iter().any(|code| error.starts_with(code));
     let problem = format!("Feishu refuses the app's id or its secret ({error})");

@@ -32,7 +32,7 @@ const MAX_CHALLENGE_BYTES: usize = 256;
 
 /// What shows without a secret that a request is not Feishu's.
 pub(in crate::chat) fn check(request: &Request<Bytes>, now: Timestamp) -> Result<(), Unauthentic> {
-    Claim::read(request.headers(), request.body(), now).map(|_| ())
+    UnverifiedRequest::read(request.headers(), request.body(), now).map(|_| ())
 }
 
 /// Verifies and decrypts a request.
@@ -56,11 +56,11 @@ pub fn verify_with(
     body: &[u8],
     now: Timestamp,
 ) -> Result<Authentic, Unauthentic> {
-    Claim::read(headers, body, now)?.verify(body, keys)
+    UnverifiedRequest::read(headers, body, now)?.verify(body, keys)
 }
 
 /// A request that could be Feishu's. Only the keys can verify it.
-pub enum Claim<'a> {
+pub enum UnverifiedRequest<'a> {
     /// With well-formed and fresh headers.
     Signed(SignedHeaders<'a>),
     /// Without any of the headers: only the test of the address may come so.
@@ -70,7 +70,7 @@ pub enum Claim<'a> {
     },
 }
 
-impl<'a> Claim<'a> {
+impl<'a> UnverifiedRequest<'a> {
     /// Reads the headers; needs no secret. Of an unsigned body only the form is looked at.
     pub fn read(headers: &'a HeaderMap, body: &[u8], now: Timestamp) -> Result<Self, Unauthentic> {
         if envelope::is_unsigned(headers) {

@@ -218,10 +218,10 @@ macro_rules! platforms {
             }
 
             /// Tells how the platform contradicts the configuration, as far as it answers.
-            pub async fn misfits(self, context: Context<'_>) -> Vec<KeyProblem> {
+            pub async fn config_errors(self, context: Context<'_>) -> Vec<KeyProblem> {
                 match self {
                     $( Self::$App => match context.$folder() {
-                        Some(access) => $folder::misfits(access).await.unwrap_or_default(),
+                        Some(access) => $folder::config_errors(access).await.unwrap_or_default(),
                         None => vec![],
                     }, )+
                 }
@@ -487,7 +487,7 @@ macro_rules! platforms {
                 context: Context<'_>,
                 name: &str,
                 test: Option<&Message>,
-            ) -> Result<&'static str, Unfit> {
+            ) -> Result<&'static str, ProbeError> {
                 match self {
                     $( Self::$Card(channel) => {
                         let access = context.$card_folder().ok_or_else(Undelivered::no_app)?;

@@ -13,7 +13,7 @@ use crate::approval::{Redelivery, Verdict};
 use crate::chat::message::{self, Message};
 use crate::chat::response::{empty, json_response, problem};
 use crate::chat::{
-    Asked, ChannelSecrets, Click, LONGEST_REASON_CHARS, POST_TIMEOUT, Said, Undelivered, Unfit, Update, reachable,
+    Asked, ChannelSecrets, Click, LONGEST_REASON_CHARS, POST_TIMEOUT, ProbeError, Said, Undelivered, Update, reachable,
     retry_after,
 };
 use crate::secret::{Secret, SecretUrl};
@@ -200,7 +200,7 @@ impl WebhookChannel {
         http: &reqwest::Client,
         endpoint: &ChannelSecrets,
         test: Option<&Message>,
-    ) -> Result<&'static str, Unfit> {
+    ) -> Result<&'static str, ProbeError> {
         let Some(test) = test else { return reachable(http, &endpoint.url).await };
         post_webhook(http, &endpoint.url, test).await?;
         Ok("took a test message")
@@ -272,14 +272,14 @@ impl Channel {
         &self,
         access: Access<'_>,
         test: Option<&Message>,
-    ) -> Result<&'static str, Unfit> {
+    ) -> Result<&'static str, ProbeError> {
         let Ok(api) = Api::new(access.http, access.config, access.secrets) else {
             let detail = "there is no bot token".to_owned();
-            return Err(Unfit::Problem { detail, mend: "Store platforms.slack.bot_token." });
+            return Err(ProbeError::Problem { detail, mend: "Store platforms.slack.bot_token." });
         };
-        if let Some(misfit) = misfit_of_workspace(access.config, &api.test().await?) {
+        if let Some(error) = workspace_error(access.config, &api.test().await?) {
             let mend = "Store the token of the right workspace, or list it.";
-            return Err(Unfit::Problem { detail: misfit.to_string(), mend });
+            return Err(ProbeError::Problem { detail: error.to_string(), mend });
         }
         let Some(test) = test else { return Ok("the bot token is good") };
         self.post(access, test, "").await?;
@@ -288,27 +288,27 @@ impl Channel {
 }
 
 /// Whether the bot token belongs to the workspaces of the configuration.
-pub(in crate::chat) async fn misfits(access: Access<'_>) -> Option<Vec<KeyProblem>> {
+pub(in crate::chat) async fn config_errors(access: Access<'_>) -> Option<Vec<KeyProblem>> {
     let api = Api::new(access.http, access.config, access.secrets).ok()?;
     let workspace = api.test().await.ok()?;
-    Some(misfit_of_workspace(access.config, &workspace).into_iter().collect())
+    Some(workspace_error(access.config, &workspace).into_iter().collect())
 }
 
 /// How a bot token contradicts the workspaces of the configuration, if it does.
 #[must_use]
-pub fn misfit_of_workspace(config: &Config, workspace: &Workspace) -> Option<KeyProblem> {
-    let misfit = |key: &str, problem: String| Some(KeyProblem { key: format!("platforms.slack.{key}"), problem });
+pub fn workspace_error(config: &Config, workspace: &Workspace) -> Option<KeyProblem> {
+    let error = |key: &str, problem: String| Some(KeyProblem { key: format!("platforms.slack.{key}"), problem });
     match (&config.enterprise, &workspace.enterprise_id, &workspace.team_id) {
         (Some(named), Some(enterprise), _) if named != enterprise => {
-            misfit("enterprise", format!("the bot token belongs to the organization {enterprise}, not to {named}"))
+            error("enterprise", format!("the bot token belongs to the organization {enterprise}, not to {named}"))
         }
         (Some(named), None, Some(_)) => {
-            misfit("enterprise", format!("the bot token belongs to a workspace outside {named}"))
+            error("enterprise", format!("the bot token belongs to a workspace outside {named}"))
         }
         // A token of the organization is valid for all its workspaces.
         (Some(_), Some(_), _) | (_, _, None) => None,
         (None, _, Some(team)) if config.teams.contains(team) => None,
-        (None, _, Some(team)) => misfit(
+        (None, _, Some(team)) => error(
             "teams",
             format!("the bot token belongs to the workspace {team}, which is not in `platforms.slack.teams`"),
         ),
@@ -446,18 +446,18 @@ mod tests {
     fn a_bot_token_of_another_workspace_is_noticed() {
         let config = |more: &str| toml::from_str::<Config>(&format!("teams = [\"T1\"]\napp = \"A1\"\n{more}")).unwrap();
         let (plain, grid) = (config(""), config("enterprise = \"E1\""));
-        let misfit = |config: &Config, team: Option<&str>, enterprise: Option<&str>| {
+        let error = |config: &Config, team: Option<&str>, enterprise: Option<&str>| {
             let workspace =
                 Workspace { team_id: team.map(ToOwned::to_owned), enterprise_id: enterprise.map(ToOwned::to_owned) };
-            misfit_of_workspace(config, &workspace).map(|misfit| misfit.key)
+            workspace_error(config, &workspace).map(|error| error.key)
         };
-        assert_eq!(misfit(&plain, Some("T1"), None), None);
-        assert_eq!(misfit(&plain, Some("T1"), Some("E1")), None);
-        assert_eq!(misfit(&plain, Some("T2"), None).as_deref(), Some("platforms.slack.teams"));
-        assert_eq!(misfit(&plain, None, None), None, "nothing is known");
-        assert_eq!(misfit(&grid, Some("T1"), Some("E1")), None);
-        assert_eq!(misfit(&grid, Some("E1"), Some("E1")), None);
-        assert_eq!(misfit(&grid, Some("T1"), Some("E2")).as_deref(), Some("platforms.slack.enterprise"));
-        assert_eq!(misfit(&grid, Some("T1"), None).as_deref(), Some("platforms.slack.enterprise"));
+        assert_eq!(error(&plain, Some("T1"), None), None);
+        assert_eq!(error(&plain, Some("T1"), Some("E1")), None);
+        assert_eq!(error(&plain, Some("T2"), None).as_deref(), Some("platforms.slack.teams"));
+        assert_eq!(error(&plain, None, None), None, "nothing is known");
+        assert_eq!(error(&grid, Some("T1"), Some("E1")), None);
+        assert_eq!(error(&grid, Some("E1"), Some("E1")), None);
+        assert_eq!(error(&grid, Some("T1"), Some("E2")).as_deref(), Some("platforms.slack.enterprise"));
+        assert_eq!(error(&grid, Some("T1"), None).as_deref(), Some("platforms.slack.enterprise"));
     }
 }

@@ -37,7 +37,7 @@ const MAX_FIELDS: usize = 64;
 
 /// What shows without a secret that a request is not Slack's.
 pub(in crate::chat) fn check(request: &Request<Bytes>, now: Timestamp) -> Result<(), Unauthentic> {
-    Claim::read(request.headers(), now).map(|_| ())
+    UnverifiedRequest::read(request.headers(), now).map(|_| ())
 }
 
 /// Verifies a request.
@@ -61,17 +61,17 @@ pub fn verify_with(
     body: Bytes,
     now: Timestamp,
 ) -> Result<Authentic, Unauthentic> {
-    Claim::read(headers, now)?.verify(body, secrets)
+    UnverifiedRequest::read(headers, now)?.verify(body, secrets)
 }
 
 /// Well-formed and fresh headers of a request. Only the secrets can verify them.
-struct Claim<'a> {
+struct UnverifiedRequest<'a> {
     timestamp: &'a str,
     signature: Vec<u8>,
     signed_at: Timestamp,
 }
 
-impl<'a> Claim<'a> {
+impl<'a> UnverifiedRequest<'a> {
     /// Reads the headers; needs no secret.
     fn read(headers: &'a HeaderMap, now: Timestamp) -> Result<Self, Unauthentic> {
         let timestamp = chat::only_header(headers, TIMESTAMP)?;

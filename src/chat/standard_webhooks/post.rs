@@ -10,7 +10,7 @@ use super::{Access, Channel, ID, ReplyTo, SIGNATURE, TIMESTAMP, sign_body};
 use crate::approval::{Approval, ClientToken, Decision, Notice, Verdict};
 use crate::chat::message::{self, Message};
 use crate::chat::response::{json_response, merge, problem, retry_later};
-use crate::chat::{Answer, Asked, ChannelSecrets, Click, POST_TIMEOUT, Said, Undelivered, Unfit, reachable};
+use crate::chat::{Answer, Asked, ChannelSecrets, Click, POST_TIMEOUT, ProbeError, Said, Undelivered, reachable};
 use crate::peering::{Connection, FieldHash, Side};
 use crate::shape::KeyProblem;
 use crate::{clock, http as our_http};
@@ -35,7 +35,7 @@ pub(in crate::chat) async fn reply(_access: Access<'_>, _to: ReplyTo, said: &Sai
 }
 
 /// Nobody can be asked.
-pub(in crate::chat) async fn misfits(_access: Access<'_>) -> Option<Vec<KeyProblem>> {
+pub(in crate::chat) async fn config_errors(_access: Access<'_>) -> Option<Vec<KeyProblem>> {
     None
 }
 
@@ -182,7 +182,7 @@ impl Channel {
         http: &reqwest::Client,
         endpoint: &ChannelSecrets,
         test: Option<&Message>,
-    ) -> Result<&'static str, Unfit> {
+    ) -> Result<&'static str, ProbeError> {
         if test.is_none() {
             return reachable(http, &endpoint.url).await;
         }

@@ -24,7 +24,7 @@ const MOST_SIGNATURES: usize = 16;
 
 /// What shows without a key that a request is not authentic.
 pub(in crate::chat) fn check(request: &Request<Bytes>, now: Timestamp) -> Result<(), Unauthentic> {
-    Claim::read(request.headers(), now).map(|_| ())
+    UnverifiedRequest::read(request.headers(), now).map(|_| ())
 }
 
 /// Verifies a request of the client in its path. An unknown client is treated as a known one until the end: neither time
@@ -55,18 +55,18 @@ pub fn verify_with(
     body: Bytes,
     now: Timestamp,
 ) -> Result<Authentic, Unauthentic> {
-    Claim::read(headers, now)?.verify(body, keys)
+    UnverifiedRequest::read(headers, now)?.verify(body, keys)
 }
 
 /// Well-formed and fresh headers of a request. Only the keys can verify them.
-struct Claim<'a> {
+struct UnverifiedRequest<'a> {
     id: &'a str,
     timestamp: &'a str,
     signatures: Vec<Vec<u8>>,
     signed_at: Timestamp,
 }
 
-impl<'a> Claim<'a> {
+impl<'a> UnverifiedRequest<'a> {
     /// Reads the headers; needs no key.
     fn read(headers: &'a HeaderMap, now: Timestamp) -> Result<Self, Unauthentic> {
         let id = chat::only_header(headers, ID)?;
