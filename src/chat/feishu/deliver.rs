@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::post::{Api, Failure, Posted, Receiver, Updated, bot_message, fetch_token, post_bot};
+use super::post::{Api, Failure, MAX_UUID_CHARS, Posted, Receiver, Updated, bot_message, fetch_token, post_bot};
 use super::{Access, BotChannel, Channel, ReplyTo, Toast, render, reply_json, toast};
 use crate::approval::{Redelivery, Verdict};
 use crate::chat::message::{self, Button, Message};
@@ -29,8 +29,6 @@ const TELL_TIMEOUT: Duration = Duration::from_millis(600);
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Codes of an app's id or secret that Feishu does not know.
 const NOT_OUR_APP: [&str; 2] = ["10003", "10014"];
-/// The longest key of a post.
-const MAX_KEY_CHARS: usize = 50;
 
 /// Posts to a group, or to a person, in one second; all bots of a group share them.
 ///
@@ -197,7 +195,7 @@ fn reference(chat: &str, posted: &Posted) -> String {
 
 /// A key as Feishu takes it.
 fn uuid(key: &str) -> String {
-    key.chars().take(MAX_KEY_CHARS).collect()
+    key.chars().take(MAX_UUID_CHARS).collect()
 }
 
 impl Channel {

@@ -24,7 +24,7 @@ pub use code::{Meaning, meaning};
 /// The longest `uuid`: within an hour, Feishu posts a message with the same one only once.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/create>
-const MAX_UUID_CHARS: usize = 50;
+pub(super) const MAX_UUID_CHARS: usize = 50;
 
 /// The app's token for the tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
