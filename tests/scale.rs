@@ -176,6 +176,22 @@ async fn a_tick_with_nothing_due_asks_the_store_once() {
 }
 
 #[tokio::test]
+async fn discovery_in_one_slack_channel_costs_two_writes() {
+    let (gate, table) = Table::before(quick()).await;
+    let id = gate.request_peering(&[("AcceptingVpcId", "vpc-with-a-reason")]).await.unwrap();
+    assert_eq!(gate.discover().await.delivered, 1);
+    assert_eq!(table.writes(), [200, 200], "the record with its claim; the card with its delivery mark");
+
+    // So does what is told later.
+    gate.tamper(&id, becomes("Deleted"));
+    gate.discover().await;
+    table.forget();
+    gate.read_again(&id).await;
+    assert_eq!((gate.state(&id).await.as_str(), gate.replies().len()), ("deleted", 1));
+    assert_eq!(table.writes(), [200, 200, 200], "the first is the test's own");
+}
+
+#[tokio::test]
 async fn what_has_not_changed_costs_a_page_of_the_list_a_hundred_and_no_access_to_its_record() {
     let (gate, table) = Table::before(slow()).await;
     let ids = activating(&gate, "prod", 2_222_222_222_222_222, "cn-shanghai", 110).await;

@@ -14,53 +14,72 @@ use crate::chat::platform::{Channel, Context};
 use crate::chat::{Digest, Undelivered, Update, binding, message};
 use crate::clock;
 use crate::peering::Fingerprint;
-use crate::store::{self, Saved, Stored};
+use crate::store::{self, Stored};
 
-/// Posts what each channel is owed, once nobody else can be about to post it.
+/// Posts what each channel is owed, once nobody else can be about to post it. Redraws the cards of earlier versions.
 pub(super) async fn deliver(app: &App, stored: Stored, did: &mut Summary) -> Result<Stored, store::Error> {
     let mut current = stored;
     loop {
-        let (claimed, claims) = claim(app, &current.approval, clock::now());
-        if claimed == current.approval {
-            return Ok(current);
+        let (stored, claims) = claim_with(app, current, |approval| approval.redraw(false, clock::now())).await?;
+        if claims.is_empty() {
+            return Ok(stored);
         }
-        current = match app.store.save(&claimed, Some(&current)).await? {
-            Saved::Done(stored) => stored,
-            Saved::Conflict(theirs) => {
-                current = theirs;
-                continue;
-            }
-        };
-        let claimed = &current.clone();
-        let post = async |claim: Claim| (claim.notice.at, post(app, &claimed.approval, claim).await);
-        let mut posts: FuturesUnordered<_> = claims.into_iter().map(post).collect();
-        let mut unmarked = None;
-        while let Some((at, event)) = posts.next().await {
-            let now = clock::now();
-            if matches!(event, Event::Undelivered { .. }) {
-                did.undelivered = did.undelivered.saturating_add(1);
-                did.oldest_undelivered = did.oldest_undelivered.max(Some(now.duration_since(at)));
-            } else {
-                did.delivered = did.delivered.saturating_add(1);
-            }
-            match app.store.update(current.clone(), |approval| approval.apply(&event, now)).await {
-                Ok(stored) => current = stored,
-                Err(error) => unmarked = Some(error),
-            }
-        }
-        if let Some(error) = unmarked {
-            return Err(error);
-        }
+        current = post_claims(app, stored, claims, did).await?;
     }
 }
 
-/// Takes what is due. A new card of an account that asks for too many at once waits for its turn.
-fn claim(app: &App, approval: &Approval, now: Timestamp) -> (Approval, Vec<Claim>) {
-    let mut claimed = approval.clone();
+/// Applies a change to a record, and claims in the same write what its channels are owed from then on.
+pub(super) async fn claim_with(
+    app: &App,
+    stored: Stored,
+    mut change: impl FnMut(&mut Approval) -> bool,
+) -> Result<(Stored, Vec<Claim>), store::Error> {
+    let mut claims = vec![];
+    let change = |approval: &mut Approval| {
+        let changed = change(approval);
+        let before = approval.outbox.clone();
+        claims = claim(app, approval, clock::now());
+        changed || approval.outbox != before
+    };
+    let stored = app.store.update(stored, change).await?;
+    Ok((stored, claims))
+}
+
+/// Posts what was claimed, and stores for each post what came of it.
+pub(super) async fn post_claims(
+    app: &App,
+    stored: Stored,
+    claims: Vec<Claim>,
+    did: &mut Summary,
+) -> Result<Stored, store::Error> {
+    let (claimed, mut current, mut unmarked) = (stored.approval.clone(), stored, None);
+    let post = async |claim: Claim| (claim.notice.at, post(app, &claimed, claim).await);
+    let mut posts: FuturesUnordered<_> = claims.into_iter().map(post).collect();
+    while let Some((at, event)) = posts.next().await {
+        let now = clock::now();
+        if matches!(event, Event::Undelivered { .. }) {
+            did.undelivered = did.undelivered.saturating_add(1);
+            did.oldest_undelivered = did.oldest_undelivered.max(Some(now.duration_since(at)));
+        } else {
+            did.delivered = did.delivered.saturating_add(1);
+        }
+        match app.store.update(current.clone(), |approval| approval.apply(&event, now)).await {
+            Ok(stored) => current = stored,
+            Err(error) => unmarked = Some(error),
+        }
+    }
+    match unmarked {
+        Some(error) => Err(error),
+        None => Ok(current),
+    }
+}
+
+/// Claims what is due. A new card of an account that asks for too many at once waits for its turn.
+pub(super) fn claim(app: &App, approval: &mut Approval, now: Timestamp) -> Vec<Claim> {
     let can = |channel: &str| app.config.channels.get(channel).map(Channel::abilities);
     let has_cards = |channel: &str| can(channel).is_some_and(|can| can.edits);
     let new_card = |channel: &str| has_cards(channel).then(clock::card_id);
-    let (mut claims, mut later) = (claimed.outbox.claim(now, new_card), vec![]);
+    let (mut claims, mut later) = (approval.outbox.claim(now, new_card), vec![]);
     claims.retain(|Claim { notice, channel, .. }| {
         let is_chat = can(channel).is_some_and(|can| can.people);
         let account = approval.facts.requester.account;
@@ -72,9 +91,9 @@ fn claim(app: &App, approval: &Approval, now: Timestamp) -> (Approval, Vec<Claim
         turn.is_none()
     });
     for (number, channel, turn) in later {
-        claimed.outbox.postpone(number, &channel, turn);
+        approval.outbox.postpone(number, &channel, turn);
     }
-    (claimed, claims)
+    claims
 }
 
 /// Posts one notice to one channel; says what came of it.

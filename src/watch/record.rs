@@ -4,12 +4,12 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::Summary;
-use super::delivery::deliver;
+use super::delivery::{claim, claim_with, deliver, post_claims};
 use super::job::{Done, Job};
 use crate::accept::{self, EXAMINATION, Next};
 use crate::alicloud::Class;
 use crate::app::App;
-use crate::approval::{Approval, ApprovalId, Approver, Event, Grounds, Stage, State, follow_again_at};
+use crate::approval::{Approval, ApprovalId, Approver, Claim, Event, Grounds, Stage, State, follow_again_at};
 use crate::clock;
 use crate::peering::Connection;
 use crate::store::{self, Saved, Stored};
@@ -96,8 +96,6 @@ fn log_unread(id: &ApprovalId, error: &accept::Error) {
 }
 
 async fn end(app: &App, stored: Stored, did: &mut Summary) -> Result<Done, store::Error> {
-    // Its cards may be an earlier version's.
-    let stored = app.store.update(stored, |approval| approval.redraw(false, clock::now())).await?;
     let stored = deliver(app, stored, did).await?;
     Ok(Done { look_at: stored.approval.look_again_at(clock::now()), more: vec![] })
 }
@@ -107,9 +105,10 @@ async fn advance(app: &App, stored: Stored, did: &mut Summary) -> Result<Stored,
     let event = match stored.approval.state {
         State::Pending => match accept::read(app, &id.target, &id.instance_id, now).await {
             Ok(connection) if worth_a_look(app, &stored.approval, &connection) => {
-                let (looked, changed) = look(app, &id.clone(), Some(stored), &connection, now, did).await?;
-                did.changed += u32::from(changed);
-                return looked.ok_or(store::Error::Contention);
+                let id = id.clone();
+                let looked = look(app, &id, Some(stored), &connection, now).await?.ok_or(store::Error::Contention)?;
+                did.changed += u32::from(looked.changed);
+                return tell_or_call(app, looked, did).await;
             }
             Ok(connection) => seen(&connection),
             Err(error) => accept::unread(&error),
@@ -156,12 +155,12 @@ async fn carry_out(app: &App, stored: Stored, late: bool, did: &mut Summary) -> 
         changed = step.apply(approval, generation, now);
         changed
     };
-    let stored = app.store.update(stored, apply).await?;
+    let (stored, claims) = claim_with(app, stored, apply).await?;
     if changed {
         did.changed += 1;
         accept::log(&stored.approval, &step.event);
     }
-    Ok(stored)
+    post_claims(app, stored, claims, did).await
 }
 
 /// Whether a request that is due has something about it that is to be checked, and not only told.
@@ -178,12 +177,12 @@ async fn apply(app: &App, stored: Stored, event: &Event, did: &mut Summary) -> R
         changed = approval.generation == generation && approval.apply(event, now);
         changed
     };
-    let stored = app.store.update(stored, apply).await?;
+    let (stored, claims) = claim_with(app, stored, apply).await?;
     if changed {
         did.changed += 1;
         accept::log(&stored.approval, event);
     }
-    Ok(stored)
+    post_claims(app, stored, claims, did).await
 }
 
 /// Looks at a request that a list shows as new, or not as it was, as it is at this moment: the list may be older than
@@ -217,8 +216,9 @@ async fn look_again(
             Saved::Done(stored) | Saved::Conflict(stored) => Ok(Some(stored)),
         };
     }
-    let (looked, changed) = look(app, id, stored, &connection, now, did).await?;
-    if let Some(Stored { approval, .. }) = looked.as_ref().filter(|_| changed) {
+    let Some(looked) = look(app, id, stored, &connection, now).await? else { return Ok(None) };
+    if looked.changed {
+        let approval = &looked.stored.approval;
         did.discovered += 1;
         tracing::info!(
             outcome = "discovered",
@@ -229,19 +229,35 @@ async fn look_again(
             "a request was looked at"
         );
     }
-    Ok(looked)
+    Ok(Some(tell_or_call(app, looked, did).await?))
 }
 
-/// Makes all checks of a request, writes down what is new, and accepts it if its rule needs nobody. Returns the record,
-/// unless somebody else was first to write one, and whether it has changed.
+/// A request that was just looked at.
+struct Looked {
+    stored: Stored,
+    /// Whether the look has changed the record.
+    changed: bool,
+    /// What is to be posted about it.
+    claims: Vec<Claim>,
+    /// Its rule accepts it by itself: the call has been stored and is to be made.
+    is_called: bool,
+}
+
+/// Posts what the channels are owed. What a rule accepts by itself is accepted before anybody hears of it.
+async fn tell_or_call(app: &App, looked: Looked, did: &mut Summary) -> Result<Stored, store::Error> {
+    let Looked { stored, claims, is_called, .. } = looked;
+    if is_called { carry_out(app, stored, false, did).await } else { post_claims(app, stored, claims, did).await }
+}
+
+/// Makes all checks of a request, writes down what is new, and accepts it if its rule needs nobody. `None` if somebody else
+/// was first to write a record.
 async fn look(
     app: &App,
     id: &ApprovalId,
     stored: Option<Stored>,
     connection: &Connection,
     now: Timestamp,
-    did: &mut Summary,
-) -> Result<(Option<Stored>, bool), store::Error> {
+) -> Result<Option<Looked>, store::Error> {
     let (policy, by) = (&app.config.policy, Approver::peergate(&id.target).principal);
     let until = Instant::now() + EXAMINATION;
     let findings = accept::examine(app, &id.target, connection, &by, &clock::nonce(), now, until).await;
@@ -254,28 +270,31 @@ async fn look(
         findings: &findings,
         electorate: &|principal| policy.electorate(&id.target, connection, principal),
     };
-    let mut changed = false;
+    let is_called = |approval: &Approval| approval.state == State::Approved && approval.is_being_called(now);
+    let claim_unless_called =
+        |approval: &mut Approval| if is_called(approval) { vec![] } else { claim(app, approval, now) };
+    let (mut changed, mut claims) = (false, vec![]);
     let stored = match stored {
-        None => match app.store.save(&Approval::discover(&grounds, now), None).await? {
-            Saved::Done(stored) => {
-                changed = true;
-                stored
+        None => {
+            let mut approval = Approval::discover(&grounds, now);
+            claims = claim_unless_called(&mut approval);
+            changed = true;
+            match app.store.save(&approval, None).await? {
+                Saved::Done(stored) => stored,
+                Saved::Conflict(_) => return Ok(None),
             }
-            Saved::Conflict(_) => return Ok((None, false)),
-        },
+        }
         Some(stored) => {
             let known = stored.approval.fingerprint.clone();
             // Somebody else may have read it later than we did.
             let look = |approval: &mut Approval| {
                 changed = approval.fingerprint == known && approval.look(&grounds, now);
+                claims = if changed { claim_unless_called(approval) } else { vec![] };
                 changed
             };
             app.store.update(stored, look).await?
         }
     };
-    let by_rule = changed && stored.approval.state == State::Approved && stored.approval.is_being_called(now);
-    if !by_rule {
-        return Ok((Some(stored), changed));
-    }
-    Ok((Some(carry_out(app, stored, false, did).await?), changed))
+    let is_called = changed && is_called(&stored.approval);
+    Ok(Some(Looked { stored, changed, claims, is_called }))
 }

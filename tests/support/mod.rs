@@ -556,6 +556,7 @@ impl Gate {
 /// The table, as a gate comes to it: counts who comes, and may refuse an operation as IAM does.
 pub struct Table {
     calls: AtomicUsize,
+    writes: Mutex<Vec<u16>>,
     refused: Mutex<Option<&'static str>>,
     behind: String,
     client: reqwest::Client,
@@ -566,7 +567,13 @@ impl Table {
         let mut sandbox = Sandbox::start(settings).await.unwrap();
         let behind = sandbox.environment.aws.dynamodb_endpoint.clone().unwrap();
         let client = peergate::http::client().unwrap();
-        let table = Arc::new(Self { calls: AtomicUsize::new(0), refused: Mutex::new(None), behind, client });
+        let table = Arc::new(Self {
+            calls: AtomicUsize::new(0),
+            writes: Mutex::default(),
+            refused: Mutex::new(None),
+            behind,
+            client,
+        });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         sandbox.environment.aws.dynamodb_endpoint = Some(format!("http://{}", listener.local_addr().unwrap()));
         let router = Router::new().fallback(Self::forward).with_state(Arc::clone(&table));
@@ -580,7 +587,13 @@ impl Table {
         self.calls.load(Ordering::SeqCst)
     }
 
+    /// The HTTP status of each `PutItem`, in order.
+    pub fn writes(&self) -> Vec<u16> {
+        self.writes.lock().unwrap().clone()
+    }
+
     pub fn forget(&self) {
+        self.writes.lock().unwrap().clear();
         self.calls.store(0, Ordering::SeqCst);
     }
 
@@ -598,10 +611,14 @@ impl Table {
             let refusal = r#"{"__type": "com.amazon.coral.service#AccessDeniedException"}"#;
             return http::Response::builder().status(400).body(Body::from(refusal)).unwrap();
         }
+        let is_write = operation == Some("PutItem");
         headers.remove("content-length");
         let body = body::to_bytes(body, usize::MAX).await.unwrap();
         let answer = table.client.post(&table.behind).headers(headers).body(body).send().await.unwrap();
         let status = answer.status();
+        if is_write {
+            table.writes.lock().unwrap().push(status.as_u16());
+        }
         http::Response::builder().status(status).body(Body::from(answer.bytes().await.unwrap())).unwrap()
     }
 }
