@@ -1,15 +1,7 @@
 //! What the tests of whole functions share: a sandbox, senders, and a log that must stay free of secrets.
-#![allow(dead_code, reason = "each test binary uses a part")]
-#![allow(
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::mutable_key_type,
-    reason = "tests"
-)]
+#![allow(dead_code, reason = "each program of tests uses a part")]
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::Deref;
@@ -41,14 +33,26 @@ use peergate::{clock, watch, webhook};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-static LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+/// Held by each test that sets the clock ahead.
+pub static CLOCK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 static START: Once = Once::new();
+/// What tests with several threads log in those that the runtime started.
+static SHARED_LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+thread_local! {
+    /// What this test logs: each has a thread of its own.
+    static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
 
 struct Log;
 
 impl Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        LOG.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
+        if std::thread::current().name() == Some("tokio-rt-worker") {
+            return SHARED_LOG.lock().unwrap_or_else(PoisonError::into_inner).write(bytes);
+        }
+        LOG.with_borrow_mut(|log| log.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -56,9 +60,10 @@ impl Write for Log {
     }
 }
 
-/// Everything that was logged so far, by all tests of this binary.
+/// Everything that was logged so far by this test, and by all tests with several threads.
 pub fn logged() -> String {
-    String::from_utf8_lossy(&LOG.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    let own = LOG.with_borrow(|log| String::from_utf8_lossy(log).into_owned());
+    own + &String::from_utf8_lossy(&SHARED_LOG.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// A peergate on loopback, called as Lambda would. When it goes, the log is searched for secrets.

@@ -1,0 +1,489 @@
+//! A model of the whole: random sequences of requests, discoveries, clicks by several people, replays, deaths in the
+//! middle, faults of the API and of chat, changed facts and jumps of the clock. After every step the invariants hold that
+//! ARCHITECTURE.md promises; at the end, when all is well again, everything is finished and told.
+//!
+//! `PEERGATE_MODEL_RUNS` and `PEERGATE_MODEL_SEED` make more and other runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::support::{AUDIT, CLOCK, Gate, HOOK, SLACK};
+use jiff::SignedDuration;
+use peergate::approval::{Approval, Delivery, History, State, Verdict, What};
+use peergate::chat::Signed;
+use peergate::clock;
+use peergate::local::feishu::{CHAT, FakeFeishu, Fault as FeishuFault};
+use peergate::local::simulator::gateway::Fault;
+use peergate::local::simulator::{Settings, Tampering};
+use peergate::local::sink::Trouble;
+use peergate::peering::{Fingerprint, InstanceId};
+use serde_json::json;
+use tokio::time::timeout;
+
+const STEPS: usize = 60;
+const PEOPLE: [(&str, &str); 4] = [("alice", "U061F7AUR"), ("bob", "U0BOB"), ("carol", "U0CAROL"), ("erin", "U0ERIN")];
+const VPCS: [&str; 4] = ["vpc-two-people", "vpc-by-itself", "vpc-with-a-reason", "vpc-other"];
+
+/// Small, seeded, and the same everywhere.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % u64::try_from(sides).unwrap()).unwrap()
+    }
+
+    fn one_of<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.roll(of.len())]
+    }
+}
+
+/// What was, and may never be otherwise.
+#[derive(Default)]
+struct Memory {
+    ids: Vec<InstanceId>,
+    /// Requests that may be repeated.
+    sent: Vec<Signed>,
+    /// Final states stay.
+    ended: BTreeMap<InstanceId, State>,
+    /// Bodies of machines, with their ids: sent again, they have another signature.
+    bodies: Vec<(String, String)>,
+    /// Ids of requests that named no fingerprint.
+    blind: BTreeSet<String>,
+    /// How often an acknowledged accept has come to nothing.
+    undone: BTreeMap<InstanceId, usize>,
+    log: Vec<String>,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_happens_the_invariants_hold() {
+    let _alone = CLOCK.lock().await;
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
+    let runs = number("PEERGATE_MODEL_RUNS").unwrap_or(6);
+    let seed = number("PEERGATE_MODEL_SEED").unwrap_or(20_261_122);
+    for run in 0..runs {
+        run_once(seed + run).await;
+    }
+}
+
+async fn run_once(seed: u64) {
+    let settings = Settings { activation: Duration::from_millis(5), quota: None, ..Settings::default() };
+    let mut gate = Gate::with(settings).await;
+    let feishu = FakeFeishu::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(feishu.clone().serve(listener));
+    gate.extend(&feishu.extension(&url));
+    let original = gate.config.clone();
+    let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut memory = Memory::default();
+    for _ in 0..STEPS {
+        if dice.roll(20) == 0 {
+            calm(&gate, &memory, seed).await;
+            memory.log.push("calm".into());
+        }
+        let what = step(&mut gate, &feishu, &original, &mut dice, &mut memory).await;
+        memory.log.push(what);
+        let records = records(&gate, &memory).await;
+        check(&gate, &mut memory, &records, seed);
+    }
+    gate.reconfigure(&original);
+    feishu.clear_faults();
+    settle(&gate, &mut memory, seed).await;
+}
+
+/// Without the passing readings, after as long as it takes to be sure: what channels heard is what is.
+async fn calm(gate: &Gate, memory: &Memory, seed: u64) {
+    gate.simulator.heal();
+    for id in &memory.ids {
+        gate.tamper(id, Tampering { shows: Some("-".into()), ..Tampering::default() });
+    }
+    // A refused permission rests for five minutes, and what is called then is read once more.
+    for _ in 0..7 {
+        clock::jump::ahead(SignedDuration::from_secs(61));
+        gate.discover().await;
+    }
+    for record in records(gate, memory).await {
+        let id = &record.id.instance_id;
+        let truth = gate.simulator.status(id.as_str()).unwrap();
+        let is_true = match &record.state {
+            State::Pending | State::Approved | State::Rejecting => ["Accepting", "Updating"].contains(&truth),
+            State::Activating => truth == "Updating",
+            // What happens to it afterwards is not followed.
+            State::Activated => {
+                ["Activated", "Deleted", "Updating", "Rejected", "Accepting", "Expired"].contains(&truth)
+            }
+            // How it ended may have been hidden for longer than that; but it is not alive.
+            State::Rejected | State::Expired | State::Deleted => !["Activated", "Accepting"].contains(&truth),
+            State::Failed { code } => {
+                truth != "Activated" || ["AcceptedElsewhere", "ChangedTooOften"].contains(&code.as_str())
+            }
+        };
+        let story = || format!("seed {seed}:\n  {}", memory.log.join("\n  "));
+        assert!(is_true, "{id}: channels heard {}, and it is {truth}\n{}", record.state.name(), story());
+    }
+}
+
+/// Somebody clicks a button of some card in Feishu.
+async fn click_in_feishu(
+    gate: &Gate,
+    feishu: &FakeFeishu,
+    person: &str,
+    dice: &mut Dice,
+    memory: &mut Memory,
+) -> String {
+    let cards = feishu.chat(CHAT);
+    if cards.is_empty() {
+        return "nothing to click in Feishu".into();
+    }
+    let card = dice.one_of(&cards);
+    let labels = card.labels();
+    if labels.is_empty() {
+        return "no button in Feishu".into();
+    }
+    let label = *dice.one_of(&labels);
+    let reason = (dice.roll(2) == 0).then_some("said so in Feishu");
+    let operator = feishu.person(&format!("ou_{person}"));
+    let Ok(click) = feishu.click(&card.message_id, label, &operator, reason) else {
+        return format!("{label} in Feishu calls nobody");
+    };
+    let secrets = gate.app.secrets.current(clock::now()).await.unwrap();
+    let secrets = secrets.platforms.feishu.as_ref().unwrap();
+    let signed = peergate::chat::feishu::signed(secrets, &click, clock::now()).unwrap();
+    memory.sent.push(signed.clone());
+    let reply = gate.send(&signed).await;
+    feishu.take_reply(&card.message_id, &reply.json()).unwrap();
+    format!("{person} clicks {label} in Feishu: {}", reply.status)
+}
+
+async fn step(gate: &mut Gate, feishu: &FakeFeishu, original: &str, dice: &mut Dice, memory: &mut Memory) -> String {
+    if memory.ids.is_empty() || (memory.ids.len() < 4 && dice.roll(8) == 0) {
+        let vpc = *dice.one_of(&VPCS);
+        let theirs = format!("vpc-requester-{}", memory.ids.len());
+        let id = gate.request_peering(&[("AcceptingVpcId", vpc), ("VpcId", &theirs)]).await.unwrap();
+        memory.ids.push(id.clone());
+        return format!("{id} is requested for {vpc}");
+    }
+    let id = dice.one_of(&memory.ids).clone();
+    let (person, user) = *dice.one_of(&PEOPLE);
+    match dice.roll(27) {
+        20 | 21 => {
+            let shows =
+                *dice.one_of(&["Updating", "Deleting", "Missing", "Deleted", "Accepting", "Rejected", "-", "-"]);
+            gate.tamper(&id, Tampering { shows: Some(shows.into()), ..Tampering::default() });
+            format!("readings of {id} show {shows}")
+        }
+        22 => {
+            let config = match dice.roll(4) {
+                0 => original.replace("netops = [\"alice\", \"bob\"]", "netops = [\"bob\"]"),
+                1 => original.replace("approvals = 2", "approvals = 3"),
+                2 => original.replace("approvals = 1\napprovers", "approvals = 2\napprovers"),
+                _ => original.to_owned(),
+            };
+            gate.reconfigure(&config);
+            "the rules change".into()
+        }
+        23 if !memory.bodies.is_empty() => {
+            let (name, body) = dice.one_of(&memory.bodies).clone();
+            let signed = gate.signed_as(&body, &name, &clock::now().as_second().to_string());
+            format!("{name} is signed again and sent again: {}", gate.send(&signed).await.name())
+        }
+        24 => {
+            let verb = *dice.one_of(&["approve", "approve", "reject"]);
+            let (name, data) = (format!("blind-{}", clock::nonce()), json!({"instance_id": id, "actor": person}));
+            let body = json!({"type": format!("peering.{verb}"), "data": data}).to_string();
+            let signed = gate.signed_as(&body, &name, &clock::now().as_second().to_string());
+            memory.blind.insert(format!("ci/webhook-id:{name}"));
+            memory.bodies.push((name, body));
+            format!("{person} says {verb} for {id} without a fingerprint: {}", gate.send(&signed).await.name())
+        }
+        25 => {
+            let expires_at = Some(clock::now() + SignedDuration::from_mins(30));
+            if gate.simulator.status(id.as_str()) == Some("Accepting") {
+                let shows = Some("Accepting".to_owned());
+                gate.tamper(&id, Tampering { expires_at, shows, ..Tampering::default() });
+            }
+            format!("{id} expires in half an hour, and its status will not say so")
+        }
+        26 if gate.accepts(&id) > 0 && gate.simulator.status(id.as_str()) == Some("Updating") => {
+            gate.tamper(&id, Tampering { status: Some("Accepting".into()), ..Tampering::default() });
+            *memory.undone.entry(id.clone()).or_default() += 1;
+            format!("the accept of {id} comes to nothing")
+        }
+        0..=2 => {
+            gate.discover().await;
+            "discovery".into()
+        }
+        3..=6 => {
+            let verb = *dice.one_of(&["approve", "approve", "approve", "approve", "withdraw", "reject"]);
+            let mut wish = gate.wish(verb, &id, person);
+            wish.reason = (dice.roll(2) == 0).then(|| "because".into());
+            let signed = gate.signed_wish(&wish).await;
+            memory.sent.push(signed.clone());
+            let reply = gate.send(&signed).await;
+            format!("{person} sends {verb} for {id}: {}", reply.name())
+        }
+        7..=9 if dice.roll(2) == 0 => click_in_feishu(gate, feishu, person, dice, memory).await,
+        7..=9 => {
+            // Any copy of any card that was ever there.
+            let posts = [gate.sink.posts(SLACK), gate.sink.posts("/api/chat.update"), gate.sink.posts(HOOK)].concat();
+            let bodies = posts.iter().map(peergate::local::sink::Post::json);
+            let buttons: Vec<_> =
+                bodies.flat_map(|body| body["blocks"][1]["elements"].as_array().cloned().unwrap_or_default()).collect();
+            if buttons.is_empty() {
+                return "nothing to click".into();
+            }
+            let button = dice.one_of(&buttons);
+            let (action, value) = (button["action_id"].as_str().unwrap(), button["value"].as_str().unwrap());
+            let signed = gate.slack_payload(&gate.click(action, value, user)).await;
+            memory.sent.push(signed.clone());
+            gate.send(&signed).await;
+            format!("{person} clicks {action} on {value:.30}")
+        }
+        10 => {
+            let Some(window) = gate.sink.windows().pop() else { return "no window".into() };
+            let signed = gate.slack_payload(&gate.submission(&window, "said so", user)).await;
+            memory.sent.push(signed.clone());
+            gate.send(&signed).await;
+            format!("{person} gives a reason")
+        }
+        11 if !memory.sent.is_empty() => {
+            let signed = dice.one_of(&memory.sent).clone();
+            let reply = gate.send(&signed).await;
+            format!("a replay: {}", reply.status)
+        }
+        12 => {
+            // Death in the middle: the future is dropped wherever it is.
+            let signed = gate.signed("approve", &id, person).await;
+            memory.sent.push(signed.clone());
+            let micros = u64::try_from(dice.roll(6000)).unwrap();
+            let died = timeout(Duration::from_micros(micros), gate.send(&signed)).await.is_err();
+            format!("{person} approves {id}; the webhook died: {died}")
+        }
+        13 => {
+            let micros = u64::try_from(dice.roll(12_000)).unwrap();
+            let died = timeout(Duration::from_micros(micros), gate.discover()).await.is_err();
+            format!("the watcher died: {died}")
+        }
+        14 => {
+            let action = *dice.one_of(&[
+                "AcceptVpcPeerConnection",
+                "AcceptVpcPeerConnection",
+                "RejectVpcPeerConnection",
+                "GetVpcPeerConnectionAttribute",
+                "ListVpcPeerConnections",
+            ]);
+            let code =
+                *dice.one_of(&["InternalError", "Throttling.User", "Forbidden.RAM", "OperationFailed.CdtNotOpened"]);
+            let (after_effect, dry_run) = (dice.roll(2) == 0, dice.roll(3) == 0);
+            let fault = Fault {
+                action: Some(action.into()),
+                code: Some(code.into()),
+                after_effect,
+                dry_run,
+                ..Fault::default()
+            };
+            gate.simulator.fault(fault);
+            format!("the next {action} fails with {code}, after its effect: {after_effect}, dry run: {dry_run}")
+        }
+        15 => {
+            let path = *dice.one_of(&[SLACK, HOOK, AUDIT, "/api/chat.update", "/api/views.open"]);
+            if dice.roll(4) == 0 {
+                feishu.add_fault(FeishuFault { path: "/open-apis/im".into(), status: 503, ..FeishuFault::default() });
+                "Feishu is down".into()
+            } else if dice.roll(2) == 0 {
+                gate.sink.trouble(Trouble { path: path.into(), status: 503, ..Trouble::default() });
+                format!("{path} is down")
+            } else {
+                gate.sink.heal();
+                feishu.clear_faults();
+                "chat is well".into()
+            }
+        }
+        16 => {
+            let bandwidth = Some(i64::try_from(dice.roll(3)).unwrap() + 1);
+            gate.tamper(&id, Tampering { bandwidth, ..Tampering::default() });
+            format!("{id} changes to {bandwidth:?} Mbit/s")
+        }
+        17 if dice.roll(3) == 0 => {
+            let status = *dice.one_of(&["Rejected", "Expired", "Deleted", "Updating", "Activated"]);
+            gate.tamper(&id, Tampering { status: Some(status.into()), ..Tampering::default() });
+            format!("{id} becomes {status} outside")
+        }
+        18 => {
+            let hours = i64::try_from(dice.roll(12)).unwrap();
+            clock::jump::ahead(SignedDuration::from_hours(hours) + SignedDuration::from_mins(7));
+            format!("{hours} hours pass")
+        }
+        _ => {
+            gate.round().await;
+            "a round".into()
+        }
+    }
+}
+
+async fn records(gate: &Gate, memory: &Memory) -> Vec<Approval> {
+    let mut records = vec![];
+    for id in &memory.ids {
+        records.extend(gate.stored(id).await.map(|stored| stored.approval));
+    }
+    records
+}
+
+fn check(gate: &Gate, memory: &mut Memory, records: &[Approval], seed: u64) {
+    let story = || format!("seed {seed}:\n  {}", memory.log.join("\n  "));
+    let journal = gate.simulator.journal();
+    for record in records {
+        let id = &record.id.instance_id;
+        let effects = gate.accepts(id) + gate.simulator.effects("RejectVpcPeerConnection", id.as_str());
+        let undone = memory.undone.get(id).copied().unwrap_or_default();
+        assert!(effects <= 1 + undone, "{id}: one decision takes effect\n{}", story());
+        let calls = |action: &str| {
+            let about =
+                journal.iter().filter(|entry| entry.parameters.get("InstanceId").is_some_and(|it| it == id.as_str()));
+            about.filter(|entry| entry.action == action && !entry.is_dry_run()).count()
+        };
+        // 1. No accept without a decision that satisfies the policy, for the facts that were decided on.
+        let decisions = || {
+            record.history.iter().filter_map(|entry| match &entry.what {
+                What::Decided(decision) => Some((entry, decision)),
+                _ => None,
+            })
+        };
+        // By the last decision, or by a rule that asks for fewer people than it did.
+        let completes = |entry: &&peergate::approval::Entry| {
+            entry.state == State::Approved && matches!(entry.what, What::Decided(_) | What::RuleChanged { .. })
+        };
+        let accepts: Vec<_> = record.history.iter().filter(completes).collect();
+        if calls("AcceptVpcPeerConnection") > 0 {
+            assert!(!accepts.is_empty(), "{id}: accepted, but not approved\n{}", story());
+        }
+        for entry in &accepts {
+            let position = record.history.iter().position(|other| other == *entry).unwrap();
+            let facts = record.history[..=position].iter().rev().find_map(|entry| match &entry.what {
+                What::Discovered { fingerprint, .. } | What::Changed { fingerprint, .. } => Some(fingerprint),
+                _ => None,
+            });
+            let people = standing(&record.history[..=position], facts.unwrap());
+            let rule = record.history[..=position].iter().rev().find_map(|entry| match &entry.what {
+                What::Discovered { rule, approvals, .. }
+                | What::RuleChanged { rule, approvals, .. }
+                | What::SentBack { rule, approvals, .. } => Some((rule.clone(), *approvals)),
+                _ => None,
+            });
+            let (rule, approvals) = rule.unwrap();
+            assert!(rule.is_some(), "{id}: approved without a rule\n{}", story());
+            assert!(
+                people.len() >= usize::try_from(approvals.max(1)).unwrap(),
+                "{id}: {people:?} of {approvals}\n{}",
+                story()
+            );
+            assert!(!people.contains("erin"), "{id}: a contact of the requester counted\n{}", story());
+        }
+        if calls("RejectVpcPeerConnection") > 0 {
+            let rejected = decisions().any(|(_, decision)| decision.verdict == Verdict::Reject);
+            assert!(rejected, "{id}: rejected, but nobody did\n{}", story());
+        }
+        // Nobody who named no fingerprint decided on facts that no channel had shown.
+        for (_, decision) in decisions().filter(|(_, decision)| memory.blind.contains(&decision.request_key)) {
+            let fingerprint = decision.fingerprint.to_string();
+            let posts = [gate.sink.posts(SLACK), gate.sink.posts("/api/chat.update"), gate.sink.posts(HOOK)].concat();
+            let posts = [posts, gate.sink.posts(AUDIT)].concat();
+            let shown = posts.iter().any(|post| String::from_utf8_lossy(&post.body).contains(&fingerprint));
+            assert!(shown, "{id}: decided on what was shown nowhere\n{}", story());
+        }
+        // 4. A final state stays, unless somebody decides again after a failure, or it is seen alive.
+        if let Some(ended) = memory.ended.get(id) {
+            let corrected = record.history.iter().any(|entry| matches!(entry.what, What::Corrected { .. }));
+            let reopens = matches!(ended, State::Failed { .. }) || corrected;
+            assert!(record.state == *ended || reopens, "{id}: {ended:?} became {:?}\n{}", record.state, story());
+        }
+        if record.state.is_final() {
+            memory.ended.insert(id.clone(), record.state.clone());
+        }
+        // The history holds, and what is owed is not forgotten.
+        let json = serde_json::to_value(record).unwrap();
+        assert_eq!(History::verify(&record.id.to_string(), &json), Ok(()), "{id}\n{}", story());
+        let owed = record.outbox.iter().flat_map(|notice| notice.deliveries.values());
+        let owed = owed.filter(|delivery| matches!(delivery, Delivery::Waiting { .. })).count();
+        let open = !record.state.is_final() || record.doubt.is_some();
+        assert_eq!(record.due_at().is_some(), owed > 0 || open, "{id}\n{}", story());
+    }
+}
+
+/// Who had approved these facts, and had not withdrawn: by person.
+fn standing(history: &[peergate::approval::Entry], fingerprint: &Fingerprint) -> BTreeSet<String> {
+    let mut people = BTreeSet::new();
+    for entry in history {
+        let name = |by: &peergate::approval::Approver| by.person.clone().unwrap_or_else(|| by.principal.to_string());
+        match &entry.what {
+            What::Decided(decision) if decision.verdict == Verdict::Approve && decision.fingerprint == *fingerprint => {
+                people.insert(name(&decision.by));
+            }
+            What::Withdrawn { by, .. } => {
+                people.remove(&name(by));
+            }
+            What::Changed { .. } | What::Failed(_) | What::Missing => people.clear(),
+            What::SentBack { void, .. } => {
+                for by in void {
+                    people.remove(&name(by));
+                }
+            }
+            What::Corrected { approvals, .. } if entry.state == State::Pending => {
+                people = approvals.iter().map(|decision| name(&decision.by)).collect();
+            }
+            _ => {}
+        }
+    }
+    people
+}
+
+/// All is well again, and time passes: everything comes to an end, and every channel hears of it and shows it.
+async fn settle(gate: &Gate, memory: &mut Memory, seed: u64) {
+    calm(gate, memory, seed).await;
+    gate.sink.heal();
+    gate.discover().await;
+    for id in memory.ids.clone() {
+        if gate.stored(&id).await.is_none() {
+            // It was over before anybody looked.
+            let status = gate.send(&gate.signed("status", &id, "alice").await).await.json();
+            assert_ne!(status["connection"]["status"], "Accepting", "seed {seed}: {id} is not discovered");
+            memory.ids.retain(|other| *other != id);
+        }
+    }
+    for _ in 0..12 {
+        clock::jump::ahead(SignedDuration::from_hours(16));
+        gate.discover().await;
+        for _ in 0..4 {
+            gate.round().await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    let records = records(gate, memory).await;
+    assert_eq!(records.len(), memory.ids.len(), "seed {seed}: all are known");
+    check(gate, memory, &records, seed);
+    let story = || format!("seed {seed}:\n  {}", memory.log.join("\n  "));
+    for record in &records {
+        let id = &record.id.instance_id;
+        assert!(record.state.is_final(), "{id} is {}\n{}", record.state.name(), story());
+        assert_eq!(record.due_at(), None, "{id}: nothing is left to do or to tell\n{}", story());
+        let cards: Vec<_> =
+            gate.sink.channel("C0PEER").into_iter().filter(|card| card.text.contains(id.as_str())).collect();
+        assert!(!cards.is_empty(), "{id} has a card\n{}", story());
+        let word = match &record.state {
+            State::Activated => "is Activated",
+            State::Rejected => "was rejected",
+            State::Expired => "has expired",
+            State::Deleted => "was deleted",
+            State::Failed { .. } => "VPC peering",
+            other => panic!("{other:?}"),
+        };
+        let last = cards.last().unwrap();
+        assert!(last.text.contains(word), "{id}: {}\n{}", last.text, story());
+        if !matches!(record.state, State::Failed { .. }) {
+            assert!(last.labels().is_empty(), "{id}: nothing is left to decide\n{}", story());
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! The auditor's commands, run as programs over a table in a file.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::support::Gate;
+use aws_sdk_dynamodb::types::AttributeValue;
+use peergate::config::Aws;
+use peergate::local::table;
+use peergate::peering::InstanceId;
+use peergate::store::Store;
+use peergate::{aws, http};
+use serde_json::Value;
+use sha2::Digest;
+
+/// A table in a file with three records: one activated by two people, one rejected, one that waits.
+struct Audited {
+    directory: tempfile::TempDir,
+    client: aws_sdk_dynamodb::Client,
+    ids: [InstanceId; 3],
+}
+
+impl Audited {
+    async fn new() -> Self {
+        let gate = Gate::start().await;
+        let two = gate.request_peering(&[("AcceptingVpcId", "vpc-two-people")]).await.unwrap();
+        let (rejected, waits) = (gate.requested().await, gate.requested().await);
+        gate.discover().await;
+        for (verb, id, actor) in [("approve", &two, "alice"), ("approve", &two, "bob"), ("reject", &rejected, "bob")] {
+            let mut wish = crate::support::wish(verb, id, actor);
+            wish.reason = Some("ticket\u{202E} 42".into());
+            gate.send(&gate.signed_wish(&wish).await).await;
+        }
+        gate.tick().await;
+        let directory = tempfile::tempdir().unwrap();
+        let endpoint = table::embed(Some(&directory.path().join("peergate.db"))).await.unwrap();
+        let anybody = Aws {
+            region: "local".into(),
+            access_key_id: "local".into(),
+            secret_access_key: "local".into(),
+            ..Aws::default()
+        };
+        let http = http::client().unwrap();
+        let sdk = aws::sdk_config(&anybody, &http);
+        table::create(&sdk, &endpoint, "peergate").await.unwrap();
+        let config = aws_sdk_dynamodb::config::Builder::from(&sdk).endpoint_url(&endpoint).build();
+        let store = Store::new(&sdk, Some(&endpoint), http, "peergate".into(), jiff::SignedDuration::from_hours(1));
+        let ids = [two, rejected, waits];
+        for id in &ids {
+            store.save(&gate.stored(id).await.unwrap().approval, None).await.unwrap();
+        }
+        Self { directory, client: aws_sdk_dynamodb::Client::from_conf(config), ids }
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_peergate"));
+        command.current_dir(self.directory.path()).args(arguments).env_remove("AWS_ENDPOINT_URL").output().unwrap()
+    }
+
+    fn prints(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn refuses(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// Somebody who may write to the table edits a record.
+    async fn edit(&self, id: &InstanceId, change: impl FnOnce(&mut Value)) {
+        let key = AttributeValue::S(format!("prod/{id}"));
+        let item = self.client.get_item().table_name("peergate").key("id", key).send().await.unwrap().item.unwrap();
+        let mut record: Value = serde_json::from_str(item["record"].as_s().unwrap()).unwrap();
+        change(&mut record);
+        let mut item = item;
+        item.insert("record".into(), AttributeValue::S(record.to_string()));
+        self.client.put_item().table_name("peergate").set_item(Some(item)).send().await.unwrap();
+    }
+
+    /// As [`Audited::edit`], by somebody who knows how the digest is made.
+    async fn forge(&self, id: &InstanceId, change: impl FnOnce(&mut Value)) {
+        self.edit(id, change).await;
+        let key = AttributeValue::S(format!("prod/{id}"));
+        let item = self.client.get_item().table_name("peergate").key("id", key).send().await.unwrap().item.unwrap();
+        let mut hash = sha2::Sha256::new();
+        for field in ["peergate/record/1", &format!("prod/{id}"), item["record"].as_s().unwrap()] {
+            hash.update(u64::try_from(field.len()).unwrap().to_be_bytes());
+            hash.update(field.as_bytes());
+        }
+        let mut item = item;
+        item.insert("digest".into(), AttributeValue::S(hex::encode(hash.finalize())));
+        self.client.put_item().table_name("peergate").set_item(Some(item)).send().await.unwrap();
+    }
+
+    fn export_to(&self, name: &str) -> String {
+        let exported = self.prints(&["export"]);
+        std::fs::write(self.directory.path().join(name), &exported).unwrap();
+        exported
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_edited_is_put_back_from_a_copy_of_the_file() {
+    let audited = Audited::new().await;
+    let [two, rejected, _] = &audited.ids;
+    let shown = audited.prints(&["show", rejected.as_str()]);
+    audited.prints(&["verify"]);
+    for part in ["", "-wal"] {
+        let path = |name: &str| audited.directory.path().join(format!("{name}.db{part}"));
+        std::fs::copy(path("peergate"), path("copy")).unwrap();
+    }
+    audited.edit(two, |record| record["history"][1]["at"] = "2026-01-01T00:00:00Z".into()).await;
+    let key = AttributeValue::S(format!("prod/{rejected}"));
+    audited.client.delete_item().table_name("peergate").key("id", key).send().await.unwrap();
+    audited.refuses(&["restore", "--from", "copy.db"]);
+    audited.refuses(&["verify"]);
+    assert_eq!(audited.prints(&["show", rejected.as_str()]), shown);
+    audited.prints(&["restore", "--from", "copy.db", "--replace"]);
+    assert!(audited.prints(&["verify"]).starts_with("3 records "));
+    assert!(audited.refuses(&["restore", "--from", "none.db"]).contains("there is no table at none.db"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_are_listed_shown_and_exported() {
+    let audited = Audited::new().await;
+    let [two, rejected, waits] = &audited.ids;
+    let list = audited.prints(&["list"]);
+    assert!(list.starts_with("1 connection waits or is on its way\n"), "{list}");
+    assert!(list.contains(&format!("prod/{waits}: 0 of 1 approvals, since ")), "{list}");
+    let all = audited.prints(&["list", "--all"]);
+    assert!(all.lines().count() == 3 && all.contains(&format!("prod/{two}: activated")), "{all}");
+    assert!(all.contains(&format!("prod/{rejected}: rejected")), "{all}");
+
+    let shown = audited.prints(&["show", two.as_str()]);
+    assert_eq!(shown, audited.prints(&["show", &format!("prod/{two}")]));
+    for part in [
+        "is Activated",
+        "seen; the rule “two people” asks for 2; of ",
+        "approved by alice (webhook:ci/alice) (ticket 42); of ",
+        "Alibaba Cloud acknowledged AcceptVpcPeerConnection, request ",
+        "seen as Activated",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert!(!shown.contains('\u{202E}'), "what outsiders wrote does not steer a terminal");
+    assert!(audited.refuses(&["show", "pcc-unknown"]).contains("nothing is known of pcc-unknown"));
+    assert!(audited.refuses(&["show", "vpc-1"]).contains("not a peering connection id"));
+
+    let exported = audited.prints(&["export"]);
+    let lines: Vec<Value> = exported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |id: &InstanceId| lines.iter().filter(|line| line["id"] == format!("prod/{id}")).count();
+    assert_eq!([of(two), of(rejected), of(waits)], [5, 3, 1], "{exported}");
+    let times: Vec<_> =
+        lines.iter().map(|line| line["at"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap()).collect();
+    assert!(times.is_sorted());
+    let decided = lines.iter().find(|line| line["what"]["decided"]["verdict"] == "reject").unwrap();
+    assert_eq!(decided["what"]["decided"]["by"]["principal"], "webhook:ci/bob");
+    assert_eq!(decided["what"]["decided"]["fingerprint"].as_str().unwrap().len(), 64);
+    assert_eq!(audited.prints(&["export", "--since", "2099-01-01"]), "");
+    assert_eq!(audited.prints(&["export", "--since", "2020-01-01T00:00:00Z"]), exported);
+    assert!(audited.refuses(&["export", "--since", "yesterday"]).contains("expected e.g. 2026-11-22"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edited_record_is_found() {
+    let audited = Audited::new().await;
+    let [two, rejected, waits] = &audited.ids;
+    assert_eq!(audited.prints(&["verify"]), "3 records with 9 entries: all hold\n");
+    audited.edit(two, |record| record["history"][1]["what"]["decided"]["by"]["person"] = "mallory".into()).await;
+    let wrong = audited.refuses(&["verify"]);
+    assert!(wrong.contains(&format!("prod/{two}: entry 1 does not follow from those before it")), "{wrong}");
+    audited.edit(rejected, |record| record["state"] = "activated".into()).await;
+    audited
+        .edit(waits, |record| record["decisions"] = serde_json::json!([{"verdict": "approve", "request_key": "k"}]))
+        .await;
+    let wrong = audited.refuses(&["verify"]);
+    assert!(wrong.contains("problems in 3 records"), "{wrong}");
+    for id in [two, rejected, waits] {
+        assert!(wrong.contains(&format!("prod/{id}: the digest is not the record's")), "{wrong}");
+    }
+    assert!(wrong.contains(&format!("prod/{rejected}: the record's state is not that of its last entry")), "{wrong}");
+    assert!(
+        wrong.contains(&format!("prod/{waits}: the record's decisions are not those that its history leaves standing")),
+        "{wrong}"
+    );
+    let list = audited.prints(&["list", "--all"]);
+    assert!(list.contains(&format!("the record of prod/{waits} can't be read")), "{list}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_a_forger_leaves_behind_is_named() {
+    type Forgery = (fn(&mut Value), &'static str);
+    let forgeries: [Forgery; 6] = [
+        (|record| record["generation"] = 2.into(), "the record's generation is not that of its history"),
+        (
+            |record| record["client_token"] = "pg1-0".into(),
+            "the record's client token is not derived from its decision",
+        ),
+        (|record| record["extra"] = 1.into(), "unknown or altered field /extra"),
+        (|record| record["history"][0]["what"]["discovered"]["extra"] = 1.into(), "entry 0 does not follow"),
+        (|record| record["facts"]["bandwidth_mbps"] = 9.into(), "the record's facts are not those of its fingerprint"),
+        (|record| record["own_call"]["more"] = true.into(), "unknown or altered field /own_call/more"),
+    ];
+    for (forgery, named) in forgeries {
+        let audited = Audited::new().await;
+        audited.forge(&audited.ids[0], forgery).await;
+        let wrong = audited.refuses(&["verify"]);
+        assert!(wrong.contains(named), "{named}: {wrong}");
+    }
+    let audited = Audited::new().await;
+    let change = async |change: fn(&mut std::collections::HashMap<String, AttributeValue>)| {
+        let key = AttributeValue::S(format!("prod/{}", audited.ids[0]));
+        let item = audited.client.get_item().table_name("peergate").key("id", key).send().await.unwrap().item;
+        let mut item = item.unwrap();
+        change(&mut item);
+        audited.client.put_item().table_name("peergate").set_item(Some(item)).send().await.unwrap();
+        audited.refuses(&["verify"])
+    };
+    let wrong = change(|item| {
+        item.insert("note".into(), AttributeValue::S("x".into()));
+    });
+    assert!(wrong.await.contains("unknown attribute \"note\""));
+    let wrong = change(|item| {
+        let record = item["record"].as_s().unwrap().replacen('{', "{\"state\":\"pending\",", 1);
+        item.insert("record".into(), AttributeValue::S(record));
+    });
+    assert!(wrong.await.contains("the key \"state\" is there twice"));
+    let wrong = change(|item| {
+        item.remove("digest");
+    });
+    assert!(wrong.await.contains("no digest"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_that_shows_nothing_is_an_error() {
+    let audited = Audited::new().await;
+    let against = |name: &'static str| audited.refuses(&["verify", "--against", name]);
+    std::fs::write(audited.directory.path().join("empty.jsonl"), "\n").unwrap();
+    assert!(against("empty.jsonl").contains("the export has no entry"));
+    let exported = audited.export_to("other.jsonl").replace("prod/pcc-", "prod/pcc-x");
+    std::fs::write(audited.directory.path().join("other.jsonl"), &exported).unwrap();
+    assert!(against("other.jsonl").contains("this table has no entry of the export"));
+    // The hash is kept, the content is another.
+    let edited = audited.export_to("edited.jsonl").replace("alice", "mallory");
+    std::fs::write(audited.directory.path().join("edited.jsonl"), edited).unwrap();
+    assert!(against("edited.jsonl").contains("is not the one exported"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_exported_can_be_neither_shortened_nor_made_anew() {
+    let audited = Audited::new().await;
+    let [two, rejected, waits] = &audited.ids;
+    audited.export_to("earlier.jsonl");
+    let against = ["verify", "--against", "earlier.jsonl"];
+    assert_eq!(audited.prints(&against), "3 records with 9 entries: all hold, 9 as exported\n");
+    // The tail is cut off and the state made to fit: the chain alone holds.
+    audited
+        .forge(two, |record| {
+            record["history"].as_array_mut().unwrap().truncate(1);
+            record["state"] = "pending".into();
+            record["decisions"] = serde_json::json!([]);
+            record["client_token"] = Value::Null;
+        })
+        .await;
+    assert!(audited.prints(&["verify"]).contains("all hold"));
+    let wrong = audited.refuses(&against);
+    assert!(wrong.contains(&format!("prod/{two}: entry 4 is gone")), "{wrong}");
+    // A record is taken away; another takes its place.
+    let key = AttributeValue::S(format!("prod/{rejected}"));
+    audited.client.delete_item().table_name("peergate").key("id", key).send().await.unwrap();
+    let wrong = audited.refuses(&against);
+    assert!(wrong.contains(&format!("prod/{rejected}: entry 0 is gone")), "{wrong}");
+    audited.edit(waits, |record| record["history"][0]["hash"] = "0".repeat(64).into()).await;
+    let wrong = audited.refuses(&against);
+    assert!(wrong.contains(&format!("prod/{waits}: entry 0 is not the one exported")), "{wrong}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_table_is_read_over_the_network_as_well_and_what_is_missing_is_said() {
+    let audited = Audited::new().await;
+    assert!(audited.refuses(&["list", "--store", "elsewhere.db"]).contains("there is no table at elsewhere.db"));
+    assert!(audited.refuses(&["list", "--aws", "--store", "x"]).contains("cannot be used with"));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let file = audited.directory.path().join("peergate.db");
+    tokio::spawn(async move {
+        table::serve(Path::new(&file), "peergate", listener).await.map_err(|error| error.to_string())
+    });
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peergate"));
+    command.current_dir(audited.directory.path()).args(["verify", "--aws"]).env("AWS_ENDPOINT_URL_DYNAMODB", endpoint);
+    for (name, value) in [("AWS_REGION", "local"), ("AWS_ACCESS_KEY_ID", "local"), ("AWS_SECRET_ACCESS_KEY", "local")] {
+        command.env(name, value);
+    }
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "3 records with 9 entries: all hold\n", "{output:?}");
+}

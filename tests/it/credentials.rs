@@ -1,0 +1,382 @@
+//! Who we are to Alibaba Cloud: roles that are assumed with an access key, and with nothing but AWS's word.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::support::{Counted, Gate, Reply, logged, quick, sum};
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::{get, post};
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use futures_util::future::join_all;
+use jiff::SignedDuration;
+use peergate::app::App;
+use peergate::clock;
+use peergate::config::Config;
+use peergate::local::simulator::gateway::Fault;
+use peergate::local::simulator::{Provider, Settings};
+use peergate::metrics;
+use peergate::peering::InstanceId;
+use ring::rand::SystemRandom;
+use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+const ROLE: &str = "acs:ram::2222222222222222:role/peergate";
+const PROVIDER: &str = "acs:ram::2222222222222222:oidc-provider/aws";
+const WEBHOOK_ROLE: &str = "arn:aws:iam::123456789012:role/peergate-WebhookRole";
+
+/// AWS STS, as far as it issues identity tokens; and what it publishes about them.
+struct Aws {
+    url: String,
+    key: RsaKeyPair,
+    issued: AtomicUsize,
+    /// An error, or claims to issue instead.
+    instead: Mutex<Instead>,
+}
+
+#[derive(Default)]
+struct Instead {
+    refusal: Option<&'static str>,
+    claims: Value,
+    forged: bool,
+    unpublished: bool,
+}
+
+impl Aws {
+    async fn start() -> Arc<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let key = RsaKeyPair::from_pkcs8(include_bytes!("../vectors/test-issuer.pkcs8.der")).unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let aws = Arc::new(Self { url, key, issued: AtomicUsize::default(), instead: Mutex::default() });
+        let router = Router::new()
+            .route("/", post(issue))
+            .route("/.well-known/openid-configuration", get(discovery))
+            .route("/jwks", get(keys))
+            .with_state(Arc::clone(&aws));
+        tokio::spawn(async { axum::serve(listener, router).await });
+        aws
+    }
+
+    fn token(&self) -> String {
+        let instead = self.instead.lock().unwrap();
+        let now = clock::now().as_second();
+        let mut claims = json!({
+            "iss": self.url, "aud": "sts.aliyuncs.com", "sub": WEBHOOK_ROLE, "iat": now, "exp": now + 300,
+        });
+        let fields = instead.claims.as_object().into_iter().flatten();
+        claims.as_object_mut().unwrap().extend(fields.map(|(name, value)| (name.clone(), value.clone())));
+        let part = |json: &Value| BASE64_URL_SAFE_NO_PAD.encode(json.to_string());
+        let signed = format!("{}.{}", part(&json!({"alg": "RS256", "typ": "JWT", "kid": "one"})), part(&claims));
+        let mut signature = vec![0; self.key.public().modulus_len()];
+        let what = if instead.forged { "something else" } else { signed.as_str() };
+        self.key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), what.as_bytes(), &mut signature).unwrap();
+        format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+async fn issue(State(aws): State<Arc<Aws>>, headers: HeaderMap, body: String) -> (StatusCode, String) {
+    aws.issued.fetch_add(1, Ordering::SeqCst);
+    if let Some(code) = aws.instead.lock().unwrap().refusal {
+        return (StatusCode::FORBIDDEN, format!("<ErrorResponse><Error><Code>{code}</Code></Error></ErrorResponse>"));
+    }
+    let authorization = headers["authorization"].to_str().unwrap();
+    assert!(authorization.starts_with("AWS4-HMAC-SHA256 Credential=local/"), "{authorization}");
+    assert!(authorization.contains("/eu-central-1/sts/aws4_request"), "{authorization}");
+    let form: std::collections::BTreeMap<_, _> = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
+    let expected = [
+        ("Action", "GetWebIdentityToken"),
+        ("Audience.member.1", "sts.aliyuncs.com"),
+        ("DurationSeconds", "300"),
+        ("SigningAlgorithm", "RS256"),
+        ("Version", "2011-06-15"),
+    ];
+    assert_eq!(form, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+    let (token, expiration) = (aws.token(), clock::now() + SignedDuration::from_mins(5));
+    let result = format!("<WebIdentityToken>{token}</WebIdentityToken><Expiration>{expiration}</Expiration>");
+    let result = format!("<GetWebIdentityTokenResult>{result}</GetWebIdentityTokenResult>");
+    (StatusCode::OK, format!("<GetWebIdentityTokenResponse>{result}</GetWebIdentityTokenResponse>"))
+}
+
+async fn discovery(State(aws): State<Arc<Aws>>) -> (StatusCode, String) {
+    let broken = aws.instead.lock().unwrap().unpublished;
+    let status = if broken { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::OK };
+    let document = json!({"issuer": aws.url, "jwks_uri": format!("{}/jwks", aws.url)});
+    (status, if broken { String::new() } else { document.to_string() })
+}
+
+async fn keys(State(aws): State<Arc<Aws>>) -> String {
+    let key = ring::rsa::PublicKeyComponents::<Vec<u8>>::from(aws.key.public());
+    let text = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+    json!({"keys": [{"kid": "one", "kty": "RSA", "alg": "RS256", "n": text(&key.n), "e": text(&key.e)}]}).to_string()
+}
+
+fn provider(aws: &Aws) -> Provider {
+    Provider {
+        arn: PROVIDER.into(),
+        issuer: aws.url.clone(),
+        client_ids: vec!["sts.aliyuncs.com".into()],
+        subjects: vec![WEBHOOK_ROLE.into()],
+    }
+}
+
+/// A peergate whose target has credentials of this kind, and whose secrets hold these keys.
+async fn gate(aws: &Aws, settings: Settings, credentials: &str, keys: Value) -> Gate {
+    let gate = Gate::with(settings).await;
+    gate.write_secrets(|secrets| secrets["targets"] = keys).unwrap();
+    let config = gate.config.replacen("[targets.prod]\n", &format!("[targets.prod]\ncredentials = {credentials}\n"), 1);
+    let mut gate = gate.with_config(&config);
+    gate.environment_mut().aws.sts_endpoint = Some(aws.url.clone());
+    gate.with_config(&config)
+}
+
+async fn keyless(aws: &Aws, provider: Provider) -> Gate {
+    let settings = Settings { providers: vec![provider], ..quick() };
+    let oidc = format!(r#"{{ kind = "oidc", role = "{ROLE}", provider = "{PROVIDER}" }}"#);
+    gate(aws, settings, &oidc, json!({})).await
+}
+
+/// The sessions in which an operation was called, in order.
+fn sessions(gate: &Gate, action: &str) -> Vec<String> {
+    let journal = gate.simulator.journal().into_iter();
+    journal
+        .filter(|entry| entry.action == action && !entry.is_dry_run())
+        .map(|it| it.session.unwrap_or_default())
+        .collect()
+}
+
+async fn approve(gate: &Gate, id: &InstanceId) -> Reply {
+    gate.send(&gate.signed("approve", id, "alice").await).await
+}
+
+#[tokio::test]
+async fn without_any_key_an_approval_is_carried_out_in_a_session_that_names_it() {
+    let aws = Aws::start().await;
+    let gate = keyless(&aws, provider(&aws)).await;
+    let (one, two) = (gate.requested().await, gate.requested().await);
+    for id in [&one, &two] {
+        assert_eq!(approve(&gate, id).await.name(), "accepted");
+    }
+    gate.tick().await;
+    assert_eq!((gate.state(&one).await, gate.state(&two).await), ("activated".into(), "activated".into()));
+    let named = |id: &InstanceId| format!("peergate-{id}");
+    assert_eq!(sessions(&gate, "AcceptVpcPeerConnection"), [named(&one), named(&two)]);
+    assert!(sessions(&gate, "GetVpcPeerConnectionAttribute").iter().all(|session| session == "peergate"));
+    assert_eq!(gate.calls("AssumeRoleWithOIDC"), 3, "one for reading, and one for each decision");
+    assert_eq!(aws.issued.load(Ordering::SeqCst), 1, "one token serves for five minutes");
+}
+
+#[tokio::test]
+async fn many_at_once_assume_one_session() {
+    let aws = Aws::start().await;
+    let gate = keyless(&aws, provider(&aws)).await;
+    let id = gate.requested().await;
+    let asked = join_all((0..20).map(async |number| {
+        let actor = format!("reader-{}", number % 4);
+        gate.send(&gate.signed("status", &id, &actor).await).await.status
+    }))
+    .await;
+    assert_eq!(asked, [200; 20]);
+    assert_eq!((gate.calls("AssumeRoleWithOIDC"), aws.issued.load(Ordering::SeqCst)), (1, 1));
+}
+
+#[tokio::test]
+async fn a_session_is_renewed_before_it_ends_and_serves_until_then_if_it_cannot_be() {
+    let aws = Aws::start().await;
+    let gate = keyless(&aws, provider(&aws)).await;
+    let id = gate.requested().await;
+    let ask = async |minutes: i64| {
+        let at = clock::now() + SignedDuration::from_mins(minutes);
+        let body = gate.signed("status", &id, "alice").await.body;
+        let signed = gate.signed_as(&body, &format!("msg_{}", clock::nonce()), &at.as_second().to_string());
+        gate.send_at(&signed, at).await.status
+    };
+    assert_eq!((ask(0).await, gate.calls("AssumeRoleWithOIDC")), (200, 1));
+    assert_eq!((ask(44).await, gate.calls("AssumeRoleWithOIDC")), (200, 1), "16 minutes are left");
+    gate.simulator.fault(Fault {
+        action: Some("AssumeRoleWithOIDC".into()),
+        code: Some("ServiceUnavailable".into()),
+        http_status: 503,
+        times: 2,
+        ..Fault::default()
+    });
+    assert_eq!((ask(46).await, gate.simulator.pending_faults()), (200, 1), "it was tried, and the old one serves");
+    assert_eq!((ask(46).await, gate.simulator.pending_faults()), (200, 1), "and is not tried again at once");
+    assert_eq!(ask(61).await, 503, "it has ended, and there is no other");
+    assert_eq!((ask(61).await, gate.calls("AssumeRoleWithOIDC")), (503, 3), "those who come at once are told the same");
+    assert_eq!((ask(62).await, gate.simulator.pending_faults()), (200, 0));
+    let told = logged();
+    let line = told.lines().find(|line| line.contains("old_session")).unwrap();
+    assert!(line.contains("ServiceUnavailable"), "{line}");
+}
+
+#[tokio::test]
+async fn those_who_waited_for_a_slow_failure_are_told_of_it_and_wait_for_no_other() {
+    let aws = Aws::start().await;
+    let gate = keyless(&aws, provider(&aws)).await;
+    let id = gate.requested().await;
+    let asked = join_all((0..5).map(async |_| gate.signed("status", &id, "alice").await)).await;
+    let begun = clock::now();
+    // Longer than a failure is remembered.
+    gate.simulator.fault(Fault {
+        action: Some("AssumeRoleWithOIDC".into()),
+        code: Some("ServiceUnavailable".into()),
+        http_status: 503,
+        delay_ms: 2100,
+        times: 1000,
+        ..Fault::default()
+    });
+    // They come while it is tried.
+    let come = |number: i64| begun + SignedDuration::from_millis(500 * number);
+    let ask = async |(number, signed)| gate.send_at(signed, come(number)).await.status;
+    let answers = join_all((0..).zip(&asked).map(ask)).await;
+    assert_eq!((answers, gate.calls("AssumeRoleWithOIDC")), (vec![503; 5], 1));
+    assert_eq!(gate.calls("GetVpcPeerConnectionAttribute"), 0, "nothing is asked without credentials");
+}
+
+#[tokio::test]
+async fn every_refusal_of_credentials_is_counted_once_whatever_its_code() {
+    let counted = Counted::start();
+    let aws = Aws::start().await;
+    let kind = format!(r#"{{ kind = "assume-role", role = "{ROLE}" }}"#);
+    let key = json!({"prod": {"access_key_id": "requester-key", "access_key_secret": "requester-secret"}});
+    let gate = gate(&aws, quick(), &kind, key).await;
+    let id = gate.requested().await;
+    let refuse = |action: &str, code: &str| {
+        let (action, code) = (Some(action.to_owned()), Some(code.to_owned()));
+        gate.simulator.fault(Fault { action, code, ..Fault::default() });
+    };
+    for (minutes, code) in [(0, "InvalidParameter.RoleArn"), (1, "EntityNotExist.Role")] {
+        refuse("AssumeRole", code);
+        counted.take();
+        let at = clock::now() + SignedDuration::from_mins(minutes);
+        assert_eq!(gate.send_at(&gate.signed("status", &id, "alice").await, at).await.status, 502, "{code}");
+        assert_eq!(sum(&counted.take(), metrics::CREDENTIALS_REFUSED), 1.0, "{code}");
+        assert_eq!(gate.calls("GetVpcPeerConnectionAttribute"), 0, "{code}");
+    }
+    // A renewal, while the old session still serves.
+    let begin = clock::now() + SignedDuration::from_mins(2);
+    assert_eq!(gate.send_at(&gate.signed("status", &id, "alice").await, begin).await.status, 200);
+    refuse("AssumeRole", "InvalidParameter.RoleArn");
+    counted.take();
+    let body = gate.signed("status", &id, "alice").await.body;
+    let at = begin + SignedDuration::from_mins(46);
+    let signed = gate.signed_as(&body, &format!("msg_{}", clock::nonce()), &at.as_second().to_string());
+    assert_eq!(gate.send_at(&signed, at).await.status, 200);
+    assert_eq!(sum(&counted.take(), metrics::CREDENTIALS_REFUSED), 1.0);
+}
+
+#[tokio::test]
+async fn a_session_that_is_refused_is_given_up_but_not_for_every_refusal() {
+    let aws = Aws::start().await;
+    let gate = keyless(&aws, provider(&aws)).await;
+    let id = gate.requested().await;
+    let status = async || gate.signed("status", &id, "alice").await;
+    assert_eq!(gate.send(&status().await).await.status, 200);
+    gate.simulator.forget_sessions();
+    let refused = gate.send(&status().await).await;
+    assert_eq!((refused.status, gate.calls("AssumeRoleWithOIDC")), (502, 1), "it is too young: {}", refused.body);
+    let later = clock::now() + SignedDuration::from_secs(31);
+    assert_eq!(gate.send_at(&status().await, later).await.status, 200);
+    assert_eq!(gate.calls("AssumeRoleWithOIDC"), 2);
+}
+
+type Change = fn(&mut Provider);
+
+#[tokio::test]
+async fn what_is_wrong_with_a_token_is_said_and_nothing_is_accepted() {
+    let claims = |name: &str, value: Value| Instead { claims: json!({name: value}), ..Instead::default() };
+    let past = clock::now().as_second() - 3600;
+    let nothing: Change = |_| {};
+    let cases: [(Change, Instead, &str); 11] = [
+        (|it| it.arn.push('x'), Instead::default(), "AuthenticationFail.NoPermission"),
+        (
+            |it| it.subjects = vec!["arn:aws:iam::1:role/other".into()],
+            Instead::default(),
+            "AuthenticationFail.NoPermission",
+        ),
+        (
+            |it| it.client_ids = vec!["other".into()],
+            Instead::default(),
+            "AuthenticationFail.OIDCToken.AudienceNotMatch",
+        ),
+        (|it| it.issuer.push('x'), Instead::default(), "AuthenticationFail.OIDCToken.IssuerNotMatch"),
+        (nothing, claims("aud", json!(["other"])), "AuthenticationFail.OIDCToken.AudienceNotMatch"),
+        (nothing, claims("exp", json!(past)), "AuthenticationFail.OIDCToken.Expired"),
+        (nothing, claims("iat", json!(past - 13 * 3600)), "AuthenticationFail.OIDCToken.Invalid"),
+        (nothing, Instead { forged: true, ..Instead::default() }, "AuthenticationFail.OIDCToken.Invalid"),
+        (
+            nothing,
+            Instead { unpublished: true, ..Instead::default() },
+            "AuthenticationFail.OIDCToken.IssuerConfigurationBroken",
+        ),
+        (nothing, Instead { refusal: Some("AccessDenied"), ..Instead::default() }, "AwsIdentity.AccessDenied"),
+        (
+            nothing,
+            Instead { refusal: Some("OutboundWebIdentityFederationDisabledException"), ..Instead::default() },
+            "AwsIdentity.OutboundWebIdentityFederationDisabledException",
+        ),
+    ];
+    for (change, instead, code) in cases {
+        let aws = Aws::start().await;
+        *aws.instead.lock().unwrap() = instead;
+        let mut provider = provider(&aws);
+        change(&mut provider);
+        let gate = keyless(&aws, provider).await;
+        let id = gate.requested().await;
+        let reply = approve(&gate, &id).await;
+        assert_eq!((reply.status, reply.name().as_str()), (502, "credentials-refused"), "{code}: {}", reply.body);
+        assert_eq!(reply.json()["problem"]["code"], code);
+        let calls = gate.simulator.journal().into_iter().filter(|entry| entry.action.contains("VpcPeer")).count();
+        assert_eq!((calls, gate.state(&id).await.as_str()), (1, "none"), "{code}: only the requester's own call");
+    }
+}
+
+#[tokio::test]
+async fn a_role_is_assumed_with_a_key_that_targets_may_share() {
+    let aws = Aws::start().await;
+    let settings = || Settings { external_ids: [(ROLE.into(), "lambda-7".into())].into(), ..quick() };
+    let hub = json!({"hub": {"access_key_id": "requester-key", "access_key_secret": "requester-secret"}});
+    let kind = format!(r#"{{ kind = "assume-role", role = "{ROLE}", external_id = "lambda-7", key_of = "hub" }}"#);
+    let assumed = gate(&aws, settings(), &kind, hub.clone()).await;
+    let id = assumed.requested().await;
+    assert_eq!(approve(&assumed, &id).await.name(), "accepted");
+    assert_eq!(sessions(&assumed, "AcceptVpcPeerConnection"), [format!("peergate-{id}")]);
+    assert_eq!((assumed.calls("AssumeRole"), aws.issued.load(Ordering::SeqCst)), (2, 0));
+
+    let wrong = gate(&aws, settings(), &kind.replace("lambda-7", "lambda-8"), hub).await;
+    let id = wrong.requested().await;
+    let reply = approve(&wrong, &id).await;
+    assert_eq!(
+        (reply.status, &reply.json()["problem"]["code"]),
+        (502, &json!("AssumeRole.NoPermission")),
+        "{}",
+        reply.body
+    );
+    assert_eq!(wrong.calls("GetVpcPeerConnectionAttribute") + wrong.calls("AcceptVpcPeerConnection"), 0);
+}
+
+#[tokio::test]
+async fn a_rotated_key_assumes_the_role_after_one_fetch() {
+    let aws = Aws::start().await;
+    let kind = format!(r#"{{ kind = "assume-role", role = "{ROLE}" }}"#);
+    let key = |id: &str, secret: &str| json!({"prod": {"access_key_id": id, "access_key_secret": secret}});
+    let gate = gate(&aws, quick(), &kind, key("requester-key", "disabled")).await;
+    let id = gate.requested().await;
+    let status = gate.signed("status", &id, "alice").await;
+    assert_eq!(gate.send(&status).await.status, 502);
+    gate.write_secrets(|secrets| secrets["targets"] = key("requester-key", "requester-secret")).unwrap();
+    let later = clock::now() + SignedDuration::from_secs(31);
+    assert_eq!(gate.send_at(&status, later).await.status, 200);
+}
+
+#[tokio::test]
+async fn the_first_event_finds_a_session() {
+    let aws = Aws::start().await;
+    let gate = keyless(&aws, provider(&aws)).await;
+    let app = App::new(&gate.environment, Config::parse(&gate.config).unwrap()).unwrap();
+    tokio::time::timeout(Duration::from_mins(1), app.prewarm()).await.unwrap().unwrap();
+    assert_eq!(gate.calls("AssumeRoleWithOIDC"), 1, "the first event finds a session");
+}

@@ -1,0 +1,612 @@
+//! What can be wrong with a deployment: what the doctor says of it, and what the function does.
+
+use std::time::Duration;
+
+use crate::support::{AUDIT, Gate, HOOK, Table, quick, secret_in};
+use peergate::app::App;
+use peergate::clock;
+use peergate::config::{Config, Environment, SecretsSource};
+use peergate::doctor::{self, Found, Report, Wish};
+use peergate::local::simulator::JournalEntry;
+use peergate::local::simulator::gateway::Fault;
+use peergate::local::sink::Trouble;
+use peergate::logging::Chain;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+/// A deployment that is about to go wrong.
+struct Deployment<'a> {
+    gate: &'a Gate,
+    environment: Environment,
+    config: String,
+    secrets: Value,
+}
+
+impl Deployment<'_> {
+    fn replace(&mut self, this: &str, that: &str) {
+        assert!(self.config.contains(this), "{this}");
+        self.config = self.config.replacen(this, that, 1);
+    }
+
+    fn fault(&self, action: &str, code: &str, dry_run: bool) {
+        let (action, code) = (Some(action.to_owned()), Some(code.to_owned()));
+        self.gate.simulator.fault(Fault { action, code, dry_run, times: 1000, ..Fault::default() });
+    }
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_mins(1)
+}
+
+/// How something goes wrong.
+type Change = fn(&mut Deployment<'_>);
+
+/// Applies a change to a deployment that was well.
+fn broken(gate: &Gate, change: Change) -> Environment {
+    let SecretsSource::File(path) = &gate.environment.secrets else { panic!("the sandbox has a file") };
+    let secrets = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let (environment, config) = (gate.environment.clone(), gate.config.clone());
+    let mut deployment = Deployment { gate, environment, config, secrets };
+    change(&mut deployment);
+    std::fs::write(&gate.environment.config, &deployment.config).unwrap();
+    let text = deployment.secrets.as_str().map_or_else(|| deployment.secrets.to_string(), ToOwned::to_owned);
+    std::fs::write(path, text).unwrap();
+    deployment.environment
+}
+
+/// What a function says: why it does not start, or what a signed approval is answered with.
+async fn function(gate: &Gate, environment: &Environment) -> String {
+    let config = match Config::load(&environment.config) {
+        Ok(config) => config,
+        Err(error) => return format!("not started: {}", Chain(&error)),
+    };
+    let app = match App::new(environment, config) {
+        Ok(app) => app,
+        Err(error) => return format!("not started: {}", Chain(&error)),
+    };
+    if let Err(error) = app.prewarm().await {
+        return format!("not started: {error}");
+    }
+    let id = gate.requested().await;
+    let signed = gate.signed("approve", &id, "alice").await;
+    let request =
+        signed.headers.iter().fold(http::Request::post(&signed.path), |it, (name, value)| it.header(*name, value));
+    let request = request.body(bytes::Bytes::from(signed.body)).unwrap();
+    let response = Box::pin(peergate::webhook::handle(&app, request, clock::now())).await;
+    let is_accept = |entry: &JournalEntry| entry.action == "AcceptVpcPeerConnection" && !entry.is_dry_run();
+    let accepts = gate.simulator.journal().iter().filter(|entry| is_accept(entry)).count();
+    assert_eq!(accepts, usize::from(response.status() == 200), "what is refused accepts nothing: {}", response.body());
+    let body: Value = serde_json::from_str(response.body()).unwrap();
+    let name = body["type"].as_str().or(body["outcome"].as_str()).unwrap();
+    let name = name.trim_start_matches("urn:peergate:problem:");
+    let code = body["problem"]["code"].as_str().map(|code| format!(" {code}")).unwrap_or_default();
+    format!("{} {name}{code}", response.status().as_u16())
+}
+
+fn that_are(found: Found, report: &Report) -> Vec<String> {
+    let they = report.0.iter().filter(|check| check.found == found);
+    they.map(|check| format!("{}: {}", check.what, check.detail)).collect()
+}
+
+fn problems(report: &Report) -> Vec<String> {
+    that_are(Found::Problem, report)
+}
+
+fn unknown(report: &Report) -> Vec<String> {
+    that_are(Found::Unknown, report)
+}
+
+/// Each row: what is wrong, what the doctor says first, and what the function says.
+async fn check(rows: &[(Change, &str, &str)]) {
+    for (change, told, does) in rows {
+        let gate = Gate::start().await;
+        let environment = broken(&gate, *change);
+        let report = doctor::examine(Ok(environment.clone()), &Wish::default(), soon()).await;
+        let problems = problems(&report);
+        assert!(problems.first().is_some_and(|problem| problem.starts_with(told)), "{told}: {}", report.text());
+        assert!(!report.is_well());
+        assert_eq!(secret_in(&report.json().to_string()), None);
+        assert!(
+            report.0.iter().filter(|it| it.found == Found::Problem).all(|it| it.mend.is_some()),
+            "{}",
+            report.text()
+        );
+        let did = function(&gate, &environment).await;
+        assert!(did.starts_with(does), "{told}: {did}");
+    }
+}
+
+#[tokio::test]
+async fn a_deployment_that_is_well_is_said_to_be() {
+    let gate = Gate::start().await;
+    gate.requested().await;
+    let environment = broken(&gate, |_| {});
+    let report = doctor::examine(Ok(environment), &Wish::default(), soon()).await;
+    assert!(report.is_well(), "{}", report.text());
+    let told: Vec<_> = report.0.iter().map(|check| (check.found, check.what.as_str())).collect();
+    let fine = |what| (Found::Fine, what);
+    assert_eq!(
+        told,
+        [
+            fine("environment"),
+            fine("configuration"),
+            fine("table"),
+            fine("table, index"),
+            // The embedded table has neither.
+            (Found::Warning, "table, stream"),
+            (Found::Warning, "table, TTL"),
+            fine("table, query"),
+            fine("table, reading"),
+            fine("table, reading many"),
+            fine("table, writing"),
+            fine("secrets"),
+            (Found::Warning, "buttons"),
+            fine("clock"),
+            fine("target prod, credentials"),
+            fine("target prod, vpc:GetVpcPeerConnectionAttribute"),
+            fine("target prod, vpc:ListVpcPeerConnections in cn-shanghai"),
+            fine("target prod, vpc:AcceptVpcPeerConnection (dry run)"),
+            fine("channel audit"),
+            fine("channel hook"),
+            fine("channel netops"),
+            fine("channel oncall"),
+        ]
+    );
+    assert_eq!(gate.calls("AcceptVpcPeerConnection"), 0);
+    assert!(
+        [HOOK, AUDIT].iter().flat_map(|path| gate.sink.posts(path)).all(|post| post.body.is_empty()),
+        "nothing is said"
+    );
+    assert!(gate.sink.channel("C0PEER").is_empty(), "nothing is said");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_configuration() {
+    let rows: &[(Change, &str, &str)] = &[
+        (
+            |it| it.environment.config = "/nonexistent/peergate.toml".into(),
+            "configuration: cannot read /nonexistent/peergate.toml: No such file or directory (os error 2)",
+            "not started: cannot read /nonexistent/peergate.toml: No such file or directory (os error 2)",
+        ),
+        (
+            |it| it.config = String::new(),
+            "configuration: targets: name at least one accepting account",
+            "not started: targets: name at least one accepting account",
+        ),
+        (
+            |it| it.replace("cn-shanghai", "cn shanghai"),
+            "configuration: targets.prod.regions: \"cn shanghai\" is not the id of a region",
+            "not started: targets.prod.regions: \"cn shanghai\" is not the id of a region",
+        ),
+        (
+            |it| {
+                let ours = format!("sts_endpoint = \"{}\"", it.gate.alicloud);
+                it.replace(&ours, "sts_endpoint = \"http://sts.aliyuncs.com/\"");
+            },
+            "configuration: targets.prod.sts_endpoint: only https is allowed, except on loopback",
+            "not started: targets.prod.sts_endpoint: only https is allowed, except on loopback",
+        ),
+        (
+            |it| it.replace("signature =", "calls_per_minute = 0\nsignature ="),
+            "configuration: targets.prod.calls_per_minute: at least 1",
+            "not started: targets.prod.calls_per_minute: at least 1",
+        ),
+        (
+            |it| it.config.insert_str(0, "retention_days = 7\n"),
+            "configuration: retention_days: at least 8: a request lives for 7",
+            "not started: retention_days: at least 8: a request lives for 7",
+        ),
+        (
+            |it| {
+                let role = "credentials = { kind = \"assume-role\", role = \"acs:ram::1:role/peergate\" }\nsignature =";
+                it.replace("signature =", role);
+            },
+            "configuration: targets.prod.credentials.role: expected acs:ram::2222222222222222:role/NAME",
+            "not started: targets.prod.credentials.role: expected acs:ram::2222222222222222:role/NAME",
+        ),
+        (
+            |it| it.replace("channel = \"C0PEER\"", "channel = \"#peering\""),
+            "configuration: channels.netops.channel: expected the channel's id, e.g. C0123ABCD",
+            "not started: channels.netops.channel: expected the channel's id, e.g. C0123ABCD",
+        ),
+        (
+            |it| it.replace("netops = [\"alice\", \"bob\"]", "netops = [\"alice\", \"mallory\"]"),
+            "configuration: groups.netops: no person is named mallory",
+            "not started: groups.netops: no person is named mallory",
+        ),
+        (
+            |it| it.replace("target = \"prod\"", "target = \"production\""),
+            "configuration: rule.two people.target: no target is named production",
+            "not started: rule.two people.target: no target is named production",
+        ),
+        (
+            |it| it.replace("approvals = 2", "approvals = 5"),
+            "configuration: rule.two people.approvals: only 4 different people are named as approvers",
+            "not started: rule.two people.approvals: only 4 different people are named as approvers",
+        ),
+        (
+            |it| it.environment.ca_file = Some("/nonexistent/ca.pem".into()),
+            "HTTP client: PEERGATE_CA_FILE cannot be read, or holds no certificates in PEM, or one that cannot be trusted",
+            "not started: PEERGATE_CA_FILE cannot be read, or holds no certificates in PEM, or one that cannot be trusted",
+        ),
+    ];
+    check(rows).await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_table() {
+    let rows: &[(Change, &str, &str)] = &[
+        (
+            |it| it.environment.table = "other".into(),
+            "table: other cannot be looked at: ResourceNotFoundException",
+            "503 store-unavailable",
+        ),
+        (
+            |it| it.environment.aws.dynamodb_endpoint = Some("http://127.0.0.1:9".into()),
+            "table: peergate cannot be looked at: no answer",
+            "503 store-unavailable",
+        ),
+    ];
+    check(rows).await;
+}
+
+#[tokio::test]
+async fn what_the_role_may_not_do_with_the_table() {
+    let rows = [
+        ("DescribeTable", "table: peergate cannot be looked at: AccessDeniedException", "200 accepted"),
+        ("Query", "table, query: the store does not answer: AccessDeniedException", "200 accepted"),
+        ("GetItem", "table, reading: the store does not answer: AccessDeniedException", "503 store-unavailable"),
+        ("BatchGetItem", "table, reading many: the store does not answer: AccessDeniedException", "200 accepted"),
+        ("PutItem", "table, writing: the store does not answer: AccessDeniedException", "503 store-unavailable"),
+    ];
+    for (operation, told, does) in rows {
+        let (gate, table) = Table::before(quick()).await;
+        table.refuse(operation);
+        let report = doctor::examine(Ok(gate.environment.clone()), &Wish::default(), soon()).await;
+        assert_eq!(problems(&report), [told], "{}", report.text());
+        assert_eq!(function(&gate, &gate.environment).await, does, "{told}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_secrets() {
+    let rows: &[(Change, &str, &str)] = &[
+        (
+            |it| it.environment.secrets = SecretsSource::File("/nonexistent/secrets.json".into()),
+            "secrets: the secrets store does not answer: No such file or directory (os error 2)",
+            "503 secrets-unavailable",
+        ),
+        (
+            |it| it.secrets = json!("hush"),
+            "secrets: the secrets are not JSON of the documented shape at line 1, column 1: not JSON",
+            "not started: the secrets are not JSON of the documented shape at line 1, column 1: not JSON",
+        ),
+        (
+            |it| it.secrets["targets"] = json!({}),
+            "secrets: secrets: targets.prod: missing",
+            "not started: secrets: targets.prod: missing",
+        ),
+        (
+            |it| it.secrets["targets"]["prod"]["access_key_secret"] = json!(" "),
+            "secrets: secrets: targets.prod: a part of the access key is empty, or has a space or a line break in it",
+            "not started: secrets: targets.prod: a part of the access key is empty, or has a space or a line break in it",
+        ),
+        (
+            |it| it.secrets["targets"]["prod"]["access_key"] = json!("LTAI"),
+            "secrets: the secrets are not JSON of the documented shape at targets.prod.access_key",
+            "not started: the secrets are not JSON of the documented shape at targets.prod.access_key",
+        ),
+        (
+            |it| it.secrets["clients"]["ci"]["signing_secrets"] = json!(["whsec_short"]),
+            "secrets: the secrets are not JSON of the documented shape at clients.ci.signing_secrets[0]",
+            "not started: the secrets are not JSON of the documented shape at clients.ci.signing_secrets[0]",
+        ),
+        (
+            |it| it.secrets["clients"]["ci"]["signing_secrets"] = json!([]),
+            "secrets: secrets: clients.ci.signing_secrets: name at least one",
+            "not started: secrets: clients.ci.signing_secrets: name at least one",
+        ),
+        (
+            |it| it.secrets["platforms"]["slack"] = Value::Null,
+            "secrets: secrets: platforms.slack: missing",
+            "not started: secrets: platforms.slack: missing",
+        ),
+        (
+            |it| it.secrets["platforms"]["slack"]["signing_secrets"] = json!(["short"]),
+            "secrets: the secrets are not JSON of the documented shape at platforms.slack.signing_secrets[0]",
+            "not started: the secrets are not JSON of the documented shape at platforms.slack.signing_secrets[0]",
+        ),
+        (
+            |it| it.secrets["targets"]["prod"]["access_key_id"] = json!("accepter-key\n"),
+            "secrets: secrets: targets.prod: a part of the access key is empty, or has a space or a line break in it",
+            "not started: secrets: targets.prod: a part of the access key is empty, or has a space or a line break in it",
+        ),
+        (
+            |it| it.secrets["platforms"]["slack"]["signing_secrets"] = json!(["8f742231b10e8888abcd99yyyzzz85a5\n"]),
+            "secrets: the secrets are not JSON of the documented shape at platforms.slack.signing_secrets[0]",
+            "not started: the secrets are not JSON of the documented shape at platforms.slack.signing_secrets[0]",
+        ),
+        (
+            |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("xoxb-1\n"),
+            "secrets: secrets: platforms.slack.bot_token: it has a space or a line break in it",
+            "not started: secrets: platforms.slack.bot_token: it has a space or a line break in it",
+        ),
+        (
+            |it| it.secrets["platforms"]["slack"]["bot_token"] = Value::Null,
+            "secrets: secrets: platforms.slack.bot_token: missing, and a channel of kind `slack` needs it",
+            "not started: secrets: platforms.slack.bot_token: missing, and a channel of kind `slack` needs it",
+        ),
+        (
+            |it| it.secrets["channels"]["hook"] = Value::Null,
+            "secrets: the secrets are not JSON of the documented shape at channels.hook",
+            "not started: the secrets are not JSON of the documented shape at channels.hook",
+        ),
+        (
+            |it| it.secrets["channels"]["hook"]["url"] = json!("http://hooks.slack.com/x"),
+            "secrets: secrets: channels.hook.url: only https is allowed, except on loopback",
+            "not started: secrets: channels.hook.url: only https is allowed, except on loopback",
+        ),
+        (
+            |it| it.secrets["channels"]["audit"]["signing_secrets"] = json!([]),
+            "secrets: secrets: channels.audit.signing_secrets: name at least one",
+            "not started: secrets: channels.audit.signing_secrets: name at least one",
+        ),
+    ];
+    check(rows).await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_who_we_are_to_alibaba_cloud() {
+    let rows: &[(Change, &str, &str)] = &[
+        (
+            |it| it.secrets["targets"]["prod"]["access_key_id"] = json!("LTAI-gone"),
+            "target prod, credentials: Alibaba Cloud refuses them with InvalidAccessKeyId.NotFound",
+            "502 credentials-refused InvalidAccessKeyId.NotFound",
+        ),
+        (
+            |it| it.secrets["targets"]["prod"]["access_key_secret"] = json!("wrong"),
+            "target prod, credentials: Alibaba Cloud refuses them with SignatureDoesNotMatch",
+            "502 credentials-refused SignatureDoesNotMatch",
+        ),
+        (
+            |it| it.secrets["targets"]["prod"]["security_token"] = json!("stale"),
+            "target prod, credentials: Alibaba Cloud refuses them with InvalidSecurityToken.MismatchWithAccessKey",
+            "502 credentials-refused InvalidSecurityToken.MismatchWithAccessKey",
+        ),
+        (
+            |it| {
+                it.secrets["targets"]["prod"] =
+                    json!({"access_key_id": "requester-key", "access_key_secret": "requester-secret"});
+            },
+            "target prod, credentials: of account 1111111111111111, not 2222222222222222",
+            "409 vendor-refused ResourceNotFound.InstanceId",
+        ),
+        (
+            |it| it.fault("GetVpcPeerConnectionAttribute", "Forbidden.RAM", false),
+            "target prod, vpc:GetVpcPeerConnectionAttribute: refused with Forbidden.RAM",
+            "502 credentials-refused Forbidden.RAM",
+        ),
+        (
+            |it| it.fault("ListVpcPeerConnections", "Forbidden.RAM", false),
+            "target prod, vpc:ListVpcPeerConnections in cn-shanghai: refused with Forbidden.RAM",
+            // What other peerings there are is unknown, which is said on the card.
+            "200 accepted",
+        ),
+        (
+            |it| it.fault("AcceptVpcPeerConnection", "Forbidden.RAM", true),
+            "target prod, vpc:AcceptVpcPeerConnection (dry run): refused with Forbidden.RAM",
+            // People decide once; the accept itself is tried until operators have mended it.
+            "200 accepted",
+        ),
+        (
+            |it| it.fault("AcceptVpcPeerConnection", "OperationFailed.CdtNotOpened", true),
+            "target prod, vpc:AcceptVpcPeerConnection (dry run): refused with OperationFailed.CdtNotOpened",
+            "409 vendor-refused OperationFailed.CdtNotOpened",
+        ),
+        (
+            |it| it.fault("GetVpcPeerConnectionAttribute", "InvalidAction.NotFound", false),
+            "target prod, vpc:GetVpcPeerConnectionAttribute: refused with InvalidAction.NotFound",
+            "409 vendor-refused InvalidAction.NotFound",
+        ),
+        (
+            |it| it.fault("ListVpcPeerConnections", "UnsupportedRegion", false),
+            "target prod, vpc:ListVpcPeerConnections in cn-shanghai: refused with UnsupportedRegion",
+            "200 accepted",
+        ),
+        (
+            |it| {
+                let role = "acs:ram::2222222222222222:role/gone";
+                it.gate.simulator.fault(Fault {
+                    action: Some("AssumeRole".into()),
+                    code: Some("EntityNotExist.Role".into()),
+                    http_status: 404,
+                    times: 1000,
+                    ..Fault::default()
+                });
+                let kind = format!("credentials = {{ kind = \"assume-role\", role = \"{role}\" }}");
+                it.replace("signature =", &format!("{kind}\nsignature ="));
+            },
+            "target prod, credentials: there are none (EntityNotExist.Role)",
+            "502 credentials-refused EntityNotExist.Role",
+        ),
+    ];
+    check(rows).await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_channel() {
+    let rows: &[(Change, &str, &str)] = &[
+        (
+            |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("revoked"),
+            "channel netops: not_authed",
+            "200 accepted",
+        ),
+        (
+            |it| it.replace("[platforms.slack]\n", "[platforms.slack]\nenterprise = \"E0001\"\n"),
+            "channel netops: platforms.slack.enterprise: the bot token belongs to a workspace outside E0001",
+            "200 accepted",
+        ),
+        (
+            |it| it.secrets["channels"]["hook"]["url"] = json!("http://127.0.0.1:9/"),
+            "channel hook: Transport.Connect",
+            "200 accepted",
+        ),
+    ];
+    check(rows).await;
+}
+
+#[tokio::test]
+async fn a_rule_that_contacts_may_make_impossible_is_warned_of() {
+    let gate = Gate::start().await;
+    let environment = broken(&gate, |it| {
+        it.replace(
+            "requester_accounts = [\"1111111111111111\"]\naccepting_vpcs = [\"vpc-two-people\"]\napprovals = 2",
+            "approvals = 4",
+        );
+    });
+    let report = doctor::examine(Ok(environment), &Wish::default(), soon()).await;
+    let told =
+        "rule two people: 4 must approve requests of account 1111111111111111, but without its contacts, only 3 may";
+    assert!(that_are(Found::Warning, &report).contains(&told.to_owned()), "{}", report.text());
+}
+
+async fn ask(app: &App) -> Duration {
+    let began = Instant::now();
+    doctor::FirstTick::default().ask(app).await;
+    began.elapsed()
+}
+
+/// What this test's process has logged of it, by key.
+fn misconfigured() -> Vec<String> {
+    let lines = crate::support::logged();
+    let told = lines.lines().filter(|line| line.contains("misconfigured"));
+    told.filter_map(|line| Some(line.split_once("key=")?.1.to_owned())).collect()
+}
+
+#[tokio::test]
+async fn the_first_tick_asks_what_only_others_can_tell() {
+    let gate = Gate::start().await;
+    let app = |change: Change| {
+        let environment = broken(&gate, change);
+        App::new(&environment, Config::load(&environment.config).unwrap()).unwrap()
+    };
+    ask(&app(|_| ())).await;
+    assert_eq!(misconfigured(), Vec::<String>::new());
+    ask(&app(|it| it.replace("account = \"2222222222222222\"", "account = \"3333333333333333\""))).await;
+    ask(&app(|it| {
+        it.replace("teams = [\"T0001\"]", "teams = [\"T0009\"]");
+        it.config = it.config.replace("slack:T0001/", "slack:T0009/");
+    }))
+    .await;
+    let gone = app(|it| it.fault("ListVpcPeerConnections", "InvalidRegionId.NotFound", false));
+    ask(&gone).await;
+    let told = misconfigured();
+    let expected = ["targets.prod.account", "platforms.slack.teams", "targets.prod.regions"];
+    assert!(expected.iter().zip(&told).all(|(key, line)| line.contains(key)) && told.len() == 3, "{told:?}");
+    assert!(told[2].contains("InvalidRegionId.NotFound"), "{told:?}");
+}
+
+#[tokio::test]
+async fn the_first_tick_asks_once_and_waits_for_nobody_for_long() {
+    let gate = Gate::start().await;
+    let first_tick = doctor::FirstTick::default();
+    first_tick.ask(&gate.app).await;
+    let asked = gate.upstream_calls();
+    assert!(asked > 0);
+    first_tick.ask(&gate.app).await;
+    assert_eq!(gate.upstream_calls(), asked);
+    gate.sink.trouble(Trouble { path: "/api/auth.test".into(), hangs: true, ..Trouble::default() });
+    assert!(ask(&gate.app).await < Duration::from_secs(4));
+}
+
+#[tokio::test]
+async fn what_could_not_be_looked_at_is_not_said_to_be_well() {
+    let rows: &[(Change, &str, &str)] = &[
+        (
+            |it| {
+                let ours = format!("\nendpoint = \"{}\"", it.gate.alicloud);
+                it.replace(&ours, "\nendpoint = \"http://127.0.0.1:9/\"");
+            },
+            "clock: Transport.Connect\n\
+             target prod, vpc:GetVpcPeerConnectionAttribute: no answer (Transport.Connect)",
+            "503 alicloud-unavailable",
+        ),
+        (
+            |it| it.fault("GetCallerIdentity", "ServiceUnavailable", false),
+            "target prod, credentials: the Security Token Service does not answer (ServiceUnavailable)",
+            "200 accepted",
+        ),
+        (
+            |it| it.gate.sink.trouble(Trouble { path: "/api/auth.test".into(), status: 429, ..Trouble::default() }),
+            "channel netops: HTTP 429\nchannel oncall: HTTP 429",
+            "200 accepted",
+        ),
+    ];
+    for (change, told, does) in rows {
+        let gate = Gate::start().await;
+        let environment = broken(&gate, *change);
+        let report = doctor::examine(Ok(environment.clone()), &Wish::default(), soon()).await;
+        assert_eq!((unknown(&report).join("\n").as_str(), report.is_well()), (*told, false), "{}", report.text());
+        assert_eq!(function(&gate, &environment).await, *does, "{told}");
+    }
+    let (gate, table) = Table::before(quick()).await;
+    table.refuse("DescribeTimeToLive");
+    let report = doctor::examine(Ok(gate.environment.clone()), &Wish::default(), soon()).await;
+    assert_eq!(unknown(&report), ["table, TTL: it cannot be looked at: AccessDeniedException"]);
+
+    let gate = Gate::start().await;
+    gate.simulator.limit(Duration::from_mins(10), None);
+    let report = doctor::examine(Ok(broken(&gate, |_| {})), &Wish::default(), Instant::now()).await;
+    let late = ["buttons", "clock", "target prod", "channel audit", "channel hook", "channel netops", "channel oncall"];
+    assert_eq!(unknown(&report), late.map(|what| format!("{what}: there was no time for the rest")));
+}
+
+#[tokio::test]
+async fn that_nobodys_id_is_not_liked_shows_that_we_may_ask() {
+    let gate = Gate::start().await;
+    let environment = broken(&gate, |it| {
+        it.fault("GetVpcPeerConnectionAttribute", "IllegalParam.InstanceId", false);
+        it.fault("AcceptVpcPeerConnection", "IllegalParam.InstanceId", true);
+    });
+    let report = doctor::examine(Ok(environment), &Wish::default(), soon()).await;
+    assert!(report.is_well(), "{}", report.text());
+}
+
+#[tokio::test]
+async fn a_test_message_is_posted_only_if_asked_for() {
+    let gate = Gate::start().await;
+    let environment = broken(&gate, |_| {});
+    gate.sink.trouble(Trouble { path: AUDIT.into(), status: 404, ..Trouble::default() });
+    let report = doctor::examine(Ok(environment), &Wish { post: true, ..Wish::default() }, soon()).await;
+    assert_eq!(problems(&report), ["channel audit: HTTP 404"]);
+    assert!(gate.sink.posts(HOOK)[0].text().contains("peergate can post here"));
+    assert_eq!(gate.sink.channel("C0PEER")[0].text.lines().next(), Some("peergate can post here"));
+}
+
+#[tokio::test]
+async fn without_its_environment_nothing_is_looked_at() {
+    let missing = Environment::read(|_| None);
+    let report = doctor::examine(missing, &Wish::default(), soon()).await;
+    assert_eq!(problems(&report), ["environment: environment variable AWS_REGION is not set"]);
+    let json = report.json();
+    assert_eq!((&json["well"], &json["checks"][0]["found"]), (&json!(false), &json!("problem")));
+}
+
+#[tokio::test]
+async fn open_cards_are_counted_by_the_key_of_their_buttons() {
+    let gate = Gate::start().await;
+    let keys = ["b2xkIGtleSBvZiAzMiBieXRlcyBvciBtb3JlLCB5ZXM=", "bmV3IGtleSBvZiAzMiBieXRlcyBvciBtb3JlLCB5ZXM="];
+    gate.requested().await;
+    gate.discover().await;
+    let found = async |keys: &[&str]| {
+        gate.write_secrets(|secrets| secrets["binding_keys"] = json!(keys)).unwrap();
+        let report = doctor::examine(Ok(gate.environment.clone()), &Wish::default(), soon()).await;
+        let told = |it: &doctor::Check| (it.found, it.detail.split(" with the key").next().unwrap().to_owned());
+        let about = |it: &&doctor::Check| ["buttons", "open cards"].contains(&it.what.as_str());
+        report.0.iter().filter(about).map(told).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&keys[..1]).await, [(Found::Warning, "1".to_owned())], "signed with the derived key");
+    let derived = found(&[]).await;
+    assert_eq!(derived.last(), Some(&(Found::Fine, "1".to_owned())), "{derived:?}");
+    assert!(derived[0].0 == Found::Warning && derived[0].1.contains("derived"), "{derived:?}");
+}

@@ -1,0 +1,152 @@
+//! Feishu, both ways, against the fake: what people do in it arrives, and what we say is shown.
+
+mod api;
+mod fixture;
+mod life;
+mod receive;
+mod vectors;
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use jiff::{SignedDuration, Timestamp};
+use peergate::approval::Redelivery;
+use peergate::chat::feishu::{
+    self, Api, AppSecret, Callback, CallbackKeys, Config, Failure, Host, Receiver, ReplyTo, Toast, Updated,
+    bot_message, fetch_token, post_bot,
+};
+use peergate::chat::message::{Button, Buttons, Message};
+use peergate::chat::{Authentic, Click, Command, Incoming, Malformed, Unauthentic, Undelivered};
+use peergate::clock;
+use peergate::http::Clients;
+use peergate::local::feishu::{ChatState, FakeFeishu, Fault, Settings};
+use peergate::peering::{Fingerprint, InstanceId};
+use peergate::secret::{Secret, SecretUrl};
+use serde_json::{Value, json};
+use url::Url;
+
+const CHAT: &str = "oc_38fe598c2984695a42f3e2d3d5fdfd22";
+const ALICE: &str = "ou_2840498f54cfa60477d0edcf39319ae2";
+const MESSAGES: &str = "/open-apis/im/v1/messages";
+const NOW: i64 = 1_793_001_624;
+
+fn now() -> Timestamp {
+    Timestamp::from_second(NOW).unwrap()
+}
+
+fn keys(key: &str, token: &str) -> CallbackKeys {
+    serde_json::from_value(json!({"encrypt_key": key, "verification_token": token})).unwrap()
+}
+
+fn our_keys() -> CallbackKeys {
+    keys("7ZJAhsHk6WV3zn4Tag2E1ByoB3lPgxzl", &Settings::default().verification_token)
+}
+
+fn config() -> Config {
+    let Settings { app, tenant, .. } = Settings::default();
+    Config { app, tenant, host: Host::Feishu, api: None }
+}
+
+fn headers(callback: &Callback) -> HeaderMap {
+    let header =
+        |(name, value): &(&'static str, String)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
+    callback.headers.iter().map(header).collect()
+}
+
+fn sign(plaintext: &str) -> Callback {
+    feishu::sign_callback(plaintext, &our_keys(), now(), "6af07ea128", [7; 16])
+}
+
+fn verify(callback: &Callback, keys: &[CallbackKeys]) -> Result<Authentic, Unauthentic> {
+    feishu::verify_with(keys, &headers(callback), callback.body.as_bytes(), now())
+}
+
+fn parse(plaintext: &str) -> Result<Incoming<ReplyTo>, Malformed> {
+    feishu::parse(&config(), verify(&sign(plaintext), &[our_keys()]).unwrap())
+}
+
+fn click(plaintext: &str) -> Click {
+    match parse(plaintext) {
+        Ok(Incoming::Click { click, .. }) => click,
+        other => panic!("{plaintext}: {other:?}"),
+    }
+}
+
+fn bind(button: Button) -> String {
+    match button {
+        Button::Approve { .. } => "approve-binding".into(),
+        Button::Reject => "reject-binding".into(),
+        Button::Withdraw => "withdraw-binding".into(),
+        Button::Details => "details-binding".into(),
+    }
+}
+
+fn message(headline: &str, shown: &[Button]) -> Message {
+    let buttons = Buttons {
+        target: "prod".into(),
+        instance_id: InstanceId::parse("pcc-a").unwrap(),
+        fingerprint: Fingerprint::try_from("0123456789abcdef".repeat(4)).unwrap(),
+        shown: shown.to_vec(),
+        bindings: vec![],
+    };
+    Message {
+        headline: headline.into(),
+        facts: vec![("Name", "<at id=all></at> **db**".into())],
+        buttons: (!shown.is_empty()).then_some(buttons),
+        ..Message::default()
+    }
+}
+
+fn card(headline: &str) -> Value {
+    feishu::render(&message(headline, &[Button::Approve { ask: false }, Button::Reject, Button::Details]), bind)
+}
+
+/// A fake on loopback, and a client of it.
+struct World {
+    fake: FakeFeishu,
+    http: reqwest::Client,
+    url: Url,
+    token: Secret,
+}
+
+impl World {
+    async fn start() -> Self {
+        Self::of(Settings::default()).await
+    }
+
+    async fn of(settings: Settings) -> Self {
+        let fake = FakeFeishu::new(settings);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
+        tokio::spawn(fake.clone().serve(listener));
+        let http = Clients::new().unwrap().shared().clone();
+        let mut world = Self { fake, http, url, token: Secret::new(String::new()) };
+        world.token = world.fetch().await.unwrap().token;
+        world
+    }
+
+    async fn fetch(&self) -> Result<feishu::TenantToken, Undelivered> {
+        let Settings { app, app_secret, .. } = self.fake.settings();
+        fetch_token(&self.http, &self.url, &app, &AppSecret::try_from(app_secret).unwrap()).await
+    }
+
+    fn api(&self) -> Api<'_> {
+        Api { http: &self.http, url: &self.url, token: &self.token }
+    }
+
+    async fn post(&self, uuid: &str) -> Result<String, Failure> {
+        self.api().post(Receiver::Chat(CHAT), &card("waits"), uuid).await.map(|posted| posted.message_id)
+    }
+
+    fn fail(&self, code: i64, status: u16) {
+        self.fake.clear_faults();
+        self.fake.add_fault(Fault { path: MESSAGES.into(), code: Some(code), status, ..Fault::default() });
+    }
+}
+
+fn undelivered(failure: Failure) -> Undelivered {
+    match failure {
+        Failure::Undelivered(undelivered) => undelivered,
+        Failure::Token(_) | Failure::Gone(_) => panic!("{failure:?}"),
+    }
+}

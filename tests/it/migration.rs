@@ -1,0 +1,260 @@
+//! What the version before wrote (schema 1) is read, changed and rewritten, and holds. The fixtures are items of its table,
+//! one for each state.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::support::{Gate, Table, quick};
+use aws_sdk_dynamodb::types::AttributeValue;
+use jiff::{SignedDuration, Timestamp};
+use peergate::approval::{
+    Approval, ApprovalId, Approver, Closed, Decision, Event, Grounds, History, Principal, RequestId, State, Verdict,
+};
+use peergate::local::simulator::Tampering;
+use peergate::peering::{Connection, Status};
+use peergate::store::{Saved, Stored};
+use serde_json::Value;
+
+type Item = HashMap<String, AttributeValue>;
+
+fn fixtures() -> BTreeMap<String, Item> {
+    let fixtures: BTreeMap<String, BTreeMap<String, BTreeMap<String, String>>> =
+        serde_json::from_str(include_str!("../fixtures/schema-1.json")).unwrap();
+    let attribute = |value: BTreeMap<String, String>| match value.into_iter().next().unwrap() {
+        (kind, text) if kind == "N" => AttributeValue::N(text),
+        (_, text) => AttributeValue::S(text),
+    };
+    let item = |item: BTreeMap<String, BTreeMap<String, String>>| {
+        item.into_iter().map(|(name, value)| (name, attribute(value))).collect()
+    };
+    fixtures.into_iter().map(|(name, fixture)| (name, item(fixture))).collect()
+}
+
+/// Shortly after the fixtures were written.
+fn now() -> Timestamp {
+    "2026-11-25T21:10:00Z".parse().unwrap()
+}
+
+fn client(gate: &Gate) -> aws_sdk_dynamodb::Client {
+    let sdk = peergate::aws::sdk_config(&gate.environment.aws, &peergate::http::client().unwrap());
+    let config = aws_sdk_dynamodb::config::Builder::from(&sdk);
+    let endpoint = gate.environment.aws.dynamodb_endpoint.clone().unwrap();
+    aws_sdk_dynamodb::Client::from_conf(config.endpoint_url(endpoint).build())
+}
+
+async fn put(gate: &Gate, item: Item) -> ApprovalId {
+    let id = item["id"].as_s().unwrap().split_once('/').unwrap().1.to_owned().try_into().unwrap();
+    client(gate).put_item().table_name(&gate.environment.table).set_item(Some(item)).send().await.unwrap();
+    ApprovalId { target: "prod".into(), instance_id: id }
+}
+
+async fn item(gate: &Gate, id: &ApprovalId) -> Item {
+    let key = AttributeValue::S(id.to_string());
+    let answer = client(gate).get_item().table_name(&gate.environment.table).key("id", key).send().await.unwrap();
+    answer.item.unwrap()
+}
+
+async fn saved(gate: &Gate, approval: &Approval, over: &Stored) -> Stored {
+    let Saved::Done(stored) = gate.app.store.save(approval, Some(over)).await.unwrap() else { panic!("nobody else") };
+    stored
+}
+
+/// What an auditor finds wrong with the only record.
+async fn problems(gate: &Gate) -> Vec<String> {
+    let (scanned, _) = gate.app.store.scan(None).await.unwrap();
+    let [scanned] = scanned.as_slice() else { panic!("one record") };
+    let broken = History::verify(&scanned.id, &scanned.record).err().map(|broken| broken.to_string());
+    scanned.problems().into_iter().chain(broken).collect()
+}
+
+fn apply(approval: &mut Approval, event: &Event) {
+    assert!(approval.apply(event, now()));
+}
+
+fn alive(approval: &Approval, status: Status) -> Event {
+    let expires_at = Some(now() + SignedDuration::from_hours(24));
+    Event::Seen(Box::new(Connection { status, expires_at, ..approval.connection.clone() }))
+}
+
+fn decide(approval: &Approval, by: &str) -> Result<Approval, Closed> {
+    let (principal, person) = (Principal::new("webhook", "ci", by).unwrap(), Some(by.to_owned()));
+    let decision = Decision {
+        verdict: Verdict::Approve,
+        by: Approver { principal, person },
+        at: now(),
+        fingerprint: approval.fingerprint.clone(),
+        reason: None,
+        request_key: format!("ci/webhook-id:{by}"),
+        request_content: Some("content".into()),
+    };
+    let electorate = |principal: &Principal| {
+        let person = principal.as_str().rsplit('/').next().map(ToOwned::to_owned);
+        Some(Approver { principal: principal.clone(), person })
+    };
+    let (id, connection) =
+        (approval.id.clone(), Connection { status: Status::Accepting, ..approval.connection.clone() });
+    let (terms, findings) = (approval.terms.clone(), approval.findings.clone());
+    let grounds =
+        Grounds { id: &id, connection: &connection, terms: &terms, findings: &findings, electorate: &electorate };
+    Approval::decide(Some(approval), &grounds, decision)
+}
+
+#[tokio::test]
+async fn every_state_is_read_changed_written_and_verified() {
+    type Change = fn(&mut Approval);
+    let changes: [(&str, Change, &str); 14] = [
+        ("pending", |it| *it = decide(it, "bob").unwrap(), "approved"),
+        ("pending-changed", |it| *it = decide(it, "alice").unwrap(), "approved"),
+        ("pending-withdrawn", |it| apply(it, &alive(it, Status::Rejected)), "rejected"),
+        ("approved", |it| apply(it, &Event::Accepted { request_id: "R".into() }), "activating"),
+        ("activating", |it| apply(it, &alive(it, Status::Activated)), "activated"),
+        // It was said to be accepted by somebody outside, for a reading said that it was updated.
+        (
+            "activating-elsewhere",
+            |it| {
+                for minutes in [0, 2, 4] {
+                    it.apply(&alive(it, Status::Accepting), now() + SignedDuration::from_mins(minutes));
+                }
+            },
+            "pending",
+        ),
+        ("activated", |it| assert!(it.redrive(None, true, now()) == 0), "activated"),
+        ("rejecting", |it| apply(it, &Event::Rejected { request_id: "R".into() }), "rejected"),
+        (
+            "rejected",
+            |it| {
+                for minutes in [0, 2, 4] {
+                    it.apply(&alive(it, Status::Accepting), now() + SignedDuration::from_mins(minutes));
+                }
+            },
+            "rejecting",
+        ),
+        ("expired", |it| apply(it, &alive(it, Status::Accepting)), "pending"),
+        ("deleted", |it| apply(it, &alive(it, Status::Activated)), "activated"),
+        ("failed", |it| *it = decide(it, "alice").unwrap(), "approved"),
+        ("failed-accepted-elsewhere", |it| apply(it, &alive(it, Status::Accepting)), "failed"),
+        ("failed-changed-too-often", |it| assert!(!it.apply(&alive(it, Status::Activated), now())), "failed"),
+    ];
+    let fixtures = fixtures();
+    assert_eq!(fixtures.len(), changes.len());
+    for (name, change, state) in changes {
+        let gate = Gate::start().await;
+        let id = put(&gate, fixtures[name].clone()).await;
+        assert_eq!(problems(&gate).await, Vec::<String>::new(), "{name}: as it was written");
+        let read = gate.app.store.load(&id).await.unwrap().unwrap();
+        assert!(read.is_of_earlier_version(), "{name}");
+        assert_eq!(read.approval.facts.fingerprint(), read.approval.fingerprint, "{name}");
+
+        let written = saved(&gate, &read.approval, &read).await;
+        assert_eq!(problems(&gate).await, Vec::<String>::new(), "{name}: rewritten");
+        let stored = item(&gate, &id).await;
+        assert!(stored.contains_key("digest") && stored.contains_key("due_at"), "{name}: {:?}", stored.keys());
+        assert_eq!(gate.app.store.load(&id).await.unwrap().unwrap(), written, "{name}");
+
+        let mut approval = written.approval.clone();
+        change(&mut approval);
+        assert_eq!(approval.state.name(), state, "{name}");
+        saved(&gate, &approval, &written).await;
+        assert_eq!(problems(&gate).await, Vec::<String>::new(), "{name}: changed");
+        let json: Value = serde_json::from_str(item(&gate, &id).await["record"].as_s().unwrap()).unwrap();
+        assert_eq!(json["schema"], 2, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn what_channels_were_shown_is_known_and_a_decision_may_rest_on_it() {
+    let gate = Gate::start().await;
+    let id = put(&gate, fixtures().remove("pending-changed").unwrap()).await;
+    let approval = gate.app.store.load(&id).await.unwrap().unwrap().approval;
+    let channels = ["netops".to_owned()];
+    assert!(approval.was_shown(&approval.fingerprint, &channels, now()));
+    let shown_at = approval.cards["netops"].shown_at;
+    assert!(!approval.was_shown(&approval.fingerprint, &channels, shown_at - SignedDuration::from_secs(1)));
+    assert!(approval.cards["netops"].reference.starts_with("C0PEER/"));
+    assert!(approval.was_shown(&approval.fingerprint, &["audit".to_owned()], now()), "a signed notice says it, too");
+    assert!(!approval.was_shown(&approval.fingerprint, &["elsewhere".to_owned()], now()));
+}
+
+#[tokio::test]
+async fn a_request_that_was_counted_before_is_a_replay_still() {
+    let gate = Gate::start().await;
+    let id = put(&gate, fixtures().remove("pending").unwrap()).await;
+    let approval = gate.app.store.load(&id).await.unwrap().unwrap().approval;
+    let key = approval.decisions[0].request_key.clone();
+    let request = |content: Option<&str>| RequestId { key: key.clone(), content: content.map(ToOwned::to_owned) };
+    assert_eq!(approval.knows_request(&request(None)), Ok(true));
+    assert_eq!(approval.knows_request(&request(Some("whatever"))), Ok(true), "what it said is not known");
+}
+
+#[tokio::test]
+async fn what_was_over_gets_its_line_in_the_index_once_and_costs_nothing_afterwards() {
+    let (gate, table) = Table::before(quick()).await;
+    let mut fixtures = fixtures();
+    let (over, unknown) = (fixtures.remove("activated").unwrap(), fixtures.remove("failed").unwrap());
+    let number: usize = over["id"].as_s().unwrap().trim_start_matches("prod/pcc-sim").parse().unwrap();
+    // The same id, at Alibaba Cloud.
+    for made in 0..number {
+        let theirs = format!("vpc-requester-{made}");
+        gate.request_peering(&[("VpcId", &theirs)]).await.unwrap();
+    }
+    let activated = Tampering { status: Some("Activated".into()), ..Tampering::default() };
+    for made in 1..=number {
+        let id = format!("pcc-sim{made:08}").try_into().unwrap();
+        gate.tamper(&id, activated.clone());
+    }
+    let id = put(&gate, over).await;
+    drop(unknown);
+    assert!(!item(&gate, &id).await.contains_key("due"));
+    gate.discover().await;
+    assert_eq!(item(&gate, &id).await["due"].as_s().unwrap(), "1");
+    table.forget();
+    gate.discover().await;
+    assert_eq!(table.calls(), 1, "the index, and no record: also not for those that peergate never knew");
+    let stored = gate.app.store.load(&id).await.unwrap().unwrap();
+    assert_eq!((stored.approval.state, stored.version > 1), (State::Activated, true));
+}
+
+#[tokio::test]
+async fn what_was_told_wrongly_by_the_version_before_is_corrected() {
+    let gate = Gate::start().await;
+    let over = fixtures().remove("deleted").unwrap();
+    let number: usize = over["id"].as_s().unwrap().trim_start_matches("prod/pcc-sim").parse().unwrap();
+    for made in 0..number {
+        let theirs = format!("vpc-requester-{made}");
+        gate.request_peering(&[("VpcId", &theirs)]).await.unwrap();
+    }
+    let id = put(&gate, over).await;
+    gate.tamper(&id.instance_id, Tampering { status: Some("Activated".into()), ..Tampering::default() });
+    gate.discover().await;
+    let approval = gate.app.store.load(&id).await.unwrap().unwrap().approval;
+    assert_eq!(approval.state, State::Activated);
+    let told = gate.headlines(crate::support::HOOK).join("\n");
+    assert!(told.contains(&format!("VPC peering {id} is Activated")), "{told}");
+}
+
+#[tokio::test]
+async fn cards_of_earlier_versions_are_drawn_anew_in_the_first_tick() {
+    let gate = Gate::start().await;
+    let id = ApprovalId { target: "prod".into(), instance_id: gate.requested().await };
+    gate.discover().await;
+    let key = |approval: &Approval| approval.cards["netops"].key;
+    let signed_with = key(&gate.stored(&id.instance_id).await.unwrap().approval).unwrap();
+    let forget = async || {
+        let mut earlier = item(&gate, &id).await;
+        let record = earlier["record"].as_s().unwrap().replace(&format!(",\"key\":\"{signed_with}\""), "");
+        earlier.insert("record".into(), AttributeValue::S(record));
+        earlier.insert("mark".into(), AttributeValue::S("0".repeat(32)));
+        put(&gate, earlier).await;
+        assert_eq!(key(&gate.stored(&id.instance_id).await.unwrap().approval), None);
+    };
+    forget().await;
+    let edits = gate.card().edits;
+    gate.discover().await;
+    assert_eq!(key(&gate.stored(&id.instance_id).await.unwrap().approval), Some(signed_with));
+    assert_eq!(gate.card().edits, edits + 1);
+    gate.discover().await;
+    assert_eq!(gate.card().edits, edits + 1, "once");
+    forget().await;
+    gate.make_due(&id.instance_id).await;
+    gate.round().await;
+    assert_eq!(gate.card().edits, edits + 2, "also where the record is due before the survey sees it");
+}

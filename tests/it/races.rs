@@ -1,0 +1,187 @@
+//! Many at once, and death at the worst moment: one accept takes effect, one decision wins, nothing is lost.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::support::{Gate, Reply};
+use futures_util::future::join_all;
+use peergate::local::simulator::Settings;
+use peergate::local::simulator::gateway::Fault;
+use tokio::time::{Instant, sleep};
+
+const MANY: usize = 200;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_concurrent_approvals_are_one_accept_with_one_winner() {
+    let gate = Gate::with(Settings { quota: None, ..crate::support::quick() }).await;
+    let config = gate.config.replace("[clients.ci]", "calls_per_minute = 1000\n\n[clients.ci]");
+    let gate = gate.with_config(&config);
+    let id = gate.requested().await;
+    let mut requests = vec![];
+    for number in 0..MANY {
+        let (actor, verb) = (if number % 2 == 0 { "alice" } else { "bob" }, "approve");
+        requests.push(gate.signed(verb, &id, actor).await);
+    }
+    let replies: Vec<Reply> = join_all(requests.iter().map(|request| gate.send(request))).await;
+    let mut names = BTreeMap::<String, usize>::new();
+    for reply in &replies {
+        *names.entry(reply.name()).or_default() += 1;
+    }
+    // On a busy machine the winner may be out of time as well: then the watcher finishes it.
+    let started = Instant::now();
+    while gate.accepts(&id) == 0 {
+        assert!(started.elapsed() < Duration::from_mins(1), "{names:?}");
+        gate.round().await;
+    }
+    assert_eq!(gate.accepts(&id), 1, "{names:?}");
+    assert_eq!(gate.calls("AcceptVpcPeerConnection"), 1, "{names:?}");
+    let approval = gate.stored(&id).await.unwrap().approval;
+    let winner = approval.winner().unwrap().by.person.clone().unwrap();
+    assert_eq!(approval.decisions.len(), 1, "{names:?}");
+    let (mut winners, mut losers) = (0, 0);
+    for (request, reply) in requests.iter().zip(replies) {
+        // On a busy machine a request may run out of time, and says so; asked again, it is told as well.
+        let reply = if reply.status == 503 { gate.send(request).await } else { reply };
+        match reply.name().as_str() {
+            "accepted" | "underway" => winners += 1,
+            "repeated" => {}
+            "already-decided" => {
+                assert!(reply.detail().contains(&format!("already approved by {winner}")), "{reply:?}");
+                losers += 1;
+            }
+            _ => panic!("{reply:?}"),
+        }
+    }
+    assert!(winners <= 1, "{names:?}");
+    assert_eq!(losers, MANY / 2, "the other person's are all told: {names:?}");
+}
+
+#[tokio::test]
+async fn a_loser_that_read_before_the_winner_wrote_is_told_all_the_same() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let action = Some("GetVpcPeerConnectionAttribute".to_owned());
+    gate.simulator.fault(Fault { action, delay_ms: 2000, ..Fault::default() });
+    let (late, early) = (gate.signed("approve", &id, "bob").await, gate.signed("approve", &id, "alice").await);
+    let (late, ()) = tokio::join!(gate.send(&late), async {
+        while gate.simulator.pending_faults() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(gate.send(&early).await.name(), "accepted");
+    });
+    assert_eq!((late.status, late.name().as_str()), (409, "already-decided"), "{late:?}");
+    assert!(late.detail().contains("already approved by alice"), "{late:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_approvals_and_rejections_at_once_one_kind_takes_effect() {
+    let gate = Gate::with(Settings { quota: None, ..crate::support::quick() }).await;
+    for _ in 0..5 {
+        let id = gate.requested().await;
+        let mut requests = vec![];
+        for number in 0..20 {
+            let verb = if number % 2 == 0 { "approve" } else { "reject" };
+            requests.push(gate.signed(verb, &id, if number % 4 < 2 { "alice" } else { "bob" }).await);
+        }
+        join_all(requests.iter().map(|request| gate.send(request))).await;
+        let effects = (gate.accepts(&id), gate.simulator.effects("RejectVpcPeerConnection", id.as_str()));
+        assert!(effects == (1, 0) || effects == (0, 1), "{effects:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_watchers_at_once_accept_once() {
+    let gate = Gate::start().await;
+    let id = gate.requested().await;
+    let code = Some("ServiceUnavailable".to_owned());
+    let action = Some("AcceptVpcPeerConnection".to_owned());
+    gate.simulator.fault(Fault { action, code, http_status: 503, ..Fault::default() });
+    gate.send(&gate.signed("approve", &id, "alice").await).await;
+    tokio::join!(gate.tick(), gate.tick());
+    assert_eq!((gate.accepts(&id), gate.state(&id).await.as_str()), (1, "activated"));
+}
+
+/// A process of ours; it goes with the value.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `peergate serve` over files; returns where it listens.
+fn serve(directory: &Path, gate: &Gate) -> (Process, String) {
+    std::fs::write(directory.join("peergate.toml"), &gate.config).unwrap();
+    let mut child =
+        peergate(directory, gate).args(["serve", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let url = line.trim().strip_prefix("listening on ").expect("it says where it listens").to_owned();
+    (Process(child), url)
+}
+
+fn peergate(directory: &Path, gate: &Gate) -> Command {
+    let peergate::config::SecretsSource::File(secrets) = gate.environment.secrets.clone() else { panic!("a file") };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_peergate"));
+    command
+        .current_dir(directory)
+        .env("PEERGATE_SECRETS", format!("file:{}", secrets.display()))
+        .env("PEERGATE_CONFIG", directory.join("peergate.toml"))
+        .stderr(Stdio::null());
+    command
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_between_the_write_and_the_accept_the_watcher_finishes_with_the_same_token() {
+    let gate = Gate::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let id = gate.requested().await;
+    let (mut server, url) = serve(directory.path(), &gate);
+    // The accept hangs before it takes effect: the webhook has written, and waits.
+    gate.simulator.fault(Fault {
+        action: Some("AcceptVpcPeerConnection".into()),
+        delay_ms: 3_600_000,
+        ..Fault::default()
+    });
+    let signed = gate.signed("approve", &id, "alice").await;
+    let http = peergate::http::client().unwrap();
+    let request = http.post(format!("{url}{}", signed.path)).body(signed.body.clone());
+    let request = signed.headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
+    let waiting = tokio::spawn(request.send());
+    // It hangs once the fault is taken.
+    let started = Instant::now();
+    while gate.simulator.pending_faults() > 0 {
+        assert!(started.elapsed() < Duration::from_mins(1), "the accept never came");
+        sleep(Duration::from_millis(10)).await;
+    }
+    server.0.kill().unwrap();
+    server.0.wait().unwrap();
+    assert!(waiting.await.unwrap().is_err(), "nobody answered");
+    assert_eq!(gate.accepts(&id), 0);
+
+    let started = Instant::now();
+    while gate.accepts(&id) == 0 || gate.headlines(crate::support::SLACK).len() < 3 {
+        assert!(started.elapsed() < Duration::from_mins(1), "the watcher never finished it");
+        let ticked = peergate(directory.path(), &gate).args(["watch", "--once"]).status().unwrap();
+        assert!(ticked.success());
+    }
+    let journal = gate.simulator.journal();
+    let token = |entry: &peergate::local::simulator::JournalEntry| entry.parameters["ClientToken"].clone();
+    let accepts = journal.iter().filter(|entry| entry.action == "AcceptVpcPeerConnection" && entry.effect);
+    let secrets = gate.app.secrets.current(peergate::clock::now()).await.unwrap();
+    assert!(secrets.targets.contains_key("prod"));
+    let expected = peergate::approval::ClientToken::derive(
+        &"webhook:ci/alice".to_owned().try_into().unwrap(),
+        peergate::peering::AccountId(2_222_222_222_222_222),
+        &id,
+        peergate::approval::Verdict::Approve,
+        peergate::approval::Call::Decided { generation: 1 },
+    );
+    assert_eq!(accepts.map(token).collect::<Vec<_>>(), [expected.as_str()]);
+    assert_eq!(gate.headlines(crate::support::SLACK).len(), 3, "approved, accepted and activated");
+}

@@ -1,0 +1,169 @@
+//! `serve` on a socket: strangers who are slow, silent or many hold nobody else up for long.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::support::{Gate, logged};
+use peergate::chat::Signed;
+use peergate::clock;
+use peergate::local::serve::{self, Limits};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+
+/// Far more than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(20);
+const SHORT: Duration = Duration::from_millis(300);
+const HEALTH: &str = "GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n";
+
+/// Nothing is limited but what a test names.
+fn limits() -> Limits {
+    Limits { headers: PATIENCE, body: PATIENCE, lifetime: PATIENCE, connections: 100 }
+}
+
+async fn served(gate: &Gate, limits: Limits) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve::answer_within(Arc::clone(&gate.app), listener, limits));
+    address
+}
+
+async fn connected(address: SocketAddr, text: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(text.as_bytes()).await.unwrap();
+    stream
+}
+
+/// All that comes until the other side closes.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut text = vec![];
+    let read = timeout(PATIENCE, stream.read_to_end(&mut text)).await.expect("the connection is closed");
+    // Closed with something unread, it may also be reset.
+    drop(read);
+    String::from_utf8(text).unwrap()
+}
+
+/// The headers of the next answer, and a body that fits into one read.
+async fn next(stream: &mut TcpStream) -> String {
+    let mut bytes = [0; 4096];
+    let read = timeout(PATIENCE, stream.read(&mut bytes)).await.expect("an answer").unwrap_or_default();
+    String::from_utf8_lossy(&bytes[..read]).into_owned()
+}
+
+fn head(signed: &Signed) -> String {
+    let headers: Vec<_> = signed.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let headers = headers.concat();
+    let (path, length) = (&signed.path, signed.body.len());
+    format!("POST {path} HTTP/1.1\r\nhost: h\r\n{headers}content-length: {length}\r\n\r\n")
+}
+
+#[test]
+fn the_limits_are_those_that_the_documents_name() {
+    let ten = Duration::from_secs(10);
+    let expected = Limits { headers: ten, body: ten, lifetime: Duration::from_mins(1), connections: 512 };
+    assert_eq!(Limits::default(), expected);
+}
+
+#[tokio::test]
+async fn headers_that_do_not_come_end_their_own_connection_alone() {
+    let gate = Gate::start().await;
+    let address = served(&gate, Limits { headers: SHORT, ..limits() }).await;
+    let mut silent = connected(address, "").await;
+    let mut slow = connected(address, "POST /slack HTTP/1.1\r\nhost: ").await;
+    let mut good = connected(address, HEALTH).await;
+    assert!(next(&mut good).await.starts_with("HTTP/1.1 200"));
+    assert!(!rest(&mut silent).await.contains("200"));
+    assert!(!rest(&mut slow).await.contains("200"));
+    // A kept connection that asks nothing more is no better than silent.
+    assert_eq!(rest(&mut good).await, "");
+}
+
+#[tokio::test]
+async fn headers_that_trickle_are_not_given_more_time() {
+    let gate = Gate::start().await;
+    let address = served(&gate, Limits { headers: SHORT, ..limits() }).await;
+    let mut stream = connected(address, "GET /healthz HTTP/1.1\r\n").await;
+    let trickle = async {
+        while stream.write_all(b"x: y\r\n").await.is_ok() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, trickle).await.expect("it is cut off");
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_refused_and_asks_nobody_anything() {
+    let gate = Gate::start().await;
+    let signed = gate.signed("approve", &gate.requested().await, "alice").await;
+    let address = served(&gate, Limits { body: SHORT, ..limits() }).await;
+    let mut stream = connected(address, &head(&signed)).await;
+    stream.write_all(&signed.body.as_bytes()[..10]).await.unwrap();
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(logged().contains("slow-body"));
+    assert_eq!(gate.upstream_calls(), 0);
+}
+
+#[tokio::test]
+async fn a_body_that_comes_slowly_but_in_time_is_answered() {
+    let gate = Gate::start().await;
+    let signed = gate.signed("list", &gate.requested().await, "alice").await;
+    let body = r#"{"type": "peering.list", "data": {"actor": "alice"}}"#;
+    let signed = Signed { ..gate.signed_as(body, &signed.headers[1].1, &clock::now().as_second().to_string()) };
+    let address = served(&gate, Limits { headers: SHORT, lifetime: SHORT, ..limits() }).await;
+    let mut stream = connected(address, &head(&signed)).await;
+    let bytes = signed.body.as_bytes();
+    // Longer than headers may take, and than the connection lives: neither concerns a request that is under way.
+    for chunk in bytes.chunks(bytes.len() / 8) {
+        stream.write_all(chunk).await.unwrap();
+        sleep(SHORT / 4).await;
+    }
+    let answer = rest(&mut stream).await;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.contains("approvals"), "{answer}");
+}
+
+#[tokio::test]
+async fn one_connection_too_many_waits_until_another_ends() {
+    let gate = Gate::start().await;
+    let address = served(&gate, Limits { connections: 2, ..limits() }).await;
+    let (one, two) = (connected(address, "").await, connected(address, "").await);
+    let mut third = connected(address, HEALTH).await;
+    timeout(SHORT, third.readable()).await.unwrap_err();
+    drop(one);
+    assert!(next(&mut third).await.starts_with("HTTP/1.1 200"));
+    drop(two);
+}
+
+#[tokio::test]
+async fn silent_strangers_lock_nobody_out() {
+    let gate = Gate::start().await;
+    let address = served(&gate, Limits { connections: 8, headers: SHORT, ..limits() }).await;
+    let mut strangers = vec![];
+    for _ in 0..8 {
+        strangers.push(connected(address, "").await);
+    }
+    let mut good = connected(address, HEALTH).await;
+    assert!(next(&mut good).await.starts_with("HTTP/1.1 200"));
+    for stranger in &mut strangers {
+        assert!(!rest(stranger).await.contains("200"));
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_goes_on_asking_ends_as_well() {
+    let gate = Gate::start().await;
+    let address = served(&gate, Limits { lifetime: SHORT, ..limits() }).await;
+    let mut stream = connected(address, "").await;
+    let mut answers = 0;
+    let asking = async {
+        while stream.write_all(HEALTH.as_bytes()).await.is_ok() {
+            if next(&mut stream).await.is_empty() {
+                break;
+            }
+            answers += 1;
+        }
+    };
+    timeout(PATIENCE, asking).await.expect("it ends");
+    assert!(answers > 0);
+}
