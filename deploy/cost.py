@@ -1,4 +1,4 @@
-"""What peergate costs in a month: the benchmark's measured processor time, and prices of AWS. Prints the table of OPERATING.md.
+"""What peergate costs in a month: the benchmark's measured processor time, and prices of AWS. Prints the table of docs/deploy.md.
 
 Whatever is uncertain is taken at its upper end: each approval is a cold start, and has three channels.
 """

