@@ -8,17 +8,18 @@ use tokio::time::{Instant, timeout_at};
 use crate::alicloud::{self, Alicloud, Class, Credentials, Page};
 use crate::app::App;
 use crate::approval::{
-    Approval, Approver, Call, CallResult, ClientToken, Event, Principal, SentBack, State, Verdict, code,
+    Approval, ApprovalState, Approver, CallResult, ClientToken, Event, Principal, SendBackReason, TokenPurpose,
+    Verdict, failure_code,
 };
 use crate::aws;
 use crate::clock;
 use crate::credentials::{self, SessionName};
 use crate::peering::{Connection, InstanceId, Problem, Status};
-use crate::preflight::{self, Check, Finding, Found, Objection};
+use crate::preflight::{self, Check, CheckOutcome, Finding, Objection};
 use crate::secrets::AccessKey;
 
 /// How long the watcher waits for what the checks ask of Alibaba Cloud.
-pub const EXAMINATION: std::time::Duration = std::time::Duration::from_secs(5);
+pub const BACKGROUND_CHECKS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Why Alibaba Cloud could not be asked, or would not.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +38,7 @@ pub enum Error {
 impl Error {
     /// As records and people see it.
     #[must_use]
-    pub fn problem(&self) -> Problem {
+    pub fn to_problem(&self) -> Problem {
         let (code, request_id) = match self {
             Self::UnknownTarget => ("UnknownTarget", None),
             Self::Credentials(error) => (error.code(), error.request_id()),
@@ -66,191 +67,207 @@ impl Error {
     }
 
     /// A failed try, as an event.
-    fn deferred(&self) -> Event {
+    fn to_deferred_event(&self) -> Event {
         let retry_after = match self {
             Self::Api(error) => error.retry_after(),
             Self::UnknownTarget | Self::Credentials(_) => None,
         };
-        Event::Deferred { problem: self.problem(), retry_after }
+        Event::Deferred { problem: self.to_problem(), retry_after }
     }
 }
 
 /// The next step for a decided connection.
 #[derive(Debug)]
-pub enum Next {
+pub enum NextStep {
     /// No call is due: this happened.
-    Happened(Event),
+    Apply(Event),
     /// The decided call is due: the connection waits for it.
     Call,
 }
 
 /// The result of the decided call.
 #[derive(Debug)]
-pub struct Step {
+pub struct CallOutcome {
     /// What happened.
     pub event: Event,
     /// What is known of the call.
-    pub call: CallResult,
+    pub result: CallResult,
 }
 
-impl Step {
+impl CallOutcome {
     /// Applies it, unless a new generation has begun. Returns whether the record changed.
-    pub fn apply(&self, approval: &mut Approval, generation: u32, now: Timestamp) -> bool {
+    pub fn apply_to(&self, approval: &mut Approval, generation: u32, now: Timestamp) -> bool {
         if approval.generation != generation {
             return false;
         }
         let before = approval.clone();
-        approval.finish_call(self.call);
-        approval.apply(&self.event, now);
+        approval.finish_call(self.result);
+        approval.apply_event(&self.event, now);
         *approval != before
     }
 }
 
 /// Reads the connection and returns the next step. `late` repeats the checks and applies the current rules: much may
 /// have happened since people approved it.
-pub async fn prepare(app: &App, approval: &Approval, late: bool, now: Timestamp) -> Next {
-    let connection = match read(app, &approval.id.target, &approval.id.instance_id, now).await {
+pub async fn determine_next_step(app: &App, approval: &Approval, recheck: bool, now: Timestamp) -> NextStep {
+    let connection = match read_connection(app, &approval.id.target, &approval.id.instance_id, now).await {
         Ok(connection) => connection,
-        Err(error) => return Next::Happened(unread(&error)),
+        Err(error) => return NextStep::Apply(read_error_event(&error)),
     };
     let waits = connection.is_waiting(now) && approval.client_token.is_some();
     match approval.state {
-        State::Approved if waits && connection.fingerprint() != approval.fingerprint => {
-            Next::Happened(changed(app, approval, &connection, now).await)
+        ApprovalState::Approved if waits && connection.fingerprint() != approval.fingerprint => {
+            NextStep::Apply(change_event(app, approval, &connection, now).await)
         }
-        State::Approved if waits && late => match review(app, approval, &connection, now).await {
-            Some(sent_back) => Next::Happened(sent_back),
-            None => Next::Call,
-        },
-        State::Approved | State::Rejecting if waits => Next::Call,
-        State::Pending
-        | State::Approved
-        | State::Activating
-        | State::Activated
-        | State::Rejecting
-        | State::Rejected
-        | State::Expired
-        | State::Deleted
-        | State::Failed { .. } => Next::Happened(Event::Seen(Box::new(connection))),
+        ApprovalState::Approved if waits && recheck => {
+            match review_before_accept(app, approval, &connection, now).await {
+                Some(sent_back) => NextStep::Apply(sent_back),
+                None => NextStep::Call,
+            }
+        }
+        ApprovalState::Approved | ApprovalState::Rejecting if waits => NextStep::Call,
+        ApprovalState::Pending
+        | ApprovalState::Approved
+        | ApprovalState::Activating
+        | ApprovalState::Activated
+        | ApprovalState::Rejecting
+        | ApprovalState::Rejected
+        | ApprovalState::Expired
+        | ApprovalState::Deleted
+        | ApprovalState::Failed { .. } => NextStep::Apply(Event::Observed(Box::new(connection))),
     }
 }
 
 /// The facts are not those that were decided on.
-async fn changed(app: &App, approval: &Approval, connection: &Connection, now: Timestamp) -> Event {
+async fn change_event(app: &App, approval: &Approval, connection: &Connection, now: Timestamp) -> Event {
     let (target, by) = (&approval.id.target, Approver::peergate(&approval.id.target).principal);
-    let findings = examine(app, target, connection, &by, &clock::nonce(), now, Instant::now() + EXAMINATION).await;
+    let findings =
+        run_checks(app, target, connection, &by, &clock::nonce(), now, Instant::now() + BACKGROUND_CHECKS_TIMEOUT)
+            .await;
     Event::Changed { connection: Box::new(connection.clone()), findings }
 }
 
 /// Repeats the checks, except the dry run, and applies the current rules to the people who approved.
-async fn review(app: &App, approval: &Approval, connection: &Connection, now: Timestamp) -> Option<Event> {
+async fn review_before_accept(
+    app: &App,
+    approval: &Approval,
+    connection: &Connection,
+    now: Timestamp,
+) -> Option<Event> {
     let (target, policy) = (&approval.id.target, &app.config.policy);
     let account = app.config.targets.get(target)?.account;
-    let mut findings = preflight::check(connection, account, now);
-    let terms = policy.terms(target, connection);
+    let mut findings = preflight::check_connection(connection, account, now);
+    let terms = policy.snapshot_for(target, connection);
     let (mut counted, mut void): (Vec<Approver>, Vec<Approver>) = (vec![], vec![]);
     for decision in &approval.decisions {
-        match policy.electorate(target, connection, &decision.by.principal) {
-            Some(by) if !counted.iter().any(|earlier| earlier.is(&by)) => counted.push(by),
+        match policy.eligible_approver(target, connection, &decision.by.principal) {
+            Some(by) if !counted.iter().any(|earlier| earlier.is_same_person(&by)) => counted.push(by),
             Some(_) | None => void.push(decision.by.clone()),
         }
     }
     let by_rule = approval.winner().is_some_and(|winner| winner.by == Approver::peergate(target));
-    let enough = terms.rule.is_some() && u32::try_from(counted.len()).unwrap_or(u32::MAX) >= terms.needed();
-    let why = if let Some(objection) = preflight::objection(&findings) {
-        SentBack::Objection(objection.clone())
+    let enough = terms.rule.is_some() && u32::try_from(counted.len()).unwrap_or(u32::MAX) >= terms.needed_approvals();
+    let why = if let Some(objection) = preflight::first_objection(&findings) {
+        SendBackReason::Objection(objection.clone())
     } else if !enough {
         findings.clear();
-        SentBack::Rule
+        SendBackReason::RuleNotMet
     } else {
-        let others = other_peerings(app, target, connection, now).await;
+        let others = find_other_peerings(app, target, connection, now).await;
         let Some(others) = others else {
             // People may have decided without knowing them; a rule never does.
-            let was_unknown = |it: &Finding| it.check == Check::OtherPeerings && matches!(it.found, Found::Unknown(_));
-            let problem = Problem { code: code::OTHER_PEERINGS_UNKNOWN.into(), request_id: None };
+            let was_unknown =
+                |it: &Finding| it.check == Check::OtherPeerings && matches!(it.outcome, CheckOutcome::Unknown(_));
+            let problem = Problem { code: failure_code::OTHER_PEERINGS_UNKNOWN.into(), request_id: None };
             let waits = by_rule || !approval.findings.iter().any(was_unknown);
             return waits.then_some(Event::Deferred { problem, retry_after: None });
         };
-        let is_new = matches!(others.found, Found::Warning(_)) && !approval.findings.contains(&others);
+        let is_new = matches!(others.outcome, CheckOutcome::Warning(_)) && !approval.findings.contains(&others);
         findings.push(others);
-        let passed = findings.iter().all(|finding| finding.found == Found::Passed);
+        let passed = findings.iter().all(|finding| finding.outcome == CheckOutcome::Passed);
         let stands = if by_rule { passed } else { !is_new };
         if stands {
             return None;
         }
-        SentBack::NotChecked
+        SendBackReason::NotChecked
     };
-    Some(Event::SentBack { why, connection: Box::new(connection.clone()), terms: Box::new(terms), findings, void })
+    Some(Event::SentBack { why, connection: Box::new(connection.clone()), policy: Box::new(terms), findings, void })
 }
 
 /// What the other peerings of the VPC say; `None` if Alibaba Cloud does not list them.
-async fn other_peerings(app: &App, target: &str, connection: &Connection, now: Timestamp) -> Option<Finding> {
+async fn find_other_peerings(app: &App, target: &str, connection: &Connection, now: Timestamp) -> Option<Finding> {
     let place = (connection.accepter.region.as_str(), Some(connection.accepter.vpc.as_str()));
-    let page = timeout_at(Instant::now() + EXAMINATION, list(app, target, place, None, now)).await;
+    let page =
+        timeout_at(Instant::now() + BACKGROUND_CHECKS_TIMEOUT, list_connections(app, target, place, None, now)).await;
     let page = page.ok()?.ok()?;
-    let others = page.is_whole().then_some(page.connections);
+    let others = page.is_complete().then_some(page.connections);
     Some(preflight::check_other_peerings(connection, others.as_deref()))
 }
 
 /// A connection that could not be read, as an event.
 #[must_use]
-pub fn unread(error: &Error) -> Event {
+pub fn read_error_event(error: &Error) -> Event {
     match error.class() {
         Class::Missing => Event::Missing,
-        Class::Credentials => Event::CredentialsRefused(error.problem()),
-        Class::Retry | Class::Unknown | Class::ReadStatus | Class::Permanent | Class::DryRunPassed => error.deferred(),
+        Class::Credentials => Event::CredentialsRefused(error.to_problem()),
+        Class::Retry | Class::Unknown | Class::ReadStatus | Class::Permanent | Class::DryRunPassed => {
+            error.to_deferred_event()
+        }
     }
 }
 
 /// Makes the decided call. The caller has stored that a call begins, and has just read that the connection waits.
-pub async fn call(app: &App, approval: &Approval, now: Timestamp) -> Step {
+pub async fn make_call(app: &App, approval: &Approval, now: Timestamp) -> CallOutcome {
     let (target, instance_id) = (&approval.id.target, &approval.id.instance_id);
-    let not_made = |problem: &str| Step {
+    let not_made = |problem: &str| CallOutcome {
         event: Event::Deferred { problem: Problem { code: problem.to_owned(), request_id: None }, retry_after: None },
-        call: CallResult::NotMade,
+        result: CallResult::NotMade,
     };
     let Some(token) = approval.client_token.as_ref().map(ClientToken::as_str) else {
         return not_made("NoClientToken");
     };
-    let name = SessionName::decided(instance_id);
+    let name = SessionName::for_decision(instance_id);
     let answer = match approval.state {
-        State::Approved => {
-            let call = async |caller: Caller| caller.api.accept(caller.credentials(), instance_id, token, false).await;
+        ApprovalState::Approved => {
+            let call = async |caller: Caller| {
+                caller.api.accept_connection(caller.credentials(), instance_id, token, false).await
+            };
             call_api(app, target, &name, now, call).await.map(|request_id| Event::Accepted { request_id })
         }
-        State::Rejecting => {
-            let call = async |caller: Caller| caller.api.reject(caller.credentials(), instance_id, token).await;
+        ApprovalState::Rejecting => {
+            let call =
+                async |caller: Caller| caller.api.reject_connection(caller.credentials(), instance_id, token).await;
             call_api(app, target, &name, now, call).await.map(|request_id| Event::Rejected { request_id })
         }
-        State::Pending
-        | State::Activating
-        | State::Activated
-        | State::Rejected
-        | State::Expired
-        | State::Deleted
-        | State::Failed { .. } => return not_made("NotDecided"),
+        ApprovalState::Pending
+        | ApprovalState::Activating
+        | ApprovalState::Activated
+        | ApprovalState::Rejected
+        | ApprovalState::Expired
+        | ApprovalState::Deleted
+        | ApprovalState::Failed { .. } => return not_made("NotDecided"),
     };
     let error = match answer {
-        Ok(event) => return Step { event, call: CallResult::Acknowledged },
+        Ok(event) => return CallOutcome { event, result: CallResult::Acknowledged },
         Err(error) => error,
     };
     let call = if error.may_have_taken_effect() { CallResult::Unknown } else { CallResult::Refused };
     let event = match error.class() {
-        Class::Retry | Class::DryRunPassed => error.deferred(),
+        Class::Retry | Class::DryRunPassed => error.to_deferred_event(),
         // It was read a moment ago: that it is not found for this call may pass, or the key is of another account.
-        Class::Unknown | Class::Missing => Event::FailedUnknown(error.problem()),
-        Class::Permanent => Event::Failed(error.problem()),
-        Class::Credentials => Event::CredentialsRefused(error.problem()),
-        Class::ReadStatus => match read(app, target, instance_id, now).await {
-            Ok(connection) if connection.status != Status::Accepting => Event::Seen(Box::new(connection)),
-            Ok(_) | Err(_) => error.deferred(),
+        Class::Unknown | Class::Missing => Event::FailedUnknown(error.to_problem()),
+        Class::Permanent => Event::Failed(error.to_problem()),
+        Class::Credentials => Event::CredentialsRefused(error.to_problem()),
+        Class::ReadStatus => match read_connection(app, target, instance_id, now).await {
+            Ok(connection) if connection.status != Status::Accepting => Event::Observed(Box::new(connection)),
+            Ok(_) | Err(_) => error.to_deferred_event(),
         },
     };
-    Step { event, call }
+    CallOutcome { event, result: call }
 }
 
 /// The line about a step: what happened to which connection. Refused credentials are somebody's to mend.
-pub fn log(approval: &Approval, event: &Event) {
+pub fn log_event(approval: &Approval, event: &Event) {
     let (target, peering) = (&approval.id.target, approval.id.instance_id.as_str());
     let (state, problem) = (approval.state.name(), approval.last_problem.as_ref());
     let code = problem.map(|problem| &problem.code);
@@ -270,12 +287,12 @@ pub fn log(approval: &Approval, event: &Event) {
     }
     match (event, &approval.state) {
         (Event::CredentialsRefused(_), _) => line!(error, "credentials_refused"),
-        (_, State::Failed { .. }) => line!(error, "failed"),
+        (_, ApprovalState::Failed { .. }) => line!(error, "failed"),
         (Event::Deferred { .. } | Event::FailedUnknown(_), _) => line!(warn, "deferred"),
         (
             Event::Accepted { .. }
             | Event::Rejected { .. }
-            | Event::Seen(_)
+            | Event::Observed(_)
             | Event::Missing
             | Event::Changed { .. }
             | Event::Failed(_)
@@ -288,26 +305,31 @@ pub fn log(approval: &Approval, event: &Event) {
 }
 
 /// Reads a connection.
-pub async fn read(app: &App, target: &str, instance_id: &InstanceId, now: Timestamp) -> Result<Connection, Error> {
-    let call = async |caller: Caller| caller.api.get(caller.credentials(), instance_id).await;
+pub async fn read_connection(
+    app: &App,
+    target: &str,
+    instance_id: &InstanceId,
+    now: Timestamp,
+) -> Result<Connection, Error> {
+    let call = async |caller: Caller| caller.api.get_connection(caller.credentials(), instance_id).await;
     call_api(app, target, &SessionName::reading(), now, call).await
 }
 
 /// Lists the connections of a region, or only those of one VPC, a page at a time.
-pub async fn list(
+pub async fn list_connections(
     app: &App,
     target: &str,
     (region, vpc): (&str, Option<&str>),
     next_token: Option<&str>,
     now: Timestamp,
 ) -> Result<Page, Error> {
-    let call = async |caller: Caller| caller.api.list(caller.credentials(), region, vpc, next_token).await;
+    let call = async |caller: Caller| caller.api.list_connections(caller.credentials(), region, vpc, next_token).await;
     call_api(app, target, &SessionName::reading(), now, call).await
 }
 
 /// Makes all checks. What Alibaba Cloud does not answer by `deadline` is unknown. `by` and `request_key` make the dry
 /// run's client token.
-pub async fn examine(
+pub async fn run_checks(
     app: &App,
     target: &str,
     connection: &Connection,
@@ -319,52 +341,54 @@ pub async fn examine(
     let Some(account) = app.config.targets.get(target).map(|target| target.account) else {
         return vec![];
     };
-    let mut findings = preflight::check(connection, account, now);
-    if preflight::objection(&findings).is_some() {
+    let mut findings = preflight::check_connection(connection, account, now);
+    if preflight::first_objection(&findings).is_some() {
         return findings;
     }
     let (instance_id, accepter) = (&connection.instance_id, &connection.accepter);
-    let call = Call::DryRun { request_key };
+    let call = TokenPurpose::DryRun { request_key };
     let token = ClientToken::derive(by, accepter.account, instance_id, Verdict::Approve, call);
     let (others, dry_run) = tokio::join!(
-        timeout_at(deadline, list(app, target, (&accepter.region, Some(&accepter.vpc)), None, now)),
-        timeout_at(deadline, dry_run(app, target, instance_id, token.as_str(), now)),
+        timeout_at(deadline, list_connections(app, target, (&accepter.region, Some(&accepter.vpc)), None, now)),
+        timeout_at(deadline, dry_run_accept(app, target, instance_id, token.as_str(), now)),
     );
     // A VPC has a quota of 20: what does not fit into a page is not looked at, and not said to be.
-    let whole = others.ok().and_then(Result::ok).filter(Page::is_whole);
+    let whole = others.ok().and_then(Result::ok).filter(Page::is_complete);
     let others = whole.map(|page| page.connections);
     findings.push(preflight::check_other_peerings(connection, others.as_deref()));
     let found = match dry_run {
-        Ok(Ok(())) => Found::Passed,
-        Err(_elapsed) => Found::Unknown(None),
+        Ok(Ok(())) => CheckOutcome::Passed,
+        Err(_elapsed) => CheckOutcome::Unknown(None),
         Ok(Err(error)) => match error.class() {
             // Whether it could be accepted is not known: the accept itself is tried again until it is.
             Class::Retry | Class::Unknown | Class::Credentials | Class::DryRunPassed => {
-                Found::Unknown(Some(error.problem()))
+                CheckOutcome::Unknown(Some(error.to_problem()))
             }
             // Its status, or that of a VPC: one passes, the other may follow from a decision elsewhere.
-            Class::ReadStatus => match timeout_at(deadline, read(app, target, instance_id, now)).await {
+            Class::ReadStatus => match timeout_at(deadline, read_connection(app, target, instance_id, now)).await {
                 Ok(Ok(Connection { status, .. })) if status != Status::Accepting => {
-                    Found::Objection(Objection::Status(status))
+                    CheckOutcome::Objection(Objection::Status(status))
                 }
-                Ok(Ok(_) | Err(_)) | Err(_) => Found::Unknown(Some(error.problem())),
+                Ok(Ok(_) | Err(_)) | Err(_) => CheckOutcome::Unknown(Some(error.to_problem())),
             },
-            Class::Missing | Class::Permanent => Found::Objection(Objection::DryRun(error.problem())),
+            Class::Missing | Class::Permanent => CheckOutcome::Objection(Objection::DryRun(error.to_problem())),
         },
     };
-    findings.push(Finding { check: Check::DryRun, found });
+    findings.push(Finding { check: Check::DryRun, outcome: found });
     findings
 }
 
 /// Asks whether a connection could be accepted, without accepting it. Passed, if `Ok`.
-pub async fn dry_run(
+pub async fn dry_run_accept(
     app: &App,
     target: &str,
     instance_id: &InstanceId,
     client_token: &str,
     now: Timestamp,
 ) -> Result<(), Error> {
-    let call = async |caller: Caller| caller.api.accept(caller.credentials(), instance_id, client_token, true).await;
+    let call = async |caller: Caller| {
+        caller.api.accept_connection(caller.credentials(), instance_id, client_token, true).await
+    };
     match call_api(app, target, &SessionName::reading(), now, call).await {
         Ok(_) => Ok(()),
         Err(error) if error.class() == Class::DryRunPassed => Ok(()),
@@ -393,12 +417,12 @@ async fn call_api<T, F: Future<Output = Result<T, alicloud::Error>>>(
     call: impl Fn(Caller) -> F,
 ) -> Result<T, Error> {
     let api = app.alicloud.get(target).ok_or(Error::UnknownTarget)?;
-    let key = app.credentials.current(&app.secrets, target, name, now).await?;
+    let key = app.credentials.current_key(&app.secrets, target, name, now).await?;
     let refused = match call(Caller { api: api.clone(), key: key.clone() }).await {
         Err(error) if error.class() == Class::Credentials => error,
         answer => return Ok(answer?),
     };
-    match app.credentials.renew(&app.secrets, target, name, (&key, refused.code()), now).await {
+    match app.credentials.replace_refused_key(&app.secrets, target, name, (&key, refused.code()), now).await {
         Some(key) => Ok(call(Caller { api: api.clone(), key }).await?),
         None => Err(refused.into()),
     }
@@ -406,9 +430,9 @@ async fn call_api<T, F: Future<Output = Result<T, alicloud::Error>>>(
 
 /// Whether a problem is one of our credentials or permissions.
 #[must_use]
-pub fn is_about_credentials(problem: &Problem) -> bool {
+pub fn is_credentials_problem(problem: &Problem) -> bool {
     let code = problem.code.as_str();
-    if aws::is_of_aws(code) { aws::is_for_people(code) } else { alicloud::class_of(code) == Class::Credentials }
+    if aws::is_aws_code(code) { aws::needs_operator(code) } else { alicloud::classify_code(code) == Class::Credentials }
 }
 
 #[cfg(test)]
@@ -416,7 +440,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_credentials_or_a_target_nothing_has_taken_effect() {
+    fn missing_credentials_or_target_cannot_have_taken_effect() {
         let unreadable = || alicloud::Error::Unreadable { http_status: 502 };
         assert!(!Error::UnknownTarget.may_have_taken_effect());
         assert!(!Error::Credentials(credentials::Error::NoKey).may_have_taken_effect());
@@ -425,8 +449,8 @@ mod tests {
     }
 
     #[test]
-    fn codes_of_aws_are_about_credentials_unless_they_pass() {
-        let is = |code: &str| is_about_credentials(&Problem { code: code.into(), request_id: None });
+    fn aws_codes_concern_credentials_unless_transient() {
+        let is = |code: &str| is_credentials_problem(&Problem { code: code.into(), request_id: None });
         assert!(is("AwsIdentity.AccessDenied") && is("Forbidden.RAM"));
         assert!(!is("AwsIdentity.ServiceUnavailable") && !is("AwsIdentity.NoAnswer") && !is("Throttling.User"));
     }

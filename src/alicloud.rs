@@ -4,9 +4,9 @@
 //! decides about the next.
 
 mod codes;
+mod hedged_read;
 mod json;
-mod pace;
-mod reading;
+mod rate_limit;
 mod rpc;
 pub mod sign;
 pub mod sts;
@@ -19,26 +19,26 @@ use jiff::SignedDuration;
 use tokio::time::{Instant, sleep_until};
 use url::Url;
 
-pub use wire::{Fact, LeftOut};
+pub use wire::{Fact, UnreadableConnection};
 
 use crate::http::Clients;
 use crate::peering::{Connection, InstanceId};
 use crate::{http, metrics};
-use pace::Pacer;
-use reading::Patience;
-use rpc::{Call, Head, Reply, Rpc};
+use hedged_read::HedgeDelays;
+use rate_limit::RateLimiter;
+use rpc::{ResponseHead, Rpc, RpcCall, RpcResponse};
 use sign::SignatureVersion;
 
-const VERSION: &str = "2022-01-01";
+const API_VERSION: &str = "2022-01-01";
 /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-listvpcpeerconnections>
-pub const LARGEST_PAGE: u32 = 100;
+pub const MAX_PAGE_SIZE: u32 = 100;
 
 /// The API at one address, signed in one way; what calls it makes for one account.
 #[derive(Debug, Clone)]
 pub struct Alicloud {
     rpc: Rpc,
-    pacer: Arc<Pacer>,
-    patience: Arc<Patience>,
+    rate_limiter: Arc<RateLimiter>,
+    hedge_delays: Arc<HedgeDelays>,
 }
 
 /// Who calls. Has no `Debug`: two of three fields are secret.
@@ -58,13 +58,13 @@ pub struct Page {
     /// At most 100.
     pub connections: Vec<Connection>,
     /// Those that cannot be understood; they hide no other connection.
-    pub left_out: Vec<LeftOut>,
+    pub unreadable: Vec<UnreadableConnection>,
     /// How many connections the whole list has, if the vendor says so.
     pub total: Option<u32>,
     /// Asks for the next page; `None` on the last.
     pub next_token: Option<String>,
     /// There is a token for a next page, but not one that can be understood.
-    pub token_is_odd: bool,
+    pub has_unreadable_token: bool,
 }
 
 /// Why a call failed.
@@ -84,9 +84,9 @@ pub enum Error {
     },
     /// Not asked: too many calls of this operation were made, or the vendor asked us to wait.
     #[error("Alibaba Cloud is not asked for another {} s", .0.as_secs())]
-    Paced(Duration),
+    RateLimited(Duration),
     /// No answer.
-    #[error("no answer from Alibaba Cloud ({})", http::failure(.0))]
+    #[error("no answer from Alibaba Cloud ({})", http::transport_code(.0))]
     Transport(reqwest::Error),
     /// An answer that is none of the API's.
     #[error("unreadable answer from Alibaba Cloud (HTTP {http_status})")]
@@ -126,8 +126,8 @@ pub enum Class {
 impl Page {
     /// Whether it is all that there is.
     #[must_use]
-    pub fn is_whole(&self) -> bool {
-        self.next_token.is_none() && !self.token_is_odd && self.left_out.is_empty()
+    pub fn is_complete(&self) -> bool {
+        self.next_token.is_none() && !self.has_unreadable_token && self.unreadable.is_empty()
     }
 }
 
@@ -136,8 +136,10 @@ impl Error {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Paced(_) | Self::Transport(_) | Self::Unreadable { .. } | Self::NotUnderstood { .. } => Class::Retry,
-            Self::Refused { code, http_status, .. } => codes::classify(code, *http_status),
+            Self::RateLimited(_) | Self::Transport(_) | Self::Unreadable { .. } | Self::NotUnderstood { .. } => {
+                Class::Retry
+            }
+            Self::Refused { code, http_status, .. } => codes::classify_refusal(code, *http_status),
         }
     }
 
@@ -146,7 +148,7 @@ impl Error {
     pub fn may_have_taken_effect(&self) -> bool {
         match self {
             Self::Refused { code, http_status, .. } => codes::may_have_taken_effect(code, *http_status),
-            Self::Paced(_) => false,
+            Self::RateLimited(_) => false,
             // A call that never left has no effect.
             Self::Transport(error) => !error.is_connect() && !error.is_builder(),
             Self::Unreadable { .. } | Self::NotUnderstood { .. } => true,
@@ -158,8 +160,8 @@ impl Error {
     pub fn code(&self) -> &str {
         match self {
             Self::Refused { code, .. } => code,
-            Self::Paced(_) => "Throttling.Own",
-            Self::Transport(error) => http::failure(error),
+            Self::RateLimited(_) => "Throttling.Own",
+            Self::Transport(error) => http::transport_code(error),
             Self::Unreadable { .. } => "Transport.Unreadable",
             Self::NotUnderstood { field, .. } => field.code(),
         }
@@ -170,7 +172,7 @@ impl Error {
     pub fn request_id(&self) -> Option<&str> {
         match self {
             Self::Refused { request_id, .. } | Self::NotUnderstood { request_id, .. } => request_id.as_deref(),
-            Self::Paced(_) | Self::Transport(_) | Self::Unreadable { .. } => None,
+            Self::RateLimited(_) | Self::Transport(_) | Self::Unreadable { .. } => None,
         }
     }
 
@@ -179,7 +181,7 @@ impl Error {
     pub fn retry_after(&self) -> Option<SignedDuration> {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
-            Self::Paced(wait) => SignedDuration::try_from(*wait).ok(),
+            Self::RateLimited(wait) => SignedDuration::try_from(*wait).ok(),
             Self::Transport(_) | Self::Unreadable { .. } | Self::NotUnderstood { .. } => None,
         }
     }
@@ -187,24 +189,24 @@ impl Error {
 
 /// What a code asks the caller to do, where nothing but the code is known.
 #[must_use]
-pub fn class_of(code: &str) -> Class {
+pub fn classify_code(code: &str) -> Class {
     let ours = ["Transport.", "NotUnderstood."].iter().any(|family| code.starts_with(family));
-    if ours { Class::Retry } else { codes::classify(code, 400) }
+    if ours { Class::Retry } else { codes::classify_refusal(code, 400) }
 }
 
 impl Alicloud {
     /// The API at `endpoint`, called at most `calls_per_minute` times with each operation.
     #[must_use]
     pub fn new(clients: impl Into<Clients>, endpoint: Url, signature: SignatureVersion, calls_per_minute: u32) -> Self {
-        let pacer = Pacer::new(usize::try_from(calls_per_minute).unwrap_or(usize::MAX));
-        let rpc = Rpc { clients: clients.into(), endpoint, signature, version: VERSION };
-        Self { rpc, pacer: Arc::new(pacer), patience: Arc::default() }
+        let pacer = RateLimiter::new(usize::try_from(calls_per_minute).unwrap_or(usize::MAX));
+        let rpc = Rpc { clients: clients.into(), endpoint, signature, version: API_VERSION };
+        Self { rpc, rate_limiter: Arc::new(pacer), hedge_delays: Arc::default() }
     }
 
     /// Accepts a connection. Asynchronous: it is `Updating` first, then `Activated`. Returns the request id.
     ///
     /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-acceptvpcpeerconnection>
-    pub async fn accept(
+    pub async fn accept_connection(
         &self,
         credentials: Credentials<'_>,
         instance_id: &InstanceId,
@@ -213,31 +215,35 @@ impl Alicloud {
     ) -> Result<String, Error> {
         let mut parameters = vec![("InstanceId", instance_id.as_str()), ("ClientToken", client_token)];
         parameters.extend(dry_run.then_some(("DryRun", "true")));
-        let reply = self.write("AcceptVpcPeerConnection", &parameters, credentials).await?;
-        reply.acknowledged()
+        let reply = self.call_once("AcceptVpcPeerConnection", &parameters, credentials).await?;
+        reply.into_request_id()
     }
 
     /// Rejects a connection, for good. Returns the request id.
     ///
     /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-rejectvpcpeerconnection>
-    pub async fn reject(
+    pub async fn reject_connection(
         &self,
         credentials: Credentials<'_>,
         instance_id: &InstanceId,
         client_token: &str,
     ) -> Result<String, Error> {
         let parameters = [("InstanceId", instance_id.as_str()), ("ClientToken", client_token)];
-        let reply = self.write("RejectVpcPeerConnection", &parameters, credentials).await?;
-        reply.acknowledged()
+        let reply = self.call_once("RejectVpcPeerConnection", &parameters, credentials).await?;
+        reply.into_request_id()
     }
 
     /// Reads a connection.
     ///
     /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-getvpcpeerconnectionattribute>
-    pub async fn get(&self, credentials: Credentials<'_>, instance_id: &InstanceId) -> Result<Connection, Error> {
+    pub async fn get_connection(
+        &self,
+        credentials: Credentials<'_>,
+        instance_id: &InstanceId,
+    ) -> Result<Connection, Error> {
         let parameters = [("InstanceId", instance_id.as_str())];
-        let reply = self.read("GetVpcPeerConnectionAttribute", &parameters, credentials).await?;
-        reply.connection(instance_id).inspect_err(|error| {
+        let reply = self.call_hedged("GetVpcPeerConnectionAttribute", &parameters, credentials).await?;
+        reply.to_connection(instance_id).inspect_err(|error| {
             tracing::error!(
                 outcome = "not_understood",
                 peering.id = instance_id.as_str(),
@@ -252,28 +258,32 @@ impl Alicloud {
     ///
     /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-createvpcpeerconnection>
     #[cfg(feature = "local")]
-    pub async fn create(&self, credentials: Credentials<'_>, parameters: &[(&str, &str)]) -> Result<InstanceId, Error> {
-        let reply = self.write("CreateVpcPeerConnection", parameters, credentials).await?;
-        let id = reply.fields.get("InstanceId").first().and_then(json::text);
+    pub async fn create_connection(
+        &self,
+        credentials: Credentials<'_>,
+        parameters: &[(&str, &str)],
+    ) -> Result<InstanceId, Error> {
+        let reply = self.call_once("CreateVpcPeerConnection", parameters, credentials).await?;
+        let id = reply.fields.get("InstanceId").first().and_then(json::parse_text);
         id.and_then(|id| InstanceId::parse(&id).ok()).ok_or_else(|| reply.not_understood(Fact::InstanceId))
     }
 
     /// Lists the connections of a region, or only those of one VPC, a page at a time.
     ///
     /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-listvpcpeerconnections>
-    pub async fn list(
+    pub async fn list_connections(
         &self,
         credentials: Credentials<'_>,
         region: &str,
         vpc: Option<&str>,
         next_token: Option<&str>,
     ) -> Result<Page, Error> {
-        let largest_page = LARGEST_PAGE.to_string();
+        let largest_page = MAX_PAGE_SIZE.to_string();
         let mut parameters = vec![("RegionId", region), ("MaxResults", largest_page.as_str())];
         parameters.extend(vpc.map(|vpc| ("VpcId", vpc)));
         parameters.extend(next_token.map(|token| ("NextToken", token)));
-        let reply = self.read("ListVpcPeerConnections", &parameters, credentials).await?;
-        reply.page()
+        let reply = self.call_hedged("ListVpcPeerConnections", &parameters, credentials).await?;
+        reply.to_page()
     }
 
     /// Where it is.
@@ -283,24 +293,24 @@ impl Alicloud {
     }
 
     /// Makes a call that may change something, when its turn has come. It is sent once, whatever breaks.
-    async fn write(
+    async fn call_once(
         &self,
         action: &'static str,
         parameters: &[(&str, &str)],
         credentials: Credentials<'_>,
-    ) -> Result<Reply, Error> {
-        self.wait_for_turn(action).await?;
-        let call = Call { action, parameters, credentials: Some(credentials) };
-        self.rpc.call(call).await.inspect_err(|error| self.rest_after(action, error))
+    ) -> Result<RpcResponse, Error> {
+        self.wait_for_rate_limit(action).await?;
+        let call = RpcCall { action, parameters, credentials: Some(credentials) };
+        self.rpc.send_call(call).await.inspect_err(|error| self.back_off_after(action, error))
     }
 
-    async fn wait_for_turn(&self, action: &'static str) -> Result<(), Error> {
+    async fn wait_for_rate_limit(&self, action: &'static str) -> Result<(), Error> {
         let now = Instant::now();
         let turn = self
-            .pacer
-            .take_turn(action, now)
-            .map_err(Error::Paced)
-            .inspect_err(|error| metrics::called(error.code(), false))?;
+            .rate_limiter
+            .reserve(action, now)
+            .map_err(Error::RateLimited)
+            .inspect_err(|error| metrics::count_api_answer(error.code(), false))?;
         if turn > now {
             // Not otherwise: even the shortest sleep takes a millisecond.
             sleep_until(turn).await;
@@ -309,33 +319,34 @@ impl Alicloud {
     }
 
     /// Backs off from an operation that throttled a call.
-    fn rest_after(&self, action: &'static str, error: &Error) {
+    fn back_off_after(&self, action: &'static str, error: &Error) {
         if let Error::Refused { code, retry_after, .. } = error
             && code.contains("Throttling")
         {
             let asked_for = retry_after.and_then(|wait| Duration::try_from(wait).ok());
-            self.pacer.rest(action, asked_for, Instant::now());
+            self.rate_limiter.back_off(action, asked_for, Instant::now());
         }
     }
 }
 
 /// Reads the body of an answer to a `List`.
-pub fn read_page(http_status: u16, body: &[u8]) -> Result<Page, Error> {
-    Reply::read(Head { http_status, request_id: None, retry_after: None }, body)?.page()
+pub fn parse_page_body(http_status: u16, body: &[u8]) -> Result<Page, Error> {
+    RpcResponse::parse(ResponseHead { http_status, request_id: None, retry_after: None }, body)?.to_page()
 }
 
 /// Reads the body of an answer to a `Get` of this connection.
-pub fn read_connection(http_status: u16, body: &[u8], instance_id: &InstanceId) -> Result<Connection, Error> {
-    Reply::read(Head { http_status, request_id: None, retry_after: None }, body)?.connection(instance_id)
+pub fn parse_connection_body(http_status: u16, body: &[u8], instance_id: &InstanceId) -> Result<Connection, Error> {
+    RpcResponse::parse(ResponseHead { http_status, request_id: None, retry_after: None }, body)?
+        .to_connection(instance_id)
 }
 
-impl Reply {
-    fn page(&self) -> Result<Page, Error> {
-        wire::page(&self.fields).map_err(|field| self.not_understood(field))
+impl RpcResponse {
+    fn to_page(&self) -> Result<Page, Error> {
+        wire::parse_page(&self.fields).map_err(|field| self.not_understood(field))
     }
 
-    fn connection(&self, instance_id: &InstanceId) -> Result<Connection, Error> {
-        let connection = wire::connection(&self.fields).and_then(|connection| {
+    fn to_connection(&self, instance_id: &InstanceId) -> Result<Connection, Error> {
+        let connection = wire::parse_connection(&self.fields).and_then(|connection| {
             // Otherwise people would decide about another connection.
             if connection.instance_id == *instance_id { Ok(connection) } else { Err(Fact::InstanceId) }
         });
@@ -343,7 +354,7 @@ impl Reply {
     }
 
     /// The request id. An answer without one is not an acknowledgement.
-    fn acknowledged(self) -> Result<String, Error> {
+    fn into_request_id(self) -> Result<String, Error> {
         self.request_id.ok_or(Error::Unreadable { http_status: 200 })
     }
 
@@ -357,7 +368,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_may_have_arrived_may_have_taken_effect() {
+    fn only_ambiguous_answers_may_have_taken_effect() {
         let refused = |code: &str, http_status| Error::Refused {
             code: code.into(),
             request_id: None,
@@ -368,14 +379,15 @@ mod tests {
         for may in [refused("InternalError", 500), Error::Unreadable { http_status: 502 }, not_understood] {
             assert!(may.may_have_taken_effect(), "{may}");
         }
-        for never in [refused("Forbidden.RAM", 403), refused("NeverHeardOf", 400), Error::Paced(Duration::from_secs(1))]
+        for never in
+            [refused("Forbidden.RAM", 403), refused("NeverHeardOf", 400), Error::RateLimited(Duration::from_secs(1))]
         {
             assert!(!never.may_have_taken_effect(), "{never}");
         }
     }
 
     #[test]
-    fn a_code_alone_says_the_same_as_the_error_did() {
+    fn stored_code_keeps_the_class_of_its_error() {
         for (code, class) in [
             ("Transport.Timeout", Class::Retry),
             (Fact::Bandwidth.code(), Class::Retry),
@@ -383,7 +395,7 @@ mod tests {
             ("Forbidden.RAM", Class::Credentials),
             ("NeverHeardOf", Class::Unknown),
         ] {
-            assert_eq!(class_of(code), class, "{code}");
+            assert_eq!(classify_code(code), class, "{code}");
         }
     }
 }

@@ -8,18 +8,18 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use crate::alicloud::Alicloud;
-use crate::chat::{CardRate, platform};
+use crate::chat::{CardRateLimiter, platform};
 use crate::config::{self, Config, Environment};
-use crate::credentials::CredentialsStore;
+use crate::credentials::CredentialsProvider;
 use crate::http;
 use crate::notes::Notes;
 use crate::read_budget::ReadBudget;
-use crate::secrets::{self, Secrets, SecretsStore};
+use crate::secrets::{self, SecretSet, SecretsStore};
 use crate::store::Store;
 use crate::{aws, clock};
 
 /// How long a start waits for sessions of roles: the first event can wait for them as well.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PREWARM_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The parts.
 #[derive(Debug)]
@@ -29,7 +29,7 @@ pub struct App {
     /// What must not be told.
     pub secrets: SecretsStore,
     /// Who we are to Alibaba Cloud.
-    pub credentials: CredentialsStore,
+    pub credentials: CredentialsProvider,
     /// The approvals.
     pub store: Store,
     /// What processes share for a while.
@@ -37,9 +37,9 @@ pub struct App {
     /// The one client.
     pub http: reqwest::Client,
     /// What this process remembers of chat platforms.
-    pub platforms: platform::States,
+    pub platforms: platform::AppStates,
     /// How many cards an account gets.
-    pub card_rate: CardRate,
+    pub card_rate: CardRateLimiter,
     /// How many readings people may cause.
     pub read_budget: ReadBudget,
     /// The peering API of each target, by name.
@@ -65,7 +65,7 @@ impl App {
             Some(path) => http::Clients::with_roots(&std::fs::read(path).map_err(|_| http::Error::Roots)?)?,
         };
         let http = clients.shared().clone();
-        for name in &config.renamed {
+        for name in &config.renamed_tables {
             tracing::warn!(
                 outcome = "old_key",
                 key = name,
@@ -87,12 +87,12 @@ impl App {
                 aws.secrets_manager_endpoint.as_ref(),
                 Arc::clone(&config),
             ),
-            credentials: CredentialsStore::new(clients.clone(), aws.clone(), Arc::clone(&config)),
+            credentials: CredentialsProvider::new(clients.clone(), aws.clone(), Arc::clone(&config)),
             notes: store.notes(),
             store,
             alicloud: config.targets.iter().map(|(name, target)| (name.clone(), api(target))).collect(),
-            platforms: platform::States::default(),
-            card_rate: CardRate::default(),
+            platforms: platform::AppStates::default(),
+            card_rate: CardRateLimiter::default(),
             read_budget: ReadBudget::default(),
             http,
             config,
@@ -101,13 +101,13 @@ impl App {
 
     /// What platforms work with.
     #[must_use]
-    pub fn chat<'a>(&'a self, secrets: &'a Secrets) -> platform::Context<'a> {
-        platform::Context {
+    pub fn chat_context<'a>(&'a self, secrets: &'a SecretSet) -> platform::ChatContext<'a> {
+        platform::ChatContext {
             http: &self.http,
             notes: &self.notes,
             configs: &self.config.platforms,
             secrets: &secrets.platforms,
-            channels: &secrets.channels,
+            channel_secrets: &secrets.channels,
             states: &self.platforms,
             binding_keys: &secrets.binding_keys,
         }
@@ -132,7 +132,7 @@ impl App {
         let now = clock::now();
         let (secrets, _, (), _) = tokio::join!(
             self.secrets.current(now),
-            timeout(PATIENCE, self.credentials.refresh(&self.secrets, now)),
+            timeout(PREWARM_TIMEOUT, self.credentials.refresh(&self.secrets, now)),
             self.store.prewarm(),
             alicloud
         );

@@ -23,20 +23,20 @@ use aws_types::SdkConfig;
 use aws_types::region::Region;
 use jiff::Timestamp;
 
-use crate::config::Aws;
+use crate::config::AwsEnvironment;
 use crate::http::{self, Clients};
 use crate::secret::Secret;
 
 /// For one attempt: DynamoDB and Secrets Manager answer in milliseconds, and somebody waits.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);
-const ATTEMPTS: u32 = 2;
+const MAX_ATTEMPTS: u32 = 2;
 /// Prefix of AWS codes, so that nobody takes one for a code of Alibaba Cloud.
-const AWS_CODE: &str = "AwsIdentity.";
+const AWS_CODE_PREFIX: &str = "AwsIdentity.";
 /// Codes of AWS that pass by themselves, with whatever HTTP status.
 ///
 /// Source: <https://docs.rs/aws-runtime/latest/src/aws_runtime/retries/classifiers.rs.html>, and
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>
-const PASSING: [&str; 21] = [
+const TRANSIENT_CODES: [&str; 21] = [
     "BandwidthLimitExceeded",
     "EC2ThrottledException",
     "IDPCommunicationError",
@@ -62,20 +62,20 @@ const PASSING: [&str; 21] = [
 
 /// What all SDK clients share, over one HTTP client.
 #[must_use]
-pub fn sdk_config(aws: &Aws, http: &reqwest::Client) -> SdkConfig {
+pub fn sdk_config(aws: &AwsEnvironment, http: &reqwest::Client) -> SdkConfig {
     sdk_config_with(aws, Clients::from(http.clone()))
 }
 
 /// What all SDK clients share.
 #[must_use]
-pub fn sdk_config_with(aws: &Aws, clients: Clients) -> SdkConfig {
+pub fn sdk_config_with(aws: &AwsEnvironment, clients: Clients) -> SdkConfig {
     SdkConfig::builder()
         .behavior_version(aws_sdk_dynamodb::config::BehaviorVersion::latest())
         .region(Region::new(aws.region.clone()))
-        .credentials_provider(SharedCredentialsProvider::new(credentials(aws)))
-        .http_client(SdkHttpClient { clients, silent: Arc::default() })
+        .credentials_provider(SharedCredentialsProvider::new(sdk_credentials(aws)))
+        .http_client(SdkHttpClient { clients, last_unanswered: Arc::default() })
         .sleep_impl(aws_smithy_async::rt::sleep::SharedAsyncSleep::new(aws_smithy_async::rt::sleep::TokioSleep::new()))
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .retry_config(RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS))
         // Credentials are at hand, and bodies are read before the SDK sees them: it need not watch over either.
         .identity_cache(IdentityCache::no_cache())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
@@ -83,7 +83,7 @@ pub fn sdk_config_with(aws: &Aws, clients: Clients) -> SdkConfig {
         .build()
 }
 
-fn credentials(aws: &Aws) -> Credentials {
+fn sdk_credentials(aws: &AwsEnvironment) -> Credentials {
     let (id, secret) = (aws.access_key_id.as_str(), aws.secret_access_key.as_str());
     Credentials::new(id, secret, aws.session_token.clone(), None, "environment")
 }
@@ -94,31 +94,34 @@ fn credentials(aws: &Aws) -> Credentials {
 struct SdkHttpClient {
     clients: Clients,
     /// Whether the last attempt that ended had no answer.
-    silent: Arc<AtomicBool>,
+    last_unanswered: Arc<AtomicBool>,
 }
 
 /// The SDKs end an attempt that takes too long by dropping it.
-struct Attempt<'a> {
-    silent: &'a AtomicBool,
+struct AttemptGuard<'a> {
+    last_unanswered: &'a AtomicBool,
     answered: bool,
 }
 
-impl Drop for Attempt<'_> {
+impl Drop for AttemptGuard<'_> {
     fn drop(&mut self) {
-        self.silent.store(!self.answered, Ordering::Relaxed);
+        self.last_unanswered.store(!self.answered, Ordering::Relaxed);
     }
 }
 
 impl SdkHttpClient {
-    async fn attempt(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+    async fn send_attempt(&self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let latest = self.clients.latest();
         let is_first = request.headers().get("amz-sdk-request").is_none_or(|attempt| attempt.starts_with("attempt=1;"));
-        let client =
-            if is_first || !self.silent.load(Ordering::Relaxed) { latest } else { self.clients.fresh(&latest) };
-        let mut attempt = Attempt { silent: &self.silent, answered: false };
-        let answer = exchange(&client.client, request).await?;
+        let client = if is_first || !self.last_unanswered.load(Ordering::Relaxed) {
+            latest
+        } else {
+            self.clients.fresh_client(&latest)
+        };
+        let mut attempt = AttemptGuard { last_unanswered: &self.last_unanswered, answered: false };
+        let answer = send_request(&client.client, request).await?;
         attempt.answered = true;
-        self.clients.replace(&client);
+        self.clients.replace_latest(&client);
         Ok(answer)
     }
 }
@@ -132,11 +135,11 @@ impl HttpClient for SdkHttpClient {
 impl HttpConnector for SdkHttpClient {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let client = self.clone();
-        HttpConnectorFuture::new(async move { client.attempt(request).await })
+        HttpConnectorFuture::new(async move { client.send_attempt(request).await })
     }
 }
 
-async fn exchange(client: &reqwest::Client, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+async fn send_request(client: &reqwest::Client, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
     let (parts, body) = request.try_into_http1x().map_err(user_error)?.into_parts();
     let body = body.bytes().map(<[u8]>::to_vec).ok_or_else(|| user_error("streaming bodies are not supported"))?;
     let request = ::http::Request::from_parts(parts, body).try_into().map_err(user_error)?;
@@ -145,7 +148,7 @@ async fn exchange(client: &reqwest::Client, request: HttpRequest) -> Result<Http
     if let Some(headers) = answer.headers_mut() {
         *headers = response.headers().clone();
     }
-    let body = http::read(response).await.map_err(network_error)?;
+    let body = http::read_body(response).await.map_err(network_error)?;
     let answer = answer.body(SdkBody::from(body)).map_err(user_error)?;
     HttpResponse::try_from(answer).map_err(user_error)
 }
@@ -154,7 +157,7 @@ async fn exchange(client: &reqwest::Client, request: HttpRequest) -> Result<Http
 #[derive(Debug, Clone)]
 pub struct IdentityToken {
     /// A JWT.
-    pub text: Secret,
+    pub token: Secret,
     /// When it ends.
     pub expires_at: Timestamp,
 }
@@ -191,11 +194,11 @@ impl IdentityError {
 
     /// Whether somebody has to mend it.
     #[must_use]
-    pub fn is_for_people(&self) -> bool {
+    pub fn needs_operator(&self) -> bool {
         match self {
             Self::Refused { code, http_status } => {
                 let passes = *http_status >= 500 || *http_status == 429 || *http_status == 408;
-                !passes && is_for_people(code)
+                !passes && needs_operator(code)
             }
             Self::NoAnswer(_) => false,
             Self::Unsigned => true,
@@ -205,28 +208,28 @@ impl IdentityError {
 
 /// Whether a code is one of AWS, and none of Alibaba Cloud's.
 #[must_use]
-pub fn is_of_aws(code: &str) -> bool {
-    code.starts_with(AWS_CODE)
+pub fn is_aws_code(code: &str) -> bool {
+    code.starts_with(AWS_CODE_PREFIX)
 }
 
 /// Whether somebody has to fix the cause of this AWS code.
 #[must_use]
-pub fn is_for_people(code: &str) -> bool {
-    let passing = |code: &str| code == "NoAnswer" || PASSING.contains(&code);
-    !code.strip_prefix(AWS_CODE).is_some_and(passing)
+pub fn needs_operator(code: &str) -> bool {
+    let passing = |code: &str| code == "NoAnswer" || TRANSIENT_CODES.contains(&code);
+    !code.strip_prefix(AWS_CODE_PREFIX).is_some_and(passing)
 }
 
 /// Has AWS STS say in a signed token who we are, to somebody else; it is good for five minutes.
 ///
 /// Source: <https://docs.aws.amazon.com/STS/latest/APIReference/API_GetWebIdentityToken.html>
-pub async fn identity_token(
+pub async fn fetch_identity_token(
     http: &reqwest::Client,
-    aws: &Aws,
+    aws: &AwsEnvironment,
     audience: &str,
     now: Timestamp,
 ) -> Result<IdentityToken, IdentityError> {
     // The global endpoint does not know the operation.
-    let url = aws.sts_endpoint.clone().unwrap_or_else(|| regional("sts", &aws.region));
+    let url = aws.sts_endpoint.clone().unwrap_or_else(|| regional_endpoint("sts", &aws.region));
     let body = form_urlencoded::Serializer::new(String::new())
         .append_pair("Action", "GetWebIdentityToken")
         .append_pair("Version", "2011-06-15")
@@ -236,39 +239,39 @@ pub async fn identity_token(
         .append_pair("DurationSeconds", "300")
         .finish();
     let form = [("content-type", "application/x-www-form-urlencoded")];
-    let request = signed(http, aws, ("sts", &url), &form, body, now).ok_or(IdentityError::Unsigned)?;
-    let no_answer = |error: &reqwest::Error| IdentityError::NoAnswer(http::failure(error));
+    let request = signed_request(http, aws, ("sts", &url), &form, body, now).ok_or(IdentityError::Unsigned)?;
+    let no_answer = |error: &reqwest::Error| IdentityError::NoAnswer(http::transport_code(error));
     let response = request.send().await.map_err(|error| no_answer(&error))?;
     let http_status = response.status().as_u16();
-    let body = http::read(response).await.map_err(|error| no_answer(&error))?;
+    let body = http::read_body(response).await.map_err(|error| no_answer(&error))?;
     let xml = String::from_utf8_lossy(&body);
     let unreadable = || IdentityError::NoAnswer("Transport.Unreadable");
     if !(200..300).contains(&http_status) {
-        let code = element(&xml, "Code").and_then(http::word).ok_or_else(unreadable)?;
-        return Err(IdentityError::Refused { code: format!("{AWS_CODE}{code}"), http_status });
+        let code = xml_text(&xml, "Code").and_then(http::log_safe_word).ok_or_else(unreadable)?;
+        return Err(IdentityError::Refused { code: format!("{AWS_CODE_PREFIX}{code}"), http_status });
     }
     Ok(IdentityToken {
-        text: Secret::new(element(&xml, "WebIdentityToken").ok_or_else(unreadable)?.to_owned()),
-        expires_at: element(&xml, "Expiration").and_then(|text| text.parse().ok()).ok_or_else(unreadable)?,
+        token: Secret::new(xml_text(&xml, "WebIdentityToken").ok_or_else(unreadable)?.to_owned()),
+        expires_at: xml_text(&xml, "Expiration").and_then(|text| text.parse().ok()).ok_or_else(unreadable)?,
     })
 }
 
 /// Where a service of AWS is in a region.
-pub(crate) fn regional(service: &str, region: &str) -> String {
+pub(crate) fn regional_endpoint(service: &str, region: &str) -> String {
     let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
     format!("https://{service}.{region}.{suffix}/")
 }
 
 /// A signed `POST` to a service of AWS.
-pub(crate) fn signed(
+pub(crate) fn signed_request(
     http: &reqwest::Client,
-    aws: &Aws,
+    aws: &AwsEnvironment,
     (service, url): (&str, &str),
     headers: &[(&str, &str)],
     body: String,
     now: Timestamp,
 ) -> Option<reqwest::RequestBuilder> {
-    let identity = credentials(aws).into();
+    let identity = sdk_credentials(aws).into();
     let parameters = v4::SigningParams::builder()
         .identity(&identity)
         .region(&aws.region)
@@ -287,7 +290,7 @@ pub(crate) fn signed(
 }
 
 /// The text of an element that holds nothing but text without entities, as tokens, times and codes do.
-fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
+fn xml_text<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once(&format!("</{name}>"))?;
     Some(text.trim()).filter(|text| !text.is_empty() && !text.contains(['<', '&']))
@@ -307,11 +310,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn throttling_and_server_errors_of_sts_pass_by_themselves() {
+    fn transient_sts_errors_need_no_operator() {
         let is_for_people = |code: &str, http_status: u16| {
-            IdentityError::Refused { code: format!("{AWS_CODE}{code}"), http_status }.is_for_people()
+            IdentityError::Refused { code: format!("{AWS_CODE_PREFIX}{code}"), http_status }.needs_operator()
         };
-        for code in PASSING {
+        for code in TRANSIENT_CODES {
             assert!(!is_for_people(code, 400), "{code}");
         }
         for http_status in [408, 429, 500, 502, 503, 504] {

@@ -24,31 +24,31 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use serde_json::error::Category;
 
-use crate::approval::{Approval, CardId, Principal, Redelivery, Verdict};
+use crate::approval::{Approval, CardId, Principal, RetryPolicy, Verdict};
 use crate::notes::Notes;
 use crate::peering::{Connection, InstanceId, Problem, SeenFingerprint};
 use crate::policy::Refusal;
 use crate::preflight::{Finding, Objection};
+use crate::redaction::KeyProblem;
 use crate::secret::{Secret, SecretUrl};
-use crate::shape::KeyProblem;
 use binding::Binding;
 use message::{Button, Message};
 
-pub use card_rate::{CardRate, Digest};
+pub use card_rate::{CardDigest, CardRateLimiter};
 
 /// How far the clock of a sender may be from ours, both ways, the edge included.
 ///
 /// Source: <https://docs.slack.dev/authentication/verifying-requests-from-slack> and
 /// <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
-const TOLERANCE: SignedDuration = SignedDuration::from_secs(300);
+const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_secs(300);
 /// For one post: a platform that takes longer is tried again.
 const POST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest reason that we keep, in characters.
-const LONGEST_REASON_CHARS: usize = 400;
+const MAX_REASON_CHARS: usize = 400;
 
 /// What a part of a platform works with.
 #[derive(Debug)]
-pub struct Access<'a, Config, Secrets, State> {
+pub struct PlatformContext<'a, Config, Secrets, State> {
     /// The one client.
     pub http: &'a reqwest::Client,
     /// What processes share for a while.
@@ -61,19 +61,19 @@ pub struct Access<'a, Config, Secrets, State> {
     pub state: &'a State,
 }
 
-impl<Config, Secrets, State> Clone for Access<'_, Config, Secrets, State> {
+impl<Config, Secrets, State> Clone for PlatformContext<'_, Config, Secrets, State> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<Config, Secrets, State> Copy for Access<'_, Config, Secrets, State> {}
+impl<Config, Secrets, State> Copy for PlatformContext<'_, Config, Secrets, State> {}
 
 /// What the requests of a platform look like.
 #[derive(Debug)]
-pub struct Accepted {
+pub struct RequestShape {
     /// How many segments follow the first in its paths.
-    pub segments: usize,
+    pub extra_segments: usize,
     /// Methods.
     pub methods: &'static [Method],
     /// Content types of requests with a body; in lower case.
@@ -83,28 +83,28 @@ pub struct Accepted {
 /// What a channel can do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
-pub struct Abilities {
+pub struct Capabilities {
     /// A message can be redrawn: there is one card per request.
-    pub edits: bool,
+    pub can_edit: bool,
     /// Something can be said below a message.
-    pub threads: bool,
+    pub can_thread: bool,
     /// Somebody can be asked for a reason in a window of its own.
-    pub modals: bool,
+    pub can_open_modal: bool,
     /// Something can be said to one person.
-    pub private_answers: bool,
+    pub can_reply_privately: bool,
     /// People read it. Programs get all notices as data.
-    pub people: bool,
+    pub is_for_people: bool,
     /// The longest that a button can carry, in characters.
     pub max_binding_chars: usize,
 }
 
 /// Somebody who signs requests.
 #[derive(Debug)]
-pub struct Sender {
+pub struct RequestSigner {
     /// Its key in the secrets.
     pub name: String,
     /// The key of its signing secrets, below that.
-    pub key: &'static str,
+    pub secrets_key: &'static str,
     /// Every secret that it signs with, in every form that it has as bytes.
     pub secrets: Vec<Vec<u8>>,
 }
@@ -120,21 +120,21 @@ pub struct Authentic {
     /// The signed time, to the second.
     signed_at: Timestamp,
     /// Which of the configured keys matched, from 0.
-    key: usize,
+    key_index: usize,
 }
 
 impl fmt::Debug for Authentic {
     /// Without the body, which may hold a token of the platform.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authentic").field("sender", &self.sender).field("key", &self.key).finish_non_exhaustive()
+        f.debug_struct("Authentic").field("sender", &self.sender).field("key", &self.key_index).finish_non_exhaustive()
     }
 }
 
 impl Authentic {
     /// Which of the configured keys matched, from 0.
     #[must_use]
-    pub fn key(&self) -> usize {
-        self.key
+    pub fn key_index(&self) -> usize {
+        self.key_index
     }
 
     /// Who signed: the platform, or the client's name.
@@ -149,25 +149,25 @@ impl Authentic {
 pub enum Unauthentic {
     /// A header is missing.
     #[error("header {0} is missing")]
-    Missing(&'static str),
+    MissingHeader(&'static str),
     /// A header is there twice.
     #[error("header {0} is there more than once")]
-    Duplicated(&'static str),
+    DuplicateHeader(&'static str),
     /// A header is not of its form.
     #[error("header {0} is malformed")]
-    Malformed(&'static str),
+    MalformedHeader(&'static str),
     /// Too old, or from the future.
     #[error("the timestamp is more than 300 s away")]
-    Stale,
+    StaleTimestamp,
     /// No key makes this signature.
     #[error("the signature does not match")]
-    Mismatch,
+    SignatureMismatch,
     /// Signed, but not one JSON document.
     #[error("the signed body is not one JSON document")]
-    Envelope,
+    InvalidEnvelope,
     /// Signed, but not encrypted as agreed, wrongly padded, or without our token inside.
     #[error("the signed body does not decrypt to a document with our token")]
-    Ciphertext,
+    InvalidCiphertext,
     /// The path names nobody whom the configuration knows.
     #[error("no such client")]
     UnknownClient,
@@ -178,8 +178,12 @@ impl Unauthentic {
     #[must_use]
     pub fn depends_on_secrets(self) -> bool {
         match self {
-            Self::Mismatch | Self::UnknownClient | Self::Ciphertext => true,
-            Self::Missing(_) | Self::Duplicated(_) | Self::Malformed(_) | Self::Stale | Self::Envelope => false,
+            Self::SignatureMismatch | Self::UnknownClient | Self::InvalidCiphertext => true,
+            Self::MissingHeader(_)
+            | Self::DuplicateHeader(_)
+            | Self::MalformedHeader(_)
+            | Self::StaleTimestamp
+            | Self::InvalidEnvelope => false,
         }
     }
 }
@@ -187,32 +191,32 @@ impl Unauthentic {
 /// The only value of a header. Function URLs join duplicates with a comma.
 fn only_header<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<&'a str, Unauthentic> {
     let mut values = headers.get_all(name).iter();
-    let value = values.next().ok_or(Unauthentic::Missing(name))?;
+    let value = values.next().ok_or(Unauthentic::MissingHeader(name))?;
     if values.next().is_some() {
-        return Err(Unauthentic::Duplicated(name));
+        return Err(Unauthentic::DuplicateHeader(name));
     }
-    value.to_str().map_err(|_| Unauthentic::Malformed(name))
+    value.to_str().map_err(|_| Unauthentic::MalformedHeader(name))
 }
 
 /// Checks a timestamp: exactly ten digits, so that no digit can move between it and what is signed beside it.
 fn check_timestamp(text: &str, name: &'static str, now: Timestamp) -> Result<Timestamp, Unauthentic> {
     if text.len() != 10 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Unauthentic::Malformed(name));
+        return Err(Unauthentic::MalformedHeader(name));
     }
-    let seconds = text.parse().map_err(|_| Unauthentic::Malformed(name))?;
-    let sent_at = Timestamp::from_second(seconds).map_err(|_| Unauthentic::Malformed(name))?;
+    let seconds = text.parse().map_err(|_| Unauthentic::MalformedHeader(name))?;
+    let sent_at = Timestamp::from_second(seconds).map_err(|_| Unauthentic::MalformedHeader(name))?;
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    if now.duration_since(sent_at).abs() > TOLERANCE { Err(Unauthentic::Stale) } else { Ok(sent_at) }
+    if now.duration_since(sent_at).abs() > MAX_CLOCK_SKEW { Err(Unauthentic::StaleTimestamp) } else { Ok(sent_at) }
 }
 
 /// The body is authentic but not what we understand. The words are for the sender.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct Malformed(pub String);
+pub struct MalformedRequest(pub String);
 
-impl Malformed {
+impl MalformedRequest {
     /// Says where, but not what: the parser's words quote what was sent.
-    fn json(error: &serde_json::Error) -> Self {
+    fn from_json_error(error: &serde_json::Error) -> Self {
         let kind = match error.classify() {
             Category::Data => "not of the documented shape",
             Category::Syntax | Category::Eof | Category::Io => "not JSON",
@@ -225,47 +229,47 @@ impl Malformed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Incoming<To> {
     /// Somebody wants something.
-    Request {
+    Command {
         /// What, and who.
-        request: Request,
+        request: CommandRequest,
         /// Where the answer goes.
-        to: To,
+        reply_to: To,
     },
     /// Somebody clicked a button.
     Click {
         /// On which, and who.
         click: Click,
         /// Where the answer goes.
-        to: To,
+        reply_to: To,
     },
     /// Somebody wants something, in words that we don't understand.
-    Usage(To),
+    UnknownCommand(To),
     /// The platform tests the address, or tells us what needs no answer: the reply, as JSON.
     Challenge(String),
     /// A user of another tenant: they are told so, where there is a place for it, and nothing else happens.
-    Stranger(Option<To>),
+    WrongTenant(Option<To>),
 }
 
 impl<To> Incoming<To> {
     /// The same, with another place for the answer.
-    fn map<Other>(self, other: impl FnOnce(To) -> Other) -> Incoming<Other> {
+    fn map_reply_to<Other>(self, other: impl FnOnce(To) -> Other) -> Incoming<Other> {
         match self {
-            Self::Request { request, to } => Incoming::Request { request, to: other(to) },
-            Self::Click { click, to } => Incoming::Click { click, to: other(to) },
-            Self::Usage(to) => Incoming::Usage(other(to)),
+            Self::Command { request, reply_to: to } => Incoming::Command { request, reply_to: other(to) },
+            Self::Click { click, reply_to: to } => Incoming::Click { click, reply_to: other(to) },
+            Self::UnknownCommand(to) => Incoming::UnknownCommand(other(to)),
             Self::Challenge(reply) => Incoming::Challenge(reply),
-            Self::Stranger(to) => Incoming::Stranger(to.map(other)),
+            Self::WrongTenant(to) => Incoming::WrongTenant(to.map(other)),
         }
     }
 }
 
 /// What a sender is told.
 #[derive(Debug)]
-pub enum Said<'a> {
+pub enum Outgoing<'a> {
     /// What came of a command.
-    Answer {
+    Reply {
         /// As it is.
-        answer: &'a Answer,
+        reply: &'a Reply,
         /// In words, with buttons for this person.
         message: Box<Message>,
         /// The card that was clicked, as it is now, where the reply can draw it.
@@ -274,29 +278,29 @@ pub enum Said<'a> {
     /// Which commands there are.
     Usage,
     /// That we take no commands from there.
-    Stranger,
+    WrongTenant,
     /// Nothing: a question was put to them.
-    Asked,
+    ReasonAsked,
 }
 
 /// Whether somebody was asked for a reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked {
+pub enum AskOutcome {
     /// They were.
-    Done,
+    Asked,
     /// They can't be: they decide without a reason.
     Impossible,
 }
 
 /// What became of a message that was to be redrawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Update {
+pub enum UpdateOutcome {
     /// It was.
-    Done,
+    Updated,
     /// It is gone, or can't be changed any more.
     Gone,
     /// It is there, and too old to be changed: a new one is posted, and a reply below the old one says so.
-    Closed,
+    TooOld,
 }
 
 /// Why a channel can't be posted to.
@@ -307,15 +311,15 @@ pub enum ProbeError {
         /// What is wrong.
         detail: String,
         /// What to do.
-        mend: &'static str,
+        fix: &'static str,
     },
     /// It did not take a message.
-    Undelivered(Undelivered),
+    Delivery(DeliveryError),
 }
 
-impl From<Undelivered> for ProbeError {
-    fn from(undelivered: Undelivered) -> Self {
-        Self::Undelivered(undelivered)
+impl From<DeliveryError> for ProbeError {
+    fn from(error: DeliveryError) -> Self {
+        Self::Delivery(error)
     }
 }
 
@@ -332,14 +336,14 @@ pub struct ChannelSecrets {
 
 impl ChannelSecrets {
     /// Checks the address, and lets the kind check the rest. `key` is the channel's own.
-    fn check(
+    fn validate_endpoint(
         endpoint: Option<&Self>,
         key: &str,
         of_kind: impl FnOnce(&Self, &str) -> Result<(), KeyProblem>,
     ) -> Result<(), KeyProblem> {
-        let Some(endpoint) = endpoint else { return KeyProblem::at(key, "missing") };
+        let Some(endpoint) = endpoint else { return KeyProblem::err_at(key, "missing") };
         if !crate::http::is_secure(endpoint.url.expose()) {
-            return KeyProblem::at(format!("{key}.url"), "only https is allowed, except on loopback");
+            return KeyProblem::err_at(format!("{key}.url"), "only https is allowed, except on loopback");
         }
         of_kind(endpoint, key)
     }
@@ -348,9 +352,9 @@ impl ChannelSecrets {
 /// What is to be signed as a platform signs it, for tests and the local tool.
 #[cfg(feature = "local")]
 #[derive(Debug, Clone)]
-pub struct Wish {
+pub struct EventSpec {
     /// `approve`, `reject`, `withdraw`, `status`, `list` or `dry-run`.
-    pub verb: String,
+    pub action: String,
     /// `pcc-…`; empty for a list.
     pub instance_id: String,
     /// By its name, if there are several.
@@ -368,7 +372,7 @@ pub struct Wish {
 /// A signed request: what a sender sends.
 #[cfg(feature = "local")]
 #[derive(Debug, Clone)]
-pub struct Signed {
+pub struct SignedRequest {
     /// e.g. `/webhook/ci`.
     pub path: String,
     /// By lower-case name.
@@ -386,27 +390,27 @@ pub enum Command {
         target: Option<String>,
     },
     /// Something about one connection.
-    About(About),
+    Connection(ConnectionCommand),
 }
 
 /// What somebody wants about one connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct About {
+pub struct ConnectionCommand {
     /// What.
-    pub verb: Verb,
+    pub action: Action,
     /// Of which accepting account; may be left out when there is only one.
     pub target: Option<String>,
     /// Which connection.
     pub instance_id: InstanceId,
     /// The one that they saw, if they say.
-    pub seen: Option<SeenFingerprint>,
+    pub seen_fingerprint: Option<SeenFingerprint>,
     /// Why, in their words: untrusted.
     pub reason: Option<String>,
 }
 
 /// What can be wanted about a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
+pub enum Action {
     /// A decision.
     Decide(Verdict),
     /// To take an approval back.
@@ -419,7 +423,7 @@ pub enum Verb {
 
 /// A command and who gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Request {
+pub struct CommandRequest {
     /// What they want.
     pub command: Command,
     /// Who they are.
@@ -429,18 +433,18 @@ pub struct Request {
     /// When they made it, to the second, as far as that is signed.
     pub signed_at: Timestamp,
     /// Which of the configured keys signed it, from 0.
-    pub key: usize,
+    pub key_index: usize,
     /// The card, if it was a button.
-    pub clicked: Option<Clicked>,
+    pub clicked_card: Option<ClickedCard>,
 }
 
 /// The card whose button somebody clicked.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Clicked {
+pub struct ClickedCard {
     /// Ours for it.
-    pub card: CardId,
+    pub card_id: CardId,
     /// The platform's for the message, as in a `CardRef`; none if it says none, or for a message to one person.
-    pub message: Option<String>,
+    pub message_ref: Option<String>,
 }
 
 /// A click on a button, before its binding is checked.
@@ -453,13 +457,13 @@ pub struct Click {
     /// When, to the second, as far as that is signed.
     pub signed_at: Timestamp,
     /// Which of the configured keys signed it, from 0.
-    pub key: usize,
+    pub key_index: usize,
     /// What the button carried; empty if it carried nothing of ours.
     pub binding: String,
     /// The platform's name for its message; see [`Clicked`].
-    pub message: Option<String>,
+    pub message_ref: Option<String>,
     /// Whether they were asked for a reason, or had a field for it.
-    pub asked: bool,
+    pub was_asked: bool,
     /// Why, in their words: untrusted.
     pub reason: Option<String>,
 }
@@ -467,49 +471,49 @@ pub struct Click {
 impl Click {
     /// What they want, once the binding is known.
     #[must_use]
-    pub fn request(&self, binding: Binding) -> Request {
+    pub fn to_command_request(&self, binding: Binding) -> CommandRequest {
         let verb = match binding.button {
-            Button::Approve { .. } => Verb::Decide(Verdict::Approve),
-            Button::Reject => Verb::Decide(Verdict::Reject),
-            Button::Withdraw => Verb::Withdraw,
-            Button::Details => Verb::Status,
+            Button::Approve { .. } => Action::Decide(Verdict::Approve),
+            Button::Reject => Action::Decide(Verdict::Reject),
+            Button::Withdraw => Action::Withdraw,
+            Button::Details => Action::Status,
         };
-        let about = About {
-            verb,
+        let about = ConnectionCommand {
+            action: verb,
             target: Some(binding.target),
             instance_id: binding.instance_id,
-            seen: Some(binding.seen),
+            seen_fingerprint: Some(binding.seen_fingerprint),
             reason: self.reason.clone(),
         };
-        Request {
-            command: Command::About(about),
+        CommandRequest {
+            command: Command::Connection(about),
             by: self.by.clone(),
             request_key: self.request_key.clone(),
             signed_at: self.signed_at,
-            key: self.key,
-            clicked: Some(Clicked { card: binding.card, message: self.message.clone() }),
+            key_index: self.key_index,
+            clicked_card: Some(ClickedCard { card_id: binding.card_id, message_ref: self.message_ref.clone() }),
         }
     }
 
     /// Whether they are to be asked for a reason first.
     #[must_use]
-    pub fn asks(&self, button: Button) -> bool {
+    pub fn needs_reason(&self, button: Button) -> bool {
         let wants = match button {
-            Button::Approve { ask } => ask,
+            Button::Approve { needs_reason: ask } => ask,
             Button::Reject => true,
             Button::Withdraw | Button::Details => false,
         };
-        wants && !self.asked
+        wants && !self.was_asked
     }
 }
 
 /// What comes of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answer {
+pub enum Reply {
     /// Decided, and Alibaba Cloud acknowledged it.
     Done(Box<Approval>),
     /// Decided and durable; Alibaba Cloud has not acknowledged it yet, and the watcher goes on.
-    Underway(Box<Approval>),
+    InProgress(Box<Approval>),
     /// Counted and durable; more people have to approve.
     Counted(Box<Approval>),
     /// Taken back.
@@ -519,7 +523,7 @@ pub enum Answer {
     /// The same person said the same before.
     Repeated(Box<Approval>),
     /// Somebody decided before, or it is over.
-    Over(Box<Approval>),
+    AlreadyDecided(Box<Approval>),
     /// A dry run passed.
     DryRunPassed {
         /// As just read.
@@ -557,25 +561,25 @@ pub enum Answer {
     /// Something else stands against it.
     Objection(Objection),
     /// They could not be asked for a reason.
-    NotAsked {
+    CouldNotAsk {
         /// What they want to do.
         verdict: Verdict,
         /// About which connection.
         instance_id: InstanceId,
     },
     /// The button is not of the current card.
-    OldCard {
+    StaleCard {
         /// There is another card where they clicked.
-        replaced: bool,
+        has_new_card: bool,
         /// The record, if no channel has a card that could be redrawn: they get one of their own.
         approval: Option<Box<Approval>>,
     },
     /// The connection is not the one that they saw.
-    Changed,
+    ConnectionChanged,
     /// No channel had shown its current facts when they decided, and the request has no fingerprint.
-    NotShown,
+    FactsNotShown,
     /// Their decision counted, and does not any more.
-    Void,
+    DecisionVoid,
     /// Another request had the same id.
     IdReused,
     /// The record has no room for more from people.
@@ -600,12 +604,12 @@ pub enum Answer {
     /// Our own credentials or permissions are refused.
     CredentialsRefused(Problem),
     /// Something we need does not answer; nothing was decided.
-    Unavailable(Part),
+    Unavailable(Dependency),
 }
 
 /// What we need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum Dependency {
     /// The table.
     Store,
     /// The secrets.
@@ -618,18 +622,18 @@ pub enum Part {
 
 /// A message was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Undelivered {
+pub struct DeliveryError {
     /// What the platform said, or the kind of failure.
     pub error: String,
     /// When to try again.
-    pub retry: Redelivery,
+    pub retry: RetryPolicy,
 }
 
-impl Undelivered {
+impl DeliveryError {
     /// A person has to mend the configuration first.
     #[must_use]
     pub fn misconfigured(error: &str) -> Self {
-        Self { error: error.to_owned(), retry: Redelivery::Later }
+        Self { error: error.to_owned(), retry: RetryPolicy::AfterFix }
     }
 
     fn no_app() -> Self {
@@ -641,26 +645,26 @@ impl Undelivered {
     }
 
     /// Nobody posts such a message there; a caller has looked at [`Abilities`].
-    fn not_for_this_kind() -> Self {
-        Self { error: "the channel takes no such message".to_owned(), retry: Redelivery::Never }
+    fn unsupported_message() -> Self {
+        Self { error: "the channel takes no such message".to_owned(), retry: RetryPolicy::Never }
     }
 
-    fn transport(error: &reqwest::Error) -> Self {
-        Self { error: crate::http::failure(error).to_owned(), retry: Redelivery::Soon(None) }
+    fn from_transport(error: &reqwest::Error) -> Self {
+        Self { error: crate::http::transport_code(error).to_owned(), retry: RetryPolicy::Backoff(None) }
     }
 
     /// By HTTP status, as webhooks have it.
-    fn status(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Self {
+    fn from_http_status(status: StatusCode, headers: &HeaderMap, now: Timestamp) -> Self {
         let error = format!("HTTP {}", status.as_u16());
         let content = [StatusCode::BAD_REQUEST, StatusCode::PAYLOAD_TOO_LARGE, StatusCode::UNPROCESSABLE_ENTITY];
         let retry = if status == StatusCode::GONE {
-            Redelivery::Never
+            RetryPolicy::Never
         } else if content.contains(&status) {
-            Redelivery::Few
+            RetryPolicy::FewTimes
         } else if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-            Redelivery::Soon(retry_after(headers, now))
+            RetryPolicy::Backoff(parse_retry_after(headers, now))
         } else {
-            Redelivery::Later
+            RetryPolicy::AfterFix
         };
         Self { error, retry }
     }
@@ -673,23 +677,23 @@ fn key_forms(text: &str) -> Vec<Vec<u8>> {
 }
 
 /// Without posting, all that shows is that somebody answers.
-async fn reachable(http: &reqwest::Client, url: &SecretUrl) -> Result<&'static str, ProbeError> {
+async fn probe_url(http: &reqwest::Client, url: &SecretUrl) -> Result<&'static str, ProbeError> {
     match http.head(url.expose().clone()).send().await {
         Ok(_) => Ok("somebody answers there; --post says whether it takes messages"),
         Err(error) => Err(ProbeError::Problem {
-            detail: crate::http::failure(&error).to_owned(),
-            mend: "Check the channel's URL in the secrets, and the network.",
+            detail: crate::http::transport_code(&error).to_owned(),
+            fix: "Check the channel's URL in the secrets, and the network.",
         }),
     }
 }
 
 /// The header `retry-after`, as of now.
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<SignedDuration> {
-    crate::http::retry_after(headers.get("retry-after")?.to_str().ok()?, now)
+fn parse_retry_after(headers: &HeaderMap, now: Timestamp) -> Option<SignedDuration> {
+    crate::http::parse_retry_after(headers.get("retry-after")?.to_str().ok()?, now)
 }
 
 /// A reason as we keep it: trimmed, and cut to 400 characters; `None` when nothing is left.
-fn reason(text: &str) -> Option<String> {
-    let reason: String = text.trim().chars().take(LONGEST_REASON_CHARS).collect();
+fn normalize_reason(text: &str) -> Option<String> {
+    let reason: String = text.trim().chars().take(MAX_REASON_CHARS).collect();
     (!reason.is_empty()).then_some(reason)
 }

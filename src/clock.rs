@@ -9,7 +9,7 @@ use crate::approval::CardId;
 #[expect(clippy::disallowed_methods, reason = "this is the place")]
 pub fn now() -> Timestamp {
     #[cfg(feature = "local")]
-    return Timestamp::now() + jump::so_far();
+    return Timestamp::now() + jump::offset();
     #[cfg(not(feature = "local"))]
     Timestamp::now()
 }
@@ -24,12 +24,12 @@ pub mod jump {
     static AHEAD_MS: AtomicI64 = AtomicI64::new(0);
 
     /// Sets the clock of the whole process ahead.
-    pub fn ahead(by: SignedDuration) {
+    pub fn advance(by: SignedDuration) {
         let by = i64::try_from(by.as_millis()).unwrap_or_default();
         AHEAD_MS.fetch_add(by, Ordering::Relaxed);
     }
 
-    pub(super) fn so_far() -> SignedDuration {
+    pub(super) fn offset() -> SignedDuration {
         SignedDuration::from_millis(AHEAD_MS.load(Ordering::Relaxed))
     }
 }
@@ -39,8 +39,8 @@ pub mod jump {
 /// # Panics
 /// As [`nonce`].
 #[must_use]
-pub fn card_id() -> CardId {
-    CardId(u64::from_be_bytes(random()))
+pub fn new_card_id() -> CardId {
+    CardId(u64::from_be_bytes(random_bytes()))
 }
 
 /// 128 random bits as 32 hexadecimal digits: never the same twice.
@@ -49,12 +49,12 @@ pub fn card_id() -> CardId {
 /// When the operating system has no randomness: without it nothing can be signed.
 #[must_use]
 pub fn nonce() -> String {
-    hex::encode(random::<16>())
+    hex::encode(random_bytes::<16>())
 }
 
 #[expect(clippy::disallowed_methods, reason = "this is the place")]
 #[expect(clippy::expect_used, reason = "documented; Lambda reports the panic")]
-fn random<const BYTES: usize>() -> [u8; BYTES] {
+fn random_bytes<const BYTES: usize>() -> [u8; BYTES] {
     let mut bytes = [0; BYTES];
     getrandom::fill(&mut bytes).expect("the operating system gives randomness");
     bytes

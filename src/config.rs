@@ -16,11 +16,11 @@ use crate::approval::{InvalidPrincipal, Principal};
 use crate::chat::platform::{self, Channel, Platform};
 use crate::http::{check_endpoint, constant_url};
 use crate::peering::{AccountId, InvalidAccountId};
-use crate::policy::{Account, ApproverRef, Person, Policy, Requests, Rule};
-use crate::shape::{self, KeyProblem, shown};
+use crate::policy::{ApproverRef, KnownAccount, Person, Policy, RequestDefaults, Rule};
+use crate::redaction::{self, KeyProblem, redact};
 
 /// A record must outlive the request that it is about: a new one would decide again, with the old client token.
-const SHORTEST_RETENTION_DAYS: u32 = 8;
+const MIN_RETENTION_DAYS: u32 = 8;
 
 /// How this instance is wired up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub struct Environment {
     /// one's own; by default none.
     pub ca_file: Option<PathBuf>,
     /// What AWS itself needs.
-    pub aws: Aws,
+    pub aws: AwsEnvironment,
 }
 
 /// Where the secrets are.
@@ -49,7 +49,7 @@ pub enum SecretsSource {
 
 /// The part of the environment that AWS defines. Lambda sets all of it but the endpoints.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Aws {
+pub struct AwsEnvironment {
     /// `AWS_REGION`.
     pub region: String,
     /// `AWS_ACCESS_KEY_ID`.
@@ -68,7 +68,7 @@ pub struct Aws {
     pub events_endpoint: Option<String>,
 }
 
-impl std::fmt::Debug for Aws {
+impl std::fmt::Debug for AwsEnvironment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Aws").field("region", &self.region).finish_non_exhaustive()
     }
@@ -78,11 +78,11 @@ impl Environment {
     /// Reads the process's environment.
     pub fn from_process() -> Result<Self, Error> {
         #[expect(clippy::disallowed_methods, reason = "this is the place")]
-        Self::read(|name| std::env::var(name).ok())
+        Self::from_variables(|name| std::env::var(name).ok())
     }
 
     /// Reads an environment.
-    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
         let required = |name: &'static str| set(name).ok_or(Error::MissingVariable(name));
         let endpoint = |name: &str| set(name).or_else(|| set("AWS_ENDPOINT_URL"));
@@ -95,7 +95,7 @@ impl Environment {
                 None => SecretsSource::SecretsManager(secrets),
             },
             ca_file: set("PEERGATE_CA_FILE").map(PathBuf::from),
-            aws: Aws {
+            aws: AwsEnvironment {
                 region: required("AWS_REGION")?,
                 access_key_id: required("AWS_ACCESS_KEY_ID")?,
                 secret_access_key: required("AWS_SECRET_ACCESS_KEY")?,
@@ -115,7 +115,7 @@ pub struct Config {
     /// The accepting accounts, by name.
     pub targets: BTreeMap<String, Target>,
     /// The apps of chat platforms, and who may post to `/webhook/{client}`.
-    pub platforms: platform::Configs,
+    pub platforms: platform::AppConfigs,
     /// Where notices go, by name.
     pub channels: BTreeMap<String, Channel>,
     /// Who may decide about what.
@@ -123,18 +123,18 @@ pub struct Config {
     /// How long the record of a finished approval is kept.
     pub retention: SignedDuration,
     /// Tables whose names are those of earlier versions.
-    pub renamed: Vec<&'static str>,
+    pub renamed_tables: Vec<&'static str>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File {
+struct ConfigFile {
     #[serde(default)]
     targets: BTreeMap<String, Target>,
     #[serde(default)]
-    clients: platform::Clients,
+    clients: platform::ClientConfigs,
     #[serde(default)]
-    platforms: platform::Configs,
+    platforms: platform::AppConfigs,
     #[serde(default)]
     channels: BTreeMap<String, Channel>,
     #[serde(default)]
@@ -142,9 +142,9 @@ struct File {
     #[serde(default)]
     groups: BTreeMap<String, BTreeSet<String>>,
     #[serde(default)]
-    accounts: BTreeMap<AccountId, Account>,
+    accounts: BTreeMap<AccountId, KnownAccount>,
     #[serde(default)]
-    requests: Requests,
+    requests: RequestDefaults,
     #[serde(default)]
     rule: Vec<Rule>,
     #[serde(default = "default_retention_days")]
@@ -209,7 +209,7 @@ impl Default for CredentialsKind {
 impl CredentialsKind {
     /// Whose access key is needed, by the name under `targets` in the secrets.
     #[must_use]
-    pub fn key_of<'a>(&'a self, target: &'a str) -> Option<&'a str> {
+    pub fn key_holder<'a>(&'a self, target: &'a str) -> Option<&'a str> {
         match self {
             Self::AccessKey {} => Some(target),
             Self::AssumeRole { key_of, .. } => Some(key_of.as_deref().unwrap_or(target)),
@@ -288,63 +288,63 @@ impl Config {
     /// Checks the text of a file.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let (mut file, renamed) =
-            File::parse(text).map_err(|message| Error::Parse { path: "peergate.toml".into(), message })?;
+            ConfigFile::parse(text).map_err(|message| Error::Parse { path: "peergate.toml".into(), message })?;
         file.platforms.set_clients(std::mem::take(&mut file.clients));
-        file.check()?;
+        file.validate()?;
         let realms = Platform::ALL.iter().flat_map(|platform| platform.merged_tenants(&file.platforms)).collect();
         let policy = Policy {
             rules: file.rule,
             people: file.people,
             groups: file.groups,
             accounts: file.accounts,
-            requests: file.requests,
+            defaults: file.requests,
             realms,
         };
-        check_people_count_once(&policy)?;
+        check_identities_unique(&policy)?;
         for rule in &policy.rules {
-            check_rule_can_be_completed(&policy, rule)?;
+            check_rule_satisfiable(&policy, rule)?;
         }
         Ok(Self {
             targets: file.targets,
             platforms: file.platforms,
             channels: file.channels,
             policy,
-            renamed,
+            renamed_tables: renamed,
             retention: SignedDuration::from_hours(i64::from(file.retention_days) * 24),
         })
     }
 }
 
 /// An identity has one owner. Where a user id belongs to one user in all tenants, it counts once, too.
-fn check_people_count_once(policy: &Policy) -> Result<(), Error> {
+fn check_identities_unique(policy: &Policy) -> Result<(), Error> {
     let mut owners: BTreeMap<Principal, &str> = BTreeMap::new();
     for (name, person) in &policy.people {
         for principal in &person.principals {
-            let owner = owners.insert(policy.canonical(principal).into_owned(), name);
+            let owner = owners.insert(policy.canonical_principal(principal).into_owned(), name);
             if let Some(other) = owner.filter(|other| other != name) {
-                let problem = format!("{} already belongs to {}", shown(principal.as_str()), shown(other));
-                return invalid(format!("people.{name}.principals"), problem);
+                let problem = format!("{} already belongs to {}", redact(principal.as_str()), redact(other));
+                return invalid_key(format!("people.{name}.principals"), problem);
             }
         }
     }
     let mut seen: BTreeMap<(&str, &str), &Principal> = BTreeMap::new();
     for (key, principal) in named_principals(policy) {
-        let Some(platform) = Platform::of_principal(principal) else { continue };
+        let Some(platform) = Platform::from_principal(principal) else { continue };
         let Some(advice) = platform.users_span_tenants() else { continue };
         let user = (platform.realm(), principal.user());
         let Some(earlier) = seen.get(&user) else {
             seen.insert(user, principal);
             continue;
         };
-        let (one, other) = (policy.canonical(earlier), policy.canonical(principal));
+        let (one, other) = (policy.canonical_principal(earlier), policy.canonical_principal(principal));
         let owner = owners.get(&*one);
         if one != other && (owner.is_none() || owner != owners.get(&*other)) {
             let problem = format!(
                 "{} and {} are the same user in two tenants and would count twice: {advice}",
-                shown(principal.as_str()),
-                shown(earlier.as_str())
+                redact(principal.as_str()),
+                redact(earlier.as_str())
             );
-            return invalid(key, problem);
+            return invalid_key(key, problem);
         }
     }
     Ok(())
@@ -371,20 +371,20 @@ fn named_principals(policy: &Policy) -> Vec<(String, &Principal)> {
 }
 
 /// A rule must have enough approvers without the contacts of each of its accounts.
-fn check_rule_can_be_completed(policy: &Policy, rule: &Rule) -> Result<(), Error> {
+fn check_rule_satisfiable(policy: &Policy, rule: &Rule) -> Result<(), Error> {
     let key = format!("rule.{}.approvals", rule.name);
     let people = policy.approvers_of(rule, None).len();
-    if rule.needed() > people {
-        return invalid(key, format!("only {people} different people are named as approvers"));
+    if rule.needed_approvers() > people {
+        return invalid_key(key, format!("only {people} different people are named as approvers"));
     }
     for account in rule.requester_accounts.iter().flatten() {
         let left = policy.approvers_of(rule, Some(*account)).len();
-        if rule.needed() > left {
+        if rule.needed_approvers() > left {
             let problem = format!(
                 "{} must approve, but without the contacts of account {account}, only {left} of the approvers may",
-                rule.needed()
+                rule.needed_approvers()
             );
-            return invalid(key, problem);
+            return invalid_key(key, problem);
         }
     }
     Ok(())
@@ -393,7 +393,7 @@ fn check_rule_can_be_completed(policy: &Policy, rule: &Rule) -> Result<(), Error
 /// Moves the tables of apps that earlier versions had at the top. Returns their names.
 fn rename_tables(document: &mut DeTable<'_>) -> Result<Vec<&'static str>, &'static str> {
     let mut renamed = vec![];
-    for name in platform::EARLIER_TABLES {
+    for name in platform::LEGACY_TABLES {
         let Some((key, table)) = document.remove_entry(name) else { continue };
         let at = key.span();
         let platforms = document
@@ -408,7 +408,7 @@ fn rename_tables(document: &mut DeTable<'_>) -> Result<Vec<&'static str>, &'stat
     Ok(renamed)
 }
 
-impl File {
+impl ConfigFile {
     /// Reads the text.
     ///
     /// # Errors
@@ -430,14 +430,14 @@ impl File {
         let document = toml::Deserializer::from(table);
         let ours = [InvalidPrincipal.to_string(), InvalidAccountId.to_string()];
         let file = serde_path_to_error::deserialize(document).map_err(|error| {
-            let path = shape::path(error.path());
+            let path = redaction::dotted_path(error.path());
             let key = if path.is_empty() { path } else { format!("{path}, ") };
-            format!("{key}{}{}", at(error.inner()), shape::expected(error.inner().message(), &ours))
+            format!("{key}{}{}", at(error.inner()), redaction::describe_expected(error.inner().message(), &ours))
         })?;
         Ok((file, renamed))
     }
 
-    fn check(&self) -> Result<(), Error> {
+    fn validate(&self) -> Result<(), Error> {
         let names = [
             ("targets", self.targets.keys().collect::<Vec<_>>()),
             ("clients", self.platforms.clients().collect()),
@@ -451,10 +451,10 @@ impl File {
             }
         }
         if self.targets.is_empty() {
-            return invalid("targets", "name at least one accepting account");
+            return invalid_key("targets", "name at least one accepting account");
         }
-        if self.retention_days < SHORTEST_RETENTION_DAYS {
-            return invalid("retention_days", "at least 8: a request lives for 7");
+        if self.retention_days < MIN_RETENTION_DAYS {
+            return invalid_key("retention_days", "at least 8: a request lives for 7");
         }
         for (name, target) in &self.targets {
             check_endpoint(&format!("targets.{name}.endpoint"), &target.endpoint)?;
@@ -462,15 +462,15 @@ impl File {
             check_credentials(&format!("targets.{name}.credentials"), target)?;
             let same = |(other, one): (&String, &Target)| other < name && one.account == target.account;
             if self.targets.iter().any(same) {
-                return invalid(format!("targets.{name}.account"), "another target has this account");
+                return invalid_key(format!("targets.{name}.account"), "another target has this account");
             }
             if target.calls_per_minute == 0 {
-                return invalid(format!("targets.{name}.calls_per_minute"), "at least 1");
+                return invalid_key(format!("targets.{name}.calls_per_minute"), "at least 1");
             }
             if let Some(region) = target.regions.iter().find(|region| !is_region(region)) {
-                return invalid(
+                return invalid_key(
                     format!("targets.{name}.regions"),
-                    format!("{:?} is not the id of a region", shown(region)),
+                    format!("{:?} is not the id of a region", redact(region)),
                 );
             }
         }
@@ -483,7 +483,7 @@ impl File {
         for (position, rule) in self.rule.iter().enumerate() {
             let same = |earlier: &Rule| earlier.name == rule.name;
             if self.rule.iter().take(position).any(same) {
-                return invalid(format!("rule.{}", rule.name), "two rules have this name");
+                return invalid_key(format!("rule.{}", rule.name), "two rules have this name");
             }
             self.check_rule(rule)?;
         }
@@ -496,14 +496,17 @@ impl File {
         for (name, channel) in &self.channels {
             let Some(id) = channel.id() else { continue };
             let key = |field: &str| format!("channels.{name}.{field}");
-            if let Err(problem) = channel.check() {
-                return invalid(key(channel.id_key()), problem);
+            if let Err(problem) = channel.check_id() {
+                return invalid_key(key(channel.id_key()), problem);
             }
             if let Some(app) = channel.missing_app(&self.platforms) {
-                return invalid(key("kind"), format!("`{}` needs the table [platforms.{app}]", channel.kind()));
+                return invalid_key(key("kind"), format!("`{}` needs the table [platforms.{app}]", channel.kind()));
             }
             if let Some(other) = names.insert((channel.kind(), id), name) {
-                return invalid(key(channel.id_key()), format!("channels.{} posts to the same channel", shown(other)));
+                return invalid_key(
+                    key(channel.id_key()),
+                    format!("channels.{} posts to the same channel", redact(other)),
+                );
             }
         }
         Ok(())
@@ -513,7 +516,7 @@ impl File {
         for (name, person) in &self.people {
             let key = format!("people.{name}.principals");
             if person.principals.is_empty() {
-                return invalid(key, "name at least one identity: without any, nobody can act as this person");
+                return invalid_key(key, "name at least one identity: without any, nobody can act as this person");
             }
             for principal in &person.principals {
                 self.check_principal(&key, principal)?;
@@ -521,21 +524,21 @@ impl File {
         }
         for (group, people) in &self.groups {
             if let Some(unknown) = people.iter().find(|person| !self.people.contains_key(*person)) {
-                return invalid(format!("groups.{group}"), format!("no person is named {}", shown(unknown)));
+                return invalid_key(format!("groups.{group}"), format!("no person is named {}", redact(unknown)));
             }
         }
         Ok(())
     }
 
     fn check_requests(&self) -> Result<(), Error> {
-        for (account, Account { name, contacts }) in &self.accounts {
+        for (account, KnownAccount { name, contacts }) in &self.accounts {
             let key = |field: &str| format!("accounts.{account}.{field}");
             if name.trim().is_empty() {
-                return invalid(key("name"), "say what we call it");
+                return invalid_key(key("name"), "say what we call it");
             }
             self.check_approvers(&key("contacts"), contacts)?;
         }
-        let Requests { channels, remind_after, expiry_notice, stuck_after } = &self.requests;
+        let RequestDefaults { channels, remind_after, expiry_notice, stuck_after } = &self.requests;
         self.check_channels("requests.channels", channels)?;
         check_wait("requests.remind_after", remind_after)?;
         check_wait("requests.expiry_notice", expiry_notice)?;
@@ -544,22 +547,22 @@ impl File {
 
     /// Refuses a principal that can send no request.
     fn check_principal(&self, key: &str, principal: &Principal) -> Result<(), Error> {
-        let Some(platform) = Platform::of_principal(principal) else {
+        let Some(platform) = Platform::from_principal(principal) else {
             let known: Vec<_> = Platform::ALL.iter().map(|platform| format!("`{}`", platform.realm())).collect();
-            let id = shown(principal.as_str());
-            return invalid(key, format!("{id} has an unknown platform: expected {}", known.join(" or ")));
+            let id = redact(principal.as_str());
+            return invalid_key(key, format!("{id} has an unknown platform: expected {}", known.join(" or ")));
         };
-        platform.check_principal(&self.platforms, principal).or_else(|problem| invalid(key, problem))
+        platform.check_principal(&self.platforms, principal).or_else(|problem| invalid_key(key, problem))
     }
 
     fn check_approvers(&self, key: &str, approvers: &[ApproverRef]) -> Result<(), Error> {
         for approver in approvers {
             match approver {
                 ApproverRef::Person(name) if !self.people.contains_key(name) => {
-                    return invalid(key, format!("no person is named {}", shown(name)));
+                    return invalid_key(key, format!("no person is named {}", redact(name)));
                 }
                 ApproverRef::Group(name) if !self.groups.contains_key(name) => {
-                    return invalid(key, format!("no group is named {}", shown(name)));
+                    return invalid_key(key, format!("no group is named {}", redact(name)));
                 }
                 ApproverRef::Principal(principal) => self.check_principal(key, principal)?,
                 ApproverRef::Person(_) | ApproverRef::Group(_) => {}
@@ -570,7 +573,7 @@ impl File {
 
     fn check_channels(&self, key: &str, channels: &[String]) -> Result<(), Error> {
         match channels.iter().find(|channel| !self.channels.contains_key(*channel)) {
-            Some(unknown) => invalid(key, format!("no channel is named {}", shown(unknown))),
+            Some(unknown) => invalid_key(key, format!("no channel is named {}", redact(unknown))),
             None => Ok(()),
         }
     }
@@ -578,10 +581,10 @@ impl File {
     fn check_rule(&self, rule: &Rule) -> Result<(), Error> {
         let key = |field: &str| format!("rule.{}.{field}", rule.name);
         if !self.targets.contains_key(&rule.target) {
-            return invalid(key("target"), format!("no target is named {}", shown(&rule.target)));
+            return invalid_key(key("target"), format!("no target is named {}", redact(&rule.target)));
         }
         if rule.approvers.is_empty() && rule.approvals > 0 {
-            return invalid(key("approvers"), "name at least one");
+            return invalid_key(key("approvers"), "name at least one");
         }
         let empty = [
             ("requester_accounts", rule.requester_accounts.as_ref().is_some_and(Vec::is_empty)),
@@ -590,18 +593,18 @@ impl File {
             ("accepting_vpcs", rule.accepting_vpcs.as_ref().is_some_and(Vec::is_empty)),
         ];
         if let Some((field, _)) = empty.into_iter().find(|(_, empty)| *empty) {
-            return invalid(key(field), "an empty list matches nothing: name something, or leave it out");
+            return invalid_key(key(field), "an empty list matches nothing: name something, or leave it out");
         }
         self.check_approvers(&key("approvers"), &rule.approvers)?;
         let is_narrow = rule.requester_accounts.is_some() && rule.requester_cidrs_within.is_some();
         if rule.approvals == 0 && !is_narrow {
             let problem = "0 accepts by itself: name `requester_accounts` and `requester_cidrs_within`, too";
-            return invalid(key("approvals"), problem);
+            return invalid_key(key("approvals"), problem);
         }
         self.check_channels(&key("channels"), &rule.channels)?;
         self.check_channels(&key("escalate_to"), &rule.escalate_to)?;
         if rule.escalate_after.is_some() == rule.escalate_to.is_empty() {
-            return invalid(key("escalate_after"), "`escalate_after` and `escalate_to` need each other");
+            return invalid_key(key("escalate_after"), "`escalate_after` and `escalate_to` need each other");
         }
         for (field, wait) in [("remind_after", rule.remind_after), ("escalate_after", rule.escalate_after)] {
             wait.map_or(Ok(()), |wait| check_wait(&key(field), &wait))?;
@@ -610,8 +613,8 @@ impl File {
     }
 }
 
-fn invalid<T>(key: impl AsRef<str>, problem: impl Into<String>) -> Result<T, Error> {
-    Ok(KeyProblem::at(key, problem)?)
+fn invalid_key<T>(key: impl AsRef<str>, problem: impl Into<String>) -> Result<T, Error> {
+    Ok(KeyProblem::err_at(key, problem)?)
 }
 
 fn check_name(key: &str, name: &str) -> Result<(), Error> {
@@ -619,7 +622,7 @@ fn check_name(key: &str, name: &str) -> Result<(), Error> {
     if (1..=40).contains(&name.len()) && name.bytes().all(allowed) {
         Ok(())
     } else {
-        invalid(key, "a name is 1 to 40 lower-case letters, digits and `-`")
+        invalid_key(key, "a name is 1 to 40 lower-case letters, digits and `-`")
     }
 }
 
@@ -631,7 +634,7 @@ fn is_region(text: &str) -> bool {
 
 fn check_wait(key: &str, wait: &SignedDuration) -> Result<(), Error> {
     let (least, most) = (SignedDuration::from_mins(1), SignedDuration::from_hours(7 * 24));
-    if (least..=most).contains(wait) { Ok(()) } else { invalid(key, "a wait is 1m to 168h, e.g. `4h` or `90m`") }
+    if (least..=most).contains(wait) { Ok(()) } else { invalid_key(key, "a wait is 1m to 168h, e.g. `4h` or `90m`") }
 }
 
 /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-endpoint>
@@ -650,14 +653,14 @@ fn check_credentials(key: &str, target: &Target) -> Result<(), Error> {
     };
     let expected = |what: &str| format!("expected acs:ram::{}:{what}/NAME", target.account);
     if !is_ours(role, "role") {
-        return invalid(format!("{key}.role"), expected("role"));
+        return invalid_key(format!("{key}.role"), expected("role"));
     }
     if provider.is_some_and(|provider| !is_ours(provider, "oidc-provider")) {
-        return invalid(format!("{key}.provider"), expected("oidc-provider"));
+        return invalid_key(format!("{key}.provider"), expected("oidc-provider"));
     }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"_+=,.@:/-".contains(&byte);
     if external_id.is_some_and(|id| !(2..=1224).contains(&id.len()) || !id.bytes().all(plain)) {
-        return invalid(format!("{key}.external_id"), "2 to 1224 letters, digits and `_+=,.@:/-`");
+        return invalid_key(format!("{key}.external_id"), "2 to 1224 letters, digits and `_+=,.@:/-`");
     }
     Ok(())
 }
@@ -685,7 +688,7 @@ fn default_retention_days() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shape::tests::is_told;
+    use crate::redaction::tests::is_told;
 
     const ROLE: &str = "acs:ram::2222222222222222:role/peergate";
     const SMALLEST: &str = "[targets.prod]\naccount = \"2222222222222222\"\nregions = []\n";
@@ -695,12 +698,12 @@ mod tests {
     }
 
     #[test]
-    fn the_example_is_valid() {
+    fn example_config_is_valid() {
         Config::parse(include_str!("../peergate.example.toml")).unwrap();
     }
 
     #[test]
-    fn defaults_are_the_vendors_addresses() {
+    fn default_endpoint_is_the_vendors() {
         let config = Config::parse(SMALLEST).unwrap();
         assert_eq!(config.targets["prod"].endpoint.as_str(), "https://vpcpeer.aliyuncs.com/");
         assert_eq!(config.targets["prod"].signature, SignatureVersion::V3);
@@ -708,7 +711,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_must_be_the_targets_own() {
+    fn credentials_outside_the_target_account_are_refused() {
         let cases = [
             (&format!("{SMALLEST}credentials = {{ kind = \"root\" }}\n"), "kind"),
             (
@@ -737,7 +740,7 @@ mod tests {
     }
 
     #[test]
-    fn every_message_names_the_key() {
+    fn config_error_names_the_key() {
         let slack = "[slack]\nteams = [\"T1\"]\napp = \"A1\"\n";
         let rule = &format!("{slack}[people.alice]\nprincipals = [\"slack:T1/U1\"]\n[[rule]]\nname = \"r\"\n");
         let cases = [
@@ -836,11 +839,14 @@ mod tests {
     const BOB: &str = "\"webhook:ci/bob\"";
 
     #[test]
-    fn the_table_of_earlier_versions_is_read_and_named() {
+    fn legacy_slack_table_is_read_and_reported() {
         let earlier = Config::parse(&world("", "\"slack:T1/U1\"", BOB, "")).unwrap();
         let now = world("", "\"slack:T1/U1\"", BOB, "").replace("[slack]", "[platforms.slack]");
         let now = Config::parse(&now).unwrap();
-        assert_eq!((earlier.renamed.as_slice(), now.renamed.as_slice()), (["slack"].as_slice(), [].as_slice()));
+        assert_eq!(
+            (earlier.renamed_tables.as_slice(), now.renamed_tables.as_slice()),
+            (["slack"].as_slice(), [].as_slice())
+        );
         assert_eq!(format!("{:?}", earlier.platforms), format!("{:?}", now.platforms));
         let both = world("", "\"slack:T1/U1\"", BOB, "[platforms.slack]\nteams = [\"T1\"]\napp = \"A1\"\n");
         assert!(problem(&both).contains("`platforms.slack` is there, too"), "{}", problem(&both));
@@ -851,7 +857,7 @@ mod tests {
     }
 
     #[test]
-    fn somebody_who_can_never_act_is_refused_wherever_they_are_named() {
+    fn impossible_principal_is_refused_wherever_it_is_named() {
         let cases = [
             ("slak:T1/U1", "slak:T1/U1 has an unknown platform: expected `slack`"),
             ("Slack:T1/U1", "Slack:T1/U1 has an unknown platform"),
@@ -893,7 +899,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_user_of_two_workspaces_is_one_person_or_refused() {
+    fn same_user_in_two_workspaces_is_one_person_or_refused() {
         let rule = "[[rule]]\nname = \"r\"\ntarget = \"prod\"\napprovals = 1\napprovers =";
         let twice = "\"slack:T1/W0EVE\", \"slack:T2/W0EVE\"";
         let contact = |id: &str| format!("[accounts.1]\nname = \"a\"\ncontacts = [\"slack:{id}/W0EVE\"]\n");
@@ -926,7 +932,7 @@ mod tests {
         let one = world(enterprise, twice, BOB, &format!("{rule} [\"slack:E1/W0EVE\"]\n{}", contact("T2")));
         let policy = Config::parse(&one).unwrap().policy;
         for realm in ["slack:T1", "slack:T2", "slack:E1"] {
-            let eve = policy.approver(Principal::try_from(format!("{realm}/W0EVE")).unwrap());
+            let eve = policy.approver_for(Principal::try_from(format!("{realm}/W0EVE")).unwrap());
             assert_eq!((eve.principal.as_str(), eve.person.as_deref()), ("slack:E1/W0EVE", Some("alice")));
         }
         for (bad, expected) in [
@@ -940,7 +946,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_that_contacts_make_impossible_is_refused() {
+    fn rule_without_enough_non_contact_approvers_is_refused() {
         let rule = |approvals: u32, accounts: &str, approvers: &str| {
             format!(
                 "[accounts.1]\nname = \"a\"\ncontacts = [\"slack:T1/U1\"]\n[[rule]]\nname = \"r\"\ntarget = \
@@ -978,7 +984,7 @@ mod tests {
     }
 
     #[test]
-    fn two_channels_with_one_destination_are_refused() {
+    fn channels_with_the_same_destination_are_refused() {
         let channel = |name: &str, id: &str| format!("[channels.{name}]\nkind = \"slack\"\nchannel = \"{id}\"\n");
         let two = |one: &str, other: &str| {
             world("", "\"slack:T1/U1\"", BOB, &[channel("a", one), channel("b", other)].concat())
@@ -989,7 +995,7 @@ mod tests {
 
     /// Puts secrets in the place of each value and key, and where no TOML belongs: no message repeats any of them.
     #[test]
-    fn no_message_repeats_what_could_be_a_secret() {
+    fn config_error_never_repeats_a_secret() {
         let example = include_str!("../peergate.example.toml");
         let lines: Vec<&str> =
             example.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()).collect();
@@ -1035,7 +1041,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parse_error_says_where_and_what_was_expected() {
+    fn parse_error_names_the_place_and_the_expectation() {
         for (text, expected) in [
             (
                 "[targets.prod]\naccount = 1\n",
@@ -1057,7 +1063,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_is_for_loopback_only() {
+    fn plain_http_is_allowed_on_loopback_only() {
         for (url, secure) in [
             ("https://vpcpeer.aliyuncs.com", true),
             ("http://127.0.0.1:80", true),
@@ -1072,9 +1078,11 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_is_read_and_what_is_missing_is_named() {
+    fn environment_is_read_and_a_missing_variable_is_named() {
         let read = |set: &[(&str, &str)]| {
-            Environment::read(|name| set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+            Environment::from_variables(|name| {
+                set.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            })
         };
         let aws = [("AWS_REGION", "eu-central-1"), ("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_SECRET_ACCESS_KEY", "hush")];
         let environment = read(&aws).unwrap();

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use crate::alicloud::sts::{self, Sts};
 use crate::alicloud::{self, Class, Credentials};
 use crate::aws::{self, IdentityToken};
-use crate::config::{Aws, Config, CredentialsKind, Target};
+use crate::config::{AwsEnvironment, Config, CredentialsKind, Target};
 use crate::http::Clients;
 use crate::logging::Chain;
 use crate::metrics;
@@ -25,29 +25,29 @@ use crate::secret::Secret;
 use crate::secrets::{self, AccessKey, SecretsStore};
 
 /// The audience that Alibaba Cloud's OIDC provider is told to expect.
-const AUDIENCE: &str = "sts.aliyuncs.com";
+const OIDC_AUDIENCE: &str = "sts.aliyuncs.com";
 /// A session that ends sooner is not used for anything new, if there is another.
-const STALE: SignedDuration = SignedDuration::from_mins(15);
+const MIN_INTERACTIVE_VALIDITY: SignedDuration = SignedDuration::from_mins(15);
 /// One that ends sooner is renewed by a tick.
 const RENEW: SignedDuration = SignedDuration::from_mins(20);
 /// An identity token that ends sooner is not used.
-const TOKEN_STALE: SignedDuration = SignedDuration::from_mins(1);
+const MIN_TOKEN_VALIDITY: SignedDuration = SignedDuration::from_mins(1);
 /// The longest that somebody waits for a new session while the old one still serves, and how long it then serves on.
-const SOMEBODY_WAITS: Duration = Duration::from_millis(700);
-const RETRY: SignedDuration = SignedDuration::from_secs(10);
+const INTERACTIVE_TIMEOUT: Duration = Duration::from_millis(700);
+const RENEWAL_RETRY_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
 /// The longest that a tick waits for one, for nobody waits for the tick.
 const NOBODY_WAITS: Duration = Duration::from_secs(5);
 /// How long those who come after a failure are told of it, and not made to wait for the next.
-const FAILED_FOR: SignedDuration = SignedDuration::from_secs(2);
+const FAILURE_TTL: SignedDuration = SignedDuration::from_secs(2);
 /// The longest that it takes to fail: a key that was rotated, twice the time that a call may take.
-const LONGEST_TRY: SignedDuration = SignedDuration::from_mins(1);
+const MAX_TRY_DURATION: SignedDuration = SignedDuration::from_mins(1);
 /// The least age of a session that is given up because it was refused.
-const REFUSED_AFTER: SignedDuration = SignedDuration::from_secs(30);
+const MIN_REFUSED_SESSION_AGE: SignedDuration = SignedDuration::from_secs(30);
 /// Codes of refusals that another session may not meet.
-const ABOUT_THE_SESSION: [&str; 4] =
+const SESSION_ERROR_PREFIXES: [&str; 4] =
     ["InvalidSecurityToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden.AccessKeyDisabled"];
 /// Source: <https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-assumerole>
-const LONGEST_SESSION_NAME: usize = 64;
+const MAX_SESSION_NAME_CHARS: usize = 64;
 
 /// In whose name a call is made.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -62,8 +62,8 @@ impl SessionName {
 
     /// For carrying out what was decided about a connection.
     #[must_use]
-    pub fn decided(instance_id: &InstanceId) -> Self {
-        Self(format!("peergate-{instance_id}").chars().take(LONGEST_SESSION_NAME).collect())
+    pub fn for_decision(instance_id: &InstanceId) -> Self {
+        Self(format!("peergate-{instance_id}").chars().take(MAX_SESSION_NAME_CHARS).collect())
     }
 }
 
@@ -84,18 +84,18 @@ pub enum Error {
     Identity(#[from] aws::IdentityError),
     /// It failed for somebody else a moment ago.
     #[error("it failed a moment ago with {}", .0.code)]
-    Again(Failure),
+    FailedRecently(RecentFailure),
 }
 
 /// How it failed.
 #[derive(Debug, Clone)]
-pub struct Failure {
+pub struct RecentFailure {
     code: String,
     request_id: Option<String>,
     class: Class,
 }
 
-impl Failure {
+impl RecentFailure {
     fn of(error: &Error) -> Self {
         let request_id = error.request_id().map(ToOwned::to_owned);
         Self { code: error.code().to_owned(), request_id, class: error.class() }
@@ -113,7 +113,7 @@ impl Error {
             Self::Sts(error) if error.code() == "NoPermission" => "AssumeRole.NoPermission",
             Self::Sts(error) => error.code(),
             Self::Identity(error) => error.code(),
-            Self::Again(failure) => &failure.code,
+            Self::FailedRecently(failure) => &failure.code,
         }
     }
 
@@ -122,7 +122,7 @@ impl Error {
     pub fn request_id(&self) -> Option<&str> {
         match self {
             Self::Sts(error) => error.request_id(),
-            Self::Again(failure) => failure.request_id.as_deref(),
+            Self::FailedRecently(failure) => failure.request_id.as_deref(),
             Self::Secrets(_) | Self::NoKey | Self::Identity(_) => None,
         }
     }
@@ -132,14 +132,14 @@ impl Error {
     pub fn class(&self) -> Class {
         match self {
             Self::NoKey => Class::Credentials,
-            Self::Again(failure) => failure.class,
+            Self::FailedRecently(failure) => failure.class,
             Self::Sts(error) => match error.class() {
                 class @ (Class::Retry | Class::Unknown) => class,
                 Class::ReadStatus | Class::Missing | Class::Permanent | Class::Credentials | Class::DryRunPassed => {
                     Class::Credentials
                 }
             },
-            Self::Identity(error) if error.is_for_people() => Class::Credentials,
+            Self::Identity(error) if error.needs_operator() => Class::Credentials,
             Self::Secrets(_) | Self::Identity(_) => Class::Retry,
         }
     }
@@ -148,68 +148,74 @@ impl Error {
     fn count(&self) {
         let counted = match self {
             Self::Sts(error) => error.class() == Class::Credentials,
-            Self::Again(_) => true,
+            Self::FailedRecently(_) => true,
             Self::Secrets(_) | Self::NoKey | Self::Identity(_) => false,
         };
         if !counted && self.class() == Class::Credentials {
-            metrics::no_credentials();
+            metrics::count_credentials_refused();
         }
     }
 }
 
 /// Gets and keeps credentials.
 #[derive(Debug)]
-pub struct CredentialsStore {
+pub struct CredentialsProvider {
     clients: Clients,
-    aws: Aws,
+    aws: AwsEnvironment,
     config: Arc<Config>,
-    sessions: Mutex<BTreeMap<(String, SessionName), Arc<Slot>>>,
-    token: tokio::sync::Mutex<Option<IdentityToken>>,
+    sessions: Mutex<BTreeMap<(String, SessionName), Arc<CacheEntry>>>,
+    identity_token: tokio::sync::Mutex<Option<IdentityToken>>,
 }
 
 /// A session, locked while it is assumed, so that only one task does.
 #[derive(Default)]
-struct Slot(tokio::sync::Mutex<Kept>);
+struct CacheEntry(tokio::sync::Mutex<SessionState>);
 
-impl std::fmt::Debug for Slot {
+impl std::fmt::Debug for CacheEntry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Slot(…)")
     }
 }
 
 #[derive(Default)]
-struct Kept {
-    session: Option<Session>,
+struct SessionState {
+    session: Option<CachedSession>,
     /// Not to be tried again before, while the session serves.
-    not_before: Option<Timestamp>,
+    retry_not_before: Option<Timestamp>,
     /// When it failed, and how.
-    failed: Option<(Timestamp, Failure)>,
+    last_failure: Option<(Timestamp, RecentFailure)>,
 }
 
-impl Kept {
+impl SessionState {
     /// How it failed a moment ago. Who came while it was tried came long before it failed.
-    fn failed_lately(&self, now: Timestamp) -> Option<&Failure> {
-        let (at, failure) = self.failed.as_ref()?;
-        (-LONGEST_TRY..FAILED_FOR).contains(&now.duration_since(*at)).then_some(failure)
+    fn recent_failure(&self, now: Timestamp) -> Option<&RecentFailure> {
+        let (at, failure) = self.last_failure.as_ref()?;
+        (-MAX_TRY_DURATION..FAILURE_TTL).contains(&now.duration_since(*at)).then_some(failure)
     }
 }
 
 #[derive(Clone)]
-struct Session {
+struct CachedSession {
     key: AccessKey,
     assumed_at: Timestamp,
     expires_at: Timestamp,
 }
 
-impl CredentialsStore {
+impl CredentialsProvider {
     /// Gets nothing yet.
     #[must_use]
-    pub fn new(clients: impl Into<Clients>, aws: Aws, config: Arc<Config>) -> Self {
-        Self { clients: clients.into(), aws, config, sessions: Mutex::default(), token: tokio::sync::Mutex::default() }
+    pub fn new(clients: impl Into<Clients>, aws: AwsEnvironment, config: Arc<Config>) -> Self {
+        Self {
+            clients: clients.into(),
+            aws,
+            config,
+            sessions: Mutex::default(),
+            identity_token: tokio::sync::Mutex::default(),
+        }
     }
 
     /// What calls of `target` are signed with.
-    pub async fn current(
+    pub async fn current_key(
         &self,
         secrets: &SecretsStore,
         target: &str,
@@ -218,16 +224,18 @@ impl CredentialsStore {
     ) -> Result<AccessKey, Error> {
         let config = self.config.targets.get(target).ok_or(Error::NoKey)?;
         match &config.credentials {
-            CredentialsKind::AccessKey {} => key(&*secrets.current(now).await?, target).inspect_err(Error::count),
+            CredentialsKind::AccessKey {} => {
+                stored_key(&*secrets.current(now).await?, target).inspect_err(Error::count)
+            }
             CredentialsKind::AssumeRole { .. } | CredentialsKind::Oidc { .. } => self
-                .session(secrets, (target, config), name, (STALE, SOMEBODY_WAITS), now)
+                .session(secrets, (target, config), name, (MIN_INTERACTIVE_VALIDITY, INTERACTIVE_TIMEOUT), now)
                 .await
                 .inspect_err(Error::count),
         }
     }
 
     /// What to try instead of a key that was refused with `code`: `None` if there is nothing else.
-    pub async fn renew(
+    pub async fn replace_refused_key(
         &self,
         secrets: &SecretsStore,
         target: &str,
@@ -240,21 +248,23 @@ impl CredentialsStore {
             CredentialsKind::AccessKey {} => {
                 let held = secrets.current(now).await.ok()?;
                 let fresh = secrets.refetch(&held, now).await.unwrap_or(held);
-                key(&fresh, target).ok()?
+                stored_key(&fresh, target).ok()?
             }
             CredentialsKind::AssumeRole { .. } | CredentialsKind::Oidc { .. } => {
                 // What it may not do, another session of the role may not do either.
-                if !ABOUT_THE_SESSION.iter().any(|prefix| code.starts_with(prefix)) {
+                if !SESSION_ERROR_PREFIXES.iter().any(|prefix| code.starts_with(prefix)) {
                     return None;
                 }
-                let slot = self.slot(target, name, now);
+                let slot = self.cache_entry(target, name, now);
                 let mut kept = slot.0.lock().await;
-                let old = |session: &Session| now.duration_since(session.assumed_at) >= REFUSED_AFTER;
+                let old = |session: &CachedSession| now.duration_since(session.assumed_at) >= MIN_REFUSED_SESSION_AGE;
                 if kept.session.as_ref().is_some_and(|session| session.key == *refused && old(session)) {
                     kept.session = None;
                 }
                 drop(kept);
-                self.session(secrets, (target, config), name, (STALE, SOMEBODY_WAITS), now).await.ok()?
+                self.session(secrets, (target, config), name, (MIN_INTERACTIVE_VALIDITY, INTERACTIVE_TIMEOUT), now)
+                    .await
+                    .ok()?
             }
         };
         (other != *refused).then_some(other)
@@ -289,33 +299,34 @@ impl CredentialsStore {
         (for_at_least, patience): (SignedDuration, Duration),
         now: Timestamp,
     ) -> Result<AccessKey, Error> {
-        let slot = self.slot(target.0, name, now);
+        let slot = self.cache_entry(target.0, name, now);
         let mut kept = slot.0.lock().await;
         let usable = kept.session.clone().filter(|session| now < session.expires_at);
         let Some(session) = usable else {
-            if let Some(failure) = kept.failed_lately(now) {
-                return Err(Error::Again(failure.clone()));
+            if let Some(failure) = kept.recent_failure(now) {
+                return Err(Error::FailedRecently(failure.clone()));
             }
             // Whoever comes meanwhile waits for this one.
             let begun = Instant::now();
-            let assumed = self.assume(secrets, target, name, now).await;
+            let assumed = self.assume_session(secrets, target, name, now).await;
             let took = SignedDuration::try_from(begun.elapsed()).unwrap_or_default();
-            kept.failed = assumed.as_ref().err().map(|error| (now + took, Failure::of(error)));
+            kept.last_failure = assumed.as_ref().err().map(|error| (now + took, RecentFailure::of(error)));
             kept.session = Some(assumed?);
-            kept.not_before = None;
+            kept.retry_not_before = None;
             return kept.session.as_ref().map(|session| session.key.clone()).ok_or(Error::NoKey);
         };
         // A clock that was set back must not put it off for as long.
-        let is_too_early = |until: Timestamp| now < until && until < now + RETRY + RETRY;
-        if now + for_at_least < session.expires_at || kept.not_before.is_some_and(is_too_early) {
+        let is_too_early =
+            |until: Timestamp| now < until && until < now + RENEWAL_RETRY_INTERVAL + RENEWAL_RETRY_INTERVAL;
+        if now + for_at_least < session.expires_at || kept.retry_not_before.is_some_and(is_too_early) {
             return Ok(session.key);
         }
         // Whoever comes meanwhile takes the old one.
-        kept.not_before = Some(now + RETRY);
+        kept.retry_not_before = Some(now + RENEWAL_RETRY_INTERVAL);
         drop(kept);
-        let code = match timeout(patience, self.assume(secrets, target, name, now)).await {
+        let code = match timeout(patience, self.assume_session(secrets, target, name, now)).await {
             Ok(Ok(new)) => {
-                *slot.0.lock().await = Kept { session: Some(new.clone()), ..Kept::default() };
+                *slot.0.lock().await = SessionState { session: Some(new.clone()), ..SessionState::default() };
                 return Ok(new.key);
             }
             Ok(Err(error)) => {
@@ -334,25 +345,25 @@ impl CredentialsStore {
     }
 
     /// Where a session is kept. Those that have ended go.
-    fn slot(&self, target: &str, name: &SessionName, now: Timestamp) -> Arc<Slot> {
+    fn cache_entry(&self, target: &str, name: &SessionName, now: Timestamp) -> Arc<CacheEntry> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (target.to_owned(), name.clone());
         if !sessions.contains_key(&key) {
-            let serves = |kept: &Kept| kept.session.as_ref().is_some_and(|session| now < session.expires_at);
-            let is_known = |kept: &Kept| serves(kept) || kept.failed_lately(now).is_some();
-            let in_use = |slot: &Arc<Slot>| Arc::strong_count(slot) > 1;
+            let serves = |kept: &SessionState| kept.session.as_ref().is_some_and(|session| now < session.expires_at);
+            let is_known = |kept: &SessionState| serves(kept) || kept.recent_failure(now).is_some();
+            let in_use = |slot: &Arc<CacheEntry>| Arc::strong_count(slot) > 1;
             sessions.retain(|_, slot| in_use(slot) || slot.0.try_lock().is_ok_and(|kept| is_known(&kept)));
         }
         Arc::clone(sessions.entry(key).or_default())
     }
 
-    async fn assume(
+    async fn assume_session(
         &self,
         secrets: &SecretsStore,
         (target, config): (&str, &Target),
         SessionName(name): &SessionName,
         now: Timestamp,
-    ) -> Result<Session, Error> {
+    ) -> Result<CachedSession, Error> {
         let sts = Sts::new(self.clients.clone(), config.sts_endpoint.clone(), config.signature);
         let session = match &config.credentials {
             CredentialsKind::AccessKey {} => return Err(Error::NoKey),
@@ -361,10 +372,10 @@ impl CredentialsStore {
                 let held = secrets.current(now).await?;
                 let assume =
                     async |key: AccessKey| sts.assume_role(credentials(&key), role, name, external_id.as_deref()).await;
-                match assume(key(&held, whose)?).await {
+                match assume(stored_key(&held, whose)?).await {
                     // The key may have been rotated.
                     Err(error) if error.class() == Class::Credentials => match secrets.refetch(&held, now).await {
-                        Some(fresh) => assume(key(&fresh, whose)?).await?,
+                        Some(fresh) => assume(stored_key(&fresh, whose)?).await?,
                         None => return Err(error.into()),
                     },
                     answer => answer?,
@@ -375,26 +386,26 @@ impl CredentialsStore {
                 sts.assume_role_with_oidc(provider, token.expose(), role, name).await?
             }
         };
-        let sts::Session { access_key_id, access_key_secret, security_token, expires_at } = session;
+        let sts::StsSession { access_key_id, access_key_secret, security_token, expires_at } = session;
         let key = AccessKey {
             access_key_id: Secret::new(access_key_id),
             access_key_secret: Secret::new(access_key_secret),
             security_token: Some(Secret::new(security_token)),
         };
-        Ok(Session { key, assumed_at: now, expires_at })
+        Ok(CachedSession { key, assumed_at: now, expires_at })
     }
 
     async fn identity_token(&self, now: Timestamp) -> Result<Secret, aws::IdentityError> {
-        let mut kept = self.token.lock().await;
-        if let Some(token) = kept.as_ref().filter(|token| now + TOKEN_STALE < token.expires_at) {
-            return Ok(token.text.clone());
+        let mut kept = self.identity_token.lock().await;
+        if let Some(token) = kept.as_ref().filter(|token| now + MIN_TOKEN_VALIDITY < token.expires_at) {
+            return Ok(token.token.clone());
         }
-        let token = aws::identity_token(&self.clients.latest().client, &self.aws, AUDIENCE, now).await?;
-        Ok(kept.insert(token).text.clone())
+        let token = aws::fetch_identity_token(&self.clients.latest().client, &self.aws, OIDC_AUDIENCE, now).await?;
+        Ok(kept.insert(token).token.clone())
     }
 }
 
-fn key(secrets: &secrets::Secrets, target: &str) -> Result<AccessKey, Error> {
+fn stored_key(secrets: &secrets::SecretSet, target: &str) -> Result<AccessKey, Error> {
     secrets.targets.get(target).cloned().ok_or(Error::NoKey)
 }
 
@@ -419,18 +430,18 @@ mod tests {
     "#;
 
     #[tokio::test]
-    async fn a_failure_is_remembered_for_a_moment_and_not_longer_because_a_clock_was_set_back() {
+    async fn failure_is_cached_briefly_even_if_the_clock_goes_back() {
         let config = Arc::new(Config::parse(CONFIG).unwrap());
-        let store = CredentialsStore::new(crate::http::client().unwrap(), Aws::default(), config);
+        let store = CredentialsProvider::new(crate::http::new_client().unwrap(), AwsEnvironment::default(), config);
         let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
         let (one, other) = (SessionName("one".into()), SessionName("other".into()));
-        let failure = Failure { code: "Code".into(), request_id: None, class: Class::Retry };
-        store.slot("prod", &one, now).0.lock().await.failed = Some((now, failure));
+        let failure = RecentFailure { code: "Code".into(), request_id: None, class: Class::Retry };
+        store.cache_entry("prod", &one, now).0.lock().await.last_failure = Some((now, failure));
         let known = async |at: Timestamp| {
             // A new slot has those go that are of no use any more.
-            let _ = store.slot("prod", &other, at);
+            let _ = store.cache_entry("prod", &other, at);
             store.sessions.lock().unwrap().remove(&("prod".to_owned(), other.clone()));
-            store.slot("prod", &one, at).0.lock().await.failed_lately(at).is_some()
+            store.cache_entry("prod", &one, at).0.lock().await.recent_failure(at).is_some()
         };
         let second = SignedDuration::from_secs(1);
         assert!(known(now - second * 30).await, "who waited while it was tried");

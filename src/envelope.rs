@@ -17,7 +17,7 @@ use serde::Deserialize;
 /// An event.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Event {
+pub struct HttpEvent {
     version: Option<String>,
     raw_path: Option<String>,
     raw_query_string: Option<String>,
@@ -50,7 +50,7 @@ pub enum Error {
 }
 
 /// Takes the request out. Only the event's flag says whether the body is base64.
-pub fn open(event: Event) -> Result<Request<Bytes>, Error> {
+pub fn into_request(event: HttpEvent) -> Result<Request<Bytes>, Error> {
     if event.version.as_deref() != Some("2.0") {
         return Err(Error::PayloadVersion);
     }
@@ -75,7 +75,7 @@ pub fn open(event: Event) -> Result<Request<Bytes>, Error> {
 
 /// Puts the response in.
 #[must_use]
-pub fn close(response: Response<String>) -> ApiGatewayV2httpResponse {
+pub fn into_lambda_response(response: Response<String>) -> ApiGatewayV2httpResponse {
     let (parts, body) = response.into_parts();
     let mut answer = ApiGatewayV2httpResponse::default();
     answer.status_code = parts.status.as_u16().into();
@@ -88,7 +88,7 @@ pub fn close(response: Response<String>) -> ApiGatewayV2httpResponse {
 mod tests {
     use super::*;
 
-    fn event(body: &str, base64: bool) -> Event {
+    fn event(body: &str, base64: bool) -> HttpEvent {
         serde_json::from_value(serde_json::json!({
             "version": "2.0", "rawPath": "/slack", "headers": {"content-type": "a", "x": "1,2"},
             "requestContext": {"http": {"method": "POST"}}, "body": body, "isBase64Encoded": base64,
@@ -97,17 +97,17 @@ mod tests {
     }
 
     #[test]
-    fn only_the_flag_decides_about_base64() {
-        assert_eq!(open(event("YQ==", true)).unwrap().body(), "a");
-        assert_eq!(open(event("YQ==", false)).unwrap().body(), "YQ==");
-        assert_eq!(open(event("YQ=", true)).unwrap_err(), Error::Malformed("body"));
+    fn base64_flag_alone_decides_about_decoding() {
+        assert_eq!(into_request(event("YQ==", true)).unwrap().body(), "a");
+        assert_eq!(into_request(event("YQ==", false)).unwrap().body(), "YQ==");
+        assert_eq!(into_request(event("YQ=", true)).unwrap_err(), Error::Malformed("body"));
     }
 
     #[test]
-    fn format_1_0_is_refused() {
+    fn payload_format_1_0_is_refused() {
         let old =
             serde_json::json!({"version": "1.0", "path": "/slack", "httpMethod": "POST", "headers": {}, "body": ""});
-        assert_eq!(open(serde_json::from_value(old).unwrap()).unwrap_err(), Error::PayloadVersion);
-        assert_eq!(open(serde_json::from_str("{}").unwrap()).unwrap_err(), Error::PayloadVersion);
+        assert_eq!(into_request(serde_json::from_value(old).unwrap()).unwrap_err(), Error::PayloadVersion);
+        assert_eq!(into_request(serde_json::from_str("{}").unwrap()).unwrap_err(), Error::PayloadVersion);
     }
 }

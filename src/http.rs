@@ -13,12 +13,12 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use url::Url;
 
-use crate::shape::KeyProblem;
+use crate::redaction::KeyProblem;
 
 /// To be connected, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// For a whole exchange, when nobody sets a shorter one.
-const TIMEOUT: Duration = Duration::from_secs(10);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Closes an idle connection before a load balancer forgets it, which takes 60 s by default.
 ///
 /// Source: <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html> and
@@ -27,7 +27,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
 /// Requests to this machine use no proxy, whatever the environment says.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 /// No answer that we read is larger: a page of 100 connections is about 100 kB.
-const LARGEST_BODY_BYTES: usize = 4 * 1024 * 1024;
+const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A longer code, or request id, is cut.
 const MAX_WORD_CHARS: usize = 80;
@@ -47,12 +47,12 @@ pub enum Error {
 }
 
 /// Makes the client. It follows no redirect, and trusts the roots that were compiled in.
-pub fn client() -> Result<reqwest::Client, Error> {
+pub fn new_client() -> Result<reqwest::Client, Error> {
     Ok(Clients::new()?.shared)
 }
 
 /// As [`client`]; trusts the certificates in `pem` as well.
-pub fn client_with_roots(pem: &[u8]) -> Result<reqwest::Client, Error> {
+pub fn new_client_with_roots(pem: &[u8]) -> Result<reqwest::Client, Error> {
     Ok(Clients::with_roots(pem)?.shared)
 }
 
@@ -65,21 +65,21 @@ pub fn client_with_roots(pem: &[u8]) -> Result<reqwest::Client, Error> {
 pub struct Clients {
     shared: reqwest::Client,
     tls: Option<rustls::ClientConfig>,
-    latest: Arc<Mutex<Generation>>,
+    latest: Arc<Mutex<PooledClient>>,
 }
 
 /// A client, and how many came before it.
 #[derive(Debug, Clone)]
-pub struct Generation {
+pub struct PooledClient {
     /// The client.
     pub client: reqwest::Client,
-    number: u64,
+    sequence: u64,
 }
 
 impl Clients {
     /// Makes the client. It follows no redirect, and trusts the roots that were compiled in.
     pub fn new() -> Result<Self, Error> {
-        Self::trusting(rustls::RootCertStore::empty())
+        Self::with_root_store(rustls::RootCertStore::empty())
     }
 
     /// As [`Clients::new`]; trusts the certificates in `pem` as well.
@@ -88,10 +88,10 @@ impl Clients {
         for certificate in CertificateDer::pem_slice_iter(pem) {
             roots.add(certificate.map_err(|_| Error::Roots)?).map_err(|_| Error::Roots)?;
         }
-        if roots.is_empty() { Err(Error::Roots) } else { Self::trusting(roots) }
+        if roots.is_empty() { Err(Error::Roots) } else { Self::with_root_store(roots) }
     }
 
-    fn trusting(mut roots: rustls::RootCertStore) -> Result<Self, Error> {
+    fn with_root_store(mut roots: rustls::RootCertStore) -> Result<Self, Error> {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         // If the server has no preference, the suite with the cheapest hash.
         let mut provider = ring::default_provider();
@@ -100,7 +100,7 @@ impl Clients {
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let clients = Self::from(build(tls.clone())?);
+        let clients = Self::from(build_client(tls.clone())?);
         Ok(Self { tls: Some(tls), ..clients })
     }
 
@@ -112,22 +112,26 @@ impl Clients {
 
     /// The latest client.
     #[must_use]
-    pub fn latest(&self) -> Generation {
+    pub fn latest(&self) -> PooledClient {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// A client without the connections of `stale`. It becomes the latest one only through [`Clients::replace`].
     #[must_use]
-    pub fn fresh(&self, stale: &Generation) -> Generation {
+    pub fn fresh_client(&self, stale: &PooledClient) -> PooledClient {
         let latest = self.latest();
-        let built = if latest.number > stale.number { None } else { self.tls.clone().and_then(|tls| build(tls).ok()) };
-        built.map_or(latest, |client| Generation { client, number: stale.number.saturating_add(1) })
+        let built = if latest.sequence > stale.sequence {
+            None
+        } else {
+            self.tls.clone().and_then(|tls| build_client(tls).ok())
+        };
+        built.map_or(latest, |client| PooledClient { client, sequence: stale.sequence.saturating_add(1) })
     }
 
     /// From now on, `fresh` is the latest client, unless there is a later one.
-    pub fn replace(&self, fresh: &Generation) {
+    pub fn replace_latest(&self, fresh: &PooledClient) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
-        if fresh.number > latest.number {
+        if fresh.sequence > latest.sequence {
             *latest = fresh.clone();
         }
     }
@@ -136,16 +140,16 @@ impl Clients {
 /// One client that cannot be replaced.
 impl From<reqwest::Client> for Clients {
     fn from(client: reqwest::Client) -> Self {
-        let latest = Arc::new(Mutex::new(Generation { client: client.clone(), number: 0 }));
+        let latest = Arc::new(Mutex::new(PooledClient { client: client.clone(), sequence: 0 }));
         Self { shared: client, tls: None, latest }
     }
 }
 
 /// Sends nothing twice: reqwest's own retries are off, and hyper resends only a request that had not left when the
 /// connection was closed.
-fn build(tls: rustls::ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
+fn build_client(tls: rustls::ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
     let mut builder = reqwest::Client::builder().no_proxy();
-    for proxy in proxies() {
+    for proxy in environment_proxies() {
         builder = builder.proxy(proxy);
     }
     builder
@@ -153,14 +157,14 @@ fn build(tls: rustls::ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
         .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(TIMEOUT)
+        .timeout(REQUEST_TIMEOUT)
         .pool_idle_timeout(IDLE_TIMEOUT)
         .user_agent(concat!("peergate/", env!("CARGO_PKG_VERSION")))
         .build()
 }
 
 /// The proxies of the environment, by the same variables as reqwest's own, which has no exception for this machine.
-fn proxies() -> Vec<Proxy> {
+fn environment_proxies() -> Vec<Proxy> {
     #[expect(clippy::disallowed_methods, reason = "reqwest reads them as well, and knows no exception")]
     let variable = |names: &[&str]| {
         names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.trim().is_empty()))
@@ -181,11 +185,11 @@ fn proxies() -> Vec<Proxy> {
 ///
 /// # Errors
 /// When the connection breaks. A body that is too large is cut: what reads it will then find it malformed.
-pub async fn read(mut response: reqwest::Response) -> Result<Bytes, reqwest::Error> {
+pub async fn read_body(mut response: reqwest::Response) -> Result<Bytes, reqwest::Error> {
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(reqwest::Error::without_url)? {
         body.extend_from_slice(&chunk);
-        if body.len() > LARGEST_BODY_BYTES {
+        if body.len() > MAX_RESPONSE_BYTES {
             break;
         }
     }
@@ -205,7 +209,7 @@ pub async fn prewarm_two(client: &reqwest::Client, url: &str) {
 
 /// The word for a failed exchange, for logs and records.
 #[must_use]
-pub fn failure(error: &reqwest::Error) -> &'static str {
+pub fn transport_code(error: &reqwest::Error) -> &'static str {
     if error.is_timeout() {
         "Transport.Timeout"
     } else if error.is_connect() {
@@ -227,10 +231,10 @@ pub(crate) fn constant_url(text: &str) -> Url {
 /// When it could be read on the way, or holds more than an address.
 pub fn check_endpoint(key: &str, url: &Url) -> Result<(), KeyProblem> {
     if !is_secure(url) {
-        return KeyProblem::at(key, "only https is allowed, except on loopback");
+        return KeyProblem::err_at(key, "only https is allowed, except on loopback");
     }
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-        return KeyProblem::at(key, "a URL with a user, password, query or fragment is not allowed");
+        return KeyProblem::err_at(key, "a URL with a user, password, query or fragment is not allowed");
     }
     Ok(())
 }
@@ -249,7 +253,7 @@ pub fn is_secure(url: &Url) -> bool {
 
 /// A code, or the id of a request, for a log line: only letters, digits, dots, underscores and hyphens, at most 80.
 #[must_use]
-pub fn word(text: &str) -> Option<String> {
+pub fn log_safe_word(text: &str) -> Option<String> {
     let text = text.trim();
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     let is_one = !text.is_empty() && text.bytes().all(allowed);
@@ -260,25 +264,25 @@ pub fn word(text: &str) -> Option<String> {
 ///
 /// Source: <https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3>
 #[must_use]
-pub fn retry_after(text: &str, now: Timestamp) -> Option<SignedDuration> {
+pub fn parse_retry_after(text: &str, now: Timestamp) -> Option<SignedDuration> {
     let whole_seconds = |wait: SignedDuration| {
         let seconds = wait.as_secs() + i64::from(wait.subsec_nanos() > 0);
         SignedDuration::from_secs(seconds.max(0))
     };
-    number(text).map(|seconds| SignedDuration::from_secs(i64::from(seconds))).or_else(|| {
-        let date = date(text)?;
+    parse_rounded_up(text).map(|seconds| SignedDuration::from_secs(i64::from(seconds))).or_else(|| {
+        let date = parse_date(text)?;
         Some(whole_seconds(date.duration_since(now)))
     })
 }
 
 /// As [`retry_after`], in milliseconds and without dates: `x-acs-retry-after`.
 #[must_use]
-pub fn retry_after_millis(text: &str) -> Option<SignedDuration> {
-    number(text).map(|millis| SignedDuration::from_millis(i64::from(millis)))
+pub fn parse_retry_after_millis(text: &str) -> Option<SignedDuration> {
+    parse_rounded_up(text).map(|millis| SignedDuration::from_millis(i64::from(millis)))
 }
 
 /// A number without a sign, rounded up. What is larger than the type becomes its largest.
-fn number(text: &str) -> Option<u32> {
+fn parse_rounded_up(text: &str) -> Option<u32> {
     let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
     if whole.is_empty() || !digits(whole) || !digits(fraction) {
@@ -292,7 +296,7 @@ fn number(text: &str) -> Option<u32> {
 ///
 /// Source: <https://www.rfc-editor.org/rfc/rfc9110#section-5.6.7>
 #[must_use]
-pub fn date(text: &str) -> Option<Timestamp> {
+pub fn parse_date(text: &str) -> Option<Timestamp> {
     let (_day, rest) = text.trim().split_once([',', ' '])?;
     let rest = rest.trim();
     let rest = rest.strip_suffix("GMT").or_else(|| rest.strip_suffix("UTC")).unwrap_or(rest).trim_end();
@@ -308,7 +312,7 @@ mod tests {
     const NOW: &str = "2026-11-25T21:00:00.5Z";
 
     #[test]
-    fn retry_after_is_seconds_or_a_date_and_never_sooner_than_asked_for() {
+    fn retry_after_is_read_as_seconds_or_date_and_rounded_up() {
         let now = NOW.parse().unwrap();
         let day = 86_400;
         let cases = [
@@ -340,26 +344,29 @@ mod tests {
             ("Wed, 99 Nov 2026 21:00:31 GMT", None),
         ];
         for (text, expected) in cases {
-            assert_eq!(retry_after(text, now).map(|wait| wait.as_secs()), expected, "{text:?}");
+            assert_eq!(parse_retry_after(text, now).map(|wait| wait.as_secs()), expected, "{text:?}");
         }
     }
 
     #[test]
-    fn the_vendors_wait_is_milliseconds_of_any_size() {
+    fn vendor_retry_after_is_read_in_milliseconds() {
         let cases = [("1500", Some(1500)), ("1500.2", Some(1501)), ("5000000000", Some(4_294_967_295)), ("soon", None)];
         for (text, expected) in cases {
-            assert_eq!(retry_after_millis(text).map(|wait| wait.as_millis()), expected, "{text:?}");
+            assert_eq!(parse_retry_after_millis(text).map(|wait| wait.as_millis()), expected, "{text:?}");
         }
     }
 
     #[test]
-    fn a_fresh_client_is_another_one_until_somebody_else_has_replaced_it() {
+    fn stale_client_never_replaces_a_newer_one() {
         let clients = Clients::new().unwrap();
         let stale = clients.latest();
-        let (one, other) = (clients.fresh(&stale), clients.fresh(&stale));
-        assert_eq!((stale.number, one.number, other.number, clients.latest().number), (0, 1, 1, 0));
-        clients.replace(&one);
-        clients.replace(&stale);
-        assert_eq!((clients.latest().number, clients.fresh(&stale).number, clients.fresh(&one).number), (1, 1, 2));
+        let (one, other) = (clients.fresh_client(&stale), clients.fresh_client(&stale));
+        assert_eq!((stale.sequence, one.sequence, other.sequence, clients.latest().sequence), (0, 1, 1, 0));
+        clients.replace_latest(&one);
+        clients.replace_latest(&stale);
+        assert_eq!(
+            (clients.latest().sequence, clients.fresh_client(&stale).sequence, clients.fresh_client(&one).sequence),
+            (1, 1, 2)
+        );
     }
 }

@@ -30,14 +30,16 @@ pub mod logging;
 pub mod metrics;
 pub mod notes;
 pub mod read_budget;
+pub mod redaction;
 pub mod secret;
 pub mod secrets;
-pub mod shape;
 pub mod store;
 
 // What is wrong, if something is.
 pub mod doctor;
 
-// The tool for laptops, tests and single machines.
+// The tool for laptops, tests and single machines, and the other side of each wire.
+#[cfg(feature = "local")]
+pub mod fake;
 #[cfg(feature = "local")]
 pub mod local;

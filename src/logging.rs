@@ -12,7 +12,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// The crates whose lines are ours.
-const OURS: [&str; 3] = ["peergate", "webhook", "watcher"];
+const OWN_CRATES: [&str; 3] = ["peergate", "webhook", "watcher"];
 
 /// Starts logging to standard error as the environment asks: `AWS_LAMBDA_LOG_FORMAT=JSON` and `AWS_LAMBDA_LOG_LEVEL`
 /// are Lambda's own settings.
@@ -24,7 +24,7 @@ pub fn start() {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let level = variable("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
     let targets =
-        Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(OURS.map(|name| (name, level)));
+        Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(OWN_CRATES.map(|name| (name, level)));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     // Our own field `target` names an accepting account.
     let lines = lines.with_target(false);
@@ -39,12 +39,12 @@ pub fn start() {
 /// What each line within an invocation says: the request id of Lambda's own lines, and the header of X-Ray, if there is
 /// one.
 #[must_use]
-pub fn invocation(request_id: &str, trace_id: Option<&str>) -> Span {
+pub fn invocation_span(request_id: &str, trace_id: Option<&str>) -> Span {
     tracing::info_span!("invocation", request_id, trace_id)
 }
 
 /// The last line of a process that cannot start.
-pub fn not_started(error: &dyn Error) {
+pub fn log_not_started(error: &dyn Error) {
     tracing::error!(outcome = "not_started", error = %Chain(error), "cannot start");
 }
 

@@ -12,7 +12,7 @@ use ::metrics::{Unit, counter, describe_histogram, histogram};
 use http::StatusCode;
 use jiff::SignedDuration;
 
-use crate::approval::{Alarm, Approval, State, Verdict, What};
+use crate::approval::{Approval, ApprovalState, AuditEvent, Reminder, Verdict};
 use crate::peering::Status;
 
 /// Where all metrics are in CloudWatch, by function.
@@ -43,22 +43,22 @@ pub const THROTTLED: &str = "Throttled";
 /// Of these, those that refused our credentials or permissions.
 pub const CREDENTIALS_REFUSED: &str = "CredentialsRefused";
 /// Posts that no channel took.
-pub const UNDELIVERED_NOTICES: &str = "UndeliveredNotices";
+pub const UNDELIVERED_NOTIFICATIONS: &str = "UndeliveredNotices";
 /// Of these, how many seconds ago happened what they tell of.
-pub const OLDEST_UNDELIVERED_NOTICE: &str = "OldestUndeliveredNotice";
+pub const OLDEST_UNDELIVERED_NOTIFICATION: &str = "OldestUndeliveredNotice";
 /// Ticks that came to their end.
 pub const TICKS: &str = "Ticks";
 
 /// The codes that a process has counted by name. Each is a metric and costs money.
-static LABELS: Labels = Labels(Mutex::new(BTreeSet::new()));
+static LABELS: CodeLabels = CodeLabels(Mutex::new(BTreeSet::new()));
 /// How many codes are counted by name; all others are counted together.
 const MAX_LABELS: usize = 60;
 
 /// Metric labels that the vendor chooses, limited in number.
-struct Labels(Mutex<BTreeSet<String>>);
+struct CodeLabels(Mutex<BTreeSet<String>>);
 
-impl Labels {
-    fn label(&self, code: &str) -> String {
+impl CodeLabels {
+    fn label_for(&self, code: &str) -> String {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.contains(code) {
             return code.to_owned();
@@ -80,19 +80,19 @@ pub struct Collector(&'static metrics_cloudwatch_embedded::Collector);
 /// Somebody else counts already.
 #[derive(Debug, thiserror::Error)]
 #[error("metrics cannot be collected: {0}")]
-pub struct NotStarted(String);
+pub struct CollectorError(String);
 
 impl Collector {
     /// Begins to count, with the process of a function of this name.
     ///
     /// # Errors
     /// When there is a collector already.
-    pub fn start(function: String) -> Result<Self, NotStarted> {
+    pub fn start(function: String) -> Result<Self, CollectorError> {
         let builder = metrics_cloudwatch_embedded::Builder::new().cloudwatch_namespace(NAMESPACE);
         let collector = builder.with_dimension("FunctionName", function).init();
-        let collector = collector.map_err(|error| NotStarted(error.to_string()))?;
+        let collector = collector.map_err(|error| CollectorError(error.to_string()))?;
         describe_histogram!(TIME_TO_ACTIVATED, Unit::Seconds, "");
-        describe_histogram!(OLDEST_UNDELIVERED_NOTICE, Unit::Seconds, "");
+        describe_histogram!(OLDEST_UNDELIVERED_NOTIFICATION, Unit::Seconds, "");
         counter!(COLD_STARTS).increment(1);
         Ok(Self(collector))
     }
@@ -107,7 +107,7 @@ impl Collector {
 }
 
 /// A request was answered.
-pub(crate) fn answered(status: StatusCode) {
+pub(crate) fn count_response(status: StatusCode) {
     if status == StatusCode::UNAUTHORIZED {
         counter!(SIGNATURE_FAILURES).increment(1);
     } else if status.is_server_error() {
@@ -116,46 +116,46 @@ pub(crate) fn answered(status: StatusCode) {
 }
 
 /// A sender was made sure of.
-pub(crate) fn authenticated(sender: &str, key: usize) {
+pub(crate) fn count_signing_key(sender: &str, key: usize) {
     counter!(SIGNING_KEYS, "Sender" => sender.to_owned(), "Key" => key.to_string()).increment(1);
 }
 
 /// A record was stored whose history had `known` entries before.
-pub(crate) fn recorded(approval: &Approval, known: usize) {
+pub(crate) fn count_new_entries(approval: &Approval, known: usize) {
     for entry in approval.history.iter().skip(known) {
-        match &entry.what {
-            What::Decided(decision) => counter!(DECISIONS, "Verdict" => decision.verdict.name()).increment(1),
-            What::Acknowledged { operation, .. } if operation == Verdict::Approve.operation() => {
+        match &entry.event {
+            AuditEvent::Decided(decision) => counter!(DECISIONS, "Verdict" => decision.verdict.name()).increment(1),
+            AuditEvent::Acknowledged { operation, .. } if operation == Verdict::Approve.operation() => {
                 counter!(ACCEPTS).increment(1);
             }
             // Who sees it for the first time when it is activated already, sees it accepted, too.
-            What::Seen(Status::Activated) if entry.state == State::Activated => {
+            AuditEvent::Observed(Status::Activated) if entry.state == ApprovalState::Activated => {
                 // Not what others accepted.
                 if let Some(winner) = approval.winner().filter(|_| approval.is_accepted_by_us()) {
                     counter!(ACTIVATIONS).increment(1);
                     histogram!(TIME_TO_ACTIVATED).record(entry.at.duration_since(winner.at).as_secs_f64());
                 }
             }
-            What::Told(Alarm::Stuck) => counter!(STUCK_APPROVALS).increment(1),
-            What::Discovered { .. }
-            | What::Changed { .. }
-            | What::RuleChanged { .. }
-            | What::Withdrawn { .. }
-            | What::Acknowledged { .. }
-            | What::Seen(_)
-            | What::Missing
-            | What::Differs { .. }
-            | What::Failed(_)
-            | What::Told(_)
-            | What::SentBack { .. }
-            | What::Corrected { .. } => {}
+            AuditEvent::Reminded(Reminder::Stuck) => counter!(STUCK_APPROVALS).increment(1),
+            AuditEvent::Discovered { .. }
+            | AuditEvent::Changed { .. }
+            | AuditEvent::RuleChanged { .. }
+            | AuditEvent::Withdrawn { .. }
+            | AuditEvent::Acknowledged { .. }
+            | AuditEvent::Observed(_)
+            | AuditEvent::Missing
+            | AuditEvent::FactsDiffer { .. }
+            | AuditEvent::Failed(_)
+            | AuditEvent::Reminded(_)
+            | AuditEvent::SentBack { .. }
+            | AuditEvent::Corrected { .. } => {}
         }
     }
 }
 
 /// Alibaba Cloud answered a call, or did not; without an error, with what was asked for.
-pub(crate) fn called(code: &str, credentials_refused: bool) {
-    counter!(API_ANSWERS, "Code" => LABELS.label(code)).increment(1);
+pub(crate) fn count_api_answer(code: &str, credentials_refused: bool) {
+    counter!(API_ANSWERS, "Code" => LABELS.label_for(code)).increment(1);
     if code.contains("Throttling") {
         counter!(THROTTLED).increment(1);
     }
@@ -165,21 +165,21 @@ pub(crate) fn called(code: &str, credentials_refused: bool) {
 }
 
 /// Counts an error of our credentials that no call to Alibaba Cloud has counted.
-pub(crate) fn no_credentials() {
+pub(crate) fn count_credentials_refused() {
     counter!(CREDENTIALS_REFUSED).increment(1);
 }
 
 /// So many posts of a tick were not taken, and the oldest of them told of something that happened so long ago. One value:
 /// of a hundred, the format would forget the rest.
-pub(crate) fn undelivered(posts: u32, oldest: Option<SignedDuration>) {
+pub(crate) fn count_undelivered(posts: u32, oldest: Option<SignedDuration>) {
     if let Some(oldest) = oldest {
-        counter!(UNDELIVERED_NOTICES).increment(posts.into());
-        histogram!(OLDEST_UNDELIVERED_NOTICE).record(oldest.as_secs_f64());
+        counter!(UNDELIVERED_NOTIFICATIONS).increment(posts.into());
+        histogram!(OLDEST_UNDELIVERED_NOTIFICATION).record(oldest.as_secs_f64());
     }
 }
 
 /// A tick has come to its end.
-pub(crate) fn ticked() {
+pub(crate) fn count_tick() {
     counter!(TICKS).increment(1);
 }
 
@@ -188,14 +188,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_beyond_a_number_are_counted_together() {
-        let labels = Labels(Mutex::default());
+    fn excess_codes_are_counted_as_other() {
+        let labels = CodeLabels(Mutex::default());
         for number in 0..1000 {
-            let label = labels.label(&format!("Code{number}"));
+            let label = labels.label_for(&format!("Code{number}"));
             assert_eq!(label == "Other", number >= MAX_LABELS, "{label}");
         }
-        assert_eq!((labels.label("Code0").as_str(), labels.label("OK").as_str()), ("Code0", "OK"));
-        assert_eq!(labels.label("Throttling.User"), "Throttling.User");
-        assert_eq!(labels.label("Code999"), "Other");
+        assert_eq!((labels.label_for("Code0").as_str(), labels.label_for("OK").as_str()), ("Code0", "OK"));
+        assert_eq!(labels.label_for("Throttling.User"), "Throttling.User");
+        assert_eq!(labels.label_for("Code999"), "Other");
     }
 }

@@ -12,13 +12,13 @@ use jiff::{SignedDuration, Timestamp};
 use crate::http;
 
 /// The first character of each id.
-pub const MARK: char = '#';
+pub const ID_PREFIX: char = '#';
 /// The longest id, in bytes. The table would take 2048.
 const MAX_ID_BYTES: usize = 256;
 /// The longest text, in bytes: so that nobody can fill the table through us.
 const MAX_TEXT_BYTES: usize = 4096;
 /// The longest that a note is kept.
-const MAX_KEPT: SignedDuration = SignedDuration::from_hours(31 * 24);
+const MAX_TTL: SignedDuration = SignedDuration::from_hours(31 * 24);
 
 /// The notes of a table.
 #[derive(Debug, Clone)]
@@ -48,7 +48,7 @@ impl NoteId {
     /// # Errors
     /// When it is too long.
     pub fn new(kind: &'static str, owner: &str) -> Result<Self, Error> {
-        let id = format!("{MARK}{kind}/{owner}");
+        let id = format!("{ID_PREFIX}{kind}/{owner}");
         if id.len() <= MAX_ID_BYTES { Ok(Self(id)) } else { Err(Error::TooLong) }
     }
 }
@@ -66,9 +66,9 @@ impl Notes {
     /// When the table does not answer.
     pub async fn load(&self, id: &NoteId, now: Timestamp) -> Result<Option<(String, Timestamp)>, Error> {
         let get = self.client.get_item().table_name(&self.table).key("id", AttributeValue::S(id.0.clone()));
-        let item = get.consistent_read(true).send().await.map_err(|error| unavailable(&error))?.item;
+        let item = get.consistent_read(true).send().await.map_err(|error| to_unavailable(&error))?.item;
         // The table deletes it some days later.
-        Ok(item.as_ref().and_then(read).filter(|(_, until)| *until > now))
+        Ok(item.as_ref().and_then(parse_note).filter(|(_, until)| *until > now))
     }
 
     /// Writes a note, over an earlier one.
@@ -76,16 +76,16 @@ impl Notes {
     /// # Errors
     /// When the table does not answer, or the note is too long.
     pub async fn save(&self, id: &NoteId, text: &str, until: Timestamp, now: Timestamp) -> Result<(), Error> {
-        let put = self.client.put_item().table_name(&self.table).set_item(Some(item(id, text, until, now)?));
-        put.send().await.map(|_| ()).map_err(|error| unavailable(&error))
+        let put = self.client.put_item().table_name(&self.table).set_item(Some(note_item(id, text, until, now)?));
+        put.send().await.map(|_| ()).map_err(|error| to_unavailable(&error))
     }
 
     /// Writes a note if there is none; says whether there was none. For what may be used once.
     ///
     /// # Errors
     /// As [`Notes::save`]. Then the note must count as used.
-    pub async fn take(&self, id: &NoteId, until: Timestamp, now: Timestamp) -> Result<bool, Error> {
-        let put = self.client.put_item().table_name(&self.table).set_item(Some(item(id, "", until, now)?));
+    pub async fn save_if_absent(&self, id: &NoteId, until: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        let put = self.client.put_item().table_name(&self.table).set_item(Some(note_item(id, "", until, now)?));
         let put = put
             .condition_expression("attribute_not_exists(id) OR #ttl <= :now")
             .expression_attribute_names("#ttl", "ttl")
@@ -97,12 +97,12 @@ impl Notes {
             {
                 Ok(false)
             }
-            Err(error) => Err(unavailable(&error)),
+            Err(error) => Err(to_unavailable(&error)),
         }
     }
 }
 
-fn item(
+fn note_item(
     NoteId(id): &NoteId,
     text: &str,
     until: Timestamp,
@@ -111,7 +111,7 @@ fn item(
     if text.len() > MAX_TEXT_BYTES {
         return Err(Error::TooLong);
     }
-    let until = until.min(now.saturating_add(MAX_KEPT).unwrap_or(until));
+    let until = until.min(now.saturating_add(MAX_TTL).unwrap_or(until));
     Ok(HashMap::from([
         ("id".to_owned(), AttributeValue::S(id.clone())),
         ("text".to_owned(), AttributeValue::S(text.to_owned())),
@@ -119,18 +119,16 @@ fn item(
     ]))
 }
 
-fn read(item: &HashMap<String, AttributeValue>) -> Option<(String, Timestamp)> {
+fn parse_note(item: &HashMap<String, AttributeValue>) -> Option<(String, Timestamp)> {
     let text = item.get("text")?.as_s().ok()?.clone();
     let until = item.get("ttl")?.as_n().ok()?.parse().ok()?;
     Some((text, Timestamp::from_second(until).ok()?))
 }
 
-fn unavailable<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Error {
+fn to_unavailable<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Error {
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
-    Error::Unavailable(
-        code.map_or_else(
-            || "no answer".to_owned(),
-            |code| http::word(code).unwrap_or_else(|| "UnreadableCode".to_owned()),
-        ),
-    )
+    Error::Unavailable(code.map_or_else(
+        || "no answer".to_owned(),
+        |code| http::log_safe_word(code).unwrap_or_else(|| "UnreadableCode".to_owned()),
+    ))
 }

@@ -69,22 +69,22 @@ impl Facts {
     pub fn fingerprint(&self) -> Fingerprint {
         let mut hash = FieldHash::new("peergate/fingerprint/1");
         for side in [&self.requester, &self.accepter] {
-            hash.field(&side.vpc);
-            hash.field(&side.account.to_string());
-            hash.field(&side.region);
-            hash.field(&side.cidrs.len().to_string());
+            hash.add_field(&side.vpc);
+            hash.add_field(&side.account.to_string());
+            hash.add_field(&side.region);
+            hash.add_field(&side.cidrs.len().to_string());
             for cidr in &side.cidrs {
-                hash.field(&cidr.to_string());
+                hash.add_field(&cidr.to_string());
             }
         }
-        hash.field(&self.bandwidth_mbps.map_or_else(String::new, |mbps| mbps.to_string()));
-        hash.field(&self.link_type);
-        Fingerprint(hash.hex())
+        hash.add_field(&self.bandwidth_mbps.map_or_else(String::new, |mbps| mbps.to_string()));
+        hash.add_field(&self.link_type);
+        Fingerprint(hash.into_hex())
     }
 
     /// The differences of `later` for an approver, as text.
     #[must_use]
-    pub fn changes(&self, later: &Self) -> Vec<Change> {
+    pub fn changes_to(&self, later: &Self) -> Vec<Change> {
         let facts = |facts: &Self| {
             let cidrs = |side: &Side| side.cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             let (requester, accepter) = (&facts.requester, &facts.accepter);
@@ -146,13 +146,13 @@ impl Connection {
 
     /// Whether it goes from one region to another, where traffic is paid for.
     #[must_use]
-    pub fn crosses_regions(&self) -> bool {
+    pub fn is_cross_region(&self) -> bool {
         self.requester.region != self.accepter.region
     }
 
     /// Whether both sides named their ranges.
     #[must_use]
-    pub fn cidrs_are_known(&self) -> bool {
+    pub fn has_known_cidrs(&self) -> bool {
         !self.requester.cidrs.is_empty() && !self.accepter.cidrs.is_empty()
     }
 }
@@ -373,24 +373,24 @@ pub struct SeenFingerprint(String);
 
 impl SeenFingerprint {
     /// In hexadecimal digits.
-    const HALF: usize = 32;
+    const HALF_DIGITS: usize = 32;
 
     /// The first half.
     #[must_use]
-    pub fn start_of(fingerprint: &Fingerprint) -> Self {
-        Self(fingerprint.0.chars().take(Self::HALF).collect())
+    pub fn first_half_of(fingerprint: &Fingerprint) -> Self {
+        Self(fingerprint.0.chars().take(Self::HALF_DIGITS).collect())
     }
 
     /// Reads a first half.
     #[must_use]
     pub fn parse_half(text: &str) -> Option<Self> {
         let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        (text.len() == Self::HALF && text.bytes().all(digit)).then(|| Self(text.to_owned()))
+        (text.len() == Self::HALF_DIGITS && text.bytes().all(digit)).then(|| Self(text.to_owned()))
     }
 
     /// Whether it is that fingerprint.
     #[must_use]
-    pub fn is(&self, fingerprint: &Fingerprint) -> bool {
+    pub fn is_prefix_of(&self, fingerprint: &Fingerprint) -> bool {
         fingerprint.0.starts_with(&self.0)
     }
 
@@ -414,22 +414,22 @@ impl FieldHash {
     /// `domain` keeps hashes of one kind from ever being those of another.
     pub(crate) fn new(domain: &str) -> Self {
         let mut hash = Self(Sha256::new());
-        hash.field(domain);
+        hash.add_field(domain);
         hash
     }
 
-    pub(crate) fn field(&mut self, text: &str) {
+    pub(crate) fn add_field(&mut self, text: &str) {
         self.0.update(u64::try_from(text.len()).unwrap_or(u64::MAX).to_be_bytes());
         self.0.update(text.as_bytes());
     }
 
     /// The first 128 bits.
-    pub(crate) fn short(self) -> u128 {
+    pub(crate) fn into_u128(self) -> u128 {
         self.0.finalize().iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte))
     }
 
     /// 64 lower-case digits.
-    pub(crate) fn hex(self) -> String {
+    pub(crate) fn into_hex(self) -> String {
         hex::encode(self.0.finalize())
     }
 }
@@ -488,7 +488,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn each_fact_an_approver_sees_changes_the_fingerprint() {
+    fn every_decisive_fact_changes_the_fingerprint() {
         let changes: [fn(&mut Connection); 8] = [
             |c| c.requester.vpc = "vpc-other".into(),
             |c| c.accepter.vpc = "vpc-other".into(),
@@ -510,13 +510,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn whatever_changes_the_fingerprint_is_named_as_a_change() {
+    fn every_change_of_the_fingerprint_is_named() {
         let mut later = connection();
         later.requester.cidrs.insert("fd00:1::/48".parse().unwrap());
         (later.bandwidth_mbps, later.link_type) = (None, "Silver".into());
         (later.accepter.vpc, later.requester.region) = ("vpc-other".into(), "cn-beijing".into());
         (later.requester.account, later.name) = (AccountId(3), "renamed".into());
-        let changes = connection().facts().changes(&later.facts());
+        let changes = connection().facts().changes_to(&later.facts());
         let named: Vec<_> = changes.iter().map(|change| change.fact.as_str()).collect();
         assert_eq!(
             named,
@@ -526,11 +526,11 @@ pub(crate) mod tests {
             (changes[2].before.as_str(), changes[2].after.as_str()),
             ("10.1.0.0/16", "10.1.0.0/16, fd00:1::/48")
         );
-        assert_eq!(connection().facts().changes(&connection().facts()), []);
+        assert_eq!(connection().facts().changes_to(&connection().facts()), []);
     }
 
     #[test]
-    fn overlaps_are_found_in_both_families_and_both_ways_round() {
+    fn overlaps_are_found_in_both_address_families() {
         let mut connection = connection();
         assert!(connection.overlapping_cidrs().is_empty());
         connection.requester.cidrs = ["10.2.128.0/17", "2001:db8::/32"].map(|cidr| cidr.parse().unwrap()).into();
@@ -546,7 +546,7 @@ pub(crate) mod tests {
         }
 
         #[test]
-        fn arbitrary_text_never_panics(text: String) {
+        fn parsing_arbitrary_text_never_panics(text: String) {
             let _ = InstanceId::parse(&text);
             let _ = Fingerprint::try_from(text.clone());
             let _ = AccountId::try_from(text);

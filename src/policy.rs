@@ -10,11 +10,11 @@ use ipnet::IpNet;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
-use crate::approval::{Approver, InvalidPrincipal, Principal, Terms, Verdict};
+use crate::approval::{Approver, InvalidPrincipal, PolicySnapshot, Principal, Verdict};
 use crate::peering::{AccountId, Connection};
 
 /// A list that is longer is left out of a suggested rule: a card has to hold it.
-const LONGEST_SUGGESTED: usize = 30;
+const MAX_SUGGESTED_ITEMS: usize = 30;
 
 /// The rules, and the people that they name.
 #[derive(Debug, Clone, Default)]
@@ -26,9 +26,9 @@ pub struct Policy {
     /// Group name → names of people.
     pub groups: BTreeMap<String, BTreeSet<String>>,
     /// What we know of accounts that ask.
-    pub accounts: BTreeMap<AccountId, Account>,
+    pub accounts: BTreeMap<AccountId, KnownAccount>,
     /// What goes for requests whose rule says nothing else.
-    pub requests: Requests,
+    pub defaults: RequestDefaults,
     /// Tenants that are part of another one: `slack:T0001` → `slack:E0001`. A user of one is the same user in the other.
     pub realms: BTreeMap<String, String>,
 }
@@ -36,7 +36,7 @@ pub struct Policy {
 /// An account that asks.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Account {
+pub struct KnownAccount {
     /// Shown beside its id.
     pub name: String,
     /// Its people: they never count as approvers of what it asks for.
@@ -47,7 +47,7 @@ pub struct Account {
 /// What goes for requests whose rule says nothing else.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Requests {
+pub struct RequestDefaults {
     /// Where requests are told that no rule is about.
     pub channels: Vec<String>,
     /// When to remind people first; the waits after it double, up to a day.
@@ -58,7 +58,7 @@ pub struct Requests {
     pub stuck_after: SignedDuration,
 }
 
-impl Default for Requests {
+impl Default for RequestDefaults {
     fn default() -> Self {
         Self {
             channels: vec![],
@@ -141,7 +141,7 @@ impl TryFrom<String> for ApproverRef {
 
 /// A fact of a connection that rules look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fact {
+pub enum RuleFact {
     /// The accepting account.
     Target,
     /// The account that asks.
@@ -156,7 +156,7 @@ pub enum Fact {
     Bandwidth,
 }
 
-impl fmt::Display for Fact {
+impl fmt::Display for RuleFact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Target => "target",
@@ -175,7 +175,7 @@ pub enum Refusal {
     /// No rule is about such a connection. Names the facts that no rule allows; none, when each is allowed by some rule
     /// but no rule allows all.
     #[error("no rule matches this connection")]
-    NoRule(Vec<Fact>),
+    NoRule(Vec<RuleFact>),
     /// A rule is, but it does not name this person.
     #[error("not an approver of the rule")]
     NotAnApprover {
@@ -193,9 +193,9 @@ pub enum Refusal {
 impl Policy {
     /// Who a principal is.
     #[must_use]
-    pub fn approver(&self, principal: Principal) -> Approver {
-        let principal = self.in_organization(&principal).unwrap_or(principal);
-        let is_theirs = |other: &Principal| *self.canonical(other) == principal;
+    pub fn approver_for(&self, principal: Principal) -> Approver {
+        let principal = self.principal_in_organization(&principal).unwrap_or(principal);
+        let is_theirs = |other: &Principal| *self.canonical_principal(other) == principal;
         let owns = |(_, person): &(&String, &Person)| person.principals.iter().any(is_theirs);
         let person = self.people.iter().find(owns).map(|(name, _)| name.clone());
         Approver { principal, person }
@@ -203,40 +203,40 @@ impl Policy {
 
     /// The one name of a principal whose tenant is part of another.
     #[must_use]
-    pub fn canonical<'a>(&self, principal: &'a Principal) -> Cow<'a, Principal> {
-        self.in_organization(principal).map_or(Cow::Borrowed(principal), Cow::Owned)
+    pub fn canonical_principal<'a>(&self, principal: &'a Principal) -> Cow<'a, Principal> {
+        self.principal_in_organization(principal).map_or(Cow::Borrowed(principal), Cow::Owned)
     }
 
-    fn in_organization(&self, principal: &Principal) -> Option<Principal> {
-        principal.moved_to(self.realms.get(principal.realm())?).ok()
+    fn principal_in_organization(&self, principal: &Principal) -> Option<Principal> {
+        principal.with_realm(self.realms.get(principal.realm())?).ok()
     }
 
     /// The first rule that matches `connection`; otherwise the facts that no rule allows, none when each is allowed by
     /// some rule but no rule allows all.
-    pub fn rule(&self, target: &str, connection: &Connection) -> Result<&Rule, Vec<Fact>> {
+    pub fn matching_rule(&self, target: &str, connection: &Connection) -> Result<&Rule, Vec<RuleFact>> {
         let mut unmatched = vec![];
         for rule in &self.rules {
-            match rule.mismatches(target, connection) {
+            match rule.mismatched_facts(target, connection) {
                 none if none.is_empty() => return Ok(rule),
                 some => unmatched.push(some),
             }
         }
-        let everywhere = |fact: &Fact| unmatched.iter().all(|facts| facts.contains(fact));
-        Err(Fact::ALL.into_iter().filter(everywhere).collect())
+        let everywhere = |fact: &RuleFact| unmatched.iter().all(|facts| facts.contains(fact));
+        Err(RuleFact::ALL.into_iter().filter(everywhere).collect())
     }
 
     /// The rule under which `approver` may decide about `connection`: its approvers may, and to reject, the contacts of
     /// the account that asks.
-    pub fn permit(
+    pub fn authorize_decision(
         &self,
         target: &str,
         connection: &Connection,
         approver: &Approver,
         verdict: Verdict,
     ) -> Result<&Rule, Refusal> {
-        let rule = self.rule(target, connection).map_err(Refusal::NoRule)?;
+        let rule = self.matching_rule(target, connection).map_err(Refusal::NoRule)?;
         let account = connection.requester.account;
-        let is_named = rule.approvers.iter().any(|who| self.names(who, approver));
+        let is_named = rule.approvers.iter().any(|who| self.is_named_by(who, approver));
         match (verdict, is_named, self.is_contact(account, approver)) {
             (Verdict::Approve, true, false) | (Verdict::Reject, true, _) | (Verdict::Reject, false, true) => Ok(rule),
             (Verdict::Approve, true, true) => Err(Refusal::Contact { account }),
@@ -248,21 +248,21 @@ impl Policy {
 
     /// Who a principal is, if they may approve `connection` now; peergate itself, if its rule needs nobody.
     #[must_use]
-    pub fn electorate(&self, target: &str, connection: &Connection, principal: &Principal) -> Option<Approver> {
-        let approver = self.approver(principal.clone());
-        let by_rule = || self.rule(target, connection).is_ok_and(|rule| rule.approvals == 0);
+    pub fn eligible_approver(&self, target: &str, connection: &Connection, principal: &Principal) -> Option<Approver> {
+        let approver = self.approver_for(principal.clone());
+        let by_rule = || self.matching_rule(target, connection).is_ok_and(|rule| rule.approvals == 0);
         if approver == Approver::peergate(target) {
             return by_rule().then_some(approver);
         }
-        self.permit(target, connection, &approver, Verdict::Approve).is_ok().then_some(approver)
+        self.authorize_decision(target, connection, &approver, Verdict::Approve).is_ok().then_some(approver)
     }
 
     /// What the configuration says about a request.
     #[must_use]
-    pub fn terms(&self, target: &str, connection: &Connection) -> Terms {
+    pub fn snapshot_for(&self, target: &str, connection: &Connection) -> PolicySnapshot {
         let requester = self.accounts.get(&connection.requester.account).map(|account| account.name.clone());
-        let Requests { channels, remind_after, expiry_notice, stuck_after } = self.requests.clone();
-        let nobody = Terms {
+        let RequestDefaults { channels, remind_after, expiry_notice, stuck_after } = self.defaults.clone();
+        let nobody = PolicySnapshot {
             rule: None,
             unmatched: vec![],
             suggestion: None,
@@ -277,13 +277,13 @@ impl Policy {
             expiry_notice,
             stuck_after,
         };
-        match self.rule(target, connection) {
-            Err(facts) => Terms {
+        match self.matching_rule(target, connection) {
+            Err(facts) => PolicySnapshot {
                 unmatched: facts.iter().map(ToString::to_string).collect(),
-                suggestion: Some(self.suggest(target, connection)),
+                suggestion: Some(self.suggest_rule(target, connection)),
                 ..nobody
             },
-            Ok(rule) => Terms {
+            Ok(rule) => PolicySnapshot {
                 rule: Some(rule.name.clone()),
                 approvals: rule.approvals,
                 approvers: self.approvers_of(rule, Some(connection.requester.account)),
@@ -298,7 +298,7 @@ impl Policy {
     }
 
     /// A rule about exactly such connections, as it would stand in the configuration.
-    fn suggest(&self, target: &str, connection: &Connection) -> String {
+    fn suggest_rule(&self, target: &str, connection: &Connection) -> String {
         let (requester, accepter) = (&connection.requester, &connection.accepter);
         // The vendor's words; one that would break out of its quotes is left out.
         let quoted = |words: Vec<String>| {
@@ -313,14 +313,14 @@ impl Policy {
         };
         let cidrs: Vec<_> = requester.cidrs.iter().map(ToString::to_string).collect();
         let (approvers, cidrs) =
-            [approvers, cidrs].map(|list| if list.len() > LONGEST_SUGGESTED { vec![] } else { list }).into();
+            [approvers, cidrs].map(|list| if list.len() > MAX_SUGGESTED_ITEMS { vec![] } else { list }).into();
         let lists = [
             ("requester_accounts", vec![requester.account.to_string()]),
             ("requester_regions", vec![requester.region.clone()]),
             ("requester_cidrs_within", cidrs),
             ("accepting_vpcs", vec![accepter.vpc.clone()]),
             ("approvers", approvers),
-            ("channels", self.requests.channels.clone()),
+            ("channels", self.defaults.channels.clone()),
         ];
         let mut lines = vec![
             "[[rule]]".to_owned(),
@@ -345,7 +345,7 @@ impl Policy {
         let person = |name: &String| {
             let principal = self.people.get(name).and_then(|person| person.principals.first());
             principal.map(|principal| Approver {
-                principal: self.canonical(principal).into_owned(),
+                principal: self.canonical_principal(principal).into_owned(),
                 person: Some(name.clone()),
             })
         };
@@ -353,7 +353,7 @@ impl Policy {
             let approvers: Vec<_> = match who {
                 ApproverRef::Person(name) => person(name).into_iter().collect(),
                 ApproverRef::Group(group) => self.groups.get(group).into_iter().flatten().filter_map(person).collect(),
-                ApproverRef::Principal(principal) => vec![self.approver(principal.clone())],
+                ApproverRef::Principal(principal) => vec![self.approver_for(principal.clone())],
             };
             let is_contact = |approver: &Approver| requester.is_some_and(|account| self.is_contact(account, approver));
             let others = approvers.into_iter().filter(|approver| !is_contact(approver));
@@ -364,8 +364,8 @@ impl Policy {
 
     /// Whether anything names them: they may decide about something.
     #[must_use]
-    pub fn is_named(&self, approver: &Approver) -> bool {
-        self.rules.iter().flat_map(|rule| &rule.approvers).any(|who| self.names(who, approver))
+    pub fn may_decide_anything(&self, approver: &Approver) -> bool {
+        self.rules.iter().flat_map(|rule| &rule.approvers).any(|who| self.is_named_by(who, approver))
             || self.accounts.keys().any(|account| self.is_contact(*account, approver))
     }
 
@@ -373,14 +373,16 @@ impl Policy {
         let contacts = self.accounts.get(&account).map(|account| account.contacts.as_slice()).unwrap_or_default();
         contacts.iter().any(|who| match who {
             // Whoever uses one identity of a person is that person.
-            ApproverRef::Principal(principal) => self.approver(principal.clone()).is(approver),
-            ApproverRef::Person(_) | ApproverRef::Group(_) => self.names(who, approver),
+            ApproverRef::Principal(principal) => self.approver_for(principal.clone()).is_same_person(approver),
+            ApproverRef::Person(_) | ApproverRef::Group(_) => self.is_named_by(who, approver),
         })
     }
 
-    fn names(&self, who: &ApproverRef, approver: &Approver) -> bool {
+    fn is_named_by(&self, who: &ApproverRef, approver: &Approver) -> bool {
         match who {
-            ApproverRef::Principal(principal) => self.canonical(principal) == self.canonical(&approver.principal),
+            ApproverRef::Principal(principal) => {
+                self.canonical_principal(principal) == self.canonical_principal(&approver.principal)
+            }
             ApproverRef::Person(name) => approver.person.as_ref() == Some(name),
             ApproverRef::Group(group) => {
                 let people = self.groups.get(group);
@@ -390,7 +392,7 @@ impl Policy {
     }
 }
 
-impl Fact {
+impl RuleFact {
     const ALL: [Self; 6] = [
         Self::Target,
         Self::RequesterAccount,
@@ -404,34 +406,34 @@ impl Fact {
 impl Rule {
     /// How many people must approve, at most: a rule that needs nobody asks one of its approvers if anything is odd.
     #[must_use]
-    pub fn needed(&self) -> usize {
+    pub fn needed_approvers(&self) -> usize {
         let least = u32::from(!self.approvers.is_empty());
         usize::try_from(self.approvals.max(least)).unwrap_or(usize::MAX)
     }
 
     /// The facts of the connection that this rule does not allow.
-    fn mismatches(&self, target: &str, connection: &Connection) -> Vec<Fact> {
+    fn mismatched_facts(&self, target: &str, connection: &Connection) -> Vec<RuleFact> {
         let requester = &connection.requester;
         let within = |ranges: &[IpNet], cidr: &IpNet| ranges.iter().any(|range| range.contains(cidr));
-        let allows = |fact: &Fact| match fact {
-            Fact::Target => self.target == target,
-            Fact::RequesterAccount => listed(self.requester_accounts.as_ref(), &requester.account),
-            Fact::RequesterRegion => listed(self.requester_regions.as_ref(), &requester.region),
-            Fact::RequesterCidrs => self.requester_cidrs_within.as_ref().is_none_or(|ranges| {
+        let allows = |fact: &RuleFact| match fact {
+            RuleFact::Target => self.target == target,
+            RuleFact::RequesterAccount => is_listed(self.requester_accounts.as_ref(), &requester.account),
+            RuleFact::RequesterRegion => is_listed(self.requester_regions.as_ref(), &requester.region),
+            RuleFact::RequesterCidrs => self.requester_cidrs_within.as_ref().is_none_or(|ranges| {
                 !requester.cidrs.is_empty() && requester.cidrs.iter().all(|cidr| within(ranges, cidr))
             }),
-            Fact::AcceptingVpc => listed(self.accepting_vpcs.as_ref(), &connection.accepter.vpc),
-            Fact::Bandwidth => match (self.max_bandwidth_mbps, connection.bandwidth_mbps) {
+            RuleFact::AcceptingVpc => is_listed(self.accepting_vpcs.as_ref(), &connection.accepter.vpc),
+            RuleFact::Bandwidth => match (self.max_bandwidth_mbps, connection.bandwidth_mbps) {
                 (None, _) => true,
                 (Some(most), Some(asked)) => asked <= most,
                 (Some(_), None) => false,
             },
         };
-        Fact::ALL.into_iter().filter(|fact| !allows(fact)).collect()
+        RuleFact::ALL.into_iter().filter(|fact| !allows(fact)).collect()
     }
 }
 
-fn listed<T: PartialEq>(list: Option<&Vec<T>>, item: &T) -> bool {
+fn is_listed<T: PartialEq>(list: Option<&Vec<T>>, item: &T) -> bool {
     list.is_none_or(|list| list.contains(item))
 }
 
@@ -472,17 +474,17 @@ mod tests {
     }
 
     fn decide(policy: &Policy, principal: Principal) -> Result<&Rule, Refusal> {
-        policy.permit("prod", &connection(), &policy.approver(principal), Verdict::Approve)
+        policy.authorize_decision("prod", &connection(), &policy.approver_for(principal), Verdict::Approve)
     }
 
     #[test]
-    fn no_rule_at_all_refuses_everybody() {
+    fn empty_policy_refuses_everybody() {
         let refusal = decide(&Policy::default(), principal("slack", "U1")).unwrap_err();
-        assert_eq!(refusal, Refusal::NoRule(Fact::ALL.to_vec()));
+        assert_eq!(refusal, Refusal::NoRule(RuleFact::ALL.to_vec()));
     }
 
     #[test]
-    fn a_person_is_known_by_each_of_their_principals() {
+    fn person_is_recognized_by_each_principal() {
         let policy = rule(|_| ());
         decide(&policy, principal("slack", "U1")).unwrap();
         decide(&policy, principal("webhook", "alice")).unwrap();
@@ -491,7 +493,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_name_principals_and_people_too() {
+    fn rule_may_name_principals_and_people() {
         let policy = rule(|rule| rule.approvers = vec![ApproverRef::Principal(principal("slack", "U9"))]);
         decide(&policy, principal("slack", "U9")).unwrap();
         decide(&policy, principal("slack", "U1")).unwrap_err();
@@ -501,15 +503,15 @@ mod tests {
     }
 
     #[test]
-    fn each_fact_is_looked_at_and_named_when_it_matches_nothing() {
-        type Narrow = (Fact, fn(&mut Rule));
+    fn unmatched_fact_is_named_in_the_refusal() {
+        type Narrow = (RuleFact, fn(&mut Rule));
         let narrow: [Narrow; 6] = [
-            (Fact::Target, |rule| rule.target = "other".into()),
-            (Fact::RequesterAccount, |rule| rule.requester_accounts = Some(vec![AccountId(5)])),
-            (Fact::RequesterRegion, |rule| rule.requester_regions = Some(vec!["eu-central-1".into()])),
-            (Fact::RequesterCidrs, |rule| rule.requester_cidrs_within = Some(vec!["10.9.0.0/16".parse().unwrap()])),
-            (Fact::AcceptingVpc, |rule| rule.accepting_vpcs = Some(vec!["vpc-other".into()])),
-            (Fact::Bandwidth, |rule| rule.max_bandwidth_mbps = Some(1023)),
+            (RuleFact::Target, |rule| rule.target = "other".into()),
+            (RuleFact::RequesterAccount, |rule| rule.requester_accounts = Some(vec![AccountId(5)])),
+            (RuleFact::RequesterRegion, |rule| rule.requester_regions = Some(vec!["eu-central-1".into()])),
+            (RuleFact::RequesterCidrs, |rule| rule.requester_cidrs_within = Some(vec!["10.9.0.0/16".parse().unwrap()])),
+            (RuleFact::AcceptingVpc, |rule| rule.accepting_vpcs = Some(vec!["vpc-other".into()])),
+            (RuleFact::Bandwidth, |rule| rule.max_bandwidth_mbps = Some(1023)),
         ];
         for (fact, change) in narrow {
             let policy = rule(change);
@@ -519,7 +521,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_ranges_and_unlimited_bandwidth_do_not_match_a_limit() {
+    fn unknown_ranges_and_bandwidth_never_match_a_limit() {
         let policy = rule(|rule| {
             rule.requester_cidrs_within = Some(vec!["10.0.0.0/8".parse().unwrap()]);
             rule.max_bandwidth_mbps = Some(5000);
@@ -528,19 +530,19 @@ mod tests {
         let mut unknown = connection();
         unknown.requester.cidrs.clear();
         unknown.bandwidth_mbps = None;
-        let refusal = policy.rule("prod", &unknown).unwrap_err();
-        assert_eq!(refusal, [Fact::RequesterCidrs, Fact::Bandwidth]);
+        let refusal = policy.matching_rule("prod", &unknown).unwrap_err();
+        assert_eq!(refusal, [RuleFact::RequesterCidrs, RuleFact::Bandwidth]);
     }
 
     #[test]
-    fn the_first_rule_that_matches_decides() {
+    fn first_matching_rule_decides() {
         let mut policy = rule(|rule| rule.approvers = vec![ApproverRef::Person("bob".into())]);
         policy.rules.extend(rule(|_| ()).rules);
         assert!(matches!(decide(&policy, principal("slack", "U1")), Err(Refusal::NotAnApprover { .. })));
     }
 
     #[test]
-    fn contacts_of_the_account_that_asks_may_reject_but_never_approve_whichever_identity_they_use() {
+    fn requesters_contact_may_reject_but_never_approve() {
         let requester = connection().requester.account;
         for contact in [
             ApproverRef::Person("alice".into()),
@@ -548,29 +550,29 @@ mod tests {
             ApproverRef::Principal(principal("webhook", "alice")),
         ] {
             let mut policy = rule(|_| ());
-            let account = Account { name: "data".into(), contacts: vec![contact] };
+            let account = KnownAccount { name: "data".into(), contacts: vec![contact] };
             policy.accounts = [(requester, account)].into();
             assert_eq!(decide(&policy, principal("slack", "U1")).unwrap_err(), Refusal::Contact { account: requester });
-            assert_eq!(policy.electorate("prod", &connection(), &principal("slack", "U1")), None);
-            let approver = policy.approver(principal("slack", "U1"));
-            policy.permit("prod", &connection(), &approver, Verdict::Reject).unwrap();
-            let terms = policy.terms("prod", &connection());
+            assert_eq!(policy.eligible_approver("prod", &connection(), &principal("slack", "U1")), None);
+            let approver = policy.approver_for(principal("slack", "U1"));
+            policy.authorize_decision("prod", &connection(), &approver, Verdict::Reject).unwrap();
+            let terms = policy.snapshot_for("prod", &connection());
             assert_eq!((terms.requester.as_deref(), terms.approvers.len()), (Some("data"), 0));
         }
     }
 
     #[test]
-    fn a_contact_may_reject_what_their_account_asks_for_and_nothing_else() {
+    fn contact_may_reject_only_their_accounts_request() {
         let requester = connection().requester.account;
         let dave = principal("slack", "U7");
         let mut policy = rule(|_| ());
-        let account = |contact: &Principal| Account {
+        let account = |contact: &Principal| KnownAccount {
             name: "data".into(),
             contacts: vec![ApproverRef::Principal(contact.clone())],
         };
         policy.accounts = [(requester, account(&dave)), (AccountId(5), account(&principal("slack", "U8")))].into();
         let permit = |policy: &Policy, who: &Principal, verdict| {
-            policy.permit("prod", &connection(), &policy.approver(who.clone()), verdict).map(|_| ())
+            policy.authorize_decision("prod", &connection(), &policy.approver_for(who.clone()), verdict).map(|_| ())
         };
         let not_an_approver = Err(Refusal::NotAnApprover { rule: "everything".into() });
         assert_eq!(permit(&policy, &dave, Verdict::Reject), Ok(()));
@@ -581,7 +583,7 @@ mod tests {
     }
 
     #[test]
-    fn users_of_an_organization_are_the_same_in_each_of_its_workspaces() {
+    fn organization_user_is_the_same_in_every_workspace() {
         let of = |team: &str, user: &str| Principal::new("slack", team, user).unwrap();
         let requester = connection().requester.account;
         let mut policy = rule(|rule| {
@@ -591,57 +593,65 @@ mod tests {
         policy.realms =
             [("slack:T1", "slack:E1"), ("slack:T2", "slack:E1")].map(|(from, to)| (from.into(), to.into())).into();
         for team in ["T1", "T2", "E1"] {
-            let permitted = policy.electorate("prod", &connection(), &of(team, "U9")).unwrap();
+            let permitted = policy.eligible_approver("prod", &connection(), &of(team, "U9")).unwrap();
             assert_eq!(permitted, Approver { principal: of("E1", "U9"), person: None });
-            let alice = policy.electorate("prod", &connection(), &of(team, "U1")).unwrap();
+            let alice = policy.eligible_approver("prod", &connection(), &of(team, "U1")).unwrap();
             assert_eq!(alice.person.as_deref(), Some("alice"));
         }
         // Another organization's, or another platform's.
-        assert_eq!(policy.electorate("prod", &connection(), &of("T3", "U9")), None);
-        assert_eq!(policy.electorate("prod", &connection(), &Principal::new("webhook", "T1", "U9").unwrap()), None);
-        assert_eq!(policy.terms("prod", &connection()).approvers, ["alice", "slack:E1/U9"]);
+        assert_eq!(policy.eligible_approver("prod", &connection(), &of("T3", "U9")), None);
+        assert_eq!(
+            policy.eligible_approver("prod", &connection(), &Principal::new("webhook", "T1", "U9").unwrap()),
+            None
+        );
+        assert_eq!(policy.snapshot_for("prod", &connection()).approvers, ["alice", "slack:E1/U9"]);
         let contacts = vec![ApproverRef::Principal(of("T1", "U9"))];
-        policy.accounts = [(requester, Account { name: "data".into(), contacts })].into();
+        policy.accounts = [(requester, KnownAccount { name: "data".into(), contacts })].into();
         for team in ["T1", "T2", "E1"] {
-            assert_eq!(policy.electorate("prod", &connection(), &of(team, "U9")), None);
+            assert_eq!(policy.eligible_approver("prod", &connection(), &of(team, "U9")), None);
         }
-        assert_eq!(policy.terms("prod", &connection()).approvers, ["alice"]);
+        assert_eq!(policy.snapshot_for("prod", &connection()).approvers, ["alice"]);
     }
 
     #[test]
-    fn the_terms_name_the_approvers_or_what_no_rule_allows() {
+    fn policy_snapshot_names_approvers_or_unmatched_facts() {
         let policy = rule(|rule| rule.approvers.push(ApproverRef::Principal(principal("slack", "U9"))));
-        let terms = policy.terms("prod", &connection());
+        let terms = policy.snapshot_for("prod", &connection());
         assert_eq!(
             (terms.rule.as_deref(), terms.approvers),
             (Some("everything"), vec!["alice".into(), "slack:T1/U9".into()])
         );
-        let nobody = rule(|rule| rule.max_bandwidth_mbps = Some(1)).terms("prod", &connection());
+        let nobody = rule(|rule| rule.max_bandwidth_mbps = Some(1)).snapshot_for("prod", &connection());
         assert_eq!((nobody.rule, nobody.unmatched), (None, vec!["bandwidth".to_owned()]));
     }
 
     #[test]
-    fn only_a_rule_that_needs_nobody_lets_peergate_decide() {
+    fn only_a_zero_approval_rule_lets_peergate_decide() {
         let itself = Approver::peergate("prod").principal;
-        let decides = |policy: &Policy| policy.electorate("prod", &connection(), &itself).is_some();
+        let decides = |policy: &Policy| policy.eligible_approver("prod", &connection(), &itself).is_some();
         assert!(decides(&rule(|rule| rule.approvals = 0)));
         assert!(!decides(&rule(|_| ())) && !decides(&Policy::default()));
     }
 
     #[test]
-    fn the_rule_that_is_suggested_can_be_pasted_and_covers_the_connection() {
+    fn suggested_rule_parses_and_covers_the_connection() {
         let policy = rule(|rule| rule.target = "other".into());
-        let suggestion = policy.terms("prod", &connection()).suggestion.unwrap();
+        let suggestion = policy.snapshot_for("prod", &connection()).suggestion.unwrap();
         let file = format!(
             "[targets.prod]\naccount = \"2222222222222222\"\nregions = []\n[slack]\nteams = [\"T1\"]\napp = \
              \"A1\"\n[people.alice]\nprincipals = [\"slack:T1/U1\"]\n[groups]\nnetops = [\"alice\"]\n{suggestion}"
         );
         let pasted = crate::config::Config::parse(&file).unwrap().policy;
-        let rule = pasted.permit("prod", &connection(), &pasted.approver(principal("slack", "U1")), Verdict::Approve);
+        let rule = pasted.authorize_decision(
+            "prod",
+            &connection(),
+            &pasted.approver_for(principal("slack", "U1")),
+            Verdict::Approve,
+        );
         assert_eq!(rule.unwrap().name, "account 1111111111111111 to vpc-accepter");
         let mut odd = connection();
         (odd.accepter.vpc, odd.requester.region) = ("vpc\"\n[x]".into(), "\u{202E}".into());
-        let suggestion = policy.terms("prod", &odd).suggestion.unwrap();
+        let suggestion = policy.snapshot_for("prod", &odd).suggestion.unwrap();
         assert!(!suggestion.contains("[x]") && !suggestion.contains('\u{202E}'), "{suggestion}");
     }
 }

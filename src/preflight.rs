@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::peering::{AccountId, BusinessStatus, Connection, InstanceId, Problem, Status};
 
 /// The most overlaps that are kept: more make nothing clearer.
-const MOST_OVERLAPS: usize = 10;
+const MAX_OVERLAPS: usize = 10;
 
 /// One check and what it found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +19,8 @@ pub struct Finding {
     /// What was looked at.
     pub check: Check,
     /// What was found.
-    pub found: Found,
+    #[serde(rename = "found")]
+    pub outcome: CheckOutcome,
 }
 
 /// What is looked at.
@@ -47,20 +48,20 @@ pub enum Check {
 /// What a check found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Found {
+pub enum CheckOutcome {
     /// Nothing against it.
     Passed,
     /// It could not be looked at; says why, if Alibaba Cloud said so.
     Unknown(Option<Problem>),
     /// Something to know. Stops only what would be accepted without people.
-    Warning(Vec<Neighbour>),
+    Warning(Vec<CidrConflict>),
     /// Something that stands against it.
     Objection(Objection),
 }
 
 /// A range of the requester that another peering of the accepting VPC uses already.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Neighbour {
+pub struct CidrConflict {
     /// The other peering.
     pub instance_id: InstanceId,
     /// The requester's range.
@@ -98,15 +99,15 @@ pub enum Objection {
 
 /// Makes the checks that need nothing but the reading.
 #[must_use]
-pub fn check(connection: &Connection, account: AccountId, now: Timestamp) -> Vec<Finding> {
+pub fn check_connection(connection: &Connection, account: AccountId, now: Timestamp) -> Vec<Finding> {
     let object = |stands: bool, objection: Objection| {
-        if stands { Found::Objection(objection) } else { Found::Passed }
+        if stands { CheckOutcome::Objection(objection) } else { CheckOutcome::Passed }
     };
     let overlaps = connection.overlapping_cidrs();
     let cidrs = match overlaps.as_slice() {
-        [] if connection.cidrs_are_known() => Found::Passed,
-        [] => Found::Unknown(None),
-        some => Found::Objection(Objection::Overlap(some.iter().take(MOST_OVERLAPS).copied().collect())),
+        [] if connection.has_known_cidrs() => CheckOutcome::Passed,
+        [] => CheckOutcome::Unknown(None),
+        some => CheckOutcome::Objection(Objection::Overlap(some.iter().take(MAX_OVERLAPS).copied().collect())),
     };
     let expired = connection.expires_at.is_some_and(|expires_at| expires_at <= now);
     let (status, business) = (&connection.status, &connection.business_status);
@@ -118,18 +119,18 @@ pub fn check(connection: &Connection, account: AccountId, now: Timestamp) -> Vec
         (
             Check::BusinessStatus,
             match business {
-                BusinessStatus::Normal => Found::Passed,
+                BusinessStatus::Normal => CheckOutcome::Passed,
                 // People must hear of it to fix it.
-                BusinessStatus::Other(word) if word.is_empty() => Found::Unknown(None),
+                BusinessStatus::Other(word) if word.is_empty() => CheckOutcome::Unknown(None),
                 BusinessStatus::FinancialLocked | BusinessStatus::Other(_) => {
-                    Found::Objection(Objection::BusinessStatus(business.clone()))
+                    CheckOutcome::Objection(Objection::BusinessStatus(business.clone()))
                 }
             },
         ),
         (Check::ManagedService, object(!managed.is_empty(), Objection::ManagedService(managed.clone()))),
         (Check::Cidrs, cidrs),
     ]
-    .map(|(check, found)| Finding { check, found })
+    .map(|(check, found)| Finding { check, outcome: found })
     .into()
 }
 
@@ -137,58 +138,57 @@ pub fn check(connection: &Connection, account: AccountId, now: Timestamp) -> Vec
 #[must_use]
 pub fn check_other_peerings(connection: &Connection, others: Option<&[Connection]>) -> Finding {
     let ours = &connection.accepter.vpc;
-    let found = match others {
-        None => Found::Unknown(None),
-        Some(others) => {
-            // What is only asked for may be accepted first.
-            let in_use = |other: &&Connection| {
-                matches!(other.status, Status::Accepting | Status::Updating | Status::Activated)
-                    && other.instance_id != connection.instance_id
-            };
-            let unknown = others.iter().filter(in_use).any(|other| !other.cidrs_are_known());
-            let mut overlaps = vec![];
-            for other in others.iter().filter(in_use) {
-                let far_side: BTreeSet<IpNet> = match (&other.requester, &other.accepter) {
-                    (far, near) | (near, far) if near.vpc == *ours => far.cidrs.clone(),
-                    _ => continue,
+    let found =
+        match others {
+            None => CheckOutcome::Unknown(None),
+            Some(others) => {
+                // What is only asked for may be accepted first.
+                let in_use = |other: &&Connection| {
+                    matches!(other.status, Status::Accepting | Status::Updating | Status::Activated)
+                        && other.instance_id != connection.instance_id
                 };
-                for taken in far_side {
-                    let overlap = |requested: &&IpNet| requested.contains(&taken) || taken.contains(*requested);
-                    overlaps.extend(connection.requester.cidrs.iter().filter(overlap).map(|requested| Neighbour {
-                        instance_id: other.instance_id.clone(),
-                        requested: *requested,
-                        taken,
-                    }));
+                let unknown = others.iter().filter(in_use).any(|other| !other.has_known_cidrs());
+                let mut overlaps = vec![];
+                for other in others.iter().filter(in_use) {
+                    let far_side: BTreeSet<IpNet> = match (&other.requester, &other.accepter) {
+                        (far, near) | (near, far) if near.vpc == *ours => far.cidrs.clone(),
+                        _ => continue,
+                    };
+                    for taken in far_side {
+                        let overlap = |requested: &&IpNet| requested.contains(&taken) || taken.contains(*requested);
+                        overlaps.extend(connection.requester.cidrs.iter().filter(overlap).map(|requested| {
+                            CidrConflict { instance_id: other.instance_id.clone(), requested: *requested, taken }
+                        }));
+                    }
+                }
+                overlaps.truncate(MAX_OVERLAPS);
+                match overlaps.is_empty() {
+                    true if unknown => CheckOutcome::Unknown(None),
+                    true => CheckOutcome::Passed,
+                    false => CheckOutcome::Warning(overlaps),
                 }
             }
-            overlaps.truncate(MOST_OVERLAPS);
-            match overlaps.is_empty() {
-                true if unknown => Found::Unknown(None),
-                true => Found::Passed,
-                false => Found::Warning(overlaps),
-            }
-        }
-    };
-    Finding { check: Check::OtherPeerings, found }
+        };
+    Finding { check: Check::OtherPeerings, outcome: found }
 }
 
 /// The first objection against accepting.
 #[must_use]
-pub fn objection(findings: &[Finding]) -> Option<&Objection> {
-    findings.iter().find_map(|finding| match &finding.found {
-        Found::Objection(objection) => Some(objection),
-        Found::Passed | Found::Unknown(_) | Found::Warning(_) => None,
+pub fn first_objection(findings: &[Finding]) -> Option<&Objection> {
+    findings.iter().find_map(|finding| match &finding.outcome {
+        CheckOutcome::Objection(objection) => Some(objection),
+        CheckOutcome::Passed | CheckOutcome::Unknown(_) | CheckOutcome::Warning(_) => None,
     })
 }
 
 /// The first objection against rejecting, which needs no more than a request that waits for us.
 #[must_use]
-pub fn objection_to_reject(findings: &[Finding]) -> Option<&Objection> {
+pub fn first_objection_to_reject(findings: &[Finding]) -> Option<&Objection> {
     let relevant = |finding: &&Finding| match finding.check {
         Check::Account | Check::Status | Check::Expiry => true,
         Check::BusinessStatus | Check::ManagedService | Check::Cidrs | Check::OtherPeerings | Check::DryRun => false,
     };
-    findings.iter().filter(relevant).find_map(|finding| objection(std::slice::from_ref(finding)))
+    findings.iter().filter(relevant).find_map(|finding| first_objection(std::slice::from_ref(finding)))
 }
 
 /// Whether every check was made and none found anything: only then may a rule accept without people.
@@ -196,15 +196,17 @@ pub fn objection_to_reject(findings: &[Finding]) -> Option<&Objection> {
 pub fn all_passed(findings: &[Finding]) -> bool {
     let made = |check| findings.iter().any(|finding| finding.check == check);
     [Check::Account, Check::Cidrs, Check::OtherPeerings, Check::DryRun].into_iter().all(made)
-        && findings.iter().all(|finding| finding.found == Found::Passed)
+        && findings.iter().all(|finding| finding.outcome == CheckOutcome::Passed)
 }
 
 /// Whether two rounds of checks found the same, whatever the vendor called the requests.
 #[must_use]
-pub fn same(one: &[Finding], other: &[Finding]) -> bool {
+pub fn is_same_outcome(one: &[Finding], other: &[Finding]) -> bool {
     let nameless = |finding: &Finding| {
         let mut finding = finding.clone();
-        if let Found::Unknown(Some(problem)) | Found::Objection(Objection::DryRun(problem)) = &mut finding.found {
+        if let CheckOutcome::Unknown(Some(problem)) | CheckOutcome::Objection(Objection::DryRun(problem)) =
+            &mut finding.outcome
+        {
             problem.request_id = None;
         }
         finding
@@ -216,7 +218,7 @@ pub fn same(one: &[Finding], other: &[Finding]) -> bool {
 #[must_use]
 pub fn is_incomplete(findings: &[Finding]) -> bool {
     let asked = |finding: &Finding| matches!(finding.check, Check::OtherPeerings | Check::DryRun);
-    findings.iter().filter(|finding| asked(finding) && !matches!(finding.found, Found::Unknown(_))).count() < 2
+    findings.iter().filter(|finding| asked(finding) && !matches!(finding.outcome, CheckOutcome::Unknown(_))).count() < 2
 }
 
 #[cfg(test)]
@@ -231,12 +233,12 @@ mod tests {
     fn checked(change: fn(&mut Connection)) -> Vec<Finding> {
         let mut changed = connection();
         change(&mut changed);
-        check(&changed, OURS, "2026-11-22T00:00:00Z".parse().unwrap())
+        check_connection(&changed, OURS, "2026-11-22T00:00:00Z".parse().unwrap())
     }
 
     #[test]
-    fn each_thing_that_no_rule_can_waive_is_objected_to() {
-        assert_eq!(objection(&checked(|_| ())), None);
+    fn every_unwaivable_problem_raises_an_objection() {
+        assert_eq!(first_objection(&checked(|_| ())), None);
         let cases: [Case; 6] = [
             (|c| c.accepter.account = AccountId(3), Objection::NotOurs, true),
             (|c| c.status = Status::Activated, Objection::Status(Status::Activated), true),
@@ -255,64 +257,70 @@ mod tests {
         ];
         for (change, expected, against_rejecting) in cases {
             let findings = checked(change);
-            assert_eq!(objection(&findings), Some(&expected));
-            assert_eq!(objection_to_reject(&findings).is_some(), against_rejecting, "{expected:?}");
+            assert_eq!(first_objection(&findings), Some(&expected));
+            assert_eq!(first_objection_to_reject(&findings).is_some(), against_rejecting, "{expected:?}");
         }
     }
 
     #[test]
-    fn unknown_ranges_are_neither_passed_nor_objected_to() {
+    fn unknown_ranges_neither_pass_nor_raise_an_objection() {
         let findings = checked(|c| c.requester.cidrs.clear());
-        assert!(findings.contains(&Finding { check: Check::Cidrs, found: Found::Unknown(None) }));
-        assert_eq!((objection(&findings), all_passed(&findings)), (None, false));
+        assert!(findings.contains(&Finding { check: Check::Cidrs, outcome: CheckOutcome::Unknown(None) }));
+        assert_eq!((first_objection(&findings), all_passed(&findings)), (None, false));
     }
 
     #[test]
-    fn an_unknown_business_status_is_no_objection_and_no_pass() {
+    fn unknown_status_neither_passes_nor_raises_an_objection() {
         let findings = checked(|c| c.business_status = BusinessStatus::Other(String::new()));
-        assert!(findings.contains(&Finding { check: Check::BusinessStatus, found: Found::Unknown(None) }));
-        assert_eq!((objection(&findings), all_passed(&findings)), (None, false));
+        assert!(findings.contains(&Finding { check: Check::BusinessStatus, outcome: CheckOutcome::Unknown(None) }));
+        assert_eq!((first_objection(&findings), all_passed(&findings)), (None, false));
     }
 
     #[test]
-    fn ranges_behind_other_peerings_of_the_same_vpc_are_warned_about() {
+    fn ranges_of_other_peerings_in_the_vpc_raise_a_warning() {
         let other = |change: fn(&mut Connection)| {
             let mut other = connection();
             other.instance_id = InstanceId::parse("pcc-other").unwrap();
             other.status = Status::Activated;
             change(&mut other);
-            check_other_peerings(&connection(), Some(&[other])).found
+            check_other_peerings(&connection(), Some(&[other])).outcome
         };
-        let neighbour = Neighbour {
+        let neighbour = CidrConflict {
             instance_id: InstanceId::parse("pcc-other").unwrap(),
             requested: "10.1.0.0/16".parse().unwrap(),
             taken: "10.1.0.0/16".parse().unwrap(),
         };
-        assert_eq!(other(|_| ()), Found::Warning(vec![neighbour.clone()]));
-        assert_eq!(other(|c| std::mem::swap(&mut c.requester, &mut c.accepter)), Found::Warning(vec![neighbour]));
+        assert_eq!(other(|_| ()), CheckOutcome::Warning(vec![neighbour.clone()]));
+        assert_eq!(
+            other(|c| std::mem::swap(&mut c.requester, &mut c.accepter)),
+            CheckOutcome::Warning(vec![neighbour])
+        );
         let inside = other(|c| c.requester.cidrs = ["10.1.7.0/24".parse().unwrap()].into());
-        assert!(matches!(inside, Found::Warning(overlaps) if overlaps.len() == 1));
+        assert!(matches!(inside, CheckOutcome::Warning(overlaps) if overlaps.len() == 1));
         for harmless in [
             (|c| c.status = Status::Rejected) as fn(&mut Connection),
             |c| c.accepter.vpc = "vpc-another".into(),
             |c| c.requester.cidrs = ["10.7.0.0/16".parse().unwrap()].into(),
             |c| c.instance_id = connection().instance_id,
         ] {
-            assert_eq!(other(harmless), Found::Passed);
+            assert_eq!(other(harmless), CheckOutcome::Passed);
         }
-        assert!(matches!(other(|c| c.status = Status::Accepting), Found::Warning(_)), "it may be accepted first");
-        assert_eq!(other(|c| c.requester.cidrs.clear()), Found::Unknown(None));
-        assert_eq!(check_other_peerings(&connection(), None).found, Found::Unknown(None));
+        assert!(
+            matches!(other(|c| c.status = Status::Accepting), CheckOutcome::Warning(_)),
+            "it may be accepted first"
+        );
+        assert_eq!(other(|c| c.requester.cidrs.clear()), CheckOutcome::Unknown(None));
+        assert_eq!(check_other_peerings(&connection(), None).outcome, CheckOutcome::Unknown(None));
     }
 
     #[test]
-    fn only_a_complete_and_clean_preflight_has_passed() {
+    fn incomplete_preflight_does_not_pass() {
         let mut findings = checked(|_| ());
         assert!(!all_passed(&findings) && is_incomplete(&findings));
         findings.push(check_other_peerings(&connection(), Some(&[])));
-        findings.push(Finding { check: Check::DryRun, found: Found::Unknown(None) });
+        findings.push(Finding { check: Check::DryRun, outcome: CheckOutcome::Unknown(None) });
         assert!(!all_passed(&findings) && is_incomplete(&findings));
-        findings.last_mut().unwrap().found = Found::Passed;
+        findings.last_mut().unwrap().outcome = CheckOutcome::Passed;
         assert!(all_passed(&findings) && !is_incomplete(&findings));
     }
 }

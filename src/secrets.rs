@@ -19,30 +19,30 @@ use tokio::time::{Instant, timeout};
 use url::Url;
 
 use crate::chat::platform::{self, Platform};
-use crate::chat::{ChannelSecrets, Sender};
+use crate::chat::{ChannelSecrets, RequestSigner};
 use crate::config::{Config, SecretsSource};
 use crate::http;
+use crate::redaction::{self, KeyProblem, redact};
 use crate::secret::{BindingSecret, InvalidBindingSecret, Secret, is_printable};
-use crate::shape::{self, KeyProblem, shown};
 
 /// How long a fetched value is used before it is fetched again, plus up to [`FRESH_JITTER`].
-const FRESH: SignedDuration = SignedDuration::from_mins(5);
-const FRESH_JITTER: SignedDuration = SignedDuration::from_secs(30);
+const CACHE_TTL: SignedDuration = SignedDuration::from_mins(5);
+const CACHE_TTL_JITTER: SignedDuration = SignedDuration::from_secs(30);
 /// While the store is down: the wait after the first failure. Each further failure doubles it.
-const FIRST_REST: SignedDuration = SignedDuration::from_secs(1);
+const MIN_BACKOFF: SignedDuration = SignedDuration::from_secs(1);
 /// The longest such wait.
-const MAX_REST: SignedDuration = SignedDuration::from_secs(30);
+const MAX_BACKOFF: SignedDuration = SignedDuration::from_secs(30);
 /// The shortest such wait while the last good value serves.
-const RETRY: SignedDuration = SignedDuration::from_secs(10);
+const MIN_STALE_BACKOFF: SignedDuration = SignedDuration::from_secs(10);
 /// The longest fetch while there are last good secrets to serve.
-const SOMEBODY_WAITS: Duration = Duration::from_millis(700);
+const INTERACTIVE_TIMEOUT: Duration = Duration::from_millis(700);
 /// The least time between two fetches that a refused signature or access key asks for: whoever sends us bad signatures
 /// must not be able to make us call the store each time.
-const REFETCH: SignedDuration = SignedDuration::from_secs(30);
+const MIN_REFETCH_INTERVAL: SignedDuration = SignedDuration::from_secs(30);
 
 /// Everything secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Secrets {
+pub struct SecretSet {
     /// Credentials per target.
     pub targets: BTreeMap<String, AccessKey>,
     /// Of the apps of chat platforms, and of the clients of `/webhook/{client}`.
@@ -52,16 +52,16 @@ pub struct Secrets {
     /// Of the buttons of all platforms, the newest first.
     pub binding_keys: Vec<BindingSecret>,
     /// The keys whose names are those of earlier versions.
-    pub renamed: Vec<&'static str>,
+    pub renamed_keys: Vec<&'static str>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Document {
+struct SecretsDocument {
     #[serde(default)]
     targets: BTreeMap<String, AccessKey>,
     #[serde(default)]
-    clients: platform::ClientSecrets,
+    clients: platform::SecretsByClient,
     #[serde(default)]
     platforms: platform::AppSecrets,
     #[serde(default)]
@@ -70,34 +70,35 @@ struct Document {
     binding_keys: Vec<BindingSecret>,
 }
 
-impl Document {
-    fn read<'de, D: Deserializer<'de, Error = serde_json::Error>>(json: D) -> Result<Self, Error> {
-        serde_path_to_error::deserialize(json).map_err(|error| malformed(&shape::path(error.path()), error.inner()))
+impl SecretsDocument {
+    fn deserialize_from<'de, D: Deserializer<'de, Error = serde_json::Error>>(json: D) -> Result<Self, Error> {
+        serde_path_to_error::deserialize(json)
+            .map_err(|error| malformed_at(&redaction::dotted_path(error.path()), error.inner()))
     }
 
     /// Reads the text. Returns the keys whose names are those of earlier versions, too.
     fn parse(json: &[u8]) -> Result<(Self, Vec<&'static str>), Error> {
         let names: BTreeMap<String, &RawValue> = serde_json::from_slice(json).unwrap_or_default();
-        let renamed: Vec<_> = platform::EARLIER_TABLES.into_iter().filter(|name| names.contains_key(*name)).collect();
+        let renamed: Vec<_> = platform::LEGACY_TABLES.into_iter().filter(|name| names.contains_key(*name)).collect();
         if renamed.is_empty() {
             let mut json = serde_json::Deserializer::from_slice(json);
-            let document = Self::read(&mut json)?;
-            json.end().map_err(|error| malformed("its end", &error))?;
+            let document = Self::deserialize_from(&mut json)?;
+            json.end().map_err(|error| malformed_at("its end", &error))?;
             return Ok((document, renamed));
         }
         let mut document: serde_json::Map<String, Value> =
-            serde_json::from_slice(json).map_err(|error| malformed("", &error))?;
+            serde_json::from_slice(json).map_err(|error| malformed_at("", &error))?;
         for name in &renamed {
             let Some(secret) = document.remove(*name) else { continue };
             let platforms = document.entry("platforms").or_insert_with(|| json!({}));
             if platforms.get(name).is_some() {
-                return invalid(*name, format!("`platforms.{name}` is there, too"));
+                return invalid_key(*name, format!("`platforms.{name}` is there, too"));
             }
             if let Some(platforms) = platforms.as_object_mut() {
                 platforms.insert((*name).to_owned(), secret);
             }
         }
-        Ok((Self::read(Value::Object(document))?, renamed))
+        Ok((Self::deserialize_from(Value::Object(document))?, renamed))
     }
 }
 
@@ -139,22 +140,23 @@ impl From<KeyProblem> for Error {
     }
 }
 
-impl Secrets {
+impl SecretSet {
     /// Reads the document and checks that it has what `config` needs.
     pub fn parse(json: &[u8], config: &Config) -> Result<Self, Error> {
-        let (Document { targets, clients, mut platforms, channels, binding_keys }, renamed) = Document::parse(json)?;
+        let (SecretsDocument { targets, clients, mut platforms, channels, binding_keys }, renamed) =
+            SecretsDocument::parse(json)?;
         platforms.set_clients(clients);
-        let secrets = Self { targets, platforms, channels, binding_keys, renamed };
+        let secrets = Self { targets, platforms, channels, binding_keys, renamed_keys: renamed };
         for (name, target) in &config.targets {
-            let Some(name) = target.credentials.key_of(name) else { continue };
-            let key = format!("targets.{}", shown(name));
+            let Some(name) = target.credentials.key_holder(name) else { continue };
+            let key = format!("targets.{}", redact(name));
             let Some(target) = secrets.targets.get(name) else {
-                return invalid(key, "missing");
+                return invalid_key(key, "missing");
             };
             let token = target.security_token.as_ref();
             for part in [Some(&target.access_key_id), Some(&target.access_key_secret), token].into_iter().flatten() {
                 if !is_printable(part.expose()) {
-                    return invalid(key, "a part of the access key is empty, or has a space or a line break in it");
+                    return invalid_key(key, "a part of the access key is empty, or has a space or a line break in it");
                 }
             }
         }
@@ -162,9 +164,10 @@ impl Secrets {
             platform.check_secrets(&config.platforms, &secrets.platforms)?;
         }
         for platform in Platform::ALL.iter().filter(|it| it.is_configured(&config.platforms)) {
-            let has_key = !secrets.binding_keys.is_empty() || !platform.inbound_secrets(&secrets.platforms).is_empty();
+            let has_key =
+                !secrets.binding_keys.is_empty() || !platform.binding_key_material(&secrets.platforms).is_empty();
             if platform.max_binding_chars() > 0 && !has_key {
-                return invalid("binding_keys", format!("{} has no secret to derive a key from", platform.name()));
+                return invalid_key("binding_keys", format!("{} has no secret to derive a key from", platform.name()));
             }
         }
         for (name, channel) in &config.channels {
@@ -178,12 +181,12 @@ impl Secrets {
 
     /// Two senders must not share a secret: its holder could act as both.
     fn check_senders(&self, config: &Config) -> Result<(), Error> {
-        let mut senders: Vec<Sender> = vec![];
-        for sender in Platform::ALL.iter().flat_map(|it| it.senders(&config.platforms, &self.platforms)) {
+        let mut senders: Vec<RequestSigner> = vec![];
+        for sender in Platform::ALL.iter().flat_map(|it| it.request_signers(&config.platforms, &self.platforms)) {
             let shared = senders.iter().find(|other| other.secrets.iter().any(|key| sender.secrets.contains(key)));
             if let Some(other) = shared {
-                let problem = format!("{} has the same secret and could act as this sender", shown(&other.name));
-                return invalid(format!("{}.{}", sender.name, sender.key), problem);
+                let problem = format!("{} has the same secret and could act as this sender", redact(&other.name));
+                return invalid_key(format!("{}.{}", sender.name, sender.secrets_key), problem);
             }
             senders.push(sender);
         }
@@ -200,25 +203,25 @@ impl Secrets {
             let mut url = channel.url.expose().clone();
             url.set_fragment(None);
             if let Some(other) = names.insert(url, name) {
-                let problem = format!("channels.{} has the same address", shown(other));
-                return invalid(format!("channels.{}.url", shown(name)), problem);
+                let problem = format!("channels.{} has the same address", redact(other));
+                return invalid_key(format!("channels.{}.url", redact(name)), problem);
             }
         }
         Ok(())
     }
 }
 
-fn invalid<T>(key: impl AsRef<str>, problem: impl Into<String>) -> Result<T, Error> {
-    Ok(KeyProblem::at(key, problem)?)
+fn invalid_key<T>(key: impl AsRef<str>, problem: impl Into<String>) -> Result<T, Error> {
+    Ok(KeyProblem::err_at(key, problem)?)
 }
 
-fn malformed(key: &str, error: &serde_json::Error) -> Error {
-    let mut ours = platform::expectations();
+fn malformed_at(key: &str, error: &serde_json::Error) -> Error {
+    let mut ours = platform::secret_format_hints();
     ours.push(InvalidBindingSecret.to_string());
     let message = error.to_string();
     let expected = match error.classify() {
         Category::Data => {
-            shape::expected(message.rsplit_once(" at line ").map_or(&*message, |(words, _)| words), &ours)
+            redaction::describe_expected(message.rsplit_once(" at line ").map_or(&*message, |(words, _)| words), &ours)
         }
         Category::Syntax | Category::Eof | Category::Io => "not JSON".to_owned(),
     };
@@ -233,27 +236,27 @@ fn malformed(key: &str, error: &serde_json::Error) -> Error {
 /// Fetches and keeps the secrets.
 #[derive(Debug)]
 pub struct SecretsStore {
-    source: Source,
+    source: SecretsBackend,
     config: Arc<Config>,
     /// Locked while fetching, so that only one task does.
-    kept: Mutex<Kept>,
+    cache: Mutex<SecretsCache>,
 }
 
 #[derive(Debug)]
-enum Source {
+enum SecretsBackend {
     SecretsManager { client: Client, id: String },
     File(std::path::PathBuf),
 }
 
 #[derive(Debug, Default)]
-struct Kept {
-    secrets: Option<Arc<Secrets>>,
+struct SecretsCache {
+    secrets: Option<Arc<SecretSet>>,
     fresh_until: Option<Timestamp>,
     fetched_at: Option<Timestamp>,
     /// How often the store failed since it last answered.
     failures: u32,
     /// The error, and when the store may be asked again.
-    failed: Option<(Error, Timestamp)>,
+    last_failure: Option<(Error, Timestamp)>,
 }
 
 impl SecretsStore {
@@ -261,31 +264,31 @@ impl SecretsStore {
     #[must_use]
     pub fn new(source: SecretsSource, aws: &SdkConfig, endpoint: Option<&String>, config: Arc<Config>) -> Self {
         let source = match source {
-            SecretsSource::File(path) => Source::File(path),
+            SecretsSource::File(path) => SecretsBackend::File(path),
             SecretsSource::SecretsManager(id) => {
                 let mut builder = aws_sdk_secretsmanager::config::Builder::from(aws);
                 builder.set_endpoint_url(endpoint.cloned());
                 let client = Client::from_conf(builder.build());
-                Source::SecretsManager { client, id }
+                SecretsBackend::SecretsManager { client, id }
             }
         };
-        Self { source, config, kept: Mutex::default() }
+        Self { source, config, cache: Mutex::default() }
     }
 
     /// The secrets: kept for five minutes; the last good ones while the store is down or holds something unusable. After a
     /// failure, the store is not asked for a while. Without good secrets, the last error is returned.
-    pub async fn current(&self, now: Timestamp) -> Result<Arc<Secrets>, Error> {
-        let mut kept = self.kept.lock().await;
+    pub async fn current(&self, now: Timestamp) -> Result<Arc<SecretSet>, Error> {
+        let mut kept = self.cache.lock().await;
         // A clock that was set back must not keep them for as long.
-        let is_fresh = |until: Timestamp| now < until && until < now + FRESH + FRESH;
+        let is_fresh = |until: Timestamp| now < until && until < now + CACHE_TTL + CACHE_TTL;
         if let Some(secrets) = &kept.secrets
             && kept.fresh_until.is_some_and(is_fresh)
         {
             return Ok(Arc::clone(secrets));
         }
         let Some(last_good) = kept.secrets.clone() else {
-            let is_rest = |until: Timestamp| now < until && until <= now + MAX_REST + MAX_REST;
-            if let Some((error, until)) = &kept.failed
+            let is_rest = |until: Timestamp| now < until && until <= now + MAX_BACKOFF + MAX_BACKOFF;
+            if let Some((error, until)) = &kept.last_failure
                 && is_rest(*until)
             {
                 return Err(error.clone());
@@ -295,15 +298,15 @@ impl SecretsStore {
             if let Err(error) = &fetched {
                 // Callers that queued on the lock arrived before this failure.
                 let took = SignedDuration::try_from(began.elapsed()).unwrap_or(SignedDuration::ZERO);
-                let until = now + took + kept.next_rest();
-                kept.failed = Some((error.clone(), until));
+                let until = now + took + kept.next_backoff();
+                kept.last_failure = Some((error.clone(), until));
             }
             return fetched;
         };
-        if let Ok(Ok(secrets)) = timeout(SOMEBODY_WAITS, self.fetch(&mut kept, now)).await {
+        if let Ok(Ok(secrets)) = timeout(INTERACTIVE_TIMEOUT, self.fetch(&mut kept, now)).await {
             return Ok(secrets);
         }
-        kept.fresh_until = Some(now + kept.next_rest().max(RETRY));
+        kept.fresh_until = Some(now + kept.next_backoff().max(MIN_STALE_BACKOFF));
         tracing::warn!(outcome = "last_good_secrets", "the secrets store failed; the last good secrets serve");
         Ok(last_good)
     }
@@ -311,13 +314,13 @@ impl SecretsStore {
     /// Fetches again because a signature or an access key was refused; at most every 30 s.
     ///
     /// Returns the secrets if they are others than `refused`.
-    pub async fn refetch(&self, refused: &Arc<Secrets>, now: Timestamp) -> Option<Arc<Secrets>> {
-        let mut kept = self.kept.lock().await;
-        let recent = kept.fetched_at.is_some_and(|at| now.duration_since(at).abs() < REFETCH);
+    pub async fn refetch(&self, refused: &Arc<SecretSet>, now: Timestamp) -> Option<Arc<SecretSet>> {
+        let mut kept = self.cache.lock().await;
+        let recent = kept.fetched_at.is_some_and(|at| now.duration_since(at).abs() < MIN_REFETCH_INTERVAL);
         let secrets = if recent {
             kept.secrets.clone()?
         } else {
-            timeout(SOMEBODY_WAITS, self.fetch(&mut kept, now)).await.ok()?.ok()?
+            timeout(INTERACTIVE_TIMEOUT, self.fetch(&mut kept, now)).await.ok()?.ok()?
         };
         (secrets != *refused).then_some(secrets)
     }
@@ -325,43 +328,45 @@ impl SecretsStore {
     /// When the document was stored, if that can be known.
     pub async fn stored_at(&self) -> Option<Timestamp> {
         match &self.source {
-            Source::File(path) => std::fs::metadata(path).ok()?.modified().ok()?.try_into().ok(),
-            Source::SecretsManager { client, id } => {
+            SecretsBackend::File(path) => std::fs::metadata(path).ok()?.modified().ok()?.try_into().ok(),
+            SecretsBackend::SecretsManager { client, id } => {
                 let value = client.get_secret_value().secret_id(id).send().await.ok()?;
                 Timestamp::from_second(value.created_date?.secs()).ok()
             }
         }
     }
 
-    async fn fetch(&self, kept: &mut Kept, now: Timestamp) -> Result<Arc<Secrets>, Error> {
+    async fn fetch(&self, kept: &mut SecretsCache, now: Timestamp) -> Result<Arc<SecretSet>, Error> {
         kept.fetched_at = Some(now);
-        let json = self.source.read().await?;
-        let secrets = Arc::new(Secrets::parse(&json, &self.config)?);
-        for name in &secrets.renamed {
+        let json = self.source.read_document().await?;
+        let secrets = Arc::new(SecretSet::parse(&json, &self.config)?);
+        for name in &secrets.renamed_keys {
             tracing::warn!(
                 outcome = "old_key",
                 key = name,
                 "a secret has the name of an earlier version: store platforms.NAME"
             );
         }
-        kept.fresh_until = Some(now + FRESH + FRESH_JITTER.mul_f64(f64::from(now.subsec_millisecond()) / 1000.0));
+        kept.fresh_until =
+            Some(now + CACHE_TTL + CACHE_TTL_JITTER.mul_f64(f64::from(now.subsec_millisecond()) / 1000.0));
         kept.secrets = Some(Arc::clone(&secrets));
-        (kept.failures, kept.failed) = (0, None);
+        (kept.failures, kept.last_failure) = (0, None);
         Ok(secrets)
     }
 }
 
-impl Kept {
+impl SecretsCache {
     /// The wait after one more failure.
-    fn next_rest(&mut self) -> SignedDuration {
-        let doubled = FIRST_REST.checked_mul(1_i32.checked_shl(self.failures).unwrap_or(i32::MAX)).unwrap_or(MAX_REST);
+    fn next_backoff(&mut self) -> SignedDuration {
+        let doubled =
+            MIN_BACKOFF.checked_mul(1_i32.checked_shl(self.failures).unwrap_or(i32::MAX)).unwrap_or(MAX_BACKOFF);
         self.failures = self.failures.saturating_add(1).min(16);
-        doubled.min(MAX_REST)
+        doubled.min(MAX_BACKOFF)
     }
 }
 
-impl Source {
-    async fn read(&self) -> Result<Vec<u8>, Error> {
+impl SecretsBackend {
+    async fn read_document(&self) -> Result<Vec<u8>, Error> {
         match self {
             Self::File(path) => std::fs::read(path).map_err(|error| Error::Unavailable(error.to_string())),
             Self::SecretsManager { client, id } => {
@@ -375,7 +380,10 @@ impl Source {
 
 fn sdk_code<E: aws_sdk_secretsmanager::error::ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> String {
     let code = error.as_service_error().and_then(|refused| refused.code());
-    code.map_or_else(|| "no answer".to_owned(), |code| http::word(code).unwrap_or_else(|| "UnreadableCode".to_owned()))
+    code.map_or_else(
+        || "no answer".to_owned(),
+        |code| http::log_safe_word(code).unwrap_or_else(|| "UnreadableCode".to_owned()),
+    )
 }
 
 #[cfg(test)]
@@ -383,7 +391,7 @@ mod tests {
     use base64::prelude::{BASE64_STANDARD, Engine};
 
     use super::*;
-    use crate::shape::tests::is_told;
+    use crate::redaction::tests::is_told;
 
     const CONFIG: &str = r#"
         [targets.prod]
@@ -412,12 +420,12 @@ mod tests {
         })
     }
 
-    fn parse(document: &serde_json::Value) -> Result<Secrets, Error> {
-        Secrets::parse(document.to_string().as_bytes(), &Config::parse(CONFIG).unwrap())
+    fn parse(document: &serde_json::Value) -> Result<SecretSet, Error> {
+        SecretSet::parse(document.to_string().as_bytes(), &Config::parse(CONFIG).unwrap())
     }
 
     #[test]
-    fn nothing_shows_in_debug_output() {
+    fn debug_output_shows_no_secret() {
         let secrets = format!("{:?}", parse(&document()).unwrap());
         for part in ["LTAI", "hush", "8f74", "xoxb", "https", "C2FV", "11, 97"] {
             assert!(!secrets.contains(part), "{secrets}");
@@ -425,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_empty_or_too_short_is_named() {
+    fn missing_empty_or_short_secret_is_named() {
         let cases: [(&str, serde_json::Value, &str); 13] = [
             ("/targets/prod", serde_json::json!(null), "shape at targets.prod"),
             ("/targets", serde_json::json!({}), "targets.prod: missing"),
@@ -462,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_of_two_senders_is_refused() {
+    fn secret_shared_by_two_senders_is_refused() {
         let config = format!("{CONFIG}\n[clients.other]\n");
         let config = Config::parse(&config).unwrap();
         let parse = |ci: &[&str], other: &[&str], slack: &str| {
@@ -471,7 +479,7 @@ mod tests {
                 "ci": {"signing_secrets": ci}, "other": {"signing_secrets": other}, "unused": {"signing_secrets": other},
             });
             document["platforms"]["slack"]["signing_secrets"] = serde_json::json!([slack]);
-            Secrets::parse(document.to_string().as_bytes(), &config).map(|_| ()).map_err(|error| error.to_string())
+            SecretSet::parse(document.to_string().as_bytes(), &config).map(|_| ()).map_err(|error| error.to_string())
         };
         let key = |byte: u8| format!("whsec_{}", BASE64_STANDARD.encode([byte; 32]));
         let (one, two, three) = (&*key(b'1'), &*key(b'2'), &*key(b'3'));
@@ -491,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn two_channels_with_one_address_are_refused() {
+    fn channels_with_the_same_address_are_refused() {
         for (hook, audit) in [("https://h/x", "https://h/x"), ("https://h/x", "https://H:443/x#y")] {
             let mut document = document();
             document["channels"]["hook"]["url"] = hook.into();
@@ -503,7 +511,7 @@ mod tests {
 
     /// Secrets in the place of each value and key, and where no JSON belongs: no message repeats any of them.
     #[test]
-    fn no_message_repeats_a_secret() {
+    fn secrets_error_never_repeats_a_secret() {
         fn places(value: &serde_json::Value, at: &str, into: &mut Vec<String>) {
             into.push(at.to_owned());
             match value {
@@ -551,7 +559,7 @@ mod tests {
             );
             for document in documents {
                 let config = Config::parse(CONFIG).unwrap();
-                let Err(error) = Secrets::parse(document.as_bytes(), &config) else { continue };
+                let Err(error) = SecretSet::parse(document.as_bytes(), &config) else { continue };
                 refused += 1;
                 let told = format!("{error} {error:?}");
                 assert!(!is_told(secret, &told), "{document}\n→ {told}");
@@ -561,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_document_says_where_and_what_was_expected() {
+    fn malformed_document_error_names_place_and_expectation() {
         for (text, expected) in [
             (
                 "{\"targets\": {\"prod\": 7}}",
@@ -577,21 +585,21 @@ mod tests {
             ("{", "line 1, column 1: not JSON"),
             ("{} 7", "its end, line 1, column 4: not JSON"),
         ] {
-            let error = Secrets::parse(text.as_bytes(), &Config::parse(CONFIG).unwrap()).unwrap_err().to_string();
+            let error = SecretSet::parse(text.as_bytes(), &Config::parse(CONFIG).unwrap()).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }
 
     #[test]
-    fn each_failure_doubles_the_rest_up_to_thirty_seconds() {
-        let mut kept = Kept::default();
-        let rests: Vec<_> = (0..40).map(|_| kept.next_rest().as_secs()).collect();
+    fn each_failure_doubles_the_wait_up_to_thirty_seconds() {
+        let mut kept = SecretsCache::default();
+        let rests: Vec<_> = (0..40).map(|_| kept.next_backoff().as_secs()).collect();
         assert_eq!(rests[..7], [1, 2, 4, 8, 16, 30, 30]);
         assert_eq!(rests.last(), Some(&30));
     }
 
     #[tokio::test]
-    async fn a_store_that_was_down_and_is_down_again_rests_shortly_again() {
+    async fn successful_fetch_resets_the_wait() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("secrets.json");
         let store = file_store(&path);
@@ -601,12 +609,12 @@ mod tests {
         std::fs::write(&path, document().to_string()).unwrap();
         assert!(store.current(after(900)).await.is_err(), "it is not asked yet");
         store.current(after(1500)).await.unwrap();
-        assert_eq!(store.kept.lock().await.failures, 0);
+        assert_eq!(store.cache.lock().await.failures, 0);
         // A clock that was set back must not extend a wait for ever.
         let store = file_store(&directory.path().join("absent"));
         assert!(store.current(after(7_200_000)).await.is_err());
         assert!(store.current(now).await.is_err());
-        assert_eq!(store.kept.lock().await.failures, 2);
+        assert_eq!(store.cache.lock().await.failures, 2);
     }
 
     fn file_store(path: &std::path::Path) -> SecretsStore {
@@ -616,20 +624,20 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_last_good_value_serves_while_the_store_is_down() {
+    async fn last_good_secrets_serve_while_the_store_is_down() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
         let store = file_store(file.path());
         assert!(matches!(store.current(now).await, Err(Error::Malformed(_))));
         std::fs::write(file.path(), document().to_string()).unwrap();
-        let later = now + RETRY;
+        let later = now + MIN_STALE_BACKOFF;
         let good = store.current(later).await.unwrap();
         std::fs::write(file.path(), "{").unwrap();
         assert_eq!(store.current(later + SignedDuration::from_hours(1)).await.unwrap(), good);
     }
 
     #[tokio::test]
-    async fn a_refused_key_refetches_once_and_not_more_often_than_allowed() {
+    async fn refused_key_triggers_one_refetch_in_thirty_seconds() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), document().to_string()).unwrap();
         let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
@@ -645,7 +653,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_clock_that_was_set_back_keeps_nothing_longer() {
+    async fn clock_set_back_does_not_extend_the_cache() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), document().to_string()).unwrap();
         let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();

@@ -19,7 +19,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-use crate::approval::{Approval, ApprovalId, Mark, Stage, migrate};
+use crate::approval::{Approval, ApprovalId, ContentDigest, IndexState, migrate};
 #[cfg(feature = "local")]
 use crate::notes;
 use crate::notes::Notes;
@@ -27,35 +27,35 @@ use crate::peering::{FieldHash, InstanceId};
 use crate::{aws, http, metrics};
 
 /// The sparse index: partition key `due`, sort key `due_at` (milliseconds), and [`IN_INDEX`].
-pub const INDEX: &str = "due";
+pub const INDEX_NAME: &str = "due";
 /// The attributes that the index holds besides its keys: how far the record has come, where the connection is, what
 /// people are shown of it, and when the record itself must be worked on (milliseconds).
-pub const IN_INDEX: [&str; 4] = ["state", "region", "mark", "work_at"];
+pub const INDEX_ATTRIBUTES: [&str; 4] = ["state", "region", "mark", "work_at"];
 /// Entries of the index that are read at once: 10,000 are ten pages, and none is large in memory.
-const ENTRIES: i32 = 1000;
+const INDEX_PAGE_SIZE: i32 = 1000;
 /// Records that are scanned at once: half a megabyte, which a slow link has brought before a call takes too long.
 #[cfg(feature = "local")]
-const SCANNED: i32 = 100;
+const SCAN_PAGE_SIZE: i32 = 100;
 /// The only value of `due`.
-const DUE: &str = "1";
+const DUE_PARTITION: &str = "1";
 /// The record's format. A newer one is refused, never rewritten; an older one is rewritten in this one.
-const SCHEMA: u32 = 2;
+const SCHEMA_VERSION: u32 = 2;
 /// When the line of a finished record is due: at the beginning of the year 9000.
-const FAR_AWAY: Timestamp = Timestamp::constant(221_845_392_000, 0);
+const FINISHED_DUE_AT: Timestamp = Timestamp::constant(221_845_392_000, 0);
 /// Every unfinished record is due before this.
-pub const BEFORE_FAR_AWAY: Timestamp = Timestamp::constant(221_845_391_999, 0);
+pub const UNFINISHED_DUE_BEFORE: Timestamp = Timestamp::constant(221_845_391_999, 0);
 /// Marks in the index of failures that are told apart.
-const ELSEWHERE: &str = "elsewhere";
-const SETTLED: &str = "settled";
+const MARK_ACCEPTED_ELSEWHERE: &str = "elsewhere";
+const MARK_SETTLED: &str = "settled";
 /// How many ids without a record a process remembers.
 const MAX_UNRECORDED: usize = 200_000;
 /// How often a change is applied again to what another writer made of the record.
-const CONFLICTS: u32 = 10;
+const MAX_UPDATE_TRIES: u32 = 10;
 
 /// Source: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>
-const LARGEST_BATCH: usize = 100;
+const MAX_BATCH_SIZE: usize = 100;
 /// The pause before each retry of what a batch did not return.
-const BATCH_PAUSES: [Duration; 6] = [
+const BATCH_RETRY_PAUSES: [Duration; 6] = [
     Duration::ZERO,
     Duration::from_millis(50),
     Duration::from_millis(100),
@@ -92,25 +92,25 @@ impl Stored {
     /// A record as this version writes it.
     #[must_use]
     pub fn new(approval: Approval, version: u64) -> Self {
-        Self { approval, version, schema: SCHEMA }
+        Self { approval, version, schema: SCHEMA_VERSION }
     }
 
     /// Whether an earlier version of peergate wrote it.
     #[must_use]
-    pub fn is_of_earlier_version(&self) -> bool {
-        self.schema < SCHEMA
+    pub fn is_from_earlier_version(&self) -> bool {
+        self.schema < SCHEMA_VERSION
     }
 }
 
 /// A line of the index: as much of a record as it takes to see what there is to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct IndexEntry {
     /// Which record.
     pub id: ApprovalId,
     /// Where the accepting VPC is.
     pub region: String,
     /// How far it has come.
-    pub stage: Stage,
+    pub state: IndexState,
     /// When there is something to do, or to see.
     pub due_at: Timestamp,
     /// When the record itself must be worked on.
@@ -120,7 +120,7 @@ pub struct Entry {
 /// A record as it is stored, and as we read it.
 #[cfg(feature = "local")]
 #[derive(Debug)]
-pub struct Scanned {
+pub struct ScannedRecord {
     /// `target/pcc-…`.
     pub id: String,
     /// As stored, whichever version wrote it; null when it is not JSON.
@@ -131,21 +131,21 @@ pub struct Scanned {
 }
 
 #[cfg(feature = "local")]
-impl Scanned {
+impl ScannedRecord {
     /// What is wrong with the item itself, apart from its record.
     #[must_use]
-    pub fn problems(&self) -> Vec<String> {
+    pub fn item_problems(&self) -> Vec<String> {
         let known = ["id", "version", "state", "record", "digest", "ttl", "due", "due_at"];
-        let known = |name: &str| known.contains(&name) || IN_INDEX.contains(&name);
+        let known = |name: &str| known.contains(&name) || INDEX_ATTRIBUTES.contains(&name);
         let mut unknown: Vec<_> = self.item.keys().filter(|name| !known(name)).collect();
         unknown.sort();
         let mut problems: Vec<_> = unknown.into_iter().map(|name| format!("unknown attribute {name:?}")).collect();
-        let json = text(&self.item, "record").unwrap_or_default();
-        match text(&self.item, "digest") {
+        let json = text_attribute(&self.item, "record").unwrap_or_default();
+        match text_attribute(&self.item, "digest") {
             // Earlier versions wrote none.
-            None if self.is_earlier() => {}
+            None if self.is_from_earlier_version() => {}
             None => problems.push("no digest".to_owned()),
-            Some(stored) if stored != digest(&self.id, json) => {
+            Some(stored) if stored != record_digest(&self.id, json) => {
                 problems.push("the digest is not the record's".to_owned());
             }
             Some(_) => {}
@@ -155,20 +155,26 @@ impl Scanned {
 
     /// Whether it says that an earlier version wrote it, which gave no digest.
     #[must_use]
-    pub fn is_earlier(&self) -> bool {
-        self.record.get("schema").and_then(serde_json::Value::as_u64).is_some_and(|schema| schema < SCHEMA.into())
+    pub fn is_from_earlier_version(&self) -> bool {
+        self.record
+            .get("schema")
+            .and_then(serde_json::Value::as_u64)
+            .is_some_and(|schema| schema < SCHEMA_VERSION.into())
     }
 
     /// The record as text, as stored.
     #[must_use]
-    pub fn json(&self) -> &str {
-        text(&self.item, "record").unwrap_or_default()
+    pub fn record_json(&self) -> &str {
+        text_attribute(&self.item, "record").unwrap_or_default()
     }
 
     /// Whether a newer version of peergate wrote it.
     #[must_use]
-    pub fn is_newer(&self) -> bool {
-        self.record.get("schema").and_then(serde_json::Value::as_u64).is_some_and(|schema| schema > SCHEMA.into())
+    pub fn is_from_newer_version(&self) -> bool {
+        self.record
+            .get("schema")
+            .and_then(serde_json::Value::as_u64)
+            .is_some_and(|schema| schema > SCHEMA_VERSION.into())
     }
 }
 
@@ -203,7 +209,7 @@ pub enum Error {
 impl Error {
     /// The log's `outcome`.
     #[must_use]
-    pub fn outcome(&self) -> &'static str {
+    pub fn log_outcome(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } => "unreadable_record",
             Self::Unavailable(_) | Self::Contention => "store_failed",
@@ -214,7 +220,7 @@ impl Error {
 /// As it is written. It is read in two steps, [`Schema`] and then the approval: serde reads what is flattened by way of
 /// a copy of all of it.
 #[derive(Serialize)]
-struct Record<'a> {
+struct RecordDocument<'a> {
     schema: u32,
     #[serde(flatten)]
     approval: &'a Approval,
@@ -233,7 +239,7 @@ impl Store {
         let mut config = aws_sdk_dynamodb::config::Builder::from(sdk);
         config.set_endpoint_url(endpoint.cloned());
         let region = sdk.region().map(AsRef::as_ref).unwrap_or_default();
-        let endpoint = endpoint.cloned().unwrap_or_else(|| aws::regional("dynamodb", region));
+        let endpoint = endpoint.cloned().unwrap_or_else(|| aws::regional_endpoint("dynamodb", region));
         let client = Client::from_conf(config.build());
         Self { client, http, endpoint, table, retention, unrecorded: Arc::default() }
     }
@@ -253,7 +259,7 @@ impl Store {
     pub async fn load(&self, id: &ApprovalId) -> Result<Option<Stored>, Error> {
         let key = AttributeValue::S(id.to_string());
         let answer = self.client.get_item().table_name(&self.table).key("id", key).consistent_read(true).send().await;
-        answer.map_err(unavailable)?.item.as_ref().map(read).transpose()
+        answer.map_err(to_unavailable)?.item.as_ref().map(parse_record).transpose()
     }
 
     /// The records that there are of `ids`. One that could not be read is there, with the reason: only what is not in the
@@ -263,7 +269,7 @@ impl Store {
     /// When nothing could be read.
     pub async fn load_many(&self, ids: &[ApprovalId]) -> Result<BTreeMap<ApprovalId, Result<Stored, Error>>, Error> {
         let (mut found, mut failure) = (BTreeMap::new(), None);
-        for batch in ids.chunks(LARGEST_BATCH) {
+        for batch in ids.chunks(MAX_BATCH_SIZE) {
             // What failed once would most likely fail again, and each failure takes seconds.
             let unread = match &failure {
                 Some(_) => batch.iter().map(ToString::to_string).collect(),
@@ -283,7 +289,7 @@ impl Store {
             Some(error) if found.values().all(Result::is_err) => Err(error),
             Some(error) => {
                 let unread = found.values().filter(|record| record.is_err()).count();
-                tracing::error!(outcome = error.outcome(), unread, %error, "some records could not be read");
+                tracing::error!(outcome = error.log_outcome(), unread, %error, "some records could not be read");
                 Ok(found)
             }
             None => Ok(found),
@@ -299,7 +305,7 @@ impl Store {
     ) -> Result<(), (Error, HashSet<String>)> {
         let ids: HashMap<_, _> = ids.iter().map(|id| (id.to_string(), id)).collect();
         let mut wanted: HashSet<String> = ids.keys().cloned().collect();
-        for pause in BATCH_PAUSES {
+        for pause in BATCH_RETRY_PAUSES {
             if !pause.is_zero() {
                 sleep(pause).await;
             }
@@ -308,18 +314,18 @@ impl Store {
             let Ok(keys) = keys else { return Err((Error::Unavailable("no keys".into()), wanted)) };
             let answer = match self.client.batch_get_item().request_items(&self.table, keys).send().await {
                 Ok(answer) => answer,
-                Err(error) => return Err((unavailable(error), wanted)),
+                Err(error) => return Err((to_unavailable(error), wanted)),
             };
             for item in answer.responses.unwrap_or_default().remove(&self.table).unwrap_or_default() {
-                if let Some(id) = text(&item, "id").and_then(|id| ids.get(id)) {
-                    found.insert((*id).clone(), read(&item));
+                if let Some(id) = text_attribute(&item, "id").and_then(|id| ids.get(id)) {
+                    found.insert((*id).clone(), parse_record(&item));
                 }
             }
             let left = answer.unprocessed_keys.unwrap_or_default().remove(&self.table);
             let left: HashSet<String> = left
                 .iter()
                 .flat_map(|left| &left.keys)
-                .filter_map(|key| text(key, "id"))
+                .filter_map(|key| text_attribute(key, "id"))
                 .map(ToOwned::to_owned)
                 .collect();
             if left.is_empty() {
@@ -333,7 +339,7 @@ impl Store {
     /// Whether there was no record of it when this process looked. One that was made since has a line in the index.
     #[must_use]
     pub fn is_unrecorded(&self, id: &ApprovalId) -> bool {
-        self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).contains(&hash_of(id))
+        self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).contains(&hash_id(id))
     }
 
     /// Remembers that there is no record of it.
@@ -342,47 +348,47 @@ impl Store {
         if unrecorded.len() >= MAX_UNRECORDED {
             unrecorded.clear();
         }
-        unrecorded.insert(hash_of(id));
+        unrecorded.insert(hash_id(id));
     }
 
     /// Writes a record over what is stored, if it still is: `None` for nothing.
-    pub async fn save(&self, approval: &Approval, over: Option<&Stored>) -> Result<Saved, Error> {
-        let saved = self.put(approval, over.map_or(0, |stored| stored.version)).await;
+    pub async fn save(&self, approval: &Approval, expected: Option<&Stored>) -> Result<Saved, Error> {
+        let saved = self.put_record(approval, expected.map_or(0, |stored| stored.version)).await;
         if let Ok(Saved::Done(stored)) = &saved {
-            metrics::recorded(&stored.approval, over.map_or(0, |stored| stored.approval.history.len()));
+            metrics::count_new_entries(&stored.approval, expected.map_or(0, |stored| stored.approval.history.len()));
         }
         saved
     }
 
-    async fn put(&self, approval: &Approval, over: u64) -> Result<Saved, Error> {
-        let item = self.item(approval, over.saturating_add(1))?;
+    async fn put_record(&self, approval: &Approval, expected_version: u64) -> Result<Saved, Error> {
+        let item = self.record_item(approval, expected_version.saturating_add(1))?;
         let put = self.client.put_item().table_name(&self.table).set_item(Some(item));
-        let put = if over == 0 {
+        let put = if expected_version == 0 {
             put.condition_expression("attribute_not_exists(id)")
         } else {
             put.condition_expression("version = :over")
-                .expression_attribute_values(":over", AttributeValue::N(over.to_string()))
+                .expression_attribute_values(":over", AttributeValue::N(expected_version.to_string()))
         };
         let put = put.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let written = Stored::new(approval.clone(), over.saturating_add(1));
+        let written = Stored::new(approval.clone(), expected_version.saturating_add(1));
         match put.send().await {
             Ok(_) => Ok(Saved::Done(written)),
-            Err(error) => match conflicting(&error) {
+            Err(error) => match conflicting_item(&error) {
                 // The answer to an earlier try of this very write was lost.
-                Some(item) => match read(&item)? {
+                Some(item) => match parse_record(&item)? {
                     current if current == written => Ok(Saved::Done(written)),
                     current => Ok(Saved::Conflict(current)),
                 },
-                None => Err(unavailable(error)),
+                None => Err(to_unavailable(error)),
             },
         }
     }
 
     /// Whether records may be written, by a write that is never carried out: no record has this id.
-    pub async fn may_write(&self) -> Result<(), Error> {
+    pub async fn check_write_permission(&self) -> Result<(), Error> {
         let put = self.client.put_item().table_name(&self.table).item("id", AttributeValue::S("nobody".into()));
         match put.condition_expression("attribute_exists(id)").send().await {
-            Err(error) if !refused_by_condition(&error) => Err(unavailable(error)),
+            Err(error) if !is_condition_failure(&error) => Err(to_unavailable(error)),
             Ok(_) | Err(_) => Ok(()),
         }
     }
@@ -391,7 +397,7 @@ impl Store {
     /// nothing any more.
     pub async fn update(&self, stored: Stored, mut change: impl FnMut(&mut Approval) -> bool) -> Result<Stored, Error> {
         let mut current = stored;
-        for _ in 0..CONFLICTS {
+        for _ in 0..MAX_UPDATE_TRIES {
             let mut approval = current.approval.clone();
             if !change(&mut approval) {
                 return Ok(current);
@@ -406,25 +412,29 @@ impl Store {
 
     /// A page of the records with something to do or to see before `before`, the longest due first, and where the next
     /// page starts. The index lags a little: what it gives may have been written meanwhile.
-    pub async fn due(&self, before: Timestamp, from: Option<Item>) -> Result<(Vec<Entry>, Option<Item>), Error> {
+    pub async fn due_entries(
+        &self,
+        before: Timestamp,
+        from: Option<Item>,
+    ) -> Result<(Vec<IndexEntry>, Option<Item>), Error> {
         let answer = self
             .client
             .query()
             .table_name(&self.table)
-            .index_name(INDEX)
+            .index_name(INDEX_NAME)
             .key_condition_expression("due = :due AND due_at <= :before")
-            .expression_attribute_values(":due", AttributeValue::S(DUE.into()))
+            .expression_attribute_values(":due", AttributeValue::S(DUE_PARTITION.into()))
             .expression_attribute_values(":before", AttributeValue::N(before.as_millisecond().to_string()))
-            .limit(ENTRIES)
+            .limit(INDEX_PAGE_SIZE)
             .set_exclusive_start_key(from)
             .send()
             .await
-            .map_err(unavailable)?;
+            .map_err(to_unavailable)?;
         let entries = answer.items.iter().flatten().filter_map(|item| {
-            let entry = read_entry(item);
+            let entry = parse_entry(item);
             if entry.is_none() {
                 // One record that can't be read must not stop the others.
-                let id = text(item, "id");
+                let id = text_attribute(item, "id");
                 tracing::error!(outcome = "unreadable_record", id, "an entry of the index can't be read");
             }
             entry
@@ -434,30 +444,30 @@ impl Store {
 
     /// A page of all records, in no order, and where the next page starts: for auditors, not for the functions.
     #[cfg(feature = "local")]
-    pub async fn scan(&self, from: Option<Item>) -> Result<(Vec<Scanned>, Option<Item>), Error> {
-        let scan = self.client.scan().table_name(&self.table).consistent_read(true).limit(SCANNED);
+    pub async fn scan_records(&self, from: Option<Item>) -> Result<(Vec<ScannedRecord>, Option<Item>), Error> {
+        let scan = self.client.scan().table_name(&self.table).consistent_read(true).limit(SCAN_PAGE_SIZE);
         let scan = scan.set_exclusive_start_key(from);
-        let answer = scan.send().await.map_err(unavailable)?;
-        let scanned = |item: &Item| Scanned {
-            id: text(item, "id").unwrap_or_default().to_owned(),
-            record: text(item, "record").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default(),
-            stored: read(item),
+        let answer = scan.send().await.map_err(to_unavailable)?;
+        let scanned = |item: &Item| ScannedRecord {
+            id: text_attribute(item, "id").unwrap_or_default().to_owned(),
+            record: text_attribute(item, "record").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default(),
+            stored: parse_record(item),
             item: item.clone(),
         };
-        let is_record = |item: &&Item| text(item, "id").is_none_or(|id| !id.starts_with(notes::MARK));
+        let is_record = |item: &&Item| text_attribute(item, "id").is_none_or(|id| !id.starts_with(notes::ID_PREFIX));
         Ok((answer.items.iter().flatten().filter(is_record).map(scanned).collect(), answer.last_evaluated_key))
     }
 
     /// Writes `copy` as it was stored elsewhere, over what is stored if that still is `over`: `None` for nothing. Returns
     /// whether it was.
     #[cfg(feature = "local")]
-    pub async fn put_back(&self, copy: &Scanned, over: Option<&Scanned>) -> Result<bool, Error> {
-        let version = |scanned: &Scanned| number(&scanned.item, "version").unwrap_or(0_u64);
-        let newest = version(copy).max(over.map_or(0, version));
+    pub async fn restore_record(&self, copy: &ScannedRecord, expected: Option<&ScannedRecord>) -> Result<bool, Error> {
+        let version = |scanned: &ScannedRecord| number_attribute(&scanned.item, "version").unwrap_or(0_u64);
+        let newest = version(copy).max(expected.map_or(0, version));
         let mut item = copy.item.clone();
         item.insert("version".into(), AttributeValue::N(newest.saturating_add(1).to_string()));
         let put = self.client.put_item().table_name(&self.table).set_item(Some(item));
-        let put = match over.and_then(|over| over.item.get("version")) {
+        let put = match expected.and_then(|over| over.item.get("version")) {
             Some(over) => {
                 put.condition_expression("version = :over").expression_attribute_values(":over", over.clone())
             }
@@ -465,34 +475,34 @@ impl Store {
         };
         match put.send().await {
             Ok(_) => Ok(true),
-            Err(error) if refused_by_condition(&error) => Ok(false),
-            Err(error) => Err(unavailable(error)),
+            Err(error) if is_condition_failure(&error) => Ok(false),
+            Err(error) => Err(to_unavailable(error)),
         }
     }
 
-    fn item(&self, approval: &Approval, version: u64) -> Result<Item, Error> {
+    fn record_item(&self, approval: &Approval, version: u64) -> Result<Item, Error> {
         let id = approval.id.to_string();
-        let record = Record { schema: SCHEMA, approval };
+        let record = RecordDocument { schema: SCHEMA_VERSION, approval };
         let unwritable = |_| Error::Unreadable { id: id.clone(), problem: "not writable as JSON" };
         let json = serde_json::to_string(&record).map_err(unwritable)?;
         let mut item = Item::from([
             ("id".to_owned(), AttributeValue::S(id.clone())),
             ("version".to_owned(), AttributeValue::N(version.to_string())),
             ("state".to_owned(), AttributeValue::S(approval.state.name().to_owned())),
-            ("digest".to_owned(), AttributeValue::S(digest(&id, &json))),
+            ("digest".to_owned(), AttributeValue::S(record_digest(&id, &json))),
             ("record".to_owned(), AttributeValue::S(json)),
-            ("due".to_owned(), AttributeValue::S(DUE.into())),
+            ("due".to_owned(), AttributeValue::S(DUE_PARTITION.into())),
             ("region".to_owned(), AttributeValue::S(approval.connection.accepter.region.clone())),
         ]);
         let time = |at: Timestamp| AttributeValue::N(at.as_millisecond().to_string());
         let due_at = approval.due_at();
-        item.insert("due_at".into(), time(due_at.unwrap_or(FAR_AWAY)));
+        item.insert("due_at".into(), time(due_at.unwrap_or(FINISHED_DUE_AT)));
         item.extend(approval.work_at().map(|work_at| ("work_at".into(), time(work_at))));
-        let mark = match approval.stage() {
-            Stage::Pending(mark) => Some(mark.to_hex()),
-            Stage::AcceptedElsewhere => Some(ELSEWHERE.to_owned()),
-            Stage::Settled => Some(SETTLED.to_owned()),
-            Stage::Decided | Stage::Activating | Stage::Ended | Stage::Failed => None,
+        let mark = match approval.index_state() {
+            IndexState::Pending(mark) => Some(mark.to_hex()),
+            IndexState::AcceptedElsewhere => Some(MARK_ACCEPTED_ELSEWHERE.to_owned()),
+            IndexState::Settled => Some(MARK_SETTLED.to_owned()),
+            IndexState::Decided | IndexState::Activating | IndexState::Ended | IndexState::Failed => None,
         };
         item.extend(mark.map(|mark| ("mark".into(), AttributeValue::S(mark))));
         if due_at.is_none() && approval.state.is_final() {
@@ -503,7 +513,7 @@ impl Store {
     }
 }
 
-fn hash_of(id: &ApprovalId) -> u64 {
+fn hash_id(id: &ApprovalId) -> u64 {
     let mut hasher = DefaultHasher::new();
     id.hash(&mut hasher);
     hasher.finish()
@@ -511,61 +521,63 @@ fn hash_of(id: &ApprovalId) -> u64 {
 
 /// All that is read of a record before its format is known.
 #[derive(Deserialize)]
-struct Schema {
+struct SchemaHeader {
     schema: u32,
 }
 
 /// A digest of the stored record: an edit must also change it.
-fn digest(id: &str, json: &str) -> String {
+fn record_digest(id: &str, json: &str) -> String {
     let mut hash = FieldHash::new("peergate/record/1");
-    hash.field(id);
-    hash.field(json);
-    hash.hex()
+    hash.add_field(id);
+    hash.add_field(json);
+    hash.into_hex()
 }
 
-fn text<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
+fn text_attribute<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
     item.get(name)?.as_s().ok().map(String::as_str)
 }
 
-fn number<T: std::str::FromStr>(item: &Item, name: &str) -> Option<T> {
+fn number_attribute<T: std::str::FromStr>(item: &Item, name: &str) -> Option<T> {
     item.get(name)?.as_n().ok()?.parse().ok()
 }
 
-fn read_entry(item: &Item) -> Option<Entry> {
-    let (target, instance_id) = text(item, "id")?.split_once('/')?;
-    let time = |name| Timestamp::from_millisecond(number(item, name)?).ok();
-    Some(Entry {
+fn parse_entry(item: &Item) -> Option<IndexEntry> {
+    let (target, instance_id) = text_attribute(item, "id")?.split_once('/')?;
+    let time = |name| Timestamp::from_millisecond(number_attribute(item, name)?).ok();
+    Some(IndexEntry {
         id: ApprovalId { target: target.to_owned(), instance_id: InstanceId::parse(instance_id).ok()? },
-        region: text(item, "region").unwrap_or_default().to_owned(),
-        stage: match text(item, "state")? {
+        region: text_attribute(item, "region").unwrap_or_default().to_owned(),
+        state: match text_attribute(item, "state")? {
             // Without a mark it is like nothing, so that it is looked at.
-            "pending" => Stage::Pending(text(item, "mark").and_then(Mark::from_hex).unwrap_or_default()),
-            "approved" | "rejecting" => Stage::Decided,
-            "activating" => Stage::Activating,
-            "rejected" | "expired" | "deleted" => Stage::Ended,
-            "failed" => match text(item, "mark") {
-                Some(ELSEWHERE) => Stage::AcceptedElsewhere,
-                Some(SETTLED) => Stage::Settled,
-                Some(_) | None => Stage::Failed,
+            "pending" => {
+                IndexState::Pending(text_attribute(item, "mark").and_then(ContentDigest::from_hex).unwrap_or_default())
+            }
+            "approved" | "rejecting" => IndexState::Decided,
+            "activating" => IndexState::Activating,
+            "rejected" | "expired" | "deleted" => IndexState::Ended,
+            "failed" => match text_attribute(item, "mark") {
+                Some(MARK_ACCEPTED_ELSEWHERE) => IndexState::AcceptedElsewhere,
+                Some(MARK_SETTLED) => IndexState::Settled,
+                Some(_) | None => IndexState::Failed,
             },
-            _ => Stage::Settled,
+            _ => IndexState::Settled,
         },
         due_at: time("due_at")?,
         work_at: time("work_at"),
     })
 }
 
-fn read(item: &Item) -> Result<Stored, Error> {
-    let id = text(item, "id").unwrap_or_default().to_owned();
+fn parse_record(item: &Item) -> Result<Stored, Error> {
+    let id = text_attribute(item, "id").unwrap_or_default().to_owned();
     let unreadable = |problem| Error::Unreadable { id: id.clone(), problem };
-    let version = number(item, "version").ok_or_else(|| unreadable("no version"))?;
-    let json = text(item, "record").ok_or_else(|| unreadable("no record"))?;
-    let Schema { schema } = serde_json::from_str(json).map_err(|_| unreadable("no schema"))?;
-    if schema > SCHEMA {
+    let version = number_attribute(item, "version").ok_or_else(|| unreadable("no version"))?;
+    let json = text_attribute(item, "record").ok_or_else(|| unreadable("no record"))?;
+    let SchemaHeader { schema } = serde_json::from_str(json).map_err(|_| unreadable("no schema"))?;
+    if schema > SCHEMA_VERSION {
         return Err(unreadable("written by a newer version of peergate"));
     }
     let unknown = |_| unreadable("not of the known format");
-    let approval = if schema < SCHEMA {
+    let approval = if schema < SCHEMA_VERSION {
         let mut record = serde_json::from_str(json).map_err(unknown)?;
         migrate(&mut record);
         serde_json::from_value(record).map_err(unknown)?
@@ -575,11 +587,11 @@ fn read(item: &Item) -> Result<Stored, Error> {
     Ok(Stored { approval, version, schema })
 }
 
-fn refused_by_condition(error: &SdkError<PutItemError>) -> bool {
+fn is_condition_failure(error: &SdkError<PutItemError>) -> bool {
     error.as_service_error().is_some_and(PutItemError::is_conditional_check_failed_exception)
 }
 
-fn conflicting(error: &SdkError<PutItemError>) -> Option<Item> {
+fn conflicting_item(error: &SdkError<PutItemError>) -> Option<Item> {
     match error.as_service_error() {
         Some(PutItemError::ConditionalCheckFailedException(failed)) => failed.item.clone(),
         Some(_) | None => None,
@@ -587,7 +599,9 @@ fn conflicting(error: &SdkError<PutItemError>) -> Option<Item> {
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
-fn unavailable<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> Error {
+fn to_unavailable<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> Error {
     let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
-    Error::Unavailable(code.map_or("no answer".into(), |code| http::word(code).unwrap_or("UnreadableCode".into())))
+    Error::Unavailable(
+        code.map_or("no answer".into(), |code| http::log_safe_word(code).unwrap_or("UnreadableCode".into())),
+    )
 }

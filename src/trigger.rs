@@ -23,7 +23,7 @@ pub enum Trigger {
     /// A person, with a test event: `{"doctor": {}}`.
     Doctor {
         /// What to look at.
-        doctor: doctor::Wish,
+        doctor: doctor::Options,
     },
 }
 
@@ -59,7 +59,7 @@ impl Trigger {
     ///
     /// # Errors
     /// What else it asks for.
-    pub fn tick(self) -> Result<Tick, doctor::Wish> {
+    pub fn into_tick(self) -> Result<Tick, doctor::Options> {
         match self {
             Self::Schedule { .. } => Ok(Tick::SCHEDULED),
             Self::Stream { .. } => Ok(Tick::CHANGED),

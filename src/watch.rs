@@ -7,12 +7,12 @@
 //! connections are, and a record is read only when the two differ. The failure of one connection, region, target or
 //! channel stops no other.
 
-mod delivery;
+mod discovery;
 mod job;
-mod lanes;
-mod record;
-mod seen;
-mod survey;
+mod notify;
+mod reconcile;
+mod repeat_detector;
+mod scheduler;
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -23,27 +23,27 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::app::App;
-use crate::approval::{ApprovalId, Stage};
+use crate::approval::{ApprovalId, IndexState};
 use crate::{clock, metrics, store};
-use job::{Job, Region};
-use lanes::Lanes;
+use job::{Job, RegionWork};
+use scheduler::Scheduler;
 
 /// A tick waits for what is due this soon.
-const HORIZON: SignedDuration = SignedDuration::from_secs(10);
+const DUE_HORIZON: SignedDuration = SignedDuration::from_secs(10);
 /// The pause between two rounds, at least and at most.
-const PAUSE: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(3)];
+const ROUND_PAUSE_LIMITS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(3)];
 /// How long a change may take to reach the index, as a rule.
 const INDEX_LAG: SignedDuration = SignedDuration::from_secs(1);
 /// What must be left of the invocation to begin another round.
-const ROUND: Duration = Duration::from_secs(10);
+const MIN_ROUND_TIME: Duration = Duration::from_secs(10);
 /// What must be left of it to go on working: time to say what was done.
-const END: Duration = Duration::from_secs(2);
+const SHUTDOWN_RESERVE: Duration = Duration::from_secs(2);
 /// How long a tick waits for new sessions of roles.
-const REFRESH: Duration = Duration::from_secs(6);
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// What a tick did.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Summary {
+pub struct TickSummary {
     /// Rounds that it took.
     pub rounds: u32,
     /// Requests that were new or had changed.
@@ -64,19 +64,19 @@ pub struct Tick {
     /// Look for requests that nobody told us about, and at everything that is followed.
     pub discover: bool,
     /// A change reaches us at times before it reaches the index that we ask: then one round is not enough.
-    pub least_rounds: u32,
+    pub min_rounds: u32,
 }
 
 impl Tick {
     /// Everything, once.
-    pub const SCHEDULED: Self = Self { discover: true, least_rounds: 1 };
+    pub const SCHEDULED: Self = Self { discover: true, min_rounds: 1 };
     /// What is due.
-    pub const DUE: Self = Self { discover: false, least_rounds: 1 };
+    pub const DUE: Self = Self { discover: false, min_rounds: 1 };
     /// What has just become due.
-    pub const CHANGED: Self = Self { discover: false, least_rounds: 2 };
+    pub const CHANGED: Self = Self { discover: false, min_rounds: 2 };
 }
 
-impl Summary {
+impl TickSummary {
     fn add(&mut self, other: Self) {
         let Self { rounds, discovered, changed, delivered, undelivered, oldest_undelivered } = other;
         self.oldest_undelivered = self.oldest_undelivered.max(oldest_undelivered);
@@ -98,122 +98,131 @@ impl Summary {
 ///
 /// # Errors
 /// When the table can't be asked for what is due. What was begun is ended first.
-pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<Summary, store::Error> {
+pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<TickSummary, store::Error> {
     let started = Instant::now();
-    let mut lanes = Lanes::new(app, deadline.checked_sub(END).unwrap_or(deadline));
-    let (mut summary, mut failed) = (Summary::default(), None);
-    let mut next = Rounds { begun: started, pause: Duration::ZERO, last: None, at: Some(started), deadline };
-    let patience = deadline.checked_sub(END).unwrap_or(deadline).min(started + REFRESH);
+    let mut lanes = Scheduler::new(app, deadline.checked_sub(SHUTDOWN_RESERVE).unwrap_or(deadline));
+    let (mut summary, mut failed) = (TickSummary::default(), None);
+    let mut next = RoundTimer {
+        began_at: started,
+        min_pause_after: Duration::ZERO,
+        latest_due: None,
+        next_at: Some(started),
+        deadline,
+    };
+    let patience = deadline.checked_sub(SHUTDOWN_RESERVE).unwrap_or(deadline).min(started + REFRESH_TIMEOUT);
     let mut refreshing = pin!(timeout_at(patience, app.credentials.refresh(&app.secrets, clock::now())).fuse());
     // While the index is read, what was begun goes on.
     let mut reading = pin!(Fuse::terminated());
     loop {
-        let at = next.at(lanes.is_busy()).filter(|_| failed.is_none() && reading.is_terminated());
+        let at = next.next_round_at(lanes.is_busy()).filter(|_| failed.is_none() && reading.is_terminated());
         tokio::select! {
-            Some((did, look_at)) = lanes.next() => {
+            Some((did, look_at)) = lanes.next_finished() => {
                 summary.add(did);
-                next.is_wanted(look_at);
+                next.schedule(look_at);
             }
             due = &mut reading, if !reading.is_terminated() => {
-                let due: Result<Due, store::Error> = due;
+                let due: Result<DueWork, store::Error> = due;
                 match due {
                     Ok(due) => {
-                        next.is_wanted(due.soonest);
-                        due.begin(app, &mut lanes);
+                        next.schedule(due.next_due_at);
+                        due.enqueue_jobs(app, &mut lanes);
                     }
                     Err(error) => failed = Some(error),
                 }
-                next.pause = next.begun.elapsed() * 10;
-                if summary.rounds < tick.least_rounds {
-                    next.is_wanted(Some(clock::now() + INDEX_LAG));
+                next.min_pause_after = next.began_at.elapsed() * 10;
+                if summary.rounds < tick.min_rounds {
+                    next.schedule(Some(clock::now() + INDEX_LAG));
                 }
             }
             _ = &mut refreshing, if !refreshing.is_terminated() => {}
             () = sleep_until(at.unwrap_or(started)), if at.is_some() => {
                 summary.rounds = summary.rounds.saturating_add(1);
-                next.begin();
-                reading.set(Due::read(app, tick.discover && summary.rounds == 1).fuse());
+                next.begin_round();
+                reading.set(DueWork::load(app, tick.discover && summary.rounds == 1).fuse());
             }
             else => break,
         }
     }
-    let _ = timeout_at(deadline.checked_sub(END / 2).unwrap_or(deadline), delivery::deliver_digests(app)).await;
-    let Summary { rounds, discovered, changed, delivered, undelivered, oldest_undelivered } = summary;
+    let _ =
+        timeout_at(deadline.checked_sub(SHUTDOWN_RESERVE / 2).unwrap_or(deadline), notify::deliver_digests(app)).await;
+    let TickSummary { rounds, discovered, changed, delivered, undelivered, oldest_undelivered } = summary;
     let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
     tracing::info!(outcome = "ticked", rounds, discovered, changed, delivered, undelivered, duration_ms, "ticked");
-    metrics::undelivered(undelivered, oldest_undelivered);
+    metrics::count_undelivered(undelivered, oldest_undelivered);
     if let Some(error) = failed {
         return Err(error);
     }
-    metrics::ticked();
+    metrics::count_tick();
     Ok(summary)
 }
 
 /// When the next round is.
-struct Rounds {
-    begun: Instant,
+struct RoundTimer {
+    began_at: Instant,
     /// To the round after it, if only what is slow is left: reading the index is to take a tenth of the time at most.
-    pause: Duration,
+    min_pause_after: Duration,
     /// The last time at which there will be something to do, as far as that is known.
-    last: Option<Instant>,
-    at: Option<Instant>,
+    latest_due: Option<Instant>,
+    next_at: Option<Instant>,
     deadline: Instant,
 }
 
-impl Rounds {
-    fn begin(&mut self) {
-        self.begun = Instant::now();
-        self.at = self.last.take().filter(|last| *last > self.begun);
+impl RoundTimer {
+    fn begin_round(&mut self) {
+        self.began_at = Instant::now();
+        self.next_at = self.latest_due.take().filter(|last| *last > self.began_at);
     }
 
     /// There is something to do at this time, if it is soon.
-    fn is_wanted(&mut self, at: Option<Timestamp>) {
-        let wait = at.map(|at| at.duration_since(clock::now())).filter(|wait| *wait <= HORIZON);
+    fn schedule(&mut self, at: Option<Timestamp>) {
+        let wait = at.map(|at| at.duration_since(clock::now())).filter(|wait| *wait <= DUE_HORIZON);
         let Some(wait) = wait else { return };
         let wait = Duration::try_from(wait).unwrap_or_default();
-        let [shortest, longest] = PAUSE.map(|pause| self.begun + pause);
+        let [shortest, longest] = ROUND_PAUSE_LIMITS.map(|pause| self.began_at + pause);
         let at = (Instant::now() + wait).clamp(shortest, longest.max(Instant::now()));
-        if at + ROUND <= self.deadline {
-            self.last = self.last.max(Some(at));
-            self.at = Some(self.at.map_or(at, |earlier| earlier.min(at)));
+        if at + MIN_ROUND_TIME <= self.deadline {
+            self.latest_due = self.latest_due.max(Some(at));
+            self.next_at = Some(self.next_at.map_or(at, |earlier| earlier.min(at)));
         }
     }
 
     /// When it is. What has become due meanwhile does not wait for what is slow: while something runs, there is one.
-    fn at(&self, busy: bool) -> Option<Instant> {
-        let [_, longest] = PAUSE;
-        let while_busy = Some(self.begun + longest.max(self.pause));
-        let while_busy = while_busy.filter(|at| busy && *at + ROUND <= self.deadline);
-        [self.at, while_busy].into_iter().flatten().min()
+    fn next_round_at(&self, is_busy: bool) -> Option<Instant> {
+        let [_, longest] = ROUND_PAUSE_LIMITS;
+        let while_busy = Some(self.began_at + longest.max(self.min_pause_after));
+        let while_busy = while_busy.filter(|at| is_busy && *at + MIN_ROUND_TIME <= self.deadline);
+        [self.next_at, while_busy].into_iter().flatten().min()
     }
 }
 
 /// What there is to do.
-struct Due {
-    steps: Vec<ApprovalId>,
+struct DueWork {
+    records: Vec<ApprovalId>,
     /// By target and region.
-    regions: BTreeMap<(String, String), Region>,
+    regions: BTreeMap<(String, String), RegionWork>,
     /// When the next thing is due.
-    soonest: Option<Timestamp>,
+    next_due_at: Option<Timestamp>,
 }
 
-impl Due {
+impl DueWork {
     /// Asks the index for what is due now, and for what is being activated; in a `survey`, for everything.
-    async fn read(app: &App, survey: bool) -> Result<Self, store::Error> {
+    async fn load(app: &App, discover: bool) -> Result<Self, store::Error> {
         let now = clock::now();
-        let mut due = Self { steps: vec![], regions: BTreeMap::new(), soonest: None };
+        let mut due = Self { records: vec![], regions: BTreeMap::new(), next_due_at: None };
         let mut from = None;
         loop {
-            let before = if survey { Timestamp::MAX } else { now + HORIZON };
-            let (entries, more) = app.store.due(before, from).await?;
+            let before = if discover { Timestamp::MAX } else { now + DUE_HORIZON };
+            let (entries, more) = app.store.due_entries(before, from).await?;
             for entry in entries {
-                if entry.stage == Stage::Activating || survey && entry.stage != Stage::Decided {
+                if entry.state == IndexState::Activating || discover && entry.state != IndexState::Decided {
                     let place = (entry.id.target.clone(), entry.region.clone());
-                    due.regions.entry(place).or_default().follow(&entry);
+                    due.regions.entry(place).or_default().add_entry(&entry);
                 }
                 match entry.work_at {
-                    Some(at) if at <= now => due.steps.push(entry.id),
-                    Some(at) => due.soonest = Some(due.soonest.map_or(at, |earlier: Timestamp| earlier.min(at))),
+                    Some(at) if at <= now => due.records.push(entry.id),
+                    Some(at) => {
+                        due.next_due_at = Some(due.next_due_at.map_or(at, |earlier: Timestamp| earlier.min(at)));
+                    }
                     None => {}
                 }
             }
@@ -222,7 +231,7 @@ impl Due {
                 None => break,
             }
         }
-        if survey {
+        if discover {
             for (name, target) in &app.config.targets {
                 for region in &target.regions {
                     due.regions.entry((name.clone(), region.clone())).or_default().discover = true;
@@ -233,10 +242,10 @@ impl Due {
     }
 
     /// Begins it.
-    fn begin(self, app: &App, lanes: &mut Lanes<'_>) {
+    fn enqueue_jobs(self, app: &App, lanes: &mut Scheduler<'_>) {
         for ((target, region), followed) in self.regions {
             if !app.config.targets.contains_key(&target) {
-                if !followed.followed.is_empty() {
+                if !followed.polled.is_empty() {
                     tracing::error!(
                         outcome = "unknown_target",
                         target,
@@ -246,12 +255,12 @@ impl Due {
                 }
                 continue;
             }
-            for job in followed.jobs(&target, region) {
-                lanes.push(target.clone(), job);
+            for job in followed.into_jobs(&target, region) {
+                lanes.enqueue(target.clone(), job);
             }
         }
-        for id in self.steps {
-            lanes.push(id.target.clone(), Job::Step(id));
+        for id in self.records {
+            lanes.enqueue(id.target.clone(), Job::Advance(id));
         }
     }
 }
@@ -261,11 +270,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_oldest_of_all_is_told() {
-        let mut summary = Summary::default();
+    fn summary_keeps_the_oldest_undelivered_notification() {
+        let mut summary = TickSummary::default();
         for seconds in [Some(2), Some(7), None, Some(5)] {
             let oldest_undelivered = seconds.map(SignedDuration::from_secs);
-            summary.add(Summary { undelivered: 1, oldest_undelivered, ..Summary::default() });
+            summary.add(TickSummary { undelivered: 1, oldest_undelivered, ..TickSummary::default() });
         }
         assert_eq!((summary.undelivered, summary.oldest_undelivered), (4, Some(SignedDuration::from_secs(7))));
     }

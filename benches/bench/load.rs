@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
 use peergate::chat::platform::Platform;
-use peergate::chat::{Signed, Wish};
+use peergate::chat::{EventSpec, SignedRequest};
 use peergate::clock;
 use peergate::config::Config;
 use peergate::http;
 use peergate::local::Error;
 use peergate::local::event;
 use peergate::local::sandbox::Sandbox;
-use peergate::secrets::Secrets;
+use peergate::secrets::SecretSet;
 
 use crate::Scope;
 use crate::function::{Function, Subject, cpu_of, log, memory_of};
@@ -114,7 +114,7 @@ async fn one_by_one(scope: &Scope, webhook: &Subject) -> Result<Shown, Error> {
     let (mut taken, mut early, mut half, begun, before) = (vec![], None, None, Instant::now(), function.cpu()?);
     for number in 0..scope.load {
         let signed = approval(&world.sandbox, &world.secrets)?;
-        let event = event::envelope(&signed).to_string().into_bytes();
+        let event = event::function_url_event(&signed).to_string().into_bytes();
         let (body, cost) = function.invoke(event, Duration::from_secs(15)).await?;
         let answer: serde_json::Value = serde_json::from_slice(&body)?;
         if answer["statusCode"] != 200 {
@@ -138,7 +138,7 @@ async fn many_at_once(scope: &Scope) -> Result<Shown, Error> {
     let directory = tempfile::tempdir()?;
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
     let server = Server::start(&world, &address, directory.path())?;
-    let client = http::client()?;
+    let client = http::new_client()?;
     let ready = format!("http://{address}/healthz");
     let patience = Instant::now();
     while client.get(&ready).send().await.is_err() {
@@ -190,21 +190,21 @@ fn without_limits(config: &str) -> String {
         .replace("regions = [\"cn-shanghai\"]", "regions = []\ncalls_per_minute = 4000000000")
 }
 
-fn approval(sandbox: &Sandbox, secrets: &Path) -> Result<Signed, Error> {
+fn approval(sandbox: &Sandbox, secrets: &Path) -> Result<SignedRequest, Error> {
     let (theirs, ours) = (format!("vpc-{}", clock::nonce()), format!("vpc-{}", clock::nonce()));
     let id = sandbox.simulator.request_peering(&[("VpcId", &theirs), ("AcceptingVpcId", &ours)]).ok_or("no request")?;
     let config = Config::parse(&sandbox.config)?;
-    let secrets = Secrets::parse(&std::fs::read(secrets)?, &config)?;
-    let wish = Wish {
-        verb: "approve".into(),
-        fingerprint: sandbox.simulator.connection(&id).map(|it| it.fingerprint().to_string()),
+    let secrets = SecretSet::parse(&std::fs::read(secrets)?, &config)?;
+    let wish = EventSpec {
+        action: "approve".into(),
+        fingerprint: sandbox.simulator.read_connection(&id).map(|it| it.fingerprint().to_string()),
         instance_id: id,
         target: Some("prod".into()),
         reason: None,
         tenant: Some("ci".into()),
         actor: "alice".into(),
     };
-    event::sign(Platform::StandardWebhooks, &wish, &config, &secrets, clock::now())
+    event::sign_event(Platform::StandardWebhooks, &wish, &config, &secrets, clock::now())
 }
 
 /// `peergate serve`; ends when this goes.

@@ -12,13 +12,14 @@ use peergate::alicloud::sign::SignatureVersion;
 use peergate::alicloud::{self, Alicloud, Credentials};
 use peergate::app::App;
 use peergate::approval::{
-    Approval, ApprovalId, Approver, Decision, Delivery, Display, Event, Grounds, Principal, Terms, Verdict,
+    Approval, ApprovalId, Approver, ChannelDisplay, Decision, Delivery, Event, PolicySnapshot, Principal, Review,
+    Verdict,
 };
 use peergate::clock;
+use peergate::fake::alicloud::Tampering;
 use peergate::local::Error;
-use peergate::local::simulator::Tampering;
 use peergate::peering::{AccountId, Connection, Status};
-use peergate::preflight::{self, Check, Finding, Found};
+use peergate::preflight::{self, Check, CheckOutcome, Finding};
 use peergate::store::{Saved, Store};
 
 use crate::Scope;
@@ -77,13 +78,13 @@ pub async fn measure(scope: &Scope, watcher: &Subject) -> Result<(Vec<Section>, 
         let world = world(if number == 0 { vec![] } else { REGIONS.to_vec() }).await?;
         eprintln!("  {number} in flight: filling the table");
         populate(&world, number).await?;
-        world.sandbox.simulator.limit(LATENCY, Some(QUOTA));
+        world.sandbox.simulator.set_limits(LATENCY, Some(QUOTA));
         let mut function = Function::start(watcher, &world.environment).await?;
         let still = tick(&world, &mut function).await?;
         row(format!("{number} in flight, nothing new"), number, &still);
         let ended = end_some(&world, number).await?;
         // Another process: its own minute of calls.
-        world.sandbox.simulator.limit(LATENCY, Some(QUOTA));
+        world.sandbox.simulator.set_limits(LATENCY, Some(QUOTA));
         let mut function = Function::start(watcher, &world.environment).await?;
         let moved = tick(&world, &mut function).await?;
         ended.check(&world).await?;
@@ -99,7 +100,7 @@ pub async fn measure(scope: &Scope, watcher: &Subject) -> Result<(Vec<Section>, 
         }
         each.insert(number, millis(still.cpu) / count(number));
         if number <= scope.naive {
-            world.sandbox.simulator.limit(LATENCY, Some(QUOTA));
+            world.sandbox.simulator.set_limits(LATENCY, Some(QUOTA));
             let (naive, read) = naive(&world).await?;
             row(format!("{number} in flight, the naive way: {read} read in its minute"), read.max(1), &naive);
         }
@@ -153,7 +154,7 @@ async fn populate(world: &World, number: usize) -> Result<(), Error> {
             let _ = simulator.tamper(&id, Tampering { status: Some("Updating".into()), ..Tampering::default() });
         }
     }
-    let app = &world.sandbox.app;
+    let app = &world.sandbox.parts;
     for (target, account) in ACCOUNTS {
         for region in REGIONS {
             let mut next_token = None;
@@ -174,19 +175,19 @@ async fn populate(world: &World, number: usize) -> Result<(), Error> {
 
 async fn list(world: &World, target: &str, region: &str, next_token: Option<&str>) -> Result<alicloud::Page, Error> {
     let sandbox = &world.sandbox;
-    let api = Alicloud::new(sandbox.app.http.clone(), sandbox.alicloud.clone(), SignatureVersion::V3, u32::MAX);
-    let secrets = sandbox.app.secrets.current(clock::now()).await?;
+    let api = Alicloud::new(sandbox.parts.http.clone(), sandbox.alicloud_url.clone(), SignatureVersion::V3, u32::MAX);
+    let secrets = sandbox.parts.secrets.current(clock::now()).await?;
     let key = secrets.targets.get(target).ok_or("no such target")?;
     let credentials = Credentials {
         access_key_id: key.access_key_id.expose(),
         access_key_secret: key.access_key_secret.expose(),
         security_token: None,
     };
-    Ok(api.list(credentials, region, None, next_token).await?)
+    Ok(api.list_connections(credentials, region, None, next_token).await?)
 }
 
 /// The record once somebody approved it and Alibaba Cloud acknowledged the call.
-fn accepted(record: &Approval, grounds: &Grounds<'_>, at: Timestamp) -> Result<Approval, Error> {
+fn accepted(record: &Approval, grounds: &Review<'_>, at: Timestamp) -> Result<Approval, Error> {
     let by = Approver { principal: Principal::new("webhook", "ci", "alice")?, person: None };
     let decision = Decision {
         verdict: Verdict::Approve,
@@ -197,17 +198,17 @@ fn accepted(record: &Approval, grounds: &Grounds<'_>, at: Timestamp) -> Result<A
         request_key: clock::nonce(),
         request_content: None,
     };
-    let terms = Terms { rule: Some("bench".into()), ..grounds.terms.clone() };
+    let terms = PolicySnapshot { rule: Some("bench".into()), ..grounds.policy.clone() };
     let electorate = |_: &Principal| Some(by.clone());
-    let grounds = Grounds {
+    let grounds = Review {
         id: grounds.id,
         connection: grounds.connection,
-        terms: &terms,
+        policy: &terms,
         findings: grounds.findings,
-        electorate: &electorate,
+        eligible_approver: &electorate,
     };
-    let mut record = Approval::decide(Some(record), &grounds, decision)?;
-    record.apply(&Event::Accepted { request_id: "R".into() }, at);
+    let mut record = Approval::apply_decision(Some(record), &grounds, decision)?;
+    record.apply_event(&Event::Accepted { request_id: "R".into() }, at);
     Ok(record)
 }
 
@@ -216,16 +217,16 @@ async fn record(app: &App, target: &str, account: u64, connection: &Connection) 
     // Old enough for the tick not to wait for the next reading.
     let at = clock::now() - SignedDuration::from_mins(6);
     let waits = Connection { status: Status::Accepting, ..connection.clone() };
-    let mut findings = preflight::check(&waits, AccountId(account), at);
+    let mut findings = preflight::check_connection(&waits, AccountId(account), at);
     findings.push(preflight::check_other_peerings(&waits, Some(&[])));
-    findings.push(Finding { check: Check::DryRun, found: Found::Passed });
+    findings.push(Finding { check: Check::DryRun, outcome: CheckOutcome::Passed });
     let id = ApprovalId { target: target.to_owned(), instance_id: connection.instance_id.clone() };
-    let grounds = Grounds {
+    let grounds = Review {
         id: &id,
         connection: &waits,
-        terms: &app.config.policy.terms(target, &waits),
+        policy: &app.config.policy.snapshot_for(target, &waits),
         findings: &findings,
-        electorate: &|_: &Principal| None,
+        eligible_approver: &|_: &Principal| None,
     };
     let mut record = Approval::discover(&grounds, at);
     if connection.status == Status::Updating {
@@ -234,7 +235,7 @@ async fn record(app: &App, target: &str, account: u64, connection: &Connection) 
     let owed: Vec<_> = record.outbox.iter().map(|notice| (notice.number, notice.deliveries.clone())).collect();
     for (number, deliveries) in owed {
         for (channel, _) in deliveries.into_iter().filter(|(_, how)| matches!(how, Delivery::Waiting { .. })) {
-            record.apply(&Event::Delivered { number, channel, display: Display::Unchanged }, at);
+            record.apply_event(&Event::Delivered { number, channel, display: ChannelDisplay::Unchanged }, at);
         }
     }
     match app.store.save(&record, None).await? {
@@ -278,7 +279,7 @@ async fn end_some(world: &World, number: usize) -> Result<Ended, Error> {
 impl Ended {
     async fn check(&self, world: &World) -> Result<(), Error> {
         for id in &self.ids {
-            let stored = world.sandbox.app.store.load(id).await?.ok_or("the record is gone")?;
+            let stored = world.sandbox.parts.store.load(id).await?.ok_or("the record is gone")?;
             if !stored.approval.state.is_final() || stored.approval.due_at().is_some() {
                 return Err(format!("{id} has ended, and the tick did not see or tell it").into());
             }
@@ -327,16 +328,16 @@ pub async fn naive_tick() -> Result<(), Error> {
     let app = Arc::new(App::from_process()?);
     let (started, mut from, mut read) = (Instant::now(), None, 0_usize);
     loop {
-        let (entries, more) = app.store.due(Timestamp::MAX, from).await?;
+        let (entries, more) = app.store.due_entries(Timestamp::MAX, from).await?;
         let readings = entries.into_iter().map(|entry| {
             let app = Arc::clone(&app);
             async move {
                 while started.elapsed() < Duration::from_mins(1) {
                     let Some(stored) = load(&app.store, &entry.id).await else { return 0 };
                     let id = &stored.approval.id;
-                    match accept::read(&app, &id.target, &id.instance_id, clock::now()).await {
+                    match accept::read_connection(&app, &id.target, &id.instance_id, clock::now()).await {
                         Ok(_) => return 1,
-                        Err(accept::Error::Api(alicloud::Error::Paced(wait))) => {
+                        Err(accept::Error::Api(alicloud::Error::RateLimited(wait))) => {
                             let left = Duration::from_mins(1).saturating_sub(started.elapsed());
                             tokio::time::sleep(wait.min(left)).await;
                         }

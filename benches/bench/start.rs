@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use bytes::Buf;
-use peergate::approval::{Approval, ApprovalId, Display, Event, Grounds};
-use peergate::chat::Wish;
+use peergate::approval::{Approval, ApprovalId, ChannelDisplay, Event, Review};
+use peergate::chat::EventSpec;
 use peergate::chat::platform::Platform;
 use peergate::config::Config;
+use peergate::fake::alicloud::Tampering;
 use peergate::local::Error;
 use peergate::local::event;
-use peergate::local::simulator::Tampering;
 use peergate::preflight;
-use peergate::secrets::Secrets;
+use peergate::secrets::SecretSet;
 use peergate::{clock, webhook};
 use serde_json::{Value, json};
 
@@ -84,7 +84,7 @@ async fn answer(world: &World, function: &mut Function, number: usize) -> Result
             world.sandbox.simulator.tamper(&id, Tampering { status: Some("Deleted".into()), ..Tampering::default() });
     } else {
         let answer: Value = serde_json::from_reader(body.clone().reader())?;
-        let accepted = world.sandbox.simulator.effects("AcceptVpcPeerConnection", &id);
+        let accepted = world.sandbox.simulator.count_effects("AcceptVpcPeerConnection", &id);
         if answer["statusCode"] != 200 || accepted != 1 {
             return Err(format!("{accepted} accepts, and the answer {answer}").into());
         }
@@ -99,9 +99,9 @@ async fn approval(world: &World) -> Result<(String, Vec<u8>), Error> {
     let id = world.sandbox.simulator.request_peering(&more).ok_or("no request")?;
     shown(world, &id).await?;
     let config = Config::parse(&world.sandbox.config)?;
-    let secrets = Secrets::parse(&std::fs::read(&world.secrets)?, &config)?;
-    let wish = Wish {
-        verb: "approve".into(),
+    let secrets = SecretSet::parse(&std::fs::read(&world.secrets)?, &config)?;
+    let wish = EventSpec {
+        action: "approve".into(),
         instance_id: id.clone(),
         target: Some("prod".into()),
         reason: None,
@@ -109,27 +109,27 @@ async fn approval(world: &World) -> Result<(String, Vec<u8>), Error> {
         tenant: None,
         actor: "U061F7AUR".into(),
     };
-    let signed = event::sign(Platform::Slack, &wish, &config, &secrets, clock::now())?;
-    Ok((id, event::envelope(&signed).to_string().into_bytes()))
+    let signed = event::sign_event(Platform::Slack, &wish, &config, &secrets, clock::now())?;
+    Ok((id, event::function_url_event(&signed).to_string().into_bytes()))
 }
 
 /// As the watcher leaves a request that it has told: only then may a command decide about it.
 async fn shown(world: &World, id: &str) -> Result<(), Error> {
-    let (app, now) = (&world.sandbox.app, clock::now());
-    let connection = world.sandbox.simulator.connection(id).ok_or("no connection")?;
+    let (app, now) = (&world.sandbox.parts, clock::now());
+    let connection = world.sandbox.simulator.read_connection(id).ok_or("no connection")?;
     let id = ApprovalId { target: "prod".into(), instance_id: connection.instance_id.clone() };
-    let terms = app.config.policy.terms("prod", &connection);
-    let grounds = Grounds {
+    let terms = app.config.policy.snapshot_for("prod", &connection);
+    let grounds = Review {
         id: &id,
         connection: &connection,
-        terms: &terms,
-        findings: &preflight::check(&connection, connection.accepter.account, now),
-        electorate: &|principal| app.config.policy.electorate("prod", &connection, principal),
+        policy: &terms,
+        findings: &preflight::check_connection(&connection, connection.accepter.account, now),
+        eligible_approver: &|principal| app.config.policy.eligible_approver("prod", &connection, principal),
     };
     let mut record = Approval::discover(&grounds, now);
     for channel in &terms.channels {
-        let display = Display::Facts(record.fingerprint.clone());
-        record.apply(&Event::Delivered { number: 1, channel: channel.clone(), display }, now);
+        let display = ChannelDisplay::Facts(record.fingerprint.clone());
+        record.apply_event(&Event::Delivered { number: 1, channel: channel.clone(), display }, now);
     }
     app.store.save(&record, None).await?;
     Ok(())
@@ -146,8 +146,8 @@ async fn activation(scope: &Scope, world: &World, watcher: &Subject) -> Result<V
     let mut costs = vec![];
     for _ in 0..scope.activations {
         let (_, event) = approval(world).await?;
-        let event: peergate::envelope::Event = serde_json::from_slice(&event)?;
-        let app = std::sync::Arc::clone(&world.sandbox.app);
+        let event: peergate::envelope::HttpEvent = serde_json::from_slice(&event)?;
+        let app = std::sync::Arc::clone(&world.sandbox.parts);
         let answer = Box::pin(webhook::handle_event(&app, event, clock::now())).await;
         if answer.status() != 200 {
             return Err(format!("the approval was answered with {}", answer.status()).into());

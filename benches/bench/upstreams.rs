@@ -13,10 +13,10 @@ use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use peergate::config::{Config, SecretsSource};
+use peergate::fake::alicloud::{SimulatedAccount, SimulatorSettings};
 use peergate::http;
 use peergate::local::Error;
 use peergate::local::sandbox::Sandbox;
-use peergate::local::simulator::{Account, Settings};
 use peergate::peering::AccountId;
 use rcgen::{CertificateParams, KeyPair};
 use rustls::ServerConfig;
@@ -83,8 +83,12 @@ struct Authority {
 impl World {
     /// Starts everything, for the accepting accounts [`ACCOUNTS`]; `change` adapts the configuration.
     pub async fn start(table: Table, change: impl Fn(&str) -> String) -> Result<Self, Error> {
-        let mut settings = Settings { quota: None, activation: std::time::Duration::ZERO, ..Settings::default() };
-        settings.accounts.extend(ACCOUNTS.iter().skip(1).map(|(name, account)| Account {
+        let mut settings = SimulatorSettings {
+            calls_per_minute: None,
+            activation_delay: std::time::Duration::ZERO,
+            ..SimulatorSettings::default()
+        };
+        settings.accounts.extend(ACCOUNTS.iter().skip(1).map(|(name, account)| SimulatedAccount {
             account: AccountId(*account),
             access_key_id: format!("{name}-key"),
             access_key_secret: format!("{name}-secret"),
@@ -101,12 +105,15 @@ impl World {
             }
         })?;
         let others = ACCOUNTS.iter().skip(1).map(|(name, account)| {
-            format!("[targets.{name}]\naccount = \"{account}\"\nregions = []\nendpoint = \"{}\"\n\n", sandbox.alicloud)
+            format!(
+                "[targets.{name}]\naccount = \"{account}\"\nregions = []\nendpoint = \"{}\"\n\n",
+                sandbox.alicloud_url
+            )
         });
         let config = sandbox.config.replace("[clients.ci]", &format!("{}[clients.ci]", others.collect::<String>()));
         let authority = Authority::new()?;
         let alicloud = authority.serve(sandbox.simulator.clone().router()).await?;
-        let chat = authority.serve(sandbox.sink.clone().router()).await?;
+        let chat = authority.serve(sandbox.slack.clone().router()).await?;
         let table = match table {
             Table::Memory => {
                 // The benchmark writes what the watcher would have written.
@@ -125,8 +132,8 @@ impl World {
         let plain = change(&config);
         sandbox.reconfigure(&plain)?;
         let config = plain
-            .replace(sandbox.alicloud.as_str(), &format!("{}/", alicloud.url))
-            .replace(sandbox.chat.as_str(), &format!("{}/", chat.url));
+            .replace(sandbox.alicloud_url.as_str(), &format!("{}/", alicloud.url))
+            .replace(sandbox.chat_url.as_str(), &format!("{}/", chat.url));
         Config::parse(&config)?;
         let directory = tempfile::tempdir()?;
         let path = |name: &str| directory.path().join(name);
@@ -134,7 +141,7 @@ impl World {
         std::fs::write(&config_path, config)?;
         std::fs::write(&ca_path, &authority.pem)?;
         let SecretsSource::File(secrets) = &sandbox.environment.secrets else { return Err("secrets in a file".into()) };
-        let secrets = std::fs::read_to_string(secrets)?.replace(sandbox.chat.as_str(), &format!("{}/", chat.url));
+        let secrets = std::fs::read_to_string(secrets)?.replace(sandbox.chat_url.as_str(), &format!("{}/", chat.url));
         let secrets_path = path("secrets.json");
         std::fs::write(&secrets_path, &secrets)?;
         let secrets = authority.serve(secrets_manager(secrets)).await?;
@@ -243,7 +250,7 @@ fn passing_on(to: String) -> Result<Router, Error> {
             Err(_) => StatusCode::BAD_GATEWAY.into_response(),
         }
     }
-    Ok(Router::new().fallback(pass).with_state((http::client()?, to)))
+    Ok(Router::new().fallback(pass).with_state((http::new_client()?, to)))
 }
 
 /// Secrets Manager, as far as one secret goes.

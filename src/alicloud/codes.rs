@@ -10,9 +10,9 @@ use crate::http;
 pub(super) const UNREADABLE_CODE: &str = "UnreadableCode";
 
 /// A code that ends with or contains one of these is temporary, whatever prefix the product adds.
-const PASSING: [&str; 4] = ["LastTokenProcessing", "Throttling", "Timeout", "Concurrent"];
+const TRANSIENT_WORDS: [&str; 4] = ["LastTokenProcessing", "Throttling", "Timeout", "Concurrent"];
 /// Codes that begin like this are temporary.
-const PASSING_FAMILIES: [&str; 13] = [
+const TRANSIENT_PREFIXES: [&str; 13] = [
     "ServiceUnavailable",
     "InternalError",
     "UnknownError",
@@ -30,7 +30,7 @@ const PASSING_FAMILIES: [&str; 13] = [
     "OperationFailed.DistributeLock",
 ];
 /// Somebody has to fix our credentials or permissions.
-const CREDENTIALS_FAMILIES: [&str; 13] = [
+const CREDENTIALS_PREFIXES: [&str; 13] = [
     "AuthenticationFail",
     "InvalidAccessKeyId",
     "InvalidAccessKeySecret",
@@ -46,7 +46,7 @@ const CREDENTIALS_FAMILIES: [&str; 13] = [
     "Unauthorized",
 ];
 /// The call can never work for this connection.
-const PERMANENT_FAMILIES: [&str; 17] = [
+const PERMANENT_PREFIXES: [&str; 17] = [
     "IncorrectBusinessStatus",
     "QuotaExceeded",
     "NumberExceed",
@@ -66,7 +66,7 @@ const PERMANENT_FAMILIES: [&str; 17] = [
     "OperationDenied.RouteEntryExist",
 ];
 /// An `OperationFailed.` code that ends with one of these is permanent, too.
-const PERMANENT_FAILURES: [&str; 6] = [
+const PERMANENT_SUFFIXES: [&str; 6] = [
     "NotOpened",
     "NotSupported",
     "NotAllowed",
@@ -77,16 +77,16 @@ const PERMANENT_FAILURES: [&str; 6] = [
 
 /// What a refusal asks the caller to do. Nearly every refusal has HTTP status 400, so the status decides only where the
 /// code says nothing.
-pub(super) fn classify(code: &str, http_status: u16) -> Class {
+pub(super) fn classify_refusal(code: &str, http_status: u16) -> Class {
     let begins = |families: &[&str]| families.iter().any(|family| code.starts_with(family));
-    let failed_for_good = |failure: &str| PERMANENT_FAILURES.iter().any(|end| failure.ends_with(end));
+    let failed_for_good = |failure: &str| PERMANENT_SUFFIXES.iter().any(|end| failure.ends_with(end));
     match code {
         "DryRunOperation" => Class::DryRunPassed,
         "ResourceNotFound.InstanceId" | "ResourceNotFound.VpcPeer" | "InvalidInstanceId.NotFound" => Class::Missing,
-        _ if PASSING.iter().any(|word| code.contains(word)) || begins(&PASSING_FAMILIES) => Class::Retry,
-        _ if is_about_a_status(code) => Class::ReadStatus,
-        _ if begins(&CREDENTIALS_FAMILIES) || is_about_the_time(code) => Class::Credentials,
-        _ if begins(&PERMANENT_FAMILIES) => Class::Permanent,
+        _ if TRANSIENT_WORDS.iter().any(|word| code.contains(word)) || begins(&TRANSIENT_PREFIXES) => Class::Retry,
+        _ if is_status_error(code) => Class::ReadStatus,
+        _ if begins(&CREDENTIALS_PREFIXES) || is_timestamp_error(code) => Class::Credentials,
+        _ if begins(&PERMANENT_PREFIXES) => Class::Permanent,
         _ if code.strip_prefix("OperationFailed.").is_some_and(failed_for_good) => Class::Permanent,
         _ if http_status >= 500 || http_status == 429 || http_status == 408 => Class::Retry,
         _ => Class::Unknown,
@@ -94,21 +94,21 @@ pub(super) fn classify(code: &str, http_status: u16) -> Class {
 }
 
 /// `IncorrectStatus.VpcPeer`, `IncorrectVpcStatus`, `InvalidVBRStatus`: not of a business status, which people change.
-fn is_about_a_status(code: &str) -> bool {
+fn is_status_error(code: &str) -> bool {
     let first = code.split('.').next().unwrap_or_default();
     let incorrect = first.starts_with("Incorrect") || first.starts_with("Invalid");
     incorrect && first.ends_with("Status") && !first.contains("Business")
 }
 
 /// Whether the vendor refused the call's timestamp. Both spellings exist.
-pub(super) fn is_about_the_time(code: &str) -> bool {
+pub(super) fn is_timestamp_error(code: &str) -> bool {
     let code = code.to_ascii_lowercase();
     code.starts_with("invalidtimestamp") || code.starts_with("illegaltimestamp")
 }
 
 /// Whether a call with this refusal may have taken effect all the same.
 pub(super) fn may_have_taken_effect(code: &str, http_status: u16) -> bool {
-    match classify(code, http_status) {
+    match classify_refusal(code, http_status) {
         Class::Retry => {
             let never_began = code.contains("Throttling")
                 || ["ServiceUnavailable", "TooManyRequests"].iter().any(|family| code.starts_with(family));
@@ -124,12 +124,12 @@ pub(super) fn may_have_taken_effect(code: &str, http_status: u16) -> bool {
 }
 
 /// A code as it may stand in a log line and as a metric's name: nothing in it can begin another line or look like success.
-pub(super) fn code(text: &str) -> String {
-    http::word(text).filter(|word| !is_success(word)).unwrap_or_else(|| UNREADABLE_CODE.to_owned())
+pub(super) fn sanitize_code(text: &str) -> String {
+    http::log_safe_word(text).filter(|word| !is_success_code(word)).unwrap_or_else(|| UNREADABLE_CODE.to_owned())
 }
 
 /// Whether a body that has this code says that all went well.
-pub(super) fn is_success(code: &str) -> bool {
+pub(super) fn is_success_code(code: &str) -> bool {
     ["200", "OK", "Success"].iter().any(|success| code.trim().eq_ignore_ascii_case(success))
 }
 
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_of_codes_are_told_apart() {
+    fn each_code_maps_to_its_class() {
         let cases = [
             (
                 Class::Retry,
@@ -177,19 +177,19 @@ mod tests {
         ];
         for (class, codes) in cases {
             for code in codes.split_whitespace() {
-                assert_eq!(classify(code, 400), class, "{code}");
+                assert_eq!(classify_refusal(code, 400), class, "{code}");
             }
         }
         for passing in [500, 502, 503, 599, 429, 408] {
-            assert_eq!(classify("SomethingNew", passing), Class::Retry);
+            assert_eq!(classify_refusal("SomethingNew", passing), Class::Retry);
         }
         for unknown in [200, 401, 403, 404, 409] {
-            assert_eq!(classify("SomethingNew", unknown), Class::Unknown);
+            assert_eq!(classify_refusal("SomethingNew", unknown), Class::Unknown);
         }
     }
 
     #[test]
-    fn only_what_was_refused_for_sure_has_had_no_effect() {
+    fn definite_refusals_alone_rule_out_an_effect() {
         let may = [
             ("InternalError", 500),
             ("InternalError", 400),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_can_forge_neither_a_line_nor_success() {
+    fn forged_code_becomes_the_unreadable_code() {
         for (text, expected) in [
             ("IncorrectStatus.VpcPeer", "IncorrectStatus.VpcPeer"),
             (" Throttling.User ", "Throttling.User"),
@@ -236,8 +236,8 @@ mod tests {
             ("OK", UNREADABLE_CODE),
             ("200", UNREADABLE_CODE),
         ] {
-            assert_eq!(code(text), expected, "{text:?}");
+            assert_eq!(sanitize_code(text), expected, "{text:?}");
         }
-        assert_eq!(code(&"A".repeat(5000)).len(), 80);
+        assert_eq!(sanitize_code(&"A".repeat(5000)).len(), 80);
     }
 }

@@ -7,11 +7,11 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// An object: its unparsed fields in their order, with repeated ones.
-pub(super) struct Fields(Vec<(String, Box<RawValue>)>);
+pub(super) struct JsonFields(Vec<(String, Box<RawValue>)>);
 
 /// The field of a name in an object.
 #[derive(Clone, Copy)]
-pub(super) enum Field<'a> {
+pub(super) enum JsonField<'a> {
     /// Nothing, or null.
     Absent,
     /// A value, as it was written.
@@ -20,23 +20,23 @@ pub(super) enum Field<'a> {
     Repeated(&'a str),
 }
 
-impl Fields {
+impl JsonFields {
     /// Reads an object, of text that [`repaired`] has seen.
     pub(super) fn parse(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
 
-    pub(super) fn get(&self, name: &str) -> Field<'_> {
+    pub(super) fn get(&self, name: &str) -> JsonField<'_> {
         let mut values = self.0.iter().filter(|(field, _)| field == name).map(|(_, value)| value.get().trim());
         match (values.next(), values.next()) {
-            (None, _) | (Some("null"), None) => Field::Absent,
-            (Some(value), None) => Field::Once(value),
-            (Some(value), Some(_)) => Field::Repeated(value),
+            (None, _) | (Some("null"), None) => JsonField::Absent,
+            (Some(value), None) => JsonField::Once(value),
+            (Some(value), Some(_)) => JsonField::Repeated(value),
         }
     }
 }
 
-impl<'a> Field<'a> {
+impl<'a> JsonField<'a> {
     /// The value, or the first of them.
     pub(super) fn first(self) -> Option<&'a str> {
         match self {
@@ -46,23 +46,23 @@ impl<'a> Field<'a> {
     }
 }
 
-impl<'de> Deserialize<'de> for Fields {
+impl<'de> Deserialize<'de> for JsonFields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Object;
 
         impl<'de> Visitor<'de> for Object {
-            type Value = Fields;
+            type Value = JsonFields;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an object")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonFields, A::Error> {
                 let mut fields = vec![];
                 while let Some(field) = map.next_entry()? {
                     fields.push(field);
                 }
-                Ok(Fields(fields))
+                Ok(JsonFields(fields))
             }
         }
 
@@ -71,24 +71,24 @@ impl<'de> Deserialize<'de> for Fields {
 }
 
 /// The elements of a list, unread.
-pub(super) fn list(value: &str) -> Option<Vec<Box<RawValue>>> {
+pub(super) fn parse_list(value: &str) -> Option<Vec<Box<RawValue>>> {
     serde_json::from_str(value).ok()
 }
 
 /// A text.
-pub(super) fn text(value: &str) -> Option<String> {
+pub(super) fn parse_text(value: &str) -> Option<String> {
     serde_json::from_str(value).ok()
 }
 
 /// A text, or the source text of a number or a Boolean.
-pub(super) fn word(value: &str) -> Option<String> {
-    text(value).or_else(|| (!value.starts_with(['{', '[', '"'])).then(|| value.to_owned()))
+pub(super) fn parse_word(value: &str) -> Option<String> {
+    parse_text(value).or_else(|| (!value.starts_with(['{', '[', '"'])).then(|| value.to_owned()))
 }
 
 /// A whole number, also written as text or with a fraction of nothing: `1024`, `"1024"`, `1024.0`. `None` where a digit
 /// may have been lost.
-pub(super) fn whole(value: &str) -> Option<i128> {
-    let unquoted = text(value);
+pub(super) fn parse_whole_number(value: &str) -> Option<i128> {
+    let unquoted = parse_text(value);
     let number = unquoted.as_deref().unwrap_or(value).trim();
     let digits = number.strip_prefix('-').unwrap_or(number);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
@@ -99,11 +99,11 @@ pub(super) fn whole(value: &str) -> Option<i128> {
         let absolute: i128 = whole.parse().ok()?;
         return if number.starts_with('-') { absolute.checked_neg() } else { Some(absolute) };
     }
-    exponential(number)
+    parse_exponential(number)
 }
 
 /// `1.024e3`, as some writers have large numbers; none beyond 10^15, where they leave digits out.
-fn exponential(number: &str) -> Option<i128> {
+fn parse_exponential(number: &str) -> Option<i128> {
     let (mantissa, exponent) = number.split_once(['e', 'E'])?;
     let exponent: usize = exponent.strip_prefix('+').unwrap_or(exponent).parse().ok()?;
     let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
@@ -120,7 +120,7 @@ fn exponential(number: &str) -> Option<i128> {
 
 /// The text of a body, with the contents of its strings made valid JSON: bytes that are not UTF-8 and halves of
 /// surrogate pairs become U+FFFD, control characters and unknown escapes are escaped.
-pub(super) fn repaired(body: &[u8]) -> Cow<'_, str> {
+pub(super) fn repair_json(body: &[u8]) -> Cow<'_, str> {
     let text = String::from_utf8_lossy(body);
     let is_plain = |text: &str| text.bytes().all(|byte| byte != b'\\' && byte >= b' ') && !text.starts_with('\u{feff}');
     if is_plain(&text) {
@@ -131,9 +131,16 @@ pub(super) fn repaired(body: &[u8]) -> Cow<'_, str> {
     let mut in_string = false;
     while let Some(character) = rest.next() {
         match character {
-            '\\' if in_string => escape(&mut rest, &mut repaired),
+            '\\' if in_string => push_escape(&mut rest, &mut repaired),
             '\0'..='\u{1f}' if in_string => {
-                repaired.extend(['\\', 'u', '0', '0', hex(u32::from(character) / 16), hex(u32::from(character) % 16)]);
+                repaired.extend([
+                    '\\',
+                    'u',
+                    '0',
+                    '0',
+                    hex_digit(u32::from(character) / 16),
+                    hex_digit(u32::from(character) % 16),
+                ]);
             }
             _ => {
                 in_string ^= character == '"';
@@ -145,7 +152,7 @@ pub(super) fn repaired(body: &[u8]) -> Cow<'_, str> {
 }
 
 /// Writes an escape sequence.
-fn escape(rest: &mut std::str::Chars<'_>, repaired: &mut String) {
+fn push_escape(rest: &mut std::str::Chars<'_>, repaired: &mut String) {
     let mut ahead = rest.clone();
     match ahead.next() {
         Some(known @ ('"' | '\\' | '/' | 'b' | 'f' | 'n' | 'r' | 't')) => {
@@ -153,12 +160,16 @@ fn escape(rest: &mut std::str::Chars<'_>, repaired: &mut String) {
             *rest = ahead;
         }
         Some('u') => {
-            let Some(unit) = unit(&mut ahead) else {
+            let Some(unit) = parse_utf16_unit(&mut ahead) else {
                 repaired.push_str("\\\\");
                 return;
             };
             let mut pair = ahead.clone();
-            let low = if (pair.next(), pair.next()) == (Some('\\'), Some('u')) { self::unit(&mut pair) } else { None };
+            let low = if (pair.next(), pair.next()) == (Some('\\'), Some('u')) {
+                self::parse_utf16_unit(&mut pair)
+            } else {
+                None
+            };
             let written = match (unit, low) {
                 (0xd800..=0xdbff, Some(low @ 0xdc00..=0xdfff)) => {
                     ahead = pair;
@@ -175,12 +186,12 @@ fn escape(rest: &mut std::str::Chars<'_>, repaired: &mut String) {
     }
 }
 
-fn hex(digit: u32) -> char {
+fn hex_digit(digit: u32) -> char {
     char::from_digit(digit, 16).unwrap_or('0')
 }
 
 /// Four hexadecimal digits.
-fn unit(characters: &mut std::str::Chars<'_>) -> Option<u16> {
+fn parse_utf16_unit(characters: &mut std::str::Chars<'_>) -> Option<u16> {
     let mut digits = || characters.next()?.to_digit(16);
     let number = (0..4).try_fold(0, |number, _| Some(number * 16 + digits()?))?;
     u16::try_from(number).ok()
@@ -191,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_no_parser_takes_is_set_right() {
+    fn invalid_json_strings_are_repaired() {
         for (written, expected) in [
             (r#""team \ud83d""#, "team \u{fffd}"),
             (r#""\ude00 team""#, "\u{fffd} team"),
@@ -204,14 +215,14 @@ mod tests {
             (r#""it\'s \x41""#, r"it\'s \x41"),
             ("\u{feff}\"a\"", "a"),
         ] {
-            assert_eq!(text(&repaired(written.as_bytes())).as_deref(), Some(expected), "{written}");
+            assert_eq!(parse_text(&repair_json(written.as_bytes())).as_deref(), Some(expected), "{written}");
         }
-        assert_eq!(text(&repaired(b"\"caf\xe9\"")).as_deref(), Some("caf\u{fffd}"));
-        assert_eq!(repaired(b"{\"a\":\n\t1}"), "{\"a\":\n\t1}", "between strings they are white space");
+        assert_eq!(parse_text(&repair_json(b"\"caf\xe9\"")).as_deref(), Some("caf\u{fffd}"));
+        assert_eq!(repair_json(b"{\"a\":\n\t1}"), "{\"a\":\n\t1}", "between strings they are white space");
     }
 
     #[test]
-    fn numbers_as_text_and_without_a_fraction_are_numbers() {
+    fn whole_numbers_are_read_from_text_and_decimals() {
         for (written, expected) in [
             ("1024", Some(1024)),
             ("\"1024\"", Some(1024)),
@@ -241,19 +252,19 @@ mod tests {
             ("1e-1", None),
             ("99999999999999999999999999999999999999999999999", None),
         ] {
-            assert_eq!(whole(written), expected, "{written}");
+            assert_eq!(parse_whole_number(written), expected, "{written}");
         }
     }
 
     #[test]
-    fn a_name_that_is_there_twice_is_seen_to_be() {
-        let fields = Fields::parse(r#"{"a": 1, "b": null, "a": 1, "c": 1e999, "d": [[[[1]]]]}"#).unwrap();
-        assert!(matches!(fields.get("a"), Field::Repeated("1")));
-        assert!(matches!(fields.get("b"), Field::Absent));
-        assert!(matches!(fields.get("c"), Field::Once("1e999")));
-        assert!(matches!(fields.get("e"), Field::Absent));
-        assert!(Fields::parse("[1]").is_none());
+    fn duplicate_field_is_detected() {
+        let fields = JsonFields::parse(r#"{"a": 1, "b": null, "a": 1, "c": 1e999, "d": [[[[1]]]]}"#).unwrap();
+        assert!(matches!(fields.get("a"), JsonField::Repeated("1")));
+        assert!(matches!(fields.get("b"), JsonField::Absent));
+        assert!(matches!(fields.get("c"), JsonField::Once("1e999")));
+        assert!(matches!(fields.get("e"), JsonField::Absent));
+        assert!(JsonFields::parse("[1]").is_none());
         let deep = format!(r#"{{"a": {}1{}, "b": 2}}"#, "[".repeat(100_000), "]".repeat(100_000));
-        assert!(matches!(Fields::parse(&deep).unwrap().get("b"), Field::Once("2")));
+        assert!(matches!(JsonFields::parse(&deep).unwrap().get("b"), JsonField::Once("2")));
     }
 }

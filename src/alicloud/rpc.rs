@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::codes;
-use super::json::{self, Fields};
+use super::json::{self, JsonFields};
 use super::sign::{self, Parameters, SignatureVersion};
 use super::{Class, Credentials, Error};
 use crate::http::Clients;
@@ -25,67 +25,72 @@ pub(super) struct Rpc {
 
 /// A call: action, parameters and caller. Unsigned without credentials.
 #[derive(Clone, Copy)]
-pub(super) struct Call<'a> {
+pub(super) struct RpcCall<'a> {
     pub(super) action: &'static str,
     pub(super) parameters: &'a [(&'a str, &'a str)],
     pub(super) credentials: Option<Credentials<'a>>,
 }
 
 /// A successful answer.
-pub(super) struct Reply {
-    pub(super) fields: Fields,
+pub(super) struct RpcResponse {
+    pub(super) fields: JsonFields,
     /// For the vendor's support.
     pub(super) request_id: Option<String>,
 }
 
 /// The status and headers of an answer.
-pub(super) struct Head {
+pub(super) struct ResponseHead {
     pub(super) http_status: u16,
     pub(super) request_id: Option<String>,
     pub(super) retry_after: Option<SignedDuration>,
 }
 
-impl Reply {
+impl RpcResponse {
     /// Reads an answer. A body with a refusal is a refusal, whatever the status.
-    pub(super) fn read(head: Head, body: &[u8]) -> Result<Self, Error> {
-        let Head { http_status, request_id, retry_after } = head;
-        let fields = Fields::parse(&json::repaired(body)).ok_or(Error::Unreadable { http_status })?;
-        let word = |names: [&str; 2]| names.iter().find_map(|name| fields.get(name).first()).and_then(json::word);
-        let request_id = word(["RequestId", "requestId"]).as_deref().and_then(http::word).or(request_id);
+    pub(super) fn parse(head: ResponseHead, body: &[u8]) -> Result<Self, Error> {
+        let ResponseHead { http_status, request_id, retry_after } = head;
+        let fields = JsonFields::parse(&json::repair_json(body)).ok_or(Error::Unreadable { http_status })?;
+        let word = |names: [&str; 2]| names.iter().find_map(|name| fields.get(name).first()).and_then(json::parse_word);
+        let request_id = word(["RequestId", "requestId"]).as_deref().and_then(http::log_safe_word).or(request_id);
         let code = word(["Code", "code"]).filter(|code| !code.trim().is_empty());
         let code = if (200..300).contains(&http_status) {
             let failed = || word(["Success", "success"]).is_some_and(|success| success.eq_ignore_ascii_case("false"));
             match code {
-                Some(code) if codes::is_success(&code) => return Ok(Self { fields, request_id }),
+                Some(code) if codes::is_success_code(&code) => return Ok(Self { fields, request_id }),
                 None if !failed() => return Ok(Self { fields, request_id }),
                 code => code.unwrap_or_default(),
             }
         } else {
             code.ok_or(Error::Unreadable { http_status })?
         };
-        Err(Error::Refused { code: codes::code(&code), request_id, http_status, retry_after })
+        Err(Error::Refused { code: codes::sanitize_code(&code), request_id, http_status, retry_after })
     }
 }
 
 /// The result of one try, and how far the server's clock is ahead of ours, if it says so.
-struct Attempt {
-    answer: Result<Reply, Error>,
-    server_is_ahead: Option<SignedDuration>,
+struct AttemptOutcome {
+    response: Result<RpcResponse, Error>,
+    clock_offset: Option<SignedDuration>,
 }
 
 impl Rpc {
     /// Makes a call.
-    pub(super) async fn call(&self, call: Call<'_>) -> Result<Reply, Error> {
-        self.call_on(&self.clients.latest().client, call).await
+    pub(super) async fn send_call(&self, call: RpcCall<'_>) -> Result<RpcResponse, Error> {
+        self.send_call_with(&self.clients.latest().client, call).await
     }
 
     /// Makes a call with this HTTP client. It is sent once; but where the vendor refuses it because our clock is off, it
     /// had no effect, and is signed once more with the time that the vendor has. How far the clock is off is forgotten
     /// afterwards: it may be set right at any time, and until then a call costs two.
-    pub(super) async fn call_on(&self, client: &reqwest::Client, call: Call<'_>) -> Result<Reply, Error> {
-        let Attempt { answer, server_is_ahead } = self.attempt(client, call, SignedDuration::ZERO).await;
+    pub(super) async fn send_call_with(
+        &self,
+        client: &reqwest::Client,
+        call: RpcCall<'_>,
+    ) -> Result<RpcResponse, Error> {
+        let AttemptOutcome { response: answer, clock_offset: server_is_ahead } =
+            self.try_call(client, call, SignedDuration::ZERO).await;
         match answer {
-            Err(Error::Refused { code, .. }) if codes::is_about_the_time(&code) => {
+            Err(Error::Refused { code, .. }) if codes::is_timestamp_error(&code) => {
                 let ahead = server_is_ahead.unwrap_or_default();
                 tracing::warn!(
                     outcome = "clock_is_off",
@@ -94,22 +99,27 @@ impl Rpc {
                     server_is_ahead_s = ahead.as_secs(),
                     "Alibaba Cloud refused the timestamp of a call; signing the call again with its time"
                 );
-                self.attempt(client, call, ahead).await.answer
+                self.try_call(client, call, ahead).await.response
             }
             answer => answer,
         }
     }
 
     /// One try, and a line about it in the log.
-    async fn attempt(&self, client: &reqwest::Client, call: Call<'_>, ahead: SignedDuration) -> Attempt {
+    async fn try_call(
+        &self,
+        client: &reqwest::Client,
+        call: RpcCall<'_>,
+        clock_offset: SignedDuration,
+    ) -> AttemptOutcome {
         let begun = Instant::now();
-        let attempt = self.exchange(client, call, ahead).await;
-        let (request_id, error) = match &attempt.answer {
+        let attempt = self.sign_and_send(client, call, clock_offset).await;
+        let (request_id, error) = match &attempt.response {
             Ok(reply) => (reply.request_id.as_deref(), None),
             Err(error) => (error.request_id(), Some(error)),
         };
         let refused = error.is_some_and(|error| error.class() == Class::Credentials);
-        metrics::called(error.map_or("OK", Error::code), refused);
+        metrics::count_api_answer(error.map_or("OK", Error::code), refused);
         tracing::info!(
             outcome = "called",
             alicloud.action = call.action,
@@ -121,31 +131,37 @@ impl Rpc {
         attempt
     }
 
-    async fn exchange(&self, client: &reqwest::Client, call: Call<'_>, ahead: SignedDuration) -> Attempt {
-        let Call { action, parameters, credentials } = call;
+    async fn sign_and_send(
+        &self,
+        client: &reqwest::Client,
+        call: RpcCall<'_>,
+        clock_offset: SignedDuration,
+    ) -> AttemptOutcome {
+        let RpcCall { action, parameters, credentials } = call;
         let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let nonce = clock::nonce();
-        let now = clock::now().saturating_add(ahead).unwrap_or_else(|_| clock::now());
+        let now = clock::now().saturating_add(clock_offset).unwrap_or_else(|_| clock::now());
         let request = match (credentials, self.signature) {
-            (None, _) => self.request_unsigned(client, action, &parameters, now),
+            (None, _) => self.build_unsigned_request(client, action, &parameters, now),
             (Some(credentials), SignatureVersion::V3) => {
-                self.request_v3(client, action, &parameters, credentials, (now, &nonce))
+                self.build_v3_request(client, action, &parameters, credentials, (now, &nonce))
             }
             (Some(credentials), SignatureVersion::V1) => {
-                self.request_v1(client, action, parameters, credentials, (now, nonce))
+                self.build_v1_request(client, action, parameters, credentials, (now, nonce))
             }
         };
         let request = request.header("accept", "application/json").header("content-type", FORM);
         let response = match request.send().await {
             Ok(response) => response,
-            Err(error) => return Attempt { answer: Err(transport(error)), server_is_ahead: None },
+            Err(error) => return AttemptOutcome { response: Err(transport_error(error)), clock_offset: None },
         };
-        let server_is_ahead =
-            header(response.headers(), "date").and_then(http::date).map(|date| date.duration_since(clock::now()));
-        Attempt { answer: read(response).await, server_is_ahead }
+        let server_is_ahead = header_value(response.headers(), "date")
+            .and_then(http::parse_date)
+            .map(|date| date.duration_since(clock::now()));
+        AttemptOutcome { response: read_response(response).await, clock_offset: server_is_ahead }
     }
 
-    fn request_v3(
+    fn build_v3_request(
         &self,
         client: &reqwest::Client,
         action: &str,
@@ -155,8 +171,8 @@ impl Rpc {
     ) -> reqwest::RequestBuilder {
         let body = sign::canonical_query(parameters);
         let body_hash = sign::v3::body_hash(body.as_bytes());
-        let date = timestamp(now);
-        let host = self.host();
+        let date = format_timestamp(now);
+        let host = self.host_header();
         let mut signed = vec![
             ("content-type", FORM),
             ("host", &host),
@@ -179,7 +195,7 @@ impl Rpc {
         request
     }
 
-    fn request_v1(
+    fn build_v1_request(
         &self,
         client: &reqwest::Client,
         action: &str,
@@ -196,7 +212,7 @@ impl Rpc {
             ("SignatureMethod", "HMAC-SHA1".to_owned()),
             ("SignatureVersion", "1.0".to_owned()),
             ("SignatureNonce", nonce),
-            ("Timestamp", timestamp(now)),
+            ("Timestamp", format_timestamp(now)),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into();
@@ -211,14 +227,14 @@ impl Rpc {
     }
 
     /// What may be known is in the URL, all else in the body: what a URL holds is in logs.
-    fn request_unsigned(
+    fn build_unsigned_request(
         &self,
         client: &reqwest::Client,
         action: &str,
         parameters: &Parameters,
         now: Timestamp,
     ) -> reqwest::RequestBuilder {
-        let date = timestamp(now);
+        let date = format_timestamp(now);
         let common = [("Action", action), ("Version", self.version), ("Format", "JSON"), ("Timestamp", &date)];
         let common = common.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
         let mut url = self.endpoint.clone();
@@ -227,37 +243,37 @@ impl Rpc {
     }
 
     /// The header `host`, as the HTTP client will send it.
-    fn host(&self) -> String {
+    fn host_header(&self) -> String {
         let host = self.endpoint.host_str().unwrap_or_default();
         self.endpoint.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 }
 
-fn transport(error: reqwest::Error) -> Error {
+fn transport_error(error: reqwest::Error) -> Error {
     Error::Transport(error.without_url())
 }
 
 /// `YYYY-MM-DDThh:mm:ssZ`.
-fn timestamp(now: Timestamp) -> String {
+fn format_timestamp(now: Timestamp) -> String {
     now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+fn header_value<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-async fn read(response: reqwest::Response) -> Result<Reply, Error> {
-    let head = Head {
+async fn read_response(response: reqwest::Response) -> Result<RpcResponse, Error> {
+    let head = ResponseHead {
         http_status: response.status().as_u16(),
-        request_id: header(response.headers(), "x-acs-request-id").and_then(http::word),
+        request_id: header_value(response.headers(), "x-acs-request-id").and_then(http::log_safe_word),
         retry_after: retry_after(response.headers()),
     };
-    let body = http::read(response).await.map_err(Error::Transport)?;
-    Reply::read(head, &body)
+    let body = http::read_body(response).await.map_err(Error::Transport)?;
+    RpcResponse::parse(head, &body)
 }
 
 /// The vendor's own header counts milliseconds, that of HTTP seconds.
 fn retry_after(headers: &HeaderMap) -> Option<SignedDuration> {
-    let vendors = header(headers, "x-acs-retry-after").and_then(http::retry_after_millis);
-    vendors.or_else(|| http::retry_after(header(headers, "retry-after")?, clock::now()))
+    let vendors = header_value(headers, "x-acs-retry-after").and_then(http::parse_retry_after_millis);
+    vendors.or_else(|| http::parse_retry_after(header_value(headers, "retry-after")?, clock::now()))
 }

@@ -5,14 +5,14 @@
 use jiff::Timestamp;
 use url::Url;
 
-use super::json::{self, Fields};
-use super::rpc::{Call, Reply, Rpc};
+use super::json::{self, JsonFields};
+use super::rpc::{Rpc, RpcCall, RpcResponse};
 use super::sign::SignatureVersion;
 use super::{Credentials, Error, wire};
 use crate::http::Clients;
 use crate::peering::AccountId;
 
-const VERSION: &str = "2015-04-01";
+const STS_VERSION: &str = "2015-04-01";
 
 /// The service at one address.
 #[derive(Debug, Clone)]
@@ -22,7 +22,7 @@ pub struct Sts {
 
 /// Temporary credentials. Has no `Debug`: two of its fields are secret.
 #[derive(Clone)]
-pub struct Session {
+pub struct StsSession {
     /// `STS.…`.
     pub access_key_id: String,
     /// Signs.
@@ -33,29 +33,29 @@ pub struct Session {
     pub expires_at: Timestamp,
 }
 
-impl Session {
-    fn read(reply: &Reply) -> Result<Self, Error> {
+impl StsSession {
+    fn from_response(reply: &RpcResponse) -> Result<Self, Error> {
         let read = || {
-            let fields = Fields::parse(reply.fields.get("Credentials").first()?)?;
-            let text = |name| fields.get(name).first().and_then(json::text).filter(|text| !text.is_empty());
+            let fields = JsonFields::parse(reply.fields.get("Credentials").first()?)?;
+            let text = |name| fields.get(name).first().and_then(json::parse_text).filter(|text| !text.is_empty());
             Some(Self {
                 access_key_id: text("AccessKeyId")?,
                 access_key_secret: text("AccessKeySecret")?,
                 security_token: text("SecurityToken")?,
-                expires_at: fields.get("Expiration").first().and_then(wire::time)?,
+                expires_at: fields.get("Expiration").first().and_then(wire::parse_time)?,
             })
         };
-        read().ok_or(UNREADABLE)
+        read().ok_or(UNREADABLE_RESPONSE)
     }
 }
 
-const UNREADABLE: Error = Error::Unreadable { http_status: 200 };
+const UNREADABLE_RESPONSE: Error = Error::Unreadable { http_status: 200 };
 
 impl Sts {
     /// The service at `endpoint`.
     #[must_use]
     pub fn new(clients: impl Into<Clients>, endpoint: Url, signature: SignatureVersion) -> Self {
-        Self { rpc: Rpc { clients: clients.into(), endpoint, signature, version: VERSION } }
+        Self { rpc: Rpc { clients: clients.into(), endpoint, signature, version: STS_VERSION } }
     }
 
     /// Assumes a role, for an hour, in a session of this name.
@@ -67,11 +67,11 @@ impl Sts {
         role: &str,
         session: &str,
         external_id: Option<&str>,
-    ) -> Result<Session, Error> {
+    ) -> Result<StsSession, Error> {
         let mut parameters = vec![("RoleArn", role), ("RoleSessionName", session)];
         parameters.extend(external_id.map(|id| ("ExternalId", id)));
-        let call = Call { action: "AssumeRole", parameters: &parameters, credentials: Some(credentials) };
-        Session::read(&self.rpc.call(call).await?)
+        let call = RpcCall { action: "AssumeRole", parameters: &parameters, credentials: Some(credentials) };
+        StsSession::from_response(&self.rpc.send_call(call).await?)
     }
 
     /// Assumes a role with an identity token that the OIDC provider of that ARN has issued, and with nothing else.
@@ -83,20 +83,20 @@ impl Sts {
         token: &str,
         role: &str,
         session: &str,
-    ) -> Result<Session, Error> {
+    ) -> Result<StsSession, Error> {
         let parameters =
             [("OIDCProviderArn", provider), ("OIDCToken", token), ("RoleArn", role), ("RoleSessionName", session)];
-        let call = Call { action: "AssumeRoleWithOIDC", parameters: &parameters, credentials: None };
-        Session::read(&self.rpc.call(call).await?)
+        let call = RpcCall { action: "AssumeRoleWithOIDC", parameters: &parameters, credentials: None };
+        StsSession::from_response(&self.rpc.send_call(call).await?)
     }
 
     /// Whose credentials these are.
     ///
     /// Source: <https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-getcalleridentity>
-    pub async fn caller(&self, credentials: Credentials<'_>) -> Result<AccountId, Error> {
-        let call = Call { action: "GetCallerIdentity", parameters: &[], credentials: Some(credentials) };
-        let reply = self.rpc.call(call).await?;
-        let account = reply.fields.get("AccountId").first().and_then(json::whole);
-        account.and_then(|account| u64::try_from(account).ok()).map(AccountId).ok_or(UNREADABLE)
+    pub async fn caller_account(&self, credentials: Credentials<'_>) -> Result<AccountId, Error> {
+        let call = RpcCall { action: "GetCallerIdentity", parameters: &[], credentials: Some(credentials) };
+        let reply = self.rpc.send_call(call).await?;
+        let account = reply.fields.get("AccountId").first().and_then(json::parse_whole_number);
+        account.and_then(|account| u64::try_from(account).ok()).map(AccountId).ok_or(UNREADABLE_RESPONSE)
     }
 }

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use jiff::{Timestamp, civil, tz};
 
 use super::Page;
-use super::json::{self, Field, Fields};
+use super::json::{self, JsonField, JsonFields};
 use crate::peering::{AccountId, Connection, InstanceId, Side, Status};
 
 /// A name or a description is cut here. The vendor takes 256.
@@ -17,9 +17,9 @@ const MAX_SHOWN_CHARS: usize = 512;
 /// The longest id, region, status or link type that is one.
 const MAX_WORD_CHARS: usize = 128;
 /// An invalid id is cut here before it is logged.
-const MAX_ODD_ID_CHARS: usize = 40;
+const MAX_LOGGED_ID_CHARS: usize = 40;
 /// Plausible expiries, in seconds: 2015 to 2100. Zero means that there is none.
-const PLAUSIBLE: std::ops::Range<i64> = 1_420_070_400..4_102_444_800;
+const PLAUSIBLE_EPOCH_SECONDS: std::ops::Range<i64> = 1_420_070_400..4_102_444_800;
 /// A larger number counts milliseconds.
 const MAX_EPOCH_SECONDS: i128 = 100_000_000_000;
 
@@ -88,65 +88,69 @@ facts! {
 
 /// A connection of a list that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftOut {
+pub struct UnreadableConnection {
     /// Its id, as far as that can be shown; `?` where there is none.
     pub id: String,
     /// The field that cannot be understood.
-    pub fact: Fact,
+    pub field: Fact,
 }
 
 /// Reads a page. A missing list is empty only if the page says so.
-pub(super) fn page(fields: &Fields) -> Result<Page, Fact> {
-    let total = fields.get("TotalCount").first().and_then(json::whole).and_then(|total| u32::try_from(total).ok());
+pub(super) fn parse_page(fields: &JsonFields) -> Result<Page, Fact> {
+    let total =
+        fields.get("TotalCount").first().and_then(json::parse_whole_number).and_then(|total| u32::try_from(total).ok());
     let token = fields.get("NextToken").first();
-    let next_token = token.and_then(json::word).filter(|token| !token.trim().is_empty() && token != "false");
-    let token_is_odd = token.is_some_and(|token| json::word(token).is_none() && !["{}", "[]"].contains(&token));
+    let next_token = token.and_then(json::parse_word).filter(|token| !token.trim().is_empty() && token != "false");
+    let token_is_odd = token.is_some_and(|token| json::parse_word(token).is_none() && !["{}", "[]"].contains(&token));
     let (mut connections, mut left_out) = (vec![], vec![]);
     let listed = match fields.get("VpcPeerConnects") {
-        Field::Once(value) => json::list(value).ok_or(Fact::Connections)?,
-        Field::Absent if total == Some(0) && next_token.is_none() && !token_is_odd => vec![],
-        Field::Absent | Field::Repeated(_) => return Err(Fact::Connections),
+        JsonField::Once(value) => json::parse_list(value).ok_or(Fact::Connections)?,
+        JsonField::Absent if total == Some(0) && next_token.is_none() && !token_is_odd => vec![],
+        JsonField::Absent | JsonField::Repeated(_) => return Err(Fact::Connections),
     };
     for value in listed {
         let value = value.get();
-        match Fields::parse(value) {
-            None => left_out.push(LeftOut { id: odd_id(json::word(value).as_deref()), fact: Fact::Connection }),
-            Some(fields) => match connection(&fields) {
+        match JsonFields::parse(value) {
+            None => left_out.push(UnreadableConnection {
+                id: sanitize_id(json::parse_word(value).as_deref()),
+                field: Fact::Connection,
+            }),
+            Some(fields) => match parse_connection(&fields) {
                 Ok(connection) => connections.push(connection),
-                Err(fact) => left_out.push(LeftOut { id: id_of(&fields), fact }),
+                Err(fact) => left_out.push(UnreadableConnection { id: id_for_log(&fields), field: fact }),
             },
         }
     }
-    Ok(Page { connections, left_out, total, next_token, token_is_odd })
+    Ok(Page { connections, unreadable: left_out, total, next_token, has_unreadable_token: token_is_odd })
 }
 
 /// The id of a connection that is not understood, for a log.
-fn id_of(fields: &Fields) -> String {
-    odd_id(fields.get("InstanceId").first().and_then(json::word).as_deref())
+fn id_for_log(fields: &JsonFields) -> String {
+    sanitize_id(fields.get("InstanceId").first().and_then(json::parse_word).as_deref())
 }
 
-fn odd_id(text: Option<&str>) -> String {
+fn sanitize_id(text: Option<&str>) -> String {
     let shown = |character: &char| character.is_ascii_alphanumeric() || "._-".contains(*character);
-    let id: String = text.unwrap_or_default().chars().filter(shown).take(MAX_ODD_ID_CHARS).collect();
+    let id: String = text.unwrap_or_default().chars().filter(shown).take(MAX_LOGGED_ID_CHARS).collect();
     if id.is_empty() { "?".to_owned() } else { id }
 }
 
 /// Reads a connection.
-pub(super) fn connection(fields: &Fields) -> Result<Connection, Fact> {
-    let instance_id = word(fields.get("InstanceId"), Fact::InstanceId)?.ok_or(Fact::InstanceId)?;
-    let status = Status::from(word(fields.get("Status"), Fact::Status)?.ok_or(Fact::Status)?);
+pub(super) fn parse_connection(fields: &JsonFields) -> Result<Connection, Fact> {
+    let instance_id = parse_identifier(fields.get("InstanceId"), Fact::InstanceId)?.ok_or(Fact::InstanceId)?;
+    let status = Status::from(parse_identifier(fields.get("Status"), Fact::Status)?.ok_or(Fact::Status)?);
     // An ended connection may have lost its sides, and a new one may not have them yet: people decide about neither.
     let open = match status {
         Status::Creating | Status::Rejected | Status::Expired | Status::Deleting | Status::Deleted => false,
         Status::Accepting | Status::Updating | Status::Activated | Status::Other(_) => true,
     };
-    let requester = End {
+    let requester = EndFields {
         account: (fields.get("OwnerId"), Fact::Owner),
         region: (fields.get("RegionId"), Fact::Region),
         vpc: (fields.get("Vpc"), Fact::Vpc),
         cidrs: [("Ipv4Cidrs", Fact::Ipv4), ("Ipv6Cidrs", Fact::Ipv6)],
     };
-    let accepter = End {
+    let accepter = EndFields {
         account: (fields.get("AcceptingOwnerUid"), Fact::AcceptingOwner),
         region: (fields.get("AcceptingRegionId"), Fact::AcceptingRegion),
         vpc: (fields.get("AcceptingVpc"), Fact::AcceptingVpc),
@@ -155,90 +159,96 @@ pub(super) fn connection(fields: &Fields) -> Result<Connection, Fact> {
     Ok(Connection {
         instance_id: InstanceId::parse(&instance_id).map_err(|_| Fact::InstanceId)?,
         status,
-        business_status: business_status(fields.get("BizStatus")).into(),
-        requester: requester.side(open)?,
-        accepter: accepter.side(open)?,
-        bandwidth_mbps: decided(bandwidth(fields.get("Bandwidth")), open)?,
-        link_type: decided(link_type(fields.get("LinkType")), open)?,
-        name: shown(fields.get("Name")),
-        description: shown(fields.get("Description")),
-        expires_at: fields.get("GmtExpired").first().and_then(time),
-        managed_service: managed_service(fields.get("ManagedService")),
+        business_status: parse_business_status(fields.get("BizStatus")).into(),
+        requester: requester.parse_side(open)?,
+        accepter: accepter.parse_side(open)?,
+        bandwidth_mbps: required_if_open(parse_bandwidth(fields.get("Bandwidth")), open)?,
+        link_type: required_if_open(parse_link_type(fields.get("LinkType")), open)?,
+        name: parse_display_text(fields.get("Name")),
+        description: parse_display_text(fields.get("Description")),
+        expires_at: fields.get("GmtExpired").first().and_then(parse_time),
+        managed_service: parse_managed_service(fields.get("ManagedService")),
     })
 }
 
 /// A fact: required for an open connection, otherwise read as well as possible.
-fn decided<T: Default>(fact: Result<T, Fact>, open: bool) -> Result<T, Fact> {
-    if open { fact } else { Ok(fact.unwrap_or_default()) }
+fn required_if_open<T: Default>(fact: Result<T, Fact>, is_open: bool) -> Result<T, Fact> {
+    if is_open { fact } else { Ok(fact.unwrap_or_default()) }
 }
 
 /// One end of a connection, unread.
-struct End<'a> {
-    account: (Field<'a>, Fact),
-    region: (Field<'a>, Fact),
-    vpc: (Field<'a>, Fact),
+struct EndFields<'a> {
+    account: (JsonField<'a>, Fact),
+    region: (JsonField<'a>, Fact),
+    vpc: (JsonField<'a>, Fact),
     cidrs: [(&'static str, Fact); 2],
 }
 
-impl End<'_> {
-    fn side(&self, open: bool) -> Result<Side, Fact> {
+impl EndFields<'_> {
+    fn parse_side(&self, is_open: bool) -> Result<Side, Fact> {
         let (account, region, vpc) = (self.account, self.region, self.vpc);
         let fields = match vpc.0 {
-            Field::Once(value) => Fields::parse(value),
-            Field::Absent | Field::Repeated(_) => None,
+            JsonField::Once(value) => JsonFields::parse(value),
+            JsonField::Absent | JsonField::Repeated(_) => None,
         };
         let fields = fields.ok_or(vpc.1);
-        let id =
-            fields.as_ref().map_err(|fact| *fact).and_then(|fields| word(fields.get("VpcId"), vpc.1)?.ok_or(vpc.1));
+        let id = fields
+            .as_ref()
+            .map_err(|fact| *fact)
+            .and_then(|fields| parse_identifier(fields.get("VpcId"), vpc.1)?.ok_or(vpc.1));
         let mut ranges = BTreeSet::new();
         for (name, fact) in self.cidrs {
-            let some = fields.as_ref().map_err(|fact| *fact).and_then(|fields| cidrs(fields.get(name)).ok_or(fact));
-            ranges.extend(decided(some, open)?);
+            let some =
+                fields.as_ref().map_err(|fact| *fact).and_then(|fields| parse_cidrs(fields.get(name)).ok_or(fact));
+            ranges.extend(required_if_open(some, is_open)?);
         }
         Ok(Side {
-            account: AccountId(decided(number(account.0).ok_or(account.1), open)?),
-            region: decided(word(region.0, region.1).and_then(|word| word.ok_or(region.1)), open)?,
-            vpc: decided(id, open)?,
+            account: AccountId(required_if_open(parse_account(account.0).ok_or(account.1), is_open)?),
+            region: required_if_open(
+                parse_identifier(region.0, region.1).and_then(|word| word.ok_or(region.1)),
+                is_open,
+            )?,
+            vpc: required_if_open(id, is_open)?,
             cidrs: ranges,
         })
     }
 }
 
 /// An identifier of the vendor: an id, a region, a status. `None` if it is absent.
-fn word(field: Field<'_>, fact: Fact) -> Result<Option<String>, Fact> {
+fn parse_identifier(field: JsonField<'_>, fact: Fact) -> Result<Option<String>, Fact> {
     let value = match field {
-        Field::Absent => return Ok(None),
-        Field::Repeated(_) => return Err(fact),
-        Field::Once(value) => value,
+        JsonField::Absent => return Ok(None),
+        JsonField::Repeated(_) => return Err(fact),
+        JsonField::Once(value) => value,
     };
-    let word = json::text(value).ok_or(fact)?;
+    let word = json::parse_text(value).ok_or(fact)?;
     let word = word.trim();
     let is_one = word.len() <= MAX_WORD_CHARS && word.bytes().all(|byte| byte.is_ascii_graphic());
     if is_one { Ok(Some(word.to_owned()).filter(|word| !word.is_empty())) } else { Err(fact) }
 }
 
 /// An account: at most 64 bits, and never 0.
-fn number(field: Field<'_>) -> Option<u64> {
+fn parse_account(field: JsonField<'_>) -> Option<u64> {
     match field {
-        Field::Once(value) => u64::try_from(json::whole(value)?).ok().filter(|number| *number > 0),
-        Field::Absent | Field::Repeated(_) => None,
+        JsonField::Once(value) => u64::try_from(json::parse_whole_number(value)?).ok().filter(|number| *number > 0),
+        JsonField::Absent | JsonField::Repeated(_) => None,
     }
 }
 
 /// CIDR blocks: a list, or one block. Empty entries do not count; anything else is not understood.
-fn cidrs(field: Field<'_>) -> Option<BTreeSet<IpNet>> {
+fn parse_cidrs(field: JsonField<'_>) -> Option<BTreeSet<IpNet>> {
     let value = match field {
-        Field::Absent => return Some(BTreeSet::new()),
-        Field::Repeated(_) => return None,
-        Field::Once(value) => value,
+        JsonField::Absent => return Some(BTreeSet::new()),
+        JsonField::Repeated(_) => return None,
+        JsonField::Once(value) => value,
     };
-    let range = |value: &str| match json::text(value) {
+    let range = |value: &str| match json::parse_text(value) {
         None if value == "null" => Some(None),
         None => None,
         Some(text) if text.trim().is_empty() => Some(None),
         Some(text) => Some(Some(text.trim().parse::<IpNet>().ok()?.trunc())),
     };
-    let ranges: Option<Vec<_>> = match json::list(value) {
+    let ranges: Option<Vec<_>> = match json::parse_list(value) {
         Some(list) => list.iter().map(|value| range(value.get())).collect(),
         None => range(value).map(|range| vec![range]),
     };
@@ -246,62 +256,62 @@ fn cidrs(field: Field<'_>) -> Option<BTreeSet<IpNet>> {
 }
 
 /// Mbit/s. Only -1 and an absent value mean no limit.
-fn bandwidth(field: Field<'_>) -> Result<Option<u32>, Fact> {
+fn parse_bandwidth(field: JsonField<'_>) -> Result<Option<u32>, Fact> {
     match field {
-        Field::Absent => Ok(None),
-        Field::Once(value) => match json::whole(value).ok_or(Fact::Bandwidth)? {
+        JsonField::Absent => Ok(None),
+        JsonField::Once(value) => match json::parse_whole_number(value).ok_or(Fact::Bandwidth)? {
             -1 => Ok(None),
             mbps => u32::try_from(mbps).map(Some).map_err(|_| Fact::Bandwidth),
         },
-        Field::Repeated(_) => Err(Fact::Bandwidth),
+        JsonField::Repeated(_) => Err(Fact::Bandwidth),
     }
 }
 
 /// A value of the wrong type is kept as text: people see it, and it is in the fingerprint.
-fn link_type(field: Field<'_>) -> Result<String, Fact> {
+fn parse_link_type(field: JsonField<'_>) -> Result<String, Fact> {
     let link_type = match field {
-        Field::Absent => return Ok(String::new()),
-        Field::Repeated(_) => return Err(Fact::LinkType),
-        Field::Once(value) => json::text(value).unwrap_or_else(|| value.to_owned()),
+        JsonField::Absent => return Ok(String::new()),
+        JsonField::Repeated(_) => return Err(Fact::LinkType),
+        JsonField::Once(value) => json::parse_text(value).unwrap_or_else(|| value.to_owned()),
     };
     let link_type = link_type.trim();
     if link_type.chars().count() > MAX_WORD_CHARS { Err(Fact::LinkType) } else { Ok(link_type.to_owned()) }
 }
 
 /// Empty where it is not known.
-fn business_status(field: Field<'_>) -> String {
+fn parse_business_status(field: JsonField<'_>) -> String {
     match field {
-        Field::Absent | Field::Repeated(_) => String::new(),
-        Field::Once(value) => shown_text(json::text(value).unwrap_or_default().trim()),
+        JsonField::Absent | JsonField::Repeated(_) => String::new(),
+        JsonField::Once(value) => truncate_display_text(json::parse_text(value).unwrap_or_default().trim()),
     }
 }
 
 /// The service that owns a connection. Any other value except an empty one also counts as a service: then nobody
 /// accepts the connection.
-fn managed_service(field: Field<'_>) -> String {
+fn parse_managed_service(field: JsonField<'_>) -> String {
     let written = match field {
-        Field::Absent => return String::new(),
-        Field::Once(value) => json::text(value).unwrap_or_else(|| value.to_owned()),
-        Field::Repeated(_) => "more than one".to_owned(),
+        JsonField::Absent => return String::new(),
+        JsonField::Once(value) => json::parse_text(value).unwrap_or_else(|| value.to_owned()),
+        JsonField::Repeated(_) => "more than one".to_owned(),
     };
     let service = written.trim();
-    if ["false", "0", "[]", "{}"].contains(&service) { String::new() } else { shown_text(service) }
+    if ["false", "0", "[]", "{}"].contains(&service) { String::new() } else { truncate_display_text(service) }
 }
 
 /// Display text, read as well as possible.
-fn shown(field: Field<'_>) -> String {
+fn parse_display_text(field: JsonField<'_>) -> String {
     let value = field.first().unwrap_or_default();
-    shown_text(&json::text(value).unwrap_or_else(|| value.to_owned()))
+    truncate_display_text(&json::parse_text(value).unwrap_or_else(|| value.to_owned()))
 }
 
-fn shown_text(text: &str) -> String {
+fn truncate_display_text(text: &str) -> String {
     text.chars().take(MAX_SHOWN_CHARS).collect()
 }
 
 /// A time, in UTC if it names no zone; `None` if it cannot be read.
-pub(super) fn time(value: &str) -> Option<Timestamp> {
-    let plausible = |time: &Timestamp| PLAUSIBLE.contains(&time.as_second());
-    if let Some(number) = json::whole(value) {
+pub(super) fn parse_time(value: &str) -> Option<Timestamp> {
+    let plausible = |time: &Timestamp| PLAUSIBLE_EPOCH_SECONDS.contains(&time.as_second());
+    if let Some(number) = json::parse_whole_number(value) {
         let time = if number.abs() < MAX_EPOCH_SECONDS {
             Timestamp::from_second(i64::try_from(number).ok()?)
         } else {
@@ -309,7 +319,7 @@ pub(super) fn time(value: &str) -> Option<Timestamp> {
         };
         return time.ok().filter(plausible);
     }
-    let text = json::text(value)?;
+    let text = json::parse_text(value)?;
     let text = text.trim();
     let text = ["UTC", "GMT"].iter().find_map(|zone| text.strip_suffix(zone)).unwrap_or(text).trim_end();
     let without_zone = || {
@@ -336,7 +346,7 @@ mod tests {
     }
 
     fn read(json: &str) -> Result<Connection, Fact> {
-        connection(&Fields::parse(&json::repaired(json.as_bytes())).unwrap())
+        parse_connection(&JsonFields::parse(&json::repair_json(json.as_bytes())).unwrap())
     }
 
     /// The connection with another value for a field: `Name`, or `Vpc.Ipv6Cidrs`.
@@ -350,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_may_have_lost_its_ends_and_what_is_open_may_not() {
+    fn ended_connection_may_lack_sides_but_an_open_one_may_not() {
         let read = |status: &str| {
             let lost = format!(r#"{{"InstanceId":"pcc-a","Status":"{status}","OwnerId":null,"Vpc":null}}"#);
             let odd = format!(r#"{{"InstanceId":"pcc-a","Status":"{status}","OwnerId":"?","Vpc":7,"Bandwidth":"?"}}"#);
@@ -365,15 +375,15 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_with_nulls_and_large_numbers_is_read() {
+    fn nulls_and_large_numbers_are_read() {
         let connection = read(&whole().to_string()).unwrap();
         assert_eq!(connection.requester.account, AccountId(253_460_731_706_911_258));
         assert_eq!(connection.requester.cidrs.first().unwrap().to_string(), "10.0.0.0/8");
-        assert_eq!((connection.bandwidth_mbps, connection.cidrs_are_known()), (None, false));
+        assert_eq!((connection.bandwidth_mbps, connection.has_known_cidrs()), (None, false));
     }
 
     #[test]
-    fn what_is_only_shown_hides_nothing() {
+    fn malformed_display_fields_hide_no_connection() {
         let odd =
             [json!(null), json!(7), json!(true), json!(["a"]), json!({"a": 1}), json!(""), json!("x".repeat(9999))];
         for field in
@@ -393,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expiry_is_read_in_all_common_forms_and_else_unknown() {
+    fn expiry_is_read_in_all_common_forms_or_unknown() {
         let expiry = |value: Value| with("GmtExpired", value).unwrap().expires_at.map(|time| time.to_string());
         let ten = "2026-12-01T10:00:00Z";
         for same in [
@@ -438,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn facts_that_people_decide_on_are_read_in_every_clear_form() {
+    fn decisive_facts_are_read_in_every_clear_form() {
         assert_eq!(
             with("OwnerId", json!("1111111111111111")).unwrap().requester.account,
             AccountId(1_111_111_111_111_111)
@@ -459,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fact_that_cannot_be_understood_is_named() {
+    fn unreadable_fact_is_named() {
         for (field, values, fact) in [
             ("InstanceId", vec![json!(null), json!(7), json!("pcc-UPPER"), json!("")], Fact::InstanceId),
             ("Status", vec![json!(null), json!(7), json!(""), json!("\u{fffd}"), json!("a b")], Fact::Status),
@@ -484,7 +494,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fact_that_is_there_twice_is_not_understood() {
+    fn duplicate_fact_is_named_as_unreadable() {
         for (field, fact) in [
             ("Status", Fact::Status),
             ("InstanceId", Fact::InstanceId),
@@ -499,8 +509,10 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_is_not_there_is_empty_only_if_the_page_says_so() {
-        let read = |json: &str| page(&Fields::parse(json).unwrap()).map(|page| (page.next_token, page.token_is_odd));
+    fn missing_list_is_empty_only_if_the_page_says_so() {
+        let read = |json: &str| {
+            parse_page(&JsonFields::parse(json).unwrap()).map(|page| (page.next_token, page.has_unreadable_token))
+        };
         assert_eq!(read(r#"{"TotalCount":0}"#), Ok((None, false)));
         assert_eq!(read(r#"{"TotalCount":"0","NextToken":"","VpcPeerConnects":null}"#), Ok((None, false)));
         for odd in [
@@ -521,11 +533,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_is_named_whatever_it_is() {
+    fn every_skipped_list_element_is_named() {
         let json = r#"{"TotalCount":6,"VpcPeerConnects":[null,[],"pcc-a",7,{"InstanceId":"pcc-b","Status":null},
             {"InstanceId":"<pcc>\n","Status":"Accepting"},{"InstanceId":"pcc-c","Status":"Deleted"}]}"#;
-        let page = page(&Fields::parse(json).unwrap()).unwrap();
-        let named: Vec<_> = page.left_out.iter().map(|out| (out.id.as_str(), out.fact)).collect();
+        let page = parse_page(&JsonFields::parse(json).unwrap()).unwrap();
+        let named: Vec<_> = page.unreadable.iter().map(|out| (out.id.as_str(), out.field)).collect();
         let expected = [
             ("null", Fact::Connection),
             ("?", Fact::Connection),

@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// How long after a call of ours a contradicting reading more likely lags than is true.
-const CALL_SETTLES_IN: SignedDuration = SignedDuration::from_mins(5);
+const CALL_SETTLE_TIME: SignedDuration = SignedDuration::from_mins(5);
 /// How long after a call begins no other process makes one.
 pub(super) const CALL_LEASE: SignedDuration = SignedDuration::from_secs(8);
 
@@ -38,7 +38,7 @@ pub(super) struct OwnCall {
 }
 
 impl OwnCall {
-    pub(super) fn begin(earlier: Option<&Self>, generation: u32, now: Timestamp) -> Self {
+    pub(super) fn new(earlier: Option<&Self>, generation: u32, now: Timestamp) -> Self {
         let earlier = earlier.filter(|earlier| earlier.generation == generation);
         Self {
             generation,
@@ -50,7 +50,7 @@ impl OwnCall {
         }
     }
 
-    pub(super) fn finish(&mut self, result: CallResult) {
+    pub(super) fn record_result(&mut self, result: CallResult) {
         self.open = false;
         match result {
             CallResult::NotMade | CallResult::Refused => {}
@@ -65,13 +65,13 @@ impl OwnCall {
     }
 
     /// Whether somebody else may be making one now.
-    pub(super) fn is_under_way(&self, generation: u32, now: Timestamp) -> bool {
+    pub(super) fn is_in_progress(&self, generation: u32, now: Timestamp) -> bool {
         let age = now.duration_since(self.at);
         // Another machine's clock may be ahead.
         self.generation == generation && self.open && age.abs() < CALL_LEASE
     }
 
     pub(super) fn is_recent(&self, now: Timestamp) -> bool {
-        now.duration_since(self.at) < CALL_SETTLES_IN
+        now.duration_since(self.at) < CALL_SETTLE_TIME
     }
 }

@@ -76,7 +76,8 @@ pub struct CardRef {
     /// The platform's name for the message, e.g. `channel/ts`.
     pub reference: String,
     /// Ours.
-    pub card: CardId,
+    #[serde(rename = "card")]
+    pub id: CardId,
     /// Of the facts that it shows.
     pub fingerprint: Fingerprint,
     /// Since when it shows them.
@@ -88,7 +89,7 @@ pub struct CardRef {
 
 /// What a channel without cards was shown last, e.g. a receiver of signed notices.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shown {
+pub struct ShownFacts {
     /// Of the facts.
     pub fingerprint: Fingerprint,
     /// Since when it knows them.

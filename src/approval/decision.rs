@@ -59,15 +59,15 @@ pub struct Decision {
 
 /// A hash of what a request says about a connection: the same request has the same, whatever its signature or time.
 #[must_use]
-pub fn request_content(verb: &str, by: &Principal, reason: Option<&str>, seen: Option<&SeenFingerprint>) -> String {
+pub fn hash_request(action: &str, by: &Principal, reason: Option<&str>, seen: Option<&SeenFingerprint>) -> String {
     let mut hash = FieldHash::new("peergate/request/1");
-    hash.field(verb);
-    hash.field(by.as_str());
+    hash.add_field(action);
+    hash.add_field(by.as_str());
     for part in [reason.map(ToOwned::to_owned), seen.map(|seen| seen.as_str().to_owned())] {
-        hash.field(if part.is_some() { "given" } else { "none" });
-        hash.field(&part.unwrap_or_default());
+        hash.add_field(if part.is_some() { "given" } else { "none" });
+        hash.add_field(&part.unwrap_or_default());
     }
-    format!("{:.32}", hash.hex())
+    format!("{:.32}", hash.into_hex())
 }
 
 /// Who decided.
@@ -89,7 +89,7 @@ impl Approver {
 
     /// Whether both are the same person.
     #[must_use]
-    pub fn is(&self, other: &Self) -> bool {
+    pub fn is_same_person(&self, other: &Self) -> bool {
         self.principal == other.principal || (self.person.is_some() && self.person == other.person)
     }
 }
@@ -144,7 +144,7 @@ impl Principal {
     }
 
     /// The same user in another tenant; `realm` is `platform:tenant`.
-    pub fn moved_to(&self, realm: &str) -> Result<Self, InvalidPrincipal> {
+    pub fn with_realm(&self, realm: &str) -> Result<Self, InvalidPrincipal> {
         Self::try_from(format!("{realm}/{}", self.user()))
     }
 }
@@ -180,7 +180,7 @@ pub struct ClientToken(String);
 
 /// What a client token is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call<'a> {
+pub enum TokenPurpose<'a> {
     /// Carrying out the decision of a generation: every try has the same token.
     Decided {
         /// Of the approval.
@@ -202,21 +202,21 @@ impl ClientToken {
         account: AccountId,
         instance_id: &InstanceId,
         verdict: Verdict,
-        call: Call<'_>,
+        purpose: TokenPurpose<'_>,
     ) -> Self {
         let mut hash = FieldHash::new("peergate/client-token/1");
-        hash.field(caller.as_str());
-        hash.field(&account.to_string());
-        hash.field(instance_id.as_str());
-        hash.field(verdict.operation());
-        match call {
-            Call::Decided { generation } => hash.field(&generation.to_string()),
-            Call::DryRun { request_key } => {
-                hash.field("dry-run");
-                hash.field(request_key);
+        hash.add_field(caller.as_str());
+        hash.add_field(&account.to_string());
+        hash.add_field(instance_id.as_str());
+        hash.add_field(verdict.operation());
+        match purpose {
+            TokenPurpose::Decided { generation } => hash.add_field(&generation.to_string()),
+            TokenPurpose::DryRun { request_key } => {
+                hash.add_field("dry-run");
+                hash.add_field(request_key);
             }
         }
-        Self(format!("pg1-{:.60}", hash.hex()))
+        Self(format!("pg1-{:.60}", hash.into_hex()))
     }
 
     /// As text.

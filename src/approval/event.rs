@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::{Approver, CardRef, Redelivery, SentBack, Terms};
+use super::{Approver, CardRef, PolicySnapshot, RetryPolicy, SendBackReason};
 use crate::peering::{Connection, Fingerprint, Problem};
 use crate::preflight::Finding;
 
@@ -20,7 +20,7 @@ pub enum Event {
         request_id: String,
     },
     /// The connection was read.
-    Seen(Box<Connection>),
+    Observed(Box<Connection>),
     /// The connection does not exist any more.
     Missing,
     /// The connection is not the one that people were shown.
@@ -46,11 +46,11 @@ pub enum Event {
     /// An approved request does not pass the review before a late accept.
     SentBack {
         /// Why.
-        why: SentBack,
+        why: SendBackReason,
         /// As just read.
         connection: Box<Connection>,
         /// What the configuration says about it now.
-        terms: Box<Terms>,
+        policy: Box<PolicySnapshot>,
         /// What the checks found.
         findings: Vec<Finding>,
         /// Who may not approve any more.
@@ -63,7 +63,7 @@ pub enum Event {
         /// Which channel.
         channel: String,
         /// What the channel shows since then.
-        display: Display,
+        display: ChannelDisplay,
     },
     /// A notice did not reach a channel.
     Undelivered {
@@ -74,15 +74,15 @@ pub enum Event {
         /// What the platform said.
         error: String,
         /// When to try again.
-        retry: Redelivery,
+        retry: RetryPolicy,
         /// The card may have been drawn all the same.
-        display: Display,
+        display: ChannelDisplay,
     },
 }
 
 /// What a channel shows after a post.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Display {
+pub enum ChannelDisplay {
     /// What it did before.
     Unchanged,
     /// A card, redrawn or new.

@@ -6,32 +6,33 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Approver, Closed, Decision, State};
+use super::{ApprovalState, Approver, Decision, DecisionError};
 use crate::peering::{Change, FieldHash, Fingerprint, Problem, Status};
 use crate::preflight::Objection;
 
 /// The entries of a record. Only ever grows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct History(Vec<Entry>);
+pub struct History(Vec<AuditEntry>);
 
 impl Deref for History {
-    type Target = [Entry];
+    type Target = [AuditEntry];
 
-    fn deref(&self) -> &[Entry] {
+    fn deref(&self) -> &[AuditEntry] {
         &self.0
     }
 }
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct AuditEntry {
     /// When.
     pub at: Timestamp,
     /// What.
-    pub what: What,
+    #[serde(rename = "what")]
+    pub event: AuditEvent,
     /// The state that it led to.
-    pub state: State,
+    pub state: ApprovalState,
     /// SHA-256, in hex, over the entry before (the record's id for the first) and this one.
     pub hash: String,
 }
@@ -39,7 +40,7 @@ pub struct Entry {
 /// What can happen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum What {
+pub enum AuditEvent {
     /// We heard of the request.
     Discovered {
         /// Of its facts.
@@ -87,22 +88,25 @@ pub enum What {
         request_id: String,
     },
     /// The connection was seen in a status that led to another state.
-    Seen(Status),
+    #[serde(rename = "seen")]
+    Observed(Status),
     /// The connection does not exist any more.
     Missing,
     /// It was activated, but not with the facts that were decided on.
-    Differs {
+    #[serde(rename = "differs")]
+    FactsDiffer {
         /// What is not as it was.
         changes: Vec<Change>,
     },
     /// It will never work.
     Failed(Problem),
     /// People were told that it waits, or takes long.
-    Told(Alarm),
+    #[serde(rename = "told")]
+    Reminded(Reminder),
     /// An approved request did not pass the review before the accept and needs a new decision.
     SentBack {
         /// Why.
-        why: SentBack,
+        why: SendBackReason,
         /// The generation that begins.
         generation: u32,
         /// Which rule is about it now.
@@ -115,7 +119,7 @@ pub enum What {
     /// The connection was seen alive, although the record said otherwise.
     Corrected {
         /// What the record said.
-        was: State,
+        was: ApprovalState,
         /// The generation that goes on or begins.
         generation: u32,
         /// The approvals that count again.
@@ -127,16 +131,17 @@ pub enum What {
 /// Why an approved request needs a new decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum SentBack {
+pub enum SendBackReason {
     /// A check fails.
     Objection(Objection),
     /// A rule without people decided, and not every check that it needs could be made now.
     NotChecked,
     /// The rules ask for more people, or for others.
-    Rule,
+    #[serde(rename = "rule")]
+    RuleNotMet,
 }
 
-impl What {
+impl AuditEvent {
     /// Of somebody's request: its id, and the hash of what it said, where that is known.
     #[must_use]
     pub fn request(&self) -> Option<(&str, Option<&String>)> {
@@ -147,11 +152,11 @@ impl What {
             | Self::Changed { .. }
             | Self::RuleChanged { .. }
             | Self::Acknowledged { .. }
-            | Self::Seen(_)
+            | Self::Observed(_)
             | Self::Missing
-            | Self::Differs { .. }
+            | Self::FactsDiffer { .. }
             | Self::Failed(_)
-            | Self::Told(_)
+            | Self::Reminded(_)
             | Self::SentBack { .. }
             | Self::Corrected { .. } => None,
         }
@@ -166,11 +171,11 @@ impl What {
             Self::RuleChanged { .. }
             | Self::Withdrawn { .. }
             | Self::Acknowledged { .. }
-            | Self::Seen(_)
+            | Self::Observed(_)
             | Self::Missing
-            | Self::Differs { .. }
+            | Self::FactsDiffer { .. }
             | Self::Failed(_)
-            | Self::Told(_)
+            | Self::Reminded(_)
             | Self::SentBack { .. }
             | Self::Corrected { .. } => None,
         }
@@ -180,9 +185,10 @@ impl What {
 /// What people are told without anything having happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Alarm {
+pub enum Reminder {
     /// It still waits.
-    Reminder,
+    #[serde(rename = "reminder")]
+    StillWaiting,
     /// It waits so long that others are told, too.
     Escalation,
     /// It will expire soon.
@@ -192,24 +198,26 @@ pub enum Alarm {
 }
 
 impl History {
-    pub(super) fn push(&mut self, id: &str, at: Timestamp, what: What, state: &State) {
+    pub(super) fn append_entry(&mut self, id: &str, at: Timestamp, event: AuditEvent, state: &ApprovalState) {
         let before = self.0.last().map_or(id, |entry| entry.hash.as_str());
-        let mut entry = Entry { at, what, state: state.clone(), hash: String::new() };
-        entry.hash = hash(before, &serde_json::to_value(&entry).unwrap_or_default());
+        let mut entry = AuditEntry { at, event, state: state.clone(), hash: String::new() };
+        entry.hash = entry_hash(before, &serde_json::to_value(&entry).unwrap_or_default());
         self.0.push(entry);
     }
 
     /// The entries of a generation.
-    pub(super) fn of_generation(&self, wanted: u32) -> impl Iterator<Item = &Entry> {
-        let (mut generation, mut before) = (1_u32, State::Pending);
+    pub(super) fn entries_of_generation(&self, wanted: u32) -> impl Iterator<Item = &AuditEntry> {
+        let (mut generation, mut before) = (1_u32, ApprovalState::Pending);
         self.0.iter().filter(move |entry| {
-            let begins = match (&entry.what, &before) {
-                (What::SentBack { generation, .. } | What::Corrected { generation, .. }, _) => Some(*generation),
+            let begins = match (&entry.event, &before) {
+                (AuditEvent::SentBack { generation, .. } | AuditEvent::Corrected { generation, .. }, _) => {
+                    Some(*generation)
+                }
                 (
-                    What::Decided(_) | What::RuleChanged { .. } | What::Discovered { .. },
-                    State::Failed { .. } | State::Deleted,
+                    AuditEvent::Decided(_) | AuditEvent::RuleChanged { .. } | AuditEvent::Discovered { .. },
+                    ApprovalState::Failed { .. } | ApprovalState::Deleted,
                 )
-                | (What::Changed { .. }, State::Approved) => Some(generation.saturating_add(1)),
+                | (AuditEvent::Changed { .. }, ApprovalState::Approved) => Some(generation.saturating_add(1)),
                 _ => None,
             };
             generation = begins.unwrap_or(generation);
@@ -220,64 +228,64 @@ impl History {
 
     /// How a request that was counted has lost its effect.
     #[must_use]
-    pub(super) fn how_void(&self, request_key: &str) -> Closed {
-        let is_it =
-            |entry: &&Entry| matches!(&entry.what, What::Decided(decision) if decision.request_key == request_key);
+    pub(super) fn void_reason(&self, request_key: &str) -> DecisionError {
+        let is_it = |entry: &&AuditEntry| matches!(&entry.event, AuditEvent::Decided(decision) if decision.request_key == request_key);
         let mut by = None;
         for entry in self.0.iter().skip_while(|entry| !is_it(entry)) {
-            match &entry.what {
-                What::Decided(decision) if decision.request_key == request_key => by = Some(&decision.by),
-                What::Changed { .. } => return Closed::Changed,
-                What::Withdrawn { by: theirs, .. }
+            match &entry.event {
+                AuditEvent::Decided(decision) if decision.request_key == request_key => by = Some(&decision.by),
+                AuditEvent::Changed { .. } => return DecisionError::FactsChanged,
+                AuditEvent::Withdrawn { by: theirs, .. }
                     if by.is_some_and(|by| by.principal.is_same_user(&theirs.principal)) =>
                 {
-                    return Closed::Repeated;
+                    return DecisionError::Repeated;
                 }
-                What::Discovered { .. }
-                | What::RuleChanged { .. }
-                | What::Decided(_)
-                | What::Withdrawn { .. }
-                | What::Acknowledged { .. }
-                | What::Seen(_)
-                | What::Missing
-                | What::Differs { .. }
-                | What::Failed(_)
-                | What::Told(_)
-                | What::SentBack { .. }
-                | What::Corrected { .. } => {}
+                AuditEvent::Discovered { .. }
+                | AuditEvent::RuleChanged { .. }
+                | AuditEvent::Decided(_)
+                | AuditEvent::Withdrawn { .. }
+                | AuditEvent::Acknowledged { .. }
+                | AuditEvent::Observed(_)
+                | AuditEvent::Missing
+                | AuditEvent::FactsDiffer { .. }
+                | AuditEvent::Failed(_)
+                | AuditEvent::Reminded(_)
+                | AuditEvent::SentBack { .. }
+                | AuditEvent::Corrected { .. } => {}
             }
         }
-        Closed::Void
+        DecisionError::Voided
     }
 
     /// The approvals that counted when the request stopped waiting without a decision of ours: a correction restores them.
     #[must_use]
-    pub(super) fn approvals_set_aside(&self) -> Vec<Decision> {
+    pub(super) fn restorable_approvals(&self) -> Vec<Decision> {
         let (mut standing, mut set_aside): (Vec<&Decision>, Vec<&Decision>) = (vec![], vec![]);
         let (mut was_pending, mut was_final) = (true, false);
         for entry in &self.0 {
-            let pending = entry.state == State::Pending;
-            if was_final && matches!(entry.what, What::Decided(_) | What::RuleChanged { .. }) {
+            let pending = entry.state == ApprovalState::Pending;
+            if was_final && matches!(entry.event, AuditEvent::Decided(_) | AuditEvent::RuleChanged { .. }) {
                 // A decision begins a new generation.
                 standing.clear();
             }
-            match &entry.what {
-                What::Decided(decision) => standing.push(decision),
-                What::Withdrawn { by, .. } => standing
-                    .retain(|decision| !decision.by.is(by) && !decision.by.principal.is_same_user(&by.principal)),
-                What::Discovered { .. } | What::Changed { .. } => standing.clear(),
-                What::RuleChanged { void, .. } | What::SentBack { void, .. } => {
+            match &entry.event {
+                AuditEvent::Decided(decision) => standing.push(decision),
+                AuditEvent::Withdrawn { by, .. } => standing.retain(|decision| {
+                    !decision.by.is_same_person(by) && !decision.by.principal.is_same_user(&by.principal)
+                }),
+                AuditEvent::Discovered { .. } | AuditEvent::Changed { .. } => standing.clear(),
+                AuditEvent::RuleChanged { void, .. } | AuditEvent::SentBack { void, .. } => {
                     standing
                         .retain(|decision| !void.iter().any(|by| by.principal.is_same_user(&decision.by.principal)));
                 }
-                What::Corrected { approvals, .. } if pending => standing = approvals.iter().collect(),
-                What::Corrected { .. }
-                | What::Acknowledged { .. }
-                | What::Seen(_)
-                | What::Missing
-                | What::Differs { .. }
-                | What::Failed(_)
-                | What::Told(_) => {
+                AuditEvent::Corrected { approvals, .. } if pending => standing = approvals.iter().collect(),
+                AuditEvent::Corrected { .. }
+                | AuditEvent::Acknowledged { .. }
+                | AuditEvent::Observed(_)
+                | AuditEvent::Missing
+                | AuditEvent::FactsDiffer { .. }
+                | AuditEvent::Failed(_)
+                | AuditEvent::Reminded(_) => {
                     if was_pending && !pending {
                         set_aside = std::mem::take(&mut standing);
                     }
@@ -290,14 +298,14 @@ impl History {
 }
 
 /// Over JSON with sorted keys and without the hash itself.
-pub(super) fn hash(before: &str, entry: &Value) -> String {
+pub(super) fn entry_hash(before: &str, entry: &Value) -> String {
     let mut entry = entry.clone();
     if let Some(fields) = entry.as_object_mut() {
         fields.remove("hash");
     }
     entry.sort_all_objects();
     let mut hash = FieldHash::new("peergate/history/1");
-    hash.field(before);
-    hash.field(&entry.to_string());
-    hash.hex()
+    hash.add_field(before);
+    hash.add_field(&entry.to_string());
+    hash.into_hex()
 }

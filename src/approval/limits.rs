@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Approval, Approver, Closed, Decision, News, State, What};
+use super::{Approval, ApprovalState, Approver, AuditEvent, Decision, DecisionError, NotificationKind};
 
 /// How many bytes people may write before only decisions are left. The store takes 400 KB a record.
 ///
@@ -16,7 +16,7 @@ const APPROVALS_RESERVE_BYTES: usize = 32 * 1024;
 const MAX_WITHDRAWALS: usize = 20;
 /// How many refused requests a record remembers, and for how long.
 const MAX_REFUSED: usize = 50;
-const REFUSED_KEPT: SignedDuration = SignedDuration::from_hours(3 * 24);
+const REFUSED_TTL: SignedDuration = SignedDuration::from_hours(3 * 24);
 
 /// Names a request, and what it says. The same name with another content is another request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,30 +46,30 @@ impl Approval {
     ///
     /// # Errors
     /// [`Closed::IdReused`] when another request had its id, [`Closed::Refused`] when it was refused before.
-    pub fn knows_request(&self, request: &RequestId) -> Result<bool, Closed> {
+    pub fn has_counted_request(&self, request: &RequestId) -> Result<bool, DecisionError> {
         let other = |content: Option<&String>| {
             content.zip(request.content.as_ref()).is_some_and(|(earlier, now)| earlier != now)
         };
         let mut known = false;
         for entry in self.history.iter() {
-            let Some((key, content)) = entry.what.request() else { continue };
+            let Some((key, content)) = entry.event.request() else { continue };
             if key == request.key {
                 if other(content) {
-                    return Err(Closed::IdReused);
+                    return Err(DecisionError::IdReused);
                 }
                 known = true;
             }
         }
         match self.refused.iter().find(|refused| refused.request_key == request.key) {
-            Some(refused) if other(refused.request_content.as_ref()) => Err(Closed::IdReused),
-            Some(_) => Err(Closed::Refused),
+            Some(refused) if other(refused.request_content.as_ref()) => Err(DecisionError::IdReused),
+            Some(_) => Err(DecisionError::RefusedBefore),
             None => Ok(known),
         }
     }
 
     /// Keeps a request from ever counting: it was refused because its sender had not seen these facts.
-    pub fn refuse(&mut self, request: &RequestId, now: Timestamp) {
-        self.refused.retain(|refused| now.duration_since(refused.at) < REFUSED_KEPT);
+    pub fn refuse_request(&mut self, request: &RequestId, now: Timestamp) {
+        self.refused.retain(|refused| now.duration_since(refused.at) < REFUSED_TTL);
         let RequestId { key, content } = request.clone();
         self.refused.push(RefusedRequest { request_key: key, request_content: content, at: now });
         let over = self.refused.len().saturating_sub(MAX_REFUSED);
@@ -77,45 +77,52 @@ impl Approval {
     }
 
     /// Whether there is room for a decision after a failure.
-    pub(super) fn has_room_to_start_anew(&self) -> Result<(), Closed> {
-        if self.people_bytes() > MAX_PEOPLE_BYTES { Err(Closed::Full) } else { Ok(()) }
+    pub(super) fn check_room_for_generation(&self) -> Result<(), DecisionError> {
+        if self.bytes_from_people() > MAX_PEOPLE_BYTES { Err(DecisionError::RecordFull) } else { Ok(()) }
     }
 
     /// Whether the decision that was just counted may stand. One that completes it always may.
-    pub(super) fn has_room_for_decision(&self) -> Result<(), Closed> {
-        let completes = self.state != State::Pending;
+    pub(super) fn check_room_for_decision(&self) -> Result<(), DecisionError> {
+        let completes = self.state != ApprovalState::Pending;
         let most = MAX_PEOPLE_BYTES.saturating_add(APPROVALS_RESERVE_BYTES);
-        if completes || self.people_bytes() <= most { Ok(()) } else { Err(Closed::Full) }
+        if completes || self.bytes_from_people() <= most { Ok(()) } else { Err(DecisionError::RecordFull) }
     }
 
     /// Whether an approval may be withdrawn once more.
-    pub(super) fn may_withdraw(&self, by: &Approver) -> Result<(), Closed> {
-        let is_theirs = |what: &What| matches!(what, What::Withdrawn { by: earlier, .. } if earlier.is(by));
-        let earlier = self.history.of_generation(self.generation).filter(|entry| is_theirs(&entry.what));
+    pub(super) fn check_withdrawal(&self, by: &Approver) -> Result<(), DecisionError> {
+        let is_theirs =
+            |what: &AuditEvent| matches!(what, AuditEvent::Withdrawn { by: earlier, .. } if earlier.is_same_person(by));
+        let earlier = self.history.entries_of_generation(self.generation).filter(|entry| is_theirs(&entry.event));
         if earlier.count() >= MAX_WITHDRAWALS {
-            return Err(Closed::TooManyWithdrawals);
+            return Err(DecisionError::TooManyWithdrawals);
         }
-        if self.people_bytes() > MAX_PEOPLE_BYTES { Err(Closed::Full) } else { Ok(()) }
+        if self.bytes_from_people() > MAX_PEOPLE_BYTES { Err(DecisionError::RecordFull) } else { Ok(()) }
     }
 
     /// Whether a correction may write the approvals that it restores once more.
     pub(super) fn has_room_to_restore(&self) -> bool {
-        self.people_bytes() <= MAX_PEOPLE_BYTES.saturating_add(APPROVALS_RESERVE_BYTES)
+        self.bytes_from_people() <= MAX_PEOPLE_BYTES.saturating_add(APPROVALS_RESERVE_BYTES)
     }
 
     /// How many bytes of the record come from people.
-    fn people_bytes(&self) -> usize {
-        let history: usize = self.history.iter().filter(|entry| entry.what.request().is_some()).map(size).sum();
-        let standing: usize = self.decisions.iter().map(size).sum();
-        let told =
-            self.outbox.iter().filter(|notice| matches!(notice.news, News::Decided { .. } | News::Withdrawn { .. }));
-        let told: usize = told.map(size).sum();
-        let refused: usize = self.refused.iter().map(size).sum();
-        let restored = self.history.iter().filter(|entry| matches!(entry.what, What::Corrected { .. })).map(size).sum();
+    fn bytes_from_people(&self) -> usize {
+        let history: usize = self.history.iter().filter(|entry| entry.event.request().is_some()).map(json_size).sum();
+        let standing: usize = self.decisions.iter().map(json_size).sum();
+        let told = self.outbox.iter().filter(|notice| {
+            matches!(notice.kind, NotificationKind::Decided { .. } | NotificationKind::Withdrawn { .. })
+        });
+        let told: usize = told.map(json_size).sum();
+        let refused: usize = self.refused.iter().map(json_size).sum();
+        let restored = self
+            .history
+            .iter()
+            .filter(|entry| matches!(entry.event, AuditEvent::Corrected { .. }))
+            .map(json_size)
+            .sum();
         [standing, told, refused, restored].into_iter().fold(history, usize::saturating_add)
     }
 }
 
-fn size<T: Serialize>(part: &T) -> usize {
+fn json_size<T: Serialize>(part: &T) -> usize {
     serde_json::to_vec(part).map_or(0, |json| json.len())
 }

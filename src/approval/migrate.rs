@@ -17,16 +17,16 @@ pub fn migrate(record: &mut Value) {
     for field in ["requester", "accepter", "bandwidth_mbps", "link_type"] {
         facts.insert(field.to_owned(), connection.get(field).cloned().unwrap_or_default());
     }
-    let shown = shown(record);
+    let shown = shown_by_channel(record);
     let mut cards = Map::new();
     for (channel, reference) in record.get("cards").and_then(Value::as_object).into_iter().flatten() {
-        cards.insert(channel.clone(), card(record, channel, reference, shown.get(channel)));
+        cards.insert(channel.clone(), card_json(record, channel, reference, shown.get(channel)));
     }
     let others = shown.into_iter().filter(|(channel, _)| !cards.contains_key(channel));
     let others =
         others.map(|(channel, (at, fingerprint))| (channel, json!({"fingerprint": fingerprint, "shown_at": at})));
     let others: Map<_, _> = others.collect();
-    let own_call = own_call(record);
+    let own_call = own_call_json(record);
     if let Some(fields) = record.as_object_mut() {
         fields.insert("facts".into(), facts.into());
         fields.insert("cards".into(), cards.into());
@@ -36,18 +36,18 @@ pub fn migrate(record: &mut Value) {
 }
 
 /// What each channel shows, and since when: with each notice, it was shown the record as it was.
-fn shown(record: &Value) -> BTreeMap<String, (String, String)> {
+fn shown_by_channel(record: &Value) -> BTreeMap<String, (String, String)> {
     let list = |name: &str| record.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let fingerprints = list("history").iter().filter_map(|entry| {
         let what = entry.get("what")?;
         let about = what.get("discovered").or_else(|| what.get("changed"))?;
-        Some((time(entry.get("at"))?, about.get("fingerprint")?.as_str()?))
+        Some((parse_time(entry.get("at"))?, about.get("fingerprint")?.as_str()?))
     });
     let fingerprints: Vec<(Timestamp, &str)> = fingerprints.collect();
     let mut shown: BTreeMap<String, (Timestamp, String)> = BTreeMap::new();
     for notice in list("outbox") {
         for (channel, delivery) in notice.get("deliveries").and_then(Value::as_object).into_iter().flatten() {
-            let Some(at) = time(delivery.pointer("/delivered/at")) else { continue };
+            let Some(at) = parse_time(delivery.pointer("/delivered/at")) else { continue };
             let Some((_, fingerprint)) = fingerprints.iter().rev().find(|(since, _)| *since <= at) else { continue };
             let earlier = shown.get(channel);
             let is_newer = earlier.is_none_or(|(earlier, known)| *earlier < at && known != fingerprint);
@@ -59,19 +59,19 @@ fn shown(record: &Value) -> BTreeMap<String, (String, String)> {
     shown.into_iter().map(|(channel, (at, fingerprint))| (channel, (at.to_string(), fingerprint))).collect()
 }
 
-fn card(record: &Value, channel: &str, reference: &Value, shown: Option<&(String, String)>) -> Value {
+fn card_json(record: &Value, channel: &str, reference: &Value, shown: Option<&(String, String)>) -> Value {
     let mut hash = FieldHash::new("peergate/card/1");
     for part in [record.pointer("/id/instance_id"), Some(reference)] {
-        hash.field(part.and_then(Value::as_str).unwrap_or_default());
+        hash.add_field(part.and_then(Value::as_str).unwrap_or_default());
     }
-    hash.field(channel);
+    hash.add_field(channel);
     // Of a card that nobody is known to have been shown, nothing is known.
     let (at, fingerprint) =
         shown.cloned().unwrap_or_else(|| (Timestamp::UNIX_EPOCH.to_string(), Fingerprint::of_nothing().to_string()));
-    json!({"reference": reference, "card": format!("{:.16}", hash.hex()), "fingerprint": fingerprint, "shown_at": at})
+    json!({"reference": reference, "card": format!("{:.16}", hash.into_hex()), "fingerprint": fingerprint, "shown_at": at})
 }
 
-fn own_call(record: &Value) -> Option<Value> {
+fn own_call_json(record: &Value) -> Option<Value> {
     let token = record.get("client_token").filter(|token| !token.is_null());
     token?;
     let history = record.get("history").and_then(Value::as_array)?;
@@ -88,6 +88,6 @@ fn own_call(record: &Value) -> Option<Value> {
     }))
 }
 
-fn time(value: Option<&Value>) -> Option<Timestamp> {
+fn parse_time(value: Option<&Value>) -> Option<Timestamp> {
     value?.as_str()?.parse().ok()
 }

@@ -6,46 +6,47 @@ use std::ops::Deref;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Approver, CardId, Decision, LONGEST_RETRY_AFTER, SentBack, State, Verdict, backoff};
+use super::{ApprovalState, Approver, CardId, Decision, MAX_RETRY_AFTER, SendBackReason, Verdict, backoff};
 use crate::peering::{Change, Problem};
 
 /// The longest wait between two tries of a message that failed.
-const LONGEST_BACKOFF: SignedDuration = SignedDuration::from_mins(5);
+const MAX_BACKOFF: SignedDuration = SignedDuration::from_mins(5);
 /// The wait after a chat platform refused a message for good, e.g. an archived channel: a person has to act first.
-const AFTER_REFUSED_MESSAGE: SignedDuration = SignedDuration::from_hours(1);
+const REFUSED_MESSAGE_RETRY_INTERVAL: SignedDuration = SignedDuration::from_hours(1);
 /// After so long, a message that is refused for good is given up. One that only failed never is.
-const REFUSED_MESSAGE_KEPT: SignedDuration = SignedDuration::from_hours(7 * 24);
+const MAX_REFUSED_MESSAGE_AGE: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// The wait after a platform refused what a message says; after so many tries, others need not wait for it any longer.
-const AFTER_REFUSED_CONTENT: SignedDuration = SignedDuration::from_mins(5);
-const MOST_TRIES_OF_REFUSED: u32 = 3;
+const REFUSED_CONTENT_RETRY_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
+const MAX_REFUSED_CONTENT_TRIES: u32 = 3;
 /// Notices that every channel has are forgotten beyond this many: the history keeps what happened.
-const MOST_KEPT: usize = 40;
+const MAX_NOTIFICATIONS: usize = 40;
 /// The most notices that wait for one channel. Beyond it, peergate forgets news that the card shows, then older ends; the
 /// last end stays.
-const MOST_WAITING: usize = 24;
+const MAX_WAITING_PER_CHANNEL: usize = 24;
 /// How long a watcher has the posts that it claimed to itself.
-const CLAIM: SignedDuration = SignedDuration::from_secs(30);
+const CLAIM_LEASE: SignedDuration = SignedDuration::from_secs(30);
 
 /// The notices of a record, delivered ones too. Changed only by what happens to the record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Outbox(Vec<Notice>);
+pub struct Outbox(Vec<Notification>);
 
 impl Deref for Outbox {
-    type Target = [Notice];
+    type Target = [Notification];
 
-    fn deref(&self) -> &[Notice] {
+    fn deref(&self) -> &[Notification] {
         &self.0
     }
 }
 
 /// Something to tell the channels, once each.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Notice {
+pub struct Notification {
     /// Unique within the record, in the order of happening.
     pub number: u32,
     /// What happened.
-    pub news: News,
+    #[serde(rename = "news")]
+    pub kind: NotificationKind,
     /// When it happened.
     pub at: Timestamp,
     /// How far it has got, per channel.
@@ -55,7 +56,7 @@ pub struct Notice {
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum News {
+pub enum NotificationKind {
     /// Somebody asks for a connection.
     Discovered,
     /// It is not what was asked for first.
@@ -115,7 +116,8 @@ pub enum News {
         problem: Option<Problem>,
     },
     /// It was activated, but not with the facts that were decided on.
-    Differs {
+    #[serde(rename = "differs")]
+    FactsDiffer {
         /// What is not as it was.
         changes: Vec<Change>,
     },
@@ -140,22 +142,22 @@ pub enum News {
     /// An approved request needs a new decision.
     SentBack {
         /// Why.
-        why: SentBack,
+        why: SendBackReason,
         /// Whose approvals are void.
         void: Vec<Approver>,
     },
     /// Channels heard something wrong.
     Corrected {
         /// What they heard.
-        was: State,
+        was: ApprovalState,
         /// What is true.
-        now: State,
+        now: ApprovalState,
     },
 }
 
-impl News {
+impl NotificationKind {
     /// Whether the card shows it, too: then a channel that is down need not hear it afterwards.
-    fn is_on_the_card(&self) -> bool {
+    fn is_shown_on_card(&self) -> bool {
         match self {
             Self::Changed { .. }
             | Self::RuleChanged { .. }
@@ -169,7 +171,7 @@ impl News {
             | Self::SentBack { .. } => true,
             Self::Discovered
             | Self::Accepted(_)
-            | Self::Differs { .. }
+            | Self::FactsDiffer { .. }
             | Self::Activated { .. }
             | Self::Rejected(_)
             | Self::Expired
@@ -202,14 +204,15 @@ pub enum Delivery {
         at: Timestamp,
     },
     /// Given up: the receiver is gone, or refused it for too long.
-    Gone,
+    #[serde(rename = "gone")]
+    Abandoned,
 }
 
 /// A notice to post after the claim is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// What.
-    pub notice: Notice,
+    pub notification: Notification,
     /// Where.
     pub channel: String,
     /// The id of the card that the post makes, if it makes one.
@@ -218,26 +221,26 @@ pub struct Claim {
 
 /// When to try an undelivered notice again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Redelivery {
+pub enum RetryPolicy {
     /// Soon, with back-off, and not before the time that the platform asked for.
-    Soon(Option<SignedDuration>),
+    Backoff(Option<SignedDuration>),
     /// Once people had time to mend it.
-    Later,
+    AfterFix,
     /// A few times: it is this message that the platform does not take.
-    Few,
+    FewTimes,
     /// Never: the receiver is gone.
     Never,
 }
 
 impl Outbox {
     /// Owes `news` to each of the channels.
-    pub(super) fn tell(&mut self, news: News, channels: &[String], now: Timestamp) {
+    pub(super) fn enqueue(&mut self, kind: NotificationKind, channels: &[String], now: Timestamp) {
         let waiting = Delivery::Waiting { due_at: now, attempts: 0, error: None, card: None };
         let number = self.0.last().map_or(1, |notice| notice.number.saturating_add(1));
         let deliveries = channels.iter().map(|channel| (channel.clone(), waiting.clone())).collect();
-        self.0.push(Notice { number, news, at: now, deliveries });
-        if self.0.len() > MOST_KEPT {
-            let told = |notice: &Notice| {
+        self.0.push(Notification { number, kind, at: now, deliveries });
+        if self.0.len() > MAX_NOTIFICATIONS {
+            let told = |notice: &Notification| {
                 notice.deliveries.values().all(|delivery| !matches!(delivery, Delivery::Waiting { .. }))
             };
             // The first stays, with all channels that have heard of it.
@@ -245,22 +248,23 @@ impl Outbox {
                 self.0.remove(position.saturating_add(1));
             }
         }
-        self.bound(channels);
+        self.drop_excess(channels);
     }
 
     /// A channel that is down for long is not owed everything that the card says as well.
-    fn bound(&mut self, channels: &[String]) {
+    fn drop_excess(&mut self, channels: &[String]) {
         for channel in channels {
-            let waits = |notice: &&mut Notice| matches!(notice.deliveries.get(channel), Some(Delivery::Waiting { .. }));
-            while self.0.iter_mut().filter(waits).count() > MOST_WAITING {
+            let waits =
+                |notice: &&mut Notification| matches!(notice.deliveries.get(channel), Some(Delivery::Waiting { .. }));
+            while self.0.iter_mut().filter(waits).count() > MAX_WAITING_PER_CHANNEL {
                 // The last one says how things are.
                 let last = self.0.len().saturating_sub(1);
                 let earlier = || self.0.iter().take(last).enumerate();
                 let is_owed =
-                    |notice: &Notice| matches!(notice.deliveries.get(channel), Some(Delivery::Waiting { .. }));
-                let on_the_card = earlier().find(|(_, it)| is_owed(it) && it.news.is_on_the_card());
+                    |notice: &Notification| matches!(notice.deliveries.get(channel), Some(Delivery::Waiting { .. }));
+                let on_the_card = earlier().find(|(_, it)| is_owed(it) && it.kind.is_shown_on_card());
                 // Then ends that were not the last. The first notice makes the card.
-                let any = || earlier().find(|(_, it)| is_owed(it) && it.news != News::Discovered);
+                let any = || earlier().find(|(_, it)| is_owed(it) && it.kind != NotificationKind::Discovered);
                 let Some((position, _)) = on_the_card.or_else(any) else { break };
                 if let Some(notice) = self.0.get_mut(position) {
                     notice.deliveries.remove(channel);
@@ -270,10 +274,10 @@ impl Outbox {
     }
 
     /// The channels that have heard, or will, but for those that are gone.
-    pub(super) fn channels(&self) -> BTreeSet<String> {
+    pub(super) fn informed_channels(&self) -> BTreeSet<String> {
         let mut channels = BTreeSet::new();
         for (channel, delivery) in self.0.iter().flat_map(|notice| &notice.deliveries) {
-            if *delivery == Delivery::Gone {
+            if *delivery == Delivery::Abandoned {
                 channels.remove(channel);
             } else {
                 channels.insert(channel.clone());
@@ -284,19 +288,19 @@ impl Outbox {
 
     /// The notices that are due, with their channels. A channel hears them in order: a later one waits for the earlier.
     #[must_use]
-    pub fn due(&self, now: Timestamp) -> Vec<(&Notice, &str)> {
-        let due = self.next().filter(|(_, _, due_at)| *due_at <= now);
+    pub fn due_notifications(&self, now: Timestamp) -> Vec<(&Notification, &str)> {
+        let due = self.next_per_channel().filter(|(_, _, due_at)| *due_at <= now);
         due.map(|(notice, channel, _)| (notice, channel)).collect()
     }
 
     /// When the next is due; `None` when nothing is owed.
     #[must_use]
     pub fn due_at(&self) -> Option<Timestamp> {
-        self.next().map(|(_, _, due_at)| due_at).min()
+        self.next_per_channel().map(|(_, _, due_at)| due_at).min()
     }
 
     /// The first notice that each channel still waits for.
-    fn next(&self) -> impl Iterator<Item = (&Notice, &str, Timestamp)> {
+    fn next_per_channel(&self) -> impl Iterator<Item = (&Notification, &str, Timestamp)> {
         let mut first = BTreeMap::new();
         for notice in &self.0 {
             for (channel, delivery) in &notice.deliveries {
@@ -311,58 +315,60 @@ impl Outbox {
     /// Takes the notices that are due for posting, so that nobody else posts them meanwhile: whoever stores this change
     /// posts them. If they die before they do, the notices are due again after 30 s. `new_card` gives the id of the card
     /// that a post may make in a channel that has cards.
-    pub fn claim(&mut self, now: Timestamp, new_card: impl Fn(&str) -> Option<CardId>) -> Vec<Claim> {
-        let due = self.due(now).into_iter().map(|(notice, channel)| (notice.number, channel.to_owned()));
+    pub fn claim_due(&mut self, now: Timestamp, new_card: impl Fn(&str) -> Option<CardId>) -> Vec<Claim> {
+        let due = self.due_notifications(now).into_iter().map(|(notice, channel)| (notice.number, channel.to_owned()));
         let due: Vec<_> = due.collect();
         let mut claims = vec![];
         for (number, channel) in due {
             let mut claimed = None;
-            if let Some((_, Delivery::Waiting { due_at, card, .. })) = self.waiting(number, &channel) {
-                *due_at = now + CLAIM;
+            if let Some((_, Delivery::Waiting { due_at, card, .. })) = self.find_waiting(number, &channel) {
+                *due_at = now + CLAIM_LEASE;
                 *card = card.or_else(|| new_card(&channel));
                 claimed = Some(*card);
             }
             let notice = self.0.iter().find(|notice| notice.number == number).cloned();
-            claims.extend(notice.zip(claimed).map(|(notice, card)| Claim { notice, channel, card }));
+            claims.extend(notice.zip(claimed).map(|(notice, card)| Claim { notification: notice, channel, card }));
         }
         claims
     }
 
     /// Puts a notice off, e.g. while a channel gets too many of its kind.
-    pub fn postpone(&mut self, number: u32, channel: &str, until: Timestamp) {
-        if let Some((_, Delivery::Waiting { due_at, .. })) = self.waiting(number, channel) {
+    pub fn postpone_delivery(&mut self, number: u32, channel: &str, until: Timestamp) {
+        if let Some((_, Delivery::Waiting { due_at, .. })) = self.find_waiting(number, channel) {
             *due_at = until;
         }
     }
 
     /// A notice reached a channel.
-    pub(super) fn delivered(&mut self, number: u32, channel: &str, now: Timestamp) {
-        if let Some((_, delivery)) = self.waiting(number, channel) {
+    pub(super) fn mark_delivered(&mut self, number: u32, channel: &str, now: Timestamp) {
+        if let Some((_, delivery)) = self.find_waiting(number, channel) {
             *delivery = Delivery::Delivered { at: now };
         }
     }
 
     /// A notice did not reach a channel. `record` spreads the tries of different records.
-    pub(super) fn undelivered(
+    pub(super) fn mark_failed(
         &mut self,
         record: &str,
         (number, channel): (u32, &str),
         error: &str,
-        retry: Redelivery,
+        retry: RetryPolicy,
         now: Timestamp,
     ) {
-        let Some((told_at, delivery)) = self.waiting(number, channel) else { return };
+        let Some((told_at, delivery)) = self.find_waiting(number, channel) else { return };
         let Delivery::Waiting { attempts, card, .. } = *delivery else { return };
         let wait = match retry {
-            Redelivery::Soon(retry_after) => {
+            RetryPolicy::Backoff(retry_after) => {
                 let seed = format!("{record}#{number}>{channel}");
-                let asked_for = retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
-                backoff(&seed, attempts, LONGEST_BACKOFF).max(asked_for)
+                let asked_for = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
+                backoff(&seed, attempts, MAX_BACKOFF).max(asked_for)
             }
-            Redelivery::Later if now.duration_since(told_at) < REFUSED_MESSAGE_KEPT => AFTER_REFUSED_MESSAGE,
-            Redelivery::Few if attempts < MOST_TRIES_OF_REFUSED => AFTER_REFUSED_CONTENT,
-            Redelivery::Later | Redelivery::Few | Redelivery::Never => {
-                *delivery = Delivery::Gone;
+            RetryPolicy::AfterFix if now.duration_since(told_at) < MAX_REFUSED_MESSAGE_AGE => {
+                REFUSED_MESSAGE_RETRY_INTERVAL
+            }
+            RetryPolicy::FewTimes if attempts < MAX_REFUSED_CONTENT_TRIES => REFUSED_CONTENT_RETRY_INTERVAL,
+            RetryPolicy::AfterFix | RetryPolicy::FewTimes | RetryPolicy::Never => {
+                *delivery = Delivery::Abandoned;
                 return;
             }
         };
@@ -372,14 +378,16 @@ impl Outbox {
 
     /// Has what no channel (or not this one) took so far tried again at once, and as often as if it were new; what was
     /// given up, only if `given_up`. Returns how many posts that is.
-    pub(super) fn redrive(&mut self, channel: Option<&str>, given_up: bool, now: Timestamp) -> usize {
+    pub(super) fn redrive(&mut self, channel: Option<&str>, include_abandoned: bool, now: Timestamp) -> usize {
         let mut redriven = 0_usize;
         for notice in &mut self.0 {
             for (name, delivery) in &mut notice.deliveries {
                 let (failed, card) = match delivery {
                     // What is due that soon may be being posted.
-                    Delivery::Waiting { due_at, attempts, card, .. } => (*attempts > 0 && *due_at > now + CLAIM, *card),
-                    Delivery::Gone => (given_up, None),
+                    Delivery::Waiting { due_at, attempts, card, .. } => {
+                        (*attempts > 0 && *due_at > now + CLAIM_LEASE, *card)
+                    }
+                    Delivery::Abandoned => (include_abandoned, None),
                     Delivery::Delivered { .. } => (false, None),
                 };
                 if failed && channel.is_none_or(|wanted| wanted == name) {
@@ -392,7 +400,7 @@ impl Outbox {
     }
 
     /// A delivery that still waits, and when its news happened.
-    fn waiting(&mut self, number: u32, channel: &str) -> Option<(Timestamp, &mut Delivery)> {
+    fn find_waiting(&mut self, number: u32, channel: &str) -> Option<(Timestamp, &mut Delivery)> {
         let notice = self.0.iter_mut().find(|notice| notice.number == number)?;
         let delivery = notice.deliveries.get_mut(channel)?;
         matches!(delivery, Delivery::Waiting { .. }).then_some((notice.at, delivery))

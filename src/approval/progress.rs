@@ -3,110 +3,121 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Alarm, Approval, Decision, Doubtful, LONGEST_RETRY_AFTER, LOOK_AT_OBJECTION, News, State, Verdict, What, backoff,
-    code,
+    Approval, ApprovalState, AuditEvent, Decision, MAX_RETRY_AFTER, NotificationKind, OBJECTION_RECHECK_INTERVAL,
+    Reminder, TransientReading, Verdict, backoff, failure_code,
 };
 use crate::peering::{Connection, Problem, Status};
 
 /// The wait after Alibaba Cloud refused our credentials or permissions: a person has to act first.
-pub(super) const AFTER_REFUSED_CREDENTIALS: SignedDuration = SignedDuration::from_mins(5);
+pub(super) const REFUSED_CREDENTIALS_RETRY_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
 /// How long a call with an unknown error code is tried again.
-const UNKNOWN_TRIED_FOR: SignedDuration = SignedDuration::from_hours(24);
+const MAX_UNKNOWN_ERROR_AGE: SignedDuration = SignedDuration::from_hours(24);
 /// After so long past its expiry, a request that can't be read is over.
-const EXPIRED_FOR_SURE: SignedDuration = SignedDuration::from_hours(1);
+const EXPIRY_GRACE_PERIOD: SignedDuration = SignedDuration::from_hours(1);
 
 impl Approval {
-    pub(super) fn seen(&mut self, connection: &Connection, now: Timestamp) {
-        let what = || What::Seen(connection.status.clone());
+    pub(super) fn observe(&mut self, connection: &Connection, now: Timestamp) {
+        let what = || AuditEvent::Observed(connection.status.clone());
         match &connection.status {
-            Status::Deleted => self.not_there(what(), now),
+            Status::Deleted => self.observe_missing(what(), now),
             Status::Rejected => {
                 self.note_reading(connection, now);
-                let ours = self.state == State::Rejecting && self.may_have_called();
+                let ours = self.state == ApprovalState::Rejecting && self.may_have_called();
                 let by = if ours { self.winner().cloned() } else { None };
-                self.end(State::Rejected, News::Rejected(by), what(), now);
+                self.finish(ApprovalState::Rejected, NotificationKind::Rejected(by), what(), now);
             }
             Status::Expired => {
                 self.note_reading(connection, now);
-                self.end(State::Expired, News::Expired, what(), now);
+                self.finish(ApprovalState::Expired, NotificationKind::Expired, what(), now);
             }
-            Status::Activated => self.seen_activated(connection, now),
-            Status::Accepting if connection.is_waiting(now) => self.seen_waiting(connection, now),
-            Status::Accepting => self.seen_past_expiry(now),
+            Status::Activated => self.observe_activated(connection, now),
+            Status::Accepting if connection.is_waiting(now) => self.observe_waiting(connection, now),
+            Status::Accepting => self.observe_past_expiry(now),
             // `Updating` says as well that somebody changes it, and `Deleting` may come to nothing.
             Status::Creating | Status::Updating | Status::Deleting | Status::Other(_) => {
                 self.note_reading(connection, now);
-                if matches!(self.state, State::Approved | State::Rejecting) {
+                if matches!(self.state, ApprovalState::Approved | ApprovalState::Rejecting) {
                     let problem = Problem { code: format!("Status.{}", connection.status), request_id: None };
-                    self.defer(&problem, None, now);
+                    self.defer_with_backoff(&problem, None, now);
                 }
             }
         }
         match self.state {
-            State::Activating if self.doubt.is_none() => {
+            ApprovalState::Activating if self.unconfirmed.is_none() => {
                 (self.attempts, self.last_problem) = (0, None);
                 self.remind_of_decision(None, now);
-                self.next_step_at = self.told.stuck_at(&self.terms, self.since);
+                self.next_step_at = self.reminder_state.stuck_at(&self.policy, self.since);
             }
-            State::Pending if self.doubt.is_none() => {
+            ApprovalState::Pending if self.unconfirmed.is_none() => {
                 (self.attempts, self.last_problem) = (0, None);
                 self.remind_of_request(now);
-                self.wait(now);
+                self.schedule_next_check(now);
             }
-            State::Activating => self.remind_of_decision(None, now),
-            State::Pending
-            | State::Approved
-            | State::Activated
-            | State::Rejecting
-            | State::Rejected
-            | State::Expired
-            | State::Deleted
-            | State::Failed { .. } => {}
+            ApprovalState::Activating => self.remind_of_decision(None, now),
+            ApprovalState::Pending
+            | ApprovalState::Approved
+            | ApprovalState::Activated
+            | ApprovalState::Rejecting
+            | ApprovalState::Rejected
+            | ApprovalState::Expired
+            | ApprovalState::Deleted
+            | ApprovalState::Failed { .. } => {}
         }
     }
 
     /// Only this proves an accept, whoever made it.
-    fn seen_activated(&mut self, connection: &Connection, now: Timestamp) {
-        let what = || What::Seen(Status::Activated);
+    fn observe_activated(&mut self, connection: &Connection, now: Timestamp) {
+        let what = || AuditEvent::Observed(Status::Activated);
         match &self.state {
-            State::Pending => {
-                self.accepted(None, what(), now);
-                self.activated(connection, now);
+            ApprovalState::Pending => {
+                self.begin_activation(None, what(), now);
+                self.finish_activation(connection, now);
             }
-            State::Approved => {
+            ApprovalState::Approved => {
                 let by = if self.may_have_called() { self.winner().cloned() } else { None };
-                self.accepted(by, what(), now);
-                self.activated(connection, now);
+                self.begin_activation(by, what(), now);
+                self.finish_activation(connection, now);
             }
-            State::Activating => self.activated(connection, now),
-            State::Rejecting => self.fail(Problem { code: code::ACCEPTED_ELSEWHERE.into(), request_id: None }, now),
-            State::Failed { code } if code == code::ACCEPTED_ELSEWHERE || code == code::CHANGED_TOO_OFTEN => {
-                self.end_doubt();
+            ApprovalState::Activating => self.finish_activation(connection, now),
+            ApprovalState::Rejecting => {
+                self.fail(Problem { code: failure_code::ACCEPTED_ELSEWHERE.into(), request_id: None }, now);
             }
-            State::Rejected | State::Expired | State::Deleted | State::Failed { .. } => {
+            ApprovalState::Failed { code }
+                if code == failure_code::ACCEPTED_ELSEWHERE || code == failure_code::CHANGED_TOO_OFTEN =>
+            {
+                self.clear_unconfirmed();
+            }
+            ApprovalState::Rejected
+            | ApprovalState::Expired
+            | ApprovalState::Deleted
+            | ApprovalState::Failed { .. } => {
                 self.correct_to_activated(connection, now);
             }
-            State::Activated => {}
+            ApprovalState::Activated => {}
         }
     }
 
     /// It waits, but its time is over: nobody can accept it any more. A call of ours may have been in time.
-    fn seen_past_expiry(&mut self, now: Timestamp) {
-        let what = || What::Seen(Status::Expired);
+    fn observe_past_expiry(&mut self, now: Timestamp) {
+        let what = || AuditEvent::Observed(Status::Expired);
         match self.state {
-            State::Pending => self.end(State::Expired, News::Expired, what(), now),
-            State::Approved | State::Rejecting => {
-                if !self.may_have_called() || self.call_is_settled(now) {
-                    self.end(State::Expired, News::Expired, what(), now);
+            ApprovalState::Pending => self.finish(ApprovalState::Expired, NotificationKind::Expired, what(), now),
+            ApprovalState::Approved | ApprovalState::Rejecting => {
+                if !self.may_have_called() || self.confirm_call_had_no_effect(now) {
+                    self.finish(ApprovalState::Expired, NotificationKind::Expired, what(), now);
                 }
             }
-            State::Activating => {
-                if self.confirm(Doubtful::Waiting, now) {
-                    self.end(State::Expired, News::Expired, what(), now);
+            ApprovalState::Activating => {
+                if self.confirm_reading(TransientReading::Waiting, now) {
+                    self.finish(ApprovalState::Expired, NotificationKind::Expired, what(), now);
                 }
             }
-            State::Activated | State::Rejected | State::Expired | State::Deleted | State::Failed { .. } => {
-                self.end_doubt();
+            ApprovalState::Activated
+            | ApprovalState::Rejected
+            | ApprovalState::Expired
+            | ApprovalState::Deleted
+            | ApprovalState::Failed { .. } => {
+                self.clear_unconfirmed();
             }
         }
     }
@@ -116,15 +127,17 @@ impl Approval {
         if self.is_past_expiry(now) {
             return;
         }
-        let alarms = self.told.while_pending(&self.terms, self.since, self.connection.expires_at, now);
+        let alarms = self.reminder_state.take_due_reminders(&self.policy, self.since, self.connection.expires_at, now);
         let waiting_s = now.duration_since(self.since).as_secs();
         for alarm in alarms {
-            self.log(What::Told(alarm), now);
-            self.tell(
+            self.append_audit_event(AuditEvent::Reminded(alarm), now);
+            self.enqueue(
                 match (alarm, self.connection.expires_at) {
-                    (Alarm::ExpiresSoon, Some(expires_at)) => News::ExpiresSoon { expires_at },
-                    (Alarm::Escalation, _) => News::Escalated { waiting_s },
-                    (Alarm::Reminder | Alarm::ExpiresSoon | Alarm::Stuck, _) => News::Reminder { waiting_s },
+                    (Reminder::ExpiresSoon, Some(expires_at)) => NotificationKind::ExpiresSoon { expires_at },
+                    (Reminder::Escalation, _) => NotificationKind::Escalated { waiting_s },
+                    (Reminder::StillWaiting | Reminder::ExpiresSoon | Reminder::Stuck, _) => {
+                        NotificationKind::Reminder { waiting_s }
+                    }
                 },
                 now,
             );
@@ -134,106 +147,127 @@ impl Approval {
     /// Tells people once that what was decided takes too long.
     pub(super) fn remind_of_decision(&mut self, problem: Option<&Problem>, now: Timestamp) {
         let for_s = now.duration_since(self.since);
-        if for_s >= self.terms.stuck_after && self.told.first_of_stuck() {
-            self.log(What::Told(Alarm::Stuck), now);
-            self.tell(News::Stuck { for_s: for_s.as_secs(), problem: problem.cloned() }, now);
+        if for_s >= self.policy.stuck_after && self.reminder_state.mark_stuck() {
+            self.append_audit_event(AuditEvent::Reminded(Reminder::Stuck), now);
+            self.enqueue(NotificationKind::Stuck { for_s: for_s.as_secs(), problem: problem.cloned() }, now);
         }
     }
 
-    pub(super) fn accepted(&mut self, by: Option<Decision>, what: What, now: Timestamp) {
-        if self.state == State::Pending {
+    pub(super) fn begin_activation(&mut self, by: Option<Decision>, event: AuditEvent, now: Timestamp) {
+        if self.state == ApprovalState::Pending {
             // Not by us: the approvals that there are have accepted nothing.
             self.decisions.clear();
         }
-        self.enter(State::Activating, now);
-        self.log(what, now);
-        self.next_step_at = self.told.stuck_at(&self.terms, self.since);
-        self.tell(News::Accepted(by), now);
+        self.transition_to(ApprovalState::Activating, now);
+        self.append_audit_event(event, now);
+        self.next_step_at = self.reminder_state.stuck_at(&self.policy, self.since);
+        self.enqueue(NotificationKind::Accepted(by), now);
     }
 
-    pub(super) fn activated(&mut self, connection: &Connection, now: Timestamp) {
+    pub(super) fn finish_activation(&mut self, connection: &Connection, now: Timestamp) {
         let approved_at = self.winner().map_or(self.since, |decision| decision.at);
-        let changes = self.facts.changes(&connection.facts());
+        let changes = self.facts.changes_to(&connection.facts());
         self.connection = connection.clone();
         if connection.fingerprint() != self.fingerprint {
             // Too late to stop it: people must know.
-            self.log(What::Differs { changes: changes.clone() }, now);
-            self.tell(News::Differs { changes }, now);
+            self.append_audit_event(AuditEvent::FactsDiffer { changes: changes.clone() }, now);
+            self.enqueue(NotificationKind::FactsDiffer { changes }, now);
         }
-        let news = News::Activated { took_s: now.duration_since(approved_at).as_secs() };
-        self.end(State::Activated, news, What::Seen(Status::Activated), now);
+        let news = NotificationKind::Activated { took_s: now.duration_since(approved_at).as_secs() };
+        self.finish(ApprovalState::Activated, news, AuditEvent::Observed(Status::Activated), now);
     }
 
     pub(super) fn fail(&mut self, problem: Problem, now: Timestamp) {
         let verdict = self.winner().map_or(Verdict::Approve, |winner| winner.verdict);
-        let news = News::Failed { verdict, problem: problem.clone() };
-        self.end(State::Failed { code: problem.code.clone() }, news, What::Failed(problem.clone()), now);
+        let news = NotificationKind::Failed { verdict, problem: problem.clone() };
+        self.finish(
+            ApprovalState::Failed { code: problem.code.clone() },
+            news,
+            AuditEvent::Failed(problem.clone()),
+            now,
+        );
         self.last_problem = Some(problem);
     }
 
     /// Enters a final state, unless it is in one.
-    pub(super) fn end(&mut self, state: State, news: News, what: What, now: Timestamp) {
+    pub(super) fn finish(&mut self, state: ApprovalState, kind: NotificationKind, event: AuditEvent, now: Timestamp) {
         if self.state.is_final() {
             return;
         }
-        if self.state == State::Pending {
+        if self.state == ApprovalState::Pending {
             self.decisions.clear();
         }
-        self.enter(state, now);
-        self.log(what, now);
+        self.transition_to(state, now);
+        self.append_audit_event(event, now);
         self.next_step_at = None;
-        self.tell(news, now);
+        self.enqueue(kind, now);
     }
 
     /// As [`Approval::defer`], for a while; then nobody believes any more that it will ever work.
-    pub(super) fn defer_unknown(&mut self, problem: &Problem, now: Timestamp) {
-        let decided = matches!(self.state, State::Approved | State::Rejecting);
-        if decided && now.duration_since(self.since) >= UNKNOWN_TRIED_FOR {
+    pub(super) fn defer_unknown_failure(&mut self, problem: &Problem, now: Timestamp) {
+        let decided = matches!(self.state, ApprovalState::Approved | ApprovalState::Rejecting);
+        if decided && now.duration_since(self.since) >= MAX_UNKNOWN_ERROR_AGE {
             self.fail(problem.clone(), now);
         } else {
-            self.defer(problem, None, now);
+            self.defer_with_backoff(problem, None, now);
         }
     }
 
-    pub(super) fn defer(&mut self, problem: &Problem, retry_after: Option<SignedDuration>, now: Timestamp) {
+    pub(super) fn defer_with_backoff(
+        &mut self,
+        problem: &Problem,
+        retry_after: Option<SignedDuration>,
+        now: Timestamp,
+    ) {
         let wait = backoff(&self.id.to_string(), self.attempts, SignedDuration::from_mins(1));
-        self.postpone(problem, wait.max(retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER)), now);
+        self.defer_for(problem, wait.max(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER)), now);
     }
 
-    pub(super) fn postpone(&mut self, problem: &Problem, wait: SignedDuration, now: Timestamp) {
-        let gone_by = |expires_at: Timestamp| now.duration_since(expires_at) > EXPIRED_FOR_SURE;
+    pub(super) fn defer_for(&mut self, problem: &Problem, wait: SignedDuration, now: Timestamp) {
+        let is_past_grace = |expires_at: Timestamp| now.duration_since(expires_at) > EXPIRY_GRACE_PERIOD;
         match self.state {
-            State::Pending if self.connection.expires_at.is_some_and(gone_by) => {
+            ApprovalState::Pending if self.connection.expires_at.is_some_and(is_past_grace) => {
                 // Whatever can't be asked: nobody can accept it any more.
-                self.end(State::Expired, News::Expired, What::Seen(Status::Expired), now);
+                self.finish(
+                    ApprovalState::Expired,
+                    NotificationKind::Expired,
+                    AuditEvent::Observed(Status::Expired),
+                    now,
+                );
             }
-            State::Approved | State::Rejecting
-                if !self.may_have_called() && self.connection.expires_at.is_some_and(gone_by) =>
+            ApprovalState::Approved | ApprovalState::Rejecting
+                if !self.may_have_called() && self.connection.expires_at.is_some_and(is_past_grace) =>
             {
-                self.end(State::Expired, News::Expired, What::Seen(Status::Expired), now);
+                self.finish(
+                    ApprovalState::Expired,
+                    NotificationKind::Expired,
+                    AuditEvent::Observed(Status::Expired),
+                    now,
+                );
             }
-            State::Pending => self.remind_of_request(now),
-            State::Approved | State::Rejecting => self.remind_of_decision(Some(problem), now),
-            State::Activating
-            | State::Activated
-            | State::Rejected
-            | State::Expired
-            | State::Deleted
-            | State::Failed { .. } => {}
+            ApprovalState::Pending => self.remind_of_request(now),
+            ApprovalState::Approved | ApprovalState::Rejecting => self.remind_of_decision(Some(problem), now),
+            ApprovalState::Activating
+            | ApprovalState::Activated
+            | ApprovalState::Rejected
+            | ApprovalState::Expired
+            | ApprovalState::Deleted
+            | ApprovalState::Failed { .. } => {}
         }
         if self.state.is_final() {
             // A record in doubt is read again.
-            self.next_step_at = self.doubt.as_ref().map(|_| now + wait.max(LOOK_AT_OBJECTION));
+            self.next_step_at = self.unconfirmed.as_ref().map(|_| now + wait.max(OBJECTION_RECHECK_INTERVAL));
         } else {
             self.last_problem = Some(problem.clone());
             self.attempts = self.attempts.saturating_add(1);
             // Nobody waits for the look at what waits for people.
-            let shortest = if self.state == State::Pending { LOOK_AT_OBJECTION } else { SignedDuration::ZERO };
+            let shortest =
+                if self.state == ApprovalState::Pending { OBJECTION_RECHECK_INTERVAL } else { SignedDuration::ZERO };
             self.next_step_at = Some(now + wait.max(shortest));
         }
     }
 }
 
-pub(super) fn acknowledged(verdict: Verdict, request_id: &str) -> What {
-    What::Acknowledged { operation: verdict.operation().to_owned(), request_id: request_id.to_owned() }
+pub(super) fn acknowledged_event(verdict: Verdict, request_id: &str) -> AuditEvent {
+    AuditEvent::Acknowledged { operation: verdict.operation().to_owned(), request_id: request_id.to_owned() }
 }

@@ -24,7 +24,7 @@ impl fmt::Display for ApprovalId {
 /// How far an approval has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum State {
+pub enum ApprovalState {
     /// Seen; people have not decided yet.
     Pending,
     /// Decided; `AcceptVpcPeerConnection` not acknowledged yet.
@@ -50,7 +50,7 @@ pub enum State {
 }
 
 /// Codes of [`State::Failed`] that are not the vendor's.
-pub mod code {
+pub mod failure_code {
     /// It was accepted by somebody else while we were to reject it.
     pub const ACCEPTED_ELSEWHERE: &str = "AcceptedElsewhere";
     /// Its facts changed again and again.
@@ -63,7 +63,7 @@ pub mod code {
     pub const NEEDS_PEOPLE_AGAIN: &str = "NeedsPeopleAgain";
 }
 
-impl State {
+impl ApprovalState {
     /// Whether it is over: only a reading that proves it wrong, or a new decision after a failure, leads out of it.
     #[must_use]
     pub fn is_final(&self) -> bool {

@@ -4,13 +4,13 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::history::hash;
-use super::{Call, ClientToken, History, Principal, Verdict};
+use super::history::entry_hash;
+use super::{ClientToken, History, Principal, TokenPurpose, Verdict};
 use crate::peering::{AccountId, Facts, InstanceId};
 
 /// How a record contradicts its history.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Broken {
+pub enum HistoryMismatch {
     /// An entry was changed, added, moved or taken away.
     #[error("entry {0} does not follow from those before it")]
     Chain(usize),
@@ -45,23 +45,23 @@ impl History {
     ///
     /// # Errors
     /// The first thing that is not as it was.
-    pub fn verify(id: &str, record: &Value) -> Result<(), Broken> {
+    pub fn verify(id: &str, record: &Value) -> Result<(), HistoryMismatch> {
         let entries = record.get("history").and_then(Value::as_array).filter(|entries| !entries.is_empty());
-        let entries = entries.ok_or(Broken::Empty)?;
+        let entries = entries.ok_or(HistoryMismatch::Empty)?;
         let mut before = id;
         for (position, entry) in entries.iter().enumerate() {
-            let stored = entry.get("hash").and_then(Value::as_str).ok_or(Broken::Chain(position))?;
-            if hash(before, entry) != stored {
-                return Err(Broken::Chain(position));
+            let stored = entry.get("hash").and_then(Value::as_str).ok_or(HistoryMismatch::Chain(position))?;
+            if entry_hash(before, entry) != stored {
+                return Err(HistoryMismatch::Chain(position));
             }
             before = stored;
         }
         if entries.last().and_then(|entry| entry.get("state")) != record.get("state") {
-            return Err(Broken::State);
+            return Err(HistoryMismatch::State);
         }
-        let derived = Derived::from(entries)?;
+        let derived = ReplayedHistory::replay(entries)?;
         if Some(derived.fingerprint) != record.get("fingerprint") {
-            return Err(Broken::Fingerprint);
+            return Err(HistoryMismatch::Fingerprint);
         }
         // Earlier versions kept the last reading only.
         let facts =
@@ -69,7 +69,7 @@ impl History {
         // Schema 1 kept what became usable, not what was decided on.
         let differs = entries.iter().any(|entry| entry.pointer("/what/differs").is_some());
         if facts.is_some_and(|facts| !differs && facts.ok().as_deref() != derived.fingerprint.as_str()) {
-            return Err(Broken::Facts);
+            return Err(HistoryMismatch::Facts);
         }
         let decisions = record.get("decisions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
         // The configuration may change who a principal is, but not what they said.
@@ -80,63 +80,63 @@ impl History {
         };
         let standing = &derived.standing;
         if standing.len() != decisions.len() || !standing.iter().zip(decisions).all(same) {
-            return Err(Broken::Decision);
+            return Err(HistoryMismatch::Decision);
         }
         if record.get("generation").and_then(Value::as_u64) != Some(derived.generation) {
-            return Err(Broken::Generation);
+            return Err(HistoryMismatch::Generation);
         }
         let token = record.get("client_token").and_then(Value::as_str);
         // A change after a failure voids the decision; earlier versions kept its token.
-        let is_void = derived.decided && derived.standing.is_empty();
-        if !is_void && token.map(ToOwned::to_owned) != derived.token(id, record) {
-            return Err(Broken::Token);
+        let is_void = derived.is_decided && derived.standing.is_empty();
+        if !is_void && token.map(ToOwned::to_owned) != derived.expected_token(id, record) {
+            return Err(HistoryMismatch::Token);
         }
         Ok(())
     }
 }
 
 /// What a history leads to.
-struct Derived<'a> {
+struct ReplayedHistory<'a> {
     /// The decisions that stand.
     standing: Vec<&'a Value>,
     /// Of the facts that they are about.
     fingerprint: &'a Value,
     generation: u64,
     /// Whether this generation was decided.
-    decided: bool,
+    is_decided: bool,
     /// How many people have to approve.
-    needed: u64,
+    needed_approvals: u64,
     state: &'a Value,
-    open: bool,
-    pending: bool,
+    is_open: bool,
+    is_pending: bool,
 }
 
-impl<'a> Derived<'a> {
-    fn from(entries: &'a [Value]) -> Result<Self, Broken> {
+impl<'a> ReplayedHistory<'a> {
+    fn replay(entries: &'a [Value]) -> Result<Self, HistoryMismatch> {
         let (standing, null) = (vec![], &Value::Null);
         let mut derived = Self {
             standing,
             fingerprint: null,
             generation: 1,
-            decided: false,
-            needed: 1,
+            is_decided: false,
+            needed_approvals: 1,
             state: null,
-            open: true,
-            pending: true,
+            is_open: true,
+            is_pending: true,
         };
         for (position, entry) in entries.iter().enumerate() {
-            if !derived.apply(entry, entries.get(..position).unwrap_or_default()) {
-                return Err(Broken::Transition(position));
+            if !derived.apply_entry(entry, entries.get(..position).unwrap_or_default()) {
+                return Err(HistoryMismatch::Transition(position));
             }
         }
         Ok(derived)
     }
 
     /// Applies an entry; says whether it may lead to the state that it claims.
-    fn apply(&mut self, entry: &'a Value, earlier: &'a [Value]) -> bool {
+    fn apply_entry(&mut self, entry: &'a Value, earlier: &'a [Value]) -> bool {
         let what = |path: &str| entry.pointer(&format!("/what/{path}"));
         let state = entry.get("state").unwrap_or(&Value::Null);
-        let begins = match (name(self.state), kind(entry)) {
+        let begins = match (state_name(self.state), entry_kind(entry)) {
             (_, "sent_back" | "corrected") => {
                 let generation = what("sent_back/generation").or(what("corrected/generation"));
                 generation.and_then(Value::as_u64).filter(|generation| *generation > self.generation)
@@ -147,30 +147,30 @@ impl<'a> Derived<'a> {
             _ => None,
         };
         if let Some(generation) = begins {
-            (self.generation, self.decided) = (generation, false);
+            (self.generation, self.is_decided) = (generation, false);
         }
         if let Some(approvals) = ["discovered", "rule_changed", "sent_back"]
             .iter()
             .find_map(|kind| what(&format!("{kind}/approvals")).and_then(Value::as_u64))
         {
-            self.needed = approvals.max(1);
+            self.needed_approvals = approvals.max(1);
         }
-        if !self.count(entry, name(state) == "pending", earlier) {
+        if !self.update_standing(entry, state_name(state) == "pending", earlier) {
             return false;
         }
-        let may = self.may_lead(entry, state);
-        let decided = matches!(name(state), "approved" | "rejecting");
-        if decided && name(self.state) != name(state) {
-            self.decided = true;
+        let may = self.may_lead_to(entry, state);
+        let decided = matches!(state_name(state), "approved" | "rejecting");
+        if decided && state_name(self.state) != state_name(state) {
+            self.is_decided = true;
         }
         self.state = state;
-        self.pending = name(state) == "pending";
-        self.open = self.pending || !is_final(state);
+        self.is_pending = state_name(state) == "pending";
+        self.is_open = self.is_pending || !is_final_state(state);
         may
     }
 
     /// Keeps the decisions that stand after an entry.
-    fn count(&mut self, entry: &'a Value, pending: bool, earlier: &'a [Value]) -> bool {
+    fn update_standing(&mut self, entry: &'a Value, is_pending: bool, earlier: &'a [Value]) -> bool {
         let what = |path: &str| entry.pointer(&format!("/what/{path}"));
         let by_same = |one: &Value, decision: &Value| {
             let other = decision.get("by").unwrap_or(&Value::Null);
@@ -179,7 +179,7 @@ impl<'a> Derived<'a> {
                 || (person(one).is_some() && person(one) == person(other))
         };
         if let Some(decision) = what("decided") {
-            if !self.open {
+            if !self.is_open {
                 self.standing.clear();
             }
             let by = decision.get("by").unwrap_or(&Value::Null);
@@ -193,7 +193,7 @@ impl<'a> Derived<'a> {
             self.standing.clear();
             self.fingerprint = new;
         } else if let Some(void) = what("rule_changed/void").or(what("sent_back/void")).and_then(Value::as_array) {
-            if !self.open {
+            if !self.is_open {
                 self.standing.clear();
             }
             let is_void = |decision: &&Value| {
@@ -202,7 +202,7 @@ impl<'a> Derived<'a> {
             };
             self.standing.retain(|decision| !is_void(decision));
         } else if what("corrected").is_some() {
-            if pending {
+            if is_pending {
                 let restored = what("corrected/approvals").and_then(Value::as_array).map(Vec::as_slice);
                 let restored = restored.unwrap_or_default();
                 // Only what was said before can count again.
@@ -213,20 +213,20 @@ impl<'a> Derived<'a> {
                 }
                 self.standing = restored.iter().collect();
             }
-        } else if self.pending && !pending {
+        } else if self.is_pending && !is_pending {
             // It came to its end, or was accepted, without us.
             self.standing.clear();
         }
         true
     }
 
-    fn may_lead(&self, entry: &Value, state: &Value) -> bool {
+    fn may_lead_to(&self, entry: &Value, state: &Value) -> bool {
         let what = |path: &str| entry.pointer(&format!("/what/{path}"));
         let text = |path: &str| what(path).and_then(Value::as_str).unwrap_or_default();
-        let is = |names: &[&str]| names.contains(&name(state));
+        let is = |names: &[&str]| names.contains(&state_name(state));
         let approvals = self.standing.iter().filter(|it| it.get("verdict").and_then(Value::as_str) == Some("approve"));
-        let complete = u64::try_from(approvals.count()).unwrap_or(u64::MAX) >= self.needed;
-        match kind(entry) {
+        let complete = u64::try_from(approvals.count()).unwrap_or(u64::MAX) >= self.needed_approvals;
+        match entry_kind(entry) {
             "discovered" | "withdrawn" | "sent_back" => is(&["pending"]),
             // Earlier versions changed what they took for deleted.
             "changed" => is(&["pending", "failed", "deleted"]),
@@ -253,8 +253,8 @@ impl<'a> Derived<'a> {
     }
 
     /// The token of the decision that stands, if this generation was decided.
-    fn token(&self, id: &str, record: &Value) -> Option<String> {
-        let winner = self.standing.last().filter(|_| self.decided)?;
+    fn expected_token(&self, id: &str, record: &Value) -> Option<String> {
+        let winner = self.standing.last().filter(|_| self.is_decided)?;
         // As the record names them: an organization may have been configured since they decided.
         let winner = record.get("decisions").and_then(Value::as_array)?.last().unwrap_or(winner);
         let text = |value: Option<&Value>| value.and_then(Value::as_str).map(ToOwned::to_owned);
@@ -267,7 +267,7 @@ impl<'a> Derived<'a> {
         let rejects = winner.get("verdict").and_then(Value::as_str) == Some("reject");
         let verdict = if rejects { Verdict::Reject } else { Verdict::Approve };
         let generation = u32::try_from(self.generation).ok()?;
-        let token = ClientToken::derive(&by, account, &instance_id, verdict, Call::Decided { generation });
+        let token = ClientToken::derive(&by, account, &instance_id, verdict, TokenPurpose::Decided { generation });
         Some(token.as_str().to_owned())
     }
 }
@@ -279,17 +279,17 @@ fn is_same_user(one: Option<&Value>, other: Option<&Value>) -> bool {
 }
 
 /// The name of a state: a failure is an object, since it has a code.
-fn name(state: &Value) -> &str {
+fn state_name(state: &Value) -> &str {
     state.as_str().unwrap_or(if state.is_object() { "failed" } else { "" })
 }
 
 /// The kind of an entry: a word, or the only key of an object.
-fn kind(entry: &Value) -> &str {
+fn entry_kind(entry: &Value) -> &str {
     let what = entry.get("what").unwrap_or(&Value::Null);
     let key = what.as_object().and_then(|fields| fields.keys().next()).map(String::as_str);
     what.as_str().or(key).unwrap_or_default()
 }
 
-fn is_final(state: &Value) -> bool {
-    ["activated", "rejected", "expired", "deleted", "failed"].contains(&name(state))
+fn is_final_state(state: &Value) -> bool {
+    ["activated", "rejected", "expired", "deleted", "failed"].contains(&state_name(state))
 }

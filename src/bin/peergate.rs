@@ -9,15 +9,15 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use jiff::Timestamp;
 use peergate::approval::Principal;
-use peergate::chat::Wish;
+use peergate::chat::EventSpec;
 use peergate::chat::platform::Platform;
 use peergate::config::{Config, Environment, SecretsSource};
-use peergate::local::audit::{self, Source};
+use peergate::fake::alicloud::gateway::Simulator;
+use peergate::fake::alicloud::{SimulatedAccount, SimulatorSettings};
+use peergate::local::audit::{self, RecordSource};
 use peergate::local::event;
-use peergate::local::simulator::gateway::Simulator;
-use peergate::local::simulator::{Account, Settings};
-use peergate::local::{Error, demo, fakes, redrive, register, restore, serve, table};
-use peergate::secrets::Secrets;
+use peergate::local::{Error, demo, redrive, register, restore, serve, table};
+use peergate::secrets::SecretSet;
 use peergate::watch::Tick;
 use peergate::{clock, doctor, logging, watch};
 use tokio::net::TcpListener;
@@ -26,7 +26,7 @@ use tokio::time::Instant;
 /// People approve Alibaba Cloud VPC peering connections from chat.
 #[derive(Parser)]
 #[command(version)]
-enum Command {
+enum Cli {
     /// Plays the main job on loopback, without any cloud account.
     Demo,
     /// Simulates the VPC peering API, in memory, over plain HTTP.
@@ -58,7 +58,7 @@ enum Command {
     /// Has a platform send its requests to a URL, or says what to enter where.
     Register {
         /// Which platform.
-        #[arg(long, value_parser = platform)]
+        #[arg(long, value_parser = parse_platform)]
         platform: Platform,
         /// The address of the webhook, e.g. https://….lambda-url.eu-central-1.on.aws/
         #[arg(long)]
@@ -90,14 +90,14 @@ enum Command {
         #[arg(long)]
         all: bool,
         #[command(flatten)]
-        source: Source,
+        source: RecordSource,
     },
     /// Tells everything about one connection, with its timeline.
     Show {
         /// pcc-…, or TARGET/pcc-….
         id: String,
         #[command(flatten)]
-        source: Source,
+        source: RecordSource,
     },
     /// Prints everything that happened, as lines of JSON.
     Export {
@@ -105,7 +105,7 @@ enum Command {
         #[arg(long, value_parser = audit::parse_since)]
         since: Option<Timestamp>,
         #[command(flatten)]
-        source: Source,
+        source: RecordSource,
     },
     /// Checks that nobody has edited what happened.
     Verify {
@@ -113,7 +113,7 @@ enum Command {
         #[arg(long)]
         against: Option<PathBuf>,
         #[command(flatten)]
-        source: Source,
+        source: RecordSource,
     },
     /// Looks at everything that can be wrong, as the functions would come across it, and says what to do.
     Doctor {
@@ -121,12 +121,12 @@ enum Command {
         #[arg(long)]
         json: bool,
         #[command(flatten)]
-        wish: doctor::Wish,
+        options: doctor::Options,
     },
     /// Has notices that no channel took tried again at once.
-    Redrive(redrive::Wish),
+    Redrive(redrive::RedriveArgs),
     /// Puts back, from a copy of the table, what the table has lost.
-    Restore(restore::Wish),
+    Restore(restore::RestoreArgs),
     /// Serves the table alone, as DynamoDB would, for functions under `cargo lambda watch`.
     Table {
         /// Where to listen; port 0 takes a free one and prints it.
@@ -153,12 +153,12 @@ enum Command {
 #[derive(clap::Args)]
 struct EventArguments {
     /// What to ask for.
-    verb: Verb,
+    verb: EventVerb,
     /// Of which connection, pcc-…; of none for a list.
     #[arg(default_value = "")]
     instance_id: String,
     /// The platform that sends it.
-    #[arg(long, default_value = "standard-webhooks", value_parser = platform)]
+    #[arg(long, default_value = "standard-webhooks", value_parser = parse_platform)]
     provider: Platform,
     /// Which client of /webhook/{client}, or which tenant; by default the first of the configuration.
     #[arg(long, visible_alias = "tenant")]
@@ -178,7 +178,7 @@ struct EventArguments {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Verb {
+enum EventVerb {
     Approve,
     Reject,
     Withdraw,
@@ -188,16 +188,16 @@ enum Verb {
 }
 
 /// The longest that the doctor looks.
-const EXAMINATION: Duration = Duration::from_mins(2);
+const DOCTOR_TIMEOUT: Duration = Duration::from_mins(2);
 
-fn platform(name: &str) -> Result<Platform, String> {
+fn parse_platform(name: &str) -> Result<Platform, String> {
     let known: Vec<_> = Platform::ALL.iter().map(|platform| platform.name()).collect();
-    Platform::of_name(name).ok_or_else(|| format!("expected one of {}", known.join(", ")))
+    Platform::from_name(name).ok_or_else(|| format!("expected one of {}", known.join(", ")))
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    match run(Command::parse()).await {
+    match run_command(Cli::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("peergate: {}", logging::Chain(error.as_ref()));
@@ -206,19 +206,19 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(command: Command) -> Result<(), Error> {
+async fn run_command(command: Cli) -> Result<(), Error> {
     match command {
-        Command::Demo => demo::run().await,
-        Command::Simulate { listen, activation_ms, expiry_s, quota, latency_ms, request, accounts } => {
-            let mut settings = Settings {
-                activation: Duration::from_millis(activation_ms),
-                expiry: Duration::from_secs(expiry_s),
-                quota: (quota > 0).then_some(quota),
+        Cli::Demo => demo::run().await,
+        Cli::Simulate { listen, activation_ms, expiry_s, quota, latency_ms, request, accounts } => {
+            let mut settings = SimulatorSettings {
+                activation_delay: Duration::from_millis(activation_ms),
+                expires_after: Duration::from_secs(expiry_s),
+                calls_per_minute: (quota > 0).then_some(quota),
                 latency: Duration::from_millis(latency_ms),
-                ..Settings::default()
+                ..SimulatorSettings::default()
             };
             if let Some(path) = accounts {
-                settings.accounts = serde_json::from_slice::<Vec<Account>>(&std::fs::read(path)?)?;
+                settings.accounts = serde_json::from_slice::<Vec<SimulatedAccount>>(&std::fs::read(path)?)?;
             }
             let listener = listen_on(&listen).await?;
             let simulator = Simulator::new(settings);
@@ -227,36 +227,39 @@ async fn run(command: Command) -> Result<(), Error> {
             }
             Ok(simulator.serve(listener).await?)
         }
-        Command::Event(arguments) => print_event(arguments).await,
-        Command::Register { platform, url } => print(&register::register(platform, &url).await?),
-        Command::Fake { name, options, listen } => fakes::serve(&name, &options, listen_on(&listen).await?).await,
-        Command::Serve { listen, store } => {
+        Cli::Event(arguments) => print_event(arguments).await,
+        Cli::Register { platform, url } => print_text(&register::register_webhook(platform, &url).await?),
+        Cli::Fake { name, options, listen } => {
+            peergate::fake::serve_fake(&name, &options, listen_on(&listen).await?).await
+        }
+        Cli::Serve { listen, store } => {
             logging::start();
-            let app = Arc::new(serve::app(&store).await?);
+            let app = Arc::new(serve::build_app(&store).await?);
             let listener = listen_on(&listen).await?;
-            serve::serve(app, listener).await
+            serve::serve_and_watch(app, listener).await
         }
-        Command::List { all, source } => print(&audit::list(&source, all).await?),
-        Command::Show { id, source } => print(&audit::show(&source, &id).await?),
-        Command::Export { since, source } => print(&audit::export(&source, since).await?),
-        Command::Verify { against, source } => print(&audit::verify(&source, against.as_deref()).await?),
-        Command::Doctor { json, wish } => {
-            let report = doctor::examine(Environment::from_process(), &wish, Instant::now() + EXAMINATION).await;
-            print(&if json { format!("{}\n", report.json()) } else { report.text() })?;
-            if report.is_well() { Ok(()) } else { Err("something does not work".into()) }
+        Cli::List { all, source } => print_text(&audit::list_records(&source, all).await?),
+        Cli::Show { id, source } => print_text(&audit::show_records(&source, &id).await?),
+        Cli::Export { since, source } => print_text(&audit::export_history(&source, since).await?),
+        Cli::Verify { against, source } => print_text(&audit::verify_records(&source, against.as_deref()).await?),
+        Cli::Doctor { json, options: wish } => {
+            let report =
+                doctor::examine_deployment(Environment::from_process(), &wish, Instant::now() + DOCTOR_TIMEOUT).await;
+            print_text(&if json { format!("{}\n", report.to_json()) } else { report.to_text() })?;
+            if report.is_healthy() { Ok(()) } else { Err("something does not work".into()) }
         }
-        Command::Redrive(wish) => print(&redrive::redrive(&wish).await?),
-        Command::Restore(wish) => print(&restore::restore(&wish).await?),
-        Command::Table { listen, store, name } => table::serve(&store, &name, listen_on(&listen).await?).await,
-        Command::Watch { once, store } => {
+        Cli::Redrive(wish) => print_text(&redrive::redrive(&wish).await?),
+        Cli::Restore(wish) => print_text(&restore::restore(&wish).await?),
+        Cli::Table { listen, store, name } => table::serve_table(&store, &name, listen_on(&listen).await?).await,
+        Cli::Watch { once, store } => {
             logging::start();
-            let app = Arc::new(serve::app(&store).await?);
+            let app = Arc::new(serve::build_app(&store).await?);
             if once {
-                let first_tick = doctor::FirstTick::default();
+                let first_tick = doctor::StartupCheck::default();
                 let ticked = watch::tick(&app, Tick::SCHEDULED, Instant::now() + Duration::from_mins(1));
-                tokio::join!(ticked, first_tick.ask(&app)).0?;
+                tokio::join!(ticked, first_tick.run_once(&app)).0?;
             } else {
-                serve::watch(app, serve::DISCOVERY).await;
+                serve::run_watcher(app, serve::DISCOVERY_INTERVAL).await;
             }
             Ok(())
         }
@@ -264,7 +267,7 @@ async fn run(command: Command) -> Result<(), Error> {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "an arm like the others")]
-fn print(text: &str) -> Result<(), Error> {
+fn print_text(text: &str) -> Result<(), Error> {
     print!("{text}");
     Ok(())
 }
@@ -283,31 +286,31 @@ async fn print_event(arguments: EventArguments) -> Result<(), Error> {
         _ => None,
     };
     #[expect(clippy::disallowed_methods, reason = "the environment of the local tool, read once")]
-    let environment = Environment::read(|name| std::env::var(name).ok().or_else(|| default(name)))?;
+    let environment = Environment::from_variables(|name| std::env::var(name).ok().or_else(|| default(name)))?;
     let config = Config::load(&environment.config)?;
     let SecretsSource::File(path) = &environment.secrets else {
         return Err("PEERGATE_SECRETS must be file:PATH to sign events".into());
     };
-    let secrets = Secrets::parse(&std::fs::read(path)?, &config)?;
+    let secrets = SecretSet::parse(&std::fs::read(path)?, &config)?;
     let carries_one =
-        provider.commands_carry_fingerprints() && matches!(verb, Verb::Approve | Verb::Reject | Verb::DryRun);
+        provider.can_carry_fingerprints() && matches!(verb, EventVerb::Approve | EventVerb::Reject | EventVerb::DryRun);
     let fingerprint = match fingerprint {
-        None if carries_one => event::fingerprint(&environment, &config, target.as_deref(), &instance_id)
+        None if carries_one => event::read_fingerprint(&environment, &config, target.as_deref(), &instance_id)
             .await
             .inspect_err(|error| eprintln!("peergate: the event carries no fingerprint: {error}"))
             .ok(),
         given => given,
     };
     let verb = match verb {
-        Verb::Approve => "approve",
-        Verb::Reject => "reject",
-        Verb::Withdraw => "withdraw",
-        Verb::Status => "status",
-        Verb::List => "list",
-        Verb::DryRun => "dry-run",
+        EventVerb::Approve => "approve",
+        EventVerb::Reject => "reject",
+        EventVerb::Withdraw => "withdraw",
+        EventVerb::Status => "status",
+        EventVerb::List => "list",
+        EventVerb::DryRun => "dry-run",
     };
     let is_there = |principal: &&Principal| {
-        Platform::of_principal(principal) == Some(provider)
+        Platform::from_principal(principal) == Some(provider)
             && client.as_ref().is_none_or(|tenant| principal.realm().ends_with(&format!(":{tenant}")))
     };
     let known = config.policy.people.values().flat_map(|person| &person.principals).find(is_there);
@@ -315,8 +318,8 @@ async fn print_event(arguments: EventArguments) -> Result<(), Error> {
         .or_else(|| known.and_then(|principal| principal.realm().split_once(':')).map(|(_, tenant)| tenant.to_owned()));
     let actor = actor.or_else(|| known.map(|principal| principal.user().to_owned()));
     let actor = actor.ok_or("name the --actor: no person of the configuration has an identity there")?;
-    let wish = Wish { verb: verb.to_owned(), instance_id, target, reason, fingerprint, tenant, actor };
-    let signed = event::sign(provider, &wish, &config, &secrets, clock::now())?;
-    println!("{}", serde_json::to_string_pretty(&event::envelope(&signed))?);
+    let wish = EventSpec { action: verb.to_owned(), instance_id, target, reason, fingerprint, tenant, actor };
+    let signed = event::sign_event(provider, &wish, &config, &secrets, clock::now())?;
+    println!("{}", serde_json::to_string_pretty(&event::function_url_event(&signed))?);
     Ok(())
 }

@@ -14,44 +14,44 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 /// Lambda always says until when we may work; cargo-lambda's deadline lies in 1970. This is the template's timeout.
-const WITHOUT_DEADLINE: Duration = Duration::from_mins(1);
+const DEFAULT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// What the doctor leaves of the time: its report is to be heard.
-const TO_TELL: Duration = Duration::from_secs(5);
+const REPORT_RESERVE: Duration = Duration::from_secs(5);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     // A task of its own: what it waits for wakes it without a system call.
-    tokio::spawn(follow()).await?
+    tokio::spawn(run_watcher()).await?
 }
 
-async fn follow() -> Result<(), Error> {
+async fn run_watcher() -> Result<(), Error> {
     logging::start();
     let metrics = Collector::start(lambda_runtime::Config::from_env().function_name)?;
-    let app = Arc::new(App::from_process().inspect_err(|error| logging::not_started(error))?);
-    app.prewarm().await.inspect_err(|error| logging::not_started(error))?;
-    let first_tick = Arc::new(doctor::FirstTick::default());
+    let app = Arc::new(App::from_process().inspect_err(|error| logging::log_not_started(error))?);
+    app.prewarm().await.inspect_err(|error| logging::log_not_started(error))?;
+    let first_tick = Arc::new(doctor::StartupCheck::default());
     lambda_runtime::run(service_fn(move |event: LambdaEvent<trigger::Trigger>| {
         let (app, first_tick) = (Arc::clone(&app), Arc::clone(&first_tick));
         let LambdaEvent { payload, context } = event;
-        let span = logging::invocation(&context.request_id, context.xray_trace_id.as_deref());
+        let span = logging::invocation_span(&context.request_id, context.xray_trace_id.as_deref());
         async move {
             let deadline = Timestamp::try_from(context.deadline()).unwrap_or_else(|_| clock::now());
-            let left = Duration::try_from(deadline.duration_since(clock::now())).unwrap_or(WITHOUT_DEADLINE);
-            let answer = match payload.tick() {
+            let left = Duration::try_from(deadline.duration_since(clock::now())).unwrap_or(DEFAULT_TIMEOUT);
+            let answer = match payload.into_tick() {
                 Ok(tick) => {
                     let ticked = watch::tick(&app, tick, Instant::now() + left);
-                    join(ticked, first_tick.ask(&app)).await.0.map(|_| None)
+                    join(ticked, first_tick.run_once(&app)).await.0.map(|_| None)
                 }
                 Err(wish) => {
-                    let report = doctor::examine(
+                    let report = doctor::examine_deployment(
                         Environment::from_process(),
                         &wish,
-                        Instant::now() + left.saturating_sub(TO_TELL),
+                        Instant::now() + left.saturating_sub(REPORT_RESERVE),
                     )
                     .await;
-                    tracing::info!(outcome = "examined", is_well = report.is_well(), "examined");
-                    Ok(Some(report.json()))
+                    tracing::info!(outcome = "examined", is_well = report.is_healthy(), "examined");
+                    Ok(Some(report.to_json()))
                 }
             };
             metrics.flush(&context.request_id);

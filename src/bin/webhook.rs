@@ -12,22 +12,22 @@ use tracing::Instrument;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
     // A task of its own: what it waits for wakes it without a system call.
-    tokio::spawn(answer()).await?
+    tokio::spawn(run_webhook()).await?
 }
 
-async fn answer() -> Result<(), Error> {
+async fn run_webhook() -> Result<(), Error> {
     logging::start();
     let metrics = Collector::start(lambda_runtime::Config::from_env().function_name)?;
-    let app = Arc::new(App::from_process().inspect_err(|error| logging::not_started(error))?);
-    app.prewarm().await.inspect_err(|error| logging::not_started(error))?;
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<envelope::Event>| {
+    let app = Arc::new(App::from_process().inspect_err(|error| logging::log_not_started(error))?);
+    app.prewarm().await.inspect_err(|error| logging::log_not_started(error))?;
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<envelope::HttpEvent>| {
         let app = Arc::clone(&app);
         let LambdaEvent { payload, context } = event;
-        let span = logging::invocation(&context.request_id, context.xray_trace_id.as_deref());
+        let span = logging::invocation_span(&context.request_id, context.xray_trace_id.as_deref());
         async move {
             let response = webhook::handle_event(&app, payload, clock::now()).await;
             metrics.flush(&context.request_id);
-            Ok::<_, Infallible>(envelope::close(response))
+            Ok::<_, Infallible>(envelope::into_lambda_response(response))
         }
         .instrument(span)
     }))

@@ -13,32 +13,32 @@ use crate::peering::AccountId;
 
 /// How many cards an account gets in a channel within [`WINDOW`].
 const MAX_CARDS: usize = 20;
-const WINDOW: SignedDuration = SignedDuration::from_hours(1);
+const RATE_PERIOD: SignedDuration = SignedDuration::from_hours(1);
 /// The most turns that are remembered for an account and channel; beyond it, cards are posted at once.
 const MAX_TURNS: usize = 10_000;
 
 /// How many requests one message names: platforms cut long ones. The next message names the next ones.
-const MAX_NAMED: usize = 200;
+const MAX_DIGEST_IDS: usize = 200;
 
 /// The cards of all accounts and channels.
 #[derive(Debug, Default)]
-pub struct CardRate(Mutex<BTreeMap<(AccountId, String), Queue>>);
+pub struct CardRateLimiter(Mutex<BTreeMap<(AccountId, String), CardQueue>>);
 
 /// The cards of one account in one channel.
 #[derive(Debug, Default)]
-struct Queue {
+struct CardQueue {
     /// When each card has its turn.
     turns: BTreeMap<ApprovalId, Timestamp>,
     /// The turns in order.
-    starts: VecDeque<Timestamp>,
+    turn_times: VecDeque<Timestamp>,
     /// Cards that wait, and that no digest has named.
-    unnamed: Vec<ApprovalId>,
-    last_digest: Option<Timestamp>,
+    undigested: Vec<ApprovalId>,
+    last_digest_at: Option<Timestamp>,
 }
 
 /// The requests of an account whose cards wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Digest {
+pub struct CardDigest {
     /// Who asks.
     pub account: AccountId,
     /// By its name in the configuration.
@@ -47,7 +47,7 @@ pub struct Digest {
     pub ids: Vec<ApprovalId>,
 }
 
-impl CardRate {
+impl CardRateLimiter {
     /// When the card of a request may be posted, if not now. A second call does not change its turn.
     pub fn reserve(&self, account: AccountId, channel: &str, id: &ApprovalId, now: Timestamp) -> Option<Timestamp> {
         let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,46 +55,47 @@ impl CardRate {
         if let Some(turn) = queue.turns.get(id) {
             return Some(*turn).filter(|turn| *turn > now);
         }
-        let is_past = |turn: Timestamp| turn + WINDOW <= now;
-        while queue.starts.front().is_some_and(|start| is_past(*start)) {
-            queue.starts.pop_front();
+        let is_past = |turn: Timestamp| turn + RATE_PERIOD <= now;
+        while queue.turn_times.front().is_some_and(|start| is_past(*start)) {
+            queue.turn_times.pop_front();
         }
         queue.turns.retain(|_, turn| !is_past(*turn));
-        let full = queue.starts.len().checked_sub(MAX_CARDS).and_then(|over| queue.starts.get(over));
-        let turn = full.map_or(now, |start| (*start + WINDOW).max(now));
+        let full = queue.turn_times.len().checked_sub(MAX_CARDS).and_then(|over| queue.turn_times.get(over));
+        let turn = full.map_or(now, |start| (*start + RATE_PERIOD).max(now));
         if queue.turns.len() >= MAX_TURNS {
             return None;
         }
         queue.turns.insert(id.clone(), turn);
-        queue.starts.push_back(turn);
+        queue.turn_times.push_back(turn);
         if turn <= now {
             return None;
         }
-        queue.unnamed.push(id.clone());
+        queue.undigested.push(id.clone());
         Some(turn)
     }
 
     /// The digests that are due: one an hour for an account and channel.
-    pub fn digests(&self, now: Timestamp) -> Vec<Digest> {
+    pub fn due_digests(&self, now: Timestamp) -> Vec<CardDigest> {
         let queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_due =
-            |queue: &Queue| !queue.unnamed.is_empty() && queue.last_digest.is_none_or(|last| last + WINDOW <= now);
+        let is_due = |queue: &CardQueue| {
+            !queue.undigested.is_empty() && queue.last_digest_at.is_none_or(|last| last + RATE_PERIOD <= now)
+        };
         let due = queues.iter().filter(|(_, queue)| is_due(queue));
-        due.map(|((account, channel), queue)| Digest {
+        due.map(|((account, channel), queue)| CardDigest {
             account: *account,
             channel: channel.clone(),
-            ids: queue.unnamed.iter().take(MAX_NAMED).cloned().collect(),
+            ids: queue.undigested.iter().take(MAX_DIGEST_IDS).cloned().collect(),
         })
         .collect()
     }
 
     /// A digest was posted.
-    pub fn posted(&self, digest: &Digest, now: Timestamp) {
+    pub fn mark_digest_posted(&self, digest: &CardDigest, now: Timestamp) {
         let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queues.get_mut(&(digest.account, digest.channel.clone())) {
-            queue.unnamed.retain(|id| !digest.ids.contains(id));
-            if queue.unnamed.is_empty() {
-                queue.last_digest = Some(now);
+            queue.undigested.retain(|id| !digest.ids.contains(id));
+            if queue.undigested.is_empty() {
+                queue.last_digest_at = Some(now);
             }
         }
     }
@@ -110,8 +111,8 @@ mod tests {
     }
 
     #[test]
-    fn twenty_cards_an_hour_are_posted_and_the_others_have_their_turn_later() {
-        let (rate, account) = (CardRate::default(), AccountId(1));
+    fn twenty_cards_an_hour_are_posted_and_the_rest_wait() {
+        let (rate, account) = (CardRateLimiter::default(), AccountId(1));
         let now: Timestamp = "2026-11-25T00:00:00Z".parse().unwrap();
         let turns: Vec<_> = (0..45).map(|number| rate.reserve(account, "netops", &id(number), now)).collect();
         let hours = |hours| Some(now + SignedDuration::from_hours(hours));
@@ -126,36 +127,40 @@ mod tests {
     }
 
     #[test]
-    fn one_digest_an_hour_names_all_that_wait() {
-        let (rate, account) = (CardRate::default(), AccountId(1));
+    fn hourly_digest_names_every_waiting_card() {
+        let (rate, account) = (CardRateLimiter::default(), AccountId(1));
         let now: Timestamp = "2026-11-25T00:00:00Z".parse().unwrap();
         for number in 0..23 {
             rate.reserve(account, "netops", &id(number), now);
         }
-        let digest = rate.digests(now).remove(0);
+        let digest = rate.due_digests(now).remove(0);
         assert_eq!(digest.ids, [id(20), id(21), id(22)]);
-        assert_eq!(rate.digests(now).len(), 1, "it is due until it is posted");
-        rate.posted(&digest, now);
+        assert_eq!(rate.due_digests(now).len(), 1, "it is due until it is posted");
+        rate.mark_digest_posted(&digest, now);
         rate.reserve(account, "netops", &id(50), now);
-        assert_eq!(rate.digests(now), []);
-        let later = rate.digests(now + WINDOW);
+        assert_eq!(rate.due_digests(now), []);
+        let later = rate.due_digests(now + RATE_PERIOD);
         assert_eq!(later.iter().map(|digest| digest.ids.clone()).collect::<Vec<_>>(), [[id(50)]]);
     }
 
     #[test]
-    fn long_digest_goes_on_in_further_ones_at_once() {
-        let (rate, account) = (CardRate::default(), AccountId(1));
+    fn long_digest_continues_in_another_at_once() {
+        let (rate, account) = (CardRateLimiter::default(), AccountId(1));
         let now: Timestamp = "2026-11-25T00:00:00Z".parse().unwrap();
-        for number in 0..(MAX_CARDS + MAX_NAMED + 5) {
+        for number in 0..(MAX_CARDS + MAX_DIGEST_IDS + 5) {
             rate.reserve(account, "netops", &id(number), now);
         }
         let named: Vec<_> = std::iter::from_fn(|| {
-            let digest = rate.digests(now).pop()?;
-            rate.posted(&digest, now);
+            let digest = rate.due_digests(now).pop()?;
+            rate.mark_digest_posted(&digest, now);
             Some(digest.ids)
         })
         .collect();
-        assert_eq!(named.iter().map(Vec::len).collect::<Vec<_>>(), [MAX_NAMED, 5]);
-        assert_eq!(named.concat(), (MAX_CARDS..MAX_CARDS + MAX_NAMED + 5).map(id).collect::<Vec<_>>(), "each once");
+        assert_eq!(named.iter().map(Vec::len).collect::<Vec<_>>(), [MAX_DIGEST_IDS, 5]);
+        assert_eq!(
+            named.concat(),
+            (MAX_CARDS..MAX_CARDS + MAX_DIGEST_IDS + 5).map(id).collect::<Vec<_>>(),
+            "each once"
+        );
     }
 }

@@ -1,15 +1,15 @@
 //! Commands in words, the same on each platform.
 
 #[cfg(feature = "local")]
-use super::Wish;
-use super::{About, Command, Verb, reason};
+use super::EventSpec;
+use super::{Action, Command, ConnectionCommand, normalize_reason};
 use crate::approval::Verdict;
 use crate::peering::InstanceId;
 
 /// `list [on TARGET]`, or `approve|reject|withdraw|status|dry-run pcc-… [on TARGET] [because REASON]`.
-pub(super) fn read_command(text: &str) -> Option<Command> {
+pub(super) fn parse_command(text: &str) -> Option<Command> {
     let (words, reason) = match text.split_once(" because ") {
-        Some((words, why)) => (words, reason(why)),
+        Some((words, why)) => (words, normalize_reason(why)),
         None => (text, None),
     };
     let words: Vec<&str> = words.split_whitespace().collect();
@@ -21,21 +21,21 @@ pub(super) fn read_command(text: &str) -> Option<Command> {
         _ => return None,
     };
     let verb = match *verb {
-        "approve" => Verb::Decide(Verdict::Approve),
-        "reject" => Verb::Decide(Verdict::Reject),
-        "withdraw" => Verb::Withdraw,
-        "dry-run" => Verb::DryRun,
-        "status" => Verb::Status,
+        "approve" => Action::Decide(Verdict::Approve),
+        "reject" => Action::Decide(Verdict::Reject),
+        "withdraw" => Action::Withdraw,
+        "dry-run" => Action::DryRun,
+        "status" => Action::Status,
         _ => return None,
     };
     let instance_id = InstanceId::parse(instance_id).ok()?;
-    Some(Command::About(About { verb, target, instance_id, seen: None, reason }))
+    Some(Command::Connection(ConnectionCommand { action: verb, target, instance_id, seen_fingerprint: None, reason }))
 }
 
 /// The words of a command.
 #[cfg(feature = "local")]
-pub(super) fn command_text(wish: &Wish) -> String {
-    let mut text = format!("{} {}", wish.verb, wish.instance_id).trim_end().to_owned();
+pub(super) fn command_text(wish: &EventSpec) -> String {
+    let mut text = format!("{} {}", wish.action, wish.instance_id).trim_end().to_owned();
     for (word, value) in [("on", &wish.target), ("because", &wish.reason)] {
         if let Some(value) = value {
             text = format!("{text} {word} {value}");

@@ -12,36 +12,38 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::{Abilities, Accepted};
+use super::{Capabilities, RequestShape};
 
 pub use card::{
-    CardError, MAX_BOT_BYTES, MAX_CARD_BYTES, MAX_ELEMENTS, Toast, check_card, render, reply_json, size_bytes, toast,
+    CardError, MAX_BOT_BYTES, MAX_CARD_BYTES, MAX_ELEMENTS, ToastKind, check_card, render_card, reply_json,
+    request_size_bytes, toast_json,
 };
 pub use config::{BotChannel, Channel, Config, Host};
 pub(super) use config::{
-    check_config, check_principal, check_secrets, expectations, inbound_secrets, merged_tenants, senders,
+    binding_key_material, check_config, check_principal, check_secrets, merged_tenants, request_signers,
+    secret_format_hints,
 };
 pub use deliver::State;
 #[cfg(feature = "local")]
-pub(super) use deliver::register;
+pub(super) use deliver::register_webhook;
 pub(super) use deliver::{ask_reason, config_errors, reply};
 pub use post::{
-    Api, BotMessage, Failure, Meaning, Posted, Receiver, TenantToken, Updated, bot_message, bot_sign, fetch_token,
-    meaning, post_bot,
+    BotMessage, CallError, CardUpdate, CodeMeaning, FeishuApi, PostedMessage, Receiver, TenantToken, build_bot_message,
+    code_meaning, fetch_token, post_bot, sign_bot_message,
 };
 #[cfg(feature = "local")]
-pub use receive::{Callback, challenge, encrypt, sign, sign_callback, signed};
+pub use receive::{CallbackRequest, encrypt_body, encrypt_challenge, sign, sign_callback, sign_plaintext};
 pub use receive::{ReplyTo, UnverifiedRequest, parse, verify_with};
-pub(super) use receive::{check, verify};
-pub use secrets::{AppSecret, CallbackKeys, EncryptKey, InvalidSecret, Secrets, VerificationToken};
+pub(super) use receive::{precheck_request, verify};
+pub use secrets::{AppSecret, CallbackKeys, EncryptKey, InvalidFeishuSecret, Secrets, VerificationToken};
 
 /// Its table, and its secret.
 pub const NAME: &str = "feishu";
 /// How its principals and its path begin.
 pub const REALM: &str = "feishu";
 /// Its requests.
-pub(super) const ACCEPTED: Accepted =
-    Accepted { segments: 0, methods: &[Method::POST], content_types: &["application/json"] };
+pub(super) const REQUEST_SHAPE: RequestShape =
+    RequestShape { extra_segments: 0, methods: &[Method::POST], content_types: &["application/json"] };
 /// Feishu waits 3 s. This leaves a second for the way, a cold start and an answer in private.
 ///
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-callback-communication>
@@ -51,41 +53,41 @@ pub(super) const USERS_SPAN_TENANTS: Option<&str> = None;
 /// The longest binding, in characters.
 pub const MAX_BINDING_CHARS: usize = 512;
 /// The reply to a click draws the card for everybody.
-pub(super) const REDRAWS_IN_REPLY: bool = true;
+pub(super) const CAN_REDRAW_IN_REPLY: bool = true;
 /// Whether a command says which facts its sender saw.
 #[cfg(feature = "local")]
 pub(super) const COMMANDS_CARRY_FINGERPRINTS: bool = false;
 
 /// Of a chat: the reason has a field on the card itself.
-const CARD_ABILITIES: Abilities = Abilities {
-    edits: true,
-    threads: true,
-    modals: false,
-    private_answers: true,
-    people: true,
+const CARD_CAPABILITIES: Capabilities = Capabilities {
+    can_edit: true,
+    can_thread: true,
+    can_open_modal: false,
+    can_reply_privately: true,
+    is_for_people: true,
     max_binding_chars: MAX_BINDING_CHARS,
 };
 /// Of a custom bot. Nobody hears of its buttons, so it has none.
-const BOT_ABILITIES: Abilities = Abilities {
-    edits: false,
-    threads: false,
-    modals: false,
-    private_answers: false,
-    people: true,
+const BOT_CAPABILITIES: Capabilities = Capabilities {
+    can_edit: false,
+    can_thread: false,
+    can_open_modal: false,
+    can_reply_privately: false,
+    is_for_people: true,
     max_binding_chars: 0,
 };
 
 /// The name of the input for a reason.
-const REASON: &str = "reason";
+const REASON_FIELD: &str = "reason";
 /// Begins the `name` of a button of ours; the binding follows.
-const NAME_PREFIX: &str = "b.";
+const BUTTON_NAME_PREFIX: &str = "b.";
 /// The longest id of an app, tenant, user, chat or message that we take, in characters.
 const MAX_ID_CHARS: usize = 128;
 
-type Access<'a> = super::Access<'a, Config, Secrets, State>;
+type PlatformContext<'a> = super::PlatformContext<'a, Config, Secrets, State>;
 
 /// Whether a text is an id of Feishu with that prefix.
-fn is_id(text: &str, prefix: &str) -> bool {
+fn is_feishu_id(text: &str, prefix: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     let rest = text.strip_prefix(prefix).unwrap_or_default();
     !rest.is_empty() && text.len() <= MAX_ID_CHARS && rest.bytes().all(allowed)

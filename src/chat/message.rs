@@ -4,22 +4,22 @@
 //! The name of a connection and a reason are written by outsiders: they pass through [`plain`], and platforms show them
 //! literally.
 
-mod answer;
 mod card;
-mod notice;
+mod notification;
+mod reply;
 
-use super::{Command, Digest, Verb};
-use crate::approval::{Approver, Decision, Verdict, code};
+use super::{Action, CardDigest, Command};
+use crate::approval::{Approver, Decision, Verdict, failure_code};
 use crate::peering::{Connection, Facts, Fingerprint, InstanceId, Problem, Side};
 
-pub use answer::{answer, line, moved, record, replaced, stranger};
-pub use card::card;
-pub use notice::{follow_up, news_name, notice};
+pub use card::request_card;
+pub use notification::{describe_notification, follow_up, notification_name};
+pub use reply::{card_moved, card_replaced, describe_reply, record_with_history, summary_line, wrong_tenant};
 
 /// The longest text of an outsider that we show, in characters.
-const LONGEST_PLAIN_CHARS: usize = 200;
+const MAX_SANITIZED_CHARS: usize = 200;
 /// The most CIDR blocks, or overlaps, that a sentence names. A card's facts show all blocks.
-const MOST_CIDRS: usize = 10;
+const MAX_CIDRS: usize = 10;
 /// The longest text of the CIDR blocks of both sides that a card shows whole. A platform with a lower limit has to split
 /// it.
 const MAX_RANGES_CHARS: usize = 6000;
@@ -62,7 +62,7 @@ pub struct Buttons {
 
 impl Buttons {
     /// Each button with what it carries.
-    pub fn bound(&self) -> impl Iterator<Item = (Button, &str)> {
+    pub fn with_bindings(&self) -> impl Iterator<Item = (Button, &str)> {
         self.shown.iter().copied().zip(self.bindings.iter().map(String::as_str))
     }
 }
@@ -73,7 +73,7 @@ pub enum Button {
     /// Approve; asks for a reason first, if one is required.
     Approve {
         /// Whether it is.
-        ask: bool,
+        needs_reason: bool,
     },
     /// Reject; asks for a reason.
     Reject,
@@ -98,48 +98,48 @@ impl Button {
 
 /// What somebody is asked before a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Question {
+pub struct ReasonForm {
     /// At most 24 characters: Slack takes no more.
     pub title: &'static str,
     /// On the button.
-    pub submit: &'static str,
+    pub submit_label: &'static str,
     /// Of the field.
     pub label: &'static str,
     /// Whether it may be left empty.
-    pub optional: bool,
+    pub is_optional: bool,
 }
 
 /// What somebody is asked before a decision.
 #[must_use]
-pub fn question(verdict: Verdict) -> Question {
+pub fn reason_form(verdict: Verdict) -> ReasonForm {
     match verdict {
-        Verdict::Approve => Question {
+        Verdict::Approve => ReasonForm {
             title: "Approve VPC peering",
-            submit: "Approve",
+            submit_label: "Approve",
             label: "Why? The channel sees it",
-            optional: false,
+            is_optional: false,
         },
-        Verdict::Reject => Question {
+        Verdict::Reject => ReasonForm {
             title: "Reject VPC peering",
-            submit: "Reject",
+            submit_label: "Reject",
             label: "Why? The channel sees it",
-            optional: true,
+            is_optional: true,
         },
     }
 }
 
 /// What the window that asked is called once it tells the answer.
-pub const ANSWER_TITLE: &str = "VPC peering";
+pub const MODAL_TITLE: &str = "VPC peering";
 /// Closes a window.
-pub const CLOSE: &str = "Close";
+pub const CLOSE_LABEL: &str = "Close";
 
-fn say(headline: impl Into<String>) -> Message {
+fn with_headline(headline: impl Into<String>) -> Message {
     Message { headline: headline.into(), ..Message::default() }
 }
 
 /// How to use the slash command.
 #[must_use]
-pub fn usage() -> Message {
+pub fn command_usage() -> Message {
     Message {
         sentences: vec![
             "/peergate list [on TARGET]".into(),
@@ -149,7 +149,7 @@ pub fn usage() -> Message {
             "/peergate withdraw pcc-… [on TARGET]".into(),
             "/peergate dry-run pcc-… [on TARGET]".into(),
         ],
-        ..say("peergate understands these commands")
+        ..with_headline("peergate understands these commands")
     }
 }
 
@@ -158,31 +158,31 @@ pub fn usage() -> Message {
 pub fn command_name(command: &Command) -> &'static str {
     match command {
         Command::List { .. } => "list",
-        Command::About(about) => match about.verb {
-            Verb::Decide(Verdict::Approve) => "approve",
-            Verb::Decide(Verdict::Reject) => "reject",
-            Verb::Withdraw => "withdraw",
-            Verb::DryRun => "dry_run",
-            Verb::Status => "status",
+        Command::Connection(about) => match about.action {
+            Action::Decide(Verdict::Approve) => "approve",
+            Action::Decide(Verdict::Reject) => "reject",
+            Action::Withdraw => "withdraw",
+            Action::DryRun => "dry_run",
+            Action::Status => "status",
         },
     }
 }
 
-fn facts(connection: &Connection, requester: Option<&str>) -> Vec<(&'static str, String)> {
-    let named = requester.map(|name| format!("{}, ", plain(name))).unwrap_or_default();
+fn connection_facts(connection: &Connection, requester: Option<&str>) -> Vec<(&'static str, String)> {
+    let named = requester.map(|name| format!("{}, ", sanitize_text(name))).unwrap_or_default();
     let mut facts = vec![
-        ("Requester", format!("{named}{}", side(&connection.requester))),
-        ("Accepting", side(&connection.accepter)),
+        ("Requester", format!("{named}{}", describe_side(&connection.requester))),
+        ("Accepting", describe_side(&connection.accepter)),
     ];
     let bandwidth = connection.bandwidth_mbps.map_or_else(|| "not limited".into(), |mbps| format!("{mbps} Mbit/s"));
     facts.push(("Bandwidth", bandwidth));
-    facts.extend((!connection.link_type.is_empty()).then(|| ("Link", plain(&connection.link_type))));
-    facts.extend((!connection.name.is_empty()).then(|| ("Name", plain(&connection.name))));
-    facts.extend((!connection.description.is_empty()).then(|| ("Description", plain(&connection.description))));
+    facts.extend((!connection.link_type.is_empty()).then(|| ("Link", sanitize_text(&connection.link_type))));
+    facts.extend((!connection.name.is_empty()).then(|| ("Name", sanitize_text(&connection.name))));
+    facts.extend((!connection.description.is_empty()).then(|| ("Description", sanitize_text(&connection.description))));
     facts
 }
 
-fn side(side: &Side) -> String {
+fn describe_side(side: &Side) -> String {
     let mut cidrs = String::new();
     for (position, cidr) in side.cidrs.iter().enumerate() {
         let cidr = cidr.to_string();
@@ -197,47 +197,47 @@ fn side(side: &Side) -> String {
         cidrs.push_str(&cidr);
     }
     let cidrs = if cidrs.is_empty() { "ranges unknown".to_owned() } else { cidrs };
-    format!("account {}, {} in {}, {cidrs}", side.account, plain(&side.vpc), plain(&side.region))
+    format!("account {}, {} in {}, {cidrs}", side.account, sanitize_text(&side.vpc), sanitize_text(&side.region))
 }
 
 /// Whether a card shows every fact of its fingerprint completely and unchanged.
 #[must_use]
-pub fn shows_all(facts: &Facts) -> bool {
+pub fn can_show_all(facts: &Facts) -> bool {
     let sides = [&facts.requester, &facts.accepter];
     let ranges: usize = sides.iter().flat_map(|side| &side.cidrs).map(|cidr| cidr.to_string().len()).sum();
     let count: usize = sides.iter().map(|side| side.cidrs.len()).sum();
-    let is_plain = |text: &String| text.is_empty() || plain(text) == *text;
+    let is_plain = |text: &String| text.is_empty() || sanitize_text(text) == *text;
     let texts = sides.iter().flat_map(|side| [&side.vpc, &side.region]).chain([&facts.link_type]);
     ranges.saturating_add(count.saturating_mul(2)) <= MAX_RANGES_CHARS && texts.into_iter().all(is_plain)
 }
 
 /// Requests of one account whose cards wait for their turn.
 #[must_use]
-pub fn digest(digest: &Digest, name: Option<&str>) -> Message {
-    let name = name.map(|name| format!("{}, ", plain(name))).unwrap_or_default();
+pub fn describe_digest(digest: &CardDigest, name: Option<&str>) -> Message {
+    let name = name.map(|name| format!("{}, ", sanitize_text(name))).unwrap_or_default();
     let (account, count) = (digest.account, digest.ids.len());
     Message {
         sentences: digest.ids.iter().map(ToString::to_string).collect(),
-        ..say(format!(
+        ..with_headline(format!(
             "{name}account {account} requests many VPC peerings: {count} more cards follow, at most 20 an hour"
         ))
     }
 }
 
-fn decided(label: &'static str, decision: Option<&Decision>) -> Vec<(&'static str, String)> {
+fn decision_facts(label: &'static str, decision: Option<&Decision>) -> Vec<(&'static str, String)> {
     let Some(decision) = decision else {
         return vec![(label, "somebody outside peergate".into())];
     };
-    let reason = decision.reason.as_deref().map(|reason| ("Reason", plain(reason)));
-    [Some((label, who(&decision.by))), reason].into_iter().flatten().collect()
+    let reason = decision.reason.as_deref().map(|reason| ("Reason", sanitize_text(reason)));
+    [Some((label, describe_approver(&decision.by))), reason].into_iter().flatten().collect()
 }
 
 fn problem_facts(problem: &Problem) -> Vec<(&'static str, String)> {
-    let request_id = problem.request_id.as_ref().map(|id| ("Request id", plain(id)));
-    [Some(("Code", plain(&problem.code))), request_id].into_iter().flatten().collect()
+    let request_id = problem.request_id.as_ref().map(|id| ("Request id", sanitize_text(id)));
+    [Some(("Code", sanitize_text(&problem.code))), request_id].into_iter().flatten().collect()
 }
 
-fn who(approver: &Approver) -> String {
+fn describe_approver(approver: &Approver) -> String {
     match &approver.person {
         Some(person) => format!("{person} ({})", approver.principal),
         None if approver.principal.as_str().starts_with("peergate:") => "the rule, by itself".to_owned(),
@@ -245,18 +245,18 @@ fn who(approver: &Approver) -> String {
     }
 }
 
-fn all_of(approvers: &[Approver]) -> String {
-    approvers.iter().map(who).collect::<Vec<_>>().join(", ")
+fn list_approvers(approvers: &[Approver]) -> String {
+    approvers.iter().map(describe_approver).collect::<Vec<_>>().join(", ")
 }
 
 /// The next step after an activation: without routes nothing flows.
 ///
 /// Source: <https://www.alibabacloud.com/help/en/vpc/user-guide/vpc-peering-connection>
-fn routes(connection: &Connection) -> Vec<String> {
+fn route_instructions(connection: &Connection) -> Vec<String> {
     let add = |here: &Side, there: &Side| {
-        let ranges: Vec<_> = there.cidrs.iter().take(MOST_CIDRS).map(ToString::to_string).collect();
+        let ranges: Vec<_> = there.cidrs.iter().take(MAX_CIDRS).map(ToString::to_string).collect();
         let ranges = if ranges.is_empty() { "the other side's ranges".to_owned() } else { ranges.join(", ") };
-        format!("in the route tables of {}: {ranges} → {}", plain(&here.vpc), connection.instance_id)
+        format!("in the route tables of {}: {ranges} → {}", sanitize_text(&here.vpc), connection.instance_id)
     };
     vec![
         format!("Next: add routes on both sides. Ours, {}.", add(&connection.accepter, &connection.requester)),
@@ -268,19 +268,19 @@ fn routes(connection: &Connection) -> Vec<String> {
 /// What to do about a code.
 ///
 /// Source: <https://api.alibabacloud.com/document/VpcPeer/2022-01-01/errorCode>
-pub(crate) fn advice(code: &str) -> &'static str {
+pub(crate) fn advice_for_code(code: &str) -> &'static str {
     match code {
-        code::ACCEPTED_ELSEWHERE => {
+        failure_code::ACCEPTED_ELSEWHERE => {
             "Somebody accepted it outside peergate before the rejection. Delete the connection if it must not be."
         }
-        code::CHANGED_TOO_OFTEN => {
+        failure_code::CHANGED_TOO_OFTEN => {
             "Its facts or its status changed again and again while it waited. Ask the requester why before anybody approves it."
         }
-        code::CALL_UNDONE => {
+        failure_code::CALL_UNDONE => {
             "peergate carried the decision out again three times, and the connection still waits. Ask Alibaba Cloud's support, \
              then decide again."
         }
-        code::NEEDS_PEOPLE_AGAIN => {
+        failure_code::NEEDS_PEOPLE_AGAIN => {
             "The checks or the rules now require a new decision. An earlier call may have taken effect, so peergate \
              reads the connection again first."
         }
@@ -337,7 +337,9 @@ pub(crate) fn advice(code: &str) -> &'static str {
         _ if code.starts_with("AwsIdentity.") => {
             "Look up the code in the documentation of AWS STS, GetWebIdentityToken."
         }
-        _ if code.starts_with("Status.") || code == code::OTHER_PEERINGS_UNKNOWN => "peergate tries again by itself.",
+        _ if code.starts_with("Status.") || code == failure_code::OTHER_PEERINGS_UNKNOWN => {
+            "peergate tries again by itself."
+        }
         _ if ["Throttling", "Transport", "ServiceUnavailable", "InternalError", "LastTokenProcessing"]
             .iter()
             .any(|family| code.starts_with(family)) =>
@@ -348,7 +350,7 @@ pub(crate) fn advice(code: &str) -> &'static str {
     }
 }
 
-fn duration(seconds: i64) -> String {
+fn format_duration(seconds: i64) -> String {
     let seconds = seconds.max(0);
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         (0, 0, seconds) => format!("{seconds} s"),
@@ -358,7 +360,7 @@ fn duration(seconds: i64) -> String {
 }
 
 /// How long, to the minute, for what waits.
-fn wait(seconds: i64) -> String {
+fn format_wait(seconds: i64) -> String {
     let minutes = seconds.max(0) / 60;
     match (minutes / (24 * 60), minutes / 60 % 24, minutes % 60) {
         (0, 0, minutes) => format!("{minutes} min"),
@@ -370,7 +372,7 @@ fn wait(seconds: i64) -> String {
 
 /// What outsiders wrote, in one line: no control, bidirectional or invisible characters, not too long, and never nothing.
 #[must_use]
-pub fn plain(text: &str) -> String {
+pub fn sanitize_text(text: &str) -> String {
     let invisible = |c: char| {
         matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{00AD}' | '\u{061C}' | '\u{180E}')
             || matches!(c, '\u{E0000}'..='\u{E007F}')
@@ -378,7 +380,7 @@ pub fn plain(text: &str) -> String {
     let visible: String =
         text.chars().filter(|c| !invisible(*c)).map(|c| if c.is_control() { ' ' } else { c }).collect();
     let line = visible.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut short: String = line.chars().take(LONGEST_PLAIN_CHARS).collect();
+    let mut short: String = line.chars().take(MAX_SANITIZED_CHARS).collect();
     if short.len() < line.len() {
         short.push('…');
     }

@@ -2,21 +2,21 @@
 
 use http::StatusCode;
 
-use super::{Answer, Part};
-use crate::approval::{Approval, State, Verdict};
+use super::{Dependency, Reply};
+use crate::approval::{Approval, ApprovalState, Verdict};
 use crate::policy::Refusal;
 
-impl Answer {
+impl Reply {
     /// The record that it shows, if it shows one.
     #[must_use]
     pub fn approval(&self) -> Option<&Approval> {
         match self {
             Self::Done(approval)
-            | Self::Underway(approval)
+            | Self::InProgress(approval)
             | Self::Counted(approval)
             | Self::Withdrawn(approval)
             | Self::Repeated(approval)
-            | Self::Over(approval) => Some(approval),
+            | Self::AlreadyDecided(approval) => Some(approval),
             Self::Status { approval, .. } => approval.as_deref(),
             Self::NothingToWithdraw
             | Self::DryRunPassed { .. }
@@ -24,11 +24,11 @@ impl Answer {
             | Self::Refused(_)
             | Self::ReasonRequired { .. }
             | Self::Objection(_)
-            | Self::NotAsked { .. }
-            | Self::OldCard { .. }
-            | Self::Changed
-            | Self::NotShown
-            | Self::Void
+            | Self::CouldNotAsk { .. }
+            | Self::StaleCard { .. }
+            | Self::ConnectionChanged
+            | Self::FactsNotShown
+            | Self::DecisionVoid
             | Self::IdReused
             | Self::RecordFull
             | Self::TooManyWithdrawals
@@ -46,19 +46,19 @@ impl Answer {
     #[must_use]
     pub fn outcome(&self) -> (StatusCode, &'static str) {
         match self {
-            Self::Done(approval) => settled(approval),
+            Self::Done(approval) => settled_outcome(approval),
             // A sender that repeats what failed must not take it for done.
-            Self::Repeated(approval) if approval.state == State::Pending => (StatusCode::OK, "repeated"),
-            Self::Repeated(approval) => match settled(approval) {
+            Self::Repeated(approval) if approval.state == ApprovalState::Pending => (StatusCode::OK, "repeated"),
+            Self::Repeated(approval) => match settled_outcome(approval) {
                 (StatusCode::OK, _) => (StatusCode::OK, "repeated"),
                 failed => failed,
             },
-            Self::Underway(_) => (StatusCode::ACCEPTED, "underway"),
-            Self::Over(_) => (StatusCode::CONFLICT, "already-decided"),
+            Self::InProgress(_) => (StatusCode::ACCEPTED, "underway"),
+            Self::AlreadyDecided(_) => (StatusCode::CONFLICT, "already-decided"),
             Self::Counted(_) => (StatusCode::OK, "counted"),
             Self::Withdrawn(_) => (StatusCode::OK, "withdrawn"),
             Self::NothingToWithdraw => (StatusCode::CONFLICT, "nothing-to-withdraw"),
-            Self::NotAsked { .. } => (StatusCode::CONFLICT, "not-asked"),
+            Self::CouldNotAsk { .. } => (StatusCode::CONFLICT, "not-asked"),
             Self::ReasonRequired { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "reason-required"),
             Self::DryRunPassed { .. } => (StatusCode::OK, "dry-run-passed"),
             Self::Status { .. } => (StatusCode::OK, "status"),
@@ -67,11 +67,11 @@ impl Answer {
             Self::Refused(Refusal::NotAnApprover { .. }) => (StatusCode::FORBIDDEN, "not-an-approver"),
             Self::Refused(Refusal::Contact { .. }) => (StatusCode::FORBIDDEN, "requesters-contact"),
             Self::Objection(_) => (StatusCode::CONFLICT, "not-acceptable"),
-            Self::OldCard { .. } => (StatusCode::CONFLICT, "old-card"),
-            Self::Changed => (StatusCode::CONFLICT, "connection-changed"),
-            Self::NotShown => (StatusCode::CONFLICT, "not-shown"),
+            Self::StaleCard { .. } => (StatusCode::CONFLICT, "old-card"),
+            Self::ConnectionChanged => (StatusCode::CONFLICT, "connection-changed"),
+            Self::FactsNotShown => (StatusCode::CONFLICT, "not-shown"),
             Self::IdReused => (StatusCode::CONFLICT, "id-reused"),
-            Self::Void => (StatusCode::CONFLICT, "decision-void"),
+            Self::DecisionVoid => (StatusCode::CONFLICT, "decision-void"),
             Self::RecordFull => (StatusCode::CONFLICT, "record-full"),
             Self::TooManyWithdrawals => (StatusCode::CONFLICT, "too-many-withdrawals"),
             Self::TooManyReads => (StatusCode::TOO_MANY_REQUESTS, "too-many-reads"),
@@ -80,25 +80,25 @@ impl Answer {
             Self::VendorRefused(_) => (StatusCode::CONFLICT, "vendor-refused"),
             Self::NotUnderstood { .. } => (StatusCode::BAD_GATEWAY, "not-understood"),
             Self::CredentialsRefused(_) => (StatusCode::BAD_GATEWAY, "credentials-refused"),
-            Self::Unavailable(Part::Store) => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable"),
-            Self::Unavailable(Part::Secrets) => (StatusCode::SERVICE_UNAVAILABLE, "secrets-unavailable"),
-            Self::Unavailable(Part::AwsIdentity) => (StatusCode::SERVICE_UNAVAILABLE, "aws-unavailable"),
-            Self::Unavailable(Part::Alicloud) => (StatusCode::SERVICE_UNAVAILABLE, "alicloud-unavailable"),
+            Self::Unavailable(Dependency::Store) => (StatusCode::SERVICE_UNAVAILABLE, "store-unavailable"),
+            Self::Unavailable(Dependency::Secrets) => (StatusCode::SERVICE_UNAVAILABLE, "secrets-unavailable"),
+            Self::Unavailable(Dependency::AwsIdentity) => (StatusCode::SERVICE_UNAVAILABLE, "aws-unavailable"),
+            Self::Unavailable(Dependency::Alicloud) => (StatusCode::SERVICE_UNAVAILABLE, "alicloud-unavailable"),
         }
     }
 }
 
 /// Whether what was decided has come about, or may yet.
-fn settled(approval: &Approval) -> (StatusCode, &'static str) {
+fn settled_outcome(approval: &Approval) -> (StatusCode, &'static str) {
     let verdict = approval.winner().map(|winner| winner.verdict);
     match approval.state {
-        State::Failed { .. } => (StatusCode::CONFLICT, "failed"),
-        State::Expired => (StatusCode::CONFLICT, "expired"),
-        State::Deleted => (StatusCode::CONFLICT, "deleted"),
-        State::Rejected if verdict == Some(Verdict::Reject) => (StatusCode::OK, "rejected"),
-        State::Rejected => (StatusCode::CONFLICT, "rejected-elsewhere"),
-        State::Rejecting => (StatusCode::OK, "rejecting"),
-        State::Pending => (StatusCode::CONFLICT, "connection-changed"),
-        State::Approved | State::Activating | State::Activated => (StatusCode::OK, "accepted"),
+        ApprovalState::Failed { .. } => (StatusCode::CONFLICT, "failed"),
+        ApprovalState::Expired => (StatusCode::CONFLICT, "expired"),
+        ApprovalState::Deleted => (StatusCode::CONFLICT, "deleted"),
+        ApprovalState::Rejected if verdict == Some(Verdict::Reject) => (StatusCode::OK, "rejected"),
+        ApprovalState::Rejected => (StatusCode::CONFLICT, "rejected-elsewhere"),
+        ApprovalState::Rejecting => (StatusCode::OK, "rejecting"),
+        ApprovalState::Pending => (StatusCode::CONFLICT, "connection-changed"),
+        ApprovalState::Approved | ApprovalState::Activating | ApprovalState::Activated => (StatusCode::OK, "accepted"),
     }
 }

@@ -8,17 +8,17 @@ use serde_json::{Value, json};
 ///
 /// Source: <https://www.rfc-editor.org/rfc/rfc9457>
 #[must_use]
-pub fn problem(status: StatusCode, name: &str, detail: &str, about: &Value) -> Response<String> {
+pub fn problem_response(status: StatusCode, name: &str, detail: &str, about: &Value) -> Response<String> {
     let title = status.canonical_reason().unwrap_or_default();
     let members = json!({
         "type": format!("urn:peergate:problem:{name}"), "title": title, "status": status.as_u16(), "detail": detail,
     });
-    response(status, "application/problem+json", merge(members, about).to_string())
+    text_response(status, "application/problem+json", merge_members(members, about).to_string())
 }
 
 /// The members of one object, and those of another.
 #[must_use]
-pub fn merge(mut members: Value, more: &Value) -> Value {
+pub fn merge_members(mut members: Value, more: &Value) -> Value {
     if let (Some(members), Some(more)) = (members.as_object_mut(), more.as_object()) {
         members.extend(more.clone());
     }
@@ -28,12 +28,12 @@ pub fn merge(mut members: Value, more: &Value) -> Value {
 /// JSON.
 #[must_use]
 pub fn json_response(status: StatusCode, body: &Value) -> Response<String> {
-    response(status, "application/json", body.to_string())
+    text_response(status, "application/json", body.to_string())
 }
 
 /// Any text.
 #[must_use]
-pub fn response(status: StatusCode, content_type: &'static str, body: String) -> Response<String> {
+pub fn text_response(status: StatusCode, content_type: &'static str, body: String) -> Response<String> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -42,7 +42,7 @@ pub fn response(status: StatusCode, content_type: &'static str, body: String) ->
 
 /// Adds when to try again, where that helps.
 #[must_use]
-pub fn retry_later(mut response: Response<String>) -> Response<String> {
+pub fn add_retry_after(mut response: Response<String>) -> Response<String> {
     if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&response.status()) {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("10"));
     }
@@ -51,6 +51,6 @@ pub fn retry_later(mut response: Response<String>) -> Response<String> {
 
 /// Nothing to say: 200.
 #[must_use]
-pub fn empty() -> Response<String> {
-    response(StatusCode::OK, "text/plain", String::new())
+pub fn empty_response() -> Response<String> {
+    text_response(StatusCode::OK, "text/plain", String::new())
 }

@@ -7,14 +7,15 @@ mod receive;
 
 pub use config::{Channel, Config, Secrets, SigningSecret, WebhookChannel};
 pub(super) use config::{
-    check_config, check_principal, check_secrets, expectations, inbound_secrets, merged_tenants, senders,
+    binding_key_material, check_config, check_principal, check_secrets, merged_tenants, request_signers,
+    secret_format_hints,
 };
 #[cfg(feature = "local")]
-pub(super) use post::register;
-pub use post::{Workspace, answer_window, render, workspace_error};
+pub(super) use post::register_webhook;
+pub use post::{Workspace, render_message, reply_modal, workspace_error};
 pub(super) use post::{ask_reason, config_errors, reply};
 pub use receive::{ReplyTo, sign_body, verify_with};
-pub(super) use receive::{check, parse, verify};
+pub(super) use receive::{parse, precheck_request, verify};
 #[cfg(feature = "local")]
 pub use receive::{sign, sign_form, sign_interaction};
 
@@ -22,15 +23,15 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::Accepted;
+use super::RequestShape;
 
 /// Its table, and its secret.
 pub const NAME: &str = "slack";
 /// How its principals and its path begin.
 pub const REALM: &str = "slack";
 /// Its requests.
-pub(super) const ACCEPTED: Accepted = Accepted {
-    segments: 0,
+pub(super) const REQUEST_SHAPE: RequestShape = RequestShape {
+    extra_segments: 0,
     methods: &[Method::POST],
     content_types: &["application/x-www-form-urlencoded", "application/json"],
 };
@@ -48,7 +49,7 @@ pub(super) const USERS_SPAN_TENANTS: Option<&str> =
 /// Source: <https://docs.slack.dev/reference/block-kit/block-elements/button-element>
 pub(super) const MAX_BINDING_CHARS: usize = 2000;
 /// A click has no reply but an empty one.
-pub(super) const REDRAWS_IN_REPLY: bool = false;
+pub(super) const CAN_REDRAW_IN_REPLY: bool = false;
 
 /// Buttons, by `action_id`; the windows that ask for a reason have the same names.
 const APPROVE: &str = "peergate.approve";
@@ -57,13 +58,13 @@ const REJECT: &str = "peergate.reject";
 const WITHDRAW: &str = "peergate.withdraw";
 const DETAILS: &str = "peergate.details";
 /// The field for a reason.
-const REASON: &str = "reason";
+const REASON_FIELD: &str = "reason";
 
 /// Whether a command says which facts its sender saw.
 #[cfg(feature = "local")]
 pub(super) const COMMANDS_CARRY_FINGERPRINTS: bool = false;
 
-type Access<'a> = super::Access<'a, Config, Secrets, State>;
+type PlatformContext<'a> = super::PlatformContext<'a, Config, Secrets, State>;
 
 /// Nothing.
 #[derive(Debug, Default)]

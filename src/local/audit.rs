@@ -13,16 +13,16 @@ use serde_json::Value;
 
 use super::{Error, serve, table};
 use crate::approval::{ApprovalId, History};
-use crate::chat::Answer;
+use crate::chat::Reply;
 use crate::chat::message::{self, Message};
 use crate::config::Environment;
 use crate::peering::InstanceId;
-use crate::store::{Scanned, Store};
+use crate::store::{ScannedRecord, Store};
 use crate::{aws, clock, http};
 
 /// Where the records are.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Source {
+pub struct RecordSource {
     /// The table's file.
     #[arg(long, default_value = "peergate.db", conflicts_with = "aws")]
     pub store: PathBuf,
@@ -31,24 +31,24 @@ pub struct Source {
     pub aws: bool,
 }
 
-impl Source {
+impl RecordSource {
     /// The same place, but another table: its name in AWS, or its file.
-    pub(super) async fn elsewhere(&self, name: &str) -> Result<Store, Error> {
+    pub(super) async fn open_named(&self, name: &str) -> Result<Store, Error> {
         Self { store: name.into(), aws: self.aws }.open_table(self.aws.then_some(name)).await
     }
 
-    pub(super) async fn open(&self) -> Result<Store, Error> {
+    pub(super) async fn open_store(&self) -> Result<Store, Error> {
         self.open_table(None).await
     }
 
     async fn open_table(&self, name: Option<&str>) -> Result<Store, Error> {
-        let mut environment = if self.aws { Environment::from_process()? } else { serve::environment()? };
-        let http = http::client()?;
+        let mut environment = if self.aws { Environment::from_process()? } else { serve::local_environment()? };
+        let http = http::new_client()?;
         if !self.aws {
             if !Path::exists(&self.store) {
                 return Err(format!("there is no table at {}", self.store.display()).into());
             }
-            environment.aws.dynamodb_endpoint = Some(table::embed(Some(&self.store)).await?);
+            environment.aws.dynamodb_endpoint = Some(table::spawn_table(Some(&self.store)).await?);
         }
         let sdk = aws::sdk_config(&environment.aws, &http);
         let endpoint = environment.aws.dynamodb_endpoint.as_ref();
@@ -57,16 +57,16 @@ impl Source {
         Ok(Store::new(&sdk, endpoint, http, table, jiff::SignedDuration::ZERO))
     }
 
-    pub(super) async fn all(&self) -> Result<Vec<Scanned>, Error> {
-        all(&self.open().await?).await
+    pub(super) async fn scan_records(&self) -> Result<Vec<ScannedRecord>, Error> {
+        scan_all(&self.open_store().await?).await
     }
 }
 
 /// Every record of a table, by id.
-pub(super) async fn all(store: &Store) -> Result<Vec<Scanned>, Error> {
+pub(super) async fn scan_all(store: &Store) -> Result<Vec<ScannedRecord>, Error> {
     let (mut all, mut from) = (vec![], None);
     loop {
-        let (page, more) = store.scan(from).await?;
+        let (page, more) = store.scan_records(from).await?;
         all.extend(page);
         if more.is_none() {
             all.sort_by(|one, other| one.id.cmp(&other.id));
@@ -77,9 +77,9 @@ pub(super) async fn all(store: &Store) -> Result<Vec<Scanned>, Error> {
 }
 
 /// What waits or moves; with `all`, what is over, too. What can't be read is said to be so.
-pub async fn list(source: &Source, all: bool) -> Result<String, Error> {
+pub async fn list_records(source: &RecordSource, all: bool) -> Result<String, Error> {
     let (mut wanted, mut unreadable) = (vec![], String::new());
-    for scanned in source.all().await? {
+    for scanned in source.scan_records().await? {
         match scanned.stored {
             Ok(stored) if all || !stored.approval.state.is_final() => wanted.push(stored.approval),
             Ok(_) => {}
@@ -88,22 +88,22 @@ pub async fn list(source: &Source, all: bool) -> Result<String, Error> {
     }
     wanted.sort_by_key(|approval| approval.since);
     let listed = if all {
-        wanted.iter().map(|approval| message::line(approval, clock::now()) + "\n").collect()
+        wanted.iter().map(|approval| message::summary_line(approval, clock::now()) + "\n").collect()
     } else {
-        text(&message::answer(&Answer::List { approvals: wanted, more: false }, clock::now()))
+        render_text(&message::describe_reply(&Reply::List { approvals: wanted, more: false }, clock::now()))
     };
     Ok(listed + &unreadable)
 }
 
 /// One record, with its timeline. `name` is `pcc-…` or `target/pcc-…`.
-pub async fn show(source: &Source, name: &str) -> Result<String, Error> {
+pub async fn show_records(source: &RecordSource, name: &str) -> Result<String, Error> {
     let mut stored = vec![];
     if let Some((target, id)) = name.split_once('/') {
         let id = ApprovalId { target: target.to_owned(), instance_id: InstanceId::parse(id)? };
-        stored.extend(source.open().await?.load(&id).await?);
+        stored.extend(source.open_store().await?.load(&id).await?);
     } else {
         let id = InstanceId::parse(name)?;
-        for scanned in source.all().await? {
+        for scanned in source.scan_records().await? {
             if scanned.id.split_once('/').is_some_and(|(_, instance_id)| instance_id == id.as_str()) {
                 stored.push(scanned.stored?);
             }
@@ -114,14 +114,14 @@ pub async fn show(source: &Source, name: &str) -> Result<String, Error> {
     }
     Ok(stored
         .iter()
-        .map(|stored| text(&message::record(&stored.approval, clock::now())))
+        .map(|stored| render_text(&message::record_with_history(&stored.approval, clock::now())))
         .collect::<Vec<_>>()
         .join("\n"))
 }
 
 /// An entry of a history, as a line of JSON.
 #[derive(Debug, Serialize, Deserialize)]
-struct Exported {
+struct ExportedEntry {
     /// `target/pcc-…`.
     id: String,
     /// Of the entry within its history, from 0.
@@ -132,14 +132,14 @@ struct Exported {
 }
 
 /// All entries since a time, the earliest first, a line each.
-pub async fn export(source: &Source, since: Option<Timestamp>) -> Result<String, Error> {
+pub async fn export_history(source: &RecordSource, since: Option<Timestamp>) -> Result<String, Error> {
     let mut entries = vec![];
-    for scanned in source.all().await? {
-        for (number, entry) in history(&scanned.record).iter().enumerate() {
+    for scanned in source.scan_records().await? {
+        for (number, entry) in history_entries(&scanned.record).iter().enumerate() {
             let at = entry.get("at").and_then(Value::as_str).and_then(|at| at.parse().ok());
             let at: Timestamp = at.unwrap_or(Timestamp::UNIX_EPOCH);
             if since.is_none_or(|since| at >= since) {
-                entries.push((at, Exported { id: scanned.id.clone(), number, entry: entry.clone() }));
+                entries.push((at, ExportedEntry { id: scanned.id.clone(), number, entry: entry.clone() }));
             }
         }
     }
@@ -156,20 +156,20 @@ pub async fn export(source: &Source, since: Option<Timestamp>) -> Result<String,
 ///
 /// # Errors
 /// When anything is wrong, with all of it.
-pub async fn verify(source: &Source, against: Option<&Path>) -> Result<String, Error> {
-    let all = source.all().await?;
+pub async fn verify_records(source: &RecordSource, against: Option<&Path>) -> Result<String, Error> {
+    let all = source.scan_records().await?;
     let mut wrong = vec![];
     let mut stored = BTreeMap::new();
     for scanned in &all {
-        wrong.extend(problems(scanned).into_iter().map(|problem| format!("{}: {problem}", scanned.id)));
-        for (number, entry) in history(&scanned.record).iter().enumerate() {
+        wrong.extend(find_problems(scanned).into_iter().map(|problem| format!("{}: {problem}", scanned.id)));
+        for (number, entry) in history_entries(&scanned.record).iter().enumerate() {
             stored.insert((scanned.id.as_str(), number), entry);
         }
     }
     let (mut compared, mut known) = (0_usize, 0_usize);
     let earlier = against.map(std::fs::read_to_string).transpose()?;
     for line in earlier.as_deref().unwrap_or_default().lines().filter(|line| !line.trim().is_empty()) {
-        let exported: Exported = serde_json::from_str(line)?;
+        let exported: ExportedEntry = serde_json::from_str(line)?;
         compared = compared.saturating_add(1);
         match stored.get(&(exported.id.as_str(), exported.number)) {
             Some(entry) if **entry == exported.entry => known = known.saturating_add(1),
@@ -185,7 +185,7 @@ pub async fn verify(source: &Source, against: Option<&Path>) -> Result<String, E
     }
     let (records, entries) = (all.len(), stored.len());
     let earlier: Vec<_> =
-        all.iter().filter(|scanned| scanned.is_earlier()).map(|scanned| scanned.id.as_str()).collect();
+        all.iter().filter(|scanned| scanned.is_from_earlier_version()).map(|scanned| scanned.id.as_str()).collect();
     let undigested = match earlier.as_slice() {
         [] => String::new(),
         ids => format!("without a digest, as an earlier version wrote them: {}\n", ids.join(", ")),
@@ -199,22 +199,25 @@ pub async fn verify(source: &Source, against: Option<&Path>) -> Result<String, E
 }
 
 /// What is wrong with a record.
-fn problems(scanned: &Scanned) -> Vec<String> {
-    let mut problems = scanned.problems();
-    problems.extend(duplicate_keys(scanned.json()).into_iter().map(|key| format!("the key {key:?} is there twice")));
+fn find_problems(scanned: &ScannedRecord) -> Vec<String> {
+    let mut problems = scanned.item_problems();
+    problems
+        .extend(duplicate_keys(scanned.record_json()).into_iter().map(|key| format!("the key {key:?} is there twice")));
     if let Err(broken) = History::verify(&scanned.id, &scanned.record) {
         problems.push(broken.to_string());
     }
-    if scanned.is_newer() {
+    if scanned.is_from_newer_version() {
         return problems;
     }
     match &scanned.stored {
         Err(error) => problems.push(error.to_string()),
         // Anything that this version does not write is an edit.
-        Ok(stored) if !stored.is_of_earlier_version() => {
+        Ok(stored) if !stored.is_from_earlier_version() => {
             let ours = serde_json::to_value(&stored.approval).unwrap_or_default();
             problems.extend(
-                differences(&ours, &scanned.record).into_iter().map(|path| format!("unknown or altered field {path}")),
+                find_differences(&ours, &scanned.record)
+                    .into_iter()
+                    .map(|path| format!("unknown or altered field {path}")),
             );
         }
         Ok(_) => {}
@@ -223,17 +226,17 @@ fn problems(scanned: &Scanned) -> Vec<String> {
 }
 
 /// Where a stored record is not what this version makes of it, but for its schema.
-fn differences(ours: &Value, stored: &Value) -> Vec<String> {
-    fn compare(ours: &Value, stored: &Value, path: &str, found: &mut Vec<String>) {
+fn find_differences(ours: &Value, stored: &Value) -> Vec<String> {
+    fn compare_values(ours: &Value, stored: &Value, path: &str, found: &mut Vec<String>) {
         match (ours, stored) {
             (Value::Object(ours), Value::Object(stored)) => {
                 for (key, value) in stored {
-                    compare(ours.get(key).unwrap_or(&Value::Null), value, &format!("{path}/{key}"), found);
+                    compare_values(ours.get(key).unwrap_or(&Value::Null), value, &format!("{path}/{key}"), found);
                 }
             }
             (Value::Array(ours), Value::Array(stored)) if ours.len() == stored.len() => {
                 for (position, (ours, stored)) in ours.iter().zip(stored).enumerate() {
-                    compare(ours, stored, &format!("{path}/{position}"), found);
+                    compare_values(ours, stored, &format!("{path}/{position}"), found);
                 }
             }
             (ours, stored) if ours == stored || path == "/schema" => {}
@@ -241,7 +244,7 @@ fn differences(ours: &Value, stored: &Value) -> Vec<String> {
         }
     }
     let mut found = vec![];
-    compare(ours, stored, "", &mut found);
+    compare_values(ours, stored, "", &mut found);
     found
 }
 
@@ -250,16 +253,16 @@ fn duplicate_keys(json: &str) -> Vec<String> {
     let mut found = vec![];
     let mut reader = serde_json::Deserializer::from_str(json);
     // Text that is not JSON is reported elsewhere.
-    let _ = Keys { found: &mut found }.deserialize(&mut reader);
+    let _ = DuplicateKeys { found: &mut found }.deserialize(&mut reader);
     found
 }
 
 /// Walks over any JSON.
-struct Keys<'a> {
+struct DuplicateKeys<'a> {
     found: &'a mut Vec<String>,
 }
 
-impl<'de> DeserializeSeed<'de> for Keys<'_> {
+impl<'de> DeserializeSeed<'de> for DuplicateKeys<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -267,7 +270,7 @@ impl<'de> DeserializeSeed<'de> for Keys<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Keys<'_> {
+impl<'de> Visitor<'de> for DuplicateKeys<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -280,13 +283,13 @@ impl<'de> Visitor<'de> for Keys<'_> {
             if !seen.insert(key.clone()) {
                 self.found.push(key);
             }
-            map.next_value_seed(Keys { found: self.found })?;
+            map.next_value_seed(DuplicateKeys { found: self.found })?;
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while list.next_element_seed(Keys { found: self.found })?.is_some() {}
+        while list.next_element_seed(DuplicateKeys { found: self.found })?.is_some() {}
         Ok(())
     }
 
@@ -321,11 +324,11 @@ pub fn parse_since(text: &str) -> Result<Timestamp, String> {
     text.parse().ok().or_else(day).ok_or_else(|| "expected e.g. 2026-11-22 or 2026-11-22T10:00:00Z".to_owned())
 }
 
-pub(super) fn history(record: &Value) -> &[Value] {
+pub(super) fn history_entries(record: &Value) -> &[Value] {
     record.get("history").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
-fn text(message: &Message) -> String {
+fn render_text(message: &Message) -> String {
     let facts = message.facts.iter().map(|(label, value)| format!("  {label}: {value}"));
     let rest =
         [&message.checks, &message.figure, &message.sentences].into_iter().flatten().map(|line| format!("  {line}"));

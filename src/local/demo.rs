@@ -11,19 +11,19 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 
 use super::event;
-use super::feishu::{CHAT, FakeFeishu};
 use super::sandbox::Sandbox;
-use super::simulator::{Settings, gateway};
-use super::sink::Shown;
 use super::{Error, serve};
 use crate::approval::{Approval, ApprovalId, History};
 use crate::chat::platform::Platform;
-use crate::chat::{Signed, Wish, feishu, message, slack};
+use crate::chat::{EventSpec, SignedRequest, feishu, message, slack};
+use crate::fake::alicloud::{SimulatorSettings, gateway};
+use crate::fake::feishu::{CHAT_ID, FakeFeishu};
+use crate::fake::slack::SlackCard;
 use crate::peering::InstanceId;
 use crate::{clock, http};
 
 /// How long the demo waits for something to happen before it gives up.
-const PATIENCE: Duration = Duration::from_mins(1);
+const STEP_TIMEOUT: Duration = Duration::from_mins(1);
 /// People, by their Slack ids.
 const ALICE: &str = "U061F7AUR";
 const BOB: &str = "U0BOB";
@@ -34,215 +34,221 @@ const CAROL: &str = "U0CAROL";
 /// # Errors
 /// When something that should be seen to happen is not.
 pub async fn run() -> Result<(), Error> {
-    let settings = Settings { activation: Duration::from_millis(1500), ..Settings::default() };
+    let settings = SimulatorSettings { activation_delay: Duration::from_millis(1500), ..SimulatorSettings::default() };
     let mut sandbox = Sandbox::start(settings).await?;
     let feishu = FakeFeishu::default();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let feishu_url = gateway::url(&listener)?;
+    let feishu_url = gateway::listener_url(&listener)?;
     tokio::spawn(feishu.clone().serve(listener));
-    sandbox.extend(&feishu.extension(&feishu_url))?;
+    sandbox.add_extension(&feishu.sandbox_extension(&feishu_url))?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let stage = Stage { webhook: gateway::url(&listener)?.to_string(), http: http::client()?, sandbox, feishu };
-    stage.sandbox.app.prewarm().await?;
-    tokio::spawn(serve::answer(Arc::clone(&stage.sandbox.app), listener));
-    tokio::spawn(serve::watch(Arc::clone(&stage.sandbox.app), Duration::ZERO));
-    println!("Alibaba Cloud (simulated) {}", stage.sandbox.alicloud);
-    println!("peergate webhook          {}", stage.webhook);
-    println!("Slack (a fake)            {}", stage.sandbox.chat);
+    let stage = DemoStage {
+        webhook_url: gateway::listener_url(&listener)?.to_string(),
+        http: http::new_client()?,
+        sandbox,
+        feishu,
+    };
+    stage.sandbox.parts.prewarm().await?;
+    tokio::spawn(serve::serve_webhook(Arc::clone(&stage.sandbox.parts), listener));
+    tokio::spawn(serve::run_watcher(Arc::clone(&stage.sandbox.parts), Duration::ZERO));
+    println!("Alibaba Cloud (simulated) {}", stage.sandbox.alicloud_url);
+    println!("peergate webhook          {}", stage.webhook_url);
+    println!("Slack (a fake)            {}", stage.sandbox.chat_url);
     println!("Feishu (a fake)           {feishu_url}");
 
-    scene("Account 1111111111111111 asks account 2222222222222222 for a VPC peering across regions");
+    print_scene("Account 1111111111111111 asks account 2222222222222222 for a VPC peering across regions");
     let id = stage.sandbox.request_peering(&[("AcceptingVpcId", "vpc-two-people")]).await?;
     println!("  {id} waits to be accepted");
 
-    scene("The watcher discovers it and posts a card to Slack and to Feishu: the rule wants two people");
-    let card = stage.card_with("waits for approval: 0 of 2").await?;
-    show(&card);
-    check("the card has buttons", card.labels() == ["Approve", "Reject", "Details"])?;
-    stage.wait_for("the card in Feishu", || !stage.feishu.chat(CHAT).is_empty()).await?;
+    print_scene("The watcher discovers it and posts a card to Slack and to Feishu: the rule wants two people");
+    let card = stage.wait_for_card("waits for approval: 0 of 2").await?;
+    print_card(&card);
+    expect_step("the card has buttons", card.button_labels() == ["Approve", "Reject", "Details"])?;
+    stage.wait_for("the card in Feishu", || !stage.feishu.messages_in(CHAT_ID).is_empty()).await?;
 
-    scene("Somebody forges a click");
-    let mut forged = stage.click(&card, "Approve", ALICE).await?;
+    print_scene("Somebody forges a click");
+    let mut forged = stage.sign_click(&card, "Approve", ALICE).await?;
     forged.body = forged.body.replace(ALICE, BOB);
-    check("HTTP 401", stage.send(&forged).await?.0 == 401)?;
+    expect_step("HTTP 401", stage.send_request(&forged).await?.0 == 401)?;
 
-    scene("Alice approves in Slack");
-    stage.send(&stage.click(&card, "Approve", ALICE).await?).await?;
-    println!("  only Alice reads: {}", stage.told());
-    check("one of two", stage.told().contains("counts: 1 of 2"))?;
-    let card = stage.card_with("1 of 2").await?;
-    check("the card shows who is still needed", card.text.contains("Still needed: 1 of bob, carol"))?;
+    print_scene("Alice approves in Slack");
+    stage.send_request(&stage.sign_click(&card, "Approve", ALICE).await?).await?;
+    println!("  only Alice reads: {}", stage.last_private_reply());
+    expect_step("one of two", stage.last_private_reply().contains("counts: 1 of 2"))?;
+    let card = stage.wait_for_card("1 of 2").await?;
+    expect_step("the card shows who is still needed", card.text.contains("Still needed: 1 of bob, carol"))?;
 
-    scene("Alice approves again, with a signed webhook: she is one person");
-    let approval = stage.sign("approve", &id, "alice").await?;
-    let (status, answer) = stage.send(&approval).await?;
-    println!("  {}", text(&answer, "/detail"));
-    check("HTTP 200, nothing changed", status == 200 && text(&answer, "/outcome") == "repeated")?;
-    check("Alibaba Cloud was not asked to accept", stage.accepts(&id) == 0)?;
+    print_scene("Alice approves again, with a signed webhook: she is one person");
+    let approval = stage.sign_event("approve", &id, "alice").await?;
+    let (status, answer) = stage.send_request(&approval).await?;
+    println!("  {}", text_at(&answer, "/detail"));
+    expect_step("HTTP 200, nothing changed", status == 200 && text_at(&answer, "/outcome") == "repeated")?;
+    expect_step("Alibaba Cloud was not asked to accept", stage.count_accepts(&id) == 0)?;
 
-    scene("Bob approves in Feishu, the second of two");
+    print_scene("Bob approves in Feishu, the second of two");
     let toast = stage.click_in_feishu("Approve", "ou_bob").await?;
     println!("  only Bob reads: {toast}");
-    check("he is told that it is being activated", toast.contains("You approved"))?;
-    let token = stage.record(&id).await?.client_token.map(|token| token.as_str().to_owned()).unwrap_or_default();
+    expect_step("he is told that it is being activated", toast.contains("You approved"))?;
+    let token = stage.load_record(&id).await?.client_token.map(|token| token.as_str().to_owned()).unwrap_or_default();
     println!("  client token {token}");
-    check("Alibaba Cloud accepted it once, with that token", stage.accepted_with(&id, &token))?;
+    expect_step("Alibaba Cloud accepted it once, with that token", stage.is_accepted_once_with(&id, &token))?;
 
-    scene("Carol rejects, too late");
-    stage.send(&stage.click(&card, "Reject", CAROL).await?).await?;
-    println!("  only Carol reads: {}", stage.told());
-    check(
+    print_scene("Carol rejects, too late");
+    stage.send_request(&stage.sign_click(&card, "Reject", CAROL).await?).await?;
+    println!("  only Carol reads: {}", stage.last_private_reply());
+    expect_step(
         "she is told who decided",
-        stage.told().contains("already approved by alice") && stage.told().contains("and bob"),
+        stage.last_private_reply().contains("already approved by alice")
+            && stage.last_private_reply().contains("and bob"),
     )?;
-    check("still accepted once", stage.accepts(&id) == 1)?;
+    expect_step("still accepted once", stage.count_accepts(&id) == 1)?;
 
-    scene("The watcher follows the activation; every copy of the card shows the end");
-    let thread = || stage.sandbox.sink.channel("C0PEER").first().map_or(0, |card| card.replies.len());
+    print_scene("The watcher follows the activation; every copy of the card shows the end");
+    let thread = || stage.sandbox.slack.messages_in("C0PEER").first().map_or(0, |card| card.replies.len());
     stage.wait_for("four events below the card", || thread() == 4).await?;
-    let card = stage.card_with("is Activated").await?;
-    show(&card);
-    for reply in card.thread() {
+    let card = stage.wait_for_card("is Activated").await?;
+    print_card(&card);
+    for reply in card.thread_headlines() {
         println!("    ↳ {reply}");
     }
-    check("nothing is left to click", card.labels().is_empty())?;
-    let in_feishu = || stage.feishu.chat(CHAT).pop().filter(|card| card.replies.len() == 4);
+    expect_step("nothing is left to click", card.button_labels().is_empty())?;
+    let in_feishu = || stage.feishu.messages_in(CHAT_ID).pop().filter(|card| card.replies.len() == 4);
     stage.wait_for("four events below the card in Feishu", || in_feishu().is_some()).await?;
     let card = in_feishu().ok_or("the card is gone")?;
     println!("  Feishu\n    │ {}", card.text.lines().next().unwrap_or_default());
-    for reply in card.thread() {
+    for reply in card.thread_headlines() {
         println!("    ↳ {reply}");
     }
-    stage.wait_for("five events at the auditors' URL", || stage.sandbox.sink.posts("/audit").len() == 5).await?;
-    for post in stage.sandbox.sink.posts("/audit") {
-        println!("  audit (Standard Webhooks): {}", text(&post.json(), "/type"));
+    stage.wait_for("five events at the auditors' URL", || stage.sandbox.slack.posts("/audit").len() == 5).await?;
+    for post in stage.sandbox.slack.posts("/audit") {
+        println!("  audit (Standard Webhooks): {}", text_at(&post.body_json(), "/type"));
     }
 
-    scene("What the record remembers");
-    let record = stage.record(&id).await?;
-    for line in message::record(&record, clock::now()).sentences {
+    print_scene("What the record remembers");
+    let record = stage.load_record(&id).await?;
+    for line in message::record_with_history(&record, clock::now()).sentences {
         println!("  {line}");
     }
     let stored = serde_json::to_value(&record)?;
-    check("the hash chain holds", History::verify(&record.id.to_string(), &stored).is_ok())?;
+    expect_step("the hash chain holds", History::verify(&record.id.to_string(), &stored).is_ok())?;
     let mut edited = stored;
     if let Some(by) = edited.pointer_mut("/history/1/what/decided/by/person") {
         *by = json!("mallory");
     }
-    check("an edit would be seen", History::verify(&record.id.to_string(), &edited).is_err())?;
+    expect_step("an edit would be seen", History::verify(&record.id.to_string(), &edited).is_err())?;
     println!("\nEvery step was seen to happen.");
     Ok(())
 }
 
-fn scene(title: &str) {
+fn print_scene(title: &str) {
     println!("\n{title}");
 }
 
-fn check(what: &str, seen: bool) -> Result<(), Error> {
+fn expect_step(what: &str, seen: bool) -> Result<(), Error> {
     println!("  {} {what}", if seen { "✓" } else { "✗" });
     if seen { Ok(()) } else { Err(format!("not seen: {what}").into()) }
 }
 
-fn show(card: &Shown) {
+fn print_card(card: &SlackCard) {
     println!("  #netops\n    │ {}", card.text.replace('\n', "\n    │ "));
     if !card.buttons.is_empty() {
-        println!("    │ [{}]", card.labels().join("] ["));
+        println!("    │ [{}]", card.button_labels().join("] ["));
     }
 }
 
-fn text(json: &Value, pointer: &str) -> String {
+fn text_at(json: &Value, pointer: &str) -> String {
     json.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 /// Where it plays.
-struct Stage {
+struct DemoStage {
     sandbox: Sandbox,
-    webhook: String,
+    webhook_url: String,
     http: reqwest::Client,
     feishu: FakeFeishu,
 }
 
-impl Stage {
-    async fn sign(&self, verb: &str, id: &InstanceId, actor: &str) -> Result<Signed, Error> {
-        let wish = Wish {
-            verb: verb.to_owned(),
+impl DemoStage {
+    async fn sign_event(&self, verb: &str, id: &InstanceId, actor: &str) -> Result<SignedRequest, Error> {
+        let wish = EventSpec {
+            action: verb.to_owned(),
             instance_id: id.to_string(),
             target: None,
             reason: None,
-            fingerprint: self.sandbox.simulator.connection(id.as_str()).map(|it| it.fingerprint().to_string()),
+            fingerprint: self.sandbox.simulator.read_connection(id.as_str()).map(|it| it.fingerprint().to_string()),
             tenant: Some("ci".to_owned()),
             actor: actor.to_owned(),
         };
-        let secrets = self.sandbox.app.secrets.current(clock::now()).await?;
-        event::sign(Platform::StandardWebhooks, &wish, &self.sandbox.app.config, &secrets, clock::now())
+        let secrets = self.sandbox.parts.secrets.current(clock::now()).await?;
+        event::sign_event(Platform::StandardWebhooks, &wish, &self.sandbox.parts.config, &secrets, clock::now())
     }
 
     /// As Slack tells of a click.
-    async fn click(&self, card: &Shown, label: &str, user: &str) -> Result<Signed, Error> {
-        let button = card.button(label).ok_or("the button is not there")?;
+    async fn sign_click(&self, card: &SlackCard, label: &str, user: &str) -> Result<SignedRequest, Error> {
+        let button = card.find_button(label).ok_or("the button is not there")?;
         let payload = json!({
             "type": "block_actions",
             "user": {"id": user, "team_id": "T0001"},
             "api_app_id": "A0123",
             "container": {"type": "message", "channel_id": "C0PEER", "message_ts": card.ts},
             "trigger_id": clock::nonce(),
-            "response_url": format!("{}actions", self.sandbox.chat),
+            "response_url": format!("{}actions", self.sandbox.chat_url),
             "actions": [{"action_id": button.action_id, "value": button.value}],
         });
-        let secrets = self.sandbox.app.secrets.current(clock::now()).await?;
+        let secrets = self.sandbox.parts.secrets.current(clock::now()).await?;
         let secrets = secrets.platforms.slack.as_ref().ok_or("there is no secret of Slack")?;
         Ok(slack::sign_interaction(secrets, &payload, clock::now())?)
     }
 
     /// As Feishu tells of a click on its card. Returns the toast.
     async fn click_in_feishu(&self, label: &str, open_id: &str) -> Result<String, Error> {
-        let card = self.feishu.chat(CHAT).pop().ok_or("there is no card in Feishu")?;
-        let click = self.feishu.click(&card.message_id, label, &self.feishu.person(open_id), None)?;
-        let secrets = self.sandbox.app.secrets.current(clock::now()).await?;
+        let card = self.feishu.messages_in(CHAT_ID).pop().ok_or("there is no card in Feishu")?;
+        let click = self.feishu.click_button(&card.message_id, label, &self.feishu.person_of_tenant(open_id), None)?;
+        let secrets = self.sandbox.parts.secrets.current(clock::now()).await?;
         let secrets = secrets.platforms.feishu.as_ref().ok_or("there is no secret of Feishu")?;
-        let (_, reply) = self.send(&feishu::signed(secrets, &click, clock::now())?).await?;
-        Ok(self.feishu.take_reply(&card.message_id, &reply)?.unwrap_or_default())
+        let (_, reply) = self.send_request(&feishu::sign_plaintext(secrets, &click, clock::now())?).await?;
+        Ok(self.feishu.apply_reply(&card.message_id, &reply)?.unwrap_or_default())
     }
 
-    async fn send(&self, signed: &Signed) -> Result<(u16, Value), Error> {
-        let url = format!("{}{}", self.webhook, signed.path.trim_start_matches('/'));
+    async fn send_request(&self, signed: &SignedRequest) -> Result<(u16, Value), Error> {
+        let url = format!("{}{}", self.webhook_url, signed.path.trim_start_matches('/'));
         let mut request = self.http.post(url).body(signed.body.clone());
         for (name, value) in &signed.headers {
             request = request.header(*name, value);
         }
         let response = request.send().await?;
         let status = response.status().as_u16();
-        Ok((status, serde_json::from_slice(&http::read(response).await?).unwrap_or_default()))
+        Ok((status, serde_json::from_slice(&http::read_body(response).await?).unwrap_or_default()))
     }
 
     /// What the last one who clicked was told, in private.
-    fn told(&self) -> String {
-        let told = self.sandbox.sink.posts("/actions").pop().map(|post| post.text()).unwrap_or_default();
+    fn last_private_reply(&self) -> String {
+        let told = self.sandbox.slack.posts("/actions").pop().map(|post| post.visible_text()).unwrap_or_default();
         told.lines().next().unwrap_or_default().to_owned()
     }
 
-    async fn record(&self, id: &InstanceId) -> Result<Approval, Error> {
+    async fn load_record(&self, id: &InstanceId) -> Result<Approval, Error> {
         let id = ApprovalId { target: "prod".to_owned(), instance_id: id.clone() };
-        Ok(self.sandbox.app.store.load(&id).await?.ok_or("there is no record")?.approval)
+        Ok(self.sandbox.parts.store.load(&id).await?.ok_or("there is no record")?.approval)
     }
 
-    fn accepts(&self, id: &InstanceId) -> usize {
-        self.sandbox.simulator.effects("AcceptVpcPeerConnection", id.as_str())
+    fn count_accepts(&self, id: &InstanceId) -> usize {
+        self.sandbox.simulator.count_effects("AcceptVpcPeerConnection", id.as_str())
     }
 
-    fn accepted_with(&self, id: &InstanceId, token: &str) -> bool {
+    fn is_accepted_once_with(&self, id: &InstanceId, token: &str) -> bool {
         let journal = self.sandbox.simulator.journal();
         let tokens: Vec<_> = journal
             .iter()
             .filter(|entry| entry.action == "AcceptVpcPeerConnection" && !entry.is_dry_run())
             .filter_map(|entry| entry.parameters.get("ClientToken"))
             .collect();
-        tokens == [token] && self.accepts(id) == 1
+        tokens == [token] && self.count_accepts(id) == 1
     }
 
     /// The card, once it says so.
-    async fn card_with(&self, words: &str) -> Result<Shown, Error> {
-        let card = || self.sandbox.sink.channel("C0PEER").pop().filter(|card| card.text.contains(words));
+    async fn wait_for_card(&self, words: &str) -> Result<SlackCard, Error> {
+        let card = || self.sandbox.slack.messages_in("C0PEER").pop().filter(|card| card.text.contains(words));
         self.wait_for(&format!("a card that says “{words}”"), || card().is_some()).await?;
         card().ok_or_else(|| "the card is gone".into())
     }
@@ -250,7 +256,7 @@ impl Stage {
     async fn wait_for(&self, what: &str, seen: impl Fn() -> bool) -> Result<(), Error> {
         let started = Instant::now();
         while !seen() {
-            if started.elapsed() > PATIENCE {
+            if started.elapsed() > STEP_TIMEOUT {
                 return Err(format!("not seen: {what}").into());
             }
             sleep(Duration::from_millis(50)).await;

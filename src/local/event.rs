@@ -6,17 +6,17 @@ use serde_json::{Value, json};
 use super::Error;
 use crate::app::App;
 use crate::chat::platform::Platform;
-use crate::chat::{Signed, Wish};
+use crate::chat::{EventSpec, SignedRequest};
 use crate::config::{Config, Environment};
 use crate::peering::InstanceId;
-use crate::secrets::Secrets;
+use crate::secrets::SecretSet;
 use crate::{accept, clock};
 
 /// The fingerprint of a connection, where Alibaba Cloud shows it now.
 ///
 /// # Errors
 /// When it cannot be read: then nothing is known of what was seen.
-pub async fn fingerprint(
+pub async fn read_fingerprint(
     environment: &Environment,
     config: &Config,
     target: Option<&str>,
@@ -24,7 +24,7 @@ pub async fn fingerprint(
 ) -> Result<String, Error> {
     let app = App::new(environment, config.clone())?;
     let (target, _) = config.target(target).ok_or("name the --target: there are several")?;
-    match accept::read(&app, target, &InstanceId::parse(instance_id)?, clock::now()).await {
+    match accept::read_connection(&app, target, &InstanceId::parse(instance_id)?, clock::now()).await {
         Ok(connection) => Ok(connection.fingerprint().to_string()),
         Err(error) => {
             Err(format!("cannot read {instance_id} for its fingerprint ({error}); name the --fingerprint").into())
@@ -36,19 +36,19 @@ pub async fn fingerprint(
 ///
 /// # Errors
 /// What the configuration or the secrets lack for it.
-pub fn sign(
+pub fn sign_event(
     platform: Platform,
-    wish: &Wish,
+    spec: &EventSpec,
     config: &Config,
-    secrets: &Secrets,
+    secrets: &SecretSet,
     now: Timestamp,
-) -> Result<Signed, Error> {
-    Ok(platform.sign(&config.platforms, &secrets.platforms, wish, now)?)
+) -> Result<SignedRequest, Error> {
+    Ok(platform.sign(&config.platforms, &secrets.platforms, spec, now)?)
 }
 
 /// The event of a Function URL.
 #[must_use]
-pub fn envelope(signed: &Signed) -> Value {
+pub fn function_url_event(signed: &SignedRequest) -> Value {
     let headers: serde_json::Map<_, _> =
         signed.headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_str().into())).collect();
     json!({

@@ -1,12 +1,12 @@
 //! Has notices that no channel took tried again at once.
 
 use super::Error;
-use super::audit::Source;
+use super::audit::RecordSource;
 use crate::clock;
 
 /// Which.
 #[derive(Debug, clap::Args)]
-pub struct Wish {
+pub struct RedriveArgs {
     /// Of this channel only, by its name in the configuration.
     #[arg(long)]
     channel: Option<String>,
@@ -14,21 +14,21 @@ pub struct Wish {
     #[arg(long)]
     given_up: bool,
     #[command(flatten)]
-    source: Source,
+    source: RecordSource,
 }
 
 /// Makes them due; the watcher posts them. Returns what to tell.
-pub async fn redrive(wish: &Wish) -> Result<String, Error> {
-    let store = wish.source.open().await?;
+pub async fn redrive(args: &RedriveArgs) -> Result<String, Error> {
+    let store = args.source.open_store().await?;
     let (mut posts, mut records, mut unreadable) = (0, 0, 0);
-    for scanned in wish.source.all().await? {
+    for scanned in args.source.scan_records().await? {
         let Ok(stored) = scanned.stored else {
             unreadable += 1;
             continue;
         };
         let mut redriven = 0;
         let redrive = |approval: &mut crate::approval::Approval| {
-            redriven = approval.redrive(wish.channel.as_deref(), wish.given_up, clock::now());
+            redriven = approval.redrive(args.channel.as_deref(), args.given_up, clock::now());
             redriven > 0
         };
         store.update(stored, redrive).await?;

@@ -9,19 +9,20 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use url::Url;
 
-use super::simulator::Settings;
-use super::simulator::gateway::{self, Simulator};
-use super::sink::Sink;
 use super::{Error, table};
 use crate::alicloud::sign::SignatureVersion;
 use crate::alicloud::{Alicloud, Credentials};
 use crate::app::App;
-use crate::config::{Aws, Config, Environment, SecretsSource};
+use crate::config::{AwsEnvironment, Config, Environment, SecretsSource};
+use crate::fake::SandboxExtension;
+use crate::fake::alicloud::SimulatorSettings;
+use crate::fake::alicloud::gateway::{self, Simulator};
+use crate::fake::slack::FakeSlack;
 use crate::peering::InstanceId;
 use crate::{aws, clock, http};
 
 /// The other side.
-const REQUESTER: Credentials<'_> =
+const REQUESTER_CREDENTIALS: Credentials<'_> =
     Credentials { access_key_id: "requester-key", access_key_secret: "requester-secret", security_token: None };
 /// A signing secret of the client `ci`.
 pub const CI_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
@@ -36,13 +37,13 @@ pub struct Sandbox {
     /// The API.
     pub simulator: Simulator,
     /// Where the API is.
-    pub alicloud: Url,
+    pub alicloud_url: Url,
     /// The chat platform: `/api/` is Slack's Web API, `/hooks/netops` an incoming webhook, `/audit` a machine.
-    pub sink: Sink,
+    pub slack: FakeSlack,
     /// Where the chat platform is.
-    pub chat: Url,
+    pub chat_url: Url,
     /// The app.
-    pub app: Arc<App>,
+    pub parts: Arc<App>,
     /// How the app is wired, for making another one like it.
     pub environment: Environment,
     /// `peergate.toml`.
@@ -53,32 +54,32 @@ pub struct Sandbox {
 
 impl Sandbox {
     /// Starts everything.
-    pub async fn start(settings: Settings) -> Result<Self, Error> {
-        Self::start_with(settings, SignatureVersion::V3).await
+    pub async fn start(settings: SimulatorSettings) -> Result<Self, Error> {
+        Self::start_with_signature(settings, SignatureVersion::V3).await
     }
 
     /// Starts everything, with calls signed as said.
-    pub async fn start_with(settings: Settings, signature: SignatureVersion) -> Result<Self, Error> {
+    pub async fn start_with_signature(settings: SimulatorSettings, signature: SignatureVersion) -> Result<Self, Error> {
         let simulator = Simulator::new(settings);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let alicloud = gateway::url(&listener)?;
+        let alicloud = gateway::listener_url(&listener)?;
         tokio::spawn(simulator.clone().serve(listener));
-        let sink = Sink::default();
+        let sink = FakeSlack::default();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let chat = gateway::url(&listener)?;
+        let chat = gateway::listener_url(&listener)?;
         tokio::spawn(sink.clone().serve(listener));
         let directory = std::env::temp_dir().join(format!("peergate-{}", clock::nonce()));
         std::fs::create_dir_all(&directory)?;
         let secrets = directory.join("secrets.json");
-        std::fs::write(&secrets, self::secrets(&chat).to_string())?;
-        let aws = Aws {
+        std::fs::write(&secrets, self::secrets_json(&chat).to_string())?;
+        let aws = AwsEnvironment {
             region: "eu-central-1".into(),
             access_key_id: "local".into(),
             secret_access_key: "local".into(),
-            dynamodb_endpoint: Some(table::embed(None).await?),
-            ..Aws::default()
+            dynamodb_endpoint: Some(table::spawn_table(None).await?),
+            ..AwsEnvironment::default()
         };
-        let config = config(&alicloud, &chat, signature);
+        let config = config_toml(&alicloud, &chat, signature);
         let environment = Environment {
             config: directory.join("peergate.toml"),
             table: "peergate".into(),
@@ -87,11 +88,20 @@ impl Sandbox {
             aws,
         };
         std::fs::write(&environment.config, &config)?;
-        let sdk = aws::sdk_config(&environment.aws, &http::client()?);
+        let sdk = aws::sdk_config(&environment.aws, &http::new_client()?);
         let endpoint = environment.aws.dynamodb_endpoint.clone().unwrap_or_default();
-        table::create(&sdk, &endpoint, &environment.table).await?;
+        table::create_table(&sdk, &endpoint, &environment.table).await?;
         let app = Arc::new(App::new(&environment, Config::parse(&config)?)?);
-        Ok(Self { simulator, alicloud, sink, chat, app, environment, config, directory })
+        Ok(Self {
+            simulator,
+            alicloud_url: alicloud,
+            slack: sink,
+            chat_url: chat,
+            parts: app,
+            environment,
+            config,
+            directory,
+        })
     }
 
     /// Has the requester ask for a peering across accounts; `more` adds to the call or overrides it.
@@ -107,23 +117,23 @@ impl Sandbox {
         ]);
         call.extend(more.iter().copied());
         let call: Vec<_> = call.into_iter().collect();
-        let api = Alicloud::new(http::client()?, self.alicloud.clone(), SignatureVersion::V3, u32::MAX);
-        Ok(api.create(REQUESTER, &call).await?)
+        let api = Alicloud::new(http::new_client()?, self.alicloud_url.clone(), SignatureVersion::V3, u32::MAX);
+        Ok(api.create_connection(REQUESTER_CREDENTIALS, &call).await?)
     }
 
     /// Restarts the app with another configuration.
     pub fn reconfigure(&mut self, config: &str) -> Result<(), Error> {
         std::fs::write(&self.environment.config, config)?;
-        self.app = Arc::new(App::new(&self.environment, Config::parse(config)?)?);
+        self.parts = Arc::new(App::new(&self.environment, Config::parse(config)?)?);
         config.clone_into(&mut self.config);
         Ok(())
     }
 
     /// Adds what a fake brings: the app starts again, and all rules tell its channel what they tell `netops`.
-    pub fn extend(&mut self, extension: &Extension) -> Result<(), Error> {
+    pub fn add_extension(&mut self, extension: &SandboxExtension) -> Result<(), Error> {
         let path = self.directory.join("secrets.json");
         let mut secrets: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
-        merge(&mut secrets, &extension.secrets);
+        merge_json(&mut secrets, &extension.secrets);
         std::fs::write(path, secrets.to_string())?;
         let mut config = format!("{}\n{}", self.config, extension.config);
         config =
@@ -137,30 +147,17 @@ impl Sandbox {
 
     /// Writes other secrets.
     pub fn write_secrets(&self, change: impl FnOnce(&mut Value)) -> Result<(), Error> {
-        let mut secrets = secrets(&self.chat);
+        let mut secrets = secrets_json(&self.chat_url);
         change(&mut secrets);
         Ok(std::fs::write(self.directory.join("secrets.json"), secrets.to_string())?)
     }
 }
 
-/// What a fake brings to the sandbox.
-#[derive(Debug, Clone)]
-pub struct Extension {
-    /// Tables of `peergate.toml`.
-    pub config: String,
-    /// Joined with the secrets.
-    pub secrets: Value,
-    /// A channel of these tables.
-    pub channel: &'static str,
-    /// Identities of the sandbox's people there.
-    pub people: Vec<(&'static str, String)>,
-}
-
-fn merge(into: &mut Value, more: &Value) {
+fn merge_json(into: &mut Value, more: &Value) {
     match (into, more) {
         (Value::Object(into), Value::Object(more)) => {
             for (key, value) in more {
-                merge(into.entry(key.clone()).or_insert(Value::Null), value);
+                merge_json(into.entry(key.clone()).or_insert(Value::Null), value);
             }
         }
         (into, more) => more.clone_into(into),
@@ -174,7 +171,7 @@ impl Drop for Sandbox {
     }
 }
 
-fn secrets(chat: &Url) -> Value {
+fn secrets_json(chat: &Url) -> Value {
     json!({
         "targets": {"prod": {"access_key_id": "accepter-key", "access_key_secret": "accepter-secret"}},
         "clients": {"ci": {"signing_secrets": [CI_SECRET]}},
@@ -186,7 +183,7 @@ fn secrets(chat: &Url) -> Value {
     })
 }
 
-fn config(alicloud: &Url, chat: &Url, signature: SignatureVersion) -> String {
+fn config_toml(alicloud: &Url, chat: &Url, signature: SignatureVersion) -> String {
     let signature = match signature {
         SignatureVersion::V3 => "v3",
         SignatureVersion::V1 => "v1",

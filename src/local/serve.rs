@@ -22,99 +22,99 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{Error, table};
 use crate::app::App;
 use crate::config::{Config, Environment};
-use crate::doctor::FirstTick;
+use crate::doctor::StartupCheck;
 use crate::logging::Chain;
 use crate::watch::Tick;
 use crate::{aws, clock, http, watch, webhook};
 
 /// The webhook refuses bodies over 256 KiB; this much is read to find out.
-const READ_BYTES: usize = 256 * 1024 + 1;
+const MAX_READ_BYTES: usize = 256 * 1024 + 1;
 /// For the first line and the headers of a request together.
 const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// The pause after a failed accept of a connection, e.g. without a free file descriptor.
-const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
+const FAILED_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What the last request of a connection may take besides its headers and body: an answer takes 6 s at most.
-const TO_ANSWER: Duration = Duration::from_secs(15);
+const LAST_REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 /// Between two ticks.
-const PAUSE: Duration = Duration::from_secs(1);
+const TICK_PAUSE: Duration = Duration::from_secs(1);
 /// As Lambda would give one.
-const TICK: Duration = Duration::from_mins(1);
+const TICK_TIMEOUT: Duration = Duration::from_mins(1);
 /// Between two discoveries.
-pub const DISCOVERY: Duration = Duration::from_mins(1);
+pub const DISCOVERY_INTERVAL: Duration = Duration::from_mins(1);
 
 /// The app of the process's environment, with its table embedded in a file.
-pub async fn app(store: &Path) -> Result<App, Error> {
-    let mut environment = environment()?;
-    let endpoint = table::embed(Some(store)).await?;
-    let sdk = aws::sdk_config(&environment.aws, &http::client()?);
-    table::create(&sdk, &endpoint, &environment.table).await?;
+pub async fn build_app(store: &Path) -> Result<App, Error> {
+    let mut environment = local_environment()?;
+    let endpoint = table::spawn_table(Some(store)).await?;
+    let sdk = aws::sdk_config(&environment.aws, &http::new_client()?);
+    table::create_table(&sdk, &endpoint, &environment.table).await?;
     environment.aws.dynamodb_endpoint = Some(endpoint);
     Ok(App::new(&environment, Config::load(&environment.config)?)?)
 }
 
 /// The process's environment. What only AWS would need has defaults.
-pub(super) fn environment() -> Result<Environment, Error> {
+pub(super) fn local_environment() -> Result<Environment, Error> {
     let default = |name: &str| match name {
         "AWS_REGION" | "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("local".to_owned()),
         "PEERGATE_SECRETS" => Some("file:peergate.secrets.json".to_owned()),
         _ => None,
     };
     #[expect(clippy::disallowed_methods, reason = "the environment of the local tool, read once")]
-    Ok(Environment::read(|name| std::env::var(name).ok().or_else(|| default(name)))?)
+    Ok(Environment::from_variables(|name| std::env::var(name).ok().or_else(|| default(name)))?)
 }
 
 /// Answers approvals on `listener`, and watches, until the process ends.
-pub async fn serve(app: Arc<App>, listener: TcpListener) -> Result<(), Error> {
+pub async fn serve_and_watch(app: Arc<App>, listener: TcpListener) -> Result<(), Error> {
     app.prewarm().await?;
-    tokio::spawn(watch(Arc::clone(&app), DISCOVERY));
-    answer(app, listener).await
+    tokio::spawn(run_watcher(Arc::clone(&app), DISCOVERY_INTERVAL));
+    serve_webhook(app, listener).await
 }
 
 /// Limits on what strangers can use of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
+pub struct ServerLimits {
     /// For the headers of a request, and between two requests of a connection.
-    pub headers: Duration,
+    pub header_timeout: Duration,
     /// For the body of a request.
-    pub body: Duration,
+    pub body_timeout: Duration,
     /// How long a connection takes new requests.
-    pub lifetime: Duration,
+    pub connection_lifetime: Duration,
     /// How many connections there are at once. Others wait until one ends.
-    pub connections: usize,
+    pub max_connections: usize,
 }
 
-impl Default for Limits {
+impl Default for ServerLimits {
     fn default() -> Self {
         Self {
-            headers: Duration::from_secs(10),
-            body: Duration::from_secs(10),
-            lifetime: Duration::from_mins(1),
-            connections: 512,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            connection_lifetime: Duration::from_mins(1),
+            max_connections: 512,
         }
     }
 }
 
 /// Answers approvals on `listener` until the task ends.
-pub async fn answer(app: Arc<App>, listener: TcpListener) -> Result<(), Error> {
-    answer_within(app, listener, Limits::default()).await
+pub async fn serve_webhook(app: Arc<App>, listener: TcpListener) -> Result<(), Error> {
+    serve_webhook_within(app, listener, ServerLimits::default()).await
 }
 
 /// As [`answer`], within other limits.
-pub async fn answer_within(app: Arc<App>, listener: TcpListener, limits: Limits) -> Result<(), Error> {
-    let places = Arc::new(Semaphore::new(limits.connections));
+pub async fn serve_webhook_within(app: Arc<App>, listener: TcpListener, limits: ServerLimits) -> Result<(), Error> {
+    let places = Arc::new(Semaphore::new(limits.max_connections));
     loop {
         let place = Arc::clone(&places).acquire_owned().await.map_err(|_| "the server takes no more connections")?;
         match listener.accept().await {
             Ok((stream, _)) => {
                 let app = Arc::clone(&app);
                 tokio::spawn(async move {
-                    answer_connection(app, stream, limits).await;
+                    serve_connection(app, stream, limits).await;
                     drop(place);
                 });
             }
             Err(error) => {
                 tracing::warn!(outcome = "not_connected", %error, "could not accept a connection");
-                sleep(AFTER_FAILED_ACCEPT).await;
+                sleep(FAILED_ACCEPT_PAUSE).await;
             }
         }
     }
@@ -122,51 +122,51 @@ pub async fn answer_within(app: Arc<App>, listener: TcpListener, limits: Limits)
 
 /// Answers the requests of a connection. Closes a silent connection; finishes the current request before it closes an old
 /// one.
-async fn answer_connection(app: Arc<App>, stream: TcpStream, limits: Limits) {
+async fn serve_connection(app: Arc<App>, stream: TcpStream, limits: ServerLimits) {
     let service = service_fn(|request| {
         let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(handle(&app, request, limits.body).await) }
+        async move { Ok::<_, Infallible>(handle_request(&app, request, limits.body_timeout).await) }
     });
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(limits.headers).max_buf_size(MAX_HEADER_BYTES);
+    builder.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(MAX_HEADER_BYTES);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         // Strangers break connections; each request has its own line in the log.
         _ = connection.as_mut() => return,
-        () = sleep(limits.lifetime) => connection.as_mut().graceful_shutdown(),
+        () = sleep(limits.connection_lifetime) => connection.as_mut().graceful_shutdown(),
     }
-    let _ = timeout(limits.headers + limits.body + TO_ANSWER, connection).await;
+    let _ = timeout(limits.header_timeout + limits.body_timeout + LAST_REPLY_TIMEOUT, connection).await;
 }
 
-async fn handle(app: &App, request: Request<Incoming>, patience: Duration) -> Response {
+async fn handle_request(app: &App, request: Request<Incoming>, body_timeout: Duration) -> Response {
     let (parts, body) = request.into_parts();
     // A body that is longer is cut: still too large.
-    let body = match timeout(patience, axum::body::to_bytes(Body::new(body), READ_BYTES)).await {
+    let body = match timeout(body_timeout, axum::body::to_bytes(Body::new(body), MAX_READ_BYTES)).await {
         Ok(Ok(body)) => body,
-        Ok(Err(_)) => Bytes::from(vec![0; READ_BYTES]),
+        Ok(Err(_)) => Bytes::from(vec![0; MAX_READ_BYTES]),
         Err(_elapsed) => {
             let status = StatusCode::REQUEST_TIMEOUT;
             tracing::warn!(outcome = "slow-body", http.status = status.as_u16(), "a request body took too long");
             return (status, [(CONNECTION, "close")]).into_response();
         }
     };
-    webhook::handle(app, Request::from_parts(parts, body), clock::now()).await.into_response()
+    webhook::handle_request(app, Request::from_parts(parts, body), clock::now()).await.into_response()
 }
 
 /// Ticks until the task ends, and discovers every so often.
-pub async fn watch(app: Arc<App>, discovery: Duration) {
+pub async fn run_watcher(app: Arc<App>, discovery_interval: Duration) {
     let mut discover_at = Instant::now();
     let questions = Arc::clone(&app);
-    tokio::spawn(async move { FirstTick::default().ask(&questions).await });
+    tokio::spawn(async move { StartupCheck::default().run_once(&questions).await });
     loop {
         let discover = Instant::now() >= discover_at;
         if discover {
-            discover_at = Instant::now() + discovery;
+            discover_at = Instant::now() + discovery_interval;
         }
         let tick = if discover { Tick::SCHEDULED } else { Tick::DUE };
-        if let Err(error) = watch::tick(&app, tick, Instant::now() + TICK).await {
+        if let Err(error) = watch::tick(&app, tick, Instant::now() + TICK_TIMEOUT).await {
             tracing::error!(outcome = "store_failed", error = %Chain(&error), "the tick failed");
         }
-        sleep(PAUSE).await;
+        sleep(TICK_PAUSE).await;
     }
 }

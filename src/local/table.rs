@@ -13,33 +13,33 @@ use dynoxide::Database;
 use tokio::net::TcpListener;
 
 use super::Error;
-use crate::config::Aws;
-use crate::store::{IN_INDEX, INDEX};
+use crate::config::AwsEnvironment;
+use crate::store::{INDEX_ATTRIBUTES, INDEX_NAME};
 use crate::{aws, http};
 
 /// Opens the database, in memory without a path, and serves it on loopback until the process ends. Returns its address.
-pub async fn embed(path: Option<&Path>) -> Result<String, Error> {
+pub async fn spawn_table(path: Option<&Path>) -> Result<String, Error> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
-    tokio::spawn(dynoxide::server::serve_on(listener, open(path)?));
+    tokio::spawn(dynoxide::server::serve_on(listener, open_database(path)?));
     Ok(url)
 }
 
 /// Serves the database of a file, with the table in it, until the task ends: for functions that run elsewhere.
-pub async fn serve(path: &Path, table: &str, listener: TcpListener) -> Result<(), Error> {
+pub async fn serve_table(path: &Path, table: &str, listener: TcpListener) -> Result<(), Error> {
     let endpoint = format!("http://{}", listener.local_addr()?);
-    let server = tokio::spawn(dynoxide::server::serve_on(listener, open(Some(path))?));
-    let anybody = Aws {
+    let server = tokio::spawn(dynoxide::server::serve_on(listener, open_database(Some(path))?));
+    let anybody = AwsEnvironment {
         region: "local".into(),
         access_key_id: "local".into(),
         secret_access_key: "local".into(),
-        ..Aws::default()
+        ..AwsEnvironment::default()
     };
-    create(&aws::sdk_config(&anybody, &http::client()?), &endpoint, table).await?;
+    create_table(&aws::sdk_config(&anybody, &http::new_client()?), &endpoint, table).await?;
     Ok(server.await?)
 }
 
-fn open(path: Option<&Path>) -> Result<Database, Error> {
+fn open_database(path: Option<&Path>) -> Result<Database, Error> {
     Ok(match path {
         Some(path) => Database::new(&path.to_string_lossy())?,
         None => Database::memory()?,
@@ -47,17 +47,17 @@ fn open(path: Option<&Path>) -> Result<Database, Error> {
 }
 
 /// Makes the table as `template.yaml` defines it, unless it is there.
-pub async fn create(sdk: &SdkConfig, endpoint: &str, table: &str) -> Result<(), Error> {
+pub async fn create_table(sdk: &SdkConfig, endpoint: &str, table: &str) -> Result<(), Error> {
     let config = aws_sdk_dynamodb::config::Builder::from(sdk).endpoint_url(endpoint).build();
     let client = Client::from_conf(config);
     let attribute = |name: &str, kind| AttributeDefinition::builder().attribute_name(name).attribute_type(kind).build();
     let key = |name: &str, kind| KeySchemaElement::builder().attribute_name(name).key_type(kind).build();
     let projection = Projection::builder()
         .projection_type(ProjectionType::Include)
-        .set_non_key_attributes(Some(IN_INDEX.map(ToOwned::to_owned).into()))
+        .set_non_key_attributes(Some(INDEX_ATTRIBUTES.map(ToOwned::to_owned).into()))
         .build();
     let index = GlobalSecondaryIndex::builder()
-        .index_name(INDEX)
+        .index_name(INDEX_NAME)
         .key_schema(key("due", KeyType::Hash)?)
         .key_schema(key("due_at", KeyType::Range)?)
         .projection(projection)

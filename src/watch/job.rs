@@ -4,61 +4,61 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::seen::Seen;
-use crate::approval::{ApprovalId, Stage};
+use super::repeat_detector::RepeatDetector;
+use crate::approval::{ApprovalId, IndexState};
 use crate::peering::{Connection, InstanceId};
 
 /// Something to do. The failure of one stops no other.
 pub(super) enum Job {
     /// A record is due.
-    Step(ApprovalId),
+    Advance(ApprovalId),
     /// A reading says something about a connection that the index, if it has it at this stage, does not.
-    News(ApprovalId, Box<Connection>, Option<Stage>),
+    Ingest(ApprovalId, Box<Connection>, Option<IndexState>),
     /// A connection is to be read: it is followed, and in no list.
-    Read(ApprovalId, Stage, Option<Timestamp>),
+    Poll(ApprovalId, IndexState, Option<Timestamp>),
     /// A connection is not there any more.
-    Gone(ApprovalId),
+    MarkDeleted(ApprovalId),
     /// A page of a region is to be listed.
-    List(Listing),
+    ListPage(Listing),
 }
 
 /// The result of a job.
 #[derive(Default)]
-pub(super) struct Done {
+pub(super) struct JobResult {
     /// When to look again.
-    pub(super) look_at: Option<Timestamp>,
+    pub(super) recheck_at: Option<Timestamp>,
     /// The jobs to do now, in this order.
-    pub(super) more: Vec<Job>,
+    pub(super) follow_ups: Vec<Job>,
 }
 
 /// Which of a target's lanes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Kind {
-    See,
-    Take,
-    Step,
+pub(super) enum LaneKind {
+    Poll,
+    Ingest,
+    Advance,
 }
 
 /// The subject of a job.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Key {
+pub(super) enum JobKey {
     Record(ApprovalId),
-    News(String, InstanceId),
-    Reading(String, InstanceId),
+    Ingest(String, InstanceId),
+    Poll(String, InstanceId),
     Region(String, String),
 }
 
 /// What is looked for in a region.
 #[derive(Default)]
-pub(super) struct Region {
+pub(super) struct RegionWork {
     /// What is new, too.
     pub(super) discover: bool,
     /// Connections that must be seen: those that no page shows are read.
-    pub(super) followed: HashMap<InstanceId, Stage>,
+    pub(super) polled: HashMap<InstanceId, IndexState>,
     /// Finished connections, which are only compared with what a page shows.
-    pub(super) over: HashMap<InstanceId, Stage>,
+    pub(super) finished: HashMap<InstanceId, IndexState>,
     /// When the last of its activations began.
-    pub(super) since: Option<Timestamp>,
+    pub(super) activating_since: Option<Timestamp>,
 }
 
 /// A region that is being listed.
@@ -66,29 +66,29 @@ pub(super) struct Listing {
     /// e.g. `cn-shanghai`.
     pub(super) region: String,
     /// What no page has shown yet.
-    pub(super) left: Region,
+    pub(super) remaining: RegionWork,
     pub(super) next_token: Option<String>,
     pub(super) pages: u32,
-    pub(super) left_out: usize,
+    pub(super) unreadable: usize,
     /// What the pages so far have brought.
-    pub(super) seen: Seen,
+    pub(super) repeat_detector: RepeatDetector,
 }
 
 impl Job {
-    pub(super) fn kind(&self) -> Kind {
+    pub(super) fn lane_kind(&self) -> LaneKind {
         match self {
-            Self::Step(_) => Kind::Step,
-            Self::News(..) | Self::Gone(_) => Kind::Take,
-            Self::Read(..) | Self::List(_) => Kind::See,
+            Self::Advance(_) => LaneKind::Advance,
+            Self::Ingest(..) | Self::MarkDeleted(_) => LaneKind::Ingest,
+            Self::Poll(..) | Self::ListPage(_) => LaneKind::Poll,
         }
     }
 
-    pub(super) fn key(&self, target: &str) -> Key {
+    pub(super) fn key(&self, target: &str) -> JobKey {
         match self {
-            Self::Step(id) => Key::Record(id.clone()),
-            Self::News(id, ..) | Self::Gone(id) => Key::News(id.target.clone(), id.instance_id.clone()),
-            Self::Read(id, ..) => Key::Reading(id.target.clone(), id.instance_id.clone()),
-            Self::List(listing) => Key::Region(target.to_owned(), listing.region.clone()),
+            Self::Advance(id) => JobKey::Record(id.clone()),
+            Self::Ingest(id, ..) | Self::MarkDeleted(id) => JobKey::Ingest(id.target.clone(), id.instance_id.clone()),
+            Self::Poll(id, ..) => JobKey::Poll(id.target.clone(), id.instance_id.clone()),
+            Self::ListPage(listing) => JobKey::Region(target.to_owned(), listing.region.clone()),
         }
     }
 }

@@ -7,15 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::support::{AUDIT, CLOCK, Gate, HOOK, SLACK};
+use crate::support::{AUDIT_PATH, CLOCK, SLACK_PATH, TestApp, WEBHOOK_PATH};
 use jiff::SignedDuration;
-use peergate::approval::{Approval, Delivery, History, State, Verdict, What};
-use peergate::chat::Signed;
+use peergate::approval::{Approval, ApprovalState, AuditEvent, Delivery, History, Verdict};
+use peergate::chat::SignedRequest;
 use peergate::clock;
-use peergate::local::feishu::{CHAT, FakeFeishu, Fault as FeishuFault};
-use peergate::local::simulator::gateway::Fault;
-use peergate::local::simulator::{Settings, Tampering};
-use peergate::local::sink::Trouble;
+use peergate::fake::alicloud::gateway::Fault;
+use peergate::fake::alicloud::{SimulatorSettings, Tampering};
+use peergate::fake::feishu::{CHAT_ID, FakeFeishu, FeishuFault};
+use peergate::fake::slack::Outage;
 use peergate::peering::{Fingerprint, InstanceId};
 use serde_json::json;
 use tokio::time::timeout;
@@ -45,9 +45,9 @@ impl Dice {
 struct Memory {
     ids: Vec<InstanceId>,
     /// Requests that may be repeated.
-    sent: Vec<Signed>,
+    sent: Vec<SignedRequest>,
     /// Final states stay.
-    ended: BTreeMap<InstanceId, State>,
+    ended: BTreeMap<InstanceId, ApprovalState>,
     /// Bodies of machines, with their ids: sent again, they have another signature.
     bodies: Vec<(String, String)>,
     /// Ids of requests that named no fingerprint.
@@ -58,7 +58,7 @@ struct Memory {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_happens_the_invariants_hold() {
+async fn random_steps_keep_every_invariant() {
     let _alone = CLOCK.lock().await;
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
     let runs = number("PEERGATE_MODEL_RUNS").unwrap_or(6);
@@ -69,55 +69,63 @@ async fn whatever_happens_the_invariants_hold() {
 }
 
 async fn run_once(seed: u64) {
-    let settings = Settings { activation: Duration::from_millis(5), quota: None, ..Settings::default() };
-    let mut gate = Gate::with(settings).await;
+    let settings = SimulatorSettings {
+        activation_delay: Duration::from_millis(5),
+        calls_per_minute: None,
+        ..SimulatorSettings::default()
+    };
+    let mut app = TestApp::with_settings(settings).await;
     let feishu = FakeFeishu::default();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
     tokio::spawn(feishu.clone().serve(listener));
-    gate.extend(&feishu.extension(&url));
-    let original = gate.config.clone();
+    app.add_extension(&feishu.sandbox_extension(&url));
+    let original = app.config.clone();
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let mut memory = Memory::default();
     for _ in 0..STEPS {
         if dice.roll(20) == 0 {
-            calm(&gate, &memory, seed).await;
+            calm(&app, &memory, seed).await;
             memory.log.push("calm".into());
         }
-        let what = step(&mut gate, &feishu, &original, &mut dice, &mut memory).await;
+        let what = step(&mut app, &feishu, &original, &mut dice, &mut memory).await;
         memory.log.push(what);
-        let records = records(&gate, &memory).await;
-        check(&gate, &mut memory, &records, seed);
+        let records = records(&app, &memory).await;
+        check(&app, &mut memory, &records, seed);
     }
-    gate.reconfigure(&original);
+    app.reconfigure(&original);
     feishu.clear_faults();
-    settle(&gate, &mut memory, seed).await;
+    settle(&app, &mut memory, seed).await;
 }
 
 /// Without the passing readings, after as long as it takes to be sure: what channels heard is what is.
-async fn calm(gate: &Gate, memory: &Memory, seed: u64) {
-    gate.simulator.heal();
+async fn calm(app: &TestApp, memory: &Memory, seed: u64) {
+    app.simulator.clear_faults();
     for id in &memory.ids {
-        gate.tamper(id, Tampering { shows: Some("-".into()), ..Tampering::default() });
+        app.tamper(id, Tampering { shows: Some("-".into()), ..Tampering::default() });
     }
     // A refused permission rests for five minutes, and what is called then is read once more.
     for _ in 0..7 {
-        clock::jump::ahead(SignedDuration::from_secs(61));
-        gate.discover().await;
+        clock::jump::advance(SignedDuration::from_secs(61));
+        app.discover().await;
     }
-    for record in records(gate, memory).await {
+    for record in records(app, memory).await {
         let id = &record.id.instance_id;
-        let truth = gate.simulator.status(id.as_str()).unwrap();
+        let truth = app.simulator.true_status(id.as_str()).unwrap();
         let is_true = match &record.state {
-            State::Pending | State::Approved | State::Rejecting => ["Accepting", "Updating"].contains(&truth),
-            State::Activating => truth == "Updating",
+            ApprovalState::Pending | ApprovalState::Approved | ApprovalState::Rejecting => {
+                ["Accepting", "Updating"].contains(&truth)
+            }
+            ApprovalState::Activating => truth == "Updating",
             // What happens to it afterwards is not followed.
-            State::Activated => {
+            ApprovalState::Activated => {
                 ["Activated", "Deleted", "Updating", "Rejected", "Accepting", "Expired"].contains(&truth)
             }
             // How it ended may have been hidden for longer than that; but it is not alive.
-            State::Rejected | State::Expired | State::Deleted => !["Activated", "Accepting"].contains(&truth),
-            State::Failed { code } => {
+            ApprovalState::Rejected | ApprovalState::Expired | ApprovalState::Deleted => {
+                !["Activated", "Accepting"].contains(&truth)
+            }
+            ApprovalState::Failed { code } => {
                 truth != "Activated" || ["AcceptedElsewhere", "ChangedTooOften"].contains(&code.as_str())
             }
         };
@@ -128,41 +136,41 @@ async fn calm(gate: &Gate, memory: &Memory, seed: u64) {
 
 /// Somebody clicks a button of some card in Feishu.
 async fn click_in_feishu(
-    gate: &Gate,
+    app: &TestApp,
     feishu: &FakeFeishu,
     person: &str,
     dice: &mut Dice,
     memory: &mut Memory,
 ) -> String {
-    let cards = feishu.chat(CHAT);
+    let cards = feishu.messages_in(CHAT_ID);
     if cards.is_empty() {
         return "nothing to click in Feishu".into();
     }
     let card = dice.one_of(&cards);
-    let labels = card.labels();
+    let labels = card.button_labels();
     if labels.is_empty() {
         return "no button in Feishu".into();
     }
     let label = *dice.one_of(&labels);
     let reason = (dice.roll(2) == 0).then_some("said so in Feishu");
-    let operator = feishu.person(&format!("ou_{person}"));
-    let Ok(click) = feishu.click(&card.message_id, label, &operator, reason) else {
+    let operator = feishu.person_of_tenant(&format!("ou_{person}"));
+    let Ok(click) = feishu.click_button(&card.message_id, label, &operator, reason) else {
         return format!("{label} in Feishu calls nobody");
     };
-    let secrets = gate.app.secrets.current(clock::now()).await.unwrap();
+    let secrets = app.parts.secrets.current(clock::now()).await.unwrap();
     let secrets = secrets.platforms.feishu.as_ref().unwrap();
-    let signed = peergate::chat::feishu::signed(secrets, &click, clock::now()).unwrap();
+    let signed = peergate::chat::feishu::sign_plaintext(secrets, &click, clock::now()).unwrap();
     memory.sent.push(signed.clone());
-    let reply = gate.send(&signed).await;
-    feishu.take_reply(&card.message_id, &reply.json()).unwrap();
+    let reply = app.send(&signed).await;
+    feishu.apply_reply(&card.message_id, &reply.body_json()).unwrap();
     format!("{person} clicks {label} in Feishu: {}", reply.status)
 }
 
-async fn step(gate: &mut Gate, feishu: &FakeFeishu, original: &str, dice: &mut Dice, memory: &mut Memory) -> String {
+async fn step(app: &mut TestApp, feishu: &FakeFeishu, original: &str, dice: &mut Dice, memory: &mut Memory) -> String {
     if memory.ids.is_empty() || (memory.ids.len() < 4 && dice.roll(8) == 0) {
         let vpc = *dice.one_of(&VPCS);
         let theirs = format!("vpc-requester-{}", memory.ids.len());
-        let id = gate.request_peering(&[("AcceptingVpcId", vpc), ("VpcId", &theirs)]).await.unwrap();
+        let id = app.request_peering(&[("AcceptingVpcId", vpc), ("VpcId", &theirs)]).await.unwrap();
         memory.ids.push(id.clone());
         return format!("{id} is requested for {vpc}");
     }
@@ -172,7 +180,7 @@ async fn step(gate: &mut Gate, feishu: &FakeFeishu, original: &str, dice: &mut D
         20 | 21 => {
             let shows =
                 *dice.one_of(&["Updating", "Deleting", "Missing", "Deleted", "Accepting", "Rejected", "-", "-"]);
-            gate.tamper(&id, Tampering { shows: Some(shows.into()), ..Tampering::default() });
+            app.tamper(&id, Tampering { shows: Some(shows.into()), ..Tampering::default() });
             format!("readings of {id} show {shows}")
         }
         22 => {
@@ -182,54 +190,56 @@ async fn step(gate: &mut Gate, feishu: &FakeFeishu, original: &str, dice: &mut D
                 2 => original.replace("approvals = 1\napprovers", "approvals = 2\napprovers"),
                 _ => original.to_owned(),
             };
-            gate.reconfigure(&config);
+            app.reconfigure(&config);
             "the rules change".into()
         }
         23 if !memory.bodies.is_empty() => {
             let (name, body) = dice.one_of(&memory.bodies).clone();
-            let signed = gate.signed_as(&body, &name, &clock::now().as_second().to_string());
-            format!("{name} is signed again and sent again: {}", gate.send(&signed).await.name())
+            let signed = app.sign_body_as(&body, &name, &clock::now().as_second().to_string());
+            format!("{name} is signed again and sent again: {}", app.send(&signed).await.name())
         }
         24 => {
             let verb = *dice.one_of(&["approve", "approve", "reject"]);
             let (name, data) = (format!("blind-{}", clock::nonce()), json!({"instance_id": id, "actor": person}));
             let body = json!({"type": format!("peering.{verb}"), "data": data}).to_string();
-            let signed = gate.signed_as(&body, &name, &clock::now().as_second().to_string());
+            let signed = app.sign_body_as(&body, &name, &clock::now().as_second().to_string());
             memory.blind.insert(format!("ci/webhook-id:{name}"));
             memory.bodies.push((name, body));
-            format!("{person} says {verb} for {id} without a fingerprint: {}", gate.send(&signed).await.name())
+            format!("{person} says {verb} for {id} without a fingerprint: {}", app.send(&signed).await.name())
         }
         25 => {
             let expires_at = Some(clock::now() + SignedDuration::from_mins(30));
-            if gate.simulator.status(id.as_str()) == Some("Accepting") {
+            if app.simulator.true_status(id.as_str()) == Some("Accepting") {
                 let shows = Some("Accepting".to_owned());
-                gate.tamper(&id, Tampering { expires_at, shows, ..Tampering::default() });
+                app.tamper(&id, Tampering { expires_at, shows, ..Tampering::default() });
             }
             format!("{id} expires in half an hour, and its status will not say so")
         }
-        26 if gate.accepts(&id) > 0 && gate.simulator.status(id.as_str()) == Some("Updating") => {
-            gate.tamper(&id, Tampering { status: Some("Accepting".into()), ..Tampering::default() });
+        26 if app.count_accepts(&id) > 0 && app.simulator.true_status(id.as_str()) == Some("Updating") => {
+            app.tamper(&id, Tampering { status: Some("Accepting".into()), ..Tampering::default() });
             *memory.undone.entry(id.clone()).or_default() += 1;
             format!("the accept of {id} comes to nothing")
         }
         0..=2 => {
-            gate.discover().await;
+            app.discover().await;
             "discovery".into()
         }
         3..=6 => {
             let verb = *dice.one_of(&["approve", "approve", "approve", "approve", "withdraw", "reject"]);
-            let mut wish = gate.wish(verb, &id, person);
+            let mut wish = app.event_spec(verb, &id, person);
             wish.reason = (dice.roll(2) == 0).then(|| "because".into());
-            let signed = gate.signed_wish(&wish).await;
+            let signed = app.sign_spec(&wish).await;
             memory.sent.push(signed.clone());
-            let reply = gate.send(&signed).await;
+            let reply = app.send(&signed).await;
             format!("{person} sends {verb} for {id}: {}", reply.name())
         }
-        7..=9 if dice.roll(2) == 0 => click_in_feishu(gate, feishu, person, dice, memory).await,
+        7..=9 if dice.roll(2) == 0 => click_in_feishu(app, feishu, person, dice, memory).await,
         7..=9 => {
             // Any copy of any card that was ever there.
-            let posts = [gate.sink.posts(SLACK), gate.sink.posts("/api/chat.update"), gate.sink.posts(HOOK)].concat();
-            let bodies = posts.iter().map(peergate::local::sink::Post::json);
+            let posts =
+                [app.slack.posts(SLACK_PATH), app.slack.posts("/api/chat.update"), app.slack.posts(WEBHOOK_PATH)]
+                    .concat();
+            let bodies = posts.iter().map(peergate::fake::slack::RecordedPost::body_json);
             let buttons: Vec<_> =
                 bodies.flat_map(|body| body["blocks"][1]["elements"].as_array().cloned().unwrap_or_default()).collect();
             if buttons.is_empty() {
@@ -237,34 +247,34 @@ async fn step(gate: &mut Gate, feishu: &FakeFeishu, original: &str, dice: &mut D
             }
             let button = dice.one_of(&buttons);
             let (action, value) = (button["action_id"].as_str().unwrap(), button["value"].as_str().unwrap());
-            let signed = gate.slack_payload(&gate.click(action, value, user)).await;
+            let signed = app.sign_slack_payload(&app.click_payload(action, value, user)).await;
             memory.sent.push(signed.clone());
-            gate.send(&signed).await;
+            app.send(&signed).await;
             format!("{person} clicks {action} on {value:.30}")
         }
         10 => {
-            let Some(window) = gate.sink.windows().pop() else { return "no window".into() };
-            let signed = gate.slack_payload(&gate.submission(&window, "said so", user)).await;
+            let Some(window) = app.slack.modals().pop() else { return "no window".into() };
+            let signed = app.sign_slack_payload(&app.submission_payload(&window, "said so", user)).await;
             memory.sent.push(signed.clone());
-            gate.send(&signed).await;
+            app.send(&signed).await;
             format!("{person} gives a reason")
         }
         11 if !memory.sent.is_empty() => {
             let signed = dice.one_of(&memory.sent).clone();
-            let reply = gate.send(&signed).await;
+            let reply = app.send(&signed).await;
             format!("a replay: {}", reply.status)
         }
         12 => {
             // Death in the middle: the future is dropped wherever it is.
-            let signed = gate.signed("approve", &id, person).await;
+            let signed = app.sign_event("approve", &id, person).await;
             memory.sent.push(signed.clone());
             let micros = u64::try_from(dice.roll(6000)).unwrap();
-            let died = timeout(Duration::from_micros(micros), gate.send(&signed)).await.is_err();
+            let died = timeout(Duration::from_micros(micros), app.send(&signed)).await.is_err();
             format!("{person} approves {id}; the webhook died: {died}")
         }
         13 => {
             let micros = u64::try_from(dice.roll(12_000)).unwrap();
-            let died = timeout(Duration::from_micros(micros), gate.discover()).await.is_err();
+            let died = timeout(Duration::from_micros(micros), app.discover()).await.is_err();
             format!("the watcher died: {died}")
         }
         14 => {
@@ -285,59 +295,59 @@ async fn step(gate: &mut Gate, feishu: &FakeFeishu, original: &str, dice: &mut D
                 dry_run,
                 ..Fault::default()
             };
-            gate.simulator.fault(fault);
+            app.simulator.add_fault(fault);
             format!("the next {action} fails with {code}, after its effect: {after_effect}, dry run: {dry_run}")
         }
         15 => {
-            let path = *dice.one_of(&[SLACK, HOOK, AUDIT, "/api/chat.update", "/api/views.open"]);
+            let path = *dice.one_of(&[SLACK_PATH, WEBHOOK_PATH, AUDIT_PATH, "/api/chat.update", "/api/views.open"]);
             if dice.roll(4) == 0 {
                 feishu.add_fault(FeishuFault { path: "/open-apis/im".into(), status: 503, ..FeishuFault::default() });
                 "Feishu is down".into()
             } else if dice.roll(2) == 0 {
-                gate.sink.trouble(Trouble { path: path.into(), status: 503, ..Trouble::default() });
+                app.slack.add_outage(Outage { path: path.into(), status: 503, ..Outage::default() });
                 format!("{path} is down")
             } else {
-                gate.sink.heal();
+                app.slack.clear_outages();
                 feishu.clear_faults();
                 "chat is well".into()
             }
         }
         16 => {
             let bandwidth = Some(i64::try_from(dice.roll(3)).unwrap() + 1);
-            gate.tamper(&id, Tampering { bandwidth, ..Tampering::default() });
+            app.tamper(&id, Tampering { bandwidth, ..Tampering::default() });
             format!("{id} changes to {bandwidth:?} Mbit/s")
         }
         17 if dice.roll(3) == 0 => {
             let status = *dice.one_of(&["Rejected", "Expired", "Deleted", "Updating", "Activated"]);
-            gate.tamper(&id, Tampering { status: Some(status.into()), ..Tampering::default() });
+            app.tamper(&id, Tampering { status: Some(status.into()), ..Tampering::default() });
             format!("{id} becomes {status} outside")
         }
         18 => {
             let hours = i64::try_from(dice.roll(12)).unwrap();
-            clock::jump::ahead(SignedDuration::from_hours(hours) + SignedDuration::from_mins(7));
+            clock::jump::advance(SignedDuration::from_hours(hours) + SignedDuration::from_mins(7));
             format!("{hours} hours pass")
         }
         _ => {
-            gate.round().await;
+            app.round().await;
             "a round".into()
         }
     }
 }
 
-async fn records(gate: &Gate, memory: &Memory) -> Vec<Approval> {
+async fn records(app: &TestApp, memory: &Memory) -> Vec<Approval> {
     let mut records = vec![];
     for id in &memory.ids {
-        records.extend(gate.stored(id).await.map(|stored| stored.approval));
+        records.extend(app.load_record(id).await.map(|stored| stored.approval));
     }
     records
 }
 
-fn check(gate: &Gate, memory: &mut Memory, records: &[Approval], seed: u64) {
+fn check(app: &TestApp, memory: &mut Memory, records: &[Approval], seed: u64) {
     let story = || format!("seed {seed}:\n  {}", memory.log.join("\n  "));
-    let journal = gate.simulator.journal();
+    let journal = app.simulator.journal();
     for record in records {
         let id = &record.id.instance_id;
-        let effects = gate.accepts(id) + gate.simulator.effects("RejectVpcPeerConnection", id.as_str());
+        let effects = app.count_accepts(id) + app.simulator.count_effects("RejectVpcPeerConnection", id.as_str());
         let undone = memory.undone.get(id).copied().unwrap_or_default();
         assert!(effects <= 1 + undone, "{id}: one decision takes effect\n{}", story());
         let calls = |action: &str| {
@@ -347,14 +357,15 @@ fn check(gate: &Gate, memory: &mut Memory, records: &[Approval], seed: u64) {
         };
         // 1. No accept without a decision that satisfies the policy, for the facts that were decided on.
         let decisions = || {
-            record.history.iter().filter_map(|entry| match &entry.what {
-                What::Decided(decision) => Some((entry, decision)),
+            record.history.iter().filter_map(|entry| match &entry.event {
+                AuditEvent::Decided(decision) => Some((entry, decision)),
                 _ => None,
             })
         };
         // By the last decision, or by a rule that asks for fewer people than it did.
-        let completes = |entry: &&peergate::approval::Entry| {
-            entry.state == State::Approved && matches!(entry.what, What::Decided(_) | What::RuleChanged { .. })
+        let completes = |entry: &&peergate::approval::AuditEntry| {
+            entry.state == ApprovalState::Approved
+                && matches!(entry.event, AuditEvent::Decided(_) | AuditEvent::RuleChanged { .. })
         };
         let accepts: Vec<_> = record.history.iter().filter(completes).collect();
         if calls("AcceptVpcPeerConnection") > 0 {
@@ -362,15 +373,17 @@ fn check(gate: &Gate, memory: &mut Memory, records: &[Approval], seed: u64) {
         }
         for entry in &accepts {
             let position = record.history.iter().position(|other| other == *entry).unwrap();
-            let facts = record.history[..=position].iter().rev().find_map(|entry| match &entry.what {
-                What::Discovered { fingerprint, .. } | What::Changed { fingerprint, .. } => Some(fingerprint),
+            let facts = record.history[..=position].iter().rev().find_map(|entry| match &entry.event {
+                AuditEvent::Discovered { fingerprint, .. } | AuditEvent::Changed { fingerprint, .. } => {
+                    Some(fingerprint)
+                }
                 _ => None,
             });
             let people = standing(&record.history[..=position], facts.unwrap());
-            let rule = record.history[..=position].iter().rev().find_map(|entry| match &entry.what {
-                What::Discovered { rule, approvals, .. }
-                | What::RuleChanged { rule, approvals, .. }
-                | What::SentBack { rule, approvals, .. } => Some((rule.clone(), *approvals)),
+            let rule = record.history[..=position].iter().rev().find_map(|entry| match &entry.event {
+                AuditEvent::Discovered { rule, approvals, .. }
+                | AuditEvent::RuleChanged { rule, approvals, .. }
+                | AuditEvent::SentBack { rule, approvals, .. } => Some((rule.clone(), *approvals)),
                 _ => None,
             });
             let (rule, approvals) = rule.unwrap();
@@ -389,15 +402,17 @@ fn check(gate: &Gate, memory: &mut Memory, records: &[Approval], seed: u64) {
         // Nobody who named no fingerprint decided on facts that no channel had shown.
         for (_, decision) in decisions().filter(|(_, decision)| memory.blind.contains(&decision.request_key)) {
             let fingerprint = decision.fingerprint.to_string();
-            let posts = [gate.sink.posts(SLACK), gate.sink.posts("/api/chat.update"), gate.sink.posts(HOOK)].concat();
-            let posts = [posts, gate.sink.posts(AUDIT)].concat();
+            let posts =
+                [app.slack.posts(SLACK_PATH), app.slack.posts("/api/chat.update"), app.slack.posts(WEBHOOK_PATH)]
+                    .concat();
+            let posts = [posts, app.slack.posts(AUDIT_PATH)].concat();
             let shown = posts.iter().any(|post| String::from_utf8_lossy(&post.body).contains(&fingerprint));
             assert!(shown, "{id}: decided on what was shown nowhere\n{}", story());
         }
         // 4. A final state stays, unless somebody decides again after a failure, or it is seen alive.
         if let Some(ended) = memory.ended.get(id) {
-            let corrected = record.history.iter().any(|entry| matches!(entry.what, What::Corrected { .. }));
-            let reopens = matches!(ended, State::Failed { .. }) || corrected;
+            let corrected = record.history.iter().any(|entry| matches!(entry.event, AuditEvent::Corrected { .. }));
+            let reopens = matches!(ended, ApprovalState::Failed { .. }) || corrected;
             assert!(record.state == *ended || reopens, "{id}: {ended:?} became {:?}\n{}", record.state, story());
         }
         if record.state.is_final() {
@@ -408,30 +423,32 @@ fn check(gate: &Gate, memory: &mut Memory, records: &[Approval], seed: u64) {
         assert_eq!(History::verify(&record.id.to_string(), &json), Ok(()), "{id}\n{}", story());
         let owed = record.outbox.iter().flat_map(|notice| notice.deliveries.values());
         let owed = owed.filter(|delivery| matches!(delivery, Delivery::Waiting { .. })).count();
-        let open = !record.state.is_final() || record.doubt.is_some();
+        let open = !record.state.is_final() || record.unconfirmed.is_some();
         assert_eq!(record.due_at().is_some(), owed > 0 || open, "{id}\n{}", story());
     }
 }
 
 /// Who had approved these facts, and had not withdrawn: by person.
-fn standing(history: &[peergate::approval::Entry], fingerprint: &Fingerprint) -> BTreeSet<String> {
+fn standing(history: &[peergate::approval::AuditEntry], fingerprint: &Fingerprint) -> BTreeSet<String> {
     let mut people = BTreeSet::new();
     for entry in history {
         let name = |by: &peergate::approval::Approver| by.person.clone().unwrap_or_else(|| by.principal.to_string());
-        match &entry.what {
-            What::Decided(decision) if decision.verdict == Verdict::Approve && decision.fingerprint == *fingerprint => {
+        match &entry.event {
+            AuditEvent::Decided(decision)
+                if decision.verdict == Verdict::Approve && decision.fingerprint == *fingerprint =>
+            {
                 people.insert(name(&decision.by));
             }
-            What::Withdrawn { by, .. } => {
+            AuditEvent::Withdrawn { by, .. } => {
                 people.remove(&name(by));
             }
-            What::Changed { .. } | What::Failed(_) | What::Missing => people.clear(),
-            What::SentBack { void, .. } => {
+            AuditEvent::Changed { .. } | AuditEvent::Failed(_) | AuditEvent::Missing => people.clear(),
+            AuditEvent::SentBack { void, .. } => {
                 for by in void {
                     people.remove(&name(by));
                 }
             }
-            What::Corrected { approvals, .. } if entry.state == State::Pending => {
+            AuditEvent::Corrected { approvals, .. } if entry.state == ApprovalState::Pending => {
                 people = approvals.iter().map(|decision| name(&decision.by)).collect();
             }
             _ => {}
@@ -441,49 +458,49 @@ fn standing(history: &[peergate::approval::Entry], fingerprint: &Fingerprint) ->
 }
 
 /// All is well again, and time passes: everything comes to an end, and every channel hears of it and shows it.
-async fn settle(gate: &Gate, memory: &mut Memory, seed: u64) {
-    calm(gate, memory, seed).await;
-    gate.sink.heal();
-    gate.discover().await;
+async fn settle(app: &TestApp, memory: &mut Memory, seed: u64) {
+    calm(app, memory, seed).await;
+    app.slack.clear_outages();
+    app.discover().await;
     for id in memory.ids.clone() {
-        if gate.stored(&id).await.is_none() {
+        if app.load_record(&id).await.is_none() {
             // It was over before anybody looked.
-            let status = gate.send(&gate.signed("status", &id, "alice").await).await.json();
+            let status = app.send(&app.sign_event("status", &id, "alice").await).await.body_json();
             assert_ne!(status["connection"]["status"], "Accepting", "seed {seed}: {id} is not discovered");
             memory.ids.retain(|other| *other != id);
         }
     }
     for _ in 0..12 {
-        clock::jump::ahead(SignedDuration::from_hours(16));
-        gate.discover().await;
+        clock::jump::advance(SignedDuration::from_hours(16));
+        app.discover().await;
         for _ in 0..4 {
-            gate.round().await;
+            app.round().await;
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
-    let records = records(gate, memory).await;
+    let records = records(app, memory).await;
     assert_eq!(records.len(), memory.ids.len(), "seed {seed}: all are known");
-    check(gate, memory, &records, seed);
+    check(app, memory, &records, seed);
     let story = || format!("seed {seed}:\n  {}", memory.log.join("\n  "));
     for record in &records {
         let id = &record.id.instance_id;
         assert!(record.state.is_final(), "{id} is {}\n{}", record.state.name(), story());
         assert_eq!(record.due_at(), None, "{id}: nothing is left to do or to tell\n{}", story());
         let cards: Vec<_> =
-            gate.sink.channel("C0PEER").into_iter().filter(|card| card.text.contains(id.as_str())).collect();
+            app.slack.messages_in("C0PEER").into_iter().filter(|card| card.text.contains(id.as_str())).collect();
         assert!(!cards.is_empty(), "{id} has a card\n{}", story());
         let word = match &record.state {
-            State::Activated => "is Activated",
-            State::Rejected => "was rejected",
-            State::Expired => "has expired",
-            State::Deleted => "was deleted",
-            State::Failed { .. } => "VPC peering",
+            ApprovalState::Activated => "is Activated",
+            ApprovalState::Rejected => "was rejected",
+            ApprovalState::Expired => "has expired",
+            ApprovalState::Deleted => "was deleted",
+            ApprovalState::Failed { .. } => "VPC peering",
             other => panic!("{other:?}"),
         };
         let last = cards.last().unwrap();
         assert!(last.text.contains(word), "{id}: {}\n{}", last.text, story());
-        if !matches!(record.state, State::Failed { .. }) {
-            assert!(last.labels().is_empty(), "{id}: nothing is left to decide\n{}", story());
+        if !matches!(record.state, ApprovalState::Failed { .. }) {
+            assert!(last.button_labels().is_empty(), "{id}: nothing is left to decide\n{}", story());
         }
     }
 }

@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use crate::support::{CLOCK, Gate, HOOK, quick};
+use crate::support::{CLOCK, TestApp, WEBHOOK_PATH, quick_settings};
 use jiff::SignedDuration;
 use peergate::clock;
-use peergate::local::simulator::Settings;
-use peergate::local::simulator::gateway::Fault;
-use peergate::local::sink::Trouble;
+use peergate::fake::alicloud::SimulatorSettings;
+use peergate::fake::alicloud::gateway::Fault;
+use peergate::fake::slack::Outage;
 use peergate::peering::InstanceId;
 
 fn hours(hours: i64) -> SignedDuration {
@@ -16,107 +16,111 @@ fn hours(hours: i64) -> SignedDuration {
 }
 
 /// Lets time pass, with a look every so often.
-async fn pass(gate: &Gate, time: SignedDuration, looks: i32) {
+async fn pass(app: &TestApp, time: SignedDuration, looks: i32) {
     for _ in 0..looks {
-        clock::jump::ahead(time / looks);
-        gate.round().await;
+        clock::jump::advance(time / looks);
+        app.round().await;
     }
 }
 
-async fn requested(gate: &Gate, vpc: &str) -> InstanceId {
-    let id = gate.request_peering(&[("AcceptingVpcId", vpc)]).await.unwrap();
-    gate.discover().await;
+async fn requested(app: &TestApp, vpc: &str) -> InstanceId {
+    let id = app.request_peering(&[("AcceptingVpcId", vpc)]).await.unwrap();
+    app.discover().await;
     id
 }
 
 #[tokio::test]
-async fn who_does_not_decide_is_reminded_less_and_less_often_and_then_others_are_told() {
+async fn undecided_request_is_reminded_ever_less_then_escalated() {
     let _alone = CLOCK.lock().await;
-    let gate = Gate::start().await;
-    let id = requested(&gate, "vpc-two-people").await;
-    pass(&gate, hours(3), 6).await;
-    assert!(gate.card().thread().is_empty());
-    pass(&gate, hours(25), 50).await;
+    let app = TestApp::start().await;
+    let id = requested(&app, "vpc-two-people").await;
+    pass(&app, hours(3), 6).await;
+    assert!(app.only_card().thread_headlines().is_empty());
+    pass(&app, hours(25), 50).await;
     let waited = |time: &str| format!("VPC peering prod/{id} has waited for a decision for {time}");
-    assert_eq!(gate.card().thread(), [waited("4 h"), waited("12 h"), waited("1 d 4 h")]);
-    assert!(gate.card().replies.iter().all(|reply| reply.broadcast), "seen in the channel, too");
-    assert!(gate.card().replies[0].text.contains("Still needed: 2 of alice, bob, carol"));
-    assert!(gate.sink.channel("C0CALL").is_empty());
+    assert_eq!(app.only_card().thread_headlines(), [waited("4 h"), waited("12 h"), waited("1 d 4 h")]);
+    assert!(app.only_card().replies.iter().all(|reply| reply.broadcast), "seen in the channel, too");
+    assert!(app.only_card().replies[0].text.contains("Still needed: 2 of alice, bob, carol"));
+    assert!(app.slack.messages_in("C0CALL").is_empty());
 
-    pass(&gate, hours(4), 8).await;
-    let thread = gate.card().thread().join("\n");
+    pass(&app, hours(4), 8).await;
+    let thread = app.only_card().thread_headlines().join("\n");
     assert!(
         thread.contains(&format!("VPC peering prod/{id} has waited for 1 d 6 h, and it is not decided")),
         "{thread}"
     );
-    let other = gate.card_in("C0CALL");
-    assert_eq!(other.labels(), ["Approve", "Reject", "Details"], "others get the card as well: {}", other.text);
+    let other = app.card_in("C0CALL");
+    assert_eq!(other.button_labels(), ["Approve", "Reject", "Details"], "others get the card as well: {}", other.text);
     assert_eq!(other.replies.len(), 1);
 
     // From the other card; both show it.
-    gate.press(&other, "Approve", "U061F7AUR").await;
-    gate.press(&gate.card(), "Approve", "U0CAROL").await;
-    gate.tick().await;
+    app.click_button(&other, "Approve", "U061F7AUR").await;
+    app.click_button(&app.only_card(), "Approve", "U0CAROL").await;
+    app.tick().await;
     for channel in ["C0PEER", "C0CALL"] {
-        assert!(gate.card_in(channel).text.contains("is Activated"), "{}", gate.card_in(channel).text);
+        assert!(app.card_in(channel).text.contains("is Activated"), "{}", app.card_in(channel).text);
     }
 }
 
 #[tokio::test]
-async fn a_request_that_nobody_answers_warns_before_it_expires_and_tells_when_it_has() {
+async fn unanswered_request_warns_before_expiry_and_reports_it() {
     let _alone = CLOCK.lock().await;
-    let gate = Gate::start().await;
-    let id = requested(&gate, "vpc-other").await;
-    pass(&gate, hours(6 * 24 + 1), 100).await;
-    let thread = gate.card().thread().join("\n");
+    let app = TestApp::start().await;
+    let id = requested(&app, "vpc-other").await;
+    pass(&app, hours(6 * 24 + 1), 100).await;
+    let thread = app.only_card().thread_headlines().join("\n");
     assert_eq!(thread.matches("expires at").count(), 1, "{thread}");
     assert!(thread.contains("if nobody decides"), "{thread}");
-    pass(&gate, hours(24), 20).await;
-    assert_eq!(gate.state(&id).await, "expired");
-    let card = gate.card();
+    pass(&app, hours(24), 20).await;
+    assert_eq!(app.state_of(&id).await, "expired");
+    let card = app.only_card();
     assert!(card.text.starts_with(&format!("VPC peering prod/{id} has expired\n")), "{}", card.text);
-    assert!(card.labels().is_empty());
-    assert!(gate.headlines(HOOK).last().unwrap().contains("has expired: nobody accepted it within 7 days"));
-    let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
-    assert_eq!((reply.name().as_str(), gate.accepts(&id)), ("already-decided", 0));
-    assert!(reply.detail().contains("Too late"), "{}", reply.detail());
+    assert!(card.button_labels().is_empty());
+    assert!(
+        app.posted_headlines(WEBHOOK_PATH).last().unwrap().contains("has expired: nobody accepted it within 7 days")
+    );
+    let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
+    assert_eq!((reply.name().as_str(), app.count_accepts(&id)), ("already-decided", 0));
+    assert!(reply.problem_detail().contains("Too late"), "{}", reply.problem_detail());
 }
 
 #[tokio::test]
-async fn an_activation_that_takes_too_long_is_told_once_and_followed_on() {
+async fn slow_activation_is_reported_once_and_still_followed() {
     let _alone = CLOCK.lock().await;
-    let gate = Gate::with(Settings { activation: Duration::from_hours(1), ..quick() }).await;
-    let id = requested(&gate, "vpc-other").await;
-    gate.press(&gate.card(), "Approve", "U0BOB").await;
-    pass(&gate, SignedDuration::from_mins(9), 3).await;
-    assert!(!gate.card().thread().join("\n").contains("too long"));
-    pass(&gate, SignedDuration::from_mins(30), 10).await;
-    let thread = gate.card().thread().join("\n");
+    let app =
+        TestApp::with_settings(SimulatorSettings { activation_delay: Duration::from_hours(1), ..quick_settings() })
+            .await;
+    let id = requested(&app, "vpc-other").await;
+    app.click_button(&app.only_card(), "Approve", "U0BOB").await;
+    pass(&app, SignedDuration::from_mins(9), 3).await;
+    assert!(!app.only_card().thread_headlines().join("\n").contains("too long"));
+    pass(&app, SignedDuration::from_mins(30), 10).await;
+    let thread = app.only_card().thread_headlines().join("\n");
     assert_eq!(thread.matches("has been in activation for 12 min ").count(), 1, "{thread}");
-    pass(&gate, SignedDuration::from_mins(30), 10).await;
-    assert_eq!(gate.state(&id).await, "activated");
+    pass(&app, SignedDuration::from_mins(30), 10).await;
+    assert_eq!(app.state_of(&id).await, "activated");
 }
 
 #[tokio::test]
-async fn people_are_reminded_while_alibaba_cloud_is_down() {
+async fn people_are_reminded_during_an_alibaba_cloud_outage() {
     let _alone = CLOCK.lock().await;
-    let gate = Gate::start().await;
-    requested(&gate, "vpc-other").await;
-    gate.simulator.fault(Fault {
+    let app = TestApp::start().await;
+    requested(&app, "vpc-other").await;
+    app.simulator.add_fault(Fault {
         code: Some("ServiceUnavailable".into()),
         http_status: 503,
         times: 999,
         ..Fault::default()
     });
-    pass(&gate, hours(5), 10).await;
-    assert_eq!(gate.card().thread().len(), 1, "{:?}", gate.card().thread());
+    pass(&app, hours(5), 10).await;
+    assert_eq!(app.only_card().thread_headlines().len(), 1, "{:?}", app.only_card().thread_headlines());
 }
 
 #[tokio::test]
-async fn what_cannot_be_checked_is_checked_less_and_less_often() {
+async fn failing_check_is_retried_ever_less_often() {
     let _alone = CLOCK.lock().await;
-    let gate = Gate::start().await;
-    gate.simulator.fault(Fault {
+    let app = TestApp::start().await;
+    app.simulator.add_fault(Fault {
         action: Some("AcceptVpcPeerConnection".into()),
         code: Some("Forbidden.RAM".into()),
         http_status: 403,
@@ -124,88 +128,88 @@ async fn what_cannot_be_checked_is_checked_less_and_less_often() {
         dry_run: true,
         ..Fault::default()
     });
-    requested(&gate, "vpc-other").await;
-    pass(&gate, SignedDuration::from_mins(10), 10).await;
-    assert!(gate.dry_runs() >= 5, "soon at first: {}", gate.dry_runs());
-    let before = gate.dry_runs();
-    pass(&gate, hours(24), 24 * 6).await;
-    assert!((20..60).contains(&(gate.dry_runs() - before)), "{} in a day", gate.dry_runs() - before);
+    requested(&app, "vpc-other").await;
+    pass(&app, SignedDuration::from_mins(10), 10).await;
+    assert!(app.count_dry_runs() >= 5, "soon at first: {}", app.count_dry_runs());
+    let before = app.count_dry_runs();
+    pass(&app, hours(24), 24 * 6).await;
+    assert!((20..60).contains(&(app.count_dry_runs() - before)), "{} in a day", app.count_dry_runs() - before);
 }
 
 #[tokio::test]
-async fn a_reminder_checks_nothing_again_that_had_passed() {
+async fn reminder_repeats_no_passed_check() {
     let _alone = CLOCK.lock().await;
-    let gate = Gate::start().await;
-    requested(&gate, "vpc-other").await;
-    let before = gate.dry_runs();
-    pass(&gate, hours(5), 5).await;
-    assert_eq!((gate.card().thread().len(), gate.dry_runs()), (1, before));
+    let app = TestApp::start().await;
+    requested(&app, "vpc-other").await;
+    let before = app.count_dry_runs();
+    pass(&app, hours(5), 5).await;
+    assert_eq!((app.only_card().thread_headlines().len(), app.count_dry_runs()), (1, before));
 }
 
 #[tokio::test]
-async fn a_watcher_that_slept_for_days_tells_each_thing_once() {
+async fn delayed_watcher_sends_each_notification_once() {
     let _alone = CLOCK.lock().await;
-    let gate = Gate::start().await;
-    requested(&gate, "vpc-two-people").await;
-    pass(&gate, hours(6 * 24 + 1), 1).await;
-    gate.round().await;
-    let thread = gate.card().thread().join("\n");
-    assert_eq!(gate.card().thread().len(), 2, "escalation and the end: {thread}");
+    let app = TestApp::start().await;
+    requested(&app, "vpc-two-people").await;
+    pass(&app, hours(6 * 24 + 1), 1).await;
+    app.round().await;
+    let thread = app.only_card().thread_headlines().join("\n");
+    assert_eq!(app.only_card().thread_headlines().len(), 2, "escalation and the end: {thread}");
     assert!(thread.contains("it is not decided") && thread.contains("expires at"), "{thread}");
 }
 
 #[tokio::test]
-async fn a_tick_renews_a_session_before_anybody_has_to_wait_for_it() {
+async fn tick_renews_a_session_before_anybody_waits_for_it() {
     let _alone = CLOCK.lock().await;
-    let gate = Gate::start().await;
+    let app = TestApp::start().await;
     let role = r#"credentials = { kind = "assume-role", role = "acs:ram::2222222222222222:role/peergate" }"#;
-    let config = gate.config.replacen("[targets.prod]\n", &format!("[targets.prod]\n{role}\n"), 1);
-    let gate = gate.with_config(&config);
-    gate.tick().await;
-    assert_eq!(gate.calls("AssumeRole"), 1);
-    clock::jump::ahead(SignedDuration::from_mins(39));
-    gate.tick().await;
-    assert_eq!(gate.calls("AssumeRole"), 1, "21 minutes are left");
-    clock::jump::ahead(SignedDuration::from_mins(2));
-    gate.tick().await;
-    assert_eq!(gate.calls("AssumeRole"), 2, "19 minutes are left: four before anybody would have to wait");
+    let config = app.config.replacen("[targets.prod]\n", &format!("[targets.prod]\n{role}\n"), 1);
+    let app = app.with_config(&config);
+    app.tick().await;
+    assert_eq!(app.count_calls("AssumeRole"), 1);
+    clock::jump::advance(SignedDuration::from_mins(39));
+    app.tick().await;
+    assert_eq!(app.count_calls("AssumeRole"), 1, "21 minutes are left");
+    clock::jump::advance(SignedDuration::from_mins(2));
+    app.tick().await;
+    assert_eq!(app.count_calls("AssumeRole"), 2, "19 minutes are left: four before anybody would have to wait");
 }
 
 #[tokio::test]
-async fn a_chat_platform_that_is_down_for_a_day_hears_everything_once_and_in_order() {
+async fn platform_down_for_a_day_hears_everything_once_in_order() {
     let _alone = CLOCK.lock().await;
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    gate.sink.trouble(Trouble { path: HOOK.into(), status: 503, ..Trouble::default() });
-    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "accepted");
-    pass(&gate, hours(24), 12).await;
-    assert_eq!(gate.state(&id).await, "activated", "nothing else waits for it");
-    assert!(gate.headlines(HOOK).is_empty());
-    gate.sink.heal();
-    clock::jump::ahead(SignedDuration::from_mins(5));
-    gate.tick().await;
-    let headlines = gate.headlines(HOOK);
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    app.slack.add_outage(Outage { path: WEBHOOK_PATH.into(), status: 503, ..Outage::default() });
+    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "accepted");
+    pass(&app, hours(24), 12).await;
+    assert_eq!(app.state_of(&id).await, "activated", "nothing else waits for it");
+    assert!(app.posted_headlines(WEBHOOK_PATH).is_empty());
+    app.slack.clear_outages();
+    clock::jump::advance(SignedDuration::from_mins(5));
+    app.tick().await;
+    let headlines = app.posted_headlines(WEBHOOK_PATH);
     assert_eq!(headlines.len(), 3, "{headlines:?}");
     for (headline, part) in headlines.iter().zip([" approved ", " was accepted ", " is Activated"]) {
         assert!(headline.contains(part), "{headlines:?}");
     }
-    pass(&gate, hours(2), 4).await;
-    assert_eq!(gate.headlines(HOOK), headlines);
+    pass(&app, hours(2), 4).await;
+    assert_eq!(app.posted_headlines(WEBHOOK_PATH), headlines);
 }
 
 #[tokio::test]
-async fn an_hour_of_throttling_delays_what_was_decided_and_is_told() {
+async fn long_throttling_delays_a_decision_and_is_reported() {
     let _alone = CLOCK.lock().await;
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
     let (action, code) = (Some("AcceptVpcPeerConnection".into()), Some("Throttling.User".into()));
-    gate.simulator.fault(Fault { action, code, times: u32::MAX, ..Fault::default() });
-    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "underway");
-    pass(&gate, hours(1), 10).await;
-    assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("approved", 0));
-    assert!(gate.headlines(HOOK).iter().any(|told| told.contains("could not be carried out yet")));
-    gate.simulator.heal();
-    clock::jump::ahead(SignedDuration::from_mins(2));
-    gate.tick().await;
-    assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("activated", 1));
+    app.simulator.add_fault(Fault { action, code, times: u32::MAX, ..Fault::default() });
+    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "underway");
+    pass(&app, hours(1), 10).await;
+    assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("approved", 0));
+    assert!(app.posted_headlines(WEBHOOK_PATH).iter().any(|told| told.contains("could not be carried out yet")));
+    app.simulator.clear_faults();
+    clock::jump::advance(SignedDuration::from_mins(2));
+    app.tick().await;
+    assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("activated", 1));
 }

@@ -62,7 +62,7 @@ def refused(call, *arguments, **more):
     return caught.value.code
 
 
-def test_a_connection_is_created_accepted_and_followed(client):
+def test_connection_is_created_accepted_and_activated(client):
     requester, accepter = client(REQUESTER), client(ACCEPTER)
     instance_id = create(requester).instance_id
     seen = get(accepter, instance_id)
@@ -80,7 +80,7 @@ def test_a_connection_is_created_accepted_and_followed(client):
     wait_for("activation", lambda: get(requester, instance_id).status == "Activated")
 
 
-def test_a_repeated_accept_takes_effect_once(client, simulator):
+def test_repeated_accept_takes_effect_once(client, simulator):
     accepter = client(ACCEPTER)
     instance_id = create(client(REQUESTER)).instance_id
     for _ in range(3):
@@ -90,7 +90,7 @@ def test_a_repeated_accept_takes_effect_once(client, simulator):
     assert effects == [True, False, False]
 
 
-def test_a_dry_run_of_create_creates_nothing(client):
+def test_create_dry_run_creates_nothing(client):
     requester = client(REQUESTER)
     assert refused(create, requester, dry_run=True) == "DryRunOperation"
     listed = requester.list_vpc_peer_connections(models.ListVpcPeerConnectionsRequest(region_id="cn-hangzhou"))
@@ -113,7 +113,7 @@ def test_lists_come_in_pages(client):
     assert len(accepter.list_vpc_peer_connections(by_vpc).body.vpc_peer_connects) == 1
 
 
-def test_a_rejection_is_final(client):
+def test_rejection_is_final(client):
     accepter = client(ACCEPTER)
     instance_id = create(client(REQUESTER)).instance_id
     accepter.reject_vpc_peer_connection(models.RejectVpcPeerConnectionRequest(instance_id=instance_id))
@@ -121,7 +121,7 @@ def test_a_rejection_is_final(client):
     assert refused(accept, accepter, instance_id) == "IncorrectStatus.VpcPeer"
 
 
-def test_who_may_not_is_refused(client):
+def test_unauthorized_call_is_refused(client):
     instance_id = create(client(REQUESTER)).instance_id
     assert refused(get, client(("accepter-key", "wrong")), instance_id) == "SignatureDoesNotMatch"
     assert refused(get, client(("nobody", "accepter-secret")), instance_id) == "InvalidAccessKeyId.NotFound"
@@ -130,14 +130,14 @@ def test_who_may_not_is_refused(client):
     assert get(client(ACCEPTER), instance_id).status == "Accepting"
 
 
-def test_a_deleted_connection_is_gone(client):
+def test_deleted_connection_is_gone(client):
     requester = client(REQUESTER)
     instance_id = create(requester).instance_id
     requester.delete_vpc_peer_connection(models.DeleteVpcPeerConnectionRequest(instance_id=instance_id))
     assert refused(get, requester, instance_id) == "ResourceNotFound.InstanceId"
 
 
-def test_a_quota_throttles_and_says_how_long():
+def test_quota_throttles_and_names_the_wait():
     simulator = Program([PEERGATE, "simulate", "--quota", "5"], r"listening on (http://\S+)")
     try:
         client = Client(

@@ -121,7 +121,7 @@ def patch(client, message_id, card):
     return client.im.v1.message.patch(PatchMessageRequest.builder().message_id(message_id).request_body(body).build())
 
 
-def test_lark_oapi_posts_changes_and_answers_in_the_fake(client):
+def test_lark_oapi_posts_updates_and_replies_on_the_fake(client):
     key = uuid.uuid4().hex
     posted = create(client, "chat_id", CHAT, FIXTURE["card"], key)
     assert posted.code == 0, posted.msg
@@ -136,7 +136,7 @@ def test_lark_oapi_posts_changes_and_answers_in_the_fake(client):
     assert create(client, "open_id", ALICE, FIXTURE["card"], uuid.uuid4().hex).code == 0
 
 
-def test_the_fake_refuses_with_codes_that_lark_oapi_reads(client, feishu):
+def test_fake_refusals_carry_codes_for_lark_oapi(client, feishu):
     unshared = copy.deepcopy(FIXTURE["card"])
     unshared["config"]["update_multi"] = False
     refused = create(client, "chat_id", "oc_codes", unshared, uuid.uuid4().hex)
@@ -149,7 +149,7 @@ def test_the_fake_refuses_with_codes_that_lark_oapi_reads(client, feishu):
         create(stranger, "chat_id", CHAT, FIXTURE["card"], uuid.uuid4().hex)
 
 
-def test_the_fake_bot_takes_only_our_signature(feishu):
+def test_fake_bot_accepts_only_our_signature(feishu):
     url = f"{feishu}/open-apis/bot/v2/hook/{BOT}"
     post = lambda body: json.loads(fetch(url, json.dumps(body), {"content-type": "application/json"})[1])["code"]  # noqa: E731
     assert post(FIXTURE["bot"]) == 19021, "its timestamp is old"
@@ -160,7 +160,7 @@ def test_the_fake_bot_takes_only_our_signature(feishu):
     assert post({**FIXTURE["bot"], "timestamp": timestamp, "sign": "x" + sign[1:]}) == 19021
 
 
-def test_our_bot_signature_is_the_documented_one():
+def test_bot_signature_matches_the_documentation():
     bot = FIXTURE["bot"]
     key = f"{bot['timestamp']}\n{BOT_SECRET}".encode()
     assert bot["sign"] == base64.b64encode(hmac.new(key, digestmod=hashlib.sha256).digest()).decode()

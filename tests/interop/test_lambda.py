@@ -90,7 +90,7 @@ def table():
     return {name: properties[name] for name in wanted}
 
 
-def test_both_functions_do_the_main_job(functions, simulator):
+def test_both_functions_carry_out_an_approval(functions, simulator):
     instance_id = request_peering(simulator)
     status, body = functions.http("/healthz")
     assert (status, json.loads(body)) == (200, {"status": "ok"}), body
@@ -187,7 +187,7 @@ def test_every_event_is_answered(functions):
     assert [found[what] for what in well] == ["fine"] * len(well), found
 
 
-def test_the_doctor_looks_at_what_is_in_aws(simulator, moto, tmp_path):
+def test_doctor_checks_the_aws_resources(simulator, moto, tmp_path):
     secrets = configuration(simulator, tmp_path)
     aws = {"region_name": "eu-central-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
     client = lambda name: boto3.client(name, endpoint_url=moto.url, **aws)

@@ -11,7 +11,7 @@ from slack_sdk.signature import SignatureVerifier
 from standardwebhooks import Webhook
 
 
-def test_slack_sdk_accepts_our_events_and_no_changed_ones(simulator, tmp_path):
+def test_slack_sdk_accepts_only_our_unchanged_events(simulator, tmp_path):
     configuration(simulator, tmp_path)
     made = event(tmp_path, "approve", "pcc-a", "--provider", "slack", "--actor", "U061F7AUR")
     verifier = SignatureVerifier(SLACK_SECRET)
@@ -43,7 +43,7 @@ class Chat(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_serve_does_the_main_job_and_its_notices_verify(simulator, tmp_path):
+def test_serve_carries_out_an_approval_and_signs_notifications(simulator, tmp_path):
     """`peergate serve` and `peergate event`, as a person with one machine uses them."""
     chat = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Chat)
     threading.Thread(target=chat.serve_forever, daemon=True).start()
@@ -90,7 +90,7 @@ def request_peering(simulator):
     return create(Client(config)).instance_id
 
 
-def test_boto3_finds_the_table_that_we_serve(tmp_path):
+def test_boto3_finds_the_served_table(tmp_path):
     """`peergate table`, for functions that run under `cargo lambda watch`."""
     import boto3
 
@@ -111,7 +111,7 @@ def test_boto3_finds_the_table_that_we_serve(tmp_path):
         server.stop()
 
 
-def test_the_simulator_asks_by_itself_when_told_to(tmp_path):
+def test_simulator_requests_a_peering_on_demand(tmp_path):
     simulator = Program([PEERGATE, "simulate", "--request"], r"listening on (http://\S+)")
     try:
         instance_id = wait_for(
@@ -130,7 +130,7 @@ def test_the_simulator_asks_by_itself_when_told_to(tmp_path):
         simulator.stop()
 
 
-def test_what_is_wrong_is_said_in_words(tmp_path):
+def test_missing_configuration_is_reported_in_words(tmp_path):
     done = subprocess.run(
         [PEERGATE, "event", "approve", "pcc-a"], env=environment(tmp_path), capture_output=True, text=True, cwd=tmp_path
     )

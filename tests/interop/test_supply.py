@@ -16,13 +16,13 @@ def steps(job):
     return JOBS[job]["steps"]
 
 
-def test_only_the_job_that_publishes_may_write():
+def test_only_the_release_job_may_write():
     assert WORKFLOW["permissions"] == {"contents": "read"}
     wide = {name: job["permissions"] for name, job in JOBS.items() if "permissions" in job}
     assert wide == {"release": {"contents": "write", "id-token": "write", "attestations": "write"}}
 
 
-def test_the_job_that_publishes_runs_nothing_of_the_repository():
+def test_release_job_runs_no_repository_code():
     uses = [step["uses"].split("@")[0] for step in steps("release") if "uses" in step]
     assert uses == ["actions/download-artifact", "actions/attest-build-provenance"]
     runs = " ".join(step["run"] for step in steps("release") if "run" in step)
@@ -42,14 +42,14 @@ def test_every_action_is_pinned_by_its_hash_and_keeps_no_credentials(job):
 
 
 @pytest.mark.parametrize("path", REQUIREMENTS)
-def test_every_package_is_named_by_version_and_hash(path):
+def test_every_package_is_pinned_by_version_and_hash(path):
     packages = re.sub(r" \\\n\s+", " ", (ROOT / path).read_text()).splitlines()
     assert packages
     for package in packages:
         assert re.fullmatch(r"[\w.-]+==\S+( --hash=sha256:[0-9a-f]{64})+", package), package[:60]
 
 
-def test_packages_are_installed_by_hash_and_nothing_else_is():
+def test_packages_are_installed_only_by_hash():
     pip = re.search(r"^PIP = (.*)$", MAKEFILE, re.M).group(1)
     assert "--require-hashes" in pip and "--no-deps" in pip
     installs = [line for line in MAKEFILE.splitlines() if "--requirement" in line]

@@ -37,7 +37,7 @@ def actions(statement):
 
 
 @pytest.mark.parametrize("tool", [["cfn-lint"], ["sam", "validate", "--lint", "--region", "eu-central-1", "--template"]])
-def test_the_tools_find_nothing(tool, tmp_path):
+def test_linters_find_no_problem(tool, tmp_path):
     command = [BIN / tool[0], *tool[1:], "template.yaml"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={"SAM_CLI_TELEMETRY": "0", "PATH": str(BIN), "HOME": str(tmp_path)})
     assert done.returncode == 0, done.stdout + done.stderr
@@ -63,7 +63,7 @@ def test_the_tools_find_nothing(tool, tmp_path):
         ),
     ],
 )
-def test_each_role_allows_exactly_what_its_function_calls(role, allowed):
+def test_each_role_allows_exactly_its_functions_calls(role, allowed):
     common = {"secretsmanager:GetSecretValue", "logs:CreateLogStream", "logs:PutLogEvents"}
     assert {action for statement in statements(role) for action in actions(statement)} == allowed | common
     for statement in statements(role):
@@ -71,7 +71,7 @@ def test_each_role_allows_exactly_what_its_function_calls(role, allowed):
         assert not any("*" in action for action in actions(statement)), statement
 
 
-def test_what_not_everybody_needs_is_allowed_only_where_it_is_asked_for_and_to_nobody_else():
+def test_optional_permissions_are_granted_only_on_request():
     policies = {name: one for name, one in RESOURCES.items() if one["Type"] == "AWS::IAM::ManagedPolicy"}
     expected = {
         "SecretKeyPolicy": ("HasSecretKey", {"kms:Decrypt"}, {"Ref": "SecretKeyArn"}),
@@ -119,7 +119,7 @@ def trapped(condition):
     return asked - {key for key, absent in condition.get("Null", {}).items() if absent == "false"}
 
 
-def test_no_condition_is_met_by_the_absence_of_what_it_is_about():
+def test_policy_condition_fails_without_its_key():
     policies = [TEMPLATE, *(json.loads(path.read_text()) for path in sorted((ROOT / "deploy").rglob("*.json")))]
     found = [condition for policy in policies for condition in conditions(policy)]
     assert len(found) >= 3 and [condition for condition in found if trapped(condition)] == []
@@ -130,7 +130,7 @@ def test_no_condition_is_met_by_the_absence_of_what_it_is_about():
     assert trapped({"ForAllValues:StringEquals": {"a": "b"}, "Null": {"a": "false"}}) == set()
 
 
-def test_the_webhook_is_limited_if_it_is_asked_for():
+def test_webhook_concurrency_is_limited_on_request():
     parameter = TEMPLATE["Parameters"]["WebhookConcurrency"]
     assert parameter["Default"] == ""
     for text, fits in [("", True), ("1", True), ("1000", True), ("0", False), ("-1", False), ("1.5", False), ("x", False)]:
@@ -140,19 +140,19 @@ def test_the_webhook_is_limited_if_it_is_asked_for():
     assert RESOURCES["Webhook"]["Properties"]["ReservedConcurrentExecutions"] == limited
 
 
-def test_every_role_has_the_boundary_of_the_account_if_there_is_one():
+def test_every_role_takes_the_permissions_boundary():
     roles = [one["Properties"] for one in RESOURCES.values() if one["Type"] == "AWS::IAM::Role"]
     bounded = {"If": ["HasBoundary", {"Ref": "PermissionsBoundaryArn"}, {"Ref": "AWS::NoValue"}]}
     assert [role["PermissionsBoundary"] for role in roles] == [bounded, bounded]
 
 
-def test_every_parameter_has_a_safe_default_and_says_what_it_is_for():
+def test_every_parameter_has_a_safe_default_and_a_description():
     for name, parameter in TEMPLATE["Parameters"].items():
         assert "Default" in parameter and parameter["Description"], name
         assert "Allowed" in json.dumps(parameter) or "MinValue" in parameter or name == "AlarmEmail", name
 
 
-def test_the_functions_are_the_binaries_and_alone_in_their_roles():
+def test_each_function_runs_its_binary_in_its_own_role():
     cargo = (ROOT / "Cargo.toml").read_text()
     for name in ["Webhook", "Watcher"]:
         properties, build = RESOURCES[name]["Properties"], RESOURCES[name]["Metadata"]
@@ -167,7 +167,7 @@ def test_the_functions_are_the_binaries_and_alone_in_their_roles():
     assert 'panic = "unwind"' in cargo, "the runtime reports panics only if they unwind"
 
 
-def test_the_table_is_the_one_that_the_code_makes():
+def test_table_matches_the_code():
     properties = RESOURCES["Table"]["Properties"]
     code = (ROOT / "src" / "local" / "table.rs").read_text()
     made = set(re.findall(r'attribute\("(\w+)", ScalarAttributeType::(\w)\)', code))
@@ -182,7 +182,7 @@ def test_the_table_is_the_one_that_the_code_makes():
     assert properties["StreamSpecification"]
 
 
-def test_the_table_is_hard_to_lose():
+def test_table_is_protected_against_loss():
     table = RESOURCES["Table"]
     assert table["DeletionPolicy"] == table["UpdateReplacePolicy"] == "Retain"
     properties, parameters = table["Properties"], TEMPLATE["Parameters"]
@@ -195,7 +195,7 @@ def test_the_table_is_hard_to_lose():
         assert RESOURCES[log]["Properties"]["RetentionInDays"] == {"Ref": "LogRetentionDays"}
 
 
-def test_ticks_that_fail_do_not_pile_up_and_are_kept_for_a_look():
+def test_failed_ticks_do_not_pile_up_and_are_kept():
     watcher = RESOURCES["Watcher"]["Properties"]
     to_queue = {"OnFailure": {"Type": "SQS", "Destination": {"GetAtt": "Failures.Arn"}}}
     bounded = {"MaximumEventAgeInSeconds": 60, "MaximumRetryAttempts": 0}
@@ -208,7 +208,7 @@ def test_ticks_that_fail_do_not_pile_up_and_are_kept_for_a_look():
     assert allowed == {"GetAtt": "Failures.Arn"}
 
 
-def test_there_is_one_front_and_it_reaches_the_webhook_alone():
+def test_single_front_reaches_only_the_webhook():
     conditions = {name: one.get("Condition") for name, one in RESOURCES.items()}
     assert [name for name, one in conditions.items() if one == "HasFunctionUrl"] == [
         "WebhookUrl",
@@ -237,7 +237,7 @@ def metrics_of(alarm):
         yield one["Namespace"], one["MetricName"], dimension["Value"]["Ref"]
 
 
-def test_each_alarm_looks_at_something_that_is_counted():
+def test_every_alarm_watches_a_counted_metric():
     alarms = {name: one["Properties"] for name, one in RESOURCES.items() if one["Type"] == "AWS::CloudWatch::Alarm"}
     looked_at = {name: {(space, metric) for space, metric, _ in metrics_of(alarm)} for name, alarm in alarms.items()}
     ours = lambda *names: {("peergate", name) for name in names}
@@ -263,7 +263,7 @@ def test_each_alarm_looks_at_something_that_is_counted():
     assert alarms["WatcherIsSilent"]["Metrics"][0]["Expression"] == "FILL(ticks, 0)"
 
 
-def test_the_dashboard_shows_everything_that_is_counted():
+def test_dashboard_shows_every_metric():
     body = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Sub"]
     widgets = json.loads(body)["widgets"]
     shown = set()
@@ -279,7 +279,7 @@ def test_the_dashboard_shows_everything_that_is_counted():
     assert set(re.findall(r"\$\{([\w:]+)\}", body)) == {"AWS::Region", "Webhook", "Watcher"}
 
 
-def test_a_stream_event_that_leaves_work_passes_the_filter():
+def test_stream_event_with_work_passes_the_filter():
     (only,) = RESOURCES["Watcher"]["Properties"]["Events"]["Changes"]["Properties"]["FilterCriteria"]["Filters"]
     pattern = json.loads(only["Pattern"])
     (record,) = json.loads((ROOT / "events" / "stream.json").read_text())["Records"]
@@ -288,7 +288,7 @@ def test_a_stream_event_that_leaves_work_passes_the_filter():
     assert record["dynamodb"]["NewImage"]["work_at"]["N"].isdigit()
 
 
-def test_alibaba_cloud_allows_what_is_called_and_no_more():
+def test_alibaba_cloud_policy_allows_exactly_our_calls():
     policy = json.loads((ROOT / "deploy" / "alicloud" / "policy.json").read_text())
     called = set(re.findall(r'self\.(?:read|write)\("(\w+)"', (ROOT / "src" / "alicloud.rs").read_text()))
     # Only for the simulator's tests: the other side asks.
@@ -304,7 +304,7 @@ def test_alibaba_cloud_allows_what_is_called_and_no_more():
 OPERATE, DEPLOY = ((ROOT / "docs" / name).read_text() for name in ["operate.md", "deploy.md"])
 
 
-def test_the_guide_tells_of_every_alarm_and_metric_and_of_no_other():
+def test_guide_lists_exactly_the_alarms_and_metrics():
     alarms = {name for name, one in RESOURCES.items() if one["Type"] == "AWS::CloudWatch::Alarm"}
     told = re.search(r"## Alarms(.*?)\n## ", OPERATE, re.S)[1]
     assert set(re.findall(r"^\| `(\w+)` \|", told, re.M)) == alarms
@@ -313,7 +313,7 @@ def test_the_guide_tells_of_every_alarm_and_metric_and_of_no_other():
     assert set(re.findall(r"`(\w+)`", first)) - {"Verdict", "Code", "Sender", "Key"} == COUNTED
 
 
-def test_the_guide_names_parameters_outputs_and_variables_that_there_are():
+def test_guide_names_only_existing_parameters_and_outputs():
     for name in re.findall(r"`(\w+)=(?:yes|no|HttpApi)`", OPERATE + DEPLOY):
         assert name in TEMPLATE["Parameters"], name
     outputs = re.findall(r"OutputKey==`(\w+)`|the stack's output `(\w+)`", OPERATE + DEPLOY)
@@ -330,7 +330,7 @@ def test_the_guide_lists_every_parameter_with_its_default():
     assert told == {name: str(one["Default"]) for name, one in TEMPLATE["Parameters"].items()}
 
 
-def test_each_question_to_the_log_asks_for_fields_that_are_logged():
+def test_guides_log_queries_use_only_logged_fields():
     sources = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
     queries = re.findall(r"```\n(.*?)```", OPERATE, re.S)
     assert len(queries) >= 6
@@ -343,7 +343,7 @@ def test_each_question_to_the_log_asks_for_fields_that_are_logged():
                 assert f'"{word}"' in sources, word
 
 
-def test_the_workflow_runs_what_ci_runs():
+def test_workflow_runs_the_local_ci_script():
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     jobs = workflow["jobs"]
     assert [step.get("run") for step in jobs["ci"]["steps"]][-1] == ".ci/run"
@@ -356,14 +356,14 @@ def test_the_workflow_runs_what_ci_runs():
     assert toolchain["channel"] == workflow["env"]["TOOLCHAIN"], "what CI builds with is what people build with"
 
 
-def test_the_guides_costs_are_computed_from_what_was_measured():
+def test_guides_costs_match_the_cost_script():
     printed = subprocess.run(["python3", ROOT / "deploy" / "cost.py"], capture_output=True, text=True, check=True).stdout
     assert printed in DEPLOY
     alarmed = sum(len(set(metrics_of(one["Properties"]))) for one in RESOURCES.values() if one["Type"] == "AWS::CloudWatch::Alarm")
     assert f"METRICS, ALARMS = 25, {alarmed}" in (ROOT / "deploy" / "cost.py").read_text()
 
 
-def test_a_zip_is_the_same_bytes_each_time(tmp_path):
+def test_zip_is_reproducible(tmp_path):
     binary = tmp_path / "bootstrap"
     zips = []
     for number in range(2):

@@ -71,13 +71,13 @@ def as_the_guide_says(heading, tmp_path, **shell):
     return dict(word.split("=", 1) for word in words[1::2]), tomllib.loads(configured)["credentials"]
 
 
-def test_it_is_valid_and_formatted(terraform):
+def test_module_is_valid_and_formatted(terraform):
     checked = terraform.validate().value
     assert (checked["valid"], checked["error_count"]) == (True, 0), checked["diagnostics"]
     assert terraform.fmt(check_input=True, diff=True).retcode == 0
 
 
-def test_without_variables_a_user_may_do_what_the_policy_says_and_no_more(terraform):
+def test_default_user_gets_exactly_the_policy(terraform):
     made, outputs = applied(terraform)
     assert json.loads(made["ram_policy.peergate"]["policy_document"]) == json.loads((ALICLOUD / "policy.json").read_text())
     attached = made["ram_user_policy_attachment.peergate[0]"]
@@ -86,7 +86,7 @@ def test_without_variables_a_user_may_do_what_the_policy_says_and_no_more(terraf
     assert outputs == {}
 
 
-def test_one_resource_directory_denies_all_others(terraform):
+def test_named_resource_directory_denies_all_others(terraform):
     made, _ = applied(terraform, resource_directory="rd-abc123")
     (denied,) = json.loads(made["ram_policy.one_directory[0]"]["policy_document"])["Statement"]
     assert denied["Condition"] == {"StringNotEquals": {"acs:TargetRDId": ["rd-abc123"]}}
@@ -94,7 +94,7 @@ def test_one_resource_directory_denies_all_others(terraform):
     assert sorted(attached) == ["peergate", "peergate-one-directory"]
 
 
-def test_keyless_the_functions_alone_are_trusted(terraform, tmp_path):
+def test_keyless_role_trusts_only_the_functions(terraform, tmp_path):
     variables, credentials = as_the_guide_says("Without an AccessKey", tmp_path, issuer=ISSUER, fingerprint=FINGERPRINT, roles=",".join(ROLES))
     made, outputs = applied(terraform, **variables, resource_directory="rd-abc123")
     provider = made["ims_oidc_provider.aws[0]"]
@@ -112,7 +112,7 @@ def test_keyless_the_functions_alone_are_trusted(terraform, tmp_path):
     assert credentials == {"kind": "oidc", **outputs}
 
 
-def test_another_accounts_user_is_trusted_if_it_says_the_external_id(terraform, tmp_path):
+def test_external_user_is_trusted_with_the_external_id(terraform, tmp_path):
     variables, credentials = as_the_guide_says("One AccessKey for many accounts", tmp_path)
     made, outputs = applied(terraform, **variables)
     (trust,) = json.loads(made["ram_role.peergate[0]"]["assume_role_policy_document"])["Statement"]
@@ -138,6 +138,6 @@ def test_another_accounts_user_is_trusted_if_it_says_the_external_id(terraform, 
         ({"lambda_roles": json.dumps(ROLES)}, "the issuer of their tokens is needed"),
     ],
 )
-def test_half_a_wish_is_refused(terraform, variables, why):
+def test_incomplete_or_conflicting_variables_are_refused(terraform, variables, why):
     refused = terraform.plan(vars=variables, json=False)
     assert refused.retcode == 1 and why in re.sub(r"[\s│]+", " ", refused.error), refused.error

@@ -4,12 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::{Gate, logged, quick};
+use crate::support::{TestApp, logged, quick_settings};
 use jiff::{SignedDuration, Timestamp};
 use peergate::alicloud::sign::SignatureVersion;
 use peergate::alicloud::{Alicloud, Class, Credentials, Error, Fact};
-use peergate::local::simulator::Settings;
-use peergate::local::simulator::gateway::Fault;
+use peergate::fake::alicloud::SimulatorSettings;
+use peergate::fake::alicloud::gateway::Fault;
 use peergate::peering::InstanceId;
 use peergate::{clock, http};
 use serde_json::{Value, json};
@@ -92,50 +92,51 @@ async fn carry(
 /// Two connections in the pool, as the functions have them.
 async fn warmed(way: &Way, id: &InstanceId) -> Alicloud {
     let api = client(&way.url);
-    let (one, other) = tokio::join!(api.get(ACCEPTER, id), api.get(ACCEPTER, id));
+    let (one, other) = tokio::join!(api.get_connection(ACCEPTER, id), api.get_connection(ACCEPTER, id));
     one.and(other).unwrap();
     api
 }
 
 #[tokio::test]
-async fn a_reading_on_a_connection_that_died_in_silence_costs_one_short_attempt() {
-    let gate = Gate::start().await;
-    let (way, id) = (Way::to(&gate.alicloud).await, gate.requested().await);
+async fn reading_on_a_dead_connection_costs_one_short_attempt() {
+    let app = TestApp::start().await;
+    let (way, id) = (Way::to(&app.alicloud_url).await, app.new_request().await);
     let api = warmed(&way, &id).await;
     assert_eq!(way.forget(), 2);
     let begun = Instant::now();
-    api.get(ACCEPTER, &id).await.unwrap();
+    api.get_connection(ACCEPTER, &id).await.unwrap();
     let took = begun.elapsed();
     assert!((Duration::from_millis(650)..Duration::from_millis(1500)).contains(&took), "{took:?}");
     let begun = Instant::now();
-    let (page, got) = tokio::join!(api.list(ACCEPTER, "cn-shanghai", None, None), api.get(ACCEPTER, &id));
+    let (page, got) =
+        tokio::join!(api.list_connections(ACCEPTER, "cn-shanghai", None, None), api.get_connection(ACCEPTER, &id));
     assert_eq!((page.unwrap().connections.len(), got.unwrap().instance_id), (1, id.clone()));
-    api.accept(ACCEPTER, &id, "token", false).await.unwrap();
+    api.accept_connection(ACCEPTER, &id, "token", false).await.unwrap();
     assert!(begun.elapsed() < Duration::from_millis(600), "nothing else goes to a dead connection");
-    assert_eq!(gate.accepts(&id), 1);
+    assert_eq!(app.count_accepts(&id), 1);
 }
 
 #[tokio::test]
-async fn a_reading_on_a_connection_that_was_reset_costs_nothing() {
-    let gate = Gate::start().await;
-    let (way, id) = (Way::to(&gate.alicloud).await, gate.requested().await);
+async fn reading_on_a_reset_connection_costs_nothing() {
+    let app = TestApp::start().await;
+    let (way, id) = (Way::to(&app.alicloud_url).await, app.new_request().await);
     let api = warmed(&way, &id).await;
     way.resets.store(true, Ordering::SeqCst);
     way.forget();
     let begun = Instant::now();
-    api.list(ACCEPTER, "cn-shanghai", None, None).await.unwrap();
+    api.list_connections(ACCEPTER, "cn-shanghai", None, None).await.unwrap();
     assert!(begun.elapsed() < Duration::from_millis(600), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
-async fn an_accept_is_sent_once_whatever_becomes_of_its_connection() {
+async fn accept_is_sent_once_even_if_its_connection_dies() {
     for reset in [false, true] {
-        let gate = Gate::start().await;
-        let (way, id) = (Way::to(&gate.alicloud).await, gate.requested().await);
+        let app = TestApp::start().await;
+        let (way, id) = (Way::to(&app.alicloud_url).await, app.new_request().await);
         let api = warmed(&way, &id).await;
         way.resets.store(reset, Ordering::SeqCst);
         let opened = way.forget();
-        match timeout(Duration::from_millis(1500), api.accept(ACCEPTER, &id, "token", false)).await {
+        match timeout(Duration::from_millis(1500), api.accept_connection(ACCEPTER, &id, "token", false)).await {
             Err(_elapsed) => assert!(!reset),
             Ok(answer) => {
                 let error = answer.unwrap_err();
@@ -144,19 +145,19 @@ async fn an_accept_is_sent_once_whatever_becomes_of_its_connection() {
             }
         }
         assert_eq!(way.opened.load(Ordering::SeqCst), opened, "no other connection was tried");
-        assert_eq!(gate.accepts(&id), 0);
+        assert_eq!(app.count_accepts(&id), 0);
     }
 }
 
 #[tokio::test]
-async fn a_table_whose_connections_all_died_costs_one_attempt() {
-    let gate = Gate::start().await;
-    let aws = &gate.environment.aws;
+async fn store_with_dead_connections_costs_one_attempt() {
+    let app = TestApp::start().await;
+    let aws = &app.environment.aws;
     let way = Way::to(&aws.dynamodb_endpoint.as_ref().unwrap().parse().unwrap()).await;
     let sdk = peergate::aws::sdk_config_with(aws, http::Clients::new().unwrap());
-    let (endpoint, table) = (way.url.to_string(), gate.environment.table.clone());
+    let (endpoint, table) = (way.url.to_string(), app.environment.table.clone());
     let retention = SignedDuration::from_hours(24);
-    let store = peergate::store::Store::new(&sdk, Some(&endpoint), http::client().unwrap(), table, retention);
+    let store = peergate::store::Store::new(&sdk, Some(&endpoint), http::new_client().unwrap(), table, retention);
     let id =
         peergate::approval::ApprovalId { target: "prod".into(), instance_id: "pcc-a".to_owned().try_into().unwrap() };
     let (one, two, three) = tokio::join!(store.load(&id), store.load(&id), store.load(&id));
@@ -171,24 +172,25 @@ async fn a_table_whose_connections_all_died_costs_one_attempt() {
 }
 
 #[tokio::test]
-async fn a_reading_that_is_only_slow_keeps_its_connection() {
-    let gate = Gate::with(Settings { latency: Duration::from_secs(1), ..quick() }).await;
-    let id = InstanceId::parse(&gate.simulator.request_peering(&[]).unwrap()).unwrap();
-    let way = Way::to(&gate.alicloud).await;
+async fn slow_reading_keeps_its_connection() {
+    let app = TestApp::with_settings(SimulatorSettings { latency: Duration::from_secs(1), ..quick_settings() }).await;
+    let id = InstanceId::parse(&app.simulator.request_peering(&[]).unwrap()).unwrap();
+    let way = Way::to(&app.alicloud_url).await;
     let api = client(&way.url);
     let begun = Instant::now();
-    api.list(ACCEPTER, "cn-shanghai", None, None).await.unwrap();
+    api.list_connections(ACCEPTER, "cn-shanghai", None, None).await.unwrap();
     assert!(begun.elapsed() < Duration::from_millis(1600), "{:?}", begun.elapsed());
     let opened = way.opened.load(Ordering::SeqCst);
-    api.list(ACCEPTER, "cn-shanghai", None, None).await.unwrap();
+    api.list_connections(ACCEPTER, "cn-shanghai", None, None).await.unwrap();
     assert_eq!((opened, way.opened.load(Ordering::SeqCst)), (2, 2), "the second time it is known to be slow");
-    api.get(ACCEPTER, &id).await.unwrap();
+    api.get_connection(ACCEPTER, &id).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_try_that_never_left_has_had_no_effect() {
+async fn unsent_call_has_no_effect() {
     let api = client(&"http://127.0.0.1:9/".parse().unwrap());
-    let error = api.accept(ACCEPTER, &"pcc-a".to_owned().try_into().unwrap(), "token", false).await.unwrap_err();
+    let error =
+        api.accept_connection(ACCEPTER, &"pcc-a".to_owned().try_into().unwrap(), "token", false).await.unwrap_err();
     assert_eq!((error.code(), error.may_have_taken_effect()), ("Transport.Connect", false));
 }
 
@@ -230,7 +232,7 @@ impl Server {
 
     async fn get(status: u16, body: &str) -> Result<peergate::peering::Connection, Error> {
         let server = Self::start(vec![(status, vec![], body.to_owned())]).await;
-        client(&server.url).get(ACCEPTER, &"pcc-a".to_owned().try_into().unwrap()).await
+        client(&server.url).get_connection(ACCEPTER, &"pcc-a".to_owned().try_into().unwrap()).await
     }
 }
 
@@ -239,21 +241,25 @@ fn deleted() -> Value {
 }
 
 #[tokio::test]
-async fn a_call_whose_time_is_refused_is_signed_once_more_with_the_vendors_time() {
+async fn call_with_refused_time_is_resigned_once_with_vendor_time() {
     let there = clock::now() + SignedDuration::from_hours(2);
     let date = there.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
     for code in ["InvalidTimeStamp.Expired", "IllegalTimestamp"] {
         let refusal = || (400, vec![("date", date.clone())], json!({"Code": code, "RequestId": "R"}).to_string());
         let good = (200, vec![], deleted().to_string());
         let server = Server::start(vec![refusal(), good]).await;
-        client(&server.url).accept(ACCEPTER, &"pcc-a".to_owned().try_into().unwrap(), "token", false).await.unwrap();
+        client(&server.url)
+            .accept_connection(ACCEPTER, &"pcc-a".to_owned().try_into().unwrap(), "token", false)
+            .await
+            .unwrap();
         let asked = server.asked.lock().unwrap().clone();
         let signed: Vec<Timestamp> = asked.iter().map(|date| date.parse().unwrap()).collect();
         let moved = signed[1].duration_since(signed[0]);
         assert!((moved - SignedDuration::from_hours(2)).abs() < SignedDuration::from_secs(5), "{moved}");
 
         let server = Server::start(vec![refusal()]).await;
-        let error = client(&server.url).get(ACCEPTER, &"pcc-a".to_owned().try_into().unwrap()).await.unwrap_err();
+        let error =
+            client(&server.url).get_connection(ACCEPTER, &"pcc-a".to_owned().try_into().unwrap()).await.unwrap_err();
         assert_eq!(
             (error.class(), server.asked.lock().unwrap().len()),
             (Class::Credentials, 2),
@@ -264,7 +270,7 @@ async fn a_call_whose_time_is_refused_is_signed_once_more_with_the_vendors_time(
 }
 
 #[tokio::test]
-async fn a_body_that_says_it_is_a_refusal_is_one_whatever_the_status() {
+async fn refusal_in_the_body_counts_whatever_the_status() {
     let with = |more: Value| {
         let mut body = deleted();
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -306,7 +312,7 @@ async fn a_body_that_says_it_is_a_refusal_is_one_whatever_the_status() {
 }
 
 #[tokio::test]
-async fn an_answer_about_another_connection_is_refused() {
+async fn answer_about_another_connection_is_refused() {
     for id in [json!("pcc-b"), json!(null), json!(7)] {
         let body = json!({"RequestId": "R", "InstanceId": id, "Status": "Deleted"}).to_string();
         let error = Server::get(200, &body).await.unwrap_err();
@@ -316,7 +322,7 @@ async fn an_answer_about_another_connection_is_refused() {
 }
 
 #[tokio::test]
-async fn the_wait_that_is_asked_for_is_read_from_either_header() {
+async fn requested_wait_is_read_from_either_header() {
     for (headers, expected) in [
         (vec![("x-acs-retry-after", "1500.5".to_owned()), ("retry-after", "9".to_owned())], Some(1501)),
         (vec![("x-acs-retry-after", "99999999999999999999".to_owned())], Some(i128::from(u32::MAX))),
@@ -326,35 +332,36 @@ async fn the_wait_that_is_asked_for_is_read_from_either_header() {
     ] {
         let refusal = json!({"Code": "Throttling.User"}).to_string();
         let server = Server::start(vec![(400, headers.clone(), refusal)]).await;
-        let error = client(&server.url).get(ACCEPTER, &"pcc-a".to_owned().try_into().unwrap()).await.unwrap_err();
+        let error =
+            client(&server.url).get_connection(ACCEPTER, &"pcc-a".to_owned().try_into().unwrap()).await.unwrap_err();
         assert_eq!(error.retry_after().map(|wait| wait.as_millis()), expected, "{headers:?}");
     }
 }
 
 #[tokio::test]
-async fn who_asks_about_what_cannot_be_understood_hears_which_field() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    gate.simulator.disguise(id.as_str(), &[("Bandwidth", r#""unlimited""#)]);
+async fn unreadable_field_is_named_in_the_reply() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    app.simulator.disguise(id.as_str(), &[("Bandwidth", r#""unlimited""#)]);
     for verb in ["approve", "status", "dry-run"] {
-        let reply = gate.send(&gate.signed(verb, &id, "alice").await).await;
+        let reply = app.send(&app.sign_event(verb, &id, "alice").await).await;
         assert_eq!((reply.status, reply.name().as_str()), (502, "not-understood"), "{verb}");
-        assert!(reply.detail().contains("Bandwidth"), "{}", reply.detail());
-        assert_eq!(reply.json()["problem"]["code"], "NotUnderstood.Bandwidth");
+        assert!(reply.problem_detail().contains("Bandwidth"), "{}", reply.problem_detail());
+        assert_eq!(reply.body_json()["problem"]["code"], "NotUnderstood.Bandwidth");
     }
-    gate.discover().await;
-    assert_eq!(gate.state(&id).await, "none");
+    app.discover().await;
+    assert_eq!(app.state_of(&id).await, "none");
     let log = logged();
     let named =
         |line: &str| line.contains("not_understood") && line.contains(id.as_str()) && line.contains("Bandwidth");
     assert!(log.lines().any(named), "{log}");
-    gate.simulator.disguise(id.as_str(), &[]);
-    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "accepted");
+    app.simulator.disguise(id.as_str(), &[]);
+    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "accepted");
 }
 
 #[tokio::test]
-async fn what_is_only_shown_hides_no_request() {
-    let gate = Gate::start().await;
+async fn malformed_display_field_hides_no_request() {
+    let app = TestApp::start().await;
     for (field, odd) in [
         ("Name", r#""team \ud83d""#),
         ("Description", "7"),
@@ -364,24 +371,24 @@ async fn what_is_only_shown_hides_no_request() {
         ("LinkType", "[1]"),
     ] {
         let vpc = format!("vpc-{}", field.to_lowercase());
-        let id = InstanceId::parse(&gate.simulator.request_peering(&[("VpcId", &vpc)]).unwrap()).unwrap();
-        gate.simulator.disguise(id.as_str(), &[(field, odd)]);
-        gate.discover().await;
-        assert_eq!(gate.state(&id).await, "pending", "{field}");
-        let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+        let id = InstanceId::parse(&app.simulator.request_peering(&[("VpcId", &vpc)]).unwrap()).unwrap();
+        app.simulator.disguise(id.as_str(), &[(field, odd)]);
+        app.discover().await;
+        assert_eq!(app.state_of(&id).await, "pending", "{field}");
+        let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
         assert_eq!(reply.name(), "accepted", "{field}: {}", reply.body);
     }
 }
 
 #[tokio::test]
-async fn a_list_that_repeats_is_left_and_stops_nothing_else() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
+async fn repeating_list_is_abandoned_and_blocks_nothing_else() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
     let page = |ids: &[&str]| {
         let listed: Vec<_> = ids.iter().map(|id| json!({"InstanceId": id, "Status": "Deleted"})).collect();
         json!({"RequestId": "R", "TotalCount": 500, "NextToken": "again", "VpcPeerConnects": listed}).to_string()
     };
-    gate.simulator.fault(Fault {
+    app.simulator.add_fault(Fault {
         action: Some("ListVpcPeerConnections".into()),
         raw: Some(page(&["pcc-a", "pcc-b"])),
         http_status: 200,
@@ -389,18 +396,18 @@ async fn a_list_that_repeats_is_left_and_stops_nothing_else() {
         ..Fault::default()
     });
     let begun = Instant::now();
-    gate.discover().await;
+    app.discover().await;
     assert!(begun.elapsed() < Duration::from_secs(5));
     assert!(logged().lines().any(|line| line.contains("list_repeats") && line.contains("cn-shanghai")));
-    assert!(gate.simulator.pending_faults() >= 990, "two pages, in each region");
-    gate.simulator.heal();
-    gate.discover().await;
-    assert_eq!(gate.state(&id).await, "pending");
+    assert!(app.simulator.pending_faults() >= 990, "two pages, in each region");
+    app.simulator.clear_faults();
+    app.discover().await;
+    assert_eq!(app.state_of(&id).await, "pending");
 }
 
 /// Passing codes, which come once, whatever the product puts in front of them.
 #[tokio::test]
-async fn codes_that_pass_do_not_end_an_approval() {
+async fn transient_code_does_not_end_an_approval() {
     for (status, code) in [
         (400, "OperationFailed.LastTokenProcessing"),
         (400, "IncorrectStatus"),
@@ -411,10 +418,10 @@ async fn codes_that_pass_do_not_end_an_approval() {
         (400, "OperationConflict.X"),
         (400, "NeverHeardOf"),
     ] {
-        let gate = Gate::start().await;
-        let id = gate.requested().await;
+        let app = TestApp::start().await;
+        let id = app.new_request().await;
         for dry_run in [false, true] {
-            gate.simulator.fault(Fault {
+            app.simulator.add_fault(Fault {
                 action: Some("AcceptVpcPeerConnection".into()),
                 code: Some(code.into()),
                 http_status: status,
@@ -422,18 +429,18 @@ async fn codes_that_pass_do_not_end_an_approval() {
                 ..Fault::default()
             });
         }
-        let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+        let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
         assert_eq!((reply.status, reply.name().as_str()), (202, "underway"), "{code}: {}", reply.body);
-        gate.make_due(&id).await;
-        gate.round().await;
-        assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("activating", 1), "{code}");
+        app.make_due(&id).await;
+        app.round().await;
+        assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("activating", 1), "{code}");
     }
 }
 
 #[test]
-fn loopback_never_goes_to_a_proxy() {
+fn loopback_never_uses_a_proxy() {
     let mut child = std::process::Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", "--ignored", "answers::reach_loopback_in_this_environment"]);
+    child.args(["--exact", "--ignored", "answers::loopback_is_reachable_despite_proxy_variables"]);
     for name in ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"] {
         child.env(name, "http://127.0.0.1:9");
     }
@@ -443,13 +450,13 @@ fn loopback_never_goes_to_a_proxy() {
 
 #[tokio::test]
 #[ignore = "runs in an environment with proxies"]
-async fn reach_loopback_in_this_environment() {
+async fn loopback_is_reachable_despite_proxy_variables() {
     let server = Server::start(vec![(200, vec![], deleted().to_string())]).await;
     let port = server.url.port().unwrap();
     for host in ["127.0.0.1", "localhost"] {
         let url = format!("http://{host}:{port}/").parse().unwrap();
-        client(&url).get(ACCEPTER, &"pcc-a".to_owned().try_into().unwrap()).await.unwrap();
+        client(&url).get_connection(ACCEPTER, &"pcc-a".to_owned().try_into().unwrap()).await.unwrap();
     }
-    let elsewhere = http::client().unwrap().get("http://192.0.2.1/").send().await.unwrap_err();
+    let elsewhere = http::new_client().unwrap().get("http://192.0.2.1/").send().await.unwrap_err();
     assert!(elsewhere.is_connect(), "the proxy refuses the connection: {elsewhere:?}");
 }

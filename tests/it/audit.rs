@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::support::Gate;
+use crate::support::TestApp;
 use aws_sdk_dynamodb::types::AttributeValue;
-use peergate::config::Aws;
+use peergate::config::AwsEnvironment;
 use peergate::local::table;
 use peergate::peering::InstanceId;
 use peergate::store::Store;
@@ -22,32 +22,32 @@ struct Audited {
 
 impl Audited {
     async fn new() -> Self {
-        let gate = Gate::start().await;
-        let two = gate.request_peering(&[("AcceptingVpcId", "vpc-two-people")]).await.unwrap();
-        let (rejected, waits) = (gate.requested().await, gate.requested().await);
-        gate.discover().await;
+        let app = TestApp::start().await;
+        let two = app.request_peering(&[("AcceptingVpcId", "vpc-two-people")]).await.unwrap();
+        let (rejected, waits) = (app.new_request().await, app.new_request().await);
+        app.discover().await;
         for (verb, id, actor) in [("approve", &two, "alice"), ("approve", &two, "bob"), ("reject", &rejected, "bob")] {
-            let mut wish = crate::support::wish(verb, id, actor);
+            let mut wish = crate::support::event_spec(verb, id, actor);
             wish.reason = Some("ticket\u{202E} 42".into());
-            gate.send(&gate.signed_wish(&wish).await).await;
+            app.send(&app.sign_spec(&wish).await).await;
         }
-        gate.tick().await;
+        app.tick().await;
         let directory = tempfile::tempdir().unwrap();
-        let endpoint = table::embed(Some(&directory.path().join("peergate.db"))).await.unwrap();
-        let anybody = Aws {
+        let endpoint = table::spawn_table(Some(&directory.path().join("peergate.db"))).await.unwrap();
+        let anybody = AwsEnvironment {
             region: "local".into(),
             access_key_id: "local".into(),
             secret_access_key: "local".into(),
-            ..Aws::default()
+            ..AwsEnvironment::default()
         };
-        let http = http::client().unwrap();
+        let http = http::new_client().unwrap();
         let sdk = aws::sdk_config(&anybody, &http);
-        table::create(&sdk, &endpoint, "peergate").await.unwrap();
+        table::create_table(&sdk, &endpoint, "peergate").await.unwrap();
         let config = aws_sdk_dynamodb::config::Builder::from(&sdk).endpoint_url(&endpoint).build();
         let store = Store::new(&sdk, Some(&endpoint), http, "peergate".into(), jiff::SignedDuration::from_hours(1));
         let ids = [two, rejected, waits];
         for id in &ids {
-            store.save(&gate.stored(id).await.unwrap().approval, None).await.unwrap();
+            store.save(&app.load_record(id).await.unwrap().approval, None).await.unwrap();
         }
         Self { directory, client: aws_sdk_dynamodb::Client::from_conf(config), ids }
     }
@@ -103,7 +103,7 @@ impl Audited {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_edited_is_put_back_from_a_copy_of_the_file() {
+async fn edited_record_is_restored_from_a_copy_of_the_file() {
     let audited = Audited::new().await;
     let [two, rejected, _] = &audited.ids;
     let shown = audited.prints(&["show", rejected.as_str()]);
@@ -165,7 +165,7 @@ async fn records_are_listed_shown_and_exported() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_edited_record_is_found() {
+async fn edited_record_is_detected() {
     let audited = Audited::new().await;
     let [two, rejected, waits] = &audited.ids;
     assert_eq!(audited.prints(&["verify"]), "3 records with 9 entries: all hold\n");
@@ -191,7 +191,7 @@ async fn an_edited_record_is_found() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_a_forger_leaves_behind_is_named() {
+async fn every_forgery_is_named() {
     type Forgery = (fn(&mut Value), &'static str);
     let forgeries: [Forgery; 6] = [
         (|record| record["generation"] = 2.into(), "the record's generation is not that of its history"),
@@ -235,7 +235,7 @@ async fn whatever_a_forger_leaves_behind_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_export_that_shows_nothing_is_an_error() {
+async fn export_without_matching_entries_is_refused() {
     let audited = Audited::new().await;
     let against = |name: &'static str| audited.refuses(&["verify", "--against", name]);
     std::fs::write(audited.directory.path().join("empty.jsonl"), "\n").unwrap();
@@ -250,7 +250,7 @@ async fn an_export_that_shows_nothing_is_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_exported_can_be_neither_shortened_nor_made_anew() {
+async fn exported_history_cannot_be_shortened_or_rewritten() {
     let audited = Audited::new().await;
     let [two, rejected, waits] = &audited.ids;
     audited.export_to("earlier.jsonl");
@@ -279,7 +279,7 @@ async fn what_was_exported_can_be_neither_shortened_nor_made_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_table_is_read_over_the_network_as_well_and_what_is_missing_is_said() {
+async fn audit_reads_the_table_over_the_network() {
     let audited = Audited::new().await;
     assert!(audited.refuses(&["list", "--store", "elsewhere.db"]).contains("there is no table at elsewhere.db"));
     assert!(audited.refuses(&["list", "--aws", "--store", "x"]).contains("cannot be used with"));
@@ -287,7 +287,7 @@ async fn the_table_is_read_over_the_network_as_well_and_what_is_missing_is_said(
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let file = audited.directory.path().join("peergate.db");
     tokio::spawn(async move {
-        table::serve(Path::new(&file), "peergate", listener).await.map_err(|error| error.to_string())
+        table::serve_table(Path::new(&file), "peergate", listener).await.map_err(|error| error.to_string())
     });
     let mut command = Command::new(env!("CARGO_BIN_EXE_peergate"));
     command.current_dir(audited.directory.path()).args(["verify", "--aws"]).env("AWS_ENDPOINT_URL_DYNAMODB", endpoint);

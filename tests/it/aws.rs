@@ -11,14 +11,14 @@ use axum::http::{HeaderMap, StatusCode};
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use peergate::approval::{
-    Approval, ApprovalId, Approver, Decision, Display, Event, Grounds, Principal, Terms, Verdict,
+    Approval, ApprovalId, Approver, ChannelDisplay, Decision, Event, PolicySnapshot, Principal, Review, Verdict,
 };
-use peergate::config::{Aws, Config, SecretsSource};
+use peergate::config::{AwsEnvironment, Config, SecretsSource};
 use peergate::local::table;
 use peergate::peering::{Connection, InstanceId, Status};
 use peergate::policy::Policy;
 use peergate::secrets::{self, SecretsStore};
-use peergate::store::{self, Saved, Scanned, Store, Stored};
+use peergate::store::{self, Saved, ScannedRecord, Store, Stored};
 use peergate::{aws, clock, http};
 use serde_json::Value;
 
@@ -54,21 +54,21 @@ impl Drop for Moto {
     }
 }
 
-fn environment() -> Aws {
-    Aws {
+fn environment() -> AwsEnvironment {
+    AwsEnvironment {
         region: "eu-central-1".into(),
         access_key_id: "test".into(),
         secret_access_key: "test".into(),
-        ..Aws::default()
+        ..AwsEnvironment::default()
     }
 }
 
 async fn store_at(endpoint: &str) -> (Store, String) {
-    let http = http::client().unwrap();
+    let http = http::new_client().unwrap();
     let sdk = aws::sdk_config(&environment(), &http);
     let table = format!("peergate-{}", clock::nonce());
-    table::create(&sdk, endpoint, &table).await.unwrap();
-    table::create(&sdk, endpoint, &table).await.unwrap();
+    table::create_table(&sdk, endpoint, &table).await.unwrap();
+    table::create_table(&sdk, endpoint, &table).await.unwrap();
     let retention = SignedDuration::from_hours(24 * 400);
     (Store::new(&sdk, Some(&endpoint.to_owned()), http, table.clone(), retention), table)
 }
@@ -94,14 +94,18 @@ fn approval(id: &str, by: &str, at: Timestamp) -> Approval {
         request_content: None,
     };
     let id = ApprovalId { target: "prod".into(), instance_id: connection.instance_id.clone() };
-    let nobody = Policy::default().terms("prod", &connection);
-    let terms = Terms { rule: Some("r".into()), channels: vec!["netops".into()], ..nobody };
+    let nobody = Policy::default().snapshot_for("prod", &connection);
+    let terms = PolicySnapshot { rule: Some("r".into()), channels: vec!["netops".into()], ..nobody };
     let electorate = |principal: &Principal| Some(Approver { principal: principal.clone(), person: None });
-    let grounds = Grounds { id: &id, connection: &connection, terms: &terms, findings: &[], electorate: &electorate };
-    let mut approval = Approval::decide(None, &grounds, decision).unwrap();
+    let grounds =
+        Review { id: &id, connection: &connection, policy: &terms, findings: &[], eligible_approver: &electorate };
+    let mut approval = Approval::apply_decision(None, &grounds, decision).unwrap();
     // Told already: what is left to do is the call.
     for number in [1, 2] {
-        approval.apply(&Event::Delivered { number, channel: "netops".into(), display: Display::Unchanged }, at);
+        approval.apply_event(
+            &Event::Delivered { number, channel: "netops".into(), display: ChannelDisplay::Unchanged },
+            at,
+        );
     }
     approval
 }
@@ -125,25 +129,25 @@ async fn the_store_keeps_its_promises(endpoint: &str) {
     assert_eq!(again, stored);
 
     let accepted = Event::Accepted { request_id: "R".into() };
-    let updated = store.update(stored.clone(), |approval| approval.apply(&accepted, now)).await.unwrap();
+    let updated = store.update(stored.clone(), |approval| approval.apply_event(&accepted, now)).await.unwrap();
     assert_eq!(updated.version, 2);
-    let stale = store.update(stored, |approval| approval.apply(&accepted, now)).await.unwrap();
+    let stale = store.update(stored, |approval| approval.apply_event(&accepted, now)).await.unwrap();
     assert_eq!(stale, updated, "applied to what another writer made of it, it changes nothing");
 
     let soon = now + SignedDuration::from_secs(60);
     for name in ["b", "c", "d"] {
         store.save(&approval(&format!("pcc-{name}"), "alice", now), None).await.unwrap();
     }
-    let (due, more) = store.due(now, None).await.unwrap();
+    let (due, more) = store.due_entries(now, None).await.unwrap();
     assert_eq!((due.len(), more), (1, None), "only what is due");
-    let (due, _) = store.due(soon, None).await.unwrap();
+    let (due, _) = store.due_entries(soon, None).await.unwrap();
     assert_eq!(due.len(), 4);
     let at: Vec<_> = due.iter().map(|entry| entry.due_at).collect();
     assert!(at.is_sorted(), "{at:?}");
     for entry in due {
         let approval = store.load(&entry.id).await.unwrap().unwrap().approval;
         let millis = |at: Timestamp| at.as_millisecond();
-        assert_eq!((&entry.region, entry.stage), (&approval.connection.accepter.region, approval.stage()));
+        assert_eq!((&entry.region, entry.state), (&approval.connection.accepter.region, approval.index_state()));
         assert_eq!(millis(entry.due_at), millis(approval.due_at().unwrap()));
         assert_eq!(entry.work_at.map(millis), approval.work_at().map(millis));
     }
@@ -158,7 +162,7 @@ async fn the_store_keeps_its_promises(endpoint: &str) {
         .unwrap();
     assert_eq!(known.len(), 1, "in two batches, and only what is there");
     assert_eq!(known.remove(&first.id).unwrap().unwrap(), updated);
-    let (scanned, more) = store.scan(None).await.unwrap();
+    let (scanned, more) = store.scan_records(None).await.unwrap();
     let mut ids: Vec<_> = scanned.iter().map(|scanned| scanned.id.as_str()).collect();
     ids.sort_unstable();
     assert_eq!((ids, more), (vec!["prod/pcc-a", "prod/pcc-b", "prod/pcc-c", "prod/pcc-d"], None));
@@ -168,10 +172,12 @@ async fn the_store_keeps_its_promises(endpoint: &str) {
         .update(updated.clone(), |approval| {
             let status = Status::Rejected;
             let rejected = Connection { status, ..approval.connection.clone() };
-            let ended = approval.apply(&Event::Seen(Box::new(rejected)), now);
+            let ended = approval.apply_event(&Event::Observed(Box::new(rejected)), now);
             for number in [3, 4] {
-                approval
-                    .apply(&Event::Delivered { number, channel: "netops".into(), display: Display::Unchanged }, now);
+                approval.apply_event(
+                    &Event::Delivered { number, channel: "netops".into(), display: ChannelDisplay::Unchanged },
+                    now,
+                );
             }
             ended
         })
@@ -180,7 +186,7 @@ async fn the_store_keeps_its_promises(endpoint: &str) {
     assert_eq!(done.approval.due_at(), None);
     let ttl = attribute(endpoint, &table, &done.approval.id, "ttl").await.unwrap();
     assert_eq!(ttl, AttributeValue::N((now.as_second() + 400 * 24 * 3600).to_string()));
-    let (due, _) = store.due(soon, None).await.unwrap();
+    let (due, _) = store.due_entries(soon, None).await.unwrap();
     assert_eq!(due.len(), 3, "what is finished is due far away");
     a_copy_is_put_back_over_what_was_seen_alone(&store, &scanned, updated).await;
 
@@ -192,31 +198,31 @@ async fn the_store_keeps_its_promises(endpoint: &str) {
 }
 
 /// `before` is in `scanned`; somebody has written since.
-async fn a_copy_is_put_back_over_what_was_seen_alone(store: &Store, scanned: &[Scanned], before: Stored) {
+async fn a_copy_is_put_back_over_what_was_seen_alone(store: &Store, scanned: &[ScannedRecord], before: Stored) {
     let id = before.approval.id.clone();
     let copy = scanned.iter().find(|scanned| scanned.id == id.to_string()).unwrap();
-    assert!(!store.put_back(copy, None).await.unwrap(), "something is there");
-    assert!(!store.put_back(copy, Some(copy)).await.unwrap(), "it is another by now");
-    let (now, _) = store.scan(None).await.unwrap();
+    assert!(!store.restore_record(copy, None).await.unwrap(), "something is there");
+    assert!(!store.restore_record(copy, Some(copy)).await.unwrap(), "it is another by now");
+    let (now, _) = store.scan_records(None).await.unwrap();
     let current = now.iter().find(|scanned| scanned.id == copy.id).unwrap();
-    assert!(store.put_back(copy, Some(current)).await.unwrap());
+    assert!(store.restore_record(copy, Some(current)).await.unwrap());
     let version = current.stored.as_ref().unwrap().version + 1;
     assert_eq!(store.load(&id).await.unwrap().unwrap(), Stored::new(before.approval, version));
 }
 
 #[tokio::test]
-async fn the_store_on_dynoxide() {
-    the_store_keeps_its_promises(&table::embed(None).await.unwrap()).await;
+async fn store_keeps_its_promises_on_dynoxide() {
+    the_store_keeps_its_promises(&table::spawn_table(None).await.unwrap()).await;
 }
 
 #[tokio::test]
-async fn the_store_on_moto() {
+async fn store_keeps_its_promises_on_moto() {
     let moto = Moto::start();
     the_store_keeps_its_promises(&moto.url).await;
 }
 
 fn dynamodb(endpoint: &str) -> aws_sdk_dynamodb::Client {
-    let sdk = aws::sdk_config(&environment(), &http::client().unwrap());
+    let sdk = aws::sdk_config(&environment(), &http::new_client().unwrap());
     aws_sdk_dynamodb::Client::from_conf(aws_sdk_dynamodb::config::Builder::from(&sdk).endpoint_url(endpoint).build())
 }
 
@@ -236,8 +242,8 @@ async fn age(endpoint: &str, table: &str, id: &ApprovalId) {
 }
 
 #[tokio::test]
-async fn a_record_of_a_newer_version_is_refused_and_not_rewritten() {
-    let endpoint = table::embed(None).await.unwrap();
+async fn newer_record_is_refused_and_not_rewritten() {
+    let endpoint = table::spawn_table(None).await.unwrap();
     let (store, table) = store_at(&endpoint).await;
     let approval = approval("pcc-a", "alice", clock::now());
     store.save(&approval, None).await.unwrap();
@@ -254,7 +260,7 @@ async fn a_record_of_a_newer_version_is_refused_and_not_rewritten() {
 async fn in_parts(behind: String, good: usize) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let (client, answered) = (http::client().unwrap(), Arc::new(AtomicUsize::new(0)));
+    let (client, answered) = (http::new_client().unwrap(), Arc::new(AtomicUsize::new(0)));
     let answer = move |headers: HeaderMap, body: String| {
         let (client, behind, answered) = (client.clone(), behind.clone(), Arc::clone(&answered));
         async move {
@@ -280,19 +286,19 @@ async fn in_parts(behind: String, good: usize) -> String {
 }
 
 #[tokio::test]
-async fn what_a_batch_does_not_bring_is_asked_for_again_and_what_it_brings_is_used() {
-    let endpoint = table::embed(None).await.unwrap();
+async fn unprocessed_batch_keys_are_requested_again() {
+    let endpoint = table::spawn_table(None).await.unwrap();
     let (store, table) = store_at(&endpoint).await;
     let approvals: Vec<_> = (0..4).map(|number| approval(&format!("pcc-{number}"), "alice", clock::now())).collect();
     for approval in &approvals[..3] {
         store.save(approval, None).await.unwrap();
     }
     let ids: Vec<_> = approvals.iter().map(|approval| approval.id.clone()).collect();
-    let sdk = aws::sdk_config(&environment(), &http::client().unwrap());
+    let sdk = aws::sdk_config(&environment(), &http::new_client().unwrap());
     let load = async |good| {
         let endpoint = in_parts(endpoint.clone(), good).await;
         let retention = SignedDuration::from_hours(24);
-        Store::new(&sdk, Some(&endpoint), http::client().unwrap(), table.clone(), retention).load_many(&ids).await
+        Store::new(&sdk, Some(&endpoint), http::new_client().unwrap(), table.clone(), retention).load_many(&ids).await
     };
     let all = load(usize::MAX).await.unwrap();
     assert_eq!((all.len(), all.values().filter(|record| record.is_ok()).count()), (3, 3), "the last is not there");
@@ -304,10 +310,10 @@ async fn what_a_batch_does_not_bring_is_asked_for_again_and_what_it_brings_is_us
 }
 
 #[tokio::test]
-async fn secrets_come_from_secrets_manager_and_survive_its_loss() {
+async fn secrets_survive_the_loss_of_secrets_manager() {
     const CONFIG: &str = "[targets.prod]\naccount = \"2222222222222222\"\nregions = []\n";
     let moto = Moto::start();
-    let sdk = aws::sdk_config(&environment(), &http::client().unwrap());
+    let sdk = aws::sdk_config(&environment(), &http::new_client().unwrap());
     let config = aws_sdk_secretsmanager::config::Builder::from(&sdk).endpoint_url(&moto.url).build();
     let manager = aws_sdk_secretsmanager::Client::from_conf(config);
     let value = |secret: &str| {

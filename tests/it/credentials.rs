@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::support::{Counted, Gate, Reply, logged, quick, sum};
+use crate::support::{MetricsRecorder, TestApp, TestResponse, logged, quick_settings, sum_counts};
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -15,8 +15,8 @@ use jiff::SignedDuration;
 use peergate::app::App;
 use peergate::clock;
 use peergate::config::Config;
-use peergate::local::simulator::gateway::Fault;
-use peergate::local::simulator::{Provider, Settings};
+use peergate::fake::alicloud::gateway::Fault;
+use peergate::fake::alicloud::{OidcProvider, SimulatorSettings};
 use peergate::metrics;
 use peergate::peering::InstanceId;
 use ring::rand::SystemRandom;
@@ -113,8 +113,8 @@ async fn keys(State(aws): State<Arc<Aws>>) -> String {
     json!({"keys": [{"kid": "one", "kty": "RSA", "alg": "RS256", "n": text(&key.n), "e": text(&key.e)}]}).to_string()
 }
 
-fn provider(aws: &Aws) -> Provider {
-    Provider {
+fn provider(aws: &Aws) -> OidcProvider {
+    OidcProvider {
         arn: PROVIDER.into(),
         issuer: aws.url.clone(),
         client_ids: vec!["sts.aliyuncs.com".into()],
@@ -123,104 +123,108 @@ fn provider(aws: &Aws) -> Provider {
 }
 
 /// A peergate whose target has credentials of this kind, and whose secrets hold these keys.
-async fn gate(aws: &Aws, settings: Settings, credentials: &str, keys: Value) -> Gate {
-    let gate = Gate::with(settings).await;
-    gate.write_secrets(|secrets| secrets["targets"] = keys).unwrap();
-    let config = gate.config.replacen("[targets.prod]\n", &format!("[targets.prod]\ncredentials = {credentials}\n"), 1);
-    let mut gate = gate.with_config(&config);
-    gate.environment_mut().aws.sts_endpoint = Some(aws.url.clone());
-    gate.with_config(&config)
+async fn app(aws: &Aws, settings: SimulatorSettings, credentials: &str, keys: Value) -> TestApp {
+    let app = TestApp::with_settings(settings).await;
+    app.write_secrets(|secrets| secrets["targets"] = keys).unwrap();
+    let config = app.config.replacen("[targets.prod]\n", &format!("[targets.prod]\ncredentials = {credentials}\n"), 1);
+    let mut app = app.with_config(&config);
+    app.environment_mut().aws.sts_endpoint = Some(aws.url.clone());
+    app.with_config(&config)
 }
 
-async fn keyless(aws: &Aws, provider: Provider) -> Gate {
-    let settings = Settings { providers: vec![provider], ..quick() };
+async fn keyless(aws: &Aws, provider: OidcProvider) -> TestApp {
+    let settings = SimulatorSettings { providers: vec![provider], ..quick_settings() };
     let oidc = format!(r#"{{ kind = "oidc", role = "{ROLE}", provider = "{PROVIDER}" }}"#);
-    gate(aws, settings, &oidc, json!({})).await
+    app(aws, settings, &oidc, json!({})).await
 }
 
 /// The sessions in which an operation was called, in order.
-fn sessions(gate: &Gate, action: &str) -> Vec<String> {
-    let journal = gate.simulator.journal().into_iter();
+fn sessions(app: &TestApp, action: &str) -> Vec<String> {
+    let journal = app.simulator.journal().into_iter();
     journal
         .filter(|entry| entry.action == action && !entry.is_dry_run())
         .map(|it| it.session.unwrap_or_default())
         .collect()
 }
 
-async fn approve(gate: &Gate, id: &InstanceId) -> Reply {
-    gate.send(&gate.signed("approve", id, "alice").await).await
+async fn approve(app: &TestApp, id: &InstanceId) -> TestResponse {
+    app.send(&app.sign_event("approve", id, "alice").await).await
 }
 
 #[tokio::test]
-async fn without_any_key_an_approval_is_carried_out_in_a_session_that_names_it() {
+async fn keyless_approval_runs_in_a_session_named_after_it() {
     let aws = Aws::start().await;
-    let gate = keyless(&aws, provider(&aws)).await;
-    let (one, two) = (gate.requested().await, gate.requested().await);
+    let app = keyless(&aws, provider(&aws)).await;
+    let (one, two) = (app.new_request().await, app.new_request().await);
     for id in [&one, &two] {
-        assert_eq!(approve(&gate, id).await.name(), "accepted");
+        assert_eq!(approve(&app, id).await.name(), "accepted");
     }
-    gate.tick().await;
-    assert_eq!((gate.state(&one).await, gate.state(&two).await), ("activated".into(), "activated".into()));
+    app.tick().await;
+    assert_eq!((app.state_of(&one).await, app.state_of(&two).await), ("activated".into(), "activated".into()));
     let named = |id: &InstanceId| format!("peergate-{id}");
-    assert_eq!(sessions(&gate, "AcceptVpcPeerConnection"), [named(&one), named(&two)]);
-    assert!(sessions(&gate, "GetVpcPeerConnectionAttribute").iter().all(|session| session == "peergate"));
-    assert_eq!(gate.calls("AssumeRoleWithOIDC"), 3, "one for reading, and one for each decision");
+    assert_eq!(sessions(&app, "AcceptVpcPeerConnection"), [named(&one), named(&two)]);
+    assert!(sessions(&app, "GetVpcPeerConnectionAttribute").iter().all(|session| session == "peergate"));
+    assert_eq!(app.count_calls("AssumeRoleWithOIDC"), 3, "one for reading, and one for each decision");
     assert_eq!(aws.issued.load(Ordering::SeqCst), 1, "one token serves for five minutes");
 }
 
 #[tokio::test]
-async fn many_at_once_assume_one_session() {
+async fn concurrent_requests_share_one_session() {
     let aws = Aws::start().await;
-    let gate = keyless(&aws, provider(&aws)).await;
-    let id = gate.requested().await;
+    let app = keyless(&aws, provider(&aws)).await;
+    let id = app.new_request().await;
     let asked = join_all((0..20).map(async |number| {
         let actor = format!("reader-{}", number % 4);
-        gate.send(&gate.signed("status", &id, &actor).await).await.status
+        app.send(&app.sign_event("status", &id, &actor).await).await.status
     }))
     .await;
     assert_eq!(asked, [200; 20]);
-    assert_eq!((gate.calls("AssumeRoleWithOIDC"), aws.issued.load(Ordering::SeqCst)), (1, 1));
+    assert_eq!((app.count_calls("AssumeRoleWithOIDC"), aws.issued.load(Ordering::SeqCst)), (1, 1));
 }
 
 #[tokio::test]
-async fn a_session_is_renewed_before_it_ends_and_serves_until_then_if_it_cannot_be() {
+async fn session_is_renewed_early_and_serves_until_it_expires() {
     let aws = Aws::start().await;
-    let gate = keyless(&aws, provider(&aws)).await;
-    let id = gate.requested().await;
+    let app = keyless(&aws, provider(&aws)).await;
+    let id = app.new_request().await;
     let ask = async |minutes: i64| {
         let at = clock::now() + SignedDuration::from_mins(minutes);
-        let body = gate.signed("status", &id, "alice").await.body;
-        let signed = gate.signed_as(&body, &format!("msg_{}", clock::nonce()), &at.as_second().to_string());
-        gate.send_at(&signed, at).await.status
+        let body = app.sign_event("status", &id, "alice").await.body;
+        let signed = app.sign_body_as(&body, &format!("msg_{}", clock::nonce()), &at.as_second().to_string());
+        app.send_at(&signed, at).await.status
     };
-    assert_eq!((ask(0).await, gate.calls("AssumeRoleWithOIDC")), (200, 1));
-    assert_eq!((ask(44).await, gate.calls("AssumeRoleWithOIDC")), (200, 1), "16 minutes are left");
-    gate.simulator.fault(Fault {
+    assert_eq!((ask(0).await, app.count_calls("AssumeRoleWithOIDC")), (200, 1));
+    assert_eq!((ask(44).await, app.count_calls("AssumeRoleWithOIDC")), (200, 1), "16 minutes are left");
+    app.simulator.add_fault(Fault {
         action: Some("AssumeRoleWithOIDC".into()),
         code: Some("ServiceUnavailable".into()),
         http_status: 503,
         times: 2,
         ..Fault::default()
     });
-    assert_eq!((ask(46).await, gate.simulator.pending_faults()), (200, 1), "it was tried, and the old one serves");
-    assert_eq!((ask(46).await, gate.simulator.pending_faults()), (200, 1), "and is not tried again at once");
+    assert_eq!((ask(46).await, app.simulator.pending_faults()), (200, 1), "it was tried, and the old one serves");
+    assert_eq!((ask(46).await, app.simulator.pending_faults()), (200, 1), "and is not tried again at once");
     assert_eq!(ask(61).await, 503, "it has ended, and there is no other");
-    assert_eq!((ask(61).await, gate.calls("AssumeRoleWithOIDC")), (503, 3), "those who come at once are told the same");
-    assert_eq!((ask(62).await, gate.simulator.pending_faults()), (200, 0));
+    assert_eq!(
+        (ask(61).await, app.count_calls("AssumeRoleWithOIDC")),
+        (503, 3),
+        "those who come at once are told the same"
+    );
+    assert_eq!((ask(62).await, app.simulator.pending_faults()), (200, 0));
     let told = logged();
     let line = told.lines().find(|line| line.contains("old_session")).unwrap();
     assert!(line.contains("ServiceUnavailable"), "{line}");
 }
 
 #[tokio::test]
-async fn those_who_waited_for_a_slow_failure_are_told_of_it_and_wait_for_no_other() {
+async fn waiting_requests_share_one_slow_failure() {
     let aws = Aws::start().await;
-    let gate = keyless(&aws, provider(&aws)).await;
-    let id = gate.requested().await;
-    let asked = join_all((0..5).map(async |_| gate.signed("status", &id, "alice").await)).await;
+    let app = keyless(&aws, provider(&aws)).await;
+    let id = app.new_request().await;
+    let asked = join_all((0..5).map(async |_| app.sign_event("status", &id, "alice").await)).await;
     let begun = clock::now();
     // Longer than a failure is remembered.
-    gate.simulator.fault(Fault {
+    app.simulator.add_fault(Fault {
         action: Some("AssumeRoleWithOIDC".into()),
         code: Some("ServiceUnavailable".into()),
         http_status: 503,
@@ -230,63 +234,63 @@ async fn those_who_waited_for_a_slow_failure_are_told_of_it_and_wait_for_no_othe
     });
     // They come while it is tried.
     let come = |number: i64| begun + SignedDuration::from_millis(500 * number);
-    let ask = async |(number, signed)| gate.send_at(signed, come(number)).await.status;
+    let ask = async |(number, signed)| app.send_at(signed, come(number)).await.status;
     let answers = join_all((0..).zip(&asked).map(ask)).await;
-    assert_eq!((answers, gate.calls("AssumeRoleWithOIDC")), (vec![503; 5], 1));
-    assert_eq!(gate.calls("GetVpcPeerConnectionAttribute"), 0, "nothing is asked without credentials");
+    assert_eq!((answers, app.count_calls("AssumeRoleWithOIDC")), (vec![503; 5], 1));
+    assert_eq!(app.count_calls("GetVpcPeerConnectionAttribute"), 0, "nothing is asked without credentials");
 }
 
 #[tokio::test]
-async fn every_refusal_of_credentials_is_counted_once_whatever_its_code() {
-    let counted = Counted::start();
+async fn every_credentials_refusal_is_counted_once() {
+    let counted = MetricsRecorder::start();
     let aws = Aws::start().await;
     let kind = format!(r#"{{ kind = "assume-role", role = "{ROLE}" }}"#);
     let key = json!({"prod": {"access_key_id": "requester-key", "access_key_secret": "requester-secret"}});
-    let gate = gate(&aws, quick(), &kind, key).await;
-    let id = gate.requested().await;
+    let app = app(&aws, quick_settings(), &kind, key).await;
+    let id = app.new_request().await;
     let refuse = |action: &str, code: &str| {
         let (action, code) = (Some(action.to_owned()), Some(code.to_owned()));
-        gate.simulator.fault(Fault { action, code, ..Fault::default() });
+        app.simulator.add_fault(Fault { action, code, ..Fault::default() });
     };
     for (minutes, code) in [(0, "InvalidParameter.RoleArn"), (1, "EntityNotExist.Role")] {
         refuse("AssumeRole", code);
-        counted.take();
+        counted.take_counts();
         let at = clock::now() + SignedDuration::from_mins(minutes);
-        assert_eq!(gate.send_at(&gate.signed("status", &id, "alice").await, at).await.status, 502, "{code}");
-        assert_eq!(sum(&counted.take(), metrics::CREDENTIALS_REFUSED), 1.0, "{code}");
-        assert_eq!(gate.calls("GetVpcPeerConnectionAttribute"), 0, "{code}");
+        assert_eq!(app.send_at(&app.sign_event("status", &id, "alice").await, at).await.status, 502, "{code}");
+        assert_eq!(sum_counts(&counted.take_counts(), metrics::CREDENTIALS_REFUSED), 1.0, "{code}");
+        assert_eq!(app.count_calls("GetVpcPeerConnectionAttribute"), 0, "{code}");
     }
     // A renewal, while the old session still serves.
     let begin = clock::now() + SignedDuration::from_mins(2);
-    assert_eq!(gate.send_at(&gate.signed("status", &id, "alice").await, begin).await.status, 200);
+    assert_eq!(app.send_at(&app.sign_event("status", &id, "alice").await, begin).await.status, 200);
     refuse("AssumeRole", "InvalidParameter.RoleArn");
-    counted.take();
-    let body = gate.signed("status", &id, "alice").await.body;
+    counted.take_counts();
+    let body = app.sign_event("status", &id, "alice").await.body;
     let at = begin + SignedDuration::from_mins(46);
-    let signed = gate.signed_as(&body, &format!("msg_{}", clock::nonce()), &at.as_second().to_string());
-    assert_eq!(gate.send_at(&signed, at).await.status, 200);
-    assert_eq!(sum(&counted.take(), metrics::CREDENTIALS_REFUSED), 1.0);
+    let signed = app.sign_body_as(&body, &format!("msg_{}", clock::nonce()), &at.as_second().to_string());
+    assert_eq!(app.send_at(&signed, at).await.status, 200);
+    assert_eq!(sum_counts(&counted.take_counts(), metrics::CREDENTIALS_REFUSED), 1.0);
 }
 
 #[tokio::test]
-async fn a_session_that_is_refused_is_given_up_but_not_for_every_refusal() {
+async fn refused_session_is_replaced_after_thirty_seconds() {
     let aws = Aws::start().await;
-    let gate = keyless(&aws, provider(&aws)).await;
-    let id = gate.requested().await;
-    let status = async || gate.signed("status", &id, "alice").await;
-    assert_eq!(gate.send(&status().await).await.status, 200);
-    gate.simulator.forget_sessions();
-    let refused = gate.send(&status().await).await;
-    assert_eq!((refused.status, gate.calls("AssumeRoleWithOIDC")), (502, 1), "it is too young: {}", refused.body);
+    let app = keyless(&aws, provider(&aws)).await;
+    let id = app.new_request().await;
+    let status = async || app.sign_event("status", &id, "alice").await;
+    assert_eq!(app.send(&status().await).await.status, 200);
+    app.simulator.forget_sessions();
+    let refused = app.send(&status().await).await;
+    assert_eq!((refused.status, app.count_calls("AssumeRoleWithOIDC")), (502, 1), "it is too young: {}", refused.body);
     let later = clock::now() + SignedDuration::from_secs(31);
-    assert_eq!(gate.send_at(&status().await, later).await.status, 200);
-    assert_eq!(gate.calls("AssumeRoleWithOIDC"), 2);
+    assert_eq!(app.send_at(&status().await, later).await.status, 200);
+    assert_eq!(app.count_calls("AssumeRoleWithOIDC"), 2);
 }
 
-type Change = fn(&mut Provider);
+type Change = fn(&mut OidcProvider);
 
 #[tokio::test]
-async fn what_is_wrong_with_a_token_is_said_and_nothing_is_accepted() {
+async fn invalid_token_is_named_and_accepts_nothing() {
     let claims = |name: &str, value: Value| Instead { claims: json!({name: value}), ..Instead::default() };
     let past = clock::now().as_second() - 3600;
     let nothing: Change = |_| {};
@@ -324,59 +328,59 @@ async fn what_is_wrong_with_a_token_is_said_and_nothing_is_accepted() {
         *aws.instead.lock().unwrap() = instead;
         let mut provider = provider(&aws);
         change(&mut provider);
-        let gate = keyless(&aws, provider).await;
-        let id = gate.requested().await;
-        let reply = approve(&gate, &id).await;
+        let app = keyless(&aws, provider).await;
+        let id = app.new_request().await;
+        let reply = approve(&app, &id).await;
         assert_eq!((reply.status, reply.name().as_str()), (502, "credentials-refused"), "{code}: {}", reply.body);
-        assert_eq!(reply.json()["problem"]["code"], code);
-        let calls = gate.simulator.journal().into_iter().filter(|entry| entry.action.contains("VpcPeer")).count();
-        assert_eq!((calls, gate.state(&id).await.as_str()), (1, "none"), "{code}: only the requester's own call");
+        assert_eq!(reply.body_json()["problem"]["code"], code);
+        let calls = app.simulator.journal().into_iter().filter(|entry| entry.action.contains("VpcPeer")).count();
+        assert_eq!((calls, app.state_of(&id).await.as_str()), (1, "none"), "{code}: only the requester's own call");
     }
 }
 
 #[tokio::test]
-async fn a_role_is_assumed_with_a_key_that_targets_may_share() {
+async fn role_is_assumed_with_a_shared_key() {
     let aws = Aws::start().await;
-    let settings = || Settings { external_ids: [(ROLE.into(), "lambda-7".into())].into(), ..quick() };
+    let settings = || SimulatorSettings { external_ids: [(ROLE.into(), "lambda-7".into())].into(), ..quick_settings() };
     let hub = json!({"hub": {"access_key_id": "requester-key", "access_key_secret": "requester-secret"}});
     let kind = format!(r#"{{ kind = "assume-role", role = "{ROLE}", external_id = "lambda-7", key_of = "hub" }}"#);
-    let assumed = gate(&aws, settings(), &kind, hub.clone()).await;
-    let id = assumed.requested().await;
+    let assumed = app(&aws, settings(), &kind, hub.clone()).await;
+    let id = assumed.new_request().await;
     assert_eq!(approve(&assumed, &id).await.name(), "accepted");
     assert_eq!(sessions(&assumed, "AcceptVpcPeerConnection"), [format!("peergate-{id}")]);
-    assert_eq!((assumed.calls("AssumeRole"), aws.issued.load(Ordering::SeqCst)), (2, 0));
+    assert_eq!((assumed.count_calls("AssumeRole"), aws.issued.load(Ordering::SeqCst)), (2, 0));
 
-    let wrong = gate(&aws, settings(), &kind.replace("lambda-7", "lambda-8"), hub).await;
-    let id = wrong.requested().await;
+    let wrong = app(&aws, settings(), &kind.replace("lambda-7", "lambda-8"), hub).await;
+    let id = wrong.new_request().await;
     let reply = approve(&wrong, &id).await;
     assert_eq!(
-        (reply.status, &reply.json()["problem"]["code"]),
+        (reply.status, &reply.body_json()["problem"]["code"]),
         (502, &json!("AssumeRole.NoPermission")),
         "{}",
         reply.body
     );
-    assert_eq!(wrong.calls("GetVpcPeerConnectionAttribute") + wrong.calls("AcceptVpcPeerConnection"), 0);
+    assert_eq!(wrong.count_calls("GetVpcPeerConnectionAttribute") + wrong.count_calls("AcceptVpcPeerConnection"), 0);
 }
 
 #[tokio::test]
-async fn a_rotated_key_assumes_the_role_after_one_fetch() {
+async fn rotated_key_assumes_the_role_after_one_fetch() {
     let aws = Aws::start().await;
     let kind = format!(r#"{{ kind = "assume-role", role = "{ROLE}" }}"#);
     let key = |id: &str, secret: &str| json!({"prod": {"access_key_id": id, "access_key_secret": secret}});
-    let gate = gate(&aws, quick(), &kind, key("requester-key", "disabled")).await;
-    let id = gate.requested().await;
-    let status = gate.signed("status", &id, "alice").await;
-    assert_eq!(gate.send(&status).await.status, 502);
-    gate.write_secrets(|secrets| secrets["targets"] = key("requester-key", "requester-secret")).unwrap();
+    let app = app(&aws, quick_settings(), &kind, key("requester-key", "disabled")).await;
+    let id = app.new_request().await;
+    let status = app.sign_event("status", &id, "alice").await;
+    assert_eq!(app.send(&status).await.status, 502);
+    app.write_secrets(|secrets| secrets["targets"] = key("requester-key", "requester-secret")).unwrap();
     let later = clock::now() + SignedDuration::from_secs(31);
-    assert_eq!(gate.send_at(&status, later).await.status, 200);
+    assert_eq!(app.send_at(&status, later).await.status, 200);
 }
 
 #[tokio::test]
-async fn the_first_event_finds_a_session() {
+async fn prewarmed_function_has_a_session_for_its_first_event() {
     let aws = Aws::start().await;
-    let gate = keyless(&aws, provider(&aws)).await;
-    let app = App::new(&gate.environment, Config::parse(&gate.config).unwrap()).unwrap();
-    tokio::time::timeout(Duration::from_mins(1), app.prewarm()).await.unwrap().unwrap();
-    assert_eq!(gate.calls("AssumeRoleWithOIDC"), 1, "the first event finds a session");
+    let app = keyless(&aws, provider(&aws)).await;
+    let function = App::new(&app.environment, Config::parse(&app.config).unwrap()).unwrap();
+    tokio::time::timeout(Duration::from_mins(1), function.prewarm()).await.unwrap().unwrap();
+    assert_eq!(app.count_calls("AssumeRoleWithOIDC"), 1, "the first event finds a session");
 }

@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use crate::support::{AUDIT, Gate, HOOK, Table, quick, secret_in};
+use crate::support::{AUDIT_PATH, TableProxy, TestApp, WEBHOOK_PATH, find_secret, quick_settings};
 use peergate::app::App;
 use peergate::clock;
 use peergate::config::{Config, Environment, SecretsSource};
-use peergate::doctor::{self, Found, Report, Wish};
-use peergate::local::simulator::JournalEntry;
-use peergate::local::simulator::gateway::Fault;
-use peergate::local::sink::Trouble;
+use peergate::doctor::{self, Health, Options, Report};
+use peergate::fake::alicloud::JournalEntry;
+use peergate::fake::alicloud::gateway::Fault;
+use peergate::fake::slack::Outage;
 use peergate::logging::Chain;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 /// A deployment that is about to go wrong.
 struct Deployment<'a> {
-    gate: &'a Gate,
+    app: &'a TestApp,
     environment: Environment,
     config: String,
     secrets: Value,
@@ -30,7 +30,7 @@ impl Deployment<'_> {
 
     fn fault(&self, action: &str, code: &str, dry_run: bool) {
         let (action, code) = (Some(action.to_owned()), Some(code.to_owned()));
-        self.gate.simulator.fault(Fault { action, code, dry_run, times: 1000, ..Fault::default() });
+        self.app.simulator.add_fault(Fault { action, code, dry_run, times: 1000, ..Fault::default() });
     }
 }
 
@@ -42,39 +42,39 @@ fn soon() -> Instant {
 type Change = fn(&mut Deployment<'_>);
 
 /// Applies a change to a deployment that was well.
-fn broken(gate: &Gate, change: Change) -> Environment {
-    let SecretsSource::File(path) = &gate.environment.secrets else { panic!("the sandbox has a file") };
+fn broken(app: &TestApp, change: Change) -> Environment {
+    let SecretsSource::File(path) = &app.environment.secrets else { panic!("the sandbox has a file") };
     let secrets = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let (environment, config) = (gate.environment.clone(), gate.config.clone());
-    let mut deployment = Deployment { gate, environment, config, secrets };
+    let (environment, config) = (app.environment.clone(), app.config.clone());
+    let mut deployment = Deployment { app, environment, config, secrets };
     change(&mut deployment);
-    std::fs::write(&gate.environment.config, &deployment.config).unwrap();
+    std::fs::write(&app.environment.config, &deployment.config).unwrap();
     let text = deployment.secrets.as_str().map_or_else(|| deployment.secrets.to_string(), ToOwned::to_owned);
     std::fs::write(path, text).unwrap();
     deployment.environment
 }
 
 /// What a function says: why it does not start, or what a signed approval is answered with.
-async fn function(gate: &Gate, environment: &Environment) -> String {
+async fn function(app: &TestApp, environment: &Environment) -> String {
     let config = match Config::load(&environment.config) {
         Ok(config) => config,
         Err(error) => return format!("not started: {}", Chain(&error)),
     };
-    let app = match App::new(environment, config) {
-        Ok(app) => app,
+    let function = match App::new(environment, config) {
+        Ok(function) => function,
         Err(error) => return format!("not started: {}", Chain(&error)),
     };
-    if let Err(error) = app.prewarm().await {
+    if let Err(error) = function.prewarm().await {
         return format!("not started: {error}");
     }
-    let id = gate.requested().await;
-    let signed = gate.signed("approve", &id, "alice").await;
+    let id = app.new_request().await;
+    let signed = app.sign_event("approve", &id, "alice").await;
     let request =
         signed.headers.iter().fold(http::Request::post(&signed.path), |it, (name, value)| it.header(*name, value));
     let request = request.body(bytes::Bytes::from(signed.body)).unwrap();
-    let response = Box::pin(peergate::webhook::handle(&app, request, clock::now())).await;
+    let response = Box::pin(peergate::webhook::handle_request(&function, request, clock::now())).await;
     let is_accept = |entry: &JournalEntry| entry.action == "AcceptVpcPeerConnection" && !entry.is_dry_run();
-    let accepts = gate.simulator.journal().iter().filter(|entry| is_accept(entry)).count();
+    let accepts = app.simulator.journal().iter().filter(|entry| is_accept(entry)).count();
     assert_eq!(accepts, usize::from(response.status() == 200), "what is refused accepts nothing: {}", response.body());
     let body: Value = serde_json::from_str(response.body()).unwrap();
     let name = body["type"].as_str().or(body["outcome"].as_str()).unwrap();
@@ -83,48 +83,48 @@ async fn function(gate: &Gate, environment: &Environment) -> String {
     format!("{} {name}{code}", response.status().as_u16())
 }
 
-fn that_are(found: Found, report: &Report) -> Vec<String> {
-    let they = report.0.iter().filter(|check| check.found == found);
-    they.map(|check| format!("{}: {}", check.what, check.detail)).collect()
+fn that_are(found: Health, report: &Report) -> Vec<String> {
+    let they = report.0.iter().filter(|check| check.health == found);
+    they.map(|check| format!("{}: {}", check.subject, check.detail)).collect()
 }
 
 fn problems(report: &Report) -> Vec<String> {
-    that_are(Found::Problem, report)
+    that_are(Health::Problem, report)
 }
 
 fn unknown(report: &Report) -> Vec<String> {
-    that_are(Found::Unknown, report)
+    that_are(Health::Unknown, report)
 }
 
 /// Each row: what is wrong, what the doctor says first, and what the function says.
 async fn check(rows: &[(Change, &str, &str)]) {
     for (change, told, does) in rows {
-        let gate = Gate::start().await;
-        let environment = broken(&gate, *change);
-        let report = doctor::examine(Ok(environment.clone()), &Wish::default(), soon()).await;
+        let app = TestApp::start().await;
+        let environment = broken(&app, *change);
+        let report = doctor::examine_deployment(Ok(environment.clone()), &Options::default(), soon()).await;
         let problems = problems(&report);
-        assert!(problems.first().is_some_and(|problem| problem.starts_with(told)), "{told}: {}", report.text());
-        assert!(!report.is_well());
-        assert_eq!(secret_in(&report.json().to_string()), None);
+        assert!(problems.first().is_some_and(|problem| problem.starts_with(told)), "{told}: {}", report.to_text());
+        assert!(!report.is_healthy());
+        assert_eq!(find_secret(&report.to_json().to_string()), None);
         assert!(
-            report.0.iter().filter(|it| it.found == Found::Problem).all(|it| it.mend.is_some()),
+            report.0.iter().filter(|it| it.health == Health::Problem).all(|it| it.fix.is_some()),
             "{}",
-            report.text()
+            report.to_text()
         );
-        let did = function(&gate, &environment).await;
+        let did = function(&app, &environment).await;
         assert!(did.starts_with(does), "{told}: {did}");
     }
 }
 
 #[tokio::test]
-async fn a_deployment_that_is_well_is_said_to_be() {
-    let gate = Gate::start().await;
-    gate.requested().await;
-    let environment = broken(&gate, |_| {});
-    let report = doctor::examine(Ok(environment), &Wish::default(), soon()).await;
-    assert!(report.is_well(), "{}", report.text());
-    let told: Vec<_> = report.0.iter().map(|check| (check.found, check.what.as_str())).collect();
-    let fine = |what| (Found::Fine, what);
+async fn doctor_reports_a_healthy_deployment_as_healthy() {
+    let app = TestApp::start().await;
+    app.new_request().await;
+    let environment = broken(&app, |_| {});
+    let report = doctor::examine_deployment(Ok(environment), &Options::default(), soon()).await;
+    assert!(report.is_healthy(), "{}", report.to_text());
+    let told: Vec<_> = report.0.iter().map(|check| (check.health, check.subject.as_str())).collect();
+    let fine = |what| (Health::Healthy, what);
     assert_eq!(
         told,
         [
@@ -133,14 +133,14 @@ async fn a_deployment_that_is_well_is_said_to_be() {
             fine("table"),
             fine("table, index"),
             // The embedded table has neither.
-            (Found::Warning, "table, stream"),
-            (Found::Warning, "table, TTL"),
+            (Health::Warning, "table, stream"),
+            (Health::Warning, "table, TTL"),
             fine("table, query"),
             fine("table, reading"),
             fine("table, reading many"),
             fine("table, writing"),
             fine("secrets"),
-            (Found::Warning, "buttons"),
+            (Health::Warning, "buttons"),
             fine("clock"),
             fine("target prod, credentials"),
             fine("target prod, vpc:GetVpcPeerConnectionAttribute"),
@@ -152,16 +152,16 @@ async fn a_deployment_that_is_well_is_said_to_be() {
             fine("channel oncall"),
         ]
     );
-    assert_eq!(gate.calls("AcceptVpcPeerConnection"), 0);
+    assert_eq!(app.count_calls("AcceptVpcPeerConnection"), 0);
     assert!(
-        [HOOK, AUDIT].iter().flat_map(|path| gate.sink.posts(path)).all(|post| post.body.is_empty()),
+        [WEBHOOK_PATH, AUDIT_PATH].iter().flat_map(|path| app.slack.posts(path)).all(|post| post.body.is_empty()),
         "nothing is said"
     );
-    assert!(gate.sink.channel("C0PEER").is_empty(), "nothing is said");
+    assert!(app.slack.messages_in("C0PEER").is_empty(), "nothing is said");
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_configuration() {
+async fn doctor_names_configuration_problems() {
     let rows: &[(Change, &str, &str)] = &[
         (
             |it| it.environment.config = "/nonexistent/peergate.toml".into(),
@@ -180,7 +180,7 @@ async fn what_is_wrong_with_the_configuration() {
         ),
         (
             |it| {
-                let ours = format!("sts_endpoint = \"{}\"", it.gate.alicloud);
+                let ours = format!("sts_endpoint = \"{}\"", it.app.alicloud_url);
                 it.replace(&ours, "sts_endpoint = \"http://sts.aliyuncs.com/\"");
             },
             "configuration: targets.prod.sts_endpoint: only https is allowed, except on loopback",
@@ -234,7 +234,7 @@ async fn what_is_wrong_with_the_configuration() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_table() {
+async fn doctor_names_table_problems() {
     let rows: &[(Change, &str, &str)] = &[
         (
             |it| it.environment.table = "other".into(),
@@ -251,7 +251,7 @@ async fn what_is_wrong_with_the_table() {
 }
 
 #[tokio::test]
-async fn what_the_role_may_not_do_with_the_table() {
+async fn doctor_names_missing_table_permissions() {
     let rows = [
         ("DescribeTable", "table: peergate cannot be looked at: AccessDeniedException", "200 accepted"),
         ("Query", "table, query: the store does not answer: AccessDeniedException", "200 accepted"),
@@ -260,16 +260,16 @@ async fn what_the_role_may_not_do_with_the_table() {
         ("PutItem", "table, writing: the store does not answer: AccessDeniedException", "503 store-unavailable"),
     ];
     for (operation, told, does) in rows {
-        let (gate, table) = Table::before(quick()).await;
-        table.refuse(operation);
-        let report = doctor::examine(Ok(gate.environment.clone()), &Wish::default(), soon()).await;
-        assert_eq!(problems(&report), [told], "{}", report.text());
-        assert_eq!(function(&gate, &gate.environment).await, does, "{told}");
+        let (app, table) = TableProxy::start(quick_settings()).await;
+        table.refuse_operation(operation);
+        let report = doctor::examine_deployment(Ok(app.environment.clone()), &Options::default(), soon()).await;
+        assert_eq!(problems(&report), [told], "{}", report.to_text());
+        assert_eq!(function(&app, &app.environment).await, does, "{told}");
     }
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_the_secrets() {
+async fn doctor_names_secrets_problems() {
     let rows: &[(Change, &str, &str)] = &[
         (
             |it| it.environment.secrets = SecretsSource::File("/nonexistent/secrets.json".into()),
@@ -356,7 +356,7 @@ async fn what_is_wrong_with_the_secrets() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_who_we_are_to_alibaba_cloud() {
+async fn doctor_names_alibaba_cloud_problems() {
     let rows: &[(Change, &str, &str)] = &[
         (
             |it| it.secrets["targets"]["prod"]["access_key_id"] = json!("LTAI-gone"),
@@ -416,7 +416,7 @@ async fn what_is_wrong_with_who_we_are_to_alibaba_cloud() {
         (
             |it| {
                 let role = "acs:ram::2222222222222222:role/gone";
-                it.gate.simulator.fault(Fault {
+                it.app.simulator.add_fault(Fault {
                     action: Some("AssumeRole".into()),
                     code: Some("EntityNotExist.Role".into()),
                     http_status: 404,
@@ -434,7 +434,7 @@ async fn what_is_wrong_with_who_we_are_to_alibaba_cloud() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_with_a_channel() {
+async fn doctor_names_channel_problems() {
     let rows: &[(Change, &str, &str)] = &[
         (
             |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("revoked"),
@@ -456,23 +456,23 @@ async fn what_is_wrong_with_a_channel() {
 }
 
 #[tokio::test]
-async fn a_rule_that_contacts_may_make_impossible_is_warned_of() {
-    let gate = Gate::start().await;
-    let environment = broken(&gate, |it| {
+async fn doctor_warns_of_a_rule_blocked_by_contacts() {
+    let app = TestApp::start().await;
+    let environment = broken(&app, |it| {
         it.replace(
             "requester_accounts = [\"1111111111111111\"]\naccepting_vpcs = [\"vpc-two-people\"]\napprovals = 2",
             "approvals = 4",
         );
     });
-    let report = doctor::examine(Ok(environment), &Wish::default(), soon()).await;
+    let report = doctor::examine_deployment(Ok(environment), &Options::default(), soon()).await;
     let told =
         "rule two people: 4 must approve requests of account 1111111111111111, but without its contacts, only 3 may";
-    assert!(that_are(Found::Warning, &report).contains(&told.to_owned()), "{}", report.text());
+    assert!(that_are(Health::Warning, &report).contains(&told.to_owned()), "{}", report.to_text());
 }
 
 async fn ask(app: &App) -> Duration {
     let began = Instant::now();
-    doctor::FirstTick::default().ask(app).await;
+    doctor::StartupCheck::default().run_once(app).await;
     began.elapsed()
 }
 
@@ -484,10 +484,10 @@ fn misconfigured() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_first_tick_asks_what_only_others_can_tell() {
-    let gate = Gate::start().await;
+async fn first_tick_reports_remote_misconfiguration() {
+    let app = TestApp::start().await;
     let app = |change: Change| {
-        let environment = broken(&gate, change);
+        let environment = broken(&app, change);
         App::new(&environment, Config::load(&environment.config).unwrap()).unwrap()
     };
     ask(&app(|_| ())).await;
@@ -507,24 +507,24 @@ async fn the_first_tick_asks_what_only_others_can_tell() {
 }
 
 #[tokio::test]
-async fn the_first_tick_asks_once_and_waits_for_nobody_for_long() {
-    let gate = Gate::start().await;
-    let first_tick = doctor::FirstTick::default();
-    first_tick.ask(&gate.app).await;
-    let asked = gate.upstream_calls();
+async fn first_tick_asks_once_and_never_waits_long() {
+    let app = TestApp::start().await;
+    let first_tick = doctor::StartupCheck::default();
+    first_tick.run_once(&app.parts).await;
+    let asked = app.count_upstream_calls();
     assert!(asked > 0);
-    first_tick.ask(&gate.app).await;
-    assert_eq!(gate.upstream_calls(), asked);
-    gate.sink.trouble(Trouble { path: "/api/auth.test".into(), hangs: true, ..Trouble::default() });
-    assert!(ask(&gate.app).await < Duration::from_secs(4));
+    first_tick.run_once(&app.parts).await;
+    assert_eq!(app.count_upstream_calls(), asked);
+    app.slack.add_outage(Outage { path: "/api/auth.test".into(), hangs: true, ..Outage::default() });
+    assert!(ask(&app.parts).await < Duration::from_secs(4));
 }
 
 #[tokio::test]
-async fn what_could_not_be_looked_at_is_not_said_to_be_well() {
+async fn unfinished_check_is_never_reported_as_healthy() {
     let rows: &[(Change, &str, &str)] = &[
         (
             |it| {
-                let ours = format!("\nendpoint = \"{}\"", it.gate.alicloud);
+                let ours = format!("\nendpoint = \"{}\"", it.app.alicloud_url);
                 it.replace(&ours, "\nendpoint = \"http://127.0.0.1:9/\"");
             },
             "clock: Transport.Connect\n\
@@ -537,76 +537,77 @@ async fn what_could_not_be_looked_at_is_not_said_to_be_well() {
             "200 accepted",
         ),
         (
-            |it| it.gate.sink.trouble(Trouble { path: "/api/auth.test".into(), status: 429, ..Trouble::default() }),
+            |it| it.app.slack.add_outage(Outage { path: "/api/auth.test".into(), status: 429, ..Outage::default() }),
             "channel netops: HTTP 429\nchannel oncall: HTTP 429",
             "200 accepted",
         ),
     ];
     for (change, told, does) in rows {
-        let gate = Gate::start().await;
-        let environment = broken(&gate, *change);
-        let report = doctor::examine(Ok(environment.clone()), &Wish::default(), soon()).await;
-        assert_eq!((unknown(&report).join("\n").as_str(), report.is_well()), (*told, false), "{}", report.text());
-        assert_eq!(function(&gate, &environment).await, *does, "{told}");
+        let app = TestApp::start().await;
+        let environment = broken(&app, *change);
+        let report = doctor::examine_deployment(Ok(environment.clone()), &Options::default(), soon()).await;
+        assert_eq!((unknown(&report).join("\n").as_str(), report.is_healthy()), (*told, false), "{}", report.to_text());
+        assert_eq!(function(&app, &environment).await, *does, "{told}");
     }
-    let (gate, table) = Table::before(quick()).await;
-    table.refuse("DescribeTimeToLive");
-    let report = doctor::examine(Ok(gate.environment.clone()), &Wish::default(), soon()).await;
+    let (app, table) = TableProxy::start(quick_settings()).await;
+    table.refuse_operation("DescribeTimeToLive");
+    let report = doctor::examine_deployment(Ok(app.environment.clone()), &Options::default(), soon()).await;
     assert_eq!(unknown(&report), ["table, TTL: it cannot be looked at: AccessDeniedException"]);
 
-    let gate = Gate::start().await;
-    gate.simulator.limit(Duration::from_mins(10), None);
-    let report = doctor::examine(Ok(broken(&gate, |_| {})), &Wish::default(), Instant::now()).await;
+    let app = TestApp::start().await;
+    app.simulator.set_limits(Duration::from_mins(10), None);
+    let report = doctor::examine_deployment(Ok(broken(&app, |_| {})), &Options::default(), Instant::now()).await;
     let late = ["buttons", "clock", "target prod", "channel audit", "channel hook", "channel netops", "channel oncall"];
     assert_eq!(unknown(&report), late.map(|what| format!("{what}: there was no time for the rest")));
 }
 
 #[tokio::test]
-async fn that_nobodys_id_is_not_liked_shows_that_we_may_ask() {
-    let gate = Gate::start().await;
-    let environment = broken(&gate, |it| {
+async fn refused_probe_id_proves_the_permission() {
+    let app = TestApp::start().await;
+    let environment = broken(&app, |it| {
         it.fault("GetVpcPeerConnectionAttribute", "IllegalParam.InstanceId", false);
         it.fault("AcceptVpcPeerConnection", "IllegalParam.InstanceId", true);
     });
-    let report = doctor::examine(Ok(environment), &Wish::default(), soon()).await;
-    assert!(report.is_well(), "{}", report.text());
+    let report = doctor::examine_deployment(Ok(environment), &Options::default(), soon()).await;
+    assert!(report.is_healthy(), "{}", report.to_text());
 }
 
 #[tokio::test]
-async fn a_test_message_is_posted_only_if_asked_for() {
-    let gate = Gate::start().await;
-    let environment = broken(&gate, |_| {});
-    gate.sink.trouble(Trouble { path: AUDIT.into(), status: 404, ..Trouble::default() });
-    let report = doctor::examine(Ok(environment), &Wish { post: true, ..Wish::default() }, soon()).await;
+async fn doctor_posts_a_test_message_only_on_request() {
+    let app = TestApp::start().await;
+    let environment = broken(&app, |_| {});
+    app.slack.add_outage(Outage { path: AUDIT_PATH.into(), status: 404, ..Outage::default() });
+    let report =
+        doctor::examine_deployment(Ok(environment), &Options { post: true, ..Options::default() }, soon()).await;
     assert_eq!(problems(&report), ["channel audit: HTTP 404"]);
-    assert!(gate.sink.posts(HOOK)[0].text().contains("peergate can post here"));
-    assert_eq!(gate.sink.channel("C0PEER")[0].text.lines().next(), Some("peergate can post here"));
+    assert!(app.slack.posts(WEBHOOK_PATH)[0].visible_text().contains("peergate can post here"));
+    assert_eq!(app.slack.messages_in("C0PEER")[0].text.lines().next(), Some("peergate can post here"));
 }
 
 #[tokio::test]
-async fn without_its_environment_nothing_is_looked_at() {
-    let missing = Environment::read(|_| None);
-    let report = doctor::examine(missing, &Wish::default(), soon()).await;
+async fn doctor_without_an_environment_checks_nothing() {
+    let missing = Environment::from_variables(|_| None);
+    let report = doctor::examine_deployment(missing, &Options::default(), soon()).await;
     assert_eq!(problems(&report), ["environment: environment variable AWS_REGION is not set"]);
-    let json = report.json();
+    let json = report.to_json();
     assert_eq!((&json["well"], &json["checks"][0]["found"]), (&json!(false), &json!("problem")));
 }
 
 #[tokio::test]
-async fn open_cards_are_counted_by_the_key_of_their_buttons() {
-    let gate = Gate::start().await;
+async fn doctor_counts_open_cards_by_binding_key() {
+    let app = TestApp::start().await;
     let keys = ["b2xkIGtleSBvZiAzMiBieXRlcyBvciBtb3JlLCB5ZXM=", "bmV3IGtleSBvZiAzMiBieXRlcyBvciBtb3JlLCB5ZXM="];
-    gate.requested().await;
-    gate.discover().await;
+    app.new_request().await;
+    app.discover().await;
     let found = async |keys: &[&str]| {
-        gate.write_secrets(|secrets| secrets["binding_keys"] = json!(keys)).unwrap();
-        let report = doctor::examine(Ok(gate.environment.clone()), &Wish::default(), soon()).await;
-        let told = |it: &doctor::Check| (it.found, it.detail.split(" with the key").next().unwrap().to_owned());
-        let about = |it: &&doctor::Check| ["buttons", "open cards"].contains(&it.what.as_str());
+        app.write_secrets(|secrets| secrets["binding_keys"] = json!(keys)).unwrap();
+        let report = doctor::examine_deployment(Ok(app.environment.clone()), &Options::default(), soon()).await;
+        let told = |it: &doctor::Diagnosis| (it.health, it.detail.split(" with the key").next().unwrap().to_owned());
+        let about = |it: &&doctor::Diagnosis| ["buttons", "open cards"].contains(&it.subject.as_str());
         report.0.iter().filter(about).map(told).collect::<Vec<_>>()
     };
-    assert_eq!(found(&keys[..1]).await, [(Found::Warning, "1".to_owned())], "signed with the derived key");
+    assert_eq!(found(&keys[..1]).await, [(Health::Warning, "1".to_owned())], "signed with the derived key");
     let derived = found(&[]).await;
-    assert_eq!(derived.last(), Some(&(Found::Fine, "1".to_owned())), "{derived:?}");
-    assert!(derived[0].0 == Found::Warning && derived[0].1.contains("derived"), "{derived:?}");
+    assert_eq!(derived.last(), Some(&(Health::Healthy, "1".to_owned())), "{derived:?}");
+    assert!(derived[0].0 == Health::Warning && derived[0].1.contains("derived"), "{derived:?}");
 }

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::support::Gate;
-use peergate::chat::binding::{Key, Keyring};
+use crate::support::TestApp;
+use peergate::chat::binding::{BindingKey, Keyring};
 use peergate::chat::message::Button;
 use peergate::chat::platform::{Platform, ReplyTo};
 use peergate::chat::{Incoming, slack};
@@ -30,7 +30,7 @@ fn read(name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn every_file_is_used_here() {
+fn every_event_file_is_tested() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("events");
     let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     let mut names: Vec<_> = names.filter(|name| name != "README.md").collect();
@@ -41,56 +41,58 @@ fn every_file_is_used_here() {
 }
 
 #[tokio::test]
-async fn the_webhook_answers_each_of_its_events() {
-    let gate = Gate::start().await;
-    let id = gate.request_peering(&[("AcceptingVpcId", "vpc-accepter")]).await.unwrap();
+async fn webhook_answers_each_of_its_events() {
+    let app = TestApp::start().await;
+    let id = app.request_peering(&[("AcceptingVpcId", "vpc-accepter")]).await.unwrap();
     assert_eq!(id.as_str(), "pcc-sim00000001");
     for (name, status, word) in WEBHOOK {
-        let event: envelope::Event = serde_json::from_slice(&read(name)).unwrap();
-        let response = webhook::handle_event(&gate.app, event, SIGNED_AT.parse().unwrap()).await;
+        let event: envelope::HttpEvent = serde_json::from_slice(&read(name)).unwrap();
+        let response = webhook::handle_event(&app.parts, event, SIGNED_AT.parse().unwrap()).await;
         assert_eq!(
             (response.status().as_u16(), response.body().contains(word)),
             (status, true),
             "{name}: {response:?}"
         );
     }
-    assert_eq!(gate.accepts(&"pcc-sim00000001".to_owned().try_into().unwrap()), 1);
+    assert_eq!(app.count_accepts(&"pcc-sim00000001".to_owned().try_into().unwrap()), 1);
 }
 
 #[test]
-fn the_click_is_understood_where_slack_may_be_answered() {
+fn example_click_is_verified_and_parsed() {
     let config = Config::parse(include_str!("../../peergate.example.toml")).unwrap();
     let secrets: [slack::SigningSecret; 1] = [SLACK_SECRET.to_owned().try_into().unwrap()];
-    let request = envelope::open(serde_json::from_slice(&read("slack-click.json")).unwrap()).unwrap();
+    let request = envelope::into_request(serde_json::from_slice(&read("slack-click.json")).unwrap()).unwrap();
     let (parts, body) = request.into_parts();
     let authentic = slack::verify_with(&secrets, &parts.headers, body, SIGNED_AT.parse().unwrap()).unwrap();
     let incoming = Platform::Slack.parse(&config.platforms, authentic).unwrap();
-    let Incoming::Click { click, to: ReplyTo::Slack(slack::ReplyTo::Click { response_url, .. }) } = incoming else {
+    let Incoming::Click { click, reply_to: ReplyTo::Slack(slack::ReplyTo::Click { response_url, .. }) } = incoming
+    else {
         panic!("{incoming:?}")
     };
-    assert_eq!((click.asked, click.message.as_deref()), (false, Some("C0PEER/1795000000.000100")));
+    assert_eq!((click.was_asked, click.message_ref.as_deref()), (false, Some("C0PEER/1795000000.000100")));
     assert_eq!(click.by.as_str(), "slack:T0001/U061F7AUR");
-    let keys = secrets.iter().map(|secret| Key::derive(secret.expose(), "peergate/binding-key/1/slack")).collect();
+    let keys =
+        secrets.iter().map(|secret| BindingKey::derive(secret.expose(), "peergate/binding-key/1/slack")).collect();
     let binding = Keyring::new("slack", keys).verify(&click.binding).unwrap();
-    assert_eq!((binding.button, binding.target.as_str()), (Button::Approve { ask: false }, "prod"));
+    assert_eq!((binding.button, binding.target.as_str()), (Button::Approve { needs_reason: false }, "prod"));
     assert_eq!(response_url.host_str(), Some("hooks.slack.com"));
 }
 
 #[tokio::test]
-async fn a_stale_event_is_answered_with_401() {
-    let gate = Gate::start().await;
+async fn stale_event_is_answered_with_401() {
+    let app = TestApp::start().await;
     for name in ["webhook-approve.json", "webhook-reject.json", "slack-click.json", "slack-command.json"] {
-        let event: envelope::Event = serde_json::from_slice(&read(name)).unwrap();
-        let response = webhook::handle_event(&gate.app, event, peergate::clock::now()).await;
+        let event: envelope::HttpEvent = serde_json::from_slice(&read(name)).unwrap();
+        let response = webhook::handle_event(&app.parts, event, peergate::clock::now()).await;
         assert_eq!(response.status(), 401, "{name}");
     }
-    assert_eq!(gate.upstream_calls(), 0);
+    assert_eq!(app.count_upstream_calls(), 0);
 }
 
 #[test]
-fn the_watcher_understands_each_of_its_events() {
+fn watcher_parses_each_of_its_events() {
     for name in WATCHER {
         let trigger = serde_json::from_slice::<Trigger>(&read(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(trigger.tick().is_err(), name == "doctor.json", "{name}");
+        assert_eq!(trigger.into_tick().is_err(), name == "doctor.json", "{name}");
     }
 }

@@ -10,16 +10,16 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::{SignedDuration, Timestamp};
-use peergate::approval::Redelivery;
+use peergate::approval::RetryPolicy;
 use peergate::chat::feishu::{
-    self, Api, AppSecret, Callback, CallbackKeys, Config, Failure, Host, Receiver, ReplyTo, Toast, Updated,
-    bot_message, fetch_token, post_bot,
+    self, AppSecret, CallError, CallbackKeys, CallbackRequest, CardUpdate, Config, FeishuApi, Host, Receiver, ReplyTo,
+    ToastKind, build_bot_message, fetch_token, post_bot,
 };
 use peergate::chat::message::{Button, Buttons, Message};
-use peergate::chat::{Authentic, Click, Command, Incoming, Malformed, Unauthentic, Undelivered};
+use peergate::chat::{Authentic, Click, Command, DeliveryError, Incoming, MalformedRequest, Unauthentic};
 use peergate::clock;
+use peergate::fake::feishu::{ChatFault, FakeFeishu, FakeFeishuSettings, FeishuFault};
 use peergate::http::Clients;
-use peergate::local::feishu::{ChatState, FakeFeishu, Fault, Settings};
 use peergate::peering::{Fingerprint, InstanceId};
 use peergate::secret::{Secret, SecretUrl};
 use serde_json::{Value, json};
@@ -39,29 +39,29 @@ fn keys(key: &str, token: &str) -> CallbackKeys {
 }
 
 fn our_keys() -> CallbackKeys {
-    keys("7ZJAhsHk6WV3zn4Tag2E1ByoB3lPgxzl", &Settings::default().verification_token)
+    keys("7ZJAhsHk6WV3zn4Tag2E1ByoB3lPgxzl", &FakeFeishuSettings::default().verification_token)
 }
 
 fn config() -> Config {
-    let Settings { app, tenant, .. } = Settings::default();
+    let FakeFeishuSettings { app, tenant, .. } = FakeFeishuSettings::default();
     Config { app, tenant, host: Host::Feishu, api: None }
 }
 
-fn headers(callback: &Callback) -> HeaderMap {
+fn headers(callback: &CallbackRequest) -> HeaderMap {
     let header =
         |(name, value): &(&'static str, String)| (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
     callback.headers.iter().map(header).collect()
 }
 
-fn sign(plaintext: &str) -> Callback {
+fn sign(plaintext: &str) -> CallbackRequest {
     feishu::sign_callback(plaintext, &our_keys(), now(), "6af07ea128", [7; 16])
 }
 
-fn verify(callback: &Callback, keys: &[CallbackKeys]) -> Result<Authentic, Unauthentic> {
+fn verify(callback: &CallbackRequest, keys: &[CallbackKeys]) -> Result<Authentic, Unauthentic> {
     feishu::verify_with(keys, &headers(callback), callback.body.as_bytes(), now())
 }
 
-fn parse(plaintext: &str) -> Result<Incoming<ReplyTo>, Malformed> {
+fn parse(plaintext: &str) -> Result<Incoming<ReplyTo>, MalformedRequest> {
     feishu::parse(&config(), verify(&sign(plaintext), &[our_keys()]).unwrap())
 }
 
@@ -98,7 +98,10 @@ fn message(headline: &str, shown: &[Button]) -> Message {
 }
 
 fn card(headline: &str) -> Value {
-    feishu::render(&message(headline, &[Button::Approve { ask: false }, Button::Reject, Button::Details]), bind)
+    feishu::render_card(
+        &message(headline, &[Button::Approve { needs_reason: false }, Button::Reject, Button::Details]),
+        bind,
+    )
 }
 
 /// A fake on loopback, and a client of it.
@@ -111,10 +114,10 @@ struct World {
 
 impl World {
     async fn start() -> Self {
-        Self::of(Settings::default()).await
+        Self::of(FakeFeishuSettings::default()).await
     }
 
-    async fn of(settings: Settings) -> Self {
+    async fn of(settings: FakeFeishuSettings) -> Self {
         let fake = FakeFeishu::new(settings);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
@@ -125,28 +128,28 @@ impl World {
         world
     }
 
-    async fn fetch(&self) -> Result<feishu::TenantToken, Undelivered> {
-        let Settings { app, app_secret, .. } = self.fake.settings();
+    async fn fetch(&self) -> Result<feishu::TenantToken, DeliveryError> {
+        let FakeFeishuSettings { app, app_secret, .. } = self.fake.settings();
         fetch_token(&self.http, &self.url, &app, &AppSecret::try_from(app_secret).unwrap()).await
     }
 
-    fn api(&self) -> Api<'_> {
-        Api { http: &self.http, url: &self.url, token: &self.token }
+    fn api(&self) -> FeishuApi<'_> {
+        FeishuApi { http: &self.http, url: &self.url, token: &self.token }
     }
 
-    async fn post(&self, uuid: &str) -> Result<String, Failure> {
+    async fn post(&self, uuid: &str) -> Result<String, CallError> {
         self.api().post(Receiver::Chat(CHAT), &card("waits"), uuid).await.map(|posted| posted.message_id)
     }
 
     fn fail(&self, code: i64, status: u16) {
         self.fake.clear_faults();
-        self.fake.add_fault(Fault { path: MESSAGES.into(), code: Some(code), status, ..Fault::default() });
+        self.fake.add_fault(FeishuFault { path: MESSAGES.into(), code: Some(code), status, ..FeishuFault::default() });
     }
 }
 
-fn undelivered(failure: Failure) -> Undelivered {
+fn undelivered(failure: CallError) -> DeliveryError {
     match failure {
-        Failure::Undelivered(undelivered) => undelivered,
-        Failure::Token(_) | Failure::Gone(_) => panic!("{failure:?}"),
+        CallError::NotDelivered(undelivered) => undelivered,
+        CallError::TokenRefused(_) | CallError::MessageGone(_) => panic!("{failure:?}"),
     }
 }

@@ -3,17 +3,17 @@
 use insta::assert_snapshot;
 use jiff::{SignedDuration, Timestamp};
 use peergate::approval::{
-    Approval, ApprovalId, Approver, CallResult, CardId, Decision, Event, Grounds, News, Principal, RequestId, SentBack,
-    Terms, Verdict,
+    Approval, ApprovalId, Approver, CallResult, CardId, Decision, Event, NotificationKind, PolicySnapshot, Principal,
+    RequestId, Review, SendBackReason, Verdict,
 };
-use peergate::chat::binding::{self, Key, Keyring};
+use peergate::chat::binding::{self, BindingKey, Keyring};
 use peergate::chat::message::{self, Message};
-use peergate::chat::{Answer, Part, slack, standard_webhooks};
+use peergate::chat::{Dependency, Reply, slack, standard_webhooks};
 use peergate::config::Config;
-use peergate::local::sink;
+use peergate::fake::slack as fake_slack;
 use peergate::peering::{AccountId, Connection, InstanceId, Problem, Status};
-use peergate::policy::{Fact, Policy, Refusal};
-use peergate::preflight::{self, Check, Finding, Found, Objection};
+use peergate::policy::{Policy, Refusal, RuleFact};
+use peergate::preflight::{self, Check, CheckOutcome, Finding, Objection};
 use serde_json::json;
 
 fn now() -> Timestamp {
@@ -68,24 +68,24 @@ fn policy(approvals: u32) -> Policy {
     Config::parse(&text).unwrap().policy
 }
 
-fn checked(connection: &Connection, dry_run: Found) -> Vec<Finding> {
-    let mut findings = preflight::check(connection, AccountId(2_222_222_222_222_222), now());
+fn checked(connection: &Connection, dry_run: CheckOutcome) -> Vec<Finding> {
+    let mut findings = preflight::check_connection(connection, AccountId(2_222_222_222_222_222), now());
     findings.push(preflight::check_other_peerings(connection, Some(&[])));
-    findings.push(Finding { check: Check::DryRun, found: dry_run });
+    findings.push(Finding { check: Check::DryRun, outcome: dry_run });
     findings
 }
 
 /// Calls with the grounds that a reading and a rule for so many people give.
-fn on<T>(approvals: u32, connection: &Connection, findings: &[Finding], call: impl FnOnce(&Grounds<'_>) -> T) -> T {
+fn on<T>(approvals: u32, connection: &Connection, findings: &[Finding], call: impl FnOnce(&Review<'_>) -> T) -> T {
     let policy = policy(approvals);
     let id = ApprovalId { target: "prod".into(), instance_id: connection.instance_id.clone() };
-    let terms = policy.terms("prod", connection);
-    let electorate = |principal: &Principal| policy.electorate("prod", connection, principal);
-    call(&Grounds { id: &id, connection, terms: &terms, findings, electorate: &electorate })
+    let terms = policy.snapshot_for("prod", connection);
+    let electorate = |principal: &Principal| policy.eligible_approver("prod", connection, principal);
+    call(&Review { id: &id, connection, policy: &terms, findings, eligible_approver: &electorate })
 }
 
 fn discovered(approvals: u32, connection: &Connection) -> Approval {
-    let findings = checked(connection, Found::Passed);
+    let findings = checked(connection, CheckOutcome::Passed);
     on(approvals, connection, &findings, |grounds| Approval::discover(grounds, now()))
 }
 
@@ -116,8 +116,8 @@ fn decide(approval: &Approval, needed: u32, verdict: Verdict, by: Approver, reas
         request_key: format!("k{}", approval.history.len()),
         request_content: None,
     };
-    let findings = checked(&connection, Found::Passed);
-    on(needed, &connection, &findings, |grounds| Approval::decide(Some(approval), grounds, decision)).unwrap()
+    let findings = checked(&connection, CheckOutcome::Passed);
+    on(needed, &connection, &findings, |grounds| Approval::apply_decision(Some(approval), grounds, decision)).unwrap()
 }
 
 fn decided(verdict: Verdict, name: &str, reason: Option<&str>) -> Approval {
@@ -127,7 +127,7 @@ fn decided(verdict: Verdict, name: &str, reason: Option<&str>) -> Approval {
 /// As often as it takes to be believed.
 fn gone(mut approval: Approval) -> Approval {
     for minute in [1, 3, 5] {
-        approval.apply(&Event::Missing, later() + SignedDuration::from_mins(minute));
+        approval.apply_event(&Event::Missing, later() + SignedDuration::from_mins(minute));
     }
     assert_eq!(approval.state.name(), "deleted");
     approval
@@ -135,29 +135,29 @@ fn gone(mut approval: Approval) -> Approval {
 
 fn after(mut approval: Approval, events: &[Event]) -> Approval {
     for event in events {
-        approval.apply(event, later());
+        approval.apply_event(event, later());
     }
     approval
 }
 
 fn without_rule(approval: &Approval) -> Approval {
     let mut approval = approval.clone();
-    approval.terms = Terms { rule: None, ..approval.terms };
+    approval.policy = PolicySnapshot { rule: None, ..approval.policy };
     approval
 }
 
 /// The last notice after what happened.
 fn notice(approval: Approval, events: &[Event]) -> String {
     let approval = after(approval, events);
-    text(&message::notice(&approval, approval.outbox.last().unwrap()))
+    text(&message::describe_notification(&approval, approval.outbox.last().unwrap()))
 }
 
 fn card(approval: &Approval) -> String {
-    text(&message::card(approval, now()))
+    text(&message::request_card(approval, now()))
 }
 
-fn answer(answer: &Answer) -> String {
-    text(&message::answer(answer, now()))
+fn answer(answer: &Reply) -> String {
+    text(&message::describe_reply(answer, now()))
 }
 
 fn text(message: &Message) -> String {
@@ -178,7 +178,7 @@ fn text(message: &Message) -> String {
 }
 
 fn seen(status: Status) -> Event {
-    Event::Seen(Box::new(Connection { status, ..connection("data to payments") }))
+    Event::Observed(Box::new(Connection { status, ..connection("data to payments") }))
 }
 
 fn accepted() -> Event {
@@ -195,7 +195,7 @@ fn ranges(theirs: &str, ours: &str) -> (ipnet::IpNet, ipnet::IpNet) {
 
 #[test]
 #[allow(clippy::too_many_lines, reason = "a list")]
-fn the_card_in_every_state() {
+fn card_shows_every_state() {
     let waits = discovered(2, &connection("data to payments"));
     assert_snapshot!(card(&waits), @r"
     VPC peering prod/pcc-a waits for approval: 0 of 2
@@ -393,7 +393,7 @@ fn the_card_in_every_state() {
     [Approve] [Reject] [Details]
     ");
     let changed = Connection { bandwidth_mbps: None, ..connection("data to payments") };
-    let findings = checked(&changed, Found::Passed);
+    let findings = checked(&changed, CheckOutcome::Passed);
     let changed = Event::Changed { connection: Box::new(changed), findings };
     assert_snapshot!(card(&after(one, &[changed])), @r"
     VPC peering prod/pcc-a waits for approval: 0 of 2
@@ -421,7 +421,7 @@ fn the_card_in_every_state() {
 }
 
 #[test]
-fn the_card_without_a_rule() {
+fn card_without_a_rule_suggests_one() {
     let mut elsewhere = connection("data to payments");
     elsewhere.requester.region = "eu-west-1".into();
     assert_snapshot!(card(&discovered(1, &elsewhere)), @r#"
@@ -457,11 +457,11 @@ fn the_card_without_a_rule() {
 }
 
 #[test]
-fn the_card_with_everything_that_checks_can_find() {
+fn card_lists_every_finding() {
     let mut overlapping = connection("data to payments");
     overlapping.requester.cidrs = ["10.0.0.0/8", "fd00:2::/48"].map(|cidr| cidr.parse().unwrap()).into();
     overlapping.accepter.cidrs = ["10.2.0.0/16", "fd00:2:0:8000::/49"].map(|cidr| cidr.parse().unwrap()).into();
-    let findings = preflight::check(&overlapping, AccountId(2_222_222_222_222_222), now());
+    let findings = preflight::check_connection(&overlapping, AccountId(2_222_222_222_222_222), now());
     let shown = on(1, &overlapping, &findings, |grounds| Approval::discover(grounds, now()));
     assert_snapshot!(card(&shown), @r"
     VPC peering prod/pcc-a waits for approval
@@ -497,23 +497,25 @@ fn the_card_with_everything_that_checks_can_find() {
     let mut other = connection("");
     (other.instance_id, other.status) = (InstanceId::parse("pcc-b").unwrap(), Status::Activated);
     other.requester.cidrs = ["10.1.7.0/24", "10.0.0.0/8", "fd00:1::/48"].map(|cidr| cidr.parse().unwrap()).into();
-    let mut findings = preflight::check(&unknown, AccountId(3), later() + SignedDuration::from_hours(24 * 7));
+    let mut findings =
+        preflight::check_connection(&unknown, AccountId(3), later() + SignedDuration::from_hours(24 * 7));
     findings.push(preflight::check_other_peerings(&connection(""), Some(&[other])));
     findings.push(preflight::check_other_peerings(&connection(""), None));
     for found in [
-        Found::Unknown(Some(problem("Forbidden.RAM"))),
-        Found::Unknown(None),
-        Found::Objection(Objection::DryRun(problem("OperationFailed.CdtNotOpened"))),
+        CheckOutcome::Unknown(Some(problem("Forbidden.RAM"))),
+        CheckOutcome::Unknown(None),
+        CheckOutcome::Objection(Objection::DryRun(problem("OperationFailed.CdtNotOpened"))),
     ] {
-        findings.push(Finding { check: Check::DryRun, found });
+        findings.push(Finding { check: Check::DryRun, outcome: found });
     }
     findings.push(Finding {
         check: Check::ManagedService,
-        found: Found::Objection(Objection::ManagedService("SWAS".into())),
+        outcome: CheckOutcome::Objection(Objection::ManagedService("SWAS".into())),
     });
     let locked = Objection::BusinessStatus("FinancialLocked".to_owned().into());
-    findings.push(Finding { check: Check::BusinessStatus, found: Found::Objection(locked) });
-    findings.push(Finding { check: Check::Status, found: Found::Objection(Objection::Status(Status::Updating)) });
+    findings.push(Finding { check: Check::BusinessStatus, outcome: CheckOutcome::Objection(locked) });
+    findings
+        .push(Finding { check: Check::Status, outcome: CheckOutcome::Objection(Objection::Status(Status::Updating)) });
     let shown = on(1, &unknown, &findings, |grounds| Approval::discover(grounds, now()));
     assert_snapshot!(card(&shown), @r"
     VPC peering prod/pcc-a waits for approval
@@ -546,7 +548,7 @@ fn the_card_with_everything_that_checks_can_find() {
 
 #[test]
 #[allow(clippy::too_many_lines, reason = "a list")]
-fn every_notice() {
+fn notification_text_covers_every_kind() {
     let waits = || discovered(2, &connection("data to payments"));
     let approved = || decided(Verdict::Approve, "data to payments", Some("ticket 42"));
     assert_snapshot!(notice(waits(), &[]), @"VPC peering prod/pcc-a is requested");
@@ -561,10 +563,10 @@ fn every_notice() {
     Reason: no
     ");
     let mut withdrawn = one.clone();
-    withdrawn.withdraw(&alice(), &request("w"), &nobody_else, later()).unwrap();
+    withdrawn.withdraw_decision(&alice(), &request("w"), &nobody_else, later()).unwrap();
     assert_snapshot!(notice(withdrawn, &[]), @"alice (slack:T0001/U1) withdrew their approval of VPC peering prod/pcc-a: 0 of 2");
     let changed = Connection { bandwidth_mbps: None, ..connection("data to payments") };
-    let findings = checked(&changed, Found::Passed);
+    let findings = checked(&changed, CheckOutcome::Passed);
     let changed = Event::Changed { connection: Box::new(changed), findings };
     assert_snapshot!(notice(one.clone(), &[changed]), @r"
     VPC peering prod/pcc-a is not what it was: look at it again before you decide
@@ -572,15 +574,15 @@ fn every_notice() {
     No longer counted: the approval of alice (slack:T0001/U1).
     ");
     let mut ruled = one.clone();
-    let findings = checked(&ruled.connection, Found::Passed);
-    on(3, &connection("data to payments"), &findings, |grounds| ruled.look(grounds, later()));
+    let findings = checked(&ruled.connection, CheckOutcome::Passed);
+    on(3, &connection("data to payments"), &findings, |grounds| ruled.refresh(grounds, later()));
     assert_snapshot!(notice(ruled.clone(), &[]), @r"
     Other terms go for VPC peering prod/pcc-a: the configuration has changed
     Rule: r
     Approved by: alice (slack:T0001/U1)
     Still needed: 2 of bob, carol
     ");
-    ruled.terms = Terms { rule: None, ..ruled.terms };
+    ruled.policy = PolicySnapshot { rule: None, ..ruled.policy };
     assert_snapshot!(notice(ruled, &[]), @r"
     No rule covers VPC peering prod/pcc-a any more: the configuration has changed
     Approved by: alice (slack:T0001/U1)
@@ -622,8 +624,9 @@ fn every_notice() {
     ");
     let corrected = |approval: Approval, events: &[Event]| {
         let approval = after(approval, events);
-        let corrections = approval.outbox.iter().filter(|notice| matches!(notice.news, News::Corrected { .. }));
-        corrections.map(|notice| text(&message::notice(&approval, notice))).collect::<String>()
+        let corrections =
+            approval.outbox.iter().filter(|notice| matches!(notice.kind, NotificationKind::Corrected { .. }));
+        corrections.map(|notice| text(&message::describe_notification(&approval, notice))).collect::<String>()
     };
     assert_snapshot!(corrected(gone(waits()), &[seen(Status::Activated)]), @"Correction: VPC peering prod/pcc-a was reported as deleted, but it is Activated");
     assert_snapshot!(corrected(gone(waits()), &[seen(Status::Accepting)]), @"Correction: VPC peering prod/pcc-a was reported as deleted, but it waits for a decision");
@@ -636,10 +639,10 @@ fn every_notice() {
     Correction: VPC peering prod/pcc-a still waits, so peergate rejects it again
     It was reported as expired; Alibaba Cloud shows it as waiting.
     ");
-    let sent_back = |why: SentBack| Event::SentBack {
+    let sent_back = |why: SendBackReason| Event::SentBack {
         why,
         connection: Box::new(connection("")),
-        terms: Box::new(Terms { approvals: 2, ..approved().terms }),
+        policy: Box::new(PolicySnapshot { approvals: 2, ..approved().policy }),
         findings: vec![],
         void: vec![alice()],
     };
@@ -647,7 +650,7 @@ fn every_notice() {
         approval.finish_call(CallResult::Refused);
         approval
     };
-    assert_snapshot!(notice(refused(approved()), &[sent_back(SentBack::Rule)]), @r"
+    assert_snapshot!(notice(refused(approved()), &[sent_back(SendBackReason::RuleNotMet)]), @r"
     VPC peering prod/pcc-a was not accepted and needs a new decision
     Rule: r
     Still needed: 2 of alice, bob, carol
@@ -655,14 +658,14 @@ fn every_notice() {
     No longer counted: the approval of alice (slack:T0001/U1).
     ");
     let objection = Objection::BusinessStatus("FinancialLocked".to_owned().into());
-    assert_snapshot!(notice(refused(approved()), &[sent_back(SentBack::Objection(objection))]), @r"
+    assert_snapshot!(notice(refused(approved()), &[sent_back(SendBackReason::Objection(objection))]), @r"
     VPC peering prod/pcc-a was not accepted and needs a new decision
     Rule: r
     Still needed: 2 of alice, bob, carol
     A check now fails: its business status is FinancialLocked.
     No longer counted: the approval of alice (slack:T0001/U1).
     ");
-    assert_snapshot!(notice(refused(approved()), &[sent_back(SentBack::NotChecked)]), @r"
+    assert_snapshot!(notice(refused(approved()), &[sent_back(SendBackReason::NotChecked)]), @r"
     VPC peering prod/pcc-a was not accepted and needs a new decision
     Rule: r
     Still needed: 2 of alice, bob, carol
@@ -691,19 +694,19 @@ fn every_notice() {
     let at = |news| {
         let mut approval = one.clone();
         let mut notice = approval.outbox.last().unwrap().clone();
-        notice.news = news;
+        notice.kind = news;
         approval.since = now();
-        text(&message::notice(&approval, &notice))
+        text(&message::describe_notification(&approval, &notice))
     };
     let alarms = [
-        News::Checked,
-        News::Reminder { waiting_s: 4 * 3600 },
-        News::Escalated { waiting_s: 30 * 3600 },
-        News::ExpiresSoon { expires_at: "2026-11-29T10:00:00Z".parse().unwrap() },
-        News::Stuck { for_s: 612, problem: None },
-        News::Stuck { for_s: 612, problem: Some(problem("Forbidden.RAM")) },
-        News::Differs {
-            changes: connection("").facts().changes(&Connection { bandwidth_mbps: None, ..connection("") }.facts()),
+        NotificationKind::Checked,
+        NotificationKind::Reminder { waiting_s: 4 * 3600 },
+        NotificationKind::Escalated { waiting_s: 30 * 3600 },
+        NotificationKind::ExpiresSoon { expires_at: "2026-11-29T10:00:00Z".parse().unwrap() },
+        NotificationKind::Stuck { for_s: 612, problem: None },
+        NotificationKind::Stuck { for_s: 612, problem: Some(problem("Forbidden.RAM")) },
+        NotificationKind::FactsDiffer {
+            changes: connection("").facts().changes_to(&Connection { bandwidth_mbps: None, ..connection("") }.facts()),
         },
     ];
     assert_snapshot!(alarms.map(at).join("\n\n"), @r"
@@ -740,7 +743,7 @@ fn every_notice() {
 }
 
 #[test]
-fn where_nothing_can_be_changed_each_message_says_everything() {
+fn follow_up_repeats_all_facts_where_no_card_can_change() {
     let approved = after(decided(Verdict::Approve, "data to payments", None), &[accepted()]);
     let follow_ups = approved.outbox.iter().map(|notice| text(&message::follow_up(&approved, notice, now())));
     assert_snapshot!(follow_ups.skip(1).collect::<Vec<_>>().join("\n\n"), @r"
@@ -763,9 +766,9 @@ fn where_nothing_can_be_changed_each_message_says_everything() {
 
 #[test]
 #[allow(clippy::too_many_lines, reason = "a list")]
-fn every_answer() {
+fn reply_text_covers_every_answer() {
     let approved = || decided(Verdict::Approve, "data to payments", None);
-    let done = |events: &[Event]| answer(&Answer::Done(Box::new(after(approved(), events))));
+    let done = |events: &[Event]| answer(&Reply::Done(Box::new(after(approved(), events))));
     assert_snapshot!(done(&[accepted()]), @"You approved prod/pcc-a: it is being activated, and the channel will hear when it is usable");
     assert_snapshot!(done(&[accepted(), seen(Status::Activated)]), @"You approved prod/pcc-a, and it is Activated");
     assert_snapshot!(done(&[Event::Failed(problem("QuotaExceeded.X"))]), @r"
@@ -777,59 +780,59 @@ fn every_answer() {
     Request id: R2
     Raise the quota in Quota Center, then approve again.
     ");
-    assert_snapshot!(answer(&Answer::Done(Box::new(gone(approved())))), @r"
+    assert_snapshot!(answer(&Reply::Done(Box::new(gone(approved())))), @r"
     Too late: prod/pcc-a was deleted
     State: deleted since 2026-11-22T10:06:38Z
     Rule: r
     Approved by: alice (slack:T0001/U1)
     ");
     let rejected = Box::new(after(decided(Verdict::Reject, "", None), &[Event::Rejected { request_id: "R1".into() }]));
-    assert_snapshot!(answer(&Answer::Done(rejected.clone())), @"You rejected prod/pcc-a");
-    assert_snapshot!(answer(&Answer::Underway(Box::new(approved()))), @r"
+    assert_snapshot!(answer(&Reply::Done(rejected.clone())), @"You rejected prod/pcc-a");
+    assert_snapshot!(answer(&Reply::InProgress(Box::new(approved()))), @r"
     You approved prod/pcc-a
     Your decision is stored. Alibaba Cloud has not confirmed it yet; it will be carried out without you, and the channel will hear of it.
     ");
     let one = decide(&discovered(2, &connection("n")), 2, Verdict::Approve, alice(), None);
-    assert_snapshot!(answer(&Answer::Counted(Box::new(one.clone()))), @r"
+    assert_snapshot!(answer(&Reply::Counted(Box::new(one.clone()))), @r"
     Your approval of prod/pcc-a counts: 1 of 2
     Rule: r
     Approved by: alice (slack:T0001/U1)
     Still needed: 1 of bob, carol
     ");
     let mut withdrawn = one.clone();
-    withdrawn.withdraw(&alice(), &request("w"), &nobody_else, later()).unwrap();
-    assert_snapshot!(answer(&Answer::Withdrawn(Box::new(withdrawn))), @r"
+    withdrawn.withdraw_decision(&alice(), &request("w"), &nobody_else, later()).unwrap();
+    assert_snapshot!(answer(&Reply::Withdrawn(Box::new(withdrawn))), @r"
     Your approval of prod/pcc-a does not count any more
     Rule: r
     Still needed: 2 of alice, bob, carol
     ");
-    assert_snapshot!(answer(&Answer::Repeated(Box::new(approved()))), @r"
+    assert_snapshot!(answer(&Reply::Repeated(Box::new(approved()))), @r"
     You decided about prod/pcc-a before; nothing changed
     State: approved since 2026-11-22T10:00:00Z
     Rule: r
     Approved by: alice (slack:T0001/U1)
     ");
     let two = decide(&one, 2, Verdict::Approve, bob(), None);
-    assert_snapshot!(answer(&Answer::Over(Box::new(two))), @r"
+    assert_snapshot!(answer(&Reply::AlreadyDecided(Box::new(two))), @r"
     prod/pcc-a was already approved by alice (slack:T0001/U1) and bob (slack:T0001/U2) at 2026-11-22T10:00:00Z
     State: approved since 2026-11-22T10:00:00Z
     Rule: r
     Approved by: alice (slack:T0001/U1), bob (slack:T0001/U2)
     ");
-    assert_snapshot!(answer(&Answer::Over(rejected)), @r"
+    assert_snapshot!(answer(&Reply::AlreadyDecided(rejected)), @r"
     prod/pcc-a was already rejected by alice (slack:T0001/U1) at 2026-11-22T10:00:00Z
     State: rejected since 2026-11-22T10:01:38Z
     Rule: r
     Rejected by: alice (slack:T0001/U1)
     ");
-    assert_snapshot!(answer(&Answer::Over(Box::new(after(approved(), &[seen(Status::Expired)])))), @r"
+    assert_snapshot!(answer(&Reply::AlreadyDecided(Box::new(after(approved(), &[seen(Status::Expired)])))), @r"
     Too late: prod/pcc-a has expired
     State: expired since 2026-11-22T10:01:38Z
     Rule: r
     Approved by: alice (slack:T0001/U1)
     ");
-    let findings = checked(&connection("n"), Found::Passed);
-    assert_snapshot!(answer(&Answer::DryRunPassed { connection: Box::new(connection("n")), findings }), @r"
+    let findings = checked(&connection("n"), CheckOutcome::Passed);
+    assert_snapshot!(answer(&Reply::DryRunPassed { connection: Box::new(connection("n")), findings }), @r"
     A dry run passed: pcc-a could be accepted now. Nothing was changed
     Requester: account 1111111111111111, vpc-theirs in cn-hangzhou, 10.1.0.0/16, fd00:1::/48
     Accepting: account 2222222222222222, vpc-ours in cn-shanghai, 10.2.0.0/16
@@ -846,7 +849,7 @@ fn every_answer() {
     ✓ Alibaba Cloud would accept it (dry run)
     ");
     let status =
-        |connection, approval| Answer::Status { connection: Box::new(connection), approval, target: "prod".into() };
+        |connection, approval| Reply::Status { connection: Box::new(connection), approval, target: "prod".into() };
     assert_snapshot!(answer(&status(connection("n"), None)), @r"
     VPC peering prod/pcc-a is Accepting
     Requester: account 1111111111111111, vpc-theirs in cn-hangzhou, 10.1.0.0/16, fd00:1::/48
@@ -915,7 +918,7 @@ fn every_answer() {
     The ranges of a side are unknown: whether they overlap could not be checked.
     [Approve] [Reject]
     ");
-    let list = |approvals, more| answer(&Answer::List { approvals, more });
+    let list = |approvals, more| answer(&Reply::List { approvals, more });
     let no_rule = without_rule(&one);
     assert_snapshot!(list(vec![one.clone(), no_rule, approved()], true), @r"
     3 connections wait or are on their way
@@ -931,12 +934,12 @@ fn every_answer() {
     prod/pcc-a: 1 of 2 approvals, since 2026-11-22T10:00:00Z, expires 2026-11-29T10:00:00Z; data team, account 1111111111111111 → vpc-ours
     ");
     let refusals = [
-        Refusal::NoRule(vec![Fact::RequesterAccount, Fact::Bandwidth]),
+        Refusal::NoRule(vec![RuleFact::RequesterAccount, RuleFact::Bandwidth]),
         Refusal::NoRule(vec![]),
         Refusal::NotAnApprover { rule: "data team".into() },
         Refusal::Contact { account: AccountId(1_111_111_111_111_111) },
     ];
-    assert_snapshot!(refusals.map(|refusal| answer(&Answer::Refused(refusal))).join("\n\n"), @r"
+    assert_snapshot!(refusals.map(|refusal| answer(&Reply::Refused(refusal))).join("\n\n"), @r"
     No rule covers this connection, so nobody may decide about it
     No rule allows its requester account, bandwidth.
 
@@ -956,7 +959,7 @@ fn every_answer() {
         Objection::ManagedService("SWAS".into()),
         Objection::Overlap(vec![ranges("10.0.0.0/8", "10.2.0.0/16"), ranges("10.9.9.0/24", "10.9.9.0/24")]),
     ];
-    assert_snapshot!(objections.map(|objection| answer(&Answer::Objection(objection))).join("\n\n"), @r"
+    assert_snapshot!(objections.map(|objection| answer(&Reply::Objection(objection))).join("\n\n"), @r"
     This connection can't be decided about: the accepting account is not the target's
 
     This connection can't be decided about: it is Activated: it does not wait for a decision
@@ -980,24 +983,24 @@ fn every_answer() {
     accepting 10.9.9.0/24 ████████████████████████████████
     ");
     let others = [
-        Answer::NothingToWithdraw,
-        Answer::ReasonRequired {
+        Reply::NothingToWithdraw,
+        Reply::ReasonRequired {
             rule: "data team".into(),
             verdict: Verdict::Approve,
             instance_id: connection("").instance_id,
         },
-        Answer::NotAsked { verdict: Verdict::Reject, instance_id: connection("").instance_id },
-        Answer::Changed,
-        Answer::UnknownTarget(vec!["dev".into(), "prod".into()]),
-        Answer::UnknownConnection,
-        Answer::VendorRefused(problem("OperationFailed.CrossBorderCdtNotOpened")),
-        Answer::NotUnderstood { field: "Bandwidth", problem: problem("NotUnderstood.Bandwidth") },
-        Answer::CredentialsRefused(problem("Forbidden.RAM")),
-        Answer::CredentialsRefused(problem("AwsIdentity.AccessDenied")),
-        Answer::Unavailable(Part::Store),
-        Answer::Unavailable(Part::Secrets),
-        Answer::Unavailable(Part::Alicloud),
-        Answer::Unavailable(Part::AwsIdentity),
+        Reply::CouldNotAsk { verdict: Verdict::Reject, instance_id: connection("").instance_id },
+        Reply::ConnectionChanged,
+        Reply::UnknownTarget(vec!["dev".into(), "prod".into()]),
+        Reply::UnknownConnection,
+        Reply::VendorRefused(problem("OperationFailed.CrossBorderCdtNotOpened")),
+        Reply::NotUnderstood { field: "Bandwidth", problem: problem("NotUnderstood.Bandwidth") },
+        Reply::CredentialsRefused(problem("Forbidden.RAM")),
+        Reply::CredentialsRefused(problem("AwsIdentity.AccessDenied")),
+        Reply::Unavailable(Dependency::Store),
+        Reply::Unavailable(Dependency::Secrets),
+        Reply::Unavailable(Dependency::Alicloud),
+        Reply::Unavailable(Dependency::AwsIdentity),
     ];
     assert_snapshot!(others.iter().map(answer).collect::<Vec<_>>().join("\n\n"), @r"
     You have no approval to withdraw: there is none that counts
@@ -1047,12 +1050,12 @@ fn every_answer() {
     AWS issues no identity token for Alibaba Cloud at the moment, so nothing was decided
     Please try again in a minute.
     ");
-    let questions = [Verdict::Approve, Verdict::Reject].map(|verdict| format!("{:?}", message::question(verdict)));
+    let questions = [Verdict::Approve, Verdict::Reject].map(|verdict| format!("{:?}", message::reason_form(verdict)));
     assert_snapshot!(questions.join("\n"), @r#"
-    Question { title: "Approve VPC peering", submit: "Approve", label: "Why? The channel sees it", optional: false }
-    Question { title: "Reject VPC peering", submit: "Reject", label: "Why? The channel sees it", optional: true }
+    ReasonForm { title: "Approve VPC peering", submit_label: "Approve", label: "Why? The channel sees it", is_optional: false }
+    ReasonForm { title: "Reject VPC peering", submit_label: "Reject", label: "Why? The channel sees it", is_optional: true }
     "#);
-    assert_snapshot!(text(&message::usage()), @r"
+    assert_snapshot!(text(&message::command_usage()), @r"
     peergate understands these commands
     /peergate list [on TARGET]
     /peergate status pcc-… [on TARGET]
@@ -1086,7 +1089,7 @@ fn texts(value: &serde_json::Value) -> Vec<&serde_json::Value> {
 }
 
 #[test]
-fn hostile_names_and_reasons_stay_text_in_every_state() {
+fn hostile_text_stays_literal_in_every_state() {
     let long = "<!channel> *x* `y` \u{202E}".repeat(20);
     for hostile in HOSTILE.into_iter().chain([long.as_str()]) {
         let mut offered = connection(hostile);
@@ -1095,9 +1098,9 @@ fn hostile_names_and_reasons_stay_text_in_every_state() {
         let findings = [
             Finding {
                 check: Check::ManagedService,
-                found: Found::Objection(Objection::ManagedService(hostile.into())),
+                outcome: CheckOutcome::Objection(Objection::ManagedService(hostile.into())),
             },
-            Finding { check: Check::DryRun, found: Found::Unknown(Some(problem(hostile))) },
+            Finding { check: Check::DryRun, outcome: CheckOutcome::Unknown(Some(problem(hostile))) },
         ];
         let waits = on(2, &offered, &findings, |grounds| Approval::discover(grounds, now()));
         let one = decide(&waits, 2, Verdict::Approve, alice(), Some(hostile));
@@ -1119,34 +1122,37 @@ fn hostile_names_and_reasons_stay_text_in_every_state() {
             two,
         ];
         for approval in states {
-            let answer = Answer::Status {
+            let answer = Reply::Status {
                 connection: Box::new(approval.connection.clone()),
                 approval: Some(Box::new(approval.clone())),
                 target: "prod".into(),
             };
-            let mut shown = vec![message::card(&approval, now()), message::answer(&answer, now())];
+            let mut shown = vec![message::request_card(&approval, now()), message::describe_reply(&answer, now())];
             for notice in approval.outbox.iter() {
-                shown.extend([message::notice(&approval, notice), message::follow_up(&approval, notice, now())]);
-                let json = standard_webhooks::notice(&approval, notice);
+                shown.extend([
+                    message::describe_notification(&approval, notice),
+                    message::follow_up(&approval, notice, now()),
+                ]);
+                let json = standard_webhooks::notification_json(&approval, notice);
                 let name = &json["data"]["approval"]["connection"]["name"];
                 assert!(*name == hostile || *name == "data to payments", "machines get it as it is, in JSON");
             }
             for message in shown {
-                harmless(&slack::render(&bound(message.clone())));
-                harmless(&slack::answer_window(&message)["view"]);
+                harmless(&slack::render_message(&bound(message.clone())));
+                harmless(&slack::reply_modal(&message)["view"]);
             }
         }
     }
-    let long = message::plain(&"<!channel>".repeat(100));
+    let long = message::sanitize_text(&"<!channel>".repeat(100));
     assert_eq!((long.chars().count(), long.ends_with('…')), (201, true));
 }
 
 fn keyring() -> Keyring {
-    Keyring::new("slack", vec![Key::derive(b"a signing secret", "test")])
+    Keyring::new("slack", vec![BindingKey::derive(b"a signing secret", "test")])
 }
 
 fn bound(message: Message) -> Message {
-    binding::bind(message, &keyring(), CardId(7), 2000)
+    binding::bind_buttons(message, &keyring(), CardId(7), 2000)
 }
 
 fn harmless(shown: &serde_json::Value) {
@@ -1162,11 +1168,11 @@ fn harmless(shown: &serde_json::Value) {
             |c: char| (c.is_control() && c != '\n') || "\u{202E}\u{2066}\u{200B}\u{FEFF}\u{00AD}\u{E0041}".contains(c);
         assert!(!text.chars().any(odd), "{text:?}");
     }
-    sink::check_blocks(shown).unwrap_or_else(|error| panic!("{error}: {shown}"));
+    fake_slack::check_blocks(shown).unwrap_or_else(|error| panic!("{error}: {shown}"));
 }
 
 #[test]
-fn the_largest_card_fits_into_slacks_limits_and_carries_the_buttons() {
+fn largest_card_fits_slacks_limits_with_its_buttons() {
     let mut largest = connection(&"𝄞".repeat(256));
     largest.description = "𝄞".repeat(256);
     largest.requester.cidrs = (0..100).map(|number| format!("10.{number}.0.0/16").parse().unwrap()).collect();
@@ -1176,21 +1182,21 @@ fn the_largest_card_fits_into_slacks_limits_and_carries_the_buttons() {
     waits = decide(&waits, 3, Verdict::Approve, bob(), Some(&"r".repeat(400)));
     let mut changed = largest.clone();
     changed.requester.cidrs = (0..100).map(|number| format!("11.{number}.0.0/16").parse().unwrap()).collect();
-    let findings = checked(&changed, Found::Passed);
+    let findings = checked(&changed, CheckOutcome::Passed);
     let changed = after(waits.clone(), &[Event::Changed { connection: Box::new(changed), findings }]);
     for approval in [&waits, &changed] {
-        let shown = slack::render(&bound(message::card(approval, now())));
-        sink::check_blocks(&shown).unwrap();
+        let shown = slack::render_message(&bound(message::request_card(approval, now())));
+        fake_slack::check_blocks(&shown).unwrap();
         assert!(shown.to_string().len() < 12_000, "{}", shown.to_string().len());
         let buttons = shown["blocks"][1]["elements"].as_array().unwrap();
         for button in buttons {
             let binding = keyring().verify(button["value"].as_str().unwrap()).unwrap();
             assert_eq!((binding.target.as_str(), binding.instance_id.as_str()), ("prod", "pcc-a"));
-            assert!(binding.seen.is(&approval.fingerprint));
+            assert!(binding.seen_fingerprint.is_prefix_of(&approval.fingerprint));
         }
         assert_eq!(&shown["unfurl_links"], &json!(false));
     }
-    let card = slack::render(&bound(message::card(&waits, now())));
+    let card = slack::render_message(&bound(message::request_card(&waits, now())));
     let actions: Vec<_> =
         card["blocks"][1]["elements"].as_array().unwrap().iter().map(|one| &one["action_id"]).collect();
     assert_eq!(actions, ["peergate.approve", "peergate.reject", "peergate.withdraw", "peergate.details"]);
@@ -1198,10 +1204,10 @@ fn the_largest_card_fits_into_slacks_limits_and_carries_the_buttons() {
 
 #[test]
 #[allow(clippy::too_many_lines, reason = "a snapshot")]
-fn a_notice_for_machines() {
+fn machine_notification_carries_the_whole_approval() {
     let mut approval = decided(Verdict::Approve, "data to payments", None);
-    approval.apply(&accepted(), now());
-    let json = standard_webhooks::notice(&approval, approval.outbox.last().unwrap());
+    approval.apply_event(&accepted(), now());
+    let json = standard_webhooks::notification_json(&approval, approval.outbox.last().unwrap());
     assert_snapshot!(serde_json::to_string_pretty(&json).unwrap(), @r#"
     {
       "data": {
@@ -1324,5 +1330,5 @@ fn a_notice_for_machines() {
       "type": "peering.accepted"
     }
     "#);
-    assert!(matches!(approval.outbox.last().unwrap().news, News::Accepted(Some(_))));
+    assert!(matches!(approval.outbox.last().unwrap().kind, NotificationKind::Accepted(Some(_))));
 }

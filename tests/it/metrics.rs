@@ -3,21 +3,23 @@
 
 use std::time::Duration;
 
-use crate::support::{Counted, Gate, HOOK, quick, sum};
-use peergate::local::simulator::Settings;
-use peergate::local::simulator::gateway::Fault;
-use peergate::local::sink::Trouble;
+use crate::support::{MetricsRecorder, TestApp, WEBHOOK_PATH, quick_settings, sum_counts};
+use peergate::fake::alicloud::SimulatorSettings;
+use peergate::fake::alicloud::gateway::Fault;
+use peergate::fake::slack::Outage;
 use peergate::metrics;
 
 #[tokio::test]
-async fn a_decision_an_accept_and_an_activation_are_counted_once_each() {
-    let counted = Counted::start();
-    let gate = Gate::with(Settings { activation: Duration::from_secs(1), ..quick() }).await;
-    let id = gate.requested().await;
-    counted.take();
-    let approve = gate.signed("approve", &id, "alice").await;
-    assert_eq!(gate.send(&approve).await.name(), "accepted");
-    let after_answer = counted.take();
+async fn decision_accept_and_activation_are_counted_once_each() {
+    let counted = MetricsRecorder::start();
+    let app =
+        TestApp::with_settings(SimulatorSettings { activation_delay: Duration::from_secs(1), ..quick_settings() })
+            .await;
+    let id = app.new_request().await;
+    counted.take_counts();
+    let approve = app.sign_event("approve", &id, "alice").await;
+    assert_eq!(app.send(&approve).await.name(), "accepted");
+    let after_answer = counted.take_counts();
     assert_eq!(after_answer["Decisions Verdict=approve"], [1.0]);
     assert_eq!(after_answer[metrics::ACCEPTS], [1.0]);
     assert_eq!(after_answer["SigningKeys Sender=ci Key=0"], [1.0]);
@@ -26,74 +28,77 @@ async fn a_decision_an_accept_and_an_activation_are_counted_once_each() {
     for absent in [metrics::ACTIVATIONS, metrics::SERVER_ERRORS, metrics::SIGNATURE_FAILURES, metrics::THROTTLED] {
         assert!(!after_answer.contains_key(absent), "{absent}");
     }
-    assert_eq!(gate.send(&approve).await.name(), "repeated");
-    assert_eq!(sum(&counted.take(), metrics::DECISIONS), 0.0, "a replay is no decision");
-    gate.tick().await;
-    let after_tick = counted.take();
+    assert_eq!(app.send(&approve).await.name(), "repeated");
+    assert_eq!(sum_counts(&counted.take_counts(), metrics::DECISIONS), 0.0, "a replay is no decision");
+    app.tick().await;
+    let after_tick = counted.take_counts();
     assert_eq!((&after_tick[metrics::ACTIVATIONS], &after_tick[metrics::TICKS]), (&vec![1.0], &vec![1.0]));
     assert!((0.5..60.0).contains(&after_tick[metrics::TIME_TO_ACTIVATED][0]), "{after_tick:?}");
-    assert_eq!(sum(&after_tick, metrics::DECISIONS) + sum(&after_tick, metrics::ACCEPTS), 0.0);
-    assert!(!after_tick.contains_key(metrics::UNDELIVERED_NOTICES));
-    gate.tick().await;
-    assert_eq!(sum(&counted.take(), metrics::ACTIVATIONS), 0.0);
+    assert_eq!(sum_counts(&after_tick, metrics::DECISIONS) + sum_counts(&after_tick, metrics::ACCEPTS), 0.0);
+    assert!(!after_tick.contains_key(metrics::UNDELIVERED_NOTIFICATIONS));
+    app.tick().await;
+    assert_eq!(sum_counts(&counted.take_counts(), metrics::ACTIVATIONS), 0.0);
 }
 
 #[tokio::test]
-async fn an_activation_whose_accept_was_not_answered_is_counted_once() {
-    let counted = Counted::start();
-    let gate = Gate::with(Settings { activation: Duration::ZERO, ..quick() }).await;
-    let id = gate.requested().await;
-    gate.lose_the_accepts_answer();
-    counted.take();
-    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.status, 202);
-    gate.make_due(&id).await;
-    gate.tick().await;
-    assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("activated", 1));
-    let counted = counted.take();
+async fn activation_after_a_lost_answer_is_counted_once() {
+    let counted = MetricsRecorder::start();
+    let app = TestApp::with_settings(SimulatorSettings { activation_delay: Duration::ZERO, ..quick_settings() }).await;
+    let id = app.new_request().await;
+    app.lose_next_accept_reply();
+    counted.take_counts();
+    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.status, 202);
+    app.make_due(&id).await;
+    app.tick().await;
+    assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("activated", 1));
+    let counted = counted.take_counts();
     assert_eq!((&counted[metrics::ACTIVATIONS], counted[metrics::TIME_TO_ACTIVATED].len()), (&vec![1.0], 1));
 }
 
 #[tokio::test]
-async fn strangers_are_counted_and_so_is_what_we_owe_people() {
-    let counted = Counted::start();
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    let mut forged = gate.signed("approve", &id, "mallory").await;
+async fn forged_requests_and_undelivered_notifications_are_counted() {
+    let counted = MetricsRecorder::start();
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    let mut forged = app.sign_event("approve", &id, "mallory").await;
     forged.body = forged.body.replace("mallory", "alice");
-    counted.take();
-    assert_eq!((gate.send(&forged).await.status, gate.upstream_calls()), (401, 0));
-    let refused = counted.take();
+    counted.take_counts();
+    assert_eq!((app.send(&forged).await.status, app.count_upstream_calls()), (401, 0));
+    let refused = counted.take_counts();
     assert_eq!(refused[metrics::SIGNATURE_FAILURES], [1.0]);
-    assert_eq!(sum(&refused, metrics::SIGNING_KEYS) + sum(&refused, metrics::SERVER_ERRORS), 0.0);
+    assert_eq!(sum_counts(&refused, metrics::SIGNING_KEYS) + sum_counts(&refused, metrics::SERVER_ERRORS), 0.0);
 
-    gate.sink.trouble(Trouble { path: HOOK.into(), status: 503, ..Trouble::default() });
-    gate.requested().await;
-    let did = gate.discover().await;
-    let owed = counted.take();
-    assert!(did.undelivered >= 2 && sum(&owed, metrics::UNDELIVERED_NOTICES) == f64::from(did.undelivered), "{owed:?}");
+    app.slack.add_outage(Outage { path: WEBHOOK_PATH.into(), status: 503, ..Outage::default() });
+    app.new_request().await;
+    let did = app.discover().await;
+    let owed = counted.take_counts();
+    assert!(
+        did.undelivered >= 2 && sum_counts(&owed, metrics::UNDELIVERED_NOTIFICATIONS) == f64::from(did.undelivered),
+        "{owed:?}"
+    );
     // However many there are: a hundred values are all that is kept.
     let oldest = did.oldest_undelivered.unwrap().as_secs_f64();
-    assert_eq!(owed[metrics::OLDEST_UNDELIVERED_NOTICE], [oldest]);
+    assert_eq!(owed[metrics::OLDEST_UNDELIVERED_NOTIFICATION], [oldest]);
     assert!((0.0..60.0).contains(&oldest), "{owed:?}");
 }
 
 #[tokio::test]
-async fn refused_credentials_and_throttling_are_counted_by_code() {
-    let counted = Counted::start();
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    counted.take();
+async fn credential_refusals_and_throttling_are_counted_by_code() {
+    let counted = MetricsRecorder::start();
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    counted.take_counts();
     let refuse = |code: &str| Fault { code: Some(code.to_owned()), times: 1000, ..Fault::default() };
-    gate.simulator.fault(refuse("Forbidden.RAM"));
-    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.status, 502);
-    let forbidden = counted.take();
+    app.simulator.add_fault(refuse("Forbidden.RAM"));
+    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.status, 502);
+    let forbidden = counted.take_counts();
     assert_eq!(forbidden["ApiAnswers Code=Forbidden.RAM"], forbidden[metrics::CREDENTIALS_REFUSED]);
     assert_eq!(forbidden[metrics::SERVER_ERRORS], [1.0]);
-    gate.simulator.heal();
-    gate.simulator.fault(refuse("Throttling.User"));
-    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.status, 503);
-    let throttled = counted.take();
+    app.simulator.clear_faults();
+    app.simulator.add_fault(refuse("Throttling.User"));
+    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.status, 503);
+    let throttled = counted.take_counts();
     assert!(throttled[metrics::THROTTLED][0] >= 1.0, "{throttled:?}");
     assert!(throttled.contains_key("ApiAnswers Code=Throttling.User"));
-    assert_eq!(sum(&throttled, metrics::CREDENTIALS_REFUSED), 0.0);
+    assert_eq!(sum_counts(&throttled, metrics::CREDENTIALS_REFUSED), 0.0);
 }

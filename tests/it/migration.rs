@@ -3,13 +3,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::support::{Gate, Table, quick};
+use crate::support::{TableProxy, TestApp, quick_settings};
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::{SignedDuration, Timestamp};
 use peergate::approval::{
-    Approval, ApprovalId, Approver, Closed, Decision, Event, Grounds, History, Principal, RequestId, State, Verdict,
+    Approval, ApprovalId, ApprovalState, Approver, Decision, DecisionError, Event, History, Principal, RequestId,
+    Review, Verdict,
 };
-use peergate::local::simulator::Tampering;
+use peergate::fake::alicloud::Tampering;
 use peergate::peering::{Connection, Status};
 use peergate::store::{Saved, Stored};
 use serde_json::Value;
@@ -34,48 +35,48 @@ fn now() -> Timestamp {
     "2026-11-25T21:10:00Z".parse().unwrap()
 }
 
-fn client(gate: &Gate) -> aws_sdk_dynamodb::Client {
-    let sdk = peergate::aws::sdk_config(&gate.environment.aws, &peergate::http::client().unwrap());
+fn client(app: &TestApp) -> aws_sdk_dynamodb::Client {
+    let sdk = peergate::aws::sdk_config(&app.environment.aws, &peergate::http::new_client().unwrap());
     let config = aws_sdk_dynamodb::config::Builder::from(&sdk);
-    let endpoint = gate.environment.aws.dynamodb_endpoint.clone().unwrap();
+    let endpoint = app.environment.aws.dynamodb_endpoint.clone().unwrap();
     aws_sdk_dynamodb::Client::from_conf(config.endpoint_url(endpoint).build())
 }
 
-async fn put(gate: &Gate, item: Item) -> ApprovalId {
+async fn put(app: &TestApp, item: Item) -> ApprovalId {
     let id = item["id"].as_s().unwrap().split_once('/').unwrap().1.to_owned().try_into().unwrap();
-    client(gate).put_item().table_name(&gate.environment.table).set_item(Some(item)).send().await.unwrap();
+    client(app).put_item().table_name(&app.environment.table).set_item(Some(item)).send().await.unwrap();
     ApprovalId { target: "prod".into(), instance_id: id }
 }
 
-async fn item(gate: &Gate, id: &ApprovalId) -> Item {
+async fn item(app: &TestApp, id: &ApprovalId) -> Item {
     let key = AttributeValue::S(id.to_string());
-    let answer = client(gate).get_item().table_name(&gate.environment.table).key("id", key).send().await.unwrap();
+    let answer = client(app).get_item().table_name(&app.environment.table).key("id", key).send().await.unwrap();
     answer.item.unwrap()
 }
 
-async fn saved(gate: &Gate, approval: &Approval, over: &Stored) -> Stored {
-    let Saved::Done(stored) = gate.app.store.save(approval, Some(over)).await.unwrap() else { panic!("nobody else") };
+async fn saved(app: &TestApp, approval: &Approval, over: &Stored) -> Stored {
+    let Saved::Done(stored) = app.parts.store.save(approval, Some(over)).await.unwrap() else { panic!("nobody else") };
     stored
 }
 
 /// What an auditor finds wrong with the only record.
-async fn problems(gate: &Gate) -> Vec<String> {
-    let (scanned, _) = gate.app.store.scan(None).await.unwrap();
+async fn problems(app: &TestApp) -> Vec<String> {
+    let (scanned, _) = app.parts.store.scan_records(None).await.unwrap();
     let [scanned] = scanned.as_slice() else { panic!("one record") };
     let broken = History::verify(&scanned.id, &scanned.record).err().map(|broken| broken.to_string());
-    scanned.problems().into_iter().chain(broken).collect()
+    scanned.item_problems().into_iter().chain(broken).collect()
 }
 
 fn apply(approval: &mut Approval, event: &Event) {
-    assert!(approval.apply(event, now()));
+    assert!(approval.apply_event(event, now()));
 }
 
 fn alive(approval: &Approval, status: Status) -> Event {
     let expires_at = Some(now() + SignedDuration::from_hours(24));
-    Event::Seen(Box::new(Connection { status, expires_at, ..approval.connection.clone() }))
+    Event::Observed(Box::new(Connection { status, expires_at, ..approval.connection.clone() }))
 }
 
-fn decide(approval: &Approval, by: &str) -> Result<Approval, Closed> {
+fn decide(approval: &Approval, by: &str) -> Result<Approval, DecisionError> {
     let (principal, person) = (Principal::new("webhook", "ci", by).unwrap(), Some(by.to_owned()));
     let decision = Decision {
         verdict: Verdict::Approve,
@@ -92,14 +93,19 @@ fn decide(approval: &Approval, by: &str) -> Result<Approval, Closed> {
     };
     let (id, connection) =
         (approval.id.clone(), Connection { status: Status::Accepting, ..approval.connection.clone() });
-    let (terms, findings) = (approval.terms.clone(), approval.findings.clone());
-    let grounds =
-        Grounds { id: &id, connection: &connection, terms: &terms, findings: &findings, electorate: &electorate };
-    Approval::decide(Some(approval), &grounds, decision)
+    let (terms, findings) = (approval.policy.clone(), approval.findings.clone());
+    let grounds = Review {
+        id: &id,
+        connection: &connection,
+        policy: &terms,
+        findings: &findings,
+        eligible_approver: &electorate,
+    };
+    Approval::apply_decision(Some(approval), &grounds, decision)
 }
 
 #[tokio::test]
-async fn every_state_is_read_changed_written_and_verified() {
+async fn legacy_record_of_every_state_is_read_and_rewritten() {
     type Change = fn(&mut Approval);
     let changes: [(&str, Change, &str); 14] = [
         ("pending", |it| *it = decide(it, "bob").unwrap(), "approved"),
@@ -112,7 +118,7 @@ async fn every_state_is_read_changed_written_and_verified() {
             "activating-elsewhere",
             |it| {
                 for minutes in [0, 2, 4] {
-                    it.apply(&alive(it, Status::Accepting), now() + SignedDuration::from_mins(minutes));
+                    it.apply_event(&alive(it, Status::Accepting), now() + SignedDuration::from_mins(minutes));
                 }
             },
             "pending",
@@ -123,7 +129,7 @@ async fn every_state_is_read_changed_written_and_verified() {
             "rejected",
             |it| {
                 for minutes in [0, 2, 4] {
-                    it.apply(&alive(it, Status::Accepting), now() + SignedDuration::from_mins(minutes));
+                    it.apply_event(&alive(it, Status::Accepting), now() + SignedDuration::from_mins(minutes));
                 }
             },
             "rejecting",
@@ -132,39 +138,39 @@ async fn every_state_is_read_changed_written_and_verified() {
         ("deleted", |it| apply(it, &alive(it, Status::Activated)), "activated"),
         ("failed", |it| *it = decide(it, "alice").unwrap(), "approved"),
         ("failed-accepted-elsewhere", |it| apply(it, &alive(it, Status::Accepting)), "failed"),
-        ("failed-changed-too-often", |it| assert!(!it.apply(&alive(it, Status::Activated), now())), "failed"),
+        ("failed-changed-too-often", |it| assert!(!it.apply_event(&alive(it, Status::Activated), now())), "failed"),
     ];
     let fixtures = fixtures();
     assert_eq!(fixtures.len(), changes.len());
     for (name, change, state) in changes {
-        let gate = Gate::start().await;
-        let id = put(&gate, fixtures[name].clone()).await;
-        assert_eq!(problems(&gate).await, Vec::<String>::new(), "{name}: as it was written");
-        let read = gate.app.store.load(&id).await.unwrap().unwrap();
-        assert!(read.is_of_earlier_version(), "{name}");
+        let app = TestApp::start().await;
+        let id = put(&app, fixtures[name].clone()).await;
+        assert_eq!(problems(&app).await, Vec::<String>::new(), "{name}: as it was written");
+        let read = app.parts.store.load(&id).await.unwrap().unwrap();
+        assert!(read.is_from_earlier_version(), "{name}");
         assert_eq!(read.approval.facts.fingerprint(), read.approval.fingerprint, "{name}");
 
-        let written = saved(&gate, &read.approval, &read).await;
-        assert_eq!(problems(&gate).await, Vec::<String>::new(), "{name}: rewritten");
-        let stored = item(&gate, &id).await;
+        let written = saved(&app, &read.approval, &read).await;
+        assert_eq!(problems(&app).await, Vec::<String>::new(), "{name}: rewritten");
+        let stored = item(&app, &id).await;
         assert!(stored.contains_key("digest") && stored.contains_key("due_at"), "{name}: {:?}", stored.keys());
-        assert_eq!(gate.app.store.load(&id).await.unwrap().unwrap(), written, "{name}");
+        assert_eq!(app.parts.store.load(&id).await.unwrap().unwrap(), written, "{name}");
 
         let mut approval = written.approval.clone();
         change(&mut approval);
         assert_eq!(approval.state.name(), state, "{name}");
-        saved(&gate, &approval, &written).await;
-        assert_eq!(problems(&gate).await, Vec::<String>::new(), "{name}: changed");
-        let json: Value = serde_json::from_str(item(&gate, &id).await["record"].as_s().unwrap()).unwrap();
+        saved(&app, &approval, &written).await;
+        assert_eq!(problems(&app).await, Vec::<String>::new(), "{name}: changed");
+        let json: Value = serde_json::from_str(item(&app, &id).await["record"].as_s().unwrap()).unwrap();
         assert_eq!(json["schema"], 2, "{name}");
     }
 }
 
 #[tokio::test]
-async fn what_channels_were_shown_is_known_and_a_decision_may_rest_on_it() {
-    let gate = Gate::start().await;
-    let id = put(&gate, fixtures().remove("pending-changed").unwrap()).await;
-    let approval = gate.app.store.load(&id).await.unwrap().unwrap().approval;
+async fn legacy_card_counts_as_shown() {
+    let app = TestApp::start().await;
+    let id = put(&app, fixtures().remove("pending-changed").unwrap()).await;
+    let approval = app.parts.store.load(&id).await.unwrap().unwrap().approval;
     let channels = ["netops".to_owned()];
     assert!(approval.was_shown(&approval.fingerprint, &channels, now()));
     let shown_at = approval.cards["netops"].shown_at;
@@ -175,86 +181,86 @@ async fn what_channels_were_shown_is_known_and_a_decision_may_rest_on_it() {
 }
 
 #[tokio::test]
-async fn a_request_that_was_counted_before_is_a_replay_still() {
-    let gate = Gate::start().await;
-    let id = put(&gate, fixtures().remove("pending").unwrap()).await;
-    let approval = gate.app.store.load(&id).await.unwrap().unwrap().approval;
+async fn legacy_request_is_still_recognized_as_a_replay() {
+    let app = TestApp::start().await;
+    let id = put(&app, fixtures().remove("pending").unwrap()).await;
+    let approval = app.parts.store.load(&id).await.unwrap().unwrap().approval;
     let key = approval.decisions[0].request_key.clone();
     let request = |content: Option<&str>| RequestId { key: key.clone(), content: content.map(ToOwned::to_owned) };
-    assert_eq!(approval.knows_request(&request(None)), Ok(true));
-    assert_eq!(approval.knows_request(&request(Some("whatever"))), Ok(true), "what it said is not known");
+    assert_eq!(approval.has_counted_request(&request(None)), Ok(true));
+    assert_eq!(approval.has_counted_request(&request(Some("whatever"))), Ok(true), "what it said is not known");
 }
 
 #[tokio::test]
-async fn what_was_over_gets_its_line_in_the_index_once_and_costs_nothing_afterwards() {
-    let (gate, table) = Table::before(quick()).await;
+async fn legacy_final_record_is_indexed_once() {
+    let (app, table) = TableProxy::start(quick_settings()).await;
     let mut fixtures = fixtures();
     let (over, unknown) = (fixtures.remove("activated").unwrap(), fixtures.remove("failed").unwrap());
     let number: usize = over["id"].as_s().unwrap().trim_start_matches("prod/pcc-sim").parse().unwrap();
     // The same id, at Alibaba Cloud.
     for made in 0..number {
         let theirs = format!("vpc-requester-{made}");
-        gate.request_peering(&[("VpcId", &theirs)]).await.unwrap();
+        app.request_peering(&[("VpcId", &theirs)]).await.unwrap();
     }
     let activated = Tampering { status: Some("Activated".into()), ..Tampering::default() };
     for made in 1..=number {
         let id = format!("pcc-sim{made:08}").try_into().unwrap();
-        gate.tamper(&id, activated.clone());
+        app.tamper(&id, activated.clone());
     }
-    let id = put(&gate, over).await;
+    let id = put(&app, over).await;
     drop(unknown);
-    assert!(!item(&gate, &id).await.contains_key("due"));
-    gate.discover().await;
-    assert_eq!(item(&gate, &id).await["due"].as_s().unwrap(), "1");
-    table.forget();
-    gate.discover().await;
-    assert_eq!(table.calls(), 1, "the index, and no record: also not for those that peergate never knew");
-    let stored = gate.app.store.load(&id).await.unwrap().unwrap();
-    assert_eq!((stored.approval.state, stored.version > 1), (State::Activated, true));
+    assert!(!item(&app, &id).await.contains_key("due"));
+    app.discover().await;
+    assert_eq!(item(&app, &id).await["due"].as_s().unwrap(), "1");
+    table.reset_calls();
+    app.discover().await;
+    assert_eq!(table.count_calls(), 1, "the index, and no record: also not for those that peergate never knew");
+    let stored = app.parts.store.load(&id).await.unwrap().unwrap();
+    assert_eq!((stored.approval.state, stored.version > 1), (ApprovalState::Activated, true));
 }
 
 #[tokio::test]
-async fn what_was_told_wrongly_by_the_version_before_is_corrected() {
-    let gate = Gate::start().await;
+async fn wrong_legacy_notification_is_corrected() {
+    let app = TestApp::start().await;
     let over = fixtures().remove("deleted").unwrap();
     let number: usize = over["id"].as_s().unwrap().trim_start_matches("prod/pcc-sim").parse().unwrap();
     for made in 0..number {
         let theirs = format!("vpc-requester-{made}");
-        gate.request_peering(&[("VpcId", &theirs)]).await.unwrap();
+        app.request_peering(&[("VpcId", &theirs)]).await.unwrap();
     }
-    let id = put(&gate, over).await;
-    gate.tamper(&id.instance_id, Tampering { status: Some("Activated".into()), ..Tampering::default() });
-    gate.discover().await;
-    let approval = gate.app.store.load(&id).await.unwrap().unwrap().approval;
-    assert_eq!(approval.state, State::Activated);
-    let told = gate.headlines(crate::support::HOOK).join("\n");
+    let id = put(&app, over).await;
+    app.tamper(&id.instance_id, Tampering { status: Some("Activated".into()), ..Tampering::default() });
+    app.discover().await;
+    let approval = app.parts.store.load(&id).await.unwrap().unwrap().approval;
+    assert_eq!(approval.state, ApprovalState::Activated);
+    let told = app.posted_headlines(crate::support::WEBHOOK_PATH).join("\n");
     assert!(told.contains(&format!("VPC peering {id} is Activated")), "{told}");
 }
 
 #[tokio::test]
-async fn cards_of_earlier_versions_are_drawn_anew_in_the_first_tick() {
-    let gate = Gate::start().await;
-    let id = ApprovalId { target: "prod".into(), instance_id: gate.requested().await };
-    gate.discover().await;
+async fn legacy_card_is_redrawn_once_in_the_first_tick() {
+    let app = TestApp::start().await;
+    let id = ApprovalId { target: "prod".into(), instance_id: app.new_request().await };
+    app.discover().await;
     let key = |approval: &Approval| approval.cards["netops"].key;
-    let signed_with = key(&gate.stored(&id.instance_id).await.unwrap().approval).unwrap();
+    let signed_with = key(&app.load_record(&id.instance_id).await.unwrap().approval).unwrap();
     let forget = async || {
-        let mut earlier = item(&gate, &id).await;
+        let mut earlier = item(&app, &id).await;
         let record = earlier["record"].as_s().unwrap().replace(&format!(",\"key\":\"{signed_with}\""), "");
         earlier.insert("record".into(), AttributeValue::S(record));
         earlier.insert("mark".into(), AttributeValue::S("0".repeat(32)));
-        put(&gate, earlier).await;
-        assert_eq!(key(&gate.stored(&id.instance_id).await.unwrap().approval), None);
+        put(&app, earlier).await;
+        assert_eq!(key(&app.load_record(&id.instance_id).await.unwrap().approval), None);
     };
     forget().await;
-    let edits = gate.card().edits;
-    gate.discover().await;
-    assert_eq!(key(&gate.stored(&id.instance_id).await.unwrap().approval), Some(signed_with));
-    assert_eq!(gate.card().edits, edits + 1);
-    gate.discover().await;
-    assert_eq!(gate.card().edits, edits + 1, "once");
+    let edits = app.only_card().edits;
+    app.discover().await;
+    assert_eq!(key(&app.load_record(&id.instance_id).await.unwrap().approval), Some(signed_with));
+    assert_eq!(app.only_card().edits, edits + 1);
+    app.discover().await;
+    assert_eq!(app.only_card().edits, edits + 1, "once");
     forget().await;
-    gate.make_due(&id.instance_id).await;
-    gate.round().await;
-    assert_eq!(gate.card().edits, edits + 2, "also where the record is due before the survey sees it");
+    app.make_due(&id.instance_id).await;
+    app.round().await;
+    assert_eq!(app.only_card().edits, edits + 2, "also where the record is due before the survey sees it");
 }

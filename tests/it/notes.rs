@@ -1,14 +1,14 @@
 //! Other items of the table: they have an end and a size, and no auditor takes them for records.
 
-use crate::support::Gate;
+use crate::support::TestApp;
 use jiff::SignedDuration;
 use peergate::clock;
 use peergate::notes::{Error, NoteId};
 
 #[tokio::test]
-async fn note_is_read_until_its_end() {
-    let gate = Gate::start().await;
-    let (notes, now) = (&gate.app.notes, clock::now());
+async fn note_is_readable_until_it_expires() {
+    let app = TestApp::start().await;
+    let (notes, now) = (&app.parts.notes, clock::now());
     let (id, until) = (NoteId::new("token", "feishu").unwrap(), now + SignedDuration::from_mins(10));
     assert_eq!(notes.load(&id, now).await.unwrap(), None);
     notes.save(&id, "one", until, now).await.unwrap();
@@ -20,20 +20,20 @@ async fn note_is_read_until_its_end() {
 }
 
 #[tokio::test]
-async fn what_may_be_used_once_is_taken_once_until_its_end() {
-    let gate = Gate::start().await;
-    let (notes, now) = (&gate.app.notes, clock::now());
+async fn single_use_note_is_taken_once_until_it_expires() {
+    let app = TestApp::start().await;
+    let (notes, now) = (&app.parts.notes, clock::now());
     let (id, until) = (NoteId::new("once", "feishu/1").unwrap(), now + SignedDuration::from_mins(10));
-    let all = futures_util::future::join_all((0..8).map(|_| notes.take(&id, until, now))).await;
+    let all = futures_util::future::join_all((0..8).map(|_| notes.save_if_absent(&id, until, now))).await;
     assert_eq!(all.iter().filter(|taken| **taken == Ok(true)).count(), 1, "{all:?}");
-    assert_eq!(notes.take(&id, until, now).await, Ok(false));
-    assert_eq!(notes.take(&id, until + SignedDuration::from_mins(10), until).await, Ok(true), "afterwards");
+    assert_eq!(notes.save_if_absent(&id, until, now).await, Ok(false));
+    assert_eq!(notes.save_if_absent(&id, until + SignedDuration::from_mins(10), until).await, Ok(true), "afterwards");
 }
 
 #[tokio::test]
-async fn note_has_a_largest_size_and_a_longest_life() {
-    let gate = Gate::start().await;
-    let (notes, now) = (&gate.app.notes, clock::now());
+async fn note_has_a_maximum_size_and_lifetime() {
+    let app = TestApp::start().await;
+    let (notes, now) = (&app.parts.notes, clock::now());
     let id = NoteId::new("token", "feishu").unwrap();
     let far = now + SignedDuration::from_hours(24 * 365);
     assert_eq!(notes.save(&id, &"x".repeat(4097), far, now).await, Err(Error::TooLong));
@@ -45,14 +45,14 @@ async fn note_has_a_largest_size_and_a_longest_life() {
 
 #[tokio::test]
 async fn note_is_no_record_for_auditors_or_the_watcher() {
-    let gate = Gate::start().await;
-    let (notes, now) = (&gate.app.notes, clock::now());
-    let id = gate.requested().await;
-    gate.discover().await;
+    let app = TestApp::start().await;
+    let (notes, now) = (&app.parts.notes, clock::now());
+    let id = app.new_request().await;
+    app.discover().await;
     let note = NoteId::new("token", "feishu").unwrap();
     notes.save(&note, "t-1", now + SignedDuration::from_mins(10), now).await.unwrap();
-    let (records, _) = gate.app.store.scan(None).await.unwrap();
+    let (records, _) = app.parts.store.scan_records(None).await.unwrap();
     let ids: Vec<_> = records.iter().map(|scanned| scanned.id.as_str()).collect();
     assert_eq!(ids, [format!("prod/{id}")]);
-    assert_eq!(gate.discover().await.changed, 0);
+    assert_eq!(app.discover().await.changed, 0);
 }

@@ -184,7 +184,7 @@ impl Written {
     }
 
     fn read(&self) -> Result<Connection, Error> {
-        alicloud::read_connection(200, self.text().as_bytes(), &InstanceId::parse(&self.id).unwrap())
+        alicloud::parse_connection_body(200, self.text().as_bytes(), &InstanceId::parse(&self.id).unwrap())
     }
 }
 
@@ -203,7 +203,7 @@ impl Open for Connection {
 }
 
 #[test]
-fn every_request_of_a_list_is_read_or_named() {
+fn every_listed_request_is_read_or_named() {
     let mut dice = Dice(0x5eed_1157);
     let (mut read, mut named, mut refused) = (0, 0, 0);
     for case in 0..CASES {
@@ -225,7 +225,7 @@ fn every_request_of_a_list_is_read_or_named() {
             dice.pick(&ODD),
             elements.join(", ")
         );
-        let page = match alicloud::read_page(200, body.as_bytes()) {
+        let page = match alicloud::parse_page_body(200, body.as_bytes()) {
             Ok(page) => page,
             Err(error) => {
                 assert!(matches!(error, Error::Refused { .. }) && !more.is_empty(), "case {case}: {error:?}: {body}");
@@ -234,7 +234,7 @@ fn every_request_of_a_list_is_read_or_named() {
                 continue;
             }
         };
-        let Page { connections, left_out, .. } = &page;
+        let Page { connections, unreadable: left_out, .. } = &page;
         assert_eq!(connections.len() + left_out.len(), elements.len(), "case {case}: {body}");
         let mut connections = connections.iter().peekable();
         let mut left_out = left_out.iter().peekable();
@@ -249,7 +249,7 @@ fn every_request_of_a_list_is_read_or_named() {
             }
             if let Some(out) = left_out.next_if(|out| out.id == written.id || !has_id) {
                 shows_nothing_forged(&out.id);
-                assert!(!written.odd.is_empty(), "case {case}: {} left out: {}", out.fact.name(), written.text());
+                assert!(!written.odd.is_empty(), "case {case}: {} left out: {}", out.field.name(), written.text());
                 named += 1;
                 continue;
             }
@@ -261,7 +261,7 @@ fn every_request_of_a_list_is_read_or_named() {
 }
 
 #[test]
-fn every_reading_is_understood_or_says_which_field_is_not() {
+fn every_reading_parses_or_names_its_unreadable_field() {
     let mut dice = Dice(0x5eed_0e77);
     let (mut read, mut named) = (0, 0);
     for case in 0..CASES {
@@ -289,7 +289,7 @@ fn every_reading_is_understood_or_says_which_field_is_not() {
 }
 
 #[test]
-fn no_bytes_panic() {
+fn arbitrary_answers_never_panic() {
     let mut dice = Dice(0x5eed_b17e);
     let whole = format!("{{\"TotalCount\": 1, \"VpcPeerConnects\": [{}]}}", Written::whole(1).text());
     for _ in 0..CASES {
@@ -304,11 +304,11 @@ fn no_bytes_panic() {
             }
         }
         let status = dice.pick(&[200, 204, 302, 400, 404, 429, 500]);
-        if let Err(error) = alicloud::read_page(status, &bytes) {
+        if let Err(error) = alicloud::parse_page_body(status, &bytes) {
             shows_nothing_forged(error.code());
             assert_ne!(error.class(), Class::DryRunPassed);
         }
-        drop(alicloud::read_connection(status, &bytes, &InstanceId::parse("pcc-1").unwrap()));
+        drop(alicloud::parse_connection_body(status, &bytes, &InstanceId::parse("pcc-1").unwrap()));
     }
 }
 

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use http::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
 use peergate::approval::{
-    Approval, ApprovalId, Approver, Broken, CallResult, CardId, CardRef, Claim, Closed, Decision, Delivery, Display,
-    Event, Grounds, History, Principal, Redelivery, RequestId, SentBack, State, Terms, Verdict, What,
+    Approval, ApprovalId, ApprovalState, Approver, AuditEvent, CallResult, CardId, CardRef, ChannelDisplay, Claim,
+    Decision, DecisionError, Delivery, Event, History, HistoryMismatch, PolicySnapshot, Principal, RequestId,
+    RetryPolicy, Review, SendBackReason, Verdict,
 };
 use peergate::chat::platform::Platform;
 use peergate::chat::slack::SigningSecret;
@@ -69,24 +70,37 @@ fn approver(by: &str) -> Approver {
     Approver { principal: Principal::new("webhook", "ci", by).unwrap(), person: Some(person.to_owned()) }
 }
 
-fn terms(approvals: u32) -> Terms {
-    let terms = Policy::default().terms("prod", &connection(Status::Accepting, 1));
+fn terms(approvals: u32) -> PolicySnapshot {
+    let terms = Policy::default().snapshot_for("prod", &connection(Status::Accepting, 1));
     let channels = vec!["one".to_owned(), "two".to_owned()];
     let (escalate_after, escalate_to) = (Some(SignedDuration::from_hours(30)), vec!["three".to_owned()]);
-    Terms { rule: Some(format!("{approvals} people")), approvals, channels, escalate_after, escalate_to, ..terms }
+    PolicySnapshot {
+        rule: Some(format!("{approvals} people")),
+        approvals,
+        channels,
+        escalate_after,
+        escalate_to,
+        ..terms
+    }
 }
 
 /// Calls with the grounds that a reading with `bandwidth` and a rule for `approvals` people give.
-fn on<T>(approvals: u32, bandwidth: u32, call: impl FnOnce(&Grounds<'_>) -> T) -> T {
+fn on<T>(approvals: u32, bandwidth: u32, call: impl FnOnce(&Review<'_>) -> T) -> T {
     let connection = connection(Status::Accepting, bandwidth);
     let id = ApprovalId { target: "prod".into(), instance_id: connection.instance_id.clone() };
-    let findings = preflight::check(&connection, AccountId(2), now());
+    let findings = preflight::check_connection(&connection, AccountId(2), now());
     let electorate = |principal: &Principal| {
         let user = principal.as_str().strip_prefix("webhook:ci/")?;
         (user != "mallory").then(|| approver(user))
     };
     let terms = terms(approvals);
-    call(&Grounds { id: &id, connection: &connection, terms: &terms, findings: &findings, electorate: &electorate })
+    call(&Review {
+        id: &id,
+        connection: &connection,
+        policy: &terms,
+        findings: &findings,
+        eligible_approver: &electorate,
+    })
 }
 
 fn decision(verdict: Verdict, by: &str, bandwidth: u32, at: Timestamp, key: u32) -> Decision {
@@ -113,17 +127,21 @@ enum Step {
     Jump(i64),
 }
 
-fn card_display() -> Display {
+fn card_display() -> ChannelDisplay {
     let fingerprint = connection(Status::Accepting, 1).fingerprint();
-    Display::Card(CardRef { reference: "C/1".into(), card: CardId(1), fingerprint, shown_at: now(), key: None })
+    ChannelDisplay::Card(CardRef { reference: "C/1".into(), id: CardId(1), fingerprint, shown_at: now(), key: None })
 }
 
 fn sent_back(objects: bool, void: bool) -> Event {
-    let why = if objects { SentBack::Objection(Objection::ManagedService("X".into())) } else { SentBack::Rule };
+    let why = if objects {
+        SendBackReason::Objection(Objection::ManagedService("X".into()))
+    } else {
+        SendBackReason::RuleNotMet
+    };
     Event::SentBack {
         why,
         connection: Box::new(connection(Status::Accepting, 1)),
-        terms: Box::new(terms(3)),
+        policy: Box::new(terms(3)),
         findings: vec![],
         void: if void { vec![approver("alice"), approver("bob"), approver("dave")] } else { vec![approver("bob")] },
     }
@@ -142,10 +160,10 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let problem = || Problem { code: "X".into(), request_id: None };
     let retry = prop_oneof![
-        Just(Redelivery::Soon(None)),
-        Just(Redelivery::Soon(Some(SignedDuration::from_hours(1000)))),
-        Just(Redelivery::Later),
-        Just(Redelivery::Never)
+        Just(RetryPolicy::Backoff(None)),
+        Just(RetryPolicy::Backoff(Some(SignedDuration::from_hours(1000)))),
+        Just(RetryPolicy::AfterFix),
+        Just(RetryPolicy::Never)
     ];
     let channel = || prop_oneof![Just("one".to_owned()), Just("two".to_owned()), Just("three".to_owned())];
     let verdict = || prop_oneof![4 => Just(Verdict::Approve), 1 => Just(Verdict::Reject)];
@@ -154,7 +172,7 @@ fn step() -> impl Strategy<Value = Step> {
     let changed =
         |bandwidth| Event::Changed { connection: Box::new(connection(Status::Accepting, bandwidth)), findings: vec![] };
     prop_oneof![
-        3 => status.prop_map(|status| Step::Event(Event::Seen(Box::new(connection(status, 1))))),
+        3 => status.prop_map(|status| Step::Event(Event::Observed(Box::new(connection(status, 1))))),
         2 => Just(Step::Event(Event::Accepted { request_id: "R".into() })),
         1 => Just(Step::Event(Event::Rejected { request_id: "R".into() })),
         1 => Just(Step::Event(Event::Missing)),
@@ -165,11 +183,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Event(Event::FailedUnknown(problem()))),
         1 => (any::<bool>(), any::<bool>()).prop_map(|(objects, void)| Step::Event(sent_back(objects, void))),
         4 => (1..9_u32, channel(), any::<bool>()).prop_map(|(number, channel, card)| {
-            let display = if card { card_display() } else { Display::Unchanged };
+            let display = if card { card_display() } else { ChannelDisplay::Unchanged };
             Step::Event(Event::Delivered { number, channel, display })
         }),
         3 => (1..9_u32, channel(), retry).prop_map(|(number, channel, retry)| {
-            Step::Event(Event::Undelivered { number, channel, error: "E".into(), retry, display: Display::Unchanged })
+            Step::Event(Event::Undelivered { number, channel, error: "E".into(), retry, display: ChannelDisplay::Unchanged })
         }),
         8 => (verdict(), person(), bandwidth(), 0..6_u32)
             .prop_map(|(verdict, by, bandwidth, key)| Step::Decide { verdict, by, bandwidth, key }),
@@ -192,7 +210,7 @@ fn id_of(key: u32) -> RequestId {
 
 /// Whether the connection was seen alive, against what the record said.
 fn corrected(record: &Approval, before: &Approval) -> bool {
-    record.history[before.history.len()..].iter().any(|entry| matches!(entry.what, What::Corrected { .. }))
+    record.history[before.history.len()..].iter().any(|entry| matches!(entry.event, AuditEvent::Corrected { .. }))
 }
 
 /// How many different people have approved.
@@ -203,7 +221,7 @@ fn people(record: &Approval) -> usize {
 
 proptest! {
     #[test]
-    fn what_we_sign_verifies_and_one_flipped_bit_does_not(body: Vec<u8>, at: prop::sample::Index, bit in 0..8_u8) {
+    fn signature_verifies_and_one_flipped_bit_breaks_it(body: Vec<u8>, at: prop::sample::Index, bit in 0..8_u8) {
         let standard_signature = standard_webhooks::sign_body(&[key()], "msg_1", &NOW.to_string(), &body);
         let slack_signature = slack::sign_body(&slack_secret(), &NOW.to_string(), &body);
         prop_assert!(standard(&body, &standard_signature) && slacks(&body, &slack_signature));
@@ -231,12 +249,12 @@ proptest! {
         let headers = headers(&[("x-slack-request-timestamp", &timestamp), ("x-slack-signature", &signature)]);
         let authentic = slack::verify_with(&[slack_secret()], &headers, Bytes::from(body.clone()), now()).unwrap();
         let _ = Platform::Slack.parse(&config.platforms, authentic);
-        let _ = serde_json::from_slice::<envelope::Event>(&body).map(envelope::open);
+        let _ = serde_json::from_slice::<envelope::HttpEvent>(&body).map(envelope::into_request);
         let _ = Config::parse(&String::from_utf8_lossy(&body));
     }
 
     #[test]
-    fn a_record_holds_its_invariants_whatever_happens(steps in prop::collection::vec(step(), 0..80)) {
+    fn record_keeps_its_invariants_under_any_events(steps in prop::collection::vec(step(), 0..80)) {
         let mut at = now();
         let mut record = on(2, 1, |grounds| Approval::discover(grounds, at));
         for (position, step) in steps.into_iter().enumerate() {
@@ -247,74 +265,74 @@ proptest! {
             let knows = |key: u32| serde_json::to_string(&before.history).unwrap().contains(&format!("request_key\":\"{key}\""));
             match &step {
                 Step::Event(event) => {
-                    let changed = record.apply(event, at);
+                    let changed = record.apply_event(event, at);
                     prop_assert_eq!(changed, record != before);
                     let mut twice = record.clone();
                     let a_try_failed = record.attempts > before.attempts || matches!(event, Event::Undelivered { .. });
-                    prop_assert!(a_try_failed || !twice.apply(event, at), "applied twice is applied once: {:?}", event);
+                    prop_assert!(a_try_failed || !twice.apply_event(event, at), "applied twice is applied once: {:?}", event);
                     if before.state.is_final() && !corrected(&record, &before) {
                         prop_assert_eq!(&record.state, &before.state, "a final state stays final: {:?}", event);
                     }
-                    if record.state == State::Activating && before.state == State::Approved {
+                    if record.state == ApprovalState::Activating && before.state == ApprovalState::Approved {
                         prop_assert_eq!(&record.fingerprint, &before.fingerprint);
                     }
-                    let decides = record.state == State::Approved && before.state != State::Approved;
+                    let decides = record.state == ApprovalState::Approved && before.state != ApprovalState::Approved;
                     prop_assert!(!decides || corrected(&record, &before), "no event decides");
                 }
                 Step::Decide { verdict, by, bandwidth, key } => {
                     let decision = decision(*verdict, by, *bandwidth, at, request(*key));
                     let replayed = knows(request(*key));
-                    match on(2, *bandwidth, |grounds| Approval::decide(Some(&record), grounds, decision)) {
+                    match on(2, *bandwidth, |grounds| Approval::apply_decision(Some(&record), grounds, decision)) {
                         Ok(next) => {
-                            let open = matches!(before.state, State::Pending | State::Failed { .. } | State::Deleted);
+                            let open = matches!(before.state, ApprovalState::Pending | ApprovalState::Failed { .. } | ApprovalState::Deleted);
                             prop_assert!(open && !replayed, "{}", before.state.name());
                             prop_assert_eq!(&next.fingerprint, &connection(Status::Accepting, *bandwidth).fingerprint());
-                            let anew = u32::from(matches!(before.state, State::Failed { .. }));
+                            let anew = u32::from(matches!(before.state, ApprovalState::Failed { .. }));
                             prop_assert!(next.generation >= before.generation + anew);
-                            if next.state == State::Approved {
+                            if next.state == ApprovalState::Approved {
                                 prop_assert!(people(&next) >= 2, "two people: {:?}", next.decisions);
                             }
                             record = next;
                         }
                         // A replay is about what it was about.
-                        Err(Closed::Changed) => {
+                        Err(DecisionError::FactsChanged) => {
                             let fresh = connection(Status::Accepting, *bandwidth).fingerprint();
                             prop_assert!(replayed || before.fingerprint != fresh);
                         }
-                        Err(Closed::Void) => prop_assert!(replayed),
-                        Err(Closed::Repeated | Closed::Over | Closed::NothingToWithdraw) => {}
+                        Err(DecisionError::Voided) => prop_assert!(replayed),
+                        Err(DecisionError::Repeated | DecisionError::AlreadyDecided | DecisionError::NothingToWithdraw) => {}
                         Err(closed) => prop_assert!(false, "{closed:?}"),
                     }
                 }
                 Step::Withdraw { by, key } => {
                     let replayed = knows(request(*key));
-                    if record.withdraw(&approver(by), &id_of(request(*key)), &who, at).is_ok() {
-                        prop_assert!(before.state == State::Pending && !replayed);
+                    if record.withdraw_decision(&approver(by), &id_of(request(*key)), &who, at).is_ok() {
+                        prop_assert!(before.state == ApprovalState::Pending && !replayed);
                         prop_assert_eq!(people(&record) + 1, people(&before));
                     } else {
                         prop_assert_eq!(&record, &before);
                     }
                 }
                 Step::Look { approvals, bandwidth } => {
-                    let changed = on(*approvals, *bandwidth, |grounds| record.look(grounds, at));
+                    let changed = on(*approvals, *bandwidth, |grounds| record.refresh(grounds, at));
                     prop_assert_eq!(changed, record != before);
-                    if record.state == State::Approved && before.state == State::Pending {
+                    if record.state == ApprovalState::Approved && before.state == ApprovalState::Pending {
                         prop_assert!(people(&record) >= usize::try_from(*approvals).unwrap());
                         prop_assert_eq!(&record.fingerprint, &before.fingerprint);
                     }
                 }
                 Step::Claim => {
-                    for Claim { notice, channel, .. } in record.outbox.claim(at, |_| Some(CardId(2))) {
-                        let earlier = record.outbox.iter().filter(|other| other.number < notice.number);
+                    for Claim { notification, channel, .. } in record.outbox.claim_due(at, |_| Some(CardId(2))) {
+                        let earlier = record.outbox.iter().filter(|other| other.number < notification.number);
                         for other in earlier {
                             let waiting = matches!(other.deliveries.get(&channel), Some(Delivery::Waiting { .. }));
                             prop_assert!(!waiting, "a channel hears things in order");
                         }
                     }
-                    prop_assert!(record.outbox.due(at).is_empty(), "nobody else posts them");
+                    prop_assert!(record.outbox.due_notifications(at).is_empty(), "nobody else posts them");
                 }
                 Step::Call(result) => {
-                    if matches!(record.state, State::Approved | State::Rejecting) {
+                    if matches!(record.state, ApprovalState::Approved | ApprovalState::Rejecting) {
                         record.begin_call(at);
                         record.finish_call(*result);
                     }
@@ -331,20 +349,20 @@ proptest! {
                 + record.decisions.iter().filter(|decision| decision.verdict == Verdict::Reject).count(), "nobody counts twice");
             prop_assert!(record.decisions.iter().all(|decision| decision.fingerprint == record.fingerprint),
                 "nobody has decided about anything else: {:?}", step);
-            let decided = matches!(record.state, State::Approved | State::Rejecting);
+            let decided = matches!(record.state, ApprovalState::Approved | ApprovalState::Rejecting);
             prop_assert!(!decided || record.client_token.is_some());
             if record.generation != before.generation {
                 prop_assert!(record.client_token.is_none() || record.client_token != before.client_token);
             }
             prop_assert_eq!(&record.history[..before.history.len()], &before.history[..], "the past is not rewritten");
-            let open = !record.state.is_final() || record.doubt.is_some();
+            let open = !record.state.is_final() || record.unconfirmed.is_some();
             prop_assert!(record.next_step_at.is_none() || open, "nothing is left after the end: {:?}", step);
-            let followed = record.next_step_at.is_some() || record.state == State::Activating;
+            let followed = record.next_step_at.is_some() || record.state == ApprovalState::Activating;
             prop_assert_eq!(followed, open, "work is left until the end: {:?}", step);
-            let is_sure = record.state == State::Pending && record.doubt.is_none();
+            let is_sure = record.state == ApprovalState::Pending && record.unconfirmed.is_none();
             if is_sure && record.connection.fingerprint() == record.fingerprint {
                 let reading = Connection { status: Status::Accepting, ..record.connection.clone() };
-                prop_assert!(!record.stage().is_news(&reading, at, || record.terms.clone()), "what is known is no news");
+                prop_assert!(!record.index_state().is_outdated_by(&reading, at, || record.policy.clone()), "what is known is no news");
             }
             prop_assert_eq!(record.facts.fingerprint(), record.fingerprint.clone(), "people see what they decide on");
             let waiting = record.outbox.iter().flat_map(|notice| notice.deliveries.values());
@@ -359,7 +377,7 @@ proptest! {
     }
 
     #[test]
-    fn an_edited_history_is_detected(entry in 0..5_usize, edit in 0..7_usize) {
+    fn edited_history_is_detected(entry in 0..5_usize, edit in 0..7_usize) {
         let record = decided_by_two();
         let id = record.id.to_string();
         let mut json = serde_json::to_value(&record).unwrap();
@@ -384,45 +402,47 @@ fn decided_by_two() -> Approval {
     let at = now();
     let mut record = on(2, 1, |grounds| Approval::discover(grounds, at));
     let cast = |record: &Approval, by, key| {
-        on(2, 1, |grounds| Approval::decide(Some(record), grounds, decision(Verdict::Approve, by, 1, at, key)).unwrap())
+        on(2, 1, |grounds| {
+            Approval::apply_decision(Some(record), grounds, decision(Verdict::Approve, by, 1, at, key)).unwrap()
+        })
     };
     record = cast(&record, "alice", 1);
-    record.withdraw(&approver("dave"), &id_of(2), &who, at).unwrap();
+    record.withdraw_decision(&approver("dave"), &id_of(2), &who, at).unwrap();
     record = cast(&record, "dave", 3);
     cast(&record, "bob", 4)
 }
 
 #[test]
-fn a_decision_that_no_history_knows_is_detected() {
+fn decision_missing_from_the_history_is_detected() {
     let record = decided_by_two();
     let mut json = serde_json::to_value(&record).unwrap();
     json["decisions"][0]["by"]["principal"] = "webhook:ci/mallory".into();
-    assert_eq!(History::verify(&record.id.to_string(), &json), Err(Broken::Decision));
+    assert_eq!(History::verify(&record.id.to_string(), &json), Err(HistoryMismatch::Decision));
     json["state"] = "pending".into();
-    assert_eq!(History::verify(&record.id.to_string(), &json), Err(Broken::State));
+    assert_eq!(History::verify(&record.id.to_string(), &json), Err(HistoryMismatch::State));
     json["history"] = serde_json::json!([]);
-    assert_eq!(History::verify(&record.id.to_string(), &json), Err(Broken::Empty));
+    assert_eq!(History::verify(&record.id.to_string(), &json), Err(HistoryMismatch::Empty));
 }
 
 #[test]
-fn who_changes_a_request_again_and_again_ends_it() {
+fn repeated_changes_end_a_request() {
     let mut record = on(2, 1, |grounds| Approval::discover(grounds, now()));
     for number in 0..100 {
-        on(2, number % 2 + 1, |grounds| record.look(grounds, now()));
+        on(2, number % 2 + 1, |grounds| record.refresh(grounds, now()));
     }
     assert_eq!(record.state.name(), "failed");
     assert!(record.history.len() < 30 && record.outbox.len() < 30, "{}", record.history.len());
 }
 
 #[test]
-fn whoever_may_not_approve_any_more_does_not_count_any_more() {
+fn former_approver_no_longer_counts() {
     let record = on(2, 1, |grounds| Approval::discover(grounds, now()));
     let mallory = decision(Verdict::Approve, "bob", 1, now(), 1);
-    let mut record = on(2, 1, |grounds| Approval::decide(Some(&record), grounds, mallory).unwrap());
+    let mut record = on(2, 1, |grounds| Approval::apply_decision(Some(&record), grounds, mallory).unwrap());
     record.decisions[0].by = approver("mallory");
     let last = decision(Verdict::Approve, "alice", 1, now(), 2);
-    let record = on(2, 1, |grounds| Approval::decide(Some(&record), grounds, last).unwrap());
-    assert_eq!((record.state.name(), record.given()), ("pending", 1));
+    let record = on(2, 1, |grounds| Approval::apply_decision(Some(&record), grounds, last).unwrap());
+    assert_eq!((record.state.name(), record.approval_count()), ("pending", 1));
 }
 
 /// What becomes of a request with so many approvals that disappears and comes back, again and again: how often it came
@@ -434,25 +454,25 @@ fn comes_and_goes(approvals: u32) -> (usize, Approval) {
         let by = format!("user{number}");
         let reason = Some("\u{1F6A7}".repeat(400));
         let decision = Decision { reason, ..decision(Verdict::Approve, &by, 1, now(), number) };
-        record = on(needed, 1, |grounds| Approval::decide(Some(&record), grounds, decision)).unwrap();
+        record = on(needed, 1, |grounds| Approval::apply_decision(Some(&record), grounds, decision)).unwrap();
     }
-    let seen = Event::Seen(Box::new(connection(Status::Accepting, 1)));
+    let seen = Event::Observed(Box::new(connection(Status::Accepting, 1)));
     let mut at = now();
     for times in 0..100 {
         for event in [&Event::Missing, &Event::Missing, &Event::Missing, &seen] {
             at += SignedDuration::from_secs(61);
-            record.apply(event, at);
+            record.apply_event(event, at);
         }
-        if record.state != State::Pending {
+        if record.state != ApprovalState::Pending {
             return (times, record);
         }
-        assert_eq!(record.given(), approvals, "they count again");
+        assert_eq!(record.approval_count(), approvals, "they count again");
     }
     panic!("for ever");
 }
 
 #[test]
-fn request_that_comes_back_again_and_again_ends_before_the_record_is_full() {
+fn reappearing_request_ends_before_its_record_is_full() {
     let (times, small) = comes_and_goes(1);
     assert_eq!((times, small.state.name()), (20, "failed"));
     let (times, large) = comes_and_goes(20);

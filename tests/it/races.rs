@@ -6,50 +6,51 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use crate::support::{Gate, Reply};
+use crate::support::{TestApp, TestResponse};
 use futures_util::future::join_all;
-use peergate::local::simulator::Settings;
-use peergate::local::simulator::gateway::Fault;
+use peergate::fake::alicloud::SimulatorSettings;
+use peergate::fake::alicloud::gateway::Fault;
 use tokio::time::{Instant, sleep};
 
 const MANY: usize = 200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_concurrent_approvals_are_one_accept_with_one_winner() {
-    let gate = Gate::with(Settings { quota: None, ..crate::support::quick() }).await;
-    let config = gate.config.replace("[clients.ci]", "calls_per_minute = 1000\n\n[clients.ci]");
-    let gate = gate.with_config(&config);
-    let id = gate.requested().await;
+async fn two_hundred_concurrent_approvals_make_one_accept() {
+    let app =
+        TestApp::with_settings(SimulatorSettings { calls_per_minute: None, ..crate::support::quick_settings() }).await;
+    let config = app.config.replace("[clients.ci]", "calls_per_minute = 1000\n\n[clients.ci]");
+    let app = app.with_config(&config);
+    let id = app.new_request().await;
     let mut requests = vec![];
     for number in 0..MANY {
         let (actor, verb) = (if number % 2 == 0 { "alice" } else { "bob" }, "approve");
-        requests.push(gate.signed(verb, &id, actor).await);
+        requests.push(app.sign_event(verb, &id, actor).await);
     }
-    let replies: Vec<Reply> = join_all(requests.iter().map(|request| gate.send(request))).await;
+    let replies: Vec<TestResponse> = join_all(requests.iter().map(|request| app.send(request))).await;
     let mut names = BTreeMap::<String, usize>::new();
     for reply in &replies {
         *names.entry(reply.name()).or_default() += 1;
     }
     // On a busy machine the winner may be out of time as well: then the watcher finishes it.
     let started = Instant::now();
-    while gate.accepts(&id) == 0 {
+    while app.count_accepts(&id) == 0 {
         assert!(started.elapsed() < Duration::from_mins(1), "{names:?}");
-        gate.round().await;
+        app.round().await;
     }
-    assert_eq!(gate.accepts(&id), 1, "{names:?}");
-    assert_eq!(gate.calls("AcceptVpcPeerConnection"), 1, "{names:?}");
-    let approval = gate.stored(&id).await.unwrap().approval;
+    assert_eq!(app.count_accepts(&id), 1, "{names:?}");
+    assert_eq!(app.count_calls("AcceptVpcPeerConnection"), 1, "{names:?}");
+    let approval = app.load_record(&id).await.unwrap().approval;
     let winner = approval.winner().unwrap().by.person.clone().unwrap();
     assert_eq!(approval.decisions.len(), 1, "{names:?}");
     let (mut winners, mut losers) = (0, 0);
     for (request, reply) in requests.iter().zip(replies) {
         // On a busy machine a request may run out of time, and says so; asked again, it is told as well.
-        let reply = if reply.status == 503 { gate.send(request).await } else { reply };
+        let reply = if reply.status == 503 { app.send(request).await } else { reply };
         match reply.name().as_str() {
             "accepted" | "underway" => winners += 1,
             "repeated" => {}
             "already-decided" => {
-                assert!(reply.detail().contains(&format!("already approved by {winner}")), "{reply:?}");
+                assert!(reply.problem_detail().contains(&format!("already approved by {winner}")), "{reply:?}");
                 losers += 1;
             }
             _ => panic!("{reply:?}"),
@@ -60,48 +61,49 @@ async fn two_hundred_concurrent_approvals_are_one_accept_with_one_winner() {
 }
 
 #[tokio::test]
-async fn a_loser_that_read_before_the_winner_wrote_is_told_all_the_same() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
+async fn loser_is_told_who_won_despite_an_earlier_reading() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
     let action = Some("GetVpcPeerConnectionAttribute".to_owned());
-    gate.simulator.fault(Fault { action, delay_ms: 2000, ..Fault::default() });
-    let (late, early) = (gate.signed("approve", &id, "bob").await, gate.signed("approve", &id, "alice").await);
-    let (late, ()) = tokio::join!(gate.send(&late), async {
-        while gate.simulator.pending_faults() > 0 {
+    app.simulator.add_fault(Fault { action, delay_ms: 2000, ..Fault::default() });
+    let (late, early) = (app.sign_event("approve", &id, "bob").await, app.sign_event("approve", &id, "alice").await);
+    let (late, ()) = tokio::join!(app.send(&late), async {
+        while app.simulator.pending_faults() > 0 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(gate.send(&early).await.name(), "accepted");
+        assert_eq!(app.send(&early).await.name(), "accepted");
     });
     assert_eq!((late.status, late.name().as_str()), (409, "already-decided"), "{late:?}");
-    assert!(late.detail().contains("already approved by alice"), "{late:?}");
+    assert!(late.problem_detail().contains("already approved by alice"), "{late:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_approvals_and_rejections_at_once_one_kind_takes_effect() {
-    let gate = Gate::with(Settings { quota: None, ..crate::support::quick() }).await;
+async fn concurrent_approvals_and_rejections_have_one_effect() {
+    let app =
+        TestApp::with_settings(SimulatorSettings { calls_per_minute: None, ..crate::support::quick_settings() }).await;
     for _ in 0..5 {
-        let id = gate.requested().await;
+        let id = app.new_request().await;
         let mut requests = vec![];
         for number in 0..20 {
             let verb = if number % 2 == 0 { "approve" } else { "reject" };
-            requests.push(gate.signed(verb, &id, if number % 4 < 2 { "alice" } else { "bob" }).await);
+            requests.push(app.sign_event(verb, &id, if number % 4 < 2 { "alice" } else { "bob" }).await);
         }
-        join_all(requests.iter().map(|request| gate.send(request))).await;
-        let effects = (gate.accepts(&id), gate.simulator.effects("RejectVpcPeerConnection", id.as_str()));
+        join_all(requests.iter().map(|request| app.send(request))).await;
+        let effects = (app.count_accepts(&id), app.simulator.count_effects("RejectVpcPeerConnection", id.as_str()));
         assert!(effects == (1, 0) || effects == (0, 1), "{effects:?}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_watchers_at_once_accept_once() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
+async fn concurrent_watchers_accept_once() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
     let code = Some("ServiceUnavailable".to_owned());
     let action = Some("AcceptVpcPeerConnection".to_owned());
-    gate.simulator.fault(Fault { action, code, http_status: 503, ..Fault::default() });
-    gate.send(&gate.signed("approve", &id, "alice").await).await;
-    tokio::join!(gate.tick(), gate.tick());
-    assert_eq!((gate.accepts(&id), gate.state(&id).await.as_str()), (1, "activated"));
+    app.simulator.add_fault(Fault { action, code, http_status: 503, ..Fault::default() });
+    app.send(&app.sign_event("approve", &id, "alice").await).await;
+    tokio::join!(app.tick(), app.tick());
+    assert_eq!((app.count_accepts(&id), app.state_of(&id).await.as_str()), (1, "activated"));
 }
 
 /// A process of ours; it goes with the value.
@@ -115,18 +117,18 @@ impl Drop for Process {
 }
 
 /// `peergate serve` over files; returns where it listens.
-fn serve(directory: &Path, gate: &Gate) -> (Process, String) {
-    std::fs::write(directory.join("peergate.toml"), &gate.config).unwrap();
+fn serve(directory: &Path, app: &TestApp) -> (Process, String) {
+    std::fs::write(directory.join("peergate.toml"), &app.config).unwrap();
     let mut child =
-        peergate(directory, gate).args(["serve", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
+        peergate(directory, app).args(["serve", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     let url = line.trim().strip_prefix("listening on ").expect("it says where it listens").to_owned();
     (Process(child), url)
 }
 
-fn peergate(directory: &Path, gate: &Gate) -> Command {
-    let peergate::config::SecretsSource::File(secrets) = gate.environment.secrets.clone() else { panic!("a file") };
+fn peergate(directory: &Path, app: &TestApp) -> Command {
+    let peergate::config::SecretsSource::File(secrets) = app.environment.secrets.clone() else { panic!("a file") };
     let mut command = Command::new(env!("CARGO_BIN_EXE_peergate"));
     command
         .current_dir(directory)
@@ -137,51 +139,51 @@ fn peergate(directory: &Path, gate: &Gate) -> Command {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_between_the_write_and_the_accept_the_watcher_finishes_with_the_same_token() {
-    let gate = Gate::start().await;
+async fn watcher_finishes_a_killed_accept_with_the_same_token() {
+    let app = TestApp::start().await;
     let directory = tempfile::tempdir().unwrap();
-    let id = gate.requested().await;
-    let (mut server, url) = serve(directory.path(), &gate);
+    let id = app.new_request().await;
+    let (mut server, url) = serve(directory.path(), &app);
     // The accept hangs before it takes effect: the webhook has written, and waits.
-    gate.simulator.fault(Fault {
+    app.simulator.add_fault(Fault {
         action: Some("AcceptVpcPeerConnection".into()),
         delay_ms: 3_600_000,
         ..Fault::default()
     });
-    let signed = gate.signed("approve", &id, "alice").await;
-    let http = peergate::http::client().unwrap();
+    let signed = app.sign_event("approve", &id, "alice").await;
+    let http = peergate::http::new_client().unwrap();
     let request = http.post(format!("{url}{}", signed.path)).body(signed.body.clone());
     let request = signed.headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
     let waiting = tokio::spawn(request.send());
     // It hangs once the fault is taken.
     let started = Instant::now();
-    while gate.simulator.pending_faults() > 0 {
+    while app.simulator.pending_faults() > 0 {
         assert!(started.elapsed() < Duration::from_mins(1), "the accept never came");
         sleep(Duration::from_millis(10)).await;
     }
     server.0.kill().unwrap();
     server.0.wait().unwrap();
     assert!(waiting.await.unwrap().is_err(), "nobody answered");
-    assert_eq!(gate.accepts(&id), 0);
+    assert_eq!(app.count_accepts(&id), 0);
 
     let started = Instant::now();
-    while gate.accepts(&id) == 0 || gate.headlines(crate::support::SLACK).len() < 3 {
+    while app.count_accepts(&id) == 0 || app.posted_headlines(crate::support::SLACK_PATH).len() < 3 {
         assert!(started.elapsed() < Duration::from_mins(1), "the watcher never finished it");
-        let ticked = peergate(directory.path(), &gate).args(["watch", "--once"]).status().unwrap();
+        let ticked = peergate(directory.path(), &app).args(["watch", "--once"]).status().unwrap();
         assert!(ticked.success());
     }
-    let journal = gate.simulator.journal();
-    let token = |entry: &peergate::local::simulator::JournalEntry| entry.parameters["ClientToken"].clone();
+    let journal = app.simulator.journal();
+    let token = |entry: &peergate::fake::alicloud::JournalEntry| entry.parameters["ClientToken"].clone();
     let accepts = journal.iter().filter(|entry| entry.action == "AcceptVpcPeerConnection" && entry.effect);
-    let secrets = gate.app.secrets.current(peergate::clock::now()).await.unwrap();
+    let secrets = app.parts.secrets.current(peergate::clock::now()).await.unwrap();
     assert!(secrets.targets.contains_key("prod"));
     let expected = peergate::approval::ClientToken::derive(
         &"webhook:ci/alice".to_owned().try_into().unwrap(),
         peergate::peering::AccountId(2_222_222_222_222_222),
         &id,
         peergate::approval::Verdict::Approve,
-        peergate::approval::Call::Decided { generation: 1 },
+        peergate::approval::TokenPurpose::Decided { generation: 1 },
     );
     assert_eq!(accepts.map(token).collect::<Vec<_>>(), [expected.as_str()]);
-    assert_eq!(gate.headlines(crate::support::SLACK).len(), 3, "approved, accepted and activated");
+    assert_eq!(app.posted_headlines(crate::support::SLACK_PATH).len(), 3, "approved, accepted and activated");
 }

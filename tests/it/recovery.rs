@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 
-use crate::support::{AUDIT, Gate, HOOK, logged, quick};
+use crate::support::{AUDIT_PATH, TestApp, WEBHOOK_PATH, logged, quick_settings};
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::SignedDuration;
 use peergate::clock;
+use peergate::fake::alicloud::SimulatorSettings;
+use peergate::fake::alicloud::gateway::Fault;
+use peergate::fake::slack::Outage;
 use peergate::local::sandbox::CI_SECRET;
-use peergate::local::simulator::Settings;
-use peergate::local::simulator::gateway::Fault;
-use peergate::local::sink::Trouble;
 use peergate::local::table;
 use peergate::peering::InstanceId;
 use serde_json::json;
@@ -17,44 +17,44 @@ use tokio::process::Command;
 
 type Item = HashMap<String, AttributeValue>;
 
-fn dynamodb(gate: &Gate) -> aws_sdk_dynamodb::Client {
-    let environment = &gate.environment;
-    let sdk = peergate::aws::sdk_config(&environment.aws, &peergate::http::client().unwrap());
+fn dynamodb(app: &TestApp) -> aws_sdk_dynamodb::Client {
+    let environment = &app.environment;
+    let sdk = peergate::aws::sdk_config(&environment.aws, &peergate::http::new_client().unwrap());
     let config = aws_sdk_dynamodb::config::Builder::from(&sdk);
     let endpoint = environment.aws.dynamodb_endpoint.clone().unwrap();
     aws_sdk_dynamodb::Client::from_conf(config.endpoint_url(endpoint).build())
 }
 
 /// What a backup of the table has of a connection.
-async fn backup(gate: &Gate, id: &InstanceId) -> Item {
+async fn backup(app: &TestApp, id: &InstanceId) -> Item {
     let key = AttributeValue::S(format!("prod/{id}"));
-    let answer = dynamodb(gate).get_item().table_name(&gate.environment.table).key("id", key).send().await.unwrap();
+    let answer = dynamodb(app).get_item().table_name(&app.environment.table).key("id", key).send().await.unwrap();
     answer.item.unwrap()
 }
 
-async fn restore(gate: &Gate, item: Item) {
-    dynamodb(gate).put_item().table_name(&gate.environment.table).set_item(Some(item)).send().await.unwrap();
+async fn restore(app: &TestApp, item: Item) {
+    dynamodb(app).put_item().table_name(&app.environment.table).set_item(Some(item)).send().await.unwrap();
 }
 
-/// A table that holds what the gate's holds now, as one restored from a backup does.
-async fn copy(gate: &Gate, name: &str) {
-    let aws = &gate.environment.aws;
-    let sdk = peergate::aws::sdk_config(aws, &peergate::http::client().unwrap());
-    table::create(&sdk, aws.dynamodb_endpoint.as_ref().unwrap(), name).await.unwrap();
-    let dynamodb = dynamodb(gate);
-    for item in dynamodb.scan().table_name(&gate.environment.table).send().await.unwrap().items.unwrap() {
+/// A table that holds what the app's holds now, as one restored from a backup does.
+async fn copy(app: &TestApp, name: &str) {
+    let aws = &app.environment.aws;
+    let sdk = peergate::aws::sdk_config(aws, &peergate::http::new_client().unwrap());
+    table::create_table(&sdk, aws.dynamodb_endpoint.as_ref().unwrap(), name).await.unwrap();
+    let dynamodb = dynamodb(app);
+    for item in dynamodb.scan().table_name(&app.environment.table).send().await.unwrap().items.unwrap() {
         dynamodb.put_item().table_name(name).set_item(Some(item)).send().await.unwrap();
     }
 }
 
 /// Runs the local tool on the table, as on the one in AWS.
-async fn peergate(gate: &Gate, arguments: &[&str]) -> String {
-    run(gate, arguments).await.unwrap()
+async fn peergate(app: &TestApp, arguments: &[&str]) -> String {
+    run(app, arguments).await.unwrap()
 }
 
 /// What it prints, or what it prints when it fails.
-async fn run(gate: &Gate, arguments: &[&str]) -> Result<String, String> {
-    let aws = &gate.environment.aws;
+async fn run(app: &TestApp, arguments: &[&str]) -> Result<String, String> {
+    let aws = &app.environment.aws;
     let output = Command::new(env!("CARGO_BIN_EXE_peergate"))
         .args(arguments)
         .env_clear()
@@ -62,7 +62,7 @@ async fn run(gate: &Gate, arguments: &[&str]) -> Result<String, String> {
         .env("AWS_ACCESS_KEY_ID", &aws.access_key_id)
         .env("AWS_SECRET_ACCESS_KEY", &aws.secret_access_key)
         .env("AWS_ENDPOINT_URL_DYNAMODB", aws.dynamodb_endpoint.as_ref().unwrap())
-        .env("PEERGATE_TABLE", &gate.environment.table)
+        .env("PEERGATE_TABLE", &app.environment.table)
         .output()
         .await
         .unwrap();
@@ -71,89 +71,94 @@ async fn run(gate: &Gate, arguments: &[&str]) -> Result<String, String> {
 }
 
 #[tokio::test]
-async fn an_access_key_is_rotated_without_anybody_doing_more_than_storing_the_new_one() {
-    let gate = Gate::start().await;
-    let (first, second) = (gate.requested().await, gate.requested().await);
-    assert_eq!(gate.send(&gate.signed("approve", &first, "alice").await).await.name(), "accepted");
+async fn rotated_access_key_works_after_one_fetch() {
+    let app = TestApp::start().await;
+    let (first, second) = (app.new_request().await, app.new_request().await);
+    assert_eq!(app.send(&app.sign_event("approve", &first, "alice").await).await.name(), "accepted");
     // The old key is disabled before the functions have heard of the new one.
     let key = |id: &str, secret: &str| json!({"prod": {"access_key_id": id, "access_key_secret": secret}});
-    gate.write_secrets(|secrets| secrets["targets"] = key("disabled", "disabled")).unwrap();
-    let gate = gate.restarted();
-    let refused = gate.send(&gate.signed("approve", &second, "alice").await).await;
+    app.write_secrets(|secrets| secrets["targets"] = key("disabled", "disabled")).unwrap();
+    let app = app.restart_app();
+    let refused = app.send(&app.sign_event("approve", &second, "alice").await).await;
     assert_eq!((refused.status, refused.name().as_str()), (502, "credentials-refused"));
-    gate.write_secrets(|_| {}).unwrap();
+    app.write_secrets(|_| {}).unwrap();
     let later = clock::now() + SignedDuration::from_secs(31);
-    let healed = gate.send_at(&gate.signed("approve", &second, "alice").await, later).await;
-    assert_eq!((healed.status, gate.accepts(&second)), (200, 1), "one fetch later: {}", healed.body);
+    let healed = app.send_at(&app.sign_event("approve", &second, "alice").await, later).await;
+    assert_eq!((healed.status, app.count_accepts(&second)), (200, 1), "one fetch later: {}", healed.body);
 }
 
 #[tokio::test]
-async fn a_signing_secret_is_rotated_without_a_refused_request() {
+async fn signing_secret_rotates_without_a_refused_request() {
     const NEW: &str = "whsec_bmV3LXNpZ25pbmcta2V5LW9mLTMyLWJ5dGVzLWxvbmc=";
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    let body = gate.signed("status", &id, "alice").await.body;
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    let body = app.sign_event("status", &id, "alice").await.body;
     let sign = |key: &str| {
         let (nonce, at) = (format!("msg_{}", clock::nonce()), clock::now().as_second().to_string());
-        let mut signed = gate.signed_as(&body, &nonce, &at);
+        let mut signed = app.sign_body_as(&body, &nonce, &at);
         let keys = [key.to_owned().try_into().unwrap()];
         let signature = peergate::chat::standard_webhooks::sign_body(&keys, &nonce, &at, body.as_bytes());
         signed.headers.retain(|(name, _)| *name != "webhook-signature");
         signed.headers.push(("webhook-signature", signature));
         signed
     };
-    assert_eq!(gate.send(&sign(CI_SECRET)).await.status, 200);
+    assert_eq!(app.send(&sign(CI_SECRET)).await.status, 200);
     // Both, then the sender changes, then only the new one.
     let both = [NEW, CI_SECRET];
-    gate.write_secrets(|secrets| secrets["clients"]["ci"]["signing_secrets"] = json!(both)).unwrap();
+    app.write_secrets(|secrets| secrets["clients"]["ci"]["signing_secrets"] = json!(both)).unwrap();
     let later = clock::now() + SignedDuration::from_secs(31);
-    assert_eq!(gate.send_at(&sign(CI_SECRET), later).await.status, 200);
-    assert_eq!(gate.send_at(&sign(NEW), later).await.status, 200, "fetched because no known key matched");
-    assert_eq!(gate.send_at(&sign(CI_SECRET), later).await.status, 200);
+    assert_eq!(app.send_at(&sign(CI_SECRET), later).await.status, 200);
+    assert_eq!(app.send_at(&sign(NEW), later).await.status, 200, "fetched because no known key matched");
+    assert_eq!(app.send_at(&sign(CI_SECRET), later).await.status, 200);
     let old = sign(CI_SECRET);
-    gate.write_secrets(|secrets| secrets["clients"]["ci"]["signing_secrets"] = json!([NEW])).unwrap();
-    let gate = gate.restarted();
-    let calls = gate.upstream_calls();
-    assert_eq!((gate.send(&old).await.status, gate.upstream_calls()), (401, calls));
+    app.write_secrets(|secrets| secrets["clients"]["ci"]["signing_secrets"] = json!([NEW])).unwrap();
+    let app = app.restart_app();
+    let calls = app.count_upstream_calls();
+    assert_eq!((app.send(&old).await.status, app.count_upstream_calls()), (401, calls));
 }
 
 #[tokio::test]
-async fn a_table_from_a_backup_catches_up_with_what_happened_since() {
-    let gate = Gate::with(Settings { activation: std::time::Duration::from_millis(300), ..quick() }).await;
-    let id = gate.requested().await;
-    gate.discover().await;
-    let pending = backup(&gate, &id).await;
-    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "accepted");
-    let decided = backup(&gate, &id).await;
-    gate.scheduled().await;
-    assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("activated", 1));
+async fn restored_backup_catches_up_without_a_second_accept() {
+    let app = TestApp::with_settings(SimulatorSettings {
+        activation_delay: std::time::Duration::from_millis(300),
+        ..quick_settings()
+    })
+    .await;
+    let id = app.new_request().await;
+    app.discover().await;
+    let pending = backup(&app, &id).await;
+    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "accepted");
+    let decided = backup(&app, &id).await;
+    app.scheduled_tick().await;
+    assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("activated", 1));
     for (name, item) in [("pending", pending), ("decided", decided)] {
-        restore(&gate, item).await;
-        assert_ne!(gate.state(&id).await, "activated", "{name}");
-        gate.scheduled().await;
-        assert_eq!(gate.state(&id).await, "activated", "from a backup of {name}");
-        assert_eq!(gate.accepts(&id), 1, "from a backup of {name}: nothing is accepted twice");
+        restore(&app, item).await;
+        assert_ne!(app.state_of(&id).await, "activated", "{name}");
+        app.scheduled_tick().await;
+        assert_eq!(app.state_of(&id).await, "activated", "from a backup of {name}");
+        assert_eq!(app.count_accepts(&id), 1, "from a backup of {name}: nothing is accepted twice");
     }
-    let verified = peergate(&gate, &["verify", "--aws"]).await;
+    let verified = peergate(&app, &["verify", "--aws"]).await;
     assert!(verified.contains('1'), "{verified}");
 }
 
 #[tokio::test]
-async fn what_the_table_lost_is_put_back_from_a_copy() {
-    let gate = Gate::start().await;
-    let ids: [_; 7] = std::array::from_fn(|_| gate.requested());
+async fn lost_records_are_restored_from_a_copy() {
+    let app = TestApp::start().await;
+    let ids: [_; 7] = std::array::from_fn(|_| app.new_request());
     let ids = futures_util::future::join_all(ids).await;
     let [went_on, gone, begun_anew, edited, shortened, damaged, newer] = ids.as_slice() else { panic!() };
-    let approve = async |id| assert_eq!(gate.send(&gate.signed("approve", id, "alice").await).await.name(), "accepted");
-    gate.discover().await;
-    let early = backup(&gate, shortened).await;
+    let approve =
+        async |id| assert_eq!(app.send(&app.sign_event("approve", id, "alice").await).await.name(), "accepted");
+    app.discover().await;
+    let early = backup(&app, shortened).await;
     for id in [gone, edited, shortened] {
         approve(id).await;
     }
-    copy(&gate, "copy").await;
-    let was = [backup(&gate, gone).await, backup(&gate, begun_anew).await, backup(&gate, edited).await];
+    copy(&app, "copy").await;
+    let was = [backup(&app, gone).await, backup(&app, begun_anew).await, backup(&app, edited).await];
     let as_it_was = async |id, was: &Item| {
-        let now = backup(&gate, id).await;
+        let now = backup(&app, id).await;
         let version = |item: &Item| item["version"].as_n().unwrap().parse::<u64>().unwrap();
         assert!(version(&now) > version(was), "nobody who read it before can write over it");
         now.iter().all(|(name, value)| name == "version" || was[name] == *value) && now.len() == was.len()
@@ -162,25 +167,25 @@ async fn what_the_table_lost_is_put_back_from_a_copy() {
     approve(went_on).await;
     for id in [gone, begun_anew] {
         let key = AttributeValue::S(format!("prod/{id}"));
-        dynamodb(&gate).delete_item().table_name(&gate.environment.table).key("id", key).send().await.unwrap();
+        dynamodb(&app).delete_item().table_name(&app.environment.table).key("id", key).send().await.unwrap();
     }
-    gate.discover().await;
+    app.discover().await;
     approve(begun_anew).await;
-    restore(&gate, early).await;
+    restore(&app, early).await;
     let edits = [
         (edited, "alice", "mallory"),
         (damaged, r#""since":"#, r#""than":"#),
         (newer, r#""schema":2"#, r#""schema":3"#),
     ];
     for (id, before, after) in edits {
-        let mut item = backup(&gate, id).await;
+        let mut item = backup(&app, id).await;
         let record = item["record"].as_s().unwrap().replace(before, after);
         item.insert("record".into(), AttributeValue::S(record));
-        restore(&gate, item).await;
+        restore(&app, item).await;
     }
-    let untouched = [backup(&gate, went_on).await, backup(&gate, newer).await];
+    let untouched = [backup(&app, went_on).await, backup(&app, newer).await];
 
-    let told = run(&gate, &["restore", "--aws", "--from", "copy"]).await.unwrap_err();
+    let told = run(&app, &["restore", "--aws", "--from", "copy"]).await.unwrap_err();
     let lines = |what| move |id: &InstanceId| format!("prod/{id}: {what}");
     let another = "left as it is: it has another history now, or was edited; --replace puts it back";
     let put_back = [gone, shortened, damaged].map(lines("put back"));
@@ -189,25 +194,25 @@ async fn what_the_table_lost_is_put_back_from_a_copy() {
     }
     assert!(told.ends_with("3 records are put back, 2 have gone on since, 2 are left as they are\n"), "{told}");
     assert!(as_it_was(gone, &was[0]).await);
-    let told = run(&gate, &["restore", "--aws", "--from", "copy", "--replace"]).await.unwrap();
+    let told = run(&app, &["restore", "--aws", "--from", "copy", "--replace"]).await.unwrap();
     assert!(told.ends_with("2 records are put back, 5 have gone on since, 0 are left as they are\n"), "{told}");
     for (id, was) in [(begun_anew, &was[1]), (edited, &was[2])] {
         assert!(as_it_was(id, was).await, "{id}");
     }
-    assert_eq!([backup(&gate, went_on).await, backup(&gate, newer).await], untouched);
+    assert_eq!([backup(&app, went_on).await, backup(&app, newer).await], untouched);
 
-    gate.scheduled().await;
+    app.scheduled_tick().await;
     for id in [went_on, gone, begun_anew, edited, shortened] {
-        assert_eq!((gate.state(id).await.as_str(), gate.accepts(id)), ("activated", 1), "{id}");
+        assert_eq!((app.state_of(id).await.as_str(), app.count_accepts(id)), ("activated", 1), "{id}");
     }
 }
 
 #[tokio::test]
-async fn a_copy_that_does_not_hold_puts_nothing_back() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "accepted");
-    let item = backup(&gate, &id).await;
+async fn invalid_copy_restores_nothing() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "accepted");
+    let item = backup(&app, &id).await;
     let record = item["record"].as_s().unwrap();
     let problems = [
         (record.replace("alice", "mallory"), "in the copy, entry 1 does not follow from those before it"),
@@ -216,61 +221,65 @@ async fn a_copy_that_does_not_hold_puts_nothing_back() {
     for (number, (record, problem)) in problems.into_iter().enumerate() {
         let mut item = item.clone();
         item.insert("record".into(), AttributeValue::S(record));
-        restore(&gate, item).await;
+        restore(&app, item).await;
         let name = format!("copy-{number}");
-        copy(&gate, &name).await;
+        copy(&app, &name).await;
         let key = AttributeValue::S(format!("prod/{id}"));
-        dynamodb(&gate).delete_item().table_name(&gate.environment.table).key("id", key).send().await.unwrap();
-        let told = run(&gate, &["restore", "--aws", "--from", &name, "--replace"]).await.unwrap_err();
+        dynamodb(&app).delete_item().table_name(&app.environment.table).key("id", key).send().await.unwrap();
+        let told = run(&app, &["restore", "--aws", "--from", &name, "--replace"]).await.unwrap_err();
         assert!(told.contains(problem) && told.contains("0 records are put back"), "{told}");
-        assert!(gate.stored(&id).await.is_none(), "{problem}");
+        assert!(app.load_record(&id).await.is_none(), "{problem}");
     }
 }
 
 #[tokio::test]
-async fn what_was_given_up_is_redriven() {
-    let gate = Gate::start().await;
-    gate.sink.trouble(Trouble { path: AUDIT.into(), status: 410, ..Trouble::default() });
+async fn abandoned_deliveries_are_redriven_on_request() {
+    let app = TestApp::start().await;
+    app.slack.add_outage(Outage { path: AUDIT_PATH.into(), status: 410, ..Outage::default() });
     let wait = Some(120);
-    gate.sink.trouble(Trouble { path: HOOK.into(), status: 503, retry_after: wait, ..Trouble::default() });
-    let id = gate.requested().await;
-    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "accepted");
-    gate.tick().await;
-    gate.sink.heal();
-    let (audit, hook) = (gate.sink.posts(AUDIT).len(), gate.sink.posts(HOOK).len());
-    let told = peergate(&gate, &["redrive", "--aws", "--channel", "netops"]).await;
+    app.slack.add_outage(Outage { path: WEBHOOK_PATH.into(), status: 503, retry_after: wait, ..Outage::default() });
+    let id = app.new_request().await;
+    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "accepted");
+    app.tick().await;
+    app.slack.clear_outages();
+    let (audit, hook) = (app.slack.posts(AUDIT_PATH).len(), app.slack.posts(WEBHOOK_PATH).len());
+    let told = peergate(&app, &["redrive", "--aws", "--channel", "netops"]).await;
     assert_eq!(told, "0 posts of 0 connections are due now\n", "it took everything");
-    let told = peergate(&gate, &["redrive", "--aws"]).await;
+    let told = peergate(&app, &["redrive", "--aws"]).await;
     assert!(told.ends_with("posts of 1 connections are due now\n") && !told.starts_with('0'), "{told}");
-    gate.tick().await;
-    assert!(gate.sink.posts(HOOK).len() > hook, "at once, and not when its turn would have come");
-    assert_eq!(gate.sink.posts(AUDIT).len(), audit, "what was given up needs to be asked for");
-    peergate(&gate, &["redrive", "--aws", "--given-up", "--channel", "audit"]).await;
-    gate.tick().await;
-    assert!(gate.sink.posts(AUDIT).len() > audit);
-    let (audit, hook) = (gate.sink.posts(AUDIT).len(), gate.sink.posts(HOOK).len());
-    assert_eq!(peergate(&gate, &["redrive", "--aws", "--given-up"]).await, "0 posts of 0 connections are due now\n");
-    gate.tick().await;
-    assert_eq!((gate.sink.posts(AUDIT).len(), gate.sink.posts(HOOK).len()), (audit, hook), "once is enough");
+    app.tick().await;
+    assert!(app.slack.posts(WEBHOOK_PATH).len() > hook, "at once, and not when its turn would have come");
+    assert_eq!(app.slack.posts(AUDIT_PATH).len(), audit, "what was given up needs to be asked for");
+    peergate(&app, &["redrive", "--aws", "--given-up", "--channel", "audit"]).await;
+    app.tick().await;
+    assert!(app.slack.posts(AUDIT_PATH).len() > audit);
+    let (audit, hook) = (app.slack.posts(AUDIT_PATH).len(), app.slack.posts(WEBHOOK_PATH).len());
+    assert_eq!(peergate(&app, &["redrive", "--aws", "--given-up"]).await, "0 posts of 0 connections are due now\n");
+    app.tick().await;
+    assert_eq!(
+        (app.slack.posts(AUDIT_PATH).len(), app.slack.posts(WEBHOOK_PATH).len()),
+        (audit, hook),
+        "once is enough"
+    );
 }
 
 #[tokio::test]
-async fn a_record_of_a_newer_version_waits_for_that_version_and_holds_up_no_other() {
-    let gate = Gate::start().await;
-    let (newer, ours) = (gate.requested().await, gate.requested().await);
-    gate.discover().await;
-    let mut item = backup(&gate, &newer).await;
+async fn newer_record_waits_for_its_version_and_blocks_no_other() {
+    let app = TestApp::start().await;
+    let (newer, ours) = (app.new_request().await, app.new_request().await);
+    app.discover().await;
+    let mut item = backup(&app, &newer).await;
     let record = item["record"].as_s().unwrap().replace(r#""schema":2"#, r#""schema":3"#);
     item.insert("record".into(), AttributeValue::S(record));
     // It is due for the watcher, too.
     item.extend(["due_at", "work_at"].map(|name| (name.into(), AttributeValue::N("1".into()))));
-    restore(&gate, item.clone()).await;
-    let refused = gate.send(&gate.signed("approve", &newer, "alice").await).await;
-    assert_eq!((refused.status, gate.calls("AcceptVpcPeerConnection")), (503, 0), "{}", refused.body);
-    assert_eq!(gate.send(&gate.signed("approve", &ours, "alice").await).await.name(), "accepted");
-    gate.scheduled().await;
-    assert_eq!(gate.state(&ours).await, "activated");
-    assert_eq!(backup(&gate, &newer).await, item, "it is not touched");
+    restore(&app, item.clone()).await;
+    let refused = app.send(&app.sign_event("approve", &newer, "alice").await).await;
+    assert_eq!((refused.status, app.count_calls("AcceptVpcPeerConnection")), (503, 0), "{}", refused.body);
+    assert_eq!(app.send(&app.sign_event("approve", &ours, "alice").await).await.name(), "accepted");
+    app.scheduled_tick().await;
+    assert_eq!(app.state_of(&ours).await, "activated");
+    assert_eq!(backup(&app, &newer).await, item, "it is not touched");
     let lines = logged();
     let line = |message: &str| {
         let about = |line: &&str| line.contains(message) && line.contains("written by a newer version");
@@ -281,25 +290,25 @@ async fn a_record_of_a_newer_version_waits_for_that_version_and_holds_up_no_othe
     // Rolled forward again.
     let record = item["record"].as_s().unwrap().replace(r#""schema":3"#, r#""schema":2"#);
     item.insert("record".into(), AttributeValue::S(record));
-    restore(&gate, item).await;
-    assert_eq!(gate.send(&gate.signed("approve", &newer, "alice").await).await.name(), "accepted");
+    restore(&app, item).await;
+    assert_eq!(app.send(&app.sign_event("approve", &newer, "alice").await).await.name(), "accepted");
 }
 
 #[tokio::test]
-async fn throttling_costs_time_and_nothing_else() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    gate.simulator.fault(Fault {
+async fn throttling_costs_only_time() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    app.simulator.add_fault(Fault {
         action: Some("AcceptVpcPeerConnection".into()),
         code: Some("Throttling.User".into()),
         retry_after_ms: Some(200),
         times: 3,
         ..Fault::default()
     });
-    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "underway");
-    gate.tick().await;
+    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "underway");
+    app.tick().await;
     assert_eq!(
-        (gate.state(&id).await.as_str(), gate.accepts(&id), gate.simulator.pending_faults()),
+        (app.state_of(&id).await.as_str(), app.count_accepts(&id), app.simulator.pending_faults()),
         ("activated", 1, 0)
     );
 }

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{Gate, logged};
-use peergate::chat::Signed;
+use crate::support::{TestApp, logged};
+use peergate::chat::SignedRequest;
 use peergate::clock;
-use peergate::local::serve::{self, Limits};
+use peergate::local::serve::{self, ServerLimits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -18,14 +18,19 @@ const SHORT: Duration = Duration::from_millis(300);
 const HEALTH: &str = "GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n";
 
 /// Nothing is limited but what a test names.
-fn limits() -> Limits {
-    Limits { headers: PATIENCE, body: PATIENCE, lifetime: PATIENCE, connections: 100 }
+fn limits() -> ServerLimits {
+    ServerLimits {
+        header_timeout: PATIENCE,
+        body_timeout: PATIENCE,
+        connection_lifetime: PATIENCE,
+        max_connections: 100,
+    }
 }
 
-async fn served(gate: &Gate, limits: Limits) -> SocketAddr {
+async fn served(app: &TestApp, limits: ServerLimits) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve::answer_within(Arc::clone(&gate.app), listener, limits));
+    tokio::spawn(serve::serve_webhook_within(Arc::clone(&app.parts), listener, limits));
     address
 }
 
@@ -51,7 +56,7 @@ async fn next(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&bytes[..read]).into_owned()
 }
 
-fn head(signed: &Signed) -> String {
+fn head(signed: &SignedRequest) -> String {
     let headers: Vec<_> = signed.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let headers = headers.concat();
     let (path, length) = (&signed.path, signed.body.len());
@@ -59,16 +64,21 @@ fn head(signed: &Signed) -> String {
 }
 
 #[test]
-fn the_limits_are_those_that_the_documents_name() {
+fn default_limits_match_the_documentation() {
     let ten = Duration::from_secs(10);
-    let expected = Limits { headers: ten, body: ten, lifetime: Duration::from_mins(1), connections: 512 };
-    assert_eq!(Limits::default(), expected);
+    let expected = ServerLimits {
+        header_timeout: ten,
+        body_timeout: ten,
+        connection_lifetime: Duration::from_mins(1),
+        max_connections: 512,
+    };
+    assert_eq!(ServerLimits::default(), expected);
 }
 
 #[tokio::test]
-async fn headers_that_do_not_come_end_their_own_connection_alone() {
-    let gate = Gate::start().await;
-    let address = served(&gate, Limits { headers: SHORT, ..limits() }).await;
+async fn missing_headers_end_only_their_own_connection() {
+    let app = TestApp::start().await;
+    let address = served(&app, ServerLimits { header_timeout: SHORT, ..limits() }).await;
     let mut silent = connected(address, "").await;
     let mut slow = connected(address, "POST /slack HTTP/1.1\r\nhost: ").await;
     let mut good = connected(address, HEALTH).await;
@@ -80,9 +90,9 @@ async fn headers_that_do_not_come_end_their_own_connection_alone() {
 }
 
 #[tokio::test]
-async fn headers_that_trickle_are_not_given_more_time() {
-    let gate = Gate::start().await;
-    let address = served(&gate, Limits { headers: SHORT, ..limits() }).await;
+async fn trickling_headers_get_no_extra_time() {
+    let app = TestApp::start().await;
+    let address = served(&app, ServerLimits { header_timeout: SHORT, ..limits() }).await;
     let mut stream = connected(address, "GET /healthz HTTP/1.1\r\n").await;
     let trickle = async {
         while stream.write_all(b"x: y\r\n").await.is_ok() {
@@ -93,25 +103,26 @@ async fn headers_that_trickle_are_not_given_more_time() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_come_is_refused_and_asks_nobody_anything() {
-    let gate = Gate::start().await;
-    let signed = gate.signed("approve", &gate.requested().await, "alice").await;
-    let address = served(&gate, Limits { body: SHORT, ..limits() }).await;
+async fn missing_body_is_refused_and_reaches_no_api() {
+    let app = TestApp::start().await;
+    let signed = app.sign_event("approve", &app.new_request().await, "alice").await;
+    let address = served(&app, ServerLimits { body_timeout: SHORT, ..limits() }).await;
     let mut stream = connected(address, &head(&signed)).await;
     stream.write_all(&signed.body.as_bytes()[..10]).await.unwrap();
     let answer = rest(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert!(logged().contains("slow-body"));
-    assert_eq!(gate.upstream_calls(), 0);
+    assert_eq!(app.count_upstream_calls(), 0);
 }
 
 #[tokio::test]
-async fn a_body_that_comes_slowly_but_in_time_is_answered() {
-    let gate = Gate::start().await;
-    let signed = gate.signed("list", &gate.requested().await, "alice").await;
+async fn slow_body_within_the_limit_is_answered() {
+    let app = TestApp::start().await;
+    let signed = app.sign_event("list", &app.new_request().await, "alice").await;
     let body = r#"{"type": "peering.list", "data": {"actor": "alice"}}"#;
-    let signed = Signed { ..gate.signed_as(body, &signed.headers[1].1, &clock::now().as_second().to_string()) };
-    let address = served(&gate, Limits { headers: SHORT, lifetime: SHORT, ..limits() }).await;
+    let signed =
+        SignedRequest { ..app.sign_body_as(body, &signed.headers[1].1, &clock::now().as_second().to_string()) };
+    let address = served(&app, ServerLimits { header_timeout: SHORT, connection_lifetime: SHORT, ..limits() }).await;
     let mut stream = connected(address, &head(&signed)).await;
     let bytes = signed.body.as_bytes();
     // Longer than headers may take, and than the connection lives: neither concerns a request that is under way.
@@ -124,9 +135,9 @@ async fn a_body_that_comes_slowly_but_in_time_is_answered() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_waits_until_another_ends() {
-    let gate = Gate::start().await;
-    let address = served(&gate, Limits { connections: 2, ..limits() }).await;
+async fn excess_connection_waits_until_another_ends() {
+    let app = TestApp::start().await;
+    let address = served(&app, ServerLimits { max_connections: 2, ..limits() }).await;
     let (one, two) = (connected(address, "").await, connected(address, "").await);
     let mut third = connected(address, HEALTH).await;
     timeout(SHORT, third.readable()).await.unwrap_err();
@@ -137,8 +148,8 @@ async fn one_connection_too_many_waits_until_another_ends() {
 
 #[tokio::test]
 async fn silent_strangers_lock_nobody_out() {
-    let gate = Gate::start().await;
-    let address = served(&gate, Limits { connections: 8, headers: SHORT, ..limits() }).await;
+    let app = TestApp::start().await;
+    let address = served(&app, ServerLimits { max_connections: 8, header_timeout: SHORT, ..limits() }).await;
     let mut strangers = vec![];
     for _ in 0..8 {
         strangers.push(connected(address, "").await);
@@ -151,9 +162,9 @@ async fn silent_strangers_lock_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_connection_that_goes_on_asking_ends_as_well() {
-    let gate = Gate::start().await;
-    let address = served(&gate, Limits { lifetime: SHORT, ..limits() }).await;
+async fn busy_connection_ends_after_its_lifetime() {
+    let app = TestApp::start().await;
+    let address = served(&app, ServerLimits { connection_lifetime: SHORT, ..limits() }).await;
     let mut stream = connected(address, "").await;
     let mut answers = 0;
     let asking = async {

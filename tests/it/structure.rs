@@ -30,7 +30,7 @@ fn files(path: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn only_the_folder_and_the_list_name_a_platform() {
+fn only_the_platform_folders_and_list_name_a_platform() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut looked_at = 0;
     for file in NAMELESS.iter().flat_map(|path| files(&source.join(path))) {

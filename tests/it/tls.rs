@@ -36,20 +36,20 @@ async fn server() -> (String, String) {
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_vouches_for_is_refused_unless_it_is_in_the_file() {
+async fn untrusted_certificate_is_refused_unless_it_is_in_the_file() {
     let (url, pem) = server().await;
-    let refused = http::client().unwrap().get(&url).send().await.unwrap_err();
+    let refused = http::new_client().unwrap().get(&url).send().await.unwrap_err();
     assert!(refused.is_connect(), "{refused:?}");
     let (_, other) = server().await;
-    assert!(http::client_with_roots(other.as_bytes()).unwrap().get(&url).send().await.is_err());
-    let answer = http::client_with_roots(pem.as_bytes()).unwrap().get(&url).send().await.unwrap();
+    assert!(http::new_client_with_roots(other.as_bytes()).unwrap().get(&url).send().await.is_err());
+    let answer = http::new_client_with_roots(pem.as_bytes()).unwrap().get(&url).send().await.unwrap();
     assert_eq!(answer.status(), 204);
 }
 
 #[test]
-fn a_file_without_certificates_stops_the_start() {
+fn ca_file_without_certificates_is_refused() {
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     for pem in ["", "not PEM", broken] {
-        assert!(matches!(http::client_with_roots(pem.as_bytes()), Err(http::Error::Roots)), "{pem:?}");
+        assert!(matches!(http::new_client_with_roots(pem.as_bytes()), Err(http::Error::Roots)), "{pem:?}");
     }
 }

@@ -2,126 +2,129 @@
 
 use std::time::Duration;
 
-use crate::support::{Gate, RESPONSE, logged, wish};
+use crate::support::{RESPONSE_PATH, TestApp, event_spec, logged};
 use bytes::Bytes;
 use jiff::SignedDuration;
-use peergate::chat::Signed;
+use peergate::chat::SignedRequest;
 use peergate::chat::message::Button;
 use peergate::clock;
-use peergate::local::simulator::Tampering;
-use peergate::local::simulator::gateway::Fault;
+use peergate::fake::alicloud::Tampering;
+use peergate::fake::alicloud::gateway::Fault;
 use serde_json::json;
 use tokio::time::Instant;
 
 #[tokio::test]
-async fn a_signed_approval_is_accepted_once_with_the_stored_token() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+async fn signed_approval_is_accepted_once_with_the_stored_token() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
     assert_eq!((reply.status, reply.name().as_str()), (200, "accepted"));
-    assert_eq!(gate.state(&id).await, "activating");
-    assert_eq!(gate.accepts(&id), 1);
-    let stored = gate.stored(&id).await.unwrap();
+    assert_eq!(app.state_of(&id).await, "activating");
+    assert_eq!(app.count_accepts(&id), 1);
+    let stored = app.load_record(&id).await.unwrap();
     let token = stored.approval.client_token.unwrap().as_str().to_owned();
     assert!(token.starts_with("pg1-") && token.len() == 64 && token.is_ascii());
-    let journal = gate.simulator.journal();
+    let journal = app.simulator.journal();
     let accept = journal.iter().rfind(|entry| entry.action == "AcceptVpcPeerConnection").unwrap();
     assert_eq!(accept.parameters["ClientToken"], token);
-    assert_eq!(reply.json()["approval"]["decision"]["by"], "webhook:ci/alice");
+    assert_eq!(reply.body_json()["approval"]["decision"]["by"], "webhook:ci/alice");
 }
 
 #[tokio::test]
-async fn a_rejection_is_carried_out() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    let mut wish = gate.wish("reject", &id, "bob");
+async fn rejection_is_carried_out() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    let mut wish = app.event_spec("reject", &id, "bob");
     wish.reason = Some("not ours to share".into());
-    let reply = gate.send(&gate.signed_wish(&wish).await).await;
+    let reply = app.send(&app.sign_spec(&wish).await).await;
     assert_eq!((reply.status, reply.name().as_str()), (200, "rejected"));
-    assert_eq!(gate.state(&id).await, "rejected");
-    assert_eq!(gate.simulator.effects("RejectVpcPeerConnection", id.as_str()), 1);
-    assert_eq!(gate.stored(&id).await.unwrap().approval.winner().unwrap().reason.as_deref(), Some("not ours to share"));
-    let late = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!(app.state_of(&id).await, "rejected");
+    assert_eq!(app.simulator.count_effects("RejectVpcPeerConnection", id.as_str()), 1);
+    assert_eq!(
+        app.load_record(&id).await.unwrap().approval.winner().unwrap().reason.as_deref(),
+        Some("not ours to share")
+    );
+    let late = app.send(&app.sign_event("approve", &id, "alice").await).await;
     assert_eq!((late.status, late.name().as_str()), (409, "already-decided"));
-    assert!(late.detail().contains("already rejected by bob"), "{}", late.detail());
-    assert_eq!(gate.accepts(&id), 0);
+    assert!(late.problem_detail().contains("already rejected by bob"), "{}", late.problem_detail());
+    assert_eq!(app.count_accepts(&id), 0);
 }
 
 #[tokio::test]
-async fn a_dry_run_passes_and_changes_nothing() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    let reply = gate.send(&gate.signed("dry-run", &id, "alice").await).await;
+async fn dry_run_passes_and_changes_nothing() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    let reply = app.send(&app.sign_event("dry-run", &id, "alice").await).await;
     assert_eq!((reply.status, reply.name().as_str()), (200, "dry-run-passed"));
-    assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("none", 0));
-    let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("none", 0));
+    let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
     assert_eq!(reply.name(), "accepted", "a dry run has a token of its own");
 }
 
 #[tokio::test]
-async fn a_dry_run_that_fails_says_the_vendors_code() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
+async fn failed_dry_run_shows_the_vendors_code() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
     let code = Some("OperationFailed.CdtNotOpened".to_owned());
     let action = Some("AcceptVpcPeerConnection".into());
-    gate.simulator.fault(Fault { action, code, dry_run: true, ..Fault::default() });
-    let reply = gate.send(&gate.signed("dry-run", &id, "alice").await).await;
+    app.simulator.add_fault(Fault { action, code, dry_run: true, ..Fault::default() });
+    let reply = app.send(&app.sign_event("dry-run", &id, "alice").await).await;
     assert_eq!((reply.status, reply.name().as_str()), (409, "vendor-refused"));
-    assert_eq!(reply.json()["problem"]["code"], "OperationFailed.CdtNotOpened");
-    assert!(reply.detail().contains("Open Cloud Data Transfer"), "{}", reply.detail());
+    assert_eq!(reply.body_json()["problem"]["code"], "OperationFailed.CdtNotOpened");
+    assert!(reply.problem_detail().contains("Open Cloud Data Transfer"), "{}", reply.problem_detail());
 }
 
 #[tokio::test]
-async fn status_tells_the_connection_and_the_record() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    let before = gate.send(&gate.signed("status", &id, "anybody").await).await.json();
+async fn status_shows_the_connection_and_the_record() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    let before = app.send(&app.sign_event("status", &id, "anybody").await).await.body_json();
     assert_eq!((&before["connection"]["status"], &before["approval"]), (&json!("Accepting"), &json!(null)));
-    gate.send(&gate.signed("approve", &id, "alice").await).await;
-    let after = gate.send(&gate.signed("status", &id, "anybody").await).await.json();
+    app.send(&app.sign_event("approve", &id, "alice").await).await;
+    let after = app.send(&app.sign_event("status", &id, "anybody").await).await.body_json();
     assert_eq!(after["approval"]["state"], "activating");
     assert_eq!(after["connection"]["requester"]["account"], "1111111111111111");
 }
 
 #[tokio::test]
-async fn a_replayed_approval_changes_nothing() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    let signed = gate.signed("approve", &id, "alice").await;
-    gate.send(&signed).await;
-    let version = gate.stored(&id).await.unwrap().version;
-    let replay = gate.send(&signed).await;
+async fn replayed_approval_changes_nothing() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    let signed = app.sign_event("approve", &id, "alice").await;
+    app.send(&signed).await;
+    let version = app.load_record(&id).await.unwrap().version;
+    let replay = app.send(&signed).await;
     assert_eq!((replay.status, replay.name().as_str()), (200, "repeated"));
-    assert_eq!(gate.stored(&id).await.unwrap().version, version);
-    assert_eq!(gate.calls("AcceptVpcPeerConnection"), 1);
+    assert_eq!(app.load_record(&id).await.unwrap().version, version);
+    assert_eq!(app.count_calls("AcceptVpcPeerConnection"), 1);
 }
 
 #[tokio::test]
-async fn a_replay_after_a_failure_starts_no_new_generation_but_a_new_approval_does() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
+async fn replay_after_a_failure_starts_no_new_generation() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
     let code = Some("OperationFailed.CdtNotOpened".to_owned());
-    gate.simulator.fault(Fault { action: Some("AcceptVpcPeerConnection".into()), code, ..Fault::default() });
-    let signed = gate.signed("approve", &id, "alice").await;
-    let failed = gate.send(&signed).await;
+    app.simulator.add_fault(Fault { action: Some("AcceptVpcPeerConnection".into()), code, ..Fault::default() });
+    let signed = app.sign_event("approve", &id, "alice").await;
+    let failed = app.send(&signed).await;
     assert_eq!((failed.status, failed.name().as_str()), (409, "failed"));
-    assert_eq!(failed.json()["approval"]["problem"]["code"], "OperationFailed.CdtNotOpened");
-    let replay = gate.send(&signed).await;
+    assert_eq!(failed.body_json()["approval"]["problem"]["code"], "OperationFailed.CdtNotOpened");
+    let replay = app.send(&signed).await;
     assert_eq!((replay.status, replay.name().as_str()), (409, "failed"), "it must not look like success");
-    assert_eq!((gate.state(&id).await.as_str(), gate.calls("AcceptVpcPeerConnection")), ("failed", 1));
-    let first = gate.stored(&id).await.unwrap().approval.client_token;
-    let again = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    assert_eq!((app.state_of(&id).await.as_str(), app.count_calls("AcceptVpcPeerConnection")), ("failed", 1));
+    let first = app.load_record(&id).await.unwrap().approval.client_token;
+    let again = app.send(&app.sign_event("approve", &id, "alice").await).await;
     assert_eq!(again.name(), "accepted");
-    let second = gate.stored(&id).await.unwrap().approval;
+    let second = app.load_record(&id).await.unwrap().approval;
     assert_eq!(second.generation, 2);
     assert_ne!(second.client_token, first);
 }
 
 #[tokio::test]
-async fn what_is_not_authentic_reaches_neither_store_nor_api() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    let good = gate.signed("approve", &id, "alice").await;
+async fn unauthentic_request_reaches_neither_store_nor_api() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    let good = app.sign_event("approve", &id, "alice").await;
     let now = clock::now();
     let with = |name: &str, value: &str| {
         let mut signed = good.clone();
@@ -139,7 +142,7 @@ async fn what_is_not_authentic_reaches_neither_store_nor_api() {
         signed.headers.push(header);
         signed
     };
-    let signed_as = |id: &str, timestamp: &str| gate.signed_as(&good.body, id, timestamp);
+    let signed_as = |id: &str, timestamp: &str| app.sign_body_as(&good.body, id, timestamp);
     let signature = &good.headers[2].1;
     let id_header = &good.headers[1].1;
     let timestamp = &good.headers[3].1;
@@ -176,35 +179,35 @@ async fn what_is_not_authentic_reaches_neither_store_nor_api() {
         ("an unknown client", other_client),
     ];
     for (name, signed) in cases {
-        let reply = gate.send_at(&signed, now).await;
+        let reply = app.send_at(&signed, now).await;
         assert_eq!((reply.status, reply.name().as_str()), (401, "unauthentic"), "{name}");
-        assert_eq!(reply.detail(), "the request is not authentic", "{name}");
+        assert_eq!(reply.problem_detail(), "the request is not authentic", "{name}");
         assert_eq!(reply.content_type, "application/problem+json", "{name}");
     }
-    assert_eq!((gate.upstream_calls(), gate.state(&id).await.as_str()), (0, "none"));
+    assert_eq!((app.count_upstream_calls(), app.state_of(&id).await.as_str()), (0, "none"));
 }
 
 #[tokio::test]
-async fn three_hundred_seconds_are_the_edge_on_both_sides() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    let status = gate.signed("status", &id, "alice").await;
-    let slash = gate.slash(&format!("status {id}"), "U061F7AUR").await;
+async fn timestamp_may_differ_by_at_most_300_seconds() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    let status = app.sign_event("status", &id, "alice").await;
+    let slash = app.sign_slash_command(&format!("status {id}"), "U061F7AUR").await;
     let sent_at = clock::now();
     for (seconds, fresh) in [(-301, false), (-300, true), (300, true), (301, false)] {
         for signed in [&status, &slash] {
             let timestamp = signed.headers.iter().find(|(name, _)| name.ends_with("timestamp")).unwrap();
             let base: i64 = timestamp.1.parse().unwrap();
             let now = jiff::Timestamp::from_second(base + seconds).unwrap();
-            let reply = gate.send_at(signed, now).await;
+            let reply = app.send_at(signed, now).await;
             assert_eq!(reply.status, if fresh { 200 } else { 401 }, "{seconds} s, {} of {sent_at}", signed.path);
         }
     }
 }
 
 #[tokio::test]
-async fn malformed_requests_are_refused_before_anything_is_asked() {
-    let gate = Gate::start().await;
+async fn malformed_request_is_refused_before_any_call() {
+    let app = TestApp::start().await;
     let data = r#""instance_id":"pcc-a","actor":"alice""#;
     let approve = |data: &str| format!(r#"{{"type":"peering.approve","data":{{{data}}}}}"#);
     let cases = [
@@ -231,9 +234,9 @@ async fn malformed_requests_are_refused_before_anything_is_asked() {
         ("too deep", format!("{}{}", "[".repeat(200), "]".repeat(200))),
     ];
     for (name, body) in cases {
-        let reply = gate.send(&gate.signed_body(&body)).await;
+        let reply = app.send(&app.sign_body(&body)).await;
         assert_eq!((reply.status, reply.name().as_str()), (400, "malformed"), "{name}: {}", reply.body);
-        assert!(!reply.detail().is_empty(), "{name}");
+        assert!(!reply.problem_detail().is_empty(), "{name}");
     }
     let keys = [support_key()];
     let (id, timestamp) = ("msg_1", clock::now().as_second().to_string());
@@ -242,8 +245,8 @@ async fn malformed_requests_are_refused_before_anything_is_asked() {
     let request = http::Request::post("/webhook/ci").header("content-type", "application/json");
     let request = request.header("webhook-id", id).header("webhook-timestamp", timestamp);
     let request = request.header("webhook-signature", signature).body(Bytes::from(body)).unwrap();
-    assert_eq!(gate.call(request, clock::now()).await.name(), "malformed", "not UTF-8");
-    assert_eq!(gate.upstream_calls(), 0);
+    assert_eq!(app.call_webhook(request, clock::now()).await.name(), "malformed", "not UTF-8");
+    assert_eq!(app.count_upstream_calls(), 0);
 }
 
 fn support_key() -> peergate::chat::standard_webhooks::WebhookKey {
@@ -251,9 +254,9 @@ fn support_key() -> peergate::chat::standard_webhooks::WebhookKey {
 }
 
 #[tokio::test]
-async fn slack_signatures_that_are_wrong_twice_or_malformed_are_refused() {
-    let gate = Gate::start().await;
-    let good = gate.slash("status pcc-a", "U061F7AUR").await;
+async fn duplicate_or_malformed_slack_signature_is_refused() {
+    let app = TestApp::start().await;
+    let good = app.sign_slash_command("status pcc-a", "U061F7AUR").await;
     let (timestamp, signature) = (good.headers[1].1.clone(), good.headers[2].1.clone());
     let with = |position: usize, value: &str| {
         let mut signed = good.clone();
@@ -265,7 +268,7 @@ async fn slack_signatures_that_are_wrong_twice_or_malformed_are_refused() {
         signed.headers.push(signed.headers[position].clone());
         signed
     };
-    let signed_at = |timestamp: &str| gate.slack_signed_at(&good.body, timestamp);
+    let signed_at = |timestamp: &str| app.sign_slack_body_at(&good.body, timestamp);
     let cases = [
         ("two signatures", twice(2)),
         ("two timestamps", twice(1)),
@@ -280,15 +283,15 @@ async fn slack_signatures_that_are_wrong_twice_or_malformed_are_refused() {
         ("letters, well signed", signed_at("yesterday!")),
     ];
     for (name, signed) in cases {
-        let reply = gate.send(&signed).await;
+        let reply = app.send(&signed).await;
         assert_eq!((reply.status, reply.name().as_str()), (401, "unauthentic"), "{name}");
     }
-    assert_eq!(gate.upstream_calls(), 0);
+    assert_eq!(app.count_upstream_calls(), 0);
 }
 
 #[tokio::test]
-async fn method_path_size_and_content_type_come_first() {
-    let gate = Gate::start().await;
+async fn method_path_size_and_content_type_are_checked_first() {
+    let app = TestApp::start().await;
     let request = |method: &str, path: &str, content_type: &str, body: Vec<u8>| {
         let request = http::Request::builder().method(method).uri(path).header("content-type", content_type);
         request.body(Bytes::from(body)).unwrap()
@@ -315,48 +318,48 @@ async fn method_path_size_and_content_type_come_first() {
         ("POST", "/webhook/ci", "Application/JSON; charset=utf-8", vec![], 401, "unauthentic"),
     ];
     for (method, path, content_type, body, status, name) in cases {
-        let reply = gate.call(request(method, path, content_type, body), clock::now()).await;
+        let reply = app.call_webhook(request(method, path, content_type, body), clock::now()).await;
         assert_eq!((reply.status, reply.name().as_str()), (status, name), "{method} {path} {content_type}");
         assert_eq!(reply.headers.contains_key("allow"), status == 405, "{method} {path}");
     }
-    let healthy = gate.call(request("GET", "/healthz", json, vec![]), clock::now()).await;
+    let healthy = app.call_webhook(request("GET", "/healthz", json, vec![]), clock::now()).await;
     assert_eq!((healthy.status, healthy.body.as_str()), (200, r#"{"status":"ok"}"#));
-    assert_eq!(gate.upstream_calls(), 0);
+    assert_eq!(app.count_upstream_calls(), 0);
 }
 
 #[tokio::test]
-async fn the_policy_denies_by_default() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    let stranger = gate.send(&gate.signed("approve", &id, "mallory").await).await;
+async fn policy_denies_by_default() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    let stranger = app.send(&app.sign_event("approve", &id, "mallory").await).await;
     assert_eq!((stranger.status, stranger.name().as_str()), (403, "not-an-approver"));
-    let stranger = gate.send(&gate.signed("reject", &id, "mallory").await).await;
+    let stranger = app.send(&app.sign_event("reject", &id, "mallory").await).await;
     assert_eq!(stranger.name(), "not-an-approver");
-    let stranger = gate.send(&gate.signed("dry-run", &id, "mallory").await).await;
+    let stranger = app.send(&app.sign_event("dry-run", &id, "mallory").await).await;
     assert_eq!(stranger.name(), "not-an-approver");
-    assert_eq!((gate.calls("AcceptVpcPeerConnection"), gate.calls("RejectVpcPeerConnection")), (0, 0));
-    assert_eq!(gate.state(&id).await, "none");
+    assert_eq!((app.count_calls("AcceptVpcPeerConnection"), app.count_calls("RejectVpcPeerConnection")), (0, 0));
+    assert_eq!(app.state_of(&id).await, "none");
 }
 
 #[tokio::test]
-async fn unknown_targets_and_connections_are_told_apart() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    let mut elsewhere = wish("approve", &id, "alice");
+async fn unknown_target_and_connection_get_different_replies() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    let mut elsewhere = event_spec("approve", &id, "alice");
     elsewhere.target = Some("dev".into());
-    let reply = gate.send(&gate.signed_wish(&elsewhere).await).await;
+    let reply = app.send(&app.sign_spec(&elsewhere).await).await;
     assert_eq!((reply.status, reply.name().as_str()), (404, "unknown-target"));
-    assert_eq!(reply.json()["targets"], json!(["prod"]));
-    assert_eq!(gate.upstream_calls(), 0);
+    assert_eq!(reply.body_json()["targets"], json!(["prod"]));
+    assert_eq!(app.count_upstream_calls(), 0);
     let missing = "pcc-missing".to_owned().try_into().unwrap();
-    let reply = gate.send(&gate.signed("approve", &missing, "alice").await).await;
+    let reply = app.send(&app.sign_event("approve", &missing, "alice").await).await;
     assert_eq!((reply.status, reply.name().as_str()), (404, "unknown-connection"));
-    assert_eq!(gate.calls("AcceptVpcPeerConnection"), 0);
+    assert_eq!(app.count_calls("AcceptVpcPeerConnection"), 0);
 }
 
 #[tokio::test]
-async fn connections_that_cannot_be_accepted_are_refused_with_the_reason() {
-    let gate = Gate::start().await;
+async fn unacceptable_connection_is_refused_with_the_reason() {
+    let app = TestApp::start().await;
     let status = |status: &str| Tampering { status: Some(status.into()), ..Tampering::default() };
     let cases = [
         (status("Activated"), 409, "not-acceptable", "is Activated"),
@@ -373,31 +376,31 @@ async fn connections_that_cannot_be_accepted_are_refused_with_the_reason() {
         (Tampering { managed_service: Some("SWAS".into()), ..Tampering::default() }, 409, "not-acceptable", "SWAS"),
     ];
     for (tampering, http_status, name, said) in cases {
-        let id = gate.requested().await;
-        gate.tamper(&id, tampering.clone());
-        let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+        let id = app.new_request().await;
+        app.tamper(&id, tampering.clone());
+        let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
         assert_eq!((reply.status, reply.name().as_str()), (http_status, name), "{tampering:?}");
-        assert!(reply.detail().contains(said), "{tampering:?}: {}", reply.detail());
-        assert_eq!(gate.state(&id).await, "none", "{tampering:?}");
+        assert!(reply.problem_detail().contains(said), "{tampering:?}: {}", reply.problem_detail());
+        assert_eq!(app.state_of(&id).await, "none", "{tampering:?}");
     }
-    assert_eq!(gate.calls("AcceptVpcPeerConnection"), 0);
+    assert_eq!(app.count_calls("AcceptVpcPeerConnection"), 0);
 }
 
 #[tokio::test]
 async fn overlapping_ranges_are_refused() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
     let overlapping = Some(["10.0.0.0/8".parse().unwrap()].into());
-    gate.tamper(&id, Tampering { requester_cidrs: overlapping, ..Tampering::default() });
-    let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    app.tamper(&id, Tampering { requester_cidrs: overlapping, ..Tampering::default() });
+    let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
     assert_eq!((reply.status, reply.name().as_str()), (409, "not-acceptable"));
-    assert!(reply.detail().contains("same addresses"), "{}", reply.detail());
-    assert_eq!(gate.calls("AcceptVpcPeerConnection"), 0);
+    assert!(reply.problem_detail().contains("same addresses"), "{}", reply.problem_detail());
+    assert_eq!(app.count_calls("AcceptVpcPeerConnection"), 0);
 }
 
 #[tokio::test]
-async fn a_connection_that_is_not_ours_is_refused() {
-    let gate = Gate::start().await;
+async fn foreign_connection_is_refused() {
+    let app = TestApp::start().await;
     // The accepting account's own request to somebody else: we see it, but we don't accept it.
     let caller = peergate::alicloud::Credentials {
         access_key_id: "accepter-key",
@@ -411,28 +414,29 @@ async fn a_connection_that_is_not_ours_is_refused() {
         ("AcceptingRegionId", "cn-shanghai"),
         ("AcceptingVpcId", "vpc-theirs"),
     ];
-    let id = gate.app.alicloud["prod"].create(caller, &call).await.unwrap();
-    let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    let id = app.parts.alicloud["prod"].create_connection(caller, &call).await.unwrap();
+    let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
     assert_eq!((reply.status, reply.name().as_str()), (403, "no-rule"));
-    assert_eq!(gate.calls("AcceptVpcPeerConnection"), 0);
+    assert_eq!(app.count_calls("AcceptVpcPeerConnection"), 0);
 }
 
 #[tokio::test]
-async fn a_fingerprint_that_changed_is_refused() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    let seen = gate.send(&gate.signed("status", &id, "alice").await).await.json()["connection"]["fingerprint"].clone();
+async fn changed_fingerprint_is_refused() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    let seen =
+        app.send(&app.sign_event("status", &id, "alice").await).await.body_json()["connection"]["fingerprint"].clone();
     let body = json!({"type": "peering.approve", "data": {"instance_id": id, "actor": "alice", "fingerprint": seen}});
-    gate.tamper(&id, Tampering { bandwidth: Some(4096), ..Tampering::default() });
-    let reply = gate.send(&gate.signed_body(&body.to_string())).await;
+    app.tamper(&id, Tampering { bandwidth: Some(4096), ..Tampering::default() });
+    let reply = app.send(&app.sign_body(&body.to_string())).await;
     assert_eq!((reply.status, reply.name().as_str()), (409, "connection-changed"));
-    assert_eq!((gate.calls("AcceptVpcPeerConnection"), gate.state(&id).await.as_str()), (0, "pending"));
-    gate.tamper(&id, Tampering { bandwidth: Some(1024), ..Tampering::default() });
-    assert_eq!(gate.send(&gate.signed_body(&body.to_string())).await.name(), "accepted");
+    assert_eq!((app.count_calls("AcceptVpcPeerConnection"), app.state_of(&id).await.as_str()), (0, "pending"));
+    app.tamper(&id, Tampering { bandwidth: Some(1024), ..Tampering::default() });
+    assert_eq!(app.send(&app.sign_body(&body.to_string())).await.name(), "accepted");
 }
 
 #[tokio::test]
-async fn every_class_of_error_of_the_accept_leaves_the_right_state() {
+async fn each_accept_error_leaves_the_right_state() {
     let cases = [
         (400, "Throttling.User", 202, "approved"),
         (400, "Rejected.Throttling", 202, "approved"),
@@ -453,140 +457,140 @@ async fn every_class_of_error_of_the_accept_leaves_the_right_state() {
         (404, "InvalidApi.NotFound", 202, "approved"),
         (400, "SomethingNew", 202, "approved"),
     ];
-    let gate = Gate::start().await;
+    let app = TestApp::start().await;
     for (http_status, code, status, state) in cases {
-        let id = gate.requested().await;
+        let id = app.new_request().await;
         let action = Some("AcceptVpcPeerConnection".to_owned());
-        gate.simulator.fault(Fault { action, code: Some(code.into()), http_status, times: 2, ..Fault::default() });
-        let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
-        gate.simulator.heal();
-        assert_eq!((reply.status, gate.state(&id).await.as_str()), (status, state), "{code}");
-        assert_eq!(gate.accepts(&id), 0, "{code}");
-        let problem = gate.stored(&id).await.unwrap().approval.last_problem;
+        app.simulator.add_fault(Fault { action, code: Some(code.into()), http_status, times: 2, ..Fault::default() });
+        let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
+        app.simulator.clear_faults();
+        assert_eq!((reply.status, app.state_of(&id).await.as_str()), (status, state), "{code}");
+        assert_eq!(app.count_accepts(&id), 0, "{code}");
+        let problem = app.load_record(&id).await.unwrap().approval.last_problem;
         assert_eq!(problem.map(|problem| problem.code).as_deref(), Some(code));
         assert!(reply.body.contains(code), "the code is in the answer: {}", reply.body);
     }
 }
 
 #[tokio::test]
-async fn an_accept_that_was_done_already_goes_on() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
+async fn accept_already_done_is_followed_to_activation() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
     // Somebody accepts in the console between our read and our call.
     let code = Some("IncorrectStatus.VpcPeer".to_owned());
     let action = Some("AcceptVpcPeerConnection".to_owned());
-    gate.simulator.fault(Fault { action, code, after_effect: true, ..Fault::default() });
-    let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    app.simulator.add_fault(Fault { action, code, after_effect: true, ..Fault::default() });
+    let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
     // That it is being updated does not say why.
-    assert_eq!((reply.status, gate.state(&id).await.as_str()), (202, "approved"), "{}", reply.body);
-    gate.tamper(&id, Tampering { status: Some("Activated".into()), ..Tampering::default() });
-    gate.make_due(&id).await;
-    gate.round().await;
-    assert_eq!((gate.state(&id).await.as_str(), gate.accepts(&id)), ("activated", 1));
+    assert_eq!((reply.status, app.state_of(&id).await.as_str()), (202, "approved"), "{}", reply.body);
+    app.tamper(&id, Tampering { status: Some("Activated".into()), ..Tampering::default() });
+    app.make_due(&id).await;
+    app.round().await;
+    assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("activated", 1));
 }
 
 #[tokio::test]
-async fn without_secrets_everything_fails_closed() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    let signed = gate.signed("approve", &id, "alice").await;
-    let mut environment = gate.environment.clone();
+async fn missing_secrets_fail_closed() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    let signed = app.sign_event("approve", &id, "alice").await;
+    let mut environment = app.environment.clone();
     environment.secrets = peergate::config::SecretsSource::File("/nonexistent".into());
-    let config = peergate::config::Config::parse(&gate.config).unwrap();
-    let app = peergate::app::App::new(&environment, config).unwrap();
+    let config = peergate::config::Config::parse(&app.config).unwrap();
+    let function = peergate::app::App::new(&environment, config).unwrap();
     let request =
         signed.headers.iter().fold(http::Request::post(&signed.path), |it, (name, value)| it.header(*name, value));
     let request = request.body(Bytes::from(signed.body)).unwrap();
-    let response = peergate::webhook::handle(&app, request, clock::now()).await;
+    let response = peergate::webhook::handle_request(&function, request, clock::now()).await;
     assert_eq!(response.status(), 503);
     assert!(response.body().contains("secrets-unavailable"));
     assert!(response.headers().contains_key("retry-after"));
-    assert_eq!(gate.upstream_calls(), 0);
+    assert_eq!(app.count_upstream_calls(), 0);
 }
 
 #[tokio::test]
-async fn without_the_store_nothing_is_accepted() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    let signed = gate.signed("approve", &id, "alice").await;
-    let mut environment = gate.environment.clone();
+async fn unreachable_store_accepts_nothing() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    let signed = app.sign_event("approve", &id, "alice").await;
+    let mut environment = app.environment.clone();
     environment.aws.dynamodb_endpoint = Some("http://127.0.0.1:9".into());
-    let config = peergate::config::Config::parse(&gate.config).unwrap();
-    let app = peergate::app::App::new(&environment, config).unwrap();
+    let config = peergate::config::Config::parse(&app.config).unwrap();
+    let function = peergate::app::App::new(&environment, config).unwrap();
     let request =
         signed.headers.iter().fold(http::Request::post(&signed.path), |it, (name, value)| it.header(*name, value));
     let request = request.body(Bytes::from(signed.body)).unwrap();
-    let response = peergate::webhook::handle(&app, request, clock::now()).await;
+    let response = peergate::webhook::handle_request(&function, request, clock::now()).await;
     assert_eq!(response.status(), 503);
     assert!(response.body().contains("store-unavailable"));
-    assert_eq!(gate.calls("AcceptVpcPeerConnection"), 0);
+    assert_eq!(app.count_calls("AcceptVpcPeerConnection"), 0);
 }
 
 #[tokio::test]
-async fn a_rotated_signing_secret_heals_by_itself() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
+async fn rotated_signing_secret_is_fetched_by_itself() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
     let new = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     let keys = [new.to_owned().try_into().unwrap()];
-    let old = gate.app.secrets.current(clock::now()).await.unwrap();
-    gate.write_secrets(|secrets| secrets["clients"]["ci"]["signing_secrets"] = json!([new])).unwrap();
+    let old = app.parts.secrets.current(clock::now()).await.unwrap();
+    app.write_secrets(|secrets| secrets["clients"]["ci"]["signing_secrets"] = json!([new])).unwrap();
     let later = clock::now() + SignedDuration::from_secs(31);
     let body = json!({"type": "peering.status", "data": {"instance_id": id, "actor": "alice"}}).to_string();
     let timestamp = later.as_second().to_string();
     let signature = peergate::chat::standard_webhooks::sign_body(&keys, "msg_1", &timestamp, body.as_bytes());
-    let mut signed = gate.signed_body(&body);
+    let mut signed = app.sign_body(&body);
     signed.headers[1].1 = "msg_1".into();
     signed.headers[2].1 = signature;
     signed.headers[3].1 = timestamp;
-    assert_eq!(gate.send_at(&signed, later).await.status, 200);
-    assert_ne!(gate.app.secrets.current(later).await.unwrap(), old);
+    assert_eq!(app.send_at(&signed, later).await.status, 200);
+    assert_ne!(app.parts.secrets.current(later).await.unwrap(), old);
 }
 
 #[tokio::test]
-async fn a_click_is_answered_at_its_response_url_and_decides() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    let status = gate.send(&gate.slash(&format!("status {id}"), "U061F7AUR").await).await;
-    let button = status.json()["blocks"][1]["elements"][0].clone();
+async fn click_decides_and_is_answered_at_its_response_url() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    let status = app.send(&app.sign_slash_command(&format!("status {id}"), "U061F7AUR").await).await;
+    let button = status.body_json()["blocks"][1]["elements"][0].clone();
     assert_eq!(button["action_id"], "peergate.approve", "{}", status.body);
-    let click = gate.click("peergate.approve", button["value"].as_str().unwrap(), "U061F7AUR");
-    let reply = gate.send(&gate.slack_payload(&click).await).await;
+    let click = app.click_payload("peergate.approve", button["value"].as_str().unwrap(), "U061F7AUR");
+    let reply = app.send(&app.sign_slack_payload(&click).await).await;
     assert_eq!((reply.status, reply.body.as_str()), (200, ""));
-    assert_eq!(gate.state(&id).await, "activating");
-    let posts = gate.sink.posts(RESPONSE);
-    assert!(posts[0].text().starts_with("You approved prod/pcc-"), "{}", posts[0].text());
-    assert_eq!(posts[0].json()["response_type"], "ephemeral");
-    let late = gate.click("peergate.reject", button["value"].as_str().unwrap(), "U0BOB");
-    gate.send(&gate.slack_payload(&late).await).await;
-    let told = gate.sink.posts(RESPONSE)[1].text();
+    assert_eq!(app.state_of(&id).await, "activating");
+    let posts = app.slack.posts(RESPONSE_PATH);
+    assert!(posts[0].visible_text().starts_with("You approved prod/pcc-"), "{}", posts[0].visible_text());
+    assert_eq!(posts[0].body_json()["response_type"], "ephemeral");
+    let late = app.click_payload("peergate.reject", button["value"].as_str().unwrap(), "U0BOB");
+    app.send(&app.sign_slack_payload(&late).await).await;
+    let told = app.slack.posts(RESPONSE_PATH)[1].visible_text();
     assert!(told.contains("already approved by alice (slack:T0001/U061F7AUR)"), "{told}");
-    assert_eq!((gate.accepts(&id), gate.calls("RejectVpcPeerConnection")), (1, 0));
+    assert_eq!((app.count_accepts(&id), app.count_calls("RejectVpcPeerConnection")), (1, 0));
 }
 
 #[tokio::test]
-async fn one_person_on_two_platforms_is_one_person() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    gate.send(&gate.signed("approve", &id, "alice").await).await;
-    let reply = gate.send(&gate.slash(&format!("approve {id}"), "U061F7AUR").await).await;
+async fn person_on_two_platforms_counts_once() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    app.send(&app.sign_event("approve", &id, "alice").await).await;
+    let reply = app.send(&app.sign_slash_command(&format!("approve {id}"), "U061F7AUR").await).await;
     assert!(reply.body.contains("You decided about"), "{}", reply.body);
 }
 
 #[tokio::test]
-async fn the_slash_command_approves_rejects_and_explains_itself() {
-    let gate = Gate::start().await;
-    let (one, two) = (gate.requested().await, gate.requested().await);
-    gate.discover().await;
+async fn slash_command_approves_rejects_and_explains_itself() {
+    let app = TestApp::start().await;
+    let (one, two) = (app.new_request().await, app.new_request().await);
+    app.discover().await;
     let text = format!("approve {one} on prod because the data team  needs it");
-    let approved = gate.send(&gate.slash(&text, "U061F7AUR").await).await;
+    let approved = app.send(&app.sign_slash_command(&text, "U061F7AUR").await).await;
     assert!(approved.body.contains("You approved"), "{}", approved.body);
-    assert_eq!(approved.json()["response_type"], "ephemeral");
-    let reason = gate.stored(&one).await.unwrap().approval.winner().unwrap().reason.clone();
+    assert_eq!(approved.body_json()["response_type"], "ephemeral");
+    let reason = app.load_record(&one).await.unwrap().approval.winner().unwrap().reason.clone();
     assert_eq!(reason.as_deref(), Some("the data team  needs it"));
-    let rejected = gate.send(&gate.slash(&format!("reject {two}"), "U061F7AUR").await).await;
+    let rejected = app.send(&app.sign_slash_command(&format!("reject {two}"), "U061F7AUR").await).await;
     assert!(rejected.body.contains("You rejected"), "{}", rejected.body);
     for words in ["", "help", "approve", "approve vpc-1", "approve pcc-a now", "explode pcc-a", "approve pcc-a on"] {
-        let reply = gate.send(&gate.slash(words, "U061F7AUR").await).await;
+        let reply = app.send(&app.sign_slash_command(words, "U061F7AUR").await).await;
         assert!(reply.status == 200 && reply.body.contains("understands these commands"), "{words}: {}", reply.body);
     }
 }
@@ -596,13 +600,13 @@ type Change = (&'static str, fn(&mut serde_json::Value));
 type Click = (&'static str, fn(&mut serde_json::Value), u16);
 
 #[tokio::test]
-async fn slack_requests_that_are_not_ours_or_malformed_reach_no_api() {
-    let gate = Gate::start().await;
+async fn foreign_or_malformed_slack_request_reaches_no_api() {
+    let app = TestApp::start().await;
     let nothing = peergate::peering::Fingerprint::of_nothing();
     let id = "pcc-a".to_owned().try_into().unwrap();
-    let value = gate.private_button(&id, Button::Approve { ask: false }, &nothing, "U061F7AUR").await;
+    let value = app.private_button_value(&id, Button::Approve { needs_reason: false }, &nothing, "U061F7AUR").await;
     let click = |change: fn(&mut serde_json::Value)| {
-        let mut click = gate.click("peergate.approve", &value, "U061F7AUR");
+        let mut click = app.click_payload("peergate.approve", &value, "U061F7AUR");
         change(&mut click);
         click
     };
@@ -646,7 +650,7 @@ async fn slack_requests_that_are_not_ours_or_malformed_reach_no_api() {
         ("an odd user", |it| it["user"]["id"] = json!("U1/U2"), 400),
     ];
     for (name, change, status) in cases {
-        let reply = gate.send(&gate.slack_payload(&click(change)).await).await;
+        let reply = app.send(&app.sign_slack_payload(&click(change)).await).await;
         assert_eq!(reply.status, status, "{name}: {}", reply.body);
     }
     let form = [("command", "/peergate"), ("text", "status pcc-a"), ("team_id", "T0001"), ("user_id", "U1")];
@@ -662,66 +666,66 @@ async fn slack_requests_that_are_not_ours_or_malformed_reach_no_api() {
         ("no JSON", vec![("payload", "{")], 400),
     ];
     for (name, fields, status) in forms {
-        let reply = gate.send(&gate.slack_form(&fields).await).await;
+        let reply = app.send(&app.sign_slack_form(&fields).await).await;
         assert_eq!(reply.status, status, "{name}: {}", reply.body);
     }
-    let secrets = gate.app.secrets.current(clock::now()).await.unwrap();
+    let secrets = app.parts.secrets.current(clock::now()).await.unwrap();
     let whole = "command=%2Fpeergate&team_id=T0001&user_id=U061F7AUR&api_app_id=A0123&text=approve+pcc-a+because+%FF";
     for body in ["payload=%FF", whole] {
         let signed =
             peergate::chat::slack::sign_form(secrets.platforms.slack.as_ref().unwrap(), body.into(), clock::now())
                 .unwrap();
-        assert_eq!(gate.send(&signed).await.status, 400, "{body}");
+        assert_eq!(app.send(&signed).await.status, 400, "{body}");
     }
-    let mut forged = gate.slash("approve pcc-a", "U061F7AUR").await;
+    let mut forged = app.sign_slash_command("approve pcc-a", "U061F7AUR").await;
     forged.body = forged.body.replace("pcc-a", "pcc-b");
-    assert_eq!(gate.send(&forged).await.status, 401);
-    assert_eq!(gate.upstream_calls(), 0);
+    assert_eq!(app.send(&forged).await.status, 401);
+    assert_eq!(app.count_upstream_calls(), 0);
 }
 
 #[tokio::test]
-async fn somebody_of_another_workspace_is_told_so_and_decides_nothing() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    gate.discover().await;
-    let before = gate.upstream_calls();
-    let value = gate.card_in("C0PEER").button("Approve").unwrap().value.clone();
+async fn user_of_another_workspace_is_told_and_decides_nothing() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    app.discover().await;
+    let before = app.count_upstream_calls();
+    let value = app.card_in("C0PEER").find_button("Approve").unwrap().value.clone();
     let words = "peergate does not take commands from this Slack workspace";
-    let mut click = gate.click("peergate.approve", &value, "U061F7AUR");
+    let mut click = app.click_payload("peergate.approve", &value, "U061F7AUR");
     click["user"]["team_id"] = json!("T0002");
-    let reply = gate.send(&gate.slack_payload(&click).await).await;
+    let reply = app.send(&app.sign_slack_payload(&click).await).await;
     assert_eq!((reply.status, reply.body.as_str()), (200, ""));
-    let told = gate.sink.posts(RESPONSE);
+    let told = app.slack.posts(RESPONSE_PATH);
     assert_eq!(told.len(), 1);
-    assert!(told[0].text().starts_with(words), "{}", told[0].text());
+    assert!(told[0].visible_text().starts_with(words), "{}", told[0].visible_text());
     let form = [("command", "/peergate"), ("team_id", "T0002"), ("user_id", "U061F7AUR"), ("api_app_id", "A0123")];
     let approve = format!("approve {id}");
-    let reply = gate.send(&gate.slack_form(&[&form[..], &[("text", &approve)]].concat()).await).await;
-    assert_eq!((reply.status, reply.json()["response_type"].as_str()), (200, Some("ephemeral")));
-    assert!(peergate::local::sink::text(&reply.json()).starts_with(words), "{}", reply.body);
+    let reply = app.send(&app.sign_slack_form(&[&form[..], &[("text", &approve)]].concat()).await).await;
+    assert_eq!((reply.status, reply.body_json()["response_type"].as_str()), (200, Some("ephemeral")));
+    assert!(peergate::fake::slack::visible_text(&reply.body_json()).starts_with(words), "{}", reply.body);
     let window = json!({
         "type": "view_submission", "team": {"id": "T0002"}, "user": {"id": "U061F7AUR"}, "api_app_id": "A0123",
         "view": {"callback_id": "peergate.reject", "private_metadata": value, "state": {"values": {}}},
     });
-    let reply = gate.send(&gate.slack_payload(&window).await).await;
-    assert_eq!((reply.status, reply.json()["response_action"].as_str()), (200, Some("update")));
+    let reply = app.send(&app.sign_slack_payload(&window).await).await;
+    assert_eq!((reply.status, reply.body_json()["response_action"].as_str()), (200, Some("update")));
     assert!(reply.body.contains(words), "{}", reply.body);
-    assert_eq!((gate.upstream_calls(), gate.state(&id).await.as_str()), (before, "pending"));
+    assert_eq!((app.count_upstream_calls(), app.state_of(&id).await.as_str()), (before, "pending"));
     assert!(logged().contains("wrong-tenant"));
 }
 
 #[tokio::test]
-async fn a_user_of_an_organization_counts_once_in_whichever_workspace_they_act() {
-    let gate = Gate::start().await;
-    let config = gate.config.replace(
+async fn organization_user_counts_once_in_every_workspace() {
+    let app = TestApp::start().await;
+    let config = app.config.replace(
         r#"teams = ["T0001"]"#,
         r#"teams = ["T0001", "T0002"]
 enterprise = "E0001""#,
     );
-    let gate = gate.with_config(&config);
-    let id = gate.request_peering(&[("AcceptingVpcId", "vpc-two-people")]).await.unwrap();
-    gate.discover().await;
-    let value = gate.card_in("C0PEER").button("Approve").unwrap().value.clone();
+    let app = app.with_config(&config);
+    let id = app.request_peering(&[("AcceptingVpcId", "vpc-two-people")]).await.unwrap();
+    app.discover().await;
+    let value = app.card_in("C0PEER").find_button("Approve").unwrap().value.clone();
     let organization = |it: &mut serde_json::Value| {
         it["team"] = json!(null);
         it["enterprise"] = json!({"id": "E0001"});
@@ -733,14 +737,14 @@ enterprise = "E0001""#,
         ("none", |it| it["user"] = json!({"id": "U061F7AUR"})),
     ];
     for (team, change) in changes {
-        let mut click = gate.click("peergate.approve", &value, "U061F7AUR");
+        let mut click = app.click_payload("peergate.approve", &value, "U061F7AUR");
         if team != "T0001" {
             organization(&mut click);
         }
         change(&mut click);
-        assert_eq!(gate.send(&gate.slack_payload(&click).await).await.status, 200, "{team}");
-        let stored = gate.stored(&id).await.unwrap().approval;
-        assert_eq!(stored.given(), 1, "{team}");
+        assert_eq!(app.send(&app.sign_slack_payload(&click).await).await.status, 200, "{team}");
+        let stored = app.load_record(&id).await.unwrap().approval;
+        assert_eq!(stored.approval_count(), 1, "{team}");
         assert_eq!(stored.decisions[0].by.principal.as_str(), "slack:E0001/U061F7AUR");
         assert_eq!(stored.decisions[0].by.person.as_deref(), Some("alice"));
     }
@@ -749,85 +753,90 @@ enterprise = "E0001""#,
     let approve = format!("approve {id}");
     for team in ["T0001", "T0002", "E0001", ""] {
         let fields = [&form[..], &[("team_id", team), ("text", approve.as_str())]].concat();
-        let reply = gate.send(&gate.slack_form(&fields).await).await;
-        assert!(peergate::local::sink::text(&reply.json()).contains("You decided about"), "{team}: {}", reply.body);
+        let reply = app.send(&app.sign_slack_form(&fields).await).await;
+        assert!(
+            peergate::fake::slack::visible_text(&reply.body_json()).contains("You decided about"),
+            "{team}: {}",
+            reply.body
+        );
     }
-    let mut elsewhere = gate.click("peergate.approve", &value, "U0BOB");
+    let mut elsewhere = app.click_payload("peergate.approve", &value, "U0BOB");
     elsewhere["user"]["team_id"] = json!("E0002");
     elsewhere["enterprise"] = json!({"id": "E0001"});
-    gate.send(&gate.slack_payload(&elsewhere).await).await;
-    assert_eq!((gate.stored(&id).await.unwrap().approval.given(), gate.accepts(&id)), (1, 0));
+    app.send(&app.sign_slack_payload(&elsewhere).await).await;
+    assert_eq!((app.load_record(&id).await.unwrap().approval.approval_count(), app.count_accepts(&id)), (1, 0));
     let withdraw = format!("withdraw {id}");
     let fields = [&form[..], &[("team_id", "T0002"), ("text", withdraw.as_str())]].concat();
-    gate.send(&gate.slack_form(&fields).await).await;
-    assert_eq!(gate.stored(&id).await.unwrap().approval.given(), 0);
+    app.send(&app.sign_slack_form(&fields).await).await;
+    assert_eq!(app.load_record(&id).await.unwrap().approval.approval_count(), 0);
 }
 
 #[tokio::test]
-async fn approval_given_before_the_organization_was_named_counts_once_and_can_be_withdrawn() {
-    let gate = Gate::start().await;
-    let named = gate
+async fn approval_before_the_organization_was_named_counts_once() {
+    let app = TestApp::start().await;
+    let named = app
         .config
         .replace(r#"approvers = ["group:security"]"#, r#"approvers = ["group:security", "slack:T0001/U0EVE"]"#);
-    let gate = gate.with_config(&named);
-    let id = gate.request_peering(&[("AcceptingVpcId", "vpc-two-people")]).await.unwrap();
-    gate.discover().await;
-    gate.send(&gate.slash(&format!("approve {id}"), "U0EVE").await).await;
-    assert_eq!(gate.stored(&id).await.unwrap().approval.decisions[0].by.principal.as_str(), "slack:T0001/U0EVE");
+    let app = app.with_config(&named);
+    let id = app.request_peering(&[("AcceptingVpcId", "vpc-two-people")]).await.unwrap();
+    app.discover().await;
+    app.send(&app.sign_slash_command(&format!("approve {id}"), "U0EVE").await).await;
+    assert_eq!(app.load_record(&id).await.unwrap().approval.decisions[0].by.principal.as_str(), "slack:T0001/U0EVE");
     let grid = named.replace(r#"app = "A0123""#, "app = \"A0123\"\nenterprise = \"E0001\"");
-    let gate = gate.with_config(&grid);
-    gate.send(&gate.slash(&format!("approve {id}"), "U0EVE").await).await;
-    assert_eq!((gate.stored(&id).await.unwrap().approval.given(), gate.accepts(&id)), (1, 0));
-    gate.discover().await;
+    let app = app.with_config(&grid);
+    app.send(&app.sign_slash_command(&format!("approve {id}"), "U0EVE").await).await;
+    assert_eq!((app.load_record(&id).await.unwrap().approval.approval_count(), app.count_accepts(&id)), (1, 0));
+    app.discover().await;
     let verified = async || {
-        let (items, _) = gate.app.store.scan(None).await.unwrap();
+        let (items, _) = app.parts.store.scan_records(None).await.unwrap();
         for item in &items {
             peergate::approval::History::verify(&item.id, &item.record).unwrap();
         }
     };
     verified().await;
-    gate.send(&gate.slash(&format!("withdraw {id}"), "U0EVE").await).await;
-    assert_eq!(gate.stored(&id).await.unwrap().approval.given(), 0);
+    app.send(&app.sign_slash_command(&format!("withdraw {id}"), "U0EVE").await).await;
+    assert_eq!(app.load_record(&id).await.unwrap().approval.approval_count(), 0);
     verified().await;
 }
 
 #[tokio::test]
 async fn contact_outside_the_rule_may_reject_their_accounts_request() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
     // Erin is a contact, and no approver of this rule.
-    let approve = gate.send(&gate.signed("approve", &id, "erin").await).await;
+    let approve = app.send(&app.sign_event("approve", &id, "erin").await).await;
     assert_eq!((approve.status, approve.name().as_str()), (403, "not-an-approver"));
-    let stranger = gate.send(&gate.signed("reject", &id, "carol").await).await;
+    let stranger = app.send(&app.sign_event("reject", &id, "carol").await).await;
     assert_eq!((stranger.status, stranger.name().as_str()), (403, "not-an-approver"));
-    assert_eq!(gate.calls("RejectVpcPeerConnection") + gate.calls("AcceptVpcPeerConnection"), 0);
-    let reject = gate.send(&gate.signed("reject", &id, "erin").await).await;
+    assert_eq!(app.count_calls("RejectVpcPeerConnection") + app.count_calls("AcceptVpcPeerConnection"), 0);
+    let reject = app.send(&app.sign_event("reject", &id, "erin").await).await;
     assert_eq!((reject.status, reject.name().as_str()), (200, "rejected"), "{}", reject.body);
-    assert_eq!(gate.state(&id).await, "rejected");
+    assert_eq!(app.state_of(&id).await, "rejected");
 }
 
-/// The gate's functions, with secrets that are somewhere else.
-fn with_secrets_at(gate: &Gate, path: &std::path::Path) -> peergate::app::App {
-    let mut environment = gate.environment.clone();
+/// The app's functions, with secrets that are somewhere else.
+fn with_secrets_at(app: &TestApp, path: &std::path::Path) -> peergate::app::App {
+    let mut environment = app.environment.clone();
     environment.secrets = peergate::config::SecretsSource::File(path.into());
-    peergate::app::App::new(&environment, peergate::config::Config::parse(&gate.config).unwrap()).unwrap()
+    peergate::app::App::new(&environment, peergate::config::Config::parse(&app.config).unwrap()).unwrap()
 }
 
-async fn status(app: &peergate::app::App, signed: &Signed, now: jiff::Timestamp) -> u16 {
+async fn status(app: &peergate::app::App, signed: &SignedRequest, now: jiff::Timestamp) -> u16 {
     let request = http::Request::post(&signed.path);
     let request = signed.headers.iter().fold(request, |it, (name, value)| it.header(*name, value));
-    let response = peergate::webhook::handle(app, request.body(Bytes::from(signed.body.clone())).unwrap(), now).await;
+    let response =
+        peergate::webhook::handle_request(app, request.body(Bytes::from(signed.body.clone())).unwrap(), now).await;
     response.status().as_u16()
 }
 
 #[tokio::test]
-async fn failing_secrets_store_is_asked_less_and_less_often() {
-    let gate = Gate::start().await;
-    let signed = gate.signed("status", &gate.requested().await, "alice").await;
+async fn failing_secrets_store_is_asked_ever_less_often() {
+    let app = TestApp::start().await;
+    let signed = app.sign_event("status", &app.new_request().await, "alice").await;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("secrets.json");
-    let peergate::config::SecretsSource::File(good) = &gate.environment.secrets else { panic!("a file") };
-    let (app, now) = (with_secrets_at(&gate, &path), clock::now());
+    let peergate::config::SecretsSource::File(good) = &app.environment.secrets else { panic!("a file") };
+    let (app, now) = (with_secrets_at(&app, &path), clock::now());
     let after = |millis: i64| now + SignedDuration::from_millis(millis);
     // The first rest is 1 s long, the next 2 s.
     for millis in [0, 900] {
@@ -844,14 +853,14 @@ async fn failing_secrets_store_is_asked_less_and_less_often() {
 
 #[tokio::test]
 async fn malformed_and_stale_requests_are_refused_without_secrets() {
-    let gate = Gate::start().await;
-    let signed = gate.signed("status", &gate.requested().await, "alice").await;
-    let app = with_secrets_at(&gate, std::path::Path::new("/nonexistent"));
+    let app = TestApp::start().await;
+    let signed = app.sign_event("status", &app.new_request().await, "alice").await;
+    let slack = app.sign_slash_command("list", "U0BOB").await;
+    let app = with_secrets_at(&app, std::path::Path::new("/nonexistent"));
     let now = clock::now();
     let stale = now + SignedDuration::from_secs(301);
     let mut malformed = signed.clone();
     malformed.headers.retain(|header| header.0 != "webhook-signature");
-    let slack = gate.slash("list", "U0BOB").await;
     let mut odd = slack.clone();
     odd.headers
         .iter_mut()
@@ -867,16 +876,16 @@ async fn malformed_and_stale_requests_are_refused_without_secrets() {
 }
 
 #[tokio::test]
-async fn unknown_client_is_answered_like_a_known_one_and_refetches_alike() {
-    let gate = Gate::start().await;
-    let bad = gate.signed_body("{}");
+async fn unknown_client_is_answered_like_a_known_one() {
+    let app = TestApp::start().await;
+    let bad = app.sign_body("{}");
     for path in ["/webhook/ci", "/webhook/nobody"] {
         let mut signed = bad.clone();
         path.clone_into(&mut signed.path);
         signed.body = "{ }".into();
         // New secrets are there; who asks for them is refused all the same.
-        let old = gate.app.secrets.current(clock::now()).await.unwrap();
-        gate.write_secrets(|secrets| {
+        let old = app.parts.secrets.current(clock::now()).await.unwrap();
+        app.write_secrets(|secrets| {
             secrets["platforms"]["slack"]["bot_token"] = json!(format!("xoxb-{}", path.len()));
         })
         .unwrap();
@@ -887,23 +896,23 @@ async fn unknown_client_is_answered_like_a_known_one_and_refetches_alike() {
             .iter_mut()
             .filter(|header| header.0 == "webhook-timestamp")
             .for_each(|header| header.1 = timestamp.clone());
-        let reply = gate.send_at(&signed, later).await;
+        let reply = app.send_at(&signed, later).await;
         assert_eq!((reply.status, reply.name().as_str()), (401, "unauthentic"));
-        assert_ne!(gate.app.secrets.current(later).await.unwrap(), old, "{path}");
+        assert_ne!(app.parts.secrets.current(later).await.unwrap(), old, "{path}");
     }
-    assert_eq!(gate.upstream_calls(), 0);
+    assert_eq!(app.count_upstream_calls(), 0);
 }
 
 #[tokio::test]
-async fn slacks_test_of_the_address_is_echoed() {
-    let gate = Gate::start().await;
-    let secrets = gate.app.secrets.current(clock::now()).await.unwrap();
+async fn slacks_url_verification_is_echoed() {
+    let app = TestApp::start().await;
+    let secrets = app.parts.secrets.current(clock::now()).await.unwrap();
     let send = async |body: &str| {
         let mut signed =
             peergate::chat::slack::sign_form(secrets.platforms.slack.as_ref().unwrap(), body.into(), clock::now())
                 .unwrap();
         signed.headers[0].1 = "application/json".into();
-        gate.send(&signed).await
+        app.send(&signed).await
     };
     let echo = send(r#"{"type":"url_verification","challenge":"3eZb","token":"t"}"#).await;
     assert_eq!((echo.status, echo.body.as_str()), (200, r#"{"challenge":"3eZb"}"#));
@@ -911,107 +920,107 @@ async fn slacks_test_of_the_address_is_echoed() {
 }
 
 #[tokio::test]
-async fn slack_is_answered_in_time_however_slow_alibaba_is() {
-    let gate = Gate::start().await;
-    let (id, other) = (gate.requested().await, gate.requested().await);
-    gate.discover().await;
+async fn slack_is_answered_in_time_despite_a_slow_api() {
+    let app = TestApp::start().await;
+    let (id, other) = (app.new_request().await, app.new_request().await);
+    app.discover().await;
     let slow = |action: &str| Fault { action: Some(action.into()), delay_ms: 60_000, ..Fault::default() };
     // Slack gives up after 3 s and the budget is 1.9 s; the HTTP client alone would wait for 10 s. A busy machine may be slow.
     let in_time = Duration::from_secs(8);
-    gate.simulator.fault(slow("AcceptVpcPeerConnection"));
+    app.simulator.add_fault(slow("AcceptVpcPeerConnection"));
     let started = Instant::now();
-    let reply = gate.send(&gate.slash(&format!("approve {id}"), "U061F7AUR").await).await;
+    let reply = app.send(&app.sign_slash_command(&format!("approve {id}"), "U061F7AUR").await).await;
     assert!(reply.body.contains("Your decision is stored"), "{}", reply.body);
     assert!(started.elapsed() < in_time, "{:?}", started.elapsed());
-    assert_eq!(gate.state(&id).await, "approved");
+    assert_eq!(app.state_of(&id).await, "approved");
     // Of a reading that is silent, a second one is made.
-    gate.simulator.fault(Fault { times: 2, ..slow("GetVpcPeerConnectionAttribute") });
+    app.simulator.add_fault(Fault { times: 2, ..slow("GetVpcPeerConnectionAttribute") });
     let started = Instant::now();
-    let reply = gate.send(&gate.slash(&format!("approve {other}"), "U061F7AUR").await).await;
+    let reply = app.send(&app.sign_slash_command(&format!("approve {other}"), "U061F7AUR").await).await;
     assert!(started.elapsed() < in_time, "{:?}", started.elapsed());
     assert!(reply.body.contains("Alibaba Cloud does not answer, so nothing was decided"), "{}", reply.body);
-    assert_eq!(gate.state(&other).await, "pending");
+    assert_eq!(app.state_of(&other).await, "pending");
 }
 
 #[tokio::test]
-async fn a_rejection_elsewhere_is_no_success_for_who_approved() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
+async fn approval_of_a_connection_rejected_elsewhere_fails() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
     // Somebody rejects in the console between our read and our call.
     let action = Some("AcceptVpcPeerConnection".to_owned());
     let code = Some("IncorrectStatus.VpcPeer".to_owned());
-    gate.simulator.fault(Fault { action, code, delay_ms: 2000, ..Fault::default() });
-    let approval = gate.signed("approve", &id, "alice").await;
-    let (reply, ()) = tokio::join!(gate.send(&approval), async {
-        while gate.simulator.pending_faults() > 0 {
+    app.simulator.add_fault(Fault { action, code, delay_ms: 2000, ..Fault::default() });
+    let approval = app.sign_event("approve", &id, "alice").await;
+    let (reply, ()) = tokio::join!(app.send(&approval), async {
+        while app.simulator.pending_faults() > 0 {
             tokio::task::yield_now().await;
         }
-        gate.tamper(&id, Tampering { status: Some("Rejected".into()), ..Tampering::default() });
+        app.tamper(&id, Tampering { status: Some("Rejected".into()), ..Tampering::default() });
     });
     assert_eq!((reply.status, reply.name().as_str()), (409, "rejected-elsewhere"), "{}", reply.body);
-    assert!(reply.detail().contains("was rejected outside peergate"), "{}", reply.detail());
+    assert!(reply.problem_detail().contains("was rejected outside peergate"), "{}", reply.problem_detail());
 }
 
 #[tokio::test]
-async fn a_loser_is_told_who_won_even_when_nothing_else_is_as_it_was() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    gate.send(&gate.signed("approve", &id, "alice").await).await;
-    let told = async |actor: &str| gate.send(&gate.signed("approve", &id, actor).await).await;
-    gate.tamper(&id, Tampering { bandwidth: Some(1), ..Tampering::default() });
-    assert!(told("bob").await.detail().contains("by alice"));
+async fn loser_is_told_who_won_after_any_change() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    app.send(&app.sign_event("approve", &id, "alice").await).await;
+    let told = async |actor: &str| app.send(&app.sign_event("approve", &id, actor).await).await;
+    app.tamper(&id, Tampering { bandwidth: Some(1), ..Tampering::default() });
+    assert!(told("bob").await.problem_detail().contains("by alice"));
     let action = Some("GetVpcPeerConnectionAttribute".to_owned());
-    gate.simulator.fault(Fault { action, code: Some("InternalError".into()), http_status: 500, ..Fault::default() });
-    assert!(told("bob").await.detail().contains("by alice"));
-    gate.simulator.heal();
-    gate.tamper(&id, Tampering { status: Some("Deleted".into()), ..Tampering::default() });
-    assert!(told("bob").await.detail().contains("by alice"));
-    let status = gate.send(&gate.signed("status", &id, "bob").await).await;
-    assert_eq!((status.status, &status.json()["connection"]["status"]), (200, &json!("Deleted")));
+    app.simulator.add_fault(Fault { action, code: Some("InternalError".into()), http_status: 500, ..Fault::default() });
+    assert!(told("bob").await.problem_detail().contains("by alice"));
+    app.simulator.clear_faults();
+    app.tamper(&id, Tampering { status: Some("Deleted".into()), ..Tampering::default() });
+    assert!(told("bob").await.problem_detail().contains("by alice"));
+    let status = app.send(&app.sign_event("status", &id, "bob").await).await;
+    assert_eq!((status.status, &status.body_json()["connection"]["status"]), (200, &json!("Deleted")));
 }
 
 #[tokio::test]
-async fn a_dry_run_twice_asks_twice() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
+async fn repeated_dry_run_calls_the_api_again() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
     for _ in 0..2 {
-        assert_eq!(gate.send(&gate.signed("dry-run", &id, "alice").await).await.name(), "dry-run-passed");
+        assert_eq!(app.send(&app.sign_event("dry-run", &id, "alice").await).await.name(), "dry-run-passed");
     }
-    let journal = gate.simulator.journal();
+    let journal = app.simulator.journal();
     let dry_runs = journal.iter().filter(|entry| entry.parameters.contains_key("DryRun"));
     let tokens: std::collections::BTreeSet<_> = dry_runs.map(|entry| &entry.parameters["ClientToken"]).collect();
     assert_eq!(tokens.len(), 2);
 }
 
 #[tokio::test]
-async fn strangers_do_not_choose_how_long_a_signature_is_checked() {
-    let gate = Gate::start().await;
-    let mut signed = gate.signed_body(&"a".repeat(256 * 1024));
+async fn only_the_first_16_signatures_are_checked() {
+    let app = TestApp::start().await;
+    let mut signed = app.sign_body(&"a".repeat(256 * 1024));
     let genuine = signed.headers[2].1.clone();
     signed.headers[2].1 = format!("{}{genuine}", "v1,AAAA ".repeat(16));
-    assert_eq!(gate.send(&signed).await.status, 401, "only the first 16 signatures are looked at");
+    assert_eq!(app.send(&signed).await.status, 401, "only the first 16 signatures are looked at");
     signed.headers[2].1 = format!("{}{genuine}", "v1,AAAA ".repeat(15));
-    assert_eq!(gate.send(&signed).await.status, 400, "authentic, but not JSON");
+    assert_eq!(app.send(&signed).await.status, 400, "authentic, but not JSON");
 }
 
 #[tokio::test]
-async fn what_was_sent_is_quoted_neither_in_the_answer_nor_in_the_log() {
-    let gate = Gate::start().await;
+async fn request_content_is_quoted_in_no_reply_or_log() {
+    let app = TestApp::start().await;
     for body in [
         r#"{"type":"peering.approve","data":"quoted-7f3a"}"#,
         r#"{"type":"peering.approve","data":{"quoted-7f3a":1}}"#,
         r#"{"type":"peering.approve","data":{"instance_id":"quoted-7f3a","actor":"alice"}}"#,
     ] {
-        let reply = gate.send(&gate.signed_body(body)).await;
+        let reply = app.send(&app.sign_body(body)).await;
         assert_eq!(reply.status, 400);
         assert!(!reply.body.contains("7f3a") && !crate::support::logged().contains("7f3a"), "{}", reply.body);
     }
 }
 
 #[tokio::test]
-async fn every_class_of_error_of_the_reading_is_answered_and_nothing_is_accepted() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
+async fn each_reading_error_is_answered_and_nothing_is_accepted() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
     let cases = [
         (400, "Throttling.User", 503, "alicloud-unavailable"),
         (500, "InternalError", 503, "alicloud-unavailable"),
@@ -1022,54 +1031,54 @@ async fn every_class_of_error_of_the_reading_is_answered_and_nothing_is_accepted
     ];
     for (http_status, code, status, name) in cases {
         let action = Some("GetVpcPeerConnectionAttribute".to_owned());
-        gate.simulator.fault(Fault { action, code: Some(code.into()), http_status, times: 9, ..Fault::default() });
-        let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
-        gate.simulator.heal();
+        app.simulator.add_fault(Fault { action, code: Some(code.into()), http_status, times: 9, ..Fault::default() });
+        let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
+        app.simulator.clear_faults();
         assert_eq!((reply.status, reply.name().as_str()), (status, name), "{code}");
     }
     let raw = Some("<html>".to_owned());
-    gate.simulator.fault(Fault { raw, http_status: 502, ..Fault::default() });
-    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "alicloud-unavailable");
-    assert_eq!((gate.calls("AcceptVpcPeerConnection"), gate.state(&id).await.as_str()), (0, "none"));
+    app.simulator.add_fault(Fault { raw, http_status: 502, ..Fault::default() });
+    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "alicloud-unavailable");
+    assert_eq!((app.count_calls("AcceptVpcPeerConnection"), app.state_of(&id).await.as_str()), (0, "none"));
 }
 
 #[tokio::test]
-async fn a_wrong_access_key_heals_once_the_right_one_is_stored() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    gate.write_secrets(|secrets| secrets["targets"]["prod"]["access_key_secret"] = json!("outdated")).unwrap();
-    let refused = gate.send(&gate.signed("approve", &id, "alice").await).await;
+async fn wrong_access_key_recovers_once_replaced() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    app.write_secrets(|secrets| secrets["targets"]["prod"]["access_key_secret"] = json!("outdated")).unwrap();
+    let refused = app.send(&app.sign_event("approve", &id, "alice").await).await;
     assert_eq!(refused.name(), "credentials-refused", "{}", refused.body);
-    gate.write_secrets(|_| ()).unwrap();
-    let approval = gate.signed("approve", &id, "alice").await;
+    app.write_secrets(|_| ()).unwrap();
+    let approval = app.sign_event("approve", &id, "alice").await;
     let soon = clock::now() + SignedDuration::from_secs(10);
-    assert_eq!(gate.send_at(&approval, soon).await.name(), "credentials-refused", "not fetched again so soon");
+    assert_eq!(app.send_at(&approval, soon).await.name(), "credentials-refused", "not fetched again so soon");
     let later = clock::now() + SignedDuration::from_secs(40);
-    assert_eq!(gate.send_at(&approval, later).await.name(), "accepted");
-    assert_eq!(gate.accepts(&id), 1);
+    assert_eq!(app.send_at(&approval, later).await.name(), "accepted");
+    assert_eq!(app.count_accepts(&id), 1);
 }
 
 #[tokio::test]
-async fn unknown_ranges_are_said_to_be_unknown() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    gate.tamper(&id, Tampering { requester_cidrs: Some([].into()), ..Tampering::default() });
-    let reply = gate.send(&gate.signed("dry-run", &id, "alice").await).await;
+async fn unknown_ranges_are_reported_as_unknown() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    app.tamper(&id, Tampering { requester_cidrs: Some([].into()), ..Tampering::default() });
+    let reply = app.send(&app.sign_event("dry-run", &id, "alice").await).await;
     assert_eq!(reply.name(), "dry-run-passed");
-    assert!(reply.detail().contains("ranges of a side are unknown"), "{}", reply.detail());
-    assert_eq!(gate.send(&gate.signed("approve", &id, "alice").await).await.name(), "accepted");
+    assert!(reply.problem_detail().contains("ranges of a side are unknown"), "{}", reply.problem_detail());
+    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "accepted");
 }
 
 #[tokio::test]
-async fn a_machine_is_answered_before_the_watcher_takes_over() {
-    let gate = Gate::start().await;
-    let id = gate.requested().await;
-    gate.simulator.fault(Fault {
+async fn slow_accept_is_answered_and_left_to_the_watcher() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    app.simulator.add_fault(Fault {
         action: Some("AcceptVpcPeerConnection".into()),
         delay_ms: 60_000,
         ..Fault::default()
     });
-    let reply = gate.send(&gate.signed("approve", &id, "alice").await).await;
+    let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
     assert_eq!((reply.status, reply.name().as_str()), (202, "underway"));
     let left_to_the_watcher = |line: &str| line.contains("out_of_time") && line.contains(id.as_str());
     assert!(

@@ -20,12 +20,12 @@ use peergate::approval::ApprovalId;
 use peergate::chat::binding::{self, Binding};
 use peergate::chat::message::Button;
 use peergate::chat::platform::Platform;
-use peergate::chat::{Signed, Wish, slack};
+use peergate::chat::{EventSpec, SignedRequest, slack};
+use peergate::fake::alicloud::gateway::Fault;
+use peergate::fake::alicloud::{JournalEntry, SimulatorSettings, Tampering};
+use peergate::fake::slack::{self as fake_slack, SlackCard};
 use peergate::local::event;
 use peergate::local::sandbox::{AUDIT_SECRET, CI_SECRET, SLACK_SECRET, Sandbox};
-use peergate::local::simulator::gateway::Fault;
-use peergate::local::simulator::{JournalEntry, Settings, Tampering};
-use peergate::local::sink::{self, Shown};
 use peergate::peering::{Fingerprint, InstanceId, SeenFingerprint};
 use peergate::store::Stored;
 use peergate::watch::Tick;
@@ -36,7 +36,7 @@ use tokio::time::Instant;
 /// Held by each test that sets the clock ahead.
 pub static CLOCK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-static START: Once = Once::new();
+static INIT_LOGGING: Once = Once::new();
 /// What tests with several threads log in those that the runtime started.
 static SHARED_LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
@@ -45,9 +45,9 @@ thread_local! {
     static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-struct Log;
+struct LogWriter;
 
-impl Write for Log {
+impl Write for LogWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if std::thread::current().name() == Some("tokio-rt-worker") {
             return SHARED_LOG.lock().unwrap_or_else(PoisonError::into_inner).write(bytes);
@@ -67,11 +67,11 @@ pub fn logged() -> String {
 }
 
 /// A peergate on loopback, called as Lambda would. When it goes, the log is searched for secrets.
-pub struct Gate {
+pub struct TestApp {
     sandbox: Sandbox,
 }
 
-impl Deref for Gate {
+impl Deref for TestApp {
     type Target = Sandbox;
 
     fn deref(&self) -> &Sandbox {
@@ -80,7 +80,7 @@ impl Deref for Gate {
 }
 
 /// Something secret that a text holds.
-pub fn secret_in(text: &str) -> Option<&'static str> {
+pub fn find_secret(text: &str) -> Option<&'static str> {
     let secrets = [
         CI_SECRET,
         SLACK_SECRET,
@@ -110,28 +110,28 @@ pub fn secret_in(text: &str) -> Option<&'static str> {
     secrets.into_iter().find(|secret| text.contains(secret))
 }
 
-impl Drop for Gate {
+impl Drop for TestApp {
     fn drop(&mut self) {
         let log = logged();
-        let secret = secret_in(&log);
+        let secret = find_secret(&log);
         assert!(std::thread::panicking() || secret.is_none(), "the log holds {secret:?}:\n{log}");
     }
 }
 
 /// Counts what happens in this thread until it goes.
-pub struct Counted {
+pub struct MetricsRecorder {
     snapshotter: Snapshotter,
     _guard: metrics::LocalRecorderGuard<'static>,
 }
 
-impl Counted {
+impl MetricsRecorder {
     pub fn start() -> Self {
         let recorder: &'static DebuggingRecorder = Box::leak(Box::new(DebuggingRecorder::new()));
         Self { snapshotter: recorder.snapshotter(), _guard: metrics::set_default_local_recorder(recorder) }
     }
 
     /// What was counted since the last time: counters, and the values of histograms.
-    pub fn take(&self) -> BTreeMap<String, Vec<f64>> {
+    pub fn take_counts(&self) -> BTreeMap<String, Vec<f64>> {
         let mut counted = BTreeMap::new();
         for (key, _, _, value) in self.snapshotter.snapshot().into_vec() {
             let labels: Vec<_> = key.key().labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
@@ -150,54 +150,54 @@ impl Counted {
 }
 
 /// How often something was counted, whatever its labels.
-pub fn sum(counted: &BTreeMap<String, Vec<f64>>, name: &str) -> f64 {
+pub fn sum_counts(counted: &BTreeMap<String, Vec<f64>>, name: &str) -> f64 {
     counted.iter().filter(|(key, _)| key.split(' ').next() == Some(name)).flat_map(|(_, values)| values).sum()
 }
 
 /// What came back.
 #[derive(Debug)]
-pub struct Reply {
+pub struct TestResponse {
     pub status: u16,
     pub content_type: String,
     pub headers: http::HeaderMap,
     pub body: String,
 }
 
-impl Reply {
-    pub fn json(&self) -> Value {
+impl TestResponse {
+    pub fn body_json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_default()
     }
 
     /// The end of a problem's type, or the outcome.
     pub fn name(&self) -> String {
-        let json = self.json();
+        let json = self.body_json();
         let problem = json["type"].as_str().and_then(|uri| uri.strip_prefix("urn:peergate:problem:"));
         problem.or(json["outcome"].as_str()).unwrap_or_default().to_owned()
     }
 
-    pub fn detail(&self) -> String {
-        self.json()["detail"].as_str().unwrap_or_default().to_owned()
+    pub fn problem_detail(&self) -> String {
+        self.body_json()["detail"].as_str().unwrap_or_default().to_owned()
     }
 }
 
 /// As fast as a test can want it.
-pub fn quick() -> Settings {
-    Settings { activation: Duration::from_millis(20), ..Settings::default() }
+pub fn quick_settings() -> SimulatorSettings {
+    SimulatorSettings { activation_delay: Duration::from_millis(20), ..SimulatorSettings::default() }
 }
 
-impl Gate {
+impl TestApp {
     pub async fn start() -> Self {
-        Self::with(quick()).await
+        Self::with_settings(quick_settings()).await
     }
 
-    pub async fn with(settings: Settings) -> Self {
-        Self::over(Sandbox::start(settings).await.unwrap())
+    pub async fn with_settings(settings: SimulatorSettings) -> Self {
+        Self::from_sandbox(Sandbox::start(settings).await.unwrap())
     }
 
-    pub fn over(sandbox: Sandbox) -> Self {
-        START.call_once(|| {
+    pub fn from_sandbox(sandbox: Sandbox) -> Self {
+        INIT_LOGGING.call_once(|| {
             let builder = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false);
-            builder.with_writer(|| Log).init();
+            builder.with_writer(|| LogWriter).init();
         });
         Self { sandbox }
     }
@@ -213,26 +213,26 @@ impl Gate {
     }
 
     /// Adds what a fake brings.
-    pub fn extend(&mut self, extension: &peergate::local::sandbox::Extension) {
-        self.sandbox.extend(extension).unwrap();
+    pub fn add_extension(&mut self, extension: &peergate::fake::SandboxExtension) {
+        self.sandbox.add_extension(extension).unwrap();
     }
 
     /// The same world with functions that know nothing yet.
-    pub fn restarted(self) -> Self {
+    pub fn restart_app(self) -> Self {
         let config = self.config.clone();
         self.with_config(&config)
     }
 
     /// The same world with another configuration, as after a deployment.
     pub fn with_config(self, config: &str) -> Self {
-        let mut gate = self;
-        gate.sandbox.reconfigure(config).unwrap();
-        gate
+        let mut app = self;
+        app.sandbox.reconfigure(config).unwrap();
+        app
     }
 
     /// Makes what waits due now, so that no test sleeps.
     pub async fn make_due(&self, id: &InstanceId) {
-        let stored = self.stored(id).await.unwrap();
+        let stored = self.load_record(id).await.unwrap();
         let change = |approval: &mut peergate::approval::Approval| {
             let now = clock::now();
             let early = approval.next_step_at.is_some_and(|at| at > now);
@@ -241,25 +241,25 @@ impl Gate {
             }
             early
         };
-        self.app.store.update(stored, change).await.unwrap();
+        self.parts.store.update(stored, change).await.unwrap();
     }
 
     /// Lets the time pass that a reading takes to be believed, and has it made once more.
-    pub async fn read_again(&self, id: &InstanceId) {
-        let stored = self.stored(id).await.unwrap();
+    pub async fn read_doubtful_again(&self, id: &InstanceId) {
+        let stored = self.load_record(id).await.unwrap();
         let earlier = |approval: &mut peergate::approval::Approval| {
-            let doubt = approval.doubt.as_mut().expect("something is in doubt");
+            let doubt = approval.unconfirmed.as_mut().expect("something is in doubt");
             doubt.last_at -= jiff::SignedDuration::from_secs(61);
             approval.next_step_at = Some(clock::now());
             true
         };
-        self.app.store.update(stored, earlier).await.unwrap();
+        self.parts.store.update(stored, earlier).await.unwrap();
         self.round().await;
     }
 
     /// The next accept takes effect, but is answered with a failure.
-    pub fn lose_the_accepts_answer(&self) {
-        self.simulator.fault(Fault {
+    pub fn lose_next_accept_reply(&self) {
+        self.simulator.add_fault(Fault {
             action: Some("AcceptVpcPeerConnection".into()),
             code: Some("InternalError".into()),
             http_status: 500,
@@ -269,39 +269,39 @@ impl Gate {
     }
 
     /// A connection that waits for us.
-    pub async fn requested(&self) -> InstanceId {
+    pub async fn new_request(&self) -> InstanceId {
         self.request_peering(&[]).await.unwrap()
     }
 
     /// A decision carries the fingerprint of what is there, as `peergate event` does.
-    pub async fn signed(&self, verb: &str, id: &InstanceId, actor: &str) -> Signed {
-        self.signed_wish(&self.wish(verb, id, actor)).await
+    pub async fn sign_event(&self, verb: &str, id: &InstanceId, actor: &str) -> SignedRequest {
+        self.sign_spec(&self.event_spec(verb, id, actor)).await
     }
 
     /// As [`wish`], with the fingerprint of what is there.
-    pub fn wish(&self, verb: &str, id: &InstanceId, actor: &str) -> Wish {
+    pub fn event_spec(&self, verb: &str, id: &InstanceId, actor: &str) -> EventSpec {
         let decides = ["approve", "reject", "dry-run"].contains(&verb);
-        let connection = decides.then(|| self.simulator.connection(id.as_str())).flatten();
-        Wish { fingerprint: connection.map(|it| it.fingerprint().to_string()), ..wish(verb, id, actor) }
+        let connection = decides.then(|| self.simulator.read_connection(id.as_str())).flatten();
+        EventSpec { fingerprint: connection.map(|it| it.fingerprint().to_string()), ..event_spec(verb, id, actor) }
     }
 
-    pub async fn signed_wish(&self, wish: &Wish) -> Signed {
-        let secrets = self.app.secrets.current(clock::now()).await.unwrap();
-        let wish = Wish { tenant: Some("ci".into()), ..wish.clone() };
-        event::sign(Platform::StandardWebhooks, &wish, &self.app.config, &secrets, clock::now()).unwrap()
+    pub async fn sign_spec(&self, wish: &EventSpec) -> SignedRequest {
+        let secrets = self.parts.secrets.current(clock::now()).await.unwrap();
+        let wish = EventSpec { tenant: Some("ci".into()), ..wish.clone() };
+        event::sign_event(Platform::StandardWebhooks, &wish, &self.parts.config, &secrets, clock::now()).unwrap()
     }
 
     /// Any body, signed as client `ci`.
-    pub fn signed_body(&self, body: &str) -> Signed {
-        self.signed_as(body, &format!("msg_{}", clock::nonce()), &clock::now().as_second().to_string())
+    pub fn sign_body(&self, body: &str) -> SignedRequest {
+        self.sign_body_as(body, &format!("msg_{}", clock::nonce()), &clock::now().as_second().to_string())
     }
 
     /// Any body, id and timestamp, well signed as client `ci`.
     #[allow(clippy::unused_self, reason = "reads like the others")]
-    pub fn signed_as(&self, body: &str, id: &str, timestamp: &str) -> Signed {
+    pub fn sign_body_as(&self, body: &str, id: &str, timestamp: &str) -> SignedRequest {
         let keys = [CI_SECRET.to_owned().try_into().unwrap()];
         let signature = peergate::chat::standard_webhooks::sign_body(&keys, id, timestamp, body.as_bytes());
-        Signed {
+        SignedRequest {
             path: "/webhook/ci".into(),
             headers: vec![
                 ("content-type", "application/json".into()),
@@ -313,8 +313,8 @@ impl Gate {
         }
     }
 
-    pub async fn slash(&self, text: &str, user: &str) -> Signed {
-        self.slack_form(&[
+    pub async fn sign_slash_command(&self, text: &str, user: &str) -> SignedRequest {
+        self.sign_slack_form(&[
             ("command", "/peergate"),
             ("text", text),
             ("team_id", "T0001"),
@@ -326,10 +326,10 @@ impl Gate {
 
     /// Any form and timestamp, well signed as Slack.
     #[allow(clippy::unused_self, reason = "reads like the others")]
-    pub fn slack_signed_at(&self, body: &str, timestamp: &str) -> Signed {
+    pub fn sign_slack_body_at(&self, body: &str, timestamp: &str) -> SignedRequest {
         let secret = SLACK_SECRET.to_owned().try_into().unwrap();
         let signature = peergate::chat::slack::sign_body(&secret, timestamp, body.as_bytes());
-        Signed {
+        SignedRequest {
             path: "/slack".into(),
             headers: vec![
                 ("content-type", "application/x-www-form-urlencoded".into()),
@@ -340,15 +340,15 @@ impl Gate {
         }
     }
 
-    pub async fn slack_form(&self, fields: &[(&str, &str)]) -> Signed {
+    pub async fn sign_slack_form(&self, fields: &[(&str, &str)]) -> SignedRequest {
         let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-        let secrets = self.app.secrets.current(clock::now()).await.unwrap();
+        let secrets = self.parts.secrets.current(clock::now()).await.unwrap();
         slack::sign_form(secrets.platforms.slack.as_ref().unwrap(), body, clock::now()).unwrap()
     }
 
     /// A click on a button with `value`, as Slack tells of it.
-    pub fn click(&self, action: &str, value: &str, user: &str) -> Value {
-        let place = self.sink.message_with(value).map(
+    pub fn click_payload(&self, action: &str, value: &str, user: &str) -> Value {
+        let place = self.slack.find_by_button(value).map(
             |(channel, ts)| json!({"type": "message", "channel_id": channel, "message_ts": ts, "is_ephemeral": false}),
         );
         json!({
@@ -358,29 +358,29 @@ impl Gate {
             "team": {"id": "T0001"},
             "api_app_id": "A0123",
             "trigger_id": clock::nonce(),
-            "response_url": format!("{}actions/T0001/1/abc", self.chat),
+            "response_url": format!("{}actions/T0001/1/abc", self.chat_url),
             "actions": [{"type": "button", "action_id": action, "value": value, "action_ts": clock::nonce()}],
         })
     }
 
-    pub async fn slack_payload(&self, payload: &Value) -> Signed {
-        self.slack_form(&[("payload", &payload.to_string())]).await
+    pub async fn sign_slack_payload(&self, payload: &Value) -> SignedRequest {
+        self.sign_slack_form(&[("payload", &payload.to_string())]).await
     }
 
-    pub async fn send(&self, signed: &Signed) -> Reply {
+    pub async fn send(&self, signed: &SignedRequest) -> TestResponse {
         self.send_at(signed, clock::now()).await
     }
 
-    pub async fn send_at(&self, signed: &Signed, now: Timestamp) -> Reply {
+    pub async fn send_at(&self, signed: &SignedRequest, now: Timestamp) -> TestResponse {
         let request = http::Request::builder().method("POST").uri(&signed.path);
         let request = signed.headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
-        self.call(request.body(Bytes::from(signed.body.clone())).unwrap(), now).await
+        self.call_webhook(request.body(Bytes::from(signed.body.clone())).unwrap(), now).await
     }
 
-    pub async fn call(&self, request: http::Request<Bytes>, now: Timestamp) -> Reply {
-        let (parts, body) = Box::pin(webhook::handle(&self.app, request, now)).await.into_parts();
+    pub async fn call_webhook(&self, request: http::Request<Bytes>, now: Timestamp) -> TestResponse {
+        let (parts, body) = Box::pin(webhook::handle_request(&self.parts, request, now)).await.into_parts();
         let content_type = parts.headers.get("content-type").and_then(|value| value.to_str().ok());
-        Reply {
+        TestResponse {
             status: parts.status.as_u16(),
             content_type: content_type.unwrap_or_default().to_owned(),
             headers: parts.headers.clone(),
@@ -389,58 +389,58 @@ impl Gate {
     }
 
     /// One tick over what is due, with as much time as Lambda gives.
-    pub async fn tick(&self) -> watch::Summary {
-        Box::pin(watch::tick(&self.app, Tick::DUE, Instant::now() + Duration::from_mins(1))).await.unwrap()
+    pub async fn tick(&self) -> watch::TickSummary {
+        Box::pin(watch::tick(&self.parts, Tick::DUE, Instant::now() + Duration::from_mins(1))).await.unwrap()
     }
 
     /// One round: no time to stay.
-    pub async fn round(&self) -> watch::Summary {
-        Box::pin(watch::tick(&self.app, Tick::DUE, Instant::now() + Duration::from_secs(10))).await.unwrap()
+    pub async fn round(&self) -> watch::TickSummary {
+        Box::pin(watch::tick(&self.parts, Tick::DUE, Instant::now() + Duration::from_secs(10))).await.unwrap()
     }
 
     /// A scheduled tick with no time to stay: discovers, and tells what it found.
-    pub async fn discover(&self) -> watch::Summary {
-        Box::pin(watch::tick(&self.app, Tick::SCHEDULED, Instant::now() + Duration::from_secs(10))).await.unwrap()
+    pub async fn discover(&self) -> watch::TickSummary {
+        Box::pin(watch::tick(&self.parts, Tick::SCHEDULED, Instant::now() + Duration::from_secs(10))).await.unwrap()
     }
 
     /// A scheduled tick with as much time as Lambda gives.
-    pub async fn scheduled(&self) -> watch::Summary {
-        Box::pin(watch::tick(&self.app, Tick::SCHEDULED, Instant::now() + Duration::from_mins(1))).await.unwrap()
+    pub async fn scheduled_tick(&self) -> watch::TickSummary {
+        Box::pin(watch::tick(&self.parts, Tick::SCHEDULED, Instant::now() + Duration::from_mins(1))).await.unwrap()
     }
 
-    pub async fn stored(&self, id: &InstanceId) -> Option<Stored> {
+    pub async fn load_record(&self, id: &InstanceId) -> Option<Stored> {
         let id = ApprovalId { target: "prod".into(), instance_id: id.clone() };
-        self.app.store.load(&id).await.unwrap()
+        self.parts.store.load(&id).await.unwrap()
     }
 
-    pub async fn state(&self, id: &InstanceId) -> String {
-        self.stored(id).await.map_or("none", |stored| stored.approval.state.name()).to_owned()
+    pub async fn state_of(&self, id: &InstanceId) -> String {
+        self.load_record(id).await.map_or("none", |stored| stored.approval.state.name()).to_owned()
     }
 
     /// How often the API was asked for an operation, whatever came of it; dry runs apart.
-    pub fn calls(&self, action: &str) -> usize {
+    pub fn count_calls(&self, action: &str) -> usize {
         self.simulator.journal().iter().filter(|entry| entry.action == action && !entry.is_dry_run()).count()
     }
 
     /// As [`Gate::calls`], for one connection.
-    pub fn calls_for(&self, action: &str, id: &InstanceId) -> usize {
+    pub fn count_calls_for(&self, action: &str, id: &InstanceId) -> usize {
         let about = |entry: &&JournalEntry| entry.parameters.get("InstanceId").is_some_and(|it| it == id.as_str());
         let journal = self.simulator.journal();
         journal.iter().filter(about).filter(|entry| entry.action == action && !entry.is_dry_run()).count()
     }
 
     /// How often the API was asked whether it would accept.
-    pub fn dry_runs(&self) -> usize {
+    pub fn count_dry_runs(&self) -> usize {
         self.simulator.journal().iter().filter(|entry| entry.is_dry_run()).count()
     }
 
     /// How often the API was asked for anything but the requester's own call.
-    pub fn upstream_calls(&self) -> usize {
+    pub fn count_upstream_calls(&self) -> usize {
         self.simulator.journal().iter().filter(|entry| entry.action != "CreateVpcPeerConnection").count()
     }
 
-    pub fn accepts(&self, id: &InstanceId) -> usize {
-        self.simulator.effects("AcceptVpcPeerConnection", id.as_str())
+    pub fn count_accepts(&self, id: &InstanceId) -> usize {
+        self.simulator.count_effects("AcceptVpcPeerConnection", id.as_str())
     }
 
     /// Changes a connection behind everybody's back.
@@ -450,66 +450,66 @@ impl Gate {
 
     /// The headlines of the news that a path was told; with Slack, of what stands below its cards; elsewhere, of what
     /// came after the first card of each connection.
-    pub fn headlines(&self, path: &str) -> Vec<String> {
+    pub fn posted_headlines(&self, path: &str) -> Vec<String> {
         let line = |text: String| text.lines().next().unwrap_or_default().to_owned();
-        let posts = self.sink.posts(path).into_iter();
-        let news = posts.filter(|post| path != SLACK || post.json().get("thread_ts").is_some());
+        let posts = self.slack.posts(path).into_iter();
+        let news = posts.filter(|post| path != SLACK_PATH || post.body_json().get("thread_ts").is_some());
         let mut seen = std::collections::BTreeSet::new();
         let mut is_first = |headline: &String| {
             let id = headline.split_whitespace().find(|word| word.contains("/pcc-")).unwrap_or_default();
-            path == HOOK && seen.insert(id.trim_end_matches([':', ',']).to_owned())
+            path == WEBHOOK_PATH && seen.insert(id.trim_end_matches([':', ',']).to_owned())
         };
-        news.map(|post| line(post.text())).filter(|headline| !is_first(headline)).collect()
+        news.map(|post| line(post.visible_text())).filter(|headline| !is_first(headline)).collect()
     }
 
     /// The text of the news that stands below Slack's cards.
-    pub fn replies(&self) -> Vec<String> {
-        let posts = self.sink.posts(SLACK).into_iter();
-        posts.filter(|post| post.json().get("thread_ts").is_some()).map(|post| post.text()).collect()
+    pub fn thread_replies(&self) -> Vec<String> {
+        let posts = self.slack.posts(SLACK_PATH).into_iter();
+        posts.filter(|post| post.body_json().get("thread_ts").is_some()).map(|post| post.visible_text()).collect()
     }
 
     /// The only card in a Slack channel.
-    pub fn card_in(&self, channel: &str) -> Shown {
-        let mut cards = self.sink.channel(channel);
+    pub fn card_in(&self, channel: &str) -> SlackCard {
+        let mut cards = self.slack.messages_in(channel);
         assert_eq!(cards.len(), 1, "{cards:?}");
         cards.remove(0)
     }
 
     /// The card of a connection in the channel of the rules.
-    pub fn card_of(&self, id: &InstanceId) -> Shown {
-        let cards = self.sink.channel("C0PEER").into_iter();
+    pub fn card_of(&self, id: &InstanceId) -> SlackCard {
+        let cards = self.slack.messages_in("C0PEER").into_iter();
         cards.rev().find(|card| card.text.contains(id.as_str())).expect("a card")
     }
 
     /// The only card in the channel of the rules.
-    pub fn card(&self) -> Shown {
+    pub fn only_card(&self) -> SlackCard {
         self.card_in("C0PEER")
     }
 
     /// Clicks a button of a card; returns what Slack gets.
-    pub async fn press(&self, card: &Shown, label: &str, user: &str) -> Reply {
-        let button = card.button(label).unwrap_or_else(|| panic!("no {label} on {card:?}"));
-        let click = self.click(&button.action_id, &button.value, user);
-        self.send(&self.slack_payload(&click).await).await
+    pub async fn click_button(&self, card: &SlackCard, label: &str, user: &str) -> TestResponse {
+        let button = card.find_button(label).unwrap_or_else(|| panic!("no {label} on {card:?}"));
+        let click = self.click_payload(&button.action_id, &button.value, user);
+        self.send(&self.sign_slack_payload(&click).await).await
     }
 
     /// Clicks a button that is not on any card, with the value that it would have.
-    pub async fn press_value(&self, id: &InstanceId, action: &str, user: &str) -> Reply {
-        let status = self.send(&self.signed("status", id, "anybody").await).await.json();
+    pub async fn click_missing_button(&self, id: &InstanceId, action: &str, user: &str) -> TestResponse {
+        let status = self.send(&self.sign_event("status", id, "anybody").await).await.body_json();
         let fingerprint = status["connection"]["fingerprint"].as_str().unwrap().to_owned().try_into().unwrap();
         let button = match action {
-            "peergate.approve" => Button::Approve { ask: false },
-            "peergate.approve.reason" => Button::Approve { ask: true },
+            "peergate.approve" => Button::Approve { needs_reason: false },
+            "peergate.approve.reason" => Button::Approve { needs_reason: true },
             "peergate.reject" => Button::Reject,
             "peergate.withdraw" => Button::Withdraw,
             _ => Button::Details,
         };
-        let value = self.private_button(id, button, &fingerprint, user).await;
-        self.send(&self.slack_payload(&self.click(action, &value, user)).await).await
+        let value = self.private_button_value(id, button, &fingerprint, user).await;
+        self.send(&self.sign_slack_payload(&self.click_payload(action, &value, user)).await).await
     }
 
     /// What a button of a private answer to a Slack user carries.
-    pub async fn private_button(
+    pub async fn private_button_value(
         &self,
         id: &InstanceId,
         button: Button,
@@ -520,24 +520,24 @@ impl Gate {
             button,
             target: "prod".into(),
             instance_id: id.clone(),
-            seen: SeenFingerprint::start_of(fingerprint),
-            card: binding::card_of_person(&format!("slack:T0001/{user}"), binding::hour(clock::now())),
+            seen_fingerprint: SeenFingerprint::first_half_of(fingerprint),
+            card_id: binding::private_card_id(&format!("slack:T0001/{user}"), binding::hours_since_epoch(clock::now())),
         };
-        let secrets = self.app.secrets.current(clock::now()).await.unwrap();
-        self.app.chat(&secrets).keyring(Platform::Slack).sign(&binding).unwrap()
+        let secrets = self.parts.secrets.current(clock::now()).await.unwrap();
+        self.parts.chat_context(&secrets).keyring(Platform::Slack).sign(&binding).unwrap()
     }
 
     /// Gives a reason in the last window that was opened; returns what the window shows then.
     pub async fn give_reason(&self, reason: &str, user: &str) -> String {
-        let window = self.sink.windows().pop().expect("a window");
-        let payload = self.submission(&window, reason, user);
-        let reply = self.send(&self.slack_payload(&payload).await).await;
-        assert_eq!((reply.status, &reply.json()["response_action"]), (200, &json!("update")), "{reply:?}");
-        sink::text(&reply.json()["view"])
+        let window = self.slack.modals().pop().expect("a window");
+        let payload = self.submission_payload(&window, reason, user);
+        let reply = self.send(&self.sign_slack_payload(&payload).await).await;
+        assert_eq!((reply.status, &reply.body_json()["response_action"]), (200, &json!("update")), "{reply:?}");
+        fake_slack::visible_text(&reply.body_json()["view"])
     }
 
     #[allow(clippy::unused_self, reason = "reads like the others")]
-    pub fn submission(&self, window: &Value, reason: &str, user: &str) -> Value {
+    pub fn submission_payload(&self, window: &Value, reason: &str, user: &str) -> Value {
         json!({
             "type": "view_submission",
             "user": {"id": user, "username": "whoever", "team_id": "T0001"},
@@ -553,42 +553,42 @@ impl Gate {
     }
 
     /// What the last one who clicked was told.
-    pub fn told(&self) -> String {
-        self.sink.posts(RESPONSE).last().map(sink::Post::text).unwrap_or_default()
+    pub fn last_private_reply(&self) -> String {
+        self.slack.posts(RESPONSE_PATH).last().map(fake_slack::RecordedPost::visible_text).unwrap_or_default()
     }
 }
 
-/// The table, as a gate comes to it: counts who comes, and may refuse an operation as IAM does.
-pub struct Table {
+/// The table, as a app comes to it: counts who comes, and may refuse an operation as IAM does.
+pub struct TableProxy {
     calls: AtomicUsize,
     writes: Mutex<Vec<u16>>,
     refused: Mutex<Option<&'static str>>,
-    behind: String,
+    upstream: String,
     client: reqwest::Client,
 }
 
-impl Table {
-    pub async fn before(settings: Settings) -> (Gate, Arc<Self>) {
+impl TableProxy {
+    pub async fn start(settings: SimulatorSettings) -> (TestApp, Arc<Self>) {
         let mut sandbox = Sandbox::start(settings).await.unwrap();
         let behind = sandbox.environment.aws.dynamodb_endpoint.clone().unwrap();
-        let client = peergate::http::client().unwrap();
+        let client = peergate::http::new_client().unwrap();
         let table = Arc::new(Self {
             calls: AtomicUsize::new(0),
             writes: Mutex::default(),
             refused: Mutex::new(None),
-            behind,
+            upstream: behind,
             client,
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         sandbox.environment.aws.dynamodb_endpoint = Some(format!("http://{}", listener.local_addr().unwrap()));
-        let router = Router::new().fallback(Self::forward).with_state(Arc::clone(&table));
+        let router = Router::new().fallback(Self::forward_request).with_state(Arc::clone(&table));
         tokio::spawn(async { axum::serve(listener, router).await });
         let config = sandbox.config.clone();
         sandbox.reconfigure(&config).unwrap();
-        (Gate::over(sandbox), table)
+        (TestApp::from_sandbox(sandbox), table)
     }
 
-    pub fn calls(&self) -> usize {
+    pub fn count_calls(&self) -> usize {
         self.calls.load(Ordering::SeqCst)
     }
 
@@ -597,16 +597,16 @@ impl Table {
         self.writes.lock().unwrap().clone()
     }
 
-    pub fn forget(&self) {
+    pub fn reset_calls(&self) {
         self.writes.lock().unwrap().clear();
         self.calls.store(0, Ordering::SeqCst);
     }
 
-    pub fn refuse(&self, operation: &'static str) {
+    pub fn refuse_operation(&self, operation: &'static str) {
         *self.refused.lock().unwrap() = Some(operation);
     }
 
-    async fn forward(State(table): State<Arc<Self>>, request: http::Request<Body>) -> http::Response<Body> {
+    async fn forward_request(State(table): State<Arc<Self>>, request: http::Request<Body>) -> http::Response<Body> {
         table.calls.fetch_add(1, Ordering::SeqCst);
         let (parts, body) = request.into_parts();
         let mut headers = parts.headers;
@@ -619,7 +619,7 @@ impl Table {
         let is_write = operation == Some("PutItem");
         headers.remove("content-length");
         let body = body::to_bytes(body, usize::MAX).await.unwrap();
-        let answer = table.client.post(&table.behind).headers(headers).body(body).send().await.unwrap();
+        let answer = table.client.post(&table.upstream).headers(headers).body(body).send().await.unwrap();
         let status = answer.status();
         if is_write {
             table.writes.lock().unwrap().push(status.as_u16());
@@ -628,15 +628,15 @@ impl Table {
     }
 }
 
-pub fn wish(verb: &str, id: &InstanceId, actor: &str) -> Wish {
+pub fn event_spec(verb: &str, id: &InstanceId, actor: &str) -> EventSpec {
     let (verb, instance_id, actor) = (verb.into(), id.to_string(), actor.into());
-    Wish { verb, instance_id, target: None, reason: None, fingerprint: None, tenant: None, actor }
+    EventSpec { action: verb, instance_id, target: None, reason: None, fingerprint: None, tenant: None, actor }
 }
 
-pub const SLACK: &str = "/api/chat.postMessage";
-pub const HOOK: &str = "/hooks/netops";
-pub const AUDIT: &str = "/audit";
-pub const RESPONSE: &str = "/actions/T0001/1/abc";
+pub const SLACK_PATH: &str = "/api/chat.postMessage";
+pub const WEBHOOK_PATH: &str = "/hooks/netops";
+pub const AUDIT_PATH: &str = "/audit";
+pub const RESPONSE_PATH: &str = "/actions/T0001/1/abc";
 
 /// A program of the virtual environment that `make tools` installs.
 pub fn python_tool(name: &str) -> PathBuf {

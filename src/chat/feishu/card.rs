@@ -6,9 +6,9 @@
 
 use serde_json::{Value, json};
 
-use super::{NAME_PREFIX, REASON};
+use super::{BUTTON_NAME_PREFIX, REASON_FIELD};
 use crate::approval::Verdict;
-use crate::chat::LONGEST_REASON_CHARS;
+use crate::chat::MAX_REASON_CHARS;
 use crate::chat::message::{self, Button, Message};
 
 /// The largest request that posts or changes a card, read as 1000 bytes a KB. The card stands in it as a JSON string.
@@ -28,7 +28,7 @@ pub const MAX_ELEMENTS: usize = 200;
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-structure>
 const MAX_ELEMENT_ID_CHARS: usize = 20;
 /// What a request has besides the card, at most.
-const AROUND_CARD_BYTES: usize = 512;
+const CARD_OVERHEAD_BYTES: usize = 512;
 /// The most lines of each kind on a card that is cut.
 const MAX_CUT_LINES: usize = 10;
 /// The longest text on a card that is cut, and in a toast.
@@ -36,7 +36,7 @@ const MAX_CUT_CHARS: usize = 100;
 /// The longest toast, in characters. Feishu names no limit; more than this nobody reads before it goes.
 const MAX_TOAST_CHARS: usize = 300;
 /// Stands on a card that does not fit.
-const CUT: &str = "The request is too large for a card of Feishu, so texts are cut and there are no decision buttons. A client \
+const CUT_SENTENCE: &str = "The request is too large for a card of Feishu, so texts are cut and there are no decision buttons. A client \
                    can decide with the fingerprint from a status.";
 
 /// Why Feishu would refuse a card.
@@ -50,10 +50,10 @@ pub enum CardError {
     TooManyElements,
     /// Two components have the same name.
     #[error("the card has a name twice")]
-    NameTwice,
+    DuplicateName,
     /// An element's id is malformed, or there twice.
     #[error("the card has a wrong element_id")]
-    ElementId,
+    InvalidElementId,
     /// Cards in JSON 2.0 are always shared.
     #[error("the card is not shared")]
     NotShared,
@@ -62,40 +62,40 @@ pub enum CardError {
 /// A card. `bind` makes what a button carries. A message that does not fit is cut, and then has no decision buttons:
 /// nobody may decide on what is not shown.
 #[must_use]
-pub fn render(message: &Message, bind: impl Fn(Button) -> String) -> Value {
-    render_within(message, bind, MAX_CARD_BYTES)
+pub fn render_card(message: &Message, bind: impl Fn(Button) -> String) -> Value {
+    render_card_within(message, bind, MAX_CARD_BYTES)
 }
 
 /// As [`render`], for requests of up to so many bytes.
-pub(super) fn render_within(message: &Message, bind: impl Fn(Button) -> String, limit: usize) -> Value {
-    let full = card(message, &bind);
-    if fits(&full, limit).is_ok() {
+pub(super) fn render_card_within(message: &Message, bind: impl Fn(Button) -> String, limit: usize) -> Value {
+    let full = build_card(message, &bind);
+    if check_limits(&full, limit).is_ok() {
         return full;
     }
-    let drawn = card(&Message { figure: vec![], snippet: None, ..message.clone() }, &bind);
-    if fits(&drawn, limit).is_ok() { drawn } else { card(&cut(message), &bind) }
+    let drawn = build_card(&Message { figure: vec![], snippet: None, ..message.clone() }, &bind);
+    if check_limits(&drawn, limit).is_ok() { drawn } else { build_card(&cut_message(message), &bind) }
 }
 
 /// Whether Feishu takes a card.
 pub fn check_card(card: &Value) -> Result<(), CardError> {
-    fits(card, MAX_CARD_BYTES)
+    check_limits(card, MAX_CARD_BYTES)
 }
 
 /// The size of the request that posts the card, or a little more.
 #[must_use]
-pub fn size_bytes(card: &Value) -> usize {
-    Value::String(card.to_string()).to_string().len().saturating_add(AROUND_CARD_BYTES)
+pub fn request_size_bytes(card: &Value) -> usize {
+    Value::String(card.to_string()).to_string().len().saturating_add(CARD_OVERHEAD_BYTES)
 }
 
-fn fits(card: &Value, limit: usize) -> Result<(), CardError> {
-    if size_bytes(card) > limit {
+fn check_limits(card: &Value, limit: usize) -> Result<(), CardError> {
+    if request_size_bytes(card) > limit {
         return Err(CardError::TooLarge);
     }
     if card.pointer("/config/update_multi") != Some(&Value::Bool(true)) {
         return Err(CardError::NotShared);
     }
-    let mut found = Found::default();
-    found.collect(card);
+    let mut found = CardContents::default();
+    found.collect_from(card);
     if found.elements > MAX_ELEMENTS {
         return Err(CardError::TooManyElements);
     }
@@ -104,29 +104,29 @@ fn fits(card: &Value, limit: usize) -> Result<(), CardError> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
         id.len() <= MAX_ELEMENT_ID_CHARS && rest.is_some_and(|rest| rest.bytes().all(allowed))
     };
-    if has_twice(&mut found.ids) || !found.ids.iter().all(|id| is_id(id)) {
-        return Err(CardError::ElementId);
+    if has_duplicates(&mut found.ids) || !found.ids.iter().all(|id| is_id(id)) {
+        return Err(CardError::InvalidElementId);
     }
-    if has_twice(&mut found.names) { Err(CardError::NameTwice) } else { Ok(()) }
+    if has_duplicates(&mut found.names) { Err(CardError::DuplicateName) } else { Ok(()) }
 }
 
-fn has_twice(texts: &mut [&str]) -> bool {
+fn has_duplicates(texts: &mut [&str]) -> bool {
     texts.sort_unstable();
     texts.windows(2).any(|pair| matches!(pair, [one, other] if one == other))
 }
 
 /// What a card has, however deep. The values of buttons are no part of it.
 #[derive(Default)]
-struct Found<'a> {
+struct CardContents<'a> {
     elements: usize,
     names: Vec<&'a str>,
     ids: Vec<&'a str>,
 }
 
-impl<'a> Found<'a> {
-    fn collect(&mut self, value: &'a Value) {
+impl<'a> CardContents<'a> {
+    fn collect_from(&mut self, value: &'a Value) {
         match value {
-            Value::Array(values) => values.iter().for_each(|value| self.collect(value)),
+            Value::Array(values) => values.iter().for_each(|value| self.collect_from(value)),
             Value::Object(fields) => {
                 if fields.contains_key("tag") {
                     self.elements = self.elements.saturating_add(1);
@@ -136,7 +136,7 @@ impl<'a> Found<'a> {
                 self.ids.extend(text("element_id"));
                 for (name, value) in fields {
                     if name != "behaviors" {
-                        self.collect(value);
+                        self.collect_from(value);
                     }
                 }
             }
@@ -145,25 +145,25 @@ impl<'a> Found<'a> {
     }
 }
 
-fn card(message: &Message, bind: &impl Fn(Button) -> String) -> Value {
+fn build_card(message: &Message, bind: &impl Fn(Button) -> String) -> Value {
     // One line each, so that no value can look like another fact.
     let fact = |(label, value): &(&str, String)| format!("{label}: {}", value.replace(['\n', '\r'], " "));
     let facts: Vec<_> = message.facts.iter().map(fact).collect();
-    let mut elements: Vec<_> = [&facts, &message.checks].into_iter().filter_map(|lines| literal(lines)).collect();
-    elements.extend(figure(&message.figure));
-    elements.extend(literal(&message.sentences));
-    elements.extend(message.snippet.clone().and_then(|snippet| literal(&[snippet])));
+    let mut elements: Vec<_> = [&facts, &message.checks].into_iter().filter_map(|lines| text_element(lines)).collect();
+    elements.extend(figure_element(&message.figure));
+    elements.extend(text_element(&message.sentences));
+    elements.extend(message.snippet.clone().and_then(|snippet| text_element(&[snippet])));
     let shown = message.buttons.as_ref().map(|buttons| buttons.shown.as_slice()).unwrap_or_default();
-    let (asking, others): (Vec<Button>, Vec<Button>) = shown.iter().partition(|button| asks(**button));
-    let mut row: Vec<_> = others.into_iter().map(|shown| button(shown, &bind(shown))).collect();
+    let (asking, others): (Vec<Button>, Vec<Button>) = shown.iter().partition(|button| needs_form(**button));
+    let mut row: Vec<_> = others.into_iter().map(|shown| button_element(shown, &bind(shown))).collect();
     if let Some((label, url)) = &message.link {
         row.push(json!({
-            "tag": "button", "text": plain(label), "type": "text",
+            "tag": "button", "text": plain_text(label), "type": "text",
             "behaviors": [{"type": "open_url", "default_url": url}],
         }));
     }
-    elements.extend(in_a_row(row));
-    elements.extend(form(&asking, bind));
+    elements.extend(button_row(row));
+    elements.extend(form_element(&asking, bind));
     json!({
         "schema": "2.0",
         "config": {
@@ -172,7 +172,7 @@ fn card(message: &Message, bind: &impl Fn(Button) -> String) -> Value {
             "width_mode": "default",
             "summary": {"content": message.headline},
         },
-        "header": {"title": plain(&message.headline), "template": template(message)},
+        "header": {"title": plain_text(&message.headline), "template": header_template(message)},
         "body": {"elements": elements},
     })
 }
@@ -180,7 +180,7 @@ fn card(message: &Message, bind: &impl Fn(Button) -> String) -> Value {
 /// Orange asks for something, red objects, blue tells.
 ///
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/content-components/title>
-fn template(message: &Message) -> &'static str {
+fn header_template(message: &Message) -> &'static str {
     let shown = message.buttons.as_ref().map(|buttons| buttons.shown.as_slice()).unwrap_or_default();
     if message.checks.iter().any(|check| check.starts_with('✗')) {
         "red"
@@ -191,39 +191,39 @@ fn template(message: &Message) -> &'static str {
     }
 }
 
-fn plain(text: &str) -> Value {
+fn plain_text(text: &str) -> Value {
     json!({"tag": "plain_text", "content": text})
 }
 
-fn literal(lines: &[String]) -> Option<Value> {
-    (!lines.is_empty()).then(|| json!({"tag": "div", "text": plain(&lines.join("\n"))}))
+fn text_element(lines: &[String]) -> Option<Value> {
+    (!lines.is_empty()).then(|| json!({"tag": "div", "text": plain_text(&lines.join("\n"))}))
 }
 
 /// Columns keep their places only in a block of code. It is the one text in Markdown, so its characters must not mean
 /// anything there.
 ///
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/content-components/rich-text>
-fn figure(lines: &[String]) -> Option<Value> {
+fn figure_element(lines: &[String]) -> Option<Value> {
     let harmless = |c: char| c.is_ascii_alphanumeric() || " '.,:;/·█".contains(c);
     if !lines.iter().all(|line| line.chars().all(harmless)) {
-        return literal(lines);
+        return text_element(lines);
     }
     (!lines.is_empty()).then(|| json!({"tag": "markdown", "content": format!("```\n{}\n```", lines.join("\n"))}))
 }
 
-fn in_a_row(buttons: Vec<Value>) -> Option<Value> {
+fn button_row(buttons: Vec<Value>) -> Option<Value> {
     let column = |button| json!({"tag": "column", "width": "auto", "elements": [button]});
     let columns: Vec<_> = buttons.into_iter().map(column).collect();
     (!columns.is_empty()).then(|| json!({"tag": "column_set", "flex_mode": "flow", "columns": columns}))
 }
 
 /// Whether a button stands in the form, beside the input for a reason.
-fn asks(button: Button) -> bool {
-    matches!(button, Button::Approve { ask: true } | Button::Reject)
+fn needs_form(button: Button) -> bool {
+    matches!(button, Button::Approve { needs_reason: true } | Button::Reject)
 }
 
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/interactive-components/button>
-fn button(shown: Button, binding: &str) -> Value {
+fn button_element(shown: Button, binding: &str) -> Value {
     let kind = match shown {
         Button::Approve { .. } => "primary",
         Button::Reject => "danger",
@@ -231,12 +231,12 @@ fn button(shown: Button, binding: &str) -> Value {
     };
     let mut button = json!({
         "tag": "button",
-        "name": format!("{NAME_PREFIX}{binding}"),
-        "text": plain(shown.label()),
+        "name": format!("{BUTTON_NAME_PREFIX}{binding}"),
+        "text": plain_text(shown.label()),
         "type": kind,
         "behaviors": [{"type": "callback", "value": {"b": binding}}],
     });
-    if let Some(fields) = button.as_object_mut().filter(|_| asks(shown)) {
+    if let Some(fields) = button.as_object_mut().filter(|_| needs_form(shown)) {
         fields.insert("form_action_type".into(), "submit".into());
     }
     button
@@ -246,41 +246,46 @@ fn button(shown: Button, binding: &str) -> Value {
 ///
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/containers/form-container> and
 /// <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/interactive-components/input>
-fn form(asking: &[Button], bind: &impl Fn(Button) -> String) -> Option<Value> {
+fn form_element(asking: &[Button], bind: &impl Fn(Button) -> String) -> Option<Value> {
     let verdict = |button: &Button| match button {
         Button::Approve { .. } => Some(Verdict::Approve),
         Button::Reject => Some(Verdict::Reject),
         Button::Withdraw | Button::Details => None,
     };
-    let questions: Vec<_> = asking.iter().filter_map(verdict).map(message::question).collect();
+    let questions: Vec<_> = asking.iter().filter_map(verdict).map(message::reason_form).collect();
     let label = questions.first()?.label;
-    let buttons = asking.iter().map(|shown| button(*shown, &bind(*shown))).collect();
+    let buttons = asking.iter().map(|shown| button_element(*shown, &bind(*shown))).collect();
     let input = json!({
         "tag": "input",
-        "name": REASON,
-        "required": questions.iter().all(|question| !question.optional),
+        "name": REASON_FIELD,
+        "required": questions.iter().all(|question| !question.is_optional),
         "input_type": "multiline_text",
         "rows": 2,
-        "max_length": LONGEST_REASON_CHARS,
-        "label": plain(label),
-        "placeholder": plain(label),
+        "max_length": MAX_REASON_CHARS,
+        "label": plain_text(label),
+        "placeholder": plain_text(label),
     });
-    let elements: Vec<_> = [Some(input), in_a_row(buttons)].into_iter().flatten().collect();
+    let elements: Vec<_> = [Some(input), button_row(buttons)].into_iter().flatten().collect();
     Some(json!({"tag": "form", "name": "decision", "elements": elements}))
 }
 
 /// What is left of a message that is too large.
-fn cut(message: &Message) -> Message {
-    let lines = |lines: &[String]| lines.iter().take(MAX_CUT_LINES).map(|line| short(line)).collect();
+fn cut_message(message: &Message) -> Message {
+    let lines = |lines: &[String]| lines.iter().take(MAX_CUT_LINES).map(|line| shorten_text(line)).collect();
     let mut sentences: Vec<String> = lines(&message.sentences);
-    sentences.push(CUT.to_owned());
+    sentences.push(CUT_SENTENCE.to_owned());
     let buttons = message.buttons.clone().map(|mut buttons| {
         buttons.shown.retain(|button| matches!(button, Button::Withdraw | Button::Details));
         buttons
     });
     Message {
-        headline: short(&message.headline),
-        facts: message.facts.iter().take(2 * MAX_CUT_LINES).map(|(label, value)| (*label, short(value))).collect(),
+        headline: shorten_text(&message.headline),
+        facts: message
+            .facts
+            .iter()
+            .take(2 * MAX_CUT_LINES)
+            .map(|(label, value)| (*label, shorten_text(value)))
+            .collect(),
         checks: lines(&message.checks),
         figure: vec![],
         sentences,
@@ -290,7 +295,7 @@ fn cut(message: &Message) -> Message {
     }
 }
 
-fn short(text: &str) -> String {
+fn shorten_text(text: &str) -> String {
     let mut short: String = text.chars().take(MAX_CUT_CHARS).collect();
     if short.len() < text.len() {
         short.push('…');
@@ -300,7 +305,7 @@ fn short(text: &str) -> String {
 
 /// How a toast looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Toast {
+pub enum ToastKind {
     /// It tells.
     Info,
     /// It worked.
@@ -315,12 +320,12 @@ pub enum Toast {
 ///
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-callback-communication>
 #[must_use]
-pub fn toast(kind: Toast, text: &str) -> Value {
+pub fn toast_json(kind: ToastKind, text: &str) -> Value {
     let kind = match kind {
-        Toast::Info => "info",
-        Toast::Success => "success",
-        Toast::Error => "error",
-        Toast::Warning => "warning",
+        ToastKind::Info => "info",
+        ToastKind::Success => "success",
+        ToastKind::Error => "error",
+        ToastKind::Warning => "warning",
     };
     let content: String = text.chars().take(MAX_TOAST_CHARS).collect();
     json!({"type": kind, "content": content})
@@ -368,7 +373,8 @@ mod tests {
         }
     }
 
-    const ALL: [Button; 4] = [Button::Approve { ask: false }, Button::Reject, Button::Withdraw, Button::Details];
+    const ALL: [Button; 4] =
+        [Button::Approve { needs_reason: false }, Button::Reject, Button::Withdraw, Button::Details];
 
     fn texts(card: &Value) -> Vec<(String, String)> {
         fn collect(value: &Value, into: &mut Vec<(String, String)>) {
@@ -383,8 +389,8 @@ mod tests {
     }
 
     #[test]
-    fn a_card_shows_everything_in_order() {
-        let card = render(&message(&ALL), bind);
+    fn card_shows_every_part_in_order() {
+        let card = render_card(&message(&ALL), bind);
         assert_eq!(check_card(&card), Ok(()));
         let elements = card["body"]["elements"].as_array().unwrap();
         let lines = [&card["config"], &card["header"]].into_iter().chain(elements).map(ToString::to_string);
@@ -394,22 +400,23 @@ mod tests {
         {"tag":"div","text":{"content":"Requester: account 1\nName: <at id=all></at> **b** [x](http://evil)","tag":"plain_text"}}
         {"tag":"div","text":{"content":"✓ it has not expired","tag":"plain_text"}}
         {"tag":"div","text":{"content":"One.\nTwo.","tag":"plain_text"}}
-        {"columns":[{"elements":[{"behaviors":[{"type":"callback","value":{"b":"prod/pcc-a.Approve{ask:false}"}}],"name":"b.prod/pcc-a.Approve{ask:false}","tag":"button","text":{"content":"Approve","tag":"plain_text"},"type":"primary"}],"tag":"column","width":"auto"},{"elements":[{"behaviors":[{"type":"callback","value":{"b":"prod/pcc-a.Withdraw"}}],"name":"b.prod/pcc-a.Withdraw","tag":"button","text":{"content":"Withdraw my approval","tag":"plain_text"},"type":"default"}],"tag":"column","width":"auto"},{"elements":[{"behaviors":[{"type":"callback","value":{"b":"prod/pcc-a.Details"}}],"name":"b.prod/pcc-a.Details","tag":"button","text":{"content":"Details","tag":"plain_text"},"type":"default"}],"tag":"column","width":"auto"},{"elements":[{"behaviors":[{"default_url":"https://vpc.console.aliyun.com/","type":"open_url"}],"tag":"button","text":{"content":"Open the console","tag":"plain_text"},"type":"text"}],"tag":"column","width":"auto"}],"flex_mode":"flow","tag":"column_set"}
+        {"columns":[{"elements":[{"behaviors":[{"type":"callback","value":{"b":"prod/pcc-a.Approve{needs_reason:false}"}}],"name":"b.prod/pcc-a.Approve{needs_reason:false}","tag":"button","text":{"content":"Approve","tag":"plain_text"},"type":"primary"}],"tag":"column","width":"auto"},{"elements":[{"behaviors":[{"type":"callback","value":{"b":"prod/pcc-a.Withdraw"}}],"name":"b.prod/pcc-a.Withdraw","tag":"button","text":{"content":"Withdraw my approval","tag":"plain_text"},"type":"default"}],"tag":"column","width":"auto"},{"elements":[{"behaviors":[{"type":"callback","value":{"b":"prod/pcc-a.Details"}}],"name":"b.prod/pcc-a.Details","tag":"button","text":{"content":"Details","tag":"plain_text"},"type":"default"}],"tag":"column","width":"auto"},{"elements":[{"behaviors":[{"default_url":"https://vpc.console.aliyun.com/","type":"open_url"}],"tag":"button","text":{"content":"Open the console","tag":"plain_text"},"type":"text"}],"tag":"column","width":"auto"}],"flex_mode":"flow","tag":"column_set"}
         {"elements":[{"input_type":"multiline_text","label":{"content":"Why? The channel sees it","tag":"plain_text"},"max_length":400,"name":"reason","placeholder":{"content":"Why? The channel sees it","tag":"plain_text"},"required":false,"rows":2,"tag":"input"},{"columns":[{"elements":[{"behaviors":[{"type":"callback","value":{"b":"prod/pcc-a.Reject"}}],"form_action_type":"submit","name":"b.prod/pcc-a.Reject","tag":"button","text":{"content":"Reject","tag":"plain_text"},"type":"danger"}],"tag":"column","width":"auto"}],"flex_mode":"flow","tag":"column_set"}],"name":"decision","tag":"form"}
         "#);
     }
 
     #[test]
-    fn a_required_reason_is_asked_for_in_the_form() {
-        let card = render(&message(&[Button::Approve { ask: true }, Button::Reject, Button::Details]), bind);
+    fn required_reason_is_asked_for_in_the_form() {
+        let card =
+            render_card(&message(&[Button::Approve { needs_reason: true }, Button::Reject, Button::Details]), bind);
         let form =
             card["body"]["elements"].as_array().unwrap().iter().find(|element| element["tag"] == "form").unwrap();
         let names: Vec<_> = form["elements"][1]["columns"].as_array().unwrap().iter().collect();
         assert_eq!(names.len(), 2);
         assert_eq!(names[0]["elements"][0]["form_action_type"], "submit");
-        assert_eq!(form["elements"][0]["max_length"], LONGEST_REASON_CHARS);
+        assert_eq!(form["elements"][0]["max_length"], MAX_REASON_CHARS);
         assert_eq!(form["elements"][0]["required"], false);
-        let only = render(&message(&[Button::Approve { ask: true }]), bind);
+        let only = render_card(&message(&[Button::Approve { needs_reason: true }]), bind);
         let form =
             only["body"]["elements"].as_array().unwrap().iter().find(|element| element["tag"] == "form").unwrap();
         assert_eq!(form["elements"][0]["required"], true);
@@ -425,7 +432,7 @@ mod tests {
         message.snippet = Some(hostile.into());
         message.figure = vec![hostile.into()];
         message.headline = hostile.into();
-        let card = render(&message, bind);
+        let card = render_card(&message, bind);
         let found: Vec<_> = texts(&card).into_iter().filter(|(_, text)| text.contains("evil")).collect();
         assert_eq!(found.len(), 6, "{found:?}");
         assert!(found.iter().all(|(tag, text)| tag == "plain_text" && text.contains(hostile)), "{found:?}");
@@ -433,27 +440,27 @@ mod tests {
     }
 
     #[test]
-    fn a_figure_keeps_its_columns() {
+    fn figure_keeps_its_columns() {
         let line = "requester 10.0.0.0/8  ████····";
-        let card = render(&Message { figure: vec![line.into()], ..message(&[]) }, bind);
+        let card = render_card(&Message { figure: vec![line.into()], ..message(&[]) }, bind);
         assert!(texts(&card).contains(&("markdown".to_owned(), format!("```\n{line}\n```"))));
     }
 
     #[test]
-    fn a_card_that_is_too_large_is_cut_and_cannot_decide() {
+    fn oversized_card_is_cut_and_loses_its_decision_buttons() {
         let long = "巨".repeat(4000);
         let mut large = message(&ALL);
         large.facts = vec![("Name", long.clone()), ("Description", long.clone())];
         large.snippet = Some(long.clone());
-        let card = render(&large, bind);
+        let card = render_card(&large, bind);
         assert_eq!(check_card(&card), Ok(()));
         let has = |card: &Value, label: &str| texts(card).iter().any(|(_, text)| text == label);
         assert!(has(&card, "Approve") && has(&card, "Reject"), "without the snippet it fits");
         large.facts.push(("Reason", long));
-        let card = render(&large, bind);
+        let card = render_card(&large, bind);
         assert_eq!(check_card(&card), Ok(()));
         assert!(!has(&card, "Approve") && !has(&card, "Reject") && has(&card, "Withdraw my approval"));
-        assert!(texts(&card).iter().any(|(_, text)| text.contains(CUT)));
+        assert!(texts(&card).iter().any(|(_, text)| text.contains(CUT_SENTENCE)));
         let worst = Message {
             headline: "\"".repeat(900),
             facts: vec![("Name", "\"".repeat(900)); 50],
@@ -461,27 +468,30 @@ mod tests {
             sentences: vec!["𝔘".repeat(900); 50],
             ..message(&ALL)
         };
-        assert_eq!(check_card(&render(&worst, bind)), Ok(()));
-        assert_eq!(fits(&render_within(&worst, bind, MAX_BOT_BYTES), MAX_BOT_BYTES), Ok(()));
+        assert_eq!(check_card(&render_card(&worst, bind)), Ok(()));
+        assert_eq!(check_limits(&render_card_within(&worst, bind, MAX_BOT_BYTES), MAX_BOT_BYTES), Ok(()));
     }
 
     #[test]
-    fn what_feishu_refuses_is_named() {
+    fn invalid_card_is_refused_with_its_error() {
         let card = |elements: Value| json!({"schema": "2.0", "config": {"update_multi": true}, "body": {"elements": elements}});
         let cases = [
             (card(json!([])), Ok(())),
             (json!({"schema": "2.0"}), Err(CardError::NotShared)),
-            (card(json!([{"tag": "input", "name": "a"}, {"tag": "input", "name": "a"}])), Err(CardError::NameTwice)),
+            (
+                card(json!([{"tag": "input", "name": "a"}, {"tag": "input", "name": "a"}])),
+                Err(CardError::DuplicateName),
+            ),
             (
                 card(json!([{"tag": "hr", "element_id": "a"}, {"tag": "hr", "element_id": "a"}])),
-                Err(CardError::ElementId),
+                Err(CardError::InvalidElementId),
             ),
-            (card(json!([{"tag": "hr", "element_id": "1a"}])), Err(CardError::ElementId)),
-            (card(json!([{"tag": "hr", "element_id": "a".repeat(21)}])), Err(CardError::ElementId)),
+            (card(json!([{"tag": "hr", "element_id": "1a"}])), Err(CardError::InvalidElementId)),
+            (card(json!([{"tag": "hr", "element_id": "a".repeat(21)}])), Err(CardError::InvalidElementId)),
             (card(json!([{"tag": "hr", "element_id": "a".repeat(20)}])), Ok(())),
             (card(json!(vec![json!({"tag": "hr"}); 200])), Ok(())),
             (card(json!(vec![json!({"tag": "hr"}); 201])), Err(CardError::TooManyElements)),
-            (card(json!([{"tag": "div", "text": plain(&"x".repeat(30_000))}])), Err(CardError::TooLarge)),
+            (card(json!([{"tag": "div", "text": plain_text(&"x".repeat(30_000))}])), Err(CardError::TooLarge)),
         ];
         for (card, expected) in cases {
             assert_eq!(check_card(&card), expected);
@@ -489,8 +499,8 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_has_a_toast_a_card_both_or_nothing() {
-        let toast = toast(Toast::Warning, "You may not approve this.");
+    fn reply_carries_an_optional_toast_and_card() {
+        let toast = toast_json(ToastKind::Warning, "You may not approve this.");
         assert_eq!(reply_json(None, None), json!({}));
         assert_eq!(
             reply_json(Some(toast), Some(json!({"schema": "2.0"}))),

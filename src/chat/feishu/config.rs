@@ -3,12 +3,14 @@
 use serde::Deserialize;
 use url::Url;
 
-use super::{BOT_ABILITIES, CARD_ABILITIES, CallbackKeys, EncryptKey, InvalidSecret, Secrets, is_id};
+use super::{
+    BOT_CAPABILITIES, CARD_CAPABILITIES, CallbackKeys, EncryptKey, InvalidFeishuSecret, Secrets, is_feishu_id,
+};
 use crate::approval::Principal;
-use crate::chat::{Abilities, ChannelSecrets, Sender};
+use crate::chat::{Capabilities, ChannelSecrets, RequestSigner};
 use crate::http::{check_endpoint, constant_url};
+use crate::redaction::{KeyProblem, redact};
 use crate::secret::is_printable;
-use crate::shape::{KeyProblem, shown};
 
 /// The site that the tenant has its account on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -22,7 +24,7 @@ pub enum Host {
 
 impl Host {
     /// Source: <https://open.feishu.cn/document/server-docs/api-call-guide/calling-process/overview>
-    fn url(self) -> &'static str {
+    fn api_url(self) -> &'static str {
         match self {
             Self::Feishu => "https://open.feishu.cn/",
             Self::Lark => "https://open.larksuite.com/",
@@ -47,8 +49,8 @@ pub struct Config {
 impl Config {
     /// The API's address.
     #[must_use]
-    pub fn api(&self) -> Url {
-        self.api.clone().unwrap_or_else(|| constant_url(self.host.url()))
+    pub fn api_url(&self) -> Url {
+        self.api.clone().unwrap_or_else(|| constant_url(self.host.api_url()))
     }
 }
 
@@ -66,46 +68,46 @@ pub struct Channel {
 pub struct BotChannel {}
 
 /// What errors say was expected.
-pub(in crate::chat) fn expectations() -> Vec<String> {
-    [InvalidSecret::EncryptKey, InvalidSecret::VerificationToken, InvalidSecret::AppSecret]
+pub(in crate::chat) fn secret_format_hints() -> Vec<String> {
+    [InvalidFeishuSecret::EncryptKey, InvalidFeishuSecret::VerificationToken, InvalidFeishuSecret::AppSecret]
         .map(|error| error.to_string())
         .into()
 }
 
 /// Checks the table.
 pub(in crate::chat) fn check_config(config: &Config) -> Result<(), KeyProblem> {
-    if !is_id(&config.app, "cli_") {
+    if !is_feishu_id(&config.app, "cli_") {
         let expected = "expected the app's id, `cli_` and letters, digits, `_` or `-`";
-        return KeyProblem::at("platforms.feishu.app", expected);
+        return KeyProblem::err_at("platforms.feishu.app", expected);
     }
-    if !is_id(&config.tenant, "") || config.tenant.starts_with("cli_") {
-        return KeyProblem::at("platforms.feishu.tenant", "expected the tenant_key: letters, digits, `_` or `-`");
+    if !is_feishu_id(&config.tenant, "") || config.tenant.starts_with("cli_") {
+        return KeyProblem::err_at("platforms.feishu.tenant", "expected the tenant_key: letters, digits, `_` or `-`");
     }
     let Some(api) = &config.api else { return Ok(()) };
     check_endpoint("platforms.feishu.api", api)?;
     if api.path().ends_with('/') {
         Ok(())
     } else {
-        KeyProblem::at("platforms.feishu.api", "expected a URL that ends with a slash")
+        KeyProblem::err_at("platforms.feishu.api", "expected a URL that ends with a slash")
     }
 }
 
 /// Checks the secret.
 pub(in crate::chat) fn check_secrets(_config: &Config, secrets: &Secrets) -> Result<(), KeyProblem> {
     if secrets.callbacks.is_empty() {
-        return KeyProblem::at("platforms.feishu.callbacks", "name at least one pair of keys");
+        return KeyProblem::err_at("platforms.feishu.callbacks", "name at least one pair of keys");
     }
     Ok(())
 }
 
 /// Whether a user of this principal can send requests.
 pub(in crate::chat) fn check_principal(config: Option<&Config>, principal: &Principal) -> Result<(), String> {
-    let id = shown(principal.as_str());
+    let id = redact(principal.as_str());
     let tenant = principal.realm().split_once(':').map_or("", |(_, tenant)| tenant);
     match config {
         None => Err(format!("{id} needs the table [platforms.feishu]")),
         Some(config) if config.tenant != tenant => Err(format!("the tenant of {id} is not `platforms.feishu.tenant`")),
-        Some(_) if !is_id(principal.user(), "ou_") => {
+        Some(_) if !is_feishu_id(principal.user(), "ou_") => {
             Err(format!("{id} does not end with a user's open_id, e.g. ou_0123abcd; names can be changed"))
         }
         Some(_) => Ok(()),
@@ -118,7 +120,7 @@ pub(in crate::chat) fn merged_tenants(_config: &Config) -> Vec<(String, String)>
 }
 
 /// What its binding keys are derived from.
-pub(in crate::chat) fn inbound_secrets(secrets: &Secrets) -> Vec<Vec<u8>> {
+pub(in crate::chat) fn binding_key_material(secrets: &Secrets) -> Vec<Vec<u8>> {
     // Every viewer of a card has a MAC to try keys on, and an Encrypt Key may be short.
     let both =
         |keys: &CallbackKeys| [keys.encrypt_key.expose(), b"\n", keys.verification_token.expose().as_bytes()].concat();
@@ -126,45 +128,48 @@ pub(in crate::chat) fn inbound_secrets(secrets: &Secrets) -> Vec<Vec<u8>> {
 }
 
 /// The app, with its Encrypt Keys.
-pub(in crate::chat) fn senders(_config: &Config, secrets: &Secrets) -> Vec<Sender> {
+pub(in crate::chat) fn request_signers(_config: &Config, secrets: &Secrets) -> Vec<RequestSigner> {
     let forms = |key: &EncryptKey| crate::chat::key_forms(&String::from_utf8_lossy(key.expose()));
     let keys = secrets.callbacks.iter().flat_map(|keys| forms(&keys.encrypt_key)).collect();
-    vec![Sender { name: "platforms.feishu".to_owned(), key: "callbacks", secrets: keys }]
+    vec![RequestSigner { name: "platforms.feishu".to_owned(), secrets_key: "callbacks", secrets: keys }]
 }
 
 impl Channel {
     /// The key of [`Channel::chat`].
     pub(in crate::chat) const ID_KEY: &str = "chat";
     /// What Feishu can do.
-    pub const ABILITIES: Abilities = CARD_ABILITIES;
+    pub const CAPABILITIES: Capabilities = CARD_CAPABILITIES;
 
     /// What Feishu calls it.
     pub(in crate::chat) fn id(&self) -> &str {
         &self.chat
     }
 
-    pub(in crate::chat) fn check(&self) -> Result<(), &'static str> {
-        if is_id(&self.chat, "oc_") { Ok(()) } else { Err("expected the chat's id, e.g. oc_0123abcd") }
+    pub(in crate::chat) fn check_id(&self) -> Result<(), &'static str> {
+        if is_feishu_id(&self.chat, "oc_") { Ok(()) } else { Err("expected the chat's id, e.g. oc_0123abcd") }
     }
 
     pub(in crate::chat) fn check_secrets(secrets: Option<&Secrets>) -> Result<(), KeyProblem> {
         match secrets {
             Some(_) => Ok(()),
-            None => KeyProblem::at("platforms.feishu", "missing, and a channel of kind `feishu` needs it"),
+            None => KeyProblem::err_at("platforms.feishu", "missing, and a channel of kind `feishu` needs it"),
         }
     }
 }
 
 impl BotChannel {
     /// What is posted there can't be changed, and has no buttons.
-    pub const ABILITIES: Abilities = BOT_ABILITIES;
+    pub const CAPABILITIES: Capabilities = BOT_CAPABILITIES;
 
     /// Checks the secret that signs, if the bot has one.
     pub(in crate::chat) fn check_endpoint(endpoint: &ChannelSecrets, key: &str) -> Result<(), KeyProblem> {
         match endpoint.signing_secrets.as_slice() {
             [] => Ok(()),
             [secret] if is_printable(secret.expose()) => Ok(()),
-            _ => KeyProblem::at(format!("{key}.signing_secrets"), "one text without a space or a line break, or none"),
+            _ => KeyProblem::err_at(
+                format!("{key}.signing_secrets"),
+                "one text without a space or a line break, or none",
+            ),
         }
     }
 }
@@ -180,8 +185,8 @@ mod tests {
     const GOOD: &str = "app = \"cli_a6ee8fbe9ffe6d3d\"\ntenant = \"82dfe55c5a220620\"\n";
 
     #[test]
-    fn hosts_have_their_own_addresses() {
-        let api = |more: &str| config(&format!("{GOOD}{more}")).unwrap().api().to_string();
+    fn each_host_has_its_own_api_address() {
+        let api = |more: &str| config(&format!("{GOOD}{more}")).unwrap().api_url().to_string();
         assert_eq!(api("host = \"feishu\""), "https://open.feishu.cn/");
         assert_eq!(api("host = \"lark\""), "https://open.larksuite.com/");
         assert_eq!(api("host = \"lark\"\napi = \"http://127.0.0.1:8000/\""), "http://127.0.0.1:8000/");

@@ -10,32 +10,34 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::post::{Api, Failure, MAX_UUID_CHARS, Posted, Receiver, Updated, bot_message, fetch_token, post_bot};
-use super::{Access, BotChannel, Channel, ReplyTo, Toast, render, reply_json, toast};
-use crate::approval::{Redelivery, Verdict};
+use super::post::{
+    CallError, CardUpdate, FeishuApi, MAX_UUID_CHARS, PostedMessage, Receiver, build_bot_message, fetch_token, post_bot,
+};
+use super::{BotChannel, Channel, PlatformContext, ReplyTo, ToastKind, render_card, reply_json, toast_json};
+use crate::approval::{RetryPolicy, Verdict};
 use crate::chat::message::{self, Button, Message};
 use crate::chat::response::json_response;
-use crate::chat::{Asked, ChannelSecrets, Click, ProbeError, Said, Undelivered, Update, reachable};
+use crate::chat::{AskOutcome, ChannelSecrets, Click, DeliveryError, Outgoing, ProbeError, UpdateOutcome, probe_url};
 use crate::clock;
 use crate::notes::NoteId;
+use crate::redaction::KeyProblem;
 use crate::secret::Secret;
-use crate::shape::KeyProblem;
 
 /// A token that ends sooner is replaced: it has to outlast the call.
-const RENEWED_AHEAD: SignedDuration = SignedDuration::from_mins(10);
+const MIN_TOKEN_VALIDITY: SignedDuration = SignedDuration::from_mins(10);
 /// What is left of Feishu's 3 s for an answer to one person.
-const TELL_TIMEOUT: Duration = Duration::from_millis(600);
+const PRIVATE_REPLY_TIMEOUT: Duration = Duration::from_millis(600);
 /// After a failure, wait this long before asking for a token again: nobody must wait once for each message.
-const AFTER_FAILURE: Duration = Duration::from_secs(5);
+const TOKEN_RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// Codes of an app's id or secret that Feishu does not know.
-const NOT_OUR_APP: [&str; 2] = ["10003", "10014"];
+const UNKNOWN_APP_CODES: [&str; 2] = ["10003", "10014"];
 
 /// Posts to a group, or to a person, in one second; all bots of a group share them.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/create>
 const MAX_POSTS_PER_SECOND: usize = 5;
 /// One second, and what the network may add.
-const SECOND: Duration = Duration::from_millis(1100);
+const RATE_PERIOD: Duration = Duration::from_millis(1100);
 /// Receivers whose posts are counted; beyond it, all are forgotten.
 const MAX_RECEIVERS: usize = 1000;
 
@@ -45,9 +47,9 @@ pub struct State {
     /// The token, and its end.
     token: Mutex<Option<(Secret, Timestamp)>>,
     /// Why there was no token, and when that was.
-    failed: std::sync::Mutex<Option<(Undelivered, Instant)>>,
+    last_failure: std::sync::Mutex<Option<(DeliveryError, Instant)>>,
     /// When the last posts to each receiver are, or will be, made.
-    posts: std::sync::Mutex<BTreeMap<String, VecDeque<Instant>>>,
+    post_times: std::sync::Mutex<BTreeMap<String, VecDeque<Instant>>>,
 }
 
 impl State {
@@ -55,14 +57,14 @@ impl State {
     async fn wait_for_turn(&self, receiver: Receiver<'_>) {
         let (Receiver::Chat(id) | Receiver::Person(id)) = receiver;
         let turn = {
-            let mut posts = self.posts.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut posts = self.post_times.lock().unwrap_or_else(PoisonError::into_inner);
             if posts.len() >= MAX_RECEIVERS && !posts.contains_key(id) {
                 posts.clear();
             }
             let own = posts.entry(id.to_owned()).or_default();
             let now = Instant::now();
             let turn = match own.front() {
-                Some(first) if own.len() >= MAX_POSTS_PER_SECOND => now.max(*first + SECOND),
+                Some(first) if own.len() >= MAX_POSTS_PER_SECOND => now.max(*first + RATE_PERIOD),
                 Some(_) | None => now,
             };
             own.push_back(turn);
@@ -76,9 +78,9 @@ impl State {
 }
 
 /// The token: this process's, else the one that another process has left, else a new one.
-async fn token(access: Access<'_>) -> Result<Secret, Undelivered> {
+async fn current_token(access: PlatformContext<'_>) -> Result<Secret, DeliveryError> {
     let (mut kept, now) = (access.state.token.lock().await, clock::now());
-    let is_good = |until: Timestamp| until.duration_since(now) > RENEWED_AHEAD;
+    let is_good = |until: Timestamp| until.duration_since(now) > MIN_TOKEN_VALIDITY;
     if let Some((token, until)) = kept.as_ref()
         && is_good(*until)
     {
@@ -95,13 +97,13 @@ async fn token(access: Access<'_>) -> Result<Secret, Undelivered> {
         *kept = Some((token.clone(), until));
         return Ok(token);
     }
-    let failed = || access.state.failed.lock().unwrap_or_else(PoisonError::into_inner);
+    let failed = || access.state.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((undelivered, at)) = failed().as_ref()
-        && at.elapsed() < AFTER_FAILURE
+        && at.elapsed() < TOKEN_RETRY_PAUSE
     {
         return Err(undelivered.clone());
     }
-    let fetched = match fetch(access).await {
+    let fetched = match fetch_new_token(access).await {
         Ok(fetched) => fetched,
         Err(undelivered) => {
             *failed() = Some((undelivered.clone(), Instant::now()));
@@ -118,12 +120,12 @@ async fn token(access: Access<'_>) -> Result<Secret, Undelivered> {
     Ok(fetched.token)
 }
 
-async fn fetch(access: Access<'_>) -> Result<super::TenantToken, Undelivered> {
-    fetch_token(access.http, &access.config.api(), &access.config.app, &access.secrets.app_secret).await
+async fn fetch_new_token(access: PlatformContext<'_>) -> Result<super::TenantToken, DeliveryError> {
+    fetch_token(access.http, &access.config.api_url(), &access.config.app, &access.secrets.app_secret).await
 }
 
 /// Replaces a token that Feishu refuses, unless somebody has done so meanwhile.
-async fn replace(access: Access<'_>, refused: &Secret) -> Result<Secret, Undelivered> {
+async fn replace_token(access: PlatformContext<'_>, refused: &Secret) -> Result<Secret, DeliveryError> {
     {
         let mut kept = access.state.token.lock().await;
         if kept.as_ref().is_some_and(|(token, _)| token == refused) {
@@ -134,67 +136,75 @@ async fn replace(access: Access<'_>, refused: &Secret) -> Result<Secret, Undeliv
             }
         }
     }
-    token(access).await
+    current_token(access).await
 }
 
 /// A call with the token.
 #[derive(Clone, Copy)]
-enum Call<'a> {
+enum ApiCall<'a> {
     Post(Receiver<'a>, &'a Value, &'a str),
     ReplyBelow(&'a str, &'a str, &'a Value, &'a str),
     Update(&'a str, &'a Value),
 }
 
 /// What came of a call.
-enum Came {
-    Posted(Posted),
-    Updated(Updated),
+enum ApiOutcome {
+    Posted(PostedMessage),
+    Updated(CardUpdate),
 }
 
 /// Makes a call; with another token, once more, if Feishu refuses the first.
-async fn call(access: Access<'_>, call: Call<'_>) -> Result<Came, Failure> {
-    let first = token(access).await.map_err(Failure::Undelivered)?;
-    match make(access, &first, call).await {
-        Err(Failure::Token(_)) => {
-            let token = replace(access, &first).await.map_err(Failure::Undelivered)?;
-            make(access, &token, call).await
+async fn call_api(access: PlatformContext<'_>, call: ApiCall<'_>) -> Result<ApiOutcome, CallError> {
+    let first = current_token(access).await.map_err(CallError::NotDelivered)?;
+    match call_api_once(access, &first, call).await {
+        Err(CallError::TokenRefused(_)) => {
+            let token = replace_token(access, &first).await.map_err(CallError::NotDelivered)?;
+            call_api_once(access, &token, call).await
         }
         answer => answer,
     }
 }
 
-async fn make(access: Access<'_>, token: &Secret, call: Call<'_>) -> Result<Came, Failure> {
-    let url = access.config.api();
-    let api = Api { http: access.http, url: &url, token };
+async fn call_api_once(
+    access: PlatformContext<'_>,
+    token: &Secret,
+    call: ApiCall<'_>,
+) -> Result<ApiOutcome, CallError> {
+    let url = access.config.api_url();
+    let api = FeishuApi { http: access.http, url: &url, token };
     match call {
-        Call::Post(receiver, card, uuid) => {
+        ApiCall::Post(receiver, card, uuid) => {
             access.state.wait_for_turn(receiver).await;
-            api.post(receiver, card, uuid).await.map(Came::Posted)
+            api.post(receiver, card, uuid).await.map(ApiOutcome::Posted)
         }
-        Call::ReplyBelow(chat, id, card, uuid) => {
+        ApiCall::ReplyBelow(chat, id, card, uuid) => {
             access.state.wait_for_turn(Receiver::Chat(chat)).await;
-            api.reply_below(id, card, uuid).await.map(Came::Posted)
+            api.reply_below(id, card, uuid).await.map(ApiOutcome::Posted)
         }
-        Call::Update(id, card) => api.update(id, card).await.map(Came::Updated),
+        ApiCall::Update(id, card) => api.update(id, card).await.map(ApiOutcome::Updated),
     }
 }
 
 /// The card of a message: each button carries its binding.
-fn card(message: &Message) -> Value {
+fn card_json(message: &Message) -> Value {
     let binding = |button: Button| {
-        let mut bound = message.buttons.iter().flat_map(message::Buttons::bound);
+        let mut bound = message.buttons.iter().flat_map(message::Buttons::with_bindings);
         bound.find(|(shown, _)| *shown == button).map(|(_, text)| text.to_owned()).unwrap_or_default()
     };
     let bound = message.buttons.as_ref().is_some_and(|buttons| !buttons.bindings.is_empty());
-    if bound { render(message, binding) } else { render(&Message { buttons: None, ..message.clone() }, binding) }
+    if bound {
+        render_card(message, binding)
+    } else {
+        render_card(&Message { buttons: None, ..message.clone() }, binding)
+    }
 }
 
-fn reference(chat: &str, posted: &Posted) -> String {
+fn card_reference(chat: &str, posted: &PostedMessage) -> String {
     format!("{chat}/{}", posted.message_id)
 }
 
 /// A key as Feishu takes it.
-fn uuid(key: &str) -> String {
+fn clip_uuid(key: &str) -> String {
     key.chars().take(MAX_UUID_CHARS).collect()
 }
 
@@ -202,62 +212,64 @@ impl Channel {
     /// Posts a card. Returns where it is, as `chat/message`.
     pub(in crate::chat) async fn post(
         &self,
-        access: Access<'_>,
+        access: PlatformContext<'_>,
         message: &Message,
         key: &str,
-    ) -> Result<String, Undelivered> {
-        let (card, uuid) = (card(message), uuid(key));
-        match call(access, Call::Post(Receiver::Chat(&self.chat), &card, &uuid)).await {
-            Ok(Came::Posted(posted)) => Ok(reference(&self.chat, &posted)),
-            Ok(Came::Updated(_)) => Err(Undelivered::misconfigured("the answer does not say where the message is")),
-            Err(failure) => Err(failure.last()),
+    ) -> Result<String, DeliveryError> {
+        let (card, uuid) = (card_json(message), clip_uuid(key));
+        match call_api(access, ApiCall::Post(Receiver::Chat(&self.chat), &card, &uuid)).await {
+            Ok(ApiOutcome::Posted(posted)) => Ok(card_reference(&self.chat, &posted)),
+            Ok(ApiOutcome::Updated(_)) => {
+                Err(DeliveryError::misconfigured("the answer does not say where the message is"))
+            }
+            Err(failure) => Err(failure.into_delivery_error()),
         }
     }
 
     /// Redraws a card, unless the configuration names another chat by now.
     pub(in crate::chat) async fn update(
         &self,
-        access: Access<'_>,
+        access: PlatformContext<'_>,
         reference: &str,
         message: &Message,
-    ) -> Result<Update, Undelivered> {
+    ) -> Result<UpdateOutcome, DeliveryError> {
         let here = reference.split_once('/').filter(|(chat, _)| *chat == self.chat);
-        let Some((_, id)) = here else { return Ok(Update::Gone) };
-        let card = card(message);
-        match call(access, Call::Update(id, &card)).await {
-            Ok(Came::Updated(Updated::Drawn) | Came::Posted(_)) => Ok(Update::Done),
-            Ok(Came::Updated(Updated::Gone)) | Err(Failure::Gone(_)) => Ok(Update::Gone),
-            Ok(Came::Updated(Updated::WindowClosed)) => Ok(Update::Closed),
-            Err(failure) => Err(failure.last()),
+        let Some((_, id)) = here else { return Ok(UpdateOutcome::Gone) };
+        let card = card_json(message);
+        match call_api(access, ApiCall::Update(id, &card)).await {
+            Ok(ApiOutcome::Updated(CardUpdate::Redrawn) | ApiOutcome::Posted(_)) => Ok(UpdateOutcome::Updated),
+            Ok(ApiOutcome::Updated(CardUpdate::Gone)) | Err(CallError::MessageGone(_)) => Ok(UpdateOutcome::Gone),
+            Ok(ApiOutcome::Updated(CardUpdate::TooOld)) => Ok(UpdateOutcome::TooOld),
+            Err(failure) => Err(failure.into_delivery_error()),
         }
     }
 
     /// Says something in the thread of a card; where that is gone, or it is urgent, in the chat, too.
     pub(in crate::chat) async fn reply_below(
         &self,
-        access: Access<'_>,
+        access: PlatformContext<'_>,
         reference: &str,
         message: &Message,
         urgent: bool,
         key: &str,
-    ) -> Result<(), Undelivered> {
-        let nowhere = || Undelivered::misconfigured("the reference of the card is malformed");
+    ) -> Result<(), DeliveryError> {
+        let nowhere = || DeliveryError::misconfigured("the reference of the card is malformed");
         let (chat, id) = reference.split_once('/').ok_or_else(nowhere)?;
-        let (card, uuid) = (card(message), uuid(key));
-        match call(access, Call::ReplyBelow(chat, id, &card, &uuid)).await {
+        let (card, uuid) = (card_json(message), clip_uuid(key));
+        match call_api(access, ApiCall::ReplyBelow(chat, id, &card, &uuid)).await {
             Ok(_) if !urgent => Ok(()),
-            Ok(_) | Err(Failure::Gone(_)) => self.post(access, message, &format!("u-{key}")).await.map(|_| ()),
-            Err(failure) => Err(failure.last()),
+            Ok(_) | Err(CallError::MessageGone(_)) => self.post(access, message, &format!("u-{key}")).await.map(|_| ()),
+            Err(failure) => Err(failure.into_delivery_error()),
         }
     }
 
     /// Fetches a token, and posts `test`.
     pub(in crate::chat) async fn probe(
         &self,
-        access: Access<'_>,
+        access: PlatformContext<'_>,
         test: Option<&Message>,
     ) -> Result<&'static str, ProbeError> {
-        fetch(access).await?;
+        fetch_new_token(access).await?;
         let Some(test) = test else { return Ok("the app's secret is good") };
         self.post(access, test, &clock::nonce()).await?;
         Ok("took a test message")
@@ -271,8 +283,8 @@ impl BotChannel {
         http: &reqwest::Client,
         endpoint: &ChannelSecrets,
         message: &Message,
-    ) -> Result<(), Undelivered> {
-        let body = bot_message(message, endpoint.signing_secrets.first(), clock::now());
+    ) -> Result<(), DeliveryError> {
+        let body = build_bot_message(message, endpoint.signing_secrets.first(), clock::now());
         post_bot(http, &endpoint.url, &body).await
     }
 
@@ -283,7 +295,7 @@ impl BotChannel {
         endpoint: &ChannelSecrets,
         test: Option<&Message>,
     ) -> Result<&'static str, ProbeError> {
-        let Some(test) = test else { return reachable(http, &endpoint.url).await };
+        let Some(test) = test else { return probe_url(http, &endpoint.url).await };
         self.post(http, endpoint, test).await?;
         Ok("took a test message")
     }
@@ -291,26 +303,32 @@ impl BotChannel {
 
 /// The field for the reason is on the card: nobody is asked again.
 pub(in crate::chat) async fn ask_reason(
-    _access: Access<'_>,
+    _access: PlatformContext<'_>,
     _to: &ReplyTo,
     _click: &Click,
     _verdict: Verdict,
     _timeout: Duration,
-) -> Result<Asked, Undelivered> {
-    Ok(Asked::Impossible)
+) -> Result<AskOutcome, DeliveryError> {
+    Ok(AskOutcome::Impossible)
 }
 
 /// Tells the sender. A click is answered by a toast and the card; what does not fit into a toast goes to the person alone,
 /// as do answers to text commands.
-pub(in crate::chat) async fn reply(access: Access<'_>, to: ReplyTo, said: &Said<'_>) -> Response<String> {
-    let (message, card, kind) = match said {
-        Said::Answer { answer, message, card } => {
-            let kind = if answer.outcome().0.is_success() { Toast::Success } else { Toast::Warning };
+pub(in crate::chat) async fn reply(
+    access: PlatformContext<'_>,
+    to: ReplyTo,
+    outgoing: &Outgoing<'_>,
+) -> Response<String> {
+    let (message, card, kind) = match outgoing {
+        Outgoing::Reply { reply: answer, message, card } => {
+            let kind = if answer.outcome().0.is_success() { ToastKind::Success } else { ToastKind::Warning };
             (Message::clone(message), card.as_deref(), kind)
         }
-        Said::Usage => (message::usage(), None, Toast::Info),
-        Said::Stranger => (message::stranger("Feishu tenant", "platforms.feishu.tenant"), None, Toast::Error),
-        Said::Asked => return json_response(StatusCode::OK, &reply_json(None, None)),
+        Outgoing::Usage => (message::command_usage(), None, ToastKind::Info),
+        Outgoing::WrongTenant => {
+            (message::wrong_tenant("Feishu tenant", "platforms.feishu.tenant"), None, ToastKind::Error)
+        }
+        Outgoing::ReasonAsked => return json_response(StatusCode::OK, &reply_json(None, None)),
     };
     let is_short = message.facts.is_empty() && message.buttons.is_none() && message.snippet.is_none();
     let (open_id, toasted) = match &to {
@@ -318,37 +336,37 @@ pub(in crate::chat) async fn reply(access: Access<'_>, to: ReplyTo, said: &Said<
         ReplyTo::Text { open_id, .. } => (open_id, false),
     };
     if !toasted || !is_short {
-        tell(access, open_id, &message).await;
+        post_to_person(access, open_id, &message).await;
     }
     let words = std::iter::once(message.headline.as_str()).chain(message.sentences.iter().map(String::as_str));
-    let toast = toasted.then(|| toast(kind, &words.collect::<Vec<_>>().join(". ")));
-    json_response(StatusCode::OK, &reply_json(toast, card.map(self::card)))
+    let toast = toasted.then(|| toast_json(kind, &words.collect::<Vec<_>>().join(". ")));
+    json_response(StatusCode::OK, &reply_json(toast, card.map(self::card_json)))
 }
 
 /// Says something to a person alone.
-async fn tell(access: Access<'_>, open_id: &str, message: &Message) {
-    let (card, uuid) = (card(message), clock::nonce());
-    let call = call(access, Call::Post(Receiver::Person(open_id), &card, &uuid));
-    let error = match timeout(TELL_TIMEOUT, call).await {
+async fn post_to_person(access: PlatformContext<'_>, open_id: &str, message: &Message) {
+    let (card, uuid) = (card_json(message), clock::nonce());
+    let call = call_api(access, ApiCall::Post(Receiver::Person(open_id), &card, &uuid));
+    let error = match timeout(PRIVATE_REPLY_TIMEOUT, call).await {
         Ok(Ok(_)) => return,
-        Ok(Err(failure)) => failure.last().error,
+        Ok(Err(failure)) => failure.into_delivery_error().error,
         Err(_elapsed) => "timeout".to_owned(),
     };
     tracing::warn!(outcome = "unanswered_click", error, "a person could not be answered");
 }
 
 /// Whether Feishu knows our app and its secret.
-pub(in crate::chat) async fn config_errors(access: Access<'_>) -> Option<Vec<KeyProblem>> {
-    let Undelivered { error, retry } = fetch(access).await.err()?;
-    let is_ours = NOT_OUR_APP.iter().any(|code| error.starts_with(code));
+pub(in crate::chat) async fn config_errors(access: PlatformContext<'_>) -> Option<Vec<KeyProblem>> {
+    let DeliveryError { error, retry } = fetch_new_token(access).await.err()?;
+    let is_ours = UNKNOWN_APP_CODES.iter().any(|code| error.starts_with(code));
     let problem = format!("Feishu refuses the app's id or its secret ({error})");
-    (is_ours && retry == Redelivery::Later)
+    (is_ours && retry == RetryPolicy::AfterFix)
         .then(|| vec![KeyProblem { key: "platforms.feishu.app".to_owned(), problem }])
 }
 
 /// What an operator has to do so that requests arrive at `url`.
 #[cfg(feature = "local")]
-pub(in crate::chat) async fn register(access: Access<'_>, url: &url::Url) -> Result<String, String> {
+pub(in crate::chat) async fn register_webhook(access: PlatformContext<'_>, url: &url::Url) -> Result<String, String> {
     Ok(format!(
         "Feishu has no API for this. Enter {url} under Events & Callbacks of the app {}, for the callback \
          card.action.trigger and the event im.message.receive_v1; then publish a version.",

@@ -35,7 +35,7 @@ pub struct CallbackKeys {
 
 /// A text is not a secret of that kind. The message never shows the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum InvalidSecret {
+pub enum InvalidFeishuSecret {
     /// Of an Encrypt Key.
     #[error("not a Feishu Encrypt Key: expected 8 to 256 characters, and no line break or space at an end")]
     EncryptKey,
@@ -63,32 +63,32 @@ pub struct VerificationToken(String);
 pub struct AppSecret(String);
 
 impl TryFrom<String> for EncryptKey {
-    type Error = InvalidSecret;
+    type Error = InvalidFeishuSecret;
 
-    fn try_from(text: String) -> Result<Self, InvalidSecret> {
+    fn try_from(text: String) -> Result<Self, InvalidFeishuSecret> {
         let allowed = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
         let fits = (MIN_ENCRYPT_KEY_BYTES..=MAX_SECRET_BYTES).contains(&text.len()) && text.bytes().all(allowed);
-        if fits && text.trim() == text { Ok(Self(text)) } else { Err(InvalidSecret::EncryptKey) }
+        if fits && text.trim() == text { Ok(Self(text)) } else { Err(InvalidFeishuSecret::EncryptKey) }
     }
 }
 
 impl TryFrom<String> for VerificationToken {
-    type Error = InvalidSecret;
+    type Error = InvalidFeishuSecret;
 
-    fn try_from(text: String) -> Result<Self, InvalidSecret> {
-        if is_secret(&text) { Ok(Self(text)) } else { Err(InvalidSecret::VerificationToken) }
+    fn try_from(text: String) -> Result<Self, InvalidFeishuSecret> {
+        if is_valid_secret(&text) { Ok(Self(text)) } else { Err(InvalidFeishuSecret::VerificationToken) }
     }
 }
 
 impl TryFrom<String> for AppSecret {
-    type Error = InvalidSecret;
+    type Error = InvalidFeishuSecret;
 
-    fn try_from(text: String) -> Result<Self, InvalidSecret> {
-        if is_secret(&text) { Ok(Self(text)) } else { Err(InvalidSecret::AppSecret) }
+    fn try_from(text: String) -> Result<Self, InvalidFeishuSecret> {
+        if is_valid_secret(&text) { Ok(Self(text)) } else { Err(InvalidFeishuSecret::AppSecret) }
     }
 }
 
-fn is_secret(text: &str) -> bool {
+fn is_valid_secret(text: &str) -> bool {
     (MIN_SECRET_BYTES..=MAX_SECRET_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_read_and_show_nothing() {
+    fn debug_output_hides_every_secret() {
         let pair = json!({"encrypt_key": "test key", "verification_token": "v4rificationT0ken"});
         let json = json!({"callbacks": [pair], "app_secret": "0123456789abcdef"});
         let secrets: Secrets = serde_json::from_value(json).unwrap();
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfit_secret_is_named_by_what_was_expected_and_not_shown() {
+    fn invalid_secret_is_named_but_not_shown() {
         let read = |encrypt_key: &str, verification_token: &str, app_secret: &str| {
             let pair = json!({"encrypt_key": encrypt_key, "verification_token": verification_token});
             let json = json!({"callbacks": [pair], "app_secret": app_secret});
@@ -159,11 +159,11 @@ mod tests {
         let (key, token, secret) = ("7ZJAhsHk6WV3zn4T", "NOMQnKOlLVbqgBfo", "0123456789abcdef");
         assert_eq!(read(key, token, secret), Ok(()));
         for (wrong, kind) in [
-            (read("7ZJAhsH", token, secret), InvalidSecret::EncryptKey),
-            (read("7ZJAhsHk6WV3zn4T\n", token, secret), InvalidSecret::EncryptKey),
-            (read(key, "NOMQnKOlLVbqgBf", secret), InvalidSecret::VerificationToken),
-            (read(key, "NOMQnKOlLVbqgBfo ", secret), InvalidSecret::VerificationToken),
-            (read(key, token, "0123456789abcde\n"), InvalidSecret::AppSecret),
+            (read("7ZJAhsH", token, secret), InvalidFeishuSecret::EncryptKey),
+            (read("7ZJAhsHk6WV3zn4T\n", token, secret), InvalidFeishuSecret::EncryptKey),
+            (read(key, "NOMQnKOlLVbqgBf", secret), InvalidFeishuSecret::VerificationToken),
+            (read(key, "NOMQnKOlLVbqgBfo ", secret), InvalidFeishuSecret::VerificationToken),
+            (read(key, token, "0123456789abcde\n"), InvalidFeishuSecret::AppSecret),
         ] {
             let error = wrong.unwrap_err();
             assert!(error.contains(&kind.to_string()) && !error.contains("7ZJA") && !error.contains("NOMQ"), "{error}");

@@ -18,7 +18,7 @@ macro_rules! platforms {
         /// The tables `[platforms.NAME]`.
         #[derive(Debug, Clone, Default, Deserialize)]
         #[serde(deny_unknown_fields)]
-        pub struct Configs {
+        pub struct AppConfigs {
             $( $(#[$attribute])* #[doc = concat!("See [`", stringify!($folder), "`].")] pub $folder: Option<$folder::Config>, )+
         }
 
@@ -31,7 +31,7 @@ macro_rules! platforms {
 
         /// What a process remembers of each app.
         #[derive(Debug, Default)]
-        pub struct States {
+        pub struct AppStates {
             $( #[doc = concat!("See [`", stringify!($folder), "`].")] pub $folder: $folder::State, )+
         }
 
@@ -44,24 +44,24 @@ macro_rules! platforms {
         impl ReplyTo {
             /// A word for the log.
             #[must_use]
-            pub fn way(&self) -> &'static str {
-                match self { $( Self::$App(to) => to.way(), )+ }
+            pub fn log_label(&self) -> &'static str {
+                match self { $( Self::$App(to) => to.log_label(), )+ }
             }
         }
 
-        impl<'a> Context<'a> {
+        impl<'a> ChatContext<'a> {
             $(
-                fn $folder(self) -> Option<Access<'a, $folder::Config, $folder::Secrets, $folder::State>> {
+                fn $folder(self) -> Option<PlatformContext<'a, $folder::Config, $folder::Secrets, $folder::State>> {
                     let (config, secrets) = (self.configs.$folder.as_ref()?, self.secrets.$folder.as_ref()?);
-                    Some(Access { http: self.http, notes: self.notes, config, secrets, state: &self.states.$folder })
+                    Some(PlatformContext { http: self.http, notes: self.notes, config, secrets, state: &self.states.$folder })
                 }
             )+
         }
 
         /// What the secrets of each app must look like, in the words of their errors.
         #[must_use]
-        pub fn expectations() -> Vec<String> {
-            [ $( $folder::expectations(), )+ ].concat()
+        pub fn secret_format_hints() -> Vec<String> {
+            [ $( $folder::secret_format_hints(), )+ ].concat()
         }
 
         impl Platform {
@@ -82,8 +82,8 @@ macro_rules! platforms {
 
             /// What its requests look like.
             #[must_use]
-            pub fn accepted(self) -> &'static Accepted {
-                match self { $( Self::$App => &$folder::ACCEPTED, )+ }
+            pub fn request_shape(self) -> &'static RequestShape {
+                match self { $( Self::$App => &$folder::REQUEST_SHAPE, )+ }
             }
 
             /// What may be spent until the answer is ready.
@@ -101,13 +101,13 @@ macro_rules! platforms {
             /// Whether its commands say which facts their sender saw.
             #[cfg(feature = "local")]
             #[must_use]
-            pub fn commands_carry_fingerprints(self) -> bool {
+            pub fn can_carry_fingerprints(self) -> bool {
                 match self { $( Self::$App => $folder::COMMANDS_CARRY_FINGERPRINTS, )+ }
             }
 
             /// Whether it is configured.
             #[must_use]
-            pub fn is_configured(self, configs: &Configs) -> bool {
+            pub fn is_configured(self, configs: &AppConfigs) -> bool {
                 match self { $( Self::$App => configs.$folder.is_some(), )+ }
             }
 
@@ -115,7 +115,7 @@ macro_rules! platforms {
             ///
             /// # Errors
             /// The key that is wrong.
-            pub fn check_config(self, configs: &Configs) -> Result<(), KeyProblem> {
+            pub fn check_config(self, configs: &AppConfigs) -> Result<(), KeyProblem> {
                 match self { $( Self::$App => configs.$folder.as_ref().map_or(Ok(()), $folder::check_config), )+ }
             }
 
@@ -123,11 +123,11 @@ macro_rules! platforms {
             ///
             /// # Errors
             /// The key that is missing or wrong.
-            pub fn check_secrets(self, configs: &Configs, secrets: &AppSecrets) -> Result<(), KeyProblem> {
+            pub fn check_secrets(self, configs: &AppConfigs, secrets: &AppSecrets) -> Result<(), KeyProblem> {
                 match self {
                     $( Self::$App => match (&configs.$folder, &secrets.$folder) {
                         (None, _) => Ok(()),
-                        (Some(_), None) => KeyProblem::at(concat!("platforms.", stringify!($folder)), "missing"),
+                        (Some(_), None) => KeyProblem::err_at(concat!("platforms.", stringify!($folder)), "missing"),
                         (Some(config), Some(secrets)) => $folder::check_secrets(config, secrets),
                     }, )+
                 }
@@ -137,22 +137,22 @@ macro_rules! platforms {
             ///
             /// # Errors
             /// Why it cannot.
-            pub fn check_principal(self, configs: &Configs, principal: &Principal) -> Result<(), String> {
+            pub fn check_principal(self, configs: &AppConfigs, principal: &Principal) -> Result<(), String> {
                 match self { $( Self::$App => $folder::check_principal(configs.$folder.as_ref(), principal), )+ }
             }
 
             /// Tenants that are part of another one, as realms of principals.
             #[must_use]
-            pub fn merged_tenants(self, configs: &Configs) -> Vec<(String, String)> {
+            pub fn merged_tenants(self, configs: &AppConfigs) -> Vec<(String, String)> {
                 match self { $( Self::$App => configs.$folder.as_ref().map($folder::merged_tenants).unwrap_or_default(), )+ }
             }
 
             /// Those who sign its requests.
             #[must_use]
-            pub fn senders(self, configs: &Configs, secrets: &AppSecrets) -> Vec<Sender> {
+            pub fn request_signers(self, configs: &AppConfigs, secrets: &AppSecrets) -> Vec<RequestSigner> {
                 match self {
                     $( Self::$App => match (&configs.$folder, &secrets.$folder) {
-                        (Some(config), Some(secrets)) => $folder::senders(config, secrets),
+                        (Some(config), Some(secrets)) => $folder::request_signers(config, secrets),
                         (None, _) | (_, None) => vec![],
                     }, )+
                 }
@@ -166,15 +166,15 @@ macro_rules! platforms {
 
             /// Whether the reply to a click can redraw its card.
             #[must_use]
-            pub fn redraws_in_reply(self) -> bool {
-                match self { $( Self::$App => $folder::REDRAWS_IN_REPLY, )+ }
+            pub fn can_redraw_in_reply(self) -> bool {
+                match self { $( Self::$App => $folder::CAN_REDRAW_IN_REPLY, )+ }
             }
 
             /// What its binding keys are derived from, the newest first.
             #[must_use]
-            pub fn inbound_secrets(self, secrets: &AppSecrets) -> Vec<Vec<u8>> {
+            pub fn binding_key_material(self, secrets: &AppSecrets) -> Vec<Vec<u8>> {
                 match self {
-                    $( Self::$App => secrets.$folder.as_ref().map($folder::inbound_secrets).unwrap_or_default(), )+
+                    $( Self::$App => secrets.$folder.as_ref().map($folder::binding_key_material).unwrap_or_default(), )+
                 }
             }
 
@@ -182,8 +182,8 @@ macro_rules! platforms {
             ///
             /// # Errors
             /// Why it is not.
-            pub fn check(self, request: &Request<Bytes>, now: Timestamp) -> Result<(), Unauthentic> {
-                match self { $( Self::$App => $folder::check(request, now), )+ }
+            pub fn precheck_request(self, request: &Request<Bytes>, now: Timestamp) -> Result<(), Unauthentic> {
+                match self { $( Self::$App => $folder::precheck_request(request, now), )+ }
             }
 
             /// Makes sure of the sender.
@@ -192,14 +192,14 @@ macro_rules! platforms {
             /// Why it is not authentic.
             pub async fn verify(
                 self,
-                context: Context<'_>,
+                context: ChatContext<'_>,
                 request: &Request<Bytes>,
                 now: Timestamp,
             ) -> Result<Authentic, Unauthentic> {
                 match self {
                     $( Self::$App => match context.$folder() {
                         Some(access) => $folder::verify(access, request, now).await,
-                        None => Err(Unauthentic::Mismatch),
+                        None => Err(Unauthentic::SignatureMismatch),
                     }, )+
                 }
             }
@@ -208,17 +208,17 @@ macro_rules! platforms {
             ///
             /// # Errors
             /// What cannot be understood.
-            pub fn parse(self, configs: &Configs, authentic: Authentic) -> Result<Incoming<ReplyTo>, Malformed> {
+            pub fn parse(self, configs: &AppConfigs, authentic: Authentic) -> Result<Incoming<ReplyTo>, MalformedRequest> {
                 match self {
                     $( Self::$App => match &configs.$folder {
-                        Some(config) => $folder::parse(config, authentic).map(|it| it.map(ReplyTo::$App)),
-                        None => Err(Malformed("not configured".into())),
+                        Some(config) => $folder::parse(config, authentic).map(|it| it.map_reply_to(ReplyTo::$App)),
+                        None => Err(MalformedRequest("not configured".into())),
                     }, )+
                 }
             }
 
             /// Tells how the platform contradicts the configuration, as far as it answers.
-            pub async fn config_errors(self, context: Context<'_>) -> Vec<KeyProblem> {
+            pub async fn config_errors(self, context: ChatContext<'_>) -> Vec<KeyProblem> {
                 match self {
                     $( Self::$App => match context.$folder() {
                         Some(access) => $folder::config_errors(access).await.unwrap_or_default(),
@@ -230,12 +230,12 @@ macro_rules! platforms {
             /// Tells the platform where its requests go, where it can be told by a call. Returns what is left to do.
             ///
             /// # Errors
-            /// What the platform said.
+            /// What the platform outgoing.
             #[cfg(feature = "local")]
-            pub async fn register(self, context: Context<'_>, url: &Url) -> Result<String, String> {
+            pub async fn register_webhook(self, context: ChatContext<'_>, url: &Url) -> Result<String, String> {
                 match self {
                     $( Self::$App => match context.$folder() {
-                        Some(access) => $folder::register(access, url).await,
+                        Some(access) => $folder::register_webhook(access, url).await,
                         None => Err(format!("{} is not configured, or has no secret", self.name())),
                     }, )+
                 }
@@ -248,14 +248,14 @@ macro_rules! platforms {
             #[cfg(feature = "local")]
             pub fn sign(
                 self,
-                configs: &Configs,
+                configs: &AppConfigs,
                 secrets: &AppSecrets,
-                wish: &Wish,
+                spec: &EventSpec,
                 now: Timestamp,
-            ) -> Result<Signed, String> {
+            ) -> Result<SignedRequest, String> {
                 match self {
                     $( Self::$App => match (&configs.$folder, &secrets.$folder) {
-                        (Some(config), Some(secrets)) => $folder::sign(config, secrets, wish, now),
+                        (Some(config), Some(secrets)) => $folder::sign(config, secrets, spec, now),
                         (None, _) | (_, None) => Err(format!("{} is not configured, or has no secret", self.name())),
                     }, )+
                 }
@@ -269,31 +269,31 @@ macro_rules! platforms {
             /// When the platform does not take the question.
             pub async fn ask_reason(
                 &self,
-                context: Context<'_>,
+                context: ChatContext<'_>,
                 click: &Click,
                 verdict: Verdict,
                 timeout: Duration,
-            ) -> Result<Asked, Undelivered> {
+            ) -> Result<AskOutcome, DeliveryError> {
                 match self {
                     $( Self::$App(to) => match context.$folder() {
                         Some(access) => $folder::ask_reason(access, to, click, verdict, timeout).await,
-                        None => Ok(Asked::Impossible),
+                        None => Ok(AskOutcome::Impossible),
                     }, )+
                 }
             }
 
             /// Tells the sender. Returns the reply to the request; what is told elsewhere has been sent.
-            pub async fn reply(self, context: Context<'_>, said: &Said<'_>) -> Response<String> {
+            pub async fn reply(self, context: ChatContext<'_>, outgoing: &Outgoing<'_>) -> Response<String> {
                 match self {
                     $( Self::$App(to) => match context.$folder() {
-                        Some(access) => $folder::reply(access, to, said).await,
-                        None => response::empty(),
+                        Some(access) => $folder::reply(access, to, outgoing).await,
+                        None => response::empty_response(),
                     }, )+
                 }
             }
         }
 
-        /// Where notices go. URLs and tokens are in the secrets store.
+        /// Where notifications go. URLs and tokens are in the secrets store.
         #[derive(Debug, Clone, Deserialize)]
         #[serde(tag = "kind")]
         pub enum Channel {
@@ -305,11 +305,11 @@ macro_rules! platforms {
         impl Channel {
             /// What it can do.
             #[must_use]
-            pub fn abilities(&self) -> Abilities {
+            pub fn capabilities(&self) -> Capabilities {
                 match self {
-                    $( Self::$Card(_) => <$card>::ABILITIES, )+
-                    $( Self::$Messages(_) => <$messages>::ABILITIES, )+
-                    $( Self::$Data(_) => <$data>::ABILITIES, )+
+                    $( Self::$Card(_) => <$card>::CAPABILITIES, )+
+                    $( Self::$Messages(_) => <$messages>::CAPABILITIES, )+
+                    $( Self::$Data(_) => <$data>::CAPABILITIES, )+
                 }
             }
 
@@ -355,7 +355,7 @@ macro_rules! platforms {
 
             /// The app that it needs and that is not configured.
             #[must_use]
-            pub fn missing_app(&self, configs: &Configs) -> Option<&'static str> {
+            pub fn missing_app(&self, configs: &AppConfigs) -> Option<&'static str> {
                 match self {
                     $( Self::$Card(_) => configs.$card_folder.is_none().then_some($card_folder::NAME), )+
                     $( Self::$Messages(_) => None, )+
@@ -367,9 +367,9 @@ macro_rules! platforms {
             ///
             /// # Errors
             /// Why it cannot be one.
-            pub fn check(&self) -> Result<(), &'static str> {
+            pub fn check_id(&self) -> Result<(), &'static str> {
                 match self {
-                    $( Self::$Card(channel) => channel.check(), )+
+                    $( Self::$Card(channel) => channel.check_id(), )+
                     $( Self::$Messages(_) => Ok(()), )+
                     $( Self::$Data(_) => Ok(()), )+
                 }
@@ -387,8 +387,8 @@ macro_rules! platforms {
             ) -> Result<(), KeyProblem> {
                 match self {
                     $( Self::$Card(_) => <$card>::check_secrets(secrets.$card_folder.as_ref()), )+
-                    $( Self::$Messages(_) => ChannelSecrets::check(endpoint, key, <$messages>::check_endpoint), )+
-                    $( Self::$Data(_) => ChannelSecrets::check(endpoint, key, <$data>::check_endpoint), )+
+                    $( Self::$Messages(_) => ChannelSecrets::validate_endpoint(endpoint, key, <$messages>::check_endpoint), )+
+                    $( Self::$Data(_) => ChannelSecrets::validate_endpoint(endpoint, key, <$data>::check_endpoint), )+
                 }
             }
 
@@ -396,23 +396,23 @@ macro_rules! platforms {
             /// most 50 letters, digits and `-`: a platform that can posts it once.
             ///
             /// # Errors
-            /// What the platform said, and what it means for the next try.
+            /// What the platform outgoing, and what it means for the next try.
             pub async fn post(
                 &self,
-                context: Context<'_>,
+                context: ChatContext<'_>,
                 name: &str,
                 message: &Message,
                 key: &str,
-            ) -> Result<Option<String>, Undelivered> {
+            ) -> Result<Option<String>, DeliveryError> {
                 match self {
                     $( Self::$Card(channel) => {
-                        let access = context.$card_folder().ok_or_else(Undelivered::no_app)?;
+                        let access = context.$card_folder().ok_or_else(DeliveryError::no_app)?;
                         channel.post(access, message, key).await.map(Some)
                     } )+
                     $( Self::$Messages(channel) => {
-                        channel.post(context.http, context.endpoint(name)?, message).await.map(|()| None)
+                        channel.post(context.http, context.require_endpoint(name)?, message).await.map(|()| None)
                     } )+
-                    $( Self::$Data(_) => Err(Undelivered::not_for_this_kind()), )+
+                    $( Self::$Data(_) => Err(DeliveryError::unsupported_message()), )+
                 }
             }
 
@@ -422,17 +422,17 @@ macro_rules! platforms {
             /// As [`Channel::post`].
             pub async fn update(
                 &self,
-                context: Context<'_>,
+                context: ChatContext<'_>,
                 reference: &str,
                 message: &Message,
-            ) -> Result<Update, Undelivered> {
+            ) -> Result<UpdateOutcome, DeliveryError> {
                 match self {
                     $( Self::$Card(channel) => {
-                        let access = context.$card_folder().ok_or_else(Undelivered::no_app)?;
+                        let access = context.$card_folder().ok_or_else(DeliveryError::no_app)?;
                         channel.update(access, reference, message).await
                     } )+
-                    $( Self::$Messages(_) => Ok(Update::Gone), )+
-                    $( Self::$Data(_) => Ok(Update::Gone), )+
+                    $( Self::$Messages(_) => Ok(UpdateOutcome::Gone), )+
+                    $( Self::$Data(_) => Ok(UpdateOutcome::Gone), )+
                 }
             }
 
@@ -442,19 +442,19 @@ macro_rules! platforms {
             /// As [`Channel::post`].
             pub async fn reply_below(
                 &self,
-                context: Context<'_>,
+                context: ChatContext<'_>,
                 reference: &str,
                 message: &Message,
                 urgent: bool,
                 key: &str,
-            ) -> Result<(), Undelivered> {
+            ) -> Result<(), DeliveryError> {
                 match self {
                     $( Self::$Card(channel) => {
-                        let access = context.$card_folder().ok_or_else(Undelivered::no_app)?;
+                        let access = context.$card_folder().ok_or_else(DeliveryError::no_app)?;
                         channel.reply_below(access, reference, message, urgent, key).await
                     } )+
-                    $( Self::$Messages(_) => Err(Undelivered::not_for_this_kind()), )+
-                    $( Self::$Data(_) => Err(Undelivered::not_for_this_kind()), )+
+                    $( Self::$Messages(_) => Err(DeliveryError::unsupported_message()), )+
+                    $( Self::$Data(_) => Err(DeliveryError::unsupported_message()), )+
                 }
             }
 
@@ -462,18 +462,18 @@ macro_rules! platforms {
             ///
             /// # Errors
             /// As [`Channel::post`].
-            pub async fn notify(
+            pub async fn send_notification(
                 &self,
-                context: Context<'_>,
+                context: ChatContext<'_>,
                 name: &str,
                 approval: &Approval,
-                notice: &Notice,
-            ) -> Result<(), Undelivered> {
+                notification: &Notification,
+            ) -> Result<(), DeliveryError> {
                 match self {
-                    $( Self::$Card(_) => Err(Undelivered::not_for_this_kind()), )+
-                    $( Self::$Messages(_) => Err(Undelivered::not_for_this_kind()), )+
+                    $( Self::$Card(_) => Err(DeliveryError::unsupported_message()), )+
+                    $( Self::$Messages(_) => Err(DeliveryError::unsupported_message()), )+
                     $( Self::$Data(channel) => {
-                        channel.notify(context.http, context.endpoint(name)?, approval, notice).await
+                        channel.send_notification(context.http, context.require_endpoint(name)?, approval, notification).await
                     } )+
                 }
             }
@@ -484,20 +484,20 @@ macro_rules! platforms {
             /// What is wrong.
             pub async fn probe(
                 &self,
-                context: Context<'_>,
+                context: ChatContext<'_>,
                 name: &str,
                 test: Option<&Message>,
             ) -> Result<&'static str, ProbeError> {
                 match self {
                     $( Self::$Card(channel) => {
-                        let access = context.$card_folder().ok_or_else(Undelivered::no_app)?;
+                        let access = context.$card_folder().ok_or_else(DeliveryError::no_app)?;
                         channel.probe(access, test).await
                     } )+
                     $( Self::$Messages(channel) => {
-                        channel.probe(context.http, context.endpoint(name)?, test).await
+                        channel.probe(context.http, context.require_endpoint(name)?, test).await
                     } )+
                     $( Self::$Data(channel) => {
-                        channel.probe(context.http, context.endpoint(name)?, test).await
+                        channel.probe(context.http, context.require_endpoint(name)?, test).await
                     } )+
                 }
             }

@@ -8,10 +8,10 @@ use url::Url;
 
 use super::{MAX_BINDING_CHARS, REALM};
 use crate::approval::Principal;
-use crate::chat::{Abilities, ChannelSecrets, Sender, key_forms};
+use crate::chat::{Capabilities, ChannelSecrets, RequestSigner, key_forms};
 use crate::http::{check_endpoint, constant_url};
+use crate::redaction::{KeyProblem, redact};
 use crate::secret::{Secret, is_printable};
-use crate::shape::{KeyProblem, shown};
 
 /// Slack's own have 32.
 const MIN_SECRET_BYTES: usize = 16;
@@ -71,7 +71,7 @@ pub struct Channel {
 pub struct WebhookChannel {}
 
 /// What errors say was expected.
-pub(in crate::chat) fn expectations() -> Vec<String> {
+pub(in crate::chat) fn secret_format_hints() -> Vec<String> {
     vec![InvalidSigningSecret.to_string()]
 }
 
@@ -82,19 +82,19 @@ pub(in crate::chat) fn check_config(config: &Config) -> Result<(), KeyProblem> {
         check_endpoint("platforms.slack.response_origins", origin)?;
     }
     if config.teams.is_empty() {
-        return KeyProblem::at("platforms.slack.teams", "name at least one workspace");
+        return KeyProblem::err_at("platforms.slack.teams", "name at least one workspace");
     }
     if !config.teams.iter().all(|team| team.starts_with('T') && is_slack_id(team)) {
-        return KeyProblem::at(
+        return KeyProblem::err_at(
             "platforms.slack.teams",
             "expected ids of workspaces, e.g. T0123ABCD; an organization belongs in `enterprise`",
         );
     }
     if config.enterprise.as_ref().is_some_and(|id| !id.starts_with('E') || !is_slack_id(id)) {
-        return KeyProblem::at("platforms.slack.enterprise", "expected the organization's id, e.g. E0123ABCD");
+        return KeyProblem::err_at("platforms.slack.enterprise", "expected the organization's id, e.g. E0123ABCD");
     }
     if !config.app.starts_with('A') || !is_slack_id(&config.app) {
-        return KeyProblem::at("platforms.slack.app", "expected the app's id, e.g. A0123ABCD");
+        return KeyProblem::err_at("platforms.slack.app", "expected the app's id, e.g. A0123ABCD");
     }
     Ok(())
 }
@@ -102,18 +102,18 @@ pub(in crate::chat) fn check_config(config: &Config) -> Result<(), KeyProblem> {
 /// Checks the secret.
 pub(in crate::chat) fn check_secrets(_config: &Config, secrets: &Secrets) -> Result<(), KeyProblem> {
     if secrets.signing_secrets.is_empty() {
-        return KeyProblem::at("platforms.slack.signing_secrets", "name at least one");
+        return KeyProblem::err_at("platforms.slack.signing_secrets", "name at least one");
     }
     Ok(())
 }
 
 /// Whether a user of this principal can send requests.
 pub(in crate::chat) fn check_principal(config: Option<&Config>, principal: &Principal) -> Result<(), String> {
-    let id = shown(principal.as_str());
+    let id = redact(principal.as_str());
     let tenant = principal.realm().split_once(':').map_or("", |(_, tenant)| tenant);
     match config {
         None => Err(format!("{id} needs the table [platforms.slack]")),
-        Some(config) if config.tenant(tenant).is_none() => {
+        Some(config) if config.tenant_of(tenant).is_none() => {
             Err(format!("the workspace of {id} is not in `platforms.slack.teams`"))
         }
         Some(_) if !is_slack_user(principal.user()) => {
@@ -131,14 +131,14 @@ pub(in crate::chat) fn merged_tenants(config: &Config) -> Vec<(String, String)> 
 }
 
 /// What its binding keys are derived from.
-pub(in crate::chat) fn inbound_secrets(secrets: &Secrets) -> Vec<Vec<u8>> {
+pub(in crate::chat) fn binding_key_material(secrets: &Secrets) -> Vec<Vec<u8>> {
     secrets.signing_secrets.iter().map(|secret| secret.expose().to_vec()).collect()
 }
 
 /// The app, with its signing secrets.
-pub(in crate::chat) fn senders(_config: &Config, secrets: &Secrets) -> Vec<Sender> {
+pub(in crate::chat) fn request_signers(_config: &Config, secrets: &Secrets) -> Vec<RequestSigner> {
     let keys = secrets.signing_secrets.iter().flat_map(|secret| key_forms(&secret.0)).collect();
-    vec![Sender { name: "platforms.slack".to_owned(), key: "signing_secrets", secrets: keys }]
+    vec![RequestSigner { name: "platforms.slack".to_owned(), secrets_key: "signing_secrets", secrets: keys }]
 }
 
 impl Config {
@@ -147,7 +147,7 @@ impl Config {
     ///
     /// Source: <https://docs.slack.dev/enterprise>
     #[must_use]
-    pub fn tenant<'a>(&'a self, team: &'a str) -> Option<&'a str> {
+    pub fn tenant_of<'a>(&'a self, team: &'a str) -> Option<&'a str> {
         match &self.enterprise {
             Some(enterprise) if enterprise == team || self.teams.contains(team) => Some(enterprise),
             Some(_) | None => self.teams.contains(team).then_some(team),
@@ -182,12 +182,12 @@ impl Channel {
     /// The key of [`Channel::channel`].
     pub(in crate::chat) const ID_KEY: &str = "channel";
     /// What Slack can do.
-    pub const ABILITIES: Abilities = Abilities {
-        edits: true,
-        threads: true,
-        modals: true,
-        private_answers: true,
-        people: true,
+    pub const CAPABILITIES: Capabilities = Capabilities {
+        can_edit: true,
+        can_thread: true,
+        can_open_modal: true,
+        can_reply_privately: true,
+        is_for_people: true,
         max_binding_chars: MAX_BINDING_CHARS,
     };
 
@@ -196,7 +196,7 @@ impl Channel {
         &self.channel
     }
 
-    pub(in crate::chat) fn check(&self) -> Result<(), &'static str> {
+    pub(in crate::chat) fn check_id(&self) -> Result<(), &'static str> {
         if is_slack_id(&self.channel) { Ok(()) } else { Err("expected the channel's id, e.g. C0123ABCD") }
     }
 
@@ -204,20 +204,22 @@ impl Channel {
         let key = "platforms.slack.bot_token";
         match secrets.and_then(|secrets| secrets.bot_token.as_ref()) {
             Some(token) if is_printable(token.expose()) => Ok(()),
-            Some(token) if !token.expose().is_empty() => KeyProblem::at(key, "it has a space or a line break in it"),
-            Some(_) | None => KeyProblem::at(key, "missing, and a channel of kind `slack` needs it"),
+            Some(token) if !token.expose().is_empty() => {
+                KeyProblem::err_at(key, "it has a space or a line break in it")
+            }
+            Some(_) | None => KeyProblem::err_at(key, "missing, and a channel of kind `slack` needs it"),
         }
     }
 }
 
 impl WebhookChannel {
     /// What is posted there can't be changed.
-    pub const ABILITIES: Abilities = Abilities {
-        edits: false,
-        threads: false,
-        modals: false,
-        private_answers: false,
-        people: true,
+    pub const CAPABILITIES: Capabilities = Capabilities {
+        can_edit: false,
+        can_thread: false,
+        can_open_modal: false,
+        can_reply_privately: false,
+        is_for_people: true,
         max_binding_chars: MAX_BINDING_CHARS,
     };
 

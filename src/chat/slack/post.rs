@@ -7,17 +7,19 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::receive::{action_id, window_metadata};
-use super::{APPROVE_WITH_REASON, Access, Channel, Config, REASON, REJECT, ReplyTo, Secrets, WebhookChannel};
-use crate::approval::{Redelivery, Verdict};
-use crate::chat::message::{self, Message};
-use crate::chat::response::{empty, json_response, problem};
-use crate::chat::{
-    Asked, ChannelSecrets, Click, LONGEST_REASON_CHARS, POST_TIMEOUT, ProbeError, Said, Undelivered, Update, reachable,
-    retry_after,
+use super::receive::{action_id, modal_metadata};
+use super::{
+    APPROVE_WITH_REASON, Channel, Config, PlatformContext, REASON_FIELD, REJECT, ReplyTo, Secrets, WebhookChannel,
 };
+use crate::approval::{RetryPolicy, Verdict};
+use crate::chat::message::{self, Message};
+use crate::chat::response::{empty_response, json_response, problem_response};
+use crate::chat::{
+    AskOutcome, ChannelSecrets, Click, DeliveryError, MAX_REASON_CHARS, Outgoing, POST_TIMEOUT, ProbeError,
+    UpdateOutcome, parse_retry_after, probe_url,
+};
+use crate::redaction::KeyProblem;
 use crate::secret::{Secret, SecretUrl};
-use crate::shape::KeyProblem;
 use crate::{clock, http as our_http};
 
 /// What is left of Slack's 3 s for telling the person who clicked.
@@ -28,10 +30,10 @@ const RESPOND_TIMEOUT: Duration = Duration::from_millis(600);
 ///
 /// Source: <https://docs.slack.dev/reference/block-kit/blocks/rich-text-block>
 #[must_use]
-pub fn render(message: &Message) -> Value {
+pub fn render_message(message: &Message) -> Value {
     let mut blocks = vec![text_block(message)];
     if let Some(buttons) = message.buttons.as_ref().filter(|buttons| !buttons.bindings.is_empty()) {
-        let shown = buttons.bound().map(|(button, value)| {
+        let shown = buttons.with_bindings().map(|(button, value)| {
             let label = json!({"type": "plain_text", "text": button.label()});
             let mut shown = json!({"type": "button", "text": label, "action_id": action_id(button), "value": value});
             let style = match button {
@@ -40,7 +42,7 @@ pub fn render(message: &Message) -> Value {
                 message::Button::Withdraw | message::Button::Details => None,
             };
             if let Some(style) = style {
-                insert(&mut shown, "style", style.into());
+                set_field(&mut shown, "style", style.into());
             }
             shown
         });
@@ -81,10 +83,10 @@ fn text_block(message: &Message) -> Value {
 
 /// The reply to a slash command, for the person alone.
 #[must_use]
-pub(super) fn ephemeral(message: &Message) -> Value {
-    let mut reply = render(message);
-    insert(&mut reply, "response_type", "ephemeral".into());
-    insert(&mut reply, "replace_original", false.into());
+pub(super) fn ephemeral_reply(message: &Message) -> Value {
+    let mut reply = render_message(message);
+    set_field(&mut reply, "response_type", "ephemeral".into());
+    set_field(&mut reply, "replace_original", false.into());
     reply
 }
 
@@ -92,17 +94,17 @@ pub(super) fn ephemeral(message: &Message) -> Value {
 ///
 /// Source: <https://docs.slack.dev/surfaces/modals#updating_views>
 #[must_use]
-pub fn answer_window(message: &Message) -> Value {
+pub fn reply_modal(message: &Message) -> Value {
     json!({"response_action": "update", "view": {
         "type": "modal",
-        "title": {"type": "plain_text", "text": message::ANSWER_TITLE},
-        "close": {"type": "plain_text", "text": message::CLOSE},
+        "title": {"type": "plain_text", "text": message::MODAL_TITLE},
+        "close": {"type": "plain_text", "text": message::CLOSE_LABEL},
         "blocks": [text_block(&Message { buttons: None, ..message.clone() })],
     }})
 }
 
 /// Which connection a window is about, from a binding that was checked.
-fn connection(binding: &str) -> &str {
+fn connection_id(binding: &str) -> &str {
     let names = binding.rsplit_once('.').map_or(binding, |(names, _)| names);
     names.split_once('/').map_or(names, |(_, id)| id)
 }
@@ -110,28 +112,28 @@ fn connection(binding: &str) -> &str {
 /// The window that asks for a reason.
 ///
 /// Source: <https://docs.slack.dev/reference/views/modal-views>
-fn question_window(verdict: Verdict, click: &Click) -> Value {
-    let question = message::question(verdict);
+fn reason_modal(verdict: Verdict, click: &Click) -> Value {
+    let question = message::reason_form(verdict);
     let plain = |text: &str| json!({"type": "plain_text", "text": text});
     let callback_id = match verdict {
         Verdict::Approve => APPROVE_WITH_REASON,
         Verdict::Reject => REJECT,
     };
-    let summary = Message { headline: connection(&click.binding).to_owned(), ..Message::default() };
+    let summary = Message { headline: connection_id(&click.binding).to_owned(), ..Message::default() };
     json!({
         "type": "modal",
         "callback_id": callback_id,
-        "private_metadata": window_metadata(click),
+        "private_metadata": modal_metadata(click),
         "title": plain(question.title),
-        "submit": plain(question.submit),
-        "close": plain(message::CLOSE),
+        "submit": plain(question.submit_label),
+        "close": plain(message::CLOSE_LABEL),
         "blocks": [text_block(&summary), {
             "type": "input",
-            "block_id": REASON,
-            "optional": question.optional,
+            "block_id": REASON_FIELD,
+            "optional": question.is_optional,
             "label": plain(question.label),
             "element": {
-                "type": "plain_text_input", "action_id": REASON, "multiline": true, "max_length": LONGEST_REASON_CHARS,
+                "type": "plain_text_input", "action_id": REASON_FIELD, "multiline": true, "max_length": MAX_REASON_CHARS,
             },
         }],
     })
@@ -139,46 +141,52 @@ fn question_window(verdict: Verdict, click: &Click) -> Value {
 
 /// Asks for a reason, in a window.
 pub(in crate::chat) async fn ask_reason(
-    access: Access<'_>,
+    access: PlatformContext<'_>,
     to: &ReplyTo,
     click: &Click,
     verdict: Verdict,
     timeout: Duration,
-) -> Result<Asked, Undelivered> {
-    let ReplyTo::Click { trigger_id: Some(trigger_id), .. } = to else { return Ok(Asked::Impossible) };
-    let Ok(api) = Api::new(access.http, access.config, access.secrets) else { return Ok(Asked::Impossible) };
-    api.ask(trigger_id, verdict, click, timeout).await.map(|()| Asked::Done)
+) -> Result<AskOutcome, DeliveryError> {
+    let ReplyTo::Click { trigger_id: Some(trigger_id), .. } = to else { return Ok(AskOutcome::Impossible) };
+    let Ok(api) = SlackApi::new(access.http, access.config, access.secrets) else { return Ok(AskOutcome::Impossible) };
+    api.open_reason_modal(trigger_id, verdict, click, timeout).await.map(|()| AskOutcome::Asked)
 }
 
 /// Tells the sender. A click is answered at its `response_url`.
-pub(in crate::chat) async fn reply(access: Access<'_>, to: ReplyTo, said: &Said<'_>) -> Response<String> {
-    let message = match said {
-        Said::Answer { message, .. } => Message::clone(message),
-        Said::Usage => message::usage(),
-        Said::Stranger => message::stranger("Slack workspace", "platforms.slack.teams"),
-        Said::Asked => return empty(),
+pub(in crate::chat) async fn reply(
+    access: PlatformContext<'_>,
+    to: ReplyTo,
+    outgoing: &Outgoing<'_>,
+) -> Response<String> {
+    let message = match outgoing {
+        Outgoing::Reply { message, .. } => Message::clone(message),
+        Outgoing::Usage => message::command_usage(),
+        Outgoing::WrongTenant => message::wrong_tenant("Slack workspace", "platforms.slack.teams"),
+        Outgoing::ReasonAsked => return empty_response(),
     };
     match to {
-        ReplyTo::Command => json_response(StatusCode::OK, &ephemeral(&message)),
-        ReplyTo::Window => json_response(StatusCode::OK, &answer_window(&message)),
-        ReplyTo::Click { response_url, .. } => match (respond(access.http, response_url, &message).await, said) {
-            (Ok(()), _) => empty(),
-            // Slack shows its error sign.
-            (Err(_), Said::Stranger) => {
-                problem(StatusCode::FORBIDDEN, "wrong-tenant", "not a configured workspace", &Value::Null)
+        ReplyTo::Command => json_response(StatusCode::OK, &ephemeral_reply(&message)),
+        ReplyTo::Modal => json_response(StatusCode::OK, &reply_modal(&message)),
+        ReplyTo::Click { response_url, .. } => {
+            match (respond_to_click(access.http, response_url, &message).await, outgoing) {
+                (Ok(()), _) => empty_response(),
+                // Slack shows its error sign.
+                (Err(_), Outgoing::WrongTenant) => {
+                    problem_response(StatusCode::FORBIDDEN, "wrong-tenant", "not a configured workspace", &Value::Null)
+                }
+                (Err(undelivered), Outgoing::Reply { .. } | Outgoing::Usage | Outgoing::ReasonAsked) => {
+                    let error = undelivered.error;
+                    tracing::warn!(outcome = "unanswered_click", error, "a click could not be answered");
+                    empty_response()
+                }
             }
-            (Err(undelivered), Said::Answer { .. } | Said::Usage | Said::Asked) => {
-                let error = undelivered.error;
-                tracing::warn!(outcome = "unanswered_click", error, "a click could not be answered");
-                empty()
-            }
-        },
+        }
     }
 }
 
 /// Answers a click, to the person alone.
-async fn respond(http: &reqwest::Client, url: Url, message: &Message) -> Result<(), Undelivered> {
-    webhook_answer(json_post(http, url, &ephemeral(message)).timeout(RESPOND_TIMEOUT)).await
+async fn respond_to_click(http: &reqwest::Client, url: Url, message: &Message) -> Result<(), DeliveryError> {
+    send_to_webhook(json_request(http, url, &ephemeral_reply(message)).timeout(RESPOND_TIMEOUT)).await
 }
 
 impl WebhookChannel {
@@ -190,7 +198,7 @@ impl WebhookChannel {
         http: &reqwest::Client,
         endpoint: &ChannelSecrets,
         message: &Message,
-    ) -> Result<(), Undelivered> {
+    ) -> Result<(), DeliveryError> {
         post_webhook(http, &endpoint.url, message).await
     }
 
@@ -201,14 +209,14 @@ impl WebhookChannel {
         endpoint: &ChannelSecrets,
         test: Option<&Message>,
     ) -> Result<&'static str, ProbeError> {
-        let Some(test) = test else { return reachable(http, &endpoint.url).await };
+        let Some(test) = test else { return probe_url(http, &endpoint.url).await };
         post_webhook(http, &endpoint.url, test).await?;
         Ok("took a test message")
     }
 }
 
-async fn post_webhook(http: &reqwest::Client, url: &SecretUrl, message: &Message) -> Result<(), Undelivered> {
-    webhook_answer(json_post(http, url.expose().clone(), &render(message)).timeout(POST_TIMEOUT)).await
+async fn post_webhook(http: &reqwest::Client, url: &SecretUrl, message: &Message) -> Result<(), DeliveryError> {
+    send_to_webhook(json_request(http, url.expose().clone(), &render_message(message)).timeout(POST_TIMEOUT)).await
 }
 
 impl Channel {
@@ -217,15 +225,16 @@ impl Channel {
     /// Source: <https://docs.slack.dev/reference/methods/chat.postMessage>
     pub(in crate::chat) async fn post(
         &self,
-        access: Access<'_>,
+        access: PlatformContext<'_>,
         message: &Message,
         _key: &str,
-    ) -> Result<String, Undelivered> {
-        let mut body = render(message);
-        insert(&mut body, "channel", self.channel.as_str().into());
-        let posted = Api::new(access.http, access.config, access.secrets)?.call("chat.postMessage", &body).await?;
+    ) -> Result<String, DeliveryError> {
+        let mut body = render_message(message);
+        set_field(&mut body, "channel", self.channel.as_str().into());
+        let posted =
+            SlackApi::new(access.http, access.config, access.secrets)?.call_method("chat.postMessage", &body).await?;
         let reference = posted.channel.zip(posted.ts).map(|(channel, ts)| format!("{channel}/{ts}"));
-        reference.ok_or_else(|| Undelivered::misconfigured("the answer does not say where the message is"))
+        reference.ok_or_else(|| DeliveryError::misconfigured("the answer does not say where the message is"))
     }
 
     /// Redraws a message, unless the configuration names another channel by now.
@@ -233,18 +242,18 @@ impl Channel {
     /// Source: <https://docs.slack.dev/reference/methods/chat.update>
     pub(in crate::chat) async fn update(
         &self,
-        access: Access<'_>,
+        access: PlatformContext<'_>,
         reference: &str,
         message: &Message,
-    ) -> Result<Update, Undelivered> {
+    ) -> Result<UpdateOutcome, DeliveryError> {
         let here = reference.split_once('/').filter(|(channel, _)| *channel == self.channel);
-        let Some((channel, ts)) = here else { return Ok(Update::Gone) };
-        let mut body = render(message);
-        insert(&mut body, "channel", channel.into());
-        insert(&mut body, "ts", ts.into());
-        match Api::new(access.http, access.config, access.secrets)?.call("chat.update", &body).await {
-            Ok(_) => Ok(Update::Done),
-            Err(Undelivered { error, .. }) if GONE.contains(&error.as_str()) => Ok(Update::Gone),
+        let Some((channel, ts)) = here else { return Ok(UpdateOutcome::Gone) };
+        let mut body = render_message(message);
+        set_field(&mut body, "channel", channel.into());
+        set_field(&mut body, "ts", ts.into());
+        match SlackApi::new(access.http, access.config, access.secrets)?.call_method("chat.update", &body).await {
+            Ok(_) => Ok(UpdateOutcome::Updated),
+            Err(DeliveryError { error, .. }) if GONE_CODES.contains(&error.as_str()) => Ok(UpdateOutcome::Gone),
             Err(undelivered) => Err(undelivered),
         }
     }
@@ -252,34 +261,37 @@ impl Channel {
     /// Says something below a message; what is urgent, in the channel, too.
     pub(in crate::chat) async fn reply_below(
         &self,
-        access: Access<'_>,
+        access: PlatformContext<'_>,
         reference: &str,
         message: &Message,
         urgent: bool,
         _key: &str,
-    ) -> Result<(), Undelivered> {
-        let nowhere = || Undelivered::misconfigured("the reference of the card is malformed");
+    ) -> Result<(), DeliveryError> {
+        let nowhere = || DeliveryError::misconfigured("the reference of the card is malformed");
         let (channel, ts) = reference.split_once('/').ok_or_else(nowhere)?;
-        let mut body = render(message);
-        insert(&mut body, "channel", channel.into());
-        insert(&mut body, "thread_ts", ts.into());
-        insert(&mut body, "reply_broadcast", urgent.into());
-        Api::new(access.http, access.config, access.secrets)?.call("chat.postMessage", &body).await.map(|_| ())
+        let mut body = render_message(message);
+        set_field(&mut body, "channel", channel.into());
+        set_field(&mut body, "thread_ts", ts.into());
+        set_field(&mut body, "reply_broadcast", urgent.into());
+        SlackApi::new(access.http, access.config, access.secrets)?
+            .call_method("chat.postMessage", &body)
+            .await
+            .map(|_| ())
     }
 
     /// Checks the bot token, and posts `test`.
     pub(in crate::chat) async fn probe(
         &self,
-        access: Access<'_>,
+        access: PlatformContext<'_>,
         test: Option<&Message>,
     ) -> Result<&'static str, ProbeError> {
-        let Ok(api) = Api::new(access.http, access.config, access.secrets) else {
+        let Ok(api) = SlackApi::new(access.http, access.config, access.secrets) else {
             let detail = "there is no bot token".to_owned();
-            return Err(ProbeError::Problem { detail, mend: "Store platforms.slack.bot_token." });
+            return Err(ProbeError::Problem { detail, fix: "Store platforms.slack.bot_token." });
         };
-        if let Some(error) = workspace_error(access.config, &api.test().await?) {
+        if let Some(error) = workspace_error(access.config, &api.test_auth().await?) {
             let mend = "Store the token of the right workspace, or list it.";
-            return Err(ProbeError::Problem { detail: error.to_string(), mend });
+            return Err(ProbeError::Problem { detail: error.to_string(), fix: mend });
         }
         let Some(test) = test else { return Ok("the bot token is good") };
         self.post(access, test, "").await?;
@@ -288,9 +300,9 @@ impl Channel {
 }
 
 /// Whether the bot token belongs to the workspaces of the configuration.
-pub(in crate::chat) async fn config_errors(access: Access<'_>) -> Option<Vec<KeyProblem>> {
-    let api = Api::new(access.http, access.config, access.secrets).ok()?;
-    let workspace = api.test().await.ok()?;
+pub(in crate::chat) async fn config_errors(access: PlatformContext<'_>) -> Option<Vec<KeyProblem>> {
+    let api = SlackApi::new(access.http, access.config, access.secrets).ok()?;
+    let workspace = api.test_auth().await.ok()?;
     Some(workspace_error(access.config, &workspace).into_iter().collect())
 }
 
@@ -316,7 +328,7 @@ pub fn workspace_error(config: &Config, workspace: &Workspace) -> Option<KeyProb
 }
 
 /// Slack's Web API, as our bot.
-struct Api<'a> {
+struct SlackApi<'a> {
     http: &'a reqwest::Client,
     url: &'a Url,
     token: &'a Secret,
@@ -324,7 +336,7 @@ struct Api<'a> {
 
 /// What the Web API answers.
 #[derive(Deserialize)]
-struct Posted {
+struct SlackResponse {
     ok: bool,
     error: Option<String>,
     channel: Option<String>,
@@ -342,95 +354,102 @@ pub struct Workspace {
     pub enterprise_id: Option<String>,
 }
 
-impl<'a> Api<'a> {
-    fn new(http: &'a reqwest::Client, config: &'a Config, secrets: &'a Secrets) -> Result<Self, Undelivered> {
-        let no_token = || Undelivered::misconfigured("there is no bot token");
+impl<'a> SlackApi<'a> {
+    fn new(http: &'a reqwest::Client, config: &'a Config, secrets: &'a Secrets) -> Result<Self, DeliveryError> {
+        let no_token = || DeliveryError::misconfigured("there is no bot token");
         Ok(Self { http, url: &config.api, token: secrets.bot_token.as_ref().ok_or_else(no_token)? })
     }
 
     /// Checks the token and returns its owner. Posts nothing.
     ///
     /// Source: <https://docs.slack.dev/reference/methods/auth.test>
-    async fn test(&self) -> Result<Workspace, Undelivered> {
-        let Posted { team_id, enterprise_id, .. } = self.call("auth.test", &json!({})).await?;
+    async fn test_auth(&self) -> Result<Workspace, DeliveryError> {
+        let SlackResponse { team_id, enterprise_id, .. } = self.call_method("auth.test", &json!({})).await?;
         Ok(Workspace { team_id, enterprise_id })
     }
 
     /// Opens the window that asks for a reason.
     ///
     /// Source: <https://docs.slack.dev/reference/methods/views.open>
-    async fn ask(
+    async fn open_reason_modal(
         &self,
         trigger_id: &str,
         verdict: Verdict,
         click: &Click,
         timeout: Duration,
-    ) -> Result<(), Undelivered> {
-        let view = question_window(verdict, click);
-        self.call_within("views.open", &json!({"trigger_id": trigger_id, "view": view}), timeout).await.map(|_| ())
+    ) -> Result<(), DeliveryError> {
+        let view = reason_modal(verdict, click);
+        self.call_method_within("views.open", &json!({"trigger_id": trigger_id, "view": view}), timeout)
+            .await
+            .map(|_| ())
     }
 
-    async fn call(&self, method: &str, body: &Value) -> Result<Posted, Undelivered> {
-        self.call_within(method, body, POST_TIMEOUT).await
+    async fn call_method(&self, method: &str, body: &Value) -> Result<SlackResponse, DeliveryError> {
+        self.call_method_within(method, body, POST_TIMEOUT).await
     }
 
     /// Nearly every failure is an HTTP 200 with `"ok": false`.
-    async fn call_within(&self, method: &str, body: &Value, timeout: Duration) -> Result<Posted, Undelivered> {
-        let url = self.url.join(method).map_err(|_| Undelivered::misconfigured("invalid platforms.slack.api"))?;
-        let request = json_post(self.http, url, body).timeout(timeout).bearer_auth(self.token.expose());
-        let response = request.send().await.map_err(|error| Undelivered::transport(&error))?;
+    async fn call_method_within(
+        &self,
+        method: &str,
+        body: &Value,
+        timeout: Duration,
+    ) -> Result<SlackResponse, DeliveryError> {
+        let url = self.url.join(method).map_err(|_| DeliveryError::misconfigured("invalid platforms.slack.api"))?;
+        let request = json_request(self.http, url, body).timeout(timeout).bearer_auth(self.token.expose());
+        let response = request.send().await.map_err(|error| DeliveryError::from_transport(&error))?;
         let (status, headers) = (response.status(), response.headers().clone());
-        let body = our_http::read(response).await.map_err(|error| Undelivered::transport(&error))?;
+        let body = our_http::read_body(response).await.map_err(|error| DeliveryError::from_transport(&error))?;
         if !status.is_success() {
-            return Err(Undelivered::status(status, &headers, clock::now()));
+            return Err(DeliveryError::from_http_status(status, &headers, clock::now()));
         }
-        let soon = Redelivery::Soon(retry_after(&headers, clock::now()));
-        let posted: Posted = serde_json::from_slice(&body)
-            .map_err(|_| Undelivered { error: "unreadable answer".into(), retry: soon })?;
+        let soon = RetryPolicy::Backoff(parse_retry_after(&headers, clock::now()));
+        let posted: SlackResponse = serde_json::from_slice(&body)
+            .map_err(|_| DeliveryError { error: "unreadable answer".into(), retry: soon })?;
         if posted.ok {
             return Ok(posted);
         }
-        let error = posted.error.as_deref().and_then(our_http::word).unwrap_or_else(|| "no error code".into());
+        let error = posted.error.as_deref().and_then(our_http::log_safe_word).unwrap_or_else(|| "no error code".into());
         let retry = match error.as_str() {
             "ratelimited" | "rate_limited" | "internal_error" | "fatal_error" | "service_unavailable" => soon,
             "invalid_blocks" | "invalid_arguments" | "msg_too_long" | "msg_blocks_too_long" | "no_text" => {
-                Redelivery::Few
+                RetryPolicy::FewTimes
             }
-            _ => Redelivery::Later,
+            _ => RetryPolicy::AfterFix,
         };
-        Err(Undelivered { error, retry })
+        Err(DeliveryError { error, retry })
     }
 }
 
 /// What `chat.update` says of a message that it will never change.
-const GONE: [&str; 4] = ["message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found"];
+const GONE_CODES: [&str; 4] = ["message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found"];
 
-fn insert(object: &mut Value, name: &str, value: Value) {
+fn set_field(object: &mut Value, name: &str, value: Value) {
     if let Some(fields) = object.as_object_mut() {
         fields.insert(name.to_owned(), value);
     }
 }
 
-fn json_post(http: &reqwest::Client, url: Url, body: &Value) -> reqwest::RequestBuilder {
+fn json_request(http: &reqwest::Client, url: Url, body: &Value) -> reqwest::RequestBuilder {
     http.post(url).header("content-type", "application/json; charset=utf-8").body(body.to_string())
 }
 
-async fn webhook_answer(request: reqwest::RequestBuilder) -> Result<(), Undelivered> {
-    let response = request.send().await.map_err(|error| Undelivered::transport(&error))?;
+async fn send_to_webhook(request: reqwest::RequestBuilder) -> Result<(), DeliveryError> {
+    let response = request.send().await.map_err(|error| DeliveryError::from_transport(&error))?;
     let (status, headers) = (response.status(), response.headers().clone());
-    let body = our_http::read(response).await.map_err(|error| Undelivered::transport(&error))?;
+    let body = our_http::read_body(response).await.map_err(|error| DeliveryError::from_transport(&error))?;
     if status.is_success() {
-        return if body == "ok" { Ok(()) } else { Err(Undelivered::misconfigured("the answer is not `ok`")) };
+        return if body == "ok" { Ok(()) } else { Err(DeliveryError::misconfigured("the answer is not `ok`")) };
     }
-    let undelivered = Undelivered::status(status, &headers, clock::now());
+    let undelivered = DeliveryError::from_http_status(status, &headers, clock::now());
     // Here, 410 is an archived channel, which people can bring back.
-    let gone = undelivered.retry == Redelivery::Never;
-    Err(if gone { Undelivered { retry: Redelivery::Later, ..undelivered } } else { undelivered })
+    let gone = undelivered.retry == RetryPolicy::Never;
+    Err(if gone { DeliveryError { retry: RetryPolicy::AfterFix, ..undelivered } } else { undelivered })
 }
 
 /// What an operator has to do so that requests arrive at `url`.
 #[cfg(feature = "local")]
-pub(in crate::chat) async fn register(access: Access<'_>, url: &url::Url) -> Result<String, String> {
+pub(in crate::chat) async fn register_webhook(access: PlatformContext<'_>, url: &url::Url) -> Result<String, String> {
     Ok(format!(
         "Slack has no API for this. Enter {url} as the Request URL under Interactivity & Shortcuts and under Slash Commands \
          (/peergate) of the app {}.",
@@ -443,7 +462,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bot_token_of_another_workspace_is_noticed() {
+    fn bot_token_of_another_workspace_is_reported() {
         let config = |more: &str| toml::from_str::<Config>(&format!("teams = [\"T1\"]\napp = \"A1\"\n{more}")).unwrap();
         let (plain, grid) = (config(""), config("enterprise = \"E1\""));
         let error = |config: &Config, team: Option<&str>, enterprise: Option<&str>| {

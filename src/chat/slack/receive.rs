@@ -14,35 +14,36 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::{
-    APPROVE, APPROVE_WITH_REASON, Access, Config, DETAILS, NAME, REALM, REASON, REJECT, SigningSecret, WITHDRAW,
+    APPROVE, APPROVE_WITH_REASON, Config, DETAILS, NAME, PlatformContext, REALM, REASON_FIELD, REJECT, SigningSecret,
+    WITHDRAW,
 };
 use crate::approval::Principal;
 #[cfg(feature = "local")]
 use crate::chat::command::command_text;
-use crate::chat::command::read_command;
+use crate::chat::command::parse_command;
 use crate::chat::message::Button;
-use crate::chat::{self, Authentic, Click, Command, Incoming, Malformed, Request as Wanted, Unauthentic};
+use crate::chat::{self, Authentic, Click, Command, CommandRequest as Wanted, Incoming, MalformedRequest, Unauthentic};
 #[cfg(feature = "local")]
-use crate::chat::{Signed, Wish};
+use crate::chat::{EventSpec, SignedRequest};
 use crate::http::is_secure;
 
-const TIMESTAMP: &str = "x-slack-request-timestamp";
-const SIGNATURE: &str = "x-slack-signature";
+const TIMESTAMP_HEADER: &str = "x-slack-request-timestamp";
+const SIGNATURE_HEADER: &str = "x-slack-signature";
 /// Of SHA-256, in hexadecimal digits.
 const SIGNATURE_DIGITS: usize = 64;
 /// All buttons, by `action_id`.
-const ACTIONS: [&str; 5] = [APPROVE, APPROVE_WITH_REASON, REJECT, WITHDRAW, DETAILS];
+const ACTION_IDS: [&str; 5] = [APPROVE, APPROVE_WITH_REASON, REJECT, WITHDRAW, DETAILS];
 /// Slack sends about fifteen.
 const MAX_FIELDS: usize = 64;
 
 /// What shows without a secret that a request is not Slack's.
-pub(in crate::chat) fn check(request: &Request<Bytes>, now: Timestamp) -> Result<(), Unauthentic> {
-    UnverifiedRequest::read(request.headers(), now).map(|_| ())
+pub(in crate::chat) fn precheck_request(request: &Request<Bytes>, now: Timestamp) -> Result<(), Unauthentic> {
+    UnverifiedRequest::from_headers(request.headers(), now).map(|_| ())
 }
 
 /// Verifies a request.
 pub(in crate::chat) async fn verify(
-    access: Access<'_>,
+    access: PlatformContext<'_>,
     request: &Request<Bytes>,
     now: Timestamp,
 ) -> Result<Authentic, Unauthentic> {
@@ -61,7 +62,7 @@ pub fn verify_with(
     body: Bytes,
     now: Timestamp,
 ) -> Result<Authentic, Unauthentic> {
-    UnverifiedRequest::read(headers, now)?.verify(body, secrets)
+    UnverifiedRequest::from_headers(headers, now)?.verify(body, secrets)
 }
 
 /// Well-formed and fresh headers of a request. Only the secrets can verify them.
@@ -73,15 +74,15 @@ struct UnverifiedRequest<'a> {
 
 impl<'a> UnverifiedRequest<'a> {
     /// Reads the headers; needs no secret.
-    fn read(headers: &'a HeaderMap, now: Timestamp) -> Result<Self, Unauthentic> {
-        let timestamp = chat::only_header(headers, TIMESTAMP)?;
-        let signature = chat::only_header(headers, SIGNATURE)?;
-        let signed_at = chat::check_timestamp(timestamp, TIMESTAMP, now)?;
-        let digits = signature.strip_prefix("v0=").ok_or(Unauthentic::Malformed(SIGNATURE))?;
+    fn from_headers(headers: &'a HeaderMap, now: Timestamp) -> Result<Self, Unauthentic> {
+        let timestamp = chat::only_header(headers, TIMESTAMP_HEADER)?;
+        let signature = chat::only_header(headers, SIGNATURE_HEADER)?;
+        let signed_at = chat::check_timestamp(timestamp, TIMESTAMP_HEADER, now)?;
+        let digits = signature.strip_prefix("v0=").ok_or(Unauthentic::MalformedHeader(SIGNATURE_HEADER))?;
         if digits.len() != SIGNATURE_DIGITS || digits.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return Err(Unauthentic::Malformed(SIGNATURE));
+            return Err(Unauthentic::MalformedHeader(SIGNATURE_HEADER));
         }
-        let signature = hex::decode(digits).map_err(|_| Unauthentic::Malformed(SIGNATURE))?;
+        let signature = hex::decode(digits).map_err(|_| Unauthentic::MalformedHeader(SIGNATURE_HEADER))?;
         Ok(Self { timestamp, signature, signed_at })
     }
 
@@ -90,13 +91,13 @@ impl<'a> UnverifiedRequest<'a> {
         let mut matched = None;
         for (position, secret) in secrets.iter().enumerate() {
             // Compares in constant time, and goes on after a match.
-            if mac(secret, self.timestamp, &body).verify_slice(&self.signature).is_ok() {
+            if request_mac(secret, self.timestamp, &body).verify_slice(&self.signature).is_ok() {
                 matched = Some(position);
             }
         }
-        let key = matched.ok_or(Unauthentic::Mismatch)?;
+        let key = matched.ok_or(Unauthentic::SignatureMismatch)?;
         let request_key = request_key(&body, &self.signature);
-        Ok(Authentic { body, sender: NAME.to_owned(), request_key, signed_at: self.signed_at, key })
+        Ok(Authentic { body, sender: NAME.to_owned(), request_key, signed_at: self.signed_at, key_index: key })
     }
 }
 
@@ -108,7 +109,7 @@ fn request_key(body: &[u8], signature: &[u8]) -> String {
 }
 
 #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
-fn mac(secret: &SigningSecret, timestamp: &str, body: &[u8]) -> Hmac<Sha256> {
+fn request_mac(secret: &SigningSecret, timestamp: &str, body: &[u8]) -> Hmac<Sha256> {
     let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret.expose()).expect("any length of key");
     for part in [b"v0:", timestamp.as_bytes(), b":", body] {
         mac.update(part);
@@ -119,7 +120,7 @@ fn mac(secret: &SigningSecret, timestamp: &str, body: &[u8]) -> Hmac<Sha256> {
 /// The header `x-slack-signature`, as Slack makes it.
 #[must_use]
 pub fn sign_body(secret: &SigningSecret, timestamp: &str, body: &[u8]) -> String {
-    format!("v0={}", hex::encode(mac(secret, timestamp, body).finalize().into_bytes()))
+    format!("v0={}", hex::encode(request_mac(secret, timestamp, body).finalize().into_bytes()))
 }
 
 /// Where Slack shows an answer.
@@ -135,70 +136,71 @@ pub enum ReplyTo {
         trigger_id: Option<String>,
     },
     /// To a reason: in the window.
-    Window,
+    Modal,
 }
 
 impl ReplyTo {
-    pub(in crate::chat) fn way(&self) -> &'static str {
+    pub(in crate::chat) fn log_label(&self) -> &'static str {
         match self {
             Self::Command => "Slash",
             Self::Click { .. } => "Click",
-            Self::Window => "Window",
+            Self::Modal => "Window",
         }
     }
 }
 
 /// Understands a request: a form, or the JSON of the Events API.
-pub(in crate::chat) fn parse(config: &Config, authentic: Authentic) -> Result<Incoming<ReplyTo>, Malformed> {
-    let Authentic { body, request_key, signed_at, key, .. } = authentic;
-    let origin = Origin { request_key, signed_at, key };
+pub(in crate::chat) fn parse(config: &Config, authentic: Authentic) -> Result<Incoming<ReplyTo>, MalformedRequest> {
+    let Authentic { body, request_key, signed_at, key_index: key, .. } = authentic;
+    let origin = SlackOrigin { request_key, signed_at, key_index: key };
     // No form begins with a brace.
     if body.starts_with(b"{") {
-        return challenge(&body);
+        return parse_challenge(&body);
     }
-    let fields = Fields::parse(&body)?;
+    let fields = FormFields::parse(&body)?;
     match fields.get("payload") {
-        Some(payload) => interaction(payload, origin, config),
-        None => slash(&fields, origin, config),
+        Some(payload) => parse_interaction(payload, origin, config),
+        None => parse_slash_command(&fields, origin, config),
     }
 }
 
-fn malformed(problem: impl Into<String>) -> Malformed {
-    Malformed(problem.into())
+fn malformed_request(problem: impl Into<String>) -> MalformedRequest {
+    MalformedRequest(problem.into())
 }
 
 /// Source: <https://docs.slack.dev/reference/events/url_verification>
-fn challenge(body: &[u8]) -> Result<Incoming<ReplyTo>, Malformed> {
+fn parse_challenge(body: &[u8]) -> Result<Incoming<ReplyTo>, MalformedRequest> {
     #[derive(Deserialize)]
-    struct Event {
+    struct UrlVerification {
         r#type: String,
         challenge: Option<String>,
     }
-    let event: Event = serde_json::from_slice(body).map_err(|error| Malformed::json(&error))?;
+    let event: UrlVerification =
+        serde_json::from_slice(body).map_err(|error| MalformedRequest::from_json_error(&error))?;
     match event.challenge {
         Some(challenge) if event.r#type == "url_verification" => {
             Ok(Incoming::Challenge(json!({"challenge": challenge}).to_string()))
         }
-        Some(_) | None => Err(malformed("of the Events API, only url_verification is understood")),
+        Some(_) | None => Err(malformed_request("of the Events API, only url_verification is understood")),
     }
 }
 
 /// The fields of a form. No field may be there twice, and every byte must be UTF-8.
-struct Fields(Vec<(String, String)>);
+struct FormFields(Vec<(String, String)>);
 
-impl Fields {
-    fn parse(body: &[u8]) -> Result<Self, Malformed> {
+impl FormFields {
+    fn parse(body: &[u8]) -> Result<Self, MalformedRequest> {
         let mut fields: Vec<(String, String)> = vec![];
         for (name, value) in form_urlencoded::parse(body) {
             // Each name is compared with all before it.
             if fields.len() == MAX_FIELDS {
-                return Err(malformed("the form has more than 64 fields"));
+                return Err(malformed_request("the form has more than 64 fields"));
             }
             if name.contains('\u{FFFD}') || value.contains('\u{FFFD}') {
-                return Err(malformed("the form is not UTF-8"));
+                return Err(malformed_request("the form is not UTF-8"));
             }
             if fields.iter().any(|(earlier, _)| *earlier == name) {
-                return Err(malformed("the form has a field twice"));
+                return Err(malformed_request("the form has a field twice"));
             }
             fields.push((name.into_owned(), value.into_owned()));
         }
@@ -209,188 +211,215 @@ impl Fields {
         self.0.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
     }
 
-    fn require(&self, name: &str) -> Result<&str, Malformed> {
-        self.get(name).ok_or_else(|| malformed(format!("the form has no field {name}")))
+    fn require(&self, name: &str) -> Result<&str, MalformedRequest> {
+        self.get(name).ok_or_else(|| malformed_request(format!("the form has no field {name}")))
     }
 }
 
 #[derive(Deserialize)]
 struct Interaction {
     r#type: String,
-    user: User,
-    team: Option<Team>,
+    user: SlackUser,
+    team: Option<SlackTeam>,
     /// The organization: the only tenant in a payload that belongs to no workspace.
-    enterprise: Option<Team>,
+    enterprise: Option<SlackTeam>,
     api_app_id: String,
-    actions: Option<Vec<Action>>,
-    container: Option<Container>,
+    actions: Option<Vec<BlockAction>>,
+    container: Option<MessageContainer>,
     response_url: Option<String>,
     trigger_id: Option<String>,
-    view: Option<View>,
+    view: Option<ModalView>,
 }
 
 /// Where the button is.
 ///
 /// Source: <https://docs.slack.dev/reference/interaction-payloads/block_actions-payload>
 #[derive(Deserialize)]
-struct Container {
+struct MessageContainer {
     channel_id: Option<String>,
     message_ts: Option<String>,
     #[serde(default)]
     is_ephemeral: bool,
 }
 
-impl Container {
+impl MessageContainer {
     /// As `chat.postMessage` names a message.
-    fn reference(self) -> Option<String> {
+    fn message_ref(self) -> Option<String> {
         let (channel, ts) = self.channel_id.zip(self.message_ts).filter(|_| !self.is_ephemeral)?;
         Some(format!("{channel}/{ts}"))
     }
 }
 
 #[derive(Deserialize)]
-struct User {
+struct SlackUser {
     id: String,
     team_id: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Team {
+struct SlackTeam {
     id: String,
 }
 
 #[derive(Deserialize)]
-struct Action {
+struct BlockAction {
     action_id: String,
     value: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct View {
+struct ModalView {
     callback_id: String,
     private_metadata: String,
-    state: ViewState,
+    state: ModalState,
 }
 
 #[derive(Deserialize)]
-struct ViewState {
-    values: BTreeMap<String, BTreeMap<String, Input>>,
+struct ModalState {
+    values: BTreeMap<String, BTreeMap<String, InputValue>>,
 }
 
 #[derive(Deserialize)]
-struct Input {
+struct InputValue {
     value: Option<String>,
 }
 
 /// The request's id.
-struct Origin {
+struct SlackOrigin {
     request_key: String,
     signed_at: Timestamp,
-    key: usize,
+    key_index: usize,
 }
 
-impl Origin {
-    fn request(self, command: Command, by: Principal) -> Wanted {
-        let Self { request_key, signed_at, key } = self;
-        Wanted { command, by, request_key, signed_at, key, clicked: None }
+impl SlackOrigin {
+    fn into_command_request(self, command: Command, by: Principal) -> Wanted {
+        let Self { request_key, signed_at, key_index: key } = self;
+        Wanted { command, by, request_key, signed_at, key_index: key, clicked_card: None }
     }
 
-    fn click(self, by: Principal, binding: String, message: Option<String>) -> Click {
-        let Self { request_key, signed_at, key } = self;
-        Click { by, request_key, signed_at, key, binding, message, asked: false, reason: None }
+    fn into_click(self, by: Principal, binding: String, message: Option<String>) -> Click {
+        let Self { request_key, signed_at, key_index: key } = self;
+        Click {
+            by,
+            request_key,
+            signed_at,
+            key_index: key,
+            binding,
+            message_ref: message,
+            was_asked: false,
+            reason: None,
+        }
     }
 }
 
-fn interaction(payload: &str, origin: Origin, config: &Config) -> Result<Incoming<ReplyTo>, Malformed> {
-    let payload: Interaction = serde_json::from_str(payload).map_err(|error| Malformed::json(&error))?;
+fn parse_interaction(
+    payload: &str,
+    origin: SlackOrigin,
+    config: &Config,
+) -> Result<Incoming<ReplyTo>, MalformedRequest> {
+    let payload: Interaction =
+        serde_json::from_str(payload).map_err(|error| MalformedRequest::from_json_error(&error))?;
     let of_whom = payload.team.or(payload.enterprise).map(|team| team.id);
     let team = payload.user.team_id.filter(|team| !team.is_empty()).or(of_whom).unwrap_or_default();
-    let Some(by) = principal(&team, &payload.user.id, &payload.api_app_id, config)? else {
+    let Some(by) = allowed_principal(&team, &payload.user.id, &payload.api_app_id, config)? else {
         let url = payload.response_url.as_deref().and_then(|url| allowed_response_url(url, config));
         let to = match payload.r#type.as_str() {
             "block_actions" => url.map(|response_url| ReplyTo::Click { response_url, trigger_id: None }),
-            "view_submission" => Some(ReplyTo::Window),
+            "view_submission" => Some(ReplyTo::Modal),
             _ => None,
         };
-        return Ok(Incoming::Stranger(to.filter(|_| payload.api_app_id == config.app)));
+        return Ok(Incoming::WrongTenant(to.filter(|_| payload.api_app_id == config.app)));
     };
     match (payload.r#type.as_str(), payload.view) {
         ("block_actions", _) => {
-            let binding = binding(payload.actions.unwrap_or_default())?;
+            let binding = button_binding(payload.actions.unwrap_or_default())?;
             let response_url = payload.response_url.as_deref().and_then(|url| allowed_response_url(url, config));
-            let response_url = response_url.ok_or_else(|| malformed("response_url is missing or not Slack's"))?;
-            let message = payload.container.and_then(Container::reference);
-            let mut click = origin.click(by, binding, message);
+            let response_url =
+                response_url.ok_or_else(|| malformed_request("response_url is missing or not Slack's"))?;
+            let message = payload.container.and_then(MessageContainer::message_ref);
+            let mut click = origin.into_click(by, binding, message);
             // Without it, nobody can be asked.
-            click.asked = payload.trigger_id.is_none();
-            Ok(Incoming::Click { click, to: ReplyTo::Click { response_url, trigger_id: payload.trigger_id } })
+            click.was_asked = payload.trigger_id.is_none();
+            Ok(Incoming::Click { click, reply_to: ReplyTo::Click { response_url, trigger_id: payload.trigger_id } })
         }
         ("view_submission", Some(view)) => {
-            Ok(Incoming::Click { click: submission(origin, by, view)?, to: ReplyTo::Window })
+            Ok(Incoming::Click { click: parse_submission(origin, by, view)?, reply_to: ReplyTo::Modal })
         }
-        _ => Err(malformed("of the interactions, only block_actions and view_submission are understood")),
+        _ => Err(malformed_request("of the interactions, only block_actions and view_submission are understood")),
     }
 }
 
 /// What a button carried. What it does is part of that, not of its `action_id`.
-fn binding(actions: Vec<Action>) -> Result<String, Malformed> {
-    let [action] = <[Action; 1]>::try_from(actions).map_err(|_| malformed("expected exactly one action"))?;
-    if !ACTIONS.contains(&action.action_id.as_str()) {
-        return Err(malformed("unknown action_id"));
+fn button_binding(actions: Vec<BlockAction>) -> Result<String, MalformedRequest> {
+    let [action] =
+        <[BlockAction; 1]>::try_from(actions).map_err(|_| malformed_request("expected exactly one action"))?;
+    if !ACTION_IDS.contains(&action.action_id.as_str()) {
+        return Err(malformed_request("unknown action_id"));
     }
-    action.value.ok_or_else(|| malformed("the button carries nothing"))
+    action.value.ok_or_else(|| malformed_request("the button carries nothing"))
 }
 
 /// What a window carries: the binding of the button, and the message that it is on.
-pub(super) fn window_metadata(click: &Click) -> String {
-    format!("{} {}", click.binding, click.message.as_deref().unwrap_or_default())
+pub(super) fn modal_metadata(click: &Click) -> String {
+    format!("{} {}", click.binding, click.message_ref.as_deref().unwrap_or_default())
 }
 
 /// The click that a window was opened for, with the reason.
 ///
 /// Source: <https://docs.slack.dev/reference/interaction-payloads/view-interactions-payload>
-fn submission(origin: Origin, by: Principal, mut view: View) -> Result<Click, Malformed> {
+fn parse_submission(origin: SlackOrigin, by: Principal, mut view: ModalView) -> Result<Click, MalformedRequest> {
     if ![APPROVE_WITH_REASON, REJECT].contains(&view.callback_id.as_str()) {
-        return Err(malformed("unknown callback_id"));
+        return Err(malformed_request("unknown callback_id"));
     }
-    let field = view.state.values.remove(REASON).and_then(|mut block| block.remove(REASON));
-    let reason = field.and_then(|field| field.value).as_deref().and_then(chat::reason);
+    let field = view.state.values.remove(REASON_FIELD).and_then(|mut block| block.remove(REASON_FIELD));
+    let reason = field.and_then(|field| field.value).as_deref().and_then(chat::normalize_reason);
     let (binding, message) = view.private_metadata.split_once(' ').unwrap_or((&view.private_metadata, ""));
     let message = Some(message.to_owned()).filter(|message| !message.is_empty());
-    Ok(Click { asked: true, reason, ..origin.click(by, binding.to_owned(), message) })
+    Ok(Click { was_asked: true, reason, ..origin.into_click(by, binding.to_owned(), message) })
 }
 
 /// Source: <https://docs.slack.dev/interactivity/implementing-slash-commands>
-fn slash(fields: &Fields, origin: Origin, config: &Config) -> Result<Incoming<ReplyTo>, Malformed> {
+fn parse_slash_command(
+    fields: &FormFields,
+    origin: SlackOrigin,
+    config: &Config,
+) -> Result<Incoming<ReplyTo>, MalformedRequest> {
     let app = fields.require("api_app_id")?;
     let given = |name| fields.get(name).filter(|id| !id.is_empty());
-    let team = given("team_id").or(given("enterprise_id")).ok_or_else(|| malformed("the form has no field team_id"))?;
-    let by = principal(team, fields.require("user_id")?, app, config)?;
+    let team = given("team_id")
+        .or(given("enterprise_id"))
+        .ok_or_else(|| malformed_request("the form has no field team_id"))?;
+    let by = allowed_principal(team, fields.require("user_id")?, app, config)?;
     fields.require("command")?;
     let Some(by) = by else {
-        return Ok(Incoming::Stranger(Some(ReplyTo::Command).filter(|_| app == config.app)));
+        return Ok(Incoming::WrongTenant(Some(ReplyTo::Command).filter(|_| app == config.app)));
     };
-    let Some(command) = read_command(fields.get("text").unwrap_or_default()) else {
-        return Ok(Incoming::Usage(ReplyTo::Command));
+    let Some(command) = parse_command(fields.get("text").unwrap_or_default()) else {
+        return Ok(Incoming::UnknownCommand(ReplyTo::Command));
     };
-    Ok(Incoming::Request { request: origin.request(command, by), to: ReplyTo::Command })
+    Ok(Incoming::Command { request: origin.into_command_request(command, by), reply_to: ReplyTo::Command })
 }
 
 /// The person, if they are of an allowed workspace and the call is for our app. Names are never looked at: people can
 /// change theirs. The workspace that Slack names is not always the same for one user, so the organization goes before it.
 ///
 /// Source: <https://docs.slack.dev/enterprise>
-fn principal(team: &str, user: &str, app: &str, config: &Config) -> Result<Option<Principal>, Malformed> {
-    let Some(tenant) = config.tenant(team).filter(|_| app == config.app) else { return Ok(None) };
+fn allowed_principal(
+    team: &str,
+    user: &str,
+    app: &str,
+    config: &Config,
+) -> Result<Option<Principal>, MalformedRequest> {
+    let Some(tenant) = config.tenant_of(team).filter(|_| app == config.app) else { return Ok(None) };
     let principal = Principal::new(REALM, tenant, user);
-    principal.map(Some).map_err(|_| malformed("the user's id is not one of Slack's"))
+    principal.map(Some).map_err(|_| malformed_request("the user's id is not one of Slack's"))
 }
 
 /// The `action_id` of a button.
 pub(super) fn action_id(button: Button) -> &'static str {
     match button {
-        Button::Approve { ask: false } => APPROVE,
-        Button::Approve { ask: true } => APPROVE_WITH_REASON,
+        Button::Approve { needs_reason: false } => APPROVE,
+        Button::Approve { needs_reason: true } => APPROVE_WITH_REASON,
         Button::Reject => REJECT,
         Button::Withdraw => WITHDRAW,
         Button::Details => DETAILS,
@@ -410,15 +439,20 @@ fn allowed_response_url(text: &str, config: &Config) -> Option<Url> {
 /// # Errors
 /// What the configuration or the secrets lack.
 #[cfg(feature = "local")]
-pub fn sign(config: &Config, secrets: &super::Secrets, wish: &Wish, now: Timestamp) -> Result<Signed, String> {
-    let team = wish.tenant.as_ref().or(config.teams.first()).ok_or("platforms.slack.teams is empty")?;
-    let text = command_text(wish);
+pub fn sign(
+    config: &Config,
+    secrets: &super::Secrets,
+    spec: &EventSpec,
+    now: Timestamp,
+) -> Result<SignedRequest, String> {
+    let team = spec.tenant.as_ref().or(config.teams.first()).ok_or("platforms.slack.teams is empty")?;
+    let text = command_text(spec);
     let body = form_urlencoded::Serializer::new(String::new())
         .extend_pairs([
             ("command", "/peergate"),
             ("text", &text),
             ("team_id", team),
-            ("user_id", &wish.actor),
+            ("user_id", &spec.actor),
             ("api_app_id", &config.app),
         ])
         .finish();
@@ -430,7 +464,7 @@ pub fn sign(config: &Config, secrets: &super::Secrets, wish: &Wish, now: Timesta
 /// # Errors
 /// When there is no signing secret.
 #[cfg(feature = "local")]
-pub fn sign_interaction(secrets: &super::Secrets, payload: &Value, now: Timestamp) -> Result<Signed, String> {
+pub fn sign_interaction(secrets: &super::Secrets, payload: &Value, now: Timestamp) -> Result<SignedRequest, String> {
     let payload = payload.to_string();
     let body = form_urlencoded::Serializer::new(String::new()).append_pair("payload", &payload).finish();
     sign_form(secrets, body, now)
@@ -441,16 +475,16 @@ pub fn sign_interaction(secrets: &super::Secrets, payload: &Value, now: Timestam
 /// # Errors
 /// When there is no signing secret.
 #[cfg(feature = "local")]
-pub fn sign_form(secrets: &super::Secrets, body: String, now: Timestamp) -> Result<Signed, String> {
+pub fn sign_form(secrets: &super::Secrets, body: String, now: Timestamp) -> Result<SignedRequest, String> {
     let secret = secrets.signing_secrets.first().ok_or("platforms.slack.signing_secrets is empty")?;
     let timestamp = now.as_second().to_string();
     let signature = sign_body(secret, &timestamp, body.as_bytes());
-    Ok(Signed {
+    Ok(SignedRequest {
         path: format!("/{REALM}"),
         headers: vec![
             ("content-type", "application/x-www-form-urlencoded".into()),
-            (TIMESTAMP, timestamp),
-            (SIGNATURE, signature),
+            (TIMESTAMP_HEADER, timestamp),
+            (SIGNATURE_HEADER, signature),
         ],
         body,
     })

@@ -8,9 +8,9 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::approval::Principal;
-use crate::chat::{Abilities, ChannelSecrets, Sender};
+use crate::chat::{Capabilities, ChannelSecrets, RequestSigner};
 use crate::clock;
-use crate::shape::{KeyProblem, shown};
+use crate::redaction::{KeyProblem, redact};
 
 /// Who may post to `/webhook/{client}`, by name.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -90,12 +90,12 @@ pub struct Channel {}
 
 impl Channel {
     /// Programs read it.
-    pub const ABILITIES: Abilities = Abilities {
-        edits: false,
-        threads: false,
-        modals: false,
-        private_answers: false,
-        people: false,
+    pub const CAPABILITIES: Capabilities = Capabilities {
+        can_edit: false,
+        can_thread: false,
+        can_open_modal: false,
+        can_reply_privately: false,
+        is_for_people: false,
         max_binding_chars: 0,
     };
 
@@ -103,11 +103,11 @@ impl Channel {
     pub(in crate::chat) fn check_endpoint(endpoint: &ChannelSecrets, key: &str) -> Result<(), KeyProblem> {
         let key = format!("{key}.signing_secrets");
         if endpoint.signing_secrets.is_empty() {
-            return KeyProblem::at(key, "name at least one");
+            return KeyProblem::err_at(key, "name at least one");
         }
         match channel_keys(endpoint) {
             Some(_) => Ok(()),
-            None => KeyProblem::at(key, InvalidWebhookKey.to_string()),
+            None => KeyProblem::err_at(key, InvalidWebhookKey.to_string()),
         }
     }
 }
@@ -120,29 +120,29 @@ pub(super) fn channel_keys(endpoint: &ChannelSecrets) -> Option<Vec<WebhookKey>>
 /// The key that stands in for those of clients that do not exist.
 #[derive(Debug)]
 pub struct State {
-    decoy: WebhookKey,
+    decoy_key: WebhookKey,
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { decoy: WebhookKey::random() }
+        Self { decoy_key: WebhookKey::random() }
     }
 }
 
 impl State {
     /// The keys of a client; decoys for an unknown one. Decoys also fill up the keys of each client to the same number,
     /// so that the time of verification does not tell clients apart.
-    pub(super) fn keys(&self, secrets: &Secrets, client: Option<&str>) -> Vec<WebhookKey> {
+    pub(super) fn verification_keys(&self, secrets: &Secrets, client: Option<&str>) -> Vec<WebhookKey> {
         let number = secrets.values().map(|client| client.signing_secrets.len()).max().unwrap_or_default();
         let own = client.and_then(|client| secrets.get(client));
         let mut keys = own.map(|client| client.signing_secrets.clone()).unwrap_or_default();
-        keys.resize(number.max(1), self.decoy.clone());
+        keys.resize(number.max(1), self.decoy_key.clone());
         keys
     }
 }
 
 /// What errors say was expected.
-pub(in crate::chat) fn expectations() -> Vec<String> {
+pub(in crate::chat) fn secret_format_hints() -> Vec<String> {
     vec![InvalidWebhookKey.to_string()]
 }
 
@@ -156,7 +156,7 @@ pub(in crate::chat) fn check_config(_config: &Config) -> Result<(), KeyProblem> 
 pub(in crate::chat) fn check_secrets(config: &Config, secrets: &Secrets) -> Result<(), KeyProblem> {
     let has_key = |name: &String| secrets.get(name).is_some_and(|client| !client.signing_secrets.is_empty());
     match config.0.iter().find(|name| !has_key(name)) {
-        Some(name) => KeyProblem::at(format!("clients.{name}.signing_secrets"), "name at least one"),
+        Some(name) => KeyProblem::err_at(format!("clients.{name}.signing_secrets"), "name at least one"),
         None => Ok(()),
     }
 }
@@ -167,7 +167,7 @@ pub(in crate::chat) fn check_principal(config: Option<&Config>, principal: &Prin
     if config.is_some_and(|clients| clients.0.contains(client)) {
         Ok(())
     } else {
-        Err(format!("the client of {} is not in [clients]", shown(principal.as_str())))
+        Err(format!("the client of {} is not in [clients]", redact(principal.as_str())))
     }
 }
 
@@ -177,16 +177,16 @@ pub(in crate::chat) fn merged_tenants(_config: &Config) -> Vec<(String, String)>
 }
 
 /// Machines have no buttons.
-pub(in crate::chat) fn inbound_secrets(_secrets: &Secrets) -> Vec<Vec<u8>> {
+pub(in crate::chat) fn binding_key_material(_secrets: &Secrets) -> Vec<Vec<u8>> {
     vec![]
 }
 
 /// The clients of the configuration.
-pub(in crate::chat) fn senders(config: &Config, secrets: &Secrets) -> Vec<Sender> {
+pub(in crate::chat) fn request_signers(config: &Config, secrets: &Secrets) -> Vec<RequestSigner> {
     let configured = secrets.iter().filter(|(name, _)| config.0.contains(*name));
-    let sender = |(name, client): (&String, &ClientSecrets)| Sender {
+    let sender = |(name, client): (&String, &ClientSecrets)| RequestSigner {
         name: format!("clients.{name}"),
-        key: "signing_secrets",
+        secrets_key: "signing_secrets",
         secrets: client.signing_secrets.iter().map(|key| key.0.clone()).collect(),
     };
     configured.map(sender).collect()

@@ -6,129 +6,133 @@ use http::Response;
 use serde_json::{Value, json};
 
 use super::config::channel_keys;
-use super::{Access, Channel, ID, ReplyTo, SIGNATURE, TIMESTAMP, sign_body};
-use crate::approval::{Approval, ClientToken, Decision, Notice, Verdict};
+use super::{Channel, ID_HEADER, PlatformContext, ReplyTo, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign_body};
+use crate::approval::{Approval, ClientToken, Decision, Notification, Verdict};
 use crate::chat::message::{self, Message};
-use crate::chat::response::{json_response, merge, problem, retry_later};
-use crate::chat::{Answer, Asked, ChannelSecrets, Click, POST_TIMEOUT, ProbeError, Said, Undelivered, reachable};
+use crate::chat::response::{add_retry_after, json_response, merge_members, problem_response};
+use crate::chat::{
+    AskOutcome, ChannelSecrets, Click, DeliveryError, Outgoing, POST_TIMEOUT, ProbeError, Reply, probe_url,
+};
 use crate::peering::{Connection, FieldHash, Side};
-use crate::shape::KeyProblem;
+use crate::redaction::KeyProblem;
 use crate::{clock, http as our_http};
 
 /// Machines send the reason at once.
 pub(in crate::chat) async fn ask_reason(
-    _access: Access<'_>,
+    _access: PlatformContext<'_>,
     _to: &ReplyTo,
     _click: &Click,
     _verdict: Verdict,
     _timeout: Duration,
-) -> Result<Asked, Undelivered> {
-    Ok(Asked::Impossible)
+) -> Result<AskOutcome, DeliveryError> {
+    Ok(AskOutcome::Impossible)
 }
 
 /// The reply to a machine.
-pub(in crate::chat) async fn reply(_access: Access<'_>, _to: ReplyTo, said: &Said<'_>) -> Response<String> {
-    match said {
-        Said::Answer { answer, message, .. } => answer_response(answer, message),
-        Said::Usage | Said::Stranger | Said::Asked => crate::chat::response::empty(),
+pub(in crate::chat) async fn reply(
+    _access: PlatformContext<'_>,
+    _to: ReplyTo,
+    outgoing: &Outgoing<'_>,
+) -> Response<String> {
+    match outgoing {
+        Outgoing::Reply { reply: answer, message, .. } => reply_response(answer, message),
+        Outgoing::Usage | Outgoing::WrongTenant | Outgoing::ReasonAsked => crate::chat::response::empty_response(),
     }
 }
 
 /// Nobody can be asked.
-pub(in crate::chat) async fn config_errors(_access: Access<'_>) -> Option<Vec<KeyProblem>> {
+pub(in crate::chat) async fn config_errors(_access: PlatformContext<'_>) -> Option<Vec<KeyProblem>> {
     None
 }
 
-fn answer_response(answer: &Answer, message: &Message) -> Response<String> {
+fn reply_response(answer: &Reply, message: &Message) -> Response<String> {
     let (status, name) = answer.outcome();
     let detail =
         std::iter::once(&message.headline).chain(&message.sentences).map(String::as_str).collect::<Vec<_>>().join(". ");
     let about = match answer {
-        Answer::Done(approval)
-        | Answer::Underway(approval)
-        | Answer::Counted(approval)
-        | Answer::Withdrawn(approval)
-        | Answer::Repeated(approval)
-        | Answer::Over(approval) => {
-            json!({"approval": self::approval(approval)})
+        Reply::Done(approval)
+        | Reply::InProgress(approval)
+        | Reply::Counted(approval)
+        | Reply::Withdrawn(approval)
+        | Reply::Repeated(approval)
+        | Reply::AlreadyDecided(approval) => {
+            json!({"approval": self::approval_json(approval)})
         }
-        Answer::DryRunPassed { connection, findings } => {
-            json!({"connection": self::connection(connection), "findings": findings})
+        Reply::DryRunPassed { connection, findings } => {
+            json!({"connection": self::connection_json(connection), "findings": findings})
         }
-        Answer::List { approvals, more } => json!({
-            "approvals": approvals.iter().map(self::approval).collect::<Vec<_>>(), "more": more,
+        Reply::List { approvals, more } => json!({
+            "approvals": approvals.iter().map(self::approval_json).collect::<Vec<_>>(), "more": more,
         }),
-        Answer::Status { connection, approval, .. } => json!({
-            "connection": self::connection(connection),
-            "approval": approval.as_deref().map(self::approval),
+        Reply::Status { connection, approval, .. } => json!({
+            "connection": self::connection_json(connection),
+            "approval": approval.as_deref().map(self::approval_json),
         }),
-        Answer::VendorRefused(problem)
-        | Answer::NotUnderstood { problem, .. }
-        | Answer::CredentialsRefused(problem) => {
+        Reply::VendorRefused(problem) | Reply::NotUnderstood { problem, .. } | Reply::CredentialsRefused(problem) => {
             json!({"problem": problem})
         }
-        Answer::UnknownTarget(targets) => json!({"targets": targets}),
-        Answer::Objection(objection) => json!({"objection": objection}),
-        Answer::Refused(_)
-        | Answer::ReasonRequired { .. }
-        | Answer::NothingToWithdraw
-        | Answer::NotAsked { .. }
-        | Answer::OldCard { .. }
-        | Answer::Changed
-        | Answer::NotShown
-        | Answer::IdReused
-        | Answer::Void
-        | Answer::RecordFull
-        | Answer::TooManyWithdrawals
-        | Answer::TooManyReads
-        | Answer::UnknownConnection
-        | Answer::Unavailable(_) => Value::Null,
+        Reply::UnknownTarget(targets) => json!({"targets": targets}),
+        Reply::Objection(objection) => json!({"objection": objection}),
+        Reply::Refused(_)
+        | Reply::ReasonRequired { .. }
+        | Reply::NothingToWithdraw
+        | Reply::CouldNotAsk { .. }
+        | Reply::StaleCard { .. }
+        | Reply::ConnectionChanged
+        | Reply::FactsNotShown
+        | Reply::IdReused
+        | Reply::DecisionVoid
+        | Reply::RecordFull
+        | Reply::TooManyWithdrawals
+        | Reply::TooManyReads
+        | Reply::UnknownConnection
+        | Reply::Unavailable(_) => Value::Null,
     };
     if status.is_success() {
-        json_response(status, &merge(json!({"outcome": name, "detail": detail}), &about))
+        json_response(status, &merge_members(json!({"outcome": name, "detail": detail}), &about))
     } else {
-        retry_later(problem(status, name, &detail, &about))
+        add_retry_after(problem_response(status, name, &detail, &about))
     }
 }
 
 /// A notice as JSON: `{type, timestamp, data}`.
 #[must_use]
-pub fn notice(approval: &Approval, notice: &Notice) -> Value {
+pub fn notification_json(approval: &Approval, notice: &Notification) -> Value {
     json!({
-        "type": format!("peering.{}", message::news_name(&notice.news)),
+        "type": format!("peering.{}", message::notification_name(&notice.kind)),
         "timestamp": notice.at.to_string(),
         "data": {
-            "summary": message::notice(approval, notice).headline,
-            "news": notice.news,
-            "approval": self::approval(approval),
+            "summary": message::describe_notification(approval, notice).headline,
+            "news": notice.kind,
+            "approval": self::approval_json(approval),
         },
     })
 }
 
 /// An approval as machines see it.
 #[must_use]
-pub fn approval(approval: &Approval) -> Value {
+pub fn approval_json(approval: &Approval) -> Value {
     json!({
         "target": approval.id.target,
         "instance_id": approval.id.instance_id,
         "state": approval.state.name(),
         "since": approval.since,
         "generation": approval.generation,
-        "rule": approval.terms.rule,
+        "rule": approval.policy.rule,
         "approvals": {
-            "given": approval.given(), "needed": approval.terms.needed(), "approvers": approval.terms.approvers,
+            "given": approval.approval_count(), "needed": approval.policy.needed_approvals(), "approvers": approval.policy.approvers,
         },
-        "decision": approval.winner().map(decision),
-        "decisions": approval.decisions.iter().map(decision).collect::<Vec<_>>(),
+        "decision": approval.winner().map(decision_json),
+        "decisions": approval.decisions.iter().map(decision_json).collect::<Vec<_>>(),
         "findings": approval.findings,
         "client_token": approval.client_token.as_ref().map(ClientToken::as_str),
         "problem": approval.last_problem,
         "history_hash": approval.history.last().map(|entry| entry.hash.as_str()),
-        "connection": connection(&approval.connection),
+        "connection": connection_json(&approval.connection),
     })
 }
 
-fn decision(decision: &Decision) -> Value {
+fn decision_json(decision: &Decision) -> Value {
     json!({
         "verdict": decision.verdict,
         "by": decision.by.principal,
@@ -141,7 +145,7 @@ fn decision(decision: &Decision) -> Value {
 
 /// A connection as machines see it.
 #[must_use]
-pub fn connection(connection: &Connection) -> Value {
+pub fn connection_json(connection: &Connection) -> Value {
     let side =
         |side: &Side| json!({"account": side.account, "region": side.region, "vpc": side.vpc, "cidrs": side.cidrs});
     json!({
@@ -161,18 +165,18 @@ pub fn connection(connection: &Connection) -> Value {
 
 impl Channel {
     /// Posts a notice, signed. Its `webhook-id` is the same for every try.
-    pub(in crate::chat) async fn notify(
+    pub(in crate::chat) async fn send_notification(
         &self,
         http: &reqwest::Client,
         endpoint: &ChannelSecrets,
         approval: &Approval,
-        notice: &Notice,
-    ) -> Result<(), Undelivered> {
+        notice: &Notification,
+    ) -> Result<(), DeliveryError> {
         let mut hash = FieldHash::new("peergate/webhook-id/1");
-        hash.field(&approval.id.to_string());
-        hash.field(&notice.number.to_string());
-        let id = format!("msg_{:.32}", hash.hex());
-        post(http, endpoint, &id, self::notice(approval, notice).to_string()).await
+        hash.add_field(&approval.id.to_string());
+        hash.add_field(&notice.number.to_string());
+        let id = format!("msg_{:.32}", hash.into_hex());
+        post_signed(http, endpoint, &id, self::notification_json(approval, notice).to_string()).await
     }
 
     /// Posts a message that says nothing, to see whether it is taken. Without one, all that shows is that somebody
@@ -184,34 +188,39 @@ impl Channel {
         test: Option<&Message>,
     ) -> Result<&'static str, ProbeError> {
         if test.is_none() {
-            return reachable(http, &endpoint.url).await;
+            return probe_url(http, &endpoint.url).await;
         }
         let body = json!({"type": "peergate.test", "timestamp": clock::now()}).to_string();
-        post(http, endpoint, &format!("msg_{}", clock::nonce()), body).await?;
+        post_signed(http, endpoint, &format!("msg_{}", clock::nonce()), body).await?;
         Ok("took a test message")
     }
 }
 
-async fn post(http: &reqwest::Client, endpoint: &ChannelSecrets, id: &str, body: String) -> Result<(), Undelivered> {
-    let keys = channel_keys(endpoint).ok_or_else(|| Undelivered::misconfigured("a signing secret is malformed"))?;
+async fn post_signed(
+    http: &reqwest::Client,
+    endpoint: &ChannelSecrets,
+    id: &str,
+    body: String,
+) -> Result<(), DeliveryError> {
+    let keys = channel_keys(endpoint).ok_or_else(|| DeliveryError::misconfigured("a signing secret is malformed"))?;
     let timestamp = clock::now().as_second().to_string();
     let request = http
         .post(endpoint.url.expose().clone())
         .timeout(POST_TIMEOUT)
         .header("content-type", "application/json")
-        .header(SIGNATURE, sign_body(&keys, id, &timestamp, body.as_bytes()))
-        .header(ID, id)
-        .header(TIMESTAMP, timestamp)
+        .header(SIGNATURE_HEADER, sign_body(&keys, id, &timestamp, body.as_bytes()))
+        .header(ID_HEADER, id)
+        .header(TIMESTAMP_HEADER, timestamp)
         .body(body);
-    let response = request.send().await.map_err(|error| Undelivered::transport(&error))?;
+    let response = request.send().await.map_err(|error| DeliveryError::from_transport(&error))?;
     let (status, headers) = (response.status(), response.headers().clone());
-    our_http::read(response).await.map_err(|error| Undelivered::transport(&error))?;
-    if status.is_success() { Ok(()) } else { Err(Undelivered::status(status, &headers, clock::now())) }
+    our_http::read_body(response).await.map_err(|error| DeliveryError::from_transport(&error))?;
+    if status.is_success() { Ok(()) } else { Err(DeliveryError::from_http_status(status, &headers, clock::now())) }
 }
 
 /// What an operator has to do so that requests arrive at `url`.
 #[cfg(feature = "local")]
-pub(in crate::chat) async fn register(access: Access<'_>, url: &url::Url) -> Result<String, String> {
+pub(in crate::chat) async fn register_webhook(access: PlatformContext<'_>, url: &url::Url) -> Result<String, String> {
     let clients: Vec<_> = access.config.0.iter().map(String::as_str).collect();
     Ok(format!("Clients post to {url} with their name at its end: {}.", clients.join(", ")))
 }

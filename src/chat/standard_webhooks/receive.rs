@@ -10,37 +10,40 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::{Access, Config, ID, REALM, SIGNATURE, TIMESTAMP, WebhookKey};
+use super::{Config, ID_HEADER, PlatformContext, REALM, SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookKey};
 use crate::approval::{Principal, Verdict};
-use crate::chat::{self, About, Authentic, Command, Incoming, Malformed, Request as Wanted, Unauthentic, Verb};
+use crate::chat::{
+    self, Action, Authentic, Command, CommandRequest as Wanted, ConnectionCommand, Incoming, MalformedRequest,
+    Unauthentic,
+};
 #[cfg(feature = "local")]
-use crate::chat::{Signed, Wish};
+use crate::chat::{EventSpec, SignedRequest};
 #[cfg(feature = "local")]
 use crate::clock;
 use crate::peering::{Fingerprint, InstanceId};
 
 /// A sender that rotates signs with two keys; more than this is not one.
-const MOST_SIGNATURES: usize = 16;
+const MAX_SIGNATURES: usize = 16;
 
 /// What shows without a key that a request is not authentic.
-pub(in crate::chat) fn check(request: &Request<Bytes>, now: Timestamp) -> Result<(), Unauthentic> {
-    UnverifiedRequest::read(request.headers(), now).map(|_| ())
+pub(in crate::chat) fn precheck_request(request: &Request<Bytes>, now: Timestamp) -> Result<(), Unauthentic> {
+    UnverifiedRequest::from_headers(request.headers(), now).map(|_| ())
 }
 
 /// Verifies a request of the client in its path. An unknown client is treated as a known one until the end: neither time
 /// nor status shows which names exist.
 pub(in crate::chat) async fn verify(
-    access: Access<'_>,
+    access: PlatformContext<'_>,
     request: &Request<Bytes>,
     now: Timestamp,
 ) -> Result<Authentic, Unauthentic> {
     let client = request.uri().path().strip_prefix("/webhook/").unwrap_or_default();
     let known = Some(client).filter(|client| access.config.0.contains(*client));
-    let keys = access.state.keys(access.secrets, known);
+    let keys = access.state.verification_keys(access.secrets, known);
     let verified = verify_with(&keys, request.headers(), request.body().clone(), now);
     match (known, verified) {
         (Some(client), verified) => verified.map(|authentic| Authentic { sender: client.to_owned(), ..authentic }),
-        (None, Ok(_) | Err(Unauthentic::Mismatch)) => Err(Unauthentic::UnknownClient),
+        (None, Ok(_) | Err(Unauthentic::SignatureMismatch)) => Err(Unauthentic::UnknownClient),
         (None, Err(unauthentic)) => Err(unauthentic),
     }
 }
@@ -55,7 +58,7 @@ pub fn verify_with(
     body: Bytes,
     now: Timestamp,
 ) -> Result<Authentic, Unauthentic> {
-    UnverifiedRequest::read(headers, now)?.verify(body, keys)
+    UnverifiedRequest::from_headers(headers, now)?.verify(body, keys)
 }
 
 /// Well-formed and fresh headers of a request. Only the keys can verify them.
@@ -68,16 +71,16 @@ struct UnverifiedRequest<'a> {
 
 impl<'a> UnverifiedRequest<'a> {
     /// Reads the headers; needs no key.
-    fn read(headers: &'a HeaderMap, now: Timestamp) -> Result<Self, Unauthentic> {
-        let id = chat::only_header(headers, ID)?;
-        let timestamp = chat::only_header(headers, TIMESTAMP)?;
-        let signatures = chat::only_header(headers, SIGNATURE)?;
+    fn from_headers(headers: &'a HeaderMap, now: Timestamp) -> Result<Self, Unauthentic> {
+        let id = chat::only_header(headers, ID_HEADER)?;
+        let timestamp = chat::only_header(headers, TIMESTAMP_HEADER)?;
+        let signatures = chat::only_header(headers, SIGNATURE_HEADER)?;
         let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'.' && byte != b',';
         if !(1..=256).contains(&id.len()) || !id.bytes().all(plain) {
-            return Err(Unauthentic::Malformed(ID));
+            return Err(Unauthentic::MalformedHeader(ID_HEADER));
         }
-        let signed_at = chat::check_timestamp(timestamp, TIMESTAMP, now)?;
-        let signatures = signatures.split(' ').filter_map(|token| token.strip_prefix("v1,")).take(MOST_SIGNATURES);
+        let signed_at = chat::check_timestamp(timestamp, TIMESTAMP_HEADER, now)?;
+        let signatures = signatures.split(' ').filter_map(|token| token.strip_prefix("v1,")).take(MAX_SIGNATURES);
         let signatures = signatures.filter_map(|text| BASE64_STANDARD.decode(text).ok()).collect();
         Ok(Self { id, timestamp, signatures, signed_at })
     }
@@ -87,7 +90,7 @@ impl<'a> UnverifiedRequest<'a> {
         let mut matched = None;
         for (position, key) in keys.iter().enumerate() {
             // Once per key, however many signatures there are: strangers must not choose how long we work.
-            let mac = mac(key, self.id, self.timestamp, &body);
+            let mac = request_mac(key, self.id, self.timestamp, &body);
             for signature in &self.signatures {
                 // Compares in constant time, and goes on after a match.
                 if mac.clone().verify_slice(signature).is_ok() {
@@ -95,14 +98,14 @@ impl<'a> UnverifiedRequest<'a> {
                 }
             }
         }
-        let key = matched.ok_or(Unauthentic::Mismatch)?;
+        let key = matched.ok_or(Unauthentic::SignatureMismatch)?;
         let request_key = format!("webhook-id:{}", self.id);
-        Ok(Authentic { body, sender: String::new(), request_key, signed_at: self.signed_at, key })
+        Ok(Authentic { body, sender: String::new(), request_key, signed_at: self.signed_at, key_index: key })
     }
 }
 
 #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
-fn mac(key: &WebhookKey, id: &str, timestamp: &str, body: &[u8]) -> Hmac<Sha256> {
+fn request_mac(key: &WebhookKey, id: &str, timestamp: &str, body: &[u8]) -> Hmac<Sha256> {
     let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key.expose()).expect("any length of key");
     for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
         mac.update(part);
@@ -113,23 +116,24 @@ fn mac(key: &WebhookKey, id: &str, timestamp: &str, body: &[u8]) -> Hmac<Sha256>
 /// The header `webhook-signature`, made with every key, so that a receiver may hold the old or the new one.
 #[must_use]
 pub fn sign_body(keys: &[WebhookKey], id: &str, timestamp: &str, body: &[u8]) -> String {
-    let one = |key| format!("v1,{}", BASE64_STANDARD.encode(mac(key, id, timestamp, body).finalize().into_bytes()));
+    let one =
+        |key| format!("v1,{}", BASE64_STANDARD.encode(request_mac(key, id, timestamp, body).finalize().into_bytes()));
     keys.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Payload {
+struct WebhookPayload {
     r#type: String,
     /// The time of the decision: a retry has a later time in its header.
     timestamp: Option<Timestamp>,
-    data: Data,
+    data: WebhookData,
 }
 
 /// Unknown fields are refused: a mistyped `dry_run` must not become the real thing.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Data {
+struct WebhookData {
     instance_id: Option<InstanceId>,
     actor: String,
     target: Option<String>,
@@ -145,56 +149,56 @@ pub struct ReplyTo;
 
 impl ReplyTo {
     #[expect(clippy::unused_self, reason = "other platforms have several ways")]
-    pub(in crate::chat) fn way(&self) -> &'static str {
+    pub(in crate::chat) fn log_label(&self) -> &'static str {
         "Machine"
     }
 }
 
 /// Understands a request of a client.
 #[expect(clippy::needless_pass_by_value, reason = "other platforms take it apart")]
-pub(in crate::chat) fn parse(_config: &Config, authentic: Authentic) -> Result<Incoming<ReplyTo>, Malformed> {
+pub(in crate::chat) fn parse(_config: &Config, authentic: Authentic) -> Result<Incoming<ReplyTo>, MalformedRequest> {
     let client = authentic.sender.as_str();
-    let Payload { r#type, timestamp, data } =
-        serde_json::from_slice(&authentic.body).map_err(|error| Malformed::json(&error))?;
+    let WebhookPayload { r#type, timestamp, data } =
+        serde_json::from_slice(&authentic.body).map_err(|error| MalformedRequest::from_json_error(&error))?;
     let verb = match (r#type.as_str(), data.dry_run) {
-        ("peering.approve", false) => Some(Verb::Decide(Verdict::Approve)),
-        ("peering.approve", true) => Some(Verb::DryRun),
-        ("peering.reject", false) => Some(Verb::Decide(Verdict::Reject)),
-        ("peering.withdraw", false) => Some(Verb::Withdraw),
-        ("peering.status", false) => Some(Verb::Status),
+        ("peering.approve", false) => Some(Action::Decide(Verdict::Approve)),
+        ("peering.approve", true) => Some(Action::DryRun),
+        ("peering.reject", false) => Some(Action::Decide(Verdict::Reject)),
+        ("peering.withdraw", false) => Some(Action::Withdraw),
+        ("peering.status", false) => Some(Action::Status),
         ("peering.list", false) => None,
         ("peering.reject" | "peering.withdraw" | "peering.status" | "peering.list", true) => {
-            return Err(Malformed("only peering.approve has a dry run".into()));
+            return Err(MalformedRequest("only peering.approve has a dry run".into()));
         }
         _ => {
             let known = "peering.approve, peering.reject, peering.withdraw, peering.status, peering.list";
-            return Err(Malformed(format!("type is none of {known}")));
+            return Err(MalformedRequest(format!("type is none of {known}")));
         }
     };
     let command = match (verb, data.instance_id) {
-        (Some(verb), Some(instance_id)) => Command::About(About {
-            verb,
+        (Some(verb), Some(instance_id)) => Command::Connection(ConnectionCommand {
+            action: verb,
             target: data.target,
             instance_id,
-            seen: data.fingerprint.map(Into::into),
-            reason: data.reason.as_deref().and_then(chat::reason),
+            seen_fingerprint: data.fingerprint.map(Into::into),
+            reason: data.reason.as_deref().and_then(chat::normalize_reason),
         }),
         (None, None) => Command::List { target: data.target },
-        (Some(_), None) => return Err(Malformed("data.instance_id is missing".into())),
-        (None, Some(_)) => return Err(Malformed("peering.list has no data.instance_id".into())),
+        (Some(_), None) => return Err(MalformedRequest("data.instance_id is missing".into())),
+        (None, Some(_)) => return Err(MalformedRequest("peering.list has no data.instance_id".into())),
     };
     let request = Wanted {
         command,
         by: Principal::new(REALM, client, &data.actor).map_err(|_| {
-            Malformed("data.actor is not an immutable user id: 1 to 128 letters, digits and -_.@+".into())
+            MalformedRequest("data.actor is not an immutable user id: 1 to 128 letters, digits and -_.@+".into())
         })?,
         // Each client has ids of its own.
         request_key: format!("{client}/{}", authentic.request_key),
         signed_at: timestamp.map_or(authentic.signed_at, |at| at.min(authentic.signed_at)),
-        key: authentic.key,
-        clicked: None,
+        key_index: authentic.key_index,
+        clicked_card: None,
     };
-    Ok(Incoming::Request { request, to: ReplyTo })
+    Ok(Incoming::Command { request, reply_to: ReplyTo })
 }
 
 /// As a client would send it.
@@ -202,9 +206,14 @@ pub(in crate::chat) fn parse(_config: &Config, authentic: Authentic) -> Result<I
 /// # Errors
 /// What the configuration or the secrets lack.
 #[cfg(feature = "local")]
-pub fn sign(config: &Config, secrets: &super::Secrets, wish: &Wish, now: Timestamp) -> Result<Signed, String> {
-    let client = wish.tenant.as_ref().or(config.0.first()).ok_or("the configuration has no client")?;
-    sign_as(secrets, client, wish, &format!("msg_{}", clock::nonce()), now)
+pub fn sign(
+    config: &Config,
+    secrets: &super::Secrets,
+    spec: &EventSpec,
+    now: Timestamp,
+) -> Result<SignedRequest, String> {
+    let client = spec.tenant.as_ref().or(config.0.first()).ok_or("the configuration has no client")?;
+    sign_as(secrets, client, spec, &format!("msg_{}", clock::nonce()), now)
 }
 
 /// As a client would send it, with this `webhook-id`.
@@ -215,46 +224,46 @@ pub fn sign(config: &Config, secrets: &super::Secrets, wish: &Wish, now: Timesta
 pub fn sign_as(
     secrets: &super::Secrets,
     client: &str,
-    wish: &Wish,
+    spec: &EventSpec,
     id: &str,
     now: Timestamp,
-) -> Result<Signed, String> {
-    let (verb, dry_run) = match wish.verb.as_str() {
+) -> Result<SignedRequest, String> {
+    let (verb, dry_run) = match spec.action.as_str() {
         "dry-run" => ("approve", true),
         verb => (verb, false),
     };
-    let mut data = json!({"actor": wish.actor});
-    let instance_id = Some(wish.instance_id.clone()).filter(|id| !id.is_empty());
+    let mut data = json!({"actor": spec.actor});
+    let instance_id = Some(spec.instance_id.clone()).filter(|id| !id.is_empty());
     let optional = [
         ("instance_id", &instance_id),
-        ("target", &wish.target),
-        ("reason", &wish.reason),
-        ("fingerprint", &wish.fingerprint),
+        ("target", &spec.target),
+        ("reason", &spec.reason),
+        ("fingerprint", &spec.fingerprint),
     ];
     for (name, text) in optional.into_iter().filter_map(|(name, text)| Some((name, text.as_ref()?))) {
-        insert(&mut data, name, text.as_str().into());
+        set_field(&mut data, name, text.as_str().into());
     }
     if dry_run {
-        insert(&mut data, "dry_run", true.into());
+        set_field(&mut data, "dry_run", true.into());
     }
     let body = json!({"type": format!("peering.{verb}"), "timestamp": now, "data": data}).to_string();
     let keys = &secrets.get(client).ok_or("the secrets have no such client")?.signing_secrets;
     let timestamp = now.as_second().to_string();
     let signature = sign_body(keys.get(..1).unwrap_or_default(), id, &timestamp, body.as_bytes());
-    Ok(Signed {
+    Ok(SignedRequest {
         path: format!("/{REALM}/{client}"),
         headers: vec![
             ("content-type", "application/json".into()),
-            (ID, id.to_owned()),
-            (SIGNATURE, signature),
-            (TIMESTAMP, timestamp),
+            (ID_HEADER, id.to_owned()),
+            (SIGNATURE_HEADER, signature),
+            (TIMESTAMP_HEADER, timestamp),
         ],
         body,
     })
 }
 
 #[cfg(feature = "local")]
-fn insert(object: &mut Value, name: &str, value: Value) {
+fn set_field(object: &mut Value, name: &str, value: Value) {
     if let Some(fields) = object.as_object_mut() {
         fields.insert(name.to_owned(), value);
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use peergate::chat::feishu::{self, Callback, CallbackKeys, Toast, bot_message};
+use peergate::chat::feishu::{self, CallbackKeys, CallbackRequest, ToastKind, build_bot_message};
 use peergate::chat::message::{Button, Buttons, Message};
 use peergate::peering::{Fingerprint, InstanceId};
 use peergate::secret::Secret;
@@ -23,7 +23,7 @@ fn message() -> Message {
             target: "prod".into(),
             instance_id: InstanceId::parse("pcc-a").unwrap(),
             fingerprint: Fingerprint::try_from("0123456789abcdef".repeat(4)).unwrap(),
-            shown: vec![Button::Approve { ask: false }, Button::Reject, Button::Withdraw, Button::Details],
+            shown: vec![Button::Approve { needs_reason: false }, Button::Reject, Button::Withdraw, Button::Details],
             bindings: vec![],
         }),
         ..Message::default()
@@ -50,28 +50,28 @@ fn click() -> Value {
     })
 }
 
-fn made(callback: &Callback) -> Value {
+fn made(callback: &CallbackRequest) -> Value {
     let headers: serde_json::Map<_, _> =
         callback.headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone().into())).collect();
     json!({"headers": headers, "body": callback.body})
 }
 
 #[test]
-fn fixture_is_what_the_code_makes() {
+fn fixture_matches_the_code() {
     let keys = json!({"encrypt_key": ENCRYPT_KEY, "verification_token": TOKEN});
     let pair: CallbackKeys = serde_json::from_value(keys.clone()).unwrap();
     let now = Timestamp::from_second(1_793_001_623).unwrap();
-    let card = feishu::render(&message(), |button| button.label().to_owned());
-    let reply = feishu::reply_json(Some(feishu::toast(Toast::Success, "Done.")), Some(card.clone()));
+    let card = feishu::render_card(&message(), |button| button.label().to_owned());
+    let reply = feishu::reply_json(Some(feishu::toast_json(ToastKind::Success, "Done.")), Some(card.clone()));
     let click = click();
     let fixture = json!({
         "keys": keys,
         "plaintext": click.to_string(),
         "click": made(&feishu::sign_callback(&click.to_string(), &pair, now, "6af07ea128", [7; 16])),
-        "challenge": made(&feishu::challenge("c42e44ca4b602a4c", &pair, [9; 16])),
+        "challenge": made(&feishu::encrypt_challenge("c42e44ca4b602a4c", &pair, [9; 16])),
         "card": card,
         "reply": reply,
-        "bot": bot_message(&message(), Some(&Secret::new("demoSecret".into())), now).json(),
+        "bot": build_bot_message(&message(), Some(&Secret::new("demoSecret".into())), now).as_json(),
     });
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/feishu.json");
     let text = format!("{}\n", serde_json::to_string_pretty(&fixture).unwrap());

@@ -6,91 +6,92 @@ use proptest::prelude::*;
 use super::*;
 
 #[test]
-fn signed_callbacks_are_verified_and_changed_ones_refused() {
+fn signed_callback_verifies_and_a_changed_one_is_refused() {
     let plaintext =
         json!({"type": "url_verification", "challenge": "C", "token": our_keys().verification_token.expose()});
     let callback = sign(&plaintext.to_string());
-    assert_eq!(verify(&callback, &[our_keys()]).map(|authentic| authentic.key()), Ok(0));
+    assert_eq!(verify(&callback, &[our_keys()]).map(|authentic| authentic.key_index()), Ok(0));
     let other = keys("another encrypt key", "another-token-of-16");
-    assert_eq!(verify(&callback, &[other.clone(), our_keys()]).map(|authentic| authentic.key()), Ok(1));
-    assert_eq!(verify(&callback, &[other]).map(|_| ()), Err(Unauthentic::Mismatch));
+    assert_eq!(verify(&callback, &[other.clone(), our_keys()]).map(|authentic| authentic.key_index()), Ok(1));
+    assert_eq!(verify(&callback, &[other]).map(|_| ()), Err(Unauthentic::SignatureMismatch));
     for position in 0..callback.body.len() {
         let mut body = callback.body.clone().into_bytes();
         body[position] ^= 1;
         let verified = feishu::verify_with(&[our_keys()], &headers(&callback), &body, now());
-        assert_eq!(verified.map(|_| ()), Err(Unauthentic::Mismatch), "{position}");
+        assert_eq!(verified.map(|_| ()), Err(Unauthentic::SignatureMismatch), "{position}");
     }
 }
 
 #[test]
-fn a_token_is_rotated_while_the_encrypt_key_stays() {
-    let Settings { verification_token, .. } = Settings::default();
+fn token_rotates_while_the_encrypt_key_stays() {
+    let FakeFeishuSettings { verification_token, .. } = FakeFeishuSettings::default();
     let key = "7ZJAhsHk6WV3zn4Tag2E1ByoB3lPgxzl";
     let pairs = [keys(key, "new-token-0123456789"), keys(key, &verification_token), keys(key, "old-token-0123456789")];
     let fake = FakeFeishu::default();
-    let plaintext = fake.say(CHAT, "list", &fake.person(ALICE));
-    assert_eq!(verify(&sign(&plaintext), &pairs).map(|authentic| authentic.key()), Ok(1));
-    assert_eq!(verify(&sign(&plaintext), &pairs[..1]).map(|_| ()), Err(Unauthentic::Ciphertext));
+    let plaintext = fake.send_text(CHAT, "list", &fake.person_of_tenant(ALICE));
+    assert_eq!(verify(&sign(&plaintext), &pairs).map(|authentic| authentic.key_index()), Ok(1));
+    assert_eq!(verify(&sign(&plaintext), &pairs[..1]).map(|_| ()), Err(Unauthentic::InvalidCiphertext));
 }
 
 #[test]
-fn only_the_test_of_the_address_comes_unsigned() {
-    let challenge = feishu::challenge("C", &our_keys(), [9; 16]);
+fn only_the_url_verification_may_be_unsigned() {
+    let challenge = feishu::encrypt_challenge("C", &our_keys(), [9; 16]);
     let authentic = verify(&challenge, &[keys("another encrypt key", "another-token-of-16"), our_keys()]).unwrap();
     assert_eq!(feishu::parse(&config(), authentic), Ok(Incoming::Challenge(r#"{"challenge":"C"}"#.into())));
     let token = our_keys().verification_token.expose().to_owned();
     let fake = FakeFeishu::default();
-    let event = fake.say(CHAT, "list", &fake.person(ALICE));
+    let event = fake.send_text(CHAT, "list", &fake.person_of_tenant(ALICE));
     let both = json!({"type": "url_verification", "challenge": "C", "token": token, "header": {}}).to_string();
     let other = json!({"type": "url_verification", "challenge": "C", "token": "another-token-of-16"}).to_string();
     for plaintext in [event, both, other, "{".to_owned(), String::new()] {
-        let body = feishu::encrypt(&plaintext, &our_keys().encrypt_key, [9; 16]);
-        let verified = verify(&Callback { headers: vec![], body }, &[our_keys()]);
-        assert_eq!(verified.map(|_| ()), Err(Unauthentic::Mismatch), "{plaintext}");
+        let body = feishu::encrypt_body(&plaintext, &our_keys().encrypt_key, [9; 16]);
+        let verified = verify(&CallbackRequest { headers: vec![], body }, &[our_keys()]);
+        assert_eq!(verified.map(|_| ()), Err(Unauthentic::SignatureMismatch), "{plaintext}");
     }
     let plain = json!({"type": "url_verification", "challenge": "C", "token": token}).to_string();
     let large = json!({"encrypt": "A".repeat(4096)}).to_string();
     for body in [plain, large] {
-        let verified = verify(&Callback { headers: vec![], body }, &[our_keys()]);
-        assert_eq!(verified.map(|_| ()), Err(Unauthentic::Missing("x-lark-signature")));
+        let verified = verify(&CallbackRequest { headers: vec![], body }, &[our_keys()]);
+        assert_eq!(verified.map(|_| ()), Err(Unauthentic::MissingHeader("x-lark-signature")));
     }
     let mut partly = sign("{}");
     partly.headers.retain(|(name, _)| *name != "x-lark-request-nonce");
-    assert_eq!(verify(&partly, &[our_keys()]).map(|_| ()), Err(Unauthentic::Missing("x-lark-request-nonce")));
+    assert_eq!(verify(&partly, &[our_keys()]).map(|_| ()), Err(Unauthentic::MissingHeader("x-lark-request-nonce")));
 }
 
 #[tokio::test]
-async fn clicks_arrive_with_what_the_button_carries() {
+async fn click_carries_the_binding_of_its_button() {
     let world = World::start().await;
     let id = world.post("a").await.unwrap();
-    let alice = world.fake.person(ALICE);
-    let plaintext = world.fake.click(&id, "Approve", &alice, None).unwrap();
+    let alice = world.fake.person_of_tenant(ALICE);
+    let plaintext = world.fake.click_button(&id, "Approve", &alice, None).unwrap();
     let first = click(&plaintext);
     assert_eq!(first.by.as_str(), format!("feishu:82dfe55c5a220620/{ALICE}"));
     assert_eq!((first.binding.as_str(), first.reason.as_deref()), ("approve-binding", None));
-    assert_eq!(first.message, Some(format!("{CHAT}/{id}")));
+    assert_eq!(first.message_ref, Some(format!("{CHAT}/{id}")));
     assert!(first.request_key.starts_with("feishu:") && first.request_key.len() == 39);
     assert_eq!(click(&plaintext), first, "a replay");
-    let again = world.fake.click(&id, "Approve", &alice, None).unwrap();
+    let again = world.fake.click_button(&id, "Approve", &alice, None).unwrap();
     assert_ne!(click(&again).request_key, first.request_key);
 }
 
 #[tokio::test]
-async fn a_reason_comes_from_the_form_whether_or_not_its_buttons_have_values() {
+async fn reason_comes_from_the_form_with_or_without_button_values() {
     for form_buttons_have_values in [true, false] {
-        let world = World::of(Settings { form_buttons_have_values, ..Settings::default() }).await;
+        let world = World::of(FakeFeishuSettings { form_buttons_have_values, ..FakeFeishuSettings::default() }).await;
         let id = world.post("a").await.unwrap();
-        let plaintext = world.fake.click(&id, "Reject", &world.fake.person(ALICE), Some("  größer\n ")).unwrap();
+        let plaintext =
+            world.fake.click_button(&id, "Reject", &world.fake.person_of_tenant(ALICE), Some("  größer\n ")).unwrap();
         let click = click(&plaintext);
         assert_eq!((click.binding.as_str(), click.reason.as_deref()), ("reject-binding", Some("größer")));
         let too_long = "x".repeat(401);
-        assert!(world.fake.click(&id, "Reject", &world.fake.person(ALICE), Some(&too_long)).is_err());
+        assert!(world.fake.click_button(&id, "Reject", &world.fake.person_of_tenant(ALICE), Some(&too_long)).is_err());
     }
 }
 
 /// A click's plaintext, with something in it changed.
 fn changed(at: &str, to: Value) -> String {
-    let Settings { app, tenant, verification_token, .. } = Settings::default();
+    let FakeFeishuSettings { app, tenant, verification_token, .. } = FakeFeishuSettings::default();
     let mut click = json!({
         "schema": "2.0",
         "header": {"event_id": "e1", "token": verification_token, "create_time": "1793001623123456",
@@ -106,11 +107,11 @@ fn changed(at: &str, to: Value) -> String {
 }
 
 #[test]
-fn odd_clicks_are_refused_or_carry_nothing() {
+fn malformed_clicks_are_refused_or_carry_nothing() {
     let binding = |text: &str| match parse(text) {
         Ok(Incoming::Click { click, .. }) => Ok(click.binding),
         Ok(other) => panic!("{other:?}"),
-        Err(Malformed(problem)) => Err(problem),
+        Err(MalformedRequest(problem)) => Err(problem),
     };
     let carries = Ok("x".to_owned());
     assert_eq!(binding(&changed("/event/action/name", json!("b.x"))), carries);
@@ -143,35 +144,37 @@ fn odd_clicks_are_refused_or_carry_nothing() {
 }
 
 #[test]
-fn strangers_are_told_apart_by_app_and_tenant() {
+fn strangers_are_recognized_by_app_and_tenant() {
     for at in ["/header/tenant_key", "/event/operator/tenant_key"] {
         let parsed = parse(&changed(at, json!("f25044d8704f3991")));
-        assert_eq!(parsed, Ok(Incoming::Stranger(Some(ReplyTo::Click { open_id: ALICE.into() }))), "{at}");
+        assert_eq!(parsed, Ok(Incoming::WrongTenant(Some(ReplyTo::Click { open_id: ALICE.into() }))), "{at}");
     }
-    assert_eq!(parse(&changed("/header/app_id", json!("cli_other"))), Ok(Incoming::Stranger(None)));
+    assert_eq!(parse(&changed("/header/app_id", json!("cli_other"))), Ok(Incoming::WrongTenant(None)));
 }
 
 #[test]
 fn text_commands_lose_their_mentions() {
     let fake = FakeFeishu::default();
-    let alice = fake.person(ALICE);
-    let command = |said: &str| match parse(&fake.say(CHAT, said, &alice)).unwrap() {
-        Incoming::Request { request, to: ReplyTo::Text { .. } } => Some(request.command),
-        Incoming::Usage(ReplyTo::Text { .. }) => None,
-        other @ (Incoming::Request { .. }
+    let alice = fake.person_of_tenant(ALICE);
+    let command = |said: &str| match parse(&fake.send_text(CHAT, said, &alice)).unwrap() {
+        Incoming::Command { request, reply_to: ReplyTo::Text { .. } } => Some(request.command),
+        Incoming::UnknownCommand(ReplyTo::Text { .. }) => None,
+        other @ (Incoming::Command { .. }
         | Incoming::Click { .. }
-        | Incoming::Usage(_)
+        | Incoming::UnknownCommand(_)
         | Incoming::Challenge(_)
-        | Incoming::Stranger(_)) => panic!("{other:?}"),
+        | Incoming::WrongTenant(_)) => panic!("{other:?}"),
     };
-    let Some(Command::About(about)) = command("@_user_1 approve pcc-a because it is @_user_name's") else { panic!() };
+    let Some(Command::Connection(about)) = command("@_user_1 approve pcc-a because it is @_user_name's") else {
+        panic!()
+    };
     assert_eq!(about.reason.as_deref(), Some("it is @_user_name's"));
     assert_eq!(command(" list\n on  prod @_user_22 @_all"), Some(Command::List { target: Some("prod".into()) }));
     assert_eq!(command(""), None);
     assert_eq!(command("list on prod and more"), None);
     assert_eq!(command(&format!("approve pcc-a because {}", "x".repeat(5000))), None);
     let nothing = || Ok(Incoming::Challenge("{}".into()));
-    let mut event: Value = serde_json::from_str(&fake.say(CHAT, "list", &alice)).unwrap();
+    let mut event: Value = serde_json::from_str(&fake.send_text(CHAT, "list", &alice)).unwrap();
     event["event"]["sender"]["sender_type"] = "app".into();
     assert_eq!(parse(&event.to_string()), nothing(), "of another bot");
     event["event"]["sender"]["sender_type"] = "user".into();
@@ -179,33 +182,33 @@ fn text_commands_lose_their_mentions() {
     aside["event"]["message"]["content"] = json!({"text": "list"}).to_string().into();
     assert_eq!(parse(&aside.to_string()), nothing(), "in a group, without a mention");
     aside["event"]["message"]["chat_type"] = "p2p".into();
-    assert!(matches!(parse(&aside.to_string()), Ok(Incoming::Request { .. })));
+    assert!(matches!(parse(&aside.to_string()), Ok(Incoming::Command { .. })));
     let written = |seconds: i64| {
         let mut event = event.clone();
         event["event"]["message"]["create_time"] = (now().as_millisecond() - seconds * 1000).to_string().into();
         parse(&event.to_string())
     };
-    let Ok(Incoming::Request { request, .. }) = written(599) else { panic!("not so old") };
+    let Ok(Incoming::Command { request, .. }) = written(599) else { panic!("not so old") };
     assert_eq!(request.signed_at, now() - SignedDuration::from_secs(599), "when it was written");
     assert_eq!(written(601), nothing());
     event["event"]["message"]["message_type"] = "image".into();
-    assert!(matches!(parse(&event.to_string()), Ok(Incoming::Usage(_))));
+    assert!(matches!(parse(&event.to_string()), Ok(Incoming::UnknownCommand(_))));
 }
 
 #[test]
-fn wrong_padding_is_refused_without_a_signature_too() {
+fn wrong_padding_is_refused_even_without_a_signature() {
     let token = our_keys().verification_token.expose().to_owned();
     let plaintext = json!({"type": "url_verification", "challenge": "C", "token": token}).to_string();
     let blocks = plaintext.len().div_ceil(16);
-    let encrypted = feishu::encrypt(&format!("{plaintext:<0$}", blocks * 16), &our_keys().encrypt_key, [9; 16]);
-    assert!(verify(&Callback { headers: vec![], body: encrypted.clone() }, &[our_keys()]).is_ok());
+    let encrypted = feishu::encrypt_body(&format!("{plaintext:<0$}", blocks * 16), &our_keys().encrypt_key, [9; 16]);
+    assert!(verify(&CallbackRequest { headers: vec![], body: encrypted.clone() }, &[our_keys()]).is_ok());
     // Without the block of padding, the last byte is a space.
     let encrypted: Value = serde_json::from_str(&encrypted).unwrap();
     let mut bytes = BASE64_STANDARD.decode(encrypted["encrypt"].as_str().unwrap()).unwrap();
     bytes.truncate(bytes.len() - 16);
     let body = json!({"encrypt": BASE64_STANDARD.encode(bytes)}).to_string();
-    let unsigned = verify(&Callback { headers: vec![], body }, &[our_keys()]);
-    assert_eq!(unsigned.map(|_| ()), Err(Unauthentic::Mismatch));
+    let unsigned = verify(&CallbackRequest { headers: vec![], body }, &[our_keys()]);
+    assert_eq!(unsigned.map(|_| ()), Err(Unauthentic::SignatureMismatch));
 }
 
 #[test]
@@ -218,24 +221,24 @@ fn malformed_headers_are_named() {
     };
     assert_eq!(signed(&"n".repeat(128)), Ok(()));
     for nonce in ["", "a,b", "a b", &"n".repeat(129)] {
-        assert_eq!(signed(nonce), Err(Unauthentic::Malformed("x-lark-request-nonce")), "{nonce:?}");
+        assert_eq!(signed(nonce), Err(Unauthentic::MalformedHeader("x-lark-request-nonce")), "{nonce:?}");
     }
     for (name, value) in [("x-lark-request-timestamp", "1793001624.0"), ("x-lark-signature", "v0=00")] {
         let mut callback = sign(&plaintext);
         callback.headers.retain(|(other, _)| *other != name);
         callback.headers.push((name, value.to_owned()));
-        assert_eq!(verify(&callback, &[our_keys()]).map(|_| ()), Err(Unauthentic::Malformed(name)));
+        assert_eq!(verify(&callback, &[our_keys()]).map(|_| ()), Err(Unauthentic::MalformedHeader(name)));
         callback.headers.push((name, value.to_owned()));
         let mut twice = headers(&callback);
         twice.append(name, HeaderValue::from_static("x"));
         let verified = feishu::verify_with(&[our_keys()], &twice, callback.body.as_bytes(), now());
-        assert_eq!(verified.map(|_| ()), Err(Unauthentic::Duplicated(name)));
+        assert_eq!(verified.map(|_| ()), Err(Unauthentic::DuplicateHeader(name)));
     }
 }
 
 proptest! {
     #[test]
-    fn whatever_is_signed_comes_out_as_it_was(plaintext in ".{0,200}", iv in any::<[u8; 16]>(), nonce in "[a-z0-9]{1,20}") {
+    fn signed_plaintext_survives_the_round_trip(plaintext in ".{0,200}", iv in any::<[u8; 16]>(), nonce in "[a-z0-9]{1,20}") {
         let token = our_keys().verification_token.expose().to_owned();
         let event = json!({"token": token, "type": "url_verification", "challenge": plaintext}).to_string();
         let callback = feishu::sign_callback(&event, &our_keys(), now(), &nonce, iv);
@@ -248,16 +251,16 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(body in any::<Vec<u8>>(), plaintext in any::<Vec<u8>>()) {
+    fn arbitrary_bytes_never_verify_or_panic(body in any::<Vec<u8>>(), plaintext in any::<Vec<u8>>()) {
         let headers = headers(&sign("{}"));
         prop_assert!(feishu::verify_with(&[our_keys()], &headers, &body, now()).is_err());
         prop_assert!(feishu::verify_with(&[our_keys()], &HeaderMap::new(), &body, now()).is_err());
         let text = String::from_utf8_lossy(&plaintext);
-        prop_assert_eq!(verify(&sign(&text), &[our_keys()]).map(|_| ()), Err(Unauthentic::Ciphertext));
+        prop_assert_eq!(verify(&sign(&text), &[our_keys()]).map(|_| ()), Err(Unauthentic::InvalidCiphertext));
     }
 
     #[test]
-    fn no_event_makes_it_panic(at in 0_usize..7, number in any::<i64>(), text in ".{0,40}") {
+    fn arbitrary_events_never_panic(at in 0_usize..7, number in any::<i64>(), text in ".{0,40}") {
         let places = ["/header", "/event", "/event/operator", "/event/action", "/event/action/value", "/event/context",
             "/event/action/form_value"];
         for to in [json!(number), json!(text), json!([text]), json!({ text.clone(): number }), Value::Null] {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use base64::prelude::{BASE64_STANDARD, Engine};
 use http::HeaderMap;
 use jiff::Timestamp;
-use peergate::chat::feishu::{self, CallbackKeys, Config, Host, ReplyTo, bot_sign};
+use peergate::chat::feishu::{self, CallbackKeys, Config, Host, ReplyTo, sign_bot_message};
 use peergate::chat::{Incoming, Unauthentic};
 use peergate::secret::Secret;
 use serde::Deserialize;
@@ -42,14 +42,14 @@ fn outcome(vector: &Value) -> Result<Incoming<ReplyTo>, &'static str> {
     let now = Timestamp::from_second(vector["now_unix"].as_i64().unwrap()).unwrap();
     let keys = Vec::<CallbackKeys>::deserialize(&vector["secrets"]).map_err(|_| "authenticity")?;
     let authentic = feishu::verify_with(&keys, &headers, &body, now).map_err(|error| match error {
-        Unauthentic::Stale => "freshness",
-        Unauthentic::Envelope => "parse",
-        Unauthentic::Missing(_)
-        | Unauthentic::Duplicated(_)
-        | Unauthentic::Malformed(_)
-        | Unauthentic::Mismatch
+        Unauthentic::StaleTimestamp => "freshness",
+        Unauthentic::InvalidEnvelope => "parse",
+        Unauthentic::MissingHeader(_)
+        | Unauthentic::DuplicateHeader(_)
+        | Unauthentic::MalformedHeader(_)
+        | Unauthentic::SignatureMismatch
         | Unauthentic::UnknownClient
-        | Unauthentic::Ciphertext => "authenticity",
+        | Unauthentic::InvalidCiphertext => "authenticity",
     })?;
     let text = |name: &str| vector["extra"][name].as_str();
     let config = Config {
@@ -60,7 +60,7 @@ fn outcome(vector: &Value) -> Result<Incoming<ReplyTo>, &'static str> {
     };
     match feishu::parse(&config, authentic) {
         // A vector without an app is about authenticity alone.
-        Ok(Incoming::Stranger(_)) if text("app_id").is_some() => Err("tenant"),
+        Ok(Incoming::WrongTenant(_)) if text("app_id").is_some() => Err("tenant"),
         Ok(incoming) => Ok(incoming),
         Err(_) => Err("parse"),
     }
@@ -81,12 +81,14 @@ fn check_parsed(id: &str, incoming: &Incoming<ReplyTo>, expected: &Value) {
             // The buttons of the vectors are laid out otherwise than ours.
             assert_eq!(click.binding, "", "{id}");
         }
-        Incoming::Request { .. } | Incoming::Usage(_) | Incoming::Stranger(_) => panic!("{id}: {incoming:?}"),
+        Incoming::Command { .. } | Incoming::UnknownCommand(_) | Incoming::WrongTenant(_) => {
+            panic!("{id}: {incoming:?}")
+        }
     }
 }
 
 #[test]
-fn callbacks_follow_the_vectors() {
+fn feishu_callbacks_match_the_vectors() {
     let mut checked = 0;
     for vector in vectors("lark_event_v2") {
         let id = vector["id"].as_str().unwrap();
@@ -112,12 +114,17 @@ fn callbacks_follow_the_vectors() {
 }
 
 #[test]
-fn bot_signatures_follow_the_vectors() {
+fn feishu_bot_signatures_match_the_vectors() {
     let vectors = vectors("lark_custom_bot_sign");
     for vector in &vectors {
         let secret = Secret::new(vector["secrets"][0].as_str().unwrap().to_owned());
         let timestamp = vector["inputs"]["timestamp_s"].as_i64().unwrap();
-        assert_eq!(bot_sign(&secret, timestamp), vector["expect"]["sign"].as_str().unwrap(), "{}", vector["id"]);
+        assert_eq!(
+            sign_bot_message(&secret, timestamp),
+            vector["expect"]["sign"].as_str().unwrap(),
+            "{}",
+            vector["id"]
+        );
     }
     assert!(!vectors.is_empty());
 }

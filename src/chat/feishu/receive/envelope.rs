@@ -11,9 +11,9 @@ use sha2::{Digest, Sha256};
 use super::super::{CallbackKeys, EncryptKey};
 use crate::chat::{Unauthentic, check_timestamp, only_header};
 
-const TIMESTAMP: &str = "x-lark-request-timestamp";
-const NONCE: &str = "x-lark-request-nonce";
-const SIGNATURE: &str = "x-lark-signature";
+const TIMESTAMP_HEADER: &str = "x-lark-request-timestamp";
+const NONCE_HEADER: &str = "x-lark-request-nonce";
+const SIGNATURE_HEADER: &str = "x-lark-signature";
 /// Of SHA-256, in hexadecimal digits.
 const SIGNATURE_DIGITS: usize = 64;
 /// The longest nonce. Feishu's have about ten characters.
@@ -29,7 +29,7 @@ const BLOCK_BYTES: usize = 16;
 pub(super) struct Decrypted {
     pub(super) plaintext: Vec<u8>,
     /// Which pair of keys decrypted it, from 0.
-    pub(super) key: usize,
+    pub(super) key_index: usize,
     pub(super) event_id: Option<String>,
 }
 
@@ -43,31 +43,31 @@ pub struct SignedHeaders<'a> {
 
 /// Whether none of the headers is there.
 pub(super) fn is_unsigned(headers: &HeaderMap) -> bool {
-    [TIMESTAMP, NONCE, SIGNATURE].iter().all(|name| !headers.contains_key(*name))
+    [TIMESTAMP_HEADER, NONCE_HEADER, SIGNATURE_HEADER].iter().all(|name| !headers.contains_key(*name))
 }
 
 /// An unsigned body must at least look like an encrypted `url_verification`.
 pub(super) fn check_unsigned(body: &[u8]) -> Result<(), Unauthentic> {
-    let has_form = body.len() <= MAX_UNSIGNED_BYTES && ciphertext(body).is_some();
-    if has_form { Ok(()) } else { Err(Unauthentic::Missing(SIGNATURE)) }
+    let has_form = body.len() <= MAX_UNSIGNED_BYTES && parse_ciphertext(body).is_some();
+    if has_form { Ok(()) } else { Err(Unauthentic::MissingHeader(SIGNATURE_HEADER)) }
 }
 
 impl<'a> SignedHeaders<'a> {
-    pub(super) fn read(headers: &'a HeaderMap, now: Timestamp) -> Result<Self, Unauthentic> {
-        let timestamp = only_header(headers, TIMESTAMP)?;
-        let nonce = only_header(headers, NONCE)?;
-        let signature = only_header(headers, SIGNATURE)?;
-        let signed_at = check_timestamp(timestamp, TIMESTAMP, now)?;
+    pub(super) fn parse(headers: &'a HeaderMap, now: Timestamp) -> Result<Self, Unauthentic> {
+        let timestamp = only_header(headers, TIMESTAMP_HEADER)?;
+        let nonce = only_header(headers, NONCE_HEADER)?;
+        let signature = only_header(headers, SIGNATURE_HEADER)?;
+        let signed_at = check_timestamp(timestamp, TIMESTAMP_HEADER, now)?;
         let fits = (1..=MAX_NONCE_CHARS).contains(&nonce.len());
         if !fits || !nonce.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
-            return Err(Unauthentic::Malformed(NONCE));
+            return Err(Unauthentic::MalformedHeader(NONCE_HEADER));
         }
         let is_lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if signature.len() != SIGNATURE_DIGITS || !signature.bytes().all(is_lower_hex) {
-            return Err(Unauthentic::Malformed(SIGNATURE));
+            return Err(Unauthentic::MalformedHeader(SIGNATURE_HEADER));
         }
         let mut digest = sha2::digest::Output::<Sha256>::default();
-        hex::decode_to_slice(signature, &mut digest).map_err(|_| Unauthentic::Malformed(SIGNATURE))?;
+        hex::decode_to_slice(signature, &mut digest).map_err(|_| Unauthentic::MalformedHeader(SIGNATURE_HEADER))?;
         Ok(Self { timestamp, nonce, signature: CtOutput::new(digest), signed_at })
     }
 
@@ -77,32 +77,34 @@ impl<'a> SignedHeaders<'a> {
 
     /// Verifies the signature with every pair of keys, and then reads what is inside. A body is decrypted only once its
     /// signature is right, so nobody else can try paddings. Pairs may share an Encrypt Key while the token is rotated.
-    pub(super) fn decrypt(&self, body: &[u8], keys: &[CallbackKeys]) -> Result<Decrypted, Unauthentic> {
+    pub(super) fn verify_and_decrypt(&self, body: &[u8], keys: &[CallbackKeys]) -> Result<Decrypted, Unauthentic> {
         let mut signers: Vec<(usize, &CallbackKeys)> = vec![];
         for (position, pair) in keys.iter().enumerate() {
             // Compares in constant time, and goes on after a match.
-            if signature(&pair.encrypt_key, self.timestamp, self.nonce, body) == self.signature {
+            if expected_signature(&pair.encrypt_key, self.timestamp, self.nonce, body) == self.signature {
                 signers.push((position, pair));
             }
         }
-        let (_, pair) = signers.first().ok_or(Unauthentic::Mismatch)?;
+        let (_, pair) = signers.first().ok_or(Unauthentic::SignatureMismatch)?;
         // SHA-256 lets anybody append to a signed body, but what they append is not JSON.
         if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
-            return Err(Unauthentic::Envelope);
+            return Err(Unauthentic::InvalidEnvelope);
         }
-        let ciphertext = ciphertext(body).ok_or(Unauthentic::Ciphertext)?;
-        let (plaintext, is_padded) = decrypt(&pair.encrypt_key, &ciphertext);
-        let inside = Inside::read(&plaintext);
-        let token = inside.as_ref().and_then(Inside::token).unwrap_or_default();
+        let ciphertext = parse_ciphertext(body).ok_or(Unauthentic::InvalidCiphertext)?;
+        let (plaintext, is_padded) = decrypt_cbc(&pair.encrypt_key, &ciphertext);
+        let inside = PlaintextHead::parse_prefix(&plaintext);
+        let token = inside.as_ref().and_then(PlaintextHead::only_token).unwrap_or_default();
         let mut matched = None;
         for (position, pair) in &signers {
-            if is_token(pair, token) {
+            if has_token(pair, token) {
                 matched = Some(*position);
             }
         }
         match (matched, inside) {
-            (Some(key), Some(inside)) if is_padded => Ok(Decrypted { key, event_id: inside.event_id()?, plaintext }),
-            _ => Err(Unauthentic::Ciphertext),
+            (Some(key), Some(inside)) if is_padded => {
+                Ok(Decrypted { key_index: key, event_id: inside.into_event_id()?, plaintext })
+            }
+            _ => Err(Unauthentic::InvalidCiphertext),
         }
     }
 }
@@ -110,16 +112,16 @@ impl<'a> SignedHeaders<'a> {
 /// Opens an unsigned `url_verification` with every pair of keys. Each failure is the same one.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/event-subscription-guide/event-subscription-configure-/request-url-configuration-case>
-pub(super) fn url_verification(body: &[u8], keys: &[CallbackKeys]) -> Result<Decrypted, Unauthentic> {
-    let ciphertext = ciphertext(body).ok_or(Unauthentic::Missing(SIGNATURE))?;
-    let mut decrypted = Err(Unauthentic::Mismatch);
+pub(super) fn decrypt_url_verification(body: &[u8], keys: &[CallbackKeys]) -> Result<Decrypted, Unauthentic> {
+    let ciphertext = parse_ciphertext(body).ok_or(Unauthentic::MissingHeader(SIGNATURE_HEADER))?;
+    let mut decrypted = Err(Unauthentic::SignatureMismatch);
     for (key, pair) in keys.iter().enumerate() {
         // Read and compared even if the padding is wrong: the time it takes must not tell.
-        let (plaintext, is_padded) = decrypt(&pair.encrypt_key, &ciphertext);
-        let inside = Inside::read(&plaintext);
-        let is_ours = is_token(pair, inside.as_ref().and_then(Inside::token).unwrap_or_default());
+        let (plaintext, is_padded) = decrypt_cbc(&pair.encrypt_key, &ciphertext);
+        let inside = PlaintextHead::parse_prefix(&plaintext);
+        let is_ours = has_token(pair, inside.as_ref().and_then(PlaintextHead::only_token).unwrap_or_default());
         if is_padded && is_ours && inside.is_some_and(|inside| inside.is_url_verification()) {
-            decrypted = Ok(Decrypted { plaintext, key, event_id: None });
+            decrypted = Ok(Decrypted { plaintext, key_index: key, event_id: None });
         }
     }
     decrypted
@@ -127,7 +129,7 @@ pub(super) fn url_verification(body: &[u8], keys: &[CallbackKeys]) -> Result<Dec
 
 /// The bytes that a body encrypts: the initialization vector, and at least one block. `None` unless the body is exactly
 /// `{"encrypt": BASE64}`.
-fn ciphertext(body: &[u8]) -> Option<Vec<u8>> {
+fn parse_ciphertext(body: &[u8]) -> Option<Vec<u8>> {
     #[derive(Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Envelope {
@@ -143,25 +145,25 @@ fn ciphertext(body: &[u8]) -> Option<Vec<u8>> {
 /// What says who sent a plaintext. Anything may follow it: whether it is one JSON document is for
 /// the parser to say.
 #[derive(Deserialize)]
-struct Inside {
+struct PlaintextHead {
     r#type: Option<String>,
     token: Option<String>,
-    header: Option<InsideHeader>,
+    header: Option<PlaintextHeader>,
 }
 
 #[derive(Deserialize)]
-struct InsideHeader {
+struct PlaintextHeader {
     token: Option<String>,
     event_id: Option<String>,
 }
 
-impl Inside {
-    fn read(plaintext: &[u8]) -> Option<Self> {
+impl PlaintextHead {
+    fn parse_prefix(plaintext: &[u8]) -> Option<Self> {
         Self::deserialize(&mut serde_json::Deserializer::from_slice(plaintext)).ok()
     }
 
     /// The only token.
-    fn token(&self) -> Option<&str> {
+    fn only_token(&self) -> Option<&str> {
         match (&self.token, self.header.as_ref().and_then(|header| header.token.as_ref())) {
             (Some(token), None) | (None, Some(token)) => Some(token),
             _ => None,
@@ -172,20 +174,20 @@ impl Inside {
         self.r#type.as_deref() == Some("url_verification") && self.header.is_none()
     }
 
-    fn event_id(self) -> Result<Option<String>, Unauthentic> {
+    fn into_event_id(self) -> Result<Option<String>, Unauthentic> {
         let event_id = self.header.and_then(|header| header.event_id);
         let fits = event_id.as_ref().is_none_or(|id| (1..=MAX_EVENT_ID_BYTES).contains(&id.len()));
-        if fits { Ok(event_id) } else { Err(Unauthentic::Ciphertext) }
+        if fits { Ok(event_id) } else { Err(Unauthentic::InvalidCiphertext) }
     }
 }
 
 /// Compares in constant time, whatever the lengths.
-fn is_token(pair: &CallbackKeys, token: &str) -> bool {
+fn has_token(pair: &CallbackKeys, token: &str) -> bool {
     let hash = |text: &str| CtOutput::<Sha256>::new(Sha256::digest(text));
     hash(pair.verification_token.expose()) == hash(token)
 }
 
-fn signature(key: &EncryptKey, timestamp: &str, nonce: &str, body: &[u8]) -> CtOutput<Sha256> {
+fn expected_signature(key: &EncryptKey, timestamp: &str, nonce: &str, body: &[u8]) -> CtOutput<Sha256> {
     let mut hash = Sha256::new();
     for part in [timestamp.as_bytes(), nonce.as_bytes(), key.expose(), body] {
         hash.update(part);
@@ -195,7 +197,7 @@ fn signature(key: &EncryptKey, timestamp: &str, nonce: &str, body: &[u8]) -> CtO
 
 /// The plaintext, and whether its padding was right; if not, the padding is still there. Takes the same time for every
 /// padding.
-fn decrypt(key: &EncryptKey, ciphertext: &[u8]) -> (Vec<u8>, bool) {
+fn decrypt_cbc(key: &EncryptKey, ciphertext: &[u8]) -> (Vec<u8>, bool) {
     let Some((iv, blocks)) = ciphertext.split_first_chunk::<BLOCK_BYTES>() else { return (vec![], false) };
     let mut decryptor = cbc::Decryptor::<aes::Aes256>::new(&Sha256::digest(key.expose()), &Array(*iv));
     let mut plaintext = vec![];
@@ -205,7 +207,7 @@ fn decrypt(key: &EncryptKey, ciphertext: &[u8]) -> (Vec<u8>, bool) {
         decryptor.decrypt_block(&mut block);
         plaintext.extend_from_slice(&block);
     }
-    let padding = plaintext.last_chunk::<BLOCK_BYTES>().and_then(padding_bytes);
+    let padding = plaintext.last_chunk::<BLOCK_BYTES>().and_then(count_padding);
     let padded = plaintext.len();
     plaintext.truncate(padded.saturating_sub(padding.unwrap_or_default().into()));
     (plaintext, padding.is_some())
@@ -214,7 +216,7 @@ fn decrypt(key: &EncryptKey, ciphertext: &[u8]) -> (Vec<u8>, bool) {
 /// How many bytes of the last block are padding: each of the last N must be N, from 1 to 16.
 ///
 /// Source: <https://www.rfc-editor.org/rfc/rfc5652#section-6.3>
-fn padding_bytes(last: &[u8; BLOCK_BYTES]) -> Option<u8> {
+fn count_padding(last: &[u8; BLOCK_BYTES]) -> Option<u8> {
     let [.., count] = *last;
     let mut wrong = u8::from(count == 0) | u8::from(count > 16);
     for (back, byte) in (0_u8..16).zip(last.iter().rev()) {
@@ -225,18 +227,18 @@ fn padding_bytes(last: &[u8; BLOCK_BYTES]) -> Option<u8> {
 }
 
 #[cfg(feature = "local")]
-mod making {
+mod signing {
     use cbc::cipher::BlockModeEncrypt;
     use serde_json::json;
 
     use super::{
-        Array, BASE64_STANDARD, BLOCK_BYTES, CallbackKeys, Digest, EncryptKey, Engine, KeyIvInit, NONCE, SIGNATURE,
-        Sha256, TIMESTAMP, Timestamp, signature,
+        Array, BASE64_STANDARD, BLOCK_BYTES, CallbackKeys, Digest, EncryptKey, Engine, KeyIvInit, NONCE_HEADER,
+        SIGNATURE_HEADER, Sha256, TIMESTAMP_HEADER, Timestamp, expected_signature,
     };
 
     /// A request as Feishu makes it.
     #[derive(Debug, Clone, PartialEq, Eq)]
-    pub struct Callback {
+    pub struct CallbackRequest {
         /// Names and values.
         pub headers: Vec<(&'static str, String)>,
         /// The envelope.
@@ -251,31 +253,32 @@ mod making {
         signed_at: Timestamp,
         nonce: &str,
         iv: [u8; 16],
-    ) -> Callback {
-        let body = encrypt(plaintext, &pair.encrypt_key, iv);
+    ) -> CallbackRequest {
+        let body = encrypt_body(plaintext, &pair.encrypt_key, iv);
         let timestamp = signed_at.as_second().to_string();
-        let signature = hex::encode(signature(&pair.encrypt_key, &timestamp, nonce, body.as_bytes()).into_bytes());
+        let signature =
+            hex::encode(expected_signature(&pair.encrypt_key, &timestamp, nonce, body.as_bytes()).into_bytes());
         let headers = vec![
             ("content-type", "application/json; charset=utf-8".to_owned()),
-            (TIMESTAMP, timestamp),
-            (NONCE, nonce.to_owned()),
-            (SIGNATURE, signature),
+            (TIMESTAMP_HEADER, timestamp),
+            (NONCE_HEADER, nonce.to_owned()),
+            (SIGNATURE_HEADER, signature),
         ];
-        Callback { headers, body }
+        CallbackRequest { headers, body }
     }
 
     /// The test of the address: encrypted, and not signed.
     #[must_use]
-    pub fn challenge(challenge: &str, pair: &CallbackKeys, iv: [u8; 16]) -> Callback {
+    pub fn encrypt_challenge(challenge: &str, pair: &CallbackKeys, iv: [u8; 16]) -> CallbackRequest {
         let token = pair.verification_token.expose();
         let plaintext = json!({"challenge": challenge, "token": token, "type": "url_verification"}).to_string();
         let headers = vec![("content-type", "application/json; charset=utf-8".to_owned())];
-        Callback { headers, body: encrypt(&plaintext, &pair.encrypt_key, iv) }
+        CallbackRequest { headers, body: encrypt_body(&plaintext, &pair.encrypt_key, iv) }
     }
 
     /// The body that encrypts a plaintext.
     #[must_use]
-    pub fn encrypt(plaintext: &str, key: &EncryptKey, iv: [u8; 16]) -> String {
+    pub fn encrypt_body(plaintext: &str, key: &EncryptKey, iv: [u8; 16]) -> String {
         let mut encryptor = cbc::Encryptor::<aes::Aes256>::new(&Sha256::digest(key.expose()), &Array(iv));
         let mut bytes = iv.to_vec();
         let (blocks, rest) = plaintext.as_bytes().as_chunks::<BLOCK_BYTES>();
@@ -294,7 +297,7 @@ mod making {
 }
 
 #[cfg(feature = "local")]
-pub use making::{Callback, challenge, encrypt, sign_callback};
+pub use signing::{CallbackRequest, encrypt_body, encrypt_challenge, sign_callback};
 
 #[cfg(test)]
 mod tests {
@@ -302,20 +305,20 @@ mod tests {
 
     /// Source: <https://open.feishu.cn/document/server-docs/event-subscription-guide/event-subscription-configure-/encrypt-key-encryption-configuration-case>
     #[test]
-    fn the_documented_example_decrypts() {
+    fn documented_example_decrypts() {
         let body = br#"{"encrypt":"P37w+VZImNgPEO1RBhJ6RtKl7n6zymIbEG1pReEzghk="}"#;
         let key = EncryptKey::try_from("test key".to_owned()).unwrap();
-        assert_eq!(decrypt(&key, &ciphertext(body).unwrap()), (b"hello world".to_vec(), true));
+        assert_eq!(decrypt_cbc(&key, &parse_ciphertext(body).unwrap()), (b"hello world".to_vec(), true));
     }
 
     #[test]
-    fn padding_is_strict() {
+    fn malformed_padding_is_refused() {
         let block = |last: &[u8]| {
             let mut block = [b'x'; BLOCK_BYTES];
             for (byte, given) in block.iter_mut().rev().zip(last.iter().rev()) {
                 *byte = *given;
             }
-            padding_bytes(&block)
+            count_padding(&block)
         };
         assert_eq!(block(&[1]), Some(1));
         assert_eq!(block(&[3, 3, 3]), Some(3));
@@ -326,9 +329,9 @@ mod tests {
     }
 
     #[test]
-    fn an_envelope_is_exactly_one_field() {
+    fn envelope_holds_exactly_one_field() {
         let block = BASE64_STANDARD.encode([0; 32]);
-        assert!(ciphertext(format!(" {{\"encrypt\": \"{block}\"}} ").as_bytes()).is_some());
+        assert!(parse_ciphertext(format!(" {{\"encrypt\": \"{block}\"}} ").as_bytes()).is_some());
         let odd = BASE64_STANDARD.encode([0; 33]);
         let short = BASE64_STANDARD.encode([0; 16]);
         for wrong in [
@@ -342,7 +345,7 @@ mod tests {
             format!("[\"{block}\"]"),
             String::new(),
         ] {
-            assert_eq!(ciphertext(wrong.as_bytes()), None, "{wrong}");
+            assert_eq!(parse_ciphertext(wrong.as_bytes()), None, "{wrong}");
         }
     }
 }

@@ -6,10 +6,10 @@
 //!   `ResourceNotFound.InstanceId`.
 //! - A client token that was used for a dry run can't be used for the real thing.
 
-mod call;
 mod credentials;
 mod disguise;
 pub mod gateway;
+mod gateway_request;
 mod oidc;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,34 +20,34 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-pub use oidc::Provider;
+pub use oidc::OidcProvider;
 
 use crate::alicloud::sign::Parameters;
 use crate::peering::AccountId;
 
 /// How the simulated API behaves.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct SimulatorSettings {
     /// From `Updating` to `Activated`.
-    pub activation: Duration,
+    pub activation_delay: Duration,
     /// How long a request waits to be accepted.
-    pub expiry: Duration,
+    pub expires_after: Duration,
     /// Calls per account and operation in 60 s; `None` for no limit.
-    pub quota: Option<usize>,
+    pub calls_per_minute: Option<usize>,
     /// How long each call takes, at least.
     pub latency: Duration,
     /// Who may call.
-    pub accounts: Vec<Account>,
+    pub accounts: Vec<SimulatedAccount>,
     /// What a caller has to say to assume a role, by the role's ARN; others need say nothing.
     pub external_ids: BTreeMap<String, String>,
     /// Whose identity tokens open roles of the same account.
-    pub providers: Vec<Provider>,
+    pub providers: Vec<OidcProvider>,
 }
 
 /// An account, with one access key.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Account {
+pub struct SimulatedAccount {
     /// Its id.
     pub account: AccountId,
     /// Of its user.
@@ -59,19 +59,19 @@ pub struct Account {
     pub vpcs: BTreeMap<String, BTreeSet<IpNet>>,
 }
 
-impl Default for Settings {
+impl Default for SimulatorSettings {
     /// The vendor's limits; two accounts, 1111111111111111 that asks and 2222222222222222 that accepts.
     fn default() -> Self {
-        let account = |account, name: &str| Account {
+        let account = |account, name: &str| SimulatedAccount {
             account: AccountId(account),
             access_key_id: format!("{name}-key"),
             access_key_secret: format!("{name}-secret"),
             vpcs: BTreeMap::new(),
         };
         Self {
-            activation: Duration::from_secs(3),
-            expiry: Duration::from_hours(7 * 24),
-            quota: Some(360),
+            activation_delay: Duration::from_secs(3),
+            expires_after: Duration::from_hours(7 * 24),
+            calls_per_minute: Some(360),
             latency: Duration::ZERO,
             accounts: vec![account(1_111_111_111_111_111, "requester"), account(2_222_222_222_222_222, "accepter")],
             external_ids: BTreeMap::new(),
@@ -95,13 +95,13 @@ impl ApiError {
     }
 }
 
-fn bad(code: &str, message: &str) -> ApiError {
+fn bad_request(code: &str, message: &str) -> ApiError {
     ApiError::new(400, code, message)
 }
 
 /// A connection, and when it changes by itself.
 #[derive(Debug, Clone)]
-struct Peering {
+struct SimulatedPeering {
     name: String,
     description: String,
     requester: (AccountId, String, String),
@@ -113,7 +113,7 @@ struct Peering {
     business_status: String,
     managed_service: String,
     /// What readings show instead of the true status.
-    shows: Option<String>,
+    shown_status: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,13 +124,13 @@ enum Phase {
     Deleted,
 }
 
-impl Peering {
+impl SimulatedPeering {
     /// Whether readings do not show it.
     fn is_gone(&self) -> bool {
-        self.phase == Phase::Deleted || self.shows.as_deref() == Some("Missing")
+        self.phase == Phase::Deleted || self.shown_status.as_deref() == Some("Missing")
     }
 
-    fn status(&self, now: Timestamp) -> &'static str {
+    fn current_status(&self, now: Timestamp) -> &'static str {
         match self.phase {
             Phase::Accepting { until } if now < until => "Accepting",
             Phase::Accepting { .. } => "Expired",
@@ -188,31 +188,31 @@ pub struct Tampering {
 }
 
 /// What an operation comes to.
-type Answer = Result<Value, ApiError>;
+type ApiResult = Result<Value, ApiError>;
 
 /// All that the API knows.
 #[derive(Debug)]
-pub(crate) struct World {
-    settings: Settings,
+pub(crate) struct SimulatedApi {
+    settings: SimulatorSettings,
     vpcs: BTreeMap<String, BTreeSet<IpNet>>,
-    connections: BTreeMap<String, Peering>,
+    connections: BTreeMap<String, SimulatedPeering>,
     /// The ids of the connections of an account in a region, and of a VPC.
     by_region: BTreeMap<(AccountId, String), BTreeSet<String>>,
     by_vpc: BTreeMap<String, BTreeSet<String>>,
     /// What a client token was used for, and the answer.
-    tokens: BTreeMap<(AccountId, String, String), (Parameters, Answer)>,
+    tokens: BTreeMap<(AccountId, String, String), (Parameters, ApiResult)>,
     created: u32,
 }
 
-impl World {
-    fn new(settings: Settings) -> Self {
+impl SimulatedApi {
+    fn new(settings: SimulatorSettings) -> Self {
         let vpcs = settings.accounts.iter().flat_map(|account| account.vpcs.clone()).collect();
         let (connections, by_region, by_vpc) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         Self { settings, vpcs, connections, by_region, by_vpc, tokens: BTreeMap::new(), created: 0 }
     }
 
     /// Carries out a call of an authenticated account; says also whether it changed anything.
-    fn call(
+    fn call_operation(
         &mut self,
         caller: AccountId,
         action: &str,
@@ -221,7 +221,7 @@ impl World {
     ) -> (Result<Value, ApiError>, bool) {
         let token = call.get("ClientToken").filter(|token| !token.is_empty());
         if token.is_some_and(|token| token.len() > 64 || !token.is_ascii()) {
-            return (Err(bad("IllegalParam.ClientToken", "The specified ClientToken is illegal.")), false);
+            return (Err(bad_request("IllegalParam.ClientToken", "The specified ClientToken is illegal.")), false);
         }
         let key = token.map(|token| (caller, action.to_owned(), token.clone()));
         if let Some((parameters, answer)) = key.as_ref().and_then(|key| self.tokens.get(key)) {
@@ -229,16 +229,16 @@ impl World {
                 return (answer.clone(), false);
             }
             let message = "The request uses the same client token as a previous, but non-identical request.";
-            return (Err(bad("IdempotentParameterMismatch", message)), false);
+            return (Err(bad_request("IdempotentParameterMismatch", message)), false);
         }
         let answer = match action {
-            "CreateVpcPeerConnection" => self.create(caller, call, now),
-            "AcceptVpcPeerConnection" => self.accept(caller, call, now),
-            "RejectVpcPeerConnection" => self.reject(caller, call, now),
-            "DeleteVpcPeerConnection" => self.delete(caller, call, now),
-            "ModifyVpcPeerConnection" => self.modify(caller, call, now),
-            "GetVpcPeerConnectionAttribute" => return (self.get(caller, call, now), false),
-            "ListVpcPeerConnections" => return (self.list(caller, call, now), false),
+            "CreateVpcPeerConnection" => self.create_peering(caller, call, now),
+            "AcceptVpcPeerConnection" => self.accept_peering(caller, call, now),
+            "RejectVpcPeerConnection" => self.reject_peering(caller, call, now),
+            "DeleteVpcPeerConnection" => self.delete_peering(caller, call, now),
+            "ModifyVpcPeerConnection" => self.modify_peering(caller, call, now),
+            "GetVpcPeerConnectionAttribute" => return (self.get_peering(caller, call, now), false),
+            "ListVpcPeerConnections" => return (self.list_peerings(caller, call, now), false),
             _ => {
                 let unknown = "Specified api is not found, please check your url and method.";
                 return (Err(ApiError::new(404, "InvalidAction.NotFound", unknown)), false);
@@ -252,41 +252,42 @@ impl World {
         (answer, effect)
     }
 
-    fn create(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
-        let region = require(call, "RegionId")?;
-        let vpc = require(call, "VpcId")?;
-        let accepting_region = require(call, "AcceptingRegionId")?;
-        let accepting_vpc = require(call, "AcceptingVpcId")?;
-        let accepting = require(call, "AcceptingAliUid")?;
-        let accepting = AccountId::try_from(accepting).map_err(|_| bad("IllegalParam.AcceptingAliUid", "Illegal."))?;
-        let bandwidth = integer(call, "Bandwidth")?;
-        let taken = |peering: &Peering| {
+    fn create_peering(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
+        let region = require_parameter(call, "RegionId")?;
+        let vpc = require_parameter(call, "VpcId")?;
+        let accepting_region = require_parameter(call, "AcceptingRegionId")?;
+        let accepting_vpc = require_parameter(call, "AcceptingVpcId")?;
+        let accepting = require_parameter(call, "AcceptingAliUid")?;
+        let accepting =
+            AccountId::try_from(accepting).map_err(|_| bad_request("IllegalParam.AcceptingAliUid", "Illegal."))?;
+        let bandwidth = integer_parameter(call, "Bandwidth")?;
+        let taken = |peering: &SimulatedPeering| {
             let vpcs = [&peering.requester.2, &peering.accepter.2];
-            let open = ["Accepting", "Updating", "Activated"].contains(&peering.status(now));
+            let open = ["Accepting", "Updating", "Activated"].contains(&peering.current_status(now));
             open && vpcs.contains(&&vpc) && vpcs.contains(&&accepting_vpc)
         };
         let of_vpc = self.by_vpc.get(&vpc).into_iter().flatten();
         if of_vpc.filter_map(|id| self.connections.get(id)).any(taken) {
-            return Err(bad("ResourceAlreadyExist.VpcPeer", "The VPC peer connection already exists."));
+            return Err(bad_request("ResourceAlreadyExist.VpcPeer", "The VPC peer connection already exists."));
         }
-        dry_run(call)?;
+        end_dry_run(call)?;
         for vpc in [&vpc, &accepting_vpc] {
-            self.know(vpc);
+            self.ensure_vpc(vpc);
         }
         self.created += 1;
         let id = format!("pcc-sim{:08}", self.created);
         let across = region != accepting_region;
         let phase = if caller == accepting {
-            Phase::Updating { until: now + self.settings.activation }
+            Phase::Updating { until: now + self.settings.activation_delay }
         } else {
-            Phase::Accepting { until: now + self.settings.expiry }
+            Phase::Accepting { until: now + self.settings.expires_after }
         };
         let text = |name: &str| call.get(name).cloned().unwrap_or_default();
         let link_type = match text("LinkType") {
             none if none.is_empty() => if across { "Gold" } else { "" }.to_owned(),
             given => given,
         };
-        let peering = Peering {
+        let peering = SimulatedPeering {
             name: text("Name"),
             description: text("Description"),
             requester: (caller, region, vpc),
@@ -297,7 +298,7 @@ impl World {
             phase,
             business_status: "Normal".into(),
             managed_service: String::new(),
-            shows: None,
+            shown_status: None,
         };
         for (account, region, vpc) in [&peering.requester, &peering.accepter] {
             self.by_region.entry((*account, region.clone())).or_default().insert(id.clone());
@@ -315,7 +316,7 @@ impl World {
     }
 
     /// Gives a VPC that nobody described a range of its own.
-    fn know(&mut self, vpc: &str) {
+    fn ensure_vpc(&mut self, vpc: &str) {
         if !self.vpcs.contains_key(vpc) {
             let number = self.vpcs.len();
             let range = format!("10.{}.{}.0/24", number / 256 % 256, number % 256);
@@ -323,64 +324,70 @@ impl World {
         }
     }
 
-    fn accept(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
-        let until = now + self.settings.activation;
-        let (id, peering) = self.waiting(caller, call, now)?;
+    fn accept_peering(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
+        let until = now + self.settings.activation_delay;
+        let (id, peering) = self.find_waiting(caller, call, now)?;
         if peering.business_status != "Normal" {
             let message = format!("The business status of {id} [{}] is incorrect.", peering.business_status);
-            return Err(bad("IncorrectBusinessStatus.VpcPeer", &message));
+            return Err(bad_request("IncorrectBusinessStatus.VpcPeer", &message));
         }
-        dry_run(call)?;
+        end_dry_run(call)?;
         peering.phase = Phase::Updating { until };
         Ok(json!({}))
     }
 
-    fn reject(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
-        let (_, peering) = self.waiting(caller, call, now)?;
-        dry_run(call)?;
+    fn reject_peering(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
+        let (_, peering) = self.find_waiting(caller, call, now)?;
+        end_dry_run(call)?;
         peering.phase = Phase::Rejected;
         Ok(json!({}))
     }
 
     /// The connection, if it waits for the caller.
-    fn waiting(
+    fn find_waiting(
         &mut self,
         caller: AccountId,
         call: &Parameters,
         now: Timestamp,
-    ) -> Result<(String, &mut Peering), ApiError> {
-        let (id, peering) = self.find(call)?;
+    ) -> Result<(String, &mut SimulatedPeering), ApiError> {
+        let (id, peering) = self.find_peering(call)?;
         if peering.accepter.0 != caller || peering.phase == Phase::Deleted {
             return Err(not_found(&id));
         }
-        let status = peering.status(now);
+        let status = peering.current_status(now);
         if status != "Accepting" {
-            return Err(bad("IncorrectStatus.VpcPeer", &format!("The status of {id} [{status}] is incorrect.")));
+            return Err(bad_request(
+                "IncorrectStatus.VpcPeer",
+                &format!("The status of {id} [{status}] is incorrect."),
+            ));
         }
         Ok((id, peering))
     }
 
-    fn delete(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
-        let (id, peering) = self.find(call)?;
+    fn delete_peering(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
+        let (id, peering) = self.find_peering(call)?;
         let party = [peering.requester.0, peering.accepter.0].contains(&caller);
         if !party || peering.phase == Phase::Deleted {
             return Err(not_found(&id));
         }
-        if peering.status(now) == "Updating" {
-            return Err(bad("IncorrectStatus.VpcPeer", &format!("The status of {id} [Updating] is incorrect.")));
+        if peering.current_status(now) == "Updating" {
+            return Err(bad_request(
+                "IncorrectStatus.VpcPeer",
+                &format!("The status of {id} [Updating] is incorrect."),
+            ));
         }
-        dry_run(call)?;
+        end_dry_run(call)?;
         peering.phase = Phase::Deleted;
         Ok(json!({}))
     }
 
-    fn modify(&mut self, caller: AccountId, call: &Parameters, _: Timestamp) -> Result<Value, ApiError> {
-        let bandwidth = integer(call, "Bandwidth")?;
-        let (id, peering) = self.find(call)?;
+    fn modify_peering(&mut self, caller: AccountId, call: &Parameters, _: Timestamp) -> Result<Value, ApiError> {
+        let bandwidth = integer_parameter(call, "Bandwidth")?;
+        let (id, peering) = self.find_peering(call)?;
         if ![peering.requester.0, peering.accepter.0].contains(&caller) {
             return Err(not_found(&id));
         }
-        dry_run(call)?;
+        end_dry_run(call)?;
         for (field, name) in [(&mut peering.name, "Name"), (&mut peering.description, "Description")] {
             if let Some(text) = call.get(name) {
                 field.clone_from(text);
@@ -390,26 +397,27 @@ impl World {
         Ok(json!({}))
     }
 
-    fn get(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
-        let (id, peering) = self.find(call)?;
+    fn get_peering(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
+        let (id, peering) = self.find_peering(call)?;
         let party = [peering.requester.0, peering.accepter.0].contains(&caller);
         if !party || peering.is_gone() {
             return Err(not_found(&id));
         }
         let peering = peering.clone();
-        Ok(self.show(&id, &peering, now))
+        Ok(self.peering_json(&id, &peering, now))
     }
 
-    fn list(&self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
-        let size = usize::try_from(integer(call, "MaxResults")?.unwrap_or(20)).unwrap_or(0);
+    fn list_peerings(&self, caller: AccountId, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
+        let size = usize::try_from(integer_parameter(call, "MaxResults")?.unwrap_or(20)).unwrap_or(0);
         if !(1..=100).contains(&size) {
-            return Err(bad("IllegalParam.MaxResults", "The specified MaxResults is illegal."));
+            return Err(bad_request("IllegalParam.MaxResults", "The specified MaxResults is illegal."));
         }
         let skip = call.get("NextToken").filter(|token| !token.is_empty()).map_or(Ok(0), |token| token.parse());
-        let skip: usize = skip.map_err(|_| bad("IllegalParam.NextToken", "The specified NextToken is illegal."))?;
+        let skip: usize =
+            skip.map_err(|_| bad_request("IllegalParam.NextToken", "The specified NextToken is illegal."))?;
         let given = |name: &str| call.get(name).filter(|value| !value.is_empty());
         let vpcs = given("VpcId").map(|list| list.split(',').collect::<Vec<_>>());
-        let wanted = |id: &str, peering: &Peering| {
+        let wanted = |id: &str, peering: &SimulatedPeering| {
             let ends = [&peering.requester, &peering.accepter];
             ends.iter().any(|(account, region, _)| {
                 *account == caller && given("RegionId").is_none_or(|wanted| wanted == region)
@@ -429,25 +437,26 @@ impl World {
             None => self.connections.iter().collect(),
         };
         let all: Vec<_> = all.into_iter().filter(|(id, peering)| wanted(id, peering)).collect();
-        let page: Vec<_> = all.iter().skip(skip).take(size).map(|(id, peering)| self.show(id, peering, now)).collect();
+        let page: Vec<_> =
+            all.iter().skip(skip).take(size).map(|(id, peering)| self.peering_json(id, peering, now)).collect();
         let next = skip + page.len();
         let next = if next < all.len() { next.to_string() } else { String::new() };
         Ok(json!({"TotalCount": all.len(), "MaxResults": size, "NextToken": next, "VpcPeerConnects": page}))
     }
 
-    fn find(&mut self, call: &Parameters) -> Result<(String, &mut Peering), ApiError> {
-        let id = require(call, "InstanceId")?;
+    fn find_peering(&mut self, call: &Parameters) -> Result<(String, &mut SimulatedPeering), ApiError> {
+        let id = require_parameter(call, "InstanceId")?;
         let peering = self.connections.get_mut(&id).ok_or_else(|| not_found(&id))?;
         Ok((id, peering))
     }
 
-    fn show(&self, id: &str, peering: &Peering, now: Timestamp) -> Value {
+    fn peering_json(&self, id: &str, peering: &SimulatedPeering, now: Timestamp) -> Value {
         // The vendor calls every field nullable.
         let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         let some = |cidrs: Vec<IpNet>| (!cidrs.is_empty()).then_some(cidrs);
-        let status = peering.shows.as_deref().unwrap_or_else(|| peering.status(now));
+        let status = peering.shown_status.as_deref().unwrap_or_else(|| peering.current_status(now));
         let expires_at = match peering.phase {
-            Phase::Accepting { until } => Some(time(until)),
+            Phase::Accepting { until } => Some(format_time(until)),
             Phase::Updating { .. } | Phase::Rejected | Phase::Deleted => None,
         };
         let vpc = |id: &str| {
@@ -469,8 +478,8 @@ impl World {
             "LinkType": text(&peering.link_type),
             "Name": text(&peering.name),
             "Description": text(&peering.description),
-            "GmtCreate": time(peering.created_at),
-            "GmtModified": time(peering.created_at),
+            "GmtCreate": format_time(peering.created_at),
+            "GmtModified": format_time(peering.created_at),
             "GmtExpired": expires_at,
             "ManagedService": text(&peering.managed_service),
             "ResourceGroupId": "rg-simulated",
@@ -478,12 +487,12 @@ impl World {
         })
     }
 
-    fn status(&self, id: &str, now: Timestamp) -> Option<&'static str> {
-        self.connections.get(id).map(|peering| peering.status(now))
+    fn status_of(&self, id: &str, now: Timestamp) -> Option<&'static str> {
+        self.connections.get(id).map(|peering| peering.current_status(now))
     }
 
-    fn shown(&self, id: &str, now: Timestamp) -> Option<Value> {
-        self.connections.get(id).map(|peering| self.show(id, peering, now))
+    fn shown_json(&self, id: &str, now: Timestamp) -> Option<Value> {
+        self.connections.get(id).map(|peering| self.peering_json(id, peering, now))
     }
 
     fn tamper(&mut self, id: &str, tampering: Tampering, now: Timestamp) -> bool {
@@ -492,7 +501,7 @@ impl World {
         };
         let ago = now - SignedDuration::from_secs(1);
         match tampering.status.as_deref() {
-            Some("Accepting") => peering.phase = Phase::Accepting { until: now + self.settings.expiry },
+            Some("Accepting") => peering.phase = Phase::Accepting { until: now + self.settings.expires_after },
             Some("Rejected") => peering.phase = Phase::Rejected,
             Some("Expired") => peering.phase = Phase::Accepting { until: ago },
             Some("Deleted") => peering.phase = Phase::Deleted,
@@ -505,7 +514,7 @@ impl World {
             peering.phase = Phase::Accepting { until };
         }
         if let Some(shows) = tampering.shows {
-            peering.shows = Some(shows).filter(|shows| shows != "-");
+            peering.shown_status = Some(shows).filter(|shows| shows != "-");
         }
         peering.bandwidth = tampering.bandwidth.unwrap_or(peering.bandwidth);
         if let Some(status) = tampering.business_status {
@@ -522,17 +531,17 @@ impl World {
 }
 
 fn not_found(id: &str) -> ApiError {
-    bad("ResourceNotFound.InstanceId", &format!("The specified resource of {id} is not found."))
+    bad_request("ResourceNotFound.InstanceId", &format!("The specified resource of {id} is not found."))
 }
 
-fn require(call: &Parameters, name: &str) -> Result<String, ApiError> {
+fn require_parameter(call: &Parameters, name: &str) -> Result<String, ApiError> {
     let value = call.get(name).filter(|value| !value.is_empty()).cloned();
-    value.ok_or_else(|| bad(&format!("Missing{name}"), &format!("{name} is mandatory for this action.")))
+    value.ok_or_else(|| bad_request(&format!("Missing{name}"), &format!("{name} is mandatory for this action.")))
 }
 
-fn integer(call: &Parameters, name: &str) -> Result<Option<i64>, ApiError> {
+fn integer_parameter(call: &Parameters, name: &str) -> Result<Option<i64>, ApiError> {
     let value = call.get(name).filter(|value| !value.is_empty()).map(|value| value.parse()).transpose();
-    value.map_err(|_| bad(&format!("IllegalParam.{name}"), &format!("The specified {name} is illegal.")))
+    value.map_err(|_| bad_request(&format!("IllegalParam.{name}"), &format!("The specified {name} is illegal.")))
 }
 
 /// The Python SDK sends `True`.
@@ -541,13 +550,13 @@ pub(crate) fn is_dry_run(call: &Parameters) -> bool {
 }
 
 /// Ends a dry run: everything before it was found to be right.
-fn dry_run(call: &Parameters) -> Result<(), ApiError> {
+fn end_dry_run(call: &Parameters) -> Result<(), ApiError> {
     if is_dry_run(call) {
-        return Err(bad("DryRunOperation", "The operation DryRun verifies success."));
+        return Err(bad_request("DryRunOperation", "The operation DryRun verifies success."));
     }
     Ok(())
 }
 
-fn time(at: Timestamp) -> String {
+fn format_time(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

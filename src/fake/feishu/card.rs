@@ -39,7 +39,7 @@ const TAGS: [&str; 13] = [
 
 /// A button that somebody could click.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShownButton {
+pub struct FeishuButton {
     /// What is on it.
     pub label: String,
     /// Names it.
@@ -54,7 +54,7 @@ pub struct ShownButton {
 
 /// A field that somebody could fill in.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Input {
+pub struct FeishuInput {
     /// Names it.
     pub name: String,
     /// The most characters.
@@ -65,7 +65,7 @@ pub struct Input {
 
 /// What the walk through a card has met.
 #[derive(Default)]
-struct Seen {
+struct CardWalk {
     elements: usize,
     names: BTreeSet<String>,
     ids: BTreeSet<String>,
@@ -86,29 +86,29 @@ pub fn check_card(card: &Value) -> Result<(), String> {
         let tags = header.get("text_tag_list").and_then(Value::as_array).map_or(0, Vec::len);
         ensure(tags <= 3, "more than three tags in the header")?;
     }
-    let mut seen = Seen::default();
+    let mut seen = CardWalk::default();
     let elements = card.pointer("/body/elements").and_then(Value::as_array).ok_or("body.elements is missing")?;
     for element in elements {
-        seen.check(element, true, false)?;
+        seen.check_element(element, true, false)?;
     }
     ensure(seen.elements <= 200, "more than 200 elements")
 }
 
 fn is_text(value: &Value) -> bool {
-    matches!(word(value, "tag"), "plain_text" | "lark_md") && value.get("content").is_some_and(Value::is_string)
+    matches!(str_field(value, "tag"), "plain_text" | "lark_md") && value.get("content").is_some_and(Value::is_string)
 }
 
-fn word<'a>(value: &'a Value, name: &str) -> &'a str {
+fn str_field<'a>(value: &'a Value, name: &str) -> &'a str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
+fn array_field<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> + use<'a> {
     value.get(name).and_then(Value::as_array).into_iter().flatten()
 }
 
-impl Seen {
-    fn check(&mut self, element: &Value, at_root: bool, in_form: bool) -> Result<(), String> {
-        let tag = word(element, "tag");
+impl CardWalk {
+    fn check_element(&mut self, element: &Value, at_root: bool, in_form: bool) -> Result<(), String> {
+        let tag = str_field(element, "tag");
         if !TAGS.contains(&tag) {
             return Err(format!("unknown tag {tag:?}"));
         }
@@ -116,7 +116,7 @@ impl Seen {
         self.check_names(element)?;
         match tag {
             "form" if !at_root => return Err("a form inside another element".into()),
-            "form" if word(element, "name").is_empty() => return Err("a form without a name".into()),
+            "form" if str_field(element, "name").is_empty() => return Err("a form without a name".into()),
             "input" => check_input(element, in_form)?,
             "button" => check_button(element, in_form)?,
             "markdown" if !element.get("content").is_some_and(Value::is_string) => return Err("no content".into()),
@@ -131,14 +131,14 @@ impl Seen {
             }
         }
         let in_form = in_form || tag == "form";
-        for child in list(element, "elements").chain(list(element, "columns")) {
-            self.check(child, false, in_form)?;
+        for child in array_field(element, "elements").chain(array_field(element, "columns")) {
+            self.check_element(child, false, in_form)?;
         }
         Ok(())
     }
 
     fn check_names(&mut self, element: &Value) -> Result<(), String> {
-        let name = word(element, "name");
+        let name = str_field(element, "name");
         if !name.is_empty() && !self.names.insert(name.to_owned()) {
             return Err(format!("the name {name:?} is there twice"));
         }
@@ -155,7 +155,7 @@ impl Seen {
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/interactive-components/input>
 fn check_input(element: &Value, in_form: bool) -> Result<(), String> {
     let max_length = element.get("max_length").map_or(Some(1000), Value::as_u64);
-    if in_form && word(element, "name").is_empty() {
+    if in_form && str_field(element, "name").is_empty() {
         return Err("an input of a form without a name".into());
     }
     if !in_form && element.get("required").is_some() {
@@ -176,13 +176,13 @@ fn check_button(element: &Value, in_form: bool) -> Result<(), String> {
     if submits.is_some_and(|kind| !in_form || !["submit", "reset"].contains(&kind)) {
         return Err("form_action_type outside a form, or unknown".into());
     }
-    if in_form && submits.is_some() && word(element, "name").is_empty() {
+    if in_form && submits.is_some() && str_field(element, "name").is_empty() {
         return Err("a button of a form without a name".into());
     }
-    for behavior in list(element, "behaviors") {
-        let fits = match word(behavior, "type") {
+    for behavior in array_field(element, "behaviors") {
+        let fits = match str_field(behavior, "type") {
             "callback" => behavior.get("value").is_some_and(|value| value.is_object() || value.is_string()),
-            "open_url" => word(behavior, "default_url").starts_with("http"),
+            "open_url" => str_field(behavior, "default_url").starts_with("http"),
             _ => false,
         };
         if !fits {
@@ -193,27 +193,27 @@ fn check_button(element: &Value, in_form: bool) -> Result<(), String> {
 }
 
 /// Every element, from the top, with whether it is in a form.
-fn walk<'a>(elements: impl Iterator<Item = &'a Value>, in_form: bool, into: &mut Vec<(&'a Value, bool)>) {
+fn collect_elements<'a>(elements: impl Iterator<Item = &'a Value>, in_form: bool, into: &mut Vec<(&'a Value, bool)>) {
     for element in elements {
         into.push((element, in_form));
-        let in_form = in_form || word(element, "tag") == "form";
-        walk(list(element, "elements").chain(list(element, "columns")), in_form, into);
+        let in_form = in_form || str_field(element, "tag") == "form";
+        collect_elements(array_field(element, "elements").chain(array_field(element, "columns")), in_form, into);
     }
 }
 
-fn all(card: &Value) -> Vec<(&Value, bool)> {
+fn all_elements(card: &Value) -> Vec<(&Value, bool)> {
     let mut elements = vec![];
-    walk(card.get("body").into_iter().flat_map(|body| list(body, "elements")), false, &mut elements);
+    collect_elements(card.get("body").into_iter().flat_map(|body| array_field(body, "elements")), false, &mut elements);
     elements
 }
 
 /// All the text that a person reads, without what is on buttons.
-pub(super) fn text(card: &Value) -> String {
+pub(super) fn visible_text(card: &Value) -> String {
     let title = card.pointer("/header/title/content").and_then(Value::as_str);
-    let elements = all(card);
-    let texts = elements.iter().filter_map(|(element, _)| match word(element, "tag") {
+    let elements = all_elements(card);
+    let texts = elements.iter().filter_map(|(element, _)| match str_field(element, "tag") {
         "div" => element.pointer("/text/content").and_then(Value::as_str),
-        "markdown" => Some(word(element, "content")),
+        "markdown" => Some(str_field(element, "content")),
         _ => None,
     });
     let lines: Vec<_> = title.into_iter().chain(texts).flat_map(str::lines).map(str::trim_end).collect();
@@ -221,30 +221,31 @@ pub(super) fn text(card: &Value) -> String {
 }
 
 /// The color of the header.
-pub(super) fn template(card: &Value) -> String {
+pub(super) fn header_template(card: &Value) -> String {
     card.pointer("/header/template").and_then(Value::as_str).unwrap_or("default").to_owned()
 }
 
-pub(super) fn buttons(card: &Value) -> Vec<ShownButton> {
-    let elements = all(card).into_iter().filter(|(element, _)| word(element, "tag") == "button");
+pub(super) fn visible_buttons(card: &Value) -> Vec<FeishuButton> {
+    let elements = all_elements(card).into_iter().filter(|(element, _)| str_field(element, "tag") == "button");
     let button = |(element, in_form): (&Value, bool)| {
-        let behavior =
-            |kind: &'static str| list(element, "behaviors").find(move |behavior| word(behavior, "type") == kind);
-        ShownButton {
+        let behavior = |kind: &'static str| {
+            array_field(element, "behaviors").find(move |behavior| str_field(behavior, "type") == kind)
+        };
+        FeishuButton {
             label: element.pointer("/text/content").and_then(Value::as_str).unwrap_or_default().to_owned(),
-            name: word(element, "name").to_owned(),
+            name: str_field(element, "name").to_owned(),
             value: behavior("callback").and_then(|behavior| behavior.get("value")).cloned().unwrap_or_default(),
-            url: behavior("open_url").map(|behavior| word(behavior, "default_url").to_owned()),
-            submits: in_form && word(element, "form_action_type") == "submit",
+            url: behavior("open_url").map(|behavior| str_field(behavior, "default_url").to_owned()),
+            submits: in_form && str_field(element, "form_action_type") == "submit",
         }
     };
     elements.map(button).collect()
 }
 
-pub(super) fn inputs(card: &Value) -> Vec<Input> {
-    let elements = all(card).into_iter().filter(|(element, _)| word(element, "tag") == "input");
-    let input = |(element, _): (&Value, bool)| Input {
-        name: word(element, "name").to_owned(),
+pub(super) fn visible_inputs(card: &Value) -> Vec<FeishuInput> {
+    let elements = all_elements(card).into_iter().filter(|(element, _)| str_field(element, "tag") == "input");
+    let input = |(element, _): (&Value, bool)| FeishuInput {
+        name: str_field(element, "name").to_owned(),
         max_length: element.get("max_length").and_then(Value::as_u64).unwrap_or(1000),
         required: element.get("required").and_then(Value::as_bool).unwrap_or_default(),
     };

@@ -13,36 +13,36 @@ use crate::app::App;
 use crate::chat::platform::Platform;
 use crate::config::Target;
 use crate::credentials::{self, SessionName};
-use crate::shape::KeyProblem;
+use crate::redaction::KeyProblem;
 use crate::{accept, clock};
 
 /// The time for all checks. The end of the tick waits no longer.
-const QUESTIONS: Duration = Duration::from_secs(3);
+const STARTUP_CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 /// The time to learn whose a key is, and then for each region: one that does not answer hides nothing of the others.
-const HALF: Duration = Duration::from_millis(1500);
+const STARTUP_CALL_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// Makes the checks once in the life of a process.
 #[derive(Debug, Default)]
-pub struct FirstTick(AtomicBool);
+pub struct StartupCheck(AtomicBool);
 
-impl FirstTick {
+impl StartupCheck {
     /// Logs an error for each contradiction. Takes three seconds at most and never fails; later calls do nothing.
-    pub async fn ask(&self, app: &App) {
+    pub async fn run_once(&self, app: &App) {
         if self.0.swap(true, Ordering::Relaxed) {
             return;
         }
         let targets = app.config.targets.iter().map(|(name, target)| async move {
-            config_errors_of_target(app, name, target).await.iter().for_each(log);
+            target_config_errors(app, name, target).await.iter().for_each(log_key_problem);
         });
         let platforms = Platform::ALL.iter().map(|platform| async {
-            let asked = timeout(QUESTIONS, config_errors_of_platform(app, *platform)).await;
-            asked.unwrap_or_default().iter().for_each(log);
+            let asked = timeout(STARTUP_CHECK_TIMEOUT, platform_config_errors(app, *platform)).await;
+            asked.unwrap_or_default().iter().for_each(log_key_problem);
         });
         join(join_all(platforms), join_all(targets)).await;
     }
 }
 
-fn log(KeyProblem { key, problem }: &KeyProblem) {
+fn log_key_problem(KeyProblem { key, problem }: &KeyProblem) {
     tracing::error!(
         outcome = "misconfigured",
         key,
@@ -51,22 +51,22 @@ fn log(KeyProblem { key, problem }: &KeyProblem) {
     );
 }
 
-async fn config_errors_of_platform(app: &App, platform: Platform) -> Vec<KeyProblem> {
+async fn platform_config_errors(app: &App, platform: Platform) -> Vec<KeyProblem> {
     match app.secrets.current(clock::now()).await {
-        Ok(secrets) => platform.config_errors(app.chat(&secrets)).await,
+        Ok(secrets) => platform.config_errors(app.chat_context(&secrets)).await,
         Err(_) => vec![],
     }
 }
 
-async fn config_errors_of_target(app: &App, name: &str, target: &Target) -> Vec<KeyProblem> {
+async fn target_config_errors(app: &App, name: &str, target: &Target) -> Vec<KeyProblem> {
     let now = clock::now();
     let reading = SessionName::reading();
     let account = async {
-        let key = app.credentials.current(&app.secrets, name, &reading, now).await.ok()?;
+        let key = app.credentials.current_key(&app.secrets, name, &reading, now).await.ok()?;
         let sts = Sts::new(app.http.clone(), target.sts_endpoint.clone(), target.signature);
-        sts.caller(credentials::credentials(&key)).await.ok()
+        sts.caller_account(credentials::credentials(&key)).await.ok()
     };
-    if let Ok(Some(account)) = timeout(HALF, account).await
+    if let Ok(Some(account)) = timeout(STARTUP_CALL_TIMEOUT, account).await
         && account != target.account
     {
         let problem =
@@ -74,9 +74,12 @@ async fn config_errors_of_target(app: &App, name: &str, target: &Target) -> Vec<
         return vec![KeyProblem { key: format!("targets.{name}.account"), problem }];
     }
     let config_errors = target.regions.iter().map(async |region: &String| {
-        let listed = timeout(HALF, accept::list(app, name, (region, None), None, clock::now())).await.ok()?;
+        let listed =
+            timeout(STARTUP_CALL_TIMEOUT, accept::list_connections(app, name, (region, None), None, clock::now()))
+                .await
+                .ok()?;
         let error = listed.err()?;
-        let code = error.problem().code;
+        let code = error.to_problem().code;
         let is_refused = match error.class() {
             Class::Permanent | Class::Missing => true,
             Class::Unknown => code.contains("Region"),

@@ -4,79 +4,79 @@ use std::collections::HashMap;
 
 use tokio::time::sleep;
 
-use super::job::{Done, Job, Listing, Region};
-use super::seen::Seen;
+use super::job::{Job, JobResult, Listing, RegionWork};
+use super::repeat_detector::RepeatDetector;
 use crate::accept;
-use crate::alicloud::{self, LARGEST_PAGE, LeftOut};
+use crate::alicloud::{self, MAX_PAGE_SIZE, UnreadableConnection};
 use crate::app::App;
-use crate::approval::{ApprovalId, Stage, follow_again_at};
+use crate::approval::{ApprovalId, IndexState, activation_recheck_at};
 use crate::clock;
 use crate::config::Target;
 use crate::peering::Connection;
-use crate::store::{self, Entry};
+use crate::store::{self, IndexEntry};
 
 /// So many connections of a region are read one by one; for more, it is listed.
-const FEW: usize = 2;
+const MAX_SINGLE_READS: usize = 2;
 /// What is beyond this many pages of a region is not looked at, and said not to be.
-const MOST_PAGES: u32 = 1000;
+const MAX_PAGES: u32 = 1000;
 /// How many connections that cannot be understood have a line of their own for each region; the rest of a page has one.
-const MAX_NAMED: usize = 20;
+const MAX_LOGGED_UNREADABLE: usize = 20;
 /// So many that are followed and not in the list are read one by one: a tick has time for no more.
-const MOST_MISSING: usize = 100;
+const MAX_MISSING_READS: usize = 100;
 
-impl Region {
+impl RegionWork {
     /// Looks for this one, too.
-    pub(super) fn follow(&mut self, entry: &Entry) {
-        if !entry.stage.is_followed() {
-            self.over.insert(entry.id.instance_id.clone(), entry.stage);
+    pub(super) fn add_entry(&mut self, entry: &IndexEntry) {
+        if !entry.state.needs_polling() {
+            self.finished.insert(entry.id.instance_id.clone(), entry.state);
             return;
         }
-        self.followed.insert(entry.id.instance_id.clone(), entry.stage);
-        if entry.stage == Stage::Activating {
-            self.since = self.since.max(Some(entry.due_at));
+        self.polled.insert(entry.id.instance_id.clone(), entry.state);
+        if entry.state == IndexState::Activating {
+            self.activating_since = self.activating_since.max(Some(entry.due_at));
         }
     }
 
     /// What is to be done to find out.
-    pub(super) fn jobs(self, target: &str, region: String) -> Vec<Job> {
-        if self.discover || self.followed.len() > FEW {
-            return vec![Job::List(Listing {
+    pub(super) fn into_jobs(self, target: &str, region: String) -> Vec<Job> {
+        if self.discover || self.polled.len() > MAX_SINGLE_READS {
+            return vec![Job::ListPage(Listing {
                 region,
-                left: self,
+                remaining: self,
                 next_token: None,
                 pages: 0,
-                left_out: 0,
-                seen: Seen::default(),
+                unreadable: 0,
+                repeat_detector: RepeatDetector::default(),
             })];
         }
-        self.readings(target)
+        self.into_poll_jobs(target)
     }
 
     /// Reads each of what is left.
-    fn readings(self, target: &str) -> Vec<Job> {
-        let since = self.since;
+    fn into_poll_jobs(self, target: &str) -> Vec<Job> {
+        let since = self.activating_since;
         let read =
-            |(instance_id, stage)| Job::Read(ApprovalId { target: target.to_owned(), instance_id }, stage, since);
-        self.followed.into_iter().map(read).collect()
+            |(instance_id, stage)| Job::Poll(ApprovalId { target: target.to_owned(), instance_id }, stage, since);
+        self.polled.into_iter().map(read).collect()
     }
 
     /// As many as a tick has time for.
-    fn some_readings(self, target: &str) -> Vec<Job> {
-        let mut readings = self.readings(target);
-        readings.truncate(MOST_MISSING);
+    fn into_limited_poll_jobs(self, target: &str) -> Vec<Job> {
+        let mut readings = self.into_poll_jobs(target);
+        readings.truncate(MAX_MISSING_READS);
         readings
     }
 }
 
 /// Lists the next page of a region, and says what is to be done about it.
-pub(super) async fn list(app: &App, target: &str, mut listing: Listing) -> Result<Done, store::Error> {
-    let Some(Target { account, .. }) = app.config.targets.get(target) else { return Ok(Done::default()) };
-    let since = listing.left.since;
-    let look_at = || since.and_then(|since| follow_again_at(since, clock::now()));
-    let page = match next_page(app, target, &listing).await {
+pub(super) async fn list_next_page(app: &App, target: &str, mut listing: Listing) -> Result<JobResult, store::Error> {
+    let Some(Target { account, .. }) = app.config.targets.get(target) else { return Ok(JobResult::default()) };
+    let since = listing.remaining.activating_since;
+    let look_at = || since.and_then(|since| activation_recheck_at(since, clock::now()));
+    let page = match fetch_page(app, target, &listing).await {
         Ok(page) => page,
         Err(error) => {
-            let problem = error.problem();
+            let problem = error.to_problem();
             tracing::error!(
                 outcome = "not_listed",
                 target,
@@ -87,24 +87,26 @@ pub(super) async fn list(app: &App, target: &str, mut listing: Listing) -> Resul
             );
             // Whoever answers that it can't be listed may answer how one of them is.
             let answered = !matches!(error, accept::Error::Api(alicloud::Error::Transport(_)));
-            let more = if answered { listing.left.some_readings(target) } else { vec![] };
-            return Ok(Done { look_at: look_at(), more });
+            let more = if answered { listing.remaining.into_limited_poll_jobs(target) } else { vec![] };
+            return Ok(JobResult { recheck_at: look_at(), follow_ups: more });
         }
     };
-    let is_new = listing.seen.take_in(&page);
-    name_left_out(target, &listing, &page.left_out);
+    let is_new = listing.repeat_detector.note_page(&page);
+    log_unreadable(target, &listing, &page.unreadable);
     let id =
         |connection: &Connection| ApprovalId { target: target.to_owned(), instance_id: connection.instance_id.clone() };
     let (mut more, mut unknown, now) = (vec![], HashMap::new(), clock::now());
     for connection in page.connections {
-        let known = listing.left.followed.remove(&connection.instance_id);
-        match known.or_else(|| listing.left.over.remove(&connection.instance_id)) {
-            Some(stage) if stage.is_news(&connection, now, || app.config.policy.terms(target, &connection)) => {
-                more.push(Job::News(id(&connection), Box::new(connection), Some(stage)));
+        let known = listing.remaining.polled.remove(&connection.instance_id);
+        match known.or_else(|| listing.remaining.finished.remove(&connection.instance_id)) {
+            Some(stage)
+                if stage.is_outdated_by(&connection, now, || app.config.policy.snapshot_for(target, &connection)) =>
+            {
+                more.push(Job::Ingest(id(&connection), Box::new(connection), Some(stage)));
             }
             Some(_) => {}
             None => {
-                let is_ours = connection.accepter.account == *account && listing.left.discover;
+                let is_ours = connection.accepter.account == *account && listing.remaining.discover;
                 let id = id(&connection);
                 if is_ours && (connection.is_waiting(now) || !app.store.is_unrecorded(&id)) {
                     unknown.insert(id, connection);
@@ -112,9 +114,9 @@ pub(super) async fn list(app: &App, target: &str, mut listing: Listing) -> Resul
             }
         }
     }
-    more.extend(discovered(app, target, &listing.region, unknown).await?);
+    more.extend(ingest_jobs(app, target, &listing.region, unknown).await?);
     listing.pages += 1;
-    listing.left_out += page.left_out.len();
+    listing.unreadable += page.unreadable.len();
     listing.next_token = page.next_token;
     if listing.next_token.is_some() && !is_new {
         tracing::error!(
@@ -124,18 +126,20 @@ pub(super) async fn list(app: &App, target: &str, mut listing: Listing) -> Resul
             pages = listing.pages,
             "stopped listing a region because its list brings nothing new; some of its connections may be missing"
         );
-        more.extend(listing.left.some_readings(target));
+        more.extend(listing.remaining.into_limited_poll_jobs(target));
     } else {
-        more.extend(listing.after(target, page.total, page.token_is_odd));
+        more.extend(listing.into_next_jobs(target, page.total, page.has_unreadable_token));
     }
-    Ok(Done { look_at: look_at(), more })
+    Ok(JobResult { recheck_at: look_at(), follow_ups: more })
 }
 
 /// Logs the connections of a page that cannot be understood.
-fn name_left_out(target: &str, listing: &Listing, left_out: &[LeftOut]) {
-    let (own_line, together) = left_out.split_at(MAX_NAMED.saturating_sub(listing.left_out).min(left_out.len()));
+fn log_unreadable(target: &str, listing: &Listing, unreadable: &[UnreadableConnection]) {
+    let (own_line, together) =
+        unreadable.split_at(MAX_LOGGED_UNREADABLE.saturating_sub(listing.unreadable).min(unreadable.len()));
     if !together.is_empty() {
-        let ids: Vec<_> = together.iter().map(|LeftOut { id, fact }| format!("{id}:{}", fact.name())).collect();
+        let ids: Vec<_> =
+            together.iter().map(|UnreadableConnection { id, field: fact }| format!("{id}:{}", fact.name())).collect();
         tracing::error!(
             outcome = "not_understood",
             target,
@@ -144,7 +148,7 @@ fn name_left_out(target: &str, listing: &Listing, left_out: &[LeftOut]) {
             "Alibaba Cloud's answer about more connections could not be understood"
         );
     }
-    for LeftOut { id, fact } in own_line {
+    for UnreadableConnection { id, field: fact } in own_line {
         tracing::error!(
             outcome = "not_understood",
             target,
@@ -158,16 +162,16 @@ fn name_left_out(target: &str, listing: &Listing, left_out: &[LeftOut]) {
 
 impl Listing {
     /// What follows the page that was listed last.
-    fn after(self, target: &str, total: Option<u32>, token_is_odd: bool) -> Vec<Job> {
-        let pages_left = total.map_or(1, |total| total.div_ceil(LARGEST_PAGE).saturating_sub(self.pages));
-        let cheaper = usize::try_from(pages_left).unwrap_or(usize::MAX) > self.left.followed.len();
+    fn into_next_jobs(self, target: &str, total: Option<u32>, has_unreadable_token: bool) -> Vec<Job> {
+        let pages_left = total.map_or(1, |total| total.div_ceil(MAX_PAGE_SIZE).saturating_sub(self.pages));
+        let cheaper = usize::try_from(pages_left).unwrap_or(usize::MAX) > self.remaining.polled.len();
         match &self.next_token {
-            Some(_) if !self.left.discover && self.left.followed.is_empty() => vec![],
-            Some(_) if !self.left.discover && cheaper => self.left.readings(target),
-            Some(_) if self.pages < MOST_PAGES => vec![Job::List(self)],
+            Some(_) if !self.remaining.discover && self.remaining.polled.is_empty() => vec![],
+            Some(_) if !self.remaining.discover && cheaper => self.remaining.into_poll_jobs(target),
+            Some(_) if self.pages < MAX_PAGES => vec![Job::ListPage(self)],
             more => {
-                let more = more.is_some() || token_is_odd;
-                let (region, left_out) = (self.region.as_str(), self.left_out);
+                let more = more.is_some() || has_unreadable_token;
+                let (region, left_out) = (self.region.as_str(), self.unreadable);
                 if left_out > 0 || more {
                     tracing::error!(
                         outcome = "listed_in_part",
@@ -178,8 +182,8 @@ impl Listing {
                         "not all could be looked at"
                     );
                 }
-                let missing = self.left.followed.len();
-                if missing > MOST_MISSING {
+                let missing = self.remaining.polled.len();
+                if missing > MAX_MISSING_READS {
                     tracing::error!(
                         outcome = "missing_in_list",
                         target,
@@ -188,18 +192,18 @@ impl Listing {
                         "too many to look at in one tick"
                     );
                 }
-                self.left.some_readings(target)
+                self.remaining.into_limited_poll_jobs(target)
             }
         }
     }
 }
 
 /// The next page, when its turn has come.
-async fn next_page(app: &App, target: &str, listing: &Listing) -> Result<alicloud::Page, accept::Error> {
+async fn fetch_page(app: &App, target: &str, listing: &Listing) -> Result<alicloud::Page, accept::Error> {
     loop {
         let place = (listing.region.as_str(), None);
-        match accept::list(app, target, place, listing.next_token.as_deref(), clock::now()).await {
-            Err(accept::Error::Api(alicloud::Error::Paced(wait))) => sleep(wait).await,
+        match accept::list_connections(app, target, place, listing.next_token.as_deref(), clock::now()).await {
+            Err(accept::Error::Api(alicloud::Error::RateLimited(wait))) => sleep(wait).await,
             page => return page,
         }
     }
@@ -207,7 +211,7 @@ async fn next_page(app: &App, target: &str, listing: &Listing) -> Result<aliclou
 
 /// The connections that are new or differ from their record. An earlier version gave finished records no line in the
 /// index: such a record is rewritten once. The next tick looks up what could not be loaded: it may not be new.
-async fn discovered(
+async fn ingest_jobs(
     app: &App,
     target: &str,
     region: &str,
@@ -219,7 +223,7 @@ async fn discovered(
         Err(error) => {
             let waiting = ids.len();
             tracing::error!(
-                outcome = error.outcome(),
+                outcome = error.log_outcome(),
                 target,
                 region,
                 waiting,
@@ -238,13 +242,13 @@ async fn discovered(
                 false
             }
             Some(Ok(stored)) => {
-                let stage = stored.approval.stage();
-                let terms = || app.config.policy.terms(&id.target, &connection);
-                let is_news = stage.is_news(&connection, now, terms);
-                if !is_news && stored.is_of_earlier_version() {
+                let stage = stored.approval.index_state();
+                let terms = || app.config.policy.snapshot_for(&id.target, &connection);
+                let is_news = stage.is_outdated_by(&connection, now, terms);
+                if !is_news && stored.is_from_earlier_version() {
                     // It stops no other: the next tick tries again.
                     if let Err(error) = app.store.save(&stored.approval, Some(stored)).await {
-                        let (peering, outcome) = (id.instance_id.as_str(), error.outcome());
+                        let (peering, outcome) = (id.instance_id.as_str(), error.log_outcome());
                         tracing::error!(outcome, target, peering.id = peering, %error, "could not rewrite a record");
                     }
                 }
@@ -252,13 +256,13 @@ async fn discovered(
             }
             // This version must not touch it, or it may exist.
             Some(Err(error)) => {
-                let (peering, outcome) = (id.instance_id.as_str(), error.outcome());
+                let (peering, outcome) = (id.instance_id.as_str(), error.log_outcome());
                 tracing::error!(outcome, target, peering.id = peering, %error, "could not read the record of a connection");
                 false
             }
         };
         if is_news {
-            news.push(Job::News(id, Box::new(connection), None));
+            news.push(Job::Ingest(id, Box::new(connection), None));
         }
     }
     Ok(news)

@@ -8,10 +8,10 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::{
-    CHANGEABLE_FOR, Call, ChatState, Ended, FakeFeishu, Fault, Inner, Message, TOKEN_RENEWED_AT, TOKEN_VALID_FOR,
-    UUID_KEPT, card,
+    ChatFault, FakeFeishu, FakeFeishuState, FeishuFault, FeishuMessage, MAX_EDIT_AGE, MessageEnd, RecordedCall,
+    TOKEN_LIFETIME, TOKEN_RENEWAL_WINDOW, UUID_RETENTION, card,
 };
-use crate::chat::feishu::bot_sign;
+use crate::chat::feishu::sign_bot_message;
 use crate::secret::Secret;
 
 /// The largest request with a card: 30 KB.
@@ -25,11 +25,11 @@ const MAX_BOT_BODY_BYTES: usize = 20 * 1024;
 /// How far the timestamp of a custom bot's message may be away.
 ///
 /// Source: <https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot>
-const BOT_TOLERANCE: SignedDuration = SignedDuration::from_hours(1);
+const MAX_BOT_CLOCK_SKEW: SignedDuration = SignedDuration::from_hours(1);
 
 /// What Feishu refuses a request with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct FeishuRefusal {
     /// The HTTP status.
     pub status: u16,
     /// Feishu's code.
@@ -39,12 +39,12 @@ pub struct Refusal {
 }
 
 /// With HTTP status 400, as all refusals of the API.
-pub(super) fn refuse(code: i64, message: &str) -> Refusal {
-    Refusal { status: 400, code, message: message.to_owned() }
+pub(super) fn api_refusal(code: i64, message: &str) -> FeishuRefusal {
+    FeishuRefusal { status: 400, code, message: message.to_owned() }
 }
 
 /// A request.
-struct Request<'a> {
+struct ApiRequest<'a> {
     method: &'a Method,
     path: &'a str,
     query: &'a str,
@@ -53,24 +53,24 @@ struct Request<'a> {
     body: Value,
 }
 
-impl Request<'_> {
-    fn word(&self, name: &str) -> Option<&str> {
+impl ApiRequest<'_> {
+    fn str_field(&self, name: &str) -> Option<&str> {
         self.body.get(name).and_then(Value::as_str)
     }
 
     /// The card of a message: a JSON string of valid size and shape.
-    fn card(&self) -> Result<Value, Refusal> {
+    fn parse_card(&self) -> Result<Value, FeishuRefusal> {
         if self.size > MAX_BODY_BYTES {
-            return Err(refuse(230_025, "the card is over 30 KB"));
+            return Err(api_refusal(230_025, "the card is over 30 KB"));
         }
-        let content = self.word("content").ok_or_else(|| refuse(230_001, "content is missing"))?;
-        let card = serde_json::from_str(content).map_err(|_| refuse(230_001, "content is not JSON"))?;
-        card::check_card(&card).map_err(|problem| refuse(230_099, &problem))?;
+        let content = self.str_field("content").ok_or_else(|| api_refusal(230_001, "content is missing"))?;
+        let card = serde_json::from_str(content).map_err(|_| api_refusal(230_001, "content is not JSON"))?;
+        card::check_card(&card).map_err(|problem| api_refusal(230_099, &problem))?;
         Ok(card)
     }
 }
 
-pub(super) async fn take(
+pub(super) async fn handle_request(
     State(fake): State<FakeFeishu>,
     method: Method,
     uri: Uri,
@@ -80,7 +80,7 @@ pub(super) async fn take(
     let bearer = headers.get("authorization").and_then(|value| value.to_str().ok());
     // Feishu's own SDK for Python sends no content type.
     let is_json = headers.get("content-type").is_none_or(|kind| kind.as_bytes().starts_with(b"application/json"));
-    let request = Request {
+    let request = ApiRequest {
         method: &method,
         path: uri.path(),
         query: uri.query().unwrap_or_default(),
@@ -88,33 +88,33 @@ pub(super) async fn take(
         size: body.len(),
         body: if is_json { serde_json::from_slice(&body).unwrap_or_default() } else { Value::Null },
     };
-    let fault = fake.lock().fault(request.path);
+    let fault = fake.lock().take_fault(request.path);
     if fault.as_ref().is_some_and(|fault| fault.hangs && !fault.after_effect) {
         return std::future::pending().await;
     }
     let answer = match &fault {
-        Some(fault) if !fault.after_effect => Err(refusal(fault)),
-        Some(_) | None => fake.lock().answer(&request),
+        Some(fault) if !fault.after_effect => Err(refusal_of_fault(fault)),
+        Some(_) | None => fake.lock().route_request(&request),
     };
     let path = uri.path_and_query().map(ToString::to_string).unwrap_or_default();
     let code = answer.as_ref().err().map_or(0, |refusal| refusal.code);
-    fake.lock().calls.push(Call { method: method.to_string(), path, body: request.body, code });
+    fake.lock().calls.push(RecordedCall { method: method.to_string(), path, body: request.body, code });
     match fault {
         Some(fault) if fault.hangs => std::future::pending().await,
-        Some(fault) => response(&Err(refusal(&fault)), fault.code.is_some(), fault.retry_after),
-        None => response(&answer, true, None),
+        Some(fault) => to_response(&Err(refusal_of_fault(&fault)), fault.code.is_some(), fault.retry_after),
+        None => to_response(&answer, true, None),
     }
 }
 
-fn refusal(fault: &Fault) -> Refusal {
+fn refusal_of_fault(fault: &FeishuFault) -> FeishuRefusal {
     let status = if fault.status == 0 { 400 } else { fault.status };
-    Refusal { status, code: fault.code.unwrap_or(-1), message: "a fault of the test".into() }
+    FeishuRefusal { status, code: fault.code.unwrap_or(-1), message: "a fault of the test".into() }
 }
 
-fn response(answer: &Result<Value, Refusal>, is_json: bool, retry_after: Option<u16>) -> Response {
+fn to_response(answer: &Result<Value, FeishuRefusal>, is_json: bool, retry_after: Option<u16>) -> Response {
     let (status, body) = match answer {
         Ok(body) => (200, body.clone()),
-        Err(Refusal { status, code, message }) => (*status, json!({"code": code, "msg": message})),
+        Err(FeishuRefusal { status, code, message }) => (*status, json!({"code": code, "msg": message})),
     };
     let body = if is_json { body.to_string() } else { "upstream error".to_owned() };
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -126,8 +126,8 @@ fn response(answer: &Result<Value, Refusal>, is_json: bool, retry_after: Option<
     response
 }
 
-impl Inner {
-    fn fault(&mut self, path: &str) -> Option<Fault> {
+impl FakeFeishuState {
+    fn take_fault(&mut self, path: &str) -> Option<FeishuFault> {
         match self.faults.iter_mut().find(|(_, fault)| path.starts_with(&fault.path)) {
             Some((requests @ 1.., _)) => {
                 *requests -= 1;
@@ -138,22 +138,22 @@ impl Inner {
         }
     }
 
-    fn answer(&mut self, request: &Request<'_>) -> Result<Value, Refusal> {
-        let unknown = || Refusal { status: 404, code: 99_992_404, message: "no such path".into() };
+    fn route_request(&mut self, request: &ApiRequest<'_>) -> Result<Value, FeishuRefusal> {
+        let unknown = || FeishuRefusal { status: 404, code: 99_992_404, message: "no such path".into() };
         let path = request.path.strip_prefix("/open-apis/").ok_or_else(unknown)?;
         if path == "auth/v3/tenant_access_token/internal" && request.method == Method::POST {
-            return self.token(request);
+            return self.issue_token(request);
         }
         if let Some(id) = path.strip_prefix("bot/v2/hook/").filter(|_| request.method == Method::POST) {
-            return self.post_by_bot(request, id);
+            return self.post_as_bot(request, id);
         }
         self.check_token(request.token)?;
         let message = path.strip_prefix("im/v1/messages").ok_or_else(unknown)?;
         match (message.strip_prefix('/'), request.method) {
-            (None, &Method::POST) if message.is_empty() => self.post(request),
-            (Some(id), &Method::PATCH) => self.patch(request, id),
+            (None, &Method::POST) if message.is_empty() => self.post_message(request),
+            (Some(id), &Method::PATCH) => self.patch_message(request, id),
             (Some(rest), &Method::POST) => match rest.strip_suffix("/reply") {
-                Some(id) => self.reply(request, id),
+                Some(id) => self.reply_to_message(request, id),
                 None => Err(unknown()),
             },
             _ => Err(unknown()),
@@ -161,17 +161,17 @@ impl Inner {
     }
 
     /// Gives the same token until less than 30 min are left.
-    fn token(&mut self, request: &Request<'_>) -> Result<Value, Refusal> {
-        if request.word("app_id") != Some(&self.settings.app) {
-            return Err(refuse(10_003, "invalid app_id"));
+    fn issue_token(&mut self, request: &ApiRequest<'_>) -> Result<Value, FeishuRefusal> {
+        if request.str_field("app_id") != Some(&self.settings.app) {
+            return Err(api_refusal(10_003, "invalid app_id"));
         }
-        if request.word("app_secret") != Some(&self.settings.app_secret) {
-            return Err(refuse(10_014, "app secret invalid"));
+        if request.str_field("app_secret") != Some(&self.settings.app_secret) {
+            return Err(api_refusal(10_014, "app secret invalid"));
         }
         let now = self.now();
-        let fresh = self.tokens.last().filter(|(_, until)| until.duration_since(now) >= TOKEN_RENEWED_AT).cloned();
+        let fresh = self.tokens.last().filter(|(_, until)| until.duration_since(now) >= TOKEN_RENEWAL_WINDOW).cloned();
         let (token, until) = fresh.unwrap_or_else(|| {
-            let token = (self.id("t-"), now + TOKEN_VALID_FOR);
+            let token = (self.next_id("t-"), now + TOKEN_LIFETIME);
             self.tokens.push(token.clone());
             token
         });
@@ -180,82 +180,82 @@ impl Inner {
         }))
     }
 
-    fn check_token(&self, token: Option<&str>) -> Result<(), Refusal> {
-        let token = token.ok_or_else(|| refuse(99_991_661, "Missing access token for authorization"))?;
+    fn check_token(&self, token: Option<&str>) -> Result<(), FeishuRefusal> {
+        let token = token.ok_or_else(|| api_refusal(99_991_661, "Missing access token for authorization"))?;
         let now = self.now();
         let known = self.tokens.iter().any(|(known, until)| known == token && now < *until);
-        if known { Ok(()) } else { Err(refuse(99_991_663, "Invalid access token for authorization")) }
+        if known { Ok(()) } else { Err(api_refusal(99_991_663, "Invalid access token for authorization")) }
     }
 
-    fn check_chat(&self, chat: &str) -> Result<(), Refusal> {
+    fn check_chat(&self, chat: &str) -> Result<(), FeishuRefusal> {
         match self.chats.get(chat) {
-            Some(ChatState::WithoutBot) => Err(refuse(230_002, "Bot is not in the group")),
-            Some(ChatState::Dissolved) => Err(refuse(232_009, "The group was dissolved")),
-            Some(ChatState::WithoutThreads) | None => Ok(()),
+            Some(ChatFault::WithoutBot) => Err(api_refusal(230_002, "Bot is not in the group")),
+            Some(ChatFault::Dissolved) => Err(api_refusal(232_009, "The group was dissolved")),
+            Some(ChatFault::WithoutThreads) | None => Ok(()),
         }
     }
 
-    fn post(&mut self, request: &Request<'_>) -> Result<Value, Refusal> {
+    fn post_message(&mut self, request: &ApiRequest<'_>) -> Result<Value, FeishuRefusal> {
         let kind = form_urlencoded::parse(request.query.as_bytes()).find(|(name, _)| name == "receive_id_type");
-        let id = request.word("receive_id").unwrap_or_default().to_owned();
+        let id = request.str_field("receive_id").unwrap_or_default().to_owned();
         let fits = match kind.as_ref().map(|(_, kind)| kind.as_ref()) {
             Some("chat_id") => id.starts_with("oc_"),
             Some("open_id") => id.starts_with("ou_"),
             _ => false,
         };
-        if !fits || request.word("msg_type") != Some("interactive") {
-            return Err(refuse(230_001, "Your request contains an invalid request parameter"));
+        if !fits || request.str_field("msg_type") != Some("interactive") {
+            return Err(api_refusal(230_001, "Your request contains an invalid request parameter"));
         }
-        self.add(request, id, None, false)
+        self.add_message(request, id, None, false)
     }
 
-    fn reply(&mut self, request: &Request<'_>, id: &str) -> Result<Value, Refusal> {
-        let parent = self.message(id)?;
+    fn reply_to_message(&mut self, request: &ApiRequest<'_>, id: &str) -> Result<Value, FeishuRefusal> {
+        let parent = self.find_message(id)?;
         let (chat, root) = (parent.chat.clone(), parent.parent.clone().unwrap_or_else(|| parent.id.clone()));
         let in_thread = request.body.get("reply_in_thread").and_then(Value::as_bool).unwrap_or_default();
-        if in_thread && self.chats.get(&chat) == Some(&ChatState::WithoutThreads) {
-            return Err(refuse(230_071, "The group does not support reply_in_thread"));
+        if in_thread && self.chats.get(&chat) == Some(&ChatFault::WithoutThreads) {
+            return Err(api_refusal(230_071, "The group does not support reply_in_thread"));
         }
-        if request.word("msg_type") != Some("interactive") {
-            return Err(refuse(230_001, "Your request contains an invalid request parameter"));
+        if request.str_field("msg_type") != Some("interactive") {
+            return Err(api_refusal(230_001, "Your request contains an invalid request parameter"));
         }
-        self.add(request, chat, Some(root), in_thread)
+        self.add_message(request, chat, Some(root), in_thread)
     }
 
-    fn add(
+    fn add_message(
         &mut self,
-        request: &Request<'_>,
+        request: &ApiRequest<'_>,
         chat: String,
         parent: Option<String>,
         in_thread: bool,
-    ) -> Result<Value, Refusal> {
-        let card = request.card()?;
+    ) -> Result<Value, FeishuRefusal> {
+        let card = request.parse_card()?;
         self.check_chat(&chat)?;
-        let uuid = request.word("uuid").unwrap_or_default().to_owned();
+        let uuid = request.str_field("uuid").unwrap_or_default().to_owned();
         if uuid.len() > 50 {
-            return Err(refuse(230_001, "uuid is over 50 characters"));
+            return Err(api_refusal(230_001, "uuid is over 50 characters"));
         }
         let now = self.now();
-        self.uuids.retain(|_, (at, _)| now.duration_since(*at) < UUID_KEPT);
+        self.uuids.retain(|_, (at, _)| now.duration_since(*at) < UUID_RETENTION);
         let known = self.uuids.get(&(chat.clone(), uuid.clone())).map(|(_, id)| id.clone());
         if let Some(message) = known.and_then(|id| self.messages.iter().find(|message| message.id == id)) {
-            return Ok(self.describe(message));
+            return Ok(self.message_json(message));
         }
         if self.is_too_busy(&chat) {
-            return Err(refuse(230_020, "This operation triggers the frequency limit"));
+            return Err(api_refusal(230_020, "This operation triggers the frequency limit"));
         }
-        let id = self.id("om_");
+        let id = self.next_id("om_");
         if !uuid.is_empty() {
             self.uuids.insert((chat.clone(), uuid), (now, id.clone()));
         }
         let message =
-            Message { id, chat, parent, in_thread, card, edits: 0, created_at: now, ended: None, by_bot: false };
-        let answer = self.describe(&message);
+            FeishuMessage { id, chat, parent, in_thread, card, edits: 0, created_at: now, ended: None, by_bot: false };
+        let answer = self.message_json(&message);
         self.messages.push(message);
         Ok(answer)
     }
 
-    fn describe(&self, message: &Message) -> Value {
+    fn message_json(&self, message: &FeishuMessage) -> Value {
         let parent = message.parent.clone().unwrap_or_default();
         let sender = json!({
             "id": self.settings.app, "id_type": "app_id", "sender_type": "app", "tenant_key": self.settings.tenant,
@@ -269,35 +269,35 @@ impl Inner {
     }
 
     /// A message that is still there.
-    fn message(&self, id: &str) -> Result<&Message, Refusal> {
+    fn find_message(&self, id: &str) -> Result<&FeishuMessage, FeishuRefusal> {
         let message = self.messages.iter().find(|message| message.id == id);
-        let message = message.ok_or_else(|| refuse(230_001, "invalid message_id"))?;
+        let message = message.ok_or_else(|| api_refusal(230_001, "invalid message_id"))?;
         match message.ended {
-            Some(Ended::Recalled) => Err(refuse(230_011, "The message was recalled")),
-            Some(Ended::Deleted) => Err(refuse(230_110, "The message has been deleted")),
+            Some(MessageEnd::Recalled) => Err(api_refusal(230_011, "The message was recalled")),
+            Some(MessageEnd::Deleted) => Err(api_refusal(230_110, "The message has been deleted")),
             None => Ok(message),
         }
     }
 
-    fn patch(&mut self, request: &Request<'_>, id: &str) -> Result<Value, Refusal> {
-        let message = self.message(id)?;
+    fn patch_message(&mut self, request: &ApiRequest<'_>, id: &str) -> Result<Value, FeishuRefusal> {
+        let message = self.find_message(id)?;
         if message.by_bot {
-            return Err(refuse(230_001, "The message was not sent by the app"));
+            return Err(api_refusal(230_001, "The message was not sent by the app"));
         }
         let (chat, age) = (message.chat.clone(), self.now().duration_since(message.created_at));
-        let card = request.card()?;
-        if age > CHANGEABLE_FOR {
-            return Err(refuse(230_031, "The message is older than 14 days"));
+        let card = request.parse_card()?;
+        if age > MAX_EDIT_AGE {
+            return Err(api_refusal(230_031, "The message is older than 14 days"));
         }
         self.check_chat(&chat)?;
         if self.is_too_busy(id) {
-            return Err(refuse(230_020, "This operation triggers the frequency limit"));
+            return Err(api_refusal(230_020, "This operation triggers the frequency limit"));
         }
-        self.redraw(id, &card);
+        self.redraw_card(id, &card);
         Ok(json!({"code": 0, "msg": "success", "data": {}}))
     }
 
-    pub(super) fn redraw(&mut self, id: &str, card: &Value) {
+    pub(super) fn redraw_card(&mut self, id: &str, card: &Value) {
         for message in self.messages.iter_mut().filter(|message| message.id == id) {
             message.card = card.clone();
             message.edits += 1;
@@ -305,27 +305,27 @@ impl Inner {
     }
 
     /// A custom bot refuses with HTTP status 200, so that only the code says it.
-    fn post_by_bot(&mut self, request: &Request<'_>, id: &str) -> Result<Value, Refusal> {
-        let refuse = |code, message: &str| Refusal { status: 200, code, message: message.to_owned() };
+    fn post_as_bot(&mut self, request: &ApiRequest<'_>, id: &str) -> Result<Value, FeishuRefusal> {
+        let refuse = |code, message: &str| FeishuRefusal { status: 200, code, message: message.to_owned() };
         let secret =
             self.bots.get(id).ok_or_else(|| refuse(19_001, "param invalid: incoming webhook access token invalid"))?;
         if let Some(secret) = secret {
-            let timestamp: i64 = request.word("timestamp").and_then(|text| text.parse().ok()).unwrap_or_default();
+            let timestamp: i64 = request.str_field("timestamp").and_then(|text| text.parse().ok()).unwrap_or_default();
             let age = self.now().as_second().saturating_sub(timestamp).saturating_abs();
-            let sign = bot_sign(&Secret::new(secret.clone()), timestamp);
-            if request.word("sign") != Some(&sign) || age > BOT_TOLERANCE.as_secs() {
+            let sign = sign_bot_message(&Secret::new(secret.clone()), timestamp);
+            if request.str_field("sign") != Some(&sign) || age > MAX_BOT_CLOCK_SKEW.as_secs() {
                 return Err(refuse(19_021, "sign match fail or timestamp is not within one hour from current time"));
             }
         }
         let card = request.body.get("card").cloned().unwrap_or_default();
-        let fits = request.word("msg_type") == Some("interactive") && request.size <= MAX_BOT_BODY_BYTES;
+        let fits = request.str_field("msg_type") == Some("interactive") && request.size <= MAX_BOT_BODY_BYTES;
         let checked = if fits { card::check_card(&card) } else { Err("not a card of 20 KB at most".into()) };
         checked.map_err(|problem| refuse(9_499, &problem))?;
         if self.is_too_busy(id) {
             return Err(refuse(11_232, "frequency limited"));
         }
-        let (created_at, message_id) = (self.now(), self.id("om_"));
-        self.messages.push(Message {
+        let (created_at, message_id) = (self.now(), self.next_id("om_"));
+        self.messages.push(FeishuMessage {
             id: message_id,
             chat: id.to_owned(),
             parent: None,

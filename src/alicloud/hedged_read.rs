@@ -10,28 +10,28 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout};
 
-use super::rpc::{Call, Reply};
+use super::rpc::{RpcCall, RpcResponse};
 use super::{Alicloud, Credentials, Error};
 
 /// What a kept connection has. Alibaba Cloud answers from the other side of the earth in half of it; Slack's senders wait
 /// for 1.9 s in all.
-const KEPT: Duration = Duration::from_millis(700);
+const HEDGE_DELAY: Duration = Duration::from_millis(700);
 /// The same for a list, once a list has been slow without being dead.
-const KEPT_SLOW_LIST: Duration = Duration::from_secs(3);
+const SLOW_LIST_HEDGE_DELAY: Duration = Duration::from_secs(3);
 
 /// Whether the last list that took long was only slow.
 #[derive(Debug, Default)]
-pub(super) struct Patience {
+pub(super) struct HedgeDelays {
     lists_are_slow: AtomicBool,
 }
 
-impl Patience {
-    fn of(&self, action: &str) -> Duration {
+impl HedgeDelays {
+    fn delay_for(&self, action: &str) -> Duration {
         let slow = action.starts_with("List") && self.lists_are_slow.load(Ordering::Relaxed);
-        if slow { KEPT_SLOW_LIST } else { KEPT }
+        if slow { SLOW_LIST_HEDGE_DELAY } else { HEDGE_DELAY }
     }
 
-    fn learn(&self, action: &str, is_slow: bool) {
+    fn note_list_speed(&self, action: &str, is_slow: bool) {
         if action.starts_with("List") {
             self.lists_are_slow.store(is_slow, Ordering::Relaxed);
         }
@@ -40,45 +40,45 @@ impl Patience {
 
 impl Alicloud {
     /// Makes a call that changes nothing, when its turn has come.
-    pub(super) async fn read(
+    pub(super) async fn call_hedged(
         &self,
         action: &'static str,
         parameters: &[(&str, &str)],
         credentials: Credentials<'_>,
-    ) -> Result<Reply, Error> {
-        self.wait_for_turn(action).await?;
-        let call = Call { action, parameters, credentials: Some(credentials) };
-        self.read_twice(call).await.inspect_err(|error| self.rest_after(action, error))
+    ) -> Result<RpcResponse, Error> {
+        self.wait_for_rate_limit(action).await?;
+        let call = RpcCall { action, parameters, credentials: Some(credentials) };
+        self.race_on_new_connection(call).await.inspect_err(|error| self.back_off_after(action, error))
     }
 
-    async fn read_twice(&self, call: Call<'_>) -> Result<Reply, Error> {
+    async fn race_on_new_connection(&self, call: RpcCall<'_>) -> Result<RpcResponse, Error> {
         let clients = &self.rpc.clients;
         let kept = clients.latest();
         let begun = Instant::now();
-        let mut first = pin!(self.rpc.call_on(&kept.client, call));
-        let failed = match timeout(self.patience.of(call.action), &mut first).await {
+        let mut first = pin!(self.rpc.send_call_with(&kept.client, call));
+        let failed = match timeout(self.hedge_delays.delay_for(call.action), &mut first).await {
             Ok(Err(Error::Transport(error))) => Some(Error::Transport(error)),
             Ok(answer) => {
-                self.patience.learn(call.action, begun.elapsed() > KEPT);
+                self.hedge_delays.note_list_speed(call.action, begun.elapsed() > HEDGE_DELAY);
                 return answer;
             }
             Err(_elapsed) => None,
         };
         // The second try counts as well. If it has to wait, only the first runs.
-        if !self.pacer.take_turn(call.action, Instant::now()).is_ok_and(|turn| turn <= Instant::now()) {
+        if !self.rate_limiter.reserve(call.action, Instant::now()).is_ok_and(|turn| turn <= Instant::now()) {
             return match failed {
                 Some(error) => Err(error),
                 None => first.await,
             };
         }
-        let fresh = clients.fresh(&kept);
+        let fresh = clients.fresh_client(&kept);
         tracing::warn!(
             outcome = "asked_again",
             alicloud.action = call.action,
             alicloud.code = failed.as_ref().map_or("Transport.Silent", Error::code),
             "a reading got no answer; repeating it on a new HTTP connection"
         );
-        let mut second = pin!(self.rpc.call_on(&fresh.client, call));
+        let mut second = pin!(self.rpc.send_call_with(&fresh.client, call));
         let answer = if failed.is_some() {
             second.await
         } else {
@@ -86,7 +86,7 @@ impl Alicloud {
                 answer = &mut first => match answer {
                     Err(Error::Transport(_)) => second.await,
                     answer => {
-                        self.patience.learn(call.action, true);
+                        self.hedge_delays.note_list_speed(call.action, true);
                         return answer;
                     }
                 },
@@ -97,8 +97,8 @@ impl Alicloud {
             }
         };
         if !matches!(answer, Err(Error::Transport(_))) {
-            self.patience.learn(call.action, false);
-            clients.replace(&fresh);
+            self.hedge_delays.note_list_speed(call.action, false);
+            clients.replace_latest(&fresh);
         }
         answer
     }

@@ -10,27 +10,27 @@ const MAX_EMPTY_PAGES: u32 = 2;
 
 /// What the pages of a list have shown, as hashes: a list has up to 100,000 connections.
 #[derive(Default)]
-pub(super) struct Seen {
+pub(super) struct RepeatDetector {
     connections: HashSet<u64>,
     tokens: HashSet<u64>,
     empty_pages: u32,
 }
 
-impl Seen {
+impl RepeatDetector {
     /// Whether a page brings anything that no page before has brought: a connection, and a token for the next page.
-    pub(super) fn take_in(&mut self, page: &Page) -> bool {
+    pub(super) fn note_page(&mut self, page: &Page) -> bool {
         let known = self.connections.len();
-        self.connections.extend(page.connections.iter().map(|connection| hash(connection.instance_id.as_str())));
-        self.connections.extend(page.left_out.iter().map(|left_out| hash(&left_out.id)));
-        let is_empty = page.connections.is_empty() && page.left_out.is_empty();
+        self.connections.extend(page.connections.iter().map(|connection| hash_text(connection.instance_id.as_str())));
+        self.connections.extend(page.unreadable.iter().map(|left_out| hash_text(&left_out.id)));
+        let is_empty = page.connections.is_empty() && page.unreadable.is_empty();
         self.empty_pages = if is_empty { self.empty_pages.saturating_add(1) } else { 0 };
         let has_new = self.connections.len() > known || is_empty && self.empty_pages < MAX_EMPTY_PAGES;
-        let token_is_new = page.next_token.as_deref().is_none_or(|token| self.tokens.insert(hash(token)));
+        let token_is_new = page.next_token.as_deref().is_none_or(|token| self.tokens.insert(hash_text(token)));
         has_new && token_is_new
     }
 }
 
-fn hash(text: &str) -> u64 {
+fn hash_text(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     hasher.finish()
@@ -39,20 +39,23 @@ fn hash(text: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::alicloud::{self, LeftOut};
+    use crate::alicloud::{self, UnreadableConnection};
 
     #[test]
-    fn a_page_that_brings_nothing_new_is_told_from_one_that_does() {
+    fn page_with_nothing_new_is_recognized() {
         let page = |ids: &[&str], token: Option<&str>| Page {
             connections: vec![],
-            left_out: ids.iter().map(|id| LeftOut { id: (*id).to_owned(), fact: alicloud::Fact::Status }).collect(),
+            unreadable: ids
+                .iter()
+                .map(|id| UnreadableConnection { id: (*id).to_owned(), field: alicloud::Fact::Status })
+                .collect(),
             total: None,
             next_token: token.map(ToOwned::to_owned),
-            token_is_odd: false,
+            has_unreadable_token: false,
         };
         let brings = |pages: &[Page]| {
-            let mut seen = Seen::default();
-            pages.iter().map(|page| seen.take_in(page)).collect::<Vec<_>>()
+            let mut seen = RepeatDetector::default();
+            pages.iter().map(|page| seen.note_page(page)).collect::<Vec<_>>()
         };
         assert_eq!(
             brings(&[page(&["a"], Some("1")), page(&["a", "b"], Some("2")), page(&["b"], None)]),

@@ -6,7 +6,7 @@ use axum::http::HeaderMap;
 use crate::alicloud::sign::Parameters;
 
 /// A request, with what signatures cover.
-pub(super) struct Call {
+pub(super) struct GatewayRequest {
     pub(super) method: String,
     pub(super) headers: HeaderMap,
     pub(super) query: Parameters,
@@ -14,18 +14,18 @@ pub(super) struct Call {
     pub(super) body: Bytes,
 }
 
-impl Call {
+impl GatewayRequest {
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).and_then(|value| value.to_str().ok())
     }
 
     pub(super) fn access_key_id(&self) -> Option<String> {
         let signed = self.header("authorization").and_then(|text| text.split_once("Credential=")?.1.split(',').next());
-        signed.map(ToOwned::to_owned).or_else(|| self.parameters().remove("AccessKeyId"))
+        signed.map(ToOwned::to_owned).or_else(|| self.merged_parameters().remove("AccessKeyId"))
     }
 
     /// The gateway merges query and body.
-    pub(super) fn parameters(&self) -> Parameters {
+    pub(super) fn merged_parameters(&self) -> Parameters {
         self.query.iter().chain(&self.form).map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 }

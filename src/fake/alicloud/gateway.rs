@@ -16,31 +16,33 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use url::Url;
 
-use super::call::Call;
-use super::credentials::Credentials;
+use super::credentials::KeyRegistry;
 use super::disguise::Disguises;
+use super::gateway_request::GatewayRequest;
 use super::oidc;
-use super::{ApiError, JournalEntry, Settings, Tampering, World, is_dry_run, require, time};
+use super::{
+    ApiError, JournalEntry, SimulatedApi, SimulatorSettings, Tampering, format_time, is_dry_run, require_parameter,
+};
 use crate::alicloud::sign::Parameters;
 use crate::peering::{AccountId, Connection, InstanceId};
 use crate::{alicloud, clock};
 
 const QUOTA_WINDOW: SignedDuration = SignedDuration::from_secs(60);
-const LARGEST_BODY_BYTES: usize = 1024 * 1024;
+const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// A running simulator: what it did, and how to make its life harder.
 #[derive(Debug, Clone)]
 pub struct Simulator {
-    inner: Arc<Mutex<Inner>>,
+    state: Arc<Mutex<SimulatorState>>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    world: World,
-    credentials: Credentials,
+struct SimulatorState {
+    world: SimulatedApi,
+    credentials: KeyRegistry,
     calls: HashMap<(AccountId, String), VecDeque<Timestamp>>,
     /// VPCs with an accept or reject on its way.
-    busy: HashSet<String>,
+    locked_vpcs: HashSet<String>,
     faults: Vec<Fault>,
     disguises: Disguises,
     journal: Vec<JournalEntry>,
@@ -55,7 +57,7 @@ pub struct Fault {
     /// Of this account's calls only.
     pub account: Option<AccountId>,
     /// For so many calls.
-    #[serde(default = "once")]
+    #[serde(default = "default_times")]
     pub times: u32,
     /// The call takes so long before it does anything.
     #[serde(default)]
@@ -63,7 +65,7 @@ pub struct Fault {
     /// The answer, instead of the true one.
     pub code: Option<String>,
     /// With `code` or `raw`.
-    #[serde(default = "bad_request")]
+    #[serde(default = "default_http_status")]
     pub http_status: u16,
     /// The answer is this text, which is none of the API's.
     pub raw: Option<String>,
@@ -94,29 +96,29 @@ impl Default for Fault {
     }
 }
 
-fn once() -> u32 {
+fn default_times() -> u32 {
     1
 }
 
-fn bad_request() -> u16 {
+fn default_http_status() -> u16 {
     400
 }
 
 impl Simulator {
     /// A simulator; [`Simulator::serve`] lets it answer.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
-        let credentials = Credentials::new(settings.accounts.clone());
-        let inner = Inner {
-            world: World::new(settings),
+    pub fn new(settings: SimulatorSettings) -> Self {
+        let credentials = KeyRegistry::new(settings.accounts.clone());
+        let inner = SimulatorState {
+            world: SimulatedApi::new(settings),
             credentials,
             calls: HashMap::new(),
-            busy: HashSet::new(),
+            locked_vpcs: HashSet::new(),
             faults: vec![],
             disguises: Disguises::default(),
             journal: vec![],
         };
-        Self { inner: Arc::new(Mutex::new(inner)) }
+        Self { state: Arc::new(Mutex::new(inner)) }
     }
 
     /// Answers on `listener` until the task ends.
@@ -127,18 +129,18 @@ impl Simulator {
     /// The API at `/`, and at `/_simulator/…` what tests need: `GET journal`, `POST faults`, `POST connections/{id}`.
     pub fn router(self) -> Router {
         Router::new()
-            .route("/", any(api))
+            .route("/", any(handle_api_call))
             .route(
                 "/_simulator/journal",
-                get(async |State(simulator): State<Self>| axum_json(StatusCode::OK, &json!(simulator.journal()))),
+                get(async |State(simulator): State<Self>| json_response(StatusCode::OK, &json!(simulator.journal()))),
             )
-            .route("/_simulator/faults", post(add_fault))
-            .route("/_simulator/connections/{id}", post(tamper))
+            .route("/_simulator/faults", post(handle_add_fault))
+            .route("/_simulator/connections/{id}", post(handle_tamper))
             .with_state(self)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, SimulatorState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything that was asked so far.
@@ -149,7 +151,7 @@ impl Simulator {
 
     /// How often an operation took effect on a connection.
     #[must_use]
-    pub fn effects(&self, action: &str, instance_id: &str) -> usize {
+    pub fn count_effects(&self, action: &str, instance_id: &str) -> usize {
         let journal = &self.lock().journal;
         let of = |entry: &&JournalEntry| {
             entry.effect
@@ -178,46 +180,49 @@ impl Simulator {
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );
         call.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let (answer, _) = inner.world.call(requester, "CreateVpcPeerConnection", &call, clock::now());
+        let (answer, _) = inner.world.call_operation(requester, "CreateVpcPeerConnection", &call, clock::now());
         Some(answer.ok()?.get("InstanceId")?.as_str()?.to_owned())
     }
 
     /// A connection as its parties read it, without a call.
     #[must_use]
-    pub fn connection(&self, instance_id: &str) -> Option<Connection> {
+    pub fn read_connection(&self, instance_id: &str) -> Option<Connection> {
         let inner = self.lock();
-        let shown = inner.disguises.write(inner.world.shown(instance_id, clock::now())?);
-        alicloud::read_connection(200, shown.as_bytes(), &InstanceId::parse(instance_id).ok()?).ok()
+        let shown = inner.disguises.to_json_text(inner.world.shown_json(instance_id, clock::now())?);
+        alicloud::parse_connection_body(200, shown.as_bytes(), &InstanceId::parse(instance_id).ok()?).ok()
     }
 
     /// The true status of a connection, whatever readings show.
     #[must_use]
-    pub fn status(&self, instance_id: &str) -> Option<&'static str> {
-        self.lock().world.status(instance_id, clock::now())
+    pub fn true_status(&self, instance_id: &str) -> Option<&'static str> {
+        self.lock().world.status_of(instance_id, clock::now())
     }
 
     /// Temporary credentials of an account for an hour: access key id, secret, security token.
     #[must_use]
     pub fn temporary_credentials(&self, account: AccountId) -> Option<(String, String, String)> {
-        let session =
-            self.lock().credentials.session(account, "temporary", clock::now() + SignedDuration::from_hours(1))?;
+        let session = self.lock().credentials.create_session(
+            account,
+            "temporary",
+            clock::now() + SignedDuration::from_hours(1),
+        )?;
         Some((session.access_key_id, session.access_key_secret, session.security_token))
     }
 
     /// From now on, each call takes so long, and an account may make so many calls of an operation in 60 s.
-    pub fn limit(&self, latency: Duration, quota: Option<usize>) {
+    pub fn set_limits(&self, latency: Duration, quota: Option<usize>) {
         let mut inner = self.lock();
-        (inner.world.settings.latency, inner.world.settings.quota) = (latency, quota);
+        (inner.world.settings.latency, inner.world.settings.calls_per_minute) = (latency, quota);
         inner.calls.clear();
     }
 
     /// Makes something go wrong.
-    pub fn fault(&self, fault: Fault) {
+    pub fn add_fault(&self, fault: Fault) {
         self.lock().faults.push(fault);
     }
 
     /// Ends all faults.
-    pub fn heal(&self) {
+    pub fn clear_faults(&self) {
         self.lock().faults.clear();
     }
 
@@ -229,7 +234,7 @@ impl Simulator {
 
     /// Has fields of a connection written otherwise from now on, each as this text; as they are, without any.
     pub fn disguise(&self, instance_id: &str, fields: &[(&str, &str)]) {
-        self.lock().disguises.set(instance_id, fields);
+        self.lock().disguises.set_fields(instance_id, fields);
     }
 
     /// Changes a connection behind everybody's back; says whether there is one.
@@ -239,33 +244,33 @@ impl Simulator {
     }
 }
 
-async fn add_fault(State(simulator): State<Simulator>, body: Bytes) -> Response {
+async fn handle_add_fault(State(simulator): State<Simulator>, body: Bytes) -> Response {
     match serde_json::from_slice(&body) {
-        Ok(fault) => simulator.fault(fault),
+        Ok(fault) => simulator.add_fault(fault),
         Err(error) => {
-            return axum_json(StatusCode::BAD_REQUEST, &json!({"error": error.to_string()}));
+            return json_response(StatusCode::BAD_REQUEST, &json!({"error": error.to_string()}));
         }
     }
-    axum_json(StatusCode::OK, &json!({}))
+    json_response(StatusCode::OK, &json!({}))
 }
 
-async fn tamper(State(simulator): State<Simulator>, Path(id): Path<String>, body: Bytes) -> Response {
+async fn handle_tamper(State(simulator): State<Simulator>, Path(id): Path<String>, body: Bytes) -> Response {
     match serde_json::from_slice(&body) {
         Ok(tampering) => {
             let known = simulator.tamper(&id, tampering);
-            axum_json(if known { StatusCode::OK } else { StatusCode::NOT_FOUND }, &json!({}))
+            json_response(if known { StatusCode::OK } else { StatusCode::NOT_FOUND }, &json!({}))
         }
-        Err(error) => axum_json(StatusCode::BAD_REQUEST, &json!({"error": error.to_string()})),
+        Err(error) => json_response(StatusCode::BAD_REQUEST, &json!({"error": error.to_string()})),
     }
 }
 
-async fn api(State(simulator): State<Simulator>, request: Request<Body>) -> Response {
+async fn handle_api_call(State(simulator): State<Simulator>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
-    let Ok(body) = axum::body::to_bytes(body, LARGEST_BODY_BYTES).await else {
+    let Ok(body) = axum::body::to_bytes(body, MAX_BODY_BYTES).await else {
         return StatusCode::PAYLOAD_TOO_LARGE.into_response();
     };
     let decode = |bytes: &[u8]| form_urlencoded::parse(bytes).into_owned().collect::<Parameters>();
-    let call = Call {
+    let call = GatewayRequest {
         method: parts.method.as_str().to_owned(),
         query: decode(parts.uri.query().unwrap_or_default().as_bytes()),
         form: decode(&body),
@@ -273,13 +278,13 @@ async fn api(State(simulator): State<Simulator>, request: Request<Body>) -> Resp
         body,
     };
     let request_id = clock::nonce().to_uppercase();
-    if let Some((status, text)) = simulator.lock().next_raw(&call) {
+    if let Some((status, text)) = simulator.lock().take_raw_fault(&call) {
         return (status, text).into_response();
     }
-    let (answer, effect_account) = simulator.answer(&call).await;
+    let (answer, effect_account) = simulator.answer_call(&call).await;
     let (action, account, effect) = effect_account;
-    let mut parameters = call.parameters();
-    parameters.retain(|name, _| !is_common(name));
+    let mut parameters = call.merged_parameters();
+    parameters.retain(|name, _| !is_common_parameter(name));
     let code = answer.as_ref().map_or_else(|error| error.code.clone(), |_| "OK".to_owned());
     let session = call.access_key_id().and_then(|key| simulator.lock().credentials.session_name(&key));
     simulator.lock().journal.push(JournalEntry { action, account, session, parameters, code, effect });
@@ -288,9 +293,9 @@ async fn api(State(simulator): State<Simulator>, request: Request<Body>) -> Resp
             if let Some(fields) = body.as_object_mut() {
                 fields.insert("RequestId".into(), request_id.clone().into());
             }
-            json_text(StatusCode::OK, simulator.lock().disguises.write(body))
+            json_text_response(StatusCode::OK, simulator.lock().disguises.to_json_text(body))
         }
-        Err(error) => refuse(&error, &request_id),
+        Err(error) => error_response(&error, &request_id),
     };
     if let Ok(request_id) = request_id.parse() {
         response.headers_mut().insert("x-acs-request-id", request_id);
@@ -299,7 +304,7 @@ async fn api(State(simulator): State<Simulator>, request: Request<Body>) -> Resp
 }
 
 /// Parameters that belong to the envelope of a V1 call.
-fn is_common(name: &str) -> bool {
+fn is_common_parameter(name: &str) -> bool {
     [
         // Not common, but nobody else's business.
         "OIDCToken",
@@ -317,10 +322,10 @@ fn is_common(name: &str) -> bool {
     .contains(&name)
 }
 
-fn refuse(error: &ApiError, request_id: &str) -> Response {
+fn error_response(error: &ApiError, request_id: &str) -> Response {
     let status = StatusCode::from_u16(error.http_status).unwrap_or(StatusCode::BAD_REQUEST);
     let recommend = format!("https://api.aliyun.com/troubleshoot?q={}&product=VpcPeer", error.code);
-    let mut response = axum_json(
+    let mut response = json_response(
         status,
         &json!({
             "RequestId": request_id,
@@ -337,18 +342,18 @@ fn refuse(error: &ApiError, request_id: &str) -> Response {
     response
 }
 
-fn axum_json(status: StatusCode, body: &Value) -> Response {
-    json_text(status, body.to_string())
+fn json_response(status: StatusCode, body: &Value) -> Response {
+    json_text_response(status, body.to_string())
 }
 
-fn json_text(status: StatusCode, body: String) -> Response {
+fn json_text_response(status: StatusCode, body: String) -> Response {
     (status, [("content-type", "application/json")], body).into_response()
 }
 
 impl Simulator {
     /// Answers a call; tells also the operation, the caller, and whether it changed anything.
-    async fn answer(&self, call: &Call) -> (Result<Value, ApiError>, (String, AccountId, bool)) {
-        let mut parameters = call.parameters();
+    async fn answer_call(&self, call: &GatewayRequest) -> (Result<Value, ApiError>, (String, AccountId, bool)) {
+        let mut parameters = call.merged_parameters();
         let action = call.header("x-acs-action").map(ToOwned::to_owned).or_else(|| parameters.get("Action").cloned());
         let action = action.unwrap_or_default();
         if action == "AssumeRoleWithOIDC" {
@@ -368,13 +373,13 @@ impl Simulator {
             Ok(account) => account,
             Err(error) => return (Err(error), (action, AccountId(0), false)),
         };
-        parameters.retain(|name, _| !is_common(name));
+        parameters.retain(|name, _| !is_common_parameter(name));
         let dry_run = is_dry_run(&parameters);
         let latency = self.lock().world.settings.latency;
-        let fault = self.lock().next_fault(&action, account, dry_run);
+        let fault = self.lock().take_fault(&action, account, dry_run);
         let writes = !dry_run && ["AcceptVpcPeerConnection", "RejectVpcPeerConnection"].contains(&action.as_str());
         let id = parameters.get("InstanceId").filter(|_| writes);
-        let Some(_busy) = Busy::mark(self, id) else {
+        let Some(_busy) = VpcLock::try_lock(self, id) else {
             let busy = "There are other peering operations on the requester VPC or accepter VPC, try again later.";
             return (Err(ApiError::new(400, "Conflict.Operation", busy)), (action, account, false));
         };
@@ -390,10 +395,10 @@ impl Simulator {
         });
         let (answer, effect) = match (&fault, forged) {
             (Some(fault), Some(error)) if fault.after_effect => {
-                (Err(error), self.lock().call(account, &action, &parameters).1)
+                (Err(error), self.lock().call_within_quota(account, &action, &parameters).1)
             }
             (_, Some(error)) => (Err(error), false),
-            (_, None) => self.lock().call(account, &action, &parameters),
+            (_, None) => self.lock().call_within_quota(account, &action, &parameters),
         };
         (answer, (action, account, effect))
     }
@@ -409,53 +414,53 @@ impl Simulator {
     ///
     /// Source: <https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-assumerolewithoidc>
     async fn assume_role_with_oidc(&self, call: &Parameters) -> Result<Value, ApiError> {
-        let fault = self.lock().next_fault("AssumeRoleWithOIDC", AccountId(0), false);
+        let fault = self.lock().take_fault("AssumeRoleWithOIDC", AccountId(0), false);
         if let Some((code, fault)) = fault.as_ref().and_then(|fault| Some((fault.code.as_ref()?, fault))) {
             return Err(ApiError::new(fault.http_status, code, "Simulated."));
         }
-        let (arn, token) = (require(call, "OIDCProviderArn")?, require(call, "OIDCToken")?);
+        let (arn, token) = (require_parameter(call, "OIDCProviderArn")?, require_parameter(call, "OIDCToken")?);
         let provider = self.lock().world.settings.providers.iter().find(|provider| provider.arn == arn).cloned();
         let unknown = || ApiError::new(400, "AuthenticationFail.NoPermission", "No such OIDC Provider registered.");
         let provider = provider.ok_or_else(unknown)?;
-        let http = crate::http::client().map_err(|_| ApiError::new(500, "InternalError", "Simulated."))?;
-        oidc::check(&http, &provider, &token, clock::now()).await?;
+        let http = crate::http::new_client().map_err(|_| ApiError::new(500, "InternalError", "Simulated."))?;
+        oidc::check_token(&http, &provider, &token, clock::now()).await?;
         self.lock().assume_role(call, clock::now())
     }
 }
 
 /// Marks both VPCs of a connection as having an operation on its way, until it goes: also when the caller goes away.
-struct Busy<'a> {
+struct VpcLock<'a> {
     simulator: &'a Simulator,
     vpcs: Vec<String>,
 }
 
-impl<'a> Busy<'a> {
+impl<'a> VpcLock<'a> {
     /// `None` when one of them has one already.
-    fn mark(simulator: &'a Simulator, id: Option<&String>) -> Option<Self> {
+    fn try_lock(simulator: &'a Simulator, id: Option<&String>) -> Option<Self> {
         let mut inner = simulator.lock();
         let vpcs = id.map(|id| inner.world.vpcs_of(id)).unwrap_or_default();
-        if vpcs.iter().any(|vpc| inner.busy.contains(vpc)) {
+        if vpcs.iter().any(|vpc| inner.locked_vpcs.contains(vpc)) {
             return None;
         }
-        inner.busy.extend(vpcs.clone());
+        inner.locked_vpcs.extend(vpcs.clone());
         Some(Self { simulator, vpcs })
     }
 }
 
-impl Drop for Busy<'_> {
+impl Drop for VpcLock<'_> {
     fn drop(&mut self) {
         let mut inner = self.simulator.lock();
         for vpc in &self.vpcs {
-            inner.busy.remove(vpc);
+            inner.locked_vpcs.remove(vpc);
         }
     }
 }
 
-impl Inner {
+impl SimulatorState {
     /// The answer of a proxy or a broken gateway, before anybody looks at the call.
-    fn next_raw(&mut self, call: &Call) -> Option<(StatusCode, String)> {
+    fn take_raw_fault(&mut self, call: &GatewayRequest) -> Option<(StatusCode, String)> {
         let action = call.header("x-acs-action").unwrap_or_default();
-        let dry_run = is_dry_run(&call.parameters());
+        let dry_run = is_dry_run(&call.merged_parameters());
         let meant = |fault: &Fault, name: &str| name == action && fault.dry_run == dry_run;
         let wanted = |fault: &&mut Fault| {
             fault.times > 0 && fault.account.is_none() && fault.action.as_deref().is_none_or(|name| meant(fault, name))
@@ -465,7 +470,7 @@ impl Inner {
         Some((StatusCode::from_u16(fault.http_status).ok()?, fault.raw.clone()?))
     }
 
-    fn next_fault(&mut self, action: &str, account: AccountId, dry_run: bool) -> Option<Fault> {
+    fn take_fault(&mut self, action: &str, account: AccountId, dry_run: bool) -> Option<Fault> {
         let matches = |fault: &Fault| {
             let meant = |name: &String| name == action && fault.dry_run == dry_run;
             let whose = fault.account.is_none_or(|whose| whose == account);
@@ -476,9 +481,14 @@ impl Inner {
         Some(fault.clone())
     }
 
-    fn call(&mut self, account: AccountId, action: &str, parameters: &Parameters) -> (Result<Value, ApiError>, bool) {
+    fn call_within_quota(
+        &mut self,
+        account: AccountId,
+        action: &str,
+        parameters: &Parameters,
+    ) -> (Result<Value, ApiError>, bool) {
         let now = clock::now();
-        if let Err(error) = self.count(account, action, now) {
+        if let Err(error) = self.check_quota(account, action, now) {
             return (Err(error), false);
         }
         match action {
@@ -495,11 +505,11 @@ impl Inner {
             }
             _ => {}
         }
-        self.world.call(account, action, parameters, now)
+        self.world.call_operation(account, action, parameters, now)
     }
 
-    fn count(&mut self, account: AccountId, action: &str, now: Timestamp) -> Result<(), ApiError> {
-        let Some(quota) = self.world.settings.quota else {
+    fn check_quota(&mut self, account: AccountId, action: &str, now: Timestamp) -> Result<(), ApiError> {
+        let Some(quota) = self.world.settings.calls_per_minute else {
             return Ok(());
         };
         let calls = self.calls.entry((account, action.to_owned())).or_default();
@@ -518,14 +528,14 @@ impl Inner {
 
     /// Source: <https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-assumerole>
     fn assume_role(&mut self, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
-        let arn = require(call, "RoleArn")?;
-        let session = require(call, "RoleSessionName")?;
+        let arn = require_parameter(call, "RoleArn")?;
+        let session = require_parameter(call, "RoleSessionName")?;
         let no_role = || ApiError::new(404, "EntityNotExist.Role", "The role not exists.");
         let role = arn.strip_prefix("acs:ram::").and_then(|rest| rest.split_once(":role/")).ok_or_else(no_role)?;
         let account = AccountId::try_from(role.0.to_owned()).map_err(|_| no_role())?;
-        let seconds = super::integer(call, "DurationSeconds")?.unwrap_or(3600);
+        let seconds = super::integer_parameter(call, "DurationSeconds")?.unwrap_or(3600);
         let expires_at = now + SignedDuration::from_secs(seconds);
-        let new = self.credentials.session(account, &session, expires_at).ok_or_else(no_role)?;
+        let new = self.credentials.create_session(account, &session, expires_at).ok_or_else(no_role)?;
         let (name, id) = (role.1, "300000000000000000");
         let arn = format!("acs:ram::{account}:role/{name}/{session}");
         let answer = json!({
@@ -534,7 +544,7 @@ impl Inner {
                 "AccessKeyId": new.access_key_id,
                 "AccessKeySecret": new.access_key_secret,
                 "SecurityToken": new.security_token,
-                "Expiration": time(expires_at),
+                "Expiration": format_time(expires_at),
             },
         });
         Ok(answer)
@@ -542,7 +552,7 @@ impl Inner {
 }
 
 /// Where a simulator on `listener` is reached.
-pub fn url(listener: &TcpListener) -> std::io::Result<Url> {
+pub fn listener_url(listener: &TcpListener) -> std::io::Result<Url> {
     let address = listener.local_addr()?;
     Url::parse(&format!("http://{address}/")).map_err(std::io::Error::other)
 }

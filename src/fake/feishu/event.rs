@@ -3,12 +3,12 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{FakeFeishu, Inner, card};
-use crate::local::Error;
+use super::{FakeFeishu, FakeFeishuState, card};
+use crate::fake::Error;
 
 /// Who does something.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Operator {
+pub struct FeishuPerson {
     /// Of the person (`ou_…`).
     pub open_id: String,
     /// Of their tenant.
@@ -18,19 +18,25 @@ pub struct Operator {
 impl FakeFeishu {
     /// A person of the app's tenant.
     #[must_use]
-    pub fn person(&self, open_id: &str) -> Operator {
-        Operator { open_id: open_id.to_owned(), tenant: self.lock().settings.tenant.clone() }
+    pub fn person_of_tenant(&self, open_id: &str) -> FeishuPerson {
+        FeishuPerson { open_id: open_id.to_owned(), tenant: self.lock().settings.tenant.clone() }
     }
 
     /// Somebody clicks the button with that label: the callback's plaintext. Every call is another click.
     ///
     /// # Errors
     /// If the client would not let them: the message or button is not there, or the form is not filled in as it asks.
-    pub fn click(&self, message_id: &str, label: &str, by: &Operator, reason: Option<&str>) -> Result<String, Error> {
+    pub fn click_button(
+        &self,
+        message_id: &str,
+        label: &str,
+        by: &FeishuPerson,
+        reason: Option<&str>,
+    ) -> Result<String, Error> {
         let mut inner = self.lock();
         let message = inner.messages.iter().find(|message| message.id == message_id && message.ended.is_none());
         let message = message.ok_or("there is no such message")?;
-        let button = card::buttons(&message.card).into_iter().find(|button| button.label == label);
+        let button = card::visible_buttons(&message.card).into_iter().find(|button| button.label == label);
         let button = button.ok_or_else(|| format!("there is no button {label:?}"))?;
         if button.value.is_null() {
             return Err("a click on this button calls nobody".into());
@@ -38,7 +44,7 @@ impl FakeFeishu {
         let chat = message.chat.clone();
         let mut action = json!({"tag": "button", "name": button.name, "timezone": "Asia/Shanghai"});
         let mut filled = Map::new();
-        for input in card::inputs(&message.card).into_iter().filter(|_| button.submits) {
+        for input in card::visible_inputs(&message.card).into_iter().filter(|_| button.submits) {
             let text = reason.unwrap_or_default();
             let length = u64::try_from(text.chars().count()).unwrap_or(u64::MAX);
             if (input.required && text.is_empty()) || length > input.max_length {
@@ -54,7 +60,7 @@ impl FakeFeishu {
                 fields.insert("value".into(), button.value);
             }
         }
-        let token = inner.id("c-");
+        let token = inner.next_id("c-");
         let operator = json!({
             "tenant_key": by.tenant, "open_id": by.open_id, "union_id": by.open_id.replacen("ou_", "on_", 1),
         });
@@ -65,22 +71,22 @@ impl FakeFeishu {
             "operator": operator, "token": token, "action": action, "host": "im_message", "delivery_type": "",
             "context": context,
         });
-        Ok(inner.event("card.action.trigger", &event))
+        Ok(inner.event_json("card.action.trigger", &event))
     }
 
     /// Somebody mentions the bot and writes something: the event's plaintext.
     #[must_use]
-    pub fn say(&self, chat: &str, text: &str, by: &Operator) -> String {
+    pub fn send_text(&self, chat: &str, text: &str, by: &FeishuPerson) -> String {
         let mut inner = self.lock();
         let id = json!({"open_id": by.open_id, "union_id": by.open_id.replacen("ou_", "on_", 1)});
         let message = json!({
-            "message_id": inner.id("om_"), "create_time": inner.now().as_millisecond().to_string(), "chat_id": chat,
+            "message_id": inner.next_id("om_"), "create_time": inner.now().as_millisecond().to_string(), "chat_id": chat,
             "chat_type": "group", "message_type": "text",
             "content": json!({"text": format!("@_user_1 {text}")}).to_string(),
             "mentions": [{"key": "@_user_1", "id": {"open_id": "ou_bot"}, "name": "peergate", "tenant_key": by.tenant}],
         });
         let sender = json!({"sender_id": id, "sender_type": "user", "tenant_key": by.tenant});
-        inner.event("im.message.receive_v1", &json!({"sender": sender, "message": message}))
+        inner.event_json("im.message.receive_v1", &json!({"sender": sender, "message": message}))
     }
 
     /// The reply to a click takes effect: a card takes the old one's place, and the clicker sees the toast that is
@@ -88,7 +94,7 @@ impl FakeFeishu {
     ///
     /// # Errors
     /// If the client would show an error.
-    pub fn take_reply(&self, message_id: &str, reply: &Value) -> Result<Option<String>, Error> {
+    pub fn apply_reply(&self, message_id: &str, reply: &Value) -> Result<Option<String>, Error> {
         let toast = reply.get("toast").map(|toast| {
             let kind = toast.get("type").and_then(Value::as_str).unwrap_or_default();
             let known = ["info", "success", "error", "warning"].contains(&kind);
@@ -99,16 +105,16 @@ impl FakeFeishu {
             let data = card.get("data").filter(|_| card.get("type").and_then(Value::as_str) == Some("raw"));
             let data = data.ok_or("the card is not of type raw")?;
             card::check_card(data)?;
-            self.lock().redraw(message_id, data);
+            self.lock().redraw_card(message_id, data);
         }
         Ok(toast)
     }
 }
 
-impl Inner {
-    fn event(&mut self, kind: &str, event: &Value) -> String {
+impl FakeFeishuState {
+    fn event_json(&mut self, kind: &str, event: &Value) -> String {
         let header = json!({
-            "event_id": self.id(""), "token": self.settings.verification_token,
+            "event_id": self.next_id(""), "token": self.settings.verification_token,
             "create_time": self.now().as_microsecond().to_string(), "event_type": kind,
             "tenant_key": self.settings.tenant, "app_id": self.settings.app,
         });

@@ -11,7 +11,8 @@ const MIN_SECRET_CHARS: usize = 16;
 /// Prefixes of well-known secrets and secret addresses. In lower case.
 const SECRET_PREFIXES: [&str; 9] = ["xox", "xapp", "xwfp", "whsec", "whsk", "ltai", "sts.", "eyj", "http"];
 /// Prefixes of serde's messages that end with what was expected, in the program's words.
-const KINDS: [&str; 5] = ["invalid type", "invalid value", "invalid length", "unknown variant", "unknown field"];
+const SERDE_ERROR_KINDS: [&str; 5] =
+    ["invalid type", "invalid value", "invalid length", "unknown variant", "unknown field"];
 
 /// What is wrong with a key of the configuration or of the secrets. Repeats nothing secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -25,14 +26,14 @@ pub struct KeyProblem {
 
 impl KeyProblem {
     /// An error about a key. Parts of the key that could be a secret are replaced by `…`.
-    pub(crate) fn at<T>(key: impl AsRef<str>, problem: impl Into<String>) -> Result<T, Self> {
-        let parts: Vec<_> = key.as_ref().split('.').map(shown).collect();
+    pub(crate) fn err_at<T>(key: impl AsRef<str>, problem: impl Into<String>) -> Result<T, Self> {
+        let parts: Vec<_> = key.as_ref().split('.').map(redact).collect();
         Err(Self { key: parts.join("."), problem: problem.into() })
     }
 }
 
 /// A name that an error may repeat. Each word of it that could be a secret is replaced by `…`.
-pub(crate) fn shown(text: &str) -> Cow<'_, str> {
+pub(crate) fn redact(text: &str) -> Cow<'_, str> {
     if text.split(' ').all(is_name) {
         return Cow::Borrowed(text);
     }
@@ -60,7 +61,7 @@ fn is_harmless(word: &str) -> bool {
 }
 
 /// The dotted path of a key, e.g. `targets.prod.regions[0]`; nothing for the document itself.
-pub(crate) fn path(path: &Path) -> String {
+pub(crate) fn dotted_path(path: &Path) -> String {
     let mut text = String::new();
     for segment in path {
         match segment {
@@ -71,7 +72,7 @@ pub(crate) fn path(path: &Path) -> String {
                 if !text.is_empty() {
                     text.push('.');
                 }
-                text.push_str(&shown(key));
+                text.push_str(&redact(key));
             }
             Segment::Unknown => {}
         }
@@ -81,12 +82,12 @@ pub(crate) fn path(path: &Path) -> String {
 
 /// What was expected, from the message of a serde error. Such messages quote values and unknown keys; this does not.
 /// `ours` are messages of the caller's own types, which are constants.
-pub(crate) fn expected(message: &str, ours: &[String]) -> String {
+pub(crate) fn describe_expected(message: &str, ours: &[String]) -> String {
     // The name of a missing field is the program's.
     if ours.iter().any(|words| words == message) || message.starts_with("missing field `") {
         return message.to_owned();
     }
-    let Some(kind) = KINDS.iter().find(|kind| message.starts_with(**kind)) else {
+    let Some(kind) = SERDE_ERROR_KINDS.iter().find(|kind| message.starts_with(**kind)) else {
         return "the value is not of the expected form".to_owned();
     };
     if message.ends_with(", there are no fields") {
@@ -110,7 +111,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn names_are_shown_and_what_could_be_a_secret_is_not() {
+    fn names_are_shown_and_possible_secrets_are_masked() {
         for name in [
             "prod",
             "targets",
@@ -119,7 +120,7 @@ pub(crate) mod tests {
             "account 1111111111111111 to vpc-accepter",
             "requester_cidrs_within",
         ] {
-            assert_eq!(shown(name), name);
+            assert_eq!(redact(name), name);
         }
         for (secret, expected) in [
             ("whsec_C2FVsBQI", "…"),
@@ -131,12 +132,12 @@ pub(crate) mod tests {
             ("one MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "one …"),
             ("AbcDefGhiJklMnoPqr", "…"),
         ] {
-            assert_eq!(shown(secret), expected);
+            assert_eq!(redact(secret), expected);
         }
     }
 
     #[test]
-    fn messages_keep_what_was_expected_and_nothing_that_was_found() {
+    fn parse_error_keeps_the_expectation_and_drops_the_value() {
         for (message, kept) in [
             ("invalid type: string \"xoxb-1\", expected a sequence", "invalid type, expected a sequence"),
             ("invalid type: string \"a, expected xoxb-1\", expected a map", "invalid type, expected a map"),
@@ -148,7 +149,7 @@ pub(crate) mod tests {
             ("failed to parse \"xoxb-1, expected xoxb-1\"", "the value is not of the expected form"),
             ("relative URL without a base: \"xoxb-1\"", "the value is not of the expected form"),
         ] {
-            assert_eq!(expected(message, &["not a name".to_owned()]), kept);
+            assert_eq!(describe_expected(message, &["not a name".to_owned()]), kept);
         }
     }
 }

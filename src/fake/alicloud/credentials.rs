@@ -4,27 +4,27 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::call::Call;
-use super::{Account, ApiError, require, time};
+use super::gateway_request::GatewayRequest;
+use super::{ApiError, SimulatedAccount, format_time, require_parameter};
 use crate::alicloud::sign;
 use crate::clock;
 use crate::peering::AccountId;
 
 /// How far a caller's clock may be off.
-const CLOCK: SignedDuration = SignedDuration::from_mins(15);
+const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(15);
 
 /// All keys, and what was signed with them.
 #[derive(Debug)]
-pub(super) struct Credentials {
-    accounts: Vec<Account>,
+pub(super) struct KeyRegistry {
+    accounts: Vec<SimulatedAccount>,
     /// By access key id.
-    sessions: HashMap<String, Session>,
+    sessions: HashMap<String, StsSession>,
     nonces: HashSet<String>,
 }
 
 /// Temporary credentials.
 #[derive(Debug, Clone)]
-pub(super) struct Session {
+pub(super) struct StsSession {
     pub(super) access_key_id: String,
     pub(super) access_key_secret: String,
     pub(super) security_token: String,
@@ -33,17 +33,22 @@ pub(super) struct Session {
     name: String,
 }
 
-impl Credentials {
-    pub(super) fn new(accounts: Vec<Account>) -> Self {
+impl KeyRegistry {
+    pub(super) fn new(accounts: Vec<SimulatedAccount>) -> Self {
         Self { accounts, sessions: HashMap::new(), nonces: HashSet::new() }
     }
 
     /// Makes temporary credentials; `None` for an account that nobody knows.
-    pub(super) fn session(&mut self, account: AccountId, name: &str, expires_at: Timestamp) -> Option<Session> {
+    pub(super) fn create_session(
+        &mut self,
+        account: AccountId,
+        name: &str,
+        expires_at: Timestamp,
+    ) -> Option<StsSession> {
         if !self.accounts.iter().any(|known| known.account == account) {
             return None;
         }
-        let session = Session {
+        let session = StsSession {
             access_key_id: format!("STS.{}", clock::nonce()),
             access_key_secret: format!("session-secret-{}", clock::nonce()),
             security_token: format!("session-token-{}", clock::nonce()),
@@ -68,7 +73,7 @@ impl Credentials {
     /// Who signed the call.
     ///
     /// Stricter than the vendor may be, so that what passes here passes there: each thing that its pages ask for is needed.
-    pub(super) fn authenticate(&mut self, call: &Call, now: Timestamp) -> Result<AccountId, ApiError> {
+    pub(super) fn authenticate(&mut self, call: &GatewayRequest, now: Timestamp) -> Result<AccountId, ApiError> {
         if call.header("authorization").is_some() {
             self.authenticate_v3(call, now)
         } else {
@@ -76,7 +81,7 @@ impl Credentials {
         }
     }
 
-    fn authenticate_v3(&mut self, call: &Call, now: Timestamp) -> Result<AccountId, ApiError> {
+    fn authenticate_v3(&mut self, call: &GatewayRequest, now: Timestamp) -> Result<AccountId, ApiError> {
         let header = |name: &str| {
             let missing = || ApiError::new(400, "MissingParameter", &format!("{name} is mandatory for this action."));
             call.header(name).map(ToOwned::to_owned).ok_or_else(missing)
@@ -105,35 +110,37 @@ impl Credentials {
         let canonical = sign::v3::canonical_request(&call.method, "/", &query, &headers, &body_hash);
         let to_sign = sign::v3::string_to_sign(&canonical);
         let token = call.header("x-acs-security-token");
-        let (account, secret) = self.key(key, token, now)?;
+        let (account, secret) = self.find_key(key, token, now)?;
         let matches =
             header("x-acs-content-sha256")? == body_hash && sign::v3::signature(&secret, &to_sign) == signature;
-        self.check(matches, &to_sign, &header("x-acs-date")?, &header("x-acs-signature-nonce")?, now)?;
+        self.check_signature(matches, &to_sign, &header("x-acs-date")?, &header("x-acs-signature-nonce")?, now)?;
         Ok(account)
     }
 
-    fn authenticate_v1(&mut self, call: &Call, now: Timestamp) -> Result<AccountId, ApiError> {
-        let mut parameters = call.parameters();
+    fn authenticate_v1(&mut self, call: &GatewayRequest, now: Timestamp) -> Result<AccountId, ApiError> {
+        let mut parameters = call.merged_parameters();
         let signature = parameters
             .remove("Signature")
             .ok_or_else(|| ApiError::new(400, "MissingSignature", "Signature is mandatory for this action."))?;
-        check_version(&require(&parameters, "Version")?, &require(&parameters, "Action")?)?;
-        let method = (require(&parameters, "SignatureMethod")?, require(&parameters, "SignatureVersion")?);
+        check_version(&require_parameter(&parameters, "Version")?, &require_parameter(&parameters, "Action")?)?;
+        let method =
+            (require_parameter(&parameters, "SignatureMethod")?, require_parameter(&parameters, "SignatureVersion")?);
         if method != ("HMAC-SHA1".to_owned(), "1.0".to_owned()) {
             let message = "The request signature does not conform to standards.";
             return Err(ApiError::new(400, "IncompleteSignature", message));
         }
-        let key = require(&parameters, "AccessKeyId")?;
+        let key = require_parameter(&parameters, "AccessKeyId")?;
         let to_sign = sign::v1::string_to_sign(&call.method, &parameters);
-        let (account, secret) = self.key(&key, parameters.get("SecurityToken").map(String::as_str), now)?;
+        let (account, secret) = self.find_key(&key, parameters.get("SecurityToken").map(String::as_str), now)?;
         let matches = sign::v1::signature(&secret, &to_sign) == signature;
-        let (date, nonce) = (require(&parameters, "Timestamp")?, require(&parameters, "SignatureNonce")?);
-        self.check(matches, &to_sign, &date, &nonce, now)?;
+        let (date, nonce) =
+            (require_parameter(&parameters, "Timestamp")?, require_parameter(&parameters, "SignatureNonce")?);
+        self.check_signature(matches, &to_sign, &date, &nonce, now)?;
         Ok(account)
     }
 
     /// The account and secret of a key.
-    fn key(&self, key: &str, token: Option<&str>, now: Timestamp) -> Result<(AccountId, String), ApiError> {
+    fn find_key(&self, key: &str, token: Option<&str>, now: Timestamp) -> Result<(AccountId, String), ApiError> {
         if let Some(session) = self.sessions.get(key) {
             if token != Some(session.security_token.as_str()) {
                 return Err(ApiError::new(
@@ -157,11 +164,18 @@ impl Credentials {
         Ok((account.account, account.access_key_secret.clone()))
     }
 
-    fn check(&mut self, matches: bool, to_sign: &str, date: &str, nonce: &str, now: Timestamp) -> Result<(), ApiError> {
-        let parsed = date.parse::<Timestamp>().ok().filter(|parsed| time(*parsed) == date);
+    fn check_signature(
+        &mut self,
+        matches: bool,
+        to_sign: &str,
+        date: &str,
+        nonce: &str,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let parsed = date.parse::<Timestamp>().ok().filter(|parsed| format_time(*parsed) == date);
         let malformed = "Specified time stamp or date value is not well formatted.";
         let date = parsed.ok_or_else(|| ApiError::new(400, "InvalidTimeStamp.Format", malformed))?;
-        if now.duration_since(date).abs() > CLOCK {
+        if now.duration_since(date).abs() > MAX_CLOCK_SKEW {
             return Err(ApiError::new(
                 400,
                 "InvalidTimeStamp.Expired",

@@ -2,14 +2,14 @@
 
 use jiff::Timestamp;
 
-use super::{Approval, State, Terms, code};
+use super::{Approval, ApprovalState, PolicySnapshot, failure_code};
 use crate::peering::{Connection, FieldHash, Fingerprint, Status};
 
 /// How far a record has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub enum IndexState {
     /// Waits for people, who are shown this.
-    Pending(Mark),
+    Pending(ContentDigest),
     /// Decided; the call is not acknowledged yet.
     Decided,
     /// Being activated.
@@ -26,50 +26,57 @@ pub enum Stage {
 
 /// What people are shown of a request: its facts, when it expires, and what the configuration says about it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Mark(u128);
+pub struct ContentDigest(u128);
 
 impl Approval {
     /// How far it has come.
     #[must_use]
-    pub fn stage(&self) -> Stage {
+    pub fn index_state(&self) -> IndexState {
         match self.state {
             // In doubt, any reading is news.
-            State::Pending if self.doubt.is_some() => Stage::Pending(Mark::default()),
-            State::Pending => Stage::Pending(Mark::of(&self.fingerprint, self.connection.expires_at, &self.terms)),
-            State::Approved | State::Rejecting => Stage::Decided,
-            State::Activating => Stage::Activating,
-            State::Rejected | State::Expired | State::Deleted => Stage::Ended,
-            State::Activated => Stage::Settled,
-            State::Failed { ref code } => match code.as_str() {
-                code::ACCEPTED_ELSEWHERE => Stage::AcceptedElsewhere,
-                code::CHANGED_TOO_OFTEN => Stage::Settled,
-                _ => Stage::Failed,
+            ApprovalState::Pending if self.unconfirmed.is_some() => IndexState::Pending(ContentDigest::default()),
+            ApprovalState::Pending => {
+                IndexState::Pending(ContentDigest::new(&self.fingerprint, self.connection.expires_at, &self.policy))
+            }
+            ApprovalState::Approved | ApprovalState::Rejecting => IndexState::Decided,
+            ApprovalState::Activating => IndexState::Activating,
+            ApprovalState::Rejected | ApprovalState::Expired | ApprovalState::Deleted => IndexState::Ended,
+            ApprovalState::Activated => IndexState::Settled,
+            ApprovalState::Failed { ref code } => match code.as_str() {
+                failure_code::ACCEPTED_ELSEWHERE => IndexState::AcceptedElsewhere,
+                failure_code::CHANGED_TOO_OFTEN => IndexState::Settled,
+                _ => IndexState::Failed,
             },
         }
     }
 }
 
-impl Stage {
+impl IndexState {
     /// Whether somebody has to see how it goes on, although nothing is due.
     #[must_use]
-    pub fn is_followed(self) -> bool {
+    pub fn needs_polling(self) -> bool {
         matches!(self, Self::Pending(_) | Self::Activating)
     }
 
     /// Whether nothing is on its way, and nobody is asked.
     #[must_use]
-    pub fn is_over(self) -> bool {
+    pub fn is_final(self) -> bool {
         matches!(self, Self::Ended | Self::Failed | Self::AcceptedElsewhere | Self::Settled)
     }
 
     /// Whether a reading says something that the record does not. `terms` are what the configuration says about it now.
     #[must_use]
-    pub fn is_news(self, connection: &Connection, now: Timestamp, terms: impl FnOnce() -> Terms) -> bool {
+    pub fn is_outdated_by(
+        self,
+        connection: &Connection,
+        now: Timestamp,
+        policy: impl FnOnce() -> PolicySnapshot,
+    ) -> bool {
         let waits = connection.status == Status::Accepting;
         let is_alive = connection.is_waiting(now);
         match self {
             Self::Pending(mark) if is_alive => {
-                mark != Mark::of(&connection.fingerprint(), connection.expires_at, &terms())
+                mark != ContentDigest::new(&connection.fingerprint(), connection.expires_at, &policy())
             }
             Self::Pending(_) | Self::Activating => {
                 waits
@@ -86,15 +93,15 @@ impl Stage {
     }
 }
 
-impl Mark {
+impl ContentDigest {
     /// The mark of these facts, until then, under these terms.
     #[must_use]
-    pub fn of(fingerprint: &Fingerprint, expires_at: Option<Timestamp>, terms: &Terms) -> Self {
+    pub fn new(fingerprint: &Fingerprint, expires_at: Option<Timestamp>, policy: &PolicySnapshot) -> Self {
         let mut hash = FieldHash::new("peergate/mark/3");
-        hash.field(&fingerprint.to_string());
-        hash.field(&expires_at.map(|at| at.to_string()).unwrap_or_default());
-        hash.field(&serde_json::to_string(terms).unwrap_or_default());
-        Self(hash.short())
+        hash.add_field(&fingerprint.to_string());
+        hash.add_field(&expires_at.map(|at| at.to_string()).unwrap_or_default());
+        hash.add_field(&serde_json::to_string(policy).unwrap_or_default());
+        Self(hash.into_u128())
     }
 
     /// As it is stored: 32 hexadecimal digits.

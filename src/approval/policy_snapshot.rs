@@ -3,14 +3,14 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::history::Alarm;
+use super::history::Reminder;
 
 /// The wait between two reminders doubles up to this.
-const LONGEST_BETWEEN_REMINDERS: SignedDuration = SignedDuration::from_hours(24);
+const MAX_REMINDER_INTERVAL: SignedDuration = SignedDuration::from_hours(24);
 
 /// What the configuration says about a request. Read again whenever the request is looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Terms {
+pub struct PolicySnapshot {
     /// The rule about it; none, when no rule is: then nobody can decide.
     pub rule: Option<String>,
     /// Without a rule: which of its facts no rule allows.
@@ -39,16 +39,16 @@ pub struct Terms {
     pub stuck_after: SignedDuration,
 }
 
-impl Terms {
+impl PolicySnapshot {
     /// How many approvals complete it. A rule that accepts by itself, but can't, asks one person.
     #[must_use]
-    pub fn needed(&self) -> u32 {
+    pub fn needed_approvals(&self) -> u32 {
         self.approvals.max(1)
     }
 
     /// Whether the rule needs nobody.
     #[must_use]
-    pub fn accepts_by_itself(&self) -> bool {
+    pub fn needs_no_approval(&self) -> bool {
         self.rule.is_some() && self.approvals == 0
     }
 
@@ -57,7 +57,7 @@ impl Terms {
     }
 
     /// The channels that hear of it.
-    pub(super) fn audience(&self, escalated: bool) -> Vec<String> {
+    pub(super) fn channels_to_notify(&self, escalated: bool) -> Vec<String> {
         let others = self.escalate_to.iter().filter(|channel| escalated && !self.channels.contains(channel));
         self.channels.iter().chain(others).cloned().collect()
     }
@@ -65,7 +65,7 @@ impl Terms {
 
 /// What people were told while it was in one state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Told {
+pub(super) struct ReminderState {
     reminders: u32,
     /// Stays: who was told once, hears the end.
     pub(super) escalated: bool,
@@ -73,69 +73,74 @@ pub(super) struct Told {
     stuck: bool,
 }
 
-impl Told {
+impl ReminderState {
     /// In another state.
-    pub(super) fn start_anew(&mut self) {
+    pub(super) fn reset(&mut self) {
         *self = Self { escalated: self.escalated, ..Self::default() };
     }
 
     /// What people are to be told by now, each thing once, however long nobody looked.
-    pub(super) fn while_pending(
+    pub(super) fn take_due_reminders(
         &mut self,
-        terms: &Terms,
+        policy: &PolicySnapshot,
         since: Timestamp,
         expires_at: Option<Timestamp>,
         now: Timestamp,
-    ) -> Vec<Alarm> {
+    ) -> Vec<Reminder> {
         let waiting = now.duration_since(since);
         let mut alarms = vec![];
-        if !self.escalated && terms.escalate_after.is_some_and(|after| waiting >= after) {
+        if !self.escalated && policy.escalate_after.is_some_and(|after| waiting >= after) {
             self.escalated = true;
-            alarms.push(Alarm::Escalation);
+            alarms.push(Reminder::Escalation);
         }
-        if !self.expires_soon && expires_at.is_some_and(|expires_at| terms.expiry_notice_at(expires_at) <= now) {
+        if !self.expires_soon && expires_at.is_some_and(|expires_at| policy.expiry_notice_at(expires_at) <= now) {
             self.expires_soon = true;
-            alarms.push(Alarm::ExpiresSoon);
+            alarms.push(Reminder::ExpiresSoon);
         }
-        if reminder_after(terms.remind_after, self.reminders) <= waiting {
-            while reminder_after(terms.remind_after, self.reminders) <= waiting {
+        if reminder_delay(policy.remind_after, self.reminders) <= waiting {
+            while reminder_delay(policy.remind_after, self.reminders) <= waiting {
                 self.reminders = self.reminders.saturating_add(1);
             }
             if alarms.is_empty() {
-                alarms.push(Alarm::Reminder);
+                alarms.push(Reminder::StillWaiting);
             }
         }
         alarms
     }
 
     /// When people are to be told something next.
-    pub(super) fn next_at(&self, terms: &Terms, since: Timestamp, expires_at: Option<Timestamp>) -> Timestamp {
-        let escalation = terms.escalate_after.filter(|_| !self.escalated).map(|wait| after(since, wait));
-        let notice = expires_at.filter(|_| !self.expires_soon).map(|expires_at| terms.expiry_notice_at(expires_at));
-        let reminder = after(since, reminder_after(terms.remind_after, self.reminders));
+    pub(super) fn next_reminder_at(
+        &self,
+        policy: &PolicySnapshot,
+        since: Timestamp,
+        expires_at: Option<Timestamp>,
+    ) -> Timestamp {
+        let escalation = policy.escalate_after.filter(|_| !self.escalated).map(|wait| add_saturating(since, wait));
+        let notice = expires_at.filter(|_| !self.expires_soon).map(|expires_at| policy.expiry_notice_at(expires_at));
+        let reminder = add_saturating(since, reminder_delay(policy.remind_after, self.reminders));
         [escalation, notice].into_iter().flatten().fold(reminder, Timestamp::min)
     }
 
     /// When an activation that began at `since` will take too long; `None` once people were told.
-    pub(super) fn stuck_at(&self, terms: &Terms, since: Timestamp) -> Option<Timestamp> {
-        (!self.stuck).then(|| after(since, terms.stuck_after))
+    pub(super) fn stuck_at(&self, terms: &PolicySnapshot, since: Timestamp) -> Option<Timestamp> {
+        (!self.stuck).then(|| add_saturating(since, terms.stuck_after))
     }
 
     /// Whether nobody was told of a stuck activation yet; from now on, they are.
-    pub(super) fn first_of_stuck(&mut self) -> bool {
+    pub(super) fn mark_stuck(&mut self) -> bool {
         !std::mem::replace(&mut self.stuck, true)
     }
 }
 
 /// The configuration may name any wait.
-fn after(since: Timestamp, wait: SignedDuration) -> Timestamp {
+fn add_saturating(since: Timestamp, wait: SignedDuration) -> Timestamp {
     since.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 
 /// When the reminder after `earlier` others is due: the waits between them double.
-fn reminder_after(first: SignedDuration, earlier: u32) -> SignedDuration {
+fn reminder_delay(first: SignedDuration, earlier: u32) -> SignedDuration {
     let first = first.max(SignedDuration::from_mins(1));
-    let longest = LONGEST_BETWEEN_REMINDERS.max(first);
+    let longest = MAX_REMINDER_INTERVAL.max(first);
     let mut doublings = 0;
     let (mut wait, mut after) = (first, first);
     while doublings < earlier && wait < longest {
@@ -151,8 +156,8 @@ fn reminder_after(first: SignedDuration, earlier: u32) -> SignedDuration {
 mod tests {
     use super::*;
 
-    fn terms() -> Terms {
-        Terms {
+    fn terms() -> PolicySnapshot {
+        PolicySnapshot {
             rule: Some("r".into()),
             unmatched: vec![],
             suggestion: None,
@@ -170,40 +175,40 @@ mod tests {
     }
 
     #[test]
-    fn the_waits_between_reminders_double_up_to_a_day() {
-        let after = |earlier| reminder_after(SignedDuration::from_hours(4), earlier).as_hours();
+    fn reminder_intervals_double_up_to_a_day() {
+        let after = |earlier| reminder_delay(SignedDuration::from_hours(4), earlier).as_hours();
         assert_eq!((0..7).map(after).collect::<Vec<_>>(), [4, 12, 28, 52, 76, 100, 124]);
-        assert_eq!(reminder_after(SignedDuration::from_hours(48), 2).as_hours(), 144);
+        assert_eq!(reminder_delay(SignedDuration::from_hours(48), 2).as_hours(), 144);
     }
 
     #[test]
-    fn a_week_of_looks_every_five_minutes_tells_each_thing_once() {
+    fn each_reminder_is_due_once_in_a_week_of_ticks() {
         let since: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
         let expires_at = since + SignedDuration::from_hours(7 * 24);
-        let (mut told, mut heard) = (Told::default(), vec![]);
+        let (mut told, mut heard) = (ReminderState::default(), vec![]);
         for look in 0..7 * 24 * 12 {
             let now = since + SignedDuration::from_mins(5 * look);
-            let alarms = told.while_pending(&terms(), since, Some(expires_at), now);
+            let alarms = told.take_due_reminders(&terms(), since, Some(expires_at), now);
             heard.extend(alarms.into_iter().map(|alarm| (now.duration_since(since).as_hours(), alarm)));
         }
-        let reminders = [4, 12, 28, 52, 76, 100, 124, 148].map(|hours| (hours, Alarm::Reminder));
-        let mut expected = [&reminders[..], &[(30, Alarm::Escalation), (144, Alarm::ExpiresSoon)]].concat();
+        let reminders = [4, 12, 28, 52, 76, 100, 124, 148].map(|hours| (hours, Reminder::StillWaiting));
+        let mut expected = [&reminders[..], &[(30, Reminder::Escalation), (144, Reminder::ExpiresSoon)]].concat();
         expected.sort_by_key(|(hours, _)| *hours);
         assert_eq!(heard, expected);
     }
 
     #[test]
-    fn after_a_long_absence_each_thing_is_told_once() {
+    fn overdue_reminders_collapse_into_one_escalation() {
         let since: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
-        let mut told = Told::default();
+        let mut told = ReminderState::default();
         let now = since + SignedDuration::from_hours(100);
-        assert_eq!(told.while_pending(&terms(), since, None, now), [Alarm::Escalation]);
-        assert_eq!(told.while_pending(&terms(), since, None, now), []);
+        assert_eq!(told.take_due_reminders(&terms(), since, None, now), [Reminder::Escalation]);
+        assert_eq!(told.take_due_reminders(&terms(), since, None, now), []);
     }
 
     #[test]
-    fn who_was_told_once_hears_the_rest_but_nothing_twice() {
-        assert_eq!(terms().audience(false), ["one"]);
-        assert_eq!(terms().audience(true), ["one", "oncall"]);
+    fn escalated_audience_lists_each_channel_once() {
+        assert_eq!(terms().channels_to_notify(false), ["one"]);
+        assert_eq!(terms().channels_to_notify(true), ["one", "oncall"]);
     }
 }

@@ -10,25 +10,25 @@ pub(super) struct Disguises(BTreeMap<String, BTreeMap<String, String>>);
 
 impl Disguises {
     /// From now on the fields of a connection are written like this; as they are, if there are none.
-    pub(super) fn set(&mut self, id: &str, fields: &[(&str, &str)]) {
+    pub(super) fn set_fields(&mut self, id: &str, fields: &[(&str, &str)]) {
         let fields = fields.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
         self.0.insert(id.to_owned(), fields);
     }
 
     /// An answer as text.
-    pub(super) fn write(&self, mut answer: Value) -> String {
+    pub(super) fn to_json_text(&self, mut answer: Value) -> String {
         let mut written = vec![];
-        self.mark(&mut answer, &mut written);
+        self.mark_fields(&mut answer, &mut written);
         if let Some(listed) = answer.get_mut("VpcPeerConnects").and_then(Value::as_array_mut) {
             for connection in listed {
-                self.mark(connection, &mut written);
+                self.mark_fields(connection, &mut written);
             }
         }
         written.iter().fold(answer.to_string(), |text, (mark, value)| text.replace(mark, value))
     }
 
     /// Puts marks where a connection is disguised.
-    fn mark(&self, connection: &mut Value, written: &mut Vec<(String, String)>) {
+    fn mark_fields(&self, connection: &mut Value, written: &mut Vec<(String, String)>) {
         let Some(fields) = connection.get("InstanceId").and_then(Value::as_str).and_then(|id| self.0.get(id)) else {
             return;
         };

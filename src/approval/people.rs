@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use super::call::{CALL_LEASE, OwnCall};
 use super::{
-    Approval, Approver, Call, CallResult, ClientToken, Closed, Decision, Grounds, News, Principal, RequestId, State,
-    Verdict, What, code,
+    Approval, ApprovalState, Approver, AuditEvent, CallResult, ClientToken, Decision, DecisionError, NotificationKind,
+    Principal, RequestId, Review, TokenPurpose, Verdict, failure_code,
 };
 use crate::peering::Fingerprint;
 use crate::preflight;
@@ -15,41 +15,45 @@ impl Approval {
     ///
     /// # Errors
     /// [`Closed`], when the decision does not count any more; the record stays as it is.
-    pub fn decide(before: Option<&Self>, grounds: &Grounds<'_>, decision: Decision) -> Result<Self, Closed> {
+    pub fn apply_decision(
+        before: Option<&Self>,
+        review: &Review<'_>,
+        decision: Decision,
+    ) -> Result<Self, DecisionError> {
         let at = decision.at;
         let mut record = match before {
             None => {
-                let mut record = Self::begin(grounds, at);
-                record.tell(News::Discovered, at);
+                let mut record = Self::new(review, at);
+                record.enqueue(NotificationKind::Discovered, at);
                 record
             }
             Some(record) => {
-                record.is_open_to(&decision)?;
+                record.check_decision(&decision)?;
                 if record.fingerprint != decision.fingerprint {
-                    return Err(Closed::Changed);
+                    return Err(DecisionError::FactsChanged);
                 }
                 record.clone()
             }
         };
-        if record.state == State::Deleted {
+        if record.state == ApprovalState::Deleted {
             // The sender's request has just read it: it exists.
-            record.seen(grounds.connection, at);
-            record.is_open_to(&decision)?;
+            record.observe(review.connection, at);
+            record.check_decision(&decision)?;
         }
-        if record.state != State::Pending {
-            record.has_room_to_start_anew()?;
-            record.start_anew(at);
+        if record.state != ApprovalState::Pending {
+            record.check_room_for_generation()?;
+            record.begin_generation(at);
         }
-        record.note_reading(grounds.connection, at);
-        record.take(grounds, at);
-        record.is_open_to(&decision)?;
-        record.cast(decision);
-        record.has_room_for_decision()?;
-        if record.state != State::Pending {
+        record.note_reading(review.connection, at);
+        record.adopt_review(review, at);
+        record.check_decision(&decision)?;
+        record.record_decision(decision);
+        record.check_room_for_decision()?;
+        if record.state != ApprovalState::Pending {
             // The process that stores this makes the call.
             record.begin_call(at);
         }
-        record.wait(at);
+        record.schedule_next_check(at);
         Ok(record)
     }
 
@@ -57,25 +61,30 @@ impl Approval {
     ///
     /// # Errors
     /// [`Closed`], when it does not.
-    pub fn is_open_to(&self, decision: &Decision) -> Result<(), Closed> {
+    pub fn check_decision(&self, decision: &Decision) -> Result<(), DecisionError> {
         // Repeating an overruled decision must not look like success.
         let overruled = self.winner().is_some_and(|winner| winner.verdict != decision.verdict);
-        if self.knows_request(&RequestId::of(decision))? {
+        if self.has_counted_request(&RequestId::of(decision))? {
             let stands = self.decisions.iter().any(|earlier| earlier.request_key == decision.request_key);
-            if self.state == State::Pending && !stands {
-                return Err(self.history.how_void(&decision.request_key));
+            if self.state == ApprovalState::Pending && !stands {
+                return Err(self.history.void_reason(&decision.request_key));
             }
-            return Err(if overruled { Closed::Over } else { Closed::Repeated });
+            return Err(if overruled { DecisionError::AlreadyDecided } else { DecisionError::Repeated });
         }
-        let said_before = |earlier: &Decision| earlier.verdict == decision.verdict && earlier.by.is(&decision.by);
+        let said_before =
+            |earlier: &Decision| earlier.verdict == decision.verdict && earlier.by.is_same_person(&decision.by);
         let said_before = self.decisions.iter().any(said_before);
         match self.state {
-            State::Pending if said_before => Err(Closed::Repeated),
+            ApprovalState::Pending if said_before => Err(DecisionError::Repeated),
             // A decision has just read it: it is not deleted.
-            State::Pending | State::Deleted | State::Failed { .. } => Ok(()),
-            State::Expired => Err(Closed::Over),
-            State::Approved | State::Activating | State::Activated | State::Rejecting | State::Rejected => {
-                Err(if said_before && !overruled { Closed::Repeated } else { Closed::Over })
+            ApprovalState::Pending | ApprovalState::Deleted | ApprovalState::Failed { .. } => Ok(()),
+            ApprovalState::Expired => Err(DecisionError::AlreadyDecided),
+            ApprovalState::Approved
+            | ApprovalState::Activating
+            | ApprovalState::Activated
+            | ApprovalState::Rejecting
+            | ApprovalState::Rejected => {
+                Err(if said_before && !overruled { DecisionError::Repeated } else { DecisionError::AlreadyDecided })
             }
         }
     }
@@ -84,24 +93,26 @@ impl Approval {
     ///
     /// # Errors
     /// [`Closed`], when there is nothing to take back any more.
-    pub fn withdraw(
+    pub fn withdraw_decision(
         &mut self,
         by: &Approver,
         request: &RequestId,
-        who: &dyn Fn(&Principal) -> Approver,
+        approver_of: &dyn Fn(&Principal) -> Approver,
         now: Timestamp,
-    ) -> Result<(), Closed> {
-        if self.knows_request(request)? {
-            return Err(Closed::Repeated);
+    ) -> Result<(), DecisionError> {
+        if self.has_counted_request(request)? {
+            return Err(DecisionError::Repeated);
         }
-        if self.state != State::Pending {
-            return Err(Closed::Over);
+        if self.state != ApprovalState::Pending {
+            return Err(DecisionError::AlreadyDecided);
         }
-        let theirs = |decision: &Decision| decision.by.is(by) || who(&decision.by.principal).is(by);
+        let theirs = |decision: &Decision| {
+            decision.by.is_same_person(by) || approver_of(&decision.by.principal).is_same_person(by)
+        };
         if !self.decisions.iter().any(theirs) {
-            return Err(Closed::NothingToWithdraw);
+            return Err(DecisionError::NothingToWithdraw);
         }
-        self.may_withdraw(by)?;
+        self.check_withdrawal(by)?;
         let mut withdrawn = by.clone();
         self.decisions.retain(|decision| {
             if theirs(decision) {
@@ -111,16 +122,26 @@ impl Approval {
             !theirs(decision)
         });
         let RequestId { key, content } = request.clone();
-        self.log(What::Withdrawn { by: withdrawn.clone(), request_key: key, request_content: content }, now);
-        self.tell(News::Withdrawn { by: withdrawn, given: self.given(), needed: self.terms.needed() }, now);
-        self.wait(now);
+        self.append_audit_event(
+            AuditEvent::Withdrawn { by: withdrawn.clone(), request_key: key, request_content: content },
+            now,
+        );
+        self.enqueue(
+            NotificationKind::Withdrawn {
+                by: withdrawn,
+                given: self.approval_count(),
+                needed: self.policy.needed_approvals(),
+            },
+            now,
+        );
+        self.schedule_next_check(now);
         Ok(())
     }
 
     /// The decision that counts: the one that completed it.
     #[must_use]
     pub fn winner(&self) -> Option<&Decision> {
-        self.decisions.last().filter(|_| self.state != State::Pending)
+        self.decisions.last().filter(|_| self.state != ApprovalState::Pending)
     }
 
     /// Whether a call of ours may have made the accept. Otherwise somebody outside peergate did.
@@ -131,7 +152,7 @@ impl Approval {
 
     /// How many people have approved.
     #[must_use]
-    pub fn given(&self) -> u32 {
+    pub fn approval_count(&self) -> u32 {
         let approvals = self.decisions.iter().filter(|decision| decision.verdict == Verdict::Approve);
         u32::try_from(approvals.count()).unwrap_or(u32::MAX)
     }
@@ -157,73 +178,73 @@ impl Approval {
     /// Whether people can decide about it now: its card has buttons.
     #[must_use]
     pub fn is_open(&self, now: Timestamp) -> bool {
-        self.terms.rule.is_some()
+        self.policy.rule.is_some()
             && !self.is_past_expiry(now)
             && match &self.state {
-                State::Pending => true,
-                State::Failed { code } => *code != code::ACCEPTED_ELSEWHERE,
-                State::Approved
-                | State::Activating
-                | State::Activated
-                | State::Rejecting
-                | State::Rejected
-                | State::Expired
-                | State::Deleted => false,
+                ApprovalState::Pending => true,
+                ApprovalState::Failed { code } => *code != failure_code::ACCEPTED_ELSEWHERE,
+                ApprovalState::Approved
+                | ApprovalState::Activating
+                | ApprovalState::Activated
+                | ApprovalState::Rejecting
+                | ApprovalState::Rejected
+                | ApprovalState::Expired
+                | ApprovalState::Deleted => false,
             }
     }
 
     /// Counts a decision; the one that completes it decides.
-    pub(super) fn cast(&mut self, decision: Decision) {
+    pub(super) fn record_decision(&mut self, decision: Decision) {
         let (at, verdict) = (decision.at, decision.verdict);
         if verdict == Verdict::Reject {
-            self.decisions.retain(|earlier| !earlier.by.is(&decision.by));
+            self.decisions.retain(|earlier| !earlier.by.is_same_person(&decision.by));
         }
         self.decisions.push(decision.clone());
-        let given = self.given();
+        let given = self.approval_count();
         let state = match verdict {
-            Verdict::Approve if given < self.terms.needed() => None,
-            Verdict::Approve => Some(State::Approved),
-            Verdict::Reject => Some(State::Rejecting),
+            Verdict::Approve if given < self.policy.needed_approvals() => None,
+            Verdict::Approve => Some(ApprovalState::Approved),
+            Verdict::Reject => Some(ApprovalState::Rejecting),
         };
         if let Some(state) = state {
-            self.decided(state, at);
+            self.complete_decision(state, at);
         }
-        self.log(What::Decided(decision.clone()), at);
-        self.tell(News::Decided { decision, given, needed: self.terms.needed() }, at);
+        self.append_audit_event(AuditEvent::Decided(decision.clone()), at);
+        self.enqueue(NotificationKind::Decided { decision, given, needed: self.policy.needed_approvals() }, at);
     }
 
-    pub(super) fn decided(&mut self, state: State, at: Timestamp) {
-        let verdict = if state == State::Rejecting { Verdict::Reject } else { Verdict::Approve };
-        self.enter(state, at);
+    pub(super) fn complete_decision(&mut self, state: ApprovalState, at: Timestamp) {
+        let verdict = if state == ApprovalState::Rejecting { Verdict::Reject } else { Verdict::Approve };
+        self.transition_to(state, at);
         self.next_step_at = Some(at);
         self.client_token = self.derive_token(verdict);
     }
 
     pub(super) fn derive_token(&self, verdict: Verdict) -> Option<ClientToken> {
         let winner = self.decisions.last()?;
-        let (account, call) = (self.facts.accepter.account, Call::Decided { generation: self.generation });
+        let (account, call) = (self.facts.accepter.account, TokenPurpose::Decided { generation: self.generation });
         Some(ClientToken::derive(&winner.by.principal, account, &self.id.instance_id, verdict, call))
     }
 
     /// A call begins: the process that stores this makes it, and no other process does so for [`CALL_LEASE`].
     pub fn begin_call(&mut self, now: Timestamp) {
-        self.own_call = Some(OwnCall::begin(self.own_call.as_ref(), self.generation, now));
+        self.own_call = Some(OwnCall::new(self.own_call.as_ref(), self.generation, now));
         // Earlier readings say nothing about this call.
-        self.doubt = None;
+        self.unconfirmed = None;
         self.next_step_at = Some(now + CALL_LEASE);
     }
 
     /// The call that was begun has ended.
     pub fn finish_call(&mut self, result: CallResult) {
         if let Some(call) = self.own_call.as_mut().filter(|call| call.generation == self.generation) {
-            call.finish(result);
+            call.record_result(result);
         }
     }
 
     /// Whether another process may be making the call now.
     #[must_use]
-    pub fn is_being_called(&self, now: Timestamp) -> bool {
-        self.own_call.as_ref().is_some_and(|call| call.is_under_way(self.generation, now))
+    pub fn is_call_in_progress(&self, now: Timestamp) -> bool {
+        self.own_call.as_ref().is_some_and(|call| call.is_in_progress(self.generation, now))
     }
 
     /// Whether a call of this generation may have reached Alibaba Cloud.
@@ -234,8 +255,8 @@ impl Approval {
 
     /// Approves it, if its rule needs nobody and nothing at all is odd about it.
     pub(super) fn accept_by_rule(&mut self, now: Timestamp) {
-        if self.terms.accepts_by_itself() && preflight::all_passed(&self.findings) {
-            self.cast(Decision {
+        if self.policy.needs_no_approval() && preflight::all_passed(&self.findings) {
+            self.record_decision(Decision {
                 verdict: Verdict::Approve,
                 by: Approver::peergate(&self.id.target),
                 at: now,

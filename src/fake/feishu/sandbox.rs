@@ -3,13 +3,13 @@
 use serde_json::json;
 use url::Url;
 
-use super::{FakeFeishu, Settings};
-use crate::local::sandbox::Extension;
+use super::{FakeFeishu, FakeFeishuSettings};
+use crate::fake::SandboxExtension;
 
 /// The chat of the channel `feishu`.
-pub const CHAT: &str = "oc_38fe598c2984695a42f3e2d3d5fdfd22";
+pub const CHAT_ID: &str = "oc_38fe598c2984695a42f3e2d3d5fdfd22";
 /// The custom bot of the channel `bot`, and its chat.
-pub const BOT: &str = "oc_bot";
+pub const BOT_CHAT_ID: &str = "oc_bot";
 const BOT_SECRET: &str = "demoSecret";
 const ENCRYPT_KEY: &str = "7ZJAhsHk6WV3zn4Tag2E1ByoB3lPgxzl";
 /// People of the sandbox, by their ids here.
@@ -18,16 +18,16 @@ const PEOPLE: [(&str, &str); 3] = [("alice", "ou_alice"), ("bob", "ou_bob"), ("c
 impl FakeFeishu {
     /// Everything that the sandbox needs to use this fake, which answers at `url`.
     #[must_use]
-    pub fn extension(&self, url: &Url) -> Extension {
-        let Settings { app, app_secret, tenant, verification_token, .. } = self.settings();
-        self.add_bot(BOT, Some(BOT_SECRET));
+    pub fn sandbox_extension(&self, url: &Url) -> SandboxExtension {
+        let FakeFeishuSettings { app, app_secret, tenant, verification_token, .. } = self.settings();
+        self.add_bot(BOT_CHAT_ID, Some(BOT_SECRET));
         let config = format!(
             "[platforms.feishu]\napp = \"{app}\"\ntenant = \"{tenant}\"\nhost = \"feishu\"\napi = \"{url}\"\n\n\
-             [channels.feishu]\nkind = \"feishu\"\nchat = \"{CHAT}\"\n\n[channels.bot]\nkind = \"feishu-bot\"\n"
+             [channels.feishu]\nkind = \"feishu\"\nchat = \"{CHAT_ID}\"\n\n[channels.bot]\nkind = \"feishu-bot\"\n"
         );
         let keys = json!({"encrypt_key": ENCRYPT_KEY, "verification_token": verification_token});
-        let bot = json!({"url": format!("{url}open-apis/bot/v2/hook/{BOT}"), "signing_secrets": [BOT_SECRET]});
-        Extension {
+        let bot = json!({"url": format!("{url}open-apis/bot/v2/hook/{BOT_CHAT_ID}"), "signing_secrets": [BOT_SECRET]});
+        SandboxExtension {
             config,
             secrets: json!({
                 "platforms": {"feishu": {"callbacks": [keys], "app_secret": app_secret}},

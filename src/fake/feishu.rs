@@ -17,35 +17,35 @@ use tokio::net::TcpListener;
 use super::Error;
 use crate::clock;
 
-pub use card::{Input, ShownButton, check_card};
-pub use event::Operator;
-pub use sandbox::{BOT, CHAT};
-pub use wire::Refusal;
+pub use card::{FeishuButton, FeishuInput, check_card};
+pub use event::FeishuPerson;
+pub use sandbox::{BOT_CHAT_ID, CHAT_ID};
+pub use wire::FeishuRefusal;
 
 /// How long a message can be changed.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/im-v1/message-card/patch>
-const CHANGEABLE_FOR: SignedDuration = SignedDuration::from_hours(14 * 24);
+const MAX_EDIT_AGE: SignedDuration = SignedDuration::from_hours(14 * 24);
 /// How long a `uuid` is remembered.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/create>
-const UUID_KEPT: SignedDuration = SignedDuration::from_hours(1);
+const UUID_RETENTION: SignedDuration = SignedDuration::from_hours(1);
 /// How long a token is valid.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/authentication-management/access-token/tenant_access_token_internal>
-const TOKEN_VALID_FOR: SignedDuration = SignedDuration::from_hours(2);
+const TOKEN_LIFETIME: SignedDuration = SignedDuration::from_hours(2);
 /// A token that ends sooner than this is replaced.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/authentication-management/access-token/tenant_access_token_internal>
-const TOKEN_RENEWED_AT: SignedDuration = SignedDuration::from_mins(30);
+const TOKEN_RENEWAL_WINDOW: SignedDuration = SignedDuration::from_mins(30);
 /// Posts to a chat, and changes of a message, in one second.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/create>
-const MAX_PER_SECOND: usize = 5;
+const MAX_WRITES_PER_SECOND: usize = 5;
 
 /// The app and its tenant.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct FakeFeishuSettings {
     /// The app's id.
     pub app: String,
     /// The app's secret.
@@ -58,7 +58,7 @@ pub struct Settings {
     pub form_buttons_have_values: bool,
 }
 
-impl Default for Settings {
+impl Default for FakeFeishuSettings {
     fn default() -> Self {
         Self {
             app: "cli_a6ee8fbe9ffe6d3d".into(),
@@ -73,33 +73,33 @@ impl Default for Settings {
 /// A running fake.
 #[derive(Debug, Clone, Default)]
 pub struct FakeFeishu {
-    inner: Arc<Mutex<Inner>>,
+    state: Arc<Mutex<FakeFeishuState>>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    settings: Settings,
+struct FakeFeishuState {
+    settings: FakeFeishuSettings,
     /// How far its clock is ahead of ours.
-    ahead: SignedDuration,
+    clock_offset: SignedDuration,
     tokens: Vec<(String, Timestamp)>,
-    messages: Vec<Message>,
+    messages: Vec<FeishuMessage>,
     /// What each `uuid` in a chat became.
     uuids: BTreeMap<(String, String), (Timestamp, String)>,
     /// When something was last posted or changed, by chat or message.
-    busy: BTreeMap<String, Vec<Timestamp>>,
+    recent_writes: BTreeMap<String, Vec<Timestamp>>,
     /// Chats and what is wrong with them.
-    chats: BTreeMap<String, ChatState>,
+    chats: BTreeMap<String, ChatFault>,
     /// Custom bots: their secrets, by the last part of the path.
     bots: BTreeMap<String, Option<String>>,
-    faults: Vec<(usize, Fault)>,
-    calls: Vec<Call>,
+    faults: Vec<(usize, FeishuFault)>,
+    calls: Vec<RecordedCall>,
     /// Makes ids.
-    counter: u64,
+    last_id: u64,
 }
 
 /// What can be wrong with a chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ChatState {
+pub enum ChatFault {
     /// It has no threads.
     WithoutThreads,
     /// The bot is not in it.
@@ -110,13 +110,13 @@ pub enum ChatState {
 
 /// Why a message can't be changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Ended {
+enum MessageEnd {
     Recalled,
     Deleted,
 }
 
 #[derive(Debug, Clone)]
-struct Message {
+struct FeishuMessage {
     id: String,
     /// The chat; of a message to one person, their `open_id`.
     chat: String,
@@ -125,14 +125,14 @@ struct Message {
     card: Value,
     edits: u32,
     created_at: Timestamp,
-    ended: Option<Ended>,
+    ended: Option<MessageEnd>,
     /// Of a custom bot, and thus never changed.
     by_bot: bool,
 }
 
 /// A request that the fake took or refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
+pub struct RecordedCall {
     /// The HTTP method.
     pub method: String,
     /// With the query.
@@ -145,7 +145,7 @@ pub struct Call {
 
 /// Requests to a path fail.
 #[derive(Debug, Clone, Default)]
-pub struct Fault {
+pub struct FeishuFault {
     /// How the path begins, without the query.
     pub path: String,
     /// The HTTP status; 400 if it is 0.
@@ -162,7 +162,7 @@ pub struct Fault {
 
 /// What somebody who looks at a chat sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct FeishuCard {
     /// Names the message.
     pub message_id: String,
     /// All its text.
@@ -170,18 +170,18 @@ pub struct Shown {
     /// The color of its header.
     pub template: String,
     /// Its buttons.
-    pub buttons: Vec<ShownButton>,
+    pub buttons: Vec<FeishuButton>,
     /// Its inputs.
-    pub inputs: Vec<Input>,
+    pub inputs: Vec<FeishuInput>,
     /// How often it was changed.
     pub edits: u32,
     /// What stands below it.
-    pub replies: Vec<Reply>,
+    pub replies: Vec<FeishuReply>,
 }
 
 /// Something said below a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
+pub struct FeishuReply {
     /// Names the message.
     pub message_id: String,
     /// All its text.
@@ -190,22 +190,22 @@ pub struct Reply {
     pub in_thread: bool,
 }
 
-impl Shown {
+impl FeishuCard {
     /// The button with that label.
     #[must_use]
-    pub fn button(&self, label: &str) -> Option<&ShownButton> {
+    pub fn find_button(&self, label: &str) -> Option<&FeishuButton> {
         self.buttons.iter().find(|button| button.label == label)
     }
 
     /// The labels of its buttons.
     #[must_use]
-    pub fn labels(&self) -> Vec<&str> {
+    pub fn button_labels(&self) -> Vec<&str> {
         self.buttons.iter().map(|button| button.label.as_str()).collect()
     }
 
     /// The first lines of what stands below it.
     #[must_use]
-    pub fn thread(&self) -> Vec<&str> {
+    pub fn thread_headlines(&self) -> Vec<&str> {
         self.replies.iter().map(|reply| reply.text.lines().next().unwrap_or_default()).collect()
     }
 }
@@ -214,7 +214,7 @@ impl Shown {
 ///
 /// # Errors
 /// When an option is none of these.
-pub fn with_bots(options: &[String]) -> Result<FakeFeishu, Error> {
+pub fn parse_fake_options(options: &[String]) -> Result<FakeFeishu, Error> {
     let fake = FakeFeishu::default();
     for option in options {
         let bot = option.strip_prefix("bot:").and_then(|bot| bot.split_once('='));
@@ -227,8 +227,8 @@ pub fn with_bots(options: &[String]) -> Result<FakeFeishu, Error> {
 impl FakeFeishu {
     /// A fake with an app of its own.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
-        Self { inner: Arc::new(Mutex::new(Inner { settings, ..Inner::default() })) }
+    pub fn new(settings: FakeFeishuSettings) -> Self {
+        Self { state: Arc::new(Mutex::new(FakeFeishuState { settings, ..FakeFeishuState::default() })) }
     }
 
     /// Answers on `listener` until the task ends.
@@ -238,22 +238,22 @@ impl FakeFeishu {
 
     /// Takes every request.
     pub fn router(self) -> Router {
-        Router::new().fallback(wire::take).with_state(self)
+        Router::new().fallback(wire::handle_request).with_state(self)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, FakeFeishuState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The app and its tenant.
     #[must_use]
-    pub fn settings(&self) -> Settings {
+    pub fn settings(&self) -> FakeFeishuSettings {
         self.lock().settings.clone()
     }
 
     /// Moves the fake's own clock ahead.
     pub fn move_clock(&self, by: SignedDuration) {
-        self.lock().ahead += by;
+        self.lock().clock_offset += by;
     }
 
     /// Ends all tokens.
@@ -262,7 +262,7 @@ impl FakeFeishu {
     }
 
     /// Something is wrong with a chat from now on; `None` ends it.
-    pub fn set_chat(&self, chat: &str, state: Option<ChatState>) {
+    pub fn set_chat_fault(&self, chat: &str, state: Option<ChatFault>) {
         let mut inner = self.lock();
         match state {
             Some(state) => inner.chats.insert(chat.to_owned(), state),
@@ -277,28 +277,28 @@ impl FakeFeishu {
     }
 
     /// Somebody recalls a message.
-    pub fn recall(&self, message_id: &str) {
-        self.end(message_id, Ended::Recalled);
+    pub fn recall_message(&self, message_id: &str) {
+        self.end_message(message_id, MessageEnd::Recalled);
     }
 
     /// Somebody deletes a message.
-    pub fn delete(&self, message_id: &str) {
-        self.end(message_id, Ended::Deleted);
+    pub fn delete_message(&self, message_id: &str) {
+        self.end_message(message_id, MessageEnd::Deleted);
     }
 
-    fn end(&self, message_id: &str, ended: Ended) {
+    fn end_message(&self, message_id: &str, ended: MessageEnd) {
         for message in self.lock().messages.iter_mut().filter(|message| message.id == message_id) {
             message.ended = Some(ended);
         }
     }
 
     /// Requests fail until [`FakeFeishu::clear_faults`].
-    pub fn add_fault(&self, fault: Fault) {
+    pub fn add_fault(&self, fault: FeishuFault) {
         self.add_fault_after(0, fault);
     }
 
     /// As [`FakeFeishu::add_fault`], once so many requests more were answered.
-    pub fn add_fault_after(&self, requests: usize, fault: Fault) {
+    pub fn add_fault_after(&self, requests: usize, fault: FeishuFault) {
         self.lock().faults.push((requests, fault));
     }
 
@@ -309,28 +309,28 @@ impl FakeFeishu {
 
     /// All requests so far.
     #[must_use]
-    pub fn calls(&self) -> Vec<Call> {
+    pub fn calls(&self) -> Vec<RecordedCall> {
         self.lock().calls.clone()
     }
 
     /// The messages of a group, as everybody in it sees them now, the oldest first.
     #[must_use]
-    pub fn chat(&self, chat: &str) -> Vec<Shown> {
+    pub fn messages_in(&self, chat: &str) -> Vec<FeishuCard> {
         let inner = self.lock();
         let here = || inner.messages.iter().filter(|message| message.chat == chat && message.ended.is_none());
         let shown = here().filter(|message| message.parent.is_none()).map(|message| {
             let below = here().filter(|reply| reply.parent.as_ref() == Some(&message.id));
-            let reply = |reply: &Message| Reply {
+            let reply = |reply: &FeishuMessage| FeishuReply {
                 message_id: reply.id.clone(),
-                text: card::text(&reply.card),
+                text: card::visible_text(&reply.card),
                 in_thread: reply.in_thread,
             };
-            Shown {
+            FeishuCard {
                 message_id: message.id.clone(),
-                text: card::text(&message.card),
-                template: card::template(&message.card),
-                buttons: card::buttons(&message.card),
-                inputs: card::inputs(&message.card),
+                text: card::visible_text(&message.card),
+                template: card::header_template(&message.card),
+                buttons: card::visible_buttons(&message.card),
+                inputs: card::visible_inputs(&message.card),
                 edits: message.edits,
                 replies: below.map(reply).collect(),
             }
@@ -340,34 +340,34 @@ impl FakeFeishu {
 
     /// The messages that only one person sees.
     #[must_use]
-    pub fn direct(&self, open_id: &str) -> Vec<Shown> {
-        self.chat(open_id)
+    pub fn messages_to(&self, open_id: &str) -> Vec<FeishuCard> {
+        self.messages_in(open_id)
     }
 
     /// All chats with a message.
     #[must_use]
-    pub fn chats(&self) -> BTreeSet<String> {
+    pub fn chats_with_messages(&self) -> BTreeSet<String> {
         self.lock().messages.iter().map(|message| message.chat.clone()).collect()
     }
 }
 
-impl Inner {
+impl FakeFeishuState {
     fn now(&self) -> Timestamp {
-        clock::now() + self.ahead
+        clock::now() + self.clock_offset
     }
 
     /// An id that no other has.
-    fn id(&mut self, prefix: &str) -> String {
-        self.counter += 1;
-        format!("{prefix}{:032x}", self.counter)
+    fn next_id(&mut self, prefix: &str) -> String {
+        self.last_id += 1;
+        format!("{prefix}{:032x}", self.last_id)
     }
 
     /// Counts one more in this second.
     fn is_too_busy(&mut self, what: &str) -> bool {
         let now = self.now();
-        let times = self.busy.entry(what.to_owned()).or_default();
+        let times = self.recent_writes.entry(what.to_owned()).or_default();
         times.retain(|time| now.duration_since(*time) < SignedDuration::from_secs(1));
-        let too_busy = times.len() >= MAX_PER_SECOND;
+        let too_busy = times.len() >= MAX_WRITES_PER_SECOND;
         if !too_busy {
             times.push(now);
         }

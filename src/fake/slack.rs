@@ -14,25 +14,25 @@ use tokio::net::TcpListener;
 
 /// A running sink.
 #[derive(Debug, Clone, Default)]
-pub struct Sink {
-    inner: Arc<Mutex<Inner>>,
+pub struct FakeSlack {
+    state: Arc<Mutex<FakeSlackState>>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    posts: Vec<Post>,
-    messages: Vec<Message>,
-    windows: Vec<Value>,
+struct FakeSlackState {
+    posts: Vec<RecordedPost>,
+    messages: Vec<SlackMessage>,
+    modals: Vec<Value>,
     triggers: BTreeSet<String>,
     /// Which message each button was last on, by what it carries.
     bindings: BTreeMap<String, (String, String)>,
     /// With how many posts are taken before.
-    trouble: Vec<(usize, Trouble)>,
+    outages: Vec<(usize, Outage)>,
 }
 
 /// Something that was posted and acknowledged.
 #[derive(Debug, Clone)]
-pub struct Post {
+pub struct RecordedPost {
     /// Where to.
     pub path: String,
     /// With what.
@@ -43,7 +43,7 @@ pub struct Post {
 
 /// A message in a channel, as it is now.
 #[derive(Debug, Clone)]
-struct Message {
+struct SlackMessage {
     channel: String,
     ts: String,
     thread_ts: Option<String>,
@@ -54,22 +54,22 @@ struct Message {
 
 /// What somebody who looks at a channel sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
+pub struct SlackCard {
     /// Names the message within its channel.
     pub ts: String,
     /// All its text.
     pub text: String,
     /// Its buttons.
-    pub buttons: Vec<ShownButton>,
+    pub buttons: Vec<SlackButton>,
     /// How often it was changed.
     pub edits: u32,
     /// What stands below it.
-    pub replies: Vec<Reply>,
+    pub replies: Vec<SlackReply>,
 }
 
 /// A button that somebody could click.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShownButton {
+pub struct SlackButton {
     /// What is on it.
     pub label: String,
     /// Names it.
@@ -80,36 +80,36 @@ pub struct ShownButton {
 
 /// Something said below a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reply {
+pub struct SlackReply {
     /// All its text.
     pub text: String,
     /// Whether it is shown in the channel, too.
     pub broadcast: bool,
 }
 
-impl Shown {
+impl SlackCard {
     /// The button with that label.
     #[must_use]
-    pub fn button(&self, label: &str) -> Option<&ShownButton> {
+    pub fn find_button(&self, label: &str) -> Option<&SlackButton> {
         self.buttons.iter().find(|button| button.label == label)
     }
 
     /// The labels of its buttons.
     #[must_use]
-    pub fn labels(&self) -> Vec<&str> {
+    pub fn button_labels(&self) -> Vec<&str> {
         self.buttons.iter().map(|button| button.label.as_str()).collect()
     }
 
     /// The first lines of what stands below it.
     #[must_use]
-    pub fn thread(&self) -> Vec<&str> {
+    pub fn thread_headlines(&self) -> Vec<&str> {
         self.replies.iter().map(|reply| reply.text.lines().next().unwrap_or_default()).collect()
     }
 }
 
 /// Posts to a path are refused.
 #[derive(Debug, Clone, Default)]
-pub struct Trouble {
+pub struct Outage {
     /// Which path.
     pub path: String,
     /// With this status.
@@ -122,27 +122,27 @@ pub struct Trouble {
     pub hangs: bool,
 }
 
-impl Post {
+impl RecordedPost {
     /// The body as JSON; null if it is none.
     #[must_use]
-    pub fn json(&self) -> Value {
+    pub fn body_json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
     /// All the text that a person would see.
     #[must_use]
-    pub fn text(&self) -> String {
-        text(&self.json())
+    pub fn visible_text(&self) -> String {
+        visible_text(&self.body_json())
     }
 }
 
 /// All the text of a message, a window or a reply.
 #[must_use]
-pub fn text(body: &Value) -> String {
-    fn collect(value: &Value, into: &mut Vec<String>) {
+pub fn visible_text(body: &Value) -> String {
+    fn collect_texts(value: &Value, into: &mut Vec<String>) {
         let nested = value.get("elements").and_then(Value::as_array).into_iter().flatten();
         for element in nested {
-            collect(element, into);
+            collect_texts(element, into);
         }
         match value.get("type").and_then(Value::as_str) {
             Some("text" | "link") => into.extend(value.get("text").and_then(Value::as_str).map(ToOwned::to_owned)),
@@ -153,7 +153,7 @@ pub fn text(body: &Value) -> String {
     let mut texts = vec![];
     for block in body.get("blocks").and_then(Value::as_array).into_iter().flatten() {
         if block.get("type").and_then(Value::as_str) == Some("rich_text") {
-            collect(block, &mut texts);
+            collect_texts(block, &mut texts);
         }
     }
     let lines = texts.concat();
@@ -161,12 +161,12 @@ pub fn text(body: &Value) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-fn buttons(body: &Value) -> Vec<ShownButton> {
+fn visible_buttons(body: &Value) -> Vec<SlackButton> {
     let blocks = body.get("blocks").and_then(Value::as_array).into_iter().flatten();
     let actions = blocks.filter(|block| block.get("type").and_then(Value::as_str) == Some("actions"));
     let elements = actions.flat_map(|block| block.get("elements").and_then(Value::as_array).into_iter().flatten());
     let word = |element: &Value, at: &str| element.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let button = |element| ShownButton {
+    let button = |element| SlackButton {
         label: word(element, "/text/text"),
         action_id: word(element, "/action_id"),
         value: word(element, "/value"),
@@ -174,7 +174,7 @@ fn buttons(body: &Value) -> Vec<ShownButton> {
     elements.map(button).collect()
 }
 
-impl Sink {
+impl FakeSlack {
     /// Answers on `listener` until the task ends.
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
         axum::serve(listener, self.router()).await
@@ -182,32 +182,34 @@ impl Sink {
 
     /// Takes whatever is posted.
     pub fn router(self) -> Router {
-        Router::new().fallback(take).with_state(self)
+        Router::new().fallback(handle_post).with_state(self)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, FakeSlackState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was posted to a path so far.
     #[must_use]
-    pub fn posts(&self, path: &str) -> Vec<Post> {
+    pub fn posts(&self, path: &str) -> Vec<RecordedPost> {
         self.lock().posts.iter().filter(|post| post.path == path).cloned().collect()
     }
 
     /// The messages of a Slack channel as they are now, the oldest first.
     #[must_use]
-    pub fn channel(&self, id: &str) -> Vec<Shown> {
+    pub fn messages_in(&self, id: &str) -> Vec<SlackCard> {
         let inner = self.lock();
         let here = inner.messages.iter().filter(|message| message.channel == id);
         let shown = here.clone().filter(|message| message.thread_ts.is_none()).map(|message| {
             let below = here.clone().filter(|reply| reply.thread_ts.as_ref() == Some(&message.ts));
-            Shown {
+            SlackCard {
                 ts: message.ts.clone(),
-                text: text(&message.body),
-                buttons: buttons(&message.body),
+                text: visible_text(&message.body),
+                buttons: visible_buttons(&message.body),
                 edits: message.edits,
-                replies: below.map(|reply| Reply { text: text(&reply.body), broadcast: reply.broadcast }).collect(),
+                replies: below
+                    .map(|reply| SlackReply { text: visible_text(&reply.body), broadcast: reply.broadcast })
+                    .collect(),
             }
         });
         shown.collect()
@@ -215,46 +217,46 @@ impl Sink {
 
     /// The message, by channel and `ts`, whose button carries this, now or before.
     #[must_use]
-    pub fn message_with(&self, value: &str) -> Option<(String, String)> {
+    pub fn find_by_button(&self, value: &str) -> Option<(String, String)> {
         self.lock().bindings.get(value).cloned()
     }
 
     /// Somebody deletes a message.
-    pub fn delete(&self, channel: &str, ts: &str) {
+    pub fn delete_message(&self, channel: &str, ts: &str) {
         self.lock().messages.retain(|message| message.channel != channel || message.ts != ts);
     }
 
     /// The windows that were opened, the last one last.
     #[must_use]
-    pub fn windows(&self) -> Vec<Value> {
-        self.lock().windows.clone()
+    pub fn modals(&self) -> Vec<Value> {
+        self.lock().modals.clone()
     }
 
     /// Refuses posts to a path until [`Sink::heal`].
-    pub fn trouble(&self, trouble: Trouble) {
-        self.trouble_after(0, trouble);
+    pub fn add_outage(&self, trouble: Outage) {
+        self.add_outage_after(0, trouble);
     }
 
     /// As [`Sink::trouble`], once so many posts more were taken.
-    pub fn trouble_after(&self, posts: usize, trouble: Trouble) {
-        self.lock().trouble.push((posts, trouble));
+    pub fn add_outage_after(&self, posts: usize, trouble: Outage) {
+        self.lock().outages.push((posts, trouble));
     }
 
-    fn hangs(&self, path: &str) -> bool {
-        self.lock().trouble.iter().any(|(_, trouble)| trouble.hangs && trouble.path == path)
+    fn is_hanging(&self, path: &str) -> bool {
+        self.lock().outages.iter().any(|(_, trouble)| trouble.hangs && trouble.path == path)
     }
 
     /// Ends all trouble.
-    pub fn heal(&self) {
-        self.lock().trouble.clear();
+    pub fn clear_outages(&self) {
+        self.lock().outages.clear();
     }
 }
 
-impl Inner {
+impl FakeSlackState {
     /// A method of Slack's Web API.
-    fn call(&mut self, method: &str, body: &Value) -> Result<Value, &'static str> {
+    fn call_method(&mut self, method: &str, body: &Value) -> Result<Value, &'static str> {
         let word = |name: &str| body.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
-        let find = |messages: &[Message], channel: &str, ts: &str| {
+        let find = |messages: &[SlackMessage], channel: &str, ts: &str| {
             messages.iter().position(|message| message.channel == channel && message.ts == ts)
         };
         match method {
@@ -267,9 +269,9 @@ impl Inner {
                 }
                 let ts = format!("1700000000.{:06}", self.posts.len());
                 let broadcast = body.get("reply_broadcast").and_then(Value::as_bool).unwrap_or_default();
-                self.note_buttons(body, &channel, &ts);
+                self.record_buttons(body, &channel, &ts);
                 let body = body.clone();
-                self.messages.push(Message {
+                self.messages.push(SlackMessage {
                     channel: channel.clone(),
                     ts: ts.clone(),
                     thread_ts,
@@ -286,7 +288,7 @@ impl Inner {
                 let message = self.messages.get_mut(position).ok_or("message_not_found")?;
                 message.body = body.clone();
                 message.edits += 1;
-                self.note_buttons(body, &channel, &ts);
+                self.record_buttons(body, &channel, &ts);
                 Ok(json!({"ok": true, "channel": channel, "ts": ts}))
             }
             "auth.test" => Ok(json!({"ok": true, "team_id": "T0001", "user_id": "U0BOT"})),
@@ -301,7 +303,7 @@ impl Inner {
                 if !self.triggers.insert(trigger) {
                     return Err("exchanged_trigger_id");
                 }
-                self.windows.push(view);
+                self.modals.push(view);
                 Ok(json!({"ok": true}))
             }
             _ => Err("unknown_method"),
@@ -309,10 +311,10 @@ impl Inner {
     }
 }
 
-impl Inner {
-    fn note_buttons(&mut self, body: &Value, channel: &str, ts: &str) {
+impl FakeSlackState {
+    fn record_buttons(&mut self, body: &Value, channel: &str, ts: &str) {
         let place = (channel.to_owned(), ts.to_owned());
-        self.bindings.extend(buttons(body).into_iter().map(|button| (button.value, place.clone())));
+        self.bindings.extend(visible_buttons(body).into_iter().map(|button| (button.value, place.clone())));
     }
 }
 
@@ -323,7 +325,7 @@ impl Inner {
 /// # Errors
 /// The code that Slack answers with.
 pub fn check_blocks(body: &Value) -> Result<(), &'static str> {
-    fn check(value: &Value) -> bool {
+    fn is_valid_block(value: &Value) -> bool {
         let length = |at: &str| value.pointer(at).and_then(Value::as_str).map(|text| text.chars().count());
         let fits = match value.get("type").and_then(Value::as_str) {
             Some("text" | "link") => length("/text").is_some_and(|length| length > 0),
@@ -335,22 +337,22 @@ pub fn check_blocks(body: &Value) -> Result<(), &'static str> {
             _ => true,
         };
         let elements = value.get("elements").and_then(Value::as_array);
-        fits && elements.is_none_or(|elements| !elements.is_empty() && elements.iter().all(check))
+        fits && elements.is_none_or(|elements| !elements.is_empty() && elements.iter().all(is_valid_block))
     }
     let blocks = body.get("blocks").and_then(Value::as_array).ok_or("no_text")?;
-    let buttons = buttons(body);
+    let buttons = visible_buttons(body);
     let names: BTreeSet<_> = buttons.iter().map(|button| &button.action_id).collect();
-    let fits = (1..=50).contains(&blocks.len()) && blocks.iter().all(check) && names.len() == buttons.len();
+    let fits = (1..=50).contains(&blocks.len()) && blocks.iter().all(is_valid_block) && names.len() == buttons.len();
     if fits && body.to_string().len() < 40_000 { Ok(()) } else { Err("invalid_blocks") }
 }
 
-async fn take(State(sink): State<Sink>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn handle_post(State(sink): State<FakeSlack>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let path = uri.path().to_owned();
-    if sink.hangs(&path) {
+    if sink.is_hanging(&path) {
         return std::future::pending().await;
     }
     let mut inner = sink.lock();
-    let troubled = inner.trouble.iter_mut().find(|(_, trouble)| trouble.path == path);
+    let troubled = inner.outages.iter_mut().find(|(_, trouble)| trouble.path == path);
     if let Some((posts @ 1.., _)) = troubled {
         *posts -= 1;
     } else if let Some((_, trouble)) = troubled {
@@ -361,12 +363,12 @@ async fn take(State(sink): State<Sink>, uri: Uri, headers: HeaderMap, body: Byte
         }
         return response;
     }
-    let post = Post { path, headers, body };
+    let post = RecordedPost { path, headers, body };
     let answer = match post.path.strip_prefix("/api/") {
         Some(method) => {
             let token = post.headers.get("authorization").and_then(|value| value.to_str().ok());
             let known = token.is_some_and(|token| token.starts_with("Bearer xoxb-"));
-            match if known { inner.call(method, &post.json()) } else { Err("not_authed") } {
+            match if known { inner.call_method(method, &post.body_json()) } else { Err("not_authed") } {
                 Ok(answer) => answer.to_string(),
                 Err(error) => return json!({"ok": false, "error": error}).to_string().into_response(),
             }

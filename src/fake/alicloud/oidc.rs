@@ -13,11 +13,11 @@ use url::Url;
 use super::ApiError;
 
 /// How old a token may be: the vendor's default.
-const ISSUANCE_LIMIT: SignedDuration = SignedDuration::from_hours(12);
+const MAX_TOKEN_AGE: SignedDuration = SignedDuration::from_hours(12);
 
 /// An identity provider that an account knows.
 #[derive(Debug, Clone)]
-pub struct Provider {
+pub struct OidcProvider {
     /// `acs:ram::ACCOUNT:oidc-provider/NAME`.
     pub arn: String,
     /// Who issues the tokens. (The vendor takes only https.)
@@ -29,49 +29,49 @@ pub struct Provider {
 }
 
 #[derive(Deserialize)]
-struct Discovery {
+struct OidcDiscovery {
     issuer: String,
     jwks_uri: Url,
 }
 
 #[derive(Deserialize)]
-struct Keys {
-    keys: Vec<Key>,
+struct JwkSet {
+    keys: Vec<Jwk>,
 }
 
 #[derive(Deserialize)]
-struct Key {
+struct Jwk {
     kid: String,
     n: String,
     e: String,
 }
 
 #[derive(Deserialize)]
-struct Header {
+struct JwtHeader {
     alg: String,
     kid: String,
 }
 
 #[derive(Deserialize)]
-struct Claims {
+struct JwtClaims {
     iss: String,
     sub: String,
-    aud: Audience,
+    aud: JwtAudience,
     iat: i64,
     exp: i64,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Audience {
+enum JwtAudience {
     One(String),
     Many(Vec<String>),
 }
 
 /// Checks a token for a provider.
-pub(super) async fn check(
+pub(super) async fn check_token(
     http: &reqwest::Client,
-    provider: &Provider,
+    provider: &OidcProvider,
     token: &str,
     now: Timestamp,
 ) -> Result<(), ApiError> {
@@ -83,15 +83,15 @@ pub(super) async fn check(
         return Err(invalid());
     };
     let (signed, _) = token.rsplit_once('.').ok_or_else(invalid)?;
-    let header: Header = decode(header).ok_or_else(invalid)?;
-    let claims: Claims = decode(claims).ok_or_else(invalid)?;
+    let header: JwtHeader = decode_part(header).ok_or_else(invalid)?;
+    let claims: JwtClaims = decode_part(claims).ok_or_else(invalid)?;
     if claims.iss != provider.issuer {
         return Err(refused("OIDCToken.IssuerNotMatch"));
     }
     let broken = || refused("OIDCToken.IssuerConfigurationBroken");
     let discovery = format!("{}/.well-known/openid-configuration", provider.issuer);
-    let discovery: Discovery = fetch(http, &discovery).await.ok_or_else(broken)?;
-    let keys: Keys = fetch(http, discovery.jwks_uri.as_str()).await.ok_or_else(broken)?;
+    let discovery: OidcDiscovery = fetch_json(http, &discovery).await.ok_or_else(broken)?;
+    let keys: JwkSet = fetch_json(http, discovery.jwks_uri.as_str()).await.ok_or_else(broken)?;
     if discovery.issuer != provider.issuer {
         return Err(broken());
     }
@@ -100,8 +100,8 @@ pub(super) async fn check(
     let key = RsaPublicKeyComponents { n: bytes(&key.n)?, e: bytes(&key.e)? };
     key.verify(&RSA_PKCS1_2048_8192_SHA256, signed.as_bytes(), &bytes(signature)?).map_err(|_| invalid())?;
     let audiences = match claims.aud {
-        Audience::One(one) => vec![one],
-        Audience::Many(many) => many,
+        JwtAudience::One(one) => vec![one],
+        JwtAudience::Many(many) => many,
     };
     if !audiences.iter().any(|audience| provider.client_ids.contains(audience)) {
         return Err(refused("OIDCToken.AudienceNotMatch"));
@@ -111,17 +111,17 @@ pub(super) async fn check(
         return Err(refused("OIDCToken.Expired"));
     }
     let age = now.duration_since(time(claims.iat)?);
-    if age < -SignedDuration::from_mins(1) || age > ISSUANCE_LIMIT {
+    if age < -SignedDuration::from_mins(1) || age > MAX_TOKEN_AGE {
         return Err(invalid());
     }
     if provider.subjects.contains(&claims.sub) { Ok(()) } else { Err(refused("NoPermission")) }
 }
 
-fn decode<T: DeserializeOwned>(part: &str) -> Option<T> {
+fn decode_part<T: DeserializeOwned>(part: &str) -> Option<T> {
     serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).ok()?).ok()
 }
 
-async fn fetch<T: DeserializeOwned>(http: &reqwest::Client, url: &str) -> Option<T> {
+async fn fetch_json<T: DeserializeOwned>(http: &reqwest::Client, url: &str) -> Option<T> {
     let response = http.get(url).send().await.ok()?;
-    serde_json::from_slice(&crate::http::read(response).await.ok()?).ok()
+    serde_json::from_slice(&crate::http::read_body(response).await.ok()?).ok()
 }

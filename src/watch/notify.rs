@@ -1,0 +1,310 @@
+//! Tells the channels what they are owed. Where a platform lets us, the card is redrawn and the news stands below it;
+//! elsewhere each piece of news is a message.
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use jiff::Timestamp;
+
+use super::TickSummary;
+use crate::app::App;
+use crate::approval::{
+    Approval, ApprovalId, CardId, CardKey, CardRef, ChannelDisplay, Claim, Event, Notification, NotificationKind,
+    RetryPolicy,
+};
+use crate::chat::message::Message;
+use crate::chat::platform::{Channel, ChatContext};
+use crate::chat::{CardDigest, DeliveryError, UpdateOutcome, binding, message};
+use crate::clock;
+use crate::peering::Fingerprint;
+use crate::store::{self, Stored};
+
+/// Posts what each channel is owed, once nobody else can be about to post it. Redraws the cards of earlier versions.
+pub(super) async fn deliver_due(app: &App, stored: Stored, summary: &mut TickSummary) -> Result<Stored, store::Error> {
+    let mut current = stored;
+    loop {
+        let (stored, claims) =
+            update_and_claim(app, current, |approval| approval.request_redraw(false, clock::now())).await?;
+        if claims.is_empty() {
+            return Ok(stored);
+        }
+        current = post_claims(app, stored, claims, summary).await?;
+    }
+}
+
+/// Applies a change to a record, and claims in the same write what its channels are owed from then on.
+pub(super) async fn update_and_claim(
+    app: &App,
+    stored: Stored,
+    mut change: impl FnMut(&mut Approval) -> bool,
+) -> Result<(Stored, Vec<Claim>), store::Error> {
+    let mut claims = vec![];
+    let change = |approval: &mut Approval| {
+        let changed = change(approval);
+        let before = approval.outbox.clone();
+        claims = claim_due(app, approval, clock::now());
+        changed || approval.outbox != before
+    };
+    let stored = app.store.update(stored, change).await?;
+    Ok((stored, claims))
+}
+
+/// Posts what was claimed, and stores for each post what came of it.
+pub(super) async fn post_claims(
+    app: &App,
+    stored: Stored,
+    claims: Vec<Claim>,
+    summary: &mut TickSummary,
+) -> Result<Stored, store::Error> {
+    let (claimed, mut current, mut unmarked) = (stored.approval.clone(), stored, None);
+    let post = async |claim: Claim| (claim.notification.at, post_claim(app, &claimed, claim).await);
+    let mut posts: FuturesUnordered<_> = claims.into_iter().map(post).collect();
+    while let Some((at, event)) = posts.next().await {
+        let now = clock::now();
+        if matches!(event, Event::Undelivered { .. }) {
+            summary.undelivered = summary.undelivered.saturating_add(1);
+            summary.oldest_undelivered = summary.oldest_undelivered.max(Some(now.duration_since(at)));
+        } else {
+            summary.delivered = summary.delivered.saturating_add(1);
+        }
+        match app.store.update(current.clone(), |approval| approval.apply_event(&event, now)).await {
+            Ok(stored) => current = stored,
+            Err(error) => unmarked = Some(error),
+        }
+    }
+    match unmarked {
+        Some(error) => Err(error),
+        None => Ok(current),
+    }
+}
+
+/// Claims what is due. A new card of an account that asks for too many at once waits for its turn.
+pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp) -> Vec<Claim> {
+    let can = |channel: &str| app.config.channels.get(channel).map(Channel::capabilities);
+    let has_cards = |channel: &str| can(channel).is_some_and(|can| can.can_edit);
+    let new_card = |channel: &str| has_cards(channel).then(clock::new_card_id);
+    let (mut claims, mut later) = (approval.outbox.claim_due(now, new_card), vec![]);
+    claims.retain(|Claim { notification: notice, channel, .. }| {
+        let is_chat = can(channel).is_some_and(|can| can.is_for_people);
+        let account = approval.facts.requester.account;
+        let makes_card = notice.kind == NotificationKind::Discovered
+            || (has_cards(channel) && !approval.cards.contains_key(channel));
+        let turn =
+            (is_chat && makes_card).then(|| app.card_rate.reserve(account, channel, &approval.id, now)).flatten();
+        later.extend(turn.map(|turn| (notice.number, channel.clone(), turn)));
+        turn.is_none()
+    });
+    for (number, channel, turn) in later {
+        approval.outbox.postpone_delivery(number, &channel, turn);
+    }
+    claims
+}
+
+/// Posts one notice to one channel; says what came of it.
+async fn post_claim(app: &App, approval: &Approval, claim: Claim) -> Event {
+    let Claim { notification: notice, channel, card } = claim;
+    let (number, id) = (notice.number, &approval.id);
+    let mut display = ChannelDisplay::Unchanged;
+    match post_to_channel(app, approval, &notice, &channel, card, &mut display).await {
+        Ok(()) => {
+            log_delivery(id, &notice, &channel, None);
+            Event::Delivered { number, channel, display }
+        }
+        Err(DeliveryError { error, retry }) => {
+            log_delivery(id, &notice, &channel, Some((&error, retry)));
+            Event::Undelivered { number, channel, error, retry, display }
+        }
+    }
+}
+
+/// `display` says what the channel shows from then on; it is set even if a later step fails.
+async fn post_to_channel(
+    app: &App,
+    approval: &Approval,
+    notification: &Notification,
+    channel: &str,
+    card: Option<CardId>,
+    display: &mut ChannelDisplay,
+) -> Result<(), DeliveryError> {
+    let secrets = app
+        .secrets
+        .current(clock::now())
+        .await
+        .map_err(|_| DeliveryError { error: "the secrets cannot be read".into(), retry: RetryPolicy::Backoff(None) })?;
+    let context = app.chat_context(&secrets);
+    let Some(to) = app.config.channels.get(channel) else {
+        return Err(DeliveryError {
+            error: "the channel is not in the configuration".into(),
+            retry: RetryPolicy::Never,
+        });
+    };
+    let can = to.capabilities();
+    if can.can_edit {
+        let drawn = draw_card(context, to, channel, approval, card).await?;
+        let reference = drawn.reference.clone();
+        *display = ChannelDisplay::Card(drawn);
+        // The card is the news.
+        if matches!(notification.kind, NotificationKind::Discovered | NotificationKind::Checked) {
+            return Ok(());
+        }
+        let (message, key) = (
+            message::describe_notification(approval, notification),
+            notification_key(approval, channel, notification.number),
+        );
+        return if can.can_thread {
+            to.reply_below(context, &reference, &message, is_urgent(&notification.kind), &key).await
+        } else {
+            to.post(context, channel, &message, &key).await.map(|_| ())
+        };
+    }
+    if !can.is_for_people {
+        to.send_notification(context, channel, approval, notification).await?;
+        *display = ChannelDisplay::Facts(approval.connection.fingerprint());
+        return Ok(());
+    }
+    if notification.kind == NotificationKind::Checked {
+        // Worth a look at the card, not a message.
+        return Ok(());
+    }
+    let card = binding::notification_card_id(&approval.id.to_string(), channel, notification.number);
+    let (message, _) = bind_buttons(context, to, message::follow_up(approval, notification, clock::now()), card);
+    to.post(context, channel, &message, &notification_key(approval, channel, notification.number)).await?;
+    *display = ChannelDisplay::Facts(shown_fingerprint(approval));
+    Ok(())
+}
+
+/// The fingerprint of the facts, if a card shows all of them.
+fn shown_fingerprint(approval: &Approval) -> Fingerprint {
+    if message::can_show_all(&approval.facts) { approval.fingerprint.clone() } else { Fingerprint::of_nothing() }
+}
+
+/// Shows the record as it is now: updates its card, or posts a new one. Returns the card.
+async fn draw_card(
+    context: ChatContext<'_>,
+    to: &Channel,
+    channel: &str,
+    approval: &Approval,
+    card: Option<CardId>,
+) -> Result<CardRef, DeliveryError> {
+    let drawn = message::request_card(approval, clock::now());
+    let fingerprint = shown_fingerprint(approval);
+    let mut too_old = None;
+    if let Some(card) = approval.cards.get(channel) {
+        let (message, key) = bind_buttons(context, to, drawn.clone(), card.id);
+        match to.update(context, &card.reference, &message).await? {
+            UpdateOutcome::Updated => return Ok(CardRef { fingerprint, shown_at: clock::now(), key, ..card.clone() }),
+            UpdateOutcome::TooOld => too_old = Some(card),
+            UpdateOutcome::Gone => {}
+        }
+    }
+    let card = card.unwrap_or_else(clock::new_card_id);
+    let (message, key) = bind_buttons(context, to, drawn, card);
+    let posted = to.post(context, channel, &message, &format!("card-{card}-{:.16}", fingerprint.to_string())).await?;
+    let reference =
+        posted.ok_or_else(|| DeliveryError::misconfigured("the platform does not say where the card is"))?;
+    if let Some(old) = too_old {
+        // A courtesy: a click there says the same.
+        let _ = to
+            .reply_below(context, &old.reference, &message::card_moved(approval), false, &format!("moved-{card}"))
+            .await;
+    }
+    Ok(CardRef { reference, id: card, fingerprint, shown_at: clock::now(), key })
+}
+
+/// The same for every try of a notice, and another for any other.
+fn notification_key(approval: &Approval, channel: &str, number: u32) -> String {
+    format!("notice-{}", binding::notification_card_id(&approval.id.to_string(), channel, number))
+}
+
+/// A message whose buttons carry what the channel's app will check, and the key of that.
+fn bind_buttons(context: ChatContext<'_>, to: &Channel, message: Message, card: CardId) -> (Message, Option<CardKey>) {
+    // Without its app, nobody hears of a click.
+    let app = to.app().filter(|app| app.is_configured(context.configs));
+    let keyring = app.map(|app| context.keyring(app));
+    let Some(keyring) = keyring else { return (Message { buttons: None, ..message }, None) };
+    let message = binding::bind_buttons(message, &keyring, card, to.capabilities().max_binding_chars);
+    let key = keyring.signing_key_id().filter(|_| message.buttons.is_some());
+    (message, key)
+}
+
+/// Posts the digests of accounts whose cards wait.
+pub(super) async fn deliver_digests(app: &App) {
+    for digest in app.card_rate.due_digests(clock::now()) {
+        let (account, channel) = (digest.account.to_string(), digest.channel.as_str());
+        let cards = digest.ids.len();
+        match post_digest(app, &digest).await {
+            Ok(()) => {
+                app.card_rate.mark_digest_posted(&digest, clock::now());
+                tracing::warn!(
+                    outcome = "cards_delayed",
+                    account,
+                    channel,
+                    cards,
+                    "posted a digest of requests whose cards wait"
+                );
+            }
+            Err(DeliveryError { error, .. }) => {
+                tracing::warn!(outcome = "undelivered", account, channel, cards, error, "could not post a digest");
+            }
+        }
+    }
+}
+
+async fn post_digest(app: &App, digest: &CardDigest) -> Result<(), DeliveryError> {
+    let unread = |_| DeliveryError::misconfigured("the secrets cannot be read");
+    let secrets = app.secrets.current(clock::now()).await.map_err(unread)?;
+    let name = app.config.policy.accounts.get(&digest.account).map(|account| account.name.as_str());
+    match app.config.channels.get(&digest.channel) {
+        Some(to) if to.capabilities().is_for_people => {
+            let key = format!("digest-{:.32}", clock::nonce());
+            to.post(app.chat_context(&secrets), &digest.channel, &message::describe_digest(digest, name), &key)
+                .await
+                .map(|_| ())
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// What must be seen in the channel, not only below the card: somebody is to act.
+fn is_urgent(kind: &NotificationKind) -> bool {
+    match kind {
+        NotificationKind::Changed { .. }
+        | NotificationKind::Reminder { .. }
+        | NotificationKind::Escalated { .. }
+        | NotificationKind::ExpiresSoon { .. }
+        | NotificationKind::Stuck { .. }
+        | NotificationKind::FactsDiffer { .. }
+        | NotificationKind::SentBack { .. }
+        | NotificationKind::Corrected { .. }
+        | NotificationKind::Failed { .. } => true,
+        NotificationKind::Discovered
+        | NotificationKind::RuleChanged { .. }
+        | NotificationKind::Checked
+        | NotificationKind::Decided { .. }
+        | NotificationKind::Withdrawn { .. }
+        | NotificationKind::Accepted(_)
+        | NotificationKind::Activated { .. }
+        | NotificationKind::Rejected(_)
+        | NotificationKind::Expired
+        | NotificationKind::Deleted => false,
+    }
+}
+
+fn log_delivery(id: &ApprovalId, notification: &Notification, channel: &str, failure: Option<(&str, RetryPolicy)>) {
+    let (target, peering, news) = (&id.target, id.instance_id.as_str(), message::notification_name(&notification.kind));
+    match failure {
+        None => tracing::info!(outcome = "delivered", target, peering.id = peering, channel, news, "delivered"),
+        Some((error, RetryPolicy::Backoff(_))) => {
+            tracing::warn!(outcome = "undelivered", target, peering.id = peering, channel, news, error, "undelivered");
+        }
+        Some((error, RetryPolicy::AfterFix | RetryPolicy::FewTimes | RetryPolicy::Never)) => {
+            tracing::error!(
+                outcome = "undeliverable",
+                target,
+                peering.id = peering,
+                channel,
+                news,
+                error,
+                "undeliverable"
+            );
+        }
+    }
+}
