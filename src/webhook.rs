@@ -3,7 +3,11 @@
 //!
 //! Whatever happens after the write, nothing is lost: the watcher finishes it with the same client token.
 
+mod carry_out;
 mod decision;
+mod list;
+mod old_card;
+mod reply;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -189,7 +193,7 @@ async fn handle_click(
     deadline: Instant,
 ) -> Result<(RequestOutcome, Response<String>), Rejection> {
     let Some(binding) = binding else {
-        let old = decision::reply_to_old_card(app, &click, now, deadline).await;
+        let old = old_card::reply_to_old_card(app, &click, now, deadline).await;
         let (request, answer) = old.ok_or_else(|| MalformedRequest("the button is not one of ours".into()))?;
         return Ok(reply_to_sender(context, platform, to, &request, &answer, now).await);
     };

@@ -1,0 +1,47 @@
+//! Lists the open requests.
+
+use tokio::time::{Instant, timeout_at};
+
+use super::reply::store_failure_reply;
+use crate::app::App;
+use crate::chat::{Dependency, Reply};
+use crate::store::{IndexEntry, UNFINISHED_DUE_BEFORE};
+
+/// The most that a list shows.
+const MAX_LISTED: usize = 30;
+
+pub(super) async fn list_open_requests(app: &App, target: Option<&str>, deadline: Instant) -> Reply {
+    if target.is_some_and(|target| !app.config.targets.contains_key(target)) {
+        return Reply::UnknownTarget(app.config.targets.keys().cloned().collect());
+    }
+    let (mut ids, mut from) = (vec![], None);
+    loop {
+        let page = match timeout_at(deadline, app.store.due_entries(UNFINISHED_DUE_BEFORE, from)).await {
+            Ok(Ok((page, more))) => {
+                from = more;
+                page
+            }
+            Ok(Err(error)) => return store_failure_reply(&error),
+            Err(_elapsed) => return Reply::Unavailable(Dependency::Store),
+        };
+        let wanted =
+            |entry: &IndexEntry| !entry.state.is_final() && target.is_none_or(|target| entry.id.target == target);
+        ids.extend(page.into_iter().filter(wanted).map(|entry| entry.id));
+        if from.is_none() || ids.len() > MAX_LISTED {
+            break;
+        }
+    }
+    let more = ids.len() > MAX_LISTED || from.is_some();
+    ids.truncate(MAX_LISTED);
+    match timeout_at(deadline, app.store.load_many(&ids)).await {
+        Ok(Ok(stored)) => {
+            let mut approvals: Vec<_> = stored.into_values().flatten().map(|stored| stored.approval).collect();
+            // The index lags.
+            approvals.retain(|approval| !approval.state.is_final());
+            approvals.sort_by_key(|approval| approval.since);
+            Reply::List { approvals, more }
+        }
+        Ok(Err(error)) => store_failure_reply(&error),
+        Err(_elapsed) => Reply::Unavailable(Dependency::Store),
+    }
+}

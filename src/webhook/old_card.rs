@@ -1,0 +1,96 @@
+//! Clicks on cards that are outdated: their buttons decide nothing, and the click brings the current card.
+
+use jiff::Timestamp;
+use tokio::time::{Instant, timeout_at};
+
+use super::reply::store_failure_reply;
+use crate::app::App;
+use crate::approval::{Approval, ApprovalId, Principal};
+use crate::chat::binding;
+use crate::chat::{Action, Click, ClickedCard, Command, CommandRequest, ConnectionCommand, Reply};
+use crate::store::Stored;
+
+/// For so many hours after its own, a private answer's buttons decide.
+const PRIVATE_REPLY_HOURS: i64 = 11;
+
+/// Whether the message that somebody clicked on is the one that we know for this card.
+pub(super) fn is_current_card(
+    clicked: &ClickedCard,
+    by: &Principal,
+    id: &ApprovalId,
+    record: Option<&Approval>,
+    now: Timestamp,
+) -> bool {
+    let hour = binding::hours_since_epoch(now);
+    // A private answer decides for its person.
+    if (hour - PRIVATE_REPLY_HOURS..=hour).any(|hour| binding::private_card_id(by.as_str(), hour) == clicked.card_id) {
+        return true;
+    }
+    let Some(record) = record else { return false };
+    if let Some(card) = record.cards.values().find(|card| card.id == clicked.card_id) {
+        return clicked.message_ref.as_ref() == Some(&card.reference);
+    }
+    // Each notice is a message of its own. Incoming webhooks do not say where it is.
+    let id = id.to_string();
+    let is_notice = |channel: &String, number| binding::notification_card_id(&id, channel, number) == clicked.card_id;
+    record.outbox.iter().any(|notice| notice.deliveries.keys().any(|channel| is_notice(channel, notice.number)))
+}
+
+/// Whether the clicked card was replaced: the record knows another one in the same place.
+fn is_replaced(record: Option<&Approval>, message: Option<&str>) -> bool {
+    let place = |reference: &str| reference.rsplit_once('/').map(|(channel, _)| channel.to_owned());
+    let (Some(record), Some(message)) = (record, message) else { return false };
+    let mut here = record.cards.values().filter(|card| place(&card.reference) == place(message)).peekable();
+    here.peek().is_some() && here.all(|card| card.reference != message)
+}
+
+/// The answer to a click on a button that decides nothing.
+pub(super) fn old_card_reply(record: Option<&Approval>, message: Option<&str>, now: Timestamp) -> Reply {
+    let alone = record.filter(|record| record.cards.is_empty() && record.is_open(now));
+    Reply::StaleCard { has_new_card: is_replaced(record, message), approval: alone.cloned().map(Box::new) }
+}
+
+/// Asks the watcher to redraw the cards.
+pub(super) async fn redraw_cards(app: &App, stored: Stored, now: Timestamp, deadline: Instant) {
+    let redraw = app.store.update(stored, |approval| approval.request_redraw(true, now));
+    match timeout_at(deadline, redraw).await {
+        Ok(Ok(_)) | Err(_) => {}
+        Ok(Err(error)) => {
+            store_failure_reply(&error);
+        }
+    }
+}
+
+/// Answers a click on a button that is no longer valid. `None` if it is none of ours.
+pub(super) async fn reply_to_old_card(
+    app: &App,
+    click: &Click,
+    now: Timestamp,
+    deadline: Instant,
+) -> Option<(CommandRequest, Reply)> {
+    let (target, instance_id) = binding::unverified_connection(&click.binding)?;
+    let (target, _) = app.config.target(Some(&target))?;
+    let id = ApprovalId { target: target.to_owned(), instance_id: instance_id.clone() };
+    let mut answer = old_card_reply(None, None, now);
+    if let Ok(Ok(Some(stored))) = timeout_at(deadline, app.store.load(&id)).await {
+        answer = old_card_reply(Some(&stored.approval), click.message_ref.as_deref(), now);
+        redraw_cards(app, stored, now, deadline).await;
+    }
+    let about = ConnectionCommand {
+        action: Action::Status,
+        target: Some(id.target),
+        instance_id,
+        seen_fingerprint: None,
+        reason: None,
+    };
+    let Click { by, request_key, signed_at, key_index: key, .. } = click;
+    let request = CommandRequest {
+        command: Command::Connection(about),
+        by: by.clone(),
+        request_key: request_key.clone(),
+        signed_at: *signed_at,
+        key_index: *key,
+        clicked_card: None,
+    };
+    Some((request, answer))
+}
