@@ -17,17 +17,19 @@ mod outbox;
 mod people;
 mod policy_snapshot;
 mod progress;
+mod review;
+mod schedule;
 mod state;
 mod unconfirmed;
 mod verify;
 
 use std::collections::BTreeMap;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::peering::{Connection, Facts, FieldHash, Fingerprint, Problem};
-use crate::preflight::{self, Finding};
+use crate::peering::{Connection, Facts, Fingerprint, Problem};
+use crate::preflight::Finding;
 
 pub use call::CallResult;
 use call::OwnCall;
@@ -42,26 +44,13 @@ pub use outbox::{Claim, Delivery, Notification, NotificationKind, Outbox, RetryP
 pub use policy_snapshot::PolicySnapshot;
 use policy_snapshot::ReminderState;
 use progress::acknowledged_event;
+use review::LateReview;
+pub use review::Review;
+pub use schedule::activation_recheck_at;
+use schedule::{MAX_RETRY_AFTER, OBJECTION_RECHECK_INTERVAL, backoff};
 pub use state::{ApprovalId, ApprovalState, failure_code};
 pub use unconfirmed::{TransientReading, UnconfirmedReading};
 pub use verify::HistoryMismatch;
-
-/// What a vendor or platform may make us wait at most.
-const MAX_RETRY_AFTER: SignedDuration = SignedDuration::from_mins(15);
-/// While an activation is younger than this, the watcher stays and looks every [`LOOK_AGAIN`].
-const ACTIVATION_POLLED_FOR: SignedDuration = SignedDuration::from_mins(5);
-/// How often a fresh activation is looked at.
-const ACTIVATION_POLL_INTERVAL: SignedDuration = SignedDuration::from_millis(2500);
-/// What stood against a request may have been mended: it is looked at again after this.
-const OBJECTION_RECHECK_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
-/// What could not be checked is checked again after this.
-const MIN_RECHECK_INTERVAL: SignedDuration = SignedDuration::from_mins(1);
-/// If it still could not be after a while, less and less often, up to this.
-const MAX_RECHECK_INTERVAL: SignedDuration = SignedDuration::from_hours(1);
-/// The least time between two redraws that clicks ask for.
-const MIN_REDRAW_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
-/// The facts of a request may change so often; then it ends, so that no requester can make us write for ever.
-const MAX_FACT_CHANGES: usize = 20;
 
 /// The record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,132 +140,7 @@ pub enum DecisionError {
     TooManyWithdrawals,
 }
 
-/// The facts that a request is looked at, and decided, on.
-pub struct Review<'a> {
-    /// Which connection.
-    pub id: &'a ApprovalId,
-    /// As just read.
-    pub connection: &'a Connection,
-    /// What the configuration says about it.
-    pub policy: &'a PolicySnapshot,
-    /// What the checks found.
-    pub findings: &'a [Finding],
-    /// Who a principal is, if they may approve.
-    pub eligible_approver: &'a (dyn Fn(&Principal) -> Option<Approver> + Sync),
-}
-
-/// The review of an approved request before a late accept.
-struct LateReview<'a> {
-    connection: &'a Connection,
-    policy: &'a PolicySnapshot,
-    findings: &'a [Finding],
-    /// Who may not approve any more.
-    void: &'a [Approver],
-}
-
 impl Approval {
-    /// The record of a request that we just heard of, owing its card to the channels.
-    #[must_use]
-    pub fn discover(review: &Review<'_>, now: Timestamp) -> Self {
-        let mut record = Self::discover_for_manual_review(review, now);
-        record.accept_by_rule(now);
-        record.schedule_next_check(now);
-        record
-    }
-
-    /// As [`Approval::discover`], but no rule accepts it: the next look does that.
-    #[must_use]
-    pub fn discover_for_manual_review(review: &Review<'_>, now: Timestamp) -> Self {
-        let mut record = Self::new(review, now);
-        record.enqueue(NotificationKind::Discovered, now);
-        record.schedule_next_check(now);
-        record
-    }
-
-    /// Looks at a request that waits: takes over what has changed about it, in its facts or in the configuration. One
-    /// that was taken for over, and is there, waits again. Says whether anything changed.
-    pub fn refresh(&mut self, review: &Review<'_>, now: Timestamp) -> bool {
-        let before = self.clone();
-        let is_past = |at: Timestamp| at <= now;
-        if self.state != ApprovalState::Pending || review.connection.expires_at.is_some_and(is_past) {
-            self.observe(review.connection, now);
-        }
-        if self.state != ApprovalState::Pending {
-            return *self != before;
-        }
-        self.note_reading(review.connection, now);
-        if self.fingerprint != review.connection.fingerprint() {
-            self.replace_facts(review.connection, review.findings, now);
-        }
-        if self.state == ApprovalState::Pending {
-            self.adopt_review(review, now);
-            self.accept_by_rule(now);
-        }
-        if self.state == ApprovalState::Pending {
-            (self.attempts, self.last_problem) = (0, None);
-            self.remind_of_request(now);
-        }
-        let complete = self.approval_count() >= self.policy.needed_approvals()
-            && preflight::first_objection(&self.findings).is_none();
-        if self.state == ApprovalState::Pending && complete {
-            // The rule asks for fewer people than it did: the last one who approved has completed it.
-            self.complete_decision(ApprovalState::Approved, now);
-            let (rule, approvals) = (self.policy.rule.clone(), self.policy.approvals);
-            self.append_audit_event(AuditEvent::RuleChanged { rule, approvals, void: vec![] }, now);
-            if let Some(decision) = self.winner().cloned() {
-                self.enqueue(
-                    NotificationKind::Decided {
-                        decision,
-                        given: self.approval_count(),
-                        needed: self.policy.needed_approvals(),
-                    },
-                    now,
-                );
-            }
-        }
-        self.schedule_next_check(now);
-        *self != before
-    }
-
-    /// Whether the checks are worth making again although nothing has changed: one objects, or could not be made, or all
-    /// passed where that is enough.
-    #[must_use]
-    pub fn needs_recheck(&self) -> bool {
-        self.findings.is_empty()
-            || preflight::first_objection(&self.findings).is_some()
-            || preflight::is_incomplete(&self.findings)
-            || (self.policy.needs_no_approval() && preflight::all_passed(&self.findings))
-    }
-
-    /// While people have to decide: until somebody is to be reminded, or a check is worth making again. What changes
-    /// meanwhile is seen by whoever follows connections.
-    fn schedule_next_check(&mut self, now: Timestamp) {
-        if self.state != ApprovalState::Pending {
-            return;
-        }
-        let again_at = if self.findings.is_empty() {
-            Some(now)
-        } else if preflight::first_objection(&self.findings).is_some() || self.is_past_expiry(now) {
-            Some(now + OBJECTION_RECHECK_INTERVAL)
-        } else {
-            // What could not be checked for long is checked less often.
-            let gap = (now.duration_since(self.since) / 8).clamp(MIN_RECHECK_INTERVAL, MAX_RECHECK_INTERVAL);
-            self.needs_recheck().then(|| now + gap)
-        };
-        let expires_at = self.connection.expires_at;
-        let is_open = !self.is_past_expiry(now);
-        let remind_at = is_open.then(|| self.reminder_state.next_reminder_at(&self.policy, self.since, expires_at));
-        let over_at = expires_at.filter(|_| is_open);
-        let confirm_at = self.unconfirmed.as_ref().map(UnconfirmedReading::next_reading_at);
-        self.next_step_at = [remind_at, over_at, again_at, confirm_at].into_iter().flatten().min();
-    }
-
-    /// Whether the time to answer the request has passed, whatever Alibaba Cloud's status says.
-    #[must_use]
-    pub fn is_past_expiry(&self, now: Timestamp) -> bool {
-        self.connection.expires_at.is_some_and(|expires_at| expires_at <= now)
-    }
-
     /// Applies what happened; says whether it changed the record.
     pub fn apply_event(&mut self, event: &Event, now: Timestamp) -> bool {
         let before = self.clone();
@@ -294,16 +158,16 @@ impl Approval {
             Event::Rejected { request_id } => {
                 if self.state == ApprovalState::Rejecting {
                     self.finish_call(CallResult::Acknowledged);
-                    let news = NotificationKind::Rejected(self.winner().cloned());
-                    self.finish(ApprovalState::Rejected, news, acknowledged_event(Verdict::Reject, request_id), now);
+                    let kind = NotificationKind::Rejected(self.winner().cloned());
+                    self.finish(ApprovalState::Rejected, kind, acknowledged_event(Verdict::Reject, request_id), now);
                 }
             }
             Event::Observed(connection) => self.observe(connection, now),
             Event::Missing => self.observe_missing(AuditEvent::Missing, now),
             Event::Changed { connection, findings } => self.observe_change(connection, findings, now),
-            Event::SentBack { why, connection, policy: terms, findings, void } => {
+            Event::SentBack { why, connection, policy, findings, void } => {
                 if self.state == ApprovalState::Approved {
-                    let review = LateReview { connection, policy: terms, findings, void };
+                    let review = LateReview { connection, policy, findings, void };
                     self.send_back(why, &review, now);
                 }
             }
@@ -327,174 +191,6 @@ impl Approval {
             }
         }
         *self != before
-    }
-
-    /// Stores what a channel shows, and since when.
-    fn record_display(&mut self, channel: &str, display: &ChannelDisplay, now: Timestamp) {
-        match display {
-            ChannelDisplay::Unchanged => {}
-            ChannelDisplay::Card(card) => {
-                let mut card = card.clone();
-                let earlier = self.cards.get(channel).filter(|earlier| earlier.reference == card.reference);
-                if let Some(earlier) = earlier.filter(|earlier| earlier.fingerprint == card.fingerprint) {
-                    card.shown_at = earlier.shown_at;
-                }
-                self.cards.insert(channel.to_owned(), card);
-            }
-            ChannelDisplay::Facts(fingerprint) => {
-                if self.shown.get(channel).is_none_or(|shown| shown.fingerprint != *fingerprint) {
-                    let shown = ShownFacts { fingerprint: fingerprint.clone(), shown_at: now };
-                    self.shown.insert(channel.to_owned(), shown);
-                }
-            }
-        }
-    }
-
-    /// Has cards redrawn: those of earlier versions, whose buttons decide nothing, or all. All of them at most every five
-    /// minutes, since anybody can ask for it. A channel that waits for a notice gets its card with that. Returns whether
-    /// the record changed.
-    pub fn request_redraw(&mut self, all_cards: bool, now: Timestamp) -> bool {
-        let waits = |channel: &String| {
-            let delivery = |notice: &Notification| notice.deliveries.get(channel).cloned();
-            self.outbox.iter().filter_map(delivery).any(|delivery| matches!(delivery, Delivery::Waiting { .. }))
-        };
-        let is_recent = |notice: &Notification| now.duration_since(notice.at) < MIN_REDRAW_INTERVAL;
-        let was_redrawn =
-            self.outbox.iter().any(|notice| notice.kind == NotificationKind::Checked && is_recent(notice));
-        let is_due = |(channel, card): (&String, &CardRef)| {
-            ((all_cards || card.key.is_none()) && !waits(channel)).then(|| channel.clone())
-        };
-        let channels: Vec<_> = self.cards.iter().filter_map(is_due).collect();
-        if !self.is_open(now) || channels.is_empty() || (all_cards && was_redrawn) {
-            return false;
-        }
-        self.outbox.enqueue(NotificationKind::Checked, &channels, now);
-        true
-    }
-
-    fn new(review: &Review<'_>, now: Timestamp) -> Self {
-        let mut record = Self {
-            id: review.id.clone(),
-            generation: 1,
-            state: ApprovalState::Pending,
-            since: now,
-            connection: review.connection.clone(),
-            facts: review.connection.facts(),
-            fingerprint: review.connection.fingerprint(),
-            policy: review.policy.clone(),
-            findings: review.findings.to_vec(),
-            decisions: vec![],
-            client_token: None,
-            attempts: 0,
-            next_step_at: Some(now),
-            last_problem: None,
-            reminder_state: ReminderState::default(),
-            cards: BTreeMap::new(),
-            shown: BTreeMap::new(),
-            unconfirmed: None,
-            own_call: None,
-            refused: vec![],
-            outbox: Outbox::default(),
-            history: History::default(),
-        };
-        let (rule, approvals) = (record.policy.rule.clone(), record.policy.approvals);
-        record.append_audit_event(
-            AuditEvent::Discovered { fingerprint: record.fingerprint.clone(), rule, approvals },
-            now,
-        );
-        record
-    }
-
-    /// Takes over the reading, the configuration, and what the checks found. Approvals of people who may not approve
-    /// any more are void.
-    fn adopt_review(&mut self, review: &Review<'_>, now: Timestamp) {
-        self.connection = review.connection.clone();
-        let others = !preflight::is_same_outcome(&self.findings, review.findings);
-        if others {
-            self.findings = review.findings.to_vec();
-        }
-        let told = self.outbox.last().map(|notice| notice.number);
-        let mut void = vec![];
-        for mut decision in std::mem::take(&mut self.decisions) {
-            match (review.eligible_approver)(&decision.by.principal) {
-                Some(by) if !self.decisions.iter().any(|earlier| earlier.by.is_same_person(&by)) => {
-                    decision.by = by;
-                    self.decisions.push(decision);
-                }
-                Some(_) | None => void.push(decision.by),
-            }
-        }
-        let before = std::mem::replace(&mut self.policy, review.policy.clone());
-        let asks_for_else = before.rule != self.policy.rule || before.approvals != self.policy.approvals;
-        if asks_for_else || !void.is_empty() {
-            let (rule, approvals) = (self.policy.rule.clone(), self.policy.approvals);
-            self.append_audit_event(AuditEvent::RuleChanged { rule, approvals, void: void.clone() }, now);
-        }
-        if asks_for_else || !void.is_empty() || before.channels != self.policy.channels {
-            self.enqueue(NotificationKind::RuleChanged { void }, now);
-        }
-        if others && told.is_some() && told == self.outbox.last().map(|notice| notice.number) {
-            self.enqueue(NotificationKind::Checked, now);
-        }
-    }
-
-    /// The reading has other facts than people saw.
-    fn observe_change(&mut self, connection: &Connection, findings: &[Finding], now: Timestamp) {
-        if self.state == ApprovalState::Deleted {
-            // It is there.
-            self.observe(connection, now);
-        }
-        if self.state == ApprovalState::Pending {
-            self.note_reading(connection, now);
-        }
-        let stale = connection.fingerprint() != self.fingerprint;
-        // What was approved all the same fails; all else stays as it ended.
-        let bounded = !self.has_changed_too_often() || self.state == ApprovalState::Approved;
-        let open = match self.state {
-            ApprovalState::Pending
-            | ApprovalState::Approved
-            | ApprovalState::Failed { .. }
-            | ApprovalState::Deleted => true,
-            ApprovalState::Activating
-            | ApprovalState::Activated
-            | ApprovalState::Rejecting
-            | ApprovalState::Rejected
-            | ApprovalState::Expired => false,
-        };
-        if !(stale && bounded && open) {
-            return;
-        }
-        if self.state == ApprovalState::Approved && self.may_have_called() && !self.confirm_call_had_no_effect(now) {
-            return;
-        }
-        self.replace_facts(connection, findings, now);
-        self.schedule_next_check(now);
-    }
-
-    /// The facts are not those that people were shown: nobody has decided about these.
-    fn replace_facts(&mut self, connection: &Connection, findings: &[Finding], now: Timestamp) {
-        let changes = self.facts.changes_to(&connection.facts());
-        let void: Vec<_> = self.decisions.iter().map(|decision| decision.by.clone()).collect();
-        self.connection = connection.clone();
-        self.facts = connection.facts();
-        self.fingerprint = connection.fingerprint();
-        self.findings = findings.to_vec();
-        if self.state == ApprovalState::Approved {
-            self.begin_generation(now);
-        }
-        self.decisions.clear();
-        self.client_token = None;
-        let fingerprint = self.fingerprint.clone();
-        self.append_audit_event(AuditEvent::Changed { fingerprint, changes: changes.clone(), void: void.clone() }, now);
-        if self.has_changed_too_often() {
-            self.fail(Problem { code: failure_code::CHANGED_TOO_OFTEN.into(), request_id: None }, now);
-        } else {
-            self.enqueue(NotificationKind::Changed { changes, void }, now);
-        }
-    }
-
-    fn has_changed_too_often(&self) -> bool {
-        self.history.iter().filter(|entry| matches!(entry.event, AuditEvent::Changed { .. })).count() > MAX_FACT_CHANGES
     }
 
     /// Begins the next generation: what was decided before counts no more.
@@ -530,52 +226,4 @@ impl Approval {
         audience.extend(self.outbox.informed_channels());
         self.outbox.enqueue(kind, &audience, now);
     }
-
-    /// When there is something to do about the record itself: a call, a look, a reminder, a delivery; `None` when all
-    /// is done and told.
-    #[must_use]
-    pub fn work_at(&self) -> Option<Timestamp> {
-        self.next_step_at.into_iter().chain(self.outbox.due_at()).min()
-    }
-
-    /// When there is something to do, or to see: an activation is to be seen at any time.
-    #[must_use]
-    pub fn due_at(&self) -> Option<Timestamp> {
-        let seen_at = (self.state == ApprovalState::Activating).then_some(self.since);
-        self.work_at().into_iter().chain(seen_at).min()
-    }
-
-    /// When a watcher that has just worked on it should look again; `None` if its next tick is soon enough.
-    #[must_use]
-    pub fn recheck_at(&self, now: Timestamp) -> Option<Timestamp> {
-        let step = match self.state {
-            ApprovalState::Activating => activation_recheck_at(self.since, now),
-            ApprovalState::Approved | ApprovalState::Rejecting => self.next_step_at,
-            ApprovalState::Pending
-            | ApprovalState::Activated
-            | ApprovalState::Rejected
-            | ApprovalState::Expired
-            | ApprovalState::Deleted
-            | ApprovalState::Failed { .. } => None,
-        };
-        step.into_iter().chain(self.outbox.due_at()).min()
-    }
-}
-
-/// When to see again how far an activation that began at `since` has come; `None` if the next tick is soon enough.
-#[must_use]
-pub fn activation_recheck_at(since: Timestamp, now: Timestamp) -> Option<Timestamp> {
-    (now.duration_since(since) < ACTIVATION_POLLED_FOR).then_some(now + ACTIVATION_POLL_INTERVAL)
-}
-
-/// 1 s, 2 s, 4 s, … up to `longest`, less up to a quarter that depends on `seed`: what failed together does not come
-/// back together.
-fn backoff(seed: &str, attempts: u32, max: SignedDuration) -> SignedDuration {
-    let full = SignedDuration::from_secs(1_i64 << attempts.min(20)).min(max);
-    let mut hash = FieldHash::new("peergate/jitter/1");
-    hash.add_field(seed);
-    hash.add_field(&attempts.to_string());
-    let jitter =
-        hash.into_hex().bytes().take(8).fold(0_u32, |sum, digit| sum.wrapping_mul(31).wrapping_add(digit.into()));
-    full.mul_f64(1.0 - f64::from(jitter % 1000) / 4000.0)
 }

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::{Approval, ChannelDisplay, Delivery, Notification, NotificationKind};
 use crate::peering::Fingerprint;
 
 /// Names a card: 64 random bits of ours, fixed before the post, since platforms name a message only after it.
@@ -94,4 +95,54 @@ pub struct ShownFacts {
     pub fingerprint: Fingerprint,
     /// Since when it knows them.
     pub shown_at: Timestamp,
+}
+
+/// The least time between two redraws that clicks ask for.
+const MIN_REDRAW_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
+
+impl Approval {
+    /// Stores what a channel shows, and since when.
+    pub(super) fn record_display(&mut self, channel: &str, display: &ChannelDisplay, now: Timestamp) {
+        match display {
+            ChannelDisplay::Unchanged => {}
+            ChannelDisplay::Card(card) => {
+                let mut card = card.clone();
+                let earlier = self.cards.get(channel).filter(|earlier| earlier.reference == card.reference);
+                if let Some(earlier) = earlier.filter(|earlier| earlier.fingerprint == card.fingerprint) {
+                    card.shown_at = earlier.shown_at;
+                }
+                self.cards.insert(channel.to_owned(), card);
+            }
+            ChannelDisplay::Facts(fingerprint) => {
+                if self.shown.get(channel).is_none_or(|shown| shown.fingerprint != *fingerprint) {
+                    let shown = ShownFacts { fingerprint: fingerprint.clone(), shown_at: now };
+                    self.shown.insert(channel.to_owned(), shown);
+                }
+            }
+        }
+    }
+
+    /// Has cards redrawn: those of earlier versions, whose buttons decide nothing, or all. All of them at most every five
+    /// minutes, since anybody can ask for it. A channel that waits for a notification gets its card with that. Returns whether
+    /// the record changed.
+    pub fn request_redraw(&mut self, all_cards: bool, now: Timestamp) -> bool {
+        let waits = |channel: &String| {
+            let delivery = |notification: &Notification| notification.deliveries.get(channel).cloned();
+            self.outbox.iter().filter_map(delivery).any(|delivery| matches!(delivery, Delivery::Waiting { .. }))
+        };
+        let is_recent = |notification: &Notification| now.duration_since(notification.at) < MIN_REDRAW_INTERVAL;
+        let was_redrawn = self
+            .outbox
+            .iter()
+            .any(|notification| notification.kind == NotificationKind::Checked && is_recent(notification));
+        let is_due = |(channel, card): (&String, &CardRef)| {
+            ((all_cards || card.key.is_none()) && !waits(channel)).then(|| channel.clone())
+        };
+        let channels: Vec<_> = self.cards.iter().filter_map(is_due).collect();
+        if !self.is_open(now) || channels.is_empty() || (all_cards && was_redrawn) {
+            return false;
+        }
+        self.outbox.enqueue(NotificationKind::Checked, &channels, now);
+        true
+    }
 }

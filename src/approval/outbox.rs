@@ -1,4 +1,4 @@
-//! What the channels are owed: each notice once per channel, in order, however long a channel is down.
+//! What the channels are owed: each notification once per channel, in order, however long a channel is down.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
@@ -182,7 +182,7 @@ impl NotificationKind {
     }
 }
 
-/// How far a notice has got in one channel.
+/// How far a notification has got in one channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
@@ -208,7 +208,7 @@ pub enum Delivery {
     Abandoned,
 }
 
-/// A notice to post after the claim is stored.
+/// A notification to post after the claim is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// What.
@@ -219,7 +219,7 @@ pub struct Claim {
     pub card: Option<CardId>,
 }
 
-/// When to try an undelivered notice again.
+/// When to try an undelivered notification again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryPolicy {
     /// Soon, with back-off, and not before the time that the platform asked for.
@@ -236,12 +236,12 @@ impl Outbox {
     /// Owes `news` to each of the channels.
     pub(super) fn enqueue(&mut self, kind: NotificationKind, channels: &[String], now: Timestamp) {
         let waiting = Delivery::Waiting { due_at: now, attempts: 0, error: None, card: None };
-        let number = self.0.last().map_or(1, |notice| notice.number.saturating_add(1));
+        let number = self.0.last().map_or(1, |notification| notification.number.saturating_add(1));
         let deliveries = channels.iter().map(|channel| (channel.clone(), waiting.clone())).collect();
         self.0.push(Notification { number, kind, at: now, deliveries });
         if self.0.len() > MAX_NOTIFICATIONS {
-            let told = |notice: &Notification| {
-                notice.deliveries.values().all(|delivery| !matches!(delivery, Delivery::Waiting { .. }))
+            let told = |notification: &Notification| {
+                notification.deliveries.values().all(|delivery| !matches!(delivery, Delivery::Waiting { .. }))
             };
             // The first stays, with all channels that have heard of it.
             if let Some(position) = self.0.iter().skip(1).position(told) {
@@ -254,20 +254,22 @@ impl Outbox {
     /// A channel that is down for long is not owed everything that the card says as well.
     fn drop_excess(&mut self, channels: &[String]) {
         for channel in channels {
-            let waits =
-                |notice: &&mut Notification| matches!(notice.deliveries.get(channel), Some(Delivery::Waiting { .. }));
+            let waits = |notification: &&mut Notification| {
+                matches!(notification.deliveries.get(channel), Some(Delivery::Waiting { .. }))
+            };
             while self.0.iter_mut().filter(waits).count() > MAX_WAITING_PER_CHANNEL {
                 // The last one says how things are.
                 let last = self.0.len().saturating_sub(1);
                 let earlier = || self.0.iter().take(last).enumerate();
-                let is_owed =
-                    |notice: &Notification| matches!(notice.deliveries.get(channel), Some(Delivery::Waiting { .. }));
+                let is_owed = |notification: &Notification| {
+                    matches!(notification.deliveries.get(channel), Some(Delivery::Waiting { .. }))
+                };
                 let on_the_card = earlier().find(|(_, it)| is_owed(it) && it.kind.is_shown_on_card());
-                // Then ends that were not the last. The first notice makes the card.
+                // Then ends that were not the last. The first notification makes the card.
                 let any = || earlier().find(|(_, it)| is_owed(it) && it.kind != NotificationKind::Discovered);
                 let Some((position, _)) = on_the_card.or_else(any) else { break };
-                if let Some(notice) = self.0.get_mut(position) {
-                    notice.deliveries.remove(channel);
+                if let Some(notification) = self.0.get_mut(position) {
+                    notification.deliveries.remove(channel);
                 }
             }
         }
@@ -276,7 +278,7 @@ impl Outbox {
     /// The channels that have heard, or will, but for those that are gone.
     pub(super) fn informed_channels(&self) -> BTreeSet<String> {
         let mut channels = BTreeSet::new();
-        for (channel, delivery) in self.0.iter().flat_map(|notice| &notice.deliveries) {
+        for (channel, delivery) in self.0.iter().flat_map(|notification| &notification.deliveries) {
             if *delivery == Delivery::Abandoned {
                 channels.remove(channel);
             } else {
@@ -290,7 +292,7 @@ impl Outbox {
     #[must_use]
     pub fn due_notifications(&self, now: Timestamp) -> Vec<(&Notification, &str)> {
         let due = self.next_per_channel().filter(|(_, _, due_at)| *due_at <= now);
-        due.map(|(notice, channel, _)| (notice, channel)).collect()
+        due.map(|(notification, channel, _)| (notification, channel)).collect()
     }
 
     /// When the next is due; `None` when nothing is owed.
@@ -299,24 +301,27 @@ impl Outbox {
         self.next_per_channel().map(|(_, _, due_at)| due_at).min()
     }
 
-    /// The first notice that each channel still waits for.
+    /// The first notification that each channel still waits for.
     fn next_per_channel(&self) -> impl Iterator<Item = (&Notification, &str, Timestamp)> {
         let mut first = BTreeMap::new();
-        for notice in &self.0 {
-            for (channel, delivery) in &notice.deliveries {
+        for notification in &self.0 {
+            for (channel, delivery) in &notification.deliveries {
                 if let Delivery::Waiting { due_at, .. } = delivery {
-                    first.entry(channel.as_str()).or_insert((notice, *due_at));
+                    first.entry(channel.as_str()).or_insert((notification, *due_at));
                 }
             }
         }
-        first.into_iter().map(|(channel, (notice, due_at))| (notice, channel, due_at))
+        first.into_iter().map(|(channel, (notification, due_at))| (notification, channel, due_at))
     }
 
     /// Takes the notices that are due for posting, so that nobody else posts them meanwhile: whoever stores this change
     /// posts them. If they die before they do, the notices are due again after 30 s. `new_card` gives the id of the card
     /// that a post may make in a channel that has cards.
     pub fn claim_due(&mut self, now: Timestamp, new_card: impl Fn(&str) -> Option<CardId>) -> Vec<Claim> {
-        let due = self.due_notifications(now).into_iter().map(|(notice, channel)| (notice.number, channel.to_owned()));
+        let due = self
+            .due_notifications(now)
+            .into_iter()
+            .map(|(notification, channel)| (notification.number, channel.to_owned()));
         let due: Vec<_> = due.collect();
         let mut claims = vec![];
         for (number, channel) in due {
@@ -326,27 +331,27 @@ impl Outbox {
                 *card = card.or_else(|| new_card(&channel));
                 claimed = Some(*card);
             }
-            let notice = self.0.iter().find(|notice| notice.number == number).cloned();
-            claims.extend(notice.zip(claimed).map(|(notice, card)| Claim { notification: notice, channel, card }));
+            let notification = self.0.iter().find(|notification| notification.number == number).cloned();
+            claims.extend(notification.zip(claimed).map(|(notification, card)| Claim { notification, channel, card }));
         }
         claims
     }
 
-    /// Puts a notice off, e.g. while a channel gets too many of its kind.
+    /// Puts a notification off, e.g. while a channel gets too many of its kind.
     pub fn postpone_delivery(&mut self, number: u32, channel: &str, until: Timestamp) {
         if let Some((_, Delivery::Waiting { due_at, .. })) = self.find_waiting(number, channel) {
             *due_at = until;
         }
     }
 
-    /// A notice reached a channel.
+    /// A notification reached a channel.
     pub(super) fn mark_delivered(&mut self, number: u32, channel: &str, now: Timestamp) {
         if let Some((_, delivery)) = self.find_waiting(number, channel) {
             *delivery = Delivery::Delivered { at: now };
         }
     }
 
-    /// A notice did not reach a channel. `record` spreads the tries of different records.
+    /// A notification did not reach a channel. `record` spreads the tries of different records.
     pub(super) fn mark_failed(
         &mut self,
         record: &str,
@@ -380,8 +385,8 @@ impl Outbox {
     /// given up, only if `given_up`. Returns how many posts that is.
     pub(super) fn redrive(&mut self, channel: Option<&str>, include_abandoned: bool, now: Timestamp) -> usize {
         let mut redriven = 0_usize;
-        for notice in &mut self.0 {
-            for (name, delivery) in &mut notice.deliveries {
+        for notification in &mut self.0 {
+            for (name, delivery) in &mut notification.deliveries {
                 let (failed, card) = match delivery {
                     // What is due that soon may be being posted.
                     Delivery::Waiting { due_at, attempts, card, .. } => {
@@ -401,8 +406,8 @@ impl Outbox {
 
     /// A delivery that still waits, and when its news happened.
     fn find_waiting(&mut self, number: u32, channel: &str) -> Option<(Timestamp, &mut Delivery)> {
-        let notice = self.0.iter_mut().find(|notice| notice.number == number)?;
-        let delivery = notice.deliveries.get_mut(channel)?;
-        matches!(delivery, Delivery::Waiting { .. }).then_some((notice.at, delivery))
+        let notification = self.0.iter_mut().find(|notification| notification.number == number)?;
+        let delivery = notification.deliveries.get_mut(channel)?;
+        matches!(delivery, Delivery::Waiting { .. }).then_some((notification.at, delivery))
     }
 }

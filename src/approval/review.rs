@@ -1,0 +1,238 @@
+//! Requests that wait for people: how they are discovered and refreshed, and what happens when their facts change.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::{
+    Approval, ApprovalId, ApprovalState, Approver, AuditEvent, History, NotificationKind, Outbox, PolicySnapshot,
+    Principal, ReminderState, failure_code,
+};
+use crate::peering::{Connection, Problem};
+use crate::preflight::{self, Finding};
+
+/// The facts of a request may change so often; then it ends, so that no requester can make us write for ever.
+const MAX_FACT_CHANGES: usize = 20;
+
+/// The facts that a request is looked at, and decided, on.
+pub struct Review<'a> {
+    /// Which connection.
+    pub id: &'a ApprovalId,
+    /// As just read.
+    pub connection: &'a Connection,
+    /// What the configuration says about it.
+    pub policy: &'a PolicySnapshot,
+    /// What the checks found.
+    pub findings: &'a [Finding],
+    /// Who a principal is, if they may approve.
+    pub eligible_approver: &'a (dyn Fn(&Principal) -> Option<Approver> + Sync),
+}
+
+/// The review of an approved request before a late accept.
+pub(super) struct LateReview<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) policy: &'a PolicySnapshot,
+    pub(super) findings: &'a [Finding],
+    /// Who may not approve any more.
+    pub(super) void: &'a [Approver],
+}
+
+impl Approval {
+    /// The record of a request that we just heard of, owing its card to the channels.
+    #[must_use]
+    pub fn discover(review: &Review<'_>, now: Timestamp) -> Self {
+        let mut record = Self::discover_for_manual_review(review, now);
+        record.accept_by_rule(now);
+        record.schedule_next_check(now);
+        record
+    }
+
+    /// As [`Approval::discover`], but no rule accepts it: the next look does that.
+    #[must_use]
+    pub fn discover_for_manual_review(review: &Review<'_>, now: Timestamp) -> Self {
+        let mut record = Self::new(review, now);
+        record.enqueue(NotificationKind::Discovered, now);
+        record.schedule_next_check(now);
+        record
+    }
+
+    /// Looks at a request that waits: takes over what has changed about it, in its facts or in the configuration. One
+    /// that was taken for over, and is there, waits again. Says whether anything changed.
+    pub fn refresh(&mut self, review: &Review<'_>, now: Timestamp) -> bool {
+        let before = self.clone();
+        let is_past = |at: Timestamp| at <= now;
+        if self.state != ApprovalState::Pending || review.connection.expires_at.is_some_and(is_past) {
+            self.observe(review.connection, now);
+        }
+        if self.state != ApprovalState::Pending {
+            return *self != before;
+        }
+        self.note_reading(review.connection, now);
+        if self.fingerprint != review.connection.fingerprint() {
+            self.replace_facts(review.connection, review.findings, now);
+        }
+        if self.state == ApprovalState::Pending {
+            self.adopt_review(review, now);
+            self.accept_by_rule(now);
+        }
+        if self.state == ApprovalState::Pending {
+            (self.attempts, self.last_problem) = (0, None);
+            self.remind_of_request(now);
+        }
+        let complete = self.approval_count() >= self.policy.needed_approvals()
+            && preflight::first_objection(&self.findings).is_none();
+        if self.state == ApprovalState::Pending && complete {
+            // The rule asks for fewer people than it did: the last one who approved has completed it.
+            self.complete_decision(ApprovalState::Approved, now);
+            let (rule, approvals) = (self.policy.rule.clone(), self.policy.approvals);
+            self.append_audit_event(AuditEvent::RuleChanged { rule, approvals, void: vec![] }, now);
+            if let Some(decision) = self.winner().cloned() {
+                self.enqueue(
+                    NotificationKind::Decided {
+                        decision,
+                        given: self.approval_count(),
+                        needed: self.policy.needed_approvals(),
+                    },
+                    now,
+                );
+            }
+        }
+        self.schedule_next_check(now);
+        *self != before
+    }
+
+    /// Whether the checks are worth making again although nothing has changed: one objects, or could not be made, or all
+    /// passed where that is enough.
+    #[must_use]
+    pub fn needs_recheck(&self) -> bool {
+        self.findings.is_empty()
+            || preflight::first_objection(&self.findings).is_some()
+            || preflight::is_incomplete(&self.findings)
+            || (self.policy.needs_no_approval() && preflight::all_passed(&self.findings))
+    }
+
+    pub(super) fn new(review: &Review<'_>, now: Timestamp) -> Self {
+        let mut record = Self {
+            id: review.id.clone(),
+            generation: 1,
+            state: ApprovalState::Pending,
+            since: now,
+            connection: review.connection.clone(),
+            facts: review.connection.facts(),
+            fingerprint: review.connection.fingerprint(),
+            policy: review.policy.clone(),
+            findings: review.findings.to_vec(),
+            decisions: vec![],
+            client_token: None,
+            attempts: 0,
+            next_step_at: Some(now),
+            last_problem: None,
+            reminder_state: ReminderState::default(),
+            cards: BTreeMap::new(),
+            shown: BTreeMap::new(),
+            unconfirmed: None,
+            own_call: None,
+            refused: vec![],
+            outbox: Outbox::default(),
+            history: History::default(),
+        };
+        let (rule, approvals) = (record.policy.rule.clone(), record.policy.approvals);
+        record.append_audit_event(
+            AuditEvent::Discovered { fingerprint: record.fingerprint.clone(), rule, approvals },
+            now,
+        );
+        record
+    }
+
+    /// Takes over the reading, the configuration, and what the checks found. Approvals of people who may not approve
+    /// any more are void.
+    pub(super) fn adopt_review(&mut self, review: &Review<'_>, now: Timestamp) {
+        self.connection = review.connection.clone();
+        let others = !preflight::is_same_outcome(&self.findings, review.findings);
+        if others {
+            self.findings = review.findings.to_vec();
+        }
+        let told = self.outbox.last().map(|notification| notification.number);
+        let mut void = vec![];
+        for mut decision in std::mem::take(&mut self.decisions) {
+            match (review.eligible_approver)(&decision.by.principal) {
+                Some(by) if !self.decisions.iter().any(|earlier| earlier.by.is_same_person(&by)) => {
+                    decision.by = by;
+                    self.decisions.push(decision);
+                }
+                Some(_) | None => void.push(decision.by),
+            }
+        }
+        let before = std::mem::replace(&mut self.policy, review.policy.clone());
+        let asks_for_else = before.rule != self.policy.rule || before.approvals != self.policy.approvals;
+        if asks_for_else || !void.is_empty() {
+            let (rule, approvals) = (self.policy.rule.clone(), self.policy.approvals);
+            self.append_audit_event(AuditEvent::RuleChanged { rule, approvals, void: void.clone() }, now);
+        }
+        if asks_for_else || !void.is_empty() || before.channels != self.policy.channels {
+            self.enqueue(NotificationKind::RuleChanged { void }, now);
+        }
+        if others && told.is_some() && told == self.outbox.last().map(|notification| notification.number) {
+            self.enqueue(NotificationKind::Checked, now);
+        }
+    }
+
+    /// The reading has other facts than people saw.
+    pub(super) fn observe_change(&mut self, connection: &Connection, findings: &[Finding], now: Timestamp) {
+        if self.state == ApprovalState::Deleted {
+            // It is there.
+            self.observe(connection, now);
+        }
+        if self.state == ApprovalState::Pending {
+            self.note_reading(connection, now);
+        }
+        let stale = connection.fingerprint() != self.fingerprint;
+        // What was approved all the same fails; all else stays as it ended.
+        let bounded = !self.has_changed_too_often() || self.state == ApprovalState::Approved;
+        let open = match self.state {
+            ApprovalState::Pending
+            | ApprovalState::Approved
+            | ApprovalState::Failed { .. }
+            | ApprovalState::Deleted => true,
+            ApprovalState::Activating
+            | ApprovalState::Activated
+            | ApprovalState::Rejecting
+            | ApprovalState::Rejected
+            | ApprovalState::Expired => false,
+        };
+        if !(stale && bounded && open) {
+            return;
+        }
+        if self.state == ApprovalState::Approved && self.may_have_called() && !self.confirm_call_had_no_effect(now) {
+            return;
+        }
+        self.replace_facts(connection, findings, now);
+        self.schedule_next_check(now);
+    }
+
+    /// The facts are not those that people were shown: nobody has decided about these.
+    fn replace_facts(&mut self, connection: &Connection, findings: &[Finding], now: Timestamp) {
+        let changes = self.facts.changes_to(&connection.facts());
+        let void: Vec<_> = self.decisions.iter().map(|decision| decision.by.clone()).collect();
+        self.connection = connection.clone();
+        self.facts = connection.facts();
+        self.fingerprint = connection.fingerprint();
+        self.findings = findings.to_vec();
+        if self.state == ApprovalState::Approved {
+            self.begin_generation(now);
+        }
+        self.decisions.clear();
+        self.client_token = None;
+        let fingerprint = self.fingerprint.clone();
+        self.append_audit_event(AuditEvent::Changed { fingerprint, changes: changes.clone(), void: void.clone() }, now);
+        if self.has_changed_too_often() {
+            self.fail(Problem { code: failure_code::CHANGED_TOO_OFTEN.into(), request_id: None }, now);
+        } else {
+            self.enqueue(NotificationKind::Changed { changes, void }, now);
+        }
+    }
+
+    fn has_changed_too_often(&self) -> bool {
+        self.history.iter().filter(|entry| matches!(entry.event, AuditEvent::Changed { .. })).count() > MAX_FACT_CHANGES
+    }
+}
