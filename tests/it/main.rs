@@ -40,6 +40,7 @@ mod races;
 mod recovery;
 mod scale;
 mod serve;
+mod state_machine;
 mod structure;
 mod tls;
 mod vectors;
