@@ -1,4 +1,4 @@
-//! Reads records of earlier versions. Works on JSON, so that the types know one format only.
+//! Migrates records of earlier versions. Works on JSON, so that the types know only one format.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,11 @@ use serde_json::{Map, Value, json};
 
 use crate::peering::{FieldHash, Fingerprint};
 
-/// Makes a record of schema 1 one of schema 2.
+/// Turns a record of schema 1 into a record of schema 2.
 ///
-/// Schema 2 separates two things: the facts that people saw from the last reading, and where a card is from what
-/// it shows. Of calls, only the acknowledged ones were written down: before that, any may have reached Alibaba Cloud.
+/// Schema 2 keeps the facts that people saw apart from the last reading, and the place of a card apart from its
+/// content. Schema 1 only recorded acknowledged calls, so any call without an acknowledgment may have reached Alibaba
+/// Cloud.
 pub fn migrate(record: &mut Value) {
     let connection = record.get("connection").cloned().unwrap_or_default();
     let mut facts = Map::new();
@@ -35,7 +36,7 @@ pub fn migrate(record: &mut Value) {
     }
 }
 
-/// What each channel shows, and since when: with each notice, it was shown the record as it was.
+/// What each channel shows, and since when. Each delivered notification showed the record of that time.
 fn shown_by_channel(record: &Value) -> BTreeMap<String, (String, String)> {
     let list = |name: &str| record.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let fingerprints = list("history").iter().filter_map(|entry| {
@@ -65,7 +66,7 @@ fn card_json(record: &Value, channel: &str, reference: &Value, shown: Option<&(S
         hash.add_field(part.and_then(Value::as_str).unwrap_or_default());
     }
     hash.add_field(channel);
-    // Of a card that nobody is known to have been shown, nothing is known.
+    // Without a delivery, nobody knows what the card shows.
     let (at, fingerprint) =
         shown.cloned().unwrap_or_else(|| (Timestamp::UNIX_EPOCH.to_string(), Fingerprint::of_nothing().to_string()));
     json!({"reference": reference, "card": format!("{:.16}", hash.into_hex()), "fingerprint": fingerprint, "shown_at": at})

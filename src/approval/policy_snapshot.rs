@@ -1,52 +1,53 @@
-//! What the configuration says about a request, as the record keeps it; and whom to remind when.
+//! What the configuration says about a request, as the record keeps it, and when to remind people.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::history::Reminder;
 
-/// The wait between two reminders doubles up to this.
+/// The wait between two reminders doubles each time, up to this.
 const MAX_REMINDER_INTERVAL: SignedDuration = SignedDuration::from_hours(24);
 
-/// What the configuration says about a request. Read again whenever the request is looked at.
+/// What the configuration says about a request. Each review replaces it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicySnapshot {
-    /// The rule about it; none, when no rule is: then nobody can decide.
+    /// Name of the matching rule. `None` if no rule matches; then nobody can decide.
     pub rule: Option<String>,
-    /// Without a rule: which of its facts no rule allows.
+    /// Without a rule: the facts that no rule allows, in words.
     pub unmatched: Vec<String>,
-    /// Without a rule: one that would be about it, as it would stand in the configuration.
+    /// Without a rule: a rule that would match, as TOML for the configuration.
     pub suggestion: Option<String>,
-    /// How many different people must approve; 0 when the rule accepts by itself.
+    /// How many different people must approve. 0 if the rule accepts by itself.
     pub approvals: u32,
-    /// Who may approve, by name of person or by identity.
+    /// Who may approve: names of people, or principals of identities that belong to no person.
     pub approvers: Vec<String>,
-    /// Whether a decision needs a reason.
+    /// Whether a decision requires a reason.
     pub require_reason: bool,
-    /// What we call the account that asks.
+    /// Configured name of the requesting account. `None` if the configuration does not name it.
     pub requester: Option<String>,
-    /// Where it is told.
+    /// Channels that hear of the request.
     pub channels: Vec<String>,
-    /// When to remind people first.
+    /// How long the request is pending before the first reminder.
     pub remind_after: SignedDuration,
-    /// When to tell others, too.
+    /// How long the request is pending before `escalate_to` hears of it. `None` for never.
     pub escalate_after: Option<SignedDuration>,
-    /// Whom then.
+    /// More channels that hear of the request after the escalation.
     pub escalate_to: Vec<String>,
-    /// How long before it expires to say so.
+    /// How long before its expiry people are warned.
     pub expiry_notice: SignedDuration,
-    /// How long an activation may take.
+    /// How long a call or an activation may take before people are told.
     pub stuck_after: SignedDuration,
 }
 
 impl PolicySnapshot {
-    /// How many approvals complete it. A rule that accepts by itself, but can't, asks one person.
+    /// How many approvals complete the request. If a rule accepts by itself but a check does not pass, one person must
+    /// approve.
     #[must_use]
     pub fn needed_approvals(&self) -> u32 {
         self.approvals.max(1)
     }
 
-    /// Whether the rule needs nobody.
+    /// Whether the rule accepts by itself.
     #[must_use]
     pub fn needs_no_approval(&self) -> bool {
         self.rule.is_some() && self.approvals == 0
@@ -56,30 +57,31 @@ impl PolicySnapshot {
         expires_at.checked_sub(self.expiry_notice).unwrap_or(expires_at)
     }
 
-    /// The channels that hear of it.
+    /// The channels that hear of the request, each once.
     pub(super) fn channels_to_notify(&self, escalated: bool) -> Vec<String> {
         let others = self.escalate_to.iter().filter(|channel| escalated && !self.channels.contains(channel));
         self.channels.iter().chain(others).cloned().collect()
     }
 }
 
-/// What people were told while it was in one state.
+/// Which reminders were sent in the current state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ReminderState {
     reminders: u32,
-    /// Stays: who was told once, hears the end.
+    /// Stays set in later states: the escalation channels also hear the end.
     pub(super) escalated: bool,
     expires_soon: bool,
     stuck: bool,
 }
 
 impl ReminderState {
-    /// In another state.
+    /// Forgets the reminders of the previous state.
     pub(super) fn reset(&mut self) {
         *self = Self { escalated: self.escalated, ..Self::default() };
     }
 
-    /// What people are to be told by now, each thing once, however long nobody looked.
+    /// Returns the reminders that are due and marks them as sent. Each is sent once, even if nobody looked for a long
+    /// time.
     pub(super) fn take_due_reminders(
         &mut self,
         policy: &PolicySnapshot,
@@ -108,7 +110,7 @@ impl ReminderState {
         alarms
     }
 
-    /// When people are to be told something next.
+    /// When the next reminder is due.
     pub(super) fn next_reminder_at(
         &self,
         policy: &PolicySnapshot,
@@ -121,23 +123,23 @@ impl ReminderState {
         [escalation, notice].into_iter().flatten().fold(reminder, Timestamp::min)
     }
 
-    /// When an activation that began at `since` will take too long; `None` once people were told.
+    /// When a call or an activation that began at `since` takes too long. `None` if people were told.
     pub(super) fn stuck_at(&self, terms: &PolicySnapshot, since: Timestamp) -> Option<Timestamp> {
         (!self.stuck).then(|| add_saturating(since, terms.stuck_after))
     }
 
-    /// Whether nobody was told of a stuck activation yet; from now on, they are.
+    /// Marks the delay as told. Returns whether it was not told before.
     pub(super) fn mark_stuck(&mut self) -> bool {
         !std::mem::replace(&mut self.stuck, true)
     }
 }
 
-/// The configuration may name any wait.
+/// The configuration may set any wait, so the sum may be out of range.
 fn add_saturating(since: Timestamp, wait: SignedDuration) -> Timestamp {
     since.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 
-/// When the reminder after `earlier` others is due: the waits between them double.
+/// How long after the first moment the reminder after `earlier` others is due. The waits between reminders double.
 fn reminder_delay(first: SignedDuration, earlier: u32) -> SignedDuration {
     let first = first.max(SignedDuration::from_mins(1));
     let longest = MAX_REMINDER_INTERVAL.max(first);

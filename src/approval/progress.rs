@@ -1,4 +1,4 @@
-//! How a record goes on once it is known what became of its connection: readings, ends, failures, and whom to remind.
+//! What a reading, an end or a failure changes in a record, and when people are reminded.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -8,11 +8,11 @@ use super::{
 };
 use crate::peering::{Connection, Problem, Status};
 
-/// The wait after Alibaba Cloud refused our credentials or permissions: a person has to act first.
+/// Wait after Alibaba Cloud refused our credentials or permissions. A person has to act first.
 pub(super) const REFUSED_CREDENTIALS_RETRY_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
-/// How long a call with an unknown error code is tried again.
+/// For how long a call with an unknown error code is tried again.
 const MAX_UNKNOWN_ERROR_AGE: SignedDuration = SignedDuration::from_hours(24);
-/// After so long past its expiry, a request that can't be read is over.
+/// A request that cannot be read counts as expired this long after its expiry.
 const EXPIRY_GRACE_PERIOD: SignedDuration = SignedDuration::from_hours(1);
 
 impl Approval {
@@ -33,7 +33,8 @@ impl Approval {
             Status::Activated => self.observe_activated(connection, now),
             Status::Accepting if connection.is_waiting(now) => self.observe_waiting(connection, now),
             Status::Accepting => self.observe_past_expiry(now),
-            // `Updating` says as well that somebody changes it, and `Deleting` may come to nothing.
+            // `Updating` can also mean that somebody changes the connection. `Deleting` does not always end in a
+            // deletion.
             Status::Creating | Status::Updating | Status::Deleting | Status::Other(_) => {
                 self.note_reading(connection, now);
                 if matches!(self.state, ApprovalState::Approved | ApprovalState::Rejecting) {
@@ -65,7 +66,7 @@ impl Approval {
         }
     }
 
-    /// Only this proves an accept, whoever made it.
+    /// Handles a reading of a usable connection. Only such a reading proves an accept, whoever made it.
     fn observe_activated(&mut self, connection: &Connection, now: Timestamp) {
         let what = || AuditEvent::Observed(Status::Activated);
         match &self.state {
@@ -97,7 +98,8 @@ impl Approval {
         }
     }
 
-    /// It waits, but its time is over: nobody can accept it any more. A call of ours may have been in time.
+    /// Handles a connection that is still pending after its expiry. Nobody can accept it any more, but a call of ours
+    /// may have been in time.
     fn observe_past_expiry(&mut self, now: Timestamp) {
         let what = || AuditEvent::Observed(Status::Expired);
         match self.state {
@@ -122,7 +124,7 @@ impl Approval {
         }
     }
 
-    /// Tells whoever should have decided by now.
+    /// Sends the due reminders of a pending request.
     pub(super) fn remind_of_request(&mut self, now: Timestamp) {
         if self.is_past_expiry(now) {
             return;
@@ -144,7 +146,7 @@ impl Approval {
         }
     }
 
-    /// Tells people once that what was decided takes too long.
+    /// Tells people once that a decided request takes too long.
     pub(super) fn remind_of_decision(&mut self, problem: Option<&Problem>, now: Timestamp) {
         let for_s = now.duration_since(self.since);
         if for_s >= self.policy.stuck_after && self.reminder_state.mark_stuck() {
@@ -155,7 +157,7 @@ impl Approval {
 
     pub(super) fn begin_activation(&mut self, by: Option<Decision>, event: AuditEvent, now: Timestamp) {
         if self.state == ApprovalState::Pending {
-            // Not by us: the approvals that there are have accepted nothing.
+            // Somebody else accepted the connection, so the approvals so far had no effect.
             self.decisions.clear();
         }
         self.transition_to(ApprovalState::Activating, now);
@@ -169,7 +171,7 @@ impl Approval {
         let changes = self.facts.changes_to(&connection.facts());
         self.connection = connection.clone();
         if connection.fingerprint() != self.fingerprint {
-            // Too late to stop it: people must know.
+            // It is too late to stop the connection, so people must know.
             self.append_audit_event(AuditEvent::FactsDiffer { changes: changes.clone() }, now);
             self.enqueue(NotificationKind::FactsDiffer { changes }, now);
         }
@@ -189,7 +191,7 @@ impl Approval {
         self.last_problem = Some(problem);
     }
 
-    /// Enters a final state, unless it is in one.
+    /// Enters a final state. Changes nothing if the state is already final.
     pub(super) fn finish(&mut self, state: ApprovalState, kind: NotificationKind, event: AuditEvent, now: Timestamp) {
         if self.state.is_final() {
             return;
@@ -203,7 +205,7 @@ impl Approval {
         self.enqueue(kind, now);
     }
 
-    /// As [`Approval::defer`], for a while; then nobody believes any more that it will ever work.
+    /// Like [`Approval::defer_with_backoff`] at first. After `MAX_UNKNOWN_ERROR_AGE`, a decided request fails.
     pub(super) fn defer_unknown_failure(&mut self, problem: &Problem, now: Timestamp) {
         let decided = matches!(self.state, ApprovalState::Approved | ApprovalState::Rejecting);
         if decided && now.duration_since(self.since) >= MAX_UNKNOWN_ERROR_AGE {
@@ -227,7 +229,7 @@ impl Approval {
         let is_past_grace = |expires_at: Timestamp| now.duration_since(expires_at) > EXPIRY_GRACE_PERIOD;
         match self.state {
             ApprovalState::Pending if self.connection.expires_at.is_some_and(is_past_grace) => {
-                // Whatever can't be asked: nobody can accept it any more.
+                // Whatever the problem is, nobody can accept the connection any more.
                 self.finish(
                     ApprovalState::Expired,
                     NotificationKind::Expired,
@@ -255,12 +257,12 @@ impl Approval {
             | ApprovalState::Failed { .. } => {}
         }
         if self.state.is_final() {
-            // A record in doubt is read again.
+            // A reading that requires confirmation is repeated.
             self.next_step_at = self.unconfirmed.as_ref().map(|_| now + wait.max(OBJECTION_RECHECK_INTERVAL));
         } else {
             self.last_problem = Some(problem.clone());
             self.attempts = self.attempts.saturating_add(1);
-            // Nobody waits for the look at what waits for people.
+            // Nobody waits for a check of a pending request.
             let shortest =
                 if self.state == ApprovalState::Pending { OBJECTION_RECHECK_INTERVAL } else { SignedDuration::ZERO };
             self.next_step_at = Some(now + wait.max(shortest));
