@@ -1,7 +1,7 @@
-//! Story one: an approval. A request arrives, its sender is made sure of, the policy is asked, one conditional write makes
-//! the decision durable, and the accept runs within the time that the sender waits.
+//! Story one: an approval. A request arrives, and its sender is authenticated. The policy says whether they may decide.
+//! One conditional write makes the decision durable, and the accept runs while the sender waits.
 //!
-//! Whatever happens after the write, nothing is lost: the watcher finishes it with the same client token.
+//! After the write, nothing is lost: the watcher finishes the call with the same client token.
 
 mod carry_out;
 mod decision;
@@ -32,46 +32,46 @@ use crate::secrets::SecretSet;
 use crate::{envelope, metrics};
 use decision::{reply_if_too_late, reply_to_command};
 
-/// A request is a few hundred bytes; this leaves room for any that a platform sends.
+/// Maximum size of a request body. Most have a few hundred bytes, and no platform sends more than this.
 const MAX_REQUEST_BYTES: usize = 256 * 1024;
-/// What may be spent on finding out that it is too late, before somebody is asked for a reason.
+/// Time to find out that a decision is too late, before its sender is asked for a reason.
 const PRECHECK_BUDGET: Duration = Duration::from_millis(600);
 
-/// What a request comes to, and what the log says of it.
+/// The outcome of a request, for the log.
 enum RequestOutcome {
-    /// Nobody asked anything.
+    /// A health check was answered.
     Healthy,
-    /// Somebody we know wanted something.
+    /// An authenticated sender's command was answered.
     Answered {
-        /// What, and who.
+        /// The command and its sender.
         request: chat::CommandRequest,
-        /// The name of what came of it.
+        /// Name of the reply in the log.
         outcome: &'static str,
-        /// How they heard of it.
+        /// How the reply reached the sender.
         reply_kind: &'static str,
     },
-    /// A command that we don't understand, or a test of the address.
+    /// The command was unknown, or the platform tested the address.
     Informed,
-    /// Not even a command.
+    /// The request was rejected before it became a command.
     Rejected(Rejection),
 }
 
-/// Why a request is not taken.
+/// Why a request is rejected.
 #[derive(Debug, thiserror::Error)]
 enum Rejection {
     #[error(transparent)]
     Envelope(#[from] envelope::Error),
     #[error("no such path")]
     UnknownPath,
-    #[error("another method is needed")]
+    #[error("the method is not allowed")]
     MethodNotAllowed(&'static [Method]),
     #[error("the body is larger than 256 KiB")]
     TooLarge,
-    #[error("another content type is needed")]
+    #[error("the content type is not supported")]
     UnsupportedContentType,
     #[error("not authentic")]
     Unauthentic(#[from] Unauthentic),
-    #[error("another tenant or app than those of the configuration")]
+    #[error("the tenant or app is not in the configuration")]
     WrongTenant,
     #[error(transparent)]
     Malformed(#[from] MalformedRequest),
@@ -79,7 +79,7 @@ enum Rejection {
     SecretsUnavailable(#[from] crate::secrets::Error),
 }
 
-/// Answers what Lambda hands us.
+/// Answers an HTTP event of AWS Lambda.
 pub async fn handle_event(app: &App, event: envelope::HttpEvent, now: Timestamp) -> Response<String> {
     match envelope::into_request(event) {
         Ok(request) => handle_request(app, request, now).await,
@@ -92,7 +92,7 @@ pub async fn handle_event(app: &App, event: envelope::HttpEvent, now: Timestamp)
     }
 }
 
-/// Answers a request.
+/// Answers an HTTP request.
 pub async fn handle_request(app: &App, request: Request<Bytes>, now: Timestamp) -> Response<String> {
     let started = Instant::now();
     let path = request.uri().path().to_owned();
@@ -122,7 +122,7 @@ fn answer_health_check(request: &Request<Bytes>) -> Result<(RequestOutcome, Resp
     }
 }
 
-/// Verifies, understands, carries out, and tells the sender.
+/// Verifies and parses a platform's request, carries out its command, and replies.
 async fn handle_platform_request(
     app: &App,
     platform: Platform,
@@ -157,8 +157,8 @@ async fn handle_platform_request(
     }
 }
 
-/// Checks what a button carried; if its key is not known, once more with fresh secrets. `None` for a button that is no
-/// longer valid.
+/// Verifies the binding of a button. If its key is unknown, tries once more with fresh secrets. The binding is `None`
+/// if the button is no longer valid.
 async fn verify_button(
     app: &App,
     platform: Platform,
@@ -182,7 +182,7 @@ async fn verify_button(
     }
 }
 
-/// Asks for a reason where one is wanted, or carries out what the button says.
+/// Asks for a reason if the decision requires one. Otherwise carries out the command of the button.
 async fn handle_click(
     app: &App,
     context: ChatContext<'_>,
@@ -216,7 +216,7 @@ async fn handle_click(
     }
 }
 
-/// Tells the sender what came of it.
+/// Sends the reply, and describes the outcome for the log.
 async fn reply_to_sender(
     context: ChatContext<'_>,
     platform: Platform,
@@ -243,15 +243,15 @@ async fn reply_to_sender(
     (RequestOutcome::Answered { request: request.clone(), outcome, reply_kind: way }, response)
 }
 
-/// What comes of asking for a reason.
+/// The result of asking for a reason.
 enum ReasonPrompt {
-    /// It was put; the reason comes in a request of its own.
+    /// The sender was asked. The reason arrives in another request.
     Asked,
-    /// It is of no use, or could not be put: what they are told.
+    /// The sender was not asked. Holds the reply that says why.
     Answered(Box<Reply>),
 }
 
-/// Asks for a reason, unless it is too late for a decision. `None` if nobody can be asked.
+/// Asks for a reason, unless it is too late for a decision. `None` if the platform cannot ask.
 async fn ask_for_reason(
     app: &App,
     context: ChatContext<'_>,
@@ -261,7 +261,7 @@ async fn ask_for_reason(
     now: Timestamp,
     deadline: Instant,
 ) -> Option<ReasonPrompt> {
-    // Best effort: a late click is answered after the question, too.
+    // Best effort: after the question, a late decision is answered in the same way.
     if let Some(late) = reply_if_too_late(app, request, now, Instant::now() + PRECHECK_BUDGET).await {
         return Some(ReasonPrompt::Answered(Box::new(late)));
     }
@@ -271,7 +271,7 @@ async fn ask_for_reason(
         Ok(AskOutcome::Asked) => Some(ReasonPrompt::Asked),
         Ok(AskOutcome::Impossible) => None,
         Err(undelivered) => {
-            tracing::warn!(outcome = "not_asked", error = undelivered.error, "nobody could be asked for a reason");
+            tracing::warn!(outcome = "not_asked", error = undelivered.error, "could not ask the sender for a reason");
             Some(ReasonPrompt::Answered(Box::new(Reply::CouldNotAsk {
                 verdict,
                 instance_id: about.instance_id.clone(),
@@ -280,7 +280,7 @@ async fn ask_for_reason(
     }
 }
 
-/// Method, size and content type, in this order.
+/// Checks method, size and content type, in this order.
 fn check_request_format(request: &Request<Bytes>, accepted: &RequestShape) -> Result<(), Rejection> {
     if !accepted.methods.contains(request.method()) {
         return Err(Rejection::MethodNotAllowed(accepted.methods));
@@ -300,8 +300,8 @@ fn check_request_format(request: &Request<Bytes>, accepted: &RequestShape) -> Re
     if accepted.content_types.iter().any(same) { Ok(()) } else { Err(Rejection::UnsupportedContentType) }
 }
 
-/// Verifies with the cached secrets and, when no key matches, once more with fresh ones, which may hold a new key. Runs
-/// after all checks without secrets, so that malformed requests never reach the store.
+/// Verifies a request with the cached secrets. If no key matches, tries once more with fresh secrets, which may hold a
+/// new key. All checks without secrets run before this, so that a malformed request never causes a fetch.
 async fn authenticate(
     app: &App,
     platform: Platform,
@@ -318,7 +318,7 @@ async fn authenticate(
     }
 }
 
-/// The HTTP status of a rejection, its name, and what the sender may know.
+/// HTTP status, name and public text of a rejection.
 fn classify_rejection(rejection: &Rejection) -> (StatusCode, &'static str, String) {
     let (status, name) = match rejection {
         Rejection::Envelope(envelope::Error::PayloadVersion) => (StatusCode::BAD_REQUEST, "payload-version"),
@@ -350,7 +350,7 @@ fn rejection_response(rejection: &Rejection) -> Response<String> {
     add_retry_after(response)
 }
 
-/// The one line about a request.
+/// Logs the outcome of a request, in one line.
 fn log_request_outcome(outcome: &RequestOutcome, status: StatusCode, took: Duration) {
     metrics::count_response(status);
     let (status, duration_ms) = (status.as_u16(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
@@ -363,10 +363,10 @@ fn log_request_outcome(outcome: &RequestOutcome, status: StatusCode, took: Durat
             error = %Chain(rejection),
             http.status = status,
             duration_ms,
-            "rejected"
+            "rejected the request"
         ),
         RequestOutcome::Healthy | RequestOutcome::Informed => {
-            tracing::info!(outcome = "ok", http.status = status, duration_ms, "answered");
+            tracing::info!(outcome = "ok", http.status = status, duration_ms, "answered the request");
         }
     }
 }
@@ -386,6 +386,6 @@ fn log_request(request: &chat::CommandRequest, outcome: &str, reply_kind: &str, 
         peering.id = instance_id,
         http.status = status,
         duration_ms,
-        "answered"
+        "answered the request"
     );
 }

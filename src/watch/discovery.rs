@@ -1,4 +1,5 @@
-//! Lists regions: a page shows how a hundred connections are, those that are followed and those that are new.
+//! Lists the connections of a region. A page shows a hundred connections, those that peergate follows and those that
+//! are new.
 
 use std::collections::HashMap;
 
@@ -15,17 +16,17 @@ use crate::config::Target;
 use crate::peering::Connection;
 use crate::store::{self, IndexEntry};
 
-/// So many connections of a region are read one by one; for more, it is listed.
+/// Up to this many connections of a region are read one by one. For more, the region is listed.
 const MAX_SINGLE_READS: usize = 2;
-/// What is beyond this many pages of a region is not looked at, and said not to be.
+/// Maximum number of pages of a region. The rest is skipped, and the log says so.
 const MAX_PAGES: u32 = 1000;
-/// How many connections that cannot be understood have a line of their own for each region; the rest of a page has one.
+/// How many unreadable connections of a region have a log line of their own. The rest of a page shares one line.
 const MAX_LOGGED_UNREADABLE: usize = 20;
-/// So many that are followed and not in the list are read one by one: a tick has time for no more.
+/// How many connections that the list does not show are read one by one. A tick has no time for more.
 const MAX_MISSING_READS: usize = 100;
 
 impl RegionWork {
-    /// Looks for this one, too.
+    /// Adds a connection of the index to the work.
     pub(super) fn add_entry(&mut self, entry: &IndexEntry) {
         if !entry.state.needs_polling() {
             self.finished.insert(entry.id.instance_id.clone(), entry.state);
@@ -37,7 +38,7 @@ impl RegionWork {
         }
     }
 
-    /// What is to be done to find out.
+    /// Returns the jobs that do this work.
     pub(super) fn into_jobs(self, target: &str, region: String) -> Vec<Job> {
         if self.discover || self.polled.len() > MAX_SINGLE_READS {
             return vec![Job::ListPage(Listing {
@@ -52,7 +53,7 @@ impl RegionWork {
         self.into_poll_jobs(target)
     }
 
-    /// Reads each of what is left.
+    /// Reads each remaining connection by itself.
     fn into_poll_jobs(self, target: &str) -> Vec<Job> {
         let since = self.activating_since;
         let read =
@@ -60,7 +61,7 @@ impl RegionWork {
         self.polled.into_iter().map(read).collect()
     }
 
-    /// As many as a tick has time for.
+    /// Like `into_poll_jobs`, but only as many as a tick has time for.
     fn into_limited_poll_jobs(self, target: &str) -> Vec<Job> {
         let mut readings = self.into_poll_jobs(target);
         readings.truncate(MAX_MISSING_READS);
@@ -68,7 +69,7 @@ impl RegionWork {
     }
 }
 
-/// Lists the next page of a region, and says what is to be done about it.
+/// Lists the next page of a region, and returns the jobs that follow from it.
 pub(super) async fn list_next_page(app: &App, target: &str, mut listing: Listing) -> Result<JobResult, store::Error> {
     let Some(Target { account, .. }) = app.config.targets.get(target) else { return Ok(JobResult::default()) };
     let since = listing.remaining.activating_since;
@@ -83,9 +84,9 @@ pub(super) async fn list_next_page(app: &App, target: &str, mut listing: Listing
                 region = listing.region,
                 alicloud.code = problem.code,
                 alicloud.request_id = problem.request_id,
-                "a region could not be listed"
+                "could not list a region"
             );
-            // Whoever answers that it can't be listed may answer how one of them is.
+            // If Alibaba Cloud refuses the list, it may still answer for single connections.
             let answered = !matches!(error, accept::Error::Api(alicloud::Error::Transport(_)));
             let more = if answered { listing.remaining.into_limited_poll_jobs(target) } else { vec![] };
             return Ok(JobResult { recheck_at: look_at(), follow_ups: more });
@@ -124,7 +125,7 @@ pub(super) async fn list_next_page(app: &App, target: &str, mut listing: Listing
             target,
             region = listing.region,
             pages = listing.pages,
-            "stopped listing a region because its list brings nothing new; some of its connections may be missing"
+            "stopped listing a region because its list repeats itself; some connections may be missing"
         );
         more.extend(listing.remaining.into_limited_poll_jobs(target));
     } else {
@@ -133,7 +134,7 @@ pub(super) async fn list_next_page(app: &App, target: &str, mut listing: Listing
     Ok(JobResult { recheck_at: look_at(), follow_ups: more })
 }
 
-/// Logs the connections of a page that cannot be understood.
+/// Logs the connections of a page that peergate cannot understand.
 fn log_unreadable(target: &str, listing: &Listing, unreadable: &[UnreadableConnection]) {
     let (own_line, together) =
         unreadable.split_at(MAX_LOGGED_UNREADABLE.saturating_sub(listing.unreadable).min(unreadable.len()));
@@ -145,7 +146,7 @@ fn log_unreadable(target: &str, listing: &Listing, unreadable: &[UnreadableConne
             target,
             region = listing.region,
             peering.ids = ids.join(","),
-            "Alibaba Cloud's answer about more connections could not be understood"
+            "could not understand Alibaba Cloud's answer about further connections"
         );
     }
     for UnreadableConnection { id, field: fact } in own_line {
@@ -155,13 +156,13 @@ fn log_unreadable(target: &str, listing: &Listing, unreadable: &[UnreadableConne
             region = listing.region,
             peering.id = id,
             field = fact.name(),
-            "Alibaba Cloud's answer about a connection could not be understood"
+            "could not understand Alibaba Cloud's answer about a connection"
         );
     }
 }
 
 impl Listing {
-    /// What follows the page that was listed last.
+    /// Returns the jobs after the page that was listed last.
     fn into_next_jobs(self, target: &str, total: Option<u32>, has_unreadable_token: bool) -> Vec<Job> {
         let pages_left = total.map_or(1, |total| total.div_ceil(MAX_PAGE_SIZE).saturating_sub(self.pages));
         let cheaper = usize::try_from(pages_left).unwrap_or(usize::MAX) > self.remaining.polled.len();
@@ -179,7 +180,7 @@ impl Listing {
                         region,
                         left_out,
                         more,
-                        "not all could be looked at"
+                        "could not look at all connections of a region"
                     );
                 }
                 let missing = self.remaining.polled.len();
@@ -189,7 +190,7 @@ impl Listing {
                         target,
                         region,
                         missing,
-                        "too many to look at in one tick"
+                        "skipped connections that the list does not show; a tick has no time to read them all"
                     );
                 }
                 self.remaining.into_limited_poll_jobs(target)
@@ -198,7 +199,7 @@ impl Listing {
     }
 }
 
-/// The next page, when its turn has come.
+/// Fetches the next page. Waits while the rate limit requires it.
 async fn fetch_page(app: &App, target: &str, listing: &Listing) -> Result<alicloud::Page, accept::Error> {
     loop {
         let place = (listing.region.as_str(), None);
@@ -209,8 +210,8 @@ async fn fetch_page(app: &App, target: &str, listing: &Listing) -> Result<aliclo
     }
 }
 
-/// The connections that are new or differ from their record. An earlier version gave finished records no line in the
-/// index: such a record is rewritten once. The next tick looks up what could not be loaded: it may not be new.
+/// Returns a job for each connection that is new or differs from its record. Earlier versions gave finished records no
+/// index entry, so such a record is written again once. If the records cannot be loaded, the next tick tries again.
 async fn ingest_jobs(
     app: &App,
     target: &str,
@@ -246,15 +247,15 @@ async fn ingest_jobs(
                 let terms = || app.config.policy.snapshot_for(&id.target, &connection);
                 let is_news = stage.is_outdated_by(&connection, now, terms);
                 if !is_news && stored.is_from_earlier_version() {
-                    // It stops no other: the next tick tries again.
+                    // A failure stops nothing else. The next tick tries again.
                     if let Err(error) = app.store.save(&stored.approval, Some(stored)).await {
                         let (peering, outcome) = (id.instance_id.as_str(), error.log_outcome());
-                        tracing::error!(outcome, target, peering.id = peering, %error, "could not rewrite a record");
+                        tracing::error!(outcome, target, peering.id = peering, %error, "could not write the index entry of a record");
                     }
                 }
                 is_news
             }
-            // This version must not touch it, or it may exist.
+            // A newer version wrote the record, or the store did not return it.
             Some(Err(error)) => {
                 let (peering, outcome) = (id.instance_id.as_str(), error.log_outcome());
                 tracing::error!(outcome, target, peering.id = peering, %error, "could not read the record of a connection");

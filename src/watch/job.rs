@@ -1,4 +1,4 @@
-//! The jobs of a tick, as data: `record` and `survey` do them, `lanes` schedules them.
+//! The jobs of a tick, as data. `scheduler` runs them with the functions of `reconcile` and `discovery`.
 
 use std::collections::HashMap;
 
@@ -8,30 +8,31 @@ use super::repeat_detector::RepeatDetector;
 use crate::approval::{ApprovalId, IndexState};
 use crate::peering::{Connection, InstanceId};
 
-/// Something to do. The failure of one stops no other.
+/// A piece of work. A failure of one job stops no other.
 pub(super) enum Job {
-    /// A record is due.
+    /// Takes the due step of a record.
     Advance(ApprovalId),
-    /// A reading says something about a connection that the index, if it has it at this stage, does not.
+    /// Applies a reading that differs from the index. `None` if the record is not in the index, or its state there is
+    /// unknown.
     Ingest(ApprovalId, Box<Connection>, Option<IndexState>),
-    /// A connection is to be read: it is followed, and in no list.
+    /// Reads a connection that no list shows. Holds when its activation began.
     Poll(ApprovalId, IndexState, Option<Timestamp>),
-    /// A connection is not there any more.
+    /// Records that a connection no longer exists.
     MarkDeleted(ApprovalId),
-    /// A page of a region is to be listed.
+    /// Lists a page of a region.
     ListPage(Listing),
 }
 
-/// The result of a job.
+/// What a job leads to.
 #[derive(Default)]
 pub(super) struct JobResult {
-    /// When to look again.
+    /// When to work on the same thing again. `None` if the next tick is soon enough.
     pub(super) recheck_at: Option<Timestamp>,
-    /// The jobs to do now, in this order.
+    /// Jobs to queue now, in this order.
     pub(super) follow_ups: Vec<Job>,
 }
 
-/// Which of a target's lanes.
+/// The kinds of lanes that each target has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum LaneKind {
     Poll,
@@ -39,7 +40,7 @@ pub(super) enum LaneKind {
     Advance,
 }
 
-/// The subject of a job.
+/// Identifies a job. While a job is queued or runs, no second one with the same key is queued.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum JobKey {
     Record(ApprovalId),
@@ -48,29 +49,29 @@ pub(super) enum JobKey {
     Region(String, String),
 }
 
-/// What is looked for in a region.
+/// What to look for in a region.
 #[derive(Default)]
 pub(super) struct RegionWork {
-    /// What is new, too.
+    /// Whether to look for new requests.
     pub(super) discover: bool,
-    /// Connections that must be seen: those that no page shows are read.
+    /// Connections that must be read. Those that no page shows are read one by one.
     pub(super) polled: HashMap<InstanceId, IndexState>,
-    /// Finished connections, which are only compared with what a page shows.
+    /// Finished connections. They are only compared with the pages.
     pub(super) finished: HashMap<InstanceId, IndexState>,
-    /// When the last of its activations began.
+    /// When the youngest activation of the region began. `None` if there is none.
     pub(super) activating_since: Option<Timestamp>,
 }
 
 /// A region that is being listed.
 pub(super) struct Listing {
-    /// e.g. `cn-shanghai`.
+    /// Region, e.g. `cn-shanghai`.
     pub(super) region: String,
     /// What no page has shown yet.
     pub(super) remaining: RegionWork,
     pub(super) next_token: Option<String>,
     pub(super) pages: u32,
     pub(super) unreadable: usize,
-    /// What the pages so far have brought.
+    /// Detects pages that repeat earlier ones.
     pub(super) repeat_detector: RepeatDetector,
 }
 

@@ -1,5 +1,5 @@
-//! Tells the channels what they are owed. Where a platform lets us, the card is redrawn and the news stands below it;
-//! elsewhere each piece of news is a message.
+//! Delivers notifications. If the platform can edit messages, the card is updated and the notification goes below it.
+//! Otherwise each notification is a message of its own.
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
@@ -17,7 +17,8 @@ use crate::clock;
 use crate::peering::Fingerprint;
 use crate::store::{self, Stored};
 
-/// Posts what each channel is owed, once nobody else can be about to post it. Redraws the cards of earlier versions.
+/// Posts the due notifications of a record, until none is due. Each is claimed first, so that no other process posts
+/// it. Also updates cards of earlier versions.
 pub(super) async fn deliver_due(app: &App, stored: Stored, summary: &mut TickSummary) -> Result<Stored, store::Error> {
     let mut current = stored;
     loop {
@@ -30,7 +31,7 @@ pub(super) async fn deliver_due(app: &App, stored: Stored, summary: &mut TickSum
     }
 }
 
-/// Applies a change to a record, and claims in the same write what its channels are owed from then on.
+/// Changes a record, and claims its due notifications in the same write.
 pub(super) async fn update_and_claim(
     app: &App,
     stored: Stored,
@@ -47,7 +48,7 @@ pub(super) async fn update_and_claim(
     Ok((stored, claims))
 }
 
-/// Posts what was claimed, and stores for each post what came of it.
+/// Posts the claimed notifications, and stores the result of each post.
 pub(super) async fn post_claims(
     app: &App,
     stored: Stored,
@@ -76,7 +77,7 @@ pub(super) async fn post_claims(
     }
 }
 
-/// Claims what is due. A new card of an account that asks for too many at once waits for its turn.
+/// Claims the due notifications. If an account requests too many cards at once, its new cards wait for their turn.
 pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp) -> Vec<Claim> {
     let can = |channel: &str| app.config.channels.get(channel).map(Channel::capabilities);
     let has_cards = |channel: &str| can(channel).is_some_and(|can| can.can_edit);
@@ -98,7 +99,7 @@ pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp) -> V
     claims
 }
 
-/// Posts one notice to one channel; says what came of it.
+/// Posts one notification to one channel, and returns the result as an event.
 async fn post_claim(app: &App, approval: &Approval, claim: Claim) -> Event {
     let Claim { notification: notice, channel, card } = claim;
     let (number, id) = (notice.number, &approval.id);
@@ -115,7 +116,7 @@ async fn post_claim(app: &App, approval: &Approval, claim: Claim) -> Event {
     }
 }
 
-/// `display` says what the channel shows from then on; it is set even if a later step fails.
+/// Posts to one channel. `display` receives what the channel shows, even if a later step fails.
 async fn post_to_channel(
     app: &App,
     approval: &Approval,
@@ -141,7 +142,7 @@ async fn post_to_channel(
         let drawn = draw_card(context, to, channel, approval, card).await?;
         let reference = drawn.reference.clone();
         *display = ChannelDisplay::Card(drawn);
-        // The card is the news.
+        // The card itself is the notification.
         if matches!(notification.kind, NotificationKind::Discovered | NotificationKind::Checked) {
             return Ok(());
         }
@@ -161,7 +162,7 @@ async fn post_to_channel(
         return Ok(());
     }
     if notification.kind == NotificationKind::Checked {
-        // Worth a look at the card, not a message.
+        // The card would change, but a message is not worth it.
         return Ok(());
     }
     let card = binding::notification_card_id(&approval.id.to_string(), channel, notification.number);
@@ -171,12 +172,12 @@ async fn post_to_channel(
     Ok(())
 }
 
-/// The fingerprint of the facts, if a card shows all of them.
+/// Fingerprint of the facts, if a card can show all of them. Otherwise of nothing.
 fn shown_fingerprint(approval: &Approval) -> Fingerprint {
     if message::can_show_all(&approval.facts) { approval.fingerprint.clone() } else { Fingerprint::of_nothing() }
 }
 
-/// Shows the record as it is now: updates its card, or posts a new one. Returns the card.
+/// Shows the current record: updates its card, or posts a new one. Returns the card.
 async fn draw_card(
     context: ChatContext<'_>,
     to: &Channel,
@@ -198,10 +199,9 @@ async fn draw_card(
     let card = card.unwrap_or_else(clock::new_card_id);
     let (message, key) = bind_buttons(context, to, drawn, card);
     let posted = to.post(context, channel, &message, &format!("card-{card}-{:.16}", fingerprint.to_string())).await?;
-    let reference =
-        posted.ok_or_else(|| DeliveryError::misconfigured("the platform does not say where the card is"))?;
+    let reference = posted.ok_or_else(|| DeliveryError::misconfigured("the platform did not say where the card is"))?;
     if let Some(old) = too_old {
-        // A courtesy: a click there says the same.
+        // Best effort: a click on the old card tells the same.
         let _ = to
             .reply_below(context, &old.reference, &message::card_moved(approval), false, &format!("moved-{card}"))
             .await;
@@ -209,14 +209,14 @@ async fn draw_card(
     Ok(CardRef { reference, id: card, fingerprint, shown_at: clock::now(), key })
 }
 
-/// The same for every try of a notice, and another for any other.
+/// Idempotency key of a post. It is the same in every attempt, and differs between notifications.
 fn notification_key(approval: &Approval, channel: &str, number: u32) -> String {
     format!("notice-{}", binding::notification_card_id(&approval.id.to_string(), channel, number))
 }
 
-/// A message whose buttons carry what the channel's app will check, and the key of that.
+/// Adds the buttons that the channel's app can verify. Returns the message and the key of the buttons.
 fn bind_buttons(context: ChatContext<'_>, to: &Channel, message: Message, card: CardId) -> (Message, Option<CardKey>) {
-    // Without its app, nobody hears of a click.
+    // Without an app, nobody receives a click.
     let app = to.app().filter(|app| app.is_configured(context.configs));
     let keyring = app.map(|app| context.keyring(app));
     let Some(keyring) = keyring else { return (Message { buttons: None, ..message }, None) };
@@ -225,7 +225,7 @@ fn bind_buttons(context: ChatContext<'_>, to: &Channel, message: Message, card: 
     (message, key)
 }
 
-/// Posts the digests of accounts whose cards wait.
+/// Posts digests for accounts whose cards wait for their turn.
 pub(super) async fn deliver_digests(app: &App) {
     for digest in app.card_rate.due_digests(clock::now()) {
         let (account, channel) = (digest.account.to_string(), digest.channel.as_str());
@@ -238,7 +238,7 @@ pub(super) async fn deliver_digests(app: &App) {
                     account,
                     channel,
                     cards,
-                    "posted a digest of requests whose cards wait"
+                    "posted a digest of requests whose cards wait for their turn"
                 );
             }
             Err(DeliveryError { error, .. }) => {
@@ -263,7 +263,7 @@ async fn post_digest(app: &App, digest: &CardDigest) -> Result<(), DeliveryError
     }
 }
 
-/// What must be seen in the channel, not only below the card: somebody is to act.
+/// Whether the channel itself must show the notification, and not only the thread. Then somebody has to act.
 fn is_urgent(kind: &NotificationKind) -> bool {
     match kind {
         NotificationKind::Changed { .. }
@@ -291,9 +291,24 @@ fn is_urgent(kind: &NotificationKind) -> bool {
 fn log_delivery(id: &ApprovalId, notification: &Notification, channel: &str, failure: Option<(&str, RetryPolicy)>) {
     let (target, peering, news) = (&id.target, id.instance_id.as_str(), message::notification_name(&notification.kind));
     match failure {
-        None => tracing::info!(outcome = "delivered", target, peering.id = peering, channel, news, "delivered"),
+        None => tracing::info!(
+            outcome = "delivered",
+            target,
+            peering.id = peering,
+            channel,
+            news,
+            "posted the notification"
+        ),
         Some((error, RetryPolicy::Backoff(_))) => {
-            tracing::warn!(outcome = "undelivered", target, peering.id = peering, channel, news, error, "undelivered");
+            tracing::warn!(
+                outcome = "undelivered",
+                target,
+                peering.id = peering,
+                channel,
+                news,
+                error,
+                "could not post the notification"
+            );
         }
         Some((error, RetryPolicy::AfterFix | RetryPolicy::FewTimes | RetryPolicy::Never)) => {
             tracing::error!(
@@ -303,7 +318,7 @@ fn log_delivery(id: &ApprovalId, notification: &Notification, channel: &str, fai
                 channel,
                 news,
                 error,
-                "undeliverable"
+                "could not post the notification; somebody must act"
             );
         }
     }

@@ -1,4 +1,5 @@
-//! One record: what is due of it, or what a reading says about it; then what it owes its channels.
+//! Reconciles one record with its connection: takes the due step, or applies a reading. Then delivers the
+//! notifications.
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -16,7 +17,7 @@ use crate::clock;
 use crate::peering::Connection;
 use crate::store::{self, Saved, Stored};
 
-/// Brings a record a step further, if one is due. Not on the word of the index, which lags.
+/// Takes the due step of a record. Loads the record first, because the index may be outdated.
 pub(super) async fn advance_record(
     app: &App,
     id: &ApprovalId,
@@ -28,7 +29,7 @@ pub(super) async fn advance_record(
     finish_job(app, stored, summary).await
 }
 
-/// Takes over what a reading says about a connection that the index has at `stage`.
+/// Applies a reading to a record. `indexed_state` is the state of the record in the index.
 pub(super) async fn ingest_reading(
     app: &App,
     id: &ApprovalId,
@@ -37,12 +38,12 @@ pub(super) async fn ingest_reading(
     summary: &mut TickSummary,
 ) -> Result<JobResult, store::Error> {
     let stored = app.store.load(id).await?;
-    // A finished connection that is there waits again.
+    // An ended request whose connection is pending is reopened.
     let waits = |stored: &Stored| {
         stored.approval.state == ApprovalState::Pending || stored.approval.index_state() == IndexState::Ended
     };
     let stored = match stored {
-        // A list is a reading as well: it ends the doubt.
+        // A list entry counts as a reading: it confirms the earlier one or contradicts it.
         Some(stored) if stored.approval.state == ApprovalState::Pending && stored.approval.unconfirmed.is_some() => {
             Some(apply_and_notify(app, stored, &observed_event(connection), summary).await?)
         }
@@ -58,7 +59,8 @@ pub(super) async fn ingest_reading(
     }
 }
 
-/// Reads a connection that is followed; what is new is to be taken in. `since` is when its activation began.
+/// Reads a connection. If the reading is new, a follow-up job applies it. `activating_since` says when its activation
+/// began.
 pub(super) async fn poll_connection(
     app: &App,
     id: ApprovalId,
@@ -88,7 +90,7 @@ pub(super) async fn poll_connection(
     }
 }
 
-/// Takes over that a connection is not there any more.
+/// Records that a connection no longer exists.
 pub(super) async fn mark_deleted(
     app: &App,
     id: &ApprovalId,
@@ -111,7 +113,7 @@ fn log_read_failure(id: &ApprovalId, error: &accept::Error) {
         peering.id = peering,
         alicloud.code = problem.code,
         alicloud.request_id = problem.request_id,
-        "a connection could not be read"
+        "could not read a connection"
     );
 }
 
@@ -150,8 +152,8 @@ async fn take_due_step(app: &App, stored: Stored, summary: &mut TickSummary) -> 
     apply_and_notify(app, stored, &event, summary).await
 }
 
-/// Makes the decided call, if the connection waits for it. That a call begins is stored before: whoever stores it makes
-/// it, and a death leaves a trace.
+/// Makes the decided call if the connection is pending. First stores that the call begins: the process that stores it
+/// makes the call, and a crash leaves a trace.
 async fn carry_out_decision(
     app: &App,
     stored: Stored,
@@ -172,7 +174,7 @@ async fn carry_out_decision(
         }
         begun
     };
-    // By a rule, the decision was stored as a call that begins.
+    // A rule's approval was stored together with the beginning of its call.
     let stored = if recheck { app.store.update(stored, begin_call).await? } else { stored };
     if recheck && !begun {
         return Ok(stored);
@@ -191,7 +193,7 @@ async fn carry_out_decision(
     post_claims(app, stored, claims, summary).await
 }
 
-/// Whether a request that is due has something about it that is to be checked, and not only told.
+/// Whether a due request requires new checks, and not only a reminder.
 fn needs_refresh(app: &App, approval: &Approval, connection: &Connection) -> bool {
     let terms = || app.config.policy.snapshot_for(&approval.id.target, connection);
     let now = clock::now();
@@ -199,7 +201,7 @@ fn needs_refresh(app: &App, approval: &Approval, connection: &Connection) -> boo
         && (approval.index_state().is_outdated_by(connection, now, terms) || approval.needs_recheck())
 }
 
-/// Applies what happened, unless a new generation has begun meanwhile.
+/// Applies an event, unless a new generation has begun.
 async fn apply_and_notify(
     app: &App,
     stored: Stored,
@@ -219,8 +221,8 @@ async fn apply_and_notify(
     post_claims(app, stored, claims, summary).await
 }
 
-/// Looks at a request that a list shows as new, or not as it was, as it is at this moment: the list may be older than
-/// what somebody has decided meanwhile.
+/// Refreshes a request that a list shows as new or changed. Reads it again first, because the list may be older than a
+/// decision.
 async fn refresh_listed(
     app: &App,
     id: &ApprovalId,
@@ -231,7 +233,7 @@ async fn refresh_listed(
     let now = clock::now();
     let connection = match accept::read_connection(app, &id.target, &id.instance_id, now).await {
         Ok(connection) if connection.is_waiting(now) => connection,
-        // It is over: the next tick sees that.
+        // The request is no longer pending. The next tick handles that.
         Ok(_) => return Ok(stored),
         Err(error) => {
             log_read_failure(id, &error);
@@ -246,7 +248,7 @@ async fn refresh_listed(
         if indexed_state.is_none_or(|stage| stage == known.approval.index_state()) {
             return Ok(stored);
         }
-        // The index has it as an earlier version wrote it: it would be news for ever.
+        // An earlier version wrote the index entry. Without a new write, every tick would find a difference.
         return match app.store.save(&known.approval, Some(known)).await? {
             Saved::Done(stored) | Saved::Conflict(stored) => Ok(Some(stored)),
         };
@@ -261,24 +263,24 @@ async fn refresh_listed(
             peering.id = id.instance_id.as_str(),
             peering.state = approval.state.name(),
             rule = approval.policy.rule.as_deref(),
-            "a request was looked at"
+            "stored a new or changed request"
         );
     }
     Ok(Some(notify_or_call(app, looked, summary).await?))
 }
 
-/// A request that was just looked at.
+/// A request that was just refreshed.
 struct RefreshedRecord {
     stored: Stored,
-    /// Whether the look has changed the record.
+    /// Whether the refresh changed the record.
     changed: bool,
-    /// What is to be posted about it.
+    /// Notifications to post.
     claims: Vec<Claim>,
-    /// Its rule accepts it by itself: the call has been stored and is to be made.
+    /// Whether a rule approved the request. Then the record says that a call begins, and this process must make it.
     has_call_begun: bool,
 }
 
-/// Posts what the channels are owed. What a rule accepts by itself is accepted before anybody hears of it.
+/// Posts the claimed notifications. If a rule approved the request, makes the call first.
 async fn notify_or_call(
     app: &App,
     refreshed: RefreshedRecord,
@@ -292,8 +294,8 @@ async fn notify_or_call(
     }
 }
 
-/// Makes all checks of a request, writes down what is new, and accepts it if its rule needs nobody. `None` if somebody else
-/// was first to write a record.
+/// Makes all checks of a request and stores what changed. If its rule requires nobody, this approves it. `None` if
+/// another process created the record first.
 async fn refresh_record(
     app: &App,
     id: &ApprovalId,
@@ -330,7 +332,7 @@ async fn refresh_record(
         }
         Some(stored) => {
             let known = stored.approval.fingerprint.clone();
-            // Somebody else may have read it later than we did.
+            // Another process may have stored a later reading.
             let look = |approval: &mut Approval| {
                 changed = approval.fingerprint == known && approval.refresh(&grounds, now);
                 claims = if changed { claim_unless_called(approval) } else { vec![] };

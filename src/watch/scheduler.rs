@@ -1,6 +1,6 @@
-//! What a tick has begun and has still to do: lanes for each target, so that one that is slow delays no other; and for
-//! each target one to see, one to take in what was seen, and one for what is due, so that a channel that does not answer
-//! keeps nobody from seeing.
+//! Runs the jobs of a tick in lanes. Each target has its own lanes, so that a slow target delays no other. Each target
+//! has one lane for reading connections, one for applying readings, and one for due steps, so that a slow channel
+//! delays no reading.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -16,9 +16,9 @@ use crate::approval::ApprovalId;
 use crate::logging::Chain;
 use crate::store;
 
-/// How much of a lane is worked on at once.
+/// How many jobs of a lane run at once.
 const MAX_CONCURRENT_JOBS: usize = 16;
-/// No page is listed while so much of what earlier ones showed is not taken in.
+/// While this many readings of a target wait to be applied, no further page is listed.
 const MAX_QUEUED_INGESTS: usize = 200;
 
 /// A job that has ended.
@@ -30,12 +30,12 @@ struct FinishedJob {
     result: JobResult,
 }
 
-/// The lanes.
+/// The lanes of all targets.
 pub(super) struct Scheduler<'a> {
     app: &'a App,
     stop_at: Instant,
     lanes: BTreeMap<(String, LaneKind), Lane>,
-    /// What is queued or running: it is not begun again meanwhile.
+    /// Keys of queued and running jobs. A second job with the same key is not queued.
     queued_or_running: BTreeSet<JobKey>,
     running: FuturesUnordered<BoxFuture<'a, FinishedJob>>,
 }
@@ -47,20 +47,21 @@ struct Lane {
 }
 
 impl<'a> Scheduler<'a> {
-    /// Lanes in which nothing runs for longer than until `stop_at`.
+    /// No job runs after `stop_at`.
     pub(super) fn new(app: &'a App, stop_at: Instant) -> Self {
         let (lanes, queued_or_running, running) = (BTreeMap::new(), BTreeSet::new(), FuturesUnordered::new());
         Self { app, stop_at, lanes, queued_or_running, running }
     }
 
-    /// Queues a job, unless it is begun.
+    /// Queues a job, unless one with the same key is queued or runs.
     pub(super) fn enqueue(&mut self, target: String, job: Job) {
         if self.queued_or_running.insert(job.key(&target)) {
             self.lanes.entry((target, job.lane_kind())).or_default().queue.push_back(job);
         }
     }
 
-    /// What the next job that ends did, and when to look again; `None` when all have ended.
+    /// Waits for the next job to end. Returns what it did, and when to work on the same thing again. `None` if no job
+    /// is left.
     pub(super) async fn next_finished(&mut self) -> Option<(TickSummary, Option<Timestamp>)> {
         self.start_jobs();
         let FinishedJob { target, kind, key, summary: did, result: done } = self.running.next().await?;
@@ -74,7 +75,7 @@ impl<'a> Scheduler<'a> {
         Some((did, done.recheck_at))
     }
 
-    /// Whether anything is queued or runs.
+    /// Whether any job is queued or runs.
     pub(super) fn is_busy(&self) -> bool {
         !self.queued_or_running.is_empty()
     }
@@ -88,7 +89,7 @@ impl<'a> Scheduler<'a> {
         for ((target, kind), lane) in &mut self.lanes {
             if is_late && !lane.queue.is_empty() {
                 let left = lane.queue.len();
-                tracing::error!(outcome = "out_of_time", target, left, "a part is left to the next tick");
+                tracing::error!(outcome = "out_of_time", target, left, "left queued jobs to the next tick");
                 for job in lane.queue.drain(..) {
                     self.queued_or_running.remove(&job.key(target));
                 }
@@ -128,11 +129,17 @@ async fn run_job(app: &App, target: String, job: Job, stop_at: Instant) -> Finis
         Ok(Ok(done)) => done,
         Ok(Err(error)) => {
             let (outcome, error) = (error.log_outcome(), Chain(&error));
-            tracing::error!(outcome, target, peering.id = peering, region, %error, "not stored");
+            tracing::error!(outcome, target, peering.id = peering, region, %error, "the store failed during a job");
             JobResult::default()
         }
         Err(_elapsed) => {
-            tracing::error!(outcome = "out_of_time", target, peering.id = peering, region, "left to the next tick");
+            tracing::error!(
+                outcome = "out_of_time",
+                target,
+                peering.id = peering,
+                region,
+                "stopped a job that had no time left; the next tick repeats it"
+            );
             JobResult::default()
         }
     };

@@ -1,4 +1,4 @@
-//! Clicks on cards that are outdated: their buttons decide nothing, and the click brings the current card.
+//! Clicks on outdated cards: the buttons decide nothing, and the click brings the current card.
 
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
@@ -10,10 +10,10 @@ use crate::chat::binding;
 use crate::chat::{Action, Click, ClickedCard, Command, CommandRequest, ConnectionCommand, Reply};
 use crate::store::Stored;
 
-/// For so many hours after its own, a private answer's buttons decide.
+/// For how many hours the buttons of a private reply decide.
 const PRIVATE_REPLY_HOURS: i64 = 11;
 
-/// Whether the message that somebody clicked on is the one that we know for this card.
+/// Whether the clicked message is the current one of its card.
 pub(super) fn is_current_card(
     clicked: &ClickedCard,
     by: &Principal,
@@ -22,7 +22,7 @@ pub(super) fn is_current_card(
     now: Timestamp,
 ) -> bool {
     let hour = binding::hours_since_epoch(now);
-    // A private answer decides for its person.
+    // A private reply decides for the person who received it.
     if (hour - PRIVATE_REPLY_HOURS..=hour).any(|hour| binding::private_card_id(by.as_str(), hour) == clicked.card_id) {
         return true;
     }
@@ -30,13 +30,13 @@ pub(super) fn is_current_card(
     if let Some(card) = record.cards.values().find(|card| card.id == clicked.card_id) {
         return clicked.message_ref.as_ref() == Some(&card.reference);
     }
-    // Each notice is a message of its own. Incoming webhooks do not say where it is.
+    // A notification can be a message of its own. Incoming webhooks do not say where it is.
     let id = id.to_string();
     let is_notice = |channel: &String, number| binding::notification_card_id(&id, channel, number) == clicked.card_id;
     record.outbox.iter().any(|notice| notice.deliveries.keys().any(|channel| is_notice(channel, notice.number)))
 }
 
-/// Whether the clicked card was replaced: the record knows another one in the same place.
+/// Whether another card replaced the clicked one: the record knows a newer card in the same place.
 fn is_replaced(record: Option<&Approval>, message: Option<&str>) -> bool {
     let place = |reference: &str| reference.rsplit_once('/').map(|(channel, _)| channel.to_owned());
     let (Some(record), Some(message)) = (record, message) else { return false };
@@ -44,13 +44,13 @@ fn is_replaced(record: Option<&Approval>, message: Option<&str>) -> bool {
     here.peek().is_some() && here.all(|card| card.reference != message)
 }
 
-/// The answer to a click on a button that decides nothing.
+/// The reply to a click on a button that decides nothing.
 pub(super) fn old_card_reply(record: Option<&Approval>, message: Option<&str>, now: Timestamp) -> Reply {
     let alone = record.filter(|record| record.cards.is_empty() && record.is_open(now));
     Reply::StaleCard { has_new_card: is_replaced(record, message), approval: alone.cloned().map(Box::new) }
 }
 
-/// Asks the watcher to redraw the cards.
+/// Asks the watcher to update the cards.
 pub(super) async fn redraw_cards(app: &App, stored: Stored, now: Timestamp, deadline: Instant) {
     let redraw = app.store.update(stored, |approval| approval.request_redraw(true, now));
     match timeout_at(deadline, redraw).await {
@@ -61,7 +61,7 @@ pub(super) async fn redraw_cards(app: &App, stored: Stored, now: Timestamp, dead
     }
 }
 
-/// Answers a click on a button that is no longer valid. `None` if it is none of ours.
+/// Answers a click on a button that is no longer valid. `None` if the button is not ours.
 pub(super) async fn reply_to_old_card(
     app: &App,
     click: &Click,
