@@ -379,7 +379,7 @@ fn log_request(request: &chat::CommandRequest, outcome: &str, reply_kind: &str, 
     tracing::info!(
         outcome,
         verb = message::command_name(&request.command),
-        reply_kind,
+        way = reply_kind,
         actor.id = request.by.as_str(),
         signing_key = request.key_index,
         target,
