@@ -158,16 +158,17 @@ async fn review_before_accept(
     let (target, policy) = (&approval.id.target, &app.config.policy);
     let account = app.config.targets.get(target)?.account;
     let mut findings = preflight::check_connection(connection, account, now);
-    let terms = policy.snapshot_for(target, connection);
-    let (mut counted, mut void): (Vec<Approver>, Vec<Approver>) = (vec![], vec![]);
+    let snapshot = policy.snapshot_for(target, connection);
+    let (mut counted, mut voided): (Vec<Approver>, Vec<Approver>) = (vec![], vec![]);
     for decision in &approval.decisions {
         match policy.eligible_approver(target, connection, &decision.by.principal) {
             Some(by) if !counted.iter().any(|earlier| earlier.is_same_person(&by)) => counted.push(by),
-            Some(_) | None => void.push(decision.by.clone()),
+            Some(_) | None => voided.push(decision.by.clone()),
         }
     }
     let by_rule = approval.winner().is_some_and(|winner| winner.by == Approver::peergate(target));
-    let enough = terms.rule.is_some() && u32::try_from(counted.len()).unwrap_or(u32::MAX) >= terms.needed_approvals();
+    let enough =
+        snapshot.rule.is_some() && u32::try_from(counted.len()).unwrap_or(u32::MAX) >= snapshot.needed_approvals();
     let why = if let Some(objection) = preflight::first_objection(&findings) {
         SendBackReason::Objection(objection.clone())
     } else if !enough {
@@ -186,20 +187,26 @@ async fn review_before_accept(
         let is_new = matches!(others.outcome, CheckOutcome::Warning(_)) && !approval.findings.contains(&others);
         findings.push(others);
         let passed = findings.iter().all(|finding| finding.outcome == CheckOutcome::Passed);
-        let stands = if by_rule { passed } else { !is_new };
-        if stands {
+        let may_call = if by_rule { passed } else { !is_new };
+        if may_call {
             return None;
         }
         SendBackReason::NotChecked
     };
-    Some(Event::SentBack { why, connection: Box::new(connection.clone()), policy: Box::new(terms), findings, void })
+    Some(Event::SentBack {
+        why,
+        connection: Box::new(connection.clone()),
+        policy: Box::new(snapshot),
+        findings,
+        void: voided,
+    })
 }
 
 /// Checks the other peerings of the VPC. `None` if Alibaba Cloud does not list them.
 async fn find_other_peerings(app: &App, target: &str, connection: &Connection, now: Timestamp) -> Option<Finding> {
-    let place = (connection.accepter.region.as_str(), Some(connection.accepter.vpc.as_str()));
+    let scope = (connection.accepter.region.as_str(), Some(connection.accepter.vpc.as_str()));
     let page =
-        timeout_at(Instant::now() + BACKGROUND_CHECKS_TIMEOUT, list_connections(app, target, place, None, now)).await;
+        timeout_at(Instant::now() + BACKGROUND_CHECKS_TIMEOUT, list_connections(app, target, scope, None, now)).await;
     let page = page.ok()?.ok()?;
     let others = page.is_complete().then_some(page.connections);
     Some(preflight::check_other_peerings(connection, others.as_deref()))
@@ -229,7 +236,7 @@ pub async fn make_call(app: &App, approval: &Approval, now: Timestamp) -> CallOu
         return not_made("NoClientToken");
     };
     let name = SessionName::for_decision(instance_id);
-    let answer = match approval.state {
+    let result = match approval.state {
         ApprovalState::Approved => {
             let call = async |caller: Caller| {
                 caller.api.accept_connection(caller.credentials(), instance_id, token, false).await
@@ -249,11 +256,11 @@ pub async fn make_call(app: &App, approval: &Approval, now: Timestamp) -> CallOu
         | ApprovalState::Deleted
         | ApprovalState::Failed { .. } => return not_made("NotDecided"),
     };
-    let error = match answer {
+    let error = match result {
         Ok(event) => return CallOutcome { event, result: CallResult::Acknowledged },
         Err(error) => error,
     };
-    let call = if error.may_have_taken_effect() { CallResult::Unknown } else { CallResult::Refused };
+    let result = if error.may_have_taken_effect() { CallResult::Unknown } else { CallResult::Refused };
     let event = match error.class() {
         Class::Retry | Class::DryRunPassed => error.to_deferred_event(),
         // The connection was found a moment ago. This error may be temporary, or the key may belong to another account.
@@ -265,7 +272,7 @@ pub async fn make_call(app: &App, approval: &Approval, now: Timestamp) -> CallOu
             Ok(_) | Err(_) => error.to_deferred_event(),
         },
     };
-    CallOutcome { event, result: call }
+    CallOutcome { event, result }
 }
 
 /// Logs what happened to a record. Refused credentials are an error, because somebody must fix them.
@@ -355,10 +362,10 @@ pub async fn run_checks(
         timeout_at(deadline, dry_run_accept(app, target, instance_id, token.as_str(), now)),
     );
     // A VPC has a quota of 20 peerings. If they do not fit into one page, the result is unknown.
-    let whole = others.ok().and_then(Result::ok).filter(Page::is_complete);
-    let others = whole.map(|page| page.connections);
+    let complete_page = others.ok().and_then(Result::ok).filter(Page::is_complete);
+    let others = complete_page.map(|page| page.connections);
     findings.push(preflight::check_other_peerings(connection, others.as_deref()));
-    let found = match dry_run {
+    let outcome = match dry_run {
         Ok(Ok(())) => CheckOutcome::Passed,
         Err(_elapsed) => CheckOutcome::Unknown(None),
         Ok(Err(error)) => match error.class() {
@@ -377,7 +384,7 @@ pub async fn run_checks(
             Class::Missing | Class::Permanent => CheckOutcome::Objection(Objection::DryRun(error.to_problem())),
         },
     };
-    findings.push(Finding { check: Check::DryRun, outcome: found });
+    findings.push(Finding { check: Check::DryRun, outcome });
     findings
 }
 
@@ -423,7 +430,7 @@ async fn call_api<T, F: Future<Output = Result<T, alicloud::Error>>>(
     let key = app.credentials.current_key(&app.secrets, target, name, now).await?;
     let refused = match call(Caller { api: api.clone(), key: key.clone() }).await {
         Err(error) if error.class() == Class::Credentials => error,
-        answer => return Ok(answer?),
+        result => return Ok(result?),
     };
     match app.credentials.replace_refused_key(&app.secrets, target, name, (&key, refused.code()), now).await {
         Some(key) => Ok(call(Caller { api: api.clone(), key }).await?),

@@ -431,7 +431,7 @@ impl Rule {
             RuleFact::AcceptingVpc => is_listed(self.accepting_vpcs.as_ref(), &connection.accepter.vpc),
             RuleFact::Bandwidth => match (self.max_bandwidth_mbps, connection.bandwidth_mbps) {
                 (None, _) => true,
-                (Some(most), Some(asked)) => asked <= most,
+                (Some(max), Some(asked)) => asked <= max,
                 (Some(_), None) => false,
             },
         };
@@ -562,8 +562,8 @@ mod tests {
             assert_eq!(policy.eligible_approver("prod", &connection(), &principal("slack", "U1")), None);
             let approver = policy.approver_for(principal("slack", "U1"));
             policy.authorize_decision("prod", &connection(), &approver, Verdict::Reject).unwrap();
-            let terms = policy.snapshot_for("prod", &connection());
-            assert_eq!((terms.requester.as_deref(), terms.approvers.len()), (Some("data"), 0));
+            let snapshot = policy.snapshot_for("prod", &connection());
+            assert_eq!((snapshot.requester.as_deref(), snapshot.approvers.len()), (Some("data"), 0));
         }
     }
 
@@ -622,9 +622,9 @@ mod tests {
     #[test]
     fn policy_snapshot_names_approvers_or_unmatched_facts() {
         let policy = rule(|rule| rule.approvers.push(ApproverRef::Principal(principal("slack", "U9"))));
-        let terms = policy.snapshot_for("prod", &connection());
+        let snapshot = policy.snapshot_for("prod", &connection());
         assert_eq!(
-            (terms.rule.as_deref(), terms.approvers),
+            (snapshot.rule.as_deref(), snapshot.approvers),
             (Some("everything"), vec!["alice".into(), "slack:T1/U9".into()])
         );
         let nobody = rule(|rule| rule.max_bandwidth_mbps = Some(1)).snapshot_for("prod", &connection());

@@ -91,8 +91,8 @@ impl TickSummary {
             (&mut self.delivered, delivered),
             (&mut self.undelivered, undelivered),
         ];
-        for (sum, more) in sums {
-            *sum = sum.saturating_add(more);
+        for (sum, value) in sums {
+            *sum = sum.saturating_add(value);
         }
     }
 }
@@ -104,45 +104,45 @@ impl TickSummary {
 /// If the index cannot be read. Jobs that have begun are finished first.
 pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<TickSummary, store::Error> {
     let started = Instant::now();
-    let mut lanes = Scheduler::new(app, deadline.checked_sub(SHUTDOWN_RESERVE).unwrap_or(deadline));
+    let mut scheduler = Scheduler::new(app, deadline.checked_sub(SHUTDOWN_RESERVE).unwrap_or(deadline));
     let (mut summary, mut failed) = (TickSummary::default(), None);
-    let mut next = RoundTimer {
+    let mut timer = RoundTimer {
         began_at: started,
         min_pause_after: Duration::ZERO,
         latest_due: None,
         next_at: Some(started),
         deadline,
     };
-    let patience = deadline.checked_sub(SHUTDOWN_RESERVE).unwrap_or(deadline).min(started + REFRESH_TIMEOUT);
-    let mut refreshing = pin!(timeout_at(patience, app.credentials.refresh(&app.secrets, clock::now())).fuse());
+    let refresh_deadline = deadline.checked_sub(SHUTDOWN_RESERVE).unwrap_or(deadline).min(started + REFRESH_TIMEOUT);
+    let mut refreshing = pin!(timeout_at(refresh_deadline, app.credentials.refresh(&app.secrets, clock::now())).fuse());
     // Jobs go on while the index is read.
-    let mut reading = pin!(Fuse::terminated());
+    let mut loading = pin!(Fuse::terminated());
     loop {
-        let at = next.next_round_at(lanes.is_busy()).filter(|_| failed.is_none() && reading.is_terminated());
+        let at = timer.next_round_at(scheduler.is_busy()).filter(|_| failed.is_none() && loading.is_terminated());
         tokio::select! {
-            Some((did, look_at)) = lanes.next_finished() => {
-                summary.add(did);
-                next.schedule(look_at);
+            Some((job_summary, recheck_at)) = scheduler.next_finished() => {
+                summary.add(job_summary);
+                timer.schedule(recheck_at);
             }
-            due = &mut reading, if !reading.is_terminated() => {
+            due = &mut loading, if !loading.is_terminated() => {
                 let due: Result<DueWork, store::Error> = due;
                 match due {
                     Ok(due) => {
-                        next.schedule(due.next_due_at);
-                        due.enqueue_jobs(app, &mut lanes);
+                        timer.schedule(due.next_due_at);
+                        due.enqueue_jobs(app, &mut scheduler);
                     }
                     Err(error) => failed = Some(error),
                 }
-                next.min_pause_after = next.began_at.elapsed() * 10;
+                timer.min_pause_after = timer.began_at.elapsed() * 10;
                 if summary.rounds < tick.min_rounds {
-                    next.schedule(Some(clock::now() + INDEX_LAG));
+                    timer.schedule(Some(clock::now() + INDEX_LAG));
                 }
             }
             _ = &mut refreshing, if !refreshing.is_terminated() => {}
             () = sleep_until(at.unwrap_or(started)), if at.is_some() => {
                 summary.rounds = summary.rounds.saturating_add(1);
-                next.begin_round();
-                reading.set(DueWork::load(app, tick.discover && summary.rounds == 1).fuse());
+                timer.begin_round();
+                loading.set(DueWork::load(app, tick.discover && summary.rounds == 1).fuse());
             }
             else => break,
         }
@@ -227,11 +227,11 @@ impl DueWork {
         let mut from = None;
         loop {
             let before = if discover { Timestamp::MAX } else { now + DUE_HORIZON };
-            let (entries, more) = app.store.due_entries(before, from).await?;
+            let (entries, next_page) = app.store.due_entries(before, from).await?;
             for entry in entries {
                 if entry.state == IndexState::Activating || discover && entry.state != IndexState::Decided {
-                    let place = (entry.id.target.clone(), entry.region.clone());
-                    due.regions.entry(place).or_default().add_entry(&entry);
+                    let key = (entry.id.target.clone(), entry.region.clone());
+                    due.regions.entry(key).or_default().add_entry(&entry);
                 }
                 match entry.work_at {
                     Some(at) if at <= now => due.records.push(entry.id),
@@ -241,8 +241,8 @@ impl DueWork {
                     None => {}
                 }
             }
-            match more {
-                Some(_) => from = more,
+            match next_page {
+                Some(_) => from = next_page,
                 None => break,
             }
         }
@@ -257,10 +257,10 @@ impl DueWork {
     }
 
     /// Queues the work as jobs.
-    fn enqueue_jobs(self, app: &App, lanes: &mut Scheduler<'_>) {
-        for ((target, region), followed) in self.regions {
+    fn enqueue_jobs(self, app: &App, scheduler: &mut Scheduler<'_>) {
+        for ((target, region), work) in self.regions {
             if !app.config.targets.contains_key(&target) {
-                if !followed.polled.is_empty() {
+                if !work.polled.is_empty() {
                     tracing::error!(
                         outcome = "unknown_target",
                         target,
@@ -270,12 +270,12 @@ impl DueWork {
                 }
                 continue;
             }
-            for job in followed.into_jobs(&target, region) {
-                lanes.enqueue(target.clone(), job);
+            for job in work.into_jobs(&target, region) {
+                scheduler.enqueue(target.clone(), job);
             }
         }
         for id in self.records {
-            lanes.enqueue(id.target.clone(), Job::Advance(id));
+            scheduler.enqueue(id.target.clone(), Job::Advance(id));
         }
     }
 }

@@ -146,8 +146,8 @@ async fn handle_platform_request(
             Ok((RequestOutcome::Rejected(Rejection::WrongTenant), to.reply(context, &Outgoing::WrongTenant).await))
         }
         Incoming::Command { request, reply_to: to } => {
-            let answer = reply_to_command(app, &request, now, deadline).await;
-            Ok(reply_to_sender(context, platform, to, &request, &answer, now).await)
+            let reply = reply_to_command(app, &request, now, deadline).await;
+            Ok(reply_to_sender(context, platform, to, &request, &reply, now).await)
         }
         Incoming::Click { click, reply_to: to } => {
             let (binding, secrets) = verify_button(app, platform, secrets, &click.binding, now).await?;
@@ -194,24 +194,23 @@ async fn handle_click(
 ) -> Result<(RequestOutcome, Response<String>), Rejection> {
     let Some(binding) = binding else {
         let old = old_card::reply_to_old_card(app, &click, now, deadline).await;
-        let (request, answer) = old.ok_or_else(|| MalformedRequest("the button is not one of ours".into()))?;
-        return Ok(reply_to_sender(context, platform, to, &request, &answer, now).await);
+        let (request, reply) = old.ok_or_else(|| MalformedRequest("the button is not one of ours".into()))?;
+        return Ok(reply_to_sender(context, platform, to, &request, &reply, now).await);
     };
-    let asks = click.needs_reason(binding.button);
+    let needs_reason = click.needs_reason(binding.button);
     let request = click.to_command_request(binding);
-    let question = if asks { ask_for_reason(app, context, &request, &click, &to, now, deadline).await } else { None };
-    match question {
+    let prompt =
+        if needs_reason { ask_for_reason(app, context, &request, &click, &to, now, deadline).await } else { None };
+    match prompt {
         Some(ReasonPrompt::Asked) => {
-            let way = to.log_label();
+            let reply_kind = to.log_label();
             let response = to.reply(context, &Outgoing::ReasonAsked).await;
-            Ok((RequestOutcome::Answered { request, outcome: "asked", reply_kind: way }, response))
+            Ok((RequestOutcome::Answered { request, outcome: "asked", reply_kind }, response))
         }
-        Some(ReasonPrompt::Answered(answer)) => {
-            Ok(reply_to_sender(context, platform, to, &request, &answer, now).await)
-        }
+        Some(ReasonPrompt::Answered(reply)) => Ok(reply_to_sender(context, platform, to, &request, &reply, now).await),
         None => {
-            let answer = reply_to_command(app, &request, now, deadline).await;
-            Ok(reply_to_sender(context, platform, to, &request, &answer, now).await)
+            let reply = reply_to_command(app, &request, now, deadline).await;
+            Ok(reply_to_sender(context, platform, to, &request, &reply, now).await)
         }
     }
 }
@@ -225,7 +224,7 @@ async fn reply_to_sender(
     reply: &Reply,
     now: Timestamp,
 ) -> (RequestOutcome, Response<String>) {
-    let (outcome, way) = (reply.outcome().1, to.log_label());
+    let (outcome, reply_kind) = (reply.outcome().1, to.log_label());
     let keyring = context.keyring(platform);
     let max_chars = platform.max_binding_chars();
     let card = binding::private_card_id(request.by.as_str(), binding::hours_since_epoch(now));
@@ -240,7 +239,7 @@ async fn reply_to_sender(
     };
     let card = if platform.can_redraw_in_reply() { drawn().map(Box::new) } else { None };
     let response = to.reply(context, &Outgoing::Reply { reply, message, card }).await;
-    (RequestOutcome::Answered { request: request.clone(), outcome, reply_kind: way }, response)
+    (RequestOutcome::Answered { request: request.clone(), outcome, reply_kind }, response)
 }
 
 /// The result of asking for a reason.
@@ -265,8 +264,8 @@ async fn ask_for_reason(
     if let Some(late) = reply_if_too_late(app, request, now, Instant::now() + PRECHECK_BUDGET).await {
         return Some(ReasonPrompt::Answered(Box::new(late)));
     }
-    let Command::Connection(about) = &request.command else { return None };
-    let Action::Decide(verdict) = about.action else { return None };
+    let Command::Connection(command) = &request.command else { return None };
+    let Action::Decide(verdict) = command.action else { return None };
     match to.ask_reason(context, click, verdict, deadline.saturating_duration_since(Instant::now())).await {
         Ok(AskOutcome::Asked) => Some(ReasonPrompt::Asked),
         Ok(AskOutcome::Impossible) => None,
@@ -274,7 +273,7 @@ async fn ask_for_reason(
             tracing::warn!(outcome = "not_asked", error = undelivered.error, "could not ask the sender for a reason");
             Some(ReasonPrompt::Answered(Box::new(Reply::CouldNotAsk {
                 verdict,
-                instance_id: about.instance_id.clone(),
+                instance_id: command.instance_id.clone(),
             })))
         }
     }
@@ -355,8 +354,8 @@ fn log_request_outcome(outcome: &RequestOutcome, status: StatusCode, took: Durat
     metrics::count_response(status);
     let (status, duration_ms) = (status.as_u16(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     match outcome {
-        RequestOutcome::Answered { request, outcome, reply_kind: way } => {
-            log_request(request, outcome, way, status, duration_ms);
+        RequestOutcome::Answered { request, outcome, reply_kind } => {
+            log_request(request, outcome, reply_kind, status, duration_ms);
         }
         RequestOutcome::Rejected(rejection) => tracing::warn!(
             outcome = classify_rejection(rejection).1,
@@ -374,7 +373,7 @@ fn log_request_outcome(outcome: &RequestOutcome, status: StatusCode, took: Durat
 fn log_request(request: &chat::CommandRequest, outcome: &str, reply_kind: &str, status: u16, duration_ms: u64) {
     let (target, instance_id) = match &request.command {
         Command::List { target } => (target.as_ref(), None),
-        Command::Connection(about) => (about.target.as_ref(), Some(about.instance_id.as_str())),
+        Command::Connection(command) => (command.target.as_ref(), Some(command.instance_id.as_str())),
     };
     tracing::info!(
         outcome,

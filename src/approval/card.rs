@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Approval, ChannelDisplay, Delivery, Notification, NotificationKind};
+use super::{Approval, ChannelDisplay, Notification, NotificationKind};
 use crate::peering::Fingerprint;
 
 /// Id of a card: 64 random bits, written as 16 lower-case hexadecimal digits. peergate picks it before the post,
@@ -127,17 +127,14 @@ impl Approval {
     /// ask for an update of all cards, so there is at most one in five minutes. A channel with a pending notification
     /// is skipped, because that notification updates its card. Returns whether the record changed.
     pub fn request_redraw(&mut self, all_cards: bool, now: Timestamp) -> bool {
-        let waits = |channel: &String| {
-            let delivery = |notification: &Notification| notification.deliveries.get(channel).cloned();
-            self.outbox.iter().filter_map(delivery).any(|delivery| matches!(delivery, Delivery::Waiting { .. }))
-        };
+        let is_waited_for = |channel: &str| self.outbox.iter().any(|notification| notification.is_waiting_for(channel));
         let is_recent = |notification: &Notification| now.duration_since(notification.at) < MIN_REDRAW_INTERVAL;
         let was_redrawn = self
             .outbox
             .iter()
             .any(|notification| notification.kind == NotificationKind::Checked && is_recent(notification));
         let is_due = |(channel, card): (&String, &CardRef)| {
-            ((all_cards || card.key.is_none()) && !waits(channel)).then(|| channel.clone())
+            ((all_cards || card.key.is_none()) && !is_waited_for(channel)).then(|| channel.clone())
         };
         let channels: Vec<_> = self.cards.iter().filter_map(is_due).collect();
         if !self.is_open(now) || channels.is_empty() || (all_cards && was_redrawn) {

@@ -84,31 +84,31 @@ impl Approval {
     /// Counts a reading that may be outdated. Returns whether enough readings agree to confirm it.
     pub(super) fn confirm_reading(&mut self, reading: TransientReading, now: Timestamp) -> bool {
         let after_call = self.own_call.as_ref().is_some_and(|call| call.is_recent(now));
-        let mut doubt = match self.unconfirmed.take().filter(|doubt| doubt.reading == reading) {
-            Some(doubt) => doubt,
+        let mut unconfirmed = match self.unconfirmed.take().filter(|unconfirmed| unconfirmed.reading == reading) {
+            Some(unconfirmed) => unconfirmed,
             None => UnconfirmedReading::new(reading, now),
         };
-        if doubt.count_reading(after_call, now) {
+        if unconfirmed.count_reading(after_call, now) {
             return true;
         }
-        let again_at = doubt.next_reading_at();
-        self.unconfirmed = Some(doubt);
+        let next_reading_at = unconfirmed.next_reading_at();
+        self.unconfirmed = Some(unconfirmed);
         match self.state {
             ApprovalState::Pending => self.schedule_next_check(now),
             ApprovalState::Activating => {
                 let step_at = self.next_step_at.filter(|at| *at > now);
-                self.next_step_at = Some(step_at.map_or(again_at, |at| at.min(again_at)));
+                self.next_step_at = Some(step_at.map_or(next_reading_at, |at| at.min(next_reading_at)));
             }
             // Read again soon. If the next reading says otherwise, the call is made at once.
             ApprovalState::Approved | ApprovalState::Rejecting => {
-                self.next_step_at = Some(again_at.min(now + REREAD_INTERVAL));
+                self.next_step_at = Some(next_reading_at.min(now + REREAD_INTERVAL));
             }
             ApprovalState::Activated
             | ApprovalState::Rejected
             | ApprovalState::Expired
             | ApprovalState::Deleted
             | ApprovalState::Failed { .. } => {
-                self.next_step_at = Some(again_at);
+                self.next_step_at = Some(next_reading_at);
             }
         }
         false
@@ -212,20 +212,20 @@ impl Approval {
             SendBackReason::Objection(_) | SendBackReason::NotChecked => true,
             SendBackReason::RuleNotMet => review.void.iter().any(|void| void.principal == by.principal),
         };
-        let mut kept = std::mem::take(&mut self.decisions);
-        let void: Vec<_> = kept.iter().map(|decision| decision.by.clone()).filter(is_void).collect();
-        kept.retain(|decision| !is_void(&decision.by));
+        let mut remaining = std::mem::take(&mut self.decisions);
+        let voided: Vec<_> = remaining.iter().map(|decision| decision.by.clone()).filter(is_void).collect();
+        remaining.retain(|decision| !is_void(&decision.by));
         self.begin_generation(now);
-        self.decisions = kept;
+        self.decisions = remaining;
         self.connection = review.connection.clone();
         self.policy = review.policy.clone();
         self.findings = review.findings.to_vec();
         let (generation, rule, approvals) = (self.generation, self.policy.rule.clone(), self.policy.approvals);
         self.append_audit_event(
-            AuditEvent::SentBack { why: why.clone(), generation, rule, approvals, void: void.clone() },
+            AuditEvent::SentBack { why: why.clone(), generation, rule, approvals, void: voided.clone() },
             now,
         );
-        self.enqueue(NotificationKind::SentBack { why: why.clone(), void }, now);
+        self.enqueue(NotificationKind::SentBack { why: why.clone(), void: voided }, now);
         self.schedule_next_check(now);
     }
 }

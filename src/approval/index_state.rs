@@ -74,14 +74,14 @@ impl IndexState {
         now: Timestamp,
         policy: impl FnOnce() -> PolicySnapshot,
     ) -> bool {
-        let waits = connection.status == Status::Accepting;
+        let is_accepting = connection.status == Status::Accepting;
         let is_alive = connection.is_waiting(now);
         match self {
-            Self::Pending(mark) if is_alive => {
-                mark != ContentDigest::new(&connection.fingerprint(), connection.expires_at, &policy())
+            Self::Pending(digest) if is_alive => {
+                digest != ContentDigest::new(&connection.fingerprint(), connection.expires_at, &policy())
             }
             Self::Pending(_) | Self::Activating => {
-                waits
+                is_accepting
                     || matches!(
                         connection.status,
                         Status::Activated | Status::Rejected | Status::Expired | Status::Deleted

@@ -48,23 +48,23 @@ impl Approval {
     /// [`DecisionError::IdReused`] if another request has the same id. [`DecisionError::RefusedBefore`] if this request
     /// was refused.
     pub fn has_counted_request(&self, request: &RequestId) -> Result<bool, DecisionError> {
-        let other = |content: Option<&String>| {
+        let is_other = |content: Option<&String>| {
             content.zip(request.content.as_ref()).is_some_and(|(earlier, now)| earlier != now)
         };
-        let mut known = false;
+        let mut has_counted = false;
         for entry in self.history.iter() {
             let Some((key, content)) = entry.event.request() else { continue };
             if key == request.key {
-                if other(content) {
+                if is_other(content) {
                     return Err(DecisionError::IdReused);
                 }
-                known = true;
+                has_counted = true;
             }
         }
         match self.refused.iter().find(|refused| refused.request_key == request.key) {
-            Some(refused) if other(refused.request_content.as_ref()) => Err(DecisionError::IdReused),
+            Some(refused) if is_other(refused.request_content.as_ref()) => Err(DecisionError::IdReused),
             Some(_) => Err(DecisionError::RefusedBefore),
-            None => Ok(known),
+            None => Ok(has_counted),
         }
     }
 
@@ -73,8 +73,8 @@ impl Approval {
         self.refused.retain(|refused| now.duration_since(refused.at) < REFUSED_TTL);
         let RequestId { key, content } = request.clone();
         self.refused.push(RefusedRequest { request_key: key, request_content: content, at: now });
-        let over = self.refused.len().saturating_sub(MAX_REFUSED);
-        self.refused.drain(..over);
+        let excess = self.refused.len().saturating_sub(MAX_REFUSED);
+        self.refused.drain(..excess);
     }
 
     /// Checks that the record has room for a decision after a failure.
@@ -86,14 +86,13 @@ impl Approval {
     /// completes the approval.
     pub(super) fn check_room_for_decision(&self) -> Result<(), DecisionError> {
         let completes = self.state != ApprovalState::Pending;
-        let most = MAX_PEOPLE_BYTES.saturating_add(APPROVALS_RESERVE_BYTES);
-        if completes || self.bytes_from_people() <= most { Ok(()) } else { Err(DecisionError::RecordFull) }
+        let max_bytes = MAX_PEOPLE_BYTES.saturating_add(APPROVALS_RESERVE_BYTES);
+        if completes || self.bytes_from_people() <= max_bytes { Ok(()) } else { Err(DecisionError::RecordFull) }
     }
 
     /// Checks that the person may withdraw once more, and that the record has room for it.
     pub(super) fn check_withdrawal(&self, by: &Approver) -> Result<(), DecisionError> {
-        let is_theirs =
-            |what: &AuditEvent| matches!(what, AuditEvent::Withdrawn { by: earlier, .. } if earlier.is_same_person(by));
+        let is_theirs = |event: &AuditEvent| matches!(event, AuditEvent::Withdrawn { by: earlier, .. } if earlier.is_same_person(by));
         let earlier = self.history.entries_of_generation(self.generation).filter(|entry| is_theirs(&entry.event));
         if earlier.count() >= MAX_WITHDRAWALS {
             return Err(DecisionError::TooManyWithdrawals);
@@ -109,11 +108,11 @@ impl Approval {
     /// Size of all parts of the record that people wrote, in bytes.
     fn bytes_from_people(&self) -> usize {
         let history: usize = self.history.iter().filter(|entry| entry.event.request().is_some()).map(json_size).sum();
-        let standing: usize = self.decisions.iter().map(json_size).sum();
-        let told = self.outbox.iter().filter(|notice| {
-            matches!(notice.kind, NotificationKind::Decided { .. } | NotificationKind::Withdrawn { .. })
+        let decisions: usize = self.decisions.iter().map(json_size).sum();
+        let notifications = self.outbox.iter().filter(|notification| {
+            matches!(notification.kind, NotificationKind::Decided { .. } | NotificationKind::Withdrawn { .. })
         });
-        let told: usize = told.map(json_size).sum();
+        let notifications: usize = notifications.map(json_size).sum();
         let refused: usize = self.refused.iter().map(json_size).sum();
         let restored = self
             .history
@@ -121,7 +120,7 @@ impl Approval {
             .filter(|entry| matches!(entry.event, AuditEvent::Corrected { .. }))
             .map(json_size)
             .sum();
-        [standing, told, refused, restored].into_iter().fold(history, usize::saturating_add)
+        [decisions, notifications, refused, restored].into_iter().fold(history, usize::saturating_add)
     }
 }
 

@@ -40,14 +40,14 @@ pub fn migrate(record: &mut Value) {
 fn shown_by_channel(record: &Value) -> BTreeMap<String, (String, String)> {
     let list = |name: &str| record.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let fingerprints = list("history").iter().filter_map(|entry| {
-        let what = entry.get("what")?;
-        let about = what.get("discovered").or_else(|| what.get("changed"))?;
-        Some((parse_time(entry.get("at"))?, about.get("fingerprint")?.as_str()?))
+        let event = entry.get("what")?;
+        let facts = event.get("discovered").or_else(|| event.get("changed"))?;
+        Some((parse_time(entry.get("at"))?, facts.get("fingerprint")?.as_str()?))
     });
     let fingerprints: Vec<(Timestamp, &str)> = fingerprints.collect();
     let mut shown: BTreeMap<String, (Timestamp, String)> = BTreeMap::new();
-    for notice in list("outbox") {
-        for (channel, delivery) in notice.get("deliveries").and_then(Value::as_object).into_iter().flatten() {
+    for notification in list("outbox") {
+        for (channel, delivery) in notification.get("deliveries").and_then(Value::as_object).into_iter().flatten() {
             let Some(at) = parse_time(delivery.pointer("/delivered/at")) else { continue };
             let Some((_, fingerprint)) = fingerprints.iter().rev().find(|(since, _)| *since <= at) else { continue };
             let earlier = shown.get(channel);

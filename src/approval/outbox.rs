@@ -158,6 +158,13 @@ pub enum NotificationKind {
     },
 }
 
+impl Notification {
+    /// Whether it still has to be posted to the channel.
+    pub(super) fn is_waiting_for(&self, channel: &str) -> bool {
+        matches!(self.deliveries.get(channel), Some(Delivery::Waiting { .. }))
+    }
+}
+
 impl NotificationKind {
     /// Whether the card shows it as well. Then a channel that was down does not have to hear it later.
     fn is_shown_on_card(&self) -> bool {
@@ -243,11 +250,11 @@ impl Outbox {
         let deliveries = channels.iter().map(|channel| (channel.clone(), waiting.clone())).collect();
         self.0.push(Notification { number, kind, at: now, deliveries });
         if self.0.len() > MAX_NOTIFICATIONS {
-            let told = |notification: &Notification| {
+            let is_done = |notification: &Notification| {
                 notification.deliveries.values().all(|delivery| !matches!(delivery, Delivery::Waiting { .. }))
             };
             // The first notification stays: it names the channels that know of the request.
-            if let Some(position) = self.0.iter().skip(1).position(told) {
+            if let Some(position) = self.0.iter().skip(1).position(is_done) {
                 self.0.remove(position.saturating_add(1));
             }
         }
@@ -258,19 +265,16 @@ impl Outbox {
     /// well.
     fn drop_excess(&mut self, channels: &[String]) {
         for channel in channels {
-            let waits = |notification: &&mut Notification| {
-                matches!(notification.deliveries.get(channel), Some(Delivery::Waiting { .. }))
-            };
-            while self.0.iter_mut().filter(waits).count() > MAX_WAITING_PER_CHANNEL {
+            while self.0.iter().filter(|notification| notification.is_waiting_for(channel)).count()
+                > MAX_WAITING_PER_CHANNEL
+            {
                 // The last notification stays: it tells the current state.
                 let last = self.0.len().saturating_sub(1);
                 let earlier = || self.0.iter().take(last).enumerate();
-                let is_owed = |notification: &Notification| {
-                    matches!(notification.deliveries.get(channel), Some(Delivery::Waiting { .. }))
-                };
-                let on_the_card = earlier().find(|(_, it)| is_owed(it) && it.kind.is_shown_on_card());
+                let on_the_card = earlier().find(|(_, it)| it.is_waiting_for(channel) && it.kind.is_shown_on_card());
                 // Next, ends that were not the last. The first notification stays: it creates the card.
-                let any = || earlier().find(|(_, it)| is_owed(it) && it.kind != NotificationKind::Discovered);
+                let any =
+                    || earlier().find(|(_, it)| it.is_waiting_for(channel) && it.kind != NotificationKind::Discovered);
                 let Some((position, _)) = on_the_card.or_else(any) else { break };
                 if let Some(notification) = self.0.get_mut(position) {
                     notification.deliveries.remove(channel);
@@ -365,7 +369,7 @@ impl Outbox {
         retry: RetryPolicy,
         now: Timestamp,
     ) {
-        let Some((told_at, delivery)) = self.find_waiting(number, channel) else { return };
+        let Some((happened_at, delivery)) = self.find_waiting(number, channel) else { return };
         let Delivery::Waiting { attempts, card, .. } = *delivery else { return };
         let wait = match retry {
             RetryPolicy::Backoff(retry_after) => {
@@ -373,7 +377,7 @@ impl Outbox {
                 let asked_for = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
                 backoff(&seed, attempts, MAX_BACKOFF).max(asked_for)
             }
-            RetryPolicy::AfterFix if now.duration_since(told_at) < MAX_REFUSED_MESSAGE_AGE => {
+            RetryPolicy::AfterFix if now.duration_since(happened_at) < MAX_REFUSED_MESSAGE_AGE => {
                 REFUSED_MESSAGE_RETRY_INTERVAL
             }
             RetryPolicy::FewTimes if attempts < MAX_REFUSED_CONTENT_TRIES => REFUSED_CONTENT_RETRY_INTERVAL,

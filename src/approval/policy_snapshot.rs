@@ -90,24 +90,24 @@ impl ReminderState {
         now: Timestamp,
     ) -> Vec<Reminder> {
         let waiting = now.duration_since(since);
-        let mut alarms = vec![];
+        let mut reminders = vec![];
         if !self.escalated && policy.escalate_after.is_some_and(|after| waiting >= after) {
             self.escalated = true;
-            alarms.push(Reminder::Escalation);
+            reminders.push(Reminder::Escalation);
         }
         if !self.expires_soon && expires_at.is_some_and(|expires_at| policy.expiry_notice_at(expires_at) <= now) {
             self.expires_soon = true;
-            alarms.push(Reminder::ExpiresSoon);
+            reminders.push(Reminder::ExpiresSoon);
         }
         if reminder_delay(policy.remind_after, self.reminders) <= waiting {
             while reminder_delay(policy.remind_after, self.reminders) <= waiting {
                 self.reminders = self.reminders.saturating_add(1);
             }
-            if alarms.is_empty() {
-                alarms.push(Reminder::StillWaiting);
+            if reminders.is_empty() {
+                reminders.push(Reminder::StillWaiting);
             }
         }
-        alarms
+        reminders
     }
 
     /// When the next reminder is due.
@@ -118,14 +118,14 @@ impl ReminderState {
         expires_at: Option<Timestamp>,
     ) -> Timestamp {
         let escalation = policy.escalate_after.filter(|_| !self.escalated).map(|wait| add_saturating(since, wait));
-        let notice = expires_at.filter(|_| !self.expires_soon).map(|expires_at| policy.expiry_notice_at(expires_at));
+        let warning = expires_at.filter(|_| !self.expires_soon).map(|expires_at| policy.expiry_notice_at(expires_at));
         let reminder = add_saturating(since, reminder_delay(policy.remind_after, self.reminders));
-        [escalation, notice].into_iter().flatten().fold(reminder, Timestamp::min)
+        [escalation, warning].into_iter().flatten().fold(reminder, Timestamp::min)
     }
 
     /// When a call or an activation that began at `since` takes too long. `None` if people were told.
-    pub(super) fn stuck_at(&self, terms: &PolicySnapshot, since: Timestamp) -> Option<Timestamp> {
-        (!self.stuck).then(|| add_saturating(since, terms.stuck_after))
+    pub(super) fn stuck_at(&self, policy: &PolicySnapshot, since: Timestamp) -> Option<Timestamp> {
+        (!self.stuck).then(|| add_saturating(since, policy.stuck_after))
     }
 
     /// Marks the delay as told. Returns whether it was not told before.
@@ -142,23 +142,23 @@ fn add_saturating(since: Timestamp, wait: SignedDuration) -> Timestamp {
 /// How long after the first moment the reminder after `earlier` others is due. The waits between reminders double.
 fn reminder_delay(first: SignedDuration, earlier: u32) -> SignedDuration {
     let first = first.max(SignedDuration::from_mins(1));
-    let longest = MAX_REMINDER_INTERVAL.max(first);
+    let max_interval = MAX_REMINDER_INTERVAL.max(first);
     let mut doublings = 0;
     let (mut wait, mut after) = (first, first);
-    while doublings < earlier && wait < longest {
-        wait = wait.saturating_add(wait).min(longest);
+    while doublings < earlier && wait < max_interval {
+        wait = wait.saturating_add(wait).min(max_interval);
         after = after.saturating_add(wait);
         doublings += 1;
     }
     let rest = i32::try_from(earlier - doublings).unwrap_or(i32::MAX);
-    after.saturating_add(longest.saturating_mul(rest))
+    after.saturating_add(max_interval.saturating_mul(rest))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn terms() -> PolicySnapshot {
+    fn policy() -> PolicySnapshot {
         PolicySnapshot {
             rule: Some("r".into()),
             unmatched: vec![],
@@ -187,30 +187,31 @@ mod tests {
     fn each_reminder_is_due_once_in_a_week_of_ticks() {
         let since: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
         let expires_at = since + SignedDuration::from_hours(7 * 24);
-        let (mut told, mut heard) = (ReminderState::default(), vec![]);
-        for look in 0..7 * 24 * 12 {
-            let now = since + SignedDuration::from_mins(5 * look);
-            let alarms = told.take_due_reminders(&terms(), since, Some(expires_at), now);
-            heard.extend(alarms.into_iter().map(|alarm| (now.duration_since(since).as_hours(), alarm)));
+        let (mut state, mut sent) = (ReminderState::default(), vec![]);
+        for tick in 0..7 * 24 * 12 {
+            let now = since + SignedDuration::from_mins(5 * tick);
+            let reminders = state.take_due_reminders(&policy(), since, Some(expires_at), now);
+            sent.extend(reminders.into_iter().map(|reminder| (now.duration_since(since).as_hours(), reminder)));
         }
-        let reminders = [4, 12, 28, 52, 76, 100, 124, 148].map(|hours| (hours, Reminder::StillWaiting));
-        let mut expected = [&reminders[..], &[(30, Reminder::Escalation), (144, Reminder::ExpiresSoon)]].concat();
+        let expected_reminders = [4, 12, 28, 52, 76, 100, 124, 148].map(|hours| (hours, Reminder::StillWaiting));
+        let mut expected =
+            [&expected_reminders[..], &[(30, Reminder::Escalation), (144, Reminder::ExpiresSoon)]].concat();
         expected.sort_by_key(|(hours, _)| *hours);
-        assert_eq!(heard, expected);
+        assert_eq!(sent, expected);
     }
 
     #[test]
     fn overdue_reminders_collapse_into_one_escalation() {
         let since: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
-        let mut told = ReminderState::default();
+        let mut state = ReminderState::default();
         let now = since + SignedDuration::from_hours(100);
-        assert_eq!(told.take_due_reminders(&terms(), since, None, now), [Reminder::Escalation]);
-        assert_eq!(told.take_due_reminders(&terms(), since, None, now), []);
+        assert_eq!(state.take_due_reminders(&policy(), since, None, now), [Reminder::Escalation]);
+        assert_eq!(state.take_due_reminders(&policy(), since, None, now), []);
     }
 
     #[test]
     fn escalated_audience_lists_each_channel_once() {
-        assert_eq!(terms().channels_to_notify(false), ["one"]);
-        assert_eq!(terms().channels_to_notify(true), ["one", "oncall"]);
+        assert_eq!(policy().channels_to_notify(false), ["one"]);
+        assert_eq!(policy().channels_to_notify(true), ["one", "oncall"]);
     }
 }

@@ -17,18 +17,18 @@ const EXPIRY_GRACE_PERIOD: SignedDuration = SignedDuration::from_hours(1);
 
 impl Approval {
     pub(super) fn observe(&mut self, connection: &Connection, now: Timestamp) {
-        let what = || AuditEvent::Observed(connection.status.clone());
+        let event = || AuditEvent::Observed(connection.status.clone());
         match &connection.status {
-            Status::Deleted => self.observe_missing(what(), now),
+            Status::Deleted => self.observe_missing(event(), now),
             Status::Rejected => {
                 self.note_reading(connection, now);
                 let ours = self.state == ApprovalState::Rejecting && self.may_have_called();
                 let by = if ours { self.winner().cloned() } else { None };
-                self.finish(ApprovalState::Rejected, NotificationKind::Rejected(by), what(), now);
+                self.finish(ApprovalState::Rejected, NotificationKind::Rejected(by), event(), now);
             }
             Status::Expired => {
                 self.note_reading(connection, now);
-                self.finish(ApprovalState::Expired, NotificationKind::Expired, what(), now);
+                self.finish(ApprovalState::Expired, NotificationKind::Expired, event(), now);
             }
             Status::Activated => self.observe_activated(connection, now),
             Status::Accepting if connection.is_waiting(now) => self.observe_waiting(connection, now),
@@ -68,15 +68,15 @@ impl Approval {
 
     /// Handles a reading of a usable connection. Only such a reading proves an accept, whoever made it.
     fn observe_activated(&mut self, connection: &Connection, now: Timestamp) {
-        let what = || AuditEvent::Observed(Status::Activated);
+        let event = || AuditEvent::Observed(Status::Activated);
         match &self.state {
             ApprovalState::Pending => {
-                self.begin_activation(None, what(), now);
+                self.begin_activation(None, event(), now);
                 self.finish_activation(connection, now);
             }
             ApprovalState::Approved => {
                 let by = if self.may_have_called() { self.winner().cloned() } else { None };
-                self.begin_activation(by, what(), now);
+                self.begin_activation(by, event(), now);
                 self.finish_activation(connection, now);
             }
             ApprovalState::Activating => self.finish_activation(connection, now),
@@ -101,17 +101,17 @@ impl Approval {
     /// Handles a connection that is still pending after its expiry. Nobody can accept it any more, but a call of ours
     /// may have been in time.
     fn observe_past_expiry(&mut self, now: Timestamp) {
-        let what = || AuditEvent::Observed(Status::Expired);
+        let event = || AuditEvent::Observed(Status::Expired);
         match self.state {
-            ApprovalState::Pending => self.finish(ApprovalState::Expired, NotificationKind::Expired, what(), now),
+            ApprovalState::Pending => self.finish(ApprovalState::Expired, NotificationKind::Expired, event(), now),
             ApprovalState::Approved | ApprovalState::Rejecting => {
                 if !self.may_have_called() || self.confirm_call_had_no_effect(now) {
-                    self.finish(ApprovalState::Expired, NotificationKind::Expired, what(), now);
+                    self.finish(ApprovalState::Expired, NotificationKind::Expired, event(), now);
                 }
             }
             ApprovalState::Activating => {
                 if self.confirm_reading(TransientReading::Waiting, now) {
-                    self.finish(ApprovalState::Expired, NotificationKind::Expired, what(), now);
+                    self.finish(ApprovalState::Expired, NotificationKind::Expired, event(), now);
                 }
             }
             ApprovalState::Activated
@@ -129,12 +129,13 @@ impl Approval {
         if self.is_past_expiry(now) {
             return;
         }
-        let alarms = self.reminder_state.take_due_reminders(&self.policy, self.since, self.connection.expires_at, now);
+        let reminders =
+            self.reminder_state.take_due_reminders(&self.policy, self.since, self.connection.expires_at, now);
         let waiting_s = now.duration_since(self.since).as_secs();
-        for alarm in alarms {
-            self.append_audit_event(AuditEvent::Reminded(alarm), now);
+        for reminder in reminders {
+            self.append_audit_event(AuditEvent::Reminded(reminder), now);
             self.enqueue(
-                match (alarm, self.connection.expires_at) {
+                match (reminder, self.connection.expires_at) {
                     (Reminder::ExpiresSoon, Some(expires_at)) => NotificationKind::ExpiresSoon { expires_at },
                     (Reminder::Escalation, _) => NotificationKind::Escalated { waiting_s },
                     (Reminder::StillWaiting | Reminder::ExpiresSoon | Reminder::Stuck, _) => {
@@ -175,16 +176,16 @@ impl Approval {
             self.append_audit_event(AuditEvent::FactsDiffer { changes: changes.clone() }, now);
             self.enqueue(NotificationKind::FactsDiffer { changes }, now);
         }
-        let news = NotificationKind::Activated { took_s: now.duration_since(approved_at).as_secs() };
-        self.finish(ApprovalState::Activated, news, AuditEvent::Observed(Status::Activated), now);
+        let kind = NotificationKind::Activated { took_s: now.duration_since(approved_at).as_secs() };
+        self.finish(ApprovalState::Activated, kind, AuditEvent::Observed(Status::Activated), now);
     }
 
     pub(super) fn fail(&mut self, problem: Problem, now: Timestamp) {
         let verdict = self.winner().map_or(Verdict::Approve, |winner| winner.verdict);
-        let news = NotificationKind::Failed { verdict, problem: problem.clone() };
+        let kind = NotificationKind::Failed { verdict, problem: problem.clone() };
         self.finish(
             ApprovalState::Failed { code: problem.code.clone() },
-            news,
+            kind,
             AuditEvent::Failed(problem.clone()),
             now,
         );
@@ -263,9 +264,9 @@ impl Approval {
             self.last_problem = Some(problem.clone());
             self.attempts = self.attempts.saturating_add(1);
             // Nobody waits for a check of a pending request.
-            let shortest =
+            let min_wait =
                 if self.state == ApprovalState::Pending { OBJECTION_RECHECK_INTERVAL } else { SignedDuration::ZERO };
-            self.next_step_at = Some(now + wait.max(shortest));
+            self.next_step_at = Some(now + wait.max(min_wait));
         }
     }
 }

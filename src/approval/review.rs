@@ -150,31 +150,34 @@ impl Approval {
     /// approve become void.
     pub(super) fn adopt_review(&mut self, review: &Review<'_>, now: Timestamp) {
         self.connection = review.connection.clone();
-        let others = !preflight::is_same_outcome(&self.findings, review.findings);
-        if others {
+        let results_changed = !preflight::is_same_outcome(&self.findings, review.findings);
+        if results_changed {
             self.findings = review.findings.to_vec();
         }
-        let told = self.outbox.last().map(|notification| notification.number);
-        let mut void = vec![];
+        let last_number = self.outbox.last().map(|notification| notification.number);
+        let mut voided = vec![];
         for mut decision in std::mem::take(&mut self.decisions) {
             match (review.eligible_approver)(&decision.by.principal) {
                 Some(by) if !self.decisions.iter().any(|earlier| earlier.by.is_same_person(&by)) => {
                     decision.by = by;
                     self.decisions.push(decision);
                 }
-                Some(_) | None => void.push(decision.by),
+                Some(_) | None => voided.push(decision.by),
             }
         }
         let before = std::mem::replace(&mut self.policy, review.policy.clone());
-        let asks_for_else = before.rule != self.policy.rule || before.approvals != self.policy.approvals;
-        if asks_for_else || !void.is_empty() {
+        let rule_changed = before.rule != self.policy.rule || before.approvals != self.policy.approvals;
+        if rule_changed || !voided.is_empty() {
             let (rule, approvals) = (self.policy.rule.clone(), self.policy.approvals);
-            self.append_audit_event(AuditEvent::RuleChanged { rule, approvals, void: void.clone() }, now);
+            self.append_audit_event(AuditEvent::RuleChanged { rule, approvals, void: voided.clone() }, now);
         }
-        if asks_for_else || !void.is_empty() || before.channels != self.policy.channels {
-            self.enqueue(NotificationKind::RuleChanged { void }, now);
+        if rule_changed || !voided.is_empty() || before.channels != self.policy.channels {
+            self.enqueue(NotificationKind::RuleChanged { void: voided }, now);
         }
-        if others && told.is_some() && told == self.outbox.last().map(|notification| notification.number) {
+        if results_changed
+            && last_number.is_some()
+            && last_number == self.outbox.last().map(|notification| notification.number)
+        {
             self.enqueue(NotificationKind::Checked, now);
         }
     }
@@ -216,7 +219,7 @@ impl Approval {
     /// void.
     fn replace_facts(&mut self, connection: &Connection, findings: &[Finding], now: Timestamp) {
         let changes = self.facts.changes_to(&connection.facts());
-        let void: Vec<_> = self.decisions.iter().map(|decision| decision.by.clone()).collect();
+        let voided: Vec<_> = self.decisions.iter().map(|decision| decision.by.clone()).collect();
         self.connection = connection.clone();
         self.facts = connection.facts();
         self.fingerprint = connection.fingerprint();
@@ -227,11 +230,14 @@ impl Approval {
         self.decisions.clear();
         self.client_token = None;
         let fingerprint = self.fingerprint.clone();
-        self.append_audit_event(AuditEvent::Changed { fingerprint, changes: changes.clone(), void: void.clone() }, now);
+        self.append_audit_event(
+            AuditEvent::Changed { fingerprint, changes: changes.clone(), void: voided.clone() },
+            now,
+        );
         if self.has_changed_too_often() {
             self.fail(Problem { code: failure_code::CHANGED_TOO_OFTEN.into(), request_id: None }, now);
         } else {
-            self.enqueue(NotificationKind::Changed { changes, void }, now);
+            self.enqueue(NotificationKind::Changed { changes, void: voided }, now);
         }
     }
 

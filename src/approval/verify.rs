@@ -87,8 +87,8 @@ impl History {
         }
         let token = record.get("client_token").and_then(Value::as_str);
         // A change after a failure voids the decision. Earlier versions kept its token.
-        let is_void = derived.is_decided && derived.standing.is_empty();
-        if !is_void && token.map(ToOwned::to_owned) != derived.expected_token(id, record) {
+        let is_voided = derived.is_decided && derived.standing.is_empty();
+        if !is_voided && token.map(ToOwned::to_owned) != derived.expected_token(id, record) {
             return Err(HistoryMismatch::Token);
         }
         Ok(())
@@ -134,11 +134,11 @@ impl<'a> ReplayedHistory<'a> {
 
     /// Applies an entry. Returns whether it can lead to the state that it claims.
     fn apply_entry(&mut self, entry: &'a Value, earlier: &'a [Value]) -> bool {
-        let what = |path: &str| entry.pointer(&format!("/what/{path}"));
+        let field = |path: &str| entry.pointer(&format!("/what/{path}"));
         let state = entry.get("state").unwrap_or(&Value::Null);
         let begins = match (state_name(self.state), entry_kind(entry)) {
             (_, "sent_back" | "corrected") => {
-                let generation = what("sent_back/generation").or(what("corrected/generation"));
+                let generation = field("sent_back/generation").or(field("corrected/generation"));
                 generation.and_then(Value::as_u64).filter(|generation| *generation > self.generation)
             }
             ("failed" | "deleted", "decided" | "rule_changed" | "discovered") | ("approved", "changed") => {
@@ -151,7 +151,7 @@ impl<'a> ReplayedHistory<'a> {
         }
         if let Some(approvals) = ["discovered", "rule_changed", "sent_back"]
             .iter()
-            .find_map(|kind| what(&format!("{kind}/approvals")).and_then(Value::as_u64))
+            .find_map(|kind| field(&format!("{kind}/approvals")).and_then(Value::as_u64))
         {
             self.needed_approvals = approvals.max(1);
         }
@@ -171,14 +171,14 @@ impl<'a> ReplayedHistory<'a> {
 
     /// Updates the decisions that count. Returns `false` if the entry restores a decision that was never made.
     fn update_standing(&mut self, entry: &'a Value, is_pending: bool, earlier: &'a [Value]) -> bool {
-        let what = |path: &str| entry.pointer(&format!("/what/{path}"));
+        let field = |path: &str| entry.pointer(&format!("/what/{path}"));
         let by_same = |one: &Value, decision: &Value| {
             let other = decision.get("by").unwrap_or(&Value::Null);
             let person = |by: &Value| by.get("person").filter(|person| !person.is_null()).cloned();
             is_same_user(one.get("principal"), other.get("principal"))
                 || (person(one).is_some() && person(one) == person(other))
         };
-        if let Some(decision) = what("decided") {
+        if let Some(decision) = field("decided") {
             if !self.is_open {
                 self.standing.clear();
             }
@@ -187,23 +187,23 @@ impl<'a> ReplayedHistory<'a> {
                 self.standing.retain(|earlier| !by_same(by, earlier));
             }
             self.standing.push(decision);
-        } else if let Some(by) = what("withdrawn/by") {
+        } else if let Some(by) = field("withdrawn/by") {
             self.standing.retain(|earlier| !by_same(by, earlier));
-        } else if let Some(new) = what("discovered/fingerprint").or(what("changed/fingerprint")) {
+        } else if let Some(new) = field("discovered/fingerprint").or(field("changed/fingerprint")) {
             self.standing.clear();
             self.fingerprint = new;
-        } else if let Some(void) = what("rule_changed/void").or(what("sent_back/void")).and_then(Value::as_array) {
+        } else if let Some(void) = field("rule_changed/void").or(field("sent_back/void")).and_then(Value::as_array) {
             if !self.is_open {
                 self.standing.clear();
             }
-            let is_void = |decision: &&Value| {
+            let is_voided = |decision: &&Value| {
                 let by = decision.pointer("/by/principal");
                 void.iter().any(|approver| is_same_user(approver.get("principal"), by))
             };
-            self.standing.retain(|decision| !is_void(decision));
-        } else if what("corrected").is_some() {
+            self.standing.retain(|decision| !is_voided(decision));
+        } else if field("corrected").is_some() {
             if is_pending {
-                let restored = what("corrected/approvals").and_then(Value::as_array).map(Vec::as_slice);
+                let restored = field("corrected/approvals").and_then(Value::as_array).map(Vec::as_slice);
                 let restored = restored.unwrap_or_default();
                 // Only decisions of earlier entries can count again.
                 let said =
@@ -221,8 +221,8 @@ impl<'a> ReplayedHistory<'a> {
     }
 
     fn may_lead_to(&self, entry: &Value, state: &Value) -> bool {
-        let what = |path: &str| entry.pointer(&format!("/what/{path}"));
-        let text = |path: &str| what(path).and_then(Value::as_str).unwrap_or_default();
+        let field = |path: &str| entry.pointer(&format!("/what/{path}"));
+        let text = |path: &str| field(path).and_then(Value::as_str).unwrap_or_default();
         let is = |names: &[&str]| names.contains(&state_name(state));
         let approvals = self.standing.iter().filter(|it| it.get("verdict").and_then(Value::as_str) == Some("approve"));
         let complete = u64::try_from(approvals.count()).unwrap_or(u64::MAX) >= self.needed_approvals;
@@ -244,7 +244,7 @@ impl<'a> ReplayedHistory<'a> {
                 _ => false,
             },
             "missing" => is(&["deleted"]),
-            "failed" => state.pointer("/failed/code") == what("failed/code"),
+            "failed" => state.pointer("/failed/code") == field("failed/code"),
             "corrected" => is(&["pending", "approved", "rejecting", "activating"]),
             "differs" | "told" => state == self.state,
             // An event of a newer version.
@@ -285,9 +285,9 @@ fn state_name(state: &Value) -> &str {
 
 /// Kind of an entry: a word, or the only key of an object.
 fn entry_kind(entry: &Value) -> &str {
-    let what = entry.get("what").unwrap_or(&Value::Null);
-    let key = what.as_object().and_then(|fields| fields.keys().next()).map(String::as_str);
-    what.as_str().or(key).unwrap_or_default()
+    let event = entry.get("what").unwrap_or(&Value::Null);
+    let key = event.as_object().and_then(|fields| fields.keys().next()).map(String::as_str);
+    event.as_str().or(key).unwrap_or_default()
 }
 
 fn is_final_state(state: &Value) -> bool {

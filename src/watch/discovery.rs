@@ -55,25 +55,26 @@ impl RegionWork {
 
     /// Reads each remaining connection by itself.
     fn into_poll_jobs(self, target: &str) -> Vec<Job> {
-        let since = self.activating_since;
-        let read =
-            |(instance_id, stage)| Job::Poll(ApprovalId { target: target.to_owned(), instance_id }, stage, since);
-        self.polled.into_iter().map(read).collect()
+        let activating_since = self.activating_since;
+        let poll = |(instance_id, indexed_state)| {
+            Job::Poll(ApprovalId { target: target.to_owned(), instance_id }, indexed_state, activating_since)
+        };
+        self.polled.into_iter().map(poll).collect()
     }
 
     /// Like `into_poll_jobs`, but only as many as a tick has time for.
     fn into_limited_poll_jobs(self, target: &str) -> Vec<Job> {
-        let mut readings = self.into_poll_jobs(target);
-        readings.truncate(MAX_MISSING_READS);
-        readings
+        let mut jobs = self.into_poll_jobs(target);
+        jobs.truncate(MAX_MISSING_READS);
+        jobs
     }
 }
 
 /// Lists the next page of a region, and returns the jobs that follow from it.
 pub(super) async fn list_next_page(app: &App, target: &str, mut listing: Listing) -> Result<JobResult, store::Error> {
     let Some(Target { account, .. }) = app.config.targets.get(target) else { return Ok(JobResult::default()) };
-    let since = listing.remaining.activating_since;
-    let look_at = || since.and_then(|since| activation_recheck_at(since, clock::now()));
+    let activating_since = listing.remaining.activating_since;
+    let recheck_at = || activating_since.and_then(|since| activation_recheck_at(since, clock::now()));
     let page = match fetch_page(app, target, &listing).await {
         Ok(page) => page,
         Err(error) => {
@@ -88,22 +89,23 @@ pub(super) async fn list_next_page(app: &App, target: &str, mut listing: Listing
             );
             // If Alibaba Cloud refuses the list, it may still answer for single connections.
             let answered = !matches!(error, accept::Error::Api(alicloud::Error::Transport(_)));
-            let more = if answered { listing.remaining.into_limited_poll_jobs(target) } else { vec![] };
-            return Ok(JobResult { recheck_at: look_at(), follow_ups: more });
+            let follow_ups = if answered { listing.remaining.into_limited_poll_jobs(target) } else { vec![] };
+            return Ok(JobResult { recheck_at: recheck_at(), follow_ups });
         }
     };
     let is_new = listing.repeat_detector.note_page(&page);
     log_unreadable(target, &listing, &page.unreadable);
     let id =
         |connection: &Connection| ApprovalId { target: target.to_owned(), instance_id: connection.instance_id.clone() };
-    let (mut more, mut unknown, now) = (vec![], HashMap::new(), clock::now());
+    let (mut follow_ups, mut unknown, now) = (vec![], HashMap::new(), clock::now());
     for connection in page.connections {
         let known = listing.remaining.polled.remove(&connection.instance_id);
         match known.or_else(|| listing.remaining.finished.remove(&connection.instance_id)) {
-            Some(stage)
-                if stage.is_outdated_by(&connection, now, || app.config.policy.snapshot_for(target, &connection)) =>
+            Some(indexed_state)
+                if indexed_state
+                    .is_outdated_by(&connection, now, || app.config.policy.snapshot_for(target, &connection)) =>
             {
-                more.push(Job::Ingest(id(&connection), Box::new(connection), Some(stage)));
+                follow_ups.push(Job::Ingest(id(&connection), Box::new(connection), Some(indexed_state)));
             }
             Some(_) => {}
             None => {
@@ -115,7 +117,7 @@ pub(super) async fn list_next_page(app: &App, target: &str, mut listing: Listing
             }
         }
     }
-    more.extend(ingest_jobs(app, target, &listing.region, unknown).await?);
+    follow_ups.extend(ingest_jobs(app, target, &listing.region, unknown).await?);
     listing.pages += 1;
     listing.unreadable += page.unreadable.len();
     listing.next_token = page.next_token;
@@ -127,11 +129,11 @@ pub(super) async fn list_next_page(app: &App, target: &str, mut listing: Listing
             pages = listing.pages,
             "stopped listing a region because its list repeats itself; some connections may be missing"
         );
-        more.extend(listing.remaining.into_limited_poll_jobs(target));
+        follow_ups.extend(listing.remaining.into_limited_poll_jobs(target));
     } else {
-        more.extend(listing.into_next_jobs(target, page.total, page.has_unreadable_token));
+        follow_ups.extend(listing.into_next_jobs(target, page.total, page.has_unreadable_token));
     }
-    Ok(JobResult { recheck_at: look_at(), follow_ups: more })
+    Ok(JobResult { recheck_at: recheck_at(), follow_ups })
 }
 
 /// Logs the connections of a page that peergate cannot understand.
@@ -170,8 +172,8 @@ impl Listing {
             Some(_) if !self.remaining.discover && self.remaining.polled.is_empty() => vec![],
             Some(_) if !self.remaining.discover && cheaper => self.remaining.into_poll_jobs(target),
             Some(_) if self.pages < MAX_PAGES => vec![Job::ListPage(self)],
-            more => {
-                let more = more.is_some() || has_unreadable_token;
+            next_token => {
+                let more = next_token.is_some() || has_unreadable_token;
                 let (region, left_out) = (self.region.as_str(), self.unreadable);
                 if left_out > 0 || more {
                     tracing::error!(
@@ -234,26 +236,26 @@ async fn ingest_jobs(
             return Ok(vec![]);
         }
     };
-    let (mut news, now) = (vec![], clock::now());
+    let (mut jobs, now) = (vec![], clock::now());
     for (id, connection) in unknown {
-        let is_news = match known.get(&id) {
+        let is_outdated = match known.get(&id) {
             None if connection.is_waiting(now) => true,
             None => {
                 app.store.note_unrecorded(&id);
                 false
             }
             Some(Ok(stored)) => {
-                let stage = stored.approval.index_state();
-                let terms = || app.config.policy.snapshot_for(&id.target, &connection);
-                let is_news = stage.is_outdated_by(&connection, now, terms);
-                if !is_news && stored.is_from_earlier_version() {
+                let indexed_state = stored.approval.index_state();
+                let snapshot = || app.config.policy.snapshot_for(&id.target, &connection);
+                let is_outdated = indexed_state.is_outdated_by(&connection, now, snapshot);
+                if !is_outdated && stored.is_from_earlier_version() {
                     // A failure stops nothing else. The next tick tries again.
                     if let Err(error) = app.store.save(&stored.approval, Some(stored)).await {
                         let (peering, outcome) = (id.instance_id.as_str(), error.log_outcome());
                         tracing::error!(outcome, target, peering.id = peering, %error, "could not write the index entry of a record");
                     }
                 }
-                is_news
+                is_outdated
             }
             // A newer version wrote the record, or the store did not return it.
             Some(Err(error)) => {
@@ -262,9 +264,9 @@ async fn ingest_jobs(
                 false
             }
         };
-        if is_news {
-            news.push(Job::Ingest(id, Box::new(connection), None));
+        if is_outdated {
+            jobs.push(Job::Ingest(id, Box::new(connection), None));
         }
     }
-    Ok(news)
+    Ok(jobs)
 }

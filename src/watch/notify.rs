@@ -55,7 +55,7 @@ pub(super) async fn post_claims(
     claims: Vec<Claim>,
     summary: &mut TickSummary,
 ) -> Result<Stored, store::Error> {
-    let (claimed, mut current, mut unmarked) = (stored.approval.clone(), stored, None);
+    let (claimed, mut current, mut failure) = (stored.approval.clone(), stored, None);
     let post = async |claim: Claim| (claim.notification.at, post_claim(app, &claimed, claim).await);
     let mut posts: FuturesUnordered<_> = claims.into_iter().map(post).collect();
     while let Some((at, event)) = posts.next().await {
@@ -68,10 +68,10 @@ pub(super) async fn post_claims(
         }
         match app.store.update(current.clone(), |approval| approval.apply_event(&event, now)).await {
             Ok(stored) => current = stored,
-            Err(error) => unmarked = Some(error),
+            Err(error) => failure = Some(error),
         }
     }
-    match unmarked {
+    match failure {
         Some(error) => Err(error),
         None => Ok(current),
     }
@@ -82,18 +82,18 @@ pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp) -> V
     let can = |channel: &str| app.config.channels.get(channel).map(Channel::capabilities);
     let has_cards = |channel: &str| can(channel).is_some_and(|can| can.can_edit);
     let new_card = |channel: &str| has_cards(channel).then(clock::new_card_id);
-    let (mut claims, mut later) = (approval.outbox.claim_due(now, new_card), vec![]);
-    claims.retain(|Claim { notification: notice, channel, .. }| {
+    let (mut claims, mut postponed) = (approval.outbox.claim_due(now, new_card), vec![]);
+    claims.retain(|Claim { notification, channel, .. }| {
         let is_chat = can(channel).is_some_and(|can| can.is_for_people);
         let account = approval.facts.requester.account;
-        let makes_card = notice.kind == NotificationKind::Discovered
+        let makes_card = notification.kind == NotificationKind::Discovered
             || (has_cards(channel) && !approval.cards.contains_key(channel));
         let turn =
             (is_chat && makes_card).then(|| app.card_rate.reserve(account, channel, &approval.id, now)).flatten();
-        later.extend(turn.map(|turn| (notice.number, channel.clone(), turn)));
+        postponed.extend(turn.map(|turn| (notification.number, channel.clone(), turn)));
         turn.is_none()
     });
-    for (number, channel, turn) in later {
+    for (number, channel, turn) in postponed {
         approval.outbox.postpone_delivery(number, &channel, turn);
     }
     claims
@@ -101,16 +101,16 @@ pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp) -> V
 
 /// Posts one notification to one channel, and returns the result as an event.
 async fn post_claim(app: &App, approval: &Approval, claim: Claim) -> Event {
-    let Claim { notification: notice, channel, card } = claim;
-    let (number, id) = (notice.number, &approval.id);
+    let Claim { notification, channel, card } = claim;
+    let (number, id) = (notification.number, &approval.id);
     let mut display = ChannelDisplay::Unchanged;
-    match post_to_channel(app, approval, &notice, &channel, card, &mut display).await {
+    match post_to_channel(app, approval, &notification, &channel, card, &mut display).await {
         Ok(()) => {
-            log_delivery(id, &notice, &channel, None);
+            log_delivery(id, &notification, &channel, None);
             Event::Delivered { number, channel, display }
         }
         Err(DeliveryError { error, retry }) => {
-            log_delivery(id, &notice, &channel, Some((&error, retry)));
+            log_delivery(id, &notification, &channel, Some((&error, retry)));
             Event::Undelivered { number, channel, error, retry, display }
         }
     }
@@ -289,14 +289,14 @@ fn is_urgent(kind: &NotificationKind) -> bool {
 }
 
 fn log_delivery(id: &ApprovalId, notification: &Notification, channel: &str, failure: Option<(&str, RetryPolicy)>) {
-    let (target, peering, news) = (&id.target, id.instance_id.as_str(), message::notification_name(&notification.kind));
+    let (target, peering, kind) = (&id.target, id.instance_id.as_str(), message::notification_name(&notification.kind));
     match failure {
         None => tracing::info!(
             outcome = "delivered",
             target,
             peering.id = peering,
             channel,
-            news,
+            news = kind,
             "posted the notification"
         ),
         Some((error, RetryPolicy::Backoff(_))) => {
@@ -305,7 +305,7 @@ fn log_delivery(id: &ApprovalId, notification: &Notification, channel: &str, fai
                 target,
                 peering.id = peering,
                 channel,
-                news,
+                news = kind,
                 error,
                 "could not post the notification"
             );
@@ -316,7 +316,7 @@ fn log_delivery(id: &ApprovalId, notification: &Notification, channel: &str, fai
                 target,
                 peering.id = peering,
                 channel,
-                news,
+                news = kind,
                 error,
                 "could not post the notification; somebody must act"
             );

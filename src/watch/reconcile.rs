@@ -68,24 +68,21 @@ pub(super) async fn poll_connection(
     activating_since: Option<Timestamp>,
 ) -> Result<JobResult, store::Error> {
     let now = clock::now();
-    let look_at = activating_since.and_then(|since| activation_recheck_at(since, now));
+    let recheck_at = activating_since.and_then(|since| activation_recheck_at(since, now));
     match accept::read_connection(app, &id.target, &id.instance_id, now).await {
         Ok(connection)
             if indexed_state
                 .is_outdated_by(&connection, now, || app.config.policy.snapshot_for(&id.target, &connection)) =>
         {
-            Ok(JobResult {
-                recheck_at: look_at,
-                follow_ups: vec![Job::Ingest(id, Box::new(connection), Some(indexed_state))],
-            })
+            Ok(JobResult { recheck_at, follow_ups: vec![Job::Ingest(id, Box::new(connection), Some(indexed_state))] })
         }
-        Ok(_) => Ok(JobResult { recheck_at: look_at, follow_ups: vec![] }),
+        Ok(_) => Ok(JobResult { recheck_at, follow_ups: vec![] }),
         Err(error) if error.class() == Class::Missing => {
-            Ok(JobResult { recheck_at: look_at, follow_ups: vec![Job::MarkDeleted(id)] })
+            Ok(JobResult { recheck_at, follow_ups: vec![Job::MarkDeleted(id)] })
         }
         Err(error) => {
             log_read_failure(&id, &error);
-            Ok(JobResult { recheck_at: look_at, follow_ups: vec![] })
+            Ok(JobResult { recheck_at, follow_ups: vec![] })
         }
     }
 }
@@ -128,10 +125,10 @@ async fn take_due_step(app: &App, stored: Stored, summary: &mut TickSummary) -> 
         ApprovalState::Pending => match accept::read_connection(app, &id.target, &id.instance_id, now).await {
             Ok(connection) if needs_refresh(app, &stored.approval, &connection) => {
                 let id = id.clone();
-                let looked =
+                let refreshed =
                     refresh_record(app, &id, Some(stored), &connection, now).await?.ok_or(store::Error::Contention)?;
-                summary.changed += u32::from(looked.changed);
-                return notify_or_call(app, looked, summary).await;
+                summary.changed += u32::from(refreshed.changed);
+                return notify_or_call(app, refreshed, summary).await;
             }
             Ok(connection) => observed_event(&connection),
             Err(error) => accept::read_error_event(&error),
@@ -195,10 +192,10 @@ async fn carry_out_decision(
 
 /// Whether a due request requires new checks, and not only a reminder.
 fn needs_refresh(app: &App, approval: &Approval, connection: &Connection) -> bool {
-    let terms = || app.config.policy.snapshot_for(&approval.id.target, connection);
+    let snapshot = || app.config.policy.snapshot_for(&approval.id.target, connection);
     let now = clock::now();
     connection.is_waiting(now)
-        && (approval.index_state().is_outdated_by(connection, now, terms) || approval.needs_recheck())
+        && (approval.index_state().is_outdated_by(connection, now, snapshot) || approval.needs_recheck())
 }
 
 /// Applies an event, unless a new generation has begun.
@@ -240,12 +237,12 @@ async fn refresh_listed(
             return Ok(stored);
         }
     };
-    let terms = || app.config.policy.snapshot_for(&id.target, &connection);
+    let snapshot = || app.config.policy.snapshot_for(&id.target, &connection);
     let is_known = |approval: &Approval| {
-        approval.state == ApprovalState::Pending && !approval.index_state().is_outdated_by(&connection, now, terms)
+        approval.state == ApprovalState::Pending && !approval.index_state().is_outdated_by(&connection, now, snapshot)
     };
     if let Some(known) = stored.as_ref().filter(|stored| is_known(&stored.approval)) {
-        if indexed_state.is_none_or(|stage| stage == known.approval.index_state()) {
+        if indexed_state.is_none_or(|state| state == known.approval.index_state()) {
             return Ok(stored);
         }
         // An earlier version wrote the index entry. Without a new write, every tick would find a difference.
@@ -253,9 +250,9 @@ async fn refresh_listed(
             Saved::Done(stored) | Saved::Conflict(stored) => Ok(Some(stored)),
         };
     }
-    let Some(looked) = refresh_record(app, id, stored, &connection, now).await? else { return Ok(None) };
-    if looked.changed {
-        let approval = &looked.stored.approval;
+    let Some(refreshed) = refresh_record(app, id, stored, &connection, now).await? else { return Ok(None) };
+    if refreshed.changed {
+        let approval = &refreshed.stored.approval;
         summary.discovered += 1;
         tracing::info!(
             outcome = "discovered",
@@ -266,7 +263,7 @@ async fn refresh_listed(
             "stored a new or changed request"
         );
     }
-    Ok(Some(notify_or_call(app, looked, summary).await?))
+    Ok(Some(notify_or_call(app, refreshed, summary).await?))
 }
 
 /// A request that was just refreshed.
@@ -286,8 +283,8 @@ async fn notify_or_call(
     refreshed: RefreshedRecord,
     summary: &mut TickSummary,
 ) -> Result<Stored, store::Error> {
-    let RefreshedRecord { stored, claims, has_call_begun: is_called, .. } = refreshed;
-    if is_called {
+    let RefreshedRecord { stored, claims, has_call_begun, .. } = refreshed;
+    if has_call_begun {
         carry_out_decision(app, stored, false, summary).await
     } else {
         post_claims(app, stored, claims, summary).await
@@ -307,22 +304,22 @@ async fn refresh_record(
     let until = Instant::now() + BACKGROUND_CHECKS_TIMEOUT;
     let findings = accept::run_checks(app, &id.target, connection, &by, &clock::nonce(), now, until).await;
     let now = clock::now();
-    let terms = policy.snapshot_for(&id.target, connection);
-    let grounds = Review {
+    let snapshot = policy.snapshot_for(&id.target, connection);
+    let review = Review {
         id,
         connection,
-        policy: &terms,
+        policy: &snapshot,
         findings: &findings,
         eligible_approver: &|principal| policy.eligible_approver(&id.target, connection, principal),
     };
-    let is_called =
+    let has_call_begun =
         |approval: &Approval| approval.state == ApprovalState::Approved && approval.is_call_in_progress(now);
     let claim_unless_called =
-        |approval: &mut Approval| if is_called(approval) { vec![] } else { claim_due(app, approval, now) };
+        |approval: &mut Approval| if has_call_begun(approval) { vec![] } else { claim_due(app, approval, now) };
     let (mut changed, mut claims) = (false, vec![]);
     let stored = match stored {
         None => {
-            let mut approval = Approval::discover(&grounds, now);
+            let mut approval = Approval::discover(&review, now);
             claims = claim_unless_called(&mut approval);
             changed = true;
             match app.store.save(&approval, None).await? {
@@ -333,14 +330,14 @@ async fn refresh_record(
         Some(stored) => {
             let known = stored.approval.fingerprint.clone();
             // Another process may have stored a later reading.
-            let look = |approval: &mut Approval| {
-                changed = approval.fingerprint == known && approval.refresh(&grounds, now);
+            let refresh = |approval: &mut Approval| {
+                changed = approval.fingerprint == known && approval.refresh(&review, now);
                 claims = if changed { claim_unless_called(approval) } else { vec![] };
                 changed
             };
-            app.store.update(stored, look).await?
+            app.store.update(stored, refresh).await?
         }
     };
-    let is_called = changed && is_called(&stored.approval);
-    Ok(Some(RefreshedRecord { stored, changed, claims, has_call_begun: is_called }))
+    let has_call_begun = changed && has_call_begun(&stored.approval);
+    Ok(Some(RefreshedRecord { stored, changed, claims, has_call_begun }))
 }

@@ -64,15 +64,15 @@ impl<'a> Scheduler<'a> {
     /// is left.
     pub(super) async fn next_finished(&mut self) -> Option<(TickSummary, Option<Timestamp>)> {
         self.start_jobs();
-        let FinishedJob { target, kind, key, summary: did, result: done } = self.running.next().await?;
+        let FinishedJob { target, kind, key, summary, result } = self.running.next().await?;
         self.queued_or_running.remove(&key);
         if let Some(lane) = self.lanes.get_mut(&(target.clone(), kind)) {
             lane.running -= 1;
         }
-        for job in done.follow_ups {
+        for job in result.follow_ups {
             self.enqueue(target.clone(), job);
         }
-        Some((did, done.recheck_at))
+        Some((summary, result.recheck_at))
     }
 
     /// Whether any job is queued or runs.
@@ -106,15 +106,15 @@ impl<'a> Scheduler<'a> {
 }
 
 async fn run_job(app: &App, target: String, job: Job, stop_at: Instant) -> FinishedJob {
-    let (kind, key, mut did) = (job.lane_kind(), job.key(&target), TickSummary::default());
-    let done: Result<Result<JobResult, store::Error>, _> = timeout_at(stop_at, async {
+    let (kind, key, mut summary) = (job.lane_kind(), job.key(&target), TickSummary::default());
+    let result: Result<Result<JobResult, store::Error>, _> = timeout_at(stop_at, async {
         match job {
-            Job::Advance(id) => reconcile::advance_record(app, &id, &mut did).await,
-            Job::Ingest(id, connection, stage) => {
-                reconcile::ingest_reading(app, &id, &connection, stage, &mut did).await
+            Job::Advance(id) => reconcile::advance_record(app, &id, &mut summary).await,
+            Job::Ingest(id, connection, indexed_state) => {
+                reconcile::ingest_reading(app, &id, &connection, indexed_state, &mut summary).await
             }
-            Job::Poll(id, stage, since) => reconcile::poll_connection(app, id, stage, since).await,
-            Job::MarkDeleted(id) => reconcile::mark_deleted(app, &id, &mut did).await,
+            Job::Poll(id, indexed_state, since) => reconcile::poll_connection(app, id, indexed_state, since).await,
+            Job::MarkDeleted(id) => reconcile::mark_deleted(app, &id, &mut summary).await,
             Job::ListPage(listing) => discovery::list_next_page(app, &target, listing).await,
         }
     })
@@ -125,8 +125,8 @@ async fn run_job(app: &App, target: String, job: Job, stop_at: Instant) -> Finis
         | JobKey::Poll(_, instance_id) => (Some(instance_id.as_str()), None),
         JobKey::Region(_, region) => (None, Some(region)),
     };
-    let done = match done {
-        Ok(Ok(done)) => done,
+    let result = match result {
+        Ok(Ok(result)) => result,
         Ok(Err(error)) => {
             let (outcome, error) = (error.log_outcome(), Chain(&error));
             tracing::error!(outcome, target, peering.id = peering, region, %error, "the store failed during a job");
@@ -143,5 +143,5 @@ async fn run_job(app: &App, target: String, job: Job, stop_at: Instant) -> Finis
             JobResult::default()
         }
     };
-    FinishedJob { target, kind, key, summary: did, result: done }
+    FinishedJob { target, kind, key, summary, result }
 }

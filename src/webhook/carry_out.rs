@@ -37,7 +37,7 @@ pub(super) async fn store_decision(
         let approval = match (Approval::apply_decision(earlier, review, decision.clone()), before.as_ref()) {
             (Ok(approval), _) => approval,
             (Err(DecisionError::FactsChanged), Some(earlier)) => return Err(OutdatedReading(earlier.clone())),
-            (Err(closed), Some(earlier)) => return Ok(decision_error_reply(closed, earlier.approval.clone())),
+            (Err(error), Some(earlier)) => return Ok(decision_error_reply(error, earlier.approval.clone())),
             // Without a record, every decision counts.
             (Err(_), None) => return Ok(Reply::Unavailable(Dependency::Store)),
         };

@@ -62,7 +62,7 @@ pub(super) async fn reply_if_too_late(
     let stored = timeout_at(deadline, app.store.load(&approval_id(app, command)?)).await.ok()?.ok()??;
     let by = app.config.policy.approver_for(request.by.clone());
     let decision = build_decision(verdict, by, request, command, stored.approval.fingerprint.clone(), now);
-    stored.approval.check_decision(&decision).err().map(|closed| decision_error_reply(closed, stored.approval))
+    stored.approval.check_decision(&decision).err().map(|error| decision_error_reply(error, stored.approval))
 }
 
 fn approval_id(app: &App, command: &ConnectionCommand) -> Option<ApprovalId> {
@@ -137,17 +137,17 @@ impl Attempt<'_> {
         };
         if let Some(stored) = &stored {
             // A late decision is answered with the winner, whatever else is wrong now.
-            let closed = match command.action {
+            let error = match command.action {
                 Action::Decide(verdict) => {
                     stored.approval.check_decision(&self.decision_about(verdict, &stored.approval.connection)).err()
                 }
                 Action::DryRun | Action::Status | Action::Withdraw => {
                     let known = stored.approval.has_counted_request(&request_id(self.request, command));
-                    known.err().filter(|closed| *closed == DecisionError::IdReused)
+                    known.err().filter(|error| *error == DecisionError::IdReused)
                 }
             };
-            if let Some(closed) = closed {
-                return decision_error_reply(closed, stored.approval.clone());
+            if let Some(error) = error {
+                return decision_error_reply(error, stored.approval.clone());
             }
         }
         if let Some(old) = self.refuse_old_card(stored.as_ref()).await {
@@ -176,7 +176,7 @@ impl Attempt<'_> {
     /// Withdraws an approval. This requires no reading and no permission.
     async fn withdraw_decision(self) -> Reply {
         let Self { app, command, id, now, deadline, ref by, .. } = self;
-        let who = |principal: &Principal| app.config.policy.approver_for(principal.clone());
+        let approver_of = |principal: &Principal| app.config.policy.approver_for(principal.clone());
         let request = request_id(self.request, command);
         let withdrawn = async {
             let stored = app.store.load(id).await?;
@@ -184,21 +184,21 @@ impl Attempt<'_> {
                 return Ok(old);
             }
             let Some(stored) = stored else { return Ok(Reply::NothingToWithdraw) };
-            let mut closed = None;
+            let mut error = None;
             let stored = app
                 .store
                 .update(stored, |approval| {
-                    closed = approval.withdraw_decision(by, &request, &who, now).err();
-                    closed.is_none()
+                    error = approval.withdraw_decision(by, &request, &approver_of, now).err();
+                    error.is_none()
                 })
                 .await?;
-            Ok(match closed {
+            Ok(match error {
                 None => Reply::Withdrawn(Box::new(stored.approval)),
-                Some(closed) => decision_error_reply(closed, stored.approval),
+                Some(error) => decision_error_reply(error, stored.approval),
             })
         };
         match timeout_at(deadline, withdrawn).await {
-            Ok(Ok(answer)) => answer,
+            Ok(Ok(reply)) => reply,
             Ok(Err(error)) => store_failure_reply(&error),
             Err(_elapsed) => Reply::Unavailable(Dependency::Store),
         }
@@ -322,7 +322,7 @@ impl Attempt<'_> {
         let review =
             Review { id, connection, policy: &snapshot, findings: &findings, eligible_approver: &eligible_approver };
         match store_decision(app, stored, &review, *read_at, decision, deadline).await {
-            Ok(answer) => answer,
+            Ok(reply) => reply,
             // The record is newer than the reading, so only the refusal is stored.
             Err(OutdatedReading(theirs)) => self.store_refusal(theirs).await,
         }
@@ -424,11 +424,8 @@ impl Attempt<'_> {
     async fn reply_to_objection(&self, objection: &Objection, decision: Decision) -> Reply {
         let Self { app, id, deadline, .. } = *self;
         let stored = timeout_at(deadline, app.store.load(id)).await.ok().and_then(Result::ok).flatten();
-        let closed = stored.and_then(|stored| Some((stored.approval.check_decision(&decision).err()?, stored)));
-        closed.map_or_else(
-            || objection_reply(objection),
-            |(closed, stored)| decision_error_reply(closed, stored.approval),
-        )
+        let error = stored.and_then(|stored| Some((stored.approval.check_decision(&decision).err()?, stored)));
+        error.map_or_else(|| objection_reply(objection), |(error, stored)| decision_error_reply(error, stored.approval))
     }
 
     /// Stores the new facts, so that the card shows them. Returns `None` if they could not be stored.

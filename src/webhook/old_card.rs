@@ -32,15 +32,19 @@ pub(super) fn is_current_card(
     }
     // A notification can be a message of its own. Incoming webhooks do not say where it is.
     let id = id.to_string();
-    let is_notice = |channel: &String, number| binding::notification_card_id(&id, channel, number) == clicked.card_id;
-    record.outbox.iter().any(|notice| notice.deliveries.keys().any(|channel| is_notice(channel, notice.number)))
+    let is_notification =
+        |channel: &String, number| binding::notification_card_id(&id, channel, number) == clicked.card_id;
+    record
+        .outbox
+        .iter()
+        .any(|notification| notification.deliveries.keys().any(|channel| is_notification(channel, notification.number)))
 }
 
 /// Whether another card replaced the clicked one: the record knows a newer card in the same place.
 fn is_replaced(record: Option<&Approval>, message: Option<&str>) -> bool {
-    let place = |reference: &str| reference.rsplit_once('/').map(|(channel, _)| channel.to_owned());
+    let channel_of = |reference: &str| reference.rsplit_once('/').map(|(channel, _)| channel.to_owned());
     let (Some(record), Some(message)) = (record, message) else { return false };
-    let mut here = record.cards.values().filter(|card| place(&card.reference) == place(message)).peekable();
+    let mut here = record.cards.values().filter(|card| channel_of(&card.reference) == channel_of(message)).peekable();
     here.peek().is_some() && here.all(|card| card.reference != message)
 }
 
@@ -71,12 +75,12 @@ pub(super) async fn reply_to_old_card(
     let (target, instance_id) = binding::unverified_connection(&click.binding)?;
     let (target, _) = app.config.target(Some(&target))?;
     let id = ApprovalId { target: target.to_owned(), instance_id: instance_id.clone() };
-    let mut answer = old_card_reply(None, None, now);
+    let mut reply = old_card_reply(None, None, now);
     if let Ok(Ok(Some(stored))) = timeout_at(deadline, app.store.load(&id)).await {
-        answer = old_card_reply(Some(&stored.approval), click.message_ref.as_deref(), now);
+        reply = old_card_reply(Some(&stored.approval), click.message_ref.as_deref(), now);
         redraw_cards(app, stored, now, deadline).await;
     }
-    let about = ConnectionCommand {
+    let command = ConnectionCommand {
         action: Action::Status,
         target: Some(id.target),
         instance_id,
@@ -85,12 +89,12 @@ pub(super) async fn reply_to_old_card(
     };
     let Click { by, request_key, signed_at, key_index: key, .. } = click;
     let request = CommandRequest {
-        command: Command::Connection(about),
+        command: Command::Connection(command),
         by: by.clone(),
         request_key: request_key.clone(),
         signed_at: *signed_at,
         key_index: *key,
         clicked_card: None,
     };
-    Some((request, answer))
+    Some((request, reply))
 }
