@@ -40,7 +40,7 @@ pub use history::{AuditEntry, AuditEvent, History, Reminder, SendBackReason};
 pub use index_state::{ContentDigest, IndexState};
 pub use limits::{RefusedRequest, RequestId};
 pub use migrate::migrate;
-pub use outbox::{Claim, Delivery, Notification, NotificationKind, Outbox, RetryPolicy};
+pub use outbox::{Claim, Delivery, DeliveryKey, NextDelivery, Notification, NotificationKind, Outbox, RetryPolicy};
 pub use policy_snapshot::PolicySnapshot;
 use policy_snapshot::ReminderState;
 use progress::acknowledged_event;
@@ -183,11 +183,12 @@ impl Approval {
                 self.defer_for(problem, progress::REFUSED_CREDENTIALS_RETRY_INTERVAL, now);
             }
             Event::Delivered { number, channel, display } => {
-                self.outbox.mark_delivered(*number, channel, now);
+                self.outbox.mark_delivered(DeliveryKey { number: *number, channel }, now);
                 self.record_display(channel, display, now);
             }
             Event::Undelivered { number, channel, error, retry, display } => {
-                self.outbox.mark_failed(&self.id.to_string(), (*number, channel), error, *retry, now);
+                let key = DeliveryKey { number: *number, channel };
+                self.outbox.mark_failed(&self.id.to_string(), key, error, *retry, now);
                 self.record_display(channel, display, now);
             }
         }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ApprovalState, Approver, Decision, DecisionError};
+use super::{ApprovalState, Approver, Decision, DecisionError, RequestId};
 use crate::peering::{Change, FieldHash, Fingerprint, Problem, Status};
 use crate::preflight::Objection;
 
@@ -144,13 +144,14 @@ pub enum SendBackReason {
 }
 
 impl AuditEvent {
-    /// Id and content hash of the request that caused the event. `None` if no person caused it. Requests of earlier
-    /// versions have no content hash.
+    /// The request that caused the event. `None` if no person caused it.
     #[must_use]
-    pub fn request(&self) -> Option<(&str, Option<&String>)> {
+    pub fn request(&self) -> Option<RequestId> {
         match self {
-            Self::Decided(decision) => Some((&decision.request_key, decision.request_content.as_ref())),
-            Self::Withdrawn { request_key, request_content, .. } => Some((request_key, request_content.as_ref())),
+            Self::Decided(decision) => Some(RequestId::of(decision)),
+            Self::Withdrawn { request_key: key, request_content: content, .. } => {
+                Some(RequestId { key: key.clone(), content: content.clone() })
+            }
             Self::Discovered { .. }
             | Self::Changed { .. }
             | Self::RuleChanged { .. }

@@ -52,10 +52,9 @@ impl Approval {
             content.zip(request.content.as_ref()).is_some_and(|(earlier, now)| earlier != now)
         };
         let mut has_counted = false;
-        for entry in self.history.iter() {
-            let Some((key, content)) = entry.event.request() else { continue };
-            if key == request.key {
-                if is_other(content) {
+        for earlier in self.history.iter().filter_map(|entry| entry.event.request()) {
+            if earlier.key == request.key {
+                if is_other(earlier.content.as_ref()) {
                     return Err(DecisionError::IdReused);
                 }
                 has_counted = true;

@@ -218,6 +218,24 @@ pub enum Delivery {
     Abandoned,
 }
 
+/// Names the delivery of a notification to a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryKey<'a> {
+    /// Number of the notification in the outbox.
+    pub number: u32,
+    /// Configured name of the channel.
+    pub channel: &'a str,
+}
+
+/// The first pending delivery of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextDelivery<'a> {
+    /// Which notification goes to which channel.
+    pub key: DeliveryKey<'a>,
+    /// Earliest time of the next attempt.
+    pub due_at: Timestamp,
+}
+
 /// A notification that this process may post after it has stored the claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
@@ -298,63 +316,59 @@ impl Outbox {
 
     /// The due notifications with their channels. A channel hears them in order: a later one waits for an earlier one.
     #[must_use]
-    pub fn due_notifications(&self, now: Timestamp) -> Vec<(&Notification, &str)> {
-        let due = self.next_per_channel().filter(|(_, _, due_at)| *due_at <= now);
-        due.map(|(notification, channel, _)| (notification, channel)).collect()
+    pub fn due_notifications(&self, now: Timestamp) -> Vec<NextDelivery<'_>> {
+        self.next_per_channel().filter(|next| next.due_at <= now).collect()
     }
 
     /// When the next notification is due. `None` if none is pending.
     #[must_use]
     pub fn due_at(&self) -> Option<Timestamp> {
-        self.next_per_channel().map(|(_, _, due_at)| due_at).min()
+        self.next_per_channel().map(|next| next.due_at).min()
     }
 
     /// The first pending notification of each channel.
-    fn next_per_channel(&self) -> impl Iterator<Item = (&Notification, &str, Timestamp)> {
+    fn next_per_channel(&self) -> impl Iterator<Item = NextDelivery<'_>> {
         let mut first = BTreeMap::new();
         for notification in &self.0 {
             for (channel, delivery) in &notification.deliveries {
-                if let Delivery::Waiting { due_at, .. } = delivery {
-                    first.entry(channel.as_str()).or_insert((notification, *due_at));
+                if let Delivery::Waiting { due_at, .. } = *delivery {
+                    let key = DeliveryKey { number: notification.number, channel };
+                    first.entry(channel).or_insert(NextDelivery { key, due_at });
                 }
             }
         }
-        first.into_iter().map(|(channel, (notification, due_at))| (notification, channel, due_at))
+        first.into_values()
     }
 
     /// Claims the due notifications. The process that stores this change posts them, and no other process does for 30
     /// s. If the process dies, they are due again. `new_card` returns an id for the card that a post may create, and
     /// `None` for channels without cards.
     pub fn claim_due(&mut self, now: Timestamp, new_card: impl Fn(&str) -> Option<CardId>) -> Vec<Claim> {
-        let due = self
-            .due_notifications(now)
-            .into_iter()
-            .map(|(notification, channel)| (notification.number, channel.to_owned()));
+        let due = self.due_notifications(now).into_iter().map(|next| (next.key.number, next.key.channel.to_owned()));
         let due: Vec<_> = due.collect();
         let mut claims = vec![];
         for (number, channel) in due {
-            let mut claimed = None;
-            if let Some((_, Delivery::Waiting { due_at, card, .. })) = self.find_waiting(number, &channel) {
-                *due_at = now + CLAIM_LEASE;
-                *card = card.or_else(|| new_card(&channel));
-                claimed = Some(*card);
-            }
+            let delivery = self.find_waiting(DeliveryKey { number, channel: &channel });
+            let Some(Delivery::Waiting { due_at, card, .. }) = delivery else { continue };
+            *due_at = now + CLAIM_LEASE;
+            *card = card.or_else(|| new_card(&channel));
+            let card = *card;
             let notification = self.0.iter().find(|notification| notification.number == number).cloned();
-            claims.extend(notification.zip(claimed).map(|(notification, card)| Claim { notification, channel, card }));
+            claims.extend(notification.map(|notification| Claim { notification, channel, card }));
         }
         claims
     }
 
     /// Postpones a delivery, e.g. while a channel receives too many cards.
-    pub fn postpone_delivery(&mut self, number: u32, channel: &str, until: Timestamp) {
-        if let Some((_, Delivery::Waiting { due_at, .. })) = self.find_waiting(number, channel) {
+    pub fn postpone_delivery(&mut self, key: DeliveryKey<'_>, until: Timestamp) {
+        if let Some(Delivery::Waiting { due_at, .. }) = self.find_waiting(key) {
             *due_at = until;
         }
     }
 
     /// Marks a notification as delivered to a channel.
-    pub(super) fn mark_delivered(&mut self, number: u32, channel: &str, now: Timestamp) {
-        if let Some((_, delivery)) = self.find_waiting(number, channel) {
+    pub(super) fn mark_delivered(&mut self, key: DeliveryKey<'_>, now: Timestamp) {
+        if let Some(delivery) = self.find_waiting(key) {
             *delivery = Delivery::Delivered { at: now };
         }
     }
@@ -364,22 +378,22 @@ impl Outbox {
     pub(super) fn mark_failed(
         &mut self,
         record: &str,
-        (number, channel): (u32, &str),
+        key: DeliveryKey<'_>,
         error: &str,
         retry: RetryPolicy,
         now: Timestamp,
     ) {
-        let Some((happened_at, delivery)) = self.find_waiting(number, channel) else { return };
+        let notification = self.0.iter().find(|notification| notification.number == key.number);
+        let Some(age) = notification.map(|notification| now.duration_since(notification.at)) else { return };
+        let Some(delivery) = self.find_waiting(key) else { return };
         let Delivery::Waiting { attempts, card, .. } = *delivery else { return };
         let wait = match retry {
             RetryPolicy::Backoff(retry_after) => {
-                let seed = format!("{record}#{number}>{channel}");
+                let seed = format!("{record}#{}>{}", key.number, key.channel);
                 let asked_for = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
                 backoff(&seed, attempts, MAX_BACKOFF).max(asked_for)
             }
-            RetryPolicy::AfterFix if now.duration_since(happened_at) < MAX_REFUSED_MESSAGE_AGE => {
-                REFUSED_MESSAGE_RETRY_INTERVAL
-            }
+            RetryPolicy::AfterFix if age < MAX_REFUSED_MESSAGE_AGE => REFUSED_MESSAGE_RETRY_INTERVAL,
             RetryPolicy::FewTimes if attempts < MAX_REFUSED_CONTENT_TRIES => REFUSED_CONTENT_RETRY_INTERVAL,
             RetryPolicy::AfterFix | RetryPolicy::FewTimes | RetryPolicy::Never => {
                 *delivery = Delivery::Abandoned;
@@ -413,10 +427,10 @@ impl Outbox {
         redriven
     }
 
-    /// A pending delivery, and when its event happened.
-    fn find_waiting(&mut self, number: u32, channel: &str) -> Option<(Timestamp, &mut Delivery)> {
-        let notification = self.0.iter_mut().find(|notification| notification.number == number)?;
-        let delivery = notification.deliveries.get_mut(channel)?;
-        matches!(delivery, Delivery::Waiting { .. }).then_some((notification.at, delivery))
+    /// The delivery, if it is still pending.
+    fn find_waiting(&mut self, key: DeliveryKey<'_>) -> Option<&mut Delivery> {
+        let notification = self.0.iter_mut().find(|notification| notification.number == key.number)?;
+        let delivery = notification.deliveries.get_mut(key.channel)?;
+        matches!(delivery, Delivery::Waiting { .. }).then_some(delivery)
     }
 }

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::TickSummary;
 use crate::app::App;
 use crate::approval::{
-    Approval, ApprovalId, CardId, CardKey, CardRef, ChannelDisplay, Claim, Event, Notification, NotificationKind,
-    RetryPolicy,
+    Approval, ApprovalId, CardId, CardKey, CardRef, ChannelDisplay, Claim, DeliveryKey, Event, Notification,
+    NotificationKind, RetryPolicy,
 };
 use crate::chat::message::Message;
 use crate::chat::platform::{Channel, ChatContext};
@@ -94,7 +94,7 @@ pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp) -> V
         turn.is_none()
     });
     for (number, channel, turn) in postponed {
-        approval.outbox.postpone_delivery(number, &channel, turn);
+        approval.outbox.postpone_delivery(DeliveryKey { number, channel: &channel }, turn);
     }
     claims
 }
