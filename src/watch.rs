@@ -28,13 +28,15 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::app::App;
 use crate::approval::{ApprovalId, IndexState};
 use crate::{clock, metrics, store};
-use job::{Job, RegionWork};
+use job::{Job, RegionKey, RegionWork};
 use scheduler::Scheduler;
 
 /// A tick waits for work that is due this soon.
 const DUE_HORIZON: SignedDuration = SignedDuration::from_secs(10);
-/// Shortest and longest pause between two rounds.
-const ROUND_PAUSE_LIMITS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(3)];
+/// Shortest pause between two rounds.
+const MIN_PAUSE: Duration = Duration::from_millis(500);
+/// Longest pause between two rounds, unless reading the index is slow.
+const MAX_PAUSE: Duration = Duration::from_secs(3);
 /// How long a change of a record usually takes to reach the index.
 const INDEX_LAG: SignedDuration = SignedDuration::from_secs(1);
 /// Time that must be left for another round.
@@ -95,6 +97,21 @@ impl TickSummary {
             *sum = sum.saturating_add(value);
         }
     }
+
+    fn log(self, duration: Duration) {
+        let Self { rounds, discovered, changed, delivered, undelivered, .. } = self;
+        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(
+            outcome = "ticked",
+            rounds,
+            discovered,
+            changed,
+            delivered,
+            undelivered,
+            duration_ms,
+            "finished the tick"
+        );
+    }
 }
 
 /// Does what is due, in rounds, until nothing is due soon or `deadline` is near. The first round discovers requests and
@@ -104,25 +121,19 @@ impl TickSummary {
 /// If the index cannot be read. Jobs that have begun are finished first.
 pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<TickSummary, store::Error> {
     let started = Instant::now();
-    let mut scheduler = Scheduler::new(app, deadline.checked_sub(SHUTDOWN_RESERVE).unwrap_or(deadline));
+    let stop_at = deadline.checked_sub(SHUTDOWN_RESERVE).unwrap_or(deadline);
+    let (mut scheduler, mut timer) = (Scheduler::new(app, stop_at), RoundTimer::new(started, deadline));
     let (mut summary, mut failed) = (TickSummary::default(), None);
-    let mut timer = RoundTimer {
-        began_at: started,
-        min_pause_after: Duration::ZERO,
-        latest_due: None,
-        next_at: Some(started),
-        deadline,
-    };
-    let refresh_deadline = deadline.checked_sub(SHUTDOWN_RESERVE).unwrap_or(deadline).min(started + REFRESH_TIMEOUT);
-    let mut refreshing = pin!(timeout_at(refresh_deadline, app.credentials.refresh(&app.secrets, clock::now())).fuse());
+    let refresh = app.credentials.refresh(&app.secrets, clock::now());
+    let mut refreshing = pin!(timeout_at(stop_at.min(started + REFRESH_TIMEOUT), refresh).fuse());
     // Jobs go on while the index is read.
     let mut loading = pin!(Fuse::terminated());
     loop {
         let at = timer.next_round_at(scheduler.is_busy()).filter(|_| failed.is_none() && loading.is_terminated());
         tokio::select! {
-            Some((job_summary, recheck_at)) = scheduler.next_finished() => {
-                summary.add(job_summary);
-                timer.schedule(recheck_at);
+            Some(job) = scheduler.next_finished() => {
+                summary.add(job.summary);
+                timer.schedule(job.result.recheck_at);
             }
             due = &mut loading, if !loading.is_terminated() => {
                 let due: Result<DueWork, store::Error> = due;
@@ -149,19 +160,8 @@ pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<TickSummar
     }
     let _ =
         timeout_at(deadline.checked_sub(SHUTDOWN_RESERVE / 2).unwrap_or(deadline), notify::deliver_digests(app)).await;
-    let TickSummary { rounds, discovered, changed, delivered, undelivered, oldest_undelivered } = summary;
-    let duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    tracing::info!(
-        outcome = "ticked",
-        rounds,
-        discovered,
-        changed,
-        delivered,
-        undelivered,
-        duration_ms,
-        "finished the tick"
-    );
-    metrics::count_undelivered(undelivered, oldest_undelivered);
+    summary.log(started.elapsed());
+    metrics::count_undelivered(summary.undelivered, summary.oldest_undelivered);
     if let Some(error) = failed {
         return Err(error);
     }
@@ -182,6 +182,11 @@ struct RoundTimer {
 }
 
 impl RoundTimer {
+    /// The first round begins at once.
+    fn new(started: Instant, deadline: Instant) -> Self {
+        Self { began_at: started, min_pause_after: Duration::ZERO, latest_due: None, next_at: Some(started), deadline }
+    }
+
     fn begin_round(&mut self) {
         self.began_at = Instant::now();
         self.next_at = self.latest_due.take().filter(|last| *last > self.began_at);
@@ -192,8 +197,8 @@ impl RoundTimer {
         let wait = at.map(|at| at.duration_since(clock::now())).filter(|wait| *wait <= DUE_HORIZON);
         let Some(wait) = wait else { return };
         let wait = Duration::try_from(wait).unwrap_or_default();
-        let [shortest, longest] = ROUND_PAUSE_LIMITS.map(|pause| self.began_at + pause);
-        let at = (Instant::now() + wait).clamp(shortest, longest.max(Instant::now()));
+        let (earliest, latest) = (self.began_at + MIN_PAUSE, self.began_at + MAX_PAUSE);
+        let at = (Instant::now() + wait).clamp(earliest, latest.max(Instant::now()));
         if at + MIN_ROUND_TIME <= self.deadline {
             self.latest_due = self.latest_due.max(Some(at));
             self.next_at = Some(self.next_at.map_or(at, |earlier| earlier.min(at)));
@@ -203,8 +208,7 @@ impl RoundTimer {
     /// When the next round begins. While jobs run there is always a next round, so that due work does not wait for slow
     /// jobs.
     fn next_round_at(&self, is_busy: bool) -> Option<Instant> {
-        let [_, longest] = ROUND_PAUSE_LIMITS;
-        let while_busy = Some(self.began_at + longest.max(self.min_pause_after));
+        let while_busy = Some(self.began_at + MAX_PAUSE.max(self.min_pause_after));
         let while_busy = while_busy.filter(|at| is_busy && *at + MIN_ROUND_TIME <= self.deadline);
         [self.next_at, while_busy].into_iter().flatten().min()
     }
@@ -213,8 +217,7 @@ impl RoundTimer {
 /// The work of one round.
 struct DueWork {
     records: Vec<ApprovalId>,
-    /// By target and region.
-    regions: BTreeMap<(String, String), RegionWork>,
+    regions: BTreeMap<RegionKey, RegionWork>,
     /// When the next work after this round is due.
     next_due_at: Option<Timestamp>,
 }
@@ -230,7 +233,7 @@ impl DueWork {
             let (entries, next_page) = app.store.due_entries(before, from).await?;
             for entry in entries {
                 if entry.state == IndexState::Activating || discover && entry.state != IndexState::Decided {
-                    let key = (entry.id.target.clone(), entry.region.clone());
+                    let key = RegionKey { target: entry.id.target.clone(), region: entry.region.clone() };
                     due.regions.entry(key).or_default().add_entry(&entry);
                 }
                 match entry.work_at {
@@ -249,7 +252,8 @@ impl DueWork {
         if discover {
             for (name, target) in &app.config.targets {
                 for region in &target.regions {
-                    due.regions.entry((name.clone(), region.clone())).or_default().discover = true;
+                    let key = RegionKey { target: name.clone(), region: region.clone() };
+                    due.regions.entry(key).or_default().discover = true;
                 }
             }
         }
@@ -258,8 +262,9 @@ impl DueWork {
 
     /// Queues the work as jobs.
     fn enqueue_jobs(self, app: &App, scheduler: &mut Scheduler<'_>) {
-        for ((target, region), work) in self.regions {
-            if !app.config.targets.contains_key(&target) {
+        for (key, work) in self.regions {
+            if !app.config.targets.contains_key(&key.target) {
+                let RegionKey { target, region } = key;
                 if !work.polled.is_empty() {
                     tracing::error!(
                         outcome = "unknown_target",
@@ -270,12 +275,12 @@ impl DueWork {
                 }
                 continue;
             }
-            for job in work.into_jobs(&target, region) {
-                scheduler.enqueue(target.clone(), job);
+            for job in work.into_jobs(key) {
+                scheduler.enqueue(job);
             }
         }
         for id in self.records {
-            scheduler.enqueue(id.target.clone(), Job::Advance(id));
+            scheduler.enqueue(Job::Advance(id));
         }
     }
 }

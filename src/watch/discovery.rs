@@ -5,14 +5,14 @@ use std::collections::HashMap;
 
 use tokio::time::sleep;
 
-use super::job::{Job, JobResult, Listing, RegionWork};
+use super::job::{Job, JobResult, Listing, RegionKey, RegionWork};
+use super::reconcile::is_outdated;
 use super::repeat_detector::RepeatDetector;
 use crate::accept;
 use crate::alicloud::{self, MAX_PAGE_SIZE, UnreadableConnection};
 use crate::app::App;
 use crate::approval::{ApprovalId, IndexState, activation_recheck_at};
 use crate::clock;
-use crate::config::Target;
 use crate::peering::Connection;
 use crate::store::{self, IndexEntry};
 
@@ -39,25 +39,26 @@ impl RegionWork {
     }
 
     /// Returns the jobs that do this work.
-    pub(super) fn into_jobs(self, target: &str, region: String) -> Vec<Job> {
+    pub(super) fn into_jobs(self, key: RegionKey) -> Vec<Job> {
         if self.discover || self.polled.len() > MAX_SINGLE_READS {
-            return vec![Job::ListPage(Listing {
-                region,
+            return vec![Job::ListPage(Box::new(Listing {
+                key,
                 remaining: self,
                 next_token: None,
                 pages: 0,
                 unreadable: 0,
                 repeat_detector: RepeatDetector::default(),
-            })];
+            }))];
         }
-        self.into_poll_jobs(target)
+        self.into_poll_jobs(&key.target)
     }
 
     /// Reads each remaining connection by itself.
     fn into_poll_jobs(self, target: &str) -> Vec<Job> {
         let activating_since = self.activating_since;
         let poll = |(instance_id, indexed_state)| {
-            Job::Poll(ApprovalId { target: target.to_owned(), instance_id }, indexed_state, activating_since)
+            let id = ApprovalId { target: target.to_owned(), instance_id };
+            Job::Poll { id, indexed_state, activating_since }
         };
         self.polled.into_iter().map(poll).collect()
     }
@@ -71,53 +72,31 @@ impl RegionWork {
 }
 
 /// Lists the next page of a region, and returns the jobs that follow from it.
-pub(super) async fn list_next_page(app: &App, target: &str, mut listing: Listing) -> Result<JobResult, store::Error> {
-    let Some(Target { account, .. }) = app.config.targets.get(target) else { return Ok(JobResult::default()) };
+pub(super) async fn list_next_page(app: &App, mut listing: Listing) -> Result<JobResult, store::Error> {
+    let RegionKey { target, region } = listing.key.clone();
     let activating_since = listing.remaining.activating_since;
     let recheck_at = || activating_since.and_then(|since| activation_recheck_at(since, clock::now()));
-    let page = match fetch_page(app, target, &listing).await {
+    let page = match fetch_page(app, &listing).await {
         Ok(page) => page,
         Err(error) => {
             let problem = error.to_problem();
             tracing::error!(
                 outcome = "not_listed",
                 target,
-                region = listing.region,
+                region,
                 alicloud.code = problem.code,
                 alicloud.request_id = problem.request_id,
                 "could not list a region"
             );
             // If Alibaba Cloud refuses the list, it may still answer for single connections.
             let answered = !matches!(error, accept::Error::Api(alicloud::Error::Transport(_)));
-            let follow_ups = if answered { listing.remaining.into_limited_poll_jobs(target) } else { vec![] };
+            let follow_ups = if answered { listing.remaining.into_limited_poll_jobs(&target) } else { vec![] };
             return Ok(JobResult { recheck_at: recheck_at(), follow_ups });
         }
     };
     let is_new = listing.repeat_detector.note_page(&page);
-    log_unreadable(target, &listing, &page.unreadable);
-    let id =
-        |connection: &Connection| ApprovalId { target: target.to_owned(), instance_id: connection.instance_id.clone() };
-    let (mut follow_ups, mut unknown, now) = (vec![], HashMap::new(), clock::now());
-    for connection in page.connections {
-        let known = listing.remaining.polled.remove(&connection.instance_id);
-        match known.or_else(|| listing.remaining.finished.remove(&connection.instance_id)) {
-            Some(indexed_state)
-                if indexed_state
-                    .is_outdated_by(&connection, now, || app.config.policy.snapshot_for(target, &connection)) =>
-            {
-                follow_ups.push(Job::Ingest(id(&connection), Box::new(connection), Some(indexed_state)));
-            }
-            Some(_) => {}
-            None => {
-                let is_ours = connection.accepter.account == *account && listing.remaining.discover;
-                let id = id(&connection);
-                if is_ours && (connection.is_waiting(now) || !app.store.is_unrecorded(&id)) {
-                    unknown.insert(id, connection);
-                }
-            }
-        }
-    }
-    follow_ups.extend(ingest_jobs(app, target, &listing.region, unknown).await?);
+    log_unreadable(&listing, &page.unreadable);
+    let mut follow_ups = compare_with_index(app, &mut listing, page.connections).await?;
     listing.pages += 1;
     listing.unreadable += page.unreadable.len();
     listing.next_token = page.next_token;
@@ -125,19 +104,47 @@ pub(super) async fn list_next_page(app: &App, target: &str, mut listing: Listing
         tracing::error!(
             outcome = "list_repeats",
             target,
-            region = listing.region,
+            region,
             pages = listing.pages,
             "stopped listing a region because its list repeats itself; some connections may be missing"
         );
-        follow_ups.extend(listing.remaining.into_limited_poll_jobs(target));
+        follow_ups.extend(listing.remaining.into_limited_poll_jobs(&target));
     } else {
-        follow_ups.extend(listing.into_next_jobs(target, page.total, page.has_unreadable_token));
+        follow_ups.extend(listing.into_next_jobs(page.total, page.has_unreadable_token));
     }
     Ok(JobResult { recheck_at: recheck_at(), follow_ups })
 }
 
+/// Returns a job for each connection of a page that is new or differs from the index.
+async fn compare_with_index(
+    app: &App,
+    listing: &mut Listing,
+    connections: Vec<Connection>,
+) -> Result<Vec<Job>, store::Error> {
+    let (target, remaining) = (&listing.key.target, &mut listing.remaining);
+    let Some(account) = app.config.targets.get(target).map(|target| target.account) else { return Ok(vec![]) };
+    let (mut jobs, mut unknown, now) = (vec![], HashMap::new(), clock::now());
+    for connection in connections {
+        let id = ApprovalId { target: target.clone(), instance_id: connection.instance_id.clone() };
+        let polled = remaining.polled.remove(&id.instance_id);
+        if let Some(state) = polled.or_else(|| remaining.finished.remove(&id.instance_id)) {
+            if is_outdated(app, state, &id, &connection, now) {
+                jobs.push(Job::Ingest { id, connection: Box::new(connection), indexed_state: Some(state) });
+            }
+            continue;
+        }
+        let is_ours = connection.accepter.account == account && remaining.discover;
+        if is_ours && (connection.is_waiting(now) || !app.store.is_unrecorded(&id)) {
+            unknown.insert(id, connection);
+        }
+    }
+    jobs.extend(compare_with_records(app, &listing.key, unknown).await?);
+    Ok(jobs)
+}
+
 /// Logs the connections of a page that peergate cannot understand.
-fn log_unreadable(target: &str, listing: &Listing, unreadable: &[UnreadableConnection]) {
+fn log_unreadable(listing: &Listing, unreadable: &[UnreadableConnection]) {
+    let RegionKey { target, region } = &listing.key;
     let (own_line, together) =
         unreadable.split_at(MAX_LOGGED_UNREADABLE.saturating_sub(listing.unreadable).min(unreadable.len()));
     if !together.is_empty() {
@@ -146,7 +153,7 @@ fn log_unreadable(target: &str, listing: &Listing, unreadable: &[UnreadableConne
         tracing::error!(
             outcome = "not_understood",
             target,
-            region = listing.region,
+            region,
             peering.ids = ids.join(","),
             "could not understand Alibaba Cloud's answer about further connections"
         );
@@ -155,7 +162,7 @@ fn log_unreadable(target: &str, listing: &Listing, unreadable: &[UnreadableConne
         tracing::error!(
             outcome = "not_understood",
             target,
-            region = listing.region,
+            region,
             peering.id = id,
             field = fact.name(),
             "could not understand Alibaba Cloud's answer about a connection"
@@ -165,16 +172,16 @@ fn log_unreadable(target: &str, listing: &Listing, unreadable: &[UnreadableConne
 
 impl Listing {
     /// Returns the jobs after the page that was listed last.
-    fn into_next_jobs(self, target: &str, total: Option<u32>, has_unreadable_token: bool) -> Vec<Job> {
+    fn into_next_jobs(self, total: Option<u32>, has_unreadable_token: bool) -> Vec<Job> {
         let pages_left = total.map_or(1, |total| total.div_ceil(MAX_PAGE_SIZE).saturating_sub(self.pages));
         let cheaper = usize::try_from(pages_left).unwrap_or(usize::MAX) > self.remaining.polled.len();
         match &self.next_token {
             Some(_) if !self.remaining.discover && self.remaining.polled.is_empty() => vec![],
-            Some(_) if !self.remaining.discover && cheaper => self.remaining.into_poll_jobs(target),
-            Some(_) if self.pages < MAX_PAGES => vec![Job::ListPage(self)],
+            Some(_) if !self.remaining.discover && cheaper => self.remaining.into_poll_jobs(&self.key.target),
+            Some(_) if self.pages < MAX_PAGES => vec![Job::ListPage(Box::new(self))],
             next_token => {
                 let more = next_token.is_some() || has_unreadable_token;
-                let (region, left_out) = (self.region.as_str(), self.unreadable);
+                let (RegionKey { target, region }, left_out) = (&self.key, self.unreadable);
                 if left_out > 0 || more {
                     tracing::error!(
                         outcome = "listed_in_part",
@@ -202,10 +209,10 @@ impl Listing {
 }
 
 /// Fetches the next page. Waits while the rate limit requires it.
-async fn fetch_page(app: &App, target: &str, listing: &Listing) -> Result<alicloud::Page, accept::Error> {
+async fn fetch_page(app: &App, listing: &Listing) -> Result<alicloud::Page, accept::Error> {
+    let RegionKey { target, region } = &listing.key;
     loop {
-        let place = (listing.region.as_str(), None);
-        match accept::list_connections(app, target, place, listing.next_token.as_deref(), clock::now()).await {
+        match accept::list_connections(app, target, (region, None), listing.next_token.as_deref(), clock::now()).await {
             Err(accept::Error::Api(alicloud::Error::RateLimited(wait))) => sleep(wait).await,
             page => return page,
         }
@@ -214,10 +221,9 @@ async fn fetch_page(app: &App, target: &str, listing: &Listing) -> Result<aliclo
 
 /// Returns a job for each connection that is new or differs from its record. Earlier versions gave finished records no
 /// index entry, so such a record is written again once. If the records cannot be loaded, the next tick tries again.
-async fn ingest_jobs(
+async fn compare_with_records(
     app: &App,
-    target: &str,
-    region: &str,
+    RegionKey { target, region }: &RegionKey,
     unknown: HashMap<ApprovalId, Connection>,
 ) -> Result<Vec<Job>, store::Error> {
     let ids: Vec<_> = unknown.keys().cloned().collect();
@@ -245,9 +251,7 @@ async fn ingest_jobs(
                 false
             }
             Some(Ok(stored)) => {
-                let indexed_state = stored.approval.index_state();
-                let snapshot = || app.config.policy.snapshot_for(&id.target, &connection);
-                let is_outdated = indexed_state.is_outdated_by(&connection, now, snapshot);
+                let is_outdated = is_outdated(app, stored.approval.index_state(), &id, &connection, now);
                 if !is_outdated && stored.is_from_earlier_version() {
                     // A failure stops nothing else. The next tick tries again.
                     if let Err(error) = app.store.save(&stored.approval, Some(stored)).await {
@@ -265,7 +269,7 @@ async fn ingest_jobs(
             }
         };
         if is_outdated {
-            jobs.push(Job::Ingest(id, Box::new(connection), None));
+            jobs.push(Job::Ingest { id, connection: Box::new(connection), indexed_state: None });
         }
     }
     Ok(jobs)

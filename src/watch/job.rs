@@ -12,15 +12,24 @@ use crate::peering::{Connection, InstanceId};
 pub(super) enum Job {
     /// Takes the due step of a record.
     Advance(ApprovalId),
-    /// Applies a reading that differs from the index. `None` if the record is not in the index, or its state there is
-    /// unknown.
-    Ingest(ApprovalId, Box<Connection>, Option<IndexState>),
-    /// Reads a connection that no list shows. Holds when its activation began.
-    Poll(ApprovalId, IndexState, Option<Timestamp>),
+    /// Applies a reading that differs from the index.
+    Ingest {
+        id: ApprovalId,
+        connection: Box<Connection>,
+        /// State of the record in the index. `None` if it is not known.
+        indexed_state: Option<IndexState>,
+    },
+    /// Reads a connection that no list shows.
+    Poll {
+        id: ApprovalId,
+        indexed_state: IndexState,
+        /// When the youngest activation of its region began. `None` if there is none.
+        activating_since: Option<Timestamp>,
+    },
     /// Records that a connection no longer exists.
     MarkDeleted(ApprovalId),
     /// Lists a page of a region.
-    ListPage(Listing),
+    ListPage(Box<Listing>),
 }
 
 /// What a job leads to.
@@ -32,21 +41,36 @@ pub(super) struct JobResult {
     pub(super) follow_ups: Vec<Job>,
 }
 
-/// The kinds of lanes that each target has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Names a lane. Each target has one of each kind.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LaneKey {
+    pub(super) target: String,
+    pub(super) kind: LaneKind,
+}
+
+/// What the jobs of a lane do: read connections, apply readings, or take due steps.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum LaneKind {
     Poll,
     Ingest,
     Advance,
 }
 
-/// Identifies a job. While a job is queued or runs, no second one with the same key is queued.
+/// Names a job. While a job is queued or runs, no second one with the same key is queued.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum JobKey {
-    Record(ApprovalId),
-    Ingest(String, InstanceId),
-    Poll(String, InstanceId),
-    Region(String, String),
+    Advance(ApprovalId),
+    Ingest(ApprovalId),
+    Poll(ApprovalId),
+    List(RegionKey),
+}
+
+/// Names a region of a target.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RegionKey {
+    pub(super) target: String,
+    /// E.g. `cn-shanghai`.
+    pub(super) region: String,
 }
 
 /// What to look for in a region.
@@ -64,8 +88,7 @@ pub(super) struct RegionWork {
 
 /// A region that is being listed.
 pub(super) struct Listing {
-    /// Region, e.g. `cn-shanghai`.
-    pub(super) region: String,
+    pub(super) key: RegionKey,
     /// What no page has shown yet.
     pub(super) remaining: RegionWork,
     pub(super) next_token: Option<String>,
@@ -76,20 +99,22 @@ pub(super) struct Listing {
 }
 
 impl Job {
-    pub(super) fn lane_kind(&self) -> LaneKind {
-        match self {
-            Self::Advance(_) => LaneKind::Advance,
-            Self::Ingest(..) | Self::MarkDeleted(_) => LaneKind::Ingest,
-            Self::Poll(..) | Self::ListPage(_) => LaneKind::Poll,
-        }
+    pub(super) fn lane(&self) -> LaneKey {
+        let (target, kind) = match self {
+            Self::Advance(id) => (&id.target, LaneKind::Advance),
+            Self::Ingest { id, .. } | Self::MarkDeleted(id) => (&id.target, LaneKind::Ingest),
+            Self::Poll { id, .. } => (&id.target, LaneKind::Poll),
+            Self::ListPage(listing) => (&listing.key.target, LaneKind::Poll),
+        };
+        LaneKey { target: target.clone(), kind }
     }
 
-    pub(super) fn key(&self, target: &str) -> JobKey {
+    pub(super) fn key(&self) -> JobKey {
         match self {
-            Self::Advance(id) => JobKey::Record(id.clone()),
-            Self::Ingest(id, ..) | Self::MarkDeleted(id) => JobKey::Ingest(id.target.clone(), id.instance_id.clone()),
-            Self::Poll(id, ..) => JobKey::Poll(id.target.clone(), id.instance_id.clone()),
-            Self::ListPage(listing) => JobKey::Region(target.to_owned(), listing.region.clone()),
+            Self::Advance(id) => JobKey::Advance(id.clone()),
+            Self::Ingest { id, .. } | Self::MarkDeleted(id) => JobKey::Ingest(id.clone()),
+            Self::Poll { id, .. } => JobKey::Poll(id.clone()),
+            Self::ListPage(listing) => JobKey::List(listing.key.clone()),
         }
     }
 }

@@ -59,8 +59,8 @@ pub(super) async fn ingest_reading(
     }
 }
 
-/// Reads a connection. If the reading is new, a follow-up job applies it. `activating_since` says when its activation
-/// began.
+/// Reads a connection. If the reading is new, a follow-up job applies it. `activating_since` says when the youngest
+/// activation of the region began.
 pub(super) async fn poll_connection(
     app: &App,
     id: ApprovalId,
@@ -69,22 +69,18 @@ pub(super) async fn poll_connection(
 ) -> Result<JobResult, store::Error> {
     let now = clock::now();
     let recheck_at = activating_since.and_then(|since| activation_recheck_at(since, now));
-    match accept::read_connection(app, &id.target, &id.instance_id, now).await {
-        Ok(connection)
-            if indexed_state
-                .is_outdated_by(&connection, now, || app.config.policy.snapshot_for(&id.target, &connection)) =>
-        {
-            Ok(JobResult { recheck_at, follow_ups: vec![Job::Ingest(id, Box::new(connection), Some(indexed_state))] })
+    let follow_ups = match accept::read_connection(app, &id.target, &id.instance_id, now).await {
+        Ok(connection) if is_outdated(app, indexed_state, &id, &connection, now) => {
+            vec![Job::Ingest { id, connection: Box::new(connection), indexed_state: Some(indexed_state) }]
         }
-        Ok(_) => Ok(JobResult { recheck_at, follow_ups: vec![] }),
-        Err(error) if error.class() == Class::Missing => {
-            Ok(JobResult { recheck_at, follow_ups: vec![Job::MarkDeleted(id)] })
-        }
+        Ok(_) => vec![],
+        Err(error) if error.class() == Class::Missing => vec![Job::MarkDeleted(id)],
         Err(error) => {
             log_read_failure(&id, &error);
-            Ok(JobResult { recheck_at, follow_ups: vec![] })
+            vec![]
         }
-    }
+    };
+    Ok(JobResult { recheck_at, follow_ups })
 }
 
 /// Records that a connection no longer exists.
@@ -192,10 +188,20 @@ async fn carry_out_decision(
 
 /// Whether a due request requires new checks, and not only a reminder.
 fn needs_refresh(app: &App, approval: &Approval, connection: &Connection) -> bool {
-    let snapshot = || app.config.policy.snapshot_for(&approval.id.target, connection);
     let now = clock::now();
     connection.is_waiting(now)
-        && (approval.index_state().is_outdated_by(connection, now, snapshot) || approval.needs_recheck())
+        && (is_outdated(app, approval.index_state(), &approval.id, connection, now) || approval.needs_recheck())
+}
+
+/// Whether a reading is new to a record in this state, under the current configuration.
+pub(super) fn is_outdated(
+    app: &App,
+    state: IndexState,
+    id: &ApprovalId,
+    connection: &Connection,
+    now: Timestamp,
+) -> bool {
+    state.is_outdated_by(connection, now, || app.config.policy.snapshot_for(&id.target, connection))
 }
 
 /// Applies an event, unless a new generation has begun.
@@ -237,9 +243,8 @@ async fn refresh_listed(
             return Ok(stored);
         }
     };
-    let snapshot = || app.config.policy.snapshot_for(&id.target, &connection);
     let is_known = |approval: &Approval| {
-        approval.state == ApprovalState::Pending && !approval.index_state().is_outdated_by(&connection, now, snapshot)
+        approval.state == ApprovalState::Pending && !is_outdated(app, approval.index_state(), id, &connection, now)
     };
     if let Some(known) = stored.as_ref().filter(|stored| is_known(&stored.approval)) {
         if indexed_state.is_none_or(|state| state == known.approval.index_state()) {

@@ -6,13 +6,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
-use super::job::{Job, JobKey, JobResult, LaneKind};
+use super::job::{Job, JobKey, JobResult, LaneKey, LaneKind, RegionKey};
 use super::{TickSummary, discovery, reconcile};
 use crate::app::App;
-use crate::approval::ApprovalId;
 use crate::logging::Chain;
 use crate::store;
 
@@ -22,19 +20,18 @@ const MAX_CONCURRENT_JOBS: usize = 16;
 const MAX_QUEUED_INGESTS: usize = 200;
 
 /// A job that has ended.
-struct FinishedJob {
-    target: String,
-    kind: LaneKind,
+pub(super) struct FinishedJob {
+    lane: LaneKey,
     key: JobKey,
-    summary: TickSummary,
-    result: JobResult,
+    pub(super) summary: TickSummary,
+    pub(super) result: JobResult,
 }
 
 /// The lanes of all targets.
 pub(super) struct Scheduler<'a> {
     app: &'a App,
     stop_at: Instant,
-    lanes: BTreeMap<(String, LaneKind), Lane>,
+    lanes: BTreeMap<LaneKey, Lane>,
     /// Keys of queued and running jobs. A second job with the same key is not queued.
     queued_or_running: BTreeSet<JobKey>,
     running: FuturesUnordered<BoxFuture<'a, FinishedJob>>,
@@ -54,25 +51,24 @@ impl<'a> Scheduler<'a> {
     }
 
     /// Queues a job, unless one with the same key is queued or runs.
-    pub(super) fn enqueue(&mut self, target: String, job: Job) {
-        if self.queued_or_running.insert(job.key(&target)) {
-            self.lanes.entry((target, job.lane_kind())).or_default().queue.push_back(job);
+    pub(super) fn enqueue(&mut self, job: Job) {
+        if self.queued_or_running.insert(job.key()) {
+            self.lanes.entry(job.lane()).or_default().queue.push_back(job);
         }
     }
 
-    /// Waits for the next job to end. Returns what it did, and when to work on the same thing again. `None` if no job
-    /// is left.
-    pub(super) async fn next_finished(&mut self) -> Option<(TickSummary, Option<Timestamp>)> {
+    /// Waits for the next job to end, and queues its follow-up jobs. `None` if no job is left.
+    pub(super) async fn next_finished(&mut self) -> Option<FinishedJob> {
         self.start_jobs();
-        let FinishedJob { target, kind, key, summary, result } = self.running.next().await?;
-        self.queued_or_running.remove(&key);
-        if let Some(lane) = self.lanes.get_mut(&(target.clone(), kind)) {
+        let mut finished = self.running.next().await?;
+        self.queued_or_running.remove(&finished.key);
+        if let Some(lane) = self.lanes.get_mut(&finished.lane) {
             lane.running -= 1;
         }
-        for job in result.follow_ups {
-            self.enqueue(target.clone(), job);
+        for job in std::mem::take(&mut finished.result.follow_ups) {
+            self.enqueue(job);
         }
-        Some((summary, result.recheck_at))
+        Some(finished)
     }
 
     /// Whether any job is queued or runs.
@@ -82,16 +78,15 @@ impl<'a> Scheduler<'a> {
 
     fn start_jobs(&mut self) {
         let is_late = Instant::now() >= self.stop_at;
-        let is_full = |((_, kind), lane): &(&(String, LaneKind), &Lane)| {
-            *kind == LaneKind::Ingest && lane.queue.len() >= MAX_QUEUED_INGESTS
-        };
-        let full: Vec<_> = self.lanes.iter().filter(is_full).map(|((target, _), _)| target.clone()).collect();
-        for ((target, kind), lane) in &mut self.lanes {
+        let is_full =
+            |(key, lane): &(&LaneKey, &Lane)| key.kind == LaneKind::Ingest && lane.queue.len() >= MAX_QUEUED_INGESTS;
+        let full: Vec<_> = self.lanes.iter().filter(is_full).map(|(key, _)| key.target.clone()).collect();
+        for (LaneKey { target, kind }, lane) in &mut self.lanes {
             if is_late && !lane.queue.is_empty() {
                 let left = lane.queue.len();
                 tracing::error!(outcome = "out_of_time", target, left, "left queued jobs to the next tick");
                 for job in lane.queue.drain(..) {
-                    self.queued_or_running.remove(&job.key(target));
+                    self.queued_or_running.remove(&job.key());
                 }
             }
             while lane.running < MAX_CONCURRENT_JOBS
@@ -99,31 +94,32 @@ impl<'a> Scheduler<'a> {
                 && let Some(job) = lane.queue.pop_front()
             {
                 lane.running += 1;
-                self.running.push(Box::pin(run_job(self.app, target.clone(), job, self.stop_at)));
+                self.running.push(Box::pin(run_job(self.app, job, self.stop_at)));
             }
         }
     }
 }
 
-async fn run_job(app: &App, target: String, job: Job, stop_at: Instant) -> FinishedJob {
-    let (kind, key, mut summary) = (job.lane_kind(), job.key(&target), TickSummary::default());
+async fn run_job(app: &App, job: Job, stop_at: Instant) -> FinishedJob {
+    let (lane, key, mut summary) = (job.lane(), job.key(), TickSummary::default());
     let result: Result<Result<JobResult, store::Error>, _> = timeout_at(stop_at, async {
         match job {
             Job::Advance(id) => reconcile::advance_record(app, &id, &mut summary).await,
-            Job::Ingest(id, connection, indexed_state) => {
+            Job::Ingest { id, connection, indexed_state } => {
                 reconcile::ingest_reading(app, &id, &connection, indexed_state, &mut summary).await
             }
-            Job::Poll(id, indexed_state, since) => reconcile::poll_connection(app, id, indexed_state, since).await,
+            Job::Poll { id, indexed_state, activating_since } => {
+                reconcile::poll_connection(app, id, indexed_state, activating_since).await
+            }
             Job::MarkDeleted(id) => reconcile::mark_deleted(app, &id, &mut summary).await,
-            Job::ListPage(listing) => discovery::list_next_page(app, &target, listing).await,
+            Job::ListPage(listing) => discovery::list_next_page(app, *listing).await,
         }
     })
     .await;
+    let target = &lane.target;
     let (peering, region) = match &key {
-        JobKey::Record(ApprovalId { instance_id, .. })
-        | JobKey::Ingest(_, instance_id)
-        | JobKey::Poll(_, instance_id) => (Some(instance_id.as_str()), None),
-        JobKey::Region(_, region) => (None, Some(region)),
+        JobKey::Advance(id) | JobKey::Ingest(id) | JobKey::Poll(id) => (Some(id.instance_id.as_str()), None),
+        JobKey::List(RegionKey { region, .. }) => (None, Some(region)),
     };
     let result = match result {
         Ok(Ok(result)) => result,
@@ -143,5 +139,5 @@ async fn run_job(app: &App, target: String, job: Job, stop_at: Instant) -> Finis
             JobResult::default()
         }
     };
-    FinishedJob { target, kind, key, summary, result }
+    FinishedJob { lane, key, summary, result }
 }
