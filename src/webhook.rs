@@ -56,6 +56,18 @@ enum RequestOutcome {
     Rejected(Rejection),
 }
 
+/// The response to a request, and its outcome for the log.
+struct Handled {
+    outcome: RequestOutcome,
+    response: Response<String>,
+}
+
+/// Something that was verified, and the secrets that verified it.
+struct Verified<T> {
+    value: T,
+    secrets: Arc<SecretSet>,
+}
+
 /// Why a request is rejected.
 #[derive(Debug, thiserror::Error)]
 enum Rejection {
@@ -69,7 +81,7 @@ enum Rejection {
     TooLarge,
     #[error("the content type is not supported")]
     UnsupportedContentType,
-    #[error("not authentic")]
+    #[error("the request is not authentic")]
     Unauthentic(#[from] Unauthentic),
     #[error("the tenant or app is not in the configuration")]
     WrongTenant,
@@ -105,18 +117,19 @@ pub async fn handle_request(app: &App, request: Request<Bytes>, now: Timestamp) 
         },
         [] => Err(Rejection::UnknownPath),
     };
-    let (outcome, response) = handled.unwrap_or_else(|rejection| {
+    let Handled { outcome, response } = handled.unwrap_or_else(|rejection| {
         let response = rejection_response(&rejection);
-        (RequestOutcome::Rejected(rejection), response)
+        Handled { outcome: RequestOutcome::Rejected(rejection), response }
     });
     log_request_outcome(&outcome, response.status(), started.elapsed());
     response
 }
 
-fn answer_health_check(request: &Request<Bytes>) -> Result<(RequestOutcome, Response<String>), Rejection> {
+fn answer_health_check(request: &Request<Bytes>) -> Result<Handled, Rejection> {
     const ALLOWED: &[Method] = &[Method::GET, Method::HEAD];
     if ALLOWED.contains(request.method()) {
-        Ok((RequestOutcome::Healthy, json_response(StatusCode::OK, &json!({"status": "ok"}))))
+        let response = json_response(StatusCode::OK, &json!({"status": "ok"}));
+        Ok(Handled { outcome: RequestOutcome::Healthy, response })
     } else {
         Err(Rejection::MethodNotAllowed(ALLOWED))
     }
@@ -128,31 +141,42 @@ async fn handle_platform_request(
     platform: Platform,
     request: &Request<Bytes>,
     now: Timestamp,
-) -> Result<(RequestOutcome, Response<String>), Rejection> {
+) -> Result<Handled, Rejection> {
     let deadline = Instant::now() + platform.deadline();
     check_request_format(request, platform.request_shape())?;
     platform.precheck_request(request, now)?;
-    let (authentic, secrets) = authenticate(app, platform, request, now).await?;
+    let Verified { value: authentic, secrets } = authenticate(app, platform, request, now).await?;
     metrics::count_signing_key(authentic.sender(), authentic.key_index());
-    let kept = Arc::clone(&secrets);
-    let context = app.chat_context(&kept);
+    let context = app.chat_context(&secrets);
     match platform.parse(&app.config.platforms, authentic)? {
         Incoming::Challenge(reply) => {
-            Ok((RequestOutcome::Informed, text_response(StatusCode::OK, "application/json", reply)))
+            let response = text_response(StatusCode::OK, "application/json", reply);
+            Ok(Handled { outcome: RequestOutcome::Informed, response })
         }
-        Incoming::UnknownCommand(to) => Ok((RequestOutcome::Informed, to.reply(context, &Outgoing::Usage).await)),
+        Incoming::UnknownCommand(reply_to) => {
+            let response = reply_to.reply(context, &Outgoing::Usage).await;
+            Ok(Handled { outcome: RequestOutcome::Informed, response })
+        }
         Incoming::WrongTenant(None) => Err(Rejection::WrongTenant),
-        Incoming::WrongTenant(Some(to)) => {
-            Ok((RequestOutcome::Rejected(Rejection::WrongTenant), to.reply(context, &Outgoing::WrongTenant).await))
+        Incoming::WrongTenant(Some(reply_to)) => {
+            let response = reply_to.reply(context, &Outgoing::WrongTenant).await;
+            Ok(Handled { outcome: RequestOutcome::Rejected(Rejection::WrongTenant), response })
         }
-        Incoming::Command { request, reply_to: to } => {
+        Incoming::Command { request, reply_to } => {
+            let responder = Responder { context, platform, reply_to, now };
             let reply = reply_to_command(app, &request, now, deadline).await;
-            Ok(reply_to_sender(context, platform, to, &request, &reply, now).await)
+            Ok(responder.send_reply(request, &reply).await)
         }
-        Incoming::Click { click, reply_to: to } => {
-            let (binding, secrets) = verify_button(app, platform, secrets, &click.binding, now).await?;
-            let context = app.chat_context(&secrets);
-            handle_click(app, context, platform, (click, binding), to, now, deadline).await
+        Incoming::Click { click, reply_to } => {
+            let Verified { value: binding, secrets } =
+                verify_button(app, platform, &secrets, &click.binding, now).await?;
+            let responder = Responder { context: app.chat_context(&secrets), platform, reply_to, now };
+            if let Some(binding) = binding {
+                return Ok(handle_click(app, responder, &click, binding, deadline).await);
+            }
+            let old = old_card::reply_to_old_card(app, &click, now, deadline).await;
+            let (request, reply) = old.ok_or_else(forged_button)?;
+            Ok(responder.send_reply(request, &reply).await)
         }
     }
 }
@@ -162,84 +186,90 @@ async fn handle_platform_request(
 async fn verify_button(
     app: &App,
     platform: Platform,
-    secrets: Arc<SecretSet>,
+    secrets: &Arc<SecretSet>,
     text: &str,
     now: Timestamp,
-) -> Result<(Option<Binding>, Arc<SecretSet>), Rejection> {
-    let forged = || Rejection::Malformed(MalformedRequest("the button is not one of ours".into()));
-    match app.chat_context(&secrets).keyring(platform).verify(text) {
-        Ok(binding) => Ok((Some(binding), secrets)),
-        Err(BindingError::UnknownKey) => {
-            let Some(fresh) = app.secrets.refetch(&secrets, now).await else { return Ok((None, secrets)) };
-            match app.chat_context(&fresh).keyring(platform).verify(text) {
-                Ok(binding) => Ok((Some(binding), fresh)),
-                Err(BindingError::UnknownKey) => Ok((None, fresh)),
-                Err(BindingError::Forged) => Err(forged()),
-            }
-        }
-        Err(BindingError::Forged) if binding::parse_legacy_binding(text).is_some() => Ok((None, secrets)),
-        Err(BindingError::Forged) => Err(forged()),
+) -> Result<Verified<Option<Binding>>, Rejection> {
+    let verify = |secrets: &SecretSet| app.chat_context(secrets).keyring(platform).verify(text);
+    let mut secrets = Arc::clone(secrets);
+    let mut binding = verify(&secrets);
+    if matches!(binding, Err(BindingError::UnknownKey))
+        && let Some(fresh) = app.secrets.refetch(&secrets, now).await
+    {
+        binding = verify(&fresh);
+        secrets = fresh;
     }
+    match binding {
+        Ok(binding) => Ok(Verified { value: Some(binding), secrets }),
+        Err(BindingError::UnknownKey) => Ok(Verified { value: None, secrets }),
+        Err(BindingError::Forged) if binding::parse_legacy_binding(text).is_some() => {
+            Ok(Verified { value: None, secrets })
+        }
+        Err(BindingError::Forged) => Err(forged_button()),
+    }
+}
+
+fn forged_button() -> Rejection {
+    Rejection::Malformed(MalformedRequest("the button is not one of ours".into()))
 }
 
 /// Asks for a reason if the decision requires one. Otherwise carries out the command of the button.
 async fn handle_click(
     app: &App,
-    context: ChatContext<'_>,
-    platform: Platform,
-    (click, binding): (Click, Option<Binding>),
-    to: ReplyTo,
-    now: Timestamp,
+    responder: Responder<'_>,
+    click: &Click,
+    binding: Binding,
     deadline: Instant,
-) -> Result<(RequestOutcome, Response<String>), Rejection> {
-    let Some(binding) = binding else {
-        let old = old_card::reply_to_old_card(app, &click, now, deadline).await;
-        let (request, reply) = old.ok_or_else(|| MalformedRequest("the button is not one of ours".into()))?;
-        return Ok(reply_to_sender(context, platform, to, &request, &reply, now).await);
-    };
+) -> Handled {
     let needs_reason = click.needs_reason(binding.button);
     let request = click.to_command_request(binding);
-    let prompt =
-        if needs_reason { ask_for_reason(app, context, &request, &click, &to, now, deadline).await } else { None };
+    let prompt = if needs_reason { ask_for_reason(app, &responder, &request, click, deadline).await } else { None };
     match prompt {
-        Some(ReasonPrompt::Asked) => {
-            let reply_kind = to.log_label();
-            let response = to.reply(context, &Outgoing::ReasonAsked).await;
-            Ok((RequestOutcome::Answered { request, outcome: "asked", reply_kind }, response))
-        }
-        Some(ReasonPrompt::Answered(reply)) => Ok(reply_to_sender(context, platform, to, &request, &reply, now).await),
+        Some(ReasonPrompt::Asked) => responder.confirm_question(request).await,
+        Some(ReasonPrompt::Answered(reply)) => responder.send_reply(request, &reply).await,
         None => {
-            let reply = reply_to_command(app, &request, now, deadline).await;
-            Ok(reply_to_sender(context, platform, to, &request, &reply, now).await)
+            let reply = reply_to_command(app, &request, responder.now, deadline).await;
+            responder.send_reply(request, &reply).await
         }
     }
 }
 
-/// Sends the reply, and describes the outcome for the log.
-async fn reply_to_sender(
-    context: ChatContext<'_>,
+/// How the answer to one request goes back to its sender.
+struct Responder<'a> {
+    context: ChatContext<'a>,
     platform: Platform,
-    to: ReplyTo,
-    request: &chat::CommandRequest,
-    reply: &Reply,
+    reply_to: ReplyTo,
     now: Timestamp,
-) -> (RequestOutcome, Response<String>) {
-    let (outcome, reply_kind) = (reply.outcome().1, to.log_label());
-    let keyring = context.keyring(platform);
-    let max_chars = platform.max_binding_chars();
-    let card = binding::private_card_id(request.by.as_str(), binding::hours_since_epoch(now));
-    let message = Box::new(binding::bind_buttons(message::describe_reply(reply, now), &keyring, card, max_chars));
-    let drawn = || {
-        if let Reply::StaleCard { has_new_card: replaced, .. } = reply {
-            return replaced.then(message::card_replaced);
-        }
-        let (approval, clicked) = (reply.approval()?, request.clicked_card.as_ref()?);
-        approval.cards.values().find(|card| card.id == clicked.card_id)?;
-        Some(binding::bind_buttons(message::request_card(approval, now), &keyring, clicked.card_id, max_chars))
-    };
-    let card = if platform.can_redraw_in_reply() { drawn().map(Box::new) } else { None };
-    let response = to.reply(context, &Outgoing::Reply { reply, message, card }).await;
-    (RequestOutcome::Answered { request: request.clone(), outcome, reply_kind }, response)
+}
+
+impl Responder<'_> {
+    /// Sends the reply to a command.
+    async fn send_reply(self, request: chat::CommandRequest, reply: &Reply) -> Handled {
+        let Self { context, platform, reply_to, now } = self;
+        let (outcome, reply_kind) = (reply.outcome().1, reply_to.log_label());
+        let keyring = context.keyring(platform);
+        let max_chars = platform.max_binding_chars();
+        let card = binding::private_card_id(request.by.as_str(), binding::hours_since_epoch(now));
+        let message = Box::new(binding::bind_buttons(message::describe_reply(reply, now), &keyring, card, max_chars));
+        let clicked_card = || {
+            if let Reply::StaleCard { has_new_card, .. } = reply {
+                return has_new_card.then(message::card_replaced);
+            }
+            let (approval, clicked) = (reply.approval()?, request.clicked_card.as_ref()?);
+            approval.cards.values().find(|card| card.id == clicked.card_id)?;
+            Some(binding::bind_buttons(message::request_card(approval, now), &keyring, clicked.card_id, max_chars))
+        };
+        let card = if platform.can_redraw_in_reply() { clicked_card().map(Box::new) } else { None };
+        let response = reply_to.reply(context, &Outgoing::Reply { reply, message, card }).await;
+        Handled { outcome: RequestOutcome::Answered { request, outcome, reply_kind }, response }
+    }
+
+    /// Confirms that the sender was asked for a reason.
+    async fn confirm_question(self, request: chat::CommandRequest) -> Handled {
+        let reply_kind = self.reply_to.log_label();
+        let response = self.reply_to.reply(self.context, &Outgoing::ReasonAsked).await;
+        Handled { outcome: RequestOutcome::Answered { request, outcome: "asked", reply_kind }, response }
+    }
 }
 
 /// The result of asking for a reason.
@@ -253,20 +283,19 @@ enum ReasonPrompt {
 /// Asks for a reason, unless it is too late for a decision. `None` if the platform cannot ask.
 async fn ask_for_reason(
     app: &App,
-    context: ChatContext<'_>,
+    responder: &Responder<'_>,
     request: &chat::CommandRequest,
     click: &Click,
-    to: &ReplyTo,
-    now: Timestamp,
     deadline: Instant,
 ) -> Option<ReasonPrompt> {
     // Best effort: after the question, a late decision is answered in the same way.
-    if let Some(late) = reply_if_too_late(app, request, now, Instant::now() + PRECHECK_BUDGET).await {
+    if let Some(late) = reply_if_too_late(app, request, responder.now, Instant::now() + PRECHECK_BUDGET).await {
         return Some(ReasonPrompt::Answered(Box::new(late)));
     }
     let Command::Connection(command) = &request.command else { return None };
     let Action::Decide(verdict) = command.action else { return None };
-    match to.ask_reason(context, click, verdict, deadline.saturating_duration_since(Instant::now())).await {
+    let time_left = deadline.saturating_duration_since(Instant::now());
+    match responder.reply_to.ask_reason(responder.context, click, verdict, time_left).await {
         Ok(AskOutcome::Asked) => Some(ReasonPrompt::Asked),
         Ok(AskOutcome::Impossible) => None,
         Err(undelivered) => {
@@ -306,19 +335,28 @@ async fn authenticate(
     platform: Platform,
     request: &Request<Bytes>,
     now: Timestamp,
-) -> Result<(Authentic, Arc<SecretSet>), Rejection> {
+) -> Result<Verified<Authentic>, Rejection> {
     let secrets = app.secrets.current(now).await?;
     match platform.verify(app.chat_context(&secrets), request, now).await {
         Err(unauthentic) if unauthentic.depends_on_secrets() => match app.secrets.refetch(&secrets, now).await {
-            Some(fresh) => Ok((platform.verify(app.chat_context(&fresh), request, now).await?, fresh)),
+            Some(fresh) => {
+                let value = platform.verify(app.chat_context(&fresh), request, now).await?;
+                Ok(Verified { value, secrets: fresh })
+            }
             None => Err(unauthentic.into()),
         },
-        verified => Ok((verified?, secrets)),
+        verified => Ok(Verified { value: verified?, secrets }),
     }
 }
 
-/// HTTP status, name and public text of a rejection.
-fn classify_rejection(rejection: &Rejection) -> (StatusCode, &'static str, String) {
+/// What a sender and the log learn of a rejection.
+struct RejectionInfo {
+    status: StatusCode,
+    name: &'static str,
+    detail: String,
+}
+
+fn classify_rejection(rejection: &Rejection) -> RejectionInfo {
     let (status, name) = match rejection {
         Rejection::Envelope(envelope::Error::PayloadVersion) => (StatusCode::BAD_REQUEST, "payload-version"),
         Rejection::Envelope(envelope::Error::Malformed(_)) | Rejection::Malformed(_) => {
@@ -328,17 +366,15 @@ fn classify_rejection(rejection: &Rejection) -> (StatusCode, &'static str, Strin
         Rejection::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method"),
         Rejection::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
         Rejection::UnsupportedContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type"),
-        Rejection::Unauthentic(_) => {
-            return (StatusCode::UNAUTHORIZED, "unauthentic", "the request is not authentic".into());
-        }
+        Rejection::Unauthentic(_) => (StatusCode::UNAUTHORIZED, "unauthentic"),
         Rejection::WrongTenant => (StatusCode::FORBIDDEN, "wrong-tenant"),
         Rejection::SecretsUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "secrets-unavailable"),
     };
-    (status, name, rejection.to_string())
+    RejectionInfo { status, name, detail: rejection.to_string() }
 }
 
 fn rejection_response(rejection: &Rejection) -> Response<String> {
-    let (status, name, detail) = classify_rejection(rejection);
+    let RejectionInfo { status, name, detail } = classify_rejection(rejection);
     let mut response = problem_response(status, name, &detail, &Value::Null);
     if let Rejection::MethodNotAllowed(allowed) = rejection {
         let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
@@ -358,7 +394,7 @@ fn log_request_outcome(outcome: &RequestOutcome, status: StatusCode, took: Durat
             log_request(request, outcome, reply_kind, status, duration_ms);
         }
         RequestOutcome::Rejected(rejection) => tracing::warn!(
-            outcome = classify_rejection(rejection).1,
+            outcome = classify_rejection(rejection).name,
             error = %Chain(rejection),
             http.status = status,
             duration_ms,
