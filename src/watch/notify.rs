@@ -5,6 +5,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 
 use super::TickSummary;
+use super::job::JobResult;
+use crate::accept;
 use crate::app::App;
 use crate::approval::{
     Approval, ApprovalId, CardId, CardKey, CardRef, ChannelDisplay, Claim, DeliveryKey, Event, Notification,
@@ -17,63 +19,76 @@ use crate::clock;
 use crate::peering::Fingerprint;
 use crate::store::{self, Stored};
 
-/// Posts the due notifications of a record, until none is due. Each is claimed first, so that no other process posts
-/// it. Also updates cards of earlier versions.
-pub(super) async fn deliver_due(app: &App, stored: Stored, summary: &mut TickSummary) -> Result<Stored, store::Error> {
-    let mut current = stored;
-    loop {
-        let (stored, claims) =
-            update_and_claim(app, current, |approval| approval.request_redraw(false, clock::now())).await?;
-        if claims.is_empty() {
-            return Ok(stored);
-        }
-        current = post_claims(app, stored, claims, summary).await?;
+/// A stored record, and the notifications that this process has claimed and must post.
+pub(super) struct Claimed {
+    pub(super) stored: Stored,
+    pub(super) claims: Vec<Claim>,
+}
+
+impl Claimed {
+    pub(super) fn nothing(stored: Stored) -> Self {
+        Self { stored, claims: vec![] }
     }
 }
 
-/// Changes a record, and claims its due notifications in the same write.
+/// Changes a record, and claims its due notifications in the same write. If the record changed because of an event,
+/// counts and logs the event.
 pub(super) async fn update_and_claim(
     app: &App,
     stored: Stored,
+    event: Option<&Event>,
     mut change: impl FnMut(&mut Approval) -> bool,
-) -> Result<(Stored, Vec<Claim>), store::Error> {
-    let mut claims = vec![];
+    summary: &mut TickSummary,
+) -> Result<Claimed, store::Error> {
+    let (mut changed, mut claims) = (false, vec![]);
     let change = |approval: &mut Approval| {
-        let changed = change(approval);
+        changed = change(approval);
         let before = approval.outbox.clone();
         claims = claim_due(app, approval, clock::now());
         changed || approval.outbox != before
     };
     let stored = app.store.update(stored, change).await?;
-    Ok((stored, claims))
+    if let Some(event) = event.filter(|_| changed) {
+        summary.changed += 1;
+        accept::log_event(&stored.approval, event);
+    }
+    Ok(Claimed { stored, claims })
 }
 
-/// Posts the claimed notifications, and stores the result of each post.
-pub(super) async fn post_claims(
+/// Ends a job: posts what it claimed, and stores the result of each post. Goes on with what is due by then, until
+/// nothing is. Also updates cards of earlier versions.
+pub(super) async fn deliver(
     app: &App,
-    stored: Stored,
-    claims: Vec<Claim>,
+    mut claimed: Claimed,
     summary: &mut TickSummary,
-) -> Result<Stored, store::Error> {
-    let (claimed, mut current, mut failure) = (stored.approval.clone(), stored, None);
-    let post = async |claim: Claim| (claim.notification.at, post_claim(app, &claimed, claim).await);
-    let mut posts: FuturesUnordered<_> = claims.into_iter().map(post).collect();
-    while let Some((at, event)) = posts.next().await {
-        let now = clock::now();
-        if matches!(event, Event::Undelivered { .. }) {
-            summary.undelivered = summary.undelivered.saturating_add(1);
-            summary.oldest_undelivered = summary.oldest_undelivered.max(Some(now.duration_since(at)));
-        } else {
-            summary.delivered = summary.delivered.saturating_add(1);
+) -> Result<JobResult, store::Error> {
+    loop {
+        let Claimed { stored, claims } = claimed;
+        let (approval, mut current, mut failure) = (stored.approval.clone(), stored, None);
+        let post = async |claim: Claim| (claim.notification.at, post_claim(app, &approval, claim).await);
+        let mut posts: FuturesUnordered<_> = claims.into_iter().map(post).collect();
+        while let Some((at, event)) = posts.next().await {
+            let now = clock::now();
+            if matches!(event, Event::Undelivered { .. }) {
+                summary.undelivered = summary.undelivered.saturating_add(1);
+                summary.oldest_undelivered = summary.oldest_undelivered.max(Some(now.duration_since(at)));
+            } else {
+                summary.delivered = summary.delivered.saturating_add(1);
+            }
+            match app.store.update(current.clone(), |approval| approval.apply_event(&event, now)).await {
+                Ok(stored) => current = stored,
+                Err(error) => failure = Some(error),
+            }
         }
-        match app.store.update(current.clone(), |approval| approval.apply_event(&event, now)).await {
-            Ok(stored) => current = stored,
-            Err(error) => failure = Some(error),
+        if let Some(error) = failure {
+            return Err(error);
         }
-    }
-    match failure {
-        Some(error) => Err(error),
-        None => Ok(current),
+        let redraw = |approval: &mut Approval| approval.request_redraw(false, clock::now());
+        claimed = update_and_claim(app, current, None, redraw, summary).await?;
+        if claimed.claims.is_empty() {
+            let recheck_at = claimed.stored.approval.recheck_at(clock::now());
+            return Ok(JobResult { recheck_at, follow_ups: vec![] });
+        }
     }
 }
 
@@ -109,8 +124,9 @@ async fn post_claim(app: &App, approval: &Approval, claim: Claim) -> Event {
             log_delivery(id, &notification, &channel, None);
             Event::Delivered { number, channel, display }
         }
-        Err(DeliveryError { error, retry }) => {
-            log_delivery(id, &notification, &channel, Some((&error, retry)));
+        Err(failure) => {
+            log_delivery(id, &notification, &channel, Some(&failure));
+            let DeliveryError { error, retry } = failure;
             Event::Undelivered { number, channel, error, retry, display }
         }
     }
@@ -288,7 +304,7 @@ fn is_urgent(kind: &NotificationKind) -> bool {
     }
 }
 
-fn log_delivery(id: &ApprovalId, notification: &Notification, channel: &str, failure: Option<(&str, RetryPolicy)>) {
+fn log_delivery(id: &ApprovalId, notification: &Notification, channel: &str, failure: Option<&DeliveryError>) {
     let (target, peering, kind) = (&id.target, id.instance_id.as_str(), message::notification_name(&notification.kind));
     match failure {
         None => tracing::info!(
@@ -299,7 +315,7 @@ fn log_delivery(id: &ApprovalId, notification: &Notification, channel: &str, fai
             news = kind,
             "posted the notification"
         ),
-        Some((error, RetryPolicy::Backoff(_))) => {
+        Some(DeliveryError { error, retry: RetryPolicy::Backoff(_) }) => {
             tracing::warn!(
                 outcome = "undelivered",
                 target,
@@ -310,7 +326,7 @@ fn log_delivery(id: &ApprovalId, notification: &Notification, channel: &str, fai
                 "could not post the notification"
             );
         }
-        Some((error, RetryPolicy::AfterFix | RetryPolicy::FewTimes | RetryPolicy::Never)) => {
+        Some(DeliveryError { error, retry: RetryPolicy::AfterFix | RetryPolicy::FewTimes | RetryPolicy::Never }) => {
             tracing::error!(
                 outcome = "undeliverable",
                 target,

@@ -6,12 +6,12 @@ use tokio::time::Instant;
 
 use super::TickSummary;
 use super::job::{Job, JobResult};
-use super::notify::{claim_due, deliver_due, post_claims, update_and_claim};
+use super::notify::{Claimed, claim_due, deliver, update_and_claim};
 use crate::accept::{self, BACKGROUND_CHECKS_TIMEOUT, NextStep};
 use crate::alicloud::Class;
 use crate::app::App;
 use crate::approval::{
-    Approval, ApprovalId, ApprovalState, Approver, Claim, Event, IndexState, Review, activation_recheck_at,
+    Approval, ApprovalId, ApprovalState, Approver, Event, IndexState, Review, activation_recheck_at,
 };
 use crate::clock;
 use crate::peering::Connection;
@@ -25,8 +25,8 @@ pub(super) async fn advance_record(
 ) -> Result<JobResult, store::Error> {
     let Some(stored) = app.store.load(id).await? else { return Ok(JobResult::default()) };
     let is_due = stored.approval.next_step_at.is_some_and(|at| at <= clock::now());
-    let stored = if is_due { take_due_step(app, stored, summary).await? } else { stored };
-    finish_job(app, stored, summary).await
+    let claimed = if is_due { take_due_step(app, stored, summary).await? } else { Claimed::nothing(stored) };
+    deliver(app, claimed, summary).await
 }
 
 /// Applies a reading to a record. `indexed_state` is the state of the record in the index.
@@ -38,23 +38,24 @@ pub(super) async fn ingest_reading(
     summary: &mut TickSummary,
 ) -> Result<JobResult, store::Error> {
     let stored = app.store.load(id).await?;
-    // An ended request whose connection is pending is reopened.
-    let waits = |stored: &Stored| {
-        stored.approval.state == ApprovalState::Pending || stored.approval.index_state() == IndexState::Ended
-    };
-    let stored = match stored {
-        // A list entry counts as a reading: it confirms the earlier one or contradicts it.
-        Some(stored) if stored.approval.state == ApprovalState::Pending && stored.approval.unconfirmed.is_some() => {
-            Some(apply_and_notify(app, stored, &observed_event(connection), summary).await?)
+    let can_refresh = |stored: &Stored| {
+        if stored.approval.state == ApprovalState::Pending {
+            // A list entry counts as a reading: it confirms the earlier one or contradicts it.
+            stored.approval.unconfirmed.is_none()
+        } else {
+            // An ended request whose connection is pending is reopened.
+            stored.approval.index_state() == IndexState::Ended
         }
-        stored if connection.is_waiting(clock::now()) && stored.as_ref().is_none_or(waits) => {
+    };
+    let claimed = match stored {
+        stored if connection.is_waiting(clock::now()) && stored.as_ref().is_none_or(can_refresh) => {
             refresh_listed(app, id, stored, indexed_state, summary).await?
         }
-        Some(stored) => Some(apply_and_notify(app, stored, &observed_event(connection), summary).await?),
+        Some(stored) => Some(apply_event(app, stored, &observed_event(connection), summary).await?),
         None => None,
     };
-    match stored {
-        Some(stored) => finish_job(app, stored, summary).await,
+    match claimed {
+        Some(claimed) => deliver(app, claimed, summary).await,
         None => Ok(JobResult::default()),
     }
 }
@@ -90,8 +91,8 @@ pub(super) async fn mark_deleted(
     summary: &mut TickSummary,
 ) -> Result<JobResult, store::Error> {
     let Some(stored) = app.store.load(id).await? else { return Ok(JobResult::default()) };
-    let stored = apply_and_notify(app, stored, &Event::Missing, summary).await?;
-    finish_job(app, stored, summary).await
+    let claimed = apply_event(app, stored, &Event::Missing, summary).await?;
+    deliver(app, claimed, summary).await
 }
 
 fn observed_event(connection: &Connection) -> Event {
@@ -110,52 +111,46 @@ fn log_read_failure(id: &ApprovalId, error: &accept::Error) {
     );
 }
 
-async fn finish_job(app: &App, stored: Stored, summary: &mut TickSummary) -> Result<JobResult, store::Error> {
-    let stored = deliver_due(app, stored, summary).await?;
-    Ok(JobResult { recheck_at: stored.approval.recheck_at(clock::now()), follow_ups: vec![] })
-}
-
-async fn take_due_step(app: &App, stored: Stored, summary: &mut TickSummary) -> Result<Stored, store::Error> {
+async fn take_due_step(app: &App, stored: Stored, summary: &mut TickSummary) -> Result<Claimed, store::Error> {
     let (id, now) = (&stored.approval.id, clock::now());
-    let event = match stored.approval.state {
-        ApprovalState::Pending => match accept::read_connection(app, &id.target, &id.instance_id, now).await {
-            Ok(connection) if needs_refresh(app, &stored.approval, &connection) => {
-                let id = id.clone();
-                let refreshed =
-                    refresh_record(app, &id, Some(stored), &connection, now).await?.ok_or(store::Error::Contention)?;
-                summary.changed += u32::from(refreshed.changed);
-                return notify_or_call(app, refreshed, summary).await;
-            }
-            Ok(connection) => observed_event(&connection),
-            Err(error) => accept::read_error_event(&error),
-        },
+    match stored.approval.state {
         ApprovalState::Approved | ApprovalState::Rejecting => {
             return carry_out_decision(app, stored, true, summary).await;
         }
-        ApprovalState::Activating
+        ApprovalState::Pending
+        | ApprovalState::Activating
         | ApprovalState::Activated
         | ApprovalState::Rejected
         | ApprovalState::Expired
         | ApprovalState::Deleted
-        | ApprovalState::Failed { .. } => match accept::read_connection(app, &id.target, &id.instance_id, now).await {
-            Ok(connection) => observed_event(&connection),
-            Err(error) => accept::read_error_event(&error),
-        },
+        | ApprovalState::Failed { .. } => {}
+    }
+    let event = match accept::read_connection(app, &id.target, &id.instance_id, now).await {
+        Ok(connection) if needs_refresh(app, &stored.approval, &connection) => {
+            let id = id.clone();
+            let refreshed = refresh_record(app, &id, Some(stored), &connection, now).await?;
+            let refreshed = refreshed.ok_or(store::Error::Contention)?;
+            summary.changed += u32::from(refreshed.changed);
+            return call_if_begun(app, refreshed, summary).await;
+        }
+        Ok(connection) => observed_event(&connection),
+        Err(error) => accept::read_error_event(&error),
     };
-    apply_and_notify(app, stored, &event, summary).await
+    apply_event(app, stored, &event, summary).await
 }
 
 /// Makes the decided call if the connection is pending. First stores that the call begins: the process that stores it
-/// makes the call, and a crash leaves a trace.
+/// makes the call, and a crash leaves a trace. Without `recheck`, a rule has just approved the request: its checks are
+/// new, and the record already says that the call begins.
 async fn carry_out_decision(
     app: &App,
     stored: Stored,
     recheck: bool,
     summary: &mut TickSummary,
-) -> Result<Stored, store::Error> {
+) -> Result<Claimed, store::Error> {
     let (generation, now) = (stored.approval.generation, clock::now());
     if let NextStep::Apply(event) = accept::determine_next_step(app, &stored.approval, recheck, now).await {
-        return apply_and_notify(app, stored, &event, summary).await;
+        return apply_event(app, stored, &event, summary).await;
     }
     let mut begun = false;
     let begin_call = |approval: &mut Approval| {
@@ -167,29 +162,21 @@ async fn carry_out_decision(
         }
         begun
     };
-    // A rule's approval was stored together with the beginning of its call.
     let stored = if recheck { app.store.update(stored, begin_call).await? } else { stored };
     if recheck && !begun {
-        return Ok(stored);
+        return Ok(Claimed::nothing(stored));
     }
-    let step = accept::make_call(app, &stored.approval, now).await;
-    let (now, mut changed) = (clock::now(), false);
-    let apply = |approval: &mut Approval| {
-        changed = step.apply_to(approval, generation, now);
-        changed
-    };
-    let (stored, claims) = update_and_claim(app, stored, apply).await?;
-    if changed {
-        summary.changed += 1;
-        accept::log_event(&stored.approval, &step.event);
-    }
-    post_claims(app, stored, claims, summary).await
+    let outcome = accept::make_call(app, &stored.approval, now).await;
+    let now = clock::now();
+    let apply = |approval: &mut Approval| outcome.apply_to(approval, generation, now);
+    update_and_claim(app, stored, Some(&outcome.event), apply, summary).await
 }
 
 /// Whether a due request requires new checks, and not only a reminder.
 fn needs_refresh(app: &App, approval: &Approval, connection: &Connection) -> bool {
     let now = clock::now();
-    connection.is_waiting(now)
+    approval.state == ApprovalState::Pending
+        && connection.is_waiting(now)
         && (is_outdated(app, approval.index_state(), &approval.id, connection, now) || approval.needs_recheck())
 }
 
@@ -205,23 +192,15 @@ pub(super) fn is_outdated(
 }
 
 /// Applies an event, unless a new generation has begun.
-async fn apply_and_notify(
+async fn apply_event(
     app: &App,
     stored: Stored,
     event: &Event,
     summary: &mut TickSummary,
-) -> Result<Stored, store::Error> {
-    let (now, generation, mut changed) = (clock::now(), stored.approval.generation, false);
-    let apply = |approval: &mut Approval| {
-        changed = approval.generation == generation && approval.apply_event(event, now);
-        changed
-    };
-    let (stored, claims) = update_and_claim(app, stored, apply).await?;
-    if changed {
-        summary.changed += 1;
-        accept::log_event(&stored.approval, event);
-    }
-    post_claims(app, stored, claims, summary).await
+) -> Result<Claimed, store::Error> {
+    let (now, generation) = (clock::now(), stored.approval.generation);
+    let apply = |approval: &mut Approval| approval.generation == generation && approval.apply_event(event, now);
+    update_and_claim(app, stored, Some(event), apply, summary).await
 }
 
 /// Refreshes a request that a list shows as new or changed. Reads it again first, because the list may be older than a
@@ -232,15 +211,15 @@ async fn refresh_listed(
     stored: Option<Stored>,
     indexed_state: Option<IndexState>,
     summary: &mut TickSummary,
-) -> Result<Option<Stored>, store::Error> {
+) -> Result<Option<Claimed>, store::Error> {
     let now = clock::now();
     let connection = match accept::read_connection(app, &id.target, &id.instance_id, now).await {
         Ok(connection) if connection.is_waiting(now) => connection,
         // The request is no longer pending. The next tick handles that.
-        Ok(_) => return Ok(stored),
+        Ok(_) => return Ok(stored.map(Claimed::nothing)),
         Err(error) => {
             log_read_failure(id, &error);
-            return Ok(stored);
+            return Ok(stored.map(Claimed::nothing));
         }
     };
     let is_known = |approval: &Approval| {
@@ -248,16 +227,16 @@ async fn refresh_listed(
     };
     if let Some(known) = stored.as_ref().filter(|stored| is_known(&stored.approval)) {
         if indexed_state.is_none_or(|state| state == known.approval.index_state()) {
-            return Ok(stored);
+            return Ok(stored.map(Claimed::nothing));
         }
         // An earlier version wrote the index entry. Without a new write, every tick would find a difference.
         return match app.store.save(&known.approval, Some(known)).await? {
-            Saved::Done(stored) | Saved::Conflict(stored) => Ok(Some(stored)),
+            Saved::Done(stored) | Saved::Conflict(stored) => Ok(Some(Claimed::nothing(stored))),
         };
     }
     let Some(refreshed) = refresh_record(app, id, stored, &connection, now).await? else { return Ok(None) };
     if refreshed.changed {
-        let approval = &refreshed.stored.approval;
+        let approval = &refreshed.claimed.stored.approval;
         summary.discovered += 1;
         tracing::info!(
             outcome = "discovered",
@@ -268,32 +247,26 @@ async fn refresh_listed(
             "stored a new or changed request"
         );
     }
-    Ok(Some(notify_or_call(app, refreshed, summary).await?))
+    Ok(Some(call_if_begun(app, refreshed, summary).await?))
 }
 
 /// A request that was just refreshed.
 struct RefreshedRecord {
-    stored: Stored,
+    claimed: Claimed,
     /// Whether the refresh changed the record.
     changed: bool,
-    /// Notifications to post.
-    claims: Vec<Claim>,
     /// Whether a rule approved the request. Then the record says that a call begins, and this process must make it.
     has_call_begun: bool,
 }
 
-/// Posts the claimed notifications. If a rule approved the request, makes the call first.
-async fn notify_or_call(
+/// Makes the call of a rule that accepts by itself. The channels hear of the request after the call.
+async fn call_if_begun(
     app: &App,
     refreshed: RefreshedRecord,
     summary: &mut TickSummary,
-) -> Result<Stored, store::Error> {
-    let RefreshedRecord { stored, claims, has_call_begun, .. } = refreshed;
-    if has_call_begun {
-        carry_out_decision(app, stored, false, summary).await
-    } else {
-        post_claims(app, stored, claims, summary).await
-    }
+) -> Result<Claimed, store::Error> {
+    let RefreshedRecord { claimed, has_call_begun, .. } = refreshed;
+    if has_call_begun { carry_out_decision(app, claimed.stored, false, summary).await } else { Ok(claimed) }
 }
 
 /// Makes all checks of a request and stores what changed. If its rule requires nobody, this approves it. `None` if
@@ -344,5 +317,5 @@ async fn refresh_record(
         }
     };
     let has_call_begun = changed && has_call_begun(&stored.approval);
-    Ok(Some(RefreshedRecord { stored, changed, claims, has_call_begun }))
+    Ok(Some(RefreshedRecord { claimed: Claimed { stored, claims }, changed, has_call_begun }))
 }
