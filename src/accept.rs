@@ -66,7 +66,7 @@ impl Error {
         }
     }
 
-    /// The event for an attempt that a later one may replace.
+    /// The event for a failed attempt: a later one may succeed.
     fn to_deferred_event(&self) -> Event {
         let retry_after = match self {
             Self::Api(error) => error.retry_after(),
@@ -81,7 +81,7 @@ impl Error {
 pub enum NextStep {
     /// No call is due. Apply this event.
     Apply(Event),
-    /// The connection is pending, so the decided call is due.
+    /// The connection is waiting, so the decided call is due.
     Call,
 }
 
@@ -225,7 +225,7 @@ pub fn read_error_event(error: &Error) -> Event {
 }
 
 /// Makes the decided call. The caller has stored that the call begins, and has just read that the connection is
-/// pending.
+/// waiting.
 pub async fn make_call(app: &App, approval: &Approval, now: Timestamp) -> CallOutcome {
     let (target, instance_id) = (&approval.id.target, &approval.id.instance_id);
     let not_made = |problem: &str| CallOutcome {
@@ -373,8 +373,8 @@ pub async fn run_checks(
             Class::Retry | Class::Unknown | Class::Credentials | Class::DryRunPassed => {
                 CheckOutcome::Unknown(Some(error.to_problem()))
             }
-            // The status of the connection or of a VPC is wrong. That of a VPC is temporary. That of the connection may
-            // follow from a decision elsewhere.
+            // The connection or a VPC has an unexpected status. That of a VPC is temporary. That of the connection may
+            // follow from a decision elsewhere, so read it.
             Class::ReadStatus => match timeout_at(deadline, read_connection(app, target, instance_id, now)).await {
                 Ok(Ok(Connection { status, .. })) if status != Status::Accepting => {
                     CheckOutcome::Objection(Objection::Status(status))

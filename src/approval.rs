@@ -118,7 +118,7 @@ pub enum DecisionError {
     /// The request is decided or has ended. The record says how.
     #[error("the request is already decided or has ended")]
     AlreadyDecided,
-    /// The connection has other facts than those that the sender saw.
+    /// The connection has other facts than the sender saw.
     #[error("the connection has changed")]
     FactsChanged,
     /// The person has no approval to withdraw.
@@ -127,7 +127,7 @@ pub enum DecisionError {
     /// Another request with other content has the same id.
     #[error("another request has the same id")]
     IdReused,
-    /// The decision counted once. A change of the rules or the checks has voided it.
+    /// The decision has counted, but a change of the rules or the checks has voided it.
     #[error("the decision counted but is void now")]
     Voided,
     /// The same request was refused before.

@@ -107,7 +107,8 @@ impl Connection {
         }
     }
 
-    /// Whether the connection can be accepted: it is pending, and its expiry is not over.
+    /// Whether the connection is waiting, so that it can be accepted: its status is `Accepting`, and it has not
+    /// expired.
     #[must_use]
     pub fn is_waiting(&self, now: Timestamp) -> bool {
         self.status == Status::Accepting && self.expires_at.is_none_or(|expires_at| expires_at > now)

@@ -239,7 +239,7 @@ impl Policy {
     ) -> Result<&Rule, Refusal> {
         let rule = self.matching_rule(target, connection).map_err(Refusal::NoRule)?;
         let account = connection.requester.account;
-        let is_named = rule.approvers.iter().any(|who| self.is_named_by(who, approver));
+        let is_named = rule.approvers.iter().any(|approver_ref| self.is_named_by(approver_ref, approver));
         match (verdict, is_named, self.is_contact(account, approver)) {
             (Verdict::Approve, true, false) | (Verdict::Reject, true, _) | (Verdict::Reject, false, true) => Ok(rule),
             (Verdict::Approve, true, true) => Err(Refusal::Contact { account }),
@@ -354,8 +354,8 @@ impl Policy {
                 person: Some(name.clone()),
             })
         };
-        for who in &rule.approvers {
-            let approvers: Vec<_> = match who {
+        for approver_ref in &rule.approvers {
+            let approvers: Vec<_> = match approver_ref {
                 ApproverRef::Person(name) => person(name).into_iter().collect(),
                 ApproverRef::Group(group) => self.groups.get(group).into_iter().flatten().filter_map(person).collect(),
                 ApproverRef::Principal(principal) => vec![self.approver_for(principal.clone())],
@@ -370,21 +370,21 @@ impl Policy {
     /// Whether any rule or account names the approver, so that they may decide about some request.
     #[must_use]
     pub fn may_decide_anything(&self, approver: &Approver) -> bool {
-        self.rules.iter().flat_map(|rule| &rule.approvers).any(|who| self.is_named_by(who, approver))
+        self.rules.iter().flat_map(|rule| &rule.approvers).any(|approver_ref| self.is_named_by(approver_ref, approver))
             || self.accounts.keys().any(|account| self.is_contact(*account, approver))
     }
 
     fn is_contact(&self, account: AccountId, approver: &Approver) -> bool {
         let contacts = self.accounts.get(&account).map(|account| account.contacts.as_slice()).unwrap_or_default();
-        contacts.iter().any(|who| match who {
+        contacts.iter().any(|approver_ref| match approver_ref {
             // One identity of a person stands for the person.
             ApproverRef::Principal(principal) => self.approver_for(principal.clone()).is_same_person(approver),
-            ApproverRef::Person(_) | ApproverRef::Group(_) => self.is_named_by(who, approver),
+            ApproverRef::Person(_) | ApproverRef::Group(_) => self.is_named_by(approver_ref, approver),
         })
     }
 
-    fn is_named_by(&self, who: &ApproverRef, approver: &Approver) -> bool {
-        match who {
+    fn is_named_by(&self, approver_ref: &ApproverRef, approver: &Approver) -> bool {
+        match approver_ref {
             ApproverRef::Principal(principal) => {
                 self.canonical_principal(principal) == self.canonical_principal(&approver.principal)
             }

@@ -29,7 +29,7 @@ pub struct Finding {
 pub enum Check {
     /// The accepting account is the target's.
     Account,
-    /// The connection is pending.
+    /// The connection is waiting to be accepted.
     Status,
     /// The request has not expired.
     Expiry,
@@ -77,7 +77,7 @@ pub enum Objection {
     /// The accepting account is not the target's.
     #[error("the accepting account is not the target's")]
     NotOurs,
-    /// The connection is not pending, or no longer is. Holds its status.
+    /// The connection is not waiting to be accepted. Holds its status.
     #[error("the connection is not waiting to be accepted")]
     Status(Status),
     /// The request has expired.
@@ -100,8 +100,8 @@ pub enum Objection {
 /// Makes the checks that require only the reading. `account` is the target's account.
 #[must_use]
 pub fn check_connection(connection: &Connection, account: AccountId, now: Timestamp) -> Vec<Finding> {
-    let object = |stands: bool, objection: Objection| {
-        if stands { CheckOutcome::Objection(objection) } else { CheckOutcome::Passed }
+    let object = |applies: bool, objection: Objection| {
+        if applies { CheckOutcome::Objection(objection) } else { CheckOutcome::Passed }
     };
     let overlaps = connection.overlapping_cidrs();
     let cidrs = match overlaps.as_slice() {

@@ -78,7 +78,7 @@ impl Tick {
     pub const SCHEDULED: Self = Self { discover: true, min_rounds: 1 };
     /// Does what is due.
     pub const DUE: Self = Self { discover: false, min_rounds: 1 };
-    /// Does what a change has just made due.
+    /// Does what a change has just made due. The index may not show it yet, so a second round follows.
     pub const CHANGED: Self = Self { discover: false, min_rounds: 2 };
 }
 
@@ -172,8 +172,7 @@ pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<TickSummar
 /// When the next round begins.
 struct RoundTimer {
     began_at: Instant,
-    /// Pause before the next round if only slow jobs are left. It keeps the share of reading the index below a tenth of
-    /// the time.
+    /// Pause before the next round if only slow jobs are left. So reading the index takes at most a tenth of the time.
     min_pause_after: Duration,
     /// The latest known time at which something is due.
     latest_due: Option<Instant>,

@@ -123,9 +123,9 @@ impl Approval {
         }
     }
 
-    /// Schedules an update of all cards, or only of cards without a key, whose buttons decide nothing. Any click can
-    /// ask for an update of all cards, so there is at most one in five minutes. A channel with a pending notification
-    /// is skipped, because that notification updates its card. Returns whether the record changed.
+    /// Schedules an update of cards: of all, or only of those without a key, whose buttons decide nothing. Any click
+    /// can ask for an update of all cards, so there is at most one in five minutes. A channel with a pending
+    /// notification is skipped, because that notification updates its card. Returns whether the record changed.
     pub fn request_redraw(&mut self, all_cards: bool, now: Timestamp) -> bool {
         let is_waited_for = |channel: &str| self.outbox.iter().any(|notification| notification.is_waiting_for(channel));
         let is_recent = |notification: &Notification| now.duration_since(notification.at) < MIN_REDRAW_INTERVAL;

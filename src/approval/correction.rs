@@ -1,5 +1,5 @@
 //! Readings that may be wrong, and corrections of the record. A reading that may be outdated requires a second one to
-//! confirm it. A final record is corrected as soon as a reading shows that the connection is pending or usable.
+//! confirm it. A final record is corrected as soon as a reading shows that the connection is waiting or usable.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -26,7 +26,7 @@ impl Approval {
         }
     }
 
-    /// Handles a reading that shows a pending connection that has not expired.
+    /// Handles a reading of a waiting connection.
     pub(super) fn observe_waiting(&mut self, connection: &Connection, now: Timestamp) {
         match &self.state {
             // The reading agrees with the record, or is older than the decision or the activation.
@@ -51,7 +51,7 @@ impl Approval {
         }
     }
 
-    /// Handles a reading that agrees with the record: it ends any doubt and updates the expiry.
+    /// Handles a reading that agrees with the record: forgets an unconfirmed reading, and updates the expiry.
     pub(super) fn note_reading(&mut self, connection: &Connection, now: Timestamp) {
         self.clear_unconfirmed();
         let waits = matches!(self.state, ApprovalState::Pending | ApprovalState::Approved | ApprovalState::Rejecting);
@@ -118,7 +118,7 @@ impl Approval {
         self.own_call.as_ref().is_some_and(|call| call.generation == self.generation && call.acknowledged)
     }
 
-    /// Reopens a record whose connection is pending again. If these facts were decided, the call is made again.
+    /// Reopens a record whose connection is waiting again. If people decided on these facts, the call is made again.
     /// Otherwise people decide.
     fn reopen(&mut self, connection: &Connection, now: Timestamp) {
         let was = self.state.clone();

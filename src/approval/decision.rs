@@ -44,7 +44,7 @@ pub struct Decision {
     pub verdict: Verdict,
     /// Who decided.
     pub by: Approver,
-    /// When the request that carried the decision arrived.
+    /// When the request that carried the decision arrived. For a decision by a rule, when the rule was applied.
     pub at: Timestamp,
     /// Fingerprint of the facts that the decision is about.
     pub fingerprint: Fingerprint,

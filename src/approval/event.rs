@@ -88,6 +88,6 @@ pub enum ChannelDisplay {
     Unchanged,
     /// This card, which was updated or posted.
     Card(CardRef),
-    /// A message with all facts of this fingerprint.
+    /// A message that shows all facts of this fingerprint.
     Facts(Fingerprint),
 }

@@ -60,8 +60,8 @@ pub enum AuditEvent {
         /// People whose approvals are void.
         void: Vec<Approver>,
     },
-    /// The configuration changed: another rule matches, the rule requires another number of approvals, or approvals are
-    /// void.
+    /// The configuration changed: another rule matches, the rule requires another number of approvals, or approvals
+    /// have become void.
     RuleChanged {
         /// Name of the rule that matches now. `None` if no rule matches.
         rule: Option<String>,

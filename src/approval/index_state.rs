@@ -15,11 +15,11 @@ pub enum IndexState {
     Decided,
     /// Accepted, but not usable yet.
     Activating,
-    /// Rejected, expired or deleted. A reading of a pending or usable connection reopens it.
+    /// Rejected, expired or deleted. A reading of a waiting or usable connection contradicts it.
     Ended,
-    /// Failed. A reading of a usable connection corrects it.
+    /// Failed. A reading of a usable connection contradicts it.
     Failed,
-    /// Accepted by somebody else. A reading of a pending connection reopens it.
+    /// Accepted by somebody else. A reading of a waiting connection contradicts it.
     AcceptedElsewhere,
     /// Final, whatever a reading shows.
     Settled,
@@ -34,7 +34,7 @@ impl Approval {
     #[must_use]
     pub fn index_state(&self) -> IndexState {
         match self.state {
-            // While a reading requires confirmation, every reading is new: it never equals this digest.
+            // While a reading requires confirmation, every reading is new, because its digest never equals this one.
             ApprovalState::Pending if self.unconfirmed.is_some() => IndexState::Pending(ContentDigest::default()),
             ApprovalState::Pending => {
                 IndexState::Pending(ContentDigest::new(&self.fingerprint, self.connection.expires_at, &self.policy))

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Approval, ApprovalState, Approver, AuditEvent, Decision, DecisionError, NotificationKind};
 
-/// How many bytes people may write before the record only takes decisions. The store takes 400 KB per record.
+/// How many bytes people may write. Above it, a record takes only decisions about a pending request. The store takes
+/// 400 KB per record.
 ///
 /// Source: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
 const MAX_PEOPLE_BYTES: usize = 128 * 1024;

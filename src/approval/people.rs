@@ -14,7 +14,7 @@ impl Approval {
     /// Returns the record with the decision added. `before` is the stored record, `None` for a new request.
     ///
     /// # Errors
-    /// [`DecisionError`] if the decision does not count. The stored record then stays unchanged.
+    /// [`DecisionError`] if the decision does not count. Then the stored record must not change.
     pub fn apply_decision(
         before: Option<&Self>,
         review: &Review<'_>,
@@ -65,17 +65,17 @@ impl Approval {
         // Repeating an overruled decision must not look like success.
         let overruled = self.winner().is_some_and(|winner| winner.verdict != decision.verdict);
         if self.has_counted_request(&RequestId::of(decision))? {
-            let stands = self.decisions.iter().any(|earlier| earlier.request_key == decision.request_key);
-            if self.state == ApprovalState::Pending && !stands {
+            let still_counts = self.decisions.iter().any(|earlier| earlier.request_key == decision.request_key);
+            if self.state == ApprovalState::Pending && !still_counts {
                 return Err(self.history.void_reason(&decision.request_key));
             }
             return Err(if overruled { DecisionError::AlreadyDecided } else { DecisionError::Repeated });
         }
-        let said_before =
+        let decided_before =
             |earlier: &Decision| earlier.verdict == decision.verdict && earlier.by.is_same_person(&decision.by);
-        let said_before = self.decisions.iter().any(said_before);
+        let decided_before = self.decisions.iter().any(decided_before);
         match self.state {
-            ApprovalState::Pending if said_before => Err(DecisionError::Repeated),
+            ApprovalState::Pending if decided_before => Err(DecisionError::Repeated),
             // A decision has just read the connection, so it exists.
             ApprovalState::Pending | ApprovalState::Deleted | ApprovalState::Failed { .. } => Ok(()),
             ApprovalState::Expired => Err(DecisionError::AlreadyDecided),
@@ -84,7 +84,7 @@ impl Approval {
             | ApprovalState::Activated
             | ApprovalState::Rejecting
             | ApprovalState::Rejected => {
-                Err(if said_before && !overruled { DecisionError::Repeated } else { DecisionError::AlreadyDecided })
+                Err(if decided_before && !overruled { DecisionError::Repeated } else { DecisionError::AlreadyDecided })
             }
         }
     }
@@ -158,8 +158,8 @@ impl Approval {
         u32::try_from(approvals.count()).unwrap_or(u32::MAX)
     }
 
-    /// Whether one of these channels showed exactly these facts by the second of `at`. Without a fingerprint, a request
-    /// can only be about facts that a channel showed.
+    /// Whether one of these channels showed exactly these facts no later than `at`, in whole seconds. Without a
+    /// fingerprint, a request can only be about facts that a channel showed.
     #[must_use]
     pub fn was_shown(&self, fingerprint: &Fingerprint, channels: &[String], at: Timestamp) -> bool {
         let in_time =

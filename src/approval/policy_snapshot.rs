@@ -33,7 +33,7 @@ pub struct PolicySnapshot {
     pub escalate_after: Option<SignedDuration>,
     /// More channels that hear of the request after the escalation.
     pub escalate_to: Vec<String>,
-    /// How long before its expiry people are warned.
+    /// How long before the expiry of the request people are warned.
     pub expiry_notice: SignedDuration,
     /// How long a call or an activation may take before people are told.
     pub stuck_after: SignedDuration,
@@ -128,7 +128,7 @@ impl ReminderState {
         (!self.stuck).then(|| add_saturating(since, policy.stuck_after))
     }
 
-    /// Marks the delay as told. Returns whether it was not told before.
+    /// Remembers that people were told of the delay. Returns whether this is the first time.
     pub(super) fn mark_stuck(&mut self) -> bool {
         !std::mem::replace(&mut self.stuck, true)
     }
@@ -139,7 +139,7 @@ fn add_saturating(since: Timestamp, wait: SignedDuration) -> Timestamp {
     since.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 
-/// How long after the first moment the reminder after `earlier` others is due. The waits between reminders double.
+/// How long a request is pending before the reminder that follows `earlier` others. The waits between reminders double.
 fn reminder_delay(first: SignedDuration, earlier: u32) -> SignedDuration {
     let first = first.max(SignedDuration::from_mins(1));
     let max_interval = MAX_REMINDER_INTERVAL.max(first);

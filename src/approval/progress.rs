@@ -98,7 +98,7 @@ impl Approval {
         }
     }
 
-    /// Handles a connection that is still pending after its expiry. Nobody can accept it any more, but a call of ours
+    /// Handles a connection that is still waiting after its expiry. Nobody can accept it any more, but a call of ours
     /// may have been in time.
     fn observe_past_expiry(&mut self, now: Timestamp) {
         let event = || AuditEvent::Observed(Status::Expired);

@@ -58,7 +58,7 @@ impl Approval {
     }
 
     /// Refreshes a pending request from a new reading: adopts changes of its facts, its checks and the configuration.
-    /// An ended request is reopened first if the reading shows that the connection is pending. Returns whether the
+    /// An ended request is reopened first if the reading shows that the connection is waiting. Returns whether the
     /// record changed.
     pub fn refresh(&mut self, review: &Review<'_>, now: Timestamp) -> bool {
         let before = self.clone();

@@ -31,7 +31,7 @@ impl Approval {
         if self.state != ApprovalState::Pending {
             return;
         }
-        let again_at = if self.findings.is_empty() {
+        let recheck_at = if self.findings.is_empty() {
             Some(now)
         } else if preflight::first_objection(&self.findings).is_some() || self.is_past_expiry(now) {
             Some(now + OBJECTION_RECHECK_INTERVAL)
@@ -43,9 +43,9 @@ impl Approval {
         let expires_at = self.connection.expires_at;
         let is_open = !self.is_past_expiry(now);
         let remind_at = is_open.then(|| self.reminder_state.next_reminder_at(&self.policy, self.since, expires_at));
-        let over_at = expires_at.filter(|_| is_open);
+        let ends_at = expires_at.filter(|_| is_open);
         let confirm_at = self.unconfirmed.as_ref().map(UnconfirmedReading::next_reading_at);
-        self.next_step_at = [remind_at, over_at, again_at, confirm_at].into_iter().flatten().min();
+        self.next_step_at = [remind_at, ends_at, recheck_at, confirm_at].into_iter().flatten().min();
     }
 
     /// Whether the time for an answer is over, whatever status Alibaba Cloud reports.
@@ -60,7 +60,7 @@ impl Approval {
         self.next_step_at.into_iter().chain(self.outbox.due_at()).min()
     }
 
-    /// When the record has work to do, or its connection must be read. An activation can be read at any time.
+    /// When the record has work to do, or its connection must be read. An activation must be read from its start.
     #[must_use]
     pub fn due_at(&self) -> Option<Timestamp> {
         let seen_at = (self.state == ApprovalState::Activating).then_some(self.since);

@@ -33,13 +33,13 @@ pub enum ApprovalState {
     Activating,
     /// The connection is usable. Final.
     Activated,
-    /// Decided. Alibaba Cloud has not acknowledged `RejectVpcPeerConnection` yet.
+    /// Rejected by people. Alibaba Cloud has not acknowledged `RejectVpcPeerConnection` yet.
     Rejecting,
-    /// Rejected. Final, unless a reading shows that the connection is pending or usable.
+    /// Rejected. Final, unless a reading shows that the connection is waiting or usable.
     Rejected,
-    /// Not decided within seven days. Final, unless a reading shows that the connection is pending or usable.
+    /// Expired before the accept. Final, unless a reading shows that the connection is waiting or usable.
     Expired,
-    /// The connection no longer exists. Final, unless a reading shows that it is pending or usable.
+    /// The connection no longer exists. Final, unless a reading shows that it is waiting or usable.
     Deleted,
     /// Alibaba Cloud, or something outside peergate, made the decision impossible. Final, until somebody decides again
     /// or a reading shows that the connection is usable.
@@ -55,7 +55,7 @@ pub mod failure_code {
     pub const ACCEPTED_ELSEWHERE: &str = "AcceptedElsewhere";
     /// The facts changed too often.
     pub const CHANGED_TOO_OFTEN: &str = "ChangedTooOften";
-    /// Alibaba Cloud acknowledged the call several times, but the connection is still pending.
+    /// Alibaba Cloud acknowledged the call several times, but the connection is still waiting.
     pub const CALL_UNDONE: &str = "CallUndone";
     /// Alibaba Cloud does not list the other peerings of the VPC, so that one of the checks cannot be made.
     pub const OTHER_PEERINGS_UNKNOWN: &str = "OtherPeerings.Unknown";

@@ -12,7 +12,7 @@ const MIN_CONFIRMATION_INTERVAL: SignedDuration = SignedDuration::from_secs(60);
 pub enum TransientReading {
     /// The connection was not found.
     Missing,
-    /// The connection is pending, although peergate made a call.
+    /// The connection is waiting to be accepted, although peergate made a call.
     Waiting,
 }
 

@@ -214,7 +214,7 @@ impl<'a> ReplayedHistory<'a> {
                 self.standing = restored.iter().collect();
             }
         } else if self.is_pending && !is_pending {
-            // Without a decision of ours, the request ended or was accepted.
+            // The request ended or was accepted without a decision of ours.
             self.standing.clear();
         }
         true
@@ -259,7 +259,7 @@ impl<'a> ReplayedHistory<'a> {
         let winner = record.get("decisions").and_then(Value::as_array)?.last().unwrap_or(winner);
         let text = |value: Option<&Value>| value.and_then(Value::as_str).map(ToOwned::to_owned);
         let by = Principal::try_from(text(winner.pointer("/by/principal"))?);
-        // The principal of a rule is not valid, so that no sender can have it.
+        // Text that is not a valid principal belongs to a rule.
         let by = by.unwrap_or_else(|_| super::Approver::peergate(id.split('/').next().unwrap_or_default()).principal);
         let account = record.pointer("/facts/accepter/account").or(record.pointer("/connection/accepter/account"));
         let account = AccountId::try_from(text(account)?).ok()?;

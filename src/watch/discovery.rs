@@ -53,7 +53,7 @@ impl RegionWork {
         self.into_poll_jobs(&key.target)
     }
 
-    /// Reads each remaining connection by itself.
+    /// Returns a job for each remaining connection, which reads only that connection.
     fn into_poll_jobs(self, target: &str) -> Vec<Job> {
         let activating_since = self.activating_since;
         let poll = |(instance_id, indexed_state)| {
@@ -261,7 +261,7 @@ async fn compare_with_records(
                 }
                 is_outdated
             }
-            // A newer version wrote the record, or the store did not return it.
+            // A newer version wrote the record, or the store did not return it. Leave it alone.
             Some(Err(error)) => {
                 let (peering, outcome) = (id.instance_id.as_str(), error.log_outcome());
                 tracing::error!(outcome, target, peering.id = peering, %error, "could not read the record of a connection");

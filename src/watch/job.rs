@@ -32,10 +32,10 @@ pub(super) enum Job {
     ListPage(Box<Listing>),
 }
 
-/// What a job leads to.
+/// The result of a job.
 #[derive(Default)]
 pub(super) struct JobResult {
-    /// When to work on the same thing again. `None` if the next tick is soon enough.
+    /// When the tick should begin another round. `None` if the next tick is soon enough.
     pub(super) recheck_at: Option<Timestamp>,
     /// Jobs to queue now, in this order.
     pub(super) follow_ups: Vec<Job>,

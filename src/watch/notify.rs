@@ -103,13 +103,13 @@ pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp) -> V
         let account = approval.facts.requester.account;
         let makes_card = notification.kind == NotificationKind::Discovered
             || (has_cards(channel) && !approval.cards.contains_key(channel));
-        let turn =
+        let turn_at =
             (is_chat && makes_card).then(|| app.card_rate.reserve(account, channel, &approval.id, now)).flatten();
-        postponed.extend(turn.map(|turn| (notification.number, channel.clone(), turn)));
-        turn.is_none()
+        postponed.extend(turn_at.map(|turn_at| (notification.number, channel.clone(), turn_at)));
+        turn_at.is_none()
     });
-    for (number, channel, turn) in postponed {
-        approval.outbox.postpone_delivery(DeliveryKey { number, channel: &channel }, turn);
+    for (number, channel, turn_at) in postponed {
+        approval.outbox.postpone_delivery(DeliveryKey { number, channel: &channel }, turn_at);
     }
     claims
 }
@@ -155,9 +155,9 @@ async fn post_to_channel(
     };
     let can = to.capabilities();
     if can.can_edit {
-        let drawn = draw_card(context, to, channel, approval, card).await?;
-        let reference = drawn.reference.clone();
-        *display = ChannelDisplay::Card(drawn);
+        let card = draw_card(context, to, channel, approval, card).await?;
+        let reference = card.reference.clone();
+        *display = ChannelDisplay::Card(card);
         // The card itself is the notification.
         if matches!(notification.kind, NotificationKind::Discovered | NotificationKind::Checked) {
             return Ok(());
@@ -178,7 +178,7 @@ async fn post_to_channel(
         return Ok(());
     }
     if notification.kind == NotificationKind::Checked {
-        // The card would change, but a message is not worth it.
+        // This only changes cards. It is not worth a message.
         return Ok(());
     }
     let card = binding::notification_card_id(&approval.id.to_string(), channel, notification.number);
@@ -188,7 +188,7 @@ async fn post_to_channel(
     Ok(())
 }
 
-/// Fingerprint of the facts, if a card can show all of them. Otherwise of nothing.
+/// Fingerprint of the facts if a card can show all of them. Otherwise the fingerprint of nothing.
 fn shown_fingerprint(approval: &Approval) -> Fingerprint {
     if message::can_show_all(&approval.facts) { approval.fingerprint.clone() } else { Fingerprint::of_nothing() }
 }
@@ -201,11 +201,11 @@ async fn draw_card(
     approval: &Approval,
     card: Option<CardId>,
 ) -> Result<CardRef, DeliveryError> {
-    let drawn = message::request_card(approval, clock::now());
+    let message = message::request_card(approval, clock::now());
     let fingerprint = shown_fingerprint(approval);
     let mut too_old = None;
     if let Some(card) = approval.cards.get(channel) {
-        let (message, key) = bind_buttons(context, to, drawn.clone(), card.id);
+        let (message, key) = bind_buttons(context, to, message.clone(), card.id);
         match to.update(context, &card.reference, &message).await? {
             UpdateOutcome::Updated => return Ok(CardRef { fingerprint, shown_at: clock::now(), key, ..card.clone() }),
             UpdateOutcome::TooOld => too_old = Some(card),
@@ -213,11 +213,11 @@ async fn draw_card(
         }
     }
     let card = card.unwrap_or_else(clock::new_card_id);
-    let (message, key) = bind_buttons(context, to, drawn, card);
+    let (message, key) = bind_buttons(context, to, message, card);
     let posted = to.post(context, channel, &message, &format!("card-{card}-{:.16}", fingerprint.to_string())).await?;
     let reference = posted.ok_or_else(|| DeliveryError::misconfigured("the platform did not say where the card is"))?;
     if let Some(old) = too_old {
-        // Best effort: a click on the old card tells the same.
+        // Best effort: a click on the old card says the same.
         let _ = to
             .reply_below(context, &old.reference, &message::card_moved(approval), false, &format!("moved-{card}"))
             .await;

@@ -29,7 +29,7 @@ pub(super) async fn advance_record(
     deliver(app, claimed, summary).await
 }
 
-/// Applies a reading to a record. `indexed_state` is the state of the record in the index.
+/// Applies a reading to a record. `indexed_state` is the state of the record in the index, `None` if it is not known.
 pub(super) async fn ingest_reading(
     app: &App,
     id: &ApprovalId,
@@ -43,7 +43,7 @@ pub(super) async fn ingest_reading(
             // A list entry counts as a reading: it confirms the earlier one or contradicts it.
             stored.approval.unconfirmed.is_none()
         } else {
-            // An ended request whose connection is pending is reopened.
+            // An ended request whose connection is waiting is reopened.
             stored.approval.index_state() == IndexState::Ended
         }
     };
@@ -139,9 +139,11 @@ async fn take_due_step(app: &App, stored: Stored, summary: &mut TickSummary) -> 
     apply_event(app, stored, &event, summary).await
 }
 
-/// Makes the decided call if the connection is pending. First stores that the call begins: the process that stores it
-/// makes the call, and a crash leaves a trace. Without `recheck`, a rule has just approved the request: its checks are
-/// new, and the record already says that the call begins.
+/// Makes the decided call if the connection is waiting. First stores that the call begins: the process that stores it
+/// makes the call, and a crash leaves a trace.
+///
+/// Without `recheck`, a rule has just approved the request: its checks are new, and the record already says that the
+/// call begins.
 async fn carry_out_decision(
     app: &App,
     stored: Stored,
@@ -215,7 +217,7 @@ async fn refresh_listed(
     let now = clock::now();
     let connection = match accept::read_connection(app, &id.target, &id.instance_id, now).await {
         Ok(connection) if connection.is_waiting(now) => connection,
-        // The request is no longer pending. The next tick handles that.
+        // The connection is no longer waiting. The next tick handles that.
         Ok(_) => return Ok(stored.map(Claimed::nothing)),
         Err(error) => {
             log_read_failure(id, &error);

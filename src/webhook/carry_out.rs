@@ -13,7 +13,7 @@ use crate::chat::{Dependency, Reply};
 use crate::logging::Chain;
 use crate::store::{self, Saved, Stored};
 
-/// Attempts to store a decision, if other processes change the record at the same time.
+/// How often to try to store a decision while other processes change the record.
 const MAX_DECISION_TRIES: u32 = 5;
 
 /// An older reading is repeated before the call.
@@ -38,7 +38,7 @@ pub(super) async fn store_decision(
             (Ok(approval), _) => approval,
             (Err(DecisionError::FactsChanged), Some(earlier)) => return Err(OutdatedReading(earlier.clone())),
             (Err(error), Some(earlier)) => return Ok(decision_error_reply(error, earlier.approval.clone())),
-            // Without a record, every decision counts.
+            // A new request takes every decision, so this does not happen.
             (Err(_), None) => return Ok(Reply::Unavailable(Dependency::Store)),
         };
         match timeout_at(deadline, app.store.save(&approval, before.as_ref())).await {

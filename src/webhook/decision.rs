@@ -363,7 +363,7 @@ impl Attempt<'_> {
     ) -> Reply {
         let Self { app, command, id, now, deadline, .. } = *self;
         let request = request_id(self.request, command);
-        let shown_otherwise = command.seen_fingerprint.is_some()
+        let other_facts_shown = command.seen_fingerprint.is_some()
             || stored.as_ref().is_some_and(|stored| {
                 stored.approval.was_ever_shown() || stored.approval.fingerprint != connection.fingerprint()
             });
@@ -407,7 +407,7 @@ impl Attempt<'_> {
             app.store.update(stored, refuse).await.map(|_| ())
         };
         match timeout_at(deadline, refuse).await {
-            Ok(Ok(())) if shown_otherwise => Reply::ConnectionChanged,
+            Ok(Ok(())) if other_facts_shown => Reply::ConnectionChanged,
             Ok(Ok(())) => Reply::FactsNotShown,
             Ok(Err(error)) => store_failure_reply(&error),
             Err(_elapsed) => Reply::Unavailable(Dependency::Store),

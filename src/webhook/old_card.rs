@@ -40,7 +40,7 @@ pub(super) fn is_current_card(
         .any(|notification| notification.deliveries.keys().any(|channel| is_notification(channel, notification.number)))
 }
 
-/// Whether another card replaced the clicked one: the record knows a newer card in the same place.
+/// Whether another card replaced the clicked one: the record knows one in the same place.
 fn is_replaced(record: Option<&Approval>, message: Option<&str>) -> bool {
     let channel_of = |reference: &str| reference.rsplit_once('/').map(|(channel, _)| channel.to_owned());
     let (Some(record), Some(message)) = (record, message) else { return false };
