@@ -1,6 +1,6 @@
-//! The procedure that both functions share: bring a decided connection one step further, and say what happened.
+//! Steps that the webhook and the watcher share: reading a connection, checking it, and making the decided call.
 //!
-//! Never decides anything itself, and never calls for a connection that is not the one that was decided on.
+//! This module never decides anything. It never makes a call for a connection whose facts differ from the decided ones.
 
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
@@ -18,25 +18,25 @@ use crate::peering::{Connection, InstanceId, Problem, Status};
 use crate::preflight::{self, Check, CheckOutcome, Finding, Objection};
 use crate::secrets::AccessKey;
 
-/// How long the watcher waits for what the checks ask of Alibaba Cloud.
+/// How long the watcher waits for the checks that call Alibaba Cloud.
 pub const BACKGROUND_CHECKS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Why Alibaba Cloud could not be asked, or would not.
+/// Why a call to Alibaba Cloud failed or was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The target is not in the configuration (any more).
+    /// The configuration does not name the target, or no longer does.
     #[error("the target is not in the configuration")]
     UnknownTarget,
-    /// We have no credentials to ask with.
+    /// peergate has no credentials for the call.
     #[error(transparent)]
     Credentials(#[from] credentials::Error),
-    /// It failed.
+    /// The call failed.
     #[error(transparent)]
     Api(#[from] alicloud::Error),
 }
 
 impl Error {
-    /// As records and people see it.
+    /// The error as records and people see it.
     #[must_use]
     pub fn to_problem(&self) -> Problem {
         let (code, request_id) = match self {
@@ -47,7 +47,7 @@ impl Error {
         Problem { code: code.to_owned(), request_id: request_id.map(ToOwned::to_owned) }
     }
 
-    /// What it asks us to do.
+    /// What peergate should do about the error.
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
@@ -57,7 +57,7 @@ impl Error {
         }
     }
 
-    /// Whether a failed call may have taken effect all the same.
+    /// Whether the failed call may still have taken effect.
     #[must_use]
     pub fn may_have_taken_effect(&self) -> bool {
         match self {
@@ -66,7 +66,7 @@ impl Error {
         }
     }
 
-    /// A failed try, as an event.
+    /// The event for a failed attempt: a later one may succeed.
     fn to_deferred_event(&self) -> Event {
         let retry_after = match self {
             Self::Api(error) => error.retry_after(),
@@ -79,9 +79,9 @@ impl Error {
 /// The next step for a decided connection.
 #[derive(Debug)]
 pub enum NextStep {
-    /// No call is due: this happened.
+    /// No call is due. Apply this event.
     Apply(Event),
-    /// The decided call is due: the connection waits for it.
+    /// The connection is waiting, so the decided call is due.
     Call,
 }
 
@@ -90,12 +90,12 @@ pub enum NextStep {
 pub struct CallOutcome {
     /// What happened.
     pub event: Event,
-    /// What is known of the call.
+    /// Whether the call was made, and whether it may have taken effect.
     pub result: CallResult,
 }
 
 impl CallOutcome {
-    /// Applies it, unless a new generation has begun. Returns whether the record changed.
+    /// Applies the outcome, unless a new generation has begun. Returns whether the record changed.
     pub fn apply_to(&self, approval: &mut Approval, generation: u32, now: Timestamp) -> bool {
         if approval.generation != generation {
             return false;
@@ -107,8 +107,8 @@ impl CallOutcome {
     }
 }
 
-/// Reads the connection and returns the next step. `late` repeats the checks and applies the current rules: much may
-/// have happened since people approved it.
+/// Reads the connection and returns the next step. With `recheck`, repeats the checks and applies the current rules,
+/// because much may have changed since the approval.
 pub async fn determine_next_step(app: &App, approval: &Approval, recheck: bool, now: Timestamp) -> NextStep {
     let connection = match read_connection(app, &approval.id.target, &approval.id.instance_id, now).await {
         Ok(connection) => connection,
@@ -138,7 +138,7 @@ pub async fn determine_next_step(app: &App, approval: &Approval, recheck: bool, 
     }
 }
 
-/// The facts are not those that were decided on.
+/// The event for a reading with other facts than the decided ones.
 async fn change_event(app: &App, approval: &Approval, connection: &Connection, now: Timestamp) -> Event {
     let (target, by) = (&approval.id.target, Approver::peergate(&approval.id.target).principal);
     let findings =
@@ -147,7 +147,8 @@ async fn change_event(app: &App, approval: &Approval, connection: &Connection, n
     Event::Changed { connection: Box::new(connection.clone()), findings }
 }
 
-/// Repeats the checks, except the dry run, and applies the current rules to the people who approved.
+/// Repeats the checks, except the dry run, and applies the current rules to the people who approved. Returns `None` if
+/// the call may be made.
 async fn review_before_accept(
     app: &App,
     approval: &Approval,
@@ -157,16 +158,17 @@ async fn review_before_accept(
     let (target, policy) = (&approval.id.target, &app.config.policy);
     let account = app.config.targets.get(target)?.account;
     let mut findings = preflight::check_connection(connection, account, now);
-    let terms = policy.snapshot_for(target, connection);
-    let (mut counted, mut void): (Vec<Approver>, Vec<Approver>) = (vec![], vec![]);
+    let snapshot = policy.snapshot_for(target, connection);
+    let (mut counted, mut voided): (Vec<Approver>, Vec<Approver>) = (vec![], vec![]);
     for decision in &approval.decisions {
         match policy.eligible_approver(target, connection, &decision.by.principal) {
             Some(by) if !counted.iter().any(|earlier| earlier.is_same_person(&by)) => counted.push(by),
-            Some(_) | None => void.push(decision.by.clone()),
+            Some(_) | None => voided.push(decision.by.clone()),
         }
     }
     let by_rule = approval.winner().is_some_and(|winner| winner.by == Approver::peergate(target));
-    let enough = terms.rule.is_some() && u32::try_from(counted.len()).unwrap_or(u32::MAX) >= terms.needed_approvals();
+    let enough =
+        snapshot.rule.is_some() && u32::try_from(counted.len()).unwrap_or(u32::MAX) >= snapshot.needed_approvals();
     let why = if let Some(objection) = preflight::first_objection(&findings) {
         SendBackReason::Objection(objection.clone())
     } else if !enough {
@@ -175,7 +177,7 @@ async fn review_before_accept(
     } else {
         let others = find_other_peerings(app, target, connection, now).await;
         let Some(others) = others else {
-            // People may have decided without knowing them; a rule never does.
+            // If this check was unknown at the decision, people approved without it. A rule never does.
             let was_unknown =
                 |it: &Finding| it.check == Check::OtherPeerings && matches!(it.outcome, CheckOutcome::Unknown(_));
             let problem = Problem { code: failure_code::OTHER_PEERINGS_UNKNOWN.into(), request_id: None };
@@ -185,26 +187,32 @@ async fn review_before_accept(
         let is_new = matches!(others.outcome, CheckOutcome::Warning(_)) && !approval.findings.contains(&others);
         findings.push(others);
         let passed = findings.iter().all(|finding| finding.outcome == CheckOutcome::Passed);
-        let stands = if by_rule { passed } else { !is_new };
-        if stands {
+        let may_call = if by_rule { passed } else { !is_new };
+        if may_call {
             return None;
         }
         SendBackReason::NotChecked
     };
-    Some(Event::SentBack { why, connection: Box::new(connection.clone()), policy: Box::new(terms), findings, void })
+    Some(Event::SentBack {
+        why,
+        connection: Box::new(connection.clone()),
+        policy: Box::new(snapshot),
+        findings,
+        void: voided,
+    })
 }
 
-/// What the other peerings of the VPC say; `None` if Alibaba Cloud does not list them.
+/// Checks the other peerings of the VPC. `None` if Alibaba Cloud does not list them.
 async fn find_other_peerings(app: &App, target: &str, connection: &Connection, now: Timestamp) -> Option<Finding> {
-    let place = (connection.accepter.region.as_str(), Some(connection.accepter.vpc.as_str()));
+    let scope = (connection.accepter.region.as_str(), Some(connection.accepter.vpc.as_str()));
     let page =
-        timeout_at(Instant::now() + BACKGROUND_CHECKS_TIMEOUT, list_connections(app, target, place, None, now)).await;
+        timeout_at(Instant::now() + BACKGROUND_CHECKS_TIMEOUT, list_connections(app, target, scope, None, now)).await;
     let page = page.ok()?.ok()?;
     let others = page.is_complete().then_some(page.connections);
     Some(preflight::check_other_peerings(connection, others.as_deref()))
 }
 
-/// A connection that could not be read, as an event.
+/// The event for a connection that could not be read.
 #[must_use]
 pub fn read_error_event(error: &Error) -> Event {
     match error.class() {
@@ -216,7 +224,8 @@ pub fn read_error_event(error: &Error) -> Event {
     }
 }
 
-/// Makes the decided call. The caller has stored that a call begins, and has just read that the connection waits.
+/// Makes the decided call. The caller has stored that the call begins, and has just read that the connection is
+/// waiting.
 pub async fn make_call(app: &App, approval: &Approval, now: Timestamp) -> CallOutcome {
     let (target, instance_id) = (&approval.id.target, &approval.id.instance_id);
     let not_made = |problem: &str| CallOutcome {
@@ -227,7 +236,7 @@ pub async fn make_call(app: &App, approval: &Approval, now: Timestamp) -> CallOu
         return not_made("NoClientToken");
     };
     let name = SessionName::for_decision(instance_id);
-    let answer = match approval.state {
+    let result = match approval.state {
         ApprovalState::Approved => {
             let call = async |caller: Caller| {
                 caller.api.accept_connection(caller.credentials(), instance_id, token, false).await
@@ -247,14 +256,14 @@ pub async fn make_call(app: &App, approval: &Approval, now: Timestamp) -> CallOu
         | ApprovalState::Deleted
         | ApprovalState::Failed { .. } => return not_made("NotDecided"),
     };
-    let error = match answer {
+    let error = match result {
         Ok(event) => return CallOutcome { event, result: CallResult::Acknowledged },
         Err(error) => error,
     };
-    let call = if error.may_have_taken_effect() { CallResult::Unknown } else { CallResult::Refused };
+    let result = if error.may_have_taken_effect() { CallResult::Unknown } else { CallResult::Refused };
     let event = match error.class() {
         Class::Retry | Class::DryRunPassed => error.to_deferred_event(),
-        // It was read a moment ago: that it is not found for this call may pass, or the key is of another account.
+        // The connection was found a moment ago. This error may be temporary, or the key may belong to another account.
         Class::Unknown | Class::Missing => Event::FailedUnknown(error.to_problem()),
         Class::Permanent => Event::Failed(error.to_problem()),
         Class::Credentials => Event::CredentialsRefused(error.to_problem()),
@@ -263,10 +272,10 @@ pub async fn make_call(app: &App, approval: &Approval, now: Timestamp) -> CallOu
             Ok(_) | Err(_) => error.to_deferred_event(),
         },
     };
-    CallOutcome { event, result: call }
+    CallOutcome { event, result }
 }
 
-/// The line about a step: what happened to which connection. Refused credentials are somebody's to mend.
+/// Logs what happened to a record. Refused credentials are an error, because somebody must fix them.
 pub fn log_event(approval: &Approval, event: &Event) {
     let (target, peering) = (&approval.id.target, approval.id.instance_id.as_str());
     let (state, problem) = (approval.state.name(), approval.last_problem.as_ref());
@@ -281,7 +290,7 @@ pub fn log_event(approval: &Approval, event: &Event) {
                 peering.state = state,
                 alicloud.code = code,
                 alicloud.request_id = request_id,
-                "a step was taken"
+                "applied an event to a record"
             )
         };
     }
@@ -304,7 +313,7 @@ pub fn log_event(approval: &Approval, event: &Event) {
     }
 }
 
-/// Reads a connection.
+/// Reads one connection.
 pub async fn read_connection(
     app: &App,
     target: &str,
@@ -315,7 +324,7 @@ pub async fn read_connection(
     call_api(app, target, &SessionName::reading(), now, call).await
 }
 
-/// Lists the connections of a region, or only those of one VPC, a page at a time.
+/// Lists a page of the connections of a region, or of one VPC.
 pub async fn list_connections(
     app: &App,
     target: &str,
@@ -327,8 +336,8 @@ pub async fn list_connections(
     call_api(app, target, &SessionName::reading(), now, call).await
 }
 
-/// Makes all checks. What Alibaba Cloud does not answer by `deadline` is unknown. `by` and `request_key` make the dry
-/// run's client token.
+/// Makes all checks. If Alibaba Cloud does not answer by `deadline`, the result is unknown. `by` and `request_key`
+/// determine the client token of the dry run.
 pub async fn run_checks(
     app: &App,
     target: &str,
@@ -352,19 +361,20 @@ pub async fn run_checks(
         timeout_at(deadline, list_connections(app, target, (&accepter.region, Some(&accepter.vpc)), None, now)),
         timeout_at(deadline, dry_run_accept(app, target, instance_id, token.as_str(), now)),
     );
-    // A VPC has a quota of 20: what does not fit into a page is not looked at, and not said to be.
-    let whole = others.ok().and_then(Result::ok).filter(Page::is_complete);
-    let others = whole.map(|page| page.connections);
+    // A VPC has a quota of 20 peerings. If they do not fit into one page, the result is unknown.
+    let complete_page = others.ok().and_then(Result::ok).filter(Page::is_complete);
+    let others = complete_page.map(|page| page.connections);
     findings.push(preflight::check_other_peerings(connection, others.as_deref()));
-    let found = match dry_run {
+    let outcome = match dry_run {
         Ok(Ok(())) => CheckOutcome::Passed,
         Err(_elapsed) => CheckOutcome::Unknown(None),
         Ok(Err(error)) => match error.class() {
-            // Whether it could be accepted is not known: the accept itself is tried again until it is.
+            // It is unknown whether the connection can be accepted. The accept itself is tried again until it is known.
             Class::Retry | Class::Unknown | Class::Credentials | Class::DryRunPassed => {
                 CheckOutcome::Unknown(Some(error.to_problem()))
             }
-            // Its status, or that of a VPC: one passes, the other may follow from a decision elsewhere.
+            // The connection or a VPC has an unexpected status. That of a VPC is temporary. That of the connection may
+            // follow from a decision elsewhere, so read it.
             Class::ReadStatus => match timeout_at(deadline, read_connection(app, target, instance_id, now)).await {
                 Ok(Ok(Connection { status, .. })) if status != Status::Accepting => {
                     CheckOutcome::Objection(Objection::Status(status))
@@ -374,11 +384,11 @@ pub async fn run_checks(
             Class::Missing | Class::Permanent => CheckOutcome::Objection(Objection::DryRun(error.to_problem())),
         },
     };
-    findings.push(Finding { check: Check::DryRun, outcome: found });
+    findings.push(Finding { check: Check::DryRun, outcome });
     findings
 }
 
-/// Asks whether a connection could be accepted, without accepting it. Passed, if `Ok`.
+/// Asks Alibaba Cloud whether a connection could be accepted, without accepting it. Returns `Ok` if it could.
 pub async fn dry_run_accept(
     app: &App,
     target: &str,
@@ -396,7 +406,7 @@ pub async fn dry_run_accept(
     }
 }
 
-/// An API and the key to call it with.
+/// An API client, and the key for one call.
 struct Caller {
     api: Alicloud,
     key: AccessKey,
@@ -408,7 +418,7 @@ impl Caller {
     }
 }
 
-/// Makes a call; when the credentials are refused, gets others and, if there are some, tries once more.
+/// Makes a call. If the credentials are refused and others are available, tries once more.
 async fn call_api<T, F: Future<Output = Result<T, alicloud::Error>>>(
     app: &App,
     target: &str,
@@ -420,7 +430,7 @@ async fn call_api<T, F: Future<Output = Result<T, alicloud::Error>>>(
     let key = app.credentials.current_key(&app.secrets, target, name, now).await?;
     let refused = match call(Caller { api: api.clone(), key: key.clone() }).await {
         Err(error) if error.class() == Class::Credentials => error,
-        answer => return Ok(answer?),
+        result => return Ok(result?),
     };
     match app.credentials.replace_refused_key(&app.secrets, target, name, (&key, refused.code()), now).await {
         Some(key) => Ok(call(Caller { api: api.clone(), key }).await?),
@@ -428,7 +438,7 @@ async fn call_api<T, F: Future<Output = Result<T, alicloud::Error>>>(
     }
 }
 
-/// Whether a problem is one of our credentials or permissions.
+/// Whether the problem concerns our credentials or permissions.
 #[must_use]
 pub fn is_credentials_problem(problem: &Problem) -> bool {
     let code = problem.code.as_str();

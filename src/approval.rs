@@ -1,8 +1,8 @@
-//! The durable record of one connection: who decided, how far it has come, what is still to be done and to be told.
+//! The durable record of one connection: its state, who decided, what is due next, and which notifications are pending.
 //!
-//! Pure: every change is a function of the record, an [`Event`] or a [`Decision`], and the time. A state that is over
-//! is left only by a new decision or a reading that proves it wrong, and each change puts its notice into the outbox
-//! and its entry into the history in the same step, so that one write stores all of it.
+//! Pure: every change is a function of the record, an [`Event`] or a [`Decision`], and the time. Only a new decision,
+//! or a reading that proves it wrong, leads out of a final state. Each change adds its notification to the outbox and
+//! its entry to the history in the same step, so that one write stores all of it.
 
 mod call;
 mod card;
@@ -40,7 +40,7 @@ pub use history::{AuditEntry, AuditEvent, History, Reminder, SendBackReason};
 pub use index_state::{ContentDigest, IndexState};
 pub use limits::{RefusedRequest, RequestId};
 pub use migrate::migrate;
-pub use outbox::{Claim, Delivery, Notification, NotificationKind, Outbox, RetryPolicy};
+pub use outbox::{Claim, Delivery, DeliveryKey, NextDelivery, Notification, NotificationKind, Outbox, RetryPolicy};
 pub use policy_snapshot::PolicySnapshot;
 use policy_snapshot::ReminderState;
 use progress::acknowledged_event;
@@ -52,96 +52,97 @@ pub use state::{ApprovalId, ApprovalState, failure_code};
 pub use unconfirmed::{TransientReading, UnconfirmedReading};
 pub use verify::HistoryMismatch;
 
-/// The record.
+/// The record of one connection. The store keeps it as one item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
-    /// Which connection.
+    /// Key of the record in the store.
     pub id: ApprovalId,
-    /// 1, and one more whenever a decision must not share its client token with the last: after a failure, when facts
-    /// changed after an approval, when a request is sent back, and when an acknowledged call had no effect.
+    /// Starts at 1. A new generation begins when a decision must not share the client token of an earlier one: after a
+    /// failure, after an approved request changed its facts, when a request is sent back, and when an acknowledged call
+    /// had no effect.
     pub generation: u32,
-    /// How far it has come.
+    /// Progress of the request, from pending to a final state.
     pub state: ApprovalState,
-    /// Since when it is in this state.
+    /// When the record entered this state.
     pub since: Timestamp,
-    /// The last reading that changed something.
+    /// The last reading that changed the record.
     pub connection: Connection,
-    /// What people see and decide on.
+    /// The facts that people see and decide on.
     pub facts: Facts,
-    /// Of these facts. No other is ever accepted.
+    /// Fingerprint of `facts`. peergate never accepts a connection with another one.
     pub fingerprint: Fingerprint,
-    /// What the configuration says about it.
+    /// What the configuration says about the request: its rule, approvers, channels and times.
     #[serde(rename = "terms")]
     pub policy: PolicySnapshot,
-    /// What the checks found last.
+    /// Results of the last checks. Empty if they are outdated.
     pub findings: Vec<Finding>,
-    /// The decisions that count: each person's once, the last one last.
+    /// The decisions that count, oldest first, at most one per person.
     pub decisions: Vec<Decision>,
-    /// Sent with every try of this generation's call; `None` until it is decided.
+    /// Sent with every attempt of this generation's call. `None` until the request is decided.
     pub client_token: Option<ClientToken>,
-    /// Failed tries of the next step, in a row.
+    /// How often the next step has failed in a row.
     pub attempts: u32,
-    /// When the next step is due; `None` when none is left.
+    /// When the next step is due. `None` if no step is left.
     pub next_step_at: Option<Timestamp>,
-    /// Why the last try failed, if it did.
+    /// Why the last attempt failed. `None` if it did not fail.
     pub last_problem: Option<Problem>,
-    /// What people were reminded of in this state.
+    /// Which reminders were sent in this state.
     #[serde(rename = "told")]
     reminder_state: ReminderState,
-    /// The card of each channel whose platform lets us change it.
+    /// The card of each channel whose platform can edit messages, by channel name.
     pub cards: BTreeMap<String, CardRef>,
-    /// What other channels were shown.
+    /// What the other channels show, by channel name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub shown: BTreeMap<String, ShownFacts>,
-    /// A reading that is not believed yet.
+    /// A reading that another one must confirm.
     #[serde(rename = "doubt", default, skip_serializing_if = "Option::is_none")]
     pub unconfirmed: Option<UnconfirmedReading>,
-    /// The calls that peergate made itself.
+    /// The accept or reject calls that peergate made last. They may belong to an earlier generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     own_call: Option<OwnCall>,
     /// Requests that stay refused on every retry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     refused: Vec<RefusedRequest>,
-    /// What the channels are owed, and were told.
+    /// Notifications for the channels, pending and delivered.
     pub outbox: Outbox,
-    /// Everything that happened.
+    /// The audit log of the record.
     pub history: History,
 }
 
-/// Why a decision does not count.
+/// Why a decision or a withdrawal does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecisionError {
-    /// The same person said the same before.
+    /// The same person made the same decision before.
     #[error("the same person decided the same before")]
     Repeated,
-    /// It was decided, or the connection came to its end; the record says how.
-    #[error("already decided, or over")]
+    /// The request is decided or has ended. The record says how.
+    #[error("the request is already decided or has ended")]
     AlreadyDecided,
-    /// The connection is not the one that people were shown.
+    /// The connection has other facts than the sender saw.
     #[error("the connection has changed")]
     FactsChanged,
-    /// There is no approval of theirs to take back.
+    /// The person has no approval to withdraw.
     #[error("nothing to withdraw")]
     NothingToWithdraw,
-    /// Another request had the same id.
+    /// Another request with other content has the same id.
     #[error("another request has the same id")]
     IdReused,
-    /// It counted, and a change of the rules or the checks has voided it.
-    #[error("the decision counted, and does not any more")]
+    /// The decision has counted, but a change of the rules or the checks has voided it.
+    #[error("the decision counted but is void now")]
     Voided,
     /// The same request was refused before.
     #[error("the request was refused before")]
     RefusedBefore,
-    /// The record has no room for more from people.
+    /// People have written so much into the record that it has no room for more.
     #[error("the record is full")]
     RecordFull,
-    /// The same person has withdrawn too often.
+    /// The person has withdrawn too often in this generation.
     #[error("too many withdrawals")]
     TooManyWithdrawals,
 }
 
 impl Approval {
-    /// Applies what happened; says whether it changed the record.
+    /// Applies an event. Returns whether the record changed.
     pub fn apply_event(&mut self, event: &Event, now: Timestamp) -> bool {
         let before = self.clone();
         match event {
@@ -182,18 +183,19 @@ impl Approval {
                 self.defer_for(problem, progress::REFUSED_CREDENTIALS_RETRY_INTERVAL, now);
             }
             Event::Delivered { number, channel, display } => {
-                self.outbox.mark_delivered(*number, channel, now);
+                self.outbox.mark_delivered(DeliveryKey { number: *number, channel }, now);
                 self.record_display(channel, display, now);
             }
             Event::Undelivered { number, channel, error, retry, display } => {
-                self.outbox.mark_failed(&self.id.to_string(), (*number, channel), error, *retry, now);
+                let key = DeliveryKey { number: *number, channel };
+                self.outbox.mark_failed(&self.id.to_string(), key, error, *retry, now);
                 self.record_display(channel, display, now);
             }
         }
         *self != before
     }
 
-    /// Begins the next generation: what was decided before counts no more.
+    /// Begins the next generation. Earlier decisions do not count in it.
     fn begin_generation(&mut self, now: Timestamp) {
         self.generation = self.generation.saturating_add(1);
         self.decisions.clear();
@@ -214,15 +216,15 @@ impl Approval {
         self.history.append_entry(&self.id.to_string(), now, event, &self.state);
     }
 
-    /// Has notices that no channel (or not this one) took tried again at once; those that were given up, only if
-    /// `given_up`. Returns how many posts that is.
+    /// Makes failed notifications due now: those of `channel`, or those of all channels. Abandoned ones are due again
+    /// only with `include_abandoned`. Returns the number of posts that are due.
     pub fn redrive(&mut self, channel: Option<&str>, include_abandoned: bool, now: Timestamp) -> usize {
         self.outbox.redrive(channel, include_abandoned, now)
     }
 
     fn enqueue(&mut self, kind: NotificationKind, now: Timestamp) {
         let mut audience = self.policy.channels_to_notify(self.reminder_state.escalated);
-        // Who has heard of it hears the end, whatever the configuration says by then.
+        // Every channel that knows of the request hears its end, even if the configuration no longer names the channel.
         audience.extend(self.outbox.informed_channels());
         self.outbox.enqueue(kind, &audience, now);
     }

@@ -19,58 +19,58 @@ pub use id::{AccountId, InstanceId, InvalidAccountId, InvalidInstanceId};
 /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-getvpcpeerconnectionattribute>
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connection {
-    /// Its id.
+    /// The vendor's id of the connection.
     pub instance_id: InstanceId,
-    /// How far it has come.
+    /// Progress of the connection at Alibaba Cloud.
     pub status: Status,
-    /// Whether it is paid for.
+    /// Whether the connection is locked, e.g. for an overdue payment.
     pub business_status: BusinessStatus,
-    /// The side that asked.
+    /// The side that sent the request.
     pub requester: Side,
-    /// The side that is asked: the accepting account, ours.
+    /// The side that accepts: our account.
     pub accepter: Side,
-    /// Mbit/s; `None` where the vendor says -1, unlimited, or nothing.
+    /// Mbit/s. `None` if the vendor says -1 (unlimited) or nothing.
     pub bandwidth_mbps: Option<u32>,
-    /// `Platinum`, `Gold` or `Silver` across regions; empty within one.
+    /// `Platinum`, `Gold` or `Silver` between regions. Empty within one region.
     pub link_type: String,
-    /// Chosen by the requester: untrusted.
+    /// Text of the requester, untrusted.
     pub name: String,
-    /// Chosen by the requester: untrusted.
+    /// Text of the requester, untrusted.
     pub description: String,
-    /// When an unanswered request expires. Only present while it waits or after it expired.
+    /// When a pending request expires. `None` in other states, except after an expiry.
     pub expires_at: Option<Timestamp>,
-    /// The Alibaba service that owns the connection; empty when a customer does.
+    /// The Alibaba service that owns the connection. Empty if a customer owns it.
     pub managed_service: String,
 }
 
 /// One end of a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Side {
-    /// Whose VPC it is.
+    /// Account that owns the VPC.
     pub account: AccountId,
-    /// Where it is, e.g. `cn-hangzhou`.
+    /// Region of the VPC, e.g. `cn-hangzhou`.
     pub region: String,
-    /// e.g. `vpc-bp1aevy8sofi8mh1q****`.
+    /// Id of the VPC, e.g. `vpc-bp1aevy8sofi8mh1q****`.
     pub vpc: String,
-    /// IPv4 and IPv6 ranges; empty when the vendor does not tell.
+    /// IPv4 and IPv6 CIDR blocks. Empty if the vendor does not tell.
     pub cidrs: BTreeSet<IpNet>,
 }
 
-/// The facts of a connection that people decide on: what its fingerprint covers.
+/// The facts of a connection that people decide on. The fingerprint covers exactly these.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
-    /// The side that asked.
+    /// The side that sent the request.
     pub requester: Side,
-    /// The side that is asked.
+    /// The side that accepts: our account.
     pub accepter: Side,
-    /// Mbit/s; `None` for unlimited.
+    /// Mbit/s. `None` for unlimited or unknown.
     pub bandwidth_mbps: Option<u32>,
     /// As in [`Connection`].
     pub link_type: String,
 }
 
 impl Facts {
-    /// The differences of `later` for an approver, as text.
+    /// Differences between these facts and `later`, as text for approvers.
     #[must_use]
     pub fn changes_to(&self, later: &Self) -> Vec<Change> {
         let facts = |facts: &Self| {
@@ -96,7 +96,7 @@ impl Facts {
 }
 
 impl Connection {
-    /// What people decide on.
+    /// The facts that people decide on.
     #[must_use]
     pub fn facts(&self) -> Facts {
         Facts {
@@ -107,20 +107,21 @@ impl Connection {
         }
     }
 
-    /// Whether it waits and can be accepted: past its expiry it cannot, whatever its status says.
+    /// Whether the connection is waiting, so that it can be accepted: its status is `Accepting`, and it has not
+    /// expired.
     #[must_use]
     pub fn is_waiting(&self, now: Timestamp) -> bool {
         self.status == Status::Accepting && self.expires_at.is_none_or(|expires_at| expires_at > now)
     }
 
-    /// Of its facts; see [`Facts::fingerprint`].
+    /// Fingerprint of the facts, see [`Facts::fingerprint`].
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         self.facts().fingerprint()
     }
 
-    /// The pairs of ranges, requester's first, that share addresses. Empty also when a side's ranges are unknown:
-    /// see [`Connection::cidrs_are_known`].
+    /// Pairs of overlapping CIDR blocks, the requester's first. Also empty if the blocks of a side are unknown, see
+    /// [`Connection::has_known_cidrs`].
     #[must_use]
     pub fn overlapping_cidrs(&self) -> Vec<(IpNet, IpNet)> {
         let overlap = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
@@ -132,40 +133,40 @@ impl Connection {
         self.accepter.cidrs.iter().flat_map(pairs).collect()
     }
 
-    /// Whether it goes from one region to another, where traffic is paid for.
+    /// Whether the connection crosses regions. Then its traffic costs money.
     #[must_use]
     pub fn is_cross_region(&self) -> bool {
         self.requester.region != self.accepter.region
     }
 
-    /// Whether both sides named their ranges.
+    /// Whether the CIDR blocks of both sides are known.
     #[must_use]
     pub fn has_known_cidrs(&self) -> bool {
         !self.requester.cidrs.is_empty() && !self.accepter.cidrs.is_empty()
     }
 }
 
-/// A fact that is not what it was.
+/// A fact that changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
-    /// Which, e.g. `requester CIDRs`.
+    /// Name of the fact, e.g. `requester CIDRs`.
     pub fact: String,
-    /// What it was; empty for unlimited, unknown or none.
+    /// Old value. Empty for unlimited, unknown or none.
     pub before: String,
-    /// What it is.
+    /// New value. Empty for unlimited, unknown or none.
     pub after: String,
 }
 
-/// Why Alibaba Cloud did not do what it was asked to.
+/// Why a call to the vendor failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// The vendor's code, or the kind of transport failure.
+    /// The vendor's code, one of our own, or the kind of transport failure.
     pub code: String,
-    /// The vendor's request id, if it answered.
+    /// The vendor's request id. `None` without an answer.
     pub request_id: Option<String>,
 }
 
-/// Declares an enum of the vendor's words that keeps words it does not know.
+/// Declares an enum of the vendor's words. `Other` keeps words that it does not know.
 macro_rules! open_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident,)* }) => {
         $(#[$doc])*
@@ -173,7 +174,7 @@ macro_rules! open_enum {
         #[serde(from = "String", into = "String")]
         pub enum $name {
             $($(#[$variant_doc])* $variant,)*
-            /// A word newer than this program.
+            /// A word that this version does not know.
             Other(String),
         }
 
@@ -204,31 +205,31 @@ macro_rules! open_enum {
 }
 
 open_enum! {
-    /// How far a connection has come.
+    /// Progress of a connection at Alibaba Cloud.
     Status {
         /// Being created on the requester's side.
         Creating,
         /// Waiting for the accepting account.
         Accepting,
-        /// Being changed, or accepted and being activated: proves nothing.
+        /// Being changed, or being activated after an accept. It does not say which.
         Updating,
         /// Usable.
         Activated,
-        /// Refused by the accepting account; final.
+        /// Rejected by the accepting account. Final.
         Rejected,
-        /// Unanswered for seven days; final.
+        /// Not answered within seven days. Final.
         Expired,
         /// Being deleted.
         Deleting,
-        /// Gone.
+        /// Deleted.
         Deleted,
     }
 }
 
 open_enum! {
-    /// Whether a connection is paid for.
+    /// Whether a connection is locked.
     BusinessStatus {
-        /// It is.
+        /// Not locked.
         Normal,
         /// Locked for an overdue payment.
         FinancialLocked,

@@ -1,4 +1,5 @@
-//! Who may decide about which connection. Default deny: the first rule that matches decides, and no match refuses.
+//! The policy: who may decide about which connection. The first matching rule applies. Without a matching rule, nobody
+//! may decide.
 //!
 //! Pure: knows the rules of the configuration and the facts of a connection.
 
@@ -13,46 +14,46 @@ use serde::Deserialize;
 use crate::approval::{Approver, InvalidPrincipal, PolicySnapshot, Principal, Verdict};
 use crate::peering::{AccountId, Connection};
 
-/// A list that is longer is left out of a suggested rule: a card has to hold it.
+/// A suggested rule leaves out longer lists, because it must fit on a card.
 const MAX_SUGGESTED_ITEMS: usize = 30;
 
-/// The rules, and the people that they name.
+/// The rules, and the people and accounts that they are about.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
-    /// In order of precedence.
+    /// In order of precedence: the first matching rule applies.
     pub rules: Vec<Rule>,
-    /// By name.
+    /// By name of the person.
     pub people: BTreeMap<String, Person>,
     /// Group name → names of people.
     pub groups: BTreeMap<String, BTreeSet<String>>,
-    /// What we know of accounts that ask.
+    /// Configured requesting accounts.
     pub accounts: BTreeMap<AccountId, KnownAccount>,
-    /// What goes for requests whose rule says nothing else.
+    /// Values for requests whose rule does not set them.
     pub defaults: RequestDefaults,
-    /// Tenants that are part of another one: `slack:T0001` → `slack:E0001`. A user of one is the same user in the other.
+    /// Tenants that are part of an organization: `slack:T0001` → `slack:E0001`. A user is the same in both.
     pub realms: BTreeMap<String, String>,
 }
 
-/// An account that asks.
+/// A requesting account that the configuration names.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KnownAccount {
-    /// Shown beside its id.
+    /// Shown beside the account id.
     pub name: String,
-    /// Its people: they never count as approvers of what it asks for.
+    /// People of this account. They never count as approvers of its requests.
     #[serde(default)]
     pub contacts: Vec<ApproverRef>,
 }
 
-/// What goes for requests whose rule says nothing else.
+/// Values for requests whose rule does not set them.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RequestDefaults {
-    /// Where requests are told that no rule is about.
+    /// Channels for requests that no rule matches.
     pub channels: Vec<String>,
-    /// When to remind people first; the waits after it double, up to a day.
+    /// How long a request is pending before the first reminder. Later waits double, up to a day.
     pub remind_after: SignedDuration,
-    /// How long before a request expires to say so.
+    /// How long before the expiry of a request people are warned.
     pub expiry_notice: SignedDuration,
     /// How long an activation may take before people are told.
     pub stuck_after: SignedDuration,
@@ -69,57 +70,57 @@ impl Default for RequestDefaults {
     }
 }
 
-/// Somebody, with all the identities they own.
+/// A person, with all identities of that person.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Person {
-    /// Their identities on the platforms.
+    /// Identities on the platforms.
     pub principals: Vec<Principal>,
 }
 
-/// Which connections a rule is about, and who decides about them. A list that is left out matches everything.
+/// A rule: which connections it matches, and who decides about them. A list that is left out matches everything.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// Said in answers, notices and logs.
+    /// Shown in replies, notifications and logs.
     pub name: String,
-    /// The accepting account, by its configured name.
+    /// Configured name of the accepting account.
     pub target: String,
-    /// Accounts that may ask.
+    /// Accounts that may send requests.
     pub requester_accounts: Option<Vec<AccountId>>,
-    /// Regions that they may ask from.
+    /// Regions that requests may come from.
     pub requester_regions: Option<Vec<String>>,
-    /// Ranges that contain every range of the requester.
+    /// CIDR blocks that must contain every CIDR block of the requester.
     pub requester_cidrs_within: Option<Vec<IpNet>>,
-    /// Our VPCs that may be asked for.
+    /// VPCs of the accepting account that requests may be for.
     pub accepting_vpcs: Option<Vec<String>>,
-    /// The most bandwidth that may be asked for, Mbit/s. Unlimited bandwidth is more than any number.
+    /// Maximum bandwidth, in Mbit/s. Unlimited bandwidth is above any maximum.
     pub max_bandwidth_mbps: Option<u32>,
-    /// How many different people must approve; 0 accepts by itself.
+    /// How many different people must approve. With 0, the rule accepts by itself.
     pub approvals: u32,
     /// Who may decide.
     #[serde(default)]
     pub approvers: Vec<ApproverRef>,
-    /// Whether a decision needs a reason.
+    /// Whether a decision requires a reason.
     #[serde(default)]
     pub require_reason: bool,
-    /// Where requests and their outcome are told.
+    /// Channels that hear of requests and their outcome.
     #[serde(default)]
     pub channels: Vec<String>,
-    /// As in [`Requests`].
+    /// As in [`RequestDefaults`].
     pub remind_after: Option<SignedDuration>,
-    /// When to tell others that a request still waits.
+    /// How long a request is pending before `escalate_to` hears of it. `None` for never.
     pub escalate_after: Option<SignedDuration>,
-    /// Whom to tell then.
+    /// More channels that hear of the request after the escalation.
     #[serde(default)]
     pub escalate_to: Vec<String>,
 }
 
-/// How a rule names those who may decide: `person:alice`, `group:netops`, or a principal such as `slack:T0001/U061F7AUR`.
+/// How a rule names approvers: `person:alice`, `group:netops`, or a principal such as `slack:T0001/U061F7AUR`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum ApproverRef {
-    /// One person, whichever identity they use.
+    /// One person, with any of their identities.
     Person(String),
     /// Any person of a group.
     Group(String),
@@ -139,20 +140,20 @@ impl TryFrom<String> for ApproverRef {
     }
 }
 
-/// A fact of a connection that rules look at.
+/// A fact of a connection that a rule can restrict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RuleFact {
     /// The accepting account.
     Target,
-    /// The account that asks.
+    /// The requesting account.
     RequesterAccount,
-    /// The region that it asks from.
+    /// The region of the requester.
     RequesterRegion,
-    /// The ranges that it brings.
+    /// The CIDR blocks of the requester.
     RequesterCidrs,
-    /// Our VPC that it asks for.
+    /// The accepting VPC.
     AcceptingVpc,
-    /// The bandwidth that it asks for.
+    /// The requested bandwidth.
     Bandwidth,
 }
 
@@ -172,26 +173,26 @@ impl fmt::Display for RuleFact {
 /// Why the policy refuses a decision.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// No rule is about such a connection. Names the facts that no rule allows; none, when each is allowed by some rule
-    /// but no rule allows all.
+    /// No rule matches. Holds the facts that no rule allows. Empty if some rule allows each fact, but none allows all
+    /// of them.
     #[error("no rule matches this connection")]
     NoRule(Vec<RuleFact>),
-    /// A rule is, but it does not name this person.
+    /// A rule matches, but it does not name this person.
     #[error("not an approver of the rule")]
     NotAnApprover {
-        /// The rule.
+        /// Name of the rule.
         rule: String,
     },
-    /// This person belongs to the account that asks.
+    /// The person belongs to the requesting account.
     #[error("a contact of the requesting account")]
     Contact {
-        /// Which account.
+        /// Id of the requesting account.
         account: AccountId,
     },
 }
 
 impl Policy {
-    /// Who a principal is.
+    /// The approver to whom a principal belongs.
     #[must_use]
     pub fn approver_for(&self, principal: Principal) -> Approver {
         let principal = self.principal_in_organization(&principal).unwrap_or(principal);
@@ -201,7 +202,7 @@ impl Policy {
         Approver { principal, person }
     }
 
-    /// The one name of a principal whose tenant is part of another.
+    /// The principal in its organization, if its tenant is part of one. Otherwise the principal itself.
     #[must_use]
     pub fn canonical_principal<'a>(&self, principal: &'a Principal) -> Cow<'a, Principal> {
         self.principal_in_organization(principal).map_or(Cow::Borrowed(principal), Cow::Owned)
@@ -211,8 +212,10 @@ impl Policy {
         principal.with_realm(self.realms.get(principal.realm())?).ok()
     }
 
-    /// The first rule that matches `connection`; otherwise the facts that no rule allows, none when each is allowed by
-    /// some rule but no rule allows all.
+    /// The first rule that matches `connection`.
+    ///
+    /// # Errors
+    /// The facts that no rule allows. Empty if some rule allows each fact, but none allows all of them.
     pub fn matching_rule(&self, target: &str, connection: &Connection) -> Result<&Rule, Vec<RuleFact>> {
         let mut unmatched = vec![];
         for rule in &self.rules {
@@ -225,8 +228,8 @@ impl Policy {
         Err(RuleFact::ALL.into_iter().filter(everywhere).collect())
     }
 
-    /// The rule under which `approver` may decide about `connection`: its approvers may, and to reject, the contacts of
-    /// the account that asks.
+    /// The rule under which `approver` may decide about `connection`. Approvers of the rule may decide. Contacts of the
+    /// requesting account may only reject.
     pub fn authorize_decision(
         &self,
         target: &str,
@@ -236,7 +239,7 @@ impl Policy {
     ) -> Result<&Rule, Refusal> {
         let rule = self.matching_rule(target, connection).map_err(Refusal::NoRule)?;
         let account = connection.requester.account;
-        let is_named = rule.approvers.iter().any(|who| self.is_named_by(who, approver));
+        let is_named = rule.approvers.iter().any(|approver_ref| self.is_named_by(approver_ref, approver));
         match (verdict, is_named, self.is_contact(account, approver)) {
             (Verdict::Approve, true, false) | (Verdict::Reject, true, _) | (Verdict::Reject, false, true) => Ok(rule),
             (Verdict::Approve, true, true) => Err(Refusal::Contact { account }),
@@ -246,7 +249,8 @@ impl Policy {
         }
     }
 
-    /// Who a principal is, if they may approve `connection` now; peergate itself, if its rule needs nobody.
+    /// The approver to whom a principal belongs, if that approver may approve `connection` now. peergate itself may if
+    /// the rule requires nobody.
     #[must_use]
     pub fn eligible_approver(&self, target: &str, connection: &Connection, principal: &Principal) -> Option<Approver> {
         let approver = self.approver_for(principal.clone());
@@ -297,10 +301,10 @@ impl Policy {
         }
     }
 
-    /// A rule about exactly such connections, as it would stand in the configuration.
+    /// A rule that matches only such connections, as TOML for the configuration.
     fn suggest_rule(&self, target: &str, connection: &Connection) -> String {
         let (requester, accepter) = (&connection.requester, &connection.accepter);
-        // The vendor's words; one that would break out of its quotes is left out.
+        // These are words of the vendor. A word that would break out of its quotes is left out.
         let quoted = |words: Vec<String>| {
             let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\';
             let words = words.into_iter().filter(|word| word.bytes().all(plain));
@@ -338,7 +342,8 @@ impl Policy {
         lines.join("\n")
     }
 
-    /// The approvers of a rule for requests of `requester`, without its contacts: people by name, other identities as text.
+    /// Approvers of a rule for requests of `requester`, without the contacts of that account. People appear by name,
+    /// other identities as principals.
     #[must_use]
     pub fn approvers_of(&self, rule: &Rule, requester: Option<AccountId>) -> Vec<String> {
         let mut names = BTreeSet::new();
@@ -349,8 +354,8 @@ impl Policy {
                 person: Some(name.clone()),
             })
         };
-        for who in &rule.approvers {
-            let approvers: Vec<_> = match who {
+        for approver_ref in &rule.approvers {
+            let approvers: Vec<_> = match approver_ref {
                 ApproverRef::Person(name) => person(name).into_iter().collect(),
                 ApproverRef::Group(group) => self.groups.get(group).into_iter().flatten().filter_map(person).collect(),
                 ApproverRef::Principal(principal) => vec![self.approver_for(principal.clone())],
@@ -362,24 +367,24 @@ impl Policy {
         names.into_iter().collect()
     }
 
-    /// Whether anything names them: they may decide about something.
+    /// Whether any rule or account names the approver, so that they may decide about some request.
     #[must_use]
     pub fn may_decide_anything(&self, approver: &Approver) -> bool {
-        self.rules.iter().flat_map(|rule| &rule.approvers).any(|who| self.is_named_by(who, approver))
+        self.rules.iter().flat_map(|rule| &rule.approvers).any(|approver_ref| self.is_named_by(approver_ref, approver))
             || self.accounts.keys().any(|account| self.is_contact(*account, approver))
     }
 
     fn is_contact(&self, account: AccountId, approver: &Approver) -> bool {
         let contacts = self.accounts.get(&account).map(|account| account.contacts.as_slice()).unwrap_or_default();
-        contacts.iter().any(|who| match who {
-            // Whoever uses one identity of a person is that person.
+        contacts.iter().any(|approver_ref| match approver_ref {
+            // One identity of a person stands for the person.
             ApproverRef::Principal(principal) => self.approver_for(principal.clone()).is_same_person(approver),
-            ApproverRef::Person(_) | ApproverRef::Group(_) => self.is_named_by(who, approver),
+            ApproverRef::Person(_) | ApproverRef::Group(_) => self.is_named_by(approver_ref, approver),
         })
     }
 
-    fn is_named_by(&self, who: &ApproverRef, approver: &Approver) -> bool {
-        match who {
+    fn is_named_by(&self, approver_ref: &ApproverRef, approver: &Approver) -> bool {
+        match approver_ref {
             ApproverRef::Principal(principal) => {
                 self.canonical_principal(principal) == self.canonical_principal(&approver.principal)
             }
@@ -404,7 +409,8 @@ impl RuleFact {
 }
 
 impl Rule {
-    /// How many people must approve, at most: a rule that needs nobody asks one of its approvers if anything is odd.
+    /// How many people must approve at most. A rule that accepts by itself asks one of its approvers if a check does
+    /// not pass.
     #[must_use]
     pub fn needed_approvers(&self) -> usize {
         let least = u32::from(!self.approvers.is_empty());
@@ -425,7 +431,7 @@ impl Rule {
             RuleFact::AcceptingVpc => is_listed(self.accepting_vpcs.as_ref(), &connection.accepter.vpc),
             RuleFact::Bandwidth => match (self.max_bandwidth_mbps, connection.bandwidth_mbps) {
                 (None, _) => true,
-                (Some(most), Some(asked)) => asked <= most,
+                (Some(max), Some(asked)) => asked <= max,
                 (Some(_), None) => false,
             },
         };
@@ -556,8 +562,8 @@ mod tests {
             assert_eq!(policy.eligible_approver("prod", &connection(), &principal("slack", "U1")), None);
             let approver = policy.approver_for(principal("slack", "U1"));
             policy.authorize_decision("prod", &connection(), &approver, Verdict::Reject).unwrap();
-            let terms = policy.snapshot_for("prod", &connection());
-            assert_eq!((terms.requester.as_deref(), terms.approvers.len()), (Some("data"), 0));
+            let snapshot = policy.snapshot_for("prod", &connection());
+            assert_eq!((snapshot.requester.as_deref(), snapshot.approvers.len()), (Some("data"), 0));
         }
     }
 
@@ -598,7 +604,7 @@ mod tests {
             let alice = policy.eligible_approver("prod", &connection(), &of(team, "U1")).unwrap();
             assert_eq!(alice.person.as_deref(), Some("alice"));
         }
-        // Another organization's, or another platform's.
+        // A user of another organization, or of another platform.
         assert_eq!(policy.eligible_approver("prod", &connection(), &of("T3", "U9")), None);
         assert_eq!(
             policy.eligible_approver("prod", &connection(), &Principal::new("webhook", "T1", "U9").unwrap()),
@@ -616,9 +622,9 @@ mod tests {
     #[test]
     fn policy_snapshot_names_approvers_or_unmatched_facts() {
         let policy = rule(|rule| rule.approvers.push(ApproverRef::Principal(principal("slack", "U9"))));
-        let terms = policy.snapshot_for("prod", &connection());
+        let snapshot = policy.snapshot_for("prod", &connection());
         assert_eq!(
-            (terms.rule.as_deref(), terms.approvers),
+            (snapshot.rule.as_deref(), snapshot.approvers),
             (Some("everything"), vec!["alice".into(), "slack:T1/U9".into()])
         );
         let nobody = rule(|rule| rule.max_bandwidth_mbps = Some(1)).snapshot_for("prod", &connection());

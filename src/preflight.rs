@@ -1,6 +1,6 @@
-//! The checks that no rule can waive: what stands against accepting a connection, whoever decides. Pure.
+//! Checks that no rule can waive: they find reasons not to accept a connection, whoever decides. Pure.
 //!
-//! They are made when a request is discovered, shown on its card, and made again at the decision.
+//! They run when a request is discovered, and again at the decision. The card shows their results.
 
 use std::collections::BTreeSet;
 
@@ -10,98 +10,98 @@ use serde::{Deserialize, Serialize};
 
 use crate::peering::{AccountId, BusinessStatus, Connection, InstanceId, Problem, Status};
 
-/// The most overlaps that are kept: more make nothing clearer.
+/// Maximum number of overlaps that are kept. More would not help the reader.
 const MAX_OVERLAPS: usize = 10;
 
-/// One check and what it found.
+/// One check and its result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// What was looked at.
+    /// Which check it is.
     pub check: Check,
-    /// What was found.
+    /// Its result.
     #[serde(rename = "found")]
     pub outcome: CheckOutcome,
 }
 
-/// What is looked at.
+/// What is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
     /// The accepting account is the target's.
     Account,
-    /// It waits to be accepted.
+    /// The connection is waiting to be accepted.
     Status,
-    /// It has not expired.
+    /// The request has not expired.
     Expiry,
-    /// It is paid for.
+    /// The connection is not locked, e.g. for an overdue payment.
     BusinessStatus,
-    /// No Alibaba service owns it.
+    /// No Alibaba service owns the connection.
     ManagedService,
-    /// Both sides use different addresses.
+    /// The CIDR blocks of both sides do not overlap.
     Cidrs,
-    /// The requester's addresses are not those of another peering of the accepting VPC.
+    /// The requester's CIDR blocks do not overlap those of another peering of the accepting VPC.
     OtherPeerings,
-    /// Alibaba Cloud would accept it: a `DryRun` of the accept.
+    /// Alibaba Cloud would accept the connection, according to a `DryRun` of the accept.
     DryRun,
 }
 
-/// What a check found.
+/// Result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckOutcome {
-    /// Nothing against it.
+    /// The check found nothing.
     Passed,
-    /// It could not be looked at; says why, if Alibaba Cloud said so.
+    /// The check could not be made. Says why if Alibaba Cloud gave a reason.
     Unknown(Option<Problem>),
-    /// Something to know. Stops only what would be accepted without people.
+    /// People should know this. It only stops rules that accept by themselves.
     Warning(Vec<CidrConflict>),
-    /// Something that stands against it.
+    /// A reason not to accept.
     Objection(Objection),
 }
 
-/// A range of the requester that another peering of the accepting VPC uses already.
+/// A CIDR block of the requester that overlaps another peering of the accepting VPC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CidrConflict {
-    /// The other peering.
+    /// Id of the other peering.
     pub instance_id: InstanceId,
-    /// The requester's range.
+    /// CIDR block of the requester.
     pub requested: IpNet,
-    /// The range behind the other peering.
+    /// CIDR block behind the other peering.
     pub taken: IpNet,
 }
 
-/// What stands against accepting.
+/// A reason not to accept a connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Objection {
     /// The accepting account is not the target's.
     #[error("the accepting account is not the target's")]
     NotOurs,
-    /// Not waiting for us (any more).
+    /// The connection is not waiting to be accepted. Holds its status.
     #[error("the connection is not waiting to be accepted")]
     Status(Status),
-    /// The time to answer has passed.
+    /// The request has expired.
     #[error("the request has expired")]
     Expired,
-    /// Locked, e.g. for an overdue payment.
-    #[error("the connection's business status is not Normal")]
+    /// The connection is locked, e.g. for an overdue payment.
+    #[error("the connection's business status is not `Normal`")]
     BusinessStatus(BusinessStatus),
-    /// An Alibaba service owns it.
+    /// An Alibaba service owns the connection. Holds its name.
     #[error("the connection belongs to a managed service")]
     ManagedService(String),
-    /// Both sides use the same addresses. Pairs of ranges, the requester's first.
-    #[error("CIDRs of both sides overlap")]
+    /// CIDR blocks of both sides overlap. Holds pairs, the requester's block first.
+    #[error("CIDR blocks of both sides overlap")]
     Overlap(Vec<(IpNet, IpNet)>),
-    /// Alibaba Cloud would not accept it.
+    /// Alibaba Cloud would not accept the connection.
     #[error("the dry run of the accept failed")]
     DryRun(Problem),
 }
 
-/// Makes the checks that need nothing but the reading.
+/// Makes the checks that require only the reading. `account` is the target's account.
 #[must_use]
 pub fn check_connection(connection: &Connection, account: AccountId, now: Timestamp) -> Vec<Finding> {
-    let object = |stands: bool, objection: Objection| {
-        if stands { CheckOutcome::Objection(objection) } else { CheckOutcome::Passed }
+    let object = |applies: bool, objection: Objection| {
+        if applies { CheckOutcome::Objection(objection) } else { CheckOutcome::Passed }
     };
     let overlaps = connection.overlapping_cidrs();
     let cidrs = match overlaps.as_slice() {
@@ -120,7 +120,7 @@ pub fn check_connection(connection: &Connection, account: AccountId, now: Timest
             Check::BusinessStatus,
             match business {
                 BusinessStatus::Normal => CheckOutcome::Passed,
-                // People must hear of it to fix it.
+                // The vendor reports no status. People must hear of it to fix it.
                 BusinessStatus::Other(word) if word.is_empty() => CheckOutcome::Unknown(None),
                 BusinessStatus::FinancialLocked | BusinessStatus::Other(_) => {
                     CheckOutcome::Objection(Objection::BusinessStatus(business.clone()))
@@ -134,7 +134,8 @@ pub fn check_connection(connection: &Connection, account: AccountId, now: Timest
     .into()
 }
 
-/// Looks for the requester's addresses behind the other peerings of our VPC; `None` when those could not be listed.
+/// Checks the requester's CIDR blocks against the other peerings of the accepting VPC. `others` is `None` if they could
+/// not be listed.
 #[must_use]
 pub fn check_other_peerings(connection: &Connection, others: Option<&[Connection]>) -> Finding {
     let ours = &connection.accepter.vpc;
@@ -142,7 +143,7 @@ pub fn check_other_peerings(connection: &Connection, others: Option<&[Connection
         match others {
             None => CheckOutcome::Unknown(None),
             Some(others) => {
-                // What is only asked for may be accepted first.
+                // A pending request counts as well: it may be accepted first.
                 let in_use = |other: &&Connection| {
                     matches!(other.status, Status::Accepting | Status::Updating | Status::Activated)
                         && other.instance_id != connection.instance_id
@@ -172,7 +173,7 @@ pub fn check_other_peerings(connection: &Connection, others: Option<&[Connection
     Finding { check: Check::OtherPeerings, outcome: found }
 }
 
-/// The first objection against accepting.
+/// The first reason not to accept.
 #[must_use]
 pub fn first_objection(findings: &[Finding]) -> Option<&Objection> {
     findings.iter().find_map(|finding| match &finding.outcome {
@@ -181,7 +182,7 @@ pub fn first_objection(findings: &[Finding]) -> Option<&Objection> {
     })
 }
 
-/// The first objection against rejecting, which needs no more than a request that waits for us.
+/// The first reason not to reject. A reject only requires that the request is pending for our account.
 #[must_use]
 pub fn first_objection_to_reject(findings: &[Finding]) -> Option<&Objection> {
     let relevant = |finding: &&Finding| match finding.check {
@@ -191,7 +192,7 @@ pub fn first_objection_to_reject(findings: &[Finding]) -> Option<&Objection> {
     findings.iter().filter(relevant).find_map(|finding| first_objection(std::slice::from_ref(finding)))
 }
 
-/// Whether every check was made and none found anything: only then may a rule accept without people.
+/// Whether every check was made and passed. Only then may a rule accept without people.
 #[must_use]
 pub fn all_passed(findings: &[Finding]) -> bool {
     let made = |check| findings.iter().any(|finding| finding.check == check);
@@ -199,7 +200,7 @@ pub fn all_passed(findings: &[Finding]) -> bool {
         && findings.iter().all(|finding| finding.outcome == CheckOutcome::Passed)
 }
 
-/// Whether two rounds of checks found the same, whatever the vendor called the requests.
+/// Whether two rounds of checks had the same results. The vendor's request ids are ignored.
 #[must_use]
 pub fn is_same_outcome(one: &[Finding], other: &[Finding]) -> bool {
     let nameless = |finding: &Finding| {
@@ -214,7 +215,7 @@ pub fn is_same_outcome(one: &[Finding], other: &[Finding]) -> bool {
     one.iter().map(nameless).eq(other.iter().map(nameless))
 }
 
-/// Whether Alibaba Cloud could not be asked for everything: it is worth asking again.
+/// Whether a check that calls Alibaba Cloud is missing or unknown. Then it is worth another try.
 #[must_use]
 pub fn is_incomplete(findings: &[Finding]) -> bool {
     let asked = |finding: &Finding| matches!(finding.check, Check::OtherPeerings | Check::DryRun);

@@ -1,7 +1,7 @@
-//! Story one: an approval. A request arrives, its sender is made sure of, the policy is asked, one conditional write makes
-//! the decision durable, and the accept runs within the time that the sender waits.
+//! Story one: an approval. A request arrives, and its sender is authenticated. The policy says whether they may decide.
+//! One conditional write makes the decision durable, and the accept runs while the sender waits.
 //!
-//! Whatever happens after the write, nothing is lost: the watcher finishes it with the same client token.
+//! After the write, nothing is lost: the watcher finishes the call with the same client token.
 
 mod carry_out;
 mod decision;
@@ -32,46 +32,58 @@ use crate::secrets::SecretSet;
 use crate::{envelope, metrics};
 use decision::{reply_if_too_late, reply_to_command};
 
-/// A request is a few hundred bytes; this leaves room for any that a platform sends.
+/// Maximum size of a request body. Most have a few hundred bytes, and no platform sends more than this.
 const MAX_REQUEST_BYTES: usize = 256 * 1024;
-/// What may be spent on finding out that it is too late, before somebody is asked for a reason.
+/// Time to find out that a decision is too late, before its sender is asked for a reason.
 const PRECHECK_BUDGET: Duration = Duration::from_millis(600);
 
-/// What a request comes to, and what the log says of it.
+/// The outcome of a request, for the log.
 enum RequestOutcome {
-    /// Nobody asked anything.
+    /// A health check was answered.
     Healthy,
-    /// Somebody we know wanted something.
+    /// An authenticated sender's command was answered.
     Answered {
-        /// What, and who.
+        /// The command and its sender.
         request: chat::CommandRequest,
-        /// The name of what came of it.
+        /// Name of the reply in the log.
         outcome: &'static str,
-        /// How they heard of it.
+        /// How the reply reached the sender.
         reply_kind: &'static str,
     },
-    /// A command that we don't understand, or a test of the address.
+    /// The command was unknown, or the platform tested the address.
     Informed,
-    /// Not even a command.
+    /// The request was rejected before it became a command.
     Rejected(Rejection),
 }
 
-/// Why a request is not taken.
+/// The response to a request, and its outcome for the log.
+struct Handled {
+    outcome: RequestOutcome,
+    response: Response<String>,
+}
+
+/// Something that was verified, and the secrets that verified it.
+struct Verified<T> {
+    value: T,
+    secrets: Arc<SecretSet>,
+}
+
+/// Why a request is rejected.
 #[derive(Debug, thiserror::Error)]
 enum Rejection {
     #[error(transparent)]
     Envelope(#[from] envelope::Error),
     #[error("no such path")]
     UnknownPath,
-    #[error("another method is needed")]
+    #[error("the method is not allowed")]
     MethodNotAllowed(&'static [Method]),
     #[error("the body is larger than 256 KiB")]
     TooLarge,
-    #[error("another content type is needed")]
+    #[error("the content type is not supported")]
     UnsupportedContentType,
-    #[error("not authentic")]
+    #[error("the request is not authentic")]
     Unauthentic(#[from] Unauthentic),
-    #[error("another tenant or app than those of the configuration")]
+    #[error("the tenant or app is not in the configuration")]
     WrongTenant,
     #[error(transparent)]
     Malformed(#[from] MalformedRequest),
@@ -79,7 +91,7 @@ enum Rejection {
     SecretsUnavailable(#[from] crate::secrets::Error),
 }
 
-/// Answers what Lambda hands us.
+/// Answers an HTTP event of AWS Lambda.
 pub async fn handle_event(app: &App, event: envelope::HttpEvent, now: Timestamp) -> Response<String> {
     match envelope::into_request(event) {
         Ok(request) => handle_request(app, request, now).await,
@@ -92,7 +104,7 @@ pub async fn handle_event(app: &App, event: envelope::HttpEvent, now: Timestamp)
     }
 }
 
-/// Answers a request.
+/// Answers an HTTP request.
 pub async fn handle_request(app: &App, request: Request<Bytes>, now: Timestamp) -> Response<String> {
     let started = Instant::now();
     let path = request.uri().path().to_owned();
@@ -105,182 +117,198 @@ pub async fn handle_request(app: &App, request: Request<Bytes>, now: Timestamp) 
         },
         [] => Err(Rejection::UnknownPath),
     };
-    let (outcome, response) = handled.unwrap_or_else(|rejection| {
+    let Handled { outcome, response } = handled.unwrap_or_else(|rejection| {
         let response = rejection_response(&rejection);
-        (RequestOutcome::Rejected(rejection), response)
+        Handled { outcome: RequestOutcome::Rejected(rejection), response }
     });
     log_request_outcome(&outcome, response.status(), started.elapsed());
     response
 }
 
-fn answer_health_check(request: &Request<Bytes>) -> Result<(RequestOutcome, Response<String>), Rejection> {
+fn answer_health_check(request: &Request<Bytes>) -> Result<Handled, Rejection> {
     const ALLOWED: &[Method] = &[Method::GET, Method::HEAD];
     if ALLOWED.contains(request.method()) {
-        Ok((RequestOutcome::Healthy, json_response(StatusCode::OK, &json!({"status": "ok"}))))
+        let response = json_response(StatusCode::OK, &json!({"status": "ok"}));
+        Ok(Handled { outcome: RequestOutcome::Healthy, response })
     } else {
         Err(Rejection::MethodNotAllowed(ALLOWED))
     }
 }
 
-/// Verifies, understands, carries out, and tells the sender.
+/// Verifies and parses a platform's request, carries out its command, and replies.
 async fn handle_platform_request(
     app: &App,
     platform: Platform,
     request: &Request<Bytes>,
     now: Timestamp,
-) -> Result<(RequestOutcome, Response<String>), Rejection> {
+) -> Result<Handled, Rejection> {
     let deadline = Instant::now() + platform.deadline();
     check_request_format(request, platform.request_shape())?;
     platform.precheck_request(request, now)?;
-    let (authentic, secrets) = authenticate(app, platform, request, now).await?;
+    let Verified { value: authentic, secrets } = authenticate(app, platform, request, now).await?;
     metrics::count_signing_key(authentic.sender(), authentic.key_index());
-    let kept = Arc::clone(&secrets);
-    let context = app.chat_context(&kept);
+    let context = app.chat_context(&secrets);
     match platform.parse(&app.config.platforms, authentic)? {
         Incoming::Challenge(reply) => {
-            Ok((RequestOutcome::Informed, text_response(StatusCode::OK, "application/json", reply)))
+            let response = text_response(StatusCode::OK, "application/json", reply);
+            Ok(Handled { outcome: RequestOutcome::Informed, response })
         }
-        Incoming::UnknownCommand(to) => Ok((RequestOutcome::Informed, to.reply(context, &Outgoing::Usage).await)),
+        Incoming::UnknownCommand(reply_to) => {
+            let response = reply_to.reply(context, &Outgoing::Usage).await;
+            Ok(Handled { outcome: RequestOutcome::Informed, response })
+        }
         Incoming::WrongTenant(None) => Err(Rejection::WrongTenant),
-        Incoming::WrongTenant(Some(to)) => {
-            Ok((RequestOutcome::Rejected(Rejection::WrongTenant), to.reply(context, &Outgoing::WrongTenant).await))
+        Incoming::WrongTenant(Some(reply_to)) => {
+            let response = reply_to.reply(context, &Outgoing::WrongTenant).await;
+            Ok(Handled { outcome: RequestOutcome::Rejected(Rejection::WrongTenant), response })
         }
-        Incoming::Command { request, reply_to: to } => {
-            let answer = reply_to_command(app, &request, now, deadline).await;
-            Ok(reply_to_sender(context, platform, to, &request, &answer, now).await)
+        Incoming::Command { request, reply_to } => {
+            let responder = Responder { context, platform, reply_to, now };
+            let reply = reply_to_command(app, &request, now, deadline).await;
+            Ok(responder.send_reply(request, &reply).await)
         }
-        Incoming::Click { click, reply_to: to } => {
-            let (binding, secrets) = verify_button(app, platform, secrets, &click.binding, now).await?;
-            let context = app.chat_context(&secrets);
-            handle_click(app, context, platform, (click, binding), to, now, deadline).await
+        Incoming::Click { click, reply_to } => {
+            let Verified { value: binding, secrets } =
+                verify_button(app, platform, &secrets, &click.binding, now).await?;
+            let responder = Responder { context: app.chat_context(&secrets), platform, reply_to, now };
+            if let Some(binding) = binding {
+                return Ok(handle_click(app, responder, &click, binding, deadline).await);
+            }
+            let old = old_card::reply_to_old_card(app, &click, now, deadline).await;
+            let (request, reply) = old.ok_or_else(forged_button)?;
+            Ok(responder.send_reply(request, &reply).await)
         }
     }
 }
 
-/// Checks what a button carried; if its key is not known, once more with fresh secrets. `None` for a button that is no
-/// longer valid.
+/// Verifies the binding of a button. If its key is unknown, tries once more with fresh secrets. The binding is `None`
+/// if the button is no longer valid.
 async fn verify_button(
     app: &App,
     platform: Platform,
-    secrets: Arc<SecretSet>,
+    secrets: &Arc<SecretSet>,
     text: &str,
     now: Timestamp,
-) -> Result<(Option<Binding>, Arc<SecretSet>), Rejection> {
-    let forged = || Rejection::Malformed(MalformedRequest("the button is not one of ours".into()));
-    match app.chat_context(&secrets).keyring(platform).verify(text) {
-        Ok(binding) => Ok((Some(binding), secrets)),
-        Err(BindingError::UnknownKey) => {
-            let Some(fresh) = app.secrets.refetch(&secrets, now).await else { return Ok((None, secrets)) };
-            match app.chat_context(&fresh).keyring(platform).verify(text) {
-                Ok(binding) => Ok((Some(binding), fresh)),
-                Err(BindingError::UnknownKey) => Ok((None, fresh)),
-                Err(BindingError::Forged) => Err(forged()),
-            }
+) -> Result<Verified<Option<Binding>>, Rejection> {
+    let verify = |secrets: &SecretSet| app.chat_context(secrets).keyring(platform).verify(text);
+    let mut secrets = Arc::clone(secrets);
+    let mut binding = verify(&secrets);
+    if matches!(binding, Err(BindingError::UnknownKey))
+        && let Some(fresh) = app.secrets.refetch(&secrets, now).await
+    {
+        binding = verify(&fresh);
+        secrets = fresh;
+    }
+    match binding {
+        Ok(binding) => Ok(Verified { value: Some(binding), secrets }),
+        Err(BindingError::UnknownKey) => Ok(Verified { value: None, secrets }),
+        Err(BindingError::Forged) if binding::parse_legacy_binding(text).is_some() => {
+            Ok(Verified { value: None, secrets })
         }
-        Err(BindingError::Forged) if binding::parse_legacy_binding(text).is_some() => Ok((None, secrets)),
-        Err(BindingError::Forged) => Err(forged()),
+        Err(BindingError::Forged) => Err(forged_button()),
     }
 }
 
-/// Asks for a reason where one is wanted, or carries out what the button says.
+fn forged_button() -> Rejection {
+    Rejection::Malformed(MalformedRequest("the button is not one of ours".into()))
+}
+
+/// Asks for a reason if the decision requires one. Otherwise carries out the command of the button.
 async fn handle_click(
     app: &App,
-    context: ChatContext<'_>,
-    platform: Platform,
-    (click, binding): (Click, Option<Binding>),
-    to: ReplyTo,
-    now: Timestamp,
+    responder: Responder<'_>,
+    click: &Click,
+    binding: Binding,
     deadline: Instant,
-) -> Result<(RequestOutcome, Response<String>), Rejection> {
-    let Some(binding) = binding else {
-        let old = old_card::reply_to_old_card(app, &click, now, deadline).await;
-        let (request, answer) = old.ok_or_else(|| MalformedRequest("the button is not one of ours".into()))?;
-        return Ok(reply_to_sender(context, platform, to, &request, &answer, now).await);
-    };
-    let asks = click.needs_reason(binding.button);
+) -> Handled {
+    let needs_reason = click.needs_reason(binding.button);
     let request = click.to_command_request(binding);
-    let question = if asks { ask_for_reason(app, context, &request, &click, &to, now, deadline).await } else { None };
-    match question {
-        Some(ReasonPrompt::Asked) => {
-            let way = to.log_label();
-            let response = to.reply(context, &Outgoing::ReasonAsked).await;
-            Ok((RequestOutcome::Answered { request, outcome: "asked", reply_kind: way }, response))
-        }
-        Some(ReasonPrompt::Answered(answer)) => {
-            Ok(reply_to_sender(context, platform, to, &request, &answer, now).await)
-        }
+    let prompt = if needs_reason { ask_for_reason(app, &responder, &request, click, deadline).await } else { None };
+    match prompt {
+        Some(ReasonPrompt::Asked) => responder.confirm_question(request).await,
+        Some(ReasonPrompt::Answered(reply)) => responder.send_reply(request, &reply).await,
         None => {
-            let answer = reply_to_command(app, &request, now, deadline).await;
-            Ok(reply_to_sender(context, platform, to, &request, &answer, now).await)
+            let reply = reply_to_command(app, &request, responder.now, deadline).await;
+            responder.send_reply(request, &reply).await
         }
     }
 }
 
-/// Tells the sender what came of it.
-async fn reply_to_sender(
-    context: ChatContext<'_>,
+/// How the answer to one request goes back to its sender.
+struct Responder<'a> {
+    context: ChatContext<'a>,
     platform: Platform,
-    to: ReplyTo,
-    request: &chat::CommandRequest,
-    reply: &Reply,
+    reply_to: ReplyTo,
     now: Timestamp,
-) -> (RequestOutcome, Response<String>) {
-    let (outcome, way) = (reply.outcome().1, to.log_label());
-    let keyring = context.keyring(platform);
-    let max_chars = platform.max_binding_chars();
-    let card = binding::private_card_id(request.by.as_str(), binding::hours_since_epoch(now));
-    let message = Box::new(binding::bind_buttons(message::describe_reply(reply, now), &keyring, card, max_chars));
-    let drawn = || {
-        if let Reply::StaleCard { has_new_card: replaced, .. } = reply {
-            return replaced.then(message::card_replaced);
-        }
-        let (approval, clicked) = (reply.approval()?, request.clicked_card.as_ref()?);
-        approval.cards.values().find(|card| card.id == clicked.card_id)?;
-        Some(binding::bind_buttons(message::request_card(approval, now), &keyring, clicked.card_id, max_chars))
-    };
-    let card = if platform.can_redraw_in_reply() { drawn().map(Box::new) } else { None };
-    let response = to.reply(context, &Outgoing::Reply { reply, message, card }).await;
-    (RequestOutcome::Answered { request: request.clone(), outcome, reply_kind: way }, response)
 }
 
-/// What comes of asking for a reason.
+impl Responder<'_> {
+    /// Sends the reply to a command.
+    async fn send_reply(self, request: chat::CommandRequest, reply: &Reply) -> Handled {
+        let Self { context, platform, reply_to, now } = self;
+        let (outcome, reply_kind) = (reply.outcome().1, reply_to.log_label());
+        let keyring = context.keyring(platform);
+        let max_chars = platform.max_binding_chars();
+        let card = binding::private_card_id(request.by.as_str(), binding::hours_since_epoch(now));
+        let message = Box::new(binding::bind_buttons(message::describe_reply(reply, now), &keyring, card, max_chars));
+        let clicked_card = || {
+            if let Reply::StaleCard { has_new_card, .. } = reply {
+                return has_new_card.then(message::card_replaced);
+            }
+            let (approval, clicked) = (reply.approval()?, request.clicked_card.as_ref()?);
+            approval.cards.values().find(|card| card.id == clicked.card_id)?;
+            Some(binding::bind_buttons(message::request_card(approval, now), &keyring, clicked.card_id, max_chars))
+        };
+        let card = if platform.can_redraw_in_reply() { clicked_card().map(Box::new) } else { None };
+        let response = reply_to.reply(context, &Outgoing::Reply { reply, message, card }).await;
+        Handled { outcome: RequestOutcome::Answered { request, outcome, reply_kind }, response }
+    }
+
+    /// Confirms that the sender was asked for a reason.
+    async fn confirm_question(self, request: chat::CommandRequest) -> Handled {
+        let reply_kind = self.reply_to.log_label();
+        let response = self.reply_to.reply(self.context, &Outgoing::ReasonAsked).await;
+        Handled { outcome: RequestOutcome::Answered { request, outcome: "asked", reply_kind }, response }
+    }
+}
+
+/// The result of asking for a reason.
 enum ReasonPrompt {
-    /// It was put; the reason comes in a request of its own.
+    /// The sender was asked. The reason arrives in another request.
     Asked,
-    /// It is of no use, or could not be put: what they are told.
+    /// The sender was not asked. Holds the reply that says why.
     Answered(Box<Reply>),
 }
 
-/// Asks for a reason, unless it is too late for a decision. `None` if nobody can be asked.
+/// Asks for a reason, unless it is too late for a decision. `None` if the platform cannot ask.
 async fn ask_for_reason(
     app: &App,
-    context: ChatContext<'_>,
+    responder: &Responder<'_>,
     request: &chat::CommandRequest,
     click: &Click,
-    to: &ReplyTo,
-    now: Timestamp,
     deadline: Instant,
 ) -> Option<ReasonPrompt> {
-    // Best effort: a late click is answered after the question, too.
-    if let Some(late) = reply_if_too_late(app, request, now, Instant::now() + PRECHECK_BUDGET).await {
+    // Best effort: after the question, a late decision is answered in the same way.
+    if let Some(late) = reply_if_too_late(app, request, responder.now, Instant::now() + PRECHECK_BUDGET).await {
         return Some(ReasonPrompt::Answered(Box::new(late)));
     }
-    let Command::Connection(about) = &request.command else { return None };
-    let Action::Decide(verdict) = about.action else { return None };
-    match to.ask_reason(context, click, verdict, deadline.saturating_duration_since(Instant::now())).await {
+    let Command::Connection(command) = &request.command else { return None };
+    let Action::Decide(verdict) = command.action else { return None };
+    let time_left = deadline.saturating_duration_since(Instant::now());
+    match responder.reply_to.ask_reason(responder.context, click, verdict, time_left).await {
         Ok(AskOutcome::Asked) => Some(ReasonPrompt::Asked),
         Ok(AskOutcome::Impossible) => None,
         Err(undelivered) => {
-            tracing::warn!(outcome = "not_asked", error = undelivered.error, "nobody could be asked for a reason");
+            tracing::warn!(outcome = "not_asked", error = undelivered.error, "could not ask the sender for a reason");
             Some(ReasonPrompt::Answered(Box::new(Reply::CouldNotAsk {
                 verdict,
-                instance_id: about.instance_id.clone(),
+                instance_id: command.instance_id.clone(),
             })))
         }
     }
 }
 
-/// Method, size and content type, in this order.
+/// Checks method, size and content type, in this order.
 fn check_request_format(request: &Request<Bytes>, accepted: &RequestShape) -> Result<(), Rejection> {
     if !accepted.methods.contains(request.method()) {
         return Err(Rejection::MethodNotAllowed(accepted.methods));
@@ -300,26 +328,35 @@ fn check_request_format(request: &Request<Bytes>, accepted: &RequestShape) -> Re
     if accepted.content_types.iter().any(same) { Ok(()) } else { Err(Rejection::UnsupportedContentType) }
 }
 
-/// Verifies with the cached secrets and, when no key matches, once more with fresh ones, which may hold a new key. Runs
-/// after all checks without secrets, so that malformed requests never reach the store.
+/// Verifies a request with the cached secrets. If no key matches, tries once more with fresh secrets, which may hold a
+/// new key. All checks without secrets run before this, so that a malformed request never causes a fetch.
 async fn authenticate(
     app: &App,
     platform: Platform,
     request: &Request<Bytes>,
     now: Timestamp,
-) -> Result<(Authentic, Arc<SecretSet>), Rejection> {
+) -> Result<Verified<Authentic>, Rejection> {
     let secrets = app.secrets.current(now).await?;
     match platform.verify(app.chat_context(&secrets), request, now).await {
         Err(unauthentic) if unauthentic.depends_on_secrets() => match app.secrets.refetch(&secrets, now).await {
-            Some(fresh) => Ok((platform.verify(app.chat_context(&fresh), request, now).await?, fresh)),
+            Some(fresh) => {
+                let value = platform.verify(app.chat_context(&fresh), request, now).await?;
+                Ok(Verified { value, secrets: fresh })
+            }
             None => Err(unauthentic.into()),
         },
-        verified => Ok((verified?, secrets)),
+        verified => Ok(Verified { value: verified?, secrets }),
     }
 }
 
-/// The HTTP status of a rejection, its name, and what the sender may know.
-fn classify_rejection(rejection: &Rejection) -> (StatusCode, &'static str, String) {
+/// What a sender and the log learn of a rejection.
+struct RejectionInfo {
+    status: StatusCode,
+    name: &'static str,
+    detail: String,
+}
+
+fn classify_rejection(rejection: &Rejection) -> RejectionInfo {
     let (status, name) = match rejection {
         Rejection::Envelope(envelope::Error::PayloadVersion) => (StatusCode::BAD_REQUEST, "payload-version"),
         Rejection::Envelope(envelope::Error::Malformed(_)) | Rejection::Malformed(_) => {
@@ -329,17 +366,15 @@ fn classify_rejection(rejection: &Rejection) -> (StatusCode, &'static str, Strin
         Rejection::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method"),
         Rejection::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
         Rejection::UnsupportedContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type"),
-        Rejection::Unauthentic(_) => {
-            return (StatusCode::UNAUTHORIZED, "unauthentic", "the request is not authentic".into());
-        }
+        Rejection::Unauthentic(_) => (StatusCode::UNAUTHORIZED, "unauthentic"),
         Rejection::WrongTenant => (StatusCode::FORBIDDEN, "wrong-tenant"),
         Rejection::SecretsUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "secrets-unavailable"),
     };
-    (status, name, rejection.to_string())
+    RejectionInfo { status, name, detail: rejection.to_string() }
 }
 
 fn rejection_response(rejection: &Rejection) -> Response<String> {
-    let (status, name, detail) = classify_rejection(rejection);
+    let RejectionInfo { status, name, detail } = classify_rejection(rejection);
     let mut response = problem_response(status, name, &detail, &Value::Null);
     if let Rejection::MethodNotAllowed(allowed) = rejection {
         let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
@@ -350,23 +385,23 @@ fn rejection_response(rejection: &Rejection) -> Response<String> {
     add_retry_after(response)
 }
 
-/// The one line about a request.
+/// Logs the outcome of a request, in one line.
 fn log_request_outcome(outcome: &RequestOutcome, status: StatusCode, took: Duration) {
     metrics::count_response(status);
     let (status, duration_ms) = (status.as_u16(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     match outcome {
-        RequestOutcome::Answered { request, outcome, reply_kind: way } => {
-            log_request(request, outcome, way, status, duration_ms);
+        RequestOutcome::Answered { request, outcome, reply_kind } => {
+            log_request(request, outcome, reply_kind, status, duration_ms);
         }
         RequestOutcome::Rejected(rejection) => tracing::warn!(
-            outcome = classify_rejection(rejection).1,
+            outcome = classify_rejection(rejection).name,
             error = %Chain(rejection),
             http.status = status,
             duration_ms,
-            "rejected"
+            "rejected the request"
         ),
         RequestOutcome::Healthy | RequestOutcome::Informed => {
-            tracing::info!(outcome = "ok", http.status = status, duration_ms, "answered");
+            tracing::info!(outcome = "ok", http.status = status, duration_ms, "answered the request");
         }
     }
 }
@@ -374,18 +409,18 @@ fn log_request_outcome(outcome: &RequestOutcome, status: StatusCode, took: Durat
 fn log_request(request: &chat::CommandRequest, outcome: &str, reply_kind: &str, status: u16, duration_ms: u64) {
     let (target, instance_id) = match &request.command {
         Command::List { target } => (target.as_ref(), None),
-        Command::Connection(about) => (about.target.as_ref(), Some(about.instance_id.as_str())),
+        Command::Connection(command) => (command.target.as_ref(), Some(command.instance_id.as_str())),
     };
     tracing::info!(
         outcome,
         verb = message::command_name(&request.command),
-        reply_kind,
+        way = reply_kind,
         actor.id = request.by.as_str(),
         signing_key = request.key_index,
         target,
         peering.id = instance_id,
         http.status = status,
         duration_ms,
-        "answered"
+        "answered the request"
     );
 }

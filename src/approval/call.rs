@@ -1,39 +1,38 @@
-//! The accept or reject that peergate itself makes: whether one may have reached Alibaba Cloud, and what came of it.
+//! The accept and reject calls that peergate makes: whether one may have reached Alibaba Cloud, and its result.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// How long after a call of ours a contradicting reading more likely lags than is true.
+/// For this long after a call, a reading that contradicts the call is probably outdated.
 const CALL_SETTLE_TIME: SignedDuration = SignedDuration::from_mins(5);
-/// How long after a call begins no other process makes one.
+/// For this long after a call begins, no other process makes one.
 pub(super) const CALL_LEASE: SignedDuration = SignedDuration::from_secs(8);
 
-/// What came of a call.
+/// Result of a call, as far as peergate knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallResult {
-    /// None was made.
+    /// No call was made.
     NotMade,
-    /// Alibaba Cloud refused it: it took no effect.
+    /// Alibaba Cloud refused the call, so it had no effect.
     Refused,
-    /// No answer, or an unclear one: it may have taken effect.
+    /// There was no clear answer. The call may have taken effect.
     Unknown,
-    /// Alibaba Cloud acknowledged it.
+    /// Alibaba Cloud acknowledged the call.
     Acknowledged,
 }
 
-/// The calls of a generation. Stored before the first one is made, so that a crash between call and answer leaves a
-/// trace.
+/// The calls of one generation. Stored before the first call, so that a crash between call and answer leaves a trace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct OwnCall {
-    /// Whose client token they carry.
+    /// All calls carry the client token of this generation.
     pub(super) generation: u32,
-    /// When the last one began.
+    /// When the last call began.
     pub(super) at: Timestamp,
-    /// Whether the last one has no result yet.
+    /// Whether the last call has no result yet.
     pub(super) open: bool,
-    /// Whether one ended without a result.
+    /// Whether a call ended with an unknown result.
     pub(super) unsettled: bool,
-    /// Whether one was acknowledged.
+    /// Whether Alibaba Cloud acknowledged a call.
     pub(super) acknowledged: bool,
 }
 
@@ -44,7 +43,7 @@ impl OwnCall {
             generation,
             at: now,
             open: true,
-            // The process of an open call has died.
+            // The process that began an open call has died.
             unsettled: earlier.is_some_and(|earlier| earlier.open || earlier.unsettled),
             acknowledged: earlier.is_some_and(|earlier| earlier.acknowledged),
         }
@@ -64,10 +63,10 @@ impl OwnCall {
         self.generation == generation && (self.open || self.unsettled || self.acknowledged)
     }
 
-    /// Whether somebody else may be making one now.
+    /// Whether another process may be making a call now.
     pub(super) fn is_in_progress(&self, generation: u32, now: Timestamp) -> bool {
         let age = now.duration_since(self.at);
-        // Another machine's clock may be ahead.
+        // The clock of another machine may be ahead.
         self.generation == generation && self.open && age.abs() < CALL_LEASE
     }
 

@@ -1,21 +1,22 @@
-//! What channels show of a request, and where the card is.
+//! Cards: which message of a channel shows a request, and which facts the message shows.
 
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Approval, ChannelDisplay, Delivery, Notification, NotificationKind};
+use super::{Approval, ChannelDisplay, Notification, NotificationKind};
 use crate::peering::Fingerprint;
 
-/// Names a card: 64 random bits of ours, fixed before the post, since platforms name a message only after it.
+/// Id of a card: 64 random bits, written as 16 lower-case hexadecimal digits. peergate picks it before the post,
+/// because a platform names a message only after the post.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CardId(pub u64);
 
-/// The text is not the id of a card.
+/// The text is not a card id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not the id of a card: expected 16 hexadecimal digits")]
+#[error("not a card id: expected 16 hexadecimal digits")]
 pub struct InvalidCardId;
 
 impl fmt::Display for CardId {
@@ -40,14 +41,14 @@ impl TryFrom<String> for CardId {
     }
 }
 
-/// Names the key under which the buttons of a card are.
+/// Id of the key that signed a card's buttons, written as 8 lower-case hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CardKey(pub u32);
 
-/// The text is not the id of a key.
+/// The text is not a key id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not the id of a key: expected 8 hexadecimal digits")]
+#[error("not a key id: expected 8 hexadecimal digits")]
 pub struct InvalidCardKey;
 
 impl fmt::Display for CardKey {
@@ -71,33 +72,33 @@ impl TryFrom<String> for CardKey {
     }
 }
 
-/// Where a card is, and what it shows.
+/// A posted card: where it is, and what it shows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CardRef {
-    /// The platform's name for the message, e.g. `channel/ts`.
+    /// The platform's name for the message, e.g. `channel/ts` on Slack.
     pub reference: String,
-    /// Ours.
+    /// The id that peergate gave the card.
     #[serde(rename = "card")]
     pub id: CardId,
-    /// Of the facts that it shows.
+    /// Fingerprint of the facts that the card shows.
     pub fingerprint: Fingerprint,
-    /// Since when it shows them.
+    /// Since when the card shows these facts.
     pub shown_at: Timestamp,
-    /// The key of its buttons; none if it has no buttons, or those of an earlier version.
+    /// Key of the card's buttons. `None` if it has no buttons, or buttons of an earlier version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<CardKey>,
 }
 
-/// What a channel without cards was shown last, e.g. a receiver of signed notices.
+/// What a channel without editable cards showed last, e.g. a receiver of signed notifications.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShownFacts {
-    /// Of the facts.
+    /// Fingerprint of the facts that it showed.
     pub fingerprint: Fingerprint,
-    /// Since when it knows them.
+    /// Since when the channel shows these facts.
     pub shown_at: Timestamp,
 }
 
-/// The least time between two redraws that clicks ask for.
+/// Minimum time between two updates of all cards that clicks ask for.
 const MIN_REDRAW_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
 
 impl Approval {
@@ -122,21 +123,18 @@ impl Approval {
         }
     }
 
-    /// Has cards redrawn: those of earlier versions, whose buttons decide nothing, or all. All of them at most every five
-    /// minutes, since anybody can ask for it. A channel that waits for a notification gets its card with that. Returns whether
-    /// the record changed.
+    /// Schedules an update of cards: of all, or only of those without a key, whose buttons decide nothing. Any click
+    /// can ask for an update of all cards, so there is at most one in five minutes. A channel with a pending
+    /// notification is skipped, because that notification updates its card. Returns whether the record changed.
     pub fn request_redraw(&mut self, all_cards: bool, now: Timestamp) -> bool {
-        let waits = |channel: &String| {
-            let delivery = |notification: &Notification| notification.deliveries.get(channel).cloned();
-            self.outbox.iter().filter_map(delivery).any(|delivery| matches!(delivery, Delivery::Waiting { .. }))
-        };
+        let is_waited_for = |channel: &str| self.outbox.iter().any(|notification| notification.is_waiting_for(channel));
         let is_recent = |notification: &Notification| now.duration_since(notification.at) < MIN_REDRAW_INTERVAL;
         let was_redrawn = self
             .outbox
             .iter()
             .any(|notification| notification.kind == NotificationKind::Checked && is_recent(notification));
         let is_due = |(channel, card): (&String, &CardRef)| {
-            ((all_cards || card.key.is_none()) && !waits(channel)).then(|| channel.clone())
+            ((all_cards || card.key.is_none()) && !is_waited_for(channel)).then(|| channel.clone())
         };
         let channels: Vec<_> = self.cards.iter().filter_map(is_due).collect();
         if !self.is_open(now) || channels.is_empty() || (all_cards && was_redrawn) {

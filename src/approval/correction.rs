@@ -1,5 +1,5 @@
-//! One reading proves little. A reading that may pass needs a second one to confirm it, and a record that turns out
-//! wrong is corrected as soon as a reading shows the connection alive.
+//! Readings that may be wrong, and corrections of the record. A reading that may be outdated requires a second one to
+//! confirm it. A final record is corrected as soon as a reading shows that the connection is waiting or usable.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -9,15 +9,15 @@ use super::{
 };
 use crate::peering::{Connection, Problem, Status};
 
-/// How often a decided record in doubt is read.
+/// How soon a decided connection is read again while a reading requires confirmation.
 const REREAD_INTERVAL: SignedDuration = SignedDuration::from_secs(5);
-/// How often a decision is carried out again; then the approval fails.
+/// How often a decision is carried out again after its call had no effect. Then the approval fails.
 const MAX_UNDONE_CALLS: usize = 3;
-/// How often a request goes back to the people because it is seen alive; then it fails.
+/// How often a request is reopened for a new decision. Then it fails.
 const MAX_REOPENINGS: usize = 20;
 
 impl Approval {
-    /// A reading says that the connection is not there.
+    /// Handles a reading that did not find the connection.
     pub(super) fn observe_missing(&mut self, event: AuditEvent, now: Timestamp) {
         if self.state.is_final() {
             self.clear_unconfirmed();
@@ -26,10 +26,10 @@ impl Approval {
         }
     }
 
-    /// A reading says that the connection waits, and has not expired: it is alive.
+    /// Handles a reading of a waiting connection.
     pub(super) fn observe_waiting(&mut self, connection: &Connection, now: Timestamp) {
         match &self.state {
-            // Read before it was decided, or about to be called for.
+            // The reading agrees with the record, or is older than the decision or the activation.
             ApprovalState::Pending | ApprovalState::Approved | ApprovalState::Rejecting | ApprovalState::Activated => {
                 self.note_reading(connection, now);
             }
@@ -41,7 +41,7 @@ impl Approval {
                     self.reopen(connection, now);
                 }
             }
-            // Accepted, by us or elsewhere.
+            // Accepted, by peergate or by somebody else.
             ApprovalState::Activating | ApprovalState::Failed { .. } => {
                 if self.confirm_reading(TransientReading::Waiting, now) {
                     self.reopen(connection, now);
@@ -51,7 +51,7 @@ impl Approval {
         }
     }
 
-    /// A reading that agrees with the record ends any doubt and updates the expiry.
+    /// Handles a reading that agrees with the record: forgets an unconfirmed reading, and updates the expiry.
     pub(super) fn note_reading(&mut self, connection: &Connection, now: Timestamp) {
         self.clear_unconfirmed();
         let waits = matches!(self.state, ApprovalState::Pending | ApprovalState::Approved | ApprovalState::Rejecting);
@@ -69,7 +69,7 @@ impl Approval {
         }
     }
 
-    /// The connection is usable, although the record says that it has ended.
+    /// Corrects a final record whose connection is usable.
     pub(super) fn correct_to_activated(&mut self, connection: &Connection, now: Timestamp) {
         let was = self.state.clone();
         self.transition_to(ApprovalState::Activating, now);
@@ -81,34 +81,34 @@ impl Approval {
         self.finish_activation(connection, now);
     }
 
-    /// Whether earlier readings confirm a reading that may pass.
+    /// Counts a reading that may be outdated. Returns whether enough readings agree to confirm it.
     pub(super) fn confirm_reading(&mut self, reading: TransientReading, now: Timestamp) -> bool {
         let after_call = self.own_call.as_ref().is_some_and(|call| call.is_recent(now));
-        let mut doubt = match self.unconfirmed.take().filter(|doubt| doubt.reading == reading) {
-            Some(doubt) => doubt,
+        let mut unconfirmed = match self.unconfirmed.take().filter(|unconfirmed| unconfirmed.reading == reading) {
+            Some(unconfirmed) => unconfirmed,
             None => UnconfirmedReading::new(reading, now),
         };
-        if doubt.count_reading(after_call, now) {
+        if unconfirmed.count_reading(after_call, now) {
             return true;
         }
-        let again_at = doubt.next_reading_at();
-        self.unconfirmed = Some(doubt);
+        let next_reading_at = unconfirmed.next_reading_at();
+        self.unconfirmed = Some(unconfirmed);
         match self.state {
             ApprovalState::Pending => self.schedule_next_check(now),
             ApprovalState::Activating => {
                 let step_at = self.next_step_at.filter(|at| *at > now);
-                self.next_step_at = Some(step_at.map_or(again_at, |at| at.min(again_at)));
+                self.next_step_at = Some(step_at.map_or(next_reading_at, |at| at.min(next_reading_at)));
             }
-            // A reading that says otherwise lets the call be made at once.
+            // Read again soon. If the next reading says otherwise, the call is made at once.
             ApprovalState::Approved | ApprovalState::Rejecting => {
-                self.next_step_at = Some(again_at.min(now + REREAD_INTERVAL));
+                self.next_step_at = Some(next_reading_at.min(now + REREAD_INTERVAL));
             }
             ApprovalState::Activated
             | ApprovalState::Rejected
             | ApprovalState::Expired
             | ApprovalState::Deleted
             | ApprovalState::Failed { .. } => {
-                self.next_step_at = Some(again_at);
+                self.next_step_at = Some(next_reading_at);
             }
         }
         false
@@ -118,7 +118,8 @@ impl Approval {
         self.own_call.as_ref().is_some_and(|call| call.generation == self.generation && call.acknowledged)
     }
 
-    /// It waits again. If it was decided, the call is made again; otherwise people decide.
+    /// Reopens a record whose connection is waiting again. If people decided on these facts, the call is made again.
+    /// Otherwise people decide.
     fn reopen(&mut self, connection: &Connection, now: Timestamp) {
         let was = self.state.clone();
         let same_facts = connection.fingerprint() == self.fingerprint;
@@ -142,7 +143,7 @@ impl Approval {
             }
             self.decisions.clone_from(&approvals);
             self.transition_to(ApprovalState::Pending, now);
-            // The checks are outdated.
+            // The earlier checks are outdated.
             self.findings.clear();
             let generation = self.generation;
             self.append_audit_event(AuditEvent::Corrected { was: was.clone(), generation, approvals }, now);
@@ -172,7 +173,7 @@ impl Approval {
             return;
         }
         if self.is_call_acknowledged() {
-            // With the old token, Alibaba Cloud would only repeat its answer.
+            // With the old token, Alibaba Cloud would only repeat its first answer.
             self.generation = self.generation.saturating_add(1);
             self.client_token = self.derive_token(verdict);
         }
@@ -186,7 +187,7 @@ impl Approval {
         self.enqueue(NotificationKind::Corrected { was, now: state }, now);
     }
 
-    /// Whether readings have shown that no call of this generation took effect, although one may have arrived.
+    /// Counts a reading that shows no effect of this generation's calls. Returns whether enough readings agree on that.
     pub(super) fn confirm_call_had_no_effect(&mut self, now: Timestamp) -> bool {
         if !self.confirm_reading(TransientReading::Waiting, now) {
             return false;
@@ -198,7 +199,8 @@ impl Approval {
         true
     }
 
-    /// The request needs a new decision. While a call may have taken effect, it waits for readings first.
+    /// Sends an approved request back to the people for a new decision. If a call may have taken effect, readings must
+    /// first show that it has not.
     pub(super) fn send_back(&mut self, why: &SendBackReason, review: &LateReview<'_>, now: Timestamp) {
         if self.may_have_called() && !self.confirm_call_had_no_effect(now) {
             let problem = Problem { code: failure_code::NEEDS_PEOPLE_AGAIN.into(), request_id: None };
@@ -210,20 +212,20 @@ impl Approval {
             SendBackReason::Objection(_) | SendBackReason::NotChecked => true,
             SendBackReason::RuleNotMet => review.void.iter().any(|void| void.principal == by.principal),
         };
-        let mut kept = std::mem::take(&mut self.decisions);
-        let void: Vec<_> = kept.iter().map(|decision| decision.by.clone()).filter(is_void).collect();
-        kept.retain(|decision| !is_void(&decision.by));
+        let mut remaining = std::mem::take(&mut self.decisions);
+        let voided: Vec<_> = remaining.iter().map(|decision| decision.by.clone()).filter(is_void).collect();
+        remaining.retain(|decision| !is_void(&decision.by));
         self.begin_generation(now);
-        self.decisions = kept;
+        self.decisions = remaining;
         self.connection = review.connection.clone();
         self.policy = review.policy.clone();
         self.findings = review.findings.to_vec();
         let (generation, rule, approvals) = (self.generation, self.policy.rule.clone(), self.policy.approvals);
         self.append_audit_event(
-            AuditEvent::SentBack { why: why.clone(), generation, rule, approvals, void: void.clone() },
+            AuditEvent::SentBack { why: why.clone(), generation, rule, approvals, void: voided.clone() },
             now,
         );
-        self.enqueue(NotificationKind::SentBack { why: why.clone(), void }, now);
+        self.enqueue(NotificationKind::SentBack { why: why.clone(), void: voided }, now);
         self.schedule_next_check(now);
     }
 }

@@ -1,4 +1,4 @@
-//! Who decided what, and the client token that carries it out.
+//! Who decided what, and the client token of the call that carries it out.
 
 use std::fmt;
 
@@ -7,18 +7,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::peering::{AccountId, FieldHash, Fingerprint, InstanceId, SeenFingerprint};
 
-/// What somebody wants done.
+/// What a decision asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Accept the connection.
     Approve,
-    /// Refuse it.
+    /// Reject the connection.
     Reject,
 }
 
 impl Verdict {
-    /// Its name in metrics.
+    /// Name in metrics and in request hashes, e.g. `approve`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -27,7 +27,7 @@ impl Verdict {
         }
     }
 
-    /// The operation that carries it out.
+    /// The API operation that carries the verdict out.
     #[must_use]
     pub fn operation(self) -> &'static str {
         match self {
@@ -37,27 +37,28 @@ impl Verdict {
     }
 }
 
-/// What somebody decided.
+/// One person's decision about a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// What.
+    /// Whether to accept or to reject.
     pub verdict: Verdict,
-    /// Who.
+    /// Who decided.
     pub by: Approver,
-    /// When.
+    /// When the request that carried the decision arrived. For a decision by a rule, when the rule was applied.
     pub at: Timestamp,
-    /// Of what they saw: the facts that the decision is about.
+    /// Fingerprint of the facts that the decision is about.
     pub fingerprint: Fingerprint,
-    /// Why, in their words: untrusted.
+    /// The person's own words, untrusted. `None` without a reason.
     pub reason: Option<String>,
-    /// Names the request that carried it, so that a replay of that request is known.
+    /// Id of the request that carried the decision. It identifies a replay.
     pub request_key: String,
-    /// Of what that request said; see [`request_content`].
+    /// Hash of that request's content, see [`hash_request`]. `None` in records of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_content: Option<String>,
 }
 
-/// A hash of what a request says about a connection: the same request has the same, whatever its signature or time.
+/// Hashes the content of a request about a connection, into 32 hexadecimal digits. The signature and the time are left
+/// out, so that a repeated request has the same hash.
 #[must_use]
 pub fn hash_request(action: &str, by: &Principal, reason: Option<&str>, seen: Option<&SeenFingerprint>) -> String {
     let mut hash = FieldHash::new("peergate/request/1");
@@ -70,43 +71,44 @@ pub fn hash_request(action: &str, by: &Principal, reason: Option<&str>, seen: Op
     format!("{:.32}", hash.into_hex())
 }
 
-/// Who decided.
+/// Who made a decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approver {
     /// The authenticated identity.
     pub principal: Principal,
-    /// The person of the configuration that it belongs to, if any.
+    /// Name of the configured person who owns the identity. `None` if no person does.
     pub person: Option<String>,
 }
 
 impl Approver {
-    /// Peergate itself: it asks for dry runs, and accepts for rules that need nobody. No sender can be it.
+    /// peergate itself, which asks for dry runs and accepts for rules that require nobody. No sender can have this
+    /// identity.
     #[must_use]
     pub fn peergate(target: &str) -> Self {
-        // Names of targets are checked, and stricter than a principal's parts.
+        // The rules for target names are stricter than those for the parts of a principal.
         Self { principal: Principal(format!("peergate:{target}/rule")), person: None }
     }
 
-    /// Whether both are the same person.
+    /// Whether both are the same person, maybe with different identities.
     #[must_use]
     pub fn is_same_person(&self, other: &Self) -> bool {
         self.principal == other.principal || (self.person.is_some() && self.person == other.person)
     }
 }
 
-/// An authenticated identity, `platform:tenant/user`, e.g. `slack:T0001/U061F7AUR`. The user id is the platform's
-/// immutable one, never a name.
+/// An authenticated identity, `platform:tenant/user`, e.g. `slack:T0001/U061F7AUR`. The user part is the platform's
+/// immutable id, never a display name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Principal(String);
 
-/// The parts do not make a principal.
+/// The parts do not make a valid principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a principal: expected `platform:tenant/user`, each of 1 to 128 letters, digits and `-_.@+`")]
 pub struct InvalidPrincipal;
 
 impl Principal {
-    /// Joins the parts; refuses characters that could make two principals look alike.
+    /// Joins the parts. Refuses characters that could make two principals look alike.
     pub fn new(platform: &str, tenant: &str, user: &str) -> Result<Self, InvalidPrincipal> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@+".contains(&byte);
         let valid = |part: &str| (1..=128).contains(&part.len()) && part.bytes().all(plain);
@@ -117,7 +119,7 @@ impl Principal {
         }
     }
 
-    /// As text.
+    /// The principal as `platform:tenant/user`.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -129,8 +131,8 @@ impl Principal {
         self.0.split_once('/').map_or("", |(realm, _)| realm)
     }
 
-    /// Whether both are one user of a platform, whatever tenant is named: an organization's users are the same in all its
-    /// workspaces, and records keep what was named at the time.
+    /// Whether both are the same user of one platform, in any tenant. An organization's users are the same in all its
+    /// workspaces, but a record keeps the workspace that the request named.
     #[must_use]
     pub fn is_same_user(&self, other: &Self) -> bool {
         let platform = |principal: &Self| principal.realm().split(':').next().map(ToOwned::to_owned);
@@ -143,7 +145,7 @@ impl Principal {
         self.0.split_once('/').map_or("", |(_, user)| user)
     }
 
-    /// The same user in another tenant; `realm` is `platform:tenant`.
+    /// The same user in another tenant. `realm` is `platform:tenant`.
     pub fn with_realm(&self, realm: &str) -> Result<Self, InvalidPrincipal> {
         Self::try_from(format!("{realm}/{}", self.user()))
     }
@@ -171,31 +173,31 @@ impl fmt::Display for Principal {
     }
 }
 
-/// The `ClientToken` of a call, 64 ASCII characters: a retry of the same approval is the same request to Alibaba Cloud,
-/// and no two approvals share one.
+/// The `ClientToken` of a call: 64 ASCII characters. A retry of the same approval has the same token, so that Alibaba
+/// Cloud treats it as the same request. No two approvals share a token.
 ///
 /// Source: <https://www.alibabacloud.com/help/en/ecs/developer-reference/how-to-ensure-idempotence>
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClientToken(String);
 
-/// What a client token is for.
+/// Purpose of a client token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenPurpose<'a> {
-    /// Carrying out the decision of a generation: every try has the same token.
+    /// Carries out the decision of a generation. Every attempt has the same token.
     Decided {
-        /// Of the approval.
+        /// Generation of the approval.
         generation: u32,
     },
-    /// A dry run: each request has its own, or the vendor would repeat an old verdict.
+    /// A dry run. Each request has its own token, because Alibaba Cloud would repeat an old verdict for a known token.
     DryRun {
-        /// Of the request that asked for it.
+        /// Id of the request that asks for the dry run.
         request_key: &'a str,
     },
 }
 
 impl ClientToken {
-    /// Derives it from the caller and what the call is to do. A dry run has its own: the same token with other
-    /// parameters is `IdempotentParameterMismatch`.
+    /// Derives the token from the caller, the connection, the verdict and the purpose. A dry run has its own token: a
+    /// known token with other parameters fails with `IdempotentParameterMismatch`.
     #[must_use]
     pub fn derive(
         caller: &Principal,
@@ -219,7 +221,7 @@ impl ClientToken {
         Self(format!("pg1-{:.60}", hash.into_hex()))
     }
 
-    /// As text.
+    /// The token as it is sent.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,4 +1,4 @@
-//! What can happen to a record, but for people's decisions.
+//! Events: everything that can happen to a record, except people's decisions.
 
 use jiff::SignedDuration;
 
@@ -6,76 +6,77 @@ use super::{Approver, CardRef, PolicySnapshot, RetryPolicy, SendBackReason};
 use crate::peering::{Connection, Fingerprint, Problem};
 use crate::preflight::Finding;
 
-/// What can happen to a record. Applying one twice is applying it once.
+/// Something that happened to a connection, a call or a notification. Applying an event twice has the same effect as
+/// applying it once.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// `AcceptVpcPeerConnection` was acknowledged.
+    /// Alibaba Cloud acknowledged `AcceptVpcPeerConnection`.
     Accepted {
-        /// Of the call.
+        /// Alibaba Cloud's id of the call.
         request_id: String,
     },
-    /// `RejectVpcPeerConnection` was acknowledged.
+    /// Alibaba Cloud acknowledged `RejectVpcPeerConnection`.
     Rejected {
-        /// Of the call.
+        /// Alibaba Cloud's id of the call.
         request_id: String,
     },
-    /// The connection was read.
+    /// A reading of the connection.
     Observed(Box<Connection>),
-    /// The connection does not exist any more.
+    /// A reading did not find the connection.
     Missing,
-    /// The connection is not the one that people were shown.
+    /// A reading has other facts than people were shown.
     Changed {
-        /// As it is.
+        /// The new reading.
         connection: Box<Connection>,
-        /// What the checks say about it.
+        /// Results of the checks of this reading.
         findings: Vec<Finding>,
     },
-    /// A try failed; another may do.
+    /// An attempt failed. A later one may succeed.
     Deferred {
-        /// Why.
+        /// Why the attempt failed.
         problem: Problem,
-        /// What the vendor asked for.
+        /// How long the vendor asked us to wait. `None` if it did not ask.
         retry_after: Option<SignedDuration>,
     },
-    /// Our credentials or permissions were refused; a person has to act.
+    /// Alibaba Cloud refused our credentials or permissions. A person must act.
     CredentialsRefused(Problem),
-    /// It will never work.
+    /// The call failed, and no later attempt can succeed.
     Failed(Problem),
-    /// It failed with a code that nobody knows: it is tried again, but not for ever.
+    /// The call failed with an unknown code. It is tried again for a limited time.
     FailedUnknown(Problem),
-    /// An approved request does not pass the review before a late accept.
+    /// An approved request did not pass the review before a late accept.
     SentBack {
-        /// Why.
+        /// Which part of the review it did not pass.
         why: SendBackReason,
-        /// As just read.
+        /// The new reading.
         connection: Box<Connection>,
         /// What the configuration says about it now.
         policy: Box<PolicySnapshot>,
-        /// What the checks found.
+        /// Results of the checks of this reading.
         findings: Vec<Finding>,
-        /// Who may not approve any more.
+        /// People who may no longer approve it.
         void: Vec<Approver>,
     },
-    /// A notice reached a channel.
+    /// A notification reached a channel.
     Delivered {
-        /// Which notice.
+        /// Number of the notification in the outbox.
         number: u32,
-        /// Which channel.
+        /// Configured name of the channel.
         channel: String,
-        /// What the channel shows since then.
+        /// What the channel shows after the post.
         display: ChannelDisplay,
     },
-    /// A notice did not reach a channel.
+    /// A notification did not reach a channel.
     Undelivered {
-        /// Which notice.
+        /// Number of the notification in the outbox.
         number: u32,
-        /// Which channel.
+        /// Configured name of the channel.
         channel: String,
-        /// What the platform said.
+        /// Why it did not, e.g. the platform's error code.
         error: String,
         /// When to try again.
         retry: RetryPolicy,
-        /// The card may have been drawn all the same.
+        /// What the channel shows now. The card may have been updated before the failure.
         display: ChannelDisplay,
     },
 }
@@ -83,10 +84,10 @@ pub enum Event {
 /// What a channel shows after a post.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ChannelDisplay {
-    /// What it did before.
+    /// The same as before.
     Unchanged,
-    /// A card, redrawn or new.
+    /// This card, which was updated or posted.
     Card(CardRef),
-    /// A message with all facts of this fingerprint.
+    /// A message that shows all facts of this fingerprint.
     Facts(Fingerprint),
 }

@@ -1,4 +1,4 @@
-//! Everything that happened to a record, each entry bound to all before it by a hash: who edits one breaks the chain.
+//! The audit log of a record. A hash binds each entry to all earlier ones, so that an edited entry breaks the chain.
 
 use std::ops::Deref;
 
@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ApprovalState, Approver, Decision, DecisionError};
+use super::{ApprovalState, Approver, Decision, DecisionError, RequestId};
 use crate::peering::{Change, FieldHash, Fingerprint, Problem, Status};
 use crate::preflight::Objection;
 
-/// The entries of a record. Only ever grows.
+/// The entries of a record, oldest first. The list only grows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct History(Vec<AuditEntry>);
@@ -23,131 +23,135 @@ impl Deref for History {
     }
 }
 
-/// Something that happened.
+/// One entry of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditEntry {
-    /// When.
+    /// When it happened.
     pub at: Timestamp,
-    /// What.
+    /// What happened.
     #[serde(rename = "what")]
     pub event: AuditEvent,
-    /// The state that it led to.
+    /// State of the record after the event.
     pub state: ApprovalState,
-    /// SHA-256, in hex, over the entry before (the record's id for the first) and this one.
+    /// SHA-256, 64 hexadecimal digits, over this entry and the hash before it. The first entry uses the record's id in
+    /// place of that hash.
     pub hash: String,
 }
 
-/// What can happen.
+/// What happened. The hash covers the serialized names, so they must not change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AuditEvent {
-    /// We heard of the request.
+    /// peergate discovered the request.
     Discovered {
-        /// Of its facts.
+        /// Fingerprint of its facts.
         fingerprint: Fingerprint,
-        /// Which rule is about it.
+        /// Name of the matching rule. `None` if no rule matches.
         rule: Option<String>,
-        /// How many people have to approve.
+        /// How many people must approve.
         approvals: u32,
     },
-    /// Its facts changed: earlier approvals do not count any more.
+    /// The facts changed. Earlier approvals no longer count.
     Changed {
-        /// Of its facts now.
+        /// Fingerprint of the new facts.
         fingerprint: Fingerprint,
-        /// What is not as it was.
+        /// Differences from the old facts.
         changes: Vec<Change>,
-        /// Whose approvals are void.
+        /// People whose approvals are void.
         void: Vec<Approver>,
     },
-    /// The configuration changed.
+    /// The configuration changed: another rule matches, the rule requires another number of approvals, or approvals
+    /// have become void.
     RuleChanged {
-        /// Which rule is about it now.
+        /// Name of the rule that matches now. `None` if no rule matches.
         rule: Option<String>,
-        /// How many people have to approve now.
+        /// How many people must approve now.
         approvals: u32,
-        /// Whose approvals are void: they may not approve any more.
+        /// People whose approvals are void, because they may no longer approve.
         void: Vec<Approver>,
     },
-    /// Somebody decided.
+    /// Somebody approved or rejected.
     Decided(Decision),
-    /// Somebody took an approval back.
+    /// Somebody withdrew an approval.
     Withdrawn {
-        /// Who.
+        /// Who withdrew it.
         by: Approver,
-        /// Of the request that said so.
+        /// Id of the request that withdrew it.
         request_key: String,
-        /// Of what it said.
+        /// Hash of that request's content. `None` in records of earlier versions.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         request_content: Option<String>,
     },
     /// Alibaba Cloud acknowledged a call.
     Acknowledged {
-        /// e.g. `AcceptVpcPeerConnection`.
+        /// Name of the API operation, e.g. `AcceptVpcPeerConnection`.
         operation: String,
-        /// Of the call.
+        /// Alibaba Cloud's id of the call.
         request_id: String,
     },
-    /// The connection was seen in a status that led to another state.
+    /// A reading had a status that led to another state.
     #[serde(rename = "seen")]
     Observed(Status),
-    /// The connection does not exist any more.
+    /// The connection no longer exists.
     Missing,
-    /// It was activated, but not with the facts that were decided on.
+    /// The connection was activated with other facts than those that people decided on.
     #[serde(rename = "differs")]
     FactsDiffer {
-        /// What is not as it was.
+        /// Differences from those facts.
         changes: Vec<Change>,
     },
-    /// It will never work.
+    /// The decision cannot be carried out.
     Failed(Problem),
-    /// People were told that it waits, or takes long.
+    /// People were reminded.
     #[serde(rename = "told")]
     Reminded(Reminder),
-    /// An approved request did not pass the review before the accept and needs a new decision.
+    /// An approved request did not pass the review before the accept. It requires a new decision.
     SentBack {
-        /// Why.
+        /// Which part of the review it did not pass.
         why: SendBackReason,
         /// The generation that begins.
         generation: u32,
-        /// Which rule is about it now.
+        /// Name of the rule that matches now. `None` if no rule matches.
         rule: Option<String>,
-        /// How many people have to approve now.
+        /// How many people must approve now.
         approvals: u32,
-        /// Whose approvals are void.
+        /// People whose approvals are void.
         void: Vec<Approver>,
     },
-    /// The connection was seen alive, although the record said otherwise.
+    /// A reading showed that the record was wrong.
     Corrected {
-        /// What the record said.
+        /// State of the record before the correction.
         was: ApprovalState,
-        /// The generation that goes on or begins.
+        /// Generation after the correction.
         generation: u32,
-        /// The approvals that count again.
+        /// Approvals that count again.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         approvals: Vec<Decision>,
     },
 }
 
-/// Why an approved request needs a new decision.
+/// Why an approved request requires a new decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SendBackReason {
-    /// A check fails.
+    /// A check has an objection.
     Objection(Objection),
-    /// A rule without people decided, and not every check that it needs could be made now.
+    /// The check of the other peerings has a new warning, or the rule accepts by itself and not every check passed.
     NotChecked,
-    /// The rules ask for more people, or for others.
+    /// The current rules require more approvals, or other approvers.
     #[serde(rename = "rule")]
     RuleNotMet,
 }
 
 impl AuditEvent {
-    /// Of somebody's request: its id, and the hash of what it said, where that is known.
+    /// The request that caused the event. `None` if no person caused it.
     #[must_use]
-    pub fn request(&self) -> Option<(&str, Option<&String>)> {
+    pub fn request(&self) -> Option<RequestId> {
         match self {
-            Self::Decided(decision) => Some((&decision.request_key, decision.request_content.as_ref())),
-            Self::Withdrawn { request_key, request_content, .. } => Some((request_key, request_content.as_ref())),
+            Self::Decided(decision) => Some(RequestId::of(decision)),
+            Self::Withdrawn { request_key: key, request_content: content, .. } => {
+                Some(RequestId { key: key.clone(), content: content.clone() })
+            }
             Self::Discovered { .. }
             | Self::Changed { .. }
             | Self::RuleChanged { .. }
@@ -162,7 +166,7 @@ impl AuditEvent {
         }
     }
 
-    /// Of the facts that it is about, if it is about some.
+    /// Fingerprint of the facts that the event is about. `None` if it is not about facts.
     #[must_use]
     pub fn fingerprint(&self) -> Option<&Fingerprint> {
         match self {
@@ -182,18 +186,18 @@ impl AuditEvent {
     }
 }
 
-/// What people are told without anything having happened.
+/// Why people are reminded although nothing has happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reminder {
-    /// It still waits.
+    /// The request is still pending.
     #[serde(rename = "reminder")]
     StillWaiting,
-    /// It waits so long that others are told, too.
+    /// The request has been pending for so long that other channels hear of it.
     Escalation,
-    /// It will expire soon.
+    /// The request expires soon.
     ExpiresSoon,
-    /// Its activation takes too long.
+    /// The call or the activation takes too long.
     Stuck,
 }
 
@@ -205,7 +209,7 @@ impl History {
         self.0.push(entry);
     }
 
-    /// The entries of a generation.
+    /// The entries of the generation `wanted`.
     pub(super) fn entries_of_generation(&self, wanted: u32) -> impl Iterator<Item = &AuditEntry> {
         let (mut generation, mut before) = (1_u32, ApprovalState::Pending);
         self.0.iter().filter(move |entry| {
@@ -226,7 +230,7 @@ impl History {
         })
     }
 
-    /// How a request that was counted has lost its effect.
+    /// Why a decision that counted once no longer counts.
     #[must_use]
     pub(super) fn void_reason(&self, request_key: &str) -> DecisionError {
         let is_it = |entry: &&AuditEntry| matches!(&entry.event, AuditEvent::Decided(decision) if decision.request_key == request_key);
@@ -257,7 +261,8 @@ impl History {
         DecisionError::Voided
     }
 
-    /// The approvals that counted when the request stopped waiting without a decision of ours: a correction restores them.
+    /// The approvals that counted when the request ended or was accepted without a decision of ours. A correction
+    /// restores them.
     #[must_use]
     pub(super) fn restorable_approvals(&self) -> Vec<Decision> {
         let (mut standing, mut set_aside): (Vec<&Decision>, Vec<&Decision>) = (vec![], vec![]);
@@ -265,7 +270,7 @@ impl History {
         for entry in &self.0 {
             let pending = entry.state == ApprovalState::Pending;
             if was_final && matches!(entry.event, AuditEvent::Decided(_) | AuditEvent::RuleChanged { .. }) {
-                // A decision begins a new generation.
+                // A decision after the end begins a new generation.
                 standing.clear();
             }
             match &entry.event {
@@ -297,7 +302,8 @@ impl History {
     }
 }
 
-/// Over JSON with sorted keys and without the hash itself.
+/// Hashes an entry as JSON, with sorted keys and without its own hash. `before` is the previous hash, or the record's
+/// id.
 pub(super) fn entry_hash(before: &str, entry: &Value) -> String {
     let mut entry = entry.clone();
     if let Some(fields) = entry.as_object_mut() {

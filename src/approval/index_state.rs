@@ -1,39 +1,40 @@
-//! As much of a record as the index holds: what it takes to see, without the record, that a reading is no news.
+//! The part of a record that the store's index holds. It is enough to see, without the record, whether a reading is
+//! new.
 
 use jiff::Timestamp;
 
 use super::{Approval, ApprovalState, PolicySnapshot, failure_code};
 use crate::peering::{Connection, FieldHash, Fingerprint, Status};
 
-/// How far a record has come.
+/// State of a record in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IndexState {
-    /// Waits for people, who are shown this.
+    /// Pending. The digest covers what people are shown.
     Pending(ContentDigest),
-    /// Decided; the call is not acknowledged yet.
+    /// Decided, but Alibaba Cloud has not acknowledged the call yet.
     Decided,
-    /// Being activated.
+    /// Accepted, but not usable yet.
     Activating,
-    /// Rejected, expired or deleted: unless it is seen alive.
+    /// Rejected, expired or deleted. A reading of a waiting or usable connection contradicts it.
     Ended,
-    /// It failed, and still waits: unless it is seen to be activated.
+    /// Failed. A reading of a usable connection contradicts it.
     Failed,
-    /// It was accepted elsewhere: unless it is seen to wait.
+    /// Accepted by somebody else. A reading of a waiting connection contradicts it.
     AcceptedElsewhere,
-    /// Over, whatever is seen.
+    /// Final, whatever a reading shows.
     Settled,
 }
 
-/// What people are shown of a request: its facts, when it expires, and what the configuration says about it.
+/// Digest of what people are shown of a request: its facts, its expiry, and what the configuration says about it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ContentDigest(u128);
 
 impl Approval {
-    /// How far it has come.
+    /// The state that the index holds for this record.
     #[must_use]
     pub fn index_state(&self) -> IndexState {
         match self.state {
-            // In doubt, any reading is news.
+            // While a reading requires confirmation, every reading is new, because its digest never equals this one.
             ApprovalState::Pending if self.unconfirmed.is_some() => IndexState::Pending(ContentDigest::default()),
             ApprovalState::Pending => {
                 IndexState::Pending(ContentDigest::new(&self.fingerprint, self.connection.expires_at, &self.policy))
@@ -52,19 +53,20 @@ impl Approval {
 }
 
 impl IndexState {
-    /// Whether somebody has to see how it goes on, although nothing is due.
+    /// Whether to read the connection regularly, although no step is due.
     #[must_use]
     pub fn needs_polling(self) -> bool {
         matches!(self, Self::Pending(_) | Self::Activating)
     }
 
-    /// Whether nothing is on its way, and nobody is asked.
+    /// Whether no call is due or running, and nobody has to decide.
     #[must_use]
     pub fn is_final(self) -> bool {
         matches!(self, Self::Ended | Self::Failed | Self::AcceptedElsewhere | Self::Settled)
     }
 
-    /// Whether a reading says something that the record does not. `terms` are what the configuration says about it now.
+    /// Whether a reading is new to the record. `policy` returns what the configuration says about the reading. It is
+    /// only called for pending requests.
     #[must_use]
     pub fn is_outdated_by(
         self,
@@ -72,14 +74,14 @@ impl IndexState {
         now: Timestamp,
         policy: impl FnOnce() -> PolicySnapshot,
     ) -> bool {
-        let waits = connection.status == Status::Accepting;
+        let is_accepting = connection.status == Status::Accepting;
         let is_alive = connection.is_waiting(now);
         match self {
-            Self::Pending(mark) if is_alive => {
-                mark != ContentDigest::new(&connection.fingerprint(), connection.expires_at, &policy())
+            Self::Pending(digest) if is_alive => {
+                digest != ContentDigest::new(&connection.fingerprint(), connection.expires_at, &policy())
             }
             Self::Pending(_) | Self::Activating => {
-                waits
+                is_accepting
                     || matches!(
                         connection.status,
                         Status::Activated | Status::Rejected | Status::Expired | Status::Deleted
@@ -94,7 +96,7 @@ impl IndexState {
 }
 
 impl ContentDigest {
-    /// The mark of these facts, until then, under these terms.
+    /// Digests what people are shown.
     #[must_use]
     pub fn new(fingerprint: &Fingerprint, expires_at: Option<Timestamp>, policy: &PolicySnapshot) -> Self {
         let mut hash = FieldHash::new("peergate/mark/3");
@@ -104,13 +106,13 @@ impl ContentDigest {
         Self(hash.into_u128())
     }
 
-    /// As it is stored: 32 hexadecimal digits.
+    /// The digest as 32 hexadecimal digits, as the index stores it.
     #[must_use]
     pub fn to_hex(self) -> String {
         format!("{:032x}", self.0)
     }
 
-    /// Reads what [`Mark::to_hex`] wrote.
+    /// Parses the output of [`ContentDigest::to_hex`]. `None` for other text.
     #[must_use]
     pub fn from_hex(text: &str) -> Option<Self> {
         u128::from_str_radix(text, 16).ok().map(Self)

@@ -1,29 +1,30 @@
-//! What people may write into a record: each request once, and never so much that the record cannot be stored.
+//! Limits for what people write into a record: each request counts once, and the record always fits into the store.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{Approval, ApprovalState, Approver, AuditEvent, Decision, DecisionError, NotificationKind};
 
-/// How many bytes people may write before only decisions are left. The store takes 400 KB a record.
+/// How many bytes people may write. Above it, a record takes only decisions about a pending request. The store takes
+/// 400 KB per record.
 ///
 /// Source: <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Constraints.html>
 const MAX_PEOPLE_BYTES: usize = 128 * 1024;
-/// How many bytes more approvals may use. The decision that completes an approval has no limit,
-/// unless it follows a failure.
+/// How many more bytes approvals may use. The decision that completes an approval has no limit, unless it follows a
+/// failure.
 const APPROVALS_RESERVE_BYTES: usize = 32 * 1024;
-/// How often a person may withdraw in a generation.
+/// How often one person may withdraw in one generation.
 const MAX_WITHDRAWALS: usize = 20;
 /// How many refused requests a record remembers, and for how long.
 const MAX_REFUSED: usize = 50;
 const REFUSED_TTL: SignedDuration = SignedDuration::from_hours(3 * 24);
 
-/// Names a request, and what it says. The same name with another content is another request.
+/// Identifies a request. The same key with other content is another request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestId {
-    /// The sender's id for it.
+    /// The sender's id of the request.
     pub key: String,
-    /// See [`super::request_content`]; unknown for requests that earlier versions stored.
+    /// Hash of the content, see [`super::hash_request`]. `None` if an earlier version stored the request.
     pub content: Option<String>,
 }
 
@@ -33,7 +34,7 @@ impl RequestId {
     }
 }
 
-/// A request that stays refused: its sender had not seen the facts.
+/// A request that stays refused, because its sender had not seen the facts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusedRequest {
     request_key: String,
@@ -42,56 +43,56 @@ pub struct RefusedRequest {
 }
 
 impl Approval {
-    /// Whether this very request was counted before: a replay of it must not count again.
+    /// Whether this request has already counted. A replay must not count again.
     ///
     /// # Errors
-    /// [`Closed::IdReused`] when another request had its id, [`Closed::Refused`] when it was refused before.
+    /// [`DecisionError::IdReused`] if another request has the same id. [`DecisionError::RefusedBefore`] if this request
+    /// was refused.
     pub fn has_counted_request(&self, request: &RequestId) -> Result<bool, DecisionError> {
-        let other = |content: Option<&String>| {
+        let is_other = |content: Option<&String>| {
             content.zip(request.content.as_ref()).is_some_and(|(earlier, now)| earlier != now)
         };
-        let mut known = false;
-        for entry in self.history.iter() {
-            let Some((key, content)) = entry.event.request() else { continue };
-            if key == request.key {
-                if other(content) {
+        let mut has_counted = false;
+        for earlier in self.history.iter().filter_map(|entry| entry.event.request()) {
+            if earlier.key == request.key {
+                if is_other(earlier.content.as_ref()) {
                     return Err(DecisionError::IdReused);
                 }
-                known = true;
+                has_counted = true;
             }
         }
         match self.refused.iter().find(|refused| refused.request_key == request.key) {
-            Some(refused) if other(refused.request_content.as_ref()) => Err(DecisionError::IdReused),
+            Some(refused) if is_other(refused.request_content.as_ref()) => Err(DecisionError::IdReused),
             Some(_) => Err(DecisionError::RefusedBefore),
-            None => Ok(known),
+            None => Ok(has_counted),
         }
     }
 
-    /// Keeps a request from ever counting: it was refused because its sender had not seen these facts.
+    /// Remembers a refused request, so that no retry of it ever counts. Its sender had not seen the facts.
     pub fn refuse_request(&mut self, request: &RequestId, now: Timestamp) {
         self.refused.retain(|refused| now.duration_since(refused.at) < REFUSED_TTL);
         let RequestId { key, content } = request.clone();
         self.refused.push(RefusedRequest { request_key: key, request_content: content, at: now });
-        let over = self.refused.len().saturating_sub(MAX_REFUSED);
-        self.refused.drain(..over);
+        let excess = self.refused.len().saturating_sub(MAX_REFUSED);
+        self.refused.drain(..excess);
     }
 
-    /// Whether there is room for a decision after a failure.
+    /// Checks that the record has room for a decision after a failure.
     pub(super) fn check_room_for_generation(&self) -> Result<(), DecisionError> {
         if self.bytes_from_people() > MAX_PEOPLE_BYTES { Err(DecisionError::RecordFull) } else { Ok(()) }
     }
 
-    /// Whether the decision that was just counted may stand. One that completes it always may.
+    /// Checks that the record has room for the decision that was just added. It always has room for a decision that
+    /// completes the approval.
     pub(super) fn check_room_for_decision(&self) -> Result<(), DecisionError> {
         let completes = self.state != ApprovalState::Pending;
-        let most = MAX_PEOPLE_BYTES.saturating_add(APPROVALS_RESERVE_BYTES);
-        if completes || self.bytes_from_people() <= most { Ok(()) } else { Err(DecisionError::RecordFull) }
+        let max_bytes = MAX_PEOPLE_BYTES.saturating_add(APPROVALS_RESERVE_BYTES);
+        if completes || self.bytes_from_people() <= max_bytes { Ok(()) } else { Err(DecisionError::RecordFull) }
     }
 
-    /// Whether an approval may be withdrawn once more.
+    /// Checks that the person may withdraw once more, and that the record has room for it.
     pub(super) fn check_withdrawal(&self, by: &Approver) -> Result<(), DecisionError> {
-        let is_theirs =
-            |what: &AuditEvent| matches!(what, AuditEvent::Withdrawn { by: earlier, .. } if earlier.is_same_person(by));
+        let is_theirs = |event: &AuditEvent| matches!(event, AuditEvent::Withdrawn { by: earlier, .. } if earlier.is_same_person(by));
         let earlier = self.history.entries_of_generation(self.generation).filter(|entry| is_theirs(&entry.event));
         if earlier.count() >= MAX_WITHDRAWALS {
             return Err(DecisionError::TooManyWithdrawals);
@@ -99,19 +100,19 @@ impl Approval {
         if self.bytes_from_people() > MAX_PEOPLE_BYTES { Err(DecisionError::RecordFull) } else { Ok(()) }
     }
 
-    /// Whether a correction may write the approvals that it restores once more.
+    /// Whether a correction may once more write the approvals that it restores.
     pub(super) fn has_room_to_restore(&self) -> bool {
         self.bytes_from_people() <= MAX_PEOPLE_BYTES.saturating_add(APPROVALS_RESERVE_BYTES)
     }
 
-    /// How many bytes of the record come from people.
+    /// Size of all parts of the record that people wrote, in bytes.
     fn bytes_from_people(&self) -> usize {
         let history: usize = self.history.iter().filter(|entry| entry.event.request().is_some()).map(json_size).sum();
-        let standing: usize = self.decisions.iter().map(json_size).sum();
-        let told = self.outbox.iter().filter(|notice| {
-            matches!(notice.kind, NotificationKind::Decided { .. } | NotificationKind::Withdrawn { .. })
+        let decisions: usize = self.decisions.iter().map(json_size).sum();
+        let notifications = self.outbox.iter().filter(|notification| {
+            matches!(notification.kind, NotificationKind::Decided { .. } | NotificationKind::Withdrawn { .. })
         });
-        let told: usize = told.map(json_size).sum();
+        let notifications: usize = notifications.map(json_size).sum();
         let refused: usize = self.refused.iter().map(json_size).sum();
         let restored = self
             .history
@@ -119,7 +120,7 @@ impl Approval {
             .filter(|entry| matches!(entry.event, AuditEvent::Corrected { .. }))
             .map(json_size)
             .sum();
-        [standing, told, refused, restored].into_iter().fold(history, usize::saturating_add)
+        [decisions, notifications, refused, restored].into_iter().fold(history, usize::saturating_add)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reads records of earlier versions. Works on JSON, so that the types know one format only.
+//! Migrates records of earlier versions. Works on JSON, so that the types know only one format.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,11 @@ use serde_json::{Map, Value, json};
 
 use crate::peering::{FieldHash, Fingerprint};
 
-/// Makes a record of schema 1 one of schema 2.
+/// Turns a record of schema 1 into a record of schema 2.
 ///
-/// Schema 2 separates two things: the facts that people saw from the last reading, and where a card is from what
-/// it shows. Of calls, only the acknowledged ones were written down: before that, any may have reached Alibaba Cloud.
+/// Schema 2 keeps the facts that people saw apart from the last reading, and the place of a card apart from its
+/// content. Schema 1 only recorded acknowledged calls, so any call without an acknowledgment may have reached Alibaba
+/// Cloud.
 pub fn migrate(record: &mut Value) {
     let connection = record.get("connection").cloned().unwrap_or_default();
     let mut facts = Map::new();
@@ -23,8 +24,8 @@ pub fn migrate(record: &mut Value) {
         cards.insert(channel.clone(), card_json(record, channel, reference, shown.get(channel)));
     }
     let others = shown.into_iter().filter(|(channel, _)| !cards.contains_key(channel));
-    let others =
-        others.map(|(channel, (at, fingerprint))| (channel, json!({"fingerprint": fingerprint, "shown_at": at})));
+    let others = others
+        .map(|(channel, shown)| (channel, json!({"fingerprint": shown.fingerprint, "shown_at": shown.at.to_string()})));
     let others: Map<_, _> = others.collect();
     let own_call = own_call_json(record);
     if let Some(fields) = record.as_object_mut() {
@@ -35,39 +36,44 @@ pub fn migrate(record: &mut Value) {
     }
 }
 
-/// What each channel shows, and since when: with each notice, it was shown the record as it was.
-fn shown_by_channel(record: &Value) -> BTreeMap<String, (String, String)> {
+/// The facts that a channel shows, and since when.
+struct Shown {
+    at: Timestamp,
+    fingerprint: String,
+}
+
+/// What each channel shows. In schema 1, each delivered notification showed the record of that time.
+fn shown_by_channel(record: &Value) -> BTreeMap<String, Shown> {
     let list = |name: &str| record.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let fingerprints = list("history").iter().filter_map(|entry| {
-        let what = entry.get("what")?;
-        let about = what.get("discovered").or_else(|| what.get("changed"))?;
-        Some((parse_time(entry.get("at"))?, about.get("fingerprint")?.as_str()?))
+        let event = entry.get("what")?;
+        let facts = event.get("discovered").or_else(|| event.get("changed"))?;
+        Some((parse_time(entry.get("at"))?, facts.get("fingerprint")?.as_str()?))
     });
     let fingerprints: Vec<(Timestamp, &str)> = fingerprints.collect();
-    let mut shown: BTreeMap<String, (Timestamp, String)> = BTreeMap::new();
-    for notice in list("outbox") {
-        for (channel, delivery) in notice.get("deliveries").and_then(Value::as_object).into_iter().flatten() {
+    let mut shown: BTreeMap<String, Shown> = BTreeMap::new();
+    for notification in list("outbox") {
+        for (channel, delivery) in notification.get("deliveries").and_then(Value::as_object).into_iter().flatten() {
             let Some(at) = parse_time(delivery.pointer("/delivered/at")) else { continue };
             let Some((_, fingerprint)) = fingerprints.iter().rev().find(|(since, _)| *since <= at) else { continue };
             let earlier = shown.get(channel);
-            let is_newer = earlier.is_none_or(|(earlier, known)| *earlier < at && known != fingerprint);
-            if is_newer {
-                shown.insert(channel.clone(), (at, (*fingerprint).to_owned()));
+            if earlier.is_none_or(|earlier| earlier.at < at && earlier.fingerprint != *fingerprint) {
+                shown.insert(channel.clone(), Shown { at, fingerprint: (*fingerprint).to_owned() });
             }
         }
     }
-    shown.into_iter().map(|(channel, (at, fingerprint))| (channel, (at.to_string(), fingerprint))).collect()
+    shown
 }
 
-fn card_json(record: &Value, channel: &str, reference: &Value, shown: Option<&(String, String)>) -> Value {
+fn card_json(record: &Value, channel: &str, reference: &Value, shown: Option<&Shown>) -> Value {
     let mut hash = FieldHash::new("peergate/card/1");
     for part in [record.pointer("/id/instance_id"), Some(reference)] {
         hash.add_field(part.and_then(Value::as_str).unwrap_or_default());
     }
     hash.add_field(channel);
-    // Of a card that nobody is known to have been shown, nothing is known.
-    let (at, fingerprint) =
-        shown.cloned().unwrap_or_else(|| (Timestamp::UNIX_EPOCH.to_string(), Fingerprint::of_nothing().to_string()));
+    // Without a delivery, nobody knows what the card shows.
+    let at = shown.map_or(Timestamp::UNIX_EPOCH, |shown| shown.at).to_string();
+    let fingerprint = shown.map_or_else(|| Fingerprint::of_nothing().to_string(), |shown| shown.fingerprint.clone());
     json!({"reference": reference, "card": format!("{:.16}", hash.into_hex()), "fingerprint": fingerprint, "shown_at": at})
 }
 

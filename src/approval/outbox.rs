@@ -1,4 +1,4 @@
-//! What the channels are owed: each notification once per channel, in order, however long a channel is down.
+//! Notifications for the channels. Each channel receives each notification once and in order, even after a long outage.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
@@ -9,24 +9,27 @@ use serde::{Deserialize, Serialize};
 use super::{ApprovalState, Approver, CardId, Decision, MAX_RETRY_AFTER, SendBackReason, Verdict, backoff};
 use crate::peering::{Change, Problem};
 
-/// The longest wait between two tries of a message that failed.
+/// Longest wait between two attempts after a failed post.
 const MAX_BACKOFF: SignedDuration = SignedDuration::from_mins(5);
-/// The wait after a chat platform refused a message for good, e.g. an archived channel: a person has to act first.
+/// Wait after a chat platform permanently refused a message, e.g. because its channel is archived. A person has to act
+/// first.
 const REFUSED_MESSAGE_RETRY_INTERVAL: SignedDuration = SignedDuration::from_hours(1);
-/// After so long, a message that is refused for good is given up. One that only failed never is.
+/// A message that is permanently refused for this long is abandoned. A message that only fails is never abandoned.
 const MAX_REFUSED_MESSAGE_AGE: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// The wait after a platform refused what a message says; after so many tries, others need not wait for it any longer.
+/// Wait after a platform refused the content of a message. The message is abandoned after a few attempts, so that later
+/// messages do not wait for it.
 const REFUSED_CONTENT_RETRY_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
 const MAX_REFUSED_CONTENT_TRIES: u32 = 3;
-/// Notices that every channel has are forgotten beyond this many: the history keeps what happened.
+/// Maximum number of notifications that a record keeps. Delivered ones are removed first; the history keeps their
+/// events.
 const MAX_NOTIFICATIONS: usize = 40;
-/// The most notices that wait for one channel. Beyond it, peergate forgets news that the card shows, then older ends; the
-/// last end stays.
+/// Maximum number of notifications that wait for one channel. Above it, peergate drops those that the card shows as
+/// well, then earlier ends. The last end always stays.
 const MAX_WAITING_PER_CHANNEL: usize = 24;
-/// How long a watcher has the posts that it claimed to itself.
+/// For this long after a claim, no other watcher posts the claimed notifications.
 const CLAIM_LEASE: SignedDuration = SignedDuration::from_secs(30);
 
-/// The notices of a record, delivered ones too. Changed only by what happens to the record.
+/// The notifications of a record, delivered ones too. They only change together with the record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Outbox(Vec<Notification>);
@@ -39,124 +42,131 @@ impl Deref for Outbox {
     }
 }
 
-/// Something to tell the channels, once each.
+/// Something that each of its channels receives once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Notification {
-    /// Unique within the record, in the order of happening.
+    /// Unique within the record, in ascending order.
     pub number: u32,
     /// What happened.
     #[serde(rename = "news")]
     pub kind: NotificationKind,
     /// When it happened.
     pub at: Timestamp,
-    /// How far it has got, per channel.
+    /// Progress in each channel, by channel name.
     pub deliveries: BTreeMap<String, Delivery>,
 }
 
-/// What happened.
+/// What a notification tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NotificationKind {
-    /// Somebody asks for a connection.
+    /// A new request.
     Discovered,
-    /// It is not what was asked for first.
+    /// The facts of the request changed.
     Changed {
-        /// What is not as it was.
+        /// Differences from the old facts.
         changes: Vec<Change>,
-        /// Whose approvals are void.
+        /// People whose approvals are void.
         void: Vec<Approver>,
     },
-    /// Another rule is about it, or none, or the rule asks for something else.
+    /// Another rule matches, no rule matches, or the rule requires something else.
     RuleChanged {
-        /// Whose approvals are void.
+        /// People whose approvals are void.
         void: Vec<Approver>,
     },
-    /// The checks found something else than before: nothing to say, but the card shows it.
+    /// The card shows something new, e.g. other results of the checks. No message is posted.
     Checked,
     /// Somebody approved or rejected.
     Decided {
-        /// Who, what, why.
+        /// The decision, with its sender and reason.
         decision: Decision,
-        /// How many have approved.
+        /// Number of approvals so far.
         given: u32,
-        /// How many have to.
+        /// Number of approvals that the rule requires.
         needed: u32,
     },
-    /// Somebody took an approval back.
+    /// Somebody withdrew an approval.
     Withdrawn {
-        /// Who.
+        /// Who withdrew it.
         by: Approver,
-        /// How many approvals are left.
+        /// Number of approvals that are left.
         given: u32,
-        /// How many are needed.
+        /// Number of approvals that the rule requires.
         needed: u32,
     },
-    /// Still nobody decided.
+    /// The request is still pending.
     Reminder {
-        /// Seconds since it was asked for.
+        /// How long the request has been pending, in seconds.
         waiting_s: i64,
     },
-    /// Nobody decided for so long that others hear of it.
+    /// The request has been pending for so long that other channels hear of it.
     Escalated {
-        /// Seconds since it was asked for.
+        /// How long the request has been pending, in seconds.
         waiting_s: i64,
     },
-    /// Soon it will be too late.
+    /// The request expires soon.
     ExpiresSoon {
-        /// When.
+        /// When it expires.
         expires_at: Timestamp,
     },
-    /// Accepted; without a decision, when not by us.
+    /// The connection was accepted. `None` if peergate did not accept it.
     Accepted(Option<Decision>),
-    /// The activation takes too long; with a problem, what was decided can't be carried out.
+    /// The activation takes too long or, with a problem, the decision cannot be carried out.
     Stuck {
-        /// Seconds since it was accepted, or decided.
+        /// Seconds since the accept or the decision.
         for_s: i64,
-        /// Why it can't.
+        /// Why the decision cannot be carried out.
         problem: Option<Problem>,
     },
-    /// It was activated, but not with the facts that were decided on.
+    /// The connection was activated with other facts than those that people decided on.
     #[serde(rename = "differs")]
     FactsDiffer {
-        /// What is not as it was.
+        /// Differences from those facts.
         changes: Vec<Change>,
     },
-    /// Usable.
+    /// The connection is usable.
     Activated {
-        /// Seconds since it was approved.
+        /// Seconds from the approval to the activation.
         took_s: i64,
     },
-    /// Refused; without a decision, when not by us.
+    /// The connection was rejected. `None` if peergate did not reject it.
     Rejected(Option<Decision>),
-    /// Nobody decided in time.
+    /// The request expired before it was accepted or rejected.
     Expired,
-    /// Gone.
+    /// The connection was deleted.
     Deleted,
-    /// Impossible.
+    /// The request cannot be carried out.
     Failed {
-        /// What was to be done.
+        /// What was decided. `Approve` if nothing was.
         verdict: Verdict,
-        /// Why it is not.
+        /// Why it cannot be carried out.
         problem: Problem,
     },
-    /// An approved request needs a new decision.
+    /// An approved request requires a new decision.
     SentBack {
-        /// Why.
+        /// Which part of the review it did not pass.
         why: SendBackReason,
-        /// Whose approvals are void.
+        /// People whose approvals are void.
         void: Vec<Approver>,
     },
-    /// Channels heard something wrong.
+    /// An earlier notification was wrong.
     Corrected {
-        /// What they heard.
+        /// The state that channels heard.
         was: ApprovalState,
-        /// What is true.
+        /// The true state.
         now: ApprovalState,
     },
 }
 
+impl Notification {
+    /// Whether it still has to be posted to the channel.
+    pub(super) fn is_waiting_for(&self, channel: &str) -> bool {
+        matches!(self.deliveries.get(channel), Some(Delivery::Waiting { .. }))
+    }
+}
+
 impl NotificationKind {
-    /// Whether the card shows it, too: then a channel that is down need not hear it afterwards.
+    /// Whether the card shows it as well. Then a channel that was down does not have to hear it later.
     fn is_shown_on_card(&self) -> bool {
         match self {
             Self::Changed { .. }
@@ -182,91 +192,107 @@ impl NotificationKind {
     }
 }
 
-/// How far a notification has got in one channel.
+/// Progress of a notification in one channel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Delivery {
-    /// To be posted.
+    /// Not posted yet.
     Waiting {
-        /// Not before.
+        /// Earliest time of the next attempt.
         due_at: Timestamp,
-        /// Failed tries so far.
+        /// Number of failed attempts.
         attempts: u32,
-        /// What the platform said last.
+        /// The error of the last attempt.
         error: Option<String>,
-        /// The id of the card that the post makes, if it makes one: every try has the same.
+        /// Id of the card that the post creates, the same in every attempt. `None` if the post creates no card.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         card: Option<CardId>,
     },
     /// Posted.
     Delivered {
-        /// When.
+        /// When it was posted.
         at: Timestamp,
     },
-    /// Given up: the receiver is gone, or refused it for too long.
+    /// Given up: the receiver is gone, or refused the message for too long.
     #[serde(rename = "gone")]
     Abandoned,
 }
 
-/// A notification to post after the claim is stored.
+/// Names the delivery of a notification to a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryKey<'a> {
+    /// Number of the notification in the outbox.
+    pub number: u32,
+    /// Configured name of the channel.
+    pub channel: &'a str,
+}
+
+/// The first pending delivery of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextDelivery<'a> {
+    /// Which notification goes to which channel.
+    pub key: DeliveryKey<'a>,
+    /// Earliest time of the next attempt.
+    pub due_at: Timestamp,
+}
+
+/// A notification that this process may post after it has stored the claim.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// What.
+    /// What to post.
     pub notification: Notification,
-    /// Where.
+    /// Configured name of the channel.
     pub channel: String,
-    /// The id of the card that the post makes, if it makes one.
+    /// Id of the card that the post creates. `None` if it creates no card.
     pub card: Option<CardId>,
 }
 
 /// When to try an undelivered notification again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RetryPolicy {
-    /// Soon, with back-off, and not before the time that the platform asked for.
+    /// Soon, with back-off, but not before the `Retry-After` of the platform.
     Backoff(Option<SignedDuration>),
-    /// Once people had time to mend it.
+    /// After people had time to fix the cause.
     AfterFix,
-    /// A few times: it is this message that the platform does not take.
+    /// A few times: the platform refuses the content of this message.
     FewTimes,
     /// Never: the receiver is gone.
     Never,
 }
 
 impl Outbox {
-    /// Owes `news` to each of the channels.
+    /// Adds a notification of this kind for each of the channels.
     pub(super) fn enqueue(&mut self, kind: NotificationKind, channels: &[String], now: Timestamp) {
         let waiting = Delivery::Waiting { due_at: now, attempts: 0, error: None, card: None };
         let number = self.0.last().map_or(1, |notification| notification.number.saturating_add(1));
         let deliveries = channels.iter().map(|channel| (channel.clone(), waiting.clone())).collect();
         self.0.push(Notification { number, kind, at: now, deliveries });
         if self.0.len() > MAX_NOTIFICATIONS {
-            let told = |notification: &Notification| {
+            let is_done = |notification: &Notification| {
                 notification.deliveries.values().all(|delivery| !matches!(delivery, Delivery::Waiting { .. }))
             };
-            // The first stays, with all channels that have heard of it.
-            if let Some(position) = self.0.iter().skip(1).position(told) {
+            // The first notification stays: it names the channels that know of the request.
+            if let Some(position) = self.0.iter().skip(1).position(is_done) {
                 self.0.remove(position.saturating_add(1));
             }
         }
         self.drop_excess(channels);
     }
 
-    /// A channel that is down for long is not owed everything that the card says as well.
+    /// Drops notifications of a channel that has been down for long. It does not have to hear what the card shows as
+    /// well.
     fn drop_excess(&mut self, channels: &[String]) {
         for channel in channels {
-            let waits = |notification: &&mut Notification| {
-                matches!(notification.deliveries.get(channel), Some(Delivery::Waiting { .. }))
-            };
-            while self.0.iter_mut().filter(waits).count() > MAX_WAITING_PER_CHANNEL {
-                // The last one says how things are.
+            while self.0.iter().filter(|notification| notification.is_waiting_for(channel)).count()
+                > MAX_WAITING_PER_CHANNEL
+            {
+                // The last notification stays: it tells the current state.
                 let last = self.0.len().saturating_sub(1);
                 let earlier = || self.0.iter().take(last).enumerate();
-                let is_owed = |notification: &Notification| {
-                    matches!(notification.deliveries.get(channel), Some(Delivery::Waiting { .. }))
-                };
-                let on_the_card = earlier().find(|(_, it)| is_owed(it) && it.kind.is_shown_on_card());
-                // Then ends that were not the last. The first notification makes the card.
-                let any = || earlier().find(|(_, it)| is_owed(it) && it.kind != NotificationKind::Discovered);
+                let on_the_card = earlier().find(|(_, it)| it.is_waiting_for(channel) && it.kind.is_shown_on_card());
+                // Next, ends that were not the last. The first notification stays: it creates the card.
+                let any =
+                    || earlier().find(|(_, it)| it.is_waiting_for(channel) && it.kind != NotificationKind::Discovered);
                 let Some((position, _)) = on_the_card.or_else(any) else { break };
                 if let Some(notification) = self.0.get_mut(position) {
                     notification.deliveries.remove(channel);
@@ -275,7 +301,7 @@ impl Outbox {
         }
     }
 
-    /// The channels that have heard, or will, but for those that are gone.
+    /// The channels that have heard of the request, or will. Channels that are gone are left out.
     pub(super) fn informed_channels(&self) -> BTreeSet<String> {
         let mut channels = BTreeSet::new();
         for (channel, delivery) in self.0.iter().flat_map(|notification| &notification.deliveries) {
@@ -288,89 +314,86 @@ impl Outbox {
         channels
     }
 
-    /// The notices that are due, with their channels. A channel hears them in order: a later one waits for the earlier.
+    /// The due notifications with their channels. A channel hears them in order: a later one waits for an earlier one.
     #[must_use]
-    pub fn due_notifications(&self, now: Timestamp) -> Vec<(&Notification, &str)> {
-        let due = self.next_per_channel().filter(|(_, _, due_at)| *due_at <= now);
-        due.map(|(notification, channel, _)| (notification, channel)).collect()
+    pub fn due_notifications(&self, now: Timestamp) -> Vec<NextDelivery<'_>> {
+        self.next_per_channel().filter(|next| next.due_at <= now).collect()
     }
 
-    /// When the next is due; `None` when nothing is owed.
+    /// When the next notification is due. `None` if none is pending.
     #[must_use]
     pub fn due_at(&self) -> Option<Timestamp> {
-        self.next_per_channel().map(|(_, _, due_at)| due_at).min()
+        self.next_per_channel().map(|next| next.due_at).min()
     }
 
-    /// The first notification that each channel still waits for.
-    fn next_per_channel(&self) -> impl Iterator<Item = (&Notification, &str, Timestamp)> {
+    /// The first pending notification of each channel.
+    fn next_per_channel(&self) -> impl Iterator<Item = NextDelivery<'_>> {
         let mut first = BTreeMap::new();
         for notification in &self.0 {
             for (channel, delivery) in &notification.deliveries {
-                if let Delivery::Waiting { due_at, .. } = delivery {
-                    first.entry(channel.as_str()).or_insert((notification, *due_at));
+                if let Delivery::Waiting { due_at, .. } = *delivery {
+                    let key = DeliveryKey { number: notification.number, channel };
+                    first.entry(channel).or_insert(NextDelivery { key, due_at });
                 }
             }
         }
-        first.into_iter().map(|(channel, (notification, due_at))| (notification, channel, due_at))
+        first.into_values()
     }
 
-    /// Takes the notices that are due for posting, so that nobody else posts them meanwhile: whoever stores this change
-    /// posts them. If they die before they do, the notices are due again after 30 s. `new_card` gives the id of the card
-    /// that a post may make in a channel that has cards.
+    /// Claims the due notifications. The process that stores this change posts them, and no other process does for 30
+    /// s. If the process dies, they are due again. `new_card` returns an id for the card that a post may create, and
+    /// `None` for channels without cards.
     pub fn claim_due(&mut self, now: Timestamp, new_card: impl Fn(&str) -> Option<CardId>) -> Vec<Claim> {
-        let due = self
-            .due_notifications(now)
-            .into_iter()
-            .map(|(notification, channel)| (notification.number, channel.to_owned()));
+        let due = self.due_notifications(now).into_iter().map(|next| (next.key.number, next.key.channel.to_owned()));
         let due: Vec<_> = due.collect();
         let mut claims = vec![];
         for (number, channel) in due {
-            let mut claimed = None;
-            if let Some((_, Delivery::Waiting { due_at, card, .. })) = self.find_waiting(number, &channel) {
-                *due_at = now + CLAIM_LEASE;
-                *card = card.or_else(|| new_card(&channel));
-                claimed = Some(*card);
-            }
+            let delivery = self.find_waiting(DeliveryKey { number, channel: &channel });
+            let Some(Delivery::Waiting { due_at, card, .. }) = delivery else { continue };
+            *due_at = now + CLAIM_LEASE;
+            *card = card.or_else(|| new_card(&channel));
+            let card = *card;
             let notification = self.0.iter().find(|notification| notification.number == number).cloned();
-            claims.extend(notification.zip(claimed).map(|(notification, card)| Claim { notification, channel, card }));
+            claims.extend(notification.map(|notification| Claim { notification, channel, card }));
         }
         claims
     }
 
-    /// Puts a notification off, e.g. while a channel gets too many of its kind.
-    pub fn postpone_delivery(&mut self, number: u32, channel: &str, until: Timestamp) {
-        if let Some((_, Delivery::Waiting { due_at, .. })) = self.find_waiting(number, channel) {
+    /// Postpones a delivery, e.g. while a channel receives too many cards.
+    pub fn postpone_delivery(&mut self, key: DeliveryKey<'_>, until: Timestamp) {
+        if let Some(Delivery::Waiting { due_at, .. }) = self.find_waiting(key) {
             *due_at = until;
         }
     }
 
-    /// A notification reached a channel.
-    pub(super) fn mark_delivered(&mut self, number: u32, channel: &str, now: Timestamp) {
-        if let Some((_, delivery)) = self.find_waiting(number, channel) {
+    /// Marks a notification as delivered to a channel.
+    pub(super) fn mark_delivered(&mut self, key: DeliveryKey<'_>, now: Timestamp) {
+        if let Some(delivery) = self.find_waiting(key) {
             *delivery = Delivery::Delivered { at: now };
         }
     }
 
-    /// A notification did not reach a channel. `record` spreads the tries of different records.
+    /// Records a failed attempt and schedules the next one. The id of the record spreads the attempts of different
+    /// records.
     pub(super) fn mark_failed(
         &mut self,
         record: &str,
-        (number, channel): (u32, &str),
+        key: DeliveryKey<'_>,
         error: &str,
         retry: RetryPolicy,
         now: Timestamp,
     ) {
-        let Some((told_at, delivery)) = self.find_waiting(number, channel) else { return };
+        let notification = self.0.iter().find(|notification| notification.number == key.number);
+        let Some(age) = notification.map(|notification| now.duration_since(notification.at)) else { return };
+        let Some(delivery) = self.find_waiting(key) else { return };
         let Delivery::Waiting { attempts, card, .. } = *delivery else { return };
         let wait = match retry {
             RetryPolicy::Backoff(retry_after) => {
-                let seed = format!("{record}#{number}>{channel}");
+                let seed = format!("{record}#{}>{}", key.number, key.channel);
                 let asked_for = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
                 backoff(&seed, attempts, MAX_BACKOFF).max(asked_for)
             }
-            RetryPolicy::AfterFix if now.duration_since(told_at) < MAX_REFUSED_MESSAGE_AGE => {
-                REFUSED_MESSAGE_RETRY_INTERVAL
-            }
+            RetryPolicy::AfterFix if age < MAX_REFUSED_MESSAGE_AGE => REFUSED_MESSAGE_RETRY_INTERVAL,
             RetryPolicy::FewTimes if attempts < MAX_REFUSED_CONTENT_TRIES => REFUSED_CONTENT_RETRY_INTERVAL,
             RetryPolicy::AfterFix | RetryPolicy::FewTimes | RetryPolicy::Never => {
                 *delivery = Delivery::Abandoned;
@@ -381,14 +404,14 @@ impl Outbox {
         *delivery = Delivery::Waiting { due_at: now + wait, attempts, error: Some(error.to_owned()), card };
     }
 
-    /// Has what no channel (or not this one) took so far tried again at once, and as often as if it were new; what was
-    /// given up, only if `given_up`. Returns how many posts that is.
+    /// Makes failed deliveries due now, as if they were new: those of `channel`, or those of all channels. Abandoned
+    /// ones are due again only with `include_abandoned`. Returns the number of posts that are due.
     pub(super) fn redrive(&mut self, channel: Option<&str>, include_abandoned: bool, now: Timestamp) -> usize {
         let mut redriven = 0_usize;
         for notification in &mut self.0 {
             for (name, delivery) in &mut notification.deliveries {
                 let (failed, card) = match delivery {
-                    // What is due that soon may be being posted.
+                    // A delivery that is due this soon may be claimed by a process that is posting it.
                     Delivery::Waiting { due_at, attempts, card, .. } => {
                         (*attempts > 0 && *due_at > now + CLAIM_LEASE, *card)
                     }
@@ -404,10 +427,10 @@ impl Outbox {
         redriven
     }
 
-    /// A delivery that still waits, and when its news happened.
-    fn find_waiting(&mut self, number: u32, channel: &str) -> Option<(Timestamp, &mut Delivery)> {
-        let notification = self.0.iter_mut().find(|notification| notification.number == number)?;
-        let delivery = notification.deliveries.get_mut(channel)?;
-        matches!(delivery, Delivery::Waiting { .. }).then_some((notification.at, delivery))
+    /// The delivery, if it is still pending.
+    fn find_waiting(&mut self, key: DeliveryKey<'_>) -> Option<&mut Delivery> {
+        let notification = self.0.iter_mut().find(|notification| notification.number == key.number)?;
+        let delivery = notification.deliveries.get_mut(key.channel)?;
+        matches!(delivery, Delivery::Waiting { .. }).then_some(delivery)
     }
 }

@@ -1,4 +1,4 @@
-//! How people decide about a request, and the state of the call that carries their decision out.
+//! People's decisions about a request, and the call that carries a decision out.
 
 use jiff::Timestamp;
 
@@ -11,10 +11,10 @@ use crate::peering::Fingerprint;
 use crate::preflight;
 
 impl Approval {
-    /// The record that `decision` makes of what was there before.
+    /// Returns the record with the decision added. `before` is the stored record, `None` for a new request.
     ///
     /// # Errors
-    /// [`Closed`], when the decision does not count any more; the record stays as it is.
+    /// [`DecisionError`] if the decision does not count. Then the stored record must not change.
     pub fn apply_decision(
         before: Option<&Self>,
         review: &Review<'_>,
@@ -36,7 +36,7 @@ impl Approval {
             }
         };
         if record.state == ApprovalState::Deleted {
-            // The sender's request has just read it: it exists.
+            // The sender's request has just read the connection, so it exists.
             record.observe(review.connection, at);
             record.check_decision(&decision)?;
         }
@@ -50,33 +50,33 @@ impl Approval {
         record.record_decision(decision);
         record.check_room_for_decision()?;
         if record.state != ApprovalState::Pending {
-            // The process that stores this makes the call.
+            // The process that stores this record makes the call.
             record.begin_call(at);
         }
         record.schedule_next_check(at);
         Ok(record)
     }
 
-    /// Whether a decision still counts.
+    /// Checks that a decision would count.
     ///
     /// # Errors
-    /// [`Closed`], when it does not.
+    /// [`DecisionError`] if it would not.
     pub fn check_decision(&self, decision: &Decision) -> Result<(), DecisionError> {
         // Repeating an overruled decision must not look like success.
         let overruled = self.winner().is_some_and(|winner| winner.verdict != decision.verdict);
         if self.has_counted_request(&RequestId::of(decision))? {
-            let stands = self.decisions.iter().any(|earlier| earlier.request_key == decision.request_key);
-            if self.state == ApprovalState::Pending && !stands {
+            let still_counts = self.decisions.iter().any(|earlier| earlier.request_key == decision.request_key);
+            if self.state == ApprovalState::Pending && !still_counts {
                 return Err(self.history.void_reason(&decision.request_key));
             }
             return Err(if overruled { DecisionError::AlreadyDecided } else { DecisionError::Repeated });
         }
-        let said_before =
+        let decided_before =
             |earlier: &Decision| earlier.verdict == decision.verdict && earlier.by.is_same_person(&decision.by);
-        let said_before = self.decisions.iter().any(said_before);
+        let decided_before = self.decisions.iter().any(decided_before);
         match self.state {
-            ApprovalState::Pending if said_before => Err(DecisionError::Repeated),
-            // A decision has just read it: it is not deleted.
+            ApprovalState::Pending if decided_before => Err(DecisionError::Repeated),
+            // A decision has just read the connection, so it exists.
             ApprovalState::Pending | ApprovalState::Deleted | ApprovalState::Failed { .. } => Ok(()),
             ApprovalState::Expired => Err(DecisionError::AlreadyDecided),
             ApprovalState::Approved
@@ -84,15 +84,16 @@ impl Approval {
             | ApprovalState::Activated
             | ApprovalState::Rejecting
             | ApprovalState::Rejected => {
-                Err(if said_before && !overruled { DecisionError::Repeated } else { DecisionError::AlreadyDecided })
+                Err(if decided_before && !overruled { DecisionError::Repeated } else { DecisionError::AlreadyDecided })
             }
         }
     }
 
-    /// Takes an approval back, while the request is undecided. `who` maps a principal to the current approver.
+    /// Withdraws a person's approval while the request is pending. `approver_of` maps a principal to the current
+    /// approver.
     ///
     /// # Errors
-    /// [`Closed`], when there is nothing to take back any more.
+    /// [`DecisionError`] if the person has nothing to withdraw, or the request is not pending.
     pub fn withdraw_decision(
         &mut self,
         by: &Approver,
@@ -116,7 +117,7 @@ impl Approval {
         let mut withdrawn = by.clone();
         self.decisions.retain(|decision| {
             if theirs(decision) {
-                // As in the history.
+                // The same identity as in the history.
                 withdrawn = decision.by.clone();
             }
             !theirs(decision)
@@ -138,13 +139,13 @@ impl Approval {
         Ok(())
     }
 
-    /// The decision that counts: the one that completed it.
+    /// The decision that completed the request. `None` while the request is pending.
     #[must_use]
     pub fn winner(&self) -> Option<&Decision> {
         self.decisions.last().filter(|_| self.state != ApprovalState::Pending)
     }
 
-    /// Whether a call of ours may have made the accept. Otherwise somebody outside peergate did.
+    /// Whether a call of ours may have accepted the connection. Otherwise somebody outside peergate accepted it.
     #[must_use]
     pub fn is_accepted_by_us(&self) -> bool {
         self.may_have_called() && self.winner().is_some_and(|winner| winner.verdict == Verdict::Approve)
@@ -157,8 +158,8 @@ impl Approval {
         u32::try_from(approvals.count()).unwrap_or(u32::MAX)
     }
 
-    /// Whether one of these channels had shown exactly these facts by the second of `at`: a request without a
-    /// fingerprint can only be about them.
+    /// Whether one of these channels showed exactly these facts no later than `at`, in whole seconds. Without a
+    /// fingerprint, a request can only be about facts that a channel showed.
     #[must_use]
     pub fn was_shown(&self, fingerprint: &Fingerprint, channels: &[String], at: Timestamp) -> bool {
         let in_time =
@@ -169,13 +170,13 @@ impl Approval {
         })
     }
 
-    /// Whether any channel was ever shown anything of it.
+    /// Whether any channel has ever shown the request.
     #[must_use]
     pub fn was_ever_shown(&self) -> bool {
         !self.cards.is_empty() || !self.shown.is_empty()
     }
 
-    /// Whether people can decide about it now: its card has buttons.
+    /// Whether people can decide about the request now. Then its card has buttons.
     #[must_use]
     pub fn is_open(&self, now: Timestamp) -> bool {
         self.policy.rule.is_some()
@@ -193,7 +194,7 @@ impl Approval {
             }
     }
 
-    /// Counts a decision; the one that completes it decides.
+    /// Counts a decision. The decision that completes the request changes the state.
     pub(super) fn record_decision(&mut self, decision: Decision) {
         let (at, verdict) = (decision.at, decision.verdict);
         if verdict == Verdict::Reject {
@@ -226,7 +227,8 @@ impl Approval {
         Some(ClientToken::derive(&winner.by.principal, account, &self.id.instance_id, verdict, call))
     }
 
-    /// A call begins: the process that stores this makes it, and no other process does so for [`CALL_LEASE`].
+    /// Records that a call begins. The process that stores this makes the call, and no other process does for
+    /// `CALL_LEASE`.
     pub fn begin_call(&mut self, now: Timestamp) {
         self.own_call = Some(OwnCall::new(self.own_call.as_ref(), self.generation, now));
         // Earlier readings say nothing about this call.
@@ -234,7 +236,7 @@ impl Approval {
         self.next_step_at = Some(now + CALL_LEASE);
     }
 
-    /// The call that was begun has ended.
+    /// Records the result of the call that has begun.
     pub fn finish_call(&mut self, result: CallResult) {
         if let Some(call) = self.own_call.as_mut().filter(|call| call.generation == self.generation) {
             call.record_result(result);
@@ -253,7 +255,7 @@ impl Approval {
         self.own_call.as_ref().is_some_and(|call| call.may_have_reached(self.generation))
     }
 
-    /// Approves it, if its rule needs nobody and nothing at all is odd about it.
+    /// Approves the request if its rule requires nobody and every check passed.
     pub(super) fn accept_by_rule(&mut self, now: Timestamp) {
         if self.policy.needs_no_approval() && preflight::all_passed(&self.findings) {
             self.record_decision(Decision {
@@ -265,7 +267,7 @@ impl Approval {
                 request_key: format!("rule/{}/{}", self.generation, self.fingerprint),
                 request_content: None,
             });
-            // The process that stores this makes the call.
+            // The process that stores this record makes the call.
             self.begin_call(now);
         }
     }

@@ -1,52 +1,53 @@
-//! What the configuration says about a request, as the record keeps it; and whom to remind when.
+//! What the configuration says about a request, as the record keeps it, and when to remind people.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::history::Reminder;
 
-/// The wait between two reminders doubles up to this.
+/// The wait between two reminders doubles each time, up to this.
 const MAX_REMINDER_INTERVAL: SignedDuration = SignedDuration::from_hours(24);
 
-/// What the configuration says about a request. Read again whenever the request is looked at.
+/// What the configuration says about a request. Each review replaces it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PolicySnapshot {
-    /// The rule about it; none, when no rule is: then nobody can decide.
+    /// Name of the matching rule. `None` if no rule matches; then nobody can decide.
     pub rule: Option<String>,
-    /// Without a rule: which of its facts no rule allows.
+    /// Without a rule: the facts that no rule allows, in words.
     pub unmatched: Vec<String>,
-    /// Without a rule: one that would be about it, as it would stand in the configuration.
+    /// Without a rule: a rule that would match, as TOML for the configuration.
     pub suggestion: Option<String>,
-    /// How many different people must approve; 0 when the rule accepts by itself.
+    /// How many different people must approve. 0 if the rule accepts by itself.
     pub approvals: u32,
-    /// Who may approve, by name of person or by identity.
+    /// Who may approve: names of people, or principals of identities that belong to no person.
     pub approvers: Vec<String>,
-    /// Whether a decision needs a reason.
+    /// Whether a decision requires a reason.
     pub require_reason: bool,
-    /// What we call the account that asks.
+    /// Configured name of the requesting account. `None` if the configuration does not name it.
     pub requester: Option<String>,
-    /// Where it is told.
+    /// Channels that hear of the request.
     pub channels: Vec<String>,
-    /// When to remind people first.
+    /// How long the request is pending before the first reminder.
     pub remind_after: SignedDuration,
-    /// When to tell others, too.
+    /// How long the request is pending before `escalate_to` hears of it. `None` for never.
     pub escalate_after: Option<SignedDuration>,
-    /// Whom then.
+    /// More channels that hear of the request after the escalation.
     pub escalate_to: Vec<String>,
-    /// How long before it expires to say so.
+    /// How long before the expiry of the request people are warned.
     pub expiry_notice: SignedDuration,
-    /// How long an activation may take.
+    /// How long a call or an activation may take before people are told.
     pub stuck_after: SignedDuration,
 }
 
 impl PolicySnapshot {
-    /// How many approvals complete it. A rule that accepts by itself, but can't, asks one person.
+    /// How many approvals complete the request. If a rule accepts by itself but a check does not pass, one person must
+    /// approve.
     #[must_use]
     pub fn needed_approvals(&self) -> u32 {
         self.approvals.max(1)
     }
 
-    /// Whether the rule needs nobody.
+    /// Whether the rule accepts by itself.
     #[must_use]
     pub fn needs_no_approval(&self) -> bool {
         self.rule.is_some() && self.approvals == 0
@@ -56,30 +57,31 @@ impl PolicySnapshot {
         expires_at.checked_sub(self.expiry_notice).unwrap_or(expires_at)
     }
 
-    /// The channels that hear of it.
+    /// The channels that hear of the request, each once.
     pub(super) fn channels_to_notify(&self, escalated: bool) -> Vec<String> {
         let others = self.escalate_to.iter().filter(|channel| escalated && !self.channels.contains(channel));
         self.channels.iter().chain(others).cloned().collect()
     }
 }
 
-/// What people were told while it was in one state.
+/// Which reminders were sent in the current state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ReminderState {
     reminders: u32,
-    /// Stays: who was told once, hears the end.
+    /// Stays set in later states: the escalation channels also hear the end.
     pub(super) escalated: bool,
     expires_soon: bool,
     stuck: bool,
 }
 
 impl ReminderState {
-    /// In another state.
+    /// Forgets the reminders of the previous state.
     pub(super) fn reset(&mut self) {
         *self = Self { escalated: self.escalated, ..Self::default() };
     }
 
-    /// What people are to be told by now, each thing once, however long nobody looked.
+    /// Returns the reminders that are due and marks them as sent. Each is sent once, even if nobody looked for a long
+    /// time.
     pub(super) fn take_due_reminders(
         &mut self,
         policy: &PolicySnapshot,
@@ -88,27 +90,27 @@ impl ReminderState {
         now: Timestamp,
     ) -> Vec<Reminder> {
         let waiting = now.duration_since(since);
-        let mut alarms = vec![];
+        let mut reminders = vec![];
         if !self.escalated && policy.escalate_after.is_some_and(|after| waiting >= after) {
             self.escalated = true;
-            alarms.push(Reminder::Escalation);
+            reminders.push(Reminder::Escalation);
         }
         if !self.expires_soon && expires_at.is_some_and(|expires_at| policy.expiry_notice_at(expires_at) <= now) {
             self.expires_soon = true;
-            alarms.push(Reminder::ExpiresSoon);
+            reminders.push(Reminder::ExpiresSoon);
         }
         if reminder_delay(policy.remind_after, self.reminders) <= waiting {
             while reminder_delay(policy.remind_after, self.reminders) <= waiting {
                 self.reminders = self.reminders.saturating_add(1);
             }
-            if alarms.is_empty() {
-                alarms.push(Reminder::StillWaiting);
+            if reminders.is_empty() {
+                reminders.push(Reminder::StillWaiting);
             }
         }
-        alarms
+        reminders
     }
 
-    /// When people are to be told something next.
+    /// When the next reminder is due.
     pub(super) fn next_reminder_at(
         &self,
         policy: &PolicySnapshot,
@@ -116,47 +118,47 @@ impl ReminderState {
         expires_at: Option<Timestamp>,
     ) -> Timestamp {
         let escalation = policy.escalate_after.filter(|_| !self.escalated).map(|wait| add_saturating(since, wait));
-        let notice = expires_at.filter(|_| !self.expires_soon).map(|expires_at| policy.expiry_notice_at(expires_at));
+        let warning = expires_at.filter(|_| !self.expires_soon).map(|expires_at| policy.expiry_notice_at(expires_at));
         let reminder = add_saturating(since, reminder_delay(policy.remind_after, self.reminders));
-        [escalation, notice].into_iter().flatten().fold(reminder, Timestamp::min)
+        [escalation, warning].into_iter().flatten().fold(reminder, Timestamp::min)
     }
 
-    /// When an activation that began at `since` will take too long; `None` once people were told.
-    pub(super) fn stuck_at(&self, terms: &PolicySnapshot, since: Timestamp) -> Option<Timestamp> {
-        (!self.stuck).then(|| add_saturating(since, terms.stuck_after))
+    /// When a call or an activation that began at `since` takes too long. `None` if people were told.
+    pub(super) fn stuck_at(&self, policy: &PolicySnapshot, since: Timestamp) -> Option<Timestamp> {
+        (!self.stuck).then(|| add_saturating(since, policy.stuck_after))
     }
 
-    /// Whether nobody was told of a stuck activation yet; from now on, they are.
+    /// Remembers that people were told of the delay. Returns whether this is the first time.
     pub(super) fn mark_stuck(&mut self) -> bool {
         !std::mem::replace(&mut self.stuck, true)
     }
 }
 
-/// The configuration may name any wait.
+/// The configuration may set any wait, so the sum may be out of range.
 fn add_saturating(since: Timestamp, wait: SignedDuration) -> Timestamp {
     since.checked_add(wait).unwrap_or(Timestamp::MAX)
 }
 
-/// When the reminder after `earlier` others is due: the waits between them double.
+/// How long a request is pending before the reminder that follows `earlier` others. The waits between reminders double.
 fn reminder_delay(first: SignedDuration, earlier: u32) -> SignedDuration {
     let first = first.max(SignedDuration::from_mins(1));
-    let longest = MAX_REMINDER_INTERVAL.max(first);
+    let max_interval = MAX_REMINDER_INTERVAL.max(first);
     let mut doublings = 0;
     let (mut wait, mut after) = (first, first);
-    while doublings < earlier && wait < longest {
-        wait = wait.saturating_add(wait).min(longest);
+    while doublings < earlier && wait < max_interval {
+        wait = wait.saturating_add(wait).min(max_interval);
         after = after.saturating_add(wait);
         doublings += 1;
     }
     let rest = i32::try_from(earlier - doublings).unwrap_or(i32::MAX);
-    after.saturating_add(longest.saturating_mul(rest))
+    after.saturating_add(max_interval.saturating_mul(rest))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn terms() -> PolicySnapshot {
+    fn policy() -> PolicySnapshot {
         PolicySnapshot {
             rule: Some("r".into()),
             unmatched: vec![],
@@ -185,30 +187,31 @@ mod tests {
     fn each_reminder_is_due_once_in_a_week_of_ticks() {
         let since: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
         let expires_at = since + SignedDuration::from_hours(7 * 24);
-        let (mut told, mut heard) = (ReminderState::default(), vec![]);
-        for look in 0..7 * 24 * 12 {
-            let now = since + SignedDuration::from_mins(5 * look);
-            let alarms = told.take_due_reminders(&terms(), since, Some(expires_at), now);
-            heard.extend(alarms.into_iter().map(|alarm| (now.duration_since(since).as_hours(), alarm)));
+        let (mut state, mut sent) = (ReminderState::default(), vec![]);
+        for tick in 0..7 * 24 * 12 {
+            let now = since + SignedDuration::from_mins(5 * tick);
+            let reminders = state.take_due_reminders(&policy(), since, Some(expires_at), now);
+            sent.extend(reminders.into_iter().map(|reminder| (now.duration_since(since).as_hours(), reminder)));
         }
-        let reminders = [4, 12, 28, 52, 76, 100, 124, 148].map(|hours| (hours, Reminder::StillWaiting));
-        let mut expected = [&reminders[..], &[(30, Reminder::Escalation), (144, Reminder::ExpiresSoon)]].concat();
+        let expected_reminders = [4, 12, 28, 52, 76, 100, 124, 148].map(|hours| (hours, Reminder::StillWaiting));
+        let mut expected =
+            [&expected_reminders[..], &[(30, Reminder::Escalation), (144, Reminder::ExpiresSoon)]].concat();
         expected.sort_by_key(|(hours, _)| *hours);
-        assert_eq!(heard, expected);
+        assert_eq!(sent, expected);
     }
 
     #[test]
     fn overdue_reminders_collapse_into_one_escalation() {
         let since: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
-        let mut told = ReminderState::default();
+        let mut state = ReminderState::default();
         let now = since + SignedDuration::from_hours(100);
-        assert_eq!(told.take_due_reminders(&terms(), since, None, now), [Reminder::Escalation]);
-        assert_eq!(told.take_due_reminders(&terms(), since, None, now), []);
+        assert_eq!(state.take_due_reminders(&policy(), since, None, now), [Reminder::Escalation]);
+        assert_eq!(state.take_due_reminders(&policy(), since, None, now), []);
     }
 
     #[test]
     fn escalated_audience_lists_each_channel_once() {
-        assert_eq!(terms().channels_to_notify(false), ["one"]);
-        assert_eq!(terms().channels_to_notify(true), ["one", "oncall"]);
+        assert_eq!(policy().channels_to_notify(false), ["one"]);
+        assert_eq!(policy().channels_to_notify(true), ["one", "oncall"]);
     }
 }

@@ -1,4 +1,4 @@
-//! How a record goes on once it is known what became of its connection: readings, ends, failures, and whom to remind.
+//! What a reading, an end or a failure changes in a record, and when people are reminded.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -8,32 +8,33 @@ use super::{
 };
 use crate::peering::{Connection, Problem, Status};
 
-/// The wait after Alibaba Cloud refused our credentials or permissions: a person has to act first.
+/// Wait after Alibaba Cloud refused our credentials or permissions. A person has to act first.
 pub(super) const REFUSED_CREDENTIALS_RETRY_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
-/// How long a call with an unknown error code is tried again.
+/// For how long a call with an unknown error code is tried again.
 const MAX_UNKNOWN_ERROR_AGE: SignedDuration = SignedDuration::from_hours(24);
-/// After so long past its expiry, a request that can't be read is over.
+/// A request that cannot be read counts as expired this long after its expiry.
 const EXPIRY_GRACE_PERIOD: SignedDuration = SignedDuration::from_hours(1);
 
 impl Approval {
     pub(super) fn observe(&mut self, connection: &Connection, now: Timestamp) {
-        let what = || AuditEvent::Observed(connection.status.clone());
+        let event = || AuditEvent::Observed(connection.status.clone());
         match &connection.status {
-            Status::Deleted => self.observe_missing(what(), now),
+            Status::Deleted => self.observe_missing(event(), now),
             Status::Rejected => {
                 self.note_reading(connection, now);
                 let ours = self.state == ApprovalState::Rejecting && self.may_have_called();
                 let by = if ours { self.winner().cloned() } else { None };
-                self.finish(ApprovalState::Rejected, NotificationKind::Rejected(by), what(), now);
+                self.finish(ApprovalState::Rejected, NotificationKind::Rejected(by), event(), now);
             }
             Status::Expired => {
                 self.note_reading(connection, now);
-                self.finish(ApprovalState::Expired, NotificationKind::Expired, what(), now);
+                self.finish(ApprovalState::Expired, NotificationKind::Expired, event(), now);
             }
             Status::Activated => self.observe_activated(connection, now),
             Status::Accepting if connection.is_waiting(now) => self.observe_waiting(connection, now),
             Status::Accepting => self.observe_past_expiry(now),
-            // `Updating` says as well that somebody changes it, and `Deleting` may come to nothing.
+            // `Updating` can also mean that somebody changes the connection. `Deleting` does not always end in a
+            // deletion.
             Status::Creating | Status::Updating | Status::Deleting | Status::Other(_) => {
                 self.note_reading(connection, now);
                 if matches!(self.state, ApprovalState::Approved | ApprovalState::Rejecting) {
@@ -65,17 +66,17 @@ impl Approval {
         }
     }
 
-    /// Only this proves an accept, whoever made it.
+    /// Handles a reading of a usable connection. Only such a reading proves an accept, whoever made it.
     fn observe_activated(&mut self, connection: &Connection, now: Timestamp) {
-        let what = || AuditEvent::Observed(Status::Activated);
+        let event = || AuditEvent::Observed(Status::Activated);
         match &self.state {
             ApprovalState::Pending => {
-                self.begin_activation(None, what(), now);
+                self.begin_activation(None, event(), now);
                 self.finish_activation(connection, now);
             }
             ApprovalState::Approved => {
                 let by = if self.may_have_called() { self.winner().cloned() } else { None };
-                self.begin_activation(by, what(), now);
+                self.begin_activation(by, event(), now);
                 self.finish_activation(connection, now);
             }
             ApprovalState::Activating => self.finish_activation(connection, now),
@@ -97,19 +98,20 @@ impl Approval {
         }
     }
 
-    /// It waits, but its time is over: nobody can accept it any more. A call of ours may have been in time.
+    /// Handles a connection that is still waiting after its expiry. Nobody can accept it any more, but a call of ours
+    /// may have been in time.
     fn observe_past_expiry(&mut self, now: Timestamp) {
-        let what = || AuditEvent::Observed(Status::Expired);
+        let event = || AuditEvent::Observed(Status::Expired);
         match self.state {
-            ApprovalState::Pending => self.finish(ApprovalState::Expired, NotificationKind::Expired, what(), now),
+            ApprovalState::Pending => self.finish(ApprovalState::Expired, NotificationKind::Expired, event(), now),
             ApprovalState::Approved | ApprovalState::Rejecting => {
                 if !self.may_have_called() || self.confirm_call_had_no_effect(now) {
-                    self.finish(ApprovalState::Expired, NotificationKind::Expired, what(), now);
+                    self.finish(ApprovalState::Expired, NotificationKind::Expired, event(), now);
                 }
             }
             ApprovalState::Activating => {
                 if self.confirm_reading(TransientReading::Waiting, now) {
-                    self.finish(ApprovalState::Expired, NotificationKind::Expired, what(), now);
+                    self.finish(ApprovalState::Expired, NotificationKind::Expired, event(), now);
                 }
             }
             ApprovalState::Activated
@@ -122,17 +124,18 @@ impl Approval {
         }
     }
 
-    /// Tells whoever should have decided by now.
+    /// Sends the due reminders of a pending request.
     pub(super) fn remind_of_request(&mut self, now: Timestamp) {
         if self.is_past_expiry(now) {
             return;
         }
-        let alarms = self.reminder_state.take_due_reminders(&self.policy, self.since, self.connection.expires_at, now);
+        let reminders =
+            self.reminder_state.take_due_reminders(&self.policy, self.since, self.connection.expires_at, now);
         let waiting_s = now.duration_since(self.since).as_secs();
-        for alarm in alarms {
-            self.append_audit_event(AuditEvent::Reminded(alarm), now);
+        for reminder in reminders {
+            self.append_audit_event(AuditEvent::Reminded(reminder), now);
             self.enqueue(
-                match (alarm, self.connection.expires_at) {
+                match (reminder, self.connection.expires_at) {
                     (Reminder::ExpiresSoon, Some(expires_at)) => NotificationKind::ExpiresSoon { expires_at },
                     (Reminder::Escalation, _) => NotificationKind::Escalated { waiting_s },
                     (Reminder::StillWaiting | Reminder::ExpiresSoon | Reminder::Stuck, _) => {
@@ -144,7 +147,7 @@ impl Approval {
         }
     }
 
-    /// Tells people once that what was decided takes too long.
+    /// Tells people once that a decided request takes too long.
     pub(super) fn remind_of_decision(&mut self, problem: Option<&Problem>, now: Timestamp) {
         let for_s = now.duration_since(self.since);
         if for_s >= self.policy.stuck_after && self.reminder_state.mark_stuck() {
@@ -155,7 +158,7 @@ impl Approval {
 
     pub(super) fn begin_activation(&mut self, by: Option<Decision>, event: AuditEvent, now: Timestamp) {
         if self.state == ApprovalState::Pending {
-            // Not by us: the approvals that there are have accepted nothing.
+            // Somebody else accepted the connection, so the approvals so far had no effect.
             self.decisions.clear();
         }
         self.transition_to(ApprovalState::Activating, now);
@@ -169,27 +172,27 @@ impl Approval {
         let changes = self.facts.changes_to(&connection.facts());
         self.connection = connection.clone();
         if connection.fingerprint() != self.fingerprint {
-            // Too late to stop it: people must know.
+            // It is too late to stop the connection, so people must know.
             self.append_audit_event(AuditEvent::FactsDiffer { changes: changes.clone() }, now);
             self.enqueue(NotificationKind::FactsDiffer { changes }, now);
         }
-        let news = NotificationKind::Activated { took_s: now.duration_since(approved_at).as_secs() };
-        self.finish(ApprovalState::Activated, news, AuditEvent::Observed(Status::Activated), now);
+        let kind = NotificationKind::Activated { took_s: now.duration_since(approved_at).as_secs() };
+        self.finish(ApprovalState::Activated, kind, AuditEvent::Observed(Status::Activated), now);
     }
 
     pub(super) fn fail(&mut self, problem: Problem, now: Timestamp) {
         let verdict = self.winner().map_or(Verdict::Approve, |winner| winner.verdict);
-        let news = NotificationKind::Failed { verdict, problem: problem.clone() };
+        let kind = NotificationKind::Failed { verdict, problem: problem.clone() };
         self.finish(
             ApprovalState::Failed { code: problem.code.clone() },
-            news,
+            kind,
             AuditEvent::Failed(problem.clone()),
             now,
         );
         self.last_problem = Some(problem);
     }
 
-    /// Enters a final state, unless it is in one.
+    /// Enters a final state. Changes nothing if the state is already final.
     pub(super) fn finish(&mut self, state: ApprovalState, kind: NotificationKind, event: AuditEvent, now: Timestamp) {
         if self.state.is_final() {
             return;
@@ -203,7 +206,7 @@ impl Approval {
         self.enqueue(kind, now);
     }
 
-    /// As [`Approval::defer`], for a while; then nobody believes any more that it will ever work.
+    /// Like [`Approval::defer_with_backoff`] at first. After `MAX_UNKNOWN_ERROR_AGE`, a decided request fails.
     pub(super) fn defer_unknown_failure(&mut self, problem: &Problem, now: Timestamp) {
         let decided = matches!(self.state, ApprovalState::Approved | ApprovalState::Rejecting);
         if decided && now.duration_since(self.since) >= MAX_UNKNOWN_ERROR_AGE {
@@ -227,7 +230,7 @@ impl Approval {
         let is_past_grace = |expires_at: Timestamp| now.duration_since(expires_at) > EXPIRY_GRACE_PERIOD;
         match self.state {
             ApprovalState::Pending if self.connection.expires_at.is_some_and(is_past_grace) => {
-                // Whatever can't be asked: nobody can accept it any more.
+                // Whatever the problem is, nobody can accept the connection any more.
                 self.finish(
                     ApprovalState::Expired,
                     NotificationKind::Expired,
@@ -255,15 +258,15 @@ impl Approval {
             | ApprovalState::Failed { .. } => {}
         }
         if self.state.is_final() {
-            // A record in doubt is read again.
+            // A reading that requires confirmation is repeated.
             self.next_step_at = self.unconfirmed.as_ref().map(|_| now + wait.max(OBJECTION_RECHECK_INTERVAL));
         } else {
             self.last_problem = Some(problem.clone());
             self.attempts = self.attempts.saturating_add(1);
-            // Nobody waits for the look at what waits for people.
-            let shortest =
+            // Nobody waits for a check of a pending request.
+            let min_wait =
                 if self.state == ApprovalState::Pending { OBJECTION_RECHECK_INTERVAL } else { SignedDuration::ZERO };
-            self.next_step_at = Some(now + wait.max(shortest));
+            self.next_step_at = Some(now + wait.max(min_wait));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Requests that wait for people: how they are discovered and refreshed, and what happens when their facts change.
+//! Pending requests: how peergate discovers and refreshes them, and what happens when their facts change.
 
 use std::collections::BTreeMap;
 
@@ -11,20 +11,20 @@ use super::{
 use crate::peering::{Connection, Problem};
 use crate::preflight::{self, Finding};
 
-/// The facts of a request may change so often; then it ends, so that no requester can make us write for ever.
+/// How often the facts of a request may change. Then the request fails, so that no requester can cause endless writes.
 const MAX_FACT_CHANGES: usize = 20;
 
-/// The facts that a request is looked at, and decided, on.
+/// What a request is reviewed and decided on.
 pub struct Review<'a> {
-    /// Which connection.
+    /// The request's record.
     pub id: &'a ApprovalId,
-    /// As just read.
+    /// The new reading.
     pub connection: &'a Connection,
-    /// What the configuration says about it.
+    /// What the configuration says about this reading.
     pub policy: &'a PolicySnapshot,
-    /// What the checks found.
+    /// Results of the checks of this reading.
     pub findings: &'a [Finding],
-    /// Who a principal is, if they may approve.
+    /// Maps a principal to its approver. `None` if the approver may not approve this connection.
     pub eligible_approver: &'a (dyn Fn(&Principal) -> Option<Approver> + Sync),
 }
 
@@ -33,12 +33,13 @@ pub(super) struct LateReview<'a> {
     pub(super) connection: &'a Connection,
     pub(super) policy: &'a PolicySnapshot,
     pub(super) findings: &'a [Finding],
-    /// Who may not approve any more.
+    /// People who may no longer approve.
     pub(super) void: &'a [Approver],
 }
 
 impl Approval {
-    /// The record of a request that we just heard of, owing its card to the channels.
+    /// Creates the record of a new request and its first notification. If its rule requires nobody, it is approved
+    /// here.
     #[must_use]
     pub fn discover(review: &Review<'_>, now: Timestamp) -> Self {
         let mut record = Self::discover_for_manual_review(review, now);
@@ -47,7 +48,7 @@ impl Approval {
         record
     }
 
-    /// As [`Approval::discover`], but no rule accepts it: the next look does that.
+    /// Like [`Approval::discover`], but no rule approves the request. The next refresh may do so.
     #[must_use]
     pub fn discover_for_manual_review(review: &Review<'_>, now: Timestamp) -> Self {
         let mut record = Self::new(review, now);
@@ -56,8 +57,9 @@ impl Approval {
         record
     }
 
-    /// Looks at a request that waits: takes over what has changed about it, in its facts or in the configuration. One
-    /// that was taken for over, and is there, waits again. Says whether anything changed.
+    /// Refreshes a pending request from a new reading: adopts changes of its facts, its checks and the configuration.
+    /// An ended request is reopened first if the reading shows that the connection is waiting. Returns whether the
+    /// record changed.
     pub fn refresh(&mut self, review: &Review<'_>, now: Timestamp) -> bool {
         let before = self.clone();
         let is_past = |at: Timestamp| at <= now;
@@ -82,7 +84,7 @@ impl Approval {
         let complete = self.approval_count() >= self.policy.needed_approvals()
             && preflight::first_objection(&self.findings).is_none();
         if self.state == ApprovalState::Pending && complete {
-            // The rule asks for fewer people than it did: the last one who approved has completed it.
+            // The rule now requires fewer approvals, so the last approval completes the request.
             self.complete_decision(ApprovalState::Approved, now);
             let (rule, approvals) = (self.policy.rule.clone(), self.policy.approvals);
             self.append_audit_event(AuditEvent::RuleChanged { rule, approvals, void: vec![] }, now);
@@ -101,8 +103,8 @@ impl Approval {
         *self != before
     }
 
-    /// Whether the checks are worth making again although nothing has changed: one objects, or could not be made, or all
-    /// passed where that is enough.
+    /// Whether to repeat the checks although nothing has changed: there are none, one has an objection or could not be
+    /// made, or all passed and the rule accepts by itself.
     #[must_use]
     pub fn needs_recheck(&self) -> bool {
         self.findings.is_empty()
@@ -144,50 +146,53 @@ impl Approval {
         record
     }
 
-    /// Takes over the reading, the configuration, and what the checks found. Approvals of people who may not approve
-    /// any more are void.
+    /// Adopts the reading, the results of the checks and the configuration. Approvals of people who may no longer
+    /// approve become void.
     pub(super) fn adopt_review(&mut self, review: &Review<'_>, now: Timestamp) {
         self.connection = review.connection.clone();
-        let others = !preflight::is_same_outcome(&self.findings, review.findings);
-        if others {
+        let results_changed = !preflight::is_same_outcome(&self.findings, review.findings);
+        if results_changed {
             self.findings = review.findings.to_vec();
         }
-        let told = self.outbox.last().map(|notification| notification.number);
-        let mut void = vec![];
+        let last_number = self.outbox.last().map(|notification| notification.number);
+        let mut voided = vec![];
         for mut decision in std::mem::take(&mut self.decisions) {
             match (review.eligible_approver)(&decision.by.principal) {
                 Some(by) if !self.decisions.iter().any(|earlier| earlier.by.is_same_person(&by)) => {
                     decision.by = by;
                     self.decisions.push(decision);
                 }
-                Some(_) | None => void.push(decision.by),
+                Some(_) | None => voided.push(decision.by),
             }
         }
         let before = std::mem::replace(&mut self.policy, review.policy.clone());
-        let asks_for_else = before.rule != self.policy.rule || before.approvals != self.policy.approvals;
-        if asks_for_else || !void.is_empty() {
+        let rule_changed = before.rule != self.policy.rule || before.approvals != self.policy.approvals;
+        if rule_changed || !voided.is_empty() {
             let (rule, approvals) = (self.policy.rule.clone(), self.policy.approvals);
-            self.append_audit_event(AuditEvent::RuleChanged { rule, approvals, void: void.clone() }, now);
+            self.append_audit_event(AuditEvent::RuleChanged { rule, approvals, void: voided.clone() }, now);
         }
-        if asks_for_else || !void.is_empty() || before.channels != self.policy.channels {
-            self.enqueue(NotificationKind::RuleChanged { void }, now);
+        if rule_changed || !voided.is_empty() || before.channels != self.policy.channels {
+            self.enqueue(NotificationKind::RuleChanged { void: voided }, now);
         }
-        if others && told.is_some() && told == self.outbox.last().map(|notification| notification.number) {
+        if results_changed
+            && last_number.is_some()
+            && last_number == self.outbox.last().map(|notification| notification.number)
+        {
             self.enqueue(NotificationKind::Checked, now);
         }
     }
 
-    /// The reading has other facts than people saw.
+    /// Handles a reading with other facts than people were shown.
     pub(super) fn observe_change(&mut self, connection: &Connection, findings: &[Finding], now: Timestamp) {
         if self.state == ApprovalState::Deleted {
-            // It is there.
+            // The reading shows that the connection exists.
             self.observe(connection, now);
         }
         if self.state == ApprovalState::Pending {
             self.note_reading(connection, now);
         }
         let stale = connection.fingerprint() != self.fingerprint;
-        // What was approved all the same fails; all else stays as it ended.
+        // After too many changes, an approved request fails on the next one. Requests in other states ignore it.
         let bounded = !self.has_changed_too_often() || self.state == ApprovalState::Approved;
         let open = match self.state {
             ApprovalState::Pending
@@ -210,10 +215,11 @@ impl Approval {
         self.schedule_next_check(now);
     }
 
-    /// The facts are not those that people were shown: nobody has decided about these.
+    /// Replaces the facts that people were shown. Nobody has decided about the new facts, so earlier decisions are
+    /// void.
     fn replace_facts(&mut self, connection: &Connection, findings: &[Finding], now: Timestamp) {
         let changes = self.facts.changes_to(&connection.facts());
-        let void: Vec<_> = self.decisions.iter().map(|decision| decision.by.clone()).collect();
+        let voided: Vec<_> = self.decisions.iter().map(|decision| decision.by.clone()).collect();
         self.connection = connection.clone();
         self.facts = connection.facts();
         self.fingerprint = connection.fingerprint();
@@ -224,11 +230,14 @@ impl Approval {
         self.decisions.clear();
         self.client_token = None;
         let fingerprint = self.fingerprint.clone();
-        self.append_audit_event(AuditEvent::Changed { fingerprint, changes: changes.clone(), void: void.clone() }, now);
+        self.append_audit_event(
+            AuditEvent::Changed { fingerprint, changes: changes.clone(), void: voided.clone() },
+            now,
+        );
         if self.has_changed_too_often() {
             self.fail(Problem { code: failure_code::CHANGED_TOO_OFTEN.into(), request_id: None }, now);
         } else {
-            self.enqueue(NotificationKind::Changed { changes, void }, now);
+            self.enqueue(NotificationKind::Changed { changes, void: voided }, now);
         }
     }
 

@@ -1,4 +1,4 @@
-//! Which record, and how far it has come.
+//! Ids of records, and their states.
 
 use std::fmt;
 
@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::peering::InstanceId;
 
-/// Which connection of which target a record is about. Written `target/pcc-…`.
+/// Id of a record: one connection of one target. Written `target/pcc-…`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ApprovalId {
-    /// The configured name of the accepting account.
+    /// Configured name of the accepting account.
     pub target: String,
-    /// The connection.
+    /// The vendor's id of the connection.
     pub instance_id: InstanceId,
 }
 
@@ -21,50 +21,51 @@ impl fmt::Display for ApprovalId {
     }
 }
 
-/// How far an approval has come.
+/// Progress of an approval.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ApprovalState {
-    /// Seen; people have not decided yet.
+    /// Discovered. People have not decided yet.
     Pending,
-    /// Decided; `AcceptVpcPeerConnection` not acknowledged yet.
+    /// Approved. Alibaba Cloud has not acknowledged `AcceptVpcPeerConnection` yet.
     Approved,
-    /// Acknowledged; Alibaba Cloud is activating it.
+    /// Accepted. Alibaba Cloud is activating the connection.
     Activating,
-    /// Usable. Over.
+    /// The connection is usable. Final.
     Activated,
-    /// Decided; `RejectVpcPeerConnection` not acknowledged yet.
+    /// Rejected by people. Alibaba Cloud has not acknowledged `RejectVpcPeerConnection` yet.
     Rejecting,
-    /// Refused. Over, unless the connection is seen alive.
+    /// Rejected. Final, unless a reading shows that the connection is waiting or usable.
     Rejected,
-    /// Nobody decided within seven days. Over, unless the connection is seen alive.
+    /// Expired before the accept. Final, unless a reading shows that the connection is waiting or usable.
     Expired,
-    /// The connection is gone. Over, unless it is seen alive.
+    /// The connection no longer exists. Final, unless a reading shows that it is waiting or usable.
     Deleted,
-    /// Alibaba Cloud, or what happened outside peergate, made it impossible. Over, until somebody decides
-    /// again or the connection is seen activated.
+    /// Alibaba Cloud, or something outside peergate, made the decision impossible. Final, until somebody decides again
+    /// or a reading shows that the connection is usable.
     Failed {
-        /// The vendor's code, or one of ours: see [`code`].
+        /// The vendor's code, or one of [`failure_code`].
         code: String,
     },
 }
 
-/// Codes of [`State::Failed`] that are not the vendor's.
+/// peergate's own codes of [`ApprovalState::Failed`].
 pub mod failure_code {
-    /// It was accepted by somebody else while we were to reject it.
+    /// Somebody else accepted the connection before peergate rejected it.
     pub const ACCEPTED_ELSEWHERE: &str = "AcceptedElsewhere";
-    /// Its facts changed again and again.
+    /// The facts changed too often.
     pub const CHANGED_TOO_OFTEN: &str = "ChangedTooOften";
-    /// Alibaba Cloud acknowledged the call again and again, and the connection still waits.
+    /// Alibaba Cloud acknowledged the call several times, but the connection is still waiting.
     pub const CALL_UNDONE: &str = "CallUndone";
     /// Alibaba Cloud does not list the other peerings of the VPC, so that one of the checks cannot be made.
     pub const OTHER_PEERINGS_UNKNOWN: &str = "OtherPeerings.Unknown";
-    /// An approved request does not pass the current checks; an earlier call may have taken effect.
+    /// An approved request does not pass the current checks, but an earlier call may have taken effect.
     pub const NEEDS_PEOPLE_AGAIN: &str = "NeedsPeopleAgain";
 }
 
 impl ApprovalState {
-    /// Whether it is over: only a reading that proves it wrong, or a new decision after a failure, leads out of it.
+    /// Whether the state is final. Only a reading that proves it wrong, or a new decision after a failure, leads out of
+    /// it.
     #[must_use]
     pub fn is_final(&self) -> bool {
         match self {
@@ -73,7 +74,7 @@ impl ApprovalState {
         }
     }
 
-    /// The word for it in answers, the store and logs.
+    /// Name of the state in replies, the store and logs.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {

@@ -1,44 +1,44 @@
-//! Readings that need confirmation: one "not found" right after a write is eventual consistency.
+//! Readings that require confirmation: "not found" right after a write may only mean that the read was too early.
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-/// The least time between two readings that confirm each other.
+/// Minimum time between two readings that confirm each other.
 const MIN_CONFIRMATION_INTERVAL: SignedDuration = SignedDuration::from_secs(60);
 
-/// What a reading says that may pass.
+/// A result that may be outdated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TransientReading {
-    /// The connection is not there.
+    /// The connection was not found.
     Missing,
-    /// The connection waits to be accepted, although a call of ours was made.
+    /// The connection is waiting to be accepted, although peergate made a call.
     Waiting,
 }
 
-/// Readings that say the same, and are too few to be believed.
+/// Equal readings that are still too few to be believed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnconfirmedReading {
-    /// What they say.
+    /// The result of these readings.
     pub reading: TransientReading,
-    /// When the first was made.
+    /// When the first of them was made.
     pub first_at: Timestamp,
-    /// When the last was made that counts.
+    /// When the last one that counts was made.
     pub last_at: Timestamp,
-    /// How many count so far.
+    /// How many readings count so far.
     pub readings: u32,
-    /// How many are needed.
+    /// How many readings are required.
     pub needed: u32,
 }
 
 impl UnconfirmedReading {
-    /// The first reading.
+    /// Starts with one reading.
     pub(super) fn new(reading: TransientReading, now: Timestamp) -> Self {
         Self { reading, first_at: now, last_at: now, readings: 1, needed: 2 }
     }
 
-    /// Counts another equal reading, unless it comes too soon. Soon after a call of ours, two further ones are needed;
-    /// otherwise one. Returns whether there are enough.
+    /// Counts another equal reading, unless it comes too soon after the last one. Two readings are required in all, or
+    /// three with `after_call`. Returns whether there are enough.
     pub(super) fn count_reading(&mut self, after_call: bool, now: Timestamp) -> bool {
         self.needed = self.needed.max(if after_call { 3 } else { 2 });
         if now >= self.next_reading_at() {

@@ -1,5 +1,5 @@
-//! Whether a record follows from its history: derives everything that counts again. Works on JSON, so that it covers
-//! records of any version.
+//! Checks that a record follows from its history, by deriving the decisions from the history again. Works on JSON, so
+//! that it covers records of any version.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -11,40 +11,40 @@ use crate::peering::{AccountId, Facts, InstanceId};
 /// How a record contradicts its history.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HistoryMismatch {
-    /// An entry was changed, added, moved or taken away.
+    /// An entry was changed, added, moved or removed. Holds its position.
     #[error("entry {0} does not follow from those before it")]
     Chain(usize),
-    /// There is none.
-    #[error("there is no history")]
+    /// The history has no entries.
+    #[error("the history is empty")]
     Empty,
-    /// The record is in a state that its history does not lead to.
+    /// The record is not in the state that its history leads to.
     #[error("the record's state is not that of its last entry")]
     State,
-    /// An entry claims a state that it cannot lead to.
+    /// An entry claims a state that it cannot lead to. Holds its position.
     #[error("entry {0} cannot lead to its state")]
     Transition(usize),
     /// The record counts other decisions than its history.
-    #[error("the record's decisions are not those that its history leaves standing")]
+    #[error("the record's decisions are not those that count in its history")]
     Decision,
-    /// The record is about other facts than its history.
+    /// The record has another fingerprint than its history.
     #[error("the record's fingerprint is not the last one of its history")]
     Fingerprint,
-    /// The record shows other facts than those that its decisions are about.
+    /// The record's facts have another fingerprint than the record.
     #[error("the record's facts are not those of its fingerprint")]
     Facts,
     /// The record is in another generation than its history.
     #[error("the record's generation is not that of its history")]
     Generation,
-    /// The record has another client token than its decision.
+    /// The record's client token was not derived from its decision.
     #[error("the record's client token is not derived from its decision")]
     Token,
 }
 
 impl History {
-    /// Checks the record as it is stored, whichever version wrote it.
+    /// Checks a stored record of any version. `id` is the record's id, `target/pcc-…`.
     ///
     /// # Errors
-    /// The first thing that is not as it was.
+    /// The first contradiction.
     pub fn verify(id: &str, record: &Value) -> Result<(), HistoryMismatch> {
         let entries = record.get("history").and_then(Value::as_array).filter(|entries| !entries.is_empty());
         let entries = entries.ok_or(HistoryMismatch::Empty)?;
@@ -63,16 +63,16 @@ impl History {
         if Some(derived.fingerprint) != record.get("fingerprint") {
             return Err(HistoryMismatch::Fingerprint);
         }
-        // Earlier versions kept the last reading only.
+        // Earlier versions only kept the last reading.
         let facts =
             record.get("facts").map(|facts| Facts::deserialize(facts).map(|facts| facts.fingerprint().to_string()));
-        // Schema 1 kept what became usable, not what was decided on.
+        // Schema 1 kept the facts that were activated, not those that people decided on.
         let differs = entries.iter().any(|entry| entry.pointer("/what/differs").is_some());
         if facts.is_some_and(|facts| !differs && facts.ok().as_deref() != derived.fingerprint.as_str()) {
             return Err(HistoryMismatch::Facts);
         }
         let decisions = record.get("decisions").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        // The configuration may change who a principal is, but not what they said.
+        // The configuration may change who a principal is, but not what that person said.
         let same = |(one, other): (&&Value, &Value)| {
             let fields = ["/verdict", "/at", "/reason", "/fingerprint", "/request_key"];
             fields.iter().all(|field| one.pointer(field) == other.pointer(field))
@@ -86,25 +86,25 @@ impl History {
             return Err(HistoryMismatch::Generation);
         }
         let token = record.get("client_token").and_then(Value::as_str);
-        // A change after a failure voids the decision; earlier versions kept its token.
-        let is_void = derived.is_decided && derived.standing.is_empty();
-        if !is_void && token.map(ToOwned::to_owned) != derived.expected_token(id, record) {
+        // A change after a failure voids the decision. Earlier versions kept its token.
+        let is_voided = derived.is_decided && derived.standing.is_empty();
+        if !is_voided && token.map(ToOwned::to_owned) != derived.expected_token(id, record) {
             return Err(HistoryMismatch::Token);
         }
         Ok(())
     }
 }
 
-/// What a history leads to.
+/// The result of replaying a history.
 struct ReplayedHistory<'a> {
-    /// The decisions that stand.
+    /// Decisions that count.
     standing: Vec<&'a Value>,
-    /// Of the facts that they are about.
+    /// Fingerprint of the facts that they are about.
     fingerprint: &'a Value,
     generation: u64,
-    /// Whether this generation was decided.
+    /// Whether the current generation is decided.
     is_decided: bool,
-    /// How many people have to approve.
+    /// How many people must approve.
     needed_approvals: u64,
     state: &'a Value,
     is_open: bool,
@@ -132,13 +132,13 @@ impl<'a> ReplayedHistory<'a> {
         Ok(derived)
     }
 
-    /// Applies an entry; says whether it may lead to the state that it claims.
+    /// Applies an entry. Returns whether it can lead to the state that it claims.
     fn apply_entry(&mut self, entry: &'a Value, earlier: &'a [Value]) -> bool {
-        let what = |path: &str| entry.pointer(&format!("/what/{path}"));
+        let field = |path: &str| entry.pointer(&format!("/what/{path}"));
         let state = entry.get("state").unwrap_or(&Value::Null);
         let begins = match (state_name(self.state), entry_kind(entry)) {
             (_, "sent_back" | "corrected") => {
-                let generation = what("sent_back/generation").or(what("corrected/generation"));
+                let generation = field("sent_back/generation").or(field("corrected/generation"));
                 generation.and_then(Value::as_u64).filter(|generation| *generation > self.generation)
             }
             ("failed" | "deleted", "decided" | "rule_changed" | "discovered") | ("approved", "changed") => {
@@ -151,7 +151,7 @@ impl<'a> ReplayedHistory<'a> {
         }
         if let Some(approvals) = ["discovered", "rule_changed", "sent_back"]
             .iter()
-            .find_map(|kind| what(&format!("{kind}/approvals")).and_then(Value::as_u64))
+            .find_map(|kind| field(&format!("{kind}/approvals")).and_then(Value::as_u64))
         {
             self.needed_approvals = approvals.max(1);
         }
@@ -169,16 +169,16 @@ impl<'a> ReplayedHistory<'a> {
         may
     }
 
-    /// Keeps the decisions that stand after an entry.
+    /// Updates the decisions that count. Returns `false` if the entry restores a decision that was never made.
     fn update_standing(&mut self, entry: &'a Value, is_pending: bool, earlier: &'a [Value]) -> bool {
-        let what = |path: &str| entry.pointer(&format!("/what/{path}"));
+        let field = |path: &str| entry.pointer(&format!("/what/{path}"));
         let by_same = |one: &Value, decision: &Value| {
             let other = decision.get("by").unwrap_or(&Value::Null);
             let person = |by: &Value| by.get("person").filter(|person| !person.is_null()).cloned();
             is_same_user(one.get("principal"), other.get("principal"))
                 || (person(one).is_some() && person(one) == person(other))
         };
-        if let Some(decision) = what("decided") {
+        if let Some(decision) = field("decided") {
             if !self.is_open {
                 self.standing.clear();
             }
@@ -187,25 +187,25 @@ impl<'a> ReplayedHistory<'a> {
                 self.standing.retain(|earlier| !by_same(by, earlier));
             }
             self.standing.push(decision);
-        } else if let Some(by) = what("withdrawn/by") {
+        } else if let Some(by) = field("withdrawn/by") {
             self.standing.retain(|earlier| !by_same(by, earlier));
-        } else if let Some(new) = what("discovered/fingerprint").or(what("changed/fingerprint")) {
+        } else if let Some(new) = field("discovered/fingerprint").or(field("changed/fingerprint")) {
             self.standing.clear();
             self.fingerprint = new;
-        } else if let Some(void) = what("rule_changed/void").or(what("sent_back/void")).and_then(Value::as_array) {
+        } else if let Some(void) = field("rule_changed/void").or(field("sent_back/void")).and_then(Value::as_array) {
             if !self.is_open {
                 self.standing.clear();
             }
-            let is_void = |decision: &&Value| {
+            let is_voided = |decision: &&Value| {
                 let by = decision.pointer("/by/principal");
                 void.iter().any(|approver| is_same_user(approver.get("principal"), by))
             };
-            self.standing.retain(|decision| !is_void(decision));
-        } else if what("corrected").is_some() {
+            self.standing.retain(|decision| !is_voided(decision));
+        } else if field("corrected").is_some() {
             if is_pending {
-                let restored = what("corrected/approvals").and_then(Value::as_array).map(Vec::as_slice);
+                let restored = field("corrected/approvals").and_then(Value::as_array).map(Vec::as_slice);
                 let restored = restored.unwrap_or_default();
-                // Only what was said before can count again.
+                // Only decisions of earlier entries can count again.
                 let said =
                     |decision: &&Value| earlier.iter().any(|entry| entry.pointer("/what/decided") == Some(*decision));
                 if !restored.iter().all(|decision| said(&decision)) {
@@ -214,21 +214,21 @@ impl<'a> ReplayedHistory<'a> {
                 self.standing = restored.iter().collect();
             }
         } else if self.is_pending && !is_pending {
-            // It came to its end, or was accepted, without us.
+            // The request ended or was accepted without a decision of ours.
             self.standing.clear();
         }
         true
     }
 
     fn may_lead_to(&self, entry: &Value, state: &Value) -> bool {
-        let what = |path: &str| entry.pointer(&format!("/what/{path}"));
-        let text = |path: &str| what(path).and_then(Value::as_str).unwrap_or_default();
+        let field = |path: &str| entry.pointer(&format!("/what/{path}"));
+        let text = |path: &str| field(path).and_then(Value::as_str).unwrap_or_default();
         let is = |names: &[&str]| names.contains(&state_name(state));
         let approvals = self.standing.iter().filter(|it| it.get("verdict").and_then(Value::as_str) == Some("approve"));
         let complete = u64::try_from(approvals.count()).unwrap_or(u64::MAX) >= self.needed_approvals;
         match entry_kind(entry) {
             "discovered" | "withdrawn" | "sent_back" => is(&["pending"]),
-            // Earlier versions changed what they took for deleted.
+            // Earlier versions also applied changes to deleted connections.
             "changed" => is(&["pending", "failed", "deleted"]),
             "rule_changed" => is(&["pending"]) || complete && is(&["approved"]),
             "decided" if text("decided/verdict") == "reject" => is(&["rejecting"]),
@@ -244,22 +244,22 @@ impl<'a> ReplayedHistory<'a> {
                 _ => false,
             },
             "missing" => is(&["deleted"]),
-            "failed" => state.pointer("/failed/code") == what("failed/code"),
+            "failed" => state.pointer("/failed/code") == field("failed/code"),
             "corrected" => is(&["pending", "approved", "rejecting", "activating"]),
             "differs" | "told" => state == self.state,
-            // Of a newer version.
+            // An event of a newer version.
             _ => true,
         }
     }
 
-    /// The token of the decision that stands, if this generation was decided.
+    /// The token of the decision that counts. `None` if this generation is not decided.
     fn expected_token(&self, id: &str, record: &Value) -> Option<String> {
         let winner = self.standing.last().filter(|_| self.is_decided)?;
-        // As the record names them: an organization may have been configured since they decided.
+        // Use the principal of the record: its organization may have been configured after the decision.
         let winner = record.get("decisions").and_then(Value::as_array)?.last().unwrap_or(winner);
         let text = |value: Option<&Value>| value.and_then(Value::as_str).map(ToOwned::to_owned);
         let by = Principal::try_from(text(winner.pointer("/by/principal"))?);
-        // A rule's own principal cannot be written by any sender.
+        // Text that is not a valid principal belongs to a rule.
         let by = by.unwrap_or_else(|_| super::Approver::peergate(id.split('/').next().unwrap_or_default()).principal);
         let account = record.pointer("/facts/accepter/account").or(record.pointer("/connection/accepter/account"));
         let account = AccountId::try_from(text(account)?).ok()?;
@@ -272,22 +272,22 @@ impl<'a> ReplayedHistory<'a> {
     }
 }
 
-/// Whether two principals are one user of a platform.
+/// Whether two principals are the same user of a platform.
 fn is_same_user(one: Option<&Value>, other: Option<&Value>) -> bool {
     let principal = |value: Option<&Value>| Principal::try_from(value?.as_str()?.to_owned()).ok();
     one == other || principal(one).zip(principal(other)).is_some_and(|(one, other)| one.is_same_user(&other))
 }
 
-/// The name of a state: a failure is an object, since it has a code.
+/// Name of a state. A failure is an object, because it has a code.
 fn state_name(state: &Value) -> &str {
     state.as_str().unwrap_or(if state.is_object() { "failed" } else { "" })
 }
 
-/// The kind of an entry: a word, or the only key of an object.
+/// Kind of an entry: a word, or the only key of an object.
 fn entry_kind(entry: &Value) -> &str {
-    let what = entry.get("what").unwrap_or(&Value::Null);
-    let key = what.as_object().and_then(|fields| fields.keys().next()).map(String::as_str);
-    what.as_str().or(key).unwrap_or_default()
+    let event = entry.get("what").unwrap_or(&Value::Null);
+    let key = event.as_object().and_then(|fields| fields.keys().next()).map(String::as_str);
+    event.as_str().or(key).unwrap_or_default()
 }
 
 fn is_final_state(state: &Value) -> bool {

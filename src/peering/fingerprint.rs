@@ -1,4 +1,4 @@
-//! Fingerprints: which facts somebody saw, as a hash.
+//! Fingerprints: hashes of the facts that a person saw.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use sha2::{Digest, Sha256};
 
 use super::Facts;
 
-/// SHA-256, in hex, over what an approver must have seen; see [`Connection::fingerprint`].
+/// SHA-256 over the facts of a connection, 64 lower-case hexadecimal digits. See [`Facts::fingerprint`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Fingerprint(String);
 
 impl Facts {
-    /// A hash of what an approver must have seen: equal fingerprints mean the same decision.
+    /// Hashes everything that an approver must have seen. A decision counts for equal fingerprints only.
     #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         let mut hash = FieldHash::new("peergate/fingerprint/1");
@@ -38,7 +38,7 @@ impl Facts {
 pub struct InvalidFingerprint;
 
 impl Fingerprint {
-    /// Of no connection: 64 zeros, which no hash ever gives.
+    /// The fingerprint of no facts: 64 zeros. No hash has this value.
     #[must_use]
     pub fn of_nothing() -> Self {
         Self("0".repeat(64))
@@ -66,34 +66,34 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// What somebody saw: a fingerprint, or the first half of one, which is what fits into a button.
+/// The fingerprint that a sender saw: a whole one, or its first half, which fits into a button.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenFingerprint(String);
 
 impl SeenFingerprint {
-    /// In hexadecimal digits.
+    /// Length of a first half, in hexadecimal digits.
     const HALF_DIGITS: usize = 32;
 
-    /// The first half.
+    /// The first half of a fingerprint.
     #[must_use]
     pub fn first_half_of(fingerprint: &Fingerprint) -> Self {
         Self(fingerprint.0.chars().take(Self::HALF_DIGITS).collect())
     }
 
-    /// Reads a first half.
+    /// Parses a first half. `None` if the text is not 32 lower-case hexadecimal digits.
     #[must_use]
     pub fn parse_half(text: &str) -> Option<Self> {
         let digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         (text.len() == Self::HALF_DIGITS && text.bytes().all(digit)).then(|| Self(text.to_owned()))
     }
 
-    /// Whether it is that fingerprint.
+    /// Whether the sender saw this fingerprint.
     #[must_use]
     pub fn is_prefix_of(&self, fingerprint: &Fingerprint) -> bool {
         fingerprint.0.starts_with(&self.0)
     }
 
-    /// In hexadecimal digits.
+    /// The digits: 32 or 64.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -106,11 +106,11 @@ impl From<Fingerprint> for SeenFingerprint {
     }
 }
 
-/// SHA-256 over fields, each with its length in front, so that no two lists of fields hash alike.
+/// SHA-256 over fields. Each field follows its length, so that two different lists never hash the same bytes.
 pub(crate) struct FieldHash(Sha256);
 
 impl FieldHash {
-    /// `domain` keeps hashes of one kind from ever being those of another.
+    /// Starts with a domain, so that hashes of different kinds never match.
     pub(crate) fn new(domain: &str) -> Self {
         let mut hash = Self(Sha256::new());
         hash.add_field(domain);
@@ -122,12 +122,12 @@ impl FieldHash {
         self.0.update(text.as_bytes());
     }
 
-    /// The first 128 bits.
+    /// The first 128 bits of the hash.
     pub(crate) fn into_u128(self) -> u128 {
         self.0.finalize().iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte))
     }
 
-    /// 64 lower-case digits.
+    /// The hash as 64 lower-case hexadecimal digits.
     pub(crate) fn into_hex(self) -> String {
         hex::encode(self.0.finalize())
     }

@@ -4,18 +4,18 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The id of a peering connection, `pcc-…`.
+/// Id of a peering connection, `pcc-…`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct InstanceId(String);
 
-/// The text is not an id of a peering connection.
+/// The text is not the id of a peering connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a peering connection id: expected `pcc-` and up to 60 lower-case letters and digits")]
 pub struct InvalidInstanceId;
 
 impl InstanceId {
-    /// Reads `pcc-…`. Nothing but lower-case ASCII letters and digits may follow: ids go into URLs, store keys and
+    /// Parses `pcc-…`. Only lower-case ASCII letters and digits may follow, because ids go into URLs, store keys and
     /// messages.
     pub fn parse(text: &str) -> Result<Self, InvalidInstanceId> {
         let rest = text.strip_prefix("pcc-").ok_or(InvalidInstanceId)?;
@@ -54,7 +54,7 @@ impl fmt::Display for InstanceId {
     }
 }
 
-/// An Alibaba Cloud account. Larger than 2^53 in practice, so it travels as text in our JSON.
+/// Id of an Alibaba Cloud account. Ids are larger than 2^53, so that our JSON holds them as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct AccountId(pub u64);

@@ -1,31 +1,32 @@
-//! Lists regions: a page shows how a hundred connections are, those that are followed and those that are new.
+//! Lists the connections of a region. A page shows a hundred connections, those that peergate follows and those that
+//! are new.
 
 use std::collections::HashMap;
 
 use tokio::time::sleep;
 
-use super::job::{Job, JobResult, Listing, RegionWork};
+use super::job::{Job, JobResult, Listing, RegionKey, RegionWork};
+use super::reconcile::is_outdated;
 use super::repeat_detector::RepeatDetector;
 use crate::accept;
 use crate::alicloud::{self, MAX_PAGE_SIZE, UnreadableConnection};
 use crate::app::App;
 use crate::approval::{ApprovalId, IndexState, activation_recheck_at};
 use crate::clock;
-use crate::config::Target;
 use crate::peering::Connection;
 use crate::store::{self, IndexEntry};
 
-/// So many connections of a region are read one by one; for more, it is listed.
+/// Up to this many connections of a region are read one by one. For more, the region is listed.
 const MAX_SINGLE_READS: usize = 2;
-/// What is beyond this many pages of a region is not looked at, and said not to be.
+/// Maximum number of pages of a region. The rest is skipped, and the log says so.
 const MAX_PAGES: u32 = 1000;
-/// How many connections that cannot be understood have a line of their own for each region; the rest of a page has one.
+/// How many unreadable connections of a region have a log line of their own. The rest of a page shares one line.
 const MAX_LOGGED_UNREADABLE: usize = 20;
-/// So many that are followed and not in the list are read one by one: a tick has time for no more.
+/// How many connections that the list does not show are read one by one. A tick has no time for more.
 const MAX_MISSING_READS: usize = 100;
 
 impl RegionWork {
-    /// Looks for this one, too.
+    /// Adds a connection of the index to the work.
     pub(super) fn add_entry(&mut self, entry: &IndexEntry) {
         if !entry.state.needs_polling() {
             self.finished.insert(entry.id.instance_id.clone(), entry.state);
@@ -37,84 +38,65 @@ impl RegionWork {
         }
     }
 
-    /// What is to be done to find out.
-    pub(super) fn into_jobs(self, target: &str, region: String) -> Vec<Job> {
+    /// Returns the jobs that do this work.
+    pub(super) fn into_jobs(self, key: RegionKey) -> Vec<Job> {
         if self.discover || self.polled.len() > MAX_SINGLE_READS {
-            return vec![Job::ListPage(Listing {
-                region,
+            return vec![Job::ListPage(Box::new(Listing {
+                key,
                 remaining: self,
                 next_token: None,
                 pages: 0,
                 unreadable: 0,
                 repeat_detector: RepeatDetector::default(),
-            })];
+            }))];
         }
-        self.into_poll_jobs(target)
+        self.into_poll_jobs(&key.target)
     }
 
-    /// Reads each of what is left.
+    /// Returns a job for each remaining connection, which reads only that connection.
     fn into_poll_jobs(self, target: &str) -> Vec<Job> {
-        let since = self.activating_since;
-        let read =
-            |(instance_id, stage)| Job::Poll(ApprovalId { target: target.to_owned(), instance_id }, stage, since);
-        self.polled.into_iter().map(read).collect()
+        let activating_since = self.activating_since;
+        let poll = |(instance_id, indexed_state)| {
+            let id = ApprovalId { target: target.to_owned(), instance_id };
+            Job::Poll { id, indexed_state, activating_since }
+        };
+        self.polled.into_iter().map(poll).collect()
     }
 
-    /// As many as a tick has time for.
+    /// Like `into_poll_jobs`, but only as many as a tick has time for.
     fn into_limited_poll_jobs(self, target: &str) -> Vec<Job> {
-        let mut readings = self.into_poll_jobs(target);
-        readings.truncate(MAX_MISSING_READS);
-        readings
+        let mut jobs = self.into_poll_jobs(target);
+        jobs.truncate(MAX_MISSING_READS);
+        jobs
     }
 }
 
-/// Lists the next page of a region, and says what is to be done about it.
-pub(super) async fn list_next_page(app: &App, target: &str, mut listing: Listing) -> Result<JobResult, store::Error> {
-    let Some(Target { account, .. }) = app.config.targets.get(target) else { return Ok(JobResult::default()) };
-    let since = listing.remaining.activating_since;
-    let look_at = || since.and_then(|since| activation_recheck_at(since, clock::now()));
-    let page = match fetch_page(app, target, &listing).await {
+/// Lists the next page of a region, and returns the jobs that follow from it.
+pub(super) async fn list_next_page(app: &App, mut listing: Listing) -> Result<JobResult, store::Error> {
+    let RegionKey { target, region } = listing.key.clone();
+    let activating_since = listing.remaining.activating_since;
+    let recheck_at = || activating_since.and_then(|since| activation_recheck_at(since, clock::now()));
+    let page = match fetch_page(app, &listing).await {
         Ok(page) => page,
         Err(error) => {
             let problem = error.to_problem();
             tracing::error!(
                 outcome = "not_listed",
                 target,
-                region = listing.region,
+                region,
                 alicloud.code = problem.code,
                 alicloud.request_id = problem.request_id,
-                "a region could not be listed"
+                "could not list a region"
             );
-            // Whoever answers that it can't be listed may answer how one of them is.
+            // If Alibaba Cloud refuses the list, it may still answer for single connections.
             let answered = !matches!(error, accept::Error::Api(alicloud::Error::Transport(_)));
-            let more = if answered { listing.remaining.into_limited_poll_jobs(target) } else { vec![] };
-            return Ok(JobResult { recheck_at: look_at(), follow_ups: more });
+            let follow_ups = if answered { listing.remaining.into_limited_poll_jobs(&target) } else { vec![] };
+            return Ok(JobResult { recheck_at: recheck_at(), follow_ups });
         }
     };
     let is_new = listing.repeat_detector.note_page(&page);
-    log_unreadable(target, &listing, &page.unreadable);
-    let id =
-        |connection: &Connection| ApprovalId { target: target.to_owned(), instance_id: connection.instance_id.clone() };
-    let (mut more, mut unknown, now) = (vec![], HashMap::new(), clock::now());
-    for connection in page.connections {
-        let known = listing.remaining.polled.remove(&connection.instance_id);
-        match known.or_else(|| listing.remaining.finished.remove(&connection.instance_id)) {
-            Some(stage)
-                if stage.is_outdated_by(&connection, now, || app.config.policy.snapshot_for(target, &connection)) =>
-            {
-                more.push(Job::Ingest(id(&connection), Box::new(connection), Some(stage)));
-            }
-            Some(_) => {}
-            None => {
-                let is_ours = connection.accepter.account == *account && listing.remaining.discover;
-                let id = id(&connection);
-                if is_ours && (connection.is_waiting(now) || !app.store.is_unrecorded(&id)) {
-                    unknown.insert(id, connection);
-                }
-            }
-        }
-    }
-    more.extend(ingest_jobs(app, target, &listing.region, unknown).await?);
+    log_unreadable(&listing, &page.unreadable);
+    let mut follow_ups = compare_with_index(app, &mut listing, page.connections).await?;
     listing.pages += 1;
     listing.unreadable += page.unreadable.len();
     listing.next_token = page.next_token;
@@ -122,19 +104,47 @@ pub(super) async fn list_next_page(app: &App, target: &str, mut listing: Listing
         tracing::error!(
             outcome = "list_repeats",
             target,
-            region = listing.region,
+            region,
             pages = listing.pages,
-            "stopped listing a region because its list brings nothing new; some of its connections may be missing"
+            "stopped listing a region because its list repeats itself; some connections may be missing"
         );
-        more.extend(listing.remaining.into_limited_poll_jobs(target));
+        follow_ups.extend(listing.remaining.into_limited_poll_jobs(&target));
     } else {
-        more.extend(listing.into_next_jobs(target, page.total, page.has_unreadable_token));
+        follow_ups.extend(listing.into_next_jobs(page.total, page.has_unreadable_token));
     }
-    Ok(JobResult { recheck_at: look_at(), follow_ups: more })
+    Ok(JobResult { recheck_at: recheck_at(), follow_ups })
 }
 
-/// Logs the connections of a page that cannot be understood.
-fn log_unreadable(target: &str, listing: &Listing, unreadable: &[UnreadableConnection]) {
+/// Returns a job for each connection of a page that is new or differs from the index.
+async fn compare_with_index(
+    app: &App,
+    listing: &mut Listing,
+    connections: Vec<Connection>,
+) -> Result<Vec<Job>, store::Error> {
+    let (target, remaining) = (&listing.key.target, &mut listing.remaining);
+    let Some(account) = app.config.targets.get(target).map(|target| target.account) else { return Ok(vec![]) };
+    let (mut jobs, mut unknown, now) = (vec![], HashMap::new(), clock::now());
+    for connection in connections {
+        let id = ApprovalId { target: target.clone(), instance_id: connection.instance_id.clone() };
+        let polled = remaining.polled.remove(&id.instance_id);
+        if let Some(state) = polled.or_else(|| remaining.finished.remove(&id.instance_id)) {
+            if is_outdated(app, state, &id, &connection, now) {
+                jobs.push(Job::Ingest { id, connection: Box::new(connection), indexed_state: Some(state) });
+            }
+            continue;
+        }
+        let is_ours = connection.accepter.account == account && remaining.discover;
+        if is_ours && (connection.is_waiting(now) || !app.store.is_unrecorded(&id)) {
+            unknown.insert(id, connection);
+        }
+    }
+    jobs.extend(compare_with_records(app, &listing.key, unknown).await?);
+    Ok(jobs)
+}
+
+/// Logs the connections of a page that peergate cannot understand.
+fn log_unreadable(listing: &Listing, unreadable: &[UnreadableConnection]) {
+    let RegionKey { target, region } = &listing.key;
     let (own_line, together) =
         unreadable.split_at(MAX_LOGGED_UNREADABLE.saturating_sub(listing.unreadable).min(unreadable.len()));
     if !together.is_empty() {
@@ -143,35 +153,35 @@ fn log_unreadable(target: &str, listing: &Listing, unreadable: &[UnreadableConne
         tracing::error!(
             outcome = "not_understood",
             target,
-            region = listing.region,
+            region,
             peering.ids = ids.join(","),
-            "Alibaba Cloud's answer about more connections could not be understood"
+            "could not understand Alibaba Cloud's answer about further connections"
         );
     }
     for UnreadableConnection { id, field: fact } in own_line {
         tracing::error!(
             outcome = "not_understood",
             target,
-            region = listing.region,
+            region,
             peering.id = id,
             field = fact.name(),
-            "Alibaba Cloud's answer about a connection could not be understood"
+            "could not understand Alibaba Cloud's answer about a connection"
         );
     }
 }
 
 impl Listing {
-    /// What follows the page that was listed last.
-    fn into_next_jobs(self, target: &str, total: Option<u32>, has_unreadable_token: bool) -> Vec<Job> {
+    /// Returns the jobs after the page that was listed last.
+    fn into_next_jobs(self, total: Option<u32>, has_unreadable_token: bool) -> Vec<Job> {
         let pages_left = total.map_or(1, |total| total.div_ceil(MAX_PAGE_SIZE).saturating_sub(self.pages));
         let cheaper = usize::try_from(pages_left).unwrap_or(usize::MAX) > self.remaining.polled.len();
         match &self.next_token {
             Some(_) if !self.remaining.discover && self.remaining.polled.is_empty() => vec![],
-            Some(_) if !self.remaining.discover && cheaper => self.remaining.into_poll_jobs(target),
-            Some(_) if self.pages < MAX_PAGES => vec![Job::ListPage(self)],
-            more => {
-                let more = more.is_some() || has_unreadable_token;
-                let (region, left_out) = (self.region.as_str(), self.unreadable);
+            Some(_) if !self.remaining.discover && cheaper => self.remaining.into_poll_jobs(&self.key.target),
+            Some(_) if self.pages < MAX_PAGES => vec![Job::ListPage(Box::new(self))],
+            next_token => {
+                let more = next_token.is_some() || has_unreadable_token;
+                let (RegionKey { target, region }, left_out) = (&self.key, self.unreadable);
                 if left_out > 0 || more {
                     tracing::error!(
                         outcome = "listed_in_part",
@@ -179,7 +189,7 @@ impl Listing {
                         region,
                         left_out,
                         more,
-                        "not all could be looked at"
+                        "could not look at all connections of a region"
                     );
                 }
                 let missing = self.remaining.polled.len();
@@ -189,7 +199,7 @@ impl Listing {
                         target,
                         region,
                         missing,
-                        "too many to look at in one tick"
+                        "skipped connections that the list does not show; a tick has no time to read them all"
                     );
                 }
                 self.remaining.into_limited_poll_jobs(target)
@@ -198,23 +208,22 @@ impl Listing {
     }
 }
 
-/// The next page, when its turn has come.
-async fn fetch_page(app: &App, target: &str, listing: &Listing) -> Result<alicloud::Page, accept::Error> {
+/// Fetches the next page. Waits while the rate limit requires it.
+async fn fetch_page(app: &App, listing: &Listing) -> Result<alicloud::Page, accept::Error> {
+    let RegionKey { target, region } = &listing.key;
     loop {
-        let place = (listing.region.as_str(), None);
-        match accept::list_connections(app, target, place, listing.next_token.as_deref(), clock::now()).await {
+        match accept::list_connections(app, target, (region, None), listing.next_token.as_deref(), clock::now()).await {
             Err(accept::Error::Api(alicloud::Error::RateLimited(wait))) => sleep(wait).await,
             page => return page,
         }
     }
 }
 
-/// The connections that are new or differ from their record. An earlier version gave finished records no line in the
-/// index: such a record is rewritten once. The next tick looks up what could not be loaded: it may not be new.
-async fn ingest_jobs(
+/// Returns a job for each connection that is new or differs from its record. Earlier versions gave finished records no
+/// index entry, so such a record is written again once. If the records cannot be loaded, the next tick tries again.
+async fn compare_with_records(
     app: &App,
-    target: &str,
-    region: &str,
+    RegionKey { target, region }: &RegionKey,
     unknown: HashMap<ApprovalId, Connection>,
 ) -> Result<Vec<Job>, store::Error> {
     let ids: Vec<_> = unknown.keys().cloned().collect();
@@ -233,37 +242,35 @@ async fn ingest_jobs(
             return Ok(vec![]);
         }
     };
-    let (mut news, now) = (vec![], clock::now());
+    let (mut jobs, now) = (vec![], clock::now());
     for (id, connection) in unknown {
-        let is_news = match known.get(&id) {
+        let is_outdated = match known.get(&id) {
             None if connection.is_waiting(now) => true,
             None => {
                 app.store.note_unrecorded(&id);
                 false
             }
             Some(Ok(stored)) => {
-                let stage = stored.approval.index_state();
-                let terms = || app.config.policy.snapshot_for(&id.target, &connection);
-                let is_news = stage.is_outdated_by(&connection, now, terms);
-                if !is_news && stored.is_from_earlier_version() {
-                    // It stops no other: the next tick tries again.
+                let is_outdated = is_outdated(app, stored.approval.index_state(), &id, &connection, now);
+                if !is_outdated && stored.is_from_earlier_version() {
+                    // A failure stops nothing else. The next tick tries again.
                     if let Err(error) = app.store.save(&stored.approval, Some(stored)).await {
                         let (peering, outcome) = (id.instance_id.as_str(), error.log_outcome());
-                        tracing::error!(outcome, target, peering.id = peering, %error, "could not rewrite a record");
+                        tracing::error!(outcome, target, peering.id = peering, %error, "could not write the index entry of a record");
                     }
                 }
-                is_news
+                is_outdated
             }
-            // This version must not touch it, or it may exist.
+            // A newer version wrote the record, or the store did not return it. Leave it alone.
             Some(Err(error)) => {
                 let (peering, outcome) = (id.instance_id.as_str(), error.log_outcome());
                 tracing::error!(outcome, target, peering.id = peering, %error, "could not read the record of a connection");
                 false
             }
         };
-        if is_news {
-            news.push(Job::Ingest(id, Box::new(connection), None));
+        if is_outdated {
+            jobs.push(Job::Ingest { id, connection: Box::new(connection), indexed_state: None });
         }
     }
-    Ok(news)
+    Ok(jobs)
 }

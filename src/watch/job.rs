@@ -1,4 +1,4 @@
-//! The jobs of a tick, as data: `record` and `survey` do them, `lanes` schedules them.
+//! The jobs of a tick, as data. `scheduler` runs them with the functions of `reconcile` and `discovery`.
 
 use std::collections::HashMap;
 
@@ -8,87 +8,113 @@ use super::repeat_detector::RepeatDetector;
 use crate::approval::{ApprovalId, IndexState};
 use crate::peering::{Connection, InstanceId};
 
-/// Something to do. The failure of one stops no other.
+/// A piece of work. A failure of one job stops no other.
 pub(super) enum Job {
-    /// A record is due.
+    /// Takes the due step of a record.
     Advance(ApprovalId),
-    /// A reading says something about a connection that the index, if it has it at this stage, does not.
-    Ingest(ApprovalId, Box<Connection>, Option<IndexState>),
-    /// A connection is to be read: it is followed, and in no list.
-    Poll(ApprovalId, IndexState, Option<Timestamp>),
-    /// A connection is not there any more.
+    /// Applies a reading that differs from the index.
+    Ingest {
+        id: ApprovalId,
+        connection: Box<Connection>,
+        /// State of the record in the index. `None` if it is not known.
+        indexed_state: Option<IndexState>,
+    },
+    /// Reads a connection that no list shows.
+    Poll {
+        id: ApprovalId,
+        indexed_state: IndexState,
+        /// When the youngest activation of its region began. `None` if there is none.
+        activating_since: Option<Timestamp>,
+    },
+    /// Records that a connection no longer exists.
     MarkDeleted(ApprovalId),
-    /// A page of a region is to be listed.
-    ListPage(Listing),
+    /// Lists a page of a region.
+    ListPage(Box<Listing>),
 }
 
 /// The result of a job.
 #[derive(Default)]
 pub(super) struct JobResult {
-    /// When to look again.
+    /// When the tick should begin another round. `None` if the next tick is soon enough.
     pub(super) recheck_at: Option<Timestamp>,
-    /// The jobs to do now, in this order.
+    /// Jobs to queue now, in this order.
     pub(super) follow_ups: Vec<Job>,
 }
 
-/// Which of a target's lanes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// Names a lane. Each target has one of each kind.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LaneKey {
+    pub(super) target: String,
+    pub(super) kind: LaneKind,
+}
+
+/// What the jobs of a lane do: read connections, apply readings, or take due steps.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum LaneKind {
     Poll,
     Ingest,
     Advance,
 }
 
-/// The subject of a job.
+/// Names a job. While a job is queued or runs, no second one with the same key is queued.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum JobKey {
-    Record(ApprovalId),
-    Ingest(String, InstanceId),
-    Poll(String, InstanceId),
-    Region(String, String),
+    Advance(ApprovalId),
+    Ingest(ApprovalId),
+    Poll(ApprovalId),
+    List(RegionKey),
 }
 
-/// What is looked for in a region.
+/// Names a region of a target.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RegionKey {
+    pub(super) target: String,
+    /// E.g. `cn-shanghai`.
+    pub(super) region: String,
+}
+
+/// What to look for in a region.
 #[derive(Default)]
 pub(super) struct RegionWork {
-    /// What is new, too.
+    /// Whether to look for new requests.
     pub(super) discover: bool,
-    /// Connections that must be seen: those that no page shows are read.
+    /// Connections that must be read. Those that no page shows are read one by one.
     pub(super) polled: HashMap<InstanceId, IndexState>,
-    /// Finished connections, which are only compared with what a page shows.
+    /// Finished connections. They are only compared with the pages.
     pub(super) finished: HashMap<InstanceId, IndexState>,
-    /// When the last of its activations began.
+    /// When the youngest activation of the region began. `None` if there is none.
     pub(super) activating_since: Option<Timestamp>,
 }
 
 /// A region that is being listed.
 pub(super) struct Listing {
-    /// e.g. `cn-shanghai`.
-    pub(super) region: String,
+    pub(super) key: RegionKey,
     /// What no page has shown yet.
     pub(super) remaining: RegionWork,
     pub(super) next_token: Option<String>,
     pub(super) pages: u32,
     pub(super) unreadable: usize,
-    /// What the pages so far have brought.
+    /// Detects pages that repeat earlier ones.
     pub(super) repeat_detector: RepeatDetector,
 }
 
 impl Job {
-    pub(super) fn lane_kind(&self) -> LaneKind {
-        match self {
-            Self::Advance(_) => LaneKind::Advance,
-            Self::Ingest(..) | Self::MarkDeleted(_) => LaneKind::Ingest,
-            Self::Poll(..) | Self::ListPage(_) => LaneKind::Poll,
-        }
+    pub(super) fn lane(&self) -> LaneKey {
+        let (target, kind) = match self {
+            Self::Advance(id) => (&id.target, LaneKind::Advance),
+            Self::Ingest { id, .. } | Self::MarkDeleted(id) => (&id.target, LaneKind::Ingest),
+            Self::Poll { id, .. } => (&id.target, LaneKind::Poll),
+            Self::ListPage(listing) => (&listing.key.target, LaneKind::Poll),
+        };
+        LaneKey { target: target.clone(), kind }
     }
 
-    pub(super) fn key(&self, target: &str) -> JobKey {
+    pub(super) fn key(&self) -> JobKey {
         match self {
-            Self::Advance(id) => JobKey::Record(id.clone()),
-            Self::Ingest(id, ..) | Self::MarkDeleted(id) => JobKey::Ingest(id.target.clone(), id.instance_id.clone()),
-            Self::Poll(id, ..) => JobKey::Poll(id.target.clone(), id.instance_id.clone()),
-            Self::ListPage(listing) => JobKey::Region(target.to_owned(), listing.region.clone()),
+            Self::Advance(id) => JobKey::Advance(id.clone()),
+            Self::Ingest { id, .. } | Self::MarkDeleted(id) => JobKey::Ingest(id.clone()),
+            Self::Poll { id, .. } => JobKey::Poll(id.clone()),
+            Self::ListPage(listing) => JobKey::List(listing.key.clone()),
         }
     }
 }

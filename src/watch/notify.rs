@@ -1,14 +1,16 @@
-//! Tells the channels what they are owed. Where a platform lets us, the card is redrawn and the news stands below it;
-//! elsewhere each piece of news is a message.
+//! Delivers notifications. If the platform can edit messages, the card is updated and the notification goes below it.
+//! Otherwise each notification is a message of its own.
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use jiff::Timestamp;
 
 use super::TickSummary;
+use super::job::JobResult;
+use crate::accept;
 use crate::app::App;
 use crate::approval::{
-    Approval, ApprovalId, CardId, CardKey, CardRef, ChannelDisplay, Claim, Event, Notification, NotificationKind,
-    RetryPolicy,
+    Approval, ApprovalId, CardId, CardKey, CardRef, ChannelDisplay, Claim, DeliveryKey, Event, Notification,
+    NotificationKind, RetryPolicy,
 };
 use crate::chat::message::Message;
 use crate::chat::platform::{Channel, ChatContext};
@@ -17,105 +19,120 @@ use crate::clock;
 use crate::peering::Fingerprint;
 use crate::store::{self, Stored};
 
-/// Posts what each channel is owed, once nobody else can be about to post it. Redraws the cards of earlier versions.
-pub(super) async fn deliver_due(app: &App, stored: Stored, summary: &mut TickSummary) -> Result<Stored, store::Error> {
-    let mut current = stored;
-    loop {
-        let (stored, claims) =
-            update_and_claim(app, current, |approval| approval.request_redraw(false, clock::now())).await?;
-        if claims.is_empty() {
-            return Ok(stored);
-        }
-        current = post_claims(app, stored, claims, summary).await?;
+/// A stored record, and the notifications that this process has claimed and must post.
+pub(super) struct Claimed {
+    pub(super) stored: Stored,
+    pub(super) claims: Vec<Claim>,
+}
+
+impl Claimed {
+    pub(super) fn nothing(stored: Stored) -> Self {
+        Self { stored, claims: vec![] }
     }
 }
 
-/// Applies a change to a record, and claims in the same write what its channels are owed from then on.
+/// Changes a record, and claims its due notifications in the same write. If the record changed because of an event,
+/// counts and logs the event.
 pub(super) async fn update_and_claim(
     app: &App,
     stored: Stored,
+    event: Option<&Event>,
     mut change: impl FnMut(&mut Approval) -> bool,
-) -> Result<(Stored, Vec<Claim>), store::Error> {
-    let mut claims = vec![];
+    summary: &mut TickSummary,
+) -> Result<Claimed, store::Error> {
+    let (mut changed, mut claims) = (false, vec![]);
     let change = |approval: &mut Approval| {
-        let changed = change(approval);
+        changed = change(approval);
         let before = approval.outbox.clone();
         claims = claim_due(app, approval, clock::now());
         changed || approval.outbox != before
     };
     let stored = app.store.update(stored, change).await?;
-    Ok((stored, claims))
+    if let Some(event) = event.filter(|_| changed) {
+        summary.changed += 1;
+        accept::log_event(&stored.approval, event);
+    }
+    Ok(Claimed { stored, claims })
 }
 
-/// Posts what was claimed, and stores for each post what came of it.
-pub(super) async fn post_claims(
+/// Ends a job: posts what it claimed, and stores the result of each post. Goes on with what is due by then, until
+/// nothing is. Also updates cards of earlier versions.
+pub(super) async fn deliver(
     app: &App,
-    stored: Stored,
-    claims: Vec<Claim>,
+    mut claimed: Claimed,
     summary: &mut TickSummary,
-) -> Result<Stored, store::Error> {
-    let (claimed, mut current, mut unmarked) = (stored.approval.clone(), stored, None);
-    let post = async |claim: Claim| (claim.notification.at, post_claim(app, &claimed, claim).await);
-    let mut posts: FuturesUnordered<_> = claims.into_iter().map(post).collect();
-    while let Some((at, event)) = posts.next().await {
-        let now = clock::now();
-        if matches!(event, Event::Undelivered { .. }) {
-            summary.undelivered = summary.undelivered.saturating_add(1);
-            summary.oldest_undelivered = summary.oldest_undelivered.max(Some(now.duration_since(at)));
-        } else {
-            summary.delivered = summary.delivered.saturating_add(1);
+) -> Result<JobResult, store::Error> {
+    loop {
+        let Claimed { stored, claims } = claimed;
+        let (approval, mut current, mut failure) = (stored.approval.clone(), stored, None);
+        let post = async |claim: Claim| (claim.notification.at, post_claim(app, &approval, claim).await);
+        let mut posts: FuturesUnordered<_> = claims.into_iter().map(post).collect();
+        while let Some((at, event)) = posts.next().await {
+            let now = clock::now();
+            if matches!(event, Event::Undelivered { .. }) {
+                summary.undelivered = summary.undelivered.saturating_add(1);
+                summary.oldest_undelivered = summary.oldest_undelivered.max(Some(now.duration_since(at)));
+            } else {
+                summary.delivered = summary.delivered.saturating_add(1);
+            }
+            match app.store.update(current.clone(), |approval| approval.apply_event(&event, now)).await {
+                Ok(stored) => current = stored,
+                Err(error) => failure = Some(error),
+            }
         }
-        match app.store.update(current.clone(), |approval| approval.apply_event(&event, now)).await {
-            Ok(stored) => current = stored,
-            Err(error) => unmarked = Some(error),
+        if let Some(error) = failure {
+            return Err(error);
         }
-    }
-    match unmarked {
-        Some(error) => Err(error),
-        None => Ok(current),
+        let redraw = |approval: &mut Approval| approval.request_redraw(false, clock::now());
+        claimed = update_and_claim(app, current, None, redraw, summary).await?;
+        if claimed.claims.is_empty() {
+            let recheck_at = claimed.stored.approval.recheck_at(clock::now());
+            return Ok(JobResult { recheck_at, follow_ups: vec![] });
+        }
     }
 }
 
-/// Claims what is due. A new card of an account that asks for too many at once waits for its turn.
+/// Claims the due notifications. If an account requests too many cards at once, its new cards wait for their turn.
 pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp) -> Vec<Claim> {
     let can = |channel: &str| app.config.channels.get(channel).map(Channel::capabilities);
     let has_cards = |channel: &str| can(channel).is_some_and(|can| can.can_edit);
     let new_card = |channel: &str| has_cards(channel).then(clock::new_card_id);
-    let (mut claims, mut later) = (approval.outbox.claim_due(now, new_card), vec![]);
-    claims.retain(|Claim { notification: notice, channel, .. }| {
+    let (mut claims, mut postponed) = (approval.outbox.claim_due(now, new_card), vec![]);
+    claims.retain(|Claim { notification, channel, .. }| {
         let is_chat = can(channel).is_some_and(|can| can.is_for_people);
         let account = approval.facts.requester.account;
-        let makes_card = notice.kind == NotificationKind::Discovered
+        let makes_card = notification.kind == NotificationKind::Discovered
             || (has_cards(channel) && !approval.cards.contains_key(channel));
-        let turn =
+        let turn_at =
             (is_chat && makes_card).then(|| app.card_rate.reserve(account, channel, &approval.id, now)).flatten();
-        later.extend(turn.map(|turn| (notice.number, channel.clone(), turn)));
-        turn.is_none()
+        postponed.extend(turn_at.map(|turn_at| (notification.number, channel.clone(), turn_at)));
+        turn_at.is_none()
     });
-    for (number, channel, turn) in later {
-        approval.outbox.postpone_delivery(number, &channel, turn);
+    for (number, channel, turn_at) in postponed {
+        approval.outbox.postpone_delivery(DeliveryKey { number, channel: &channel }, turn_at);
     }
     claims
 }
 
-/// Posts one notice to one channel; says what came of it.
+/// Posts one notification to one channel, and returns the result as an event.
 async fn post_claim(app: &App, approval: &Approval, claim: Claim) -> Event {
-    let Claim { notification: notice, channel, card } = claim;
-    let (number, id) = (notice.number, &approval.id);
+    let Claim { notification, channel, card } = claim;
+    let (number, id) = (notification.number, &approval.id);
     let mut display = ChannelDisplay::Unchanged;
-    match post_to_channel(app, approval, &notice, &channel, card, &mut display).await {
+    match post_to_channel(app, approval, &notification, &channel, card, &mut display).await {
         Ok(()) => {
-            log_delivery(id, &notice, &channel, None);
+            log_delivery(id, &notification, &channel, None);
             Event::Delivered { number, channel, display }
         }
-        Err(DeliveryError { error, retry }) => {
-            log_delivery(id, &notice, &channel, Some((&error, retry)));
+        Err(failure) => {
+            log_delivery(id, &notification, &channel, Some(&failure));
+            let DeliveryError { error, retry } = failure;
             Event::Undelivered { number, channel, error, retry, display }
         }
     }
 }
 
-/// `display` says what the channel shows from then on; it is set even if a later step fails.
+/// Posts to one channel. `display` receives what the channel shows, even if a later step fails.
 async fn post_to_channel(
     app: &App,
     approval: &Approval,
@@ -138,10 +155,10 @@ async fn post_to_channel(
     };
     let can = to.capabilities();
     if can.can_edit {
-        let drawn = draw_card(context, to, channel, approval, card).await?;
-        let reference = drawn.reference.clone();
-        *display = ChannelDisplay::Card(drawn);
-        // The card is the news.
+        let card = draw_card(context, to, channel, approval, card).await?;
+        let reference = card.reference.clone();
+        *display = ChannelDisplay::Card(card);
+        // The card itself is the notification.
         if matches!(notification.kind, NotificationKind::Discovered | NotificationKind::Checked) {
             return Ok(());
         }
@@ -161,7 +178,7 @@ async fn post_to_channel(
         return Ok(());
     }
     if notification.kind == NotificationKind::Checked {
-        // Worth a look at the card, not a message.
+        // This only changes cards. It is not worth a message.
         return Ok(());
     }
     let card = binding::notification_card_id(&approval.id.to_string(), channel, notification.number);
@@ -171,12 +188,12 @@ async fn post_to_channel(
     Ok(())
 }
 
-/// The fingerprint of the facts, if a card shows all of them.
+/// Fingerprint of the facts if a card can show all of them. Otherwise the fingerprint of nothing.
 fn shown_fingerprint(approval: &Approval) -> Fingerprint {
     if message::can_show_all(&approval.facts) { approval.fingerprint.clone() } else { Fingerprint::of_nothing() }
 }
 
-/// Shows the record as it is now: updates its card, or posts a new one. Returns the card.
+/// Shows the current record: updates its card, or posts a new one. Returns the card.
 async fn draw_card(
     context: ChatContext<'_>,
     to: &Channel,
@@ -184,11 +201,11 @@ async fn draw_card(
     approval: &Approval,
     card: Option<CardId>,
 ) -> Result<CardRef, DeliveryError> {
-    let drawn = message::request_card(approval, clock::now());
+    let message = message::request_card(approval, clock::now());
     let fingerprint = shown_fingerprint(approval);
     let mut too_old = None;
     if let Some(card) = approval.cards.get(channel) {
-        let (message, key) = bind_buttons(context, to, drawn.clone(), card.id);
+        let (message, key) = bind_buttons(context, to, message.clone(), card.id);
         match to.update(context, &card.reference, &message).await? {
             UpdateOutcome::Updated => return Ok(CardRef { fingerprint, shown_at: clock::now(), key, ..card.clone() }),
             UpdateOutcome::TooOld => too_old = Some(card),
@@ -196,12 +213,11 @@ async fn draw_card(
         }
     }
     let card = card.unwrap_or_else(clock::new_card_id);
-    let (message, key) = bind_buttons(context, to, drawn, card);
+    let (message, key) = bind_buttons(context, to, message, card);
     let posted = to.post(context, channel, &message, &format!("card-{card}-{:.16}", fingerprint.to_string())).await?;
-    let reference =
-        posted.ok_or_else(|| DeliveryError::misconfigured("the platform does not say where the card is"))?;
+    let reference = posted.ok_or_else(|| DeliveryError::misconfigured("the platform did not say where the card is"))?;
     if let Some(old) = too_old {
-        // A courtesy: a click there says the same.
+        // Best effort: a click on the old card says the same.
         let _ = to
             .reply_below(context, &old.reference, &message::card_moved(approval), false, &format!("moved-{card}"))
             .await;
@@ -209,14 +225,14 @@ async fn draw_card(
     Ok(CardRef { reference, id: card, fingerprint, shown_at: clock::now(), key })
 }
 
-/// The same for every try of a notice, and another for any other.
+/// Idempotency key of a post. It is the same in every attempt, and differs between notifications.
 fn notification_key(approval: &Approval, channel: &str, number: u32) -> String {
     format!("notice-{}", binding::notification_card_id(&approval.id.to_string(), channel, number))
 }
 
-/// A message whose buttons carry what the channel's app will check, and the key of that.
+/// Adds the buttons that the channel's app can verify. Returns the message and the key of the buttons.
 fn bind_buttons(context: ChatContext<'_>, to: &Channel, message: Message, card: CardId) -> (Message, Option<CardKey>) {
-    // Without its app, nobody hears of a click.
+    // Without an app, nobody receives a click.
     let app = to.app().filter(|app| app.is_configured(context.configs));
     let keyring = app.map(|app| context.keyring(app));
     let Some(keyring) = keyring else { return (Message { buttons: None, ..message }, None) };
@@ -225,7 +241,7 @@ fn bind_buttons(context: ChatContext<'_>, to: &Channel, message: Message, card: 
     (message, key)
 }
 
-/// Posts the digests of accounts whose cards wait.
+/// Posts digests for accounts whose cards wait for their turn.
 pub(super) async fn deliver_digests(app: &App) {
     for digest in app.card_rate.due_digests(clock::now()) {
         let (account, channel) = (digest.account.to_string(), digest.channel.as_str());
@@ -238,7 +254,7 @@ pub(super) async fn deliver_digests(app: &App) {
                     account,
                     channel,
                     cards,
-                    "posted a digest of requests whose cards wait"
+                    "posted a digest of requests whose cards wait for their turn"
                 );
             }
             Err(DeliveryError { error, .. }) => {
@@ -263,7 +279,7 @@ async fn post_digest(app: &App, digest: &CardDigest) -> Result<(), DeliveryError
     }
 }
 
-/// What must be seen in the channel, not only below the card: somebody is to act.
+/// Whether the channel itself must show the notification, and not only the thread. Then somebody has to act.
 fn is_urgent(kind: &NotificationKind) -> bool {
     match kind {
         NotificationKind::Changed { .. }
@@ -288,22 +304,37 @@ fn is_urgent(kind: &NotificationKind) -> bool {
     }
 }
 
-fn log_delivery(id: &ApprovalId, notification: &Notification, channel: &str, failure: Option<(&str, RetryPolicy)>) {
-    let (target, peering, news) = (&id.target, id.instance_id.as_str(), message::notification_name(&notification.kind));
+fn log_delivery(id: &ApprovalId, notification: &Notification, channel: &str, failure: Option<&DeliveryError>) {
+    let (target, peering, kind) = (&id.target, id.instance_id.as_str(), message::notification_name(&notification.kind));
     match failure {
-        None => tracing::info!(outcome = "delivered", target, peering.id = peering, channel, news, "delivered"),
-        Some((error, RetryPolicy::Backoff(_))) => {
-            tracing::warn!(outcome = "undelivered", target, peering.id = peering, channel, news, error, "undelivered");
+        None => tracing::info!(
+            outcome = "delivered",
+            target,
+            peering.id = peering,
+            channel,
+            news = kind,
+            "posted the notification"
+        ),
+        Some(DeliveryError { error, retry: RetryPolicy::Backoff(_) }) => {
+            tracing::warn!(
+                outcome = "undelivered",
+                target,
+                peering.id = peering,
+                channel,
+                news = kind,
+                error,
+                "could not post the notification"
+            );
         }
-        Some((error, RetryPolicy::AfterFix | RetryPolicy::FewTimes | RetryPolicy::Never)) => {
+        Some(DeliveryError { error, retry: RetryPolicy::AfterFix | RetryPolicy::FewTimes | RetryPolicy::Never }) => {
             tracing::error!(
                 outcome = "undeliverable",
                 target,
                 peering.id = peering,
                 channel,
-                news,
+                news = kind,
                 error,
-                "undeliverable"
+                "could not post the notification; somebody must act"
             );
         }
     }

@@ -1,22 +1,23 @@
-//! One record: what is due of it, or what a reading says about it; then what it owes its channels.
+//! Reconciles one record with its connection: takes the due step, or applies a reading. Then delivers the
+//! notifications.
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use super::TickSummary;
 use super::job::{Job, JobResult};
-use super::notify::{claim_due, deliver_due, post_claims, update_and_claim};
+use super::notify::{Claimed, claim_due, deliver, update_and_claim};
 use crate::accept::{self, BACKGROUND_CHECKS_TIMEOUT, NextStep};
 use crate::alicloud::Class;
 use crate::app::App;
 use crate::approval::{
-    Approval, ApprovalId, ApprovalState, Approver, Claim, Event, IndexState, Review, activation_recheck_at,
+    Approval, ApprovalId, ApprovalState, Approver, Event, IndexState, Review, activation_recheck_at,
 };
 use crate::clock;
 use crate::peering::Connection;
 use crate::store::{self, Saved, Stored};
 
-/// Brings a record a step further, if one is due. Not on the word of the index, which lags.
+/// Takes the due step of a record. Loads the record first, because the index may be outdated.
 pub(super) async fn advance_record(
     app: &App,
     id: &ApprovalId,
@@ -24,11 +25,11 @@ pub(super) async fn advance_record(
 ) -> Result<JobResult, store::Error> {
     let Some(stored) = app.store.load(id).await? else { return Ok(JobResult::default()) };
     let is_due = stored.approval.next_step_at.is_some_and(|at| at <= clock::now());
-    let stored = if is_due { take_due_step(app, stored, summary).await? } else { stored };
-    finish_job(app, stored, summary).await
+    let claimed = if is_due { take_due_step(app, stored, summary).await? } else { Claimed::nothing(stored) };
+    deliver(app, claimed, summary).await
 }
 
-/// Takes over what a reading says about a connection that the index has at `stage`.
+/// Applies a reading to a record. `indexed_state` is the state of the record in the index, `None` if it is not known.
 pub(super) async fn ingest_reading(
     app: &App,
     id: &ApprovalId,
@@ -37,28 +38,30 @@ pub(super) async fn ingest_reading(
     summary: &mut TickSummary,
 ) -> Result<JobResult, store::Error> {
     let stored = app.store.load(id).await?;
-    // A finished connection that is there waits again.
-    let waits = |stored: &Stored| {
-        stored.approval.state == ApprovalState::Pending || stored.approval.index_state() == IndexState::Ended
-    };
-    let stored = match stored {
-        // A list is a reading as well: it ends the doubt.
-        Some(stored) if stored.approval.state == ApprovalState::Pending && stored.approval.unconfirmed.is_some() => {
-            Some(apply_and_notify(app, stored, &observed_event(connection), summary).await?)
+    let can_refresh = |stored: &Stored| {
+        if stored.approval.state == ApprovalState::Pending {
+            // A list entry counts as a reading: it confirms the earlier one or contradicts it.
+            stored.approval.unconfirmed.is_none()
+        } else {
+            // An ended request whose connection is waiting is reopened.
+            stored.approval.index_state() == IndexState::Ended
         }
-        stored if connection.is_waiting(clock::now()) && stored.as_ref().is_none_or(waits) => {
+    };
+    let claimed = match stored {
+        stored if connection.is_waiting(clock::now()) && stored.as_ref().is_none_or(can_refresh) => {
             refresh_listed(app, id, stored, indexed_state, summary).await?
         }
-        Some(stored) => Some(apply_and_notify(app, stored, &observed_event(connection), summary).await?),
+        Some(stored) => Some(apply_event(app, stored, &observed_event(connection), summary).await?),
         None => None,
     };
-    match stored {
-        Some(stored) => finish_job(app, stored, summary).await,
+    match claimed {
+        Some(claimed) => deliver(app, claimed, summary).await,
         None => Ok(JobResult::default()),
     }
 }
 
-/// Reads a connection that is followed; what is new is to be taken in. `since` is when its activation began.
+/// Reads a connection. If the reading is new, a follow-up job applies it. `activating_since` says when the youngest
+/// activation of the region began.
 pub(super) async fn poll_connection(
     app: &App,
     id: ApprovalId,
@@ -66,37 +69,30 @@ pub(super) async fn poll_connection(
     activating_since: Option<Timestamp>,
 ) -> Result<JobResult, store::Error> {
     let now = clock::now();
-    let look_at = activating_since.and_then(|since| activation_recheck_at(since, now));
-    match accept::read_connection(app, &id.target, &id.instance_id, now).await {
-        Ok(connection)
-            if indexed_state
-                .is_outdated_by(&connection, now, || app.config.policy.snapshot_for(&id.target, &connection)) =>
-        {
-            Ok(JobResult {
-                recheck_at: look_at,
-                follow_ups: vec![Job::Ingest(id, Box::new(connection), Some(indexed_state))],
-            })
+    let recheck_at = activating_since.and_then(|since| activation_recheck_at(since, now));
+    let follow_ups = match accept::read_connection(app, &id.target, &id.instance_id, now).await {
+        Ok(connection) if is_outdated(app, indexed_state, &id, &connection, now) => {
+            vec![Job::Ingest { id, connection: Box::new(connection), indexed_state: Some(indexed_state) }]
         }
-        Ok(_) => Ok(JobResult { recheck_at: look_at, follow_ups: vec![] }),
-        Err(error) if error.class() == Class::Missing => {
-            Ok(JobResult { recheck_at: look_at, follow_ups: vec![Job::MarkDeleted(id)] })
-        }
+        Ok(_) => vec![],
+        Err(error) if error.class() == Class::Missing => vec![Job::MarkDeleted(id)],
         Err(error) => {
             log_read_failure(&id, &error);
-            Ok(JobResult { recheck_at: look_at, follow_ups: vec![] })
+            vec![]
         }
-    }
+    };
+    Ok(JobResult { recheck_at, follow_ups })
 }
 
-/// Takes over that a connection is not there any more.
+/// Records that a connection no longer exists.
 pub(super) async fn mark_deleted(
     app: &App,
     id: &ApprovalId,
     summary: &mut TickSummary,
 ) -> Result<JobResult, store::Error> {
     let Some(stored) = app.store.load(id).await? else { return Ok(JobResult::default()) };
-    let stored = apply_and_notify(app, stored, &Event::Missing, summary).await?;
-    finish_job(app, stored, summary).await
+    let claimed = apply_event(app, stored, &Event::Missing, summary).await?;
+    deliver(app, claimed, summary).await
 }
 
 fn observed_event(connection: &Connection) -> Event {
@@ -111,56 +107,52 @@ fn log_read_failure(id: &ApprovalId, error: &accept::Error) {
         peering.id = peering,
         alicloud.code = problem.code,
         alicloud.request_id = problem.request_id,
-        "a connection could not be read"
+        "could not read a connection"
     );
 }
 
-async fn finish_job(app: &App, stored: Stored, summary: &mut TickSummary) -> Result<JobResult, store::Error> {
-    let stored = deliver_due(app, stored, summary).await?;
-    Ok(JobResult { recheck_at: stored.approval.recheck_at(clock::now()), follow_ups: vec![] })
-}
-
-async fn take_due_step(app: &App, stored: Stored, summary: &mut TickSummary) -> Result<Stored, store::Error> {
+async fn take_due_step(app: &App, stored: Stored, summary: &mut TickSummary) -> Result<Claimed, store::Error> {
     let (id, now) = (&stored.approval.id, clock::now());
-    let event = match stored.approval.state {
-        ApprovalState::Pending => match accept::read_connection(app, &id.target, &id.instance_id, now).await {
-            Ok(connection) if needs_refresh(app, &stored.approval, &connection) => {
-                let id = id.clone();
-                let looked =
-                    refresh_record(app, &id, Some(stored), &connection, now).await?.ok_or(store::Error::Contention)?;
-                summary.changed += u32::from(looked.changed);
-                return notify_or_call(app, looked, summary).await;
-            }
-            Ok(connection) => observed_event(&connection),
-            Err(error) => accept::read_error_event(&error),
-        },
+    match stored.approval.state {
         ApprovalState::Approved | ApprovalState::Rejecting => {
             return carry_out_decision(app, stored, true, summary).await;
         }
-        ApprovalState::Activating
+        ApprovalState::Pending
+        | ApprovalState::Activating
         | ApprovalState::Activated
         | ApprovalState::Rejected
         | ApprovalState::Expired
         | ApprovalState::Deleted
-        | ApprovalState::Failed { .. } => match accept::read_connection(app, &id.target, &id.instance_id, now).await {
-            Ok(connection) => observed_event(&connection),
-            Err(error) => accept::read_error_event(&error),
-        },
+        | ApprovalState::Failed { .. } => {}
+    }
+    let event = match accept::read_connection(app, &id.target, &id.instance_id, now).await {
+        Ok(connection) if needs_refresh(app, &stored.approval, &connection) => {
+            let id = id.clone();
+            let refreshed = refresh_record(app, &id, Some(stored), &connection, now).await?;
+            let refreshed = refreshed.ok_or(store::Error::Contention)?;
+            summary.changed += u32::from(refreshed.changed);
+            return call_if_begun(app, refreshed, summary).await;
+        }
+        Ok(connection) => observed_event(&connection),
+        Err(error) => accept::read_error_event(&error),
     };
-    apply_and_notify(app, stored, &event, summary).await
+    apply_event(app, stored, &event, summary).await
 }
 
-/// Makes the decided call, if the connection waits for it. That a call begins is stored before: whoever stores it makes
-/// it, and a death leaves a trace.
+/// Makes the decided call if the connection is waiting. First stores that the call begins: the process that stores it
+/// makes the call, and a crash leaves a trace.
+///
+/// Without `recheck`, a rule has just approved the request: its checks are new, and the record already says that the
+/// call begins.
 async fn carry_out_decision(
     app: &App,
     stored: Stored,
     recheck: bool,
     summary: &mut TickSummary,
-) -> Result<Stored, store::Error> {
+) -> Result<Claimed, store::Error> {
     let (generation, now) = (stored.approval.generation, clock::now());
     if let NextStep::Apply(event) = accept::determine_next_step(app, &stored.approval, recheck, now).await {
-        return apply_and_notify(app, stored, &event, summary).await;
+        return apply_event(app, stored, &event, summary).await;
     }
     let mut begun = false;
     let begin_call = |approval: &mut Approval| {
@@ -172,88 +164,81 @@ async fn carry_out_decision(
         }
         begun
     };
-    // By a rule, the decision was stored as a call that begins.
     let stored = if recheck { app.store.update(stored, begin_call).await? } else { stored };
     if recheck && !begun {
-        return Ok(stored);
+        return Ok(Claimed::nothing(stored));
     }
-    let step = accept::make_call(app, &stored.approval, now).await;
-    let (now, mut changed) = (clock::now(), false);
-    let apply = |approval: &mut Approval| {
-        changed = step.apply_to(approval, generation, now);
-        changed
-    };
-    let (stored, claims) = update_and_claim(app, stored, apply).await?;
-    if changed {
-        summary.changed += 1;
-        accept::log_event(&stored.approval, &step.event);
-    }
-    post_claims(app, stored, claims, summary).await
-}
-
-/// Whether a request that is due has something about it that is to be checked, and not only told.
-fn needs_refresh(app: &App, approval: &Approval, connection: &Connection) -> bool {
-    let terms = || app.config.policy.snapshot_for(&approval.id.target, connection);
+    let outcome = accept::make_call(app, &stored.approval, now).await;
     let now = clock::now();
-    connection.is_waiting(now)
-        && (approval.index_state().is_outdated_by(connection, now, terms) || approval.needs_recheck())
+    let apply = |approval: &mut Approval| outcome.apply_to(approval, generation, now);
+    update_and_claim(app, stored, Some(&outcome.event), apply, summary).await
 }
 
-/// Applies what happened, unless a new generation has begun meanwhile.
-async fn apply_and_notify(
+/// Whether a due request requires new checks, and not only a reminder.
+fn needs_refresh(app: &App, approval: &Approval, connection: &Connection) -> bool {
+    let now = clock::now();
+    approval.state == ApprovalState::Pending
+        && connection.is_waiting(now)
+        && (is_outdated(app, approval.index_state(), &approval.id, connection, now) || approval.needs_recheck())
+}
+
+/// Whether a reading is new to a record in this state, under the current configuration.
+pub(super) fn is_outdated(
+    app: &App,
+    state: IndexState,
+    id: &ApprovalId,
+    connection: &Connection,
+    now: Timestamp,
+) -> bool {
+    state.is_outdated_by(connection, now, || app.config.policy.snapshot_for(&id.target, connection))
+}
+
+/// Applies an event, unless a new generation has begun.
+async fn apply_event(
     app: &App,
     stored: Stored,
     event: &Event,
     summary: &mut TickSummary,
-) -> Result<Stored, store::Error> {
-    let (now, generation, mut changed) = (clock::now(), stored.approval.generation, false);
-    let apply = |approval: &mut Approval| {
-        changed = approval.generation == generation && approval.apply_event(event, now);
-        changed
-    };
-    let (stored, claims) = update_and_claim(app, stored, apply).await?;
-    if changed {
-        summary.changed += 1;
-        accept::log_event(&stored.approval, event);
-    }
-    post_claims(app, stored, claims, summary).await
+) -> Result<Claimed, store::Error> {
+    let (now, generation) = (clock::now(), stored.approval.generation);
+    let apply = |approval: &mut Approval| approval.generation == generation && approval.apply_event(event, now);
+    update_and_claim(app, stored, Some(event), apply, summary).await
 }
 
-/// Looks at a request that a list shows as new, or not as it was, as it is at this moment: the list may be older than
-/// what somebody has decided meanwhile.
+/// Refreshes a request that a list shows as new or changed. Reads it again first, because the list may be older than a
+/// decision.
 async fn refresh_listed(
     app: &App,
     id: &ApprovalId,
     stored: Option<Stored>,
     indexed_state: Option<IndexState>,
     summary: &mut TickSummary,
-) -> Result<Option<Stored>, store::Error> {
+) -> Result<Option<Claimed>, store::Error> {
     let now = clock::now();
     let connection = match accept::read_connection(app, &id.target, &id.instance_id, now).await {
         Ok(connection) if connection.is_waiting(now) => connection,
-        // It is over: the next tick sees that.
-        Ok(_) => return Ok(stored),
+        // The connection is no longer waiting. The next tick handles that.
+        Ok(_) => return Ok(stored.map(Claimed::nothing)),
         Err(error) => {
             log_read_failure(id, &error);
-            return Ok(stored);
+            return Ok(stored.map(Claimed::nothing));
         }
     };
-    let terms = || app.config.policy.snapshot_for(&id.target, &connection);
     let is_known = |approval: &Approval| {
-        approval.state == ApprovalState::Pending && !approval.index_state().is_outdated_by(&connection, now, terms)
+        approval.state == ApprovalState::Pending && !is_outdated(app, approval.index_state(), id, &connection, now)
     };
     if let Some(known) = stored.as_ref().filter(|stored| is_known(&stored.approval)) {
-        if indexed_state.is_none_or(|stage| stage == known.approval.index_state()) {
-            return Ok(stored);
+        if indexed_state.is_none_or(|state| state == known.approval.index_state()) {
+            return Ok(stored.map(Claimed::nothing));
         }
-        // The index has it as an earlier version wrote it: it would be news for ever.
+        // An earlier version wrote the index entry. Without a new write, every tick would find a difference.
         return match app.store.save(&known.approval, Some(known)).await? {
-            Saved::Done(stored) | Saved::Conflict(stored) => Ok(Some(stored)),
+            Saved::Done(stored) | Saved::Conflict(stored) => Ok(Some(Claimed::nothing(stored))),
         };
     }
-    let Some(looked) = refresh_record(app, id, stored, &connection, now).await? else { return Ok(None) };
-    if looked.changed {
-        let approval = &looked.stored.approval;
+    let Some(refreshed) = refresh_record(app, id, stored, &connection, now).await? else { return Ok(None) };
+    if refreshed.changed {
+        let approval = &refreshed.claimed.stored.approval;
         summary.discovered += 1;
         tracing::info!(
             outcome = "discovered",
@@ -261,39 +246,33 @@ async fn refresh_listed(
             peering.id = id.instance_id.as_str(),
             peering.state = approval.state.name(),
             rule = approval.policy.rule.as_deref(),
-            "a request was looked at"
+            "stored a new or changed request"
         );
     }
-    Ok(Some(notify_or_call(app, looked, summary).await?))
+    Ok(Some(call_if_begun(app, refreshed, summary).await?))
 }
 
-/// A request that was just looked at.
+/// A request that was just refreshed.
 struct RefreshedRecord {
-    stored: Stored,
-    /// Whether the look has changed the record.
+    claimed: Claimed,
+    /// Whether the refresh changed the record.
     changed: bool,
-    /// What is to be posted about it.
-    claims: Vec<Claim>,
-    /// Its rule accepts it by itself: the call has been stored and is to be made.
+    /// Whether a rule approved the request. Then the record says that a call begins, and this process must make it.
     has_call_begun: bool,
 }
 
-/// Posts what the channels are owed. What a rule accepts by itself is accepted before anybody hears of it.
-async fn notify_or_call(
+/// Makes the call of a rule that accepts by itself. The channels hear of the request after the call.
+async fn call_if_begun(
     app: &App,
     refreshed: RefreshedRecord,
     summary: &mut TickSummary,
-) -> Result<Stored, store::Error> {
-    let RefreshedRecord { stored, claims, has_call_begun: is_called, .. } = refreshed;
-    if is_called {
-        carry_out_decision(app, stored, false, summary).await
-    } else {
-        post_claims(app, stored, claims, summary).await
-    }
+) -> Result<Claimed, store::Error> {
+    let RefreshedRecord { claimed, has_call_begun, .. } = refreshed;
+    if has_call_begun { carry_out_decision(app, claimed.stored, false, summary).await } else { Ok(claimed) }
 }
 
-/// Makes all checks of a request, writes down what is new, and accepts it if its rule needs nobody. `None` if somebody else
-/// was first to write a record.
+/// Makes all checks of a request and stores what changed. If its rule requires nobody, this approves it. `None` if
+/// another process created the record first.
 async fn refresh_record(
     app: &App,
     id: &ApprovalId,
@@ -305,22 +284,22 @@ async fn refresh_record(
     let until = Instant::now() + BACKGROUND_CHECKS_TIMEOUT;
     let findings = accept::run_checks(app, &id.target, connection, &by, &clock::nonce(), now, until).await;
     let now = clock::now();
-    let terms = policy.snapshot_for(&id.target, connection);
-    let grounds = Review {
+    let snapshot = policy.snapshot_for(&id.target, connection);
+    let review = Review {
         id,
         connection,
-        policy: &terms,
+        policy: &snapshot,
         findings: &findings,
         eligible_approver: &|principal| policy.eligible_approver(&id.target, connection, principal),
     };
-    let is_called =
+    let has_call_begun =
         |approval: &Approval| approval.state == ApprovalState::Approved && approval.is_call_in_progress(now);
     let claim_unless_called =
-        |approval: &mut Approval| if is_called(approval) { vec![] } else { claim_due(app, approval, now) };
+        |approval: &mut Approval| if has_call_begun(approval) { vec![] } else { claim_due(app, approval, now) };
     let (mut changed, mut claims) = (false, vec![]);
     let stored = match stored {
         None => {
-            let mut approval = Approval::discover(&grounds, now);
+            let mut approval = Approval::discover(&review, now);
             claims = claim_unless_called(&mut approval);
             changed = true;
             match app.store.save(&approval, None).await? {
@@ -330,15 +309,15 @@ async fn refresh_record(
         }
         Some(stored) => {
             let known = stored.approval.fingerprint.clone();
-            // Somebody else may have read it later than we did.
-            let look = |approval: &mut Approval| {
-                changed = approval.fingerprint == known && approval.refresh(&grounds, now);
+            // Another process may have stored a later reading.
+            let refresh = |approval: &mut Approval| {
+                changed = approval.fingerprint == known && approval.refresh(&review, now);
                 claims = if changed { claim_unless_called(approval) } else { vec![] };
                 changed
             };
-            app.store.update(stored, look).await?
+            app.store.update(stored, refresh).await?
         }
     };
-    let is_called = changed && is_called(&stored.approval);
-    Ok(Some(RefreshedRecord { stored, changed, claims, has_call_begun: is_called }))
+    let has_call_begun = changed && has_call_begun(&stored.approval);
+    Ok(Some(RefreshedRecord { claimed: Claimed { stored, claims }, changed, has_call_begun }))
 }

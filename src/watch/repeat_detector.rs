@@ -1,14 +1,15 @@
-//! Notices a list that repeats itself.
+//! Detects a list that repeats itself.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::alicloud::Page;
 
-/// A list that goes on after so many empty pages in a row has no end.
+/// A list with this many empty pages in a row never ends.
 const MAX_EMPTY_PAGES: u32 = 2;
 
-/// What the pages of a list have shown, as hashes: a list has up to 100,000 connections.
+/// Hashes of what the pages have shown. A list can have 100,000 connections, so that their ids would take too much
+/// memory.
 #[derive(Default)]
 pub(super) struct RepeatDetector {
     connections: HashSet<u64>,
@@ -17,7 +18,7 @@ pub(super) struct RepeatDetector {
 }
 
 impl RepeatDetector {
-    /// Whether a page brings anything that no page before has brought: a connection, and a token for the next page.
+    /// Notes a page. Returns whether it has a connection that no earlier page had, and a new token for the next page.
     pub(super) fn note_page(&mut self, page: &Page) -> bool {
         let known = self.connections.len();
         self.connections.extend(page.connections.iter().map(|connection| hash_text(connection.instance_id.as_str())));

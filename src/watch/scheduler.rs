@@ -1,41 +1,38 @@
-//! What a tick has begun and has still to do: lanes for each target, so that one that is slow delays no other; and for
-//! each target one to see, one to take in what was seen, and one for what is due, so that a channel that does not answer
-//! keeps nobody from seeing.
+//! Runs the jobs of a tick in lanes. Each target has its own lanes, so that a slow target delays no other. Each target
+//! has one lane for reading connections, one for applying readings, and one for due steps, so that a slow channel
+//! delays no reading.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
-use super::job::{Job, JobKey, JobResult, LaneKind};
+use super::job::{Job, JobKey, JobResult, LaneKey, LaneKind, RegionKey};
 use super::{TickSummary, discovery, reconcile};
 use crate::app::App;
-use crate::approval::ApprovalId;
 use crate::logging::Chain;
 use crate::store;
 
-/// How much of a lane is worked on at once.
+/// How many jobs of a lane run at once.
 const MAX_CONCURRENT_JOBS: usize = 16;
-/// No page is listed while so much of what earlier ones showed is not taken in.
+/// While this many readings of a target wait to be applied, no further page is listed.
 const MAX_QUEUED_INGESTS: usize = 200;
 
 /// A job that has ended.
-struct FinishedJob {
-    target: String,
-    kind: LaneKind,
+pub(super) struct FinishedJob {
+    lane: LaneKey,
     key: JobKey,
-    summary: TickSummary,
-    result: JobResult,
+    pub(super) summary: TickSummary,
+    pub(super) result: JobResult,
 }
 
-/// The lanes.
+/// The lanes of all targets.
 pub(super) struct Scheduler<'a> {
     app: &'a App,
     stop_at: Instant,
-    lanes: BTreeMap<(String, LaneKind), Lane>,
-    /// What is queued or running: it is not begun again meanwhile.
+    lanes: BTreeMap<LaneKey, Lane>,
+    /// Keys of queued and running jobs. A second job with the same key is not queued.
     queued_or_running: BTreeSet<JobKey>,
     running: FuturesUnordered<BoxFuture<'a, FinishedJob>>,
 }
@@ -47,50 +44,49 @@ struct Lane {
 }
 
 impl<'a> Scheduler<'a> {
-    /// Lanes in which nothing runs for longer than until `stop_at`.
+    /// No job runs after `stop_at`.
     pub(super) fn new(app: &'a App, stop_at: Instant) -> Self {
         let (lanes, queued_or_running, running) = (BTreeMap::new(), BTreeSet::new(), FuturesUnordered::new());
         Self { app, stop_at, lanes, queued_or_running, running }
     }
 
-    /// Queues a job, unless it is begun.
-    pub(super) fn enqueue(&mut self, target: String, job: Job) {
-        if self.queued_or_running.insert(job.key(&target)) {
-            self.lanes.entry((target, job.lane_kind())).or_default().queue.push_back(job);
+    /// Queues a job, unless one with the same key is queued or runs.
+    pub(super) fn enqueue(&mut self, job: Job) {
+        if self.queued_or_running.insert(job.key()) {
+            self.lanes.entry(job.lane()).or_default().queue.push_back(job);
         }
     }
 
-    /// What the next job that ends did, and when to look again; `None` when all have ended.
-    pub(super) async fn next_finished(&mut self) -> Option<(TickSummary, Option<Timestamp>)> {
+    /// Waits for the next job to end, and queues its follow-up jobs. `None` if no job is left.
+    pub(super) async fn next_finished(&mut self) -> Option<FinishedJob> {
         self.start_jobs();
-        let FinishedJob { target, kind, key, summary: did, result: done } = self.running.next().await?;
-        self.queued_or_running.remove(&key);
-        if let Some(lane) = self.lanes.get_mut(&(target.clone(), kind)) {
+        let mut finished = self.running.next().await?;
+        self.queued_or_running.remove(&finished.key);
+        if let Some(lane) = self.lanes.get_mut(&finished.lane) {
             lane.running -= 1;
         }
-        for job in done.follow_ups {
-            self.enqueue(target.clone(), job);
+        for job in std::mem::take(&mut finished.result.follow_ups) {
+            self.enqueue(job);
         }
-        Some((did, done.recheck_at))
+        Some(finished)
     }
 
-    /// Whether anything is queued or runs.
+    /// Whether any job is queued or runs.
     pub(super) fn is_busy(&self) -> bool {
         !self.queued_or_running.is_empty()
     }
 
     fn start_jobs(&mut self) {
         let is_late = Instant::now() >= self.stop_at;
-        let is_full = |((_, kind), lane): &(&(String, LaneKind), &Lane)| {
-            *kind == LaneKind::Ingest && lane.queue.len() >= MAX_QUEUED_INGESTS
-        };
-        let full: Vec<_> = self.lanes.iter().filter(is_full).map(|((target, _), _)| target.clone()).collect();
-        for ((target, kind), lane) in &mut self.lanes {
+        let is_full =
+            |(key, lane): &(&LaneKey, &Lane)| key.kind == LaneKind::Ingest && lane.queue.len() >= MAX_QUEUED_INGESTS;
+        let full: Vec<_> = self.lanes.iter().filter(is_full).map(|(key, _)| key.target.clone()).collect();
+        for (LaneKey { target, kind }, lane) in &mut self.lanes {
             if is_late && !lane.queue.is_empty() {
                 let left = lane.queue.len();
-                tracing::error!(outcome = "out_of_time", target, left, "a part is left to the next tick");
+                tracing::error!(outcome = "out_of_time", target, left, "left queued jobs to the next tick");
                 for job in lane.queue.drain(..) {
-                    self.queued_or_running.remove(&job.key(target));
+                    self.queued_or_running.remove(&job.key());
                 }
             }
             while lane.running < MAX_CONCURRENT_JOBS
@@ -98,43 +94,50 @@ impl<'a> Scheduler<'a> {
                 && let Some(job) = lane.queue.pop_front()
             {
                 lane.running += 1;
-                self.running.push(Box::pin(run_job(self.app, target.clone(), job, self.stop_at)));
+                self.running.push(Box::pin(run_job(self.app, job, self.stop_at)));
             }
         }
     }
 }
 
-async fn run_job(app: &App, target: String, job: Job, stop_at: Instant) -> FinishedJob {
-    let (kind, key, mut did) = (job.lane_kind(), job.key(&target), TickSummary::default());
-    let done: Result<Result<JobResult, store::Error>, _> = timeout_at(stop_at, async {
+async fn run_job(app: &App, job: Job, stop_at: Instant) -> FinishedJob {
+    let (lane, key, mut summary) = (job.lane(), job.key(), TickSummary::default());
+    let result: Result<Result<JobResult, store::Error>, _> = timeout_at(stop_at, async {
         match job {
-            Job::Advance(id) => reconcile::advance_record(app, &id, &mut did).await,
-            Job::Ingest(id, connection, stage) => {
-                reconcile::ingest_reading(app, &id, &connection, stage, &mut did).await
+            Job::Advance(id) => reconcile::advance_record(app, &id, &mut summary).await,
+            Job::Ingest { id, connection, indexed_state } => {
+                reconcile::ingest_reading(app, &id, &connection, indexed_state, &mut summary).await
             }
-            Job::Poll(id, stage, since) => reconcile::poll_connection(app, id, stage, since).await,
-            Job::MarkDeleted(id) => reconcile::mark_deleted(app, &id, &mut did).await,
-            Job::ListPage(listing) => discovery::list_next_page(app, &target, listing).await,
+            Job::Poll { id, indexed_state, activating_since } => {
+                reconcile::poll_connection(app, id, indexed_state, activating_since).await
+            }
+            Job::MarkDeleted(id) => reconcile::mark_deleted(app, &id, &mut summary).await,
+            Job::ListPage(listing) => discovery::list_next_page(app, *listing).await,
         }
     })
     .await;
+    let target = &lane.target;
     let (peering, region) = match &key {
-        JobKey::Record(ApprovalId { instance_id, .. })
-        | JobKey::Ingest(_, instance_id)
-        | JobKey::Poll(_, instance_id) => (Some(instance_id.as_str()), None),
-        JobKey::Region(_, region) => (None, Some(region)),
+        JobKey::Advance(id) | JobKey::Ingest(id) | JobKey::Poll(id) => (Some(id.instance_id.as_str()), None),
+        JobKey::List(RegionKey { region, .. }) => (None, Some(region)),
     };
-    let done = match done {
-        Ok(Ok(done)) => done,
+    let result = match result {
+        Ok(Ok(result)) => result,
         Ok(Err(error)) => {
             let (outcome, error) = (error.log_outcome(), Chain(&error));
-            tracing::error!(outcome, target, peering.id = peering, region, %error, "not stored");
+            tracing::error!(outcome, target, peering.id = peering, region, %error, "the store failed during a job");
             JobResult::default()
         }
         Err(_elapsed) => {
-            tracing::error!(outcome = "out_of_time", target, peering.id = peering, region, "left to the next tick");
+            tracing::error!(
+                outcome = "out_of_time",
+                target,
+                peering.id = peering,
+                region,
+                "stopped a job that had no time left; the next tick repeats it"
+            );
             JobResult::default()
         }
     };
-    FinishedJob { target, kind, key, summary: did, result: done }
+    FinishedJob { lane, key, summary, result }
 }

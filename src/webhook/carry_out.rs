@@ -1,4 +1,4 @@
-//! Stores a decision and carries it out. From the write on, the decision survives any death of this process.
+//! Stores a decision and carries it out. After the write, the decision survives a crash of this process.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use crate::chat::{Dependency, Reply};
 use crate::logging::Chain;
 use crate::store::{self, Saved, Stored};
 
-/// How often a decision is made again because the record changed meanwhile.
+/// How often to try to store a decision while other processes change the record.
 const MAX_DECISION_TRIES: u32 = 5;
 
-/// A reading that is older is made again before the call.
+/// An older reading is repeated before the call.
 const MAX_READING_AGE: Duration = Duration::from_secs(1);
 
-/// The record is about other facts than the decision.
+/// The record has other facts than the decision. Holds the record.
 pub(super) struct OutdatedReading(pub(super) Stored);
 
-/// Makes the decision durable and, when it completes the approval, has it carried out.
+/// Stores the decision. If it completes the request, carries it out.
 pub(super) async fn store_decision(
     app: &App,
     mut before: Option<Stored>,
@@ -37,8 +37,8 @@ pub(super) async fn store_decision(
         let approval = match (Approval::apply_decision(earlier, review, decision.clone()), before.as_ref()) {
             (Ok(approval), _) => approval,
             (Err(DecisionError::FactsChanged), Some(earlier)) => return Err(OutdatedReading(earlier.clone())),
-            (Err(closed), Some(earlier)) => return Ok(decision_error_reply(closed, earlier.approval.clone())),
-            // Only a record can be closed.
+            (Err(error), Some(earlier)) => return Ok(decision_error_reply(error, earlier.approval.clone())),
+            // A new request takes every decision, so this does not happen.
             (Err(_), None) => return Ok(Reply::Unavailable(Dependency::Store)),
         };
         match timeout_at(deadline, app.store.save(&approval, before.as_ref())).await {
@@ -56,7 +56,7 @@ pub(super) async fn store_decision(
     Ok(Reply::Unavailable(Dependency::Store))
 }
 
-/// The decision is durable: what happens from here on only decides how much of it the sender hears.
+/// Carries out a stored decision. Failures here only affect what the sender is told.
 async fn carry_out_decision(app: &App, stored: Stored, read_at: Instant, now: Timestamp, deadline: Instant) -> Reply {
     let decided = Box::new(stored.approval.clone());
     let finish = async {
@@ -76,7 +76,7 @@ async fn carry_out_decision(app: &App, stored: Stored, read_at: Instant, now: Ti
         Ok::<_, store::Error>(stored.approval)
     };
     match timeout_at(deadline, finish).await {
-        // Its facts changed meanwhile: the decision does not count any more.
+        // The facts have changed, so the decision no longer counts.
         Ok(Ok(approval)) if approval.generation != decided.generation || approval.state == ApprovalState::Pending => {
             Reply::ConnectionChanged
         }
@@ -85,14 +85,14 @@ async fn carry_out_decision(app: &App, stored: Stored, read_at: Instant, now: Ti
         }
         Ok(Ok(approval)) => Reply::Done(Box::new(approval)),
         Ok(Err(error)) => {
-            tracing::error!(outcome = error.log_outcome(), error = %Chain(&error), "the outcome of a call could not be stored");
+            tracing::error!(outcome = error.log_outcome(), error = %Chain(&error), "could not store the outcome of a call");
             Reply::InProgress(decided)
         }
         Err(_elapsed) => {
             tracing::warn!(
                 outcome = "out_of_time",
                 peering.id = decided.id.instance_id.as_str(),
-                "left to the watcher"
+                "ran out of time for a call; the watcher takes it over"
             );
             Reply::InProgress(decided)
         }

@@ -1,4 +1,5 @@
-//! From a command of somebody we know to what comes of it: read, ask the policy, check, write once, carry out.
+//! From an authenticated command to its reply: reads the connection, asks the policy, makes the checks, stores the
+//! decision, and carries it out.
 //!
 //! Knows nothing of HTTP.
 
@@ -23,10 +24,10 @@ use crate::peering::{Connection, Fingerprint};
 use crate::preflight::{self, Check, CheckOutcome, Finding, Objection};
 use crate::store::{Saved, Stored};
 
-/// What the checks that ask Alibaba Cloud may take of a sender's time.
+/// How long a sender waits for the checks that call Alibaba Cloud.
 const INTERACTIVE_CHECKS_TIMEOUT: Duration = Duration::from_millis(700);
 
-/// Carries out a command, until `deadline`.
+/// Carries out a command and returns its reply, by `deadline`.
 pub(super) async fn reply_to_command(app: &App, request: &CommandRequest, now: Timestamp, deadline: Instant) -> Reply {
     let command = match &request.command {
         Command::List { target } => return list_open_requests(app, target.as_deref(), deadline).await,
@@ -48,7 +49,8 @@ pub(super) async fn reply_to_command(app: &App, request: &CommandRequest, now: T
     }
 }
 
-/// What a decision would be told if it is too late for it; what is not too late, is asked for a reason.
+/// The reply to a decision that is too late. `None` if it is not too late, so that its sender can be asked for a
+/// reason.
 pub(super) async fn reply_if_too_late(
     app: &App,
     request: &CommandRequest,
@@ -60,7 +62,7 @@ pub(super) async fn reply_if_too_late(
     let stored = timeout_at(deadline, app.store.load(&approval_id(app, command)?)).await.ok()?.ok()??;
     let by = app.config.policy.approver_for(request.by.clone());
     let decision = build_decision(verdict, by, request, command, stored.approval.fingerprint.clone(), now);
-    stored.approval.check_decision(&decision).err().map(|closed| decision_error_reply(closed, stored.approval))
+    stored.approval.check_decision(&decision).err().map(|error| decision_error_reply(error, stored.approval))
 }
 
 fn approval_id(app: &App, command: &ConnectionCommand) -> Option<ApprovalId> {
@@ -81,7 +83,7 @@ fn build_decision(
     Decision { verdict, by, at: now, fingerprint, reason, request_key: key, request_content: content }
 }
 
-/// The id and the content of the request.
+/// Id of the request and hash of its content.
 fn request_id(request: &CommandRequest, command: &ConnectionCommand) -> RequestId {
     let verb = match command.action {
         Action::Decide(verdict) => verdict.name(),
@@ -93,7 +95,7 @@ fn request_id(request: &CommandRequest, command: &ConnectionCommand) -> RequestI
     RequestId { key: request.request_key.clone(), content: Some(content) }
 }
 
-/// A connection, as read for this attempt.
+/// A reading of the connection, made for this command.
 struct Reading {
     connection: Connection,
     read_at: Instant,
@@ -101,15 +103,15 @@ struct Reading {
 
 /// Why the connection could not be read.
 enum ReadError {
-    /// It is not there.
+    /// The connection does not exist.
     Missing,
-    /// Alibaba Cloud could not be asked.
+    /// The call to Alibaba Cloud failed.
     Failed(accept::Error),
-    /// Not asked: people have used up their readings.
+    /// No call was made, because people have used up their readings.
     BudgetSpent,
 }
 
-/// What somebody wants to do, or to know, about one connection.
+/// A command about one connection, and everything that it requires.
 struct Attempt<'a> {
     app: &'a App,
     request: &'a CommandRequest,
@@ -135,17 +137,17 @@ impl Attempt<'_> {
         };
         if let Some(stored) = &stored {
             // A late decision is answered with the winner, whatever else is wrong now.
-            let closed = match command.action {
+            let error = match command.action {
                 Action::Decide(verdict) => {
                     stored.approval.check_decision(&self.decision_about(verdict, &stored.approval.connection)).err()
                 }
                 Action::DryRun | Action::Status | Action::Withdraw => {
                     let known = stored.approval.has_counted_request(&request_id(self.request, command));
-                    known.err().filter(|closed| *closed == DecisionError::IdReused)
+                    known.err().filter(|error| *error == DecisionError::IdReused)
                 }
             };
-            if let Some(closed) = closed {
-                return decision_error_reply(closed, stored.approval.clone());
+            if let Some(error) = error {
+                return decision_error_reply(error, stored.approval.clone());
             }
         }
         if let Some(old) = self.refuse_old_card(stored.as_ref()).await {
@@ -171,10 +173,10 @@ impl Attempt<'_> {
         }
     }
 
-    /// Takes an approval back: nobody has to be asked for that.
+    /// Withdraws an approval. This requires no reading and no permission.
     async fn withdraw_decision(self) -> Reply {
         let Self { app, command, id, now, deadline, ref by, .. } = self;
-        let who = |principal: &Principal| app.config.policy.approver_for(principal.clone());
+        let approver_of = |principal: &Principal| app.config.policy.approver_for(principal.clone());
         let request = request_id(self.request, command);
         let withdrawn = async {
             let stored = app.store.load(id).await?;
@@ -182,27 +184,27 @@ impl Attempt<'_> {
                 return Ok(old);
             }
             let Some(stored) = stored else { return Ok(Reply::NothingToWithdraw) };
-            let mut closed = None;
+            let mut error = None;
             let stored = app
                 .store
                 .update(stored, |approval| {
-                    closed = approval.withdraw_decision(by, &request, &who, now).err();
-                    closed.is_none()
+                    error = approval.withdraw_decision(by, &request, &approver_of, now).err();
+                    error.is_none()
                 })
                 .await?;
-            Ok(match closed {
+            Ok(match error {
                 None => Reply::Withdrawn(Box::new(stored.approval)),
-                Some(closed) => decision_error_reply(closed, stored.approval),
+                Some(error) => decision_error_reply(error, stored.approval),
             })
         };
         match timeout_at(deadline, withdrawn).await {
-            Ok(Ok(answer)) => answer,
+            Ok(Ok(reply)) => reply,
             Ok(Err(error)) => store_failure_reply(&error),
             Err(_elapsed) => Reply::Unavailable(Dependency::Store),
         }
     }
 
-    /// A button decides only where its card is. On another message, it decides nothing and brings the card.
+    /// A button only decides on the current message of its card. On another message, the reply brings the current card.
     async fn refuse_old_card(&self, stored: Option<&Stored>) -> Option<Reply> {
         let clicked = self.request.clicked_card.as_ref()?;
         let decides = match self.command.action {
@@ -219,7 +221,7 @@ impl Attempt<'_> {
         Some(old_card_reply(record, clicked.message_ref.as_deref(), self.now))
     }
 
-    /// Reads the connection, within the budget for people.
+    /// Reads the connection, if the budget for people allows it.
     async fn read_within_budget(&self, is_decision: bool) -> Result<Connection, ReadError> {
         let Self { app, id, now, .. } = *self;
         if !is_decision && app.read_budget.is_known_missing(id, now) {
@@ -288,7 +290,7 @@ impl Attempt<'_> {
             return Reply::ReasonRequired { rule, verdict, instance_id };
         }
         if !connection.is_waiting(now) {
-            // Nobody is shown what cannot be decided.
+            // Nobody can decide about this connection, so it gets no card.
             let findings = self.check_connection(connection);
             if let Some(objection) = preflight::first_objection_to_reject(&findings) {
                 return self.reply_to_objection(objection, self.decision_about(verdict, connection)).await;
@@ -320,8 +322,8 @@ impl Attempt<'_> {
         let review =
             Review { id, connection, policy: &snapshot, findings: &findings, eligible_approver: &eligible_approver };
         match store_decision(app, stored, &review, *read_at, decision, deadline).await {
-            Ok(answer) => answer,
-            // The reading is older than the record: nothing but the refusal is stored.
+            Ok(reply) => reply,
+            // The record is newer than the reading, so only the refusal is stored.
             Err(OutdatedReading(theirs)) => self.store_refusal(theirs).await,
         }
     }
@@ -340,7 +342,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// Whether they can have seen these facts: their fingerprint matches, or a channel had shown them before.
+    /// Whether the sender can have seen these facts: they name the fingerprint, or a channel showed the facts before
+    /// they sent the request.
     fn has_seen_facts(&self, stored: Option<&Stored>, connection: &Connection, snapshot: &PolicySnapshot) -> bool {
         let fresh = connection.fingerprint();
         if let Some(seen) = &self.command.seen_fingerprint {
@@ -350,8 +353,8 @@ impl Attempt<'_> {
         stored.is_some_and(|stored| stored.approval.was_shown(&fresh, &channels, self.request.signed_at))
     }
 
-    /// Refuses a decision on facts that its sender cannot have seen. Stores the refusal first: a retry comes
-    /// later, when the facts may be shown.
+    /// Refuses a decision about facts that its sender cannot have seen. The refusal is stored first, because a retry
+    /// may arrive after a channel showed the facts.
     async fn refuse_unseen_facts(
         &self,
         stored: Option<Stored>,
@@ -360,7 +363,7 @@ impl Attempt<'_> {
     ) -> Reply {
         let Self { app, command, id, now, deadline, .. } = *self;
         let request = request_id(self.request, command);
-        let shown_otherwise = command.seen_fingerprint.is_some()
+        let other_facts_shown = command.seen_fingerprint.is_some()
             || stored.as_ref().is_some_and(|stored| {
                 stored.approval.was_ever_shown() || stored.approval.fingerprint != connection.fingerprint()
             });
@@ -370,7 +373,7 @@ impl Attempt<'_> {
         if stored.is_none()
             && let Some(objection) = preflight::first_objection(&findings)
         {
-            // Nobody is shown what cannot be decided.
+            // Nobody can decide about this connection, so it gets no card.
             return objection_reply(objection);
         }
         let refuse = async {
@@ -390,10 +393,10 @@ impl Attempt<'_> {
                     Saved::Conflict(theirs) => theirs,
                 }
             };
-            // The card is to show what is.
+            // The card must show the current facts.
             let event = Event::Changed { connection: Box::new(connection.clone()), findings };
             let refuse = |approval: &mut Approval| {
-                // Somebody else may have read it later than we did.
+                // Another process may have stored a later reading.
                 let is_current = known.as_ref() == Some(&approval.fingerprint);
                 if is_current && !is_known && approval.apply_event(&event, now) {
                     accept::log_event(approval, &event);
@@ -404,37 +407,34 @@ impl Attempt<'_> {
             app.store.update(stored, refuse).await.map(|_| ())
         };
         match timeout_at(deadline, refuse).await {
-            Ok(Ok(())) if shown_otherwise => Reply::ConnectionChanged,
+            Ok(Ok(())) if other_facts_shown => Reply::ConnectionChanged,
             Ok(Ok(())) => Reply::FactsNotShown,
             Ok(Err(error)) => store_failure_reply(&error),
             Err(_elapsed) => Reply::Unavailable(Dependency::Store),
         }
     }
 
-    /// The checks that need nothing but the reading.
+    /// Makes the checks that require only the reading.
     fn check_connection(&self, connection: &Connection) -> Vec<Finding> {
         let target = self.app.config.targets.get(&self.id.target);
         target.map(|target| preflight::check_connection(connection, target.account, self.now)).unwrap_or_default()
     }
 
-    /// What stands against it; or, if somebody has won between the two readings, that.
+    /// The reply to an objection. If another decision won since the record was loaded, the reply names it.
     async fn reply_to_objection(&self, objection: &Objection, decision: Decision) -> Reply {
         let Self { app, id, deadline, .. } = *self;
         let stored = timeout_at(deadline, app.store.load(id)).await.ok().and_then(Result::ok).flatten();
-        let closed = stored.and_then(|stored| Some((stored.approval.check_decision(&decision).err()?, stored)));
-        closed.map_or_else(
-            || objection_reply(objection),
-            |(closed, stored)| decision_error_reply(closed, stored.approval),
-        )
+        let error = stored.and_then(|stored| Some((stored.approval.check_decision(&decision).err()?, stored)));
+        error.map_or_else(|| objection_reply(objection), |(error, stored)| decision_error_reply(error, stored.approval))
     }
 
-    /// The card shows something else: it is to show what is.
+    /// Stores the new facts, so that the card shows them. Returns `None` if they could not be stored.
     async fn store_changed_facts(&self, stored: Stored, connection: &Connection) -> Option<Stored> {
         let Self { app, now, deadline, .. } = *self;
         let findings = self.run_checks(connection).await;
         let event = Event::Changed { connection: Box::new(connection.clone()), findings };
         let known = stored.approval.fingerprint.clone();
-        // Somebody else may have read it later than we did.
+        // Another process may have stored a later reading.
         let redraw = |approval: &mut Approval| approval.fingerprint == known && approval.apply_event(&event, now);
         match timeout_at(deadline, app.store.update(stored, redraw)).await {
             Ok(Ok(stored)) => {
@@ -445,7 +445,7 @@ impl Attempt<'_> {
                 store_failure_reply(&error);
                 None
             }
-            // The watcher sees it as well.
+            // The watcher finds the new facts as well.
             Err(_elapsed) => None,
         }
     }

@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::chat::{Dependency, Reply};
 use crate::store::{IndexEntry, UNFINISHED_DUE_BEFORE};
 
-/// The most that a list shows.
+/// Maximum number of requests in a list.
 const MAX_LISTED: usize = 30;
 
 pub(super) async fn list_open_requests(app: &App, target: Option<&str>, deadline: Instant) -> Reply {
@@ -36,7 +36,7 @@ pub(super) async fn list_open_requests(app: &App, target: Option<&str>, deadline
     match timeout_at(deadline, app.store.load_many(&ids)).await {
         Ok(Ok(stored)) => {
             let mut approvals: Vec<_> = stored.into_values().flatten().map(|stored| stored.approval).collect();
-            // The index lags.
+            // The index may be behind the record.
             approvals.retain(|approval| !approval.state.is_final());
             approvals.sort_by_key(|approval| approval.since);
             Reply::List { approvals, more }

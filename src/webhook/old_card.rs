@@ -1,4 +1,4 @@
-//! Clicks on cards that are outdated: their buttons decide nothing, and the click brings the current card.
+//! Clicks on outdated cards: the buttons decide nothing, and the click brings the current card.
 
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
@@ -10,10 +10,10 @@ use crate::chat::binding;
 use crate::chat::{Action, Click, ClickedCard, Command, CommandRequest, ConnectionCommand, Reply};
 use crate::store::Stored;
 
-/// For so many hours after its own, a private answer's buttons decide.
+/// For how many hours the buttons of a private reply decide.
 const PRIVATE_REPLY_HOURS: i64 = 11;
 
-/// Whether the message that somebody clicked on is the one that we know for this card.
+/// Whether the clicked message is the current one of its card.
 pub(super) fn is_current_card(
     clicked: &ClickedCard,
     by: &Principal,
@@ -22,7 +22,7 @@ pub(super) fn is_current_card(
     now: Timestamp,
 ) -> bool {
     let hour = binding::hours_since_epoch(now);
-    // A private answer decides for its person.
+    // A private reply decides for the person who received it.
     if (hour - PRIVATE_REPLY_HOURS..=hour).any(|hour| binding::private_card_id(by.as_str(), hour) == clicked.card_id) {
         return true;
     }
@@ -30,27 +30,31 @@ pub(super) fn is_current_card(
     if let Some(card) = record.cards.values().find(|card| card.id == clicked.card_id) {
         return clicked.message_ref.as_ref() == Some(&card.reference);
     }
-    // Each notice is a message of its own. Incoming webhooks do not say where it is.
+    // A notification can be a message of its own. Incoming webhooks do not say where it is.
     let id = id.to_string();
-    let is_notice = |channel: &String, number| binding::notification_card_id(&id, channel, number) == clicked.card_id;
-    record.outbox.iter().any(|notice| notice.deliveries.keys().any(|channel| is_notice(channel, notice.number)))
+    let is_notification =
+        |channel: &String, number| binding::notification_card_id(&id, channel, number) == clicked.card_id;
+    record
+        .outbox
+        .iter()
+        .any(|notification| notification.deliveries.keys().any(|channel| is_notification(channel, notification.number)))
 }
 
-/// Whether the clicked card was replaced: the record knows another one in the same place.
+/// Whether another card replaced the clicked one: the record knows one in the same place.
 fn is_replaced(record: Option<&Approval>, message: Option<&str>) -> bool {
-    let place = |reference: &str| reference.rsplit_once('/').map(|(channel, _)| channel.to_owned());
+    let channel_of = |reference: &str| reference.rsplit_once('/').map(|(channel, _)| channel.to_owned());
     let (Some(record), Some(message)) = (record, message) else { return false };
-    let mut here = record.cards.values().filter(|card| place(&card.reference) == place(message)).peekable();
+    let mut here = record.cards.values().filter(|card| channel_of(&card.reference) == channel_of(message)).peekable();
     here.peek().is_some() && here.all(|card| card.reference != message)
 }
 
-/// The answer to a click on a button that decides nothing.
+/// The reply to a click on a button that decides nothing.
 pub(super) fn old_card_reply(record: Option<&Approval>, message: Option<&str>, now: Timestamp) -> Reply {
     let alone = record.filter(|record| record.cards.is_empty() && record.is_open(now));
     Reply::StaleCard { has_new_card: is_replaced(record, message), approval: alone.cloned().map(Box::new) }
 }
 
-/// Asks the watcher to redraw the cards.
+/// Asks the watcher to update the cards.
 pub(super) async fn redraw_cards(app: &App, stored: Stored, now: Timestamp, deadline: Instant) {
     let redraw = app.store.update(stored, |approval| approval.request_redraw(true, now));
     match timeout_at(deadline, redraw).await {
@@ -61,7 +65,7 @@ pub(super) async fn redraw_cards(app: &App, stored: Stored, now: Timestamp, dead
     }
 }
 
-/// Answers a click on a button that is no longer valid. `None` if it is none of ours.
+/// Answers a click on a button that is no longer valid. `None` if the button is not ours.
 pub(super) async fn reply_to_old_card(
     app: &App,
     click: &Click,
@@ -71,12 +75,12 @@ pub(super) async fn reply_to_old_card(
     let (target, instance_id) = binding::unverified_connection(&click.binding)?;
     let (target, _) = app.config.target(Some(&target))?;
     let id = ApprovalId { target: target.to_owned(), instance_id: instance_id.clone() };
-    let mut answer = old_card_reply(None, None, now);
+    let mut reply = old_card_reply(None, None, now);
     if let Ok(Ok(Some(stored))) = timeout_at(deadline, app.store.load(&id)).await {
-        answer = old_card_reply(Some(&stored.approval), click.message_ref.as_deref(), now);
+        reply = old_card_reply(Some(&stored.approval), click.message_ref.as_deref(), now);
         redraw_cards(app, stored, now, deadline).await;
     }
-    let about = ConnectionCommand {
+    let command = ConnectionCommand {
         action: Action::Status,
         target: Some(id.target),
         instance_id,
@@ -85,12 +89,12 @@ pub(super) async fn reply_to_old_card(
     };
     let Click { by, request_key, signed_at, key_index: key, .. } = click;
     let request = CommandRequest {
-        command: Command::Connection(about),
+        command: Command::Connection(command),
         by: by.clone(),
         request_key: request_key.clone(),
         signed_at: *signed_at,
         key_index: *key,
         clicked_card: None,
     };
-    Some((request, answer))
+    Some((request, reply))
 }

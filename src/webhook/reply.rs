@@ -1,4 +1,4 @@
-//! The reply that each failure leads to.
+//! Maps each failure to a reply.
 
 use crate::accept;
 use crate::alicloud::{self, Class};
@@ -15,7 +15,7 @@ pub(super) fn decision_error_reply(error: DecisionError, approval: Approval) -> 
     match error {
         DecisionError::Repeated => Reply::Repeated(Box::new(approval)),
         DecisionError::AlreadyDecided => Reply::AlreadyDecided(Box::new(approval)),
-        // The refused request had not seen it, either.
+        // The sender of the refused request had not seen these facts either.
         DecisionError::FactsChanged | DecisionError::RefusedBefore => Reply::ConnectionChanged,
         DecisionError::NothingToWithdraw => Reply::NothingToWithdraw,
         DecisionError::IdReused => Reply::IdReused,
@@ -37,7 +37,7 @@ pub(super) fn objection_reply(objection: &Objection) -> Reply {
     }
 }
 
-/// The connection is gone; what we know of it may still be asked for.
+/// The connection no longer exists, but a status command still gets the record.
 pub(super) fn missing_reply(action: Action, stored: Option<Stored>, id: ApprovalId) -> Reply {
     match (action, stored) {
         (Action::Status, Some(Stored { approval, .. })) => {
@@ -60,7 +60,7 @@ pub(super) fn read_failure_reply(error: &accept::Error) -> Reply {
         alicloud.code = problem.code,
         alicloud.request_id = problem.request_id,
         error = %Chain(error),
-        "Alibaba Cloud could not be asked"
+        "could not read a connection for a command"
     );
     match error.class() {
         Class::Credentials => Reply::CredentialsRefused(problem),
