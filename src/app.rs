@@ -74,7 +74,7 @@ impl App {
         }
         let config = Arc::new(config);
         let aws = &environment.aws;
-        let sdk = aws::sdk_config_with(aws, clients.clone());
+        let sdk = aws::sdk_config(aws, clients.clone());
         let endpoint = aws.dynamodb_endpoint.as_ref();
         let store = Store::new(&sdk, endpoint, http.clone(), environment.table.clone(), config.retention);
         let api = |target: &config::Target| {

@@ -212,8 +212,8 @@ impl DueWork {
         let mut from = None;
         loop {
             let before = if discover { Timestamp::MAX } else { now + DUE_HORIZON };
-            let (entries, more) = app.store.due_entries(before, from).await?;
-            for entry in entries {
+            let page = app.store.due_entries(before, from).await?;
+            for entry in page.items {
                 if entry.state == IndexState::Activating || discover && entry.state != IndexState::Decided {
                     let place = (entry.id.target.clone(), entry.region.clone());
                     due.regions.entry(place).or_default().add_entry(&entry);
@@ -226,8 +226,8 @@ impl DueWork {
                     None => {}
                 }
             }
-            match more {
-                Some(_) => from = more,
+            match page.next {
+                Some(next) => from = Some(next),
                 None => break,
             }
         }

@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use peergate::accept;
 use peergate::alicloud::sign::SignatureVersion;
-use peergate::alicloud::{self, Alicloud, Credentials};
+use peergate::alicloud::{self, Alicloud, ListScope};
 use peergate::app::App;
 use peergate::approval::{
     Approval, ApprovalId, Approver, ChannelDisplay, Decision, Delivery, Event, PolicySnapshot, Principal, Review,
@@ -178,12 +178,7 @@ async fn list(world: &World, target: &str, region: &str, next_token: Option<&str
     let api = Alicloud::new(sandbox.parts.http.clone(), sandbox.alicloud_url.clone(), SignatureVersion::V3, u32::MAX);
     let secrets = sandbox.parts.secrets.current(clock::now()).await?;
     let key = secrets.targets.get(target).ok_or("no such target")?;
-    let credentials = Credentials {
-        access_key_id: key.access_key_id.expose(),
-        access_key_secret: key.access_key_secret.expose(),
-        security_token: None,
-    };
-    Ok(api.list_connections(credentials, region, None, next_token).await?)
+    Ok(api.list_connections(key.as_credentials(), ListScope::of_region(region), next_token).await?)
 }
 
 /// The record once somebody approved it and Alibaba Cloud acknowledged the call.
@@ -328,8 +323,8 @@ pub async fn naive_tick() -> Result<(), Error> {
     let app = Arc::new(App::from_process()?);
     let (started, mut from, mut read) = (Instant::now(), None, 0_usize);
     loop {
-        let (entries, more) = app.store.due_entries(Timestamp::MAX, from).await?;
-        let readings = entries.into_iter().map(|entry| {
+        let page = app.store.due_entries(Timestamp::MAX, from).await?;
+        let readings = page.items.into_iter().map(|entry| {
             let app = Arc::clone(&app);
             async move {
                 while started.elapsed() < Duration::from_mins(1) {
@@ -348,7 +343,7 @@ pub async fn naive_tick() -> Result<(), Error> {
             }
         });
         read += stream::iter(readings).buffer_unordered(16).fold(0, async |sum, one| sum + one).await;
-        from = more;
+        from = page.next;
         if from.is_none() || started.elapsed() >= Duration::from_mins(1) {
             break;
         }

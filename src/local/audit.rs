@@ -64,15 +64,15 @@ impl RecordSource {
 
 /// Every record of a table, by id.
 pub(super) async fn scan_all(store: &Store) -> Result<Vec<ScannedRecord>, Error> {
-    let (mut all, mut from) = (vec![], None);
+    let (mut records, mut next) = (vec![], None);
     loop {
-        let (page, more) = store.scan_records(from).await?;
-        all.extend(page);
-        if more.is_none() {
-            all.sort_by(|one, other| one.id.cmp(&other.id));
-            return Ok(all);
+        let page = store.scan_records(next).await?;
+        records.extend(page.items);
+        if page.next.is_none() {
+            records.sort_by(|one, other| one.id.cmp(&other.id));
+            return Ok(records);
         }
-        from = more;
+        next = page.next;
     }
 }
 

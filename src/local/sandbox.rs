@@ -88,7 +88,7 @@ impl Sandbox {
             aws,
         };
         std::fs::write(&environment.config, &config)?;
-        let sdk = aws::sdk_config(&environment.aws, &http::new_client()?);
+        let sdk = aws::sdk_config(&environment.aws, http::new_client()?);
         let endpoint = environment.aws.dynamodb_endpoint.clone().unwrap_or_default();
         table::create_table(&sdk, &endpoint, &environment.table).await?;
         let app = Arc::new(App::new(&environment, Config::parse(&config)?)?);

@@ -46,7 +46,7 @@ pub const DISCOVERY_INTERVAL: Duration = Duration::from_mins(1);
 pub async fn build_app(store: &Path) -> Result<App, Error> {
     let mut environment = local_environment()?;
     let endpoint = table::spawn_table(Some(store)).await?;
-    let sdk = aws::sdk_config(&environment.aws, &http::new_client()?);
+    let sdk = aws::sdk_config(&environment.aws, http::new_client()?);
     table::create_table(&sdk, &endpoint, &environment.table).await?;
     environment.aws.dynamodb_endpoint = Some(endpoint);
     Ok(App::new(&environment, Config::load(&environment.config)?)?)

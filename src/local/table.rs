@@ -35,7 +35,7 @@ pub async fn serve_table(path: &Path, table: &str, listener: TcpListener) -> Res
         secret_access_key: "local".into(),
         ..AwsEnvironment::default()
     };
-    create_table(&aws::sdk_config(&anybody, &http::new_client()?), &endpoint, table).await?;
+    create_table(&aws::sdk_config(&anybody, http::new_client()?), &endpoint, table).await?;
     Ok(server.await?)
 }
 

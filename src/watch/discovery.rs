@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use super::job::{Job, JobResult, Listing, RegionWork};
 use super::repeat_detector::RepeatDetector;
 use crate::accept;
-use crate::alicloud::{self, MAX_PAGE_SIZE, UnreadableConnection};
+use crate::alicloud::{self, ListScope, MAX_PAGE_SIZE, UnreadableConnection};
 use crate::app::App;
 use crate::approval::{ApprovalId, IndexState, activation_recheck_at};
 use crate::clock;
@@ -201,8 +201,8 @@ impl Listing {
 /// The next page, when its turn has come.
 async fn fetch_page(app: &App, target: &str, listing: &Listing) -> Result<alicloud::Page, accept::Error> {
     loop {
-        let place = (listing.region.as_str(), None);
-        match accept::list_connections(app, target, place, listing.next_token.as_deref(), clock::now()).await {
+        let scope = ListScope::of_region(&listing.region);
+        match accept::list_connections(app, target, scope, listing.next_token.as_deref(), clock::now()).await {
             Err(accept::Error::Api(alicloud::Error::RateLimited(wait))) => sleep(wait).await,
             page => return page,
         }
