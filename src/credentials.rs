@@ -212,10 +212,10 @@ struct SessionState {
     session: Option<CachedSession>,
     /// While the session is valid, no renewal is tried before this time.
     retry_not_before: Option<Timestamp>,
-    last_failure: Option<LastFailure>,
+    last_failure: Option<SessionFailure>,
 }
 
-struct LastFailure {
+struct SessionFailure {
     failed_at: Timestamp,
     failure: RecentFailure,
 }
@@ -347,7 +347,7 @@ impl CredentialsProvider {
             let assumed = self.assume_session(secrets, target, name, now).await;
             let failed_at = now + SignedDuration::try_from(started.elapsed()).unwrap_or_default();
             let failure = assumed.as_ref().err().map(RecentFailure::of);
-            state.last_failure = failure.map(|failure| LastFailure { failed_at, failure });
+            state.last_failure = failure.map(|failure| SessionFailure { failed_at, failure });
             state.session = Some(assumed?);
             state.retry_not_before = None;
             return state.session.as_ref().map(|session| session.key.clone()).ok_or(Error::NoKey);
@@ -478,7 +478,7 @@ mod tests {
         let (one, other) = (SessionName("one".into()), SessionName("other".into()));
         let failure = RecentFailure { code: "Code".into(), request_id: None, class: Class::Retry };
         provider.cache_entry("prod", &one, now).0.lock().await.last_failure =
-            Some(LastFailure { failed_at: now, failure });
+            Some(SessionFailure { failed_at: now, failure });
         let is_known = async |at: Timestamp| {
             // A new entry removes those that are no longer of use.
             let _ = provider.cache_entry("prod", &other, at);

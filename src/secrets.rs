@@ -258,11 +258,11 @@ struct SecretsCache {
     fetched_at: Option<Timestamp>,
     /// The number of failed fetches since the last good one.
     failures: u32,
-    last_failure: Option<LastFailure>,
+    last_failure: Option<FetchFailure>,
 }
 
 #[derive(Debug)]
-struct LastFailure {
+struct FetchFailure {
     error: Error,
     /// When the secrets may be fetched again.
     retry_at: Timestamp,
@@ -300,7 +300,7 @@ impl SecretsStore {
         }
         let Some(last_good) = cache.secrets.clone() else {
             let is_pause = |until: Timestamp| now < until && until <= now + MAX_BACKOFF + MAX_BACKOFF;
-            if let Some(LastFailure { error, retry_at }) = &cache.last_failure
+            if let Some(FetchFailure { error, retry_at }) = &cache.last_failure
                 && is_pause(*retry_at)
             {
                 return Err(error.clone());
@@ -311,7 +311,7 @@ impl SecretsStore {
                 // Callers that queued on the lock took `now` before this failure.
                 let duration = SignedDuration::try_from(started.elapsed()).unwrap_or(SignedDuration::ZERO);
                 let retry_at = now + duration + cache.next_backoff();
-                cache.last_failure = Some(LastFailure { error: error.clone(), retry_at });
+                cache.last_failure = Some(FetchFailure { error: error.clone(), retry_at });
             }
             return fetched;
         };

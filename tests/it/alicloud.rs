@@ -3,8 +3,8 @@
 use crate::support::{TestApp, quick_settings};
 use peergate::alicloud::sign::SignatureVersion;
 use peergate::alicloud::{Alicloud, Class, Credentials, Error, ListScope};
-use peergate::fake::alicloud::SimulatorSettings;
 use peergate::fake::alicloud::gateway::Fault;
+use peergate::fake::alicloud::{SimulatorSettings, TemporaryCredentials};
 use peergate::http;
 use peergate::local::sandbox::Sandbox;
 use peergate::peering::AccountId;
@@ -83,7 +83,8 @@ async fn malformed_connection_hides_no_other() {
 async fn temporary_credentials_need_their_token() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
-    let (key, secret, token) = app.simulator.temporary_credentials(AccountId(2_222_222_222_222_222)).unwrap();
+    let TemporaryCredentials { access_key_id: key, access_key_secret: secret, security_token: token } =
+        app.simulator.temporary_credentials(AccountId(2_222_222_222_222_222)).unwrap();
     for version in VERSIONS {
         let api = client(&app, version);
         let with = |security_token| Credentials { access_key_id: &key, access_key_secret: &secret, security_token };
