@@ -201,7 +201,7 @@ fn build_app(environment: &Environment, report: &mut Report) -> Option<App> {
     let rules = config.policy.rules.len();
     report.add_healthy(
         "configuration",
-        format!("{} targets, {rules} rules, {} channels", config.targets.len(), config.channels.len()),
+        format!("targets: {}, rules: {rules}, channels: {}", config.targets.len(), config.channels.len()),
     );
     if rules == 0 {
         report.add_warning("rules", "there is no rule, so nothing can be approved", "Add a [[rule]].");
@@ -283,9 +283,13 @@ async fn examine_secrets(app: &App, now: Timestamp, report: &mut Report) -> Opti
 async fn examine_secrets_age(secrets: &SecretsStore, now: Timestamp, report: &mut Report) {
     let Some(stored_at) = secrets.stored_at().await else { return report.add_healthy("secrets", "complete") };
     let age = now.duration_since(stored_at);
-    let detail = format!("stored {} days ago", age.as_hours() / 24);
+    let detail = format!("stored on {}", stored_at.strftime("%Y-%m-%d"));
     if age > MAX_SECRETS_AGE {
-        report.add_warning("secrets", detail, "Rotate them: see docs/operate.md#runbooks.");
+        report.add_warning(
+            "secrets",
+            format!("{detail}, over a year ago"),
+            "Rotate them: see docs/operate.md#runbooks.",
+        );
     } else {
         report.add_healthy("secrets", detail);
     }

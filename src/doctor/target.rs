@@ -103,7 +103,7 @@ async fn examine_lists(
                 let listed = page.connections.iter().find(is_pending);
                 pending = pending.or_else(|| listed.map(|connection| connection.instance_id.clone()));
                 let total = page.total.map_or(page.connections.len().to_string(), |total| total.to_string());
-                report.add_healthy(subject, format!("{total} connections"));
+                report.add_healthy(subject, format!("connections: {total}"));
             }
             Err(error) => report_permission(report, subject, Some(error), false),
         }
