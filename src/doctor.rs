@@ -283,13 +283,10 @@ async fn examine_secrets(app: &App, now: Timestamp, report: &mut Report) -> Opti
 async fn examine_secrets_age(secrets: &SecretsStore, now: Timestamp, report: &mut Report) {
     let Some(stored_at) = secrets.stored_at().await else { return report.add_healthy("secrets", "complete") };
     let age = now.duration_since(stored_at);
-    let detail = format!("stored on {}", stored_at.strftime("%Y-%m-%d"));
+    let days = age.as_hours() / 24;
+    let detail = format!("stored {days} {} ago", if days == 1 { "day" } else { "days" });
     if age > MAX_SECRETS_AGE {
-        report.add_warning(
-            "secrets",
-            format!("{detail}, over a year ago"),
-            "Rotate them: see docs/operate.md#runbooks.",
-        );
+        report.add_warning("secrets", detail, "Rotate them: see docs/operate.md#runbooks.");
     } else {
         report.add_healthy("secrets", detail);
     }
