@@ -5,7 +5,7 @@
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
-use crate::alicloud::{self, Alicloud, Class, Credentials, Page};
+use crate::alicloud::{self, Alicloud, Class, Credentials, ListScope, Page};
 use crate::app::App;
 use crate::approval::{
     Approval, ApprovalState, Approver, CallResult, ClientToken, Event, Principal, SendBackReason, TokenPurpose,
@@ -13,7 +13,7 @@ use crate::approval::{
 };
 use crate::aws;
 use crate::clock;
-use crate::credentials::{self, SessionName};
+use crate::credentials::{self, RefusedKey, SessionName};
 use crate::peering::{Connection, InstanceId, Problem, Status};
 use crate::preflight::{self, Check, CheckOutcome, Finding, Objection};
 use crate::secrets::AccessKey;
@@ -204,7 +204,7 @@ async fn review_before_accept(
 
 /// Checks the other peerings of the VPC. `None` if Alibaba Cloud does not list them.
 async fn find_other_peerings(app: &App, target: &str, connection: &Connection, now: Timestamp) -> Option<Finding> {
-    let scope = (connection.accepter.region.as_str(), Some(connection.accepter.vpc.as_str()));
+    let scope = ListScope { region: &connection.accepter.region, vpc: Some(&connection.accepter.vpc) };
     let page =
         timeout_at(Instant::now() + BACKGROUND_CHECKS_TIMEOUT, list_connections(app, target, scope, None, now)).await;
     let page = page.ok()?.ok()?;
@@ -328,11 +328,11 @@ pub async fn read_connection(
 pub async fn list_connections(
     app: &App,
     target: &str,
-    (region, vpc): (&str, Option<&str>),
+    scope: ListScope<'_>,
     next_token: Option<&str>,
     now: Timestamp,
 ) -> Result<Page, Error> {
-    let call = async |caller: Caller| caller.api.list_connections(caller.credentials(), region, vpc, next_token).await;
+    let call = async |caller: Caller| caller.api.list_connections(caller.credentials(), scope, next_token).await;
     call_api(app, target, &SessionName::reading(), now, call).await
 }
 
@@ -357,8 +357,9 @@ pub async fn run_checks(
     let (instance_id, accepter) = (&connection.instance_id, &connection.accepter);
     let call = TokenPurpose::DryRun { request_key };
     let token = ClientToken::derive(by, accepter.account, instance_id, Verdict::Approve, call);
+    let scope = ListScope { region: &accepter.region, vpc: Some(&accepter.vpc) };
     let (others, dry_run) = tokio::join!(
-        timeout_at(deadline, list_connections(app, target, (&accepter.region, Some(&accepter.vpc)), None, now)),
+        timeout_at(deadline, list_connections(app, target, scope, None, now)),
         timeout_at(deadline, dry_run_accept(app, target, instance_id, token.as_str(), now)),
     );
     // A VPC has a quota of 20 peerings. If they do not fit into one page, the result is unknown.
@@ -414,7 +415,7 @@ struct Caller {
 
 impl Caller {
     fn credentials(&self) -> Credentials<'_> {
-        credentials::credentials(&self.key)
+        self.key.as_credentials()
     }
 }
 
@@ -432,7 +433,8 @@ async fn call_api<T, F: Future<Output = Result<T, alicloud::Error>>>(
         Err(error) if error.class() == Class::Credentials => error,
         result => return Ok(result?),
     };
-    match app.credentials.replace_refused_key(&app.secrets, target, name, (&key, refused.code()), now).await {
+    let refused_key = RefusedKey { key: &key, code: refused.code() };
+    match app.credentials.replace_refused_key(&app.secrets, target, name, refused_key, now).await {
         Some(key) => Ok(call(Caller { api: api.clone(), key }).await?),
         None => Err(refused.into()),
     }

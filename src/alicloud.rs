@@ -1,7 +1,7 @@
-//! The VPC peering API (`VpcPeer`, version 2022-01-01): the four operations that we need, and what its errors mean.
+//! The VPC peering API (`VpcPeer`, version 2022-01-01): the four operations that peergate needs, and what its errors mean.
 //!
-//! Knows nothing of approvals. One call is one try: each has its own nonce, timestamp and signature, and who calls
-//! decides about the next.
+//! It knows nothing of approvals. A call is one try, with its own nonce, timestamp and signature. The caller decides about
+//! the next try.
 
 mod codes;
 mod hedged_read;
@@ -33,7 +33,7 @@ const API_VERSION: &str = "2022-01-01";
 /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-listvpcpeerconnections>
 pub const MAX_PAGE_SIZE: u32 = 100;
 
-/// The API at one address, signed in one way; what calls it makes for one account.
+/// The API for one account: its URL, how calls are signed, and the rate limit.
 #[derive(Debug, Clone)]
 pub struct Alicloud {
     rpc: Rpc,
@@ -41,15 +41,32 @@ pub struct Alicloud {
     hedge_delays: Arc<HedgeDelays>,
 }
 
-/// Who calls. Has no `Debug`: two of three fields are secret.
+/// The credentials of a call. They have no `Debug`, because two of the fields are secret.
 #[derive(Clone, Copy)]
 pub struct Credentials<'a> {
-    /// `LTAI…` or `STS.…`.
+    /// `LTAI…`, or `STS.…` for temporary credentials.
     pub access_key_id: &'a str,
-    /// Signs.
+    /// The key of the signature.
     pub access_key_secret: &'a str,
-    /// Of temporary credentials.
+    /// Only for temporary credentials.
     pub security_token: Option<&'a str>,
+}
+
+/// The connections that a list is about: those of a region, or only those of one VPC in it.
+#[derive(Debug, Clone, Copy)]
+pub struct ListScope<'a> {
+    /// E.g. `cn-shanghai`.
+    pub region: &'a str,
+    /// `None` for the whole region.
+    pub vpc: Option<&'a str>,
+}
+
+impl<'a> ListScope<'a> {
+    /// All connections of a region.
+    #[must_use]
+    pub fn of_region(region: &'a str) -> Self {
+        Self { region, vpc: None }
+    }
 }
 
 /// One page of a list.
@@ -57,74 +74,74 @@ pub struct Credentials<'a> {
 pub struct Page {
     /// At most 100.
     pub connections: Vec<Connection>,
-    /// Those that cannot be understood; they hide no other connection.
+    /// The connections that cannot be understood. They hide no other connection.
     pub unreadable: Vec<UnreadableConnection>,
-    /// How many connections the whole list has, if the vendor says so.
+    /// The number of connections on all pages, if the vendor sends it.
     pub total: Option<u32>,
-    /// Asks for the next page; `None` on the last.
+    /// Requests the next page; `None` on the last page.
     pub next_token: Option<String>,
-    /// There is a token for a next page, but not one that can be understood.
+    /// Whether there is a token for a next page that cannot be understood.
     pub has_unreadable_token: bool,
 }
 
 /// Why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API refused. Its message is dropped: for a bad signature it quotes what was signed.
+    /// The API refused the call. Its message is dropped, because for a bad signature it quotes the signed text.
     #[error("Alibaba Cloud refused with {code}")]
     Refused {
-        /// e.g. `IncorrectStatus.VpcPeer`.
+        /// E.g. `IncorrectStatus.VpcPeer`.
         code: String,
-        /// For the vendor's support.
+        /// Identifies the call for the vendor's support.
         request_id: Option<String>,
-        /// Nearly always 400: says little.
+        /// Nearly always 400, so the code says more.
         http_status: u16,
         /// The header `x-acs-retry-after`.
         retry_after: Option<SignedDuration>,
     },
-    /// Not asked: too many calls of this operation were made, or the vendor asked us to wait.
-    #[error("Alibaba Cloud is not asked for another {} s", .0.as_secs())]
+    /// The call was not sent: it would exceed the rate limit, or the operation backs off. How long that lasts.
+    #[error("the rate limit allows the next call in {} s", .0.as_secs())]
     RateLimited(Duration),
-    /// No answer.
+    /// There was no answer.
     #[error("no answer from Alibaba Cloud ({})", http::transport_code(.0))]
     Transport(reqwest::Error),
-    /// An answer that is none of the API's.
+    /// The answer does not come from the API, e.g. it comes from a proxy.
     #[error("unreadable answer from Alibaba Cloud (HTTP {http_status})")]
     Unreadable {
-        /// Of the answer.
+        /// The HTTP status of the answer.
         http_status: u16,
     },
-    /// An answer of the API with a required part that cannot be understood.
+    /// The answer comes from the API, but a required field cannot be understood.
     #[error("Alibaba Cloud's answer cannot be understood: {}", field.name())]
     NotUnderstood {
-        /// Which part.
+        /// The field that cannot be understood.
         field: Fact,
-        /// For the vendor's support.
+        /// Identifies the call for the vendor's support.
         request_id: Option<String>,
     },
 }
 
-/// What an error asks the caller to do.
+/// What the caller must do after an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// Try again later.
     Retry,
-    /// The status is not what the call needs: read it and decide.
+    /// Read the connection and decide: its status is not the one that the call requires.
     ReadStatus,
     /// The connection does not exist.
     Missing,
-    /// It will never work for this connection.
+    /// Give up: the call never works for this connection.
     Permanent,
-    /// A person has to mend our credentials or permissions.
+    /// Wait until an operator has fixed the credentials or permissions.
     Credentials,
-    /// A dry run found nothing against it.
+    /// Nothing: the dry run passed. (The API reports that as an error.)
     DryRunPassed,
-    /// An unknown code: try again, but not for ever.
+    /// Try again, but not forever: the code is unknown.
     Unknown,
 }
 
 impl Page {
-    /// Whether it is all that there is.
+    /// Whether the list has only this page, and all of it could be read.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.next_token.is_none() && !self.has_unreadable_token && self.unreadable.is_empty()
@@ -132,7 +149,7 @@ impl Page {
 }
 
 impl Error {
-    /// What to do about it.
+    /// What the caller must do.
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
@@ -143,7 +160,7 @@ impl Error {
         }
     }
 
-    /// Whether a failed call may have taken effect all the same. A refusal has not.
+    /// Whether the call may have taken effect in spite of the error. A definite refusal has no effect.
     #[must_use]
     pub fn may_have_taken_effect(&self) -> bool {
         match self {
@@ -155,7 +172,7 @@ impl Error {
         }
     }
 
-    /// The vendor's code, or one of ours for what is not the vendor's.
+    /// The vendor's code. Errors without one have a code of peergate, e.g. `Transport.Timeout`.
     #[must_use]
     pub fn code(&self) -> &str {
         match self {
@@ -167,7 +184,7 @@ impl Error {
         }
     }
 
-    /// The vendor's name for the call.
+    /// The vendor's id of the call.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         match self {
@@ -176,7 +193,7 @@ impl Error {
         }
     }
 
-    /// How long the vendor asked us to wait, or we have to.
+    /// How long to wait before the next try, as the vendor or our rate limit says.
     #[must_use]
     pub fn retry_after(&self) -> Option<SignedDuration> {
         match self {
@@ -187,7 +204,7 @@ impl Error {
     }
 }
 
-/// What a code asks the caller to do, where nothing but the code is known.
+/// What the caller must do, if only the code of the error is known.
 #[must_use]
 pub fn classify_code(code: &str) -> Class {
     let ours = ["Transport.", "NotUnderstood."].iter().any(|family| code.starts_with(family));
@@ -198,12 +215,12 @@ impl Alicloud {
     /// The API at `endpoint`, called at most `calls_per_minute` times with each operation.
     #[must_use]
     pub fn new(clients: impl Into<Clients>, endpoint: Url, signature: SignatureVersion, calls_per_minute: u32) -> Self {
-        let pacer = RateLimiter::new(usize::try_from(calls_per_minute).unwrap_or(usize::MAX));
+        let rate_limiter = RateLimiter::new(usize::try_from(calls_per_minute).unwrap_or(usize::MAX));
         let rpc = Rpc { clients: clients.into(), endpoint, signature, version: API_VERSION };
-        Self { rpc, rate_limiter: Arc::new(pacer), hedge_delays: Arc::default() }
+        Self { rpc, rate_limiter: Arc::new(rate_limiter), hedge_delays: Arc::default() }
     }
 
-    /// Accepts a connection. Asynchronous: it is `Updating` first, then `Activated`. Returns the request id.
+    /// Accepts a connection. Its status is then `Updating`, and later `Activated`. Returns the request id.
     ///
     /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-acceptvpcpeerconnection>
     pub async fn accept_connection(
@@ -215,11 +232,11 @@ impl Alicloud {
     ) -> Result<String, Error> {
         let mut parameters = vec![("InstanceId", instance_id.as_str()), ("ClientToken", client_token)];
         parameters.extend(dry_run.then_some(("DryRun", "true")));
-        let reply = self.call_once("AcceptVpcPeerConnection", &parameters, credentials).await?;
-        reply.into_request_id()
+        let response = self.call_once("AcceptVpcPeerConnection", &parameters, credentials).await?;
+        response.into_request_id()
     }
 
-    /// Rejects a connection, for good. Returns the request id.
+    /// Rejects a connection. That cannot be undone. Returns the request id.
     ///
     /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-rejectvpcpeerconnection>
     pub async fn reject_connection(
@@ -229,8 +246,8 @@ impl Alicloud {
         client_token: &str,
     ) -> Result<String, Error> {
         let parameters = [("InstanceId", instance_id.as_str()), ("ClientToken", client_token)];
-        let reply = self.call_once("RejectVpcPeerConnection", &parameters, credentials).await?;
-        reply.into_request_id()
+        let response = self.call_once("RejectVpcPeerConnection", &parameters, credentials).await?;
+        response.into_request_id()
     }
 
     /// Reads a connection.
@@ -242,8 +259,8 @@ impl Alicloud {
         instance_id: &InstanceId,
     ) -> Result<Connection, Error> {
         let parameters = [("InstanceId", instance_id.as_str())];
-        let reply = self.call_hedged("GetVpcPeerConnectionAttribute", &parameters, credentials).await?;
-        reply.to_connection(instance_id).inspect_err(|error| {
+        let response = self.call_hedged("GetVpcPeerConnectionAttribute", &parameters, credentials).await?;
+        response.to_connection(instance_id).inspect_err(|error| {
             tracing::error!(
                 outcome = "not_understood",
                 peering.id = instance_id.as_str(),
@@ -254,7 +271,7 @@ impl Alicloud {
         })
     }
 
-    /// Asks for a connection, as the other side does: the simulator's tests and demos need somebody who does.
+    /// Requests a connection, as the requesting account does. Only the demo and tests with the simulator need it.
     ///
     /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-createvpcpeerconnection>
     #[cfg(feature = "local")]
@@ -263,36 +280,35 @@ impl Alicloud {
         credentials: Credentials<'_>,
         parameters: &[(&str, &str)],
     ) -> Result<InstanceId, Error> {
-        let reply = self.call_once("CreateVpcPeerConnection", parameters, credentials).await?;
-        let id = reply.fields.get("InstanceId").first().and_then(json::parse_text);
-        id.and_then(|id| InstanceId::parse(&id).ok()).ok_or_else(|| reply.not_understood(Fact::InstanceId))
+        let response = self.call_once("CreateVpcPeerConnection", parameters, credentials).await?;
+        let id = response.fields.get("InstanceId").first().and_then(json::parse_text);
+        id.and_then(|id| InstanceId::parse(&id).ok()).ok_or_else(|| response.not_understood(Fact::InstanceId))
     }
 
-    /// Lists the connections of a region, or only those of one VPC, a page at a time.
+    /// Lists connections, one page per call. `next_token` is that of the page before.
     ///
     /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-listvpcpeerconnections>
     pub async fn list_connections(
         &self,
         credentials: Credentials<'_>,
-        region: &str,
-        vpc: Option<&str>,
+        ListScope { region, vpc }: ListScope<'_>,
         next_token: Option<&str>,
     ) -> Result<Page, Error> {
-        let largest_page = MAX_PAGE_SIZE.to_string();
-        let mut parameters = vec![("RegionId", region), ("MaxResults", largest_page.as_str())];
+        let page_size = MAX_PAGE_SIZE.to_string();
+        let mut parameters = vec![("RegionId", region), ("MaxResults", page_size.as_str())];
         parameters.extend(vpc.map(|vpc| ("VpcId", vpc)));
         parameters.extend(next_token.map(|token| ("NextToken", token)));
-        let reply = self.call_hedged("ListVpcPeerConnections", &parameters, credentials).await?;
-        reply.to_page()
+        let response = self.call_hedged("ListVpcPeerConnections", &parameters, credentials).await?;
+        response.to_page()
     }
 
-    /// Where it is.
+    /// The URL of the API.
     #[must_use]
     pub fn endpoint(&self) -> &Url {
         &self.rpc.endpoint
     }
 
-    /// Makes a call that may change something, when its turn has come. It is sent once, whatever breaks.
+    /// Makes a call that may change something, within the rate limit. It is never sent twice.
     async fn call_once(
         &self,
         action: &'static str,
@@ -306,14 +322,14 @@ impl Alicloud {
 
     async fn wait_for_rate_limit(&self, action: &'static str) -> Result<(), Error> {
         let now = Instant::now();
-        let turn = self
+        let start = self
             .rate_limiter
             .reserve(action, now)
             .map_err(Error::RateLimited)
             .inspect_err(|error| metrics::count_api_answer(error.code(), false))?;
-        if turn > now {
-            // Not otherwise: even the shortest sleep takes a millisecond.
-            sleep_until(turn).await;
+        if start > now {
+            // Even the shortest sleep takes a millisecond.
+            sleep_until(start).await;
         }
         Ok(())
     }
@@ -323,18 +339,18 @@ impl Alicloud {
         if let Error::Refused { code, retry_after, .. } = error
             && code.contains("Throttling")
         {
-            let asked_for = retry_after.and_then(|wait| Duration::try_from(wait).ok());
-            self.rate_limiter.back_off(action, asked_for, Instant::now());
+            let retry_after = retry_after.and_then(|wait| Duration::try_from(wait).ok());
+            self.rate_limiter.back_off(action, retry_after, Instant::now());
         }
     }
 }
 
-/// Reads the body of an answer to a `List`.
+/// Parses the body of an answer to `ListVpcPeerConnections`.
 pub fn parse_page_body(http_status: u16, body: &[u8]) -> Result<Page, Error> {
     RpcResponse::parse(ResponseHead { http_status, request_id: None, retry_after: None }, body)?.to_page()
 }
 
-/// Reads the body of an answer to a `Get` of this connection.
+/// Parses the body of an answer to `GetVpcPeerConnectionAttribute`. It must be about `instance_id`.
 pub fn parse_connection_body(http_status: u16, body: &[u8], instance_id: &InstanceId) -> Result<Connection, Error> {
     RpcResponse::parse(ResponseHead { http_status, request_id: None, retry_after: None }, body)?
         .to_connection(instance_id)
@@ -347,13 +363,13 @@ impl RpcResponse {
 
     fn to_connection(&self, instance_id: &InstanceId) -> Result<Connection, Error> {
         let connection = wire::parse_connection(&self.fields).and_then(|connection| {
-            // Otherwise people would decide about another connection.
+            // With another id, people would decide about another connection.
             if connection.instance_id == *instance_id { Ok(connection) } else { Err(Fact::InstanceId) }
         });
         connection.map_err(|field| self.not_understood(field))
     }
 
-    /// The request id. An answer without one is not an acknowledgement.
+    /// The request id. An answer without one acknowledges nothing.
     fn into_request_id(self) -> Result<String, Error> {
         self.request_id.ok_or(Error::Unreadable { http_status: 200 })
     }
@@ -376,13 +392,13 @@ mod tests {
             retry_after: None,
         };
         let not_understood = Error::NotUnderstood { field: Fact::InstanceId, request_id: None };
-        for may in [refused("InternalError", 500), Error::Unreadable { http_status: 502 }, not_understood] {
-            assert!(may.may_have_taken_effect(), "{may}");
+        for ambiguous in [refused("InternalError", 500), Error::Unreadable { http_status: 502 }, not_understood] {
+            assert!(ambiguous.may_have_taken_effect(), "{ambiguous}");
         }
-        for never in
+        for definite in
             [refused("Forbidden.RAM", 403), refused("NeverHeardOf", 400), Error::RateLimited(Duration::from_secs(1))]
         {
-            assert!(!never.may_have_taken_effect(), "{never}");
+            assert!(!definite.may_have_taken_effect(), "{definite}");
         }
     }
 

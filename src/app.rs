@@ -1,4 +1,4 @@
-//! The parts that both functions work with, built once at cold start.
+//! The clients and caches that both functions use. A process builds them once, at cold start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,47 +18,47 @@ use crate::secrets::{self, SecretSet, SecretsStore};
 use crate::store::Store;
 use crate::{aws, clock};
 
-/// How long a start waits for sessions of roles: the first event can wait for them as well.
+/// A start waits so long for the sessions of roles. The first event can wait for them, too.
 const PREWARM_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// The parts.
+/// The parts of a process.
 #[derive(Debug)]
 pub struct App {
-    /// What the operator decided.
+    /// The operator's configuration.
     pub config: Arc<Config>,
-    /// What must not be told.
+    /// Fetches the secrets.
     pub secrets: SecretsStore,
-    /// Who we are to Alibaba Cloud.
+    /// Gets the credentials for Alibaba Cloud.
     pub credentials: CredentialsProvider,
-    /// The approvals.
+    /// Stores the approvals.
     pub store: Store,
-    /// What processes share for a while.
+    /// Stores what processes share for a while.
     pub notes: Notes,
-    /// The one client.
+    /// The shared HTTP client.
     pub http: reqwest::Client,
-    /// What this process remembers of chat platforms.
+    /// What this process caches for each chat platform.
     pub platforms: platform::AppStates,
-    /// How many cards an account gets.
+    /// Limits the cards of an account.
     pub card_rate: CardRateLimiter,
-    /// How many readings people may cause.
+    /// Limits the reads that people cause.
     pub read_budget: ReadBudget,
-    /// The peering API of each target, by name.
+    /// The peering API, by target.
     pub alicloud: BTreeMap<String, Alicloud>,
 }
 
-/// Why the program can't start.
+/// Why the process cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The environment or `peergate.toml` is wrong.
     #[error(transparent)]
     Config(#[from] config::Error),
-    /// There is no HTTP client.
+    /// The HTTP client cannot be built.
     #[error(transparent)]
     Http(#[from] http::Error),
 }
 
 impl App {
-    /// Builds the parts; asks nobody anything yet.
+    /// Builds the parts. It makes no call yet.
     pub fn new(environment: &Environment, config: Config) -> Result<Self, Error> {
         let clients = match &environment.ca_file {
             None => http::Clients::new()?,
@@ -69,12 +69,12 @@ impl App {
             tracing::warn!(
                 outcome = "old_key",
                 key = name,
-                "a table has the name of an earlier version: call it platforms.NAME"
+                "a table has the name that an earlier version used; rename it to platforms.NAME"
             );
         }
         let config = Arc::new(config);
         let aws = &environment.aws;
-        let sdk = aws::sdk_config_with(aws, clients.clone());
+        let sdk = aws::sdk_config(aws, clients.clone());
         let endpoint = aws.dynamodb_endpoint.as_ref();
         let store = Store::new(&sdk, endpoint, http.clone(), environment.table.clone(), config.retention);
         let api = |target: &config::Target| {
@@ -99,7 +99,7 @@ impl App {
         })
     }
 
-    /// What platforms work with.
+    /// What the code of a chat platform needs.
     #[must_use]
     pub fn chat_context<'a>(&'a self, secrets: &'a SecretSet) -> platform::ChatContext<'a> {
         platform::ChatContext {
@@ -113,22 +113,22 @@ impl App {
         }
     }
 
-    /// Builds the parts as the process's environment says.
+    /// Builds the parts from the environment of the process.
     pub fn from_process() -> Result<Self, Error> {
         let environment = Environment::from_process()?;
         let config = Config::load(&environment.config)?;
         Self::new(&environment, config)
     }
 
-    /// Fetches the secrets and opens the connections that the first event will need, all at once. Who does not answer
-    /// now may answer later.
+    /// Fetches the secrets, and opens the connections for the first event. A service that does not answer is no error,
+    /// because it may answer later.
     ///
     /// # Errors
-    /// When the secrets are malformed, or lack what the configuration needs: nothing could be done with them.
+    /// When the secrets are malformed or incomplete.
     pub async fn prewarm(&self) -> Result<(), secrets::Error> {
-        // Targets share an address, as a rule. An approval makes two calls at once.
-        let addresses: BTreeSet<_> = self.alicloud.values().map(Alicloud::endpoint).collect();
-        let alicloud = join_all(addresses.into_iter().map(|url| http::prewarm_two(&self.http, url.as_str())));
+        // Most targets have the same endpoint. An approval makes two calls at the same time.
+        let endpoints: BTreeSet<_> = self.alicloud.values().map(Alicloud::endpoint).collect();
+        let alicloud = join_all(endpoints.into_iter().map(|url| http::prewarm_two(&self.http, url.as_str())));
         let now = clock::now();
         let (secrets, _, (), _) = tokio::join!(
             self.secrets.current(now),
@@ -139,7 +139,7 @@ impl App {
         match secrets {
             Ok(_) => Ok(()),
             Err(error @ secrets::Error::Unavailable(_)) => {
-                tracing::error!(outcome = "no_secrets", error = %error, "the secrets could not be read at start");
+                tracing::error!(outcome = "no_secrets", error = %error, "could not fetch the secrets at start");
                 Ok(())
             }
             Err(error) => Err(error),

@@ -1,5 +1,7 @@
-//! How the AWS SDKs are wired: credentials from the environment, and our one HTTP client underneath. And the one call that
-//! is made without an SDK, which would cost every function for what only keyless ones need: who we are, in AWS's word.
+//! Configures the AWS SDKs: credentials come from the environment, and requests go through peergate's own HTTP client.
+//!
+//! It also fetches identity tokens of AWS STS. It does so without the SDK of STS, which would make every function larger,
+//! though only a function without access keys needs a token.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +10,7 @@ use std::time::Duration;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_dynamodb::config::{IdentityCache, StalledStreamProtectionConfig};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sigv4::http_request::{self, SignableBody, SignableRequest, SigningSettings};
 use aws_sigv4::sign::v4;
 use aws_smithy_runtime_api::client::http::{
@@ -27,12 +30,14 @@ use crate::config::AwsEnvironment;
 use crate::http::{self, Clients};
 use crate::secret::Secret;
 
-/// For one attempt: DynamoDB and Secrets Manager answer in milliseconds, and somebody waits.
+/// The time for one attempt. `DynamoDB` and Secrets Manager answer in milliseconds, and a person may be waiting.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);
 const MAX_ATTEMPTS: u32 = 2;
-/// Prefix of AWS codes, so that nobody takes one for a code of Alibaba Cloud.
+/// The code of an SDK error without a code of AWS.
+pub(crate) const NO_ANSWER: &str = "no answer";
+/// Prefix of AWS codes, to tell them from Alibaba Cloud's.
 const AWS_CODE_PREFIX: &str = "AwsIdentity.";
-/// Codes of AWS that pass by themselves, with whatever HTTP status.
+/// AWS codes of temporary errors, whatever the HTTP status is.
 ///
 /// Source: <https://docs.rs/aws-runtime/latest/src/aws_runtime/retries/classifiers.rs.html>, and
 /// <https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html>
@@ -60,27 +65,30 @@ const TRANSIENT_CODES: [&str; 21] = [
     "TransactionInProgressException",
 ];
 
-/// What all SDK clients share, over one HTTP client.
+/// The configuration that all SDK clients share.
 #[must_use]
-pub fn sdk_config(aws: &AwsEnvironment, http: &reqwest::Client) -> SdkConfig {
-    sdk_config_with(aws, Clients::from(http.clone()))
-}
-
-/// What all SDK clients share.
-#[must_use]
-pub fn sdk_config_with(aws: &AwsEnvironment, clients: Clients) -> SdkConfig {
+pub fn sdk_config(aws: &AwsEnvironment, clients: impl Into<Clients>) -> SdkConfig {
     SdkConfig::builder()
         .behavior_version(aws_sdk_dynamodb::config::BehaviorVersion::latest())
         .region(Region::new(aws.region.clone()))
         .credentials_provider(SharedCredentialsProvider::new(sdk_credentials(aws)))
-        .http_client(SdkHttpClient { clients, last_unanswered: Arc::default() })
+        .http_client(SdkHttpClient { clients: clients.into(), last_unanswered: Arc::default() })
         .sleep_impl(aws_smithy_async::rt::sleep::SharedAsyncSleep::new(aws_smithy_async::rt::sleep::TokioSleep::new()))
         .retry_config(RetryConfig::standard().with_max_attempts(MAX_ATTEMPTS))
-        // Credentials are at hand, and bodies are read before the SDK sees them: it need not watch over either.
+        // The credentials are in memory, and each body is read before the SDK sees it.
         .identity_cache(IdentityCache::no_cache())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .timeout_config(TimeoutConfig::builder().operation_attempt_timeout(ATTEMPT_TIMEOUT).build())
         .build()
+}
+
+/// The AWS code of an error, for logs and error texts; [`NO_ANSWER`] if it has none.
+pub(crate) fn error_code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> String {
+    let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
+    code.map_or_else(
+        || NO_ANSWER.to_owned(),
+        |code| http::log_safe_word(code).unwrap_or_else(|| "UnreadableCode".to_owned()),
+    )
 }
 
 fn sdk_credentials(aws: &AwsEnvironment) -> Credentials {
@@ -88,24 +96,24 @@ fn sdk_credentials(aws: &AwsEnvironment) -> Credentials {
     Credentials::new(id, secret, aws.session_token.clone(), None, "environment")
 }
 
-/// Our client, in the SDKs' terms. An attempt that follows one without an answer is made on a new connection: the next one
-/// of the pool may have died with the first.
+/// Lets the SDKs use peergate's HTTP client. After an attempt without an answer, the next attempt uses a new connection:
+/// the other connections of the pool may be dead, too.
 #[derive(Debug, Clone)]
 struct SdkHttpClient {
     clients: Clients,
-    /// Whether the last attempt that ended had no answer.
+    /// Whether the attempt that ended last had no answer.
     last_unanswered: Arc<AtomicBool>,
 }
 
-/// The SDKs end an attempt that takes too long by dropping it.
+/// Notes whether an attempt was answered. The SDKs drop an attempt that takes too long.
 struct AttemptGuard<'a> {
     last_unanswered: &'a AtomicBool,
-    answered: bool,
+    is_answered: bool,
 }
 
 impl Drop for AttemptGuard<'_> {
     fn drop(&mut self) {
-        self.last_unanswered.store(!self.answered, Ordering::Relaxed);
+        self.last_unanswered.store(!self.is_answered, Ordering::Relaxed);
     }
 }
 
@@ -118,11 +126,11 @@ impl SdkHttpClient {
         } else {
             self.clients.fresh_client(&latest)
         };
-        let mut attempt = AttemptGuard { last_unanswered: &self.last_unanswered, answered: false };
-        let answer = send_request(&client.client, request).await?;
-        attempt.answered = true;
+        let mut attempt = AttemptGuard { last_unanswered: &self.last_unanswered, is_answered: false };
+        let response = send_request(&client.client, request).await?;
+        attempt.is_answered = true;
         self.clients.replace_latest(&client);
-        Ok(answer)
+        Ok(response)
     }
 }
 
@@ -144,45 +152,45 @@ async fn send_request(client: &reqwest::Client, request: HttpRequest) -> Result<
     let body = body.bytes().map(<[u8]>::to_vec).ok_or_else(|| user_error("streaming bodies are not supported"))?;
     let request = ::http::Request::from_parts(parts, body).try_into().map_err(user_error)?;
     let response = client.execute(request).await.map_err(network_error)?;
-    let mut answer = ::http::Response::builder().status(response.status());
-    if let Some(headers) = answer.headers_mut() {
+    let mut builder = ::http::Response::builder().status(response.status());
+    if let Some(headers) = builder.headers_mut() {
         *headers = response.headers().clone();
     }
     let body = http::read_body(response).await.map_err(network_error)?;
-    let answer = answer.body(SdkBody::from(body)).map_err(user_error)?;
-    HttpResponse::try_from(answer).map_err(user_error)
+    let response = builder.body(SdkBody::from(body)).map_err(user_error)?;
+    HttpResponse::try_from(response).map_err(user_error)
 }
 
-/// What AWS says who we are.
+/// A token in which AWS names the identity of the function.
 #[derive(Debug, Clone)]
 pub struct IdentityToken {
     /// A JWT.
     pub token: Secret,
-    /// When it ends.
+    /// When the token becomes invalid.
     pub expires_at: Timestamp,
 }
 
 /// Why AWS issues no identity token.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
-    /// It refused; e.g. `AwsIdentity.AccessDenied`, or `AwsIdentity.OutboundWebIdentityFederationDisabledException`.
+    /// AWS refused, e.g. with `AwsIdentity.AccessDenied` or `AwsIdentity.OutboundWebIdentityFederationDisabledException`.
     #[error("AWS issues no identity token: {code}")]
     Refused {
-        /// The code of AWS, which says that it is one.
+        /// The code of AWS after `AwsIdentity.`.
         code: String,
-        /// Of the answer.
+        /// The HTTP status of the response.
         http_status: u16,
     },
-    /// No answer, or none that we understand.
+    /// There is no answer, or it cannot be understood.
     #[error("AWS issues no identity token: {0}")]
     NoAnswer(&'static str),
-    /// The call could not be signed.
+    /// The AWS SDK could not sign the call.
     #[error("the call for an identity token cannot be signed")]
     Unsigned,
 }
 
 impl IdentityError {
-    /// As records and people see it.
+    /// The code in records, logs and messages.
     #[must_use]
     pub fn code(&self) -> &str {
         match self {
@@ -192,13 +200,13 @@ impl IdentityError {
         }
     }
 
-    /// Whether somebody has to mend it.
+    /// Whether an operator has to fix the cause.
     #[must_use]
     pub fn needs_operator(&self) -> bool {
         match self {
             Self::Refused { code, http_status } => {
-                let passes = *http_status >= 500 || *http_status == 429 || *http_status == 408;
-                !passes && needs_operator(code)
+                let is_transient = *http_status >= 500 || *http_status == 429 || *http_status == 408;
+                !is_transient && needs_operator(code)
             }
             Self::NoAnswer(_) => false,
             Self::Unsigned => true,
@@ -206,20 +214,20 @@ impl IdentityError {
     }
 }
 
-/// Whether a code is one of AWS, and none of Alibaba Cloud's.
+/// Whether a code comes from AWS and not from Alibaba Cloud.
 #[must_use]
 pub fn is_aws_code(code: &str) -> bool {
     code.starts_with(AWS_CODE_PREFIX)
 }
 
-/// Whether somebody has to fix the cause of this AWS code.
+/// Whether an operator has to fix the cause of this AWS code.
 #[must_use]
 pub fn needs_operator(code: &str) -> bool {
-    let passing = |code: &str| code == "NoAnswer" || TRANSIENT_CODES.contains(&code);
-    !code.strip_prefix(AWS_CODE_PREFIX).is_some_and(passing)
+    let is_transient = |code: &str| code == "NoAnswer" || TRANSIENT_CODES.contains(&code);
+    !code.strip_prefix(AWS_CODE_PREFIX).is_some_and(is_transient)
 }
 
-/// Has AWS STS say in a signed token who we are, to somebody else; it is good for five minutes.
+/// Fetches a signed token of AWS STS for `audience`. It is valid for five minutes.
 ///
 /// Source: <https://docs.aws.amazon.com/STS/latest/APIReference/API_GetWebIdentityToken.html>
 pub async fn fetch_identity_token(
@@ -228,18 +236,19 @@ pub async fn fetch_identity_token(
     audience: &str,
     now: Timestamp,
 ) -> Result<IdentityToken, IdentityError> {
-    // The global endpoint does not know the operation.
+    // The global endpoint does not have the operation.
     let url = aws.sts_endpoint.clone().unwrap_or_else(|| regional_endpoint("sts", &aws.region));
     let body = form_urlencoded::Serializer::new(String::new())
         .append_pair("Action", "GetWebIdentityToken")
         .append_pair("Version", "2011-06-15")
         .append_pair("Audience.member.1", audience)
-        // Alibaba Cloud is not known to take ES384.
+        // Alibaba Cloud does not document support for ES384.
         .append_pair("SigningAlgorithm", "RS256")
         .append_pair("DurationSeconds", "300")
         .finish();
     let form = [("content-type", "application/x-www-form-urlencoded")];
-    let request = signed_request(http, aws, ("sts", &url), &form, body, now).ok_or(IdentityError::Unsigned)?;
+    let endpoint = AwsEndpoint { service: "sts", url: &url };
+    let request = signed_request(http, aws, endpoint, &form, body, now).ok_or(IdentityError::Unsigned)?;
     let no_answer = |error: &reqwest::Error| IdentityError::NoAnswer(http::transport_code(error));
     let response = request.send().await.map_err(|error| no_answer(&error))?;
     let http_status = response.status().as_u16();
@@ -256,17 +265,25 @@ pub async fn fetch_identity_token(
     })
 }
 
-/// Where a service of AWS is in a region.
+/// The URL of an AWS service in a region.
 pub(crate) fn regional_endpoint(service: &str, region: &str) -> String {
     let suffix = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
     format!("https://{service}.{region}.{suffix}/")
 }
 
-/// A signed `POST` to a service of AWS.
+/// An AWS service and its URL.
+#[derive(Clone, Copy)]
+pub(crate) struct AwsEndpoint<'a> {
+    /// The name that signatures use, e.g. `sts`.
+    pub(crate) service: &'a str,
+    pub(crate) url: &'a str,
+}
+
+/// A signed `POST`; `None` if it cannot be signed.
 pub(crate) fn signed_request(
     http: &reqwest::Client,
     aws: &AwsEnvironment,
-    (service, url): (&str, &str),
+    AwsEndpoint { service, url }: AwsEndpoint<'_>,
     headers: &[(&str, &str)],
     body: String,
     now: Timestamp,
@@ -289,7 +306,7 @@ pub(crate) fn signed_request(
     Some(request.body(body))
 }
 
-/// The text of an element that holds nothing but text without entities, as tokens, times and codes do.
+/// The text of an XML element. It must have no child elements and no entities: tokens, times and codes have none.
 fn xml_text<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     let (text, _) = rest.split_once(&format!("</{name}>"))?;
@@ -311,17 +328,17 @@ mod tests {
 
     #[test]
     fn transient_sts_errors_need_no_operator() {
-        let is_for_people = |code: &str, http_status: u16| {
+        let needs_operator = |code: &str, http_status: u16| {
             IdentityError::Refused { code: format!("{AWS_CODE_PREFIX}{code}"), http_status }.needs_operator()
         };
         for code in TRANSIENT_CODES {
-            assert!(!is_for_people(code, 400), "{code}");
+            assert!(!needs_operator(code, 400), "{code}");
         }
         for http_status in [408, 429, 500, 502, 503, 504] {
-            assert!(!is_for_people("SomethingNew", http_status), "{http_status}");
+            assert!(!needs_operator("SomethingNew", http_status), "{http_status}");
         }
         for code in ["AccessDenied", "OutboundWebIdentityFederationDisabledException", "ExpiredToken", "SomethingNew"] {
-            assert!(is_for_people(code, 403), "{code}");
+            assert!(needs_operator(code, 403), "{code}");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The one place that reads the clock and draws randomness; everything else takes them as arguments.
+//! The only place that reads the clock and uses randomness. All other code takes both as arguments.
 
 use jiff::Timestamp;
 
 use crate::approval::CardId;
 
-/// The time.
+/// The current time. Tests can move it ahead.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "this is the place")]
 pub fn now() -> Timestamp {
@@ -14,7 +14,7 @@ pub fn now() -> Timestamp {
     Timestamp::now()
 }
 
-/// For tests and demos of what takes days.
+/// Moves the clock, for tests and demos of what takes days.
 #[cfg(feature = "local")]
 pub mod jump {
     use std::sync::atomic::{AtomicI64, Ordering};
@@ -23,7 +23,7 @@ pub mod jump {
 
     static AHEAD_MS: AtomicI64 = AtomicI64::new(0);
 
-    /// Sets the clock of the whole process ahead.
+    /// Moves the clock of the process ahead.
     pub fn advance(by: SignedDuration) {
         let by = i64::try_from(by.as_millis()).unwrap_or_default();
         AHEAD_MS.fetch_add(by, Ordering::Relaxed);
@@ -37,16 +37,16 @@ pub mod jump {
 /// The id of a new card: 64 random bits.
 ///
 /// # Panics
-/// As [`nonce`].
+/// When the operating system has no randomness.
 #[must_use]
 pub fn new_card_id() -> CardId {
     CardId(u64::from_be_bytes(random_bytes()))
 }
 
-/// 128 random bits as 32 hexadecimal digits: never the same twice.
+/// 128 random bits as 32 hexadecimal digits. It never returns the same text twice.
 ///
 /// # Panics
-/// When the operating system has no randomness: without it nothing can be signed.
+/// When the operating system has no randomness. Nothing can be signed without it.
 #[must_use]
 pub fn nonce() -> String {
     hex::encode(random_bytes::<16>())
@@ -56,6 +56,6 @@ pub fn nonce() -> String {
 #[expect(clippy::expect_used, reason = "documented; Lambda reports the panic")]
 fn random_bytes<const BYTES: usize>() -> [u8; BYTES] {
     let mut bytes = [0; BYTES];
-    getrandom::fill(&mut bytes).expect("the operating system gives randomness");
+    getrandom::fill(&mut bytes).expect("the operating system has randomness");
     bytes
 }

@@ -1,9 +1,9 @@
-//! Who we are to Alibaba Cloud: the access key of the secrets, or a session of a role that is assumed with it or with an
-//! identity token of AWS.
+//! The credentials for Alibaba Cloud: an access key of the secrets, or a session of a role. The role is assumed with an
+//! access key of the secrets, or with an identity token of AWS.
 //!
-//! Sessions are kept until 15 minutes before they end, assumed by one task at a time, and renewed by the watcher's ticks
-//! before anybody has to wait for it. What was decided is carried out in a session that names the connection, so that
-//! Alibaba Cloud's own audit trail says which approval a call belongs to; reading is done in one session for all.
+//! A session is cached until 15 minutes before it ends. One task assumes it at a time. The ticks of the watcher renew it
+//! early, so that nobody has to wait. All reads share one session. What was decided about a connection is carried out in
+//! a session that names the connection, so that Alibaba Cloud's audit trail shows which approval a call belongs to.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,43 +24,43 @@ use crate::peering::InstanceId;
 use crate::secret::Secret;
 use crate::secrets::{self, AccessKey, SecretsStore};
 
-/// The audience that Alibaba Cloud's OIDC provider is told to expect.
+/// The audience of identity tokens, which Alibaba Cloud's OIDC provider expects.
 const OIDC_AUDIENCE: &str = "sts.aliyuncs.com";
-/// A session that ends sooner is not used for anything new, if there is another.
-const MIN_INTERACTIVE_VALIDITY: SignedDuration = SignedDuration::from_mins(15);
-/// One that ends sooner is renewed by a tick.
-const RENEW: SignedDuration = SignedDuration::from_mins(20);
-/// An identity token that ends sooner is not used.
+/// The remaining validity and the timeout when a person may be waiting. For the timeout, the old session must still be
+/// valid.
+const INTERACTIVE: Freshness =
+    Freshness { min_validity: SignedDuration::from_mins(15), timeout: Duration::from_millis(700) };
+/// The remaining validity and the timeout in a tick, when nobody is waiting.
+const BACKGROUND: Freshness =
+    Freshness { min_validity: SignedDuration::from_mins(20), timeout: Duration::from_secs(5) };
+/// An identity token must be valid for so much longer.
 const MIN_TOKEN_VALIDITY: SignedDuration = SignedDuration::from_mins(1);
-/// The longest that somebody waits for a new session while the old one still serves, and how long it then serves on.
-const INTERACTIVE_TIMEOUT: Duration = Duration::from_millis(700);
+/// The pause between two tries to renew a session that is still valid.
 const RENEWAL_RETRY_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
-/// The longest that a tick waits for one, for nobody waits for the tick.
-const NOBODY_WAITS: Duration = Duration::from_secs(5);
-/// How long those who come after a failure are told of it, and not made to wait for the next.
+/// For so long after a failure, callers get the same error without another try.
 const FAILURE_TTL: SignedDuration = SignedDuration::from_secs(2);
-/// The longest that it takes to fail: a key that was rotated, twice the time that a call may take.
+/// The longest time until a try fails: two calls with their timeouts, because the key may have been rotated.
 const MAX_TRY_DURATION: SignedDuration = SignedDuration::from_mins(1);
-/// The least age of a session that is given up because it was refused.
+/// A refused session is dropped only if it is at least so old.
 const MIN_REFUSED_SESSION_AGE: SignedDuration = SignedDuration::from_secs(30);
-/// Codes of refusals that another session may not meet.
+/// Refusals that a new session may avoid.
 const SESSION_ERROR_PREFIXES: [&str; 4] =
     ["InvalidSecurityToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden.AccessKeyDisabled"];
 /// Source: <https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-assumerole>
 const MAX_SESSION_NAME_CHARS: usize = 64;
 
-/// In whose name a call is made.
+/// The name of a session in Alibaba Cloud's audit trail.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SessionName(String);
 
 impl SessionName {
-    /// For reading, and for everything that decides nothing.
+    /// For reads and dry runs.
     #[must_use]
     pub fn reading() -> Self {
         Self("peergate".into())
     }
 
-    /// For carrying out what was decided about a connection.
+    /// For the calls that carry out a decision about a connection.
     #[must_use]
     pub fn for_decision(instance_id: &InstanceId) -> Self {
         Self(format!("peergate-{instance_id}").chars().take(MAX_SESSION_NAME_CHARS).collect())
@@ -70,24 +70,24 @@ impl SessionName {
 /// Why there are no credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The secrets can't be read.
+    /// The secrets cannot be read.
     #[error(transparent)]
     Secrets(#[from] secrets::Error),
-    /// They hold no key for this target.
-    #[error("the secrets hold no access key for the target")]
+    /// The secrets have no access key for this target.
+    #[error("the secrets have no access key for the target")]
     NoKey,
-    /// The role can't be assumed.
+    /// The role cannot be assumed.
     #[error(transparent)]
     Sts(#[from] alicloud::Error),
     /// AWS issues no identity token.
     #[error(transparent)]
     Identity(#[from] aws::IdentityError),
-    /// It failed for somebody else a moment ago.
-    #[error("it failed a moment ago with {}", .0.code)]
+    /// Another caller has just got this error.
+    #[error("another call for credentials has just failed with {}", .0.code)]
     FailedRecently(RecentFailure),
 }
 
-/// How it failed.
+/// The error of another caller.
 #[derive(Debug, Clone)]
 pub struct RecentFailure {
     code: String,
@@ -103,13 +103,13 @@ impl RecentFailure {
 }
 
 impl Error {
-    /// As records and people see it.
+    /// The code in records, logs and messages.
     #[must_use]
     pub fn code(&self) -> &str {
         match self {
             Self::Secrets(_) => "SecretsUnavailable",
             Self::NoKey => "NoAccessKey",
-            // Elsewhere it is about what a call may do, here about who may be whom.
+            // In answers to other calls, `NoPermission` is about the operation. Here it is about the role.
             Self::Sts(error) if error.code() == "NoPermission" => "AssumeRole.NoPermission",
             Self::Sts(error) => error.code(),
             Self::Identity(error) => error.code(),
@@ -117,7 +117,7 @@ impl Error {
         }
     }
 
-    /// The vendor's name for the call.
+    /// The vendor's id of the call.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         match self {
@@ -127,7 +127,7 @@ impl Error {
         }
     }
 
-    /// What it asks us to do. Whatever is wrong with a role or a token, a person has to mend it.
+    /// What the caller must do. An operator has to fix every problem of a role or a token that does not pass.
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
@@ -144,53 +144,88 @@ impl Error {
         }
     }
 
-    /// Counts the error, unless its call was counted already.
+    /// Counts the error in the metrics, unless its call is already counted.
     fn count(&self) {
-        let counted = match self {
+        let is_counted = match self {
             Self::Sts(error) => error.class() == Class::Credentials,
             Self::FailedRecently(_) => true,
             Self::Secrets(_) | Self::NoKey | Self::Identity(_) => false,
         };
-        if !counted && self.class() == Class::Credentials {
+        if !is_counted && self.class() == Class::Credentials {
             metrics::count_credentials_refused();
         }
     }
 }
 
-/// Gets and keeps credentials.
+/// Gets and caches credentials.
 #[derive(Debug)]
 pub struct CredentialsProvider {
     clients: Clients,
     aws: AwsEnvironment,
     config: Arc<Config>,
-    sessions: Mutex<BTreeMap<(String, SessionName), Arc<CacheEntry>>>,
+    sessions: Mutex<BTreeMap<SessionKey, Arc<CacheEntry>>>,
     identity_token: tokio::sync::Mutex<Option<IdentityToken>>,
 }
 
-/// A session, locked while it is assumed, so that only one task does.
+/// Identifies a session in the cache.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct SessionKey {
+    target: String,
+    name: SessionName,
+}
+
+/// The target of a session.
+#[derive(Clone, Copy)]
+struct NamedTarget<'a> {
+    name: &'a str,
+    config: &'a Target,
+}
+
+/// How much longer a session must be valid, and how long to wait for a new one while the old one still is.
+#[derive(Clone, Copy)]
+struct Freshness {
+    min_validity: SignedDuration,
+    timeout: Duration,
+}
+
+/// A key that Alibaba Cloud refused.
+#[derive(Debug, Clone, Copy)]
+pub struct RefusedKey<'a> {
+    /// The key of the call.
+    pub key: &'a AccessKey,
+    /// The code of the refusal.
+    pub code: &'a str,
+}
+
+/// A session. It is locked while a task assumes it, so that only one task does.
 #[derive(Default)]
 struct CacheEntry(tokio::sync::Mutex<SessionState>);
 
 impl std::fmt::Debug for CacheEntry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Slot(…)")
+        f.write_str("CacheEntry(…)")
     }
 }
 
 #[derive(Default)]
 struct SessionState {
     session: Option<CachedSession>,
-    /// Not to be tried again before, while the session serves.
+    /// While the session is valid, no renewal is tried before this time.
     retry_not_before: Option<Timestamp>,
-    /// When it failed, and how.
-    last_failure: Option<(Timestamp, RecentFailure)>,
+    last_failure: Option<SessionFailure>,
+}
+
+struct SessionFailure {
+    failed_at: Timestamp,
+    failure: RecentFailure,
 }
 
 impl SessionState {
-    /// How it failed a moment ago. Who came while it was tried came long before it failed.
+    /// The failure that a caller need not repeat. `now` may precede the failure: callers that queued on the lock took it
+    /// earlier.
     fn recent_failure(&self, now: Timestamp) -> Option<&RecentFailure> {
-        let (at, failure) = self.last_failure.as_ref()?;
-        (-MAX_TRY_DURATION..FAILURE_TTL).contains(&now.duration_since(*at)).then_some(failure)
+        let last = self.last_failure.as_ref()?;
+        (-MAX_TRY_DURATION..FAILURE_TTL).contains(&now.duration_since(last.failed_at)).then_some(&last.failure)
     }
 }
 
@@ -202,7 +237,7 @@ struct CachedSession {
 }
 
 impl CredentialsProvider {
-    /// Gets nothing yet.
+    /// Makes no call yet.
     #[must_use]
     pub fn new(clients: impl Into<Clients>, aws: AwsEnvironment, config: Arc<Config>) -> Self {
         Self {
@@ -214,7 +249,7 @@ impl CredentialsProvider {
         }
     }
 
-    /// What calls of `target` are signed with.
+    /// The key that signs calls for `target`.
     pub async fn current_key(
         &self,
         secrets: &SecretsStore,
@@ -228,54 +263,54 @@ impl CredentialsProvider {
                 stored_key(&*secrets.current(now).await?, target).inspect_err(Error::count)
             }
             CredentialsKind::AssumeRole { .. } | CredentialsKind::Oidc { .. } => self
-                .session(secrets, (target, config), name, (MIN_INTERACTIVE_VALIDITY, INTERACTIVE_TIMEOUT), now)
+                .session_key(secrets, NamedTarget { name: target, config }, name, INTERACTIVE, now)
                 .await
                 .inspect_err(Error::count),
         }
     }
 
-    /// What to try instead of a key that was refused with `code`: `None` if there is nothing else.
+    /// Another key to try after a refusal; `None` if there is no other.
     pub async fn replace_refused_key(
         &self,
         secrets: &SecretsStore,
         target: &str,
         name: &SessionName,
-        (refused, code): (&AccessKey, &str),
+        refused: RefusedKey<'_>,
         now: Timestamp,
     ) -> Option<AccessKey> {
         let config = self.config.targets.get(target)?;
         let other = match &config.credentials {
             CredentialsKind::AccessKey {} => {
-                let held = secrets.current(now).await.ok()?;
-                let fresh = secrets.refetch(&held, now).await.unwrap_or(held);
-                stored_key(&fresh, target).ok()?
+                let cached = secrets.current(now).await.ok()?;
+                let latest = secrets.refetch(&cached, now).await.unwrap_or(cached);
+                stored_key(&latest, target).ok()?
             }
             CredentialsKind::AssumeRole { .. } | CredentialsKind::Oidc { .. } => {
-                // What it may not do, another session of the role may not do either.
-                if !SESSION_ERROR_PREFIXES.iter().any(|prefix| code.starts_with(prefix)) {
+                // Another session of the role has the same permissions.
+                if !SESSION_ERROR_PREFIXES.iter().any(|prefix| refused.code.starts_with(prefix)) {
                     return None;
                 }
-                let slot = self.cache_entry(target, name, now);
-                let mut kept = slot.0.lock().await;
-                let old = |session: &CachedSession| now.duration_since(session.assumed_at) >= MIN_REFUSED_SESSION_AGE;
-                if kept.session.as_ref().is_some_and(|session| session.key == *refused && old(session)) {
-                    kept.session = None;
+                let entry = self.cache_entry(target, name, now);
+                let mut state = entry.0.lock().await;
+                let is_old =
+                    |session: &CachedSession| now.duration_since(session.assumed_at) >= MIN_REFUSED_SESSION_AGE;
+                if state.session.as_ref().is_some_and(|session| session.key == *refused.key && is_old(session)) {
+                    state.session = None;
                 }
-                drop(kept);
-                self.session(secrets, (target, config), name, (MIN_INTERACTIVE_VALIDITY, INTERACTIVE_TIMEOUT), now)
-                    .await
-                    .ok()?
+                drop(state);
+                self.session_key(secrets, NamedTarget { name: target, config }, name, INTERACTIVE, now).await.ok()?
             }
         };
-        (other != *refused).then_some(other)
+        (other != *refused.key).then_some(other)
     }
 
-    /// Renews what ends soon, so that nobody has to wait for it.
+    /// Renews the sessions that end soon, so that nobody has to wait for them.
     pub async fn refresh(&self, secrets: &SecretsStore, now: Timestamp) {
         let reading = SessionName::reading();
         let sessions = self.config.targets.iter().filter(|(_, target)| target.credentials.is_a_session());
-        let refresh = sessions.map(async |(name, target)| {
-            if let Err(error) = self.session(secrets, (name, target), &reading, (RENEW, NOBODY_WAITS), now).await {
+        let refresh = sessions.map(async |(name, config)| {
+            if let Err(error) = self.session_key(secrets, NamedTarget { name, config }, &reading, BACKGROUND, now).await
+            {
                 error.count();
                 tracing::error!(
                     outcome = "no_credentials",
@@ -283,50 +318,52 @@ impl CredentialsProvider {
                     alicloud.code = error.code(),
                     alicloud.request_id = error.request_id(),
                     error = %Chain(&error),
-                    "there are no credentials"
+                    "could not get the credentials of a target"
                 );
             }
         });
         join_all(refresh).await;
     }
 
-    /// A session that serves for at least `for_at_least`, or, while no new one can be had in time, until it ends.
-    async fn session(
+    /// The key of a session that is valid for long enough. If no new session comes in time, the old one serves until it
+    /// ends.
+    async fn session_key(
         &self,
         secrets: &SecretsStore,
-        target: (&str, &Target),
+        target: NamedTarget<'_>,
         name: &SessionName,
-        (for_at_least, patience): (SignedDuration, Duration),
+        Freshness { min_validity, timeout: max_wait }: Freshness,
         now: Timestamp,
     ) -> Result<AccessKey, Error> {
-        let slot = self.cache_entry(target.0, name, now);
-        let mut kept = slot.0.lock().await;
-        let usable = kept.session.clone().filter(|session| now < session.expires_at);
+        let entry = self.cache_entry(target.name, name, now);
+        let mut state = entry.0.lock().await;
+        let usable = state.session.clone().filter(|session| now < session.expires_at);
         let Some(session) = usable else {
-            if let Some(failure) = kept.recent_failure(now) {
+            if let Some(failure) = state.recent_failure(now) {
                 return Err(Error::FailedRecently(failure.clone()));
             }
-            // Whoever comes meanwhile waits for this one.
-            let begun = Instant::now();
+            // Other callers wait on the lock for this session.
+            let started = Instant::now();
             let assumed = self.assume_session(secrets, target, name, now).await;
-            let took = SignedDuration::try_from(begun.elapsed()).unwrap_or_default();
-            kept.last_failure = assumed.as_ref().err().map(|error| (now + took, RecentFailure::of(error)));
-            kept.session = Some(assumed?);
-            kept.retry_not_before = None;
-            return kept.session.as_ref().map(|session| session.key.clone()).ok_or(Error::NoKey);
+            let failed_at = now + SignedDuration::try_from(started.elapsed()).unwrap_or_default();
+            let failure = assumed.as_ref().err().map(RecentFailure::of);
+            state.last_failure = failure.map(|failure| SessionFailure { failed_at, failure });
+            state.session = Some(assumed?);
+            state.retry_not_before = None;
+            return state.session.as_ref().map(|session| session.key.clone()).ok_or(Error::NoKey);
         };
-        // A clock that was set back must not put it off for as long.
+        // The upper bound matters if the clock was set back: the renewal must not be late by the same time.
         let is_too_early =
             |until: Timestamp| now < until && until < now + RENEWAL_RETRY_INTERVAL + RENEWAL_RETRY_INTERVAL;
-        if now + for_at_least < session.expires_at || kept.retry_not_before.is_some_and(is_too_early) {
+        if now + min_validity < session.expires_at || state.retry_not_before.is_some_and(is_too_early) {
             return Ok(session.key);
         }
-        // Whoever comes meanwhile takes the old one.
-        kept.retry_not_before = Some(now + RENEWAL_RETRY_INTERVAL);
-        drop(kept);
-        let code = match timeout(patience, self.assume_session(secrets, target, name, now)).await {
+        // During the renewal, other callers use the old session.
+        state.retry_not_before = Some(now + RENEWAL_RETRY_INTERVAL);
+        drop(state);
+        let code = match timeout(max_wait, self.assume_session(secrets, target, name, now)).await {
             Ok(Ok(new)) => {
-                *slot.0.lock().await = SessionState { session: Some(new.clone()), ..SessionState::default() };
+                *entry.0.lock().await = SessionState { session: Some(new.clone()), ..SessionState::default() };
                 return Ok(new.key);
             }
             Ok(Err(error)) => {
@@ -337,22 +374,23 @@ impl CredentialsProvider {
         };
         tracing::warn!(
             outcome = "old_session",
-            target = target.0,
+            target = target.name,
             alicloud.code = code,
-            "no new session; the old one serves until it ends"
+            "could not renew a session; using the old one until it ends"
         );
         Ok(session.key)
     }
 
-    /// Where a session is kept. Those that have ended go.
+    /// The cache entry of a session. A new entry removes those that are no longer of use.
     fn cache_entry(&self, target: &str, name: &SessionName, now: Timestamp) -> Arc<CacheEntry> {
         let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (target.to_owned(), name.clone());
+        let key = SessionKey { target: target.to_owned(), name: name.clone() };
         if !sessions.contains_key(&key) {
-            let serves = |kept: &SessionState| kept.session.as_ref().is_some_and(|session| now < session.expires_at);
-            let is_known = |kept: &SessionState| serves(kept) || kept.recent_failure(now).is_some();
-            let in_use = |slot: &Arc<CacheEntry>| Arc::strong_count(slot) > 1;
-            sessions.retain(|_, slot| in_use(slot) || slot.0.try_lock().is_ok_and(|kept| is_known(&kept)));
+            let is_valid =
+                |state: &SessionState| state.session.as_ref().is_some_and(|session| now < session.expires_at);
+            let is_useful = |state: &SessionState| is_valid(state) || state.recent_failure(now).is_some();
+            let in_use = |entry: &Arc<CacheEntry>| Arc::strong_count(entry) > 1;
+            sessions.retain(|_, entry| in_use(entry) || entry.0.try_lock().is_ok_and(|state| is_useful(&state)));
         }
         Arc::clone(sessions.entry(key).or_default())
     }
@@ -360,7 +398,7 @@ impl CredentialsProvider {
     async fn assume_session(
         &self,
         secrets: &SecretsStore,
-        (target, config): (&str, &Target),
+        NamedTarget { name: target, config }: NamedTarget<'_>,
         SessionName(name): &SessionName,
         now: Timestamp,
     ) -> Result<CachedSession, Error> {
@@ -368,17 +406,18 @@ impl CredentialsProvider {
         let session = match &config.credentials {
             CredentialsKind::AccessKey {} => return Err(Error::NoKey),
             CredentialsKind::AssumeRole { role, external_id, key_of } => {
-                let whose = key_of.as_deref().unwrap_or(target);
-                let held = secrets.current(now).await?;
-                let assume =
-                    async |key: AccessKey| sts.assume_role(credentials(&key), role, name, external_id.as_deref()).await;
-                match assume(stored_key(&held, whose)?).await {
+                let key_holder = key_of.as_deref().unwrap_or(target);
+                let cached = secrets.current(now).await?;
+                let assume = async |key: AccessKey| {
+                    sts.assume_role(key.as_credentials(), role, name, external_id.as_deref()).await
+                };
+                match assume(stored_key(&cached, key_holder)?).await {
                     // The key may have been rotated.
-                    Err(error) if error.class() == Class::Credentials => match secrets.refetch(&held, now).await {
-                        Some(fresh) => assume(stored_key(&fresh, whose)?).await?,
+                    Err(error) if error.class() == Class::Credentials => match secrets.refetch(&cached, now).await {
+                        Some(latest) => assume(stored_key(&latest, key_holder)?).await?,
                         None => return Err(error.into()),
                     },
-                    answer => answer?,
+                    session => session?,
                 }
             }
             CredentialsKind::Oidc { role, provider } => {
@@ -396,12 +435,12 @@ impl CredentialsProvider {
     }
 
     async fn identity_token(&self, now: Timestamp) -> Result<Secret, aws::IdentityError> {
-        let mut kept = self.identity_token.lock().await;
-        if let Some(token) = kept.as_ref().filter(|token| now + MIN_TOKEN_VALIDITY < token.expires_at) {
+        let mut cached = self.identity_token.lock().await;
+        if let Some(token) = cached.as_ref().filter(|token| now + MIN_TOKEN_VALIDITY < token.expires_at) {
             return Ok(token.token.clone());
         }
         let token = aws::fetch_identity_token(&self.clients.latest().client, &self.aws, OIDC_AUDIENCE, now).await?;
-        Ok(kept.insert(token).token.clone())
+        Ok(cached.insert(token).token.clone())
     }
 }
 
@@ -409,13 +448,15 @@ fn stored_key(secrets: &secrets::SecretSet, target: &str) -> Result<AccessKey, E
     secrets.targets.get(target).cloned().ok_or(Error::NoKey)
 }
 
-/// As the API takes them.
-#[must_use]
-pub fn credentials(key: &AccessKey) -> Credentials<'_> {
-    Credentials {
-        access_key_id: key.access_key_id.expose(),
-        access_key_secret: key.access_key_secret.expose(),
-        security_token: key.security_token.as_ref().map(Secret::expose),
+impl AccessKey {
+    /// The credentials of a call with this key.
+    #[must_use]
+    pub fn as_credentials(&self) -> Credentials<'_> {
+        Credentials {
+            access_key_id: self.access_key_id.expose(),
+            access_key_secret: self.access_key_secret.expose(),
+            security_token: self.security_token.as_ref().map(Secret::expose),
+        }
     }
 }
 
@@ -432,21 +473,22 @@ mod tests {
     #[tokio::test]
     async fn failure_is_cached_briefly_even_if_the_clock_goes_back() {
         let config = Arc::new(Config::parse(CONFIG).unwrap());
-        let store = CredentialsProvider::new(crate::http::new_client().unwrap(), AwsEnvironment::default(), config);
+        let provider = CredentialsProvider::new(crate::http::new_client().unwrap(), AwsEnvironment::default(), config);
         let now: Timestamp = "2026-11-22T00:00:00Z".parse().unwrap();
         let (one, other) = (SessionName("one".into()), SessionName("other".into()));
         let failure = RecentFailure { code: "Code".into(), request_id: None, class: Class::Retry };
-        store.cache_entry("prod", &one, now).0.lock().await.last_failure = Some((now, failure));
-        let known = async |at: Timestamp| {
-            // A new slot has those go that are of no use any more.
-            let _ = store.cache_entry("prod", &other, at);
-            store.sessions.lock().unwrap().remove(&("prod".to_owned(), other.clone()));
-            store.cache_entry("prod", &one, at).0.lock().await.recent_failure(at).is_some()
+        provider.cache_entry("prod", &one, now).0.lock().await.last_failure =
+            Some(SessionFailure { failed_at: now, failure });
+        let is_known = async |at: Timestamp| {
+            // A new entry removes those that are no longer of use.
+            let _ = provider.cache_entry("prod", &other, at);
+            provider.sessions.lock().unwrap().retain(|key, _| key.name != other);
+            provider.cache_entry("prod", &one, at).0.lock().await.recent_failure(at).is_some()
         };
         let second = SignedDuration::from_secs(1);
-        assert!(known(now - second * 30).await, "who waited while it was tried");
-        assert!(known(now + second).await);
-        assert!(!known(now - second * 3600).await, "the clock was set back");
-        assert!(!known(now + second).await, "it went");
+        assert!(is_known(now - second * 30).await, "a caller that queued during the try");
+        assert!(is_known(now + second).await);
+        assert!(!is_known(now - second * 3600).await, "the clock was set back");
+        assert!(!is_known(now + second).await, "the entry is removed");
     }
 }

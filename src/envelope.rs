@@ -1,7 +1,7 @@
-//! Lambda's JSON around an HTTP request: payload format 2.0, as Function URLs and HTTP APIs send it.
+//! Lambda's JSON around an HTTP request: payload format 2.0, which Function URLs and HTTP APIs send.
 //!
-//! Read by our own structs: `lambda_http`'s conversion keeps only the last of a duplicated header of format 1.0, and
-//! panics on a body that is not the base64 that it claims to be.
+//! It has its own structs, because the conversion of `lambda_http` keeps only the last of several equal headers in format
+//! 1.0, and panics on a body that is not valid base64.
 //!
 //! Source: <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-develop-integrations-lambda.html>
 
@@ -14,7 +14,7 @@ use lambda_http::Body;
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpResponse;
 use serde::Deserialize;
 
-/// An event.
+/// An event of a Function URL or an HTTP API.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HttpEvent {
@@ -38,18 +38,18 @@ struct HttpContext {
     method: String,
 }
 
-/// Why an event is no request.
+/// Why an event is not a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// Of another format.
-    #[error("payload format version 2.0 is needed: configure it in the API's integration")]
+    /// The event has another payload format.
+    #[error("payload format version 2.0 is required: configure it in the integration of the API")]
     PayloadVersion,
-    /// Something in it makes no sense.
+    /// A part of the event cannot be understood: which part.
     #[error("the {0} of the event is malformed")]
     Malformed(&'static str),
 }
 
-/// Takes the request out. Only the event's flag says whether the body is base64.
+/// The request in an event. The body is decoded from base64 only if the event's flag says so.
 pub fn into_request(event: HttpEvent) -> Result<Request<Bytes>, Error> {
     if event.version.as_deref() != Some("2.0") {
         return Err(Error::PayloadVersion);
@@ -62,7 +62,7 @@ pub fn into_request(event: HttpEvent) -> Result<Request<Bytes>, Error> {
         body.into_bytes()
     };
     let path = event.raw_path.unwrap_or_default();
-    // What cannot be a query is left out: no signature of ours is in it.
+    // A malformed query is dropped. No platform signs it.
     let query = event.raw_query_string.filter(|query| !query.is_empty());
     let with_query = query.and_then(|query| Uri::try_from(format!("{path}?{query}")).ok());
     let uri = with_query.map_or(path, |uri| uri.to_string());
@@ -73,7 +73,7 @@ pub fn into_request(event: HttpEvent) -> Result<Request<Bytes>, Error> {
     request.body(Bytes::from(body)).map_err(|_| Error::Malformed("method, path, query or a header"))
 }
 
-/// Puts the response in.
+/// The response in Lambda's JSON.
 #[must_use]
 pub fn into_lambda_response(response: Response<String>) -> ApiGatewayV2httpResponse {
     let (parts, body) = response.into_parts();

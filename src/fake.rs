@@ -1,4 +1,5 @@
-//! The fakes: the other side of each wire, for tests, demos and the vendors' own SDKs. They refuse what the vendors refuse.
+//! Fake servers of Alibaba Cloud and of chat platforms, for tests, demos and the vendors' own SDKs. They refuse what the
+//! vendors refuse.
 
 pub mod alicloud;
 pub mod feishu;
@@ -9,30 +10,40 @@ use tokio::net::TcpListener;
 
 use slack::FakeSlack;
 
-/// A failure of a fake or of a local command: shown to the person who runs it.
+/// A failure of a fake or of a local command. The person who runs it sees the text.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a fake brings to the sandbox.
+/// What the sandbox needs to use a fake platform.
 #[derive(Debug, Clone)]
 pub struct SandboxExtension {
-    /// Tables of `peergate.toml`.
+    /// Tables to add to `peergate.toml`.
     pub config: String,
-    /// Joined with the secrets.
+    /// Secrets to add.
     pub secrets: Value,
-    /// A channel of these tables.
+    /// The channel of these tables that gets notifications.
     pub channel: &'static str,
-    /// Identities of the sandbox's people there.
-    pub people: Vec<(&'static str, String)>,
+    /// The identities of the sandbox's people on the platform.
+    pub people: Vec<PersonIdentity>,
 }
 
-/// Serves the fake of the platform `name` until the task ends.
+/// The identity of a person on a platform.
+#[derive(Debug, Clone)]
+pub struct PersonIdentity {
+    /// The name of the person in the sandbox.
+    pub person: &'static str,
+    /// E.g. `feishu:TENANT/ou_alice`.
+    pub principal: String,
+}
+
+/// Serves the fake of a platform until the task ends.
 ///
 /// # Errors
-/// When there is no such fake, or it has no such option.
+/// When there is no fake of that name, or it does not know an option.
 pub async fn serve_fake(name: &str, options: &[String], listener: TcpListener) -> Result<(), Error> {
     match name {
         "slack" if options.is_empty() => Ok(FakeSlack::default().serve(listener).await?),
         "feishu" => Ok(feishu::parse_fake_options(options)?.serve(listener).await?),
-        _ => Err(format!("there is no fake {name} with such options; there are: slack, feishu").into()),
+        "slack" => Err("the fake of Slack takes no options".into()),
+        _ => Err(format!("there is no fake of {name}: expected slack or feishu").into()),
     }
 }

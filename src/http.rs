@@ -1,5 +1,5 @@
-//! The HTTP client: one TLS configuration and one pool carry Alibaba Cloud, chat and AWS. And what all answers share: how
-//! long a server asks us to wait, and what time it has.
+//! The HTTP client that Alibaba Cloud, the chat platforms and AWS share, with one TLS configuration and one pool. Also
+//! parsers for the headers that all servers send: `Retry-After` and `Date`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,52 +15,47 @@ use url::Url;
 
 use crate::redaction::KeyProblem;
 
-/// To be connected, TLS included.
+/// The time to open a connection, with TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// For a whole exchange, when nobody sets a shorter one.
+/// The time for a request and its response, unless the caller sets a shorter one.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Closes an idle connection before a load balancer forgets it, which takes 60 s by default.
+/// An idle connection is closed after this time. Load balancers forget it after 60 s by default.
 ///
 /// Source: <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-load-balancer-attributes.html> and
 /// <https://www.alibabacloud.com/help/en/slb/classic-load-balancer/developer-reference/api-slb-2014-05-15-createloadbalancerhttplistener>
 const IDLE_TIMEOUT: Duration = Duration::from_secs(50);
-/// Requests to this machine use no proxy, whatever the environment says.
+/// Requests to this machine never use a proxy.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
-/// No answer that we read is larger: a page of 100 connections is about 100 kB.
+/// The largest response body. A page of 100 connections has about 100 kB.
 const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
 
-/// A longer code, or request id, is cut.
+/// A longer code or request id is cut.
 const MAX_WORD_CHARS: usize = 80;
 
-/// Why there is no client.
+/// Why the HTTP client cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// TLS could not be set up.
+    /// The TLS library refuses the configuration.
     #[error("cannot set up TLS")]
     Tls(#[from] rustls::Error),
-    /// What was to be trusted besides can't be.
-    #[error("PEERGATE_CA_FILE cannot be read, or holds no certificates in PEM, or one that cannot be trusted")]
+    /// The additional certificates cannot be used.
+    #[error("PEERGATE_CA_FILE cannot be read, has no certificates in PEM, or has one that cannot be trusted")]
     Roots,
-    /// The client could not be built.
+    /// The HTTP library refuses the configuration.
     #[error("cannot build the HTTP client")]
     Client(#[from] reqwest::Error),
 }
 
-/// Makes the client. It follows no redirect, and trusts the roots that were compiled in.
+/// The shared client of [`Clients::new`].
 pub fn new_client() -> Result<reqwest::Client, Error> {
     Ok(Clients::new()?.shared)
 }
 
-/// As [`client`]; trusts the certificates in `pem` as well.
-pub fn new_client_with_roots(pem: &[u8]) -> Result<reqwest::Client, Error> {
-    Ok(Clients::with_roots(pem)?.shared)
-}
-
-/// The shared client, and its replacement when its idle connections are dead.
+/// The shared client, and a replacement for the time when its idle connections are dead.
 ///
-/// A network may forget a connection without a word. The HTTP client can't tell, and would take the next one of its
-/// pool, which died with the first. Another client has a pool of its own; with the same TLS configuration it resumes the
-/// sessions of the first, and it is built only when it is needed.
+/// A network may drop a connection without a sign. The HTTP client does not notice, and would use the next connection of
+/// its pool, which is dead, too. A new client has its own pool. With the same TLS configuration it resumes the sessions
+/// of the first client. It is built only when it is needed.
 #[derive(Debug, Clone)]
 pub struct Clients {
     shared: reqwest::Client,
@@ -68,21 +63,21 @@ pub struct Clients {
     latest: Arc<Mutex<PooledClient>>,
 }
 
-/// A client, and how many came before it.
+/// A client, and the number of clients that came before it.
 #[derive(Debug, Clone)]
 pub struct PooledClient {
-    /// The client.
+    /// Has its own pool of connections.
     pub client: reqwest::Client,
     sequence: u64,
 }
 
 impl Clients {
-    /// Makes the client. It follows no redirect, and trusts the roots that were compiled in.
+    /// Builds the shared client. It follows no redirect, and trusts the compiled-in root certificates.
     pub fn new() -> Result<Self, Error> {
         Self::with_root_store(rustls::RootCertStore::empty())
     }
 
-    /// As [`Clients::new`]; trusts the certificates in `pem` as well.
+    /// Like [`Clients::new`], but the client trusts the certificates in `pem`, too.
     pub fn with_roots(pem: &[u8]) -> Result<Self, Error> {
         let mut roots = rustls::RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(pem) {
@@ -93,7 +88,7 @@ impl Clients {
 
     fn with_root_store(mut roots: rustls::RootCertStore) -> Result<Self, Error> {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        // If the server has no preference, the suite with the cheapest hash.
+        // If the server has no preference, it takes the first suite: this one has the cheapest hash.
         let mut provider = ring::default_provider();
         provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
         let tls = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
@@ -104,19 +99,19 @@ impl Clients {
         Ok(Self { tls: Some(tls), ..clients })
     }
 
-    /// The shared client.
+    /// The client that is never replaced.
     #[must_use]
     pub fn shared(&self) -> &reqwest::Client {
         &self.shared
     }
 
-    /// The latest client.
+    /// The client whose connections are most likely alive.
     #[must_use]
     pub fn latest(&self) -> PooledClient {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// A client without the connections of `stale`. It becomes the latest one only through [`Clients::replace`].
+    /// A client without the connections of `stale`. [`Clients::replace_latest`] makes it the latest one.
     #[must_use]
     pub fn fresh_client(&self, stale: &PooledClient) -> PooledClient {
         let latest = self.latest();
@@ -128,7 +123,7 @@ impl Clients {
         built.map_or(latest, |client| PooledClient { client, sequence: stale.sequence.saturating_add(1) })
     }
 
-    /// From now on, `fresh` is the latest client, unless there is a later one.
+    /// Makes `fresh` the latest client, unless there is a later one.
     pub fn replace_latest(&self, fresh: &PooledClient) {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         if fresh.sequence > latest.sequence {
@@ -137,7 +132,7 @@ impl Clients {
     }
 }
 
-/// One client that cannot be replaced.
+/// A single client that has no replacement.
 impl From<reqwest::Client> for Clients {
     fn from(client: reqwest::Client) -> Self {
         let latest = Arc::new(Mutex::new(PooledClient { client: client.clone(), sequence: 0 }));
@@ -145,8 +140,14 @@ impl From<reqwest::Client> for Clients {
     }
 }
 
-/// Sends nothing twice: reqwest's own retries are off, and hyper resends only a request that had not left when the
-/// connection was closed.
+impl From<&reqwest::Client> for Clients {
+    fn from(client: &reqwest::Client) -> Self {
+        client.clone().into()
+    }
+}
+
+/// The client never sends a request twice: reqwest's retries are off. (hyper resends a request only if the connection
+/// closed before any of it was sent.)
 fn build_client(tls: rustls::ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
     let mut builder = reqwest::Client::builder().no_proxy();
     for proxy in environment_proxies() {
@@ -163,14 +164,15 @@ fn build_client(tls: rustls::ClientConfig) -> Result<reqwest::Client, reqwest::E
         .build()
 }
 
-/// The proxies of the environment, by the same variables as reqwest's own, which has no exception for this machine.
+/// The proxies of the environment. The variables are those that reqwest reads, but reqwest makes no exception for this
+/// machine.
 fn environment_proxies() -> Vec<Proxy> {
-    #[expect(clippy::disallowed_methods, reason = "reqwest reads them as well, and knows no exception")]
+    #[expect(clippy::disallowed_methods, reason = "reqwest reads the same variables, but makes no exception")]
     let variable = |names: &[&str]| {
         names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.trim().is_empty()))
     };
     let never = format!("{LOOPBACK},{}", variable(&["NO_PROXY", "no_proxy"]).unwrap_or_default());
-    // A CGI program's `HTTP_PROXY` is a header of its caller.
+    // In a CGI program, `HTTP_PROXY` is a header that the caller sent.
     let is_cgi = variable(&["REQUEST_METHOD"]).is_some();
     let http = variable(&["HTTP_PROXY", "http_proxy"]).filter(|_| !is_cgi);
     let proxies = [
@@ -181,10 +183,10 @@ fn environment_proxies() -> Vec<Proxy> {
     proxies.into_iter().flatten().map(|proxy| proxy.no_proxy(NoProxy::from_string(&never))).collect()
 }
 
-/// Reads a body.
+/// Reads the body of a response. A body over 4 MiB is cut, so that its parser finds it malformed.
 ///
 /// # Errors
-/// When the connection breaks. A body that is too large is cut: what reads it will then find it malformed.
+/// When the connection breaks.
 pub async fn read_body(mut response: reqwest::Response) -> Result<Bytes, reqwest::Error> {
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await.map_err(reqwest::Error::without_url)? {
@@ -196,18 +198,19 @@ pub async fn read_body(mut response: reqwest::Response) -> Result<Bytes, reqwest
     Ok(body.freeze())
 }
 
-/// Opens a connection and leaves it in the pool, so that the first call finds it there. Failing is no harm.
+/// Opens a connection and leaves it in the pool for the first call. A failure has no consequences.
 pub async fn prewarm(client: &reqwest::Client, url: &str) {
     let _ = client.head(url).timeout(CONNECT_TIMEOUT).send().await;
 }
 
-/// As [`prewarm`], two connections: the second resumes the session of the first, and verifies no certificate again.
+/// Like [`prewarm`], but leaves two connections. The second one resumes the TLS session of the first, so the certificate
+/// is verified once.
 pub async fn prewarm_two(client: &reqwest::Client, url: &str) {
     prewarm(client, url).await;
     tokio::join!(prewarm(client, url), prewarm(client, url));
 }
 
-/// The word for a failed exchange, for logs and records.
+/// The code of a failed request, for logs and records.
 #[must_use]
 pub fn transport_code(error: &reqwest::Error) -> &'static str {
     if error.is_timeout() {
@@ -219,16 +222,16 @@ pub fn transport_code(error: &reqwest::Error) -> &'static str {
     }
 }
 
-/// The URL of a constant.
+/// Parses a constant URL.
 #[expect(clippy::expect_used, reason = "a constant")]
 pub(crate) fn constant_url(text: &str) -> Url {
     Url::parse(text).expect("a valid URL")
 }
 
-/// Checks the address of an API.
+/// Checks the URL of an API, which stands under `key` in the configuration.
 ///
 /// # Errors
-/// When it could be read on the way, or holds more than an address.
+/// When it is not secure, or has more than an address.
 pub fn check_endpoint(key: &str, url: &Url) -> Result<(), KeyProblem> {
     if !is_secure(url) {
         return KeyProblem::err_at(key, "only https is allowed, except on loopback");
@@ -239,7 +242,7 @@ pub fn check_endpoint(key: &str, url: &Url) -> Result<(), KeyProblem> {
     Ok(())
 }
 
-/// Whether what we send there can't be read on the way: https, or http that does not leave the machine.
+/// Whether nobody can read requests to this URL on the way: it is https, or http on loopback.
 #[must_use]
 pub fn is_secure(url: &Url) -> bool {
     let loopback = match url.host() {
@@ -251,7 +254,8 @@ pub fn is_secure(url: &Url) -> bool {
     url.host().is_some() && (url.scheme() == "https" || (url.scheme() == "http" && loopback))
 }
 
-/// A code, or the id of a request, for a log line: only letters, digits, dots, underscores and hyphens, at most 80.
+/// A code or request id that is safe in a log line: at most 80 letters, digits, dots, underscores and hyphens. `None` if it
+/// has other characters.
 #[must_use]
 pub fn log_safe_word(text: &str) -> Option<String> {
     let text = text.trim();
@@ -260,7 +264,8 @@ pub fn log_safe_word(text: &str) -> Option<String> {
     is_one.then(|| text.chars().take(MAX_WORD_CHARS).collect())
 }
 
-/// A `Retry-After`: seconds, however many and with or without a fraction, or a date. Saturates; callers have a limit.
+/// Parses a `Retry-After` header: seconds, with or without a fraction, or a date. A large number saturates, and each
+/// caller sets its own limit.
 ///
 /// Source: <https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3>
 #[must_use]
@@ -275,13 +280,13 @@ pub fn parse_retry_after(text: &str, now: Timestamp) -> Option<SignedDuration> {
     })
 }
 
-/// As [`retry_after`], in milliseconds and without dates: `x-acs-retry-after`.
+/// Parses Alibaba Cloud's header `x-acs-retry-after`: milliseconds.
 #[must_use]
 pub fn parse_retry_after_millis(text: &str) -> Option<SignedDuration> {
     parse_rounded_up(text).map(|millis| SignedDuration::from_millis(i64::from(millis)))
 }
 
-/// A number without a sign, rounded up. What is larger than the type becomes its largest.
+/// Parses a number without a sign, and rounds it up. A large number saturates.
 fn parse_rounded_up(text: &str) -> Option<u32> {
     let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
     let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
@@ -292,7 +297,7 @@ fn parse_rounded_up(text: &str) -> Option<u32> {
     Some(whole.parse::<u32>().unwrap_or(u32::MAX).saturating_add(up))
 }
 
-/// An HTTP date, in any of its three forms. The name of the day says nothing new, and is not looked at.
+/// Parses an HTTP date in any of its three forms. The name of the day is ignored.
 ///
 /// Source: <https://www.rfc-editor.org/rfc/rfc9110#section-5.6.7>
 #[must_use]
@@ -368,5 +373,20 @@ mod tests {
             (clients.latest().sequence, clients.fresh_client(&stale).sequence, clients.fresh_client(&one).sequence),
             (1, 1, 2)
         );
+    }
+
+    #[test]
+    fn plain_http_is_allowed_on_loopback_only() {
+        for (url, secure) in [
+            ("https://vpcpeer.aliyuncs.com", true),
+            ("http://127.0.0.1:80", true),
+            ("http://[::1]:80", true),
+            ("http://localhost", true),
+            ("http://localhost.example.com", false),
+            ("http://10.0.0.1", false),
+            ("ftp://127.0.0.1", false),
+        ] {
+            assert_eq!(is_secure(&Url::parse(url).unwrap()), secure, "{url}");
+        }
     }
 }

@@ -1,23 +1,23 @@
 //! peergate: people approve Alibaba Cloud VPC peering connections from chat.
 //!
-//! In reading order: the two stories, the procedure that they share, the domain, and the parts at the edge.
+//! The modules are in reading order: the two stories, the procedure that they share, the domain, and the edge.
 
-// Story one: an approval. Story two: a tick.
+// The two stories: an approval (`webhook`) and a tick (`watch`).
 pub mod trigger;
 pub mod watch;
 pub mod webhook;
 
-// What both share: the procedure, and the parts it works with.
+// What both stories share: the procedure, and the parts that it uses.
 pub mod accept;
 pub mod app;
 
-// The domain. Pure.
+// The domain: pure functions and data.
 pub mod approval;
 pub mod peering;
 pub mod policy;
 pub mod preflight;
 
-// The edge: one module per outside thing.
+// The edge: one module for each outside service or format.
 pub mod alicloud;
 pub mod aws;
 pub mod chat;
@@ -35,10 +35,10 @@ pub mod secret;
 pub mod secrets;
 pub mod store;
 
-// What is wrong, if something is.
+// The checks of a deployment.
 pub mod doctor;
 
-// The tool for laptops, tests and single machines, and the other side of each wire.
+// The local tool, and fake servers for it and for tests.
 #[cfg(feature = "local")]
 pub mod fake;
 #[cfg(feature = "local")]

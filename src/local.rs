@@ -1,4 +1,4 @@
-//! The local tool: the commands of `peergate`, and everything on one machine.
+//! The commands of the local tool `peergate`, and the sandbox for the demo and tests.
 
 pub mod audit;
 pub mod demo;
@@ -11,3 +11,8 @@ pub mod serve;
 pub mod table;
 
 pub use crate::fake::Error;
+
+/// A number and its noun, e.g. `1 record` or `2 records`.
+fn count_of(number: usize, singular: &str, plural: &str) -> String {
+    format!("{number} {}", if number == 1 { singular } else { plural })
+}

@@ -1,5 +1,4 @@
-//! Log lines: flat JSON in Lambda, text on a terminal. What is logged is decided where it happens; nothing here redacts,
-//! because nothing secret may get this far.
+//! Log lines: flat JSON in Lambda, text on a terminal. It redacts nothing, because callers must never log a secret.
 
 use std::error::Error;
 use std::fmt;
@@ -11,14 +10,13 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// The crates whose lines are ours.
+/// The crates of peergate.
 const OWN_CRATES: [&str; 3] = ["peergate", "webhook", "watcher"];
 
-/// Starts logging to standard error as the environment asks: `AWS_LAMBDA_LOG_FORMAT=JSON` and `AWS_LAMBDA_LOG_LEVEL`
-/// are Lambda's own settings.
+/// Starts logging to standard error. `AWS_LAMBDA_LOG_FORMAT=JSON` and `AWS_LAMBDA_LOG_LEVEL` are settings of Lambda.
 ///
-/// The level is for our lines alone: at `TRACE`, the SDKs print whole requests and responses, secrets included. (What is
-/// built for release does not even hold the code.)
+/// The level applies only to the lines of peergate: at `TRACE`, the SDKs log whole requests and responses with their
+/// secrets. (A release build does not have that code.)
 pub fn start() {
     #[expect(clippy::disallowed_methods, reason = "before the configuration is read, so that its errors are logged")]
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
@@ -26,7 +24,7 @@ pub fn start() {
     let targets =
         Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(OWN_CRATES.map(|name| (name, level)));
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
-    // Our own field `target` names an accepting account.
+    // peergate has its own field `target`, which names an accepting account.
     let lines = lines.with_target(false);
     let lines = if variable("AWS_LAMBDA_LOG_FORMAT").as_deref() == Some("JSON") {
         lines.json().flatten_event(true).with_current_span(true).with_span_list(false).boxed()
@@ -36,19 +34,18 @@ pub fn start() {
     tracing_subscriber::registry().with(lines).with(targets).init();
 }
 
-/// What each line within an invocation says: the request id of Lambda's own lines, and the header of X-Ray, if there is
-/// one.
+/// The fields of each line of an invocation: the request id of Lambda, and the header of X-Ray if there is one.
 #[must_use]
 pub fn invocation_span(request_id: &str, trace_id: Option<&str>) -> Span {
     tracing::info_span!("invocation", request_id, trace_id)
 }
 
-/// The last line of a process that cannot start.
+/// Logs why the process cannot start.
 pub fn log_not_started(error: &dyn Error) {
-    tracing::error!(outcome = "not_started", error = %Chain(error), "cannot start");
+    tracing::error!(outcome = "not_started", error = %Chain(error), "could not start");
 }
 
-/// Shows an error with its causes, in one line.
+/// Shows an error and its causes in one line.
 pub struct Chain<'a>(pub &'a dyn Error);
 
 impl fmt::Display for Chain<'_> {

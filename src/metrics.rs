@@ -1,7 +1,7 @@
-//! What is counted for CloudWatch: JSON lines in its embedded metric format on standard output, written after each
-//! invocation. Nothing is counted unless a [`Collector`] is there: the local tool has none.
+//! Metrics for CloudWatch: JSON lines in its embedded metric format on standard output, after each invocation. Without a
+//! [`Collector`] nothing is counted; the local tool has none.
 //!
-//! Every name here is one of `OPERATING.md`, and most are in an alarm or the dashboard of `template.yaml`.
+//! `docs/operate.md` describes each metric. Most of them are in an alarm or in the dashboard of `template.yaml`.
 //!
 //! Source: <https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>
 
@@ -15,46 +15,46 @@ use jiff::SignedDuration;
 use crate::approval::{Approval, ApprovalState, AuditEvent, Reminder, Verdict};
 use crate::peering::Status;
 
-/// Where all metrics are in CloudWatch, by function.
+/// The namespace of all metrics in CloudWatch. Their dimension is the name of the function.
 pub const NAMESPACE: &str = "peergate";
 
-/// Processes that were started.
+/// Started processes.
 pub const COLD_STARTS: &str = "ColdStarts";
-/// Answers with 5xx.
+/// Responses with a 5xx status.
 pub const SERVER_ERRORS: &str = "ServerErrors";
-/// Requests that were not authentic.
+/// Requests that are not authentic.
 pub const SIGNATURE_FAILURES: &str = "SignatureFailures";
-/// Requests that were, by sender and the place of the key in the secrets' list, from 0.
+/// Authentic requests, by sender and by the position of the key in the secrets, from 0.
 pub const SIGNING_KEYS: &str = "SigningKeys";
-/// Decisions that were stored, by verdict.
+/// Stored decisions, by verdict.
 pub const DECISIONS: &str = "Decisions";
-/// Accepts that Alibaba Cloud acknowledged.
+/// Acknowledged accepts.
 pub const ACCEPTS: &str = "Accepts";
-/// Connections that became usable after somebody decided about them here.
+/// Connections that became active after an approval in peergate.
 pub const ACTIVATIONS: &str = "Activations";
-/// Seconds from the decision until then.
+/// The seconds from the decision to the activation.
 pub const TIME_TO_ACTIVATED: &str = "TimeToActivated";
-/// Approvals of which people were told that they take too long.
+/// Approvals that people were reminded of because they take too long.
 pub const STUCK_APPROVALS: &str = "StuckApprovals";
-/// Answers of Alibaba Cloud, by code: `OK`, the vendor's, or ours for what is not the vendor's.
+/// Answers of Alibaba Cloud, by code: `OK`, the vendor's code, or a code of peergate for a call without an answer.
 pub const API_ANSWERS: &str = "ApiAnswers";
-/// Of these, those that said that we ask too often, or were not even asked for that reason.
+/// Throttled calls: by Alibaba Cloud, or by our own rate limit before they are sent.
 pub const THROTTLED: &str = "Throttled";
-/// Of these, those that refused our credentials or permissions.
+/// Refused credentials or permissions.
 pub const CREDENTIALS_REFUSED: &str = "CredentialsRefused";
-/// Posts that no channel took.
+/// Notifications that no channel took.
 pub const UNDELIVERED_NOTIFICATIONS: &str = "UndeliveredNotices";
-/// Of these, how many seconds ago happened what they tell of.
+/// The age in seconds of the oldest notification that no channel took.
 pub const OLDEST_UNDELIVERED_NOTIFICATION: &str = "OldestUndeliveredNotice";
-/// Ticks that came to their end.
+/// Finished ticks.
 pub const TICKS: &str = "Ticks";
 
-/// The codes that a process has counted by name. Each is a metric and costs money.
+/// The codes that a process counts by name. Each code is a separate metric and costs money.
 static LABELS: CodeLabels = CodeLabels(Mutex::new(BTreeSet::new()));
-/// How many codes are counted by name; all others are counted together.
+/// The most codes that are counted by name. All others are counted as `Other`.
 const MAX_LABELS: usize = 60;
 
-/// Metric labels that the vendor chooses, limited in number.
+/// Labels with a limit, because the vendor chooses the codes.
 struct CodeLabels(Mutex<BTreeSet<String>>);
 
 impl CodeLabels {
@@ -63,7 +63,7 @@ impl CodeLabels {
         if known.contains(code) {
             return code.to_owned();
         }
-        // Our own codes are few and always get a name.
+        // The codes of peergate are few, and always have a label.
         let is_ours = code == "OK" || ["Throttling", "Transport."].iter().any(|family| code.starts_with(family));
         if known.len() < MAX_LABELS || is_ours && known.len() < MAX_LABELS * 2 {
             known.insert(code.to_owned());
@@ -73,17 +73,17 @@ impl CodeLabels {
     }
 }
 
-/// Collects what is counted between two invocations.
+/// Collects the metrics of an invocation.
 #[derive(Clone, Copy)]
 pub struct Collector(&'static metrics_cloudwatch_embedded::Collector);
 
-/// Somebody else counts already.
+/// There is a collector already.
 #[derive(Debug, thiserror::Error)]
 #[error("metrics cannot be collected: {0}")]
 pub struct CollectorError(String);
 
 impl Collector {
-    /// Begins to count, with the process of a function of this name.
+    /// Starts to collect the metrics of the function with this name, and counts the cold start.
     ///
     /// # Errors
     /// When there is a collector already.
@@ -97,16 +97,16 @@ impl Collector {
         Ok(Self(collector))
     }
 
-    /// Writes down what was counted in an invocation.
+    /// Writes the metrics of an invocation.
     pub fn flush(&self, request_id: &str) {
         self.0.set_property("request_id", request_id);
         if let Err(error) = self.0.flush(std::io::stdout().lock()) {
-            tracing::warn!(outcome = "not_counted", %error, "metrics could not be written");
+            tracing::warn!(outcome = "not_counted", %error, "could not write the metrics");
         }
     }
 }
 
-/// A request was answered.
+/// Counts a response of the webhook.
 pub(crate) fn count_response(status: StatusCode) {
     if status == StatusCode::UNAUTHORIZED {
         counter!(SIGNATURE_FAILURES).increment(1);
@@ -115,12 +115,12 @@ pub(crate) fn count_response(status: StatusCode) {
     }
 }
 
-/// A sender was made sure of.
+/// Counts an authentic request.
 pub(crate) fn count_signing_key(sender: &str, key: usize) {
     counter!(SIGNING_KEYS, "Sender" => sender.to_owned(), "Key" => key.to_string()).increment(1);
 }
 
-/// A record was stored whose history had `known` entries before.
+/// Counts what the new entries of a stored record report. The history had `known` entries before.
 pub(crate) fn count_new_entries(approval: &Approval, known: usize) {
     for entry in approval.history.iter().skip(known) {
         match &entry.event {
@@ -128,9 +128,9 @@ pub(crate) fn count_new_entries(approval: &Approval, known: usize) {
             AuditEvent::Acknowledged { operation, .. } if operation == Verdict::Approve.operation() => {
                 counter!(ACCEPTS).increment(1);
             }
-            // Who sees it for the first time when it is activated already, sees it accepted, too.
+            // An approval that is first observed as activated has skipped the acknowledgment.
             AuditEvent::Observed(Status::Activated) if entry.state == ApprovalState::Activated => {
-                // Not what others accepted.
+                // A connection that was accepted outside peergate does not count.
                 if let Some(winner) = approval.winner().filter(|_| approval.is_accepted_by_us()) {
                     counter!(ACTIVATIONS).increment(1);
                     histogram!(TIME_TO_ACTIVATED).record(entry.at.duration_since(winner.at).as_secs_f64());
@@ -153,7 +153,7 @@ pub(crate) fn count_new_entries(approval: &Approval, known: usize) {
     }
 }
 
-/// Alibaba Cloud answered a call, or did not; without an error, with what was asked for.
+/// Counts a call to Alibaba Cloud by its result.
 pub(crate) fn count_api_answer(code: &str, credentials_refused: bool) {
     counter!(API_ANSWERS, "Code" => LABELS.label_for(code)).increment(1);
     if code.contains("Throttling") {
@@ -164,21 +164,21 @@ pub(crate) fn count_api_answer(code: &str, credentials_refused: bool) {
     }
 }
 
-/// Counts an error of our credentials that no call to Alibaba Cloud has counted.
+/// Counts a credentials error that [`count_api_answer`] has not counted.
 pub(crate) fn count_credentials_refused() {
     counter!(CREDENTIALS_REFUSED).increment(1);
 }
 
-/// So many posts of a tick were not taken, and the oldest of them told of something that happened so long ago. One value:
-/// of a hundred, the format would forget the rest.
-pub(crate) fn count_undelivered(posts: u32, oldest: Option<SignedDuration>) {
-    if let Some(oldest) = oldest {
-        counter!(UNDELIVERED_NOTIFICATIONS).increment(posts.into());
-        histogram!(OLDEST_UNDELIVERED_NOTIFICATION).record(oldest.as_secs_f64());
+/// Counts the notifications of a tick that no channel took. Only the age of the oldest one is recorded, because the metric
+/// format keeps 100 values at most.
+pub(crate) fn count_undelivered(notifications: u32, oldest_age: Option<SignedDuration>) {
+    if let Some(oldest_age) = oldest_age {
+        counter!(UNDELIVERED_NOTIFICATIONS).increment(notifications.into());
+        histogram!(OLDEST_UNDELIVERED_NOTIFICATION).record(oldest_age.as_secs_f64());
     }
 }
 
-/// A tick has come to its end.
+/// Counts a finished tick.
 pub(crate) fn count_tick() {
     counter!(TICKS).increment(1);
 }

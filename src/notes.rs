@@ -1,5 +1,5 @@
-//! Other items of the table: what processes share for a while, e.g. a token of a platform. Their ids begin with `#`, which
-//! no record's does; each has an expiry and a maximum size. Auditors' commands skip them, backups keep them.
+//! Other items of the table, which processes share for a while, e.g. the token of a platform. Each has an expiry and a
+//! maximum size. Their ids begin with `#`, and no record's id does. The audit commands skip them, and backups keep them.
 
 use std::collections::HashMap;
 
@@ -9,15 +9,15 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::http;
+use crate::aws;
 
 /// The first character of each id.
 pub const ID_PREFIX: char = '#';
-/// The longest id, in bytes. The table would take 2048.
+/// The longest id. DynamoDB's limit is 2048 bytes.
 const MAX_ID_BYTES: usize = 256;
-/// The longest text, in bytes: so that nobody can fill the table through us.
+/// The longest text, so that nobody can fill the table through peergate.
 const MAX_TEXT_BYTES: usize = 4096;
-/// The longest that a note is kept.
+/// The longest life of a note.
 const MAX_TTL: SignedDuration = SignedDuration::from_hours(31 * 24);
 
 /// The notes of a table.
@@ -27,23 +27,33 @@ pub struct Notes {
     table: String,
 }
 
-/// Names a note: `#KIND/OWNER`. The owner is a configured app, tenant or channel, so that their number is bounded.
+/// The id of a note: `#KIND/OWNER`. The owner is a configured app, tenant or channel, so that the number of notes is
+/// bounded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoteId(String);
 
-/// Why there is no note.
+/// A note that has not expired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// What was saved.
+    pub text: String,
+    /// In whole seconds, as DynamoDB has it.
+    pub expires_at: Timestamp,
+}
+
+/// Why a note cannot be read or written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The table can't be reached, or refuses us. Says with which code, if it does.
-    #[error("the table does not answer: {0}")]
+    /// The table cannot be reached, or AWS refuses us: the AWS code, or "no answer".
+    #[error("the table is unavailable: {0}")]
     Unavailable(String),
-    /// It is too long.
+    /// The id or the text is too long.
     #[error("the note is too long")]
     TooLong,
 }
 
 impl NoteId {
-    /// The id of the note of a kind, of an owner.
+    /// The id `#KIND/OWNER`.
     ///
     /// # Errors
     /// When it is too long.
@@ -60,32 +70,32 @@ impl Notes {
         Self { client, table }
     }
 
-    /// What a note says, and until when; nothing once that is over.
+    /// A note, unless it has expired.
     ///
     /// # Errors
-    /// When the table does not answer.
-    pub async fn load(&self, id: &NoteId, now: Timestamp) -> Result<Option<(String, Timestamp)>, Error> {
+    /// When the table is unavailable.
+    pub async fn load(&self, id: &NoteId, now: Timestamp) -> Result<Option<Note>, Error> {
         let get = self.client.get_item().table_name(&self.table).key("id", AttributeValue::S(id.0.clone()));
         let item = get.consistent_read(true).send().await.map_err(|error| to_unavailable(&error))?.item;
-        // The table deletes it some days later.
-        Ok(item.as_ref().and_then(parse_note).filter(|(_, until)| *until > now))
+        // DynamoDB deletes an expired item some days later.
+        Ok(item.as_ref().and_then(parse_note).filter(|note| note.expires_at > now))
     }
 
-    /// Writes a note, over an earlier one.
+    /// Writes a note, and replaces an earlier one.
     ///
     /// # Errors
-    /// When the table does not answer, or the note is too long.
-    pub async fn save(&self, id: &NoteId, text: &str, until: Timestamp, now: Timestamp) -> Result<(), Error> {
-        let put = self.client.put_item().table_name(&self.table).set_item(Some(note_item(id, text, until, now)?));
+    /// When the table is unavailable, or the note is too long.
+    pub async fn save(&self, id: &NoteId, text: &str, expires_at: Timestamp, now: Timestamp) -> Result<(), Error> {
+        let put = self.client.put_item().table_name(&self.table).set_item(Some(note_item(id, text, expires_at, now)?));
         put.send().await.map(|_| ()).map_err(|error| to_unavailable(&error))
     }
 
-    /// Writes a note if there is none; says whether there was none. For what may be used once.
+    /// Writes an empty note if there is none, and returns whether there was none. It marks what must be used only once.
     ///
     /// # Errors
-    /// As [`Notes::save`]. Then the note must count as used.
-    pub async fn save_if_absent(&self, id: &NoteId, until: Timestamp, now: Timestamp) -> Result<bool, Error> {
-        let put = self.client.put_item().table_name(&self.table).set_item(Some(note_item(id, "", until, now)?));
+    /// The errors of [`Notes::save`]. After an error, the caller must assume that the note was there.
+    pub async fn save_if_absent(&self, id: &NoteId, expires_at: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        let put = self.client.put_item().table_name(&self.table).set_item(Some(note_item(id, "", expires_at, now)?));
         let put = put
             .condition_expression("attribute_not_exists(id) OR #ttl <= :now")
             .expression_attribute_names("#ttl", "ttl")
@@ -105,30 +115,26 @@ impl Notes {
 fn note_item(
     NoteId(id): &NoteId,
     text: &str,
-    until: Timestamp,
+    expires_at: Timestamp,
     now: Timestamp,
 ) -> Result<HashMap<String, AttributeValue>, Error> {
     if text.len() > MAX_TEXT_BYTES {
         return Err(Error::TooLong);
     }
-    let until = until.min(now.saturating_add(MAX_TTL).unwrap_or(until));
+    let expires_at = expires_at.min(now.saturating_add(MAX_TTL).unwrap_or(expires_at));
     Ok(HashMap::from([
         ("id".to_owned(), AttributeValue::S(id.clone())),
         ("text".to_owned(), AttributeValue::S(text.to_owned())),
-        ("ttl".to_owned(), AttributeValue::N(until.as_second().to_string())),
+        ("ttl".to_owned(), AttributeValue::N(expires_at.as_second().to_string())),
     ]))
 }
 
-fn parse_note(item: &HashMap<String, AttributeValue>) -> Option<(String, Timestamp)> {
+fn parse_note(item: &HashMap<String, AttributeValue>) -> Option<Note> {
     let text = item.get("text")?.as_s().ok()?.clone();
-    let until = item.get("ttl")?.as_n().ok()?.parse().ok()?;
-    Some((text, Timestamp::from_second(until).ok()?))
+    let ttl = item.get("ttl")?.as_n().ok()?.parse().ok()?;
+    Some(Note { text, expires_at: Timestamp::from_second(ttl).ok()? })
 }
 
 fn to_unavailable<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Error {
-    let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
-    Error::Unavailable(code.map_or_else(
-        || "no answer".to_owned(),
-        |code| http::log_safe_word(code).unwrap_or_else(|| "UnreadableCode".to_owned()),
-    ))
+    Error::Unavailable(aws::error_code(error))
 }

@@ -1,6 +1,6 @@
-//! How many readings people may cause: they share Alibaba Cloud's quota with each other and with the watcher.
+//! Limits the reads that people cause. They share Alibaba Cloud's quota with each other and with the watcher.
 //!
-//! Kept per process: THREATS.md has the bound over all of them.
+//! Each process has its own budget. `docs/threats.md#bounds-over-all-processes` has the limit over all processes.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -10,11 +10,11 @@ use jiff::{SignedDuration, Timestamp};
 use crate::approval::{ApprovalId, Principal};
 
 const BUDGET_WINDOW: SignedDuration = SignedDuration::from_secs(60);
-/// How many readings a principal may cause within [`WINDOW`], without the decisions of approvers.
+/// The most reads of a principal within [`BUDGET_WINDOW`]. Reads for decisions of approvers do not count.
 const MAX_READS: usize = 10;
-/// The most principals whose readings are counted; beyond it, all are forgotten.
+/// The most principals whose reads are counted. When there are more, all counts are dropped.
 const MAX_PRINCIPALS: usize = 10_000;
-/// How long a connection that is not there is remembered, and how many of them.
+/// How long a missing connection is remembered, and how many of them at most.
 const MISSING_TTL: SignedDuration = SignedDuration::from_secs(10);
 const MAX_MISSING: usize = 1000;
 
@@ -30,9 +30,10 @@ struct Usage {
 }
 
 impl ReadBudget {
-    /// Takes one reading of `target`, which answers `calls_per_minute`: people may use half of them, and a third of that
-    /// half is left to the decisions of approvers, which are not counted for the principal. Says whether there was one
-    /// left.
+    /// Takes one read of `target` from the budget. Returns `false` if the budget is used up.
+    ///
+    /// People may use half of `calls_per_minute`. A third of this half is reserved for decisions of approvers, which do not
+    /// count for the principal.
     pub fn take_reading(
         &self,
         target: &str,
@@ -41,43 +42,43 @@ impl ReadBudget {
         calls_per_minute: u32,
         now: Timestamp,
     ) -> bool {
-        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut usage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let half = usize::try_from(calls_per_minute / 2).unwrap_or(usize::MAX).max(1);
-        let everybody = used.by_target.entry(target.to_owned()).or_default();
-        drop_expired(everybody, now);
-        let most = if is_decision { half } else { half.saturating_sub(half / 3) };
-        if everybody.len() >= most {
+        let of_target = usage.by_target.entry(target.to_owned()).or_default();
+        drop_expired(of_target, now);
+        let limit = if is_decision { half } else { half.saturating_sub(half / 3) };
+        if of_target.len() >= limit {
             return false;
         }
         if !is_decision {
-            if used.by_principal.len() >= MAX_PRINCIPALS {
-                used.by_principal.clear();
+            if usage.by_principal.len() >= MAX_PRINCIPALS {
+                usage.by_principal.clear();
             }
-            let own = used.by_principal.entry(by.clone()).or_default();
-            drop_expired(own, now);
-            if own.len() >= MAX_READS {
+            let of_principal = usage.by_principal.entry(by.clone()).or_default();
+            drop_expired(of_principal, now);
+            if of_principal.len() >= MAX_READS {
                 return false;
             }
-            own.push_back(now);
+            of_principal.push_back(now);
         }
-        used.by_target.entry(target.to_owned()).or_default().push_back(now);
+        usage.by_target.entry(target.to_owned()).or_default().push_back(now);
         true
     }
 
-    /// Whether Alibaba Cloud has just said that there is no such connection.
+    /// Whether Alibaba Cloud has just reported that the connection does not exist.
     pub fn is_known_missing(&self, id: &ApprovalId, now: Timestamp) -> bool {
-        let used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        used.missing.get(id).is_some_and(|at| is_within(*at, MISSING_TTL, now))
+        let usage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        usage.missing.get(id).is_some_and(|at| is_within(*at, MISSING_TTL, now))
     }
 
-    /// Alibaba Cloud says that there is no such connection.
+    /// Remembers that the connection does not exist.
     pub fn note_missing(&self, id: &ApprovalId, now: Timestamp) {
-        let mut used = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if used.missing.len() >= MAX_MISSING {
-            used.missing.retain(|_, at| is_within(*at, MISSING_TTL, now));
+        let mut usage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if usage.missing.len() >= MAX_MISSING {
+            usage.missing.retain(|_, at| is_within(*at, MISSING_TTL, now));
         }
-        if used.missing.len() < MAX_MISSING {
-            used.missing.insert(id.clone(), now);
+        if usage.missing.len() < MAX_MISSING {
+            usage.missing.insert(id.clone(), now);
         }
     }
 }
@@ -88,7 +89,7 @@ fn drop_expired(times: &mut VecDeque<Timestamp>, now: Timestamp) {
     }
 }
 
-/// A clock that was set back forgets.
+/// Whether `at` is in the window before `now`. After the clock was set back, `at` may be later than `now`: it is then not.
 fn is_within(at: Timestamp, window: SignedDuration, now: Timestamp) -> bool {
     (SignedDuration::ZERO..window).contains(&now.duration_since(at))
 }

@@ -1,38 +1,38 @@
-//! Error messages of parsers that repeat nothing of the document: it may hold secrets, even where none belong. Knows no
-//! format.
+//! Error messages about a document that repeat nothing of it. The document may have secrets, even in places where none
+//! belong.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use serde_path_to_error::{Path, Segment};
 
-/// A word of this length may be a secret: platforms' secrets have at least 16 characters.
+/// A word with so many characters may be a secret: the secrets of platforms have at least 16.
 const MIN_SECRET_CHARS: usize = 16;
-/// Prefixes of well-known secrets and secret addresses. In lower case.
+/// Prefixes of well-known secrets and secret URLs, in lower case.
 const SECRET_PREFIXES: [&str; 9] = ["xox", "xapp", "xwfp", "whsec", "whsk", "ltai", "sts.", "eyj", "http"];
-/// Prefixes of serde's messages that end with what was expected, in the program's words.
+/// Prefixes of serde's messages that end with what was expected. That part comes from the program, not from the document.
 const SERDE_ERROR_KINDS: [&str; 5] =
     ["invalid type", "invalid value", "invalid length", "unknown variant", "unknown field"];
 
-/// What is wrong with a key of the configuration or of the secrets. Repeats nothing secret.
+/// What is wrong with a key of the configuration or of the secrets. It has nothing secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {problem}")]
 pub struct KeyProblem {
-    /// The key, in full.
+    /// The full key, e.g. `targets.prod.regions`.
     pub key: String,
-    /// Why.
+    /// What is wrong with its value.
     pub problem: String,
 }
 
 impl KeyProblem {
-    /// An error about a key. Parts of the key that could be a secret are replaced by `…`.
-    pub(crate) fn err_at<T>(key: impl AsRef<str>, problem: impl Into<String>) -> Result<T, Self> {
+    /// An error about a key, as the error type of the caller. Parts of the key that may be secrets are replaced by `…`.
+    pub(crate) fn err_at<T, E: From<Self>>(key: impl AsRef<str>, problem: impl Into<String>) -> Result<T, E> {
         let parts: Vec<_> = key.as_ref().split('.').map(redact).collect();
-        Err(Self { key: parts.join("."), problem: problem.into() })
+        Err(Self { key: parts.join("."), problem: problem.into() }.into())
     }
 }
 
-/// A name that an error may repeat. Each word of it that could be a secret is replaced by `…`.
+/// A name that is safe in an error. Each of its words that may be a secret is replaced by `…`.
 pub(crate) fn redact(text: &str) -> Cow<'_, str> {
     if text.split(' ').all(is_name) {
         return Cow::Borrowed(text);
@@ -43,7 +43,7 @@ pub(crate) fn redact(text: &str) -> Cow<'_, str> {
 
 /// Whether a word is a name or a principal.
 fn is_name(word: &str) -> bool {
-    // Base64 has a slash, too, but never a colon.
+    // Base64 may have a slash, but never a colon.
     match word.split_once(':').and_then(|(platform, rest)| Some((platform, rest.split_once('/')?))) {
         Some((platform, (tenant, user))) => [platform, tenant, user].into_iter().all(is_harmless),
         None => is_harmless(word),
@@ -60,7 +60,7 @@ fn is_harmless(word: &str) -> bool {
     is_plain && !is_key && word.len() <= 40 && (is_number || !(is_long && is_mixed))
 }
 
-/// The dotted path of a key, e.g. `targets.prod.regions[0]`; nothing for the document itself.
+/// The dotted path of a key, e.g. `targets.prod.regions[0]`; empty for the document itself.
 pub(crate) fn dotted_path(path: &Path) -> String {
     let mut text = String::new();
     for segment in path {
@@ -80,20 +80,20 @@ pub(crate) fn dotted_path(path: &Path) -> String {
     text
 }
 
-/// What was expected, from the message of a serde error. Such messages quote values and unknown keys; this does not.
-/// `ours` are messages of the caller's own types, which are constants.
+/// What a serde error expected. The message of the error quotes values and unknown keys; the result does not. `ours` are
+/// messages of the caller's own types, which are constants.
 pub(crate) fn describe_expected(message: &str, ours: &[String]) -> String {
-    // The name of a missing field is the program's.
+    // The name of a missing field comes from the program.
     if ours.iter().any(|words| words == message) || message.starts_with("missing field `") {
         return message.to_owned();
     }
     let Some(kind) = SERDE_ERROR_KINDS.iter().find(|kind| message.starts_with(**kind)) else {
-        return "the value is not of the expected form".to_owned();
+        return "the value does not have the expected form".to_owned();
     };
     if message.ends_with(", there are no fields") {
         return format!("{kind}, expected none");
     }
-    // Whatever is quoted stands before the last `, expected `; what follows is the program's.
+    // All quotes are before the last `, expected `. The text after it comes from the program.
     match message.rsplit_once(", expected ") {
         Some((_, expected)) => format!("{kind}, expected {expected}"),
         None => (*kind).to_owned(),
@@ -104,8 +104,8 @@ pub(crate) fn describe_expected(message: &str, ours: &[String]) -> String {
 pub(crate) mod tests {
     use super::*;
 
-    /// Whether eight characters of a secret stand in a text.
-    pub(crate) fn is_told(secret: &str, text: &str) -> bool {
+    /// Whether a text has eight successive characters of a secret.
+    pub(crate) fn is_leaked(secret: &str, text: &str) -> bool {
         let characters: Vec<char> = secret.chars().collect();
         characters.windows(8).any(|part| text.contains(&part.iter().collect::<String>()))
     }
@@ -145,9 +145,9 @@ pub(crate) mod tests {
             ("unknown field `a, expected xoxb-1`, there are no fields", "unknown field, expected none"),
             ("missing field `account`", "missing field `account`"),
             ("not a name", "not a name"),
-            ("not a name: xoxb-1", "the value is not of the expected form"),
-            ("failed to parse \"xoxb-1, expected xoxb-1\"", "the value is not of the expected form"),
-            ("relative URL without a base: \"xoxb-1\"", "the value is not of the expected form"),
+            ("not a name: xoxb-1", "the value does not have the expected form"),
+            ("failed to parse \"xoxb-1, expected xoxb-1\"", "the value does not have the expected form"),
+            ("relative URL without a base: \"xoxb-1\"", "the value does not have the expected form"),
         ] {
             assert_eq!(describe_expected(message, &["not a name".to_owned()]), kept);
         }

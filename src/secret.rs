@@ -1,4 +1,4 @@
-//! Secrets, as types whose `Debug` shows nothing.
+//! Types for secrets. Their `Debug` shows nothing.
 
 use std::fmt;
 
@@ -6,18 +6,18 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::Deserialize;
 use url::Url;
 
-/// A text that shows itself to nobody by accident.
+/// A secret text.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides a text.
+    /// A secret with this text.
     #[must_use]
     pub fn new(text: String) -> Self {
         Self(text)
     }
 
-    /// The text.
+    /// The secret text.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -30,12 +30,12 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// A URL that is as good as a password.
+/// A URL that must be as secret as a password.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 pub struct SecretUrl(Url);
 
 impl SecretUrl {
-    /// The URL.
+    /// The secret URL.
     #[must_use]
     pub fn expose(&self) -> &Url {
         &self.0
@@ -48,18 +48,18 @@ impl fmt::Debug for SecretUrl {
     }
 }
 
-/// A key of buttons: the base64 of 32 to 64 bytes, e.g. of `openssl rand -base64 32`.
+/// A key that signs buttons. As text it is the base64 of 32 to 64 bytes, e.g. from `openssl rand -base64 32`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct BindingSecret(Vec<u8>);
 
-/// The text is not a key of buttons.
+/// The text is not a binding key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a binding key: expected the base64 of 32 to 64 bytes")]
 pub struct InvalidBindingSecret;
 
 impl BindingSecret {
-    /// The key's bytes.
+    /// The bytes of the key.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         &self.0
@@ -81,7 +81,8 @@ impl fmt::Debug for BindingSecret {
     }
 }
 
-/// Whether all of it can be typed. A file often ends with a line break, which is easily stored with the secret.
+/// Whether the text has only printable characters. A line break at the end of a file is easily stored as a part of a
+/// secret.
 #[must_use]
 pub fn is_printable(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())

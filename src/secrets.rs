@@ -1,13 +1,12 @@
-//! Secrets: what they look like, where they come from, and how long they are kept. Nothing of them is ever logged.
+//! The secrets: their format, where they come from, and how long they are cached. They are never logged.
 //!
-//! One JSON document holds them all. Every signing secret is a list, so that it can be rotated without a gap.
+//! One JSON document has all secrets. Each signing secret is a list, so that it can be rotated without an interruption.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_secretsmanager::Client;
-use aws_sdk_secretsmanager::error::SdkError;
 use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Deserializer};
@@ -18,40 +17,39 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use url::Url;
 
+use crate::aws;
 use crate::chat::platform::{self, Platform};
 use crate::chat::{ChannelSecrets, RequestSigner};
 use crate::config::{Config, SecretsSource};
-use crate::http;
 use crate::redaction::{self, KeyProblem, redact};
 use crate::secret::{BindingSecret, InvalidBindingSecret, Secret, is_printable};
 
-/// How long a fetched value is used before it is fetched again, plus up to [`FRESH_JITTER`].
+/// The secrets are fetched again after this time, plus up to [`CACHE_TTL_JITTER`].
 const CACHE_TTL: SignedDuration = SignedDuration::from_mins(5);
 const CACHE_TTL_JITTER: SignedDuration = SignedDuration::from_secs(30);
-/// While the store is down: the wait after the first failure. Each further failure doubles it.
+/// The pause after the first failed fetch. Each further failure doubles the pause, up to the maximum.
 const MIN_BACKOFF: SignedDuration = SignedDuration::from_secs(1);
-/// The longest such wait.
 const MAX_BACKOFF: SignedDuration = SignedDuration::from_secs(30);
-/// The shortest such wait while the last good value serves.
+/// The shortest pause while the last good secrets serve.
 const MIN_STALE_BACKOFF: SignedDuration = SignedDuration::from_secs(10);
-/// The longest fetch while there are last good secrets to serve.
+/// The timeout of a fetch while the last good secrets can serve.
 const INTERACTIVE_TIMEOUT: Duration = Duration::from_millis(700);
-/// The least time between two fetches that a refused signature or access key asks for: whoever sends us bad signatures
-/// must not be able to make us call the store each time.
+/// The shortest time between two fetches because of a refused signature or access key. A sender of bad signatures must not
+/// cause a fetch with each of them.
 const MIN_REFETCH_INTERVAL: SignedDuration = SignedDuration::from_secs(30);
 
-/// Everything secret.
+/// All secrets, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecretSet {
-    /// Credentials per target.
+    /// The access keys, by target.
     pub targets: BTreeMap<String, AccessKey>,
-    /// Of the apps of chat platforms, and of the clients of `/webhook/{client}`.
+    /// The secrets of the apps on chat platforms, and of the clients of `/webhook/{client}`.
     pub platforms: platform::AppSecrets,
-    /// Per channel that is reached by a URL.
+    /// The secrets of the channels that have a URL, by channel.
     pub channels: BTreeMap<String, ChannelSecrets>,
-    /// Of the buttons of all platforms, the newest first.
+    /// The keys that sign buttons, the newest first.
     pub binding_keys: Vec<BindingSecret>,
-    /// The keys whose names are those of earlier versions.
+    /// The keys with a name that only earlier versions used.
     pub renamed_keys: Vec<&'static str>,
 }
 
@@ -68,6 +66,8 @@ struct SecretsDocument {
     channels: BTreeMap<String, ChannelSecrets>,
     #[serde(default)]
     binding_keys: Vec<BindingSecret>,
+    #[serde(skip)]
+    renamed_keys: Vec<&'static str>,
 }
 
 impl SecretsDocument {
@@ -76,60 +76,60 @@ impl SecretsDocument {
             .map_err(|error| malformed_at(&redaction::dotted_path(error.path()), error.inner()))
     }
 
-    /// Reads the text. Returns the keys whose names are those of earlier versions, too.
-    fn parse(json: &[u8]) -> Result<(Self, Vec<&'static str>), Error> {
+    /// Parses the text. A document with keys of earlier versions is changed before it is parsed, so its errors have no line.
+    fn parse(json: &[u8]) -> Result<Self, Error> {
         let names: BTreeMap<String, &RawValue> = serde_json::from_slice(json).unwrap_or_default();
-        let renamed: Vec<_> = platform::LEGACY_TABLES.into_iter().filter(|name| names.contains_key(*name)).collect();
-        if renamed.is_empty() {
+        let renamed_keys: Vec<_> =
+            platform::LEGACY_TABLES.into_iter().filter(|name| names.contains_key(*name)).collect();
+        if renamed_keys.is_empty() {
             let mut json = serde_json::Deserializer::from_slice(json);
             let document = Self::deserialize_from(&mut json)?;
             json.end().map_err(|error| malformed_at("its end", &error))?;
-            return Ok((document, renamed));
+            return Ok(document);
         }
         let mut document: serde_json::Map<String, Value> =
             serde_json::from_slice(json).map_err(|error| malformed_at("", &error))?;
-        for name in &renamed {
+        for name in &renamed_keys {
             let Some(secret) = document.remove(*name) else { continue };
             let platforms = document.entry("platforms").or_insert_with(|| json!({}));
             if platforms.get(name).is_some() {
-                return invalid_key(*name, format!("`platforms.{name}` is there, too"));
+                return KeyProblem::err_at(name, format!("`platforms.{name}` exists, too"));
             }
             if let Some(platforms) = platforms.as_object_mut() {
                 platforms.insert((*name).to_owned(), secret);
             }
         }
-        Ok((Self::deserialize_from(Value::Object(document))?, renamed))
+        Ok(Self { renamed_keys, ..Self::deserialize_from(Value::Object(document))? })
     }
 }
 
-/// Credentials of a RAM user or role.
+/// An access key of a RAM user, or temporary credentials of a role.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccessKey {
     /// `LTAI…`, or `STS.…` with a security token.
     pub access_key_id: Secret,
-    /// Signs calls.
+    /// The key of the signature.
     pub access_key_secret: Secret,
-    /// Of temporary credentials.
+    /// Only for temporary credentials.
     pub security_token: Option<Secret>,
 }
 
-/// Why there are no secrets. Never holds a part of one.
+/// Why there are no secrets. No text has a part of a secret.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The store can't be asked. Says with which code it refused, if it did.
-    #[error("the secrets store does not answer: {0}")]
+    /// The store cannot be reached, or it refuses us: its code, or the error of the operating system.
+    #[error("the secrets cannot be fetched: {0}")]
     Unavailable(String),
-    /// The document is not JSON, or not of the documented shape: at which key and place, and what was expected. Not what
-    /// was found.
-    #[error("the secrets are not JSON of the documented shape at {0}")]
+    /// The document is not JSON, or does not have the documented form: the key, its place, and what was expected there.
+    #[error("the secrets are malformed at {0}")]
     Malformed(String),
-    /// Something is missing, empty or too short.
+    /// A secret is missing, empty, too short, or used twice.
     #[error("secrets: {key}: {problem}")]
     Invalid {
-        /// The key, in full.
+        /// The full key, e.g. `targets.prod`.
         key: String,
-        /// Why.
+        /// What is wrong with it.
         problem: String,
     },
 }
@@ -141,33 +141,22 @@ impl From<KeyProblem> for Error {
 }
 
 impl SecretSet {
-    /// Reads the document and checks that it has what `config` needs.
+    /// Parses the document, and checks that it has what `config` needs.
     pub fn parse(json: &[u8], config: &Config) -> Result<Self, Error> {
-        let (SecretsDocument { targets, clients, mut platforms, channels, binding_keys }, renamed) =
+        let SecretsDocument { targets, clients, mut platforms, channels, binding_keys, renamed_keys } =
             SecretsDocument::parse(json)?;
         platforms.set_clients(clients);
-        let secrets = Self { targets, platforms, channels, binding_keys, renamed_keys: renamed };
-        for (name, target) in &config.targets {
-            let Some(name) = target.credentials.key_holder(name) else { continue };
-            let key = format!("targets.{}", redact(name));
-            let Some(target) = secrets.targets.get(name) else {
-                return invalid_key(key, "missing");
-            };
-            let token = target.security_token.as_ref();
-            for part in [Some(&target.access_key_id), Some(&target.access_key_secret), token].into_iter().flatten() {
-                if !is_printable(part.expose()) {
-                    return invalid_key(key, "a part of the access key is empty, or has a space or a line break in it");
-                }
-            }
-        }
+        let secrets = Self { targets, platforms, channels, binding_keys, renamed_keys };
+        secrets.check_access_keys(config)?;
         for platform in Platform::ALL {
             platform.check_secrets(&config.platforms, &secrets.platforms)?;
         }
-        for platform in Platform::ALL.iter().filter(|it| it.is_configured(&config.platforms)) {
+        for platform in Platform::ALL.iter().filter(|platform| platform.is_configured(&config.platforms)) {
             let has_key =
                 !secrets.binding_keys.is_empty() || !platform.binding_key_material(&secrets.platforms).is_empty();
             if platform.max_binding_chars() > 0 && !has_key {
-                return invalid_key("binding_keys", format!("{} has no secret to derive a key from", platform.name()));
+                let problem = format!("missing, and {} has no secret to derive a key from", platform.name());
+                return KeyProblem::err_at("binding_keys", problem);
             }
         }
         for (name, channel) in &config.channels {
@@ -179,21 +168,39 @@ impl SecretSet {
         Ok(secrets)
     }
 
-    /// Two senders must not share a secret: its holder could act as both.
+    fn check_access_keys(&self, config: &Config) -> Result<(), Error> {
+        for (name, target) in &config.targets {
+            let Some(name) = target.credentials.key_holder(name) else { continue };
+            let key = format!("targets.{}", redact(name));
+            let Some(AccessKey { access_key_id, access_key_secret, security_token }) = self.targets.get(name) else {
+                return KeyProblem::err_at(key, "missing");
+            };
+            let mut parts = [access_key_id, access_key_secret].into_iter().chain(security_token);
+            if !parts.all(|part| is_printable(part.expose())) {
+                let problem = "a part of the access key is empty, or has a space or a line break in it";
+                return KeyProblem::err_at(key, problem);
+            }
+        }
+        Ok(())
+    }
+
+    /// Two senders must not share a secret: its owner could act as both.
     fn check_senders(&self, config: &Config) -> Result<(), Error> {
         let mut senders: Vec<RequestSigner> = vec![];
-        for sender in Platform::ALL.iter().flat_map(|it| it.request_signers(&config.platforms, &self.platforms)) {
-            let shared = senders.iter().find(|other| other.secrets.iter().any(|key| sender.secrets.contains(key)));
-            if let Some(other) = shared {
+        for sender in
+            Platform::ALL.iter().flat_map(|platform| platform.request_signers(&config.platforms, &self.platforms))
+        {
+            let sharing = senders.iter().find(|other| other.secrets.iter().any(|key| sender.secrets.contains(key)));
+            if let Some(other) = sharing {
                 let problem = format!("{} has the same secret and could act as this sender", redact(&other.name));
-                return invalid_key(format!("{}.{}", sender.name, sender.secrets_key), problem);
+                return KeyProblem::err_at(format!("{}.{}", sender.name, sender.secrets_key), problem);
             }
             senders.push(sender);
         }
         Ok(())
     }
 
-    /// Two channels must not share an address: it would get everything twice.
+    /// Two channels must not share a URL: it would get each message twice.
     fn check_destinations(&self, config: &Config) -> Result<(), Error> {
         let mut names: BTreeMap<Url, &str> = BTreeMap::new();
         for (name, channel) in &self.channels {
@@ -203,16 +210,12 @@ impl SecretSet {
             let mut url = channel.url.expose().clone();
             url.set_fragment(None);
             if let Some(other) = names.insert(url, name) {
-                let problem = format!("channels.{} has the same address", redact(other));
-                return invalid_key(format!("channels.{}.url", redact(name)), problem);
+                let problem = format!("channels.{} has the same URL", redact(other));
+                return KeyProblem::err_at(format!("channels.{}.url", redact(name)), problem);
             }
         }
         Ok(())
     }
-}
-
-fn invalid_key<T>(key: impl AsRef<str>, problem: impl Into<String>) -> Result<T, Error> {
-    Ok(KeyProblem::err_at(key, problem)?)
 }
 
 fn malformed_at(key: &str, error: &serde_json::Error) -> Error {
@@ -226,19 +229,19 @@ fn malformed_at(key: &str, error: &serde_json::Error) -> Error {
         Category::Syntax | Category::Eof | Category::Io => "not JSON".to_owned(),
     };
     let key = if key.is_empty() { String::new() } else { format!("{key}, ") };
-    // A document with the names of earlier versions is read as a whole first: there are no lines any more.
+    // An error without a line: see `SecretsDocument::parse`.
     if error.line() == 0 {
         return Error::Malformed(format!("{}: {expected}", key.trim_end_matches(", ")));
     }
     Error::Malformed(format!("{key}line {}, column {}: {expected}", error.line(), error.column()))
 }
 
-/// Fetches and keeps the secrets.
+/// Fetches and caches the secrets.
 #[derive(Debug)]
 pub struct SecretsStore {
     source: SecretsBackend,
     config: Arc<Config>,
-    /// Locked while fetching, so that only one task does.
+    /// Locked during a fetch, so that only one task fetches.
     cache: Mutex<SecretsCache>,
 }
 
@@ -253,14 +256,20 @@ struct SecretsCache {
     secrets: Option<Arc<SecretSet>>,
     fresh_until: Option<Timestamp>,
     fetched_at: Option<Timestamp>,
-    /// How often the store failed since it last answered.
+    /// The number of failed fetches since the last good one.
     failures: u32,
-    /// The error, and when the store may be asked again.
-    last_failure: Option<(Error, Timestamp)>,
+    last_failure: Option<FetchFailure>,
+}
+
+#[derive(Debug)]
+struct FetchFailure {
+    error: Error,
+    /// When the secrets may be fetched again.
+    retry_at: Timestamp,
 }
 
 impl SecretsStore {
-    /// Fetches nothing yet.
+    /// Makes no call yet.
     #[must_use]
     pub fn new(source: SecretsSource, aws: &SdkConfig, endpoint: Option<&String>, config: Arc<Config>) -> Self {
         let source = match source {
@@ -275,57 +284,59 @@ impl SecretsStore {
         Self { source, config, cache: Mutex::default() }
     }
 
-    /// The secrets: kept for five minutes; the last good ones while the store is down or holds something unusable. After a
-    /// failure, the store is not asked for a while. Without good secrets, the last error is returned.
+    /// The secrets, from the cache if they are fresh. If they cannot be fetched, or what is fetched is malformed, the last
+    /// good secrets serve. After a failure there is a pause before the next fetch.
+    ///
+    /// # Errors
+    /// The last error, when there are no good secrets yet.
     pub async fn current(&self, now: Timestamp) -> Result<Arc<SecretSet>, Error> {
-        let mut kept = self.cache.lock().await;
-        // A clock that was set back must not keep them for as long.
+        let mut cache = self.cache.lock().await;
+        // The upper bound matters if the clock was set back: the secrets must not stay cached for the same time.
         let is_fresh = |until: Timestamp| now < until && until < now + CACHE_TTL + CACHE_TTL;
-        if let Some(secrets) = &kept.secrets
-            && kept.fresh_until.is_some_and(is_fresh)
+        if let Some(secrets) = &cache.secrets
+            && cache.fresh_until.is_some_and(is_fresh)
         {
             return Ok(Arc::clone(secrets));
         }
-        let Some(last_good) = kept.secrets.clone() else {
-            let is_rest = |until: Timestamp| now < until && until <= now + MAX_BACKOFF + MAX_BACKOFF;
-            if let Some((error, until)) = &kept.last_failure
-                && is_rest(*until)
+        let Some(last_good) = cache.secrets.clone() else {
+            let is_pause = |until: Timestamp| now < until && until <= now + MAX_BACKOFF + MAX_BACKOFF;
+            if let Some(FetchFailure { error, retry_at }) = &cache.last_failure
+                && is_pause(*retry_at)
             {
                 return Err(error.clone());
             }
-            let began = Instant::now();
-            let fetched = self.fetch(&mut kept, now).await;
+            let started = Instant::now();
+            let fetched = self.fetch(&mut cache, now).await;
             if let Err(error) = &fetched {
-                // Callers that queued on the lock arrived before this failure.
-                let took = SignedDuration::try_from(began.elapsed()).unwrap_or(SignedDuration::ZERO);
-                let until = now + took + kept.next_backoff();
-                kept.last_failure = Some((error.clone(), until));
+                // Callers that queued on the lock took `now` before this failure.
+                let duration = SignedDuration::try_from(started.elapsed()).unwrap_or(SignedDuration::ZERO);
+                let retry_at = now + duration + cache.next_backoff();
+                cache.last_failure = Some(FetchFailure { error: error.clone(), retry_at });
             }
             return fetched;
         };
-        if let Ok(Ok(secrets)) = timeout(INTERACTIVE_TIMEOUT, self.fetch(&mut kept, now)).await {
+        if let Ok(Ok(secrets)) = timeout(INTERACTIVE_TIMEOUT, self.fetch(&mut cache, now)).await {
             return Ok(secrets);
         }
-        kept.fresh_until = Some(now + kept.next_backoff().max(MIN_STALE_BACKOFF));
-        tracing::warn!(outcome = "last_good_secrets", "the secrets store failed; the last good secrets serve");
+        cache.fresh_until = Some(now + cache.next_backoff().max(MIN_STALE_BACKOFF));
+        tracing::warn!(outcome = "last_good_secrets", "could not fetch the secrets; using the last good ones");
         Ok(last_good)
     }
 
-    /// Fetches again because a signature or an access key was refused; at most every 30 s.
-    ///
-    /// Returns the secrets if they are others than `refused`.
+    /// Fetches the secrets again after a signature or an access key was refused, at most every 30 s. Returns them if they
+    /// differ from `refused`.
     pub async fn refetch(&self, refused: &Arc<SecretSet>, now: Timestamp) -> Option<Arc<SecretSet>> {
-        let mut kept = self.cache.lock().await;
-        let recent = kept.fetched_at.is_some_and(|at| now.duration_since(at).abs() < MIN_REFETCH_INTERVAL);
-        let secrets = if recent {
-            kept.secrets.clone()?
+        let mut cache = self.cache.lock().await;
+        let is_recent = cache.fetched_at.is_some_and(|at| now.duration_since(at).abs() < MIN_REFETCH_INTERVAL);
+        let secrets = if is_recent {
+            cache.secrets.clone()?
         } else {
-            timeout(INTERACTIVE_TIMEOUT, self.fetch(&mut kept, now)).await.ok()?.ok()?
+            timeout(INTERACTIVE_TIMEOUT, self.fetch(&mut cache, now)).await.ok()?.ok()?
         };
         (secrets != *refused).then_some(secrets)
     }
 
-    /// When the document was stored, if that can be known.
+    /// When the document was stored; `None` if it is unknown.
     pub async fn stored_at(&self) -> Option<Timestamp> {
         match &self.source {
             SecretsBackend::File(path) => std::fs::metadata(path).ok()?.modified().ok()?.try_into().ok(),
@@ -336,27 +347,27 @@ impl SecretsStore {
         }
     }
 
-    async fn fetch(&self, kept: &mut SecretsCache, now: Timestamp) -> Result<Arc<SecretSet>, Error> {
-        kept.fetched_at = Some(now);
+    async fn fetch(&self, cache: &mut SecretsCache, now: Timestamp) -> Result<Arc<SecretSet>, Error> {
+        cache.fetched_at = Some(now);
         let json = self.source.read_document().await?;
         let secrets = Arc::new(SecretSet::parse(&json, &self.config)?);
         for name in &secrets.renamed_keys {
             tracing::warn!(
                 outcome = "old_key",
                 key = name,
-                "a secret has the name of an earlier version: store platforms.NAME"
+                "a secret has the name that an earlier version used; store it as platforms.NAME"
             );
         }
-        kept.fresh_until =
+        cache.fresh_until =
             Some(now + CACHE_TTL + CACHE_TTL_JITTER.mul_f64(f64::from(now.subsec_millisecond()) / 1000.0));
-        kept.secrets = Some(Arc::clone(&secrets));
-        (kept.failures, kept.last_failure) = (0, None);
+        cache.secrets = Some(Arc::clone(&secrets));
+        (cache.failures, cache.last_failure) = (0, None);
         Ok(secrets)
     }
 }
 
 impl SecretsCache {
-    /// The wait after one more failure.
+    /// Counts a failure, and returns the pause after it.
     fn next_backoff(&mut self) -> SignedDuration {
         let doubled =
             MIN_BACKOFF.checked_mul(1_i32.checked_shl(self.failures).unwrap_or(i32::MAX)).unwrap_or(MAX_BACKOFF);
@@ -370,20 +381,12 @@ impl SecretsBackend {
         match self {
             Self::File(path) => std::fs::read(path).map_err(|error| Error::Unavailable(error.to_string())),
             Self::SecretsManager { client, id } => {
-                let answer = client.get_secret_value().secret_id(id).send().await;
-                let value = answer.map_err(|error| Error::Unavailable(sdk_code(&error)))?;
+                let response = client.get_secret_value().secret_id(id).send().await;
+                let value = response.map_err(|error| Error::Unavailable(aws::error_code(&error)))?;
                 value.secret_string.map(String::into_bytes).ok_or_else(|| Error::Unavailable("no SecretString".into()))
             }
         }
     }
-}
-
-fn sdk_code<E: aws_sdk_secretsmanager::error::ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> String {
-    let code = error.as_service_error().and_then(|refused| refused.code());
-    code.map_or_else(
-        || "no answer".to_owned(),
-        |code| http::log_safe_word(code).unwrap_or_else(|| "UnreadableCode".to_owned()),
-    )
 }
 
 #[cfg(test)]
@@ -391,7 +394,7 @@ mod tests {
     use base64::prelude::{BASE64_STANDARD, Engine};
 
     use super::*;
-    use crate::redaction::tests::is_told;
+    use crate::redaction::tests::is_leaked;
 
     const CONFIG: &str = r#"
         [targets.prod]
@@ -435,22 +438,26 @@ mod tests {
     #[test]
     fn missing_empty_or_short_secret_is_named() {
         let cases: [(&str, serde_json::Value, &str); 13] = [
-            ("/targets/prod", serde_json::json!(null), "shape at targets.prod"),
+            ("/targets/prod", serde_json::json!(null), "malformed at targets.prod"),
             ("/targets", serde_json::json!({}), "targets.prod: missing"),
             ("/targets/prod/access_key_id", serde_json::json!(" "), "targets.prod: a part"),
             ("/targets/prod/access_key_secret", serde_json::json!(""), "targets.prod: a part"),
             ("/clients/ci/signing_secrets", serde_json::json!([]), "clients.ci.signing_secrets"),
-            ("/clients/ci/signing_secrets", serde_json::json!(["whsec_"]), "shape at clients.ci.signing_secrets[0]"),
+            (
+                "/clients/ci/signing_secrets",
+                serde_json::json!(["whsec_"]),
+                "malformed at clients.ci.signing_secrets[0]",
+            ),
             (
                 "/clients/ci/signing_secrets",
                 serde_json::json!(["whsec_c2hvcnQ="]),
-                "shape at clients.ci.signing_secrets[0]",
+                "malformed at clients.ci.signing_secrets[0]",
             ),
             ("/platforms/slack", serde_json::json!(null), "platforms.slack: missing"),
             (
                 "/platforms/slack/signing_secrets",
                 serde_json::json!(["short"]),
-                "shape at platforms.slack.signing_secrets[0]",
+                "malformed at platforms.slack.signing_secrets[0]",
             ),
             (
                 "/platforms/slack/signing_secrets",
@@ -485,31 +492,31 @@ mod tests {
         let (one, two, three) = (&*key(b'1'), &*key(b'2'), &*key(b'3'));
         let slack = "8f742231b10e8888abcd99yyyzzz85a5";
         assert_eq!(parse(&[one, two], &[three], slack), Ok(()));
-        let told =
+        let expected =
             "secrets: clients.other.signing_secrets: clients.ci has the same secret and could act as this sender";
-        assert_eq!(parse(&[one, two], &[three, two], slack), Err(told.into()));
+        assert_eq!(parse(&[one, two], &[three, two], slack), Err(expected.into()));
         // Written in another way.
-        assert_eq!(parse(&[one], &[one.strip_prefix("whsec_").unwrap()], slack), Err(told.into()));
-        let told =
+        assert_eq!(parse(&[one], &[one.strip_prefix("whsec_").unwrap()], slack), Err(expected.into()));
+        let expected =
             "secrets: clients.ci.signing_secrets: platforms.slack has the same secret and could act as this sender";
         // The same bytes, and the same text.
-        assert_eq!(parse(&[one], &[three], &"1".repeat(32)), Err(told.into()));
+        assert_eq!(parse(&[one], &[three], &"1".repeat(32)), Err(expected.into()));
         let text = "0123456789abcdef0123456789abcdef";
-        assert_eq!(parse(&[&format!("whsec_{text}")], &[three], text), Err(told.into()));
+        assert_eq!(parse(&[&format!("whsec_{text}")], &[three], text), Err(expected.into()));
     }
 
     #[test]
-    fn channels_with_the_same_address_are_refused() {
+    fn channels_with_the_same_url_are_refused() {
         for (hook, audit) in [("https://h/x", "https://h/x"), ("https://h/x", "https://H:443/x#y")] {
             let mut document = document();
             document["channels"]["hook"]["url"] = hook.into();
             document["channels"]["audit"]["url"] = audit.into();
             let error = parse(&document).unwrap_err().to_string();
-            assert_eq!(error, "secrets: channels.hook.url: channels.audit has the same address");
+            assert_eq!(error, "secrets: channels.hook.url: channels.audit has the same URL");
         }
     }
 
-    /// Secrets in the place of each value and key, and where no JSON belongs: no message repeats any of them.
+    /// Puts secrets in the place of each value and key, and where no JSON belongs. No message repeats any of them.
     #[test]
     fn secrets_error_never_repeats_a_secret() {
         fn places(value: &serde_json::Value, at: &str, into: &mut Vec<String>) {
@@ -561,8 +568,8 @@ mod tests {
                 let config = Config::parse(CONFIG).unwrap();
                 let Err(error) = SecretSet::parse(document.as_bytes(), &config) else { continue };
                 refused += 1;
-                let told = format!("{error} {error:?}");
-                assert!(!is_told(secret, &told), "{document}\n→ {told}");
+                let shown = format!("{error} {error:?}");
+                assert!(!is_leaked(secret, &shown), "{document}\n→ {shown}");
             }
         }
         assert!(refused > 100, "{refused}");
@@ -592,10 +599,10 @@ mod tests {
 
     #[test]
     fn each_failure_doubles_the_wait_up_to_thirty_seconds() {
-        let mut kept = SecretsCache::default();
-        let rests: Vec<_> = (0..40).map(|_| kept.next_backoff().as_secs()).collect();
-        assert_eq!(rests[..7], [1, 2, 4, 8, 16, 30, 30]);
-        assert_eq!(rests.last(), Some(&30));
+        let mut cache = SecretsCache::default();
+        let pauses: Vec<_> = (0..40).map(|_| cache.next_backoff().as_secs()).collect();
+        assert_eq!(pauses[..7], [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(pauses.last(), Some(&30));
     }
 
     #[tokio::test]
@@ -607,10 +614,10 @@ mod tests {
         let after = |millis: i64| now + SignedDuration::from_millis(millis);
         assert!(store.current(now).await.is_err());
         std::fs::write(&path, document().to_string()).unwrap();
-        assert!(store.current(after(900)).await.is_err(), "it is not asked yet");
+        assert!(store.current(after(900)).await.is_err(), "the pause is not over");
         store.current(after(1500)).await.unwrap();
         assert_eq!(store.cache.lock().await.failures, 0);
-        // A clock that was set back must not extend a wait for ever.
+        // A clock that was set back does not extend the pause.
         let store = file_store(&directory.path().join("absent"));
         assert!(store.current(after(7_200_000)).await.is_err());
         assert!(store.current(now).await.is_err());

@@ -1,9 +1,11 @@
-//! The approvals, in a DynamoDB table: one item per connection, one conditional write per change.
+//! The approvals in a DynamoDB table: one item per connection, and one conditional write per change.
 //!
-//! An item has `id` (the key), `version` (compare and swap), `state`, `ttl`, the record as JSON, and a digest of it;
-//! and a line in the index [`INDEX`]: `due`, `due_at`, and [`IN_INDEX`]. The line of what is over is due far away. That
-//! is enough to see that nothing has changed, so that a record is read only when something has. What runs on a laptop
-//! is the same API, embedded.
+//! The index [`INDEX_NAME`] has an entry for each record. The entry shows whether anything has changed, so that a tick
+//! reads a record only when something has. The local tool uses the same API with an embedded table.
+
+mod item;
+#[cfg(feature = "local")]
+mod scan;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,45 +18,33 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::types::{AttributeValue, KeysAndAttributes, ReturnValuesOnConditionCheckFailure};
 use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-use crate::approval::{Approval, ApprovalId, ContentDigest, IndexState, migrate};
 #[cfg(feature = "local")]
-use crate::notes;
-use crate::notes::Notes;
-use crate::peering::{FieldHash, InstanceId};
-use crate::{aws, http, metrics};
+pub use scan::ScannedRecord;
 
-/// The sparse index: partition key `due`, sort key `due_at` (milliseconds), and [`IN_INDEX`].
+use crate::approval::{Approval, ApprovalId, IndexState};
+use crate::notes::Notes;
+use crate::{aws, http, metrics};
+use item::{DUE_PARTITION, Item, SCHEMA_VERSION, parse_entry, parse_record, record_item, text_attribute};
+
+/// The sparse index: partition key `due`, sort key `due_at` (milliseconds), and [`INDEX_ATTRIBUTES`].
 pub const INDEX_NAME: &str = "due";
-/// The attributes that the index holds besides its keys: how far the record has come, where the connection is, what
-/// people are shown of it, and when the record itself must be worked on (milliseconds).
+/// The attributes that the index holds besides its keys: the state of the record, the region of the connection, a digest
+/// of what people see of it, and the time of the next work on the record (milliseconds).
 pub const INDEX_ATTRIBUTES: [&str; 4] = ["state", "region", "mark", "work_at"];
-/// Entries of the index that are read at once: 10,000 are ten pages, and none is large in memory.
+/// Entries of the index in one page: 10,000 take ten calls, and no page needs much memory.
 const INDEX_PAGE_SIZE: i32 = 1000;
-/// Records that are scanned at once: half a megabyte, which a slow link has brought before a call takes too long.
-#[cfg(feature = "local")]
-const SCAN_PAGE_SIZE: i32 = 100;
-/// The only value of `due`.
-const DUE_PARTITION: &str = "1";
-/// The record's format. A newer one is refused, never rewritten; an older one is rewritten in this one.
-const SCHEMA_VERSION: u32 = 2;
-/// When the line of a finished record is due: at the beginning of the year 9000.
-const FINISHED_DUE_AT: Timestamp = Timestamp::constant(221_845_392_000, 0);
-/// Every unfinished record is due before this.
+/// Every unfinished record is due before this time.
 pub const UNFINISHED_DUE_BEFORE: Timestamp = Timestamp::constant(221_845_391_999, 0);
-/// Marks in the index of failures that are told apart.
-const MARK_ACCEPTED_ELSEWHERE: &str = "elsewhere";
-const MARK_SETTLED: &str = "settled";
-/// How many ids without a record a process remembers.
+/// The most ids without a record that a process remembers.
 const MAX_UNRECORDED: usize = 200_000;
-/// How often a change is applied again to what another writer made of the record.
+/// Tries of a change, each on the record that another writer stored.
 const MAX_UPDATE_TRIES: u32 = 10;
 
 /// Source: <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_BatchGetItem.html>
 const MAX_BATCH_SIZE: usize = 100;
-/// The pause before each retry of what a batch did not return.
+/// The pause before each try to read the rest of a batch.
 const BATCH_RETRY_PAUSES: [Duration; 6] = [
     Duration::ZERO,
     Duration::from_millis(50),
@@ -64,9 +54,7 @@ const BATCH_RETRY_PAUSES: [Duration; 6] = [
     Duration::from_millis(800),
 ];
 
-type Item = HashMap<String, AttributeValue>;
-
-/// The table.
+/// The table of the approvals.
 #[derive(Debug, Clone)]
 pub struct Store {
     client: Client,
@@ -74,7 +62,7 @@ pub struct Store {
     endpoint: String,
     table: String,
     retention: SignedDuration,
-    /// Hashes of ids that are listed and have no record, so that a tick does not ask for them again.
+    /// Hashes of the ids that Alibaba Cloud lists and that have no record, so that a tick does not load them again.
     unrecorded: Arc<Mutex<HashSet<u64>>>,
 }
 
@@ -83,13 +71,13 @@ pub struct Store {
 pub struct Stored {
     /// The record.
     pub approval: Approval,
-    /// 1 for the first write, then one more for each.
+    /// 1 after the first write, and one more after each further write.
     pub version: u64,
     schema: u32,
 }
 
 impl Stored {
-    /// A record as this version writes it.
+    /// A record in the format of this version of peergate.
     #[must_use]
     pub fn new(approval: Approval, version: u64) -> Self {
         Self { approval, version, schema: SCHEMA_VERSION }
@@ -102,112 +90,60 @@ impl Stored {
     }
 }
 
-/// A line of the index: as much of a record as it takes to see what there is to do about it.
+/// An entry of the index: the part of a record that shows what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexEntry {
-    /// Which record.
+    /// The id of the record.
     pub id: ApprovalId,
-    /// Where the accepting VPC is.
+    /// The region of the accepting VPC.
     pub region: String,
-    /// How far it has come.
+    /// The state of the record, as far as the index has it.
     pub state: IndexState,
-    /// When there is something to do, or to see.
+    /// When to look at the record or its connection next.
     pub due_at: Timestamp,
-    /// When the record itself must be worked on.
+    /// When to work on the record itself; `None` if only its connection is followed.
     pub work_at: Option<Timestamp>,
 }
 
-/// A record as it is stored, and as we read it.
-#[cfg(feature = "local")]
+/// A page of the table or of its index.
 #[derive(Debug)]
-pub struct ScannedRecord {
-    /// `target/pcc-…`.
-    pub id: String,
-    /// As stored, whichever version wrote it; null when it is not JSON.
-    pub record: serde_json::Value,
-    /// As this version reads it.
-    pub stored: Result<Stored, Error>,
-    item: Item,
+pub struct StorePage<T> {
+    /// What the page has.
+    pub items: Vec<T>,
+    /// Where the next page starts; `None` on the last page.
+    pub next: Option<Item>,
 }
 
-#[cfg(feature = "local")]
-impl ScannedRecord {
-    /// What is wrong with the item itself, apart from its record.
-    #[must_use]
-    pub fn item_problems(&self) -> Vec<String> {
-        let known = ["id", "version", "state", "record", "digest", "ttl", "due", "due_at"];
-        let known = |name: &str| known.contains(&name) || INDEX_ATTRIBUTES.contains(&name);
-        let mut unknown: Vec<_> = self.item.keys().filter(|name| !known(name)).collect();
-        unknown.sort();
-        let mut problems: Vec<_> = unknown.into_iter().map(|name| format!("unknown attribute {name:?}")).collect();
-        let json = text_attribute(&self.item, "record").unwrap_or_default();
-        match text_attribute(&self.item, "digest") {
-            // Earlier versions wrote none.
-            None if self.is_from_earlier_version() => {}
-            None => problems.push("no digest".to_owned()),
-            Some(stored) if stored != record_digest(&self.id, json) => {
-                problems.push("the digest is not the record's".to_owned());
-            }
-            Some(_) => {}
-        }
-        problems
-    }
-
-    /// Whether it says that an earlier version wrote it, which gave no digest.
-    #[must_use]
-    pub fn is_from_earlier_version(&self) -> bool {
-        self.record
-            .get("schema")
-            .and_then(serde_json::Value::as_u64)
-            .is_some_and(|schema| schema < SCHEMA_VERSION.into())
-    }
-
-    /// The record as text, as stored.
-    #[must_use]
-    pub fn record_json(&self) -> &str {
-        text_attribute(&self.item, "record").unwrap_or_default()
-    }
-
-    /// Whether a newer version of peergate wrote it.
-    #[must_use]
-    pub fn is_from_newer_version(&self) -> bool {
-        self.record
-            .get("schema")
-            .and_then(serde_json::Value::as_u64)
-            .is_some_and(|schema| schema > SCHEMA_VERSION.into())
-    }
-}
-
-/// How a conditional write ended.
+/// The result of a conditional write.
 #[derive(Debug)]
 pub enum Saved {
-    /// It took effect.
+    /// The record is stored.
     Done(Stored),
-    /// Somebody else wrote first: this is theirs.
+    /// Another writer was first. This is the stored record.
     Conflict(Stored),
 }
 
 /// Why the store could not do it.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The table can't be reached, or refuses us. Says with which code, if it does.
-    #[error("the store does not answer: {0}")]
+    /// The table cannot be reached, or AWS refuses us: the AWS code, or "no answer".
+    #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// An item is not one that this version reads.
-    #[error("the record of {id} can't be read: {problem}")]
+    /// This version of peergate cannot read the item.
+    #[error("the record of {id} cannot be read: {problem}")]
     Unreadable {
-        /// Which item.
+        /// The id of the item.
         id: String,
-        /// Why.
+        /// What is wrong with it.
         problem: &'static str,
     },
-    /// Other writers were first, again and again.
-    #[error("the record changed too often meanwhile")]
+    /// Other writers changed the record before each try.
+    #[error("other writers changed the record before each try")]
     Contention,
 }
 
 impl Error {
-    /// The log's `outcome`.
+    /// The field `outcome` of the log line.
     #[must_use]
     pub fn log_outcome(&self) -> &'static str {
         match self {
@@ -217,17 +153,14 @@ impl Error {
     }
 }
 
-/// As it is written. It is read in two steps, [`Schema`] and then the approval: serde reads what is flattened by way of
-/// a copy of all of it.
-#[derive(Serialize)]
-struct RecordDocument<'a> {
-    schema: u32,
-    #[serde(flatten)]
-    approval: &'a Approval,
+/// The ids that a batch could not read.
+struct PartialRead {
+    error: Error,
+    unread: HashSet<String>,
 }
 
 impl Store {
-    /// The table named `table`; finished records are kept for `retention`.
+    /// The table named `table`. It keeps finished records for `retention`.
     #[must_use]
     pub fn new(
         sdk: &SdkConfig,
@@ -250,32 +183,32 @@ impl Store {
         Notes::new(self.client.clone(), self.table.clone())
     }
 
-    /// Opens a connection ahead of the first call.
+    /// Opens a connection, so that the first call finds one.
     pub async fn prewarm(&self) {
         http::prewarm(&self.http, &self.endpoint).await;
     }
 
-    /// The record, as last written.
+    /// The latest record of a connection.
     pub async fn load(&self, id: &ApprovalId) -> Result<Option<Stored>, Error> {
         let key = AttributeValue::S(id.to_string());
-        let answer = self.client.get_item().table_name(&self.table).key("id", key).consistent_read(true).send().await;
-        answer.map_err(to_unavailable)?.item.as_ref().map(parse_record).transpose()
+        let response = self.client.get_item().table_name(&self.table).key("id", key).consistent_read(true).send().await;
+        response.map_err(to_unavailable)?.item.as_ref().map(parse_record).transpose()
     }
 
-    /// The records that there are of `ids`. One that could not be read is there, with the reason: only what is not in the
-    /// answer is known not to exist.
+    /// Loads the records of many connections. A record that could not be read is in the result with its error, so an id
+    /// that is not in the result has no record.
     ///
     /// # Errors
-    /// When nothing could be read.
+    /// When no record could be read.
     pub async fn load_many(&self, ids: &[ApprovalId]) -> Result<BTreeMap<ApprovalId, Result<Stored, Error>>, Error> {
-        let (mut found, mut failure) = (BTreeMap::new(), None);
+        let (mut records, mut failure) = (BTreeMap::new(), None);
         for batch in ids.chunks(MAX_BATCH_SIZE) {
-            // What failed once would most likely fail again, and each failure takes seconds.
+            // After one failure the next batch would probably fail, too, and each failure takes seconds.
             let unread = match &failure {
                 Some(_) => batch.iter().map(ToString::to_string).collect(),
-                None => match self.load_batch(batch, &mut found).await {
+                None => match self.load_batch(batch, &mut records).await {
                     Ok(()) => continue,
-                    Err((error, unread)) => {
+                    Err(PartialRead { error, unread }) => {
                         failure = Some(error);
                         unread
                     }
@@ -283,66 +216,67 @@ impl Store {
             };
             let reason = failure.clone().unwrap_or(Error::Contention);
             let unread = batch.iter().filter(|id| unread.contains(&id.to_string()));
-            found.extend(unread.map(|id| (id.clone(), Err(reason.clone()))));
+            records.extend(unread.map(|id| (id.clone(), Err(reason.clone()))));
         }
         match failure {
-            Some(error) if found.values().all(Result::is_err) => Err(error),
+            Some(error) if records.values().all(Result::is_err) => Err(error),
             Some(error) => {
-                let unread = found.values().filter(|record| record.is_err()).count();
-                tracing::error!(outcome = error.log_outcome(), unread, %error, "some records could not be read");
-                Ok(found)
+                let unread = records.values().filter(|record| record.is_err()).count();
+                tracing::error!(outcome = error.log_outcome(), unread, %error, "could not read some records");
+                Ok(records)
             }
-            None => Ok(found),
+            None => Ok(records),
         }
     }
 
-    /// Reads up to 100 records into `found`. Where the table gives back a part, the rest is asked for again, later each
-    /// time. What could not be read is named, by the text of its id.
+    /// Reads up to 100 records into `records`. If the table returns only a part, the rest is requested again after a
+    /// growing pause.
     async fn load_batch(
         &self,
         ids: &[ApprovalId],
-        found: &mut BTreeMap<ApprovalId, Result<Stored, Error>>,
-    ) -> Result<(), (Error, HashSet<String>)> {
+        records: &mut BTreeMap<ApprovalId, Result<Stored, Error>>,
+    ) -> Result<(), PartialRead> {
         let ids: HashMap<_, _> = ids.iter().map(|id| (id.to_string(), id)).collect();
-        let mut wanted: HashSet<String> = ids.keys().cloned().collect();
+        let mut unread: HashSet<String> = ids.keys().cloned().collect();
         for pause in BATCH_RETRY_PAUSES {
             if !pause.is_zero() {
                 sleep(pause).await;
             }
-            let keys = wanted.iter().map(|id| Item::from([("id".to_owned(), AttributeValue::S(id.clone()))]));
+            let keys = unread.iter().map(|id| Item::from([("id".to_owned(), AttributeValue::S(id.clone()))]));
             let keys = KeysAndAttributes::builder().set_keys(Some(keys.collect())).consistent_read(true).build();
-            let Ok(keys) = keys else { return Err((Error::Unavailable("no keys".into()), wanted)) };
-            let answer = match self.client.batch_get_item().request_items(&self.table, keys).send().await {
-                Ok(answer) => answer,
-                Err(error) => return Err((to_unavailable(error), wanted)),
+            let Ok(keys) = keys else {
+                return Err(PartialRead { error: Error::Unavailable("no keys".into()), unread });
             };
-            for item in answer.responses.unwrap_or_default().remove(&self.table).unwrap_or_default() {
+            let response = match self.client.batch_get_item().request_items(&self.table, keys).send().await {
+                Ok(response) => response,
+                Err(error) => return Err(PartialRead { error: to_unavailable(error), unread }),
+            };
+            for item in response.responses.unwrap_or_default().remove(&self.table).unwrap_or_default() {
                 if let Some(id) = text_attribute(&item, "id").and_then(|id| ids.get(id)) {
-                    found.insert((*id).clone(), parse_record(&item));
+                    records.insert((*id).clone(), parse_record(&item));
                 }
             }
-            let left = answer.unprocessed_keys.unwrap_or_default().remove(&self.table);
-            let left: HashSet<String> = left
+            let rest = response.unprocessed_keys.unwrap_or_default().remove(&self.table);
+            unread = rest
                 .iter()
-                .flat_map(|left| &left.keys)
+                .flat_map(|rest| &rest.keys)
                 .filter_map(|key| text_attribute(key, "id"))
                 .map(ToOwned::to_owned)
                 .collect();
-            if left.is_empty() {
+            if unread.is_empty() {
                 return Ok(());
             }
-            wanted = left;
         }
-        Err((Error::Contention, wanted))
+        Err(PartialRead { error: Error::Contention, unread })
     }
 
-    /// Whether there was no record of it when this process looked. One that was made since has a line in the index.
+    /// Whether this process knows that the connection had no record. A later record has an entry in the index.
     #[must_use]
     pub fn is_unrecorded(&self, id: &ApprovalId) -> bool {
         self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner).contains(&hash_id(id))
     }
 
-    /// Remembers that there is no record of it.
+    /// Remembers that the connection has no record.
     pub fn note_unrecorded(&self, id: &ApprovalId) {
         let mut unrecorded = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
         if unrecorded.len() >= MAX_UNRECORDED {
@@ -351,7 +285,7 @@ impl Store {
         unrecorded.insert(hash_id(id));
     }
 
-    /// Writes a record over what is stored, if it still is: `None` for nothing.
+    /// Stores a record if the stored one is still `expected`; `None` expects no record.
     pub async fn save(&self, approval: &Approval, expected: Option<&Stored>) -> Result<Saved, Error> {
         let saved = self.put_record(approval, expected.map_or(0, |stored| stored.version)).await;
         if let Ok(Saved::Done(stored)) = &saved {
@@ -361,7 +295,7 @@ impl Store {
     }
 
     async fn put_record(&self, approval: &Approval, expected_version: u64) -> Result<Saved, Error> {
-        let item = self.record_item(approval, expected_version.saturating_add(1))?;
+        let item = record_item(approval, expected_version.saturating_add(1), self.retention)?;
         let put = self.client.put_item().table_name(&self.table).set_item(Some(item));
         let put = if expected_version == 0 {
             put.condition_expression("attribute_not_exists(id)")
@@ -374,7 +308,7 @@ impl Store {
         match put.send().await {
             Ok(_) => Ok(Saved::Done(written)),
             Err(error) => match conflicting_item(&error) {
-                // The answer to an earlier try of this very write was lost.
+                // An equal record is our own: the answer to an earlier try of this write was lost.
                 Some(item) => match parse_record(&item)? {
                     current if current == written => Ok(Saved::Done(written)),
                     current => Ok(Saved::Conflict(current)),
@@ -384,7 +318,7 @@ impl Store {
         }
     }
 
-    /// Whether records may be written, by a write that is never carried out: no record has this id.
+    /// Checks the permission to write. The write expects an item that never exists, so it changes nothing.
     pub async fn check_write_permission(&self) -> Result<(), Error> {
         let put = self.client.put_item().table_name(&self.table).item("id", AttributeValue::S("nobody".into()));
         match put.condition_expression("attribute_exists(id)").send().await {
@@ -393,8 +327,8 @@ impl Store {
         }
     }
 
-    /// Applies `change` to a record, and again to what others make of it meanwhile, until it is stored or changes
-    /// nothing any more.
+    /// Applies `change` to a record and stores it. After a conflict it applies `change` to the record of the other writer.
+    /// It ends when the record is stored, or when `change` returns `false` because there is nothing to change.
     pub async fn update(&self, stored: Stored, mut change: impl FnMut(&mut Approval) -> bool) -> Result<Stored, Error> {
         let mut current = stored;
         for _ in 0..MAX_UPDATE_TRIES {
@@ -410,14 +344,10 @@ impl Store {
         Err(Error::Contention)
     }
 
-    /// A page of the records with something to do or to see before `before`, the longest due first, and where the next
-    /// page starts. The index lags a little: what it gives may have been written meanwhile.
-    pub async fn due_entries(
-        &self,
-        before: Timestamp,
-        from: Option<Item>,
-    ) -> Result<(Vec<IndexEntry>, Option<Item>), Error> {
-        let answer = self
+    /// A page of the index entries that are due before `before`, the earliest first. `next` is that of the page before.
+    /// The index is a little late, so a record may be newer than its entry.
+    pub async fn due_entries(&self, before: Timestamp, next: Option<Item>) -> Result<StorePage<IndexEntry>, Error> {
+        let response = self
             .client
             .query()
             .table_name(&self.table)
@@ -426,90 +356,20 @@ impl Store {
             .expression_attribute_values(":due", AttributeValue::S(DUE_PARTITION.into()))
             .expression_attribute_values(":before", AttributeValue::N(before.as_millisecond().to_string()))
             .limit(INDEX_PAGE_SIZE)
-            .set_exclusive_start_key(from)
+            .set_exclusive_start_key(next)
             .send()
             .await
             .map_err(to_unavailable)?;
-        let entries = answer.items.iter().flatten().filter_map(|item| {
+        let entries = response.items.iter().flatten().filter_map(|item| {
             let entry = parse_entry(item);
             if entry.is_none() {
-                // One record that can't be read must not stop the others.
+                // One unreadable entry must not stop the others.
                 let id = text_attribute(item, "id");
-                tracing::error!(outcome = "unreadable_record", id, "an entry of the index can't be read");
+                tracing::error!(outcome = "unreadable_record", id, "could not read an entry of the index");
             }
             entry
         });
-        Ok((entries.collect(), answer.last_evaluated_key))
-    }
-
-    /// A page of all records, in no order, and where the next page starts: for auditors, not for the functions.
-    #[cfg(feature = "local")]
-    pub async fn scan_records(&self, from: Option<Item>) -> Result<(Vec<ScannedRecord>, Option<Item>), Error> {
-        let scan = self.client.scan().table_name(&self.table).consistent_read(true).limit(SCAN_PAGE_SIZE);
-        let scan = scan.set_exclusive_start_key(from);
-        let answer = scan.send().await.map_err(to_unavailable)?;
-        let scanned = |item: &Item| ScannedRecord {
-            id: text_attribute(item, "id").unwrap_or_default().to_owned(),
-            record: text_attribute(item, "record").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default(),
-            stored: parse_record(item),
-            item: item.clone(),
-        };
-        let is_record = |item: &&Item| text_attribute(item, "id").is_none_or(|id| !id.starts_with(notes::ID_PREFIX));
-        Ok((answer.items.iter().flatten().filter(is_record).map(scanned).collect(), answer.last_evaluated_key))
-    }
-
-    /// Writes `copy` as it was stored elsewhere, over what is stored if that still is `over`: `None` for nothing. Returns
-    /// whether it was.
-    #[cfg(feature = "local")]
-    pub async fn restore_record(&self, copy: &ScannedRecord, expected: Option<&ScannedRecord>) -> Result<bool, Error> {
-        let version = |scanned: &ScannedRecord| number_attribute(&scanned.item, "version").unwrap_or(0_u64);
-        let newest = version(copy).max(expected.map_or(0, version));
-        let mut item = copy.item.clone();
-        item.insert("version".into(), AttributeValue::N(newest.saturating_add(1).to_string()));
-        let put = self.client.put_item().table_name(&self.table).set_item(Some(item));
-        let put = match expected.and_then(|over| over.item.get("version")) {
-            Some(over) => {
-                put.condition_expression("version = :over").expression_attribute_values(":over", over.clone())
-            }
-            None => put.condition_expression("attribute_not_exists(version)"),
-        };
-        match put.send().await {
-            Ok(_) => Ok(true),
-            Err(error) if is_condition_failure(&error) => Ok(false),
-            Err(error) => Err(to_unavailable(error)),
-        }
-    }
-
-    fn record_item(&self, approval: &Approval, version: u64) -> Result<Item, Error> {
-        let id = approval.id.to_string();
-        let record = RecordDocument { schema: SCHEMA_VERSION, approval };
-        let unwritable = |_| Error::Unreadable { id: id.clone(), problem: "not writable as JSON" };
-        let json = serde_json::to_string(&record).map_err(unwritable)?;
-        let mut item = Item::from([
-            ("id".to_owned(), AttributeValue::S(id.clone())),
-            ("version".to_owned(), AttributeValue::N(version.to_string())),
-            ("state".to_owned(), AttributeValue::S(approval.state.name().to_owned())),
-            ("digest".to_owned(), AttributeValue::S(record_digest(&id, &json))),
-            ("record".to_owned(), AttributeValue::S(json)),
-            ("due".to_owned(), AttributeValue::S(DUE_PARTITION.into())),
-            ("region".to_owned(), AttributeValue::S(approval.connection.accepter.region.clone())),
-        ]);
-        let time = |at: Timestamp| AttributeValue::N(at.as_millisecond().to_string());
-        let due_at = approval.due_at();
-        item.insert("due_at".into(), time(due_at.unwrap_or(FINISHED_DUE_AT)));
-        item.extend(approval.work_at().map(|work_at| ("work_at".into(), time(work_at))));
-        let mark = match approval.index_state() {
-            IndexState::Pending(mark) => Some(mark.to_hex()),
-            IndexState::AcceptedElsewhere => Some(MARK_ACCEPTED_ELSEWHERE.to_owned()),
-            IndexState::Settled => Some(MARK_SETTLED.to_owned()),
-            IndexState::Decided | IndexState::Activating | IndexState::Ended | IndexState::Failed => None,
-        };
-        item.extend(mark.map(|mark| ("mark".into(), AttributeValue::S(mark))));
-        if due_at.is_none() && approval.state.is_final() {
-            let ttl = approval.since.as_second().saturating_add(self.retention.as_secs());
-            item.insert("ttl".into(), AttributeValue::N(ttl.to_string()));
-        }
-        Ok(item)
+        Ok(StorePage { items: entries.collect(), next: response.last_evaluated_key })
     }
 }
 
@@ -517,74 +377,6 @@ fn hash_id(id: &ApprovalId) -> u64 {
     let mut hasher = DefaultHasher::new();
     id.hash(&mut hasher);
     hasher.finish()
-}
-
-/// All that is read of a record before its format is known.
-#[derive(Deserialize)]
-struct SchemaHeader {
-    schema: u32,
-}
-
-/// A digest of the stored record: an edit must also change it.
-fn record_digest(id: &str, json: &str) -> String {
-    let mut hash = FieldHash::new("peergate/record/1");
-    hash.add_field(id);
-    hash.add_field(json);
-    hash.into_hex()
-}
-
-fn text_attribute<'a>(item: &'a Item, name: &str) -> Option<&'a str> {
-    item.get(name)?.as_s().ok().map(String::as_str)
-}
-
-fn number_attribute<T: std::str::FromStr>(item: &Item, name: &str) -> Option<T> {
-    item.get(name)?.as_n().ok()?.parse().ok()
-}
-
-fn parse_entry(item: &Item) -> Option<IndexEntry> {
-    let (target, instance_id) = text_attribute(item, "id")?.split_once('/')?;
-    let time = |name| Timestamp::from_millisecond(number_attribute(item, name)?).ok();
-    Some(IndexEntry {
-        id: ApprovalId { target: target.to_owned(), instance_id: InstanceId::parse(instance_id).ok()? },
-        region: text_attribute(item, "region").unwrap_or_default().to_owned(),
-        state: match text_attribute(item, "state")? {
-            // Without a mark it is like nothing, so that it is looked at.
-            "pending" => {
-                IndexState::Pending(text_attribute(item, "mark").and_then(ContentDigest::from_hex).unwrap_or_default())
-            }
-            "approved" | "rejecting" => IndexState::Decided,
-            "activating" => IndexState::Activating,
-            "rejected" | "expired" | "deleted" => IndexState::Ended,
-            "failed" => match text_attribute(item, "mark") {
-                Some(MARK_ACCEPTED_ELSEWHERE) => IndexState::AcceptedElsewhere,
-                Some(MARK_SETTLED) => IndexState::Settled,
-                Some(_) | None => IndexState::Failed,
-            },
-            _ => IndexState::Settled,
-        },
-        due_at: time("due_at")?,
-        work_at: time("work_at"),
-    })
-}
-
-fn parse_record(item: &Item) -> Result<Stored, Error> {
-    let id = text_attribute(item, "id").unwrap_or_default().to_owned();
-    let unreadable = |problem| Error::Unreadable { id: id.clone(), problem };
-    let version = number_attribute(item, "version").ok_or_else(|| unreadable("no version"))?;
-    let json = text_attribute(item, "record").ok_or_else(|| unreadable("no record"))?;
-    let SchemaHeader { schema } = serde_json::from_str(json).map_err(|_| unreadable("no schema"))?;
-    if schema > SCHEMA_VERSION {
-        return Err(unreadable("written by a newer version of peergate"));
-    }
-    let unknown = |_| unreadable("not of the known format");
-    let approval = if schema < SCHEMA_VERSION {
-        let mut record = serde_json::from_str(json).map_err(unknown)?;
-        migrate(&mut record);
-        serde_json::from_value(record).map_err(unknown)?
-    } else {
-        serde_json::from_str(json).map_err(unknown)?
-    };
-    Ok(Stored { approval, version, schema })
 }
 
 fn is_condition_failure(error: &SdkError<PutItemError>) -> bool {
@@ -600,8 +392,5 @@ fn conflicting_item(error: &SdkError<PutItemError>) -> Option<Item> {
 
 #[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 fn to_unavailable<E: ProvideErrorMetadata, R>(error: SdkError<E, R>) -> Error {
-    let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
-    Error::Unavailable(
-        code.map_or("no answer".into(), |code| http::log_safe_word(code).unwrap_or("UnreadableCode".into())),
-    )
+    Error::Unavailable(aws::error_code(&error))
 }

@@ -1,11 +1,11 @@
-//! What invokes the watcher, as Lambda hands it over.
+//! The events that invoke the watcher, in the form in which Lambda passes them.
 
 use serde::Deserialize;
 
 use crate::doctor;
 use crate::watch::Tick;
 
-/// What invokes the watcher: each but the last means "tick".
+/// An event for the watcher. The last variant runs the doctor, and the others start a tick.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub enum Trigger {
@@ -16,21 +16,21 @@ pub enum Trigger {
     },
     /// Changes of the table.
     Stream {
-        /// What changed; only where it comes from is looked at.
+        /// The changes. Only their source is read.
         #[serde(rename = "Records")]
         records: Vec<StreamRecord>,
     },
-    /// A person, with a test event: `{"doctor": {}}`.
+    /// A test event of an operator: `{"doctor": {}}`.
     Doctor {
-        /// What to look at.
+        /// Options of the doctor.
         doctor: doctor::Options,
     },
 }
 
-/// Where a schedule's event comes from.
+/// The source of a scheduled event.
 #[derive(Debug, Deserialize)]
 pub enum ScheduleSource {
-    /// A rule.
+    /// An EventBridge rule.
     #[serde(rename = "aws.events")]
     Rule,
     /// EventBridge Scheduler.
@@ -46,7 +46,7 @@ pub struct StreamRecord {
     pub source: StreamSource,
 }
 
-/// Where a change comes from.
+/// The source of a change.
 #[derive(Debug, Deserialize)]
 pub enum StreamSource {
     /// A `DynamoDB` stream.
@@ -55,10 +55,10 @@ pub enum StreamSource {
 }
 
 impl Trigger {
-    /// The tick that it asks for, if it is one.
+    /// The tick that the event starts.
     ///
     /// # Errors
-    /// What else it asks for.
+    /// The options of the doctor, when the event runs the doctor.
     pub fn into_tick(self) -> Result<Tick, doctor::Options> {
         match self {
             Self::Schedule { .. } => Ok(Tick::SCHEDULED),

@@ -229,8 +229,8 @@ impl DueWork {
         let mut from = None;
         loop {
             let before = if discover { Timestamp::MAX } else { now + DUE_HORIZON };
-            let (entries, next_page) = app.store.due_entries(before, from).await?;
-            for entry in entries {
+            let page = app.store.due_entries(before, from).await?;
+            for entry in page.items {
                 if entry.state == IndexState::Activating || discover && entry.state != IndexState::Decided {
                     let key = RegionKey { target: entry.id.target.clone(), region: entry.region.clone() };
                     due.regions.entry(key).or_default().add_entry(&entry);
@@ -243,8 +243,8 @@ impl DueWork {
                     None => {}
                 }
             }
-            match next_page {
-                Some(_) => from = next_page,
+            match page.next {
+                Some(next) => from = Some(next),
                 None => break,
             }
         }

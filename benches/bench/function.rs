@@ -1,5 +1,5 @@
-//! A function in a process of its own, under a Runtime API of ours: what it costs until it asks for its first event, and
-//! what each event costs.
+//! Runs a function in a separate process under its own Runtime API. It measures the cost of the start, until the function
+//! asks for its first event, and the cost of each event.
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -16,35 +16,37 @@ use peergate::local::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, mpsc};
 
-/// Nothing here takes longer.
-const PATIENCE: Duration = Duration::from_mins(15);
+/// The longest time for an event.
+const EVENT_TIMEOUT: Duration = Duration::from_mins(15);
+/// The longest time until the function asks for an event.
+const ASK_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How to start a function.
 #[derive(Clone)]
 pub struct Subject {
-    /// What the table calls it.
+    /// The name in the tables.
     pub name: &'static str,
-    /// The program.
+    /// The path of the program.
     pub program: PathBuf,
-    /// Its arguments.
+    /// The arguments of the program.
     pub arguments: Vec<String>,
-    /// Where it runs, if that matters.
+    /// The working directory, if it matters.
     pub directory: Option<PathBuf>,
 }
 
-/// What something took.
+/// The time that something took.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Cost {
-    /// On the clock.
+    /// The elapsed time.
     pub wall: Duration,
-    /// Of all of the function's threads.
+    /// The CPU time of all threads of the function.
     pub cpu: Duration,
 }
 
 /// A running function.
 pub struct Function {
     process: Child,
-    /// From its start until it asked for the first event.
+    /// The cost from the start until it asked for its first event.
     pub init: Cost,
     events: mpsc::Sender<Event>,
     asked: mpsc::UnboundedReceiver<Instant>,
@@ -72,7 +74,7 @@ struct RuntimeApi {
 }
 
 impl Function {
-    /// Starts it, and waits until it asks for its first event.
+    /// Starts a function, and waits until it asks for its first event.
     pub async fn start(subject: &Subject, environment: &[(String, String)]) -> Result<Self, Error> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
@@ -112,18 +114,19 @@ impl Function {
         Ok(function)
     }
 
-    /// Its process.
+    /// The id of its process.
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// Gives it an event; returns what it answered and what that took.
+    /// Passes an event to the function. Returns the answer and its cost.
     pub async fn invoke(&mut self, event: Vec<u8>, time_left: Duration) -> Result<(Bytes, Cost), Error> {
         let before = self.cpu()?;
         let sent = Arc::new(Mutex::new(None));
         let event = Event { id: clock::nonce(), body: event.into(), time_left, sent: Arc::clone(&sent) };
         self.events.send(event).await.map_err(|_| "the Runtime API is gone")?;
-        let answer = tokio::time::timeout(PATIENCE, self.answers.recv()).await?.ok_or("the Runtime API is gone")?;
+        let answer =
+            tokio::time::timeout(EVENT_TIMEOUT, self.answers.recv()).await?.ok_or("the Runtime API is gone")?;
         let cpu = self.cpu()?.saturating_sub(before);
         let sent = sent.lock().await.ok_or("nothing was sent")?;
         if answer.failed {
@@ -134,8 +137,7 @@ impl Function {
     }
 
     async fn wait_until_it_asks(&mut self) -> Result<Instant, Error> {
-        let patience = Duration::from_mins(1);
-        let asked = tokio::time::timeout(patience, self.asked.recv()).await;
+        let asked = tokio::time::timeout(ASK_TIMEOUT, self.asked.recv()).await;
         let mut failure = || match self.answers.try_recv() {
             Ok(answer) => format!("the function did not start: {}", String::from_utf8_lossy(&answer.body)),
             Err(_) => "the function does not ask for events".to_owned(),
@@ -143,12 +145,12 @@ impl Function {
         asked.ok().flatten().ok_or_else(|| failure().into())
     }
 
-    /// What it has used of the processors so far.
+    /// Its CPU time so far.
     pub fn cpu(&self) -> Result<Duration, Error> {
         cpu_of(self.pid())
     }
 
-    /// The most memory that it has had, in bytes.
+    /// Its largest resident memory so far, in bytes.
     pub fn most_memory(&self) -> Result<u64, Error> {
         memory_of(self.pid(), "VmHWM")
     }
@@ -161,12 +163,12 @@ impl Drop for Function {
     }
 }
 
-/// Where the log goes: nowhere, unless somebody wants to see it.
+/// The destination of logs: standard error with `--log`, else nowhere.
 pub fn log() -> Stdio {
     if std::env::args().any(|argument| argument == "--log") { Stdio::inherit() } else { Stdio::null() }
 }
 
-/// What a process has used of the processors so far: all threads that it still has.
+/// The CPU time of a process so far, of all threads that still exist.
 pub fn cpu_of(pid: u32) -> Result<Duration, Error> {
     let mut sum = 0;
     for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -176,7 +178,7 @@ pub fn cpu_of(pid: u32) -> Result<Duration, Error> {
     Ok(Duration::from_nanos(sum))
 }
 
-/// A line of a process's status that is in kB (`VmRSS`, `VmHWM`), in bytes.
+/// A value in kB of the status of a process (`VmRSS`, `VmHWM`), in bytes.
 pub fn memory_of(pid: u32, line: &str) -> Result<u64, Error> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let found = status.lines().find_map(|text| text.strip_prefix(line)?.strip_prefix(':'));

@@ -1,5 +1,5 @@
-//! Many approvals: one after the other in one warm function, as Lambda gives them to a sandbox; and hundreds at once in
-//! `peergate serve`. Memory must stay flat, and no thread, task or connection may be left behind.
+//! Measures many approvals: one after the other in one warm function, as in Lambda, and hundreds at the same time in
+//! `peergate serve`. The memory must not grow, and no thread, task or connection must be left.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -19,14 +19,14 @@ use peergate::secrets::SecretSet;
 
 use crate::Scope;
 use crate::function::{Function, Subject, cpu_of, log, memory_of};
-use crate::report::{Budget, Row, Section, Stat, quantile};
+use crate::report::{Budget, Measured, Row, Section, Stat, quantile};
 use crate::start::{megabytes, millis};
 use crate::upstreams::{Table, World};
 
-/// How many senders there are at once.
+/// The number of senders at the same time.
 const AT_ONCE: usize = 200;
 
-/// A process at one moment.
+/// The resources of a process at one moment.
 struct Moment {
     memory: u64,
     files: usize,
@@ -40,26 +40,26 @@ impl Moment {
     }
 }
 
-/// What some load has shown.
-struct Shown {
+/// The measurements under one load.
+struct LoadResult {
     taken: Vec<f64>,
     wall: Duration,
     cpu: Duration,
-    /// After a tenth.
+    /// After a tenth of the approvals.
     early: Moment,
-    /// After a half.
+    /// After half of them.
     half: Moment,
-    /// After all.
+    /// After all of them.
     late: Moment,
 }
 
-/// Measures.
-pub async fn measure(scope: &Scope, webhook: &Subject) -> Result<(Vec<Section>, Vec<Budget>), Error> {
+/// Measures both loads.
+pub async fn measure(scope: &Scope, webhook: &Subject) -> Result<Measured, Error> {
     let one = one_by_one(scope, webhook).await?;
     let many = many_at_once(scope).await?;
     let (mut rows, mut budgets) = (vec![], vec![]);
-    // One at a time needs no more connections than before; the pools of many have as many as they happen to need.
-    for (name, Shown { mut taken, wall, cpu, early, half, late }, pooled) in
+    // One sender at a time needs no further connections. With many senders, the pools may grow.
+    for (name, LoadResult { mut taken, wall, cpu, early, half, late }, pooled) in
         [("webhook, one at a time", one, 2.0), ("serve, 200 at once", many, AT_ONCE as f64)]
     {
         taken.sort_by(f64::total_cmp);
@@ -79,7 +79,7 @@ pub async fn measure(scope: &Scope, webhook: &Subject) -> Result<(Vec<Section>, 
                 Stat::one(late.threads as f64 - early.threads as f64),
             ],
         });
-        // By the half, pools and caches are full.
+        // After half of the approvals, pools and caches are full.
         let grown = late.memory as f64 / half.memory as f64;
         budgets.push(Budget::at_most(format!("{name}, resident after all ÷ after a half"), grown, 1.1));
         let left_open = late.files as f64 - early.files as f64;
@@ -105,13 +105,13 @@ pub async fn measure(scope: &Scope, webhook: &Subject) -> Result<(Vec<Section>, 
         ],
         rows,
     };
-    Ok((vec![section], budgets))
+    Ok(Measured { sections: vec![section], budgets })
 }
 
-async fn one_by_one(scope: &Scope, webhook: &Subject) -> Result<Shown, Error> {
+async fn one_by_one(scope: &Scope, webhook: &Subject) -> Result<LoadResult, Error> {
     let world = World::start(Table::Memory, without_limits).await?;
     let mut function = Function::start(webhook, &world.environment).await?;
-    let (mut taken, mut early, mut half, begun, before) = (vec![], None, None, Instant::now(), function.cpu()?);
+    let (mut taken, mut early, mut half, measured_from, before) = (vec![], None, None, Instant::now(), function.cpu()?);
     for number in 0..scope.load {
         let signed = approval(&world.sandbox, &world.secrets)?;
         let event = event::function_url_event(&signed).to_string().into_bytes();
@@ -128,27 +128,27 @@ async fn one_by_one(scope: &Scope, webhook: &Subject) -> Result<Shown, Error> {
             half = Some(Moment::of(function.pid())?);
         }
     }
-    let (wall, cpu) = (begun.elapsed(), function.cpu()?.saturating_sub(before));
+    let (wall, cpu) = (measured_from.elapsed(), function.cpu()?.saturating_sub(before));
     let late = Moment::of(function.pid())?;
-    Ok(Shown { taken, wall, cpu, early: early.ok_or("too few")?, half: half.ok_or("too few")?, late })
+    Ok(LoadResult { taken, wall, cpu, early: early.ok_or("too few")?, half: half.ok_or("too few")?, late })
 }
 
-async fn many_at_once(scope: &Scope) -> Result<Shown, Error> {
+async fn many_at_once(scope: &Scope) -> Result<LoadResult, Error> {
     let world = World::start(Table::Sandbox, without_limits).await?;
     let directory = tempfile::tempdir()?;
     let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string();
     let server = Server::start(&world, &address, directory.path())?;
     let client = http::new_client()?;
     let ready = format!("http://{address}/healthz");
-    let patience = Instant::now();
+    let started = Instant::now();
     while client.get(&ready).send().await.is_err() {
-        if patience.elapsed() > Duration::from_secs(30) {
+        if started.elapsed() > Duration::from_secs(30) {
             return Err("serve does not answer".into());
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let pid = server.0.id();
-    let (begun, before) = (Instant::now(), cpu_of(pid)?);
+    let (measured_from, before) = (Instant::now(), cpu_of(pid)?);
     let send = |_| {
         let (client, address, world) = (client.clone(), address.clone(), &world);
         async move {
@@ -160,7 +160,7 @@ async fn many_at_once(scope: &Scope) -> Result<Shown, Error> {
             let sent = Instant::now();
             let answer = request.body(signed.body).send().await?;
             let (status, _) = (answer.status(), answer.bytes().await?);
-            // What takes longer than a sender waits is finished by the watcher, and said to be.
+            // 202: the watcher finishes what takes longer than the sender waits.
             if status != 200 && status != 202 {
                 return Err(Error::from(format!("answered with {status}")));
             }
@@ -178,12 +178,12 @@ async fn many_at_once(scope: &Scope) -> Result<Shown, Error> {
             half = Some(Moment::of(pid)?);
         }
     }
-    let (wall, cpu) = (begun.elapsed(), cpu_of(pid)?.saturating_sub(before));
+    let (wall, cpu) = (measured_from.elapsed(), cpu_of(pid)?.saturating_sub(before));
     let late = Moment::of(pid)?;
-    Ok(Shown { taken, wall, cpu, early: early.ok_or("too few")?, half: half.ok_or("too few")?, late })
+    Ok(LoadResult { taken, wall, cpu, early: early.ok_or("too few")?, half: half.ok_or("too few")?, late })
 }
 
-/// No channels, so that nothing is measured but approvals; no discovery; as many calls as are wanted.
+/// A configuration without channels, discovery and rate limit, so that only approvals are measured.
 fn without_limits(config: &str) -> String {
     config
         .replace("channels = [\"netops\", \"hook\", \"audit\"]", "channels = []")
@@ -195,7 +195,7 @@ fn approval(sandbox: &Sandbox, secrets: &Path) -> Result<SignedRequest, Error> {
     let id = sandbox.simulator.request_peering(&[("VpcId", &theirs), ("AcceptingVpcId", &ours)]).ok_or("no request")?;
     let config = Config::parse(&sandbox.config)?;
     let secrets = SecretSet::parse(&std::fs::read(secrets)?, &config)?;
-    let wish = EventSpec {
+    let spec = EventSpec {
         action: "approve".into(),
         fingerprint: sandbox.simulator.read_connection(&id).map(|it| it.fingerprint().to_string()),
         instance_id: id,
@@ -204,10 +204,10 @@ fn approval(sandbox: &Sandbox, secrets: &Path) -> Result<SignedRequest, Error> {
         tenant: Some("ci".into()),
         actor: "alice".into(),
     };
-    event::sign_event(Platform::StandardWebhooks, &wish, &config, &secrets, clock::now())
+    event::sign_event(Platform::StandardWebhooks, &spec, &config, &secrets, clock::now())
 }
 
-/// `peergate serve`; ends when this goes.
+/// A process of `peergate serve`. It is killed when this is dropped.
 struct Server(Child);
 
 impl Server {

@@ -1,8 +1,8 @@
-//! `make bench`: what peergate costs, measured on this machine, beside what it could cost at least and what it costs in
-//! Python. Absolute times are the machine's; the ratios of one run are what counts.
+//! `make bench`: measures the cost of peergate on this machine, beside a minimal function and a Python peer. Absolute times
+//! depend on the machine, so compare only the ratios of one run.
 //!
-//! Arguments: `--json` prints JSON; `--write` puts the tables into BENCHMARKS.md; `--quick` measures less, for work on the
-//! benchmarks themselves; `start`, `scale`, `load` measure only that; `--log` shows what the functions log.
+//! Arguments: `--json` prints JSON. `--write` puts the tables into BENCHMARKS.md. `--quick` measures less, for work on the
+//! benchmarks. `start`, `scale` and `load` measure only that part. `--log` shows the logs of the functions.
 #![allow(
     unreachable_pub,
     clippy::indexing_slicing,
@@ -29,21 +29,21 @@ use std::process::ExitCode;
 use function::Subject;
 use peergate::clock;
 use peergate::local::Error;
-use report::Report;
+use report::{Measured, Report};
 
 /// How much is measured.
 pub struct Scope {
-    /// Processes that are started, of each subject.
+    /// The number of processes of each subject.
     pub starts: usize,
-    /// Answers of each after its first.
+    /// The number of answers of each process after its first.
     pub warm: usize,
-    /// Approvals that a tick finishes.
+    /// The number of approvals that a tick finishes.
     pub activations: usize,
-    /// Connections that the watcher follows.
+    /// The numbers of connections that the watcher follows.
     pub in_flight: &'static [usize],
-    /// The most connections for which the naive way is measured, too.
+    /// The naive watcher is measured up to this number of connections.
     pub naive: usize,
-    /// Approvals under load.
+    /// The number of approvals under load.
     pub load: usize,
 }
 
@@ -57,10 +57,11 @@ const FULL: Scope = Scope {
 };
 const QUICK: Scope = Scope { starts: 6, warm: 20, activations: 2, in_flight: &[10, 1000], naive: 1000, load: 2000 };
 
-/// Where the tables stand in BENCHMARKS.md.
-const MARKS: [&str; 2] = ["<!-- measured: begin -->\n", "<!-- measured: end -->\n"];
+/// The tables are between these marks in BENCHMARKS.md.
+const BEGIN_MARK: &str = "<!-- measured: begin -->\n";
+const END_MARK: &str = "<!-- measured: end -->\n";
 
-// One thread: the machine may have but two, and the other is for what is measured.
+// One thread: the machine may have only two processors, and the other is for the measured process.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -79,7 +80,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Measures, prints, and says whether all budgets are kept.
+/// Measures and prints. Returns whether all budgets are kept.
 async fn bench(has: impl Fn(&str) -> bool) -> Result<bool, Error> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let built = |folder: &str, name: &str| root.join(folder).join("lambda").join(name).join("bootstrap");
@@ -96,9 +97,9 @@ async fn bench(has: impl Fn(&str) -> bool) -> Result<bool, Error> {
     let scope = if has("--quick") { QUICK } else { FULL };
     let all = !["start", "scale", "load"].into_iter().any(&has);
     let (mut sections, mut budgets) = (vec![], vec![]);
-    let mut add = |(more, kept): (Vec<_>, Vec<_>)| {
-        sections.extend(more);
-        budgets.extend(kept);
+    let mut add = |measured: Measured| {
+        sections.extend(measured.sections);
+        budgets.extend(measured.budgets);
     };
     if all || has("start") {
         eprintln!("cold starts and warm answers");
@@ -123,14 +124,14 @@ async fn bench(has: impl Fn(&str) -> bool) -> Result<bool, Error> {
     if has("--write") {
         let path = root.join("BENCHMARKS.md");
         let text = std::fs::read_to_string(&path)?;
-        let (before, marked) = text.split_once(MARKS[0]).ok_or("BENCHMARKS.md has lost its marks")?;
-        let (_, after) = marked.split_once(MARKS[1]).ok_or("BENCHMARKS.md has lost its marks")?;
-        std::fs::write(path, format!("{before}{}\n{markdown}\n{}{after}", MARKS[0], MARKS[1]))?;
+        let (before, marked) = text.split_once(BEGIN_MARK).ok_or("BENCHMARKS.md has no marks")?;
+        let (_, after) = marked.split_once(END_MARK).ok_or("BENCHMARKS.md has no marks")?;
+        std::fs::write(path, format!("{before}{BEGIN_MARK}\n{markdown}\n{END_MARK}{after}"))?;
     }
     Ok(report.budgets.iter().all(|budget| budget.kept))
 }
 
-/// The machine, in a line.
+/// A line about the machine.
 fn machine() -> String {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));

@@ -1,5 +1,5 @@
-//! A table in memory, as far as an approval goes: `GetItem`, and `PutItem` on condition. Where the function is measured,
-//! its table is to cost next to nothing.
+//! A table in memory with the operations of an approval: `GetItem` and a conditional `PutItem`. It costs almost nothing, so
+//! that only the function is measured.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 type Items = Arc<Mutex<HashMap<String, Value>>>;
 
-/// Answers like DynamoDB.
+/// The part of `DynamoDB`'s API that an approval needs.
 pub fn table() -> Router {
     Router::new().fallback(any(answer)).with_state(Items::default())
 }
@@ -30,14 +30,14 @@ async fn answer(State(items): State<Items>, headers: HeaderMap, body: Bytes) -> 
         "DynamoDB_20120810.PutItem" => {
             let item = call["Item"].take();
             let id = item["id"]["S"].as_str().unwrap_or_default().to_owned();
-            let kept = match call["ConditionExpression"].as_str() {
+            let is_met = match call["ConditionExpression"].as_str() {
                 Some("attribute_not_exists(id)") => !items.contains_key(&id),
                 Some("version = :over") => {
                     items.get(&id).is_some_and(|item| item["version"] == call["ExpressionAttributeValues"][":over"])
                 }
                 _ => false,
             };
-            if !kept {
+            if !is_met {
                 let refused = json!({"__type": "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException"});
                 return (StatusCode::BAD_REQUEST, refused.to_string());
             }

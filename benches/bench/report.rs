@@ -1,19 +1,27 @@
-//! What was measured, as tables for people and as JSON.
+//! The results, as tables for people and as JSON.
 
 use std::fmt::Write;
 
 use serde::Serialize;
 
-/// Everything that was measured in one run.
+/// The results of one part of the benchmark.
+pub struct Measured {
+    /// Its tables.
+    pub sections: Vec<Section>,
+    /// Its limits.
+    pub budgets: Vec<Budget>,
+}
+
+/// All results of one run.
 #[derive(Serialize)]
 pub struct Report {
-    /// When.
+    /// `YYYY-MM-DD`.
     pub date: String,
-    /// On what.
+    /// Processor and kernel.
     pub machine: String,
-    /// By subject.
+    /// The tables.
     pub sections: Vec<Section>,
-    /// What must hold.
+    /// The limits.
     pub budgets: Vec<Budget>,
 }
 
@@ -24,62 +32,62 @@ pub struct Section {
     pub title: &'static str,
     /// How it was measured.
     pub how: String,
-    /// What its columns are, with units.
+    /// The headings of the columns, with units.
     pub columns: Vec<&'static str>,
     /// Its rows.
     pub rows: Vec<Row>,
 }
 
-/// What was measured of one subject.
+/// The results of one subject.
 #[derive(Serialize)]
 pub struct Row {
-    /// Of what.
+    /// The measured function or situation.
     pub subject: String,
-    /// In the order of the columns; `None` where there is nothing to measure.
+    /// In the order of the columns; `None` if there is nothing to measure.
     pub values: Vec<Option<Stat>>,
 }
 
-/// Several measurements of the same.
+/// Several measurements of one value.
 #[derive(Serialize, Clone, Copy, Debug)]
 pub struct Stat {
-    /// The middle one.
+    /// The median.
     pub median: f64,
-    /// The least.
+    /// The minimum.
     pub least: f64,
-    /// The greatest.
+    /// The maximum.
     pub greatest: f64,
-    /// How many.
+    /// The number of measurements.
     pub samples: usize,
 }
 
-/// What must hold.
+/// A limit, and whether it is kept.
 #[derive(Serialize)]
 pub struct Budget {
-    /// What is compared.
+    /// The measured value in words.
     pub what: String,
-    /// What was measured.
+    /// The value.
     pub measured: f64,
-    /// What it may be.
+    /// The limit, e.g. `≤ 4`.
     pub limit: String,
-    /// Whether it is.
+    /// Whether the value is within the limit.
     pub kept: bool,
 }
 
 impl Stat {
-    /// Of some measurements.
+    /// The statistics of some measurements; `None` if there are none.
     pub fn of(mut samples: Vec<f64>) -> Option<Self> {
         samples.sort_by(f64::total_cmp);
         let at = |share: f64| quantile(&samples, share);
         Some(Self { median: at(0.5)?, least: at(0.0)?, greatest: at(1.0)?, samples: samples.len() })
     }
 
-    /// Something that was measured once, or counted.
+    /// A value that was measured once, or counted.
     pub fn one(value: f64) -> Option<Self> {
         Self::of(vec![value])
     }
 }
 
-/// The value below which a share of the sorted samples lies.
+/// The quantile of sorted samples, e.g. for `0.99`.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "few samples")]
 pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
@@ -87,19 +95,19 @@ pub fn quantile(sorted: &[f64], share: f64) -> Option<f64> {
 }
 
 impl Budget {
-    /// `measured` may be `limit` at most.
+    /// A limit from above.
     pub fn at_most(what: impl Into<String>, measured: f64, limit: f64) -> Self {
         Self { what: what.into(), measured, limit: format!("≤ {limit}"), kept: measured <= limit }
     }
 
-    /// `measured` must be `limit` at least.
+    /// A limit from below.
     pub fn at_least(what: impl Into<String>, measured: f64, limit: f64) -> Self {
         Self { what: what.into(), measured, limit: format!("≥ {limit}"), kept: measured >= limit }
     }
 }
 
 impl Report {
-    /// As tables in Markdown.
+    /// The report as Markdown.
     pub fn markdown(&self) -> String {
         let mut text = format!("Measured on {} on {}.\n", self.date, self.machine);
         for section in &self.sections {

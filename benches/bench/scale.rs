@@ -1,4 +1,4 @@
-//! The watcher while much is in flight, against an API that is far away and throttles; and the naive way beside it.
+//! Measures the watcher with many unfinished connections, against a slow API that throttles, and a naive watcher beside it.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use futures_util::stream::{self, StreamExt};
 use jiff::{SignedDuration, Timestamp};
 use peergate::accept;
 use peergate::alicloud::sign::SignatureVersion;
-use peergate::alicloud::{self, Alicloud, Credentials};
+use peergate::alicloud::{self, Alicloud, ListScope};
 use peergate::app::App;
 use peergate::approval::{
     Approval, ApprovalId, Approver, ChannelDisplay, Decision, Delivery, Event, PolicySnapshot, Principal, Review,
@@ -24,21 +24,21 @@ use peergate::store::{Saved, Store};
 
 use crate::Scope;
 use crate::function::{Function, Subject, cpu_of, memory_of};
-use crate::report::{Budget, Row, Section, Stat};
+use crate::report::{Budget, Measured, Row, Section, Stat};
 use crate::start::{megabytes, millis, schedule};
 use crate::upstreams::{ACCOUNTS, Table, World};
 
 const REGIONS: [&str; 3] = ["cn-shanghai", "cn-beijing", "eu-central-1"];
-/// How far away the API is.
+/// The duration of a call to the API.
 const LATENCY: Duration = Duration::from_millis(50);
 /// The vendor's limit.
 const QUOTA: usize = 360;
-/// How many connections come to an end before the second tick.
+/// The number of connections that end before the second tick.
 const ENDS: usize = 10;
-/// As long as a function may take at most; the naive way is given a tick's minute.
-const LONGEST: Duration = Duration::from_mins(15);
+/// Lambda's longest timeout. The naive watcher has a minute, as a tick does.
+const MAX_TIMEOUT: Duration = Duration::from_mins(15);
 
-/// What following so many took.
+/// The cost of a tick.
 struct Tick {
     wall: Duration,
     cpu: Duration,
@@ -47,8 +47,8 @@ struct Tick {
     memory: u64,
 }
 
-/// Measures.
-pub async fn measure(scope: &Scope, watcher: &Subject) -> Result<(Vec<Section>, Vec<Budget>), Error> {
+/// Measures ticks with growing numbers of connections.
+pub async fn measure(scope: &Scope, watcher: &Subject) -> Result<Measured, Error> {
     let (mut rows, mut budgets, mut each) = (vec![], vec![], BTreeMap::new());
     let columns = vec![
         "tick ms",
@@ -83,7 +83,7 @@ pub async fn measure(scope: &Scope, watcher: &Subject) -> Result<(Vec<Section>, 
         let still = tick(&world, &mut function).await?;
         row(format!("{number} in flight, nothing new"), number, &still);
         let ended = end_some(&world, number).await?;
-        // Another process: its own minute of calls.
+        // A new process has its own rate limit.
         world.sandbox.simulator.set_limits(LATENCY, Some(QUOTA));
         let mut function = Function::start(watcher, &world.environment).await?;
         let moved = tick(&world, &mut function).await?;
@@ -126,7 +126,7 @@ pub async fn measure(scope: &Scope, watcher: &Subject) -> Result<(Vec<Section>, 
         columns,
         rows,
     };
-    Ok((vec![section], budgets))
+    Ok(Measured { sections: vec![section], budgets })
 }
 
 async fn world(regions: Vec<&str>) -> Result<World, Error> {
@@ -136,7 +136,7 @@ async fn world(regions: Vec<&str>) -> Result<World, Error> {
     World::start(Table::Sandbox, change).await
 }
 
-/// Fills the simulator and the table: everything is known, and told.
+/// Fills the simulator and the table. Every connection has a record, and every notification is delivered.
 async fn populate(world: &World, number: usize) -> Result<(), Error> {
     let simulator = &world.sandbox.simulator;
     for position in 0..number {
@@ -178,16 +178,11 @@ async fn list(world: &World, target: &str, region: &str, next_token: Option<&str
     let api = Alicloud::new(sandbox.parts.http.clone(), sandbox.alicloud_url.clone(), SignatureVersion::V3, u32::MAX);
     let secrets = sandbox.parts.secrets.current(clock::now()).await?;
     let key = secrets.targets.get(target).ok_or("no such target")?;
-    let credentials = Credentials {
-        access_key_id: key.access_key_id.expose(),
-        access_key_secret: key.access_key_secret.expose(),
-        security_token: None,
-    };
-    Ok(api.list_connections(credentials, region, None, next_token).await?)
+    Ok(api.list_connections(key.as_credentials(), ListScope::of_region(region), next_token).await?)
 }
 
-/// The record once somebody approved it and Alibaba Cloud acknowledged the call.
-fn accepted(record: &Approval, grounds: &Review<'_>, at: Timestamp) -> Result<Approval, Error> {
+/// The record after an approval and an acknowledged accept.
+fn accepted(record: &Approval, review: &Review<'_>, at: Timestamp) -> Result<Approval, Error> {
     let by = Approver { principal: Principal::new("webhook", "ci", "alice")?, person: None };
     let decision = Decision {
         verdict: Verdict::Approve,
@@ -198,55 +193,56 @@ fn accepted(record: &Approval, grounds: &Review<'_>, at: Timestamp) -> Result<Ap
         request_key: clock::nonce(),
         request_content: None,
     };
-    let terms = PolicySnapshot { rule: Some("bench".into()), ..grounds.policy.clone() };
-    let electorate = |_: &Principal| Some(by.clone());
-    let grounds = Review {
-        id: grounds.id,
-        connection: grounds.connection,
-        policy: &terms,
-        findings: grounds.findings,
-        eligible_approver: &electorate,
+    let policy = PolicySnapshot { rule: Some("bench".into()), ..review.policy.clone() };
+    let eligible_approver = |_: &Principal| Some(by.clone());
+    let review = Review {
+        id: review.id,
+        connection: review.connection,
+        policy: &policy,
+        findings: review.findings,
+        eligible_approver: &eligible_approver,
     };
-    let mut record = Approval::apply_decision(Some(record), &grounds, decision)?;
+    let mut record = Approval::apply_decision(Some(record), &review, decision)?;
     record.apply_event(&Event::Accepted { request_id: "R".into() }, at);
     Ok(record)
 }
 
-/// Writes the record of a connection, as it is once everybody was told.
+/// Writes the record of a connection, with all notifications delivered.
 async fn record(app: &App, target: &str, account: u64, connection: &Connection) -> Result<(), Error> {
-    // Old enough for the tick not to wait for the next reading.
+    // Old enough, so that the tick does not wait for a second reading.
     let at = clock::now() - SignedDuration::from_mins(6);
-    let waits = Connection { status: Status::Accepting, ..connection.clone() };
-    let mut findings = preflight::check_connection(&waits, AccountId(account), at);
-    findings.push(preflight::check_other_peerings(&waits, Some(&[])));
+    let pending = Connection { status: Status::Accepting, ..connection.clone() };
+    let mut findings = preflight::check_connection(&pending, AccountId(account), at);
+    findings.push(preflight::check_other_peerings(&pending, Some(&[])));
     findings.push(Finding { check: Check::DryRun, outcome: CheckOutcome::Passed });
     let id = ApprovalId { target: target.to_owned(), instance_id: connection.instance_id.clone() };
-    let grounds = Review {
+    let review = Review {
         id: &id,
-        connection: &waits,
-        policy: &app.config.policy.snapshot_for(target, &waits),
+        connection: &pending,
+        policy: &app.config.policy.snapshot_for(target, &pending),
         findings: &findings,
         eligible_approver: &|_: &Principal| None,
     };
-    let mut record = Approval::discover(&grounds, at);
+    let mut record = Approval::discover(&review, at);
     if connection.status == Status::Updating {
-        record = accepted(&record, &grounds, at)?;
+        record = accepted(&record, &review, at)?;
     }
-    let owed: Vec<_> = record.outbox.iter().map(|notice| (notice.number, notice.deliveries.clone())).collect();
-    for (number, deliveries) in owed {
-        for (channel, _) in deliveries.into_iter().filter(|(_, how)| matches!(how, Delivery::Waiting { .. })) {
+    let notifications: Vec<_> = record.outbox.iter().map(|it| (it.number, it.deliveries.clone())).collect();
+    for (number, deliveries) in notifications {
+        for (channel, _) in deliveries.into_iter().filter(|(_, delivery)| matches!(delivery, Delivery::Waiting { .. }))
+        {
             record.apply_event(&Event::Delivered { number, channel, display: ChannelDisplay::Unchanged }, at);
         }
     }
     match app.store.save(&record, None).await? {
         Saved::Done(_) => Ok(()),
-        Saved::Conflict(_) => Err("it was there before".into()),
+        Saved::Conflict(_) => Err("the record exists already".into()),
     }
 }
 
 async fn tick(world: &World, function: &mut Function) -> Result<Tick, Error> {
     let (calls, store) = (world.sandbox.simulator.journal().len(), world.table.requests());
-    let (_, cost) = function.invoke(schedule(), LONGEST).await?;
+    let (_, cost) = function.invoke(schedule(), MAX_TIMEOUT).await?;
     Ok(Tick {
         wall: cost.wall,
         cpu: cost.cpu,
@@ -256,7 +252,7 @@ async fn tick(world: &World, function: &mut Function) -> Result<Tick, Error> {
     })
 }
 
-/// Some connections that have come to an end, and which.
+/// The connections that have ended.
 struct Ended {
     ids: Vec<ApprovalId>,
 }
@@ -281,21 +277,21 @@ impl Ended {
         for id in &self.ids {
             let stored = world.sandbox.parts.store.load(id).await?.ok_or("the record is gone")?;
             if !stored.approval.state.is_final() || stored.approval.due_at().is_some() {
-                return Err(format!("{id} has ended, and the tick did not see or tell it").into());
+                return Err(format!("{id} has ended, but the tick did not store or post it").into());
             }
         }
         Ok(())
     }
 }
 
-/// How often a tick with nothing due asks the store.
+/// The calls to the store in a tick with nothing due.
 async fn idle(watcher: &Subject) -> Result<usize, Error> {
     let world = world(REGIONS.to_vec()).await?;
     let mut function = Function::start(watcher, &world.environment).await?;
     Ok(tick(&world, &mut function).await?.store)
 }
 
-/// Runs [`naive_tick`] in a process of its own.
+/// Runs [`naive_tick`] in a separate process.
 async fn naive(world: &World) -> Result<(Tick, usize), Error> {
     let (calls, store) = (world.sandbox.simulator.journal().len(), world.table.requests());
     let mut command = Command::new(std::env::current_exe()?);
@@ -322,14 +318,14 @@ async fn naive(world: &World) -> Result<(Tick, usize), Error> {
     Ok((tick, read))
 }
 
-/// What the watcher would do without lists: reads each record that the index names, and each connection. Prints how
-/// many connections it has read within a minute.
+/// A watcher without lists: it reads each record that the index names, and each connection. It prints the number of
+/// connections that it has read within a minute.
 pub async fn naive_tick() -> Result<(), Error> {
     let app = Arc::new(App::from_process()?);
     let (started, mut from, mut read) = (Instant::now(), None, 0_usize);
     loop {
-        let (entries, more) = app.store.due_entries(Timestamp::MAX, from).await?;
-        let readings = entries.into_iter().map(|entry| {
+        let page = app.store.due_entries(Timestamp::MAX, from).await?;
+        let readings = page.items.into_iter().map(|entry| {
             let app = Arc::clone(&app);
             async move {
                 while started.elapsed() < Duration::from_mins(1) {
@@ -348,7 +344,7 @@ pub async fn naive_tick() -> Result<(), Error> {
             }
         });
         read += stream::iter(readings).buffer_unordered(16).fold(0, async |sum, one| sum + one).await;
-        from = more;
+        from = page.next;
         if from.is_none() || started.elapsed() >= Duration::from_mins(1) {
             break;
         }

@@ -1,4 +1,4 @@
-//! Cold starts and warm answers, side by side with the least that a Rust function can be and with a Python peer.
+//! Measures cold starts and warm answers, beside a minimal Rust function and a Python peer.
 
 use std::time::Duration;
 
@@ -17,17 +17,17 @@ use serde_json::{Value, json};
 
 use crate::Scope;
 use crate::function::{Cost, Function, Subject};
-use crate::report::{Budget, Row, Section, Stat, quantile};
+use crate::report::{Budget, Measured, Row, Section, Stat, quantile};
 use crate::throttle::Throttle;
 use crate::upstreams::{Table, World};
 
-/// What one subject has shown, in the order of its processes: what stands at one place of two subjects was measured within
-/// the same seconds.
+/// The measurements of one subject, in the order of its processes. The measurements at one position of two subjects were
+/// made within the same seconds.
 #[derive(Default)]
-struct Shown {
+struct StartResult {
     init: Vec<Cost>,
     first: Vec<Cost>,
-    /// As many of each process as the scope says.
+    /// [`Scope::warm`] values of each process.
     warm: Vec<Cost>,
     throttled: Vec<f64>,
     memory: Vec<f64>,
@@ -38,12 +38,12 @@ const WEBHOOK: usize = 1;
 const WATCHER: usize = 2;
 const PYTHON: usize = 3;
 
-/// Measures.
-pub async fn measure(scope: &Scope, subjects: [Subject; 4]) -> Result<(Vec<Section>, Vec<Budget>), Error> {
+/// Measures all subjects in turn.
+pub async fn measure(scope: &Scope, subjects: [Subject; 4]) -> Result<Measured, Error> {
     let world = World::start(Table::Memory, str::to_owned).await?;
-    // With nothing in it.
+    // Without connections.
     let still = World::start(Table::Sandbox, str::to_owned).await?;
-    let mut shown: [Shown; 4] = Default::default();
+    let mut shown: [StartResult; 4] = Default::default();
     let mut held_by = "not held";
     for sample in 0..scope.starts {
         for (number, subject) in subjects.iter().enumerate() {
@@ -67,10 +67,10 @@ pub async fn measure(scope: &Scope, subjects: [Subject; 4]) -> Result<(Vec<Secti
         }
     }
     let activation = activation(scope, &still, &subjects[WATCHER]).await?;
-    Ok(tell(scope, &subjects, &shown, &activation, held_by))
+    Ok(summarize(scope, &subjects, &shown, &activation, held_by))
 }
 
-/// Has a function answer what it is there for, and checks that it did.
+/// Passes an event to a function, and checks the answer and its effect.
 async fn answer(world: &World, function: &mut Function, number: usize) -> Result<Cost, Error> {
     let left = Duration::from_secs(15);
     if number == WATCHER {
@@ -79,7 +79,7 @@ async fn answer(world: &World, function: &mut Function, number: usize) -> Result
     let (id, event) = approval(world).await?;
     let (body, cost) = function.invoke(event, left).await?;
     if number == HELLO {
-        // Nobody approved it, and nobody is to find it.
+        // The minimal function approves nothing, so the request is removed.
         let _ =
             world.sandbox.simulator.tamper(&id, Tampering { status: Some("Deleted".into()), ..Tampering::default() });
     } else {
@@ -92,7 +92,7 @@ async fn answer(world: &World, function: &mut Function, number: usize) -> Result
     Ok(cost)
 }
 
-/// A new request that its channel has shown, and its approval by a slash command.
+/// A new request that its channel shows, and the event of its approval by a slash command.
 async fn approval(world: &World) -> Result<(String, Vec<u8>), Error> {
     let (theirs, ours) = (format!("vpc-{}", clock::nonce()), format!("vpc-{}", clock::nonce()));
     let more = [("VpcId", theirs.as_str()), ("AcceptingVpcId", &ours)];
@@ -100,7 +100,7 @@ async fn approval(world: &World) -> Result<(String, Vec<u8>), Error> {
     shown(world, &id).await?;
     let config = Config::parse(&world.sandbox.config)?;
     let secrets = SecretSet::parse(&std::fs::read(&world.secrets)?, &config)?;
-    let wish = EventSpec {
+    let spec = EventSpec {
         action: "approve".into(),
         instance_id: id.clone(),
         target: Some("prod".into()),
@@ -109,25 +109,25 @@ async fn approval(world: &World) -> Result<(String, Vec<u8>), Error> {
         tenant: None,
         actor: "U061F7AUR".into(),
     };
-    let signed = event::sign_event(Platform::Slack, &wish, &config, &secrets, clock::now())?;
+    let signed = event::sign_event(Platform::Slack, &spec, &config, &secrets, clock::now())?;
     Ok((id, event::function_url_event(&signed).to_string().into_bytes()))
 }
 
-/// As the watcher leaves a request that it has told: only then may a command decide about it.
+/// Stores the record of a request that its channels show. Only then can a command decide about it.
 async fn shown(world: &World, id: &str) -> Result<(), Error> {
     let (app, now) = (&world.sandbox.parts, clock::now());
     let connection = world.sandbox.simulator.read_connection(id).ok_or("no connection")?;
     let id = ApprovalId { target: "prod".into(), instance_id: connection.instance_id.clone() };
-    let terms = app.config.policy.snapshot_for("prod", &connection);
-    let grounds = Review {
+    let policy = app.config.policy.snapshot_for("prod", &connection);
+    let review = Review {
         id: &id,
         connection: &connection,
-        policy: &terms,
+        policy: &policy,
         findings: &preflight::check_connection(&connection, connection.accepter.account, now),
         eligible_approver: &|principal| app.config.policy.eligible_approver("prod", &connection, principal),
     };
-    let mut record = Approval::discover(&grounds, now);
-    for channel in &terms.channels {
+    let mut record = Approval::discover(&review, now);
+    for channel in &policy.channels {
         let display = ChannelDisplay::Facts(record.fingerprint.clone());
         record.apply_event(&Event::Delivered { number: 1, channel: channel.clone(), display }, now);
     }
@@ -135,12 +135,12 @@ async fn shown(world: &World, id: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// A schedule's event.
+/// The event of a schedule.
 pub fn schedule() -> Vec<u8> {
     json!({"source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}).to_string().into_bytes()
 }
 
-/// A tick that finishes an approval: three channels hear of the request, the decision, the accept and the activation.
+/// Measures ticks that finish an approval. Three channels get the request, the decision, the accept and the activation.
 async fn activation(scope: &Scope, world: &World, watcher: &Subject) -> Result<Vec<Cost>, Error> {
     let mut function = Function::start(watcher, &world.environment).await?;
     let mut costs = vec![];
@@ -157,18 +157,18 @@ async fn activation(scope: &Scope, world: &World, watcher: &Subject) -> Result<V
     Ok(costs)
 }
 
-fn tell(
+fn summarize(
     scope: &Scope,
     subjects: &[Subject; 4],
-    shown: &[Shown; 4],
+    shown: &[StartResult; 4],
     activation: &[Cost],
     held_by: &str,
-) -> (Vec<Section>, Vec<Budget>) {
+) -> Measured {
     let stat =
         |costs: &[Cost], part: fn(&Cost) -> Duration| Stat::of(costs.iter().map(|cost| millis(part(cost))).collect());
     let wall: fn(&Cost) -> Duration = |cost| cost.wall;
     let cpu: fn(&Cost) -> Duration = |cost| cost.cpu;
-    let tail = |shown: &Shown| {
+    let tail = |shown: &StartResult| {
         let mut warm: Vec<_> = shown.warm.iter().map(|cost| millis(cost.wall)).collect();
         warm.sort_by(f64::total_cmp);
         quantile(&warm, 0.99).and_then(Stat::one)
@@ -226,17 +226,17 @@ fn tell(
             values: vec![stat(activation, wall), stat(activation, cpu)],
         }],
     };
-    (vec![starts, ticks], budgets(scope, subjects, shown, &zips))
+    Measured { sections: vec![starts, ticks], budgets: budgets(scope, subjects, shown, &zips) }
 }
 
-/// What must hold of it.
-fn budgets(scope: &Scope, subjects: &[Subject; 4], shown: &[Shown; 4], zips: &[Option<Stat>]) -> Vec<Budget> {
+/// The limits for the measurements.
+fn budgets(scope: &Scope, subjects: &[Subject; 4], shown: &[StartResult; 4], zips: &[Option<Stat>]) -> Vec<Budget> {
     let median = |stat: Option<Stat>| stat.map_or(f64::NAN, |stat| stat.median);
-    // Of what was measured side by side, for a machine that others use is not as fast in every minute.
+    // The ratio of measurements made at the same time, because the speed of a shared machine varies.
     let ratio = |above: &[f64], below: &[f64]| {
         median(Stat::of(above.iter().zip(below).map(|(above, below)| above / below).collect()))
     };
-    let warm = |shown: &Shown| -> Vec<f64> {
+    let warm = |shown: &StartResult| -> Vec<f64> {
         shown
             .warm
             .chunks(scope.warm.max(1))
@@ -283,7 +283,7 @@ fn budgets(scope: &Scope, subjects: &[Subject; 4], shown: &[Shown; 4], zips: &[O
 }
 
 /// CPU of init and first answer together, in ms.
-fn both(shown: &Shown) -> Vec<f64> {
+fn both(shown: &StartResult) -> Vec<f64> {
     shown.init.iter().zip(&shown.first).map(|(init, first)| millis(init.cpu + first.cpu)).collect()
 }
 
@@ -292,12 +292,12 @@ fn zip_of(subject: &Subject) -> Option<f64> {
     std::fs::metadata(path).ok().map(|file| megabytes(file.len()))
 }
 
-/// For tables.
+/// In milliseconds, for tables.
 pub fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// For tables.
+/// In megabytes, for tables.
 #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
 pub fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6

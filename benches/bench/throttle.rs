@@ -1,4 +1,4 @@
-//! The share of a processor that Lambda gives a function of 128 MB.
+//! Holds a process to the share of a processor that Lambda gives a function with 128 MB.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,16 +14,16 @@ use rustix::process::{Pid, Signal, kill_process};
 const SHARE: f64 = 128.0 / 1769.0;
 const PERIOD: Duration = Duration::from_millis(20);
 
-/// A process that is held to its share until this goes.
+/// Holds a process to its share until it is dropped.
 pub enum Throttle {
-    /// By a control group: what it may use in each period is enforced by the kernel.
+    /// By a control group, which the kernel enforces in each period.
     Group(PathBuf),
-    /// By stopping and continuing it: coarser, where no control group can be made.
+    /// By stopping and continuing the process. It is less exact, and used if no control group can be made.
     DutyCycle(Arc<AtomicBool>),
 }
 
 impl Throttle {
-    /// Holds a process from now on.
+    /// Starts to hold a process.
     pub fn hold(pid: u32) -> Result<Self, Error> {
         let micros = |time: Duration| time.as_micros().to_string();
         let quota = micros(PERIOD.mul_f64(SHARE));
@@ -52,7 +52,7 @@ impl Throttle {
         Ok(Self::DutyCycle(on))
     }
 
-    /// How it is held.
+    /// The name of the method, for the tables.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Group(_) => "control group",
@@ -72,7 +72,7 @@ fn write(group: &std::path::Path, name: &str, text: &str) -> bool {
 impl Drop for Throttle {
     fn drop(&mut self) {
         match self {
-            // The process is gone by then, or it keeps the group for a moment.
+            // The group cannot be removed while the process ends.
             Self::Group(group) => {
                 for _ in 0..100 {
                     if std::fs::remove_dir(&*group).is_ok() {

@@ -1,5 +1,5 @@
-//! What the functions call: the simulated API, a table, a fake secrets store and a fake chat platform, each behind TLS on
-//! loopback. How far away the API is, the simulator knows.
+//! The services that the functions call, each behind TLS on loopback: the simulated API, a table, a fake secrets store and
+//! a fake chat platform. The simulator adds the latency of the API.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -38,13 +38,13 @@ pub const ACCOUNTS: [(&str, u64); 4] = [
     ("test", 5_555_555_555_555_555),
 ];
 
-/// Everything that a function needs around it.
+/// All services for a function, and its environment.
 pub struct World {
-    /// The simulator, the table and the sink, without TLS.
+    /// The simulator, the table and the fake chat platform, without TLS.
     pub sandbox: Sandbox,
-    /// In front of the table.
+    /// The table with TLS.
     pub table: Upstream,
-    /// The secrets, in a file, as the function would get them from the secrets store.
+    /// A file with the secrets that the function gets from the secrets store.
     pub secrets: PathBuf,
     /// The environment of the functions.
     pub environment: Vec<(String, String)>,
@@ -53,35 +53,35 @@ pub struct World {
 
 /// A server behind TLS.
 pub struct Upstream {
-    /// e.g. `https://127.0.0.1:1234`.
+    /// E.g. `https://127.0.0.1:1234`.
     pub url: String,
     requests: Arc<AtomicUsize>,
 }
 
-/// Where the records are.
+/// Where the records are stored.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Table {
-    /// In [`memory::table`], which costs next to nothing and can do little.
+    /// In [`memory::table`], which costs almost nothing and has few operations.
     Memory,
     /// In the table of the sandbox.
     Sandbox,
 }
 
 impl Upstream {
-    /// How many requests it has had.
+    /// The number of requests so far.
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 }
 
-/// Who vouches for the upstreams.
+/// The certificate authority of the services.
 struct Authority {
     acceptor: TlsAcceptor,
     pem: String,
 }
 
 impl World {
-    /// Starts everything, for the accepting accounts [`ACCOUNTS`]; `change` adapts the configuration.
+    /// Starts all services for the accepting accounts [`ACCOUNTS`]. `change` adapts the configuration.
     pub async fn start(table: Table, change: impl Fn(&str) -> String) -> Result<Self, Error> {
         let mut settings = SimulatorSettings {
             calls_per_minute: None,
@@ -158,7 +158,7 @@ impl World {
             ("PEERGATE_SECRETS", "peergate"),
             ("PEERGATE_CA_FILE", &ca),
             ("AWS_LAMBDA_LOG_FORMAT", "JSON"),
-            // What Python's libraries call the same.
+            // The names of the same settings in Python's libraries.
             ("AWS_CA_BUNDLE", &ca),
             ("REQUESTS_CA_BUNDLE", &ca),
             ("SSL_CERT_FILE", &ca),
@@ -194,7 +194,7 @@ impl Authority {
     }
 }
 
-/// A key of the kind that AWS and Alibaba Cloud show, RSA with 2048 bits. Only Python's tools here can make one.
+/// An RSA key with 2048 bits, as AWS and Alibaba Cloud use. Only the Python tools here can make one.
 fn rsa_key() -> Result<String, Error> {
     const MAKE: &str = "
 from cryptography.hazmat.primitives import serialization
@@ -213,7 +213,7 @@ async fn count(State(requests): State<Arc<AtomicUsize>>, request: Request, next:
     next.run(request).await
 }
 
-/// Accepts connections and shakes hands.
+/// Accepts TLS connections.
 struct TlsListener {
     tcp: TcpListener,
     acceptor: TlsAcceptor,
@@ -238,7 +238,7 @@ impl axum::serve::Listener for TlsListener {
     }
 }
 
-/// Passes everything on to a server without TLS.
+/// Passes all requests on to a server without TLS.
 fn passing_on(to: String) -> Result<Router, Error> {
     async fn pass(State((client, to)): State<(reqwest::Client, String)>, request: Request) -> Response {
         let (parts, body) = request.into_parts();
@@ -253,7 +253,7 @@ fn passing_on(to: String) -> Result<Router, Error> {
     Ok(Router::new().fallback(pass).with_state((http::new_client()?, to)))
 }
 
-/// Secrets Manager, as far as one secret goes.
+/// Secrets Manager with one secret.
 fn secrets_manager(secret: String) -> Router {
     async fn answer(State(secret): State<Arc<String>>) -> ([(&'static str, &'static str); 1], String) {
         let answer = json!({"Name": "peergate", "SecretString": *secret, "VersionId": "1"});

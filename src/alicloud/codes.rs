@@ -1,15 +1,16 @@
-//! What the vendor's codes mean. New codes appear without notice, so families classify them; any other code is unknown.
+//! What the vendor's codes mean. The vendor adds codes at any time, so a code is classified by its family. All other codes
+//! are unknown.
 //!
-//! Source: <https://api.alibabacloud.com/document/VpcPeer/2022-01-01/errorCode>, and what the vendor's Terraform provider
-//! tries again: <https://github.com/aliyun/terraform-provider-alicloud/blob/master/alicloud/errors.go>
+//! Source: <https://api.alibabacloud.com/document/VpcPeer/2022-01-01/errorCode>, and the codes that the vendor's Terraform
+//! provider retries: <https://github.com/aliyun/terraform-provider-alicloud/blob/master/alicloud/errors.go>
 
 use super::Class;
 use crate::http;
 
-/// Stands for a code that is not safe to show.
+/// Replaces a code that is not safe to show.
 pub(super) const UNREADABLE_CODE: &str = "UnreadableCode";
 
-/// A code that ends with or contains one of these is temporary, whatever prefix the product adds.
+/// A code that contains one of these is temporary, whatever prefix the product adds.
 const TRANSIENT_WORDS: [&str; 4] = ["LastTokenProcessing", "Throttling", "Timeout", "Concurrent"];
 /// Codes that begin like this are temporary.
 const TRANSIENT_PREFIXES: [&str; 13] = [
@@ -23,13 +24,13 @@ const TRANSIENT_PREFIXES: [&str; 13] = [
     "Conflict",
     "SignatureNonceUsed",
     "TooManyRequests",
-    // Of the gateway, while an API is deployed; the operations that are called here exist.
+    // The gateway sends it while an API is being deployed. The operations that peergate calls exist.
     "InvalidApi.NotFound",
     // Both spellings exist.
     "OperationFailed.DistibuteLock",
     "OperationFailed.DistributeLock",
 ];
-/// Somebody has to fix our credentials or permissions.
+/// An operator has to fix the credentials or permissions.
 const CREDENTIALS_PREFIXES: [&str; 13] = [
     "AuthenticationFail",
     "InvalidAccessKeyId",
@@ -75,11 +76,11 @@ const PERMANENT_SUFFIXES: [&str; 6] = [
     "CannotBeChangedInSameRegion",
 ];
 
-/// What a refusal asks the caller to do. Nearly every refusal has HTTP status 400, so the status decides only where the
-/// code says nothing.
+/// What the caller must do after a refusal. Nearly every refusal has the HTTP status 400, so the status matters only if
+/// the code is unknown.
 pub(super) fn classify_refusal(code: &str, http_status: u16) -> Class {
     let begins = |families: &[&str]| families.iter().any(|family| code.starts_with(family));
-    let failed_for_good = |failure: &str| PERMANENT_SUFFIXES.iter().any(|end| failure.ends_with(end));
+    let is_permanent = |failure: &str| PERMANENT_SUFFIXES.iter().any(|suffix| failure.ends_with(suffix));
     match code {
         "DryRunOperation" => Class::DryRunPassed,
         "ResourceNotFound.InstanceId" | "ResourceNotFound.VpcPeer" | "InvalidInstanceId.NotFound" => Class::Missing,
@@ -87,13 +88,14 @@ pub(super) fn classify_refusal(code: &str, http_status: u16) -> Class {
         _ if is_status_error(code) => Class::ReadStatus,
         _ if begins(&CREDENTIALS_PREFIXES) || is_timestamp_error(code) => Class::Credentials,
         _ if begins(&PERMANENT_PREFIXES) => Class::Permanent,
-        _ if code.strip_prefix("OperationFailed.").is_some_and(failed_for_good) => Class::Permanent,
+        _ if code.strip_prefix("OperationFailed.").is_some_and(is_permanent) => Class::Permanent,
         _ if http_status >= 500 || http_status == 429 || http_status == 408 => Class::Retry,
         _ => Class::Unknown,
     }
 }
 
-/// `IncorrectStatus.VpcPeer`, `IncorrectVpcStatus`, `InvalidVBRStatus`: not of a business status, which people change.
+/// Whether the code is about a status, e.g. `IncorrectStatus.VpcPeer`, `IncorrectVpcStatus` or `InvalidVBRStatus`. A
+/// business status does not count, because only people change it.
 fn is_status_error(code: &str) -> bool {
     let first = code.split('.').next().unwrap_or_default();
     let incorrect = first.starts_with("Incorrect") || first.starts_with("Invalid");
@@ -106,29 +108,30 @@ pub(super) fn is_timestamp_error(code: &str) -> bool {
     code.starts_with("invalidtimestamp") || code.starts_with("illegaltimestamp")
 }
 
-/// Whether a call with this refusal may have taken effect all the same.
+/// Whether a call may have taken effect in spite of this refusal.
 pub(super) fn may_have_taken_effect(code: &str, http_status: u16) -> bool {
     match classify_refusal(code, http_status) {
         Class::Retry => {
-            let never_began = code.contains("Throttling")
+            let never_started = code.contains("Throttling")
                 || ["ServiceUnavailable", "TooManyRequests"].iter().any(|family| code.starts_with(family));
-            let begun = ["LastTokenProcessing", "Timeout"].iter().any(|word| code.contains(word))
-                // The nonce is ours alone: an earlier copy of this very call has arrived.
+            let may_have_started = ["LastTokenProcessing", "Timeout"].iter().any(|word| code.contains(word))
+                // Nobody else uses our nonce, so an earlier copy of this call has arrived.
                 || ["InternalError", "UnknownError", "SystemError", "SignatureNonceUsed"].iter().any(|family| code.starts_with(family));
-            begun || !never_began && (http_status >= 500 || http_status == 408)
+            may_have_started || !never_started && (http_status >= 500 || http_status == 408)
         }
-        // A refusal whose code says success.
+        // The code is unknown and the HTTP status does not report a refusal.
         Class::Unknown => !(400..500).contains(&http_status),
         Class::ReadStatus | Class::Missing | Class::Permanent | Class::Credentials | Class::DryRunPassed => false,
     }
 }
 
-/// A code as it may stand in a log line and as a metric's name: nothing in it can begin another line or look like success.
+/// A code that is safe in a log line and as the name of a metric. It cannot start another line, and cannot look like
+/// success.
 pub(super) fn sanitize_code(text: &str) -> String {
     http::log_safe_word(text).filter(|word| !is_success_code(word)).unwrap_or_else(|| UNREADABLE_CODE.to_owned())
 }
 
-/// Whether a body that has this code says that all went well.
+/// Whether the code reports success.
 pub(super) fn is_success_code(code: &str) -> bool {
     ["200", "OK", "Success"].iter().any(|success| code.trim().eq_ignore_ascii_case(success))
 }
@@ -180,8 +183,8 @@ mod tests {
                 assert_eq!(classify_refusal(code, 400), class, "{code}");
             }
         }
-        for passing in [500, 502, 503, 599, 429, 408] {
-            assert_eq!(classify_refusal("SomethingNew", passing), Class::Retry);
+        for transient in [500, 502, 503, 599, 429, 408] {
+            assert_eq!(classify_refusal("SomethingNew", transient), Class::Retry);
         }
         for unknown in [200, 401, 403, 404, 409] {
             assert_eq!(classify_refusal("SomethingNew", unknown), Class::Unknown);
@@ -190,7 +193,7 @@ mod tests {
 
     #[test]
     fn definite_refusals_alone_rule_out_an_effect() {
-        let may = [
+        let ambiguous = [
             ("InternalError", 500),
             ("InternalError", 400),
             ("UnknownError", 400),
@@ -202,10 +205,10 @@ mod tests {
             ("SignatureNonceUsed", 400),
             ("SomethingNew", 200),
         ];
-        for (code, http_status) in may {
+        for (code, http_status) in ambiguous {
             assert!(may_have_taken_effect(code, http_status), "{code} {http_status}");
         }
-        let never = [
+        let definite = [
             ("Throttling.User", 400),
             ("Throttling.User", 503),
             ("ServiceUnavailable", 503),
@@ -218,7 +221,7 @@ mod tests {
             ("ResourceNotFound.InstanceId", 400),
             ("DryRunOperation", 400),
         ];
-        for (code, http_status) in never {
+        for (code, http_status) in definite {
             assert!(!may_have_taken_effect(code, http_status), "{code} {http_status}");
         }
     }

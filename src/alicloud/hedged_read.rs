@@ -1,8 +1,8 @@
-//! A reading, on an HTTP connection that may be dead.
+//! Reads through HTTP connections that may be dead.
 //!
-//! A kept connection that the network has forgotten takes bytes and never answers. So a reading that has no answer after
-//! a moment is made once more on a connection that is new, while the first goes on: whichever answers first is taken. A
-//! reading that is only slow loses nothing by it. Where the new connection was first, all calls leave the old ones.
+//! A dead connection of the pool takes a request and never answers. So a read without an answer is sent again after a
+//! short delay, on a new connection, and the first answer wins. A read that is only slow loses nothing. If the new
+//! connection wins, later calls no longer use the old connections.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,22 +13,23 @@ use tokio::time::{Instant, timeout};
 use super::rpc::{RpcCall, RpcResponse};
 use super::{Alicloud, Credentials, Error};
 
-/// What a kept connection has. Alibaba Cloud answers from the other side of the earth in half of it; Slack's senders wait
-/// for 1.9 s in all.
+/// The delay before a read is sent again. Alibaba Cloud answers from the other side of the earth in half of this time, and
+/// a sender on Slack waits 1.9 s in all.
 const HEDGE_DELAY: Duration = Duration::from_millis(700);
-/// The same for a list, once a list has been slow without being dead.
+/// The delay for a list, after a list was slow on a connection that was not dead.
 const SLOW_LIST_HEDGE_DELAY: Duration = Duration::from_secs(3);
 
-/// Whether the last list that took long was only slow.
+/// The delays of a target.
 #[derive(Debug, Default)]
 pub(super) struct HedgeDelays {
+    /// Whether the last list was slow on a connection that was not dead.
     lists_are_slow: AtomicBool,
 }
 
 impl HedgeDelays {
     fn delay_for(&self, action: &str) -> Duration {
-        let slow = action.starts_with("List") && self.lists_are_slow.load(Ordering::Relaxed);
-        if slow { SLOW_LIST_HEDGE_DELAY } else { HEDGE_DELAY }
+        let is_slow_list = action.starts_with("List") && self.lists_are_slow.load(Ordering::Relaxed);
+        if is_slow_list { SLOW_LIST_HEDGE_DELAY } else { HEDGE_DELAY }
     }
 
     fn note_list_speed(&self, action: &str, is_slow: bool) {
@@ -39,7 +40,7 @@ impl HedgeDelays {
 }
 
 impl Alicloud {
-    /// Makes a call that changes nothing, when its turn has come.
+    /// Makes a call that changes nothing, within the rate limit.
     pub(super) async fn call_hedged(
         &self,
         action: &'static str,
@@ -53,53 +54,53 @@ impl Alicloud {
 
     async fn race_on_new_connection(&self, call: RpcCall<'_>) -> Result<RpcResponse, Error> {
         let clients = &self.rpc.clients;
-        let kept = clients.latest();
-        let begun = Instant::now();
-        let mut first = pin!(self.rpc.send_call_with(&kept.client, call));
-        let failed = match timeout(self.hedge_delays.delay_for(call.action), &mut first).await {
+        let pooled = clients.latest();
+        let started = Instant::now();
+        let mut first = pin!(self.rpc.send_call_with(&pooled.client, call));
+        let transport_error = match timeout(self.hedge_delays.delay_for(call.action), &mut first).await {
             Ok(Err(Error::Transport(error))) => Some(Error::Transport(error)),
-            Ok(answer) => {
-                self.hedge_delays.note_list_speed(call.action, begun.elapsed() > HEDGE_DELAY);
-                return answer;
+            Ok(response) => {
+                self.hedge_delays.note_list_speed(call.action, started.elapsed() > HEDGE_DELAY);
+                return response;
             }
             Err(_elapsed) => None,
         };
-        // The second try counts as well. If it has to wait, only the first runs.
-        if !self.rate_limiter.reserve(call.action, Instant::now()).is_ok_and(|turn| turn <= Instant::now()) {
-            return match failed {
+        // The second request counts against the rate limit, too. If it would have to wait, it is not sent.
+        if !self.rate_limiter.reserve(call.action, Instant::now()).is_ok_and(|start| start <= Instant::now()) {
+            return match transport_error {
                 Some(error) => Err(error),
                 None => first.await,
             };
         }
-        let fresh = clients.fresh_client(&kept);
+        let fresh = clients.fresh_client(&pooled);
         tracing::warn!(
             outcome = "asked_again",
             alicloud.action = call.action,
-            alicloud.code = failed.as_ref().map_or("Transport.Silent", Error::code),
-            "a reading got no answer; repeating it on a new HTTP connection"
+            alicloud.code = transport_error.as_ref().map_or("Transport.Silent", Error::code),
+            "a read got no answer; sending it again on a new HTTP connection"
         );
         let mut second = pin!(self.rpc.send_call_with(&fresh.client, call));
-        let answer = if failed.is_some() {
+        let response = if transport_error.is_some() {
             second.await
         } else {
             tokio::select! {
-                answer = &mut first => match answer {
+                response = &mut first => match response {
                     Err(Error::Transport(_)) => second.await,
-                    answer => {
+                    response => {
                         self.hedge_delays.note_list_speed(call.action, true);
-                        return answer;
+                        return response;
                     }
                 },
-                answer = &mut second => match answer {
+                response = &mut second => match response {
                     Err(Error::Transport(_)) => return first.await,
-                    answer => answer,
+                    response => response,
                 },
             }
         };
-        if !matches!(answer, Err(Error::Transport(_))) {
+        if !matches!(response, Err(Error::Transport(_))) {
             self.hedge_delays.note_list_speed(call.action, false);
             clients.replace_latest(&fresh);
         }
-        answer
+        response
     }
 }

@@ -1,4 +1,4 @@
-//! JSON as the vendor writes it: read field by field, so that an odd field spoils no other.
+//! Parses the vendor's JSON field by field, so that a malformed field does not affect the others.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,22 +6,22 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// An object: its unparsed fields in their order, with repeated ones.
+/// The unparsed fields of an object, in order. A repeated field is in the list twice.
 pub(super) struct JsonFields(Vec<(String, Box<RawValue>)>);
 
-/// The field of a name in an object.
+/// The result of a search for a field by its name.
 #[derive(Clone, Copy)]
 pub(super) enum JsonField<'a> {
-    /// Nothing, or null.
+    /// There is no such field, or it is null.
     Absent,
-    /// A value, as it was written.
+    /// The unparsed value.
     Once(&'a str),
-    /// More than one value; this is the first.
+    /// The field is there more than once. This is the first value.
     Repeated(&'a str),
 }
 
 impl JsonFields {
-    /// Reads an object, of text that [`repaired`] has seen.
+    /// Parses an object from the text that [`repair_json`] returns.
     pub(super) fn parse(text: &str) -> Option<Self> {
         serde_json::from_str(text).ok()
     }
@@ -37,7 +37,7 @@ impl JsonFields {
 }
 
 impl<'a> JsonField<'a> {
-    /// The value, or the first of them.
+    /// The value, or the first of several values.
     pub(super) fn first(self) -> Option<&'a str> {
         match self {
             Self::Absent | Self::Repeated("null") => None,
@@ -70,23 +70,22 @@ impl<'de> Deserialize<'de> for JsonFields {
     }
 }
 
-/// The elements of a list, unread.
+/// The unparsed elements of a list.
 pub(super) fn parse_list(value: &str) -> Option<Vec<Box<RawValue>>> {
     serde_json::from_str(value).ok()
 }
 
-/// A text.
+/// A JSON string.
 pub(super) fn parse_text(value: &str) -> Option<String> {
     serde_json::from_str(value).ok()
 }
 
-/// A text, or the source text of a number or a Boolean.
+/// A JSON string, or the source text of a number or a Boolean.
 pub(super) fn parse_word(value: &str) -> Option<String> {
     parse_text(value).or_else(|| (!value.starts_with(['{', '[', '"'])).then(|| value.to_owned()))
 }
 
-/// A whole number, also written as text or with a fraction of nothing: `1024`, `"1024"`, `1024.0`. `None` where a digit
-/// may have been lost.
+/// A whole number in any of the forms `1024`, `"1024"` and `1024.0`. `None` for a form in which digits may be lost.
 pub(super) fn parse_whole_number(value: &str) -> Option<i128> {
     let unquoted = parse_text(value);
     let number = unquoted.as_deref().unwrap_or(value).trim();
@@ -102,7 +101,7 @@ pub(super) fn parse_whole_number(value: &str) -> Option<i128> {
     parse_exponential(number)
 }
 
-/// `1.024e3`, as some writers have large numbers; none beyond 10^15, where they leave digits out.
+/// A number like `1.024e3`, as some JSON libraries write large numbers. `None` beyond 10^15, where they drop digits.
 fn parse_exponential(number: &str) -> Option<i128> {
     let (mantissa, exponent) = number.split_once(['e', 'E'])?;
     let exponent: usize = exponent.strip_prefix('+').unwrap_or(exponent).parse().ok()?;
@@ -118,8 +117,8 @@ fn parse_exponential(number: &str) -> Option<i128> {
     format!("{sign}{digits}{}", "0".repeat(zeros)).parse().ok()
 }
 
-/// The text of a body, with the contents of its strings made valid JSON: bytes that are not UTF-8 and halves of
-/// surrogate pairs become U+FFFD, control characters and unknown escapes are escaped.
+/// The text of a body in which all strings are valid JSON. Bytes that are not UTF-8 and halves of surrogate pairs become
+/// U+FFFD. Control characters and unknown escapes are escaped.
 pub(super) fn repair_json(body: &[u8]) -> Cow<'_, str> {
     let text = String::from_utf8_lossy(body);
     let is_plain = |text: &str| text.bytes().all(|byte| byte != b'\\' && byte >= b' ') && !text.starts_with('\u{feff}');
@@ -151,7 +150,7 @@ pub(super) fn repair_json(body: &[u8]) -> Cow<'_, str> {
     Cow::Owned(repaired)
 }
 
-/// Writes an escape sequence.
+/// Repairs one escape sequence. `rest` begins after the backslash.
 fn push_escape(rest: &mut std::str::Chars<'_>, repaired: &mut String) {
     let mut ahead = rest.clone();
     match ahead.next() {
@@ -181,7 +180,7 @@ fn push_escape(rest: &mut std::str::Chars<'_>, repaired: &mut String) {
             repaired.push_str(&written);
             *rest = ahead;
         }
-        // The backslash stands for itself.
+        // An unknown escape: the backslash is text.
         Some(_) | None => repaired.push_str("\\\\"),
     }
 }
@@ -218,7 +217,11 @@ mod tests {
             assert_eq!(parse_text(&repair_json(written.as_bytes())).as_deref(), Some(expected), "{written}");
         }
         assert_eq!(parse_text(&repair_json(b"\"caf\xe9\"")).as_deref(), Some("caf\u{fffd}"));
-        assert_eq!(repair_json(b"{\"a\":\n\t1}"), "{\"a\":\n\t1}", "between strings they are white space");
+        assert_eq!(
+            repair_json(b"{\"a\":\n\t1}"),
+            "{\"a\":\n\t1}",
+            "outside strings, control characters are white space"
+        );
     }
 
     #[test]

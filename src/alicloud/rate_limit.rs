@@ -1,4 +1,5 @@
-//! Keeps calls below the vendor's limit, per account and operation, and away from an operation that asked us to wait.
+//! Keeps the calls of an account below the vendor's limit for each operation. After a throttled call, the operation backs
+//! off.
 //!
 //! Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/throttling>, 360 calls in 60 s each.
 
@@ -9,24 +10,25 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 const RATE_WINDOW: Duration = Duration::from_mins(1);
-/// Who would have to wait for longer is told so at once, and can do something else meanwhile.
+/// A call that would have to wait longer fails at once, so that its caller can do something else.
 const MAX_WAIT: Duration = Duration::from_secs(5);
-/// An operation that refused a call for coming too soon is left alone for so long, at least and at most.
-const BACK_OFF_LIMITS: [Duration; 2] = [Duration::from_secs(1), RATE_WINDOW];
+/// The shortest and the longest pause of an operation after a throttled call.
+const MIN_BACK_OFF: Duration = Duration::from_secs(1);
+const MAX_BACK_OFF: Duration = RATE_WINDOW;
 
 /// The calls of one account.
 #[derive(Debug)]
 pub(super) struct RateLimiter {
-    /// In 60 s, of each operation.
+    /// Per operation, in 60 s.
     max_calls: usize,
     operations: Mutex<BTreeMap<&'static str, OperationCalls>>,
 }
 
 #[derive(Debug, Default)]
 struct OperationCalls {
-    /// The calls of the last 60 s, and those that wait for their turn.
+    /// The start times of the calls of the last 60 s, and of those that still wait.
     starts: VecDeque<Instant>,
-    backs_off_until: Option<Instant>,
+    not_before: Option<Instant>,
 }
 
 impl RateLimiter {
@@ -34,32 +36,33 @@ impl RateLimiter {
         Self { max_calls: max_calls.max(1), operations: Mutex::default() }
     }
 
-    /// When a call may be made, which has then its turn; or, if that is too long, how long it would be.
+    /// Reserves the next free start time for a call.
+    ///
+    /// # Errors
+    /// When the wait would be too long: how long it would be. Nothing is reserved.
     pub(super) fn reserve(&self, operation: &'static str, now: Instant) -> Result<Instant, Duration> {
         let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
         let operation = operations.entry(operation).or_default();
         while operation.starts.front().is_some_and(|start| *start + RATE_WINDOW <= now) {
             operation.starts.pop_front();
         }
-        let full = operation.starts.len().checked_sub(self.max_calls).and_then(|over| operation.starts.get(over));
-        let turn =
-            [Some(now), full.map(|start| *start + RATE_WINDOW), operation.backs_off_until].into_iter().flatten().max();
-        let turn = turn.unwrap_or(now);
-        let wait = turn.duration_since(now);
+        let limiting = operation.starts.len().checked_sub(self.max_calls).and_then(|over| operation.starts.get(over));
+        let window_free_at = limiting.map(|start| *start + RATE_WINDOW);
+        let start = [Some(now), window_free_at, operation.not_before].into_iter().flatten().max().unwrap_or(now);
+        let wait = start.duration_since(now);
         if wait > MAX_WAIT {
             return Err(wait);
         }
-        operation.starts.push_back(turn);
-        Ok(turn)
+        operation.starts.push_back(start);
+        Ok(start)
     }
 
-    /// The vendor refused a call for coming too soon, and may have said for how long.
-    pub(super) fn back_off(&self, operation: &'static str, asked_for: Option<Duration>, now: Instant) {
+    /// Pauses an operation after a throttled call; `retry_after` is the pause that the vendor asked for.
+    pub(super) fn back_off(&self, operation: &'static str, retry_after: Option<Duration>, now: Instant) {
         let mut operations = self.operations.lock().unwrap_or_else(PoisonError::into_inner);
         let operation = operations.entry(operation).or_default();
-        let [shortest, longest] = BACK_OFF_LIMITS;
-        let until = now + asked_for.unwrap_or_default().clamp(shortest, longest);
-        operation.backs_off_until = operation.backs_off_until.max(Some(until));
+        let until = now + retry_after.unwrap_or_default().clamp(MIN_BACK_OFF, MAX_BACK_OFF);
+        operation.not_before = operation.not_before.max(Some(until));
     }
 }
 
@@ -69,28 +72,28 @@ mod tests {
 
     #[test]
     fn rate_limiter_never_exceeds_the_limit_in_any_minute() {
-        let (pacer, start) = (RateLimiter::new(3), Instant::now());
+        let (limiter, start) = (RateLimiter::new(3), Instant::now());
         let after = |seconds| start + Duration::from_secs(seconds);
-        let turns = [0, 10, 20].map(|at| pacer.reserve("List", after(at)));
-        assert_eq!(turns, [0, 10, 20].map(|at| Ok(after(at))));
-        assert_eq!(pacer.reserve("List", after(20)), Err(Duration::from_secs(40)));
-        assert_eq!(pacer.reserve("Get", after(20)), Ok(after(20)), "each operation has its own");
-        assert_eq!(pacer.reserve("List", after(57)), Ok(after(60)), "soon enough to wait for");
-        assert_eq!(pacer.reserve("List", after(58)), Err(Duration::from_secs(12)));
-        assert_eq!(pacer.reserve("List", after(70)), Ok(after(70)));
+        let starts = [0, 10, 20].map(|at| limiter.reserve("List", after(at)));
+        assert_eq!(starts, [0, 10, 20].map(|at| Ok(after(at))));
+        assert_eq!(limiter.reserve("List", after(20)), Err(Duration::from_secs(40)));
+        assert_eq!(limiter.reserve("Get", after(20)), Ok(after(20)), "each operation has its own limit");
+        assert_eq!(limiter.reserve("List", after(57)), Ok(after(60)), "a short wait is accepted");
+        assert_eq!(limiter.reserve("List", after(58)), Err(Duration::from_secs(12)));
+        assert_eq!(limiter.reserve("List", after(70)), Ok(after(70)));
     }
 
     #[test]
     fn throttled_operation_backs_off_alone() {
-        let (pacer, start) = (RateLimiter::new(100), Instant::now());
+        let (limiter, start) = (RateLimiter::new(100), Instant::now());
         let after = |ms| start + Duration::from_millis(ms);
-        pacer.back_off("Accept", Some(Duration::from_secs(4)), start);
-        assert_eq!(pacer.reserve("Accept", start), Ok(after(4000)));
-        assert_eq!(pacer.reserve("Get", start), Ok(start));
-        pacer.back_off("Accept", Some(Duration::from_hours(1)), start);
-        assert_eq!(pacer.reserve("Accept", start), Err(RATE_WINDOW), "but never for longer than its window");
-        pacer.back_off("Get", None, start);
-        assert_eq!(pacer.reserve("Get", start), Ok(after(1000)), "also if it does not say for how long");
-        assert_eq!(pacer.reserve("Accept", after(60_000)), Ok(after(60_000)));
+        limiter.back_off("Accept", Some(Duration::from_secs(4)), start);
+        assert_eq!(limiter.reserve("Accept", start), Ok(after(4000)));
+        assert_eq!(limiter.reserve("Get", start), Ok(start));
+        limiter.back_off("Accept", Some(Duration::from_hours(1)), start);
+        assert_eq!(limiter.reserve("Accept", start), Err(RATE_WINDOW), "no back-off is longer than the window");
+        limiter.back_off("Get", None, start);
+        assert_eq!(limiter.reserve("Get", start), Ok(after(1000)), "the shortest back-off, when the vendor names none");
+        assert_eq!(limiter.reserve("Accept", after(60_000)), Ok(after(60_000)));
     }
 }

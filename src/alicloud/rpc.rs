@@ -1,4 +1,4 @@
-//! One call in Alibaba Cloud's RPC style: a form, signed in one of two ways or not at all; JSON back.
+//! One call in Alibaba Cloud's RPC style. The request is a form with a V3 or V1 signature or none; the response is JSON.
 
 use jiff::{SignedDuration, Timestamp};
 use reqwest::header::HeaderMap;
@@ -14,7 +14,7 @@ use crate::{clock, http, metrics};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
-/// An API at one address, signed in one way.
+/// An API of Alibaba Cloud: its URL and version, and how calls are signed.
 #[derive(Debug, Clone)]
 pub(super) struct Rpc {
     pub(super) clients: Clients,
@@ -23,7 +23,7 @@ pub(super) struct Rpc {
     pub(super) version: &'static str,
 }
 
-/// A call: action, parameters and caller. Unsigned without credentials.
+/// A call. Without credentials it is unsigned.
 #[derive(Clone, Copy)]
 pub(super) struct RpcCall<'a> {
     pub(super) action: &'static str,
@@ -31,14 +31,14 @@ pub(super) struct RpcCall<'a> {
     pub(super) credentials: Option<Credentials<'a>>,
 }
 
-/// A successful answer.
+/// A response that reports success.
 pub(super) struct RpcResponse {
     pub(super) fields: JsonFields,
-    /// For the vendor's support.
+    /// Identifies the call for the vendor's support.
     pub(super) request_id: Option<String>,
 }
 
-/// The status and headers of an answer.
+/// The status and headers of a response.
 pub(super) struct ResponseHead {
     pub(super) http_status: u16,
     pub(super) request_id: Option<String>,
@@ -46,7 +46,7 @@ pub(super) struct ResponseHead {
 }
 
 impl RpcResponse {
-    /// Reads an answer. A body with a refusal is a refusal, whatever the status.
+    /// Parses a response. A body that reports a refusal is a refusal, whatever the HTTP status is.
     pub(super) fn parse(head: ResponseHead, body: &[u8]) -> Result<Self, Error> {
         let ResponseHead { http_status, request_id, retry_after } = head;
         let fields = JsonFields::parse(&json::repair_json(body)).ok_or(Error::Unreadable { http_status })?;
@@ -67,66 +67,72 @@ impl RpcResponse {
     }
 }
 
-/// The result of one try, and how far the server's clock is ahead of ours, if it says so.
+/// The time and the nonce of a signature.
+struct SigningStamp {
+    now: Timestamp,
+    nonce: String,
+}
+
+/// The result of one try.
 struct AttemptOutcome {
     response: Result<RpcResponse, Error>,
+    /// How far the server's clock is ahead of ours, if the server sends its time.
     clock_offset: Option<SignedDuration>,
 }
 
 impl Rpc {
-    /// Makes a call.
+    /// Makes a call with the latest HTTP client.
     pub(super) async fn send_call(&self, call: RpcCall<'_>) -> Result<RpcResponse, Error> {
         self.send_call_with(&self.clients.latest().client, call).await
     }
 
-    /// Makes a call with this HTTP client. It is sent once; but where the vendor refuses it because our clock is off, it
-    /// had no effect, and is signed once more with the time that the vendor has. How far the clock is off is forgotten
-    /// afterwards: it may be set right at any time, and until then a call costs two.
+    /// Makes a call with this HTTP client. It is sent once, with one exception: if the vendor refuses the timestamp, the
+    /// call had no effect, and it is signed again with the vendor's time. The offset is not kept, because somebody may set
+    /// our clock at any time. Until then, each call is sent twice.
     pub(super) async fn send_call_with(
         &self,
         client: &reqwest::Client,
         call: RpcCall<'_>,
     ) -> Result<RpcResponse, Error> {
-        let AttemptOutcome { response: answer, clock_offset: server_is_ahead } =
-            self.try_call(client, call, SignedDuration::ZERO).await;
-        match answer {
+        let AttemptOutcome { response, clock_offset } = self.try_call(client, call, SignedDuration::ZERO).await;
+        match response {
             Err(Error::Refused { code, .. }) if codes::is_timestamp_error(&code) => {
-                let ahead = server_is_ahead.unwrap_or_default();
+                let clock_offset = clock_offset.unwrap_or_default();
                 tracing::warn!(
                     outcome = "clock_is_off",
                     alicloud.action = call.action,
                     alicloud.code = code,
-                    server_is_ahead_s = ahead.as_secs(),
+                    server_is_ahead_s = clock_offset.as_secs(),
                     "Alibaba Cloud refused the timestamp of a call; signing the call again with its time"
                 );
-                self.try_call(client, call, ahead).await.response
+                self.try_call(client, call, clock_offset).await.response
             }
-            answer => answer,
+            response => response,
         }
     }
 
-    /// One try, and a line about it in the log.
+    /// Makes one try and logs it.
     async fn try_call(
         &self,
         client: &reqwest::Client,
         call: RpcCall<'_>,
         clock_offset: SignedDuration,
     ) -> AttemptOutcome {
-        let begun = Instant::now();
+        let started = Instant::now();
         let attempt = self.sign_and_send(client, call, clock_offset).await;
         let (request_id, error) = match &attempt.response {
-            Ok(reply) => (reply.request_id.as_deref(), None),
+            Ok(response) => (response.request_id.as_deref(), None),
             Err(error) => (error.request_id(), Some(error)),
         };
-        let refused = error.is_some_and(|error| error.class() == Class::Credentials);
-        metrics::count_api_answer(error.map_or("OK", Error::code), refused);
+        let credentials_refused = error.is_some_and(|error| error.class() == Class::Credentials);
+        metrics::count_api_answer(error.map_or("OK", Error::code), credentials_refused);
         tracing::info!(
             outcome = "called",
             alicloud.action = call.action,
             alicloud.code = error.map_or("OK", Error::code),
             alicloud.request_id = request_id,
-            duration_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "Alibaba Cloud was called"
+            duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "called Alibaba Cloud"
         );
         attempt
     }
@@ -139,15 +145,15 @@ impl Rpc {
     ) -> AttemptOutcome {
         let RpcCall { action, parameters, credentials } = call;
         let parameters = parameters.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let nonce = clock::nonce();
         let now = clock::now().saturating_add(clock_offset).unwrap_or_else(|_| clock::now());
+        let stamp = SigningStamp { now, nonce: clock::nonce() };
         let request = match (credentials, self.signature) {
             (None, _) => self.build_unsigned_request(client, action, &parameters, now),
             (Some(credentials), SignatureVersion::V3) => {
-                self.build_v3_request(client, action, &parameters, credentials, (now, &nonce))
+                self.build_v3_request(client, action, &parameters, credentials, &stamp)
             }
             (Some(credentials), SignatureVersion::V1) => {
-                self.build_v1_request(client, action, parameters, credentials, (now, nonce))
+                self.build_v1_request(client, action, parameters, credentials, stamp)
             }
         };
         let request = request.header("accept", "application/json").header("content-type", FORM);
@@ -155,10 +161,9 @@ impl Rpc {
             Ok(response) => response,
             Err(error) => return AttemptOutcome { response: Err(transport_error(error)), clock_offset: None },
         };
-        let server_is_ahead = header_value(response.headers(), "date")
-            .and_then(http::parse_date)
-            .map(|date| date.duration_since(clock::now()));
-        AttemptOutcome { response: read_response(response).await, clock_offset: server_is_ahead }
+        let date = header_value(response.headers(), "date").and_then(http::parse_date);
+        let clock_offset = date.map(|date| date.duration_since(clock::now()));
+        AttemptOutcome { response: read_response(response).await, clock_offset }
     }
 
     fn build_v3_request(
@@ -167,11 +172,11 @@ impl Rpc {
         action: &str,
         parameters: &Parameters,
         credentials: Credentials<'_>,
-        (now, nonce): (Timestamp, &str),
+        SigningStamp { now, nonce }: &SigningStamp,
     ) -> reqwest::RequestBuilder {
         let body = sign::canonical_query(parameters);
         let body_hash = sign::v3::body_hash(body.as_bytes());
-        let date = format_timestamp(now);
+        let date = format_timestamp(*now);
         let host = self.host_header();
         let mut signed = vec![
             ("content-type", FORM),
@@ -201,7 +206,7 @@ impl Rpc {
         action: &str,
         parameters: Parameters,
         credentials: Credentials<'_>,
-        (now, nonce): (Timestamp, String),
+        SigningStamp { now, nonce }: SigningStamp,
     ) -> reqwest::RequestBuilder {
         let body = sign::canonical_query(&parameters);
         let mut query: Parameters = [
@@ -226,7 +231,7 @@ impl Rpc {
         client.post(url).body(body)
     }
 
-    /// What may be known is in the URL, all else in the body: what a URL holds is in logs.
+    /// The URL has only what may be in logs. The body has everything else.
     fn build_unsigned_request(
         &self,
         client: &reqwest::Client,
@@ -242,7 +247,7 @@ impl Rpc {
         client.post(url).body(sign::canonical_query(parameters))
     }
 
-    /// The header `host`, as the HTTP client will send it.
+    /// The header `host` that the HTTP client sends.
     fn host_header(&self) -> String {
         let host = self.endpoint.host_str().unwrap_or_default();
         self.endpoint.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
@@ -272,8 +277,8 @@ async fn read_response(response: reqwest::Response) -> Result<RpcResponse, Error
     RpcResponse::parse(head, &body)
 }
 
-/// The vendor's own header counts milliseconds, that of HTTP seconds.
+/// The vendor's own header has milliseconds; HTTP's header has seconds.
 fn retry_after(headers: &HeaderMap) -> Option<SignedDuration> {
-    let vendors = header_value(headers, "x-acs-retry-after").and_then(http::parse_retry_after_millis);
-    vendors.or_else(|| http::parse_retry_after(header_value(headers, "retry-after")?, clock::now()))
+    let vendor_value = header_value(headers, "x-acs-retry-after").and_then(http::parse_retry_after_millis);
+    vendor_value.or_else(|| http::parse_retry_after(header_value(headers, "retry-after")?, clock::now()))
 }

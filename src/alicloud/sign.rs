@@ -1,7 +1,7 @@
-//! Signatures of the Alibaba Cloud gateway: V3 (`ACS3-HMAC-SHA256`) and V1 (RPC, HMAC-SHA1). Pure: every stage takes what
-//! it signs and returns text; time and nonce come in with the headers or parameters.
+//! The signatures of Alibaba Cloud's gateway: V3 (`ACS3-HMAC-SHA256`) and V1 (RPC, HMAC-SHA1). Each stage is a pure
+//! function from text to text. The time and the nonce are in the headers or parameters.
 //!
-//! Known answers for each stage are in `tests/vectors/alicloud-signing.json`.
+//! `tests/vectors/alicloud-signing.json` has known answers for each stage.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -19,14 +19,14 @@ pub enum SignatureVersion {
     /// `ACS3-HMAC-SHA256`.
     #[default]
     V3,
-    /// RPC with HMAC-SHA1 (`SignatureVersion=1.0`), which the vendor's pages also call signature method V2.
+    /// RPC with HMAC-SHA1 (`SignatureVersion=1.0`). The vendor's pages also call it signature method V2.
     V1,
 }
 
-/// Parameters by name; byte order of the names is the order that both signatures want.
+/// Parameters by name, in byte order of the names, as both signatures require.
 pub type Parameters = BTreeMap<String, String>;
 
-/// Percent-encodes UTF-8 as RFC 3986 has it: all but `A-Z a-z 0-9 - _ . ~`, in upper-case hexadecimal digits.
+/// Percent-encodes UTF-8 as in RFC 3986: all but `A-Z a-z 0-9 - _ . ~`, with upper-case hexadecimal digits.
 #[must_use]
 pub fn percent_encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
@@ -41,7 +41,7 @@ pub fn percent_encode(text: &str) -> String {
     encoded
 }
 
-/// `name=value&…`, sorted by name, both percent-encoded: a canonical query, and a valid form body.
+/// `name=value&…`, sorted by name and percent-encoded. It is both a canonical query and a form body.
 #[must_use]
 pub fn canonical_query(parameters: &Parameters) -> String {
     let pair = |(name, value): (&String, &String)| format!("{}={}", percent_encode(name), percent_encode(value));
@@ -61,7 +61,7 @@ fn hmac<M: Mac + KeyInit>(key: &[u8], message: &str) -> Vec<u8> {
 pub mod v3 {
     use super::{BTreeMap, Digest, Hmac, Sha256, hmac};
 
-    /// The algorithm's name, as it stands in the string to sign and in the header.
+    /// The name of the algorithm in the string to sign and in the header.
     pub const ALGORITHM: &str = "ACS3-HMAC-SHA256";
 
     /// Headers to sign, by lower-case name.
@@ -111,7 +111,7 @@ pub mod v3 {
 pub mod v1 {
     use super::{BASE64_STANDARD, Engine, Hmac, Parameters, Sha1, canonical_query, hmac, percent_encode};
 
-    /// First stage: over all parameters, of query and body together, but `Signature`.
+    /// First stage: over all parameters of query and body, without `Signature`.
     #[must_use]
     pub fn string_to_sign(method: &str, parameters: &Parameters) -> String {
         format!("{method}&%2F&{}", percent_encode(&canonical_query(parameters)))

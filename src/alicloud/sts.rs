@@ -1,4 +1,5 @@
-//! The Security Token Service (version 2015-04-01): temporary credentials of a role, and whose credentials some are.
+//! The Security Token Service (STS, version 2015-04-01). It issues temporary credentials for a role, and finds the account
+//! of given credentials.
 //!
 //! Source: <https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-overview>
 
@@ -14,29 +15,29 @@ use crate::peering::AccountId;
 
 const STS_VERSION: &str = "2015-04-01";
 
-/// The service at one address.
+/// The service: its URL, and how calls are signed.
 #[derive(Debug, Clone)]
 pub struct Sts {
     rpc: Rpc,
 }
 
-/// Temporary credentials. Has no `Debug`: two of its fields are secret.
+/// Temporary credentials. They have no `Debug`, because two of the fields are secret.
 #[derive(Clone)]
 pub struct StsSession {
     /// `STS.…`.
     pub access_key_id: String,
-    /// Signs.
+    /// The key of the signature.
     pub access_key_secret: String,
-    /// Goes with each call.
+    /// Must be sent with each call.
     pub security_token: String,
-    /// When they end.
+    /// When the credentials become invalid.
     pub expires_at: Timestamp,
 }
 
 impl StsSession {
-    fn from_response(reply: &RpcResponse) -> Result<Self, Error> {
+    fn from_response(response: &RpcResponse) -> Result<Self, Error> {
         let read = || {
-            let fields = JsonFields::parse(reply.fields.get("Credentials").first()?)?;
+            let fields = JsonFields::parse(response.fields.get("Credentials").first()?)?;
             let text = |name| fields.get(name).first().and_then(json::parse_text).filter(|text| !text.is_empty());
             Some(Self {
                 access_key_id: text("AccessKeyId")?,
@@ -58,7 +59,7 @@ impl Sts {
         Self { rpc: Rpc { clients: clients.into(), endpoint, signature, version: STS_VERSION } }
     }
 
-    /// Assumes a role, for an hour, in a session of this name.
+    /// Assumes a role for an hour. Alibaba Cloud's audit trail shows the name of the session.
     ///
     /// Source: <https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-assumerole>
     pub async fn assume_role(
@@ -74,7 +75,7 @@ impl Sts {
         StsSession::from_response(&self.rpc.send_call(call).await?)
     }
 
-    /// Assumes a role with an identity token that the OIDC provider of that ARN has issued, and with nothing else.
+    /// Assumes a role with an identity token and no access key. `provider` is the ARN of the OIDC provider for the token.
     ///
     /// Source: <https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-assumerolewithoidc>
     pub async fn assume_role_with_oidc(
@@ -90,13 +91,13 @@ impl Sts {
         StsSession::from_response(&self.rpc.send_call(call).await?)
     }
 
-    /// Whose credentials these are.
+    /// The account that the credentials belong to.
     ///
     /// Source: <https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-getcalleridentity>
     pub async fn caller_account(&self, credentials: Credentials<'_>) -> Result<AccountId, Error> {
         let call = RpcCall { action: "GetCallerIdentity", parameters: &[], credentials: Some(credentials) };
-        let reply = self.rpc.send_call(call).await?;
-        let account = reply.fields.get("AccountId").first().and_then(json::parse_whole_number);
+        let response = self.rpc.send_call(call).await?;
+        let account = response.fields.get("AccountId").first().and_then(json::parse_whole_number);
         account.and_then(|account| u64::try_from(account).ok()).map(AccountId).ok_or(UNREADABLE_RESPONSE)
     }
 }

@@ -1,7 +1,7 @@
-//! Parses connections of the API: facts strictly, other fields leniently.
+//! Parses the connections that the API sends: facts strictly, other fields leniently.
 //!
-//! A fact that people decide on, a status or an id that cannot be understood makes the connection not understood, and it
-//! is named. A name, a description, an expiry or a count never does.
+//! A fact is a field that people decide on, the status or the id. If a fact cannot be understood, neither can the
+//! connection, and the error names the fact. A malformed name, description, expiry or count is no error.
 
 use std::collections::BTreeSet;
 
@@ -12,15 +12,15 @@ use super::Page;
 use super::json::{self, JsonField, JsonFields};
 use crate::peering::{AccountId, Connection, InstanceId, Side, Status};
 
-/// A name or a description is cut here. The vendor takes 256.
+/// A longer name or description is cut. The vendor's limit is 256.
 const MAX_SHOWN_CHARS: usize = 512;
-/// The longest id, region, status or link type that is one.
+/// The longest valid id, region, status or link type.
 const MAX_WORD_CHARS: usize = 128;
-/// An invalid id is cut here before it is logged.
+/// A longer invalid id is cut before it is logged.
 const MAX_LOGGED_ID_CHARS: usize = 40;
-/// Plausible expiries, in seconds: 2015 to 2100. Zero means that there is none.
+/// Plausible times, in seconds: 2015 to 2100. The vendor may send 0 for no time.
 const PLAUSIBLE_EPOCH_SECONDS: std::ops::Range<i64> = 1_420_070_400..4_102_444_800;
-/// A larger number counts milliseconds.
+/// Larger numbers are milliseconds.
 const MAX_EPOCH_SECONDS: i128 = 100_000_000_000;
 
 macro_rules! facts {
@@ -32,7 +32,7 @@ macro_rules! facts {
         }
 
         impl Fact {
-            /// The vendor's name for it.
+            /// The name of the field in the API.
             #[must_use]
             pub fn name(self) -> &'static str {
                 match self {
@@ -40,7 +40,7 @@ macro_rules! facts {
                 }
             }
 
-            /// The code of the problem.
+            /// The code of the error.
             #[must_use]
             pub fn code(self) -> &'static str {
                 match self {
@@ -52,13 +52,13 @@ macro_rules! facts {
 }
 
 facts! {
-    /// The connection: it is not an object.
+    /// The connection is not an object.
     Connection = "VpcPeerConnect",
     /// The list of connections.
     Connections = "VpcPeerConnects",
-    /// Its id, or another id than was asked for.
+    /// The id, or it is not the requested id.
     InstanceId = "InstanceId",
-    /// How far it has come.
+    /// The status.
     Status = "Status",
     /// The requester's account.
     Owner = "OwnerId",
@@ -72,59 +72,60 @@ facts! {
     Vpc = "Vpc.VpcId",
     /// The accepting VPC.
     AcceptingVpc = "AcceptingVpc.VpcId",
-    /// The requester's IPv4 ranges.
+    /// The requester's IPv4 CIDR blocks.
     Ipv4 = "Vpc.Ipv4Cidrs",
-    /// The requester's IPv6 ranges.
+    /// The requester's IPv6 CIDR blocks.
     Ipv6 = "Vpc.Ipv6Cidrs",
-    /// The accepting IPv4 ranges.
+    /// The accepting IPv4 CIDR blocks.
     AcceptingIpv4 = "AcceptingVpc.Ipv4Cidrs",
-    /// The accepting IPv6 ranges.
+    /// The accepting IPv6 CIDR blocks.
     AcceptingIpv6 = "AcceptingVpc.Ipv6Cidrs",
-    /// How much may pass.
+    /// The bandwidth limit.
     Bandwidth = "Bandwidth",
-    /// How good the link is.
+    /// The link type, e.g. `Gold`.
     LinkType = "LinkType",
 }
 
-/// A connection of a list that cannot be understood.
+/// A listed connection that cannot be understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadableConnection {
-    /// Its id, as far as that can be shown; `?` where there is none.
+    /// The id without characters that are unsafe in logs; `?` if there is none.
     pub id: String,
     /// The field that cannot be understood.
     pub field: Fact,
 }
 
-/// Reads a page. A missing list is empty only if the page says so.
+/// Parses a page. A missing list counts as empty only if the page says that the total is 0.
 pub(super) fn parse_page(fields: &JsonFields) -> Result<Page, Fact> {
     let total =
         fields.get("TotalCount").first().and_then(json::parse_whole_number).and_then(|total| u32::try_from(total).ok());
     let token = fields.get("NextToken").first();
     let next_token = token.and_then(json::parse_word).filter(|token| !token.trim().is_empty() && token != "false");
-    let token_is_odd = token.is_some_and(|token| json::parse_word(token).is_none() && !["{}", "[]"].contains(&token));
-    let (mut connections, mut left_out) = (vec![], vec![]);
+    let has_unreadable_token =
+        token.is_some_and(|token| json::parse_word(token).is_none() && !["{}", "[]"].contains(&token));
+    let (mut connections, mut unreadable) = (vec![], vec![]);
     let listed = match fields.get("VpcPeerConnects") {
         JsonField::Once(value) => json::parse_list(value).ok_or(Fact::Connections)?,
-        JsonField::Absent if total == Some(0) && next_token.is_none() && !token_is_odd => vec![],
+        JsonField::Absent if total == Some(0) && next_token.is_none() && !has_unreadable_token => vec![],
         JsonField::Absent | JsonField::Repeated(_) => return Err(Fact::Connections),
     };
     for value in listed {
         let value = value.get();
         match JsonFields::parse(value) {
-            None => left_out.push(UnreadableConnection {
+            None => unreadable.push(UnreadableConnection {
                 id: sanitize_id(json::parse_word(value).as_deref()),
                 field: Fact::Connection,
             }),
             Some(fields) => match parse_connection(&fields) {
                 Ok(connection) => connections.push(connection),
-                Err(fact) => left_out.push(UnreadableConnection { id: id_for_log(&fields), field: fact }),
+                Err(fact) => unreadable.push(UnreadableConnection { id: id_for_log(&fields), field: fact }),
             },
         }
     }
-    Ok(Page { connections, unreadable: left_out, total, next_token, has_unreadable_token: token_is_odd })
+    Ok(Page { connections, unreadable, total, next_token, has_unreadable_token })
 }
 
-/// The id of a connection that is not understood, for a log.
+/// The id of a connection that cannot be understood.
 fn id_for_log(fields: &JsonFields) -> String {
     sanitize_id(fields.get("InstanceId").first().and_then(json::parse_word).as_deref())
 }
@@ -135,35 +136,37 @@ fn sanitize_id(text: Option<&str>) -> String {
     if id.is_empty() { "?".to_owned() } else { id }
 }
 
-/// Reads a connection.
+/// Parses a connection.
 pub(super) fn parse_connection(fields: &JsonFields) -> Result<Connection, Fact> {
-    let instance_id = parse_identifier(fields.get("InstanceId"), Fact::InstanceId)?.ok_or(Fact::InstanceId)?;
-    let status = Status::from(parse_identifier(fields.get("Status"), Fact::Status)?.ok_or(Fact::Status)?);
-    // An ended connection may have lost its sides, and a new one may not have them yet: people decide about neither.
-    let open = match status {
+    let instance_id = require_identifier(fields.get("InstanceId"), Fact::InstanceId)?;
+    let status = Status::from(require_identifier(fields.get("Status"), Fact::Status)?);
+    // A new connection may not have its sides yet, and an ended one may have lost them. People decide about neither.
+    let is_open = match status {
         Status::Creating | Status::Rejected | Status::Expired | Status::Deleting | Status::Deleted => false,
         Status::Accepting | Status::Updating | Status::Activated | Status::Other(_) => true,
     };
     let requester = EndFields {
-        account: (fields.get("OwnerId"), Fact::Owner),
-        region: (fields.get("RegionId"), Fact::Region),
-        vpc: (fields.get("Vpc"), Fact::Vpc),
-        cidrs: [("Ipv4Cidrs", Fact::Ipv4), ("Ipv6Cidrs", Fact::Ipv6)],
+        account: FactField { value: fields.get("OwnerId"), fact: Fact::Owner },
+        region: FactField { value: fields.get("RegionId"), fact: Fact::Region },
+        vpc: FactField { value: fields.get("Vpc"), fact: Fact::Vpc },
+        ipv4_fact: Fact::Ipv4,
+        ipv6_fact: Fact::Ipv6,
     };
     let accepter = EndFields {
-        account: (fields.get("AcceptingOwnerUid"), Fact::AcceptingOwner),
-        region: (fields.get("AcceptingRegionId"), Fact::AcceptingRegion),
-        vpc: (fields.get("AcceptingVpc"), Fact::AcceptingVpc),
-        cidrs: [("Ipv4Cidrs", Fact::AcceptingIpv4), ("Ipv6Cidrs", Fact::AcceptingIpv6)],
+        account: FactField { value: fields.get("AcceptingOwnerUid"), fact: Fact::AcceptingOwner },
+        region: FactField { value: fields.get("AcceptingRegionId"), fact: Fact::AcceptingRegion },
+        vpc: FactField { value: fields.get("AcceptingVpc"), fact: Fact::AcceptingVpc },
+        ipv4_fact: Fact::AcceptingIpv4,
+        ipv6_fact: Fact::AcceptingIpv6,
     };
     Ok(Connection {
         instance_id: InstanceId::parse(&instance_id).map_err(|_| Fact::InstanceId)?,
         status,
         business_status: parse_business_status(fields.get("BizStatus")).into(),
-        requester: requester.parse_side(open)?,
-        accepter: accepter.parse_side(open)?,
-        bandwidth_mbps: required_if_open(parse_bandwidth(fields.get("Bandwidth")), open)?,
-        link_type: required_if_open(parse_link_type(fields.get("LinkType")), open)?,
+        requester: requester.parse_side(is_open)?,
+        accepter: accepter.parse_side(is_open)?,
+        bandwidth_mbps: required_if_open(parse_bandwidth(fields.get("Bandwidth")), is_open)?,
+        link_type: required_if_open(parse_link_type(fields.get("LinkType")), is_open)?,
         name: parse_display_text(fields.get("Name")),
         description: parse_display_text(fields.get("Description")),
         expires_at: fields.get("GmtExpired").first().and_then(parse_time),
@@ -171,63 +174,60 @@ pub(super) fn parse_connection(fields: &JsonFields) -> Result<Connection, Fact> 
     })
 }
 
-/// A fact: required for an open connection, otherwise read as well as possible.
+/// A fact. If it cannot be understood, that is an error only for an open connection.
 fn required_if_open<T: Default>(fact: Result<T, Fact>, is_open: bool) -> Result<T, Fact> {
     if is_open { fact } else { Ok(fact.unwrap_or_default()) }
 }
 
-/// One end of a connection, unread.
+/// An unparsed field, and the fact that it must have.
+#[derive(Clone, Copy)]
+struct FactField<'a> {
+    value: JsonField<'a>,
+    fact: Fact,
+}
+
+/// The unparsed fields of one end of a connection.
 struct EndFields<'a> {
-    account: (JsonField<'a>, Fact),
-    region: (JsonField<'a>, Fact),
-    vpc: (JsonField<'a>, Fact),
-    cidrs: [(&'static str, Fact); 2],
+    account: FactField<'a>,
+    region: FactField<'a>,
+    vpc: FactField<'a>,
+    ipv4_fact: Fact,
+    ipv6_fact: Fact,
 }
 
 impl EndFields<'_> {
     fn parse_side(&self, is_open: bool) -> Result<Side, Fact> {
-        let (account, region, vpc) = (self.account, self.region, self.vpc);
-        let fields = match vpc.0 {
+        let Self { account, region, vpc, .. } = self;
+        let fields = match vpc.value {
             JsonField::Once(value) => JsonFields::parse(value),
             JsonField::Absent | JsonField::Repeated(_) => None,
         };
-        let fields = fields.ok_or(vpc.1);
-        let id = fields
-            .as_ref()
-            .map_err(|fact| *fact)
-            .and_then(|fields| parse_identifier(fields.get("VpcId"), vpc.1)?.ok_or(vpc.1));
-        let mut ranges = BTreeSet::new();
-        for (name, fact) in self.cidrs {
-            let some =
-                fields.as_ref().map_err(|fact| *fact).and_then(|fields| parse_cidrs(fields.get(name)).ok_or(fact));
-            ranges.extend(required_if_open(some, is_open)?);
+        let fields = fields.as_ref().ok_or(vpc.fact);
+        let vpc_id = fields.and_then(|fields| require_identifier(fields.get("VpcId"), vpc.fact));
+        let mut cidrs = BTreeSet::new();
+        for (name, fact) in [("Ipv4Cidrs", self.ipv4_fact), ("Ipv6Cidrs", self.ipv6_fact)] {
+            let parsed = fields.and_then(|fields| parse_cidrs(fields.get(name)).ok_or(fact));
+            cidrs.extend(required_if_open(parsed, is_open)?);
         }
         Ok(Side {
-            account: AccountId(required_if_open(parse_account(account.0).ok_or(account.1), is_open)?),
-            region: required_if_open(
-                parse_identifier(region.0, region.1).and_then(|word| word.ok_or(region.1)),
-                is_open,
-            )?,
-            vpc: required_if_open(id, is_open)?,
-            cidrs: ranges,
+            account: AccountId(required_if_open(parse_account(account.value).ok_or(account.fact), is_open)?),
+            region: required_if_open(require_identifier(region.value, region.fact), is_open)?,
+            vpc: required_if_open(vpc_id, is_open)?,
+            cidrs,
         })
     }
 }
 
-/// An identifier of the vendor: an id, a region, a status. `None` if it is absent.
-fn parse_identifier(field: JsonField<'_>, fact: Fact) -> Result<Option<String>, Fact> {
-    let value = match field {
-        JsonField::Absent => return Ok(None),
-        JsonField::Repeated(_) => return Err(fact),
-        JsonField::Once(value) => value,
-    };
-    let word = json::parse_text(value).ok_or(fact)?;
-    let word = word.trim();
-    let is_one = word.len() <= MAX_WORD_CHARS && word.bytes().all(|byte| byte.is_ascii_graphic());
-    if is_one { Ok(Some(word.to_owned()).filter(|word| !word.is_empty())) } else { Err(fact) }
+/// An identifier of the vendor: an id, a region or a status.
+fn require_identifier(field: JsonField<'_>, fact: Fact) -> Result<String, Fact> {
+    let JsonField::Once(value) = field else { return Err(fact) };
+    let text = json::parse_text(value).ok_or(fact)?;
+    let word = text.trim();
+    let is_valid = (1..=MAX_WORD_CHARS).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_valid { Ok(word.to_owned()) } else { Err(fact) }
 }
 
-/// An account: at most 64 bits, and never 0.
+/// An account id: at most 64 bits, and never 0.
 fn parse_account(field: JsonField<'_>) -> Option<u64> {
     match field {
         JsonField::Once(value) => u64::try_from(json::parse_whole_number(value)?).ok().filter(|number| *number > 0),
@@ -235,27 +235,27 @@ fn parse_account(field: JsonField<'_>) -> Option<u64> {
     }
 }
 
-/// CIDR blocks: a list, or one block. Empty entries do not count; anything else is not understood.
+/// CIDR blocks: a list, or one block. Empty entries are ignored. `None` for anything else.
 fn parse_cidrs(field: JsonField<'_>) -> Option<BTreeSet<IpNet>> {
     let value = match field {
         JsonField::Absent => return Some(BTreeSet::new()),
         JsonField::Repeated(_) => return None,
         JsonField::Once(value) => value,
     };
-    let range = |value: &str| match json::parse_text(value) {
+    let parse_cidr = |value: &str| match json::parse_text(value) {
         None if value == "null" => Some(None),
         None => None,
         Some(text) if text.trim().is_empty() => Some(None),
         Some(text) => Some(Some(text.trim().parse::<IpNet>().ok()?.trunc())),
     };
-    let ranges: Option<Vec<_>> = match json::parse_list(value) {
-        Some(list) => list.iter().map(|value| range(value.get())).collect(),
-        None => range(value).map(|range| vec![range]),
+    let cidrs: Option<Vec<_>> = match json::parse_list(value) {
+        Some(list) => list.iter().map(|value| parse_cidr(value.get())).collect(),
+        None => parse_cidr(value).map(|cidr| vec![cidr]),
     };
-    Some(ranges?.into_iter().flatten().collect())
+    Some(cidrs?.into_iter().flatten().collect())
 }
 
-/// Mbit/s. Only -1 and an absent value mean no limit.
+/// In Mbit/s. Only -1 and an absent value mean that there is no limit.
 fn parse_bandwidth(field: JsonField<'_>) -> Result<Option<u32>, Fact> {
     match field {
         JsonField::Absent => Ok(None),
@@ -267,7 +267,7 @@ fn parse_bandwidth(field: JsonField<'_>) -> Result<Option<u32>, Fact> {
     }
 }
 
-/// A value of the wrong type is kept as text: people see it, and it is in the fingerprint.
+/// A value of the wrong type is kept as text, because people see it and the fingerprint covers it.
 fn parse_link_type(field: JsonField<'_>) -> Result<String, Fact> {
     let link_type = match field {
         JsonField::Absent => return Ok(String::new()),
@@ -278,7 +278,7 @@ fn parse_link_type(field: JsonField<'_>) -> Result<String, Fact> {
     if link_type.chars().count() > MAX_WORD_CHARS { Err(Fact::LinkType) } else { Ok(link_type.to_owned()) }
 }
 
-/// Empty where it is not known.
+/// Empty if it is absent or repeated.
 fn parse_business_status(field: JsonField<'_>) -> String {
     match field {
         JsonField::Absent | JsonField::Repeated(_) => String::new(),
@@ -286,19 +286,19 @@ fn parse_business_status(field: JsonField<'_>) -> String {
     }
 }
 
-/// The service that owns a connection. Any other value except an empty one also counts as a service: then nobody
-/// accepts the connection.
+/// The service that manages the connection; empty if none does. A value of the wrong type counts as a service, too. Such a
+/// connection cannot be accepted.
 fn parse_managed_service(field: JsonField<'_>) -> String {
-    let written = match field {
+    let text = match field {
         JsonField::Absent => return String::new(),
         JsonField::Once(value) => json::parse_text(value).unwrap_or_else(|| value.to_owned()),
         JsonField::Repeated(_) => "more than one".to_owned(),
     };
-    let service = written.trim();
+    let service = text.trim();
     if ["false", "0", "[]", "{}"].contains(&service) { String::new() } else { truncate_display_text(service) }
 }
 
-/// Display text, read as well as possible.
+/// Text that is only displayed. A value of the wrong type is kept as JSON.
 fn parse_display_text(field: JsonField<'_>) -> String {
     let value = field.first().unwrap_or_default();
     truncate_display_text(&json::parse_text(value).unwrap_or_else(|| value.to_owned()))
@@ -308,26 +308,26 @@ fn truncate_display_text(text: &str) -> String {
     text.chars().take(MAX_SHOWN_CHARS).collect()
 }
 
-/// A time, in UTC if it names no zone; `None` if it cannot be read.
+/// A time. Without a time zone it is in UTC. `None` if it cannot be understood.
 pub(super) fn parse_time(value: &str) -> Option<Timestamp> {
-    let plausible = |time: &Timestamp| PLAUSIBLE_EPOCH_SECONDS.contains(&time.as_second());
+    let is_plausible = |time: &Timestamp| PLAUSIBLE_EPOCH_SECONDS.contains(&time.as_second());
     if let Some(number) = json::parse_whole_number(value) {
         let time = if number.abs() < MAX_EPOCH_SECONDS {
             Timestamp::from_second(i64::try_from(number).ok()?)
         } else {
             Timestamp::from_millisecond(i64::try_from(number).ok()?)
         };
-        return time.ok().filter(plausible);
+        return time.ok().filter(is_plausible);
     }
     let text = json::parse_text(value)?;
     let text = text.trim();
     let text = ["UTC", "GMT"].iter().find_map(|zone| text.strip_suffix(zone)).unwrap_or(text).trim_end();
     let without_zone = || {
-        // A date alone has no time.
+        // A date without a time of day is not a time.
         let time = text.contains(':').then(|| text.parse::<civil::DateTime>().ok()).flatten()?;
         time.to_zoned(tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
     };
-    text.parse().ok().or_else(without_zone).filter(plausible)
+    text.parse().ok().or_else(without_zone).filter(is_plausible)
 }
 
 #[cfg(test)]

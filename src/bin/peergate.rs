@@ -1,6 +1,6 @@
-//! The local tool: the demo, the simulator, signed events, and both functions on one machine.
-#![expect(clippy::print_stdout, reason = "a command-line tool")]
+//! The local tool: the demo, the simulator, signed events, the audit commands, and both functions on one machine.
 
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -27,124 +27,124 @@ use tokio::time::Instant;
 #[derive(Parser)]
 #[command(version)]
 enum Cli {
-    /// Plays the main job on loopback, without any cloud account.
+    /// Shows a request, its approval and its activation on loopback. Needs no cloud account.
     Demo,
-    /// Simulates the VPC peering API, in memory, over plain HTTP.
+    /// Simulates the VPC peering API in memory, over plain HTTP.
     Simulate {
-        /// Where to listen; port 0 takes a free one and prints it.
+        /// The address to listen on. Port 0 takes a free port and prints it.
         #[arg(long, default_value = "127.0.0.1:0")]
         listen: String,
-        /// From Updating to Activated.
+        /// The time from Updating to Activated.
         #[arg(long, default_value_t = 3000)]
         activation_ms: u64,
-        /// How long a request waits to be accepted.
+        /// How long a request can be accepted.
         #[arg(long, default_value_t = 7 * 24 * 3600)]
         expiry_s: u64,
         /// Calls per account and operation in 60 s; 0 for no limit.
         #[arg(long, default_value_t = 360)]
         quota: usize,
-        /// How long each call takes, at least.
+        /// The shortest duration of a call.
         #[arg(long, default_value_t = 0)]
         latency_ms: u64,
-        /// Has the first account ask the second for a peering, and prints its id.
+        /// Let the first account request a peering with the second, and print its id.
         #[arg(long)]
         request: bool,
-        /// JSON: a list of {account, `access_key_id`, `access_key_secret`, vpcs: {id: [CIDR]}}.
+        /// A JSON file with a list of {account, `access_key_id`, `access_key_secret`, vpcs: {id: [CIDR]}}.
         #[arg(long)]
         accounts: Option<PathBuf>,
     },
-    /// Prints a freshly signed event, for `cargo lambda invoke webhook`.
+    /// Prints a signed event for `cargo lambda invoke webhook`.
     Event(EventArguments),
-    /// Has a platform send its requests to a URL, or says what to enter where.
+    /// Makes a platform send its requests to the webhook, or prints how to set that up by hand.
     Register {
-        /// Which platform.
+        /// The name of the platform.
         #[arg(long, value_parser = parse_platform)]
         platform: Platform,
-        /// The address of the webhook, e.g. https://….lambda-url.eu-central-1.on.aws/
+        /// The URL of the webhook, e.g. https://….lambda-url.eu-central-1.on.aws/
         #[arg(long)]
         url: url::Url,
     },
-    /// Answers as a chat platform would, on loopback: for its SDKs and for tests.
+    /// Serves a fake of a chat platform on loopback, for tests and for the platform's SDKs.
     Fake {
-        /// Which platform.
+        /// The name of the platform: slack or feishu.
         name: String,
-        /// An option of the fake; may be repeated.
+        /// An option of the fake. It can be repeated.
         #[arg(long = "with")]
         options: Vec<String>,
-        /// Where to listen; port 0 takes a free one and prints it.
+        /// The address to listen on. Port 0 takes a free port and prints it.
         #[arg(long, default_value = "127.0.0.1:0")]
         listen: String,
     },
     /// Runs both functions in one process, with the table in a file.
     Serve {
-        /// Where to listen; port 0 takes a free one and prints it.
+        /// The address to listen on. Port 0 takes a free port and prints it.
         #[arg(long, default_value = "127.0.0.1:8080")]
         listen: String,
-        /// The table's file.
+        /// The file of the table.
         #[arg(long, default_value = "peergate.db")]
         store: PathBuf,
     },
-    /// Tells what waits or moves.
+    /// Lists the approvals that are not finished.
     List {
-        /// What is over, too.
+        /// List the finished approvals, too.
         #[arg(long)]
         all: bool,
         #[command(flatten)]
         source: RecordSource,
     },
-    /// Tells everything about one connection, with its timeline.
+    /// Shows everything about one connection, with its history.
     Show {
-        /// pcc-…, or TARGET/pcc-….
+        /// The id of the connection: pcc-… or TARGET/pcc-….
         id: String,
         #[command(flatten)]
         source: RecordSource,
     },
-    /// Prints everything that happened, as lines of JSON.
+    /// Prints the history of all connections, one JSON object per line.
     Export {
-        /// From this time or day (UTC) on.
+        /// Only from this time or day (UTC) on.
         #[arg(long, value_parser = audit::parse_since)]
         since: Option<Timestamp>,
         #[command(flatten)]
         source: RecordSource,
     },
-    /// Checks that nobody has edited what happened.
+    /// Checks that nobody has edited the history.
     Verify {
-        /// An earlier export: what it holds must still be there, as it was.
+        /// An earlier export. Each of its entries must still exist, unchanged.
         #[arg(long)]
         against: Option<PathBuf>,
         #[command(flatten)]
         source: RecordSource,
     },
-    /// Looks at everything that can be wrong, as the functions would come across it, and says what to do.
+    /// Checks everything that can be wrong with a deployment, and says how to fix it.
     Doctor {
-        /// Print JSON.
+        /// Print the report as JSON.
         #[arg(long)]
         json: bool,
         #[command(flatten)]
         options: doctor::Options,
     },
-    /// Has notices that no channel took tried again at once.
+    /// Makes notifications that no channel took due at once.
     Redrive(redrive::RedriveArgs),
-    /// Puts back, from a copy of the table, what the table has lost.
+    /// Restores what the table has lost, from a copy of the table.
     Restore(restore::RestoreArgs),
-    /// Serves the table alone, as DynamoDB would, for functions under `cargo lambda watch`.
+    /// Serves only the table, with the API of DynamoDB, for functions under `cargo lambda watch`.
     Table {
-        /// Where to listen; port 0 takes a free one and prints it.
+        /// The address to listen on. Port 0 takes a free port and prints it.
         #[arg(long, default_value = "127.0.0.1:8000")]
         listen: String,
-        /// The table's file.
+        /// The file of the table.
         #[arg(long, default_value = "peergate.db")]
         store: PathBuf,
-        /// The table's name.
+        /// The name of the table.
         #[arg(long, default_value = "peergate")]
         name: String,
     },
     /// Runs the watcher.
     Watch {
-        /// One tick only.
+        /// Run only one tick.
         #[arg(long)]
         once: bool,
-        /// The table's file.
+        /// The file of the table.
         #[arg(long, default_value = "peergate.db")]
         store: PathBuf,
     },
@@ -152,27 +152,27 @@ enum Cli {
 
 #[derive(clap::Args)]
 struct EventArguments {
-    /// What to ask for.
+    /// What the event requests.
     verb: EventVerb,
-    /// Of which connection, pcc-…; of none for a list.
+    /// The id of the connection: pcc-…. A list needs none.
     #[arg(default_value = "")]
     instance_id: String,
-    /// The platform that sends it.
+    /// The platform that sends the event.
     #[arg(long, default_value = "standard-webhooks", value_parser = parse_platform)]
     provider: Platform,
-    /// Which client of /webhook/{client}, or which tenant; by default the first of the configuration.
+    /// The client of /webhook/{client}, or the tenant on the platform. Default: the first in the configuration.
     #[arg(long, visible_alias = "tenant")]
     client: Option<String>,
-    /// Who asks: the user id on that platform; by default the first person of the configuration.
+    /// The user id of the sender on the platform. Default: the first person in the configuration.
     #[arg(long)]
     actor: Option<String>,
-    /// Of which target, if there are several.
+    /// The target of the connection, if there are several.
     #[arg(long)]
     target: Option<String>,
-    /// Why.
+    /// The reason for the decision.
     #[arg(long)]
     reason: Option<String>,
-    /// The fingerprint that the sender saw; by default the current one.
+    /// The fingerprint that the sender saw. Default: the current one.
     #[arg(long)]
     fingerprint: Option<String>,
 }
@@ -187,7 +187,7 @@ enum EventVerb {
     DryRun,
 }
 
-/// The longest that the doctor looks.
+/// The doctor makes no more calls after this time.
 const DOCTOR_TIMEOUT: Duration = Duration::from_mins(2);
 
 fn parse_platform(name: &str) -> Result<Platform, String> {
@@ -223,7 +223,8 @@ async fn run_command(command: Cli) -> Result<(), Error> {
             let listener = listen_on(&listen).await?;
             let simulator = Simulator::new(settings);
             if request {
-                println!("requested {}", simulator.request_peering(&[]).ok_or("two accounts are needed")?);
+                let id = simulator.request_peering(&[]).ok_or("a request needs two accounts")?;
+                print_text(&format!("requested {id}\n"))?;
             }
             Ok(simulator.serve(listener).await?)
         }
@@ -242,22 +243,26 @@ async fn run_command(command: Cli) -> Result<(), Error> {
         Cli::Show { id, source } => print_text(&audit::show_records(&source, &id).await?),
         Cli::Export { since, source } => print_text(&audit::export_history(&source, since).await?),
         Cli::Verify { against, source } => print_text(&audit::verify_records(&source, against.as_deref()).await?),
-        Cli::Doctor { json, options: wish } => {
-            let report =
-                doctor::examine_deployment(Environment::from_process(), &wish, Instant::now() + DOCTOR_TIMEOUT).await;
+        Cli::Doctor { json, options } => {
+            let deadline = Instant::now() + DOCTOR_TIMEOUT;
+            let report = doctor::examine_deployment(Environment::from_process(), &options, deadline).await;
             print_text(&if json { format!("{}\n", report.to_json()) } else { report.to_text() })?;
-            if report.is_healthy() { Ok(()) } else { Err("something does not work".into()) }
+            if report.is_healthy() {
+                Ok(())
+            } else {
+                Err("the doctor found problems, or could not check everything".into())
+            }
         }
-        Cli::Redrive(wish) => print_text(&redrive::redrive(&wish).await?),
-        Cli::Restore(wish) => print_text(&restore::restore(&wish).await?),
+        Cli::Redrive(args) => print_text(&redrive::redrive(&args).await?),
+        Cli::Restore(args) => print_text(&restore::restore(&args).await?),
         Cli::Table { listen, store, name } => table::serve_table(&store, &name, listen_on(&listen).await?).await,
         Cli::Watch { once, store } => {
             logging::start();
             let app = Arc::new(serve::build_app(&store).await?);
             if once {
-                let first_tick = doctor::StartupCheck::default();
+                let startup_check = doctor::StartupCheck::default();
                 let ticked = watch::tick(&app, Tick::SCHEDULED, Instant::now() + Duration::from_mins(1));
-                tokio::join!(ticked, first_tick.run_once(&app)).0?;
+                tokio::join!(ticked, startup_check.run_once(&app)).0?;
             } else {
                 serve::run_watcher(app, serve::DISCOVERY_INTERVAL).await;
             }
@@ -266,15 +271,18 @@ async fn run_command(command: Cli) -> Result<(), Error> {
     }
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "an arm like the others")]
+/// Prints to standard output. It is no error if the reader, e.g. `head`, has already ended.
 fn print_text(text: &str) -> Result<(), Error> {
-    print!("{text}");
-    Ok(())
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        printed => Ok(printed?),
+    }
 }
 
 async fn listen_on(address: &str) -> Result<TcpListener, Error> {
     let listener = TcpListener::bind(address).await?;
-    println!("listening on http://{}", listener.local_addr()?);
+    print_text(&format!("listening on http://{}\n", listener.local_addr()?))?;
     Ok(listener)
 }
 
@@ -289,15 +297,15 @@ async fn print_event(arguments: EventArguments) -> Result<(), Error> {
     let environment = Environment::from_variables(|name| std::env::var(name).ok().or_else(|| default(name)))?;
     let config = Config::load(&environment.config)?;
     let SecretsSource::File(path) = &environment.secrets else {
-        return Err("PEERGATE_SECRETS must be file:PATH to sign events".into());
+        return Err("to sign events, PEERGATE_SECRETS must be file:PATH".into());
     };
     let secrets = SecretSet::parse(&std::fs::read(path)?, &config)?;
-    let carries_one =
+    let can_carry =
         provider.can_carry_fingerprints() && matches!(verb, EventVerb::Approve | EventVerb::Reject | EventVerb::DryRun);
     let fingerprint = match fingerprint {
-        None if carries_one => event::read_fingerprint(&environment, &config, target.as_deref(), &instance_id)
+        None if can_carry => event::read_fingerprint(&environment, &config, target.as_deref(), &instance_id)
             .await
-            .inspect_err(|error| eprintln!("peergate: the event carries no fingerprint: {error}"))
+            .inspect_err(|error| eprintln!("peergate: the event has no fingerprint: {error}"))
             .ok(),
         given => given,
     };
@@ -309,17 +317,16 @@ async fn print_event(arguments: EventArguments) -> Result<(), Error> {
         EventVerb::List => "list",
         EventVerb::DryRun => "dry-run",
     };
-    let is_there = |principal: &&Principal| {
+    let is_sender = |principal: &&Principal| {
         Platform::from_principal(principal) == Some(provider)
             && client.as_ref().is_none_or(|tenant| principal.realm().ends_with(&format!(":{tenant}")))
     };
-    let known = config.policy.people.values().flat_map(|person| &person.principals).find(is_there);
+    let known = config.policy.people.values().flat_map(|person| &person.principals).find(is_sender);
     let tenant = client
         .or_else(|| known.and_then(|principal| principal.realm().split_once(':')).map(|(_, tenant)| tenant.to_owned()));
     let actor = actor.or_else(|| known.map(|principal| principal.user().to_owned()));
-    let actor = actor.ok_or("name the --actor: no person of the configuration has an identity there")?;
-    let wish = EventSpec { action: verb.to_owned(), instance_id, target, reason, fingerprint, tenant, actor };
-    let signed = event::sign_event(provider, &wish, &config, &secrets, clock::now())?;
-    println!("{}", serde_json::to_string_pretty(&event::function_url_event(&signed))?);
-    Ok(())
+    let actor = actor.ok_or("set --actor: no person in the configuration has an identity there")?;
+    let spec = EventSpec { action: verb.to_owned(), instance_id, target, reason, fingerprint, tenant, actor };
+    let signed = event::sign_event(provider, &spec, &config, &secrets, clock::now())?;
+    print_text(&format!("{}\n", serde_json::to_string_pretty(&event::function_url_event(&signed))?))
 }

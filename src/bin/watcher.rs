@@ -1,4 +1,5 @@
-//! The Lambda function that follows connections and tells the channels. The story is [`peergate::watch`].
+//! The Lambda function that discovers requests, follows connections and notifies channels. The story is in
+//! [`peergate::watch`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +14,15 @@ use peergate::{clock, doctor, logging, trigger, watch};
 use tokio::time::Instant;
 use tracing::Instrument;
 
-/// Lambda always says until when we may work; cargo-lambda's deadline lies in 1970. This is the template's timeout.
+/// The timeout of the template. It is used if the deadline is in the past, as under cargo-lambda.
 const DEFAULT_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// What the doctor leaves of the time: its report is to be heard.
+/// The time that the doctor leaves, so that its report arrives.
 const REPORT_RESERVE: Duration = Duration::from_secs(5);
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    // A task of its own: what it waits for wakes it without a system call.
+    // A separate task is woken without a system call.
     tokio::spawn(run_watcher()).await?
 }
 
@@ -30,9 +31,9 @@ async fn run_watcher() -> Result<(), Error> {
     let metrics = Collector::start(lambda_runtime::Config::from_env().function_name)?;
     let app = Arc::new(App::from_process().inspect_err(|error| logging::log_not_started(error))?);
     app.prewarm().await.inspect_err(|error| logging::log_not_started(error))?;
-    let first_tick = Arc::new(doctor::StartupCheck::default());
+    let startup_check = Arc::new(doctor::StartupCheck::default());
     lambda_runtime::run(service_fn(move |event: LambdaEvent<trigger::Trigger>| {
-        let (app, first_tick) = (Arc::clone(&app), Arc::clone(&first_tick));
+        let (app, startup_check) = (Arc::clone(&app), Arc::clone(&startup_check));
         let LambdaEvent { payload, context } = event;
         let span = logging::invocation_span(&context.request_id, context.xray_trace_id.as_deref());
         async move {
@@ -41,22 +42,26 @@ async fn run_watcher() -> Result<(), Error> {
             let answer = match payload.into_tick() {
                 Ok(tick) => {
                     let ticked = watch::tick(&app, tick, Instant::now() + left);
-                    join(ticked, first_tick.run_once(&app)).await.0.map(|_| None)
+                    join(ticked, startup_check.run_once(&app)).await.0.map(|_| None)
                 }
-                Err(wish) => {
+                Err(options) => {
                     let report = doctor::examine_deployment(
                         Environment::from_process(),
-                        &wish,
+                        &options,
                         Instant::now() + left.saturating_sub(REPORT_RESERVE),
                     )
                     .await;
-                    tracing::info!(outcome = "examined", is_well = report.is_healthy(), "examined");
+                    tracing::info!(
+                        outcome = "examined",
+                        is_well = report.is_healthy(),
+                        "the doctor examined the deployment"
+                    );
                     Ok(Some(report.to_json()))
                 }
             };
             metrics.flush(&context.request_id);
             answer.map_err(|error| {
-                tracing::error!(outcome = "store_failed", error = %logging::Chain(&error), "the tick failed");
+                tracing::error!(outcome = "store_failed", error = %logging::Chain(&error), "could not finish the tick");
                 Diagnostic { error_type: "StoreFailed".into(), error_message: error.to_string() }
             })
         }

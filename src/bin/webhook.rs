@@ -1,4 +1,4 @@
-//! The Lambda function that answers approvals. The story is [`peergate::webhook`].
+//! The Lambda function that answers requests from chat. The story is in [`peergate::webhook`].
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tracing::Instrument;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    // A task of its own: what it waits for wakes it without a system call.
+    // A separate task is woken without a system call.
     tokio::spawn(run_webhook()).await?
 }
 

@@ -1,107 +1,112 @@
-//! What the stack has made in AWS: the table and the schedule.
+//! Checks what the stack creates in AWS: the table and the schedule.
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 use aws_sdk_dynamodb::types::{
     GlobalSecondaryIndexDescription, IndexStatus, KeySchemaElement, KeyType, Projection, ProjectionType,
-    StreamViewType, TableDescription, TimeToLiveStatus,
+    StreamViewType, TableDescription, TimeToLiveDescription, TimeToLiveStatus,
 };
 use jiff::Timestamp;
+use serde_json::Value;
 
-use super::{Health, Report};
+use super::Report;
 use crate::app::App;
+use crate::aws::{self, AwsEndpoint};
 use crate::config::Environment;
+use crate::http;
 use crate::store::{INDEX_ATTRIBUTES, INDEX_NAME};
-use crate::{aws, http};
+
+const FIX_TABLE: &str = "Create the table as template.yaml does.";
 
 pub(super) async fn examine_table(environment: &Environment, app: &App, report: &mut Report) {
     let sdk = aws::sdk_config(&environment.aws, &app.http);
     let mut config = aws_sdk_dynamodb::config::Builder::from(&sdk);
     config.set_endpoint_url(environment.aws.dynamodb_endpoint.clone());
     let client = Client::from_conf(config.build());
-    let described = client.describe_table().table_name(&environment.table).send().await;
-    let table = match described {
-        Ok(described) => described.table,
+    let name = &environment.table;
+    let table = match client.describe_table().table_name(name).send().await {
+        Ok(response) => response.table.unwrap_or_else(|| TableDescription::builder().build()),
         Err(error) => {
-            let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or("no answer").to_owned();
-            let mend = match code.as_str() {
+            let code = aws::error_code(&error);
+            let fix = match code.as_str() {
                 "ResourceNotFoundException" => "Check PEERGATE_TABLE and AWS_REGION.",
-                "no answer" => "Check the network, and AWS_ENDPOINT_URL_DYNAMODB if it is set.",
-                _ => "Check AWS's credentials; dynamodb:DescribeTable is needed to look.",
+                aws::NO_ANSWER => "Check the network, and AWS_ENDPOINT_URL_DYNAMODB if it is set.",
+                _ => "Check the AWS credentials. This check needs the permission dynamodb:DescribeTable.",
             };
-            report.add_problem("table", format!("{} cannot be looked at: {code}", environment.table), mend);
-            return;
+            return report.add_problem("table", format!("cannot describe {name}: {code}"), fix);
         }
     };
-    let table = table.unwrap_or_else(|| TableDescription::builder().build());
-    if table.key_schema().len() == 1 && table.key_schema().iter().all(|key| is_key(key, "id", &KeyType::Hash)) {
-        report.add_healthy("table", environment.table.clone());
-    } else {
-        report.add_problem(
-            "table",
-            format!("{} has another key than `id`", environment.table),
-            "Make it as template.yaml does.",
-        );
+    examine_key(&table, name, report);
+    examine_index(&table, report);
+    examine_stream(&table, report);
+    match client.describe_time_to_live().table_name(name).send().await {
+        Ok(response) => examine_ttl(response.time_to_live_description.as_ref(), report),
+        Err(error) => {
+            let detail = format!("cannot describe the TTL: {}", aws::error_code(&error));
+            report.add_unknown("table, TTL", detail, "This check needs the permission dynamodb:DescribeTimeToLive.");
+        }
     }
-    let index = table.global_secondary_indexes().iter().find(|index| index.index_name() == Some(INDEX_NAME));
-    let projection = index.and_then(|index| index.projection());
-    let held = projection.map(Projection::non_key_attributes).unwrap_or_default();
-    let all = projection.and_then(Projection::projection_type) == Some(&ProjectionType::All);
-    let keys = index.map(GlobalSecondaryIndexDescription::key_schema).unwrap_or_default();
-    let status = index.and_then(GlobalSecondaryIndexDescription::index_status);
-    let has = |name: &str, kind: &KeyType| keys.iter().any(|key| is_key(key, name, kind));
-    let detail = if index.is_none() {
-        "there is none named due"
-    } else if !has("due", &KeyType::Hash) || !has("due_at", &KeyType::Range) {
-        "due has other keys than `due` and `due_at`"
-    } else if !all && !INDEX_ATTRIBUTES.iter().all(|name| held.iter().any(|held| held == name)) {
-        "due holds other attributes"
+}
+
+fn examine_key(table: &TableDescription, name: &str, report: &mut Report) {
+    if table.key_schema().len() == 1 && has_key(table.key_schema(), "id", &KeyType::Hash) {
+        report.add_healthy("table", name);
     } else {
-        ""
+        report.add_problem("table", format!("the key of {name} is not `id`"), FIX_TABLE);
+    }
+}
+
+fn examine_index(table: &TableDescription, report: &mut Report) {
+    let index = table.global_secondary_indexes().iter().find(|index| index.index_name() == Some(INDEX_NAME));
+    let Some(index) = index else {
+        return report.add_problem("table, index", "there is no index `due`", FIX_TABLE);
     };
-    if !detail.is_empty() {
-        report.add_problem("table, index", detail, "Make it as template.yaml does.");
-    } else if status == Some(&IndexStatus::Creating) {
-        report.add_problem("table, index", "due is being created", "Wait until it is there.");
+    if !has_key(index.key_schema(), "due", &KeyType::Hash) || !has_key(index.key_schema(), "due_at", &KeyType::Range) {
+        report.add_problem("table, index", "the keys of `due` are not `due` and `due_at`", FIX_TABLE);
+    } else if !has_all_attributes(index) {
+        report.add_problem("table, index", "`due` does not hold the attributes that it needs", FIX_TABLE);
+    } else if index.index_status() == Some(&IndexStatus::Creating) {
+        report.add_problem("table, index", "AWS is still creating `due`", "Wait until it is ready.");
     } else {
         report.add_healthy("table, index", INDEX_NAME);
     }
+}
+
+fn has_all_attributes(index: &GlobalSecondaryIndexDescription) -> bool {
+    let projection = index.projection();
+    let held = projection.map(Projection::non_key_attributes).unwrap_or_default();
+    projection.and_then(Projection::projection_type) == Some(&ProjectionType::All)
+        || INDEX_ATTRIBUTES.iter().all(|name| held.iter().any(|held| held == name))
+}
+
+fn examine_stream(table: &TableDescription, report: &mut Report) {
     let view = table.stream_specification().and_then(|stream| stream.stream_view_type());
-    let stream = matches!(view, Some(StreamViewType::NewImage | StreamViewType::NewAndOldImages));
-    let slow = "there is none: work that the webhook leaves waits for the next minute";
-    if stream {
+    if matches!(view, Some(StreamViewType::NewImage | StreamViewType::NewAndOldImages)) {
         report.add_healthy("table, stream", "enabled");
     } else {
-        report.add(Health::Warning, "table, stream", slow, "Enable a stream with NEW_IMAGE.");
+        let detail = "there is no stream, so the watcher continues the work of the webhook up to a minute later";
+        report.add_warning("table, stream", detail, "Enable a stream with NEW_IMAGE.");
     }
-    let ttl = match client.describe_time_to_live().table_name(&environment.table).send().await {
-        Ok(answer) => answer.time_to_live_description,
-        Err(error) => {
-            let code = error.as_service_error().and_then(ProvideErrorMetadata::code).unwrap_or("no answer");
-            let mend = "dynamodb:DescribeTimeToLive is needed to look.";
-            return report.add(Health::Unknown, "table, TTL", format!("it cannot be looked at: {code}"), mend);
-        }
-    };
-    let on = ttl.is_some_and(|ttl| {
+}
+
+fn examine_ttl(ttl: Option<&TimeToLiveDescription>, report: &mut Report) {
+    let is_enabled = ttl.is_some_and(|ttl| {
         ttl.attribute_name() == Some("ttl")
             && matches!(ttl.time_to_live_status(), Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling))
     });
-    if on {
+    if is_enabled {
         report.add_healthy("table, TTL", "on `ttl`");
     } else {
-        report.add(
-            Health::Warning,
-            "table, TTL",
-            "off: records of finished approvals are kept for ever",
-            "Enable it on `ttl`.",
-        );
+        let detail = "disabled, so the table keeps the records of finished approvals forever";
+        report.add_warning("table, TTL", detail, "Enable it on `ttl`.");
     }
 }
 
-fn is_key(key: &KeySchemaElement, name: &str, kind: &KeyType) -> bool {
-    key.attribute_name() == name && key.key_type() == kind
+fn has_key(keys: &[KeySchemaElement], name: &str, kind: &KeyType) -> bool {
+    keys.iter().any(|key| key.attribute_name() == name && key.key_type() == kind)
 }
 
+/// Checks that `EventBridge` starts the watcher.
+///
 /// Source: <https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_DescribeRule.html>
 pub(super) async fn examine_schedule(
     environment: &Environment,
@@ -114,24 +119,25 @@ pub(super) async fn examine_schedule(
     let url = aws.events_endpoint.clone().unwrap_or_else(|| aws::regional_endpoint("events", &aws.region));
     let headers = [("content-type", "application/x-amz-json-1.1"), ("x-amz-target", "AWSEvents.DescribeRule")];
     let body = serde_json::json!({"Name": rule}).to_string();
-    let answer = async {
-        let request = aws::signed_request(&app.http, aws, ("events", &url), &headers, body, now)?;
+    let description = async {
+        let endpoint = AwsEndpoint { service: "events", url: &url };
+        let request = aws::signed_request(&app.http, aws, endpoint, &headers, body, now)?;
         let body = http::read_body(request.send().await.ok()?).await.ok()?;
-        serde_json::from_slice::<serde_json::Value>(&body).ok()
+        serde_json::from_slice::<Value>(&body).ok()
     };
-    let answer = answer.await.unwrap_or_default();
-    let word = |name: &str| answer.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
-    match (word("State"), word("__type")) {
-        ("ENABLED", _) => report.add_healthy("schedule", word("ScheduleExpression")),
+    let description = description.await.unwrap_or_default();
+    let field = |name: &str| description.get(name).and_then(Value::as_str).unwrap_or_default();
+    match (field("State"), field("__type")) {
+        ("ENABLED", _) => report.add_healthy("schedule", field("ScheduleExpression")),
         ("DISABLED", _) => {
-            let mend = "Deploy with ScheduleState=ENABLED, or enable the rule.";
-            report.add_problem("schedule", "disabled: nothing is discovered, followed or told", mend);
+            let detail = "disabled, so the watcher finds no requests, follows no connections and posts nothing";
+            report.add_problem("schedule", detail, "Deploy with ScheduleState=ENABLED, or enable the rule.");
         }
-        (_, "") => report.add(Health::Unknown, "schedule", "EventBridge does not answer", "Check the network."),
+        (_, "") => report.add_unknown("schedule", "EventBridge does not answer", "Check the network."),
         (_, code) => {
             let code = code.rsplit('#').next().unwrap_or_default();
-            let mend = "Check the rule's name and AWS_REGION; events:DescribeRule is needed to look.";
-            report.add_problem("schedule", format!("{rule} cannot be looked at: {code}"), mend);
+            let fix = "Check the name of the rule and AWS_REGION. This check needs the permission events:DescribeRule.";
+            report.add_problem("schedule", format!("cannot describe {rule}: {code}"), fix);
         }
     }
 }

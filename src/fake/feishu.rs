@@ -1,5 +1,5 @@
-//! Feishu, as its API and custom bots behave: tokens, messages, threads, changes for 14 days, limits, and cards of JSON 2.0.
-//! It refuses what Feishu would refuse, with Feishu's code. Its clock can be moved.
+//! A fake of Feishu's API and custom bots: tokens, messages, threads, updates within 14 days, limits, and JSON 2.0 cards. It
+//! refuses what Feishu refuses, with Feishu's code. Tests can move its clock.
 
 mod card;
 mod event;
@@ -22,23 +22,23 @@ pub use event::FeishuPerson;
 pub use sandbox::{BOT_CHAT_ID, CHAT_ID};
 pub use wire::FeishuRefusal;
 
-/// How long a message can be changed.
+/// A message can be updated for so long.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/im-v1/message-card/patch>
 const MAX_EDIT_AGE: SignedDuration = SignedDuration::from_hours(14 * 24);
-/// How long a `uuid` is remembered.
+/// A second post with the same `uuid` within this time returns the first message.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/create>
 const UUID_RETENTION: SignedDuration = SignedDuration::from_hours(1);
-/// How long a token is valid.
+/// The validity of a new token.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/authentication-management/access-token/tenant_access_token_internal>
 const TOKEN_LIFETIME: SignedDuration = SignedDuration::from_hours(2);
-/// A token that ends sooner than this is replaced.
+/// A token with less remaining validity is replaced.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/authentication-management/access-token/tenant_access_token_internal>
 const TOKEN_RENEWAL_WINDOW: SignedDuration = SignedDuration::from_mins(30);
-/// Posts to a chat, and changes of a message, in one second.
+/// The most posts to a chat, or updates of a message, in one second.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/create>
 const MAX_WRITES_PER_SECOND: usize = 5;
@@ -52,9 +52,9 @@ pub struct FakeFeishuSettings {
     pub app_secret: String,
     /// The tenant's key.
     pub tenant: String,
-    /// Stands in every callback.
+    /// A part of every callback.
     pub verification_token: String,
-    /// Whether a button in a form has a value. Feishu's documents disagree.
+    /// Whether a click on a button in a form sends its value. Feishu's documents disagree.
     pub form_buttons_have_values: bool,
 }
 
@@ -81,34 +81,59 @@ struct FakeFeishuState {
     settings: FakeFeishuSettings,
     /// How far its clock is ahead of ours.
     clock_offset: SignedDuration,
-    tokens: Vec<(String, Timestamp)>,
+    tokens: Vec<IssuedToken>,
     messages: Vec<FeishuMessage>,
-    /// What each `uuid` in a chat became.
-    uuids: BTreeMap<(String, String), (Timestamp, String)>,
-    /// When something was last posted or changed, by chat or message.
+    uuids: BTreeMap<UuidKey, PostedOnce>,
+    /// The times of the last posts and updates, by chat or message.
     recent_writes: BTreeMap<String, Vec<Timestamp>>,
-    /// Chats and what is wrong with them.
+    /// The chats with a fault.
     chats: BTreeMap<String, ChatFault>,
-    /// Custom bots: their secrets, by the last part of the path.
+    /// The secrets of the custom bots, by the last part of the path.
     bots: BTreeMap<String, Option<String>>,
-    faults: Vec<(usize, FeishuFault)>,
+    faults: Vec<ScheduledFault>,
     calls: Vec<RecordedCall>,
-    /// Makes ids.
+    /// The number in the latest id.
     last_id: u64,
 }
 
-/// What can be wrong with a chat.
+#[derive(Debug, Clone)]
+struct IssuedToken {
+    token: String,
+    expires_at: Timestamp,
+}
+
+/// Identifies a post, so that a repeated request does not post twice.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct UuidKey {
+    chat: String,
+    uuid: String,
+}
+
+#[derive(Debug)]
+struct PostedOnce {
+    at: Timestamp,
+    message_id: String,
+}
+
+#[derive(Debug)]
+struct ScheduledFault {
+    /// The number of requests that still succeed.
+    requests_before: usize,
+    fault: FeishuFault,
+}
+
+/// A fault of a chat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ChatFault {
-    /// It has no threads.
+    /// The chat has no threads.
     WithoutThreads,
-    /// The bot is not in it.
+    /// The bot is not in the chat.
     WithoutBot,
-    /// It was dissolved.
+    /// The chat was dissolved.
     Dissolved,
 }
 
-/// Why a message can't be changed.
+/// Why a message cannot be updated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum MessageEnd {
     Recalled,
@@ -118,7 +143,7 @@ enum MessageEnd {
 #[derive(Debug, Clone)]
 struct FeishuMessage {
     id: String,
-    /// The chat; of a message to one person, their `open_id`.
+    /// The id of the chat. For a message to one person, it is their `open_id`.
     chat: String,
     parent: Option<String>,
     in_thread: bool,
@@ -126,94 +151,94 @@ struct FeishuMessage {
     edits: u32,
     created_at: Timestamp,
     ended: Option<MessageEnd>,
-    /// Of a custom bot, and thus never changed.
+    /// Whether a custom bot posted it. Such a message is never updated.
     by_bot: bool,
 }
 
-/// A request that the fake took or refused.
+/// A request and its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedCall {
     /// The HTTP method.
     pub method: String,
     /// With the query.
     pub path: String,
-    /// Null if it was not JSON.
+    /// Null if it is not JSON.
     pub body: Value,
-    /// Feishu's code: 0 if it was taken.
+    /// Feishu's code: 0 for success.
     pub code: i64,
 }
 
-/// Requests to a path fail.
+/// A failure of all requests to a path.
 #[derive(Debug, Clone, Default)]
 pub struct FeishuFault {
-    /// How the path begins, without the query.
+    /// The beginning of the path, without the query.
     pub path: String,
-    /// The HTTP status; 400 if it is 0.
+    /// The HTTP status; 0 stands for 400.
     pub status: u16,
-    /// Feishu's code; without one the body is no JSON.
+    /// Feishu's code. Without a code, the body is not JSON.
     pub code: Option<i64>,
     /// The header `retry-after`, in seconds.
     pub retry_after: Option<u16>,
-    /// There is no answer at all.
+    /// Whether there is no answer at all.
     pub hangs: bool,
-    /// The request takes effect, but its answer is lost.
+    /// Whether the request takes effect, and only its answer is replaced.
     pub after_effect: bool,
 }
 
-/// What somebody who looks at a chat sees.
+/// A card as people in the chat see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeishuCard {
-    /// Names the message.
+    /// The id of the message.
     pub message_id: String,
-    /// All its text.
+    /// All visible text.
     pub text: String,
-    /// The color of its header.
+    /// The color of the header.
     pub template: String,
-    /// Its buttons.
+    /// In order.
     pub buttons: Vec<FeishuButton>,
-    /// Its inputs.
+    /// The fields of its form, in order.
     pub inputs: Vec<FeishuInput>,
-    /// How often it was changed.
+    /// The number of updates.
     pub edits: u32,
-    /// What stands below it.
+    /// The replies, the oldest first.
     pub replies: Vec<FeishuReply>,
 }
 
-/// Something said below a message.
+/// A reply to a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeishuReply {
-    /// Names the message.
+    /// The id of the reply.
     pub message_id: String,
-    /// All its text.
+    /// All visible text.
     pub text: String,
-    /// Whether it stands in a thread.
+    /// Whether the reply is in a thread.
     pub in_thread: bool,
 }
 
 impl FeishuCard {
-    /// The button with that label.
+    /// The button with this label.
     #[must_use]
     pub fn find_button(&self, label: &str) -> Option<&FeishuButton> {
         self.buttons.iter().find(|button| button.label == label)
     }
 
-    /// The labels of its buttons.
+    /// The labels of the buttons, in order.
     #[must_use]
     pub fn button_labels(&self) -> Vec<&str> {
         self.buttons.iter().map(|button| button.label.as_str()).collect()
     }
 
-    /// The first lines of what stands below it.
+    /// The first line of each reply.
     #[must_use]
     pub fn thread_headlines(&self) -> Vec<&str> {
         self.replies.iter().map(|reply| reply.text.lines().next().unwrap_or_default()).collect()
     }
 }
 
-/// A fake with custom bots, each given as `bot:ID=SECRET`.
+/// A fake with custom bots. Each option is `bot:ID=SECRET`.
 ///
 /// # Errors
-/// When an option is none of these.
+/// When an option has another form.
 pub fn parse_fake_options(options: &[String]) -> Result<FakeFeishu, Error> {
     let fake = FakeFeishu::default();
     for option in options {
@@ -225,18 +250,18 @@ pub fn parse_fake_options(options: &[String]) -> Result<FakeFeishu, Error> {
 }
 
 impl FakeFeishu {
-    /// A fake with an app of its own.
+    /// A fake with other settings than the default.
     #[must_use]
     pub fn new(settings: FakeFeishuSettings) -> Self {
         Self { state: Arc::new(Mutex::new(FakeFeishuState { settings, ..FakeFeishuState::default() })) }
     }
 
-    /// Answers on `listener` until the task ends.
+    /// Answers requests on `listener` until the task ends.
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
         axum::serve(listener, self.router()).await
     }
 
-    /// Takes every request.
+    /// Takes requests to every path.
     pub fn router(self) -> Router {
         Router::new().fallback(wire::handle_request).with_state(self)
     }
@@ -251,37 +276,37 @@ impl FakeFeishu {
         self.lock().settings.clone()
     }
 
-    /// Moves the fake's own clock ahead.
+    /// Moves the clock of the fake ahead.
     pub fn move_clock(&self, by: SignedDuration) {
         self.lock().clock_offset += by;
     }
 
-    /// Ends all tokens.
+    /// Revokes all tokens.
     pub fn revoke_tokens(&self) {
         self.lock().tokens.clear();
     }
 
-    /// Something is wrong with a chat from now on; `None` ends it.
-    pub fn set_chat_fault(&self, chat: &str, state: Option<ChatFault>) {
-        let mut inner = self.lock();
-        match state {
-            Some(state) => inner.chats.insert(chat.to_owned(), state),
-            None => inner.chats.remove(chat),
+    /// Sets the fault of a chat; `None` removes it.
+    pub fn set_chat_fault(&self, chat: &str, fault: Option<ChatFault>) {
+        let mut state = self.lock();
+        match fault {
+            Some(fault) => state.chats.insert(chat.to_owned(), fault),
+            None => state.chats.remove(chat),
         };
     }
 
-    /// Adds a custom bot at `/open-apis/bot/v2/hook/{id}`; with a secret it checks signatures. Its messages stand in the
-    /// chat of the same name.
+    /// Adds a custom bot at `/open-apis/bot/v2/hook/{id}`. With a secret, it checks signatures. Its messages are in the chat
+    /// with the same id.
     pub fn add_bot(&self, id: &str, secret: Option<&str>) {
         self.lock().bots.insert(id.to_owned(), secret.map(ToOwned::to_owned));
     }
 
-    /// Somebody recalls a message.
+    /// Recalls a message, as a person would.
     pub fn recall_message(&self, message_id: &str) {
         self.end_message(message_id, MessageEnd::Recalled);
     }
 
-    /// Somebody deletes a message.
+    /// Deletes a message, as a person would.
     pub fn delete_message(&self, message_id: &str) {
         self.end_message(message_id, MessageEnd::Deleted);
     }
@@ -292,17 +317,17 @@ impl FakeFeishu {
         }
     }
 
-    /// Requests fail until [`FakeFeishu::clear_faults`].
+    /// Lets requests fail until [`FakeFeishu::clear_faults`].
     pub fn add_fault(&self, fault: FeishuFault) {
         self.add_fault_after(0, fault);
     }
 
-    /// As [`FakeFeishu::add_fault`], once so many requests more were answered.
+    /// Like [`FakeFeishu::add_fault`], but the next `requests` requests still succeed.
     pub fn add_fault_after(&self, requests: usize, fault: FeishuFault) {
-        self.lock().faults.push((requests, fault));
+        self.lock().faults.push(ScheduledFault { requests_before: requests, fault });
     }
 
-    /// Ends all faults.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.lock().faults.clear();
     }
@@ -313,13 +338,13 @@ impl FakeFeishu {
         self.lock().calls.clone()
     }
 
-    /// The messages of a group, as everybody in it sees them now, the oldest first.
+    /// The messages of a chat, the oldest first.
     #[must_use]
     pub fn messages_in(&self, chat: &str) -> Vec<FeishuCard> {
-        let inner = self.lock();
-        let here = || inner.messages.iter().filter(|message| message.chat == chat && message.ended.is_none());
-        let shown = here().filter(|message| message.parent.is_none()).map(|message| {
-            let below = here().filter(|reply| reply.parent.as_ref() == Some(&message.id));
+        let state = self.lock();
+        let in_chat = || state.messages.iter().filter(|message| message.chat == chat && message.ended.is_none());
+        let cards = in_chat().filter(|message| message.parent.is_none()).map(|message| {
+            let replies = in_chat().filter(|reply| reply.parent.as_ref() == Some(&message.id));
             let reply = |reply: &FeishuMessage| FeishuReply {
                 message_id: reply.id.clone(),
                 text: card::visible_text(&reply.card),
@@ -332,19 +357,19 @@ impl FakeFeishu {
                 buttons: card::visible_buttons(&message.card),
                 inputs: card::visible_inputs(&message.card),
                 edits: message.edits,
-                replies: below.map(reply).collect(),
+                replies: replies.map(reply).collect(),
             }
         });
-        shown.collect()
+        cards.collect()
     }
 
-    /// The messages that only one person sees.
+    /// The messages to one person.
     #[must_use]
     pub fn messages_to(&self, open_id: &str) -> Vec<FeishuCard> {
         self.messages_in(open_id)
     }
 
-    /// All chats with a message.
+    /// The ids of all chats that have a message.
     #[must_use]
     pub fn chats_with_messages(&self) -> BTreeSet<String> {
         self.lock().messages.iter().map(|message| message.chat.clone()).collect()
@@ -356,21 +381,21 @@ impl FakeFeishuState {
         clock::now() + self.clock_offset
     }
 
-    /// An id that no other has.
+    /// A new id.
     fn next_id(&mut self, prefix: &str) -> String {
         self.last_id += 1;
         format!("{prefix}{:032x}", self.last_id)
     }
 
-    /// Counts one more in this second.
-    fn is_too_busy(&mut self, what: &str) -> bool {
+    /// Counts a write to a chat or message, unless there are too many in this second. Returns whether it is counted.
+    fn try_count_write(&mut self, id: &str) -> bool {
         let now = self.now();
-        let times = self.recent_writes.entry(what.to_owned()).or_default();
+        let times = self.recent_writes.entry(id.to_owned()).or_default();
         times.retain(|time| now.duration_since(*time) < SignedDuration::from_secs(1));
-        let too_busy = times.len() >= MAX_WRITES_PER_SECOND;
-        if !too_busy {
+        let is_allowed = times.len() < MAX_WRITES_PER_SECOND;
+        if is_allowed {
             times.push(now);
         }
-        too_busy
+        is_allowed
     }
 }

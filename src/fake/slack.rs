@@ -1,5 +1,5 @@
-//! A chat platform that keeps what it is told: Slack, with its messages, threads, edits and windows; incoming webhooks;
-//! and any other URL. It refuses what Slack would refuse.
+//! A fake chat server. It is Slack's Web API with messages, threads, edits and modals, an incoming webhook, and any other
+//! URL that takes posts. It refuses what Slack refuses, and records the rest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// A running sink.
+/// A running fake.
 #[derive(Debug, Clone, Default)]
 pub struct FakeSlack {
     state: Arc<Mutex<FakeSlackState>>,
@@ -24,24 +24,39 @@ struct FakeSlackState {
     messages: Vec<SlackMessage>,
     modals: Vec<Value>,
     triggers: BTreeSet<String>,
-    /// Which message each button was last on, by what it carries.
-    bindings: BTreeMap<String, (String, String)>,
-    /// With how many posts are taken before.
-    outages: Vec<(usize, Outage)>,
+    /// The latest message of each button, by the button's value.
+    bindings: BTreeMap<String, SlackMessageRef>,
+    outages: Vec<ScheduledOutage>,
 }
 
-/// Something that was posted and acknowledged.
+#[derive(Debug)]
+struct ScheduledOutage {
+    /// The number of posts that still succeed.
+    posts_before: usize,
+    outage: Outage,
+}
+
+/// A request that the fake acknowledged.
 #[derive(Debug, Clone)]
 pub struct RecordedPost {
-    /// Where to.
+    /// The path of the URL.
     pub path: String,
-    /// With what.
+    /// The HTTP headers.
     pub headers: HeaderMap,
-    /// As sent.
+    /// The raw body.
     pub body: Bytes,
 }
 
-/// A message in a channel, as it is now.
+/// Identifies a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlackMessageRef {
+    /// The channel's id.
+    pub channel: String,
+    /// The id of the message within the channel.
+    pub ts: String,
+}
+
+/// The current state of a message in a channel.
 #[derive(Debug, Clone)]
 struct SlackMessage {
     channel: String,
@@ -52,91 +67,91 @@ struct SlackMessage {
     edits: u32,
 }
 
-/// What somebody who looks at a channel sees.
+/// A message as people in the channel see it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlackCard {
-    /// Names the message within its channel.
+    /// The id of the message within the channel.
     pub ts: String,
-    /// All its text.
+    /// All visible text.
     pub text: String,
-    /// Its buttons.
+    /// In order.
     pub buttons: Vec<SlackButton>,
-    /// How often it was changed.
+    /// The number of updates.
     pub edits: u32,
-    /// What stands below it.
+    /// The messages in its thread, the oldest first.
     pub replies: Vec<SlackReply>,
 }
 
-/// A button that somebody could click.
+/// A button of a card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlackButton {
-    /// What is on it.
+    /// The visible text.
     pub label: String,
-    /// Names it.
+    /// The id within the message.
     pub action_id: String,
-    /// What it carries.
+    /// What a click sends.
     pub value: String,
 }
 
-/// Something said below a message.
+/// A message in a thread.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlackReply {
-    /// All its text.
+    /// All visible text.
     pub text: String,
-    /// Whether it is shown in the channel, too.
+    /// Whether the channel shows it, too.
     pub broadcast: bool,
 }
 
 impl SlackCard {
-    /// The button with that label.
+    /// The button with this label.
     #[must_use]
     pub fn find_button(&self, label: &str) -> Option<&SlackButton> {
         self.buttons.iter().find(|button| button.label == label)
     }
 
-    /// The labels of its buttons.
+    /// The labels of the buttons, in order.
     #[must_use]
     pub fn button_labels(&self) -> Vec<&str> {
         self.buttons.iter().map(|button| button.label.as_str()).collect()
     }
 
-    /// The first lines of what stands below it.
+    /// The first line of each message in the thread.
     #[must_use]
     pub fn thread_headlines(&self) -> Vec<&str> {
         self.replies.iter().map(|reply| reply.text.lines().next().unwrap_or_default()).collect()
     }
 }
 
-/// Posts to a path are refused.
+/// A failure of all posts to a path.
 #[derive(Debug, Clone, Default)]
 pub struct Outage {
-    /// Which path.
+    /// The path of the URL.
     pub path: String,
-    /// With this status.
+    /// The HTTP status of the answer.
     pub status: u16,
-    /// And this body.
+    /// The body of the answer.
     pub body: String,
     /// The header `retry-after`, in seconds.
     pub retry_after: Option<u16>,
-    /// There is no answer at all.
+    /// Whether there is no answer at all.
     pub hangs: bool,
 }
 
 impl RecordedPost {
-    /// The body as JSON; null if it is none.
+    /// The body as JSON; null if it is not JSON.
     #[must_use]
     pub fn body_json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// All the text that a person would see.
+    /// All text that a person would see.
     #[must_use]
     pub fn visible_text(&self) -> String {
         visible_text(&self.body_json())
     }
 }
 
-/// All the text of a message, a window or a reply.
+/// All visible text of a message, a modal or a reply.
 #[must_use]
 pub fn visible_text(body: &Value) -> String {
     fn collect_texts(value: &Value, into: &mut Vec<String>) {
@@ -175,12 +190,12 @@ fn visible_buttons(body: &Value) -> Vec<SlackButton> {
 }
 
 impl FakeSlack {
-    /// Answers on `listener` until the task ends.
+    /// Answers requests on `listener` until the task ends.
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
         axum::serve(listener, self.router()).await
     }
 
-    /// Takes whatever is posted.
+    /// Takes posts to every path.
     pub fn router(self) -> Router {
         Router::new().fallback(handle_post).with_state(self)
     }
@@ -189,71 +204,71 @@ impl FakeSlack {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was posted to a path so far.
+    /// All acknowledged posts to a path.
     #[must_use]
     pub fn posts(&self, path: &str) -> Vec<RecordedPost> {
         self.lock().posts.iter().filter(|post| post.path == path).cloned().collect()
     }
 
-    /// The messages of a Slack channel as they are now, the oldest first.
+    /// The messages of a channel, the oldest first.
     #[must_use]
     pub fn messages_in(&self, id: &str) -> Vec<SlackCard> {
-        let inner = self.lock();
-        let here = inner.messages.iter().filter(|message| message.channel == id);
-        let shown = here.clone().filter(|message| message.thread_ts.is_none()).map(|message| {
-            let below = here.clone().filter(|reply| reply.thread_ts.as_ref() == Some(&message.ts));
+        let state = self.lock();
+        let in_channel = state.messages.iter().filter(|message| message.channel == id);
+        let cards = in_channel.clone().filter(|message| message.thread_ts.is_none()).map(|message| {
+            let thread = in_channel.clone().filter(|reply| reply.thread_ts.as_ref() == Some(&message.ts));
             SlackCard {
                 ts: message.ts.clone(),
                 text: visible_text(&message.body),
                 buttons: visible_buttons(&message.body),
                 edits: message.edits,
-                replies: below
+                replies: thread
                     .map(|reply| SlackReply { text: visible_text(&reply.body), broadcast: reply.broadcast })
                     .collect(),
             }
         });
-        shown.collect()
+        cards.collect()
     }
 
-    /// The message, by channel and `ts`, whose button carries this, now or before.
+    /// The latest message with a button of this value, even if an update has removed the button.
     #[must_use]
-    pub fn find_by_button(&self, value: &str) -> Option<(String, String)> {
+    pub fn find_by_button(&self, value: &str) -> Option<SlackMessageRef> {
         self.lock().bindings.get(value).cloned()
     }
 
-    /// Somebody deletes a message.
+    /// Deletes a message, as a person would.
     pub fn delete_message(&self, channel: &str, ts: &str) {
         self.lock().messages.retain(|message| message.channel != channel || message.ts != ts);
     }
 
-    /// The windows that were opened, the last one last.
+    /// The opened modals, the oldest first.
     #[must_use]
     pub fn modals(&self) -> Vec<Value> {
         self.lock().modals.clone()
     }
 
-    /// Refuses posts to a path until [`Sink::heal`].
-    pub fn add_outage(&self, trouble: Outage) {
-        self.add_outage_after(0, trouble);
+    /// Lets posts to a path fail until [`FakeSlack::clear_outages`].
+    pub fn add_outage(&self, outage: Outage) {
+        self.add_outage_after(0, outage);
     }
 
-    /// As [`Sink::trouble`], once so many posts more were taken.
-    pub fn add_outage_after(&self, posts: usize, trouble: Outage) {
-        self.lock().outages.push((posts, trouble));
+    /// Like [`FakeSlack::add_outage`], but the next `posts` posts still succeed.
+    pub fn add_outage_after(&self, posts: usize, outage: Outage) {
+        self.lock().outages.push(ScheduledOutage { posts_before: posts, outage });
     }
 
     fn is_hanging(&self, path: &str) -> bool {
-        self.lock().outages.iter().any(|(_, trouble)| trouble.hangs && trouble.path == path)
+        self.lock().outages.iter().any(|it| it.outage.hangs && it.outage.path == path)
     }
 
-    /// Ends all trouble.
+    /// Ends all outages.
     pub fn clear_outages(&self) {
         self.lock().outages.clear();
     }
 }
 
 impl FakeSlackState {
-    /// A method of Slack's Web API.
+    /// Calls a method of Slack's Web API.
     fn call_method(&mut self, method: &str, body: &Value) -> Result<Value, &'static str> {
         let word = |name: &str| body.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
         let find = |messages: &[SlackMessage], channel: &str, ts: &str| {
@@ -313,17 +328,17 @@ impl FakeSlackState {
 
 impl FakeSlackState {
     fn record_buttons(&mut self, body: &Value, channel: &str, ts: &str) {
-        let place = (channel.to_owned(), ts.to_owned());
-        self.bindings.extend(visible_buttons(body).into_iter().map(|button| (button.value, place.clone())));
+        let message = SlackMessageRef { channel: channel.to_owned(), ts: ts.to_owned() };
+        self.bindings.extend(visible_buttons(body).into_iter().map(|button| (button.value, message.clone())));
     }
 }
 
-/// What Slack checks of Block Kit.
+/// Checks the blocks of a message as Slack does.
 ///
 /// Source: <https://docs.slack.dev/reference/block-kit/blocks>
 ///
 /// # Errors
-/// The code that Slack answers with.
+/// The error code of Slack.
 pub fn check_blocks(body: &Value) -> Result<(), &'static str> {
     fn is_valid_block(value: &Value) -> bool {
         let length = |at: &str| value.pointer(at).and_then(Value::as_str).map(|text| text.chars().count());
@@ -346,19 +361,19 @@ pub fn check_blocks(body: &Value) -> Result<(), &'static str> {
     if fits && body.to_string().len() < 40_000 { Ok(()) } else { Err("invalid_blocks") }
 }
 
-async fn handle_post(State(sink): State<FakeSlack>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn handle_post(State(fake): State<FakeSlack>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let path = uri.path().to_owned();
-    if sink.is_hanging(&path) {
+    if fake.is_hanging(&path) {
         return std::future::pending().await;
     }
-    let mut inner = sink.lock();
-    let troubled = inner.outages.iter_mut().find(|(_, trouble)| trouble.path == path);
-    if let Some((posts @ 1.., _)) = troubled {
-        *posts -= 1;
-    } else if let Some((_, trouble)) = troubled {
-        let status = StatusCode::from_u16(trouble.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, trouble.body.clone()).into_response();
-        if let Some(seconds) = trouble.retry_after {
+    let mut state = fake.lock();
+    let scheduled = state.outages.iter_mut().find(|it| it.outage.path == path);
+    if let Some(ScheduledOutage { posts_before: posts_before @ 1.., .. }) = scheduled {
+        *posts_before -= 1;
+    } else if let Some(ScheduledOutage { outage, .. }) = scheduled {
+        let status = StatusCode::from_u16(outage.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, outage.body.clone()).into_response();
+        if let Some(seconds) = outage.retry_after {
             response.headers_mut().insert("retry-after", seconds.into());
         }
         return response;
@@ -367,14 +382,14 @@ async fn handle_post(State(sink): State<FakeSlack>, uri: Uri, headers: HeaderMap
     let answer = match post.path.strip_prefix("/api/") {
         Some(method) => {
             let token = post.headers.get("authorization").and_then(|value| value.to_str().ok());
-            let known = token.is_some_and(|token| token.starts_with("Bearer xoxb-"));
-            match if known { inner.call_method(method, &post.body_json()) } else { Err("not_authed") } {
+            let is_known = token.is_some_and(|token| token.starts_with("Bearer xoxb-"));
+            match if is_known { state.call_method(method, &post.body_json()) } else { Err("not_authed") } {
                 Ok(answer) => answer.to_string(),
                 Err(error) => return json!({"ok": false, "error": error}).to_string().into_response(),
             }
         }
         None => "ok".to_owned(),
     };
-    inner.posts.push(post);
+    state.posts.push(post);
     answer.into_response()
 }

@@ -1,4 +1,4 @@
-//! What auditors ask of the table: what there is, what happened, and whether anybody edited it. Only ever reads.
+//! The audit commands: what the table has, what happened, and whether anybody edited it. They only read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
@@ -11,7 +11,7 @@ use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::{Error, serve, table};
+use super::{Error, count_of, serve, table};
 use crate::approval::{ApprovalId, History};
 use crate::chat::Reply;
 use crate::chat::message::{self, Message};
@@ -20,19 +20,19 @@ use crate::peering::InstanceId;
 use crate::store::{ScannedRecord, Store};
 use crate::{aws, clock, http};
 
-/// Where the records are.
+/// The table that has the records.
 #[derive(Debug, Clone, clap::Args)]
 pub struct RecordSource {
-    /// The table's file.
+    /// The file of the table.
     #[arg(long, default_value = "peergate.db", conflicts_with = "aws")]
     pub store: PathBuf,
-    /// The table in AWS, as the environment names it.
+    /// Use the table in AWS that the environment names.
     #[arg(long)]
     pub aws: bool,
 }
 
 impl RecordSource {
-    /// The same place, but another table: its name in AWS, or its file.
+    /// Opens another table: its name in AWS, or its file.
     pub(super) async fn open_named(&self, name: &str) -> Result<Store, Error> {
         Self { store: name.into(), aws: self.aws }.open_table(self.aws.then_some(name)).await
     }
@@ -53,7 +53,7 @@ impl RecordSource {
         let sdk = aws::sdk_config(&environment.aws, &http);
         let endpoint = environment.aws.dynamodb_endpoint.as_ref();
         let table = name.map_or(environment.table, ToOwned::to_owned);
-        // Only what is due is ever rewritten, and that is kept without a time.
+        // The retention does not matter: the commands rewrite only unfinished records.
         Ok(Store::new(&sdk, endpoint, http, table, jiff::SignedDuration::ZERO))
     }
 
@@ -64,38 +64,38 @@ impl RecordSource {
 
 /// Every record of a table, by id.
 pub(super) async fn scan_all(store: &Store) -> Result<Vec<ScannedRecord>, Error> {
-    let (mut all, mut from) = (vec![], None);
+    let (mut records, mut next) = (vec![], None);
     loop {
-        let (page, more) = store.scan_records(from).await?;
-        all.extend(page);
-        if more.is_none() {
-            all.sort_by(|one, other| one.id.cmp(&other.id));
-            return Ok(all);
+        let page = store.scan_records(next).await?;
+        records.extend(page.items);
+        if page.next.is_none() {
+            records.sort_by(|one, other| one.id.cmp(&other.id));
+            return Ok(records);
         }
-        from = more;
+        next = page.next;
     }
 }
 
-/// What waits or moves; with `all`, what is over, too. What can't be read is said to be so.
+/// The unfinished approvals; with `all`, also the finished ones. A record that cannot be read has a line with the reason.
 pub async fn list_records(source: &RecordSource, all: bool) -> Result<String, Error> {
-    let (mut wanted, mut unreadable) = (vec![], String::new());
+    let (mut approvals, mut unreadable) = (vec![], String::new());
     for scanned in source.scan_records().await? {
         match scanned.stored {
-            Ok(stored) if all || !stored.approval.state.is_final() => wanted.push(stored.approval),
+            Ok(stored) if all || !stored.approval.state.is_final() => approvals.push(stored.approval),
             Ok(_) => {}
             Err(error) => writeln!(unreadable, "{error}")?,
         }
     }
-    wanted.sort_by_key(|approval| approval.since);
+    approvals.sort_by_key(|approval| approval.since);
     let listed = if all {
-        wanted.iter().map(|approval| message::summary_line(approval, clock::now()) + "\n").collect()
+        approvals.iter().map(|approval| message::summary_line(approval, clock::now()) + "\n").collect()
     } else {
-        render_text(&message::describe_reply(&Reply::List { approvals: wanted, more: false }, clock::now()))
+        render_text(&message::describe_reply(&Reply::List { approvals, more: false }, clock::now()))
     };
     Ok(listed + &unreadable)
 }
 
-/// One record, with its timeline. `name` is `pcc-…` or `target/pcc-…`.
+/// The record of a connection, with its history. `name` is `pcc-…` or `target/pcc-…`.
 pub async fn show_records(source: &RecordSource, name: &str) -> Result<String, Error> {
     let mut stored = vec![];
     if let Some((target, id)) = name.split_once('/') {
@@ -110,7 +110,7 @@ pub async fn show_records(source: &RecordSource, name: &str) -> Result<String, E
         }
     }
     if stored.is_empty() {
-        return Err(format!("nothing is known of {name}").into());
+        return Err(format!("there is no record of {name}").into());
     }
     Ok(stored
         .iter()
@@ -119,19 +119,19 @@ pub async fn show_records(source: &RecordSource, name: &str) -> Result<String, E
         .join("\n"))
 }
 
-/// An entry of a history, as a line of JSON.
+/// An entry of a history, as a line of an export.
 #[derive(Debug, Serialize, Deserialize)]
 struct ExportedEntry {
     /// `target/pcc-…`.
     id: String,
-    /// Of the entry within its history, from 0.
+    /// The position of the entry in its history, from 0.
     number: usize,
-    /// As stored.
+    /// The stored JSON.
     #[serde(flatten)]
     entry: Value,
 }
 
-/// All entries since a time, the earliest first, a line each.
+/// All entries since a time, one per line, the earliest first.
 pub async fn export_history(source: &RecordSource, since: Option<Timestamp>) -> Result<String, Error> {
     let mut entries = vec![];
     for scanned in source.scan_records().await? {
@@ -151,58 +151,62 @@ pub async fn export_history(source: &RecordSource, since: Option<Timestamp>) -> 
     Ok(lines)
 }
 
-/// Checks that every record follows from its history and is unedited; and that no entry of an earlier export is missing
-/// or different. Returns what is wrong.
+/// Checks that every record is unedited and follows from its history, and that each entry of an earlier export still
+/// exists unchanged. Returns the text to print.
 ///
 /// # Errors
-/// When anything is wrong, with all of it.
+/// When there are problems. The error has the whole text.
 pub async fn verify_records(source: &RecordSource, against: Option<&Path>) -> Result<String, Error> {
     let all = source.scan_records().await?;
-    let mut wrong = vec![];
+    let mut problems = vec![];
     let mut stored = BTreeMap::new();
     for scanned in &all {
-        wrong.extend(find_problems(scanned).into_iter().map(|problem| format!("{}: {problem}", scanned.id)));
+        problems.extend(find_problems(scanned).into_iter().map(|problem| format!("{}: {problem}", scanned.id)));
         for (number, entry) in history_entries(&scanned.record).iter().enumerate() {
             stored.insert((scanned.id.as_str(), number), entry);
         }
     }
-    let (mut compared, mut known) = (0_usize, 0_usize);
-    let earlier = against.map(std::fs::read_to_string).transpose()?;
-    for line in earlier.as_deref().unwrap_or_default().lines().filter(|line| !line.trim().is_empty()) {
+    let (mut exported_entries, mut unchanged) = (0_usize, 0_usize);
+    let export = against.map(std::fs::read_to_string).transpose()?;
+    for line in export.as_deref().unwrap_or_default().lines().filter(|line| !line.trim().is_empty()) {
         let exported: ExportedEntry = serde_json::from_str(line)?;
-        compared = compared.saturating_add(1);
-        match stored.get(&(exported.id.as_str(), exported.number)) {
-            Some(entry) if **entry == exported.entry => known = known.saturating_add(1),
-            Some(_) => wrong.push(format!("{}: entry {} is not the one exported", exported.id, exported.number)),
-            None => wrong
-                .push(format!("{}: entry {} is gone (removed, or past its retention)", exported.id, exported.number)),
+        exported_entries = exported_entries.saturating_add(1);
+        let ExportedEntry { id, number, entry } = exported;
+        match stored.get(&(id.as_str(), number)) {
+            Some(stored) if **stored == entry => unchanged = unchanged.saturating_add(1),
+            Some(_) => problems.push(format!("{id}: entry {number} differs from the export")),
+            None => problems.push(format!("{id}: entry {number} is missing (removed, or past its retention)")),
         }
     }
-    if earlier.is_some() && compared == 0 {
-        wrong.push("the export has no entry, so there is nothing to compare with".to_owned());
-    } else if earlier.is_some() && known == 0 {
-        wrong.push("this table has no entry of the export: it is another table, or everything was replaced".to_owned());
+    if export.is_some() && exported_entries == 0 {
+        problems.push("the export has no entries, so there is nothing to compare with".to_owned());
+    } else if export.is_some() && unchanged == 0 {
+        problems.push(
+            "this table has no entry of the export: it is another table, or all entries were replaced".to_owned(),
+        );
     }
-    let (records, entries) = (all.len(), stored.len());
-    let earlier: Vec<_> =
+    let records = count_of(all.len(), "record", "records");
+    let without_digest: Vec<_> =
         all.iter().filter(|scanned| scanned.is_from_earlier_version()).map(|scanned| scanned.id.as_str()).collect();
-    let undigested = match earlier.as_slice() {
+    let without_digest = match without_digest.as_slice() {
         [] => String::new(),
-        ids => format!("without a digest, as an earlier version wrote them: {}\n", ids.join(", ")),
+        ids => format!("without a digest, because an earlier version wrote them: {}\n", ids.join(", ")),
     };
-    if wrong.is_empty() {
-        let compared = against.map(|_| format!(", {compared} as exported")).unwrap_or_default();
-        return Ok(format!("{records} records with {entries} entries: all hold{compared}\n{undigested}"));
+    if problems.is_empty() {
+        let entries = count_of(stored.len(), "entry", "entries");
+        let compared = against.map(|_| format!(", {unchanged} as in the export")).unwrap_or_default();
+        return Ok(format!("{records} with {entries}: all valid{compared}\n{without_digest}"));
     }
-    let wrong = format!("{} problems in {records} records:\n{}\n{undigested}", wrong.len(), wrong.join("\n"));
-    Err(wrong.trim_end().into())
+    let count = count_of(problems.len(), "problem", "problems");
+    let text = format!("{count} in {records}:\n{}\n{without_digest}", problems.join("\n"));
+    Err(text.trim_end().into())
 }
 
-/// What is wrong with a record.
+/// The problems of a record.
 fn find_problems(scanned: &ScannedRecord) -> Vec<String> {
     let mut problems = scanned.item_problems();
     problems
-        .extend(duplicate_keys(scanned.record_json()).into_iter().map(|key| format!("the key {key:?} is there twice")));
+        .extend(duplicate_keys(scanned.record_json()).into_iter().map(|key| format!("the key {key:?} is repeated")));
     if let Err(broken) = History::verify(&scanned.id, &scanned.record) {
         problems.push(broken.to_string());
     }
@@ -211,7 +215,7 @@ fn find_problems(scanned: &ScannedRecord) -> Vec<String> {
     }
     match &scanned.stored {
         Err(error) => problems.push(error.to_string()),
-        // Anything that this version does not write is an edit.
+        // What this version would not write is an edit.
         Ok(stored) if !stored.is_from_earlier_version() => {
             let ours = serde_json::to_value(&stored.approval).unwrap_or_default();
             problems.extend(
@@ -225,7 +229,7 @@ fn find_problems(scanned: &ScannedRecord) -> Vec<String> {
     problems
 }
 
-/// Where a stored record is not what this version makes of it, but for its schema.
+/// The paths at which a stored record differs from what this version would write, apart from its schema.
 fn find_differences(ours: &Value, stored: &Value) -> Vec<String> {
     fn compare_values(ours: &Value, stored: &Value, path: &str, found: &mut Vec<String>) {
         match (ours, stored) {
@@ -248,7 +252,7 @@ fn find_differences(ours: &Value, stored: &Value) -> Vec<String> {
     found
 }
 
-/// Keys that an object of this JSON has twice: a parser shows only one of them.
+/// The keys that an object of this JSON has more than once. A parser shows only one of the values.
 fn duplicate_keys(json: &str) -> Vec<String> {
     let mut found = vec![];
     let mut reader = serde_json::Deserializer::from_str(json);
@@ -257,7 +261,7 @@ fn duplicate_keys(json: &str) -> Vec<String> {
     found
 }
 
-/// Walks over any JSON.
+/// Collects the repeated keys of any JSON.
 struct DuplicateKeys<'a> {
     found: &'a mut Vec<String>,
 }
@@ -318,7 +322,7 @@ impl<'de> Visitor<'de> for DuplicateKeys<'_> {
     }
 }
 
-/// A time, or the beginning of a day in UTC.
+/// Parses a time, or a day, which stands for its beginning in UTC.
 pub fn parse_since(text: &str) -> Result<Timestamp, String> {
     let day = || text.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp());
     text.parse().ok().or_else(day).ok_or_else(|| "expected e.g. 2026-11-22 or 2026-11-22T10:00:00Z".to_owned())

@@ -1,4 +1,4 @@
-//! Freshly signed events, as a Function URL would hand them to the webhook.
+//! Signed events, in the form in which a Function URL passes them to the webhook.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -12,10 +12,10 @@ use crate::peering::InstanceId;
 use crate::secrets::SecretSet;
 use crate::{accept, clock};
 
-/// The fingerprint of a connection, where Alibaba Cloud shows it now.
+/// The current fingerprint of a connection.
 ///
 /// # Errors
-/// When it cannot be read: then nothing is known of what was seen.
+/// When the connection cannot be read.
 pub async fn read_fingerprint(
     environment: &Environment,
     config: &Config,
@@ -23,19 +23,17 @@ pub async fn read_fingerprint(
     instance_id: &str,
 ) -> Result<String, Error> {
     let app = App::new(environment, config.clone())?;
-    let (target, _) = config.target(target).ok_or("name the --target: there are several")?;
+    let (target, _) = config.target(target).ok_or("set --target: there are several targets")?;
     match accept::read_connection(&app, target, &InstanceId::parse(instance_id)?, clock::now()).await {
         Ok(connection) => Ok(connection.fingerprint().to_string()),
-        Err(error) => {
-            Err(format!("cannot read {instance_id} for its fingerprint ({error}); name the --fingerprint").into())
-        }
+        Err(error) => Err(format!("cannot read {instance_id} for its fingerprint ({error}); set --fingerprint").into()),
     }
 }
 
-/// A request as `platform` would send it.
+/// A signed request, as `platform` would send it.
 ///
 /// # Errors
-/// What the configuration or the secrets lack for it.
+/// When the configuration or the secrets lack what the signature needs.
 pub fn sign_event(
     platform: Platform,
     spec: &EventSpec,
@@ -46,7 +44,7 @@ pub fn sign_event(
     Ok(platform.sign(&config.platforms, &secrets.platforms, spec, now)?)
 }
 
-/// The event of a Function URL.
+/// The event of a Function URL for a request.
 #[must_use]
 pub fn function_url_event(signed: &SignedRequest) -> Value {
     let headers: serde_json::Map<_, _> =

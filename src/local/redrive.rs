@@ -1,39 +1,45 @@
-//! Has notices that no channel took tried again at once.
+//! `peergate redrive`: makes notifications that no channel took due at once.
 
-use super::Error;
 use super::audit::RecordSource;
+use super::{Error, count_of};
+use crate::approval::Approval;
 use crate::clock;
 
-/// Which.
+/// The notifications to make due.
 #[derive(Debug, clap::Args)]
 pub struct RedriveArgs {
-    /// Of this channel only, by its name in the configuration.
+    /// Only those of this channel, by its name in the configuration.
     #[arg(long)]
     channel: Option<String>,
-    /// Those that were given up, too: their channel was gone, or refused them for a week.
+    /// Also those that peergate has given up, because their channel was gone or refused them for a week.
     #[arg(long)]
     given_up: bool,
     #[command(flatten)]
     source: RecordSource,
 }
 
-/// Makes them due; the watcher posts them. Returns what to tell.
+/// Makes the notifications due. The watcher then posts them. Returns the text to print.
 pub async fn redrive(args: &RedriveArgs) -> Result<String, Error> {
     let store = args.source.open_store().await?;
-    let (mut posts, mut records, mut unreadable) = (0, 0, 0);
+    let (mut notifications, mut records, mut unreadable) = (0, 0, 0);
     for scanned in args.source.scan_records().await? {
         let Ok(stored) = scanned.stored else {
             unreadable += 1;
             continue;
         };
         let mut redriven = 0;
-        let redrive = |approval: &mut crate::approval::Approval| {
+        let redrive = |approval: &mut Approval| {
             redriven = approval.redrive(args.channel.as_deref(), args.given_up, clock::now());
             redriven > 0
         };
         store.update(stored, redrive).await?;
-        (posts, records) = (posts + redriven, records + usize::from(redriven > 0));
+        (notifications, records) = (notifications + redriven, records + usize::from(redriven > 0));
     }
-    let left_alone = if unreadable > 0 { format!("; {unreadable} records cannot be read") } else { String::new() };
-    Ok(format!("{posts} posts of {records} connections are due now{left_alone}\n"))
+    let notifications = count_of(notifications, "notification", "notifications");
+    let connections = count_of(records, "connection", "connections");
+    let unreadable = match unreadable {
+        0 => String::new(),
+        number => format!("; could not read {}", count_of(number, "record", "records")),
+    };
+    Ok(format!("made {notifications} of {connections} due{unreadable}\n"))
 }

@@ -1,5 +1,5 @@
-//! A whole peergate on loopback: the simulator, an embedded table, a chat sink, and the app between them. The demo and
-//! the tests live in it.
+//! A complete peergate on loopback: the simulator, an embedded table, fake chat platforms, and the app. The demo and the
+//! tests use it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,14 +14,14 @@ use crate::alicloud::sign::SignatureVersion;
 use crate::alicloud::{Alicloud, Credentials};
 use crate::app::App;
 use crate::config::{AwsEnvironment, Config, Environment, SecretsSource};
-use crate::fake::SandboxExtension;
 use crate::fake::alicloud::SimulatorSettings;
 use crate::fake::alicloud::gateway::{self, Simulator};
 use crate::fake::slack::FakeSlack;
+use crate::fake::{PersonIdentity, SandboxExtension};
 use crate::peering::InstanceId;
 use crate::{aws, clock, http};
 
-/// The other side.
+/// The credentials of the requesting account.
 const REQUESTER_CREDENTIALS: Credentials<'_> =
     Credentials { access_key_id: "requester-key", access_key_secret: "requester-secret", security_token: None };
 /// A signing secret of the client `ci`.
@@ -31,43 +31,43 @@ pub const SLACK_SECRET: &str = "8f742231b10e8888abcd99yyyzzz85a5";
 /// A signing secret of the channel `audit`.
 pub const AUDIT_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// Everything that runs.
+/// The running parts.
 #[derive(Debug)]
 pub struct Sandbox {
-    /// The API.
+    /// The simulated API of Alibaba Cloud.
     pub simulator: Simulator,
-    /// Where the API is.
+    /// The URL of the simulator.
     pub alicloud_url: Url,
-    /// The chat platform: `/api/` is Slack's Web API, `/hooks/netops` an incoming webhook, `/audit` a machine.
+    /// The fake chat server: `/api/` is Slack's Web API, `/hooks/netops` an incoming webhook, and `/audit` a machine.
     pub slack: FakeSlack,
-    /// Where the chat platform is.
+    /// The URL of the fake chat server.
     pub chat_url: Url,
     /// The app.
     pub parts: Arc<App>,
-    /// How the app is wired, for making another one like it.
+    /// The environment of the app, to build another app like it.
     pub environment: Environment,
-    /// `peergate.toml`.
+    /// The text of `peergate.toml`.
     pub config: String,
-    /// Where its files are; they go with it.
+    /// The directory of its files. It is removed with the sandbox.
     directory: PathBuf,
 }
 
 impl Sandbox {
-    /// Starts everything.
+    /// Starts all parts. Calls have V3 signatures.
     pub async fn start(settings: SimulatorSettings) -> Result<Self, Error> {
         Self::start_with_signature(settings, SignatureVersion::V3).await
     }
 
-    /// Starts everything, with calls signed as said.
+    /// Starts all parts. Calls have signatures of the given version.
     pub async fn start_with_signature(settings: SimulatorSettings, signature: SignatureVersion) -> Result<Self, Error> {
         let simulator = Simulator::new(settings);
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let alicloud = gateway::listener_url(&listener)?;
         tokio::spawn(simulator.clone().serve(listener));
-        let sink = FakeSlack::default();
+        let slack = FakeSlack::default();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let chat = gateway::listener_url(&listener)?;
-        tokio::spawn(sink.clone().serve(listener));
+        tokio::spawn(slack.clone().serve(listener));
         let directory = std::env::temp_dir().join(format!("peergate-{}", clock::nonce()));
         std::fs::create_dir_all(&directory)?;
         let secrets = directory.join("secrets.json");
@@ -88,14 +88,14 @@ impl Sandbox {
             aws,
         };
         std::fs::write(&environment.config, &config)?;
-        let sdk = aws::sdk_config(&environment.aws, &http::new_client()?);
+        let sdk = aws::sdk_config(&environment.aws, http::new_client()?);
         let endpoint = environment.aws.dynamodb_endpoint.clone().unwrap_or_default();
         table::create_table(&sdk, &endpoint, &environment.table).await?;
         let app = Arc::new(App::new(&environment, Config::parse(&config)?)?);
         Ok(Self {
             simulator,
             alicloud_url: alicloud,
-            slack: sink,
+            slack,
             chat_url: chat,
             parts: app,
             environment,
@@ -104,7 +104,7 @@ impl Sandbox {
         })
     }
 
-    /// Has the requester ask for a peering across accounts; `more` adds to the call or overrides it.
+    /// Lets the requester request a peering across accounts. `more` adds or replaces parameters of the call.
     pub async fn request_peering(&self, more: &[(&str, &str)]) -> Result<InstanceId, Error> {
         let accepting_vpc = format!("vpc-accepter-{:.8}", clock::nonce());
         let mut call = BTreeMap::from([
@@ -129,7 +129,8 @@ impl Sandbox {
         Ok(())
     }
 
-    /// Adds what a fake brings: the app starts again, and all rules tell its channel what they tell `netops`.
+    /// Adds the extension of a fake, and restarts the app. Each rule that notifies `netops` then also notifies the fake's
+    /// channel.
     pub fn add_extension(&mut self, extension: &SandboxExtension) -> Result<(), Error> {
         let path = self.directory.join("secrets.json");
         let mut secrets: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
@@ -138,14 +139,14 @@ impl Sandbox {
         let mut config = format!("{}\n{}", self.config, extension.config);
         config =
             config.replace("channels = [\"netops\"", &format!("channels = [\"netops\", \"{}\"", extension.channel));
-        for (person, principal) in &extension.people {
+        for PersonIdentity { person, principal } in &extension.people {
             let known = format!("\"webhook:ci/{person}\"]");
             config = config.replace(&known, &format!("\"webhook:ci/{person}\", \"{principal}\"]"));
         }
         self.reconfigure(&config)
     }
 
-    /// Writes other secrets.
+    /// Writes the secrets with a change.
     pub fn write_secrets(&self, change: impl FnOnce(&mut Value)) -> Result<(), Error> {
         let mut secrets = secrets_json(&self.chat_url);
         change(&mut secrets);
@@ -166,7 +167,7 @@ fn merge_json(into: &mut Value, more: &Value) {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        // What can't be removed is in the system's folder for temporary files.
+        // What remains is in the system's directory for temporary files.
         let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
@@ -188,98 +189,8 @@ fn config_toml(alicloud: &Url, chat: &Url, signature: SignatureVersion) -> Strin
         SignatureVersion::V3 => "v3",
         SignatureVersion::V1 => "v1",
     };
-    format!(
-        r#"
-[targets.prod]
-account = "2222222222222222"
-regions = ["cn-shanghai"]
-endpoint = "{alicloud}"
-sts_endpoint = "{alicloud}"
-signature = "{signature}"
-
-[clients.ci]
-
-[platforms.slack]
-teams = ["T0001"]
-app = "A0123"
-api = "{chat}api/"
-response_origins = ["{chat}"]
-
-[channels.netops]
-kind = "slack"
-channel = "C0PEER"
-
-[channels.hook]
-kind = "slack-webhook"
-
-[channels.audit]
-kind = "standard-webhooks"
-
-[people.alice]
-principals = ["slack:T0001/U061F7AUR", "webhook:ci/alice"]
-
-[people.bob]
-principals = ["slack:T0001/U0BOB", "webhook:ci/bob"]
-
-[people.carol]
-principals = ["slack:T0001/U0CAROL", "webhook:ci/carol"]
-
-[people.erin]
-principals = ["slack:T0001/U0ERIN", "webhook:ci/erin"]
-
-[groups]
-netops = ["alice", "bob"]
-security = ["alice", "bob", "carol", "erin"]
-
-[accounts.1111111111111111]
-name = "data team"
-contacts = ["person:erin"]
-
-[requests]
-channels = ["netops"]
-
-[channels.oncall]
-kind = "slack"
-channel = "C0CALL"
-
-[[rule]]
-name = "two people"
-target = "prod"
-requester_accounts = ["1111111111111111"]
-accepting_vpcs = ["vpc-two-people"]
-approvals = 2
-approvers = ["group:security"]
-channels = ["netops", "hook", "audit"]
-escalate_after = "30h"
-escalate_to = ["oncall"]
-
-[[rule]]
-name = "with a reason"
-target = "prod"
-requester_accounts = ["1111111111111111"]
-accepting_vpcs = ["vpc-with-a-reason"]
-approvals = 1
-approvers = ["group:netops"]
-require_reason = true
-channels = ["netops"]
-
-[[rule]]
-name = "by itself"
-target = "prod"
-requester_accounts = ["1111111111111111"]
-requester_cidrs_within = ["10.0.0.0/8"]
-accepting_vpcs = ["vpc-by-itself"]
-approvals = 0
-approvers = ["group:netops"]
-channels = ["netops", "audit"]
-
-[[rule]]
-name = "data team"
-target = "prod"
-requester_accounts = ["1111111111111111"]
-approvals = 1
-approvers = ["group:netops"]
-channels = ["netops", "hook", "audit"]
-"#
-    )
+    include_str!("sandbox/peergate.toml")
+        .replace("ALICLOUD_URL", alicloud.as_str())
+        .replace("CHAT_URL", chat.as_str())
+        .replace("SIGNATURE_VERSION", signature)
 }

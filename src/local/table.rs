@@ -1,4 +1,5 @@
-//! The table on one machine: a DynamoDB engine over SQLite, embedded, on loopback. What runs here is what runs in AWS.
+//! The table on one machine: an embedded engine with the API of DynamoDB over SQLite, on loopback. The code that uses it
+//! is the same as in AWS.
 
 use std::path::Path;
 
@@ -17,7 +18,7 @@ use crate::config::AwsEnvironment;
 use crate::store::{INDEX_ATTRIBUTES, INDEX_NAME};
 use crate::{aws, http};
 
-/// Opens the database, in memory without a path, and serves it on loopback until the process ends. Returns its address.
+/// Opens the database and serves it on loopback until the process ends. Without a path it is in memory. Returns its URL.
 pub async fn spawn_table(path: Option<&Path>) -> Result<String, Error> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
@@ -25,7 +26,7 @@ pub async fn spawn_table(path: Option<&Path>) -> Result<String, Error> {
     Ok(url)
 }
 
-/// Serves the database of a file, with the table in it, until the task ends: for functions that run elsewhere.
+/// Serves the database of a file, with the table in it, until the task ends. Functions in other processes use it.
 pub async fn serve_table(path: &Path, table: &str, listener: TcpListener) -> Result<(), Error> {
     let endpoint = format!("http://{}", listener.local_addr()?);
     let server = tokio::spawn(dynoxide::server::serve_on(listener, open_database(Some(path))?));
@@ -35,7 +36,7 @@ pub async fn serve_table(path: &Path, table: &str, listener: TcpListener) -> Res
         secret_access_key: "local".into(),
         ..AwsEnvironment::default()
     };
-    create_table(&aws::sdk_config(&anybody, &http::new_client()?), &endpoint, table).await?;
+    create_table(&aws::sdk_config(&anybody, http::new_client()?), &endpoint, table).await?;
     Ok(server.await?)
 }
 
@@ -46,7 +47,7 @@ fn open_database(path: Option<&Path>) -> Result<Database, Error> {
     })
 }
 
-/// Makes the table as `template.yaml` defines it, unless it is there.
+/// Creates the table as `template.yaml` defines it, if it does not exist.
 pub async fn create_table(sdk: &SdkConfig, endpoint: &str, table: &str) -> Result<(), Error> {
     let config = aws_sdk_dynamodb::config::Builder::from(sdk).endpoint_url(endpoint).build();
     let client = Client::from_conf(config);

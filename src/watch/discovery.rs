@@ -9,7 +9,7 @@ use super::job::{Job, JobResult, Listing, RegionKey, RegionWork};
 use super::reconcile::is_outdated;
 use super::repeat_detector::RepeatDetector;
 use crate::accept;
-use crate::alicloud::{self, MAX_PAGE_SIZE, UnreadableConnection};
+use crate::alicloud::{self, ListScope, MAX_PAGE_SIZE, UnreadableConnection};
 use crate::app::App;
 use crate::approval::{ApprovalId, IndexState, activation_recheck_at};
 use crate::clock;
@@ -212,7 +212,8 @@ impl Listing {
 async fn fetch_page(app: &App, listing: &Listing) -> Result<alicloud::Page, accept::Error> {
     let RegionKey { target, region } = &listing.key;
     loop {
-        match accept::list_connections(app, target, (region, None), listing.next_token.as_deref(), clock::now()).await {
+        let scope = ListScope::of_region(region);
+        match accept::list_connections(app, target, scope, listing.next_token.as_deref(), clock::now()).await {
             Err(accept::Error::Api(alicloud::Error::RateLimited(wait))) => sleep(wait).await,
             page => return page,
         }

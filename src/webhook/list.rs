@@ -17,16 +17,14 @@ pub(super) async fn list_open_requests(app: &App, target: Option<&str>, deadline
     let (mut ids, mut from) = (vec![], None);
     loop {
         let page = match timeout_at(deadline, app.store.due_entries(UNFINISHED_DUE_BEFORE, from)).await {
-            Ok(Ok((page, more))) => {
-                from = more;
-                page
-            }
+            Ok(Ok(page)) => page,
             Ok(Err(error)) => return store_failure_reply(&error),
             Err(_elapsed) => return Reply::Unavailable(Dependency::Store),
         };
         let wanted =
             |entry: &IndexEntry| !entry.state.is_final() && target.is_none_or(|target| entry.id.target == target);
-        ids.extend(page.into_iter().filter(wanted).map(|entry| entry.id));
+        ids.extend(page.items.into_iter().filter(wanted).map(|entry| entry.id));
+        from = page.next;
         if from.is_none() || ids.len() > MAX_LISTED {
             break;
         }

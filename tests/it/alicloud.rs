@@ -2,9 +2,9 @@
 
 use crate::support::{TestApp, quick_settings};
 use peergate::alicloud::sign::SignatureVersion;
-use peergate::alicloud::{Alicloud, Class, Credentials, Error};
-use peergate::fake::alicloud::SimulatorSettings;
+use peergate::alicloud::{Alicloud, Class, Credentials, Error, ListScope};
 use peergate::fake::alicloud::gateway::Fault;
+use peergate::fake::alicloud::{SimulatorSettings, TemporaryCredentials};
 use peergate::http;
 use peergate::local::sandbox::Sandbox;
 use peergate::peering::AccountId;
@@ -40,7 +40,8 @@ async fn lists_come_in_pages_of_a_hundred() {
         let api = client(&app, version);
         let (mut listed, mut sizes, mut token) = (vec![], vec![], None);
         loop {
-            let page = api.list_connections(ACCEPTER, "cn-shanghai", None, token.as_deref()).await.unwrap();
+            let page =
+                api.list_connections(ACCEPTER, ListScope::of_region("cn-shanghai"), token.as_deref()).await.unwrap();
             sizes.push(page.connections.len());
             listed.extend(page.connections.into_iter().map(|connection| connection.instance_id));
             token = page.next_token;
@@ -49,7 +50,13 @@ async fn lists_come_in_pages_of_a_hundred() {
             }
         }
         assert_eq!((listed, sizes), (created.clone(), vec![100, 100, 30]), "{version:?}");
-        assert!(api.list_connections(ACCEPTER, "eu-central-1", None, None).await.unwrap().connections.is_empty());
+        assert!(
+            api.list_connections(ACCEPTER, ListScope::of_region("eu-central-1"), None)
+                .await
+                .unwrap()
+                .connections
+                .is_empty()
+        );
     }
 }
 
@@ -62,8 +69,10 @@ async fn malformed_connection_hides_no_other() {
         let raw =
             format!(r#"{{"RequestId": "R", "TotalCount": 2, "VpcPeerConnects": [{odd}, {fine}], "NextToken": ""}}"#);
         app.simulator.add_fault(Fault { raw: Some(raw), http_status: 200, ..Fault::default() });
-        let page =
-            client(&app, SignatureVersion::V3).list_connections(ACCEPTER, "cn-shanghai", None, None).await.unwrap();
+        let page = client(&app, SignatureVersion::V3)
+            .list_connections(ACCEPTER, ListScope::of_region("cn-shanghai"), None)
+            .await
+            .unwrap();
         let ids: Vec<_> = page.connections.iter().map(|connection| connection.instance_id.as_str()).collect();
         let left_out = page.unreadable.len();
         assert_eq!((ids, left_out, page.total, page.next_token), (vec!["pcc-b"], 1, Some(2), None), "{odd}");
@@ -74,7 +83,8 @@ async fn malformed_connection_hides_no_other() {
 async fn temporary_credentials_need_their_token() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
-    let (key, secret, token) = app.simulator.temporary_credentials(AccountId(2_222_222_222_222_222)).unwrap();
+    let TemporaryCredentials { access_key_id: key, access_key_secret: secret, security_token: token } =
+        app.simulator.temporary_credentials(AccountId(2_222_222_222_222_222)).unwrap();
     for version in VERSIONS {
         let api = client(&app, version);
         let with = |security_token| Credentials { access_key_id: &key, access_key_secret: &secret, security_token };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::{TestApp, logged, quick_settings};
 use jiff::{SignedDuration, Timestamp};
 use peergate::alicloud::sign::SignatureVersion;
-use peergate::alicloud::{Alicloud, Class, Credentials, Error, Fact};
+use peergate::alicloud::{Alicloud, Class, Credentials, Error, Fact, ListScope};
 use peergate::fake::alicloud::SimulatorSettings;
 use peergate::fake::alicloud::gateway::Fault;
 use peergate::peering::InstanceId;
@@ -108,8 +108,10 @@ async fn reading_on_a_dead_connection_costs_one_short_attempt() {
     let took = begun.elapsed();
     assert!((Duration::from_millis(650)..Duration::from_millis(1500)).contains(&took), "{took:?}");
     let begun = Instant::now();
-    let (page, got) =
-        tokio::join!(api.list_connections(ACCEPTER, "cn-shanghai", None, None), api.get_connection(ACCEPTER, &id));
+    let (page, got) = tokio::join!(
+        api.list_connections(ACCEPTER, ListScope::of_region("cn-shanghai"), None),
+        api.get_connection(ACCEPTER, &id)
+    );
     assert_eq!((page.unwrap().connections.len(), got.unwrap().instance_id), (1, id.clone()));
     api.accept_connection(ACCEPTER, &id, "token", false).await.unwrap();
     assert!(begun.elapsed() < Duration::from_millis(600), "nothing else goes to a dead connection");
@@ -124,7 +126,7 @@ async fn reading_on_a_reset_connection_costs_nothing() {
     way.resets.store(true, Ordering::SeqCst);
     way.forget();
     let begun = Instant::now();
-    api.list_connections(ACCEPTER, "cn-shanghai", None, None).await.unwrap();
+    api.list_connections(ACCEPTER, ListScope::of_region("cn-shanghai"), None).await.unwrap();
     assert!(begun.elapsed() < Duration::from_millis(600), "{:?}", begun.elapsed());
 }
 
@@ -154,7 +156,7 @@ async fn store_with_dead_connections_costs_one_attempt() {
     let app = TestApp::start().await;
     let aws = &app.environment.aws;
     let way = Way::to(&aws.dynamodb_endpoint.as_ref().unwrap().parse().unwrap()).await;
-    let sdk = peergate::aws::sdk_config_with(aws, http::Clients::new().unwrap());
+    let sdk = peergate::aws::sdk_config(aws, http::Clients::new().unwrap());
     let (endpoint, table) = (way.url.to_string(), app.environment.table.clone());
     let retention = SignedDuration::from_hours(24);
     let store = peergate::store::Store::new(&sdk, Some(&endpoint), http::new_client().unwrap(), table, retention);
@@ -178,10 +180,10 @@ async fn slow_reading_keeps_its_connection() {
     let way = Way::to(&app.alicloud_url).await;
     let api = client(&way.url);
     let begun = Instant::now();
-    api.list_connections(ACCEPTER, "cn-shanghai", None, None).await.unwrap();
+    api.list_connections(ACCEPTER, ListScope::of_region("cn-shanghai"), None).await.unwrap();
     assert!(begun.elapsed() < Duration::from_millis(1600), "{:?}", begun.elapsed());
     let opened = way.opened.load(Ordering::SeqCst);
-    api.list_connections(ACCEPTER, "cn-shanghai", None, None).await.unwrap();
+    api.list_connections(ACCEPTER, ListScope::of_region("cn-shanghai"), None).await.unwrap();
     assert_eq!((opened, way.opened.load(Ordering::SeqCst)), (2, 2), "the second time it is known to be slow");
     api.get_connection(ACCEPTER, &id).await.unwrap();
 }

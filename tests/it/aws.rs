@@ -18,7 +18,7 @@ use peergate::local::table;
 use peergate::peering::{Connection, InstanceId, Status};
 use peergate::policy::Policy;
 use peergate::secrets::{self, SecretsStore};
-use peergate::store::{self, Saved, ScannedRecord, Store, Stored};
+use peergate::store::{self, Saved, ScannedRecord, Store, StorePage, Stored};
 use peergate::{aws, clock, http};
 use serde_json::Value;
 
@@ -138,9 +138,9 @@ async fn the_store_keeps_its_promises(endpoint: &str) {
     for name in ["b", "c", "d"] {
         store.save(&approval(&format!("pcc-{name}"), "alice", now), None).await.unwrap();
     }
-    let (due, more) = store.due_entries(now, None).await.unwrap();
+    let StorePage { items: due, next: more } = store.due_entries(now, None).await.unwrap();
     assert_eq!((due.len(), more), (1, None), "only what is due");
-    let (due, _) = store.due_entries(soon, None).await.unwrap();
+    let due = store.due_entries(soon, None).await.unwrap().items;
     assert_eq!(due.len(), 4);
     let at: Vec<_> = due.iter().map(|entry| entry.due_at).collect();
     assert!(at.is_sorted(), "{at:?}");
@@ -162,7 +162,7 @@ async fn the_store_keeps_its_promises(endpoint: &str) {
         .unwrap();
     assert_eq!(known.len(), 1, "in two batches, and only what is there");
     assert_eq!(known.remove(&first.id).unwrap().unwrap(), updated);
-    let (scanned, more) = store.scan_records(None).await.unwrap();
+    let StorePage { items: scanned, next: more } = store.scan_records(None).await.unwrap();
     let mut ids: Vec<_> = scanned.iter().map(|scanned| scanned.id.as_str()).collect();
     ids.sort_unstable();
     assert_eq!((ids, more), (vec!["prod/pcc-a", "prod/pcc-b", "prod/pcc-c", "prod/pcc-d"], None));
@@ -186,7 +186,7 @@ async fn the_store_keeps_its_promises(endpoint: &str) {
     assert_eq!(done.approval.due_at(), None);
     let ttl = attribute(endpoint, &table, &done.approval.id, "ttl").await.unwrap();
     assert_eq!(ttl, AttributeValue::N((now.as_second() + 400 * 24 * 3600).to_string()));
-    let (due, _) = store.due_entries(soon, None).await.unwrap();
+    let due = store.due_entries(soon, None).await.unwrap().items;
     assert_eq!(due.len(), 3, "what is finished is due far away");
     a_copy_is_put_back_over_what_was_seen_alone(&store, &scanned, updated).await;
 
@@ -203,7 +203,7 @@ async fn a_copy_is_put_back_over_what_was_seen_alone(store: &Store, scanned: &[S
     let copy = scanned.iter().find(|scanned| scanned.id == id.to_string()).unwrap();
     assert!(!store.restore_record(copy, None).await.unwrap(), "something is there");
     assert!(!store.restore_record(copy, Some(copy)).await.unwrap(), "it is another by now");
-    let (now, _) = store.scan_records(None).await.unwrap();
+    let now = store.scan_records(None).await.unwrap().items;
     let current = now.iter().find(|scanned| scanned.id == copy.id).unwrap();
     assert!(store.restore_record(copy, Some(current)).await.unwrap());
     let version = current.stored.as_ref().unwrap().version + 1;
@@ -222,7 +222,7 @@ async fn store_keeps_its_promises_on_moto() {
 }
 
 fn dynamodb(endpoint: &str) -> aws_sdk_dynamodb::Client {
-    let sdk = aws::sdk_config(&environment(), &http::new_client().unwrap());
+    let sdk = aws::sdk_config(&environment(), http::new_client().unwrap());
     aws_sdk_dynamodb::Client::from_conf(aws_sdk_dynamodb::config::Builder::from(&sdk).endpoint_url(endpoint).build())
 }
 
@@ -294,7 +294,7 @@ async fn unprocessed_batch_keys_are_requested_again() {
         store.save(approval, None).await.unwrap();
     }
     let ids: Vec<_> = approvals.iter().map(|approval| approval.id.clone()).collect();
-    let sdk = aws::sdk_config(&environment(), &http::new_client().unwrap());
+    let sdk = aws::sdk_config(&environment(), http::new_client().unwrap());
     let load = async |good| {
         let endpoint = in_parts(endpoint.clone(), good).await;
         let retention = SignedDuration::from_hours(24);
@@ -313,7 +313,7 @@ async fn unprocessed_batch_keys_are_requested_again() {
 async fn secrets_survive_the_loss_of_secrets_manager() {
     const CONFIG: &str = "[targets.prod]\naccount = \"2222222222222222\"\nregions = []\n";
     let moto = Moto::start();
-    let sdk = aws::sdk_config(&environment(), &http::new_client().unwrap());
+    let sdk = aws::sdk_config(&environment(), http::new_client().unwrap());
     let config = aws_sdk_secretsmanager::config::Builder::from(&sdk).endpoint_url(&moto.url).build();
     let manager = aws_sdk_secretsmanager::Client::from_conf(config);
     let value = |secret: &str| {

@@ -36,7 +36,7 @@ fn now() -> Timestamp {
 }
 
 fn client(app: &TestApp) -> aws_sdk_dynamodb::Client {
-    let sdk = peergate::aws::sdk_config(&app.environment.aws, &peergate::http::new_client().unwrap());
+    let sdk = peergate::aws::sdk_config(&app.environment.aws, peergate::http::new_client().unwrap());
     let config = aws_sdk_dynamodb::config::Builder::from(&sdk);
     let endpoint = app.environment.aws.dynamodb_endpoint.clone().unwrap();
     aws_sdk_dynamodb::Client::from_conf(config.endpoint_url(endpoint).build())
@@ -61,7 +61,7 @@ async fn saved(app: &TestApp, approval: &Approval, over: &Stored) -> Stored {
 
 /// What an auditor finds wrong with the only record.
 async fn problems(app: &TestApp) -> Vec<String> {
-    let (scanned, _) = app.parts.store.scan_records(None).await.unwrap();
+    let scanned = app.parts.store.scan_records(None).await.unwrap().items;
     let [scanned] = scanned.as_slice() else { panic!("one record") };
     let broken = History::verify(&scanned.id, &scanned.record).err().map(|broken| broken.to_string());
     scanned.item_problems().into_iter().chain(broken).collect()

@@ -3,7 +3,7 @@
 use crate::support::TestApp;
 use jiff::SignedDuration;
 use peergate::clock;
-use peergate::notes::{Error, NoteId};
+use peergate::notes::{Error, Note, NoteId};
 
 #[tokio::test]
 async fn note_is_readable_until_it_expires() {
@@ -13,7 +13,7 @@ async fn note_is_readable_until_it_expires() {
     assert_eq!(notes.load(&id, now).await.unwrap(), None);
     notes.save(&id, "one", until, now).await.unwrap();
     notes.save(&id, "two", until, now).await.unwrap();
-    let (text, kept) = notes.load(&id, now).await.unwrap().unwrap();
+    let Note { text, expires_at: kept } = notes.load(&id, now).await.unwrap().unwrap();
     assert_eq!((text.as_str(), kept.as_second()), ("two", until.as_second()));
     assert_eq!(notes.load(&id, until).await.unwrap(), None);
     assert_eq!(notes.load(&NoteId::new("token", "other").unwrap(), now).await.unwrap(), None);
@@ -39,7 +39,7 @@ async fn note_has_a_maximum_size_and_lifetime() {
     assert_eq!(notes.save(&id, &"x".repeat(4097), far, now).await, Err(Error::TooLong));
     assert_eq!(NoteId::new("token", &"x".repeat(300)), Err(Error::TooLong));
     notes.save(&id, &"x".repeat(4096), far, now).await.unwrap();
-    let (_, until) = notes.load(&id, now).await.unwrap().unwrap();
+    let until = notes.load(&id, now).await.unwrap().unwrap().expires_at;
     assert_eq!(until.duration_since(now).as_hours(), 31 * 24 - i64::from(now.subsec_nanosecond() > 0));
 }
 
@@ -51,7 +51,7 @@ async fn note_is_no_record_for_auditors_or_the_watcher() {
     app.discover().await;
     let note = NoteId::new("token", "feishu").unwrap();
     notes.save(&note, "t-1", now + SignedDuration::from_mins(10), now).await.unwrap();
-    let (records, _) = app.parts.store.scan_records(None).await.unwrap();
+    let records = app.parts.store.scan_records(None).await.unwrap().items;
     let ids: Vec<_> = records.iter().map(|scanned| scanned.id.as_str()).collect();
     assert_eq!(ids, [format!("prod/{id}")]);
     assert_eq!(app.discover().await.changed, 0);

@@ -135,9 +135,9 @@ async fn requests_beyond_one_page_are_all_discovered() {
     // What a tick has no time for is left to the next.
     for _ in 0..20 {
         app.discover().await;
-        let (entries, more) = app.parts.store.due_entries(jiff::Timestamp::MAX, None).await.unwrap();
-        assert!(more.is_none());
-        if entries.len() == 130 {
+        let page = app.parts.store.due_entries(jiff::Timestamp::MAX, None).await.unwrap();
+        assert!(page.next.is_none());
+        if page.items.len() == 130 {
             return;
         }
     }

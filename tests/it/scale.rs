@@ -362,7 +362,7 @@ async fn foreign_index_entry_is_fixed_with_one_reading() {
     let (app, table) = TableProxy::start(slow()).await;
     let ids = pending(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 3).await;
     let endpoint = app.environment.aws.dynamodb_endpoint.clone().unwrap();
-    let sdk = peergate::aws::sdk_config(&app.environment.aws, &client::new_client().unwrap());
+    let sdk = peergate::aws::sdk_config(&app.environment.aws, client::new_client().unwrap());
     let config = aws_sdk_dynamodb::config::Builder::from(&sdk).endpoint_url(endpoint).build();
     let mark = AttributeValue::S("0123456789abcdef0123456789abcdef".into());
     let update = aws_sdk_dynamodb::Client::from_conf(config).update_item().table_name(&app.environment.table);

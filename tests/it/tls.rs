@@ -41,8 +41,8 @@ async fn untrusted_certificate_is_refused_unless_it_is_in_the_file() {
     let refused = http::new_client().unwrap().get(&url).send().await.unwrap_err();
     assert!(refused.is_connect(), "{refused:?}");
     let (_, other) = server().await;
-    assert!(http::new_client_with_roots(other.as_bytes()).unwrap().get(&url).send().await.is_err());
-    let answer = http::new_client_with_roots(pem.as_bytes()).unwrap().get(&url).send().await.unwrap();
+    assert!(http::Clients::with_roots(other.as_bytes()).unwrap().shared().get(&url).send().await.is_err());
+    let answer = http::Clients::with_roots(pem.as_bytes()).unwrap().shared().get(&url).send().await.unwrap();
     assert_eq!(answer.status(), 204);
 }
 
@@ -50,6 +50,6 @@ async fn untrusted_certificate_is_refused_unless_it_is_in_the_file() {
 fn ca_file_without_certificates_is_refused() {
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     for pem in ["", "not PEM", broken] {
-        assert!(matches!(http::new_client_with_roots(pem.as_bytes()), Err(http::Error::Roots)), "{pem:?}");
+        assert!(matches!(http::Clients::with_roots(pem.as_bytes()), Err(http::Error::Roots)), "{pem:?}");
     }
 }

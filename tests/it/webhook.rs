@@ -788,7 +788,7 @@ async fn approval_before_the_organization_was_named_counts_once() {
     assert_eq!((app.load_record(&id).await.unwrap().approval.approval_count(), app.count_accepts(&id)), (1, 0));
     app.discover().await;
     let verified = async || {
-        let (items, _) = app.parts.store.scan_records(None).await.unwrap();
+        let items = app.parts.store.scan_records(None).await.unwrap().items;
         for item in &items {
             peergate::approval::History::verify(&item.id, &item.record).unwrap();
         }

@@ -348,9 +348,10 @@ impl TestApp {
 
     /// A click on a button with `value`, as Slack tells of it.
     pub fn click_payload(&self, action: &str, value: &str, user: &str) -> Value {
-        let place = self.slack.find_by_button(value).map(
-            |(channel, ts)| json!({"type": "message", "channel_id": channel, "message_ts": ts, "is_ephemeral": false}),
-        );
+        let place = self
+            .slack
+            .find_by_button(value)
+            .map(|it| json!({"type": "message", "channel_id": it.channel, "message_ts": it.ts, "is_ephemeral": false}));
         json!({
             "type": "block_actions",
             "container": place,

@@ -92,9 +92,9 @@ async fn current_token(access: PlatformContext<'_>) -> Result<Secret, DeliveryEr
         Some(id) => access.notes.load(id, now).await.ok().flatten(),
         None => None,
     };
-    if let Some((token, until)) = shared.filter(|(_, until)| is_good(*until)) {
-        let token = Secret::new(token);
-        *kept = Some((token.clone(), until));
+    if let Some(note) = shared.filter(|note| is_good(note.expires_at)) {
+        let token = Secret::new(note.text);
+        *kept = Some((token.clone(), note.expires_at));
         return Ok(token);
     }
     let failed = || access.state.last_failure.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! Who may call the simulated API: access keys, temporary credentials, signatures of both versions, clock and nonces.
+//! Authenticates calls: access keys, temporary credentials, signatures of both versions, timestamps and nonces.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -10,27 +10,51 @@ use crate::alicloud::sign;
 use crate::clock;
 use crate::peering::AccountId;
 
-/// How far a caller's clock may be off.
+/// The largest difference between the caller's clock and ours.
 const MAX_CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(15);
 
-/// All keys, and what was signed with them.
+/// All keys, and the nonces of all calls.
 #[derive(Debug)]
 pub(super) struct KeyRegistry {
     accounts: Vec<SimulatedAccount>,
     /// By access key id.
-    sessions: HashMap<String, StsSession>,
+    sessions: HashMap<String, IssuedSession>,
     nonces: HashSet<String>,
 }
 
-/// Temporary credentials.
+/// The credentials of a session.
 #[derive(Debug, Clone)]
-pub(super) struct StsSession {
-    pub(super) access_key_id: String,
-    pub(super) access_key_secret: String,
-    pub(super) security_token: String,
+pub struct TemporaryCredentials {
+    /// `STS.…`.
+    pub access_key_id: String,
+    /// The key of the signature.
+    pub access_key_secret: String,
+    /// Must be sent with each call.
+    pub security_token: String,
+}
+
+/// A session of a role.
+#[derive(Debug)]
+struct IssuedSession {
+    credentials: TemporaryCredentials,
     account: AccountId,
     expires_at: Timestamp,
     name: String,
+}
+
+/// The account and the secret of a key.
+struct KnownKey {
+    account: AccountId,
+    secret: String,
+}
+
+/// The parts of a call that its signature covers, as the caller sent them.
+struct SignedParts<'a> {
+    /// Whether the signature is that of `string_to_sign`.
+    is_match: bool,
+    string_to_sign: &'a str,
+    date: &'a str,
+    nonce: &'a str,
 }
 
 impl KeyRegistry {
@@ -38,29 +62,27 @@ impl KeyRegistry {
         Self { accounts, sessions: HashMap::new(), nonces: HashSet::new() }
     }
 
-    /// Makes temporary credentials; `None` for an account that nobody knows.
+    /// Issues temporary credentials; `None` for an unknown account.
     pub(super) fn create_session(
         &mut self,
         account: AccountId,
         name: &str,
         expires_at: Timestamp,
-    ) -> Option<StsSession> {
+    ) -> Option<TemporaryCredentials> {
         if !self.accounts.iter().any(|known| known.account == account) {
             return None;
         }
-        let session = StsSession {
+        let credentials = TemporaryCredentials {
             access_key_id: format!("STS.{}", clock::nonce()),
             access_key_secret: format!("session-secret-{}", clock::nonce()),
             security_token: format!("session-token-{}", clock::nonce()),
-            account,
-            expires_at,
-            name: name.to_owned(),
         };
-        self.sessions.insert(session.access_key_id.clone(), session.clone());
-        Some(session)
+        let session = IssuedSession { credentials: credentials.clone(), account, expires_at, name: name.to_owned() };
+        self.sessions.insert(credentials.access_key_id.clone(), session);
+        Some(credentials)
     }
 
-    /// The name of the session that a key belongs to.
+    /// The name of the session of a key; `None` if it is no key of a session.
     pub(super) fn session_name(&self, key: &str) -> Option<String> {
         self.sessions.get(key).map(|session| session.name.clone())
     }
@@ -70,9 +92,8 @@ impl KeyRegistry {
         self.sessions.clear();
     }
 
-    /// Who signed the call.
-    ///
-    /// Stricter than the vendor may be, so that what passes here passes there: each thing that its pages ask for is needed.
+    /// The account that signed the call. Everything that the vendor's pages require is required here, too, so that a call
+    /// that passes here also passes there.
     pub(super) fn authenticate(&mut self, call: &GatewayRequest, now: Timestamp) -> Result<AccountId, ApiError> {
         if call.header("authorization").is_some() {
             self.authenticate_v3(call, now)
@@ -108,13 +129,15 @@ impl KeyRegistry {
         let body_hash = sign::v3::body_hash(&call.body);
         let query = sign::canonical_query(&call.query);
         let canonical = sign::v3::canonical_request(&call.method, "/", &query, &headers, &body_hash);
-        let to_sign = sign::v3::string_to_sign(&canonical);
+        let string_to_sign = sign::v3::string_to_sign(&canonical);
         let token = call.header("x-acs-security-token");
-        let (account, secret) = self.find_key(key, token, now)?;
-        let matches =
-            header("x-acs-content-sha256")? == body_hash && sign::v3::signature(&secret, &to_sign) == signature;
-        self.check_signature(matches, &to_sign, &header("x-acs-date")?, &header("x-acs-signature-nonce")?, now)?;
-        Ok(account)
+        let known = self.find_key(key, token, now)?;
+        let is_match = header("x-acs-content-sha256")? == body_hash
+            && sign::v3::signature(&known.secret, &string_to_sign) == signature;
+        let (date, nonce) = (header("x-acs-date")?, header("x-acs-signature-nonce")?);
+        let parts = SignedParts { is_match, string_to_sign: &string_to_sign, date: &date, nonce: &nonce };
+        self.check_signature(&parts, now)?;
+        Ok(known.account)
     }
 
     fn authenticate_v1(&mut self, call: &GatewayRequest, now: Timestamp) -> Result<AccountId, ApiError> {
@@ -130,19 +153,19 @@ impl KeyRegistry {
             return Err(ApiError::new(400, "IncompleteSignature", message));
         }
         let key = require_parameter(&parameters, "AccessKeyId")?;
-        let to_sign = sign::v1::string_to_sign(&call.method, &parameters);
-        let (account, secret) = self.find_key(&key, parameters.get("SecurityToken").map(String::as_str), now)?;
-        let matches = sign::v1::signature(&secret, &to_sign) == signature;
+        let string_to_sign = sign::v1::string_to_sign(&call.method, &parameters);
+        let known = self.find_key(&key, parameters.get("SecurityToken").map(String::as_str), now)?;
+        let is_match = sign::v1::signature(&known.secret, &string_to_sign) == signature;
         let (date, nonce) =
             (require_parameter(&parameters, "Timestamp")?, require_parameter(&parameters, "SignatureNonce")?);
-        self.check_signature(matches, &to_sign, &date, &nonce, now)?;
-        Ok(account)
+        let parts = SignedParts { is_match, string_to_sign: &string_to_sign, date: &date, nonce: &nonce };
+        self.check_signature(&parts, now)?;
+        Ok(known.account)
     }
 
-    /// The account and secret of a key.
-    fn find_key(&self, key: &str, token: Option<&str>, now: Timestamp) -> Result<(AccountId, String), ApiError> {
+    fn find_key(&self, key: &str, token: Option<&str>, now: Timestamp) -> Result<KnownKey, ApiError> {
         if let Some(session) = self.sessions.get(key) {
-            if token != Some(session.security_token.as_str()) {
+            if token != Some(session.credentials.security_token.as_str()) {
                 return Err(ApiError::new(
                     400,
                     "InvalidSecurityToken.MismatchWithAccessKey",
@@ -152,7 +175,8 @@ impl KeyRegistry {
             if now >= session.expires_at {
                 return Err(ApiError::new(400, "InvalidSecurityToken.Expired", "Specified SecurityToken is expired."));
             }
-            return Ok((session.account, session.access_key_secret.clone()));
+            let secret = session.credentials.access_key_secret.clone();
+            return Ok(KnownKey { account: session.account, secret });
         }
         let account = self.accounts.iter().find(|account| account.access_key_id == key);
         let unknown = || ApiError::new(404, "InvalidAccessKeyId.NotFound", "Specified access key is not found.");
@@ -161,17 +185,11 @@ impl KeyRegistry {
             let message = "Specified SecurityToken mismatch with the AccessKey.";
             return Err(ApiError::new(400, "InvalidSecurityToken.MismatchWithAccessKey", message));
         }
-        Ok((account.account, account.access_key_secret.clone()))
+        Ok(KnownKey { account: account.account, secret: account.access_key_secret.clone() })
     }
 
-    fn check_signature(
-        &mut self,
-        matches: bool,
-        to_sign: &str,
-        date: &str,
-        nonce: &str,
-        now: Timestamp,
-    ) -> Result<(), ApiError> {
+    fn check_signature(&mut self, parts: &SignedParts<'_>, now: Timestamp) -> Result<(), ApiError> {
+        let SignedParts { is_match, string_to_sign, date, nonce } = *parts;
         let parsed = date.parse::<Timestamp>().ok().filter(|parsed| format_time(*parsed) == date);
         let malformed = "Specified time stamp or date value is not well formatted.";
         let date = parsed.ok_or_else(|| ApiError::new(400, "InvalidTimeStamp.Format", malformed))?;
@@ -182,9 +200,10 @@ impl KeyRegistry {
                 "Specified time stamp or date value is expired.",
             ));
         }
-        if !matches {
-            let message =
-                format!("Specified signature is not matched with our calculation. server string to sign is:{to_sign}");
+        if !is_match {
+            let message = format!(
+                "Specified signature is not matched with our calculation. server string to sign is:{string_to_sign}"
+            );
             return Err(ApiError::new(400, "SignatureDoesNotMatch", &message));
         }
         if !self.nonces.insert(nonce.to_owned()) {
@@ -196,6 +215,9 @@ impl KeyRegistry {
 
 fn check_version(version: &str, action: &str) -> Result<(), ApiError> {
     let expected = if ["AssumeRole", "GetCallerIdentity"].contains(&action) { "2015-04-01" } else { "2022-01-01" };
-    let wrong = || ApiError::new(400, "InvalidVersion", "Specified parameter Version is not valid.");
-    if version == expected { Ok(()) } else { Err(wrong()) }
+    if version == expected {
+        Ok(())
+    } else {
+        Err(ApiError::new(400, "InvalidVersion", "Specified parameter Version is not valid."))
+    }
 }

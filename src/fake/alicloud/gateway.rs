@@ -1,4 +1,4 @@
-//! The gateway in front of the simulated API: HTTP, quotas, `AssumeRole`, faults on demand, and a journal.
+//! The gateway in front of the simulated API: HTTP, quotas, and the journal. [`Simulator`] also lets tests control the API.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,18 +11,18 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use jiff::{SignedDuration, Timestamp};
-use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use url::Url;
 
-use super::credentials::KeyRegistry;
+pub use super::fault::Fault;
+
+use super::credentials::{KeyRegistry, TemporaryCredentials};
 use super::disguise::Disguises;
+use super::fault::{Faults, RawAnswer};
 use super::gateway_request::GatewayRequest;
-use super::oidc;
-use super::{
-    ApiError, JournalEntry, SimulatedApi, SimulatorSettings, Tampering, format_time, is_dry_run, require_parameter,
-};
+use super::peerings::SimulatedApi;
+use super::{ApiError, ApiResult, JournalEntry, OperationResult, SimulatorSettings, Tampering, is_dry_run};
 use crate::alicloud::sign::Parameters;
 use crate::peering::{AccountId, Connection, InstanceId};
 use crate::{alicloud, clock};
@@ -30,103 +30,48 @@ use crate::{alicloud, clock};
 const QUOTA_WINDOW: SignedDuration = SignedDuration::from_secs(60);
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
-/// A running simulator: what it did, and how to make its life harder.
+/// A running simulator.
 #[derive(Debug, Clone)]
 pub struct Simulator {
     state: Arc<Mutex<SimulatorState>>,
 }
 
 #[derive(Debug)]
-struct SimulatorState {
-    world: SimulatedApi,
-    credentials: KeyRegistry,
+pub(super) struct SimulatorState {
+    pub(super) api: SimulatedApi,
+    pub(super) credentials: KeyRegistry,
+    pub(super) faults: Faults,
+    /// The times of the last calls, by account and operation.
     calls: HashMap<(AccountId, String), VecDeque<Timestamp>>,
-    /// VPCs with an accept or reject on its way.
+    /// The VPCs with an unfinished accept or reject.
     locked_vpcs: HashSet<String>,
-    faults: Vec<Fault>,
     disguises: Disguises,
     journal: Vec<JournalEntry>,
 }
 
-/// Something that goes wrong with the next calls.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Fault {
-    /// Of this operation only.
-    pub action: Option<String>,
-    /// Of this account's calls only.
-    pub account: Option<AccountId>,
-    /// For so many calls.
-    #[serde(default = "default_times")]
-    pub times: u32,
-    /// The call takes so long before it does anything.
-    #[serde(default)]
-    pub delay_ms: u64,
-    /// The answer, instead of the true one.
-    pub code: Option<String>,
-    /// With `code` or `raw`.
-    #[serde(default = "default_http_status")]
-    pub http_status: u16,
-    /// The answer is this text, which is none of the API's.
-    pub raw: Option<String>,
-    /// The header `x-acs-retry-after`.
-    pub retry_after_ms: Option<u64>,
-    /// The call takes effect all the same: only its answer is lost.
-    #[serde(default)]
-    pub after_effect: bool,
-    /// Dry runs of the operation are meant, and no other calls of it.
-    #[serde(default)]
-    pub dry_run: bool,
-}
-
-impl Default for Fault {
-    fn default() -> Self {
-        Self {
-            action: None,
-            account: None,
-            times: 1,
-            delay_ms: 0,
-            code: None,
-            http_status: 400,
-            raw: None,
-            retry_after_ms: None,
-            after_effect: false,
-            dry_run: false,
-        }
-    }
-}
-
-fn default_times() -> u32 {
-    1
-}
-
-fn default_http_status() -> u16 {
-    400
-}
-
 impl Simulator {
-    /// A simulator; [`Simulator::serve`] lets it answer.
+    /// A simulator that does not listen yet: see [`Simulator::serve`].
     #[must_use]
     pub fn new(settings: SimulatorSettings) -> Self {
         let credentials = KeyRegistry::new(settings.accounts.clone());
-        let inner = SimulatorState {
-            world: SimulatedApi::new(settings),
+        let state = SimulatorState {
+            api: SimulatedApi::new(settings),
             credentials,
+            faults: Faults::default(),
             calls: HashMap::new(),
             locked_vpcs: HashSet::new(),
-            faults: vec![],
             disguises: Disguises::default(),
             journal: vec![],
         };
-        Self { state: Arc::new(Mutex::new(inner)) }
+        Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// Answers on `listener` until the task ends.
+    /// Answers requests on `listener` until the task ends.
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
         axum::serve(listener, self.router()).await
     }
 
-    /// The API at `/`, and at `/_simulator/…` what tests need: `GET journal`, `POST faults`, `POST connections/{id}`.
+    /// The API at `/`, and the control of tests at `/_simulator/…`: `GET journal`, `POST faults`, `POST connections/{id}`.
     pub fn router(self) -> Router {
         Router::new()
             .route("/", any(handle_api_call))
@@ -139,17 +84,17 @@ impl Simulator {
             .with_state(self)
     }
 
-    fn lock(&self) -> MutexGuard<'_, SimulatorState> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, SimulatorState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything that was asked so far.
+    /// All calls so far.
     #[must_use]
     pub fn journal(&self) -> Vec<JournalEntry> {
         self.lock().journal.clone()
     }
 
-    /// How often an operation took effect on a connection.
+    /// How many calls of an operation had an effect on a connection.
     #[must_use]
     pub fn count_effects(&self, action: &str, instance_id: &str) -> usize {
         let journal = &self.lock().journal;
@@ -161,12 +106,12 @@ impl Simulator {
         journal.iter().filter(of).count()
     }
 
-    /// Has the first account ask the second for a peering, without a call; `more` adds to what it asks for or overrides
-    /// it. `None` if there are no two, or it is refused.
+    /// Lets the first account request a peering with the second, without a call. `more` adds or replaces parameters.
+    /// Returns the id; `None` if there are no two accounts, or the request is refused.
     #[must_use]
     pub fn request_peering(&self, more: &[(&str, &str)]) -> Option<String> {
-        let mut inner = self.lock();
-        let [requester, accepter] = inner.world.settings.accounts.get(..2)? else { return None };
+        let mut state = self.lock();
+        let [requester, accepter] = state.api.settings.accounts.get(..2)? else { return None };
         let (requester, accepter) = (requester.account, accepter.account.to_string());
         let mut call = Parameters::from(
             [
@@ -180,67 +125,82 @@ impl Simulator {
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );
         call.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let (answer, _) = inner.world.call_operation(requester, "CreateVpcPeerConnection", &call, clock::now());
-        Some(answer.ok()?.get("InstanceId")?.as_str()?.to_owned())
+        let result = state.api.call_operation(requester, "CreateVpcPeerConnection", &call, clock::now());
+        Some(result.answer.ok()?.get("InstanceId")?.as_str()?.to_owned())
     }
 
-    /// A connection as its parties read it, without a call.
+    /// A connection as reads show it, without a call.
     #[must_use]
     pub fn read_connection(&self, instance_id: &str) -> Option<Connection> {
-        let inner = self.lock();
-        let shown = inner.disguises.to_json_text(inner.world.shown_json(instance_id, clock::now())?);
+        let state = self.lock();
+        let shown = state.disguises.to_json_text(state.api.shown_json(instance_id, clock::now())?);
         alicloud::parse_connection_body(200, shown.as_bytes(), &InstanceId::parse(instance_id).ok()?).ok()
     }
 
-    /// The true status of a connection, whatever readings show.
+    /// The true status of a connection, whatever reads show.
     #[must_use]
     pub fn true_status(&self, instance_id: &str) -> Option<&'static str> {
-        self.lock().world.status_of(instance_id, clock::now())
+        self.lock().api.status_of(instance_id, clock::now())
     }
 
-    /// Temporary credentials of an account for an hour: access key id, secret, security token.
+    /// Issues credentials of an account that are valid for an hour; `None` for an unknown account.
     #[must_use]
-    pub fn temporary_credentials(&self, account: AccountId) -> Option<(String, String, String)> {
-        let session = self.lock().credentials.create_session(
-            account,
-            "temporary",
-            clock::now() + SignedDuration::from_hours(1),
-        )?;
-        Some((session.access_key_id, session.access_key_secret, session.security_token))
+    pub fn temporary_credentials(&self, account: AccountId) -> Option<TemporaryCredentials> {
+        let expires_at = clock::now() + SignedDuration::from_hours(1);
+        self.lock().credentials.create_session(account, "temporary", expires_at)
     }
 
-    /// From now on, each call takes so long, and an account may make so many calls of an operation in 60 s.
+    /// Ends all sessions. Their keys are refused from now on.
+    pub fn forget_sessions(&self) {
+        self.lock().credentials.forget_sessions();
+    }
+
+    /// Sets the duration of a call, and the calls per account and operation in 60 s.
     pub fn set_limits(&self, latency: Duration, quota: Option<usize>) {
-        let mut inner = self.lock();
-        (inner.world.settings.latency, inner.world.settings.calls_per_minute) = (latency, quota);
-        inner.calls.clear();
+        let mut state = self.lock();
+        (state.api.settings.latency, state.api.settings.calls_per_minute) = (latency, quota);
+        state.calls.clear();
     }
 
-    /// Makes something go wrong.
+    /// Lets the next calls fail or be late.
     pub fn add_fault(&self, fault: Fault) {
-        self.lock().faults.push(fault);
+        self.lock().faults.add(fault);
     }
 
-    /// Ends all faults.
+    /// Removes all faults.
     pub fn clear_faults(&self) {
         self.lock().faults.clear();
     }
 
-    /// How many calls are still to go wrong.
+    /// The number of calls that will fail or be late.
     #[must_use]
     pub fn pending_faults(&self) -> u32 {
-        self.lock().faults.iter().map(|fault| fault.times).sum()
+        self.lock().faults.pending()
     }
 
-    /// Has fields of a connection written otherwise from now on, each as this text; as they are, without any.
+    /// Sets the text of fields of a connection in answers. An empty list ends all changes.
     pub fn disguise(&self, instance_id: &str, fields: &[(&str, &str)]) {
         self.lock().disguises.set_fields(instance_id, fields);
     }
 
-    /// Changes a connection behind everybody's back; says whether there is one.
+    /// Changes a connection without a call. Returns whether it exists.
     #[must_use]
     pub fn tamper(&self, instance_id: &str, tampering: Tampering) -> bool {
-        self.lock().world.tamper(instance_id, tampering, clock::now())
+        self.lock().api.tamper(instance_id, tampering, clock::now())
+    }
+}
+
+/// A call, and what came of it.
+struct AnsweredCall {
+    action: String,
+    account: AccountId,
+    result: OperationResult,
+}
+
+impl AnsweredCall {
+    /// A call that is not signed, or not authentic.
+    fn of_nobody(action: String, answer: ApiResult) -> Self {
+        Self { action, account: AccountId(0), result: OperationResult::without_effect(answer) }
     }
 }
 
@@ -278,11 +238,11 @@ async fn handle_api_call(State(simulator): State<Simulator>, request: Request<Bo
         body,
     };
     let request_id = clock::nonce().to_uppercase();
-    if let Some((status, text)) = simulator.lock().take_raw_fault(&call) {
-        return (status, text).into_response();
+    if let Some(RawAnswer { status, body }) = simulator.lock().faults.take_raw(&call) {
+        return (status, body).into_response();
     }
-    let (answer, effect_account) = simulator.answer_call(&call).await;
-    let (action, account, effect) = effect_account;
+    let AnsweredCall { action, account, result: OperationResult { answer, had_effect: effect } } =
+        simulator.answer_call(&call).await;
     let mut parameters = call.merged_parameters();
     parameters.retain(|name, _| !is_common_parameter(name));
     let code = answer.as_ref().map_or_else(|error| error.code.clone(), |_| "OK".to_owned());
@@ -303,10 +263,9 @@ async fn handle_api_call(State(simulator): State<Simulator>, request: Request<Bo
     response
 }
 
-/// Parameters that belong to the envelope of a V1 call.
+/// Whether a parameter is part of each call, or secret. The journal does not have it.
 fn is_common_parameter(name: &str) -> bool {
     [
-        // Not common, but nobody else's business.
         "OIDCToken",
         "Action",
         "Version",
@@ -351,8 +310,7 @@ fn json_text_response(status: StatusCode, body: String) -> Response {
 }
 
 impl Simulator {
-    /// Answers a call; tells also the operation, the caller, and whether it changed anything.
-    async fn answer_call(&self, call: &GatewayRequest) -> (Result<Value, ApiError>, (String, AccountId, bool)) {
+    async fn answer_call(&self, call: &GatewayRequest) -> AnsweredCall {
         let mut parameters = call.merged_parameters();
         let action = call.header("x-acs-action").map(ToOwned::to_owned).or_else(|| parameters.get("Action").cloned());
         let action = action.unwrap_or_default();
@@ -362,26 +320,35 @@ impl Simulator {
                 || !call.query.contains_key("Action")
                 || version != Some("2015-04-01")
             {
-                let wrong = "The common parameters belong into the URL, the token into the body.";
-                return (Err(ApiError::new(400, "InvalidParameter", wrong)), (action, AccountId(0), false));
+                let message = "The common parameters must be in the URL, and the token in the body.";
+                return AnsweredCall::of_nobody(action, Err(ApiError::new(400, "InvalidParameter", message)));
             }
-            let answer = self.assume_role_with_oidc(&parameters).await;
-            return (answer, (action, AccountId(0), false));
+            return AnsweredCall::of_nobody(action, self.assume_role_with_oidc(&parameters).await);
         }
         let authentic = self.lock().credentials.authenticate(call, clock::now());
         let account = match authentic {
             Ok(account) => account,
-            Err(error) => return (Err(error), (action, AccountId(0), false)),
+            Err(error) => return AnsweredCall::of_nobody(action, Err(error)),
         };
         parameters.retain(|name, _| !is_common_parameter(name));
-        let dry_run = is_dry_run(&parameters);
-        let latency = self.lock().world.settings.latency;
-        let fault = self.lock().take_fault(&action, account, dry_run);
-        let writes = !dry_run && ["AcceptVpcPeerConnection", "RejectVpcPeerConnection"].contains(&action.as_str());
+        let result = self.answer_authentic_call(&action, account, &parameters).await;
+        AnsweredCall { action, account, result }
+    }
+
+    async fn answer_authentic_call(
+        &self,
+        action: &str,
+        account: AccountId,
+        parameters: &Parameters,
+    ) -> OperationResult {
+        let dry_run = is_dry_run(parameters);
+        let latency = self.lock().api.settings.latency;
+        let fault = self.lock().faults.take(action, account, dry_run);
+        let writes = !dry_run && ["AcceptVpcPeerConnection", "RejectVpcPeerConnection"].contains(&action);
         let id = parameters.get("InstanceId").filter(|_| writes);
-        let Some(_busy) = VpcLock::try_lock(self, id) else {
-            let busy = "There are other peering operations on the requester VPC or accepter VPC, try again later.";
-            return (Err(ApiError::new(400, "Conflict.Operation", busy)), (action, account, false));
+        let Some(_lock) = VpcLock::try_lock(self, id) else {
+            let message = "There are other peering operations on the requester VPC or accepter VPC, try again later.";
+            return OperationResult::without_effect(Err(ApiError::new(400, "Conflict.Operation", message)));
         };
         let delay = fault.as_ref().map_or(Duration::ZERO, |fault| Duration::from_millis(fault.delay_ms));
         if !(latency + delay).is_zero() {
@@ -393,123 +360,63 @@ impl Simulator {
                 ..ApiError::new(fault.http_status, code, "Simulated.")
             })
         });
-        let (answer, effect) = match (&fault, forged) {
+        match (&fault, forged) {
             (Some(fault), Some(error)) if fault.after_effect => {
-                (Err(error), self.lock().call_within_quota(account, &action, &parameters).1)
+                let result = self.lock().call_within_quota(account, action, parameters);
+                OperationResult { answer: Err(error), ..result }
             }
-            (_, Some(error)) => (Err(error), false),
-            (_, None) => self.lock().call_within_quota(account, &action, &parameters),
-        };
-        (answer, (action, account, effect))
-    }
-}
-
-impl Simulator {
-    /// Ends all sessions: their keys are refused from now on.
-    pub fn forget_sessions(&self) {
-        self.lock().credentials.forget_sessions();
-    }
-
-    /// Unsigned: the token is all that the caller has.
-    ///
-    /// Source: <https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-assumerolewithoidc>
-    async fn assume_role_with_oidc(&self, call: &Parameters) -> Result<Value, ApiError> {
-        let fault = self.lock().take_fault("AssumeRoleWithOIDC", AccountId(0), false);
-        if let Some((code, fault)) = fault.as_ref().and_then(|fault| Some((fault.code.as_ref()?, fault))) {
-            return Err(ApiError::new(fault.http_status, code, "Simulated."));
+            (_, Some(error)) => OperationResult::without_effect(Err(error)),
+            (_, None) => self.lock().call_within_quota(account, action, parameters),
         }
-        let (arn, token) = (require_parameter(call, "OIDCProviderArn")?, require_parameter(call, "OIDCToken")?);
-        let provider = self.lock().world.settings.providers.iter().find(|provider| provider.arn == arn).cloned();
-        let unknown = || ApiError::new(400, "AuthenticationFail.NoPermission", "No such OIDC Provider registered.");
-        let provider = provider.ok_or_else(unknown)?;
-        let http = crate::http::new_client().map_err(|_| ApiError::new(500, "InternalError", "Simulated."))?;
-        oidc::check_token(&http, &provider, &token, clock::now()).await?;
-        self.lock().assume_role(call, clock::now())
     }
 }
 
-/// Marks both VPCs of a connection as having an operation on its way, until it goes: also when the caller goes away.
+/// Locks both VPCs of a connection until it is dropped, also if the caller closes its connection.
 struct VpcLock<'a> {
     simulator: &'a Simulator,
     vpcs: Vec<String>,
 }
 
 impl<'a> VpcLock<'a> {
-    /// `None` when one of them has one already.
+    /// `None` if one of them is locked.
     fn try_lock(simulator: &'a Simulator, id: Option<&String>) -> Option<Self> {
-        let mut inner = simulator.lock();
-        let vpcs = id.map(|id| inner.world.vpcs_of(id)).unwrap_or_default();
-        if vpcs.iter().any(|vpc| inner.locked_vpcs.contains(vpc)) {
+        let mut state = simulator.lock();
+        let vpcs = id.map(|id| state.api.vpcs_of(id)).unwrap_or_default();
+        if vpcs.iter().any(|vpc| state.locked_vpcs.contains(vpc)) {
             return None;
         }
-        inner.locked_vpcs.extend(vpcs.clone());
+        state.locked_vpcs.extend(vpcs.clone());
         Some(Self { simulator, vpcs })
     }
 }
 
 impl Drop for VpcLock<'_> {
     fn drop(&mut self) {
-        let mut inner = self.simulator.lock();
+        let mut state = self.simulator.lock();
         for vpc in &self.vpcs {
-            inner.locked_vpcs.remove(vpc);
+            state.locked_vpcs.remove(vpc);
         }
     }
 }
 
 impl SimulatorState {
-    /// The answer of a proxy or a broken gateway, before anybody looks at the call.
-    fn take_raw_fault(&mut self, call: &GatewayRequest) -> Option<(StatusCode, String)> {
-        let action = call.header("x-acs-action").unwrap_or_default();
-        let dry_run = is_dry_run(&call.merged_parameters());
-        let meant = |fault: &Fault, name: &str| name == action && fault.dry_run == dry_run;
-        let wanted = |fault: &&mut Fault| {
-            fault.times > 0 && fault.account.is_none() && fault.action.as_deref().is_none_or(|name| meant(fault, name))
-        };
-        let fault = self.faults.iter_mut().find(wanted).filter(|fault| fault.raw.is_some())?;
-        fault.times -= 1;
-        Some((StatusCode::from_u16(fault.http_status).ok()?, fault.raw.clone()?))
-    }
-
-    fn take_fault(&mut self, action: &str, account: AccountId, dry_run: bool) -> Option<Fault> {
-        let matches = |fault: &Fault| {
-            let meant = |name: &String| name == action && fault.dry_run == dry_run;
-            let whose = fault.account.is_none_or(|whose| whose == account);
-            fault.times > 0 && whose && fault.action.as_ref().is_none_or(meant)
-        };
-        let fault = self.faults.iter_mut().find(|fault| matches(fault))?;
-        fault.times -= 1;
-        Some(fault.clone())
-    }
-
-    fn call_within_quota(
-        &mut self,
-        account: AccountId,
-        action: &str,
-        parameters: &Parameters,
-    ) -> (Result<Value, ApiError>, bool) {
+    fn call_within_quota(&mut self, account: AccountId, action: &str, parameters: &Parameters) -> OperationResult {
         let now = clock::now();
         if let Err(error) = self.check_quota(account, action, now) {
-            return (Err(error), false);
+            return OperationResult::without_effect(Err(error));
         }
         match action {
-            "AssumeRole" => {
-                let expected = parameters.get("RoleArn").and_then(|arn| self.world.settings.external_ids.get(arn));
-                if expected.is_some_and(|id| parameters.get("ExternalId") != Some(id)) {
-                    let message = "You are not authorized to do this action.";
-                    return (Err(ApiError::new(403, "NoPermission", message)), false);
-                }
-                return (self.assume_role(parameters, now), false);
-            }
+            "AssumeRole" => self.assume_role_with_key(parameters, now),
             "GetCallerIdentity" => {
-                return (Ok(json!({"AccountId": account.to_string(), "IdentityType": "RAMUser"})), false);
+                let identity = json!({"AccountId": account.to_string(), "IdentityType": "RAMUser"});
+                OperationResult::without_effect(Ok(identity))
             }
-            _ => {}
+            _ => self.api.call_operation(account, action, parameters, now),
         }
-        self.world.call_operation(account, action, parameters, now)
     }
 
     fn check_quota(&mut self, account: AccountId, action: &str, now: Timestamp) -> Result<(), ApiError> {
-        let Some(quota) = self.world.settings.calls_per_minute else {
+        let Some(quota) = self.api.settings.calls_per_minute else {
             return Ok(());
         };
         let calls = self.calls.entry((account, action.to_owned())).or_default();
@@ -525,33 +432,9 @@ impl SimulatorState {
         calls.push_back(now);
         Ok(())
     }
-
-    /// Source: <https://www.alibabacloud.com/help/en/ram/developer-reference/api-sts-2015-04-01-assumerole>
-    fn assume_role(&mut self, call: &Parameters, now: Timestamp) -> Result<Value, ApiError> {
-        let arn = require_parameter(call, "RoleArn")?;
-        let session = require_parameter(call, "RoleSessionName")?;
-        let no_role = || ApiError::new(404, "EntityNotExist.Role", "The role not exists.");
-        let role = arn.strip_prefix("acs:ram::").and_then(|rest| rest.split_once(":role/")).ok_or_else(no_role)?;
-        let account = AccountId::try_from(role.0.to_owned()).map_err(|_| no_role())?;
-        let seconds = super::integer_parameter(call, "DurationSeconds")?.unwrap_or(3600);
-        let expires_at = now + SignedDuration::from_secs(seconds);
-        let new = self.credentials.create_session(account, &session, expires_at).ok_or_else(no_role)?;
-        let (name, id) = (role.1, "300000000000000000");
-        let arn = format!("acs:ram::{account}:role/{name}/{session}");
-        let answer = json!({
-            "AssumedRoleUser": {"Arn": arn, "AssumedRoleId": format!("{id}:{session}")},
-            "Credentials": {
-                "AccessKeyId": new.access_key_id,
-                "AccessKeySecret": new.access_key_secret,
-                "SecurityToken": new.security_token,
-                "Expiration": format_time(expires_at),
-            },
-        });
-        Ok(answer)
-    }
 }
 
-/// Where a simulator on `listener` is reached.
+/// The URL of a server that listens on `listener`.
 pub fn listener_url(listener: &TcpListener) -> std::io::Result<Url> {
     let address = listener.local_addr()?;
     Url::parse(&format!("http://{address}/")).map_err(std::io::Error::other)

@@ -1,11 +1,11 @@
-//! A request as the simulated gateway reads it: what signatures cover, and its parameters.
+//! A request to the simulated gateway: its parameters, and everything that signatures cover.
 
 use axum::body::Bytes;
 use axum::http::HeaderMap;
 
 use crate::alicloud::sign::Parameters;
 
-/// A request, with what signatures cover.
+/// A request to the gateway.
 pub(super) struct GatewayRequest {
     pub(super) method: String,
     pub(super) headers: HeaderMap,
@@ -24,7 +24,7 @@ impl GatewayRequest {
         signed.map(ToOwned::to_owned).or_else(|| self.merged_parameters().remove("AccessKeyId"))
     }
 
-    /// The gateway merges query and body.
+    /// The parameters of query and body together, as the vendor's gateway merges them.
     pub(super) fn merged_parameters(&self) -> Parameters {
         self.query.iter().chain(&self.form).map(|(name, value)| (name.clone(), value.clone())).collect()
     }

@@ -1,5 +1,5 @@
-//! Who may assume a role with an identity token: the token's signature, by the keys that its issuer publishes, and what it
-//! says, by what the provider and the role were told to expect.
+//! Checks identity tokens: the signature against the keys that the issuer publishes, and the claims against the settings
+//! of the provider and the role.
 //!
 //! Source: <https://www.alibabacloud.com/help/en/ram/user-guide/overview-of-oidc-based-sso>
 
@@ -12,19 +12,19 @@ use url::Url;
 
 use super::ApiError;
 
-/// How old a token may be: the vendor's default.
+/// The vendor's default.
 const MAX_TOKEN_AGE: SignedDuration = SignedDuration::from_hours(12);
 
-/// An identity provider that an account knows.
+/// An identity provider of an account.
 #[derive(Debug, Clone)]
 pub struct OidcProvider {
     /// `acs:ram::ACCOUNT:oidc-provider/NAME`.
     pub arn: String,
-    /// Who issues the tokens. (The vendor takes only https.)
+    /// The URL of the issuer. (The vendor takes only https.)
     pub issuer: String,
-    /// Audiences.
+    /// The allowed audiences.
     pub client_ids: Vec<String>,
-    /// Whom the account's roles trust, by the claim `sub`.
+    /// The values of the claim `sub` that the roles of the account trust.
     pub subjects: Vec<String>,
 }
 

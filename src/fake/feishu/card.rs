@@ -1,4 +1,4 @@
-//! How a card of JSON 2.0 is checked and shown. Written from Feishu's documents, and not from what peergate renders.
+//! Checks a JSON 2.0 card and shows it. It follows Feishu's documents and not what peergate renders.
 //!
 //! Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-structure>
 
@@ -37,14 +37,14 @@ const TAGS: [&str; 13] = [
     "img",
 ];
 
-/// A button that somebody could click.
+/// A button of a card.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeishuButton {
-    /// What is on it.
+    /// The visible text.
     pub label: String,
-    /// Names it.
+    /// The name within the card.
     pub name: String,
-    /// What it carries: null if a click opens a page.
+    /// What a click sends; null if a click only opens a page.
     pub value: Value,
     /// The page that a click opens.
     pub url: Option<String>,
@@ -52,18 +52,18 @@ pub struct FeishuButton {
     pub submits: bool,
 }
 
-/// A field that somebody could fill in.
+/// A text field of a form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeishuInput {
-    /// Names it.
+    /// The name within the card.
     pub name: String,
-    /// The most characters.
+    /// In characters.
     pub max_length: u64,
-    /// Whether it may not be left empty.
+    /// Whether it must not be empty.
     pub required: bool,
 }
 
-/// What the walk through a card has met.
+/// What the check of a card has seen so far.
 #[derive(Default)]
 struct CardWalk {
     elements: usize,
@@ -71,10 +71,10 @@ struct CardWalk {
     ids: BTreeSet<String>,
 }
 
-/// Checks what Feishu checks when it builds a card.
+/// Checks a card as Feishu does.
 ///
 /// # Errors
-/// What is wrong, in words.
+/// What is wrong with the card.
 pub fn check_card(card: &Value) -> Result<(), String> {
     let ensure = |fits: bool, problem: &str| if fits { Ok(()) } else { Err(problem.to_owned()) };
     ensure(card.get("schema").and_then(Value::as_str) == Some("2.0"), "schema is not 2.0")?;
@@ -86,12 +86,12 @@ pub fn check_card(card: &Value) -> Result<(), String> {
         let tags = header.get("text_tag_list").and_then(Value::as_array).map_or(0, Vec::len);
         ensure(tags <= 3, "more than three tags in the header")?;
     }
-    let mut seen = CardWalk::default();
+    let mut walk = CardWalk::default();
     let elements = card.pointer("/body/elements").and_then(Value::as_array).ok_or("body.elements is missing")?;
     for element in elements {
-        seen.check_element(element, true, false)?;
+        walk.check_element(element, Place::Root)?;
     }
-    ensure(seen.elements <= 200, "more than 200 elements")
+    ensure(walk.elements <= 200, "more than 200 elements")
 }
 
 fn is_text(value: &Value) -> bool {
@@ -106,8 +106,16 @@ fn array_field<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Val
     value.get(name).and_then(Value::as_array).into_iter().flatten()
 }
 
+/// Where an element is in a card.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Root,
+    Nested,
+    InForm,
+}
+
 impl CardWalk {
-    fn check_element(&mut self, element: &Value, at_root: bool, in_form: bool) -> Result<(), String> {
+    fn check_element(&mut self, element: &Value, place: Place) -> Result<(), String> {
         let tag = str_field(element, "tag");
         if !TAGS.contains(&tag) {
             return Err(format!("unknown tag {tag:?}"));
@@ -115,10 +123,10 @@ impl CardWalk {
         self.elements += 1;
         self.check_names(element)?;
         match tag {
-            "form" if !at_root => return Err("a form inside another element".into()),
+            "form" if place != Place::Root => return Err("a form inside another element".into()),
             "form" if str_field(element, "name").is_empty() => return Err("a form without a name".into()),
-            "input" => check_input(element, in_form)?,
-            "button" => check_button(element, in_form)?,
+            "input" => check_input(element, place == Place::InForm)?,
+            "button" => check_button(element, place == Place::InForm)?,
             "markdown" if !element.get("content").is_some_and(Value::is_string) => return Err("no content".into()),
             "div" if !element.get("text").is_some_and(is_text) => return Err("a div without text".into()),
             _ => {}
@@ -130,9 +138,9 @@ impl CardWalk {
                 return Err(format!("{part} is not a text"));
             }
         }
-        let in_form = in_form || tag == "form";
+        let child_place = if place == Place::InForm || tag == "form" { Place::InForm } else { Place::Nested };
         for child in array_field(element, "elements").chain(array_field(element, "columns")) {
-            self.check_element(child, false, in_form)?;
+            self.check_element(child, child_place)?;
         }
         Ok(())
     }
@@ -140,13 +148,13 @@ impl CardWalk {
     fn check_names(&mut self, element: &Value) -> Result<(), String> {
         let name = str_field(element, "name");
         if !name.is_empty() && !self.names.insert(name.to_owned()) {
-            return Err(format!("the name {name:?} is there twice"));
+            return Err(format!("the name {name:?} is not unique"));
         }
         let Some(id) = element.get("element_id") else { return Ok(()) };
         let id = id.as_str().unwrap_or_default();
         let starts = id.starts_with(|first: char| first.is_ascii_alphabetic());
         if !starts || id.len() > 20 || !self.ids.insert(id.to_owned()) {
-            return Err(format!("element_id {id:?} is malformed, or there twice"));
+            return Err(format!("element_id {id:?} is malformed or not unique"));
         }
         Ok(())
     }
@@ -192,26 +200,33 @@ fn check_button(element: &Value, in_form: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// Every element, from the top, with whether it is in a form.
-fn collect_elements<'a>(elements: impl Iterator<Item = &'a Value>, in_form: bool, into: &mut Vec<(&'a Value, bool)>) {
+/// An element of a card.
+#[derive(Clone, Copy)]
+struct PlacedElement<'a> {
+    element: &'a Value,
+    is_in_form: bool,
+}
+
+fn collect_elements<'a>(elements: impl Iterator<Item = &'a Value>, in_form: bool, into: &mut Vec<PlacedElement<'a>>) {
     for element in elements {
-        into.push((element, in_form));
+        into.push(PlacedElement { element, is_in_form: in_form });
         let in_form = in_form || str_field(element, "tag") == "form";
         collect_elements(array_field(element, "elements").chain(array_field(element, "columns")), in_form, into);
     }
 }
 
-fn all_elements(card: &Value) -> Vec<(&Value, bool)> {
+/// All elements, from the top.
+fn all_elements(card: &Value) -> Vec<PlacedElement<'_>> {
     let mut elements = vec![];
     collect_elements(card.get("body").into_iter().flat_map(|body| array_field(body, "elements")), false, &mut elements);
     elements
 }
 
-/// All the text that a person reads, without what is on buttons.
+/// All text that a person reads, without that of buttons.
 pub(super) fn visible_text(card: &Value) -> String {
     let title = card.pointer("/header/title/content").and_then(Value::as_str);
     let elements = all_elements(card);
-    let texts = elements.iter().filter_map(|(element, _)| match str_field(element, "tag") {
+    let texts = elements.iter().filter_map(|PlacedElement { element, .. }| match str_field(element, "tag") {
         "div" => element.pointer("/text/content").and_then(Value::as_str),
         "markdown" => Some(str_field(element, "content")),
         _ => None,
@@ -226,8 +241,8 @@ pub(super) fn header_template(card: &Value) -> String {
 }
 
 pub(super) fn visible_buttons(card: &Value) -> Vec<FeishuButton> {
-    let elements = all_elements(card).into_iter().filter(|(element, _)| str_field(element, "tag") == "button");
-    let button = |(element, in_form): (&Value, bool)| {
+    let elements = all_elements(card).into_iter().filter(|it| str_field(it.element, "tag") == "button");
+    let button = |PlacedElement { element, is_in_form }: PlacedElement<'_>| {
         let behavior = |kind: &'static str| {
             array_field(element, "behaviors").find(move |behavior| str_field(behavior, "type") == kind)
         };
@@ -236,15 +251,15 @@ pub(super) fn visible_buttons(card: &Value) -> Vec<FeishuButton> {
             name: str_field(element, "name").to_owned(),
             value: behavior("callback").and_then(|behavior| behavior.get("value")).cloned().unwrap_or_default(),
             url: behavior("open_url").map(|behavior| str_field(behavior, "default_url").to_owned()),
-            submits: in_form && str_field(element, "form_action_type") == "submit",
+            submits: is_in_form && str_field(element, "form_action_type") == "submit",
         }
     };
     elements.map(button).collect()
 }
 
 pub(super) fn visible_inputs(card: &Value) -> Vec<FeishuInput> {
-    let elements = all_elements(card).into_iter().filter(|(element, _)| str_field(element, "tag") == "input");
-    let input = |(element, _): (&Value, bool)| FeishuInput {
+    let elements = all_elements(card).into_iter().filter(|it| str_field(it.element, "tag") == "input");
+    let input = |PlacedElement { element, .. }: PlacedElement<'_>| FeishuInput {
         name: str_field(element, "name").to_owned(),
         max_length: element.get("max_length").and_then(Value::as_u64).unwrap_or(1000),
         required: element.get("required").and_then(Value::as_bool).unwrap_or_default(),

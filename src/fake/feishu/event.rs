@@ -1,17 +1,17 @@
-//! What people do in the fake, as the callbacks that Feishu would make of it: in plaintext, to be encrypted and signed by
-//! `chat::feishu::sign`.
+//! What people do in the fake: clicks and messages. Each gives the callback that Feishu would send, in plaintext;
+//! `chat::feishu::sign` encrypts and signs it.
 
 use serde_json::{Map, Value, json};
 
 use super::{FakeFeishu, FakeFeishuState, card};
 use crate::fake::Error;
 
-/// Who does something.
+/// A person on Feishu.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeishuPerson {
-    /// Of the person (`ou_…`).
+    /// The id of the person (`ou_…`).
     pub open_id: String,
-    /// Of their tenant.
+    /// The key of the tenant.
     pub tenant: String,
 }
 
@@ -22,10 +22,10 @@ impl FakeFeishu {
         FeishuPerson { open_id: open_id.to_owned(), tenant: self.lock().settings.tenant.clone() }
     }
 
-    /// Somebody clicks the button with that label: the callback's plaintext. Every call is another click.
+    /// Clicks the button with this label. Returns the plaintext of the callback.
     ///
     /// # Errors
-    /// If the client would not let them: the message or button is not there, or the form is not filled in as it asks.
+    /// When a person could not click it: the message or the button does not exist, or the form is not complete.
     pub fn click_button(
         &self,
         message_id: &str,
@@ -33,67 +33,66 @@ impl FakeFeishu {
         by: &FeishuPerson,
         reason: Option<&str>,
     ) -> Result<String, Error> {
-        let mut inner = self.lock();
-        let message = inner.messages.iter().find(|message| message.id == message_id && message.ended.is_none());
+        let mut state = self.lock();
+        let message = state.messages.iter().find(|message| message.id == message_id && message.ended.is_none());
         let message = message.ok_or("there is no such message")?;
         let button = card::visible_buttons(&message.card).into_iter().find(|button| button.label == label);
         let button = button.ok_or_else(|| format!("there is no button {label:?}"))?;
         if button.value.is_null() {
-            return Err("a click on this button calls nobody".into());
+            return Err("a click on this button sends no callback".into());
         }
         let chat = message.chat.clone();
         let mut action = json!({"tag": "button", "name": button.name, "timezone": "Asia/Shanghai"});
-        let mut filled = Map::new();
+        let mut form_value = Map::new();
         for input in card::visible_inputs(&message.card).into_iter().filter(|_| button.submits) {
             let text = reason.unwrap_or_default();
             let length = u64::try_from(text.chars().count()).unwrap_or(u64::MAX);
             if (input.required && text.is_empty()) || length > input.max_length {
-                return Err(format!("the input {:?} is not filled in as it asks", input.name).into());
+                return Err(format!("the input {:?} is missing or too long", input.name).into());
             }
-            filled.insert(input.name, text.into());
+            form_value.insert(input.name, text.into());
         }
         if let Some(fields) = action.as_object_mut() {
             if button.submits {
-                fields.insert("form_value".into(), Value::Object(filled));
+                fields.insert("form_value".into(), Value::Object(form_value));
             }
-            if !button.submits || inner.settings.form_buttons_have_values {
+            if !button.submits || state.settings.form_buttons_have_values {
                 fields.insert("value".into(), button.value);
             }
         }
-        let token = inner.next_id("c-");
+        let token = state.next_id("c-");
         let operator = json!({
             "tenant_key": by.tenant, "open_id": by.open_id, "union_id": by.open_id.replacen("ou_", "on_", 1),
         });
-        // A message to one person stands in a chat of its own.
+        // A message to one person is in a separate chat.
         let chat = if chat.starts_with("ou_") { chat.replacen("ou_", "oc_", 1) } else { chat };
         let context = json!({"open_message_id": message_id, "open_chat_id": chat, "url": "", "preview_token": ""});
         let event = json!({
             "operator": operator, "token": token, "action": action, "host": "im_message", "delivery_type": "",
             "context": context,
         });
-        Ok(inner.event_json("card.action.trigger", &event))
+        Ok(state.event_json("card.action.trigger", &event))
     }
 
-    /// Somebody mentions the bot and writes something: the event's plaintext.
+    /// Sends a text that mentions the bot. Returns the plaintext of the event.
     #[must_use]
     pub fn send_text(&self, chat: &str, text: &str, by: &FeishuPerson) -> String {
-        let mut inner = self.lock();
+        let mut state = self.lock();
         let id = json!({"open_id": by.open_id, "union_id": by.open_id.replacen("ou_", "on_", 1)});
         let message = json!({
-            "message_id": inner.next_id("om_"), "create_time": inner.now().as_millisecond().to_string(), "chat_id": chat,
+            "message_id": state.next_id("om_"), "create_time": state.now().as_millisecond().to_string(), "chat_id": chat,
             "chat_type": "group", "message_type": "text",
             "content": json!({"text": format!("@_user_1 {text}")}).to_string(),
             "mentions": [{"key": "@_user_1", "id": {"open_id": "ou_bot"}, "name": "peergate", "tenant_key": by.tenant}],
         });
         let sender = json!({"sender_id": id, "sender_type": "user", "tenant_key": by.tenant});
-        inner.event_json("im.message.receive_v1", &json!({"sender": sender, "message": message}))
+        state.event_json("im.message.receive_v1", &json!({"sender": sender, "message": message}))
     }
 
-    /// The reply to a click takes effect: a card takes the old one's place, and the clicker sees the toast that is
-    /// returned.
+    /// Applies the reply to a click: a card in it replaces the card of the message. Returns the text of the toast.
     ///
     /// # Errors
-    /// If the client would show an error.
+    /// When Feishu would show an error.
     pub fn apply_reply(&self, message_id: &str, reply: &Value) -> Result<Option<String>, Error> {
         let toast = reply.get("toast").map(|toast| {
             let kind = toast.get("type").and_then(Value::as_str).unwrap_or_default();

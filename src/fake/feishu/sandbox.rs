@@ -1,22 +1,22 @@
-//! What the fake brings to the sandbox: an app, a chat, a custom bot, and its people.
+//! The extension of the sandbox for Feishu: an app, a chat, a custom bot, and the identities of people.
 
 use serde_json::json;
 use url::Url;
 
 use super::{FakeFeishu, FakeFeishuSettings};
-use crate::fake::SandboxExtension;
+use crate::fake::{PersonIdentity, SandboxExtension};
 
 /// The chat of the channel `feishu`.
 pub const CHAT_ID: &str = "oc_38fe598c2984695a42f3e2d3d5fdfd22";
-/// The custom bot of the channel `bot`, and its chat.
+/// The id of the custom bot of the channel `bot`, and of its chat.
 pub const BOT_CHAT_ID: &str = "oc_bot";
 const BOT_SECRET: &str = "demoSecret";
 const ENCRYPT_KEY: &str = "7ZJAhsHk6WV3zn4Tag2E1ByoB3lPgxzl";
-/// People of the sandbox, by their ids here.
+/// The people of the sandbox and their `open_id`.
 const PEOPLE: [(&str, &str); 3] = [("alice", "ou_alice"), ("bob", "ou_bob"), ("carol", "ou_carol")];
 
 impl FakeFeishu {
-    /// Everything that the sandbox needs to use this fake, which answers at `url`.
+    /// The extension for this fake, which answers at `url`.
     #[must_use]
     pub fn sandbox_extension(&self, url: &Url) -> SandboxExtension {
         let FakeFeishuSettings { app, app_secret, tenant, verification_token, .. } = self.settings();
@@ -34,7 +34,9 @@ impl FakeFeishu {
                 "channels": {"bot": bot},
             }),
             channel: "feishu",
-            people: PEOPLE.map(|(person, open_id)| (person, format!("feishu:{tenant}/{open_id}"))).into(),
+            people: PEOPLE
+                .map(|(person, open_id)| PersonIdentity { person, principal: format!("feishu:{tenant}/{open_id}") })
+                .into(),
         }
     }
 }

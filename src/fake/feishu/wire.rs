@@ -1,4 +1,4 @@
-//! The fake's API: each path, and what it refuses.
+//! The HTTP API of the fake: what each path does, and what it refuses.
 
 use axum::body::Bytes;
 use axum::extract::State;
@@ -8,8 +8,8 @@ use jiff::SignedDuration;
 use serde_json::{Value, json};
 
 use super::{
-    ChatFault, FakeFeishu, FakeFeishuState, FeishuFault, FeishuMessage, MAX_EDIT_AGE, MessageEnd, RecordedCall,
-    TOKEN_LIFETIME, TOKEN_RENEWAL_WINDOW, UUID_RETENTION, card,
+    ChatFault, FakeFeishu, FakeFeishuState, FeishuFault, FeishuMessage, IssuedToken, MAX_EDIT_AGE, MessageEnd,
+    PostedOnce, RecordedCall, ScheduledFault, TOKEN_LIFETIME, TOKEN_RENEWAL_WINDOW, UUID_RETENTION, UuidKey, card,
 };
 use crate::chat::feishu::sign_bot_message;
 use crate::secret::Secret;
@@ -22,28 +22,28 @@ const MAX_BODY_BYTES: usize = 30 * 1024;
 ///
 /// Source: <https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot>
 const MAX_BOT_BODY_BYTES: usize = 20 * 1024;
-/// How far the timestamp of a custom bot's message may be away.
+/// The largest difference between our clock and the timestamp of a message to a custom bot.
 ///
 /// Source: <https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot>
 const MAX_BOT_CLOCK_SKEW: SignedDuration = SignedDuration::from_hours(1);
 
-/// What Feishu refuses a request with.
+/// A refusal of Feishu.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeishuRefusal {
     /// The HTTP status.
     pub status: u16,
     /// Feishu's code.
     pub code: i64,
-    /// In words.
+    /// Feishu's `msg`.
     pub message: String,
 }
 
-/// With HTTP status 400, as all refusals of the API.
+/// A refusal of the API: the HTTP status is always 400.
 pub(super) fn api_refusal(code: i64, message: &str) -> FeishuRefusal {
     FeishuRefusal { status: 400, code, message: message.to_owned() }
 }
 
-/// A request.
+/// A request to the API or to a custom bot.
 struct ApiRequest<'a> {
     method: &'a Method,
     path: &'a str,
@@ -58,7 +58,7 @@ impl ApiRequest<'_> {
         self.body.get(name).and_then(Value::as_str)
     }
 
-    /// The card of a message: a JSON string of valid size and shape.
+    /// The card of a message, checked. It is a JSON string in the field `content`.
     fn parse_card(&self) -> Result<Value, FeishuRefusal> {
         if self.size > MAX_BODY_BYTES {
             return Err(api_refusal(230_025, "the card is over 30 KB"));
@@ -128,12 +128,12 @@ fn to_response(answer: &Result<Value, FeishuRefusal>, is_json: bool, retry_after
 
 impl FakeFeishuState {
     fn take_fault(&mut self, path: &str) -> Option<FeishuFault> {
-        match self.faults.iter_mut().find(|(_, fault)| path.starts_with(&fault.path)) {
-            Some((requests @ 1.., _)) => {
-                *requests -= 1;
+        match self.faults.iter_mut().find(|it| path.starts_with(&it.fault.path)) {
+            Some(ScheduledFault { requests_before: requests_before @ 1.., .. }) => {
+                *requests_before -= 1;
                 None
             }
-            Some((_, fault)) => Some(fault.clone()),
+            Some(ScheduledFault { fault, .. }) => Some(fault.clone()),
             None => None,
         }
     }
@@ -160,7 +160,7 @@ impl FakeFeishuState {
         }
     }
 
-    /// Gives the same token until less than 30 min are left.
+    /// Returns the same token until it is valid for less than 30 minutes.
     fn issue_token(&mut self, request: &ApiRequest<'_>) -> Result<Value, FeishuRefusal> {
         if request.str_field("app_id") != Some(&self.settings.app) {
             return Err(api_refusal(10_003, "invalid app_id"));
@@ -169,22 +169,21 @@ impl FakeFeishuState {
             return Err(api_refusal(10_014, "app secret invalid"));
         }
         let now = self.now();
-        let fresh = self.tokens.last().filter(|(_, until)| until.duration_since(now) >= TOKEN_RENEWAL_WINDOW).cloned();
-        let (token, until) = fresh.unwrap_or_else(|| {
-            let token = (self.next_id("t-"), now + TOKEN_LIFETIME);
-            self.tokens.push(token.clone());
-            token
+        let is_fresh = |it: &&IssuedToken| it.expires_at.duration_since(now) >= TOKEN_RENEWAL_WINDOW;
+        let issued = self.tokens.last().filter(is_fresh).cloned().unwrap_or_else(|| {
+            let issued = IssuedToken { token: self.next_id("t-"), expires_at: now + TOKEN_LIFETIME };
+            self.tokens.push(issued.clone());
+            issued
         });
-        Ok(json!({
-            "code": 0, "msg": "ok", "tenant_access_token": token, "expire": until.duration_since(now).as_secs(),
-        }))
+        let expire = issued.expires_at.duration_since(now).as_secs();
+        Ok(json!({"code": 0, "msg": "ok", "tenant_access_token": issued.token, "expire": expire}))
     }
 
     fn check_token(&self, token: Option<&str>) -> Result<(), FeishuRefusal> {
         let token = token.ok_or_else(|| api_refusal(99_991_661, "Missing access token for authorization"))?;
         let now = self.now();
-        let known = self.tokens.iter().any(|(known, until)| known == token && now < *until);
-        if known { Ok(()) } else { Err(api_refusal(99_991_663, "Invalid access token for authorization")) }
+        let is_valid = self.tokens.iter().any(|issued| issued.token == token && now < issued.expires_at);
+        if is_valid { Ok(()) } else { Err(api_refusal(99_991_663, "Invalid access token for authorization")) }
     }
 
     fn check_chat(&self, chat: &str) -> Result<(), FeishuRefusal> {
@@ -236,17 +235,20 @@ impl FakeFeishuState {
             return Err(api_refusal(230_001, "uuid is over 50 characters"));
         }
         let now = self.now();
-        self.uuids.retain(|_, (at, _)| now.duration_since(*at) < UUID_RETENTION);
-        let known = self.uuids.get(&(chat.clone(), uuid.clone())).map(|(_, id)| id.clone());
-        if let Some(message) = known.and_then(|id| self.messages.iter().find(|message| message.id == id)) {
+        self.uuids.retain(|_, posted| now.duration_since(posted.at) < UUID_RETENTION);
+        let key = UuidKey { chat: chat.clone(), uuid };
+        let posted = self.uuids.get(&key);
+        if let Some(message) =
+            posted.and_then(|posted| self.messages.iter().find(|message| message.id == posted.message_id))
+        {
             return Ok(self.message_json(message));
         }
-        if self.is_too_busy(&chat) {
+        if !self.try_count_write(&chat) {
             return Err(api_refusal(230_020, "This operation triggers the frequency limit"));
         }
         let id = self.next_id("om_");
-        if !uuid.is_empty() {
-            self.uuids.insert((chat.clone(), uuid), (now, id.clone()));
+        if !key.uuid.is_empty() {
+            self.uuids.insert(key, PostedOnce { at: now, message_id: id.clone() });
         }
         let message =
             FeishuMessage { id, chat, parent, in_thread, card, edits: 0, created_at: now, ended: None, by_bot: false };
@@ -268,7 +270,7 @@ impl FakeFeishuState {
         }})
     }
 
-    /// A message that is still there.
+    /// A message that is neither recalled nor deleted.
     fn find_message(&self, id: &str) -> Result<&FeishuMessage, FeishuRefusal> {
         let message = self.messages.iter().find(|message| message.id == id);
         let message = message.ok_or_else(|| api_refusal(230_001, "invalid message_id"))?;
@@ -290,7 +292,7 @@ impl FakeFeishuState {
             return Err(api_refusal(230_031, "The message is older than 14 days"));
         }
         self.check_chat(&chat)?;
-        if self.is_too_busy(id) {
+        if !self.try_count_write(id) {
             return Err(api_refusal(230_020, "This operation triggers the frequency limit"));
         }
         self.redraw_card(id, &card);
@@ -304,7 +306,7 @@ impl FakeFeishuState {
         }
     }
 
-    /// A custom bot refuses with HTTP status 200, so that only the code says it.
+    /// A custom bot refuses with the HTTP status 200, so that only the code shows the refusal.
     fn post_as_bot(&mut self, request: &ApiRequest<'_>, id: &str) -> Result<Value, FeishuRefusal> {
         let refuse = |code, message: &str| FeishuRefusal { status: 200, code, message: message.to_owned() };
         let secret =
@@ -321,7 +323,7 @@ impl FakeFeishuState {
         let fits = request.str_field("msg_type") == Some("interactive") && request.size <= MAX_BOT_BODY_BYTES;
         let checked = if fits { card::check_card(&card) } else { Err("not a card of 20 KB at most".into()) };
         checked.map_err(|problem| refuse(9_499, &problem))?;
-        if self.is_too_busy(id) {
+        if !self.try_count_write(id) {
             return Err(refuse(11_232, "frequency limited"));
         }
         let (created_at, message_id) = (self.now(), self.next_id("om_"));

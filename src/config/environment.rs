@@ -1,0 +1,116 @@
+//! The environment of the process: where the configuration, the table and the secrets are, and what AWS needs.
+
+use std::path::PathBuf;
+
+use super::Error;
+
+/// The settings of the environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Environment {
+    /// `PEERGATE_CONFIG`: the path of `peergate.toml`. Default: in the working directory.
+    pub config: PathBuf,
+    /// `PEERGATE_TABLE`: the name of the DynamoDB table. Default: `peergate`.
+    pub table: String,
+    /// `PEERGATE_SECRETS`: the id or ARN of a secret in AWS Secrets Manager, or `file:PATH`. Default: `peergate`.
+    pub secrets: SecretsSource,
+    /// `PEERGATE_CA_FILE`: a file of certificates in PEM that are trusted besides the public roots, e.g. of a proxy or of
+    /// a private chat server. Default: none.
+    pub ca_file: Option<PathBuf>,
+    /// The variables that AWS defines.
+    pub aws: AwsEnvironment,
+}
+
+/// Where the secrets are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SecretsSource {
+    /// In AWS Secrets Manager: the name or ARN of the secret.
+    SecretsManager(String),
+    /// In a local file.
+    File(PathBuf),
+}
+
+/// The variables that AWS defines. Lambda sets all of them except the endpoints.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct AwsEnvironment {
+    /// `AWS_REGION`.
+    pub region: String,
+    /// `AWS_ACCESS_KEY_ID`.
+    pub access_key_id: String,
+    /// `AWS_SECRET_ACCESS_KEY`.
+    pub secret_access_key: String,
+    /// `AWS_SESSION_TOKEN`.
+    pub session_token: Option<String>,
+    /// `AWS_ENDPOINT_URL_DYNAMODB`, else `AWS_ENDPOINT_URL`.
+    pub dynamodb_endpoint: Option<String>,
+    /// `AWS_ENDPOINT_URL_SECRETS_MANAGER`, else `AWS_ENDPOINT_URL`.
+    pub secrets_manager_endpoint: Option<String>,
+    /// `AWS_ENDPOINT_URL_STS`, else `AWS_ENDPOINT_URL`.
+    pub sts_endpoint: Option<String>,
+    /// `AWS_ENDPOINT_URL_EVENTBRIDGE`, else `AWS_ENDPOINT_URL`. Only the doctor uses it.
+    pub events_endpoint: Option<String>,
+}
+
+impl std::fmt::Debug for AwsEnvironment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AwsEnvironment").field("region", &self.region).finish_non_exhaustive()
+    }
+}
+
+impl Environment {
+    /// Reads the environment of the process.
+    pub fn from_process() -> Result<Self, Error> {
+        #[expect(clippy::disallowed_methods, reason = "this is the place")]
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    /// Reads an environment from any source. An empty variable counts as not set.
+    pub fn from_variables(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let optional = |name: &str| variable(name).filter(|value| !value.is_empty());
+        let required = |name: &'static str| optional(name).ok_or(Error::MissingVariable(name));
+        let endpoint = |name: &str| optional(name).or_else(|| optional("AWS_ENDPOINT_URL"));
+        let secrets = optional("PEERGATE_SECRETS").unwrap_or_else(|| "peergate".into());
+        Ok(Self {
+            config: optional("PEERGATE_CONFIG").unwrap_or_else(|| "peergate.toml".into()).into(),
+            table: optional("PEERGATE_TABLE").unwrap_or_else(|| "peergate".into()),
+            secrets: match secrets.strip_prefix("file:") {
+                Some(path) => SecretsSource::File(path.into()),
+                None => SecretsSource::SecretsManager(secrets),
+            },
+            ca_file: optional("PEERGATE_CA_FILE").map(PathBuf::from),
+            aws: AwsEnvironment {
+                region: required("AWS_REGION")?,
+                access_key_id: required("AWS_ACCESS_KEY_ID")?,
+                secret_access_key: required("AWS_SECRET_ACCESS_KEY")?,
+                session_token: optional("AWS_SESSION_TOKEN"),
+                dynamodb_endpoint: endpoint("AWS_ENDPOINT_URL_DYNAMODB"),
+                secrets_manager_endpoint: endpoint("AWS_ENDPOINT_URL_SECRETS_MANAGER"),
+                sts_endpoint: endpoint("AWS_ENDPOINT_URL_STS"),
+                events_endpoint: endpoint("AWS_ENDPOINT_URL_EVENTBRIDGE"),
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn environment_is_read_and_a_missing_variable_is_named() {
+        let read = |variables: &[(&str, &str)]| {
+            Environment::from_variables(|name| {
+                variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+            })
+        };
+        let aws = [("AWS_REGION", "eu-central-1"), ("AWS_ACCESS_KEY_ID", "AKIA"), ("AWS_SECRET_ACCESS_KEY", "hush")];
+        let environment = read(&aws).unwrap();
+        assert_eq!(environment.secrets, SecretsSource::SecretsManager("peergate".into()));
+        assert!(!format!("{environment:?}").contains("hush"));
+        let more =
+            [&aws[..], &[("AWS_ENDPOINT_URL", "http://127.0.0.1:1"), ("PEERGATE_SECRETS", "file:/s.json")]].concat();
+        let environment = read(&more).unwrap();
+        assert_eq!(environment.aws.dynamodb_endpoint.as_deref(), Some("http://127.0.0.1:1"));
+        assert_eq!(environment.secrets, SecretsSource::File("/s.json".into()));
+        assert!(matches!(read(&aws[1..]), Err(Error::MissingVariable("AWS_REGION"))));
+    }
+}

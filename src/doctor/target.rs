@@ -1,0 +1,139 @@
+//! Checks a target: its credentials, and the permission for each operation.
+
+use jiff::Timestamp;
+
+use super::{NONEXISTENT_ID, Report};
+use crate::accept;
+use crate::alicloud::sts::Sts;
+use crate::alicloud::{Class, ListScope};
+use crate::app::App;
+use crate::approval::{Approver, ClientToken, TokenPurpose, Verdict};
+use crate::chat::message;
+use crate::clock;
+use crate::config::Target;
+use crate::credentials::SessionName;
+use crate::peering::{Connection, InstanceId, Status};
+
+/// Stops at the first check without which the others would fail, too.
+pub(super) async fn examine_target(app: &App, name: &str, target: &Target, now: Timestamp, report: &mut Report) {
+    if !has_usable_credentials(app, name, target, now, report).await {
+        return;
+    }
+    let Ok(nonexistent) = InstanceId::parse(NONEXISTENT_ID) else { return };
+    let read = accept::read_connection(app, name, &nonexistent, now).await.err();
+    let is_unreachable = read.as_ref().is_some_and(|error| error.class() == Class::Retry);
+    report_permission(report, format!("target {name}, vpc:GetVpcPeerConnectionAttribute"), read, true);
+    if is_unreachable {
+        return;
+    }
+    let pending = examine_lists(app, name, target, now, report).await;
+    let exists = pending.is_some();
+    let instance_id = pending.unwrap_or(nonexistent);
+    let (by, request_key) = (Approver::peergate(name).principal, clock::nonce());
+    let purpose = TokenPurpose::DryRun { request_key: &request_key };
+    let token = ClientToken::derive(&by, target.account, &instance_id, Verdict::Approve, purpose);
+    let dry_run = accept::dry_run_accept(app, name, &instance_id, token.as_str(), now).await;
+    let subject = format!("target {name}, vpc:AcceptVpcPeerConnection (dry run)");
+    report_permission(report, subject, dry_run.err(), !exists);
+}
+
+/// Checks that there are credentials, and that they belong to the account of the target. Returns whether the other checks
+/// make sense.
+async fn has_usable_credentials(app: &App, name: &str, target: &Target, now: Timestamp, report: &mut Report) -> bool {
+    let subject = format!("target {name}, credentials");
+    let key = match app.credentials.current_key(&app.secrets, name, &SessionName::reading(), now).await {
+        Ok(key) => key,
+        Err(error) => {
+            let detail = format!("there are no credentials ({})", error.code());
+            let fix = message::advice_for_code(error.code());
+            match error.class() {
+                Class::Retry | Class::Unknown => report.add_unknown(subject, detail, fix),
+                Class::ReadStatus | Class::Missing | Class::Permanent | Class::Credentials | Class::DryRunPassed => {
+                    report.add_problem(subject, detail, fix);
+                }
+            }
+            return false;
+        }
+    };
+    let sts = Sts::new(app.http.clone(), target.sts_endpoint.clone(), target.signature);
+    match sts.caller_account(key.as_credentials()).await {
+        Ok(account) if account == target.account => report.add_healthy(subject, format!("of account {account}")),
+        Ok(account) => {
+            let detail = format!("of account {account}, not {}", target.account);
+            report.add_problem(subject, detail, "Store a key of the target's account, or correct `account`.");
+            return false;
+        }
+        Err(error) => {
+            let code = error.code();
+            let fix = message::advice_for_code(code);
+            match error.class() {
+                Class::Retry => {
+                    report.add_unknown(subject, format!("the Security Token Service does not answer ({code})"), fix);
+                }
+                Class::ReadStatus
+                | Class::Missing
+                | Class::Permanent
+                | Class::Credentials
+                | Class::DryRunPassed
+                | Class::Unknown => {
+                    report.add_problem(subject, format!("Alibaba Cloud refuses them with {code}"), fix);
+                }
+            }
+        }
+    }
+    true
+}
+
+/// Lists each region of the target. Returns a request that is pending, if there is one on the first pages.
+async fn examine_lists(
+    app: &App,
+    name: &str,
+    target: &Target,
+    now: Timestamp,
+    report: &mut Report,
+) -> Option<InstanceId> {
+    let is_pending = |connection: &&Connection| {
+        connection.status == Status::Accepting && connection.accepter.account == target.account
+    };
+    let mut pending = None;
+    for region in &target.regions {
+        let subject = format!("target {name}, vpc:ListVpcPeerConnections in {region}");
+        match accept::list_connections(app, name, ListScope::of_region(region), None, now).await {
+            Ok(page) => {
+                let listed = page.connections.iter().find(is_pending);
+                pending = pending.or_else(|| listed.map(|connection| connection.instance_id.clone()));
+                let total = page.total.map_or(page.connections.len().to_string(), |total| total.to_string());
+                report.add_healthy(subject, format!("connections: {total}"));
+            }
+            Err(error) => report_permission(report, subject, Some(error), false),
+        }
+    }
+    pending
+}
+
+/// Reports whether peergate has the permission for an operation. An error about the connection shows that it has.
+fn report_permission(report: &mut Report, subject: String, error: Option<accept::Error>, is_nonexistent: bool) {
+    let Some(error) = error else { return report.add_healthy(subject, "allowed") };
+    let code = error.to_problem().code;
+    match error.class() {
+        Class::Retry => {
+            let fix = if code.starts_with("Transport") {
+                "Check the network, and the `endpoint` of the target."
+            } else {
+                message::advice_for_code(&code)
+            };
+            report.add_unknown(subject, format!("no answer ({code})"), fix);
+        }
+        Class::ReadStatus | Class::Missing | Class::DryRunPassed => report.add_healthy(subject, "allowed"),
+        Class::Permanent if is_nonexistent && code.starts_with("IllegalParam") => {
+            report.add_healthy(subject, "allowed");
+        }
+        Class::Permanent | Class::Unknown if subject.contains(" in ") && code.contains("Region") => {
+            let fix = "Check the `regions` of the target, e.g. cn-shanghai.";
+            report.add_problem(subject, format!("refused with {code}"), fix);
+        }
+        Class::Permanent | Class::Credentials | Class::Unknown => {
+            report.add_problem(subject, format!("refused with {code}"), message::advice_for_code(&code));
+        }
+    }
+}
