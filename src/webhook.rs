@@ -221,7 +221,7 @@ async fn reply_to_sender(
     reply: &Reply,
     now: Timestamp,
 ) -> (RequestOutcome, Response<String>) {
-    let (outcome, way) = (reply.outcome().1, to.log_label());
+    let (outcome, way) = (reply.outcome().name, to.log_label());
     let keyring = context.keyring(platform);
     let max_chars = platform.max_binding_chars();
     let card = binding::private_card_id(request.by.as_str(), binding::hours_since_epoch(now));
@@ -374,10 +374,10 @@ fn log_request(request: &chat::CommandRequest, outcome: &str, reply_kind: &str, 
     };
     tracing::info!(
         outcome,
-        verb = message::command_name(&request.command),
+        verb = request.command.log_name(),
         reply_kind,
         actor.id = request.by.as_str(),
-        signing_key = request.key_index,
+        signing_key = request.origin.key_index,
         target,
         peering.id = instance_id,
         http.status = status,

@@ -8,7 +8,7 @@ mod card;
 mod notification;
 mod reply;
 
-use super::{Action, CardDigest, Command};
+use super::card_rate::CardDigest;
 use crate::approval::{Approver, Decision, Verdict, failure_code};
 use crate::peering::{Connection, Facts, Fingerprint, InstanceId, Problem, Side};
 
@@ -30,7 +30,7 @@ pub struct Message {
     /// One sentence, made of our own words and ids alone.
     pub headline: String,
     /// Label and value; values may come from outsiders.
-    pub facts: Vec<(&'static str, String)>,
+    pub facts: Vec<MessageFact>,
     /// A checklist, with its marks.
     pub checks: Vec<String>,
     /// Lines in which columns matter.
@@ -40,30 +40,63 @@ pub struct Message {
     /// To be copied as it is.
     pub snippet: Option<String>,
     /// What it is called, and where it is.
-    pub link: Option<(&'static str, String)>,
+    pub link: Option<Link>,
     /// What can be done about it.
     pub buttons: Option<Buttons>,
 }
 
-/// Buttons, and what they are about.
+/// A fact of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageFact {
+    /// What the value is, e.g. `Bandwidth`.
+    pub label: &'static str,
+    /// One line. May hold untrusted text.
+    pub value: String,
+}
+
+impl MessageFact {
+    /// Makes a fact.
+    pub fn new(label: &'static str, value: impl Into<String>) -> Self {
+        Self { label, value: value.into() }
+    }
+}
+
+/// A link of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The text of the link.
+    pub label: &'static str,
+    /// Where it leads.
+    pub url: String,
+}
+
+/// The buttons of a message, and the facts that they decide on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buttons {
     /// The accepting account's name.
     pub target: String,
-    /// The connection.
+    /// The connection's id.
     pub instance_id: InstanceId,
-    /// Of what is shown beside them.
+    /// The fingerprint of the facts in the message.
     pub fingerprint: Fingerprint,
-    /// In order.
-    pub shown: Vec<Button>,
-    /// What each of them carries; see [`binding::bind`](super::binding::bind). Until then, none.
-    pub bindings: Vec<String>,
+    /// The buttons, in order.
+    pub shown: Vec<ShownButton>,
 }
 
-impl Buttons {
-    /// Each button with what it carries.
-    pub fn with_bindings(&self) -> impl Iterator<Item = (Button, &str)> {
-        self.shown.iter().copied().zip(self.bindings.iter().map(String::as_str))
+/// A button of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownButton {
+    /// What a click does.
+    pub button: Button,
+    /// The text that the button carries; see [`bind_buttons`](super::binding::bind_buttons). Without one, no platform shows
+    /// the button.
+    pub binding: Option<String>,
+}
+
+impl From<Button> for ShownButton {
+    /// A button that is not bound yet.
+    fn from(button: Button) -> Self {
+        Self { button, binding: None }
     }
 }
 
@@ -153,32 +186,22 @@ pub fn command_usage() -> Message {
     }
 }
 
-/// The word for what was wanted, for logs.
-#[must_use]
-pub fn command_name(command: &Command) -> &'static str {
-    match command {
-        Command::List { .. } => "list",
-        Command::Connection(about) => match about.action {
-            Action::Decide(Verdict::Approve) => "approve",
-            Action::Decide(Verdict::Reject) => "reject",
-            Action::Withdraw => "withdraw",
-            Action::DryRun => "dry_run",
-            Action::Status => "status",
-        },
-    }
-}
-
-fn connection_facts(connection: &Connection, requester: Option<&str>) -> Vec<(&'static str, String)> {
+fn connection_facts(connection: &Connection, requester: Option<&str>) -> Vec<MessageFact> {
     let named = requester.map(|name| format!("{}, ", sanitize_text(name))).unwrap_or_default();
     let mut facts = vec![
-        ("Requester", format!("{named}{}", describe_side(&connection.requester))),
-        ("Accepting", describe_side(&connection.accepter)),
+        MessageFact::new("Requester", format!("{named}{}", describe_side(&connection.requester))),
+        MessageFact::new("Accepting", describe_side(&connection.accepter)),
     ];
     let bandwidth = connection.bandwidth_mbps.map_or_else(|| "not limited".into(), |mbps| format!("{mbps} Mbit/s"));
-    facts.push(("Bandwidth", bandwidth));
-    facts.extend((!connection.link_type.is_empty()).then(|| ("Link", sanitize_text(&connection.link_type))));
-    facts.extend((!connection.name.is_empty()).then(|| ("Name", sanitize_text(&connection.name))));
-    facts.extend((!connection.description.is_empty()).then(|| ("Description", sanitize_text(&connection.description))));
+    facts.push(MessageFact::new("Bandwidth", bandwidth));
+    facts.extend(
+        (!connection.link_type.is_empty()).then(|| MessageFact::new("Link", sanitize_text(&connection.link_type))),
+    );
+    facts.extend((!connection.name.is_empty()).then(|| MessageFact::new("Name", sanitize_text(&connection.name))));
+    facts.extend(
+        (!connection.description.is_empty())
+            .then(|| MessageFact::new("Description", sanitize_text(&connection.description))),
+    );
     facts
 }
 
@@ -224,17 +247,17 @@ pub fn describe_digest(digest: &CardDigest, name: Option<&str>) -> Message {
     }
 }
 
-fn decision_facts(label: &'static str, decision: Option<&Decision>) -> Vec<(&'static str, String)> {
+fn decision_facts(label: &'static str, decision: Option<&Decision>) -> Vec<MessageFact> {
     let Some(decision) = decision else {
-        return vec![(label, "somebody outside peergate".into())];
+        return vec![MessageFact::new(label, "somebody outside peergate")];
     };
-    let reason = decision.reason.as_deref().map(|reason| ("Reason", sanitize_text(reason)));
-    [Some((label, describe_approver(&decision.by))), reason].into_iter().flatten().collect()
+    let reason = decision.reason.as_deref().map(|reason| MessageFact::new("Reason", sanitize_text(reason)));
+    [Some(MessageFact::new(label, describe_approver(&decision.by))), reason].into_iter().flatten().collect()
 }
 
-fn problem_facts(problem: &Problem) -> Vec<(&'static str, String)> {
-    let request_id = problem.request_id.as_ref().map(|id| ("Request id", sanitize_text(id)));
-    [Some(("Code", sanitize_text(&problem.code))), request_id].into_iter().flatten().collect()
+fn problem_facts(problem: &Problem) -> Vec<MessageFact> {
+    let request_id = problem.request_id.as_ref().map(|id| MessageFact::new("Request id", sanitize_text(id)));
+    [Some(MessageFact::new("Code", sanitize_text(&problem.code))), request_id].into_iter().flatten().collect()
 }
 
 fn describe_approver(approver: &Approver) -> String {

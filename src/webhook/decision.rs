@@ -126,9 +126,8 @@ pub(super) async fn reply_to_old_card(
     now: Timestamp,
     deadline: Instant,
 ) -> Option<(CommandRequest, Reply)> {
-    let (target, instance_id) = binding::unverified_connection(&click.binding)?;
-    let (target, _) = app.config.target(Some(&target))?;
-    let id = ApprovalId { target: target.to_owned(), instance_id: instance_id.clone() };
+    let id = binding::unverified_connection(&click.binding)?;
+    app.config.target(Some(&id.target))?;
     let mut answer = old_card_reply(None, None, now);
     if let Ok(Ok(Some(stored))) = timeout_at(deadline, app.store.load(&id)).await {
         answer = old_card_reply(Some(&stored.approval), click.message_ref.as_deref(), now);
@@ -137,17 +136,15 @@ pub(super) async fn reply_to_old_card(
     let about = ConnectionCommand {
         action: Action::Status,
         target: Some(id.target),
-        instance_id,
+        instance_id: id.instance_id,
         seen_fingerprint: None,
         reason: None,
     };
-    let Click { by, request_key, signed_at, key_index: key, .. } = click;
+    let Click { by, origin, .. } = click;
     let request = CommandRequest {
         command: Command::Connection(about),
         by: by.clone(),
-        request_key: request_key.clone(),
-        signed_at: *signed_at,
-        key_index: *key,
+        origin: origin.clone(),
         clicked_card: None,
     };
     Some((request, answer))
@@ -180,7 +177,7 @@ fn request_id(request: &CommandRequest, command: &ConnectionCommand) -> RequestI
         Action::Status => "status",
     };
     let content = hash_request(verb, &request.by, command.reason.as_deref(), command.seen_fingerprint.as_ref());
-    RequestId { key: request.request_key.clone(), content: Some(content) }
+    RequestId { key: request.origin.request_key.clone(), content: Some(content) }
 }
 
 /// Why the connection is not known.
@@ -327,7 +324,7 @@ impl Attempt<'_> {
 
     async fn run_checks(&self, connection: &Connection) -> Vec<Finding> {
         let until = self.deadline.min(Instant::now() + INTERACTIVE_CHECKS_TIMEOUT);
-        let (by, key) = (&self.request.by, &self.request.request_key);
+        let (by, key) = (&self.request.by, &self.request.origin.request_key);
         accept::run_checks(self.app, &self.id.target, connection, by, key, self.now, until).await
     }
 
@@ -431,7 +428,7 @@ impl Attempt<'_> {
             return seen.is_prefix_of(&fresh);
         }
         let channels = [snapshot.channels.as_slice(), &self.app.config.policy.defaults.channels].concat();
-        stored.is_some_and(|stored| stored.approval.was_shown(&fresh, &channels, self.request.signed_at))
+        stored.is_some_and(|stored| stored.approval.was_shown(&fresh, &channels, self.request.origin.signed_at))
     }
 
     /// Refuses a decision on facts that its sender cannot have seen. Stores the refusal first: a retry comes

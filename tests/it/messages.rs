@@ -161,9 +161,9 @@ fn answer(answer: &Reply) -> String {
 }
 
 fn text(message: &Message) -> String {
-    let facts = message.facts.iter().map(|(label, value)| format!("{label}: {value}"));
+    let facts = message.facts.iter().map(|fact| format!("{}: {}", fact.label, fact.value));
     let labels = |buttons: &message::Buttons| {
-        let labels: Vec<_> = buttons.shown.iter().map(|button| format!("[{}]", button.label())).collect();
+        let labels: Vec<_> = buttons.shown.iter().map(|shown| format!("[{}]", shown.button.label())).collect();
         labels.join(" ")
     };
     let lines = std::iter::once(message.headline.clone())
@@ -172,7 +172,7 @@ fn text(message: &Message) -> String {
         .chain(message.figure.clone())
         .chain(message.sentences.clone())
         .chain(message.snippet.clone())
-        .chain(message.link.iter().map(|(label, url)| format!("{label}: {url}")))
+        .chain(message.link.iter().map(|link| format!("{}: {}", link.label, link.url)))
         .chain(message.buttons.iter().map(labels));
     lines.collect::<Vec<_>>().join("\n")
 }

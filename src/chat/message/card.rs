@@ -4,8 +4,8 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{
-    Button, Buttons, Message, can_show_all, connection_facts, decision_facts, describe_approver, list_approvers,
-    problem_facts, route_instructions, sanitize_text,
+    Button, Buttons, Link, Message, MessageFact, ShownButton, can_show_all, connection_facts, decision_facts,
+    describe_approver, list_approvers, problem_facts, route_instructions, sanitize_text,
 };
 use crate::approval::{
     Approval, ApprovalState, Approver, AuditEvent, Decision, Notification, NotificationKind, Verdict,
@@ -33,10 +33,11 @@ pub fn request_card(approval: &Approval, now: Timestamp) -> Message {
     };
     if connection.is_cross_region() {
         let cost = "between regions: each side pays for the traffic that it sends (CDT)";
-        card.facts.push(("Cost", cost.into()));
+        card.facts.push(MessageFact::new("Cost", cost));
     }
     if waits {
-        card.facts.extend(connection.expires_at.map(|expires_at| ("Expires", format!("{expires_at:.0}"))));
+        card.facts
+            .extend(connection.expires_at.map(|expires_at| MessageFact::new("Expires", format!("{expires_at:.0}"))));
         card.facts.extend(change_facts(approval));
     }
     card.facts.extend(approver_facts(approval, now));
@@ -122,27 +123,26 @@ fn card_headline(approval: &Approval, now: Timestamp) -> String {
 }
 
 /// Who has decided, and who still has to.
-pub(super) fn approver_facts(approval: &Approval, now: Timestamp) -> Vec<(&'static str, String)> {
+pub(super) fn approver_facts(approval: &Approval, now: Timestamp) -> Vec<MessageFact> {
     let mut facts = vec![];
     let waits = approval.state == ApprovalState::Pending && !approval.is_past_expiry(now);
     let terms = &approval.policy;
     if let Some(rule) = &terms.rule {
-        facts.push(("Rule", sanitize_text(rule)));
+        facts.push(MessageFact::new("Rule", sanitize_text(rule)));
     }
     let of = |verdict| approval.decisions.iter().filter(move |decision| decision.verdict == verdict);
     let approvers: Vec<Approver> = of(Verdict::Approve).map(|decision| decision.by.clone()).collect();
     if !approvers.is_empty() {
-        facts.push(("Approved by", list_approvers(&approvers)));
+        facts.push(MessageFact::new("Approved by", list_approvers(&approvers)));
     }
     for decision in of(Verdict::Reject) {
-        facts.push(("Rejected by", describe_approver(&decision.by)));
+        facts.push(MessageFact::new("Rejected by", describe_approver(&decision.by)));
     }
     let reasons = approval.decisions.iter().filter_map(|decision| {
         let reason = sanitize_text(decision.reason.as_deref()?);
-        Some((
-            "Reason",
-            if approval.decisions.len() > 1 { format!("{}: {reason}", approver_name(&decision.by)) } else { reason },
-        ))
+        let is_only_one = approval.decisions.len() == 1;
+        let reason = if is_only_one { reason } else { format!("{}: {reason}", approver_name(&decision.by)) };
+        Some(MessageFact::new("Reason", reason))
     });
     facts.extend(reasons);
     if waits && terms.rule.is_some() {
@@ -158,13 +158,11 @@ pub(super) fn approver_facts(approval: &Approval, now: Timestamp) -> Vec<(&'stat
         }
         let listed = names.join(", ");
         facts.push(if can_be_met {
-            ("Still needed", format!("{missing} of {listed}"))
+            MessageFact::new("Still needed", format!("{missing} of {listed}"))
         } else {
             let who = if names.is_empty() { "nobody else".to_owned() } else { format!("only {listed}") };
-            (
-                "⚠ Still needed",
-                format!("{missing} more, but {who} may approve: the rule cannot be met and needs a change"),
-            )
+            let text = format!("{missing} more, but {who} may approve: the rule cannot be met and needs a change");
+            MessageFact::new("⚠ Still needed", text)
         });
     }
     facts
@@ -175,15 +173,15 @@ fn approver_name(approver: &Approver) -> String {
 }
 
 /// How it went on after the decision.
-fn outcome_facts(approval: &Approval) -> Vec<(&'static str, String)> {
-    let decided_at = approval.winner().map(|decision| ("Decided at", format!("{:.0}", decision.at)));
+fn outcome_facts(approval: &Approval) -> Vec<MessageFact> {
+    let decided_at = approval.winner().map(|decision| MessageFact::new("Decided at", format!("{:.0}", decision.at)));
     let outside = || {
         let label = if approval.state == ApprovalState::Rejected { "Rejected by" } else { "Accepted by" };
         decision_facts(label, None)
     };
     let took = |notice: &Notification| {
         let NotificationKind::Activated { took_s } = notice.kind else { return None };
-        Some(("Took", super::format_duration(took_s)))
+        Some(MessageFact::new("Took", super::format_duration(took_s)))
     };
     let mut facts: Vec<_> = decided_at.into_iter().collect();
     let rejected_elsewhere = approval.state == ApprovalState::Rejected
@@ -203,12 +201,12 @@ fn outcome_facts(approval: &Approval) -> Vec<(&'static str, String)> {
 }
 
 /// The last change, as long as it is about what is shown.
-fn change_facts(approval: &Approval) -> Vec<(&'static str, String)> {
+fn change_facts(approval: &Approval) -> Vec<MessageFact> {
     let last = approval.history.iter().rev().find_map(|entry| {
         let AuditEvent::Changed { fingerprint, changes, .. } = &entry.event else { return None };
         (*fingerprint == approval.fingerprint).then_some(changes)
     });
-    last.into_iter().flatten().map(|change| ("⚠ Changed", describe_change(change))).collect()
+    last.into_iter().flatten().map(|change| MessageFact::new("⚠ Changed", describe_change(change))).collect()
 }
 
 pub(super) fn describe_change(change: &Change) -> String {
@@ -237,19 +235,20 @@ fn card_buttons(approval: &Approval) -> Buttons {
         target: approval.id.target.clone(),
         instance_id: approval.id.instance_id.clone(),
         fingerprint: approval.facts.fingerprint(),
-        shown: shown.into_iter().flatten().collect(),
-        bindings: vec![],
+        shown: shown.into_iter().flatten().map(ShownButton::from).collect(),
     }
 }
 
 /// The page of the console that lists it.
 ///
 /// Source: <https://help.aliyun.com/en/vpc/vpc-peer-to-peer-connection>
-fn console_link(connection: &Connection) -> Option<(&'static str, String)> {
+fn console_link(connection: &Connection) -> Option<Link> {
     let region = &connection.accepter.region;
     let plain = region.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    (plain && !region.is_empty() && connection.status != Status::Deleted)
-        .then(|| ("Open the console", format!("https://vpc.console.aliyun.com/vpcpeer/{region}/vpcpeers")))
+    (plain && !region.is_empty() && connection.status != Status::Deleted).then(|| Link {
+        label: "Open the console",
+        url: format!("https://vpc.console.aliyun.com/vpcpeer/{region}/vpcpeers"),
+    })
 }
 
 /// A line of the checklist.
@@ -322,9 +321,9 @@ fn draw_overlap(theirs: &IpNet, ours: &IpNet) -> Vec<String> {
     let (outer, inner) = if theirs.contains(ours) { (theirs, ours) } else { (ours, theirs) };
     let wide = theirs.to_string().len().max(ours.to_string().len());
     let line = |label: &str, range: &IpNet| {
-        let (from, cells) = bar_cells(outer, range);
+        let BarSegment { first, width } = bar_segment(outer, range);
         let bar: String =
-            (0..FIGURE_WIDTH).map(|cell| if (from..from + cells).contains(&cell) { '█' } else { '·' }).collect();
+            (0..FIGURE_WIDTH).map(|cell| if (first..first + width).contains(&cell) { '█' } else { '·' }).collect();
         format!("{label:<9} {:<wide$} {bar}", range.to_string())
     };
     let relation = match (outer == inner, outer == theirs) {
@@ -335,8 +334,15 @@ fn draw_overlap(theirs: &IpNet, ours: &IpNet) -> Vec<String> {
     vec![relation, line("requester", theirs), line("accepting", ours)]
 }
 
-/// Which of the cells of `outer` a range inside it takes: the first, and how many, at least one.
-fn bar_cells(outer: &IpNet, inner: &IpNet) -> (u32, u32) {
+/// The cells of a bar that a CIDR block fills.
+struct BarSegment {
+    first: u32,
+    /// At least one.
+    width: u32,
+}
+
+/// The cells that `inner` fills in a bar of `outer`, which contains it.
+fn bar_segment(outer: &IpNet, inner: &IpNet) -> BarSegment {
     let bits = u32::from(inner.prefix_len().saturating_sub(outer.prefix_len()));
     let width_bits = FIGURE_WIDTH.trailing_zeros();
     let number = |range: &IpNet| match range {
@@ -347,5 +353,5 @@ fn bar_cells(outer: &IpNet, inner: &IpNet) -> (u32, u32) {
     let offset = number(inner) ^ number(outer);
     let first = offset.checked_shl(outer.prefix_len().into()).unwrap_or(0) >> (128 - width_bits);
     let first = u32::try_from(first).unwrap_or(0);
-    (first, FIGURE_WIDTH.checked_shr(bits).unwrap_or(0).max(1))
+    BarSegment { first, width: FIGURE_WIDTH.checked_shr(bits).unwrap_or(0).max(1) }
 }

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 
 use super::card::{describe_change, explain_objection, request_card};
 use super::{
-    Message, advice_for_code, connection_facts, decision_facts, describe_approver, format_duration, format_wait,
-    list_approvers, problem_facts, route_instructions, sanitize_text, with_headline,
+    Message, MessageFact, advice_for_code, connection_facts, decision_facts, describe_approver, format_duration,
+    format_wait, list_approvers, problem_facts, route_instructions, sanitize_text, with_headline,
 };
 use crate::approval::{Approval, ApprovalState, Approver, Notification, NotificationKind, SendBackReason, Verdict};
 use crate::peering::Problem;
@@ -44,7 +44,7 @@ pub fn describe_notification(approval: &Approval, notice: &Notification) -> Mess
         NotificationKind::Discovered => with_headline(format!("VPC peering {id} is requested")),
         NotificationKind::Checked => with_headline(format!("VPC peering {id} was checked again")),
         NotificationKind::Changed { changes, void } => Message {
-            facts: changes.iter().map(|change| ("Changed", describe_change(change))).collect(),
+            facts: changes.iter().map(|change| MessageFact::new("Changed", describe_change(change))).collect(),
             sentences: describe_voided(void),
             ..with_headline(format!("VPC peering {id} is not what it was: look at it again before you decide"))
         },
@@ -93,7 +93,7 @@ pub fn describe_notification(approval: &Approval, notice: &Notification) -> Mess
         },
         NotificationKind::Stuck { for_s, problem } => describe_stuck(approval, *for_s, problem.as_ref()),
         NotificationKind::FactsDiffer { changes } => Message {
-            facts: changes.iter().map(|change| ("Changed", describe_change(change))).collect(),
+            facts: changes.iter().map(|change| MessageFact::new("Changed", describe_change(change))).collect(),
             ..with_headline(format!("VPC peering {id} was activated with other facts than those that were decided on"))
         },
         NotificationKind::Activated { took_s } => Message {

@@ -4,13 +4,13 @@ use jiff::Timestamp;
 
 use super::card::{approver_facts, describe_finding, draw_overlaps, explain_objection, request_card};
 use super::{
-    Button, Buttons, MAX_CIDRS, Message, advice_for_code, can_show_all, connection_facts, describe_approver,
-    problem_facts, sanitize_text, with_headline,
+    Button, Buttons, MAX_CIDRS, Message, MessageFact, advice_for_code, can_show_all, connection_facts,
+    describe_approver, problem_facts, sanitize_text, with_headline,
 };
 use crate::approval::{
     Approval, ApprovalId, ApprovalState, Approver, AuditEntry, AuditEvent, Decision, Reminder, SendBackReason, Verdict,
 };
-use crate::chat::{Dependency, Reply};
+use crate::chat::reply::{Dependency, Reply};
 use crate::peering::Connection;
 use crate::policy::Refusal;
 use crate::preflight::{CheckOutcome, Finding, Objection};
@@ -262,8 +262,7 @@ fn describe_status(connection: &Connection, approval: Option<&Approval>, target:
         target: id.target.clone(),
         instance_id: id.instance_id.clone(),
         fingerprint: connection.fingerprint(),
-        shown: vec![Button::Approve { needs_reason }, Button::Reject],
-        bindings: vec![],
+        shown: vec![Button::Approve { needs_reason }.into(), Button::Reject.into()],
     };
     let unknown = "The ranges of a side are unknown: whether they overlap could not be checked.";
     let unchecked = approval.is_none_or(|approval| approval.findings.is_empty()) && !connection.has_known_cidrs();
@@ -448,7 +447,7 @@ fn describe_objection(objection: &Objection) -> Message {
         Objection::Overlap(pairs) => pairs
             .iter()
             .take(MAX_CIDRS)
-            .map(|(theirs, ours)| ("Overlap", format!("requester {theirs} and accepting {ours}")))
+            .map(|(theirs, ours)| MessageFact::new("Overlap", format!("requester {theirs} and accepting {ours}")))
             .collect(),
         Objection::DryRun(problem) => problem_facts(problem),
         Objection::NotOurs
@@ -474,8 +473,8 @@ fn describe_objection(objection: &Objection) -> Message {
     }
 }
 
-fn state_facts(approval: &Approval, now: Timestamp) -> Vec<(&'static str, String)> {
+fn state_facts(approval: &Approval, now: Timestamp) -> Vec<MessageFact> {
     let state = format!("{} since {:.0}", approval.state.name(), approval.since);
     let problem = approval.last_problem.as_ref().map(problem_facts).unwrap_or_default();
-    [vec![("State", state)], approver_facts(approval, now), problem].concat()
+    [vec![MessageFact::new("State", state)], approver_facts(approval, now), problem].concat()
 }
