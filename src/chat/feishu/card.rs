@@ -37,8 +37,8 @@ const MAX_CUT_CHARS: usize = 100;
 /// The longest toast, in characters. Feishu documents no limit, but nobody can read more before it disappears.
 const MAX_TOAST_CHARS: usize = 300;
 /// Explains a shortened card.
-const CUT_SENTENCE: &str = "The request is too large for a card of Feishu, so texts are cut and there are no decision buttons. A client \
-                   can decide with the fingerprint from a status.";
+const CUT_SENTENCE: &str = "The request is too large for a Feishu card, so texts are cut and there are no Approve and Reject buttons. \
+                            A webhook client can decide with the fingerprint from a status reply.";
 
 /// Why Feishu would refuse a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

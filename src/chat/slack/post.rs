@@ -12,6 +12,7 @@ use super::{
     APPROVE_WITH_REASON, Channel, Config, PlatformContext, REASON_FIELD, REJECT, ReplyTo, Secrets, WebhookChannel,
 };
 use crate::approval::{RetryPolicy, Verdict};
+use crate::chat::binding::unverified_connection;
 use crate::chat::delivery::{POST_TIMEOUT, parse_retry_after, probe_url};
 use crate::chat::message::{self, Button, Link, Message, MessageFact, ShownButton};
 use crate::chat::response::{empty_response, json_response, problem_response, set_member};
@@ -108,12 +109,6 @@ pub fn reply_modal(message: &Message) -> Value {
     }})
 }
 
-/// The connection's id in a binding that was verified.
-fn connection_id(binding: &str) -> &str {
-    let names = binding.rsplit_once('.').map_or(binding, |(names, _)| names);
-    names.split_once('/').map_or(names, |(_, id)| id)
-}
-
 /// The modal that asks for a reason.
 ///
 /// Source: <https://docs.slack.dev/reference/views/modal-views>
@@ -124,7 +119,9 @@ fn reason_modal(verdict: Verdict, click: &Click) -> Value {
         Verdict::Approve => APPROVE_WITH_REASON,
         Verdict::Reject => REJECT,
     };
-    let summary = Message { headline: connection_id(&click.binding).to_owned(), ..Message::default() };
+    // The binding was verified before.
+    let id = unverified_connection(&click.binding).map(|id| format!(" {id}")).unwrap_or_default();
+    let summary = Message { headline: format!("VPC peering{id}"), ..Message::default() };
     json!({
         "type": "modal",
         "callback_id": callback_id,
