@@ -125,7 +125,8 @@ impl Config {
             ConfigFile::parse(text).map_err(|message| Error::Parse { path: "peergate.toml".into(), message })?;
         file.platforms.set_clients(std::mem::take(&mut file.clients));
         file.validate()?;
-        let realms = Platform::ALL.iter().flat_map(|platform| platform.merged_tenants(&file.platforms)).collect();
+        let merged = Platform::ALL.iter().flat_map(|platform| platform.merged_tenants(&file.platforms));
+        let realms = merged.map(|merged| (merged.tenant, merged.into)).collect();
         let policy = Policy {
             rules: file.rule,
             people: file.people,

@@ -246,7 +246,7 @@ impl Responder<'_> {
     /// Sends the reply to a command.
     async fn send_reply(self, request: chat::CommandRequest, reply: &Reply) -> Handled {
         let Self { context, platform, reply_to, now } = self;
-        let (outcome, reply_kind) = (reply.outcome().1, reply_to.log_label());
+        let (outcome, reply_kind) = (reply.outcome().name, reply_to.log_label());
         let keyring = context.keyring(platform);
         let max_chars = platform.max_binding_chars();
         let card = binding::private_card_id(request.by.as_str(), binding::hours_since_epoch(now));
@@ -413,10 +413,10 @@ fn log_request(request: &chat::CommandRequest, outcome: &str, reply_kind: &str, 
     };
     tracing::info!(
         outcome,
-        verb = message::command_name(&request.command),
+        verb = request.command.log_name(),
         way = reply_kind,
         actor.id = request.by.as_str(),
-        signing_key = request.key_index,
+        signing_key = request.origin.key_index,
         target,
         peering.id = instance_id,
         http.status = status,

@@ -1,51 +1,52 @@
-//! What a button carries: which connection, what its card showed, and which card it is, under a MAC of ours.
+//! The binding of a button: the connection, the facts on the card, and the card itself, under a MAC of ours.
 //!
-//! A platform's signature says who clicked; on some it says nothing of the button. The MAC says that we made this button,
-//! for this platform and this card.
+//! A platform's signature proves who clicked, but on some platforms not on which button. The MAC proves that we made the
+//! button, for this platform and this card.
 //!
-//! A binding is `ACTION TARGET / CONNECTION . BASE64`, without the spaces: one letter, two names, and 44 bytes in base64url:
-//! 16 of the fingerprint, 8 of the card, 4 of the key's id, 16 of the MAC. With a connection's id of 22 and a target's name
-//! of 16 characters that is 100, the least that a platform takes.
+//! A binding is `ACTION TARGET / CONNECTION . BASE64`, without the spaces: one letter, two names, and 44 bytes in base64url.
+//! The bytes are 16 of the fingerprint, 8 of the card's id, 4 of the key's id, and 16 of the MAC. A connection's id of 22 and
+//! a target's name of 16 characters make 100 characters, the lowest limit of any platform.
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{Hmac, Mac};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
-use super::message::{Button, Message};
-use crate::approval::{CardId, CardKey};
+use super::authenticity::hmac_of;
+use super::message::{Button, Message, ShownButton};
+use crate::approval::{ApprovalId, CardId, CardKey};
 use crate::peering::{FieldHash, InstanceId, SeenFingerprint};
 
-/// Of the MAC, in bytes.
+/// The length of a MAC. The rest of the HMAC is cut off.
 const MAC_BYTES: usize = 16;
 
-/// What a button is about.
+/// What a button is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
-    /// What it does.
+    /// What a click does.
     pub button: Button,
     /// The accepting account's name.
     pub target: String,
-    /// The connection.
+    /// The connection's id.
     pub instance_id: InstanceId,
-    /// What was shown beside it.
+    /// The first half of the fingerprint of the facts on the card.
     pub seen_fingerprint: SeenFingerprint,
-    /// The card.
+    /// The card's id.
     pub card_id: CardId,
 }
 
 /// Why a button decides nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BindingError {
-    /// No key of ours has that id: an old card, or one of a key that is gone.
+    /// No key has the id in the binding: the card is old, or its key was removed.
     #[error("the button's key is not known")]
     UnknownKey,
-    /// No key of ours made it.
+    /// The MAC is not one of ours.
     #[error("the button is not one of ours")]
     Forged,
 }
 
-/// A key, and the id by which a binding names it.
+/// A key, and the id that bindings name it by.
 #[derive(Clone)]
 pub struct BindingKey {
     id: CardKey,
@@ -58,7 +59,7 @@ impl std::fmt::Debug for BindingKey {
     }
 }
 
-/// The keys of a platform: the first signs, all verify.
+/// The keys of a platform: the first one signs, and all of them verify.
 #[derive(Debug, Clone)]
 pub struct Keyring {
     platform: &'static str,
@@ -66,13 +67,13 @@ pub struct Keyring {
 }
 
 impl BindingKey {
-    /// Derives a key from a secret. `label` keeps the keys of different uses apart.
+    /// Derives a key from a secret. A different `label` makes a different key.
     ///
     /// Source: <https://www.rfc-editor.org/rfc/rfc5869>, with SHA-256 and without salt; 32 bytes are its first block.
     #[must_use]
     pub fn derive(secret: &[u8], label: &str) -> Self {
-        let extracted = hmac_sha256(&[0; 32], &[secret]);
-        let secret = hmac_sha256(&extracted, &[label.as_bytes(), &[1]]);
+        let extracted: [u8; 32] = hmac_of(&[0; 32], &[secret]).finalize().into_bytes().into();
+        let secret: [u8; 32] = hmac_of(&extracted, &[label.as_bytes(), &[1]]).finalize().into_bytes().into();
         let mut id = [0; 4];
         let named = Sha256::new().chain_update("peergate/binding-key-id/1").chain_update(secret).finalize();
         id.iter_mut().zip(named).for_each(|(to, from)| *to = from);
@@ -80,17 +81,8 @@ impl BindingKey {
     }
 }
 
-#[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
-fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
-    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("any length of key");
-    for part in parts {
-        mac.update(part);
-    }
-    mac.finalize().into_bytes().into()
-}
-
 impl Keyring {
-    /// The keys of a platform. Without one, nothing is signed.
+    /// Makes a keyring. Without any key, nothing is signed.
     #[must_use]
     pub fn new(platform: &'static str, keys: Vec<BindingKey>) -> Self {
         Self { platform, keys }
@@ -108,81 +100,82 @@ impl Keyring {
         self.keys.iter().map(|key| key.id).collect()
     }
 
-    /// What a button carries; `None` without a key.
+    /// The text that a button carries; `None` without a key.
     #[must_use]
     pub fn sign(&self, binding: &Binding) -> Option<String> {
         let key = self.keys.first()?;
         let mut bytes = encode_payload(binding)?;
         bytes.extend(key.id.0.to_be_bytes());
-        let mac = self.compute_mac(key, binding);
+        let mac = self.start_mac(key, binding).finalize().into_bytes();
         bytes.extend(mac.iter().take(MAC_BYTES));
         let Binding { button, target, instance_id, .. } = binding;
         Some(format!("{}{target}/{instance_id}.{}", button_letter(*button), BASE64_URL_SAFE_NO_PAD.encode(bytes)))
     }
 
-    /// Checks what a button carried. Takes as long for a wrong MAC as for a right one.
+    /// Verifies the text that a button carried. A wrong MAC takes as long as a right one.
     ///
     /// # Errors
-    /// Why it decides nothing.
+    /// Why the button decides nothing.
     pub fn verify(&self, text: &str) -> Result<Binding, BindingError> {
-        let (binding, id, mac) = decode_binding(text).ok_or(BindingError::Forged)?;
-        let mut known = false;
-        for key in self.keys.iter().filter(|key| key.id == id) {
-            known = true;
-            let mut expected =
-                <Hmac<Sha256> as KeyInit>::new_from_slice(&key.secret).map_err(|_| BindingError::Forged)?;
-            self.feed_mac(&binding, |part| expected.update(part));
+        let SignedBinding { binding, key_id, mac } = SignedBinding::decode(text).ok_or(BindingError::Forged)?;
+        let mut is_known = false;
+        for key in self.keys.iter().filter(|key| key.id == key_id) {
+            is_known = true;
             // Compares in constant time.
-            if expected.verify_truncated_left(&mac).is_ok() {
+            if self.start_mac(key, &binding).verify_truncated_left(&mac).is_ok() {
                 return Ok(binding);
             }
         }
-        Err(if known { BindingError::Forged } else { BindingError::UnknownKey })
+        Err(if is_known { BindingError::Forged } else { BindingError::UnknownKey })
     }
 
-    fn compute_mac(&self, key: &BindingKey, binding: &Binding) -> [u8; 32] {
-        let mut parts: Vec<Vec<u8>> = vec![];
-        self.feed_mac(binding, |part| parts.push(part.to_vec()));
-        hmac_sha256(&key.secret, &parts.iter().map(Vec::as_slice).collect::<Vec<_>>())
-    }
-
-    /// All that is under the MAC, each with its length in front.
-    fn feed_mac(&self, binding: &Binding, mut update: impl FnMut(&[u8])) {
-        let Binding { button, target, instance_id, seen_fingerprint: seen, card_id: card } = binding;
-        let letter = button_letter(*button).to_string();
-        let card = card.to_string();
-        for field in ["peergate/binding/1", self.platform, &letter, target, instance_id.as_str(), seen.as_str(), &card]
-        {
-            update(&u64::try_from(field.len()).unwrap_or(u64::MAX).to_be_bytes());
-            update(field.as_bytes());
+    /// The HMAC over every field of the binding, each preceded by its length.
+    fn start_mac(&self, key: &BindingKey, binding: &Binding) -> Hmac<Sha256> {
+        let Binding { button, target, instance_id, seen_fingerprint, card_id } = binding;
+        let (letter, card) = (button_letter(*button).to_string(), card_id.to_string());
+        let seen = seen_fingerprint.as_str();
+        let mut mac = hmac_of(&key.secret, &[]);
+        for field in ["peergate/binding/1", self.platform, &letter, target, instance_id.as_str(), seen, &card] {
+            mac.update(&u64::try_from(field.len()).unwrap_or(u64::MAX).to_be_bytes());
+            mac.update(field.as_bytes());
         }
+        mac
     }
 }
 
-/// The fingerprint and the card.
+/// The fingerprint and the card's id.
 fn encode_payload(binding: &Binding) -> Option<Vec<u8>> {
     let mut bytes = hex::decode(binding.seen_fingerprint.as_str()).ok()?;
     bytes.extend(binding.card_id.0.to_be_bytes());
     Some(bytes)
 }
 
-fn decode_binding(text: &str) -> Option<(Binding, CardKey, Vec<u8>)> {
-    let mut rest = text.chars();
-    let button = parse_button(rest.next()?)?;
-    let (names, bytes) = rest.as_str().rsplit_once('.')?;
-    let (target, instance_id) = names.split_once('/')?;
-    let bytes = BASE64_URL_SAFE_NO_PAD.decode(bytes).ok()?;
-    let (seen, bytes) = bytes.split_at_checked(16)?;
-    let (card, bytes) = bytes.split_first_chunk()?;
-    let (key, mac) = bytes.split_first_chunk()?;
-    let binding = Binding {
-        button,
-        target: target.to_owned(),
-        instance_id: InstanceId::parse(instance_id).ok()?,
-        seen_fingerprint: SeenFingerprint::parse_half(&hex::encode(seen))?,
-        card_id: CardId(u64::from_be_bytes(*card)),
-    };
-    (mac.len() == MAC_BYTES).then(|| (binding, CardKey(u32::from_be_bytes(*key)), mac.to_vec()))
+/// The parts of a binding's text, not yet verified.
+struct SignedBinding {
+    binding: Binding,
+    key_id: CardKey,
+    mac: [u8; MAC_BYTES],
+}
+
+impl SignedBinding {
+    fn decode(text: &str) -> Option<Self> {
+        let mut rest = text.chars();
+        let button = parse_button(rest.next()?)?;
+        let (names, bytes) = rest.as_str().rsplit_once('.')?;
+        let (target, instance_id) = names.split_once('/')?;
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(bytes).ok()?;
+        let (seen, bytes) = bytes.split_at_checked(16)?;
+        let (card, bytes) = bytes.split_first_chunk()?;
+        let (key_id, mac) = bytes.split_first_chunk()?;
+        let binding = Binding {
+            button,
+            target: target.to_owned(),
+            instance_id: InstanceId::parse(instance_id).ok()?,
+            seen_fingerprint: SeenFingerprint::parse_half(&hex::encode(seen))?,
+            card_id: CardId(u64::from_be_bytes(*card)),
+        };
+        Some(Self { binding, key_id: CardKey(u32::from_be_bytes(*key_id)), mac: mac.try_into().ok()? })
+    }
 }
 
 fn button_letter(button: Button) -> char {
@@ -204,22 +197,22 @@ fn parse_button(letter: char) -> Option<Button> {
         Button::Details,
     ]
     .into_iter()
-    .find(|button| self::button_letter(*button) == letter)
+    .find(|button| button_letter(*button) == letter)
 }
 
-/// The card id of a notice that is a message of its own.
+/// The card id of a notification that is a message of its own.
 #[must_use]
 pub fn notification_card_id(record: &str, channel: &str, number: u32) -> CardId {
     derive_card_id(&["notice", record, channel, &number.to_string()])
 }
 
-/// The card that a private answer is: by its person and the hour.
+/// The card id of a private reply: one for each person and hour.
 #[must_use]
 pub fn private_card_id(person: &str, hour: i64) -> CardId {
     derive_card_id(&["person", person, &hour.to_string()])
 }
 
-/// The hour of a private answer.
+/// The hour of a private reply.
 #[must_use]
 pub fn hours_since_epoch(now: Timestamp) -> i64 {
     now.as_second().div_euclid(3600)
@@ -233,8 +226,8 @@ fn derive_card_id(parts: &[&str]) -> CardId {
     CardId(u64::try_from(hash.into_u128() >> 64).unwrap_or_default())
 }
 
-/// Gives each button what it carries. Without a key there are no buttons; where it is longer than a platform takes, no
-/// buttons that decide.
+/// Binds each button to the message's connection and to the card. Buttons without a binding are removed: all of them
+/// without a key, and each whose binding exceeds `max_chars`.
 #[must_use]
 pub fn bind_buttons(mut message: Message, keyring: &Keyring, card: CardId, max_chars: usize) -> Message {
     if max_chars == 0 {
@@ -242,42 +235,43 @@ pub fn bind_buttons(mut message: Message, keyring: &Keyring, card: CardId, max_c
     }
     let Some(buttons) = message.buttons.as_mut() else { return message };
     let seen = SeenFingerprint::first_half_of(&buttons.fingerprint);
-    let mut signed = vec![];
-    for button in &buttons.shown {
-        let binding = Binding {
+    let mut is_too_long = false;
+    let bound = buttons.shown.iter().filter_map(|ShownButton { button, .. }| {
+        let text = keyring.sign(&Binding {
             button: *button,
             target: buttons.target.clone(),
             instance_id: buttons.instance_id.clone(),
             seen_fingerprint: seen.clone(),
             card_id: card,
-        };
-        signed.extend(keyring.sign(&binding).map(|text| (*button, text)));
-    }
-    let all = signed.len();
-    signed.retain(|(_, text)| text.len() <= max_chars);
-    if signed.len() < all {
-        message.sentences.push("The target's name is too long for buttons here: use a command.".into());
-    }
-    buttons.shown = signed.iter().map(|(button, _)| *button).collect();
-    buttons.bindings = signed.into_iter().map(|(_, text)| text).collect();
+        })?;
+        is_too_long |= text.len() > max_chars;
+        (text.len() <= max_chars).then_some(ShownButton { button: *button, binding: Some(text) })
+    });
+    buttons.shown = bound.collect();
     if buttons.shown.is_empty() {
         message.buttons = None;
+    }
+    if is_too_long {
+        message.sentences.push("The target's name is too long for buttons on this platform: use a command.".into());
     }
     message
 }
 
-/// What a button of an earlier version was about. It decides nothing any more.
+/// The connection of a button of an earlier version, which decides nothing any more.
 #[must_use]
-pub fn parse_legacy_binding(text: &str) -> Option<(String, InstanceId)> {
+pub fn parse_legacy_binding(text: &str) -> Option<ApprovalId> {
     let (target, instance_id) = text.split_once('#')?.0.split_once('/')?;
-    Some((target.to_owned(), InstanceId::parse(instance_id).ok()?))
+    Some(ApprovalId { target: target.to_owned(), instance_id: InstanceId::parse(instance_id).ok()? })
 }
 
-/// What a button says that it is about, whether or not that is true.
+/// The connection that a button claims to be for. Nothing is verified.
 #[must_use]
-pub fn unverified_connection(text: &str) -> Option<(String, InstanceId)> {
-    let unchecked = || decode_binding(text).map(|(binding, ..)| (binding.target, binding.instance_id));
-    parse_legacy_binding(text).or_else(unchecked)
+pub fn unverified_connection(text: &str) -> Option<ApprovalId> {
+    let claimed = || {
+        let Binding { target, instance_id, .. } = SignedBinding::decode(text)?.binding;
+        Some(ApprovalId { target, instance_id })
+    };
+    parse_legacy_binding(text).or_else(claimed)
 }
 
 #[cfg(test)]
@@ -318,13 +312,10 @@ mod tests {
     fn overlong_binding_removes_the_button_and_says_so() {
         let Binding { button, target, instance_id, card_id: card, .. } = binding();
         let fingerprint = Fingerprint::try_from("0f".repeat(32)).unwrap();
-        let buttons = Buttons { target, instance_id, fingerprint, shown: vec![button], bindings: vec![] };
+        let buttons = Buttons { target, instance_id, fingerprint, shown: vec![button.into()] };
         let message = Message { buttons: Some(buttons), ..Message::default() };
         let fits = bind_buttons(message.clone(), &keyring("slack", &["new"]), card, 100);
-        assert_eq!(
-            fits.buttons.unwrap().with_bindings().map(|(button, _)| button).collect::<Vec<_>>(),
-            [Button::Reject]
-        );
+        assert_eq!(fits.buttons.unwrap().shown.iter().map(|shown| shown.button).collect::<Vec<_>>(), [Button::Reject]);
         assert!(fits.sentences.is_empty(), "{:?}", fits.sentences);
         let too_long = bind_buttons(message.clone(), &keyring("slack", &["new"]), card, 99);
         assert_eq!(too_long.buttons, None);

@@ -1,7 +1,6 @@
-//! Keeps one account that asks for many peerings from filling a channel: beyond 20 cards an hour, its cards wait for their
-//! turn, and one digest names them.
+//! Limits the cards of one requester account in a channel to 20 an hour. Further cards are delayed, and a digest lists them.
 //!
-//! Kept per process: a restart forgets what was posted, and loses no card.
+//! Each process counts for itself: a restart resets the count, and loses no card.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -11,44 +10,44 @@ use jiff::{SignedDuration, Timestamp};
 use crate::approval::ApprovalId;
 use crate::peering::AccountId;
 
-/// How many cards an account gets in a channel within [`WINDOW`].
+/// The most cards of an account in a channel within [`RATE_PERIOD`].
 const MAX_CARDS: usize = 20;
 const RATE_PERIOD: SignedDuration = SignedDuration::from_hours(1);
-/// The most turns that are remembered for an account and channel; beyond it, cards are posted at once.
+/// The most delayed cards of an account in a channel. Further ones are posted at once.
 const MAX_TURNS: usize = 10_000;
 
-/// How many requests one message names: platforms cut long ones. The next message names the next ones.
+/// The most requests in one digest, as platforms cut long messages. The next digest lists the next ones.
 const MAX_DIGEST_IDS: usize = 200;
 
-/// The cards of all accounts and channels.
+/// The queues of all accounts and channels.
 #[derive(Debug, Default)]
 pub struct CardRateLimiter(Mutex<BTreeMap<(AccountId, String), CardQueue>>);
 
 /// The cards of one account in one channel.
 #[derive(Debug, Default)]
 struct CardQueue {
-    /// When each card has its turn.
+    /// When each card may be posted.
     turns: BTreeMap<ApprovalId, Timestamp>,
-    /// The turns in order.
+    /// The same times, in order.
     turn_times: VecDeque<Timestamp>,
-    /// Cards that wait, and that no digest has named.
+    /// Delayed cards that no digest has listed.
     undigested: Vec<ApprovalId>,
     last_digest_at: Option<Timestamp>,
 }
 
-/// The requests of an account whose cards wait.
+/// The requests of an account whose cards are delayed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CardDigest {
-    /// Who asks.
+    /// The requester.
     pub account: AccountId,
-    /// By its name in the configuration.
+    /// The channel's name in the configuration.
     pub channel: String,
-    /// The requests whose cards follow.
+    /// The delayed requests.
     pub ids: Vec<ApprovalId>,
 }
 
 impl CardRateLimiter {
-    /// When the card of a request may be posted, if not now. A second call does not change its turn.
+    /// When the card of a request may be posted; `None` for now. A second call changes nothing.
     pub fn reserve(&self, account: AccountId, channel: &str, id: &ApprovalId, now: Timestamp) -> Option<Timestamp> {
         let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let queue = queues.entry((account, channel.to_owned())).or_default();
@@ -74,7 +73,7 @@ impl CardRateLimiter {
         Some(turn)
     }
 
-    /// The digests that are due: one an hour for an account and channel.
+    /// The digests that are due: one an hour for each account and channel.
     pub fn due_digests(&self, now: Timestamp) -> Vec<CardDigest> {
         let queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = |queue: &CardQueue| {
@@ -89,7 +88,7 @@ impl CardRateLimiter {
         .collect()
     }
 
-    /// A digest was posted.
+    /// Records that a digest was posted.
     pub fn mark_digest_posted(&self, digest: &CardDigest, now: Timestamp) {
         let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(queue) = queues.get_mut(&(digest.account, digest.channel.clone())) {

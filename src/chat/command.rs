@@ -1,12 +1,12 @@
-//! Commands in words, the same on each platform.
+//! Commands as people write them, the same on every platform.
 
 #[cfg(feature = "local")]
 use super::EventSpec;
-use super::{Action, Command, ConnectionCommand, normalize_reason};
+use super::request::{Action, Command, ConnectionCommand, normalize_reason};
 use crate::approval::Verdict;
 use crate::peering::InstanceId;
 
-/// `list [on TARGET]`, or `approve|reject|withdraw|status|dry-run pcc-… [on TARGET] [because REASON]`.
+/// Parses `list [on TARGET]`, or `approve|reject|withdraw|status|dry-run pcc-… [on TARGET] [because REASON]`.
 pub(super) fn parse_command(text: &str) -> Option<Command> {
     let (words, reason) = match text.split_once(" because ") {
         Some((words, why)) => (words, normalize_reason(why)),
@@ -20,7 +20,7 @@ pub(super) fn parse_command(text: &str) -> Option<Command> {
         [verb, id, "on", target] => (verb, id, Some((*target).to_owned())),
         _ => return None,
     };
-    let verb = match *verb {
+    let action = match *verb {
         "approve" => Action::Decide(Verdict::Approve),
         "reject" => Action::Decide(Verdict::Reject),
         "withdraw" => Action::Withdraw,
@@ -29,14 +29,14 @@ pub(super) fn parse_command(text: &str) -> Option<Command> {
         _ => return None,
     };
     let instance_id = InstanceId::parse(instance_id).ok()?;
-    Some(Command::Connection(ConnectionCommand { action: verb, target, instance_id, seen_fingerprint: None, reason }))
+    Some(Command::Connection(ConnectionCommand { action, target, instance_id, seen_fingerprint: None, reason }))
 }
 
-/// The words of a command.
+/// Writes a command as a person would.
 #[cfg(feature = "local")]
-pub(super) fn command_text(wish: &EventSpec) -> String {
-    let mut text = format!("{} {}", wish.action, wish.instance_id).trim_end().to_owned();
-    for (word, value) in [("on", &wish.target), ("because", &wish.reason)] {
+pub(super) fn command_text(spec: &EventSpec) -> String {
+    let mut text = format!("{} {}", spec.action, spec.instance_id).trim_end().to_owned();
+    for (word, value) in [("on", &spec.target), ("because", &spec.reason)] {
         if let Some(value) = value {
             text = format!("{text} {word} {value}");
         }

@@ -1,5 +1,5 @@
-//! Feishu and Lark: clicks and text commands in, in [`receive`]; cards out, in [`card`], [`post`] and [`deliver`]. Both sites
-//! have the same API, but separate accounts and hosts.
+//! Feishu and Lark: [`receive`] takes clicks and text commands; [`card`], [`post`] and [`deliver`] send cards. Both sites have
+//! the same API, but separate accounts and hosts.
 
 mod card;
 mod config;
@@ -28,8 +28,8 @@ pub use deliver::State;
 pub(super) use deliver::register_webhook;
 pub(super) use deliver::{ask_reason, config_errors, reply};
 pub use post::{
-    BotMessage, CallError, CardUpdate, CodeMeaning, FeishuApi, PostedMessage, Receiver, TenantToken, build_bot_message,
-    code_meaning, fetch_token, post_bot, sign_bot_message,
+    BotMessage, CallError, CardUpdate, FeishuApi, PostedMessage, Receiver, TenantToken, build_bot_message, fetch_token,
+    post_bot, sign_bot_message,
 };
 #[cfg(feature = "local")]
 pub use receive::{CallbackRequest, encrypt_body, encrypt_challenge, sign, sign_callback, sign_plaintext};
@@ -37,28 +37,28 @@ pub use receive::{ReplyTo, UnverifiedRequest, parse, verify_with};
 pub(super) use receive::{precheck_request, verify};
 pub use secrets::{AppSecret, CallbackKeys, EncryptKey, InvalidFeishuSecret, Secrets, VerificationToken};
 
-/// Its table, and its secret.
+/// The name of its table and of its secret.
 pub const NAME: &str = "feishu";
-/// How its principals and its path begin.
+/// The first part of its principals and of its path.
 pub const REALM: &str = "feishu";
-/// Its requests.
+/// The form of its requests.
 pub(super) const REQUEST_SHAPE: RequestShape =
     RequestShape { extra_segments: 0, methods: &[Method::POST], content_types: &["application/json"] };
-/// Feishu waits 3 s. This leaves a second for the way, a cold start and an answer in private.
+/// Feishu waits 3 s. This leaves a second for the network, a cold start and a private reply.
 ///
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-callback-communication>
 pub(super) const DEADLINE: Duration = Duration::from_millis(1900);
 /// An `open_id` belongs to one app in one tenant.
 pub(super) const USERS_SPAN_TENANTS: Option<&str> = None;
-/// The longest binding, in characters.
+/// The longest binding that we put into a button, in characters.
 pub const MAX_BINDING_CHARS: usize = 512;
-/// The reply to a click draws the card for everybody.
+/// The HTTP response to a click can update the card for everybody.
 pub(super) const CAN_REDRAW_IN_REPLY: bool = true;
-/// Whether a command says which facts its sender saw.
+/// Text commands carry no fingerprint.
 #[cfg(feature = "local")]
 pub(super) const COMMANDS_CARRY_FINGERPRINTS: bool = false;
 
-/// Of a chat: the reason has a field on the card itself.
+/// What a chat can do. It needs no modal: the card itself has an input for the reason.
 const CARD_CAPABILITIES: Capabilities = Capabilities {
     can_edit: true,
     can_thread: true,
@@ -67,7 +67,7 @@ const CARD_CAPABILITIES: Capabilities = Capabilities {
     is_for_people: true,
     max_binding_chars: MAX_BINDING_CHARS,
 };
-/// Of a custom bot. Nobody hears of its buttons, so it has none.
+/// What a custom bot can do. It receives no clicks, so its messages have no buttons.
 const BOT_CAPABILITIES: Capabilities = Capabilities {
     can_edit: false,
     can_thread: false,
@@ -79,9 +79,9 @@ const BOT_CAPABILITIES: Capabilities = Capabilities {
 
 /// The name of the input for a reason.
 const REASON_FIELD: &str = "reason";
-/// Begins the `name` of a button of ours; the binding follows.
+/// The start of the `name` of our buttons; the binding follows it.
 const BUTTON_NAME_PREFIX: &str = "b.";
-/// The longest id of an app, tenant, user, chat or message that we take, in characters.
+/// The longest id of an app, tenant, user, chat or message that we accept, in characters.
 const MAX_ID_CHARS: usize = 128;
 
 type PlatformContext<'a> = super::PlatformContext<'a, Config, Secrets, State>;

@@ -1,90 +1,128 @@
-//! Every sentence that a person reads in chat, free of any platform's markup: [`card`] shows a request as it is,
-//! [`notice`] says what happened, [`answer`] answers who asked.
+//! Every sentence that a person reads in chat, without the markup of any platform: [`request_card`] shows a request,
+//! [`describe_notification`] says what happened, and [`describe_reply`] answers a command.
 //!
-//! The name of a connection and a reason are written by outsiders: they pass through [`plain`], and platforms show them
-//! literally.
+//! Names of connections and reasons are untrusted: they pass through [`sanitize_text`], and platforms show them literally.
 
+mod advice;
 mod card;
+mod checks;
+mod facts;
+mod history;
 mod notification;
 mod reply;
 
-use super::{Action, CardDigest, Command};
-use crate::approval::{Approver, Decision, Verdict, failure_code};
-use crate::peering::{Connection, Facts, Fingerprint, InstanceId, Problem, Side};
+use jiff::Timestamp;
 
+use super::card_rate::CardDigest;
+use crate::approval::Verdict;
+use crate::peering::{Fingerprint, InstanceId};
+
+pub(crate) use advice::advice_for_code;
 pub use card::request_card;
+pub use facts::can_show_all;
+pub use history::{record_with_history, summary_line};
 pub use notification::{describe_notification, follow_up, notification_name};
-pub use reply::{card_moved, card_replaced, describe_reply, record_with_history, summary_line, wrong_tenant};
+pub use reply::{card_moved, card_replaced, describe_reply, wrong_tenant};
 
-/// The longest text of an outsider that we show, in characters.
+/// The longest untrusted text in a message, in characters.
 const MAX_SANITIZED_CHARS: usize = 200;
-/// The most CIDR blocks, or overlaps, that a sentence names. A card's facts show all blocks.
+/// The most CIDR blocks, or overlaps, in one sentence. The facts of a card show all CIDR blocks.
 const MAX_CIDRS: usize = 10;
-/// The longest text of the CIDR blocks of both sides that a card shows whole. A platform with a lower limit has to split
-/// it.
-const MAX_RANGES_CHARS: usize = 6000;
 
-/// What to say: the platform decides how it looks. Shown in this order.
+/// A message. The platform decides how it looks. The parts are shown in this order.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Message {
-    /// One sentence, made of our own words and ids alone.
+    /// One sentence. Holds no untrusted text.
     pub headline: String,
-    /// Label and value; values may come from outsiders.
-    pub facts: Vec<(&'static str, String)>,
-    /// A checklist, with its marks.
+    /// The facts. Values may hold untrusted text.
+    pub facts: Vec<MessageFact>,
+    /// The results of checks, each with its mark.
     pub checks: Vec<String>,
-    /// Lines in which columns matter.
+    /// Lines whose columns are aligned.
     pub figure: Vec<String>,
     /// What to do, and what to know.
     pub sentences: Vec<String>,
-    /// To be copied as it is.
+    /// Text to copy, such as a rule.
     pub snippet: Option<String>,
-    /// What it is called, and where it is.
-    pub link: Option<(&'static str, String)>,
-    /// What can be done about it.
+    /// A link.
+    pub link: Option<Link>,
+    /// The buttons.
     pub buttons: Option<Buttons>,
 }
 
-/// Buttons, and what they are about.
+/// A fact of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageFact {
+    /// What the value is, e.g. `Bandwidth`.
+    pub label: &'static str,
+    /// One line. May hold untrusted text.
+    pub value: String,
+}
+
+impl MessageFact {
+    /// Makes a fact.
+    pub fn new(label: &'static str, value: impl Into<String>) -> Self {
+        Self { label, value: value.into() }
+    }
+}
+
+/// A link of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The text of the link.
+    pub label: &'static str,
+    /// Where it leads.
+    pub url: String,
+}
+
+/// The buttons of a message, and the facts that they decide on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buttons {
     /// The accepting account's name.
     pub target: String,
-    /// The connection.
+    /// The connection's id.
     pub instance_id: InstanceId,
-    /// Of what is shown beside them.
+    /// The fingerprint of the facts in the message.
     pub fingerprint: Fingerprint,
-    /// In order.
-    pub shown: Vec<Button>,
-    /// What each of them carries; see [`binding::bind`](super::binding::bind). Until then, none.
-    pub bindings: Vec<String>,
+    /// The buttons, in order.
+    pub shown: Vec<ShownButton>,
 }
 
-impl Buttons {
-    /// Each button with what it carries.
-    pub fn with_bindings(&self) -> impl Iterator<Item = (Button, &str)> {
-        self.shown.iter().copied().zip(self.bindings.iter().map(String::as_str))
+/// A button of a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownButton {
+    /// What a click does.
+    pub button: Button,
+    /// The text that the button carries; see [`bind_buttons`](super::binding::bind_buttons). Without one, no platform shows
+    /// the button.
+    pub binding: Option<String>,
+}
+
+impl From<Button> for ShownButton {
+    /// A button that is not bound yet.
+    fn from(button: Button) -> Self {
+        Self { button, binding: None }
     }
 }
 
-/// A button.
+/// What a click on a button does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Button {
-    /// Approve; asks for a reason first, if one is required.
+    /// Approves the request.
     Approve {
-        /// Whether it is.
+        /// Whether the person is asked for a reason first.
         needs_reason: bool,
     },
-    /// Reject; asks for a reason.
+    /// Asks for an optional reason, and rejects the request.
     Reject,
-    /// Take an approval back.
+    /// Withdraws the person's approval.
     Withdraw,
-    /// Tell me all.
+    /// Shows all facts and the history to the person.
     Details,
 }
 
 impl Button {
-    /// What is on it.
+    /// The text on the button.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {
@@ -96,122 +134,60 @@ impl Button {
     }
 }
 
-/// What somebody is asked before a decision.
+/// The form that asks for a reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReasonForm {
-    /// At most 24 characters: Slack takes no more.
+    /// At most 24 characters, which is Slack's limit.
     pub title: &'static str,
-    /// On the button.
+    /// The text on the button.
     pub submit_label: &'static str,
-    /// Of the field.
+    /// The label of the input.
     pub label: &'static str,
-    /// Whether it may be left empty.
+    /// Whether the input may be empty.
     pub is_optional: bool,
 }
 
-/// What somebody is asked before a decision.
+/// The form that asks for the reason of a decision.
 #[must_use]
 pub fn reason_form(verdict: Verdict) -> ReasonForm {
+    let label = "Reason (the channel sees it)";
     match verdict {
-        Verdict::Approve => ReasonForm {
-            title: "Approve VPC peering",
-            submit_label: "Approve",
-            label: "Why? The channel sees it",
-            is_optional: false,
-        },
-        Verdict::Reject => ReasonForm {
-            title: "Reject VPC peering",
-            submit_label: "Reject",
-            label: "Why? The channel sees it",
-            is_optional: true,
-        },
+        Verdict::Approve => {
+            ReasonForm { title: "Approve VPC peering", submit_label: "Approve", label, is_optional: false }
+        }
+        Verdict::Reject => ReasonForm { title: "Reject VPC peering", submit_label: "Reject", label, is_optional: true },
     }
 }
 
-/// What the window that asked is called once it tells the answer.
+/// The title of the modal once it shows the answer.
 pub const MODAL_TITLE: &str = "VPC peering";
-/// Closes a window.
+/// The text of the button that closes a modal.
 pub const CLOSE_LABEL: &str = "Close";
 
 fn with_headline(headline: impl Into<String>) -> Message {
     Message { headline: headline.into(), ..Message::default() }
 }
 
-/// How to use the slash command.
+/// The list of commands.
 #[must_use]
 pub fn command_usage() -> Message {
     Message {
-        sentences: vec![
-            "/peergate list [on TARGET]".into(),
-            "/peergate status pcc-… [on TARGET]".into(),
-            "/peergate approve pcc-… [on TARGET] [because REASON]".into(),
-            "/peergate reject pcc-… [on TARGET] [because REASON]".into(),
-            "/peergate withdraw pcc-… [on TARGET]".into(),
-            "/peergate dry-run pcc-… [on TARGET]".into(),
-        ],
+        sentences: [
+            "/peergate list [on TARGET]: show the requests that are pending or in progress",
+            "/peergate status pcc-… [on TARGET]: show the facts, checks and history of a request",
+            "/peergate approve pcc-… [on TARGET] [because REASON]: approve a request",
+            "/peergate reject pcc-… [on TARGET] [because REASON]: reject a request",
+            "/peergate withdraw pcc-… [on TARGET]: withdraw your approval",
+            "/peergate dry-run pcc-… [on TARGET]: check whether a request could be accepted, and change nothing",
+            "TARGET is the name of an accepting account. You can omit it if there is only one.",
+        ]
+        .map(Into::into)
+        .into(),
         ..with_headline("peergate understands these commands")
     }
 }
 
-/// The word for what was wanted, for logs.
-#[must_use]
-pub fn command_name(command: &Command) -> &'static str {
-    match command {
-        Command::List { .. } => "list",
-        Command::Connection(about) => match about.action {
-            Action::Decide(Verdict::Approve) => "approve",
-            Action::Decide(Verdict::Reject) => "reject",
-            Action::Withdraw => "withdraw",
-            Action::DryRun => "dry_run",
-            Action::Status => "status",
-        },
-    }
-}
-
-fn connection_facts(connection: &Connection, requester: Option<&str>) -> Vec<(&'static str, String)> {
-    let named = requester.map(|name| format!("{}, ", sanitize_text(name))).unwrap_or_default();
-    let mut facts = vec![
-        ("Requester", format!("{named}{}", describe_side(&connection.requester))),
-        ("Accepting", describe_side(&connection.accepter)),
-    ];
-    let bandwidth = connection.bandwidth_mbps.map_or_else(|| "not limited".into(), |mbps| format!("{mbps} Mbit/s"));
-    facts.push(("Bandwidth", bandwidth));
-    facts.extend((!connection.link_type.is_empty()).then(|| ("Link", sanitize_text(&connection.link_type))));
-    facts.extend((!connection.name.is_empty()).then(|| ("Name", sanitize_text(&connection.name))));
-    facts.extend((!connection.description.is_empty()).then(|| ("Description", sanitize_text(&connection.description))));
-    facts
-}
-
-fn describe_side(side: &Side) -> String {
-    let mut cidrs = String::new();
-    for (position, cidr) in side.cidrs.iter().enumerate() {
-        let cidr = cidr.to_string();
-        if cidrs.len().saturating_add(cidr.len()) > MAX_RANGES_CHARS {
-            let more = side.cidrs.len().saturating_sub(position);
-            cidrs = format!("{cidrs} and {more} more");
-            break;
-        }
-        if !cidrs.is_empty() {
-            cidrs.push_str(", ");
-        }
-        cidrs.push_str(&cidr);
-    }
-    let cidrs = if cidrs.is_empty() { "ranges unknown".to_owned() } else { cidrs };
-    format!("account {}, {} in {}, {cidrs}", side.account, sanitize_text(&side.vpc), sanitize_text(&side.region))
-}
-
-/// Whether a card shows every fact of its fingerprint completely and unchanged.
-#[must_use]
-pub fn can_show_all(facts: &Facts) -> bool {
-    let sides = [&facts.requester, &facts.accepter];
-    let ranges: usize = sides.iter().flat_map(|side| &side.cidrs).map(|cidr| cidr.to_string().len()).sum();
-    let count: usize = sides.iter().map(|side| side.cidrs.len()).sum();
-    let is_plain = |text: &String| text.is_empty() || sanitize_text(text) == *text;
-    let texts = sides.iter().flat_map(|side| [&side.vpc, &side.region]).chain([&facts.link_type]);
-    ranges.saturating_add(count.saturating_mul(2)) <= MAX_RANGES_CHARS && texts.into_iter().all(is_plain)
-}
-
-/// Requests of one account whose cards wait for their turn.
+/// The requests of one account whose cards are delayed.
 #[must_use]
 pub fn describe_digest(digest: &CardDigest, name: Option<&str>) -> Message {
     let name = name.map(|name| format!("{}, ", sanitize_text(name))).unwrap_or_default();
@@ -219,137 +195,18 @@ pub fn describe_digest(digest: &CardDigest, name: Option<&str>) -> Message {
     Message {
         sentences: digest.ids.iter().map(ToString::to_string).collect(),
         ..with_headline(format!(
-            "{name}account {account} requests many VPC peerings: {count} more cards follow, at most 20 an hour"
+            "{name}account {account} requests many VPC peerings: peergate posts at most 20 of its cards an hour, and {count} \
+             more follow"
         ))
     }
 }
 
-fn decision_facts(label: &'static str, decision: Option<&Decision>) -> Vec<(&'static str, String)> {
-    let Some(decision) = decision else {
-        return vec![(label, "somebody outside peergate".into())];
-    };
-    let reason = decision.reason.as_deref().map(|reason| ("Reason", sanitize_text(reason)));
-    [Some((label, describe_approver(&decision.by))), reason].into_iter().flatten().collect()
+/// e.g. `2026-11-29 10:00:00 UTC`.
+fn format_time(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
-fn problem_facts(problem: &Problem) -> Vec<(&'static str, String)> {
-    let request_id = problem.request_id.as_ref().map(|id| ("Request id", sanitize_text(id)));
-    [Some(("Code", sanitize_text(&problem.code))), request_id].into_iter().flatten().collect()
-}
-
-fn describe_approver(approver: &Approver) -> String {
-    match &approver.person {
-        Some(person) => format!("{person} ({})", approver.principal),
-        None if approver.principal.as_str().starts_with("peergate:") => "the rule, by itself".to_owned(),
-        None => approver.principal.to_string(),
-    }
-}
-
-fn list_approvers(approvers: &[Approver]) -> String {
-    approvers.iter().map(describe_approver).collect::<Vec<_>>().join(", ")
-}
-
-/// The next step after an activation: without routes nothing flows.
-///
-/// Source: <https://www.alibabacloud.com/help/en/vpc/user-guide/vpc-peering-connection>
-fn route_instructions(connection: &Connection) -> Vec<String> {
-    let add = |here: &Side, there: &Side| {
-        let ranges: Vec<_> = there.cidrs.iter().take(MAX_CIDRS).map(ToString::to_string).collect();
-        let ranges = if ranges.is_empty() { "the other side's ranges".to_owned() } else { ranges.join(", ") };
-        format!("in the route tables of {}: {ranges} → {}", sanitize_text(&here.vpc), connection.instance_id)
-    };
-    vec![
-        format!("Next: add routes on both sides. Ours, {}.", add(&connection.accepter, &connection.requester)),
-        format!("The requester's, {}.", add(&connection.requester, &connection.accepter)),
-        "Then check security groups, network ACLs and database whitelists.".into(),
-    ]
-}
-
-/// What to do about a code.
-///
-/// Source: <https://api.alibabacloud.com/document/VpcPeer/2022-01-01/errorCode>
-pub(crate) fn advice_for_code(code: &str) -> &'static str {
-    match code {
-        failure_code::ACCEPTED_ELSEWHERE => {
-            "Somebody accepted it outside peergate before the rejection. Delete the connection if it must not be."
-        }
-        failure_code::CHANGED_TOO_OFTEN => {
-            "Its facts or its status changed again and again while it waited. Ask the requester why before anybody approves it."
-        }
-        failure_code::CALL_UNDONE => {
-            "peergate carried the decision out again three times, and the connection still waits. Ask Alibaba Cloud's support, \
-             then decide again."
-        }
-        failure_code::NEEDS_PEOPLE_AGAIN => {
-            "The checks or the rules now require a new decision. An earlier call may have taken effect, so peergate \
-             reads the connection again first."
-        }
-        "OperationFailed.CdtNotOpened" => {
-            "Open Cloud Data Transfer (CDT) for the accepting account, then approve again."
-        }
-        "OperationFailed.CrossBorderCdtNotOpened" => {
-            "Open cross-border Cloud Data Transfer for the accepting account, then approve again."
-        }
-        "ResourceNotFound.InstanceId" | "InvalidInstanceId.NotFound" => {
-            "Alibaba Cloud does not find it for this account. If that stays so, the requester has deleted it, or the \
-             credentials are of another account."
-        }
-        "SignatureDoesNotMatch" | "IncompleteSignature" => {
-            "Check the AccessKey secret of the target in the secrets store."
-        }
-        "InvalidTimeStamp.Expired" | "InvalidTimestamp.Expired" | "IllegalTimestamp" => {
-            "Check the clock of the machine that peergate runs on."
-        }
-        _ if code.starts_with("InvalidAccessKeyId") || code == "Forbidden.AccessKeyDisabled" => {
-            "Check the AccessKey of the target in the secrets store: it is unknown or disabled."
-        }
-        "NoAccessKey" => "Store an AccessKey for the target.",
-        "AssumeRole.NoPermission" => {
-            "Check the role's trust policy, its external id, and that the AccessKey's user may call sts:AssumeRole."
-        }
-        "EntityNotExist.Role" => "Check the role of the target's `credentials`: it is not there.",
-        _ if code.starts_with("NotUnderstood.") => {
-            "peergate tries again. If the problem stays, give the request id to Alibaba Cloud and to peergate's operators."
-        }
-        "AwsIdentity.AccessDenied" => "Deploy with Keyless=yes, so that the functions may ask AWS for identity tokens.",
-        "AwsIdentity.OutboundWebIdentityFederationDisabledException" => {
-            "Let the AWS account issue identity tokens: aws iam enable-outbound-web-identity-federation."
-        }
-        "AuthenticationFail.NoPermission" => {
-            "Check the OIDC provider of the target's `credentials`, and that the role trusts the functions' roles."
-        }
-        "AuthenticationFail.OIDCToken.AudienceNotMatch" => {
-            "Add sts.aliyuncs.com to the client ids of the OIDC provider."
-        }
-        "AuthenticationFail.OIDCToken.PublicKeyFingerprintMismatch" => {
-            "Add the fingerprint of the issuer's certificate authority to the OIDC provider."
-        }
-        _ if code.starts_with("AuthenticationFail") => "Check the OIDC provider in RAM: OPERATING.md, “Keyless”.",
-        _ if code.starts_with("InvalidSecurityToken") => {
-            "Store a new security token for the target, if it has one; a role's session is renewed by itself."
-        }
-        _ if code.starts_with("Forbidden") || code == "NoPermission" => {
-            "Grant the target's RAM user vpc:AcceptVpcPeerConnection, vpc:RejectVpcPeerConnection, \
-             vpc:GetVpcPeerConnectionAttribute and vpc:ListVpcPeerConnections."
-        }
-        _ if code.starts_with("IncorrectBusinessStatus") => "Settle the overdue payment, then approve again.",
-        _ if code.starts_with("QuotaExceeded") => "Raise the quota in Quota Center, then approve again.",
-        _ if code.starts_with("AwsIdentity.") => {
-            "Look up the code in the documentation of AWS STS, GetWebIdentityToken."
-        }
-        _ if code.starts_with("Status.") || code == failure_code::OTHER_PEERINGS_UNKNOWN => {
-            "peergate tries again by itself."
-        }
-        _ if ["Throttling", "Transport", "ServiceUnavailable", "InternalError", "LastTokenProcessing"]
-            .iter()
-            .any(|family| code.starts_with(family)) =>
-        {
-            "peergate tries again by itself."
-        }
-        _ => "Look the code up in Alibaba Cloud's error center, then decide again.",
-    }
-}
-
+/// A measured duration, e.g. `1 min 38 s`.
 fn format_duration(seconds: i64) -> String {
     let seconds = seconds.max(0);
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
@@ -359,7 +216,7 @@ fn format_duration(seconds: i64) -> String {
     }
 }
 
-/// How long, to the minute, for what waits.
+/// A long wait, e.g. `1 d 6 h`.
 fn format_wait(seconds: i64) -> String {
     let minutes = seconds.max(0) / 60;
     match (minutes / (24 * 60), minutes / 60 % 24, minutes % 60) {
@@ -370,7 +227,16 @@ fn format_wait(seconds: i64) -> String {
     }
 }
 
-/// What outsiders wrote, in one line: no control, bidirectional or invisible characters, not too long, and never nothing.
+/// e.g. `alice, bob or carol`.
+fn join_with(words: &[String], last: &str) -> String {
+    match words {
+        [] => String::new(),
+        [only] => only.clone(),
+        [first @ .., end] => format!("{} {last} {end}", first.join(", ")),
+    }
+}
+
+/// Untrusted text in one line: without control, bidirectional and invisible characters, cut, and never empty.
 #[must_use]
 pub fn sanitize_text(text: &str) -> String {
     let invisible = |c: char| {

@@ -1,25 +1,26 @@
-//! The list of platforms. One is a folder beside this file and a line in the list below; nothing else names it.
+//! The list of platforms. A platform is a folder beside this file and a line in the lists below; nothing else names it.
 //!
-//! An *app* can call us: its people decide. A *channel* is where notices go. Each folder supplies the same parts in the
-//! same order:
+//! An *app* can call us: its people decide. A *channel* is where notifications go. Each folder supplies the same parts in
+//! the same order:
 //!
 //! | part | what |
 //! |---|---|
-//! | `NAME`, `REALM`, `REQUEST_SHAPE`, `DEADLINE` | data: its names, and what its requests are like |
-//! | `USERS_SPAN_TENANTS`, `MAX_BINDING_CHARS`, `CAN_REDRAW_IN_REPLY` | data: whose ids mean whom; what buttons and replies can do |
-//! | `Config`, `Secrets`, `State` | its table `[platforms.NAME]`, its secret `platforms.NAME`, and what a process remembers |
-//! | `check_config`, `check_secrets`, `check_principal` | each names the key that is wrong |
-//! | `secret_format_hints` | what errors of its types say, so that they may be repeated |
-//! | `merged_tenants`, `request_signers`, `binding_key_material` | tenants that are part of another; who signs with what; what binding keys derive from |
-//! | `precheck_request` | what shows without a secret that a request is not authentic |
-//! | `verify` | over raw bytes, headers and query; the only place that makes an [`Authentic`] |
-//! | `parse` | from plaintext to what somebody wants |
+//! | `NAME`, `REALM`, `REQUEST_SHAPE`, `DEADLINE` | data: its names, the form of its requests, and the time that it waits for an answer |
+//! | `USERS_SPAN_TENANTS`, `MAX_BINDING_CHARS`, `CAN_REDRAW_IN_REPLY` | data: what its user ids identify, what buttons can carry, and what replies can do |
+//! | `Config`, `Secrets`, `State` | the table `[platforms.NAME]`, the secret `platforms.NAME`, and what a process caches |
+//! | `check_config`, `check_secrets`, `check_principal` | each error names the wrong key |
+//! | `secret_format_hints` | the parts of its errors that may be repeated, as they contain no secret |
+//! | `merged_tenants`, `request_signers`, `binding_key_material` | tenants whose users belong to another tenant; who signs with which secrets; what binding keys are derived from |
+//! | `precheck_request` | refuses what is not authentic under any secret |
+//! | `verify` | checks raw bytes, headers and query; only this makes an [`Authentic`] |
+//! | `parse` | makes a command or a click of the plaintext |
 //! | `ask_reason`, `reply` | within `DEADLINE` |
-//! | `config_errors` | how the platform contradicts the configuration |
-//! | `register_webhook`, `sign`, `COMMANDS_CARRY_FINGERPRINTS` (feature `local`) | what to enter where; a request as the platform would send it |
-//! | channels: `CAPABILITIES`, `check_id`, `post`, `update`, `reply_below`, `probe` | what a channel can do is data |
+//! | `config_errors` | where the platform contradicts the configuration |
+//! | `register_webhook`, `sign`, `COMMANDS_CARRY_FINGERPRINTS` (feature `local`) | what an operator has to enter where; a request as the platform would send it |
+//! | channels: `CAPABILITIES`, `id`, `check_id`, `post`, `update`, `reply_below`, `probe` | what a channel can do is data |
 
-mod dispatch;
+mod apps;
+mod channels;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -34,9 +35,9 @@ use url::Url;
 use super::binding::{BindingKey, Keyring};
 use super::message::Message;
 use super::{
-    AskOutcome, Authentic, Capabilities, ChannelSecrets, Click, DeliveryError, Incoming, MalformedRequest, Outgoing,
-    PlatformContext, ProbeError, RequestShape, RequestSigner, Unauthentic, UpdateOutcome, feishu, response, slack,
-    standard_webhooks,
+    AskOutcome, Authentic, Capabilities, ChannelSecrets, Click, DeliveryError, Incoming, MalformedRequest, MessageRef,
+    Outgoing, PlatformContext, ProbeError, RequestShape, RequestSigner, Unauthentic, UpdateOutcome, feishu, response,
+    slack, standard_webhooks,
 };
 #[cfg(feature = "local")]
 use super::{EventSpec, SignedRequest};
@@ -44,22 +45,22 @@ use crate::approval::{Approval, Notification, Principal, Verdict};
 use crate::notes::Notes;
 use crate::redaction::KeyProblem;
 use crate::secret::BindingSecret;
-use dispatch::platforms;
 
-platforms! {
-    apps {
-        Slack in slack,
-        Feishu in feishu,
-        /// Its table is `[clients]`.
-        #[serde(skip)]
-        StandardWebhooks in standard_webhooks,
-    }
-    // A message that is redrawn.
+apps::apps! {
+    Slack in slack,
+    Feishu in feishu,
+    /// Its table is `[clients]`.
+    #[serde(skip)]
+    StandardWebhooks in standard_webhooks,
+}
+
+channels::channels! {
+    // One message per request, which is updated.
     cards {
         "slack" is Slack(slack::Channel) of Slack in slack,
         "feishu" is Feishu(feishu::Channel) of Feishu in feishu,
     }
-    // A message each.
+    // One message per notification.
     messages {
         "slack-webhook" is SlackWebhook(slack::WebhookChannel) of Slack,
         "feishu-bot" is FeishuBot(feishu::BotChannel) of Feishu,
@@ -70,7 +71,7 @@ platforms! {
     }
 }
 
-/// Tables, and secrets, that stood outside `platforms` in earlier versions.
+/// Tables and secrets that were outside `platforms` in earlier versions.
 pub const LEGACY_TABLES: [&str; 1] = [slack::NAME];
 
 /// The table `[clients]`: who may post to `/webhook/{client}`.
@@ -97,27 +98,27 @@ impl AppSecrets {
     }
 }
 
-/// The HTTP client, and everything about platforms.
+/// The shared HTTP client, and everything about platforms.
 #[derive(Debug, Clone, Copy)]
 pub struct ChatContext<'a> {
-    /// The one client.
+    /// The shared HTTP client.
     pub http: &'a reqwest::Client,
-    /// What processes share for a while.
+    /// Data that processes share for a limited time.
     pub notes: &'a Notes,
-    /// Of the configuration.
+    /// The tables of the configuration.
     pub configs: &'a AppConfigs,
-    /// Of the secrets.
+    /// The tables of the secrets.
     pub secrets: &'a AppSecrets,
-    /// Of the channels that are reached by a URL.
+    /// The secrets of channels that are reached by a URL, by the channel's name.
     pub channel_secrets: &'a BTreeMap<String, ChannelSecrets>,
-    /// What this process remembers.
+    /// What this process has cached.
     pub states: &'a AppStates,
-    /// The keys of buttons, the newest first; without any, they are derived from each platform's own secrets.
+    /// The keys of buttons, the newest first. If empty, keys are derived from each platform's own secrets.
     pub binding_keys: &'a [BindingSecret],
 }
 
 impl<'a> ChatContext<'a> {
-    /// The keys of a platform's buttons.
+    /// The keys that sign a platform's buttons.
     #[must_use]
     pub fn keyring(self, platform: Platform) -> Keyring {
         let label = format!("peergate/binding-key/1/{}", platform.realm());
@@ -138,21 +139,30 @@ impl<'a> ChatContext<'a> {
     }
 }
 
+/// A tenant whose users belong to another tenant, both as realms of principals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MergedTenant {
+    /// e.g. a Slack workspace, `slack:T0001`.
+    pub tenant: String,
+    /// e.g. its organization, `slack:E0001`.
+    pub into: String,
+}
+
 impl Platform {
-    /// The configured app whose requests come to a path: its first segment, and how many more there are.
+    /// The configured app whose requests have a path of this first segment and `more` further ones.
     #[must_use]
     pub fn from_path(first: &str, more: usize, configs: &AppConfigs) -> Option<Self> {
         let is_it = |platform: &Self| platform.realm() == first && platform.request_shape().extra_segments == more;
         Self::ALL.iter().copied().find(is_it).filter(|platform| platform.is_configured(configs))
     }
 
-    /// The app of that name.
+    /// The app with this name.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|platform| platform.name() == name)
     }
 
-    /// The app of a principal.
+    /// The app that a principal uses.
     #[must_use]
     pub fn from_principal(principal: &Principal) -> Option<Self> {
         let (realm, _) = principal.realm().split_once(':')?;

@@ -1,5 +1,4 @@
-//! Slack: an app that people click in, with cards and threads; and its incoming webhooks, as channels of a kind of their
-//! own.
+//! Slack: an app with cards, threads and modals; and incoming webhooks, which are channels of their own kind.
 
 mod config;
 mod post;
@@ -25,47 +24,47 @@ use http::Method;
 
 use super::RequestShape;
 
-/// Its table, and its secret.
+/// The name of its table and of its secret.
 pub const NAME: &str = "slack";
-/// How its principals and its path begin.
+/// The first part of its principals and of its path.
 pub const REALM: &str = "slack";
-/// Its requests.
+/// The form of its requests.
 pub(super) const REQUEST_SHAPE: RequestShape = RequestShape {
     extra_segments: 0,
     methods: &[Method::POST],
     content_types: &["application/x-www-form-urlencoded", "application/json"],
 };
-/// Slack waits 3 s. This leaves a second for the way, a cold start and the answer to a click.
+/// Slack waits 3 s. This leaves a second for the network, a cold start and the answer to a click.
 ///
 /// Source: <https://docs.slack.dev/interactivity/handling-user-interaction>
 pub(super) const DEADLINE: Duration = Duration::from_millis(1900);
-/// A user of an organization has one id in all its workspaces.
+/// A user of an organization has the same id in all its workspaces.
 ///
 /// Source: <https://docs.slack.dev/enterprise>
 pub(super) const USERS_SPAN_TENANTS: Option<&str> =
     Some("give them to one person, or name the organization in `platforms.slack.enterprise`");
-/// Of a button's `value`.
+/// The limit of a button's `value`.
 ///
 /// Source: <https://docs.slack.dev/reference/block-kit/block-elements/button-element>
 pub(super) const MAX_BINDING_CHARS: usize = 2000;
-/// A click has no reply but an empty one.
+/// The HTTP response to a click is empty.
 pub(super) const CAN_REDRAW_IN_REPLY: bool = false;
 
-/// Buttons, by `action_id`; the windows that ask for a reason have the same names.
+/// The `action_id` of a button, and the `callback_id` of the modal that asks for its reason.
 const APPROVE: &str = "peergate.approve";
 const APPROVE_WITH_REASON: &str = "peergate.approve.reason";
 const REJECT: &str = "peergate.reject";
 const WITHDRAW: &str = "peergate.withdraw";
 const DETAILS: &str = "peergate.details";
-/// The field for a reason.
+/// The input for a reason.
 const REASON_FIELD: &str = "reason";
 
-/// Whether a command says which facts its sender saw.
+/// Slash commands carry no fingerprint.
 #[cfg(feature = "local")]
 pub(super) const COMMANDS_CARRY_FINGERPRINTS: bool = false;
 
 type PlatformContext<'a> = super::PlatformContext<'a, Config, Secrets, State>;
 
-/// Nothing.
+/// Slack needs no cached data.
 #[derive(Debug, Default)]
 pub struct State;

@@ -1,4 +1,4 @@
-//! Standard Webhooks 1.0.0, symmetric (`v1`): how machines talk to us, and how we tell machines.
+//! Standard Webhooks 1.0.0 with symmetric keys (`v1`): requests of machines, and notifications for machines.
 //!
 //! Source: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
 
@@ -26,27 +26,27 @@ use http::Method;
 
 use super::RequestShape;
 
-/// The name of it; its table is `[clients]`.
+/// The name of the platform. Its table is `[clients]`.
 pub const NAME: &str = "standard-webhooks";
-/// How its principals and its paths begin.
+/// The first part of its principals and of its paths.
 pub const REALM: &str = "webhook";
-/// Its requests.
+/// The form of its requests.
 pub(super) const REQUEST_SHAPE: RequestShape =
     RequestShape { extra_segments: 1, methods: &[Method::POST], content_types: &["application/json"] };
-/// How long machines wait for us at most: they retry, and the watcher takes over after eight seconds.
+/// The time until the answer. Machines retry, and the watcher takes over after eight seconds.
 pub(super) const DEADLINE: Duration = Duration::from_secs(6);
-/// Each client has users of its own.
+/// Each client has its own users.
 pub(super) const USERS_SPAN_TENANTS: Option<&str> = None;
 /// Machines have no buttons.
 pub(super) const MAX_BINDING_CHARS: usize = 0;
-/// Nor cards.
+/// Machines have no cards.
 pub(super) const CAN_REDRAW_IN_REPLY: bool = false;
 
 const ID_HEADER: &str = "webhook-id";
 const TIMESTAMP_HEADER: &str = "webhook-timestamp";
 const SIGNATURE_HEADER: &str = "webhook-signature";
 
-/// Whether a command says which facts its sender saw.
+/// Machines can send the fingerprint that they saw.
 #[cfg(feature = "local")]
 pub(super) const COMMANDS_CARRY_FINGERPRINTS: bool = true;
 

@@ -333,7 +333,7 @@ pub(super) fn history_entries(record: &Value) -> &[Value] {
 }
 
 fn render_text(message: &Message) -> String {
-    let facts = message.facts.iter().map(|(label, value)| format!("  {label}: {value}"));
+    let facts = message.facts.iter().map(|fact| format!("  {}: {}", fact.label, fact.value));
     let rest =
         [&message.checks, &message.figure, &message.sentences].into_iter().flatten().map(|line| format!("  {line}"));
     let snippet = message.snippet.iter().cloned();

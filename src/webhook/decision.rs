@@ -92,7 +92,7 @@ fn request_id(request: &CommandRequest, command: &ConnectionCommand) -> RequestI
         Action::Status => "status",
     };
     let content = hash_request(verb, &request.by, command.reason.as_deref(), command.seen_fingerprint.as_ref());
-    RequestId { key: request.request_key.clone(), content: Some(content) }
+    RequestId { key: request.origin.request_key.clone(), content: Some(content) }
 }
 
 /// A reading of the connection, made for this command.
@@ -248,7 +248,7 @@ impl Attempt<'_> {
 
     async fn run_checks(&self, connection: &Connection) -> Vec<Finding> {
         let until = self.deadline.min(Instant::now() + INTERACTIVE_CHECKS_TIMEOUT);
-        let (by, key) = (&self.request.by, &self.request.request_key);
+        let (by, key) = (&self.request.by, &self.request.origin.request_key);
         accept::run_checks(self.app, &self.id.target, connection, by, key, self.now, until).await
     }
 
@@ -350,7 +350,7 @@ impl Attempt<'_> {
             return seen.is_prefix_of(&fresh);
         }
         let channels = [snapshot.channels.as_slice(), &self.app.config.policy.defaults.channels].concat();
-        stored.is_some_and(|stored| stored.approval.was_shown(&fresh, &channels, self.request.signed_at))
+        stored.is_some_and(|stored| stored.approval.was_shown(&fresh, &channels, self.request.origin.signed_at))
     }
 
     /// Refuses a decision about facts that its sender cannot have seen. The refusal is stored first, because a retry

@@ -72,9 +72,8 @@ pub(super) async fn reply_to_old_card(
     now: Timestamp,
     deadline: Instant,
 ) -> Option<(CommandRequest, Reply)> {
-    let (target, instance_id) = binding::unverified_connection(&click.binding)?;
-    let (target, _) = app.config.target(Some(&target))?;
-    let id = ApprovalId { target: target.to_owned(), instance_id: instance_id.clone() };
+    let id = binding::unverified_connection(&click.binding)?;
+    app.config.target(Some(&id.target))?;
     let mut reply = old_card_reply(None, None, now);
     if let Ok(Ok(Some(stored))) = timeout_at(deadline, app.store.load(&id)).await {
         reply = old_card_reply(Some(&stored.approval), click.message_ref.as_deref(), now);
@@ -83,17 +82,14 @@ pub(super) async fn reply_to_old_card(
     let command = ConnectionCommand {
         action: Action::Status,
         target: Some(id.target),
-        instance_id,
+        instance_id: id.instance_id,
         seen_fingerprint: None,
         reason: None,
     };
-    let Click { by, request_key, signed_at, key_index: key, .. } = click;
     let request = CommandRequest {
         command: Command::Connection(command),
-        by: by.clone(),
-        request_key: request_key.clone(),
-        signed_at: *signed_at,
-        key_index: *key,
+        by: click.by.clone(),
+        origin: click.origin.clone(),
         clicked_card: None,
     };
     Some((request, reply))

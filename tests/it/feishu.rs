@@ -15,7 +15,7 @@ use peergate::chat::feishu::{
     self, AppSecret, CallError, CallbackKeys, CallbackRequest, CardUpdate, Config, FeishuApi, Host, Receiver, ReplyTo,
     ToastKind, build_bot_message, fetch_token, post_bot,
 };
-use peergate::chat::message::{Button, Buttons, Message};
+use peergate::chat::message::{Button, Buttons, Message, MessageFact, ShownButton};
 use peergate::chat::{Authentic, Click, Command, DeliveryError, Incoming, MalformedRequest, Unauthentic};
 use peergate::clock;
 use peergate::fake::feishu::{ChatFault, FakeFeishu, FakeFeishuSettings, FeishuFault};
@@ -72,13 +72,14 @@ fn click(plaintext: &str) -> Click {
     }
 }
 
-fn bind(button: Button) -> String {
-    match button {
-        Button::Approve { .. } => "approve-binding".into(),
-        Button::Reject => "reject-binding".into(),
-        Button::Withdraw => "withdraw-binding".into(),
-        Button::Details => "details-binding".into(),
-    }
+fn bound(button: Button) -> ShownButton {
+    let binding = match button {
+        Button::Approve { .. } => "approve-binding",
+        Button::Reject => "reject-binding",
+        Button::Withdraw => "withdraw-binding",
+        Button::Details => "details-binding",
+    };
+    ShownButton { button, binding: Some(binding.into()) }
 }
 
 fn message(headline: &str, shown: &[Button]) -> Message {
@@ -86,22 +87,18 @@ fn message(headline: &str, shown: &[Button]) -> Message {
         target: "prod".into(),
         instance_id: InstanceId::parse("pcc-a").unwrap(),
         fingerprint: Fingerprint::try_from("0123456789abcdef".repeat(4)).unwrap(),
-        shown: shown.to_vec(),
-        bindings: vec![],
+        shown: shown.iter().map(|button| bound(*button)).collect(),
     };
     Message {
         headline: headline.into(),
-        facts: vec![("Name", "<at id=all></at> **db**".into())],
+        facts: vec![MessageFact::new("Name", "<at id=all></at> **db**")],
         buttons: (!shown.is_empty()).then_some(buttons),
         ..Message::default()
     }
 }
 
 fn card(headline: &str) -> Value {
-    feishu::render_card(
-        &message(headline, &[Button::Approve { needs_reason: false }, Button::Reject, Button::Details]),
-        bind,
-    )
+    feishu::render_card(&message(headline, &[Button::Approve { needs_reason: false }, Button::Reject, Button::Details]))
 }
 
 /// A fake on loopback, and a client of it.

@@ -1,6 +1,6 @@
-//! What we say to Feishu: cards in JSON 2.0, and the reply to a click.
+//! What Feishu shows: cards in JSON 2.0, and the response to a click.
 //!
-//! What outsiders wrote goes only into `plain_text`, which is literal: it mentions, links and formats nothing.
+//! Untrusted text goes only into `plain_text`, which is literal: it mentions, links and formats nothing.
 //!
 //! Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-structure>
 
@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use super::{BUTTON_NAME_PREFIX, REASON_FIELD};
 use crate::approval::Verdict;
 use crate::chat::MAX_REASON_CHARS;
-use crate::chat::message::{self, Button, Message};
+use crate::chat::message::{self, Button, Link, Message, MessageFact, ShownButton};
+use crate::chat::response::set_member;
 
-/// The largest request that posts or changes a card, read as 1000 bytes a KB. The card stands in it as a JSON string.
+/// The largest request that posts or updates a card, with 1000 bytes a KB. The request holds the card as a JSON string.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/create>
 pub const MAX_CARD_BYTES: usize = 30_000;
@@ -19,7 +20,7 @@ pub const MAX_CARD_BYTES: usize = 30_000;
 ///
 /// Source: <https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot>
 pub const MAX_BOT_BYTES: usize = 20_000;
-/// The most elements and components of a card. We count every object with a tag.
+/// The most elements and components of a card: every object with a tag counts.
 ///
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-structure>
 pub const MAX_ELEMENTS: usize = 200;
@@ -27,61 +28,61 @@ pub const MAX_ELEMENTS: usize = 200;
 ///
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-structure>
 const MAX_ELEMENT_ID_CHARS: usize = 20;
-/// What a request has besides the card, at most.
+/// The largest size of a request without its card.
 const CARD_OVERHEAD_BYTES: usize = 512;
-/// The most lines of each kind on a card that is cut.
+/// The most lines of each kind on a shortened card.
 const MAX_CUT_LINES: usize = 10;
-/// The longest text on a card that is cut, and in a toast.
+/// The longest text on a shortened card.
 const MAX_CUT_CHARS: usize = 100;
-/// The longest toast, in characters. Feishu names no limit; more than this nobody reads before it goes.
+/// The longest toast, in characters. Feishu documents no limit, but nobody can read more before it disappears.
 const MAX_TOAST_CHARS: usize = 300;
-/// Stands on a card that does not fit.
-const CUT_SENTENCE: &str = "The request is too large for a card of Feishu, so texts are cut and there are no decision buttons. A client \
-                   can decide with the fingerprint from a status.";
+/// Explains a shortened card.
+const CUT_SENTENCE: &str = "The request is too large for a Feishu card, so texts are cut and there are no Approve and Reject buttons. \
+                            A webhook client can decide with the fingerprint from a status reply.";
 
 /// Why Feishu would refuse a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CardError {
-    /// The request would be too large.
+    /// The request would exceed the limit.
     #[error("the card is too large")]
     TooLarge,
     /// It has more than 200 elements.
     #[error("the card has too many elements")]
     TooManyElements,
     /// Two components have the same name.
-    #[error("the card has a name twice")]
+    #[error("two components of the card have the same name")]
     DuplicateName,
-    /// An element's id is malformed, or there twice.
-    #[error("the card has a wrong element_id")]
+    /// An `element_id` is malformed, or occurs twice.
+    #[error("an element_id of the card is malformed or duplicate")]
     InvalidElementId,
-    /// Cards in JSON 2.0 are always shared.
+    /// Cards in JSON 2.0 must be shared.
     #[error("the card is not shared")]
     NotShared,
 }
 
-/// A card. `bind` makes what a button carries. A message that does not fit is cut, and then has no decision buttons:
-/// nobody may decide on what is not shown.
+/// A card. It shows only buttons with a binding. A message that is too large is shortened and loses its decision buttons:
+/// nobody may decide on facts that the card does not show.
 #[must_use]
-pub fn render_card(message: &Message, bind: impl Fn(Button) -> String) -> Value {
-    render_card_within(message, bind, MAX_CARD_BYTES)
+pub fn render_card(message: &Message) -> Value {
+    render_card_within(message, MAX_CARD_BYTES)
 }
 
-/// As [`render`], for requests of up to so many bytes.
-pub(super) fn render_card_within(message: &Message, bind: impl Fn(Button) -> String, limit: usize) -> Value {
-    let full = build_card(message, &bind);
+/// As [`render_card`], for requests of at most `limit` bytes.
+pub(super) fn render_card_within(message: &Message, limit: usize) -> Value {
+    let full = build_card(message);
     if check_limits(&full, limit).is_ok() {
         return full;
     }
-    let drawn = build_card(&Message { figure: vec![], snippet: None, ..message.clone() }, &bind);
-    if check_limits(&drawn, limit).is_ok() { drawn } else { build_card(&cut_message(message), &bind) }
+    let without_figure = build_card(&Message { figure: vec![], snippet: None, ..message.clone() });
+    if check_limits(&without_figure, limit).is_ok() { without_figure } else { build_card(&shorten_message(message)) }
 }
 
-/// Whether Feishu takes a card.
+/// Whether Feishu would accept a card.
 pub fn check_card(card: &Value) -> Result<(), CardError> {
     check_limits(card, MAX_CARD_BYTES)
 }
 
-/// The size of the request that posts the card, or a little more.
+/// An upper limit of the size of the request that posts the card.
 #[must_use]
 pub fn request_size_bytes(card: &Value) -> usize {
     Value::String(card.to_string()).to_string().len().saturating_add(CARD_OVERHEAD_BYTES)
@@ -115,7 +116,7 @@ fn has_duplicates(texts: &mut [&str]) -> bool {
     texts.windows(2).any(|pair| matches!(pair, [one, other] if one == other))
 }
 
-/// What a card has, however deep. The values of buttons are no part of it.
+/// The elements, names and ids of a card at any depth, without the values of buttons.
 #[derive(Default)]
 struct CardContents<'a> {
     elements: usize,
@@ -145,25 +146,28 @@ impl<'a> CardContents<'a> {
     }
 }
 
-fn build_card(message: &Message, bind: &impl Fn(Button) -> String) -> Value {
+fn build_card(message: &Message) -> Value {
     // One line each, so that no value can look like another fact.
-    let fact = |(label, value): &(&str, String)| format!("{label}: {}", value.replace(['\n', '\r'], " "));
+    let fact = |MessageFact { label, value }: &MessageFact| format!("{label}: {}", value.replace(['\n', '\r'], " "));
     let facts: Vec<_> = message.facts.iter().map(fact).collect();
     let mut elements: Vec<_> = [&facts, &message.checks].into_iter().filter_map(|lines| text_element(lines)).collect();
     elements.extend(figure_element(&message.figure));
     elements.extend(text_element(&message.sentences));
     elements.extend(message.snippet.clone().and_then(|snippet| text_element(&[snippet])));
-    let shown = message.buttons.as_ref().map(|buttons| buttons.shown.as_slice()).unwrap_or_default();
-    let (asking, others): (Vec<Button>, Vec<Button>) = shown.iter().partition(|button| needs_form(**button));
-    let mut row: Vec<_> = others.into_iter().map(|shown| button_element(shown, &bind(shown))).collect();
-    if let Some((label, url)) = &message.link {
+    let shown = message.buttons.iter().flat_map(|buttons| &buttons.shown);
+    let bound = shown.filter_map(|ShownButton { button, binding }| {
+        Some(BoundButton { button: *button, binding: binding.as_deref()? })
+    });
+    let (asking, others): (Vec<_>, Vec<_>) = bound.partition(|bound| needs_form(bound.button));
+    let mut row: Vec<_> = others.iter().map(button_element).collect();
+    if let Some(Link { label, url }) = &message.link {
         row.push(json!({
             "tag": "button", "text": plain_text(label), "type": "text",
             "behaviors": [{"type": "open_url", "default_url": url}],
         }));
     }
     elements.extend(button_row(row));
-    elements.extend(form_element(&asking, bind));
+    elements.extend(form_element(&asking));
     json!({
         "schema": "2.0",
         "config": {
@@ -177,14 +181,14 @@ fn build_card(message: &Message, bind: &impl Fn(Button) -> String) -> Value {
     })
 }
 
-/// Orange asks for something, red objects, blue tells.
+/// Red shows a failed check, orange asks for a decision, and blue informs.
 ///
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/content-components/title>
 fn header_template(message: &Message) -> &'static str {
-    let shown = message.buttons.as_ref().map(|buttons| buttons.shown.as_slice()).unwrap_or_default();
+    let mut shown = message.buttons.iter().flat_map(|buttons| &buttons.shown);
     if message.checks.iter().any(|check| check.starts_with('✗')) {
         "red"
-    } else if shown.iter().any(|button| matches!(button, Button::Approve { .. })) {
+    } else if shown.any(|shown| shown.binding.is_some() && matches!(shown.button, Button::Approve { .. })) {
         "orange"
     } else {
         "blue"
@@ -199,8 +203,7 @@ fn text_element(lines: &[String]) -> Option<Value> {
     (!lines.is_empty()).then(|| json!({"tag": "div", "text": plain_text(&lines.join("\n"))}))
 }
 
-/// Columns keep their places only in a block of code. It is the one text in Markdown, so its characters must not mean
-/// anything there.
+/// Columns are aligned only in a code block. This is the only text in Markdown, so it must not contain any markup.
 ///
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/content-components/rich-text>
 fn figure_element(lines: &[String]) -> Option<Value> {
@@ -217,44 +220,50 @@ fn button_row(buttons: Vec<Value>) -> Option<Value> {
     (!columns.is_empty()).then(|| json!({"tag": "column_set", "flex_mode": "flow", "columns": columns}))
 }
 
-/// Whether a button stands in the form, beside the input for a reason.
+/// A button, and the text that it carries.
+struct BoundButton<'a> {
+    button: Button,
+    binding: &'a str,
+}
+
+/// Whether a button is in the form with the input for a reason.
 fn needs_form(button: Button) -> bool {
     matches!(button, Button::Approve { needs_reason: true } | Button::Reject)
 }
 
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/interactive-components/button>
-fn button_element(shown: Button, binding: &str) -> Value {
-    let kind = match shown {
+fn button_element(BoundButton { button, binding }: &BoundButton<'_>) -> Value {
+    let kind = match button {
         Button::Approve { .. } => "primary",
         Button::Reject => "danger",
         Button::Withdraw | Button::Details => "default",
     };
-    let mut button = json!({
+    let mut element = json!({
         "tag": "button",
         "name": format!("{BUTTON_NAME_PREFIX}{binding}"),
-        "text": plain_text(shown.label()),
+        "text": plain_text(button.label()),
         "type": kind,
         "behaviors": [{"type": "callback", "value": {"b": binding}}],
     });
-    if let Some(fields) = button.as_object_mut().filter(|_| needs_form(shown)) {
-        fields.insert("form_action_type".into(), "submit".into());
+    if needs_form(*button) {
+        set_member(&mut element, "form_action_type", "submit".into());
     }
-    button
+    element
 }
 
-/// The client makes people fill in what is required; only the server's check counts.
+/// The input for a reason with its buttons. Feishu enforces `required` in its client; only our own check counts.
 ///
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/containers/form-container> and
 /// <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/interactive-components/input>
-fn form_element(asking: &[Button], bind: &impl Fn(Button) -> String) -> Option<Value> {
-    let verdict = |button: &Button| match button {
+fn form_element(asking: &[BoundButton<'_>]) -> Option<Value> {
+    let verdict = |bound: &BoundButton<'_>| match bound.button {
         Button::Approve { .. } => Some(Verdict::Approve),
         Button::Reject => Some(Verdict::Reject),
         Button::Withdraw | Button::Details => None,
     };
     let questions: Vec<_> = asking.iter().filter_map(verdict).map(message::reason_form).collect();
     let label = questions.first()?.label;
-    let buttons = asking.iter().map(|shown| button_element(*shown, &bind(*shown))).collect();
+    let buttons = asking.iter().map(button_element).collect();
     let input = json!({
         "tag": "input",
         "name": REASON_FIELD,
@@ -269,13 +278,13 @@ fn form_element(asking: &[Button], bind: &impl Fn(Button) -> String) -> Option<V
     Some(json!({"tag": "form", "name": "decision", "elements": elements}))
 }
 
-/// What is left of a message that is too large.
-fn cut_message(message: &Message) -> Message {
+/// The shortened form of a message that is too large.
+fn shorten_message(message: &Message) -> Message {
     let lines = |lines: &[String]| lines.iter().take(MAX_CUT_LINES).map(|line| shorten_text(line)).collect();
     let mut sentences: Vec<String> = lines(&message.sentences);
     sentences.push(CUT_SENTENCE.to_owned());
     let buttons = message.buttons.clone().map(|mut buttons| {
-        buttons.shown.retain(|button| matches!(button, Button::Withdraw | Button::Details));
+        buttons.shown.retain(|shown| matches!(shown.button, Button::Withdraw | Button::Details));
         buttons
     });
     Message {
@@ -284,7 +293,7 @@ fn cut_message(message: &Message) -> Message {
             .facts
             .iter()
             .take(2 * MAX_CUT_LINES)
-            .map(|(label, value)| (*label, shorten_text(value)))
+            .map(|fact| MessageFact::new(fact.label, shorten_text(&fact.value)))
             .collect(),
         checks: lines(&message.checks),
         figure: vec![],
@@ -303,16 +312,16 @@ fn shorten_text(text: &str) -> String {
     short
 }
 
-/// How a toast looks.
+/// The look of a toast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ToastKind {
-    /// It tells.
+    /// Neutral information.
     Info,
-    /// It worked.
+    /// The command succeeded.
     Success,
-    /// It failed.
+    /// The command failed.
     Error,
-    /// It was refused.
+    /// The command was refused.
     Warning,
 }
 
@@ -331,8 +340,7 @@ pub fn toast_json(kind: ToastKind, text: &str) -> Value {
     json!({"type": kind, "content": content})
 }
 
-/// The reply to a click: within 3 s, with HTTP status 200. A card takes the place of the one that was clicked, for
-/// everybody.
+/// The response to a click, due within 3 s and with HTTP status 200. `card` replaces the clicked card for everybody.
 ///
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-callback-communication>
 #[must_use]
@@ -350,24 +358,27 @@ mod tests {
     use crate::chat::message::Buttons;
     use crate::peering::{Fingerprint, InstanceId};
 
-    fn bind(button: Button) -> String {
-        format!("prod/pcc-a.{button:?}").chars().filter(|c| !c.is_whitespace()).collect()
+    fn bound(button: Button) -> ShownButton {
+        let binding = format!("prod/pcc-a.{button:?}").chars().filter(|c| !c.is_whitespace()).collect();
+        ShownButton { button, binding: Some(binding) }
     }
 
     fn message(shown: &[Button]) -> Message {
         let fingerprint = Fingerprint::try_from("0123456789abcdef".repeat(4));
         Message {
             headline: "VPC peering prod/pcc-a waits for approval".into(),
-            facts: vec![("Requester", "account 1".into()), ("Name", "<at id=all></at> **b** [x](http://evil)".into())],
+            facts: vec![
+                MessageFact::new("Requester", "account 1"),
+                MessageFact::new("Name", "<at id=all></at> **b** [x](http://evil)"),
+            ],
             checks: vec!["✓ it has not expired".into()],
             sentences: vec!["One.".into(), "Two.".into()],
-            link: Some(("Open the console", "https://vpc.console.aliyun.com/".into())),
+            link: Some(Link { label: "Open the console", url: "https://vpc.console.aliyun.com/".into() }),
             buttons: fingerprint.ok().map(|fingerprint| Buttons {
                 target: "prod".into(),
                 instance_id: InstanceId::parse("pcc-a").unwrap(),
                 fingerprint,
-                shown: shown.to_vec(),
-                bindings: vec![],
+                shown: shown.iter().map(|button| bound(*button)).collect(),
             }),
             ..Message::default()
         }
@@ -390,7 +401,7 @@ mod tests {
 
     #[test]
     fn card_shows_every_part_in_order() {
-        let card = render_card(&message(&ALL), bind);
+        let card = render_card(&message(&ALL));
         assert_eq!(check_card(&card), Ok(()));
         let elements = card["body"]["elements"].as_array().unwrap();
         let lines = [&card["config"], &card["header"]].into_iter().chain(elements).map(ToString::to_string);
@@ -407,8 +418,7 @@ mod tests {
 
     #[test]
     fn required_reason_is_asked_for_in_the_form() {
-        let card =
-            render_card(&message(&[Button::Approve { needs_reason: true }, Button::Reject, Button::Details]), bind);
+        let card = render_card(&message(&[Button::Approve { needs_reason: true }, Button::Reject, Button::Details]));
         let form =
             card["body"]["elements"].as_array().unwrap().iter().find(|element| element["tag"] == "form").unwrap();
         let names: Vec<_> = form["elements"][1]["columns"].as_array().unwrap().iter().collect();
@@ -416,7 +426,7 @@ mod tests {
         assert_eq!(names[0]["elements"][0]["form_action_type"], "submit");
         assert_eq!(form["elements"][0]["max_length"], MAX_REASON_CHARS);
         assert_eq!(form["elements"][0]["required"], false);
-        let only = render_card(&message(&[Button::Approve { needs_reason: true }]), bind);
+        let only = render_card(&message(&[Button::Approve { needs_reason: true }]));
         let form =
             only["body"]["elements"].as_array().unwrap().iter().find(|element| element["tag"] == "form").unwrap();
         assert_eq!(form["elements"][0]["required"], true);
@@ -426,13 +436,13 @@ mod tests {
     fn hostile_text_stays_literal() {
         let hostile = "<at id=all></at> <at user_id=\"all\">x</at> **b** [x](https://evil) <font color='red'>x</font> ``` \\n {{x}}";
         let mut message = message(&ALL);
-        message.facts = vec![("Name", hostile.into())];
+        message.facts = vec![MessageFact::new("Name", hostile)];
         message.checks = vec![hostile.into()];
         message.sentences = vec![hostile.into()];
         message.snippet = Some(hostile.into());
         message.figure = vec![hostile.into()];
         message.headline = hostile.into();
-        let card = render_card(&message, bind);
+        let card = render_card(&message);
         let found: Vec<_> = texts(&card).into_iter().filter(|(_, text)| text.contains("evil")).collect();
         assert_eq!(found.len(), 6, "{found:?}");
         assert!(found.iter().all(|(tag, text)| tag == "plain_text" && text.contains(hostile)), "{found:?}");
@@ -442,7 +452,7 @@ mod tests {
     #[test]
     fn figure_keeps_its_columns() {
         let line = "requester 10.0.0.0/8  ████····";
-        let card = render_card(&Message { figure: vec![line.into()], ..message(&[]) }, bind);
+        let card = render_card(&Message { figure: vec![line.into()], ..message(&[]) });
         assert!(texts(&card).contains(&("markdown".to_owned(), format!("```\n{line}\n```"))));
     }
 
@@ -450,26 +460,26 @@ mod tests {
     fn oversized_card_is_cut_and_loses_its_decision_buttons() {
         let long = "巨".repeat(4000);
         let mut large = message(&ALL);
-        large.facts = vec![("Name", long.clone()), ("Description", long.clone())];
+        large.facts = ["Name", "Description"].map(|label| MessageFact::new(label, long.as_str())).into();
         large.snippet = Some(long.clone());
-        let card = render_card(&large, bind);
+        let card = render_card(&large);
         assert_eq!(check_card(&card), Ok(()));
         let has = |card: &Value, label: &str| texts(card).iter().any(|(_, text)| text == label);
         assert!(has(&card, "Approve") && has(&card, "Reject"), "without the snippet it fits");
-        large.facts.push(("Reason", long));
-        let card = render_card(&large, bind);
+        large.facts.push(MessageFact::new("Reason", long));
+        let card = render_card(&large);
         assert_eq!(check_card(&card), Ok(()));
         assert!(!has(&card, "Approve") && !has(&card, "Reject") && has(&card, "Withdraw my approval"));
         assert!(texts(&card).iter().any(|(_, text)| text.contains(CUT_SENTENCE)));
         let worst = Message {
             headline: "\"".repeat(900),
-            facts: vec![("Name", "\"".repeat(900)); 50],
+            facts: vec![MessageFact::new("Name", "\"".repeat(900)); 50],
             checks: vec!["\"".repeat(900); 50],
             sentences: vec!["𝔘".repeat(900); 50],
             ..message(&ALL)
         };
-        assert_eq!(check_card(&render_card(&worst, bind)), Ok(()));
-        assert_eq!(check_limits(&render_card_within(&worst, bind, MAX_BOT_BYTES), MAX_BOT_BYTES), Ok(()));
+        assert_eq!(check_card(&render_card(&worst)), Ok(()));
+        assert_eq!(check_limits(&render_card_within(&worst, MAX_BOT_BYTES), MAX_BOT_BYTES), Ok(()));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What the operator says about Feishu: `[platforms.feishu]`, the secret `platforms.feishu`, and channels.
+//! The configuration of Feishu: `[platforms.feishu]`, the secret `platforms.feishu`, and channels.
 
 use serde::Deserialize;
 use url::Url;
@@ -7,18 +7,20 @@ use super::{
     BOT_CAPABILITIES, CARD_CAPABILITIES, CallbackKeys, EncryptKey, InvalidFeishuSecret, Secrets, is_feishu_id,
 };
 use crate::approval::Principal;
+use crate::chat::authenticity::key_forms;
+use crate::chat::platform::MergedTenant;
 use crate::chat::{Capabilities, ChannelSecrets, RequestSigner};
 use crate::http::{check_endpoint, constant_url};
 use crate::redaction::{KeyProblem, redact};
 use crate::secret::is_printable;
 
-/// The site that the tenant has its account on.
+/// The site of the tenant's account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Host {
     /// Mainland China.
     Feishu,
-    /// Everywhere else.
+    /// All other countries.
     Lark,
 }
 
@@ -32,29 +34,29 @@ impl Host {
     }
 }
 
-/// The app that posts the cards and whose clicks we take.
+/// The app that posts cards and receives clicks.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The app's id (`cli_…`).
     pub app: String,
-    /// The only tenant whose people may click, by `tenant_key`.
+    /// The `tenant_key` of the only tenant whose people may decide.
     pub tenant: String,
     /// The site of the tenant.
     pub host: Host,
-    /// The API's address in place of the site's, for tests. Ends with a slash.
+    /// Replaces the site's API URL in tests. Ends with a slash.
     pub api: Option<Url>,
 }
 
 impl Config {
-    /// The API's address.
+    /// The URL of the API.
     #[must_use]
     pub fn api_url(&self) -> Url {
         self.api.clone().unwrap_or_else(|| constant_url(self.host.api_url()))
     }
 }
 
-/// A chat, by its id (`oc_…`): cards of our app.
+/// A channel of kind `feishu`: a chat that our app posts cards to.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Channel {
@@ -62,19 +64,19 @@ pub struct Channel {
     pub chat: String,
 }
 
-/// A custom bot of a group. It hears of no click.
+/// A channel of kind `feishu-bot`: the custom bot of a group. It receives no clicks.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BotChannel {}
 
-/// What errors say was expected.
+/// The form of every kind of secret, in the words of its errors.
 pub(in crate::chat) fn secret_format_hints() -> Vec<String> {
     [InvalidFeishuSecret::EncryptKey, InvalidFeishuSecret::VerificationToken, InvalidFeishuSecret::AppSecret]
         .map(|error| error.to_string())
         .into()
 }
 
-/// Checks the table.
+/// Checks the table of the configuration.
 pub(in crate::chat) fn check_config(config: &Config) -> Result<(), KeyProblem> {
     if !is_feishu_id(&config.app, "cli_") {
         let expected = "expected the app's id, `cli_` and letters, digits, `_` or `-`";
@@ -92,7 +94,7 @@ pub(in crate::chat) fn check_config(config: &Config) -> Result<(), KeyProblem> {
     }
 }
 
-/// Checks the secret.
+/// Checks the table of the secrets.
 pub(in crate::chat) fn check_secrets(_config: &Config, secrets: &Secrets) -> Result<(), KeyProblem> {
     if secrets.callbacks.is_empty() {
         return KeyProblem::err_at("platforms.feishu.callbacks", "name at least one pair of keys");
@@ -100,7 +102,7 @@ pub(in crate::chat) fn check_secrets(_config: &Config, secrets: &Secrets) -> Res
     Ok(())
 }
 
-/// Whether a user of this principal can send requests.
+/// Refuses a principal that can send no request.
 pub(in crate::chat) fn check_principal(config: Option<&Config>, principal: &Principal) -> Result<(), String> {
     let id = redact(principal.as_str());
     let tenant = principal.realm().split_once(':').map_or("", |(_, tenant)| tenant);
@@ -114,22 +116,22 @@ pub(in crate::chat) fn check_principal(config: Option<&Config>, principal: &Prin
     }
 }
 
-/// None: an app has one tenant.
-pub(in crate::chat) fn merged_tenants(_config: &Config) -> Vec<(String, String)> {
+/// An app has one tenant.
+pub(in crate::chat) fn merged_tenants(_config: &Config) -> Vec<MergedTenant> {
     vec![]
 }
 
-/// What its binding keys are derived from.
+/// The secrets that its binding keys are derived from.
 pub(in crate::chat) fn binding_key_material(secrets: &Secrets) -> Vec<Vec<u8>> {
-    // Every viewer of a card has a MAC to try keys on, and an Encrypt Key may be short.
+    // Every viewer of a card can try keys on its MACs, and an Encrypt Key may be short.
     let both =
         |keys: &CallbackKeys| [keys.encrypt_key.expose(), b"\n", keys.verification_token.expose().as_bytes()].concat();
     secrets.callbacks.iter().map(both).collect()
 }
 
-/// The app, with its Encrypt Keys.
+/// The app signs with its Encrypt Keys.
 pub(in crate::chat) fn request_signers(_config: &Config, secrets: &Secrets) -> Vec<RequestSigner> {
-    let forms = |key: &EncryptKey| crate::chat::key_forms(&String::from_utf8_lossy(key.expose()));
+    let forms = |key: &EncryptKey| key_forms(&String::from_utf8_lossy(key.expose()));
     let keys = secrets.callbacks.iter().flat_map(|keys| forms(&keys.encrypt_key)).collect();
     vec![RequestSigner { name: "platforms.feishu".to_owned(), secrets_key: "callbacks", secrets: keys }]
 }
@@ -137,10 +139,10 @@ pub(in crate::chat) fn request_signers(_config: &Config, secrets: &Secrets) -> V
 impl Channel {
     /// The key of [`Channel::chat`].
     pub(in crate::chat) const ID_KEY: &str = "chat";
-    /// What Feishu can do.
+    /// What a chat can do.
     pub const CAPABILITIES: Capabilities = CARD_CAPABILITIES;
 
-    /// What Feishu calls it.
+    /// The chat's id.
     pub(in crate::chat) fn id(&self) -> &str {
         &self.chat
     }
@@ -158,10 +160,10 @@ impl Channel {
 }
 
 impl BotChannel {
-    /// What is posted there can't be changed, and has no buttons.
+    /// Its messages cannot be updated and have no buttons.
     pub const CAPABILITIES: Capabilities = BOT_CAPABILITIES;
 
-    /// Checks the secret that signs, if the bot has one.
+    /// Checks the signing secret, if the bot has one.
     pub(in crate::chat) fn check_endpoint(endpoint: &ChannelSecrets, key: &str) -> Result<(), KeyProblem> {
         match endpoint.signing_secrets.as_slice() {
             [] => Ok(()),

@@ -1,4 +1,4 @@
-//! How a message gets to a chat, a person or a custom bot; and the token for it, which processes share.
+//! Delivery to a chat, a person or a custom bot, and the token for it, which processes share.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::PoisonError;
@@ -13,47 +13,66 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::post::{
     CallError, CardUpdate, FeishuApi, MAX_UUID_CHARS, PostedMessage, Receiver, build_bot_message, fetch_token, post_bot,
 };
-use super::{BotChannel, Channel, PlatformContext, ReplyTo, ToastKind, render_card, reply_json, toast_json};
+use super::{
+    BotChannel, Channel, PlatformContext, ReplyTo, TenantToken, ToastKind, render_card, reply_json, toast_json,
+};
 use crate::approval::{RetryPolicy, Verdict};
-use crate::chat::message::{self, Button, Message};
+use crate::chat::delivery::probe_url;
+use crate::chat::message::{self, Message};
 use crate::chat::response::json_response;
-use crate::chat::{AskOutcome, ChannelSecrets, Click, DeliveryError, Outgoing, ProbeError, UpdateOutcome, probe_url};
+use crate::chat::{AskOutcome, ChannelSecrets, Click, DeliveryError, MessageRef, Outgoing, ProbeError, UpdateOutcome};
 use crate::clock;
 use crate::notes::NoteId;
 use crate::redaction::KeyProblem;
 use crate::secret::Secret;
 
-/// A token that ends sooner is replaced: it has to outlast the call.
+/// A token that is valid for less than this is replaced: it must outlast the call.
 const MIN_TOKEN_VALIDITY: SignedDuration = SignedDuration::from_mins(10);
-/// What is left of Feishu's 3 s for an answer to one person.
+/// The part of Feishu's 3 s that remains for a private reply.
 const PRIVATE_REPLY_TIMEOUT: Duration = Duration::from_millis(600);
-/// After a failure, wait this long before asking for a token again: nobody must wait once for each message.
+/// The pause after a failure to fetch a token. Otherwise each message would wait for another failure.
 const TOKEN_RETRY_PAUSE: Duration = Duration::from_secs(5);
-/// Codes of an app's id or secret that Feishu does not know.
+/// Codes for an app id or app secret that Feishu does not know.
 const UNKNOWN_APP_CODES: [&str; 2] = ["10003", "10014"];
 
-/// Posts to a group, or to a person, in one second; all bots of a group share them.
+/// The most posts to a group or a person in one second. All bots of a group share this limit.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/create>
 const MAX_POSTS_PER_SECOND: usize = 5;
-/// One second, and what the network may add.
+/// One second, and a margin for the network.
 const RATE_PERIOD: Duration = Duration::from_millis(1100);
-/// Receivers whose posts are counted; beyond it, all are forgotten.
+/// The most receivers whose posts are counted. When it is exceeded, all counts are reset.
 const MAX_RECEIVERS: usize = 1000;
 
-/// What this process remembers.
+/// What this process has cached.
 #[derive(Debug, Default)]
 pub struct State {
-    /// The token, and its end.
-    token: Mutex<Option<(Secret, Timestamp)>>,
-    /// Why there was no token, and when that was.
-    last_failure: std::sync::Mutex<Option<(DeliveryError, Instant)>>,
-    /// When the last posts to each receiver are, or will be, made.
+    token: Mutex<Option<CachedToken>>,
+    last_failure: std::sync::Mutex<Option<TokenFailure>>,
+    /// The times of the last posts to each receiver. They may be in the future.
     post_times: std::sync::Mutex<BTreeMap<String, VecDeque<Instant>>>,
 }
 
+#[derive(Debug, Clone)]
+struct CachedToken {
+    token: Secret,
+    expires_at: Timestamp,
+}
+
+impl CachedToken {
+    fn outlasts_a_call(&self, now: Timestamp) -> bool {
+        self.expires_at.duration_since(now) > MIN_TOKEN_VALIDITY
+    }
+}
+
+#[derive(Debug)]
+struct TokenFailure {
+    error: DeliveryError,
+    at: Instant,
+}
+
 impl State {
-    /// Waits until a receiver can take one more post.
+    /// Waits until the rate limit of a receiver allows one more post.
     async fn wait_for_turn(&self, receiver: Receiver<'_>) {
         let (Receiver::Chat(id) | Receiver::Person(id)) = receiver;
         let turn = {
@@ -77,14 +96,11 @@ impl State {
     }
 }
 
-/// The token: this process's, else the one that another process has left, else a new one.
+/// The token of this process, or the one that another process has stored, or a new one.
 async fn current_token(access: PlatformContext<'_>) -> Result<Secret, DeliveryError> {
-    let (mut kept, now) = (access.state.token.lock().await, clock::now());
-    let is_good = |until: Timestamp| until.duration_since(now) > MIN_TOKEN_VALIDITY;
-    if let Some((token, until)) = kept.as_ref()
-        && is_good(*until)
-    {
-        return Ok(token.clone());
+    let (mut cached, now) = (access.state.token.lock().await, clock::now());
+    if let Some(valid) = cached.as_ref().filter(|cached| cached.outlasts_a_call(now)) {
+        return Ok(valid.token.clone());
     }
     let id = NoteId::new("token", &format!("feishu/{}", access.config.app)).ok();
     // Without the table, each process fetches its own.
@@ -92,44 +108,44 @@ async fn current_token(access: PlatformContext<'_>) -> Result<Secret, DeliveryEr
         Some(id) => access.notes.load(id, now).await.ok().flatten(),
         None => None,
     };
-    if let Some(note) = shared.filter(|note| is_good(note.expires_at)) {
-        let token = Secret::new(note.text);
-        *kept = Some((token.clone(), note.expires_at));
-        return Ok(token);
+    let shared = shared.map(|note| CachedToken { token: Secret::new(note.text), expires_at: note.expires_at });
+    if let Some(shared) = shared.filter(|shared| shared.outlasts_a_call(now)) {
+        *cached = Some(shared.clone());
+        return Ok(shared.token);
     }
-    let failed = || access.state.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((undelivered, at)) = failed().as_ref()
-        && at.elapsed() < TOKEN_RETRY_PAUSE
+    let last_failure = || access.state.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(failure) = last_failure().as_ref()
+        && failure.at.elapsed() < TOKEN_RETRY_PAUSE
     {
-        return Err(undelivered.clone());
+        return Err(failure.error.clone());
     }
-    let fetched = match fetch_new_token(access).await {
+    let TenantToken { token, valid_for } = match fetch_new_token(access).await {
         Ok(fetched) => fetched,
-        Err(undelivered) => {
-            *failed() = Some((undelivered.clone(), Instant::now()));
-            return Err(undelivered);
+        Err(error) => {
+            *last_failure() = Some(TokenFailure { error: error.clone(), at: Instant::now() });
+            return Err(error);
         }
     };
-    *failed() = None;
-    let until = now.saturating_add(fetched.valid_for).unwrap_or(now);
+    *last_failure() = None;
+    let expires_at = now.saturating_add(valid_for).unwrap_or(now);
     if let Some(id) = &id {
-        // It stays this process's own if the table does not take it.
-        let _ = access.notes.save(id, fetched.token.expose(), until, now).await;
+        // If the table refuses it, only this process uses the token.
+        let _ = access.notes.save(id, token.expose(), expires_at, now).await;
     }
-    *kept = Some((fetched.token.clone(), until));
-    Ok(fetched.token)
+    *cached = Some(CachedToken { token: token.clone(), expires_at });
+    Ok(token)
 }
 
-async fn fetch_new_token(access: PlatformContext<'_>) -> Result<super::TenantToken, DeliveryError> {
+async fn fetch_new_token(access: PlatformContext<'_>) -> Result<TenantToken, DeliveryError> {
     fetch_token(access.http, &access.config.api_url(), &access.config.app, &access.secrets.app_secret).await
 }
 
-/// Replaces a token that Feishu refuses, unless somebody has done so meanwhile.
+/// Replaces a token that Feishu refuses, unless another task has already replaced it.
 async fn replace_token(access: PlatformContext<'_>, refused: &Secret) -> Result<Secret, DeliveryError> {
     {
-        let mut kept = access.state.token.lock().await;
-        if kept.as_ref().is_some_and(|(token, _)| token == refused) {
-            *kept = None;
+        let mut cached = access.state.token.lock().await;
+        if cached.as_ref().is_some_and(|cached| cached.token == *refused) {
+            *cached = None;
             if let Ok(id) = NoteId::new("token", &format!("feishu/{}", access.config.app)) {
                 let now = clock::now();
                 let _ = access.notes.save(&id, "", now, now).await;
@@ -139,21 +155,21 @@ async fn replace_token(access: PlatformContext<'_>, refused: &Secret) -> Result<
     current_token(access).await
 }
 
-/// A call with the token.
+/// A call that requires the token.
 #[derive(Clone, Copy)]
 enum ApiCall<'a> {
-    Post(Receiver<'a>, &'a Value, &'a str),
-    ReplyBelow(&'a str, &'a str, &'a Value, &'a str),
-    Update(&'a str, &'a Value),
+    Post { receiver: Receiver<'a>, card: &'a Value, uuid: &'a str },
+    ReplyBelow { place: &'a MessageRef, card: &'a Value, uuid: &'a str },
+    Update { place: &'a MessageRef, card: &'a Value },
 }
 
-/// What came of a call.
+/// The result of a call.
 enum ApiOutcome {
     Posted(PostedMessage),
     Updated(CardUpdate),
 }
 
-/// Makes a call; with another token, once more, if Feishu refuses the first.
+/// Makes a call. If Feishu refuses the token, calls once more with a new one.
 async fn call_api(access: PlatformContext<'_>, call: ApiCall<'_>) -> Result<ApiOutcome, CallError> {
     let first = current_token(access).await.map_err(CallError::NotDelivered)?;
     match call_api_once(access, &first, call).await {
@@ -173,70 +189,51 @@ async fn call_api_once(
     let url = access.config.api_url();
     let api = FeishuApi { http: access.http, url: &url, token };
     match call {
-        ApiCall::Post(receiver, card, uuid) => {
+        ApiCall::Post { receiver, card, uuid } => {
             access.state.wait_for_turn(receiver).await;
             api.post(receiver, card, uuid).await.map(ApiOutcome::Posted)
         }
-        ApiCall::ReplyBelow(chat, id, card, uuid) => {
-            access.state.wait_for_turn(Receiver::Chat(chat)).await;
-            api.reply_below(id, card, uuid).await.map(ApiOutcome::Posted)
+        ApiCall::ReplyBelow { place, card, uuid } => {
+            access.state.wait_for_turn(Receiver::Chat(&place.channel)).await;
+            api.reply_below(&place.message_id, card, uuid).await.map(ApiOutcome::Posted)
         }
-        ApiCall::Update(id, card) => api.update(id, card).await.map(ApiOutcome::Updated),
+        ApiCall::Update { place, card } => api.update(&place.message_id, card).await.map(ApiOutcome::Updated),
     }
 }
 
-/// The card of a message: each button carries its binding.
-fn card_json(message: &Message) -> Value {
-    let binding = |button: Button| {
-        let mut bound = message.buttons.iter().flat_map(message::Buttons::with_bindings);
-        bound.find(|(shown, _)| *shown == button).map(|(_, text)| text.to_owned()).unwrap_or_default()
-    };
-    let bound = message.buttons.as_ref().is_some_and(|buttons| !buttons.bindings.is_empty());
-    if bound {
-        render_card(message, binding)
-    } else {
-        render_card(&Message { buttons: None, ..message.clone() }, binding)
-    }
-}
-
-fn card_reference(chat: &str, posted: &PostedMessage) -> String {
-    format!("{chat}/{}", posted.message_id)
-}
-
-/// A key as Feishu takes it.
+/// Cuts a key to the length that Feishu accepts.
 fn clip_uuid(key: &str) -> String {
     key.chars().take(MAX_UUID_CHARS).collect()
 }
 
 impl Channel {
-    /// Posts a card. Returns where it is, as `chat/message`.
+    /// Posts a card.
     pub(in crate::chat) async fn post(
         &self,
         access: PlatformContext<'_>,
         message: &Message,
         key: &str,
-    ) -> Result<String, DeliveryError> {
-        let (card, uuid) = (card_json(message), clip_uuid(key));
-        match call_api(access, ApiCall::Post(Receiver::Chat(&self.chat), &card, &uuid)).await {
-            Ok(ApiOutcome::Posted(posted)) => Ok(card_reference(&self.chat, &posted)),
-            Ok(ApiOutcome::Updated(_)) => {
-                Err(DeliveryError::misconfigured("the answer does not say where the message is"))
+    ) -> Result<MessageRef, DeliveryError> {
+        let (card, uuid) = (render_card(message), clip_uuid(key));
+        let receiver = Receiver::Chat(&self.chat);
+        match call_api(access, ApiCall::Post { receiver, card: &card, uuid: &uuid }).await {
+            Ok(ApiOutcome::Posted(posted)) => {
+                Ok(MessageRef { channel: self.chat.clone(), message_id: posted.message_id })
             }
+            Ok(ApiOutcome::Updated(_)) => Err(DeliveryError::misconfigured("the answer does not name the message")),
             Err(failure) => Err(failure.into_delivery_error()),
         }
     }
 
-    /// Redraws a card, unless the configuration names another chat by now.
+    /// Updates a card.
     pub(in crate::chat) async fn update(
         &self,
         access: PlatformContext<'_>,
-        reference: &str,
+        place: &MessageRef,
         message: &Message,
     ) -> Result<UpdateOutcome, DeliveryError> {
-        let here = reference.split_once('/').filter(|(chat, _)| *chat == self.chat);
-        let Some((_, id)) = here else { return Ok(UpdateOutcome::Gone) };
-        let card = card_json(message);
-        match call_api(access, ApiCall::Update(id, &card)).await {
+        let card = render_card(message);
+        match call_api(access, ApiCall::Update { place, card: &card }).await {
             Ok(ApiOutcome::Updated(CardUpdate::Redrawn) | ApiOutcome::Posted(_)) => Ok(UpdateOutcome::Updated),
             Ok(ApiOutcome::Updated(CardUpdate::Gone)) | Err(CallError::MessageGone(_)) => Ok(UpdateOutcome::Gone),
             Ok(ApiOutcome::Updated(CardUpdate::TooOld)) => Ok(UpdateOutcome::TooOld),
@@ -244,35 +241,33 @@ impl Channel {
         }
     }
 
-    /// Says something in the thread of a card; where that is gone, or it is urgent, in the chat, too.
+    /// Posts to the thread of a card. Posts to the chat too if `urgent`, or if the card is deleted.
     pub(in crate::chat) async fn reply_below(
         &self,
         access: PlatformContext<'_>,
-        reference: &str,
+        place: &MessageRef,
         message: &Message,
         urgent: bool,
         key: &str,
     ) -> Result<(), DeliveryError> {
-        let nowhere = || DeliveryError::misconfigured("the reference of the card is malformed");
-        let (chat, id) = reference.split_once('/').ok_or_else(nowhere)?;
-        let (card, uuid) = (card_json(message), clip_uuid(key));
-        match call_api(access, ApiCall::ReplyBelow(chat, id, &card, &uuid)).await {
+        let (card, uuid) = (render_card(message), clip_uuid(key));
+        match call_api(access, ApiCall::ReplyBelow { place, card: &card, uuid: &uuid }).await {
             Ok(_) if !urgent => Ok(()),
             Ok(_) | Err(CallError::MessageGone(_)) => self.post(access, message, &format!("u-{key}")).await.map(|_| ()),
             Err(failure) => Err(failure.into_delivery_error()),
         }
     }
 
-    /// Fetches a token, and posts `test`.
+    /// Fetches a token, and posts `test` if there is one.
     pub(in crate::chat) async fn probe(
         &self,
         access: PlatformContext<'_>,
         test: Option<&Message>,
     ) -> Result<&'static str, ProbeError> {
         fetch_new_token(access).await?;
-        let Some(test) = test else { return Ok("the app's secret is good") };
+        let Some(test) = test else { return Ok("the app's secret is valid") };
         self.post(access, test, &clock::nonce()).await?;
-        Ok("took a test message")
+        Ok("accepted a test message")
     }
 }
 
@@ -288,7 +283,7 @@ impl BotChannel {
         post_bot(http, &endpoint.url, &body).await
     }
 
-    /// Without a test message, all that shows is that somebody answers.
+    /// Without a test message, this proves only that a server answers.
     pub(in crate::chat) async fn probe(
         &self,
         http: &reqwest::Client,
@@ -297,11 +292,11 @@ impl BotChannel {
     ) -> Result<&'static str, ProbeError> {
         let Some(test) = test else { return probe_url(http, &endpoint.url).await };
         self.post(http, endpoint, test).await?;
-        Ok("took a test message")
+        Ok("accepted a test message")
     }
 }
 
-/// The field for the reason is on the card: nobody is asked again.
+/// The card itself has the input for the reason, so nobody is asked again.
 pub(in crate::chat) async fn ask_reason(
     _access: PlatformContext<'_>,
     _to: &ReplyTo,
@@ -312,16 +307,16 @@ pub(in crate::chat) async fn ask_reason(
     Ok(AskOutcome::Impossible)
 }
 
-/// Tells the sender. A click is answered by a toast and the card; what does not fit into a toast goes to the person alone,
-/// as do answers to text commands.
+/// Answers the sender. A click gets a toast and the updated card; an answer that is too long for a toast is also posted to the
+/// person. A text command is answered by a post to the person.
 pub(in crate::chat) async fn reply(
     access: PlatformContext<'_>,
     to: ReplyTo,
     outgoing: &Outgoing<'_>,
 ) -> Response<String> {
     let (message, card, kind) = match outgoing {
-        Outgoing::Reply { reply: answer, message, card } => {
-            let kind = if answer.outcome().0.is_success() { ToastKind::Success } else { ToastKind::Warning };
+        Outgoing::Reply { reply, message, card } => {
+            let kind = if reply.outcome().status.is_success() { ToastKind::Success } else { ToastKind::Warning };
             (Message::clone(message), card.as_deref(), kind)
         }
         Outgoing::Usage => (message::command_usage(), None, ToastKind::Info),
@@ -340,22 +335,22 @@ pub(in crate::chat) async fn reply(
     }
     let words = std::iter::once(message.headline.as_str()).chain(message.sentences.iter().map(String::as_str));
     let toast = toasted.then(|| toast_json(kind, &words.collect::<Vec<_>>().join(". ")));
-    json_response(StatusCode::OK, &reply_json(toast, card.map(self::card_json)))
+    json_response(StatusCode::OK, &reply_json(toast, card.map(render_card)))
 }
 
-/// Says something to a person alone.
+/// Posts to one person.
 async fn post_to_person(access: PlatformContext<'_>, open_id: &str, message: &Message) {
-    let (card, uuid) = (card_json(message), clock::nonce());
-    let call = call_api(access, ApiCall::Post(Receiver::Person(open_id), &card, &uuid));
+    let (card, uuid) = (render_card(message), clock::nonce());
+    let call = call_api(access, ApiCall::Post { receiver: Receiver::Person(open_id), card: &card, uuid: &uuid });
     let error = match timeout(PRIVATE_REPLY_TIMEOUT, call).await {
         Ok(Ok(_)) => return,
         Ok(Err(failure)) => failure.into_delivery_error().error,
         Err(_elapsed) => "timeout".to_owned(),
     };
-    tracing::warn!(outcome = "unanswered_click", error, "a person could not be answered");
+    tracing::warn!(outcome = "unanswered_click", error, "could not post a private reply");
 }
 
-/// Whether Feishu knows our app and its secret.
+/// The error if Feishu does not know our app or its secret. `None` if it knows them or does not answer.
 pub(in crate::chat) async fn config_errors(access: PlatformContext<'_>) -> Option<Vec<KeyProblem>> {
     let DeliveryError { error, retry } = fetch_new_token(access).await.err()?;
     let is_ours = UNKNOWN_APP_CODES.iter().any(|code| error.starts_with(code));
@@ -364,7 +359,7 @@ pub(in crate::chat) async fn config_errors(access: PlatformContext<'_>) -> Optio
         .then(|| vec![KeyProblem { key: "platforms.feishu.app".to_owned(), problem }])
 }
 
-/// What an operator has to do so that requests arrive at `url`.
+/// The steps of an operator so that requests arrive at `url`.
 #[cfg(feature = "local")]
 pub(in crate::chat) async fn register_webhook(access: PlatformContext<'_>, url: &url::Url) -> Result<String, String> {
     Ok(format!(

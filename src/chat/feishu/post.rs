@@ -1,25 +1,27 @@
-//! How cards get to Feishu: the tenant's token, messages by our app, and custom bots.
+//! Calls to Feishu: the tenant's token, messages of our app, and custom bots.
 
 mod code;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::Mac;
 use jiff::{SignedDuration, Timestamp};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::Sha256;
 use url::Url;
 
 use super::card::{MAX_BOT_BYTES, render_card_within};
 use super::{AppSecret, is_feishu_id};
 use crate::approval::RetryPolicy;
+use crate::chat::DeliveryError;
+use crate::chat::authenticity::hmac_of;
+use crate::chat::delivery::{POST_TIMEOUT, parse_retry_after};
 use crate::chat::message::Message;
-use crate::chat::{DeliveryError, POST_TIMEOUT, parse_retry_after};
+use crate::chat::response::set_member;
 use crate::secret::{Secret, SecretUrl};
 use crate::{clock, http as our_http};
 
-pub use code::{CodeMeaning, code_meaning};
+use code::{CodeMeaning, KnownCode, find_code};
 
 /// The longest `uuid`: within an hour, Feishu posts a message with the same one only once.
 ///
@@ -31,23 +33,23 @@ pub(super) const MAX_UUID_CHARS: usize = 50;
 pub struct TenantToken {
     /// The token (`t-…`).
     pub token: Secret,
-    /// How long it is still valid: at most 2 h.
+    /// The remaining validity: at most 2 h.
     pub valid_for: SignedDuration,
 }
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallError {
-    /// The token is refused: fetch another, and call once more. If that fails as well, it counts as undelivered.
+    /// The token is refused: fetch a new one and call again. If that is refused too, the message was not delivered.
     TokenRefused(DeliveryError),
-    /// The message that this one belongs to is gone: post it to the chat instead.
+    /// The message of the thread is deleted: post to the chat instead.
     MessageGone(DeliveryError),
     /// The message was not delivered.
     NotDelivered(DeliveryError),
 }
 
 impl CallError {
-    /// As the result of the last attempt.
+    /// The error if no further attempt is made.
     #[must_use]
     pub fn into_delivery_error(self) -> DeliveryError {
         match self {
@@ -58,7 +60,7 @@ impl CallError {
     }
 }
 
-/// Who gets a message.
+/// The receiver of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Receiver<'a> {
     /// A chat (`oc_…`).
@@ -70,35 +72,35 @@ pub enum Receiver<'a> {
 /// A message that was posted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PostedMessage {
-    /// Names it (`om_…`).
+    /// Its id (`om_…`).
     pub message_id: String,
-    /// When Feishu created it: it can be changed for 14 days from then.
+    /// When Feishu created it. It can be updated for 14 days from then.
     pub created_at: Option<Timestamp>,
 }
 
-/// What came of a change.
+/// The result of updating a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CardUpdate {
     /// Everybody sees the new card.
     Redrawn,
-    /// The message is gone.
+    /// The message is deleted.
     Gone,
-    /// The message is older than 14 days, and stays as it is.
+    /// The message is older than 14 days and keeps its old content.
     TooOld,
 }
 
-/// The API, as our app in one tenant.
+/// The API, called as our app in one tenant.
 #[derive(Debug, Clone, Copy)]
 pub struct FeishuApi<'a> {
-    /// The one client.
+    /// The shared HTTP client.
     pub http: &'a reqwest::Client,
-    /// Where it is; ends with a slash.
+    /// The URL of the API; ends with a slash.
     pub url: &'a Url,
-    /// The app's for the tenant.
+    /// The app's token for the tenant.
     pub token: &'a Secret,
 }
 
-/// What the API answers.
+/// An answer of the API.
 #[derive(Deserialize)]
 struct ApiResponse {
     code: i64,
@@ -113,7 +115,7 @@ struct ApiResponseData {
     create_time: Option<String>,
 }
 
-/// A refusal with Feishu's own code.
+/// A failed call, and what Feishu's code means.
 struct ApiRefusal {
     meaning: CodeMeaning,
     undelivered: DeliveryError,
@@ -140,7 +142,7 @@ impl From<ApiRefusal> for CallError {
     }
 }
 
-/// Fetches a token. Feishu gives the same one until 30 min before it ends, and then both are valid.
+/// Fetches a token. Feishu returns the same one until 30 min before its end; from then on, the old and a new one are valid.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/authentication-management/access-token/tenant_access_token_internal>
 pub async fn fetch_token(
@@ -157,7 +159,7 @@ pub async fn fetch_token(
     let token = answer.tenant_access_token.filter(|token| token.bytes().all(|byte| byte.is_ascii_graphic()));
     match (token, valid_for) {
         (Some(token), Some(valid_for)) if !token.is_empty() => Ok(TenantToken { token: Secret::new(token), valid_for }),
-        _ => Err(delivery_refused("the answer has no token")),
+        _ => Err(DeliveryError::misconfigured("the answer has no token")),
     }
 }
 
@@ -171,7 +173,9 @@ impl FeishuApi<'_> {
             Receiver::Person(id) => ("open_id", id, "ou_"),
         };
         if !is_feishu_id(id, prefix) {
-            return Err(CallError::NotDelivered(delivery_refused("the receiver's id is not one of Feishu's")));
+            return Err(CallError::NotDelivered(DeliveryError::misconfigured(
+                "the receiver's id is not one of Feishu's",
+            )));
         }
         let mut url = join_url(self.url, "open-apis/im/v1/messages").map_err(CallError::NotDelivered)?;
         url.query_pairs_mut().append_pair("receive_id_type", kind);
@@ -180,7 +184,7 @@ impl FeishuApi<'_> {
         parse_posted(self.call_as_app(Method::POST, url, &body).await?)
     }
 
-    /// Posts a card below a message, in its thread; in a group without threads, as a reply.
+    /// Posts a card to the thread of a message; in a group without threads, as a reply.
     ///
     /// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/reply>
     pub async fn reply_below(&self, message_id: &str, card: &Value, uuid: &str) -> Result<PostedMessage, CallError> {
@@ -200,7 +204,7 @@ impl FeishuApi<'_> {
         }
     }
 
-    /// Draws a card again, for everybody.
+    /// Updates a card for everybody.
     ///
     /// Source: <https://open.feishu.cn/document/server-docs/im-v1/message-card/patch>
     pub async fn update(&self, message_id: &str, card: &Value) -> Result<CardUpdate, CallError> {
@@ -215,7 +219,9 @@ impl FeishuApi<'_> {
 
     fn message_url(&self, message_id: &str, rest: &str) -> Result<Url, CallError> {
         if !is_feishu_id(message_id, "om_") {
-            return Err(CallError::NotDelivered(delivery_refused("the message's id is not one of Feishu's")));
+            return Err(CallError::NotDelivered(DeliveryError::misconfigured(
+                "the message's id is not one of Feishu's",
+            )));
         }
         join_url(self.url, &format!("open-apis/im/v1/messages/{message_id}{rest}")).map_err(CallError::NotDelivered)
     }
@@ -230,70 +236,64 @@ fn check_uuid(uuid: &str) -> Result<&str, CallError> {
     if fits {
         Ok(uuid)
     } else {
-        Err(CallError::NotDelivered(delivery_refused("the uuid must have 1 to 50 characters")))
+        Err(CallError::NotDelivered(DeliveryError::misconfigured("the uuid must have 1 to 50 characters")))
     }
 }
 
 fn parse_posted(answer: ApiResponse) -> Result<PostedMessage, CallError> {
     let data = answer.data.and_then(|data| Some((data.message_id?, data.create_time)));
     let Some((message_id, create_time)) = data.filter(|(id, _)| is_feishu_id(id, "om_")) else {
-        return Err(CallError::NotDelivered(delivery_refused("the answer does not say where the message is")));
+        return Err(CallError::NotDelivered(DeliveryError::misconfigured("the answer does not name the message")));
     };
     let millis = create_time.and_then(|time| time.parse().ok());
     Ok(PostedMessage { message_id, created_at: millis.and_then(|millis| Timestamp::from_millisecond(millis).ok()) })
 }
 
-/// A card for a custom bot, signed. It has no buttons: their clicks would reach nobody. The signature is not for logs, so
-/// this has no `Debug`.
+/// A signed card for a custom bot. It has no buttons, as nobody would receive their clicks. The signature is not for logs,
+/// so there is no `Debug`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct BotMessage(Value);
 
 impl BotMessage {
-    /// The body that is posted.
+    /// The body to post.
     #[must_use]
     pub fn as_json(&self) -> &Value {
         &self.0
     }
 }
 
-/// Makes the message of a custom bot; `secret` is the bot's, if it checks signatures.
+/// Makes the message of a custom bot. `secret` is the bot's, if the bot checks signatures.
 ///
 /// Source: <https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot>
 #[must_use]
 pub fn build_bot_message(message: &Message, secret: Option<&Secret>, now: Timestamp) -> BotMessage {
     let message = Message { buttons: None, ..message.clone() };
-    let card = render_card_within(&message, |_| String::new(), MAX_BOT_BYTES);
+    let card = render_card_within(&message, MAX_BOT_BYTES);
     let mut body = json!({"msg_type": "interactive", "card": card});
-    if let (Some(secret), Some(fields)) = (secret, body.as_object_mut()) {
+    if let Some(secret) = secret {
         let timestamp = now.as_second();
-        fields.insert("timestamp".into(), timestamp.to_string().into());
-        fields.insert("sign".into(), sign_bot_message(secret, timestamp).into());
+        set_member(&mut body, "timestamp", timestamp.to_string().into());
+        set_member(&mut body, "sign", sign_bot_message(secret, timestamp).into());
     }
     BotMessage(body)
 }
 
-/// The signature of a custom bot's message: the key is the timestamp, a line break and the secret, and what is signed is
-/// empty.
+/// The signature of a custom bot's message. Its key is the timestamp, a line break and the secret; the signed text is empty.
 ///
 /// Source: <https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot>
 #[must_use]
 pub fn sign_bot_message(secret: &Secret, timestamp: i64) -> String {
     let key = format!("{timestamp}\n{}", secret.expose());
-    BASE64_STANDARD.encode(keyed_hmac(key.as_bytes()).finalize().into_bytes())
+    BASE64_STANDARD.encode(hmac_of(key.as_bytes(), &[]).finalize().into_bytes())
 }
 
-#[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
-fn keyed_hmac(key: &[u8]) -> Hmac<Sha256> {
-    <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("any length of key")
-}
-
-/// Posts to a custom bot. What is there can't be changed.
+/// Posts to a custom bot. The message can never be updated.
 pub async fn post_bot(http: &reqwest::Client, url: &SecretUrl, message: &BotMessage) -> Result<(), DeliveryError> {
     let request = json_request(http, Method::POST, url.expose().clone(), message.as_json());
     send_request(request).await.map(|_| ()).map_err(|refused| refused.undelivered)
 }
 
-/// A refusal comes with HTTP status 400, 429, or even 200; its code says more than the status.
+/// Sends a request. A refusal has HTTP status 400, 429 or even 200, so its code decides.
 async fn send_request(request: reqwest::RequestBuilder) -> Result<ApiResponse, ApiRefusal> {
     let response = request.send().await.map_err(|error| DeliveryError::from_transport(&error))?;
     let (status, headers) = (response.status(), response.headers().clone());
@@ -307,9 +307,11 @@ async fn send_request(request: reqwest::RequestBuilder) -> Result<ApiResponse, A
     if answer.code == 0 {
         return if status.is_success() { Ok(answer) } else { Err(by_status().into()) };
     }
-    let (known, words) = code_meaning(answer.code);
+    // An operator has to look an unknown code up.
+    let unknown = KnownCode { code: answer.code, meaning: CodeMeaning::Later, text: "" };
+    let KnownCode { meaning, text, .. } = find_code(answer.code).unwrap_or(&unknown);
     let is_busy = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-    let retry = match known {
+    let retry = match meaning {
         CodeMeaning::TokenRefused | CodeMeaning::Later | CodeMeaning::NoThread | CodeMeaning::TooOld if !is_busy => {
             RetryPolicy::AfterFix
         }
@@ -322,16 +324,12 @@ async fn send_request(request: reqwest::RequestBuilder) -> Result<ApiResponse, A
         | CodeMeaning::TooOld
         | CodeMeaning::Few => soon,
     };
-    let error = if words.is_empty() { answer.code.to_string() } else { format!("{}: {words}", answer.code) };
-    Err(ApiRefusal { meaning: known, undelivered: DeliveryError { error, retry } })
-}
-
-fn delivery_refused(error: &str) -> DeliveryError {
-    DeliveryError { error: error.to_owned(), retry: RetryPolicy::AfterFix }
+    let error = if text.is_empty() { answer.code.to_string() } else { format!("{}: {text}", answer.code) };
+    Err(ApiRefusal { meaning: *meaning, undelivered: DeliveryError { error, retry } })
 }
 
 fn join_url(url: &Url, path: &str) -> Result<Url, DeliveryError> {
-    url.join(path).map_err(|_| delivery_refused("invalid feishu.api"))
+    url.join(path).map_err(|_| DeliveryError::misconfigured("invalid feishu.api"))
 }
 
 fn json_request(http: &reqwest::Client, method: Method, url: Url, body: &Value) -> reqwest::RequestBuilder {
@@ -342,6 +340,7 @@ fn json_request(http: &reqwest::Client, method: Method, url: Url, body: &Value) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chat::message::Link;
 
     #[test]
     fn bot_signature_matches_the_known_value() {
@@ -352,8 +351,11 @@ mod tests {
     #[test]
     fn bot_message_has_a_link_but_no_callback_button() {
         let now = Timestamp::from_second(1_599_360_473).unwrap();
-        let message =
-            Message { headline: "a".into(), link: Some(("Console", "https://a/".into())), ..Message::default() };
+        let message = Message {
+            headline: "a".into(),
+            link: Some(Link { label: "Console", url: "https://a/".into() }),
+            ..Message::default()
+        };
         let signed = build_bot_message(&message, Some(&Secret::new("demoSecret".into())), now);
         assert_eq!(signed.as_json()["timestamp"], "1599360473");
         assert_eq!(signed.as_json()["sign"], "hE7UQWkmOU/sfLvRNkAU5iTOB+nke6JvdN9pJ9jSvNQ=");

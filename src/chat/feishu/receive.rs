@@ -1,4 +1,4 @@
-//! Callbacks and events of Feishu: authenticity, decryption, and what somebody wants.
+//! What Feishu sends: authenticity and decryption, then clicks and text commands.
 
 mod envelope;
 
@@ -17,8 +17,15 @@ use super::{
     is_feishu_id,
 };
 use crate::approval::Principal;
+#[cfg(feature = "local")]
+use crate::chat::command::command_text;
 use crate::chat::command::parse_command;
-use crate::chat::{self, Authentic, Click, CommandRequest as Wanted, Incoming, MalformedRequest, Unauthentic};
+use crate::chat::request::normalize_reason;
+use crate::chat::{
+    Authentic, Click, CommandRequest, Incoming, MalformedRequest, MessageRef, RequestOrigin, Unauthentic,
+};
+#[cfg(feature = "local")]
+use crate::chat::{EventSpec, SignedRequest};
 #[cfg(feature = "local")]
 use crate::clock;
 use envelope::{SignedHeaders, decrypt_url_verification};
@@ -26,19 +33,19 @@ use envelope::{SignedHeaders, decrypt_url_verification};
 #[cfg(feature = "local")]
 pub use envelope::{CallbackRequest, encrypt_body, encrypt_challenge, sign_callback};
 
-/// A message that was written longer ago decides nothing: Feishu sends an event again for hours.
+/// The age from which a text command is ignored: Feishu repeats an event for hours.
 const MAX_TEXT_AGE: SignedDuration = SignedDuration::from_mins(10);
-/// The longest text that somebody sends to the bot as a command, in bytes.
+/// The longest text command, in bytes.
 const MAX_TEXT_BYTES: usize = 4096;
 /// The longest challenge, in bytes. Feishu's have 36.
 const MAX_CHALLENGE_BYTES: usize = 256;
 
-/// What shows without a secret that a request is not Feishu's.
+/// Refuses what is not Feishu's under any secret.
 pub(in crate::chat) fn precheck_request(request: &Request<Bytes>, now: Timestamp) -> Result<(), Unauthentic> {
     UnverifiedRequest::from_headers(request.headers(), request.body(), now).map(|_| ())
 }
 
-/// Verifies and decrypts a request.
+/// Verifies and decrypts a request with the configured secrets.
 pub(in crate::chat) async fn verify(
     access: PlatformContext<'_>,
     request: &Request<Bytes>,
@@ -47,7 +54,7 @@ pub(in crate::chat) async fn verify(
     verify_with(&access.secrets.callbacks, request.headers(), request.body(), now)
 }
 
-/// Verifies a callback with every configured pair of keys, and decrypts it.
+/// Verifies a callback with every pair of keys, and decrypts it.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/event-subscription-guide/event-subscription-configure-/encrypt-key-encryption-configuration-case>
 ///
@@ -62,19 +69,19 @@ pub fn verify_with(
     UnverifiedRequest::from_headers(headers, body, now)?.verify(body, keys)
 }
 
-/// A request that could be Feishu's. Only the keys can verify it.
+/// A request that may be Feishu's. Only the keys can verify it.
 pub enum UnverifiedRequest<'a> {
-    /// With well-formed and fresh headers.
+    /// The headers are well-formed and fresh.
     Signed(SignedHeaders<'a>),
-    /// Without any of the headers: only the test of the address may come so.
+    /// There are no such headers. Only the test of the address may be unsigned.
     Unsigned {
-        /// When it arrived.
+        /// The time of arrival.
         now: Timestamp,
     },
 }
 
 impl<'a> UnverifiedRequest<'a> {
-    /// Reads the headers; needs no secret. Of an unsigned body only the form is looked at.
+    /// Reads the headers; needs no secret. Of an unsigned body, only the form is checked.
     pub fn from_headers(headers: &'a HeaderMap, body: &[u8], now: Timestamp) -> Result<Self, Unauthentic> {
         if envelope::is_unsigned(headers) {
             envelope::check_unsigned(body)?;
@@ -83,39 +90,33 @@ impl<'a> UnverifiedRequest<'a> {
         SignedHeaders::parse(headers, now).map(Self::Signed)
     }
 
-    /// Verifies and decrypts the body. What comes of it holds the plaintext.
+    /// Verifies and decrypts the body. The result holds the plaintext.
     pub fn verify(&self, body: &[u8], keys: &[CallbackKeys]) -> Result<Authentic, Unauthentic> {
         let (decrypted, signed_at) = match self {
             Self::Signed(signed) => (signed.verify_and_decrypt(body, keys)?, signed.signed_at()),
             Self::Unsigned { now } => (decrypt_url_verification(body, keys)?, *now),
         };
-        // Of Feishu's own events each has an id, whenever and however often it is sent.
+        // Feishu repeats an event with the same id.
         let name = decrypted.event_id.as_deref().map_or(decrypted.plaintext.as_slice(), str::as_bytes);
         let request_key = format!("{REALM}:{:.32}", hex::encode(Sha256::digest(name)));
-        let sender = NAME.to_owned();
-        Ok(Authentic {
-            body: Bytes::from(decrypted.plaintext),
-            sender,
-            request_key,
-            signed_at,
-            key_index: decrypted.key_index,
-        })
+        let origin = RequestOrigin { request_key, signed_at, key_index: decrypted.key_index };
+        Ok(Authentic { body: Bytes::from(decrypted.plaintext), sender: NAME.to_owned(), origin })
     }
 }
 
-/// Where Feishu shows an answer.
+/// Where Feishu shows the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplyTo {
-    /// To a click: in the reply, as a toast and the card; what is longer, to the person alone.
+    /// To a click: a toast and the updated card in the HTTP response. A longer answer is posted to the person.
     Click {
-        /// The person (`ou_…`).
+        /// The person's id (`ou_…`).
         open_id: String,
     },
-    /// To a text command: to the person alone.
+    /// To a text command: posted to the person.
     Text {
-        /// The person (`ou_…`).
+        /// The person's id (`ou_…`).
         open_id: String,
-        /// The message (`om_…`).
+        /// The command's message (`om_…`).
         message_id: String,
     },
 }
@@ -146,27 +147,28 @@ struct EventHeader {
     app_id: String,
 }
 
-/// Understands an authentic request.
+/// Parses an authentic request.
 ///
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-callback-communication> and
 /// <https://open.feishu.cn/document/server-docs/im-v1/message/events/receive>
 ///
 /// # Errors
-/// What is wrong with its form.
+/// What is not understood.
 pub fn parse(config: &Config, authentic: Authentic) -> Result<Incoming<ReplyTo>, MalformedRequest> {
-    let Authentic { body, request_key, signed_at, key_index: key, .. } = authentic;
+    let Authentic { body, origin, .. } = authentic;
     let payload: CallbackPayload<'_> = parse_json(&body)?;
     if let Some(kind) = &payload.r#type {
         return challenge_reply(kind, payload.challenge);
     }
     let (Some("2.0"), Some(header), Some(event)) = (payload.schema.as_deref(), payload.header, payload.event) else {
-        return Err(malformed_request("only events of schema 2.0 are understood"));
+        return Err(MalformedRequest::new("only events of schema 2.0 are understood"));
     };
-    let origin = FeishuOrigin { request_key, signed_at, key_index: key };
     match header.event_type.as_str() {
         "card.action.trigger" => parse_click(event, &header, origin, config),
         "im.message.receive_v1" => parse_text_message(event, &header, origin, config),
-        _ => Err(malformed_request("of the events, only card.action.trigger and im.message.receive_v1 are understood")),
+        _ => Err(MalformedRequest::new(
+            "of the events, only card.action.trigger and im.message.receive_v1 are understood",
+        )),
     }
 }
 
@@ -175,15 +177,10 @@ fn challenge_reply(kind: &str, challenge: Option<String>) -> Result<Incoming<Rep
         Some(challenge) if kind == "url_verification" && challenge.len() <= MAX_CHALLENGE_BYTES => {
             Ok(Incoming::Challenge(json!({"challenge": challenge}).to_string()))
         }
-        Some(_) | None => Err(malformed_request("of the requests with a type, only url_verification is understood")),
+        Some(_) | None => {
+            Err(MalformedRequest::new("of the requests with a type, only url_verification is understood"))
+        }
     }
-}
-
-/// What names a request.
-struct FeishuOrigin {
-    request_key: String,
-    signed_at: Timestamp,
-    key_index: usize,
 }
 
 #[derive(Deserialize)]
@@ -219,7 +216,7 @@ struct CardLocation {
 fn parse_click(
     event: &RawValue,
     header: &EventHeader,
-    origin: FeishuOrigin,
+    origin: RequestOrigin,
     config: &Config,
 ) -> Result<Incoming<ReplyTo>, MalformedRequest> {
     let CardActionEvent { operator, action, context } = parse_json(event.get().as_bytes())?;
@@ -232,33 +229,21 @@ fn parse_click(
         return Ok(wrong_tenant(header, config, to));
     };
     if action.tag != "button" {
-        return Err(malformed_request("of the components, only buttons are understood"));
+        return Err(MalformedRequest::new("of the components, only buttons are understood"));
     }
-    // A button of somebody else's carries nothing of ours, and nothing is no binding.
+    // The button of another app has no binding.
     let binding = button_binding(&action)?.unwrap_or_default();
     let reason = action.form_value.as_ref().and_then(|form| form.get(REASON_FIELD));
     let reason: Option<String> = reason.map(|reason| parse_json(reason.get().as_bytes())).transpose()?;
-    let reason = reason.as_deref().and_then(chat::normalize_reason);
-    let message = Some(format!("{open_chat_id}/{open_message_id}"));
-    let FeishuOrigin { request_key, signed_at, key_index: key } = origin;
-    // The field for the reason is on the card.
-    Ok(Incoming::Click {
-        click: Click {
-            by,
-            request_key,
-            signed_at,
-            key_index: key,
-            binding,
-            message_ref: message,
-            was_asked: true,
-            reason,
-        },
-        reply_to: to,
-    })
+    let reason = reason.as_deref().and_then(normalize_reason);
+    let message_ref = Some(MessageRef { channel: open_chat_id, message_id: open_message_id }.to_string());
+    // The card itself has the input for the reason.
+    let click = Click { by, origin, binding, message_ref, was_asked: true, reason };
+    Ok(Incoming::Click { click, reply_to: to })
 }
 
-/// What a button of ours carries: its value is `{"b": BINDING}`, its name `b.BINDING`. Both of them count, since Feishu's
-/// documents disagree on whether a button in a form has a value.
+/// The binding of a button of ours: its value is `{"b": BINDING}`, and its name is `b.BINDING`. Both are read, because
+/// Feishu's documents disagree on whether a button in a form has a value.
 ///
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/interactive-components/button>
 fn button_binding(action: &CardAction<'_>) -> Result<Option<String>, MalformedRequest> {
@@ -272,12 +257,16 @@ fn button_binding(action: &CardAction<'_>) -> Result<Option<String>, MalformedRe
     let of_name = action.name.as_deref().and_then(|name| name.strip_prefix(BUTTON_NAME_PREFIX)).map(ToOwned::to_owned);
     let binding = match (of_value, of_name) {
         (Some(one), Some(other)) if one != other => {
-            return Err(malformed_request("the button's value and name differ"));
+            return Err(MalformedRequest::new("the button's value and name differ"));
         }
         (one, other) => one.or(other),
     };
     let fits = |binding: &String| (1..=MAX_BINDING_CHARS).contains(&binding.len());
-    if binding.as_ref().is_none_or(fits) { Ok(binding) } else { Err(malformed_request("the button carries too much")) }
+    if binding.as_ref().is_none_or(fits) {
+        Ok(binding)
+    } else {
+        Err(MalformedRequest::new("the button's binding is too long"))
+    }
 }
 
 #[derive(Deserialize)]
@@ -312,18 +301,17 @@ struct EventMessage {
 fn parse_text_message(
     event: &RawValue,
     header: &EventHeader,
-    origin: FeishuOrigin,
+    origin: RequestOrigin,
     config: &Config,
 ) -> Result<Incoming<ReplyTo>, MalformedRequest> {
     let MessageEvent { sender, message } = parse_json(event.get().as_bytes())?;
-    // An answer to another bot could be answered, and so on.
+    // Answering another bot could cause an endless exchange.
     let Some(MessageSenderId { open_id }) = sender.sender_id.filter(|_| sender.sender_type == "user") else {
         return Ok(ignored_event());
     };
-    // They decide about what they saw when they wrote it, however late it comes.
-    let FeishuOrigin { request_key, signed_at: delivered_at, key_index: key } = origin;
-    let written_at = message.create_time.as_deref().and_then(parse_millis).unwrap_or(delivered_at);
-    let is_late = delivered_at.duration_since(written_at) > MAX_TEXT_AGE;
+    // People decide on what they saw when they wrote the command, however late it arrives.
+    let written_at = message.create_time.as_deref().and_then(parse_millis).unwrap_or(origin.signed_at);
+    let is_late = origin.signed_at.duration_since(written_at) > MAX_TEXT_AGE;
     let is_mentioned = message.chat_type.as_deref() != Some("group") || message.content.contains("@_user_");
     if is_late || !is_mentioned {
         return Ok(ignored_event());
@@ -339,17 +327,14 @@ fn parse_text_message(
     }
     Ok(match parse_command(&command_text_of(&message.content)?) {
         Some(command) => {
-            let signed_at = delivered_at.min(written_at);
-            Incoming::Command {
-                request: Wanted { command, by, request_key, signed_at, key_index: key, clicked_card: None },
-                reply_to: to,
-            }
+            let origin = RequestOrigin { signed_at: origin.signed_at.min(written_at), ..origin };
+            Incoming::Command { request: CommandRequest { command, by, origin, clicked_card: None }, reply_to: to }
         }
         None => Incoming::UnknownCommand(to),
     })
 }
 
-/// What somebody wrote, without mentions, each white space one space.
+/// The text of a message without mentions, with single spaces.
 fn command_text_of(content: &str) -> Result<String, MalformedRequest> {
     #[derive(Deserialize)]
     struct TextContent {
@@ -364,12 +349,12 @@ fn ignored_event() -> Incoming<ReplyTo> {
     Incoming::Challenge("{}".to_owned())
 }
 
-/// A time in milliseconds.
+/// Parses a time in milliseconds.
 fn parse_millis(text: &str) -> Option<Timestamp> {
     Timestamp::from_millisecond(text.parse().ok()?).ok()
 }
 
-/// Whether a word stands for somebody who is mentioned: `@_user_1`, or `@_all`.
+/// Whether a word is a mention: `@_user_1`, or `@_all`.
 fn is_mention(word: &str) -> bool {
     let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     word == "@_all" || word.strip_prefix("@_user_").is_some_and(is_number)
@@ -377,12 +362,12 @@ fn is_mention(word: &str) -> bool {
 
 fn check_ids(message_id: &str, chat_id: &str, open_id: &str) -> Result<(), MalformedRequest> {
     let valid = is_feishu_id(message_id, "om_") && is_feishu_id(chat_id, "oc_") && is_feishu_id(open_id, "ou_");
-    if valid { Ok(()) } else { Err(malformed_request("an id is not one of Feishu's")) }
+    if valid { Ok(()) } else { Err(MalformedRequest::new("an id is not one of Feishu's")) }
 }
 
-/// The person, if they are of our tenant and use our app. The `open_id` names them: Feishu gives one to each user of an
-/// app, and never another. The `user_id` can be changed by the tenant and needs a permission of its own; the `union_id` is
-/// the same in all apps of one developer, so a click in another app would count as well.
+/// The person. `None` unless they belong to our tenant and use our app. The `open_id` identifies them: it never changes and is
+/// different in each app. A tenant can change the `user_id`, and reading it requires another permission. The `union_id` is the
+/// same in all apps of a developer, so a click in another app would count.
 ///
 /// Source: <https://open.feishu.cn/document/home/user-identity-introduction/introduction>
 fn allowed_principal(
@@ -395,24 +380,20 @@ fn allowed_principal(
         return Ok(None);
     }
     let principal = Principal::new(REALM, tenant, open_id);
-    principal.map(Some).map_err(|_| malformed_request("the user's id is not one of Feishu's"))
+    principal.map(Some).map_err(|_| MalformedRequest::new("the user's id is not one of Feishu's"))
 }
 
-/// Somebody of another tenant, or for another app. Only a person who uses our app can be answered.
+/// The request is for another tenant or another app. Only a user of our app can be answered.
 fn wrong_tenant(header: &EventHeader, config: &Config, to: ReplyTo) -> Incoming<ReplyTo> {
     Incoming::WrongTenant(Some(to).filter(|_| header.app_id == config.app))
 }
 
-/// Reads the whole text as one JSON document.
+/// Parses exactly one JSON document.
 fn parse_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, MalformedRequest> {
     serde_json::from_slice(bytes).map_err(|error| MalformedRequest::from_json_error(&error))
 }
 
-fn malformed_request(problem: &str) -> MalformedRequest {
-    MalformedRequest(problem.to_owned())
-}
-
-/// As Feishu would send a text command.
+/// Signs a text command as Feishu would.
 ///
 /// # Errors
 /// When there are no keys.
@@ -420,10 +401,10 @@ fn malformed_request(problem: &str) -> MalformedRequest {
 pub fn sign(
     config: &Config,
     secrets: &super::Secrets,
-    spec: &chat::EventSpec,
+    spec: &EventSpec,
     now: Timestamp,
-) -> Result<chat::SignedRequest, String> {
-    let content = json!({"text": format!("@_user_1 {}", chat::command::command_text(spec))}).to_string();
+) -> Result<SignedRequest, String> {
+    let content = json!({"text": format!("@_user_1 {}", command_text(spec))}).to_string();
     let plaintext = json!({
         "schema": "2.0",
         "header": {
@@ -446,19 +427,15 @@ pub fn sign(
     sign_plaintext(secrets, &plaintext.to_string(), now)
 }
 
-/// Any callback, signed as Feishu signs it.
+/// Signs any callback as Feishu would.
 ///
 /// # Errors
 /// When there are no keys.
 #[cfg(feature = "local")]
-pub fn sign_plaintext(
-    secrets: &super::Secrets,
-    plaintext: &str,
-    now: Timestamp,
-) -> Result<chat::SignedRequest, String> {
+pub fn sign_plaintext(secrets: &super::Secrets, plaintext: &str, now: Timestamp) -> Result<SignedRequest, String> {
     let keys = secrets.callbacks.first().ok_or("platforms.feishu.callbacks is empty")?;
     let (nonce, mut iv) = (clock::nonce(), [0; 16]);
     iv.iter_mut().zip(nonce.bytes()).for_each(|(to, from)| *to = from);
     let CallbackRequest { headers, body } = sign_callback(plaintext, keys, now, &nonce, iv);
-    Ok(chat::SignedRequest { path: format!("/{REALM}"), headers, body })
+    Ok(SignedRequest { path: format!("/{REALM}"), headers, body })
 }

@@ -1,4 +1,4 @@
-//! The secrets of a Feishu app. None of them shows itself in a message.
+//! The secrets of a Feishu app. No error and no `Debug` output shows one.
 
 use std::fmt;
 
@@ -10,44 +10,44 @@ use serde::Deserialize;
 const MIN_ENCRYPT_KEY_BYTES: usize = 8;
 /// The shortest Verification Token and app secret, in bytes. Feishu's own have 32.
 const MIN_SECRET_BYTES: usize = 16;
-/// The longest of them all.
+/// The longest of all these secrets, in bytes.
 const MAX_SECRET_BYTES: usize = 256;
 
-/// The secrets of the app, in the platform's table of the secrets document.
+/// The secret `platforms.feishu`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Secrets {
-    /// Any of these pairs may authenticate a callback, the newest first: a list, so that they can be rotated.
+    /// The pairs that may authenticate a callback, the newest first. Several exist while keys are rotated.
     pub callbacks: Vec<CallbackKeys>,
-    /// Fetches the tenant's token.
+    /// Required to fetch the tenant's token.
     pub app_secret: AppSecret,
 }
 
-/// What authenticates a callback.
+/// The two secrets that authenticate a callback.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CallbackKeys {
-    /// Signs and encrypts.
+    /// Signs and encrypts the callback.
     pub encrypt_key: EncryptKey,
-    /// Stands inside what is encrypted.
+    /// Part of the plaintext.
     pub verification_token: VerificationToken,
 }
 
-/// A text is not a secret of that kind. The message never shows the text.
+/// The text is not a secret of this kind. The error never shows the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidFeishuSecret {
-    /// Of an Encrypt Key.
+    /// Not an Encrypt Key.
     #[error("not a Feishu Encrypt Key: expected 8 to 256 characters, and no line break or space at an end")]
     EncryptKey,
-    /// Of a Verification Token.
+    /// Not a Verification Token.
     #[error("not a Feishu Verification Token: expected 16 to 256 characters, and no space or line break")]
     VerificationToken,
-    /// Of an app secret.
+    /// Not an app secret.
     #[error("not a Feishu app secret: expected 16 to 256 characters, and no space or line break")]
     AppSecret,
 }
 
-/// The Encrypt Key of the app. Without one, Feishu would sign nothing.
+/// The Encrypt Key of the app. Without one, Feishu signs no callback.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct EncryptKey(String);

@@ -1,82 +1,77 @@
-//! A request as it is: what an approver has to see, who has decided, and how far it has come.
+//! The card of a request: what is asked of whom, the facts, who has decided, and the progress.
 
-use ipnet::IpNet;
 use jiff::Timestamp;
 
+use super::advice::advice_for_code;
+use super::checks::{draw_overlaps, summarize_findings};
+use super::facts::{
+    approver_name, can_show_all, connection_facts, decision_facts, describe_approver, list_approvers, problem_facts,
+    route_instructions,
+};
 use super::{
-    Button, Buttons, Message, can_show_all, connection_facts, decision_facts, describe_approver, list_approvers,
-    problem_facts, route_instructions, sanitize_text,
+    Button, Buttons, Link, Message, MessageFact, ShownButton, format_duration, format_time, join_with, sanitize_text,
 };
 use crate::approval::{
-    Approval, ApprovalState, Approver, AuditEvent, Decision, Notification, NotificationKind, Verdict,
+    Approval, ApprovalState, Approver, AuditEvent, Decision, Notification, NotificationKind, Verdict, failure_code,
 };
 use crate::peering::{Change, Connection, Facts, Status};
-use crate::preflight::{Check, CheckOutcome, Finding, Objection};
+use crate::preflight::first_objection;
 
-/// The names of people that fit on a card.
-const MAX_NAMES: usize = 8;
-/// How wide a range is drawn, in characters.
-const FIGURE_WIDTH: u32 = 32;
-/// The most overlaps that are drawn.
-const MAX_DRAWN_OVERLAPS: usize = 3;
+/// The most names in a list of approvers.
+const MAX_LISTED_NAMES: usize = 8;
+/// The most names in a headline.
+const MAX_HEADLINE_NAMES: usize = 3;
+/// The longest name of a requester in a headline, in characters.
+const MAX_REQUESTER_CHARS: usize = 40;
 
-/// The card of a request: the same in every channel, redrawn whenever something about it changes.
+/// The card of a request. Every channel shows the same one, and it is updated whenever the request changes.
 #[must_use]
 pub fn request_card(approval: &Approval, now: Timestamp) -> Message {
-    let connection = shown_connection(approval);
-    let connection = &connection;
-    let waits = approval.state == ApprovalState::Pending && !approval.is_past_expiry(now);
+    let connection = &shown_connection(approval);
+    let is_pending = is_pending(approval, now);
     let mut card = Message {
         headline: card_headline(approval, now),
         facts: connection_facts(connection, approval.policy.requester.as_deref()),
+        sentences: next_steps(approval, connection, now),
+        link: console_link(connection),
         ..Message::default()
     };
     if connection.is_cross_region() {
-        let cost = "between regions: each side pays for the traffic that it sends (CDT)";
-        card.facts.push(("Cost", cost.into()));
+        let cost = "cross-region: each side pays for the traffic that it sends (Cloud Data Transfer)";
+        card.facts.push(MessageFact::new("Cost", cost));
     }
-    if waits {
-        card.facts.extend(connection.expires_at.map(|expires_at| ("Expires", format!("{expires_at:.0}"))));
+    if is_pending {
+        card.facts.extend(connection.expires_at.map(|expires_at| MessageFact::new("Expires", format_time(expires_at))));
         card.facts.extend(change_facts(approval));
     }
     card.facts.extend(approver_facts(approval, now));
     card.facts.extend(outcome_facts(approval));
-    if waits {
-        card.checks = approval.findings.iter().map(describe_finding).collect();
+    if is_pending {
+        card.checks = summarize_findings(&approval.findings);
         card.figure = draw_overlaps(&approval.findings);
-    }
-    match &approval.state {
-        ApprovalState::Pending if !waits => {}
-        ApprovalState::Pending if approval.policy.rule.is_none() => {
-            card.sentences = explain_no_rule(&approval.policy.unmatched);
+        if approval.policy.rule.is_none() {
             card.snippet.clone_from(&approval.policy.suggestion);
         }
-        ApprovalState::Activated => card.sentences = route_instructions(connection),
-        ApprovalState::Failed { code } => card.sentences.push(super::advice_for_code(code).into()),
-        ApprovalState::Pending
-        | ApprovalState::Approved
-        | ApprovalState::Activating
-        | ApprovalState::Rejecting
-        | ApprovalState::Rejected
-        | ApprovalState::Expired
-        | ApprovalState::Deleted => {}
     }
-    card.link = console_link(connection);
-    card.buttons = approval.is_open(now).then(|| card_buttons(approval));
-    if card.buttons.is_some() && !can_show_all(&approval.facts) {
-        card.sentences.push(
-            "This card cannot show every fact, so it has no decision buttons. A client can decide with the fingerprint \
-             from a status."
-                .into(),
-        );
+    if approval.is_open(now) {
+        card.buttons = Some(card_buttons(approval));
+        if !can_show_all(&approval.facts) {
+            let text = "This card cannot show every fact, so it has no Approve and Reject buttons. A webhook client can decide with \
+                        the fingerprint from a status reply.";
+            card.sentences.push(text.into());
+        }
     }
     card
 }
 
-/// The last reading, with the facts that people decide on while they decide.
+fn is_pending(approval: &Approval, now: Timestamp) -> bool {
+    approval.state == ApprovalState::Pending && !approval.is_past_expiry(now)
+}
+
+/// The last reading. While people decide, it has the facts that they decide on.
 fn shown_connection(approval: &Approval) -> Connection {
     let mut connection = approval.connection.clone();
-    let decided_on = match approval.state {
+    let shows_decided_facts = match approval.state {
         ApprovalState::Pending | ApprovalState::Approved | ApprovalState::Rejecting | ApprovalState::Failed { .. } => {
             true
         }
@@ -86,7 +81,7 @@ fn shown_connection(approval: &Approval) -> Connection {
         | ApprovalState::Expired
         | ApprovalState::Deleted => false,
     };
-    if decided_on {
+    if shows_decided_facts {
         let Facts { requester, accepter, bandwidth_mbps, link_type } = approval.facts.clone();
         connection = Connection { requester, accepter, bandwidth_mbps, link_type, ..connection };
     }
@@ -96,104 +91,231 @@ fn shown_connection(approval: &Approval) -> Connection {
 fn card_headline(approval: &Approval, now: Timestamp) -> String {
     let id = &approval.id;
     match &approval.state {
-        ApprovalState::Pending if approval.is_past_expiry(now) => format!("VPC peering {id} is past its expiry"),
-        ApprovalState::Pending if approval.policy.rule.is_none() => {
-            format!("VPC peering {id} is requested, and no rule covers it")
+        ApprovalState::Pending => pending_headline(approval, now),
+        ApprovalState::Approved => {
+            format!("VPC peering {id} is approved; Alibaba Cloud has not confirmed it yet")
         }
-        ApprovalState::Pending => match (approval.policy.needed_approvals(), approval.approval_count()) {
-            (1, _) => format!("VPC peering {id} waits for approval"),
-            (needed, given) => format!("VPC peering {id} waits for approval: {given} of {needed}"),
-        },
-        ApprovalState::Approved => format!("VPC peering {id} is approved; Alibaba Cloud has not confirmed it yet"),
-        ApprovalState::Activating => format!("VPC peering {id} is accepted and being activated"),
-        ApprovalState::Activated => format!("VPC peering {id} is Activated"),
+        ApprovalState::Activating => format!("VPC peering {id} was accepted and is being activated"),
+        ApprovalState::Activated => format!("VPC peering {id} is Activated: both sides must add routes"),
         ApprovalState::Rejecting => {
-            format!("VPC peering {id} is to be rejected; Alibaba Cloud has not confirmed it yet")
+            format!("VPC peering {id} is being rejected; Alibaba Cloud has not confirmed it yet")
         }
         ApprovalState::Rejected => format!("VPC peering {id} was rejected"),
         ApprovalState::Expired => format!("VPC peering {id} has expired"),
         ApprovalState::Deleted => format!("VPC peering {id} was deleted"),
-        ApprovalState::Failed { .. } => match approval.winner().map(|winner| winner.verdict) {
-            Some(Verdict::Reject) => format!("VPC peering {id} could not be rejected"),
-            Some(Verdict::Approve) => format!("VPC peering {id} could not be accepted"),
+        ApprovalState::Failed { code } => match approval.winner().map(|winner| winner.verdict) {
+            Some(verdict) => failure_headline(approval, verdict, code),
             None => format!("VPC peering {id} changed too often to be decided"),
         },
     }
 }
 
-/// Who has decided, and who still has to.
-pub(super) fn approver_facts(approval: &Approval, now: Timestamp) -> Vec<(&'static str, String)> {
-    let mut facts = vec![];
-    let waits = approval.state == ApprovalState::Pending && !approval.is_past_expiry(now);
-    let terms = &approval.policy;
-    if let Some(rule) = &terms.rule {
-        facts.push(("Rule", sanitize_text(rule)));
+/// Asks the approvers to decide, or says who else must act first.
+fn pending_headline(approval: &Approval, now: Timestamp) -> String {
+    let id = &approval.id;
+    let requester = requester_name(approval);
+    match Ask::of(approval, now) {
+        None => format!("VPC peering {id} is past its expiry: nobody can decide on it any more"),
+        Some(Ask::AddRule) => {
+            format!("No rule covers VPC peering {id}, requested by {requester}: nobody can decide on it")
+        }
+        Some(Ask::ChangeRule) => {
+            format!("Too few people may approve VPC peering {id}, requested by {requester}: its rule must change")
+        }
+        Some(Ask::RejectOrFix(who)) => {
+            format!("A check fails for VPC peering {id}, requested by {requester}: {who} can only reject it")
+        }
+        Some(Ask::Decide(who)) => {
+            let progress = match approval.policy.needed_approvals() {
+                1 => String::new(),
+                needed => format!(" ({} of {needed} approvals)", approval.approval_count()),
+            };
+            format!("{who}: approve or reject VPC peering {id}, requested by {requester}{progress}")
+        }
     }
-    let of = |verdict| approval.decisions.iter().filter(move |decision| decision.verdict == verdict);
-    let approvers: Vec<Approver> = of(Verdict::Approve).map(|decision| decision.by.clone()).collect();
-    if !approvers.is_empty() {
-        facts.push(("Approved by", list_approvers(&approvers)));
+}
+
+/// What a pending request needs, and from whom.
+pub(super) enum Ask {
+    /// No rule covers the request.
+    AddRule,
+    /// The rule names too few approvers.
+    ChangeRule,
+    /// A check fails, so these people can only reject the request.
+    RejectOrFix(String),
+    /// These people decide.
+    Decide(String),
+}
+
+impl Ask {
+    /// `None` if the request is not pending.
+    pub(super) fn of(approval: &Approval, now: Timestamp) -> Option<Self> {
+        if !is_pending(approval, now) {
+            return None;
+        }
+        let remaining = RemainingApprovals::of(approval);
+        Some(if approval.policy.rule.is_none() {
+            Self::AddRule
+        } else if !remaining.can_be_given() {
+            Self::ChangeRule
+        } else if first_objection(&approval.findings).is_some() {
+            Self::RejectOrFix(remaining.short_names())
+        } else {
+            Self::Decide(remaining.short_names())
+        })
     }
-    for decision in of(Verdict::Reject) {
-        facts.push(("Rejected by", describe_approver(&decision.by)));
+
+    /// The end of a headline.
+    pub(super) fn describe(&self) -> String {
+        match self {
+            Self::AddRule => "no rule covers it, so nobody can decide on it".to_owned(),
+            Self::ChangeRule => "too few people may approve it, so its rule must change".to_owned(),
+            Self::RejectOrFix(who) => format!("a check fails, so {who} can only reject it"),
+            Self::Decide(who) => format!("{who} must approve or reject it"),
+        }
     }
-    let reasons = approval.decisions.iter().filter_map(|decision| {
-        let reason = sanitize_text(decision.reason.as_deref()?);
-        Some((
-            "Reason",
-            if approval.decisions.len() > 1 { format!("{}: {reason}", approver_name(&decision.by)) } else { reason },
-        ))
-    });
-    facts.extend(reasons);
-    if waits && terms.rule.is_some() {
-        let has_approved =
-            |candidate: &&String| approvers.iter().any(|approver| approver_name(approver) == **candidate);
-        let mut names: Vec<_> = terms.approvers.iter().filter(|name| !has_approved(name)).cloned().collect();
-        let missing = terms.needed_approvals().saturating_sub(approval.approval_count());
-        let can_be_met = usize::try_from(missing).is_ok_and(|missing| missing <= names.len());
-        let more = names.len().saturating_sub(MAX_NAMES);
-        names.truncate(MAX_NAMES);
+}
+
+/// The approvals that are missing, and who can give them.
+struct RemainingApprovals {
+    missing: u32,
+    names: Vec<String>,
+}
+
+impl RemainingApprovals {
+    fn of(approval: &Approval) -> Self {
+        let approvals = approval.decisions.iter().filter(|decision| decision.verdict == Verdict::Approve);
+        let approved: Vec<_> = approvals.map(|decision| approver_name(&decision.by)).collect();
+        let names = approval.policy.approvers.iter().filter(|name| !approved.contains(name)).cloned().collect();
+        let missing = approval.policy.needed_approvals().saturating_sub(approval.approval_count());
+        Self { missing, names }
+    }
+
+    fn can_be_given(&self) -> bool {
+        !self.names.is_empty() && usize::try_from(self.missing).is_ok_and(|missing| missing <= self.names.len())
+    }
+
+    fn short_names(&self) -> String {
+        let mut names: Vec<_> = self.names.iter().take(MAX_HEADLINE_NAMES).cloned().collect();
+        match self.names.len().saturating_sub(names.len()) {
+            0 => {}
+            1 => names.push("1 other".to_owned()),
+            others => names.push(format!("{others} others")),
+        }
+        join_with(&names, "or")
+    }
+
+    fn to_fact(&self) -> MessageFact {
+        let mut names: Vec<_> = self.names.iter().take(MAX_LISTED_NAMES).cloned().collect();
+        let more = self.names.len().saturating_sub(names.len());
         if more > 0 {
             names.push(format!("{more} more"));
         }
-        let listed = names.join(", ");
-        facts.push(if can_be_met {
-            ("Still needed", format!("{missing} of {listed}"))
-        } else {
-            let who = if names.is_empty() { "nobody else".to_owned() } else { format!("only {listed}") };
-            (
-                "⚠ Still needed",
-                format!("{missing} more, but {who} may approve: the rule cannot be met and needs a change"),
-            )
-        });
+        let (missing, listed) = (self.missing, names.join(", "));
+        if self.can_be_given() {
+            return MessageFact::new("Still needed", format!("{missing} of {listed}"));
+        }
+        let who = if names.is_empty() { "nobody else".to_owned() } else { format!("only {listed}") };
+        let text = format!("{missing} more, but {who} may approve: the rule must change");
+        MessageFact::new("⚠ Still needed", text)
+    }
+}
+
+/// The requester's name, if it is plain enough for a headline; else the account.
+fn requester_name(approval: &Approval) -> String {
+    let is_plain = |name: &&String| {
+        name.chars().count() <= MAX_REQUESTER_CHARS && name.chars().all(|c| c.is_alphanumeric() || " -.&".contains(c))
+    };
+    let name = approval.policy.requester.as_ref().filter(is_plain).map(|name| sanitize_text(name));
+    name.unwrap_or_else(|| format!("account {}", approval.facts.requester.account))
+}
+
+/// Says that a decision could not be carried out, and what to do.
+pub(super) fn failure_headline(approval: &Approval, verdict: Verdict, code: &str) -> String {
+    let word = match verdict {
+        Verdict::Approve => "accepted",
+        Verdict::Reject => "rejected",
+    };
+    let next = match code {
+        failure_code::ACCEPTED_ELSEWHERE => "somebody accepted it outside peergate",
+        _ => "fix the cause, then decide again",
+    };
+    format!("VPC peering {} could not be {word}: {next}", approval.id)
+}
+
+fn next_steps(approval: &Approval, connection: &Connection, now: Timestamp) -> Vec<String> {
+    match &approval.state {
+        ApprovalState::Pending if is_pending(approval, now) && approval.policy.rule.is_none() => {
+            explain_no_rule(&approval.policy.unmatched)
+        }
+        ApprovalState::Activated => route_instructions(connection),
+        ApprovalState::Failed { code } => vec![advice_for_code(code).into()],
+        ApprovalState::Pending
+        | ApprovalState::Approved
+        | ApprovalState::Activating
+        | ApprovalState::Rejecting
+        | ApprovalState::Rejected
+        | ApprovalState::Expired
+        | ApprovalState::Deleted => vec![],
+    }
+}
+
+fn explain_no_rule(unmatched: &[String]) -> Vec<String> {
+    vec![
+        describe_unmatched(unmatched),
+        "To let people decide, an operator of peergate can add this rule to peergate.toml:".to_owned(),
+    ]
+}
+
+/// Why no rule covers a request.
+pub(super) fn describe_unmatched(unmatched: &[String]) -> String {
+    if unmatched.is_empty() {
+        "Each of its facts is allowed by some rule, but no rule allows all of them.".to_owned()
+    } else {
+        format!("No rule allows its {}.", join_with(unmatched, "and its"))
+    }
+}
+
+/// The rule, who has decided and why, and who still has to decide.
+pub(super) fn approver_facts(approval: &Approval, now: Timestamp) -> Vec<MessageFact> {
+    let mut facts: Vec<_> =
+        approval.policy.rule.iter().map(|rule| MessageFact::new("Rule", sanitize_text(rule))).collect();
+    let of = |verdict| approval.decisions.iter().filter(move |decision| decision.verdict == verdict);
+    let approvers: Vec<Approver> = of(Verdict::Approve).map(|decision| decision.by.clone()).collect();
+    if !approvers.is_empty() {
+        facts.push(MessageFact::new("Approved by", list_approvers(&approvers)));
+    }
+    let rejecters = of(Verdict::Reject).map(|decision| describe_approver(&decision.by));
+    facts.extend(rejecters.map(|rejecter| MessageFact::new("Rejected by", rejecter)));
+    facts.extend(approval.decisions.iter().filter_map(|decision| {
+        let reason = sanitize_text(decision.reason.as_deref()?);
+        let is_only_one = approval.decisions.len() == 1;
+        let reason = if is_only_one { reason } else { format!("{}: {reason}", approver_name(&decision.by)) };
+        Some(MessageFact::new("Reason", reason))
+    }));
+    if is_pending(approval, now) && approval.policy.rule.is_some() {
+        facts.push(RemainingApprovals::of(approval).to_fact());
     }
     facts
 }
 
-fn approver_name(approver: &Approver) -> String {
-    approver.person.clone().unwrap_or_else(|| describe_approver(approver))
-}
-
-/// How it went on after the decision.
-fn outcome_facts(approval: &Approval) -> Vec<(&'static str, String)> {
-    let decided_at = approval.winner().map(|decision| ("Decided at", format!("{:.0}", decision.at)));
-    let outside = || {
-        let label = if approval.state == ApprovalState::Rejected { "Rejected by" } else { "Accepted by" };
-        decision_facts(label, None)
-    };
-    let took = |notice: &Notification| {
-        let NotificationKind::Activated { took_s } = notice.kind else { return None };
-        Some(("Took", super::format_duration(took_s)))
+/// What happened after the decision.
+fn outcome_facts(approval: &Approval) -> Vec<MessageFact> {
+    let decided_at = approval.winner().map(|decision| MessageFact::new("Decided at", format_time(decision.at)));
+    let took = |notification: &Notification| {
+        let NotificationKind::Activated { took_s } = notification.kind else { return None };
+        Some(MessageFact::new("Activated after", format_duration(took_s)))
     };
     let mut facts: Vec<_> = decided_at.into_iter().collect();
     let rejected_elsewhere = approval.state == ApprovalState::Rejected
         && !matches!(approval.winner(), Some(Decision { verdict: Verdict::Reject, .. }));
     let is_accepted = matches!(approval.state, ApprovalState::Activating | ApprovalState::Activated);
     let accepted_elsewhere = is_accepted && !approval.is_accepted_by_us();
-    if rejected_elsewhere || accepted_elsewhere {
-        facts.extend(outside());
-    }
-    if approval.state == ApprovalState::Activated && !accepted_elsewhere {
+    if rejected_elsewhere {
+        facts.extend(decision_facts("Rejected by", None));
+    } else if accepted_elsewhere {
+        facts.extend(decision_facts("Accepted by", None));
+    } else if approval.state == ApprovalState::Activated {
         facts.extend(approval.outbox.iter().rev().find_map(took));
     }
     if approval.state != ApprovalState::Pending {
@@ -202,34 +324,26 @@ fn outcome_facts(approval: &Approval) -> Vec<(&'static str, String)> {
     facts
 }
 
-/// The last change, as long as it is about what is shown.
-fn change_facts(approval: &Approval) -> Vec<(&'static str, String)> {
+/// The last change, if the card shows its result.
+fn change_facts(approval: &Approval) -> Vec<MessageFact> {
     let last = approval.history.iter().rev().find_map(|entry| {
         let AuditEvent::Changed { fingerprint, changes, .. } = &entry.event else { return None };
         (*fingerprint == approval.fingerprint).then_some(changes)
     });
-    last.into_iter().flatten().map(|change| ("⚠ Changed", describe_change(change))).collect()
+    last.into_iter().flatten().map(|change| MessageFact::new("⚠ Changed", describe_change(change))).collect()
 }
 
+/// e.g. `bandwidth: 1024 Mbit/s → 5 Mbit/s`.
 pub(super) fn describe_change(change: &Change) -> String {
     let shown = |value: &str| if value.is_empty() { "none or unlimited".to_owned() } else { sanitize_text(value) };
     format!("{}: {} → {}", change.fact, shown(&change.before), shown(&change.after))
 }
 
-fn explain_no_rule(unmatched: &[String]) -> Vec<String> {
-    let why = if unmatched.is_empty() {
-        "Each of its facts is allowed by some rule, but no rule allows all of them.".to_owned()
-    } else {
-        format!("No rule allows its {}.", unmatched.join(", "))
-    };
-    vec![format!("{why} So nobody can approve it here. A rule that covers it, for peergate.toml:")]
-}
-
 fn card_buttons(approval: &Approval) -> Buttons {
-    let fits = can_show_all(&approval.facts);
+    let can_decide = can_show_all(&approval.facts);
     let shown = [
-        fits.then_some(Button::Approve { needs_reason: approval.policy.require_reason }),
-        fits.then_some(Button::Reject),
+        can_decide.then_some(Button::Approve { needs_reason: approval.policy.require_reason }),
+        can_decide.then_some(Button::Reject),
         (approval.state == ApprovalState::Pending && approval.approval_count() > 0).then_some(Button::Withdraw),
         Some(Button::Details),
     ];
@@ -237,115 +351,18 @@ fn card_buttons(approval: &Approval) -> Buttons {
         target: approval.id.target.clone(),
         instance_id: approval.id.instance_id.clone(),
         fingerprint: approval.facts.fingerprint(),
-        shown: shown.into_iter().flatten().collect(),
-        bindings: vec![],
+        shown: shown.into_iter().flatten().map(ShownButton::from).collect(),
     }
 }
 
-/// The page of the console that lists it.
+/// The page of the console that lists the connection.
 ///
 /// Source: <https://help.aliyun.com/en/vpc/vpc-peer-to-peer-connection>
-fn console_link(connection: &Connection) -> Option<(&'static str, String)> {
+fn console_link(connection: &Connection) -> Option<Link> {
     let region = &connection.accepter.region;
-    let plain = region.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    (plain && !region.is_empty() && connection.status != Status::Deleted)
-        .then(|| ("Open the console", format!("https://vpc.console.aliyun.com/vpcpeer/{region}/vpcpeers")))
-}
-
-/// A line of the checklist.
-pub(super) fn describe_finding(finding: &Finding) -> String {
-    let asks = match finding.check {
-        Check::Account => "the accepting account is ours",
-        Check::Status => "it waits to be accepted",
-        Check::Expiry => "it has not expired",
-        Check::BusinessStatus => "its business status is normal",
-        Check::ManagedService => "no managed service owns it",
-        Check::Cidrs => "the ranges of both sides are disjoint",
-        Check::OtherPeerings => "no other peering of the accepting VPC uses the requester's ranges",
-        Check::DryRun => "Alibaba Cloud would accept it (dry run)",
-    };
-    match &finding.outcome {
-        CheckOutcome::Passed => format!("✓ {asks}"),
-        CheckOutcome::Unknown(None) if finding.check == Check::Cidrs => {
-            "⚠ the ranges of a side are unknown: whether they overlap could not be checked".to_owned()
-        }
-        CheckOutcome::Unknown(None) => format!("⚠ not known whether {asks}"),
-        CheckOutcome::Unknown(Some(problem)) => format!("⚠ not known whether {asks}: {}", sanitize_text(&problem.code)),
-        CheckOutcome::Warning(neighbours) => {
-            let taken = neighbours.iter().map(|neighbour| {
-                format!("{} over {}", describe_overlap(&neighbour.requested, &neighbour.taken), neighbour.instance_id)
-            });
-            format!(
-                "⚠ the requester's ranges are used by other peerings of the VPC: {}",
-                taken.collect::<Vec<_>>().join("; ")
-            )
-        }
-        CheckOutcome::Objection(objection) => format!("✗ {}", explain_objection(objection)),
-    }
-}
-
-/// `a contains b`, whichever way round it is.
-fn describe_overlap(requested: &IpNet, taken: &IpNet) -> String {
-    match (requested.contains(taken), taken.contains(requested)) {
-        (true, true) => format!("{requested} is also reached"),
-        (true, false) => format!("{requested} contains {taken}, which is reached"),
-        _ => format!("{requested} is inside {taken}, which is reached"),
-    }
-}
-
-pub(super) fn explain_objection(objection: &Objection) -> String {
-    match objection {
-        Objection::NotOurs => "the accepting account is not the target's".into(),
-        Objection::Status(status) => {
-            format!("it is {}: it does not wait for a decision", sanitize_text(&status.to_string()))
-        }
-        Objection::Expired => "it has expired".into(),
-        Objection::BusinessStatus(status) => format!("its business status is {}", sanitize_text(&status.to_string())),
-        Objection::ManagedService(service) => format!("the managed service {} owns it", sanitize_text(service)),
-        Objection::Overlap(_) => "both sides use the same addresses, so routes between them cannot work".into(),
-        Objection::DryRun(problem) => {
-            format!("Alibaba Cloud would not accept it (dry run): {}", sanitize_text(&problem.code))
-        }
-    }
-}
-
-/// Draws which range contains which: two ranges that overlap are never anything but one inside the other.
-pub(super) fn draw_overlaps(findings: &[Finding]) -> Vec<String> {
-    let overlaps = findings.iter().filter_map(|finding| {
-        let CheckOutcome::Objection(Objection::Overlap(pairs)) = &finding.outcome else { return None };
-        Some(pairs)
-    });
-    overlaps.flatten().take(MAX_DRAWN_OVERLAPS).flat_map(|(theirs, ours)| draw_overlap(theirs, ours)).collect()
-}
-
-fn draw_overlap(theirs: &IpNet, ours: &IpNet) -> Vec<String> {
-    let (outer, inner) = if theirs.contains(ours) { (theirs, ours) } else { (ours, theirs) };
-    let wide = theirs.to_string().len().max(ours.to_string().len());
-    let line = |label: &str, range: &IpNet| {
-        let (from, cells) = bar_cells(outer, range);
-        let bar: String =
-            (0..FIGURE_WIDTH).map(|cell| if (from..from + cells).contains(&cell) { '█' } else { '·' }).collect();
-        format!("{label:<9} {:<wide$} {bar}", range.to_string())
-    };
-    let relation = match (outer == inner, outer == theirs) {
-        (true, _) => "both sides have the same range".to_owned(),
-        (false, true) => format!("the requester's {outer} contains the accepting {inner}"),
-        (false, false) => format!("the accepting {outer} contains the requester's {inner}"),
-    };
-    vec![relation, line("requester", theirs), line("accepting", ours)]
-}
-
-/// Which of the cells of `outer` a range inside it takes: the first, and how many, at least one.
-fn bar_cells(outer: &IpNet, inner: &IpNet) -> (u32, u32) {
-    let bits = u32::from(inner.prefix_len().saturating_sub(outer.prefix_len()));
-    let width_bits = FIGURE_WIDTH.trailing_zeros();
-    let number = |range: &IpNet| match range {
-        IpNet::V4(range) => u128::from(range.network().to_bits()) << 96,
-        IpNet::V6(range) => range.network().to_bits(),
-    };
-    // Where the inner one begins, in 32nds of the outer one.
-    let offset = number(inner) ^ number(outer);
-    let first = offset.checked_shl(outer.prefix_len().into()).unwrap_or(0) >> (128 - width_bits);
-    let first = u32::try_from(first).unwrap_or(0);
-    (first, FIGURE_WIDTH.checked_shr(bits).unwrap_or(0).max(1))
+    let is_plain = region.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    (is_plain && !region.is_empty() && connection.status != Status::Deleted).then(|| Link {
+        label: "Open the console",
+        url: format!("https://vpc.console.aliyun.com/vpcpeer/{region}/vpcpeers"),
+    })
 }

@@ -1,19 +1,24 @@
-//! What happened, for the channels.
+//! What happened to a request, for channels. Each headline says what happened and, if somebody must act, who and how.
 
 use jiff::Timestamp;
 
-use super::card::{describe_change, explain_objection, request_card};
-use super::{
-    Message, advice_for_code, connection_facts, decision_facts, describe_approver, format_duration, format_wait,
-    list_approvers, problem_facts, route_instructions, sanitize_text, with_headline,
+use super::advice::advice_for_code;
+use super::card::{Ask, approver_facts, describe_change, failure_headline, request_card};
+use super::checks::explain_objection;
+use super::facts::{
+    approver_name, connection_facts, decision_facts, describe_approver, list_approvers, problem_facts,
+    route_instructions,
 };
-use crate::approval::{Approval, ApprovalState, Approver, Notification, NotificationKind, SendBackReason, Verdict};
-use crate::peering::Problem;
+use super::{Message, MessageFact, format_duration, format_time, format_wait, sanitize_text, with_headline};
+use crate::approval::{
+    Approval, ApprovalState, Approver, Decision, Notification, NotificationKind, SendBackReason, Verdict,
+};
+use crate::peering::{Change, Problem};
 
-/// The word for the news, as in `peering.activated`.
+/// The name of a notification for machines and logs, as in `peering.activated`.
 #[must_use]
-pub fn notification_name(news: &NotificationKind) -> &'static str {
-    match news {
+pub fn notification_name(kind: &NotificationKind) -> &'static str {
+    match kind {
         NotificationKind::Discovered => "discovered",
         NotificationKind::Changed { .. } => "changed",
         NotificationKind::RuleChanged { .. } => "rule_changed",
@@ -36,126 +41,175 @@ pub fn notification_name(news: &NotificationKind) -> &'static str {
     }
 }
 
-/// What happened, in short: said below the card.
+/// What happened, for the thread of the card.
 #[must_use]
-pub fn describe_notification(approval: &Approval, notice: &Notification) -> Message {
-    let id = &approval.id;
-    match &notice.kind {
-        NotificationKind::Discovered => with_headline(format!("VPC peering {id} is requested")),
-        NotificationKind::Checked => with_headline(format!("VPC peering {id} was checked again")),
-        NotificationKind::Changed { changes, void } => Message {
-            facts: changes.iter().map(|change| ("Changed", describe_change(change))).collect(),
-            sentences: describe_voided(void),
-            ..with_headline(format!("VPC peering {id} is not what it was: look at it again before you decide"))
-        },
-        NotificationKind::RuleChanged { void } => Message {
-            facts: super::card::approver_facts(approval, notice.at),
-            sentences: describe_voided(void),
-            ..with_headline(match &approval.policy.rule {
-                Some(_) => format!("Other terms go for VPC peering {id}: the configuration has changed"),
-                None => format!("No rule covers VPC peering {id} any more: the configuration has changed"),
-            })
-        },
+pub fn describe_notification(approval: &Approval, notification: &Notification) -> Message {
+    let (id, at) = (&approval.id, notification.at);
+    match &notification.kind {
+        NotificationKind::Discovered => with_headline(and_ask(format!("VPC peering {id} is requested"), approval, at)),
+        NotificationKind::Checked => with_headline(format!("VPC peering {id} was checked again: its card has changed")),
+        NotificationKind::Changed { changes, void } => describe_changed(approval, changes, void, at),
+        NotificationKind::RuleChanged { void } => describe_rule_change(approval, void, at),
         NotificationKind::Decided { decision, given, needed } => {
-            let by = describe_approver(&decision.by);
-            Message {
-                facts: decision_facts("By", Some(decision)).into_iter().skip(1).collect(),
-                ..with_headline(match decision.verdict {
-                    Verdict::Approve if *needed > 1 => format!("{by} approved VPC peering {id}: {given} of {needed}"),
-                    Verdict::Approve => format!("{by} approved VPC peering {id}"),
-                    Verdict::Reject => format!("{by} rejected VPC peering {id}"),
-                })
-            }
+            describe_decision(approval, decision, Progress { given: *given, needed: *needed })
         }
-        NotificationKind::Withdrawn { by, given, needed } => with_headline(format!(
-            "{} withdrew their approval of VPC peering {id}: {given} of {needed}",
-            describe_approver(by)
-        )),
-        NotificationKind::Reminder { waiting_s } => Message {
-            facts: super::card::approver_facts(approval, notice.at),
-            ..with_headline(format!("VPC peering {id} has waited for a decision for {}", format_wait(*waiting_s)))
-        },
-        NotificationKind::Escalated { waiting_s } => Message {
-            facts: super::card::approver_facts(approval, notice.at),
+        NotificationKind::Withdrawn { by, given, needed } => Message {
+            facts: vec![MessageFact::new("Withdrawn by", describe_approver(by))],
             ..with_headline(format!(
-                "VPC peering {id} has waited for {}, and it is not decided",
-                format_wait(*waiting_s)
+                "{} withdrew their approval of VPC peering {id}: {given} of {needed} approvals are left",
+                approver_name(by)
             ))
         },
-        NotificationKind::ExpiresSoon { expires_at } => Message {
-            facts: super::card::approver_facts(approval, notice.at),
-            sentences: vec!["After that the requester has to ask again.".into()],
-            ..with_headline(format!("VPC peering {id} expires at {expires_at:.0} if nobody decides"))
-        },
+        NotificationKind::Reminder { waiting_s } => {
+            let headline = format!("VPC peering {id} has been pending for {}", format_wait(*waiting_s));
+            remind(approval, headline, at)
+        }
+        NotificationKind::Escalated { waiting_s } => {
+            let headline = format!("VPC peering {id} has been undecided for {}", format_wait(*waiting_s));
+            remind(approval, headline, at)
+        }
+        NotificationKind::ExpiresSoon { expires_at } => {
+            let headline = format!("VPC peering {id} expires at {}", format_time(*expires_at));
+            let sentences = vec!["After that, the requester must send a new request.".into()];
+            Message { sentences, ..remind(approval, headline, at) }
+        }
+        NotificationKind::SentBack { why, void } => describe_send_back(approval, why, void, at),
         NotificationKind::Accepted(by) => Message {
             facts: decision_facts("Approved by", by.as_ref()),
             ..with_headline(format!("VPC peering {id} was accepted and is being activated"))
         },
         NotificationKind::Stuck { for_s, problem } => describe_stuck(approval, *for_s, problem.as_ref()),
         NotificationKind::FactsDiffer { changes } => Message {
-            facts: changes.iter().map(|change| ("Changed", describe_change(change))).collect(),
-            ..with_headline(format!("VPC peering {id} was activated with other facts than those that were decided on"))
+            facts: change_facts(changes),
+            sentences: vec!["An operator must check the connection, and delete it if it is wrong.".into()],
+            ..with_headline(format!("VPC peering {id} was activated with facts that nobody approved"))
         },
-        NotificationKind::Activated { took_s } => Message {
-            sentences: route_instructions(&approval.connection),
-            ..with_headline(if approval.is_accepted_by_us() {
-                format!("VPC peering {id} is Activated, {} after its approval", format_duration(*took_s))
-            } else {
-                format!("VPC peering {id} is Activated")
-            })
-        },
+        NotificationKind::Activated { took_s } => describe_activation(approval, *took_s),
         NotificationKind::Rejected(by) => Message {
             facts: decision_facts("Rejected by", by.as_ref()),
-            sentences: vec!["This is final: the requester has to ask again.".into()],
+            sentences: vec!["This is final. To try again, the requester must send a new request.".into()],
             ..with_headline(format!("VPC peering {id} was rejected"))
         },
-        NotificationKind::Expired => Message {
-            sentences: vec!["The requester has to ask again.".into()],
-            ..with_headline(match approval.winner() {
-                Some(_) => format!("VPC peering {id} has expired before what was decided could be carried out"),
-                None => format!("VPC peering {id} has expired: nobody accepted it within 7 days"),
-            })
-        },
+        NotificationKind::Expired => describe_expiry(approval),
         NotificationKind::Deleted => Message {
-            sentences: vec!["Nothing is left to accept. The requester has to ask again if it is still wanted.".into()],
+            sentences: vec![
+                "Nothing is left to decide. If it is still needed, the requester must send a new request.".into(),
+            ],
             ..with_headline(format!("VPC peering {id} was deleted"))
         },
         NotificationKind::Failed { verdict, problem } => Message {
             facts: problem_facts(problem),
             sentences: vec![advice_for_code(&problem.code).into()],
-            ..with_headline(match verdict {
-                Verdict::Approve => format!("VPC peering {id} could not be accepted"),
-                Verdict::Reject => format!("VPC peering {id} could not be rejected"),
-            })
+            ..with_headline(failure_headline(approval, *verdict, &problem.code))
         },
-        NotificationKind::SentBack { why, void } => Message {
-            facts: super::card::approver_facts(approval, notice.at),
-            sentences: [vec![describe_sent_back(approval, why)], describe_voided(void)].concat(),
-            ..with_headline(format!("VPC peering {id} was not accepted and needs a new decision"))
-        },
-        NotificationKind::Corrected { was, now } => describe_correction(approval, was, now),
+        NotificationKind::Corrected { was, now } => describe_correction(approval, was, now, at),
     }
 }
 
-fn describe_sent_back(approval: &Approval, why: &SendBackReason) -> String {
-    match why {
-        SendBackReason::Objection(objection) => format!("A check now fails: {}.", explain_objection(objection)),
-        SendBackReason::NotChecked => "Not every check passes any more: look at the card.".to_owned(),
+/// Adds to a headline who must act, if the request is pending.
+fn and_ask(headline: String, approval: &Approval, at: Timestamp) -> String {
+    match Ask::of(approval, at) {
+        Some(ask) => format!("{headline}: {}", ask.describe()),
+        None => headline,
+    }
+}
+
+fn remind(approval: &Approval, headline: String, at: Timestamp) -> Message {
+    Message { facts: approver_facts(approval, at), ..with_headline(and_ask(headline, approval, at)) }
+}
+
+fn change_facts(changes: &[Change]) -> Vec<MessageFact> {
+    changes.iter().map(|change| MessageFact::new("Changed", describe_change(change))).collect()
+}
+
+fn describe_changed(approval: &Approval, changes: &[Change], void: &[Approver], at: Timestamp) -> Message {
+    Message {
+        facts: change_facts(changes),
+        sentences: describe_voided(void),
+        ..with_headline(and_ask(format!("VPC peering {} has changed", approval.id), approval, at))
+    }
+}
+
+fn describe_rule_change(approval: &Approval, void: &[Approver], at: Timestamp) -> Message {
+    let id = &approval.id;
+    let headline = match &approval.policy.rule {
+        Some(_) => and_ask(format!("Other rules now apply to VPC peering {id}"), approval, at),
+        None => format!("No rule covers VPC peering {id} any more, so nobody can decide on it"),
+    };
+    Message { facts: approver_facts(approval, at), sentences: describe_voided(void), ..with_headline(headline) }
+}
+
+/// The approvals after a decision.
+struct Progress {
+    given: u32,
+    needed: u32,
+}
+
+fn describe_decision(approval: &Approval, decision: &Decision, Progress { given, needed }: Progress) -> Message {
+    let (id, name) = (&approval.id, approver_name(&decision.by));
+    let (label, headline) = match decision.verdict {
+        Verdict::Approve if needed > 1 => {
+            ("Approved by", format!("{name} approved VPC peering {id}: {given} of {needed} approvals"))
+        }
+        Verdict::Approve => ("Approved by", format!("{name} approved VPC peering {id}")),
+        Verdict::Reject => ("Rejected by", format!("{name} rejected VPC peering {id}")),
+    };
+    Message { facts: decision_facts(label, Some(decision)), ..with_headline(headline) }
+}
+
+fn describe_activation(approval: &Approval, took_s: i64) -> Message {
+    let id = &approval.id;
+    let took = approval.is_accepted_by_us().then(|| format!(" {} after its approval", format_duration(took_s)));
+    let took = took.unwrap_or_default();
+    Message {
+        sentences: route_instructions(&approval.connection),
+        ..with_headline(format!("VPC peering {id} is Activated{took}: both sides must add routes"))
+    }
+}
+
+fn describe_expiry(approval: &Approval) -> Message {
+    let id = &approval.id;
+    let headline = match approval.winner().map(|winner| winner.verdict) {
+        Some(Verdict::Approve) => format!("VPC peering {id} has expired before peergate could accept it"),
+        Some(Verdict::Reject) => format!("VPC peering {id} has expired before peergate could reject it"),
+        None => format!("VPC peering {id} has expired: nobody accepted it within 7 days"),
+    };
+    Message {
+        sentences: vec!["To try again, the requester must send a new request.".into()],
+        ..with_headline(headline)
+    }
+}
+
+fn describe_send_back(approval: &Approval, why: &SendBackReason, void: &[Approver], at: Timestamp) -> Message {
+    let reason = match why {
+        SendBackReason::Objection(objection) => format!("A check fails now: {}.", explain_objection(objection)),
+        SendBackReason::NotChecked => "Not every check passes any more: see the card.".to_owned(),
         SendBackReason::RuleNotMet => match &approval.policy.rule {
             Some(rule) => format!(
-                "The rule “{}” now needs {} of its approvers, and the earlier approvals are not enough.",
+                "The rule “{}” now requires {}, and the earlier approvals are not enough.",
                 sanitize_text(rule),
-                approval.policy.needed_approvals()
+                count_approvals(approval.policy.needed_approvals())
             ),
             None => "No rule covers it now.".to_owned(),
         },
+    };
+    let headline = format!("VPC peering {} was approved, but needs a new decision", approval.id);
+    Message {
+        facts: approver_facts(approval, at),
+        sentences: std::iter::once(reason).chain(describe_voided(void)).collect(),
+        ..with_headline(and_ask(headline, approval, at))
     }
 }
 
-/// Channels heard something wrong.
-fn describe_correction(approval: &Approval, was: &ApprovalState, now: &ApprovalState) -> Message {
+/// e.g. `2 approvals`.
+pub(super) fn count_approvals(count: u32) -> String {
+    if count == 1 { "1 approval".to_owned() } else { format!("{count} approvals") }
+}
+
+/// An earlier notification was wrong.
+fn describe_correction(approval: &Approval, was: &ApprovalState, now: &ApprovalState, at: Timestamp) -> Message {
     let id = &approval.id;
-    let heard = match was {
+    let reported = match was {
         ApprovalState::Activating => "accepted and being activated",
         ApprovalState::Rejected => "rejected",
         ApprovalState::Expired => "expired",
@@ -165,41 +219,58 @@ fn describe_correction(approval: &Approval, was: &ApprovalState, now: &ApprovalS
             was.name()
         }
     };
-    let headline = match now {
-        ApprovalState::Activated => {
-            format!("Correction: VPC peering {id} was reported as {heard}, but it is Activated")
-        }
-        ApprovalState::Approved => format!("Correction: VPC peering {id} still waits, so peergate accepts it again"),
-        ApprovalState::Rejecting => format!("Correction: VPC peering {id} still waits, so peergate rejects it again"),
+    let start = format!("Correction: VPC peering {id} was reported as {reported}, but");
+    with_headline(match now {
+        ApprovalState::Activated => format!("{start} it is Activated"),
+        ApprovalState::Approved => format!("{start} it is still pending at Alibaba Cloud; peergate accepts it again"),
+        ApprovalState::Rejecting => format!("{start} it is still pending at Alibaba Cloud; peergate rejects it again"),
         ApprovalState::Pending
         | ApprovalState::Activating
         | ApprovalState::Rejected
         | ApprovalState::Expired
         | ApprovalState::Deleted
-        | ApprovalState::Failed { .. } => {
-            format!("Correction: VPC peering {id} was reported as {heard}, but it waits for a decision")
-        }
-    };
-    let sentences = match now {
-        ApprovalState::Approved | ApprovalState::Rejecting => {
-            vec![format!("It was reported as {heard}; Alibaba Cloud shows it as waiting.")]
-        }
-        ApprovalState::Pending
-        | ApprovalState::Activating
-        | ApprovalState::Activated
-        | ApprovalState::Rejected
-        | ApprovalState::Expired
-        | ApprovalState::Deleted
-        | ApprovalState::Failed { .. } => vec![],
-    };
-    Message { sentences, ..with_headline(headline) }
+        | ApprovalState::Failed { .. } => and_ask(format!("{start} it is still pending"), approval, at),
+    })
 }
 
-/// What happened, where no card can be changed: with all that is needed to understand it; and the card again, where it
-/// is the news.
+fn describe_stuck(approval: &Approval, for_s: i64, problem: Option<&Problem>) -> Message {
+    let (id, duration) = (&approval.id, format_duration(for_s));
+    let Some(problem) = problem else {
+        return Message {
+            sentences: vec!["peergate keeps checking it. If it stays like this, ask Alibaba Cloud support.".into()],
+            ..with_headline(format!("VPC peering {id} is still being activated after {duration}, which is too long"))
+        };
+    };
+    let decided = match approval.winner().map(|winner| winner.verdict) {
+        Some(Verdict::Reject) => {
+            format!("VPC peering {id} was rejected {duration} ago, but peergate cannot reject it yet")
+        }
+        Some(Verdict::Approve) | None => {
+            format!("VPC peering {id} was approved {duration} ago, but peergate cannot accept it yet")
+        }
+    };
+    let advice = advice_for_code(&problem.code);
+    let again = "peergate tries again automatically.";
+    let sentences = [Some(advice), Some(again).filter(|again| *again != advice)];
+    Message {
+        facts: problem_facts(problem),
+        sentences: sentences.into_iter().flatten().map(Into::into).collect(),
+        ..with_headline(decided)
+    }
+}
+
+fn describe_voided(void: &[Approver]) -> Vec<String> {
+    match void {
+        [] => vec![],
+        [only] => vec![format!("The approval of {} no longer counts.", describe_approver(only))],
+        several => vec![format!("The approvals of {} no longer count.", list_approvers(several))],
+    }
+}
+
+/// What happened, for channels whose messages cannot be updated: with all facts. The card is posted again if it has changed.
 #[must_use]
-pub fn follow_up(approval: &Approval, notice: &Notification, now: Timestamp) -> Message {
-    match &notice.kind {
+pub fn follow_up(approval: &Approval, notification: &Notification, now: Timestamp) -> Message {
+    match &notification.kind {
         NotificationKind::Discovered
         | NotificationKind::RuleChanged { .. }
         | NotificationKind::Changed { .. }
@@ -219,31 +290,9 @@ pub fn follow_up(approval: &Approval, notice: &Notification, now: Timestamp) -> 
         | NotificationKind::SentBack { .. }
         | NotificationKind::Corrected { .. }
         | NotificationKind::Failed { .. } => {
-            let mut message = self::describe_notification(approval, notice);
+            let mut message = describe_notification(approval, notification);
             message.facts.extend(connection_facts(&approval.connection, approval.policy.requester.as_deref()));
             message
         }
     }
-}
-
-fn describe_stuck(approval: &Approval, for_s: i64, problem: Option<&Problem>) -> Message {
-    let (id, for_so_long) = (&approval.id, format_duration(for_s));
-    match problem {
-        Some(problem) => Message {
-            facts: problem_facts(problem),
-            sentences: vec![advice_for_code(&problem.code).into(), "It is tried again by itself.".into()],
-            ..with_headline(format!("VPC peering {id} was decided {for_so_long} ago, and could not be carried out yet"))
-        },
-        None => Message {
-            sentences: vec!["It is followed on. If it stays, ask Alibaba Cloud's support about it.".into()],
-            ..with_headline(format!("VPC peering {id} has been in activation for {for_so_long}, which is too long"))
-        },
-    }
-}
-
-fn describe_voided(void: &[Approver]) -> Vec<String> {
-    if void.is_empty() {
-        return vec![];
-    }
-    vec![format!("No longer counted: the approval of {}.", list_approvers(void))]
 }

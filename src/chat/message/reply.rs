@@ -1,216 +1,193 @@
-//! What somebody who asked is told.
+//! Answers to commands and clicks. Each headline says what the command did; the sentences say what to do next.
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 
-use super::card::{approver_facts, describe_finding, draw_overlaps, explain_objection, request_card};
-use super::{
-    Button, Buttons, MAX_CIDRS, Message, advice_for_code, can_show_all, connection_facts, describe_approver,
-    problem_facts, sanitize_text, with_headline,
-};
-use crate::approval::{
-    Approval, ApprovalId, ApprovalState, Approver, AuditEntry, AuditEvent, Decision, Reminder, SendBackReason, Verdict,
-};
-use crate::chat::{Dependency, Reply};
-use crate::peering::Connection;
+use super::advice::advice_for_code;
+use super::card::{approver_facts, describe_unmatched, request_card};
+use super::checks::{describe_finding, draw_overlaps, explain_objection};
+use super::facts::{can_show_all, connection_facts, describe_approver, problem_facts};
+use super::history::{recent_events, summary_line};
+use super::notification::count_approvals;
+use super::{Button, Buttons, MAX_CIDRS, Message, MessageFact, format_time, join_with, sanitize_text, with_headline};
+use crate::approval::{Approval, ApprovalId, ApprovalState, Decision, Verdict};
+use crate::chat::reply::{Dependency, Reply};
+use crate::peering::{Connection, InstanceId, Problem};
 use crate::policy::Refusal;
-use crate::preflight::{CheckOutcome, Finding, Objection};
+use crate::preflight::{Check, CheckOutcome, Finding, Objection};
 
-/// The last things that happened, as many as are told.
-const MAX_EVENTS: usize = 12;
+const TRY_AGAIN: &str = "Please try again in a minute.";
 
-/// The answer to a user of another tenant, e.g. of another "Slack workspace"; `key` lists those that we serve.
+fn with_sentence(headline: impl Into<String>, sentence: impl Into<String>) -> Message {
+    Message { sentences: vec![sentence.into()], ..with_headline(headline) }
+}
+
+/// The answer to a user of a tenant that is not configured, e.g. of another "Slack workspace". `key` lists the configured
+/// ones.
 #[must_use]
 pub fn wrong_tenant(tenant: &str, key: &str) -> Message {
-    Message {
-        sentences: vec![format!(
-            "An operator of peergate can add the {} to `{key}` in peergate.toml.",
-            last_word(tenant)
-        )],
-        ..with_headline(format!("peergate does not take commands from this {tenant}, so it did nothing"))
-    }
+    let noun = tenant.rsplit(' ').next().unwrap_or(tenant);
+    with_sentence(
+        format!("peergate does not take commands from this {tenant}, so it did nothing"),
+        format!("An operator of peergate can add the {noun} to `{key}` in peergate.toml."),
+    )
 }
 
-fn last_word(words: &str) -> &str {
-    words.rsplit(' ').next().unwrap_or(words)
-}
-
-/// What stands below a card that is too old to be changed.
+/// The reply in the thread of a card that is too old to be updated.
 #[must_use]
 pub fn card_moved(approval: &Approval) -> Message {
-    Message {
-        sentences: vec!["The card above is too old to be changed. Use the new card in this channel.".into()],
-        ..with_headline(format!("There is a new card for VPC peering {}", approval.id))
-    }
+    with_sentence(
+        format!("There is a new card for VPC peering {}", approval.id),
+        "The card above is too old to be updated. Use the new card in this channel.",
+    )
 }
 
-/// What takes the place of a card whose buttons decide nothing any more.
+/// Replaces a card whose buttons are no longer valid.
 #[must_use]
 pub fn card_replaced() -> Message {
-    Message {
-        sentences: vec!["Use the newer card in this channel.".into()],
-        ..with_headline("This card has been replaced")
-    }
+    with_sentence("This card has been replaced", "Use the newer card in this channel.")
 }
 
-/// What somebody who asked is told. Also the `detail` of answers to machines.
+/// The answer in words. For machines, it is the `detail`.
 #[must_use]
-#[expect(clippy::too_many_lines, reason = "an arm for each answer")]
-pub fn describe_reply(answer: &Reply, now: Timestamp) -> Message {
-    match answer {
-        Reply::Done(approval) => with_headline(match approval.state {
-            ApprovalState::Rejected => return describe_rejection(approval, now),
-            ApprovalState::Activated => format!("You approved {}, and it is Activated", approval.id),
-            ApprovalState::Failed { .. } => return describe_failure(approval, now),
-            ApprovalState::Expired | ApprovalState::Deleted => return describe_late_decision(approval, now),
-            ApprovalState::Pending => format!("{} has changed meanwhile: look at its card again", approval.id),
-            ApprovalState::Approved | ApprovalState::Activating | ApprovalState::Rejecting => {
-                format!(
-                    "You approved {}: it is being activated, and the channel will hear when it is usable",
-                    approval.id
-                )
-            }
-        }),
+pub fn describe_reply(reply: &Reply, now: Timestamp) -> Message {
+    match reply {
+        Reply::Done(approval) => describe_done(approval, now),
         Reply::InProgress(approval) => describe_progress(approval),
-        Reply::Counted(approval) => Message {
-            facts: approver_facts(approval, now),
-            ..with_headline(format!(
-                "Your approval of {} counts: {} of {}",
-                approval.id,
-                approval.approval_count(),
-                approval.policy.needed_approvals()
-            ))
-        },
+        Reply::Counted(approval) => describe_counted(approval, now),
         Reply::Withdrawn(approval) => Message {
             facts: approver_facts(approval, now),
-            ..with_headline(format!("Your approval of {} does not count any more", approval.id))
+            ..with_headline(format!("You withdrew your approval of {}", approval.id))
         },
-        Reply::NothingToWithdraw => with_headline("You have no approval to withdraw: there is none that counts"),
+        Reply::NothingToWithdraw => with_headline("You have no approval to withdraw"),
         Reply::Repeated(approval) => Message {
             facts: state_facts(approval, now),
-            ..with_headline(format!("You decided about {} before; nothing changed", approval.id))
+            ..with_headline(format!("You already decided on {}: nothing changed", approval.id))
         },
         Reply::AlreadyDecided(approval) => describe_late_decision(approval, now),
-        Reply::DryRunPassed { connection, findings } => Message {
-            facts: connection_facts(connection, None),
-            checks: findings.iter().map(describe_finding).collect(),
-            sentences: warning_lines(findings),
-            ..with_headline(format!("A dry run passed: {} could be accepted now. Nothing was changed", connection.instance_id))
-        },
+        Reply::DryRunPassed { connection, findings } => describe_dry_run(connection, findings),
         Reply::Status { connection, approval, target } => describe_status(connection, approval.as_deref(), target, now),
         Reply::List { approvals, more } => describe_list(approvals, *more, now),
         Reply::Refused(refusal) => describe_refusal(refusal),
-        Reply::ReasonRequired { rule, verdict, instance_id } => Message {
-            sentences: vec![format!(
-                "Say it again with a reason: /peergate {} {instance_id} because …",
-                verdict_word(*verdict)
-            )],
-            ..with_headline(format!("The rule “{}” wants a reason with every decision", sanitize_text(rule)))
-        },
-        Reply::CouldNotAsk { verdict, instance_id } => Message {
-            sentences: vec![format!(
-                "Please say it as a command: /peergate {} {instance_id} because …",
-                verdict_word(*verdict)
-            )],
-            ..with_headline("peergate could not ask you for a reason, so nothing was decided")
-        },
+        Reply::ReasonRequired { rule, verdict, instance_id } => describe_missing_reason(rule, *verdict, instance_id),
+        Reply::CouldNotAsk { verdict, instance_id } => with_sentence(
+            "peergate could not ask you for a reason, so nothing was decided",
+            format!("Use a command instead: {}", command_with_reason(*verdict, instance_id)),
+        ),
         Reply::Objection(objection) => describe_objection(objection),
-        Reply::StaleCard { approval: Some(approval), .. } => {
-            let mut own = request_card(approval, now);
-            let told = "That button is no longer valid, so nothing was decided. The buttons here are yours.";
-            own.sentences.insert(0, told.into());
-            own
-        }
-        Reply::StaleCard { approval: None, .. } => Message {
-            sentences: vec!["Nothing was decided. Use the newest message about it in the channel, or a command.".into()],
-            ..with_headline("This button is no longer valid")
-        },
-        Reply::ConnectionChanged => Message {
-            sentences: vec!["Look at its card again, then decide.".into()],
-            ..with_headline("The connection is not the one that you saw: its VPCs, ranges or bandwidth have changed")
-        },
-        Reply::FactsNotShown => Message {
-            sentences: vec![
-                "Wait for its card and decide there. A client can also send the fingerprint from a status.".into(),
-            ],
-            ..with_headline(
-                "No channel had shown this connection's current facts when you decided, so your decision does not count",
-            )
-        },
-        Reply::DecisionVoid => Message {
-            sentences: vec!["To approve or reject it, send a new request.".into()],
-            ..with_headline("This decision was stored earlier and no longer counts: the rules or the checks have changed")
-        },
-        Reply::IdReused => Message {
-            sentences: vec!["Send it again with a new id.".into()],
-            ..with_headline("Another request about this connection has the same id, so nothing was decided")
-        },
-        Reply::RecordFull => Message {
-            sentences: vec!["Only a rejection, or the approval that completes it, may still fit. Otherwise decide in the Alibaba Cloud console.".into()],
-            ..with_headline("The record of this connection is full, so your request was not stored")
-        },
-        Reply::TooManyWithdrawals => with_headline("You have withdrawn your approval 20 times, so you cannot withdraw it again"),
-        Reply::TooManyReads => Message {
-            sentences: vec!["Please try again in a minute.".into()],
-            ..with_headline(
-                "Too many requests came in the last minute, so peergate did not ask Alibaba Cloud and nothing was decided",
-            )
-        },
+        Reply::StaleCard { approval, .. } => describe_stale_card(approval.as_deref(), now),
         Reply::UnknownTarget(names) => with_headline(format!("Name one of these targets: {}", names.join(", "))),
         Reply::UnknownConnection => with_headline("There is no such connection in this account"),
-        Reply::VendorRefused(problem) => Message {
-            facts: problem_facts(problem),
-            sentences: vec![advice_for_code(&problem.code).into()],
-            ..with_headline("Alibaba Cloud will not accept this connection")
-        },
-        Reply::NotUnderstood { field, problem } => Message {
-            facts: problem_facts(problem),
-            sentences: vec![format!(
-                "peergate cannot understand the field {field}, so nothing was decided. peergate's operators have to look at it."
-            )],
-            ..with_headline("Alibaba Cloud's answer about this connection cannot be understood")
-        },
-        Reply::CredentialsRefused(problem) => Message {
-            facts: problem_facts(problem),
-            sentences: vec![advice_for_code(&problem.code).into()],
-            ..with_headline(if problem.code.starts_with("AwsIdentity.") {
-                "AWS refuses peergate an identity token for Alibaba Cloud; peergate's operators have to fix that"
-            } else {
-                "Alibaba Cloud refuses peergate's own credentials; peergate's operators have to fix that"
-            })
-        },
-        Reply::Unavailable(part) => Message {
-            sentences: vec!["Please try again in a minute.".into()],
-            ..with_headline(match part {
-                Dependency::Store => "peergate cannot reach its store, so nothing is known to be decided",
-                Dependency::Secrets => "peergate cannot read its secrets, so nothing was decided",
-                Dependency::Alicloud => "Alibaba Cloud does not answer, so nothing was decided",
-                Dependency::AwsIdentity => {
-                    "AWS issues no identity token for Alibaba Cloud at the moment, so nothing was decided"
-                }
-            })
-        },
+        Reply::VendorRefused(problem) => {
+            describe_problem("Alibaba Cloud refused peergate's call about this VPC peering", problem)
+        }
+        Reply::NotUnderstood { field, problem } => describe_unknown_answer(field, problem),
+        Reply::CredentialsRefused(problem) => describe_refused_credentials(problem),
+        Reply::Unavailable(dependency) => describe_outage(*dependency),
+        Reply::ConnectionChanged => describe_changed_connection(),
+        Reply::FactsNotShown => describe_unseen_facts(),
+        Reply::DecisionVoid => with_sentence(
+            "This decision was stored earlier and no longer counts: the rules or the checks have changed",
+            "To decide again, send a new request.",
+        ),
+        Reply::IdReused => with_sentence(
+            "Another request about this VPC peering has the same id, so nothing was decided",
+            "Send your request again with a new id.",
+        ),
+        Reply::RecordFull => describe_full_record(),
+        Reply::TooManyWithdrawals => {
+            with_headline("You have withdrawn your approval 20 times, so you cannot withdraw it again")
+        }
+        Reply::TooManyReads => with_sentence(
+            "Too many requests came in the last minute, so peergate did not ask Alibaba Cloud and nothing was decided",
+            TRY_AGAIN,
+        ),
     }
 }
 
-fn verdict_word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Approve => "approve",
-        Verdict::Reject => "reject",
+fn describe_missing_reason(rule: &str, verdict: Verdict, instance_id: &InstanceId) -> Message {
+    with_sentence(
+        format!("The rule “{}” requires a reason, so nothing was decided", sanitize_text(rule)),
+        format!("Decide again with a reason: {}", command_with_reason(verdict, instance_id)),
+    )
+}
+
+fn describe_unknown_answer(field: &str, problem: &Problem) -> Message {
+    let sentence =
+        format!("The field {field} is not as documented, so nothing was decided. Please tell an operator of peergate.");
+    Message {
+        facts: problem_facts(problem),
+        ..with_sentence("peergate does not understand Alibaba Cloud's answer about this VPC peering", sentence)
     }
 }
 
-fn describe_rejection(approval: &Approval, now: Timestamp) -> Message {
-    match approval.winner() {
-        Some(Decision { verdict: Verdict::Reject, .. }) => with_headline(format!("You rejected {}", approval.id)),
-        Some(_) | None => describe_late_decision(approval, now),
+fn describe_refused_credentials(problem: &Problem) -> Message {
+    let headline = if problem.code.starts_with("AwsIdentity.") {
+        "AWS refuses an identity token for Alibaba Cloud: an operator of peergate must fix this"
+    } else {
+        "Alibaba Cloud refuses the credentials of peergate: an operator of peergate must fix this"
+    };
+    describe_problem(headline, problem)
+}
+
+fn describe_changed_connection() -> Message {
+    with_sentence(
+        "This VPC peering has changed since you saw it, so nothing was decided",
+        "Its accounts, VPCs, CIDR blocks, bandwidth or link type are different. Read its card again, then decide.",
+    )
+}
+
+fn describe_unseen_facts() -> Message {
+    with_sentence(
+        "No channel had shown the current facts of this VPC peering when you decided, so your decision does not count",
+        "Wait for its card and decide there. A webhook client can also send the fingerprint from a status reply.",
+    )
+}
+
+fn describe_full_record() -> Message {
+    with_sentence(
+        "The record of this VPC peering is full, so your request was not stored",
+        "A rejection, or the approval that completes it, may still fit. Otherwise, decide in the Alibaba Cloud console.",
+    )
+}
+
+fn describe_outage(dependency: Dependency) -> Message {
+    let headline = match dependency {
+        Dependency::Store => "peergate cannot reach its database, so your request may not have been stored",
+        Dependency::Secrets => "peergate cannot read its secrets, so nothing was decided",
+        Dependency::Alicloud => "Alibaba Cloud does not answer, so nothing was decided",
+        Dependency::AwsIdentity => "AWS issues no identity token for Alibaba Cloud now, so nothing was decided",
+    };
+    with_sentence(headline, TRY_AGAIN)
+}
+
+fn describe_problem(headline: &str, problem: &Problem) -> Message {
+    Message { facts: problem_facts(problem), ..with_sentence(headline, advice_for_code(&problem.code)) }
+}
+
+fn describe_done(approval: &Approval, now: Timestamp) -> Message {
+    let id = &approval.id;
+    match approval.state {
+        ApprovalState::Rejected => match approval.winner() {
+            Some(Decision { verdict: Verdict::Reject, .. }) => with_headline(format!("You rejected {id}")),
+            Some(_) | None => describe_late_decision(approval, now),
+        },
+        ApprovalState::Activated => with_headline(format!("You approved {id}, and it is Activated")),
+        ApprovalState::Failed { .. } => describe_failure(approval, now),
+        ApprovalState::Expired | ApprovalState::Deleted => describe_late_decision(approval, now),
+        ApprovalState::Pending => with_headline(format!("{id} has changed since you saw it: read its card again")),
+        ApprovalState::Rejecting => describe_progress(approval),
+        ApprovalState::Approved | ApprovalState::Activating => with_headline(format!(
+            "You approved {id}: Alibaba Cloud is activating it, and the channel will hear when it is usable"
+        )),
     }
 }
 
 fn describe_progress(approval: &Approval) -> Message {
     let word = if approval.state == ApprovalState::Rejecting { "rejected" } else { "approved" };
     let problem = approval.last_problem.as_ref();
-    let stored = "Your decision is stored. Alibaba Cloud has not confirmed it yet; it will be carried out without you, \
-                  and the channel will hear of it.";
+    let stored = "Your decision is stored, but Alibaba Cloud has not confirmed it yet. peergate will carry it out automatically and \
+                  notify the channel.";
     Message {
         facts: problem.map(problem_facts).unwrap_or_default(),
         sentences: std::iter::once(stored)
@@ -221,12 +198,20 @@ fn describe_progress(approval: &Approval) -> Message {
     }
 }
 
+fn describe_counted(approval: &Approval, now: Timestamp) -> Message {
+    let (given, needed) = (approval.approval_count(), count_approvals(approval.policy.needed_approvals()));
+    Message {
+        facts: approver_facts(approval, now),
+        ..with_headline(format!("Your approval of {} counts: {given} of {needed}", approval.id))
+    }
+}
+
 fn describe_failure(approval: &Approval, now: Timestamp) -> Message {
     let advice = approval.last_problem.as_ref().map(|problem| advice_for_code(&problem.code).into());
     Message {
         facts: state_facts(approval, now),
         sentences: advice.into_iter().collect(),
-        ..with_headline(format!("{} could not be carried out", approval.id))
+        ..with_headline(format!("Your decision on {} could not be carried out", approval.id))
     }
 }
 
@@ -243,213 +228,129 @@ fn describe_late_decision(approval: &Approval, now: Timestamp) -> Message {
                 Verdict::Approve => "approved",
                 Verdict::Reject => "rejected",
             };
-            let others = approval.decisions.iter().filter(|decision| decision.verdict == winner.verdict);
-            let deciders: Vec<_> = others.map(|decision| describe_approver(&decision.by)).collect();
-            format!("{id} was already {word} by {} at {:.0}", deciders.join(" and "), winner.at)
+            let same = approval.decisions.iter().filter(|decision| decision.verdict == winner.verdict);
+            let deciders: Vec<_> = same.map(|decision| describe_approver(&decision.by)).collect();
+            format!(
+                "Too late: {id} was already {word} by {} at {}",
+                join_with(&deciders, "and"),
+                format_time(winner.at)
+            )
         }
-        (_, None) => format!("{id} is already {}", approval.state.name()),
+        (_, None) => format!("Too late: {id} is already {}", approval.state.name()),
     };
     Message { facts: state_facts(approval, now), ..with_headline(headline) }
 }
 
+fn describe_stale_card(approval: Option<&Approval>, now: Timestamp) -> Message {
+    match approval {
+        Some(approval) => {
+            let mut own = request_card(approval, now);
+            let text = "The button that you clicked is no longer valid, so nothing was decided. Use the buttons of this message: only \
+                        you see it.";
+            own.sentences.insert(0, text.into());
+            own
+        }
+        None => with_sentence(
+            "This button is no longer valid, so nothing was decided",
+            "Use the newest card of this request in the channel, or a command.",
+        ),
+    }
+}
+
+fn describe_dry_run(connection: &Connection, findings: &[Finding]) -> Message {
+    let is_open = |finding: &&Finding| matches!(finding.outcome, CheckOutcome::Unknown(_) | CheckOutcome::Warning(_));
+    let warnings = findings.iter().filter(is_open).map(describe_finding);
+    Message {
+        facts: connection_facts(connection, None),
+        checks: findings.iter().map(describe_finding).collect(),
+        // Machines get the sentences, but not the checks.
+        sentences: warnings.map(|warning| format!("Warning: {}.", warning.trim_start_matches("⚠ "))).collect(),
+        ..with_headline(format!(
+            "A dry run passed and changed nothing: {} could be accepted now",
+            connection.instance_id
+        ))
+    }
+}
+
 fn describe_status(connection: &Connection, approval: Option<&Approval>, target: &str, now: Timestamp) -> Message {
     let id = ApprovalId { target: target.to_owned(), instance_id: connection.instance_id.clone() };
-    let waiting = connection.is_waiting(now) && approval.is_none_or(|approval| approval.is_open(now));
-    let waiting = waiting && can_show_all(&connection.facts());
+    let is_open = connection.is_waiting(now) && approval.is_none_or(|approval| approval.is_open(now));
+    let can_decide = is_open && can_show_all(&connection.facts());
     let requester = approval.and_then(|approval| approval.policy.requester.as_deref());
     let needs_reason = approval.is_some_and(|approval| approval.policy.require_reason);
     let buttons = Buttons {
         target: id.target.clone(),
         instance_id: id.instance_id.clone(),
         fingerprint: connection.fingerprint(),
-        shown: vec![Button::Approve { needs_reason }, Button::Reject],
-        bindings: vec![],
+        shown: vec![Button::Approve { needs_reason }.into(), Button::Reject.into()],
     };
-    let unknown = "The ranges of a side are unknown: whether they overlap could not be checked.";
-    let unchecked = approval.is_none_or(|approval| approval.findings.is_empty()) && !connection.has_known_cidrs();
-    Message {
-        headline: format!("VPC peering {id} is {}", sanitize_text(&connection.status.to_string())),
-        facts: [
-            connection_facts(connection, requester),
-            approval.map(|approval| state_facts(approval, now)).unwrap_or_default(),
-        ]
-        .concat(),
-        checks: approval.map(|approval| approval.findings.iter().map(describe_finding).collect()).unwrap_or_default(),
-        figure: approval.map(|approval| draw_overlaps(&approval.findings)).unwrap_or_default(),
-        sentences: [
-            unchecked.then(|| unknown.to_owned()).into_iter().collect(),
-            approval.map(recent_events).unwrap_or_default(),
-        ]
-        .concat(),
-        buttons: waiting.then_some(buttons),
-        ..Message::default()
+    let is_unchecked = approval.is_none_or(|approval| approval.findings.is_empty()) && !connection.has_known_cidrs();
+    let mut message = Message {
+        facts: connection_facts(connection, requester),
+        buttons: can_decide.then_some(buttons),
+        ..with_headline(format!(
+            "VPC peering {id} has the status {} at Alibaba Cloud",
+            sanitize_text(&connection.status.to_string())
+        ))
+    };
+    if is_unchecked {
+        message
+            .sentences
+            .push("The CIDR blocks of one side are unknown, so peergate cannot check for an overlap.".into());
     }
-}
-
-/// The last things that happened, the first one first.
-fn recent_events(approval: &Approval) -> Vec<String> {
-    let skipped = approval.history.len().saturating_sub(MAX_EVENTS);
-    let events = approval.history.iter().skip(skipped);
-    events.map(|entry| format!("{:.0} {}", entry.at, describe_event(&entry.event))).collect()
-}
-
-/// Something that happened, in few words.
-pub(super) fn describe_event(what: &AuditEvent) -> String {
-    let void = |void: &[Approver]| match void {
-        [] => String::new(),
-        some => format!("; void: {}", super::list_approvers(some)),
-    };
-    match what {
-        AuditEvent::Discovered { rule, approvals, .. } => match rule {
-            Some(rule) => format!("seen; the rule “{}” asks for {approvals}", sanitize_text(rule)),
-            None => "seen; no rule covers it".to_owned(),
-        },
-        AuditEvent::Changed { changes, void: approvers, .. } => {
-            let changes: Vec<_> = changes.iter().map(super::card::describe_change).collect();
-            format!("changed: {}{}", changes.join("; "), void(approvers))
-        }
-        AuditEvent::RuleChanged { rule, approvals, void: approvers } => match rule {
-            Some(rule) => format!("the rule “{}” asks for {approvals}{}", sanitize_text(rule), void(approvers)),
-            None => format!("no rule covers it any more{}", void(approvers)),
-        },
-        AuditEvent::Decided(decision) => {
-            let word = match decision.verdict {
-                Verdict::Approve => "approved",
-                Verdict::Reject => "rejected",
-            };
-            let reason = decision.reason.as_deref().map(|reason| format!(" ({})", sanitize_text(reason)));
-            format!("{word} by {}{}", describe_approver(&decision.by), reason.unwrap_or_default())
-        }
-        AuditEvent::Withdrawn { by, .. } => format!("approval withdrawn by {}", describe_approver(by)),
-        AuditEvent::Acknowledged { operation, request_id } => {
-            format!("Alibaba Cloud acknowledged {}, request {}", sanitize_text(operation), sanitize_text(request_id))
-        }
-        AuditEvent::Observed(status) => format!("seen as {}", sanitize_text(&status.to_string())),
-        AuditEvent::Missing => "not there any more".to_owned(),
-        AuditEvent::FactsDiffer { changes } => {
-            let changes: Vec<_> = changes.iter().map(super::card::describe_change).collect();
-            format!("activated with other facts than those decided on: {}", changes.join("; "))
-        }
-        AuditEvent::Failed(problem) => {
-            let request_id = problem.request_id.as_deref().map(|id| format!(", request {}", sanitize_text(id)));
-            format!("failed with {}{}", sanitize_text(&problem.code), request_id.unwrap_or_default())
-        }
-        AuditEvent::Reminded(alarm) => match alarm {
-            Reminder::StillWaiting => "people were reminded".to_owned(),
-            Reminder::Escalation => "others were told".to_owned(),
-            Reminder::ExpiresSoon => "people were told that it expires soon".to_owned(),
-            Reminder::Stuck => "people were told that the activation takes too long".to_owned(),
-        },
-        AuditEvent::SentBack { why, void: approvers, .. } => {
-            let why = match why {
-                SendBackReason::Objection(objection) => explain_objection(objection),
-                SendBackReason::NotChecked => "not every check passes".to_owned(),
-                SendBackReason::RuleNotMet => "the rules require other approvals".to_owned(),
-            };
-            format!("needs a new decision: {why}{}", void(approvers))
-        }
-        AuditEvent::Corrected { was, .. } => format!("corrected: it was recorded as {}", was.name()),
+    if let Some(approval) = approval {
+        message.facts.extend(state_facts(approval, now));
+        message.checks = approval.findings.iter().map(describe_finding).collect();
+        message.figure = draw_overlaps(&approval.findings);
+        message.sentences.extend(recent_events(approval));
     }
-}
-
-/// A record in one line.
-#[must_use]
-pub fn summary_line(approval: &Approval, now: Timestamp) -> String {
-    let (connection, terms) = (&approval.connection, &approval.policy);
-    let so_far = match approval.state {
-        ApprovalState::Pending if approval.is_past_expiry(now) => "past its expiry".to_owned(),
-        ApprovalState::Pending if terms.rule.is_none() => "no rule covers it".to_owned(),
-        ApprovalState::Pending => format!("{} of {} approvals", approval.approval_count(), terms.needed_approvals()),
-        ApprovalState::Approved
-        | ApprovalState::Activating
-        | ApprovalState::Activated
-        | ApprovalState::Rejecting
-        | ApprovalState::Rejected
-        | ApprovalState::Expired
-        | ApprovalState::Deleted
-        | ApprovalState::Failed { .. } => approval.state.name().to_owned(),
-    };
-    let waits = approval.state == ApprovalState::Pending && !approval.is_past_expiry(now);
-    let expires = connection.expires_at.filter(|_| waits);
-    let expires = expires.map(|expires_at| format!(", expires {expires_at:.0}")).unwrap_or_default();
-    let requester = terms.requester.as_deref().map(|name| format!("{}, ", sanitize_text(name))).unwrap_or_default();
-    format!(
-        "{}: {so_far}, since {:.0}{expires}; {requester}account {} → {}",
-        approval.id,
-        approval.since,
-        connection.requester.account,
-        sanitize_text(&connection.accepter.vpc)
-    )
+    message
 }
 
 fn describe_list(approvals: &[Approval], more: bool, now: Timestamp) -> Message {
     let mut sentences: Vec<_> = approvals.iter().map(|approval| summary_line(approval, now)).collect();
-    sentences.extend(more.then(|| "There are more.".to_owned()));
+    sentences.extend(more.then(|| "There are more requests than this list shows.".to_owned()));
     Message {
         sentences,
         ..with_headline(match approvals.len() {
-            0 => "Nothing waits for a decision, and nothing is on its way".to_owned(),
-            1 => "1 connection waits or is on its way".to_owned(),
-            several => format!("{several} connections wait or are on their way"),
+            0 => "No VPC peering is pending or in progress".to_owned(),
+            1 => "1 VPC peering is pending or in progress".to_owned(),
+            several => format!("{several} VPC peerings are pending or in progress"),
         })
     }
-}
-
-fn warning_lines(findings: &[Finding]) -> Vec<String> {
-    let warns = |finding: &&Finding| matches!(finding.outcome, CheckOutcome::Unknown(_) | CheckOutcome::Warning(_));
-    findings
-        .iter()
-        .filter(warns)
-        .map(|finding| format!("{}.", describe_finding(finding).trim_start_matches("⚠ ")))
-        .collect()
-}
-
-/// A record with everything that happened, for auditors.
-#[must_use]
-pub fn record_with_history(approval: &Approval, now: Timestamp) -> Message {
-    let entry = |entry: &AuditEntry| {
-        let seen = entry.event.fingerprint().map(|fingerprint| format!("; of {:.12}…", fingerprint.to_string()));
-        let seen = seen.unwrap_or_default();
-        format!("{:.3} {:<10} {}{seen}", entry.at, entry.state.name(), describe_event(&entry.event))
-    };
-    Message { sentences: approval.history.iter().map(entry).collect(), ..super::request_card(approval, now) }
 }
 
 fn describe_refusal(refusal: &Refusal) -> Message {
     match refusal {
         Refusal::NoRule(facts) => {
             let facts: Vec<_> = facts.iter().map(ToString::to_string).collect();
-            let why = if facts.is_empty() {
-                "Each of its facts is allowed by some rule, but no rule allows all of them.".to_owned()
-            } else {
-                format!("No rule allows its {}.", facts.join(", "))
-            };
             Message {
-                sentences: vec![why],
-                ..with_headline("No rule covers this connection, so nobody may decide about it")
+                sentences: vec![
+                    describe_unmatched(&facts),
+                    "An operator of peergate can add a rule for it to peergate.toml.".to_owned(),
+                ],
+                ..with_headline("No rule covers this VPC peering, so nobody can decide on it")
             }
         }
         Refusal::NotAnApprover { rule } => with_headline(format!(
-            "You are not an approver of the rule “{}” that covers this connection",
+            "You cannot decide on this VPC peering: you are not an approver of its rule “{}”",
             sanitize_text(rule)
         )),
-        Refusal::Contact { account } => Message {
-            sentences: vec!["Somebody else has to.".into()],
-            ..with_headline(format!(
-                "You are a contact of account {account}, which asks for this connection: you can't approve it"
-            ))
-        },
+        Refusal::Contact { account } => with_sentence(
+            format!("You cannot approve this VPC peering: you are a contact of its requester, account {account}"),
+            "Another approver has to decide.",
+        ),
     }
 }
 
 fn describe_objection(objection: &Objection) -> Message {
-    let sentence = explain_objection(objection);
     let facts = match objection {
-        Objection::Overlap(pairs) => pairs
-            .iter()
-            .take(MAX_CIDRS)
-            .map(|(theirs, ours)| ("Overlap", format!("requester {theirs} and accepting {ours}")))
-            .collect(),
+        Objection::Overlap(pairs) => {
+            let fact = |(theirs, ours): &(IpNet, IpNet)| {
+                MessageFact::new("Overlap", format!("requester {theirs}, ours {ours}"))
+            };
+            pairs.iter().take(MAX_CIDRS).map(fact).collect()
+        }
         Objection::DryRun(problem) => problem_facts(problem),
         Objection::NotOurs
         | Objection::Status(_)
@@ -457,25 +358,40 @@ fn describe_objection(objection: &Objection) -> Message {
         | Objection::BusinessStatus(_)
         | Objection::ManagedService(_) => vec![],
     };
-    let found = Finding { check: crate::preflight::Check::Cidrs, outcome: CheckOutcome::Objection(objection.clone()) };
+    let sentence = match objection {
+        Objection::BusinessStatus(_) => Some("Settle the overdue payment first."),
+        Objection::Expired => Some("The requester must send a new request."),
+        Objection::DryRun(problem) => Some(advice_for_code(&problem.code)),
+        Objection::NotOurs | Objection::Status(_) | Objection::ManagedService(_) | Objection::Overlap(_) => None,
+    };
+    // These three prevent a rejection, too.
+    let verb = match objection {
+        Objection::NotOurs | Objection::Status(_) | Objection::Expired => "approved or rejected",
+        Objection::BusinessStatus(_) | Objection::ManagedService(_) | Objection::Overlap(_) | Objection::DryRun(_) => {
+            "approved"
+        }
+    };
+    let found = Finding { check: Check::Cidrs, outcome: CheckOutcome::Objection(objection.clone()) };
     Message {
         facts,
         figure: draw_overlaps(std::slice::from_ref(&found)),
-        sentences: match objection {
-            Objection::BusinessStatus(_) => vec!["Settle the overdue payment first.".into()],
-            Objection::Expired => vec!["The requester has to ask again.".into()],
-            Objection::NotOurs
-            | Objection::Status(_)
-            | Objection::ManagedService(_)
-            | Objection::Overlap(_)
-            | Objection::DryRun(_) => vec![],
-        },
-        ..with_headline(format!("This connection can't be decided about: {sentence}"))
+        sentences: sentence.into_iter().map(Into::into).collect(),
+        ..with_headline(format!("This VPC peering cannot be {verb}: {}", explain_objection(objection)))
     }
 }
 
-fn state_facts(approval: &Approval, now: Timestamp) -> Vec<(&'static str, String)> {
-    let state = format!("{} since {:.0}", approval.state.name(), approval.since);
-    let problem = approval.last_problem.as_ref().map(problem_facts).unwrap_or_default();
-    [vec![("State", state)], approver_facts(approval, now), problem].concat()
+fn command_with_reason(verdict: Verdict, instance_id: &InstanceId) -> String {
+    let word = match verdict {
+        Verdict::Approve => "approve",
+        Verdict::Reject => "reject",
+    };
+    format!("/peergate {word} {instance_id} because …")
+}
+
+fn state_facts(approval: &Approval, now: Timestamp) -> Vec<MessageFact> {
+    let state = format!("{} since {}", approval.state.name(), format_time(approval.since));
+    let mut facts = vec![MessageFact::new("State", state)];
+    facts.extend(approver_facts(approval, now));
+    facts.extend(approval.last_problem.iter().flat_map(problem_facts));
+    facts
 }

@@ -1,4 +1,4 @@
-//! What the operator says about Slack: `[platforms.slack]`, the secret `platforms.slack`, and channels.
+//! The configuration of Slack: `[platforms.slack]`, the secret `platforms.slack`, and channels.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,40 +8,41 @@ use url::Url;
 
 use super::{MAX_BINDING_CHARS, REALM};
 use crate::approval::Principal;
-use crate::chat::{Capabilities, ChannelSecrets, RequestSigner, key_forms};
+use crate::chat::authenticity::key_forms;
+use crate::chat::platform::MergedTenant;
+use crate::chat::{Capabilities, ChannelSecrets, RequestSigner};
 use crate::http::{check_endpoint, constant_url};
 use crate::redaction::{KeyProblem, redact};
 use crate::secret::{Secret, is_printable};
 
-/// Slack's own have 32.
+/// The shortest signing secret. Slack's own have 32 characters.
 const MIN_SECRET_BYTES: usize = 16;
 
 /// The Slack app. Its signing secrets and bot token are in the secrets store.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The organization of Enterprise Grid that all these workspaces are part of, by id (`E…`). A user of it is one
-    /// identity in all of them.
+    /// The Enterprise Grid organization of all these workspaces, by id (`E…`). Its users are the same in all of them.
     pub enterprise: Option<String>,
-    /// Workspaces whose people may click, by id (`T…`).
+    /// The workspaces whose people may click, by id (`T…`).
     pub teams: BTreeSet<String>,
-    /// The app that may call us, by id (`A…`).
+    /// The id of the app (`A…`). Requests of other apps are refused.
     pub app: String,
-    /// The Web API's address.
+    /// The URL of the Web API.
     #[serde(default = "default_api")]
     pub api: Url,
-    /// Where a `response_url` may point to: scheme, host and port.
+    /// The origins that a `response_url` may have: scheme, host and port.
     #[serde(default = "default_response_origins")]
     pub response_origins: Vec<Url>,
 }
 
-/// Of the Slack app.
+/// The secrets of the Slack app.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Secrets {
-    /// Any of them may sign.
+    /// A request may be signed by any of them.
     pub signing_secrets: Vec<SigningSecret>,
-    /// `xoxb-…`; needed for channels of kind `slack`.
+    /// `xoxb-…`. Required by channels of kind `slack`.
     pub bot_token: Option<Secret>,
 }
 
@@ -57,7 +58,7 @@ pub struct SigningSecret(String);
 #[error("not a Slack signing secret: expected 16 characters or more, and no space or line break")]
 pub struct InvalidSigningSecret;
 
-/// A channel, by its id (`C…`): `chat.postMessage` with the app's bot token.
+/// A channel of kind `slack`: the app posts to it with its bot token.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Channel {
@@ -65,17 +66,17 @@ pub struct Channel {
     pub channel: String,
 }
 
-/// A Slack incoming webhook.
+/// A channel of kind `slack-webhook`: an incoming webhook.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookChannel {}
 
-/// What errors say was expected.
+/// The form of every kind of secret, in the words of its errors.
 pub(in crate::chat) fn secret_format_hints() -> Vec<String> {
     vec![InvalidSigningSecret.to_string()]
 }
 
-/// Checks the table.
+/// Checks the table of the configuration.
 pub(in crate::chat) fn check_config(config: &Config) -> Result<(), KeyProblem> {
     check_endpoint("platforms.slack.api", &config.api)?;
     for origin in &config.response_origins {
@@ -99,7 +100,7 @@ pub(in crate::chat) fn check_config(config: &Config) -> Result<(), KeyProblem> {
     Ok(())
 }
 
-/// Checks the secret.
+/// Checks the table of the secrets.
 pub(in crate::chat) fn check_secrets(_config: &Config, secrets: &Secrets) -> Result<(), KeyProblem> {
     if secrets.signing_secrets.is_empty() {
         return KeyProblem::err_at("platforms.slack.signing_secrets", "name at least one");
@@ -107,7 +108,7 @@ pub(in crate::chat) fn check_secrets(_config: &Config, secrets: &Secrets) -> Res
     Ok(())
 }
 
-/// Whether a user of this principal can send requests.
+/// Refuses a principal that can send no request.
 pub(in crate::chat) fn check_principal(config: Option<&Config>, principal: &Principal) -> Result<(), String> {
     let id = redact(principal.as_str());
     let tenant = principal.realm().split_once(':').map_or("", |(_, tenant)| tenant);
@@ -123,14 +124,14 @@ pub(in crate::chat) fn check_principal(config: Option<&Config>, principal: &Prin
     }
 }
 
-/// The workspaces of the organization.
-pub(in crate::chat) fn merged_tenants(config: &Config) -> Vec<(String, String)> {
+/// Each workspace is merged into the organization, if one is configured.
+pub(in crate::chat) fn merged_tenants(config: &Config) -> Vec<MergedTenant> {
     let realm = |tenant: &String| format!("{REALM}:{tenant}");
-    let of = |enterprise| config.teams.iter().map(move |team| (realm(team), realm(enterprise)));
-    config.enterprise.iter().flat_map(of).collect()
+    let Some(enterprise) = &config.enterprise else { return vec![] };
+    config.teams.iter().map(|team| MergedTenant { tenant: realm(team), into: realm(enterprise) }).collect()
 }
 
-/// What its binding keys are derived from.
+/// The secrets that its binding keys are derived from.
 pub(in crate::chat) fn binding_key_material(secrets: &Secrets) -> Vec<Vec<u8>> {
     secrets.signing_secrets.iter().map(|secret| secret.expose().to_vec()).collect()
 }
@@ -142,8 +143,7 @@ pub(in crate::chat) fn request_signers(_config: &Config, secrets: &Secrets) -> V
 }
 
 impl Config {
-    /// The tenant of a workspace's users: the organization, if one is configured. `None` for a workspace that is not
-    /// configured.
+    /// The tenant of a workspace's users: the organization, if one is configured. `None` if the workspace is not.
     ///
     /// Source: <https://docs.slack.dev/enterprise>
     #[must_use]
@@ -156,7 +156,7 @@ impl Config {
 }
 
 impl SigningSecret {
-    /// The key's bytes.
+    /// The secret's bytes.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
         self.0.as_bytes()
@@ -181,7 +181,7 @@ impl fmt::Debug for SigningSecret {
 impl Channel {
     /// The key of [`Channel::channel`].
     pub(in crate::chat) const ID_KEY: &str = "channel";
-    /// What Slack can do.
+    /// What a channel of Slack can do.
     pub const CAPABILITIES: Capabilities = Capabilities {
         can_edit: true,
         can_thread: true,
@@ -191,7 +191,7 @@ impl Channel {
         max_binding_chars: MAX_BINDING_CHARS,
     };
 
-    /// What Slack calls it.
+    /// The channel's id.
     pub(in crate::chat) fn id(&self) -> &str {
         &self.channel
     }
@@ -213,7 +213,7 @@ impl Channel {
 }
 
 impl WebhookChannel {
-    /// What is posted there can't be changed.
+    /// Its messages cannot be updated.
     pub const CAPABILITIES: Capabilities = Capabilities {
         can_edit: false,
         can_thread: false,
@@ -223,8 +223,8 @@ impl WebhookChannel {
         max_binding_chars: MAX_BINDING_CHARS,
     };
 
-    /// The address is the secret.
-    #[expect(clippy::unnecessary_wraps, reason = "other kinds sign")]
+    /// The URL itself is the secret, and nothing else is required.
+    #[expect(clippy::unnecessary_wraps, reason = "other kinds check signing secrets")]
     pub(in crate::chat) fn check_endpoint(_endpoint: &ChannelSecrets, _key: &str) -> Result<(), KeyProblem> {
         Ok(())
     }

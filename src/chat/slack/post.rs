@@ -1,4 +1,4 @@
-//! What we say to Slack: messages and windows in Block Kit, and how they get there.
+//! What peergate posts to Slack: messages and modals in Block Kit, and the calls that deliver them.
 
 use std::time::Duration;
 
@@ -12,45 +12,51 @@ use super::{
     APPROVE_WITH_REASON, Channel, Config, PlatformContext, REASON_FIELD, REJECT, ReplyTo, Secrets, WebhookChannel,
 };
 use crate::approval::{RetryPolicy, Verdict};
-use crate::chat::message::{self, Message};
-use crate::chat::response::{empty_response, json_response, problem_response};
+use crate::chat::binding::unverified_connection;
+use crate::chat::delivery::{POST_TIMEOUT, parse_retry_after, probe_url};
+use crate::chat::message::{self, Button, Link, Message, MessageFact, ShownButton};
+use crate::chat::response::{empty_response, json_response, problem_response, set_member};
 use crate::chat::{
-    AskOutcome, ChannelSecrets, Click, DeliveryError, MAX_REASON_CHARS, Outgoing, POST_TIMEOUT, ProbeError,
-    UpdateOutcome, parse_retry_after, probe_url,
+    AskOutcome, ChannelSecrets, Click, DeliveryError, MAX_REASON_CHARS, MessageRef, Outgoing, ProbeError, UpdateOutcome,
 };
 use crate::redaction::KeyProblem;
 use crate::secret::{Secret, SecretUrl};
 use crate::{clock, http as our_http};
 
-/// What is left of Slack's 3 s for telling the person who clicked.
+/// The part of Slack's 3 s that remains for answering the person who clicked.
 const RESPOND_TIMEOUT: Duration = Duration::from_millis(600);
 
-/// A message in Block Kit. What outsiders wrote goes into `rich_text`, whose text elements are literal: they mention,
-/// link and format nothing.
+/// A message in Block Kit. Untrusted text goes into `rich_text`, whose text elements are literal: they mention, link and
+/// format nothing.
 ///
 /// Source: <https://docs.slack.dev/reference/block-kit/blocks/rich-text-block>
 #[must_use]
 pub fn render_message(message: &Message) -> Value {
     let mut blocks = vec![text_block(message)];
-    if let Some(buttons) = message.buttons.as_ref().filter(|buttons| !buttons.bindings.is_empty()) {
-        let shown = buttons.with_bindings().map(|(button, value)| {
-            let label = json!({"type": "plain_text", "text": button.label()});
-            let mut shown = json!({"type": "button", "text": label, "action_id": action_id(button), "value": value});
-            let style = match button {
-                message::Button::Approve { .. } => Some("primary"),
-                message::Button::Reject => Some("danger"),
-                message::Button::Withdraw | message::Button::Details => None,
-            };
-            if let Some(style) = style {
-                set_field(&mut shown, "style", style.into());
-            }
-            shown
-        });
-        blocks.push(json!({"type": "actions", "elements": shown.collect::<Vec<_>>()}));
+    let shown = message.buttons.iter().flat_map(|buttons| &buttons.shown);
+    let buttons: Vec<_> = shown
+        .filter_map(|ShownButton { button, binding }| Some(button_element(*button, binding.as_deref()?)))
+        .collect();
+    if !buttons.is_empty() {
+        blocks.push(json!({"type": "actions", "elements": buttons}));
     }
-    // The text of notifications is parsed for mentions and links.
+    // Slack shows `text` in push notifications, and parses it for mentions and links.
     let headline = message.headline.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
     json!({"text": headline, "blocks": blocks, "unfurl_links": false, "unfurl_media": false})
+}
+
+fn button_element(button: Button, binding: &str) -> Value {
+    let label = json!({"type": "plain_text", "text": button.label()});
+    let mut element = json!({"type": "button", "text": label, "action_id": action_id(button), "value": binding});
+    let style = match button {
+        Button::Approve { .. } => Some("primary"),
+        Button::Reject => Some("danger"),
+        Button::Withdraw | Button::Details => None,
+    };
+    if let Some(style) = style {
+        set_member(&mut element, "style", style.into());
+    }
+    element
 }
 
 fn text_block(message: &Message) -> Value {
@@ -60,7 +66,7 @@ fn text_block(message: &Message) -> Value {
     let literal =
         |text: String| json!({"type": "rich_text_preformatted", "elements": [{"type": "text", "text": text}]});
     let mut elements = vec![bold(message.headline.clone())];
-    for (label, value) in &message.facts {
+    for MessageFact { label, value } in &message.facts {
         elements.push(bold(format!("\n{label}: ")));
         elements.push(text(value.clone()));
     }
@@ -69,9 +75,9 @@ fn text_block(message: &Message) -> Value {
     if !message.figure.is_empty() {
         sections.push(literal(message.figure.join("\n")));
     }
-    // A section of its own only below a figure: there it begins a line by itself.
+    // After a figure, the sentences are in a section of their own, which begins on a new line.
     let mut sentences: Vec<_> = message.sentences.iter().map(|sentence| text(format!("\n{sentence}"))).collect();
-    if let Some((label, url)) = &message.link {
+    if let Some(Link { label, url }) = &message.link {
         sentences.extend([text("\n".into()), json!({"type": "link", "url": url, "text": label})]);
     }
     if !sentences.is_empty() {
@@ -81,16 +87,16 @@ fn text_block(message: &Message) -> Value {
     json!({"type": "rich_text", "elements": sections})
 }
 
-/// The reply to a slash command, for the person alone.
+/// The reply to a slash command; only the sender sees it.
 #[must_use]
 pub(super) fn ephemeral_reply(message: &Message) -> Value {
     let mut reply = render_message(message);
-    set_field(&mut reply, "response_type", "ephemeral".into());
-    set_field(&mut reply, "replace_original", false.into());
+    set_member(&mut reply, "response_type", "ephemeral".into());
+    set_member(&mut reply, "replace_original", false.into());
     reply
 }
 
-/// What takes the place of the window that asked for a reason.
+/// The answer that replaces the modal that asked for a reason.
 ///
 /// Source: <https://docs.slack.dev/surfaces/modals#updating_views>
 #[must_use]
@@ -103,13 +109,7 @@ pub fn reply_modal(message: &Message) -> Value {
     }})
 }
 
-/// Which connection a window is about, from a binding that was checked.
-fn connection_id(binding: &str) -> &str {
-    let names = binding.rsplit_once('.').map_or(binding, |(names, _)| names);
-    names.split_once('/').map_or(names, |(_, id)| id)
-}
-
-/// The window that asks for a reason.
+/// The modal that asks for a reason.
 ///
 /// Source: <https://docs.slack.dev/reference/views/modal-views>
 fn reason_modal(verdict: Verdict, click: &Click) -> Value {
@@ -119,7 +119,9 @@ fn reason_modal(verdict: Verdict, click: &Click) -> Value {
         Verdict::Approve => APPROVE_WITH_REASON,
         Verdict::Reject => REJECT,
     };
-    let summary = Message { headline: connection_id(&click.binding).to_owned(), ..Message::default() };
+    // The binding was verified before.
+    let id = unverified_connection(&click.binding).map(|id| format!(" {id}")).unwrap_or_default();
+    let summary = Message { headline: format!("VPC peering{id}"), ..Message::default() };
     json!({
         "type": "modal",
         "callback_id": callback_id,
@@ -139,7 +141,7 @@ fn reason_modal(verdict: Verdict, click: &Click) -> Value {
     })
 }
 
-/// Asks for a reason, in a window.
+/// Asks for a reason in a modal.
 pub(in crate::chat) async fn ask_reason(
     access: PlatformContext<'_>,
     to: &ReplyTo,
@@ -152,7 +154,7 @@ pub(in crate::chat) async fn ask_reason(
     api.open_reason_modal(trigger_id, verdict, click, timeout).await.map(|()| AskOutcome::Asked)
 }
 
-/// Tells the sender. A click is answered at its `response_url`.
+/// Answers the sender. The answer to a click goes to its `response_url`.
 pub(in crate::chat) async fn reply(
     access: PlatformContext<'_>,
     to: ReplyTo,
@@ -170,13 +172,13 @@ pub(in crate::chat) async fn reply(
         ReplyTo::Click { response_url, .. } => {
             match (respond_to_click(access.http, response_url, &message).await, outgoing) {
                 (Ok(()), _) => empty_response(),
-                // Slack shows its error sign.
+                // Slack shows an error to the person who clicked.
                 (Err(_), Outgoing::WrongTenant) => {
                     problem_response(StatusCode::FORBIDDEN, "wrong-tenant", "not a configured workspace", &Value::Null)
                 }
                 (Err(undelivered), Outgoing::Reply { .. } | Outgoing::Usage | Outgoing::ReasonAsked) => {
                     let error = undelivered.error;
-                    tracing::warn!(outcome = "unanswered_click", error, "a click could not be answered");
+                    tracing::warn!(outcome = "unanswered_click", error, "could not answer a click");
                     empty_response()
                 }
             }
@@ -184,7 +186,7 @@ pub(in crate::chat) async fn reply(
     }
 }
 
-/// Answers a click, to the person alone.
+/// Answers a click; only the person who clicked sees the answer.
 async fn respond_to_click(http: &reqwest::Client, url: Url, message: &Message) -> Result<(), DeliveryError> {
     send_to_webhook(json_request(http, url, &ephemeral_reply(message)).timeout(RESPOND_TIMEOUT)).await
 }
@@ -202,7 +204,7 @@ impl WebhookChannel {
         post_webhook(http, &endpoint.url, message).await
     }
 
-    /// Without a test message, all that shows is that somebody answers.
+    /// Without a test message, this proves only that a server answers.
     pub(in crate::chat) async fn probe(
         &self,
         http: &reqwest::Client,
@@ -211,7 +213,7 @@ impl WebhookChannel {
     ) -> Result<&'static str, ProbeError> {
         let Some(test) = test else { return probe_url(http, &endpoint.url).await };
         post_webhook(http, &endpoint.url, test).await?;
-        Ok("took a test message")
+        Ok("accepted a test message")
     }
 }
 
@@ -220,7 +222,7 @@ async fn post_webhook(http: &reqwest::Client, url: &SecretUrl, message: &Message
 }
 
 impl Channel {
-    /// Posts a message. Returns where it is, as `channel/ts`.
+    /// Posts a message.
     ///
     /// Source: <https://docs.slack.dev/reference/methods/chat.postMessage>
     pub(in crate::chat) async fn post(
@@ -228,29 +230,27 @@ impl Channel {
         access: PlatformContext<'_>,
         message: &Message,
         _key: &str,
-    ) -> Result<String, DeliveryError> {
+    ) -> Result<MessageRef, DeliveryError> {
         let mut body = render_message(message);
-        set_field(&mut body, "channel", self.channel.as_str().into());
+        set_member(&mut body, "channel", self.channel.as_str().into());
         let posted =
             SlackApi::new(access.http, access.config, access.secrets)?.call_method("chat.postMessage", &body).await?;
-        let reference = posted.channel.zip(posted.ts).map(|(channel, ts)| format!("{channel}/{ts}"));
-        reference.ok_or_else(|| DeliveryError::misconfigured("the answer does not say where the message is"))
+        let place = posted.channel.zip(posted.ts).map(|(channel, message_id)| MessageRef { channel, message_id });
+        place.ok_or_else(|| DeliveryError::misconfigured("the answer does not name the message"))
     }
 
-    /// Redraws a message, unless the configuration names another channel by now.
+    /// Updates a message.
     ///
     /// Source: <https://docs.slack.dev/reference/methods/chat.update>
     pub(in crate::chat) async fn update(
         &self,
         access: PlatformContext<'_>,
-        reference: &str,
+        place: &MessageRef,
         message: &Message,
     ) -> Result<UpdateOutcome, DeliveryError> {
-        let here = reference.split_once('/').filter(|(channel, _)| *channel == self.channel);
-        let Some((channel, ts)) = here else { return Ok(UpdateOutcome::Gone) };
         let mut body = render_message(message);
-        set_field(&mut body, "channel", channel.into());
-        set_field(&mut body, "ts", ts.into());
+        set_member(&mut body, "channel", place.channel.as_str().into());
+        set_member(&mut body, "ts", place.message_id.as_str().into());
         match SlackApi::new(access.http, access.config, access.secrets)?.call_method("chat.update", &body).await {
             Ok(_) => Ok(UpdateOutcome::Updated),
             Err(DeliveryError { error, .. }) if GONE_CODES.contains(&error.as_str()) => Ok(UpdateOutcome::Gone),
@@ -258,28 +258,26 @@ impl Channel {
         }
     }
 
-    /// Says something below a message; what is urgent, in the channel, too.
+    /// Posts to the thread of a message, and to the channel too if `urgent`.
     pub(in crate::chat) async fn reply_below(
         &self,
         access: PlatformContext<'_>,
-        reference: &str,
+        place: &MessageRef,
         message: &Message,
         urgent: bool,
         _key: &str,
     ) -> Result<(), DeliveryError> {
-        let nowhere = || DeliveryError::misconfigured("the reference of the card is malformed");
-        let (channel, ts) = reference.split_once('/').ok_or_else(nowhere)?;
         let mut body = render_message(message);
-        set_field(&mut body, "channel", channel.into());
-        set_field(&mut body, "thread_ts", ts.into());
-        set_field(&mut body, "reply_broadcast", urgent.into());
+        set_member(&mut body, "channel", place.channel.as_str().into());
+        set_member(&mut body, "thread_ts", place.message_id.as_str().into());
+        set_member(&mut body, "reply_broadcast", urgent.into());
         SlackApi::new(access.http, access.config, access.secrets)?
             .call_method("chat.postMessage", &body)
             .await
             .map(|_| ())
     }
 
-    /// Checks the bot token, and posts `test`.
+    /// Checks the bot token, and posts `test` if there is one.
     pub(in crate::chat) async fn probe(
         &self,
         access: PlatformContext<'_>,
@@ -290,23 +288,23 @@ impl Channel {
             return Err(ProbeError::Problem { detail, fix: "Store platforms.slack.bot_token." });
         };
         if let Some(error) = workspace_error(access.config, &api.test_auth().await?) {
-            let mend = "Store the token of the right workspace, or list it.";
-            return Err(ProbeError::Problem { detail: error.to_string(), fix: mend });
+            let fix = "Store the bot token of a configured workspace, or add the workspace to the configuration.";
+            return Err(ProbeError::Problem { detail: error.to_string(), fix });
         }
-        let Some(test) = test else { return Ok("the bot token is good") };
+        let Some(test) = test else { return Ok("the bot token is valid") };
         self.post(access, test, "").await?;
-        Ok("took a test message")
+        Ok("accepted a test message")
     }
 }
 
-/// Whether the bot token belongs to the workspaces of the configuration.
+/// Compares the bot token's workspace with the configuration. `None` if Slack does not answer.
 pub(in crate::chat) async fn config_errors(access: PlatformContext<'_>) -> Option<Vec<KeyProblem>> {
     let api = SlackApi::new(access.http, access.config, access.secrets).ok()?;
     let workspace = api.test_auth().await.ok()?;
     Some(workspace_error(access.config, &workspace).into_iter().collect())
 }
 
-/// How a bot token contradicts the workspaces of the configuration, if it does.
+/// The error if a bot token belongs to no configured workspace.
 #[must_use]
 pub fn workspace_error(config: &Config, workspace: &Workspace) -> Option<KeyProblem> {
     let error = |key: &str, problem: String| Some(KeyProblem { key: format!("platforms.slack.{key}"), problem });
@@ -327,14 +325,14 @@ pub fn workspace_error(config: &Config, workspace: &Workspace) -> Option<KeyProb
     }
 }
 
-/// Slack's Web API, as our bot.
+/// Slack's Web API, called with our bot token.
 struct SlackApi<'a> {
     http: &'a reqwest::Client,
     url: &'a Url,
     token: &'a Secret,
 }
 
-/// What the Web API answers.
+/// An answer of the Web API.
 #[derive(Deserialize)]
 struct SlackResponse {
     ok: bool,
@@ -348,9 +346,9 @@ struct SlackResponse {
 /// The workspace and the organization of a bot token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workspace {
-    /// The workspace's id; none if Slack does not say.
+    /// The workspace's id. `None` if Slack does not name it.
     pub team_id: Option<String>,
-    /// The organization's id; none outside Enterprise Grid.
+    /// The organization's id. `None` outside Enterprise Grid.
     pub enterprise_id: Option<String>,
 }
 
@@ -368,7 +366,7 @@ impl<'a> SlackApi<'a> {
         Ok(Workspace { team_id, enterprise_id })
     }
 
-    /// Opens the window that asks for a reason.
+    /// Opens the modal that asks for a reason.
     ///
     /// Source: <https://docs.slack.dev/reference/methods/views.open>
     async fn open_reason_modal(
@@ -388,7 +386,7 @@ impl<'a> SlackApi<'a> {
         self.call_method_within(method, body, POST_TIMEOUT).await
     }
 
-    /// Nearly every failure is an HTTP 200 with `"ok": false`.
+    /// Calls a method. Nearly every failure is an HTTP 200 with `"ok": false`.
     async fn call_method_within(
         &self,
         method: &str,
@@ -421,14 +419,8 @@ impl<'a> SlackApi<'a> {
     }
 }
 
-/// What `chat.update` says of a message that it will never change.
+/// Errors of `chat.update` for a message that can never be updated again.
 const GONE_CODES: [&str; 4] = ["message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found"];
-
-fn set_field(object: &mut Value, name: &str, value: Value) {
-    if let Some(fields) = object.as_object_mut() {
-        fields.insert(name.to_owned(), value);
-    }
-}
 
 fn json_request(http: &reqwest::Client, url: Url, body: &Value) -> reqwest::RequestBuilder {
     http.post(url).header("content-type", "application/json; charset=utf-8").body(body.to_string())
@@ -442,12 +434,12 @@ async fn send_to_webhook(request: reqwest::RequestBuilder) -> Result<(), Deliver
         return if body == "ok" { Ok(()) } else { Err(DeliveryError::misconfigured("the answer is not `ok`")) };
     }
     let undelivered = DeliveryError::from_http_status(status, &headers, clock::now());
-    // Here, 410 is an archived channel, which people can bring back.
+    // Here, 410 means an archived channel, which people can restore.
     let gone = undelivered.retry == RetryPolicy::Never;
     Err(if gone { DeliveryError { retry: RetryPolicy::AfterFix, ..undelivered } } else { undelivered })
 }
 
-/// What an operator has to do so that requests arrive at `url`.
+/// The steps of an operator so that requests arrive at `url`.
 #[cfg(feature = "local")]
 pub(in crate::chat) async fn register_webhook(access: PlatformContext<'_>, url: &url::Url) -> Result<String, String> {
     Ok(format!(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{Hmac, Mac};
 use http::{HeaderMap, Request};
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -18,30 +18,34 @@ use super::{
     WITHDRAW,
 };
 use crate::approval::Principal;
+use crate::chat::authenticity::{check_timestamp, hmac_of, only_header};
 #[cfg(feature = "local")]
 use crate::chat::command::command_text;
 use crate::chat::command::parse_command;
 use crate::chat::message::Button;
-use crate::chat::{self, Authentic, Click, Command, CommandRequest as Wanted, Incoming, MalformedRequest, Unauthentic};
+use crate::chat::request::normalize_reason;
+use crate::chat::{
+    Authentic, Click, CommandRequest, Incoming, MalformedRequest, MessageRef, RequestOrigin, Unauthentic,
+};
 #[cfg(feature = "local")]
 use crate::chat::{EventSpec, SignedRequest};
 use crate::http::is_secure;
 
 const TIMESTAMP_HEADER: &str = "x-slack-request-timestamp";
 const SIGNATURE_HEADER: &str = "x-slack-signature";
-/// Of SHA-256, in hexadecimal digits.
+/// The length of a SHA-256 in hexadecimal digits.
 const SIGNATURE_DIGITS: usize = 64;
-/// All buttons, by `action_id`.
+/// The `action_id` of every button.
 const ACTION_IDS: [&str; 5] = [APPROVE, APPROVE_WITH_REASON, REJECT, WITHDRAW, DETAILS];
-/// Slack sends about fifteen.
+/// The most fields of a form. Slack sends about fifteen.
 const MAX_FIELDS: usize = 64;
 
-/// What shows without a secret that a request is not Slack's.
+/// Refuses what is not Slack's under any secret.
 pub(in crate::chat) fn precheck_request(request: &Request<Bytes>, now: Timestamp) -> Result<(), Unauthentic> {
     UnverifiedRequest::from_headers(request.headers(), now).map(|_| ())
 }
 
-/// Verifies a request.
+/// Verifies a request with the configured secrets.
 pub(in crate::chat) async fn verify(
     access: PlatformContext<'_>,
     request: &Request<Bytes>,
@@ -75,9 +79,9 @@ struct UnverifiedRequest<'a> {
 impl<'a> UnverifiedRequest<'a> {
     /// Reads the headers; needs no secret.
     fn from_headers(headers: &'a HeaderMap, now: Timestamp) -> Result<Self, Unauthentic> {
-        let timestamp = chat::only_header(headers, TIMESTAMP_HEADER)?;
-        let signature = chat::only_header(headers, SIGNATURE_HEADER)?;
-        let signed_at = chat::check_timestamp(timestamp, TIMESTAMP_HEADER, now)?;
+        let timestamp = only_header(headers, TIMESTAMP_HEADER)?;
+        let signature = only_header(headers, SIGNATURE_HEADER)?;
+        let signed_at = check_timestamp(timestamp, TIMESTAMP_HEADER, now)?;
         let digits = signature.strip_prefix("v0=").ok_or(Unauthentic::MalformedHeader(SIGNATURE_HEADER))?;
         if digits.len() != SIGNATURE_DIGITS || digits.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(Unauthentic::MalformedHeader(SIGNATURE_HEADER));
@@ -90,31 +94,28 @@ impl<'a> UnverifiedRequest<'a> {
     fn verify(&self, body: Bytes, secrets: &[SigningSecret]) -> Result<Authentic, Unauthentic> {
         let mut matched = None;
         for (position, secret) in secrets.iter().enumerate() {
-            // Compares in constant time, and goes on after a match.
+            // Compares in constant time, and continues after a match.
             if request_mac(secret, self.timestamp, &body).verify_slice(&self.signature).is_ok() {
                 matched = Some(position);
             }
         }
-        let key = matched.ok_or(Unauthentic::SignatureMismatch)?;
+        let key_index = matched.ok_or(Unauthentic::SignatureMismatch)?;
         let request_key = request_key(&body, &self.signature);
-        Ok(Authentic { body, sender: NAME.to_owned(), request_key, signed_at: self.signed_at, key_index: key })
+        let origin = RequestOrigin { request_key, signed_at: self.signed_at, key_index };
+        Ok(Authentic { body, sender: NAME.to_owned(), origin })
     }
 }
 
-/// Slack names each interaction by a `trigger_id`, so that a body is the same only for the same one, whenever it is signed.
-/// A body without one is named by its signature; that is as good as a key until it is stale, so only its hash is kept.
+/// Each interaction has a `trigger_id` of its own, so two interactions never have the same body, whenever they are signed.
+/// A body without one is identified by its signature. Until it is stale, a signature is as good as a key, so only a hash of
+/// it is kept.
 fn request_key(body: &[u8], signature: &[u8]) -> String {
     let named = body.windows(b"trigger_id".len()).any(|window| window == b"trigger_id");
     format!("slack:{:.32}", hex::encode(Sha256::digest(if named { body } else { signature })))
 }
 
-#[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
 fn request_mac(secret: &SigningSecret, timestamp: &str, body: &[u8]) -> Hmac<Sha256> {
-    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(secret.expose()).expect("any length of key");
-    for part in [b"v0:", timestamp.as_bytes(), b":", body] {
-        mac.update(part);
-    }
-    mac
+    hmac_of(secret.expose(), &[b"v0:", timestamp.as_bytes(), b":", body])
 }
 
 /// The header `x-slack-signature`, as Slack makes it.
@@ -123,19 +124,19 @@ pub fn sign_body(secret: &SigningSecret, timestamp: &str, body: &[u8]) -> String
     format!("v0={}", hex::encode(request_mac(secret, timestamp, body).finalize().into_bytes()))
 }
 
-/// Where Slack shows an answer.
+/// Where Slack shows the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplyTo {
-    /// To a slash command: in the reply.
+    /// To a slash command: in the HTTP response.
     Command,
-    /// To a click: at an address of Slack's; the reply is empty.
+    /// To a click: posted to a URL of Slack's. The HTTP response is empty.
     Click {
-        /// The address.
+        /// Where to post the answer.
         response_url: Url,
-        /// Opens a window, within 3 s.
+        /// Opens a modal; valid for 3 s.
         trigger_id: Option<String>,
     },
-    /// To a reason: in the window.
+    /// To a reason: in the modal.
     Modal,
 }
 
@@ -149,10 +150,9 @@ impl ReplyTo {
     }
 }
 
-/// Understands a request: a form, or the JSON of the Events API.
+/// Parses a request: a form, or the JSON of the Events API.
 pub(in crate::chat) fn parse(config: &Config, authentic: Authentic) -> Result<Incoming<ReplyTo>, MalformedRequest> {
-    let Authentic { body, request_key, signed_at, key_index: key, .. } = authentic;
-    let origin = SlackOrigin { request_key, signed_at, key_index: key };
+    let Authentic { body, origin, .. } = authentic;
     // No form begins with a brace.
     if body.starts_with(b"{") {
         return parse_challenge(&body);
@@ -162,10 +162,6 @@ pub(in crate::chat) fn parse(config: &Config, authentic: Authentic) -> Result<In
         Some(payload) => parse_interaction(payload, origin, config),
         None => parse_slash_command(&fields, origin, config),
     }
-}
-
-fn malformed_request(problem: impl Into<String>) -> MalformedRequest {
-    MalformedRequest(problem.into())
 }
 
 /// Source: <https://docs.slack.dev/reference/events/url_verification>
@@ -181,26 +177,26 @@ fn parse_challenge(body: &[u8]) -> Result<Incoming<ReplyTo>, MalformedRequest> {
         Some(challenge) if event.r#type == "url_verification" => {
             Ok(Incoming::Challenge(json!({"challenge": challenge}).to_string()))
         }
-        Some(_) | None => Err(malformed_request("of the Events API, only url_verification is understood")),
+        Some(_) | None => Err(MalformedRequest::new("of the Events API, only url_verification is understood")),
     }
 }
 
-/// The fields of a form. No field may be there twice, and every byte must be UTF-8.
+/// The fields of a form. No field may occur twice, and all text must be UTF-8.
 struct FormFields(Vec<(String, String)>);
 
 impl FormFields {
     fn parse(body: &[u8]) -> Result<Self, MalformedRequest> {
         let mut fields: Vec<(String, String)> = vec![];
         for (name, value) in form_urlencoded::parse(body) {
-            // Each name is compared with all before it.
+            // Bounds the work: each name is compared with all earlier ones.
             if fields.len() == MAX_FIELDS {
-                return Err(malformed_request("the form has more than 64 fields"));
+                return Err(MalformedRequest::new("the form has more than 64 fields"));
             }
             if name.contains('\u{FFFD}') || value.contains('\u{FFFD}') {
-                return Err(malformed_request("the form is not UTF-8"));
+                return Err(MalformedRequest::new("the form is not UTF-8"));
             }
             if fields.iter().any(|(earlier, _)| *earlier == name) {
-                return Err(malformed_request("the form has a field twice"));
+                return Err(MalformedRequest::new("a field of the form occurs twice"));
             }
             fields.push((name.into_owned(), value.into_owned()));
         }
@@ -212,7 +208,7 @@ impl FormFields {
     }
 
     fn require(&self, name: &str) -> Result<&str, MalformedRequest> {
-        self.get(name).ok_or_else(|| malformed_request(format!("the form has no field {name}")))
+        self.get(name).ok_or_else(|| MalformedRequest::new(format!("the form has no field {name}")))
     }
 }
 
@@ -221,7 +217,7 @@ struct Interaction {
     r#type: String,
     user: SlackUser,
     team: Option<SlackTeam>,
-    /// The organization: the only tenant in a payload that belongs to no workspace.
+    /// The organization: the only tenant of a payload without a workspace.
     enterprise: Option<SlackTeam>,
     api_app_id: String,
     actions: Option<Vec<BlockAction>>,
@@ -231,7 +227,7 @@ struct Interaction {
     view: Option<ModalView>,
 }
 
-/// Where the button is.
+/// The message that the button is on.
 ///
 /// Source: <https://docs.slack.dev/reference/interaction-payloads/block_actions-payload>
 #[derive(Deserialize)]
@@ -243,10 +239,10 @@ struct MessageContainer {
 }
 
 impl MessageContainer {
-    /// As `chat.postMessage` names a message.
+    /// The reference that posting the message returned. `None` for a message to one person.
     fn message_ref(self) -> Option<String> {
-        let (channel, ts) = self.channel_id.zip(self.message_ts).filter(|_| !self.is_ephemeral)?;
-        Some(format!("{channel}/{ts}"))
+        let (channel, message_id) = self.channel_id.zip(self.message_ts).filter(|_| !self.is_ephemeral)?;
+        Some(MessageRef { channel, message_id }.to_string())
     }
 }
 
@@ -284,37 +280,9 @@ struct InputValue {
     value: Option<String>,
 }
 
-/// The request's id.
-struct SlackOrigin {
-    request_key: String,
-    signed_at: Timestamp,
-    key_index: usize,
-}
-
-impl SlackOrigin {
-    fn into_command_request(self, command: Command, by: Principal) -> Wanted {
-        let Self { request_key, signed_at, key_index: key } = self;
-        Wanted { command, by, request_key, signed_at, key_index: key, clicked_card: None }
-    }
-
-    fn into_click(self, by: Principal, binding: String, message: Option<String>) -> Click {
-        let Self { request_key, signed_at, key_index: key } = self;
-        Click {
-            by,
-            request_key,
-            signed_at,
-            key_index: key,
-            binding,
-            message_ref: message,
-            was_asked: false,
-            reason: None,
-        }
-    }
-}
-
 fn parse_interaction(
     payload: &str,
-    origin: SlackOrigin,
+    origin: RequestOrigin,
     config: &Config,
 ) -> Result<Incoming<ReplyTo>, MalformedRequest> {
     let payload: Interaction =
@@ -335,60 +303,60 @@ fn parse_interaction(
             let binding = button_binding(payload.actions.unwrap_or_default())?;
             let response_url = payload.response_url.as_deref().and_then(|url| allowed_response_url(url, config));
             let response_url =
-                response_url.ok_or_else(|| malformed_request("response_url is missing or not Slack's"))?;
-            let message = payload.container.and_then(MessageContainer::message_ref);
-            let mut click = origin.into_click(by, binding, message);
-            // Without it, nobody can be asked.
-            click.was_asked = payload.trigger_id.is_none();
+                response_url.ok_or_else(|| MalformedRequest::new("response_url is missing or not Slack's"))?;
+            let message_ref = payload.container.and_then(MessageContainer::message_ref);
+            // Without a `trigger_id`, the person cannot be asked for a reason.
+            let was_asked = payload.trigger_id.is_none();
+            let click = Click { by, origin, binding, message_ref, was_asked, reason: None };
             Ok(Incoming::Click { click, reply_to: ReplyTo::Click { response_url, trigger_id: payload.trigger_id } })
         }
         ("view_submission", Some(view)) => {
             Ok(Incoming::Click { click: parse_submission(origin, by, view)?, reply_to: ReplyTo::Modal })
         }
-        _ => Err(malformed_request("of the interactions, only block_actions and view_submission are understood")),
+        _ => Err(MalformedRequest::new("of the interactions, only block_actions and view_submission are understood")),
     }
 }
 
-/// What a button carried. What it does is part of that, not of its `action_id`.
+/// What the button carried. Its binding says what the button does, not its `action_id`.
 fn button_binding(actions: Vec<BlockAction>) -> Result<String, MalformedRequest> {
     let [action] =
-        <[BlockAction; 1]>::try_from(actions).map_err(|_| malformed_request("expected exactly one action"))?;
+        <[BlockAction; 1]>::try_from(actions).map_err(|_| MalformedRequest::new("expected exactly one action"))?;
     if !ACTION_IDS.contains(&action.action_id.as_str()) {
-        return Err(malformed_request("unknown action_id"));
+        return Err(MalformedRequest::new("unknown action_id"));
     }
-    action.value.ok_or_else(|| malformed_request("the button carries nothing"))
+    action.value.ok_or_else(|| MalformedRequest::new("the button has no value"))
 }
 
-/// What a window carries: the binding of the button, and the message that it is on.
+/// What a modal carries: the binding of the button, and the message that the button is on.
 pub(super) fn modal_metadata(click: &Click) -> String {
     format!("{} {}", click.binding, click.message_ref.as_deref().unwrap_or_default())
 }
 
-/// The click that a window was opened for, with the reason.
+/// The click that opened the modal, with the reason.
 ///
 /// Source: <https://docs.slack.dev/reference/interaction-payloads/view-interactions-payload>
-fn parse_submission(origin: SlackOrigin, by: Principal, mut view: ModalView) -> Result<Click, MalformedRequest> {
+fn parse_submission(origin: RequestOrigin, by: Principal, mut view: ModalView) -> Result<Click, MalformedRequest> {
     if ![APPROVE_WITH_REASON, REJECT].contains(&view.callback_id.as_str()) {
-        return Err(malformed_request("unknown callback_id"));
+        return Err(MalformedRequest::new("unknown callback_id"));
     }
     let field = view.state.values.remove(REASON_FIELD).and_then(|mut block| block.remove(REASON_FIELD));
-    let reason = field.and_then(|field| field.value).as_deref().and_then(chat::normalize_reason);
+    let reason = field.and_then(|field| field.value).as_deref().and_then(normalize_reason);
     let (binding, message) = view.private_metadata.split_once(' ').unwrap_or((&view.private_metadata, ""));
-    let message = Some(message.to_owned()).filter(|message| !message.is_empty());
-    Ok(Click { was_asked: true, reason, ..origin.into_click(by, binding.to_owned(), message) })
+    let message_ref = Some(message.to_owned()).filter(|message| !message.is_empty());
+    Ok(Click { by, origin, binding: binding.to_owned(), message_ref, was_asked: true, reason })
 }
 
 /// Source: <https://docs.slack.dev/interactivity/implementing-slash-commands>
 fn parse_slash_command(
     fields: &FormFields,
-    origin: SlackOrigin,
+    origin: RequestOrigin,
     config: &Config,
 ) -> Result<Incoming<ReplyTo>, MalformedRequest> {
     let app = fields.require("api_app_id")?;
     let given = |name| fields.get(name).filter(|id| !id.is_empty());
     let team = given("team_id")
         .or(given("enterprise_id"))
-        .ok_or_else(|| malformed_request("the form has no field team_id"))?;
+        .ok_or_else(|| MalformedRequest::new("the form has no field team_id"))?;
     let by = allowed_principal(team, fields.require("user_id")?, app, config)?;
     fields.require("command")?;
     let Some(by) = by else {
@@ -397,11 +365,13 @@ fn parse_slash_command(
     let Some(command) = parse_command(fields.get("text").unwrap_or_default()) else {
         return Ok(Incoming::UnknownCommand(ReplyTo::Command));
     };
-    Ok(Incoming::Command { request: origin.into_command_request(command, by), reply_to: ReplyTo::Command })
+    let request = CommandRequest { command, by, origin, clicked_card: None };
+    Ok(Incoming::Command { request, reply_to: ReplyTo::Command })
 }
 
-/// The person, if they are of an allowed workspace and the call is for our app. Names are never looked at: people can
-/// change theirs. The workspace that Slack names is not always the same for one user, so the organization goes before it.
+/// The person. `None` unless their workspace is configured and the request is for our app. Names are ignored, because
+/// people can change their own. Slack does not always send the same workspace for a user, so a configured organization
+/// takes precedence.
 ///
 /// Source: <https://docs.slack.dev/enterprise>
 fn allowed_principal(
@@ -412,7 +382,7 @@ fn allowed_principal(
 ) -> Result<Option<Principal>, MalformedRequest> {
     let Some(tenant) = config.tenant_of(team).filter(|_| app == config.app) else { return Ok(None) };
     let principal = Principal::new(REALM, tenant, user);
-    principal.map(Some).map_err(|_| malformed_request("the user's id is not one of Slack's"))
+    principal.map(Some).map_err(|_| MalformedRequest::new("the user's id is not one of Slack's"))
 }
 
 /// The `action_id` of a button.
@@ -426,7 +396,7 @@ pub(super) fn action_id(button: Button) -> &'static str {
     }
 }
 
-/// A `response_url`, if it points where Slack's point: what we are told to call must not be just anything.
+/// The `response_url`, if its origin is one of Slack's. No sender may choose what URL we call.
 fn allowed_response_url(text: &str, config: &Config) -> Option<Url> {
     let url = Url::parse(text).ok()?;
     let allowed = |origin: &Url| origin.origin() == url.origin();
@@ -434,10 +404,10 @@ fn allowed_response_url(text: &str, config: &Config) -> Option<Url> {
     (plain && is_secure(&url) && config.response_origins.iter().any(allowed)).then_some(url)
 }
 
-/// As Slack would send the slash command.
+/// Signs a slash command as Slack would.
 ///
 /// # Errors
-/// What the configuration or the secrets lack.
+/// What is missing in the configuration or the secrets.
 #[cfg(feature = "local")]
 pub fn sign(
     config: &Config,
@@ -459,7 +429,7 @@ pub fn sign(
     sign_form(secrets, body, now)
 }
 
-/// As Slack would send an interaction: a click, or a reason.
+/// Signs an interaction as Slack would: a click, or a reason.
 ///
 /// # Errors
 /// When there is no signing secret.
@@ -470,7 +440,7 @@ pub fn sign_interaction(secrets: &super::Secrets, payload: &Value, now: Timestam
     sign_form(secrets, body, now)
 }
 
-/// Any form, signed as Slack signs it.
+/// Signs any form as Slack would.
 ///
 /// # Errors
 /// When there is no signing secret.

@@ -1,4 +1,4 @@
-//! What the operator says about machines: `[clients]`, the secrets of clients, and channels.
+//! The configuration of machines: `[clients]`, the secrets of clients, and channels.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,23 +8,24 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::approval::Principal;
+use crate::chat::platform::MergedTenant;
 use crate::chat::{Capabilities, ChannelSecrets, RequestSigner};
 use crate::clock;
 use crate::redaction::{KeyProblem, redact};
 
-/// Who may post to `/webhook/{client}`, by name.
+/// The names of the clients that may post to `/webhook/{client}`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(from = "BTreeMap<String, Client>")]
 pub struct Config(pub BTreeSet<String>);
 
-#[expect(clippy::zero_sized_map_values, reason = "a client has no keys yet, but it is a table in the file")]
+#[expect(clippy::zero_sized_map_values, reason = "a client has no keys, but is a table in the file")]
 impl From<BTreeMap<String, Client>> for Config {
     fn from(clients: BTreeMap<String, Client>) -> Self {
         Self(clients.into_keys().collect())
     }
 }
 
-/// Signing secrets per client.
+/// The signing secrets of each client, by name.
 pub type Secrets = BTreeMap<String, ClientSecrets>;
 
 /// A sender of Standard Webhooks. Its signing secrets are in the secrets store.
@@ -32,15 +33,15 @@ pub type Secrets = BTreeMap<String, ClientSecrets>;
 #[serde(deny_unknown_fields)]
 pub struct Client {}
 
-/// Of a client of `/webhook/{client}`.
+/// The secrets of one client.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientSecrets {
-    /// Any of them may sign.
+    /// A request may be signed by any of them.
     pub signing_secrets: Vec<WebhookKey>,
 }
 
-/// A key of Standard Webhooks, `whsec_` and the base64 of 24 to 64 bytes; the prefix may be missing.
+/// A key of Standard Webhooks: `whsec_` and the base64 of 24 to 64 bytes. The prefix is optional.
 ///
 /// Source: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -71,7 +72,7 @@ impl TryFrom<String> for WebhookKey {
 }
 
 impl WebhookKey {
-    /// A key that no sender has.
+    /// A key that no sender knows.
     fn random() -> Self {
         Self(Sha256::digest(clock::nonce()).to_vec())
     }
@@ -83,13 +84,13 @@ impl fmt::Debug for WebhookKey {
     }
 }
 
-/// Signed Standard Webhooks to any URL.
+/// A channel of kind `standard-webhooks`: signed requests to any URL.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Channel {}
 
 impl Channel {
-    /// Programs read it.
+    /// Programs read it, so it has neither cards nor buttons.
     pub const CAPABILITIES: Capabilities = Capabilities {
         can_edit: false,
         can_thread: false,
@@ -99,7 +100,7 @@ impl Channel {
         max_binding_chars: 0,
     };
 
-    /// Checks the keys that sign.
+    /// Checks the signing keys.
     pub(in crate::chat) fn check_endpoint(endpoint: &ChannelSecrets, key: &str) -> Result<(), KeyProblem> {
         let key = format!("{key}.signing_secrets");
         if endpoint.signing_secrets.is_empty() {
@@ -112,12 +113,12 @@ impl Channel {
     }
 }
 
-/// The keys of a channel.
+/// The keys of a channel; `None` if one is malformed.
 pub(super) fn channel_keys(endpoint: &ChannelSecrets) -> Option<Vec<WebhookKey>> {
     endpoint.signing_secrets.iter().map(|secret| WebhookKey::try_from(secret.expose().to_owned()).ok()).collect()
 }
 
-/// The key that stands in for those of clients that do not exist.
+/// The key that replaces those of unknown clients.
 #[derive(Debug)]
 pub struct State {
     decoy_key: WebhookKey,
@@ -130,8 +131,8 @@ impl Default for State {
 }
 
 impl State {
-    /// The keys of a client; decoys for an unknown one. Decoys also fill up the keys of each client to the same number,
-    /// so that the time of verification does not tell clients apart.
+    /// The keys of a client, filled up with decoys to the same number for each client. An unknown client has only decoys.
+    /// So the time of verification does not show which clients exist.
     pub(super) fn verification_keys(&self, secrets: &Secrets, client: Option<&str>) -> Vec<WebhookKey> {
         let number = secrets.values().map(|client| client.signing_secrets.len()).max().unwrap_or_default();
         let own = client.and_then(|client| secrets.get(client));
@@ -141,18 +142,18 @@ impl State {
     }
 }
 
-/// What errors say was expected.
+/// The form of every kind of secret, in the words of its errors.
 pub(in crate::chat) fn secret_format_hints() -> Vec<String> {
     vec![InvalidWebhookKey.to_string()]
 }
 
-/// Names are checked with all others.
+/// Nothing to check here: `config` checks all names.
 #[expect(clippy::unnecessary_wraps, reason = "other platforms have more to check")]
 pub(in crate::chat) fn check_config(_config: &Config) -> Result<(), KeyProblem> {
     Ok(())
 }
 
-/// Each client needs a key.
+/// Each client requires a key.
 pub(in crate::chat) fn check_secrets(config: &Config, secrets: &Secrets) -> Result<(), KeyProblem> {
     let has_key = |name: &String| secrets.get(name).is_some_and(|client| !client.signing_secrets.is_empty());
     match config.0.iter().find(|name| !has_key(name)) {
@@ -161,7 +162,7 @@ pub(in crate::chat) fn check_secrets(config: &Config, secrets: &Secrets) -> Resu
     }
 }
 
-/// Whether a user of this principal can send requests.
+/// Refuses a principal that can send no request.
 pub(in crate::chat) fn check_principal(config: Option<&Config>, principal: &Principal) -> Result<(), String> {
     let client = principal.realm().split_once(':').map_or("", |(_, client)| client);
     if config.is_some_and(|clients| clients.0.contains(client)) {
@@ -171,8 +172,8 @@ pub(in crate::chat) fn check_principal(config: Option<&Config>, principal: &Prin
     }
 }
 
-/// None.
-pub(in crate::chat) fn merged_tenants(_config: &Config) -> Vec<(String, String)> {
+/// Each client has users of its own.
+pub(in crate::chat) fn merged_tenants(_config: &Config) -> Vec<MergedTenant> {
     vec![]
 }
 
@@ -181,7 +182,7 @@ pub(in crate::chat) fn binding_key_material(_secrets: &Secrets) -> Vec<Vec<u8>> 
     vec![]
 }
 
-/// The clients of the configuration.
+/// The configured clients.
 pub(in crate::chat) fn request_signers(config: &Config, secrets: &Secrets) -> Vec<RequestSigner> {
     let configured = secrets.iter().filter(|(name, _)| config.0.contains(*name));
     let sender = |(name, client): (&String, &ClientSecrets)| RequestSigner {

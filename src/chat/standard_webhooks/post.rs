@@ -1,4 +1,4 @@
-//! What machines hear: answers as JSON and problems, notices as signed requests.
+//! What machines receive: answers as JSON or problems, and notifications as signed requests.
 
 use std::time::Duration;
 
@@ -8,16 +8,15 @@ use serde_json::{Value, json};
 use super::config::channel_keys;
 use super::{Channel, ID_HEADER, PlatformContext, ReplyTo, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign_body};
 use crate::approval::{Approval, ClientToken, Decision, Notification, Verdict};
+use crate::chat::delivery::{POST_TIMEOUT, probe_url};
 use crate::chat::message::{self, Message};
-use crate::chat::response::{add_retry_after, json_response, merge_members, problem_response};
-use crate::chat::{
-    AskOutcome, ChannelSecrets, Click, DeliveryError, Outgoing, POST_TIMEOUT, ProbeError, Reply, probe_url,
-};
+use crate::chat::response::{add_retry_after, empty_response, json_response, merge_members, problem_response};
+use crate::chat::{AskOutcome, ChannelSecrets, Click, DeliveryError, Outgoing, ProbeError, Reply, ReplyOutcome};
 use crate::peering::{Connection, FieldHash, Side};
 use crate::redaction::KeyProblem;
 use crate::{clock, http as our_http};
 
-/// Machines send the reason at once.
+/// A machine sends its reason with the command.
 pub(in crate::chat) async fn ask_reason(
     _access: PlatformContext<'_>,
     _to: &ReplyTo,
@@ -28,45 +27,45 @@ pub(in crate::chat) async fn ask_reason(
     Ok(AskOutcome::Impossible)
 }
 
-/// The reply to a machine.
+/// Answers in the HTTP response.
 pub(in crate::chat) async fn reply(
     _access: PlatformContext<'_>,
     _to: ReplyTo,
     outgoing: &Outgoing<'_>,
 ) -> Response<String> {
     match outgoing {
-        Outgoing::Reply { reply: answer, message, .. } => reply_response(answer, message),
-        Outgoing::Usage | Outgoing::WrongTenant | Outgoing::ReasonAsked => crate::chat::response::empty_response(),
+        Outgoing::Reply { reply, message, .. } => reply_response(reply, message),
+        Outgoing::Usage | Outgoing::WrongTenant | Outgoing::ReasonAsked => empty_response(),
     }
 }
 
-/// Nobody can be asked.
+/// There is no platform to ask.
 pub(in crate::chat) async fn config_errors(_access: PlatformContext<'_>) -> Option<Vec<KeyProblem>> {
     None
 }
 
-fn reply_response(answer: &Reply, message: &Message) -> Response<String> {
-    let (status, name) = answer.outcome();
+fn reply_response(reply: &Reply, message: &Message) -> Response<String> {
+    let ReplyOutcome { status, name } = reply.outcome();
     let detail =
         std::iter::once(&message.headline).chain(&message.sentences).map(String::as_str).collect::<Vec<_>>().join(". ");
-    let about = match answer {
+    let about = match reply {
         Reply::Done(approval)
         | Reply::InProgress(approval)
         | Reply::Counted(approval)
         | Reply::Withdrawn(approval)
         | Reply::Repeated(approval)
         | Reply::AlreadyDecided(approval) => {
-            json!({"approval": self::approval_json(approval)})
+            json!({"approval": approval_json(approval)})
         }
         Reply::DryRunPassed { connection, findings } => {
-            json!({"connection": self::connection_json(connection), "findings": findings})
+            json!({"connection": connection_json(connection), "findings": findings})
         }
         Reply::List { approvals, more } => json!({
-            "approvals": approvals.iter().map(self::approval_json).collect::<Vec<_>>(), "more": more,
+            "approvals": approvals.iter().map(approval_json).collect::<Vec<_>>(), "more": more,
         }),
         Reply::Status { connection, approval, .. } => json!({
-            "connection": self::connection_json(connection),
-            "approval": approval.as_deref().map(self::approval_json),
+            "connection": connection_json(connection),
+            "approval": approval.as_deref().map(approval_json),
         }),
         Reply::VendorRefused(problem) | Reply::NotUnderstood { problem, .. } | Reply::CredentialsRefused(problem) => {
             json!({"problem": problem})
@@ -95,21 +94,21 @@ fn reply_response(answer: &Reply, message: &Message) -> Response<String> {
     }
 }
 
-/// A notice as JSON: `{type, timestamp, data}`.
+/// A notification as JSON: `{type, timestamp, data}`.
 #[must_use]
-pub fn notification_json(approval: &Approval, notice: &Notification) -> Value {
+pub fn notification_json(approval: &Approval, notification: &Notification) -> Value {
     json!({
-        "type": format!("peering.{}", message::notification_name(&notice.kind)),
-        "timestamp": notice.at.to_string(),
+        "type": format!("peering.{}", message::notification_name(&notification.kind)),
+        "timestamp": notification.at.to_string(),
         "data": {
-            "summary": message::describe_notification(approval, notice).headline,
-            "news": notice.kind,
-            "approval": self::approval_json(approval),
+            "summary": message::describe_notification(approval, notification).headline,
+            "news": notification.kind,
+            "approval": approval_json(approval),
         },
     })
 }
 
-/// An approval as machines see it.
+/// A record as JSON.
 #[must_use]
 pub fn approval_json(approval: &Approval) -> Value {
     json!({
@@ -143,7 +142,7 @@ fn decision_json(decision: &Decision) -> Value {
     })
 }
 
-/// A connection as machines see it.
+/// A connection as JSON.
 #[must_use]
 pub fn connection_json(connection: &Connection) -> Value {
     let side =
@@ -164,23 +163,22 @@ pub fn connection_json(connection: &Connection) -> Value {
 }
 
 impl Channel {
-    /// Posts a notice, signed. Its `webhook-id` is the same for every try.
+    /// Posts a notification, signed. Its `webhook-id` is the same for every attempt.
     pub(in crate::chat) async fn send_notification(
         &self,
         http: &reqwest::Client,
         endpoint: &ChannelSecrets,
         approval: &Approval,
-        notice: &Notification,
+        notification: &Notification,
     ) -> Result<(), DeliveryError> {
         let mut hash = FieldHash::new("peergate/webhook-id/1");
         hash.add_field(&approval.id.to_string());
-        hash.add_field(&notice.number.to_string());
+        hash.add_field(&notification.number.to_string());
         let id = format!("msg_{:.32}", hash.into_hex());
-        post_signed(http, endpoint, &id, self::notification_json(approval, notice).to_string()).await
+        post_signed(http, endpoint, &id, notification_json(approval, notification).to_string()).await
     }
 
-    /// Posts a message that says nothing, to see whether it is taken. Without one, all that shows is that somebody
-    /// answers.
+    /// Posts an empty test message. Without a test message, this proves only that a server answers.
     pub(in crate::chat) async fn probe(
         &self,
         http: &reqwest::Client,
@@ -192,7 +190,7 @@ impl Channel {
         }
         let body = json!({"type": "peergate.test", "timestamp": clock::now()}).to_string();
         post_signed(http, endpoint, &format!("msg_{}", clock::nonce()), body).await?;
-        Ok("took a test message")
+        Ok("accepted a test message")
     }
 }
 
@@ -218,9 +216,9 @@ async fn post_signed(
     if status.is_success() { Ok(()) } else { Err(DeliveryError::from_http_status(status, &headers, clock::now())) }
 }
 
-/// What an operator has to do so that requests arrive at `url`.
+/// The steps of an operator so that requests arrive at `url`.
 #[cfg(feature = "local")]
 pub(in crate::chat) async fn register_webhook(access: PlatformContext<'_>, url: &url::Url) -> Result<String, String> {
     let clients: Vec<_> = access.config.0.iter().map(String::as_str).collect();
-    Ok(format!("Clients post to {url} with their name at its end: {}.", clients.join(", ")))
+    Ok(format!("Clients post to {url}, followed by their name: {}.", clients.join(", ")))
 }

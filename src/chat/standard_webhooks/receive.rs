@@ -2,18 +2,22 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use bytes::Bytes;
-use hmac::{Hmac, KeyInit, Mac};
+use hmac::{Hmac, Mac};
 use http::{HeaderMap, Request};
 use jiff::Timestamp;
 use serde::Deserialize;
 #[cfg(feature = "local")]
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::Sha256;
 
 use super::{Config, ID_HEADER, PlatformContext, REALM, SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookKey};
 use crate::approval::{Principal, Verdict};
+use crate::chat::authenticity::{check_timestamp, hmac_of, only_header};
+use crate::chat::request::normalize_reason;
+#[cfg(feature = "local")]
+use crate::chat::response::set_member;
 use crate::chat::{
-    self, Action, Authentic, Command, CommandRequest as Wanted, ConnectionCommand, Incoming, MalformedRequest,
+    Action, Authentic, Command, CommandRequest, ConnectionCommand, Incoming, MalformedRequest, RequestOrigin,
     Unauthentic,
 };
 #[cfg(feature = "local")]
@@ -22,16 +26,16 @@ use crate::chat::{EventSpec, SignedRequest};
 use crate::clock;
 use crate::peering::{Fingerprint, InstanceId};
 
-/// A sender that rotates signs with two keys; more than this is not one.
+/// The most signatures that are tried. A sender that rotates its key sends two.
 const MAX_SIGNATURES: usize = 16;
 
-/// What shows without a key that a request is not authentic.
+/// Refuses what is not authentic under any key.
 pub(in crate::chat) fn precheck_request(request: &Request<Bytes>, now: Timestamp) -> Result<(), Unauthentic> {
     UnverifiedRequest::from_headers(request.headers(), now).map(|_| ())
 }
 
-/// Verifies a request of the client in its path. An unknown client is treated as a known one until the end: neither time
-/// nor status shows which names exist.
+/// Verifies a request of the client in its path. An unknown client takes the same path until the end, so neither time nor
+/// status shows which names exist.
 pub(in crate::chat) async fn verify(
     access: PlatformContext<'_>,
     request: &Request<Bytes>,
@@ -72,14 +76,14 @@ struct UnverifiedRequest<'a> {
 impl<'a> UnverifiedRequest<'a> {
     /// Reads the headers; needs no key.
     fn from_headers(headers: &'a HeaderMap, now: Timestamp) -> Result<Self, Unauthentic> {
-        let id = chat::only_header(headers, ID_HEADER)?;
-        let timestamp = chat::only_header(headers, TIMESTAMP_HEADER)?;
-        let signatures = chat::only_header(headers, SIGNATURE_HEADER)?;
+        let id = only_header(headers, ID_HEADER)?;
+        let timestamp = only_header(headers, TIMESTAMP_HEADER)?;
+        let signatures = only_header(headers, SIGNATURE_HEADER)?;
         let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'.' && byte != b',';
         if !(1..=256).contains(&id.len()) || !id.bytes().all(plain) {
             return Err(Unauthentic::MalformedHeader(ID_HEADER));
         }
-        let signed_at = chat::check_timestamp(timestamp, TIMESTAMP_HEADER, now)?;
+        let signed_at = check_timestamp(timestamp, TIMESTAMP_HEADER, now)?;
         let signatures = signatures.split(' ').filter_map(|token| token.strip_prefix("v1,")).take(MAX_SIGNATURES);
         let signatures = signatures.filter_map(|text| BASE64_STANDARD.decode(text).ok()).collect();
         Ok(Self { id, timestamp, signatures, signed_at })
@@ -89,31 +93,27 @@ impl<'a> UnverifiedRequest<'a> {
     fn verify(&self, body: Bytes, keys: &[WebhookKey]) -> Result<Authentic, Unauthentic> {
         let mut matched = None;
         for (position, key) in keys.iter().enumerate() {
-            // Once per key, however many signatures there are: strangers must not choose how long we work.
+            // Computed once per key, however many signatures there are: strangers must not choose how much we compute.
             let mac = request_mac(key, self.id, self.timestamp, &body);
             for signature in &self.signatures {
-                // Compares in constant time, and goes on after a match.
+                // Compares in constant time, and continues after a match.
                 if mac.clone().verify_slice(signature).is_ok() {
                     matched = Some(position);
                 }
             }
         }
-        let key = matched.ok_or(Unauthentic::SignatureMismatch)?;
+        let key_index = matched.ok_or(Unauthentic::SignatureMismatch)?;
         let request_key = format!("webhook-id:{}", self.id);
-        Ok(Authentic { body, sender: String::new(), request_key, signed_at: self.signed_at, key_index: key })
+        let origin = RequestOrigin { request_key, signed_at: self.signed_at, key_index };
+        Ok(Authentic { body, sender: String::new(), origin })
     }
 }
 
-#[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
 fn request_mac(key: &WebhookKey, id: &str, timestamp: &str, body: &[u8]) -> Hmac<Sha256> {
-    let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key.expose()).expect("any length of key");
-    for part in [id.as_bytes(), b".", timestamp.as_bytes(), b".", body] {
-        mac.update(part);
-    }
-    mac
+    hmac_of(key.expose(), &[id.as_bytes(), b".", timestamp.as_bytes(), b".", body])
 }
 
-/// The header `webhook-signature`, made with every key, so that a receiver may hold the old or the new one.
+/// The header `webhook-signature`, with a signature of every key: a receiver may hold the old or the new one.
 #[must_use]
 pub fn sign_body(keys: &[WebhookKey], id: &str, timestamp: &str, body: &[u8]) -> String {
     let one =
@@ -125,12 +125,12 @@ pub fn sign_body(keys: &[WebhookKey], id: &str, timestamp: &str, body: &[u8]) ->
 #[serde(deny_unknown_fields)]
 struct WebhookPayload {
     r#type: String,
-    /// The time of the decision: a retry has a later time in its header.
+    /// The time of the decision. The header of a retry has a later time.
     timestamp: Option<Timestamp>,
     data: WebhookData,
 }
 
-/// Unknown fields are refused: a mistyped `dry_run` must not become the real thing.
+/// Unknown fields are refused: a mistyped `dry_run` must not become a real approval.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WebhookData {
@@ -143,24 +143,24 @@ struct WebhookData {
     dry_run: bool,
 }
 
-/// The answer is the reply.
+/// The answer is the HTTP response.
 #[derive(Debug)]
 pub struct ReplyTo;
 
 impl ReplyTo {
-    #[expect(clippy::unused_self, reason = "other platforms have several ways")]
+    #[expect(clippy::unused_self, reason = "other platforms have several places")]
     pub(in crate::chat) fn log_label(&self) -> &'static str {
         "Machine"
     }
 }
 
-/// Understands a request of a client.
-#[expect(clippy::needless_pass_by_value, reason = "other platforms take it apart")]
+/// Parses a request of a client.
+#[expect(clippy::needless_pass_by_value, reason = "other platforms consume it")]
 pub(in crate::chat) fn parse(_config: &Config, authentic: Authentic) -> Result<Incoming<ReplyTo>, MalformedRequest> {
     let client = authentic.sender.as_str();
     let WebhookPayload { r#type, timestamp, data } =
         serde_json::from_slice(&authentic.body).map_err(|error| MalformedRequest::from_json_error(&error))?;
-    let verb = match (r#type.as_str(), data.dry_run) {
+    let action = match (r#type.as_str(), data.dry_run) {
         ("peering.approve", false) => Some(Action::Decide(Verdict::Approve)),
         ("peering.approve", true) => Some(Action::DryRun),
         ("peering.reject", false) => Some(Action::Decide(Verdict::Reject)),
@@ -168,43 +168,43 @@ pub(in crate::chat) fn parse(_config: &Config, authentic: Authentic) -> Result<I
         ("peering.status", false) => Some(Action::Status),
         ("peering.list", false) => None,
         ("peering.reject" | "peering.withdraw" | "peering.status" | "peering.list", true) => {
-            return Err(MalformedRequest("only peering.approve has a dry run".into()));
+            return Err(MalformedRequest::new("only peering.approve has a dry run"));
         }
         _ => {
             let known = "peering.approve, peering.reject, peering.withdraw, peering.status, peering.list";
-            return Err(MalformedRequest(format!("type is none of {known}")));
+            return Err(MalformedRequest::new(format!("type is none of {known}")));
         }
     };
-    let command = match (verb, data.instance_id) {
-        (Some(verb), Some(instance_id)) => Command::Connection(ConnectionCommand {
-            action: verb,
+    let command = match (action, data.instance_id) {
+        (Some(action), Some(instance_id)) => Command::Connection(ConnectionCommand {
+            action,
             target: data.target,
             instance_id,
             seen_fingerprint: data.fingerprint.map(Into::into),
-            reason: data.reason.as_deref().and_then(chat::normalize_reason),
+            reason: data.reason.as_deref().and_then(normalize_reason),
         }),
         (None, None) => Command::List { target: data.target },
-        (Some(_), None) => return Err(MalformedRequest("data.instance_id is missing".into())),
-        (None, Some(_)) => return Err(MalformedRequest("peering.list has no data.instance_id".into())),
+        (Some(_), None) => return Err(MalformedRequest::new("data.instance_id is missing")),
+        (None, Some(_)) => return Err(MalformedRequest::new("peering.list takes no data.instance_id")),
     };
-    let request = Wanted {
-        command,
-        by: Principal::new(REALM, client, &data.actor).map_err(|_| {
-            MalformedRequest("data.actor is not an immutable user id: 1 to 128 letters, digits and -_.@+".into())
-        })?,
-        // Each client has ids of its own.
-        request_key: format!("{client}/{}", authentic.request_key),
-        signed_at: timestamp.map_or(authentic.signed_at, |at| at.min(authentic.signed_at)),
-        key_index: authentic.key_index,
-        clicked_card: None,
+    let by = Principal::new(REALM, client, &data.actor).map_err(|_| {
+        MalformedRequest::new("data.actor is not an immutable user id: 1 to 128 letters, digits and -_.@+")
+    })?;
+    let RequestOrigin { request_key, signed_at, key_index } = &authentic.origin;
+    let origin = RequestOrigin {
+        // The ids of two clients may be equal.
+        request_key: format!("{client}/{request_key}"),
+        signed_at: timestamp.map_or(*signed_at, |at| at.min(*signed_at)),
+        key_index: *key_index,
     };
+    let request = CommandRequest { command, by, origin, clicked_card: None };
     Ok(Incoming::Command { request, reply_to: ReplyTo })
 }
 
-/// As a client would send it.
+/// Signs a command as a client would.
 ///
 /// # Errors
-/// What the configuration or the secrets lack.
+/// What is missing in the configuration or the secrets.
 #[cfg(feature = "local")]
 pub fn sign(
     config: &Config,
@@ -216,7 +216,7 @@ pub fn sign(
     sign_as(secrets, client, spec, &format!("msg_{}", clock::nonce()), now)
 }
 
-/// As a client would send it, with this `webhook-id`.
+/// Signs a command as a client would, with this `webhook-id`.
 ///
 /// # Errors
 /// When the secrets have no such client.
@@ -241,10 +241,10 @@ pub fn sign_as(
         ("fingerprint", &spec.fingerprint),
     ];
     for (name, text) in optional.into_iter().filter_map(|(name, text)| Some((name, text.as_ref()?))) {
-        set_field(&mut data, name, text.as_str().into());
+        set_member(&mut data, name, text.as_str().into());
     }
     if dry_run {
-        set_field(&mut data, "dry_run", true.into());
+        set_member(&mut data, "dry_run", true.into());
     }
     let body = json!({"type": format!("peering.{verb}"), "timestamp": now, "data": data}).to_string();
     let keys = &secrets.get(client).ok_or("the secrets have no such client")?.signing_secrets;
@@ -260,11 +260,4 @@ pub fn sign_as(
         ],
         body,
     })
-}
-
-#[cfg(feature = "local")]
-fn set_field(object: &mut Value, name: &str, value: Value) {
-    if let Some(fields) = object.as_object_mut() {
-        fields.insert(name.to_owned(), value);
-    }
 }

@@ -9,7 +9,7 @@ async fn cards_are_posted_redrawn_and_answered_below() {
     assert!(posted.created_at.is_some());
     let id = posted.message_id;
     assert_eq!(world.api().update(&id, &card("is Activated")).await, Ok(CardUpdate::Redrawn));
-    world.api().reply_below(&id, &feishu::render_card(&message("approved", &[]), bind), "two").await.unwrap();
+    world.api().reply_below(&id, &feishu::render_card(&message("approved", &[])), "two").await.unwrap();
     let shown = world.fake.messages_in(CHAT);
     assert_eq!((shown.len(), shown[0].edits, shown[0].template.as_str()), (1, 1, "orange"));
     assert_eq!(shown[0].text, "is Activated\nName: <at id=all></at> **db**");

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use peergate::chat::feishu::{self, CallbackKeys, CallbackRequest, ToastKind, build_bot_message};
-use peergate::chat::message::{Button, Buttons, Message};
+use peergate::chat::message::{Button, Buttons, Link, Message, MessageFact, ShownButton};
 use peergate::peering::{Fingerprint, InstanceId};
 use peergate::secret::Secret;
 use serde_json::{Value, json};
@@ -15,16 +15,20 @@ const TOKEN: &str = "fakeVerificationToken0123456789a";
 fn message() -> Message {
     Message {
         headline: "VPC peering prod/pcc-a waits for approval".into(),
-        facts: vec![("Name", "<at id=all></at> **db** 数据库".into())],
+        facts: vec![MessageFact::new("Name", "<at id=all></at> **db** 数据库")],
         checks: vec!["✓ it has not expired".into()],
         figure: vec!["requester 10.0.0.0/8  ████····".into()],
-        link: Some(("Open the console", "https://vpc.console.aliyun.com/vpcpeer/cn-hangzhou/vpcpeers".into())),
+        link: Some(Link {
+            label: "Open the console",
+            url: "https://vpc.console.aliyun.com/vpcpeer/cn-hangzhou/vpcpeers".into(),
+        }),
         buttons: Some(Buttons {
             target: "prod".into(),
             instance_id: InstanceId::parse("pcc-a").unwrap(),
             fingerprint: Fingerprint::try_from("0123456789abcdef".repeat(4)).unwrap(),
-            shown: vec![Button::Approve { needs_reason: false }, Button::Reject, Button::Withdraw, Button::Details],
-            bindings: vec![],
+            shown: [Button::Approve { needs_reason: false }, Button::Reject, Button::Withdraw, Button::Details]
+                .map(|button| ShownButton { button, binding: Some(button.label().to_owned()) })
+                .into(),
         }),
         ..Message::default()
     }
@@ -61,7 +65,7 @@ fn fixture_matches_the_code() {
     let keys = json!({"encrypt_key": ENCRYPT_KEY, "verification_token": TOKEN});
     let pair: CallbackKeys = serde_json::from_value(keys.clone()).unwrap();
     let now = Timestamp::from_second(1_793_001_623).unwrap();
-    let card = feishu::render_card(&message(), |button| button.label().to_owned());
+    let card = feishu::render_card(&message());
     let reply = feishu::reply_json(Some(feishu::toast_json(ToastKind::Success, "Done.")), Some(card.clone()));
     let click = click();
     let fixture = json!({

@@ -454,12 +454,12 @@ async fn doctor_and_first_tick_report_feishu_refusals() {
         assert_eq!((app.0, bot.0), (Health::Healthy, Health::Healthy), "{app:?} {bot:?}");
         [app.1, bot.1]
     };
-    assert_eq!(said(examine(false).await)[0], "the app's secret is good");
+    assert_eq!(said(examine(false).await)[0], "the app's secret is valid");
     assert!(
         world.fake.messages_in(CHAT_ID).is_empty() && world.fake.messages_in(BOT_CHAT_ID).is_empty(),
         "nothing is said"
     );
-    assert_eq!(said(examine(true).await), ["took a test message", "took a test message"]);
+    assert_eq!(said(examine(true).await), ["accepted a test message", "accepted a test message"]);
     assert_eq!((world.fake.messages_in(CHAT_ID).len(), world.fake.messages_in(BOT_CHAT_ID).len()), (1, 1));
     let misconfigured = || {
         let lines = crate::support::logged();

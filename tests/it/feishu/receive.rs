@@ -69,10 +69,10 @@ async fn click_carries_the_binding_of_its_button() {
     assert_eq!(first.by.as_str(), format!("feishu:82dfe55c5a220620/{ALICE}"));
     assert_eq!((first.binding.as_str(), first.reason.as_deref()), ("approve-binding", None));
     assert_eq!(first.message_ref, Some(format!("{CHAT}/{id}")));
-    assert!(first.request_key.starts_with("feishu:") && first.request_key.len() == 39);
+    assert!(first.origin.request_key.starts_with("feishu:") && first.origin.request_key.len() == 39);
     assert_eq!(click(&plaintext), first, "a replay");
     let again = world.fake.click_button(&id, "Approve", &alice, None).unwrap();
-    assert_ne!(click(&again).request_key, first.request_key);
+    assert_ne!(click(&again).origin.request_key, first.origin.request_key);
 }
 
 #[tokio::test]
@@ -189,7 +189,7 @@ fn text_commands_lose_their_mentions() {
         parse(&event.to_string())
     };
     let Ok(Incoming::Command { request, .. }) = written(599) else { panic!("not so old") };
-    assert_eq!(request.signed_at, now() - SignedDuration::from_secs(599), "when it was written");
+    assert_eq!(request.origin.signed_at, now() - SignedDuration::from_secs(599), "when it was written");
     assert_eq!(written(601), nothing());
     event["event"]["message"]["message_type"] = "image".into();
     assert!(matches!(parse(&event.to_string()), Ok(Incoming::UnknownCommand(_))));

@@ -1,4 +1,4 @@
-//! The envelope of a callback: who signed it, and what it encrypts. Knows no event.
+//! The envelope of a callback: its signature and its encryption. Knows no event.
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use cbc::cipher::{Array, BlockModeDecrypt, KeyIvInit};
@@ -9,12 +9,13 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use super::super::{CallbackKeys, EncryptKey};
-use crate::chat::{Unauthentic, check_timestamp, only_header};
+use crate::chat::Unauthentic;
+use crate::chat::authenticity::{check_timestamp, only_header};
 
 const TIMESTAMP_HEADER: &str = "x-lark-request-timestamp";
 const NONCE_HEADER: &str = "x-lark-request-nonce";
 const SIGNATURE_HEADER: &str = "x-lark-signature";
-/// Of SHA-256, in hexadecimal digits.
+/// The length of a SHA-256 in hexadecimal digits.
 const SIGNATURE_DIGITS: usize = 64;
 /// The longest nonce. Feishu's have about ten characters.
 const MAX_NONCE_CHARS: usize = 128;
@@ -22,13 +23,13 @@ const MAX_NONCE_CHARS: usize = 128;
 const MAX_UNSIGNED_BYTES: usize = 2048;
 /// The longest id of an event, in bytes. Feishu's have 32.
 const MAX_EVENT_ID_BYTES: usize = 128;
-/// The block of AES, which is also the size of the initialization vector.
+/// The block size of AES, and the size of the initialization vector.
 const BLOCK_BYTES: usize = 16;
 
 /// An authentic body.
 pub(super) struct Decrypted {
     pub(super) plaintext: Vec<u8>,
-    /// Which pair of keys decrypted it, from 0.
+    /// The position of the pair of keys that matched, from 0.
     pub(super) key_index: usize,
     pub(super) event_id: Option<String>,
 }
@@ -41,7 +42,7 @@ pub struct SignedHeaders<'a> {
     signed_at: Timestamp,
 }
 
-/// Whether none of the headers is there.
+/// Whether all headers of a signature are missing.
 pub(super) fn is_unsigned(headers: &HeaderMap) -> bool {
     [TIMESTAMP_HEADER, NONCE_HEADER, SIGNATURE_HEADER].iter().all(|name| !headers.contains_key(*name))
 }
@@ -75,23 +76,23 @@ impl<'a> SignedHeaders<'a> {
         self.signed_at
     }
 
-    /// Verifies the signature with every pair of keys, and then reads what is inside. A body is decrypted only once its
-    /// signature is right, so nobody else can try paddings. Pairs may share an Encrypt Key while the token is rotated.
+    /// Verifies the signature with every pair of keys, then decrypts the body. An unsigned body is never decrypted here, so
+    /// strangers cannot try paddings. Pairs may share an Encrypt Key while the token is rotated.
     pub(super) fn verify_and_decrypt(&self, body: &[u8], keys: &[CallbackKeys]) -> Result<Decrypted, Unauthentic> {
         let mut signers: Vec<(usize, &CallbackKeys)> = vec![];
         for (position, pair) in keys.iter().enumerate() {
-            // Compares in constant time, and goes on after a match.
+            // Compares in constant time, and continues after a match.
             if expected_signature(&pair.encrypt_key, self.timestamp, self.nonce, body) == self.signature {
                 signers.push((position, pair));
             }
         }
         let (_, pair) = signers.first().ok_or(Unauthentic::SignatureMismatch)?;
-        // SHA-256 lets anybody append to a signed body, but what they append is not JSON.
+        // Strangers can append bytes to a body that is signed with plain SHA-256, but the result is not JSON.
         if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
             return Err(Unauthentic::InvalidEnvelope);
         }
         let ciphertext = parse_ciphertext(body).ok_or(Unauthentic::InvalidCiphertext)?;
-        let (plaintext, is_padded) = decrypt_cbc(&pair.encrypt_key, &ciphertext);
+        let DecryptedBytes { plaintext, is_padding_valid } = decrypt_cbc(&pair.encrypt_key, &ciphertext);
         let inside = PlaintextHead::parse_prefix(&plaintext);
         let token = inside.as_ref().and_then(PlaintextHead::only_token).unwrap_or_default();
         let mut matched = None;
@@ -101,33 +102,33 @@ impl<'a> SignedHeaders<'a> {
             }
         }
         match (matched, inside) {
-            (Some(key), Some(inside)) if is_padded => {
-                Ok(Decrypted { key_index: key, event_id: inside.into_event_id()?, plaintext })
+            (Some(key_index), Some(inside)) if is_padding_valid => {
+                Ok(Decrypted { key_index, event_id: inside.into_event_id()?, plaintext })
             }
             _ => Err(Unauthentic::InvalidCiphertext),
         }
     }
 }
 
-/// Opens an unsigned `url_verification` with every pair of keys. Each failure is the same one.
+/// Decrypts an unsigned `url_verification` with every pair of keys. All failures look the same.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/event-subscription-guide/event-subscription-configure-/request-url-configuration-case>
 pub(super) fn decrypt_url_verification(body: &[u8], keys: &[CallbackKeys]) -> Result<Decrypted, Unauthentic> {
     let ciphertext = parse_ciphertext(body).ok_or(Unauthentic::MissingHeader(SIGNATURE_HEADER))?;
     let mut decrypted = Err(Unauthentic::SignatureMismatch);
-    for (key, pair) in keys.iter().enumerate() {
-        // Read and compared even if the padding is wrong: the time it takes must not tell.
-        let (plaintext, is_padded) = decrypt_cbc(&pair.encrypt_key, &ciphertext);
+    for (key_index, pair) in keys.iter().enumerate() {
+        // The token is compared even if the padding is wrong: the time must not show which one failed.
+        let DecryptedBytes { plaintext, is_padding_valid } = decrypt_cbc(&pair.encrypt_key, &ciphertext);
         let inside = PlaintextHead::parse_prefix(&plaintext);
         let is_ours = has_token(pair, inside.as_ref().and_then(PlaintextHead::only_token).unwrap_or_default());
-        if is_padded && is_ours && inside.is_some_and(|inside| inside.is_url_verification()) {
-            decrypted = Ok(Decrypted { plaintext, key_index: key, event_id: None });
+        if is_padding_valid && is_ours && inside.is_some_and(|inside| inside.is_url_verification()) {
+            decrypted = Ok(Decrypted { plaintext, key_index, event_id: None });
         }
     }
     decrypted
 }
 
-/// The bytes that a body encrypts: the initialization vector, and at least one block. `None` unless the body is exactly
+/// The encrypted bytes of a body: the initialization vector, and at least one block. `None` unless the body is exactly
 /// `{"encrypt": BASE64}`.
 fn parse_ciphertext(body: &[u8]) -> Option<Vec<u8>> {
     #[derive(Deserialize)]
@@ -135,15 +136,15 @@ fn parse_ciphertext(body: &[u8]) -> Option<Vec<u8>> {
     struct Envelope {
         encrypt: String,
     }
-    // An array would do as a struct, too.
+    // serde would also read an array as the struct.
     let body = body.trim_ascii_start().strip_prefix(b"{").map(|_| body)?;
     let envelope: Envelope = serde_json::from_slice(body).ok()?;
     let bytes = BASE64_STANDARD.decode(envelope.encrypt).ok()?;
     (bytes.len() >= 2 * BLOCK_BYTES && bytes.len().is_multiple_of(BLOCK_BYTES)).then_some(bytes)
 }
 
-/// What says who sent a plaintext. Anything may follow it: whether it is one JSON document is for
-/// the parser to say.
+/// The fields of a plaintext that identify its sender. Other bytes may follow them: the parser checks later that all of it is
+/// one JSON document.
 #[derive(Deserialize)]
 struct PlaintextHead {
     r#type: Option<String>,
@@ -162,7 +163,7 @@ impl PlaintextHead {
         Self::deserialize(&mut serde_json::Deserializer::from_slice(plaintext)).ok()
     }
 
-    /// The only token.
+    /// The token; `None` if there are two.
     fn only_token(&self) -> Option<&str> {
         match (&self.token, self.header.as_ref().and_then(|header| header.token.as_ref())) {
             (Some(token), None) | (None, Some(token)) => Some(token),
@@ -181,7 +182,7 @@ impl PlaintextHead {
     }
 }
 
-/// Compares in constant time, whatever the lengths.
+/// Compares in constant time, even for different lengths.
 fn has_token(pair: &CallbackKeys, token: &str) -> bool {
     let hash = |text: &str| CtOutput::<Sha256>::new(Sha256::digest(text));
     hash(pair.verification_token.expose()) == hash(token)
@@ -195,10 +196,19 @@ fn expected_signature(key: &EncryptKey, timestamp: &str, nonce: &str, body: &[u8
     CtOutput::new(hash.finalize())
 }
 
-/// The plaintext, and whether its padding was right; if not, the padding is still there. Takes the same time for every
-/// padding.
-fn decrypt_cbc(key: &EncryptKey, ciphertext: &[u8]) -> (Vec<u8>, bool) {
-    let Some((iv, blocks)) = ciphertext.split_first_chunk::<BLOCK_BYTES>() else { return (vec![], false) };
+/// Decrypted bytes. Not a `Result`: the time must not depend on the padding.
+#[derive(Debug, PartialEq, Eq)]
+struct DecryptedBytes {
+    /// Without the padding, if that is valid.
+    plaintext: Vec<u8>,
+    is_padding_valid: bool,
+}
+
+/// Decrypts. Takes the same time for every padding.
+fn decrypt_cbc(key: &EncryptKey, ciphertext: &[u8]) -> DecryptedBytes {
+    let Some((iv, blocks)) = ciphertext.split_first_chunk::<BLOCK_BYTES>() else {
+        return DecryptedBytes { plaintext: vec![], is_padding_valid: false };
+    };
     let mut decryptor = cbc::Decryptor::<aes::Aes256>::new(&Sha256::digest(key.expose()), &Array(*iv));
     let mut plaintext = vec![];
     let (blocks, _) = blocks.as_chunks::<BLOCK_BYTES>();
@@ -210,17 +220,17 @@ fn decrypt_cbc(key: &EncryptKey, ciphertext: &[u8]) -> (Vec<u8>, bool) {
     let padding = plaintext.last_chunk::<BLOCK_BYTES>().and_then(count_padding);
     let padded = plaintext.len();
     plaintext.truncate(padded.saturating_sub(padding.unwrap_or_default().into()));
-    (plaintext, padding.is_some())
+    DecryptedBytes { plaintext, is_padding_valid: padding.is_some() }
 }
 
-/// How many bytes of the last block are padding: each of the last N must be N, from 1 to 16.
+/// The number of padding bytes in the last block. Each of the last N bytes must be N, from 1 to 16.
 ///
 /// Source: <https://www.rfc-editor.org/rfc/rfc5652#section-6.3>
 fn count_padding(last: &[u8; BLOCK_BYTES]) -> Option<u8> {
     let [.., count] = *last;
     let mut wrong = u8::from(count == 0) | u8::from(count > 16);
     for (back, byte) in (0_u8..16).zip(last.iter().rev()) {
-        // Every byte is looked at, whatever the others are.
+        // Every byte is compared, whatever the others are.
         wrong |= (byte ^ count) & u8::from(back < count).wrapping_neg();
     }
     (wrong == 0).then_some(count)
@@ -236,12 +246,12 @@ mod signing {
         SIGNATURE_HEADER, Sha256, TIMESTAMP_HEADER, Timestamp, expected_signature,
     };
 
-    /// A request as Feishu makes it.
+    /// A request as Feishu would send it.
     #[derive(Debug, Clone, PartialEq, Eq)]
     pub struct CallbackRequest {
-        /// Names and values.
+        /// Values by name.
         pub headers: Vec<(&'static str, String)>,
-        /// The envelope.
+        /// The encrypted envelope.
         pub body: String,
     }
 
@@ -267,7 +277,7 @@ mod signing {
         CallbackRequest { headers, body }
     }
 
-    /// The test of the address: encrypted, and not signed.
+    /// The test of the address: encrypted, but not signed.
     #[must_use]
     pub fn encrypt_challenge(challenge: &str, pair: &CallbackKeys, iv: [u8; 16]) -> CallbackRequest {
         let token = pair.verification_token.expose();
@@ -276,7 +286,7 @@ mod signing {
         CallbackRequest { headers, body: encrypt_body(&plaintext, &pair.encrypt_key, iv) }
     }
 
-    /// The body that encrypts a plaintext.
+    /// Encrypts a plaintext into a body.
     #[must_use]
     pub fn encrypt_body(plaintext: &str, key: &EncryptKey, iv: [u8; 16]) -> String {
         let mut encryptor = cbc::Encryptor::<aes::Aes256>::new(&Sha256::digest(key.expose()), &Array(iv));
@@ -308,7 +318,8 @@ mod tests {
     fn documented_example_decrypts() {
         let body = br#"{"encrypt":"P37w+VZImNgPEO1RBhJ6RtKl7n6zymIbEG1pReEzghk="}"#;
         let key = EncryptKey::try_from("test key".to_owned()).unwrap();
-        assert_eq!(decrypt_cbc(&key, &parse_ciphertext(body).unwrap()), (b"hello world".to_vec(), true));
+        let decrypted = decrypt_cbc(&key, &parse_ciphertext(body).unwrap());
+        assert_eq!(decrypted, DecryptedBytes { plaintext: b"hello world".to_vec(), is_padding_valid: true });
     }
 
     #[test]

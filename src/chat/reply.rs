@@ -1,13 +1,136 @@
-//! What answers are called in HTTP and in the log.
+//! What peergate answers to a command, and what the answer is called in HTTP and in logs.
 
 use http::StatusCode;
 
-use super::{Dependency, Reply};
 use crate::approval::{Approval, ApprovalState, Verdict};
+use crate::peering::{Connection, InstanceId, Problem};
 use crate::policy::Refusal;
+use crate::preflight::{Finding, Objection};
+
+/// The answer to a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// Decided, and Alibaba Cloud acknowledged the call.
+    Done(Box<Approval>),
+    /// Decided and stored. Alibaba Cloud has not acknowledged the call yet, and the watcher continues.
+    InProgress(Box<Approval>),
+    /// Counted and stored. More people have to approve.
+    Counted(Box<Approval>),
+    /// The sender's approval is withdrawn.
+    Withdrawn(Box<Approval>),
+    /// The sender has no approval to withdraw.
+    NothingToWithdraw,
+    /// The sender made the same decision before.
+    Repeated(Box<Approval>),
+    /// Somebody else decided first, or the request has ended.
+    AlreadyDecided(Box<Approval>),
+    /// The dry run passed.
+    DryRunPassed {
+        /// The reading that was checked.
+        connection: Box<Connection>,
+        /// The result of each check.
+        findings: Vec<Finding>,
+    },
+    /// The facts and the record of a connection.
+    Status {
+        /// The current reading.
+        connection: Box<Connection>,
+        /// The record, if there is one.
+        approval: Option<Box<Approval>>,
+        /// The accepting account's name.
+        target: String,
+    },
+    /// The requests that are pending or in progress.
+    List {
+        /// In the order in which they entered their state.
+        approvals: Vec<Approval>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// The rules refuse the sender.
+    Refused(Refusal),
+    /// The rule requires a reason.
+    ReasonRequired {
+        /// The rule's name.
+        rule: String,
+        /// What the sender decided.
+        verdict: Verdict,
+        /// The connection's id.
+        instance_id: InstanceId,
+    },
+    /// A check fails that no rule can waive.
+    Objection(Objection),
+    /// The platform could not ask the sender for a reason.
+    CouldNotAsk {
+        /// What the sender decided.
+        verdict: Verdict,
+        /// The connection's id.
+        instance_id: InstanceId,
+    },
+    /// The button is not one of the current card.
+    StaleCard {
+        /// Whether another card has replaced the clicked one.
+        has_new_card: bool,
+        /// The record, if no channel has a card that can be updated: the sender gets a private one.
+        approval: Option<Box<Approval>>,
+    },
+    /// The connection differs from the one that the sender saw.
+    ConnectionChanged,
+    /// No channel had shown the current facts when the sender decided, and the request has no fingerprint.
+    FactsNotShown,
+    /// The sender's decision was stored earlier and no longer counts.
+    DecisionVoid,
+    /// Another request had the same id.
+    IdReused,
+    /// The record has no room for more texts of people.
+    RecordFull,
+    /// The sender has withdrawn too often.
+    TooManyWithdrawals,
+    /// People have caused too many readings.
+    TooManyReads,
+    /// No target has that name, or several exist and none was named. Holds the names of all targets.
+    UnknownTarget(Vec<String>),
+    /// The target has no such connection.
+    UnknownConnection,
+    /// Alibaba Cloud refuses the operation.
+    VendorRefused(Problem),
+    /// Alibaba Cloud's answer about the connection cannot be understood.
+    NotUnderstood {
+        /// The field of the answer.
+        field: &'static str,
+        /// Identifies the call for the vendor's support.
+        problem: Problem,
+    },
+    /// Our own credentials or permissions are refused.
+    CredentialsRefused(Problem),
+    /// A dependency does not answer, so nothing was decided.
+    Unavailable(Dependency),
+}
+
+/// A service that peergate depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dependency {
+    /// The DynamoDB table.
+    Store,
+    /// AWS Secrets Manager.
+    Secrets,
+    /// The VpcPeer API.
+    Alicloud,
+    /// AWS STS, which issues our identity token for Alibaba Cloud.
+    AwsIdentity,
+}
+
+/// What an answer is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplyOutcome {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The `type` of a problem, and the `outcome` of every other answer.
+    pub name: &'static str,
+}
 
 impl Reply {
-    /// The record that it shows, if it shows one.
+    /// The record that the answer shows, if any.
     #[must_use]
     pub fn approval(&self) -> Option<&Approval> {
         match self {
@@ -42,12 +165,12 @@ impl Reply {
         }
     }
 
-    /// The HTTP status of an answer, and its name: the `type` of a problem, the `outcome` of everything else.
+    /// What the answer is called.
     #[must_use]
-    pub fn outcome(&self) -> (StatusCode, &'static str) {
-        match self {
+    pub fn outcome(&self) -> ReplyOutcome {
+        let (status, name) = match self {
             Self::Done(approval) => settled_outcome(approval),
-            // A sender that repeats what failed must not take it for done.
+            // Repeating a decision that failed must not look like success.
             Self::Repeated(approval) if approval.state == ApprovalState::Pending => (StatusCode::OK, "repeated"),
             Self::Repeated(approval) => match settled_outcome(approval) {
                 (StatusCode::OK, _) => (StatusCode::OK, "repeated"),
@@ -84,11 +207,12 @@ impl Reply {
             Self::Unavailable(Dependency::Secrets) => (StatusCode::SERVICE_UNAVAILABLE, "secrets-unavailable"),
             Self::Unavailable(Dependency::AwsIdentity) => (StatusCode::SERVICE_UNAVAILABLE, "aws-unavailable"),
             Self::Unavailable(Dependency::Alicloud) => (StatusCode::SERVICE_UNAVAILABLE, "alicloud-unavailable"),
-        }
+        };
+        ReplyOutcome { status, name }
     }
 }
 
-/// Whether what was decided has come about, or may yet.
+/// The outcome of a decision: carried out, in progress, or failed.
 fn settled_outcome(approval: &Approval) -> (StatusCode, &'static str) {
     let verdict = approval.winner().map(|winner| winner.verdict);
     match approval.state {

@@ -1,0 +1,240 @@
+//! What senders ask for: commands, clicks, and what else a request can be.
+
+use serde_json::error::Category;
+
+use super::MAX_REASON_CHARS;
+use super::authenticity::RequestOrigin;
+use super::binding::Binding;
+use super::message::Button;
+use crate::approval::{CardId, Principal, Verdict};
+use crate::peering::{InstanceId, SeenFingerprint};
+
+/// The body is authentic, but peergate does not understand it. The text is shown to the sender.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct MalformedRequest(pub String);
+
+impl MalformedRequest {
+    /// `problem` must quote nothing that was sent.
+    pub(super) fn new(problem: impl Into<String>) -> Self {
+        Self(problem.into())
+    }
+
+    /// Says where the error is, but not what it is: the parser's text quotes what was sent.
+    pub(super) fn from_json_error(error: &serde_json::Error) -> Self {
+        let kind = match error.classify() {
+            Category::Data => "not of the documented shape",
+            Category::Syntax | Category::Eof | Category::Io => "not JSON",
+        };
+        Self(format!("{kind}, at line {} column {}", error.line(), error.column()))
+    }
+}
+
+/// What a request is. `To` is where the platform shows the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Incoming<To> {
+    /// A command in words, or as JSON.
+    Command {
+        /// The command and its sender.
+        request: CommandRequest,
+        /// Where the answer goes.
+        reply_to: To,
+    },
+    /// A click on a button.
+    Click {
+        /// The button and the person.
+        click: Click,
+        /// Where the answer goes.
+        reply_to: To,
+    },
+    /// Words that are not a command.
+    UnknownCommand(To),
+    /// The platform tests the address, or reports an event that needs no answer. Holds the reply, as JSON.
+    Challenge(String),
+    /// A user of a tenant that is not configured. They are told so where possible, and nothing else happens.
+    WrongTenant(Option<To>),
+}
+
+impl<To> Incoming<To> {
+    /// The same request with another type of `reply_to`.
+    pub(super) fn map_reply_to<Other>(self, other: impl FnOnce(To) -> Other) -> Incoming<Other> {
+        match self {
+            Self::Command { request, reply_to } => Incoming::Command { request, reply_to: other(reply_to) },
+            Self::Click { click, reply_to } => Incoming::Click { click, reply_to: other(reply_to) },
+            Self::UnknownCommand(reply_to) => Incoming::UnknownCommand(other(reply_to)),
+            Self::Challenge(reply) => Incoming::Challenge(reply),
+            Self::WrongTenant(reply_to) => Incoming::WrongTenant(reply_to.map(other)),
+        }
+    }
+}
+
+/// A command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// List the connections that are pending or in progress.
+    List {
+        /// The accepting account's name; `None` for all accounts.
+        target: Option<String>,
+    },
+    /// A command about one connection.
+    Connection(ConnectionCommand),
+}
+
+impl Command {
+    /// The command's name in logs.
+    #[must_use]
+    pub fn log_name(&self) -> &'static str {
+        match self {
+            Self::List { .. } => "list",
+            Self::Connection(command) => match command.action {
+                Action::Decide(Verdict::Approve) => "approve",
+                Action::Decide(Verdict::Reject) => "reject",
+                Action::Withdraw => "withdraw",
+                Action::DryRun => "dry_run",
+                Action::Status => "status",
+            },
+        }
+    }
+}
+
+/// A command about one connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionCommand {
+    /// What to do.
+    pub action: Action,
+    /// The accepting account's name. May be `None` if only one is configured.
+    pub target: Option<String>,
+    /// The connection's id.
+    pub instance_id: InstanceId,
+    /// The fingerprint of the facts that the sender saw. Commands of people have none.
+    pub seen_fingerprint: Option<SeenFingerprint>,
+    /// The sender's reason: untrusted text.
+    pub reason: Option<String>,
+}
+
+/// What a command does with a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Approve or reject it.
+    Decide(Verdict),
+    /// Withdraw the sender's approval.
+    Withdraw,
+    /// Run all checks of an approval without approving.
+    DryRun,
+    /// Show its facts and its record.
+    Status,
+}
+
+/// A command and its sender.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommandRequest {
+    /// What the sender asks for.
+    pub command: Command,
+    /// The sender.
+    pub by: Principal,
+    /// Identifies the request. `signed_at` is earlier if the sender wrote the command earlier.
+    pub origin: RequestOrigin,
+    /// The card, if the request is a click.
+    pub clicked_card: Option<ClickedCard>,
+}
+
+/// The card whose button was clicked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClickedCard {
+    /// Our own id of the card.
+    pub card_id: CardId,
+    /// The platform's id of the message, as in a `CardRef`. `None` for a private message, or if the platform sends none.
+    pub message_ref: Option<String>,
+}
+
+/// A click on a button whose binding is not checked yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Click {
+    /// The person.
+    pub by: Principal,
+    /// Identifies the request.
+    pub origin: RequestOrigin,
+    /// What the button carried; empty if it is not one of ours.
+    pub binding: String,
+    /// The platform's id of the message; see [`ClickedCard`].
+    pub message_ref: Option<String>,
+    /// Whether the person was already asked for a reason, or had a field for it.
+    pub was_asked: bool,
+    /// The person's reason: untrusted text.
+    pub reason: Option<String>,
+}
+
+impl Click {
+    /// The command that the button stands for.
+    #[must_use]
+    pub fn to_command_request(&self, binding: Binding) -> CommandRequest {
+        let action = match binding.button {
+            Button::Approve { .. } => Action::Decide(Verdict::Approve),
+            Button::Reject => Action::Decide(Verdict::Reject),
+            Button::Withdraw => Action::Withdraw,
+            Button::Details => Action::Status,
+        };
+        let command = ConnectionCommand {
+            action,
+            target: Some(binding.target),
+            instance_id: binding.instance_id,
+            seen_fingerprint: Some(binding.seen_fingerprint),
+            reason: self.reason.clone(),
+        };
+        CommandRequest {
+            command: Command::Connection(command),
+            by: self.by.clone(),
+            origin: self.origin.clone(),
+            clicked_card: Some(ClickedCard { card_id: binding.card_id, message_ref: self.message_ref.clone() }),
+        }
+    }
+
+    /// Whether to ask the person for a reason first.
+    #[must_use]
+    pub fn needs_reason(&self, button: Button) -> bool {
+        let asks = match button {
+            Button::Approve { needs_reason } => needs_reason,
+            Button::Reject => true,
+            Button::Withdraw | Button::Details => false,
+        };
+        asks && !self.was_asked
+    }
+}
+
+/// A reason as it is stored: trimmed, and cut to 400 characters. `None` when nothing is left.
+pub(super) fn normalize_reason(text: &str) -> Option<String> {
+    let reason: String = text.trim().chars().take(MAX_REASON_CHARS).collect();
+    (!reason.is_empty()).then_some(reason)
+}
+
+/// A command that tests and the local tool sign as a platform would.
+#[cfg(feature = "local")]
+#[derive(Debug, Clone)]
+pub struct EventSpec {
+    /// `approve`, `reject`, `withdraw`, `status`, `list` or `dry-run`.
+    pub action: String,
+    /// `pcc-…`; empty for a list.
+    pub instance_id: String,
+    /// The accepting account's name, if there are several.
+    pub target: Option<String>,
+    /// The sender's reason.
+    pub reason: Option<String>,
+    /// The fingerprint that the sender saw. Commands of people carry none.
+    pub fingerprint: Option<String>,
+    /// The tenant, or the client. By default, the first of the configuration.
+    pub tenant: Option<String>,
+    /// The user's id.
+    pub actor: String,
+}
+
+/// A signed request, ready to be sent.
+#[cfg(feature = "local")]
+#[derive(Debug, Clone)]
+pub struct SignedRequest {
+    /// e.g. `/webhook/ci`.
+    pub path: String,
+    /// Values by lower-case name.
+    pub headers: Vec<(&'static str, String)>,
+    /// The signed body.
+    pub body: String,
+}
