@@ -1,9 +1,8 @@
-//! What takes days: reminders, escalation, expiry and activations that are stuck. The clock of the process is set ahead,
-//! so these tests have one of their own and run one after the other.
+//! What takes days: reminders, escalation, expiry and activations that are stuck.
 
 use std::time::Duration;
 
-use crate::support::{CLOCK, TestApp, WEBHOOK_PATH, quick_settings};
+use crate::support::{TestApp, WEBHOOK_PATH, quick_settings};
 use jiff::SignedDuration;
 use peergate::clock;
 use peergate::fake::alicloud::SimulatorSettings;
@@ -18,7 +17,7 @@ fn hours(hours: i64) -> SignedDuration {
 /// Lets time pass, with a look every so often.
 async fn pass(app: &TestApp, time: SignedDuration, looks: i32) {
     for _ in 0..looks {
-        clock::jump::advance(time / looks);
+        clock::jump::advance_in_thread(time / looks);
         app.round().await;
     }
 }
@@ -31,7 +30,6 @@ async fn requested(app: &TestApp, vpc: &str) -> InstanceId {
 
 #[tokio::test]
 async fn undecided_request_is_reminded_ever_less_then_escalated() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::start().await;
     let id = requested(&app, "vpc-two-people").await;
     pass(&app, hours(3), 6).await;
@@ -64,7 +62,6 @@ async fn undecided_request_is_reminded_ever_less_then_escalated() {
 
 #[tokio::test]
 async fn unanswered_request_warns_before_expiry_and_reports_it() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::start().await;
     let id = requested(&app, "vpc-other").await;
     pass(&app, hours(6 * 24 + 1), 100).await;
@@ -86,7 +83,6 @@ async fn unanswered_request_warns_before_expiry_and_reports_it() {
 
 #[tokio::test]
 async fn slow_activation_is_reported_once_and_still_followed() {
-    let _alone = CLOCK.lock().await;
     let app =
         TestApp::with_settings(SimulatorSettings { activation_delay: Duration::from_hours(1), ..quick_settings() })
             .await;
@@ -103,7 +99,6 @@ async fn slow_activation_is_reported_once_and_still_followed() {
 
 #[tokio::test]
 async fn people_are_reminded_during_an_alibaba_cloud_outage() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::start().await;
     requested(&app, "vpc-other").await;
     app.simulator.add_fault(Fault {
@@ -118,7 +113,6 @@ async fn people_are_reminded_during_an_alibaba_cloud_outage() {
 
 #[tokio::test]
 async fn failing_check_is_retried_ever_less_often() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::start().await;
     app.simulator.add_fault(Fault {
         action: Some("AcceptVpcPeerConnection".into()),
@@ -138,7 +132,6 @@ async fn failing_check_is_retried_ever_less_often() {
 
 #[tokio::test]
 async fn reminder_repeats_no_passed_check() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::start().await;
     requested(&app, "vpc-other").await;
     let before = app.count_dry_runs();
@@ -148,7 +141,6 @@ async fn reminder_repeats_no_passed_check() {
 
 #[tokio::test]
 async fn delayed_watcher_sends_each_notification_once() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::start().await;
     requested(&app, "vpc-two-people").await;
     pass(&app, hours(6 * 24 + 1), 1).await;
@@ -160,24 +152,22 @@ async fn delayed_watcher_sends_each_notification_once() {
 
 #[tokio::test]
 async fn tick_renews_a_session_before_anybody_waits_for_it() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::start().await;
     let role = r#"credentials = { kind = "assume-role", role = "acs:ram::2222222222222222:role/peergate" }"#;
     let config = app.config.replacen("[targets.prod]\n", &format!("[targets.prod]\n{role}\n"), 1);
     let app = app.with_config(&config);
     app.tick().await;
     assert_eq!(app.count_calls("AssumeRole"), 1);
-    clock::jump::advance(SignedDuration::from_mins(39));
+    clock::jump::advance_in_thread(SignedDuration::from_mins(39));
     app.tick().await;
     assert_eq!(app.count_calls("AssumeRole"), 1, "21 minutes are left");
-    clock::jump::advance(SignedDuration::from_mins(2));
+    clock::jump::advance_in_thread(SignedDuration::from_mins(2));
     app.tick().await;
     assert_eq!(app.count_calls("AssumeRole"), 2, "19 minutes are left: four before anybody would have to wait");
 }
 
 #[tokio::test]
 async fn platform_down_for_a_day_hears_everything_once_in_order() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::start().await;
     let id = app.new_request().await;
     app.slack.add_outage(Outage { path: WEBHOOK_PATH.into(), status: 503, ..Outage::default() });
@@ -186,7 +176,7 @@ async fn platform_down_for_a_day_hears_everything_once_in_order() {
     assert_eq!(app.state_of(&id).await, "activated", "nothing else waits for it");
     assert!(app.posted_headlines(WEBHOOK_PATH).is_empty());
     app.slack.clear_outages();
-    clock::jump::advance(SignedDuration::from_mins(5));
+    clock::jump::advance_in_thread(SignedDuration::from_mins(5));
     app.tick().await;
     let headlines = app.posted_headlines(WEBHOOK_PATH);
     assert_eq!(headlines.len(), 3, "{headlines:?}");
@@ -199,7 +189,6 @@ async fn platform_down_for_a_day_hears_everything_once_in_order() {
 
 #[tokio::test]
 async fn long_throttling_delays_a_decision_and_is_reported() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::start().await;
     let id = app.new_request().await;
     let (action, code) = (Some("AcceptVpcPeerConnection".into()), Some("Throttling.User".into()));
@@ -209,7 +198,7 @@ async fn long_throttling_delays_a_decision_and_is_reported() {
     assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("approved", 0));
     assert!(app.posted_headlines(WEBHOOK_PATH).iter().any(|told| told.contains("could not be carried out yet")));
     app.simulator.clear_faults();
-    clock::jump::advance(SignedDuration::from_mins(2));
+    clock::jump::advance_in_thread(SignedDuration::from_mins(2));
     app.tick().await;
     assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("activated", 1));
 }

@@ -1,5 +1,4 @@
 //! What the tests of whole functions share: a sandbox, senders, and a log that must stay free of secrets.
-#![allow(dead_code, reason = "each program of tests uses a part")]
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -32,9 +31,6 @@ use peergate::watch::Tick;
 use peergate::{clock, watch, webhook};
 use serde_json::{Value, json};
 use tokio::time::Instant;
-
-/// Held by each test that sets the clock ahead.
-pub static CLOCK: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 static INIT_LOGGING: Once = Once::new();
 /// What tests with several threads log in those that the runtime started.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::support::{AUDIT_PATH, CLOCK, SLACK_PATH, TestApp, WEBHOOK_PATH};
+use crate::support::{AUDIT_PATH, SLACK_PATH, TestApp, WEBHOOK_PATH};
 use jiff::SignedDuration;
 use peergate::approval::{Approval, ApprovalState, AuditEvent, Delivery, History, Verdict};
 use peergate::chat::SignedRequest;
@@ -57,13 +57,32 @@ struct Memory {
     log: Vec<String>,
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn random_steps_keep_every_invariant() {
-    let _alone = CLOCK.lock().await;
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
-    let runs = number("PEERGATE_MODEL_RUNS").unwrap_or(6);
+/// Tests that run side by side. Test `n` of `LANES` takes the seeds `n`, `n + LANES` and so on.
+macro_rules! lanes {
+    ($($name:ident: $lane:literal,)*) => {$(
+        #[tokio::test]
+        async fn $name() {
+            run_lane($lane).await;
+        }
+    )*};
+}
+
+const LANES: u64 = 6;
+
+lanes! {
+    random_steps_keep_every_invariant_1: 0,
+    random_steps_keep_every_invariant_2: 1,
+    random_steps_keep_every_invariant_3: 2,
+    random_steps_keep_every_invariant_4: 3,
+    random_steps_keep_every_invariant_5: 4,
+    random_steps_keep_every_invariant_6: 5,
+}
+
+async fn run_lane(lane: u64) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let runs = number("PEERGATE_MODEL_RUNS").unwrap_or(LANES);
     let seed = number("PEERGATE_MODEL_SEED").unwrap_or(20_261_122);
-    for run in 0..runs {
+    for run in (lane..runs).step_by(usize::try_from(LANES).unwrap()) {
         run_once(seed + run).await;
     }
 }
@@ -106,7 +125,7 @@ async fn calm(app: &TestApp, memory: &Memory, seed: u64) {
     }
     // A refused permission rests for five minutes, and what is called then is read once more.
     for _ in 0..7 {
-        clock::jump::advance(SignedDuration::from_secs(61));
+        clock::jump::advance_in_thread(SignedDuration::from_secs(61));
         app.discover().await;
     }
     for record in records(app, memory).await {
@@ -324,7 +343,7 @@ async fn step(app: &mut TestApp, feishu: &FakeFeishu, original: &str, dice: &mut
         }
         18 => {
             let hours = i64::try_from(dice.roll(12)).unwrap();
-            clock::jump::advance(SignedDuration::from_hours(hours) + SignedDuration::from_mins(7));
+            clock::jump::advance_in_thread(SignedDuration::from_hours(hours) + SignedDuration::from_mins(7));
             format!("{hours} hours pass")
         }
         _ => {
@@ -471,7 +490,7 @@ async fn settle(app: &TestApp, memory: &mut Memory, seed: u64) {
         }
     }
     for _ in 0..12 {
-        clock::jump::advance(SignedDuration::from_hours(16));
+        clock::jump::advance_in_thread(SignedDuration::from_hours(16));
         app.discover().await;
         for _ in 0..4 {
             app.round().await;

@@ -1,9 +1,8 @@
-//! What channels hear is true: passing readings change nothing, and what was told wrongly is corrected. The clock of the
-//! process is set ahead, so these tests have one of their own and run one after the other.
+//! What channels hear is true: passing readings change nothing, and what was told wrongly is corrected.
 
 use std::time::Duration;
 
-use crate::support::{CLOCK, TestApp, WEBHOOK_PATH, event_spec, quick_settings};
+use crate::support::{TestApp, WEBHOOK_PATH, event_spec, quick_settings};
 use jiff::SignedDuration;
 use peergate::approval::{Approval, ApprovalState, AuditEvent, Event};
 use peergate::clock;
@@ -44,7 +43,7 @@ async fn approval(app: &TestApp, id: &InstanceId) -> Approval {
 /// Lets a minute pass, with a scheduled tick at its end.
 async fn minutes(app: &TestApp, minutes: i64) {
     for _ in 0..minutes {
-        clock::jump::advance(SignedDuration::from_secs(61));
+        clock::jump::advance_in_thread(SignedDuration::from_secs(61));
         app.discover().await;
     }
 }
@@ -58,7 +57,6 @@ async fn approved(app: &TestApp, vpc: &str) -> InstanceId {
 
 #[tokio::test]
 async fn transient_status_ends_nothing_and_notifies_nobody() {
-    let _alone = CLOCK.lock().await;
     for status in ["Updating", "Deleting", "Creating", "Paused"] {
         let app = TestApp::with_settings(slow()).await;
         let id = requested(&app, "vpc-two-people").await;
@@ -84,7 +82,6 @@ async fn transient_status_ends_nothing_and_notifies_nobody() {
 
 #[tokio::test]
 async fn decision_outlives_a_transient_status() {
-    let _alone = CLOCK.lock().await;
     for (verb, action, state) in [("approve", ACCEPT, "activating"), ("reject", REJECT, "rejected")] {
         for status in ["Updating", "Deleting", "Missing"] {
             let app = TestApp::with_settings(slow()).await;
@@ -92,7 +89,7 @@ async fn decision_outlives_a_transient_status() {
             app.simulator.add_fault(fails(action, "Throttling.User", 400));
             assert_eq!(app.send(&app.sign_event(verb, &id, "alice").await).await.name(), "underway");
             app.tamper(&id, shows(status));
-            clock::jump::advance(SignedDuration::from_secs(10));
+            clock::jump::advance_in_thread(SignedDuration::from_secs(10));
             app.round().await;
             let decided = approval(&app, &id).await;
             assert!(
@@ -112,7 +109,6 @@ async fn decision_outlives_a_transient_status() {
 
 #[tokio::test]
 async fn deletion_is_believed_after_a_second_reading() {
-    let _alone = CLOCK.lock().await;
     for gone in [becomes("Deleted"), shows("Missing"), shows("Deleted")] {
         let app = TestApp::with_settings(slow()).await;
         let id = requested(&app, "vpc-two-people").await;
@@ -120,7 +116,7 @@ async fn deletion_is_believed_after_a_second_reading() {
         app.tamper(&id, gone.clone());
         app.discover().await;
         for _ in 0..3 {
-            clock::jump::advance(SignedDuration::from_secs(15));
+            clock::jump::advance_in_thread(SignedDuration::from_secs(15));
             app.discover().await;
         }
         assert_eq!(
@@ -138,7 +134,6 @@ async fn deletion_is_believed_after_a_second_reading() {
 
 #[tokio::test]
 async fn deletion_soon_after_our_call_needs_two_more_readings() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let id = approved(&app, "vpc-other").await;
     app.tamper(&id, shows("Missing"));
@@ -160,7 +155,6 @@ async fn deletion_soon_after_our_call_needs_two_more_readings() {
 
 #[tokio::test]
 async fn wrongly_reported_end_is_corrected() {
-    let _alone = CLOCK.lock().await;
     for (ends, state, heard) in
         [("Deleted", "deleted", "deleted"), ("Rejected", "rejected", "rejected"), ("Expired", "expired", "expired")]
     {
@@ -203,7 +197,6 @@ async fn wrongly_reported_end_is_corrected() {
 
 #[tokio::test]
 async fn failure_is_corrected_when_the_connection_activates() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let id = requested(&app, "vpc-other").await;
     app.simulator.add_fault(fails(ACCEPT, "OperationFailed.CdtNotOpened", 400));
@@ -221,7 +214,6 @@ async fn failure_is_corrected_when_the_connection_activates() {
 
 #[tokio::test]
 async fn undone_accept_is_repeated_with_a_new_token() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let id = approved(&app, "vpc-other").await;
     let token = approval(&app, &id).await.client_token.unwrap();
@@ -233,7 +225,7 @@ async fn undone_accept_is_repeated_with_a_new_token() {
     let record = approval(&app, &id).await;
     assert_eq!((record.generation, record.approval_count()), (2, 1), "the approvals are kept");
     assert_ne!(record.client_token.as_ref().unwrap(), &token);
-    clock::jump::advance(SignedDuration::from_secs(10));
+    clock::jump::advance_in_thread(SignedDuration::from_secs(10));
     app.round().await;
     assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("activating", 2));
     let told = app.posted_headlines(WEBHOOK_PATH).join("\n");
@@ -246,7 +238,7 @@ async fn undone_accept_is_repeated_with_a_new_token() {
     for _ in 0..3 {
         app.tamper(&id, becomes("Accepting"));
         minutes(&app, 4).await;
-        clock::jump::advance(SignedDuration::from_secs(10));
+        clock::jump::advance_in_thread(SignedDuration::from_secs(10));
         app.round().await;
     }
     let record = approval(&app, &id).await;
@@ -257,7 +249,6 @@ async fn undone_accept_is_repeated_with_a_new_token() {
 
 #[tokio::test]
 async fn lagging_reading_after_our_call_notifies_nobody() {
-    let _alone = CLOCK.lock().await;
     for (verb, state) in [("approve", "activating"), ("reject", "rejected")] {
         let app = TestApp::with_settings(slow()).await;
         let id = requested(&app, "vpc-other").await;
@@ -278,7 +269,6 @@ async fn lagging_reading_after_our_call_notifies_nobody() {
 
 #[tokio::test]
 async fn request_past_its_expiry_neither_waits_nor_reminds() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let ids = [requested(&app, "vpc-two-people").await, requested(&app, "vpc-other").await];
     for id in &ids {
@@ -288,10 +278,10 @@ async fn request_past_its_expiry_neither_waits_nor_reminds() {
     minutes(&app, 2).await;
     let before = app.posted_headlines(WEBHOOK_PATH).len();
     // One still says that it waits, the other that it is updated.
-    clock::jump::advance(SignedDuration::from_mins(40));
+    clock::jump::advance_in_thread(SignedDuration::from_mins(40));
     app.tamper(&ids[1], shows("Updating"));
     for _ in 0..20 {
-        clock::jump::advance(SignedDuration::from_hours(2));
+        clock::jump::advance_in_thread(SignedDuration::from_hours(2));
         app.discover().await;
     }
     assert_eq!([app.state_of(&ids[0]).await, app.state_of(&ids[1]).await], ["expired", "pending"]);
@@ -311,7 +301,6 @@ type Change = (&'static str, fn(&str) -> String, Option<&'static str>, &'static 
 
 #[tokio::test]
 async fn late_accept_uses_the_current_rules_and_checks() {
-    let _alone = CLOCK.lock().await;
     let same = |config: &str| config.to_owned();
     let changes: [Change; 4] = [
         (
@@ -350,7 +339,7 @@ async fn late_accept_uses_the_current_rules_and_checks() {
         assert!(business_status.is_some() || app.config != rewritten, "{name}");
         let app = app.with_config(&rewritten);
         app.tamper(&id, Tampering { business_status: business_status.map(Into::into), ..Tampering::default() });
-        clock::jump::advance(SignedDuration::from_secs(10));
+        clock::jump::advance_in_thread(SignedDuration::from_secs(10));
         app.round().await;
         let record = approval(&app, &id).await;
         assert_eq!(
@@ -367,7 +356,6 @@ async fn late_accept_uses_the_current_rules_and_checks() {
 
 #[tokio::test]
 async fn unanswered_call_is_settled_only_by_a_reading() {
-    let _alone = CLOCK.lock().await;
     for takes_effect in [true, false] {
         let app = TestApp::with_settings(slow()).await;
         let id = requested(&app, "vpc-other").await;
@@ -380,7 +368,7 @@ async fn unanswered_call_is_settled_only_by_a_reading() {
         let config = app.config.replace("netops = [\"alice\", \"bob\"]", "netops = [\"bob\"]");
         let app = app.with_config(&config);
         for _ in 0..2 {
-            clock::jump::advance(SignedDuration::from_secs(30));
+            clock::jump::advance_in_thread(SignedDuration::from_secs(30));
             app.round().await;
             assert_eq!((app.state_of(&id).await.as_str(), app.count_calls(ACCEPT)), ("approved", 1), "{takes_effect}");
         }
@@ -401,21 +389,19 @@ async fn unanswered_call_is_settled_only_by_a_reading() {
 
 #[tokio::test]
 async fn late_rejection_is_carried_out_despite_new_rules() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let id = requested(&app, "vpc-other").await;
     app.simulator.add_fault(fails(REJECT, "Throttling.User", 400));
     assert_eq!(app.send(&app.sign_event("reject", &id, "alice").await).await.name(), "underway");
     let config = app.config.replace("netops = [\"alice\", \"bob\"]", "netops = [\"bob\"]");
     let app = app.with_config(&config);
-    clock::jump::advance(SignedDuration::from_secs(10));
+    clock::jump::advance_in_thread(SignedDuration::from_secs(10));
     app.round().await;
     assert_eq!((app.state_of(&id).await.as_str(), app.simulator.count_effects(REJECT, id.as_str())), ("rejected", 1));
 }
 
 #[tokio::test]
 async fn unknown_code_is_retried_for_a_day() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let id = requested(&app, "vpc-other").await;
     app.simulator.add_fault(Fault { times: 9999, ..fails(ACCEPT, "SomethingNew.NobodyKnows", 400) });
@@ -424,7 +410,7 @@ async fn unknown_code_is_retried_for_a_day() {
     assert_eq!(app.state_of(&id).await, "approved");
     assert!(app.thread_replies().join("\n").contains("could not be carried out yet"), "people know after ten minutes");
     for _ in 0..24 {
-        clock::jump::advance(SignedDuration::from_hours(1));
+        clock::jump::advance_in_thread(SignedDuration::from_hours(1));
         app.round().await;
     }
     assert_eq!(app.state_of(&id).await, "failed");
@@ -433,7 +419,6 @@ async fn unknown_code_is_retried_for_a_day() {
 
 #[tokio::test]
 async fn refused_request_stays_refused_for_three_days() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let id = requested(&app, "vpc-other").await;
     let body = |app: &TestApp| app.event_spec("approve", &id, "alice").fingerprint.unwrap();
@@ -453,11 +438,11 @@ async fn refused_request_stays_refused_for_three_days() {
     app.discover().await;
     app.tamper(&id, Tampering { bandwidth: Some(1024), ..Tampering::default() });
     app.discover().await;
-    clock::jump::advance(SignedDuration::from_secs(2));
+    clock::jump::advance_in_thread(SignedDuration::from_secs(2));
     for again in 0..3 {
         assert_eq!(send("with", Some(&seen)).await, "connection-changed", "{again}");
         assert_eq!(send("without", None).await, "connection-changed", "{again}");
-        clock::jump::advance(SignedDuration::from_hours(20));
+        clock::jump::advance_in_thread(SignedDuration::from_hours(20));
     }
     assert_eq!(app.count_calls(ACCEPT), 0);
     assert_eq!(send("another", None).await, "accepted");
@@ -465,7 +450,6 @@ async fn refused_request_stays_refused_for_three_days() {
 
 #[tokio::test]
 async fn decision_without_a_fingerprint_rests_on_the_earlier_card() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let id = app.request_peering(&[("AcceptingVpcId", "vpc-two-people")]).await.unwrap();
     let before = clock::now();
@@ -479,10 +463,10 @@ async fn decision_without_a_fingerprint_rests_on_the_earlier_card() {
     };
     let unseen = app.send(&sign("alice", clock::now(), None)).await;
     assert_eq!((unseen.status, unseen.name().as_str()), (409, "not-shown"));
-    clock::jump::advance(SignedDuration::from_secs(10));
+    clock::jump::advance_in_thread(SignedDuration::from_secs(10));
     app.tick().await;
     assert_eq!(app.slack.messages_in("C0PEER").len(), 1, "the webhook has written down what it heard of");
-    clock::jump::advance(SignedDuration::from_secs(10));
+    clock::jump::advance_in_thread(SignedDuration::from_secs(10));
     // The header is fresh, but what it tells of happened before the card was there.
     assert_eq!(app.send(&sign("alice", clock::now(), Some(before))).await.name(), "connection-changed");
     assert_eq!(app.send(&sign("alice", before, None)).await.name(), "connection-changed");
@@ -496,7 +480,6 @@ async fn decision_without_a_fingerprint_rests_on_the_earlier_card() {
 
 #[tokio::test]
 async fn only_cards_in_the_requests_own_channels_count_as_shown() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let config = app.config.replace("[requests]\nchannels = [\"netops\"]", "[requests]\nchannels = []");
     let app = app.with_config(&config);
@@ -506,13 +489,12 @@ async fn only_cards_in_the_requests_own_channels_count_as_shown() {
     let blind = app.sign_spec(&event_spec("approve", &id, "alice")).await;
     assert_eq!(app.send(&blind).await.name(), "connection-changed", "the rule's channel knows nothing of it");
     app.discover().await;
-    clock::jump::advance(SignedDuration::from_secs(1));
+    clock::jump::advance_in_thread(SignedDuration::from_secs(1));
     assert_eq!(app.send(&app.sign_spec(&event_spec("approve", &id, "alice")).await).await.name(), "accepted");
 }
 
 #[tokio::test]
 async fn older_reading_restores_no_facts_and_decides_nothing() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let id = requested(&app, "vpc-other").await;
     let changes = |bandwidth| app.tamper(&id, Tampering { bandwidth: Some(bandwidth), ..Tampering::default() });
@@ -542,14 +524,13 @@ async fn older_reading_restores_no_facts_and_decides_nothing() {
     // When the facts are those again, the request is the one that was refused.
     changes(11);
     app.discover().await;
-    clock::jump::advance(SignedDuration::from_secs(61));
+    clock::jump::advance_in_thread(SignedDuration::from_secs(61));
     let reply = app.send(&sign()).await;
     assert_eq!((reply.name().as_str(), app.count_accepts(&id)), ("connection-changed", 0));
 }
 
 #[tokio::test]
 async fn decision_voided_by_a_change_does_not_count() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let id = requested(&app, "vpc-two-people").await;
     let signed = app.sign_event("approve", &id, "alice").await;
@@ -563,7 +544,6 @@ async fn decision_voided_by_a_change_does_not_count() {
 
 #[tokio::test]
 async fn decision_voided_by_the_rules_does_not_count() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let id = requested(&app, "vpc-two-people").await;
     let signed = app.sign_event("approve", &id, "alice").await;
@@ -571,7 +551,7 @@ async fn decision_voided_by_the_rules_does_not_count() {
     let security = "security = [\"alice\", \"bob\", \"carol\", \"erin\"]";
     let with = app.config.clone();
     let app = app.with_config(&with.replace(security, "security = [\"bob\", \"carol\"]"));
-    clock::jump::advance(SignedDuration::from_secs(61));
+    clock::jump::advance_in_thread(SignedDuration::from_secs(61));
     app.discover().await;
     assert_eq!(approval(&app, &id).await.approval_count(), 0);
     // The same request, signed once more, when she may approve again.
@@ -585,23 +565,22 @@ async fn decision_voided_by_the_rules_does_not_count() {
 
 #[tokio::test]
 async fn next_call_ends_a_doubt() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let id = requested(&app, "vpc-other").await;
     app.simulator.add_fault(fails(ACCEPT, "Forbidden.RAM", 403));
     assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "underway");
     app.tamper(&id, shows("Missing"));
-    clock::jump::advance(SignedDuration::from_secs(320));
+    clock::jump::advance_in_thread(SignedDuration::from_secs(320));
     app.round().await;
     assert!(approval(&app, &id).await.unconfirmed.is_some());
     // It is there, and called for without an answer: that the next reading does not show it proves nothing.
     app.tamper(&id, shows("-"));
     app.simulator.add_fault(fails(ACCEPT, "InternalError", 500));
-    clock::jump::advance(SignedDuration::from_secs(6));
+    clock::jump::advance_in_thread(SignedDuration::from_secs(6));
     app.round().await;
     assert_eq!((app.count_calls(ACCEPT), approval(&app, &id).await.unconfirmed), (2, None));
     app.tamper(&id, shows("Missing"));
-    clock::jump::advance(SignedDuration::from_secs(61));
+    clock::jump::advance_in_thread(SignedDuration::from_secs(61));
     app.round().await;
     let doubt = approval(&app, &id).await.unconfirmed.unwrap();
     assert_eq!((approval(&app, &id).await.state, doubt.readings, doubt.needed), (ApprovalState::Approved, 1, 3));
@@ -609,7 +588,6 @@ async fn next_call_ends_a_doubt() {
 
 #[tokio::test]
 async fn list_with_the_pending_request_ends_a_doubt() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let id = requested(&app, "vpc-two-people").await;
     let missing = fails("GetVpcPeerConnectionAttribute", "ResourceNotFound.InstanceId", 404);
@@ -628,13 +606,12 @@ async fn list_with_the_pending_request_ends_a_doubt() {
 
 #[tokio::test]
 async fn connection_accepted_elsewhere_is_not_rejected_again() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let id = requested(&app, "vpc-other").await;
     app.simulator.add_fault(fails(REJECT, "Throttling.User", 400));
     assert_eq!(app.send(&app.sign_event("reject", &id, "alice").await).await.name(), "underway");
     app.tamper(&id, becomes("Activated"));
-    clock::jump::advance(SignedDuration::from_secs(10));
+    clock::jump::advance_in_thread(SignedDuration::from_secs(10));
     app.round().await;
     let failed = ApprovalState::Failed { code: "AcceptedElsewhere".into() };
     assert_eq!(approval(&app, &id).await.state, failed);
@@ -651,7 +628,6 @@ async fn connection_accepted_elsewhere_is_not_rejected_again() {
 
 #[tokio::test]
 async fn correction_restores_only_the_valid_approvals() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let id = requested(&app, "vpc-two-people").await;
     assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "counted");
@@ -660,7 +636,7 @@ async fn correction_restores_only_the_valid_approvals() {
     let security = "security = [\"alice\", \"bob\", \"carol\", \"erin\"]";
     let config = app.config.replace(security, "security = [\"bob\", \"carol\"]");
     let app = app.with_config(&config);
-    clock::jump::advance(SignedDuration::from_secs(10));
+    clock::jump::advance_in_thread(SignedDuration::from_secs(10));
     app.round().await;
     assert_eq!(
         (approval(&app, &id).await.state, approval(&app, &id).await.approval_count()),
@@ -679,7 +655,6 @@ async fn correction_restores_only_the_valid_approvals() {
 
 #[tokio::test]
 async fn flapping_connection_fails_before_its_record_is_full() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let id = requested(&app, "vpc-two-people").await;
     for _ in 0..30 {
@@ -695,14 +670,13 @@ async fn flapping_connection_fails_before_its_record_is_full() {
 
 #[tokio::test]
 async fn unreadable_approved_request_ends_after_its_expiry() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let id = requested(&app, "vpc-other").await;
     app.simulator.add_fault(fails(ACCEPT, "Throttling.User", 400));
     assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "underway");
     app.simulator.add_fault(Fault { times: 1000, ..fails("GetVpcPeerConnectionAttribute", "Nobody.KnowsThis", 400) });
     for _ in 0..9 {
-        clock::jump::advance(SignedDuration::from_hours(24));
+        clock::jump::advance_in_thread(SignedDuration::from_hours(24));
         app.round().await;
     }
     assert_eq!(approval(&app, &id).await.state, ApprovalState::Expired);
@@ -710,7 +684,6 @@ async fn unreadable_approved_request_ends_after_its_expiry() {
 
 #[tokio::test]
 async fn refused_decision_makes_no_rule_accept() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let id = app.request_peering(&[("AcceptingVpcId", "vpc-by-itself")]).await.unwrap();
     let reply = app.send(&app.sign_spec(&event_spec("reject", &id, "alice")).await).await;
@@ -722,7 +695,6 @@ async fn refused_decision_makes_no_rule_accept() {
 
 #[tokio::test]
 async fn late_accept_with_a_new_overlap_asks_people_again() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::with_settings(slow()).await;
     let id = requested(&app, "vpc-two-people").await;
     assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "counted");
@@ -731,7 +703,7 @@ async fn late_accept_with_a_new_overlap_asks_people_again() {
     let cidrs = approval(&app, &id).await.facts.requester.cidrs;
     let other = app.request_peering(&[("AcceptingVpcId", "vpc-two-people"), ("VpcId", "vpc-twin")]).await.unwrap();
     app.tamper(&other, Tampering { requester_cidrs: Some(cidrs), ..Tampering::default() });
-    clock::jump::advance(SignedDuration::from_secs(10));
+    clock::jump::advance_in_thread(SignedDuration::from_secs(10));
     app.round().await;
     let record = approval(&app, &id).await;
     assert_eq!((record.state, app.count_accepts(&id)), (ApprovalState::Pending, 0));
