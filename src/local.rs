@@ -1,5 +1,6 @@
 //! The local tool: the commands of `peergate`, and everything on one machine.
 
+pub mod actions;
 pub mod audit;
 pub mod demo;
 pub mod event;

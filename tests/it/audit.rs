@@ -3,14 +3,12 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::support::TestApp;
+use crate::support::prelude::*;
 use aws_sdk_dynamodb::types::AttributeValue;
 use peergate::config::AwsEnvironment;
 use peergate::local::table;
-use peergate::peering::InstanceId;
 use peergate::store::Store;
 use peergate::{aws, http};
-use serde_json::Value;
 use sha2::Digest;
 
 /// A table in a file with three records: one activated by two people, one rejected, one that waits.
@@ -23,13 +21,13 @@ struct Audited {
 impl Audited {
     async fn new() -> Self {
         let app = TestApp::start().await;
-        let two = app.request_peering(&[("AcceptingVpcId", "vpc-two-people")]).await.unwrap();
+        let two = app.new_request_for("vpc-two-people").await;
         let (rejected, waits) = (app.new_request().await, app.new_request().await);
         app.discover().await;
         for (verb, id, actor) in [("approve", &two, "alice"), ("approve", &two, "bob"), ("reject", &rejected, "bob")] {
-            let mut wish = crate::support::event_spec(verb, id, actor);
-            wish.reason = Some("ticket\u{202E} 42".into());
-            app.send(&app.sign_spec(&wish).await).await;
+            let mut spec = app.blind_spec(verb, id, actor);
+            spec.reason = Some("ticket\u{202E} 42".into());
+            app.send_spec(&spec).await;
         }
         app.tick().await;
         let directory = tempfile::tempdir().unwrap();
@@ -47,7 +45,7 @@ impl Audited {
         let store = Store::new(&sdk, Some(&endpoint), http, "peergate".into(), jiff::SignedDuration::from_hours(1));
         let ids = [two, rejected, waits];
         for id in &ids {
-            store.save(&app.load_record(id).await.unwrap().approval, None).await.unwrap();
+            store.save(&app.approval(id).await, None).await.unwrap();
         }
         Self { directory, client: aws_sdk_dynamodb::Client::from_conf(config), ids }
     }

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::support::python_tool;
+use crate::support::prelude::*;
 use aws_sdk_dynamodb::types::AttributeValue;
 use axum::http::{HeaderMap, StatusCode};
 use futures_util::future::join_all;
@@ -20,7 +20,6 @@ use peergate::policy::Policy;
 use peergate::secrets::{self, SecretsStore};
 use peergate::store::{self, Saved, ScannedRecord, Store, Stored};
 use peergate::{aws, clock, http};
-use serde_json::Value;
 
 /// moto's server on a free port; it stops with the value.
 struct Moto {

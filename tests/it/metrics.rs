@@ -1,12 +1,7 @@
 //! What operators see in CloudWatch: each thing that happens is counted once, under the name that the template's alarms
 //! and the dashboard look for.
 
-use std::time::Duration;
-
-use crate::support::{MetricsRecorder, TestApp, WEBHOOK_PATH, quick_settings, sum_counts};
-use peergate::fake::alicloud::SimulatorSettings;
-use peergate::fake::alicloud::gateway::Fault;
-use peergate::fake::slack::Outage;
+use crate::support::prelude::*;
 use peergate::metrics;
 
 #[tokio::test]
@@ -47,10 +42,11 @@ async fn activation_after_a_lost_answer_is_counted_once() {
     let id = app.new_request().await;
     app.lose_next_accept_reply();
     counted.take_counts();
-    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.status, 202);
+    assert_eq!(app.approve(&id, "alice").await.status, 202);
     app.make_due(&id).await;
     app.tick().await;
-    assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("activated", 1));
+    app.assert_state(&id, "activated").await;
+    app.assert_accepts(&id, 1);
     let counted = counted.take_counts();
     assert_eq!((&counted[metrics::ACTIVATIONS], counted[metrics::TIME_TO_ACTIVATED].len()), (&vec![1.0], 1));
 }
@@ -90,13 +86,13 @@ async fn credential_refusals_and_throttling_are_counted_by_code() {
     counted.take_counts();
     let refuse = |code: &str| Fault { code: Some(code.to_owned()), times: 1000, ..Fault::default() };
     app.simulator.add_fault(refuse("Forbidden.RAM"));
-    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.status, 502);
+    assert_eq!(app.approve(&id, "alice").await.status, 502);
     let forbidden = counted.take_counts();
     assert_eq!(forbidden["ApiAnswers Code=Forbidden.RAM"], forbidden[metrics::CREDENTIALS_REFUSED]);
     assert_eq!(forbidden[metrics::SERVER_ERRORS], [1.0]);
     app.simulator.clear_faults();
     app.simulator.add_fault(refuse("Throttling.User"));
-    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.status, 503);
+    assert_eq!(app.approve(&id, "alice").await.status, 503);
     let throttled = counted.take_counts();
     assert!(throttled[metrics::THROTTLED][0] >= 1.0, "{throttled:?}");
     assert!(throttled.contains_key("ApiAnswers Code=Throttling.User"));

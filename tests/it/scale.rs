@@ -1,8 +1,6 @@
 //! What ticks cost when much is in flight: calls and store accesses are counted, never timed.
 
-use std::time::Duration;
-
-use crate::support::{TableProxy, TestApp, WEBHOOK_PATH, logged, quick_settings};
+use crate::support::prelude::*;
 use aws_sdk_dynamodb::types::AttributeValue;
 use peergate::alicloud::sign::SignatureVersion;
 use peergate::alicloud::{Alicloud, Credentials};
@@ -10,25 +8,16 @@ use peergate::approval::{
     Approval, ApprovalId, Approver, ChannelDisplay, Decision, Delivery, Event, PolicySnapshot, Principal, Review,
     Verdict,
 };
-use peergate::fake::alicloud::gateway::Fault;
-use peergate::fake::alicloud::{SimulatedAccount, SimulatorSettings, Tampering};
-use peergate::fake::slack::Outage;
+use peergate::fake::alicloud::SimulatedAccount;
 use peergate::local::sandbox::Sandbox;
 use peergate::peering::{AccountId, InstanceId};
 use peergate::preflight::{self, Check, CheckOutcome, Finding};
 use peergate::store::{Saved, Stored};
 use peergate::watch::TickSummary;
 use peergate::{clock, http as client};
-use serde_json::json;
 
-const LIST: &str = "ListVpcPeerConnections";
-const GET: &str = "GetVpcPeerConnectionAttribute";
 /// Another accepting account.
 const OTHER: u64 = 3_333_333_333_333_333;
-
-fn becomes(status: &str) -> Tampering {
-    Tampering { status: Some(status.into()), ..Tampering::default() }
-}
 
 fn slow() -> SimulatorSettings {
     SimulatorSettings { activation_delay: Duration::from_hours(1), calls_per_minute: None, ..quick_settings() }
@@ -38,7 +27,7 @@ fn slow() -> SimulatorSettings {
 async fn activating(app: &TestApp, target: &str, account: u64, region: &str, number: usize) -> Vec<InstanceId> {
     let ids = pending(app, target, account, region, number).await;
     for id in &ids {
-        app.tamper(id, becomes("Updating"));
+        app.set_status(id, "Updating");
         let id = ApprovalId { target: target.into(), instance_id: id.clone() };
         let stored = app.parts.store.load(&id).await.unwrap().unwrap();
         let stored = app.parts.store.update(stored, accepted).await.unwrap();
@@ -176,12 +165,12 @@ async fn idle_tick_asks_the_store_once() {
 #[tokio::test]
 async fn discovery_in_one_slack_channel_costs_two_writes() {
     let (app, table) = TableProxy::start(quick_settings()).await;
-    let id = app.request_peering(&[("AcceptingVpcId", "vpc-with-a-reason")]).await.unwrap();
+    let id = app.new_request_for("vpc-with-a-reason").await;
     assert_eq!(app.discover().await.delivered, 1);
     assert_eq!(table.writes(), [200, 200], "the record with its claim; the card with its delivery mark");
 
     // So does what is told later.
-    app.tamper(&id, becomes("Deleted"));
+    app.set_status(&id, "Deleted");
     app.discover().await;
     table.reset_calls();
     app.read_doubtful_again(&id).await;
@@ -201,11 +190,11 @@ async fn unchanged_connections_cost_list_pages_but_no_record_access() {
     assert_eq!((table.count_calls(), app.count_calls(LIST), app.count_calls(GET) - gets), (1, 3, 0));
 
     for id in ids.iter().take(3) {
-        app.tamper(id, becomes("Activated"));
+        app.set_status(id, "Activated");
     }
     app.round().await;
     for id in ids.iter().take(3) {
-        assert_eq!(app.state_of(id).await, "activated");
+        app.assert_state(id, "activated").await;
     }
     assert_eq!(app.count_calls(GET) - gets, 0, "the list says enough");
 }
@@ -216,7 +205,7 @@ async fn two_activations_in_a_large_region_are_read_not_listed() {
     pending(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 30).await;
     let ids = activating(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 2).await;
     let gets = app.count_calls(GET);
-    app.tamper(&ids[0], becomes("Activated"));
+    app.set_status(&ids[0], "Activated");
     app.round().await;
     assert_eq!(
         (app.state_of(&ids[0]).await.as_str(), app.count_calls(LIST), app.count_calls(GET) - gets),
@@ -230,7 +219,7 @@ async fn remaining_connections_are_read_singly_if_that_is_cheaper() {
     pending(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 420).await;
     let ids = activating(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 3).await;
     let gets = app.count_calls(GET);
-    app.tamper(&ids[1], becomes("Activated"));
+    app.set_status(&ids[1], "Activated");
     app.round().await;
     assert_eq!(app.state_of(&ids[1]).await, "activated");
     assert_eq!((app.count_calls(LIST), app.count_calls(GET) - gets), (1, 3), "not four more pages");
@@ -244,25 +233,22 @@ async fn followed_connection_in_an_unconfigured_region_is_seen() {
     let stranger = [("AcceptingRegionId", "eu-west-1"), ("AcceptingVpcId", "vpc-strange")];
     let stranger = InstanceId::parse(&app.simulator.request_peering(&stranger).unwrap()).unwrap();
     for id in few.iter().chain(&many) {
-        app.tamper(id, becomes("Rejected"));
+        app.set_status(id, "Rejected");
     }
     app.discover().await;
     for id in few.iter().chain(&many) {
-        assert_eq!(app.state_of(id).await, "rejected");
+        app.assert_state(id, "rejected").await;
     }
-    assert_eq!(app.state_of(&stranger).await, "none", "what is new is discovered where we were told to look");
+    // What is new is discovered where we were told to look.
+    app.assert_state(&stranger, "none").await;
 }
 
 #[tokio::test]
 async fn followed_connection_in_an_unlistable_region_is_read() {
     let app = TestApp::with_settings(slow()).await;
     let ids = activating(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 4).await;
-    app.tamper(&ids[3], becomes("Activated"));
-    app.simulator.add_fault(Fault {
-        action: Some(LIST.into()),
-        code: Some("InternalError".into()),
-        ..Fault::default()
-    });
+    app.set_status(&ids[3], "Activated");
+    app.fail_next(LIST, "InternalError");
     let gets = app.count_calls(GET);
     app.discover().await;
     assert_eq!((app.state_of(&ids[3]).await.as_str(), app.count_calls(GET) - gets), ("activated", 4));
@@ -272,7 +258,7 @@ async fn followed_connection_in_an_unlistable_region_is_read() {
 async fn unlisted_connection_is_read_before_it_is_presumed_deleted() {
     let app = TestApp::with_settings(slow()).await;
     let ids = activating(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 4).await;
-    app.tamper(&ids[2], becomes("Deleted"));
+    app.set_status(&ids[2], "Deleted");
     let gets = app.count_calls(GET);
     app.discover().await;
     assert_eq!(
@@ -294,7 +280,7 @@ async fn silent_target_delays_no_other() {
     let slow = activating(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 40).await;
     let fine = activating(&app, "other", OTHER, "cn-beijing", 40).await;
     for id in slow.iter().chain(&fine) {
-        app.tamper(id, becomes("Activated"));
+        app.set_status(id, "Activated");
     }
     // Longer than any tick.
     let fault =
@@ -354,7 +340,7 @@ async fn silent_channel_does_not_stop_discovery() {
     app.slack.add_outage(Outage { path: WEBHOOK_PATH.into(), hangs: true, ..Outage::default() });
     let unheard = app.new_request().await;
     app.discover().await;
-    assert_eq!(app.state_of(&unheard).await, "pending");
+    app.assert_state(&unheard, "pending").await;
 }
 
 #[tokio::test]
@@ -386,5 +372,6 @@ async fn calls_stay_below_the_rate_limit() {
     for _ in 0..4 {
         app.discover().await;
     }
-    assert_eq!(app.count_calls(LIST), 2, "the rest of the minute is for others");
+    // The rest of the minute is for others.
+    app.assert_calls(LIST, 2);
 }

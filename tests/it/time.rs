@@ -1,14 +1,6 @@
 //! What takes days: reminders, escalation, expiry and activations that are stuck.
 
-use std::time::Duration;
-
-use crate::support::{TestApp, WEBHOOK_PATH, quick_settings};
-use jiff::SignedDuration;
-use peergate::clock;
-use peergate::fake::alicloud::SimulatorSettings;
-use peergate::fake::alicloud::gateway::Fault;
-use peergate::fake::slack::Outage;
-use peergate::peering::InstanceId;
+use crate::support::prelude::*;
 
 fn hours(hours: i64) -> SignedDuration {
     SignedDuration::from_hours(hours)
@@ -22,16 +14,10 @@ async fn pass(app: &TestApp, time: SignedDuration, looks: i32) {
     }
 }
 
-async fn requested(app: &TestApp, vpc: &str) -> InstanceId {
-    let id = app.request_peering(&[("AcceptingVpcId", vpc)]).await.unwrap();
-    app.discover().await;
-    id
-}
-
 #[tokio::test]
 async fn undecided_request_is_reminded_ever_less_then_escalated() {
     let app = TestApp::start().await;
-    let id = requested(&app, "vpc-two-people").await;
+    let id = app.discovered_request("vpc-two-people").await;
     pass(&app, hours(3), 6).await;
     assert!(app.only_card().thread_headlines().is_empty());
     pass(&app, hours(25), 50).await;
@@ -52,8 +38,8 @@ async fn undecided_request_is_reminded_ever_less_then_escalated() {
     assert_eq!(other.replies.len(), 1);
 
     // From the other card; both show it.
-    app.click_button(&other, "Approve", "U061F7AUR").await;
-    app.click_button(&app.only_card(), "Approve", "U0CAROL").await;
+    app.click_button(&other, "Approve", ALICE).await;
+    app.click_button(&app.only_card(), "Approve", CAROL).await;
     app.tick().await;
     for channel in ["C0PEER", "C0CALL"] {
         assert!(app.card_in(channel).text.contains("is Activated"), "{}", app.card_in(channel).text);
@@ -63,20 +49,20 @@ async fn undecided_request_is_reminded_ever_less_then_escalated() {
 #[tokio::test]
 async fn unanswered_request_warns_before_expiry_and_reports_it() {
     let app = TestApp::start().await;
-    let id = requested(&app, "vpc-other").await;
+    let id = app.discovered_request("vpc-other").await;
     pass(&app, hours(6 * 24 + 1), 100).await;
     let thread = app.only_card().thread_headlines().join("\n");
     assert_eq!(thread.matches("expires at").count(), 1, "{thread}");
     assert!(thread.contains("if nobody decides"), "{thread}");
     pass(&app, hours(24), 20).await;
-    assert_eq!(app.state_of(&id).await, "expired");
+    app.assert_state(&id, "expired").await;
     let card = app.only_card();
     assert!(card.text.starts_with(&format!("VPC peering prod/{id} has expired\n")), "{}", card.text);
     assert!(card.button_labels().is_empty());
     assert!(
         app.posted_headlines(WEBHOOK_PATH).last().unwrap().contains("has expired: nobody accepted it within 7 days")
     );
-    let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
+    let reply = app.approve(&id, "alice").await;
     assert_eq!((reply.name().as_str(), app.count_accepts(&id)), ("already-decided", 0));
     assert!(reply.problem_detail().contains("Too late"), "{}", reply.problem_detail());
 }
@@ -86,21 +72,21 @@ async fn slow_activation_is_reported_once_and_still_followed() {
     let app =
         TestApp::with_settings(SimulatorSettings { activation_delay: Duration::from_hours(1), ..quick_settings() })
             .await;
-    let id = requested(&app, "vpc-other").await;
-    app.click_button(&app.only_card(), "Approve", "U0BOB").await;
+    let id = app.discovered_request("vpc-other").await;
+    app.click_button(&app.only_card(), "Approve", BOB).await;
     pass(&app, SignedDuration::from_mins(9), 3).await;
     assert!(!app.only_card().thread_headlines().join("\n").contains("too long"));
     pass(&app, SignedDuration::from_mins(30), 10).await;
     let thread = app.only_card().thread_headlines().join("\n");
     assert_eq!(thread.matches("has been in activation for 12 min ").count(), 1, "{thread}");
     pass(&app, SignedDuration::from_mins(30), 10).await;
-    assert_eq!(app.state_of(&id).await, "activated");
+    app.assert_state(&id, "activated").await;
 }
 
 #[tokio::test]
 async fn people_are_reminded_during_an_alibaba_cloud_outage() {
     let app = TestApp::start().await;
-    requested(&app, "vpc-other").await;
+    app.discovered_request("vpc-other").await;
     app.simulator.add_fault(Fault {
         code: Some("ServiceUnavailable".into()),
         http_status: 503,
@@ -114,15 +100,8 @@ async fn people_are_reminded_during_an_alibaba_cloud_outage() {
 #[tokio::test]
 async fn failing_check_is_retried_ever_less_often() {
     let app = TestApp::start().await;
-    app.simulator.add_fault(Fault {
-        action: Some("AcceptVpcPeerConnection".into()),
-        code: Some("Forbidden.RAM".into()),
-        http_status: 403,
-        times: 999,
-        dry_run: true,
-        ..Fault::default()
-    });
-    requested(&app, "vpc-other").await;
+    app.simulator.add_fault(Fault { times: 999, dry_run: true, ..failure(ACCEPT, "Forbidden.RAM") });
+    app.discovered_request("vpc-other").await;
     pass(&app, SignedDuration::from_mins(10), 10).await;
     assert!(app.count_dry_runs() >= 5, "soon at first: {}", app.count_dry_runs());
     let before = app.count_dry_runs();
@@ -133,7 +112,7 @@ async fn failing_check_is_retried_ever_less_often() {
 #[tokio::test]
 async fn reminder_repeats_no_passed_check() {
     let app = TestApp::start().await;
-    requested(&app, "vpc-other").await;
+    app.discovered_request("vpc-other").await;
     let before = app.count_dry_runs();
     pass(&app, hours(5), 5).await;
     assert_eq!((app.only_card().thread_headlines().len(), app.count_dry_runs()), (1, before));
@@ -142,7 +121,7 @@ async fn reminder_repeats_no_passed_check() {
 #[tokio::test]
 async fn delayed_watcher_sends_each_notification_once() {
     let app = TestApp::start().await;
-    requested(&app, "vpc-two-people").await;
+    app.discovered_request("vpc-two-people").await;
     pass(&app, hours(6 * 24 + 1), 1).await;
     app.round().await;
     let thread = app.only_card().thread_headlines().join("\n");
@@ -171,9 +150,10 @@ async fn platform_down_for_a_day_hears_everything_once_in_order() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
     app.slack.add_outage(Outage { path: WEBHOOK_PATH.into(), status: 503, ..Outage::default() });
-    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "accepted");
+    assert_eq!(app.approve(&id, "alice").await.name(), "accepted");
     pass(&app, hours(24), 12).await;
-    assert_eq!(app.state_of(&id).await, "activated", "nothing else waits for it");
+    // Nothing else waits for it.
+    app.assert_state(&id, "activated").await;
     assert!(app.posted_headlines(WEBHOOK_PATH).is_empty());
     app.slack.clear_outages();
     clock::jump::advance_in_thread(SignedDuration::from_mins(5));
@@ -191,14 +171,16 @@ async fn platform_down_for_a_day_hears_everything_once_in_order() {
 async fn long_throttling_delays_a_decision_and_is_reported() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
-    let (action, code) = (Some("AcceptVpcPeerConnection".into()), Some("Throttling.User".into()));
+    let (action, code) = (Some(ACCEPT.into()), Some("Throttling.User".into()));
     app.simulator.add_fault(Fault { action, code, times: u32::MAX, ..Fault::default() });
-    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "underway");
+    assert_eq!(app.approve(&id, "alice").await.name(), "underway");
     pass(&app, hours(1), 10).await;
-    assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("approved", 0));
+    app.assert_state(&id, "approved").await;
+    app.assert_accepts(&id, 0);
     assert!(app.posted_headlines(WEBHOOK_PATH).iter().any(|told| told.contains("could not be carried out yet")));
     app.simulator.clear_faults();
     clock::jump::advance_in_thread(SignedDuration::from_mins(2));
     app.tick().await;
-    assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("activated", 1));
+    app.assert_state(&id, "activated").await;
+    app.assert_accepts(&id, 1);
 }
