@@ -22,7 +22,7 @@ async fn approval_is_carried_out_with_either_signature_version() {
         let id = app.new_request().await;
         assert_eq!(app.dry_run(&id, "alice").await.name(), "dry-run-passed");
         assert_eq!(app.approve(&id, "alice").await.name(), "accepted", "{version:?}");
-        app.tick().await;
+        app.follow().await;
         assert_eq!(app.state_of(&id).await, "activated", "{version:?}");
     }
 }

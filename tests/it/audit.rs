@@ -29,7 +29,7 @@ impl Audited {
             spec.reason = Some("ticket\u{202E} 42".into());
             app.send_spec(&spec).await;
         }
-        app.tick().await;
+        app.follow().await;
         let directory = tempfile::tempdir().unwrap();
         let endpoint = table::spawn_table(Some(&directory.path().join("peergate.db"))).await.unwrap();
         let anybody = AwsEnvironment {

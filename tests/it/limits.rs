@@ -107,7 +107,7 @@ async fn full_record_says_so_and_can_still_be_decided() {
         names.push(app.send_spec(&approve).await.name());
     }
     assert_eq!(names.last().unwrap(), "accepted", "{names:?}");
-    app.scheduled_tick().await;
+    app.follow().await;
     app.assert_state(&id, "activated").await;
     assert!(app.posted_headlines(WEBHOOK_PATH).last().unwrap().contains("is Activated"));
     let record = serde_json::to_string(&app.approval(&id).await).unwrap();
@@ -134,13 +134,13 @@ async fn outbox_of_a_broken_channel_is_bounded_and_keeps_the_end() {
     for actor in ["alice", "bob"] {
         app.approve(&id, actor).await;
     }
-    app.scheduled_tick().await;
+    app.follow().await;
     app.assert_state(&id, "activated").await;
     app.slack.clear_outages();
     let stored = app.load_record(&id).await.unwrap();
     let earlier = clock::now() - SignedDuration::from_mins(1);
     app.parts.store.update(stored, |approval| approval.redrive(None, false, earlier) > 0).await.unwrap();
-    app.tick().await;
+    app.follow().await;
     let types: Vec<_> =
         app.slack.posts(AUDIT_PATH).iter().map(|post| post.body_json()["type"].as_str().unwrap().to_owned()).collect();
     assert_eq!(types.first().map(String::as_str), Some("peering.discovered"));
@@ -273,6 +273,6 @@ async fn card_id_is_fixed_before_the_post_and_outlives_a_failed_one() {
     let now = clock::now();
     app.parts.store.update(stored, |approval| approval.redrive(None, false, now) > 0).await.unwrap();
     assert_eq!(claimed().await, first);
-    app.tick().await;
+    app.follow().await;
     assert_eq!(app.approval(&id).await.cards["netops"].id, first);
 }

@@ -25,6 +25,7 @@ async fn decision_accept_and_activation_are_counted_once_each() {
     }
     assert_eq!(app.send(&approve).await.name(), "repeated");
     assert_eq!(sum_counts(&counted.take_counts(), metrics::DECISIONS), 0.0, "a replay is no decision");
+    clock::jump::advance_in_thread(SignedDuration::from_secs(3));
     app.tick().await;
     let after_tick = counted.take_counts();
     assert_eq!((&after_tick[metrics::ACTIVATIONS], &after_tick[metrics::TICKS]), (&vec![1.0], &vec![1.0]));

@@ -33,7 +33,7 @@ async fn channel_sees_the_whole_life_of_a_request() {
     // Alice approves, from the card; once more from another platform; and Carol, who is the second.
     assert_eq!(app.click_button(&card, "Approve", ALICE).await.status, 200);
     assert_eq!(app.last_private_reply().lines().next().unwrap(), format!("Your approval of prod/{id} counts: 1 of 2"));
-    app.tick().await;
+    app.follow().await;
     let card = app.only_card();
     assert!(card.text.contains("waits for approval: 1 of 2"), "{}", card.text);
     assert!(card.text.contains("Approved by: alice (slack:T0001/U061F7AUR)"), "{}", card.text);
@@ -46,7 +46,7 @@ async fn channel_sees_the_whole_life_of_a_request() {
     app.assert_accepts(&id, 1);
 
     // The watcher follows it to the end.
-    app.tick().await;
+    app.follow().await;
     let card = app.only_card();
     assert!(card.text.starts_with(&format!("VPC peering prod/{id} is Activated\n")), "{}", card.text);
     assert!(
@@ -142,7 +142,7 @@ async fn card_says_when_a_rule_cannot_be_met() {
     for user in [ALICE, BOB, CAROL] {
         app.slash_command(&format!("approve {id}"), user).await;
     }
-    app.tick().await;
+    app.follow().await;
     let told = "⚠ Still needed: 1 more, but nobody else may approve: the rule cannot be met";
     assert!(app.only_card().text.contains(told), "{}", app.only_card().text);
 }
@@ -266,7 +266,7 @@ async fn zero_approval_rule_accepts_and_says_so() {
     let id = app.new_request_for("vpc-by-itself").await;
     app.discover().await;
     app.assert_accepts(&id, 1);
-    app.tick().await;
+    app.follow().await;
     let card = app.only_card();
     assert!(
         card.text.contains("Rule: by itself") && card.text.contains("Approved by: the rule, by itself"),
@@ -332,7 +332,7 @@ async fn withdrawn_approval_does_not_count_until_reapproved() {
     let id = app.new_request_for("vpc-two-people").await;
     app.discover().await;
     app.click_button(&app.only_card(), "Approve", ALICE).await;
-    app.tick().await;
+    app.follow().await;
     let card = app.only_card();
     app.click_button(&card, "Withdraw my approval", BOB).await;
     assert!(app.last_private_reply().contains("You have no approval to withdraw"), "{}", app.last_private_reply());
@@ -347,7 +347,7 @@ async fn withdrawn_approval_does_not_count_until_reapproved() {
     assert_eq!(app.send(&approve).await.name(), "accepted");
     let late = app.withdraw(&id, "alice").await;
     assert_eq!((late.status, late.name().as_str(), app.count_accepts(&id)), (409, "already-decided", 1));
-    app.tick().await;
+    app.follow().await;
     let thread = app.only_card().thread_headlines().join("\n");
     assert!(thread.contains("alice (slack:T0001/U061F7AUR) withdrew their approval"), "{thread}");
 }
@@ -383,7 +383,7 @@ async fn rejection_asks_for_a_reason_and_shows_it_to_all() {
     assert_eq!(shown, format!("You rejected prod/{id}"));
     app.assert_state(&id, "rejected").await;
     app.assert_accepts(&id, 0);
-    app.tick().await;
+    app.follow().await;
     let card = app.only_card();
     assert!(card.text.starts_with(&format!("VPC peering prod/{id} was rejected\n")), "{}", card.text);
     assert!(card.text.contains("Rejected by: bob (slack:T0001/U0BOB)"), "{}", card.text);
@@ -489,7 +489,7 @@ async fn changed_facts_void_earlier_approvals() {
     app.click_button(&old, "Approve", BOB).await;
     assert!(app.last_private_reply().contains("not the one that you saw"), "{}", app.last_private_reply());
     // A machine that does not say what it saw has not seen this either.
-    app.tick().await;
+    app.follow().await;
     let card = app.only_card();
     assert!(card.text.contains("waits for approval: 0 of 2"), "{}", card.text);
     assert!(card.text.contains("⚠ Changed: bandwidth: 1024 Mbit/s → 5 Mbit/s"), "{}", card.text);
@@ -553,7 +553,7 @@ async fn failed_accept_keeps_the_buttons_for_a_retry() {
     app.discover().await;
     app.fail_next(ACCEPT, "OperationFailed.CdtNotOpened");
     app.click_button(&app.only_card(), "Approve", ALICE).await;
-    app.tick().await;
+    app.follow().await;
     let card = app.only_card();
     assert!(card.text.starts_with(&format!("VPC peering prod/{id} could not be accepted\n")), "{}", card.text);
     assert!(card.text.contains("Code: OperationFailed.CdtNotOpened"), "{}", card.text);
@@ -569,7 +569,7 @@ async fn deleted_card_is_posted_again() {
     app.discover().await;
     app.slack.delete_message("C0PEER", &app.only_card().ts);
     app.click_missing_button(&id, "peergate.approve", ALICE).await;
-    app.tick().await;
+    app.follow().await;
     assert!(app.only_card().text.contains("is Activated"), "{}", app.only_card().text);
 }
 
@@ -583,7 +583,7 @@ async fn failed_thread_reply_makes_no_second_card() {
     app.round().await;
     app.slack.clear_outages();
     assert_eq!(app.only_card().replies.len(), 0);
-    app.tick().await;
+    app.follow().await;
     let card = app.only_card();
     assert!(card.thread_headlines().len() >= 2 && card.text.contains("Activated"), "{card:?}");
 }
@@ -670,7 +670,7 @@ async fn request_presumed_deleted_can_be_decided_after_a_change() {
     let seen = app.sign_event("approve", &id, "bob").await;
     app.set_bandwidth(&id, 5);
     assert_eq!(app.send(&seen).await.name(), "connection-changed");
-    app.tick().await;
+    app.follow().await;
     assert_eq!(app.approve(&id, "bob").await.name(), "counted");
     assert_eq!(app.approve(&id, "carol").await.name(), "accepted");
 }
@@ -733,7 +733,7 @@ async fn decision_without_a_fingerprint_needs_a_current_card() {
     let blind = app.sign_spec(&app.blind_spec("approve", &id, "bob")).await;
     assert_eq!(app.send(&blind).await.name(), "connection-changed");
     app.slack.clear_outages();
-    app.tick().await;
+    app.follow().await;
     assert_eq!(app.send(&blind).await.name(), "connection-changed", "what was refused stays refused");
     let reply = app.slash_command(&format!("approve {id}"), ALICE).await;
     assert!(reply.body.contains("You approved") && app.count_accepts(&id) == 1, "{}", reply.body);
@@ -747,7 +747,7 @@ async fn change_can_be_approved_before_the_card_shows_it() {
     app.set_bandwidth(&id, 5);
     app.click_missing_button(&id, "peergate.approve", ALICE).await;
     assert_eq!(app.count_accepts(&id), 1, "{}", app.last_private_reply());
-    app.tick().await;
+    app.follow().await;
     assert!(
         app.only_card().thread_headlines()[0].contains("is not what it was"),
         "{:?}",
@@ -764,7 +764,7 @@ async fn channel_dropped_from_the_rule_still_hears_the_end() {
     app.discover().await;
     app.click_button(&app.only_card(), "Approve", ALICE).await;
     app.click_button(&app.card_in("C0CALL"), "Approve", BOB).await;
-    app.tick().await;
+    app.follow().await;
     for channel in ["C0PEER", "C0CALL"] {
         let card = app.card_in(channel);
         assert!(card.text.contains("is Activated") && card.button_labels().is_empty(), "{channel}: {}", card.text);
@@ -779,7 +779,7 @@ async fn moved_channel_gets_a_new_card() {
     app.discover().await;
     let app = app.with_change(r#"channel = "C0PEER""#, r#"channel = "C0NEW""#);
     app.click_button(&app.only_card(), "Approve", ALICE).await;
-    app.tick().await;
+    app.follow().await;
     assert!(app.card_in("C0NEW").text.contains("is Activated"));
 }
 

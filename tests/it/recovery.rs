@@ -121,13 +121,14 @@ async fn restored_backup_catches_up_without_a_second_accept() {
     let pending = backup(&app, &id).await;
     assert_eq!(app.approve(&id, "alice").await.name(), "accepted");
     let decided = backup(&app, &id).await;
-    app.scheduled_tick().await;
+    app.follow().await;
     app.assert_state(&id, "activated").await;
     app.assert_accepts(&id, 1);
     for (name, item) in [("pending", pending), ("decided", decided)] {
         restore(&app, item).await;
         assert_ne!(app.state_of(&id).await, "activated", "{name}");
-        app.scheduled_tick().await;
+        app.discover().await;
+        app.follow().await;
         assert_eq!(app.state_of(&id).await, "activated", "from a backup of {name}");
         assert_eq!(app.count_accepts(&id), 1, "from a backup of {name}: nothing is accepted twice");
     }
@@ -232,22 +233,22 @@ async fn abandoned_deliveries_are_redriven_on_request() {
     app.slack.add_outage(Outage { path: WEBHOOK_PATH.into(), status: 503, retry_after: wait, ..Outage::default() });
     let id = app.new_request().await;
     assert_eq!(app.approve(&id, "alice").await.name(), "accepted");
-    app.tick().await;
+    app.follow().await;
     app.slack.clear_outages();
     let (audit, hook) = (app.slack.posts(AUDIT_PATH).len(), app.slack.posts(WEBHOOK_PATH).len());
     let told = peergate(&app, &["redrive", "--aws", "--channel", "netops"]).await;
     assert_eq!(told, "0 posts of 0 connections are due now\n", "it took everything");
     let told = peergate(&app, &["redrive", "--aws"]).await;
     assert!(told.ends_with("posts of 1 connections are due now\n") && !told.starts_with('0'), "{told}");
-    app.tick().await;
+    app.follow().await;
     assert!(app.slack.posts(WEBHOOK_PATH).len() > hook, "at once, and not when its turn would have come");
     assert_eq!(app.slack.posts(AUDIT_PATH).len(), audit, "what was given up needs to be asked for");
     peergate(&app, &["redrive", "--aws", "--given-up", "--channel", "audit"]).await;
-    app.tick().await;
+    app.follow().await;
     assert!(app.slack.posts(AUDIT_PATH).len() > audit);
     let (audit, hook) = (app.slack.posts(AUDIT_PATH).len(), app.slack.posts(WEBHOOK_PATH).len());
     assert_eq!(peergate(&app, &["redrive", "--aws", "--given-up"]).await, "0 posts of 0 connections are due now\n");
-    app.tick().await;
+    app.follow().await;
     assert_eq!(
         (app.slack.posts(AUDIT_PATH).len(), app.slack.posts(WEBHOOK_PATH).len()),
         (audit, hook),
@@ -292,7 +293,7 @@ async fn throttling_costs_only_time() {
     let id = app.new_request().await;
     app.simulator.add_fault(Fault { retry_after_ms: Some(200), times: 3, ..failure(ACCEPT, "Throttling.User") });
     assert_eq!(app.approve(&id, "alice").await.name(), "underway");
-    app.tick().await;
+    app.follow().await;
     assert_eq!(
         (app.state_of(&id).await.as_str(), app.count_accepts(&id), app.simulator.pending_faults()),
         ("activated", 1, 0)

@@ -40,7 +40,7 @@ async fn undecided_request_is_reminded_ever_less_then_escalated() {
     // From the other card; both show it.
     app.click_button(&other, "Approve", ALICE).await;
     app.click_button(&app.only_card(), "Approve", CAROL).await;
-    app.tick().await;
+    app.follow().await;
     for channel in ["C0PEER", "C0CALL"] {
         assert!(app.card_in(channel).text.contains("is Activated"), "{}", app.card_in(channel).text);
     }
@@ -135,13 +135,13 @@ async fn tick_renews_a_session_before_anybody_waits_for_it() {
     let role = r#"credentials = { kind = "assume-role", role = "acs:ram::2222222222222222:role/peergate" }"#;
     let config = app.config.replacen("[targets.prod]\n", &format!("[targets.prod]\n{role}\n"), 1);
     let app = app.with_config(&config);
-    app.tick().await;
+    app.follow().await;
     assert_eq!(app.count_calls("AssumeRole"), 1);
     clock::jump::advance_in_thread(SignedDuration::from_mins(39));
-    app.tick().await;
+    app.follow().await;
     assert_eq!(app.count_calls("AssumeRole"), 1, "21 minutes are left");
     clock::jump::advance_in_thread(SignedDuration::from_mins(2));
-    app.tick().await;
+    app.follow().await;
     assert_eq!(app.count_calls("AssumeRole"), 2, "19 minutes are left: four before anybody would have to wait");
 }
 
@@ -157,7 +157,7 @@ async fn platform_down_for_a_day_hears_everything_once_in_order() {
     assert!(app.posted_headlines(WEBHOOK_PATH).is_empty());
     app.slack.clear_outages();
     clock::jump::advance_in_thread(SignedDuration::from_mins(5));
-    app.tick().await;
+    app.follow().await;
     let headlines = app.posted_headlines(WEBHOOK_PATH);
     assert_eq!(headlines.len(), 3, "{headlines:?}");
     for (headline, part) in headlines.iter().zip([" approved ", " was accepted ", " is Activated"]) {
@@ -180,7 +180,7 @@ async fn long_throttling_delays_a_decision_and_is_reported() {
     assert!(app.posted_headlines(WEBHOOK_PATH).iter().any(|told| told.contains("could not be carried out yet")));
     app.simulator.clear_faults();
     clock::jump::advance_in_thread(SignedDuration::from_mins(2));
-    app.tick().await;
+    app.follow().await;
     app.assert_state(&id, "activated").await;
     app.assert_accepts(&id, 1);
 }

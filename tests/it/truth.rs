@@ -435,7 +435,7 @@ async fn decision_without_a_fingerprint_rests_on_the_earlier_card() {
     };
     app.send(&sign("alice", clock::now(), None)).await.assert(409, "not-shown");
     clock::jump::advance_in_thread(SignedDuration::from_secs(10));
-    app.tick().await;
+    app.follow().await;
     assert_eq!(app.slack.messages_in(CHANNEL).len(), 1, "the webhook has written down what it heard of");
     clock::jump::advance_in_thread(SignedDuration::from_secs(10));
     // The header is fresh, but what it tells of happened before the card was there.

@@ -211,6 +211,19 @@ impl TestApp {
         Box::pin(watch::tick(&self.parts, Tick::DUE, Instant::now() + Duration::from_mins(1))).await.unwrap()
     }
 
+    /// Rounds until nothing is due within ten seconds, as one tick makes them. Instead of waiting, it sets the clock of the
+    /// thread ahead.
+    pub async fn follow(&self) {
+        for _ in 0..20 {
+            self.round().await;
+            let soon = clock::now() + SignedDuration::from_secs(10);
+            let (entries, _) = self.parts.store.due_entries(soon, None).await.unwrap();
+            let Some(due_at) = entries.iter().filter_map(|entry| entry.work_at).min() else { return };
+            clock::jump::advance_in_thread(due_at.duration_since(clock::now()).max(SignedDuration::ZERO));
+        }
+        panic!("something is due again and again");
+    }
+
     /// One round: no time to stay.
     pub async fn round(&self) -> TickSummary {
         Box::pin(watch::tick(&self.parts, Tick::DUE, Instant::now() + Duration::from_secs(10))).await.unwrap()
