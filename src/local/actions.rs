@@ -225,6 +225,7 @@ impl Stage {
             ("team_id", "T0001"),
             ("user_id", user),
             ("api_app_id", "A0123"),
+            ("trigger_id", &clock::nonce()),
         ])
         .await
     }

@@ -6,7 +6,7 @@ use peergate::chat::binding::Binding;
 use peergate::chat::message::Button;
 use peergate::peering::{InstanceId, SeenFingerprint};
 
-async fn told(app: &TestApp) -> (InstanceId, String) {
+async fn discovered(app: &TestApp) -> (InstanceId, String) {
     let id = app.new_request().await;
     app.discover().await;
     let value = app.only_card().find_button("Approve").unwrap().value.clone();
@@ -27,12 +27,12 @@ async fn refused(app: &TestApp, id: &InstanceId, click: &Value, words: &str) {
 #[tokio::test]
 async fn button_decides_on_its_own_message_only() {
     let app = TestApp::start().await;
-    let (id, value) = told(&app).await;
+    let (id, value) = discovered(&app).await;
     let click = app.click_payload("peergate.approve", &value, ALICE);
     for place in [
-        json!({"type": "message", "channel_id": "C0PEER", "message_ts": "1700000000.999999"}),
+        json!({"type": "message", "channel_id": CHANNEL, "message_ts": "1700000000.999999"}),
         json!({"type": "message", "channel_id": "C0ELSE", "message_ts": click["container"]["message_ts"]}),
-        json!({"type": "message", "channel_id": "C0PEER", "message_ts": click["container"]["message_ts"], "is_ephemeral": true}),
+        json!({"type": "message", "channel_id": CHANNEL, "message_ts": click["container"]["message_ts"], "is_ephemeral": true}),
         Value::Null,
     ] {
         let mut copied = click.clone();
@@ -50,7 +50,7 @@ async fn button_decides_on_its_own_message_only() {
 #[tokio::test]
 async fn button_decides_nothing_on_another_connections_card() {
     let app = TestApp::start().await;
-    let (one, value) = told(&app).await;
+    let (one, value) = discovered(&app).await;
     let other = app.new_request_for("vpc-other").await;
     app.discover().await;
     let cards = app.slack.messages_in(CHANNEL);
@@ -62,16 +62,29 @@ async fn button_decides_nothing_on_another_connections_card() {
     app.assert_accepts(&other, 0);
 }
 
-#[tokio::test]
-async fn private_button_expires_and_works_for_its_person_only() {
-    let app = TestApp::start().await;
-    let (id, _) = told(&app).await;
+/// Alice's click on the private button that approves.
+async fn private_click(app: &TestApp, id: &InstanceId) -> Value {
     let fingerprint = app.simulator.read_connection(id.as_str()).unwrap().fingerprint();
-    let value = app.private_button_value(&id, Button::Approve { needs_reason: false }, &fingerprint, ALICE).await;
-    let mut click = app.click_payload("peergate.approve", &value, BOB);
-    click["container"] = json!({"type": "message", "channel_id": "C0PEER", "message_ts": "1.2", "is_ephemeral": true});
+    let value = app.private_button_value(id, Button::Approve { needs_reason: false }, &fingerprint, ALICE).await;
+    let mut click = app.click_payload("peergate.approve", &value, ALICE);
+    click["container"] = json!({"type": "message", "channel_id": CHANNEL, "message_ts": "1.2", "is_ephemeral": true});
+    click
+}
+
+#[tokio::test]
+async fn private_button_decides_nothing_for_another_person() {
+    let app = TestApp::start().await;
+    let (id, _) = discovered(&app).await;
+    let mut click = private_click(&app, &id).await;
+    click["user"]["id"] = BOB.into();
     refused(&app, &id, &click, "This button is no longer valid").await;
-    click["user"]["id"] = ALICE.into();
+}
+
+#[tokio::test]
+async fn private_button_expires_within_13_hours() {
+    let app = TestApp::start().await;
+    let (id, _) = discovered(&app).await;
+    let click = private_click(&app, &id).await;
     let later = clock::now() + SignedDuration::from_hours(13);
     let secrets = app.parts.secrets.current(later).await.unwrap();
     let body = form_urlencoded::Serializer::new(String::new()).append_pair("payload", &click.to_string()).finish();
@@ -86,17 +99,23 @@ async fn private_button_expires_and_works_for_its_person_only() {
 #[tokio::test]
 async fn legacy_button_decides_nothing_and_redraws_the_card() {
     let app = TestApp::start().await;
-    let (id, _) = told(&app).await;
+    let (id, _) = discovered(&app).await;
     let fingerprint = app.simulator.read_connection(id.as_str()).unwrap().fingerprint();
     let mut click = app.click_payload("peergate.approve", &format!("prod/{id}#{fingerprint}"), ALICE);
-    click["container"] = json!({"type": "message", "channel_id": "C0PEER", "message_ts": app.only_card().ts});
+    click["container"] = json!({"type": "message", "channel_id": CHANNEL, "message_ts": app.only_card().ts});
     let edits = app.only_card().edits;
     refused(&app, &id, &click, "This button is no longer valid").await;
     app.round().await;
     assert_eq!(app.only_card().edits, edits + 1);
-    // The window that was open during the upgrade, too.
-    let window = json!({"callback_id": "peergate.reject", "private_metadata": format!("prod/{id}#{fingerprint}")});
-    let reply = app.send_slack_payload(&app.submission_payload(&window, "no", ALICE)).await;
+}
+
+#[tokio::test]
+async fn legacy_modal_decides_nothing() {
+    let app = TestApp::start().await;
+    let (id, _) = discovered(&app).await;
+    let fingerprint = app.simulator.read_connection(id.as_str()).unwrap().fingerprint();
+    let modal = json!({"callback_id": "peergate.reject", "private_metadata": format!("prod/{id}#{fingerprint}")});
+    let reply = app.send_slack_payload(&app.submission_payload(&modal, "no", ALICE)).await;
     assert!(reply.body.contains("This button is no longer valid"), "{}", reply.body);
     app.assert_state(&id, "pending").await;
     app.assert_calls(REJECT, 0);
@@ -105,7 +124,7 @@ async fn legacy_button_decides_nothing_and_redraws_the_card() {
 #[tokio::test]
 async fn forged_button_reaches_nothing() {
     let app = TestApp::start().await;
-    let (id, value) = told(&app).await;
+    let (id, value) = discovered(&app).await;
     let before = app.count_upstream_calls();
     let (names, bytes) = value.rsplit_once('.').unwrap();
     let other = if bytes.ends_with('A') { "Q" } else { "A" };
@@ -133,7 +152,7 @@ async fn rotated_key_verifies_until_removed_then_redraws_the_card() {
     app.write_secrets(|secrets| secrets["binding_keys"] = json!([old])).unwrap();
     let config = app.config.clone();
     let app = app.with_config(&config);
-    let (id, value) = told(&app).await;
+    let (id, value) = discovered(&app).await;
     // Both keys: the first signs, both verify.
     app.write_secrets(|secrets| secrets["binding_keys"] = json!([new, old])).unwrap();
     let config = app.config.clone();
@@ -157,7 +176,7 @@ async fn rotated_key_verifies_until_removed_then_redraws_the_card() {
 #[tokio::test]
 async fn clicks_on_copies_cause_one_redraw() {
     let app = TestApp::start().await;
-    let (id, value) = told(&app).await;
+    let (id, value) = discovered(&app).await;
     let edits = app.only_card().edits;
     for _ in 0..12 {
         let mut copied = app.click_payload("peergate.approve", &value, "U0STRANGER");
@@ -215,7 +234,7 @@ async fn unknown_binding_key_is_fetched_once_in_thirty_seconds() {
     app.write_secrets(|secrets| secrets["binding_keys"] = json!([old])).unwrap();
     let config = app.config.clone();
     let app = app.with_config(&config);
-    let (id, _) = told(&app).await;
+    let (id, _) = discovered(&app).await;
     // Another process knows the new key already, and has drawn the card with it.
     app.write_secrets(|secrets| secrets["binding_keys"] = json!([new, old])).unwrap();
     let other = peergate::app::App::new(&app.environment, (*app.parts.config).clone()).unwrap();
@@ -232,7 +251,7 @@ async fn unknown_binding_key_is_fetched_once_in_thirty_seconds() {
         })
         .unwrap();
     let mut click = app.click_payload("peergate.approve", &signed, ALICE);
-    click["container"] = json!({"type": "message", "channel_id": "C0PEER", "message_ts": app.only_card().ts});
+    click["container"] = json!({"type": "message", "channel_id": CHANNEL, "message_ts": app.only_card().ts});
     let body = form_urlencoded::Serializer::new(String::new()).append_pair("payload", &click.to_string()).finish();
     let at = async |seconds: i64| {
         let now = clock::now() + SignedDuration::from_secs(seconds);

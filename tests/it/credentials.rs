@@ -324,19 +324,28 @@ async fn invalid_token_is_named_and_accepts_nothing() {
     }
 }
 
+/// A target whose role requires the external id `lambda-7`, and is assumed with the key of another account.
+async fn with_a_shared_key(aws: &Aws, external_id: &str) -> TestApp {
+    let settings = SimulatorSettings { external_ids: [(ROLE.into(), "lambda-7".into())].into(), ..quick_settings() };
+    let hub = json!({"hub": {"access_key_id": "requester-key", "access_key_secret": "requester-secret"}});
+    let kind = format!(r#"{{ kind = "assume-role", role = "{ROLE}", external_id = "{external_id}", key_of = "hub" }}"#);
+    app(aws, settings, &kind, hub).await
+}
+
 #[tokio::test]
 async fn role_is_assumed_with_a_shared_key() {
     let aws = Aws::start().await;
-    let settings = || SimulatorSettings { external_ids: [(ROLE.into(), "lambda-7".into())].into(), ..quick_settings() };
-    let hub = json!({"hub": {"access_key_id": "requester-key", "access_key_secret": "requester-secret"}});
-    let kind = format!(r#"{{ kind = "assume-role", role = "{ROLE}", external_id = "lambda-7", key_of = "hub" }}"#);
-    let assumed = app(&aws, settings(), &kind, hub.clone()).await;
+    let assumed = with_a_shared_key(&aws, "lambda-7").await;
     let id = assumed.new_request().await;
     assert_eq!(approve(&assumed, &id).await.name(), "accepted");
     assert_eq!(sessions(&assumed, ACCEPT), [format!("peergate-{id}")]);
     assert_eq!((assumed.count_calls("AssumeRole"), aws.issued.load(Ordering::SeqCst)), (2, 0));
+}
 
-    let wrong = app(&aws, settings(), &kind.replace("lambda-7", "lambda-8"), hub).await;
+#[tokio::test]
+async fn role_with_a_wrong_external_id_is_refused() {
+    let aws = Aws::start().await;
+    let wrong = with_a_shared_key(&aws, "lambda-8").await;
     let id = wrong.new_request().await;
     let reply = approve(&wrong, &id).await;
     assert_eq!(

@@ -514,7 +514,7 @@ async fn first_tick_asks_once_and_never_waits_long() {
 }
 
 #[tokio::test]
-async fn unfinished_check_is_never_reported_as_healthy() {
+async fn unreachable_service_is_never_reported_as_healthy() {
     let rows: &[(Change, &str, &str)] = &[
         (
             |it| {
@@ -543,11 +543,18 @@ async fn unfinished_check_is_never_reported_as_healthy() {
         assert_eq!((unknown(&report).join("\n").as_str(), report.is_healthy()), (*told, false), "{}", report.to_text());
         assert_eq!(function(&app, &environment).await, *does, "{told}");
     }
+}
+
+#[tokio::test]
+async fn refused_ttl_check_is_reported_as_unknown() {
     let (app, table) = TableProxy::start(quick_settings()).await;
     table.refuse_operation("DescribeTimeToLive");
     let report = doctor::examine_deployment(Ok(app.environment.clone()), &Options::default(), soon()).await;
     assert_eq!(unknown(&report), ["table, TTL: it cannot be looked at: AccessDeniedException"]);
+}
 
+#[tokio::test]
+async fn doctor_reports_what_it_had_no_time_for() {
     let app = TestApp::start().await;
     app.simulator.set_limits(Duration::from_mins(10), None);
     let report = doctor::examine_deployment(Ok(broken(&app, |_| {})), &Options::default(), Instant::now()).await;

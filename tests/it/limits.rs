@@ -178,7 +178,7 @@ async fn busy_account_gets_twenty_cards_and_one_digest() {
 }
 
 #[tokio::test]
-async fn reads_by_one_person_leave_quota_for_others() {
+async fn eleventh_reading_in_a_minute_is_refused() {
     let app = TestApp::start().await;
     let id = app.discovered_request("vpc-one").await;
     let before = app.count_calls(GET);
@@ -192,7 +192,11 @@ async fn reads_by_one_person_leave_quota_for_others() {
     assert_eq!(app.status(&id, "alice").await.name(), "status");
     // Nor does somebody who may decide nothing, and tries to.
     assert_eq!(app.approve(&id, "mallory").await.name(), "too-many-reads");
-    // What is not there is asked for once.
+}
+
+#[tokio::test]
+async fn unknown_connection_is_read_once_except_for_decisions() {
+    let app = TestApp::start().await;
     let nobodys: InstanceId = "pcc-nobodys".to_owned().try_into().unwrap();
     let before = app.count_calls(GET);
     for actor in ["a", "b", "c"] {
@@ -227,8 +231,12 @@ async fn every_bound_fact_is_shown_in_full() {
         bound.seen_fingerprint.is_prefix_of(&app.simulator.read_connection(id.as_str()).unwrap().fingerprint()),
         "{bound:?}"
     );
+}
 
-    // What does not fit is not decided on here.
+#[tokio::test]
+async fn card_without_room_for_all_facts_has_no_decision_buttons() {
+    let app = TestApp::start().await;
+    let id = app.discovered_request("vpc-with-a-reason").await;
     app.tamper(&id, Tampering { requester_cidrs: Some(ranges(700)), ..Tampering::default() });
     app.discover().await;
     let card = app.only_card();

@@ -4,6 +4,11 @@
 use crate::support::prelude::*;
 use peergate::metrics;
 
+/// Every call fails.
+fn refuse(code: &str) -> Fault {
+    Fault { code: Some(code.to_owned()), times: 1000, ..Fault::default() }
+}
+
 #[tokio::test]
 async fn decision_accept_and_activation_are_counted_once_each() {
     let counted = MetricsRecorder::start();
@@ -53,7 +58,7 @@ async fn activation_after_a_lost_answer_is_counted_once() {
 }
 
 #[tokio::test]
-async fn forged_requests_and_undelivered_notifications_are_counted() {
+async fn forged_request_is_counted_as_a_signature_failure() {
     let counted = MetricsRecorder::start();
     let app = TestApp::start().await;
     let id = app.new_request().await;
@@ -64,9 +69,16 @@ async fn forged_requests_and_undelivered_notifications_are_counted() {
     let refused = counted.take_counts();
     assert_eq!(refused[metrics::SIGNATURE_FAILURES], [1.0]);
     assert_eq!(sum_counts(&refused, metrics::SIGNING_KEYS) + sum_counts(&refused, metrics::SERVER_ERRORS), 0.0);
+}
 
+#[tokio::test]
+async fn undelivered_notifications_are_counted() {
+    let counted = MetricsRecorder::start();
+    let app = TestApp::start().await;
     app.slack.add_outage(Outage { path: WEBHOOK_PATH.into(), status: 503, ..Outage::default() });
     app.new_request().await;
+    app.new_request().await;
+    counted.take_counts();
     let did = app.discover().await;
     let owed = counted.take_counts();
     assert!(
@@ -80,18 +92,24 @@ async fn forged_requests_and_undelivered_notifications_are_counted() {
 }
 
 #[tokio::test]
-async fn credential_refusals_and_throttling_are_counted_by_code() {
+async fn refused_credentials_are_counted_by_code() {
     let counted = MetricsRecorder::start();
     let app = TestApp::start().await;
     let id = app.new_request().await;
     counted.take_counts();
-    let refuse = |code: &str| Fault { code: Some(code.to_owned()), times: 1000, ..Fault::default() };
     app.simulator.add_fault(refuse("Forbidden.RAM"));
     assert_eq!(app.approve(&id, "alice").await.status, 502);
     let forbidden = counted.take_counts();
     assert_eq!(forbidden["ApiAnswers Code=Forbidden.RAM"], forbidden[metrics::CREDENTIALS_REFUSED]);
     assert_eq!(forbidden[metrics::SERVER_ERRORS], [1.0]);
-    app.simulator.clear_faults();
+}
+
+#[tokio::test]
+async fn throttling_is_counted_by_code() {
+    let counted = MetricsRecorder::start();
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    counted.take_counts();
     app.simulator.add_fault(refuse("Throttling.User"));
     assert_eq!(app.approve(&id, "alice").await.status, 503);
     let throttled = counted.take_counts();

@@ -293,8 +293,13 @@ async fn silent_target_delays_no_other() {
     }
     assert_eq!(app.state_of(&slow[0]).await, "activating");
     assert!(logged().lines().any(|line| line.contains("out_of_time") && line.contains("target=\"prod\"")));
+}
 
-    app.simulator.clear_faults();
+#[tokio::test]
+async fn throttled_target_alone_is_left_alone() {
+    let app = two_targets().await;
+    activating(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 3).await;
+    activating(&app, "other", OTHER, "cn-beijing", 3).await;
     app.simulator.add_fault(Fault {
         account: Some(AccountId(2_222_222_222_222_222)),
         code: Some("Throttling.User".into()),

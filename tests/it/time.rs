@@ -15,18 +15,25 @@ async fn pass(app: &TestApp, time: SignedDuration, looks: i32) {
 }
 
 #[tokio::test]
-async fn undecided_request_is_reminded_ever_less_then_escalated() {
+async fn undecided_request_is_reminded_ever_less_often() {
     let app = TestApp::start().await;
     let id = app.discovered_request("vpc-two-people").await;
     pass(&app, hours(3), 6).await;
     assert!(app.only_card().thread_headlines().is_empty());
-    pass(&app, hours(25), 50).await;
+    pass(&app, hours(25), 25).await;
     let waited = |time: &str| format!("VPC peering prod/{id} has waited for a decision for {time}");
     assert_eq!(app.only_card().thread_headlines(), [waited("4 h"), waited("12 h"), waited("1 d 4 h")]);
     assert!(app.only_card().replies.iter().all(|reply| reply.broadcast), "seen in the channel, too");
     assert!(app.only_card().replies[0].text.contains("Still needed: 2 of alice, bob, carol"));
     assert!(app.slack.messages_in("C0CALL").is_empty());
+}
 
+#[tokio::test]
+async fn escalation_brings_the_card_to_another_channel() {
+    let app = TestApp::start().await;
+    let id = app.discovered_request("vpc-two-people").await;
+    pass(&app, hours(28), 7).await;
+    assert!(app.slack.messages_in("C0CALL").is_empty());
     pass(&app, hours(4), 8).await;
     let thread = app.only_card().thread_headlines().join("\n");
     assert!(
@@ -174,7 +181,7 @@ async fn long_throttling_delays_a_decision_and_is_reported() {
     let (action, code) = (Some(ACCEPT.into()), Some("Throttling.User".into()));
     app.simulator.add_fault(Fault { action, code, times: u32::MAX, ..Fault::default() });
     assert_eq!(app.approve(&id, "alice").await.name(), "underway");
-    pass(&app, hours(1), 10).await;
+    pass(&app, hours(1), 4).await;
     app.assert_state(&id, "approved").await;
     app.assert_accepts(&id, 0);
     assert!(app.posted_headlines(WEBHOOK_PATH).iter().any(|told| told.contains("could not be carried out yet")));

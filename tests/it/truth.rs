@@ -111,9 +111,12 @@ async fn deletion_soon_after_our_call_needs_two_more_readings() {
     app.assert_state(&id, "activating").await;
     minutes(&app, 1).await;
     app.assert_state(&id, "deleted").await;
+}
 
-    // Six minutes after the call, one further reading is enough.
-    let id = approved(&app, "vpc-another").await;
+#[tokio::test]
+async fn deletion_long_after_our_call_needs_one_more_reading() {
+    let app = TestApp::with_settings(slow()).await;
+    let id = approved(&app, "vpc-other").await;
     minutes(&app, 6).await;
     app.show_status(&id, "Missing");
     app.discover().await;
@@ -122,45 +125,47 @@ async fn deletion_soon_after_our_call_needs_two_more_readings() {
     app.assert_state(&id, "deleted").await;
 }
 
+/// A request with one of two approvals that was announced as ended, wrongly.
+async fn wrongly_ended(app: &TestApp, status: &str) -> InstanceId {
+    let id = app.discovered_request("vpc-two-people").await;
+    assert_eq!(app.approve(&id, "alice").await.name(), "counted");
+    app.show_status(&id, status);
+    app.discover().await;
+    minutes(app, 1).await;
+    app.assert_state(&id, &status.to_lowercase()).await;
+    assert!(app.only_card().button_labels().is_empty());
+    app.show_status(&id, "-");
+    id
+}
+
 #[tokio::test]
-async fn wrongly_reported_end_is_corrected() {
-    for (ends, state, heard) in
-        [("Deleted", "deleted", "deleted"), ("Rejected", "rejected", "rejected"), ("Expired", "expired", "expired")]
-    {
-        for alive in ["Accepting", "Activated"] {
-            let app = TestApp::with_settings(slow()).await;
-            let id = app.discovered_request("vpc-two-people").await;
-            assert_eq!(app.approve(&id, "alice").await.name(), "counted");
-            app.show_status(&id, ends);
-            app.discover().await;
-            minutes(&app, 1).await;
-            assert_eq!(app.state_of(&id).await, state);
-            assert!(app.only_card().button_labels().is_empty());
-            app.show_status(&id, "-");
-            if alive == "Activated" {
-                app.set_status(&id, "Activated");
-            }
-            minutes(&app, 1).await;
-            let record = app.approval(&id).await;
-            let told = app.posted_headlines(WEBHOOK_PATH).join("\n");
-            let correction = if alive == "Activated" {
-                format!("Correction: VPC peering prod/{id} was reported as {heard}, but it is Activated")
-            } else {
-                format!("Correction: VPC peering prod/{id} was reported as {heard}, but it waits for a decision")
-            };
-            assert!(told.contains(&correction), "{ends} → {alive}: {told}");
-            if alive == "Activated" {
-                assert_eq!(record.state, ApprovalState::Activated);
-                assert!(app.only_card().text.contains("somebody outside peergate"), "{}", app.only_card().text);
-            } else {
-                assert_eq!(
-                    (&record.state, record.approval_count()),
-                    (&ApprovalState::Pending, 1),
-                    "Alice's approval counts again"
-                );
-                assert_eq!(app.approve(&id, "bob").await.name(), "accepted");
-            }
-        }
+async fn wrongly_reported_end_is_pending_again() {
+    for status in ["Deleted", "Rejected", "Expired"] {
+        let app = TestApp::with_settings(slow()).await;
+        let id = wrongly_ended(&app, status).await;
+        minutes(&app, 1).await;
+        let (reported, told) = (status.to_lowercase(), app.posted_headlines(WEBHOOK_PATH).join("\n"));
+        let correction =
+            format!("Correction: VPC peering prod/{id} was reported as {reported}, but it waits for a decision");
+        assert!(told.contains(&correction), "{status}: {told}");
+        let record = app.approval(&id).await;
+        assert_eq!((record.state.name(), record.approval_count()), ("pending", 1), "Alice's approval counts again");
+        assert_eq!(app.approve(&id, "bob").await.name(), "accepted");
+    }
+}
+
+#[tokio::test]
+async fn wrongly_reported_end_is_corrected_to_activated() {
+    for status in ["Deleted", "Rejected", "Expired"] {
+        let app = TestApp::with_settings(slow()).await;
+        let id = wrongly_ended(&app, status).await;
+        app.set_status(&id, "Activated");
+        minutes(&app, 1).await;
+        let (reported, told) = (status.to_lowercase(), app.posted_headlines(WEBHOOK_PATH).join("\n"));
+        let correction = format!("Correction: VPC peering prod/{id} was reported as {reported}, but it is Activated");
+        assert!(told.contains(&correction), "{status}: {told}");
+        app.assert_state(&id, "activated").await;
+        assert!(app.only_card().text.contains("somebody outside peergate"), "{}", app.only_card().text);
     }
 }
 
@@ -206,9 +211,13 @@ async fn undone_accept_is_repeated_with_a_new_token() {
         told.contains(&format!("Correction: VPC peering prod/{id} still waits, so peergate accepts it again")),
         "{told}"
     );
+}
 
-    // Three times; then it is a failure.
-    for _ in 0..3 {
+#[tokio::test]
+async fn accept_undone_four_times_fails() {
+    let app = TestApp::with_settings(slow()).await;
+    let id = approved(&app, "vpc-other").await;
+    for _ in 0..4 {
         app.set_status(&id, "Accepting");
         minutes(&app, 4).await;
         clock::jump::advance_in_thread(SignedDuration::from_secs(10));
@@ -327,37 +336,42 @@ async fn late_accept_uses_the_current_rules_and_checks() {
     }
 }
 
-#[tokio::test]
-async fn unanswered_call_is_settled_only_by_a_reading() {
-    for takes_effect in [true, false] {
-        let app = TestApp::with_settings(slow()).await;
-        let id = app.discovered_request("vpc-other").await;
-        // No answer that says what came of it.
-        app.simulator.add_fault(Fault { after_effect: takes_effect, ..failure(ACCEPT, "InternalError") });
-        if takes_effect {
-            app.show_status(&id, "Accepting");
-        }
-        assert_eq!(app.approve(&id, "alice").await.name(), "underway");
-        let app = app.with_change("netops = [\"alice\", \"bob\"]", "netops = [\"bob\"]");
-        for _ in 0..2 {
-            clock::jump::advance_in_thread(SignedDuration::from_secs(30));
-            app.round().await;
-            assert_eq!((app.state_of(&id).await.as_str(), app.count_calls(ACCEPT)), ("approved", 1), "{takes_effect}");
-        }
-        if takes_effect {
-            app.set_status(&id, "Activated");
-            app.show_status(&id, "-");
-            minutes(&app, 1).await;
-            let record = app.approval(&id).await;
-            assert_eq!(record.state, ApprovalState::Activated);
-            assert!(!app.only_card().text.contains("somebody outside"), "it was ours: {}", app.only_card().text);
-        } else {
-            minutes(&app, 4).await;
-            app.assert_state(&id, "pending").await;
-            app.assert_calls(ACCEPT, 1);
-            assert!(app.thread_replies().join("\n").contains("needs a new decision"));
-        }
+/// The rules change while nobody knows if the accept took effect: only a reading decides.
+async fn unanswered_accept(takes_effect: bool) -> (TestApp, InstanceId) {
+    let app = TestApp::with_settings(slow()).await;
+    let id = app.discovered_request("vpc-other").await;
+    app.simulator.add_fault(Fault { after_effect: takes_effect, ..failure(ACCEPT, "InternalError") });
+    if takes_effect {
+        app.show_status(&id, "Accepting");
     }
+    assert_eq!(app.approve(&id, "alice").await.name(), "underway");
+    let app = app.with_change("netops = [\"alice\", \"bob\"]", "netops = [\"bob\"]");
+    for _ in 0..2 {
+        clock::jump::advance_in_thread(SignedDuration::from_secs(30));
+        app.round().await;
+        app.assert_state(&id, "approved").await;
+        app.assert_calls(ACCEPT, 1);
+    }
+    (app, id)
+}
+
+#[tokio::test]
+async fn effective_unanswered_accept_is_credited_to_us() {
+    let (app, id) = unanswered_accept(true).await;
+    app.set_status(&id, "Activated");
+    app.show_status(&id, "-");
+    minutes(&app, 1).await;
+    app.assert_state(&id, "activated").await;
+    assert!(!app.only_card().text.contains("somebody outside"), "it was ours: {}", app.only_card().text);
+}
+
+#[tokio::test]
+async fn ineffective_unanswered_accept_asks_people_again() {
+    let (app, id) = unanswered_accept(false).await;
+    minutes(&app, 4).await;
+    app.assert_state(&id, "pending").await;
+    app.assert_calls(ACCEPT, 1);
+    assert!(app.thread_replies().join("\n").contains("needs a new decision"));
 }
 
 #[tokio::test]

@@ -276,6 +276,11 @@ async fn each_platform_refusal_sets_the_right_retry() {
         app.set_status(&id, "Deleted");
         app.round().await;
     }
+}
+
+#[tokio::test]
+async fn gone_endpoint_is_abandoned() {
+    let app = TestApp::with_settings(slow()).await;
     let id = approved(&app).await;
     app.slack.add_outage(Outage { path: AUDIT_PATH.into(), status: 410, ..Outage::default() });
     app.round().await;
@@ -376,21 +381,10 @@ async fn unexpected_status_is_waited_out() {
 async fn late_answer_does_not_touch_a_newer_generation() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
-    let action = || Some(ACCEPT.to_owned());
-    app.simulator.add_fault(Fault {
-        action: Some(ACCEPT.to_owned()),
-        code: Some("ServiceUnavailable".to_owned()),
-        http_status: 503,
-        ..Fault::default()
-    });
+    app.fail_next(ACCEPT, "ServiceUnavailable");
     app.approve(&id, "alice").await;
     app.make_due(&id).await;
-    app.simulator.add_fault(Fault {
-        action: action(),
-        code: Some("OperationFailed.CdtNotOpened".to_owned()),
-        delay_ms: 2000,
-        ..Fault::default()
-    });
+    app.simulator.add_fault(Fault { delay_ms: 500, ..failure(ACCEPT, "OperationFailed.CdtNotOpened") });
     let (_, ()) = tokio::join!(app.round(), async {
         while app.simulator.pending_faults() > 0 {
             tokio::task::yield_now().await;

@@ -98,6 +98,14 @@ async fn replay_after_a_failure_starts_no_new_generation() {
     app.send(&signed).await.assert(409, "failed");
     app.assert_state(&id, "failed").await;
     app.assert_calls(ACCEPT, 1);
+}
+
+#[tokio::test]
+async fn new_approval_after_a_failure_starts_a_new_generation() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    app.fail_next(ACCEPT, "OperationFailed.CdtNotOpened");
+    app.approve(&id, "alice").await.assert(409, "failed");
     let first = app.approval(&id).await.client_token;
     assert_eq!(app.approve(&id, "alice").await.name(), "accepted");
     let second = app.approval(&id).await;
@@ -560,18 +568,29 @@ async fn person_on_two_platforms_counts_once() {
 }
 
 #[tokio::test]
-async fn slash_command_approves_rejects_and_explains_itself() {
+async fn slash_command_approves_with_a_reason() {
     let app = TestApp::start().await;
-    let (one, two) = (app.new_request().await, app.new_request().await);
-    app.discover().await;
-    let text = format!("approve {one} on prod because the data team  needs it");
+    let id = app.discovered_request("vpc-other").await;
+    let text = format!("approve {id} on prod because the data team  needs it");
     let approved = app.slash_command(&text, ALICE).await;
     assert!(approved.body.contains("You approved"), "{}", approved.body);
     assert_eq!(approved.body_json()["response_type"], "ephemeral");
-    let reason = app.approval(&one).await.winner().unwrap().reason.clone();
+    let reason = app.approval(&id).await.winner().unwrap().reason.clone();
     assert_eq!(reason.as_deref(), Some("the data team  needs it"));
-    let rejected = app.slash_command(&format!("reject {two}"), ALICE).await;
+}
+
+#[tokio::test]
+async fn slash_command_rejects() {
+    let app = TestApp::start().await;
+    let id = app.discovered_request("vpc-other").await;
+    let rejected = app.slash_command(&format!("reject {id}"), ALICE).await;
     assert!(rejected.body.contains("You rejected"), "{}", rejected.body);
+    app.assert_state(&id, "rejected").await;
+}
+
+#[tokio::test]
+async fn malformed_slash_command_shows_the_usage() {
+    let app = TestApp::start().await;
     for words in ["", "help", "approve", "approve vpc-1", "approve pcc-a now", "explode pcc-a", "approve pcc-a on"] {
         let reply = app.slash_command(words, ALICE).await;
         assert!(reply.status == 200 && reply.body.contains("understands these commands"), "{words}: {}", reply.body);
@@ -583,7 +602,7 @@ type Change = (&'static str, fn(&mut serde_json::Value));
 type Click = (&'static str, fn(&mut serde_json::Value), u16);
 
 #[tokio::test]
-async fn foreign_or_malformed_slack_request_reaches_no_api() {
+async fn foreign_or_malformed_click_reaches_no_api() {
     let app = TestApp::start().await;
     let nothing = peergate::peering::Fingerprint::of_nothing();
     let id = "pcc-a".to_owned().try_into().unwrap();
@@ -636,6 +655,12 @@ async fn foreign_or_malformed_slack_request_reaches_no_api() {
         let reply = app.send_slack_payload(&click(change)).await;
         assert_eq!(reply.status, status, "{name}: {}", reply.body);
     }
+    assert_eq!(app.count_upstream_calls(), 0);
+}
+
+#[tokio::test]
+async fn foreign_or_malformed_slack_form_reaches_no_api() {
+    let app = TestApp::start().await;
     let form = [("command", "/peergate"), ("text", "status pcc-a"), ("team_id", "T0001"), ("user_id", "U1")];
     let mut long = vec![("api_app_id", "A0123")];
     let names: Vec<&'static str> = (0..64).map(|number| &*format!("f{number}").leak()).collect();
@@ -652,6 +677,12 @@ async fn foreign_or_malformed_slack_request_reaches_no_api() {
         let reply = app.send(&app.sign_slack_form(&fields).await).await;
         assert_eq!(reply.status, status, "{name}: {}", reply.body);
     }
+    assert_eq!(app.count_upstream_calls(), 0);
+}
+
+#[tokio::test]
+async fn invalid_utf8_in_a_slack_form_is_refused() {
+    let app = TestApp::start().await;
     let secrets = app.parts.secrets.current(clock::now()).await.unwrap();
     let whole = "command=%2Fpeergate&team_id=T0001&user_id=U061F7AUR&api_app_id=A0123&text=approve+pcc-a+because+%FF";
     for body in ["payload=%FF", whole] {
@@ -660,41 +691,69 @@ async fn foreign_or_malformed_slack_request_reaches_no_api() {
                 .unwrap();
         assert_eq!(app.send(&signed).await.status, 400, "{body}");
     }
+    assert_eq!(app.count_upstream_calls(), 0);
+}
+
+#[tokio::test]
+async fn changed_slack_body_is_refused() {
+    let app = TestApp::start().await;
     let mut forged = app.sign_slash_command("approve pcc-a", ALICE).await;
     forged.body = forged.body.replace("pcc-a", "pcc-b");
     assert_eq!(app.send(&forged).await.status, 401);
     assert_eq!(app.count_upstream_calls(), 0);
 }
 
-#[tokio::test]
-async fn user_of_another_workspace_is_told_and_decides_nothing() {
+const WRONG_WORKSPACE: &str = "peergate does not take commands from this Slack workspace";
+
+/// A request on a card; the value of its button that approves; and how often the API was called.
+async fn card_for_another_workspace() -> (TestApp, InstanceId, String, usize) {
     let app = TestApp::start().await;
-    let id = app.new_request().await;
-    app.discover().await;
-    let before = app.count_upstream_calls();
-    let value = app.card_in("C0PEER").find_button("Approve").unwrap().value.clone();
-    let words = "peergate does not take commands from this Slack workspace";
+    let id = app.discovered_request("vpc-other").await;
+    let value = app.only_card().find_button("Approve").unwrap().value.clone();
+    let calls = app.count_upstream_calls();
+    (app, id, value, calls)
+}
+
+async fn assert_undecided(app: &TestApp, id: &InstanceId, calls: usize) {
+    assert_eq!((app.count_upstream_calls(), app.state_of(id).await.as_str()), (calls, "pending"));
+    assert!(logged().contains("wrong-tenant"));
+}
+
+#[tokio::test]
+async fn click_from_another_workspace_is_told_and_decides_nothing() {
+    let (app, id, value, calls) = card_for_another_workspace().await;
     let mut click = app.click_payload("peergate.approve", &value, ALICE);
     click["user"]["team_id"] = json!("T0002");
     let reply = app.send_slack_payload(&click).await;
     assert_eq!((reply.status, reply.body.as_str()), (200, ""));
     let told = app.slack.posts(RESPONSE_PATH);
     assert_eq!(told.len(), 1);
-    assert!(told[0].visible_text().starts_with(words), "{}", told[0].visible_text());
+    assert!(told[0].visible_text().starts_with(WRONG_WORKSPACE), "{}", told[0].visible_text());
+    assert_undecided(&app, &id, calls).await;
+}
+
+#[tokio::test]
+async fn command_from_another_workspace_is_told_and_decides_nothing() {
+    let (app, id, _, calls) = card_for_another_workspace().await;
     let form = [("command", "/peergate"), ("team_id", "T0002"), ("user_id", ALICE), ("api_app_id", "A0123")];
     let approve = format!("approve {id}");
     let reply = app.send(&app.sign_slack_form(&[&form[..], &[("text", &approve)]].concat()).await).await;
     assert_eq!((reply.status, reply.body_json()["response_type"].as_str()), (200, Some("ephemeral")));
-    assert!(peergate::fake::slack::visible_text(&reply.body_json()).starts_with(words), "{}", reply.body);
-    let window = json!({
+    assert!(peergate::fake::slack::visible_text(&reply.body_json()).starts_with(WRONG_WORKSPACE), "{}", reply.body);
+    assert_undecided(&app, &id, calls).await;
+}
+
+#[tokio::test]
+async fn modal_from_another_workspace_is_told_and_decides_nothing() {
+    let (app, id, value, calls) = card_for_another_workspace().await;
+    let modal = json!({
         "type": "view_submission", "team": {"id": "T0002"}, "user": {"id": ALICE}, "api_app_id": "A0123",
         "view": {"callback_id": "peergate.reject", "private_metadata": value, "state": {"values": {}}},
     });
-    let reply = app.send_slack_payload(&window).await;
+    let reply = app.send_slack_payload(&modal).await;
     assert_eq!((reply.status, reply.body_json()["response_action"].as_str()), (200, Some("update")));
-    assert!(reply.body.contains(words), "{}", reply.body);
-    assert_eq!((app.count_upstream_calls(), app.state_of(&id).await.as_str()), (before, "pending"));
-    assert!(logged().contains("wrong-tenant"));
+    assert!(reply.body.contains(WRONG_WORKSPACE), "{}", reply.body);
+    assert_undecided(&app, &id, calls).await;
 }
 
 #[tokio::test]
@@ -896,27 +955,36 @@ async fn slacks_url_verification_is_echoed() {
     assert_eq!(send(r#"{"type":"event_callback","event":{}}"#).await.status, 400);
 }
 
+/// Slack gives up after 3 s, our budget is 1.9 s, and the HTTP client alone would wait for 10 s. A busy machine may be slow.
+const IN_TIME: Duration = Duration::from_secs(8);
+
+fn slow(action: &str) -> Fault {
+    Fault { action: Some(action.into()), delay_ms: 60_000, ..Fault::default() }
+}
+
 #[tokio::test]
-async fn slack_is_answered_in_time_despite_a_slow_api() {
+async fn slow_accept_is_stored_and_slack_answered_in_time() {
     let app = TestApp::start().await;
-    let (id, other) = (app.new_request().await, app.new_request().await);
-    app.discover().await;
-    let slow = |action: &str| Fault { action: Some(action.into()), delay_ms: 60_000, ..Fault::default() };
-    // Slack gives up after 3 s and the budget is 1.9 s; the HTTP client alone would wait for 10 s. A busy machine may be slow.
-    let in_time = Duration::from_secs(8);
+    let id = app.discovered_request("vpc-other").await;
     app.simulator.add_fault(slow(ACCEPT));
     let started = Instant::now();
     let reply = app.slash_command(&format!("approve {id}"), ALICE).await;
     assert!(reply.body.contains("Your decision is stored"), "{}", reply.body);
-    assert!(started.elapsed() < in_time, "{:?}", started.elapsed());
+    assert!(started.elapsed() < IN_TIME, "{:?}", started.elapsed());
     app.assert_state(&id, "approved").await;
-    // Of a reading that is silent, a second one is made.
+}
+
+#[tokio::test]
+async fn slow_reading_decides_nothing_and_slack_is_answered_in_time() {
+    let app = TestApp::start().await;
+    let id = app.discovered_request("vpc-other").await;
+    // A silent reading is repeated once.
     app.simulator.add_fault(Fault { times: 2, ..slow(GET) });
     let started = Instant::now();
-    let reply = app.slash_command(&format!("approve {other}"), ALICE).await;
-    assert!(started.elapsed() < in_time, "{:?}", started.elapsed());
+    let reply = app.slash_command(&format!("approve {id}"), ALICE).await;
+    assert!(started.elapsed() < IN_TIME, "{:?}", started.elapsed());
     assert!(reply.body.contains("Alibaba Cloud does not answer, so nothing was decided"), "{}", reply.body);
-    app.assert_state(&other, "pending").await;
+    app.assert_state(&id, "pending").await;
 }
 
 #[tokio::test]
