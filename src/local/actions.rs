@@ -62,7 +62,7 @@ enum Webhook {
 
 /// What the webhook replied.
 #[derive(Debug)]
-pub struct Reply {
+pub struct WebhookReply {
     /// The HTTP status.
     pub status: u16,
     /// By name.
@@ -98,7 +98,7 @@ impl Stage {
     ///
     /// # Errors
     /// When there is no reply.
-    pub async fn send(&self, signed: &SignedRequest) -> Result<Reply, Error> {
+    pub async fn send(&self, signed: &SignedRequest) -> Result<WebhookReply, Error> {
         match &self.webhook {
             Webhook::InProcess => Ok(call_webhook(&self.sandbox.parts, signed, clock::now()).await?),
             Webhook::At { url, client } => {
@@ -106,7 +106,11 @@ impl Stage {
                 let request = signed.headers.iter().fold(request, |it, (name, value)| it.header(*name, value));
                 let response = request.send().await?;
                 let (status, headers) = (response.status().as_u16(), response.headers().clone());
-                Ok(Reply { status, headers, body: String::from_utf8(http::read_body(response).await?.to_vec())? })
+                Ok(WebhookReply {
+                    status,
+                    headers,
+                    body: String::from_utf8(http::read_body(response).await?.to_vec())?,
+                })
             }
         }
     }
@@ -115,7 +119,7 @@ impl Stage {
     ///
     /// # Errors
     /// As [`Stage::send`].
-    pub async fn approve(&self, id: &InstanceId, actor: &str) -> Result<Reply, Error> {
+    pub async fn approve(&self, id: &InstanceId, actor: &str) -> Result<WebhookReply, Error> {
         self.send(&self.sign_event("approve", id, actor).await?).await
     }
 
@@ -123,7 +127,7 @@ impl Stage {
     ///
     /// # Errors
     /// As [`Stage::send`].
-    pub async fn reject(&self, id: &InstanceId, actor: &str) -> Result<Reply, Error> {
+    pub async fn reject(&self, id: &InstanceId, actor: &str) -> Result<WebhookReply, Error> {
         self.send(&self.sign_event("reject", id, actor).await?).await
     }
 
@@ -131,7 +135,7 @@ impl Stage {
     ///
     /// # Errors
     /// As [`Stage::send`].
-    pub async fn withdraw(&self, id: &InstanceId, actor: &str) -> Result<Reply, Error> {
+    pub async fn withdraw(&self, id: &InstanceId, actor: &str) -> Result<WebhookReply, Error> {
         self.send(&self.sign_event("withdraw", id, actor).await?).await
     }
 
@@ -139,7 +143,7 @@ impl Stage {
     ///
     /// # Errors
     /// As [`Stage::send`].
-    pub async fn dry_run(&self, id: &InstanceId, actor: &str) -> Result<Reply, Error> {
+    pub async fn dry_run(&self, id: &InstanceId, actor: &str) -> Result<WebhookReply, Error> {
         self.send(&self.sign_event("dry-run", id, actor).await?).await
     }
 
@@ -147,7 +151,7 @@ impl Stage {
     ///
     /// # Errors
     /// As [`Stage::send`].
-    pub async fn status(&self, id: &InstanceId, actor: &str) -> Result<Reply, Error> {
+    pub async fn status(&self, id: &InstanceId, actor: &str) -> Result<WebhookReply, Error> {
         self.send(&self.sign_event("status", id, actor).await?).await
     }
 
@@ -155,7 +159,7 @@ impl Stage {
     ///
     /// # Errors
     /// As [`Stage::send`].
-    pub async fn slash_command(&self, text: &str, user: &str) -> Result<Reply, Error> {
+    pub async fn slash_command(&self, text: &str, user: &str) -> Result<WebhookReply, Error> {
         self.send(&self.sign_slash_command(text, user).await?).await
     }
 
@@ -163,7 +167,7 @@ impl Stage {
     ///
     /// # Errors
     /// When the card has no such button.
-    pub async fn click_button(&self, card: &SlackCard, label: &str, user: &str) -> Result<Reply, Error> {
+    pub async fn click_button(&self, card: &SlackCard, label: &str, user: &str) -> Result<WebhookReply, Error> {
         self.send(&self.sign_click(card, label, user).await?).await
     }
 
@@ -171,7 +175,7 @@ impl Stage {
     ///
     /// # Errors
     /// When there is none.
-    pub async fn answer_modal(&self, reason: &str, user: &str) -> Result<Reply, Error> {
+    pub async fn answer_modal(&self, reason: &str, user: &str) -> Result<WebhookReply, Error> {
         let modal = self.slack.modals().pop().ok_or("there is no modal")?;
         self.send(&self.sign_slack_payload(&self.submission_payload(&modal, reason, user)).await?).await
     }
@@ -340,21 +344,21 @@ pub fn failure(action: &str, code: &str) -> Fault {
 ///
 /// # Errors
 /// When it is no HTTP request.
-pub async fn call_webhook(app: &App, signed: &SignedRequest, now: Timestamp) -> Result<Reply, ::http::Error> {
+pub async fn call_webhook(app: &App, signed: &SignedRequest, now: Timestamp) -> Result<WebhookReply, ::http::Error> {
     let request = ::http::Request::builder().method("POST").uri(&signed.path);
     let request = signed.headers.iter().fold(request, |it, (name, value)| it.header(*name, value));
     let request = request.body(Bytes::from(signed.body.clone()))?;
     Ok(Box::pin(webhook::handle_request(app, request, now)).await.into())
 }
 
-impl From<::http::Response<String>> for Reply {
+impl From<::http::Response<String>> for WebhookReply {
     fn from(response: ::http::Response<String>) -> Self {
         let (parts, body) = response.into_parts();
         Self { status: parts.status.as_u16(), headers: parts.headers, body }
     }
 }
 
-impl Reply {
+impl WebhookReply {
     /// Null, if it is no JSON.
     #[must_use]
     pub fn body_json(&self) -> Value {

@@ -30,24 +30,17 @@ const STEP_TIMEOUT: Duration = Duration::from_mins(1);
 /// # Errors
 /// When something that should be seen to happen is not.
 pub async fn run() -> Result<(), Error> {
-    let settings = SimulatorSettings { activation_delay: Duration::from_millis(1500), ..SimulatorSettings::default() };
-    let mut sandbox = Sandbox::start(settings).await?;
-    let feishu = FakeFeishu::default();
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let feishu_url = gateway::listener_url(&listener)?;
-    tokio::spawn(feishu.clone().serve(listener));
-    sandbox.add_extension(&feishu.sandbox_extension(&feishu_url))?;
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let webhook_url = gateway::listener_url(&listener)?;
-    println!("Alibaba Cloud (simulated) {}", sandbox.alicloud_url);
-    println!("peergate webhook          {webhook_url}");
-    println!("Slack (a fake)            {}", sandbox.chat_url);
-    println!("Feishu (a fake)           {feishu_url}");
-    let stage = DemoStage { stage: Stage::over_http(sandbox, webhook_url)?, feishu };
-    stage.parts.prewarm().await?;
-    tokio::spawn(serve::serve_webhook(Arc::clone(&stage.parts), listener));
-    tokio::spawn(serve::run_watcher(Arc::clone(&stage.parts), Duration::ZERO));
+    let stage = DemoStage::start().await?;
+    let (id, card) = show_request(&stage).await?;
+    approve_twice(&stage, &id, &card).await?;
+    reject_too_late(&stage, &id, &card).await?;
+    follow_activation(&stage).await?;
+    show_record(&stage, &id).await?;
+    println!("\nEvery step was seen to happen.");
+    Ok(())
+}
 
+async fn show_request(stage: &DemoStage) -> Result<(InstanceId, SlackCard), Error> {
     print_scene("Account 1111111111111111 asks account 2222222222222222 for a VPC peering across regions");
     let id = stage.request_peering(&[("AcceptingVpcId", "vpc-two-people")]).await?;
     println!("  {id} waits to be accepted");
@@ -58,42 +51,54 @@ pub async fn run() -> Result<(), Error> {
     expect_step("the card has buttons", card.button_labels() == ["Approve", "Reject", "Details"])?;
     stage.wait_for("the card in Feishu", || !stage.feishu.messages_in(CHAT_ID).is_empty()).await?;
 
+    Ok((id, card))
+}
+
+async fn approve_twice(stage: &DemoStage, id: &InstanceId, card: &SlackCard) -> Result<(), Error> {
     print_scene("Somebody forges a click");
-    let mut forged = stage.sign_click(&card, "Approve", ALICE).await?;
+    let mut forged = stage.sign_click(card, "Approve", ALICE).await?;
     forged.body = forged.body.replace(ALICE, BOB);
     expect_step("HTTP 401", stage.send(&forged).await?.status == 401)?;
 
     print_scene("Alice approves in Slack");
-    stage.click_button(&card, "Approve", ALICE).await?;
+    stage.click_button(card, "Approve", ALICE).await?;
     println!("  only Alice reads: {}", stage.private_headline());
     expect_step("one of two", stage.private_headline().contains("counts: 1 of 2"))?;
     let card = stage.wait_for_card("1 of 2").await?;
     expect_step("the card shows who is still needed", card.text.contains("Still needed: 1 of bob, carol"))?;
 
     print_scene("Alice approves again, with a signed webhook: she is one person");
-    let reply = stage.approve(&id, "alice").await?;
+    let reply = stage.approve(id, "alice").await?;
     println!("  {}", reply.problem_detail());
     expect_step("HTTP 200, nothing changed", reply.is(200, "repeated"))?;
-    expect_step("Alibaba Cloud was not asked to accept", stage.count_accepts(&id) == 0)?;
+    expect_step("Alibaba Cloud was not asked to accept", stage.count_accepts(id) == 0)?;
 
     print_scene("Bob approves in Feishu, the second of two");
     let toast = stage.click_in_feishu("Approve", "ou_bob").await?;
     println!("  only Bob reads: {toast}");
     expect_step("he is told that it is being activated", toast.contains("You approved"))?;
-    let token = stage.load_record(&id).await?.client_token.map(|token| token.as_str().to_owned()).unwrap_or_default();
+    let token = stage.load_record(id).await?.client_token.map(|token| token.as_str().to_owned()).unwrap_or_default();
     println!("  client token {token}");
-    let accepted_once = stage.accept_tokens() == [token] && stage.count_accepts(&id) == 1;
+    let accepted_once = stage.accept_tokens() == [token] && stage.count_accepts(id) == 1;
     expect_step("Alibaba Cloud accepted it once, with that token", accepted_once)?;
 
+    Ok(())
+}
+
+async fn reject_too_late(stage: &DemoStage, id: &InstanceId, card: &SlackCard) -> Result<(), Error> {
     print_scene("Carol rejects, too late");
-    stage.click_button(&card, "Reject", CAROL).await?;
+    stage.click_button(card, "Reject", CAROL).await?;
     println!("  only Carol reads: {}", stage.private_headline());
     expect_step(
         "she is told who decided",
         stage.private_headline().contains("already approved by alice") && stage.private_headline().contains("and bob"),
     )?;
-    expect_step("still accepted once", stage.count_accepts(&id) == 1)?;
+    expect_step("still accepted once", stage.count_accepts(id) == 1)?;
 
+    Ok(())
+}
+
+async fn follow_activation(stage: &DemoStage) -> Result<(), Error> {
     print_scene("The watcher follows the activation; every copy of the card shows the end");
     let thread = || stage.slack.messages_in(CHANNEL).first().map_or(0, |card| card.replies.len());
     stage.wait_for("four events below the card", || thread() == 4).await?;
@@ -115,8 +120,12 @@ pub async fn run() -> Result<(), Error> {
         println!("  audit (Standard Webhooks): {}", text_at(&post.body_json(), "/type"));
     }
 
+    Ok(())
+}
+
+async fn show_record(stage: &DemoStage, id: &InstanceId) -> Result<(), Error> {
     print_scene("What the record remembers");
-    let record = stage.load_record(&id).await?;
+    let record = stage.load_record(id).await?;
     for line in message::record_with_history(&record, clock::now()).sentences {
         println!("  {line}");
     }
@@ -127,7 +136,6 @@ pub async fn run() -> Result<(), Error> {
         *by = json!("mallory");
     }
     expect_step("an edit would be seen", History::verify(&record.id.to_string(), &edited).is_err())?;
-    println!("\nEvery step was seen to happen.");
     Ok(())
 }
 
@@ -166,6 +174,28 @@ impl Deref for DemoStage {
 }
 
 impl DemoStage {
+    async fn start() -> Result<Self, Error> {
+        let settings =
+            SimulatorSettings { activation_delay: Duration::from_millis(1500), ..SimulatorSettings::default() };
+        let mut sandbox = Sandbox::start(settings).await?;
+        let feishu = FakeFeishu::default();
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let feishu_url = gateway::listener_url(&listener)?;
+        tokio::spawn(feishu.clone().serve(listener));
+        sandbox.add_extension(&feishu.sandbox_extension(&feishu_url))?;
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let webhook_url = gateway::listener_url(&listener)?;
+        println!("Alibaba Cloud (simulated) {}", sandbox.alicloud_url);
+        println!("peergate webhook          {webhook_url}");
+        println!("Slack (a fake)            {}", sandbox.chat_url);
+        println!("Feishu (a fake)           {feishu_url}");
+        let stage = Self { stage: Stage::over_http(sandbox, webhook_url)?, feishu };
+        stage.parts.prewarm().await?;
+        tokio::spawn(serve::serve_webhook(Arc::clone(&stage.parts), listener));
+        tokio::spawn(serve::run_watcher(Arc::clone(&stage.parts), Duration::ZERO));
+        Ok(stage)
+    }
+
     /// As Feishu tells of a click on its card. Returns the toast.
     async fn click_in_feishu(&self, label: &str, open_id: &str) -> Result<String, Error> {
         let card = self.feishu.messages_in(CHAT_ID).pop().ok_or("there is no card in Feishu")?;

@@ -141,7 +141,7 @@ fn sessions(app: &TestApp, action: &str) -> Vec<String> {
         .collect()
 }
 
-async fn approve(app: &TestApp, id: &InstanceId) -> Reply {
+async fn approve(app: &TestApp, id: &InstanceId) -> WebhookReply {
     app.approve(id, "alice").await
 }
 

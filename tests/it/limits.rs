@@ -9,7 +9,7 @@ use peergate::chat::EventSpec;
 use peergate::chat::platform::Platform;
 
 /// Sends a body of the client `ci` under an id that the client chose.
-async fn send(app: &TestApp, webhook_id: &str, kind: &str, data: Value) -> Reply {
+async fn send(app: &TestApp, webhook_id: &str, kind: &str, data: Value) -> WebhookReply {
     let body = json!({"type": kind, "data": data}).to_string();
     app.send(&app.sign_body_as(&body, webhook_id, &clock::now().as_second().to_string())).await
 }

@@ -727,7 +727,7 @@ async fn simultaneous_last_approvals_make_one_accept() {
             requests.push(app.sign_event("approve", &id, actor).await);
         }
         let replies = futures_util::future::join_all(requests.iter().map(|request| app.send(request))).await;
-        let names: Vec<_> = replies.iter().map(crate::support::Reply::name).collect();
+        let names: Vec<_> = replies.iter().map(crate::support::WebhookReply::name).collect();
         let approval = app.approval(&id).await;
         assert_eq!((approval.approval_count(), app.count_calls_for(ACCEPT, &id)), (2, 1), "{names:?}");
         assert_eq!(names.iter().filter(|name| *name == "counted").count(), 1, "{names:?}");

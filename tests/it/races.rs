@@ -22,7 +22,7 @@ async fn two_hundred_concurrent_approvals_make_one_accept() {
         let (actor, verb) = (if number % 2 == 0 { "alice" } else { "bob" }, "approve");
         requests.push(app.sign_event(verb, &id, actor).await);
     }
-    let replies: Vec<Reply> = join_all(requests.iter().map(|request| app.send(request))).await;
+    let replies: Vec<WebhookReply> = join_all(requests.iter().map(|request| app.send(request))).await;
     let mut names = BTreeMap::<String, usize>::new();
     for reply in &replies {
         *names.entry(reply.name()).or_default() += 1;

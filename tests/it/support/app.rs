@@ -11,7 +11,7 @@ use peergate::config::Environment;
 use peergate::fake::SandboxExtension;
 use peergate::fake::alicloud::gateway::Fault;
 use peergate::fake::alicloud::{JournalEntry, SimulatorSettings, Tampering};
-use peergate::local::actions::{self, ACCEPT, Reply, Stage, failure};
+use peergate::local::actions::{self, ACCEPT, Stage, WebhookReply, failure};
 use peergate::local::sandbox::{CI_SECRET, Sandbox};
 use peergate::peering::InstanceId;
 use peergate::store::Stored;
@@ -126,32 +126,32 @@ impl TestApp {
         id
     }
 
-    pub async fn approve(&self, id: &InstanceId, actor: &str) -> Reply {
+    pub async fn approve(&self, id: &InstanceId, actor: &str) -> WebhookReply {
         self.stage.approve(id, actor).await.unwrap()
     }
 
-    pub async fn reject(&self, id: &InstanceId, actor: &str) -> Reply {
+    pub async fn reject(&self, id: &InstanceId, actor: &str) -> WebhookReply {
         self.stage.reject(id, actor).await.unwrap()
     }
 
-    pub async fn withdraw(&self, id: &InstanceId, actor: &str) -> Reply {
+    pub async fn withdraw(&self, id: &InstanceId, actor: &str) -> WebhookReply {
         self.stage.withdraw(id, actor).await.unwrap()
     }
 
-    pub async fn dry_run(&self, id: &InstanceId, actor: &str) -> Reply {
+    pub async fn dry_run(&self, id: &InstanceId, actor: &str) -> WebhookReply {
         self.stage.dry_run(id, actor).await.unwrap()
     }
 
-    pub async fn status(&self, id: &InstanceId, actor: &str) -> Reply {
+    pub async fn status(&self, id: &InstanceId, actor: &str) -> WebhookReply {
         self.stage.status(id, actor).await.unwrap()
     }
 
     /// An event for any action.
-    pub async fn send_event(&self, action: &str, id: &InstanceId, actor: &str) -> Reply {
+    pub async fn send_event(&self, action: &str, id: &InstanceId, actor: &str) -> WebhookReply {
         self.send(&self.sign_event(action, id, actor).await).await
     }
 
-    pub async fn send_spec(&self, spec: &EventSpec) -> Reply {
+    pub async fn send_spec(&self, spec: &EventSpec) -> WebhookReply {
         self.send(&self.sign_spec(spec).await).await
     }
 
@@ -190,16 +190,16 @@ impl TestApp {
         }
     }
 
-    pub async fn send(&self, signed: &SignedRequest) -> Reply {
+    pub async fn send(&self, signed: &SignedRequest) -> WebhookReply {
         self.stage.send(signed).await.unwrap()
     }
 
-    pub async fn send_at(&self, signed: &SignedRequest, now: Timestamp) -> Reply {
+    pub async fn send_at(&self, signed: &SignedRequest, now: Timestamp) -> WebhookReply {
         actions::call_webhook(&self.parts, signed, now).await.unwrap()
     }
 
     /// Sends a request that need not be one of ours.
-    pub async fn call_webhook(&self, request: http::Request<Bytes>, now: Timestamp) -> Reply {
+    pub async fn call_webhook(&self, request: http::Request<Bytes>, now: Timestamp) -> WebhookReply {
         Box::pin(webhook::handle_request(&self.parts, request, now)).await.into()
     }
 }

@@ -11,9 +11,9 @@ use std::path::PathBuf;
 pub use app::{TestApp, becomes, quick_settings, shows};
 pub use log::{find_secret, logged};
 pub use metrics::{MetricsRecorder, sum_counts};
-pub use peergate::local::actions::Reply as TestResponse;
+pub use peergate::local::actions::WebhookReply as TestResponse;
 pub use peergate::local::actions::{
-    ACCEPT, ALICE, BOB, CAROL, CHANNEL, ERIN, GET, LIST, REJECT, RESPONSE_PATH, Reply, SLACK_PATH, failure,
+    ACCEPT, ALICE, BOB, CAROL, CHANNEL, ERIN, GET, LIST, REJECT, RESPONSE_PATH, SLACK_PATH, WebhookReply, failure,
 };
 pub use table_proxy::TableProxy;
 

@@ -8,7 +8,7 @@ use peergate::chat::message::Button;
 use peergate::chat::platform::Platform;
 use peergate::clock;
 use peergate::fake::slack::{self as fake_slack, SlackCard};
-use peergate::local::actions::{CHANNEL, Reply, SLACK_PATH};
+use peergate::local::actions::{CHANNEL, SLACK_PATH, WebhookReply};
 use peergate::local::sandbox::SLACK_SECRET;
 use peergate::peering::{Fingerprint, InstanceId, SeenFingerprint};
 use serde_json::{Value, json};
@@ -17,7 +17,7 @@ use super::WEBHOOK_PATH;
 use super::app::TestApp;
 
 impl TestApp {
-    pub async fn slash_command(&self, text: &str, user: &str) -> Reply {
+    pub async fn slash_command(&self, text: &str, user: &str) -> WebhookReply {
         self.stage.slash_command(text, user).await.unwrap()
     }
 
@@ -33,7 +33,7 @@ impl TestApp {
         self.stage.sign_slack_payload(payload).await.unwrap()
     }
 
-    pub async fn send_slack_payload(&self, payload: &Value) -> Reply {
+    pub async fn send_slack_payload(&self, payload: &Value) -> WebhookReply {
         self.send(&self.sign_slack_payload(payload).await).await
     }
 
@@ -53,12 +53,12 @@ impl TestApp {
         }
     }
 
-    pub async fn click_button(&self, card: &SlackCard, label: &str, user: &str) -> Reply {
+    pub async fn click_button(&self, card: &SlackCard, label: &str, user: &str) -> WebhookReply {
         self.stage.click_button(card, label, user).await.unwrap()
     }
 
     /// Clicks a button that is not on any card, with the value that it would have.
-    pub async fn click_missing_button(&self, id: &InstanceId, action: &str, user: &str) -> Reply {
+    pub async fn click_missing_button(&self, id: &InstanceId, action: &str, user: &str) -> WebhookReply {
         let status = self.status(id, "anybody").await.body_json();
         let fingerprint = status["connection"]["fingerprint"].as_str().unwrap().to_owned().try_into().unwrap();
         let button = match action {
