@@ -45,12 +45,11 @@ async fn show_request(stage: &DemoStage) -> Result<(InstanceId, SlackCard), Erro
     let id = stage.request_peering(&[("AcceptingVpcId", "vpc-two-people")]).await?;
     println!("  {id} waits to be accepted");
 
-    print_scene("The watcher discovers it and posts a card to Slack and to Feishu: the rule wants two people");
+    print_scene("The watcher discovers it and posts a card to Slack and to Feishu: the rule requires two people");
     let card = stage.wait_for_card("waits for approval: 0 of 2").await?;
     print_card(&card);
     expect_step("the card has buttons", card.button_labels() == ["Approve", "Reject", "Details"])?;
     stage.wait_for("the card in Feishu", || !stage.feishu.messages_in(CHAT_ID).is_empty()).await?;
-
     Ok((id, card))
 }
 
@@ -81,7 +80,6 @@ async fn approve_twice(stage: &DemoStage, id: &InstanceId, card: &SlackCard) -> 
     println!("  client token {token}");
     let accepted_once = stage.accept_tokens() == [token] && stage.count_accepts(id) == 1;
     expect_step("Alibaba Cloud accepted it once, with that token", accepted_once)?;
-
     Ok(())
 }
 
@@ -94,7 +92,6 @@ async fn reject_too_late(stage: &DemoStage, id: &InstanceId, card: &SlackCard) -
         stage.private_headline().contains("already approved by alice") && stage.private_headline().contains("and bob"),
     )?;
     expect_step("still accepted once", stage.count_accepts(id) == 1)?;
-
     Ok(())
 }
 
@@ -119,7 +116,6 @@ async fn follow_activation(stage: &DemoStage) -> Result<(), Error> {
     for post in stage.slack.posts("/audit") {
         println!("  audit (Standard Webhooks): {}", text_at(&post.body_json(), "/type"));
     }
-
     Ok(())
 }
 

@@ -206,9 +206,29 @@ impl TestApp {
 
 /// Time.
 impl TestApp {
+    /// A tick that has so much time left.
+    pub async fn tick_within(&self, tick: Tick, time: Duration) -> TickSummary {
+        Box::pin(watch::tick(&self.parts, tick, Instant::now() + time)).await.unwrap()
+    }
+
     /// One tick over what is due, with as much time as Lambda gives.
     pub async fn tick(&self) -> TickSummary {
-        Box::pin(watch::tick(&self.parts, Tick::DUE, Instant::now() + Duration::from_mins(1))).await.unwrap()
+        self.tick_within(Tick::DUE, Duration::from_mins(1)).await
+    }
+
+    /// A scheduled tick with as much time as Lambda gives.
+    pub async fn scheduled_tick(&self) -> TickSummary {
+        self.tick_within(Tick::SCHEDULED, Duration::from_mins(1)).await
+    }
+
+    /// One round: no time to stay.
+    pub async fn round(&self) -> TickSummary {
+        self.tick_within(Tick::DUE, Duration::from_secs(10)).await
+    }
+
+    /// A scheduled tick with no time to stay: discovers, and sends notifications.
+    pub async fn discover(&self) -> TickSummary {
+        self.tick_within(Tick::SCHEDULED, Duration::from_secs(10)).await
     }
 
     /// Rounds until nothing is due within ten seconds, as one tick makes them. Instead of waiting, it sets the clock of the
@@ -222,21 +242,6 @@ impl TestApp {
             clock::jump::advance_in_thread(due_at.duration_since(clock::now()).max(SignedDuration::ZERO));
         }
         panic!("something is due again and again");
-    }
-
-    /// One round: no time to stay.
-    pub async fn round(&self) -> TickSummary {
-        Box::pin(watch::tick(&self.parts, Tick::DUE, Instant::now() + Duration::from_secs(10))).await.unwrap()
-    }
-
-    /// A scheduled tick with no time to stay: discovers, and sends notifications.
-    pub async fn discover(&self) -> TickSummary {
-        Box::pin(watch::tick(&self.parts, Tick::SCHEDULED, Instant::now() + Duration::from_secs(10))).await.unwrap()
-    }
-
-    /// A scheduled tick with as much time as Lambda gives.
-    pub async fn scheduled_tick(&self) -> TickSummary {
-        Box::pin(watch::tick(&self.parts, Tick::SCHEDULED, Instant::now() + Duration::from_mins(1))).await.unwrap()
     }
 
     /// Makes what waits due now, so that no test sleeps.
