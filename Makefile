@@ -25,7 +25,6 @@ demo: ## Plays the main job on loopback.
 	cargo run --quiet --locked --features local --bin peergate -- demo
 
 test: tools $(TERRAFORM) ## Runs all tests.
-	cargo build --locked --features local --bins
 	cargo test --locked --features local
 	$(VENV)/bin/python -m pytest tests/interop
 

@@ -14,23 +14,37 @@ pub fn now() -> Timestamp {
     Timestamp::now()
 }
 
-/// Moves the clock, for tests and demos of what takes days.
+/// Sets the clock ahead, for tests and demos of what takes days.
 #[cfg(feature = "local")]
 pub mod jump {
+    use std::cell::Cell;
     use std::sync::atomic::{AtomicI64, Ordering};
 
     use jiff::SignedDuration;
 
-    static AHEAD_MS: AtomicI64 = AtomicI64::new(0);
+    static PROCESS_AHEAD_MS: AtomicI64 = AtomicI64::new(0);
+
+    thread_local! {
+        static THREAD_AHEAD_MS: Cell<i64> = const { Cell::new(0) };
+    }
 
     /// Moves the clock of the process ahead.
     pub fn advance(by: SignedDuration) {
-        let by = i64::try_from(by.as_millis()).unwrap_or_default();
-        AHEAD_MS.fetch_add(by, Ordering::Relaxed);
+        PROCESS_AHEAD_MS.fetch_add(to_millis(by), Ordering::Relaxed);
+    }
+
+    /// Sets the clock of the calling thread ahead, so that tests that need another time each run side by side.
+    pub fn advance_in_thread(by: SignedDuration) {
+        THREAD_AHEAD_MS.set(THREAD_AHEAD_MS.get().saturating_add(to_millis(by)));
     }
 
     pub(super) fn offset() -> SignedDuration {
-        SignedDuration::from_millis(AHEAD_MS.load(Ordering::Relaxed))
+        let ahead_ms = PROCESS_AHEAD_MS.load(Ordering::Relaxed).saturating_add(THREAD_AHEAD_MS.get());
+        SignedDuration::from_millis(ahead_ms)
+    }
+
+    fn to_millis(by: SignedDuration) -> i64 {
+        i64::try_from(by.as_millis()).unwrap_or_default()
     }
 }
 

@@ -1,5 +1,6 @@
 //! The commands of the local tool `peergate`, and the sandbox for the demo and tests.
 
+pub mod actions;
 pub mod audit;
 pub mod demo;
 pub mod event;

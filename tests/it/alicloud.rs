@@ -1,10 +1,9 @@
 //! The API client against the simulator: both signature versions, temporary credentials, pages, refusals.
 
-use crate::support::{TestApp, quick_settings};
+use crate::support::prelude::*;
 use peergate::alicloud::sign::SignatureVersion;
 use peergate::alicloud::{Alicloud, Class, Credentials, Error, ListScope};
-use peergate::fake::alicloud::gateway::Fault;
-use peergate::fake::alicloud::{SimulatorSettings, TemporaryCredentials};
+use peergate::fake::alicloud::TemporaryCredentials;
 use peergate::http;
 use peergate::local::sandbox::Sandbox;
 use peergate::peering::AccountId;
@@ -22,9 +21,9 @@ async fn approval_is_carried_out_with_either_signature_version() {
     for version in VERSIONS {
         let app = TestApp::from_sandbox(Sandbox::start_with_signature(quick_settings(), version).await.unwrap());
         let id = app.new_request().await;
-        assert_eq!(app.send(&app.sign_event("dry-run", &id, "alice").await).await.name(), "dry-run-passed");
-        assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "accepted", "{version:?}");
-        app.tick().await;
+        assert_eq!(app.dry_run(&id, "alice").await.name(), "dry-run-passed");
+        assert_eq!(app.approve(&id, "alice").await.name(), "accepted", "{version:?}");
+        app.follow().await;
         assert_eq!(app.state_of(&id).await, "activated", "{version:?}");
     }
 }
@@ -107,8 +106,11 @@ async fn refusal_carries_code_request_id_and_wait_but_no_message() {
         assert!(error.request_id().is_some_and(|id| id.len() == 32));
         let shown = format!("{error} {error:?}");
         assert!(!shown.contains("server string to sign") && !shown.contains("accepter-key"), "{shown}");
-        let code = Some("Throttling.Api".to_owned());
-        app.simulator.add_fault(Fault { code, retry_after_ms: Some(1500), ..Fault::default() });
+        app.simulator.add_fault(Fault {
+            code: Some("Throttling.Api".to_owned()),
+            retry_after_ms: Some(1500),
+            ..Fault::default()
+        });
         let error = api.get_connection(ACCEPTER, &id).await.unwrap_err();
         assert_eq!(error.retry_after(), Some(jiff::SignedDuration::from_millis(1500)));
     }

@@ -4,15 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::{TestApp, logged, quick_settings};
+use crate::support::prelude::*;
 use jiff::{SignedDuration, Timestamp};
 use peergate::alicloud::sign::SignatureVersion;
 use peergate::alicloud::{Alicloud, Class, Credentials, Error, Fact, ListScope};
-use peergate::fake::alicloud::SimulatorSettings;
-use peergate::fake::alicloud::gateway::Fault;
-use peergate::peering::InstanceId;
 use peergate::{clock, http};
-use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -115,7 +111,7 @@ async fn reading_on_a_dead_connection_costs_one_short_attempt() {
     assert_eq!((page.unwrap().connections.len(), got.unwrap().instance_id), (1, id.clone()));
     api.accept_connection(ACCEPTER, &id, "token", false).await.unwrap();
     assert!(begun.elapsed() < Duration::from_millis(600), "nothing else goes to a dead connection");
-    assert_eq!(app.count_accepts(&id), 1);
+    app.assert_accepts(&id, 1);
 }
 
 #[tokio::test]
@@ -147,7 +143,7 @@ async fn accept_is_sent_once_even_if_its_connection_dies() {
             }
         }
         assert_eq!(way.opened.load(Ordering::SeqCst), opened, "no other connection was tried");
-        assert_eq!(app.count_accepts(&id), 0);
+        app.assert_accepts(&id, 0);
     }
 }
 
@@ -346,19 +342,19 @@ async fn unreadable_field_is_named_in_the_reply() {
     let id = app.new_request().await;
     app.simulator.disguise(id.as_str(), &[("Bandwidth", r#""unlimited""#)]);
     for verb in ["approve", "status", "dry-run"] {
-        let reply = app.send(&app.sign_event(verb, &id, "alice").await).await;
+        let reply = app.send_event(verb, &id, "alice").await;
         assert_eq!((reply.status, reply.name().as_str()), (502, "not-understood"), "{verb}");
         assert!(reply.problem_detail().contains("Bandwidth"), "{}", reply.problem_detail());
         assert_eq!(reply.body_json()["problem"]["code"], "NotUnderstood.Bandwidth");
     }
     app.discover().await;
-    assert_eq!(app.state_of(&id).await, "none");
+    app.assert_state(&id, "none").await;
     let log = logged();
     let named =
         |line: &str| line.contains("not_understood") && line.contains(id.as_str()) && line.contains("Bandwidth");
     assert!(log.lines().any(named), "{log}");
     app.simulator.disguise(id.as_str(), &[]);
-    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "accepted");
+    assert_eq!(app.approve(&id, "alice").await.name(), "accepted");
 }
 
 #[tokio::test]
@@ -377,7 +373,7 @@ async fn malformed_display_field_hides_no_request() {
         app.simulator.disguise(id.as_str(), &[(field, odd)]);
         app.discover().await;
         assert_eq!(app.state_of(&id).await, "pending", "{field}");
-        let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
+        let reply = app.approve(&id, "alice").await;
         assert_eq!(reply.name(), "accepted", "{field}: {}", reply.body);
     }
 }
@@ -391,7 +387,7 @@ async fn repeating_list_is_abandoned_and_blocks_nothing_else() {
         json!({"RequestId": "R", "TotalCount": 500, "NextToken": "again", "VpcPeerConnects": listed}).to_string()
     };
     app.simulator.add_fault(Fault {
-        action: Some("ListVpcPeerConnections".into()),
+        action: Some(LIST.into()),
         raw: Some(page(&["pcc-a", "pcc-b"])),
         http_status: 200,
         times: 1000,
@@ -404,7 +400,7 @@ async fn repeating_list_is_abandoned_and_blocks_nothing_else() {
     assert!(app.simulator.pending_faults() >= 990, "two pages, in each region");
     app.simulator.clear_faults();
     app.discover().await;
-    assert_eq!(app.state_of(&id).await, "pending");
+    app.assert_state(&id, "pending").await;
 }
 
 /// Passing codes, which come once, whatever the product puts in front of them.
@@ -424,14 +420,14 @@ async fn transient_code_does_not_end_an_approval() {
         let id = app.new_request().await;
         for dry_run in [false, true] {
             app.simulator.add_fault(Fault {
-                action: Some("AcceptVpcPeerConnection".into()),
+                action: Some(ACCEPT.into()),
                 code: Some(code.into()),
                 http_status: status,
                 dry_run,
                 ..Fault::default()
             });
         }
-        let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
+        let reply = app.approve(&id, "alice").await;
         assert_eq!((reply.status, reply.name().as_str()), (202, "underway"), "{code}: {}", reply.body);
         app.make_due(&id).await;
         app.round().await;
@@ -447,7 +443,10 @@ fn loopback_never_uses_a_proxy() {
         child.env(name, "http://127.0.0.1:9");
     }
     let output = child.env_remove("NO_PROXY").env_remove("no_proxy").output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}");
+    // Under another name no test runs, and that succeeds, too.
+    assert!(stdout.contains("1 passed"), "{stdout}");
 }
 
 #[tokio::test]

@@ -3,15 +3,15 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use crate::support::TestApp;
+use crate::support::prelude::*;
 use aws_sdk_dynamodb::types::AttributeValue;
 use peergate::config::AwsEnvironment;
 use peergate::local::table;
-use peergate::peering::InstanceId;
 use peergate::store::Store;
 use peergate::{aws, http};
-use serde_json::Value;
 use sha2::Digest;
+
+type Item = std::collections::HashMap<String, AttributeValue>;
 
 /// A table in a file with three records: one activated by two people, one rejected, one that waits.
 struct Audited {
@@ -23,15 +23,15 @@ struct Audited {
 impl Audited {
     async fn new() -> Self {
         let app = TestApp::start().await;
-        let two = app.request_peering(&[("AcceptingVpcId", "vpc-two-people")]).await.unwrap();
+        let two = app.new_request_for("vpc-two-people").await;
         let (rejected, waits) = (app.new_request().await, app.new_request().await);
         app.discover().await;
         for (verb, id, actor) in [("approve", &two, "alice"), ("approve", &two, "bob"), ("reject", &rejected, "bob")] {
-            let mut wish = crate::support::event_spec(verb, id, actor);
-            wish.reason = Some("ticket\u{202E} 42".into());
-            app.send(&app.sign_spec(&wish).await).await;
+            let mut spec = app.blind_spec(verb, id, actor);
+            spec.reason = Some("ticket\u{202E} 42".into());
+            app.send_spec(&spec).await;
         }
-        app.tick().await;
+        app.follow().await;
         let directory = tempfile::tempdir().unwrap();
         let endpoint = table::spawn_table(Some(&directory.path().join("peergate.db"))).await.unwrap();
         let anybody = AwsEnvironment {
@@ -47,7 +47,7 @@ impl Audited {
         let store = Store::new(&sdk, Some(&endpoint), http, "peergate".into(), jiff::SignedDuration::from_hours(1));
         let ids = [two, rejected, waits];
         for id in &ids {
-            store.save(&app.load_record(id).await.unwrap().approval, None).await.unwrap();
+            store.save(&app.approval(id).await, None).await.unwrap();
         }
         Self { directory, client: aws_sdk_dynamodb::Client::from_conf(config), ids }
     }
@@ -71,28 +71,33 @@ impl Audited {
 
     /// Somebody who may write to the table edits a record.
     async fn edit(&self, id: &InstanceId, change: impl FnOnce(&mut Value)) {
-        let key = AttributeValue::S(format!("prod/{id}"));
-        let item = self.client.get_item().table_name("peergate").key("id", key).send().await.unwrap().item.unwrap();
+        let mut item = self.item(id).await;
         let mut record: Value = serde_json::from_str(item["record"].as_s().unwrap()).unwrap();
         change(&mut record);
-        let mut item = item;
         item.insert("record".into(), AttributeValue::S(record.to_string()));
+        self.put(item).await;
+    }
+
+    async fn item(&self, id: &InstanceId) -> Item {
+        let key = AttributeValue::S(format!("prod/{id}"));
+        self.client.get_item().table_name("peergate").key("id", key).send().await.unwrap().item.unwrap()
+    }
+
+    async fn put(&self, item: Item) {
         self.client.put_item().table_name("peergate").set_item(Some(item)).send().await.unwrap();
     }
 
     /// As [`Audited::edit`], by somebody who knows how the digest is made.
     async fn forge(&self, id: &InstanceId, change: impl FnOnce(&mut Value)) {
         self.edit(id, change).await;
-        let key = AttributeValue::S(format!("prod/{id}"));
-        let item = self.client.get_item().table_name("peergate").key("id", key).send().await.unwrap().item.unwrap();
+        let mut item = self.item(id).await;
         let mut hash = sha2::Sha256::new();
         for field in ["peergate/record/1", &format!("prod/{id}"), item["record"].as_s().unwrap()] {
             hash.update(u64::try_from(field.len()).unwrap().to_be_bytes());
             hash.update(field.as_bytes());
         }
-        let mut item = item;
         item.insert("digest".into(), AttributeValue::S(hex::encode(hash.finalize())));
-        self.client.put_item().table_name("peergate").set_item(Some(item)).send().await.unwrap();
+        self.put(item).await;
     }
 
     fn export_to(&self, name: &str) -> String {
@@ -124,7 +129,7 @@ async fn edited_record_is_restored_from_a_copy_of_the_file() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn records_are_listed_shown_and_exported() {
+async fn list_shows_open_or_all_records() {
     let audited = Audited::new().await;
     let [two, rejected, waits] = &audited.ids;
     let list = audited.prints(&["list"]);
@@ -133,7 +138,12 @@ async fn records_are_listed_shown_and_exported() {
     let all = audited.prints(&["list", "--all"]);
     assert!(all.lines().count() == 3 && all.contains(&format!("prod/{two}: activated")), "{all}");
     assert!(all.contains(&format!("prod/{rejected}: rejected")), "{all}");
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn show_prints_the_history_of_a_record() {
+    let audited = Audited::new().await;
+    let two = &audited.ids[0];
     let shown = audited.prints(&["show", two.as_str()]);
     assert_eq!(shown, audited.prints(&["show", &format!("prod/{two}")]));
     for part in [
@@ -148,7 +158,12 @@ async fn records_are_listed_shown_and_exported() {
     assert!(!shown.contains('\u{202E}'), "what outsiders wrote does not steer a terminal");
     assert!(audited.refuses(&["show", "pcc-unknown"]).contains("nothing is known of pcc-unknown"));
     assert!(audited.refuses(&["show", "vpc-1"]).contains("not a peering connection id"));
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn export_prints_every_entry_in_order() {
+    let audited = Audited::new().await;
+    let [two, rejected, waits] = &audited.ids;
     let exported = audited.prints(&["export"]);
     let lines: Vec<Value> = exported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of = |id: &InstanceId| lines.iter().filter(|line| line["id"] == format!("prod/{id}")).count();
@@ -191,7 +206,7 @@ async fn edited_record_is_detected() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_forgery_is_named() {
+async fn every_forged_field_of_a_record_is_named() {
     type Forgery = (fn(&mut Value), &'static str);
     let forgeries: [Forgery; 6] = [
         (|record| record["generation"] = 2.into(), "the record's generation is not that of its history"),
@@ -204,19 +219,25 @@ async fn every_forgery_is_named() {
         (|record| record["facts"]["bandwidth_mbps"] = 9.into(), "the record's facts are not those of its fingerprint"),
         (|record| record["own_call"]["more"] = true.into(), "unknown or altered field /own_call/more"),
     ];
+    let audited = Audited::new().await;
+    let genuine = audited.item(&audited.ids[0]).await;
     for (forgery, named) in forgeries {
-        let audited = Audited::new().await;
         audited.forge(&audited.ids[0], forgery).await;
         let wrong = audited.refuses(&["verify"]);
         assert!(wrong.contains(named), "{named}: {wrong}");
+        audited.put(genuine.clone()).await;
     }
+    audited.prints(&["verify"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn forged_item_around_a_record_is_named() {
     let audited = Audited::new().await;
-    let change = async |change: fn(&mut std::collections::HashMap<String, AttributeValue>)| {
-        let key = AttributeValue::S(format!("prod/{}", audited.ids[0]));
-        let item = audited.client.get_item().table_name("peergate").key("id", key).send().await.unwrap().item;
-        let mut item = item.unwrap();
+    let genuine = audited.item(&audited.ids[0]).await;
+    let change = async |change: fn(&mut Item)| {
+        let mut item = genuine.clone();
         change(&mut item);
-        audited.client.put_item().table_name("peergate").set_item(Some(item)).send().await.unwrap();
+        audited.put(item).await;
         audited.refuses(&["verify"])
     };
     let wrong = change(|item| {
@@ -279,10 +300,15 @@ async fn exported_history_cannot_be_shortened_or_rewritten() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn audit_reads_the_table_over_the_network() {
+async fn missing_table_is_reported() {
     let audited = Audited::new().await;
     assert!(audited.refuses(&["list", "--store", "elsewhere.db"]).contains("there is no table at elsewhere.db"));
     assert!(audited.refuses(&["list", "--aws", "--store", "x"]).contains("cannot be used with"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn audit_reads_the_table_over_the_network() {
+    let audited = Audited::new().await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let file = audited.directory.path().join("peergate.db");

@@ -2,10 +2,10 @@
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
-use crate::support::python_tool;
+use crate::support::prelude::*;
 use aws_sdk_dynamodb::types::AttributeValue;
 use axum::http::{HeaderMap, StatusCode};
 use futures_util::future::join_all;
@@ -18,9 +18,8 @@ use peergate::local::table;
 use peergate::peering::{Connection, InstanceId, Status};
 use peergate::policy::Policy;
 use peergate::secrets::{self, SecretsStore};
-use peergate::store::{self, Saved, ScannedRecord, Store, StorePage, Stored};
+use peergate::store::{self, Saved, Store, StorePage, Stored};
 use peergate::{aws, clock, http};
-use serde_json::Value;
 
 /// moto's server on a free port; it stops with the value.
 struct Moto {
@@ -28,10 +27,16 @@ struct Moto {
     url: String,
 }
 
+/// For tests that each have a table of their own.
+static SHARED_MOTO: LazyLock<Moto> = LazyLock::new(Moto::start);
+
 impl Moto {
     fn start() -> Self {
-        let mut child = Command::new(python_tool("moto_server"))
-            .args(["--host", "127.0.0.1", "--port", "0"])
+        // A static value is never dropped: the shell ends the server when this process, and with it the input, ends.
+        let mut child = Command::new("sh")
+            .args(["-c", "\"$0\" --host 127.0.0.1 --port 0 & read -r _; kill $!"])
+            .arg(python_tool("moto_server"))
+            .stdin(Stdio::piped())
             .stderr(Stdio::piped())
             .stdout(Stdio::null())
             .spawn()
@@ -49,7 +54,7 @@ impl Moto {
 
 impl Drop for Moto {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }
@@ -94,131 +99,209 @@ fn approval(id: &str, by: &str, at: Timestamp) -> Approval {
         request_content: None,
     };
     let id = ApprovalId { target: "prod".into(), instance_id: connection.instance_id.clone() };
-    let nobody = Policy::default().snapshot_for("prod", &connection);
-    let terms = PolicySnapshot { rule: Some("r".into()), channels: vec!["netops".into()], ..nobody };
-    let electorate = |principal: &Principal| Some(Approver { principal: principal.clone(), person: None });
-    let grounds =
-        Review { id: &id, connection: &connection, policy: &terms, findings: &[], eligible_approver: &electorate };
-    let mut approval = Approval::apply_decision(None, &grounds, decision).unwrap();
-    // Told already: what is left to do is the call.
-    for number in [1, 2] {
-        approval.apply_event(
-            &Event::Delivered { number, channel: "netops".into(), display: ChannelDisplay::Unchanged },
-            at,
-        );
-    }
+    let no_rule = Policy::default().snapshot_for("prod", &connection);
+    let policy = PolicySnapshot { rule: Some("r".into()), channels: vec!["netops".into()], ..no_rule };
+    let eligible = |principal: &Principal| Some(Approver { principal: principal.clone(), person: None });
+    let review =
+        Review { id: &id, connection: &connection, policy: &policy, findings: &[], eligible_approver: &eligible };
+    let mut approval = Approval::apply_decision(None, &review, decision).unwrap();
+    // What is left to do is the call.
+    deliver_everything(&mut approval, at);
     approval
 }
 
-/// What the store promises, whatever speaks DynamoDB.
-async fn the_store_keeps_its_promises(endpoint: &str) {
-    let (store, table) = store_at(endpoint).await;
-    let now = clock::now();
-
-    let first = approval("pcc-a", "alice", now);
-    assert!(store.load(&first.id).await.unwrap().is_none());
-    let Saved::Done(stored) = store.save(&first, None).await.unwrap() else { panic!("nobody was first") };
-    assert_eq!((stored.version, &stored.approval), (1, &first));
-    assert_eq!(store.load(&first.id).await.unwrap().unwrap(), stored);
-    assert_eq!(attribute(endpoint, &table, &first.id, "ttl").await, None, "while work is left, it is kept");
-
-    let second = approval("pcc-a", "bob", now);
-    let Saved::Conflict(theirs) = store.save(&second, None).await.unwrap() else { panic!("alice was first") };
-    assert_eq!(theirs.approval.winner().unwrap().by.principal.as_str(), "webhook:ci/alice");
-    let Saved::Done(again) = store.save(&first, None).await.unwrap() else { panic!("the same write, again") };
-    assert_eq!(again, stored);
-
-    let accepted = Event::Accepted { request_id: "R".into() };
-    let updated = store.update(stored.clone(), |approval| approval.apply_event(&accepted, now)).await.unwrap();
-    assert_eq!(updated.version, 2);
-    let stale = store.update(stored, |approval| approval.apply_event(&accepted, now)).await.unwrap();
-    assert_eq!(stale, updated, "applied to what another writer made of it, it changes nothing");
-
-    let soon = now + SignedDuration::from_secs(60);
-    for name in ["b", "c", "d"] {
-        store.save(&approval(&format!("pcc-{name}"), "alice", now), None).await.unwrap();
+/// The only channel has every notification.
+fn deliver_everything(approval: &mut Approval, at: Timestamp) {
+    let numbers: Vec<_> = approval.outbox.iter().map(|notification| notification.number).collect();
+    for number in numbers {
+        let display = ChannelDisplay::Unchanged;
+        approval.apply_event(&Event::Delivered { number, channel: "netops".into(), display }, at);
     }
-    let StorePage { items: due, next: more } = store.due_entries(now, None).await.unwrap();
-    assert_eq!((due.len(), more), (1, None), "only what is due");
-    let due = store.due_entries(soon, None).await.unwrap().items;
-    assert_eq!(due.len(), 4);
-    let at: Vec<_> = due.iter().map(|entry| entry.due_at).collect();
-    assert!(at.is_sorted(), "{at:?}");
-    for entry in due {
-        let approval = store.load(&entry.id).await.unwrap().unwrap().approval;
-        let millis = |at: Timestamp| at.as_millisecond();
-        assert_eq!((&entry.region, entry.state), (&approval.connection.accepter.region, approval.index_state()));
-        assert_eq!(millis(entry.due_at), millis(approval.due_at().unwrap()));
-        assert_eq!(entry.work_at.map(millis), approval.work_at().map(millis));
+}
+
+/// What the store promises, whatever speaks DynamoDB: a test for each promise and implementation.
+macro_rules! store_promises {
+    ($($promise:ident: $on_dynoxide:ident, $on_moto:ident;)*) => {$(
+        #[tokio::test]
+        async fn $on_dynoxide() {
+            promises::$promise(Backend::start(table::spawn_table(None).await.unwrap()).await).await;
+        }
+
+        #[tokio::test]
+        async fn $on_moto() {
+            promises::$promise(Backend::start(SHARED_MOTO.url.clone()).await).await;
+        }
+    )*};
+}
+
+store_promises! {
+    first_save_wins: first_save_wins_on_dynoxide, first_save_wins_on_moto;
+    losing_save_returns_the_winner: losing_save_returns_the_winner_on_dynoxide, losing_save_returns_the_winner_on_moto;
+    repeated_save_succeeds: repeated_save_succeeds_on_dynoxide, repeated_save_succeeds_on_moto;
+    stale_update_applies_to_the_current_record:
+        stale_update_applies_to_the_current_record_on_dynoxide, stale_update_applies_to_the_current_record_on_moto;
+    due_index_lists_due_records_in_order:
+        due_index_lists_due_records_in_order_on_dynoxide, due_index_lists_due_records_in_order_on_moto;
+    batch_read_returns_only_existing_records:
+        batch_read_returns_only_existing_records_on_dynoxide, batch_read_returns_only_existing_records_on_moto;
+    scan_returns_every_record: scan_returns_every_record_on_dynoxide, scan_returns_every_record_on_moto;
+    final_record_gets_a_ttl_and_leaves_the_index:
+        final_record_gets_a_ttl_and_leaves_the_index_on_dynoxide, final_record_gets_a_ttl_and_leaves_the_index_on_moto;
+    copy_replaces_only_what_was_scanned:
+        copy_replaces_only_what_was_scanned_on_dynoxide, copy_replaces_only_what_was_scanned_on_moto;
+    forty_racing_saves_have_one_winner:
+        forty_racing_saves_have_one_winner_on_dynoxide, forty_racing_saves_have_one_winner_on_moto;
+}
+
+/// A table of its own.
+struct Backend {
+    store: Store,
+    endpoint: String,
+    table: String,
+}
+
+impl Backend {
+    async fn start(endpoint: String) -> Self {
+        let (store, table) = store_at(&endpoint).await;
+        Self { store, endpoint, table }
     }
 
-    let many = [&first.id, &second.id].map(Clone::clone).into_iter().chain((0..150).map(|number| ApprovalId {
-        target: "prod".into(),
-        instance_id: InstanceId::parse(&format!("pcc-none{number}")).unwrap(),
-    }));
-    let mut known = store
-        .load_many(&many.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>())
-        .await
-        .unwrap();
-    assert_eq!(known.len(), 1, "in two batches, and only what is there");
-    assert_eq!(known.remove(&first.id).unwrap().unwrap(), updated);
-    let StorePage { items: scanned, next: more } = store.scan_records(None).await.unwrap();
-    let mut ids: Vec<_> = scanned.iter().map(|scanned| scanned.id.as_str()).collect();
-    ids.sort_unstable();
-    assert_eq!((ids, more), (vec!["prod/pcc-a", "prod/pcc-b", "prod/pcc-c", "prod/pcc-d"], None));
-    assert!(scanned.iter().all(|scanned| scanned.record["schema"] == 2 && scanned.stored.is_ok()));
+    async fn save_first(&self, approval: &Approval) -> Stored {
+        let Saved::Done(stored) = self.store.save(approval, None).await.unwrap() else { panic!("it is the first") };
+        stored
+    }
 
-    let done = store
-        .update(updated.clone(), |approval| {
-            let status = Status::Rejected;
-            let rejected = Connection { status, ..approval.connection.clone() };
+    async fn ttl(&self, id: &ApprovalId) -> Option<AttributeValue> {
+        attribute(&self.endpoint, &self.table, id, "ttl").await
+    }
+}
+
+mod promises {
+    use super::*;
+
+    pub async fn first_save_wins(backend: Backend) {
+        let approval = approval("pcc-a", "alice", clock::now());
+        assert!(backend.store.load(&approval.id).await.unwrap().is_none());
+        let stored = backend.save_first(&approval).await;
+        assert_eq!((stored.version, &stored.approval), (1, &approval));
+        assert_eq!(backend.store.load(&approval.id).await.unwrap().unwrap(), stored);
+    }
+
+    pub async fn losing_save_returns_the_winner(backend: Backend) {
+        let (winner, loser) = (approval("pcc-a", "alice", clock::now()), approval("pcc-a", "bob", clock::now()));
+        backend.save_first(&winner).await;
+        let saved = backend.store.save(&loser, None).await.unwrap();
+        let Saved::Conflict(theirs) = saved else { panic!("alice was first") };
+        assert_eq!(theirs.approval.winner().unwrap().by.principal.as_str(), "webhook:ci/alice");
+    }
+
+    /// The reply to the first was lost.
+    pub async fn repeated_save_succeeds(backend: Backend) {
+        let approval = approval("pcc-a", "alice", clock::now());
+        let stored = backend.save_first(&approval).await;
+        assert_eq!(backend.save_first(&approval).await, stored);
+    }
+
+    pub async fn stale_update_applies_to_the_current_record(backend: Backend) {
+        let now = clock::now();
+        let accept = |approval: &mut Approval| approval.apply_event(&Event::Accepted { request_id: "R".into() }, now);
+        let stored = backend.save_first(&approval("pcc-a", "alice", now)).await;
+        let updated = backend.store.update(stored.clone(), accept).await.unwrap();
+        assert_eq!(updated.version, 2);
+        let stale = backend.store.update(stored, accept).await.unwrap();
+        assert_eq!(stale, updated, "applied to what another writer made of it, it changes nothing");
+    }
+
+    pub async fn due_index_lists_due_records_in_order(backend: Backend) {
+        let now = clock::now();
+        for name in ["a", "b", "c"] {
+            backend.save_first(&approval(&format!("pcc-{name}"), "alice", now)).await;
+        }
+        let later = approval("pcc-d", "alice", now + SignedDuration::from_secs(30));
+        backend.save_first(&later).await;
+        let StorePage { items: due, next: more } =
+            backend.store.due_entries(now + SignedDuration::from_secs(20), None).await.unwrap();
+        assert_eq!((due.len(), more), (3, None), "only what is due");
+        let due = backend.store.due_entries(now + SignedDuration::from_secs(60), None).await.unwrap().items;
+        assert_eq!(due.len(), 4);
+        let at: Vec<_> = due.iter().map(|entry| entry.due_at).collect();
+        assert!(at.is_sorted(), "{at:?}");
+        for entry in due {
+            let approval = backend.store.load(&entry.id).await.unwrap().unwrap().approval;
+            let millis = |at: Timestamp| at.as_millisecond();
+            assert_eq!((&entry.region, entry.state), (&approval.connection.accepter.region, approval.index_state()));
+            assert_eq!(millis(entry.due_at), millis(approval.due_at().unwrap()));
+            assert_eq!(entry.work_at.map(millis), approval.work_at().map(millis));
+        }
+    }
+
+    pub async fn batch_read_returns_only_existing_records(backend: Backend) {
+        let stored = backend.save_first(&approval("pcc-a", "alice", clock::now())).await;
+        let missing = |number| ApprovalId {
+            target: "prod".into(),
+            instance_id: InstanceId::parse(&format!("pcc-none{number}")).unwrap(),
+        };
+        let ids: Vec<_> = (0..150).map(missing).chain([stored.approval.id.clone()]).collect();
+        let mut known = backend.store.load_many(&ids).await.unwrap();
+        assert_eq!(known.len(), 1, "in two batches");
+        assert_eq!(known.remove(&stored.approval.id).unwrap().unwrap(), stored);
+    }
+
+    pub async fn scan_returns_every_record(backend: Backend) {
+        for name in ["a", "b", "c", "d"] {
+            backend.save_first(&approval(&format!("pcc-{name}"), "alice", clock::now())).await;
+        }
+        let StorePage { items: scanned, next: more } = backend.store.scan_records(None).await.unwrap();
+        let mut ids: Vec<_> = scanned.iter().map(|scanned| scanned.id.as_str()).collect();
+        ids.sort_unstable();
+        assert_eq!((ids, more), (vec!["prod/pcc-a", "prod/pcc-b", "prod/pcc-c", "prod/pcc-d"], None));
+        assert!(scanned.iter().all(|scanned| scanned.record["schema"] == 2 && scanned.stored.is_ok()));
+    }
+
+    pub async fn final_record_gets_a_ttl_and_leaves_the_index(backend: Backend) {
+        let now = clock::now();
+        let stored = backend.save_first(&approval("pcc-a", "alice", now)).await;
+        let id = stored.approval.id.clone();
+        assert_eq!(backend.ttl(&id).await, None, "while work is left, it is kept");
+        let end = |approval: &mut Approval| {
+            let rejected = Connection { status: Status::Rejected, ..approval.connection.clone() };
             let ended = approval.apply_event(&Event::Observed(Box::new(rejected)), now);
-            for number in [3, 4] {
-                approval.apply_event(
-                    &Event::Delivered { number, channel: "netops".into(), display: ChannelDisplay::Unchanged },
-                    now,
-                );
-            }
+            deliver_everything(approval, now);
             ended
-        })
-        .await
-        .unwrap();
-    assert_eq!(done.approval.due_at(), None);
-    let ttl = attribute(endpoint, &table, &done.approval.id, "ttl").await.unwrap();
-    assert_eq!(ttl, AttributeValue::N((now.as_second() + 400 * 24 * 3600).to_string()));
-    let due = store.due_entries(soon, None).await.unwrap().items;
-    assert_eq!(due.len(), 3, "what is finished is due far away");
-    a_copy_is_put_back_over_what_was_seen_alone(&store, &scanned, updated).await;
+        };
+        let ended = backend.store.update(stored, end).await.unwrap();
+        assert_eq!(ended.approval.due_at(), None);
+        let ttl = AttributeValue::N((now.as_second() + 400 * 24 * 3600).to_string());
+        assert_eq!(backend.ttl(&id).await, Some(ttl));
+        let due = backend.store.due_entries(now + SignedDuration::from_secs(60), None).await.unwrap().items;
+        assert_eq!(due.len(), 0, "what is finished is due far away");
+    }
 
-    let racers = (0..40).map(|racer| {
-        let (store, approval) = (store.clone(), approval("pcc-race", &format!("racer{racer}"), now));
-        async move { matches!(store.save(&approval, None).await.unwrap(), Saved::Done(_)) }
-    });
-    assert_eq!(join_all(racers).await.into_iter().filter(|won| *won).count(), 1);
-}
+    pub async fn copy_replaces_only_what_was_scanned(backend: Backend) {
+        let store = &backend.store;
+        let before = backend.save_first(&approval("pcc-a", "alice", clock::now())).await;
+        let scanned = store.scan_records(None).await.unwrap().items;
+        let copy = &scanned[0];
+        let accept =
+            |approval: &mut Approval| approval.apply_event(&Event::Accepted { request_id: "R".into() }, clock::now());
+        store.update(before.clone(), accept).await.unwrap();
+        assert!(!store.restore_record(copy, None).await.unwrap(), "something is there");
+        assert!(!store.restore_record(copy, Some(copy)).await.unwrap(), "another writer has changed it");
+        let now = store.scan_records(None).await.unwrap().items;
+        assert!(store.restore_record(copy, Some(&now[0])).await.unwrap());
+        let version = now[0].stored.as_ref().unwrap().version + 1;
+        let restored = store.load(&before.approval.id).await.unwrap().unwrap();
+        assert_eq!(restored, Stored::new(before.approval, version));
+    }
 
-/// `before` is in `scanned`; somebody has written since.
-async fn a_copy_is_put_back_over_what_was_seen_alone(store: &Store, scanned: &[ScannedRecord], before: Stored) {
-    let id = before.approval.id.clone();
-    let copy = scanned.iter().find(|scanned| scanned.id == id.to_string()).unwrap();
-    assert!(!store.restore_record(copy, None).await.unwrap(), "something is there");
-    assert!(!store.restore_record(copy, Some(copy)).await.unwrap(), "it is another by now");
-    let now = store.scan_records(None).await.unwrap().items;
-    let current = now.iter().find(|scanned| scanned.id == copy.id).unwrap();
-    assert!(store.restore_record(copy, Some(current)).await.unwrap());
-    let version = current.stored.as_ref().unwrap().version + 1;
-    assert_eq!(store.load(&id).await.unwrap().unwrap(), Stored::new(before.approval, version));
-}
-
-#[tokio::test]
-async fn store_keeps_its_promises_on_dynoxide() {
-    the_store_keeps_its_promises(&table::spawn_table(None).await.unwrap()).await;
-}
-
-#[tokio::test]
-async fn store_keeps_its_promises_on_moto() {
-    let moto = Moto::start();
-    the_store_keeps_its_promises(&moto.url).await;
+    pub async fn forty_racing_saves_have_one_winner(backend: Backend) {
+        let now = clock::now();
+        let racers = (0..40).map(|racer| {
+            let (store, approval) = (backend.store.clone(), approval("pcc-race", &format!("racer{racer}"), now));
+            async move { matches!(store.save(&approval, None).await.unwrap(), Saved::Done(_)) }
+        });
+        assert_eq!(join_all(racers).await.into_iter().filter(|won| *won).count(), 1);
+    }
 }
 
 fn dynamodb(endpoint: &str) -> aws_sdk_dynamodb::Client {

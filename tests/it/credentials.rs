@@ -2,26 +2,20 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use crate::support::{MetricsRecorder, TestApp, TestResponse, logged, quick_settings, sum_counts};
+use crate::support::prelude::*;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use futures_util::future::join_all;
-use jiff::SignedDuration;
 use peergate::app::App;
-use peergate::clock;
 use peergate::config::Config;
-use peergate::fake::alicloud::gateway::Fault;
 use peergate::fake::alicloud::{OidcProvider, SimulatorSettings};
 use peergate::metrics;
-use peergate::peering::InstanceId;
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
-use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 const ROLE: &str = "acs:ram::2222222222222222:role/peergate";
@@ -147,8 +141,8 @@ fn sessions(app: &TestApp, action: &str) -> Vec<String> {
         .collect()
 }
 
-async fn approve(app: &TestApp, id: &InstanceId) -> TestResponse {
-    app.send(&app.sign_event("approve", id, "alice").await).await
+async fn approve(app: &TestApp, id: &InstanceId) -> WebhookReply {
+    app.approve(id, "alice").await
 }
 
 #[tokio::test]
@@ -162,8 +156,8 @@ async fn keyless_approval_runs_in_a_session_named_after_it() {
     app.tick().await;
     assert_eq!((app.state_of(&one).await, app.state_of(&two).await), ("activated".into(), "activated".into()));
     let named = |id: &InstanceId| format!("peergate-{id}");
-    assert_eq!(sessions(&app, "AcceptVpcPeerConnection"), [named(&one), named(&two)]);
-    assert!(sessions(&app, "GetVpcPeerConnectionAttribute").iter().all(|session| session == "peergate"));
+    assert_eq!(sessions(&app, ACCEPT), [named(&one), named(&two)]);
+    assert!(sessions(&app, GET).iter().all(|session| session == "peergate"));
     assert_eq!(app.count_calls("AssumeRoleWithOIDC"), 3, "one for reading, and one for each decision");
     assert_eq!(aws.issued.load(Ordering::SeqCst), 1, "one token serves for five minutes");
 }
@@ -175,7 +169,7 @@ async fn concurrent_requests_share_one_session() {
     let id = app.new_request().await;
     let asked = join_all((0..20).map(async |number| {
         let actor = format!("reader-{}", number % 4);
-        app.send(&app.sign_event("status", &id, &actor).await).await.status
+        app.status(&id, &actor).await.status
     }))
     .await;
     assert_eq!(asked, [200; 20]);
@@ -195,13 +189,7 @@ async fn session_is_renewed_early_and_serves_until_it_expires() {
     };
     assert_eq!((ask(0).await, app.count_calls("AssumeRoleWithOIDC")), (200, 1));
     assert_eq!((ask(44).await, app.count_calls("AssumeRoleWithOIDC")), (200, 1), "16 minutes are left");
-    app.simulator.add_fault(Fault {
-        action: Some("AssumeRoleWithOIDC".into()),
-        code: Some("ServiceUnavailable".into()),
-        http_status: 503,
-        times: 2,
-        ..Fault::default()
-    });
+    app.fail_times(2, "AssumeRoleWithOIDC", "ServiceUnavailable");
     assert_eq!((ask(46).await, app.simulator.pending_faults()), (200, 1), "it was tried, and the old one serves");
     assert_eq!((ask(46).await, app.simulator.pending_faults()), (200, 1), "and is not tried again at once");
     assert_eq!(ask(61).await, 503, "it has ended, and there is no other");
@@ -225,19 +213,17 @@ async fn waiting_requests_share_one_slow_failure() {
     let begun = clock::now();
     // Longer than a failure is remembered.
     app.simulator.add_fault(Fault {
-        action: Some("AssumeRoleWithOIDC".into()),
-        code: Some("ServiceUnavailable".into()),
-        http_status: 503,
         delay_ms: 2100,
         times: 1000,
-        ..Fault::default()
+        ..failure("AssumeRoleWithOIDC", "ServiceUnavailable")
     });
     // They come while it is tried.
     let come = |number: i64| begun + SignedDuration::from_millis(500 * number);
     let ask = async |(number, signed)| app.send_at(signed, come(number)).await.status;
     let answers = join_all((0..).zip(&asked).map(ask)).await;
     assert_eq!((answers, app.count_calls("AssumeRoleWithOIDC")), (vec![503; 5], 1));
-    assert_eq!(app.count_calls("GetVpcPeerConnectionAttribute"), 0, "nothing is asked without credentials");
+    // Nothing is asked without credentials.
+    app.assert_calls(GET, 0);
 }
 
 #[tokio::test]
@@ -258,7 +244,7 @@ async fn every_credentials_refusal_is_counted_once() {
         let at = clock::now() + SignedDuration::from_mins(minutes);
         assert_eq!(app.send_at(&app.sign_event("status", &id, "alice").await, at).await.status, 502, "{code}");
         assert_eq!(sum_counts(&counted.take_counts(), metrics::CREDENTIALS_REFUSED), 1.0, "{code}");
-        assert_eq!(app.count_calls("GetVpcPeerConnectionAttribute"), 0, "{code}");
+        assert_eq!(app.count_calls(GET), 0, "{code}");
     }
     // A renewal, while the old session still serves.
     let begin = clock::now() + SignedDuration::from_mins(2);
@@ -338,19 +324,28 @@ async fn invalid_token_is_named_and_accepts_nothing() {
     }
 }
 
+/// A target whose role requires the external id `lambda-7`, and is assumed with the key of another account.
+async fn with_a_shared_key(aws: &Aws, external_id: &str) -> TestApp {
+    let settings = SimulatorSettings { external_ids: [(ROLE.into(), "lambda-7".into())].into(), ..quick_settings() };
+    let hub = json!({"hub": {"access_key_id": "requester-key", "access_key_secret": "requester-secret"}});
+    let kind = format!(r#"{{ kind = "assume-role", role = "{ROLE}", external_id = "{external_id}", key_of = "hub" }}"#);
+    app(aws, settings, &kind, hub).await
+}
+
 #[tokio::test]
 async fn role_is_assumed_with_a_shared_key() {
     let aws = Aws::start().await;
-    let settings = || SimulatorSettings { external_ids: [(ROLE.into(), "lambda-7".into())].into(), ..quick_settings() };
-    let hub = json!({"hub": {"access_key_id": "requester-key", "access_key_secret": "requester-secret"}});
-    let kind = format!(r#"{{ kind = "assume-role", role = "{ROLE}", external_id = "lambda-7", key_of = "hub" }}"#);
-    let assumed = app(&aws, settings(), &kind, hub.clone()).await;
+    let assumed = with_a_shared_key(&aws, "lambda-7").await;
     let id = assumed.new_request().await;
     assert_eq!(approve(&assumed, &id).await.name(), "accepted");
-    assert_eq!(sessions(&assumed, "AcceptVpcPeerConnection"), [format!("peergate-{id}")]);
+    assert_eq!(sessions(&assumed, ACCEPT), [format!("peergate-{id}")]);
     assert_eq!((assumed.count_calls("AssumeRole"), aws.issued.load(Ordering::SeqCst)), (2, 0));
+}
 
-    let wrong = app(&aws, settings(), &kind.replace("lambda-7", "lambda-8"), hub).await;
+#[tokio::test]
+async fn role_with_a_wrong_external_id_is_refused() {
+    let aws = Aws::start().await;
+    let wrong = with_a_shared_key(&aws, "lambda-8").await;
     let id = wrong.new_request().await;
     let reply = approve(&wrong, &id).await;
     assert_eq!(
@@ -359,7 +354,7 @@ async fn role_is_assumed_with_a_shared_key() {
         "{}",
         reply.body
     );
-    assert_eq!(wrong.count_calls("GetVpcPeerConnectionAttribute") + wrong.count_calls("AcceptVpcPeerConnection"), 0);
+    assert_eq!(wrong.count_calls(GET) + wrong.count_calls(ACCEPT), 0);
 }
 
 #[tokio::test]

@@ -1,17 +1,11 @@
 //! What can be wrong with a deployment: what the doctor says of it, and what the function does.
 
-use std::time::Duration;
-
-use crate::support::{AUDIT_PATH, TableProxy, TestApp, WEBHOOK_PATH, find_secret, quick_settings};
+use crate::support::prelude::*;
 use peergate::app::App;
-use peergate::clock;
 use peergate::config::{Config, Environment, SecretsSource};
 use peergate::doctor::{self, Health, Options, Report};
 use peergate::fake::alicloud::JournalEntry;
-use peergate::fake::alicloud::gateway::Fault;
-use peergate::fake::slack::Outage;
 use peergate::logging::Chain;
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
 /// A deployment that is about to go wrong.
@@ -73,7 +67,7 @@ async fn function(app: &TestApp, environment: &Environment) -> String {
         signed.headers.iter().fold(http::Request::post(&signed.path), |it, (name, value)| it.header(*name, value));
     let request = request.body(bytes::Bytes::from(signed.body)).unwrap();
     let response = Box::pin(peergate::webhook::handle_request(&function, request, clock::now())).await;
-    let is_accept = |entry: &JournalEntry| entry.action == "AcceptVpcPeerConnection" && !entry.is_dry_run();
+    let is_accept = |entry: &JournalEntry| entry.action == ACCEPT && !entry.is_dry_run();
     let accepts = app.simulator.journal().iter().filter(|entry| is_accept(entry)).count();
     assert_eq!(accepts, usize::from(response.status() == 200), "what is refused accepts nothing: {}", response.body());
     let body: Value = serde_json::from_str(response.body()).unwrap();
@@ -152,12 +146,12 @@ async fn doctor_reports_a_healthy_deployment_as_healthy() {
             fine("channel oncall"),
         ]
     );
-    assert_eq!(app.count_calls("AcceptVpcPeerConnection"), 0);
+    app.assert_calls(ACCEPT, 0);
     assert!(
         [WEBHOOK_PATH, AUDIT_PATH].iter().flat_map(|path| app.slack.posts(path)).all(|post| post.body.is_empty()),
         "nothing is said"
     );
-    assert!(app.slack.messages_in("C0PEER").is_empty(), "nothing is said");
+    assert!(app.slack.messages_in(CHANNEL).is_empty(), "nothing is said");
 }
 
 #[tokio::test]
@@ -382,34 +376,34 @@ async fn doctor_names_alibaba_cloud_problems() {
             "409 vendor-refused ResourceNotFound.InstanceId",
         ),
         (
-            |it| it.fault("GetVpcPeerConnectionAttribute", "Forbidden.RAM", false),
+            |it| it.fault(GET, "Forbidden.RAM", false),
             "target prod, vpc:GetVpcPeerConnectionAttribute: refused with Forbidden.RAM",
             "502 credentials-refused Forbidden.RAM",
         ),
         (
-            |it| it.fault("ListVpcPeerConnections", "Forbidden.RAM", false),
+            |it| it.fault(LIST, "Forbidden.RAM", false),
             "target prod, vpc:ListVpcPeerConnections in cn-shanghai: refused with Forbidden.RAM",
             // What other peerings there are is unknown, which is said on the card.
             "200 accepted",
         ),
         (
-            |it| it.fault("AcceptVpcPeerConnection", "Forbidden.RAM", true),
+            |it| it.fault(ACCEPT, "Forbidden.RAM", true),
             "target prod, vpc:AcceptVpcPeerConnection (dry run): refused with Forbidden.RAM",
             // People decide once; the accept itself is tried until operators have mended it.
             "200 accepted",
         ),
         (
-            |it| it.fault("AcceptVpcPeerConnection", "OperationFailed.CdtNotOpened", true),
+            |it| it.fault(ACCEPT, "OperationFailed.CdtNotOpened", true),
             "target prod, vpc:AcceptVpcPeerConnection (dry run): refused with OperationFailed.CdtNotOpened",
             "409 vendor-refused OperationFailed.CdtNotOpened",
         ),
         (
-            |it| it.fault("GetVpcPeerConnectionAttribute", "InvalidAction.NotFound", false),
+            |it| it.fault(GET, "InvalidAction.NotFound", false),
             "target prod, vpc:GetVpcPeerConnectionAttribute: refused with InvalidAction.NotFound",
             "409 vendor-refused InvalidAction.NotFound",
         ),
         (
-            |it| it.fault("ListVpcPeerConnections", "UnsupportedRegion", false),
+            |it| it.fault(LIST, "UnsupportedRegion", false),
             "target prod, vpc:ListVpcPeerConnections in cn-shanghai: refused with UnsupportedRegion",
             "200 accepted",
         ),
@@ -478,7 +472,7 @@ async fn ask(app: &App) -> Duration {
 
 /// What this test's process has logged of it, by key.
 fn misconfigured() -> Vec<String> {
-    let lines = crate::support::logged();
+    let lines = logged();
     let told = lines.lines().filter(|line| line.contains("misconfigured"));
     told.filter_map(|line| Some(line.split_once("key=")?.1.to_owned())).collect()
 }
@@ -498,7 +492,7 @@ async fn first_tick_reports_remote_misconfiguration() {
         it.config = it.config.replace("slack:T0001/", "slack:T0009/");
     }))
     .await;
-    let gone = app(|it| it.fault("ListVpcPeerConnections", "InvalidRegionId.NotFound", false));
+    let gone = app(|it| it.fault(LIST, "InvalidRegionId.NotFound", false));
     ask(&gone).await;
     let told = misconfigured();
     let expected = ["targets.prod.account", "platforms.slack.teams", "targets.prod.regions"];
@@ -520,7 +514,7 @@ async fn first_tick_asks_once_and_never_waits_long() {
 }
 
 #[tokio::test]
-async fn unfinished_check_is_never_reported_as_healthy() {
+async fn unreachable_service_is_never_reported_as_healthy() {
     let rows: &[(Change, &str, &str)] = &[
         (
             |it| {
@@ -549,11 +543,18 @@ async fn unfinished_check_is_never_reported_as_healthy() {
         assert_eq!((unknown(&report).join("\n").as_str(), report.is_healthy()), (*told, false), "{}", report.to_text());
         assert_eq!(function(&app, &environment).await, *does, "{told}");
     }
+}
+
+#[tokio::test]
+async fn refused_ttl_check_is_reported_as_unknown() {
     let (app, table) = TableProxy::start(quick_settings()).await;
     table.refuse_operation("DescribeTimeToLive");
     let report = doctor::examine_deployment(Ok(app.environment.clone()), &Options::default(), soon()).await;
     assert_eq!(unknown(&report), ["table, TTL: it cannot be looked at: AccessDeniedException"]);
+}
 
+#[tokio::test]
+async fn doctor_reports_what_it_had_no_time_for() {
     let app = TestApp::start().await;
     app.simulator.set_limits(Duration::from_mins(10), None);
     let report = doctor::examine_deployment(Ok(broken(&app, |_| {})), &Options::default(), Instant::now()).await;
@@ -565,8 +566,8 @@ async fn unfinished_check_is_never_reported_as_healthy() {
 async fn refused_probe_id_proves_the_permission() {
     let app = TestApp::start().await;
     let environment = broken(&app, |it| {
-        it.fault("GetVpcPeerConnectionAttribute", "IllegalParam.InstanceId", false);
-        it.fault("AcceptVpcPeerConnection", "IllegalParam.InstanceId", true);
+        it.fault(GET, "IllegalParam.InstanceId", false);
+        it.fault(ACCEPT, "IllegalParam.InstanceId", true);
     });
     let report = doctor::examine_deployment(Ok(environment), &Options::default(), soon()).await;
     assert!(report.is_healthy(), "{}", report.to_text());
@@ -581,7 +582,7 @@ async fn doctor_posts_a_test_message_only_on_request() {
         doctor::examine_deployment(Ok(environment), &Options { post: true, ..Options::default() }, soon()).await;
     assert_eq!(problems(&report), ["channel audit: HTTP 404"]);
     assert!(app.slack.posts(WEBHOOK_PATH)[0].visible_text().contains("peergate can post here"));
-    assert_eq!(app.slack.messages_in("C0PEER")[0].text.lines().next(), Some("peergate can post here"));
+    assert_eq!(app.slack.messages_in(CHANNEL)[0].text.lines().next(), Some("peergate can post here"));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::TestApp;
+use crate::support::prelude::*;
 use peergate::chat::binding::{BindingKey, Keyring};
 use peergate::chat::message::Button;
 use peergate::chat::platform::{Platform, ReplyTo};
@@ -43,7 +43,7 @@ fn every_event_file_is_tested() {
 #[tokio::test]
 async fn webhook_answers_each_of_its_events() {
     let app = TestApp::start().await;
-    let id = app.request_peering(&[("AcceptingVpcId", "vpc-accepter")]).await.unwrap();
+    let id = app.new_request_for("vpc-accepter").await;
     assert_eq!(id.as_str(), "pcc-sim00000001");
     for (name, status, word) in WEBHOOK {
         let event: envelope::HttpEvent = serde_json::from_slice(&read(name)).unwrap();

@@ -1,30 +1,15 @@
 //! What one sender, requester or channel can cause is bounded, and what is refused is said in words.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use crate::support::{AUDIT_PATH, SLACK_PATH, TestApp, TestResponse, WEBHOOK_PATH, quick_settings};
+use crate::support::prelude::*;
 use ipnet::IpNet;
-use jiff::SignedDuration;
 use peergate::approval::{Delivery, NotificationKind};
 use peergate::chat::EventSpec;
 use peergate::chat::platform::Platform;
-use peergate::clock;
-use peergate::fake::alicloud::{SimulatorSettings, Tampering};
-use peergate::fake::slack::Outage;
-use peergate::peering::InstanceId;
-use serde_json::{Value, json};
-
-const ACCEPT: &str = "AcceptVpcPeerConnection";
-
-async fn requested(app: &TestApp, vpc: &str) -> InstanceId {
-    let id = app.request_peering(&[("AcceptingVpcId", vpc)]).await.unwrap();
-    app.discover().await;
-    id
-}
 
 /// Sends a body of the client `ci` under an id that the client chose.
-async fn send(app: &TestApp, webhook_id: &str, kind: &str, data: Value) -> TestResponse {
+async fn send(app: &TestApp, webhook_id: &str, kind: &str, data: Value) -> WebhookReply {
     let body = json!({"type": kind, "data": data}).to_string();
     app.send(&app.sign_body_as(&body, webhook_id, &clock::now().as_second().to_string())).await
 }
@@ -32,7 +17,7 @@ async fn send(app: &TestApp, webhook_id: &str, kind: &str, data: Value) -> TestR
 #[tokio::test]
 async fn reused_request_id_with_new_content_decides_nothing() {
     let app = TestApp::start().await;
-    let id = requested(&app, "vpc-two-people").await;
+    let id = app.discovered_request("vpc-two-people").await;
     let seen = app.event_spec("approve", &id, "alice").fingerprint.unwrap();
     let data = |actor: &str| json!({"instance_id": id, "actor": actor});
     assert_eq!(send(&app, "job-1", "peering.approve", data("alice")).await.name(), "counted");
@@ -51,8 +36,8 @@ async fn reused_request_id_with_new_content_decides_nothing() {
         assert_eq!((reply.status, reply.name().as_str()), (409, "id-reused"), "{kind} {data}");
         assert!(reply.problem_detail().contains("nothing was decided"), "{}", reply.problem_detail());
     }
-    assert_eq!(app.load_record(&id).await.unwrap().approval.approval_count(), 1);
-    assert_eq!((app.count_calls(ACCEPT), app.count_calls("RejectVpcPeerConnection")), (0, 0));
+    assert_eq!(app.approval(&id).await.approval_count(), 1);
+    assert_eq!((app.count_calls(ACCEPT), app.count_calls(REJECT)), (0, 0));
     assert_eq!(send(&app, "job-1", "peering.approve", data("alice")).await.name(), "repeated", "the very same");
     // Of a withdrawal as well.
     assert_eq!(send(&app, "job-2", "peering.withdraw", data("alice")).await.name(), "withdrawn");
@@ -63,7 +48,7 @@ async fn reused_request_id_with_new_content_decides_nothing() {
 #[tokio::test]
 async fn one_request_id_serves_several_connections() {
     let app = TestApp::start().await;
-    let (one, two) = (requested(&app, "vpc-one").await, requested(&app, "vpc-two").await);
+    let (one, two) = (app.discovered_request("vpc-one").await, app.discovered_request("vpc-two").await);
     for id in [&one, &two] {
         let reply = send(&app, "job-1", "peering.approve", json!({"instance_id": id, "actor": "alice"})).await;
         assert_eq!(reply.name(), "accepted");
@@ -74,62 +59,60 @@ async fn one_request_id_serves_several_connections() {
 #[tokio::test]
 async fn person_may_withdraw_twenty_times_and_then_hears_why_not() {
     let app = TestApp::start().await;
-    let id = requested(&app, "vpc-two-people").await;
+    let id = app.discovered_request("vpc-two-people").await;
     for round in 0..20 {
-        assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "counted", "{round}");
-        assert_eq!(app.send(&app.sign_event("withdraw", &id, "alice").await).await.name(), "withdrawn", "{round}");
+        assert_eq!(app.approve(&id, "alice").await.name(), "counted", "{round}");
+        assert_eq!(app.withdraw(&id, "alice").await.name(), "withdrawn", "{round}");
     }
-    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "counted");
-    let refused = app.send(&app.sign_event("withdraw", &id, "alice").await).await;
-    assert_eq!((refused.status, refused.name().as_str()), (409, "too-many-withdrawals"));
+    assert_eq!(app.approve(&id, "alice").await.name(), "counted");
+    let refused = app.withdraw(&id, "alice").await;
+    refused.assert(409, "too-many-withdrawals");
     assert!(refused.problem_detail().contains("withdrawn your approval 20 times"), "{}", refused.problem_detail());
-    assert_eq!(app.send(&app.sign_event("approve", &id, "bob").await).await.name(), "accepted", "others decide");
+    assert_eq!(app.approve(&id, "bob").await.name(), "accepted", "others decide");
 }
 
 #[tokio::test]
 async fn full_record_says_so_and_can_still_be_decided() {
     let app = TestApp::start().await;
-    let config = app.config.replace("approvals = 2", "approvals = 3");
-    let app = app.with_config(&config);
-    let id = requested(&app, "vpc-two-people").await;
+    let app = app.with_change("approvals = 2", "approvals = 3");
+    let id = app.discovered_request("vpc-two-people").await;
     let long = "\u{1F6A7}".repeat(400);
     let (mut refused, mut rounds) = (None, 0);
     'full: for actor in ["alice", "bob"] {
         for _ in 0..20 {
             let approve = EventSpec { reason: Some(long.clone()), ..app.event_spec("approve", &id, actor) };
-            for reply in [
-                app.send(&app.sign_spec(&approve).await).await,
-                app.send(&app.sign_event("withdraw", &id, actor).await).await,
-            ] {
+            for reply in [app.send_spec(&approve).await, app.withdraw(&id, actor).await] {
                 if reply.status != 200 {
                     refused = Some(reply);
                     break 'full;
                 }
             }
             rounds += 1;
-            app.round().await;
+            if rounds % 5 == 0 {
+                app.round().await;
+            }
         }
     }
     let refused = refused.unwrap_or_else(|| panic!("{rounds} rounds and never full"));
-    assert_eq!((refused.status, refused.name().as_str()), (409, "record-full"), "{}", refused.body);
+    refused.assert(409, "record-full");
     assert!(
         refused.problem_detail().contains("is full, so your request was not stored"),
         "{}",
         refused.problem_detail()
     );
-    let record = serde_json::to_string(&app.load_record(&id).await.unwrap().approval).unwrap();
+    let record = serde_json::to_string(&app.approval(&id).await).unwrap();
     assert!(record.len() < 300 * 1024, "{}", record.len());
     // Whoever has not decided yet still can, with the longest of reasons.
     let mut names = vec![];
     for actor in ["alice", "bob", "carol"] {
         let approve = EventSpec { reason: Some(long.clone()), ..app.event_spec("approve", &id, actor) };
-        names.push(app.send(&app.sign_spec(&approve).await).await.name());
+        names.push(app.send_spec(&approve).await.name());
     }
     assert_eq!(names.last().unwrap(), "accepted", "{names:?}");
-    app.scheduled_tick().await;
-    assert_eq!(app.state_of(&id).await, "activated");
+    app.follow().await;
+    app.assert_state(&id, "activated").await;
     assert!(app.posted_headlines(WEBHOOK_PATH).last().unwrap().contains("is Activated"));
-    let record = serde_json::to_string(&app.load_record(&id).await.unwrap().approval).unwrap();
+    let record = serde_json::to_string(&app.approval(&id).await).unwrap();
     assert!(record.len() < 400 * 1024, "{}", record.len());
 }
 
@@ -138,28 +121,28 @@ async fn outbox_of_a_broken_channel_is_bounded_and_keeps_the_end() {
     let app =
         TestApp::with_settings(SimulatorSettings { activation_delay: Duration::from_secs(1), ..quick_settings() })
             .await;
-    let id = requested(&app, "vpc-two-people").await;
+    let id = app.discovered_request("vpc-two-people").await;
     app.slack.add_outage(Outage { path: AUDIT_PATH.into(), status: 503, ..Outage::default() });
     for _ in 0..20 {
-        app.send(&app.sign_event("approve", &id, "alice").await).await;
-        app.send(&app.sign_event("withdraw", &id, "alice").await).await;
+        app.approve(&id, "alice").await;
+        app.withdraw(&id, "alice").await;
     }
     let waiting = async || {
-        let approval = app.load_record(&id).await.unwrap().approval;
+        let approval = app.approval(&id).await;
         let waits = |delivery: &&Delivery| matches!(delivery, Delivery::Waiting { .. });
         approval.outbox.iter().filter_map(|notice| notice.deliveries.get("audit")).filter(waits).count()
     };
     assert!(waiting().await <= 24, "{}", waiting().await);
     for actor in ["alice", "bob"] {
-        app.send(&app.sign_event("approve", &id, actor).await).await;
+        app.approve(&id, actor).await;
     }
-    app.scheduled_tick().await;
-    assert_eq!(app.state_of(&id).await, "activated");
+    app.follow().await;
+    app.assert_state(&id, "activated").await;
     app.slack.clear_outages();
     let stored = app.load_record(&id).await.unwrap();
     let earlier = clock::now() - SignedDuration::from_mins(1);
     app.parts.store.update(stored, |approval| approval.redrive(None, false, earlier) > 0).await.unwrap();
-    app.tick().await;
+    app.follow().await;
     let types: Vec<_> =
         app.slack.posts(AUDIT_PATH).iter().map(|post| post.body_json()["type"].as_str().unwrap().to_owned()).collect();
     assert_eq!(types.first().map(String::as_str), Some("peering.discovered"));
@@ -177,7 +160,7 @@ async fn busy_account_gets_twenty_cards_and_one_digest() {
     }
     app.discover().await;
     app.discover().await;
-    let posts = app.slack.messages_in("C0PEER");
+    let posts = app.slack.messages_in(CHANNEL);
     let digests: Vec<_> = posts.iter().filter(|post| post.text.contains("requests many VPC peerings")).collect();
     assert_eq!((posts.len(), digests.len()), (21, 1));
     let digest = &digests[0].text;
@@ -193,35 +176,38 @@ async fn busy_account_gets_twenty_cards_and_one_digest() {
     assert_eq!(app.slack.posts(AUDIT_PATH).len(), 23, "machines hear everything");
     // What waits for its card can be decided by those who name what they saw.
     let late = ids.iter().find(|id| digest.contains(id.as_str())).unwrap();
-    assert_eq!(app.send(&app.sign_event("approve", late, "alice").await).await.name(), "accepted");
+    assert_eq!(app.approve(late, "alice").await.name(), "accepted");
 }
 
 #[tokio::test]
-async fn reads_by_one_person_leave_quota_for_others() {
+async fn eleventh_reading_in_a_minute_is_refused() {
     let app = TestApp::start().await;
-    let id = requested(&app, "vpc-one").await;
-    let before = app.count_calls("GetVpcPeerConnectionAttribute");
+    let id = app.discovered_request("vpc-one").await;
+    let before = app.count_calls(GET);
     for _ in 0..10 {
-        assert_eq!(app.send(&app.sign_event("status", &id, "mallory").await).await.name(), "status");
+        assert_eq!(app.status(&id, "mallory").await.name(), "status");
     }
-    let refused = app.send(&app.sign_event("status", &id, "mallory").await).await;
-    assert_eq!((refused.status, refused.name().as_str()), (429, "too-many-reads"));
+    let refused = app.status(&id, "mallory").await;
+    refused.assert(429, "too-many-reads");
     assert_eq!(refused.headers["retry-after"], "10");
-    assert_eq!(app.count_calls("GetVpcPeerConnectionAttribute") - before, 10);
-    assert_eq!(app.send(&app.sign_event("status", &id, "alice").await).await.name(), "status");
+    assert_eq!(app.count_calls(GET) - before, 10);
+    assert_eq!(app.status(&id, "alice").await.name(), "status");
     // Nor does somebody who may decide nothing, and tries to.
-    let refused = app.send(&app.sign_event("approve", &id, "mallory").await).await;
-    assert_eq!(refused.name(), "too-many-reads");
-    // What is not there is asked for once.
+    assert_eq!(app.approve(&id, "mallory").await.name(), "too-many-reads");
+}
+
+#[tokio::test]
+async fn unknown_connection_is_read_once_except_for_decisions() {
+    let app = TestApp::start().await;
     let nobodys: InstanceId = "pcc-nobodys".to_owned().try_into().unwrap();
-    let before = app.count_calls("GetVpcPeerConnectionAttribute");
+    let before = app.count_calls(GET);
     for actor in ["a", "b", "c"] {
-        assert_eq!(app.send(&app.sign_event("status", &nobodys, actor).await).await.name(), "unknown-connection");
+        assert_eq!(app.status(&nobodys, actor).await.name(), "unknown-connection");
     }
-    assert_eq!(app.count_calls("GetVpcPeerConnectionAttribute") - before, 1);
+    assert_eq!(app.count_calls(GET) - before, 1);
     // But a decision always asks.
-    assert_eq!(app.send(&app.sign_event("approve", &nobodys, "alice").await).await.name(), "unknown-connection");
-    assert_eq!(app.count_calls("GetVpcPeerConnectionAttribute") - before, 2);
+    assert_eq!(app.approve(&nobodys, "alice").await.name(), "unknown-connection");
+    assert_eq!(app.count_calls(GET) - before, 2);
 }
 
 fn ranges(count: usize) -> BTreeSet<IpNet> {
@@ -232,7 +218,7 @@ fn ranges(count: usize) -> BTreeSet<IpNet> {
 async fn every_bound_fact_is_shown_in_full() {
     let app = TestApp::start().await;
     // Its rule has no channel but the one with the card.
-    let id = requested(&app, "vpc-with-a-reason").await;
+    let id = app.discovered_request("vpc-with-a-reason").await;
     app.tamper(&id, Tampering { requester_cidrs: Some(ranges(60)), ..Tampering::default() });
     app.discover().await;
     let card = app.only_card();
@@ -247,27 +233,31 @@ async fn every_bound_fact_is_shown_in_full() {
         bound.seen_fingerprint.is_prefix_of(&app.simulator.read_connection(id.as_str()).unwrap().fingerprint()),
         "{bound:?}"
     );
+}
 
-    // What does not fit is not decided on here.
+#[tokio::test]
+async fn card_without_room_for_all_facts_has_no_decision_buttons() {
+    let app = TestApp::start().await;
+    let id = app.discovered_request("vpc-with-a-reason").await;
     app.tamper(&id, Tampering { requester_cidrs: Some(ranges(700)), ..Tampering::default() });
     app.discover().await;
     let card = app.only_card();
     assert_eq!(card.button_labels(), ["Details"], "{}", card.text);
     assert!(card.text.contains("more") && card.text.contains("no decision buttons"), "{}", card.text);
-    let details = app.click_button(&card, "Details", "U061F7AUR").await;
+    let details = app.click_button(&card, "Details", ALICE).await;
     assert_eq!((details.status, app.last_private_reply().contains("[Approve]")), (200, false));
-    let blind = app.sign_slash_command(&format!("approve {id} because so"), "U061F7AUR").await;
+    let blind = app.sign_slash_command(&format!("approve {id} because so"), ALICE).await;
     let told = app.send(&blind).await.body;
     assert!(told.contains("not the one that you saw"), "{told}");
-    assert_eq!(app.count_calls(ACCEPT), 0);
+    app.assert_calls(ACCEPT, 0);
     let approve = EventSpec { reason: Some("so".into()), ..app.event_spec("approve", &id, "alice") };
-    assert_eq!(app.send(&app.sign_spec(&approve).await).await.name(), "accepted", "with the fingerprint");
+    assert_eq!(app.send_spec(&approve).await.name(), "accepted", "with the fingerprint");
 }
 
 #[tokio::test]
 async fn first_card_costs_its_discovery_and_one_mark() {
     let app = TestApp::start().await;
-    let id = requested(&app, "vpc-by-itself-not").await;
+    let id = app.discovered_request("vpc-by-itself-not").await;
     let stored = app.load_record(&id).await.unwrap();
     let card = stored.approval.cards["netops"].clone();
     assert_eq!(card.fingerprint, stored.approval.fingerprint);
@@ -281,9 +271,9 @@ async fn first_card_costs_its_discovery_and_one_mark() {
 async fn card_id_is_fixed_before_the_post_and_outlives_a_failed_one() {
     let app = TestApp::start().await;
     app.slack.add_outage(Outage { path: SLACK_PATH.into(), status: 503, ..Outage::default() });
-    let id = requested(&app, "vpc-one").await;
+    let id = app.discovered_request("vpc-one").await;
     let claimed = async || {
-        let delivery = app.load_record(&id).await.unwrap().approval.outbox[0].deliveries["netops"].clone();
+        let delivery = app.approval(&id).await.outbox[0].deliveries["netops"].clone();
         let Delivery::Waiting { card, .. } = delivery else { panic!("{delivery:?}") };
         card.unwrap()
     };
@@ -293,6 +283,6 @@ async fn card_id_is_fixed_before_the_post_and_outlives_a_failed_one() {
     let now = clock::now();
     app.parts.store.update(stored, |approval| approval.redrive(None, false, now) > 0).await.unwrap();
     assert_eq!(claimed().await, first);
-    app.tick().await;
-    assert_eq!(app.load_record(&id).await.unwrap().approval.cards["netops"].id, first);
+    app.follow().await;
+    assert_eq!(app.approval(&id).await.cards["netops"].id, first);
 }

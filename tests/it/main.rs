@@ -1,5 +1,5 @@
-//! Tests of whole functions, from outside: one program, so that it is linked once. Those that set the clock of their
-//! process ahead are in `tests/clock`.
+//! Tests of whole functions, from outside: one program, so that it is linked once. Each test has a thread and a clock of
+//! its own.
 #![allow(
     unreachable_pub,
     clippy::unwrap_used,
@@ -16,9 +16,6 @@
     reason = "tests"
 )]
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod alicloud;
 mod answers;
 mod audit;
@@ -32,6 +29,7 @@ mod limits;
 mod messages;
 mod metrics;
 mod migration;
+mod model;
 mod notes;
 mod odd_answers;
 mod people;
@@ -42,7 +40,10 @@ mod scale;
 mod serve;
 mod state_machine;
 mod structure;
+mod support;
+mod time;
 mod tls;
+mod truth;
 mod vectors;
 mod watcher;
 mod webhook;

@@ -1,13 +1,13 @@
 //! What operators see in CloudWatch: each thing that happens is counted once, under the name that the template's alarms
 //! and the dashboard look for.
 
-use std::time::Duration;
-
-use crate::support::{MetricsRecorder, TestApp, WEBHOOK_PATH, quick_settings, sum_counts};
-use peergate::fake::alicloud::SimulatorSettings;
-use peergate::fake::alicloud::gateway::Fault;
-use peergate::fake::slack::Outage;
+use crate::support::prelude::*;
 use peergate::metrics;
+
+/// Every call fails.
+fn refuse(code: &str) -> Fault {
+    Fault { code: Some(code.to_owned()), times: 1000, ..Fault::default() }
+}
 
 #[tokio::test]
 async fn decision_accept_and_activation_are_counted_once_each() {
@@ -30,6 +30,7 @@ async fn decision_accept_and_activation_are_counted_once_each() {
     }
     assert_eq!(app.send(&approve).await.name(), "repeated");
     assert_eq!(sum_counts(&counted.take_counts(), metrics::DECISIONS), 0.0, "a replay is no decision");
+    clock::jump::advance_in_thread(SignedDuration::from_secs(3));
     app.tick().await;
     let after_tick = counted.take_counts();
     assert_eq!((&after_tick[metrics::ACTIVATIONS], &after_tick[metrics::TICKS]), (&vec![1.0], &vec![1.0]));
@@ -47,16 +48,17 @@ async fn activation_after_a_lost_answer_is_counted_once() {
     let id = app.new_request().await;
     app.lose_next_accept_reply();
     counted.take_counts();
-    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.status, 202);
+    assert_eq!(app.approve(&id, "alice").await.status, 202);
     app.make_due(&id).await;
     app.tick().await;
-    assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("activated", 1));
+    app.assert_state(&id, "activated").await;
+    app.assert_accepts(&id, 1);
     let counted = counted.take_counts();
     assert_eq!((&counted[metrics::ACTIVATIONS], counted[metrics::TIME_TO_ACTIVATED].len()), (&vec![1.0], 1));
 }
 
 #[tokio::test]
-async fn forged_requests_and_undelivered_notifications_are_counted() {
+async fn forged_request_is_counted_as_a_signature_failure() {
     let counted = MetricsRecorder::start();
     let app = TestApp::start().await;
     let id = app.new_request().await;
@@ -67,9 +69,16 @@ async fn forged_requests_and_undelivered_notifications_are_counted() {
     let refused = counted.take_counts();
     assert_eq!(refused[metrics::SIGNATURE_FAILURES], [1.0]);
     assert_eq!(sum_counts(&refused, metrics::SIGNING_KEYS) + sum_counts(&refused, metrics::SERVER_ERRORS), 0.0);
+}
 
+#[tokio::test]
+async fn undelivered_notifications_are_counted() {
+    let counted = MetricsRecorder::start();
+    let app = TestApp::start().await;
     app.slack.add_outage(Outage { path: WEBHOOK_PATH.into(), status: 503, ..Outage::default() });
     app.new_request().await;
+    app.new_request().await;
+    counted.take_counts();
     let did = app.discover().await;
     let owed = counted.take_counts();
     assert!(
@@ -83,20 +92,26 @@ async fn forged_requests_and_undelivered_notifications_are_counted() {
 }
 
 #[tokio::test]
-async fn credential_refusals_and_throttling_are_counted_by_code() {
+async fn refused_credentials_are_counted_by_code() {
     let counted = MetricsRecorder::start();
     let app = TestApp::start().await;
     let id = app.new_request().await;
     counted.take_counts();
-    let refuse = |code: &str| Fault { code: Some(code.to_owned()), times: 1000, ..Fault::default() };
     app.simulator.add_fault(refuse("Forbidden.RAM"));
-    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.status, 502);
+    assert_eq!(app.approve(&id, "alice").await.status, 502);
     let forbidden = counted.take_counts();
     assert_eq!(forbidden["ApiAnswers Code=Forbidden.RAM"], forbidden[metrics::CREDENTIALS_REFUSED]);
     assert_eq!(forbidden[metrics::SERVER_ERRORS], [1.0]);
-    app.simulator.clear_faults();
+}
+
+#[tokio::test]
+async fn throttling_is_counted_by_code() {
+    let counted = MetricsRecorder::start();
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    counted.take_counts();
     app.simulator.add_fault(refuse("Throttling.User"));
-    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.status, 503);
+    assert_eq!(app.approve(&id, "alice").await.status, 503);
     let throttled = counted.take_counts();
     assert!(throttled[metrics::THROTTLED][0] >= 1.0, "{throttled:?}");
     assert!(throttled.contains_key("ApiAnswers Code=Throttling.User"));

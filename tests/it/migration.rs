@@ -3,17 +3,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::support::{TableProxy, TestApp, quick_settings};
+use crate::support::prelude::*;
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::{SignedDuration, Timestamp};
 use peergate::approval::{
     Approval, ApprovalId, ApprovalState, Approver, Decision, DecisionError, Event, History, Principal, RequestId,
     Review, Verdict,
 };
-use peergate::fake::alicloud::Tampering;
 use peergate::peering::{Connection, Status};
 use peergate::store::{Saved, Stored};
-use serde_json::Value;
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -229,7 +227,7 @@ async fn wrong_legacy_notification_is_corrected() {
         app.request_peering(&[("VpcId", &theirs)]).await.unwrap();
     }
     let id = put(&app, over).await;
-    app.tamper(&id.instance_id, Tampering { status: Some("Activated".into()), ..Tampering::default() });
+    app.set_status(&id.instance_id, "Activated");
     app.discover().await;
     let approval = app.parts.store.load(&id).await.unwrap().unwrap().approval;
     assert_eq!(approval.state, ApprovalState::Activated);

@@ -1,8 +1,6 @@
 //! Other items of the table: they have an end and a size, and no auditor takes them for records.
 
-use crate::support::TestApp;
-use jiff::SignedDuration;
-use peergate::clock;
+use crate::support::prelude::*;
 use peergate::notes::{Error, Note, NoteId};
 
 #[tokio::test]

@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use crate::support::{TestApp, TestResponse};
+use crate::support::prelude::*;
 use futures_util::future::join_all;
-use peergate::fake::alicloud::SimulatorSettings;
-use peergate::fake::alicloud::gateway::Fault;
 use tokio::time::{Instant, sleep};
 
 const MANY: usize = 200;
@@ -18,15 +15,14 @@ const MANY: usize = 200;
 async fn two_hundred_concurrent_approvals_make_one_accept() {
     let app =
         TestApp::with_settings(SimulatorSettings { calls_per_minute: None, ..crate::support::quick_settings() }).await;
-    let config = app.config.replace("[clients.ci]", "calls_per_minute = 1000\n\n[clients.ci]");
-    let app = app.with_config(&config);
+    let app = app.with_change("[clients.ci]", "calls_per_minute = 1000\n\n[clients.ci]");
     let id = app.new_request().await;
     let mut requests = vec![];
     for number in 0..MANY {
         let (actor, verb) = (if number % 2 == 0 { "alice" } else { "bob" }, "approve");
         requests.push(app.sign_event(verb, &id, actor).await);
     }
-    let replies: Vec<TestResponse> = join_all(requests.iter().map(|request| app.send(request))).await;
+    let replies: Vec<WebhookReply> = join_all(requests.iter().map(|request| app.send(request))).await;
     let mut names = BTreeMap::<String, usize>::new();
     for reply in &replies {
         *names.entry(reply.name()).or_default() += 1;
@@ -38,8 +34,8 @@ async fn two_hundred_concurrent_approvals_make_one_accept() {
         app.round().await;
     }
     assert_eq!(app.count_accepts(&id), 1, "{names:?}");
-    assert_eq!(app.count_calls("AcceptVpcPeerConnection"), 1, "{names:?}");
-    let approval = app.load_record(&id).await.unwrap().approval;
+    assert_eq!(app.count_calls(ACCEPT), 1, "{names:?}");
+    let approval = app.approval(&id).await;
     let winner = approval.winner().unwrap().by.person.clone().unwrap();
     assert_eq!(approval.decisions.len(), 1, "{names:?}");
     let (mut winners, mut losers) = (0, 0);
@@ -64,8 +60,7 @@ async fn two_hundred_concurrent_approvals_make_one_accept() {
 async fn loser_is_told_who_won_despite_an_earlier_reading() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
-    let action = Some("GetVpcPeerConnectionAttribute".to_owned());
-    app.simulator.add_fault(Fault { action, delay_ms: 2000, ..Fault::default() });
+    app.simulator.add_fault(Fault { action: Some(GET.to_owned()), delay_ms: 2000, ..Fault::default() });
     let (late, early) = (app.sign_event("approve", &id, "bob").await, app.sign_event("approve", &id, "alice").await);
     let (late, ()) = tokio::join!(app.send(&late), async {
         while app.simulator.pending_faults() > 0 {
@@ -89,7 +84,7 @@ async fn concurrent_approvals_and_rejections_have_one_effect() {
             requests.push(app.sign_event(verb, &id, if number % 4 < 2 { "alice" } else { "bob" }).await);
         }
         join_all(requests.iter().map(|request| app.send(request))).await;
-        let effects = (app.count_accepts(&id), app.simulator.count_effects("RejectVpcPeerConnection", id.as_str()));
+        let effects = (app.count_accepts(&id), app.simulator.count_effects(REJECT, id.as_str()));
         assert!(effects == (1, 0) || effects == (0, 1), "{effects:?}");
     }
 }
@@ -98,10 +93,8 @@ async fn concurrent_approvals_and_rejections_have_one_effect() {
 async fn concurrent_watchers_accept_once() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
-    let code = Some("ServiceUnavailable".to_owned());
-    let action = Some("AcceptVpcPeerConnection".to_owned());
-    app.simulator.add_fault(Fault { action, code, http_status: 503, ..Fault::default() });
-    app.send(&app.sign_event("approve", &id, "alice").await).await;
+    app.fail_next(ACCEPT, "ServiceUnavailable");
+    app.approve(&id, "alice").await;
     tokio::join!(app.tick(), app.tick());
     assert_eq!((app.count_accepts(&id), app.state_of(&id).await.as_str()), (1, "activated"));
 }
@@ -145,11 +138,7 @@ async fn watcher_finishes_a_killed_accept_with_the_same_token() {
     let id = app.new_request().await;
     let (mut server, url) = serve(directory.path(), &app);
     // The accept hangs before it takes effect: the webhook has written, and waits.
-    app.simulator.add_fault(Fault {
-        action: Some("AcceptVpcPeerConnection".into()),
-        delay_ms: 3_600_000,
-        ..Fault::default()
-    });
+    app.simulator.add_fault(Fault { action: Some(ACCEPT.into()), delay_ms: 3_600_000, ..Fault::default() });
     let signed = app.sign_event("approve", &id, "alice").await;
     let http = peergate::http::new_client().unwrap();
     let request = http.post(format!("{url}{}", signed.path)).body(signed.body.clone());
@@ -164,7 +153,7 @@ async fn watcher_finishes_a_killed_accept_with_the_same_token() {
     server.0.kill().unwrap();
     server.0.wait().unwrap();
     assert!(waiting.await.unwrap().is_err(), "nobody answered");
-    assert_eq!(app.count_accepts(&id), 0);
+    app.assert_accepts(&id, 0);
 
     let started = Instant::now();
     while app.count_accepts(&id) == 0 || app.posted_headlines(crate::support::SLACK_PATH).len() < 3 {
@@ -174,7 +163,7 @@ async fn watcher_finishes_a_killed_accept_with_the_same_token() {
     }
     let journal = app.simulator.journal();
     let token = |entry: &peergate::fake::alicloud::JournalEntry| entry.parameters["ClientToken"].clone();
-    let accepts = journal.iter().filter(|entry| entry.action == "AcceptVpcPeerConnection" && entry.effect);
+    let accepts = journal.iter().filter(|entry| entry.action == ACCEPT && entry.effect);
     let secrets = app.parts.secrets.current(peergate::clock::now()).await.unwrap();
     assert!(secrets.targets.contains_key("prod"));
     let expected = peergate::approval::ClientToken::derive(

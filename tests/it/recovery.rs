@@ -2,17 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::support::{AUDIT_PATH, TestApp, WEBHOOK_PATH, logged, quick_settings};
+use crate::support::prelude::*;
 use aws_sdk_dynamodb::types::AttributeValue;
-use jiff::SignedDuration;
-use peergate::clock;
-use peergate::fake::alicloud::SimulatorSettings;
-use peergate::fake::alicloud::gateway::Fault;
-use peergate::fake::slack::Outage;
 use peergate::local::sandbox::CI_SECRET;
 use peergate::local::table;
-use peergate::peering::InstanceId;
-use serde_json::json;
 use tokio::process::Command;
 
 type Item = HashMap<String, AttributeValue>;
@@ -74,13 +67,12 @@ async fn run(app: &TestApp, arguments: &[&str]) -> Result<String, String> {
 async fn rotated_access_key_works_after_one_fetch() {
     let app = TestApp::start().await;
     let (first, second) = (app.new_request().await, app.new_request().await);
-    assert_eq!(app.send(&app.sign_event("approve", &first, "alice").await).await.name(), "accepted");
+    assert_eq!(app.approve(&first, "alice").await.name(), "accepted");
     // The old key is disabled before the functions have heard of the new one.
     let key = |id: &str, secret: &str| json!({"prod": {"access_key_id": id, "access_key_secret": secret}});
     app.write_secrets(|secrets| secrets["targets"] = key("disabled", "disabled")).unwrap();
     let app = app.restart_app();
-    let refused = app.send(&app.sign_event("approve", &second, "alice").await).await;
-    assert_eq!((refused.status, refused.name().as_str()), (502, "credentials-refused"));
+    app.approve(&second, "alice").await.assert(502, "credentials-refused");
     app.write_secrets(|_| {}).unwrap();
     let later = clock::now() + SignedDuration::from_secs(31);
     let healed = app.send_at(&app.sign_event("approve", &second, "alice").await, later).await;
@@ -127,14 +119,16 @@ async fn restored_backup_catches_up_without_a_second_accept() {
     let id = app.new_request().await;
     app.discover().await;
     let pending = backup(&app, &id).await;
-    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "accepted");
+    assert_eq!(app.approve(&id, "alice").await.name(), "accepted");
     let decided = backup(&app, &id).await;
-    app.scheduled_tick().await;
-    assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("activated", 1));
+    app.follow().await;
+    app.assert_state(&id, "activated").await;
+    app.assert_accepts(&id, 1);
     for (name, item) in [("pending", pending), ("decided", decided)] {
         restore(&app, item).await;
         assert_ne!(app.state_of(&id).await, "activated", "{name}");
-        app.scheduled_tick().await;
+        app.discover().await;
+        app.follow().await;
         assert_eq!(app.state_of(&id).await, "activated", "from a backup of {name}");
         assert_eq!(app.count_accepts(&id), 1, "from a backup of {name}: nothing is accepted twice");
     }
@@ -148,8 +142,7 @@ async fn lost_records_are_restored_from_a_copy() {
     let ids: [_; 7] = std::array::from_fn(|_| app.new_request());
     let ids = futures_util::future::join_all(ids).await;
     let [went_on, gone, begun_anew, edited, shortened, damaged, newer] = ids.as_slice() else { panic!() };
-    let approve =
-        async |id| assert_eq!(app.send(&app.sign_event("approve", id, "alice").await).await.name(), "accepted");
+    let approve = async |id| assert_eq!(app.approve(id, "alice").await.name(), "accepted");
     app.discover().await;
     let early = backup(&app, shortened).await;
     for id in [gone, edited, shortened] {
@@ -211,7 +204,7 @@ async fn lost_records_are_restored_from_a_copy() {
 async fn invalid_copy_restores_nothing() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
-    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "accepted");
+    assert_eq!(app.approve(&id, "alice").await.name(), "accepted");
     let item = backup(&app, &id).await;
     let record = item["record"].as_s().unwrap();
     let problems = [
@@ -233,29 +226,41 @@ async fn invalid_copy_restores_nothing() {
 }
 
 #[tokio::test]
-async fn abandoned_deliveries_are_redriven_on_request() {
+async fn waiting_delivery_is_redriven_at_once() {
     let app = TestApp::start().await;
-    app.slack.add_outage(Outage { path: AUDIT_PATH.into(), status: 410, ..Outage::default() });
     let wait = Some(120);
     app.slack.add_outage(Outage { path: WEBHOOK_PATH.into(), status: 503, retry_after: wait, ..Outage::default() });
     let id = app.new_request().await;
-    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "accepted");
-    app.tick().await;
+    assert_eq!(app.approve(&id, "alice").await.name(), "accepted");
+    app.follow().await;
     app.slack.clear_outages();
-    let (audit, hook) = (app.slack.posts(AUDIT_PATH).len(), app.slack.posts(WEBHOOK_PATH).len());
+    let hook = app.slack.posts(WEBHOOK_PATH).len();
     let told = peergate(&app, &["redrive", "--aws", "--channel", "netops"]).await;
     assert_eq!(told, "0 posts of 0 connections are due now\n", "it took everything");
     let told = peergate(&app, &["redrive", "--aws"]).await;
     assert!(told.ends_with("posts of 1 connections are due now\n") && !told.starts_with('0'), "{told}");
-    app.tick().await;
+    app.follow().await;
     assert!(app.slack.posts(WEBHOOK_PATH).len() > hook, "at once, and not when its turn would have come");
-    assert_eq!(app.slack.posts(AUDIT_PATH).len(), audit, "what was given up needs to be asked for");
+}
+
+#[tokio::test]
+async fn abandoned_delivery_is_redriven_only_on_request() {
+    let app = TestApp::start().await;
+    app.slack.add_outage(Outage { path: AUDIT_PATH.into(), status: 410, ..Outage::default() });
+    let id = app.new_request().await;
+    assert_eq!(app.approve(&id, "alice").await.name(), "accepted");
+    app.follow().await;
+    app.slack.clear_outages();
+    let audit = app.slack.posts(AUDIT_PATH).len();
+    peergate(&app, &["redrive", "--aws"]).await;
+    app.follow().await;
+    assert_eq!(app.slack.posts(AUDIT_PATH).len(), audit, "an abandoned delivery must be asked for");
     peergate(&app, &["redrive", "--aws", "--given-up", "--channel", "audit"]).await;
-    app.tick().await;
+    app.follow().await;
     assert!(app.slack.posts(AUDIT_PATH).len() > audit);
     let (audit, hook) = (app.slack.posts(AUDIT_PATH).len(), app.slack.posts(WEBHOOK_PATH).len());
     assert_eq!(peergate(&app, &["redrive", "--aws", "--given-up"]).await, "0 posts of 0 connections are due now\n");
-    app.tick().await;
+    app.follow().await;
     assert_eq!(
         (app.slack.posts(AUDIT_PATH).len(), app.slack.posts(WEBHOOK_PATH).len()),
         (audit, hook),
@@ -274,11 +279,11 @@ async fn newer_record_waits_for_its_version_and_blocks_no_other() {
     // It is due for the watcher, too.
     item.extend(["due_at", "work_at"].map(|name| (name.into(), AttributeValue::N("1".into()))));
     restore(&app, item.clone()).await;
-    let refused = app.send(&app.sign_event("approve", &newer, "alice").await).await;
-    assert_eq!((refused.status, app.count_calls("AcceptVpcPeerConnection")), (503, 0), "{}", refused.body);
-    assert_eq!(app.send(&app.sign_event("approve", &ours, "alice").await).await.name(), "accepted");
+    let refused = app.approve(&newer, "alice").await;
+    assert_eq!((refused.status, app.count_calls(ACCEPT)), (503, 0), "{}", refused.body);
+    assert_eq!(app.approve(&ours, "alice").await.name(), "accepted");
     app.scheduled_tick().await;
-    assert_eq!(app.state_of(&ours).await, "activated");
+    app.assert_state(&ours, "activated").await;
     assert_eq!(backup(&app, &newer).await, item, "it is not touched");
     let lines = logged();
     let line = |message: &str| {
@@ -291,22 +296,16 @@ async fn newer_record_waits_for_its_version_and_blocks_no_other() {
     let record = item["record"].as_s().unwrap().replace(r#""schema":3"#, r#""schema":2"#);
     item.insert("record".into(), AttributeValue::S(record));
     restore(&app, item).await;
-    assert_eq!(app.send(&app.sign_event("approve", &newer, "alice").await).await.name(), "accepted");
+    assert_eq!(app.approve(&newer, "alice").await.name(), "accepted");
 }
 
 #[tokio::test]
 async fn throttling_costs_only_time() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
-    app.simulator.add_fault(Fault {
-        action: Some("AcceptVpcPeerConnection".into()),
-        code: Some("Throttling.User".into()),
-        retry_after_ms: Some(200),
-        times: 3,
-        ..Fault::default()
-    });
-    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "underway");
-    app.tick().await;
+    app.simulator.add_fault(Fault { retry_after_ms: Some(200), times: 3, ..failure(ACCEPT, "Throttling.User") });
+    assert_eq!(app.approve(&id, "alice").await.name(), "underway");
+    app.follow().await;
     assert_eq!(
         (app.state_of(&id).await.as_str(), app.count_accepts(&id), app.simulator.pending_faults()),
         ("activated", 1, 0)

@@ -1,8 +1,6 @@
 //! What ticks cost when much is in flight: calls and store accesses are counted, never timed.
 
-use std::time::Duration;
-
-use crate::support::{TableProxy, TestApp, WEBHOOK_PATH, logged, quick_settings};
+use crate::support::prelude::*;
 use aws_sdk_dynamodb::types::AttributeValue;
 use peergate::alicloud::sign::SignatureVersion;
 use peergate::alicloud::{Alicloud, Credentials};
@@ -10,39 +8,30 @@ use peergate::approval::{
     Approval, ApprovalId, Approver, ChannelDisplay, Decision, Delivery, Event, PolicySnapshot, Principal, Review,
     Verdict,
 };
-use peergate::fake::alicloud::gateway::Fault;
-use peergate::fake::alicloud::{SimulatedAccount, SimulatorSettings, Tampering};
-use peergate::fake::slack::Outage;
+use peergate::fake::alicloud::SimulatedAccount;
 use peergate::local::sandbox::Sandbox;
 use peergate::peering::{AccountId, InstanceId};
 use peergate::preflight::{self, Check, CheckOutcome, Finding};
 use peergate::store::{Saved, Stored};
-use peergate::watch::TickSummary;
+use peergate::watch::{Tick, TickSummary};
 use peergate::{clock, http as client};
-use serde_json::json;
 
-const LIST: &str = "ListVpcPeerConnections";
-const GET: &str = "GetVpcPeerConnectionAttribute";
 /// Another accepting account.
 const OTHER: u64 = 3_333_333_333_333_333;
-
-fn becomes(status: &str) -> Tampering {
-    Tampering { status: Some(status.into()), ..Tampering::default() }
-}
 
 fn slow() -> SimulatorSettings {
     SimulatorSettings { activation_delay: Duration::from_hours(1), calls_per_minute: None, ..quick_settings() }
 }
 
-/// Requests of a target that are being activated, with nothing left to tell: as the simulator and the store have them.
+/// Requests of a target that are being activated, with nothing left to deliver: as the simulator and the store have them.
 async fn activating(app: &TestApp, target: &str, account: u64, region: &str, number: usize) -> Vec<InstanceId> {
     let ids = pending(app, target, account, region, number).await;
     for id in &ids {
-        app.tamper(id, becomes("Updating"));
+        app.set_status(id, "Updating");
         let id = ApprovalId { target: target.into(), instance_id: id.clone() };
         let stored = app.parts.store.load(&id).await.unwrap().unwrap();
         let stored = app.parts.store.update(stored, accepted).await.unwrap();
-        told(app, stored).await;
+        mark_delivered(app, stored).await;
     }
     ids
 }
@@ -60,33 +49,28 @@ fn accepted(approval: &mut Approval) -> bool {
         request_key: clock::nonce(),
         request_content: None,
     };
-    let terms = PolicySnapshot { rule: Some("r".into()), ..approval.policy.clone() };
+    let policy = PolicySnapshot { rule: Some("r".into()), ..approval.policy.clone() };
     let (id, connection, findings) = (approval.id.clone(), approval.connection.clone(), approval.findings.clone());
-    let electorate = |_: &Principal| Some(by.clone());
-    let grounds = Review {
-        id: &id,
-        connection: &connection,
-        policy: &terms,
-        findings: &findings,
-        eligible_approver: &electorate,
-    };
-    *approval = Approval::apply_decision(Some(approval), &grounds, decision).unwrap();
+    let eligible = |_: &Principal| Some(by.clone());
+    let review =
+        Review { id: &id, connection: &connection, policy: &policy, findings: &findings, eligible_approver: &eligible };
+    *approval = Approval::apply_decision(Some(approval), &review, decision).unwrap();
     approval.apply_event(&Event::Accepted { request_id: "R".into() }, at)
 }
 
-/// Requests that wait for people, with nothing left to tell.
+/// Requests that wait for people, with nothing left to deliver.
 async fn pending(app: &TestApp, target: &str, account: u64, region: &str, number: usize) -> Vec<InstanceId> {
     let mut ids = vec![];
     for _ in 0..number {
         let stored = waiting(app, target, account, region).await;
         ids.push(stored.approval.id.instance_id.clone());
-        told(app, stored).await;
+        mark_delivered(app, stored).await;
     }
     ids
 }
 
-/// A request that nobody was told of yet.
-async fn fresh(app: &TestApp, target: &str, account: u64) -> InstanceId {
+/// A request whose notifications are not delivered.
+async fn undelivered(app: &TestApp, target: &str, account: u64) -> InstanceId {
     waiting(app, target, account, "cn-shanghai").await.approval.id.instance_id
 }
 
@@ -111,37 +95,37 @@ async fn waiting(app: &TestApp, target: &str, account: u64, region: &str) -> Sto
     let mut findings = preflight::check_connection(&connection, account, clock::now());
     findings.push(preflight::check_other_peerings(&connection, Some(&[])));
     findings.push(Finding { check: Check::DryRun, outcome: CheckOutcome::Passed });
-    let grounds = Review {
+    let review = Review {
         id: &ApprovalId { target: target.into(), instance_id: id },
         connection: &connection,
         policy: &app.parts.config.policy.snapshot_for(target, &connection),
         findings: &findings,
         eligible_approver: &|_: &Principal| None,
     };
-    let record = Approval::discover(&grounds, clock::now());
+    let record = Approval::discover(&review, clock::now());
     let Saved::Done(stored) = app.parts.store.save(&record, None).await.unwrap() else { panic!("it is new") };
     stored
 }
 
-/// Everything that the channels are owed, they have.
-async fn told(app: &TestApp, stored: Stored) {
-    let tell = |approval: &mut Approval| {
-        let owed: Vec<_> = approval
+/// The channels have every notification.
+async fn mark_delivered(app: &TestApp, stored: Stored) {
+    let deliver = |approval: &mut Approval| {
+        let waiting: Vec<_> = approval
             .outbox
             .iter()
-            .flat_map(|notice| {
-                let waiting =
-                    notice.deliveries.iter().filter(|(_, delivery)| matches!(delivery, Delivery::Waiting { .. }));
-                waiting.map(|(channel, _)| (notice.number, channel.clone())).collect::<Vec<_>>()
+            .flat_map(|notification| {
+                let open =
+                    notification.deliveries.iter().filter(|(_, delivery)| matches!(delivery, Delivery::Waiting { .. }));
+                open.map(|(channel, _)| (notification.number, channel.clone())).collect::<Vec<_>>()
             })
             .collect();
-        owed.into_iter().fold(false, |changed, (number, channel)| {
+        waiting.into_iter().fold(false, |changed, (number, channel)| {
             approval
                 .apply_event(&Event::Delivered { number, channel, display: ChannelDisplay::Unchanged }, clock::now())
                 || changed
         })
     };
-    app.parts.store.update(stored, tell).await.unwrap();
+    app.parts.store.update(stored, deliver).await.unwrap();
 }
 
 /// The sandbox with a second target.
@@ -176,12 +160,12 @@ async fn idle_tick_asks_the_store_once() {
 #[tokio::test]
 async fn discovery_in_one_slack_channel_costs_two_writes() {
     let (app, table) = TableProxy::start(quick_settings()).await;
-    let id = app.request_peering(&[("AcceptingVpcId", "vpc-with-a-reason")]).await.unwrap();
+    let id = app.new_request_for("vpc-with-a-reason").await;
     assert_eq!(app.discover().await.delivered, 1);
     assert_eq!(table.writes(), [200, 200], "the record with its claim; the card with its delivery mark");
 
     // So does what is told later.
-    app.tamper(&id, becomes("Deleted"));
+    app.set_status(&id, "Deleted");
     app.discover().await;
     table.reset_calls();
     app.read_doubtful_again(&id).await;
@@ -192,20 +176,20 @@ async fn discovery_in_one_slack_channel_costs_two_writes() {
 #[tokio::test]
 async fn unchanged_connections_cost_list_pages_but_no_record_access() {
     let (app, table) = TableProxy::start(slow()).await;
-    let ids = activating(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 110).await;
-    pending(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 110).await;
+    let ids = activating(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 55).await;
+    pending(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 55).await;
     let gets = app.count_calls(GET);
     table.reset_calls();
     let summary = app.discover().await;
     assert_eq!((summary.changed, summary.discovered, summary.undelivered), (0, 0, 0), "{summary:?}");
-    assert_eq!((table.count_calls(), app.count_calls(LIST), app.count_calls(GET) - gets), (1, 3, 0));
+    assert_eq!((table.count_calls(), app.count_calls(LIST), app.count_calls(GET) - gets), (1, 2, 0));
 
     for id in ids.iter().take(3) {
-        app.tamper(id, becomes("Activated"));
+        app.set_status(id, "Activated");
     }
     app.round().await;
     for id in ids.iter().take(3) {
-        assert_eq!(app.state_of(id).await, "activated");
+        app.assert_state(id, "activated").await;
     }
     assert_eq!(app.count_calls(GET) - gets, 0, "the list says enough");
 }
@@ -216,7 +200,7 @@ async fn two_activations_in_a_large_region_are_read_not_listed() {
     pending(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 30).await;
     let ids = activating(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 2).await;
     let gets = app.count_calls(GET);
-    app.tamper(&ids[0], becomes("Activated"));
+    app.set_status(&ids[0], "Activated");
     app.round().await;
     assert_eq!(
         (app.state_of(&ids[0]).await.as_str(), app.count_calls(LIST), app.count_calls(GET) - gets),
@@ -230,7 +214,7 @@ async fn remaining_connections_are_read_singly_if_that_is_cheaper() {
     pending(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 420).await;
     let ids = activating(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 3).await;
     let gets = app.count_calls(GET);
-    app.tamper(&ids[1], becomes("Activated"));
+    app.set_status(&ids[1], "Activated");
     app.round().await;
     assert_eq!(app.state_of(&ids[1]).await, "activated");
     assert_eq!((app.count_calls(LIST), app.count_calls(GET) - gets), (1, 3), "not four more pages");
@@ -244,25 +228,22 @@ async fn followed_connection_in_an_unconfigured_region_is_seen() {
     let stranger = [("AcceptingRegionId", "eu-west-1"), ("AcceptingVpcId", "vpc-strange")];
     let stranger = InstanceId::parse(&app.simulator.request_peering(&stranger).unwrap()).unwrap();
     for id in few.iter().chain(&many) {
-        app.tamper(id, becomes("Rejected"));
+        app.set_status(id, "Rejected");
     }
     app.discover().await;
     for id in few.iter().chain(&many) {
-        assert_eq!(app.state_of(id).await, "rejected");
+        app.assert_state(id, "rejected").await;
     }
-    assert_eq!(app.state_of(&stranger).await, "none", "what is new is discovered where we were told to look");
+    // What is new is discovered where we were told to look.
+    app.assert_state(&stranger, "none").await;
 }
 
 #[tokio::test]
 async fn followed_connection_in_an_unlistable_region_is_read() {
     let app = TestApp::with_settings(slow()).await;
     let ids = activating(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 4).await;
-    app.tamper(&ids[3], becomes("Activated"));
-    app.simulator.add_fault(Fault {
-        action: Some(LIST.into()),
-        code: Some("InternalError".into()),
-        ..Fault::default()
-    });
+    app.set_status(&ids[3], "Activated");
+    app.fail_next(LIST, "InternalError");
     let gets = app.count_calls(GET);
     app.discover().await;
     assert_eq!((app.state_of(&ids[3]).await.as_str(), app.count_calls(GET) - gets), ("activated", 4));
@@ -272,7 +253,7 @@ async fn followed_connection_in_an_unlistable_region_is_read() {
 async fn unlisted_connection_is_read_before_it_is_presumed_deleted() {
     let app = TestApp::with_settings(slow()).await;
     let ids = activating(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 4).await;
-    app.tamper(&ids[2], becomes("Deleted"));
+    app.set_status(&ids[2], "Deleted");
     let gets = app.count_calls(GET);
     app.discover().await;
     assert_eq!(
@@ -291,24 +272,30 @@ async fn unlisted_connection_is_read_before_it_is_presumed_deleted() {
 #[tokio::test]
 async fn silent_target_delays_no_other() {
     let app = two_targets().await;
-    let slow = activating(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 40).await;
-    let fine = activating(&app, "other", OTHER, "cn-beijing", 40).await;
+    // More than are worked on at once.
+    let slow = activating(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 20).await;
+    let fine = activating(&app, "other", OTHER, "cn-beijing", 20).await;
     for id in slow.iter().chain(&fine) {
-        app.tamper(id, becomes("Activated"));
+        app.set_status(id, "Activated");
     }
     // Longer than any tick.
     let fault =
         Fault { account: Some(AccountId(2_222_222_222_222_222)), times: 9999, delay_ms: 600_000, ..Fault::default() };
     app.simulator.add_fault(fault);
-    app.discover().await;
+    app.tick_within(Tick::SCHEDULED, Duration::from_secs(6)).await;
     for id in &fine {
         let id = ApprovalId { target: "other".into(), instance_id: id.clone() };
         assert_eq!(app.parts.store.load(&id).await.unwrap().unwrap().approval.state.name(), "activated");
     }
     assert_eq!(app.state_of(&slow[0]).await, "activating");
     assert!(logged().lines().any(|line| line.contains("out_of_time") && line.contains("target=\"prod\"")));
+}
 
-    app.simulator.clear_faults();
+#[tokio::test]
+async fn throttled_target_alone_is_left_alone() {
+    let app = two_targets().await;
+    activating(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 3).await;
+    activating(&app, "other", OTHER, "cn-beijing", 3).await;
     app.simulator.add_fault(Fault {
         account: Some(AccountId(2_222_222_222_222_222)),
         code: Some("Throttling.User".into()),
@@ -316,8 +303,9 @@ async fn silent_target_delays_no_other() {
         ..Fault::default()
     });
     let lists = app.count_calls(LIST);
-    app.discover().await;
-    app.discover().await;
+    for _ in 0..2 {
+        app.tick_within(Tick::SCHEDULED, Duration::from_secs(4)).await;
+    }
     assert_eq!(app.count_calls(LIST) - lists, 3, "once more for the one that asked us to wait, twice for the other");
 }
 
@@ -339,7 +327,7 @@ async fn new_work_is_done_while_a_target_is_silent() {
         while app.count_calls(LIST) == lists {
             tokio::task::yield_now().await;
         }
-        let id = ApprovalId { target: "other".into(), instance_id: fresh(&app, "other", OTHER).await };
+        let id = ApprovalId { target: "other".into(), instance_id: undelivered(&app, "other", OTHER).await };
         assert!(app.parts.store.load(&id).await.unwrap().unwrap().approval.outbox.due_at().is_some());
     });
     assert!(summary.rounds >= 2 && summary.delivered >= 1, "{summary:?}");
@@ -349,12 +337,12 @@ async fn new_work_is_done_while_a_target_is_silent() {
 async fn silent_channel_does_not_stop_discovery() {
     let app = TestApp::with_settings(slow()).await;
     for _ in 0..40 {
-        fresh(&app, "prod", 2_222_222_222_222_222).await;
+        undelivered(&app, "prod", 2_222_222_222_222_222).await;
     }
     app.slack.add_outage(Outage { path: WEBHOOK_PATH.into(), hangs: true, ..Outage::default() });
     let unheard = app.new_request().await;
-    app.discover().await;
-    assert_eq!(app.state_of(&unheard).await, "pending");
+    app.tick_within(Tick::SCHEDULED, Duration::from_secs(6)).await;
+    app.assert_state(&unheard, "pending").await;
 }
 
 #[tokio::test]
@@ -384,7 +372,8 @@ async fn calls_stay_below_the_rate_limit() {
         sandbox.config.replace("regions = [\"cn-shanghai\"]", "regions = [\"cn-shanghai\"]\ncalls_per_minute = 2");
     let app = TestApp::from_sandbox(sandbox).with_config(&config);
     for _ in 0..4 {
-        app.discover().await;
+        app.tick_within(Tick::SCHEDULED, Duration::from_secs(3)).await;
     }
-    assert_eq!(app.count_calls(LIST), 2, "the rest of the minute is for others");
+    // The rest of the minute is for others.
+    app.assert_calls(LIST, 2);
 }

@@ -2,11 +2,9 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::support::{TestApp, logged};
+use crate::support::prelude::*;
 use peergate::chat::SignedRequest;
-use peergate::clock;
 use peergate::local::serve::{self, ServerLimits};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

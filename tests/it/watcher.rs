@@ -1,32 +1,20 @@
 //! Story two from outside: a tick in; the store, the upstream calls and what the channels hear out.
 
-use std::time::Duration;
-
-use crate::support::{AUDIT_PATH, SLACK_PATH, TestApp, WEBHOOK_PATH, logged, quick_settings};
+use crate::support::prelude::*;
 use peergate::approval::Event;
-use peergate::clock;
-use peergate::fake::alicloud::gateway::Fault;
-use peergate::fake::alicloud::{SimulatorSettings, Tampering};
-use peergate::fake::slack::Outage;
-use peergate::peering::InstanceId;
 use peergate::trigger::Trigger;
 use peergate::watch::TickSummary;
-use serde_json::json;
 
 /// Approves; the activation takes so long that no tick of the test sees it by itself.
 async fn approved(app: &TestApp) -> InstanceId {
     let id = app.new_request().await;
-    let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
+    let reply = app.approve(&id, "alice").await;
     assert_eq!(reply.name(), "accepted", "{}", reply.body);
     id
 }
 
 fn slow() -> SimulatorSettings {
     SimulatorSettings { activation_delay: Duration::from_hours(1), ..SimulatorSettings::default() }
-}
-
-fn becomes(status: &str) -> Tampering {
-    Tampering { status: Some(status.into()), ..Tampering::default() }
 }
 
 #[tokio::test]
@@ -55,7 +43,7 @@ async fn tick_follows_an_activation_and_notifies_each_channel_once() {
     let types: Vec<_> = app.slack.posts(AUDIT_PATH).iter().map(|post| post.body_json()["type"].clone()).collect();
     assert_eq!(types, ["peering.discovered", "peering.decided", "peering.accepted", "peering.activated"]);
     assert_eq!(app.tick().await, TickSummary { rounds: 1, ..TickSummary::default() });
-    assert_eq!(app.load_record(&id).await.unwrap().approval.due_at(), None);
+    assert_eq!(app.approval(&id).await.due_at(), None);
 }
 
 #[tokio::test]
@@ -67,27 +55,24 @@ async fn polling_writes_nothing_while_nothing_changes() {
     app.round().await;
     app.round().await;
     assert_eq!(app.load_record(&id).await.unwrap().version, version);
-    assert!(app.count_calls("GetVpcPeerConnectionAttribute") >= 3);
+    assert!(app.count_calls(GET) >= 3);
 }
 
 #[tokio::test]
 async fn watcher_finishes_an_accept_with_the_same_token() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
-    let action = Some("AcceptVpcPeerConnection".to_owned());
-    let code = Some("ServiceUnavailable".to_owned());
-    app.simulator.add_fault(Fault { action, code, http_status: 503, times: 3, ..Fault::default() });
-    let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
-    assert_eq!((reply.status, reply.name().as_str()), (202, "underway"));
+    app.fail_times(3, ACCEPT, "ServiceUnavailable");
+    app.approve(&id, "alice").await.assert(202, "underway");
     for _ in 0..3 {
         app.make_due(&id).await;
         app.round().await;
     }
-    assert_eq!(app.count_accepts(&id), 1);
+    app.assert_accepts(&id, 1);
     let journal = app.simulator.journal();
-    let accepts = journal.iter().filter(|entry| entry.action == "AcceptVpcPeerConnection" && !entry.is_dry_run());
+    let accepts = journal.iter().filter(|entry| entry.action == ACCEPT && !entry.is_dry_run());
     let tokens: std::collections::BTreeSet<_> = accepts.map(|entry| &entry.parameters["ClientToken"]).collect();
-    assert_eq!((tokens.len(), app.count_calls("AcceptVpcPeerConnection")), (1, 4));
+    assert_eq!((tokens.len(), app.count_calls(ACCEPT)), (1, 4));
     assert_ne!(app.state_of(&id).await, "approved");
 }
 
@@ -96,20 +81,19 @@ async fn lost_accept_answer_causes_no_second_accept() {
     let app = TestApp::with_settings(slow()).await;
     let id = app.new_request().await;
     app.lose_next_accept_reply();
-    app.send(&app.sign_event("approve", &id, "alice").await).await;
-    assert_eq!(app.state_of(&id).await, "approved");
+    app.approve(&id, "alice").await;
+    app.assert_state(&id, "approved").await;
     app.make_due(&id).await;
     app.round().await;
-    assert_eq!(
-        (app.state_of(&id).await.as_str(), app.count_accepts(&id)),
-        ("approved", 1),
-        "it is updated, who knows why"
-    );
+    // It is updated, who knows why.
+    app.assert_state(&id, "approved").await;
+    app.assert_accepts(&id, 1);
     assert_eq!(app.posted_headlines(SLACK_PATH).len(), 1, "decided");
-    app.tamper(&id, becomes("Activated"));
+    app.set_status(&id, "Activated");
     app.make_due(&id).await;
     app.round().await;
-    assert_eq!((app.state_of(&id).await.as_str(), app.count_calls("AcceptVpcPeerConnection")), ("activated", 1));
+    app.assert_state(&id, "activated").await;
+    app.assert_calls(ACCEPT, 1);
     let headlines = app.posted_headlines(SLACK_PATH);
     assert!(headlines[1].contains("accepted") && headlines[2].contains("Activated"), "{headlines:?}");
 }
@@ -118,37 +102,26 @@ async fn lost_accept_answer_causes_no_second_accept() {
 async fn vendors_wait_is_honored() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
-    let fault = Fault {
-        action: Some("AcceptVpcPeerConnection".into()),
-        code: Some("Throttling.User".into()),
-        retry_after_ms: Some(120_000),
-        ..Fault::default()
-    };
+    let fault = Fault { retry_after_ms: Some(120_000), ..failure(ACCEPT, "Throttling.User") };
     app.simulator.add_fault(fault);
     let before = clock::now();
-    app.send(&app.sign_event("approve", &id, "alice").await).await;
-    let due_at = app.load_record(&id).await.unwrap().approval.next_step_at.unwrap();
+    app.approve(&id, "alice").await;
+    let due_at = app.approval(&id).await.next_step_at.unwrap();
     assert!(due_at.duration_since(before) >= jiff::SignedDuration::from_secs(119), "{due_at}");
     app.round().await;
-    assert_eq!(app.count_calls("AcceptVpcPeerConnection"), 1);
+    app.assert_calls(ACCEPT, 1);
 }
 
 #[tokio::test]
 async fn refused_credentials_are_retried_slowly_and_logged_as_error() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
-    app.simulator.add_fault(Fault {
-        action: Some("AcceptVpcPeerConnection".into()),
-        code: Some("Forbidden.RAM".into()),
-        http_status: 403,
-        times: 2,
-        ..Fault::default()
-    });
-    app.send(&app.sign_event("approve", &id, "alice").await).await;
+    app.fail_times(2, ACCEPT, "Forbidden.RAM");
+    app.approve(&id, "alice").await;
     app.make_due(&id).await;
     app.round().await;
-    assert_eq!(app.state_of(&id).await, "approved");
-    let approval = app.load_record(&id).await.unwrap().approval;
+    app.assert_state(&id, "approved").await;
+    let approval = app.approval(&id).await;
     assert!(approval.next_step_at.unwrap().duration_since(clock::now()) > jiff::SignedDuration::from_mins(4));
     assert!(
         logged().lines().any(|line| {
@@ -157,7 +130,7 @@ async fn refused_credentials_are_retried_slowly_and_logged_as_error() {
     );
     app.make_due(&id).await;
     app.round().await;
-    assert_eq!(app.count_accepts(&id), 1);
+    app.assert_accepts(&id, 1);
 }
 
 #[tokio::test]
@@ -171,14 +144,14 @@ async fn each_final_status_is_announced_once() {
     for (status, state, said) in cases {
         let id = approved(&app).await;
         app.round().await;
-        app.tamper(&id, becomes(status));
+        app.set_status(&id, status);
         app.round().await;
         app.round().await;
         if state == "deleted" {
             // Soon after our call, two further readings have to say so.
-            assert_eq!(app.state_of(&id).await, "activating");
+            app.assert_state(&id, "activating").await;
             app.read_doubtful_again(&id).await;
-            assert_eq!(app.state_of(&id).await, "activating");
+            app.assert_state(&id, "activating").await;
             app.read_doubtful_again(&id).await;
         }
         assert_eq!(app.state_of(&id).await, state);
@@ -186,7 +159,7 @@ async fn each_final_status_is_announced_once() {
             app.posted_headlines(WEBHOOK_PATH).into_iter().filter(|line| line.contains(id.as_str())).collect();
         assert_eq!(of_it.len(), 3, "decided, accepted and the end: {of_it:?}");
         assert!(of_it[2].contains(said), "{of_it:?}");
-        assert_eq!(app.load_record(&id).await.unwrap().approval.due_at(), None);
+        assert_eq!(app.approval(&id).await.due_at(), None);
     }
 }
 
@@ -194,9 +167,8 @@ async fn each_final_status_is_announced_once() {
 async fn failure_is_reported_with_its_code_and_remedy() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
-    let code = Some("OperationFailed.CdtNotOpened".to_owned());
-    app.simulator.add_fault(Fault { action: Some("AcceptVpcPeerConnection".into()), code, ..Fault::default() });
-    app.send(&app.sign_event("approve", &id, "alice").await).await;
+    app.fail_next(ACCEPT, "OperationFailed.CdtNotOpened");
+    app.approve(&id, "alice").await;
     app.tick().await;
     let text = app.thread_replies().pop().unwrap();
     assert!(text.contains("could not be accepted"), "{text}");
@@ -208,20 +180,19 @@ async fn failure_is_reported_with_its_code_and_remedy() {
 async fn connection_changed_after_the_decision_is_not_accepted() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
-    let code = Some("ServiceUnavailable".to_owned());
-    let action = Some("AcceptVpcPeerConnection".to_owned());
-    app.simulator.add_fault(Fault { action, code, http_status: 503, ..Fault::default() });
-    app.send(&app.sign_event("approve", &id, "alice").await).await;
-    app.tamper(&id, Tampering { bandwidth: Some(9), ..Tampering::default() });
+    app.fail_next(ACCEPT, "ServiceUnavailable");
+    app.approve(&id, "alice").await;
+    app.set_bandwidth(&id, 9);
     app.make_due(&id).await;
     app.tick().await;
-    assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("pending", 0));
+    app.assert_state(&id, "pending").await;
+    app.assert_accepts(&id, 0);
     let card = app.only_card();
     assert!(card.text.contains("⚠ Changed: bandwidth: 1024 Mbit/s → 9 Mbit/s"), "{}", card.text);
     assert_eq!(card.button_labels(), ["Approve", "Reject", "Details"]);
     let told = app.thread_replies().pop().unwrap();
     assert!(told.contains("No longer counted: the approval of alice"), "{told}");
-    let again = app.send(&app.sign_event("approve", &id, "alice").await).await;
+    let again = app.approve(&id, "alice").await;
     assert_eq!((again.name().as_str(), app.count_accepts(&id)), ("accepted", 1));
 }
 
@@ -231,30 +202,28 @@ async fn repeatedly_changed_request_fails_even_when_approved() {
     let id = app.new_request().await;
     app.discover().await;
     for bandwidth in 1..=21 {
-        app.tamper(&id, Tampering { bandwidth: Some(bandwidth), ..Tampering::default() });
+        app.set_bandwidth(&id, bandwidth);
         app.discover().await;
     }
-    assert_eq!(app.state_of(&id).await, "failed");
-    let action = Some("AcceptVpcPeerConnection".to_owned());
-    let code = Some("ServiceUnavailable".to_owned());
-    app.simulator.add_fault(Fault { action, code, http_status: 503, ..Fault::default() });
-    let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
+    app.assert_state(&id, "failed").await;
+    app.fail_next(ACCEPT, "ServiceUnavailable");
+    let reply = app.approve(&id, "alice").await;
     assert_eq!((reply.name().as_str(), app.state_of(&id).await.as_str()), ("underway", "approved"));
-    app.tamper(&id, Tampering { bandwidth: Some(99), ..Tampering::default() });
+    app.set_bandwidth(&id, 99);
     app.make_due(&id).await;
     app.round().await;
-    assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("failed", 0));
-    assert_eq!(app.load_record(&id).await.unwrap().approval.next_step_at, None, "it rests");
+    app.assert_state(&id, "failed").await;
+    app.assert_accepts(&id, 0);
+    assert_eq!(app.approval(&id).await.next_step_at, None, "it rests");
 }
 
 #[tokio::test]
 async fn failing_connection_does_not_stop_the_others() {
     let app = TestApp::with_settings(slow()).await;
     let (broken, fine) = (approved(&app).await, approved(&app).await);
-    app.tamper(&fine, becomes("Activated"));
-    app.tamper(&broken, becomes("Activated"));
-    let action = Some("GetVpcPeerConnectionAttribute".to_owned());
-    app.simulator.add_fault(Fault { action, code: Some("InternalError".into()), http_status: 500, ..Fault::default() });
+    app.set_status(&fine, "Activated");
+    app.set_status(&broken, "Activated");
+    app.fail_next(GET, "InternalError");
     app.round().await;
     let mut states = [app.state_of(&broken).await, app.state_of(&fine).await];
     states.sort();
@@ -269,16 +238,16 @@ async fn failing_channel_delays_only_itself_and_keeps_the_order() {
         |status, body: &str| Outage { path: SLACK_PATH.into(), status, body: body.into(), ..Outage::default() };
     app.slack.add_outage(trouble(503, "down"));
     app.round().await;
-    app.tamper(&id, becomes("Activated"));
+    app.set_status(&id, "Activated");
     app.round().await;
     assert_eq!((app.posted_headlines(SLACK_PATH).len(), app.posted_headlines(WEBHOOK_PATH).len()), (0, 3));
-    assert!(app.load_record(&id).await.unwrap().approval.due_at().is_some());
+    assert!(app.approval(&id).await.due_at().is_some());
     app.slack.clear_outages();
     app.tick().await;
     let headlines = app.posted_headlines(SLACK_PATH);
     assert!(headlines[1].contains("accepted") && headlines[2].contains("Activated"), "{headlines:?}");
     assert_eq!((headlines.len(), app.posted_headlines(WEBHOOK_PATH).len()), (3, 3));
-    assert_eq!(app.load_record(&id).await.unwrap().approval.due_at(), None);
+    assert_eq!(app.approval(&id).await.due_at(), None);
 }
 
 #[tokio::test]
@@ -296,7 +265,7 @@ async fn each_platform_refusal_sets_the_right_retry() {
         let id = approved(&app).await;
         app.slack.add_outage(Outage { path: SLACK_PATH.into(), status, body: body.into(), ..Outage::default() });
         app.round().await;
-        let due_at = app.load_record(&id).await.unwrap().approval.outbox[0].deliveries["netops"].clone();
+        let due_at = app.approval(&id).await.outbox[0].deliveries["netops"].clone();
         let peergate::approval::Delivery::Waiting { due_at, .. } = due_at else {
             panic!("{status} {body}: {due_at:?}")
         };
@@ -304,13 +273,18 @@ async fn each_platform_refusal_sets_the_right_retry() {
         assert_eq!(wait > 1800, a_person_must_act, "{status} {body}: {wait}");
         app.slack.clear_outages();
         // Not part of the next case.
-        app.tamper(&id, becomes("Deleted"));
+        app.set_status(&id, "Deleted");
         app.round().await;
     }
+}
+
+#[tokio::test]
+async fn gone_endpoint_is_abandoned() {
+    let app = TestApp::with_settings(slow()).await;
     let id = approved(&app).await;
     app.slack.add_outage(Outage { path: AUDIT_PATH.into(), status: 410, ..Outage::default() });
     app.round().await;
-    let delivery = app.load_record(&id).await.unwrap().approval.outbox[0].deliveries["audit"].clone();
+    let delivery = app.approval(&id).await.outbox[0].deliveries["audit"].clone();
     assert_eq!(delivery, peergate::approval::Delivery::Abandoned);
 }
 
@@ -319,7 +293,7 @@ async fn record_keeps_the_place_of_a_slack_card() {
     let app = TestApp::with_settings(slow()).await;
     let id = approved(&app).await;
     app.round().await;
-    let cards = app.load_record(&id).await.unwrap().approval.cards;
+    let cards = app.approval(&id).await.cards;
     assert_eq!(cards["netops"].reference, format!("C0PEER/{}", app.only_card().ts));
     assert_eq!(cards.len(), 1, "only Slack lets us change what is there");
 }
@@ -351,7 +325,7 @@ fn support_key() -> peergate::chat::standard_webhooks::WebhookKey {
 async fn repeated_event_is_applied_once() {
     let app = TestApp::with_settings(slow()).await;
     let id = approved(&app).await;
-    let mut approval = app.load_record(&id).await.unwrap().approval;
+    let mut approval = app.approval(&id).await;
     let now = clock::now();
     assert!(!approval.apply_event(&Event::Accepted { request_id: "again".into() }, now));
     assert!(approval.apply_event(&Event::Missing, now));
@@ -367,7 +341,7 @@ async fn concurrent_watchers_post_each_notification_once() {
     }
     tokio::join!(app.round(), app.round(), app.round());
     assert_eq!([SLACK_PATH, WEBHOOK_PATH].map(|path| app.posted_headlines(path).len()), [8, 8], "decided and accepted");
-    assert_eq!(app.slack.messages_in("C0PEER").len(), 4, "a card each");
+    assert_eq!(app.slack.messages_in(CHANNEL).len(), 4, "a card each");
 }
 
 #[tokio::test]
@@ -391,11 +365,9 @@ async fn notification_claimed_by_a_dead_watcher_is_due_again() {
 async fn unexpected_status_is_waited_out() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
-    let code = Some("ServiceUnavailable".to_owned());
-    let action = Some("AcceptVpcPeerConnection".to_owned());
-    app.simulator.add_fault(Fault { action, code, http_status: 503, ..Fault::default() });
-    app.send(&app.sign_event("approve", &id, "alice").await).await;
-    let stored = app.load_record(&id).await.unwrap().approval;
+    app.fail_next(ACCEPT, "ServiceUnavailable");
+    app.approve(&id, "alice").await;
+    let stored = app.approval(&id).await;
     let mut approval = stored.clone();
     let odd = peergate::peering::Status::Other("Paused".into());
     let connection = peergate::peering::Connection { status: odd, ..stored.connection.clone() };
@@ -409,13 +381,10 @@ async fn unexpected_status_is_waited_out() {
 async fn late_answer_does_not_touch_a_newer_generation() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
-    let action = || Some("AcceptVpcPeerConnection".to_owned());
-    let code = Some("ServiceUnavailable".to_owned());
-    app.simulator.add_fault(Fault { action: action(), code, http_status: 503, ..Fault::default() });
-    app.send(&app.sign_event("approve", &id, "alice").await).await;
+    app.fail_next(ACCEPT, "ServiceUnavailable");
+    app.approve(&id, "alice").await;
     app.make_due(&id).await;
-    let code = Some("OperationFailed.CdtNotOpened".to_owned());
-    app.simulator.add_fault(Fault { action: action(), code, delay_ms: 2000, ..Fault::default() });
+    app.simulator.add_fault(Fault { delay_ms: 500, ..failure(ACCEPT, "OperationFailed.CdtNotOpened") });
     let (_, ()) = tokio::join!(app.round(), async {
         while app.simulator.pending_faults() > 0 {
             tokio::task::yield_now().await;
@@ -424,7 +393,7 @@ async fn late_answer_does_not_touch_a_newer_generation() {
         newer.approval.generation = 2;
         app.parts.store.save(&newer.approval, Some(&newer)).await.unwrap();
     });
-    let approval = app.load_record(&id).await.unwrap().approval;
+    let approval = app.approval(&id).await;
     assert_eq!((approval.state.name(), approval.generation, approval.outbox.len()), ("approved", 2, 2));
 }
 
@@ -432,15 +401,13 @@ async fn late_answer_does_not_touch_a_newer_generation() {
 async fn watcher_finishes_an_unfinished_rejection() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
-    let action = Some("RejectVpcPeerConnection".to_owned());
-    let code = Some("InternalError".to_owned());
-    app.simulator.add_fault(Fault { action, code, http_status: 500, ..Fault::default() });
-    let reply = app.send(&app.sign_event("reject", &id, "alice").await).await;
+    app.fail_next(REJECT, "InternalError");
+    let reply = app.reject(&id, "alice").await;
     assert_eq!((reply.status, app.state_of(&id).await.as_str()), (202, "rejecting"));
     app.make_due(&id).await;
     app.round().await;
-    assert_eq!(app.state_of(&id).await, "rejected");
-    assert_eq!(app.simulator.count_effects("RejectVpcPeerConnection", id.as_str()), 1);
+    app.assert_state(&id, "rejected").await;
+    assert_eq!(app.simulator.count_effects(REJECT, id.as_str()), 1);
     let rejected = format!("VPC peering prod/{id} was rejected");
     assert_eq!(
         app.posted_headlines(SLACK_PATH),
@@ -461,7 +428,7 @@ async fn platforms_wait_is_honored_within_a_limit() {
         });
         app.round().await;
         app.slack.clear_outages();
-        let delivery = app.load_record(&id).await.unwrap().approval.outbox[0].deliveries["hook"].clone();
+        let delivery = app.approval(&id).await.outbox[0].deliveries["hook"].clone();
         let peergate::approval::Delivery::Waiting { due_at, .. } = delivery else { panic!("{delivery:?}") };
         let wait = due_at.duration_since(clock::now()).as_secs();
         assert!((60..most_s).contains(&wait), "{asked_s}: {wait}");
@@ -474,9 +441,13 @@ async fn unreadable_accept_answer_is_retried() {
     for raw in ["<html>502 Bad Gateway</html>", "", "{}", "[1]"] {
         for http_status in [200, 502] {
             let id = app.new_request().await;
-            let action = Some("AcceptVpcPeerConnection".to_owned());
-            app.simulator.add_fault(Fault { action, http_status, raw: Some(raw.into()), ..Fault::default() });
-            let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
+            app.simulator.add_fault(Fault {
+                action: Some(ACCEPT.to_owned()),
+                http_status,
+                raw: Some(raw.into()),
+                ..Fault::default()
+            });
+            let reply = app.approve(&id, "alice").await;
             assert_eq!((reply.status, app.state_of(&id).await.as_str()), (202, "approved"), "{http_status} {raw}");
             app.make_due(&id).await;
             app.round().await;
@@ -489,19 +460,18 @@ async fn unreadable_accept_answer_is_retried() {
 async fn connection_missing_once_is_accepted_when_it_reappears() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
-    let code = Some("ServiceUnavailable".to_owned());
-    let action = Some("AcceptVpcPeerConnection".to_owned());
-    app.simulator.add_fault(Fault { action, code, http_status: 503, ..Fault::default() });
-    app.send(&app.sign_event("approve", &id, "alice").await).await;
+    app.fail_next(ACCEPT, "ServiceUnavailable");
+    app.approve(&id, "alice").await;
     let not_found = Some("ResourceNotFound.InstanceId".to_owned());
-    let action = Some("GetVpcPeerConnectionAttribute".to_owned());
-    app.simulator.add_fault(Fault { action, code: not_found, ..Fault::default() });
+    app.simulator.add_fault(Fault { action: Some(GET.to_owned()), code: not_found, ..Fault::default() });
     app.make_due(&id).await;
     app.round().await;
-    assert_eq!(app.state_of(&id).await, "approved", "one reading is no proof");
+    // One reading is no proof.
+    app.assert_state(&id, "approved").await;
     app.make_due(&id).await;
     app.round().await;
-    assert_eq!(app.count_accepts(&id), 1, "what was decided is carried out");
+    // What was decided is carried out.
+    app.assert_accepts(&id, 1);
 }
 
 #[test]
@@ -519,10 +489,10 @@ fn only_schedules_and_streams_trigger_a_tick() {
 async fn ended_and_announced_request_leaves_no_work() {
     let app = TestApp::with_settings(slow()).await;
     let id = approved(&app).await;
-    app.tamper(&id, becomes("Rejected"));
+    app.set_status(&id, "Rejected");
     app.round().await;
     app.round().await;
-    let approval = app.load_record(&id).await.unwrap().approval;
+    let approval = app.approval(&id).await;
     assert_eq!((approval.state.name(), approval.work_at()), ("rejected", None), "the stream calls nobody");
 }
 
@@ -531,19 +501,17 @@ async fn accept_answered_with_not_found_ends_nothing() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
     app.discover().await;
-    let code = Some("ResourceNotFound.InstanceId".to_owned());
-    let action = Some("AcceptVpcPeerConnection".to_owned());
-    app.simulator.add_fault(Fault { action, code, times: 5, ..Fault::default() });
-    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "underway");
+    app.fail_times(5, ACCEPT, "ResourceNotFound.InstanceId");
+    assert_eq!(app.approve(&id, "alice").await.name(), "underway");
     for _ in 0..4 {
         app.make_due(&id).await;
         app.round().await;
-        let approval = app.load_record(&id).await.unwrap().approval;
+        let approval = app.approval(&id).await;
         assert_eq!((approval.state.name(), approval.unconfirmed.is_none()), ("approved", true));
     }
     app.make_due(&id).await;
     app.round().await;
-    assert_eq!(app.count_accepts(&id), 1);
+    app.assert_accepts(&id, 1);
 }
 
 #[tokio::test]
@@ -552,12 +520,12 @@ async fn connection_not_awaiting_approval_makes_no_record() {
     for status in ["Creating", "Suspended", "Updating"] {
         let theirs = format!("vpc-{}", status.to_lowercase());
         let id = app.request_peering(&[("VpcId", &theirs)]).await.unwrap();
-        app.tamper(&id, Tampering { shows: Some(status.into()), ..Tampering::default() });
-        let blind = app.sign_spec(&crate::support::event_spec("approve", &id, "alice")).await;
+        app.show_status(&id, status);
+        let blind = app.sign_spec(&app.blind_spec("approve", &id, "alice")).await;
         assert_eq!(
             (app.send(&blind).await.name().as_str(), app.state_of(&id).await.as_str()),
             ("not-acceptable", "none")
         );
     }
-    assert_eq!(app.count_calls("AcceptVpcPeerConnection"), 0);
+    app.assert_calls(ACCEPT, 0);
 }

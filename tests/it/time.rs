@@ -1,15 +1,6 @@
-//! What takes days: reminders, escalation, expiry and activations that are stuck. The clock of the process is set ahead,
-//! so these tests have one of their own and run one after the other.
+//! What takes days: reminders, escalation, expiry and activations that are stuck.
 
-use std::time::Duration;
-
-use crate::support::{CLOCK, TestApp, WEBHOOK_PATH, quick_settings};
-use jiff::SignedDuration;
-use peergate::clock;
-use peergate::fake::alicloud::SimulatorSettings;
-use peergate::fake::alicloud::gateway::Fault;
-use peergate::fake::slack::Outage;
-use peergate::peering::InstanceId;
+use crate::support::prelude::*;
 
 fn hours(hours: i64) -> SignedDuration {
     SignedDuration::from_hours(hours)
@@ -18,31 +9,31 @@ fn hours(hours: i64) -> SignedDuration {
 /// Lets time pass, with a look every so often.
 async fn pass(app: &TestApp, time: SignedDuration, looks: i32) {
     for _ in 0..looks {
-        clock::jump::advance(time / looks);
+        clock::jump::advance_in_thread(time / looks);
         app.round().await;
     }
 }
 
-async fn requested(app: &TestApp, vpc: &str) -> InstanceId {
-    let id = app.request_peering(&[("AcceptingVpcId", vpc)]).await.unwrap();
-    app.discover().await;
-    id
-}
-
 #[tokio::test]
-async fn undecided_request_is_reminded_ever_less_then_escalated() {
-    let _alone = CLOCK.lock().await;
+async fn undecided_request_is_reminded_ever_less_often() {
     let app = TestApp::start().await;
-    let id = requested(&app, "vpc-two-people").await;
+    let id = app.discovered_request("vpc-two-people").await;
     pass(&app, hours(3), 6).await;
     assert!(app.only_card().thread_headlines().is_empty());
-    pass(&app, hours(25), 50).await;
+    pass(&app, hours(25), 25).await;
     let waited = |time: &str| format!("VPC peering prod/{id} has waited for a decision for {time}");
     assert_eq!(app.only_card().thread_headlines(), [waited("4 h"), waited("12 h"), waited("1 d 4 h")]);
     assert!(app.only_card().replies.iter().all(|reply| reply.broadcast), "seen in the channel, too");
     assert!(app.only_card().replies[0].text.contains("Still needed: 2 of alice, bob, carol"));
     assert!(app.slack.messages_in("C0CALL").is_empty());
+}
 
+#[tokio::test]
+async fn escalation_brings_the_card_to_another_channel() {
+    let app = TestApp::start().await;
+    let id = app.discovered_request("vpc-two-people").await;
+    pass(&app, hours(28), 7).await;
+    assert!(app.slack.messages_in("C0CALL").is_empty());
     pass(&app, hours(4), 8).await;
     let thread = app.only_card().thread_headlines().join("\n");
     assert!(
@@ -54,9 +45,9 @@ async fn undecided_request_is_reminded_ever_less_then_escalated() {
     assert_eq!(other.replies.len(), 1);
 
     // From the other card; both show it.
-    app.click_button(&other, "Approve", "U061F7AUR").await;
-    app.click_button(&app.only_card(), "Approve", "U0CAROL").await;
-    app.tick().await;
+    app.click_button(&other, "Approve", ALICE).await;
+    app.click_button(&app.only_card(), "Approve", CAROL).await;
+    app.follow().await;
     for channel in ["C0PEER", "C0CALL"] {
         assert!(app.card_in(channel).text.contains("is Activated"), "{}", app.card_in(channel).text);
     }
@@ -64,48 +55,45 @@ async fn undecided_request_is_reminded_ever_less_then_escalated() {
 
 #[tokio::test]
 async fn unanswered_request_warns_before_expiry_and_reports_it() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::start().await;
-    let id = requested(&app, "vpc-other").await;
+    let id = app.discovered_request("vpc-other").await;
     pass(&app, hours(6 * 24 + 1), 100).await;
     let thread = app.only_card().thread_headlines().join("\n");
     assert_eq!(thread.matches("expires at").count(), 1, "{thread}");
     assert!(thread.contains("if nobody decides"), "{thread}");
     pass(&app, hours(24), 20).await;
-    assert_eq!(app.state_of(&id).await, "expired");
+    app.assert_state(&id, "expired").await;
     let card = app.only_card();
     assert!(card.text.starts_with(&format!("VPC peering prod/{id} has expired\n")), "{}", card.text);
     assert!(card.button_labels().is_empty());
     assert!(
         app.posted_headlines(WEBHOOK_PATH).last().unwrap().contains("has expired: nobody accepted it within 7 days")
     );
-    let reply = app.send(&app.sign_event("approve", &id, "alice").await).await;
+    let reply = app.approve(&id, "alice").await;
     assert_eq!((reply.name().as_str(), app.count_accepts(&id)), ("already-decided", 0));
     assert!(reply.problem_detail().contains("Too late"), "{}", reply.problem_detail());
 }
 
 #[tokio::test]
 async fn slow_activation_is_reported_once_and_still_followed() {
-    let _alone = CLOCK.lock().await;
     let app =
         TestApp::with_settings(SimulatorSettings { activation_delay: Duration::from_hours(1), ..quick_settings() })
             .await;
-    let id = requested(&app, "vpc-other").await;
-    app.click_button(&app.only_card(), "Approve", "U0BOB").await;
+    let id = app.discovered_request("vpc-other").await;
+    app.click_button(&app.only_card(), "Approve", BOB).await;
     pass(&app, SignedDuration::from_mins(9), 3).await;
     assert!(!app.only_card().thread_headlines().join("\n").contains("too long"));
     pass(&app, SignedDuration::from_mins(30), 10).await;
     let thread = app.only_card().thread_headlines().join("\n");
     assert_eq!(thread.matches("has been in activation for 12 min ").count(), 1, "{thread}");
     pass(&app, SignedDuration::from_mins(30), 10).await;
-    assert_eq!(app.state_of(&id).await, "activated");
+    app.assert_state(&id, "activated").await;
 }
 
 #[tokio::test]
 async fn people_are_reminded_during_an_alibaba_cloud_outage() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::start().await;
-    requested(&app, "vpc-other").await;
+    app.discovered_request("vpc-other").await;
     app.simulator.add_fault(Fault {
         code: Some("ServiceUnavailable".into()),
         http_status: 503,
@@ -118,17 +106,9 @@ async fn people_are_reminded_during_an_alibaba_cloud_outage() {
 
 #[tokio::test]
 async fn failing_check_is_retried_ever_less_often() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::start().await;
-    app.simulator.add_fault(Fault {
-        action: Some("AcceptVpcPeerConnection".into()),
-        code: Some("Forbidden.RAM".into()),
-        http_status: 403,
-        times: 999,
-        dry_run: true,
-        ..Fault::default()
-    });
-    requested(&app, "vpc-other").await;
+    app.simulator.add_fault(Fault { times: 999, dry_run: true, ..failure(ACCEPT, "Forbidden.RAM") });
+    app.discovered_request("vpc-other").await;
     pass(&app, SignedDuration::from_mins(10), 10).await;
     assert!(app.count_dry_runs() >= 5, "soon at first: {}", app.count_dry_runs());
     let before = app.count_dry_runs();
@@ -138,9 +118,8 @@ async fn failing_check_is_retried_ever_less_often() {
 
 #[tokio::test]
 async fn reminder_repeats_no_passed_check() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::start().await;
-    requested(&app, "vpc-other").await;
+    app.discovered_request("vpc-other").await;
     let before = app.count_dry_runs();
     pass(&app, hours(5), 5).await;
     assert_eq!((app.only_card().thread_headlines().len(), app.count_dry_runs()), (1, before));
@@ -148,9 +127,8 @@ async fn reminder_repeats_no_passed_check() {
 
 #[tokio::test]
 async fn delayed_watcher_sends_each_notification_once() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::start().await;
-    requested(&app, "vpc-two-people").await;
+    app.discovered_request("vpc-two-people").await;
     pass(&app, hours(6 * 24 + 1), 1).await;
     app.round().await;
     let thread = app.only_card().thread_headlines().join("\n");
@@ -160,34 +138,33 @@ async fn delayed_watcher_sends_each_notification_once() {
 
 #[tokio::test]
 async fn tick_renews_a_session_before_anybody_waits_for_it() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::start().await;
     let role = r#"credentials = { kind = "assume-role", role = "acs:ram::2222222222222222:role/peergate" }"#;
     let config = app.config.replacen("[targets.prod]\n", &format!("[targets.prod]\n{role}\n"), 1);
     let app = app.with_config(&config);
-    app.tick().await;
+    app.follow().await;
     assert_eq!(app.count_calls("AssumeRole"), 1);
-    clock::jump::advance(SignedDuration::from_mins(39));
-    app.tick().await;
+    clock::jump::advance_in_thread(SignedDuration::from_mins(39));
+    app.follow().await;
     assert_eq!(app.count_calls("AssumeRole"), 1, "21 minutes are left");
-    clock::jump::advance(SignedDuration::from_mins(2));
-    app.tick().await;
+    clock::jump::advance_in_thread(SignedDuration::from_mins(2));
+    app.follow().await;
     assert_eq!(app.count_calls("AssumeRole"), 2, "19 minutes are left: four before anybody would have to wait");
 }
 
 #[tokio::test]
 async fn platform_down_for_a_day_hears_everything_once_in_order() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::start().await;
     let id = app.new_request().await;
     app.slack.add_outage(Outage { path: WEBHOOK_PATH.into(), status: 503, ..Outage::default() });
-    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "accepted");
+    assert_eq!(app.approve(&id, "alice").await.name(), "accepted");
     pass(&app, hours(24), 12).await;
-    assert_eq!(app.state_of(&id).await, "activated", "nothing else waits for it");
+    // Nothing else waits for it.
+    app.assert_state(&id, "activated").await;
     assert!(app.posted_headlines(WEBHOOK_PATH).is_empty());
     app.slack.clear_outages();
-    clock::jump::advance(SignedDuration::from_mins(5));
-    app.tick().await;
+    clock::jump::advance_in_thread(SignedDuration::from_mins(5));
+    app.follow().await;
     let headlines = app.posted_headlines(WEBHOOK_PATH);
     assert_eq!(headlines.len(), 3, "{headlines:?}");
     for (headline, part) in headlines.iter().zip([" approved ", " was accepted ", " is Activated"]) {
@@ -199,17 +176,18 @@ async fn platform_down_for_a_day_hears_everything_once_in_order() {
 
 #[tokio::test]
 async fn long_throttling_delays_a_decision_and_is_reported() {
-    let _alone = CLOCK.lock().await;
     let app = TestApp::start().await;
     let id = app.new_request().await;
-    let (action, code) = (Some("AcceptVpcPeerConnection".into()), Some("Throttling.User".into()));
+    let (action, code) = (Some(ACCEPT.into()), Some("Throttling.User".into()));
     app.simulator.add_fault(Fault { action, code, times: u32::MAX, ..Fault::default() });
-    assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "underway");
-    pass(&app, hours(1), 10).await;
-    assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("approved", 0));
+    assert_eq!(app.approve(&id, "alice").await.name(), "underway");
+    pass(&app, hours(1), 4).await;
+    app.assert_state(&id, "approved").await;
+    app.assert_accepts(&id, 0);
     assert!(app.posted_headlines(WEBHOOK_PATH).iter().any(|told| told.contains("could not be carried out yet")));
     app.simulator.clear_faults();
-    clock::jump::advance(SignedDuration::from_mins(2));
-    app.tick().await;
-    assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("activated", 1));
+    clock::jump::advance_in_thread(SignedDuration::from_mins(2));
+    app.follow().await;
+    app.assert_state(&id, "activated").await;
+    app.assert_accepts(&id, 1);
 }

@@ -5,23 +5,16 @@
 //! `PEERGATE_MODEL_RUNS` and `PEERGATE_MODEL_SEED` make more and other runs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
-use crate::support::{AUDIT_PATH, CLOCK, SLACK_PATH, TestApp, WEBHOOK_PATH};
-use jiff::SignedDuration;
+use crate::support::prelude::*;
 use peergate::approval::{Approval, ApprovalState, AuditEvent, Delivery, History, Verdict};
 use peergate::chat::SignedRequest;
-use peergate::clock;
-use peergate::fake::alicloud::gateway::Fault;
-use peergate::fake::alicloud::{SimulatorSettings, Tampering};
 use peergate::fake::feishu::{CHAT_ID, FakeFeishu, FeishuFault};
-use peergate::fake::slack::Outage;
 use peergate::peering::{Fingerprint, InstanceId};
-use serde_json::json;
 use tokio::time::timeout;
 
 const STEPS: usize = 60;
-const PEOPLE: [(&str, &str); 4] = [("alice", "U061F7AUR"), ("bob", "U0BOB"), ("carol", "U0CAROL"), ("erin", "U0ERIN")];
+const PEOPLE: [(&str, &str); 4] = [("alice", ALICE), ("bob", BOB), ("carol", CAROL), ("erin", ERIN)];
 const VPCS: [&str; 4] = ["vpc-two-people", "vpc-by-itself", "vpc-with-a-reason", "vpc-other"];
 
 /// Small, seeded, and the same everywhere.
@@ -57,13 +50,32 @@ struct Memory {
     log: Vec<String>,
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn random_steps_keep_every_invariant() {
-    let _alone = CLOCK.lock().await;
-    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse().ok());
-    let runs = number("PEERGATE_MODEL_RUNS").unwrap_or(6);
+/// Tests that run side by side. Test `n` of `LANES` takes the seeds `n`, `n + LANES` and so on.
+macro_rules! lanes {
+    ($($name:ident: $lane:literal,)*) => {$(
+        #[tokio::test]
+        async fn $name() {
+            run_lane($lane).await;
+        }
+    )*};
+}
+
+const LANES: u64 = 6;
+
+lanes! {
+    random_steps_keep_every_invariant_1: 0,
+    random_steps_keep_every_invariant_2: 1,
+    random_steps_keep_every_invariant_3: 2,
+    random_steps_keep_every_invariant_4: 3,
+    random_steps_keep_every_invariant_5: 4,
+    random_steps_keep_every_invariant_6: 5,
+}
+
+async fn run_lane(lane: u64) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    let runs = number("PEERGATE_MODEL_RUNS").unwrap_or(LANES);
     let seed = number("PEERGATE_MODEL_SEED").unwrap_or(20_261_122);
-    for run in 0..runs {
+    for run in (lane..runs).step_by(usize::try_from(LANES).unwrap()) {
         run_once(seed + run).await;
     }
 }
@@ -102,11 +114,11 @@ async fn run_once(seed: u64) {
 async fn calm(app: &TestApp, memory: &Memory, seed: u64) {
     app.simulator.clear_faults();
     for id in &memory.ids {
-        app.tamper(id, Tampering { shows: Some("-".into()), ..Tampering::default() });
+        app.show_status(id, "-");
     }
     // A refused permission rests for five minutes, and what is called then is read once more.
     for _ in 0..7 {
-        clock::jump::advance(SignedDuration::from_secs(61));
+        clock::jump::advance_in_thread(SignedDuration::from_secs(61));
         app.discover().await;
     }
     for record in records(app, memory).await {
@@ -180,7 +192,7 @@ async fn step(app: &mut TestApp, feishu: &FakeFeishu, original: &str, dice: &mut
         20 | 21 => {
             let shows =
                 *dice.one_of(&["Updating", "Deleting", "Missing", "Deleted", "Accepting", "Rejected", "-", "-"]);
-            app.tamper(&id, Tampering { shows: Some(shows.into()), ..Tampering::default() });
+            app.show_status(&id, shows);
             format!("readings of {id} show {shows}")
         }
         22 => {
@@ -216,7 +228,7 @@ async fn step(app: &mut TestApp, feishu: &FakeFeishu, original: &str, dice: &mut
             format!("{id} expires in half an hour, and its status will not say so")
         }
         26 if app.count_accepts(&id) > 0 && app.simulator.true_status(id.as_str()) == Some("Updating") => {
-            app.tamper(&id, Tampering { status: Some("Accepting".into()), ..Tampering::default() });
+            app.set_status(&id, "Accepting");
             *memory.undone.entry(id.clone()).or_default() += 1;
             format!("the accept of {id} comes to nothing")
         }
@@ -226,9 +238,9 @@ async fn step(app: &mut TestApp, feishu: &FakeFeishu, original: &str, dice: &mut
         }
         3..=6 => {
             let verb = *dice.one_of(&["approve", "approve", "approve", "approve", "withdraw", "reject"]);
-            let mut wish = app.event_spec(verb, &id, person);
-            wish.reason = (dice.roll(2) == 0).then(|| "because".into());
-            let signed = app.sign_spec(&wish).await;
+            let mut spec = app.event_spec(verb, &id, person);
+            spec.reason = (dice.roll(2) == 0).then(|| "because".into());
+            let signed = app.sign_spec(&spec).await;
             memory.sent.push(signed.clone());
             let reply = app.send(&signed).await;
             format!("{person} sends {verb} for {id}: {}", reply.name())
@@ -278,13 +290,7 @@ async fn step(app: &mut TestApp, feishu: &FakeFeishu, original: &str, dice: &mut
             format!("the watcher died: {died}")
         }
         14 => {
-            let action = *dice.one_of(&[
-                "AcceptVpcPeerConnection",
-                "AcceptVpcPeerConnection",
-                "RejectVpcPeerConnection",
-                "GetVpcPeerConnectionAttribute",
-                "ListVpcPeerConnections",
-            ]);
+            let action = *dice.one_of(&[ACCEPT, ACCEPT, REJECT, GET, LIST]);
             let code =
                 *dice.one_of(&["InternalError", "Throttling.User", "Forbidden.RAM", "OperationFailed.CdtNotOpened"]);
             let (after_effect, dry_run) = (dice.roll(2) == 0, dice.roll(3) == 0);
@@ -319,12 +325,12 @@ async fn step(app: &mut TestApp, feishu: &FakeFeishu, original: &str, dice: &mut
         }
         17 if dice.roll(3) == 0 => {
             let status = *dice.one_of(&["Rejected", "Expired", "Deleted", "Updating", "Activated"]);
-            app.tamper(&id, Tampering { status: Some(status.into()), ..Tampering::default() });
+            app.set_status(&id, status);
             format!("{id} becomes {status} outside")
         }
         18 => {
             let hours = i64::try_from(dice.roll(12)).unwrap();
-            clock::jump::advance(SignedDuration::from_hours(hours) + SignedDuration::from_mins(7));
+            clock::jump::advance_in_thread(SignedDuration::from_hours(hours) + SignedDuration::from_mins(7));
             format!("{hours} hours pass")
         }
         _ => {
@@ -347,7 +353,7 @@ fn check(app: &TestApp, memory: &mut Memory, records: &[Approval], seed: u64) {
     let journal = app.simulator.journal();
     for record in records {
         let id = &record.id.instance_id;
-        let effects = app.count_accepts(id) + app.simulator.count_effects("RejectVpcPeerConnection", id.as_str());
+        let effects = app.count_accepts(id) + app.simulator.count_effects(REJECT, id.as_str());
         let undone = memory.undone.get(id).copied().unwrap_or_default();
         assert!(effects <= 1 + undone, "{id}: one decision takes effect\n{}", story());
         let calls = |action: &str| {
@@ -368,7 +374,7 @@ fn check(app: &TestApp, memory: &mut Memory, records: &[Approval], seed: u64) {
                 && matches!(entry.event, AuditEvent::Decided(_) | AuditEvent::RuleChanged { .. })
         };
         let accepts: Vec<_> = record.history.iter().filter(completes).collect();
-        if calls("AcceptVpcPeerConnection") > 0 {
+        if calls(ACCEPT) > 0 {
             assert!(!accepts.is_empty(), "{id}: accepted, but not approved\n{}", story());
         }
         for entry in &accepts {
@@ -395,7 +401,7 @@ fn check(app: &TestApp, memory: &mut Memory, records: &[Approval], seed: u64) {
             );
             assert!(!people.contains("erin"), "{id}: a contact of the requester counted\n{}", story());
         }
-        if calls("RejectVpcPeerConnection") > 0 {
+        if calls(REJECT) > 0 {
             let rejected = decisions().any(|(_, decision)| decision.verdict == Verdict::Reject);
             assert!(rejected, "{id}: rejected, but nobody did\n{}", story());
         }
@@ -465,13 +471,13 @@ async fn settle(app: &TestApp, memory: &mut Memory, seed: u64) {
     for id in memory.ids.clone() {
         if app.load_record(&id).await.is_none() {
             // It was over before anybody looked.
-            let status = app.send(&app.sign_event("status", &id, "alice").await).await.body_json();
+            let status = app.status(&id, "alice").await.body_json();
             assert_ne!(status["connection"]["status"], "Accepting", "seed {seed}: {id} is not discovered");
             memory.ids.retain(|other| *other != id);
         }
     }
     for _ in 0..12 {
-        clock::jump::advance(SignedDuration::from_hours(16));
+        clock::jump::advance_in_thread(SignedDuration::from_hours(16));
         app.discover().await;
         for _ in 0..4 {
             app.round().await;
@@ -487,7 +493,7 @@ async fn settle(app: &TestApp, memory: &mut Memory, seed: u64) {
         assert!(record.state.is_final(), "{id} is {}\n{}", record.state.name(), story());
         assert_eq!(record.due_at(), None, "{id}: nothing is left to do or to tell\n{}", story());
         let cards: Vec<_> =
-            app.slack.messages_in("C0PEER").into_iter().filter(|card| card.text.contains(id.as_str())).collect();
+            app.slack.messages_in(CHANNEL).into_iter().filter(|card| card.text.contains(id.as_str())).collect();
         assert!(!cards.is_empty(), "{id} has a card\n{}", story());
         let word = match &record.state {
             ApprovalState::Activated => "is Activated",
