@@ -206,7 +206,7 @@ def test_files_that_are_named_are_there(name):
 @pytest.mark.parametrize("code", DOCUMENTS["docs/add-a-chat-platform.md"].code)
 def test_names_of_the_guide_are_in_the_code(code):
     if re.fullmatch(r"[A-Za-z_]+(?:::[A-Za-z]+)?", code):
-        sources = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
+        sources = "\n".join(path.read_text() for folder in ["src", "tests"] for path in (ROOT / folder).rglob("*.rs"))
         assert re.search(rf"\b{code}\b", sources), code
 
 
