@@ -167,7 +167,8 @@ def test_cards_and_commands_are_those_of_the_snapshots():
 
 
 def test_every_answer_of_the_api_is_explained():
-    outcomes = (ROOT / "src" / "chat" / "outcome.rs").read_text() + (ROOT / "src" / "webhook.rs").read_text()
+    files = [*sorted((ROOT / "src" / "chat").glob("*.rs")), ROOT / "src" / "webhook.rs"]
+    outcomes = "".join(path.read_text() for path in files)
     named = set(re.findall(r'StatusCode::\w+, "([a-z-]+)"', outcomes))
     assert len(named) > 30
     page = DOCUMENTS["docs/http-api.md"].text
@@ -189,7 +190,8 @@ def test_every_key_and_variable_is_explained():
     example = (ROOT / "peergate.example.toml").read_text()
     # `netops` is the name of a group.
     keys = set(re.findall(r"^(?:# )?(\w+) = ", example, re.M)) - {"netops"}
-    variables = set(re.findall(r'"(PEERGATE_\w+)"', (ROOT / "src" / "config.rs").read_text()))
+    sources = [ROOT / "src" / "config.rs", *(ROOT / "src").glob("config/*.rs")]
+    variables = set(re.findall(r'"(PEERGATE_\w+)"', "".join(path.read_text() for path in sources)))
     assert len(keys) > 35 and len(variables) >= 4
     pages = "".join(DOCUMENTS[f"docs/{name}.md"].text for name in ["configuration", "slack", "feishu"])
     told = set(re.findall(r"`(?:platforms\.\w+\.)?(\w+)`", pages)) | set(re.findall(r"^(\w+) = ", pages, re.M))
