@@ -212,6 +212,20 @@ def test_names_of_the_guide_are_in_the_code(code):
         assert re.search(rf"\b{code}\b", sources), code
 
 
+def test_quoted_messages_are_those_that_people_read():
+    sources = "\n".join(path.read_text() for folder in ["src", "tests"] for path in (ROOT / folder).rglob("*.rs"))
+    quoted = [
+        (document.name, text)
+        for document in DOCUMENTS.values()
+        for cell in re.findall(r"^\| ([^|]+) \|", document.text, re.M)
+        for text in re.findall("“([^”]+)”", cell)
+    ]
+    assert len(quoted) > 3
+    for name, text in quoted:
+        # The name of the tenant is put in.
+        assert text in sources or re.sub(r"this \w+ \w+$", "this {tenant}", text) in sources, (name, text)
+
+
 # Commands.
 
 
