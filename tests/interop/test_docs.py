@@ -224,6 +224,10 @@ def test_quoted_messages_are_those_that_people_read():
     for name, text in quoted:
         # The name of the tenant is put in.
         assert text in sources or re.sub(r"this \w+ \w+$", "this {tenant}", text) in sources, (name, text)
+    # What to do, in the doctor's example.
+    (example,) = [text for _, text, _ in DOCUMENTS["docs/operate.md"].fences if text.startswith("✓ table")]
+    advice = re.findall(r"^    (.+)$", example, re.M)
+    assert advice and all(line in sources for line in advice), advice
 
 
 # Commands.
