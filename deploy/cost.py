@@ -1,6 +1,6 @@
 """What peergate costs in a month: the benchmark's measured processor time, and prices of AWS. Prints the table of docs/deploy.md.
 
-Whatever is uncertain is taken at its upper end: each approval is a cold start, and has three channels.
+Uncertain numbers are taken at their upper end: each approval is a cold start, and has three channels.
 """
 
 import re
@@ -18,10 +18,10 @@ LOG_GB, METRIC, ALARM_METRIC, DASHBOARD = 0.50, 0.30, 0.10, 3.00
 
 # A function of 128 MB has this share of a processor.
 SHARE = 128 / 1769
-# What is waited for, in ms: AWS's services nearby, Alibaba Cloud on another continent, handshakes of a cold start.
+# Waits in ms: for AWS's services nearby, for Alibaba Cloud on another continent, for the handshakes of a cold start.
 NEARBY, FAR, HANDSHAKES = 5, 150, 450
 TICKS = 30 * 24 * 60
-# Custom metrics that are there at some time, alarms by the metrics that they look at.
+# Custom metrics that exist at some time; alarms, counted by the metrics that they watch.
 METRICS, ALARMS = 25, 9
 
 
@@ -40,7 +40,7 @@ def seconds(cpu_ms, waits_ms):
 
 
 def month(approvals):
-    """Dollars, by what for."""
+    """Dollars for each kind of cost."""
     cold = seconds(measured("peergate webhook", "CPU together ms"), HANDSHAKES + 3 * NEARBY + 3 * FAR)
     finishing = seconds(measured("peergate watcher", "CPU ms"), measured("peergate watcher", "tick ms"))
     idle = seconds(measured("peergate watcher", "warm CPU ms"), NEARBY + FAR)
@@ -48,7 +48,7 @@ def month(approvals):
     gigabytes = 0.125 * (approvals * (cold + 2 * finishing) + TICKS * idle)
     # At most 30 writes of a record of 6 kB, with its entry in the index; a page of the index for each tick.
     table = approvals * (30 * 7 * WRITE_UNIT + 30 * 2 * READ_UNIT) + TICKS * READ_UNIT
-    # The watcher fetches every five minutes, each cold webhook once.
+    # The watcher fetches the secrets every five minutes, each cold webhook once.
     secrets = SECRET + (TICKS / 5 + approvals) * SECRET_FETCH
     logs = (approvals * 20e3 + TICKS * 1.5e3) / 1e9 * LOG_GB
     return {

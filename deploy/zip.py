@@ -1,4 +1,4 @@
-"""Packs a binary as Lambda wants it: the same bytes each time, whenever and wherever it is done."""
+"""Packs a binary for Lambda. The bytes are the same, whenever and wherever it runs."""
 
 import sys
 import zipfile

@@ -1,8 +1,8 @@
-# What peergate needs in an accepting account, and no more. Apply it once in each.
+# What peergate requires in an accepting account, and no more. Apply it once in each account.
 #
-# With `lambda_roles` it makes a role that the functions assume without any key; with `assumed_by` a role that another account's
-# user assumes. Without either it makes a RAM user: create its AccessKey in the console, and put it into the secrets. (Terraform
-# would keep the AccessKey's secret in its state.)
+# With `lambda_roles`, it makes a role that the functions assume without any key. With `assumed_by`, it makes a role that
+# a user of another account assumes. Without either, it makes a RAM user: create its AccessKey in the console, and store
+# it in the secrets. (Terraform would keep the AccessKey's secret in its state.)
 
 terraform {
   required_providers {
@@ -14,7 +14,7 @@ terraform {
 }
 
 variable "resource_directory" {
-  description = "If all requesters are in one Resource Directory: its id (rd-…). Requests of others cannot be accepted then"
+  description = "If all requesters are in one Resource Directory: its id (rd-…). Then RAM denies accepting requests of others"
   type        = string
   default     = null
 }
@@ -44,7 +44,7 @@ variable "assumed_by" {
 }
 
 variable "external_id" {
-  description = "What assumed_by has to say to assume the role, as `external_id` in the target's `credentials`"
+  description = "The external id that assumed_by must send to assume the role: `external_id` in the target's `credentials`"
   type        = string
   default     = null
 }

@@ -1,4 +1,4 @@
-"""Alibaba Cloud's Terraform provider as far as deploy/alicloud uses it: its schema, and an account that is made up.
+"""The parts of Alibaba Cloud's Terraform provider that deploy/alicloud uses: their schema, and an invented account.
 
 Attributes as of provider 1.289, without the deprecated ones.
 Source: <https://github.com/aliyun/terraform-provider-alicloud/tree/v1.289.0/website/docs/r>

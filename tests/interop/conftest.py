@@ -1,4 +1,4 @@
-"""What the interoperability tests share: our programs and moto, started on free ports and stopped again."""
+"""What the interoperability tests share: our programs and moto. They start on free ports and stop at the end."""
 
 import json
 import os
@@ -24,7 +24,7 @@ AUDIT_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 class Program:
-    """A process that says where it listens; what it prints is kept."""
+    """A process that prints where it listens. Its output is kept."""
 
     def __init__(self, command, pattern, **more):
         self.output = []
@@ -81,7 +81,7 @@ def wait_for(what, condition):
 
 @pytest.fixture(scope="session", autouse=True)
 def built():
-    """Nothing is skipped: a missing part fails the run."""
+    """A missing part fails the run: no test is skipped."""
     assert PEERGATE.exists(), f"{PEERGATE} is missing: run `cargo build --features local`"
     for tool in ["moto_server", "cargo-lambda", "cfn-lint", "sam"]:
         assert (BIN / tool).exists(), f"{tool} is missing: run `make tools`"

@@ -25,7 +25,7 @@ def client(request, simulator):
             protocol="http",
         )
         if request.param == "v1":
-            # What the SDK calls v2 is SignatureVersion=1.0.
+            # The SDK's `v2` is SignatureVersion=1.0.
             config.signature_algorithm = "v2"
         return Client(config)
 

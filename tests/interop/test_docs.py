@@ -1,12 +1,12 @@
-"""The documents: links lead somewhere, commands are ones that there are, configuration is what the program accepts.
+"""The documents: links lead somewhere, commands exist, and the program accepts the configuration.
 
-How far a command is checked depends on what it would do:
+Each command is checked as far as it can be:
 
 - `RUN`: it runs here, on loopback, in a temporary folder.
-- `PARSED`: its own parser, or a model of its parser, knows the words; files and names in it are there. It does not run.
-- `SYNTAX`: only the shell's syntax is checked. The list says so, lest anybody takes it for more.
+- `PARSED`: it does not run. Its own parser, or a model of its parser, accepts the words; files and names in it exist.
+- `SYNTAX`: only the shell's syntax is checked.
 
-A command that is in none of the lists fails the test: somebody has to think about how it can be checked.
+A command that is in none of the lists fails the test. Find a way to check it, and add it to a list.
 """
 
 import json
@@ -33,7 +33,7 @@ SHELL = {"sh", "bash", "console"}
 LANGUAGES = SHELL | {"toml", "json", "python", "text", "mermaid", ""}
 PRUNED = {".git", ".venv", ".aws-sam", ".pytest_cache", "__pycache__", "config", "dist", "target"}
 
-# Each as program and, if it has any, subcommand.
+# Each command: the program, and its subcommand if it has one.
 RUN = {
     *(f"peergate {name}" for name in ["demo", "doctor", "event", "export", "list", "redrive", "register", "restore"]),
     *(f"peergate {name}" for name in ["serve", "show", "simulate", "table", "verify"]),
@@ -85,7 +85,7 @@ DOCUMENTS = {document.name: document for document in map(Document, documents())}
 
 
 def blocks(*languages):
-    """A parameter for each block of these languages, named by its place."""
+    """A test parameter for each block of these languages. Its id is the place of the block."""
     found = [
         pytest.param(text, id=f"{document.name}:{line}")
         for document in DOCUMENTS.values()
@@ -100,7 +100,7 @@ def blocks(*languages):
 
 
 def target_of(link, start):
-    """The file that a link leads to, and whether its anchor is there."""
+    """Checks that the file of a link exists, and its anchor."""
     path, _, anchor = link.partition("#")
     file = (start.parent / path).resolve() if path else start
     assert file.is_relative_to(ROOT) and file.exists(), f"{link}: there is no {file}"
@@ -128,7 +128,7 @@ def test_the_readme_leads_to_every_page():
 
 
 def test_pages_that_other_files_mention_are_there():
-    """In the code, the template, the configuration and the scripts; and in words of the documents themselves."""
+    """Pages that the code, the template, the configuration, the scripts and the documents mention in words."""
     files = ["Makefile", "template.yaml", "peergate.example.toml", "deploy/cost.py", "deploy/alicloud/main.tf", ".ci/run"]
     files += [relative(path) for path in (ROOT / ".github").rglob("*.yml")]
     files += [relative(path) for folder in ["src", "tests", "benches"] for path in (ROOT / folder).rglob("*.rs")]
@@ -148,7 +148,7 @@ def test_no_document_names_a_place_of_one_machine():
             assert word not in document.text, (document.name, word)
 
 
-# What documents say of the code.
+# What documents say about the code.
 
 
 def test_cards_and_commands_are_those_of_the_snapshots():
@@ -167,12 +167,13 @@ def test_cards_and_commands_are_those_of_the_snapshots():
 
 
 def test_every_answer_of_the_api_is_explained():
-    outcomes = (ROOT / "src" / "chat" / "outcome.rs").read_text() + (ROOT / "src" / "webhook.rs").read_text()
+    files = [*sorted((ROOT / "src" / "chat").glob("*.rs")), ROOT / "src" / "webhook.rs"]
+    outcomes = "".join(path.read_text() for path in files)
     named = set(re.findall(r'StatusCode::\w+, "([a-z-]+)"', outcomes))
     assert len(named) > 30
     page = DOCUMENTS["docs/http-api.md"].text
     told = {word for words in re.findall(r"^\| [\d, ]+ \| (`[^|]+) \|", page, re.M) for word in re.findall(r"`([a-z-]+)`", words)}
-    # Nobody gets it: until Alibaba Cloud acknowledges a rejection, it is underway.
+    # No sender gets `rejecting`: until Alibaba Cloud acknowledges a rejection, the answer is `underway`.
     assert named - {"rejecting"} == told
 
 
@@ -189,7 +190,8 @@ def test_every_key_and_variable_is_explained():
     example = (ROOT / "peergate.example.toml").read_text()
     # `netops` is the name of a group.
     keys = set(re.findall(r"^(?:# )?(\w+) = ", example, re.M)) - {"netops"}
-    variables = set(re.findall(r'"(PEERGATE_\w+)"', (ROOT / "src" / "config.rs").read_text()))
+    sources = [ROOT / "src" / "config.rs", *(ROOT / "src").glob("config/*.rs")]
+    variables = set(re.findall(r'"(PEERGATE_\w+)"', "".join(path.read_text() for path in sources)))
     assert len(keys) > 35 and len(variables) >= 4
     pages = "".join(DOCUMENTS[f"docs/{name}.md"].text for name in ["configuration", "slack", "feishu"])
     told = set(re.findall(r"`(?:platforms\.\w+\.)?(\w+)`", pages)) | set(re.findall(r"^(\w+) = ", pages, re.M))
@@ -206,8 +208,26 @@ def test_files_that_are_named_are_there(name):
 @pytest.mark.parametrize("code", DOCUMENTS["docs/add-a-chat-platform.md"].code)
 def test_names_of_the_guide_are_in_the_code(code):
     if re.fullmatch(r"[A-Za-z_]+(?:::[A-Za-z]+)?", code):
-        sources = "\n".join(path.read_text() for path in (ROOT / "src").rglob("*.rs"))
+        sources = "\n".join(path.read_text() for folder in ["src", "tests"] for path in (ROOT / folder).rglob("*.rs"))
         assert re.search(rf"\b{code}\b", sources), code
+
+
+def test_quoted_messages_are_those_that_people_read():
+    sources = "\n".join(path.read_text() for folder in ["src", "tests"] for path in (ROOT / folder).rglob("*.rs"))
+    quoted = [
+        (document.name, text)
+        for document in DOCUMENTS.values()
+        for cell in re.findall(r"^\| ([^|]+) \|", document.text, re.M)
+        for text in re.findall("“([^”]+)”", cell)
+    ]
+    assert len(quoted) > 3
+    for name, text in quoted:
+        # The name of the tenant is put in.
+        assert text in sources or re.sub(r"this \w+ \w+$", "this {tenant}", text) in sources, (name, text)
+    # What to do, in the doctor's example.
+    (example,) = [text for _, text, _ in DOCUMENTS["docs/operate.md"].fences if text.startswith("✓ table")]
+    advice = re.findall(r"^    (.+)$", example, re.M)
+    assert advice and all(line in sources for line in advice), advice
 
 
 # Commands.
@@ -320,7 +340,7 @@ def aws(words):
         answered = re.match(r"\w+", value)
         assert option != "--query" or answered[0] in shape.output_shape.members, value
         file = re.match(r"(?:file|fileb)://(.*)", value)
-        # The secrets are the operator's own.
+        # The operator makes the file of the secrets.
         assert not file or file[1] == "peergate.secrets.json" or (ROOT / file[1]).exists(), value
 
 
@@ -350,7 +370,7 @@ def test_commands_that_cannot_run_here_are_ones_that_there_are(words):
     else:
         nothing = lambda words: None  # noqa: E731
         check = {"make": make, "cargo": cargo, "aws": aws, "terraform": terraform, "cp": copied, ".venv/bin/python": python}
-        # Variables and folders of the reader's own.
+        # The reader chooses these variables and folders.
         check |= {"$EDITOR": nothing, "export": nothing, "mkdir": nothing}
         check[words[0]](words)
 
@@ -421,7 +441,7 @@ def merge(into, more):
 
 
 def filled(value, path=()):
-    """A document whose “…” are replaced by something that fits there."""
+    """The document, with each “…” replaced by a valid value."""
     if isinstance(value, dict):
         return {key: filled(one, (*path, key)) for key, one in value.items()}
     if isinstance(value, list):
@@ -439,7 +459,7 @@ def write(directory, config, secrets):
 
 
 def bare():
-    """An environment that says nothing of clouds."""
+    """An environment without variables of clouds."""
     keep = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PEERGATE_"))}
     return {**keep, "PATH": f"{PEERGATE.parent}:{BIN}:{os.environ['PATH']}"}
 
@@ -456,7 +476,7 @@ def test_configuration_is_what_the_program_accepts(text, tmp_path):
     config = merge(tomllib.loads(BASE), tomllib.loads(text))
     write(tmp_path, tomlkit.dumps(config), BASE_SECRETS)
     accepted(tmp_path)
-    # Not everything is accepted.
+    # An unknown key is refused.
     write(tmp_path, tomlkit.dumps(config | {"unknown": 1}), BASE_SECRETS)
     with pytest.raises(AssertionError, match="unknown"):
         accepted(tmp_path)
@@ -475,7 +495,7 @@ def test_json_is_json_and_secrets_are_what_the_program_accepts(text, tmp_path):
         accepted(tmp_path)
 
 
-# What runs.
+# Commands that run.
 
 
 def free_port():
@@ -556,7 +576,7 @@ def test_the_program_that_sends_webhooks_is_understood(trial):
     (program,) = page("docs/standard-webhooks.md", "python")
     (trial.directory / "program.py").write_text(trial.moved(program))
     assert trial.run("python program.py") == "counted\n"
-    # A client as in the page, and the body of the other page.
+    # The client of this page sends the body of the page on the HTTP API.
     (request,) = [text for text in page("docs/http-api.md", "json") if "dry_run" in text]
     request = json.loads(request)
     data = request["data"] | {"instance_id": ID, "actor": "bob"}
@@ -623,7 +643,7 @@ def test_the_commands_of_peergate_run(trial, moto):
                 line = line.replace("PEERGATE_TABLE=TABLE", "").replace("--channel NAME", "--channel netops").replace("--rule RULE", f"--rule {prefix}")
                 line = line.replace("peergate-restored", f"{prefix}-restored").replace("PEERGATE_SECRETS=peergate ", f"PEERGATE_SECRETS={prefix} ")
                 in_aws = "--aws" in line or found[1] == "doctor"
-                # What the doctor finds is not the documents' matter.
+                # The findings of the doctor do not matter here.
                 printed = trial.run(line, status=None if found[1] == "doctor" else 0, **(clouds if in_aws else {}))
                 assert "Usage:" not in printed, printed
                 assert found[1] != "doctor" or "✓ schedule" in printed, printed
@@ -631,7 +651,7 @@ def test_the_commands_of_peergate_run(trial, moto):
     served = [text for text in page("docs/try-it.md", "sh") if text.startswith("peergate table")]
     trial.start(served[0])
     ran.add("table")
-    # The trial's own test verifies; `make demo` plays the demo.
+    # Another test runs `verify`; `make demo` plays the demo.
     assert {f"peergate {name}" for name in ran} | {"peergate demo"} == {name for name in RUN if name.startswith("peergate ")}
 
 

@@ -1,4 +1,4 @@
-"""Feishu's own SDK reads what we sign, and the fake takes what it sends."""
+"""Feishu's own SDK reads what we sign, and our fake accepts what the SDK sends."""
 
 import base64
 import copy
@@ -92,7 +92,7 @@ def test_lark_oapi_passes_our_reply_on():
 
 @pytest.fixture(scope="module")
 def feishu():
-    """The address of a fake with the app above and the custom bot: of the one that runs, or of our own."""
+    """The address of a fake with this app and bot: one that runs already, or a new one."""
     running = os.environ.get("PEERGATE_FAKE_FEISHU")
     if running:
         yield running.rstrip("/")
@@ -143,7 +143,7 @@ def test_fake_refusals_carry_codes_for_lark_oapi(client, feishu):
     assert refused.code == 230099 and refused.raw.status_code == 400
     assert create(client, "chat_id", ALICE, FIXTURE["card"], uuid.uuid4().hex).code == 230001
     assert patch(client, "om_unknown", FIXTURE["card"]).code == 230001
-    # Of another app: the SDK keeps tokens by app.
+    # Another app: the SDK caches tokens by app.
     stranger = lark.Client.builder().app_id("cli_other").app_secret(APP_SECRET).domain(feishu).build()
     with pytest.raises(ObtainAccessTokenException):
         create(stranger, "chat_id", CHAT, FIXTURE["card"], uuid.uuid4().hex)

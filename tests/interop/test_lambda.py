@@ -58,7 +58,7 @@ def functions(simulator, moto, tmp_path):
 
         @staticmethod
         def invoke(name, payload):
-            """`cargo lambda invoke`, as a person uses it."""
+            """Runs `cargo lambda invoke`, as a person would."""
             file = tmp_path / "event.json"
             file.write_text(payload if isinstance(payload, str) else json.dumps(payload))
             command = [BIN / "cargo-lambda", "lambda", "invoke", "-A", "127.0.0.1", "-P", str(port), name]

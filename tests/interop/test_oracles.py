@@ -27,7 +27,7 @@ def test_standardwebhooks_accepts_our_events(simulator, tmp_path):
 
 
 class Chat(http.server.BaseHTTPRequestHandler):
-    """Keeps what is posted."""
+    """Stores what is posted."""
 
     posts = []
 
@@ -67,7 +67,7 @@ def test_serve_carries_out_an_approval_and_signs_notifications(simulator, tmp_pa
     assert types == [f"peering.{news}" for news in ["discovered", "decided", "accepted", "activated"]]
     for secret in [CI_SECRET, SLACK_SECRET, AUDIT_SECRET, "accepter-secret", "/audit"]:
         assert secret not in "".join(server.output), "at the highest log level, nothing secret is in the log"
-    # What was stored in the file is still there.
+    # The file still has the record.
     tick = subprocess.run(
         [PEERGATE, "watch", "--once", "--store", str(tmp_path / "peergate.db")],
         env=environment(tmp_path),

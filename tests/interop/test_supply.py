@@ -1,4 +1,4 @@
-"""What releases are made of: everything is named by its hash, and what builds cannot publish."""
+"""The parts of a release: each is named by its hash, and the job that builds cannot publish."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""template.yaml: it is valid, and gives each function what it needs and no more."""
+"""template.yaml: it is valid, and gives each function the permissions that it requires and no more."""
 
 import json
 import os
@@ -78,7 +78,7 @@ def test_optional_permissions_are_granted_only_on_request():
         "KeylessPolicy": ("IsKeyless", {"sts:GetWebIdentityToken"}, "*"),
     }
     assert set(policies) == set(expected)
-    # Lambda traces no function whose role does not allow it already: not in a policy that is attached later.
+    # The role itself must allow tracing. A policy that is attached later comes too late for Lambda.
     for role in ["WebhookRole", "WatcherRole"]:
         (traced,) = [policy["If"] for policy in RESOURCES[role]["Properties"]["Policies"] if "If" in policy]
         (statement,) = traced[1]["PolicyDocument"]["Statement"]
@@ -114,7 +114,7 @@ def conditions(node):
 
 
 def trapped(condition):
-    """Keys that ForAllValues, which is true of nothing at all, looks at without a check that they are there."""
+    """Keys that ForAllValues checks without a condition that they are present: it is true for an absent key."""
     asked = {key for operator, keys in condition.items() if operator.startswith("ForAllValues:") for key in keys}
     return asked - {key for key, absent in condition.get("Null", {}).items() if absent == "false"}
 
@@ -174,8 +174,8 @@ def test_table_matches_the_code():
     assert made == {(one["AttributeName"], one["AttributeType"]) for one in properties["AttributeDefinitions"]}
     (index,) = properties["GlobalSecondaryIndexes"]
     store = (ROOT / "src" / "store.rs").read_text()
-    assert index["IndexName"] == re.search(r'pub const INDEX: &str = "(\w+)"', store)[1]
-    held = json.loads(re.search(r"pub const IN_INDEX: \[&str; \d\] = (\[.+?\]);", store)[1])
+    assert index["IndexName"] == re.search(r'pub const INDEX_NAME: &str = "(\w+)"', store)[1]
+    held = json.loads(re.search(r"pub const INDEX_ATTRIBUTES: \[&str; \d\] = (\[.+?\]);", store)[1])
     assert index["Projection"] == {"ProjectionType": "INCLUDE", "NonKeyAttributes": held}
     assert [key["AttributeName"] for key in index["KeySchema"]] == ["due", "due_at"]
     assert properties["TimeToLiveSpecification"] == {"AttributeName": "ttl", "Enabled": True}
@@ -229,7 +229,7 @@ COUNTED = set(re.findall(r'pub const \w+: &str = "([A-Z]\w+)";', (ROOT / "src" /
 
 
 def metrics_of(alarm):
-    """(namespace, name, function) of each metric that an alarm looks at."""
+    """(namespace, name, function) of each metric that an alarm uses."""
     simple = [alarm] if "MetricName" in alarm else []
     for one in simple + [query["MetricStat"]["Metric"] for query in alarm.get("Metrics", []) if "MetricStat" in query]:
         (dimension,) = one["Dimensions"]
@@ -251,7 +251,7 @@ def test_every_alarm_watches_a_counted_metric():
     }
     topic = [{"If": ["MakesTopic", {"Ref": "Alarms"}, {"Ref": "AlarmTopicArn"}]}]
     for name, alarm in alarms.items():
-        # That people were told of a stuck approval is counted once: that it is over is not known here.
+        # A stuck approval is counted once. The metric does not say when it is over.
         assert alarm["AlarmActions"] == topic and alarm.get("OKActions", []) == ([] if name == "ApprovalIsStuck" else topic), name
         patience = {"NoticesWait": 13, "CredentialsFail": 3}.get(name, 1)
         assert (alarm["EvaluationPeriods"], alarm.get("DatapointsToAlarm", 1)) == (patience, 1), name
@@ -259,7 +259,7 @@ def test_every_alarm_watches_a_counted_metric():
         assert alarm["TreatMissingData"] == silence, name
         for space, metric, _ in metrics_of(alarm):
             assert space != "peergate" or metric in COUNTED, metric
-    # A period without data is not a period: CloudWatch would look at the latest that has some.
+    # For a period without data, CloudWatch would use the latest period that has some.
     assert alarms["WatcherIsSilent"]["Metrics"][0]["Expression"] == "FILL(ticks, 0)"
 
 
@@ -283,15 +283,15 @@ def test_stream_event_with_work_passes_the_filter():
     (only,) = RESOURCES["Watcher"]["Properties"]["Events"]["Changes"]["Properties"]["FilterCriteria"]["Filters"]
     pattern = json.loads(only["Pattern"])
     (record,) = json.loads((ROOT / "events" / "stream.json").read_text())["Records"]
-    # What is over and told has no `work_at`.
+    # A finished record whose notifications were posted has no `work_at`.
     assert pattern == {"dynamodb": {"NewImage": {"work_at": {"N": [{"exists": True}]}}}}
     assert record["dynamodb"]["NewImage"]["work_at"]["N"].isdigit()
 
 
 def test_alibaba_cloud_policy_allows_exactly_our_calls():
     policy = json.loads((ROOT / "deploy" / "alicloud" / "policy.json").read_text())
-    called = set(re.findall(r'self\.(?:read|write)\("(\w+)"', (ROOT / "src" / "alicloud.rs").read_text()))
-    # Only for the simulator's tests: the other side asks.
+    called = set(re.findall(r'self\.call_(?:hedged|once)\("(\w+)"', (ROOT / "src" / "alicloud.rs").read_text()))
+    # Only the simulator's tests use it: the other side requests a connection.
     called.remove("CreateVpcPeerConnection")
     (statement,) = policy["Statement"]
     assert set(statement["Action"]) == {f"vpc:{action}" for action in called}
@@ -353,7 +353,7 @@ def test_workflow_runs_the_local_ci_script():
     least = tuple(map(int, re.search(r'rust-version = "([\d.]+)"', ours)[1].split(".")))
     assert tuple(map(int, workflow["env"]["TOOLCHAIN"].split("."))) >= least
     toolchain = tomllib.loads((ROOT / "rust-toolchain.toml").read_text())["toolchain"]
-    assert toolchain["channel"] == workflow["env"]["TOOLCHAIN"], "what CI builds with is what people build with"
+    assert toolchain["channel"] == workflow["env"]["TOOLCHAIN"], "CI and people build with the same toolchain"
 
 
 def test_guides_costs_match_the_cost_script():

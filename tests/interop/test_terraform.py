@@ -1,4 +1,4 @@
-"""deploy/alicloud: Terraform itself applies it, as the guide says, to an account that is made up."""
+"""deploy/alicloud: Terraform applies it, as the guide says, to an invented account."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def terraform(tmp_path, monkeypatch):
 
 
 def applied(terraform, **variables):
-    """What there is then, by address, and the outputs."""
+    """The resources after the apply, by address, and the outputs."""
     done = terraform.apply(vars=variables, json=False)
     assert done.retcode == 0, done.value + done.error
     again = terraform.plan(vars=variables, json=False, detailed_exitcode=True)
@@ -55,7 +55,7 @@ def applied(terraform, **variables):
 
 
 def as_the_guide_says(heading, tmp_path, **shell):
-    """The variables that the guide's command gives to `terraform apply`, and the credentials that it tells to configure."""
+    """The variables of the guide's `terraform apply`, and the credentials that the guide configures."""
     section = re.search(rf"^### {heading}$.*?(?=^##)", GUIDE, re.M | re.S)[0]
     (command,) = re.findall(r"^ *(cd deploy/alicloud .*?)^ *```", section, re.M | re.S)
     said = tmp_path / "said"
