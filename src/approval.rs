@@ -113,7 +113,7 @@ pub struct Approval {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecisionError {
     /// The same person made the same decision before.
-    #[error("the same person decided the same before")]
+    #[error("the same person has already made this decision")]
     Repeated,
     /// The request is decided or has ended. The record says how.
     #[error("the request is already decided or has ended")]

@@ -37,7 +37,7 @@ pub struct Connection {
     pub name: String,
     /// Text of the requester, untrusted.
     pub description: String,
-    /// When a pending request expires. `None` in other states, except after an expiry.
+    /// When the request expires. `None` unless the connection is waiting or expired.
     pub expires_at: Option<Timestamp>,
     /// The Alibaba service that owns the connection. Empty if a customer owns it.
     pub managed_service: String,
@@ -52,7 +52,7 @@ pub struct Side {
     pub region: String,
     /// Id of the VPC, e.g. `vpc-bp1aevy8sofi8mh1q****`.
     pub vpc: String,
-    /// IPv4 and IPv6 CIDR blocks. Empty if the vendor does not tell.
+    /// IPv4 and IPv6 CIDR blocks. Empty if the vendor does not report them.
     pub cidrs: BTreeSet<IpNet>,
 }
 

@@ -17,7 +17,7 @@ use crate::peering::{AccountId, Connection};
 /// A suggested rule leaves out longer lists, because it must fit on a card.
 const MAX_SUGGESTED_ITEMS: usize = 30;
 
-/// The rules, and the people and accounts that they are about.
+/// The configured rules, people and accounts.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
     /// In order of precedence: the first matching rule applies.
@@ -82,7 +82,7 @@ pub struct Person {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// Shown in replies, notifications and logs.
+    /// Name of the rule, shown in replies, notifications and logs.
     pub name: String,
     /// Configured name of the accepting account.
     pub target: String,

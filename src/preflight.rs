@@ -49,7 +49,7 @@ pub enum Check {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CheckOutcome {
-    /// The check found nothing.
+    /// The check found no problem.
     Passed,
     /// The check could not be made. Says why if Alibaba Cloud gave a reason.
     Unknown(Option<Problem>),
@@ -143,7 +143,7 @@ pub fn check_other_peerings(connection: &Connection, others: Option<&[Connection
         match others {
             None => CheckOutcome::Unknown(None),
             Some(others) => {
-                // A pending request counts as well: it may be accepted first.
+                // A waiting connection counts as well: it may be accepted first.
                 let in_use = |other: &&Connection| {
                     matches!(other.status, Status::Accepting | Status::Updating | Status::Activated)
                         && other.instance_id != connection.instance_id
@@ -182,7 +182,7 @@ pub fn first_objection(findings: &[Finding]) -> Option<&Objection> {
     })
 }
 
-/// The first reason not to reject. A reject only requires that the request is pending for our account.
+/// The first reason not to reject. A reject only requires that the connection is waiting for our account.
 #[must_use]
 pub fn first_objection_to_reject(findings: &[Finding]) -> Option<&Objection> {
     let relevant = |finding: &&Finding| match finding.check {

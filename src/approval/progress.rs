@@ -263,7 +263,7 @@ impl Approval {
         } else {
             self.last_problem = Some(problem.clone());
             self.attempts = self.attempts.saturating_add(1);
-            // Nobody waits for a check of a pending request.
+            // No sender waits for this check, so it is not urgent.
             let min_wait =
                 if self.state == ApprovalState::Pending { OBJECTION_RECHECK_INTERVAL } else { SignedDuration::ZERO };
             self.next_step_at = Some(now + wait.max(min_wait));

@@ -116,19 +116,13 @@ pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp) -> V
 
 /// Posts one notification to one channel, and returns the result as an event.
 async fn post_claim(app: &App, approval: &Approval, claim: Claim) -> Event {
-    let Claim { notification, channel, card } = claim;
-    let (number, id) = (notification.number, &approval.id);
     let mut display = ChannelDisplay::Unchanged;
-    match post_to_channel(app, approval, &notification, &channel, card, &mut display).await {
-        Ok(()) => {
-            log_delivery(id, &notification, &channel, None);
-            Event::Delivered { number, channel, display }
-        }
-        Err(failure) => {
-            log_delivery(id, &notification, &channel, Some(&failure));
-            let DeliveryError { error, retry } = failure;
-            Event::Undelivered { number, channel, error, retry, display }
-        }
+    let result = post_to_channel(app, approval, &claim, &mut display).await;
+    log_delivery(&approval.id, &claim, result.as_ref().err());
+    let Claim { notification: Notification { number, .. }, channel, .. } = claim;
+    match result {
+        Ok(()) => Event::Delivered { number, channel, display },
+        Err(DeliveryError { error, retry }) => Event::Undelivered { number, channel, error, retry, display },
     }
 }
 
@@ -136,16 +130,11 @@ async fn post_claim(app: &App, approval: &Approval, claim: Claim) -> Event {
 async fn post_to_channel(
     app: &App,
     approval: &Approval,
-    notification: &Notification,
-    channel: &str,
-    card: Option<CardId>,
+    Claim { notification, channel, card }: &Claim,
     display: &mut ChannelDisplay,
 ) -> Result<(), DeliveryError> {
-    let secrets = app
-        .secrets
-        .current(clock::now())
-        .await
-        .map_err(|_| DeliveryError { error: "the secrets cannot be read".into(), retry: RetryPolicy::Backoff(None) })?;
+    let unread = |_| DeliveryError { error: "the secrets cannot be read".into(), retry: RetryPolicy::Backoff(None) };
+    let secrets = app.secrets.current(clock::now()).await.map_err(unread)?;
     let context = app.chat_context(&secrets);
     let Some(to) = app.config.channels.get(channel) else {
         return Err(DeliveryError {
@@ -153,19 +142,17 @@ async fn post_to_channel(
             retry: RetryPolicy::Never,
         });
     };
+    let key = notification_key(approval, channel, notification.number);
     let can = to.capabilities();
     if can.can_edit {
-        let card = draw_card(context, to, channel, approval, card).await?;
+        let card = draw_card(context, to, channel, approval, *card).await?;
         let reference = card.reference.clone();
         *display = ChannelDisplay::Card(card);
         // The card itself is the notification.
         if matches!(notification.kind, NotificationKind::Discovered | NotificationKind::Checked) {
             return Ok(());
         }
-        let (message, key) = (
-            message::describe_notification(approval, notification),
-            notification_key(approval, channel, notification.number),
-        );
+        let message = message::describe_notification(approval, notification);
         return if can.can_thread {
             to.reply_below(context, &reference, &message, is_urgent(&notification.kind), &key).await
         } else {
@@ -183,7 +170,7 @@ async fn post_to_channel(
     }
     let card = binding::notification_card_id(&approval.id.to_string(), channel, notification.number);
     let (message, _) = bind_buttons(context, to, message::follow_up(approval, notification, clock::now()), card);
-    to.post(context, channel, &message, &notification_key(approval, channel, notification.number)).await?;
+    to.post(context, channel, &message, &key).await?;
     *display = ChannelDisplay::Facts(shown_fingerprint(approval));
     Ok(())
 }
@@ -304,38 +291,19 @@ fn is_urgent(kind: &NotificationKind) -> bool {
     }
 }
 
-fn log_delivery(id: &ApprovalId, notification: &Notification, channel: &str, failure: Option<&DeliveryError>) {
+fn log_delivery(id: &ApprovalId, Claim { notification, channel, .. }: &Claim, failure: Option<&DeliveryError>) {
     let (target, peering, kind) = (&id.target, id.instance_id.as_str(), message::notification_name(&notification.kind));
-    match failure {
-        None => tracing::info!(
-            outcome = "delivered",
-            target,
-            peering.id = peering,
-            channel,
-            news = kind,
-            "posted the notification"
-        ),
-        Some(DeliveryError { error, retry: RetryPolicy::Backoff(_) }) => {
-            tracing::warn!(
-                outcome = "undelivered",
-                target,
-                peering.id = peering,
-                channel,
-                news = kind,
-                error,
-                "could not post the notification"
-            );
-        }
-        Some(DeliveryError { error, retry: RetryPolicy::AfterFix | RetryPolicy::FewTimes | RetryPolicy::Never }) => {
-            tracing::error!(
-                outcome = "undeliverable",
-                target,
-                peering.id = peering,
-                channel,
-                news = kind,
-                error,
-                "could not post the notification; somebody must act"
-            );
+    let error = failure.map(|failure| &failure.error);
+    macro_rules! line {
+        ($level:ident, $outcome:literal, $text:literal) => {
+            tracing::$level!(outcome = $outcome, target, peering.id = peering, channel, news = kind, error, $text)
+        };
+    }
+    match failure.map(|failure| failure.retry) {
+        None => line!(info, "delivered", "posted the notification"),
+        Some(RetryPolicy::Backoff(_)) => line!(warn, "undelivered", "could not post the notification"),
+        Some(RetryPolicy::AfterFix | RetryPolicy::FewTimes | RetryPolicy::Never) => {
+            line!(error, "undeliverable", "could not post the notification; somebody must act");
         }
     }
 }

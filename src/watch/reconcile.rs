@@ -24,8 +24,29 @@ pub(super) async fn advance_record(
     summary: &mut TickSummary,
 ) -> Result<JobResult, store::Error> {
     let Some(stored) = app.store.load(id).await? else { return Ok(JobResult::default()) };
-    let is_due = stored.approval.next_step_at.is_some_and(|at| at <= clock::now());
-    let claimed = if is_due { take_due_step(app, stored, summary).await? } else { Claimed::nothing(stored) };
+    let now = clock::now();
+    if stored.approval.next_step_at.is_none_or(|at| at > now) {
+        return deliver(app, Claimed::nothing(stored), summary).await;
+    }
+    let claimed = match stored.approval.state {
+        ApprovalState::Approved | ApprovalState::Rejecting => carry_out_decision(app, stored, true, summary).await?,
+        ApprovalState::Pending
+        | ApprovalState::Activating
+        | ApprovalState::Activated
+        | ApprovalState::Rejected
+        | ApprovalState::Expired
+        | ApprovalState::Deleted
+        | ApprovalState::Failed { .. } => match accept::read_connection(app, &id.target, &id.instance_id, now).await {
+            Ok(connection) if needs_refresh(app, &stored.approval, &connection) => {
+                let refreshed = refresh_record(app, id, Some(stored), &connection, now).await?;
+                let refreshed = refreshed.ok_or(store::Error::Contention)?;
+                summary.changed += u32::from(refreshed.changed);
+                call_if_begun(app, refreshed, summary).await?
+            }
+            Ok(connection) => apply_event(app, stored, &observed_event(&connection), summary).await?,
+            Err(error) => apply_event(app, stored, &accept::read_error_event(&error), summary).await?,
+        },
+    };
     deliver(app, claimed, summary).await
 }
 
@@ -109,34 +130,6 @@ fn log_read_failure(id: &ApprovalId, error: &accept::Error) {
         alicloud.request_id = problem.request_id,
         "could not read a connection"
     );
-}
-
-async fn take_due_step(app: &App, stored: Stored, summary: &mut TickSummary) -> Result<Claimed, store::Error> {
-    let (id, now) = (&stored.approval.id, clock::now());
-    match stored.approval.state {
-        ApprovalState::Approved | ApprovalState::Rejecting => {
-            return carry_out_decision(app, stored, true, summary).await;
-        }
-        ApprovalState::Pending
-        | ApprovalState::Activating
-        | ApprovalState::Activated
-        | ApprovalState::Rejected
-        | ApprovalState::Expired
-        | ApprovalState::Deleted
-        | ApprovalState::Failed { .. } => {}
-    }
-    let event = match accept::read_connection(app, &id.target, &id.instance_id, now).await {
-        Ok(connection) if needs_refresh(app, &stored.approval, &connection) => {
-            let id = id.clone();
-            let refreshed = refresh_record(app, &id, Some(stored), &connection, now).await?;
-            let refreshed = refreshed.ok_or(store::Error::Contention)?;
-            summary.changed += u32::from(refreshed.changed);
-            return call_if_begun(app, refreshed, summary).await;
-        }
-        Ok(connection) => observed_event(&connection),
-        Err(error) => accept::read_error_event(&error),
-    };
-    apply_event(app, stored, &event, summary).await
 }
 
 /// Makes the decided call if the connection is waiting. First stores that the call begins: the process that stores it

@@ -125,7 +125,7 @@ async fn run_job(app: &App, job: Job, stop_at: Instant) -> FinishedJob {
         Ok(Ok(result)) => result,
         Ok(Err(error)) => {
             let (outcome, error) = (error.log_outcome(), Chain(&error));
-            tracing::error!(outcome, target, peering.id = peering, region, %error, "the store failed during a job");
+            tracing::error!(outcome, target, peering.id = peering, region, %error, "could not finish a job");
             JobResult::default()
         }
         Err(_elapsed) => {

@@ -37,15 +37,10 @@ pub(super) async fn reply_to_command(app: &App, request: &CommandRequest, now: T
         return Reply::UnknownTarget(app.config.targets.keys().cloned().collect());
     };
     let by = app.config.policy.approver_for(request.by.clone());
+    let attempt = Attempt { app, request, command, id: &id, by, now, deadline };
     match command.action {
-        Action::Withdraw => {
-            let attempt = Attempt { app, request, command, id: &id, by, now, deadline };
-            attempt.withdraw_decision().await
-        }
-        Action::Decide(_) | Action::DryRun | Action::Status => {
-            let attempt = Attempt { app, request, command, id: &id, by, now, deadline };
-            attempt.execute_command().await
-        }
+        Action::Withdraw => attempt.withdraw_decision().await,
+        Action::Decide(_) | Action::DryRun | Action::Status => attempt.execute_command().await,
     }
 }
 
@@ -123,6 +118,7 @@ struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
+    /// Carries out a command that requires a reading. Loads the record at the same time.
     async fn execute_command(self) -> Reply {
         let Self { app, command, id, deadline, .. } = self;
         let decides = matches!(command.action, Action::Decide(_));
@@ -277,6 +273,7 @@ impl Attempt<'_> {
         }
     }
 
+    /// Asks the policy, checks what the sender saw and the connection itself, and stores the decision.
     async fn make_decision(self, verdict: Verdict, stored: Option<Stored>, reading: &Reading) -> Reply {
         let Reading { connection, read_at } = reading;
         let Self { app, command, id, now, deadline, .. } = self;
@@ -328,6 +325,7 @@ impl Attempt<'_> {
         }
     }
 
+    /// Refuses a decision about outdated facts, also for later retries of the same request.
     async fn store_refusal(&self, stored: Stored) -> Reply {
         let Self { app, command, now, deadline, .. } = *self;
         let request = request_id(self.request, command);
@@ -342,8 +340,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// Whether the sender can have seen these facts: they name the fingerprint, or a channel showed the facts before
-    /// they sent the request.
+    /// Whether the sender can have seen these facts. Then the request names their fingerprint, or a channel showed them
+    /// before the request was signed.
     fn has_seen_facts(&self, stored: Option<&Stored>, connection: &Connection, snapshot: &PolicySnapshot) -> bool {
         let fresh = connection.fingerprint();
         if let Some(seen) = &self.command.seen_fingerprint {

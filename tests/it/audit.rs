@@ -198,7 +198,7 @@ async fn edited_record_is_detected() {
     }
     assert!(wrong.contains(&format!("prod/{rejected}: the record's state is not that of its last entry")), "{wrong}");
     assert!(
-        wrong.contains(&format!("prod/{waits}: the record's decisions are not those that its history leaves standing")),
+        wrong.contains(&format!("prod/{waits}: the record's decisions are not those that count in its history")),
         "{wrong}"
     );
     let list = audited.prints(&["list", "--all"]);

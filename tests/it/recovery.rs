@@ -291,7 +291,7 @@ async fn newer_record_waits_for_its_version_and_blocks_no_other() {
         assert!(lines.lines().any(|line| about(&line) && line.contains(r#"outcome="unreadable_record""#)), "{lines}");
     };
     line("the store failed");
-    line("not stored");
+    line("could not finish a job");
     // Rolled forward again.
     let record = item["record"].as_s().unwrap().replace(r#""schema":3"#, r#""schema":2"#);
     item.insert("record".into(), AttributeValue::S(record));
