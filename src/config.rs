@@ -94,19 +94,8 @@ pub enum Error {
         message: String,
     },
     /// The file has the right form, but a value makes no sense.
-    #[error("{key}: {problem}")]
-    Invalid {
-        /// The full key, e.g. `targets.prod.regions`.
-        key: String,
-        /// What is wrong with the value.
-        problem: String,
-    },
-}
-
-impl From<KeyProblem> for Error {
-    fn from(KeyProblem { key, problem }: KeyProblem) -> Self {
-        Self::Invalid { key, problem }
-    }
+    #[error(transparent)]
+    Invalid(#[from] KeyProblem),
 }
 
 impl Config {
@@ -115,7 +104,7 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })?;
         Self::parse(&text).map_err(|error| match error {
             Error::Parse { message, .. } => Error::Parse { path: path.into(), message },
-            Error::MissingVariable(_) | Error::Read { .. } | Error::Invalid { .. } => error,
+            Error::MissingVariable(_) | Error::Read { .. } | Error::Invalid(_) => error,
         })
     }
 

@@ -125,18 +125,13 @@ pub enum Error {
     #[error("the secrets are malformed at {0}")]
     Malformed(String),
     /// A secret is missing, empty, too short, or used twice.
-    #[error("secrets: {key}: {problem}")]
-    Invalid {
-        /// The full key, e.g. `targets.prod`.
-        key: String,
-        /// What is wrong with it.
-        problem: String,
-    },
+    #[error("secrets: {0}")]
+    Invalid(KeyProblem),
 }
 
 impl From<KeyProblem> for Error {
-    fn from(KeyProblem { key, problem }: KeyProblem) -> Self {
-        Self::Invalid { key, problem }
+    fn from(problem: KeyProblem) -> Self {
+        Self::Invalid(problem)
     }
 }
 
