@@ -1,6 +1,6 @@
 //! The operator's configuration: the environment of the process, and `peergate.toml`. It is read once, at start.
 //!
-//! It has no secrets; they are in [`crate::secrets`].
+//! It contains no secrets. Those are in [`crate::secrets`].
 
 mod environment;
 mod target;
@@ -175,7 +175,7 @@ impl ConfigFile {
     }
 }
 
-/// Moves the tables that earlier versions had at the top level, e.g. `slack`, to `platforms`. Returns their names.
+/// Moves the tables of apps, which earlier versions had at the top level, to `platforms`. Returns their names.
 ///
 /// # Errors
 /// The name of a table that is in both places.

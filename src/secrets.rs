@@ -115,7 +115,7 @@ pub struct AccessKey {
     pub security_token: Option<Secret>,
 }
 
-/// Why there are no secrets. No text has a part of a secret.
+/// Why there are no secrets. The texts contain no part of a secret.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The store cannot be reached, or it refuses us: its code, or the error of the operating system.

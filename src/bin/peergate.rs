@@ -44,7 +44,7 @@ enum Cli {
     },
     /// Serves a fake of a chat platform on loopback, for tests and for the platform's SDKs.
     Fake {
-        /// The name of the platform: slack or feishu.
+        /// The name of the platform.
         name: String,
         /// An option of the fake. It can be repeated.
         #[arg(long = "with")]
