@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Code that must serve any platform: the stories, the parts around them, and the local tool.
-const NAMELESS: [&str; 14] = [
+const NAMELESS: [&str; 15] = [
     "webhook.rs",
     "webhook",
     "watch.rs",
@@ -11,6 +11,7 @@ const NAMELESS: [&str; 14] = [
     "accept.rs",
     "app.rs",
     "config.rs",
+    "config",
     "secrets.rs",
     "doctor.rs",
     "doctor",
