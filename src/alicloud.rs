@@ -266,7 +266,7 @@ impl Alicloud {
                 peering.id = instance_id.as_str(),
                 alicloud.code = error.code(),
                 alicloud.request_id = error.request_id(),
-                "Alibaba Cloud's answer about a connection could not be understood"
+                "could not understand Alibaba Cloud's answer about a connection"
             );
         })
     }

@@ -1,6 +1,6 @@
 //! The operator's configuration: the environment of the process, and `peergate.toml`. It is read once, at start.
 //!
-//! It has no secrets; they are in [`crate::secrets`].
+//! It contains no secrets. Those are in [`crate::secrets`].
 
 mod environment;
 mod target;
@@ -94,19 +94,8 @@ pub enum Error {
         message: String,
     },
     /// The file has the right form, but a value makes no sense.
-    #[error("{key}: {problem}")]
-    Invalid {
-        /// The full key, e.g. `targets.prod.regions`.
-        key: String,
-        /// What is wrong with the value.
-        problem: String,
-    },
-}
-
-impl From<KeyProblem> for Error {
-    fn from(KeyProblem { key, problem }: KeyProblem) -> Self {
-        Self::Invalid { key, problem }
-    }
+    #[error(transparent)]
+    Invalid(#[from] KeyProblem),
 }
 
 impl Config {
@@ -115,7 +104,7 @@ impl Config {
         let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })?;
         Self::parse(&text).map_err(|error| match error {
             Error::Parse { message, .. } => Error::Parse { path: path.into(), message },
-            Error::MissingVariable(_) | Error::Read { .. } | Error::Invalid { .. } => error,
+            Error::MissingVariable(_) | Error::Read { .. } | Error::Invalid(_) => error,
         })
     }
 
@@ -187,7 +176,7 @@ impl ConfigFile {
     }
 }
 
-/// Moves the tables that earlier versions had at the top level, e.g. `slack`, to `platforms`. Returns their names.
+/// Moves the tables of apps, which earlier versions had at the top level, to `platforms`. Returns their names.
 ///
 /// # Errors
 /// The name of a table that is in both places.

@@ -2,8 +2,8 @@
 //! access key of the secrets, or with an identity token of AWS.
 //!
 //! A session is cached until 15 minutes before it ends. One task assumes it at a time. The ticks of the watcher renew it
-//! early, so that nobody has to wait. All reads share one session. What was decided about a connection is carried out in
-//! a session that names the connection, so that Alibaba Cloud's audit trail shows which approval a call belongs to.
+//! early, so that nobody has to wait. All reads share one session. A decision is carried out in a session that names its
+//! connection. So Alibaba Cloud's audit trail shows the approval of each call.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,11 +26,10 @@ use crate::secrets::{self, AccessKey, SecretsStore};
 
 /// The audience of identity tokens, which Alibaba Cloud's OIDC provider expects.
 const OIDC_AUDIENCE: &str = "sts.aliyuncs.com";
-/// The remaining validity and the timeout when a person may be waiting. For the timeout, the old session must still be
-/// valid.
+/// When a person may be waiting.
 const INTERACTIVE: Freshness =
     Freshness { min_validity: SignedDuration::from_mins(15), timeout: Duration::from_millis(700) };
-/// The remaining validity and the timeout in a tick, when nobody is waiting.
+/// In a tick, when nobody is waiting.
 const BACKGROUND: Freshness =
     Freshness { min_validity: SignedDuration::from_mins(20), timeout: Duration::from_secs(5) };
 /// An identity token must be valid for so much longer.
@@ -181,10 +180,12 @@ struct NamedTarget<'a> {
     config: &'a Target,
 }
 
-/// How much longer a session must be valid, and how long to wait for a new one while the old one still is.
+/// When a session is renewed, and how long a caller waits for that.
 #[derive(Clone, Copy)]
 struct Freshness {
+    /// A session with less remaining validity is renewed.
     min_validity: SignedDuration,
+    /// After this time, the caller uses the old session, if it is still valid.
     timeout: Duration,
 }
 
@@ -325,7 +326,7 @@ impl CredentialsProvider {
         join_all(refresh).await;
     }
 
-    /// The key of a session that is valid for long enough. If no new session comes in time, the old one serves until it
+    /// The key of a session that is valid for long enough. If it cannot be renewed in time, the old session serves until it
     /// ends.
     async fn session_key(
         &self,

@@ -270,7 +270,7 @@ async fn examine_secrets(app: &App, now: Timestamp, report: &mut Report) -> Opti
                     "Check PEERGATE_SECRETS. The role must have the permission secretsmanager:GetSecretValue for it, and \
                      kms:Decrypt if the secret has its own key."
                 }
-                secrets::Error::Malformed(_) | secrets::Error::Invalid { .. } => {
+                secrets::Error::Malformed(_) | secrets::Error::Invalid(_) => {
                     "Fix the JSON of the secret: see docs/configuration.md#secrets."
                 }
             };

@@ -89,7 +89,7 @@ fn drop_expired(times: &mut VecDeque<Timestamp>, now: Timestamp) {
     }
 }
 
-/// Whether `at` is in the window before `now`. After the clock was set back, `at` may be later than `now`: it is then not.
+/// Whether `at` is in the window before `now`. A later `at` is not: the clock was set back.
 fn is_within(at: Timestamp, window: SignedDuration, now: Timestamp) -> bool {
     (SignedDuration::ZERO..window).contains(&now.duration_since(at))
 }

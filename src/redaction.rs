@@ -14,7 +14,7 @@ const SECRET_PREFIXES: [&str; 9] = ["xox", "xapp", "xwfp", "whsec", "whsk", "lta
 const SERDE_ERROR_KINDS: [&str; 5] =
     ["invalid type", "invalid value", "invalid length", "unknown variant", "unknown field"];
 
-/// What is wrong with a key of the configuration or of the secrets. It has nothing secret.
+/// What is wrong with a key of the configuration or of the secrets. It contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key}: {problem}")]
 pub struct KeyProblem {

@@ -115,7 +115,7 @@ pub struct AccessKey {
     pub security_token: Option<Secret>,
 }
 
-/// Why there are no secrets. No text has a part of a secret.
+/// Why there are no secrets. The texts contain no part of a secret.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The store cannot be reached, or it refuses us: its code, or the error of the operating system.
@@ -125,18 +125,13 @@ pub enum Error {
     #[error("the secrets are malformed at {0}")]
     Malformed(String),
     /// A secret is missing, empty, too short, or used twice.
-    #[error("secrets: {key}: {problem}")]
-    Invalid {
-        /// The full key, e.g. `targets.prod`.
-        key: String,
-        /// What is wrong with it.
-        problem: String,
-    },
+    #[error("secrets: {0}")]
+    Invalid(KeyProblem),
 }
 
 impl From<KeyProblem> for Error {
-    fn from(KeyProblem { key, problem }: KeyProblem) -> Self {
-        Self::Invalid { key, problem }
+    fn from(problem: KeyProblem) -> Self {
+        Self::Invalid(problem)
     }
 }
 

@@ -30,8 +30,11 @@ use item::{DUE_PARTITION, Item, SCHEMA_VERSION, parse_entry, parse_record, recor
 
 /// The sparse index: partition key `due`, sort key `due_at` (milliseconds), and [`INDEX_ATTRIBUTES`].
 pub const INDEX_NAME: &str = "due";
-/// The attributes that the index holds besides its keys: the state of the record, the region of the connection, a digest
-/// of what people see of it, and the time of the next work on the record (milliseconds).
+/// The attributes that the index has besides its keys:
+/// - `state`: the state of the record
+/// - `region`: the region of the accepting VPC
+/// - `mark`: for a pending record, a digest of its content; for a failed one, how it failed
+/// - `work_at`: the time of the next work on the record, in milliseconds
 pub const INDEX_ATTRIBUTES: [&str; 4] = ["state", "region", "mark", "work_at"];
 /// Entries of the index in one page: 10,000 take ten calls, and no page needs much memory.
 const INDEX_PAGE_SIZE: i32 = 1000;
@@ -123,7 +126,7 @@ pub enum Saved {
     Conflict(Stored),
 }
 
-/// Why the store could not do it.
+/// Why a call to the store failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// The table cannot be reached, or AWS refuses us: the AWS code, or "no answer".
@@ -195,8 +198,8 @@ impl Store {
         response.map_err(to_unavailable)?.item.as_ref().map(parse_record).transpose()
     }
 
-    /// Loads the records of many connections. A record that could not be read is in the result with its error, so an id
-    /// that is not in the result has no record.
+    /// Loads the records of many connections. If a record could not be read, the result has its error. An id without a
+    /// record is not in the result.
     ///
     /// # Errors
     /// When no record could be read.
@@ -285,7 +288,7 @@ impl Store {
         unrecorded.insert(hash_id(id));
     }
 
-    /// Stores a record if the stored one is still `expected`; `None` expects no record.
+    /// Stores a record on condition that the stored one is still `expected`. `None` expects no record.
     pub async fn save(&self, approval: &Approval, expected: Option<&Stored>) -> Result<Saved, Error> {
         let saved = self.put_record(approval, expected.map_or(0, |stored| stored.version)).await;
         if let Ok(Saved::Done(stored)) = &saved {

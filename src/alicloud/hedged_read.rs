@@ -13,8 +13,8 @@ use tokio::time::{Instant, timeout};
 use super::rpc::{RpcCall, RpcResponse};
 use super::{Alicloud, Credentials, Error};
 
-/// The delay before a read is sent again. Alibaba Cloud answers from the other side of the earth in half of this time, and
-/// a sender on Slack waits 1.9 s in all.
+/// The delay before a read is sent again. Alibaba Cloud answers from the other side of the earth in half of this time. A
+/// sender on Slack waits 1.9 s in all.
 const HEDGE_DELAY: Duration = Duration::from_millis(700);
 /// The delay for a list, after a list was slow on a connection that was not dead.
 const SLOW_LIST_HEDGE_DELAY: Duration = Duration::from_secs(3);

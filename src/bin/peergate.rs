@@ -30,29 +30,7 @@ enum Cli {
     /// Shows a request, its approval and its activation on loopback. Needs no cloud account.
     Demo,
     /// Simulates the VPC peering API in memory, over plain HTTP.
-    Simulate {
-        /// The address to listen on. Port 0 takes a free port and prints it.
-        #[arg(long, default_value = "127.0.0.1:0")]
-        listen: String,
-        /// The time from Updating to Activated.
-        #[arg(long, default_value_t = 3000)]
-        activation_ms: u64,
-        /// How long a request can be accepted.
-        #[arg(long, default_value_t = 7 * 24 * 3600)]
-        expiry_s: u64,
-        /// Calls per account and operation in 60 s; 0 for no limit.
-        #[arg(long, default_value_t = 360)]
-        quota: usize,
-        /// The shortest duration of a call.
-        #[arg(long, default_value_t = 0)]
-        latency_ms: u64,
-        /// Let the first account request a peering with the second, and print its id.
-        #[arg(long)]
-        request: bool,
-        /// A JSON file with a list of {account, `access_key_id`, `access_key_secret`, vpcs: {id: [CIDR]}}.
-        #[arg(long)]
-        accounts: Option<PathBuf>,
-    },
+    Simulate(SimulateArguments),
     /// Prints a signed event for `cargo lambda invoke webhook`.
     Event(EventArguments),
     /// Makes a platform send its requests to the webhook, or prints how to set that up by hand.
@@ -66,7 +44,7 @@ enum Cli {
     },
     /// Serves a fake of a chat platform on loopback, for tests and for the platform's SDKs.
     Fake {
-        /// The name of the platform: slack or feishu.
+        /// The name of the platform.
         name: String,
         /// An option of the fake. It can be repeated.
         #[arg(long = "with")]
@@ -151,6 +129,31 @@ enum Cli {
 }
 
 #[derive(clap::Args)]
+struct SimulateArguments {
+    /// The address to listen on. Port 0 takes a free port and prints it.
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: String,
+    /// The time from Updating to Activated.
+    #[arg(long, default_value_t = 3000)]
+    activation_ms: u64,
+    /// How long a request can be accepted.
+    #[arg(long, default_value_t = 7 * 24 * 3600)]
+    expiry_s: u64,
+    /// Calls per account and operation in 60 s; 0 for no limit.
+    #[arg(long, default_value_t = 360)]
+    quota: usize,
+    /// The shortest duration of a call.
+    #[arg(long, default_value_t = 0)]
+    latency_ms: u64,
+    /// Let the first account request a peering with the second, and print its id.
+    #[arg(long)]
+    request: bool,
+    /// A JSON file with a list of {account, `access_key_id`, `access_key_secret`, vpcs: {id: [CIDR]}}.
+    #[arg(long)]
+    accounts: Option<PathBuf>,
+}
+
+#[derive(clap::Args)]
 struct EventArguments {
     /// What the event requests.
     verb: EventVerb,
@@ -209,25 +212,7 @@ async fn main() -> ExitCode {
 async fn run_command(command: Cli) -> Result<(), Error> {
     match command {
         Cli::Demo => demo::run().await,
-        Cli::Simulate { listen, activation_ms, expiry_s, quota, latency_ms, request, accounts } => {
-            let mut settings = SimulatorSettings {
-                activation_delay: Duration::from_millis(activation_ms),
-                expires_after: Duration::from_secs(expiry_s),
-                calls_per_minute: (quota > 0).then_some(quota),
-                latency: Duration::from_millis(latency_ms),
-                ..SimulatorSettings::default()
-            };
-            if let Some(path) = accounts {
-                settings.accounts = serde_json::from_slice::<Vec<SimulatedAccount>>(&std::fs::read(path)?)?;
-            }
-            let listener = listen_on(&listen).await?;
-            let simulator = Simulator::new(settings);
-            if request {
-                let id = simulator.request_peering(&[]).ok_or("a request needs two accounts")?;
-                print_text(&format!("requested {id}\n"))?;
-            }
-            Ok(simulator.serve(listener).await?)
-        }
+        Cli::Simulate(arguments) => simulate(arguments).await,
         Cli::Event(arguments) => print_event(arguments).await,
         Cli::Register { platform, url } => print_text(&register::register_webhook(platform, &url).await?),
         Cli::Fake { name, options, listen } => {
@@ -269,6 +254,27 @@ async fn run_command(command: Cli) -> Result<(), Error> {
             Ok(())
         }
     }
+}
+
+async fn simulate(arguments: SimulateArguments) -> Result<(), Error> {
+    let SimulateArguments { listen, activation_ms, expiry_s, quota, latency_ms, request, accounts } = arguments;
+    let mut settings = SimulatorSettings {
+        activation_delay: Duration::from_millis(activation_ms),
+        expires_after: Duration::from_secs(expiry_s),
+        calls_per_minute: (quota > 0).then_some(quota),
+        latency: Duration::from_millis(latency_ms),
+        ..SimulatorSettings::default()
+    };
+    if let Some(path) = accounts {
+        settings.accounts = serde_json::from_slice::<Vec<SimulatedAccount>>(&std::fs::read(path)?)?;
+    }
+    let listener = listen_on(&listen).await?;
+    let simulator = Simulator::new(settings);
+    if request {
+        let id = simulator.request_peering(&[]).ok_or("a request needs two accounts")?;
+        print_text(&format!("requested {id}\n"))?;
+    }
+    Ok(simulator.serve(listener).await?)
 }
 
 /// Prints to standard output. It is no error if the reader, e.g. `head`, has already ended.

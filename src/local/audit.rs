@@ -215,7 +215,7 @@ fn find_problems(scanned: &ScannedRecord) -> Vec<String> {
     }
     match &scanned.stored {
         Err(error) => problems.push(error.to_string()),
-        // What this version would not write is an edit.
+        // A field that this version would not write is an edit.
         Ok(stored) if !stored.is_from_earlier_version() => {
             let ours = serde_json::to_value(&stored.approval).unwrap_or_default();
             problems.extend(

@@ -167,7 +167,7 @@ fn merge_json(into: &mut Value, more: &Value) {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        // What remains is in the system's directory for temporary files.
+        // Files that cannot be removed stay in the system's temporary directory.
         let _ = std::fs::remove_dir_all(&self.directory);
     }
 }

@@ -214,20 +214,25 @@ def test_doctor_checks_the_aws_resources(simulator, moto, tmp_path):
     assert well["secrets"] == ("fine", "stored 0 days ago")
     assert {found for what, (found, _) in well.items() if not what.startswith("channel ")} == {"fine"}, well
     client("events").disable_rule(Name=tmp_path.name)
-    assert doctor(tmp_path.name)["schedule"] == ("problem", "disabled: nothing is discovered, followed or told")
-    assert doctor("other")["schedule"] == ("problem", "other cannot be looked at: ResourceNotFoundException")
+    disabled = "disabled, so the watcher finds no requests, follows no connections and posts nothing"
+    assert doctor(tmp_path.name)["schedule"] == ("problem", disabled)
+    assert doctor("other")["schedule"] == ("problem", "cannot describe other: ResourceNotFoundException")
     gone = doctor(tmp_path.name, PEERGATE_TABLE="other")
-    assert gone["table"] == ("problem", "other cannot be looked at: ResourceNotFoundException")
+    assert gone["table"] == ("problem", "cannot describe other: ResourceNotFoundException")
 
     made = table()
     (index,) = made["GlobalSecondaryIndexes"]
     indexed = lambda **difference: {"GlobalSecondaryIndexes": [index | difference]}
     other_key = [{"AttributeName": "due", "KeyType": "HASH"}]
     amiss = [
-        ("table, index", "there is none named due", indexed(IndexName="other")),
-        ("table, index", "due has other keys than `due` and `due_at`", indexed(KeySchema=other_key)),
-        ("table, index", "due holds other attributes", indexed(Projection={"ProjectionType": "KEYS_ONLY"})),
-        ("table", "{name} has another key than `id`", {"KeySchema": other_key}),
+        ("table, index", "there is no index `due`", indexed(IndexName="other")),
+        ("table, index", "the keys of `due` are not `due` and `due_at`", indexed(KeySchema=other_key)),
+        (
+            "table, index",
+            "`due` does not hold the attributes that it needs",
+            indexed(Projection={"ProjectionType": "KEYS_ONLY"}),
+        ),
+        ("table", "the key of {name} is not `id`", {"KeySchema": other_key}),
     ]
     for number, (what, told, difference) in enumerate(amiss):
         other, name = made | difference, f"{tmp_path.name}-{number}"

@@ -156,7 +156,7 @@ async fn show_prints_the_history_of_a_record() {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     assert!(!shown.contains('\u{202E}'), "what outsiders wrote does not steer a terminal");
-    assert!(audited.refuses(&["show", "pcc-unknown"]).contains("nothing is known of pcc-unknown"));
+    assert!(audited.refuses(&["show", "pcc-unknown"]).contains("there is no record of pcc-unknown"));
     assert!(audited.refuses(&["show", "vpc-1"]).contains("not a peering connection id"));
 }
 
@@ -183,7 +183,7 @@ async fn export_prints_every_entry_in_order() {
 async fn edited_record_is_detected() {
     let audited = Audited::new().await;
     let [two, rejected, waits] = &audited.ids;
-    assert_eq!(audited.prints(&["verify"]), "3 records with 9 entries: all hold\n");
+    assert_eq!(audited.prints(&["verify"]), "3 records with 9 entries: all valid\n");
     audited.edit(two, |record| record["history"][1]["what"]["decided"]["by"]["person"] = "mallory".into()).await;
     let wrong = audited.refuses(&["verify"]);
     assert!(wrong.contains(&format!("prod/{two}: entry 1 does not follow from those before it")), "{wrong}");
@@ -202,7 +202,7 @@ async fn edited_record_is_detected() {
         "{wrong}"
     );
     let list = audited.prints(&["list", "--all"]);
-    assert!(list.contains(&format!("the record of prod/{waits} can't be read")), "{list}");
+    assert!(list.contains(&format!("the record of prod/{waits} cannot be read")), "{list}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -248,7 +248,7 @@ async fn forged_item_around_a_record_is_named() {
         let record = item["record"].as_s().unwrap().replacen('{', "{\"state\":\"pending\",", 1);
         item.insert("record".into(), AttributeValue::S(record));
     });
-    assert!(wrong.await.contains("the key \"state\" is there twice"));
+    assert!(wrong.await.contains("the key \"state\" is repeated"));
     let wrong = change(|item| {
         item.remove("digest");
     });
@@ -260,14 +260,14 @@ async fn export_without_matching_entries_is_refused() {
     let audited = Audited::new().await;
     let against = |name: &'static str| audited.refuses(&["verify", "--against", name]);
     std::fs::write(audited.directory.path().join("empty.jsonl"), "\n").unwrap();
-    assert!(against("empty.jsonl").contains("the export has no entry"));
+    assert!(against("empty.jsonl").contains("the export has no entries"));
     let exported = audited.export_to("other.jsonl").replace("prod/pcc-", "prod/pcc-x");
     std::fs::write(audited.directory.path().join("other.jsonl"), &exported).unwrap();
     assert!(against("other.jsonl").contains("this table has no entry of the export"));
     // The hash is kept, the content is another.
     let edited = audited.export_to("edited.jsonl").replace("alice", "mallory");
     std::fs::write(audited.directory.path().join("edited.jsonl"), edited).unwrap();
-    assert!(against("edited.jsonl").contains("is not the one exported"));
+    assert!(against("edited.jsonl").contains("differs from the export"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -276,7 +276,7 @@ async fn exported_history_cannot_be_shortened_or_rewritten() {
     let [two, rejected, waits] = &audited.ids;
     audited.export_to("earlier.jsonl");
     let against = ["verify", "--against", "earlier.jsonl"];
-    assert_eq!(audited.prints(&against), "3 records with 9 entries: all hold, 9 as exported\n");
+    assert_eq!(audited.prints(&against), "3 records with 9 entries: all valid, 9 as in the export\n");
     // The tail is cut off and the state made to fit: the chain alone holds.
     audited
         .forge(two, |record| {
@@ -286,17 +286,17 @@ async fn exported_history_cannot_be_shortened_or_rewritten() {
             record["client_token"] = Value::Null;
         })
         .await;
-    assert!(audited.prints(&["verify"]).contains("all hold"));
+    assert!(audited.prints(&["verify"]).contains("all valid"));
     let wrong = audited.refuses(&against);
-    assert!(wrong.contains(&format!("prod/{two}: entry 4 is gone")), "{wrong}");
+    assert!(wrong.contains(&format!("prod/{two}: entry 4 is missing")), "{wrong}");
     // A record is taken away; another takes its place.
     let key = AttributeValue::S(format!("prod/{rejected}"));
     audited.client.delete_item().table_name("peergate").key("id", key).send().await.unwrap();
     let wrong = audited.refuses(&against);
-    assert!(wrong.contains(&format!("prod/{rejected}: entry 0 is gone")), "{wrong}");
+    assert!(wrong.contains(&format!("prod/{rejected}: entry 0 is missing")), "{wrong}");
     audited.edit(waits, |record| record["history"][0]["hash"] = "0".repeat(64).into()).await;
     let wrong = audited.refuses(&against);
-    assert!(wrong.contains(&format!("prod/{waits}: entry 0 is not the one exported")), "{wrong}");
+    assert!(wrong.contains(&format!("prod/{waits}: entry 0 differs from the export")), "{wrong}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -321,5 +321,5 @@ async fn audit_reads_the_table_over_the_network() {
         command.env(name, value);
     }
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "3 records with 9 entries: all hold\n", "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "3 records with 9 entries: all valid\n", "{output:?}");
 }

@@ -169,8 +169,8 @@ async fn doctor_names_configuration_problems() {
         ),
         (
             |it| it.replace("cn-shanghai", "cn shanghai"),
-            "configuration: targets.prod.regions: \"cn shanghai\" is not the id of a region",
-            "not started: targets.prod.regions: \"cn shanghai\" is not the id of a region",
+            "configuration: targets.prod.regions: \"cn shanghai\" is not a region id",
+            "not started: targets.prod.regions: \"cn shanghai\" is not a region id",
         ),
         (
             |it| {
@@ -182,13 +182,13 @@ async fn doctor_names_configuration_problems() {
         ),
         (
             |it| it.replace("signature =", "calls_per_minute = 0\nsignature ="),
-            "configuration: targets.prod.calls_per_minute: at least 1",
-            "not started: targets.prod.calls_per_minute: at least 1",
+            "configuration: targets.prod.calls_per_minute: must be at least 1",
+            "not started: targets.prod.calls_per_minute: must be at least 1",
         ),
         (
             |it| it.config.insert_str(0, "retention_days = 7\n"),
-            "configuration: retention_days: at least 8: a request lives for 7",
-            "not started: retention_days: at least 8: a request lives for 7",
+            "configuration: retention_days: must be at least 8, because a request can be pending for 7 days",
+            "not started: retention_days: must be at least 8, because a request can be pending for 7 days",
         ),
         (
             |it| {
@@ -215,13 +215,13 @@ async fn doctor_names_configuration_problems() {
         ),
         (
             |it| it.replace("approvals = 2", "approvals = 5"),
-            "configuration: rule.two people.approvals: only 4 different people are named as approvers",
-            "not started: rule.two people.approvals: only 4 different people are named as approvers",
+            "configuration: rule.two people.approvals: the rule names only 4 different people as approvers",
+            "not started: rule.two people.approvals: the rule names only 4 different people as approvers",
         ),
         (
             |it| it.environment.ca_file = Some("/nonexistent/ca.pem".into()),
-            "HTTP client: PEERGATE_CA_FILE cannot be read, or holds no certificates in PEM, or one that cannot be trusted",
-            "not started: PEERGATE_CA_FILE cannot be read, or holds no certificates in PEM, or one that cannot be trusted",
+            "HTTP client: PEERGATE_CA_FILE cannot be read, has no certificates in PEM, or has one that cannot be trusted",
+            "not started: PEERGATE_CA_FILE cannot be read, has no certificates in PEM, or has one that cannot be trusted",
         ),
     ];
     check(rows).await;
@@ -232,12 +232,12 @@ async fn doctor_names_table_problems() {
     let rows: &[(Change, &str, &str)] = &[
         (
             |it| it.environment.table = "other".into(),
-            "table: other cannot be looked at: ResourceNotFoundException",
+            "table: cannot describe other: ResourceNotFoundException",
             "503 store-unavailable",
         ),
         (
             |it| it.environment.aws.dynamodb_endpoint = Some("http://127.0.0.1:9".into()),
-            "table: peergate cannot be looked at: no answer",
+            "table: cannot describe peergate: no answer",
             "503 store-unavailable",
         ),
     ];
@@ -247,11 +247,11 @@ async fn doctor_names_table_problems() {
 #[tokio::test]
 async fn doctor_names_missing_table_permissions() {
     let rows = [
-        ("DescribeTable", "table: peergate cannot be looked at: AccessDeniedException", "200 accepted"),
-        ("Query", "table, query: the store does not answer: AccessDeniedException", "200 accepted"),
-        ("GetItem", "table, reading: the store does not answer: AccessDeniedException", "503 store-unavailable"),
-        ("BatchGetItem", "table, reading many: the store does not answer: AccessDeniedException", "200 accepted"),
-        ("PutItem", "table, writing: the store does not answer: AccessDeniedException", "503 store-unavailable"),
+        ("DescribeTable", "table: cannot describe peergate: AccessDeniedException", "200 accepted"),
+        ("Query", "table, query: the store is unavailable: AccessDeniedException", "200 accepted"),
+        ("GetItem", "table, reading: the store is unavailable: AccessDeniedException", "503 store-unavailable"),
+        ("BatchGetItem", "table, reading many: the store is unavailable: AccessDeniedException", "200 accepted"),
+        ("PutItem", "table, writing: the store is unavailable: AccessDeniedException", "503 store-unavailable"),
     ];
     for (operation, told, does) in rows {
         let (app, table) = TableProxy::start(quick_settings()).await;
@@ -267,13 +267,13 @@ async fn doctor_names_secrets_problems() {
     let rows: &[(Change, &str, &str)] = &[
         (
             |it| it.environment.secrets = SecretsSource::File("/nonexistent/secrets.json".into()),
-            "secrets: the secrets store does not answer: No such file or directory (os error 2)",
+            "secrets: the secrets cannot be fetched: No such file or directory (os error 2)",
             "503 secrets-unavailable",
         ),
         (
             |it| it.secrets = json!("hush"),
-            "secrets: the secrets are not JSON of the documented shape at line 1, column 1: not JSON",
-            "not started: the secrets are not JSON of the documented shape at line 1, column 1: not JSON",
+            "secrets: the secrets are malformed at line 1, column 1: not JSON",
+            "not started: the secrets are malformed at line 1, column 1: not JSON",
         ),
         (
             |it| it.secrets["targets"] = json!({}),
@@ -287,13 +287,13 @@ async fn doctor_names_secrets_problems() {
         ),
         (
             |it| it.secrets["targets"]["prod"]["access_key"] = json!("LTAI"),
-            "secrets: the secrets are not JSON of the documented shape at targets.prod.access_key",
-            "not started: the secrets are not JSON of the documented shape at targets.prod.access_key",
+            "secrets: the secrets are malformed at targets.prod.access_key",
+            "not started: the secrets are malformed at targets.prod.access_key",
         ),
         (
             |it| it.secrets["clients"]["ci"]["signing_secrets"] = json!(["whsec_short"]),
-            "secrets: the secrets are not JSON of the documented shape at clients.ci.signing_secrets[0]",
-            "not started: the secrets are not JSON of the documented shape at clients.ci.signing_secrets[0]",
+            "secrets: the secrets are malformed at clients.ci.signing_secrets[0]",
+            "not started: the secrets are malformed at clients.ci.signing_secrets[0]",
         ),
         (
             |it| it.secrets["clients"]["ci"]["signing_secrets"] = json!([]),
@@ -307,8 +307,8 @@ async fn doctor_names_secrets_problems() {
         ),
         (
             |it| it.secrets["platforms"]["slack"]["signing_secrets"] = json!(["short"]),
-            "secrets: the secrets are not JSON of the documented shape at platforms.slack.signing_secrets[0]",
-            "not started: the secrets are not JSON of the documented shape at platforms.slack.signing_secrets[0]",
+            "secrets: the secrets are malformed at platforms.slack.signing_secrets[0]",
+            "not started: the secrets are malformed at platforms.slack.signing_secrets[0]",
         ),
         (
             |it| it.secrets["targets"]["prod"]["access_key_id"] = json!("accepter-key\n"),
@@ -317,8 +317,8 @@ async fn doctor_names_secrets_problems() {
         ),
         (
             |it| it.secrets["platforms"]["slack"]["signing_secrets"] = json!(["8f742231b10e8888abcd99yyyzzz85a5\n"]),
-            "secrets: the secrets are not JSON of the documented shape at platforms.slack.signing_secrets[0]",
-            "not started: the secrets are not JSON of the documented shape at platforms.slack.signing_secrets[0]",
+            "secrets: the secrets are malformed at platforms.slack.signing_secrets[0]",
+            "not started: the secrets are malformed at platforms.slack.signing_secrets[0]",
         ),
         (
             |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("xoxb-1\n"),
@@ -332,8 +332,8 @@ async fn doctor_names_secrets_problems() {
         ),
         (
             |it| it.secrets["channels"]["hook"] = Value::Null,
-            "secrets: the secrets are not JSON of the documented shape at channels.hook",
-            "not started: the secrets are not JSON of the documented shape at channels.hook",
+            "secrets: the secrets are malformed at channels.hook",
+            "not started: the secrets are malformed at channels.hook",
         ),
         (
             |it| it.secrets["channels"]["hook"]["url"] = json!("http://hooks.slack.com/x"),
@@ -420,7 +420,7 @@ async fn doctor_names_alibaba_cloud_problems() {
                 let kind = format!("credentials = {{ kind = \"assume-role\", role = \"{role}\" }}");
                 it.replace("signature =", &format!("{kind}\nsignature ="));
             },
-            "target prod, credentials: there are none (EntityNotExist.Role)",
+            "target prod, credentials: there are no credentials (EntityNotExist.Role)",
             "502 credentials-refused EntityNotExist.Role",
         ),
     ];
@@ -459,8 +459,8 @@ async fn doctor_warns_of_a_rule_blocked_by_contacts() {
         );
     });
     let report = doctor::examine_deployment(Ok(environment), &Options::default(), soon()).await;
-    let told =
-        "rule two people: 4 must approve requests of account 1111111111111111, but without its contacts, only 3 may";
+    let told = "rule two people: the rule requires 4 approvers for a request of account 1111111111111111, but only 3 are not \
+         contacts of the account";
     assert!(that_are(Health::Warning, &report).contains(&told.to_owned()), "{}", report.to_text());
 }
 
@@ -550,7 +550,7 @@ async fn refused_ttl_check_is_reported_as_unknown() {
     let (app, table) = TableProxy::start(quick_settings()).await;
     table.refuse_operation("DescribeTimeToLive");
     let report = doctor::examine_deployment(Ok(app.environment.clone()), &Options::default(), soon()).await;
-    assert_eq!(unknown(&report), ["table, TTL: it cannot be looked at: AccessDeniedException"]);
+    assert_eq!(unknown(&report), ["table, TTL: cannot describe the TTL: AccessDeniedException"]);
 }
 
 #[tokio::test]
@@ -559,7 +559,7 @@ async fn doctor_reports_what_it_had_no_time_for() {
     app.simulator.set_limits(Duration::from_mins(10), None);
     let report = doctor::examine_deployment(Ok(broken(&app, |_| {})), &Options::default(), Instant::now()).await;
     let late = ["buttons", "clock", "target prod", "channel audit", "channel hook", "channel netops", "channel oncall"];
-    assert_eq!(unknown(&report), late.map(|what| format!("{what}: there was no time for the rest")));
+    assert_eq!(unknown(&report), late.map(|what| format!("{what}: there was no time for all checks")));
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ const WEBHOOK: [(&str, u16, &str); 6] = [
     // The sandbox's configuration does not let it answer at Slack's address.
     ("slack-click.json", 400, "response_url is missing or not Slack's"),
     ("healthz.json", 200, "ok"),
-    ("payload-1.0.json", 400, "payload format version 2.0 is needed"),
+    ("payload-1.0.json", 400, "payload format version 2.0 is required"),
 ];
 const WATCHER: [&str; 3] = ["doctor.json", "schedule.json", "stream.json"];
 const SIGNED_AT: &str = "2026-11-18T11:06:40Z";

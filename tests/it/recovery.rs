@@ -180,15 +180,15 @@ async fn lost_records_are_restored_from_a_copy() {
 
     let told = run(&app, &["restore", "--aws", "--from", "copy"]).await.unwrap_err();
     let lines = |what| move |id: &InstanceId| format!("prod/{id}: {what}");
-    let another = "left as it is: it has another history now, or was edited; --replace puts it back";
-    let put_back = [gone, shortened, damaged].map(lines("put back"));
+    let another = "skipped: it now has another history, or was edited; use --replace to restore it";
+    let put_back = [gone, shortened, damaged].map(lines("restored"));
     for line in put_back.into_iter().chain([begun_anew, edited].map(lines(another))) {
         assert!(told.contains(&line), "{line}: {told}");
     }
-    assert!(told.ends_with("3 records are put back, 2 have gone on since, 2 are left as they are\n"), "{told}");
+    assert!(told.ends_with("restored 3 records, skipped 2, kept 2 that continued since the copy\n"), "{told}");
     assert!(as_it_was(gone, &was[0]).await);
     let told = run(&app, &["restore", "--aws", "--from", "copy", "--replace"]).await.unwrap();
-    assert!(told.ends_with("2 records are put back, 5 have gone on since, 0 are left as they are\n"), "{told}");
+    assert!(told.ends_with("restored 2 records, skipped 0, kept 5 that continued since the copy\n"), "{told}");
     for (id, was) in [(begun_anew, &was[1]), (edited, &was[2])] {
         assert!(as_it_was(id, was).await, "{id}");
     }
@@ -220,7 +220,7 @@ async fn invalid_copy_restores_nothing() {
         let key = AttributeValue::S(format!("prod/{id}"));
         dynamodb(&app).delete_item().table_name(&app.environment.table).key("id", key).send().await.unwrap();
         let told = run(&app, &["restore", "--aws", "--from", &name, "--replace"]).await.unwrap_err();
-        assert!(told.contains(problem) && told.contains("0 records are put back"), "{told}");
+        assert!(told.contains(problem) && told.contains("restored 0 records"), "{told}");
         assert!(app.load_record(&id).await.is_none(), "{problem}");
     }
 }
@@ -236,9 +236,9 @@ async fn waiting_delivery_is_redriven_at_once() {
     app.slack.clear_outages();
     let hook = app.slack.posts(WEBHOOK_PATH).len();
     let told = peergate(&app, &["redrive", "--aws", "--channel", "netops"]).await;
-    assert_eq!(told, "0 posts of 0 connections are due now\n", "it took everything");
+    assert_eq!(told, "made 0 notifications of 0 connections due\n", "it took everything");
     let told = peergate(&app, &["redrive", "--aws"]).await;
-    assert!(told.ends_with("posts of 1 connections are due now\n") && !told.starts_with('0'), "{told}");
+    assert!(told.ends_with(" of 1 connection due\n") && !told.starts_with("made 0 "), "{told}");
     app.follow().await;
     assert!(app.slack.posts(WEBHOOK_PATH).len() > hook, "at once, and not when its turn would have come");
 }
@@ -259,7 +259,10 @@ async fn abandoned_delivery_is_redriven_only_on_request() {
     app.follow().await;
     assert!(app.slack.posts(AUDIT_PATH).len() > audit);
     let (audit, hook) = (app.slack.posts(AUDIT_PATH).len(), app.slack.posts(WEBHOOK_PATH).len());
-    assert_eq!(peergate(&app, &["redrive", "--aws", "--given-up"]).await, "0 posts of 0 connections are due now\n");
+    assert_eq!(
+        peergate(&app, &["redrive", "--aws", "--given-up"]).await,
+        "made 0 notifications of 0 connections due\n"
+    );
     app.follow().await;
     assert_eq!(
         (app.slack.posts(AUDIT_PATH).len(), app.slack.posts(WEBHOOK_PATH).len()),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Code that must serve any platform: the stories, the parts around them, and the local tool.
-const NAMELESS: [&str; 14] = [
+const NAMELESS: [&str; 15] = [
     "webhook.rs",
     "webhook",
     "watch.rs",
@@ -12,6 +12,7 @@ const NAMELESS: [&str; 14] = [
     "accept.rs",
     "app.rs",
     "config.rs",
+    "config",
     "secrets.rs",
     "doctor.rs",
     "doctor",

@@ -1,4 +1,4 @@
-//! What people do in the fake: clicks and messages. Each gives the callback that Feishu would send, in plaintext;
+//! Clicks and messages of people in the fake. Each returns the plaintext of the callback that Feishu would send.
 //! `chat::feishu::sign` encrypts and signs it.
 
 use serde_json::{Map, Value, json};
