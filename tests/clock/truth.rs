@@ -183,7 +183,7 @@ async fn wrongly_reported_end_is_corrected() {
             let correction = if alive == "Activated" {
                 format!("Correction: VPC peering prod/{id} was reported as {heard}, but it is Activated")
             } else {
-                format!("Correction: VPC peering prod/{id} was reported as {heard}, but it waits for a decision")
+                format!("Correction: VPC peering prod/{id} was reported as {heard}, but it is still pending")
             };
             assert!(told.contains(&correction), "{ends} → {alive}: {told}");
             if alive == "Activated" {
@@ -237,10 +237,7 @@ async fn undone_accept_is_repeated_with_a_new_token() {
     app.round().await;
     assert_eq!((app.state_of(&id).await.as_str(), app.count_accepts(&id)), ("activating", 2));
     let told = app.posted_headlines(WEBHOOK_PATH).join("\n");
-    assert!(
-        told.contains(&format!("Correction: VPC peering prod/{id} still waits, so peergate accepts it again")),
-        "{told}"
-    );
+    assert!(told.contains("but it is still pending at Alibaba Cloud; peergate accepts it again"), "{told}");
 
     // Three times; then it is a failure.
     for _ in 0..3 {
@@ -251,7 +248,7 @@ async fn undone_accept_is_repeated_with_a_new_token() {
     }
     let record = approval(&app, &id).await;
     assert_eq!((record.state.name(), app.count_accepts(&id)), ("failed", 4));
-    assert!(app.only_card().text.contains("Code: CallUndone"), "{}", app.only_card().text);
+    assert!(app.only_card().text.contains("Error code: CallUndone"), "{}", app.only_card().text);
     assert_eq!(app.only_card().button_labels(), ["Approve", "Reject", "Details"]);
 }
 
@@ -296,9 +293,12 @@ async fn request_past_its_expiry_neither_waits_nor_reminds() {
     }
     assert_eq!([app.state_of(&ids[0]).await, app.state_of(&ids[1]).await], ["expired", "pending"]);
     let told = app.posted_headlines(WEBHOOK_PATH)[before..].join("\n");
-    assert!(told.contains("has expired") && !told.contains("has waited") && !told.contains("expires at"), "{told}");
+    assert!(
+        told.contains("has expired") && !told.contains("has been pending") && !told.contains("expires at"),
+        "{told}"
+    );
     let list = app.send(&app.sign_slash_command("list", "U061F7AUR").await).await.body;
-    assert!(list.contains("past its expiry") && !list.contains("0 of 1 approvals"), "{list}");
+    assert!(list.contains("past its expiry") && !list.contains("0 of 1 approval"), "{list}");
     let status = app.send(&app.sign_slash_command(&format!("status {}", ids[1]), "U061F7AUR").await).await.body;
     assert!(!status.contains("peergate.approve"), "{status}");
     app.tamper(&ids[1], shows("Accepting"));
@@ -318,7 +318,7 @@ async fn late_accept_uses_the_current_rules_and_checks() {
             "another approver",
             |config| config.replace("netops = [\"alice\", \"bob\"]", "netops = [\"bob\"]"),
             None,
-            "now needs 1 of its approvers",
+            "now requires 1 approval",
         ),
         (
             "more approvals",
@@ -326,7 +326,7 @@ async fn late_accept_uses_the_current_rules_and_checks() {
                 config.replace("name = \"data team\"\ntarget = \"prod\"\nrequester_accounts = [\"1111111111111111\"]\napprovals = 1", "name = \"data team\"\ntarget = \"prod\"\nrequester_accounts = [\"1111111111111111\"]\napprovals = 2")
             },
             None,
-            "now needs 2 of its approvers",
+            "now requires 2 approvals",
         ),
         (
             "no rule",
@@ -339,7 +339,7 @@ async fn late_accept_uses_the_current_rules_and_checks() {
             None,
             "No rule covers it now",
         ),
-        ("an objection", same, Some("FinancialLocked"), "A check now fails: its business status is FinancialLocked"),
+        ("an objection", same, Some("FinancialLocked"), "A check fails now: its business status is FinancialLocked"),
     ];
     for (name, config, business_status, why) in changes {
         let app = TestApp::with_settings(slow()).await;
@@ -359,7 +359,7 @@ async fn late_accept_uses_the_current_rules_and_checks() {
             "{name}"
         );
         let told = app.thread_replies().join("\n");
-        assert!(told.contains("was not accepted and needs a new decision") && told.contains(why), "{name}: {told}");
+        assert!(told.contains("was approved, but needs a new decision") && told.contains(why), "{name}: {told}");
         minutes(&app, 3).await;
         assert_eq!(app.count_calls(ACCEPT), 1, "{name}: nothing is called until people decide");
     }
@@ -422,13 +422,16 @@ async fn unknown_code_is_retried_for_a_day() {
     assert_eq!(app.send(&app.sign_event("approve", &id, "alice").await).await.name(), "underway");
     minutes(&app, 15).await;
     assert_eq!(app.state_of(&id).await, "approved");
-    assert!(app.thread_replies().join("\n").contains("could not be carried out yet"), "people know after ten minutes");
+    assert!(
+        app.thread_replies().join("\n").contains("but peergate cannot accept it yet"),
+        "people know after ten minutes"
+    );
     for _ in 0..24 {
         clock::jump::advance(SignedDuration::from_hours(1));
         app.round().await;
     }
     assert_eq!(app.state_of(&id).await, "failed");
-    assert!(app.only_card().text.contains("Code: SomethingNew.NobodyKnows"), "{}", app.only_card().text);
+    assert!(app.only_card().text.contains("Error code: SomethingNew.NobodyKnows"), "{}", app.only_card().text);
 }
 
 #[tokio::test]

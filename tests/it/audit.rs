@@ -128,8 +128,8 @@ async fn records_are_listed_shown_and_exported() {
     let audited = Audited::new().await;
     let [two, rejected, waits] = &audited.ids;
     let list = audited.prints(&["list"]);
-    assert!(list.starts_with("1 connection waits or is on its way\n"), "{list}");
-    assert!(list.contains(&format!("prod/{waits}: 0 of 1 approvals, since ")), "{list}");
+    assert!(list.starts_with("1 VPC peering is pending or in progress\n"), "{list}");
+    assert!(list.contains(&format!("prod/{waits}: pending, 0 of 1 approval; since ")), "{list}");
     let all = audited.prints(&["list", "--all"]);
     assert!(all.lines().count() == 3 && all.contains(&format!("prod/{two}: activated")), "{all}");
     assert!(all.contains(&format!("prod/{rejected}: rejected")), "{all}");
@@ -138,10 +138,10 @@ async fn records_are_listed_shown_and_exported() {
     assert_eq!(shown, audited.prints(&["show", &format!("prod/{two}")]));
     for part in [
         "is Activated",
-        "seen; the rule “two people” asks for 2; of ",
+        "discovered; the rule “two people” requires 2 approvals; of ",
         "approved by alice (webhook:ci/alice) (ticket 42); of ",
         "Alibaba Cloud acknowledged AcceptVpcPeerConnection, request ",
-        "seen as Activated",
+        "Alibaba Cloud shows it as Activated",
     ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
