@@ -46,7 +46,7 @@ async fn show_request(stage: &DemoStage) -> Result<(InstanceId, SlackCard), Erro
     println!("  {id} waits to be accepted");
 
     print_scene("The watcher discovers it and posts a card to Slack and to Feishu: the rule requires two people");
-    let card = stage.wait_for_card("waits for approval: 0 of 2").await?;
+    let card = stage.wait_for_card("(0 of 2 approvals)").await?;
     print_card(&card);
     expect_step("the card has buttons", card.button_labels() == ["Approve", "Reject", "Details"])?;
     stage.wait_for("the card in Feishu", || !stage.feishu.messages_in(CHAT_ID).is_empty()).await?;

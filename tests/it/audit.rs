@@ -133,8 +133,8 @@ async fn list_shows_open_or_all_records() {
     let audited = Audited::new().await;
     let [two, rejected, waits] = &audited.ids;
     let list = audited.prints(&["list"]);
-    assert!(list.starts_with("1 connection waits or is on its way\n"), "{list}");
-    assert!(list.contains(&format!("prod/{waits}: 0 of 1 approvals, since ")), "{list}");
+    assert!(list.starts_with("1 VPC peering is pending or in progress\n"), "{list}");
+    assert!(list.contains(&format!("prod/{waits}: pending, 0 of 1 approval; since ")), "{list}");
     let all = audited.prints(&["list", "--all"]);
     assert!(all.lines().count() == 3 && all.contains(&format!("prod/{two}: activated")), "{all}");
     assert!(all.contains(&format!("prod/{rejected}: rejected")), "{all}");
@@ -148,10 +148,10 @@ async fn show_prints_the_history_of_a_record() {
     assert_eq!(shown, audited.prints(&["show", &format!("prod/{two}")]));
     for part in [
         "is Activated",
-        "seen; the rule “two people” asks for 2; of ",
+        "discovered; the rule “two people” requires 2 approvals; of ",
         "approved by alice (webhook:ci/alice) (ticket 42); of ",
         "Alibaba Cloud acknowledged AcceptVpcPeerConnection, request ",
-        "seen as Activated",
+        "Alibaba Cloud shows it as Activated",
     ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }

@@ -159,7 +159,7 @@ async fn rotated_key_verifies_until_removed_then_redraws_the_card() {
     let app = app.with_config(&config);
     let details = app.click_payload("peergate.details", &app.card_of(&id).find_button("Details").unwrap().value, ALICE);
     app.send_slack_payload(&details).await;
-    assert!(app.last_private_reply().contains("is Accepting"), "{}", app.last_private_reply());
+    assert!(app.last_private_reply().contains("has the status Accepting"), "{}", app.last_private_reply());
     // The old one is gone: the card is redrawn, with the new one.
     app.write_secrets(|secrets| secrets["binding_keys"] = json!([new])).unwrap();
     let config = app.config.clone();
@@ -320,6 +320,6 @@ async fn messages_without_a_configured_app_have_no_buttons() {
     app.new_request().await;
     app.discover().await;
     let post = app.slack.posts(WEBHOOK_PATH).pop().unwrap();
-    assert!(post.visible_text().contains("waits for approval"), "{}", post.visible_text());
+    assert!(post.visible_text().contains("approve or reject VPC peering"), "{}", post.visible_text());
     assert!(!post.body_json().to_string().contains("\"actions\""), "{}", post.body_json());
 }

@@ -16,7 +16,7 @@ use peergate::{envelope, webhook};
 const WEBHOOK: [(&str, u16, &str); 6] = [
     ("webhook-approve.json", 200, r#""outcome":"accepted""#),
     ("webhook-reject.json", 409, "already approved by alice"),
-    ("slack-command.json", 200, "VPC peering prod/pcc-sim00000001 is"),
+    ("slack-command.json", 200, "VPC peering prod/pcc-sim00000001 has the status"),
     // The sandbox's configuration does not let it answer at Slack's address.
     ("slack-click.json", 400, "response_url is missing or not Slack's"),
     ("healthz.json", 200, "ok"),

@@ -14,14 +14,18 @@ async fn channel_sees_the_whole_life_of_a_request() {
 
     let card = app.only_card();
     let expected = [
-        format!("VPC peering prod/{id} waits for approval: 0 of 2"),
-        "Requester: data team, account 1111111111111111, vpc-requester in cn-hangzhou, 10.0.0.0/24".into(),
-        "Accepting: account 2222222222222222, vpc-two-people in cn-shanghai, 10.0.1.0/24".into(),
-        "Cost: between regions: each side pays for the traffic that it sends (CDT)".into(),
+        format!(
+            "alice, bob or carol: approve or reject VPC peering prod/{id}, requested by data team (0 of 2 approvals)"
+        ),
+        "Requester: data team, account 1111111111111111".into(),
+        "From: vpc-requester in cn-hangzhou, CIDR block 10.0.0.0/24".into(),
+        "To: account 2222222222222222, vpc-two-people in cn-shanghai, CIDR block 10.0.1.0/24".into(),
+        "Cost: cross-region: each side pays for the traffic that it sends (Cloud Data Transfer)".into(),
         "Rule: two people".into(),
         "Still needed: 2 of alice, bob, carol".into(),
-        "✓ Alibaba Cloud would accept it (dry run)".into(),
-        "✓ no other peering of the accepting VPC uses the requester's ranges".into(),
+        "✓ 8 checks passed: accepting account, status, expiry, business status, managed service, CIDR overlap, other \
+         peerings, dry run"
+            .into(),
     ];
     for line in expected {
         assert!(card.text.lines().any(|shown| shown == line), "{line:?} is not on the card:\n{}", card.text);
@@ -32,10 +36,13 @@ async fn channel_sees_the_whole_life_of_a_request() {
 
     // Alice approves, from the card; once more from another platform; and Carol, who is the second.
     assert_eq!(app.click_button(&card, "Approve", ALICE).await.status, 200);
-    assert_eq!(app.last_private_reply().lines().next().unwrap(), format!("Your approval of prod/{id} counts: 1 of 2"));
+    assert_eq!(
+        app.last_private_reply().lines().next().unwrap(),
+        format!("Your approval of prod/{id} counts: 1 of 2 approvals")
+    );
     app.follow().await;
     let card = app.only_card();
-    assert!(card.text.contains("waits for approval: 1 of 2"), "{}", card.text);
+    assert!(card.text.contains("(1 of 2 approvals)"), "{}", card.text);
     assert!(card.text.contains("Approved by: alice (slack:T0001/U061F7AUR)"), "{}", card.text);
     assert!(card.text.contains("Still needed: 1 of bob, carol"), "{}", card.text);
     assert_eq!(card.button_labels(), ["Approve", "Reject", "Withdraw my approval", "Details"]);
@@ -48,25 +55,29 @@ async fn channel_sees_the_whole_life_of_a_request() {
     // The watcher follows it to the end.
     app.follow().await;
     let card = app.only_card();
-    assert!(card.text.starts_with(&format!("VPC peering prod/{id} is Activated\n")), "{}", card.text);
     assert!(
-        card.text.contains("Approved by: alice (slack:T0001/U061F7AUR), carol (slack:T0001/U0CAROL)"),
+        card.text.starts_with(&format!("VPC peering prod/{id} is Activated: both sides must add routes\n")),
         "{}",
         card.text
     );
-    assert!(card.text.contains("Decided at: ") && card.text.contains("Took: "), "{}", card.text);
-    assert!(card.text.contains("Next: add routes on both sides."), "{}", card.text);
+    assert!(
+        card.text.contains("Approved by: alice (slack:T0001/U061F7AUR) and carol (slack:T0001/U0CAROL)"),
+        "{}",
+        card.text
+    );
+    assert!(card.text.contains("Decided at: ") && card.text.contains("Activated after: "), "{}", card.text);
+    assert!(card.text.contains("On our side, add a route to "), "{}", card.text);
     assert!(card.button_labels().is_empty(), "{:?}", card.button_labels());
     let thread = card.thread_headlines();
     assert_eq!(
         thread[..3],
         [
-            format!("alice (slack:T0001/U061F7AUR) approved VPC peering prod/{id}: 1 of 2"),
-            format!("carol (slack:T0001/U0CAROL) approved VPC peering prod/{id}: 2 of 2"),
+            format!("alice approved VPC peering prod/{id}: 1 of 2 approvals"),
+            format!("carol approved VPC peering prod/{id}: 2 of 2 approvals"),
             format!("VPC peering prod/{id} was accepted and is being activated"),
         ]
     );
-    assert!(thread[3].starts_with(&format!("VPC peering prod/{id} is Activated, ")), "{thread:?}");
+    assert!(thread[3].starts_with(&format!("VPC peering prod/{id} is Activated ")), "{thread:?}");
     assert_eq!((thread.len(), card.edits), (4, 4), "the card is redrawn with each");
     // Where nothing can be changed, each is a message; machines get each as an event.
     assert_eq!(app.posted_headlines(WEBHOOK_PATH).len(), 4);
@@ -137,13 +148,13 @@ async fn card_says_when_a_rule_cannot_be_met() {
     );
     let id = app.new_request_for("vpc-two-people").await;
     app.discover().await;
-    let told = "⚠ Still needed: 4 more, but only alice, bob, carol may approve: the rule cannot be met";
+    let told = "⚠ Still needed: 4 more, but only alice, bob, carol may approve: the rule must change";
     assert!(app.only_card().text.contains(told), "{}", app.only_card().text);
     for user in [ALICE, BOB, CAROL] {
         app.slash_command(&format!("approve {id}"), user).await;
     }
     app.follow().await;
-    let told = "⚠ Still needed: 1 more, but nobody else may approve: the rule cannot be met";
+    let told = "⚠ Still needed: 1 more, but nobody else may approve: the rule must change";
     assert!(app.only_card().text.contains(told), "{}", app.only_card().text);
 }
 
@@ -165,7 +176,9 @@ async fn card_without_a_rule_shows_a_usable_rule_and_no_buttons() {
     app.discover().await;
     let card = app.only_card();
     assert!(
-        card.text.starts_with(&format!("VPC peering prod/{id} is requested, and no rule covers it\n")),
+        card.text.starts_with(&format!(
+            "No rule covers VPC peering prod/{id}, requested by data team: nobody can decide on it\n"
+        )),
         "{}",
         card.text
     );
@@ -179,7 +192,7 @@ async fn card_without_a_rule_shows_a_usable_rule_and_no_buttons() {
     assert_eq!(app.discover().await.discovered, 1);
     let card = app.only_card();
     assert_eq!(card.button_labels(), ["Approve", "Reject", "Details"], "{}", card.text);
-    assert!(card.thread_headlines()[0].contains("the configuration has changed"), "{:?}", card.thread_headlines());
+    assert!(card.thread_headlines()[0].contains("The configuration has changed"), "{:?}", card.thread_headlines());
     app.click_button(&card, "Approve", BOB).await;
     assert_eq!(app.count_accepts(&id), 1, "{}", app.last_private_reply());
 }
@@ -192,12 +205,12 @@ async fn overlapping_ranges_are_drawn_and_block_approval() {
     app.tamper(&id, Tampering { requester_cidrs: Some(cidrs.into()), ..Tampering::default() });
     app.discover().await;
     let card = app.only_card();
-    assert!(card.text.contains("✗ both sides use the same addresses"), "{}", card.text);
-    assert!(card.text.contains("the requester's 10.0.0.0/16 contains the accepting 10.0.1.0/24"), "{}", card.text);
-    assert!(card.text.contains("accepting 10.0.1.0/24 █···"), "{}", card.text);
+    assert!(card.text.contains("✗ CIDR blocks of both sides overlap"), "{}", card.text);
+    assert!(card.text.contains("the requester's 10.0.0.0/16 contains our 10.0.1.0/24"), "{}", card.text);
+    assert!(card.text.contains("ours      10.0.1.0/24 █···"), "{}", card.text);
     assert_eq!(app.count_dry_runs(), 0, "what can't be accepted is not asked for");
     app.click_button(&card, "Approve", ALICE).await;
-    assert!(app.last_private_reply().contains("both sides use the same addresses"), "{}", app.last_private_reply());
+    assert!(app.last_private_reply().contains("CIDR blocks of both sides overlap"), "{}", app.last_private_reply());
     assert_eq!((app.count_accepts(&id), app.state_of(&id).await.as_str()), (0, "pending"));
 }
 
@@ -213,9 +226,8 @@ async fn ranges_of_accepted_peerings_raise_a_warning() {
     app.discover().await;
     let cards = app.slack.messages_in(CHANNEL);
     let card = cards.iter().find(|card| card.text.contains(second.as_str())).unwrap();
-    let warning = format!(
-        "⚠ the requester's ranges are used by other peerings of the VPC: 10.0.0.0/24 is also reached over {first}"
-    );
+    let warning =
+        format!("⚠ other peerings of the accepting VPC use the requester's CIDR blocks: {first} uses 10.0.0.0/24 too");
     assert!(card.text.contains(&warning), "{}", card.text);
     app.click_button(card, "Approve", BOB).await;
     // A warning: people decide.
@@ -236,7 +248,7 @@ async fn failed_dry_run_is_on_the_card_and_blocks_approval() {
         card.text
     );
     app.click_button(&card, "Approve", ALICE).await;
-    assert!(app.last_private_reply().contains("Open Cloud Data Transfer"), "{}", app.last_private_reply());
+    assert!(app.last_private_reply().contains("Activate Cloud Data Transfer"), "{}", app.last_private_reply());
     app.assert_calls(ACCEPT, 0);
     app.assert_state(&id, "pending").await;
     app.click_button(&card, "Approve", ALICE).await;
@@ -249,7 +261,7 @@ async fn unfinished_check_is_repeated_and_blocks_nobody() {
     let id = app.new_request_for("vpc-other").await;
     app.fail_next_dry_run("Forbidden.RAM");
     app.discover().await;
-    let unknown = "⚠ not known whether Alibaba Cloud would accept it (dry run): Forbidden.RAM";
+    let unknown = "⚠ unknown whether Alibaba Cloud would accept it (dry run): Forbidden.RAM";
     assert!(app.only_card().text.contains(unknown), "{}", app.only_card().text);
     app.make_due(&id).await;
     app.round().await;
@@ -269,11 +281,11 @@ async fn zero_approval_rule_accepts_and_says_so() {
     app.follow().await;
     let card = app.only_card();
     assert!(
-        card.text.contains("Rule: by itself") && card.text.contains("Approved by: the rule, by itself"),
+        card.text.contains("Rule: by itself") && card.text.contains("Approved by: the rule itself"),
         "{}",
         card.text
     );
-    assert_eq!(card.thread_headlines()[0], format!("the rule, by itself approved VPC peering prod/{id}"));
+    assert_eq!(card.thread_headlines()[0], format!("the rule itself approved VPC peering prod/{id}"));
     app.assert_state(&id, "activated").await;
 }
 
@@ -287,7 +299,11 @@ async fn zero_approval_rule_asks_people_when_a_check_is_unknown() {
     app.assert_calls(ACCEPT, 0);
     app.assert_state(&id, "pending").await;
     let card = app.only_card();
-    assert!(card.text.contains("⚠ the ranges of a side are unknown"), "{}", card.text);
+    assert!(
+        card.text.contains("⚠ unknown whether CIDR blocks overlap, because those of one side are missing"),
+        "{}",
+        card.text
+    );
     assert!(card.text.contains("Still needed: 1 of alice, bob"), "{}", card.text);
     app.click_button(&card, "Approve", BOB).await;
     app.assert_accepts(&id, 1);
@@ -314,7 +330,7 @@ async fn requesters_contact_never_counts() {
     let card = app.only_card();
     app.click_button(&card, "Approve", ERIN).await;
     assert!(
-        app.last_private_reply().contains("You are a contact of account 1111111111111111"),
+        app.last_private_reply().contains("you are a contact of its requester, account 1111111111111111"),
         "{}",
         app.last_private_reply()
     );
@@ -343,7 +359,7 @@ async fn withdrawn_approval_does_not_count_until_reapproved() {
     app.click_button(&card, "Withdraw my approval", BOB).await;
     assert!(app.last_private_reply().contains("You have no approval to withdraw"), "{}", app.last_private_reply());
     app.click_button(&card, "Withdraw my approval", ALICE).await;
-    assert!(app.last_private_reply().contains("does not count any more"), "{}", app.last_private_reply());
+    assert!(app.last_private_reply().contains("You withdrew your approval"), "{}", app.last_private_reply());
     app.click_button(&card, "Approve", BOB).await;
     // One of two.
     app.assert_accepts(&id, 0);
@@ -355,7 +371,7 @@ async fn withdrawn_approval_does_not_count_until_reapproved() {
     assert_eq!((late.status, late.name().as_str(), app.count_accepts(&id)), (409, "already-decided", 1));
     app.follow().await;
     let thread = app.only_card().thread_headlines().join("\n");
-    assert!(thread.contains("alice (slack:T0001/U061F7AUR) withdrew their approval"), "{thread}");
+    assert!(thread.contains("alice withdrew their approval"), "{thread}");
 }
 
 #[tokio::test]
@@ -413,7 +429,7 @@ async fn rule_may_require_a_reason_for_approvals() {
     app.click_button(&card, "Approve", ALICE).await;
     assert_eq!((app.count_accepts(&id), app.slack.modals().len()), (0, 1));
     assert_eq!(app.slack.modals()[0]["blocks"][1]["optional"], false);
-    assert!(app.answer_modal("  ", ALICE).await.contains("wants a reason"));
+    assert!(app.answer_modal("  ", ALICE).await.contains("requires a reason"));
     app.assert_accepts(&id, 0);
     assert!(app.answer_modal("ticket 42", ALICE).await.starts_with("You approved"));
     app.assert_accepts(&id, 1);
@@ -497,16 +513,20 @@ async fn changed_facts_void_earlier_approvals() {
     app.click_button(&old, "Approve", ALICE).await;
     app.set_bandwidth(&id, 5);
     app.click_button(&old, "Approve", BOB).await;
-    assert!(app.last_private_reply().contains("not the one that you saw"), "{}", app.last_private_reply());
+    assert!(app.last_private_reply().contains("has changed since you saw it"), "{}", app.last_private_reply());
     // A machine that does not say what it saw has not seen this either.
     app.follow().await;
     let card = app.only_card();
-    assert!(card.text.contains("waits for approval: 0 of 2"), "{}", card.text);
+    assert!(card.text.contains("(0 of 2 approvals)"), "{}", card.text);
     assert!(card.text.contains("⚠ Changed: bandwidth: 1024 Mbit/s → 5 Mbit/s"), "{}", card.text);
     assert!(card.replies.last().unwrap().broadcast, "everybody has to look again");
-    assert!(card.replies.last().unwrap().text.contains("No longer counted: the approval of alice"));
+    assert!(card.replies.last().unwrap().text.contains("The approval of alice"));
     app.click_button(&old, "Approve", CAROL).await;
-    assert!(app.last_private_reply().contains("not the one that you saw"), "an old copy: {}", app.last_private_reply());
+    assert!(
+        app.last_private_reply().contains("has changed since you saw it"),
+        "an old copy: {}",
+        app.last_private_reply()
+    );
     app.click_button(&card, "Approve", ALICE).await;
     app.click_button(&card, "Approve", BOB).await;
     assert_eq!(app.count_accepts(&id), 1, "{}", app.last_private_reply());
@@ -521,7 +541,7 @@ async fn discovery_detects_a_change_without_a_click() {
     app.set_bandwidth(&id, 5);
     // A command without a fingerprint is about the card that its sender saw.
     let reply = app.slash_command(&format!("approve {id}"), BOB).await;
-    assert!(reply.body.contains("not the one that you saw"), "{}", reply.body);
+    assert!(reply.body.contains("has changed since you saw it"), "{}", reply.body);
     app.set_bandwidth(&id, 6);
     assert_eq!(app.discover().await.discovered, 1);
     assert!(app.only_card().text.contains("⚠ Changed: bandwidth: 5 Mbit/s → 6 Mbit/s"), "{}", app.only_card().text);
@@ -585,8 +605,13 @@ async fn failed_accept_keeps_the_buttons_for_a_retry() {
     app.click_button(&app.only_card(), "Approve", ALICE).await;
     app.follow().await;
     let card = app.only_card();
-    assert!(card.text.starts_with(&format!("VPC peering prod/{id} could not be accepted\n")), "{}", card.text);
-    assert!(card.text.contains("Code: OperationFailed.CdtNotOpened"), "{}", card.text);
+    assert!(
+        card.text
+            .starts_with(&format!("VPC peering prod/{id} could not be accepted: fix the cause, then decide again\n")),
+        "{}",
+        card.text
+    );
+    assert!(card.text.contains("Error code: OperationFailed.CdtNotOpened"), "{}", card.text);
     assert_eq!(card.button_labels(), ["Approve", "Reject", "Details"]);
     app.click_button(&card, "Approve", ALICE).await;
     assert_eq!((app.count_accepts(&id), app.approval(&id).await.generation), (1, 2));
@@ -626,8 +651,9 @@ async fn details_button_shows_one_person_everything() {
     app.click_button(&app.only_card(), "Approve", ALICE).await;
     app.click_button(&app.only_card(), "Details", BOB).await;
     let told = app.last_private_reply();
-    assert!(told.starts_with(&format!("VPC peering prod/{id} is Accepting\n")), "{told}");
-    for part in ["✓ it has not expired", "seen; the rule “two people” asks for 2", "approved by alice"] {
+    assert!(told.starts_with(&format!("VPC peering prod/{id} has the status Accepting at Alibaba Cloud\n")), "{told}");
+    for part in ["✓ it has not expired", "discovered; the rule “two people” requires 2 approvals", "approved by alice"]
+    {
         assert!(told.contains(part), "{part}: {told}");
     }
 }
@@ -636,7 +662,7 @@ async fn details_button_shows_one_person_everything() {
 async fn list_shows_only_open_requests_to_slack_and_machines() {
     let app = TestApp::start().await;
     let empty = app.slash_command("list", BOB).await;
-    assert!(empty.body.contains("Nothing waits for a decision"), "{}", empty.body);
+    assert!(empty.body.contains("No VPC peering is pending or in progress"), "{}", empty.body);
     let one = app.new_request_for("vpc-two-people").await;
     let two = app.new_request_for("vpc-other").await;
     let done = app.new_request_for("vpc-done").await;
@@ -650,8 +676,8 @@ async fn list_shows_only_open_requests_to_slack_and_machines() {
     assert!(ids.len() == 2 && ids.contains(&json!(one)) && ids.contains(&json!(two)), "{ids:?}");
     let slash = app.slash_command("list on prod", BOB).await;
     let text = peergate::fake::slack::visible_text(&slash.body_json());
-    assert!(text.starts_with("2 connections wait or are on their way"), "{text}");
-    assert!(text.contains(&format!("prod/{one}: 1 of 2 approvals, since ")), "{text}");
+    assert!(text.starts_with("2 VPC peerings are pending or in progress"), "{text}");
+    assert!(text.contains(&format!("prod/{one}: pending, 1 of 2 approvals; since ")), "{text}");
     let wrong = app.slash_command("list on dev", BOB).await;
     assert!(wrong.body.contains("Name one of these targets: prod"), "{}", wrong.body);
 }
@@ -756,7 +782,10 @@ async fn request_presumed_deleted_is_pending_once_it_reappears() {
     let labels = ["Approve", "Reject", "Withdraw my approval", "Details"];
     assert_eq!(app.only_card().button_labels(), labels, "{}", app.only_card().text);
     let told = app.thread_replies().pop().unwrap();
-    assert!(told.contains("Correction: ") && told.contains("was reported as deleted, but it waits"), "{told}");
+    assert!(
+        told.contains("Correction: ") && told.contains("was reported as deleted, but it is still pending"),
+        "{told}"
+    );
 }
 
 #[tokio::test]
@@ -770,7 +799,7 @@ async fn decision_without_a_fingerprint_needs_a_current_card() {
     app.set_bandwidth(&id, 5);
     app.discover().await;
     let reply = app.slash_command(&format!("approve {id}"), ALICE).await;
-    assert!(reply.body.contains("not the one that you saw"), "{}", reply.body);
+    assert!(reply.body.contains("has changed since you saw it"), "{}", reply.body);
     let blind = app.sign_spec(&app.blind_spec("approve", &id, "bob")).await;
     assert_eq!(app.send(&blind).await.name(), "connection-changed");
     app.slack.clear_outages();
@@ -789,11 +818,7 @@ async fn change_can_be_approved_before_the_card_shows_it() {
     app.click_missing_button(&id, "peergate.approve", ALICE).await;
     assert_eq!(app.count_accepts(&id), 1, "{}", app.last_private_reply());
     app.follow().await;
-    assert!(
-        app.only_card().thread_headlines()[0].contains("is not what it was"),
-        "{:?}",
-        app.only_card().thread_headlines()
-    );
+    assert!(app.only_card().thread_headlines()[0].contains("has changed"), "{:?}", app.only_card().thread_headlines());
 }
 
 #[tokio::test]
@@ -845,8 +870,8 @@ async fn stuck_approval_is_reported() {
     app.round().await;
     assert_eq!(counted.take_counts()[peergate::metrics::STUCK_APPROVALS], [1.0]);
     let told = app.thread_replies().pop().unwrap();
-    assert!(told.contains("was decided 5 min 0 s ago, and could not be carried out yet"), "{told}");
-    assert!(told.contains("Code: Forbidden.RAM") && told.contains("Grant the target's RAM user"), "{told}");
+    assert!(told.contains("was approved 5 min 0 s ago, but peergate cannot accept it yet"), "{told}");
+    assert!(told.contains("Error code: Forbidden.RAM") && told.contains("Grant the target's RAM user"), "{told}");
 }
 
 #[tokio::test]
@@ -874,7 +899,7 @@ async fn fixed_check_is_redrawn_without_a_notification() {
     let id = app.new_request_for("vpc-other").await;
     app.fail_next_dry_run("Throttling.User");
     app.discover().await;
-    assert!(app.only_card().text.contains("⚠ not known whether"), "{}", app.only_card().text);
+    assert!(app.only_card().text.contains("⚠ unknown whether"), "{}", app.only_card().text);
     app.make_due(&id).await;
     app.round().await;
     assert!(!app.only_card().text.contains('⚠'), "{}", app.only_card().text);
@@ -897,7 +922,7 @@ async fn facts_changed_during_activation_are_reported() {
     app.tamper(&id, Tampering { bandwidth: Some(5), ..becomes("Activated") });
     app.round().await;
     let thread = app.only_card().thread_headlines().join("\n");
-    assert!(thread.contains("was activated with other facts than those that were decided on"), "{thread}");
+    assert!(thread.contains("was activated with facts that nobody approved"), "{thread}");
     app.assert_state(&id, "activated").await;
 }
 

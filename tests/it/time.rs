@@ -21,7 +21,9 @@ async fn undecided_request_is_reminded_ever_less_often() {
     pass(&app, hours(3), 6).await;
     assert!(app.only_card().thread_headlines().is_empty());
     pass(&app, hours(25), 25).await;
-    let waited = |time: &str| format!("VPC peering prod/{id} has waited for a decision for {time}");
+    let waited = |time: &str| {
+        format!("VPC peering prod/{id} has been pending for {time}: alice, bob or carol must approve or reject it")
+    };
     assert_eq!(app.only_card().thread_headlines(), [waited("4 h"), waited("12 h"), waited("1 d 4 h")]);
     assert!(app.only_card().replies.iter().all(|reply| reply.broadcast), "seen in the channel, too");
     assert!(app.only_card().replies[0].text.contains("Still needed: 2 of alice, bob, carol"));
@@ -37,7 +39,9 @@ async fn escalation_brings_the_card_to_another_channel() {
     pass(&app, hours(4), 8).await;
     let thread = app.only_card().thread_headlines().join("\n");
     assert!(
-        thread.contains(&format!("VPC peering prod/{id} has waited for 1 d 6 h, and it is not decided")),
+        thread.contains(&format!(
+            "VPC peering prod/{id} has been undecided for 1 d 6 h: alice, bob or carol must approve or reject it"
+        )),
         "{thread}"
     );
     let other = app.card_in("C0CALL");
@@ -60,7 +64,7 @@ async fn unanswered_request_warns_before_expiry_and_reports_it() {
     pass(&app, hours(6 * 24 + 1), 100).await;
     let thread = app.only_card().thread_headlines().join("\n");
     assert_eq!(thread.matches("expires at").count(), 1, "{thread}");
-    assert!(thread.contains("if nobody decides"), "{thread}");
+    assert!(thread.contains("alice or bob must approve or reject it"), "{thread}");
     pass(&app, hours(24), 20).await;
     app.assert_state(&id, "expired").await;
     let card = app.only_card();
@@ -85,7 +89,7 @@ async fn slow_activation_is_reported_once_and_still_followed() {
     assert!(!app.only_card().thread_headlines().join("\n").contains("too long"));
     pass(&app, SignedDuration::from_mins(30), 10).await;
     let thread = app.only_card().thread_headlines().join("\n");
-    assert_eq!(thread.matches("has been in activation for 12 min ").count(), 1, "{thread}");
+    assert_eq!(thread.matches("is still being activated after 12 min ").count(), 1, "{thread}");
     pass(&app, SignedDuration::from_mins(30), 10).await;
     app.assert_state(&id, "activated").await;
 }
@@ -133,7 +137,7 @@ async fn delayed_watcher_sends_each_notification_once() {
     app.round().await;
     let thread = app.only_card().thread_headlines().join("\n");
     assert_eq!(app.only_card().thread_headlines().len(), 2, "escalation and the end: {thread}");
-    assert!(thread.contains("it is not decided") && thread.contains("expires at"), "{thread}");
+    assert!(thread.contains("has been undecided") && thread.contains("expires at"), "{thread}");
 }
 
 #[tokio::test]
@@ -184,7 +188,7 @@ async fn long_throttling_delays_a_decision_and_is_reported() {
     pass(&app, hours(1), 4).await;
     app.assert_state(&id, "approved").await;
     app.assert_accepts(&id, 0);
-    assert!(app.posted_headlines(WEBHOOK_PATH).iter().any(|told| told.contains("could not be carried out yet")));
+    assert!(app.posted_headlines(WEBHOOK_PATH).iter().any(|told| told.contains("but peergate cannot accept it yet")));
     app.simulator.clear_faults();
     clock::jump::advance_in_thread(SignedDuration::from_mins(2));
     app.follow().await;

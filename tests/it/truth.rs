@@ -146,7 +146,7 @@ async fn wrongly_reported_end_is_pending_again() {
         minutes(&app, 1).await;
         let (reported, told) = (status.to_lowercase(), app.posted_headlines(WEBHOOK_PATH).join("\n"));
         let correction =
-            format!("Correction: VPC peering prod/{id} was reported as {reported}, but it waits for a decision");
+            format!("Correction: VPC peering prod/{id} was reported as {reported}, but it is still pending");
         assert!(told.contains(&correction), "{status}: {told}");
         let record = app.approval(&id).await;
         assert_eq!((record.state.name(), record.approval_count()), ("pending", 1), "Alice's approval counts again");
@@ -207,10 +207,7 @@ async fn undone_accept_is_repeated_with_a_new_token() {
     app.assert_state(&id, "activating").await;
     app.assert_accepts(&id, 2);
     let told = app.posted_headlines(WEBHOOK_PATH).join("\n");
-    assert!(
-        told.contains(&format!("Correction: VPC peering prod/{id} still waits, so peergate accepts it again")),
-        "{told}"
-    );
+    assert!(told.contains("but it is still pending at Alibaba Cloud; peergate accepts it again"), "{told}");
 }
 
 #[tokio::test]
@@ -225,7 +222,7 @@ async fn accept_undone_four_times_fails() {
     }
     let record = app.approval(&id).await;
     assert_eq!((record.state.name(), app.count_accepts(&id)), ("failed", 4));
-    assert!(app.only_card().text.contains("Code: CallUndone"), "{}", app.only_card().text);
+    assert!(app.only_card().text.contains("Error code: CallUndone"), "{}", app.only_card().text);
     assert_eq!(app.only_card().button_labels(), ["Approve", "Reject", "Details"]);
 }
 
@@ -268,9 +265,12 @@ async fn request_past_its_expiry_neither_waits_nor_reminds() {
     }
     assert_eq!([app.state_of(&ids[0]).await, app.state_of(&ids[1]).await], ["expired", "pending"]);
     let told = app.posted_headlines(WEBHOOK_PATH)[before..].join("\n");
-    assert!(told.contains("has expired") && !told.contains("has waited") && !told.contains("expires at"), "{told}");
+    assert!(
+        told.contains("has expired") && !told.contains("has been pending") && !told.contains("expires at"),
+        "{told}"
+    );
     let list = app.slash_command("list", ALICE).await.body;
-    assert!(list.contains("past its expiry") && !list.contains("0 of 1 approvals"), "{list}");
+    assert!(list.contains("past its expiry") && !list.contains("0 of 1 approval"), "{list}");
     let status = app.slash_command(&format!("status {}", ids[1]), ALICE).await.body;
     assert!(!status.contains("peergate.approve"), "{status}");
     app.show_status(&ids[1], "Accepting");
@@ -289,7 +289,7 @@ async fn late_accept_uses_the_current_rules_and_checks() {
             "another approver",
             |config| config.replace("netops = [\"alice\", \"bob\"]", "netops = [\"bob\"]"),
             None,
-            "now needs 1 of its approvers",
+            "now requires 1 approval",
         ),
         (
             "more approvals",
@@ -297,7 +297,7 @@ async fn late_accept_uses_the_current_rules_and_checks() {
                 config.replace("name = \"data team\"\ntarget = \"prod\"\nrequester_accounts = [\"1111111111111111\"]\napprovals = 1", "name = \"data team\"\ntarget = \"prod\"\nrequester_accounts = [\"1111111111111111\"]\napprovals = 2")
             },
             None,
-            "now needs 2 of its approvers",
+            "now requires 2 approvals",
         ),
         (
             "no rule",
@@ -310,7 +310,7 @@ async fn late_accept_uses_the_current_rules_and_checks() {
             None,
             "No rule covers it now",
         ),
-        ("an objection", same, Some("FinancialLocked"), "A check now fails: its business status is FinancialLocked"),
+        ("an objection", same, Some("FinancialLocked"), "A check fails now: its business status is FinancialLocked"),
     ];
     for (name, config, business_status, why) in changes {
         let app = TestApp::with_settings(slow()).await;
@@ -330,7 +330,7 @@ async fn late_accept_uses_the_current_rules_and_checks() {
             "{name}"
         );
         let told = app.thread_replies().join("\n");
-        assert!(told.contains("was not accepted and needs a new decision") && told.contains(why), "{name}: {told}");
+        assert!(told.contains("was approved, but needs a new decision") && told.contains(why), "{name}: {told}");
         minutes(&app, 3).await;
         assert_eq!(app.count_calls(ACCEPT), 1, "{name}: nothing is called until people decide");
     }
@@ -394,13 +394,16 @@ async fn unknown_code_is_retried_for_a_day() {
     assert_eq!(app.approve(&id, "alice").await.name(), "underway");
     minutes(&app, 15).await;
     app.assert_state(&id, "approved").await;
-    assert!(app.thread_replies().join("\n").contains("could not be carried out yet"), "people know after ten minutes");
+    assert!(
+        app.thread_replies().join("\n").contains("but peergate cannot accept it yet"),
+        "people know after ten minutes"
+    );
     for _ in 0..24 {
         clock::jump::advance_in_thread(SignedDuration::from_hours(1));
         app.round().await;
     }
     app.assert_state(&id, "failed").await;
-    assert!(app.only_card().text.contains("Code: SomethingNew.NobodyKnows"), "{}", app.only_card().text);
+    assert!(app.only_card().text.contains("Error code: SomethingNew.NobodyKnows"), "{}", app.only_card().text);
 }
 
 #[tokio::test]

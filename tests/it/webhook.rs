@@ -58,7 +58,7 @@ async fn failed_dry_run_shows_the_vendors_code() {
     let reply = app.dry_run(&id, "alice").await;
     reply.assert(409, "vendor-refused");
     assert_eq!(reply.body_json()["problem"]["code"], "OperationFailed.CdtNotOpened");
-    assert!(reply.problem_detail().contains("Open Cloud Data Transfer"), "{}", reply.problem_detail());
+    assert!(reply.problem_detail().contains("Activate Cloud Data Transfer"), "{}", reply.problem_detail());
 }
 
 #[tokio::test]
@@ -383,7 +383,7 @@ async fn overlapping_ranges_are_refused() {
     app.tamper(&id, Tampering { requester_cidrs: overlapping, ..Tampering::default() });
     let reply = app.approve(&id, "alice").await;
     reply.assert(409, "not-acceptable");
-    assert!(reply.problem_detail().contains("same addresses"), "{}", reply.problem_detail());
+    assert!(reply.problem_detail().contains("CIDR blocks of both sides overlap"), "{}", reply.problem_detail());
     app.assert_calls(ACCEPT, 0);
 }
 
@@ -564,7 +564,7 @@ async fn person_on_two_platforms_counts_once() {
     let id = app.new_request().await;
     app.approve(&id, "alice").await;
     let reply = app.slash_command(&format!("approve {id}"), ALICE).await;
-    assert!(reply.body.contains("You decided about"), "{}", reply.body);
+    assert!(reply.body.contains("You already decided on"), "{}", reply.body);
 }
 
 #[tokio::test]
@@ -795,7 +795,7 @@ enterprise = "E0001""#,
         let fields = [&form[..], &[("team_id", team), ("text", approve.as_str())]].concat();
         let reply = app.send(&app.sign_slack_form(&fields).await).await;
         assert!(
-            peergate::fake::slack::visible_text(&reply.body_json()).contains("You decided about"),
+            peergate::fake::slack::visible_text(&reply.body_json()).contains("You already decided on"),
             "{team}: {}",
             reply.body
         );
@@ -1113,7 +1113,7 @@ async fn unknown_ranges_are_reported_as_unknown() {
     app.tamper(&id, Tampering { requester_cidrs: Some([].into()), ..Tampering::default() });
     let reply = app.dry_run(&id, "alice").await;
     assert_eq!(reply.name(), "dry-run-passed");
-    assert!(reply.problem_detail().contains("ranges of a side are unknown"), "{}", reply.problem_detail());
+    assert!(reply.problem_detail().contains("unknown whether CIDR blocks overlap"), "{}", reply.problem_detail());
     assert_eq!(app.approve(&id, "alice").await.name(), "accepted");
 }
 

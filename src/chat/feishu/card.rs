@@ -366,7 +366,7 @@ mod tests {
     fn message(shown: &[Button]) -> Message {
         let fingerprint = Fingerprint::try_from("0123456789abcdef".repeat(4));
         Message {
-            headline: "VPC peering prod/pcc-a waits for approval".into(),
+            headline: "alice or bob: approve or reject VPC peering prod/pcc-a".into(),
             facts: vec![
                 MessageFact::new("Requester", "account 1"),
                 MessageFact::new("Name", "<at id=all></at> **b** [x](http://evil)"),
@@ -406,13 +406,13 @@ mod tests {
         let elements = card["body"]["elements"].as_array().unwrap();
         let lines = [&card["config"], &card["header"]].into_iter().chain(elements).map(ToString::to_string);
         assert_snapshot!(lines.collect::<Vec<_>>().join("\n"), @r#"
-        {"enable_forward":false,"summary":{"content":"VPC peering prod/pcc-a waits for approval"},"update_multi":true,"width_mode":"default"}
-        {"template":"orange","title":{"content":"VPC peering prod/pcc-a waits for approval","tag":"plain_text"}}
+        {"enable_forward":false,"summary":{"content":"alice or bob: approve or reject VPC peering prod/pcc-a"},"update_multi":true,"width_mode":"default"}
+        {"template":"orange","title":{"content":"alice or bob: approve or reject VPC peering prod/pcc-a","tag":"plain_text"}}
         {"tag":"div","text":{"content":"Requester: account 1\nName: <at id=all></at> **b** [x](http://evil)","tag":"plain_text"}}
         {"tag":"div","text":{"content":"✓ it has not expired","tag":"plain_text"}}
         {"tag":"div","text":{"content":"One.\nTwo.","tag":"plain_text"}}
         {"columns":[{"elements":[{"behaviors":[{"type":"callback","value":{"b":"prod/pcc-a.Approve{needs_reason:false}"}}],"name":"b.prod/pcc-a.Approve{needs_reason:false}","tag":"button","text":{"content":"Approve","tag":"plain_text"},"type":"primary"}],"tag":"column","width":"auto"},{"elements":[{"behaviors":[{"type":"callback","value":{"b":"prod/pcc-a.Withdraw"}}],"name":"b.prod/pcc-a.Withdraw","tag":"button","text":{"content":"Withdraw my approval","tag":"plain_text"},"type":"default"}],"tag":"column","width":"auto"},{"elements":[{"behaviors":[{"type":"callback","value":{"b":"prod/pcc-a.Details"}}],"name":"b.prod/pcc-a.Details","tag":"button","text":{"content":"Details","tag":"plain_text"},"type":"default"}],"tag":"column","width":"auto"},{"elements":[{"behaviors":[{"default_url":"https://vpc.console.aliyun.com/","type":"open_url"}],"tag":"button","text":{"content":"Open the console","tag":"plain_text"},"type":"text"}],"tag":"column","width":"auto"}],"flex_mode":"flow","tag":"column_set"}
-        {"elements":[{"input_type":"multiline_text","label":{"content":"Why? The channel sees it","tag":"plain_text"},"max_length":400,"name":"reason","placeholder":{"content":"Why? The channel sees it","tag":"plain_text"},"required":false,"rows":2,"tag":"input"},{"columns":[{"elements":[{"behaviors":[{"type":"callback","value":{"b":"prod/pcc-a.Reject"}}],"form_action_type":"submit","name":"b.prod/pcc-a.Reject","tag":"button","text":{"content":"Reject","tag":"plain_text"},"type":"danger"}],"tag":"column","width":"auto"}],"flex_mode":"flow","tag":"column_set"}],"name":"decision","tag":"form"}
+        {"elements":[{"input_type":"multiline_text","label":{"content":"Reason (the channel sees it)","tag":"plain_text"},"max_length":400,"name":"reason","placeholder":{"content":"Reason (the channel sees it)","tag":"plain_text"},"required":false,"rows":2,"tag":"input"},{"columns":[{"elements":[{"behaviors":[{"type":"callback","value":{"b":"prod/pcc-a.Reject"}}],"form_action_type":"submit","name":"b.prod/pcc-a.Reject","tag":"button","text":{"content":"Reject","tag":"plain_text"},"type":"danger"}],"tag":"column","width":"auto"}],"flex_mode":"flow","tag":"column_set"}],"name":"decision","tag":"form"}
         "#);
     }
 

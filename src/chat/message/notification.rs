@@ -133,8 +133,12 @@ fn describe_changed(approval: &Approval, changes: &[Change], void: &[Approver], 
 fn describe_rule_change(approval: &Approval, void: &[Approver], at: Timestamp) -> Message {
     let id = &approval.id;
     let headline = match &approval.policy.rule {
-        Some(_) => and_ask(format!("Other rules now apply to VPC peering {id}"), approval, at),
-        None => format!("No rule covers VPC peering {id} any more, so nobody can decide on it"),
+        Some(_) => and_ask(format!("The configuration has changed for VPC peering {id}"), approval, at),
+        None => {
+            format!(
+                "The configuration has changed: no rule covers VPC peering {id} any more, so nobody can decide on it"
+            )
+        }
     };
     Message { facts: approver_facts(approval, at), sentences: describe_voided(void), ..with_headline(headline) }
 }

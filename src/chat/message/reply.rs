@@ -78,9 +78,7 @@ pub fn describe_reply(reply: &Reply, now: Timestamp) -> Message {
         Reply::StaleCard { approval, .. } => describe_stale_card(approval.as_deref(), now),
         Reply::UnknownTarget(names) => with_headline(format!("Name one of these targets: {}", names.join(", "))),
         Reply::UnknownConnection => with_headline("There is no such connection in this account"),
-        Reply::VendorRefused(problem) => {
-            describe_problem("Alibaba Cloud refused peergate's call about this VPC peering", problem)
-        }
+        Reply::VendorRefused(problem) => describe_problem("Alibaba Cloud refuses to accept this VPC peering", problem),
         Reply::NotUnderstood { field, problem } => describe_unknown_answer(field, problem),
         Reply::CredentialsRefused(problem) => describe_refused_credentials(problem),
         Reply::Unavailable(dependency) => describe_outage(*dependency),

@@ -56,17 +56,24 @@ async fn message_can_be_updated_for_14_days() {
     assert_eq!(api.update(&id, &card("x")).await, Ok(CardUpdate::Redrawn));
     world.fake.move_clock(SignedDuration::from_mins(1));
     assert_eq!(api.update(&id, &card("x")).await, Ok(CardUpdate::TooOld));
-    for end in [FakeFeishu::recall_message, FakeFeishu::delete_message] {
-        let id = api.post(Receiver::Chat(CHAT), &card("x"), "two").await.unwrap().message_id;
+}
+
+#[tokio::test]
+async fn recalled_or_deleted_message_is_gone() {
+    let world = World::start().await;
+    for (uuid, end) in
+        [("one", FakeFeishu::recall_message as fn(&FakeFeishu, &str)), ("two", FakeFeishu::delete_message)]
+    {
+        let id = world.post(uuid).await.unwrap();
         end(&world.fake, &id);
-        assert_eq!(api.update(&id, &card("x")).await, Ok(CardUpdate::Gone));
-        assert!(matches!(api.reply_below(&id, &card("x"), "three").await, Err(CallError::MessageGone(_))));
-        world.fake.move_clock(SignedDuration::from_hours(1));
+        assert_eq!(world.api().update(&id, &card("x")).await, Ok(CardUpdate::Gone));
+        let reply = world.api().reply_below(&id, &card("x"), &format!("reply-{uuid}")).await;
+        assert!(matches!(reply, Err(CallError::MessageGone(_))));
     }
 }
 
 #[tokio::test]
-async fn token_lasts_two_hours_and_its_refusal_is_recognized() {
+async fn token_lasts_two_hours() {
     let world = World::start().await;
     let first = world.fetch().await.unwrap();
     assert_eq!(first.token, world.token);
@@ -77,12 +84,22 @@ async fn token_lasts_two_hours_and_its_refusal_is_recognized() {
     assert!(world.post("one").await.is_ok(), "both are valid");
     world.fake.move_clock(SignedDuration::from_mins(30));
     assert!(matches!(world.post("two").await, Err(CallError::TokenRefused(_))));
+}
+
+#[tokio::test]
+async fn every_token_refusal_asks_for_another_token() {
+    let world = World::start().await;
     for code in [99_991_661, 99_991_663, 99_991_664, 99_991_665, 99_991_666, 99_991_668] {
         world.fail(code, 400);
         let failure = world.post("three").await.unwrap_err();
         assert!(matches!(failure, CallError::TokenRefused(_)), "{code}");
         assert_eq!(failure.into_delivery_error().retry, RetryPolicy::AfterFix);
     }
+}
+
+#[tokio::test]
+async fn wrong_app_secret_is_reported() {
+    let world = World::start().await;
     let wrong = AppSecret::try_from("wrongAppSecret0123456789".to_owned()).unwrap();
     let refused = fetch_token(&world.http, &world.url, "cli_a6ee8fbe9ffe6d3d", &wrong).await.unwrap_err();
     assert_eq!(

@@ -14,7 +14,7 @@ const TOKEN: &str = "fakeVerificationToken0123456789a";
 
 fn message() -> Message {
     Message {
-        headline: "VPC peering prod/pcc-a waits for approval".into(),
+        headline: "alice or bob: approve or reject VPC peering prod/pcc-a".into(),
         facts: vec![MessageFact::new("Name", "<at id=all></at> **db** 数据库")],
         checks: vec!["✓ it has not expired".into()],
         figure: vec!["requester 10.0.0.0/8  ████····".into()],

@@ -34,17 +34,17 @@ impl World {
         Self { app: app.with_config(&config), fake }
     }
 
-    async fn told(&self, vpc: &str) -> InstanceId {
+    async fn request(&self, vpc: &str) -> InstanceId {
         let id = self.app.request_peering(&[("AcceptingVpcId", vpc)]).await.unwrap();
         self.app.discover().await;
         id
     }
 
-    /// Ticks until the channel has heard; what failed is tried again after some seconds.
-    async fn told_at_last(&self, heard: impl Fn(&Self) -> bool) {
+    /// Ticks until the condition holds. Failed posts are repeated after some seconds.
+    async fn tick_until(&self, condition: impl Fn(&Self) -> bool) {
         let started = Instant::now();
-        while !heard(self) {
-            assert!(started.elapsed() < Duration::from_mins(2), "the channel never heard");
+        while !condition(self) {
+            assert!(started.elapsed() < Duration::from_mins(2), "the condition never held");
             self.app.tick().await;
             sleep(Duration::from_millis(100)).await;
         }
@@ -74,9 +74,9 @@ impl World {
 #[tokio::test]
 async fn request_on_feishu_is_decided_accepted_and_activated() {
     let world = World::start().await;
-    let id = world.told("vpc-other").await;
+    let id = world.request("vpc-other").await;
     let card = world.card();
-    assert!(card.text.contains(&format!("VPC peering prod/{id} waits for approval")), "{}", card.text);
+    assert!(card.text.contains(&format!("approve or reject VPC peering prod/{id}")), "{}", card.text);
     assert_eq!(card.button_labels()[..2], ["Approve", "Details"], "{:?}", card.button_labels());
     let toast = world.click("Approve", ALICE, None).await;
     assert!(toast.starts_with(&format!("You approved prod/{id}")), "{toast}");
@@ -87,7 +87,7 @@ async fn request_on_feishu_is_decided_accepted_and_activated() {
     let card = world.card();
     assert!(card.text.contains("is Activated"), "{}", card.text);
     let thread = card.thread_headlines();
-    assert!(thread[0].starts_with("alice (feishu:") && thread[0].contains("approved VPC peering"), "{thread:?}");
+    assert!(thread[0].starts_with("alice approved VPC peering"), "{thread:?}");
     assert_eq!(
         (thread.len(), world.fake.messages_in(CHAT_ID).len()),
         (3, 1),
@@ -102,10 +102,10 @@ async fn request_on_feishu_is_decided_accepted_and_activated() {
 #[tokio::test]
 async fn person_on_slack_and_feishu_counts_once() {
     let world = World::start().await;
-    let id = world.told("vpc-two-people").await;
+    let id = world.request("vpc-two-people").await;
     world.app.click_button(&world.app.only_card(), "Approve", "U061F7AUR").await;
     let toast = world.click("Approve", ALICE, None).await;
-    assert!(toast.starts_with("You decided about"), "{toast}");
+    assert!(toast.starts_with("You already decided on"), "{toast}");
     assert_eq!(world.app.load_record(&id).await.unwrap().approval.approval_count(), 1);
     world.click("Approve", BOB, None).await;
     assert_eq!(world.app.count_accepts(&id), 1);
@@ -114,14 +114,14 @@ async fn person_on_slack_and_feishu_counts_once() {
 #[tokio::test]
 async fn reason_is_asked_on_the_card_and_checked_on_the_server() {
     let world = World::start().await;
-    let id = world.told("vpc-with-a-reason").await;
+    let id = world.request("vpc-with-a-reason").await;
     let refused = world.click("Approve", ALICE, Some("   ")).await;
     assert!(refused.contains("reason"), "{refused}");
     assert_eq!((world.app.state_of(&id).await.as_str(), world.app.count_accepts(&id)), ("pending", 0));
     world.click("Approve", ALICE, Some("the data team needs it")).await;
     let decision = world.app.load_record(&id).await.unwrap().approval.winner().unwrap().clone();
     assert_eq!((decision.reason.as_deref(), world.app.count_accepts(&id)), (Some("the data team needs it"), 1));
-    let other = world.told("vpc-other").await;
+    let other = world.request("vpc-other").await;
     world.click("Reject", ALICE, None).await;
     assert_eq!(world.app.state_of(&other).await, "rejected", "a reason to reject is optional");
 }
@@ -129,7 +129,7 @@ async fn reason_is_asked_on_the_card_and_checked_on_the_server() {
 #[tokio::test]
 async fn replayed_click_changes_nothing() {
     let world = World::start().await;
-    let id = world.told("vpc-two-people").await;
+    let id = world.request("vpc-two-people").await;
     let card = world.card();
     let click =
         world.fake.click_button(&card.message_id, "Approve", &world.fake.person_of_tenant(ALICE), None).unwrap();
@@ -138,7 +138,7 @@ async fn replayed_click_changes_nothing() {
         world.app.round().await;
         world.click("Withdraw my approval", ALICE, None).await
     };
-    assert!(withdraw.contains("does not count any more"), "{withdraw}");
+    assert!(withdraw.contains("You withdrew your approval"), "{withdraw}");
     world.send(&click).await;
     assert_eq!(
         (world.app.load_record(&id).await.unwrap().approval.approval_count(), world.app.count_accepts(&id)),
@@ -146,68 +146,106 @@ async fn replayed_click_changes_nothing() {
     );
 }
 
-#[tokio::test]
-async fn forged_copied_or_foreign_click_decides_nothing() {
-    let world = World::start().await;
-    let id = world.told("vpc-other").await;
-    let card = world.card();
-    let person = world.fake.person_of_tenant(ALICE);
-    let click = world.fake.click_button(&card.message_id, "Approve", &person, None).unwrap();
-    let changed = |change: &dyn Fn(&mut Value)| {
-        let mut event: Value = serde_json::from_str(&click).unwrap();
+/// A pending request on its card, and a click on Approve.
+struct ApprovalClick {
+    world: World,
+    id: InstanceId,
+    card: FeishuCard,
+    plaintext: String,
+}
+
+impl ApprovalClick {
+    async fn new() -> Self {
+        let world = World::start().await;
+        let id = world.request("vpc-other").await;
+        let card = world.card();
+        let person = world.fake.person_of_tenant(ALICE);
+        let plaintext = world.fake.click_button(&card.message_id, "Approve", &person, None).unwrap();
+        Self { world, id, card, plaintext }
+    }
+
+    /// Sends the click with a change, as a new event.
+    async fn send_changed(&self, change: impl FnOnce(&mut Value)) -> TestResponse {
+        let mut event: Value = serde_json::from_str(&self.plaintext).unwrap();
         event["header"]["event_id"] = clock::nonce().into();
         change(&mut event);
-        event.to_string()
-    };
-    let before = world.app.count_upstream_calls();
-    let nothing = changed(&|it| {
-        it["event"]["action"]["value"] = json!({"a": "approve"});
-        it["event"]["action"]["name"] = json!("approve");
-    });
-    assert_eq!(world.send(&nothing).await.status, 400, "without a binding");
-    let forged = changed(&|it| {
-        it["event"]["action"]["value"]["b"] = json!("aprod/pcc-sim00000001.AAAA");
-        it["event"]["action"]["name"] = json!(null);
-    });
-    assert_eq!(world.send(&forged).await.status, 400);
-    let differs = changed(&|it| it["event"]["action"]["name"] = json!("b.aprod/pcc-a.AA"));
-    assert_eq!(world.send(&differs).await.status, 400);
-    assert_eq!(world.app.count_upstream_calls(), before);
-    let of_slack = world.app.only_card().find_button("Approve").unwrap().value.clone();
-    let slacks = changed(&|it| {
-        it["event"]["action"]["value"]["b"] = json!(of_slack);
-        it["event"]["action"]["name"] = json!(null);
-    });
-    let of_another_platform = world.send(&slacks).await;
-    assert!(
-        of_another_platform.status == 400 || of_another_platform.body.contains("is no longer valid"),
-        "{}",
-        of_another_platform.body
-    );
-    let copied = changed(&|it| it["event"]["context"]["open_message_id"] = json!("om_copy"));
-    let reply = world.send(&copied).await;
-    assert!(reply.body.contains("is no longer valid"), "{}", reply.body);
-    assert!(reply.body_json()["card"]["data"].to_string().contains("has been replaced"), "the copy is redrawn");
-    for (name, change) in
-        [("operator", "/event/operator/tenant_key"), ("header", "/header/tenant_key"), ("app", "/header/app_id")]
-    {
-        let elsewhere = changed(&|it| *it.pointer_mut(change).unwrap() = json!("cli_other"));
-        let reply = world.send(&elsewhere).await;
-        assert!(reply.status == 200 || reply.status == 403, "{name}: {}", reply.body);
+        self.world.send(&event.to_string()).await
     }
-    let unknown =
-        world.fake.click_button(&card.message_id, "Approve", &world.fake.person_of_tenant(STRANGER), None).unwrap();
+
+    async fn assert_undecided(&self) {
+        let accepts = self.world.app.count_accepts(&self.id);
+        assert_eq!((self.world.app.state_of(&self.id).await.as_str(), accepts), ("pending", 0));
+    }
+}
+
+#[tokio::test]
+async fn click_without_a_valid_binding_reaches_nothing() {
+    let click = ApprovalClick::new().await;
+    let before = click.world.app.count_upstream_calls();
+    let without = click.send_changed(|event| {
+        event["event"]["action"]["value"] = json!({"a": "approve"});
+        event["event"]["action"]["name"] = json!("approve");
+    });
+    assert_eq!(without.await.status, 400, "without a binding");
+    let forged = click.send_changed(|event| {
+        event["event"]["action"]["value"]["b"] = json!("aprod/pcc-sim00000001.AAAA");
+        event["event"]["action"]["name"] = json!(null);
+    });
+    assert_eq!(forged.await.status, 400, "with a forged binding");
+    let different = click.send_changed(|event| event["event"]["action"]["name"] = json!("b.aprod/pcc-a.AA"));
+    assert_eq!(different.await.status, 400, "with two different bindings");
+    assert_eq!(click.world.app.count_upstream_calls(), before);
+    click.assert_undecided().await;
+}
+
+#[tokio::test]
+async fn slack_binding_decides_nothing_on_feishu() {
+    let click = ApprovalClick::new().await;
+    let of_slack = click.world.app.only_card().find_button("Approve").unwrap().value.clone();
+    let reply = click.send_changed(|event| {
+        event["event"]["action"]["value"]["b"] = json!(of_slack);
+        event["event"]["action"]["name"] = json!(null);
+    });
+    let reply = reply.await;
+    assert!(reply.status == 400 || reply.body.contains("is no longer valid"), "{}", reply.body);
+    click.assert_undecided().await;
+}
+
+#[tokio::test]
+async fn copied_card_decides_nothing_and_is_replaced() {
+    let click = ApprovalClick::new().await;
+    let reply = click.send_changed(|event| event["event"]["context"]["open_message_id"] = json!("om_copy")).await;
+    assert!(reply.body.contains("is no longer valid"), "{}", reply.body);
+    assert!(reply.body_json()["card"]["data"].to_string().contains("has been replaced"), "{}", reply.body);
+    click.assert_undecided().await;
+}
+
+#[tokio::test]
+async fn click_from_another_app_or_tenant_decides_nothing() {
+    let click = ApprovalClick::new().await;
+    for pointer in ["/event/operator/tenant_key", "/header/tenant_key", "/header/app_id"] {
+        let reply = click.send_changed(|event| *event.pointer_mut(pointer).unwrap() = json!("cli_other")).await;
+        assert!(reply.status == 200 || reply.status == 403, "{pointer}: {}", reply.body);
+    }
+    click.assert_undecided().await;
+}
+
+#[tokio::test]
+async fn click_of_an_unknown_person_is_warned() {
+    let click = ApprovalClick::new().await;
+    let (world, stranger) = (&click.world, click.world.fake.person_of_tenant(STRANGER));
+    let unknown = world.fake.click_button(&click.card.message_id, "Approve", &stranger, None).unwrap();
     let reply = world.send(&unknown).await;
     assert_eq!(reply.body_json()["toast"]["type"], "warning", "{}", reply.body);
-    assert_eq!((world.app.state_of(&id).await.as_str(), world.app.count_accepts(&id)), ("pending", 0));
+    click.assert_undecided().await;
 }
 
 #[tokio::test]
 async fn details_and_commands_are_answered_in_private() {
     let world = World::start().await;
-    let id = world.told("vpc-other").await;
+    let id = world.request("vpc-other").await;
     let toast = world.click("Details", ALICE, None).await;
-    assert!(toast.contains("is Accepting"), "{toast}");
+    assert!(toast.contains("has the status Accepting"), "{toast}");
     assert!(world.fake.messages_to(ALICE).pop().unwrap().text.contains("account 1111111111111111"));
     let reply = world.send(&world.fake.send_text(CHAT_ID, "list", &world.fake.person_of_tenant(ALICE))).await;
     assert_eq!((reply.status, reply.body.as_str()), (200, "{}"));
@@ -224,7 +262,7 @@ async fn details_and_commands_are_answered_in_private() {
 #[tokio::test]
 async fn private_feishu_button_decides_for_its_person_only() {
     let world = World::start().await;
-    let id = world.told("vpc-other").await;
+    let id = world.request("vpc-other").await;
     world.click("Details", ALICE, None).await;
     let answer = world.fake.messages_to(ALICE).pop().unwrap();
     let by_bob =
@@ -241,7 +279,7 @@ async fn private_feishu_button_decides_for_its_person_only() {
 #[tokio::test]
 async fn expired_card_is_followed_by_a_new_one() {
     let world = World::start().await;
-    let id = world.told("vpc-two-people").await;
+    let id = world.request("vpc-two-people").await;
     let old = world.card();
     let click = world.fake.click_button(&old.message_id, "Approve", &world.fake.person_of_tenant(BOB), None).unwrap();
     world.fake.move_clock(SignedDuration::from_hours(14 * 24 + 1));
@@ -264,14 +302,14 @@ async fn feishu_outage_loses_nothing_and_delays_nobody() {
     let world = World::start().await;
     let path = "/open-apis/im/v1/messages".to_owned();
     world.fake.add_fault(FeishuFault { path, status: 503, ..FeishuFault::default() });
-    let id = world.told("vpc-other").await;
+    let id = world.request("vpc-other").await;
     assert!(world.fake.messages_in(CHAT_ID).is_empty());
     assert_eq!(world.app.only_card().button_labels()[0], "Approve", "Slack has it");
     world.app.click_button(&world.app.only_card(), "Approve", "U061F7AUR").await;
     world.app.tick().await;
     assert_eq!(world.app.count_accepts(&id), 1);
     world.fake.clear_faults();
-    world.told_at_last(|world| world.fake.messages_in(CHAT_ID).pop().is_some_and(|card| card.replies.len() == 3)).await;
+    world.tick_until(|world| world.fake.messages_in(CHAT_ID).pop().is_some_and(|card| card.replies.len() == 3)).await;
     let card = world.card();
     assert!(card.text.contains("is Activated"), "{}", card.text);
     assert_eq!(card.replies.len(), 3);
@@ -280,16 +318,16 @@ async fn feishu_outage_loses_nothing_and_delays_nobody() {
 #[tokio::test]
 async fn token_is_shared_by_processes_and_replaced_when_refused() {
     let world = World::start().await;
-    world.told("vpc-other").await;
+    world.request("vpc-other").await;
     let tokens =
         |world: &World| world.fake.calls().iter().filter(|call| call.path.contains("tenant_access_token")).count();
     assert_eq!(tokens(&world), 1);
     let World { app, fake } = world;
     let world = World { app: app.restart_app(), fake };
-    world.told("vpc-two-people").await;
+    world.request("vpc-two-people").await;
     assert_eq!(tokens(&world), 1, "another process has left it in the table");
     world.fake.revoke_tokens();
-    world.told("vpc-with-a-reason").await;
+    world.request("vpc-with-a-reason").await;
     assert_eq!((tokens(&world), world.fake.messages_in(CHAT_ID).len()), (2, 3));
 }
 
@@ -298,10 +336,10 @@ async fn lost_post_answer_makes_no_second_card() {
     let world = World::start().await;
     let path = "/open-apis/im/v1/messages".to_owned();
     world.fake.add_fault(FeishuFault { path, status: 502, after_effect: true, ..FeishuFault::default() });
-    let id = world.told("vpc-other").await;
+    let id = world.request("vpc-other").await;
     world.fake.clear_faults();
     let taken = |world: &World| world.fake.calls().iter().filter(|call| call.path.contains("/messages")).count() > 1;
-    world.told_at_last(taken).await;
+    world.tick_until(taken).await;
     assert_eq!(world.fake.messages_in(CHAT_ID).len(), 1);
     world.click("Approve", ALICE, None).await;
     assert_eq!(world.app.count_accepts(&id), 1);
@@ -325,7 +363,7 @@ async fn current_card_is_never_called_replaced() {
     let world = World::start().await;
     let path = "/open-apis/im/v1/messages".to_owned();
     world.fake.add_fault(FeishuFault { path, status: 502, after_effect: true, ..FeishuFault::default() });
-    let id = world.told("vpc-other").await;
+    let id = world.request("vpc-other").await;
     world.fake.clear_faults();
     let card = world.card();
     for who in [STRANGER, ALICE] {
@@ -335,7 +373,7 @@ async fn current_card_is_never_called_replaced() {
         assert!(reply.body_json().get("card").is_none(), "{}", reply.body);
     }
     let known = |world: &World| world.fake.calls().iter().filter(|call| call.path.contains("/messages")).count() > 1;
-    world.told_at_last(known).await;
+    world.tick_until(known).await;
     assert_eq!(world.card().button_labels()[0], "Approve");
     world.click("Approve", ALICE, None).await;
     assert_eq!(world.app.count_accepts(&id), 1);
@@ -356,7 +394,7 @@ async fn command_older_than_the_card_decides_nothing() {
 #[tokio::test]
 async fn hanging_private_answer_still_shows_a_toast() {
     let world = World::start().await;
-    let id = world.told("vpc-two-people").await;
+    let id = world.request("vpc-two-people").await;
     let path = "/open-apis/im/v1/messages".to_owned();
     world.fake.add_fault(FeishuFault { path, hangs: true, ..FeishuFault::default() });
     let toast = world.click("Details", ALICE, None).await;
@@ -439,43 +477,47 @@ async fn url_verification_gets_its_challenge_and_nothing_else() {
     assert!(world.fake.calls().is_empty());
 }
 
+/// What the doctor finds in the channels `feishu` and `bot`.
+async fn examine_channels(world: &World, post: bool) -> [(Health, String); 2] {
+    let options = Options { post, ..Options::default() };
+    let deadline = Instant::now() + Duration::from_mins(1);
+    let report = doctor::examine_deployment(Ok(world.app.environment.clone()), &options, deadline).await;
+    ["channel feishu", "channel bot"].map(|channel| {
+        let check = report.0.iter().find(|check| check.subject == channel).unwrap();
+        (check.health, check.detail.clone())
+    })
+}
+
+#[tokio::test]
+async fn doctor_posts_a_feishu_test_message_only_on_request() {
+    let world = World::start().await;
+    let [app, bot] = examine_channels(&world, false).await;
+    assert_eq!((app.0, bot.0), (Health::Healthy, Health::Healthy), "{app:?} {bot:?}");
+    assert_eq!(app.1, "the app's secret is valid");
+    assert!(world.fake.messages_in(CHAT_ID).is_empty() && world.fake.messages_in(BOT_CHAT_ID).is_empty());
+    let accepted = (Health::Healthy, "accepted a test message".to_owned());
+    assert_eq!(examine_channels(&world, true).await, [accepted.clone(), accepted]);
+    assert_eq!((world.fake.messages_in(CHAT_ID).len(), world.fake.messages_in(BOT_CHAT_ID).len()), (1, 1));
+}
+
 #[tokio::test]
 async fn doctor_and_first_tick_report_feishu_refusals() {
     let world = World::start().await;
-    let environment = &world.app.environment;
-    let examine = async |post| {
-        let wish = Options { post, ..Options::default() };
-        let soon = Instant::now() + Duration::from_mins(1);
-        let report = doctor::examine_deployment(Ok(environment.clone()), &wish, soon).await;
-        let of = |channel| report.0.iter().find(|check| check.subject == channel).unwrap();
-        [of("channel feishu"), of("channel bot")].map(|check| (check.health, check.detail.clone()))
-    };
-    let said = |[app, bot]: [(Health, String); 2]| {
-        assert_eq!((app.0, bot.0), (Health::Healthy, Health::Healthy), "{app:?} {bot:?}");
-        [app.1, bot.1]
-    };
-    assert_eq!(said(examine(false).await)[0], "the app's secret is valid");
-    assert!(
-        world.fake.messages_in(CHAT_ID).is_empty() && world.fake.messages_in(BOT_CHAT_ID).is_empty(),
-        "nothing is said"
-    );
-    assert_eq!(said(examine(true).await), ["accepted a test message", "accepted a test message"]);
-    assert_eq!((world.fake.messages_in(CHAT_ID).len(), world.fake.messages_in(BOT_CHAT_ID).len()), (1, 1));
     let misconfigured = || {
         let lines = crate::support::logged();
         lines.lines().filter(|line| line.contains("misconfigured")).map(ToOwned::to_owned).collect::<Vec<_>>()
     };
-    for (code, status, told) in [(None, 503, 0), (Some(10003), 400, 1), (Some(10014), 400, 2)] {
+    for (code, status, reported) in [(None, 503, 0), (Some(10003), 400, 1), (Some(10014), 400, 2)] {
         world.fake.clear_faults();
         world.fake.add_fault(FeishuFault { path: "/open-apis/auth".into(), code, status, ..FeishuFault::default() });
         doctor::StartupCheck::default().run_once(&world.app.parts).await;
         let lines = misconfigured();
-        assert_eq!(lines.len(), told, "{code:?}: {lines:?}");
+        assert_eq!(lines.len(), reported, "{code:?}: {lines:?}");
         assert!(lines.iter().all(|line| line.contains("platforms.feishu.app")), "{lines:?}");
-        let [(found, detail), _] = examine(true).await;
-        assert!(found != Health::Healthy && detail.contains(&code.unwrap_or(503).to_string()), "{detail}");
+        let [(health, detail), _] = examine_channels(&world, true).await;
+        assert!(health != Health::Healthy && detail.contains(&code.unwrap_or(503).to_string()), "{detail}");
     }
-    assert_eq!(world.fake.messages_in(CHAT_ID).len(), 1, "without a token, nothing is posted");
+    assert!(world.fake.messages_in(CHAT_ID).is_empty(), "without a token, nothing is posted");
 }
 
 #[tokio::test]

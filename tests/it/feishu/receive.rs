@@ -153,7 +153,7 @@ fn strangers_are_recognized_by_app_and_tenant() {
 }
 
 #[test]
-fn text_commands_lose_their_mentions() {
+fn text_command_loses_its_mentions() {
     let fake = FakeFeishu::default();
     let alice = fake.person_of_tenant(ALICE);
     let command = |said: &str| match parse(&fake.send_text(CHAT, said, &alice)).unwrap() {
@@ -165,32 +165,53 @@ fn text_commands_lose_their_mentions() {
         | Incoming::Challenge(_)
         | Incoming::WrongTenant(_)) => panic!("{other:?}"),
     };
-    let Some(Command::Connection(about)) = command("@_user_1 approve pcc-a because it is @_user_name's") else {
+    let Some(Command::Connection(approve)) = command("@_user_1 approve pcc-a because it is @_user_name's") else {
         panic!()
     };
-    assert_eq!(about.reason.as_deref(), Some("it is @_user_name's"));
+    assert_eq!(approve.reason.as_deref(), Some("it is @_user_name's"));
     assert_eq!(command(" list\n on  prod @_user_22 @_all"), Some(Command::List { target: Some("prod".into()) }));
     assert_eq!(command(""), None);
     assert_eq!(command("list on prod and more"), None);
     assert_eq!(command(&format!("approve pcc-a because {}", "x".repeat(5000))), None);
-    let nothing = || Ok(Incoming::Challenge("{}".into()));
-    let mut event: Value = serde_json::from_str(&fake.send_text(CHAT, "list", &alice)).unwrap();
+}
+
+/// The event of alice's command `list`, with a mention of the bot.
+fn list_event() -> Value {
+    let fake = FakeFeishu::default();
+    serde_json::from_str(&fake.send_text(CHAT, "list", &fake.person_of_tenant(ALICE))).unwrap()
+}
+
+fn ignored() -> Incoming<ReplyTo> {
+    Incoming::Challenge("{}".into())
+}
+
+#[test]
+fn message_from_a_bot_or_without_a_mention_is_ignored() {
+    let mut event = list_event();
     event["event"]["sender"]["sender_type"] = "app".into();
-    assert_eq!(parse(&event.to_string()), nothing(), "of another bot");
-    event["event"]["sender"]["sender_type"] = "user".into();
-    let mut aside = event.clone();
-    aside["event"]["message"]["content"] = json!({"text": "list"}).to_string().into();
-    assert_eq!(parse(&aside.to_string()), nothing(), "in a group, without a mention");
-    aside["event"]["message"]["chat_type"] = "p2p".into();
-    assert!(matches!(parse(&aside.to_string()), Ok(Incoming::Command { .. })));
+    assert_eq!(parse(&event.to_string()), Ok(ignored()), "of another bot");
+    let mut event = list_event();
+    event["event"]["message"]["content"] = json!({"text": "list"}).to_string().into();
+    assert_eq!(parse(&event.to_string()), Ok(ignored()), "in a group, without a mention");
+    event["event"]["message"]["chat_type"] = "p2p".into();
+    assert!(matches!(parse(&event.to_string()), Ok(Incoming::Command { .. })), "in a private chat");
+}
+
+#[test]
+fn text_command_older_than_ten_minutes_is_ignored() {
     let written = |seconds: i64| {
-        let mut event = event.clone();
+        let mut event = list_event();
         event["event"]["message"]["create_time"] = (now().as_millisecond() - seconds * 1000).to_string().into();
         parse(&event.to_string())
     };
-    let Ok(Incoming::Command { request, .. }) = written(599) else { panic!("not so old") };
-    assert_eq!(request.origin.signed_at, now() - SignedDuration::from_secs(599), "when it was written");
-    assert_eq!(written(601), nothing());
+    let Ok(Incoming::Command { request, .. }) = written(599) else { panic!("it is not too old") };
+    assert_eq!(request.origin.signed_at, now() - SignedDuration::from_secs(599), "the time of writing");
+    assert_eq!(written(601), Ok(ignored()));
+}
+
+#[test]
+fn image_message_gets_the_usage() {
+    let mut event = list_event();
     event["event"]["message"]["message_type"] = "image".into();
     assert!(matches!(parse(&event.to_string()), Ok(Incoming::UnknownCommand(_))));
 }

@@ -129,7 +129,7 @@ fn rule_changed() -> Approval {
 #[test]
 fn rule_change_notification_shows_who_is_still_needed() {
     assert_snapshot!(notification(rule_changed(), &[]), @r"
-    Other rules now apply to VPC peering prod/pcc-a: bob or carol must approve or reject it
+    The configuration has changed for VPC peering prod/pcc-a: bob or carol must approve or reject it
     Rule: r
     Approved by: alice (slack:T0001/U1)
     Reason: ticket 42
@@ -140,7 +140,7 @@ fn rule_change_notification_shows_who_is_still_needed() {
 #[test]
 fn lost_rule_notification_says_that_no_rule_covers_it() {
     assert_snapshot!(notification(without_rule(&rule_changed()), &[]), @r"
-    No rule covers VPC peering prod/pcc-a any more, so nobody can decide on it
+    The configuration has changed: no rule covers VPC peering prod/pcc-a any more, so nobody can decide on it
     Approved by: alice (slack:T0001/U1)
     Reason: ticket 42
     ");

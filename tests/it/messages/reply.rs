@@ -496,7 +496,7 @@ fn unknown_target_or_connection_reply_says_which() {
 #[test]
 fn vendor_refusal_reply_shows_code_and_advice() {
     assert_snapshot!(reply(&Reply::VendorRefused(problem("OperationFailed.CrossBorderCdtNotOpened"))), @r"
-    Alibaba Cloud refused peergate's call about this VPC peering
+    Alibaba Cloud refuses to accept this VPC peering
     Error code: OperationFailed.CrossBorderCdtNotOpened
     Request id: R2
     Activate cross-border Cloud Data Transfer (CDT) for the accepting account, then approve again.
