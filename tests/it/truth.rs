@@ -1,4 +1,4 @@
-//! What channels hear is true: passing readings change nothing, and what was told wrongly is corrected.
+//! Channels hear the truth: transient readings change nothing, and a wrong notification is corrected.
 
 use crate::support::prelude::*;
 use peergate::approval::{ApprovalState, AuditEvent, Event};
@@ -31,7 +31,7 @@ async fn transient_status_ends_nothing_and_notifies_nobody() {
         let id = app.discovered_request("vpc-two-people").await;
         assert_eq!(app.approve(&id, "alice").await.name(), "counted");
         app.round().await;
-        let told = app.posted_headlines(WEBHOOK_PATH);
+        let headlines = app.posted_headlines(WEBHOOK_PATH);
         app.show_status(&id, status);
         minutes(&app, 3).await;
         app.make_due(&id).await;
@@ -41,7 +41,7 @@ async fn transient_status_ends_nothing_and_notifies_nobody() {
             ("pending", 1),
             "{status}"
         );
-        assert_eq!(app.posted_headlines(WEBHOOK_PATH), told, "{status}");
+        assert_eq!(app.posted_headlines(WEBHOOK_PATH), headlines, "{status}");
         app.show_status(&id, "-");
         minutes(&app, 1).await;
         assert_eq!(app.approve(&id, "bob").await.name(), "accepted", "{status}");
@@ -66,8 +66,8 @@ async fn decision_outlives_a_transient_status() {
                 "{verb} {status}: {:?}",
                 decided.state
             );
-            let told = app.posted_headlines(WEBHOOK_PATH).join("\n");
-            assert!(!told.contains("accepted") && !told.contains("deleted"), "{verb} {status}: {told}");
+            let headlines = app.posted_headlines(WEBHOOK_PATH).join("\n");
+            assert!(!headlines.contains("accepted") && !headlines.contains("deleted"), "{verb} {status}: {headlines}");
             app.show_status(&id, "-");
             minutes(&app, 2).await;
             assert_eq!(app.state_of(&id).await, state, "{verb} {status}");
@@ -144,10 +144,10 @@ async fn wrongly_reported_end_is_pending_again() {
         let app = TestApp::with_settings(slow()).await;
         let id = wrongly_ended(&app, status).await;
         minutes(&app, 1).await;
-        let (reported, told) = (status.to_lowercase(), app.posted_headlines(WEBHOOK_PATH).join("\n"));
+        let (reported, headlines) = (status.to_lowercase(), app.posted_headlines(WEBHOOK_PATH).join("\n"));
         let correction =
             format!("Correction: VPC peering prod/{id} was reported as {reported}, but it waits for a decision");
-        assert!(told.contains(&correction), "{status}: {told}");
+        assert!(headlines.contains(&correction), "{status}: {headlines}");
         let record = app.approval(&id).await;
         assert_eq!((record.state.name(), record.approval_count()), ("pending", 1), "Alice's approval counts again");
         assert_eq!(app.approve(&id, "bob").await.name(), "accepted");
@@ -161,9 +161,9 @@ async fn wrongly_reported_end_is_corrected_to_activated() {
         let id = wrongly_ended(&app, status).await;
         app.set_status(&id, "Activated");
         minutes(&app, 1).await;
-        let (reported, told) = (status.to_lowercase(), app.posted_headlines(WEBHOOK_PATH).join("\n"));
+        let (reported, headlines) = (status.to_lowercase(), app.posted_headlines(WEBHOOK_PATH).join("\n"));
         let correction = format!("Correction: VPC peering prod/{id} was reported as {reported}, but it is Activated");
-        assert!(told.contains(&correction), "{status}: {told}");
+        assert!(headlines.contains(&correction), "{status}: {headlines}");
         app.assert_state(&id, "activated").await;
         assert!(app.only_card().text.contains("somebody outside peergate"), "{}", app.only_card().text);
     }
@@ -177,7 +177,7 @@ async fn failure_is_corrected_when_the_connection_activates() {
     assert_eq!(app.approve(&id, "alice").await.name(), "failed");
     app.round().await;
     minutes(&app, 1).await;
-    // That it waits is what people know.
+    // People know that it waits.
     app.assert_state(&id, "failed").await;
     app.set_status(&id, "Activated");
     minutes(&app, 1).await;
@@ -206,10 +206,10 @@ async fn undone_accept_is_repeated_with_a_new_token() {
     app.round().await;
     app.assert_state(&id, "activating").await;
     app.assert_accepts(&id, 2);
-    let told = app.posted_headlines(WEBHOOK_PATH).join("\n");
+    let headlines = app.posted_headlines(WEBHOOK_PATH).join("\n");
     assert!(
-        told.contains(&format!("Correction: VPC peering prod/{id} still waits, so peergate accepts it again")),
-        "{told}"
+        headlines.contains(&format!("Correction: VPC peering prod/{id} still waits, so peergate accepts it again")),
+        "{headlines}"
     );
 }
 
@@ -236,13 +236,17 @@ async fn lagging_reading_after_our_call_notifies_nobody() {
         let id = app.discovered_request("vpc-other").await;
         app.send_event(verb, &id, "alice").await;
         app.round().await;
-        let told = app.posted_headlines(WEBHOOK_PATH);
+        let headlines = app.posted_headlines(WEBHOOK_PATH);
         app.show_status(&id, "Accepting");
         app.discover().await;
         minutes(&app, 1).await;
         app.show_status(&id, "-");
         minutes(&app, 3).await;
-        assert_eq!((app.state_of(&id).await.as_str(), app.posted_headlines(WEBHOOK_PATH)), (state, told), "{verb}");
+        assert_eq!(
+            (app.state_of(&id).await.as_str(), app.posted_headlines(WEBHOOK_PATH)),
+            (state, headlines),
+            "{verb}"
+        );
         assert_eq!(app.count_calls(ACCEPT) + app.count_calls(REJECT), 1, "{verb}");
         let record = app.approval(&id).await;
         assert!(record.unconfirmed.is_none() && (state == "activating" || record.next_step_at.is_none()), "{record:?}");
@@ -259,7 +263,7 @@ async fn request_past_its_expiry_neither_waits_nor_reminds() {
     }
     minutes(&app, 2).await;
     let before = app.posted_headlines(WEBHOOK_PATH).len();
-    // One still says that it waits, the other that it is updated.
+    // One reading still shows that it waits, the other that it is updated.
     clock::jump::advance_in_thread(SignedDuration::from_mins(40));
     app.show_status(&ids[1], "Updating");
     for _ in 0..20 {
@@ -267,8 +271,8 @@ async fn request_past_its_expiry_neither_waits_nor_reminds() {
         app.discover().await;
     }
     assert_eq!([app.state_of(&ids[0]).await, app.state_of(&ids[1]).await], ["expired", "pending"]);
-    let told = app.posted_headlines(WEBHOOK_PATH)[before..].join("\n");
-    assert!(told.contains("has expired") && !told.contains("has waited") && !told.contains("expires at"), "{told}");
+    let later = app.posted_headlines(WEBHOOK_PATH)[before..].join("\n");
+    assert!(later.contains("has expired") && !later.contains("has waited") && !later.contains("expires at"), "{later}");
     let list = app.slash_command("list", ALICE).await.body;
     assert!(list.contains("past its expiry") && !list.contains("0 of 1 approvals"), "{list}");
     let status = app.slash_command(&format!("status {}", ids[1]), ALICE).await.body;
@@ -278,7 +282,7 @@ async fn request_past_its_expiry_neither_waits_nor_reminds() {
     assert_eq!((reply.name().as_str(), app.count_calls(ACCEPT)), ("not-acceptable", 0), "{}", reply.body);
 }
 
-/// What it is called, how the configuration changes, what its business status becomes, and why people are asked.
+/// The name of the case, the change of the configuration, the new business status, and the reason why people are asked.
 type Change = (&'static str, fn(&str) -> String, Option<&'static str>, &'static str);
 
 #[tokio::test]
@@ -329,8 +333,11 @@ async fn late_accept_uses_the_current_rules_and_checks() {
             (&ApprovalState::Pending, u32::from(name == "more approvals"), 0),
             "{name}"
         );
-        let told = app.thread_replies().join("\n");
-        assert!(told.contains("was not accepted and needs a new decision") && told.contains(why), "{name}: {told}");
+        let thread_reply = app.thread_replies().join("\n");
+        assert!(
+            thread_reply.contains("was not accepted and needs a new decision") && thread_reply.contains(why),
+            "{name}: {thread_reply}"
+        );
         minutes(&app, 3).await;
         assert_eq!(app.count_calls(ACCEPT), 1, "{name}: nothing is called until people decide");
     }
@@ -450,9 +457,9 @@ async fn decision_without_a_fingerprint_rests_on_the_earlier_card() {
     app.send(&sign("alice", clock::now(), None)).await.assert(409, "not-shown");
     clock::jump::advance_in_thread(SignedDuration::from_secs(10));
     app.follow().await;
-    assert_eq!(app.slack.messages_in(CHANNEL).len(), 1, "the webhook has written down what it heard of");
+    assert_eq!(app.slack.messages_in(CHANNEL).len(), 1, "the webhook has stored the record");
     clock::jump::advance_in_thread(SignedDuration::from_secs(10));
-    // The header is fresh, but what it tells of happened before the card was there.
+    // The header is fresh, but the decision was made before the card was shown.
     assert_eq!(app.send(&sign("alice", clock::now(), Some(before))).await.name(), "connection-changed");
     assert_eq!(app.send(&sign("alice", before, None)).await.name(), "connection-changed");
     assert_eq!(app.send(&sign("alice", before, Some(clock::now()))).await.name(), "connection-changed");
@@ -472,7 +479,7 @@ async fn only_cards_in_the_requests_own_channels_count_as_shown() {
     let moved = config.replace("channels = [\"netops\", \"hook\", \"audit\"]", "channels = [\"oncall\"]");
     let app = app.with_config(&moved);
     let blind = app.sign_spec(&app.blind_spec("approve", &id, "alice")).await;
-    assert_eq!(app.send(&blind).await.name(), "connection-changed", "the rule's channel knows nothing of it");
+    assert_eq!(app.send(&blind).await.name(), "connection-changed", "the rule's channel has no card of it");
     app.discover().await;
     clock::jump::advance_in_thread(SignedDuration::from_secs(1));
     assert_eq!(app.send_spec(&app.blind_spec("approve", &id, "alice")).await.name(), "accepted");
@@ -488,11 +495,11 @@ async fn older_reading_restores_no_facts_and_decides_nothing() {
     let data = serde_json::json!({"instance_id": id, "actor": "alice", "fingerprint": fingerprint});
     let body = serde_json::json!({"type": "peering.approve", "data": data}).to_string();
     let sign = || app.sign_body_as(&body, "job-9", &clock::now().as_second().to_string());
-    // The checks of the webhook last longer than what is written meanwhile.
+    // The webhook's checks last longer than another writer's update.
     let slow = Fault { action: Some(LIST.into()), delay_ms: 2500, code: None, ..Fault::default() };
     app.simulator.add_fault(slow);
     let (signed, calls) = (sign(), app.simulator.journal().len());
-    let meanwhile = async {
+    let other_writer = async {
         while !app.simulator.journal().iter().skip(calls).any(JournalEntry::is_dry_run) {
             tokio::task::yield_now().await;
         }
@@ -503,10 +510,10 @@ async fn older_reading_restores_no_facts_and_decides_nothing() {
         app.parts.store.update(stored, |approval| approval.apply_event(&change, clock::now())).await.unwrap();
         assert_eq!(app.approval(&id).await.facts.bandwidth_mbps, Some(22));
     };
-    let (reply, ()) = tokio::join!(app.send(&signed), meanwhile);
+    let (reply, ()) = tokio::join!(app.send(&signed), other_writer);
     assert_eq!((reply.name().as_str(), app.count_accepts(&id)), ("connection-changed", 0));
     assert_eq!(app.approval(&id).await.facts.bandwidth_mbps, Some(22));
-    // When the facts are those again, the request is the one that was refused.
+    // The facts are restored, but this request was refused before.
     changes(11);
     app.discover().await;
     clock::jump::advance_in_thread(SignedDuration::from_secs(61));
@@ -557,7 +564,7 @@ async fn next_call_ends_a_doubt() {
     clock::jump::advance_in_thread(SignedDuration::from_secs(320));
     app.round().await;
     assert!(app.approval(&id).await.unconfirmed.is_some());
-    // It is there, and called for without an answer: that the next reading does not show it proves nothing.
+    // The accept has no answer: a reading that does not show the connection proves nothing.
     app.show_status(&id, "-");
     app.fail_next(ACCEPT, "InternalError");
     clock::jump::advance_in_thread(SignedDuration::from_secs(6));
@@ -599,14 +606,14 @@ async fn connection_accepted_elsewhere_is_not_rejected_again() {
     app.round().await;
     let failed = ApprovalState::Failed { code: "AcceptedElsewhere".into() };
     assert_eq!(app.approval(&id).await.state, failed);
-    let (told, rejects) = (app.posted_headlines(WEBHOOK_PATH), app.count_calls(REJECT));
+    let (headlines, rejects) = (app.posted_headlines(WEBHOOK_PATH), app.count_calls(REJECT));
     for _ in 0..3 {
         app.show_status(&id, "Accepting");
         minutes(&app, 1).await;
         app.show_status(&id, "-");
         minutes(&app, 1).await;
     }
-    assert_eq!((app.approval(&id).await.state, app.posted_headlines(WEBHOOK_PATH)), (failed, told));
+    assert_eq!((app.approval(&id).await.state, app.posted_headlines(WEBHOOK_PATH)), (failed, headlines));
     assert_eq!(app.count_calls(REJECT), rejects);
 }
 
@@ -665,7 +672,7 @@ async fn refused_decision_makes_no_rule_accept() {
     let id = app.new_request_for("vpc-by-itself").await;
     let reply = app.send_spec(&app.blind_spec("reject", &id, "alice")).await;
     assert_eq!((reply.name().as_str(), app.approval(&id).await.state), ("not-shown", ApprovalState::Pending));
-    // The watcher looks at it, and makes the call at once.
+    // The watcher checks it, and makes the call at once.
     minutes(&app, 2).await;
     app.assert_accepts(&id, 1);
 }

@@ -1,11 +1,11 @@
-//! Story two from outside: a tick in; the store, the upstream calls and what the channels hear out.
+//! Story two from outside: a tick in; the store, the calls to Alibaba Cloud and the notifications out.
 
 use crate::support::prelude::*;
 use peergate::approval::Event;
 use peergate::trigger::Trigger;
 use peergate::watch::TickSummary;
 
-/// Approves; the activation takes so long that no tick of the test sees it by itself.
+/// An approved request. Its activation takes longer than any tick of the test.
 async fn approved(app: &TestApp) -> InstanceId {
     let id = app.new_request().await;
     let reply = app.approve(&id, "alice").await;
@@ -85,7 +85,7 @@ async fn lost_accept_answer_causes_no_second_accept() {
     app.assert_state(&id, "approved").await;
     app.make_due(&id).await;
     app.round().await;
-    // It is updated, who knows why.
+    // It is being updated, for an unknown reason.
     app.assert_state(&id, "approved").await;
     app.assert_accepts(&id, 1);
     assert_eq!(app.posted_headlines(SLACK_PATH).len(), 1, "decided");
@@ -148,7 +148,7 @@ async fn each_final_status_is_announced_once() {
         app.round().await;
         app.round().await;
         if state == "deleted" {
-            // Soon after our call, two further readings have to say so.
+            // Soon after our call, two more readings must confirm it.
             app.assert_state(&id, "activating").await;
             app.read_doubtful_again(&id).await;
             app.assert_state(&id, "activating").await;
@@ -190,8 +190,8 @@ async fn connection_changed_after_the_decision_is_not_accepted() {
     let card = app.only_card();
     assert!(card.text.contains("⚠ Changed: bandwidth: 1024 Mbit/s → 9 Mbit/s"), "{}", card.text);
     assert_eq!(card.button_labels(), ["Approve", "Reject", "Details"]);
-    let told = app.thread_replies().pop().unwrap();
-    assert!(told.contains("No longer counted: the approval of alice"), "{told}");
+    let thread_reply = app.thread_replies().pop().unwrap();
+    assert!(thread_reply.contains("No longer counted: the approval of alice"), "{thread_reply}");
     let again = app.approve(&id, "alice").await;
     assert_eq!((again.name().as_str(), app.count_accepts(&id)), ("accepted", 1));
 }
@@ -272,7 +272,7 @@ async fn each_platform_refusal_sets_the_right_retry() {
         let wait = due_at.duration_since(clock::now()).as_secs();
         assert_eq!(wait > 1800, a_person_must_act, "{status} {body}: {wait}");
         app.slack.clear_outages();
-        // Not part of the next case.
+        // The next case has its own request.
         app.set_status(&id, "Deleted");
         app.round().await;
     }
@@ -310,9 +310,9 @@ async fn retried_notification_keeps_its_webhook_id_and_verifies() {
     assert!(verified.is_ok(), "{verified:?}");
     let stored = app.load_record(&id).await.unwrap();
     let secrets = app.parts.secrets.current(clock::now()).await.unwrap();
-    let notice = &stored.approval.outbox[0];
+    let notification = &stored.approval.outbox[0];
     let audit = &app.parts.config.channels["audit"];
-    let again = audit.send_notification(app.parts.chat_context(&secrets), "audit", &stored.approval, notice);
+    let again = audit.send_notification(app.parts.chat_context(&secrets), "audit", &stored.approval, notification);
     again.await.unwrap();
     assert_eq!(app.slack.posts(AUDIT_PATH).pop().unwrap().headers["webhook-id"], post.headers["webhook-id"]);
 }
@@ -470,7 +470,7 @@ async fn connection_missing_once_is_accepted_when_it_reappears() {
     app.assert_state(&id, "approved").await;
     app.make_due(&id).await;
     app.round().await;
-    // What was decided is carried out.
+    // The decision is carried out.
     app.assert_accepts(&id, 1);
 }
 
