@@ -287,8 +287,8 @@ proptest! {
                             let open = matches!(before.state, ApprovalState::Pending | ApprovalState::Failed { .. } | ApprovalState::Deleted);
                             prop_assert!(open && !replayed, "{}", before.state.name());
                             prop_assert_eq!(&next.fingerprint, &connection(Status::Accepting, *bandwidth).fingerprint());
-                            let anew = u32::from(matches!(before.state, ApprovalState::Failed { .. }));
-                            prop_assert!(next.generation >= before.generation + anew);
+                            let restarts = u32::from(matches!(before.state, ApprovalState::Failed { .. }));
+                            prop_assert!(next.generation >= before.generation + restarts);
                             if next.state == ApprovalState::Approved {
                                 prop_assert!(people(&next) >= 2, "two people: {:?}", next.decisions);
                             }
@@ -383,7 +383,7 @@ proptest! {
         let mut json = serde_json::to_value(&record).unwrap();
         prop_assert_eq!(History::verify(&id, &json), Ok(()));
         let history = json["history"].as_array_mut().unwrap();
-        prop_assert_eq!(history.len(), 5, "discovered, withdrawn and anew, two approvals: {:?}", history);
+        prop_assert_eq!(history.len(), 5, "discovered, approved, withdrawn and two approvals: {:?}", history);
         match edit {
             0 => history[entry]["at"] = "2020-01-01T00:00:00Z".into(),
             1 => history[entry]["what"] = serde_json::json!("missing"),

@@ -141,7 +141,7 @@ async fn lost_records_are_restored_from_a_copy() {
     let app = TestApp::start().await;
     let ids: [_; 7] = std::array::from_fn(|_| app.new_request());
     let ids = futures_util::future::join_all(ids).await;
-    let [went_on, gone, begun_anew, edited, shortened, damaged, newer] = ids.as_slice() else { panic!() };
+    let [continued, gone, restarted, edited, shortened, damaged, newer] = ids.as_slice() else { panic!() };
     let approve = async |id| assert_eq!(app.approve(id, "alice").await.name(), "accepted");
     app.discover().await;
     let early = backup(&app, shortened).await;
@@ -149,7 +149,7 @@ async fn lost_records_are_restored_from_a_copy() {
         approve(id).await;
     }
     copy(&app, "copy").await;
-    let was = [backup(&app, gone).await, backup(&app, begun_anew).await, backup(&app, edited).await];
+    let was = [backup(&app, gone).await, backup(&app, restarted).await, backup(&app, edited).await];
     let as_it_was = async |id, was: &Item| {
         let now = backup(&app, id).await;
         let version = |item: &Item| item["version"].as_n().unwrap().parse::<u64>().unwrap();
@@ -157,13 +157,13 @@ async fn lost_records_are_restored_from_a_copy() {
         now.iter().all(|(name, value)| name == "version" || was[name] == *value) && now.len() == was.len()
     };
 
-    approve(went_on).await;
-    for id in [gone, begun_anew] {
+    approve(continued).await;
+    for id in [gone, restarted] {
         let key = AttributeValue::S(format!("prod/{id}"));
         dynamodb(&app).delete_item().table_name(&app.environment.table).key("id", key).send().await.unwrap();
     }
     app.discover().await;
-    approve(begun_anew).await;
+    approve(restarted).await;
     restore(&app, early).await;
     let edits = [
         (edited, "alice", "mallory"),
@@ -176,26 +176,26 @@ async fn lost_records_are_restored_from_a_copy() {
         item.insert("record".into(), AttributeValue::S(record));
         restore(&app, item).await;
     }
-    let untouched = [backup(&app, went_on).await, backup(&app, newer).await];
+    let untouched = [backup(&app, continued).await, backup(&app, newer).await];
 
     let output = run(&app, &["restore", "--aws", "--from", "copy"]).await.unwrap_err();
     let lines = |what| move |id: &InstanceId| format!("prod/{id}: {what}");
     let another = "left as it is: it has another history now, or was edited; --replace puts it back";
     let put_back = [gone, shortened, damaged].map(lines("put back"));
-    for line in put_back.into_iter().chain([begun_anew, edited].map(lines(another))) {
+    for line in put_back.into_iter().chain([restarted, edited].map(lines(another))) {
         assert!(output.contains(&line), "{line}: {output}");
     }
     assert!(output.ends_with("3 records are put back, 2 have gone on since, 2 are left as they are\n"), "{output}");
     assert!(as_it_was(gone, &was[0]).await);
     let output = run(&app, &["restore", "--aws", "--from", "copy", "--replace"]).await.unwrap();
     assert!(output.ends_with("2 records are put back, 5 have gone on since, 0 are left as they are\n"), "{output}");
-    for (id, was) in [(begun_anew, &was[1]), (edited, &was[2])] {
+    for (id, was) in [(restarted, &was[1]), (edited, &was[2])] {
         assert!(as_it_was(id, was).await, "{id}");
     }
-    assert_eq!([backup(&app, went_on).await, backup(&app, newer).await], untouched);
+    assert_eq!([backup(&app, continued).await, backup(&app, newer).await], untouched);
 
     app.scheduled_tick().await;
-    for id in [went_on, gone, begun_anew, edited, shortened] {
+    for id in [continued, gone, restarted, edited, shortened] {
         assert_eq!((app.state_of(id).await.as_str(), app.count_accepts(id)), ("activated", 1), "{id}");
     }
 }

@@ -2,12 +2,7 @@
 
 use crate::support::prelude::*;
 use peergate::approval::{ApprovalState, AuditEvent, Event};
-use peergate::fake::alicloud::{JournalEntry, SimulatorSettings, Tampering};
-
-/// Activations take longer than any test.
-fn slow() -> SimulatorSettings {
-    SimulatorSettings { activation_delay: Duration::from_hours(24 * 30), ..quick_settings() }
-}
+use peergate::fake::alicloud::JournalEntry;
 
 /// Lets a minute pass, with a scheduled tick at its end.
 async fn minutes(app: &TestApp, minutes: i64) {
@@ -27,7 +22,7 @@ async fn approved(app: &TestApp, vpc: &str) -> InstanceId {
 #[tokio::test]
 async fn transient_status_ends_nothing_and_notifies_nobody() {
     for status in ["Updating", "Deleting", "Creating", "Paused"] {
-        let app = TestApp::with_settings(slow()).await;
+        let app = TestApp::with_settings(slow_activation()).await;
         let id = app.discovered_request("vpc-two-people").await;
         assert_eq!(app.approve(&id, "alice").await.name(), "counted");
         app.round().await;
@@ -53,7 +48,7 @@ async fn transient_status_ends_nothing_and_notifies_nobody() {
 async fn decision_outlives_a_transient_status() {
     for (verb, action, state) in [("approve", ACCEPT, "activating"), ("reject", REJECT, "rejected")] {
         for status in ["Updating", "Deleting", "Missing"] {
-            let app = TestApp::with_settings(slow()).await;
+            let app = TestApp::with_settings(slow_activation()).await;
             let id = app.discovered_request("vpc-other").await;
             app.fail_next(action, "Throttling.User");
             assert_eq!(app.send_event(verb, &id, "alice").await.name(), "underway");
@@ -79,7 +74,7 @@ async fn decision_outlives_a_transient_status() {
 #[tokio::test]
 async fn deletion_is_believed_after_a_second_reading() {
     for gone in [becomes("Deleted"), shows("Missing"), shows("Deleted")] {
-        let app = TestApp::with_settings(slow()).await;
+        let app = TestApp::with_settings(slow_activation()).await;
         let id = app.discovered_request("vpc-two-people").await;
         assert_eq!(app.approve(&id, "alice").await.name(), "counted");
         app.tamper(&id, gone.clone());
@@ -103,7 +98,7 @@ async fn deletion_is_believed_after_a_second_reading() {
 
 #[tokio::test]
 async fn deletion_soon_after_our_call_needs_two_more_readings() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app, "vpc-other").await;
     app.show_status(&id, "Missing");
     app.discover().await;
@@ -115,7 +110,7 @@ async fn deletion_soon_after_our_call_needs_two_more_readings() {
 
 #[tokio::test]
 async fn deletion_long_after_our_call_needs_one_more_reading() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app, "vpc-other").await;
     minutes(&app, 6).await;
     app.show_status(&id, "Missing");
@@ -141,7 +136,7 @@ async fn wrongly_ended(app: &TestApp, status: &str) -> InstanceId {
 #[tokio::test]
 async fn wrongly_reported_end_is_pending_again() {
     for status in ["Deleted", "Rejected", "Expired"] {
-        let app = TestApp::with_settings(slow()).await;
+        let app = TestApp::with_settings(slow_activation()).await;
         let id = wrongly_ended(&app, status).await;
         minutes(&app, 1).await;
         let (reported, headlines) = (status.to_lowercase(), app.posted_headlines(WEBHOOK_PATH).join("\n"));
@@ -157,7 +152,7 @@ async fn wrongly_reported_end_is_pending_again() {
 #[tokio::test]
 async fn wrongly_reported_end_is_corrected_to_activated() {
     for status in ["Deleted", "Rejected", "Expired"] {
-        let app = TestApp::with_settings(slow()).await;
+        let app = TestApp::with_settings(slow_activation()).await;
         let id = wrongly_ended(&app, status).await;
         app.set_status(&id, "Activated");
         minutes(&app, 1).await;
@@ -171,7 +166,7 @@ async fn wrongly_reported_end_is_corrected_to_activated() {
 
 #[tokio::test]
 async fn failure_is_corrected_when_the_connection_activates() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-other").await;
     app.fail_next(ACCEPT, "OperationFailed.CdtNotOpened");
     assert_eq!(app.approve(&id, "alice").await.name(), "failed");
@@ -189,7 +184,7 @@ async fn failure_is_corrected_when_the_connection_activates() {
 
 #[tokio::test]
 async fn undone_accept_is_repeated_with_a_new_token() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app, "vpc-other").await;
     let token = app.approval(&id).await.client_token.unwrap();
     app.set_status(&id, "Accepting");
@@ -215,7 +210,7 @@ async fn undone_accept_is_repeated_with_a_new_token() {
 
 #[tokio::test]
 async fn accept_undone_four_times_fails() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app, "vpc-other").await;
     for _ in 0..4 {
         app.set_status(&id, "Accepting");
@@ -232,7 +227,7 @@ async fn accept_undone_four_times_fails() {
 #[tokio::test]
 async fn lagging_reading_after_our_call_notifies_nobody() {
     for (verb, state) in [("approve", "activating"), ("reject", "rejected")] {
-        let app = TestApp::with_settings(slow()).await;
+        let app = TestApp::with_settings(slow_activation()).await;
         let id = app.discovered_request("vpc-other").await;
         app.send_event(verb, &id, "alice").await;
         app.round().await;
@@ -255,7 +250,7 @@ async fn lagging_reading_after_our_call_notifies_nobody() {
 
 #[tokio::test]
 async fn request_past_its_expiry_neither_waits_nor_reminds() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let ids = [app.discovered_request("vpc-two-people").await, app.discovered_request("vpc-other").await];
     for id in &ids {
         let soon = clock::now() + SignedDuration::from_mins(30);
@@ -317,7 +312,7 @@ async fn late_accept_uses_the_current_rules_and_checks() {
         ("an objection", same, Some("FinancialLocked"), "A check now fails: its business status is FinancialLocked"),
     ];
     for (name, config, business_status, why) in changes {
-        let app = TestApp::with_settings(slow()).await;
+        let app = TestApp::with_settings(slow_activation()).await;
         let id = app.discovered_request("vpc-other").await;
         app.fail_next(ACCEPT, "Throttling.User");
         assert_eq!(app.approve(&id, "alice").await.name(), "underway");
@@ -345,7 +340,7 @@ async fn late_accept_uses_the_current_rules_and_checks() {
 
 /// The rules change while nobody knows if the accept took effect: only a reading decides.
 async fn unanswered_accept(takes_effect: bool) -> (TestApp, InstanceId) {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-other").await;
     app.simulator.add_fault(Fault { after_effect: takes_effect, ..failure(ACCEPT, "InternalError") });
     if takes_effect {
@@ -383,7 +378,7 @@ async fn ineffective_unanswered_accept_asks_people_again() {
 
 #[tokio::test]
 async fn late_rejection_is_carried_out_despite_new_rules() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-other").await;
     app.fail_next(REJECT, "Throttling.User");
     assert_eq!(app.reject(&id, "alice").await.name(), "underway");
@@ -395,7 +390,7 @@ async fn late_rejection_is_carried_out_despite_new_rules() {
 
 #[tokio::test]
 async fn unknown_code_is_retried_for_a_day() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-other").await;
     app.fail_times(9999, ACCEPT, "SomethingNew.NobodyKnows");
     assert_eq!(app.approve(&id, "alice").await.name(), "underway");
@@ -412,7 +407,7 @@ async fn unknown_code_is_retried_for_a_day() {
 
 #[tokio::test]
 async fn refused_request_stays_refused_for_three_days() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-other").await;
     let body = |app: &TestApp| app.event_spec("approve", &id, "alice").fingerprint.unwrap();
     let seen = body(&app);
@@ -443,7 +438,7 @@ async fn refused_request_stays_refused_for_three_days() {
 
 #[tokio::test]
 async fn decision_without_a_fingerprint_rests_on_the_earlier_card() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.new_request_for("vpc-two-people").await;
     let before = clock::now();
     let sign = |actor: &str, header: jiff::Timestamp, body: Option<jiff::Timestamp>| {
@@ -472,7 +467,7 @@ async fn decision_without_a_fingerprint_rests_on_the_earlier_card() {
 
 #[tokio::test]
 async fn only_cards_in_the_requests_own_channels_count_as_shown() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let config = app.config.replace("[requests]\nchannels = [\"netops\"]", "[requests]\nchannels = []");
     let app = app.with_config(&config);
     let id = app.discovered_request("vpc-other").await;
@@ -487,7 +482,7 @@ async fn only_cards_in_the_requests_own_channels_count_as_shown() {
 
 #[tokio::test]
 async fn older_reading_restores_no_facts_and_decides_nothing() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-other").await;
     let changes = |bandwidth| app.set_bandwidth(&id, bandwidth);
     changes(11);
@@ -523,7 +518,7 @@ async fn older_reading_restores_no_facts_and_decides_nothing() {
 
 #[tokio::test]
 async fn decision_voided_by_a_change_does_not_count() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-two-people").await;
     let signed = app.sign_event("approve", &id, "alice").await;
     assert_eq!(app.send(&signed).await.name(), "counted");
@@ -536,7 +531,7 @@ async fn decision_voided_by_a_change_does_not_count() {
 
 #[tokio::test]
 async fn decision_voided_by_the_rules_does_not_count() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-two-people").await;
     let signed = app.sign_event("approve", &id, "alice").await;
     assert_eq!(app.send(&signed).await.name(), "counted");
@@ -556,7 +551,7 @@ async fn decision_voided_by_the_rules_does_not_count() {
 
 #[tokio::test]
 async fn next_call_ends_a_doubt() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-other").await;
     app.fail_next(ACCEPT, "Forbidden.RAM");
     assert_eq!(app.approve(&id, "alice").await.name(), "underway");
@@ -579,7 +574,7 @@ async fn next_call_ends_a_doubt() {
 
 #[tokio::test]
 async fn list_with_the_pending_request_ends_a_doubt() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-two-people").await;
     let missing = failure(GET, "ResourceNotFound.InstanceId");
     app.simulator.add_fault(Fault { times: 1000, ..missing });
@@ -597,7 +592,7 @@ async fn list_with_the_pending_request_ends_a_doubt() {
 
 #[tokio::test]
 async fn connection_accepted_elsewhere_is_not_rejected_again() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-other").await;
     app.fail_next(REJECT, "Throttling.User");
     assert_eq!(app.reject(&id, "alice").await.name(), "underway");
@@ -619,7 +614,7 @@ async fn connection_accepted_elsewhere_is_not_rejected_again() {
 
 #[tokio::test]
 async fn correction_restores_only_the_valid_approvals() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-two-people").await;
     assert_eq!(app.approve(&id, "alice").await.name(), "counted");
     app.fail_next(ACCEPT, "Throttling.User");
@@ -639,7 +634,7 @@ async fn correction_restores_only_the_valid_approvals() {
 
 #[tokio::test]
 async fn flapping_connection_fails_before_its_record_is_full() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-two-people").await;
     for _ in 0..30 {
         app.show_status(&id, "Expired");
@@ -654,7 +649,7 @@ async fn flapping_connection_fails_before_its_record_is_full() {
 
 #[tokio::test]
 async fn unreadable_approved_request_ends_after_its_expiry() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-other").await;
     app.fail_next(ACCEPT, "Throttling.User");
     assert_eq!(app.approve(&id, "alice").await.name(), "underway");
@@ -668,7 +663,7 @@ async fn unreadable_approved_request_ends_after_its_expiry() {
 
 #[tokio::test]
 async fn refused_decision_makes_no_rule_accept() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.new_request_for("vpc-by-itself").await;
     let reply = app.send_spec(&app.blind_spec("reject", &id, "alice")).await;
     assert_eq!((reply.name().as_str(), app.approval(&id).await.state), ("not-shown", ApprovalState::Pending));
@@ -679,7 +674,7 @@ async fn refused_decision_makes_no_rule_accept() {
 
 #[tokio::test]
 async fn late_accept_with_a_new_overlap_asks_people_again() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-two-people").await;
     assert_eq!(app.approve(&id, "alice").await.name(), "counted");
     app.fail_next(ACCEPT, "Throttling.User");

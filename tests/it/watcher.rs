@@ -13,10 +13,6 @@ async fn approved(app: &TestApp) -> InstanceId {
     id
 }
 
-fn slow() -> SimulatorSettings {
-    SimulatorSettings { activation_delay: Duration::from_hours(1), ..SimulatorSettings::default() }
-}
-
 #[tokio::test]
 async fn empty_tick_does_nothing_and_ends_at_once() {
     let app = TestApp::start().await;
@@ -48,7 +44,7 @@ async fn tick_follows_an_activation_and_notifies_each_channel_once() {
 
 #[tokio::test]
 async fn polling_writes_nothing_while_nothing_changes() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app).await;
     app.round().await;
     let version = app.load_record(&id).await.unwrap().version;
@@ -78,7 +74,7 @@ async fn watcher_finishes_an_accept_with_the_same_token() {
 
 #[tokio::test]
 async fn lost_accept_answer_causes_no_second_accept() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.new_request().await;
     app.lose_next_accept_reply();
     app.approve(&id, "alice").await;
@@ -140,7 +136,7 @@ async fn each_final_status_is_announced_once() {
         ("Expired", "expired", "has expired before what was decided could be carried out"),
         ("Deleted", "deleted", "was deleted"),
     ];
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     for (status, state, said) in cases {
         let id = approved(&app).await;
         app.round().await;
@@ -219,7 +215,7 @@ async fn repeatedly_changed_request_fails_even_when_approved() {
 
 #[tokio::test]
 async fn failing_connection_does_not_stop_the_others() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let (broken, fine) = (approved(&app).await, approved(&app).await);
     app.set_status(&fine, "Activated");
     app.set_status(&broken, "Activated");
@@ -232,7 +228,7 @@ async fn failing_connection_does_not_stop_the_others() {
 
 #[tokio::test]
 async fn failing_channel_delays_only_itself_and_keeps_the_order() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app).await;
     let trouble =
         |status, body: &str| Outage { path: SLACK_PATH.into(), status, body: body.into(), ..Outage::default() };
@@ -260,7 +256,7 @@ async fn each_platform_refusal_sets_the_right_retry() {
         (500, "", false),
         (404, "", true),
     ];
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     for (status, body, a_person_must_act) in cases {
         let id = approved(&app).await;
         app.slack.add_outage(Outage { path: SLACK_PATH.into(), status, body: body.into(), ..Outage::default() });
@@ -280,7 +276,7 @@ async fn each_platform_refusal_sets_the_right_retry() {
 
 #[tokio::test]
 async fn gone_endpoint_is_abandoned() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app).await;
     app.slack.add_outage(Outage { path: AUDIT_PATH.into(), status: 410, ..Outage::default() });
     app.round().await;
@@ -290,7 +286,7 @@ async fn gone_endpoint_is_abandoned() {
 
 #[tokio::test]
 async fn record_keeps_the_place_of_a_slack_card() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app).await;
     app.round().await;
     let cards = app.approval(&id).await.cards;
@@ -300,7 +296,7 @@ async fn record_keeps_the_place_of_a_slack_card() {
 
 #[tokio::test]
 async fn retried_notification_keeps_its_webhook_id_and_verifies() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app).await;
     app.round().await;
     let post = app.slack.posts(AUDIT_PATH).remove(0);
@@ -323,7 +319,7 @@ fn support_key() -> peergate::chat::standard_webhooks::WebhookKey {
 
 #[tokio::test]
 async fn repeated_event_is_applied_once() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app).await;
     let mut approval = app.approval(&id).await;
     let now = clock::now();
@@ -335,7 +331,7 @@ async fn repeated_event_is_applied_once() {
 
 #[tokio::test]
 async fn concurrent_watchers_post_each_notification_once() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     for _ in 0..4 {
         approved(&app).await;
     }
@@ -346,7 +342,7 @@ async fn concurrent_watchers_post_each_notification_once() {
 
 #[tokio::test]
 async fn notification_claimed_by_a_dead_watcher_is_due_again() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app).await;
     let stored = app.load_record(&id).await.unwrap();
     let claimed = app
@@ -417,7 +413,7 @@ async fn watcher_finishes_an_unfinished_rejection() {
 
 #[tokio::test]
 async fn platforms_wait_is_honored_within_a_limit() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     for (asked_s, most_s) in [(120, 180), (50_000, 1000)] {
         let id = approved(&app).await;
         app.slack.add_outage(Outage {
@@ -487,7 +483,7 @@ fn only_schedules_and_streams_trigger_a_tick() {
 
 #[tokio::test]
 async fn ended_and_announced_request_leaves_no_work() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app).await;
     app.set_status(&id, "Rejected");
     app.round().await;

@@ -466,7 +466,7 @@ async fn each_accept_error_leaves_the_right_state() {
 
 #[tokio::test]
 async fn accept_already_done_is_followed_to_activation() {
-    let app = TestApp::start().await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.new_request().await;
     // Somebody accepts in the console between our read and our call.
     app.simulator.add_fault(Fault { after_effect: true, ..failure(ACCEPT, "IncorrectStatus.VpcPeer") });

@@ -47,6 +47,11 @@ pub fn quick_settings() -> SimulatorSettings {
     SimulatorSettings { activation_delay: Duration::from_millis(20), ..SimulatorSettings::default() }
 }
 
+/// A simulator whose activations take longer than any test.
+pub fn slow_activation() -> SimulatorSettings {
+    SimulatorSettings { activation_delay: Duration::from_hours(24 * 30), ..quick_settings() }
+}
+
 /// The connection has another status from now on.
 pub fn becomes(status: &str) -> Tampering {
     Tampering { status: Some(status.into()), ..Tampering::default() }
