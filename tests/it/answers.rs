@@ -1,4 +1,4 @@
-//! What becomes of answers that are odd, late or lost: Alibaba Cloud's, and those of connections that died in silence.
+//! Odd, late and lost answers of Alibaba Cloud, and connections that die in silence.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,21 +21,22 @@ fn client(endpoint: &Url) -> Alicloud {
     Alicloud::new(http::Clients::new().unwrap(), endpoint.clone(), SignatureVersion::V3, u32::MAX)
 }
 
-/// A way to a server on which connections die: in silence, or with a reset at the next byte.
-struct Way {
+/// A proxy before a server. Its connections can die: in silence, or with a reset at the next byte.
+struct Route {
     url: Url,
     silent: Arc<AtomicUsize>,
     opened: Arc<AtomicUsize>,
     resets: Arc<AtomicBool>,
 }
 
-impl Way {
+impl Route {
     async fn to(server: &Url) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = Url::parse(&format!("http://{}/", listener.local_addr().unwrap())).unwrap();
         let server = format!("{}:{}", server.host_str().unwrap(), server.port().unwrap());
-        let way = Self { url, silent: Arc::default(), opened: Arc::default(), resets: Arc::default() };
-        let (silent, opened, resets) = (Arc::clone(&way.silent), Arc::clone(&way.opened), Arc::clone(&way.resets));
+        let route = Self { url, silent: Arc::default(), opened: Arc::default(), resets: Arc::default() };
+        let (silent, opened, resets) =
+            (Arc::clone(&route.silent), Arc::clone(&route.opened), Arc::clone(&route.resets));
         tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 let number = opened.fetch_add(1, Ordering::SeqCst);
@@ -47,7 +48,7 @@ impl Way {
                 tokio::spawn(carry(near, far, dead, Arc::clone(&resets)));
             }
         });
-        way
+        route
     }
 
     /// All connections that exist die.
@@ -85,9 +86,9 @@ async fn carry(
     }
 }
 
-/// Two connections in the pool, as the functions have them.
-async fn warmed(way: &Way, id: &InstanceId) -> Alicloud {
-    let api = client(&way.url);
+/// A client with two connections in its pool, as the functions have them.
+async fn warmed(route: &Route, id: &InstanceId) -> Alicloud {
+    let api = client(&route.url);
     let (one, other) = tokio::join!(api.get_connection(ACCEPTER, id), api.get_connection(ACCEPTER, id));
     one.and(other).unwrap();
     api
@@ -96,9 +97,9 @@ async fn warmed(way: &Way, id: &InstanceId) -> Alicloud {
 #[tokio::test]
 async fn reading_on_a_dead_connection_costs_one_short_attempt() {
     let app = TestApp::start().await;
-    let (way, id) = (Way::to(&app.alicloud_url).await, app.new_request().await);
-    let api = warmed(&way, &id).await;
-    assert_eq!(way.forget(), 2);
+    let (route, id) = (Route::to(&app.alicloud_url).await, app.new_request().await);
+    let api = warmed(&route, &id).await;
+    assert_eq!(route.forget(), 2);
     let begun = Instant::now();
     api.get_connection(ACCEPTER, &id).await.unwrap();
     let took = begun.elapsed();
@@ -117,10 +118,10 @@ async fn reading_on_a_dead_connection_costs_one_short_attempt() {
 #[tokio::test]
 async fn reading_on_a_reset_connection_costs_nothing() {
     let app = TestApp::start().await;
-    let (way, id) = (Way::to(&app.alicloud_url).await, app.new_request().await);
-    let api = warmed(&way, &id).await;
-    way.resets.store(true, Ordering::SeqCst);
-    way.forget();
+    let (route, id) = (Route::to(&app.alicloud_url).await, app.new_request().await);
+    let api = warmed(&route, &id).await;
+    route.resets.store(true, Ordering::SeqCst);
+    route.forget();
     let begun = Instant::now();
     api.list_connections(ACCEPTER, ListScope::of_region("cn-shanghai"), None).await.unwrap();
     assert!(begun.elapsed() < Duration::from_millis(600), "{:?}", begun.elapsed());
@@ -130,10 +131,10 @@ async fn reading_on_a_reset_connection_costs_nothing() {
 async fn accept_is_sent_once_even_if_its_connection_dies() {
     for reset in [false, true] {
         let app = TestApp::start().await;
-        let (way, id) = (Way::to(&app.alicloud_url).await, app.new_request().await);
-        let api = warmed(&way, &id).await;
-        way.resets.store(reset, Ordering::SeqCst);
-        let opened = way.forget();
+        let (route, id) = (Route::to(&app.alicloud_url).await, app.new_request().await);
+        let api = warmed(&route, &id).await;
+        route.resets.store(reset, Ordering::SeqCst);
+        let opened = route.forget();
         match timeout(Duration::from_millis(1500), api.accept_connection(ACCEPTER, &id, "token", false)).await {
             Err(_elapsed) => assert!(!reset),
             Ok(answer) => {
@@ -142,7 +143,7 @@ async fn accept_is_sent_once_even_if_its_connection_dies() {
                 assert_eq!(error.code(), "Transport.Broken");
             }
         }
-        assert_eq!(way.opened.load(Ordering::SeqCst), opened, "no other connection was tried");
+        assert_eq!(route.opened.load(Ordering::SeqCst), opened, "no other connection was tried");
         app.assert_accepts(&id, 0);
     }
 }
@@ -151,16 +152,16 @@ async fn accept_is_sent_once_even_if_its_connection_dies() {
 async fn store_with_dead_connections_costs_one_attempt() {
     let app = TestApp::start().await;
     let aws = &app.environment.aws;
-    let way = Way::to(&aws.dynamodb_endpoint.as_ref().unwrap().parse().unwrap()).await;
+    let route = Route::to(&aws.dynamodb_endpoint.as_ref().unwrap().parse().unwrap()).await;
     let sdk = peergate::aws::sdk_config(aws, http::Clients::new().unwrap());
-    let (endpoint, table) = (way.url.to_string(), app.environment.table.clone());
+    let (endpoint, table) = (route.url.to_string(), app.environment.table.clone());
     let retention = SignedDuration::from_hours(24);
     let store = peergate::store::Store::new(&sdk, Some(&endpoint), http::new_client().unwrap(), table, retention);
     let id =
         peergate::approval::ApprovalId { target: "prod".into(), instance_id: "pcc-a".to_owned().try_into().unwrap() };
     let (one, two, three) = tokio::join!(store.load(&id), store.load(&id), store.load(&id));
     assert!([one, two, three].iter().all(Result::is_ok));
-    assert_eq!(way.forget(), 3);
+    assert_eq!(route.forget(), 3);
     let begun = Instant::now();
     store.load(&id).await.unwrap();
     assert!(begun.elapsed() < Duration::from_millis(2900), "{:?}", begun.elapsed());
@@ -173,14 +174,14 @@ async fn store_with_dead_connections_costs_one_attempt() {
 async fn slow_reading_keeps_its_connection() {
     let app = TestApp::with_settings(SimulatorSettings { latency: Duration::from_secs(1), ..quick_settings() }).await;
     let id = InstanceId::parse(&app.simulator.request_peering(&[]).unwrap()).unwrap();
-    let way = Way::to(&app.alicloud_url).await;
-    let api = client(&way.url);
+    let route = Route::to(&app.alicloud_url).await;
+    let api = client(&route.url);
     let begun = Instant::now();
     api.list_connections(ACCEPTER, ListScope::of_region("cn-shanghai"), None).await.unwrap();
     assert!(begun.elapsed() < Duration::from_millis(1600), "{:?}", begun.elapsed());
-    let opened = way.opened.load(Ordering::SeqCst);
+    let opened = route.opened.load(Ordering::SeqCst);
     api.list_connections(ACCEPTER, ListScope::of_region("cn-shanghai"), None).await.unwrap();
-    assert_eq!((opened, way.opened.load(Ordering::SeqCst)), (2, 2), "the second time it is known to be slow");
+    assert_eq!((opened, route.opened.load(Ordering::SeqCst)), (2, 2), "the second time it is known to be slow");
     api.get_connection(ACCEPTER, &id).await.unwrap();
 }
 
@@ -195,7 +196,7 @@ async fn unsent_call_has_no_effect() {
 /// Status, headers and body.
 type Answer = (u16, Vec<(&'static str, String)>, String);
 
-/// A server that gives each answer once, the last for ever, and keeps what was asked.
+/// A server that gives each answer once, and the last one again and again. It records the dates of the requests.
 struct Server {
     url: Url,
     asked: Arc<Mutex<Vec<String>>>,
@@ -217,11 +218,11 @@ impl Server {
                     kept.len().min(answers.len()) - 1
                 };
                 let (status, headers, body) = &answers[number];
-                let mut answer = axum::http::Response::builder().status(*status);
+                let mut response = axum::http::Response::builder().status(*status);
                 for (name, value) in headers {
-                    answer = answer.header(*name, value);
+                    response = response.header(*name, value);
                 }
-                answer.body(axum::body::Body::from(body.clone())).unwrap()
+                response.body(axum::body::Body::from(body.clone())).unwrap()
             }
         });
         tokio::spawn(async move { axum::serve(listener, app).await });
@@ -445,7 +446,7 @@ fn loopback_never_uses_a_proxy() {
     let output = child.env_remove("NO_PROXY").env_remove("no_proxy").output().unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{stdout}");
-    // Under another name no test runs, and that succeeds, too.
+    // If the child test is renamed, no test runs, and that is a success, too.
     assert!(stdout.contains("1 passed"), "{stdout}");
 }
 

@@ -155,8 +155,8 @@ async fn show_prints_the_history_of_a_record() {
     ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
-    assert!(!shown.contains('\u{202E}'), "what outsiders wrote does not steer a terminal");
-    assert!(audited.refuses(&["show", "pcc-unknown"]).contains("there is no record of pcc-unknown"));
+    assert!(!shown.contains('\u{202E}'), "text of outsiders does not control the terminal");
+    assert!(audited.refuses(&["show", "pcc-unknown"]).contains("nothing is known of pcc-unknown"));
     assert!(audited.refuses(&["show", "vpc-1"]).contains("not a peering connection id"));
 }
 
@@ -223,8 +223,8 @@ async fn every_forged_field_of_a_record_is_named() {
     let genuine = audited.item(&audited.ids[0]).await;
     for (forgery, named) in forgeries {
         audited.forge(&audited.ids[0], forgery).await;
-        let wrong = audited.refuses(&["verify"]);
-        assert!(wrong.contains(named), "{named}: {wrong}");
+        let problems = audited.refuses(&["verify"]);
+        assert!(problems.contains(named), "{named}: {problems}");
         audited.put(genuine.clone()).await;
     }
     audited.prints(&["verify"]);
@@ -240,19 +240,19 @@ async fn forged_item_around_a_record_is_named() {
         audited.put(item).await;
         audited.refuses(&["verify"])
     };
-    let wrong = change(|item| {
+    let problems = change(|item| {
         item.insert("note".into(), AttributeValue::S("x".into()));
     });
-    assert!(wrong.await.contains("unknown attribute \"note\""));
-    let wrong = change(|item| {
+    assert!(problems.await.contains("unknown attribute \"note\""));
+    let problems = change(|item| {
         let record = item["record"].as_s().unwrap().replacen('{', "{\"state\":\"pending\",", 1);
         item.insert("record".into(), AttributeValue::S(record));
     });
-    assert!(wrong.await.contains("the key \"state\" is repeated"));
-    let wrong = change(|item| {
+    assert!(problems.await.contains("the key \"state\" is there twice"));
+    let problems = change(|item| {
         item.remove("digest");
     });
-    assert!(wrong.await.contains("no digest"));
+    assert!(problems.await.contains("no digest"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -264,7 +264,7 @@ async fn export_without_matching_entries_is_refused() {
     let exported = audited.export_to("other.jsonl").replace("prod/pcc-", "prod/pcc-x");
     std::fs::write(audited.directory.path().join("other.jsonl"), &exported).unwrap();
     assert!(against("other.jsonl").contains("this table has no entry of the export"));
-    // The hash is kept, the content is another.
+    // The hash is unchanged, the content is not.
     let edited = audited.export_to("edited.jsonl").replace("alice", "mallory");
     std::fs::write(audited.directory.path().join("edited.jsonl"), edited).unwrap();
     assert!(against("edited.jsonl").contains("differs from the export"));
@@ -276,8 +276,8 @@ async fn exported_history_cannot_be_shortened_or_rewritten() {
     let [two, rejected, waits] = &audited.ids;
     audited.export_to("earlier.jsonl");
     let against = ["verify", "--against", "earlier.jsonl"];
-    assert_eq!(audited.prints(&against), "3 records with 9 entries: all valid, 9 as in the export\n");
-    // The tail is cut off and the state made to fit: the chain alone holds.
+    assert_eq!(audited.prints(&against), "3 records with 9 entries: all hold, 9 as exported\n");
+    // The tail is cut off and the state is made to fit: the chain alone holds.
     audited
         .forge(two, |record| {
             record["history"].as_array_mut().unwrap().truncate(1);
@@ -286,17 +286,17 @@ async fn exported_history_cannot_be_shortened_or_rewritten() {
             record["client_token"] = Value::Null;
         })
         .await;
-    assert!(audited.prints(&["verify"]).contains("all valid"));
-    let wrong = audited.refuses(&against);
-    assert!(wrong.contains(&format!("prod/{two}: entry 4 is missing")), "{wrong}");
+    assert!(audited.prints(&["verify"]).contains("all hold"));
+    let problems = audited.refuses(&against);
+    assert!(problems.contains(&format!("prod/{two}: entry 4 is gone")), "{problems}");
     // A record is taken away; another takes its place.
     let key = AttributeValue::S(format!("prod/{rejected}"));
     audited.client.delete_item().table_name("peergate").key("id", key).send().await.unwrap();
-    let wrong = audited.refuses(&against);
-    assert!(wrong.contains(&format!("prod/{rejected}: entry 0 is missing")), "{wrong}");
+    let problems = audited.refuses(&against);
+    assert!(problems.contains(&format!("prod/{rejected}: entry 0 is gone")), "{problems}");
     audited.edit(waits, |record| record["history"][0]["hash"] = "0".repeat(64).into()).await;
-    let wrong = audited.refuses(&against);
-    assert!(wrong.contains(&format!("prod/{waits}: entry 0 differs from the export")), "{wrong}");
+    let problems = audited.refuses(&against);
+    assert!(problems.contains(&format!("prod/{waits}: entry 0 differs from the export")), "{problems}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,4 +1,4 @@
-//! The store and the secrets against two implementations of AWS each: what is embedded on one machine, and moto.
+//! The store and the secrets against two implementations of AWS: dynoxide, which is embedded, and moto.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -41,12 +41,12 @@ impl Moto {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        // It says where it listens once it does.
+        // It prints its address once it listens.
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut lines = lines.map_while(Result::ok);
         let running = lines.find(|line| line.contains("Running on http://")).expect("moto_server starts");
         let url = running.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
-        // Somebody has to read on, or it blocks.
+        // Without a reader it blocks.
         std::thread::spawn(move || lines.for_each(drop));
         Self { child, url }
     }
@@ -105,7 +105,7 @@ fn approval(id: &str, by: &str, at: Timestamp) -> Approval {
     let review =
         Review { id: &id, connection: &connection, policy: &policy, findings: &[], eligible_approver: &eligible };
     let mut approval = Approval::apply_decision(None, &review, decision).unwrap();
-    // What is left to do is the call.
+    // Only the call is left to do.
     deliver_everything(&mut approval, at);
     approval
 }
@@ -119,7 +119,7 @@ fn deliver_everything(approval: &mut Approval, at: Timestamp) {
     }
 }
 
-/// What the store promises, whatever speaks DynamoDB: a test for each promise and implementation.
+/// Promises of the store: a test for each promise and each implementation of DynamoDB.
 macro_rules! store_promises {
     ($($promise:ident: $on_dynoxide:ident, $on_moto:ident;)*) => {$(
         #[tokio::test]
@@ -209,7 +209,7 @@ mod promises {
         let updated = backend.store.update(stored.clone(), accept).await.unwrap();
         assert_eq!(updated.version, 2);
         let stale = backend.store.update(stored, accept).await.unwrap();
-        assert_eq!(stale, updated, "applied to what another writer made of it, it changes nothing");
+        assert_eq!(stale, updated, "applied to the record of another writer, it changes nothing");
     }
 
     pub async fn due_index_lists_due_records_in_order(backend: Backend) {
@@ -262,7 +262,7 @@ mod promises {
         let now = clock::now();
         let stored = backend.save_first(&approval("pcc-a", "alice", now)).await;
         let id = stored.approval.id.clone();
-        assert_eq!(backend.ttl(&id).await, None, "while work is left, it is kept");
+        assert_eq!(backend.ttl(&id).await, None, "a record with open work is kept");
         let end = |approval: &mut Approval| {
             let rejected = Connection { status: Status::Rejected, ..approval.connection.clone() };
             let ended = approval.apply_event(&Event::Observed(Box::new(rejected)), now);
@@ -274,7 +274,7 @@ mod promises {
         let ttl = AttributeValue::N((now.as_second() + 400 * 24 * 3600).to_string());
         assert_eq!(backend.ttl(&id).await, Some(ttl));
         let due = backend.store.due_entries(now + SignedDuration::from_secs(60), None).await.unwrap().items;
-        assert_eq!(due.len(), 0, "what is finished is due far away");
+        assert_eq!(due.len(), 0, "an ended record is not due");
     }
 
     pub async fn copy_replaces_only_what_was_scanned(backend: Backend) {
@@ -311,11 +311,11 @@ fn dynamodb(endpoint: &str) -> aws_sdk_dynamodb::Client {
 
 async fn attribute(endpoint: &str, table: &str, id: &ApprovalId, name: &str) -> Option<AttributeValue> {
     let key = AttributeValue::S(id.to_string());
-    let answer = dynamodb(endpoint).get_item().table_name(table).key("id", key).send().await.unwrap();
-    answer.item.unwrap().remove(name)
+    let response = dynamodb(endpoint).get_item().table_name(table).key("id", key).send().await.unwrap();
+    response.item.unwrap().remove(name)
 }
 
-/// Makes a record one of a version to come.
+/// Turns a record into one of a future version.
 async fn age(endpoint: &str, table: &str, id: &ApprovalId) {
     let client = dynamodb(endpoint);
     let update = client.update_item().table_name(table).key("id", AttributeValue::S(id.to_string()));
@@ -344,7 +344,7 @@ async fn in_parts(behind: String, good: usize) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let (client, answered) = (http::new_client().unwrap(), Arc::new(AtomicUsize::new(0)));
-    let answer = move |headers: HeaderMap, body: String| {
+    let response = move |headers: HeaderMap, body: String| {
         let (client, behind, answered) = (client.clone(), behind.clone(), Arc::clone(&answered));
         async move {
             if answered.fetch_add(1, Ordering::SeqCst) >= good {
@@ -356,15 +356,15 @@ async fn in_parts(behind: String, good: usize) -> String {
             let left = all.split_off(1);
             let mut headers = headers;
             headers.remove("content-length");
-            let answer = client.post(&behind).headers(headers).body(asked.to_string()).send().await.unwrap();
-            let mut answer: Value = serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap();
+            let response = client.post(&behind).headers(headers).body(asked.to_string()).send().await.unwrap();
+            let mut response: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
             if !left.is_empty() {
-                answer["UnprocessedKeys"] = serde_json::json!({table: {"Keys": left}});
+                response["UnprocessedKeys"] = serde_json::json!({table: {"Keys": left}});
             }
-            (StatusCode::OK, answer.to_string())
+            (StatusCode::OK, response.to_string())
         }
     };
-    tokio::spawn(async { axum::serve(listener, axum::Router::new().fallback(answer)).await });
+    tokio::spawn(async { axum::serve(listener, axum::Router::new().fallback(response)).await });
     url
 }
 
@@ -387,7 +387,7 @@ async fn unprocessed_batch_keys_are_requested_again() {
     assert_eq!((all.len(), all.values().filter(|record| record.is_ok()).count()), (3, 3), "the last is not there");
     let some = load(2).await.unwrap();
     let read = some.values().filter(|record| record.is_ok()).count();
-    // The one that is not there may have been asked for.
+    // The missing record may be among those that were requested.
     assert!((1..=2).contains(&read) && some.len() == read + 2, "nothing unread is taken for new: {some:?}");
     assert!(matches!(load(0).await, Err(store::Error::Unavailable(code)) if code == "ThrottlingException"));
 }

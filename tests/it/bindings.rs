@@ -13,12 +13,12 @@ async fn discovered(app: &TestApp) -> (InstanceId, String) {
     (id, value)
 }
 
-/// Sends a click; nothing may come of it.
-async fn refused(app: &TestApp, id: &InstanceId, click: &Value, words: &str) {
+/// Sends a click, which must change nothing.
+async fn assert_refused(app: &TestApp, id: &InstanceId, click: &Value, words: &str) {
     let reply = app.send_slack_payload(click).await;
     assert_eq!(reply.status, 200, "{}", reply.body);
-    let told = app.last_private_reply();
-    assert!(told.contains(words), "{told}");
+    let private_reply = app.last_private_reply();
+    assert!(private_reply.contains(words), "{private_reply}");
     let approval = app.approval(id).await;
     assert_eq!((approval.state.name(), approval.approval_count(), app.count_accepts(id)), ("pending", 0, 0));
     assert!(approval.history.iter().all(|entry| entry.event.request().is_none()));
@@ -37,7 +37,7 @@ async fn button_decides_on_its_own_message_only() {
     ] {
         let mut copied = click.clone();
         copied["container"] = place;
-        refused(&app, &id, &copied, "This button is no longer valid").await;
+        assert_refused(&app, &id, &copied, "This button is no longer valid").await;
     }
     let edits = app.only_card().edits;
     app.round().await;
@@ -57,7 +57,7 @@ async fn button_decides_nothing_on_another_connections_card() {
     let elsewhere = cards.iter().find(|card| card.text.contains(other.as_str())).unwrap();
     let mut click = app.click_payload("peergate.approve", &value, ALICE);
     click["container"]["message_ts"] = elsewhere.ts.clone().into();
-    refused(&app, &one, &click, "This button is no longer valid").await;
+    assert_refused(&app, &one, &click, "This button is no longer valid").await;
     app.assert_state(&other, "pending").await;
     app.assert_accepts(&other, 0);
 }
@@ -77,7 +77,7 @@ async fn private_button_decides_nothing_for_another_person() {
     let (id, _) = discovered(&app).await;
     let mut click = private_click(&app, &id).await;
     click["user"]["id"] = BOB.into();
-    refused(&app, &id, &click, "This button is no longer valid").await;
+    assert_refused(&app, &id, &click, "This button is no longer valid").await;
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn legacy_button_decides_nothing_and_redraws_the_card() {
     let mut click = app.click_payload("peergate.approve", &format!("prod/{id}#{fingerprint}"), ALICE);
     click["container"] = json!({"type": "message", "channel_id": CHANNEL, "message_ts": app.only_card().ts});
     let edits = app.only_card().edits;
-    refused(&app, &id, &click, "This button is no longer valid").await;
+    assert_refused(&app, &id, &click, "This button is no longer valid").await;
     app.round().await;
     assert_eq!(app.only_card().edits, edits + 1);
 }
@@ -160,12 +160,12 @@ async fn rotated_key_verifies_until_removed_then_redraws_the_card() {
     let details = app.click_payload("peergate.details", &app.card_of(&id).find_button("Details").unwrap().value, ALICE);
     app.send_slack_payload(&details).await;
     assert!(app.last_private_reply().contains("has the status Accepting"), "{}", app.last_private_reply());
-    // The old one is gone: the card is redrawn, with the new one.
+    // The old key is gone: the card is redrawn with the new key.
     app.write_secrets(|secrets| secrets["binding_keys"] = json!([new])).unwrap();
     let config = app.config.clone();
     let app = app.with_config(&config);
     let click = app.click_payload("peergate.approve", &value, ALICE);
-    refused(&app, &id, &click, "This button is no longer valid").await;
+    assert_refused(&app, &id, &click, "This button is no longer valid").await;
     app.round().await;
     let card = app.card_of(&id);
     assert_ne!(card.find_button("Approve").unwrap().value, value);
@@ -200,12 +200,12 @@ async fn legacy_button_without_a_redrawable_card_brings_a_private_one() {
     app.discover().await;
     let fingerprint = app.simulator.read_connection(id.as_str()).unwrap().fingerprint();
     let old = app.click_payload("peergate.approve", &format!("prod/{id}#{fingerprint}"), ALICE);
-    refused(&app, &id, &old, "is no longer valid").await;
-    let answer = app.slack.posts(RESPONSE_PATH).pop().unwrap().body_json();
-    let value = answer["blocks"][1]["elements"][0]["value"].as_str().unwrap().to_owned();
+    assert_refused(&app, &id, &old, "is no longer valid").await;
+    let response = app.slack.posts(RESPONSE_PATH).pop().unwrap().body_json();
+    let value = response["blocks"][1]["elements"][0]["value"].as_str().unwrap().to_owned();
     let mut by_bob = app.click_payload("peergate.approve", &value, BOB);
     by_bob["container"] = Value::Null;
-    refused(&app, &id, &by_bob, "is no longer valid").await;
+    assert_refused(&app, &id, &by_bob, "is no longer valid").await;
     app.send_slack_payload(&app.click_payload("peergate.approve", &value, ALICE)).await;
     app.assert_accepts(&id, 1);
 }
@@ -235,7 +235,7 @@ async fn unknown_binding_key_is_fetched_once_in_thirty_seconds() {
     let config = app.config.clone();
     let app = app.with_config(&config);
     let (id, _) = discovered(&app).await;
-    // Another process knows the new key already, and has drawn the card with it.
+    // Another process already knows the new key and has drawn the card with it.
     app.write_secrets(|secrets| secrets["binding_keys"] = json!([new, old])).unwrap();
     let other = peergate::app::App::new(&app.environment, (*app.parts.config).clone()).unwrap();
     let secrets = other.secrets.current(clock::now()).await.unwrap();
@@ -275,14 +275,14 @@ async fn broken_channel_holds_up_no_redraw_elsewhere() {
     let value = card("C0PEER").find_button("Approve").unwrap().value.clone();
     let mut copied = app.click_payload("peergate.approve", &value, ALICE);
     copied["container"]["message_ts"] = "1700000000.999999".into();
-    let owed = async || {
+    let undelivered = async || {
         let approval = app.approval(&id).await;
         let last = approval.outbox.last().unwrap().clone();
         last.deliveries.keys().cloned().collect::<Vec<_>>()
     };
     app.send_slack_payload(&copied).await;
-    assert_eq!(owed().await, ["netops", "oncall"]);
-    // One of the two does not hear of it.
+    assert_eq!(undelivered().await, ["netops", "oncall"]);
+    // One of the two channels is not reached.
     let stored = app.load_record(&id).await.unwrap();
     let heard = |approval: &mut Approval| {
         let (number, channel) = (approval.outbox.last().unwrap().number, "netops".to_owned());

@@ -1,4 +1,4 @@
-//! Who we are to Alibaba Cloud: roles that are assumed with an access key, and with nothing but AWS's word.
+//! Our identity at Alibaba Cloud: roles that are assumed with an access key, or with an identity token of AWS.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -199,8 +199,8 @@ async fn session_is_renewed_early_and_serves_until_it_expires() {
         "those who come at once are told the same"
     );
     assert_eq!((ask(62).await, app.simulator.pending_faults()), (200, 0));
-    let told = logged();
-    let line = told.lines().find(|line| line.contains("old_session")).unwrap();
+    let log = logged();
+    let line = log.lines().find(|line| line.contains("old_session")).unwrap();
     assert!(line.contains("ServiceUnavailable"), "{line}");
 }
 
@@ -217,12 +217,12 @@ async fn waiting_requests_share_one_slow_failure() {
         times: 1000,
         ..failure("AssumeRoleWithOIDC", "ServiceUnavailable")
     });
-    // They come while it is tried.
+    // They come during the first attempt.
     let come = |number: i64| begun + SignedDuration::from_millis(500 * number);
     let ask = async |(number, signed)| app.send_at(signed, come(number)).await.status;
     let answers = join_all((0..).zip(&asked).map(ask)).await;
     assert_eq!((answers, app.count_calls("AssumeRoleWithOIDC")), (vec![503; 5], 1));
-    // Nothing is asked without credentials.
+    // Without credentials no call is made.
     app.assert_calls(GET, 0);
 }
 

@@ -1,4 +1,4 @@
-//! What can be wrong with a deployment: what the doctor says of it, and what the function does.
+//! Problems of a deployment: what the doctor reports, and what the function does.
 
 use crate::support::prelude::*;
 use peergate::app::App;
@@ -35,7 +35,7 @@ fn soon() -> Instant {
 /// How something goes wrong.
 type Change = fn(&mut Deployment<'_>);
 
-/// Applies a change to a deployment that was well.
+/// Applies a change to a healthy deployment.
 fn broken(app: &TestApp, change: Change) -> Environment {
     let SecretsSource::File(path) = &app.environment.secrets else { panic!("the sandbox has a file") };
     let secrets = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
@@ -48,7 +48,7 @@ fn broken(app: &TestApp, change: Change) -> Environment {
     deployment.environment
 }
 
-/// What a function says: why it does not start, or what a signed approval is answered with.
+/// Why a function does not start, or its reply to a signed approval.
 async fn function(app: &TestApp, environment: &Environment) -> String {
     let config = match Config::load(&environment.config) {
         Ok(config) => config,
@@ -90,14 +90,18 @@ fn unknown(report: &Report) -> Vec<String> {
     that_are(Health::Unknown, report)
 }
 
-/// Each row: what is wrong, what the doctor says first, and what the function says.
+/// Each row: the problem, the first line that the doctor reports, and the reply of the function.
 async fn check(rows: &[(Change, &str, &str)]) {
-    for (change, told, does) in rows {
+    for (change, expected, does) in rows {
         let app = TestApp::start().await;
         let environment = broken(&app, *change);
         let report = doctor::examine_deployment(Ok(environment.clone()), &Options::default(), soon()).await;
         let problems = problems(&report);
-        assert!(problems.first().is_some_and(|problem| problem.starts_with(told)), "{told}: {}", report.to_text());
+        assert!(
+            problems.first().is_some_and(|problem| problem.starts_with(expected)),
+            "{expected}: {}",
+            report.to_text()
+        );
         assert!(!report.is_healthy());
         assert_eq!(find_secret(&report.to_json().to_string()), None);
         assert!(
@@ -106,7 +110,7 @@ async fn check(rows: &[(Change, &str, &str)]) {
             report.to_text()
         );
         let did = function(&app, &environment).await;
-        assert!(did.starts_with(does), "{told}: {did}");
+        assert!(did.starts_with(does), "{expected}: {did}");
     }
 }
 
@@ -117,10 +121,10 @@ async fn doctor_reports_a_healthy_deployment_as_healthy() {
     let environment = broken(&app, |_| {});
     let report = doctor::examine_deployment(Ok(environment), &Options::default(), soon()).await;
     assert!(report.is_healthy(), "{}", report.to_text());
-    let told: Vec<_> = report.0.iter().map(|check| (check.health, check.subject.as_str())).collect();
+    let reported: Vec<_> = report.0.iter().map(|check| (check.health, check.subject.as_str())).collect();
     let fine = |what| (Health::Healthy, what);
     assert_eq!(
-        told,
+        reported,
         [
             fine("environment"),
             fine("configuration"),
@@ -253,12 +257,12 @@ async fn doctor_names_missing_table_permissions() {
         ("BatchGetItem", "table, reading many: the store is unavailable: AccessDeniedException", "200 accepted"),
         ("PutItem", "table, writing: the store is unavailable: AccessDeniedException", "503 store-unavailable"),
     ];
-    for (operation, told, does) in rows {
+    for (operation, expected, does) in rows {
         let (app, table) = TableProxy::start(quick_settings()).await;
         table.refuse_operation(operation);
         let report = doctor::examine_deployment(Ok(app.environment.clone()), &Options::default(), soon()).await;
-        assert_eq!(problems(&report), [told], "{}", report.to_text());
-        assert_eq!(function(&app, &app.environment).await, does, "{told}");
+        assert_eq!(problems(&report), [expected], "{}", report.to_text());
+        assert_eq!(function(&app, &app.environment).await, does, "{expected}");
     }
 }
 
@@ -383,13 +387,13 @@ async fn doctor_names_alibaba_cloud_problems() {
         (
             |it| it.fault(LIST, "Forbidden.RAM", false),
             "target prod, vpc:ListVpcPeerConnections in cn-shanghai: refused with Forbidden.RAM",
-            // What other peerings there are is unknown, which is said on the card.
+            // The other peerings are unknown; the card says so.
             "200 accepted",
         ),
         (
             |it| it.fault(ACCEPT, "Forbidden.RAM", true),
             "target prod, vpc:AcceptVpcPeerConnection (dry run): refused with Forbidden.RAM",
-            // People decide once; the accept itself is tried until operators have mended it.
+            // People decide once; the accept is retried until operators have fixed the problem.
             "200 accepted",
         ),
         (
@@ -459,9 +463,9 @@ async fn doctor_warns_of_a_rule_blocked_by_contacts() {
         );
     });
     let report = doctor::examine_deployment(Ok(environment), &Options::default(), soon()).await;
-    let told = "rule two people: the rule requires 4 approvers for a request of account 1111111111111111, but only 3 are not \
-         contacts of the account";
-    assert!(that_are(Health::Warning, &report).contains(&told.to_owned()), "{}", report.to_text());
+    let reported =
+        "rule two people: 4 must approve requests of account 1111111111111111, but without its contacts, only 3 may";
+    assert!(that_are(Health::Warning, &report).contains(&reported.to_owned()), "{}", report.to_text());
 }
 
 async fn ask(app: &App) -> Duration {
@@ -470,11 +474,11 @@ async fn ask(app: &App) -> Duration {
     began.elapsed()
 }
 
-/// What this test's process has logged of it, by key.
+/// The misconfiguration that this test has logged, by key.
 fn misconfigured() -> Vec<String> {
     let lines = logged();
-    let told = lines.lines().filter(|line| line.contains("misconfigured"));
-    told.filter_map(|line| Some(line.split_once("key=")?.1.to_owned())).collect()
+    let reported = lines.lines().filter(|line| line.contains("misconfigured"));
+    reported.filter_map(|line| Some(line.split_once("key=")?.1.to_owned())).collect()
 }
 
 #[tokio::test]
@@ -494,10 +498,13 @@ async fn first_tick_reports_remote_misconfiguration() {
     .await;
     let gone = app(|it| it.fault(LIST, "InvalidRegionId.NotFound", false));
     ask(&gone).await;
-    let told = misconfigured();
+    let reported = misconfigured();
     let expected = ["targets.prod.account", "platforms.slack.teams", "targets.prod.regions"];
-    assert!(expected.iter().zip(&told).all(|(key, line)| line.contains(key)) && told.len() == 3, "{told:?}");
-    assert!(told[2].contains("InvalidRegionId.NotFound"), "{told:?}");
+    assert!(
+        expected.iter().zip(&reported).all(|(key, line)| line.contains(key)) && reported.len() == 3,
+        "{reported:?}"
+    );
+    assert!(reported[2].contains("InvalidRegionId.NotFound"), "{reported:?}");
 }
 
 #[tokio::test]
@@ -536,12 +543,17 @@ async fn unreachable_service_is_never_reported_as_healthy() {
             "200 accepted",
         ),
     ];
-    for (change, told, does) in rows {
+    for (change, expected, does) in rows {
         let app = TestApp::start().await;
         let environment = broken(&app, *change);
         let report = doctor::examine_deployment(Ok(environment.clone()), &Options::default(), soon()).await;
-        assert_eq!((unknown(&report).join("\n").as_str(), report.is_healthy()), (*told, false), "{}", report.to_text());
-        assert_eq!(function(&app, &environment).await, *does, "{told}");
+        assert_eq!(
+            (unknown(&report).join("\n").as_str(), report.is_healthy()),
+            (*expected, false),
+            "{}",
+            report.to_text()
+        );
+        assert_eq!(function(&app, &environment).await, *does, "{expected}");
     }
 }
 
@@ -603,9 +615,10 @@ async fn doctor_counts_open_cards_by_binding_key() {
     let found = async |keys: &[&str]| {
         app.write_secrets(|secrets| secrets["binding_keys"] = json!(keys)).unwrap();
         let report = doctor::examine_deployment(Ok(app.environment.clone()), &Options::default(), soon()).await;
-        let told = |it: &doctor::Diagnosis| (it.health, it.detail.split(" with the key").next().unwrap().to_owned());
+        let reported =
+            |it: &doctor::Diagnosis| (it.health, it.detail.split(" with the key").next().unwrap().to_owned());
         let about = |it: &&doctor::Diagnosis| ["buttons", "open cards"].contains(&it.subject.as_str());
-        report.0.iter().filter(about).map(told).collect::<Vec<_>>()
+        report.0.iter().filter(about).map(reported).collect::<Vec<_>>()
     };
     assert_eq!(found(&keys[..1]).await, [(Health::Warning, "1".to_owned())], "signed with the derived key");
     let derived = found(&[]).await;

@@ -1,4 +1,4 @@
-//! Every file of `events/`, handed to the function it is for, at the time it was signed.
+//! Every file of `events/`, handed to its function at the time of its signature.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use peergate::local::sandbox::SLACK_SECRET;
 use peergate::trigger::Trigger;
 use peergate::{envelope, webhook};
 
-/// What the webhook answers, in this order: status and a word of the body.
+/// The replies of the webhook, in order: the status and a word of the body.
 const WEBHOOK: [(&str, u16, &str); 6] = [
     ("webhook-approve.json", 200, r#""outcome":"accepted""#),
     ("webhook-reject.json", 409, "already approved by alice"),

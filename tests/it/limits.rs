@@ -1,4 +1,4 @@
-//! What one sender, requester or channel can cause is bounded, and what is refused is said in words.
+//! The load that one sender, requester or channel can cause is bounded, and a refusal gives its reason.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +39,7 @@ async fn reused_request_id_with_new_content_decides_nothing() {
     assert_eq!(app.approval(&id).await.approval_count(), 1);
     assert_eq!((app.count_calls(ACCEPT), app.count_calls(REJECT)), (0, 0));
     assert_eq!(send(&app, "job-1", "peering.approve", data("alice")).await.name(), "repeated", "the very same");
-    // Of a withdrawal as well.
+    // The same holds for a withdrawal.
     assert_eq!(send(&app, "job-2", "peering.withdraw", data("alice")).await.name(), "withdrawn");
     assert_eq!(send(&app, "job-2", "peering.approve", data("alice")).await.name(), "id-reused");
     assert_eq!(send(&app, "job-2", "peering.withdraw", data("alice")).await.name(), "repeated");
@@ -102,7 +102,7 @@ async fn full_record_says_so_and_can_still_be_decided() {
     );
     let record = serde_json::to_string(&app.approval(&id).await).unwrap();
     assert!(record.len() < 300 * 1024, "{}", record.len());
-    // Whoever has not decided yet still can, with the longest of reasons.
+    // People who have not decided yet still can, with the longest reason.
     let mut names = vec![];
     for actor in ["alice", "bob", "carol"] {
         let approve = EventSpec { reason: Some(long.clone()), ..app.event_spec("approve", &id, actor) };
@@ -174,7 +174,7 @@ async fn busy_account_gets_twenty_cards_and_one_digest() {
     }
     assert_eq!(app.slack.posts(WEBHOOK_PATH).len(), 21, "each chat channel");
     assert_eq!(app.slack.posts(AUDIT_PATH).len(), 23, "machines hear everything");
-    // What waits for its card can be decided by those who name what they saw.
+    // A request without a card can be decided by senders who give the fingerprint.
     let late = ids.iter().find(|id| digest.contains(id.as_str())).unwrap();
     assert_eq!(app.approve(late, "alice").await.name(), "accepted");
 }
@@ -192,7 +192,7 @@ async fn eleventh_reading_in_a_minute_is_refused() {
     assert_eq!(refused.headers["retry-after"], "10");
     assert_eq!(app.count_calls(GET) - before, 10);
     assert_eq!(app.status(&id, "alice").await.name(), "status");
-    // Nor does somebody who may decide nothing, and tries to.
+    // Decisions of a person who may not decide count, too.
     assert_eq!(app.approve(&id, "mallory").await.name(), "too-many-reads");
 }
 
@@ -205,7 +205,7 @@ async fn unknown_connection_is_read_once_except_for_decisions() {
         assert_eq!(app.status(&nobodys, actor).await.name(), "unknown-connection");
     }
     assert_eq!(app.count_calls(GET) - before, 1);
-    // But a decision always asks.
+    // A decision always reads.
     assert_eq!(app.approve(&nobodys, "alice").await.name(), "unknown-connection");
     assert_eq!(app.count_calls(GET) - before, 2);
 }
@@ -217,7 +217,7 @@ fn ranges(count: usize) -> BTreeSet<IpNet> {
 #[tokio::test]
 async fn every_bound_fact_is_shown_in_full() {
     let app = TestApp::start().await;
-    // Its rule has no channel but the one with the card.
+    // Its rule has one channel, the one with the card.
     let id = app.discovered_request("vpc-with-a-reason").await;
     app.tamper(&id, Tampering { requester_cidrs: Some(ranges(60)), ..Tampering::default() });
     app.discover().await;
@@ -247,8 +247,8 @@ async fn card_without_room_for_all_facts_has_no_decision_buttons() {
     let details = app.click_button(&card, "Details", ALICE).await;
     assert_eq!((details.status, app.last_private_reply().contains("[Approve]")), (200, false));
     let blind = app.sign_slash_command(&format!("approve {id} because so"), ALICE).await;
-    let told = app.send(&blind).await.body;
-    assert!(told.contains("has changed since you saw it"), "{told}");
+    let reply = app.send(&blind).await.body;
+    assert!(reply.contains("has changed since you saw it"), "{reply}");
     app.assert_calls(ACCEPT, 0);
     let approve = EventSpec { reason: Some("so".into()), ..app.event_spec("approve", &id, "alice") };
     assert_eq!(app.send_spec(&approve).await.name(), "accepted", "with the fingerprint");
@@ -262,9 +262,9 @@ async fn first_card_costs_its_discovery_and_one_mark() {
     let card = stored.approval.cards["netops"].clone();
     assert_eq!(card.fingerprint, stored.approval.fingerprint);
     assert_eq!(card.reference, format!("C0PEER/{}", app.only_card().ts));
-    // Discovered with its claims, and a mark for each of three channels.
+    // One write for the discovery with its claims, and one for the delivery to each of three channels.
     assert_eq!(stored.version, 4);
-    assert!(stored.approval.outbox.iter().all(|notice| notice.kind != NotificationKind::Checked));
+    assert!(stored.approval.outbox.iter().all(|notification| notification.kind != NotificationKind::Checked));
 }
 
 #[tokio::test]

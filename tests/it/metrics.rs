@@ -1,5 +1,5 @@
-//! What operators see in CloudWatch: each thing that happens is counted once, under the name that the template's alarms
-//! and the dashboard look for.
+//! The metrics in CloudWatch: each event is counted once, under the name that the template's alarms and the dashboard
+//! use.
 
 use crate::support::prelude::*;
 use peergate::metrics;
@@ -80,15 +80,15 @@ async fn undelivered_notifications_are_counted() {
     app.new_request().await;
     counted.take_counts();
     let did = app.discover().await;
-    let owed = counted.take_counts();
+    let waiting = counted.take_counts();
     assert!(
-        did.undelivered >= 2 && sum_counts(&owed, metrics::UNDELIVERED_NOTIFICATIONS) == f64::from(did.undelivered),
-        "{owed:?}"
+        did.undelivered >= 2 && sum_counts(&waiting, metrics::UNDELIVERED_NOTIFICATIONS) == f64::from(did.undelivered),
+        "{waiting:?}"
     );
-    // However many there are: a hundred values are all that is kept.
+    // One value for all of them: a histogram keeps at most a hundred.
     let oldest = did.oldest_undelivered.unwrap().as_secs_f64();
-    assert_eq!(owed[metrics::OLDEST_UNDELIVERED_NOTIFICATION], [oldest]);
-    assert!((0.0..60.0).contains(&oldest), "{owed:?}");
+    assert_eq!(waiting[metrics::OLDEST_UNDELIVERED_NOTIFICATION], [oldest]);
+    assert!((0.0..60.0).contains(&oldest), "{waiting:?}");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! What the version before wrote (schema 1) is read, changed and rewritten, and holds. The fixtures are items of its table,
-//! one for each state.
+//! Records of the version before (schema 1) are read, changed and rewritten, and their history still verifies. The
+//! fixtures are items of its table, one for each state.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -48,8 +48,8 @@ async fn put(app: &TestApp, item: Item) -> ApprovalId {
 
 async fn item(app: &TestApp, id: &ApprovalId) -> Item {
     let key = AttributeValue::S(id.to_string());
-    let answer = client(app).get_item().table_name(&app.environment.table).key("id", key).send().await.unwrap();
-    answer.item.unwrap()
+    let response = client(app).get_item().table_name(&app.environment.table).key("id", key).send().await.unwrap();
+    response.item.unwrap()
 }
 
 async fn saved(app: &TestApp, approval: &Approval, over: &Stored) -> Stored {
@@ -57,7 +57,7 @@ async fn saved(app: &TestApp, approval: &Approval, over: &Stored) -> Stored {
     stored
 }
 
-/// What an auditor finds wrong with the only record.
+/// The problems that `verify` finds in the only record.
 async fn problems(app: &TestApp) -> Vec<String> {
     let scanned = app.parts.store.scan_records(None).await.unwrap().items;
     let [scanned] = scanned.as_slice() else { panic!("one record") };
@@ -85,21 +85,16 @@ fn decide(approval: &Approval, by: &str) -> Result<Approval, DecisionError> {
         request_key: format!("ci/webhook-id:{by}"),
         request_content: Some("content".into()),
     };
-    let electorate = |principal: &Principal| {
+    let eligible = |principal: &Principal| {
         let person = principal.as_str().rsplit('/').next().map(ToOwned::to_owned);
         Some(Approver { principal: principal.clone(), person })
     };
     let (id, connection) =
         (approval.id.clone(), Connection { status: Status::Accepting, ..approval.connection.clone() });
-    let (terms, findings) = (approval.policy.clone(), approval.findings.clone());
-    let grounds = Review {
-        id: &id,
-        connection: &connection,
-        policy: &terms,
-        findings: &findings,
-        eligible_approver: &electorate,
-    };
-    Approval::apply_decision(Some(approval), &grounds, decision)
+    let (policy, findings) = (approval.policy.clone(), approval.findings.clone());
+    let review =
+        Review { id: &id, connection: &connection, policy: &policy, findings: &findings, eligible_approver: &eligible };
+    Approval::apply_decision(Some(approval), &review, decision)
 }
 
 #[tokio::test]
@@ -111,7 +106,7 @@ async fn legacy_record_of_every_state_is_read_and_rewritten() {
         ("pending-withdrawn", |it| apply(it, &alive(it, Status::Rejected)), "rejected"),
         ("approved", |it| apply(it, &Event::Accepted { request_id: "R".into() }), "activating"),
         ("activating", |it| apply(it, &alive(it, Status::Activated)), "activated"),
-        // It was said to be accepted by somebody outside, for a reading said that it was updated.
+        // The version before reported an accept by somebody outside when a reading showed an update.
         (
             "activating-elsewhere",
             |it| {
@@ -231,8 +226,8 @@ async fn wrong_legacy_notification_is_corrected() {
     app.discover().await;
     let approval = app.parts.store.load(&id).await.unwrap().unwrap().approval;
     assert_eq!(approval.state, ApprovalState::Activated);
-    let told = app.posted_headlines(crate::support::WEBHOOK_PATH).join("\n");
-    assert!(told.contains(&format!("VPC peering {id} is Activated")), "{told}");
+    let headlines = app.posted_headlines(crate::support::WEBHOOK_PATH).join("\n");
+    assert!(headlines.contains(&format!("VPC peering {id} is Activated")), "{headlines}");
 }
 
 #[tokio::test]

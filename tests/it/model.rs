@@ -1,6 +1,6 @@
 //! A model of the whole: random sequences of requests, discoveries, clicks by several people, replays, deaths in the
 //! middle, faults of the API and of chat, changed facts and jumps of the clock. After every step the invariants hold that
-//! ARCHITECTURE.md promises; at the end, when all is well again, everything is finished and told.
+//! ARCHITECTURE.md promises; at the end, when all faults are gone, everything is finished and announced.
 //!
 //! `PEERGATE_MODEL_RUNS` and `PEERGATE_MODEL_SEED` make more and other runs.
 
@@ -33,7 +33,7 @@ impl Dice {
     }
 }
 
-/// What was, and may never be otherwise.
+/// Facts of earlier steps that must stay true.
 #[derive(Default)]
 struct Memory {
     ids: Vec<InstanceId>,
@@ -110,13 +110,13 @@ async fn run_once(seed: u64) {
     settle(&app, &mut memory, seed).await;
 }
 
-/// Without the passing readings, after as long as it takes to be sure: what channels heard is what is.
+/// Without transient readings, and after enough time to confirm each reading, the channels show the true state.
 async fn calm(app: &TestApp, memory: &Memory, seed: u64) {
     app.simulator.clear_faults();
     for id in &memory.ids {
         app.show_status(id, "-");
     }
-    // A refused permission rests for five minutes, and what is called then is read once more.
+    // A refused permission is retried after five minutes, and the call is followed by one more reading.
     for _ in 0..7 {
         clock::jump::advance_in_thread(SignedDuration::from_secs(61));
         app.discover().await;
@@ -129,11 +129,11 @@ async fn calm(app: &TestApp, memory: &Memory, seed: u64) {
                 ["Accepting", "Updating"].contains(&truth)
             }
             ApprovalState::Activating => truth == "Updating",
-            // What happens to it afterwards is not followed.
+            // Later changes are not followed.
             ApprovalState::Activated => {
                 ["Activated", "Deleted", "Updating", "Rejected", "Accepting", "Expired"].contains(&truth)
             }
-            // How it ended may have been hidden for longer than that; but it is not alive.
+            // The way in which it ended may be hidden for longer, but it is not alive.
             ApprovalState::Rejected | ApprovalState::Expired | ApprovalState::Deleted => {
                 !["Activated", "Accepting"].contains(&truth)
             }
@@ -265,8 +265,8 @@ async fn step(app: &mut TestApp, feishu: &FakeFeishu, original: &str, dice: &mut
             format!("{person} clicks {action} on {value:.30}")
         }
         10 => {
-            let Some(window) = app.slack.modals().pop() else { return "no window".into() };
-            let signed = app.sign_slack_payload(&app.submission_payload(&window, "said so", user)).await;
+            let Some(modal) = app.slack.modals().pop() else { return "no modal".into() };
+            let signed = app.sign_slack_payload(&app.submission_payload(&modal, "said so", user)).await;
             memory.sent.push(signed.clone());
             app.send(&signed).await;
             format!("{person} gives a reason")
@@ -368,7 +368,7 @@ fn check(app: &TestApp, memory: &mut Memory, records: &[Approval], seed: u64) {
                 _ => None,
             })
         };
-        // By the last decision, or by a rule that asks for fewer people than it did.
+        // By the last decision, or by a rule that now requires fewer people.
         let completes = |entry: &&peergate::approval::AuditEntry| {
             entry.state == ApprovalState::Approved
                 && matches!(entry.event, AuditEvent::Decided(_) | AuditEvent::RuleChanged { .. })
@@ -405,7 +405,7 @@ fn check(app: &TestApp, memory: &mut Memory, records: &[Approval], seed: u64) {
             let rejected = decisions().any(|(_, decision)| decision.verdict == Verdict::Reject);
             assert!(rejected, "{id}: rejected, but nobody did\n{}", story());
         }
-        // Nobody who named no fingerprint decided on facts that no channel had shown.
+        // A decision without a fingerprint is about facts that a channel had shown.
         for (_, decision) in decisions().filter(|(_, decision)| memory.blind.contains(&decision.request_key)) {
             let fingerprint = decision.fingerprint.to_string();
             let posts =
@@ -424,17 +424,17 @@ fn check(app: &TestApp, memory: &mut Memory, records: &[Approval], seed: u64) {
         if record.state.is_final() {
             memory.ended.insert(id.clone(), record.state.clone());
         }
-        // The history holds, and what is owed is not forgotten.
+        // The history holds, and what is undelivered is not forgotten.
         let json = serde_json::to_value(record).unwrap();
         assert_eq!(History::verify(&record.id.to_string(), &json), Ok(()), "{id}\n{}", story());
-        let owed = record.outbox.iter().flat_map(|notice| notice.deliveries.values());
-        let owed = owed.filter(|delivery| matches!(delivery, Delivery::Waiting { .. })).count();
+        let undelivered = record.outbox.iter().flat_map(|notification| notification.deliveries.values());
+        let undelivered = undelivered.filter(|delivery| matches!(delivery, Delivery::Waiting { .. })).count();
         let open = !record.state.is_final() || record.unconfirmed.is_some();
-        assert_eq!(record.due_at().is_some(), owed > 0 || open, "{id}\n{}", story());
+        assert_eq!(record.due_at().is_some(), undelivered > 0 || open, "{id}\n{}", story());
     }
 }
 
-/// Who had approved these facts, and had not withdrawn: by person.
+/// The people who had approved these facts and had not withdrawn.
 fn standing(history: &[peergate::approval::AuditEntry], fingerprint: &Fingerprint) -> BTreeSet<String> {
     let mut people = BTreeSet::new();
     for entry in history {
@@ -463,14 +463,14 @@ fn standing(history: &[peergate::approval::AuditEntry], fingerprint: &Fingerprin
     people
 }
 
-/// All is well again, and time passes: everything comes to an end, and every channel hears of it and shows it.
+/// Without faults, and after enough time, every request ends, and every channel shows its end.
 async fn settle(app: &TestApp, memory: &mut Memory, seed: u64) {
     calm(app, memory, seed).await;
     app.slack.clear_outages();
     app.discover().await;
     for id in memory.ids.clone() {
         if app.load_record(&id).await.is_none() {
-            // It was over before anybody looked.
+            // It ended before the first discovery.
             let status = app.status(&id, "alice").await.body_json();
             assert_ne!(status["connection"]["status"], "Accepting", "seed {seed}: {id} is not discovered");
             memory.ids.retain(|other| *other != id);

@@ -1,4 +1,4 @@
-//! Other items of the table: they have an end and a size, and no auditor takes them for records.
+//! Other items of the table: they expire, they have a maximum size, and the audit does not take them for records.
 
 use crate::support::prelude::*;
 use peergate::notes::{Error, Note, NoteId};

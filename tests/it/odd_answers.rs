@@ -1,5 +1,5 @@
-//! Ten thousand answers with odd fields, codes and types: every request that is there is read or named, and no fact of it
-//! is anything but what was written.
+//! Ten thousand answers with odd fields, codes and types: every request in them is read or named, and no fact of it is
+//! invented.
 
 use peergate::alicloud::{self, Class, Error, Fact, Page};
 use peergate::peering::{Connection, InstanceId};
@@ -65,7 +65,7 @@ const ODD: [&str; 40] = [
     "\"Deleted\"",
     "\"9\\u0000\\n{\\\"outcome\\\":\\\"accepted\\\"}\"",
 ];
-/// What never hides a request.
+/// Fields that never hide a request.
 const SHOWN: [&str; 9] = [
     "BizStatus",
     "Name",
@@ -77,7 +77,7 @@ const SHOWN: [&str; 9] = [
     "ResourceGroupId",
     "Tags",
 ];
-/// What decides.
+/// Fields that decide.
 const DECIDES: [&str; 8] =
     ["InstanceId", "Status", "OwnerId", "AcceptingOwnerUid", "RegionId", "AcceptingRegionId", "Bandwidth", "LinkType"];
 const OF_A_VPC: [&str; 3] = ["VpcId", "Ipv4Cidrs", "Ipv6Cidrs"];
@@ -161,7 +161,7 @@ impl Written {
         values.next().filter(|_| values.next().is_none())
     }
 
-    /// Whether a connection that was read says nothing that was not written.
+    /// Whether every fact of the connection was in the answer.
     fn says_so(&self, read: &Connection) {
         let whole = Written::whole(0).read().unwrap();
         if self.odd.is_empty() {

@@ -1,5 +1,5 @@
-//! The people's side from outside: requests come to the channel, people click, everybody sees what came of it. Slack is a
-//! fake that keeps messages, so that the tests see what people see.
+//! What people see and do: requests come to the channel, people click, and everybody sees the result. Slack is a fake that
+//! keeps messages, so the tests see what people see.
 
 use crate::support::prelude::*;
 
@@ -34,7 +34,7 @@ async fn channel_sees_the_whole_life_of_a_request() {
     assert_eq!(card.button_labels(), ["Approve", "Reject", "Details"]);
     assert_eq!((card.edits, card.replies.len()), (0, 0));
 
-    // Alice approves, from the card; once more from another platform; and Carol, who is the second.
+    // Alice approves on the card and again from another platform. Carol is the second person.
     assert_eq!(app.click_button(&card, "Approve", ALICE).await.status, 200);
     assert_eq!(
         app.last_private_reply().lines().next().unwrap(),
@@ -79,10 +79,10 @@ async fn channel_sees_the_whole_life_of_a_request() {
     );
     assert!(thread[3].starts_with(&format!("VPC peering prod/{id} is Activated ")), "{thread:?}");
     assert_eq!((thread.len(), card.edits), (4, 4), "the card is redrawn with each");
-    // Where nothing can be changed, each is a message; machines get each as an event.
+    // A channel without updates gets each notification as a message; machines get each as an event.
     assert_eq!(app.posted_headlines(WEBHOOK_PATH).len(), 4);
     let types: Vec<_> = app.slack.posts(AUDIT_PATH).iter().map(|post| post.body_json()["type"].clone()).collect();
-    let expected = ["discovered", "decided", "decided", "accepted", "activated"].map(|news| format!("peering.{news}"));
+    let expected = ["discovered", "decided", "decided", "accepted", "activated"].map(|name| format!("peering.{name}"));
     assert_eq!(types, expected);
 
     // Bob has an old copy of the card.
@@ -90,8 +90,8 @@ async fn channel_sees_the_whole_life_of_a_request() {
     let value = old["blocks"][1]["elements"][0]["value"].as_str().unwrap();
     let reply = app.send_slack_payload(&app.click_payload("peergate.reject", value, BOB)).await;
     assert_eq!((reply.status, app.slack.modals().len()), (200, 0), "too late to be asked for a reason");
-    let told = app.last_private_reply();
-    assert!(told.contains("was already approved by alice (slack:T0001/U061F7AUR) and carol"), "{told}");
+    let late = app.last_private_reply();
+    assert!(late.contains("was already approved by alice (slack:T0001/U061F7AUR) and carol"), "{late}");
     assert_eq!(app.slack.posts(RESPONSE_PATH).last().unwrap().body_json()["response_type"], "ephemeral");
     assert_eq!(app.discover().await.discovered, 0);
 }
@@ -116,7 +116,7 @@ async fn requests_beyond_one_page_are_all_discovered() {
     for number in 0..130 {
         app.new_request_for(&format!("vpc-{number}")).await;
     }
-    // What a tick has no time for is left to the next.
+    // A tick that runs out of time leaves the rest to the next one.
     for _ in 0..20 {
         app.discover().await;
         let page = app.parts.store.due_entries(jiff::Timestamp::MAX, None).await.unwrap();
@@ -141,21 +141,21 @@ async fn failed_region_list_is_retried_in_the_next_tick() {
 #[tokio::test]
 async fn card_says_when_a_rule_cannot_be_met() {
     let app = TestApp::start().await;
-    // Without the accounts, it is also about one whose contact it needs.
+    // Without the accounts, the rule also covers an account whose contact it requires.
     let app = app.with_change(
         "requester_accounts = [\"1111111111111111\"]\naccepting_vpcs = [\"vpc-two-people\"]\napprovals = 2",
         "accepting_vpcs = [\"vpc-two-people\"]\napprovals = 4",
     );
     let id = app.new_request_for("vpc-two-people").await;
     app.discover().await;
-    let told = "⚠ Still needed: 4 more, but only alice, bob, carol may approve: the rule must change";
-    assert!(app.only_card().text.contains(told), "{}", app.only_card().text);
+    let expected = "⚠ Still needed: 4 more, but only alice, bob, carol may approve: the rule must change";
+    assert!(app.only_card().text.contains(expected), "{}", app.only_card().text);
     for user in [ALICE, BOB, CAROL] {
         app.slash_command(&format!("approve {id}"), user).await;
     }
     app.follow().await;
-    let told = "⚠ Still needed: 1 more, but nobody else may approve: the rule must change";
-    assert!(app.only_card().text.contains(told), "{}", app.only_card().text);
+    let unmet = "⚠ Still needed: 1 more, but nobody else may approve: the rule must change";
+    assert!(app.only_card().text.contains(unmet), "{}", app.only_card().text);
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn card_without_a_rule_shows_a_usable_rule_and_no_buttons() {
     assert!(card.button_labels().is_empty());
     let reply = app.approve(&id, "alice").await;
     assert_eq!((reply.name().as_str(), app.count_accepts(&id)), ("no-rule", 0));
-    // Pasted as it stands, the rule is about the request, and the card gets buttons.
+    // Pasted without a change, the rule covers the request, and the card gets buttons.
     let (_, rule) = card.text.split_once("[[rule]]").unwrap();
     let app = app.with_config(&format!("{config}\n[[rule]]{rule}\n"));
     assert_eq!(app.discover().await.discovered, 1);
@@ -208,7 +208,7 @@ async fn overlapping_ranges_are_drawn_and_block_approval() {
     assert!(card.text.contains("✗ CIDR blocks of both sides overlap"), "{}", card.text);
     assert!(card.text.contains("the requester's 10.0.0.0/16 contains our 10.0.1.0/24"), "{}", card.text);
     assert!(card.text.contains("ours      10.0.1.0/24 █···"), "{}", card.text);
-    assert_eq!(app.count_dry_runs(), 0, "what can't be accepted is not asked for");
+    assert_eq!(app.count_dry_runs(), 0, "no dry run of a connection that cannot be accepted");
     app.click_button(&card, "Approve", ALICE).await;
     assert!(app.last_private_reply().contains("CIDR blocks of both sides overlap"), "{}", app.last_private_reply());
     assert_eq!((app.count_accepts(&id), app.state_of(&id).await.as_str()), (0, "pending"));
@@ -252,7 +252,7 @@ async fn failed_dry_run_is_on_the_card_and_blocks_approval() {
     app.assert_calls(ACCEPT, 0);
     app.assert_state(&id, "pending").await;
     app.click_button(&card, "Approve", ALICE).await;
-    assert_eq!(app.count_accepts(&id), 1, "it was mended: {}", app.last_private_reply());
+    assert_eq!(app.count_accepts(&id), 1, "the problem is fixed: {}", app.last_private_reply());
 }
 
 #[tokio::test]
@@ -363,7 +363,7 @@ async fn withdrawn_approval_does_not_count_until_reapproved() {
     app.click_button(&card, "Approve", BOB).await;
     // One of two.
     app.assert_accepts(&id, 0);
-    // With the other identity of hers, by a machine.
+    // With her other identity, through a machine.
     assert_eq!(app.withdraw(&id, "alice").await.name(), "nothing-to-withdraw");
     let approve = app.sign_event("approve", &id, "alice").await;
     assert_eq!(app.send(&approve).await.name(), "accepted");
@@ -399,8 +399,8 @@ async fn rejection_asks_for_a_reason_and_shows_it_to_all() {
     assert_eq!(app.click_button(&card, "Reject", BOB).await.body, "");
     // Nothing is decided while somebody thinks.
     app.assert_state(&id, "pending").await;
-    let window = app.slack.modals().pop().unwrap();
-    assert_eq!((&window["callback_id"], &window["blocks"][1]["optional"]), (&json!("peergate.reject"), &json!(true)));
+    let modal = app.slack.modals().pop().unwrap();
+    assert_eq!((&modal["callback_id"], &modal["blocks"][1]["optional"]), (&json!("peergate.reject"), &json!(true)));
     let shown = app.answer_modal("not <!channel> ours", BOB).await;
     assert_eq!(shown, format!("You rejected prod/{id}"));
     app.assert_state(&id, "rejected").await;
@@ -411,7 +411,7 @@ async fn rejection_asks_for_a_reason_and_shows_it_to_all() {
     assert!(card.text.contains("Rejected by: bob (slack:T0001/U0BOB)"), "{}", card.text);
     assert!(card.text.contains("Reason: bob: not <!channel> ours"), "{}", card.text);
     assert!(card.button_labels().is_empty());
-    let reply = app.send_slack_payload(&app.submission_payload(&window, "again", ALICE)).await;
+    let reply = app.send_slack_payload(&app.submission_payload(&modal, "again", ALICE)).await;
     assert!(
         peergate::fake::slack::visible_text(&reply.body_json()["view"]).contains("already rejected by bob"),
         "{}",
@@ -484,13 +484,13 @@ async fn foreign_or_malformed_modal_is_refused() {
     let id = app.new_request_for("vpc-other").await;
     app.discover().await;
     app.click_button(&app.only_card(), "Reject", BOB).await;
-    let window = app.slack.modals().pop().unwrap();
-    let good = app.submission_payload(&window, "no", BOB);
+    let modal = app.slack.modals().pop().unwrap();
+    let good = app.submission_payload(&modal, "no", BOB);
     let asked = app.count_upstream_calls();
     let cases: [(&str, Change, u16); 6] = [
         ("another app", |it| it["api_app_id"] = json!("A9"), 403),
-        ("another window", |it| it["view"]["callback_id"] = json!("explode"), 400),
-        ("no window", |it| it["view"] = json!(null), 400),
+        ("another modal", |it| it["view"]["callback_id"] = json!("explode"), 400),
+        ("no modal", |it| it["view"] = json!(null), 400),
         ("another connection's odd id", |it| it["view"]["private_metadata"] = json!("prod/pcc-A#00"), 400),
         ("no metadata", |it| it["view"]["private_metadata"] = json!(""), 400),
         ("closed, not submitted", |it| it["type"] = json!("view_closed"), 400),
@@ -514,7 +514,7 @@ async fn changed_facts_void_earlier_approvals() {
     app.set_bandwidth(&id, 5);
     app.click_button(&old, "Approve", BOB).await;
     assert!(app.last_private_reply().contains("has changed since you saw it"), "{}", app.last_private_reply());
-    // A machine that does not say what it saw has not seen this either.
+    // A machine that gives no fingerprint has not seen this either.
     app.follow().await;
     let card = app.only_card();
     assert!(card.text.contains("(0 of 2 approvals)"), "{}", card.text);
@@ -633,7 +633,7 @@ async fn failed_thread_reply_makes_no_second_card() {
     let app = TestApp::start().await;
     let id = app.new_request_for("vpc-other").await;
     app.click_missing_button(&id, "peergate.approve", ALICE).await;
-    // The card is posted, the first reply below it is not.
+    // The card is posted, but not the first reply in its thread.
     app.slack.add_outage_after(1, Outage { path: SLACK_PATH.into(), status: 503, ..Outage::default() });
     app.round().await;
     app.slack.clear_outages();
@@ -650,11 +650,14 @@ async fn details_button_shows_one_person_everything() {
     app.discover().await;
     app.click_button(&app.only_card(), "Approve", ALICE).await;
     app.click_button(&app.only_card(), "Details", BOB).await;
-    let told = app.last_private_reply();
-    assert!(told.starts_with(&format!("VPC peering prod/{id} has the status Accepting at Alibaba Cloud\n")), "{told}");
+    let private_reply = app.last_private_reply();
+    assert!(
+        private_reply.starts_with(&format!("VPC peering prod/{id} has the status Accepting at Alibaba Cloud\n")),
+        "{private_reply}"
+    );
     for part in ["✓ it has not expired", "discovered; the rule “two people” requires 2 approvals", "approved by alice"]
     {
-        assert!(told.contains(part), "{part}: {told}");
+        assert!(private_reply.contains(part), "{part}: {private_reply}");
     }
 }
 
@@ -766,7 +769,7 @@ async fn request_presumed_deleted_is_pending_once_it_reappears() {
     let id = app.new_request_for("vpc-two-people").await;
     app.discover().await;
     app.click_button(&app.only_card(), "Approve", ALICE).await;
-    // Somebody stored the key of another account for a while.
+    // For a while the stored key is that of another account.
     app.fail_times(2, GET, "ResourceNotFound.InstanceId");
     app.make_due(&id).await;
     app.round().await;
@@ -781,10 +784,11 @@ async fn request_presumed_deleted_is_pending_once_it_reappears() {
     );
     let labels = ["Approve", "Reject", "Withdraw my approval", "Details"];
     assert_eq!(app.only_card().button_labels(), labels, "{}", app.only_card().text);
-    let told = app.thread_replies().pop().unwrap();
+    let thread_reply = app.thread_replies().pop().unwrap();
     assert!(
-        told.contains("Correction: ") && told.contains("was reported as deleted, but it is still pending"),
-        "{told}"
+        thread_reply.contains("Correction: ")
+            && thread_reply.contains("was reported as deleted, but it is still pending"),
+        "{thread_reply}"
     );
 }
 
@@ -804,7 +808,7 @@ async fn decision_without_a_fingerprint_needs_a_current_card() {
     assert_eq!(app.send(&blind).await.name(), "connection-changed");
     app.slack.clear_outages();
     app.follow().await;
-    assert_eq!(app.send(&blind).await.name(), "connection-changed", "what was refused stays refused");
+    assert_eq!(app.send(&blind).await.name(), "connection-changed", "a refused request stays refused");
     let reply = app.slash_command(&format!("approve {id}"), ALICE).await;
     assert!(reply.body.contains("You approved") && app.count_accepts(&id) == 1, "{}", reply.body);
 }
@@ -869,9 +873,12 @@ async fn stuck_approval_is_reported() {
     app.round().await;
     app.round().await;
     assert_eq!(counted.take_counts()[peergate::metrics::STUCK_APPROVALS], [1.0]);
-    let told = app.thread_replies().pop().unwrap();
-    assert!(told.contains("was approved 5 min 0 s ago, but peergate cannot accept it yet"), "{told}");
-    assert!(told.contains("Error code: Forbidden.RAM") && told.contains("Grant the target's RAM user"), "{told}");
+    let thread_reply = app.thread_replies().pop().unwrap();
+    assert!(thread_reply.contains("was approved 5 min 0 s ago, but peergate cannot accept it yet"), "{thread_reply}");
+    assert!(
+        thread_reply.contains("Error code: Forbidden.RAM") && thread_reply.contains("Grant the target's RAM user"),
+        "{thread_reply}"
+    );
 }
 
 #[tokio::test]

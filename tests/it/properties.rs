@@ -1,4 +1,4 @@
-//! Laws: what holds for any input, and for any order of events.
+//! Laws for any input and any order of events.
 
 use std::collections::BTreeSet;
 
@@ -70,8 +70,8 @@ fn approver(by: &str) -> Approver {
     Approver { principal: Principal::new("webhook", "ci", by).unwrap(), person: Some(person.to_owned()) }
 }
 
-fn terms(approvals: u32) -> PolicySnapshot {
-    let terms = Policy::default().snapshot_for("prod", &connection(Status::Accepting, 1));
+fn policy(approvals: u32) -> PolicySnapshot {
+    let policy = Policy::default().snapshot_for("prod", &connection(Status::Accepting, 1));
     let channels = vec!["one".to_owned(), "two".to_owned()];
     let (escalate_after, escalate_to) = (Some(SignedDuration::from_hours(30)), vec!["three".to_owned()]);
     PolicySnapshot {
@@ -80,26 +80,26 @@ fn terms(approvals: u32) -> PolicySnapshot {
         channels,
         escalate_after,
         escalate_to,
-        ..terms
+        ..policy
     }
 }
 
-/// Calls with the grounds that a reading with `bandwidth` and a rule for `approvals` people give.
+/// Calls with the review that a reading with `bandwidth` and a rule for `approvals` people give.
 fn on<T>(approvals: u32, bandwidth: u32, call: impl FnOnce(&Review<'_>) -> T) -> T {
     let connection = connection(Status::Accepting, bandwidth);
     let id = ApprovalId { target: "prod".into(), instance_id: connection.instance_id.clone() };
     let findings = preflight::check_connection(&connection, AccountId(2), now());
-    let electorate = |principal: &Principal| {
+    let eligible = |principal: &Principal| {
         let user = principal.as_str().strip_prefix("webhook:ci/")?;
         (user != "mallory").then(|| approver(user))
     };
-    let terms = terms(approvals);
+    let snapshot = policy(approvals);
     call(&Review {
         id: &id,
         connection: &connection,
-        policy: &terms,
+        policy: &snapshot,
         findings: &findings,
-        eligible_approver: &electorate,
+        eligible_approver: &eligible,
     })
 }
 
@@ -141,7 +141,7 @@ fn sent_back(objects: bool, void: bool) -> Event {
     Event::SentBack {
         why,
         connection: Box::new(connection(Status::Accepting, 1)),
-        policy: Box::new(terms(3)),
+        policy: Box::new(policy(3)),
         findings: vec![],
         void: if void { vec![approver("alice"), approver("bob"), approver("dave")] } else { vec![approver("bob")] },
     }
@@ -208,7 +208,7 @@ fn id_of(key: u32) -> RequestId {
     RequestId { key: key.to_string(), content: None }
 }
 
-/// Whether the connection was seen alive, against what the record said.
+/// Whether a reading showed the connection alive although the record had ended.
 fn corrected(record: &Approval, before: &Approval) -> bool {
     record.history[before.history.len()..].iter().any(|entry| matches!(entry.event, AuditEvent::Corrected { .. }))
 }
@@ -256,11 +256,11 @@ proptest! {
     #[test]
     fn record_keeps_its_invariants_under_any_events(steps in prop::collection::vec(step(), 0..80)) {
         let mut at = now();
-        let mut record = on(2, 1, |grounds| Approval::discover(grounds, at));
+        let mut record = on(2, 1, |review| Approval::discover(review, at));
         for (position, step) in steps.into_iter().enumerate() {
             at += SignedDuration::from_secs(1);
             let before = record.clone();
-            // Unique but for replays of the first few.
+            // Unique, except for replays of the first few.
             let request = |key: u32| if key < 2 { key } else { u32::try_from(position).unwrap() + 10 };
             let knows = |key: u32| serde_json::to_string(&before.history).unwrap().contains(&format!("request_key\":\"{key}\""));
             match &step {
@@ -282,19 +282,19 @@ proptest! {
                 Step::Decide { verdict, by, bandwidth, key } => {
                     let decision = decision(*verdict, by, *bandwidth, at, request(*key));
                     let replayed = knows(request(*key));
-                    match on(2, *bandwidth, |grounds| Approval::apply_decision(Some(&record), grounds, decision)) {
+                    match on(2, *bandwidth, |review| Approval::apply_decision(Some(&record), review, decision)) {
                         Ok(next) => {
                             let open = matches!(before.state, ApprovalState::Pending | ApprovalState::Failed { .. } | ApprovalState::Deleted);
                             prop_assert!(open && !replayed, "{}", before.state.name());
                             prop_assert_eq!(&next.fingerprint, &connection(Status::Accepting, *bandwidth).fingerprint());
-                            let anew = u32::from(matches!(before.state, ApprovalState::Failed { .. }));
-                            prop_assert!(next.generation >= before.generation + anew);
+                            let restarts = u32::from(matches!(before.state, ApprovalState::Failed { .. }));
+                            prop_assert!(next.generation >= before.generation + restarts);
                             if next.state == ApprovalState::Approved {
                                 prop_assert!(people(&next) >= 2, "two people: {:?}", next.decisions);
                             }
                             record = next;
                         }
-                        // A replay is about what it was about.
+                        // A replay concerns the same facts as the first request.
                         Err(DecisionError::FactsChanged) => {
                             let fresh = connection(Status::Accepting, *bandwidth).fingerprint();
                             prop_assert!(replayed || before.fingerprint != fresh);
@@ -314,7 +314,7 @@ proptest! {
                     }
                 }
                 Step::Look { approvals, bandwidth } => {
-                    let changed = on(*approvals, *bandwidth, |grounds| record.refresh(grounds, at));
+                    let changed = on(*approvals, *bandwidth, |review| record.refresh(review, at));
                     prop_assert_eq!(changed, record != before);
                     if record.state == ApprovalState::Approved && before.state == ApprovalState::Pending {
                         prop_assert!(people(&record) >= usize::try_from(*approvals).unwrap());
@@ -340,9 +340,9 @@ proptest! {
                 Step::Jump(hours) => at += SignedDuration::from_hours(*hours),
             }
             let number = |record: &Approval| record.outbox.last().map_or(0, |notice| notice.number);
-            let told = number(&record) - number(&before);
+            let enqueued = number(&record) - number(&before);
             if record.state != before.state {
-                prop_assert!(told >= 1, "each change of state is told: {:?} by {:?}", record.state, step);
+                prop_assert!(enqueued >= 1, "each change of state is announced: {:?} by {:?}", record.state, step);
                 prop_assert!(record.history.len() > before.history.len());
             }
             prop_assert_eq!(record.decisions.len(), people(&record)
@@ -362,12 +362,12 @@ proptest! {
             let is_sure = record.state == ApprovalState::Pending && record.unconfirmed.is_none();
             if is_sure && record.connection.fingerprint() == record.fingerprint {
                 let reading = Connection { status: Status::Accepting, ..record.connection.clone() };
-                prop_assert!(!record.index_state().is_outdated_by(&reading, at, || record.policy.clone()), "what is known is no news");
+                prop_assert!(!record.index_state().is_outdated_by(&reading, at, || record.policy.clone()), "a known state is no change");
             }
             prop_assert_eq!(record.facts.fingerprint(), record.fingerprint.clone(), "people see what they decide on");
             let waiting = record.outbox.iter().flat_map(|notice| notice.deliveries.values());
             let waiting = waiting.filter(|delivery| matches!(delivery, Delivery::Waiting { .. })).count();
-            prop_assert_eq!(record.due_at().is_some(), open || waiting > 0, "nothing owed is forgotten");
+            prop_assert_eq!(record.due_at().is_some(), open || waiting > 0, "no delivery is forgotten");
             let numbers: Vec<_> = record.outbox.iter().map(|notice| notice.number).collect();
             prop_assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]));
             let json = serde_json::to_value(&record).unwrap();
@@ -383,7 +383,7 @@ proptest! {
         let mut json = serde_json::to_value(&record).unwrap();
         prop_assert_eq!(History::verify(&id, &json), Ok(()));
         let history = json["history"].as_array_mut().unwrap();
-        prop_assert_eq!(history.len(), 5, "discovered, withdrawn and anew, two approvals: {:?}", history);
+        prop_assert_eq!(history.len(), 5, "discovered, approved, withdrawn and two approvals: {:?}", history);
         match edit {
             0 => history[entry]["at"] = "2020-01-01T00:00:00Z".into(),
             1 => history[entry]["what"] = serde_json::json!("missing"),
@@ -400,10 +400,10 @@ proptest! {
 
 fn decided_by_two() -> Approval {
     let at = now();
-    let mut record = on(2, 1, |grounds| Approval::discover(grounds, at));
+    let mut record = on(2, 1, |review| Approval::discover(review, at));
     let cast = |record: &Approval, by, key| {
-        on(2, 1, |grounds| {
-            Approval::apply_decision(Some(record), grounds, decision(Verdict::Approve, by, 1, at, key)).unwrap()
+        on(2, 1, |review| {
+            Approval::apply_decision(Some(record), review, decision(Verdict::Approve, by, 1, at, key)).unwrap()
         })
     };
     record = cast(&record, "alice", 1);
@@ -426,9 +426,9 @@ fn decision_missing_from_the_history_is_detected() {
 
 #[test]
 fn repeated_changes_end_a_request() {
-    let mut record = on(2, 1, |grounds| Approval::discover(grounds, now()));
+    let mut record = on(2, 1, |review| Approval::discover(review, now()));
     for number in 0..100 {
-        on(2, number % 2 + 1, |grounds| record.refresh(grounds, now()));
+        on(2, number % 2 + 1, |review| record.refresh(review, now()));
     }
     assert_eq!(record.state.name(), "failed");
     assert!(record.history.len() < 30 && record.outbox.len() < 30, "{}", record.history.len());
@@ -436,25 +436,25 @@ fn repeated_changes_end_a_request() {
 
 #[test]
 fn former_approver_no_longer_counts() {
-    let record = on(2, 1, |grounds| Approval::discover(grounds, now()));
+    let record = on(2, 1, |review| Approval::discover(review, now()));
     let mallory = decision(Verdict::Approve, "bob", 1, now(), 1);
-    let mut record = on(2, 1, |grounds| Approval::apply_decision(Some(&record), grounds, mallory).unwrap());
+    let mut record = on(2, 1, |review| Approval::apply_decision(Some(&record), review, mallory).unwrap());
     record.decisions[0].by = approver("mallory");
     let last = decision(Verdict::Approve, "alice", 1, now(), 2);
-    let record = on(2, 1, |grounds| Approval::apply_decision(Some(&record), grounds, last).unwrap());
+    let record = on(2, 1, |review| Approval::apply_decision(Some(&record), review, last).unwrap());
     assert_eq!((record.state.name(), record.approval_count()), ("pending", 1));
 }
 
-/// What becomes of a request with so many approvals that disappears and comes back, again and again: how often it came
-/// back, and the record.
+/// A request with so many approvals disappears and reappears until its record ends. Returns how often it reappeared, and
+/// the record.
 fn comes_and_goes(approvals: u32) -> (usize, Approval) {
     let needed = approvals + 1;
-    let mut record = on(needed, 1, |grounds| Approval::discover(grounds, now()));
+    let mut record = on(needed, 1, |review| Approval::discover(review, now()));
     for number in 0..approvals {
         let by = format!("user{number}");
         let reason = Some("\u{1F6A7}".repeat(400));
         let decision = Decision { reason, ..decision(Verdict::Approve, &by, 1, now(), number) };
-        record = on(needed, 1, |grounds| Approval::apply_decision(Some(&record), grounds, decision)).unwrap();
+        record = on(needed, 1, |review| Approval::apply_decision(Some(&record), review, decision)).unwrap();
     }
     let seen = Event::Observed(Box::new(connection(Status::Accepting, 1)));
     let mut at = now();

@@ -1,4 +1,5 @@
-//! Many at once, and death at the worst moment: one accept takes effect, one decision wins, nothing is lost.
+//! Concurrent requests, and a process that is killed at the worst moment: one accept takes effect, one decision wins,
+//! nothing is lost.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
@@ -27,7 +28,7 @@ async fn two_hundred_concurrent_approvals_make_one_accept() {
     for reply in &replies {
         *names.entry(reply.name()).or_default() += 1;
     }
-    // On a busy machine the winner may be out of time as well: then the watcher finishes it.
+    // On a busy machine the winner may run out of time: then the watcher finishes its accept.
     let started = Instant::now();
     while app.count_accepts(&id) == 0 {
         assert!(started.elapsed() < Duration::from_mins(1), "{names:?}");
@@ -40,7 +41,7 @@ async fn two_hundred_concurrent_approvals_make_one_accept() {
     assert_eq!(approval.decisions.len(), 1, "{names:?}");
     let (mut winners, mut losers) = (0, 0);
     for (request, reply) in requests.iter().zip(replies) {
-        // On a busy machine a request may run out of time, and says so; asked again, it is told as well.
+        // On a busy machine a request may run out of time; the same request is then answered at its second try.
         let reply = if reply.status == 503 { app.send(request).await } else { reply };
         match reply.name().as_str() {
             "accepted" | "underway" => winners += 1,
@@ -53,7 +54,7 @@ async fn two_hundred_concurrent_approvals_make_one_accept() {
         }
     }
     assert!(winners <= 1, "{names:?}");
-    assert_eq!(losers, MANY / 2, "the other person's are all told: {names:?}");
+    assert_eq!(losers, MANY / 2, "each request of the other person is told so: {names:?}");
 }
 
 #[tokio::test]
@@ -99,7 +100,7 @@ async fn concurrent_watchers_accept_once() {
     assert_eq!((app.count_accepts(&id), app.state_of(&id).await.as_str()), (1, "activated"));
 }
 
-/// A process of ours; it goes with the value.
+/// A process of ours; dropping the value kills it.
 struct Process(Child);
 
 impl Drop for Process {
@@ -137,7 +138,7 @@ async fn watcher_finishes_a_killed_accept_with_the_same_token() {
     let directory = tempfile::tempdir().unwrap();
     let id = app.new_request().await;
     let (mut server, url) = serve(directory.path(), &app);
-    // The accept hangs before it takes effect: the webhook has written, and waits.
+    // The accept hangs before it takes effect: the webhook has stored the decision and waits.
     app.simulator.add_fault(Fault { action: Some(ACCEPT.into()), delay_ms: 3_600_000, ..Fault::default() });
     let signed = app.sign_event("approve", &id, "alice").await;
     let http = peergate::http::new_client().unwrap();

@@ -1,4 +1,4 @@
-//! The runbooks of OPERATING.md, tried: each thing that is said there to heal does, and nothing is accepted twice.
+//! The runbooks of docs/operate.md: each of them fixes its problem, and nothing is accepted twice.
 
 use std::collections::HashMap;
 
@@ -18,11 +18,11 @@ fn dynamodb(app: &TestApp) -> aws_sdk_dynamodb::Client {
     aws_sdk_dynamodb::Client::from_conf(config.endpoint_url(endpoint).build())
 }
 
-/// What a backup of the table has of a connection.
+/// The item of a connection, as a backup of the table has it.
 async fn backup(app: &TestApp, id: &InstanceId) -> Item {
     let key = AttributeValue::S(format!("prod/{id}"));
-    let answer = dynamodb(app).get_item().table_name(&app.environment.table).key("id", key).send().await.unwrap();
-    answer.item.unwrap()
+    let response = dynamodb(app).get_item().table_name(&app.environment.table).key("id", key).send().await.unwrap();
+    response.item.unwrap()
 }
 
 async fn restore(app: &TestApp, item: Item) {
@@ -45,7 +45,7 @@ async fn peergate(app: &TestApp, arguments: &[&str]) -> String {
     run(app, arguments).await.unwrap()
 }
 
-/// What it prints, or what it prints when it fails.
+/// The output, or as an error the output of a failure.
 async fn run(app: &TestApp, arguments: &[&str]) -> Result<String, String> {
     let aws = &app.environment.aws;
     let output = Command::new(env!("CARGO_BIN_EXE_peergate"))
@@ -95,7 +95,7 @@ async fn signing_secret_rotates_without_a_refused_request() {
         signed
     };
     assert_eq!(app.send(&sign(CI_SECRET)).await.status, 200);
-    // Both, then the sender changes, then only the new one.
+    // Both keys are stored, then the sender changes, then only the new key is stored.
     let both = [NEW, CI_SECRET];
     app.write_secrets(|secrets| secrets["clients"]["ci"]["signing_secrets"] = json!(both)).unwrap();
     let later = clock::now() + SignedDuration::from_secs(31);
@@ -141,7 +141,7 @@ async fn lost_records_are_restored_from_a_copy() {
     let app = TestApp::start().await;
     let ids: [_; 7] = std::array::from_fn(|_| app.new_request());
     let ids = futures_util::future::join_all(ids).await;
-    let [went_on, gone, begun_anew, edited, shortened, damaged, newer] = ids.as_slice() else { panic!() };
+    let [continued, gone, restarted, edited, shortened, damaged, newer] = ids.as_slice() else { panic!() };
     let approve = async |id| assert_eq!(app.approve(id, "alice").await.name(), "accepted");
     app.discover().await;
     let early = backup(&app, shortened).await;
@@ -149,7 +149,7 @@ async fn lost_records_are_restored_from_a_copy() {
         approve(id).await;
     }
     copy(&app, "copy").await;
-    let was = [backup(&app, gone).await, backup(&app, begun_anew).await, backup(&app, edited).await];
+    let was = [backup(&app, gone).await, backup(&app, restarted).await, backup(&app, edited).await];
     let as_it_was = async |id, was: &Item| {
         let now = backup(&app, id).await;
         let version = |item: &Item| item["version"].as_n().unwrap().parse::<u64>().unwrap();
@@ -157,13 +157,13 @@ async fn lost_records_are_restored_from_a_copy() {
         now.iter().all(|(name, value)| name == "version" || was[name] == *value) && now.len() == was.len()
     };
 
-    approve(went_on).await;
-    for id in [gone, begun_anew] {
+    approve(continued).await;
+    for id in [gone, restarted] {
         let key = AttributeValue::S(format!("prod/{id}"));
         dynamodb(&app).delete_item().table_name(&app.environment.table).key("id", key).send().await.unwrap();
     }
     app.discover().await;
-    approve(begun_anew).await;
+    approve(restarted).await;
     restore(&app, early).await;
     let edits = [
         (edited, "alice", "mallory"),
@@ -176,26 +176,26 @@ async fn lost_records_are_restored_from_a_copy() {
         item.insert("record".into(), AttributeValue::S(record));
         restore(&app, item).await;
     }
-    let untouched = [backup(&app, went_on).await, backup(&app, newer).await];
+    let untouched = [backup(&app, continued).await, backup(&app, newer).await];
 
-    let told = run(&app, &["restore", "--aws", "--from", "copy"]).await.unwrap_err();
+    let output = run(&app, &["restore", "--aws", "--from", "copy"]).await.unwrap_err();
     let lines = |what| move |id: &InstanceId| format!("prod/{id}: {what}");
-    let another = "skipped: it now has another history, or was edited; use --replace to restore it";
-    let put_back = [gone, shortened, damaged].map(lines("restored"));
-    for line in put_back.into_iter().chain([begun_anew, edited].map(lines(another))) {
-        assert!(told.contains(&line), "{line}: {told}");
+    let another = "left as it is: it now has another history, or was edited; use --replace to restore it";
+    let put_back = [gone, shortened, damaged].map(lines("put back"));
+    for line in put_back.into_iter().chain([restarted, edited].map(lines(another))) {
+        assert!(output.contains(&line), "{line}: {output}");
     }
-    assert!(told.ends_with("restored 3 records, skipped 2, kept 2 that continued since the copy\n"), "{told}");
+    assert!(output.ends_with("3 records are put back, 2 have gone on since, 2 are left as they are\n"), "{output}");
     assert!(as_it_was(gone, &was[0]).await);
-    let told = run(&app, &["restore", "--aws", "--from", "copy", "--replace"]).await.unwrap();
-    assert!(told.ends_with("restored 2 records, skipped 0, kept 5 that continued since the copy\n"), "{told}");
-    for (id, was) in [(begun_anew, &was[1]), (edited, &was[2])] {
+    let output = run(&app, &["restore", "--aws", "--from", "copy", "--replace"]).await.unwrap();
+    assert!(output.ends_with("2 records are put back, 5 have gone on since, 0 are left as they are\n"), "{output}");
+    for (id, was) in [(restarted, &was[1]), (edited, &was[2])] {
         assert!(as_it_was(id, was).await, "{id}");
     }
-    assert_eq!([backup(&app, went_on).await, backup(&app, newer).await], untouched);
+    assert_eq!([backup(&app, continued).await, backup(&app, newer).await], untouched);
 
     app.scheduled_tick().await;
-    for id in [went_on, gone, begun_anew, edited, shortened] {
+    for id in [continued, gone, restarted, edited, shortened] {
         assert_eq!((app.state_of(id).await.as_str(), app.count_accepts(id)), ("activated", 1), "{id}");
     }
 }
@@ -219,8 +219,8 @@ async fn invalid_copy_restores_nothing() {
         copy(&app, &name).await;
         let key = AttributeValue::S(format!("prod/{id}"));
         dynamodb(&app).delete_item().table_name(&app.environment.table).key("id", key).send().await.unwrap();
-        let told = run(&app, &["restore", "--aws", "--from", &name, "--replace"]).await.unwrap_err();
-        assert!(told.contains(problem) && told.contains("restored 0 records"), "{told}");
+        let output = run(&app, &["restore", "--aws", "--from", &name, "--replace"]).await.unwrap_err();
+        assert!(output.contains(problem) && output.contains("0 records are put back"), "{output}");
         assert!(app.load_record(&id).await.is_none(), "{problem}");
     }
 }
@@ -235,10 +235,10 @@ async fn waiting_delivery_is_redriven_at_once() {
     app.follow().await;
     app.slack.clear_outages();
     let hook = app.slack.posts(WEBHOOK_PATH).len();
-    let told = peergate(&app, &["redrive", "--aws", "--channel", "netops"]).await;
-    assert_eq!(told, "made 0 notifications of 0 connections due\n", "it took everything");
-    let told = peergate(&app, &["redrive", "--aws"]).await;
-    assert!(told.ends_with(" of 1 connection due\n") && !told.starts_with("made 0 "), "{told}");
+    let output = peergate(&app, &["redrive", "--aws", "--channel", "netops"]).await;
+    assert_eq!(output, "0 posts of 0 connections are due now\n", "it took everything");
+    let output = peergate(&app, &["redrive", "--aws"]).await;
+    assert!(output.ends_with("posts of 1 connections are due now\n") && !output.starts_with('0'), "{output}");
     app.follow().await;
     assert!(app.slack.posts(WEBHOOK_PATH).len() > hook, "at once, and not when its turn would have come");
 }
@@ -279,7 +279,7 @@ async fn newer_record_waits_for_its_version_and_blocks_no_other() {
     let mut item = backup(&app, &newer).await;
     let record = item["record"].as_s().unwrap().replace(r#""schema":2"#, r#""schema":3"#);
     item.insert("record".into(), AttributeValue::S(record));
-    // It is due for the watcher, too.
+    // It is due for the watcher as well.
     item.extend(["due_at", "work_at"].map(|name| (name.into(), AttributeValue::N("1".into()))));
     restore(&app, item.clone()).await;
     let refused = app.approve(&newer, "alice").await;

@@ -1,4 +1,4 @@
-//! What ticks cost when much is in flight: calls and store accesses are counted, never timed.
+//! The cost of ticks with many open requests: calls and store accesses are counted, never timed.
 
 use crate::support::prelude::*;
 use aws_sdk_dynamodb::types::AttributeValue;
@@ -164,7 +164,7 @@ async fn discovery_in_one_slack_channel_costs_two_writes() {
     assert_eq!(app.discover().await.delivered, 1);
     assert_eq!(table.writes(), [200, 200], "the record with its claim; the card with its delivery mark");
 
-    // So does what is told later.
+    // So does each later notification.
     app.set_status(&id, "Deleted");
     app.discover().await;
     table.reset_calls();
@@ -234,7 +234,7 @@ async fn followed_connection_in_an_unconfigured_region_is_seen() {
     for id in few.iter().chain(&many) {
         app.assert_state(id, "rejected").await;
     }
-    // What is new is discovered where we were told to look.
+    // New requests are discovered in configured regions only.
     app.assert_state(&stranger, "none").await;
 }
 
@@ -316,7 +316,7 @@ async fn new_work_is_done_while_a_target_is_silent() {
         account: Some(AccountId(2_222_222_222_222_222)),
         action: Some(LIST.into()),
         delay_ms: 6000,
-        // Of a reading that is silent, a second one is made.
+        // A silent reading is repeated once.
         times: 2,
         ..Fault::default()
     };

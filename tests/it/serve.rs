@@ -1,4 +1,4 @@
-//! `serve` on a socket: strangers who are slow, silent or many hold nobody else up for long.
+//! `serve` on a socket: slow, silent or many clients delay no other client for long.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-/// Far more than anything here takes.
+/// Much longer than any step of these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
 const SHORT: Duration = Duration::from_millis(300);
 const HEALTH: &str = "GET /healthz HTTP/1.1\r\nhost: h\r\n\r\n";
 
-/// Nothing is limited but what a test names.
+/// Only the limits that a test names.
 fn limits() -> ServerLimits {
     ServerLimits {
         header_timeout: PATIENCE,
@@ -42,7 +42,7 @@ async fn connected(address: SocketAddr, text: &str) -> TcpStream {
 async fn rest(stream: &mut TcpStream) -> String {
     let mut text = vec![];
     let read = timeout(PATIENCE, stream.read_to_end(&mut text)).await.expect("the connection is closed");
-    // Closed with something unread, it may also be reset.
+    // A connection that is closed with unread data may also be reset.
     drop(read);
     String::from_utf8(text).unwrap()
 }
@@ -107,8 +107,8 @@ async fn missing_body_is_refused_and_reaches_no_api() {
     let address = served(&app, ServerLimits { body_timeout: SHORT, ..limits() }).await;
     let mut stream = connected(address, &head(&signed)).await;
     stream.write_all(&signed.body.as_bytes()[..10]).await.unwrap();
-    let answer = rest(&mut stream).await;
-    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    let response = rest(&mut stream).await;
+    assert!(response.starts_with("HTTP/1.1 408"), "{response}");
     assert!(logged().contains("slow-body"));
     assert_eq!(app.count_upstream_calls(), 0);
 }
@@ -123,7 +123,7 @@ async fn slow_body_within_the_limit_is_answered() {
     let address = served(&app, ServerLimits { header_timeout: SHORT, connection_lifetime: SHORT, ..limits() }).await;
     let mut stream = connected(address, &head(&signed)).await;
     let bytes = signed.body.as_bytes();
-    // Longer than headers may take, and than the connection lives: neither concerns a request that is under way.
+    // Longer than the limits for headers and for the connection: neither applies to a request in progress.
     for chunk in bytes.chunks(bytes.len() / 8) {
         stream.write_all(chunk).await.unwrap();
         sleep(SHORT / 4).await;

@@ -6,7 +6,7 @@ fn hours(hours: i64) -> SignedDuration {
     SignedDuration::from_hours(hours)
 }
 
-/// Lets time pass, with a look every so often.
+/// Lets time pass, with `looks` rounds.
 async fn pass(app: &TestApp, time: SignedDuration, looks: i32) {
     for _ in 0..looks {
         clock::jump::advance_in_thread(time / looks);
@@ -48,7 +48,7 @@ async fn escalation_brings_the_card_to_another_channel() {
     assert_eq!(other.button_labels(), ["Approve", "Reject", "Details"], "others get the card as well: {}", other.text);
     assert_eq!(other.replies.len(), 1);
 
-    // From the other card; both show it.
+    // People decide on either card; both show the end.
     app.click_button(&other, "Approve", ALICE).await;
     app.click_button(&app.only_card(), "Approve", CAROL).await;
     app.follow().await;
@@ -188,7 +188,7 @@ async fn long_throttling_delays_a_decision_and_is_reported() {
     pass(&app, hours(1), 4).await;
     app.assert_state(&id, "approved").await;
     app.assert_accepts(&id, 0);
-    assert!(app.posted_headlines(WEBHOOK_PATH).iter().any(|told| told.contains("but peergate cannot accept it yet")));
+    assert!(app.posted_headlines(WEBHOOK_PATH).iter().any(|line| line.contains("but peergate cannot accept it yet")));
     app.simulator.clear_faults();
     clock::jump::advance_in_thread(SignedDuration::from_mins(2));
     app.follow().await;

@@ -1,4 +1,4 @@
-//! Whom the one HTTP client trusts.
+//! The certificates that the HTTP client trusts.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-/// A server on loopback with a certificate that nobody has heard of; its address, and the certificate in PEM.
+/// A server on loopback with an unknown certificate. Returns its address and the certificate in PEM.
 async fn server() -> (String, String) {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
     let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
@@ -42,8 +42,8 @@ async fn untrusted_certificate_is_refused_unless_it_is_in_the_file() {
     assert!(refused.is_connect(), "{refused:?}");
     let (_, other) = server().await;
     assert!(http::Clients::with_roots(other.as_bytes()).unwrap().shared().get(&url).send().await.is_err());
-    let answer = http::Clients::with_roots(pem.as_bytes()).unwrap().shared().get(&url).send().await.unwrap();
-    assert_eq!(answer.status(), 204);
+    let response = http::Clients::with_roots(pem.as_bytes()).unwrap().shared().get(&url).send().await.unwrap();
+    assert_eq!(response.status(), 204);
 }
 
 #[test]

@@ -1,13 +1,8 @@
-//! What channels hear is true: passing readings change nothing, and what was told wrongly is corrected.
+//! Channels hear the truth: transient readings change nothing, and a wrong notification is corrected.
 
 use crate::support::prelude::*;
 use peergate::approval::{ApprovalState, AuditEvent, Event};
-use peergate::fake::alicloud::{JournalEntry, SimulatorSettings, Tampering};
-
-/// Activations take longer than any test.
-fn slow() -> SimulatorSettings {
-    SimulatorSettings { activation_delay: Duration::from_hours(24 * 30), ..quick_settings() }
-}
+use peergate::fake::alicloud::JournalEntry;
 
 /// Lets a minute pass, with a scheduled tick at its end.
 async fn minutes(app: &TestApp, minutes: i64) {
@@ -27,11 +22,11 @@ async fn approved(app: &TestApp, vpc: &str) -> InstanceId {
 #[tokio::test]
 async fn transient_status_ends_nothing_and_notifies_nobody() {
     for status in ["Updating", "Deleting", "Creating", "Paused"] {
-        let app = TestApp::with_settings(slow()).await;
+        let app = TestApp::with_settings(slow_activation()).await;
         let id = app.discovered_request("vpc-two-people").await;
         assert_eq!(app.approve(&id, "alice").await.name(), "counted");
         app.round().await;
-        let told = app.posted_headlines(WEBHOOK_PATH);
+        let headlines = app.posted_headlines(WEBHOOK_PATH);
         app.show_status(&id, status);
         minutes(&app, 3).await;
         app.make_due(&id).await;
@@ -41,7 +36,7 @@ async fn transient_status_ends_nothing_and_notifies_nobody() {
             ("pending", 1),
             "{status}"
         );
-        assert_eq!(app.posted_headlines(WEBHOOK_PATH), told, "{status}");
+        assert_eq!(app.posted_headlines(WEBHOOK_PATH), headlines, "{status}");
         app.show_status(&id, "-");
         minutes(&app, 1).await;
         assert_eq!(app.approve(&id, "bob").await.name(), "accepted", "{status}");
@@ -53,7 +48,7 @@ async fn transient_status_ends_nothing_and_notifies_nobody() {
 async fn decision_outlives_a_transient_status() {
     for (verb, action, state) in [("approve", ACCEPT, "activating"), ("reject", REJECT, "rejected")] {
         for status in ["Updating", "Deleting", "Missing"] {
-            let app = TestApp::with_settings(slow()).await;
+            let app = TestApp::with_settings(slow_activation()).await;
             let id = app.discovered_request("vpc-other").await;
             app.fail_next(action, "Throttling.User");
             assert_eq!(app.send_event(verb, &id, "alice").await.name(), "underway");
@@ -66,8 +61,8 @@ async fn decision_outlives_a_transient_status() {
                 "{verb} {status}: {:?}",
                 decided.state
             );
-            let told = app.posted_headlines(WEBHOOK_PATH).join("\n");
-            assert!(!told.contains("accepted") && !told.contains("deleted"), "{verb} {status}: {told}");
+            let headlines = app.posted_headlines(WEBHOOK_PATH).join("\n");
+            assert!(!headlines.contains("accepted") && !headlines.contains("deleted"), "{verb} {status}: {headlines}");
             app.show_status(&id, "-");
             minutes(&app, 2).await;
             assert_eq!(app.state_of(&id).await, state, "{verb} {status}");
@@ -79,7 +74,7 @@ async fn decision_outlives_a_transient_status() {
 #[tokio::test]
 async fn deletion_is_believed_after_a_second_reading() {
     for gone in [becomes("Deleted"), shows("Missing"), shows("Deleted")] {
-        let app = TestApp::with_settings(slow()).await;
+        let app = TestApp::with_settings(slow_activation()).await;
         let id = app.discovered_request("vpc-two-people").await;
         assert_eq!(app.approve(&id, "alice").await.name(), "counted");
         app.tamper(&id, gone.clone());
@@ -103,7 +98,7 @@ async fn deletion_is_believed_after_a_second_reading() {
 
 #[tokio::test]
 async fn deletion_soon_after_our_call_needs_two_more_readings() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app, "vpc-other").await;
     app.show_status(&id, "Missing");
     app.discover().await;
@@ -115,7 +110,7 @@ async fn deletion_soon_after_our_call_needs_two_more_readings() {
 
 #[tokio::test]
 async fn deletion_long_after_our_call_needs_one_more_reading() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app, "vpc-other").await;
     minutes(&app, 6).await;
     app.show_status(&id, "Missing");
@@ -141,13 +136,13 @@ async fn wrongly_ended(app: &TestApp, status: &str) -> InstanceId {
 #[tokio::test]
 async fn wrongly_reported_end_is_pending_again() {
     for status in ["Deleted", "Rejected", "Expired"] {
-        let app = TestApp::with_settings(slow()).await;
+        let app = TestApp::with_settings(slow_activation()).await;
         let id = wrongly_ended(&app, status).await;
         minutes(&app, 1).await;
-        let (reported, told) = (status.to_lowercase(), app.posted_headlines(WEBHOOK_PATH).join("\n"));
+        let (reported, headlines) = (status.to_lowercase(), app.posted_headlines(WEBHOOK_PATH).join("\n"));
         let correction =
             format!("Correction: VPC peering prod/{id} was reported as {reported}, but it is still pending");
-        assert!(told.contains(&correction), "{status}: {told}");
+        assert!(headlines.contains(&correction), "{status}: {headlines}");
         let record = app.approval(&id).await;
         assert_eq!((record.state.name(), record.approval_count()), ("pending", 1), "Alice's approval counts again");
         assert_eq!(app.approve(&id, "bob").await.name(), "accepted");
@@ -157,13 +152,13 @@ async fn wrongly_reported_end_is_pending_again() {
 #[tokio::test]
 async fn wrongly_reported_end_is_corrected_to_activated() {
     for status in ["Deleted", "Rejected", "Expired"] {
-        let app = TestApp::with_settings(slow()).await;
+        let app = TestApp::with_settings(slow_activation()).await;
         let id = wrongly_ended(&app, status).await;
         app.set_status(&id, "Activated");
         minutes(&app, 1).await;
-        let (reported, told) = (status.to_lowercase(), app.posted_headlines(WEBHOOK_PATH).join("\n"));
+        let (reported, headlines) = (status.to_lowercase(), app.posted_headlines(WEBHOOK_PATH).join("\n"));
         let correction = format!("Correction: VPC peering prod/{id} was reported as {reported}, but it is Activated");
-        assert!(told.contains(&correction), "{status}: {told}");
+        assert!(headlines.contains(&correction), "{status}: {headlines}");
         app.assert_state(&id, "activated").await;
         assert!(app.only_card().text.contains("somebody outside peergate"), "{}", app.only_card().text);
     }
@@ -171,13 +166,13 @@ async fn wrongly_reported_end_is_corrected_to_activated() {
 
 #[tokio::test]
 async fn failure_is_corrected_when_the_connection_activates() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-other").await;
     app.fail_next(ACCEPT, "OperationFailed.CdtNotOpened");
     assert_eq!(app.approve(&id, "alice").await.name(), "failed");
     app.round().await;
     minutes(&app, 1).await;
-    // That it waits is what people know.
+    // People know that it waits.
     app.assert_state(&id, "failed").await;
     app.set_status(&id, "Activated");
     minutes(&app, 1).await;
@@ -189,7 +184,7 @@ async fn failure_is_corrected_when_the_connection_activates() {
 
 #[tokio::test]
 async fn undone_accept_is_repeated_with_a_new_token() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app, "vpc-other").await;
     let token = app.approval(&id).await.client_token.unwrap();
     app.set_status(&id, "Accepting");
@@ -206,13 +201,13 @@ async fn undone_accept_is_repeated_with_a_new_token() {
     app.round().await;
     app.assert_state(&id, "activating").await;
     app.assert_accepts(&id, 2);
-    let told = app.posted_headlines(WEBHOOK_PATH).join("\n");
-    assert!(told.contains("but it is still pending at Alibaba Cloud; peergate accepts it again"), "{told}");
+    let headlines = app.posted_headlines(WEBHOOK_PATH).join("\n");
+    assert!(headlines.contains("but it is still pending at Alibaba Cloud; peergate accepts it again"), "{headlines}");
 }
 
 #[tokio::test]
 async fn accept_undone_four_times_fails() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app, "vpc-other").await;
     for _ in 0..4 {
         app.set_status(&id, "Accepting");
@@ -229,17 +224,21 @@ async fn accept_undone_four_times_fails() {
 #[tokio::test]
 async fn lagging_reading_after_our_call_notifies_nobody() {
     for (verb, state) in [("approve", "activating"), ("reject", "rejected")] {
-        let app = TestApp::with_settings(slow()).await;
+        let app = TestApp::with_settings(slow_activation()).await;
         let id = app.discovered_request("vpc-other").await;
         app.send_event(verb, &id, "alice").await;
         app.round().await;
-        let told = app.posted_headlines(WEBHOOK_PATH);
+        let headlines = app.posted_headlines(WEBHOOK_PATH);
         app.show_status(&id, "Accepting");
         app.discover().await;
         minutes(&app, 1).await;
         app.show_status(&id, "-");
         minutes(&app, 3).await;
-        assert_eq!((app.state_of(&id).await.as_str(), app.posted_headlines(WEBHOOK_PATH)), (state, told), "{verb}");
+        assert_eq!(
+            (app.state_of(&id).await.as_str(), app.posted_headlines(WEBHOOK_PATH)),
+            (state, headlines),
+            "{verb}"
+        );
         assert_eq!(app.count_calls(ACCEPT) + app.count_calls(REJECT), 1, "{verb}");
         let record = app.approval(&id).await;
         assert!(record.unconfirmed.is_none() && (state == "activating" || record.next_step_at.is_none()), "{record:?}");
@@ -248,7 +247,7 @@ async fn lagging_reading_after_our_call_notifies_nobody() {
 
 #[tokio::test]
 async fn request_past_its_expiry_neither_waits_nor_reminds() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let ids = [app.discovered_request("vpc-two-people").await, app.discovered_request("vpc-other").await];
     for id in &ids {
         let soon = clock::now() + SignedDuration::from_mins(30);
@@ -256,7 +255,7 @@ async fn request_past_its_expiry_neither_waits_nor_reminds() {
     }
     minutes(&app, 2).await;
     let before = app.posted_headlines(WEBHOOK_PATH).len();
-    // One still says that it waits, the other that it is updated.
+    // One reading still shows that it waits, the other that it is updated.
     clock::jump::advance_in_thread(SignedDuration::from_mins(40));
     app.show_status(&ids[1], "Updating");
     for _ in 0..20 {
@@ -264,11 +263,8 @@ async fn request_past_its_expiry_neither_waits_nor_reminds() {
         app.discover().await;
     }
     assert_eq!([app.state_of(&ids[0]).await, app.state_of(&ids[1]).await], ["expired", "pending"]);
-    let told = app.posted_headlines(WEBHOOK_PATH)[before..].join("\n");
-    assert!(
-        told.contains("has expired") && !told.contains("has been pending") && !told.contains("expires at"),
-        "{told}"
-    );
+    let later = app.posted_headlines(WEBHOOK_PATH)[before..].join("\n");
+    assert!(later.contains("has expired") && !later.contains("has waited") && !later.contains("expires at"), "{later}");
     let list = app.slash_command("list", ALICE).await.body;
     assert!(list.contains("past its expiry") && !list.contains("0 of 1 approval"), "{list}");
     let status = app.slash_command(&format!("status {}", ids[1]), ALICE).await.body;
@@ -278,7 +274,7 @@ async fn request_past_its_expiry_neither_waits_nor_reminds() {
     assert_eq!((reply.name().as_str(), app.count_calls(ACCEPT)), ("not-acceptable", 0), "{}", reply.body);
 }
 
-/// What it is called, how the configuration changes, what its business status becomes, and why people are asked.
+/// The name of the case, the change of the configuration, the new business status, and the reason why people are asked.
 type Change = (&'static str, fn(&str) -> String, Option<&'static str>, &'static str);
 
 #[tokio::test]
@@ -313,7 +309,7 @@ async fn late_accept_uses_the_current_rules_and_checks() {
         ("an objection", same, Some("FinancialLocked"), "A check fails now: its business status is FinancialLocked"),
     ];
     for (name, config, business_status, why) in changes {
-        let app = TestApp::with_settings(slow()).await;
+        let app = TestApp::with_settings(slow_activation()).await;
         let id = app.discovered_request("vpc-other").await;
         app.fail_next(ACCEPT, "Throttling.User");
         assert_eq!(app.approve(&id, "alice").await.name(), "underway");
@@ -329,8 +325,11 @@ async fn late_accept_uses_the_current_rules_and_checks() {
             (&ApprovalState::Pending, u32::from(name == "more approvals"), 0),
             "{name}"
         );
-        let told = app.thread_replies().join("\n");
-        assert!(told.contains("was approved, but needs a new decision") && told.contains(why), "{name}: {told}");
+        let thread_reply = app.thread_replies().join("\n");
+        assert!(
+            thread_reply.contains("was approved, but needs a new decision") && thread_reply.contains(why),
+            "{name}: {thread_reply}"
+        );
         minutes(&app, 3).await;
         assert_eq!(app.count_calls(ACCEPT), 1, "{name}: nothing is called until people decide");
     }
@@ -338,7 +337,7 @@ async fn late_accept_uses_the_current_rules_and_checks() {
 
 /// The rules change while nobody knows if the accept took effect: only a reading decides.
 async fn unanswered_accept(takes_effect: bool) -> (TestApp, InstanceId) {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-other").await;
     app.simulator.add_fault(Fault { after_effect: takes_effect, ..failure(ACCEPT, "InternalError") });
     if takes_effect {
@@ -376,7 +375,7 @@ async fn ineffective_unanswered_accept_asks_people_again() {
 
 #[tokio::test]
 async fn late_rejection_is_carried_out_despite_new_rules() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-other").await;
     app.fail_next(REJECT, "Throttling.User");
     assert_eq!(app.reject(&id, "alice").await.name(), "underway");
@@ -388,7 +387,7 @@ async fn late_rejection_is_carried_out_despite_new_rules() {
 
 #[tokio::test]
 async fn unknown_code_is_retried_for_a_day() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-other").await;
     app.fail_times(9999, ACCEPT, "SomethingNew.NobodyKnows");
     assert_eq!(app.approve(&id, "alice").await.name(), "underway");
@@ -408,7 +407,7 @@ async fn unknown_code_is_retried_for_a_day() {
 
 #[tokio::test]
 async fn refused_request_stays_refused_for_three_days() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-other").await;
     let body = |app: &TestApp| app.event_spec("approve", &id, "alice").fingerprint.unwrap();
     let seen = body(&app);
@@ -439,7 +438,7 @@ async fn refused_request_stays_refused_for_three_days() {
 
 #[tokio::test]
 async fn decision_without_a_fingerprint_rests_on_the_earlier_card() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.new_request_for("vpc-two-people").await;
     let before = clock::now();
     let sign = |actor: &str, header: jiff::Timestamp, body: Option<jiff::Timestamp>| {
@@ -453,9 +452,9 @@ async fn decision_without_a_fingerprint_rests_on_the_earlier_card() {
     app.send(&sign("alice", clock::now(), None)).await.assert(409, "not-shown");
     clock::jump::advance_in_thread(SignedDuration::from_secs(10));
     app.follow().await;
-    assert_eq!(app.slack.messages_in(CHANNEL).len(), 1, "the webhook has written down what it heard of");
+    assert_eq!(app.slack.messages_in(CHANNEL).len(), 1, "the webhook has stored the record");
     clock::jump::advance_in_thread(SignedDuration::from_secs(10));
-    // The header is fresh, but what it tells of happened before the card was there.
+    // The header is fresh, but the decision was made before the card was shown.
     assert_eq!(app.send(&sign("alice", clock::now(), Some(before))).await.name(), "connection-changed");
     assert_eq!(app.send(&sign("alice", before, None)).await.name(), "connection-changed");
     assert_eq!(app.send(&sign("alice", before, Some(clock::now()))).await.name(), "connection-changed");
@@ -468,14 +467,14 @@ async fn decision_without_a_fingerprint_rests_on_the_earlier_card() {
 
 #[tokio::test]
 async fn only_cards_in_the_requests_own_channels_count_as_shown() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let config = app.config.replace("[requests]\nchannels = [\"netops\"]", "[requests]\nchannels = []");
     let app = app.with_config(&config);
     let id = app.discovered_request("vpc-other").await;
     let moved = config.replace("channels = [\"netops\", \"hook\", \"audit\"]", "channels = [\"oncall\"]");
     let app = app.with_config(&moved);
     let blind = app.sign_spec(&app.blind_spec("approve", &id, "alice")).await;
-    assert_eq!(app.send(&blind).await.name(), "connection-changed", "the rule's channel knows nothing of it");
+    assert_eq!(app.send(&blind).await.name(), "connection-changed", "the rule's channel has no card of it");
     app.discover().await;
     clock::jump::advance_in_thread(SignedDuration::from_secs(1));
     assert_eq!(app.send_spec(&app.blind_spec("approve", &id, "alice")).await.name(), "accepted");
@@ -483,7 +482,7 @@ async fn only_cards_in_the_requests_own_channels_count_as_shown() {
 
 #[tokio::test]
 async fn older_reading_restores_no_facts_and_decides_nothing() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-other").await;
     let changes = |bandwidth| app.set_bandwidth(&id, bandwidth);
     changes(11);
@@ -491,11 +490,11 @@ async fn older_reading_restores_no_facts_and_decides_nothing() {
     let data = serde_json::json!({"instance_id": id, "actor": "alice", "fingerprint": fingerprint});
     let body = serde_json::json!({"type": "peering.approve", "data": data}).to_string();
     let sign = || app.sign_body_as(&body, "job-9", &clock::now().as_second().to_string());
-    // The checks of the webhook last longer than what is written meanwhile.
+    // The webhook's checks last longer than another writer's update.
     let slow = Fault { action: Some(LIST.into()), delay_ms: 2500, code: None, ..Fault::default() };
     app.simulator.add_fault(slow);
     let (signed, calls) = (sign(), app.simulator.journal().len());
-    let meanwhile = async {
+    let other_writer = async {
         while !app.simulator.journal().iter().skip(calls).any(JournalEntry::is_dry_run) {
             tokio::task::yield_now().await;
         }
@@ -506,10 +505,10 @@ async fn older_reading_restores_no_facts_and_decides_nothing() {
         app.parts.store.update(stored, |approval| approval.apply_event(&change, clock::now())).await.unwrap();
         assert_eq!(app.approval(&id).await.facts.bandwidth_mbps, Some(22));
     };
-    let (reply, ()) = tokio::join!(app.send(&signed), meanwhile);
+    let (reply, ()) = tokio::join!(app.send(&signed), other_writer);
     assert_eq!((reply.name().as_str(), app.count_accepts(&id)), ("connection-changed", 0));
     assert_eq!(app.approval(&id).await.facts.bandwidth_mbps, Some(22));
-    // When the facts are those again, the request is the one that was refused.
+    // The facts are restored, but this request was refused before.
     changes(11);
     app.discover().await;
     clock::jump::advance_in_thread(SignedDuration::from_secs(61));
@@ -519,7 +518,7 @@ async fn older_reading_restores_no_facts_and_decides_nothing() {
 
 #[tokio::test]
 async fn decision_voided_by_a_change_does_not_count() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-two-people").await;
     let signed = app.sign_event("approve", &id, "alice").await;
     assert_eq!(app.send(&signed).await.name(), "counted");
@@ -532,7 +531,7 @@ async fn decision_voided_by_a_change_does_not_count() {
 
 #[tokio::test]
 async fn decision_voided_by_the_rules_does_not_count() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-two-people").await;
     let signed = app.sign_event("approve", &id, "alice").await;
     assert_eq!(app.send(&signed).await.name(), "counted");
@@ -552,7 +551,7 @@ async fn decision_voided_by_the_rules_does_not_count() {
 
 #[tokio::test]
 async fn next_call_ends_a_doubt() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-other").await;
     app.fail_next(ACCEPT, "Forbidden.RAM");
     assert_eq!(app.approve(&id, "alice").await.name(), "underway");
@@ -560,7 +559,7 @@ async fn next_call_ends_a_doubt() {
     clock::jump::advance_in_thread(SignedDuration::from_secs(320));
     app.round().await;
     assert!(app.approval(&id).await.unconfirmed.is_some());
-    // It is there, and called for without an answer: that the next reading does not show it proves nothing.
+    // The accept has no answer: a reading that does not show the connection proves nothing.
     app.show_status(&id, "-");
     app.fail_next(ACCEPT, "InternalError");
     clock::jump::advance_in_thread(SignedDuration::from_secs(6));
@@ -575,7 +574,7 @@ async fn next_call_ends_a_doubt() {
 
 #[tokio::test]
 async fn list_with_the_pending_request_ends_a_doubt() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-two-people").await;
     let missing = failure(GET, "ResourceNotFound.InstanceId");
     app.simulator.add_fault(Fault { times: 1000, ..missing });
@@ -593,7 +592,7 @@ async fn list_with_the_pending_request_ends_a_doubt() {
 
 #[tokio::test]
 async fn connection_accepted_elsewhere_is_not_rejected_again() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-other").await;
     app.fail_next(REJECT, "Throttling.User");
     assert_eq!(app.reject(&id, "alice").await.name(), "underway");
@@ -602,20 +601,20 @@ async fn connection_accepted_elsewhere_is_not_rejected_again() {
     app.round().await;
     let failed = ApprovalState::Failed { code: "AcceptedElsewhere".into() };
     assert_eq!(app.approval(&id).await.state, failed);
-    let (told, rejects) = (app.posted_headlines(WEBHOOK_PATH), app.count_calls(REJECT));
+    let (headlines, rejects) = (app.posted_headlines(WEBHOOK_PATH), app.count_calls(REJECT));
     for _ in 0..3 {
         app.show_status(&id, "Accepting");
         minutes(&app, 1).await;
         app.show_status(&id, "-");
         minutes(&app, 1).await;
     }
-    assert_eq!((app.approval(&id).await.state, app.posted_headlines(WEBHOOK_PATH)), (failed, told));
+    assert_eq!((app.approval(&id).await.state, app.posted_headlines(WEBHOOK_PATH)), (failed, headlines));
     assert_eq!(app.count_calls(REJECT), rejects);
 }
 
 #[tokio::test]
 async fn correction_restores_only_the_valid_approvals() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-two-people").await;
     assert_eq!(app.approve(&id, "alice").await.name(), "counted");
     app.fail_next(ACCEPT, "Throttling.User");
@@ -635,7 +634,7 @@ async fn correction_restores_only_the_valid_approvals() {
 
 #[tokio::test]
 async fn flapping_connection_fails_before_its_record_is_full() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-two-people").await;
     for _ in 0..30 {
         app.show_status(&id, "Expired");
@@ -650,7 +649,7 @@ async fn flapping_connection_fails_before_its_record_is_full() {
 
 #[tokio::test]
 async fn unreadable_approved_request_ends_after_its_expiry() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-other").await;
     app.fail_next(ACCEPT, "Throttling.User");
     assert_eq!(app.approve(&id, "alice").await.name(), "underway");
@@ -664,18 +663,18 @@ async fn unreadable_approved_request_ends_after_its_expiry() {
 
 #[tokio::test]
 async fn refused_decision_makes_no_rule_accept() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.new_request_for("vpc-by-itself").await;
     let reply = app.send_spec(&app.blind_spec("reject", &id, "alice")).await;
     assert_eq!((reply.name().as_str(), app.approval(&id).await.state), ("not-shown", ApprovalState::Pending));
-    // The watcher looks at it, and makes the call at once.
+    // The watcher checks it, and makes the call at once.
     minutes(&app, 2).await;
     app.assert_accepts(&id, 1);
 }
 
 #[tokio::test]
 async fn late_accept_with_a_new_overlap_asks_people_again() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.discovered_request("vpc-two-people").await;
     assert_eq!(app.approve(&id, "alice").await.name(), "counted");
     app.fail_next(ACCEPT, "Throttling.User");

@@ -1,20 +1,16 @@
-//! Story two from outside: a tick in; the store, the upstream calls and what the channels hear out.
+//! Story two from outside: a tick in; the store, the calls to Alibaba Cloud and the notifications out.
 
 use crate::support::prelude::*;
 use peergate::approval::Event;
 use peergate::trigger::Trigger;
 use peergate::watch::TickSummary;
 
-/// Approves; the activation takes so long that no tick of the test sees it by itself.
+/// An approved request. Its activation takes longer than any tick of the test.
 async fn approved(app: &TestApp) -> InstanceId {
     let id = app.new_request().await;
     let reply = app.approve(&id, "alice").await;
     assert_eq!(reply.name(), "accepted", "{}", reply.body);
     id
-}
-
-fn slow() -> SimulatorSettings {
-    SimulatorSettings { activation_delay: Duration::from_hours(1), ..SimulatorSettings::default() }
 }
 
 #[tokio::test]
@@ -48,7 +44,7 @@ async fn tick_follows_an_activation_and_notifies_each_channel_once() {
 
 #[tokio::test]
 async fn polling_writes_nothing_while_nothing_changes() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app).await;
     app.round().await;
     let version = app.load_record(&id).await.unwrap().version;
@@ -78,14 +74,14 @@ async fn watcher_finishes_an_accept_with_the_same_token() {
 
 #[tokio::test]
 async fn lost_accept_answer_causes_no_second_accept() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.new_request().await;
     app.lose_next_accept_reply();
     app.approve(&id, "alice").await;
     app.assert_state(&id, "approved").await;
     app.make_due(&id).await;
     app.round().await;
-    // It is updated, who knows why.
+    // It is being updated, for an unknown reason.
     app.assert_state(&id, "approved").await;
     app.assert_accepts(&id, 1);
     assert_eq!(app.posted_headlines(SLACK_PATH).len(), 1, "decided");
@@ -140,7 +136,7 @@ async fn each_final_status_is_announced_once() {
         ("Expired", "expired", "has expired before peergate could accept it"),
         ("Deleted", "deleted", "was deleted"),
     ];
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     for (status, state, said) in cases {
         let id = approved(&app).await;
         app.round().await;
@@ -148,7 +144,7 @@ async fn each_final_status_is_announced_once() {
         app.round().await;
         app.round().await;
         if state == "deleted" {
-            // Soon after our call, two further readings have to say so.
+            // Soon after our call, two more readings must confirm it.
             app.assert_state(&id, "activating").await;
             app.read_doubtful_again(&id).await;
             app.assert_state(&id, "activating").await;
@@ -190,8 +186,8 @@ async fn connection_changed_after_the_decision_is_not_accepted() {
     let card = app.only_card();
     assert!(card.text.contains("⚠ Changed: bandwidth: 1024 Mbit/s → 9 Mbit/s"), "{}", card.text);
     assert_eq!(card.button_labels(), ["Approve", "Reject", "Details"]);
-    let told = app.thread_replies().pop().unwrap();
-    assert!(told.contains("The approval of alice"), "{told}");
+    let thread_reply = app.thread_replies().pop().unwrap();
+    assert!(thread_reply.contains("The approval of alice"), "{thread_reply}");
     let again = app.approve(&id, "alice").await;
     assert_eq!((again.name().as_str(), app.count_accepts(&id)), ("accepted", 1));
 }
@@ -219,7 +215,7 @@ async fn repeatedly_changed_request_fails_even_when_approved() {
 
 #[tokio::test]
 async fn failing_connection_does_not_stop_the_others() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let (broken, fine) = (approved(&app).await, approved(&app).await);
     app.set_status(&fine, "Activated");
     app.set_status(&broken, "Activated");
@@ -232,7 +228,7 @@ async fn failing_connection_does_not_stop_the_others() {
 
 #[tokio::test]
 async fn failing_channel_delays_only_itself_and_keeps_the_order() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app).await;
     let trouble =
         |status, body: &str| Outage { path: SLACK_PATH.into(), status, body: body.into(), ..Outage::default() };
@@ -260,7 +256,7 @@ async fn each_platform_refusal_sets_the_right_retry() {
         (500, "", false),
         (404, "", true),
     ];
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     for (status, body, a_person_must_act) in cases {
         let id = approved(&app).await;
         app.slack.add_outage(Outage { path: SLACK_PATH.into(), status, body: body.into(), ..Outage::default() });
@@ -272,7 +268,7 @@ async fn each_platform_refusal_sets_the_right_retry() {
         let wait = due_at.duration_since(clock::now()).as_secs();
         assert_eq!(wait > 1800, a_person_must_act, "{status} {body}: {wait}");
         app.slack.clear_outages();
-        // Not part of the next case.
+        // The next case has its own request.
         app.set_status(&id, "Deleted");
         app.round().await;
     }
@@ -280,7 +276,7 @@ async fn each_platform_refusal_sets_the_right_retry() {
 
 #[tokio::test]
 async fn gone_endpoint_is_abandoned() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app).await;
     app.slack.add_outage(Outage { path: AUDIT_PATH.into(), status: 410, ..Outage::default() });
     app.round().await;
@@ -290,7 +286,7 @@ async fn gone_endpoint_is_abandoned() {
 
 #[tokio::test]
 async fn record_keeps_the_place_of_a_slack_card() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app).await;
     app.round().await;
     let cards = app.approval(&id).await.cards;
@@ -300,7 +296,7 @@ async fn record_keeps_the_place_of_a_slack_card() {
 
 #[tokio::test]
 async fn retried_notification_keeps_its_webhook_id_and_verifies() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app).await;
     app.round().await;
     let post = app.slack.posts(AUDIT_PATH).remove(0);
@@ -310,9 +306,9 @@ async fn retried_notification_keeps_its_webhook_id_and_verifies() {
     assert!(verified.is_ok(), "{verified:?}");
     let stored = app.load_record(&id).await.unwrap();
     let secrets = app.parts.secrets.current(clock::now()).await.unwrap();
-    let notice = &stored.approval.outbox[0];
+    let notification = &stored.approval.outbox[0];
     let audit = &app.parts.config.channels["audit"];
-    let again = audit.send_notification(app.parts.chat_context(&secrets), "audit", &stored.approval, notice);
+    let again = audit.send_notification(app.parts.chat_context(&secrets), "audit", &stored.approval, notification);
     again.await.unwrap();
     assert_eq!(app.slack.posts(AUDIT_PATH).pop().unwrap().headers["webhook-id"], post.headers["webhook-id"]);
 }
@@ -323,7 +319,7 @@ fn support_key() -> peergate::chat::standard_webhooks::WebhookKey {
 
 #[tokio::test]
 async fn repeated_event_is_applied_once() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app).await;
     let mut approval = app.approval(&id).await;
     let now = clock::now();
@@ -335,7 +331,7 @@ async fn repeated_event_is_applied_once() {
 
 #[tokio::test]
 async fn concurrent_watchers_post_each_notification_once() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     for _ in 0..4 {
         approved(&app).await;
     }
@@ -346,7 +342,7 @@ async fn concurrent_watchers_post_each_notification_once() {
 
 #[tokio::test]
 async fn notification_claimed_by_a_dead_watcher_is_due_again() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app).await;
     let stored = app.load_record(&id).await.unwrap();
     let claimed = app
@@ -414,7 +410,7 @@ async fn watcher_finishes_an_unfinished_rejection() {
 
 #[tokio::test]
 async fn platforms_wait_is_honored_within_a_limit() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     for (asked_s, most_s) in [(120, 180), (50_000, 1000)] {
         let id = approved(&app).await;
         app.slack.add_outage(Outage {
@@ -467,7 +463,7 @@ async fn connection_missing_once_is_accepted_when_it_reappears() {
     app.assert_state(&id, "approved").await;
     app.make_due(&id).await;
     app.round().await;
-    // What was decided is carried out.
+    // The decision is carried out.
     app.assert_accepts(&id, 1);
 }
 
@@ -484,7 +480,7 @@ fn only_schedules_and_streams_trigger_a_tick() {
 
 #[tokio::test]
 async fn ended_and_announced_request_leaves_no_work() {
-    let app = TestApp::with_settings(slow()).await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app).await;
     app.set_status(&id, "Rejected");
     app.round().await;

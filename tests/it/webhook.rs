@@ -1,4 +1,4 @@
-//! Story one from outside: an event in; the response, the store and the upstream calls out.
+//! Story one from outside: an event in; the reply, the store and the calls to Alibaba Cloud out.
 
 use crate::support::prelude::*;
 use bytes::Bytes;
@@ -390,7 +390,7 @@ async fn overlapping_ranges_are_refused() {
 #[tokio::test]
 async fn foreign_connection_is_refused() {
     let app = TestApp::start().await;
-    // The accepting account's own request to somebody else: we see it, but we don't accept it.
+    // A request of the accepting account to another account: we see it, but we do not accept it.
     let caller = peergate::alicloud::Credentials {
         access_key_id: "accepter-key",
         access_key_secret: "accepter-secret",
@@ -466,12 +466,12 @@ async fn each_accept_error_leaves_the_right_state() {
 
 #[tokio::test]
 async fn accept_already_done_is_followed_to_activation() {
-    let app = TestApp::start().await;
+    let app = TestApp::with_settings(slow_activation()).await;
     let id = app.new_request().await;
     // Somebody accepts in the console between our read and our call.
     app.simulator.add_fault(Fault { after_effect: true, ..failure(ACCEPT, "IncorrectStatus.VpcPeer") });
     let reply = app.approve(&id, "alice").await;
-    // That it is being updated does not say why.
+    // The status does not say who caused the update.
     assert_eq!((reply.status, app.state_of(&id).await.as_str()), (202, "approved"), "{}", reply.body);
     app.set_status(&id, "Activated");
     app.make_due(&id).await;
@@ -553,8 +553,8 @@ async fn click_decides_and_is_answered_at_its_response_url() {
     assert_eq!(posts[0].body_json()["response_type"], "ephemeral");
     let late = app.click_payload("peergate.reject", button["value"].as_str().unwrap(), BOB);
     app.send_slack_payload(&late).await;
-    let told = app.slack.posts(RESPONSE_PATH)[1].visible_text();
-    assert!(told.contains("already approved by alice (slack:T0001/U061F7AUR)"), "{told}");
+    let second_reply = app.slack.posts(RESPONSE_PATH)[1].visible_text();
+    assert!(second_reply.contains("already approved by alice (slack:T0001/U061F7AUR)"), "{second_reply}");
     assert_eq!((app.count_accepts(&id), app.count_calls(REJECT)), (1, 0));
 }
 
@@ -705,7 +705,7 @@ async fn changed_slack_body_is_refused() {
 
 const WRONG_WORKSPACE: &str = "peergate does not take commands from this Slack workspace";
 
-/// A request on a card; the value of its button that approves; and how often the API was called.
+/// A request on a card, the value of its button that approves, and how often the API was called so far.
 async fn card_for_another_workspace() -> (TestApp, InstanceId, String, usize) {
     let app = TestApp::start().await;
     let id = app.discovered_request("vpc-other").await;
@@ -726,9 +726,9 @@ async fn click_from_another_workspace_is_told_and_decides_nothing() {
     click["user"]["team_id"] = json!("T0002");
     let reply = app.send_slack_payload(&click).await;
     assert_eq!((reply.status, reply.body.as_str()), (200, ""));
-    let told = app.slack.posts(RESPONSE_PATH);
-    assert_eq!(told.len(), 1);
-    assert!(told[0].visible_text().starts_with(WRONG_WORKSPACE), "{}", told[0].visible_text());
+    let replies = app.slack.posts(RESPONSE_PATH);
+    assert_eq!(replies.len(), 1);
+    assert!(replies[0].visible_text().starts_with(WRONG_WORKSPACE), "{}", replies[0].visible_text());
     assert_undecided(&app, &id, calls).await;
 }
 
@@ -851,7 +851,7 @@ async fn contact_outside_the_rule_may_reject_their_accounts_request() {
     app.assert_state(&id, "rejected").await;
 }
 
-/// The app's functions, with secrets that are somewhere else.
+/// The app with another file of secrets.
 fn with_secrets_at(app: &TestApp, path: &std::path::Path) -> peergate::app::App {
     let mut environment = app.environment.clone();
     environment.secrets = peergate::config::SecretsSource::File(path.into());
@@ -875,7 +875,7 @@ async fn failing_secrets_store_is_asked_ever_less_often() {
     let peergate::config::SecretsSource::File(good) = &app.environment.secrets else { panic!("a file") };
     let (app, now) = (with_secrets_at(&app, &path), clock::now());
     let after = |millis: i64| now + SignedDuration::from_millis(millis);
-    // The first rest is 1 s long, the next 2 s.
+    // The first pause is 1 s long, the next 2 s.
     for millis in [0, 900] {
         assert_eq!(status(&app, &signed, after(millis)).await, 503);
     }
@@ -920,7 +920,7 @@ async fn unknown_client_is_answered_like_a_known_one() {
         let mut signed = bad.clone();
         path.clone_into(&mut signed.path);
         signed.body = "{ }".into();
-        // New secrets are there; who asks for them is refused all the same.
+        // New secrets are stored: the request causes a fetch, and is still refused.
         let old = app.parts.secrets.current(clock::now()).await.unwrap();
         app.write_secrets(|secrets| {
             secrets["platforms"]["slack"]["bot_token"] = json!(format!("xoxb-{}", path.len()));
@@ -1009,14 +1009,14 @@ async fn loser_is_told_who_won_after_any_change() {
     let app = TestApp::start().await;
     let id = app.new_request().await;
     app.approve(&id, "alice").await;
-    let told = async |actor: &str| app.approve(&id, actor).await;
+    let approve_as = async |actor: &str| app.approve(&id, actor).await;
     app.set_bandwidth(&id, 1);
-    assert!(told("bob").await.problem_detail().contains("by alice"));
+    assert!(approve_as("bob").await.problem_detail().contains("by alice"));
     app.fail_next(GET, "InternalError");
-    assert!(told("bob").await.problem_detail().contains("by alice"));
+    assert!(approve_as("bob").await.problem_detail().contains("by alice"));
     app.simulator.clear_faults();
     app.set_status(&id, "Deleted");
-    assert!(told("bob").await.problem_detail().contains("by alice"));
+    assert!(approve_as("bob").await.problem_detail().contains("by alice"));
     let status = app.status(&id, "bob").await;
     assert_eq!((status.status, &status.body_json()["connection"]["status"]), (200, &json!("Deleted")));
 }

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::log::{self, find_secret, logged};
 
-/// A peergate on loopback, called as Lambda would. When it goes, the log is searched for secrets.
+/// A peergate on loopback, called as Lambda calls it. When it is dropped, the log is searched for secrets.
 pub struct TestApp {
     pub(super) stage: Stage,
 }
@@ -42,9 +42,14 @@ impl Drop for TestApp {
     }
 }
 
-/// The simulator, as fast as a test can want it.
+/// A fast simulator.
 pub fn quick_settings() -> SimulatorSettings {
     SimulatorSettings { activation_delay: Duration::from_millis(20), ..SimulatorSettings::default() }
+}
+
+/// A simulator whose activations take longer than any test.
+pub fn slow_activation() -> SimulatorSettings {
+    SimulatorSettings { activation_delay: Duration::from_hours(24 * 30), ..quick_settings() }
 }
 
 /// The connection has another status from now on.
@@ -72,7 +77,7 @@ impl TestApp {
         Self { stage: Stage::in_process(sandbox) }
     }
 
-    /// How the app is wired when it is next made.
+    /// The wiring of the next app.
     pub fn environment_mut(&mut self) -> &mut Environment {
         &mut self.stage.sandbox.environment
     }
@@ -87,7 +92,7 @@ impl TestApp {
         self.stage.sandbox.add_extension(extension).unwrap();
     }
 
-    /// The same world with functions that know nothing yet.
+    /// The same world with a new app, whose caches are empty.
     pub fn restart_app(self) -> Self {
         let config = self.config.clone();
         self.with_config(&config)
@@ -206,7 +211,7 @@ impl TestApp {
 
 /// Time.
 impl TestApp {
-    /// A tick that has so much time left.
+    /// A tick with so much time left.
     pub async fn tick_within(&self, tick: Tick, time: Duration) -> TickSummary {
         Box::pin(watch::tick(&self.parts, tick, Instant::now() + time)).await.unwrap()
     }
@@ -244,7 +249,7 @@ impl TestApp {
         panic!("something is due again and again");
     }
 
-    /// Makes what waits due now, so that no test sleeps.
+    /// Makes the next step of the record due now, so no test sleeps.
     pub async fn make_due(&self, id: &InstanceId) {
         let stored = self.load_record(id).await.unwrap();
         let change = |approval: &mut Approval| {
@@ -258,7 +263,7 @@ impl TestApp {
         self.parts.store.update(stored, change).await.unwrap();
     }
 
-    /// Lets the time pass that a reading takes to be believed, and has it made once more.
+    /// Lets the time pass that confirms a reading, and has the reading repeated.
     pub async fn read_doubtful_again(&self, id: &InstanceId) {
         let stored = self.load_record(id).await.unwrap();
         let earlier = |approval: &mut Approval| {
@@ -272,7 +277,7 @@ impl TestApp {
     }
 }
 
-/// What Alibaba Cloud does, and what it was asked.
+/// What Alibaba Cloud does, and its calls.
 impl TestApp {
     /// The next calls of `action` fail with `code` and have no effect.
     pub fn fail_times(&self, times: u32, action: &str, code: &str) {
@@ -309,7 +314,7 @@ impl TestApp {
         self.tamper(id, Tampering { bandwidth: Some(mbps), ..Tampering::default() });
     }
 
-    /// How often the API was asked for an operation, whatever came of it; dry runs apart.
+    /// How often an operation was called, with any result; dry runs apart.
     pub fn count_calls(&self, action: &str) -> usize {
         self.simulator.journal().iter().filter(|entry| entry.action == action && !entry.is_dry_run()).count()
     }
@@ -321,12 +326,12 @@ impl TestApp {
         journal.iter().filter(about).filter(|entry| entry.action == action && !entry.is_dry_run()).count()
     }
 
-    /// How often the API was asked whether it would accept.
+    /// How often a dry run was called.
     pub fn count_dry_runs(&self) -> usize {
         self.simulator.journal().iter().filter(|entry| entry.is_dry_run()).count()
     }
 
-    /// How often the API was asked for anything but the requester's own call.
+    /// How often the API was called, apart from the requester's own call.
     pub fn count_upstream_calls(&self) -> usize {
         self.simulator.journal().iter().filter(|entry| entry.action != "CreateVpcPeerConnection").count()
     }

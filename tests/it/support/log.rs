@@ -7,11 +7,11 @@ use std::sync::{Mutex, Once, PoisonError};
 use peergate::local::sandbox::{AUDIT_SECRET, CI_SECRET, SLACK_SECRET};
 
 static INIT_LOGGING: Once = Once::new();
-/// What tests with several threads log in those that the runtime started.
+/// The log of the threads that a runtime started.
 static SHARED_LOG: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
 thread_local! {
-    /// What this test logs: each has a thread of its own.
+    /// The log of this test: each test has a thread of its own.
     static LOG: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -30,7 +30,7 @@ impl Write for LogWriter {
     }
 }
 
-/// Has everything logged where [`logged`] finds it.
+/// Sends the log to where [`logged`] finds it.
 pub fn init() {
     INIT_LOGGING.call_once(|| {
         let builder = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false);
@@ -44,7 +44,7 @@ pub fn logged() -> String {
     own + &String::from_utf8_lossy(&SHARED_LOG.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Something secret that a text holds.
+/// A secret in the text, if there is one.
 pub fn find_secret(text: &str) -> Option<&'static str> {
     let secrets = [
         CI_SECRET,

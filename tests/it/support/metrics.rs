@@ -1,10 +1,10 @@
-//! What a test counts.
+//! The metrics that a test causes.
 
 use std::collections::BTreeMap;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
-/// Counts what happens in this thread until it goes.
+/// Records the metrics of this thread until it is dropped.
 pub struct MetricsRecorder {
     snapshotter: Snapshotter,
     _guard: metrics::LocalRecorderGuard<'static>,
