@@ -97,7 +97,7 @@ pub struct CallOutcome {
 impl CallOutcome {
     /// Applies the outcome, unless a new generation has begun. Returns whether the record changed.
     pub fn apply_to(&self, approval: &mut Approval, generation: u32, now: Timestamp) -> bool {
-        if approval.generation != generation {
+        if approval.generation() != generation {
             return false;
         }
         let before = approval.clone();
@@ -110,13 +110,13 @@ impl CallOutcome {
 /// Reads the connection and returns the next step. With `recheck`, repeats the checks and applies the current rules,
 /// because much may have changed since the approval.
 pub async fn determine_next_step(app: &App, approval: &Approval, recheck: bool, now: Timestamp) -> NextStep {
-    let connection = match read_connection(app, &approval.id.target, &approval.id.instance_id, now).await {
+    let connection = match read_connection(app, &approval.id().target, &approval.id().instance_id, now).await {
         Ok(connection) => connection,
         Err(error) => return NextStep::Apply(read_error_event(&error)),
     };
-    let waits = connection.is_waiting(now) && approval.client_token.is_some();
-    match approval.state {
-        ApprovalState::Approved if waits && connection.fingerprint() != approval.fingerprint => {
+    let waits = connection.is_waiting(now) && approval.client_token().is_some();
+    match approval.state() {
+        ApprovalState::Approved if waits && connection.fingerprint() != *approval.fingerprint() => {
             NextStep::Apply(change_event(app, approval, &connection, now).await)
         }
         ApprovalState::Approved if waits && recheck => {
@@ -140,7 +140,7 @@ pub async fn determine_next_step(app: &App, approval: &Approval, recheck: bool, 
 
 /// The event for a reading with other facts than the decided ones.
 async fn change_event(app: &App, approval: &Approval, connection: &Connection, now: Timestamp) -> Event {
-    let (target, by) = (&approval.id.target, Approver::peergate(&approval.id.target).principal);
+    let (target, by) = (&approval.id().target, Approver::peergate(&approval.id().target).principal);
     let findings =
         run_checks(app, target, connection, &by, &clock::nonce(), now, Instant::now() + BACKGROUND_CHECKS_TIMEOUT)
             .await;
@@ -155,12 +155,12 @@ async fn review_before_accept(
     connection: &Connection,
     now: Timestamp,
 ) -> Option<Event> {
-    let (target, policy) = (&approval.id.target, &app.config.policy);
+    let (target, policy) = (&approval.id().target, &app.config.policy);
     let account = app.config.targets.get(target)?.account;
     let mut findings = preflight::check_connection(connection, account, now);
     let snapshot = policy.snapshot_for(target, connection);
     let (mut counted, mut voided): (Vec<Approver>, Vec<Approver>) = (vec![], vec![]);
-    for decision in &approval.decisions {
+    for decision in approval.decisions() {
         match policy.eligible_approver(target, connection, &decision.by.principal) {
             Some(by) if !counted.iter().any(|earlier| earlier.is_same_person(&by)) => counted.push(by),
             Some(_) | None => voided.push(decision.by.clone()),
@@ -181,10 +181,10 @@ async fn review_before_accept(
             let was_unknown =
                 |it: &Finding| it.check == Check::OtherPeerings && matches!(it.outcome, CheckOutcome::Unknown(_));
             let problem = Problem { code: failure_code::OTHER_PEERINGS_UNKNOWN.into(), request_id: None };
-            let waits = by_rule || !approval.findings.iter().any(was_unknown);
+            let waits = by_rule || !approval.findings().iter().any(was_unknown);
             return waits.then_some(Event::Deferred { problem, retry_after: None });
         };
-        let is_new = matches!(others.outcome, CheckOutcome::Warning(_)) && !approval.findings.contains(&others);
+        let is_new = matches!(others.outcome, CheckOutcome::Warning(_)) && !approval.findings().contains(&others);
         findings.push(others);
         let passed = findings.iter().all(|finding| finding.outcome == CheckOutcome::Passed);
         let may_call = if by_rule { passed } else { !is_new };
@@ -227,16 +227,16 @@ pub fn read_error_event(error: &Error) -> Event {
 /// Makes the decided call. The caller has stored that the call begins, and has just read that the connection is
 /// waiting.
 pub async fn make_call(app: &App, approval: &Approval, now: Timestamp) -> CallOutcome {
-    let (target, instance_id) = (&approval.id.target, &approval.id.instance_id);
+    let (target, instance_id) = (&approval.id().target, &approval.id().instance_id);
     let not_made = |problem: &str| CallOutcome {
         event: Event::Deferred { problem: Problem { code: problem.to_owned(), request_id: None }, retry_after: None },
         result: CallResult::NotMade,
     };
-    let Some(token) = approval.client_token.as_ref().map(ClientToken::as_str) else {
+    let Some(token) = approval.client_token().map(ClientToken::as_str) else {
         return not_made("NoClientToken");
     };
     let name = SessionName::for_decision(instance_id);
-    let result = match approval.state {
+    let result = match approval.state() {
         ApprovalState::Approved => {
             let call = async |caller: Caller| {
                 caller.api.accept_connection(caller.credentials(), instance_id, token, false).await
@@ -277,8 +277,8 @@ pub async fn make_call(app: &App, approval: &Approval, now: Timestamp) -> CallOu
 
 /// Logs what happened to a record. Refused credentials are an error, because somebody must fix them.
 pub fn log_event(approval: &Approval, event: &Event) {
-    let (target, peering) = (&approval.id.target, approval.id.instance_id.as_str());
-    let (state, problem) = (approval.state.name(), approval.last_problem.as_ref());
+    let (target, peering) = (&approval.id().target, approval.id().instance_id.as_str());
+    let (state, problem) = (approval.state().name(), approval.last_problem());
     let code = problem.map(|problem| &problem.code);
     let request_id = problem.and_then(|problem| problem.request_id.as_ref());
     macro_rules! line {
@@ -294,7 +294,7 @@ pub fn log_event(approval: &Approval, event: &Event) {
             )
         };
     }
-    match (event, &approval.state) {
+    match (event, approval.state()) {
         (Event::CredentialsRefused(_), _) => line!(error, "credentials_refused"),
         (_, ApprovalState::Failed { .. }) => line!(error, "failed"),
         (Event::Deferred { .. } | Event::FailedUnknown(_), _) => line!(warn, "deferred"),
@@ -321,7 +321,7 @@ pub async fn read_connection(
     now: Timestamp,
 ) -> Result<Connection, Error> {
     let call = async |caller: Caller| caller.api.get_connection(caller.credentials(), instance_id).await;
-    call_api(app, target, &SessionName::reading(), now, call).await
+    call_api(app, target, &SessionName::for_reads(), now, call).await
 }
 
 /// Lists a page of the connections of a region, or of one VPC.
@@ -333,7 +333,7 @@ pub async fn list_connections(
     now: Timestamp,
 ) -> Result<Page, Error> {
     let call = async |caller: Caller| caller.api.list_connections(caller.credentials(), scope, next_token).await;
-    call_api(app, target, &SessionName::reading(), now, call).await
+    call_api(app, target, &SessionName::for_reads(), now, call).await
 }
 
 /// Makes all checks. If Alibaba Cloud does not answer by `deadline`, the result is unknown. `by` and `request_key`
@@ -400,7 +400,7 @@ pub async fn dry_run_accept(
     let call = async |caller: Caller| {
         caller.api.accept_connection(caller.credentials(), instance_id, client_token, true).await
     };
-    match call_api(app, target, &SessionName::reading(), now, call).await {
+    match call_api(app, target, &SessionName::for_reads(), now, call).await {
         Ok(_) => Ok(()),
         Err(error) if error.class() == Class::DryRunPassed => Ok(()),
         Err(error) => Err(error),

@@ -19,7 +19,7 @@ use jiff::SignedDuration;
 use tokio::time::{Instant, sleep_until};
 use url::Url;
 
-pub use wire::{Fact, UnreadableConnection};
+pub use wire::{RequiredField, UnreadableConnection};
 
 use crate::http::Clients;
 use crate::peering::{Connection, InstanceId};
@@ -115,7 +115,7 @@ pub enum Error {
     #[error("Alibaba Cloud's answer cannot be understood: {}", field.name())]
     NotUnderstood {
         /// The field that cannot be understood.
-        field: Fact,
+        field: RequiredField,
         /// Identifies the call for the vendor's support.
         request_id: Option<String>,
     },
@@ -282,7 +282,7 @@ impl Alicloud {
     ) -> Result<InstanceId, Error> {
         let response = self.call_once("CreateVpcPeerConnection", parameters, credentials).await?;
         let id = response.fields.get("InstanceId").first().and_then(json::parse_text);
-        id.and_then(|id| InstanceId::parse(&id).ok()).ok_or_else(|| response.not_understood(Fact::InstanceId))
+        id.and_then(|id| InstanceId::parse(&id).ok()).ok_or_else(|| response.not_understood(RequiredField::InstanceId))
     }
 
     /// Lists connections, one page per call. `next_token` is that of the page before.
@@ -364,7 +364,7 @@ impl RpcResponse {
     fn to_connection(&self, instance_id: &InstanceId) -> Result<Connection, Error> {
         let connection = wire::parse_connection(&self.fields).and_then(|connection| {
             // With another id, people would decide about another connection.
-            if connection.instance_id == *instance_id { Ok(connection) } else { Err(Fact::InstanceId) }
+            if connection.instance_id == *instance_id { Ok(connection) } else { Err(RequiredField::InstanceId) }
         });
         connection.map_err(|field| self.not_understood(field))
     }
@@ -374,7 +374,7 @@ impl RpcResponse {
         self.request_id.ok_or(Error::Unreadable { http_status: 200 })
     }
 
-    fn not_understood(&self, field: Fact) -> Error {
+    fn not_understood(&self, field: RequiredField) -> Error {
         Error::NotUnderstood { field, request_id: self.request_id.clone() }
     }
 }
@@ -391,7 +391,7 @@ mod tests {
             http_status,
             retry_after: None,
         };
-        let not_understood = Error::NotUnderstood { field: Fact::InstanceId, request_id: None };
+        let not_understood = Error::NotUnderstood { field: RequiredField::InstanceId, request_id: None };
         for ambiguous in [refused("InternalError", 500), Error::Unreadable { http_status: 502 }, not_understood] {
             assert!(ambiguous.may_have_taken_effect(), "{ambiguous}");
         }
@@ -406,7 +406,7 @@ mod tests {
     fn stored_code_keeps_the_class_of_its_error() {
         for (code, class) in [
             ("Transport.Timeout", Class::Retry),
-            (Fact::Bandwidth.code(), Class::Retry),
+            (RequiredField::Bandwidth.code(), Class::Retry),
             ("Throttling.Own", Class::Retry),
             ("Forbidden.RAM", Class::Credentials),
             ("NeverHeardOf", Class::Unknown),

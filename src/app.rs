@@ -132,7 +132,7 @@ impl App {
         let now = clock::now();
         let (secrets, _, (), _) = tokio::join!(
             self.secrets.current(now),
-            timeout(PREWARM_TIMEOUT, self.credentials.refresh(&self.secrets, now)),
+            timeout(PREWARM_TIMEOUT, self.credentials.renew_expiring_sessions(&self.secrets, now)),
             self.store.prewarm(),
             alicloud
         );

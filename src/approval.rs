@@ -55,58 +55,37 @@ pub use verify::HistoryMismatch;
 /// The record of one connection. The store keeps it as one item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
-    /// Key of the record in the store.
-    pub id: ApprovalId,
-    /// Starts at 1. A new generation begins when a decision must not share the client token of an earlier one: after a
-    /// failure, after an approved request changed its facts, when a request is sent back, and when an acknowledged call
-    /// had no effect.
-    pub generation: u32,
-    /// Progress of the request, from pending to a final state.
-    pub state: ApprovalState,
-    /// When the record entered this state.
-    pub since: Timestamp,
-    /// The last reading that changed the record.
-    pub connection: Connection,
-    /// The facts that people see and decide on.
-    pub facts: Facts,
-    /// Fingerprint of `facts`. peergate never accepts a connection with another one.
-    pub fingerprint: Fingerprint,
-    /// What the configuration says about the request: its rule, approvers, channels and times.
+    id: ApprovalId,
+    generation: u32,
+    state: ApprovalState,
+    since: Timestamp,
+    connection: Connection,
+    facts: Facts,
+    fingerprint: Fingerprint,
     #[serde(rename = "terms")]
-    pub policy: PolicySnapshot,
-    /// Results of the last checks. Empty if they are outdated.
-    pub findings: Vec<Finding>,
-    /// The decisions that count, oldest first, at most one per person.
-    pub decisions: Vec<Decision>,
-    /// Sent with every attempt of this generation's call. `None` until the request is decided.
-    pub client_token: Option<ClientToken>,
-    /// How often the next step has failed in a row.
-    pub attempts: u32,
-    /// When the next step is due. `None` if no step is left.
-    pub next_step_at: Option<Timestamp>,
-    /// Why the last attempt failed. `None` if it did not fail.
-    pub last_problem: Option<Problem>,
+    policy: PolicySnapshot,
+    findings: Vec<Finding>,
+    decisions: Vec<Decision>,
+    client_token: Option<ClientToken>,
+    attempts: u32,
+    next_step_at: Option<Timestamp>,
+    last_problem: Option<Problem>,
     /// Which reminders were sent in this state.
     #[serde(rename = "told")]
     reminder_state: ReminderState,
-    /// The card of each channel whose platform can edit messages, by channel name.
-    pub cards: BTreeMap<String, CardRef>,
-    /// What the other channels show, by channel name.
+    cards: BTreeMap<String, CardRef>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub shown: BTreeMap<String, ShownFacts>,
-    /// A reading that another one must confirm.
+    shown: BTreeMap<String, ShownFacts>,
     #[serde(rename = "doubt", default, skip_serializing_if = "Option::is_none")]
-    pub unconfirmed: Option<UnconfirmedReading>,
+    unconfirmed: Option<UnconfirmedReading>,
     /// The accept or reject calls that peergate made last. They may belong to an earlier generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     own_call: Option<OwnCall>,
     /// Requests that stay refused on every retry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     refused: Vec<RefusedRequest>,
-    /// Notifications for the channels, pending and delivered.
-    pub outbox: Outbox,
-    /// The audit log of the record.
-    pub history: History,
+    outbox: Outbox,
+    history: History,
 }
 
 /// Why a decision or a withdrawal does not count.
@@ -139,6 +118,125 @@ pub enum DecisionError {
     /// The person has withdrawn too often in this generation.
     #[error("too many withdrawals")]
     TooManyWithdrawals,
+}
+
+/// What the record says. Only what happens to it changes it.
+impl Approval {
+    /// Key of the record in the store.
+    #[must_use]
+    pub fn id(&self) -> &ApprovalId {
+        &self.id
+    }
+
+    /// Starts at 1. A new generation begins when a decision must not share the client token of an earlier one: after a
+    /// failure, after an approved request changed its facts, when a request is sent back, and when an acknowledged call
+    /// had no effect.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Progress of the request, from pending to a final state.
+    #[must_use]
+    pub fn state(&self) -> &ApprovalState {
+        &self.state
+    }
+
+    /// When the record entered this state.
+    #[must_use]
+    pub fn since(&self) -> Timestamp {
+        self.since
+    }
+
+    /// The last reading that changed the record.
+    #[must_use]
+    pub fn connection(&self) -> &Connection {
+        &self.connection
+    }
+
+    /// The facts that people see and decide on.
+    #[must_use]
+    pub fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// Fingerprint of `facts`. peergate never accepts a connection with another one.
+    #[must_use]
+    pub fn fingerprint(&self) -> &Fingerprint {
+        &self.fingerprint
+    }
+
+    /// What the configuration says about the request: its rule, approvers, channels and times.
+    #[must_use]
+    pub fn policy(&self) -> &PolicySnapshot {
+        &self.policy
+    }
+
+    /// Results of the last checks. Empty if they are outdated.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// The decisions that count, oldest first, at most one per person.
+    #[must_use]
+    pub fn decisions(&self) -> &[Decision] {
+        &self.decisions
+    }
+
+    /// Sent with every attempt of this generation's call. `None` until the request is decided.
+    #[must_use]
+    pub fn client_token(&self) -> Option<&ClientToken> {
+        self.client_token.as_ref()
+    }
+
+    /// How often the next step has failed in a row.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// When the next step is due. `None` if no step is left.
+    #[must_use]
+    pub fn next_step_at(&self) -> Option<Timestamp> {
+        self.next_step_at
+    }
+
+    /// Why the last attempt failed. `None` if it did not fail.
+    #[must_use]
+    pub fn last_problem(&self) -> Option<&Problem> {
+        self.last_problem.as_ref()
+    }
+
+    /// The card of each channel whose platform can edit messages, by channel name.
+    #[must_use]
+    pub fn cards(&self) -> &BTreeMap<String, CardRef> {
+        &self.cards
+    }
+
+    /// What the other channels show, by channel name.
+    #[must_use]
+    pub fn shown(&self) -> &BTreeMap<String, ShownFacts> {
+        &self.shown
+    }
+
+    /// A reading that another one must confirm.
+    #[must_use]
+    pub fn unconfirmed(&self) -> Option<&UnconfirmedReading> {
+        self.unconfirmed.as_ref()
+    }
+
+    /// Notifications for the channels, pending and delivered.
+    #[must_use]
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// The audit log of the record.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
+    }
 }
 
 impl Approval {
@@ -214,6 +312,16 @@ impl Approval {
 
     fn append_audit_event(&mut self, event: AuditEvent, now: Timestamp) {
         self.history.append_entry(&self.id.to_string(), now, event, &self.state);
+    }
+
+    /// Claims the notifications that are due; see [`Outbox::claim_due`].
+    pub fn claim_due(&mut self, now: Timestamp, new_card: impl Fn(&str) -> Option<CardId>) -> Vec<Claim> {
+        self.outbox.claim_due(now, new_card)
+    }
+
+    /// Postpones a notification; see [`Outbox::postpone_delivery`].
+    pub fn postpone_delivery(&mut self, key: DeliveryKey<'_>, until: Timestamp) {
+        self.outbox.postpone_delivery(key, until);
     }
 
     /// Makes failed notifications due now: those of `channel`, or those of all channels. Abandoned ones are due again

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-pub use environment::{AwsEnvironment, Environment, SecretsSource};
+pub use environment::{Environment, SecretsSource};
 pub use target::{CredentialsKind, Target};
 
 use crate::approval::InvalidPrincipal;
@@ -137,7 +137,7 @@ impl Config {
 
     /// The target with this name; without a name, the only target.
     #[must_use]
-    pub fn target(&self, name: Option<&str>) -> Option<(&str, &Target)> {
+    pub fn find_target(&self, name: Option<&str>) -> Option<(&str, &Target)> {
         let entry = match name {
             Some(name) => self.targets.get_key_value(name),
             None => self.targets.first_key_value().filter(|_| self.targets.len() == 1),

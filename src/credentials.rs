@@ -15,10 +15,11 @@ use tokio::time::{Instant, timeout};
 
 use crate::alicloud::sts::{self, Sts};
 use crate::alicloud::{self, Class, Credentials};
+use crate::aws::AwsEnvironment;
 use crate::aws::{self, IdentityToken};
-use crate::config::{AwsEnvironment, Config, CredentialsKind, Target};
+use crate::config::{Config, CredentialsKind, Target};
 use crate::http::Clients;
-use crate::logging::Chain;
+use crate::logging::ErrorChain;
 use crate::metrics;
 use crate::peering::InstanceId;
 use crate::secret::Secret;
@@ -55,7 +56,7 @@ pub struct SessionName(String);
 impl SessionName {
     /// For reads and dry runs.
     #[must_use]
-    pub fn reading() -> Self {
+    pub fn for_reads() -> Self {
         Self("peergate".into())
     }
 
@@ -144,7 +145,7 @@ impl Error {
     }
 
     /// Counts the error in the metrics, unless its call is already counted.
-    fn count(&self) {
+    fn count_refusal(&self) {
         let is_counted = match self {
             Self::Sts(error) => error.class() == Class::Credentials,
             Self::FailedRecently(_) => true,
@@ -261,12 +262,12 @@ impl CredentialsProvider {
         let config = self.config.targets.get(target).ok_or(Error::NoKey)?;
         match &config.credentials {
             CredentialsKind::AccessKey {} => {
-                stored_key(&*secrets.current(now).await?, target).inspect_err(Error::count)
+                stored_key(&*secrets.current(now).await?, target).inspect_err(Error::count_refusal)
             }
             CredentialsKind::AssumeRole { .. } | CredentialsKind::Oidc { .. } => self
                 .session_key(secrets, NamedTarget { name: target, config }, name, INTERACTIVE, now)
                 .await
-                .inspect_err(Error::count),
+                .inspect_err(Error::count_refusal),
         }
     }
 
@@ -306,19 +307,19 @@ impl CredentialsProvider {
     }
 
     /// Renews the sessions that end soon, so that nobody has to wait for them.
-    pub async fn refresh(&self, secrets: &SecretsStore, now: Timestamp) {
-        let reading = SessionName::reading();
-        let sessions = self.config.targets.iter().filter(|(_, target)| target.credentials.is_a_session());
+    pub async fn renew_expiring_sessions(&self, secrets: &SecretsStore, now: Timestamp) {
+        let reading = SessionName::for_reads();
+        let sessions = self.config.targets.iter().filter(|(_, target)| target.credentials.needs_session());
         let refresh = sessions.map(async |(name, config)| {
             if let Err(error) = self.session_key(secrets, NamedTarget { name, config }, &reading, BACKGROUND, now).await
             {
-                error.count();
+                error.count_refusal();
                 tracing::error!(
                     outcome = "no_credentials",
                     target = name,
                     alicloud.code = error.code(),
                     alicloud.request_id = error.request_id(),
-                    error = %Chain(&error),
+                    error = %ErrorChain(&error),
                     "could not get the credentials of a target"
                 );
             }
@@ -368,7 +369,7 @@ impl CredentialsProvider {
                 return Ok(new.key);
             }
             Ok(Err(error)) => {
-                error.count();
+                error.count_refusal();
                 Some(error.code().to_owned())
             }
             Err(_elapsed) => None,

@@ -21,7 +21,7 @@ use crate::chat::message::Message;
 use crate::chat::platform::Channel;
 use crate::chat::{DeliveryError, ProbeError};
 use crate::config::{self, Config, Environment};
-use crate::logging::Chain;
+use crate::logging::ErrorChain;
 use crate::peering::InstanceId;
 use crate::policy::Policy;
 use crate::secrets::{self, SecretSet, SecretsStore};
@@ -182,7 +182,7 @@ fn examine_environment(environment: Result<Environment, config::Error>, report: 
         }
         Err(error) => {
             let fix = "Set the variable: see docs/configuration.md#environment.";
-            report.add_problem("environment", Chain(&error).to_string(), fix);
+            report.add_problem("environment", ErrorChain(&error).to_string(), fix);
             None
         }
     }
@@ -194,7 +194,7 @@ fn build_app(environment: &Environment, report: &mut Report) -> Option<App> {
         Ok(config) => config,
         Err(error) => {
             let fix = "Compare the file with peergate.example.toml, which has every key.";
-            report.add_problem("configuration", Chain(&error).to_string().trim_end(), fix);
+            report.add_problem("configuration", ErrorChain(&error).to_string().trim_end(), fix);
             return None;
         }
     };
@@ -210,7 +210,11 @@ fn build_app(environment: &Environment, report: &mut Report) -> Option<App> {
     match App::new(environment, config) {
         Ok(app) => Some(app),
         Err(error) => {
-            report.add_problem("HTTP client", Chain(&error).to_string(), "Check the file that PEERGATE_CA_FILE names.");
+            report.add_problem(
+                "HTTP client",
+                ErrorChain(&error).to_string(),
+                "Check the file that PEERGATE_CA_FILE names.",
+            );
             None
         }
     }

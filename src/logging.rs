@@ -42,13 +42,13 @@ pub fn invocation_span(request_id: &str, trace_id: Option<&str>) -> Span {
 
 /// Logs why the process cannot start.
 pub fn log_not_started(error: &dyn Error) {
-    tracing::error!(outcome = "not_started", error = %Chain(error), "could not start");
+    tracing::error!(outcome = "not_started", error = %ErrorChain(error), "could not start");
 }
 
 /// Shows an error and its causes in one line.
-pub struct Chain<'a>(pub &'a dyn Error);
+pub struct ErrorChain<'a>(pub &'a dyn Error);
 
-impl fmt::Display for Chain<'_> {
+impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
         let mut cause = self.0.source();

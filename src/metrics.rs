@@ -122,7 +122,7 @@ pub(crate) fn count_signing_key(sender: &str, key: usize) {
 
 /// Counts what the new entries of a stored record report. The history had `known` entries before.
 pub(crate) fn count_new_entries(approval: &Approval, known: usize) {
-    for entry in approval.history.iter().skip(known) {
+    for entry in approval.history().iter().skip(known) {
         match &entry.event {
             AuditEvent::Decided(decision) => counter!(DECISIONS, "Verdict" => decision.verdict.name()).increment(1),
             AuditEvent::Acknowledged { operation, .. } if operation == Verdict::Approve.operation() => {

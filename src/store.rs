@@ -292,7 +292,7 @@ impl Store {
     pub async fn save(&self, approval: &Approval, expected: Option<&Stored>) -> Result<Saved, Error> {
         let saved = self.put_record(approval, expected.map_or(0, |stored| stored.version)).await;
         if let Ok(Saved::Done(stored)) = &saved {
-            metrics::count_new_entries(&stored.approval, expected.map_or(0, |stored| stored.approval.history.len()));
+            metrics::count_new_entries(&stored.approval, expected.map_or(0, |stored| stored.approval.history().len()));
         }
         saved
     }

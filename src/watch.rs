@@ -124,7 +124,7 @@ pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<TickSummar
     let stop_at = deadline.checked_sub(SHUTDOWN_RESERVE).unwrap_or(deadline);
     let (mut scheduler, mut timer) = (Scheduler::new(app, stop_at), RoundTimer::new(started, deadline));
     let (mut summary, mut failed) = (TickSummary::default(), None);
-    let refresh = app.credentials.refresh(&app.secrets, clock::now());
+    let refresh = app.credentials.renew_expiring_sessions(&app.secrets, clock::now());
     let mut refreshing = pin!(timeout_at(stop_at.min(started + REFRESH_TIMEOUT), refresh).fuse());
     // Jobs go on while the index is read.
     let mut loading = pin!(Fuse::terminated());

@@ -27,7 +27,7 @@ use crate::chat::{
     self, Action, AskOutcome, Authentic, Click, Command, Incoming, MalformedRequest, Outgoing, Reply, RequestShape,
     Unauthentic, message,
 };
-use crate::logging::Chain;
+use crate::logging::ErrorChain;
 use crate::secrets::SecretSet;
 use crate::{envelope, metrics};
 use decision::{reply_if_too_late, reply_to_command};
@@ -256,7 +256,7 @@ impl Responder<'_> {
                 return has_new_card.then(message::card_replaced);
             }
             let (approval, clicked) = (reply.approval()?, request.clicked_card.as_ref()?);
-            approval.cards.values().find(|card| card.id == clicked.card_id)?;
+            approval.cards().values().find(|card| card.id == clicked.card_id)?;
             Some(binding::bind_buttons(message::request_card(approval, now), &keyring, clicked.card_id, max_chars))
         };
         let card = if platform.can_redraw_in_reply() { clicked_card().map(Box::new) } else { None };
@@ -395,7 +395,7 @@ fn log_request_outcome(outcome: &RequestOutcome, status: StatusCode, took: Durat
         }
         RequestOutcome::Rejected(rejection) => tracing::warn!(
             outcome = classify_rejection(rejection).name,
-            error = %Chain(rejection),
+            error = %ErrorChain(rejection),
             http.status = status,
             duration_ms,
             "rejected the request"

@@ -188,7 +188,7 @@ fn accepted(record: &Approval, review: &Review<'_>, at: Timestamp) -> Result<App
         verdict: Verdict::Approve,
         by: by.clone(),
         at,
-        fingerprint: record.fingerprint.clone(),
+        fingerprint: record.fingerprint().clone(),
         reason: None,
         request_key: clock::nonce(),
         request_content: None,
@@ -227,7 +227,7 @@ async fn record(app: &App, target: &str, account: u64, connection: &Connection) 
     if connection.status == Status::Updating {
         record = accepted(&record, &review, at)?;
     }
-    let notifications: Vec<_> = record.outbox.iter().map(|it| (it.number, it.deliveries.clone())).collect();
+    let notifications: Vec<_> = record.outbox().iter().map(|it| (it.number, it.deliveries.clone())).collect();
     for (number, deliveries) in notifications {
         for (channel, _) in deliveries.into_iter().filter(|(_, delivery)| matches!(delivery, Delivery::Waiting { .. }))
         {
@@ -276,7 +276,7 @@ impl Ended {
     async fn check(&self, world: &World) -> Result<(), Error> {
         for id in &self.ids {
             let stored = world.sandbox.parts.store.load(id).await?.ok_or("the record is gone")?;
-            if !stored.approval.state.is_final() || stored.approval.due_at().is_some() {
+            if !stored.approval.state().is_final() || stored.approval.due_at().is_some() {
                 return Err(format!("{id} has ended, but the tick did not store or post it").into());
             }
         }
@@ -330,7 +330,7 @@ pub async fn naive_tick() -> Result<(), Error> {
             async move {
                 while started.elapsed() < Duration::from_mins(1) {
                     let Some(stored) = load(&app.store, &entry.id).await else { return 0 };
-                    let id = &stored.approval.id;
+                    let id = stored.approval.id();
                     match accept::read_connection(&app, &id.target, &id.instance_id, clock::now()).await {
                         Ok(_) => return 1,
                         Err(accept::Error::Api(alicloud::Error::RateLimited(wait))) => {

@@ -128,7 +128,7 @@ async fn shown(world: &World, id: &str) -> Result<(), Error> {
     };
     let mut record = Approval::discover(&review, now);
     for channel in &policy.channels {
-        let display = ChannelDisplay::Facts(record.fingerprint.clone());
+        let display = ChannelDisplay::Facts(record.fingerprint().clone());
         record.apply_event(&Event::Delivered { number: 1, channel: channel.clone(), display }, now);
     }
     app.store.save(&record, None).await?;

@@ -23,15 +23,15 @@ const PLAUSIBLE_EPOCH_SECONDS: std::ops::Range<i64> = 1_420_070_400..4_102_444_8
 /// Larger numbers are milliseconds.
 const MAX_EPOCH_SECONDS: i128 = 100_000_000_000;
 
-macro_rules! facts {
+macro_rules! required_fields {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// A required part of an answer that cannot be understood.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Fact {
+        pub enum RequiredField {
             $($(#[$doc])* $variant,)*
         }
 
-        impl Fact {
+        impl RequiredField {
             /// The name of the field in the API.
             #[must_use]
             pub fn name(self) -> &'static str {
@@ -51,7 +51,7 @@ macro_rules! facts {
     };
 }
 
-facts! {
+required_fields! {
     /// The connection is not an object.
     Connection = "VpcPeerConnect",
     /// The list of connections.
@@ -92,11 +92,11 @@ pub struct UnreadableConnection {
     /// The id without characters that are unsafe in logs; `?` if there is none.
     pub id: String,
     /// The field that cannot be understood.
-    pub field: Fact,
+    pub field: RequiredField,
 }
 
 /// Parses a page. A missing list counts as empty only if the page says that the total is 0.
-pub(super) fn parse_page(fields: &JsonFields) -> Result<Page, Fact> {
+pub(super) fn parse_page(fields: &JsonFields) -> Result<Page, RequiredField> {
     let total =
         fields.get("TotalCount").first().and_then(json::parse_whole_number).and_then(|total| u32::try_from(total).ok());
     let token = fields.get("NextToken").first();
@@ -105,16 +105,16 @@ pub(super) fn parse_page(fields: &JsonFields) -> Result<Page, Fact> {
         token.is_some_and(|token| json::parse_word(token).is_none() && !["{}", "[]"].contains(&token));
     let (mut connections, mut unreadable) = (vec![], vec![]);
     let listed = match fields.get("VpcPeerConnects") {
-        JsonField::Once(value) => json::parse_list(value).ok_or(Fact::Connections)?,
+        JsonField::Once(value) => json::parse_list(value).ok_or(RequiredField::Connections)?,
         JsonField::Absent if total == Some(0) && next_token.is_none() && !has_unreadable_token => vec![],
-        JsonField::Absent | JsonField::Repeated(_) => return Err(Fact::Connections),
+        JsonField::Absent | JsonField::Repeated(_) => return Err(RequiredField::Connections),
     };
     for value in listed {
         let value = value.get();
         match JsonFields::parse(value) {
             None => unreadable.push(UnreadableConnection {
                 id: sanitize_id(json::parse_word(value).as_deref()),
-                field: Fact::Connection,
+                field: RequiredField::Connection,
             }),
             Some(fields) => match parse_connection(&fields) {
                 Ok(connection) => connections.push(connection),
@@ -137,30 +137,30 @@ fn sanitize_id(text: Option<&str>) -> String {
 }
 
 /// Parses a connection.
-pub(super) fn parse_connection(fields: &JsonFields) -> Result<Connection, Fact> {
-    let instance_id = require_identifier(fields.get("InstanceId"), Fact::InstanceId)?;
-    let status = Status::from(require_identifier(fields.get("Status"), Fact::Status)?);
+pub(super) fn parse_connection(fields: &JsonFields) -> Result<Connection, RequiredField> {
+    let instance_id = require_identifier(fields.get("InstanceId"), RequiredField::InstanceId)?;
+    let status = Status::from(require_identifier(fields.get("Status"), RequiredField::Status)?);
     // A new connection may not have its sides yet, and an ended one may have lost them. People decide about neither.
     let is_open = match status {
         Status::Creating | Status::Rejected | Status::Expired | Status::Deleting | Status::Deleted => false,
         Status::Accepting | Status::Updating | Status::Activated | Status::Other(_) => true,
     };
     let requester = EndFields {
-        account: FactField { value: fields.get("OwnerId"), fact: Fact::Owner },
-        region: FactField { value: fields.get("RegionId"), fact: Fact::Region },
-        vpc: FactField { value: fields.get("Vpc"), fact: Fact::Vpc },
-        ipv4_fact: Fact::Ipv4,
-        ipv6_fact: Fact::Ipv6,
+        account: FactField { value: fields.get("OwnerId"), fact: RequiredField::Owner },
+        region: FactField { value: fields.get("RegionId"), fact: RequiredField::Region },
+        vpc: FactField { value: fields.get("Vpc"), fact: RequiredField::Vpc },
+        ipv4_fact: RequiredField::Ipv4,
+        ipv6_fact: RequiredField::Ipv6,
     };
     let accepter = EndFields {
-        account: FactField { value: fields.get("AcceptingOwnerUid"), fact: Fact::AcceptingOwner },
-        region: FactField { value: fields.get("AcceptingRegionId"), fact: Fact::AcceptingRegion },
-        vpc: FactField { value: fields.get("AcceptingVpc"), fact: Fact::AcceptingVpc },
-        ipv4_fact: Fact::AcceptingIpv4,
-        ipv6_fact: Fact::AcceptingIpv6,
+        account: FactField { value: fields.get("AcceptingOwnerUid"), fact: RequiredField::AcceptingOwner },
+        region: FactField { value: fields.get("AcceptingRegionId"), fact: RequiredField::AcceptingRegion },
+        vpc: FactField { value: fields.get("AcceptingVpc"), fact: RequiredField::AcceptingVpc },
+        ipv4_fact: RequiredField::AcceptingIpv4,
+        ipv6_fact: RequiredField::AcceptingIpv6,
     };
     Ok(Connection {
-        instance_id: InstanceId::parse(&instance_id).map_err(|_| Fact::InstanceId)?,
+        instance_id: InstanceId::parse(&instance_id).map_err(|_| RequiredField::InstanceId)?,
         status,
         business_status: parse_business_status(fields.get("BizStatus")).into(),
         requester: requester.parse_side(is_open)?,
@@ -175,7 +175,7 @@ pub(super) fn parse_connection(fields: &JsonFields) -> Result<Connection, Fact> 
 }
 
 /// A fact. If it cannot be understood, that is an error only for an open connection.
-fn required_if_open<T: Default>(fact: Result<T, Fact>, is_open: bool) -> Result<T, Fact> {
+fn required_if_open<T: Default>(fact: Result<T, RequiredField>, is_open: bool) -> Result<T, RequiredField> {
     if is_open { fact } else { Ok(fact.unwrap_or_default()) }
 }
 
@@ -183,7 +183,7 @@ fn required_if_open<T: Default>(fact: Result<T, Fact>, is_open: bool) -> Result<
 #[derive(Clone, Copy)]
 struct FactField<'a> {
     value: JsonField<'a>,
-    fact: Fact,
+    fact: RequiredField,
 }
 
 /// The unparsed fields of one end of a connection.
@@ -191,12 +191,12 @@ struct EndFields<'a> {
     account: FactField<'a>,
     region: FactField<'a>,
     vpc: FactField<'a>,
-    ipv4_fact: Fact,
-    ipv6_fact: Fact,
+    ipv4_fact: RequiredField,
+    ipv6_fact: RequiredField,
 }
 
 impl EndFields<'_> {
-    fn parse_side(&self, is_open: bool) -> Result<Side, Fact> {
+    fn parse_side(&self, is_open: bool) -> Result<Side, RequiredField> {
         let Self { account, region, vpc, .. } = self;
         let fields = match vpc.value {
             JsonField::Once(value) => JsonFields::parse(value),
@@ -219,7 +219,7 @@ impl EndFields<'_> {
 }
 
 /// An identifier of the vendor: an id, a region or a status.
-fn require_identifier(field: JsonField<'_>, fact: Fact) -> Result<String, Fact> {
+fn require_identifier(field: JsonField<'_>, fact: RequiredField) -> Result<String, RequiredField> {
     let JsonField::Once(value) = field else { return Err(fact) };
     let text = json::parse_text(value).ok_or(fact)?;
     let word = text.trim();
@@ -256,26 +256,26 @@ fn parse_cidrs(field: JsonField<'_>) -> Option<BTreeSet<IpNet>> {
 }
 
 /// In Mbit/s. Only -1 and an absent value mean that there is no limit.
-fn parse_bandwidth(field: JsonField<'_>) -> Result<Option<u32>, Fact> {
+fn parse_bandwidth(field: JsonField<'_>) -> Result<Option<u32>, RequiredField> {
     match field {
         JsonField::Absent => Ok(None),
-        JsonField::Once(value) => match json::parse_whole_number(value).ok_or(Fact::Bandwidth)? {
+        JsonField::Once(value) => match json::parse_whole_number(value).ok_or(RequiredField::Bandwidth)? {
             -1 => Ok(None),
-            mbps => u32::try_from(mbps).map(Some).map_err(|_| Fact::Bandwidth),
+            mbps => u32::try_from(mbps).map(Some).map_err(|_| RequiredField::Bandwidth),
         },
-        JsonField::Repeated(_) => Err(Fact::Bandwidth),
+        JsonField::Repeated(_) => Err(RequiredField::Bandwidth),
     }
 }
 
 /// A value of the wrong type is kept as text, because people see it and the fingerprint covers it.
-fn parse_link_type(field: JsonField<'_>) -> Result<String, Fact> {
+fn parse_link_type(field: JsonField<'_>) -> Result<String, RequiredField> {
     let link_type = match field {
         JsonField::Absent => return Ok(String::new()),
-        JsonField::Repeated(_) => return Err(Fact::LinkType),
+        JsonField::Repeated(_) => return Err(RequiredField::LinkType),
         JsonField::Once(value) => json::parse_text(value).unwrap_or_else(|| value.to_owned()),
     };
     let link_type = link_type.trim();
-    if link_type.chars().count() > MAX_WORD_CHARS { Err(Fact::LinkType) } else { Ok(link_type.to_owned()) }
+    if link_type.chars().count() > MAX_WORD_CHARS { Err(RequiredField::LinkType) } else { Ok(link_type.to_owned()) }
 }
 
 /// Empty if it is absent or repeated.
@@ -345,12 +345,12 @@ mod tests {
         })
     }
 
-    fn read(json: &str) -> Result<Connection, Fact> {
+    fn read(json: &str) -> Result<Connection, RequiredField> {
         parse_connection(&JsonFields::parse(&json::repair_json(json.as_bytes())).unwrap())
     }
 
     /// The connection with another value for a field: `Name`, or `Vpc.Ipv6Cidrs`.
-    fn with(field: &str, value: Value) -> Result<Connection, Fact> {
+    fn with(field: &str, value: Value) -> Result<Connection, RequiredField> {
         let mut json = whole();
         match field.split_once('.') {
             Some((object, field)) => json[object][field] = value,
@@ -471,20 +471,32 @@ mod tests {
     #[test]
     fn unreadable_fact_is_named() {
         for (field, values, fact) in [
-            ("InstanceId", vec![json!(null), json!(7), json!("pcc-UPPER"), json!("")], Fact::InstanceId),
-            ("Status", vec![json!(null), json!(7), json!(""), json!("\u{fffd}"), json!("a b")], Fact::Status),
-            ("OwnerId", vec![json!(null), json!(0), json!(-1), json!(1.5), json!("x"), json!(1e30)], Fact::Owner),
-            ("AcceptingOwnerUid", vec![json!([]), json!("1e9999")], Fact::AcceptingOwner),
-            ("RegionId", vec![json!(null), json!(1), json!("")], Fact::Region),
-            ("AcceptingRegionId", vec![json!({}), json!("a\nb")], Fact::AcceptingRegion),
-            ("Vpc", vec![json!(null), json!("vpc-a"), json!([]), json!({})], Fact::Vpc),
-            ("AcceptingVpc.VpcId", vec![json!(null), json!(7), json!(""), json!("x".repeat(200))], Fact::AcceptingVpc),
-            ("Vpc.Ipv4Cidrs", vec![json!(["10.0.0.0"]), json!([7]), json!({}), json!("x"), json!([["a"]])], Fact::Ipv4),
-            ("AcceptingVpc.Ipv6Cidrs", vec![json!(["::/129"]), json!(true)], Fact::AcceptingIpv6),
+            ("InstanceId", vec![json!(null), json!(7), json!("pcc-UPPER"), json!("")], RequiredField::InstanceId),
+            ("Status", vec![json!(null), json!(7), json!(""), json!("\u{fffd}"), json!("a b")], RequiredField::Status),
+            (
+                "OwnerId",
+                vec![json!(null), json!(0), json!(-1), json!(1.5), json!("x"), json!(1e30)],
+                RequiredField::Owner,
+            ),
+            ("AcceptingOwnerUid", vec![json!([]), json!("1e9999")], RequiredField::AcceptingOwner),
+            ("RegionId", vec![json!(null), json!(1), json!("")], RequiredField::Region),
+            ("AcceptingRegionId", vec![json!({}), json!("a\nb")], RequiredField::AcceptingRegion),
+            ("Vpc", vec![json!(null), json!("vpc-a"), json!([]), json!({})], RequiredField::Vpc),
+            (
+                "AcceptingVpc.VpcId",
+                vec![json!(null), json!(7), json!(""), json!("x".repeat(200))],
+                RequiredField::AcceptingVpc,
+            ),
+            (
+                "Vpc.Ipv4Cidrs",
+                vec![json!(["10.0.0.0"]), json!([7]), json!({}), json!("x"), json!([["a"]])],
+                RequiredField::Ipv4,
+            ),
+            ("AcceptingVpc.Ipv6Cidrs", vec![json!(["::/129"]), json!(true)], RequiredField::AcceptingIpv6),
             (
                 "Bandwidth",
                 vec![json!(""), json!(-2), json!("unlimited"), json!(1.5), json!(true), json!([]), json!(u64::MAX)],
-                Fact::Bandwidth,
+                RequiredField::Bandwidth,
             ),
         ] {
             for value in values {
@@ -496,12 +508,12 @@ mod tests {
     #[test]
     fn duplicate_fact_is_named_as_unreadable() {
         for (field, fact) in [
-            ("Status", Fact::Status),
-            ("InstanceId", Fact::InstanceId),
-            ("OwnerId", Fact::Owner),
-            ("Vpc", Fact::Vpc),
-            ("Bandwidth", Fact::Bandwidth),
-            ("LinkType", Fact::LinkType),
+            ("Status", RequiredField::Status),
+            ("InstanceId", RequiredField::InstanceId),
+            ("OwnerId", RequiredField::Owner),
+            ("Vpc", RequiredField::Vpc),
+            ("Bandwidth", RequiredField::Bandwidth),
+            ("LinkType", RequiredField::LinkType),
         ] {
             let twice = whole().to_string().replacen('{', &format!("{{\"{field}\":null,"), 1);
             assert_eq!(read(&twice).map(|_| ()), Err(fact), "{field}");
@@ -524,7 +536,7 @@ mod tests {
             r#"{"VpcPeerConnects":""}"#,
             r#"{"VpcPeerConnects":[],"VpcPeerConnects":[]}"#,
         ] {
-            assert_eq!(read(odd), Err(Fact::Connections), "{odd}");
+            assert_eq!(read(odd), Err(RequiredField::Connections), "{odd}");
         }
         let of = |rest: &str| read(&format!(r#"{{"VpcPeerConnects":[],{rest}}}"#)).unwrap();
         assert_eq!(of(r#""TotalCount":[],"NextToken":7"#), (Some("7".into()), false));
@@ -539,12 +551,12 @@ mod tests {
         let page = parse_page(&JsonFields::parse(json).unwrap()).unwrap();
         let named: Vec<_> = page.unreadable.iter().map(|out| (out.id.as_str(), out.field)).collect();
         let expected = [
-            ("null", Fact::Connection),
-            ("?", Fact::Connection),
-            ("pcc-a", Fact::Connection),
-            ("7", Fact::Connection),
-            ("pcc-b", Fact::Status),
-            ("pcc", Fact::InstanceId),
+            ("null", RequiredField::Connection),
+            ("?", RequiredField::Connection),
+            ("pcc-a", RequiredField::Connection),
+            ("7", RequiredField::Connection),
+            ("pcc-b", RequiredField::Status),
+            ("pcc", RequiredField::InstanceId),
         ];
         assert_eq!((named.as_slice(), page.connections.len()), (expected.as_slice(), 1));
     }

@@ -1,7 +1,7 @@
 //! The local tool: the demo, the simulator, signed events, the audit commands, and both functions on one machine.
 
 use std::io::{ErrorKind, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -203,7 +203,7 @@ async fn main() -> ExitCode {
     match run_command(Cli::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("peergate: {}", logging::Chain(error.as_ref()));
+            eprintln!("peergate: {}", logging::ErrorChain(error.as_ref()));
             ExitCode::FAILURE
         }
     }
@@ -241,19 +241,22 @@ async fn run_command(command: Cli) -> Result<(), Error> {
         Cli::Redrive(args) => print_text(&redrive::redrive(&args).await?),
         Cli::Restore(args) => print_text(&restore::restore(&args).await?),
         Cli::Table { listen, store, name } => table::serve_table(&store, &name, listen_on(&listen).await?).await,
-        Cli::Watch { once, store } => {
-            logging::start();
-            let app = Arc::new(serve::build_app(&store).await?);
-            if once {
-                let startup_check = doctor::StartupCheck::default();
-                let ticked = watch::tick(&app, Tick::SCHEDULED, Instant::now() + Duration::from_mins(1));
-                tokio::join!(ticked, startup_check.run_once(&app)).0?;
-            } else {
-                serve::run_watcher(app, serve::DISCOVERY_INTERVAL).await;
-            }
-            Ok(())
-        }
+        Cli::Watch { once, store } => run_watcher(once, &store).await,
     }
+}
+
+/// Runs one tick, or tick after tick.
+async fn run_watcher(once: bool, store: &Path) -> Result<(), Error> {
+    logging::start();
+    let app = Arc::new(serve::build_app(store).await?);
+    if once {
+        let startup_check = doctor::StartupCheck::default();
+        let ticked = watch::tick(&app, Tick::SCHEDULED, Instant::now() + Duration::from_mins(1));
+        tokio::join!(ticked, startup_check.run_once(&app)).0?;
+    } else {
+        serve::run_watcher(app, serve::DISCOVERY_INTERVAL).await;
+    }
+    Ok(())
 }
 
 async fn simulate(arguments: SimulateArguments) -> Result<(), Error> {

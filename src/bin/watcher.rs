@@ -61,7 +61,7 @@ async fn run_watcher() -> Result<(), Error> {
             };
             metrics.flush(&context.request_id);
             answer.map_err(|error| {
-                tracing::error!(outcome = "store_failed", error = %logging::Chain(&error), "could not finish the tick");
+                tracing::error!(outcome = "store_failed", error = %logging::ErrorChain(&error), "could not finish the tick");
                 Diagnostic { error_type: "StoreFailed".into(), error_message: error.to_string() }
             })
         }

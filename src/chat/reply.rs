@@ -171,7 +171,7 @@ impl Reply {
         let (status, name) = match self {
             Self::Done(approval) => settled_outcome(approval),
             // Repeating a decision that failed must not look like success.
-            Self::Repeated(approval) if approval.state == ApprovalState::Pending => (StatusCode::OK, "repeated"),
+            Self::Repeated(approval) if *approval.state() == ApprovalState::Pending => (StatusCode::OK, "repeated"),
             Self::Repeated(approval) => match settled_outcome(approval) {
                 (StatusCode::OK, _) => (StatusCode::OK, "repeated"),
                 failed => failed,
@@ -215,7 +215,7 @@ impl Reply {
 /// The outcome of a decision: carried out, in progress, or failed.
 fn settled_outcome(approval: &Approval) -> (StatusCode, &'static str) {
     let verdict = approval.winner().map(|winner| winner.verdict);
-    match approval.state {
+    match approval.state() {
         ApprovalState::Failed { .. } => (StatusCode::CONFLICT, "failed"),
         ApprovalState::Expired => (StatusCode::CONFLICT, "expired"),
         ApprovalState::Deleted => (StatusCode::CONFLICT, "deleted"),

@@ -1,5 +1,7 @@
 //! The environment of the process: where the configuration, the table and the secrets are, and what AWS needs.
 
+use crate::aws::AwsEnvironment;
+
 use std::path::PathBuf;
 
 use super::Error;
@@ -27,33 +29,6 @@ pub enum SecretsSource {
     SecretsManager(String),
     /// In a local file.
     File(PathBuf),
-}
-
-/// The variables that AWS defines. Lambda sets all of them except the endpoints.
-#[derive(Clone, PartialEq, Eq, Default)]
-pub struct AwsEnvironment {
-    /// `AWS_REGION`.
-    pub region: String,
-    /// `AWS_ACCESS_KEY_ID`.
-    pub access_key_id: String,
-    /// `AWS_SECRET_ACCESS_KEY`.
-    pub secret_access_key: String,
-    /// `AWS_SESSION_TOKEN`.
-    pub session_token: Option<String>,
-    /// `AWS_ENDPOINT_URL_DYNAMODB`, else `AWS_ENDPOINT_URL`.
-    pub dynamodb_endpoint: Option<String>,
-    /// `AWS_ENDPOINT_URL_SECRETS_MANAGER`, else `AWS_ENDPOINT_URL`.
-    pub secrets_manager_endpoint: Option<String>,
-    /// `AWS_ENDPOINT_URL_STS`, else `AWS_ENDPOINT_URL`.
-    pub sts_endpoint: Option<String>,
-    /// `AWS_ENDPOINT_URL_EVENTBRIDGE`, else `AWS_ENDPOINT_URL`. Only the doctor uses it.
-    pub events_endpoint: Option<String>,
-}
-
-impl std::fmt::Debug for AwsEnvironment {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AwsEnvironment").field("region", &self.region).finish_non_exhaustive()
-    }
 }
 
 impl Environment {

@@ -78,7 +78,7 @@ impl CredentialsKind {
 
     /// Whether calls are made in the session of a role.
     #[must_use]
-    pub fn is_a_session(&self) -> bool {
+    pub fn needs_session(&self) -> bool {
         match self {
             Self::AccessKey {} => false,
             Self::AssumeRole { .. } | Self::Oidc { .. } => true,

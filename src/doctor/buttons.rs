@@ -60,7 +60,7 @@ async fn count_open_cards(app: &App) -> Result<BTreeMap<Option<CardKey>, usize>,
     let mut counts = BTreeMap::new();
     let now = clock::now();
     for stored in records.values().flatten().filter(|stored| stored.approval.is_open(now)) {
-        for card in stored.approval.cards.values() {
+        for card in stored.approval.cards().values() {
             *counts.entry(card.key).or_insert(0) += 1;
         }
     }

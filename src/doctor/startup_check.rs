@@ -62,7 +62,7 @@ async fn platform_config_errors(app: &App, platform: Platform) -> Vec<KeyProblem
 
 async fn target_config_errors(app: &App, name: &str, target: &Target) -> Vec<KeyProblem> {
     let now = clock::now();
-    let reading = SessionName::reading();
+    let reading = SessionName::for_reads();
     let account = async {
         let key = app.credentials.current_key(&app.secrets, name, &reading, now).await.ok()?;
         let sts = Sts::new(app.http.clone(), target.sts_endpoint.clone(), target.signature);

@@ -41,7 +41,7 @@ pub(super) async fn examine_target(app: &App, name: &str, target: &Target, now: 
 /// make sense.
 async fn has_usable_credentials(app: &App, name: &str, target: &Target, now: Timestamp, report: &mut Report) -> bool {
     let subject = format!("target {name}, credentials");
-    let key = match app.credentials.current_key(&app.secrets, name, &SessionName::reading(), now).await {
+    let key = match app.credentials.current_key(&app.secrets, name, &SessionName::for_reads(), now).await {
         Ok(key) => key,
         Err(error) => {
             let detail = format!("there are no credentials ({})", error.code());

@@ -81,12 +81,12 @@ pub async fn list_records(source: &RecordSource, all: bool) -> Result<String, Er
     let (mut approvals, mut unreadable) = (vec![], String::new());
     for scanned in source.scan_records().await? {
         match scanned.stored {
-            Ok(stored) if all || !stored.approval.state.is_final() => approvals.push(stored.approval),
+            Ok(stored) if all || !stored.approval.state().is_final() => approvals.push(stored.approval),
             Ok(_) => {}
             Err(error) => writeln!(unreadable, "{error}")?,
         }
     }
-    approvals.sort_by_key(|approval| approval.since);
+    approvals.sort_by_key(super::super::approval::Approval::since);
     let listed = if all {
         approvals.iter().map(|approval| message::summary_line(approval, clock::now()) + "\n").collect()
     } else {

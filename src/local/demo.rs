@@ -76,7 +76,7 @@ async fn approve_twice(stage: &DemoStage, id: &InstanceId, card: &SlackCard) -> 
     let toast = stage.click_in_feishu("Approve", "ou_bob").await?;
     println!("  only Bob reads: {toast}");
     expect_step("he is told that it is being activated", toast.contains("You approved"))?;
-    let token = stage.load_record(id).await?.client_token.map(|token| token.as_str().to_owned()).unwrap_or_default();
+    let token = stage.load_record(id).await?.client_token().map(|token| token.as_str().to_owned()).unwrap_or_default();
     println!("  client token {token}");
     let accepted_once = stage.accept_tokens() == [token] && stage.count_accepts(id) == 1;
     expect_step("Alibaba Cloud accepted it once, with that token", accepted_once)?;
@@ -126,12 +126,12 @@ async fn show_record(stage: &DemoStage, id: &InstanceId) -> Result<(), Error> {
         println!("  {line}");
     }
     let stored = serde_json::to_value(&record)?;
-    expect_step("the hash chain holds", History::verify(&record.id.to_string(), &stored).is_ok())?;
+    expect_step("the hash chain holds", History::verify(&record.id().to_string(), &stored).is_ok())?;
     let mut edited = stored;
     if let Some(by) = edited.pointer_mut("/history/1/what/decided/by/person") {
         *by = json!("mallory");
     }
-    expect_step("an edit would be seen", History::verify(&record.id.to_string(), &edited).is_err())?;
+    expect_step("an edit would be seen", History::verify(&record.id().to_string(), &edited).is_err())?;
     Ok(())
 }
 

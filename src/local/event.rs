@@ -23,7 +23,7 @@ pub async fn read_fingerprint(
     instance_id: &str,
 ) -> Result<String, Error> {
     let app = App::new(environment, config.clone())?;
-    let (target, _) = config.target(target).ok_or("set --target: there are several targets")?;
+    let (target, _) = config.find_target(target).ok_or("set --target: there are several targets")?;
     match accept::read_connection(&app, target, &InstanceId::parse(instance_id)?, clock::now()).await {
         Ok(connection) => Ok(connection.fingerprint().to_string()),
         Err(error) => Err(format!("cannot read {instance_id} for its fingerprint ({error}); set --fingerprint").into()),

@@ -23,7 +23,7 @@ use super::{Error, table};
 use crate::app::App;
 use crate::config::{Config, Environment};
 use crate::doctor::StartupCheck;
-use crate::logging::Chain;
+use crate::logging::ErrorChain;
 use crate::watch::Tick;
 use crate::{aws, clock, http, watch, webhook};
 
@@ -164,7 +164,7 @@ pub async fn run_watcher(app: Arc<App>, discovery_interval: Duration) {
         }
         let tick = if discover { Tick::SCHEDULED } else { Tick::DUE };
         if let Err(error) = watch::tick(&app, tick, Instant::now() + TICK_TIMEOUT).await {
-            tracing::error!(outcome = "store_failed", error = %Chain(&error), "could not finish the tick");
+            tracing::error!(outcome = "store_failed", error = %ErrorChain(&error), "could not finish the tick");
         }
         sleep(TICK_PAUSE).await;
     }

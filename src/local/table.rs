@@ -14,7 +14,7 @@ use dynoxide::Database;
 use tokio::net::TcpListener;
 
 use super::Error;
-use crate::config::AwsEnvironment;
+use crate::aws::AwsEnvironment;
 use crate::store::{INDEX_ATTRIBUTES, INDEX_NAME};
 use crate::{aws, http};
 

@@ -42,18 +42,18 @@ struct SchemaHeader {
 }
 
 pub(super) fn record_item(approval: &Approval, version: u64, retention: SignedDuration) -> Result<Item, Error> {
-    let id = approval.id.to_string();
+    let id = approval.id().to_string();
     let record = RecordDocument { schema: SCHEMA_VERSION, approval };
     let unwritable = |_| Error::Unreadable { id: id.clone(), problem: "not writable as JSON" };
     let json = serde_json::to_string(&record).map_err(unwritable)?;
     let mut item = Item::from([
         ("id".to_owned(), AttributeValue::S(id.clone())),
         ("version".to_owned(), AttributeValue::N(version.to_string())),
-        ("state".to_owned(), AttributeValue::S(approval.state.name().to_owned())),
+        ("state".to_owned(), AttributeValue::S(approval.state().name().to_owned())),
         ("digest".to_owned(), AttributeValue::S(record_digest(&id, &json))),
         ("record".to_owned(), AttributeValue::S(json)),
         ("due".to_owned(), AttributeValue::S(DUE_PARTITION.into())),
-        ("region".to_owned(), AttributeValue::S(approval.connection.accepter.region.clone())),
+        ("region".to_owned(), AttributeValue::S(approval.connection().accepter.region.clone())),
     ]);
     let time = |at: Timestamp| AttributeValue::N(at.as_millisecond().to_string());
     let due_at = approval.due_at();
@@ -66,8 +66,8 @@ pub(super) fn record_item(approval: &Approval, version: u64, retention: SignedDu
         IndexState::Decided | IndexState::Activating | IndexState::Ended | IndexState::Failed => None,
     };
     item.extend(mark.map(|mark| ("mark".into(), AttributeValue::S(mark))));
-    if due_at.is_none() && approval.state.is_final() {
-        let ttl = approval.since.as_second().saturating_add(retention.as_secs());
+    if due_at.is_none() && approval.state().is_final() {
+        let ttl = approval.since().as_second().saturating_add(retention.as_secs());
         item.insert("ttl".into(), AttributeValue::N(ttl.to_string()));
     }
     Ok(item)

@@ -43,9 +43,9 @@ pub(super) async fn update_and_claim(
     let (mut changed, mut claims) = (false, vec![]);
     let change = |approval: &mut Approval| {
         changed = change(approval);
-        let before = approval.outbox.clone();
+        let before = approval.outbox().clone();
         claims = claim_due(app, approval, clock::now());
-        changed || approval.outbox != before
+        changed || *approval.outbox() != before
     };
     let stored = app.store.update(stored, change).await?;
     if let Some(event) = event.filter(|_| changed) {
@@ -97,19 +97,19 @@ pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp) -> V
     let can = |channel: &str| app.config.channels.get(channel).map(Channel::capabilities);
     let has_cards = |channel: &str| can(channel).is_some_and(|can| can.can_edit);
     let new_card = |channel: &str| has_cards(channel).then(clock::new_card_id);
-    let (mut claims, mut postponed) = (approval.outbox.claim_due(now, new_card), vec![]);
+    let (mut claims, mut postponed) = (approval.claim_due(now, new_card), vec![]);
     claims.retain(|Claim { notification, channel, .. }| {
         let is_chat = can(channel).is_some_and(|can| can.is_for_people);
-        let account = approval.facts.requester.account;
+        let account = approval.facts().requester.account;
         let makes_card = notification.kind == NotificationKind::Discovered
-            || (has_cards(channel) && !approval.cards.contains_key(channel));
+            || (has_cards(channel) && !approval.cards().contains_key(channel));
         let turn_at =
-            (is_chat && makes_card).then(|| app.card_rate.reserve(account, channel, &approval.id, now)).flatten();
+            (is_chat && makes_card).then(|| app.card_rate.reserve(account, channel, approval.id(), now)).flatten();
         postponed.extend(turn_at.map(|turn_at| (notification.number, channel.clone(), turn_at)));
         turn_at.is_none()
     });
     for (number, channel, turn_at) in postponed {
-        approval.outbox.postpone_delivery(DeliveryKey { number, channel: &channel }, turn_at);
+        approval.postpone_delivery(DeliveryKey { number, channel: &channel }, turn_at);
     }
     claims
 }
@@ -118,7 +118,7 @@ pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp) -> V
 async fn post_claim(app: &App, approval: &Approval, claim: Claim) -> Event {
     let mut display = ChannelDisplay::Unchanged;
     let result = post_to_channel(app, approval, &claim, &mut display).await;
-    log_delivery(&approval.id, &claim, result.as_ref().err());
+    log_delivery(approval.id(), &claim, result.as_ref().err());
     let Claim { notification: Notification { number, .. }, channel, .. } = claim;
     match result {
         Ok(()) => Event::Delivered { number, channel, display },
@@ -161,14 +161,14 @@ async fn post_to_channel(
     }
     if !can.is_for_people {
         to.send_notification(context, channel, approval, notification).await?;
-        *display = ChannelDisplay::Facts(approval.connection.fingerprint());
+        *display = ChannelDisplay::Facts(approval.connection().fingerprint());
         return Ok(());
     }
     if notification.kind == NotificationKind::Checked {
         // This only changes cards. It is not worth a message.
         return Ok(());
     }
-    let card = binding::notification_card_id(&approval.id.to_string(), channel, notification.number);
+    let card = binding::notification_card_id(&approval.id().to_string(), channel, notification.number);
     let (message, _) = bind_buttons(context, to, message::follow_up(approval, notification, clock::now()), card);
     to.post(context, channel, &message, &key).await?;
     *display = ChannelDisplay::Facts(shown_fingerprint(approval));
@@ -177,7 +177,7 @@ async fn post_to_channel(
 
 /// Fingerprint of the facts if a card can show all of them. Otherwise the fingerprint of nothing.
 fn shown_fingerprint(approval: &Approval) -> Fingerprint {
-    if message::can_show_all(&approval.facts) { approval.fingerprint.clone() } else { Fingerprint::of_nothing() }
+    if message::can_show_all(approval.facts()) { approval.fingerprint().clone() } else { Fingerprint::of_nothing() }
 }
 
 /// Shows the current record: updates its card, or posts a new one. Returns the card.
@@ -191,7 +191,7 @@ async fn draw_card(
     let message = message::request_card(approval, clock::now());
     let fingerprint = shown_fingerprint(approval);
     let mut too_old = None;
-    if let Some(card) = approval.cards.get(channel) {
+    if let Some(card) = approval.cards().get(channel) {
         let (message, key) = bind_buttons(context, to, message.clone(), card.id);
         match to.update(context, &card.reference, &message).await? {
             UpdateOutcome::Updated => return Ok(CardRef { fingerprint, shown_at: clock::now(), key, ..card.clone() }),
@@ -214,7 +214,7 @@ async fn draw_card(
 
 /// Idempotency key of a post. It is the same in every attempt, and differs between notifications.
 fn notification_key(approval: &Approval, channel: &str, number: u32) -> String {
-    format!("notice-{}", binding::notification_card_id(&approval.id.to_string(), channel, number))
+    format!("notice-{}", binding::notification_card_id(&approval.id().to_string(), channel, number))
 }
 
 /// Adds the buttons that the channel's app can verify. Returns the message and the key of the buttons.

@@ -25,10 +25,10 @@ pub(super) async fn advance_record(
 ) -> Result<JobResult, store::Error> {
     let Some(stored) = app.store.load(id).await? else { return Ok(JobResult::default()) };
     let now = clock::now();
-    if stored.approval.next_step_at.is_none_or(|at| at > now) {
+    if stored.approval.next_step_at().is_none_or(|at| at > now) {
         return deliver(app, Claimed::nothing(stored), summary).await;
     }
-    let claimed = match stored.approval.state {
+    let claimed = match stored.approval.state() {
         ApprovalState::Approved | ApprovalState::Rejecting => carry_out_decision(app, stored, true, summary).await?,
         ApprovalState::Pending
         | ApprovalState::Activating
@@ -60,9 +60,9 @@ pub(super) async fn ingest_reading(
 ) -> Result<JobResult, store::Error> {
     let stored = app.store.load(id).await?;
     let can_refresh = |stored: &Stored| {
-        if stored.approval.state == ApprovalState::Pending {
+        if *stored.approval.state() == ApprovalState::Pending {
             // A list entry counts as a reading: it confirms the earlier one or contradicts it.
-            stored.approval.unconfirmed.is_none()
+            stored.approval.unconfirmed().is_none()
         } else {
             // An ended request whose connection is waiting is reopened.
             stored.approval.index_state() == IndexState::Ended
@@ -143,15 +143,15 @@ async fn carry_out_decision(
     recheck: bool,
     summary: &mut TickSummary,
 ) -> Result<Claimed, store::Error> {
-    let (generation, now) = (stored.approval.generation, clock::now());
+    let (generation, now) = (stored.approval.generation(), clock::now());
     if let NextStep::Apply(event) = accept::determine_next_step(app, &stored.approval, recheck, now).await {
         return apply_event(app, stored, &event, summary).await;
     }
     let mut begun = false;
     let begin_call = |approval: &mut Approval| {
         let now = clock::now();
-        let is_decided = matches!(approval.state, ApprovalState::Approved | ApprovalState::Rejecting);
-        begun = is_decided && approval.generation == generation && !approval.is_call_in_progress(now);
+        let is_decided = matches!(approval.state(), ApprovalState::Approved | ApprovalState::Rejecting);
+        begun = is_decided && approval.generation() == generation && !approval.is_call_in_progress(now);
         if begun {
             approval.begin_call(now);
         }
@@ -170,9 +170,9 @@ async fn carry_out_decision(
 /// Whether a due request requires new checks, and not only a reminder.
 fn needs_refresh(app: &App, approval: &Approval, connection: &Connection) -> bool {
     let now = clock::now();
-    approval.state == ApprovalState::Pending
+    *approval.state() == ApprovalState::Pending
         && connection.is_waiting(now)
-        && (is_outdated(app, approval.index_state(), &approval.id, connection, now) || approval.needs_recheck())
+        && (is_outdated(app, approval.index_state(), approval.id(), connection, now) || approval.needs_recheck())
 }
 
 /// Whether a reading is new to a record in this state, under the current configuration.
@@ -193,8 +193,8 @@ async fn apply_event(
     event: &Event,
     summary: &mut TickSummary,
 ) -> Result<Claimed, store::Error> {
-    let (now, generation) = (clock::now(), stored.approval.generation);
-    let apply = |approval: &mut Approval| approval.generation == generation && approval.apply_event(event, now);
+    let (now, generation) = (clock::now(), stored.approval.generation());
+    let apply = |approval: &mut Approval| approval.generation() == generation && approval.apply_event(event, now);
     update_and_claim(app, stored, Some(event), apply, summary).await
 }
 
@@ -218,7 +218,7 @@ async fn refresh_listed(
         }
     };
     let is_known = |approval: &Approval| {
-        approval.state == ApprovalState::Pending && !is_outdated(app, approval.index_state(), id, &connection, now)
+        *approval.state() == ApprovalState::Pending && !is_outdated(app, approval.index_state(), id, &connection, now)
     };
     if let Some(known) = stored.as_ref().filter(|stored| is_known(&stored.approval)) {
         if indexed_state.is_none_or(|state| state == known.approval.index_state()) {
@@ -237,8 +237,8 @@ async fn refresh_listed(
             outcome = "discovered",
             target = id.target,
             peering.id = id.instance_id.as_str(),
-            peering.state = approval.state.name(),
-            rule = approval.policy.rule.as_deref(),
+            peering.state = approval.state().name(),
+            rule = approval.policy().rule.as_deref(),
             "stored a new or changed request"
         );
     }
@@ -286,7 +286,7 @@ async fn refresh_record(
         eligible_approver: &|principal| policy.eligible_approver(&id.target, connection, principal),
     };
     let has_call_begun =
-        |approval: &Approval| approval.state == ApprovalState::Approved && approval.is_call_in_progress(now);
+        |approval: &Approval| *approval.state() == ApprovalState::Approved && approval.is_call_in_progress(now);
     let claim_unless_called =
         |approval: &mut Approval| if has_call_begun(approval) { vec![] } else { claim_due(app, approval, now) };
     let (mut changed, mut claims) = (false, vec![]);
@@ -301,10 +301,10 @@ async fn refresh_record(
             }
         }
         Some(stored) => {
-            let known = stored.approval.fingerprint.clone();
+            let known = stored.approval.fingerprint().clone();
             // Another process may have stored a later reading.
             let refresh = |approval: &mut Approval| {
-                changed = approval.fingerprint == known && approval.refresh(&review, now);
+                changed = *approval.fingerprint() == known && approval.refresh(&review, now);
                 claims = if changed { claim_unless_called(approval) } else { vec![] };
                 changed
             };

@@ -48,7 +48,7 @@ mod tests {
             connections: vec![],
             unreadable: ids
                 .iter()
-                .map(|id| UnreadableConnection { id: (*id).to_owned(), field: alicloud::Fact::Status })
+                .map(|id| UnreadableConnection { id: (*id).to_owned(), field: alicloud::RequiredField::Status })
                 .collect(),
             total: None,
             next_token: token.map(ToOwned::to_owned),

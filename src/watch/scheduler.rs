@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 use super::job::{Job, JobKey, JobResult, LaneKey, LaneKind, RegionKey};
 use super::{TickSummary, discovery, reconcile};
 use crate::app::App;
-use crate::logging::Chain;
+use crate::logging::ErrorChain;
 use crate::store;
 
 /// How many jobs of a lane run at once.
@@ -124,7 +124,7 @@ async fn run_job(app: &App, job: Job, stop_at: Instant) -> FinishedJob {
     let result = match result {
         Ok(Ok(result)) => result,
         Ok(Err(error)) => {
-            let (outcome, error) = (error.log_outcome(), Chain(&error));
+            let (outcome, error) = (error.log_outcome(), ErrorChain(&error));
             tracing::error!(outcome, target, peering.id = peering, region, %error, "could not finish a job");
             JobResult::default()
         }

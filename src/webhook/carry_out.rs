@@ -10,7 +10,7 @@ use crate::accept::{self, CallOutcome, NextStep};
 use crate::app::App;
 use crate::approval::{Approval, ApprovalState, CallResult, Decision, DecisionError, Review};
 use crate::chat::{Dependency, Reply};
-use crate::logging::Chain;
+use crate::logging::ErrorChain;
 use crate::store::{self, Saved, Stored};
 
 /// How often to try to store a decision while other processes change the record.
@@ -42,7 +42,7 @@ pub(super) async fn store_decision(
             (Err(_), None) => return Ok(Reply::Unavailable(Dependency::Store)),
         };
         match timeout_at(deadline, app.store.save(&approval, before.as_ref())).await {
-            Ok(Ok(Saved::Done(stored))) if stored.approval.state == ApprovalState::Pending => {
+            Ok(Ok(Saved::Done(stored))) if *stored.approval.state() == ApprovalState::Pending => {
                 return Ok(Reply::Counted(Box::new(stored.approval)));
             }
             Ok(Ok(Saved::Done(stored))) => {
@@ -69,7 +69,7 @@ async fn carry_out_decision(app: &App, stored: Stored, read_at: Instant, now: Ti
             NextStep::Call => accept::make_call(app, &stored.approval, now).await,
             NextStep::Apply(event) => CallOutcome { event, result: CallResult::NotMade },
         };
-        let generation = stored.approval.generation;
+        let generation = stored.approval.generation();
         let apply = |approval: &mut Approval| step.apply_to(approval, generation, now);
         let stored = app.store.update(stored, apply).await?;
         accept::log_event(&stored.approval, &step.event);
@@ -77,21 +77,23 @@ async fn carry_out_decision(app: &App, stored: Stored, read_at: Instant, now: Ti
     };
     match timeout_at(deadline, finish).await {
         // The facts have changed, so the decision no longer counts.
-        Ok(Ok(approval)) if approval.generation != decided.generation || approval.state == ApprovalState::Pending => {
+        Ok(Ok(approval))
+            if approval.generation() != decided.generation() || *approval.state() == ApprovalState::Pending =>
+        {
             Reply::ConnectionChanged
         }
-        Ok(Ok(approval)) if matches!(approval.state, ApprovalState::Approved | ApprovalState::Rejecting) => {
+        Ok(Ok(approval)) if matches!(approval.state(), ApprovalState::Approved | ApprovalState::Rejecting) => {
             Reply::InProgress(Box::new(approval))
         }
         Ok(Ok(approval)) => Reply::Done(Box::new(approval)),
         Ok(Err(error)) => {
-            tracing::error!(outcome = error.log_outcome(), error = %Chain(&error), "could not store the outcome of a call");
+            tracing::error!(outcome = error.log_outcome(), error = %ErrorChain(&error), "could not store the outcome of a call");
             Reply::InProgress(decided)
         }
         Err(_elapsed) => {
             tracing::warn!(
                 outcome = "out_of_time",
-                peering.id = decided.id.instance_id.as_str(),
+                peering.id = decided.id().instance_id.as_str(),
                 "ran out of time for a call; the watcher takes it over"
             );
             Reply::InProgress(decided)

@@ -56,12 +56,12 @@ pub(super) async fn reply_if_too_late(
     let Action::Decide(verdict) = command.action else { return None };
     let stored = timeout_at(deadline, app.store.load(&approval_id(app, command)?)).await.ok()?.ok()??;
     let by = app.config.policy.approver_for(request.by.clone());
-    let decision = build_decision(verdict, by, request, command, stored.approval.fingerprint.clone(), now);
+    let decision = build_decision(verdict, by, request, command, stored.approval.fingerprint().clone(), now);
     stored.approval.check_decision(&decision).err().map(|error| decision_error_reply(error, stored.approval))
 }
 
 fn approval_id(app: &App, command: &ConnectionCommand) -> Option<ApprovalId> {
-    let (target, _) = app.config.target(command.target.as_deref())?;
+    let (target, _) = app.config.find_target(command.target.as_deref())?;
     Some(ApprovalId { target: target.to_owned(), instance_id: command.instance_id.clone() })
 }
 
@@ -135,7 +135,7 @@ impl Attempt<'_> {
             // A late decision is answered with the winner, whatever else is wrong now.
             let error = match command.action {
                 Action::Decide(verdict) => {
-                    stored.approval.check_decision(&self.decision_about(verdict, &stored.approval.connection)).err()
+                    stored.approval.check_decision(&self.decision_about(verdict, stored.approval.connection())).err()
                 }
                 Action::DryRun | Action::Status | Action::Withdraw => {
                     let known = stored.approval.has_counted_request(&request_id(self.request, command));
@@ -298,7 +298,7 @@ impl Attempt<'_> {
             return self.refuse_unseen_facts(stored, connection, &snapshot).await;
         }
         let stored = match stored {
-            Some(stored) if stored.approval.fingerprint != connection.fingerprint() => {
+            Some(stored) if *stored.approval.fingerprint() != connection.fingerprint() => {
                 self.store_changed_facts(stored, connection).await
             }
             stored => stored,
@@ -363,9 +363,9 @@ impl Attempt<'_> {
         let request = request_id(self.request, command);
         let other_facts_shown = command.seen_fingerprint.is_some()
             || stored.as_ref().is_some_and(|stored| {
-                stored.approval.was_ever_shown() || stored.approval.fingerprint != connection.fingerprint()
+                stored.approval.was_ever_shown() || *stored.approval.fingerprint() != connection.fingerprint()
             });
-        let known = stored.as_ref().map(|stored| stored.approval.fingerprint.clone());
+        let known = stored.as_ref().map(|stored| stored.approval.fingerprint().clone());
         let is_known = known.as_ref() == Some(&connection.fingerprint());
         let findings = if is_known { vec![] } else { self.run_checks(connection).await };
         if stored.is_none()
@@ -395,7 +395,7 @@ impl Attempt<'_> {
             let event = Event::Changed { connection: Box::new(connection.clone()), findings };
             let refuse = |approval: &mut Approval| {
                 // Another process may have stored a later reading.
-                let is_current = known.as_ref() == Some(&approval.fingerprint);
+                let is_current = known.as_ref() == Some(approval.fingerprint());
                 if is_current && !is_known && approval.apply_event(&event, now) {
                     accept::log_event(approval, &event);
                 }
@@ -431,9 +431,9 @@ impl Attempt<'_> {
         let Self { app, now, deadline, .. } = *self;
         let findings = self.run_checks(connection).await;
         let event = Event::Changed { connection: Box::new(connection.clone()), findings };
-        let known = stored.approval.fingerprint.clone();
+        let known = stored.approval.fingerprint().clone();
         // Another process may have stored a later reading.
-        let redraw = |approval: &mut Approval| approval.fingerprint == known && approval.apply_event(&event, now);
+        let redraw = |approval: &mut Approval| *approval.fingerprint() == known && approval.apply_event(&event, now);
         match timeout_at(deadline, app.store.update(stored, redraw)).await {
             Ok(Ok(stored)) => {
                 accept::log_event(&stored.approval, &event);

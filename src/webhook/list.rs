@@ -35,8 +35,8 @@ pub(super) async fn list_open_requests(app: &App, target: Option<&str>, deadline
         Ok(Ok(stored)) => {
             let mut approvals: Vec<_> = stored.into_values().flatten().map(|stored| stored.approval).collect();
             // The index may be behind the record.
-            approvals.retain(|approval| !approval.state.is_final());
-            approvals.sort_by_key(|approval| approval.since);
+            approvals.retain(|approval| !approval.state().is_final());
+            approvals.sort_by_key(super::super::approval::Approval::since);
             Reply::List { approvals, more }
         }
         Ok(Err(error)) => store_failure_reply(&error),

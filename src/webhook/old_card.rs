@@ -27,7 +27,7 @@ pub(super) fn is_current_card(
         return true;
     }
     let Some(record) = record else { return false };
-    if let Some(card) = record.cards.values().find(|card| card.id == clicked.card_id) {
+    if let Some(card) = record.cards().values().find(|card| card.id == clicked.card_id) {
         return clicked.message_ref.as_ref() == Some(&card.reference);
     }
     // A notification can be a message of its own. Incoming webhooks do not say where it is.
@@ -35,7 +35,7 @@ pub(super) fn is_current_card(
     let is_notification =
         |channel: &String, number| binding::notification_card_id(&id, channel, number) == clicked.card_id;
     record
-        .outbox
+        .outbox()
         .iter()
         .any(|notification| notification.deliveries.keys().any(|channel| is_notification(channel, notification.number)))
 }
@@ -44,13 +44,13 @@ pub(super) fn is_current_card(
 fn is_replaced(record: Option<&Approval>, message: Option<&str>) -> bool {
     let channel_of = |reference: &str| reference.rsplit_once('/').map(|(channel, _)| channel.to_owned());
     let (Some(record), Some(message)) = (record, message) else { return false };
-    let mut here = record.cards.values().filter(|card| channel_of(&card.reference) == channel_of(message)).peekable();
+    let mut here = record.cards().values().filter(|card| channel_of(&card.reference) == channel_of(message)).peekable();
     here.peek().is_some() && here.all(|card| card.reference != message)
 }
 
 /// The reply to a click on a button that decides nothing.
 pub(super) fn old_card_reply(record: Option<&Approval>, message: Option<&str>, now: Timestamp) -> Reply {
-    let alone = record.filter(|record| record.cards.is_empty() && record.is_open(now));
+    let alone = record.filter(|record| record.cards().is_empty() && record.is_open(now));
     Reply::StaleCard { has_new_card: is_replaced(record, message), approval: alone.cloned().map(Box::new) }
 }
 
@@ -73,7 +73,7 @@ pub(super) async fn reply_to_old_card(
     deadline: Instant,
 ) -> Option<(CommandRequest, Reply)> {
     let id = binding::unverified_connection(&click.binding)?;
-    app.config.target(Some(&id.target))?;
+    app.config.find_target(Some(&id.target))?;
     let mut reply = old_card_reply(None, None, now);
     if let Ok(Ok(Some(stored))) = timeout_at(deadline, app.store.load(&id)).await {
         reply = old_card_reply(Some(&stored.approval), click.message_ref.as_deref(), now);

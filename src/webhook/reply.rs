@@ -6,7 +6,7 @@ use crate::approval::{Approval, ApprovalId, DecisionError};
 use crate::aws;
 use crate::chat::{Action, Dependency, Reply};
 use crate::credentials;
-use crate::logging::Chain;
+use crate::logging::ErrorChain;
 use crate::peering::{Connection, Status};
 use crate::preflight::Objection;
 use crate::store::{self, Stored};
@@ -41,7 +41,7 @@ pub(super) fn objection_reply(objection: &Objection) -> Reply {
 pub(super) fn missing_reply(action: Action, stored: Option<Stored>, id: ApprovalId) -> Reply {
     match (action, stored) {
         (Action::Status, Some(Stored { approval, .. })) => {
-            let connection = Connection { status: Status::Deleted, ..approval.connection.clone() };
+            let connection = Connection { status: Status::Deleted, ..approval.connection().clone() };
             Reply::Status { connection: Box::new(connection), approval: Some(Box::new(approval)), target: id.target }
         }
         (Action::Status | Action::Decide(_) | Action::DryRun | Action::Withdraw, _) => Reply::UnknownConnection,
@@ -49,7 +49,7 @@ pub(super) fn missing_reply(action: Action, stored: Option<Stored>, id: Approval
 }
 
 pub(super) fn store_failure_reply(error: &store::Error) -> Reply {
-    tracing::error!(outcome = error.log_outcome(), error = %Chain(error), "the store failed");
+    tracing::error!(outcome = error.log_outcome(), error = %ErrorChain(error), "the store failed");
     Reply::Unavailable(Dependency::Store)
 }
 
@@ -59,7 +59,7 @@ pub(super) fn read_failure_reply(error: &accept::Error) -> Reply {
         outcome = "alicloud_failed",
         alicloud.code = problem.code,
         alicloud.request_id = problem.request_id,
-        error = %Chain(error),
+        error = %ErrorChain(error),
         "could not read a connection for a command"
     );
     match error.class() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::support::prelude::*;
 use jiff::{SignedDuration, Timestamp};
 use peergate::alicloud::sign::SignatureVersion;
-use peergate::alicloud::{Alicloud, Class, Credentials, Error, Fact, ListScope};
+use peergate::alicloud::{Alicloud, Class, Credentials, Error, ListScope, RequiredField};
 use peergate::{clock, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -315,7 +315,7 @@ async fn answer_about_another_connection_is_refused() {
     for id in [json!("pcc-b"), json!(null), json!(7)] {
         let body = json!({"RequestId": "R", "InstanceId": id, "Status": "Deleted"}).to_string();
         let error = Server::get(200, &body).await.unwrap_err();
-        assert!(matches!(error, Error::NotUnderstood { field: Fact::InstanceId, .. }), "{error:?}");
+        assert!(matches!(error, Error::NotUnderstood { field: RequiredField::InstanceId, .. }), "{error:?}");
         assert_eq!((error.code(), error.request_id()), ("NotUnderstood.InstanceId", Some("R")));
     }
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use crate::support::prelude::*;
 use aws_sdk_dynamodb::types::AttributeValue;
-use peergate::config::AwsEnvironment;
+use peergate::aws::AwsEnvironment;
 use peergate::local::table;
 use peergate::store::Store;
 use peergate::{aws, http};
@@ -156,7 +156,7 @@ async fn show_prints_the_history_of_a_record() {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     assert!(!shown.contains('\u{202E}'), "text of outsiders does not control the terminal");
-    assert!(audited.refuses(&["show", "pcc-unknown"]).contains("nothing is known of pcc-unknown"));
+    assert!(audited.refuses(&["show", "pcc-unknown"]).contains("there is no record of pcc-unknown"));
     assert!(audited.refuses(&["show", "vpc-1"]).contains("not a peering connection id"));
 }
 
@@ -248,7 +248,7 @@ async fn forged_item_around_a_record_is_named() {
         let record = item["record"].as_s().unwrap().replacen('{', "{\"state\":\"pending\",", 1);
         item.insert("record".into(), AttributeValue::S(record));
     });
-    assert!(problems.await.contains("the key \"state\" is there twice"));
+    assert!(problems.await.contains("the key \"state\" is repeated"));
     let problems = change(|item| {
         item.remove("digest");
     });
@@ -276,7 +276,7 @@ async fn exported_history_cannot_be_shortened_or_rewritten() {
     let [two, rejected, waits] = &audited.ids;
     audited.export_to("earlier.jsonl");
     let against = ["verify", "--against", "earlier.jsonl"];
-    assert_eq!(audited.prints(&against), "3 records with 9 entries: all hold, 9 as exported\n");
+    assert_eq!(audited.prints(&against), "3 records with 9 entries: all valid, 9 as in the export\n");
     // The tail is cut off and the state is made to fit: the chain alone holds.
     audited
         .forge(two, |record| {
@@ -286,7 +286,7 @@ async fn exported_history_cannot_be_shortened_or_rewritten() {
             record["client_token"] = Value::Null;
         })
         .await;
-    assert!(audited.prints(&["verify"]).contains("all hold"));
+    assert!(audited.prints(&["verify"]).contains("all valid"));
     let problems = audited.refuses(&against);
     assert!(problems.contains(&format!("prod/{two}: entry 4 is gone")), "{problems}");
     // A record is taken away; another takes its place.

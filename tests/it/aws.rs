@@ -13,7 +13,8 @@ use jiff::{SignedDuration, Timestamp};
 use peergate::approval::{
     Approval, ApprovalId, Approver, ChannelDisplay, Decision, Event, PolicySnapshot, Principal, Review, Verdict,
 };
-use peergate::config::{AwsEnvironment, Config, SecretsSource};
+use peergate::aws::AwsEnvironment;
+use peergate::config::{Config, SecretsSource};
 use peergate::local::table;
 use peergate::peering::{Connection, InstanceId, Status};
 use peergate::policy::Policy;
@@ -112,7 +113,7 @@ fn approval(id: &str, by: &str, at: Timestamp) -> Approval {
 
 /// The only channel has every notification.
 fn deliver_everything(approval: &mut Approval, at: Timestamp) {
-    let numbers: Vec<_> = approval.outbox.iter().map(|notification| notification.number).collect();
+    let numbers: Vec<_> = approval.outbox().iter().map(|notification| notification.number).collect();
     for number in numbers {
         let display = ChannelDisplay::Unchanged;
         approval.apply_event(&Event::Delivered { number, channel: "netops".into(), display }, at);
@@ -181,10 +182,10 @@ mod promises {
 
     pub async fn first_save_wins(backend: Backend) {
         let approval = approval("pcc-a", "alice", clock::now());
-        assert!(backend.store.load(&approval.id).await.unwrap().is_none());
+        assert!(backend.store.load(approval.id()).await.unwrap().is_none());
         let stored = backend.save_first(&approval).await;
         assert_eq!((stored.version, &stored.approval), (1, &approval));
-        assert_eq!(backend.store.load(&approval.id).await.unwrap().unwrap(), stored);
+        assert_eq!(backend.store.load(approval.id()).await.unwrap().unwrap(), stored);
     }
 
     pub async fn losing_save_returns_the_winner(backend: Backend) {
@@ -229,7 +230,7 @@ mod promises {
         for entry in due {
             let approval = backend.store.load(&entry.id).await.unwrap().unwrap().approval;
             let millis = |at: Timestamp| at.as_millisecond();
-            assert_eq!((&entry.region, entry.state), (&approval.connection.accepter.region, approval.index_state()));
+            assert_eq!((&entry.region, entry.state), (&approval.connection().accepter.region, approval.index_state()));
             assert_eq!(millis(entry.due_at), millis(approval.due_at().unwrap()));
             assert_eq!(entry.work_at.map(millis), approval.work_at().map(millis));
         }
@@ -241,10 +242,10 @@ mod promises {
             target: "prod".into(),
             instance_id: InstanceId::parse(&format!("pcc-none{number}")).unwrap(),
         };
-        let ids: Vec<_> = (0..150).map(missing).chain([stored.approval.id.clone()]).collect();
+        let ids: Vec<_> = (0..150).map(missing).chain([stored.approval.id().clone()]).collect();
         let mut known = backend.store.load_many(&ids).await.unwrap();
         assert_eq!(known.len(), 1, "in two batches");
-        assert_eq!(known.remove(&stored.approval.id).unwrap().unwrap(), stored);
+        assert_eq!(known.remove(stored.approval.id()).unwrap().unwrap(), stored);
     }
 
     pub async fn scan_returns_every_record(backend: Backend) {
@@ -261,10 +262,10 @@ mod promises {
     pub async fn final_record_gets_a_ttl_and_leaves_the_index(backend: Backend) {
         let now = clock::now();
         let stored = backend.save_first(&approval("pcc-a", "alice", now)).await;
-        let id = stored.approval.id.clone();
+        let id = stored.approval.id().clone();
         assert_eq!(backend.ttl(&id).await, None, "a record with open work is kept");
         let end = |approval: &mut Approval| {
-            let rejected = Connection { status: Status::Rejected, ..approval.connection.clone() };
+            let rejected = Connection { status: Status::Rejected, ..approval.connection().clone() };
             let ended = approval.apply_event(&Event::Observed(Box::new(rejected)), now);
             deliver_everything(approval, now);
             ended
@@ -290,7 +291,7 @@ mod promises {
         let now = store.scan_records(None).await.unwrap().items;
         assert!(store.restore_record(copy, Some(&now[0])).await.unwrap());
         let version = now[0].stored.as_ref().unwrap().version + 1;
-        let restored = store.load(&before.approval.id).await.unwrap().unwrap();
+        let restored = store.load(before.approval.id()).await.unwrap().unwrap();
         assert_eq!(restored, Stored::new(before.approval, version));
     }
 
@@ -330,13 +331,13 @@ async fn newer_record_is_refused_and_not_rewritten() {
     let (store, table) = store_at(&endpoint).await;
     let approval = approval("pcc-a", "alice", clock::now());
     store.save(&approval, None).await.unwrap();
-    age(&endpoint, &table, &approval.id).await;
-    let error = store.load(&approval.id).await.unwrap_err();
+    age(&endpoint, &table, approval.id()).await;
+    let error = store.load(approval.id()).await.unwrap_err();
     assert!(matches!(error, store::Error::Unreadable { problem, .. } if problem.contains("newer version")));
     let error = store.save(&approval, None).await.unwrap_err();
     assert!(matches!(error, store::Error::Unreadable { .. }));
-    let errors = store.load_many(std::slice::from_ref(&approval.id)).await.unwrap();
-    assert!(errors[&approval.id].is_err(), "the others are still worked on");
+    let errors = store.load_many(std::slice::from_ref(approval.id())).await.unwrap();
+    assert!(errors[approval.id()].is_err(), "the others are still worked on");
 }
 
 /// DynamoDB that answers a `BatchGetItem` in part: one record at a time, `good` times, and then not at all.
@@ -376,7 +377,7 @@ async fn unprocessed_batch_keys_are_requested_again() {
     for approval in &approvals[..3] {
         store.save(approval, None).await.unwrap();
     }
-    let ids: Vec<_> = approvals.iter().map(|approval| approval.id.clone()).collect();
+    let ids: Vec<_> = approvals.iter().map(|approval| approval.id().clone()).collect();
     let sdk = aws::sdk_config(&environment(), http::new_client().unwrap());
     let load = async |good| {
         let endpoint = in_parts(endpoint.clone(), good).await;

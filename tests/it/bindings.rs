@@ -20,8 +20,8 @@ async fn assert_refused(app: &TestApp, id: &InstanceId, click: &Value, words: &s
     let private_reply = app.last_private_reply();
     assert!(private_reply.contains(words), "{private_reply}");
     let approval = app.approval(id).await;
-    assert_eq!((approval.state.name(), approval.approval_count(), app.count_accepts(id)), ("pending", 0, 0));
-    assert!(approval.history.iter().all(|entry| entry.event.request().is_none()));
+    assert_eq!((approval.state().name(), approval.approval_count(), app.count_accepts(id)), ("pending", 0, 0));
+    assert!(approval.history().iter().all(|entry| entry.event.request().is_none()));
 }
 
 #[tokio::test]
@@ -185,7 +185,7 @@ async fn clicks_on_copies_cause_one_redraw() {
         app.round().await;
     }
     let approval = app.approval(&id).await;
-    assert_eq!((app.only_card().edits, approval.outbox.len()), (edits + 1, 2));
+    assert_eq!((app.only_card().edits, approval.outbox().len()), (edits + 1, 2));
     app.click_button(&app.only_card(), "Approve", ALICE).await;
     app.assert_accepts(&id, 1);
 }
@@ -246,8 +246,8 @@ async fn unknown_binding_key_is_fetched_once_in_thirty_seconds() {
             button: Button::Approve { needs_reason: false },
             target: "prod".into(),
             instance_id: id.clone(),
-            seen_fingerprint: SeenFingerprint::first_half_of(&known.fingerprint),
-            card_id: known.cards["netops"].id,
+            seen_fingerprint: SeenFingerprint::first_half_of(known.fingerprint()),
+            card_id: known.cards()["netops"].id,
         })
         .unwrap();
     let mut click = app.click_payload("peergate.approve", &signed, ALICE);
@@ -277,7 +277,7 @@ async fn broken_channel_holds_up_no_redraw_elsewhere() {
     copied["container"]["message_ts"] = "1700000000.999999".into();
     let undelivered = async || {
         let approval = app.approval(&id).await;
-        let last = approval.outbox.last().unwrap().clone();
+        let last = approval.outbox().last().unwrap().clone();
         last.deliveries.keys().cloned().collect::<Vec<_>>()
     };
     app.send_slack_payload(&copied).await;
@@ -285,14 +285,14 @@ async fn broken_channel_holds_up_no_redraw_elsewhere() {
     // One of the two channels is not reached.
     let stored = app.load_record(&id).await.unwrap();
     let heard = |approval: &mut Approval| {
-        let (number, channel) = (approval.outbox.last().unwrap().number, "netops".to_owned());
+        let (number, channel) = (approval.outbox().last().unwrap().number, "netops".to_owned());
         approval.apply_event(&Event::Delivered { number, channel, display: ChannelDisplay::Unchanged }, clock::now())
     };
     app.parts.store.update(stored, heard).await.unwrap();
     let later = clock::now() + SignedDuration::from_mins(6);
     let mut approval = app.approval(&id).await;
     assert!(approval.request_redraw(true, later));
-    let last = approval.outbox.last().unwrap();
+    let last = approval.outbox().last().unwrap();
     assert_eq!(last.deliveries.keys().collect::<Vec<_>>(), ["netops"], "the other waits for a notice anyway");
 }
 

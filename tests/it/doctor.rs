@@ -5,7 +5,7 @@ use peergate::app::App;
 use peergate::config::{Config, Environment, SecretsSource};
 use peergate::doctor::{self, Health, Options, Report};
 use peergate::fake::alicloud::JournalEntry;
-use peergate::logging::Chain;
+use peergate::logging::ErrorChain;
 use tokio::time::Instant;
 
 /// A deployment that is about to go wrong.
@@ -52,11 +52,11 @@ fn broken(app: &TestApp, change: Change) -> Environment {
 async fn function(app: &TestApp, environment: &Environment) -> String {
     let config = match Config::load(&environment.config) {
         Ok(config) => config,
-        Err(error) => return format!("not started: {}", Chain(&error)),
+        Err(error) => return format!("not started: {}", ErrorChain(&error)),
     };
     let function = match App::new(environment, config) {
         Ok(function) => function,
-        Err(error) => return format!("not started: {}", Chain(&error)),
+        Err(error) => return format!("not started: {}", ErrorChain(&error)),
     };
     if let Err(error) = function.prewarm().await {
         return format!("not started: {error}");
@@ -463,8 +463,7 @@ async fn doctor_warns_of_a_rule_blocked_by_contacts() {
         );
     });
     let report = doctor::examine_deployment(Ok(environment), &Options::default(), soon()).await;
-    let reported =
-        "rule two people: 4 must approve requests of account 1111111111111111, but without its contacts, only 3 may";
+    let reported = "rule two people: the rule requires 4 approvers for a request of account 1111111111111111, but only 3 are not contacts of the account";
     assert!(that_are(Health::Warning, &report).contains(&reported.to_owned()), "{}", report.to_text());
 }
 

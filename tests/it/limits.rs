@@ -130,7 +130,7 @@ async fn outbox_of_a_broken_channel_is_bounded_and_keeps_the_end() {
     let waiting = async || {
         let approval = app.approval(&id).await;
         let waits = |delivery: &&Delivery| matches!(delivery, Delivery::Waiting { .. });
-        approval.outbox.iter().filter_map(|notice| notice.deliveries.get("audit")).filter(waits).count()
+        approval.outbox().iter().filter_map(|notice| notice.deliveries.get("audit")).filter(waits).count()
     };
     assert!(waiting().await <= 24, "{}", waiting().await);
     for actor in ["alice", "bob"] {
@@ -259,12 +259,12 @@ async fn first_card_costs_its_discovery_and_one_mark() {
     let app = TestApp::start().await;
     let id = app.discovered_request("vpc-by-itself-not").await;
     let stored = app.load_record(&id).await.unwrap();
-    let card = stored.approval.cards["netops"].clone();
-    assert_eq!(card.fingerprint, stored.approval.fingerprint);
+    let card = stored.approval.cards()["netops"].clone();
+    assert_eq!(card.fingerprint, *stored.approval.fingerprint());
     assert_eq!(card.reference, format!("C0PEER/{}", app.only_card().ts));
     // One write for the discovery with its claims, and one for the delivery to each of three channels.
     assert_eq!(stored.version, 4);
-    assert!(stored.approval.outbox.iter().all(|notification| notification.kind != NotificationKind::Checked));
+    assert!(stored.approval.outbox().iter().all(|notification| notification.kind != NotificationKind::Checked));
 }
 
 #[tokio::test]
@@ -273,7 +273,7 @@ async fn card_id_is_fixed_before_the_post_and_outlives_a_failed_one() {
     app.slack.add_outage(Outage { path: SLACK_PATH.into(), status: 503, ..Outage::default() });
     let id = app.discovered_request("vpc-one").await;
     let claimed = async || {
-        let delivery = app.approval(&id).await.outbox[0].deliveries["netops"].clone();
+        let delivery = app.approval(&id).await.outbox()[0].deliveries["netops"].clone();
         let Delivery::Waiting { card, .. } = delivery else { panic!("{delivery:?}") };
         card.unwrap()
     };
@@ -284,5 +284,5 @@ async fn card_id_is_fixed_before_the_post_and_outlives_a_failed_one() {
     app.parts.store.update(stored, |approval| approval.redrive(None, false, now) > 0).await.unwrap();
     assert_eq!(claimed().await, first);
     app.follow().await;
-    assert_eq!(app.approval(&id).await.cards["netops"].id, first);
+    assert_eq!(app.approval(&id).await.cards()["netops"].id, first);
 }

@@ -20,7 +20,9 @@ use peergate::fake::slack as fake_slack;
 use peergate::peering::{AccountId, Connection, InstanceId, Problem, Status};
 use peergate::policy::{Policy, Refusal, RuleFact};
 use peergate::preflight::{self, Check, CheckOutcome, Finding, Objection};
-use serde_json::json;
+use serde_json::{Value, json};
+
+use crate::support::edited;
 
 fn now() -> Timestamp {
     "2026-11-22T10:00:00Z".parse().unwrap()
@@ -117,14 +119,14 @@ fn without_person(principal: &Principal) -> Approver {
 }
 
 fn decide(approval: &Approval, needed: u32, verdict: Verdict, by: Approver, reason: Option<&str>) -> Approval {
-    let connection = approval.connection.clone();
+    let connection = approval.connection().clone();
     let decision = Decision {
         verdict,
         by,
         at: now(),
         fingerprint: connection.fingerprint(),
         reason: reason.map(ToOwned::to_owned),
-        request_key: format!("k{}", approval.history.len()),
+        request_key: format!("k{}", approval.history().len()),
         request_content: None,
     };
     let findings = checked(&connection, CheckOutcome::Passed);
@@ -171,7 +173,7 @@ fn deleted(mut approval: Approval) -> Approval {
     for minute in [1, 3, 5] {
         approval.apply_event(&Event::Missing, later() + SignedDuration::from_mins(minute));
     }
-    assert_eq!(approval.state.name(), "deleted");
+    assert_eq!(approval.state().name(), "deleted");
     approval
 }
 
@@ -183,9 +185,7 @@ fn after(mut approval: Approval, events: &[Event]) -> Approval {
 }
 
 fn without_rule(approval: &Approval) -> Approval {
-    let mut approval = approval.clone();
-    approval.policy = PolicySnapshot { rule: None, ..approval.policy };
-    approval
+    edited(approval, |record| record["terms"]["rule"] = Value::Null)
 }
 
 fn card(approval: &Approval) -> String {

@@ -71,7 +71,7 @@ fn apply(approval: &mut Approval, event: &Event) {
 
 fn alive(approval: &Approval, status: Status) -> Event {
     let expires_at = Some(now() + SignedDuration::from_hours(24));
-    Event::Observed(Box::new(Connection { status, expires_at, ..approval.connection.clone() }))
+    Event::Observed(Box::new(Connection { status, expires_at, ..approval.connection().clone() }))
 }
 
 fn decide(approval: &Approval, by: &str) -> Result<Approval, DecisionError> {
@@ -80,7 +80,7 @@ fn decide(approval: &Approval, by: &str) -> Result<Approval, DecisionError> {
         verdict: Verdict::Approve,
         by: Approver { principal, person },
         at: now(),
-        fingerprint: approval.fingerprint.clone(),
+        fingerprint: approval.fingerprint().clone(),
         reason: None,
         request_key: format!("ci/webhook-id:{by}"),
         request_content: Some("content".into()),
@@ -90,10 +90,9 @@ fn decide(approval: &Approval, by: &str) -> Result<Approval, DecisionError> {
         Some(Approver { principal: principal.clone(), person })
     };
     let (id, connection) =
-        (approval.id.clone(), Connection { status: Status::Accepting, ..approval.connection.clone() });
-    let (policy, findings) = (approval.policy.clone(), approval.findings.clone());
-    let review =
-        Review { id: &id, connection: &connection, policy: &policy, findings: &findings, eligible_approver: &eligible };
+        (approval.id().clone(), Connection { status: Status::Accepting, ..approval.connection().clone() });
+    let (policy, findings) = (approval.policy().clone(), approval.findings());
+    let review = Review { id: &id, connection: &connection, policy: &policy, findings, eligible_approver: &eligible };
     Approval::apply_decision(Some(approval), &review, decision)
 }
 
@@ -141,7 +140,7 @@ async fn legacy_record_of_every_state_is_read_and_rewritten() {
         assert_eq!(problems(&app).await, Vec::<String>::new(), "{name}: as it was written");
         let read = app.parts.store.load(&id).await.unwrap().unwrap();
         assert!(read.is_from_earlier_version(), "{name}");
-        assert_eq!(read.approval.facts.fingerprint(), read.approval.fingerprint, "{name}");
+        assert_eq!(read.approval.facts().fingerprint(), *read.approval.fingerprint(), "{name}");
 
         let written = saved(&app, &read.approval, &read).await;
         assert_eq!(problems(&app).await, Vec::<String>::new(), "{name}: rewritten");
@@ -151,7 +150,7 @@ async fn legacy_record_of_every_state_is_read_and_rewritten() {
 
         let mut approval = written.approval.clone();
         change(&mut approval);
-        assert_eq!(approval.state.name(), state, "{name}");
+        assert_eq!(approval.state().name(), state, "{name}");
         saved(&app, &approval, &written).await;
         assert_eq!(problems(&app).await, Vec::<String>::new(), "{name}: changed");
         let json: Value = serde_json::from_str(item(&app, &id).await["record"].as_s().unwrap()).unwrap();
@@ -165,12 +164,12 @@ async fn legacy_card_counts_as_shown() {
     let id = put(&app, fixtures().remove("pending-changed").unwrap()).await;
     let approval = app.parts.store.load(&id).await.unwrap().unwrap().approval;
     let channels = ["netops".to_owned()];
-    assert!(approval.was_shown(&approval.fingerprint, &channels, now()));
-    let shown_at = approval.cards["netops"].shown_at;
-    assert!(!approval.was_shown(&approval.fingerprint, &channels, shown_at - SignedDuration::from_secs(1)));
-    assert!(approval.cards["netops"].reference.starts_with("C0PEER/"));
-    assert!(approval.was_shown(&approval.fingerprint, &["audit".to_owned()], now()), "a signed notice says it, too");
-    assert!(!approval.was_shown(&approval.fingerprint, &["elsewhere".to_owned()], now()));
+    assert!(approval.was_shown(approval.fingerprint(), &channels, now()));
+    let shown_at = approval.cards()["netops"].shown_at;
+    assert!(!approval.was_shown(approval.fingerprint(), &channels, shown_at - SignedDuration::from_secs(1)));
+    assert!(approval.cards()["netops"].reference.starts_with("C0PEER/"));
+    assert!(approval.was_shown(approval.fingerprint(), &["audit".to_owned()], now()), "a signed notice says it, too");
+    assert!(!approval.was_shown(approval.fingerprint(), &["elsewhere".to_owned()], now()));
 }
 
 #[tokio::test]
@@ -178,7 +177,7 @@ async fn legacy_request_is_still_recognized_as_a_replay() {
     let app = TestApp::start().await;
     let id = put(&app, fixtures().remove("pending").unwrap()).await;
     let approval = app.parts.store.load(&id).await.unwrap().unwrap().approval;
-    let key = approval.decisions[0].request_key.clone();
+    let key = approval.decisions()[0].request_key.clone();
     let request = |content: Option<&str>| RequestId { key: key.clone(), content: content.map(ToOwned::to_owned) };
     assert_eq!(approval.has_counted_request(&request(None)), Ok(true));
     assert_eq!(approval.has_counted_request(&request(Some("whatever"))), Ok(true), "what it said is not known");
@@ -209,7 +208,7 @@ async fn legacy_final_record_is_indexed_once() {
     app.discover().await;
     assert_eq!(table.count_calls(), 1, "the index, and no record: also not for those that peergate never knew");
     let stored = app.parts.store.load(&id).await.unwrap().unwrap();
-    assert_eq!((stored.approval.state, stored.version > 1), (ApprovalState::Activated, true));
+    assert_eq!((stored.approval.state(), stored.version > 1), (&ApprovalState::Activated, true));
 }
 
 #[tokio::test]
@@ -225,7 +224,7 @@ async fn wrong_legacy_notification_is_corrected() {
     app.set_status(&id.instance_id, "Activated");
     app.discover().await;
     let approval = app.parts.store.load(&id).await.unwrap().unwrap().approval;
-    assert_eq!(approval.state, ApprovalState::Activated);
+    assert_eq!(*approval.state(), ApprovalState::Activated);
     let headlines = app.posted_headlines(crate::support::WEBHOOK_PATH).join("\n");
     assert!(headlines.contains(&format!("VPC peering {id} is Activated")), "{headlines}");
 }
@@ -235,7 +234,7 @@ async fn legacy_card_is_redrawn_once_in_the_first_tick() {
     let app = TestApp::start().await;
     let id = ApprovalId { target: "prod".into(), instance_id: app.new_request().await };
     app.discover().await;
-    let key = |approval: &Approval| approval.cards["netops"].key;
+    let key = |approval: &Approval| approval.cards()["netops"].key;
     let signed_with = key(&app.load_record(&id.instance_id).await.unwrap().approval).unwrap();
     let forget = async || {
         let mut earlier = item(&app, &id).await;

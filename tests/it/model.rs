@@ -122,9 +122,9 @@ async fn calm(app: &TestApp, memory: &Memory, seed: u64) {
         app.discover().await;
     }
     for record in records(app, memory).await {
-        let id = &record.id.instance_id;
+        let id = &record.id().instance_id;
         let truth = app.simulator.true_status(id.as_str()).unwrap();
-        let is_true = match &record.state {
+        let is_true = match record.state() {
             ApprovalState::Pending | ApprovalState::Approved | ApprovalState::Rejecting => {
                 ["Accepting", "Updating"].contains(&truth)
             }
@@ -142,7 +142,7 @@ async fn calm(app: &TestApp, memory: &Memory, seed: u64) {
             }
         };
         let story = || format!("seed {seed}:\n  {}", memory.log.join("\n  "));
-        assert!(is_true, "{id}: channels heard {}, and it is {truth}\n{}", record.state.name(), story());
+        assert!(is_true, "{id}: channels heard {}, and it is {truth}\n{}", record.state().name(), story());
     }
 }
 
@@ -352,7 +352,7 @@ fn check(app: &TestApp, memory: &mut Memory, records: &[Approval], seed: u64) {
     let story = || format!("seed {seed}:\n  {}", memory.log.join("\n  "));
     let journal = app.simulator.journal();
     for record in records {
-        let id = &record.id.instance_id;
+        let id = &record.id().instance_id;
         let effects = app.count_accepts(id) + app.simulator.count_effects(REJECT, id.as_str());
         let undone = memory.undone.get(id).copied().unwrap_or_default();
         assert!(effects <= 1 + undone, "{id}: one decision takes effect\n{}", story());
@@ -363,7 +363,7 @@ fn check(app: &TestApp, memory: &mut Memory, records: &[Approval], seed: u64) {
         };
         // 1. No accept without a decision that satisfies the policy, for the facts that were decided on.
         let decisions = || {
-            record.history.iter().filter_map(|entry| match &entry.event {
+            record.history().iter().filter_map(|entry| match &entry.event {
                 AuditEvent::Decided(decision) => Some((entry, decision)),
                 _ => None,
             })
@@ -373,20 +373,20 @@ fn check(app: &TestApp, memory: &mut Memory, records: &[Approval], seed: u64) {
             entry.state == ApprovalState::Approved
                 && matches!(entry.event, AuditEvent::Decided(_) | AuditEvent::RuleChanged { .. })
         };
-        let accepts: Vec<_> = record.history.iter().filter(completes).collect();
+        let accepts: Vec<_> = record.history().iter().filter(completes).collect();
         if calls(ACCEPT) > 0 {
             assert!(!accepts.is_empty(), "{id}: accepted, but not approved\n{}", story());
         }
         for entry in &accepts {
-            let position = record.history.iter().position(|other| other == *entry).unwrap();
-            let facts = record.history[..=position].iter().rev().find_map(|entry| match &entry.event {
+            let position = record.history().iter().position(|other| other == *entry).unwrap();
+            let facts = record.history()[..=position].iter().rev().find_map(|entry| match &entry.event {
                 AuditEvent::Discovered { fingerprint, .. } | AuditEvent::Changed { fingerprint, .. } => {
                     Some(fingerprint)
                 }
                 _ => None,
             });
-            let people = standing(&record.history[..=position], facts.unwrap());
-            let rule = record.history[..=position].iter().rev().find_map(|entry| match &entry.event {
+            let people = standing(&record.history()[..=position], facts.unwrap());
+            let rule = record.history()[..=position].iter().rev().find_map(|entry| match &entry.event {
                 AuditEvent::Discovered { rule, approvals, .. }
                 | AuditEvent::RuleChanged { rule, approvals, .. }
                 | AuditEvent::SentBack { rule, approvals, .. } => Some((rule.clone(), *approvals)),
@@ -417,19 +417,19 @@ fn check(app: &TestApp, memory: &mut Memory, records: &[Approval], seed: u64) {
         }
         // 4. A final state stays, unless somebody decides again after a failure, or it is seen alive.
         if let Some(ended) = memory.ended.get(id) {
-            let corrected = record.history.iter().any(|entry| matches!(entry.event, AuditEvent::Corrected { .. }));
+            let corrected = record.history().iter().any(|entry| matches!(entry.event, AuditEvent::Corrected { .. }));
             let reopens = matches!(ended, ApprovalState::Failed { .. }) || corrected;
-            assert!(record.state == *ended || reopens, "{id}: {ended:?} became {:?}\n{}", record.state, story());
+            assert!(*record.state() == *ended || reopens, "{id}: {ended:?} became {:?}\n{}", record.state(), story());
         }
-        if record.state.is_final() {
-            memory.ended.insert(id.clone(), record.state.clone());
+        if record.state().is_final() {
+            memory.ended.insert(id.clone(), record.state().clone());
         }
         // The history holds, and what is undelivered is not forgotten.
         let json = serde_json::to_value(record).unwrap();
-        assert_eq!(History::verify(&record.id.to_string(), &json), Ok(()), "{id}\n{}", story());
-        let undelivered = record.outbox.iter().flat_map(|notification| notification.deliveries.values());
+        assert_eq!(History::verify(&record.id().to_string(), &json), Ok(()), "{id}\n{}", story());
+        let undelivered = record.outbox().iter().flat_map(|notification| notification.deliveries.values());
         let undelivered = undelivered.filter(|delivery| matches!(delivery, Delivery::Waiting { .. })).count();
-        let open = !record.state.is_final() || record.unconfirmed.is_some();
+        let open = !record.state().is_final() || record.unconfirmed().is_some();
         assert_eq!(record.due_at().is_some(), undelivered > 0 || open, "{id}\n{}", story());
     }
 }
@@ -489,13 +489,13 @@ async fn settle(app: &TestApp, memory: &mut Memory, seed: u64) {
     check(app, memory, &records, seed);
     let story = || format!("seed {seed}:\n  {}", memory.log.join("\n  "));
     for record in &records {
-        let id = &record.id.instance_id;
-        assert!(record.state.is_final(), "{id} is {}\n{}", record.state.name(), story());
+        let id = &record.id().instance_id;
+        assert!(record.state().is_final(), "{id} is {}\n{}", record.state().name(), story());
         assert_eq!(record.due_at(), None, "{id}: nothing is left to do or to tell\n{}", story());
         let cards: Vec<_> =
             app.slack.messages_in(CHANNEL).into_iter().filter(|card| card.text.contains(id.as_str())).collect();
         assert!(!cards.is_empty(), "{id} has a card\n{}", story());
-        let word = match &record.state {
+        let word = match record.state() {
             ApprovalState::Activated => "is Activated",
             ApprovalState::Rejected => "was rejected",
             ApprovalState::Expired => "has expired",
@@ -505,7 +505,7 @@ async fn settle(app: &TestApp, memory: &mut Memory, seed: u64) {
         };
         let last = cards.last().unwrap();
         assert!(last.text.contains(word), "{id}: {}\n{}", last.text, story());
-        if !matches!(record.state, ApprovalState::Failed { .. }) {
+        if !matches!(record.state(), ApprovalState::Failed { .. }) {
             assert!(last.button_labels().is_empty(), "{id}: nothing is left to decide\n{}", story());
         }
     }

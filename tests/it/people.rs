@@ -221,7 +221,7 @@ async fn ranges_of_accepted_peerings_raise_a_warning() {
     app.approve(&first, "alice").await;
     let more = [("AcceptingVpcId", "vpc-shared"), ("VpcId", "vpc-requester-2")];
     let second = app.request_peering(&more).await.unwrap();
-    let same = app.approval(&first).await.connection.requester.cidrs;
+    let same = app.approval(&first).await.connection().requester.cidrs.clone();
     app.tamper(&second, Tampering { requester_cidrs: Some(same), ..Tampering::default() });
     app.discover().await;
     let cards = app.slack.messages_in(CHANNEL);
@@ -266,7 +266,7 @@ async fn unfinished_check_is_repeated_and_blocks_nobody() {
     app.make_due(&id).await;
     app.round().await;
     let stored = app.approval(&id).await;
-    assert!(!peergate::preflight::is_incomplete(&stored.findings), "{:?}", stored.findings);
+    assert!(!peergate::preflight::is_incomplete(stored.findings()), "{:?}", stored.findings());
     app.fail_next_dry_run("Throttling.User");
     let reply = app.approve(&id, "alice").await;
     assert_eq!((reply.name().as_str(), app.count_accepts(&id)), ("accepted", 1));
@@ -576,7 +576,7 @@ async fn card_shows_a_rejection_outside_peergate() {
 async fn card_shows_an_activation_outside_peergate() {
     let app = TestApp::start().await;
     let id = ended_outside(&app, "Activated").await;
-    assert_ended(&app, &id, "is Activated", true);
+    assert_ended(&app, &id, "is Activated: both sides must add routes", true);
 }
 
 #[tokio::test]
@@ -614,7 +614,7 @@ async fn failed_accept_keeps_the_buttons_for_a_retry() {
     assert!(card.text.contains("Error code: OperationFailed.CdtNotOpened"), "{}", card.text);
     assert_eq!(card.button_labels(), ["Approve", "Reject", "Details"]);
     app.click_button(&card, "Approve", ALICE).await;
-    assert_eq!((app.count_accepts(&id), app.approval(&id).await.generation), (1, 2));
+    assert_eq!((app.count_accepts(&id), app.approval(&id).await.generation()), (1, 2));
 }
 
 #[tokio::test]
@@ -778,7 +778,7 @@ async fn request_presumed_deleted_is_pending_once_it_reappears() {
     app.discover().await;
     let approval = app.approval(&id).await;
     assert_eq!(
-        (approval.state.name(), approval.generation, approval.approval_count()),
+        (approval.state().name(), approval.generation(), approval.approval_count()),
         ("pending", 1, 1),
         "Alice still counts"
     );
@@ -864,8 +864,11 @@ async fn stuck_approval_is_reported() {
     let stored = app.load_record(&id).await.unwrap();
     let long_ago = |approval: &mut peergate::approval::Approval| {
         let ago = peergate::clock::now() - jiff::SignedDuration::from_mins(5);
-        let early = approval.since > ago;
-        (approval.since, approval.next_step_at) = (ago, Some(ago));
+        let early = approval.since() > ago;
+        *approval = edited(approval, |record| {
+            record["since"] = json!(ago);
+            record["next_step_at"] = json!(ago);
+        });
         early
     };
     app.parts.store.update(stored, long_ago).await.unwrap();
@@ -940,8 +943,8 @@ async fn refused_message_is_abandoned_after_a_few_tries() {
     app.discover().await;
     app.slack.add_outage(Outage { path: AUDIT_PATH.into(), status: 422, ..Outage::default() });
     app.approve(&id, "alice").await;
-    let number = app.approval(&id).await.outbox[1].number;
-    let delivery = async || app.approval(&id).await.outbox[1].deliveries["audit"].clone();
+    let number = app.approval(&id).await.outbox()[1].number;
+    let delivery = async || app.approval(&id).await.outbox()[1].deliveries["audit"].clone();
     for _ in 0..4 {
         let stored = app.load_record(&id).await.unwrap();
         let refused = peergate::approval::Event::Undelivered {

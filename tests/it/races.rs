@@ -38,7 +38,7 @@ async fn two_hundred_concurrent_approvals_make_one_accept() {
     assert_eq!(app.count_calls(ACCEPT), 1, "{names:?}");
     let approval = app.approval(&id).await;
     let winner = approval.winner().unwrap().by.person.clone().unwrap();
-    assert_eq!(approval.decisions.len(), 1, "{names:?}");
+    assert_eq!(approval.decisions().len(), 1, "{names:?}");
     let (mut winners, mut losers) = (0, 0);
     for (request, reply) in requests.iter().zip(replies) {
         // On a busy machine a request may run out of time; the same request is then answered at its second try.

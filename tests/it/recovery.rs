@@ -180,15 +180,15 @@ async fn lost_records_are_restored_from_a_copy() {
 
     let output = run(&app, &["restore", "--aws", "--from", "copy"]).await.unwrap_err();
     let lines = |what| move |id: &InstanceId| format!("prod/{id}: {what}");
-    let another = "left as it is: it now has another history, or was edited; use --replace to restore it";
-    let put_back = [gone, shortened, damaged].map(lines("put back"));
+    let another = "skipped: it now has another history, or was edited; use --replace to restore it";
+    let put_back = [gone, shortened, damaged].map(lines("restored"));
     for line in put_back.into_iter().chain([restarted, edited].map(lines(another))) {
         assert!(output.contains(&line), "{line}: {output}");
     }
-    assert!(output.ends_with("3 records are put back, 2 have gone on since, 2 are left as they are\n"), "{output}");
+    assert!(output.ends_with("restored 3 records, skipped 2, kept 2 that continued since the copy\n"), "{output}");
     assert!(as_it_was(gone, &was[0]).await);
     let output = run(&app, &["restore", "--aws", "--from", "copy", "--replace"]).await.unwrap();
-    assert!(output.ends_with("2 records are put back, 5 have gone on since, 0 are left as they are\n"), "{output}");
+    assert!(output.ends_with("restored 2 records, skipped 0, kept 5 that continued since the copy\n"), "{output}");
     for (id, was) in [(restarted, &was[1]), (edited, &was[2])] {
         assert!(as_it_was(id, was).await, "{id}");
     }
@@ -220,7 +220,7 @@ async fn invalid_copy_restores_nothing() {
         let key = AttributeValue::S(format!("prod/{id}"));
         dynamodb(&app).delete_item().table_name(&app.environment.table).key("id", key).send().await.unwrap();
         let output = run(&app, &["restore", "--aws", "--from", &name, "--replace"]).await.unwrap_err();
-        assert!(output.contains(problem) && output.contains("0 records are put back"), "{output}");
+        assert!(output.contains(problem) && output.contains("restored 0 records"), "{output}");
         assert!(app.load_record(&id).await.is_none(), "{problem}");
     }
 }
@@ -236,9 +236,9 @@ async fn waiting_delivery_is_redriven_at_once() {
     app.slack.clear_outages();
     let hook = app.slack.posts(WEBHOOK_PATH).len();
     let output = peergate(&app, &["redrive", "--aws", "--channel", "netops"]).await;
-    assert_eq!(output, "0 posts of 0 connections are due now\n", "it took everything");
+    assert_eq!(output, "made 0 notifications of 0 connections due\n", "it took everything");
     let output = peergate(&app, &["redrive", "--aws"]).await;
-    assert!(output.ends_with("posts of 1 connections are due now\n") && !output.starts_with('0'), "{output}");
+    assert!(output.ends_with(" of 1 connection due\n") && !output.starts_with("made 0 "), "{output}");
     app.follow().await;
     assert!(app.slack.posts(WEBHOOK_PATH).len() > hook, "at once, and not when its turn would have come");
 }

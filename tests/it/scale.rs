@@ -44,16 +44,15 @@ fn accepted(approval: &mut Approval) -> bool {
         verdict: Verdict::Approve,
         by: by.clone(),
         at,
-        fingerprint: approval.fingerprint.clone(),
+        fingerprint: approval.fingerprint().clone(),
         reason: None,
         request_key: clock::nonce(),
         request_content: None,
     };
-    let policy = PolicySnapshot { rule: Some("r".into()), ..approval.policy.clone() };
-    let (id, connection, findings) = (approval.id.clone(), approval.connection.clone(), approval.findings.clone());
+    let policy = PolicySnapshot { rule: Some("r".into()), ..approval.policy().clone() };
+    let (id, connection, findings) = (approval.id().clone(), approval.connection().clone(), approval.findings());
     let eligible = |_: &Principal| Some(by.clone());
-    let review =
-        Review { id: &id, connection: &connection, policy: &policy, findings: &findings, eligible_approver: &eligible };
+    let review = Review { id: &id, connection: &connection, policy: &policy, findings, eligible_approver: &eligible };
     *approval = Approval::apply_decision(Some(approval), &review, decision).unwrap();
     approval.apply_event(&Event::Accepted { request_id: "R".into() }, at)
 }
@@ -63,7 +62,7 @@ async fn pending(app: &TestApp, target: &str, account: u64, region: &str, number
     let mut ids = vec![];
     for _ in 0..number {
         let stored = waiting(app, target, account, region).await;
-        ids.push(stored.approval.id.instance_id.clone());
+        ids.push(stored.approval.id().instance_id.clone());
         mark_delivered(app, stored).await;
     }
     ids
@@ -71,7 +70,7 @@ async fn pending(app: &TestApp, target: &str, account: u64, region: &str, number
 
 /// A request whose notifications are not delivered.
 async fn undelivered(app: &TestApp, target: &str, account: u64) -> InstanceId {
-    waiting(app, target, account, "cn-shanghai").await.approval.id.instance_id
+    waiting(app, target, account, "cn-shanghai").await.approval.id().instance_id.clone()
 }
 
 async fn waiting(app: &TestApp, target: &str, account: u64, region: &str) -> Stored {
@@ -111,7 +110,7 @@ async fn waiting(app: &TestApp, target: &str, account: u64, region: &str) -> Sto
 async fn mark_delivered(app: &TestApp, stored: Stored) {
     let deliver = |approval: &mut Approval| {
         let waiting: Vec<_> = approval
-            .outbox
+            .outbox()
             .iter()
             .flat_map(|notification| {
                 let open =
@@ -285,7 +284,7 @@ async fn silent_target_delays_no_other() {
     app.tick_within(Tick::SCHEDULED, Duration::from_secs(6)).await;
     for id in &fine {
         let id = ApprovalId { target: "other".into(), instance_id: id.clone() };
-        assert_eq!(app.parts.store.load(&id).await.unwrap().unwrap().approval.state.name(), "activated");
+        assert_eq!(app.parts.store.load(&id).await.unwrap().unwrap().approval.state().name(), "activated");
     }
     assert_eq!(app.state_of(&slow[0]).await, "activating");
     assert!(logged().lines().any(|line| line.contains("out_of_time") && line.contains("target=\"prod\"")));
@@ -328,7 +327,7 @@ async fn new_work_is_done_while_a_target_is_silent() {
             tokio::task::yield_now().await;
         }
         let id = ApprovalId { target: "other".into(), instance_id: undelivered(&app, "other", OTHER).await };
-        assert!(app.parts.store.load(&id).await.unwrap().unwrap().approval.outbox.due_at().is_some());
+        assert!(app.parts.store.load(&id).await.unwrap().unwrap().approval.outbox().due_at().is_some());
     });
     assert!(summary.rounds >= 2 && summary.delivered >= 1, "{summary:?}");
 }

@@ -137,7 +137,7 @@ fn decide(record: &Approval, verdict: Verdict, by: &str, at: Timestamp) -> Optio
         verdict,
         by: person(by),
         at,
-        fingerprint: record.fingerprint.clone(),
+        fingerprint: record.fingerprint().clone(),
         reason: None,
         request_key: format!("{by} at {at}"),
         request_content: None,
@@ -197,24 +197,24 @@ fn confirmed(record: &Approval, step: Step, now: Timestamp) -> (Approval, u32) {
     let (mut current, mut at) = (record.clone(), now);
     for readings in 1..=MAX_READINGS {
         current = apply(&current, step, at);
-        if current.unconfirmed.is_none() {
+        if current.unconfirmed().is_none() {
             return (current, readings);
         }
         at += NEXT_READING;
     }
-    panic!("{} is never sure", record.state.name());
+    panic!("{} is never sure", record.state().name());
 }
 
 /// Where a step leads; `None` if the record stays as it was.
 fn cell(record: &Approval, step: Step) -> Option<String> {
     let (after, readings) = confirmed(record, step, start() + PAUSE + PAUSE);
-    let moved = after.state != record.state || after.generation != record.generation;
+    let moved = after.state() != record.state() || after.generation() != record.generation();
     moved.then(|| {
-        let mut cell = after.state.name().to_owned();
+        let mut cell = after.state().name().to_owned();
         if readings > 1 {
             let _ = write!(cell, " ({readings} readings)");
         }
-        if after.generation != record.generation {
+        if after.generation() != record.generation() {
             cell.push_str(", next generation");
         }
         cell
@@ -223,7 +223,7 @@ fn cell(record: &Approval, step: Step) -> Option<String> {
 
 fn table() -> String {
     let states = states();
-    let names: Vec<_> = states.iter().map(|record| record.state.name()).collect();
+    let names: Vec<_> = states.iter().map(|record| record.state().name()).collect();
     let mut table = format!("| event | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(names.len()));
     for (name, step) in STEPS {
         let cells = states.iter().map(|record| cell(record, step).unwrap_or_else(|| "–".into()));
@@ -248,7 +248,7 @@ fn diagram() -> String {
     for ((from, to), events) in arrows {
         let short = |event: &&str| event.replace("a reading shows ", "").replace('`', "");
         let events: Vec<_> = events.iter().map(short).collect();
-        let _ = writeln!(diagram, "    {} --> {to}: {}", states[from].state.name(), events.join(", "));
+        let _ = writeln!(diagram, "    {} --> {to}: {}", states[from].state().name(), events.join(", "));
     }
     diagram + "```\n"
 }
@@ -264,12 +264,12 @@ fn architecture_shows_the_state_machine_as_it_is() {
 }
 
 #[test]
-fn only_a_decision_or_a_reading_of_a_live_connection_leaves_a_final_state() {
-    for record in states().into_iter().filter(|record| record.state.is_final()) {
+fn final_state_is_left_only_by_a_decision_or_a_live_reading() {
+    for record in states().into_iter().filter(|record| record.state().is_final()) {
         for (name, step) in STEPS {
             let is_alive = matches!(step, Step::Decide(_) | Step::Seen("Accepting" | "Activated") | Step::FactsChanged);
             let cell = cell(&record, step);
-            assert!(is_alive || cell.is_none(), "{} after “{name}”: {cell:?}", record.state.name());
+            assert!(is_alive || cell.is_none(), "{} after “{name}”: {cell:?}", record.state().name());
         }
     }
 }

@@ -57,9 +57,9 @@ async fn decision_outlives_a_transient_status() {
             app.round().await;
             let decided = app.approval(&id).await;
             assert!(
-                matches!(decided.state, ApprovalState::Approved | ApprovalState::Rejecting),
+                matches!(decided.state(), ApprovalState::Approved | ApprovalState::Rejecting),
                 "{verb} {status}: {:?}",
-                decided.state
+                decided.state()
             );
             let headlines = app.posted_headlines(WEBHOOK_PATH).join("\n");
             assert!(!headlines.contains("accepted") && !headlines.contains("deleted"), "{verb} {status}: {headlines}");
@@ -144,7 +144,7 @@ async fn wrongly_reported_end_is_pending_again() {
             format!("Correction: VPC peering prod/{id} was reported as {reported}, but it is still pending");
         assert!(headlines.contains(&correction), "{status}: {headlines}");
         let record = app.approval(&id).await;
-        assert_eq!((record.state.name(), record.approval_count()), ("pending", 1), "Alice's approval counts again");
+        assert_eq!((record.state().name(), record.approval_count()), ("pending", 1), "Alice's approval counts again");
         assert_eq!(app.approve(&id, "bob").await.name(), "accepted");
     }
 }
@@ -186,7 +186,7 @@ async fn failure_is_corrected_when_the_connection_activates() {
 async fn undone_accept_is_repeated_with_a_new_token() {
     let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app, "vpc-other").await;
-    let token = app.approval(&id).await.client_token.unwrap();
+    let token = app.approval(&id).await.client_token().cloned();
     app.set_status(&id, "Accepting");
     app.discover().await;
     minutes(&app, 1).await;
@@ -195,8 +195,8 @@ async fn undone_accept_is_repeated_with_a_new_token() {
     app.assert_accepts(&id, 1);
     minutes(&app, 1).await;
     let record = app.approval(&id).await;
-    assert_eq!((record.generation, record.approval_count()), (2, 1), "the approvals are kept");
-    assert_ne!(record.client_token.as_ref().unwrap(), &token);
+    assert_eq!((record.generation(), record.approval_count()), (2, 1), "the approvals are kept");
+    assert_ne!(record.client_token(), token.as_ref());
     clock::jump::advance_in_thread(SignedDuration::from_secs(10));
     app.round().await;
     app.assert_state(&id, "activating").await;
@@ -216,7 +216,7 @@ async fn accept_undone_four_times_fails() {
         app.round().await;
     }
     let record = app.approval(&id).await;
-    assert_eq!((record.state.name(), app.count_accepts(&id)), ("failed", 4));
+    assert_eq!((record.state().name(), app.count_accepts(&id)), ("failed", 4));
     assert!(app.only_card().text.contains("Error code: CallUndone"), "{}", app.only_card().text);
     assert_eq!(app.only_card().button_labels(), ["Approve", "Reject", "Details"]);
 }
@@ -241,7 +241,10 @@ async fn lagging_reading_after_our_call_notifies_nobody() {
         );
         assert_eq!(app.count_calls(ACCEPT) + app.count_calls(REJECT), 1, "{verb}");
         let record = app.approval(&id).await;
-        assert!(record.unconfirmed.is_none() && (state == "activating" || record.next_step_at.is_none()), "{record:?}");
+        assert!(
+            record.unconfirmed().is_none() && (state == "activating" || record.next_step_at().is_none()),
+            "{record:?}"
+        );
     }
 }
 
@@ -321,7 +324,7 @@ async fn late_accept_uses_the_current_rules_and_checks() {
         app.round().await;
         let record = app.approval(&id).await;
         assert_eq!(
-            (&record.state, record.approval_count(), app.count_accepts(&id)),
+            (record.state(), record.approval_count(), app.count_accepts(&id)),
             (&ApprovalState::Pending, u32::from(name == "more approvals"), 0),
             "{name}"
         );
@@ -459,9 +462,9 @@ async fn decision_without_a_fingerprint_rests_on_the_earlier_card() {
     assert_eq!(app.send(&sign("alice", before, None)).await.name(), "connection-changed");
     assert_eq!(app.send(&sign("alice", before, Some(clock::now()))).await.name(), "connection-changed");
     assert_eq!(app.send(&sign("alice", clock::now(), None)).await.name(), "counted");
-    let shown_at = app.approval(&id).await.cards["netops"].shown_at;
+    let shown_at = app.approval(&id).await.cards()["netops"].shown_at;
     assert_eq!(app.send(&sign("bob", shown_at, None)).await.name(), "accepted", "the same second counts");
-    let history = app.approval(&id).await.history;
+    let history = app.approval(&id).await.history().clone();
     assert_eq!(history.iter().filter(|entry| matches!(entry.event, AuditEvent::Decided(_))).count(), 2);
 }
 
@@ -503,11 +506,11 @@ async fn older_reading_restores_no_facts_and_decides_nothing() {
         let change = Event::Changed { connection, findings: vec![] };
         let stored = app.load_record(&id).await.unwrap();
         app.parts.store.update(stored, |approval| approval.apply_event(&change, clock::now())).await.unwrap();
-        assert_eq!(app.approval(&id).await.facts.bandwidth_mbps, Some(22));
+        assert_eq!(app.approval(&id).await.facts().bandwidth_mbps, Some(22));
     };
     let (reply, ()) = tokio::join!(app.send(&signed), other_writer);
     assert_eq!((reply.name().as_str(), app.count_accepts(&id)), ("connection-changed", 0));
-    assert_eq!(app.approval(&id).await.facts.bandwidth_mbps, Some(22));
+    assert_eq!(app.approval(&id).await.facts().bandwidth_mbps, Some(22));
     // The facts are restored, but this request was refused before.
     changes(11);
     app.discover().await;
@@ -558,18 +561,18 @@ async fn next_call_ends_a_doubt() {
     app.show_status(&id, "Missing");
     clock::jump::advance_in_thread(SignedDuration::from_secs(320));
     app.round().await;
-    assert!(app.approval(&id).await.unconfirmed.is_some());
+    assert!(app.approval(&id).await.unconfirmed().is_some());
     // The accept has no answer: a reading that does not show the connection proves nothing.
     app.show_status(&id, "-");
     app.fail_next(ACCEPT, "InternalError");
     clock::jump::advance_in_thread(SignedDuration::from_secs(6));
     app.round().await;
-    assert_eq!((app.count_calls(ACCEPT), app.approval(&id).await.unconfirmed), (2, None));
+    assert_eq!((app.count_calls(ACCEPT), app.approval(&id).await.unconfirmed()), (2, None));
     app.show_status(&id, "Missing");
     clock::jump::advance_in_thread(SignedDuration::from_secs(61));
     app.round().await;
-    let doubt = app.approval(&id).await.unconfirmed.unwrap();
-    assert_eq!((app.approval(&id).await.state, doubt.readings, doubt.needed), (ApprovalState::Approved, 1, 3));
+    let doubt = app.approval(&id).await.unconfirmed().cloned().unwrap();
+    assert_eq!((app.approval(&id).await.state(), doubt.readings, doubt.needed), (&ApprovalState::Approved, 1, 3));
 }
 
 #[tokio::test]
@@ -580,9 +583,9 @@ async fn list_with_the_pending_request_ends_a_doubt() {
     app.simulator.add_fault(Fault { times: 1000, ..missing });
     app.make_due(&id).await;
     app.round().await;
-    assert!(app.approval(&id).await.unconfirmed.is_some());
+    assert!(app.approval(&id).await.unconfirmed().is_some());
     minutes(&app, 4).await;
-    assert_eq!(app.approval(&id).await.state, ApprovalState::Pending);
+    assert_eq!(*app.approval(&id).await.state(), ApprovalState::Pending);
     assert!(
         !app.posted_headlines(WEBHOOK_PATH).iter().any(|line| line.contains("was deleted")),
         "{:?}",
@@ -600,7 +603,7 @@ async fn connection_accepted_elsewhere_is_not_rejected_again() {
     clock::jump::advance_in_thread(SignedDuration::from_secs(10));
     app.round().await;
     let failed = ApprovalState::Failed { code: "AcceptedElsewhere".into() };
-    assert_eq!(app.approval(&id).await.state, failed);
+    assert_eq!(*app.approval(&id).await.state(), failed);
     let (headlines, rejects) = (app.posted_headlines(WEBHOOK_PATH), app.count_calls(REJECT));
     for _ in 0..3 {
         app.show_status(&id, "Accepting");
@@ -608,7 +611,7 @@ async fn connection_accepted_elsewhere_is_not_rejected_again() {
         app.show_status(&id, "-");
         minutes(&app, 1).await;
     }
-    assert_eq!((app.approval(&id).await.state, app.posted_headlines(WEBHOOK_PATH)), (failed, headlines));
+    assert_eq!((app.approval(&id).await.state(), app.posted_headlines(WEBHOOK_PATH)), (&failed, headlines));
     assert_eq!(app.count_calls(REJECT), rejects);
 }
 
@@ -623,13 +626,19 @@ async fn correction_restores_only_the_valid_approvals() {
     let app = app.with_change(security, "security = [\"bob\", \"carol\"]");
     clock::jump::advance_in_thread(SignedDuration::from_secs(10));
     app.round().await;
-    assert_eq!((app.approval(&id).await.state, app.approval(&id).await.approval_count()), (ApprovalState::Pending, 1));
+    assert_eq!(
+        (app.approval(&id).await.state(), app.approval(&id).await.approval_count()),
+        (&ApprovalState::Pending, 1)
+    );
     app.show_status(&id, "Missing");
     minutes(&app, 4).await;
-    assert_eq!(app.approval(&id).await.state, ApprovalState::Deleted);
+    assert_eq!(*app.approval(&id).await.state(), ApprovalState::Deleted);
     app.show_status(&id, "-");
     minutes(&app, 1).await;
-    assert_eq!((app.approval(&id).await.state, app.approval(&id).await.approval_count()), (ApprovalState::Pending, 1));
+    assert_eq!(
+        (app.approval(&id).await.state(), app.approval(&id).await.approval_count()),
+        (&ApprovalState::Pending, 1)
+    );
 }
 
 #[tokio::test]
@@ -643,8 +652,8 @@ async fn flapping_connection_fails_before_its_record_is_full() {
         app.discover().await;
     }
     let record = app.approval(&id).await;
-    assert_eq!(record.state, ApprovalState::Failed { code: "ChangedTooOften".into() });
-    assert!(record.history.len() < 50, "{}", record.history.len());
+    assert_eq!(*record.state(), ApprovalState::Failed { code: "ChangedTooOften".into() });
+    assert!(record.history().len() < 50, "{}", record.history().len());
 }
 
 #[tokio::test]
@@ -658,7 +667,7 @@ async fn unreadable_approved_request_ends_after_its_expiry() {
         clock::jump::advance_in_thread(SignedDuration::from_hours(24));
         app.round().await;
     }
-    assert_eq!(app.approval(&id).await.state, ApprovalState::Expired);
+    assert_eq!(*app.approval(&id).await.state(), ApprovalState::Expired);
 }
 
 #[tokio::test]
@@ -666,7 +675,7 @@ async fn refused_decision_makes_no_rule_accept() {
     let app = TestApp::with_settings(slow_activation()).await;
     let id = app.new_request_for("vpc-by-itself").await;
     let reply = app.send_spec(&app.blind_spec("reject", &id, "alice")).await;
-    assert_eq!((reply.name().as_str(), app.approval(&id).await.state), ("not-shown", ApprovalState::Pending));
+    assert_eq!((reply.name().as_str(), app.approval(&id).await.state()), ("not-shown", &ApprovalState::Pending));
     // The watcher checks it, and makes the call at once.
     minutes(&app, 2).await;
     app.assert_accepts(&id, 1);
@@ -679,13 +688,13 @@ async fn late_accept_with_a_new_overlap_asks_people_again() {
     assert_eq!(app.approve(&id, "alice").await.name(), "counted");
     app.fail_next(ACCEPT, "Throttling.User");
     assert_eq!(app.approve(&id, "bob").await.name(), "underway");
-    let cidrs = app.approval(&id).await.facts.requester.cidrs;
+    let cidrs = app.approval(&id).await.facts().requester.cidrs.clone();
     let other = app.request_peering(&[("AcceptingVpcId", "vpc-two-people"), ("VpcId", "vpc-twin")]).await.unwrap();
     app.tamper(&other, Tampering { requester_cidrs: Some(cidrs), ..Tampering::default() });
     clock::jump::advance_in_thread(SignedDuration::from_secs(10));
     app.round().await;
     let record = app.approval(&id).await;
-    assert_eq!((record.state, app.count_accepts(&id)), (ApprovalState::Pending, 0));
+    assert_eq!((record.state(), app.count_accepts(&id)), (&ApprovalState::Pending, 0));
     assert!(
         app.posted_headlines(WEBHOOK_PATH).iter().any(|line| line.contains("needs a new decision")),
         "{:?}",

@@ -102,7 +102,7 @@ async fn vendors_wait_is_honored() {
     app.simulator.add_fault(fault);
     let before = clock::now();
     app.approve(&id, "alice").await;
-    let due_at = app.approval(&id).await.next_step_at.unwrap();
+    let due_at = app.approval(&id).await.next_step_at().unwrap();
     assert!(due_at.duration_since(before) >= jiff::SignedDuration::from_secs(119), "{due_at}");
     app.round().await;
     app.assert_calls(ACCEPT, 1);
@@ -118,7 +118,7 @@ async fn refused_credentials_are_retried_slowly_and_logged_as_error() {
     app.round().await;
     app.assert_state(&id, "approved").await;
     let approval = app.approval(&id).await;
-    assert!(approval.next_step_at.unwrap().duration_since(clock::now()) > jiff::SignedDuration::from_mins(4));
+    assert!(approval.next_step_at().unwrap().duration_since(clock::now()) > jiff::SignedDuration::from_mins(4));
     assert!(
         logged().lines().any(|line| {
             line.contains("ERROR") && line.contains("credentials_refused") && line.contains(id.as_str())
@@ -210,7 +210,7 @@ async fn repeatedly_changed_request_fails_even_when_approved() {
     app.round().await;
     app.assert_state(&id, "failed").await;
     app.assert_accepts(&id, 0);
-    assert_eq!(app.approval(&id).await.next_step_at, None, "it rests");
+    assert_eq!(app.approval(&id).await.next_step_at(), None, "it rests");
 }
 
 #[tokio::test]
@@ -261,7 +261,7 @@ async fn each_platform_refusal_sets_the_right_retry() {
         let id = approved(&app).await;
         app.slack.add_outage(Outage { path: SLACK_PATH.into(), status, body: body.into(), ..Outage::default() });
         app.round().await;
-        let due_at = app.approval(&id).await.outbox[0].deliveries["netops"].clone();
+        let due_at = app.approval(&id).await.outbox()[0].deliveries["netops"].clone();
         let peergate::approval::Delivery::Waiting { due_at, .. } = due_at else {
             panic!("{status} {body}: {due_at:?}")
         };
@@ -280,7 +280,7 @@ async fn gone_endpoint_is_abandoned() {
     let id = approved(&app).await;
     app.slack.add_outage(Outage { path: AUDIT_PATH.into(), status: 410, ..Outage::default() });
     app.round().await;
-    let delivery = app.approval(&id).await.outbox[0].deliveries["audit"].clone();
+    let delivery = app.approval(&id).await.outbox()[0].deliveries["audit"].clone();
     assert_eq!(delivery, peergate::approval::Delivery::Abandoned);
 }
 
@@ -289,7 +289,7 @@ async fn record_keeps_the_place_of_a_slack_card() {
     let app = TestApp::with_settings(slow_activation()).await;
     let id = approved(&app).await;
     app.round().await;
-    let cards = app.approval(&id).await.cards;
+    let cards = app.approval(&id).await.cards().clone();
     assert_eq!(cards["netops"].reference, format!("C0PEER/{}", app.only_card().ts));
     assert_eq!(cards.len(), 1, "only Slack lets us change what is there");
 }
@@ -306,7 +306,7 @@ async fn retried_notification_keeps_its_webhook_id_and_verifies() {
     assert!(verified.is_ok(), "{verified:?}");
     let stored = app.load_record(&id).await.unwrap();
     let secrets = app.parts.secrets.current(clock::now()).await.unwrap();
-    let notification = &stored.approval.outbox[0];
+    let notification = &stored.approval.outbox()[0];
     let audit = &app.parts.config.channels["audit"];
     let again = audit.send_notification(app.parts.chat_context(&secrets), "audit", &stored.approval, notification);
     again.await.unwrap();
@@ -326,7 +326,7 @@ async fn repeated_event_is_applied_once() {
     assert!(!approval.apply_event(&Event::Accepted { request_id: "again".into() }, now));
     assert!(approval.apply_event(&Event::Missing, now));
     assert!(!approval.apply_event(&Event::Missing, now));
-    assert_eq!(approval.outbox.len(), 3, "discovered, decided, accepted");
+    assert_eq!(approval.outbox().len(), 3, "discovered, decided, accepted");
 }
 
 #[tokio::test]
@@ -348,13 +348,13 @@ async fn notification_claimed_by_a_dead_watcher_is_due_again() {
     let claimed = app
         .parts
         .store
-        .update(stored, |approval| !approval.outbox.claim_due(clock::now(), |_| None).is_empty())
+        .update(stored, |approval| !approval.claim_due(clock::now(), |_| None).is_empty())
         .await
         .unwrap();
     app.round().await;
     assert_eq!(app.posted_headlines(SLACK_PATH).len(), 0, "somebody else has it");
     let later = clock::now() + jiff::SignedDuration::from_secs(31);
-    assert_eq!(claimed.approval.outbox.due_notifications(later).len(), 3, "but not for ever");
+    assert_eq!(claimed.approval.outbox().due_notifications(later).len(), 3, "but not for ever");
 }
 
 #[tokio::test]
@@ -366,11 +366,11 @@ async fn unexpected_status_is_waited_out() {
     let stored = app.approval(&id).await;
     let mut approval = stored.clone();
     let odd = peergate::peering::Status::Other("Paused".into());
-    let connection = peergate::peering::Connection { status: odd, ..stored.connection.clone() };
+    let connection = peergate::peering::Connection { status: odd, ..stored.connection().clone() };
     let now = clock::now();
     assert!(approval.apply_event(&Event::Observed(Box::new(connection)), now));
-    assert!(approval.next_step_at.unwrap() > now);
-    assert_eq!(approval.last_problem.unwrap().code, "Status.Paused");
+    assert!(approval.next_step_at().unwrap() > now);
+    assert_eq!(approval.last_problem().unwrap().code, "Status.Paused");
 }
 
 #[tokio::test]
@@ -386,11 +386,11 @@ async fn late_answer_does_not_touch_a_newer_generation() {
             tokio::task::yield_now().await;
         }
         let mut newer = app.load_record(&id).await.unwrap();
-        newer.approval.generation = 2;
+        newer.approval = edited(&newer.approval, |record| record["generation"] = json!(2));
         app.parts.store.save(&newer.approval, Some(&newer)).await.unwrap();
     });
     let approval = app.approval(&id).await;
-    assert_eq!((approval.state.name(), approval.generation, approval.outbox.len()), ("approved", 2, 2));
+    assert_eq!((approval.state().name(), approval.generation(), approval.outbox().len()), ("approved", 2, 2));
 }
 
 #[tokio::test]
@@ -421,7 +421,7 @@ async fn platforms_wait_is_honored_within_a_limit() {
         });
         app.round().await;
         app.slack.clear_outages();
-        let delivery = app.approval(&id).await.outbox[0].deliveries["hook"].clone();
+        let delivery = app.approval(&id).await.outbox()[0].deliveries["hook"].clone();
         let peergate::approval::Delivery::Waiting { due_at, .. } = delivery else { panic!("{delivery:?}") };
         let wait = due_at.duration_since(clock::now()).as_secs();
         assert!((60..most_s).contains(&wait), "{asked_s}: {wait}");
@@ -486,7 +486,7 @@ async fn ended_and_announced_request_leaves_no_work() {
     app.round().await;
     app.round().await;
     let approval = app.approval(&id).await;
-    assert_eq!((approval.state.name(), approval.work_at()), ("rejected", None), "the stream calls nobody");
+    assert_eq!((approval.state().name(), approval.work_at()), ("rejected", None), "the stream calls nobody");
 }
 
 #[tokio::test]
@@ -500,7 +500,7 @@ async fn accept_answered_with_not_found_ends_nothing() {
         app.make_due(&id).await;
         app.round().await;
         let approval = app.approval(&id).await;
-        assert_eq!((approval.state.name(), approval.unconfirmed.is_none()), ("approved", true));
+        assert_eq!((approval.state().name(), approval.unconfirmed().is_none()), ("approved", true));
     }
     app.make_due(&id).await;
     app.round().await;

@@ -15,7 +15,7 @@ async fn signed_approval_is_accepted_once_with_the_stored_token() {
     app.assert_state(&id, "activating").await;
     app.assert_accepts(&id, 1);
     let stored = app.load_record(&id).await.unwrap();
-    let token = stored.approval.client_token.unwrap().as_str().to_owned();
+    let token = stored.approval.client_token().unwrap().as_str().to_owned();
     assert!(token.starts_with("pg1-") && token.len() == 64 && token.is_ascii());
     let journal = app.simulator.journal();
     let accept = journal.iter().rfind(|entry| entry.action == ACCEPT).unwrap();
@@ -106,11 +106,11 @@ async fn new_approval_after_a_failure_starts_a_new_generation() {
     let id = app.new_request().await;
     app.fail_next(ACCEPT, "OperationFailed.CdtNotOpened");
     app.approve(&id, "alice").await.assert(409, "failed");
-    let first = app.approval(&id).await.client_token;
+    let first = app.approval(&id).await.client_token().cloned();
     assert_eq!(app.approve(&id, "alice").await.name(), "accepted");
     let second = app.approval(&id).await;
-    assert_eq!(second.generation, 2);
-    assert_ne!(second.client_token, first);
+    assert_eq!(second.generation(), 2);
+    assert_ne!(second.client_token(), first.as_ref());
 }
 
 #[tokio::test]
@@ -458,7 +458,7 @@ async fn each_accept_error_leaves_the_right_state() {
         app.simulator.clear_faults();
         assert_eq!((reply.status, app.state_of(&id).await.as_str()), (status, state), "{code}");
         assert_eq!(app.count_accepts(&id), 0, "{code}");
-        let problem = app.approval(&id).await.last_problem;
+        let problem = app.approval(&id).await.last_problem().cloned();
         assert_eq!(problem.map(|problem| problem.code).as_deref(), Some(code));
         assert!(reply.body.contains(code), "the code is in the answer: {}", reply.body);
     }
@@ -786,8 +786,8 @@ enterprise = "E0001""#,
         assert_eq!(app.send_slack_payload(&click).await.status, 200, "{team}");
         let stored = app.approval(&id).await;
         assert_eq!(stored.approval_count(), 1, "{team}");
-        assert_eq!(stored.decisions[0].by.principal.as_str(), "slack:E0001/U061F7AUR");
-        assert_eq!(stored.decisions[0].by.person.as_deref(), Some("alice"));
+        assert_eq!(stored.decisions()[0].by.principal.as_str(), "slack:E0001/U061F7AUR");
+        assert_eq!(stored.decisions()[0].by.person.as_deref(), Some("alice"));
     }
     let form = [("command", "/peergate"), ("user_id", ALICE), ("api_app_id", "A0123"), ("enterprise_id", "E0001")];
     let approve = format!("approve {id}");
@@ -821,7 +821,7 @@ async fn approval_before_the_organization_was_named_counts_once() {
     let id = app.new_request_for("vpc-two-people").await;
     app.discover().await;
     app.slash_command(&format!("approve {id}"), "U0EVE").await;
-    assert_eq!(app.approval(&id).await.decisions[0].by.principal.as_str(), "slack:T0001/U0EVE");
+    assert_eq!(app.approval(&id).await.decisions()[0].by.principal.as_str(), "slack:T0001/U0EVE");
     let grid = named.replace(r#"app = "A0123""#, "app = \"A0123\"\nenterprise = \"E0001\"");
     let app = app.with_config(&grid);
     app.slash_command(&format!("approve {id}"), "U0EVE").await;

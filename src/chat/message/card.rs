@@ -31,7 +31,7 @@ pub fn request_card(approval: &Approval, now: Timestamp) -> Message {
     let is_pending = is_pending(approval, now);
     let mut card = Message {
         headline: card_headline(approval, now),
-        facts: connection_facts(connection, approval.policy.requester.as_deref()),
+        facts: connection_facts(connection, approval.policy().requester.as_deref()),
         sentences: next_steps(approval, connection, now),
         link: console_link(connection),
         ..Message::default()
@@ -47,15 +47,15 @@ pub fn request_card(approval: &Approval, now: Timestamp) -> Message {
     card.facts.extend(approver_facts(approval, now));
     card.facts.extend(outcome_facts(approval));
     if is_pending {
-        card.checks = summarize_findings(&approval.findings);
-        card.figure = draw_overlaps(&approval.findings);
-        if approval.policy.rule.is_none() {
-            card.snippet.clone_from(&approval.policy.suggestion);
+        card.checks = summarize_findings(approval.findings());
+        card.figure = draw_overlaps(approval.findings());
+        if approval.policy().rule.is_none() {
+            card.snippet.clone_from(&approval.policy().suggestion);
         }
     }
     if approval.is_open(now) {
         card.buttons = Some(card_buttons(approval));
-        if !can_show_all(&approval.facts) {
+        if !can_show_all(approval.facts()) {
             let text = "This card cannot show every fact, so it has no Approve and Reject buttons. A webhook client can decide with \
                         the fingerprint from a status reply.";
             card.sentences.push(text.into());
@@ -65,13 +65,13 @@ pub fn request_card(approval: &Approval, now: Timestamp) -> Message {
 }
 
 fn is_pending(approval: &Approval, now: Timestamp) -> bool {
-    approval.state == ApprovalState::Pending && !approval.is_past_expiry(now)
+    *approval.state() == ApprovalState::Pending && !approval.is_past_expiry(now)
 }
 
 /// The last reading. While people decide, it has the facts that they decide on.
 fn shown_connection(approval: &Approval) -> Connection {
-    let mut connection = approval.connection.clone();
-    let shows_decided_facts = match approval.state {
+    let mut connection = approval.connection().clone();
+    let shows_decided_facts = match approval.state() {
         ApprovalState::Pending | ApprovalState::Approved | ApprovalState::Rejecting | ApprovalState::Failed { .. } => {
             true
         }
@@ -82,15 +82,15 @@ fn shown_connection(approval: &Approval) -> Connection {
         | ApprovalState::Deleted => false,
     };
     if shows_decided_facts {
-        let Facts { requester, accepter, bandwidth_mbps, link_type } = approval.facts.clone();
+        let Facts { requester, accepter, bandwidth_mbps, link_type } = approval.facts().clone();
         connection = Connection { requester, accepter, bandwidth_mbps, link_type, ..connection };
     }
     connection
 }
 
 fn card_headline(approval: &Approval, now: Timestamp) -> String {
-    let id = &approval.id;
-    match &approval.state {
+    let id = approval.id();
+    match approval.state() {
         ApprovalState::Pending => pending_headline(approval, now),
         ApprovalState::Approved => {
             format!("VPC peering {id} is approved; Alibaba Cloud has not confirmed it yet")
@@ -112,7 +112,7 @@ fn card_headline(approval: &Approval, now: Timestamp) -> String {
 
 /// Asks the approvers to decide, or says who else must act first.
 fn pending_headline(approval: &Approval, now: Timestamp) -> String {
-    let id = &approval.id;
+    let id = approval.id();
     let requester = requester_name(approval);
     match Ask::of(approval, now) {
         None => format!("VPC peering {id} is past its expiry: nobody can decide on it any more"),
@@ -126,7 +126,7 @@ fn pending_headline(approval: &Approval, now: Timestamp) -> String {
             format!("A check fails for VPC peering {id}, requested by {requester}: {who} can only reject it")
         }
         Some(Ask::Decide(who)) => {
-            let progress = match approval.policy.needed_approvals() {
+            let progress = match approval.policy().needed_approvals() {
                 1 => String::new(),
                 needed => format!(" ({} of {needed} approvals)", approval.approval_count()),
             };
@@ -154,11 +154,11 @@ impl Ask {
             return None;
         }
         let remaining = RemainingApprovals::of(approval);
-        Some(if approval.policy.rule.is_none() {
+        Some(if approval.policy().rule.is_none() {
             Self::AddRule
         } else if !remaining.can_be_given() {
             Self::ChangeRule
-        } else if first_objection(&approval.findings).is_some() {
+        } else if first_objection(approval.findings()).is_some() {
             Self::RejectOrFix(remaining.short_names())
         } else {
             Self::Decide(remaining.short_names())
@@ -184,10 +184,10 @@ struct RemainingApprovals {
 
 impl RemainingApprovals {
     fn of(approval: &Approval) -> Self {
-        let approvals = approval.decisions.iter().filter(|decision| decision.verdict == Verdict::Approve);
+        let approvals = approval.decisions().iter().filter(|decision| decision.verdict == Verdict::Approve);
         let approved: Vec<_> = approvals.map(|decision| approver_name(&decision.by)).collect();
-        let names = approval.policy.approvers.iter().filter(|name| !approved.contains(name)).cloned().collect();
-        let missing = approval.policy.needed_approvals().saturating_sub(approval.approval_count());
+        let names = approval.policy().approvers.iter().filter(|name| !approved.contains(name)).cloned().collect();
+        let missing = approval.policy().needed_approvals().saturating_sub(approval.approval_count());
         Self { missing, names }
     }
 
@@ -226,8 +226,8 @@ fn requester_name(approval: &Approval) -> String {
     let is_plain = |name: &&String| {
         name.chars().count() <= MAX_REQUESTER_CHARS && name.chars().all(|c| c.is_alphanumeric() || " -.&".contains(c))
     };
-    let name = approval.policy.requester.as_ref().filter(is_plain).map(|name| sanitize_text(name));
-    name.unwrap_or_else(|| format!("account {}", approval.facts.requester.account))
+    let name = approval.policy().requester.as_ref().filter(is_plain).map(|name| sanitize_text(name));
+    name.unwrap_or_else(|| format!("account {}", approval.facts().requester.account))
 }
 
 /// Says that a decision could not be carried out, and what to do.
@@ -240,13 +240,13 @@ pub(super) fn failure_headline(approval: &Approval, verdict: Verdict, code: &str
         failure_code::ACCEPTED_ELSEWHERE => "somebody accepted it outside peergate",
         _ => "fix the cause, then decide again",
     };
-    format!("VPC peering {} could not be {word}: {next}", approval.id)
+    format!("VPC peering {} could not be {word}: {next}", approval.id())
 }
 
 fn next_steps(approval: &Approval, connection: &Connection, now: Timestamp) -> Vec<String> {
-    match &approval.state {
-        ApprovalState::Pending if is_pending(approval, now) && approval.policy.rule.is_none() => {
-            explain_no_rule(&approval.policy.unmatched)
+    match approval.state() {
+        ApprovalState::Pending if is_pending(approval, now) && approval.policy().rule.is_none() => {
+            explain_no_rule(&approval.policy().unmatched)
         }
         ApprovalState::Activated => route_instructions(connection),
         ApprovalState::Failed { code } => vec![advice_for_code(code).into()],
@@ -279,21 +279,21 @@ pub(super) fn describe_unmatched(unmatched: &[String]) -> String {
 /// The rule, who has decided and why, and who still has to decide.
 pub(super) fn approver_facts(approval: &Approval, now: Timestamp) -> Vec<MessageFact> {
     let mut facts: Vec<_> =
-        approval.policy.rule.iter().map(|rule| MessageFact::new("Rule", sanitize_text(rule))).collect();
-    let of = |verdict| approval.decisions.iter().filter(move |decision| decision.verdict == verdict);
+        approval.policy().rule.iter().map(|rule| MessageFact::new("Rule", sanitize_text(rule))).collect();
+    let of = |verdict| approval.decisions().iter().filter(move |decision| decision.verdict == verdict);
     let approvers: Vec<Approver> = of(Verdict::Approve).map(|decision| decision.by.clone()).collect();
     if !approvers.is_empty() {
         facts.push(MessageFact::new("Approved by", list_approvers(&approvers)));
     }
     let rejecters = of(Verdict::Reject).map(|decision| describe_approver(&decision.by));
     facts.extend(rejecters.map(|rejecter| MessageFact::new("Rejected by", rejecter)));
-    facts.extend(approval.decisions.iter().filter_map(|decision| {
+    facts.extend(approval.decisions().iter().filter_map(|decision| {
         let reason = sanitize_text(decision.reason.as_deref()?);
-        let is_only_one = approval.decisions.len() == 1;
+        let is_only_one = approval.decisions().len() == 1;
         let reason = if is_only_one { reason } else { format!("{}: {reason}", approver_name(&decision.by)) };
         Some(MessageFact::new("Reason", reason))
     }));
-    if is_pending(approval, now) && approval.policy.rule.is_some() {
+    if is_pending(approval, now) && approval.policy().rule.is_some() {
         facts.push(RemainingApprovals::of(approval).to_fact());
     }
     facts
@@ -307,28 +307,28 @@ fn outcome_facts(approval: &Approval) -> Vec<MessageFact> {
         Some(MessageFact::new("Activated after", format_duration(took_s)))
     };
     let mut facts: Vec<_> = decided_at.into_iter().collect();
-    let rejected_elsewhere = approval.state == ApprovalState::Rejected
+    let rejected_elsewhere = *approval.state() == ApprovalState::Rejected
         && !matches!(approval.winner(), Some(Decision { verdict: Verdict::Reject, .. }));
-    let is_accepted = matches!(approval.state, ApprovalState::Activating | ApprovalState::Activated);
+    let is_accepted = matches!(approval.state(), ApprovalState::Activating | ApprovalState::Activated);
     let accepted_elsewhere = is_accepted && !approval.is_accepted_by_us();
     if rejected_elsewhere {
         facts.extend(decision_facts("Rejected by", None));
     } else if accepted_elsewhere {
         facts.extend(decision_facts("Accepted by", None));
-    } else if approval.state == ApprovalState::Activated {
-        facts.extend(approval.outbox.iter().rev().find_map(took));
+    } else if *approval.state() == ApprovalState::Activated {
+        facts.extend(approval.outbox().iter().rev().find_map(took));
     }
-    if approval.state != ApprovalState::Pending {
-        facts.extend(approval.last_problem.iter().flat_map(problem_facts));
+    if *approval.state() != ApprovalState::Pending {
+        facts.extend(approval.last_problem().into_iter().flat_map(problem_facts));
     }
     facts
 }
 
 /// The last change, if the card shows its result.
 fn change_facts(approval: &Approval) -> Vec<MessageFact> {
-    let last = approval.history.iter().rev().find_map(|entry| {
+    let last = approval.history().iter().rev().find_map(|entry| {
         let AuditEvent::Changed { fingerprint, changes, .. } = &entry.event else { return None };
-        (*fingerprint == approval.fingerprint).then_some(changes)
+        (*fingerprint == *approval.fingerprint()).then_some(changes)
     });
     last.into_iter().flatten().map(|change| MessageFact::new("⚠ Changed", describe_change(change))).collect()
 }
@@ -340,17 +340,17 @@ pub(super) fn describe_change(change: &Change) -> String {
 }
 
 fn card_buttons(approval: &Approval) -> Buttons {
-    let can_decide = can_show_all(&approval.facts);
+    let can_decide = can_show_all(approval.facts());
     let shown = [
-        can_decide.then_some(Button::Approve { needs_reason: approval.policy.require_reason }),
+        can_decide.then_some(Button::Approve { needs_reason: approval.policy().require_reason }),
         can_decide.then_some(Button::Reject),
-        (approval.state == ApprovalState::Pending && approval.approval_count() > 0).then_some(Button::Withdraw),
+        (*approval.state() == ApprovalState::Pending && approval.approval_count() > 0).then_some(Button::Withdraw),
         Some(Button::Details),
     ];
     Buttons {
-        target: approval.id.target.clone(),
-        instance_id: approval.id.instance_id.clone(),
-        fingerprint: approval.facts.fingerprint(),
+        target: approval.id().target.clone(),
+        instance_id: approval.id().instance_id.clone(),
+        fingerprint: approval.facts().fingerprint(),
         shown: shown.into_iter().flatten().map(ShownButton::from).collect(),
     }
 }

@@ -17,8 +17,8 @@ const MAX_EVENTS: usize = 12;
 
 /// The last events of a record, in order.
 pub(super) fn recent_events(approval: &Approval) -> Vec<String> {
-    let skipped = approval.history.len().saturating_sub(MAX_EVENTS);
-    let events = approval.history.iter().skip(skipped);
+    let skipped = approval.history().len().saturating_sub(MAX_EVENTS);
+    let events = approval.history().iter().skip(skipped);
     events.map(|entry| format!("{}: {}", format_time(entry.at), describe_event(&entry.event))).collect()
 }
 
@@ -30,7 +30,7 @@ pub fn record_with_history(approval: &Approval, now: Timestamp) -> Message {
         let of = of.unwrap_or_default();
         format!("{:.3} {:<10} {}{of}", entry.at, entry.state.name(), describe_event(&entry.event))
     };
-    Message { sentences: approval.history.iter().map(entry).collect(), ..request_card(approval, now) }
+    Message { sentences: approval.history().iter().map(entry).collect(), ..request_card(approval, now) }
 }
 
 /// An event in a few words.
@@ -106,8 +106,8 @@ fn describe_void(void: &[Approver]) -> String {
 /// A record in one line.
 #[must_use]
 pub fn summary_line(approval: &Approval, now: Timestamp) -> String {
-    let (connection, policy) = (&approval.connection, &approval.policy);
-    let progress = match approval.state {
+    let (connection, policy) = (approval.connection(), approval.policy());
+    let progress = match approval.state() {
         ApprovalState::Pending if approval.is_past_expiry(now) => "past its expiry".to_owned(),
         ApprovalState::Pending if policy.rule.is_none() => "pending, no rule covers it".to_owned(),
         ApprovalState::Pending => {
@@ -120,16 +120,16 @@ pub fn summary_line(approval: &Approval, now: Timestamp) -> String {
         | ApprovalState::Rejected
         | ApprovalState::Expired
         | ApprovalState::Deleted
-        | ApprovalState::Failed { .. } => approval.state.name().to_owned(),
+        | ApprovalState::Failed { .. } => approval.state().name().to_owned(),
     };
-    let is_pending = approval.state == ApprovalState::Pending && !approval.is_past_expiry(now);
+    let is_pending = *approval.state() == ApprovalState::Pending && !approval.is_past_expiry(now);
     let expires_at = connection.expires_at.filter(|_| is_pending);
     let expires = expires_at.map(|expires_at| format!(", expires {}", format_time(expires_at))).unwrap_or_default();
     let requester = policy.requester.as_deref().map(|name| format!("{}, ", sanitize_text(name))).unwrap_or_default();
     format!(
         "{}: {progress}; since {}{expires}; from {requester}account {} to {}",
-        approval.id,
-        format_time(approval.since),
+        approval.id(),
+        format_time(approval.since()),
         connection.requester.account,
         sanitize_text(&connection.accepter.vpc)
     )

@@ -44,7 +44,7 @@ pub fn notification_name(kind: &NotificationKind) -> &'static str {
 /// What happened, for the thread of the card.
 #[must_use]
 pub fn describe_notification(approval: &Approval, notification: &Notification) -> Message {
-    let (id, at) = (&approval.id, notification.at);
+    let (id, at) = (approval.id(), notification.at);
     match &notification.kind {
         NotificationKind::Discovered => with_headline(and_ask(format!("VPC peering {id} is requested"), approval, at)),
         NotificationKind::Checked => with_headline(format!("VPC peering {id} was checked again: its card has changed")),
@@ -126,13 +126,13 @@ fn describe_changed(approval: &Approval, changes: &[Change], void: &[Approver], 
     Message {
         facts: change_facts(changes),
         sentences: describe_voided(void),
-        ..with_headline(and_ask(format!("VPC peering {} has changed", approval.id), approval, at))
+        ..with_headline(and_ask(format!("VPC peering {} has changed", approval.id()), approval, at))
     }
 }
 
 fn describe_rule_change(approval: &Approval, void: &[Approver], at: Timestamp) -> Message {
-    let id = &approval.id;
-    let headline = match &approval.policy.rule {
+    let id = approval.id();
+    let headline = match &approval.policy().rule {
         Some(_) => and_ask(format!("The configuration has changed for VPC peering {id}"), approval, at),
         None => {
             format!(
@@ -150,7 +150,7 @@ struct Progress {
 }
 
 fn describe_decision(approval: &Approval, decision: &Decision, Progress { given, needed }: Progress) -> Message {
-    let (id, name) = (&approval.id, approver_name(&decision.by));
+    let (id, name) = (approval.id(), approver_name(&decision.by));
     let (label, headline) = match decision.verdict {
         Verdict::Approve if needed > 1 => {
             ("Approved by", format!("{name} approved VPC peering {id}: {given} of {needed} approvals"))
@@ -162,17 +162,17 @@ fn describe_decision(approval: &Approval, decision: &Decision, Progress { given,
 }
 
 fn describe_activation(approval: &Approval, took_s: i64) -> Message {
-    let id = &approval.id;
+    let id = approval.id();
     let took = approval.is_accepted_by_us().then(|| format!(" {} after its approval", format_duration(took_s)));
     let took = took.unwrap_or_default();
     Message {
-        sentences: route_instructions(&approval.connection),
+        sentences: route_instructions(approval.connection()),
         ..with_headline(format!("VPC peering {id} is Activated{took}: both sides must add routes"))
     }
 }
 
 fn describe_expiry(approval: &Approval) -> Message {
-    let id = &approval.id;
+    let id = approval.id();
     let headline = match approval.winner().map(|winner| winner.verdict) {
         Some(Verdict::Approve) => format!("VPC peering {id} has expired before peergate could accept it"),
         Some(Verdict::Reject) => format!("VPC peering {id} has expired before peergate could reject it"),
@@ -188,16 +188,16 @@ fn describe_send_back(approval: &Approval, why: &SendBackReason, void: &[Approve
     let reason = match why {
         SendBackReason::Objection(objection) => format!("A check fails now: {}.", explain_objection(objection)),
         SendBackReason::NotChecked => "Not every check passes any more: see the card.".to_owned(),
-        SendBackReason::RuleNotMet => match &approval.policy.rule {
+        SendBackReason::RuleNotMet => match &approval.policy().rule {
             Some(rule) => format!(
                 "The rule “{}” now requires {}, and the earlier approvals are not enough.",
                 sanitize_text(rule),
-                count_approvals(approval.policy.needed_approvals())
+                count_approvals(approval.policy().needed_approvals())
             ),
             None => "No rule covers it now.".to_owned(),
         },
     };
-    let headline = format!("VPC peering {} was approved, but needs a new decision", approval.id);
+    let headline = format!("VPC peering {} was approved, but needs a new decision", approval.id());
     Message {
         facts: approver_facts(approval, at),
         sentences: std::iter::once(reason).chain(describe_voided(void)).collect(),
@@ -212,7 +212,7 @@ pub(super) fn count_approvals(count: u32) -> String {
 
 /// An earlier notification was wrong.
 fn describe_correction(approval: &Approval, was: &ApprovalState, now: &ApprovalState, at: Timestamp) -> Message {
-    let id = &approval.id;
+    let id = approval.id();
     let reported = match was {
         ApprovalState::Activating => "accepted and being activated",
         ApprovalState::Rejected => "rejected",
@@ -238,7 +238,7 @@ fn describe_correction(approval: &Approval, was: &ApprovalState, now: &ApprovalS
 }
 
 fn describe_stuck(approval: &Approval, for_s: i64, problem: Option<&Problem>) -> Message {
-    let (id, duration) = (&approval.id, format_duration(for_s));
+    let (id, duration) = (approval.id(), format_duration(for_s));
     let Some(problem) = problem else {
         return Message {
             sentences: vec!["peergate keeps checking it. If it stays like this, ask Alibaba Cloud support.".into()],
@@ -295,7 +295,7 @@ pub fn follow_up(approval: &Approval, notification: &Notification, now: Timestam
         | NotificationKind::Corrected { .. }
         | NotificationKind::Failed { .. } => {
             let mut message = describe_notification(approval, notification);
-            message.facts.extend(connection_facts(&approval.connection, approval.policy.requester.as_deref()));
+            message.facts.extend(connection_facts(approval.connection(), approval.policy().requester.as_deref()));
             message
         }
     }

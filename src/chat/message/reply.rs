@@ -37,7 +37,7 @@ pub fn wrong_tenant(tenant: &str, key: &str) -> Message {
 #[must_use]
 pub fn card_moved(approval: &Approval) -> Message {
     with_sentence(
-        format!("There is a new card for VPC peering {}", approval.id),
+        format!("There is a new card for VPC peering {}", approval.id()),
         "The card above is too old to be updated. Use the new card in this channel.",
     )
 }
@@ -57,12 +57,12 @@ pub fn describe_reply(reply: &Reply, now: Timestamp) -> Message {
         Reply::Counted(approval) => describe_counted(approval, now),
         Reply::Withdrawn(approval) => Message {
             facts: approver_facts(approval, now),
-            ..with_headline(format!("You withdrew your approval of {}", approval.id))
+            ..with_headline(format!("You withdrew your approval of {}", approval.id()))
         },
         Reply::NothingToWithdraw => with_headline("You have no approval to withdraw"),
         Reply::Repeated(approval) => Message {
             facts: state_facts(approval, now),
-            ..with_headline(format!("You already decided on {}: nothing changed", approval.id))
+            ..with_headline(format!("You already decided on {}: nothing changed", approval.id()))
         },
         Reply::AlreadyDecided(approval) => describe_late_decision(approval, now),
         Reply::DryRunPassed { connection, findings } => describe_dry_run(connection, findings),
@@ -164,8 +164,8 @@ fn describe_problem(headline: &str, problem: &Problem) -> Message {
 }
 
 fn describe_done(approval: &Approval, now: Timestamp) -> Message {
-    let id = &approval.id;
-    match approval.state {
+    let id = approval.id();
+    match approval.state() {
         ApprovalState::Rejected => match approval.winner() {
             Some(Decision { verdict: Verdict::Reject, .. }) => with_headline(format!("You rejected {id}")),
             Some(_) | None => describe_late_decision(approval, now),
@@ -182,8 +182,8 @@ fn describe_done(approval: &Approval, now: Timestamp) -> Message {
 }
 
 fn describe_progress(approval: &Approval) -> Message {
-    let word = if approval.state == ApprovalState::Rejecting { "rejected" } else { "approved" };
-    let problem = approval.last_problem.as_ref();
+    let word = if *approval.state() == ApprovalState::Rejecting { "rejected" } else { "approved" };
+    let problem = approval.last_problem();
     let stored = "Your decision is stored, but Alibaba Cloud has not confirmed it yet. peergate will carry it out automatically and \
                   notify the channel.";
     Message {
@@ -192,30 +192,30 @@ fn describe_progress(approval: &Approval) -> Message {
             .chain(problem.map(|problem| advice_for_code(&problem.code)))
             .map(Into::into)
             .collect(),
-        ..with_headline(format!("You {word} {}", approval.id))
+        ..with_headline(format!("You {word} {}", approval.id()))
     }
 }
 
 fn describe_counted(approval: &Approval, now: Timestamp) -> Message {
-    let (given, needed) = (approval.approval_count(), count_approvals(approval.policy.needed_approvals()));
+    let (given, needed) = (approval.approval_count(), count_approvals(approval.policy().needed_approvals()));
     Message {
         facts: approver_facts(approval, now),
-        ..with_headline(format!("Your approval of {} counts: {given} of {needed}", approval.id))
+        ..with_headline(format!("Your approval of {} counts: {given} of {needed}", approval.id()))
     }
 }
 
 fn describe_failure(approval: &Approval, now: Timestamp) -> Message {
-    let advice = approval.last_problem.as_ref().map(|problem| advice_for_code(&problem.code).into());
+    let advice = approval.last_problem().map(|problem| advice_for_code(&problem.code).into());
     Message {
         facts: state_facts(approval, now),
         sentences: advice.into_iter().collect(),
-        ..with_headline(format!("Your decision on {} could not be carried out", approval.id))
+        ..with_headline(format!("Your decision on {} could not be carried out", approval.id()))
     }
 }
 
 fn describe_late_decision(approval: &Approval, now: Timestamp) -> Message {
-    let id = &approval.id;
-    let headline = match (&approval.state, approval.winner()) {
+    let id = approval.id();
+    let headline = match (approval.state(), approval.winner()) {
         (ApprovalState::Expired, _) => format!("Too late: {id} has expired"),
         (ApprovalState::Deleted, _) => format!("Too late: {id} was deleted"),
         (ApprovalState::Rejected, Some(Decision { verdict: Verdict::Approve, .. })) => {
@@ -226,7 +226,7 @@ fn describe_late_decision(approval: &Approval, now: Timestamp) -> Message {
                 Verdict::Approve => "approved",
                 Verdict::Reject => "rejected",
             };
-            let same = approval.decisions.iter().filter(|decision| decision.verdict == winner.verdict);
+            let same = approval.decisions().iter().filter(|decision| decision.verdict == winner.verdict);
             let deciders: Vec<_> = same.map(|decision| describe_approver(&decision.by)).collect();
             format!(
                 "Too late: {id} was already {word} by {} at {}",
@@ -234,7 +234,7 @@ fn describe_late_decision(approval: &Approval, now: Timestamp) -> Message {
                 format_time(winner.at)
             )
         }
-        (_, None) => format!("Too late: {id} is already {}", approval.state.name()),
+        (_, None) => format!("Too late: {id} is already {}", approval.state().name()),
     };
     Message { facts: state_facts(approval, now), ..with_headline(headline) }
 }
@@ -274,15 +274,15 @@ fn describe_status(connection: &Connection, approval: Option<&Approval>, target:
     let id = ApprovalId { target: target.to_owned(), instance_id: connection.instance_id.clone() };
     let is_open = connection.is_waiting(now) && approval.is_none_or(|approval| approval.is_open(now));
     let can_decide = is_open && can_show_all(&connection.facts());
-    let requester = approval.and_then(|approval| approval.policy.requester.as_deref());
-    let needs_reason = approval.is_some_and(|approval| approval.policy.require_reason);
+    let requester = approval.and_then(|approval| approval.policy().requester.as_deref());
+    let needs_reason = approval.is_some_and(|approval| approval.policy().require_reason);
     let buttons = Buttons {
         target: id.target.clone(),
         instance_id: id.instance_id.clone(),
         fingerprint: connection.fingerprint(),
         shown: vec![Button::Approve { needs_reason }.into(), Button::Reject.into()],
     };
-    let is_unchecked = approval.is_none_or(|approval| approval.findings.is_empty()) && !connection.has_known_cidrs();
+    let is_unchecked = approval.is_none_or(|approval| approval.findings().is_empty()) && !connection.has_known_cidrs();
     let mut message = Message {
         facts: connection_facts(connection, requester),
         buttons: can_decide.then_some(buttons),
@@ -298,8 +298,8 @@ fn describe_status(connection: &Connection, approval: Option<&Approval>, target:
     }
     if let Some(approval) = approval {
         message.facts.extend(state_facts(approval, now));
-        message.checks = approval.findings.iter().map(describe_finding).collect();
-        message.figure = draw_overlaps(&approval.findings);
+        message.checks = approval.findings().iter().map(describe_finding).collect();
+        message.figure = draw_overlaps(approval.findings());
         message.sentences.extend(recent_events(approval));
     }
     message
@@ -387,9 +387,9 @@ fn command_with_reason(verdict: Verdict, instance_id: &InstanceId) -> String {
 }
 
 fn state_facts(approval: &Approval, now: Timestamp) -> Vec<MessageFact> {
-    let state = format!("{} since {}", approval.state.name(), format_time(approval.since));
+    let state = format!("{} since {}", approval.state().name(), format_time(approval.since()));
     let mut facts = vec![MessageFact::new("State", state)];
     facts.extend(approver_facts(approval, now));
-    facts.extend(approval.last_problem.iter().flat_map(problem_facts));
+    facts.extend(approval.last_problem().into_iter().flat_map(problem_facts));
     facts
 }

@@ -112,22 +112,22 @@ pub fn notification_json(approval: &Approval, notification: &Notification) -> Va
 #[must_use]
 pub fn approval_json(approval: &Approval) -> Value {
     json!({
-        "target": approval.id.target,
-        "instance_id": approval.id.instance_id,
-        "state": approval.state.name(),
-        "since": approval.since,
-        "generation": approval.generation,
-        "rule": approval.policy.rule,
+        "target": approval.id().target,
+        "instance_id": approval.id().instance_id,
+        "state": approval.state().name(),
+        "since": approval.since(),
+        "generation": approval.generation(),
+        "rule": approval.policy().rule,
         "approvals": {
-            "given": approval.approval_count(), "needed": approval.policy.needed_approvals(), "approvers": approval.policy.approvers,
+            "given": approval.approval_count(), "needed": approval.policy().needed_approvals(), "approvers": approval.policy().approvers,
         },
         "decision": approval.winner().map(decision_json),
-        "decisions": approval.decisions.iter().map(decision_json).collect::<Vec<_>>(),
-        "findings": approval.findings,
-        "client_token": approval.client_token.as_ref().map(ClientToken::as_str),
-        "problem": approval.last_problem,
-        "history_hash": approval.history.last().map(|entry| entry.hash.as_str()),
-        "connection": connection_json(&approval.connection),
+        "decisions": approval.decisions().iter().map(decision_json).collect::<Vec<_>>(),
+        "findings": approval.findings(),
+        "client_token": approval.client_token().map(ClientToken::as_str),
+        "problem": approval.last_problem(),
+        "history_hash": approval.history().last().map(|entry| entry.hash.as_str()),
+        "connection": connection_json(approval.connection()),
     })
 }
 
@@ -172,7 +172,7 @@ impl Channel {
         notification: &Notification,
     ) -> Result<(), DeliveryError> {
         let mut hash = FieldHash::new("peergate/webhook-id/1");
-        hash.add_field(&approval.id.to_string());
+        hash.add_field(&approval.id().to_string());
         hash.add_field(&notification.number.to_string());
         let id = format!("msg_{:.32}", hash.into_hex());
         post_signed(http, endpoint, &id, notification_json(approval, notification).to_string()).await

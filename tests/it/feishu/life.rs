@@ -82,7 +82,7 @@ async fn request_on_feishu_is_decided_accepted_and_activated() {
     assert!(toast.starts_with(&format!("You approved prod/{id}")), "{toast}");
     assert_eq!((world.app.state_of(&id).await.as_str(), world.app.count_accepts(&id)), ("activating", 1));
     assert!(world.card().find_button("Approve").is_none(), "the reply has drawn the card for everybody");
-    assert_eq!(world.app.load_record(&id).await.unwrap().approval.decisions[0].by.person.as_deref(), Some("alice"));
+    assert_eq!(world.app.load_record(&id).await.unwrap().approval.decisions()[0].by.person.as_deref(), Some("alice"));
     world.app.tick().await;
     let card = world.card();
     assert!(card.text.contains("is Activated"), "{}", card.text);

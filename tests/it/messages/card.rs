@@ -79,8 +79,8 @@ fn card_past_its_expiry_asks_nobody() {
 
 #[test]
 fn card_of_a_large_group_names_three_approvers() {
-    let mut approval = pending();
-    approval.policy.approvers = (1..=12).map(|number| format!("person-{number}")).collect();
+    let approvers: Vec<_> = (1..=12).map(|number| format!("person-{number}")).collect();
+    let approval = edited(&pending(), |record| record["terms"]["approvers"] = json!(approvers));
     let card = message::request_card(&approval, now());
     let needed = card.facts.iter().find(|fact| fact.label == "Still needed").unwrap();
     assert_snapshot!([card.headline, needed.value.clone()].join("\n"), @r"
@@ -91,15 +91,13 @@ fn card_of_a_large_group_names_three_approvers() {
 
 #[test]
 fn card_with_an_unusual_requester_name_shows_the_account() {
-    let mut approval = pending();
-    approval.policy.requester = Some("*data* <team>".into());
+    let approval = edited(&pending(), |record| record["terms"]["requester"] = json!("*data* <team>"));
     assert_snapshot!(message::request_card(&approval, now()).headline, @"alice, bob or carol: approve or reject VPC peering prod/pcc-a, requested by account 1111111111111111 (0 of 2 approvals)");
 }
 
 #[test]
 fn card_of_an_unmeetable_rule_asks_for_another_rule() {
-    let mut approval = pending();
-    approval.policy.approvers.truncate(1);
+    let approval = edited(&pending(), |record| record["terms"]["approvers"] = json!(["alice"]));
     let card = message::request_card(&approval, now());
     let needed = card.facts.iter().find(|fact| fact.label == "⚠ Still needed").unwrap();
     assert_snapshot!([card.headline, needed.value.clone()].join("\n"), @r"

@@ -59,12 +59,12 @@ fn hostile_text_stays_literal_in_every_state() {
         ];
         for approval in states {
             let reply = Reply::Status {
-                connection: Box::new(approval.connection.clone()),
+                connection: Box::new(approval.connection().clone()),
                 approval: Some(Box::new(approval.clone())),
                 target: "prod".into(),
             };
             let mut shown = vec![message::request_card(&approval, now()), message::describe_reply(&reply, now())];
-            for notification in approval.outbox.iter() {
+            for notification in approval.outbox().iter() {
                 shown.extend([
                     message::describe_notification(&approval, notification),
                     message::follow_up(&approval, notification, now()),
@@ -128,7 +128,7 @@ fn largest_card_fits_slacks_limits_with_its_buttons() {
         for button in buttons {
             let binding = keyring().verify(button["value"].as_str().unwrap()).unwrap();
             assert_eq!((binding.target.as_str(), binding.instance_id.as_str()), ("prod", "pcc-a"));
-            assert!(binding.seen_fingerprint.is_prefix_of(&approval.fingerprint));
+            assert!(binding.seen_fingerprint.is_prefix_of(approval.fingerprint()));
         }
         assert_eq!(&shown["unfurl_links"], &json!(false));
     }

@@ -31,13 +31,13 @@ fn test_of(kind: &NotificationKind) -> fn() {
 /// The last notification after the events.
 fn notification(approval: Approval, events: &[Event]) -> String {
     let approval = after(approval, events);
-    text(&message::describe_notification(&approval, approval.outbox.last().unwrap()))
+    text(&message::describe_notification(&approval, approval.outbox().last().unwrap()))
 }
 
 /// A notification of this kind about a half approved request.
 fn notification_of(kind: NotificationKind) -> String {
     let approval = half_approved();
-    let notification = Notification { kind, ..approval.outbox.last().unwrap().clone() };
+    let notification = Notification { kind, ..approval.outbox().last().unwrap().clone() };
     text(&message::describe_notification(&approval, &notification))
 }
 
@@ -45,7 +45,7 @@ fn notification_of(kind: NotificationKind) -> String {
 fn corrections(approval: Approval, status: Status) -> String {
     let approval = after(approval, &[seen(status)]);
     let is_correction = |notification: &&Notification| matches!(notification.kind, NotificationKind::Corrected { .. });
-    let corrections = approval.outbox.iter().filter(is_correction);
+    let corrections = approval.outbox().iter().filter(is_correction);
     corrections.map(|correction| text(&message::describe_notification(&approval, correction))).collect()
 }
 
@@ -56,7 +56,7 @@ fn sent_back(why: SendBackReason) -> String {
     let event = Event::SentBack {
         why,
         connection: Box::new(connection("")),
-        policy: Box::new(PolicySnapshot { approvals: 2, ..approved().policy }),
+        policy: Box::new(PolicySnapshot { approvals: 2, ..approved().policy().clone() }),
         findings: vec![],
         void: vec![alice()],
     };
@@ -121,7 +121,7 @@ fn change_notification_names_the_change_and_void_approvals() {
 /// A half approved request under a rule that now requires three approvals.
 fn rule_changed() -> Approval {
     let mut approval = half_approved();
-    let findings = checked(&approval.connection, CheckOutcome::Passed);
+    let findings = checked(approval.connection(), CheckOutcome::Passed);
     with_review(3, &connection("data to payments"), &findings, |review| approval.refresh(review, later()));
     approval
 }
@@ -376,7 +376,7 @@ fn changed_activation_notification_names_the_change() {
 fn follow_up_repeats_all_facts_where_no_card_can_be_updated() {
     let accepted = after(decided(Verdict::Approve, None), &[accepted()]);
     let follow_ups =
-        accepted.outbox.iter().map(|notification| text(&message::follow_up(&accepted, notification, now())));
+        accepted.outbox().iter().map(|notification| text(&message::follow_up(&accepted, notification, now())));
     assert_snapshot!(follow_ups.skip(1).collect::<Vec<_>>().join("\n\n"), @r"
     alice approved VPC peering prod/pcc-a
     Approved by: alice (slack:T0001/U1)
@@ -400,7 +400,7 @@ fn follow_up_repeats_all_facts_where_no_card_can_be_updated() {
 
 #[test]
 fn digest_says_how_many_cards_follow() {
-    let ids = vec![pending().id];
+    let ids = vec![pending().id().clone()];
     let digest = CardDigest { account: AccountId(1_111_111_111_111_111), channel: "netops".into(), ids };
     assert_snapshot!(text(&message::describe_digest(&digest, Some("data team"))), @r"
     data team, account 1111111111111111 requests many VPC peerings: peergate posts at most 20 of its cards an hour, and 1 more follow
@@ -421,7 +421,7 @@ fn reply_below_an_old_card_points_to_the_new_one() {
 fn machine_notification_carries_the_whole_approval() {
     let mut approval = decided(Verdict::Approve, None);
     approval.apply_event(&accepted(), now());
-    let json = standard_webhooks::notification_json(&approval, approval.outbox.last().unwrap());
+    let json = standard_webhooks::notification_json(&approval, approval.outbox().last().unwrap());
     assert_snapshot!(serde_json::to_string_pretty(&json).unwrap(), @r#"
     {
       "data": {
@@ -544,5 +544,5 @@ fn machine_notification_carries_the_whole_approval() {
       "type": "peering.accepted"
     }
     "#);
-    assert!(matches!(approval.outbox.last().unwrap().kind, NotificationKind::Accepted(Some(_))));
+    assert!(matches!(approval.outbox().last().unwrap().kind, NotificationKind::Accepted(Some(_))));
 }

@@ -17,6 +17,7 @@ use peergate::peering::InstanceId;
 use peergate::store::Stored;
 use peergate::watch::{Tick, TickSummary};
 use peergate::{clock, watch, webhook};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::log::{self, find_secret, logged};
@@ -254,11 +255,11 @@ impl TestApp {
         let stored = self.load_record(id).await.unwrap();
         let change = |approval: &mut Approval| {
             let now = clock::now();
-            let early = approval.next_step_at.is_some_and(|at| at > now);
-            if early {
-                approval.next_step_at = Some(now);
+            let is_early = approval.next_step_at().is_some_and(|at| at > now);
+            if is_early {
+                *approval = edited(approval, |record| record["next_step_at"] = json!(now));
             }
-            early
+            is_early
         };
         self.parts.store.update(stored, change).await.unwrap();
     }
@@ -267,14 +268,23 @@ impl TestApp {
     pub async fn read_doubtful_again(&self, id: &InstanceId) {
         let stored = self.load_record(id).await.unwrap();
         let earlier = |approval: &mut Approval| {
-            let doubt = approval.unconfirmed.as_mut().expect("something is in doubt");
-            doubt.last_at -= SignedDuration::from_secs(61);
-            approval.next_step_at = Some(clock::now());
+            let last_at = approval.unconfirmed().expect("a reading is unconfirmed").last_at;
+            *approval = edited(approval, |record| {
+                record["doubt"]["last_at"] = json!(last_at - SignedDuration::from_secs(61));
+                record["next_step_at"] = json!(clock::now());
+            });
             true
         };
         self.parts.store.update(stored, earlier).await.unwrap();
         self.round().await;
     }
+}
+
+/// A record with other fields, by their stored names: only what happens to a record changes it otherwise.
+pub fn edited(approval: &Approval, edit: impl FnOnce(&mut Value)) -> Approval {
+    let mut record = serde_json::to_value(approval).unwrap();
+    edit(&mut record);
+    serde_json::from_value(record).unwrap()
 }
 
 /// What Alibaba Cloud does, and its calls.
@@ -356,7 +366,7 @@ impl TestApp {
     }
 
     pub async fn state_of(&self, id: &InstanceId) -> String {
-        self.load_record(id).await.map_or("none", |stored| stored.approval.state.name()).to_owned()
+        self.load_record(id).await.map_or("none", |stored| stored.approval.state().name()).to_owned()
     }
 
     /// The record without its version.

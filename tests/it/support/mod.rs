@@ -8,7 +8,7 @@ mod table_proxy;
 
 use std::path::PathBuf;
 
-pub use app::{TestApp, becomes, quick_settings, shows, slow_activation};
+pub use app::{TestApp, becomes, edited, quick_settings, shows, slow_activation};
 pub use log::{find_secret, logged};
 pub use metrics::{MetricsRecorder, sum_counts};
 pub use peergate::local::actions::WebhookReply as TestResponse;
