@@ -20,7 +20,7 @@ pub mod standard_webhooks;
 
 use crate::notes::Notes;
 
-pub use authenticity::{Authentic, RequestOrigin, RequestShape, RequestSigner, Unauthentic};
+pub use authenticity::{Authentic, MergedTenant, RequestOrigin, RequestShape, RequestSigner, Unauthentic};
 pub use card_rate::{CardDigest, CardRateLimiter};
 pub use delivery::{
     AskOutcome, Capabilities, ChannelSecrets, DeliveryError, MessageRef, Outgoing, ProbeError, UpdateOutcome,

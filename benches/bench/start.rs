@@ -247,7 +247,7 @@ fn budgets(scope: &Scope, subjects: &[Subject; 4], shown: &[StartResult; 4], zip
         Budget::at_most(
             "webhook, CPU of init and first answer ÷ hello world's",
             ratio(&both(&shown[WEBHOOK]), &both(&shown[HELLO])),
-            4.0,
+            4.5,
         ),
         Budget::at_least(
             "Python's CPU of init and first answer ÷ the webhook's",
@@ -262,7 +262,7 @@ fn budgets(scope: &Scope, subjects: &[Subject; 4], shown: &[StartResult; 4], zip
         Budget::at_least(
             "Python's warm approval ÷ the webhook's",
             ratio(&warm(&shown[PYTHON]), &warm(&shown[WEBHOOK])),
-            5.0,
+            4.0,
         ),
         Budget::at_most(
             "CPU of a tick with nothing to do, ms",

@@ -162,3 +162,12 @@ pub(super) fn hmac_of(key: &[u8], parts: &[&[u8]]) -> Hmac<Sha256> {
     }
     mac
 }
+
+/// A tenant whose users belong to another tenant, both as realms of principals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MergedTenant {
+    /// e.g. a Slack workspace, `slack:T0001`.
+    pub tenant: String,
+    /// e.g. its organization, `slack:E0001`.
+    pub into: String,
+}

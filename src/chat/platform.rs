@@ -35,9 +35,9 @@ use url::Url;
 use super::binding::{BindingKey, Keyring};
 use super::message::Message;
 use super::{
-    AskOutcome, Authentic, Capabilities, ChannelSecrets, Click, DeliveryError, Incoming, MalformedRequest, MessageRef,
-    Outgoing, PlatformContext, ProbeError, RequestShape, RequestSigner, Unauthentic, UpdateOutcome, feishu, response,
-    slack, standard_webhooks,
+    AskOutcome, Authentic, Capabilities, ChannelSecrets, Click, DeliveryError, Incoming, MalformedRequest,
+    MergedTenant, MessageRef, Outgoing, PlatformContext, ProbeError, RequestShape, RequestSigner, Unauthentic,
+    UpdateOutcome, feishu, response, slack, standard_webhooks,
 };
 #[cfg(feature = "local")]
 use super::{EventSpec, SignedRequest};
@@ -137,15 +137,6 @@ impl<'a> ChatContext<'a> {
     fn require_endpoint(self, channel: &str) -> Result<&'a ChannelSecrets, DeliveryError> {
         self.channel_secrets.get(channel).ok_or_else(DeliveryError::no_endpoint)
     }
-}
-
-/// A tenant whose users belong to another tenant, both as realms of principals.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MergedTenant {
-    /// e.g. a Slack workspace, `slack:T0001`.
-    pub tenant: String,
-    /// e.g. its organization, `slack:E0001`.
-    pub into: String,
 }
 
 impl Platform {

@@ -288,12 +288,12 @@ async fn exported_history_cannot_be_shortened_or_rewritten() {
         .await;
     assert!(audited.prints(&["verify"]).contains("all valid"));
     let problems = audited.refuses(&against);
-    assert!(problems.contains(&format!("prod/{two}: entry 4 is gone")), "{problems}");
+    assert!(problems.contains(&format!("prod/{two}: entry 4 is missing")), "{problems}");
     // A record is taken away; another takes its place.
     let key = AttributeValue::S(format!("prod/{rejected}"));
     audited.client.delete_item().table_name("peergate").key("id", key).send().await.unwrap();
     let problems = audited.refuses(&against);
-    assert!(problems.contains(&format!("prod/{rejected}: entry 0 is gone")), "{problems}");
+    assert!(problems.contains(&format!("prod/{rejected}: entry 0 is missing")), "{problems}");
     audited.edit(waits, |record| record["history"][0]["hash"] = "0".repeat(64).into()).await;
     let problems = audited.refuses(&against);
     assert!(problems.contains(&format!("prod/{waits}: entry 0 differs from the export")), "{problems}");

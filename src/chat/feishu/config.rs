@@ -7,8 +7,8 @@ use super::{
     BOT_CAPABILITIES, CARD_CAPABILITIES, CallbackKeys, EncryptKey, InvalidFeishuSecret, Secrets, is_feishu_id,
 };
 use crate::approval::Principal;
+use crate::chat::MergedTenant;
 use crate::chat::authenticity::key_forms;
-use crate::chat::platform::MergedTenant;
 use crate::chat::{Capabilities, ChannelSecrets, RequestSigner};
 use crate::http::{check_endpoint, constant_url};
 use crate::redaction::{KeyProblem, redact};

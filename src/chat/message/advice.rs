@@ -113,7 +113,10 @@ const ADVICE: &[Advice] = &[
         &["AuthenticationFail.OIDCToken.PublicKeyFingerprintMismatch"],
         "Add the fingerprint of the issuer's certificate authority to the OIDC provider.",
     ),
-    Advice::starting(&["AuthenticationFail"], "Check the OIDC provider in RAM: OPERATING.md, “Keyless”."),
+    Advice::starting(
+        &["AuthenticationFail"],
+        "Check the OIDC provider in RAM: docs/deploy.md, “Without an AccessKey”.",
+    ),
     Advice::starting(
         &["InvalidSecurityToken"],
         "If the target has a security token, store a new one. peergate renews a role's session automatically.",

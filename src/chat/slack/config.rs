@@ -8,8 +8,8 @@ use url::Url;
 
 use super::{MAX_BINDING_CHARS, REALM};
 use crate::approval::Principal;
+use crate::chat::MergedTenant;
 use crate::chat::authenticity::key_forms;
-use crate::chat::platform::MergedTenant;
 use crate::chat::{Capabilities, ChannelSecrets, RequestSigner};
 use crate::http::{check_endpoint, constant_url};
 use crate::redaction::{KeyProblem, redact};

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::approval::Principal;
-use crate::chat::platform::MergedTenant;
+use crate::chat::MergedTenant;
 use crate::chat::{Capabilities, ChannelSecrets, RequestSigner};
 use crate::clock;
 use crate::redaction::{KeyProblem, redact};

@@ -268,7 +268,7 @@ fn expired_notification_asks_for_a_new_request() {
 }
 
 #[test]
-fn notification_of_an_expired_approval_says_that_it_was_not_accepted() {
+fn expired_approval_notification_says_it_was_not_accepted() {
     assert_snapshot!(notification(approved(), &[seen(Status::Expired)]), @r"
     VPC peering prod/pcc-a has expired before peergate could accept it
     To try again, the requester must send a new request.
