@@ -18,7 +18,7 @@ use crate::secrets::{self, SecretSet, SecretsStore};
 use crate::store::Store;
 use crate::{aws, clock};
 
-/// A start waits so long for the sessions of roles. The first event can wait for them, too.
+/// The longest that a start waits for the sessions of roles. If they are not ready by then, the first event waits.
 const PREWARM_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The parts of a process.

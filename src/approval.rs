@@ -120,7 +120,7 @@ pub enum DecisionError {
     TooManyWithdrawals,
 }
 
-/// What the record says. Only what happens to it changes it.
+/// Getters. Only decisions and events change a record.
 impl Approval {
     /// Key of the record in the store.
     #[must_use]

@@ -184,7 +184,7 @@ pub fn first_objection(findings: &[Finding]) -> Option<&Objection> {
 
 /// The first reason not to reject. A reject only requires that the connection is waiting for our account.
 #[must_use]
-pub fn first_objection_to_reject(findings: &[Finding]) -> Option<&Objection> {
+pub fn first_objection_to_rejecting(findings: &[Finding]) -> Option<&Objection> {
     let relevant = |finding: &&Finding| match finding.check {
         Check::Account | Check::Status | Check::Expiry => true,
         Check::BusinessStatus | Check::ManagedService | Check::Cidrs | Check::OtherPeerings | Check::DryRun => false,
@@ -259,7 +259,7 @@ mod tests {
         for (change, expected, against_rejecting) in cases {
             let findings = checked(change);
             assert_eq!(first_objection(&findings), Some(&expected));
-            assert_eq!(first_objection_to_reject(&findings).is_some(), against_rejecting, "{expected:?}");
+            assert_eq!(first_objection_to_rejecting(&findings).is_some(), against_rejecting, "{expected:?}");
         }
     }
 

@@ -87,8 +87,8 @@ impl Rpc {
     }
 
     /// Makes a call with this HTTP client. It is sent once, with one exception: if the vendor refuses the timestamp, the
-    /// call had no effect, and it is signed again with the vendor's time. The offset is not kept, because somebody may set
-    /// our clock at any time. Until then, each call is sent twice.
+    /// call had no effect, and it is signed again with the vendor's time. The offset is not cached, because our clock
+    /// may be corrected at any time. While the clock is wrong, each call is sent twice.
     pub(super) async fn send_call_with(
         &self,
         client: &reqwest::Client,

@@ -3,6 +3,8 @@
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::Approval;
+
 /// For this long after a call, a reading that contradicts the call is probably outdated.
 const CALL_SETTLE_TIME: SignedDuration = SignedDuration::from_mins(5);
 /// For this long after a call begins, no other process makes one.
@@ -72,5 +74,35 @@ impl OwnCall {
 
     pub(super) fn is_recent(&self, now: Timestamp) -> bool {
         now.duration_since(self.at) < CALL_SETTLE_TIME
+    }
+}
+
+impl Approval {
+    /// Records that a call begins. The process that stores this makes the call, and no other process does for
+    /// [`CALL_LEASE`].
+    pub fn begin_call(&mut self, now: Timestamp) {
+        self.own_call = Some(OwnCall::new(self.own_call.as_ref(), self.generation, now));
+        // Earlier readings say nothing about this call.
+        self.unconfirmed = None;
+        self.next_step_at = Some(now + CALL_LEASE);
+    }
+
+    /// Records the result of the call that has begun.
+    pub fn finish_call(&mut self, result: CallResult) {
+        if let Some(call) = self.own_call.as_mut().filter(|call| call.generation == self.generation) {
+            call.record_result(result);
+        }
+    }
+
+    /// Whether another process may be making the call now.
+    #[must_use]
+    pub fn is_call_in_progress(&self, now: Timestamp) -> bool {
+        self.own_call.as_ref().is_some_and(|call| call.is_in_progress(self.generation, now))
+    }
+
+    /// Whether a call of this generation may have reached Alibaba Cloud.
+    #[must_use]
+    pub fn may_have_called(&self) -> bool {
+        self.own_call.as_ref().is_some_and(|call| call.may_have_reached(self.generation))
     }
 }

@@ -48,7 +48,7 @@ impl Approval {
     /// # Errors
     /// [`DecisionError::IdReused`] if another request has the same id. [`DecisionError::RefusedBefore`] if this request
     /// was refused.
-    pub fn has_counted_request(&self, request: &RequestId) -> Result<bool, DecisionError> {
+    pub fn check_replay(&self, request: &RequestId) -> Result<bool, DecisionError> {
         let is_other = |content: Option<&String>| {
             content.zip(request.content.as_ref()).is_some_and(|(earlier, now)| earlier != now)
         };

@@ -2,10 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::call::{CALL_LEASE, OwnCall};
 use super::{
-    Approval, ApprovalState, Approver, AuditEvent, CallResult, ClientToken, Decision, DecisionError, NotificationKind,
-    Principal, RequestId, Review, TokenPurpose, Verdict, failure_code,
+    Approval, ApprovalState, Approver, AuditEvent, ClientToken, Decision, DecisionError, NotificationKind, Principal,
+    RequestId, Review, TokenPurpose, Verdict, failure_code,
 };
 use crate::peering::Fingerprint;
 use crate::preflight;
@@ -64,7 +63,7 @@ impl Approval {
     pub fn check_decision(&self, decision: &Decision) -> Result<(), DecisionError> {
         // Repeating an overruled decision must not look like success.
         let overruled = self.winner().is_some_and(|winner| winner.verdict != decision.verdict);
-        if self.has_counted_request(&RequestId::of(decision))? {
+        if self.check_replay(&RequestId::of(decision))? {
             let still_counts = self.decisions.iter().any(|earlier| earlier.request_key == decision.request_key);
             if self.state == ApprovalState::Pending && !still_counts {
                 return Err(self.history.void_reason(&decision.request_key));
@@ -101,7 +100,7 @@ impl Approval {
         approver_of: &dyn Fn(&Principal) -> Approver,
         now: Timestamp,
     ) -> Result<(), DecisionError> {
-        if self.has_counted_request(request)? {
+        if self.check_replay(request)? {
             return Err(DecisionError::Repeated);
         }
         if self.state != ApprovalState::Pending {
@@ -225,34 +224,6 @@ impl Approval {
         let winner = self.decisions.last()?;
         let (account, call) = (self.facts.accepter.account, TokenPurpose::Decided { generation: self.generation });
         Some(ClientToken::derive(&winner.by.principal, account, &self.id.instance_id, verdict, call))
-    }
-
-    /// Records that a call begins. The process that stores this makes the call, and no other process does for
-    /// `CALL_LEASE`.
-    pub fn begin_call(&mut self, now: Timestamp) {
-        self.own_call = Some(OwnCall::new(self.own_call.as_ref(), self.generation, now));
-        // Earlier readings say nothing about this call.
-        self.unconfirmed = None;
-        self.next_step_at = Some(now + CALL_LEASE);
-    }
-
-    /// Records the result of the call that has begun.
-    pub fn finish_call(&mut self, result: CallResult) {
-        if let Some(call) = self.own_call.as_mut().filter(|call| call.generation == self.generation) {
-            call.record_result(result);
-        }
-    }
-
-    /// Whether another process may be making the call now.
-    #[must_use]
-    pub fn is_call_in_progress(&self, now: Timestamp) -> bool {
-        self.own_call.as_ref().is_some_and(|call| call.is_in_progress(self.generation, now))
-    }
-
-    /// Whether a call of this generation may have reached Alibaba Cloud.
-    #[must_use]
-    pub fn may_have_called(&self) -> bool {
-        self.own_call.as_ref().is_some_and(|call| call.may_have_reached(self.generation))
     }
 
     /// Approves the request if its rule requires nobody and every check passed.

@@ -41,7 +41,7 @@ pub(super) async fn advance_record(
                 let refreshed = refresh_record(app, id, Some(stored), &connection, now).await?;
                 let refreshed = refreshed.ok_or(store::Error::Contention)?;
                 summary.changed += u32::from(refreshed.changed);
-                call_if_begun(app, refreshed, summary).await?
+                make_call_if_due(app, refreshed, summary).await?
             }
             Ok(connection) => apply_event(app, stored, &observed_event(&connection), summary).await?,
             Err(error) => apply_event(app, stored, &accept::read_error_event(&error), summary).await?,
@@ -242,7 +242,7 @@ async fn refresh_listed(
             "stored a new or changed request"
         );
     }
-    Ok(Some(call_if_begun(app, refreshed, summary).await?))
+    Ok(Some(make_call_if_due(app, refreshed, summary).await?))
 }
 
 /// A request that was just refreshed.
@@ -251,17 +251,17 @@ struct RefreshedRecord {
     /// Whether the refresh changed the record.
     changed: bool,
     /// Whether a rule approved the request. Then the record says that a call begins, and this process must make it.
-    has_call_begun: bool,
+    must_make_call: bool,
 }
 
 /// Makes the call of a rule that accepts by itself. The channels hear of the request after the call.
-async fn call_if_begun(
+async fn make_call_if_due(
     app: &App,
     refreshed: RefreshedRecord,
     summary: &mut TickSummary,
 ) -> Result<Claimed, store::Error> {
-    let RefreshedRecord { claimed, has_call_begun, .. } = refreshed;
-    if has_call_begun { carry_out_decision(app, claimed.stored, false, summary).await } else { Ok(claimed) }
+    let RefreshedRecord { claimed, must_make_call, .. } = refreshed;
+    if must_make_call { carry_out_decision(app, claimed.stored, false, summary).await } else { Ok(claimed) }
 }
 
 /// Makes all checks of a request and stores what changed. If its rule requires nobody, this approves it. `None` if
@@ -285,10 +285,10 @@ async fn refresh_record(
         findings: &findings,
         eligible_approver: &|principal| policy.eligible_approver(&id.target, connection, principal),
     };
-    let has_call_begun =
+    let must_make_call =
         |approval: &Approval| *approval.state() == ApprovalState::Approved && approval.is_call_in_progress(now);
     let claim_unless_called =
-        |approval: &mut Approval| if has_call_begun(approval) { vec![] } else { claim_due(app, approval, now) };
+        |approval: &mut Approval| if must_make_call(approval) { vec![] } else { claim_due(app, approval, now) };
     let (mut changed, mut claims) = (false, vec![]);
     let stored = match stored {
         None => {
@@ -311,6 +311,6 @@ async fn refresh_record(
             app.store.update(stored, refresh).await?
         }
     };
-    let has_call_begun = changed && has_call_begun(&stored.approval);
-    Ok(Some(RefreshedRecord { claimed: Claimed { stored, claims }, changed, has_call_begun }))
+    let must_make_call = changed && must_make_call(&stored.approval);
+    Ok(Some(RefreshedRecord { claimed: Claimed { stored, claims }, changed, must_make_call }))
 }

@@ -46,7 +46,7 @@ pub(super) async fn store_decision(
                 return Ok(Reply::Counted(Box::new(stored.approval)));
             }
             Ok(Ok(Saved::Done(stored))) => {
-                return Ok(carry_out_decision(app, stored, read_at, now, deadline).await);
+                return Ok(carry_out_while_sender_waits(app, stored, read_at, now, deadline).await);
             }
             Ok(Ok(Saved::Conflict(theirs))) => before = Some(theirs),
             Ok(Err(error)) => return Ok(store_failure_reply(&error)),
@@ -57,7 +57,13 @@ pub(super) async fn store_decision(
 }
 
 /// Carries out a stored decision. Failures here only affect what the sender is told.
-async fn carry_out_decision(app: &App, stored: Stored, read_at: Instant, now: Timestamp, deadline: Instant) -> Reply {
+async fn carry_out_while_sender_waits(
+    app: &App,
+    stored: Stored,
+    read_at: Instant,
+    now: Timestamp,
+    deadline: Instant,
+) -> Reply {
     let decided = Box::new(stored.approval.clone());
     let finish = async {
         let prepared = if read_at.elapsed() < MAX_READING_AGE {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::carry_out::{OutdatedReading, store_decision};
 use super::list::list_open_requests;
-use super::old_card::{is_current_card, old_card_reply, redraw_cards};
+use super::old_card::{is_current_card, old_card_reply, update_cards};
 use super::reply::{decision_error_reply, missing_reply, objection_reply, read_failure_reply, store_failure_reply};
 use crate::accept;
 use crate::alicloud::Class;
@@ -132,13 +132,13 @@ impl Attempt<'_> {
             Err(_elapsed) => return Reply::Unavailable(Dependency::Store),
         };
         if let Some(stored) = &stored {
-            // A late decision is answered with the winner, whatever else is wrong now.
+            // If the request is already decided, the reply says by whom, even if the reading failed.
             let error = match command.action {
                 Action::Decide(verdict) => {
                     stored.approval.check_decision(&self.decision_about(verdict, stored.approval.connection())).err()
                 }
                 Action::DryRun | Action::Status | Action::Withdraw => {
-                    let known = stored.approval.has_counted_request(&request_id(self.request, command));
+                    let known = stored.approval.check_replay(&request_id(self.request, command));
                     known.err().filter(|error| *error == DecisionError::IdReused)
                 }
             };
@@ -212,7 +212,7 @@ impl Attempt<'_> {
             return None;
         }
         if let Some(stored) = stored {
-            redraw_cards(self.app, stored.clone(), self.now, self.deadline).await;
+            update_cards(self.app, stored.clone(), self.now, self.deadline).await;
         }
         Some(old_card_reply(record, clicked.message_ref.as_deref(), self.now))
     }
@@ -289,7 +289,7 @@ impl Attempt<'_> {
         if !connection.is_waiting(now) {
             // Nobody can decide about this connection, so it gets no card.
             let findings = self.check_connection(connection);
-            if let Some(objection) = preflight::first_objection_to_reject(&findings) {
+            if let Some(objection) = preflight::first_objection_to_rejecting(&findings) {
                 return self.reply_to_objection(objection, self.decision_about(verdict, connection)).await;
             }
         }
@@ -309,7 +309,7 @@ impl Attempt<'_> {
         };
         let objection = match verdict {
             Verdict::Approve => preflight::first_objection(&findings),
-            Verdict::Reject => preflight::first_objection_to_reject(&findings),
+            Verdict::Reject => preflight::first_objection_to_rejecting(&findings),
         };
         let decision = self.decision_about(verdict, connection);
         if let Some(objection) = objection {

@@ -55,7 +55,7 @@ pub(super) fn old_card_reply(record: Option<&Approval>, message: Option<&str>, n
 }
 
 /// Asks the watcher to update the cards.
-pub(super) async fn redraw_cards(app: &App, stored: Stored, now: Timestamp, deadline: Instant) {
+pub(super) async fn update_cards(app: &App, stored: Stored, now: Timestamp, deadline: Instant) {
     let redraw = app.store.update(stored, |approval| approval.request_redraw(true, now));
     match timeout_at(deadline, redraw).await {
         Ok(Ok(_)) | Err(_) => {}
@@ -77,7 +77,7 @@ pub(super) async fn reply_to_old_card(
     let mut reply = old_card_reply(None, None, now);
     if let Ok(Ok(Some(stored))) = timeout_at(deadline, app.store.load(&id)).await {
         reply = old_card_reply(Some(&stored.approval), click.message_ref.as_deref(), now);
-        redraw_cards(app, stored, now, deadline).await;
+        update_cards(app, stored, now, deadline).await;
     }
     let command = ConnectionCommand {
         action: Action::Status,

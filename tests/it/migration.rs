@@ -179,8 +179,8 @@ async fn legacy_request_is_still_recognized_as_a_replay() {
     let approval = app.parts.store.load(&id).await.unwrap().unwrap().approval;
     let key = approval.decisions()[0].request_key.clone();
     let request = |content: Option<&str>| RequestId { key: key.clone(), content: content.map(ToOwned::to_owned) };
-    assert_eq!(approval.has_counted_request(&request(None)), Ok(true));
-    assert_eq!(approval.has_counted_request(&request(Some("whatever"))), Ok(true), "what it said is not known");
+    assert_eq!(approval.check_replay(&request(None)), Ok(true));
+    assert_eq!(approval.check_replay(&request(Some("whatever"))), Ok(true), "what it said is not known");
 }
 
 #[tokio::test]

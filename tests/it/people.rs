@@ -198,7 +198,7 @@ async fn card_without_a_rule_shows_a_usable_rule_and_no_buttons() {
 }
 
 #[tokio::test]
-async fn overlapping_ranges_are_drawn_and_block_approval() {
+async fn overlapping_cidr_blocks_are_drawn_and_block_approval() {
     let app = TestApp::start().await;
     let id = app.new_request_for("vpc-other").await;
     let cidrs = ["10.0.0.0/16", "fd00::/8"].map(|cidr| cidr.parse().unwrap());
@@ -215,7 +215,7 @@ async fn overlapping_ranges_are_drawn_and_block_approval() {
 }
 
 #[tokio::test]
-async fn ranges_of_accepted_peerings_raise_a_warning() {
+async fn cidr_blocks_of_accepted_peerings_raise_a_warning() {
     let app = TestApp::start().await;
     let first = app.new_request_for("vpc-shared").await;
     app.approve(&first, "alice").await;

@@ -145,7 +145,7 @@ fn describe_unseen_facts() -> Message {
 fn describe_full_record() -> Message {
     with_sentence(
         "The record of this VPC peering is full, so your request was not stored",
-        "A rejection, or the approval that completes it, may still fit. Otherwise, decide in the Alibaba Cloud console.",
+        "You can still try to reject it, or to give its last missing approval. Otherwise, decide in the Alibaba Cloud console.",
     )
 }
 

@@ -474,7 +474,7 @@ fn replayed_request_reply_asks_for_a_new_request() {
 fn limit_reply_says_what_is_left() {
     assert_snapshot!(replies([Reply::RecordFull, Reply::TooManyWithdrawals, Reply::TooManyReads]), @r"
     The record of this VPC peering is full, so your request was not stored
-    A rejection, or the approval that completes it, may still fit. Otherwise, decide in the Alibaba Cloud console.
+    You can still try to reject it, or to give its last missing approval. Otherwise, decide in the Alibaba Cloud console.
 
     You have withdrawn your approval 20 times, so you cannot withdraw it again
 
