@@ -153,7 +153,8 @@ def test_no_document_names_a_place_of_one_machine():
 
 def test_cards_and_commands_are_those_of_the_snapshots():
     snapshots = "\n".join(path.read_text() for path in sorted((ROOT / "tests/it/messages").glob("*.rs")))
-    lines = {line.strip() for line in snapshots.splitlines()}
+    # The help says after a colon what a command is for.
+    lines = {line.strip().split(": ")[0] for line in snapshots.splitlines()}
     cards = commands = 0
     for document in DOCUMENTS.values():
         for language, text, _ in document.fences:
