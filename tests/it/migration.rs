@@ -256,3 +256,20 @@ async fn legacy_card_is_redrawn_once_in_the_first_tick() {
     app.round().await;
     assert_eq!(app.only_card().edits, edits + 2, "also where the record is due before the survey sees it");
 }
+
+/// Records of schema 2 as the version before the renames wrote them: the stored names did not change.
+#[test]
+fn record_of_the_version_before_keeps_its_stored_form() {
+    let fixtures: BTreeMap<String, Value> = serde_json::from_str(include_str!("../fixtures/schema-2.json")).unwrap();
+    for (name, stored) in fixtures {
+        let approval: Approval = serde_json::from_value(stored.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&approval).unwrap(), stored, "{name}: as it was written");
+        assert_eq!(History::verify("prod/pcc-a", &stored), Ok(()), "{name}: as it was written");
+        let mut changed = approval.clone();
+        changed.refuse_request(&RequestId { key: "another".into(), content: None }, now());
+        changed.apply_event(&alive(&approval, Status::Activated), now());
+        let rewritten = serde_json::to_value(&changed).unwrap();
+        assert_eq!(History::verify("prod/pcc-a", &rewritten), Ok(()), "{name}: changed and written again");
+        assert_eq!(serde_json::from_value::<Approval>(rewritten).unwrap(), changed, "{name}");
+    }
+}
