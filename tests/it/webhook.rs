@@ -595,6 +595,7 @@ async fn malformed_slash_command_shows_the_usage() {
         let reply = app.slash_command(words, ALICE).await;
         assert!(reply.status == 200 && reply.body.contains("understands these commands"), "{words}: {}", reply.body);
     }
+    assert_eq!(app.count_upstream_calls(), 0);
 }
 
 type Form = (&'static str, Vec<(&'static str, &'static str)>, u16);
@@ -893,7 +894,7 @@ async fn malformed_and_stale_requests_are_refused_without_secrets() {
     let app = TestApp::start().await;
     let signed = app.sign_event("status", &app.new_request().await, "alice").await;
     let slack = app.sign_slash_command("list", BOB).await;
-    let app = with_secrets_at(&app, std::path::Path::new("/nonexistent"));
+    let function = with_secrets_at(&app, std::path::Path::new("/nonexistent"));
     let now = clock::now();
     let stale = now + SignedDuration::from_secs(301);
     let mut malformed = signed.clone();
@@ -904,12 +905,13 @@ async fn malformed_and_stale_requests_are_refused_without_secrets() {
         .filter(|header| header.0 == "x-slack-signature")
         .for_each(|header| header.1 = "v0=00".into());
     for (signed, at) in [(&signed, stale), (&malformed, now), (&slack, stale), (&odd, now)] {
-        assert_eq!(status(&app, signed, at).await, 401);
+        assert_eq!(status(&function, signed, at).await, 401);
         let mut unknown = signed.clone();
         unknown.path = unknown.path.replace("/ci", "/nobody");
-        assert_eq!(status(&app, &unknown, at).await, 401);
+        assert_eq!(status(&function, &unknown, at).await, 401);
     }
-    assert_eq!((status(&app, &signed, now).await, status(&app, &slack, now).await), (503, 503));
+    assert_eq!((status(&function, &signed, now).await, status(&function, &slack, now).await), (503, 503));
+    assert_eq!(app.count_upstream_calls(), 0);
 }
 
 #[tokio::test]
