@@ -56,7 +56,9 @@ async fn channel_sees_the_whole_life_of_a_request() {
     app.follow().await;
     let card = app.only_card();
     assert!(
-        card.text.starts_with(&format!("VPC peering prod/{id} is Activated: both sides must add routes\n")),
+        card.text.starts_with(&format!(
+            "VPC peering prod/{id} is Activated; it carries traffic once both sides have routes\n"
+        )),
         "{}",
         card.text
     );
@@ -576,7 +578,7 @@ async fn card_shows_a_rejection_outside_peergate() {
 async fn card_shows_an_activation_outside_peergate() {
     let app = TestApp::start().await;
     let id = ended_outside(&app, "Activated").await;
-    assert_ended(&app, &id, "is Activated: both sides must add routes", true);
+    assert_ended(&app, &id, "is Activated; it carries traffic once both sides have routes", true);
 }
 
 #[tokio::test]

@@ -96,7 +96,9 @@ fn card_headline(approval: &Approval, now: Timestamp) -> String {
             format!("VPC peering {id} is approved; Alibaba Cloud has not confirmed it yet")
         }
         ApprovalState::Activating => format!("VPC peering {id} was accepted and is being activated"),
-        ApprovalState::Activated => format!("VPC peering {id} is Activated: both sides must add routes"),
+        ApprovalState::Activated => {
+            format!("VPC peering {id} is Activated; it carries traffic once both sides have routes")
+        }
         ApprovalState::Rejecting => {
             format!("VPC peering {id} is being rejected; Alibaba Cloud has not confirmed it yet")
         }

@@ -167,7 +167,7 @@ fn describe_activation(approval: &Approval, took_s: i64) -> Message {
     let took = took.unwrap_or_default();
     Message {
         sentences: route_instructions(approval.connection()),
-        ..with_headline(format!("VPC peering {id} is Activated{took}: both sides must add routes"))
+        ..with_headline(format!("VPC peering {id} is Activated{took}; it carries traffic once both sides have routes"))
     }
 }
 

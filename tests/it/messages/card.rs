@@ -147,7 +147,7 @@ fn activating_card_says_it_was_accepted() {
 #[test]
 fn activated_card_lists_the_next_steps() {
     assert_snapshot!(card(&after(approved_by_two(), &[accepted(), seen(Status::Activated)])), @r"
-    VPC peering prod/pcc-a is Activated: both sides must add routes
+    VPC peering prod/pcc-a is Activated; it carries traffic once both sides have routes
     Requester: data team, account 1111111111111111
     From: vpc-theirs in cn-hangzhou, CIDR blocks 10.1.0.0/16, fd00:1::/48
     To: account 2222222222222222, vpc-ours in cn-shanghai, CIDR block 10.2.0.0/16
@@ -170,7 +170,7 @@ fn activated_card_lists_the_next_steps() {
 #[test]
 fn card_activated_outside_peergate_names_no_person() {
     assert_snapshot!(card(&after(pending(), &[seen(Status::Activated)])), @r"
-    VPC peering prod/pcc-a is Activated: both sides must add routes
+    VPC peering prod/pcc-a is Activated; it carries traffic once both sides have routes
     Requester: data team, account 1111111111111111
     From: vpc-theirs in cn-hangzhou, CIDR blocks 10.1.0.0/16, fd00:1::/48
     To: account 2222222222222222, vpc-ours in cn-shanghai, CIDR block 10.2.0.0/16

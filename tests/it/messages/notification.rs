@@ -158,7 +158,7 @@ fn accepted_notification_names_the_approver() {
 #[test]
 fn activated_notification_lists_the_next_steps() {
     assert_snapshot!(notification(approved(), &[accepted(), seen(Status::Activated)]), @r"
-    VPC peering prod/pcc-a is Activated 1 min 38 s after its approval: both sides must add routes
+    VPC peering prod/pcc-a is Activated 1 min 38 s after its approval; it carries traffic once both sides have routes
     On our side, add a route to pcc-a for 10.1.0.0/16 and fd00:1::/48 in the route tables of vpc-ours.
     On the requester's side, add a route to pcc-a for 10.2.0.0/16 in the route tables of vpc-theirs.
     Then check security groups, network ACLs and database whitelists.
@@ -187,7 +187,7 @@ fn notification_of_an_outside_rejection_names_no_person() {
 #[test]
 fn notification_of_an_outside_activation_lists_the_next_steps() {
     assert_snapshot!(notification(pending(), &[seen(Status::Activated)]), @r"
-    VPC peering prod/pcc-a is Activated: both sides must add routes
+    VPC peering prod/pcc-a is Activated; it carries traffic once both sides have routes
     On our side, add a route to pcc-a for 10.1.0.0/16 and fd00:1::/48 in the route tables of vpc-ours.
     On the requester's side, add a route to pcc-a for 10.2.0.0/16 in the route tables of vpc-theirs.
     Then check security groups, network ACLs and database whitelists.
@@ -197,7 +197,7 @@ fn notification_of_an_outside_activation_lists_the_next_steps() {
 #[test]
 fn notification_after_a_deletion_announces_the_activation() {
     assert_snapshot!(notification(deleted(pending()), &[seen(Status::Activated)]), @r"
-    VPC peering prod/pcc-a is Activated: both sides must add routes
+    VPC peering prod/pcc-a is Activated; it carries traffic once both sides have routes
     On our side, add a route to pcc-a for 10.1.0.0/16 and fd00:1::/48 in the route tables of vpc-ours.
     On the requester's side, add a route to pcc-a for 10.2.0.0/16 in the route tables of vpc-theirs.
     Then check security groups, network ACLs and database whitelists.
