@@ -16,11 +16,11 @@ use crate::accept;
 use crate::alicloud::Class;
 use crate::app::App;
 use crate::approval::{
-    Approval, ApprovalId, Approver, Decision, DecisionError, Event, PolicySnapshot, Principal, RequestId, Review,
-    Verdict, hash_request,
+    Approval, ApprovalId, ApprovalState, Approver, Decision, DecisionError, Event, PolicySnapshot, Principal,
+    RequestId, Review, Verdict, hash_request,
 };
 use crate::chat::{Action, Command, CommandRequest, ConnectionCommand, Dependency, Reply};
-use crate::peering::{Connection, Fingerprint};
+use crate::peering::{Connection, Fingerprint, Status};
 use crate::preflight::{self, Check, CheckOutcome, Finding, Objection};
 use crate::store::{Saved, Stored};
 
@@ -290,7 +290,7 @@ impl Attempt<'_> {
             // Nobody can decide about this connection, so it gets no card.
             let findings = self.check_connection(connection);
             if let Some(objection) = preflight::first_objection_to_rejecting(&findings) {
-                return self.reply_to_objection(objection, self.decision_about(verdict, connection)).await;
+                return self.reply_to_objection(objection, verdict, connection).await;
             }
         }
         let snapshot = policy.snapshot_for(&id.target, connection);
@@ -311,10 +311,10 @@ impl Attempt<'_> {
             Verdict::Approve => preflight::first_objection(&findings),
             Verdict::Reject => preflight::first_objection_to_rejecting(&findings),
         };
-        let decision = self.decision_about(verdict, connection);
         if let Some(objection) = objection {
-            return self.reply_to_objection(objection, decision).await;
+            return self.reply_to_objection(objection, verdict, connection).await;
         }
+        let decision = self.decision_about(verdict, connection);
         let eligible_approver = |principal: &Principal| policy.eligible_approver(&id.target, connection, principal);
         let review =
             Review { id, connection, policy: &snapshot, findings: &findings, eligible_approver: &eligible_approver };
@@ -418,12 +418,55 @@ impl Attempt<'_> {
         target.map(|target| preflight::check_connection(connection, target.account, self.now)).unwrap_or_default()
     }
 
-    /// The reply to an objection. If another decision won since the record was loaded, the reply names it.
-    async fn reply_to_objection(&self, objection: &Objection, decision: Decision) -> Reply {
+    /// The reply to an objection. If another decision won since the record was loaded, or the connection has ended, the
+    /// reply says so.
+    async fn reply_to_objection(&self, objection: &Objection, verdict: Verdict, connection: &Connection) -> Reply {
         let Self { app, id, deadline, .. } = *self;
         let stored = timeout_at(deadline, app.store.load(id)).await.ok().and_then(Result::ok).flatten();
-        let error = stored.and_then(|stored| Some((stored.approval.check_decision(&decision).err()?, stored)));
-        error.map_or_else(|| objection_reply(objection), |(error, stored)| decision_error_reply(error, stored.approval))
+        let Some(stored) = stored else { return objection_reply(objection) };
+        if let Err(error) = stored.approval.check_decision(&self.decision_about(verdict, connection)) {
+            return decision_error_reply(error, stored.approval);
+        }
+        let ended = match objection {
+            Objection::Status(status @ (Status::Rejected | Status::Expired | Status::Deleted)) => {
+                Connection { status: status.clone(), ..connection.clone() }
+            }
+            Objection::Expired => connection.clone(),
+            Objection::Status(_)
+            | Objection::NotOurs
+            | Objection::BusinessStatus(_)
+            | Objection::ManagedService(_)
+            | Objection::Overlap(_)
+            | Objection::DryRun(_) => return objection_reply(objection),
+        };
+        self.store_end(stored, ended).await.unwrap_or_else(|| objection_reply(objection))
+    }
+
+    /// Stores the end that a reading shows, and returns the reply that names it. `None` if it was not stored, or if the
+    /// record ended in another way.
+    async fn store_end(&self, stored: Stored, ended: Connection) -> Option<Reply> {
+        let Self { app, now, deadline, .. } = *self;
+        let is_deleted = ended.status == Status::Deleted;
+        let event = Event::Observed(Box::new(ended));
+        let apply = |approval: &mut Approval| approval.apply_event(&event, now);
+        let approval = match timeout_at(deadline, app.store.update(stored, apply)).await {
+            Ok(Ok(stored)) => Box::new(stored.approval),
+            Ok(Err(error)) => return Some(store_failure_reply(&error)),
+            // The watcher finds the end as well.
+            Err(_elapsed) => return None,
+        };
+        accept::log_event(&approval, &event);
+        match approval.state() {
+            ApprovalState::Rejected | ApprovalState::Expired | ApprovalState::Deleted => {
+                Some(Reply::AlreadyDecided(approval))
+            }
+            ApprovalState::Pending
+            | ApprovalState::Approved
+            | ApprovalState::Activating
+            | ApprovalState::Activated
+            | ApprovalState::Rejecting
+            | ApprovalState::Failed { .. } => is_deleted.then_some(Reply::Deleted(approval)),
+        }
     }
 
     /// Stores the new facts, so that the card shows them. Returns `None` if they could not be stored.

@@ -23,6 +23,7 @@ mod aws;
 mod bindings;
 mod credentials;
 mod doctor;
+mod ended;
 mod events;
 mod feishu;
 mod limits;

@@ -54,7 +54,8 @@ fn reply_response(reply: &Reply, message: &Message) -> Response<String> {
         | Reply::Counted(approval)
         | Reply::Withdrawn(approval)
         | Reply::Repeated(approval)
-        | Reply::AlreadyDecided(approval) => {
+        | Reply::AlreadyDecided(approval)
+        | Reply::Deleted(approval) => {
             json!({"approval": approval_json(approval)})
         }
         Reply::DryRunPassed { connection, findings } => {
