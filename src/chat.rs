@@ -10,6 +10,7 @@ mod card_rate;
 mod command;
 mod delivery;
 pub mod feishu;
+mod malformed;
 pub mod message;
 pub mod platform;
 mod reply;
@@ -25,8 +26,9 @@ pub use card_rate::{CardDigest, CardRateLimiter};
 pub use delivery::{
     AskOutcome, Capabilities, ChannelSecrets, DeliveryError, MessageRef, Outgoing, ProbeError, UpdateOutcome,
 };
+pub use malformed::MalformedRequest;
 pub use reply::{Dependency, Reply, ReplyOutcome};
-pub use request::{Action, Click, ClickedCard, Command, CommandRequest, ConnectionCommand, Incoming, MalformedRequest};
+pub use request::{Action, Click, ClickedCard, Command, CommandRequest, ConnectionCommand, Incoming};
 #[cfg(feature = "local")]
 pub use request::{EventSpec, SignedRequest};
 

@@ -27,6 +27,7 @@ mod ended;
 mod events;
 mod feishu;
 mod limits;
+mod malformed;
 mod messages;
 mod metrics;
 mod migration;
