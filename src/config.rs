@@ -41,26 +41,37 @@ pub struct Config {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct ConfigFile {
+    /// The accepting accounts, by name.
     #[serde(default)]
     targets: BTreeMap<String, Target>,
+    /// The programs that may post to `/webhook/NAME`, by name.
     #[serde(default)]
     clients: platform::ClientConfigs,
+    /// The apps on chat platforms.
     #[serde(default)]
     platforms: platform::AppConfigs,
+    /// Where notifications go, by name.
     #[serde(default)]
     channels: BTreeMap<String, Channel>,
+    /// People with all their identities, by name.
     #[serde(default)]
     people: BTreeMap<String, Person>,
+    /// Names of people, by the name of the group.
     #[serde(default)]
     groups: BTreeMap<String, BTreeSet<String>>,
+    /// Accounts that request peerings, by account id.
     #[serde(default)]
     accounts: BTreeMap<AccountId, KnownAccount>,
+    /// Defaults for all requests.
     #[serde(default)]
     requests: RequestDefaults,
+    /// Who decides about which requests. The first matching rule applies.
     #[serde(default)]
     rule: Vec<Rule>,
+    /// How long the record of a finished approval is kept, in days.
     #[serde(default = "default_retention_days")]
     retention_days: u32,
     #[serde(skip)]
@@ -133,6 +144,13 @@ impl Config {
             renamed_tables: file.renamed_tables,
             retention: SignedDuration::from_hours(i64::from(file.retention_days) * 24),
         })
+    }
+
+    /// The form of the file, as a JSON Schema.
+    #[cfg(feature = "local")]
+    #[must_use]
+    pub fn json_schema() -> schemars::Schema {
+        schemars::schema_for!(ConfigFile)
     }
 
     /// The target with this name; without a name, the only target.

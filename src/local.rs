@@ -8,6 +8,7 @@ pub mod redrive;
 pub mod register;
 pub mod restore;
 pub mod sandbox;
+pub mod schema;
 pub mod serve;
 pub mod table;
 

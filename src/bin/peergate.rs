@@ -16,6 +16,7 @@ use peergate::fake::alicloud::gateway::Simulator;
 use peergate::fake::alicloud::{SimulatedAccount, SimulatorSettings};
 use peergate::local::audit::{self, RecordSource};
 use peergate::local::event;
+use peergate::local::schema::{SchemaKind, schema_text};
 use peergate::local::{Error, demo, redrive, register, restore, serve, table};
 use peergate::secrets::SecretSet;
 use peergate::watch::Tick;
@@ -105,6 +106,11 @@ enum Cli {
     Redrive(redrive::RedriveArgs),
     /// Restores what the table has lost, from a copy of the table.
     Restore(restore::RestoreArgs),
+    /// Prints a JSON Schema, for editors and programs.
+    Schema {
+        /// What the schema describes.
+        kind: SchemaKind,
+    },
     /// Serves only the table, with the API of DynamoDB, for functions under `cargo lambda watch`.
     Table {
         /// The address to listen on. Port 0 takes a free port and prints it.
@@ -240,6 +246,7 @@ async fn run_command(command: Cli) -> Result<(), Error> {
         }
         Cli::Redrive(args) => print_text(&redrive::redrive(&args).await?),
         Cli::Restore(args) => print_text(&restore::restore(&args).await?),
+        Cli::Schema { kind } => print_text(&schema_text(kind)),
         Cli::Table { listen, store, name } => table::serve_table(&store, &name, listen_on(&listen).await?).await,
         Cli::Watch { once, store } => run_watcher(once, &store).await,
     }

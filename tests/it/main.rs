@@ -21,6 +21,7 @@ mod answers;
 mod audit;
 mod aws;
 mod bindings;
+mod contract;
 mod credentials;
 mod doctor;
 mod ended;
