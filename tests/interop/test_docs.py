@@ -23,6 +23,7 @@ import tomllib
 
 import boto3
 import botocore.session
+import jsonschema
 import pytest
 import tomlkit
 from botocore import xform_name
@@ -485,12 +486,24 @@ def accepted(directory):
     assert done.returncode == 0, done.stderr
 
 
+def validator(name):
+    return jsonschema.Draft202012Validator(json.loads((ROOT / "docs" / "schema" / f"{name}.json").read_text()))
+
+
+def events():
+    schema = validator("events").schema
+    return [schema["$defs"][one["$ref"].rsplit("/", 1)[1]] for one in schema["oneOf"]]
+
+
 @pytest.mark.parametrize("text", [*blocks("toml"), pytest.param((ROOT / "peergate.example.toml").read_text(), id="example")])
 def test_configuration_is_what_the_program_accepts(text, tmp_path):
     config = merge(tomllib.loads(BASE), tomllib.loads(text))
     write(tmp_path, tomlkit.dumps(config), BASE_SECRETS)
     accepted(tmp_path)
+    schema = validator("config")
+    schema.validate(config)
     # An unknown key is refused.
+    assert not schema.is_valid(config | {"unknown": 1})
     write(tmp_path, tomlkit.dumps(config | {"unknown": 1}), BASE_SECRETS)
     with pytest.raises(AssertionError, match="unknown"):
         accepted(tmp_path)
@@ -504,9 +517,18 @@ def test_json_is_json_and_secrets_are_what_the_program_accepts(text, tmp_path):
         channels["news"] = {"kind": "feishu-bot"}
         feishu = {"app": "cli_a6ee8fbe9ffe6d3d", "tenant": "82dfe55c5a220620", "host": "feishu"}
         config = merge(tomllib.loads(BASE), {"channels": channels, "platforms": {"feishu": feishu}})
-        secrets = json.loads(json.dumps(BASE_SECRETS))
-        write(tmp_path, tomlkit.dumps(config), merge(secrets, filled(document)))
+        secrets = merge(json.loads(json.dumps(BASE_SECRETS)), filled(document))
+        write(tmp_path, tomlkit.dumps(config), secrets)
         accepted(tmp_path)
+        schema = validator("secrets")
+        schema.validate(secrets)
+        assert not schema.is_valid(secrets | {"unknown": 1})
+    elif document.get("type", "").startswith("peering.") and "news" in document["data"]:
+        # The record is shortened.
+        (schema,) = [one for one in events() if one["properties"]["type"]["const"] == document["type"]]
+        known = schema["properties"]["data"]["properties"]
+        assert set(document) == set(schema["required"]) and set(document["data"]) == set(known)
+        assert set(document["data"]["news"]) == set(known["news"]["required"])
 
 
 # Commands that run.
