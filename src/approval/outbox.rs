@@ -109,8 +109,17 @@ pub enum NotificationKind {
         /// When it expires.
         expires_at: Timestamp,
     },
-    /// The connection was accepted. `None` if peergate did not accept it.
+    /// The connection was accepted. `None` if peergate did not accept it; only earlier versions wrote that.
     Accepted(Option<Decision>),
+    /// Somebody accepted the connection outside peergate.
+    Bypassed {
+        /// Number of approvals so far.
+        given: u32,
+        /// Number of approvals that the rule requires.
+        needed: u32,
+        /// Whether peergate knew of the request before the accept.
+        was_known: bool,
+    },
     /// The activation takes too long or, with a problem, the decision cannot be carried out.
     Stuck {
         /// Seconds since the accept or the decision.
@@ -181,6 +190,7 @@ impl NotificationKind {
             | Self::SentBack { .. } => true,
             Self::Discovered
             | Self::Accepted(_)
+            | Self::Bypassed { .. }
             | Self::FactsDiffer { .. }
             | Self::Activated { .. }
             | Self::Rejected(_)

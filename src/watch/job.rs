@@ -28,6 +28,8 @@ pub(super) enum Job {
     },
     /// Records that a connection no longer exists.
     MarkDeleted(ApprovalId),
+    /// Tells people of a connection that was accepted before peergate knew of it.
+    ReportBypass(ApprovalId),
     /// Lists a page of a region.
     ListPage(Box<Listing>),
 }
@@ -94,6 +96,8 @@ pub(super) struct Listing {
     pub(super) next_token: Option<String>,
     pub(super) pages: u32,
     pub(super) unreadable: usize,
+    /// When the region was surveyed first. `None` if nobody looks for new requests, or the table is unavailable.
+    pub(super) first_survey_at: Option<Timestamp>,
     /// Detects pages that repeat earlier ones.
     pub(super) repeat_detector: RepeatDetector,
 }
@@ -102,7 +106,7 @@ impl Job {
     pub(super) fn lane(&self) -> LaneKey {
         let (target, kind) = match self {
             Self::Advance(id) => (&id.target, LaneKind::Advance),
-            Self::Ingest { id, .. } | Self::MarkDeleted(id) => (&id.target, LaneKind::Ingest),
+            Self::Ingest { id, .. } | Self::MarkDeleted(id) | Self::ReportBypass(id) => (&id.target, LaneKind::Ingest),
             Self::Poll { id, .. } => (&id.target, LaneKind::Poll),
             Self::ListPage(listing) => (&listing.key.target, LaneKind::Poll),
         };
@@ -112,7 +116,7 @@ impl Job {
     pub(super) fn key(&self) -> JobKey {
         match self {
             Self::Advance(id) => JobKey::Advance(id.clone()),
-            Self::Ingest { id, .. } | Self::MarkDeleted(id) => JobKey::Ingest(id.clone()),
+            Self::Ingest { id, .. } | Self::MarkDeleted(id) | Self::ReportBypass(id) => JobKey::Ingest(id.clone()),
             Self::Poll { id, .. } => JobKey::Poll(id.clone()),
             Self::ListPage(listing) => JobKey::List(listing.key.clone()),
         }

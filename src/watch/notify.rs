@@ -277,6 +277,7 @@ fn is_urgent(kind: &NotificationKind) -> bool {
         | NotificationKind::FactsDiffer { .. }
         | NotificationKind::SentBack { .. }
         | NotificationKind::Corrected { .. }
+        | NotificationKind::Bypassed { .. }
         | NotificationKind::Failed { .. } => true,
         NotificationKind::Discovered
         | NotificationKind::RuleChanged { .. }

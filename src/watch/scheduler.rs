@@ -112,6 +112,7 @@ async fn run_job(app: &App, job: Job, stop_at: Instant) -> FinishedJob {
                 reconcile::poll_connection(app, id, indexed_state, activating_since).await
             }
             Job::MarkDeleted(id) => reconcile::mark_deleted(app, &id, &mut summary).await,
+            Job::ReportBypass(id) => reconcile::report_bypass(app, &id, &mut summary).await,
             Job::ListPage(listing) => discovery::list_next_page(app, *listing).await,
         }
     })

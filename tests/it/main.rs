@@ -21,6 +21,7 @@ mod answers;
 mod audit;
 mod aws;
 mod bindings;
+mod bypass;
 mod credentials;
 mod doctor;
 mod events;

@@ -553,7 +553,8 @@ async fn discovery_detects_a_change_without_a_click() {
 /// The card is final, and says whether somebody outside peergate ended the request.
 fn assert_ended(app: &TestApp, id: &InstanceId, headline: &str, by_somebody_outside: bool) {
     let card = app.card_of(id);
-    assert!(card.text.starts_with(&format!("VPC peering prod/{id} {headline}\n")), "{}", card.text);
+    let headline = format!("VPC peering prod/{id} {headline}\n");
+    assert!(card.text.trim_start_matches("⚠ ").starts_with(&headline), "{}", card.text);
     assert_eq!(card.text.contains("somebody outside peergate"), by_somebody_outside, "{}", card.text);
     assert!(card.button_labels().is_empty(), "{:?}", card.button_labels());
 }
@@ -578,7 +579,7 @@ async fn card_shows_a_rejection_outside_peergate() {
 async fn card_shows_an_activation_outside_peergate() {
     let app = TestApp::start().await;
     let id = ended_outside(&app, "Activated").await;
-    assert_ended(&app, &id, "is Activated; it carries traffic once both sides have routes", true);
+    assert_ended(&app, &id, "is Activated, but was accepted outside peergate", true);
 }
 
 #[tokio::test]

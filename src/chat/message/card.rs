@@ -96,6 +96,9 @@ fn card_headline(approval: &Approval, now: Timestamp) -> String {
             format!("VPC peering {id} is approved; Alibaba Cloud has not confirmed it yet")
         }
         ApprovalState::Activating => format!("VPC peering {id} was accepted and is being activated"),
+        ApprovalState::Activated if !approval.is_accepted_by_us() => {
+            format!("⚠ VPC peering {id} is Activated, but was accepted outside peergate")
+        }
         ApprovalState::Activated => {
             format!("VPC peering {id} is Activated; it carries traffic once both sides have routes")
         }
