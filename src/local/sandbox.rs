@@ -25,6 +25,9 @@ use crate::{aws, clock, http};
 /// The credentials of the requesting account.
 const REQUESTER_CREDENTIALS: Credentials<'_> =
     Credentials { access_key_id: "requester-key", access_key_secret: "requester-secret", security_token: None };
+/// The credentials of the accepting account.
+const ACCEPTER_CREDENTIALS: Credentials<'_> =
+    Credentials { access_key_id: "accepter-key", access_key_secret: "accepter-secret", security_token: None };
 /// A signing secret of the client `ci`.
 pub const CI_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 /// The signing secret of the Slack app.
@@ -118,8 +121,17 @@ impl Sandbox {
         ]);
         call.extend(more.iter().copied());
         let call: Vec<_> = call.into_iter().collect();
-        let api = Alicloud::new(http::new_client()?, self.alicloud_url.clone(), SignatureVersion::V3, u32::MAX);
-        Ok(api.create_connection(REQUESTER_CREDENTIALS, &call).await?)
+        Ok(self.alicloud()?.create_connection(REQUESTER_CREDENTIALS, &call).await?)
+    }
+
+    /// Lets somebody of the accepting account accept a connection, without peergate.
+    pub async fn accept_in_console(&self, id: &InstanceId) -> Result<(), Error> {
+        self.alicloud()?.accept_connection(ACCEPTER_CREDENTIALS, id, &clock::nonce(), false).await?;
+        Ok(())
+    }
+
+    fn alicloud(&self) -> Result<Alicloud, Error> {
+        Ok(Alicloud::new(http::new_client()?, self.alicloud_url.clone(), SignatureVersion::V3, u32::MAX))
     }
 
     /// Restarts the app with another configuration.
