@@ -127,16 +127,12 @@ impl Notes {
         let put = put
             .condition_expression("attribute_not_exists(id)")
             .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-        let error = match put.send().await {
-            Ok(_) => return Ok(text.to_owned()),
-            Err(error) => error,
-        };
-        let first = match &error {
-            SdkError::ServiceError(refused) => match refused.err() {
-                PutItemError::ConditionalCheckFailedException(failure) => failure.item(),
-                _ => None,
-            },
-            _ => None,
+        let Err(error) = put.send().await else { return Ok(text.to_owned()) };
+        let refused = error.as_service_error();
+        let first = if let Some(PutItemError::ConditionalCheckFailedException(failure)) = refused {
+            failure.item()
+        } else {
+            None
         };
         let text = first.and_then(|item| item.get("text")?.as_s().ok());
         text.cloned().ok_or_else(|| to_unavailable(&error))
