@@ -335,6 +335,20 @@ mod tests {
                 ),
                 "people.b.principals: slack:T1/U1 already belongs to a",
             ),
+            (
+                &format!("{SMALLEST}{slack}[people.a]\nprincipals = [\"slack:T1/U1\"]\nname = \"Eve <!channel>\"\n"),
+                "people.a.name: must have 1 to 40 letters",
+            ),
+            (
+                &format!("{SMALLEST}{slack}[people.a]\nprincipals = [\"slack:T1/U1\"]\nname = \" \"\n"),
+                "people.a.name: must have 1 to 40 letters",
+            ),
+            (
+                &format!(
+                    "{SMALLEST}{slack}[people.a]\nprincipals = [\"slack:T1/U1\"]\nname = \"b\"\n[people.b]\nprincipals = [\"slack:T1/U2\"]\n"
+                ),
+                "people.a.name: another person has this name",
+            ),
         ];
         for (text, expected) in cases {
             let problem = problem(text);

@@ -14,11 +14,11 @@ mod reply;
 use jiff::Timestamp;
 
 use super::card_rate::CardDigest;
-use crate::approval::Verdict;
+use crate::approval::{Principal, Verdict};
 use crate::peering::{Fingerprint, InstanceId};
 
 pub(crate) use advice::advice_for_code;
-pub use card::request_card;
+pub use card::{needed_approvers, request_card};
 pub use facts::can_show_all;
 pub use history::{record_with_history, summary_line};
 pub use notification::{describe_notification, follow_up, notification_name};
@@ -34,6 +34,8 @@ const MAX_CIDRS: usize = 10;
 pub struct Message {
     /// One sentence. Holds no untrusted text.
     pub headline: String,
+    /// The people who must act. Each platform mentions its own users.
+    pub mentions: Vec<Principal>,
     /// The facts. Values may hold untrusted text.
     pub facts: Vec<MessageFact>,
     /// The results of checks, each with its mark.

@@ -7,11 +7,13 @@ use jiff::SignedDuration;
 use super::{ConfigFile, Error, Target};
 use crate::approval::Principal;
 use crate::chat::platform::Platform;
-use crate::policy::{ApproverRef, KnownAccount, Policy, RequestDefaults, Rule};
+use crate::policy::{ApproverRef, KnownAccount, Person, Policy, RequestDefaults, Rule};
 use crate::redaction::{KeyProblem, redact};
 
 /// A record must outlive its request. Otherwise the request would be decided again, with the old client token.
 const MIN_RETENTION_DAYS: u32 = 8;
+/// The longest display name of a person. Headlines show it.
+const MAX_DISPLAY_NAME_CHARS: usize = 40;
 /// The shortest and the longest wait of a reminder.
 const MIN_WAIT: SignedDuration = SignedDuration::from_mins(1);
 const MAX_WAIT: SignedDuration = SignedDuration::from_hours(7 * 24);
@@ -99,6 +101,15 @@ impl ConfigFile {
             }
             for principal in &person.principals {
                 self.check_principal(&key, principal)?;
+            }
+            if let Some(display_name) = &person.name {
+                check_display_name(&format!("people.{name}.name"), display_name)?;
+                let is_taken = |(other, theirs): (&String, &Person)| {
+                    other != name && (other == display_name || theirs.name.as_ref() == Some(display_name))
+                };
+                if self.people.iter().any(is_taken) {
+                    return KeyProblem::err_at(format!("people.{name}.name"), "another person has this name");
+                }
             }
         }
         for (group, people) in &self.groups {
@@ -193,6 +204,16 @@ impl ConfigFile {
         }
         Ok(())
     }
+}
+
+/// Refuses a display name that could look like something else in a sentence.
+fn check_display_name(key: &str, name: &str) -> Result<(), Error> {
+    let is_plain = |c: char| c.is_alphanumeric() || " -.'’".contains(c);
+    if (1..=MAX_DISPLAY_NAME_CHARS).contains(&name.chars().count()) && name.trim() == name && name.chars().all(is_plain)
+    {
+        return Ok(());
+    }
+    KeyProblem::err_at(key, "must have 1 to 40 letters, digits, spaces and `-.'`, and no space at an end")
 }
 
 fn check_name(key: &str, name: &str) -> Result<(), Error> {

@@ -103,11 +103,11 @@ fn discovered(approvals: u32, connection: &Connection) -> Approval {
 }
 
 fn alice() -> Approver {
-    Approver { principal: Principal::new("slack", "T0001", "U1").unwrap(), person: Some("alice".into()) }
+    Approver { principal: Principal::new("slack", "T0001", "U1").unwrap(), person: Some("alice".into()), name: None }
 }
 
 fn bob() -> Approver {
-    Approver { principal: Principal::new("slack", "T0001", "U2").unwrap(), person: Some("bob".into()) }
+    Approver { principal: Principal::new("slack", "T0001", "U2").unwrap(), person: Some("bob".into()), name: None }
 }
 
 fn request(key: &str) -> RequestId {
@@ -115,7 +115,7 @@ fn request(key: &str) -> RequestId {
 }
 
 fn without_person(principal: &Principal) -> Approver {
-    Approver { principal: principal.clone(), person: None }
+    Approver { principal: principal.clone(), person: None, name: None }
 }
 
 fn decide(approval: &Approval, needed: u32, verdict: Verdict, by: Approver, reason: Option<&str>) -> Approval {

@@ -70,7 +70,7 @@ fn connection(status: Status, bandwidth: u32) -> Connection {
 fn approver(by: &str) -> Approver {
     // Dave is Alice on another platform.
     let person = if by == "dave" { "alice" } else { by };
-    Approver { principal: Principal::new("webhook", "ci", by).unwrap(), person: Some(person.to_owned()) }
+    Approver { principal: Principal::new("webhook", "ci", by).unwrap(), person: Some(person.to_owned()), name: None }
 }
 
 fn policy(approvals: u32) -> PolicySnapshot {

@@ -39,7 +39,7 @@ async fn activating(app: &TestApp, target: &str, account: u64, region: &str, num
 /// Somebody approved it long ago, and Alibaba Cloud acknowledged the call.
 fn accepted(approval: &mut Approval) -> bool {
     let at = clock::now();
-    let by = Approver { principal: Principal::new("webhook", "ci", "alice").unwrap(), person: None };
+    let by = Approver { principal: Principal::new("webhook", "ci", "alice").unwrap(), person: None, name: None };
     let decision = Decision {
         verdict: Verdict::Approve,
         by: by.clone(),

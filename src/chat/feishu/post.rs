@@ -267,7 +267,8 @@ impl BotMessage {
 /// Source: <https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot>
 #[must_use]
 pub fn build_bot_message(message: &Message, secret: Option<&Secret>, now: Timestamp) -> BotMessage {
-    let message = Message { buttons: None, ..message.clone() };
+    // The ids of people are those that the app knows, and a custom bot is not the app.
+    let message = Message { buttons: None, mentions: vec![], ..message.clone() };
     let card = render_card_within(&message, MAX_BOT_BYTES);
     let mut body = json!({"msg_type": "interactive", "card": card});
     if let Some(secret) = secret {

@@ -12,7 +12,8 @@ use super::{
     Button, Buttons, Link, Message, MessageFact, ShownButton, format_duration, format_time, join_with, sanitize_text,
 };
 use crate::approval::{
-    Approval, ApprovalState, Approver, AuditEvent, Decision, Notification, NotificationKind, Verdict, failure_code,
+    Approval, ApprovalState, Approver, AuditEvent, Decision, Notification, NotificationKind, PolicySnapshot, Verdict,
+    failure_code,
 };
 use crate::peering::{Change, Connection, Facts, Status};
 use crate::preflight::first_objection;
@@ -140,6 +141,15 @@ fn pending_headline(approval: &Approval, now: Timestamp) -> String {
     }
 }
 
+/// The approvers who must decide about a request, as its record names them. Empty if nobody can decide now.
+#[must_use]
+pub fn needed_approvers(approval: &Approval, now: Timestamp) -> Vec<String> {
+    match Ask::of(approval, now) {
+        Some(Ask::Decide(_) | Ask::RejectOrFix(_)) => RemainingApprovals::of(approval).keys,
+        Some(Ask::AddRule | Ask::ChangeRule) | None => vec![],
+    }
+}
+
 /// What a pending request needs, and from whom.
 pub(super) enum Ask {
     /// No rule covers the request.
@@ -184,16 +194,23 @@ impl Ask {
 /// The approvals that are missing, and who can give them.
 struct RemainingApprovals {
     missing: u32,
+    /// Who can give them, as the record names them.
+    keys: Vec<String>,
+    /// The same people, as messages name them.
     names: Vec<String>,
 }
 
 impl RemainingApprovals {
     fn of(approval: &Approval) -> Self {
         let approvals = approval.decisions().iter().filter(|decision| decision.verdict == Verdict::Approve);
-        let approved: Vec<_> = approvals.map(|decision| approver_name(&decision.by)).collect();
-        let names = approval.policy().approvers.iter().filter(|name| !approved.contains(name)).cloned().collect();
+        let approved: Vec<_> = approvals.map(|decision| decision.by.key()).collect();
+        let PolicySnapshot { approvers, display_names, .. } = approval.policy();
+        let keys: Vec<_> = approvers.iter().filter(|key| !approved.contains(&key.as_str())).cloned().collect();
+        let names =
+            keys.iter().map(|key| display_names.get(key).map_or_else(|| key.clone(), |name| sanitize_text(name)));
+        let names = names.collect();
         let missing = approval.policy().needed_approvals().saturating_sub(approval.approval_count());
-        Self { missing, names }
+        Self { missing, keys, names }
     }
 
     fn can_be_given(&self) -> bool {

@@ -1,5 +1,6 @@
 //! What peergate posts to Slack: messages and modals in Block Kit, and the calls that deliver them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::{Response, StatusCode};
@@ -9,9 +10,10 @@ use url::Url;
 
 use super::receive::{action_id, modal_metadata};
 use super::{
-    APPROVE_WITH_REASON, Channel, Config, PlatformContext, REASON_FIELD, REJECT, ReplyTo, Secrets, WebhookChannel,
+    APPROVE_WITH_REASON, Channel, Config, PlatformContext, REALM, REASON_FIELD, REJECT, ReplyTo, Secrets,
+    WebhookChannel,
 };
-use crate::approval::{RetryPolicy, Verdict};
+use crate::approval::{Principal, RetryPolicy, Verdict};
 use crate::chat::binding::unverified_connection;
 use crate::chat::delivery::{POST_TIMEOUT, parse_retry_after, probe_url};
 use crate::chat::message::{self, Button, Link, Message, MessageFact, ShownButton};
@@ -66,6 +68,7 @@ fn text_block(message: &Message) -> Value {
     let literal =
         |text: String| json!({"type": "rich_text_preformatted", "elements": [{"type": "text", "text": text}]});
     let mut elements = vec![bold(message.headline.clone())];
+    elements.extend(mention_elements(&message.mentions));
     for MessageFact { label, value } in &message.facts {
         elements.push(bold(format!("\n{label}: ")));
         elements.push(text(value.clone()));
@@ -85,6 +88,19 @@ fn text_block(message: &Message) -> Value {
     }
     sections.extend(message.snippet.clone().map(literal));
     json!({"type": "rich_text", "elements": sections})
+}
+
+/// A line that mentions the Slack users among these identities.
+///
+/// Source: <https://docs.slack.dev/reference/block-kit/blocks/rich-text-block#user-element-type>
+fn mention_elements(mentions: &[Principal]) -> Vec<Value> {
+    let users: BTreeSet<_> = mentions.iter().filter_map(|principal| principal.user_on(REALM)).collect();
+    let mut elements = vec![];
+    for user_id in users {
+        let before = if elements.is_empty() { "\nFor " } else { ", " };
+        elements.extend([json!({"type": "text", "text": before}), json!({"type": "user", "user_id": user_id})]);
+    }
+    elements
 }
 
 /// The reply to a slash command; only the sender sees it.
