@@ -18,9 +18,11 @@
 
 mod alicloud;
 mod answers;
+mod arrival;
 mod audit;
 mod aws;
 mod bindings;
+mod commands;
 mod credentials;
 mod doctor;
 mod events;
@@ -35,6 +37,7 @@ mod odd_answers;
 mod people;
 mod properties;
 mod races;
+mod reasons;
 mod recovery;
 mod scale;
 mod serve;
