@@ -4,10 +4,12 @@
 //! Each platform is a folder; [`platform`] lists them and says what a folder supplies. Every sentence that a person reads
 //! is in [`message`].
 
+mod answer;
 mod authenticity;
 pub mod binding;
 mod card_rate;
 mod command;
+pub mod command_words;
 mod delivery;
 pub mod feishu;
 pub mod message;

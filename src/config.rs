@@ -36,6 +36,8 @@ pub struct Config {
     pub policy: Policy,
     /// How long the record of a finished approval is kept.
     pub retention: SignedDuration,
+    /// The path in front of every path of the webhook, e.g. `/peergate`. Empty if there is none.
+    pub base_path: String,
     /// The tables with a name that only earlier versions used.
     pub renamed_tables: Vec<&'static str>,
 }
@@ -63,6 +65,8 @@ struct ConfigFile {
     rule: Vec<Rule>,
     #[serde(default = "default_retention_days")]
     retention_days: u32,
+    #[serde(default)]
+    base_path: String,
     #[serde(skip)]
     renamed_tables: Vec<&'static str>,
 }
@@ -132,6 +136,7 @@ impl Config {
             policy,
             renamed_tables: file.renamed_tables,
             retention: SignedDuration::from_hours(i64::from(file.retention_days) * 24),
+            base_path: file.base_path,
         })
     }
 
@@ -287,6 +292,13 @@ mod tests {
             ),
             (&format!("{SMALLEST}calls_per_minute = 0\n"), "calls_per_minute: must be at least 1"),
             (&format!("retention_days = 7\n{SMALLEST}"), "retention_days: must be at least 8"),
+            (&format!("base_path = \"peergate\"\n{SMALLEST}"), "base_path: must begin with `/`"),
+            (&format!("base_path = \"/peergate/\"\n{SMALLEST}"), "base_path: must begin with `/`"),
+            (&format!("base_path = \"/\"\n{SMALLEST}"), "base_path: must begin with `/`"),
+            (&format!("base_path = \"/a//b\"\n{SMALLEST}"), "base_path: must begin with `/`"),
+            (&format!("base_path = \"/a b\"\n{SMALLEST}"), "base_path: must begin with `/`"),
+            (&format!("base_path = \"/a?b\"\n{SMALLEST}"), "base_path: must begin with `/`"),
+            (&format!("base_path = 1\n{SMALLEST}"), "base_path"),
             (&format!("{SMALLEST}[people.a]\nprincipals = [\"slack:T1\"]\n"), "principals"),
             (
                 &format!("{SMALLEST}{rule}target = \"dev\"\napprovals = 1\napprovers = [\"person:alice\"]\n"),

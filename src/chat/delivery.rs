@@ -96,8 +96,8 @@ pub enum Outgoing<'a> {
         /// The current card that replaces the clicked one, if the platform's reply can update it.
         card: Option<Box<Message>>,
     },
-    /// The list of commands.
-    Usage,
+    /// What was not understood, or the list of commands.
+    UnknownCommand(Box<Message>),
     /// Commands of this tenant are not taken.
     WrongTenant,
     /// Nothing: the person was asked for a reason.

@@ -34,7 +34,7 @@ pub use post::{
 #[cfg(feature = "local")]
 pub use receive::{CallbackRequest, encrypt_body, encrypt_challenge, sign, sign_callback, sign_plaintext};
 pub use receive::{ReplyTo, UnverifiedRequest, parse, verify_with};
-pub(super) use receive::{precheck_request, verify};
+pub(super) use receive::{is_address_test, precheck_request, verify};
 pub use secrets::{AppSecret, CallbackKeys, EncryptKey, InvalidFeishuSecret, Secrets, VerificationToken};
 
 /// The name of its table and of its secret.
@@ -48,6 +48,8 @@ pub(super) const REQUEST_SHAPE: RequestShape =
 ///
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-callback-communication>
 pub(super) const DEADLINE: Duration = Duration::from_millis(1900);
+/// When a private reply must be posted, and the response must be on its way.
+pub(super) const ANSWER_DEADLINE: Duration = Duration::from_millis(2600);
 /// An `open_id` belongs to one app in one tenant.
 pub(super) const USERS_SPAN_TENANTS: Option<&str> = None;
 /// The longest binding that we put into a button, in characters.

@@ -1,6 +1,7 @@
 //! Slack: an app with cards, threads and modals; and incoming webhooks, which are channels of their own kind.
 
 mod config;
+mod form;
 mod post;
 mod receive;
 
@@ -9,6 +10,8 @@ pub(super) use config::{
     binding_key_material, check_config, check_principal, check_secrets, merged_tenants, request_signers,
     secret_format_hints,
 };
+pub use form::escape_text;
+pub(super) use form::is_address_test;
 #[cfg(feature = "local")]
 pub(super) use post::register_webhook;
 pub use post::{Workspace, render_message, reply_modal, workspace_error};
@@ -38,6 +41,8 @@ pub(super) const REQUEST_SHAPE: RequestShape = RequestShape {
 ///
 /// Source: <https://docs.slack.dev/interactivity/handling-user-interaction>
 pub(super) const DEADLINE: Duration = Duration::from_millis(1900);
+/// When the answer to a click must be with Slack, and the response must be on its way.
+pub(super) const ANSWER_DEADLINE: Duration = Duration::from_millis(2600);
 /// A user of an organization has the same id in all its workspaces.
 ///
 /// Source: <https://docs.slack.dev/enterprise>

@@ -16,7 +16,7 @@ pub(super) use post::register_webhook;
 pub use post::{approval_json, connection_json, notification_json};
 pub(super) use post::{ask_reason, config_errors, reply};
 pub use receive::{ReplyTo, sign_body, verify_with};
-pub(super) use receive::{parse, precheck_request, verify};
+pub(super) use receive::{is_address_test, parse, precheck_request, verify};
 #[cfg(feature = "local")]
 pub use receive::{sign, sign_as};
 
@@ -35,6 +35,8 @@ pub(super) const REQUEST_SHAPE: RequestShape =
     RequestShape { extra_segments: 1, methods: &[Method::POST], content_types: &["application/json"] };
 /// The time until the answer. Machines retry, and the watcher takes over after eight seconds.
 pub(super) const DEADLINE: Duration = Duration::from_secs(6);
+/// The answer is the HTTP response.
+pub(super) const ANSWER_DEADLINE: Duration = DEADLINE;
 /// Each client has its own users.
 pub(super) const USERS_SPAN_TENANTS: Option<&str> = None;
 /// Machines have no buttons.

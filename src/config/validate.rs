@@ -18,6 +18,21 @@ const MAX_DISPLAY_NAME_CHARS: usize = 40;
 const MIN_WAIT: SignedDuration = SignedDuration::from_mins(1);
 const MAX_WAIT: SignedDuration = SignedDuration::from_hours(7 * 24);
 
+/// Checks that a path is one that proxies and API Gateway can put in front of ours.
+fn check_base_path(path: &str) -> Result<(), Error> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~$".contains(&byte);
+    let is_segment = |segment: &str| !segment.is_empty() && segment.bytes().all(allowed);
+    match path.strip_prefix('/') {
+        None if path.is_empty() => Ok(()),
+        Some(rest) if rest.split('/').all(is_segment) => Ok(()),
+        Some(_) | None => {
+            let problem =
+                "must begin with `/` and name at least one segment of letters, digits and `-._~$`, without a final `/`";
+            KeyProblem::err_at("base_path", problem)
+        }
+    }
+}
+
 impl ConfigFile {
     pub(super) fn validate(&self) -> Result<(), Error> {
         self.check_names()?;
@@ -25,6 +40,7 @@ impl ConfigFile {
             let problem = "must be at least 8, because a request can be pending for 7 days";
             return KeyProblem::err_at("retention_days", problem);
         }
+        check_base_path(&self.base_path)?;
         self.check_targets()?;
         for platform in Platform::ALL {
             platform.check_config(&self.platforms)?;

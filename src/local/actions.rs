@@ -225,7 +225,7 @@ impl Stage {
     pub async fn sign_slash_command(&self, text: &str, user: &str) -> Result<SignedRequest, Error> {
         self.sign_slack_form(&[
             ("command", "/peergate"),
-            ("text", text),
+            ("text", &slack::escape_text(text)),
             ("team_id", "T0001"),
             ("user_id", user),
             ("api_app_id", "A0123"),

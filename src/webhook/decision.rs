@@ -20,7 +20,7 @@ use crate::approval::{
     Verdict, hash_request,
 };
 use crate::chat::{Action, Command, CommandRequest, ConnectionCommand, Dependency, Reply};
-use crate::peering::{Connection, Fingerprint};
+use crate::peering::Connection;
 use crate::preflight::{self, Check, CheckOutcome, Finding, Objection};
 use crate::store::{Saved, Stored};
 
@@ -33,20 +33,21 @@ pub(super) async fn reply_to_command(app: &App, request: &CommandRequest, now: T
         Command::List { target } => return list_open_requests(app, target.as_deref(), deadline).await,
         Command::Connection(command) => command,
     };
+    if let Some(chars) = command.oversized_reason() {
+        return Reply::ReasonTooLong(chars);
+    }
     let Some(id) = approval_id(app, command) else {
         return Reply::UnknownTarget(app.config.targets.keys().cloned().collect());
     };
-    let by = app.config.policy.approver_for(request.by.clone());
-    let attempt = Attempt { app, request, command, id: &id, by, now, deadline };
+    let attempt = Attempt::new(app, request, command, &id, now, deadline);
     match command.action {
         Action::Withdraw => attempt.withdraw_decision().await,
         Action::Decide(_) | Action::DryRun | Action::Status => attempt.execute_command().await,
     }
 }
 
-/// The reply to a decision that is too late. `None` if it is not too late, so that its sender can be asked for a
-/// reason.
-pub(super) async fn reply_if_too_late(
+/// The reply to a decision that no reason can make count. `None` if its sender can be asked for a reason.
+pub(super) async fn reply_without_reason(
     app: &App,
     request: &CommandRequest,
     now: Timestamp,
@@ -54,28 +55,13 @@ pub(super) async fn reply_if_too_late(
 ) -> Option<Reply> {
     let Command::Connection(command) = &request.command else { return None };
     let Action::Decide(verdict) = command.action else { return None };
-    let stored = timeout_at(deadline, app.store.load(&approval_id(app, command)?)).await.ok()?.ok()??;
-    let by = app.config.policy.approver_for(request.by.clone());
-    let decision = build_decision(verdict, by, request, command, stored.approval.fingerprint().clone(), now);
-    stored.approval.check_decision(&decision).err().map(|error| decision_error_reply(error, stored.approval))
+    let id = approval_id(app, command)?;
+    Attempt::new(app, request, command, &id, now, deadline).refuse_in_advance(verdict).await
 }
 
 fn approval_id(app: &App, command: &ConnectionCommand) -> Option<ApprovalId> {
     let (target, _) = app.config.find_target(command.target.as_deref())?;
     Some(ApprovalId { target: target.to_owned(), instance_id: command.instance_id.clone() })
-}
-
-fn build_decision(
-    verdict: Verdict,
-    by: Approver,
-    request: &CommandRequest,
-    command: &ConnectionCommand,
-    fingerprint: Fingerprint,
-    now: Timestamp,
-) -> Decision {
-    let RequestId { key, content } = request_id(request, command);
-    let reason = command.reason.clone();
-    Decision { verdict, by, at: now, fingerprint, reason, request_key: key, request_content: content }
 }
 
 /// Id of the request and hash of its content.
@@ -117,7 +103,42 @@ struct Attempt<'a> {
     deadline: Instant,
 }
 
-impl Attempt<'_> {
+impl<'a> Attempt<'a> {
+    fn new(
+        app: &'a App,
+        request: &'a CommandRequest,
+        command: &'a ConnectionCommand,
+        id: &'a ApprovalId,
+        now: Timestamp,
+        deadline: Instant,
+    ) -> Self {
+        let by = app.config.policy.approver_for(request.by.clone());
+        Self { app, request, command, id, by, now, deadline }
+    }
+
+    /// Refuses a decision that cannot count, with what the record says. Only without a record, it reads the connection.
+    async fn refuse_in_advance(self, verdict: Verdict) -> Option<Reply> {
+        let Self { app, id, deadline, .. } = self;
+        let stored = match timeout_at(deadline, app.store.load(id)).await {
+            Ok(Ok(stored)) => stored,
+            Ok(Err(error)) => return Some(store_failure_reply(&error)),
+            Err(_elapsed) => return Some(Reply::Unavailable(Dependency::Store)),
+        };
+        if let Some(Stored { approval, .. }) = &stored
+            && let Err(error) = approval.check_decision(&self.decision_about(verdict, approval.connection()))
+        {
+            return Some(decision_error_reply(error, approval.clone()));
+        }
+        if let Some(old) = self.refuse_old_card(stored.as_ref()).await {
+            return Some(old);
+        }
+        let connection = match stored {
+            Some(stored) => stored.approval.connection().clone(),
+            None => timeout_at(deadline, self.read_within_budget(true)).await.ok()?.ok()?,
+        };
+        app.config.policy.authorize_decision(&id.target, &connection, &self.by, verdict).err().map(Reply::Refused)
+    }
+
     /// Carries out a command that requires a reading. Loads the record at the same time.
     async fn execute_command(self) -> Reply {
         let Self { app, command, id, deadline, .. } = self;
@@ -239,7 +260,16 @@ impl Attempt<'_> {
     }
 
     fn decision_about(&self, verdict: Verdict, connection: &Connection) -> Decision {
-        build_decision(verdict, self.by.clone(), self.request, self.command, connection.fingerprint(), self.now)
+        let RequestId { key, content } = request_id(self.request, self.command);
+        Decision {
+            verdict,
+            by: self.by.clone(),
+            at: self.now,
+            fingerprint: connection.fingerprint(),
+            reason: self.command.reason.clone(),
+            request_key: key,
+            request_content: content,
+        }
     }
 
     async fn run_checks(&self, connection: &Connection) -> Vec<Finding> {
@@ -283,8 +313,7 @@ impl Attempt<'_> {
             Err(refusal) => return Reply::Refused(refusal),
         };
         if rule.require_reason && command.reason.is_none() {
-            let (rule, instance_id) = (rule.name.clone(), id.instance_id.clone());
-            return Reply::ReasonRequired { rule, verdict, instance_id };
+            return Reply::ReasonRequired { rule: rule.name.clone(), verdict, id: id.clone() };
         }
         if !connection.is_waiting(now) {
             // Nobody can decide about this connection, so it gets no card.

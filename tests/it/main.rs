@@ -18,10 +18,12 @@
 
 mod alicloud;
 mod answers;
+mod arrival;
 mod audit;
 mod aws;
 mod bindings;
 mod bypass;
+mod commands;
 mod credentials;
 mod doctor;
 mod events;
@@ -36,6 +38,7 @@ mod odd_answers;
 mod people;
 mod properties;
 mod races;
+mod reasons;
 mod recovery;
 mod scale;
 mod serve;

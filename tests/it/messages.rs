@@ -13,8 +13,9 @@ use peergate::approval::{
     PolicySnapshot, Principal, RequestId, Review, SendBackReason, Verdict,
 };
 use peergate::chat::binding::{self, BindingKey, Keyring};
+use peergate::chat::command_words::UnknownCommand;
 use peergate::chat::message::{self, Message, ReasonForm};
-use peergate::chat::{CardDigest, Dependency, Reply, slack, standard_webhooks};
+use peergate::chat::{CardDigest, Dependency, Reply, feishu, slack, standard_webhooks};
 use peergate::config::Config;
 use peergate::fake::slack as fake_slack;
 use peergate::peering::{AccountId, Connection, InstanceId, Problem, Status};

@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::post::{
     CallError, CardUpdate, FeishuApi, MAX_UUID_CHARS, PostedMessage, Receiver, build_bot_message, fetch_token, post_bot,
@@ -17,6 +17,7 @@ use super::{
     BotChannel, Channel, PlatformContext, ReplyTo, TenantToken, ToastKind, render_card, reply_json, toast_json,
 };
 use crate::approval::{RetryPolicy, Verdict};
+use crate::chat::answer::try_twice;
 use crate::chat::delivery::probe_url;
 use crate::chat::message::{self, Message};
 use crate::chat::response::json_response;
@@ -28,8 +29,6 @@ use crate::secret::Secret;
 
 /// A token that is valid for less than this is replaced: it must outlast the call.
 const MIN_TOKEN_VALIDITY: SignedDuration = SignedDuration::from_mins(10);
-/// The part of Feishu's 3 s that remains for a private reply.
-const PRIVATE_REPLY_TIMEOUT: Duration = Duration::from_millis(600);
 /// The pause after a failure to fetch a token. Otherwise each message would wait for another failure.
 const TOKEN_RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// Codes for an app id or app secret that Feishu does not know.
@@ -313,13 +312,14 @@ pub(in crate::chat) async fn reply(
     access: PlatformContext<'_>,
     to: ReplyTo,
     outgoing: &Outgoing<'_>,
+    until: Instant,
 ) -> Response<String> {
     let (message, card, kind) = match outgoing {
         Outgoing::Reply { reply, message, card } => {
             let kind = if reply.outcome().status.is_success() { ToastKind::Success } else { ToastKind::Warning };
             (Message::clone(message), card.as_deref(), kind)
         }
-        Outgoing::Usage => (message::command_usage(), None, ToastKind::Info),
+        Outgoing::UnknownCommand(message) => (Message::clone(message), None, ToastKind::Info),
         Outgoing::WrongTenant => {
             (message::wrong_tenant("Feishu tenant", "platforms.feishu.tenant"), None, ToastKind::Error)
         }
@@ -331,21 +331,23 @@ pub(in crate::chat) async fn reply(
         ReplyTo::Text { open_id, .. } => (open_id, false),
     };
     if !toasted || !is_short {
-        post_to_person(access, open_id, &message).await;
+        post_to_person(access, open_id, &message, until).await;
     }
     let words = std::iter::once(message.headline.as_str()).chain(message.sentences.iter().map(String::as_str));
     let toast = toasted.then(|| toast_json(kind, &words.collect::<Vec<_>>().join(". ")));
     json_response(StatusCode::OK, &reply_json(toast, card.map(render_card)))
 }
 
-/// Posts to one person.
-async fn post_to_person(access: PlatformContext<'_>, open_id: &str, message: &Message) {
+/// Posts to one person, by `until`. After a failure that may pass, it tries once more. Feishu shows a `uuid` only once.
+async fn post_to_person(access: PlatformContext<'_>, open_id: &str, message: &Message, until: Instant) {
     let (card, uuid) = (render_card(message), clock::nonce());
-    let call = call_api(access, ApiCall::Post { receiver: Receiver::Person(open_id), card: &card, uuid: &uuid });
-    let error = match timeout(PRIVATE_REPLY_TIMEOUT, call).await {
-        Ok(Ok(_)) => return,
-        Ok(Err(failure)) => failure.into_delivery_error().error,
-        Err(_elapsed) => "timeout".to_owned(),
+    let post = || async {
+        let call = ApiCall::Post { receiver: Receiver::Person(open_id), card: &card, uuid: &uuid };
+        call_api(access, call).await.map(|_| ()).map_err(CallError::into_delivery_error)
+    };
+    let error = match try_twice(post, until).await {
+        Ok(()) => return,
+        Err(undelivered) => undelivered.error,
     };
     tracing::warn!(outcome = "unanswered_click", error, "could not post a private reply");
 }

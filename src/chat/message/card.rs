@@ -9,7 +9,8 @@ use super::facts::{
     route_instructions,
 };
 use super::{
-    Button, Buttons, Link, Message, MessageFact, ShownButton, format_duration, format_time, join_with, sanitize_text,
+    Button, Buttons, Link, Message, MessageFact, ShownButton, format_duration, format_time, join_with, sanitize_reason,
+    sanitize_text,
 };
 use crate::approval::{
     Approval, ApprovalState, Approver, AuditEvent, Decision, Notification, NotificationKind, PolicySnapshot, Verdict,
@@ -22,6 +23,11 @@ use crate::preflight::first_objection;
 const MAX_LISTED_NAMES: usize = 8;
 /// The most names in a headline.
 const MAX_HEADLINE_NAMES: usize = 3;
+/// The most reasons on a card. With long CIDR blocks, the card must fit into 30 KB in Feishu, and into about 13,000
+/// characters in Slack.
+///
+/// Source: <https://github.com/slackapi/bolt-js/issues/2509>
+const MAX_SHOWN_REASONS: usize = 5;
 /// The longest name of a requester in a headline, in characters.
 const MAX_REQUESTER_CHARS: usize = 40;
 
@@ -309,16 +315,28 @@ pub(super) fn approver_facts(approval: &Approval, now: Timestamp) -> Vec<Message
     }
     let rejecters = of(Verdict::Reject).map(|decision| describe_approver(&decision.by));
     facts.extend(rejecters.map(|rejecter| MessageFact::new("Rejected by", rejecter)));
-    facts.extend(approval.decisions().iter().filter_map(|decision| {
-        let reason = sanitize_text(decision.reason.as_deref()?);
-        let is_only_one = approval.decisions().len() == 1;
-        let reason = if is_only_one { reason } else { format!("{}: {reason}", approver_name(&decision.by)) };
-        Some(MessageFact::new("Reason", reason))
-    }));
+    facts.extend(reason_facts(approval));
     if is_pending(approval, now) && approval.policy().rule.is_some() {
         facts.push(RemainingApprovals::of(approval).to_fact());
     }
     facts
+}
+
+/// The latest reasons, each as a whole, and how many more there are.
+fn reason_facts(approval: &Approval) -> Vec<MessageFact> {
+    let is_only_one = approval.decisions().len() == 1;
+    let describe = |decision: &Decision| {
+        let reason = sanitize_reason(decision.reason.as_deref()?);
+        Some(if is_only_one { reason } else { format!("{}: {reason}", approver_name(&decision.by)) })
+    };
+    let reasons: Vec<_> = approval.decisions().iter().filter_map(describe).collect();
+    let earlier = reasons.len().saturating_sub(MAX_SHOWN_REASONS);
+    let hidden = (earlier > 0).then(|| {
+        let reasons = if earlier == 1 { "1 more".to_owned() } else { format!("{earlier} more") };
+        MessageFact::new("Earlier reasons", format!("{reasons}, in the history: see Details, or `peergate show`"))
+    });
+    let latest = reasons.into_iter().skip(earlier).map(|reason| MessageFact::new("Reason", reason));
+    hidden.into_iter().chain(latest).collect()
 }
 
 /// What happened after the decision.

@@ -1,6 +1,6 @@
 //! The facts that cards, notifications and replies share: the connection, people, and problems.
 
-use super::{MAX_CIDRS, MessageFact, join_with, sanitize_text};
+use super::{MAX_CIDRS, MessageFact, join_with, sanitize_reason, sanitize_text};
 use crate::approval::{Approver, Decision};
 use crate::peering::{Connection, Facts, Problem, Side};
 
@@ -64,7 +64,7 @@ pub(super) fn decision_facts(label: &'static str, decision: Option<&Decision>) -
         return vec![MessageFact::new(label, "somebody outside peergate")];
     };
     let mut facts = vec![MessageFact::new(label, describe_approver(&decision.by))];
-    facts.extend(decision.reason.as_deref().map(|reason| MessageFact::new("Reason", sanitize_text(reason))));
+    facts.extend(decision.reason.as_deref().map(|reason| MessageFact::new("Reason", sanitize_reason(reason))));
     facts
 }
 

@@ -9,10 +9,12 @@ use super::checks::{describe_finding, draw_overlaps, explain_objection};
 use super::facts::{can_show_all, connection_facts, describe_approver, problem_facts};
 use super::history::{recent_events, summary_line};
 use super::notification::count_approvals;
+use super::usage::command_with_reason;
 use super::{Button, Buttons, MAX_CIDRS, Message, MessageFact, format_time, join_with, sanitize_text, with_headline};
 use crate::approval::{Approval, ApprovalId, ApprovalState, Decision, Verdict};
+use crate::chat::MAX_REASON_CHARS;
 use crate::chat::reply::{Dependency, Reply};
-use crate::peering::{Connection, InstanceId, Problem};
+use crate::peering::{Connection, Problem};
 use crate::policy::Refusal;
 use crate::preflight::{Check, CheckOutcome, Finding, Objection};
 
@@ -69,10 +71,14 @@ pub fn describe_reply(reply: &Reply, now: Timestamp) -> Message {
         Reply::Status { connection, approval, target } => describe_status(connection, approval.as_deref(), target, now),
         Reply::List { approvals, more } => describe_list(approvals, *more, now),
         Reply::Refused(refusal) => describe_refusal(refusal),
-        Reply::ReasonRequired { rule, verdict, instance_id } => describe_missing_reason(rule, *verdict, instance_id),
-        Reply::CouldNotAsk { verdict, instance_id } => with_sentence(
+        Reply::ReasonRequired { rule, verdict, id } => describe_missing_reason(rule, *verdict, id),
+        Reply::ReasonTooLong(chars) => with_sentence(
+            format!("Your reason has {chars} characters, and peergate takes at most {MAX_REASON_CHARS}"),
+            "Nothing was decided. Decide again with a shorter reason.",
+        ),
+        Reply::CouldNotAsk { verdict, id } => with_sentence(
             "peergate could not ask you for a reason, so nothing was decided",
-            format!("Use a command instead: {}", command_with_reason(*verdict, instance_id)),
+            format!("Use a command instead: {}", command_with_reason((*verdict).into(), id)),
         ),
         Reply::Objection(objection) => describe_objection(objection),
         Reply::StaleCard { approval, .. } => describe_stale_card(approval.as_deref(), now),
@@ -103,10 +109,10 @@ pub fn describe_reply(reply: &Reply, now: Timestamp) -> Message {
     }
 }
 
-fn describe_missing_reason(rule: &str, verdict: Verdict, instance_id: &InstanceId) -> Message {
+fn describe_missing_reason(rule: &str, verdict: Verdict, id: &ApprovalId) -> Message {
     with_sentence(
         format!("The rule “{}” requires a reason, so nothing was decided", sanitize_text(rule)),
-        format!("Decide again with a reason: {}", command_with_reason(verdict, instance_id)),
+        format!("Decide again with a reason: {}", command_with_reason(verdict.into(), id)),
     )
 }
 
@@ -376,14 +382,6 @@ fn describe_objection(objection: &Objection) -> Message {
         sentences: sentence.into_iter().map(Into::into).collect(),
         ..with_headline(format!("This VPC peering cannot be {verb}: {}", explain_objection(objection)))
     }
-}
-
-fn command_with_reason(verdict: Verdict, instance_id: &InstanceId) -> String {
-    let word = match verdict {
-        Verdict::Approve => "approve",
-        Verdict::Reject => "reject",
-    };
-    format!("/peergate {word} {instance_id} because …")
 }
 
 fn state_facts(approval: &Approval, now: Timestamp) -> Vec<MessageFact> {

@@ -80,10 +80,22 @@ macro_rules! apps {
                 match self { $( Self::$App => &$folder::REQUEST_SHAPE, )+ }
             }
 
-            /// The time until the answer must be ready.
+            /// The time until a command must be carried out.
             #[must_use]
             pub fn deadline(self) -> Duration {
                 match self { $( Self::$App => $folder::DEADLINE, )+ }
+            }
+
+            /// The time until the sender must have the answer.
+            #[must_use]
+            pub fn answer_deadline(self) -> Duration {
+                match self { $( Self::$App => $folder::ANSWER_DEADLINE, )+ }
+            }
+
+            /// Whether a request only tests the address. It is unsigned, carries nothing else, and gets an empty answer.
+            #[must_use]
+            pub fn is_address_test(self, request: &Request<Bytes>) -> bool {
+                match self { $( Self::$App => $folder::is_address_test(request), )+ }
             }
 
             /// If a user has the same id in several tenants: how to configure that.
@@ -276,11 +288,16 @@ macro_rules! apps {
                 }
             }
 
-            /// Answers the sender. Returns the HTTP response; answers that go elsewhere have been sent.
-            pub async fn reply(self, context: ChatContext<'_>, outgoing: &Outgoing<'_>) -> Response<String> {
+            /// Answers the sender, by `until`. Returns the HTTP response; answers that go elsewhere have been sent.
+            pub async fn reply(
+                self,
+                context: ChatContext<'_>,
+                outgoing: &Outgoing<'_>,
+                until: Instant,
+            ) -> Response<String> {
                 match self {
                     $( Self::$App(to) => match context.$folder() {
-                        Some(access) => $folder::reply(access, to, outgoing).await,
+                        Some(access) => $folder::reply(access, to, outgoing, until).await,
                         None => response::empty_response(),
                     }, )+
                 }

@@ -6,27 +6,28 @@ use std::time::Duration;
 use http::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use url::Url;
 
+use super::form::escape_text;
 use super::receive::{action_id, modal_metadata};
 use super::{
     APPROVE_WITH_REASON, Channel, Config, PlatformContext, REALM, REASON_FIELD, REJECT, ReplyTo, Secrets,
     WebhookChannel,
 };
 use crate::approval::{Principal, RetryPolicy, Verdict};
+use crate::chat::answer::try_twice;
 use crate::chat::binding::unverified_connection;
 use crate::chat::delivery::{POST_TIMEOUT, parse_retry_after, probe_url};
 use crate::chat::message::{self, Button, Link, Message, MessageFact, ShownButton};
 use crate::chat::response::{empty_response, json_response, problem_response, set_member};
 use crate::chat::{
-    AskOutcome, ChannelSecrets, Click, DeliveryError, MAX_REASON_CHARS, MessageRef, Outgoing, ProbeError, UpdateOutcome,
+    AskOutcome, ChannelSecrets, Click, DeliveryError, MAX_REASON_CHARS, MessageRef, Outgoing, ProbeError, Reply,
+    UpdateOutcome,
 };
 use crate::redaction::KeyProblem;
 use crate::secret::{Secret, SecretUrl};
 use crate::{clock, http as our_http};
-
-/// The part of Slack's 3 s that remains for answering the person who clicked.
-const RESPOND_TIMEOUT: Duration = Duration::from_millis(600);
 
 /// A message in Block Kit. Untrusted text goes into `rich_text`, whose text elements are literal: they mention, link and
 /// format nothing.
@@ -43,8 +44,7 @@ pub fn render_message(message: &Message) -> Value {
         blocks.push(json!({"type": "actions", "elements": buttons}));
     }
     // Slack shows `text` in push notifications, and parses it for mentions and links.
-    let headline = message.headline.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    json!({"text": headline, "blocks": blocks, "unfurl_links": false, "unfurl_media": false})
+    json!({"text": escape_text(&message.headline), "blocks": blocks, "unfurl_links": false, "unfurl_media": false})
 }
 
 fn button_element(button: Button, binding: &str) -> Value {
@@ -170,29 +170,37 @@ pub(in crate::chat) async fn ask_reason(
     api.open_reason_modal(trigger_id, verdict, click, timeout).await.map(|()| AskOutcome::Asked)
 }
 
+/// The error at the field for a reason. The modal stays open, with what the person wrote.
+///
+/// Source: <https://docs.slack.dev/surfaces/modals#displaying_errors>
+fn reason_error(message: &Message) -> Value {
+    json!({"response_action": "errors", "errors": { (REASON_FIELD): message.headline }})
+}
+
 /// Answers the sender. The answer to a click goes to its `response_url`.
 pub(in crate::chat) async fn reply(
     access: PlatformContext<'_>,
     to: ReplyTo,
     outgoing: &Outgoing<'_>,
+    until: Instant,
 ) -> Response<String> {
     let message = match outgoing {
-        Outgoing::Reply { message, .. } => Message::clone(message),
-        Outgoing::Usage => message::command_usage(),
+        Outgoing::Reply { message, .. } | Outgoing::UnknownCommand(message) => Message::clone(message),
         Outgoing::WrongTenant => message::wrong_tenant("Slack workspace", "platforms.slack.teams"),
         Outgoing::ReasonAsked => return empty_response(),
     };
     match to {
         ReplyTo::Command => json_response(StatusCode::OK, &ephemeral_reply(&message)),
+        ReplyTo::Modal if is_about_reason(outgoing) => json_response(StatusCode::OK, &reason_error(&message)),
         ReplyTo::Modal => json_response(StatusCode::OK, &reply_modal(&message)),
         ReplyTo::Click { response_url, .. } => {
-            match (respond_to_click(access.http, response_url, &message).await, outgoing) {
+            match (respond_to_click(access.http, &response_url, &message, until).await, outgoing) {
                 (Ok(()), _) => empty_response(),
                 // Slack shows an error to the person who clicked.
                 (Err(_), Outgoing::WrongTenant) => {
                     problem_response(StatusCode::FORBIDDEN, "wrong-tenant", "not a configured workspace", &Value::Null)
                 }
-                (Err(undelivered), Outgoing::Reply { .. } | Outgoing::Usage | Outgoing::ReasonAsked) => {
+                (Err(undelivered), Outgoing::Reply { .. } | Outgoing::UnknownCommand(_) | Outgoing::ReasonAsked) => {
                     let error = undelivered.error;
                     tracing::warn!(outcome = "unanswered_click", error, "could not answer a click");
                     empty_response()
@@ -202,9 +210,20 @@ pub(in crate::chat) async fn reply(
     }
 }
 
-/// Answers a click; only the person who clicked sees the answer.
-async fn respond_to_click(http: &reqwest::Client, url: Url, message: &Message) -> Result<(), DeliveryError> {
-    send_to_webhook(json_request(http, url, &ephemeral_reply(message)).timeout(RESPOND_TIMEOUT)).await
+/// Whether the person has to change the reason.
+fn is_about_reason(outgoing: &Outgoing<'_>) -> bool {
+    matches!(outgoing, Outgoing::Reply { reply: Reply::ReasonRequired { .. } | Reply::ReasonTooLong(_), .. })
+}
+
+/// Answers a click; only the person who clicked sees the answer. Slack takes several answers, so a second try does no harm.
+async fn respond_to_click(
+    http: &reqwest::Client,
+    url: &Url,
+    message: &Message,
+    until: Instant,
+) -> Result<(), DeliveryError> {
+    let body = ephemeral_reply(message);
+    try_twice(|| send_to_webhook(json_request(http, url.clone(), &body)), until).await
 }
 
 impl WebhookChannel {

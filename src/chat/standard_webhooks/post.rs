@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::Response;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::config::channel_keys;
 use super::{Channel, ID_HEADER, PlatformContext, ReplyTo, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign_body};
@@ -32,10 +33,11 @@ pub(in crate::chat) async fn reply(
     _access: PlatformContext<'_>,
     _to: ReplyTo,
     outgoing: &Outgoing<'_>,
+    _until: Instant,
 ) -> Response<String> {
     match outgoing {
         Outgoing::Reply { reply, message, .. } => reply_response(reply, message),
-        Outgoing::Usage | Outgoing::WrongTenant | Outgoing::ReasonAsked => empty_response(),
+        Outgoing::UnknownCommand(_) | Outgoing::WrongTenant | Outgoing::ReasonAsked => empty_response(),
     }
 }
 
@@ -74,6 +76,7 @@ fn reply_response(reply: &Reply, message: &Message) -> Response<String> {
         Reply::Objection(objection) => json!({"objection": objection}),
         Reply::Refused(_)
         | Reply::ReasonRequired { .. }
+        | Reply::ReasonTooLong(_)
         | Reply::NothingToWithdraw
         | Reply::CouldNotAsk { .. }
         | Reply::StaleCard { .. }

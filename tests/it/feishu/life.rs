@@ -251,6 +251,10 @@ async fn details_and_commands_are_answered_in_private() {
     assert_eq!((reply.status, reply.body.as_str()), (200, "{}"));
     assert!(world.fake.messages_to(ALICE).pop().unwrap().text.contains(id.as_str()));
     world.send(&world.fake.send_text(CHAT_ID, "make it so", &world.fake.person_of_tenant(ALICE))).await;
+    let told = world.fake.messages_to(ALICE).pop().unwrap().text;
+    assert!(told.contains("“make” is not a command") && told.contains("Nothing was decided."), "{told}");
+    assert!(told.contains("/peergate list"), "{told}");
+    world.send(&world.fake.send_text(CHAT_ID, "help", &world.fake.person_of_tenant(ALICE))).await;
     assert!(world.fake.messages_to(ALICE).pop().unwrap().text.contains("understands these commands"));
     world
         .send(&world.fake.send_text(CHAT_ID, &format!("approve {id} because so"), &world.fake.person_of_tenant(ALICE)))
