@@ -13,6 +13,7 @@ pub mod command_words;
 mod delivery;
 pub mod feishu;
 pub mod message;
+mod pacer;
 pub mod platform;
 mod reply;
 mod request;
@@ -25,8 +26,10 @@ use crate::notes::Notes;
 pub use authenticity::{Authentic, MergedTenant, RequestOrigin, RequestShape, RequestSigner, Unauthentic};
 pub use card_rate::{CardDigest, CardRateLimiter};
 pub use delivery::{
-    AskOutcome, Capabilities, ChannelSecrets, DeliveryError, MessageRef, Outgoing, ProbeError, UpdateOutcome,
+    AskOutcome, Capabilities, ChannelSecrets, DeliveryError, FailureCause, MessageRef, Outgoing, Pace, PostAttempt,
+    ProbeError, ReplyRedraw, ThrottleScope, UpdateOutcome,
 };
+pub use pacer::{Pacer, PostLane, Turn};
 pub use reply::{Dependency, Reply, ReplyOutcome};
 pub use request::{Action, Click, ClickedCard, Command, CommandRequest, ConnectionCommand, Incoming, MalformedRequest};
 #[cfg(feature = "local")]

@@ -25,13 +25,14 @@ use crate::chat::binding::{self, Binding, BindingError};
 use crate::chat::platform::{ChatContext, Platform, ReplyTo};
 use crate::chat::response::{add_retry_after, empty_response, json_response, problem_response, text_response};
 use crate::chat::{
-    self, Action, AskOutcome, Authentic, Click, Command, Incoming, MalformedRequest, Outgoing, Reply, RequestShape,
-    Unauthentic, message,
+    self, Action, AskOutcome, Authentic, Click, Command, Incoming, MalformedRequest, Outgoing, Reply, ReplyRedraw,
+    RequestShape, Unauthentic, message,
 };
 use crate::logging::ErrorChain;
 use crate::secrets::SecretSet;
 use crate::{envelope, metrics};
 use decision::{reply_to_command, reply_without_reason};
+use old_card::redraw_copy;
 
 /// Maximum size of a request body. Most have a few hundred bytes, and no platform sends more than this.
 const MAX_REQUEST_BYTES: usize = 256 * 1024;
@@ -269,15 +270,18 @@ impl Responder<'_> {
         let max_chars = platform.max_binding_chars();
         let card = binding::private_card_id(request.by.as_str(), binding::hours_since_epoch(now));
         let message = Box::new(binding::bind_buttons(message::describe_reply(reply, now), &keyring, card, max_chars));
+        let stale_copy = || redraw_copy(&request, reply, |reference| reply_to.message_link(reference), now);
         let clicked_card = || {
-            if let Reply::StaleCard { has_new_card, .. } = reply {
-                return has_new_card.then(message::card_replaced);
-            }
             let (approval, clicked) = (reply.approval()?, request.clicked_card.as_ref()?);
             approval.cards().values().find(|card| card.id == clicked.card_id)?;
             Some(binding::bind_buttons(message::request_card(approval, now), &keyring, clicked.card_id, max_chars))
         };
-        let card = if platform.can_redraw_in_reply() { clicked_card().map(Box::new) } else { None };
+        let card = match platform.reply_redraw() {
+            ReplyRedraw::Nothing => None,
+            ReplyRedraw::StaleCopies => stale_copy(),
+            ReplyRedraw::AnyCard => stale_copy().or_else(clicked_card),
+        };
+        let card = card.map(Box::new);
         let response = reply_to.reply(context, &Outgoing::Reply { reply, message, card }, answer_until).await;
         Handled { outcome: RequestOutcome::Answered { request, outcome, reply_kind }, response }
     }

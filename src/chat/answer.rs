@@ -15,7 +15,7 @@ pub(super) async fn try_twice<Sending: Future<Output = Result<(), DeliveryError>
     send: impl Fn() -> Sending,
     until: Instant,
 ) -> Result<(), DeliveryError> {
-    let timeout = |_| DeliveryError { error: "timeout".to_owned(), retry: RetryPolicy::Backoff(None) };
+    let timeout = |_| DeliveryError::timed_out();
     let first = timeout_at(until, send()).await.map_err(timeout).flatten();
     let Err(DeliveryError { retry: RetryPolicy::Backoff(wait), .. }) = &first else { return first };
     let again_at = Instant::now() + wait.and_then(|wait| wait.try_into().ok()).unwrap_or(Duration::ZERO);

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `NAME`, `REALM`, `REQUEST_SHAPE` | data: its names, and the form of its requests |
 //! | `DEADLINE`, `ANSWER_DEADLINE` | data: when a command must be carried out, and when its sender must have the answer |
-//! | `USERS_SPAN_TENANTS`, `MAX_BINDING_CHARS`, `CAN_REDRAW_IN_REPLY` | data: what its user ids identify, what buttons can carry, and what replies can do |
+//! | `USERS_SPAN_TENANTS`, `MAX_BINDING_CHARS`, `REPLY_REDRAW` | data: what its user ids identify, what buttons can carry, and what replies can do |
 //! | `Config`, `Secrets`, `State` | the table `[platforms.NAME]`, the secret `platforms.NAME`, and what a process caches |
 //! | `check_config`, `check_secrets`, `check_principal` | each error names the wrong key |
 //! | `secret_format_hints` | the parts of its errors that may be repeated, as they contain no secret |
@@ -19,7 +19,7 @@
 //! | `ask_reason`, `reply` | within `DEADLINE`; within `ANSWER_DEADLINE` |
 //! | `config_errors` | where the platform contradicts the configuration |
 //! | `register_webhook`, `sign`, `COMMANDS_CARRY_FINGERPRINTS` (feature `local`) | what an operator has to enter where; a request as the platform would send it |
-//! | channels: `CAPABILITIES`, `id`, `check_id`, `post`, `update`, `reply_below`, `probe` | what a channel can do is data |
+//! | channels: `CAPABILITIES`, `id`, `check_id`, `post`, `update`, `delete`, `reply_below`, `probe` | what a channel can do is data |
 
 mod apps;
 mod channels;
@@ -39,8 +39,8 @@ use super::binding::{BindingKey, Keyring};
 use super::message::Message;
 use super::{
     AskOutcome, Authentic, Capabilities, ChannelSecrets, Click, DeliveryError, Incoming, MalformedRequest,
-    MergedTenant, MessageRef, Outgoing, PlatformContext, ProbeError, RequestShape, RequestSigner, Unauthentic,
-    UpdateOutcome, feishu, response, slack, standard_webhooks,
+    MergedTenant, MessageRef, Outgoing, PlatformContext, PostAttempt, PostLane, ProbeError, ReplyRedraw, RequestShape,
+    RequestSigner, Unauthentic, UpdateOutcome, feishu, response, slack, standard_webhooks,
 };
 #[cfg(feature = "local")]
 use super::{EventSpec, SignedRequest};

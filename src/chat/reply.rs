@@ -71,8 +71,8 @@ pub enum Reply {
     },
     /// The button is not one of the current card.
     StaleCard {
-        /// Whether another card has replaced the clicked one.
-        has_new_card: bool,
+        /// The card that counts, if the clicked message is another one.
+        living_card: Option<String>,
         /// The record, if no channel has a card that can be updated: the sender gets a private one.
         approval: Option<Box<Approval>>,
     },

@@ -1,7 +1,10 @@
 //! Slack: an app with cards, threads and modals; and incoming webhooks, which are channels of their own kind.
 
+mod answer;
+mod api;
 mod config;
 mod form;
+mod lookup;
 mod post;
 mod receive;
 
@@ -25,7 +28,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::RequestShape;
+use super::{ReplyRedraw, RequestShape};
 
 /// The name of its table and of its secret.
 pub const NAME: &str = "slack";
@@ -52,8 +55,8 @@ pub(super) const USERS_SPAN_TENANTS: Option<&str> =
 ///
 /// Source: <https://docs.slack.dev/reference/block-kit/block-elements/button-element>
 pub(super) const MAX_BINDING_CHARS: usize = 2000;
-/// The HTTP response to a click is empty.
-pub(super) const CAN_REDRAW_IN_REPLY: bool = false;
+/// The HTTP response to a click is empty. A post to its `response_url` can replace the clicked message.
+pub(super) const REPLY_REDRAW: ReplyRedraw = ReplyRedraw::StaleCopies;
 
 /// The `action_id` of a button, and the `callback_id` of the modal that asks for its reason.
 const APPROVE: &str = "peergate.approve";

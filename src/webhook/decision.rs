@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::carry_out::{OutdatedReading, store_decision};
 use super::list::list_open_requests;
-use super::old_card::{is_current_card, old_card_reply, update_cards};
+use super::old_card::refuse_old_card;
 use super::reply::{decision_error_reply, missing_reply, objection_reply, read_failure_reply, store_failure_reply};
 use crate::accept;
 use crate::alicloud::Class;
@@ -223,19 +223,12 @@ impl<'a> Attempt<'a> {
 
     /// A button only decides on the current message of its card. On another message, the reply brings the current card.
     async fn refuse_old_card(&self, stored: Option<&Stored>) -> Option<Reply> {
-        let clicked = self.request.clicked_card.as_ref()?;
-        let decides = match self.command.action {
-            Action::Decide(_) | Action::Withdraw => true,
-            Action::DryRun | Action::Status => false,
-        };
-        let record = stored.map(|stored| &stored.approval);
-        if !decides || is_current_card(clicked, &self.request.by, self.id, record, self.now) {
-            return None;
+        match self.command.action {
+            Action::Decide(_) | Action::Withdraw => {
+                refuse_old_card(self.app, self.request, stored, self.now, self.deadline).await
+            }
+            Action::DryRun | Action::Status => None,
         }
-        if let Some(stored) = stored {
-            update_cards(self.app, stored.clone(), self.now, self.deadline).await;
-        }
-        Some(old_card_reply(record, clicked.message_ref.as_deref(), self.now))
     }
 
     /// Reads the connection, if the budget for people allows it.

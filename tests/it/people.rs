@@ -955,8 +955,11 @@ async fn refused_message_is_abandoned_after_a_few_tries() {
         let refused = peergate::approval::Event::Undelivered {
             number,
             channel: "audit".into(),
-            error: "HTTP 422".into(),
-            retry: peergate::approval::RetryPolicy::FewTimes,
+            failed: peergate::approval::FailedPost {
+                error: "HTTP 422".into(),
+                retry: peergate::approval::RetryPolicy::FewTimes,
+                may_be_posted: false,
+            },
             display: peergate::approval::ChannelDisplay::Unchanged,
         };
         app.parts

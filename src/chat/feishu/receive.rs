@@ -136,6 +136,12 @@ impl ReplyTo {
             Self::Text { .. } => "Text",
         }
     }
+
+    /// Feishu's messages have no address.
+    #[expect(clippy::unused_self, reason = "other platforms have links")]
+    pub(in crate::chat) fn message_link(&self, _place: &MessageRef) -> Option<String> {
+        None
+    }
 }
 
 #[derive(Deserialize)]

@@ -10,7 +10,9 @@ use super::facts::{can_show_all, connection_facts, describe_approver, problem_fa
 use super::history::{recent_events, summary_line};
 use super::notification::count_approvals;
 use super::usage::command_with_reason;
-use super::{Button, Buttons, MAX_CIDRS, Message, MessageFact, format_time, join_with, sanitize_text, with_headline};
+use super::{
+    Button, Buttons, Link, MAX_CIDRS, Message, MessageFact, format_time, join_with, sanitize_text, with_headline,
+};
 use crate::approval::{Approval, ApprovalId, ApprovalState, Decision, Verdict};
 use crate::chat::MAX_REASON_CHARS;
 use crate::chat::reply::{Dependency, Reply};
@@ -44,10 +46,45 @@ pub fn card_moved(approval: &Approval) -> Message {
     )
 }
 
-/// Replaces a card whose buttons are no longer valid.
+/// Replaces a card whose buttons are no longer valid. `link` leads to the card that counts.
 #[must_use]
-pub fn card_replaced() -> Message {
-    with_sentence("This card has been replaced", "Use the newer card in this channel.")
+pub fn card_replaced(link: Option<String>) -> Message {
+    Message {
+        link: link.map(|url| Link { label: "Show the card", url }),
+        ..with_sentence("This card has been replaced", "Another card of this request shows how things are.")
+    }
+}
+
+/// Replaces a message whose buttons are no longer valid, if the request has no card.
+#[must_use]
+pub fn without_old_buttons(approval: &Approval, now: Timestamp) -> Message {
+    without_buttons(request_card(approval, now), &[], true)
+}
+
+/// A message without buttons. If they were for a decision, it says how to decide: on the card in one of these channels, or
+/// by a command.
+#[must_use]
+pub fn without_buttons(message: Message, card_channels: &[&str], has_commands: bool) -> Message {
+    let Some(buttons) = message.buttons.clone() else { return message };
+    let mut message = Message { buttons: None, ..message };
+    let can_decide = buttons.shown.iter().any(|shown| matches!(shown.button, Button::Approve { .. } | Button::Reject));
+    if !can_decide {
+        return message;
+    }
+    let card = (!card_channels.is_empty()).then(|| format!("use the card in {}", join_card_channels(card_channels)));
+    let commands = has_commands.then(|| {
+        let (id, target) = (&buttons.instance_id, &buttons.target);
+        format!("send the command /peergate approve {id} on {target} or /peergate reject {id} on {target}")
+    });
+    let ways: Vec<_> = card.into_iter().chain(commands).collect();
+    let how = if ways.is_empty() { "send a signed request to the webhook".to_owned() } else { ways.join(", or ") };
+    message.sentences.push(format!("This message has no buttons. To decide, {how}."));
+    message
+}
+
+fn join_card_channels(names: &[&str]) -> String {
+    let names: Vec<_> = names.iter().map(|name| sanitize_text(name)).collect();
+    join_with(&names, "or")
 }
 
 /// The answer in words. For machines, it is the `detail`.

@@ -41,6 +41,13 @@ macro_rules! apps {
             pub fn log_label(&self) -> &'static str {
                 match self { $( Self::$App(to) => to.log_label(), )+ }
             }
+
+            /// A link to a message, by its reference. `None` if the platform has none.
+            #[must_use]
+            pub fn message_link(&self, reference: &str) -> Option<String> {
+                let place = MessageRef::parse(reference)?;
+                match self { $( Self::$App(to) => to.message_link(&place), )+ }
+            }
         }
 
         impl<'a> ChatContext<'a> {
@@ -170,10 +177,10 @@ macro_rules! apps {
                 match self { $( Self::$App => $folder::MAX_BINDING_CHARS, )+ }
             }
 
-            /// Whether the reply to a click can update the card.
+            /// Which cards the reply to a click can update.
             #[must_use]
-            pub fn can_redraw_in_reply(self) -> bool {
-                match self { $( Self::$App => $folder::CAN_REDRAW_IN_REPLY, )+ }
+            pub fn reply_redraw(self) -> ReplyRedraw {
+                match self { $( Self::$App => $folder::REPLY_REDRAW, )+ }
             }
 
             /// The secrets that its binding keys are derived from, the newest first.

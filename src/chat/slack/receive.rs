@@ -138,6 +138,8 @@ pub enum ReplyTo {
         response_url: Url,
         /// Opens a modal; valid for 3 s.
         trigger_id: Option<String>,
+        /// The workspace in links, e.g. `example` of `example.slack.com`.
+        workspace: Option<String>,
     },
     /// To a reason: in the modal.
     Modal,
@@ -151,6 +153,21 @@ impl ReplyTo {
             Self::Modal => "Window",
         }
     }
+
+    /// A link to a message in the workspace of the click.
+    ///
+    /// Source: <https://docs.slack.dev/reference/methods/chat.getPermalink>
+    pub(in crate::chat) fn message_link(&self, place: &MessageRef) -> Option<String> {
+        let Self::Click { workspace: Some(workspace), .. } = self else { return None };
+        let MessageRef { channel, message_id } = place;
+        Some(format!("https://{workspace}.slack.com/archives/{channel}/p{}", message_id.replace('.', "")))
+    }
+}
+
+/// Whether a text can stand before `.slack.com`.
+fn is_workspace_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 /// Parses a request: a form, or the JSON of the Events API.
@@ -227,6 +244,7 @@ struct SlackUser {
 #[derive(Deserialize)]
 struct SlackTeam {
     id: String,
+    domain: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -259,12 +277,13 @@ fn parse_interaction(
 ) -> Result<Incoming<ReplyTo>, MalformedRequest> {
     let payload: Interaction =
         serde_json::from_str(payload).map_err(|error| MalformedRequest::from_json_error(&error))?;
+    let workspace = payload.team.as_ref().and_then(|team| team.domain.clone()).filter(|name| is_workspace_name(name));
     let of_whom = payload.team.or(payload.enterprise).map(|team| team.id);
     let team = payload.user.team_id.filter(|team| !team.is_empty()).or(of_whom).unwrap_or_default();
     let Some(by) = allowed_principal(&team, &payload.user.id, &payload.api_app_id, config)? else {
         let url = payload.response_url.as_deref().and_then(|url| allowed_response_url(url, config));
         let to = match payload.r#type.as_str() {
-            "block_actions" => url.map(|response_url| ReplyTo::Click { response_url, trigger_id: None }),
+            "block_actions" => url.map(|response_url| ReplyTo::Click { response_url, trigger_id: None, workspace }),
             "view_submission" => Some(ReplyTo::Modal),
             _ => None,
         };
@@ -280,7 +299,8 @@ fn parse_interaction(
             // Without a `trigger_id`, the person cannot be asked for a reason.
             let was_asked = payload.trigger_id.is_none();
             let click = Click { by, origin, binding, message_ref, was_asked, reason: None };
-            Ok(Incoming::Click { click, reply_to: ReplyTo::Click { response_url, trigger_id: payload.trigger_id } })
+            let reply_to = ReplyTo::Click { response_url, trigger_id: payload.trigger_id, workspace };
+            Ok(Incoming::Click { click, reply_to })
         }
         ("view_submission", Some(view)) => {
             Ok(Incoming::Click { click: parse_submission(origin, by, view)?, reply_to: ReplyTo::Modal })
