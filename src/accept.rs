@@ -295,6 +295,7 @@ pub fn log_event(approval: &Approval, event: &Event) {
         };
     }
     match (event, approval.state()) {
+        (Event::Observed(_), ApprovalState::Activated) if !approval.is_accepted_by_us() => line!(error, "bypassed"),
         (Event::CredentialsRefused(_), _) => line!(error, "credentials_refused"),
         (_, ApprovalState::Failed { .. }) => line!(error, "failed"),
         (Event::Deferred { .. } | Event::FailedUnknown(_), _) => line!(warn, "deferred"),

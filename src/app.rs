@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use crate::alicloud::Alicloud;
-use crate::chat::{CardRateLimiter, platform};
+use crate::chat::{CardRateLimiter, Pacer, platform};
 use crate::config::{self, Config, Environment};
 use crate::credentials::CredentialsProvider;
 use crate::http;
@@ -40,6 +40,8 @@ pub struct App {
     pub platforms: platform::AppStates,
     /// Limits the cards of an account.
     pub card_rate: CardRateLimiter,
+    /// Paces posts to channels.
+    pub pacer: Pacer,
     /// Limits the reads that people cause.
     pub read_budget: ReadBudget,
     /// The peering API, by target.
@@ -93,6 +95,7 @@ impl App {
             alicloud: config.targets.iter().map(|(name, target)| (name.clone(), api(target))).collect(),
             platforms: platform::AppStates::default(),
             card_rate: CardRateLimiter::default(),
+            pacer: Pacer::default(),
             read_budget: ReadBudget::default(),
             http,
             config,

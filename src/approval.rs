@@ -40,7 +40,9 @@ pub use history::{AuditEntry, AuditEvent, History, Reminder, SendBackReason};
 pub use index_state::{ContentDigest, IndexState};
 pub use limits::{RefusedRequest, RequestId};
 pub use migrate::migrate;
-pub use outbox::{Claim, Delivery, DeliveryKey, NextDelivery, Notification, NotificationKind, Outbox, RetryPolicy};
+pub use outbox::{
+    Claim, Delivery, DeliveryKey, FailedPost, NextDelivery, Notification, NotificationKind, Outbox, RetryPolicy,
+};
 pub use policy_snapshot::PolicySnapshot;
 use policy_snapshot::ReminderState;
 use progress::acknowledged_event;
@@ -284,9 +286,9 @@ impl Approval {
                 self.outbox.mark_delivered(DeliveryKey { number: *number, channel }, now);
                 self.record_display(channel, display, now);
             }
-            Event::Undelivered { number, channel, error, retry, display } => {
+            Event::Undelivered { number, channel, failed, display } => {
                 let key = DeliveryKey { number: *number, channel };
-                self.outbox.mark_failed(&self.id.to_string(), key, error, *retry, now);
+                self.outbox.mark_failed(&self.id.to_string(), key, failed, now);
                 self.record_display(channel, display, now);
             }
         }

@@ -4,14 +4,17 @@
 //! Each platform is a folder; [`platform`] lists them and says what a folder supplies. Every sentence that a person reads
 //! is in [`message`].
 
+mod answer;
 mod authenticity;
 pub mod binding;
 mod card_rate;
 mod command;
+pub mod command_words;
 mod delivery;
 pub mod feishu;
 mod malformed;
 pub mod message;
+mod pacer;
 pub mod platform;
 mod reply;
 mod request;
@@ -24,9 +27,11 @@ use crate::notes::Notes;
 pub use authenticity::{Authentic, MergedTenant, RequestOrigin, RequestShape, RequestSigner, Unauthentic};
 pub use card_rate::{CardDigest, CardRateLimiter};
 pub use delivery::{
-    AskOutcome, Capabilities, ChannelSecrets, DeliveryError, MessageRef, Outgoing, ProbeError, UpdateOutcome,
+    AskOutcome, Capabilities, ChannelSecrets, DeliveryError, FailureCause, MessageRef, Outgoing, Pace, PostAttempt,
+    ProbeError, ReplyRedraw, ThrottleScope, UpdateOutcome,
 };
 pub use malformed::MalformedRequest;
+pub use pacer::{Pacer, PostLane, Turn};
 pub use reply::{Dependency, Reply, ReplyOutcome};
 pub use request::{Action, Click, ClickedCard, Command, CommandRequest, ConnectionCommand, Incoming};
 #[cfg(feature = "local")]

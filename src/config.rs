@@ -36,6 +36,8 @@ pub struct Config {
     pub policy: Policy,
     /// How long the record of a finished approval is kept.
     pub retention: SignedDuration,
+    /// The path in front of every path of the webhook, e.g. `/peergate`. Empty if there is none.
+    pub base_path: String,
     /// The tables with a name that only earlier versions used.
     pub renamed_tables: Vec<&'static str>,
 }
@@ -74,6 +76,9 @@ struct ConfigFile {
     /// How long the record of a finished approval is kept, in days.
     #[serde(default = "default_retention_days")]
     retention_days: u32,
+    /// The path in front of every path of the webhook, e.g. `/peergate`. Empty if there is none.
+    #[serde(default)]
+    base_path: String,
     #[serde(skip)]
     renamed_tables: Vec<&'static str>,
 }
@@ -143,6 +148,7 @@ impl Config {
             policy,
             renamed_tables: file.renamed_tables,
             retention: SignedDuration::from_hours(i64::from(file.retention_days) * 24),
+            base_path: file.base_path,
         })
     }
 
@@ -305,6 +311,13 @@ mod tests {
             ),
             (&format!("{SMALLEST}calls_per_minute = 0\n"), "calls_per_minute: must be at least 1"),
             (&format!("retention_days = 7\n{SMALLEST}"), "retention_days: must be at least 8"),
+            (&format!("base_path = \"peergate\"\n{SMALLEST}"), "base_path: must begin with `/`"),
+            (&format!("base_path = \"/peergate/\"\n{SMALLEST}"), "base_path: must begin with `/`"),
+            (&format!("base_path = \"/\"\n{SMALLEST}"), "base_path: must begin with `/`"),
+            (&format!("base_path = \"/a//b\"\n{SMALLEST}"), "base_path: must begin with `/`"),
+            (&format!("base_path = \"/a b\"\n{SMALLEST}"), "base_path: must begin with `/`"),
+            (&format!("base_path = \"/a?b\"\n{SMALLEST}"), "base_path: must begin with `/`"),
+            (&format!("base_path = 1\n{SMALLEST}"), "base_path"),
             (&format!("{SMALLEST}[people.a]\nprincipals = [\"slack:T1\"]\n"), "principals"),
             (
                 &format!("{SMALLEST}{rule}target = \"dev\"\napprovals = 1\napprovers = [\"person:alice\"]\n"),
@@ -352,6 +365,20 @@ mod tests {
                     "{SMALLEST}{slack}[people.a]\nprincipals = [\"slack:T1/U1\"]\n[people.b]\nprincipals = [\"slack:T1/U1\"]\n"
                 ),
                 "people.b.principals: slack:T1/U1 already belongs to a",
+            ),
+            (
+                &format!("{SMALLEST}{slack}[people.a]\nprincipals = [\"slack:T1/U1\"]\nname = \"Eve <!channel>\"\n"),
+                "people.a.name: must have 1 to 40 letters",
+            ),
+            (
+                &format!("{SMALLEST}{slack}[people.a]\nprincipals = [\"slack:T1/U1\"]\nname = \" \"\n"),
+                "people.a.name: must have 1 to 40 letters",
+            ),
+            (
+                &format!(
+                    "{SMALLEST}{slack}[people.a]\nprincipals = [\"slack:T1/U1\"]\nname = \"b\"\n[people.b]\nprincipals = [\"slack:T1/U2\"]\n"
+                ),
+                "people.a.name: another person has this name",
             ),
         ];
         for (text, expected) in cases {

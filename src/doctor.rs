@@ -369,7 +369,7 @@ async fn examine_channel(
     match channel.probe(app.chat_context(secrets), name, post_test.then_some(&test)).await {
         Ok(detail) => report.add_healthy(subject, detail),
         Err(ProbeError::Problem { detail, fix }) => report.add_problem(subject, detail, fix),
-        Err(ProbeError::Delivery(DeliveryError { error, retry: RetryPolicy::Backoff(_) })) => {
+        Err(ProbeError::Delivery(DeliveryError { error, retry: RetryPolicy::Backoff(_), .. })) => {
             let fix = "Run the doctor again: such an error often passes. If it stays, check the network.";
             report.add_unknown(subject, error, fix);
         }

@@ -14,6 +14,9 @@ use lambda_http::Body;
 use lambda_http::aws_lambda_events::apigw::ApiGatewayV2httpResponse;
 use serde::Deserialize;
 
+/// The stage of a Function URL, and of an HTTP API without named stages.
+const DEFAULT_STAGE: &str = "$default";
+
 /// An event of a Function URL or an HTTP API.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -31,6 +34,7 @@ pub struct HttpEvent {
 #[derive(Debug, Deserialize)]
 struct RequestContext {
     http: Option<HttpContext>,
+    stage: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -54,7 +58,8 @@ pub fn into_request(event: HttpEvent) -> Result<Request<Bytes>, Error> {
     if event.version.as_deref() != Some("2.0") {
         return Err(Error::PayloadVersion);
     }
-    let method = event.request_context.and_then(|context| context.http).ok_or(Error::PayloadVersion)?.method;
+    let RequestContext { http, stage } = event.request_context.ok_or(Error::PayloadVersion)?;
+    let method = http.ok_or(Error::PayloadVersion)?.method;
     let body = event.body.unwrap_or_default();
     let body = if event.is_base64_encoded {
         BASE64_STANDARD.decode(body).map_err(|_| Error::Malformed("body"))?
@@ -62,6 +67,7 @@ pub fn into_request(event: HttpEvent) -> Result<Request<Bytes>, Error> {
         body.into_bytes()
     };
     let path = event.raw_path.unwrap_or_default();
+    let path = without_stage(&path, stage.as_deref().unwrap_or(DEFAULT_STAGE)).to_owned();
     // A malformed query is dropped. No platform signs it.
     let query = event.raw_query_string.filter(|query| !query.is_empty());
     let with_query = query.and_then(|query| Uri::try_from(format!("{path}?{query}")).ok());
@@ -71,6 +77,15 @@ pub fn into_request(event: HttpEvent) -> Result<Request<Bytes>, Error> {
         request = request.header(name, value);
     }
     request.body(Bytes::from(body)).map_err(|_| Error::Malformed("method, path, query or a header"))
+}
+
+/// The path without the name of the stage, which an HTTP API writes in front of it. The default stage has no name.
+///
+/// Source: <https://docs.aws.amazon.com/apigateway/latest/developerguide/http-api-stages.html>
+fn without_stage<'a>(path: &'a str, stage: &str) -> &'a str {
+    let rest = path.trim_start_matches('/').strip_prefix(stage).filter(|_| stage != DEFAULT_STAGE);
+    // Through a domain of its own, the path may be without the stage.
+    rest.filter(|rest| rest.starts_with('/') && rest.chars().any(|c| c != '/')).unwrap_or(path)
 }
 
 /// The response in Lambda's JSON.
@@ -101,6 +116,27 @@ mod tests {
         assert_eq!(into_request(event("YQ==", true)).unwrap().body(), "a");
         assert_eq!(into_request(event("YQ==", false)).unwrap().body(), "YQ==");
         assert_eq!(into_request(event("YQ=", true)).unwrap_err(), Error::Malformed("body"));
+    }
+
+    #[test]
+    fn name_of_the_stage_is_not_part_of_the_path() {
+        for (path, stage, expected) in [
+            ("/prod/slack", "prod", "/slack"),
+            ("//prod/slack", "prod", "/slack"),
+            ("/prod//slack/", "prod", "//slack/"),
+            ("/prod/webhook/ci", "prod", "/webhook/ci"),
+            ("/slack/slack", "slack", "/slack"),
+            ("/slack", "slack", "/slack"),
+            ("/slack/", "slack", "/slack/"),
+            ("/slack", "prod", "/slack"),
+            ("/production/slack", "prod", "/production/slack"),
+            ("/$default/slack", "$default", "/$default/slack"),
+            ("/prod", "prod", "/prod"),
+            ("/prod//", "prod", "/prod//"),
+            ("", "prod", ""),
+        ] {
+            assert_eq!(without_stage(path, stage), expected, "{path} in the stage {stage}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use ::metrics::{Unit, counter, describe_histogram, histogram};
 use http::StatusCode;
 use jiff::SignedDuration;
 
-use crate::approval::{Approval, ApprovalState, AuditEvent, Reminder, Verdict};
+use crate::approval::{Approval, ApprovalState, AuditEvent, Reminder, Verdict, failure_code};
 use crate::peering::Status;
 
 /// The namespace of all metrics in CloudWatch. Their dimension is the name of the function.
@@ -34,6 +34,8 @@ pub const ACCEPTS: &str = "Accepts";
 pub const ACTIVATIONS: &str = "Activations";
 /// The seconds from the decision to the activation.
 pub const TIME_TO_ACTIVATED: &str = "TimeToActivated";
+/// Connections that somebody accepted outside peergate, although peergate had to show them to people first.
+pub const BYPASSES: &str = "Bypasses";
 /// Approvals that people were reminded of because they take too long.
 pub const STUCK_APPROVALS: &str = "StuckApprovals";
 /// Answers of Alibaba Cloud, by code: `OK`, the vendor's code, or a code of peergate for a call without an answer.
@@ -135,6 +137,14 @@ pub(crate) fn count_new_entries(approval: &Approval, known: usize) {
                     counter!(ACTIVATIONS).increment(1);
                     histogram!(TIME_TO_ACTIVATED).record(entry.at.duration_since(winner.at).as_secs_f64());
                 }
+            }
+            AuditEvent::Observed(Status::Activated) | AuditEvent::Corrected { .. }
+                if entry.state == ApprovalState::Activating && !approval.is_accepted_by_us() =>
+            {
+                counter!(BYPASSES).increment(1);
+            }
+            AuditEvent::Failed(problem) if problem.code == failure_code::ACCEPTED_ELSEWHERE => {
+                counter!(BYPASSES).increment(1);
             }
             AuditEvent::Reminded(Reminder::Stuck) => counter!(STUCK_APPROVALS).increment(1),
             AuditEvent::Discovered { .. }

@@ -1,12 +1,12 @@
-//! Other items of the table, which processes share for a while, e.g. the token of a platform. Each has an expiry and a
-//! maximum size. Their ids begin with `#`, and no record's id does. The audit commands skip them, and backups keep them.
+//! Other items of the table, which processes share, e.g. the token of a platform. Each has a maximum size, and most have
+//! an expiry. Their ids begin with `#`, and no record's id does. The audit commands skip them, and backups keep them.
 
 use std::collections::HashMap;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::aws;
@@ -50,6 +50,9 @@ pub enum Error {
     /// The id or the text is too long.
     #[error("the note is too long")]
     TooLong,
+    /// The text is not what peergate wrote.
+    #[error("the note cannot be understood")]
+    Malformed,
 }
 
 impl NoteId {
@@ -109,6 +112,30 @@ impl Notes {
             }
             Err(error) => Err(to_unavailable(&error)),
         }
+    }
+
+    /// Writes a note that never expires, unless there is one. Returns the text of the first writer.
+    ///
+    /// # Errors
+    /// When the table is unavailable, or the note is too long.
+    pub async fn save_first(&self, id: &NoteId, text: &str) -> Result<String, Error> {
+        if text.len() > MAX_TEXT_BYTES {
+            return Err(Error::TooLong);
+        }
+        let put = self.client.put_item().table_name(&self.table);
+        let put = put.item("id", AttributeValue::S(id.0.clone())).item("text", AttributeValue::S(text.to_owned()));
+        let put = put
+            .condition_expression("attribute_not_exists(id)")
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        let Err(error) = put.send().await else { return Ok(text.to_owned()) };
+        let refused = error.as_service_error();
+        let first = if let Some(PutItemError::ConditionalCheckFailedException(failure)) = refused {
+            failure.item()
+        } else {
+            None
+        };
+        let text = first.and_then(|item| item.get("text")?.as_s().ok());
+        text.cloned().ok_or_else(|| to_unavailable(&error))
     }
 }
 

@@ -37,6 +37,9 @@ pub struct Connection {
     pub name: String,
     /// Text of the requester, untrusted.
     pub description: String,
+    /// When the requester created the connection. `None` if the vendor does not say, or an earlier version read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<Timestamp>,
     /// When the request expires. `None` unless the connection is waiting or expired.
     pub expires_at: Option<Timestamp>,
     /// The Alibaba service that owns the connection. Empty if a customer owns it.
@@ -261,6 +264,7 @@ pub(crate) mod tests {
             link_type: "Gold".into(),
             name: "data to payments".into(),
             description: String::new(),
+            created_at: None,
             expires_at: Some("2026-11-29T00:00:00Z".parse().unwrap()),
             managed_service: String::new(),
         }

@@ -82,6 +82,9 @@ impl Default for RequestDefaults {
 pub struct Person {
     /// Identities on the platforms.
     pub principals: Vec<Principal>,
+    /// Display name in messages, beside the identity. Default: the person's key.
+    #[serde(default)]
+    pub name: Option<String>,
 }
 
 /// A rule: which connections it matches, and who decides about them. A list that is left out matches everything.
@@ -112,6 +115,9 @@ pub struct Rule {
     /// Whether a decision requires a reason.
     #[serde(default)]
     pub require_reason: bool,
+    /// Whether cards and reminders mention the approvers who are needed.
+    #[serde(default = "mentions_by_default")]
+    pub mention: bool,
     /// Channels that hear of requests and their outcome.
     #[serde(default)]
     pub channels: Vec<String>,
@@ -124,6 +130,10 @@ pub struct Rule {
     /// More channels that hear of the request after the escalation.
     #[serde(default)]
     pub escalate_to: Vec<String>,
+}
+
+fn mentions_by_default() -> bool {
+    true
 }
 
 /// How a rule names approvers: `person:alice`, `group:netops`, or a principal such as `slack:T0001/U061F7AUR`.
@@ -209,8 +219,11 @@ impl Policy {
         let principal = self.principal_in_organization(&principal).unwrap_or(principal);
         let is_theirs = |other: &Principal| *self.canonical_principal(other) == principal;
         let owns = |(_, person): &(&String, &Person)| person.principals.iter().any(is_theirs);
-        let person = self.people.iter().find(owns).map(|(name, _)| name.clone());
-        Approver { principal, person }
+        let (person, name) = match self.people.iter().find(owns) {
+            Some((key, person)) => (Some(key.clone()), person.name.clone()),
+            None => (None, None),
+        };
+        Approver { principal, person, name }
     }
 
     /// The principal in its organization, if its tenant is part of one. Otherwise the principal itself.
@@ -283,6 +296,7 @@ impl Policy {
             suggestion: None,
             approvals: 1,
             approvers: vec![],
+            display_names: BTreeMap::new(),
             require_reason: false,
             requester,
             channels,
@@ -298,17 +312,22 @@ impl Policy {
                 suggestion: Some(self.suggest_rule(target, connection)),
                 ..nobody
             },
-            Ok(rule) => PolicySnapshot {
-                rule: Some(rule.name.clone()),
-                approvals: rule.approvals,
-                approvers: self.approvers_of(rule, Some(connection.requester.account)),
-                require_reason: rule.require_reason,
-                channels: rule.channels.clone(),
-                remind_after: rule.remind_after.unwrap_or(remind_after),
-                escalate_after: rule.escalate_after,
-                escalate_to: rule.escalate_to.clone(),
-                ..nobody
-            },
+            Ok(rule) => {
+                let approvers = self.approvers_of(rule, Some(connection.requester.account));
+                let display_name = |key: &String| Some((key.clone(), self.people.get(key)?.name.clone()?));
+                PolicySnapshot {
+                    rule: Some(rule.name.clone()),
+                    approvals: rule.approvals,
+                    display_names: approvers.iter().filter_map(display_name).collect(),
+                    approvers,
+                    require_reason: rule.require_reason,
+                    channels: rule.channels.clone(),
+                    remind_after: rule.remind_after.unwrap_or(remind_after),
+                    escalate_after: rule.escalate_after,
+                    escalate_to: rule.escalate_to.clone(),
+                    ..nobody
+                }
+            }
         }
     }
 
@@ -358,11 +377,12 @@ impl Policy {
     #[must_use]
     pub fn approvers_of(&self, rule: &Rule, requester: Option<AccountId>) -> Vec<String> {
         let mut names = BTreeSet::new();
-        let person = |name: &String| {
-            let principal = self.people.get(name).and_then(|person| person.principals.first());
+        let person = |key: &String| {
+            let principal = self.people.get(key).and_then(|person| person.principals.first());
             principal.map(|principal| Approver {
                 principal: self.canonical_principal(principal).into_owned(),
-                person: Some(name.clone()),
+                person: Some(key.clone()),
+                name: None,
             })
         };
         for approver_ref in &rule.approvers {
@@ -376,6 +396,20 @@ impl Policy {
             names.extend(others.map(|approver| approver.person.unwrap_or_else(|| approver.principal.to_string())));
         }
         names.into_iter().collect()
+    }
+
+    /// The identities to mention for some approvers of a rule, as [`Policy::approvers_of`] names them. Empty if the rule
+    /// mentions nobody.
+    #[must_use]
+    pub fn identities_to_mention(&self, rule: &str, approvers: &[String]) -> Vec<Principal> {
+        if !self.rules.iter().any(|known| known.name == rule && known.mention) {
+            return vec![];
+        }
+        let identities = |key: &String| match self.people.get(key) {
+            Some(person) => person.principals.clone(),
+            None => Principal::try_from(key.clone()).into_iter().collect(),
+        };
+        approvers.iter().flat_map(identities).collect()
     }
 
     /// Whether any rule or account names the approver, so that they may decide about some request.
@@ -471,13 +505,15 @@ mod tests {
             approvals: 1,
             approvers: vec![ApproverRef::Group("netops".into())],
             require_reason: false,
+            mention: true,
             channels: vec![],
             remind_after: None,
             escalate_after: None,
             escalate_to: vec![],
         };
         change(&mut rule);
-        let alice = Person { principals: vec![principal("slack", "U1"), principal("webhook", "alice")] };
+        let principals = vec![principal("slack", "U1"), principal("webhook", "alice")];
+        let alice = Person { principals, name: None };
         Policy {
             rules: vec![rule],
             people: [("alice".to_owned(), alice)].into(),
@@ -611,7 +647,7 @@ mod tests {
             [("slack:T1", "slack:E1"), ("slack:T2", "slack:E1")].map(|(from, to)| (from.into(), to.into())).into();
         for team in ["T1", "T2", "E1"] {
             let permitted = policy.eligible_approver("prod", &connection(), &of(team, "U9")).unwrap();
-            assert_eq!(permitted, Approver { principal: of("E1", "U9"), person: None });
+            assert_eq!(permitted, Approver { principal: of("E1", "U9"), person: None, name: None });
             let alice = policy.eligible_approver("prod", &connection(), &of(team, "U1")).unwrap();
             assert_eq!(alice.person.as_deref(), Some("alice"));
         }

@@ -6,6 +6,7 @@
 mod item;
 #[cfg(feature = "local")]
 mod scan;
+mod survey;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -67,6 +68,8 @@ pub struct Store {
     retention: SignedDuration,
     /// Hashes of the ids that Alibaba Cloud lists and that have no record, so that a tick does not load them again.
     unrecorded: Arc<Mutex<HashSet<u64>>>,
+    /// When each region was surveyed first, as far as this process has read it.
+    first_surveys: Arc<Mutex<BTreeMap<String, Timestamp>>>,
 }
 
 /// A record and the version of it that was read or written.
@@ -177,7 +180,14 @@ impl Store {
         let region = sdk.region().map(AsRef::as_ref).unwrap_or_default();
         let endpoint = endpoint.cloned().unwrap_or_else(|| aws::regional_endpoint("dynamodb", region));
         let client = Client::from_conf(config.build());
-        Self { client, http, endpoint, table, retention, unrecorded: Arc::default() }
+        let (unrecorded, first_surveys) = (Arc::default(), Arc::default());
+        Self { client, http, endpoint, table, retention, unrecorded, first_surveys }
+    }
+
+    /// How long finished records are kept.
+    #[must_use]
+    pub fn retention(&self) -> SignedDuration {
+        self.retention
     }
 
     /// The other items of the table.

@@ -5,6 +5,7 @@
 
 mod carry_out;
 mod decision;
+mod ended;
 mod list;
 mod old_card;
 mod reply;
@@ -20,22 +21,22 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::app::App;
+use crate::approval::ApprovalId;
 use crate::chat::binding::{self, Binding, BindingError};
 use crate::chat::platform::{ChatContext, Platform, ReplyTo};
-use crate::chat::response::{add_retry_after, json_response, problem_response, text_response};
+use crate::chat::response::{add_retry_after, empty_response, json_response, problem_response, text_response};
 use crate::chat::{
-    self, Action, AskOutcome, Authentic, Click, Command, Incoming, MalformedRequest, Outgoing, Reply, RequestShape,
-    Unauthentic, message,
+    self, Action, AskOutcome, Authentic, Click, Command, Incoming, MalformedRequest, Outgoing, Reply, ReplyRedraw,
+    RequestShape, Unauthentic, message,
 };
 use crate::logging::ErrorChain;
 use crate::secrets::SecretSet;
 use crate::{envelope, metrics};
-use decision::{reply_if_too_late, reply_to_command};
+use decision::{reply_to_command, reply_without_reason};
+use old_card::redraw_copy;
 
 /// Maximum size of a request body. Most have a few hundred bytes, and no platform sends more than this.
 const MAX_REQUEST_BYTES: usize = 256 * 1024;
-/// Time to find out that a decision is too late, before its sender is asked for a reason.
-const PRECHECK_BUDGET: Duration = Duration::from_millis(600);
 
 /// The outcome of a request, for the log.
 enum RequestOutcome {
@@ -50,7 +51,7 @@ enum RequestOutcome {
         /// How the reply reached the sender.
         reply_kind: &'static str,
     },
-    /// The command was unknown, or the platform tested the address.
+    /// The words were not a command, or the platform tested the address.
     Informed,
     /// The request was rejected before it became a command.
     Rejected(Rejection),
@@ -108,8 +109,7 @@ pub async fn handle_event(app: &App, event: envelope::HttpEvent, now: Timestamp)
 pub async fn handle_request(app: &App, request: Request<Bytes>, now: Timestamp) -> Response<String> {
     let started = Instant::now();
     let path = request.uri().path().to_owned();
-    let segments: Vec<&str> = path.split('/').skip(1).collect();
-    let handled = match segments.as_slice() {
+    let handled = match path_segments(&path, &app.config.base_path).as_slice() {
         ["healthz"] => answer_health_check(&request),
         [first, rest @ ..] => match Platform::from_path(first, rest.len(), &app.config.platforms) {
             Some(platform) => handle_platform_request(app, platform, &request, now).await,
@@ -123,6 +123,17 @@ pub async fn handle_request(app: &App, request: Request<Bytes>, now: Timestamp) 
     });
     log_request_outcome(&outcome, response.status(), started.elapsed());
     response
+}
+
+/// The segments of a path. Empty ones do not count: proxies add and remove slashes. The base path may be absent: not every
+/// request comes through the proxy that adds it.
+fn path_segments<'a>(path: &'a str, base_path: &str) -> Vec<&'a str> {
+    let mut segments: Vec<_> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    let base: Vec<_> = base_path.split('/').filter(|segment| !segment.is_empty()).collect();
+    if segments.len() > base.len() && segments.starts_with(&base) {
+        segments.drain(..base.len());
+    }
+    segments
 }
 
 fn answer_health_check(request: &Request<Bytes>) -> Result<Handled, Rejection> {
@@ -142,7 +153,12 @@ async fn handle_platform_request(
     request: &Request<Bytes>,
     now: Timestamp,
 ) -> Result<Handled, Rejection> {
-    let deadline = Instant::now() + platform.deadline();
+    let arrived = Instant::now();
+    let deadline = arrived + platform.deadline();
+    let answer_until = arrived + platform.answer_deadline();
+    if platform.is_address_test(request) {
+        return Ok(Handled { outcome: RequestOutcome::Informed, response: empty_response() });
+    }
     check_request_format(request, platform.request_shape())?;
     platform.precheck_request(request, now)?;
     let Verified { value: authentic, secrets } = authenticate(app, platform, request, now).await?;
@@ -153,24 +169,27 @@ async fn handle_platform_request(
             let response = text_response(StatusCode::OK, "application/json", reply);
             Ok(Handled { outcome: RequestOutcome::Informed, response })
         }
-        Incoming::UnknownCommand(reply_to) => {
-            let response = reply_to.reply(context, &Outgoing::Usage).await;
+        Incoming::UnknownCommand { error, reply_to } => {
+            let targets: Vec<_> = app.config.targets.keys().map(String::as_str).collect();
+            let message = Box::new(message::describe_unknown_command(&error, &targets));
+            let response = reply_to.reply(context, &Outgoing::UnknownCommand(message), answer_until).await;
             Ok(Handled { outcome: RequestOutcome::Informed, response })
         }
         Incoming::WrongTenant(None) => Err(Rejection::WrongTenant),
         Incoming::WrongTenant(Some(reply_to)) => {
-            let response = reply_to.reply(context, &Outgoing::WrongTenant).await;
+            let response = reply_to.reply(context, &Outgoing::WrongTenant, answer_until).await;
             Ok(Handled { outcome: RequestOutcome::Rejected(Rejection::WrongTenant), response })
         }
         Incoming::Command { request, reply_to } => {
-            let responder = Responder { context, platform, reply_to, now };
+            let responder = Responder { context, platform, reply_to, now, answer_until };
             let reply = reply_to_command(app, &request, now, deadline).await;
             Ok(responder.send_reply(request, &reply).await)
         }
         Incoming::Click { click, reply_to } => {
             let Verified { value: binding, secrets } =
                 verify_button(app, platform, &secrets, &click.binding, now).await?;
-            let responder = Responder { context: app.chat_context(&secrets), platform, reply_to, now };
+            let context = app.chat_context(&secrets);
+            let responder = Responder { context, platform, reply_to, now, answer_until };
             if let Some(binding) = binding {
                 return Ok(handle_click(app, responder, &click, binding, deadline).await);
             }
@@ -240,34 +259,38 @@ struct Responder<'a> {
     platform: Platform,
     reply_to: ReplyTo,
     now: Timestamp,
+    answer_until: Instant,
 }
 
 impl Responder<'_> {
     /// Sends the reply to a command.
     async fn send_reply(self, request: chat::CommandRequest, reply: &Reply) -> Handled {
-        let Self { context, platform, reply_to, now } = self;
+        let Self { context, platform, reply_to, now, answer_until } = self;
         let (outcome, reply_kind) = (reply.outcome().name, reply_to.log_label());
         let keyring = context.keyring(platform);
         let max_chars = platform.max_binding_chars();
         let card = binding::private_card_id(request.by.as_str(), binding::hours_since_epoch(now));
         let message = Box::new(binding::bind_buttons(message::describe_reply(reply, now), &keyring, card, max_chars));
+        let stale_copy = || redraw_copy(&request, reply, |reference| reply_to.message_link(reference), now);
         let clicked_card = || {
-            if let Reply::StaleCard { has_new_card, .. } = reply {
-                return has_new_card.then(message::card_replaced);
-            }
             let (approval, clicked) = (reply.approval()?, request.clicked_card.as_ref()?);
             approval.cards().values().find(|card| card.id == clicked.card_id)?;
             Some(binding::bind_buttons(message::request_card(approval, now), &keyring, clicked.card_id, max_chars))
         };
-        let card = if platform.can_redraw_in_reply() { clicked_card().map(Box::new) } else { None };
-        let response = reply_to.reply(context, &Outgoing::Reply { reply, message, card }).await;
+        let card = match platform.reply_redraw() {
+            ReplyRedraw::Nothing => None,
+            ReplyRedraw::StaleCopies => stale_copy(),
+            ReplyRedraw::AnyCard => stale_copy().or_else(clicked_card),
+        };
+        let card = card.map(Box::new);
+        let response = reply_to.reply(context, &Outgoing::Reply { reply, message, card }, answer_until).await;
         Handled { outcome: RequestOutcome::Answered { request, outcome, reply_kind }, response }
     }
 
     /// Confirms that the sender was asked for a reason.
     async fn confirm_question(self, request: chat::CommandRequest) -> Handled {
         let reply_kind = self.reply_to.log_label();
-        let response = self.reply_to.reply(self.context, &Outgoing::ReasonAsked).await;
+        let response = self.reply_to.reply(self.context, &Outgoing::ReasonAsked, self.answer_until).await;
         Handled { outcome: RequestOutcome::Answered { request, outcome: "asked", reply_kind }, response }
     }
 }
@@ -280,7 +303,7 @@ enum ReasonPrompt {
     Answered(Box<Reply>),
 }
 
-/// Asks for a reason, unless it is too late for a decision. `None` if the platform cannot ask.
+/// Asks for a reason, unless no reason can make the decision count. `None` if the platform cannot ask.
 async fn ask_for_reason(
     app: &App,
     responder: &Responder<'_>,
@@ -288,9 +311,8 @@ async fn ask_for_reason(
     click: &Click,
     deadline: Instant,
 ) -> Option<ReasonPrompt> {
-    // Best effort: after the question, a late decision is answered in the same way.
-    if let Some(late) = reply_if_too_late(app, request, responder.now, Instant::now() + PRECHECK_BUDGET).await {
-        return Some(ReasonPrompt::Answered(Box::new(late)));
+    if let Some(refusal) = reply_without_reason(app, request, responder.now, deadline).await {
+        return Some(ReasonPrompt::Answered(Box::new(refusal)));
     }
     let Command::Connection(command) = &request.command else { return None };
     let Action::Decide(verdict) = command.action else { return None };
@@ -300,10 +322,9 @@ async fn ask_for_reason(
         Ok(AskOutcome::Impossible) => None,
         Err(undelivered) => {
             tracing::warn!(outcome = "not_asked", error = undelivered.error, "could not ask the sender for a reason");
-            Some(ReasonPrompt::Answered(Box::new(Reply::CouldNotAsk {
-                verdict,
-                instance_id: command.instance_id.clone(),
-            })))
+            let (target, _) = app.config.find_target(command.target.as_deref())?;
+            let id = ApprovalId { target: target.to_owned(), instance_id: command.instance_id.clone() };
+            Some(ReasonPrompt::Answered(Box::new(Reply::CouldNotAsk { verdict, id })))
         }
     }
 }

@@ -183,7 +183,7 @@ async fn list(world: &World, target: &str, region: &str, next_token: Option<&str
 
 /// The record after an approval and an acknowledged accept.
 fn accepted(record: &Approval, review: &Review<'_>, at: Timestamp) -> Result<Approval, Error> {
-    let by = Approver { principal: Principal::new("webhook", "ci", "alice")?, person: None };
+    let by = Approver { principal: Principal::new("webhook", "ci", "alice")?, person: None, name: None };
     let decision = Decision {
         verdict: Verdict::Approve,
         by: by.clone(),

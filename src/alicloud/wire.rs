@@ -169,6 +169,7 @@ pub(super) fn parse_connection(fields: &JsonFields) -> Result<Connection, Requir
         link_type: required_if_open(parse_link_type(fields.get("LinkType")), is_open)?,
         name: parse_display_text(fields.get("Name")),
         description: parse_display_text(fields.get("Description")),
+        created_at: fields.get("GmtCreate").first().and_then(parse_time),
         expires_at: fields.get("GmtExpired").first().and_then(parse_time),
         managed_service: parse_managed_service(fields.get("ManagedService")),
     })

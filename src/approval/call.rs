@@ -100,6 +100,12 @@ impl Approval {
         self.own_call.as_ref().is_some_and(|call| call.is_in_progress(self.generation, now))
     }
 
+    /// Whether peergate ever began a call for this connection, in any generation.
+    #[must_use]
+    pub fn has_called_before(&self) -> bool {
+        self.own_call.is_some()
+    }
+
     /// Whether a call of this generation may have reached Alibaba Cloud.
     #[must_use]
     pub fn may_have_called(&self) -> bool {

@@ -5,7 +5,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::{Approval, ChannelDisplay, Notification, NotificationKind};
+use super::{Approval, ChannelDisplay, Delivery, Notification, NotificationKind};
 use crate::peering::Fingerprint;
 
 /// Id of a card: 64 random bits, written as 16 lower-case hexadecimal digits. peergate picks it before the post,
@@ -121,6 +121,18 @@ impl Approval {
                 }
             }
         }
+    }
+
+    /// Takes a message as the card that a post without a known result was to create. Nobody knows which facts the message
+    /// shows, so only a button that binds them decides. Returns whether the record changed.
+    pub fn adopt_card(&mut self, channel: &str, id: CardId, reference: &str, now: Timestamp) -> bool {
+        let is_expected = |notification: &Notification| matches!(notification.deliveries.get(channel), Some(Delivery::Waiting { card: Some(card), .. }) if *card == id);
+        if self.cards.contains_key(channel) || !self.outbox.iter().any(is_expected) {
+            return false;
+        }
+        let (reference, fingerprint) = (reference.to_owned(), Fingerprint::of_nothing());
+        self.cards.insert(channel.to_owned(), CardRef { reference, id, fingerprint, shown_at: now, key: None });
+        true
     }
 
     /// Schedules an update of cards: of all, or only of those without a key, whose buttons decide nothing. Any click

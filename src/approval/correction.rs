@@ -78,6 +78,9 @@ impl Approval {
             now,
         );
         self.enqueue(NotificationKind::Corrected { was, now: ApprovalState::Activated }, now);
+        if !self.is_accepted_by_us() {
+            self.report_bypass(self.approval_count(), true, now);
+        }
         self.finish_activation(connection, now);
     }
 

@@ -79,8 +79,11 @@ pub fn hash_request(action: &str, by: &Principal, reason: Option<&str>, seen: Op
 pub struct Approver {
     /// The authenticated identity.
     pub principal: Principal,
-    /// Name of the configured person who owns the identity. `None` if no person does.
+    /// Key of the configured person who owns the identity. `None` if no person does.
     pub person: Option<String>,
+    /// Display name of the person. It identifies nobody. `None` if the configuration has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
 }
 
 impl Approver {
@@ -89,7 +92,13 @@ impl Approver {
     #[must_use]
     pub fn peergate(target: &str) -> Self {
         // The rules for target names are stricter than those for the parts of a principal.
-        Self { principal: Principal(format!("peergate:{target}/rule")), person: None }
+        Self { principal: Principal(format!("peergate:{target}/rule")), person: None, name: None }
+    }
+
+    /// How a rule's list of approvers names them: by the key of the person, else by the identity.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        self.person.as_deref().unwrap_or(self.principal.as_str())
     }
 
     /// Whether both are the same person, maybe with different identities.
@@ -147,6 +156,13 @@ impl Principal {
     #[must_use]
     pub fn user(&self) -> &str {
         self.0.split_once('/').map_or("", |(_, user)| user)
+    }
+
+    /// The platform's id of the user, if it is this platform.
+    #[must_use]
+    pub fn user_on(&self, platform: &str) -> Option<&str> {
+        let is_there = self.realm().split(':').next() == Some(platform);
+        is_there.then(|| self.user())
     }
 
     /// The same user in another tenant. `realm` is `platform:tenant`.

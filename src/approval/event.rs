@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::{Approver, CardRef, PolicySnapshot, RetryPolicy, SendBackReason};
+use super::{Approver, CardRef, FailedPost, PolicySnapshot, SendBackReason};
 use crate::peering::{Connection, Fingerprint, Problem};
 use crate::preflight::Finding;
 
@@ -72,10 +72,8 @@ pub enum Event {
         number: u32,
         /// Configured name of the channel.
         channel: String,
-        /// Why it did not, e.g. the platform's error code.
-        error: String,
-        /// When to try again.
-        retry: RetryPolicy,
+        /// Why it did not, and when to try again.
+        failed: FailedPost,
         /// What the channel shows now. The card may have been updated before the failure.
         display: ChannelDisplay,
     },

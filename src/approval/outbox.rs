@@ -26,8 +26,8 @@ const MAX_NOTIFICATIONS: usize = 40;
 /// Maximum number of notifications that wait for one channel. Above it, peergate drops those that the card shows as
 /// well, then earlier ends. The last end always stays.
 const MAX_WAITING_PER_CHANNEL: usize = 24;
-/// For this long after a claim, no other watcher posts the claimed notifications.
-const CLAIM_LEASE: SignedDuration = SignedDuration::from_secs(30);
+/// For this long after a claim, no other watcher posts the claimed notifications. The watcher gives up a post before.
+const CLAIM_LEASE: SignedDuration = SignedDuration::from_secs(60);
 
 /// The notifications of a record, delivered ones too. They only change together with the record.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,8 +110,17 @@ pub enum NotificationKind {
         /// When it expires.
         expires_at: Timestamp,
     },
-    /// The connection was accepted. `None` if peergate did not accept it.
+    /// The connection was accepted. `None` if peergate did not accept it; only earlier versions wrote that.
     Accepted(Option<Decision>),
+    /// Somebody accepted the connection outside peergate.
+    Bypassed {
+        /// Number of approvals so far.
+        given: u32,
+        /// Number of approvals that the rule requires.
+        needed: u32,
+        /// Whether peergate knew of the request before the accept.
+        was_known: bool,
+    },
     /// The activation takes too long or, with a problem, the decision cannot be carried out.
     Stuck {
         /// Seconds since the accept or the decision.
@@ -182,6 +191,7 @@ impl NotificationKind {
             | Self::SentBack { .. } => true,
             Self::Discovered
             | Self::Accepted(_)
+            | Self::Bypassed { .. }
             | Self::FactsDiffer { .. }
             | Self::Activated { .. }
             | Self::Rejected(_)
@@ -208,6 +218,12 @@ pub enum Delivery {
         /// Id of the card that the post creates, the same in every attempt. `None` if the post creates no card.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         card: Option<CardId>,
+        /// When a watcher claimed it. The watcher removes this with the result of its post, unless it dies before.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        claimed_at: Option<Timestamp>,
+        /// When the first post without a known result began: the channel may show the message already.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unconfirmed_since: Option<Timestamp>,
     },
     /// Posted.
     Delivered {
@@ -217,6 +233,13 @@ pub enum Delivery {
     /// Given up: the receiver is gone, or refused the message for too long.
     #[serde(rename = "gone")]
     Abandoned,
+}
+
+impl Delivery {
+    /// A delivery that no watcher has tried.
+    fn waiting_from(due_at: Timestamp, card: Option<CardId>, unconfirmed_since: Option<Timestamp>) -> Self {
+        Self::Waiting { due_at, attempts: 0, error: None, card, claimed_at: None, unconfirmed_since }
+    }
 }
 
 /// Names the delivery of a notification to a channel.
@@ -246,6 +269,29 @@ pub struct Claim {
     pub channel: String,
     /// Id of the card that the post creates. `None` if it creates no card.
     pub card: Option<CardId>,
+    /// Number of failed attempts.
+    pub attempts: u32,
+    /// When the first post without a known result began. `None` if no earlier attempt can have reached the channel.
+    pub unconfirmed_since: Option<Timestamp>,
+}
+
+impl Claim {
+    /// Names the delivery.
+    #[must_use]
+    pub fn key(&self) -> DeliveryKey<'_> {
+        DeliveryKey { number: self.notification.number, channel: &self.channel }
+    }
+}
+
+/// A failed attempt to post a notification.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailedPost {
+    /// Why it failed, e.g. the platform's error code.
+    pub error: String,
+    /// When to try again.
+    pub retry: RetryPolicy,
+    /// Whether the channel may show the message all the same, because the answer to the post was lost.
+    pub may_be_posted: bool,
 }
 
 /// When to try an undelivered notification again.
@@ -264,7 +310,7 @@ pub enum RetryPolicy {
 impl Outbox {
     /// Adds a notification of this kind for each of the channels.
     pub(super) fn enqueue(&mut self, kind: NotificationKind, channels: &[String], now: Timestamp) {
-        let waiting = Delivery::Waiting { due_at: now, attempts: 0, error: None, card: None };
+        let waiting = Delivery::waiting_from(now, None, None);
         let number = self.0.last().map_or(1, |notification| notification.number.saturating_add(1));
         let deliveries = channels.iter().map(|channel| (channel.clone(), waiting.clone())).collect();
         self.0.push(Notification { number, kind, at: now, deliveries });
@@ -341,8 +387,8 @@ impl Outbox {
         first.into_values()
     }
 
-    /// Claims the due notifications. The process that stores this change posts them, and no other process does for 30
-    /// s. If the process dies, they are due again. `new_card` returns an id for the card that a post may create, and
+    /// Claims the due notifications. The process that stores this change posts them, and no other process does for 60
+    /// s. If the process dies, they are due again, and count as posts without a known result. `new_card` returns an id for the card that a post may create, and
     /// `None` for channels without cards.
     pub fn claim_due(&mut self, now: Timestamp, new_card: impl Fn(&str) -> Option<CardId>) -> Vec<Claim> {
         let due = self.due_notifications(now).into_iter().map(|next| (next.key.number, next.key.channel.to_owned()));
@@ -350,20 +396,31 @@ impl Outbox {
         let mut claims = vec![];
         for (number, channel) in due {
             let delivery = self.find_waiting(DeliveryKey { number, channel: &channel });
-            let Some(Delivery::Waiting { due_at, card, .. }) = delivery else { continue };
+            let Some(Delivery::Waiting { due_at, attempts, card, claimed_at, unconfirmed_since, .. }) = delivery else {
+                continue;
+            };
             *due_at = now + CLAIM_LEASE;
             *card = card.or_else(|| new_card(&channel));
-            let card = *card;
+            *unconfirmed_since = unconfirmed_since.or(*claimed_at);
+            *claimed_at = Some(now);
+            let (card, attempts, unconfirmed_since) = (*card, *attempts, *unconfirmed_since);
             let notification = self.0.iter().find(|notification| notification.number == number).cloned();
-            claims.extend(notification.map(|notification| Claim { notification, channel, card }));
+            claims.extend(notification.map(|notification| Claim {
+                notification,
+                channel,
+                card,
+                attempts,
+                unconfirmed_since,
+            }));
         }
         claims
     }
 
-    /// Postpones a delivery, e.g. while a channel receives too many cards.
+    /// Postpones a claimed delivery that was not posted, e.g. while a channel receives too many cards.
     pub fn postpone_delivery(&mut self, key: DeliveryKey<'_>, until: Timestamp) {
-        if let Some(Delivery::Waiting { due_at, .. }) = self.find_waiting(key) {
+        if let Some(Delivery::Waiting { due_at, claimed_at, .. }) = self.find_waiting(key) {
             *due_at = until;
+            *claimed_at = None;
         }
     }
 
@@ -376,19 +433,12 @@ impl Outbox {
 
     /// Records a failed attempt and schedules the next one. The id of the record spreads the attempts of different
     /// records.
-    pub(super) fn mark_failed(
-        &mut self,
-        record: &str,
-        key: DeliveryKey<'_>,
-        error: &str,
-        retry: RetryPolicy,
-        now: Timestamp,
-    ) {
+    pub(super) fn mark_failed(&mut self, record: &str, key: DeliveryKey<'_>, failed: &FailedPost, now: Timestamp) {
         let notification = self.0.iter().find(|notification| notification.number == key.number);
         let Some(age) = notification.map(|notification| now.duration_since(notification.at)) else { return };
         let Some(delivery) = self.find_waiting(key) else { return };
-        let Delivery::Waiting { attempts, card, .. } = *delivery else { return };
-        let wait = match retry {
+        let Delivery::Waiting { attempts, card, claimed_at, unconfirmed_since, .. } = *delivery else { return };
+        let wait = match failed.retry {
             RetryPolicy::Backoff(retry_after) => {
                 let seed = format!("{record}#{}>{}", key.number, key.channel);
                 let asked_for = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
@@ -401,8 +451,15 @@ impl Outbox {
                 return;
             }
         };
-        let attempts = attempts.saturating_add(1);
-        *delivery = Delivery::Waiting { due_at: now + wait, attempts, error: Some(error.to_owned()), card };
+        let lost = failed.may_be_posted.then(|| claimed_at.unwrap_or(now));
+        *delivery = Delivery::Waiting {
+            due_at: now + wait,
+            attempts: attempts.saturating_add(1),
+            error: Some(failed.error.clone()),
+            card,
+            claimed_at: None,
+            unconfirmed_since: unconfirmed_since.or(lost),
+        };
     }
 
     /// Makes failed deliveries due now, as if they were new: those of `channel`, or those of all channels. Abandoned
@@ -411,16 +468,16 @@ impl Outbox {
         let mut redriven = 0_usize;
         for notification in &mut self.0 {
             for (name, delivery) in &mut notification.deliveries {
-                let (failed, card) = match delivery {
-                    // A delivery that is due this soon may be claimed by a process that is posting it.
-                    Delivery::Waiting { due_at, attempts, card, .. } => {
-                        (*attempts > 0 && *due_at > now + CLAIM_LEASE, *card)
+                let (failed, card, unconfirmed_since) = match delivery {
+                    // A process may be posting a claimed delivery.
+                    Delivery::Waiting { attempts, card, claimed_at, unconfirmed_since, .. } => {
+                        (*attempts > 0 && claimed_at.is_none(), *card, *unconfirmed_since)
                     }
-                    Delivery::Abandoned => (include_abandoned, None),
-                    Delivery::Delivered { .. } => (false, None),
+                    Delivery::Abandoned => (include_abandoned, None, None),
+                    Delivery::Delivered { .. } => (false, None, None),
                 };
                 if failed && channel.is_none_or(|wanted| wanted == name) {
-                    *delivery = Delivery::Waiting { due_at: now, attempts: 0, error: None, card };
+                    *delivery = Delivery::waiting_from(now, card, unconfirmed_since);
                     redriven = redriven.saturating_add(1);
                 }
             }

@@ -1,5 +1,7 @@
 //! What the configuration says about a request, as the record keeps it, and when to remind people.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +23,9 @@ pub struct PolicySnapshot {
     pub approvals: u32,
     /// Who may approve: names of people, or principals of identities that belong to no person.
     pub approvers: Vec<String>,
+    /// Display names of people among `approvers`, by their key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub display_names: BTreeMap<String, String>,
     /// Whether a decision requires a reason.
     pub require_reason: bool,
     /// Configured name of the requesting account. `None` if the configuration does not name it.
@@ -165,6 +170,7 @@ mod tests {
             suggestion: None,
             approvals: 1,
             approvers: vec![],
+            display_names: BTreeMap::new(),
             require_reason: false,
             requester: None,
             channels: vec!["one".into()],

@@ -81,6 +81,7 @@ impl Approval {
             }
             ApprovalState::Activating => self.finish_activation(connection, now),
             ApprovalState::Rejecting => {
+                self.reminder_state.escalated = true;
                 self.fail(Problem { code: failure_code::ACCEPTED_ELSEWHERE.into(), request_id: None }, now);
             }
             ApprovalState::Failed { code }
@@ -157,6 +158,7 @@ impl Approval {
     }
 
     pub(super) fn begin_activation(&mut self, by: Option<Decision>, event: AuditEvent, now: Timestamp) {
+        let given = self.approval_count();
         if self.state == ApprovalState::Pending {
             // Somebody else accepted the connection, so the approvals so far had no effect.
             self.decisions.clear();
@@ -164,7 +166,17 @@ impl Approval {
         self.transition_to(ApprovalState::Activating, now);
         self.append_audit_event(event, now);
         self.next_step_at = self.reminder_state.stuck_at(&self.policy, self.since);
-        self.enqueue(NotificationKind::Accepted(by), now);
+        match by {
+            Some(decision) => self.enqueue(NotificationKind::Accepted(Some(decision)), now),
+            None => self.report_bypass(given, true, now),
+        }
+    }
+
+    /// Tells everybody that somebody accepted the connection outside peergate, also the channels of an escalation.
+    pub(super) fn report_bypass(&mut self, given: u32, was_known: bool, now: Timestamp) {
+        self.reminder_state.escalated = true;
+        let needed = self.policy.needed_approvals();
+        self.enqueue(NotificationKind::Bypassed { given, needed, was_known }, now);
     }
 
     pub(super) fn finish_activation(&mut self, connection: &Connection, now: Timestamp) {

@@ -8,7 +8,7 @@ use super::{
     Approval, ApprovalId, ApprovalState, Approver, AuditEvent, History, NotificationKind, Outbox, PolicySnapshot,
     Principal, ReminderState, failure_code,
 };
-use crate::peering::{Connection, Problem};
+use crate::peering::{Connection, Problem, Status};
 use crate::preflight::{self, Finding};
 
 /// How often the facts of a request may change. Then the request fails, so that no requester can cause endless writes.
@@ -54,6 +54,17 @@ impl Approval {
         let mut record = Self::new(review, now);
         record.enqueue(NotificationKind::Discovered, now);
         record.schedule_next_check(now);
+        record
+    }
+
+    /// Creates the record of a connection that somebody accepted outside peergate, before peergate knew of the request.
+    #[must_use]
+    pub fn discover_bypass(review: &Review<'_>, now: Timestamp) -> Self {
+        let mut record = Self::new(review, now);
+        record.transition_to(ApprovalState::Activating, now);
+        record.append_audit_event(AuditEvent::Observed(Status::Activated), now);
+        record.report_bypass(0, false, now);
+        record.finish_activation(review.connection, now);
         record
     }
 

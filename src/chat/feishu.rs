@@ -11,8 +11,9 @@ mod secrets;
 use std::time::Duration;
 
 use http::Method;
+use jiff::SignedDuration;
 
-use super::{Capabilities, RequestShape};
+use super::{Capabilities, Pace, ReplyRedraw, RequestShape};
 
 pub use card::{
     CardError, MAX_BOT_BYTES, MAX_CARD_BYTES, MAX_ELEMENTS, ToastKind, check_card, render_card, reply_json,
@@ -34,7 +35,7 @@ pub use post::{
 #[cfg(feature = "local")]
 pub use receive::{CallbackRequest, encrypt_body, encrypt_challenge, sign, sign_callback, sign_plaintext};
 pub use receive::{ReplyTo, UnverifiedRequest, parse, verify_with};
-pub(super) use receive::{precheck_request, verify};
+pub(super) use receive::{is_address_test, precheck_request, verify};
 pub use secrets::{AppSecret, CallbackKeys, EncryptKey, InvalidFeishuSecret, Secrets, VerificationToken};
 
 /// The name of its table and of its secret.
@@ -48,17 +49,19 @@ pub(super) const REQUEST_SHAPE: RequestShape =
 ///
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-callback-communication>
 pub(super) const DEADLINE: Duration = Duration::from_millis(1900);
+/// When a private reply must be posted, and the response must be on its way.
+pub(super) const ANSWER_DEADLINE: Duration = Duration::from_millis(2600);
 /// An `open_id` belongs to one app in one tenant.
 pub(super) const USERS_SPAN_TENANTS: Option<&str> = None;
 /// The longest binding that we put into a button, in characters.
 pub const MAX_BINDING_CHARS: usize = 512;
 /// The HTTP response to a click can update the card for everybody.
-pub(super) const CAN_REDRAW_IN_REPLY: bool = true;
+pub(super) const REPLY_REDRAW: ReplyRedraw = ReplyRedraw::AnyCard;
 /// Text commands carry no fingerprint.
 #[cfg(feature = "local")]
 pub(super) const COMMANDS_CARRY_FINGERPRINTS: bool = false;
 
-/// What a chat can do. It needs no modal: the card itself has an input for the reason.
+/// What a chat can do. A chat takes 5 posts a second, and an app makes 1000 a minute. It needs no modal: the card itself has an input for the reason.
 const CARD_CAPABILITIES: Capabilities = Capabilities {
     can_edit: true,
     can_thread: true,
@@ -66,8 +69,9 @@ const CARD_CAPABILITIES: Capabilities = Capabilities {
     can_reply_privately: true,
     is_for_people: true,
     max_binding_chars: MAX_BINDING_CHARS,
+    pace: Pace { per_channel: SignedDuration::from_millis(220), per_app: SignedDuration::from_millis(60) },
 };
-/// What a custom bot can do. It receives no clicks, so its messages have no buttons.
+/// What a custom bot can do. It makes 100 posts a minute. It receives no clicks, so its messages have no buttons.
 const BOT_CAPABILITIES: Capabilities = Capabilities {
     can_edit: false,
     can_thread: false,
@@ -75,6 +79,7 @@ const BOT_CAPABILITIES: Capabilities = Capabilities {
     can_reply_privately: false,
     is_for_people: true,
     max_binding_chars: 0,
+    pace: Pace { per_channel: SignedDuration::from_millis(600), per_app: SignedDuration::ZERO },
 };
 
 /// The name of the input for a reason.

@@ -10,21 +10,24 @@ mod facts;
 mod history;
 mod notification;
 mod reply;
+mod usage;
 
 use jiff::Timestamp;
 
+use super::MAX_REASON_CHARS;
 use super::card_rate::CardDigest;
-use crate::approval::Verdict;
+use crate::approval::{Principal, Verdict};
 use crate::peering::{Fingerprint, InstanceId};
 
 pub(crate) use advice::advice_for_code;
-pub use card::request_card;
+pub use card::{needed_approvers, request_card};
 pub use facts::can_show_all;
 pub use history::{record_with_history, summary_line};
 pub use notification::{describe_notification, follow_up, notification_name};
-pub use reply::{card_moved, card_replaced, describe_reply, wrong_tenant};
+pub use reply::{card_moved, card_replaced, describe_reply, without_buttons, without_old_buttons, wrong_tenant};
+pub use usage::describe_unknown_command;
 
-/// The longest untrusted text in a message, in characters.
+/// The longest untrusted text in a message, in characters. Reasons may be longer.
 const MAX_SANITIZED_CHARS: usize = 200;
 /// The most CIDR blocks, or overlaps, in one sentence. The facts of a card show all CIDR blocks.
 const MAX_CIDRS: usize = 10;
@@ -34,6 +37,8 @@ const MAX_CIDRS: usize = 10;
 pub struct Message {
     /// One sentence. Holds no untrusted text.
     pub headline: String,
+    /// The people who must act. Each platform mentions its own users.
+    pub mentions: Vec<Principal>,
     /// The facts. Values may hold untrusted text.
     pub facts: Vec<MessageFact>,
     /// The results of checks, each with its mark.
@@ -168,25 +173,6 @@ fn with_headline(headline: impl Into<String>) -> Message {
     Message { headline: headline.into(), ..Message::default() }
 }
 
-/// The list of commands.
-#[must_use]
-pub fn command_usage() -> Message {
-    Message {
-        sentences: [
-            "/peergate list [on TARGET]: show the requests that are pending or in progress",
-            "/peergate status pcc-… [on TARGET]: show the facts, checks and history of a request",
-            "/peergate approve pcc-… [on TARGET] [because REASON]: approve a request",
-            "/peergate reject pcc-… [on TARGET] [because REASON]: reject a request",
-            "/peergate withdraw pcc-… [on TARGET]: withdraw your approval",
-            "/peergate dry-run pcc-… [on TARGET]: check whether a request could be accepted, and change nothing",
-            "TARGET is the name of an accepting account. You can omit it if there is only one.",
-        ]
-        .map(Into::into)
-        .into(),
-        ..with_headline("peergate understands these commands")
-    }
-}
-
 /// The requests of one account whose cards are delayed.
 #[must_use]
 pub fn describe_digest(digest: &CardDigest, name: Option<&str>) -> Message {
@@ -236,17 +222,35 @@ fn join_with(words: &[String], last: &str) -> String {
     }
 }
 
+/// Whether a character is shown as nothing, or changes the direction of the text after it.
+pub(super) fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{00AD}' | '\u{061C}' | '\u{180E}')
+        || matches!(c, '\u{E0000}'..='\u{E007F}')
+}
+
 /// Untrusted text in one line: without control, bidirectional and invisible characters, cut, and never empty.
 #[must_use]
 pub fn sanitize_text(text: &str) -> String {
-    let invisible = |c: char| {
-        matches!(c, '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}' | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{00AD}' | '\u{061C}' | '\u{180E}')
-            || matches!(c, '\u{E0000}'..='\u{E007F}')
-    };
+    cut_text(&to_line(text), MAX_SANITIZED_CHARS)
+}
+
+fn to_line(text: &str) -> String {
     let visible: String =
-        text.chars().filter(|c| !invisible(*c)).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let line = visible.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut short: String = line.chars().take(MAX_SANITIZED_CHARS).collect();
+        text.chars().filter(|c| !is_invisible(*c)).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    visible.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A reason in one line, as a whole: no reason that is stored is longer. Each line break is shown as a space, because a
+/// reason could look like another fact after it.
+pub(super) fn sanitize_reason(text: &str) -> String {
+    let visible = text.replace("\r\n", "\n");
+    let visible = visible.chars().filter(|c| !is_invisible(*c));
+    let line: String = visible.map(|c| if c.is_control() || c.is_whitespace() { ' ' } else { c }).collect();
+    cut_text(line.trim(), MAX_REASON_CHARS)
+}
+
+fn cut_text(line: &str, max_chars: usize) -> String {
+    let mut short: String = line.chars().take(max_chars).collect();
     if short.len() < line.len() {
         short.push('…');
     }

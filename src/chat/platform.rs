@@ -5,19 +5,21 @@
 //!
 //! | part | what |
 //! |---|---|
-//! | `NAME`, `REALM`, `REQUEST_SHAPE`, `DEADLINE` | data: its names, the form of its requests, and the time that it waits for an answer |
-//! | `USERS_SPAN_TENANTS`, `MAX_BINDING_CHARS`, `CAN_REDRAW_IN_REPLY` | data: what its user ids identify, what buttons can carry, and what replies can do |
+//! | `NAME`, `REALM`, `REQUEST_SHAPE` | data: its names, and the form of its requests |
+//! | `DEADLINE`, `ANSWER_DEADLINE` | data: when a command must be carried out, and when its sender must have the answer |
+//! | `USERS_SPAN_TENANTS`, `MAX_BINDING_CHARS`, `REPLY_REDRAW` | data: what its user ids identify, what buttons can carry, and what replies can do |
 //! | `Config`, `Secrets`, `State` | the table `[platforms.NAME]`, the secret `platforms.NAME`, and what a process caches |
 //! | `check_config`, `check_secrets`, `check_principal` | each error names the wrong key |
 //! | `secret_format_hints` | the parts of its errors that may be repeated, as they contain no secret |
 //! | `merged_tenants`, `request_signers`, `binding_key_material` | tenants whose users belong to another tenant; who signs with which secrets; what binding keys are derived from |
+//! | `is_address_test` | whether a request only tests the address, unsigned |
 //! | `precheck_request` | refuses what is not authentic under any secret |
 //! | `verify` | checks raw bytes, headers and query; only this makes an [`Authentic`] |
 //! | `parse` | makes a command or a click of the plaintext |
-//! | `ask_reason`, `reply` | within `DEADLINE` |
+//! | `ask_reason`, `reply` | within `DEADLINE`; within `ANSWER_DEADLINE` |
 //! | `config_errors` | where the platform contradicts the configuration |
 //! | `register_webhook`, `sign`, `COMMANDS_CARRY_FINGERPRINTS` (feature `local`) | what an operator has to enter where; a request as the platform would send it |
-//! | channels: `CAPABILITIES`, `id`, `check_id`, `post`, `update`, `reply_below`, `probe` | what a channel can do is data |
+//! | channels: `CAPABILITIES`, `id`, `check_id`, `post`, `update`, `delete`, `reply_below`, `probe` | what a channel can do is data |
 
 mod apps;
 mod channels;
@@ -29,6 +31,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use jiff::Timestamp;
 use serde::Deserialize;
+use tokio::time::Instant;
 #[cfg(feature = "local")]
 use url::Url;
 
@@ -36,8 +39,8 @@ use super::binding::{BindingKey, Keyring};
 use super::message::Message;
 use super::{
     AskOutcome, Authentic, Capabilities, ChannelSecrets, Click, DeliveryError, Incoming, MalformedRequest,
-    MergedTenant, MessageRef, Outgoing, PlatformContext, ProbeError, RequestShape, RequestSigner, Unauthentic,
-    UpdateOutcome, feishu, response, slack, standard_webhooks,
+    MergedTenant, MessageRef, Outgoing, PlatformContext, PostAttempt, PostLane, ProbeError, ReplyRedraw, RequestShape,
+    RequestSigner, Unauthentic, UpdateOutcome, feishu, response, slack, standard_webhooks,
 };
 #[cfg(feature = "local")]
 use super::{EventSpec, SignedRequest};

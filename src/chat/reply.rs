@@ -2,8 +2,8 @@
 
 use http::StatusCode;
 
-use crate::approval::{Approval, ApprovalState, Verdict};
-use crate::peering::{Connection, InstanceId, Problem};
+use crate::approval::{Approval, ApprovalId, ApprovalState, Verdict};
+use crate::peering::{Connection, Problem};
 use crate::policy::Refusal;
 use crate::preflight::{Finding, Objection};
 
@@ -57,22 +57,24 @@ pub enum Reply {
         rule: String,
         /// What the sender decided.
         verdict: Verdict,
-        /// The connection's id.
-        instance_id: InstanceId,
+        /// The record's id.
+        id: ApprovalId,
     },
+    /// The reason is too long to be stored. Holds its length in characters.
+    ReasonTooLong(usize),
     /// A check fails that no rule can waive.
     Objection(Objection),
     /// The platform could not ask the sender for a reason.
     CouldNotAsk {
         /// What the sender decided.
         verdict: Verdict,
-        /// The connection's id.
-        instance_id: InstanceId,
+        /// The record's id.
+        id: ApprovalId,
     },
     /// The button is not one of the current card.
     StaleCard {
-        /// Whether another card has replaced the clicked one.
-        has_new_card: bool,
+        /// The card that counts, if the clicked message is another one.
+        living_card: Option<String>,
         /// The record, if no channel has a card that can be updated: the sender gets a private one.
         approval: Option<Box<Approval>>,
     },
@@ -149,6 +151,7 @@ impl Reply {
             | Self::List { .. }
             | Self::Refused(_)
             | Self::ReasonRequired { .. }
+            | Self::ReasonTooLong(_)
             | Self::Objection(_)
             | Self::CouldNotAsk { .. }
             | Self::StaleCard { .. }
@@ -189,6 +192,7 @@ impl Reply {
             Self::NothingToWithdraw => (StatusCode::CONFLICT, "nothing-to-withdraw"),
             Self::CouldNotAsk { .. } => (StatusCode::CONFLICT, "not-asked"),
             Self::ReasonRequired { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "reason-required"),
+            Self::ReasonTooLong(_) => (StatusCode::UNPROCESSABLE_ENTITY, "reason-too-long"),
             Self::DryRunPassed { .. } => (StatusCode::OK, "dry-run-passed"),
             Self::Status { .. } => (StatusCode::OK, "status"),
             Self::List { .. } => (StatusCode::OK, "list"),

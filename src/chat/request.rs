@@ -3,7 +3,8 @@
 use super::MAX_REASON_CHARS;
 use super::authenticity::RequestOrigin;
 use super::binding::Binding;
-use super::message::Button;
+use super::command_words::UnknownCommand;
+use super::message::{Button, is_invisible};
 use crate::approval::{CardId, Principal, Verdict};
 use crate::peering::{InstanceId, SeenFingerprint};
 
@@ -25,7 +26,12 @@ pub enum Incoming<To> {
         reply_to: To,
     },
     /// Words that are not a command.
-    UnknownCommand(To),
+    UnknownCommand {
+        /// Why they are not.
+        error: UnknownCommand,
+        /// Where the answer goes.
+        reply_to: To,
+    },
     /// The platform tests the address, or reports an event that needs no answer. Holds the reply, as JSON.
     Challenge(String),
     /// A user of a tenant that is not configured. They are told so where possible, and nothing else happens.
@@ -38,7 +44,7 @@ impl<To> Incoming<To> {
         match self {
             Self::Command { request, reply_to } => Incoming::Command { request, reply_to: other(reply_to) },
             Self::Click { click, reply_to } => Incoming::Click { click, reply_to: other(reply_to) },
-            Self::UnknownCommand(reply_to) => Incoming::UnknownCommand(other(reply_to)),
+            Self::UnknownCommand { error, reply_to } => Incoming::UnknownCommand { error, reply_to: other(reply_to) },
             Self::Challenge(reply) => Incoming::Challenge(reply),
             Self::WrongTenant(reply_to) => Incoming::WrongTenant(reply_to.map(other)),
         }
@@ -85,8 +91,17 @@ pub struct ConnectionCommand {
     pub instance_id: InstanceId,
     /// The fingerprint of the facts that the sender saw. Commands of people have none.
     pub seen_fingerprint: Option<SeenFingerprint>,
-    /// The sender's reason: untrusted text.
+    /// The sender's reason: untrusted text, and as long as it was sent.
     pub reason: Option<String>,
+}
+
+impl ConnectionCommand {
+    /// The length of the reason in characters, if it is too long to be stored. It is never cut: half a sentence can mean the
+    /// opposite.
+    #[must_use]
+    pub fn oversized_reason(&self) -> Option<usize> {
+        self.reason.as_ref().map(|reason| reason.chars().count()).filter(|chars| *chars > MAX_REASON_CHARS)
+    }
 }
 
 /// What a command does with a connection.
@@ -178,10 +193,12 @@ impl Click {
     }
 }
 
-/// A reason as it is stored: trimmed, and cut to 400 characters. `None` when nothing is left.
+/// A reason as it is stored: as it was written, without white space at its ends. `None` if nobody could see it.
 pub(super) fn normalize_reason(text: &str) -> Option<String> {
-    let reason: String = text.trim().chars().take(MAX_REASON_CHARS).collect();
-    (!reason.is_empty()).then_some(reason)
+    // These are letters and symbols by name, but blank.
+    let is_blank = |c: char| matches!(c, '\u{115F}' | '\u{1160}' | '\u{2800}' | '\u{3164}' | '\u{FFA0}');
+    let is_seen = |c: char| !(c.is_whitespace() || c.is_control() || is_invisible(c) || is_blank(c));
+    text.contains(is_seen).then(|| text.trim().to_owned())
 }
 
 /// A command that tests and the local tool sign as a platform would.

@@ -1,6 +1,10 @@
 //! Slack: an app with cards, threads and modals; and incoming webhooks, which are channels of their own kind.
 
+mod answer;
+mod api;
 mod config;
+mod form;
+mod lookup;
 mod post;
 mod receive;
 
@@ -9,6 +13,8 @@ pub(super) use config::{
     binding_key_material, check_config, check_principal, check_secrets, merged_tenants, request_signers,
     secret_format_hints,
 };
+pub use form::escape_text;
+pub(super) use form::is_address_test;
 #[cfg(feature = "local")]
 pub(super) use post::register_webhook;
 pub use post::{Workspace, render_message, reply_modal, workspace_error};
@@ -22,7 +28,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::RequestShape;
+use super::{ReplyRedraw, RequestShape};
 
 /// The name of its table and of its secret.
 pub const NAME: &str = "slack";
@@ -38,6 +44,8 @@ pub(super) const REQUEST_SHAPE: RequestShape = RequestShape {
 ///
 /// Source: <https://docs.slack.dev/interactivity/handling-user-interaction>
 pub(super) const DEADLINE: Duration = Duration::from_millis(1900);
+/// When the answer to a click must be with Slack, and the response must be on its way.
+pub(super) const ANSWER_DEADLINE: Duration = Duration::from_millis(2600);
 /// A user of an organization has the same id in all its workspaces.
 ///
 /// Source: <https://docs.slack.dev/enterprise>
@@ -47,8 +55,8 @@ pub(super) const USERS_SPAN_TENANTS: Option<&str> =
 ///
 /// Source: <https://docs.slack.dev/reference/block-kit/block-elements/button-element>
 pub(super) const MAX_BINDING_CHARS: usize = 2000;
-/// The HTTP response to a click is empty.
-pub(super) const CAN_REDRAW_IN_REPLY: bool = false;
+/// The HTTP response to a click is empty. A post to its `response_url` can replace the clicked message.
+pub(super) const REPLY_REDRAW: ReplyRedraw = ReplyRedraw::StaleCopies;
 
 /// The `action_id` of a button, and the `callback_id` of the modal that asks for its reason.
 const APPROVE: &str = "peergate.approve";

@@ -17,7 +17,7 @@ pub use post::notification_json;
 pub(super) use post::register_webhook;
 pub(super) use post::{ask_reason, config_errors, reply};
 pub use receive::{ReplyTo, sign_body, verify_with};
-pub(super) use receive::{parse, precheck_request, verify};
+pub(super) use receive::{is_address_test, parse, precheck_request, verify};
 #[cfg(feature = "local")]
 pub use receive::{sign, sign_as};
 
@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::RequestShape;
+use super::{ReplyRedraw, RequestShape};
 
 /// The name of the platform. Its table is `[clients]`.
 pub const NAME: &str = "standard-webhooks";
@@ -39,16 +39,31 @@ pub(super) const REQUEST_SHAPE: RequestShape =
     RequestShape { extra_segments: 1, methods: &[Method::POST], content_types: &["application/json"] };
 /// The time until the answer. Machines retry, and the watcher takes over after eight seconds.
 pub(super) const DEADLINE: Duration = Duration::from_secs(6);
+/// The answer is the HTTP response.
+pub(super) const ANSWER_DEADLINE: Duration = DEADLINE;
 /// Each client has its own users.
 pub(super) const USERS_SPAN_TENANTS: Option<&str> = None;
 /// Machines have no buttons.
 pub(super) const MAX_BINDING_CHARS: usize = 0;
 /// Machines have no cards.
-pub(super) const CAN_REDRAW_IN_REPLY: bool = false;
+pub(super) const REPLY_REDRAW: ReplyRedraw = ReplyRedraw::Nothing;
 
-const ID_HEADER: &str = "webhook-id";
-const TIMESTAMP_HEADER: &str = "webhook-timestamp";
-const SIGNATURE_HEADER: &str = "webhook-signature";
+/// The names of the headers that sign a request.
+#[derive(Debug, Clone, Copy)]
+struct SignatureHeaders {
+    id: &'static str,
+    timestamp: &'static str,
+    signature: &'static str,
+}
+
+/// The names of the specification. peergate sends only these.
+const STANDARD_HEADERS: SignatureHeaders =
+    SignatureHeaders { id: "webhook-id", timestamp: "webhook-timestamp", signature: "webhook-signature" };
+/// The names that Svix sends.
+///
+/// Source: <https://docs.svix.com/receiving/verifying-payloads/how-manual>
+const SVIX_HEADERS: SignatureHeaders =
+    SignatureHeaders { id: "svix-id", timestamp: "svix-timestamp", signature: "svix-signature" };
 
 /// Machines can send the fingerprint that they saw.
 #[cfg(feature = "local")]

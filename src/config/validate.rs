@@ -7,14 +7,31 @@ use jiff::SignedDuration;
 use super::{ConfigFile, Error, Target};
 use crate::approval::Principal;
 use crate::chat::platform::Platform;
-use crate::policy::{ApproverRef, KnownAccount, Policy, RequestDefaults, Rule};
+use crate::policy::{ApproverRef, KnownAccount, Person, Policy, RequestDefaults, Rule};
 use crate::redaction::{KeyProblem, redact};
 
 /// A record must outlive its request. Otherwise the request would be decided again, with the old client token.
 const MIN_RETENTION_DAYS: u32 = 8;
+/// The longest display name of a person. Headlines show it.
+const MAX_DISPLAY_NAME_CHARS: usize = 40;
 /// The shortest and the longest wait of a reminder.
 const MIN_WAIT: SignedDuration = SignedDuration::from_mins(1);
 const MAX_WAIT: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// Checks that a path is one that proxies and API Gateway can put in front of ours.
+fn check_base_path(path: &str) -> Result<(), Error> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~$".contains(&byte);
+    let is_segment = |segment: &str| !segment.is_empty() && segment.bytes().all(allowed);
+    match path.strip_prefix('/') {
+        None if path.is_empty() => Ok(()),
+        Some(rest) if rest.split('/').all(is_segment) => Ok(()),
+        Some(_) | None => {
+            let problem =
+                "must begin with `/` and name at least one segment of letters, digits and `-._~$`, without a final `/`";
+            KeyProblem::err_at("base_path", problem)
+        }
+    }
+}
 
 impl ConfigFile {
     pub(super) fn validate(&self) -> Result<(), Error> {
@@ -23,6 +40,7 @@ impl ConfigFile {
             let problem = "must be at least 8, because a request can be pending for 7 days";
             return KeyProblem::err_at("retention_days", problem);
         }
+        check_base_path(&self.base_path)?;
         self.check_targets()?;
         for platform in Platform::ALL {
             platform.check_config(&self.platforms)?;
@@ -99,6 +117,15 @@ impl ConfigFile {
             }
             for principal in &person.principals {
                 self.check_principal(&key, principal)?;
+            }
+            if let Some(display_name) = &person.name {
+                check_display_name(&format!("people.{name}.name"), display_name)?;
+                let is_taken = |(other, theirs): (&String, &Person)| {
+                    other != name && (other == display_name || theirs.name.as_ref() == Some(display_name))
+                };
+                if self.people.iter().any(is_taken) {
+                    return KeyProblem::err_at(format!("people.{name}.name"), "another person has this name");
+                }
             }
         }
         for (group, people) in &self.groups {
@@ -193,6 +220,16 @@ impl ConfigFile {
         }
         Ok(())
     }
+}
+
+/// Refuses a display name that could look like something else in a sentence.
+fn check_display_name(key: &str, name: &str) -> Result<(), Error> {
+    let is_plain = |c: char| c.is_alphanumeric() || " -.'’".contains(c);
+    if (1..=MAX_DISPLAY_NAME_CHARS).contains(&name.chars().count()) && name.trim() == name && name.chars().all(is_plain)
+    {
+        return Ok(());
+    }
+    KeyProblem::err_at(key, "must have 1 to 40 letters, digits, spaces and `-.'`, and no space at an end")
 }
 
 fn check_name(key: &str, name: &str) -> Result<(), Error> {

@@ -1,16 +1,22 @@
 //! A fake chat server. It is Slack's Web API with messages, threads, edits and modals, an incoming webhook, and any other
 //! URL that takes posts. It refuses what Slack refuses, and records the rest.
 
+mod view;
+mod wire;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+
+use crate::clock;
+use view::visible_buttons;
+pub use view::{check_blocks, visible_text};
 
 /// A running fake.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +33,32 @@ struct FakeSlackState {
     /// The latest message of each button, by the button's value.
     bindings: BTreeMap<String, SlackMessageRef>,
     outages: Vec<ScheduledOutage>,
+    /// Scopes that the app lacks.
+    missing_scopes: BTreeSet<&'static str>,
+    /// The least time between two messages in a channel, and the pause that a refusal asks for.
+    limit: Option<PostLimit>,
+    /// When each post to a channel came, and whether it was refused.
+    arrivals: Vec<PostArrival>,
+}
+
+/// How often a channel takes messages.
+#[derive(Debug, Clone, Copy)]
+pub struct PostLimit {
+    /// The least time between two messages.
+    pub distance: SignedDuration,
+    /// The header `retry-after` of a refusal, in seconds.
+    pub retry_after: u16,
+}
+
+/// A post of a message to a channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostArrival {
+    /// The channel's id.
+    pub channel: String,
+    /// When it came.
+    pub at: Timestamp,
+    /// Whether it came too soon.
+    pub is_refused: bool,
 }
 
 #[derive(Debug)]
@@ -64,7 +96,18 @@ struct SlackMessage {
     thread_ts: Option<String>,
     broadcast: bool,
     body: Value,
+    metadata: Value,
     edits: u32,
+    frozen: Option<Frozen>,
+}
+
+/// What can no longer be done with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Frozen {
+    /// It cannot be updated.
+    Deletable,
+    /// It can be neither updated nor deleted.
+    Forever,
 }
 
 /// A message as people in the channel see it.
@@ -135,6 +178,8 @@ pub struct Outage {
     pub retry_after: Option<u16>,
     /// Whether there is no answer at all.
     pub hangs: bool,
+    /// Whether the request takes effect before the failure: only the answer is lost.
+    pub after_effect: bool,
 }
 
 impl RecordedPost {
@@ -144,49 +189,23 @@ impl RecordedPost {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
+    /// The arguments of a method: JSON, or a form.
+    fn arguments(&self) -> Value {
+        let is_form =
+            self.headers.get("content-type").is_some_and(|kind| kind.as_bytes().ends_with(b"form-urlencoded"));
+        if !is_form {
+            return self.body_json();
+        }
+        form_urlencoded::parse(&self.body)
+            .map(|(name, value)| (name.into_owned(), Value::from(value.into_owned())))
+            .collect()
+    }
+
     /// All text that a person would see.
     #[must_use]
     pub fn visible_text(&self) -> String {
         visible_text(&self.body_json())
     }
-}
-
-/// All visible text of a message, a modal or a reply.
-#[must_use]
-pub fn visible_text(body: &Value) -> String {
-    fn collect_texts(value: &Value, into: &mut Vec<String>) {
-        let nested = value.get("elements").and_then(Value::as_array).into_iter().flatten();
-        for element in nested {
-            collect_texts(element, into);
-        }
-        match value.get("type").and_then(Value::as_str) {
-            Some("text" | "link") => into.extend(value.get("text").and_then(Value::as_str).map(ToOwned::to_owned)),
-            Some("rich_text_preformatted" | "rich_text_section") => into.push("\n".to_owned()),
-            _ => {}
-        }
-    }
-    let mut texts = vec![];
-    for block in body.get("blocks").and_then(Value::as_array).into_iter().flatten() {
-        if block.get("type").and_then(Value::as_str) == Some("rich_text") {
-            collect_texts(block, &mut texts);
-        }
-    }
-    let lines = texts.concat();
-    let lines = lines.lines().map(str::trim_end).filter(|line| !line.is_empty());
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-fn visible_buttons(body: &Value) -> Vec<SlackButton> {
-    let blocks = body.get("blocks").and_then(Value::as_array).into_iter().flatten();
-    let actions = blocks.filter(|block| block.get("type").and_then(Value::as_str) == Some("actions"));
-    let elements = actions.flat_map(|block| block.get("elements").and_then(Value::as_array).into_iter().flatten());
-    let word = |element: &Value, at: &str| element.pointer(at).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let button = |element| SlackButton {
-        label: word(element, "/text/text"),
-        action_id: word(element, "/action_id"),
-        value: word(element, "/value"),
-    };
-    elements.map(button).collect()
 }
 
 impl FakeSlack {
@@ -197,7 +216,7 @@ impl FakeSlack {
 
     /// Takes posts to every path.
     pub fn router(self) -> Router {
-        Router::new().fallback(handle_post).with_state(self)
+        Router::new().fallback(wire::handle_post).with_state(self)
     }
 
     fn lock(&self) -> MutexGuard<'_, FakeSlackState> {
@@ -258,7 +277,46 @@ impl FakeSlack {
     }
 
     fn is_hanging(&self, path: &str) -> bool {
-        self.lock().outages.iter().any(|it| it.outage.hangs && it.outage.path == path)
+        let outages = &self.lock().outages;
+        outages.iter().any(|it| it.outage.hangs && !it.outage.after_effect && it.outage.path == path)
+    }
+
+    /// Takes a scope from the app.
+    pub fn remove_scope(&self, scope: &'static str) {
+        self.lock().missing_scopes.insert(scope);
+    }
+
+    /// Limits how often a channel takes messages.
+    pub fn limit_posts(&self, limit: PostLimit) {
+        self.lock().limit = Some(limit);
+    }
+
+    /// Every post of a message so far, also the refused ones.
+    #[must_use]
+    pub fn arrivals(&self) -> Vec<PostArrival> {
+        self.lock().arrivals.clone()
+    }
+
+    /// Lets a message keep its content, as after the app was installed again. Without `deletable`, it cannot be deleted
+    /// either.
+    pub fn freeze_message(&self, channel: &str, ts: &str, deletable: bool) {
+        let mut state = self.lock();
+        let frozen = if deletable { Frozen::Deletable } else { Frozen::Forever };
+        for message in state.messages.iter_mut().filter(|message| message.channel == channel && message.ts == ts) {
+            message.frozen = Some(frozen);
+        }
+    }
+
+    /// Does what a post to the `response_url` of a click on this message asks for.
+    pub fn apply_response(&self, channel: &str, ts: &str, response: &Value) {
+        if response.get("replace_original") != Some(&Value::Bool(true)) {
+            return;
+        }
+        let mut state = self.lock();
+        for message in state.messages.iter_mut().filter(|message| message.channel == channel && message.ts == ts) {
+            message.body = response.clone();
+            message.edits += 1;
+        }
     }
 
     /// Ends all outages.
@@ -275,37 +333,30 @@ impl FakeSlackState {
             messages.iter().position(|message| message.channel == channel && message.ts == ts)
         };
         match method {
-            "chat.postMessage" => {
-                check_blocks(body)?;
-                let channel = word("channel").ok_or("channel_not_found")?;
-                let thread_ts = word("thread_ts");
-                if thread_ts.as_ref().is_some_and(|ts| find(&self.messages, &channel, ts).is_none()) {
-                    return Err("thread_not_found");
-                }
-                let ts = format!("1700000000.{:06}", self.posts.len());
-                let broadcast = body.get("reply_broadcast").and_then(Value::as_bool).unwrap_or_default();
-                self.record_buttons(body, &channel, &ts);
-                let body = body.clone();
-                self.messages.push(SlackMessage {
-                    channel: channel.clone(),
-                    ts: ts.clone(),
-                    thread_ts,
-                    broadcast,
-                    body,
-                    edits: 0,
-                });
-                Ok(json!({"ok": true, "channel": channel, "ts": ts}))
-            }
+            "chat.postMessage" => self.post_message(body),
             "chat.update" => {
                 check_blocks(body)?;
                 let (channel, ts) = word("channel").zip(word("ts")).ok_or("message_not_found")?;
                 let position = find(&self.messages, &channel, &ts).ok_or("message_not_found")?;
                 let message = self.messages.get_mut(position).ok_or("message_not_found")?;
+                if message.frozen.is_some() {
+                    return Err("cant_update_message");
+                }
                 message.body = body.clone();
                 message.edits += 1;
                 self.record_buttons(body, &channel, &ts);
                 Ok(json!({"ok": true, "channel": channel, "ts": ts}))
             }
+            "chat.delete" => {
+                let (channel, ts) = word("channel").zip(word("ts")).ok_or("message_not_found")?;
+                let position = find(&self.messages, &channel, &ts).ok_or("message_not_found")?;
+                if self.messages.get(position).is_some_and(|message| message.frozen == Some(Frozen::Forever)) {
+                    return Err("cant_delete_message");
+                }
+                self.messages.remove(position);
+                Ok(json!({"ok": true, "channel": channel, "ts": ts}))
+            }
+            "conversations.history" | "conversations.replies" => self.read_history(body),
             "auth.test" => Ok(json!({"ok": true, "team_id": "T0001", "user_id": "U0BOT"})),
             "views.open" => {
                 let trigger = word("trigger_id").filter(|trigger| !trigger.is_empty()).ok_or("invalid_trigger_id")?;
@@ -327,69 +378,82 @@ impl FakeSlackState {
 }
 
 impl FakeSlackState {
+    fn post_message(&mut self, body: &Value) -> Result<Value, &'static str> {
+        let word = |name: &str| body.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
+
+        check_blocks(body)?;
+        let channel = word("channel").ok_or("channel_not_found")?;
+        let thread_ts = word("thread_ts");
+        if thread_ts
+            .as_ref()
+            .is_some_and(|ts| !self.messages.iter().any(|message| message.channel == channel && message.ts == *ts))
+        {
+            return Err("thread_not_found");
+        }
+        let ts = self.next_ts();
+        let broadcast = body.get("reply_broadcast").and_then(Value::as_bool).unwrap_or_default();
+        self.record_buttons(body, &channel, &ts);
+        let (metadata, body) = (body.get("metadata").cloned().unwrap_or_default(), body.clone());
+        self.messages.push(SlackMessage {
+            channel: channel.clone(),
+            ts: ts.clone(),
+            thread_ts,
+            broadcast,
+            body,
+            metadata,
+            edits: 0,
+            frozen: None,
+        });
+        Ok(json!({"ok": true, "channel": channel, "ts": ts}))
+    }
+
+    fn read_history(&self, body: &Value) -> Result<Value, &'static str> {
+        let word = |name: &str| body.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
+
+        if self.missing_scopes.contains("channels:history") {
+            return Err("missing_scope");
+        }
+        let (channel, thread) = (word("channel").ok_or("channel_not_found")?, word("ts"));
+        let oldest: f64 = word("oldest").and_then(|text| text.parse().ok()).unwrap_or_default();
+        let with_metadata = word("include_all_metadata").as_deref() == Some("true");
+        let in_place = self.messages.iter().filter(|message| message.channel == channel);
+        let in_place = in_place.filter(|message| message.thread_ts == thread);
+        let recent = in_place.filter(|message| message.ts.parse::<f64>().is_ok_and(|ts| ts > oldest));
+        let messages: Vec<_> = recent.map(|message| message.history_json(with_metadata)).collect();
+        Ok(json!({"ok": true, "messages": messages, "has_more": false}))
+    }
+
+    /// Microseconds, as Slack's are, and never the same twice.
+    fn next_ts(&self) -> String {
+        let count = i64::try_from(self.posts.len()).unwrap_or_default();
+        let micros = clock::now().as_microsecond().saturating_add(count);
+        let after_last = self.messages.last().and_then(|last| last.ts.replace('.', "").parse::<i64>().ok());
+        let micros = after_last.map_or(micros, |last| micros.max(last.saturating_add(1)));
+        format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
+    }
+
+    /// Whether a channel takes another message now.
+    fn takes_message(&mut self, channel: &str) -> bool {
+        let at = clock::now();
+        let last = self.arrivals.iter().rfind(|it| it.channel == channel && !it.is_refused).map(|it| it.at);
+        let distance = self.limit.map_or(SignedDuration::ZERO, |limit| limit.distance);
+        let is_refused = last.is_some_and(|last| at.duration_since(last) < distance);
+        self.arrivals.push(PostArrival { channel: channel.to_owned(), at, is_refused });
+        !is_refused
+    }
+
     fn record_buttons(&mut self, body: &Value, channel: &str, ts: &str) {
         let message = SlackMessageRef { channel: channel.to_owned(), ts: ts.to_owned() };
         self.bindings.extend(visible_buttons(body).into_iter().map(|button| (button.value, message.clone())));
     }
 }
 
-/// Checks the blocks of a message as Slack does.
-///
-/// Source: <https://docs.slack.dev/reference/block-kit/blocks>
-///
-/// # Errors
-/// The error code of Slack.
-pub fn check_blocks(body: &Value) -> Result<(), &'static str> {
-    fn is_valid_block(value: &Value) -> bool {
-        let length = |at: &str| value.pointer(at).and_then(Value::as_str).map(|text| text.chars().count());
-        let fits = match value.get("type").and_then(Value::as_str) {
-            Some("text" | "link") => length("/text").is_some_and(|length| length > 0),
-            Some("button") => {
-                length("/text/text").is_some_and(|length| (1..=75).contains(&length))
-                    && length("/value").is_none_or(|length| length <= 2000)
-                    && length("/action_id").is_none_or(|length| length <= 255)
-            }
-            _ => true,
-        };
-        let elements = value.get("elements").and_then(Value::as_array);
-        fits && elements.is_none_or(|elements| !elements.is_empty() && elements.iter().all(is_valid_block))
-    }
-    let blocks = body.get("blocks").and_then(Value::as_array).ok_or("no_text")?;
-    let buttons = visible_buttons(body);
-    let names: BTreeSet<_> = buttons.iter().map(|button| &button.action_id).collect();
-    let fits = (1..=50).contains(&blocks.len()) && blocks.iter().all(is_valid_block) && names.len() == buttons.len();
-    if fits && body.to_string().len() < 40_000 { Ok(()) } else { Err("invalid_blocks") }
-}
-
-async fn handle_post(State(fake): State<FakeSlack>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
-    let path = uri.path().to_owned();
-    if fake.is_hanging(&path) {
-        return std::future::pending().await;
-    }
-    let mut state = fake.lock();
-    let scheduled = state.outages.iter_mut().find(|it| it.outage.path == path);
-    if let Some(ScheduledOutage { posts_before: posts_before @ 1.., .. }) = scheduled {
-        *posts_before -= 1;
-    } else if let Some(ScheduledOutage { outage, .. }) = scheduled {
-        let status = StatusCode::from_u16(outage.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, outage.body.clone()).into_response();
-        if let Some(seconds) = outage.retry_after {
-            response.headers_mut().insert("retry-after", seconds.into());
+impl SlackMessage {
+    fn history_json(&self, with_metadata: bool) -> Value {
+        let mut json = json!({"type": "message", "ts": self.ts, "app_id": "A0123"});
+        if with_metadata && let Some(fields) = json.as_object_mut() {
+            fields.insert("metadata".to_owned(), self.metadata.clone());
         }
-        return response;
+        json
     }
-    let post = RecordedPost { path, headers, body };
-    let answer = match post.path.strip_prefix("/api/") {
-        Some(method) => {
-            let token = post.headers.get("authorization").and_then(|value| value.to_str().ok());
-            let is_known = token.is_some_and(|token| token.starts_with("Bearer xoxb-"));
-            match if is_known { state.call_method(method, &post.body_json()) } else { Err("not_authed") } {
-                Ok(answer) => answer.to_string(),
-                Err(error) => return json!({"ok": false, "error": error}).to_string().into_response(),
-            }
-        }
-        None => "ok".to_owned(),
-    };
-    state.posts.push(post);
-    answer.into_response()
 }

@@ -225,7 +225,7 @@ impl Stage {
     pub async fn sign_slash_command(&self, text: &str, user: &str) -> Result<SignedRequest, Error> {
         self.sign_slack_form(&[
             ("command", "/peergate"),
-            ("text", text),
+            ("text", &slack::escape_text(text)),
             ("team_id", "T0001"),
             ("user_id", user),
             ("api_app_id", "A0123"),
@@ -301,7 +301,9 @@ impl Stage {
     /// The text of the last private reply to a click.
     #[must_use]
     pub fn last_private_reply(&self) -> String {
-        self.slack.posts(RESPONSE_PATH).last().map(RecordedPost::visible_text).unwrap_or_default()
+        let posts = self.slack.posts(RESPONSE_PATH);
+        let is_private = |post: &&RecordedPost| post.body_json().get("replace_original") != Some(&Value::Bool(true));
+        posts.iter().rev().find(is_private).map(RecordedPost::visible_text).unwrap_or_default()
     }
 
     /// The record of a connection.

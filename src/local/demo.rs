@@ -1,6 +1,6 @@
 //! The main job, told as it happens: a request across accounts is discovered and shown in the channel; two people approve
 //! it, one of them twice; it is accepted once, activated and announced; a forgery, a replay and a latecomer change
-//! nothing. Real HTTP between all parties.
+//! nothing; an accept outside peergate raises an alarm. Real HTTP between all parties.
 #![expect(clippy::print_stdout, reason = "the transcript is what the demo is for")]
 
 use std::ops::Deref;
@@ -19,7 +19,7 @@ use crate::chat::{feishu, message};
 use crate::clock;
 use crate::fake::alicloud::{SimulatorSettings, gateway};
 use crate::fake::feishu::{CHAT_ID, FakeFeishu};
-use crate::fake::slack::SlackCard;
+use crate::fake::slack::{SlackCard, SlackReply};
 use crate::peering::InstanceId;
 
 /// How long the demo waits for something to happen before it gives up.
@@ -36,6 +36,7 @@ pub async fn run() -> Result<(), Error> {
     reject_too_late(&stage, &id, &card).await?;
     follow_activation(&stage).await?;
     show_record(&stage, &id).await?;
+    bypass_peergate(&stage).await?;
     println!("\nEvery step was seen to happen.");
     Ok(())
 }
@@ -135,6 +136,22 @@ async fn show_record(stage: &DemoStage, id: &InstanceId) -> Result<(), Error> {
     Ok(())
 }
 
+async fn bypass_peergate(stage: &DemoStage) -> Result<(), Error> {
+    print_scene("A second request, and somebody of account 2222222222222222 accepts it in the console");
+    let id = stage.request_peering(&[("AcceptingVpcId", "vpc-two-people"), ("VpcId", "vpc-requester-2")]).await?;
+    stage.wait_for_card(&format!("prod/{id}")).await?;
+    stage.accept_in_console(&id).await?;
+    let card = stage.wait_for_card("was accepted outside peergate").await?;
+    print_card(&card);
+    stage.wait_for("the alarm below the card", || stage.bypass_alarm().is_some()).await?;
+    let alarm = stage.bypass_alarm().ok_or("the alarm is gone")?;
+    println!("    ↳ {}", alarm.text.replace('\n', "\n      "));
+    expect_step("the alarm is in the channel itself, not only in the thread", alarm.broadcast)?;
+    expect_step("it says how many had approved", alarm.text.contains("; 0 of 2 had approved"))?;
+    expect_step("peergate did not accept it", stage.load_record(&id).await?.client_token().is_none())?;
+    Ok(())
+}
+
 fn print_scene(title: &str) {
     println!("\n{title}");
 }
@@ -205,6 +222,12 @@ impl DemoStage {
     /// The headline of the last private reply to a click in Slack.
     fn private_headline(&self) -> String {
         self.last_private_reply().lines().next().unwrap_or_default().to_owned()
+    }
+
+    /// The alarm about an accept outside peergate, below the last card.
+    fn bypass_alarm(&self) -> Option<SlackReply> {
+        let replies = self.slack.messages_in(CHANNEL).pop()?.replies;
+        replies.into_iter().find(|reply| reply.text.contains("was accepted outside peergate"))
     }
 
     async fn load_record(&self, id: &InstanceId) -> Result<Approval, Error> {

@@ -14,6 +14,7 @@ use crate::alicloud::sign::SignatureVersion;
 use crate::alicloud::{Alicloud, Credentials};
 use crate::app::App;
 use crate::aws::AwsEnvironment;
+use crate::chat::Pacer;
 use crate::config::{Config, Environment, SecretsSource};
 use crate::fake::alicloud::SimulatorSettings;
 use crate::fake::alicloud::gateway::{self, Simulator};
@@ -25,6 +26,9 @@ use crate::{aws, clock, http};
 /// The credentials of the requesting account.
 const REQUESTER_CREDENTIALS: Credentials<'_> =
     Credentials { access_key_id: "requester-key", access_key_secret: "requester-secret", security_token: None };
+/// The credentials of the accepting account.
+const ACCEPTER_CREDENTIALS: Credentials<'_> =
+    Credentials { access_key_id: "accepter-key", access_key_secret: "accepter-secret", security_token: None };
 /// A signing secret of the client `ci`.
 pub const CI_SECRET: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD";
 /// The signing secret of the Slack app.
@@ -49,6 +53,8 @@ pub struct Sandbox {
     pub environment: Environment,
     /// The text of `peergate.toml`.
     pub config: String,
+    /// Whether posts keep their distance, as in a deployment. Else, every post begins at once.
+    pub paces_posts: bool,
     /// The directory of its files. It is removed with the sandbox.
     directory: PathBuf,
 }
@@ -92,7 +98,7 @@ impl Sandbox {
         let sdk = aws::sdk_config(&environment.aws, http::new_client()?);
         let endpoint = environment.aws.dynamodb_endpoint.clone().unwrap_or_default();
         table::create_table(&sdk, &endpoint, &environment.table).await?;
-        let app = Arc::new(App::new(&environment, Config::parse(&config)?)?);
+        let app = build_app(&environment, &config, false)?;
         Ok(Self {
             simulator,
             alicloud_url: alicloud,
@@ -101,6 +107,7 @@ impl Sandbox {
             parts: app,
             environment,
             config,
+            paces_posts: false,
             directory,
         })
     }
@@ -118,14 +125,23 @@ impl Sandbox {
         ]);
         call.extend(more.iter().copied());
         let call: Vec<_> = call.into_iter().collect();
-        let api = Alicloud::new(http::new_client()?, self.alicloud_url.clone(), SignatureVersion::V3, u32::MAX);
-        Ok(api.create_connection(REQUESTER_CREDENTIALS, &call).await?)
+        Ok(self.alicloud()?.create_connection(REQUESTER_CREDENTIALS, &call).await?)
+    }
+
+    /// Lets somebody of the accepting account accept a connection, without peergate.
+    pub async fn accept_in_console(&self, id: &InstanceId) -> Result<(), Error> {
+        self.alicloud()?.accept_connection(ACCEPTER_CREDENTIALS, id, &clock::nonce(), false).await?;
+        Ok(())
+    }
+
+    fn alicloud(&self) -> Result<Alicloud, Error> {
+        Ok(Alicloud::new(http::new_client()?, self.alicloud_url.clone(), SignatureVersion::V3, u32::MAX))
     }
 
     /// Restarts the app with another configuration.
     pub fn reconfigure(&mut self, config: &str) -> Result<(), Error> {
         std::fs::write(&self.environment.config, config)?;
-        self.parts = Arc::new(App::new(&self.environment, Config::parse(config)?)?);
+        self.parts = build_app(&self.environment, config, self.paces_posts)?;
         config.clone_into(&mut self.config);
         Ok(())
     }
@@ -153,6 +169,11 @@ impl Sandbox {
         change(&mut secrets);
         Ok(std::fs::write(self.directory.join("secrets.json"), secrets.to_string())?)
     }
+}
+
+fn build_app(environment: &Environment, config: &str, paces_posts: bool) -> Result<Arc<App>, Error> {
+    let app = App::new(environment, Config::parse(config)?)?;
+    Ok(Arc::new(if paces_posts { app } else { App { pacer: Pacer::off(), ..app } }))
 }
 
 fn merge_json(into: &mut Value, more: &Value) {

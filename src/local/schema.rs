@@ -131,6 +131,9 @@ struct WithoutNull;
 impl Transform for WithoutNull {
     fn transform(&mut self, schema: &mut Schema) {
         transform_subschemas(self, schema);
+        if schema.get("default").is_some_and(Value::is_null) {
+            schema.remove("default");
+        }
         let only = |list: &Value| match list.as_array().map(Vec::as_slice) {
             Some([one, null]) if *null == json!("null") || *null == json!({"type": "null"}) => Some(one.clone()),
             Some(_) | None => None,

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::sleep;
 
 use super::job::{Job, JobResult, Listing, RegionKey, RegionWork};
@@ -13,7 +14,7 @@ use crate::alicloud::{self, ListScope, MAX_PAGE_SIZE, UnreadableConnection};
 use crate::app::App;
 use crate::approval::{ApprovalId, IndexState, activation_recheck_at};
 use crate::clock;
-use crate::peering::Connection;
+use crate::peering::{Connection, Status};
 use crate::store::{self, IndexEntry};
 
 /// Up to this many connections of a region are read one by one. For more, the region is listed.
@@ -45,6 +46,7 @@ impl RegionWork {
                 key,
                 remaining: self,
                 next_token: None,
+                first_survey_at: None,
                 pages: 0,
                 unreadable: 0,
                 repeat_detector: RepeatDetector::default(),
@@ -76,6 +78,10 @@ pub(super) async fn list_next_page(app: &App, mut listing: Listing) -> Result<Jo
     let RegionKey { target, region } = listing.key.clone();
     let activating_since = listing.remaining.activating_since;
     let recheck_at = || activating_since.and_then(|since| activation_recheck_at(since, clock::now()));
+    if listing.remaining.discover && listing.first_survey_at.is_none() {
+        // Before the first page: a connection that is created later is not on any of its pages.
+        listing.first_survey_at = load_first_survey(app, &listing.key).await;
+    }
     let page = match fetch_page(app, &listing).await {
         Ok(page) => page,
         Err(error) => {
@@ -121,7 +127,7 @@ async fn compare_with_index(
     listing: &mut Listing,
     connections: Vec<Connection>,
 ) -> Result<Vec<Job>, store::Error> {
-    let (target, remaining) = (&listing.key.target, &mut listing.remaining);
+    let (target, remaining, first_survey_at) = (&listing.key.target, &mut listing.remaining, listing.first_survey_at);
     let Some(account) = app.config.targets.get(target).map(|target| target.account) else { return Ok(vec![]) };
     let (mut jobs, mut unknown, now) = (vec![], HashMap::new(), clock::now());
     for connection in connections {
@@ -138,8 +144,42 @@ async fn compare_with_index(
             unknown.insert(id, connection);
         }
     }
-    jobs.extend(compare_with_records(app, &listing.key, unknown).await?);
+    let is_bypass = |connection: &Connection| {
+        first_survey_at.is_some_and(|first| is_bypass(connection, first, app.store.retention(), now))
+    };
+    jobs.extend(compare_with_records(app, &listing.key, unknown, is_bypass).await?);
     Ok(jobs)
+}
+
+/// When the region was surveyed first. `None` if the table is unavailable; the next tick tries again.
+async fn load_first_survey(app: &App, RegionKey { target, region }: &RegionKey) -> Option<Timestamp> {
+    match app.store.first_survey_at(target, region, clock::now()).await {
+        Ok(at) => Some(at),
+        Err(error) => {
+            tracing::error!(
+                outcome = "store_failed",
+                target,
+                region,
+                %error,
+                "could not read when a region was surveyed first; connections accepted outside peergate may stay unreported"
+            );
+            None
+        }
+    }
+}
+
+/// Whether a connection without a record was accepted outside peergate: another account requested it after the first
+/// survey, and it is usable. Without a record, nobody was asked.
+fn is_bypass(connection: &Connection, first_survey_at: Timestamp, retention: SignedDuration, now: Timestamp) -> bool {
+    let is_from_outside = connection.requester.account != connection.accepter.account;
+    // Alibaba's own services accept their connections themselves.
+    let is_customers = connection.managed_service.is_empty();
+    // The record of an older connection may be past its retention.
+    let is_later = |created_at: Timestamp| created_at > first_survey_at && now.duration_since(created_at) < retention;
+    connection.status == Status::Activated
+        && is_from_outside
+        && is_customers
+        && connection.created_at.is_some_and(is_later)
 }
 
 /// Logs the connections of a page that peergate cannot understand.
@@ -226,6 +266,7 @@ async fn compare_with_records(
     app: &App,
     RegionKey { target, region }: &RegionKey,
     unknown: HashMap<ApprovalId, Connection>,
+    is_bypass: impl Fn(&Connection) -> bool,
 ) -> Result<Vec<Job>, store::Error> {
     let ids: Vec<_> = unknown.keys().cloned().collect();
     let known = match app.store.load_many(&ids).await {
@@ -247,6 +288,10 @@ async fn compare_with_records(
     for (id, connection) in unknown {
         let is_outdated = match known.get(&id) {
             None if connection.is_waiting(now) => true,
+            None if is_bypass(&connection) => {
+                jobs.push(Job::ReportBypass(id));
+                continue;
+            }
             None => {
                 app.store.note_unrecorded(&id);
                 false

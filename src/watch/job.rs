@@ -1,12 +1,17 @@
-//! The jobs of a tick, as data. `scheduler` runs them with the functions of `reconcile` and `discovery`.
+//! The jobs of a tick, as data. `scheduler` runs them with the functions of `reconcile`, `discovery`
+//! and `notify`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use super::repeat_detector::RepeatDetector;
-use crate::approval::{ApprovalId, IndexState};
+use crate::approval::{ApprovalId, Claim, IndexState};
 use crate::peering::{Connection, InstanceId};
+use crate::store::Stored;
 
 /// A piece of work. A failure of one job stops no other.
 pub(super) enum Job {
@@ -28,8 +33,29 @@ pub(super) enum Job {
     },
     /// Records that a connection no longer exists.
     MarkDeleted(ApprovalId),
+    /// Tells people of a connection that was accepted before peergate knew of it.
+    ReportBypass(ApprovalId),
     /// Lists a page of a region.
     ListPage(Box<Listing>),
+    /// Posts a notification that this process has claimed.
+    Post(Box<ClaimedPost>),
+}
+
+/// A claimed notification, and when its post may begin.
+#[derive(Debug, Clone)]
+pub(super) struct PacedClaim {
+    pub(super) claim: Claim,
+    pub(super) begin_at: Timestamp,
+}
+
+/// A notification that this process has claimed.
+pub(super) struct ClaimedPost {
+    pub(super) id: ApprovalId,
+    /// The record as the last of the posts stored it that share it. So they do not write against each other.
+    pub(super) record: Arc<Mutex<Stored>>,
+    pub(super) paced: PacedClaim,
+    /// The claim ends a while after this.
+    pub(super) claimed_at: Instant,
 }
 
 /// The result of a job.
@@ -41,19 +67,21 @@ pub(super) struct JobResult {
     pub(super) follow_ups: Vec<Job>,
 }
 
-/// Names a lane. Each target has one of each kind.
+/// Names a lane. Each target has one of each kind, and one for each channel.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct LaneKey {
     pub(super) target: String,
     pub(super) kind: LaneKind,
 }
 
-/// What the jobs of a lane do: read connections, apply readings, or take due steps.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What the jobs of a lane do: read connections, apply readings, take due steps, or post to a channel.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum LaneKind {
     Poll,
     Ingest,
     Advance,
+    /// By the channel's name in the configuration.
+    Post(String),
 }
 
 /// Names a job. While a job is queued or runs, no second one with the same key is queued.
@@ -63,6 +91,7 @@ pub(super) enum JobKey {
     Ingest(ApprovalId),
     Poll(ApprovalId),
     List(RegionKey),
+    Post { id: ApprovalId, channel: String, number: u32 },
 }
 
 /// Names a region of a target.
@@ -94,6 +123,8 @@ pub(super) struct Listing {
     pub(super) next_token: Option<String>,
     pub(super) pages: u32,
     pub(super) unreadable: usize,
+    /// When the region was surveyed first. `None` if nobody looks for new requests, or the table is unavailable.
+    pub(super) first_survey_at: Option<Timestamp>,
     /// Detects pages that repeat earlier ones.
     pub(super) repeat_detector: RepeatDetector,
 }
@@ -102,9 +133,10 @@ impl Job {
     pub(super) fn lane(&self) -> LaneKey {
         let (target, kind) = match self {
             Self::Advance(id) => (&id.target, LaneKind::Advance),
-            Self::Ingest { id, .. } | Self::MarkDeleted(id) => (&id.target, LaneKind::Ingest),
+            Self::Ingest { id, .. } | Self::MarkDeleted(id) | Self::ReportBypass(id) => (&id.target, LaneKind::Ingest),
             Self::Poll { id, .. } => (&id.target, LaneKind::Poll),
             Self::ListPage(listing) => (&listing.key.target, LaneKind::Poll),
+            Self::Post(post) => (&post.id.target, LaneKind::Post(post.paced.claim.channel.clone())),
         };
         LaneKey { target: target.clone(), kind }
     }
@@ -112,9 +144,13 @@ impl Job {
     pub(super) fn key(&self) -> JobKey {
         match self {
             Self::Advance(id) => JobKey::Advance(id.clone()),
-            Self::Ingest { id, .. } | Self::MarkDeleted(id) => JobKey::Ingest(id.clone()),
+            Self::Ingest { id, .. } | Self::MarkDeleted(id) | Self::ReportBypass(id) => JobKey::Ingest(id.clone()),
             Self::Poll { id, .. } => JobKey::Poll(id.clone()),
             Self::ListPage(listing) => JobKey::List(listing.key.clone()),
+            Self::Post(post) => {
+                let Claim { notification, channel, .. } = &post.paced.claim;
+                JobKey::Post { id: post.id.clone(), channel: channel.clone(), number: notification.number }
+            }
         }
     }
 }

@@ -1,33 +1,55 @@
 //! Delivers notifications. If the platform can edit messages, the card is updated and the notification goes below it.
 //! Otherwise each notification is a message of its own.
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use std::sync::Arc;
+use std::time::Duration;
+
 use jiff::Timestamp;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::TickSummary;
-use super::job::JobResult;
+use super::job::{ClaimedPost, Job, JobResult, PacedClaim};
 use crate::accept;
 use crate::app::App;
 use crate::approval::{
-    Approval, ApprovalId, CardId, CardKey, CardRef, ChannelDisplay, Claim, DeliveryKey, Event, Notification,
-    NotificationKind, RetryPolicy,
+    Approval, ApprovalId, CardId, CardKey, CardRef, ChannelDisplay, Claim, DeliveryKey, Event, FailedPost,
+    Notification, NotificationKind, RetryPolicy,
 };
 use crate::chat::message::Message;
 use crate::chat::platform::{Channel, ChatContext};
-use crate::chat::{CardDigest, DeliveryError, UpdateOutcome, binding, message};
+use crate::chat::{
+    CardDigest, DeliveryError, FailureCause, PostAttempt, PostLane, ThrottleScope, Turn, UpdateOutcome, binding,
+    message,
+};
 use crate::clock;
 use crate::peering::Fingerprint;
 use crate::store::{self, Stored};
 
+/// The longest that a delivery takes, with all its calls. Less than the time of a claim, so that no other watcher posts the
+/// same.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(45);
+/// A claim that waited longer for a slow channel is claimed again, so that the delivery ends before its claim does.
+const MAX_CLAIM_AGE: Duration = Duration::from_secs(10);
+/// The time that remains to store the result when the tick ends.
+const RESULT_RESERVE: Duration = Duration::from_secs(1);
+
 /// A stored record, and the notifications that this process has claimed and must post.
 pub(super) struct Claimed {
     pub(super) stored: Stored,
-    pub(super) claims: Vec<Claim>,
+    pub(super) claims: Vec<PacedClaim>,
 }
 
 impl Claimed {
     pub(super) fn nothing(stored: Stored) -> Self {
         Self { stored, claims: vec![] }
+    }
+
+    /// Ends a job: a job of its own posts each notification.
+    fn into_result(self) -> JobResult {
+        let (id, recheck_at) = (self.stored.approval.id().clone(), self.stored.approval.recheck_at(clock::now()));
+        let record = Arc::new(Mutex::new(self.stored));
+        JobResult { recheck_at, follow_ups: post_jobs(&id, &record, self.claims) }
     }
 }
 
@@ -55,74 +77,152 @@ pub(super) async fn update_and_claim(
     Ok(Claimed { stored, claims })
 }
 
-/// Ends a job: posts what it claimed, and stores the result of each post. Goes on with what is due by then, until
-/// nothing is. Also updates cards of earlier versions.
-pub(super) async fn deliver(
-    app: &App,
-    mut claimed: Claimed,
-    summary: &mut TickSummary,
-) -> Result<JobResult, store::Error> {
-    loop {
-        let Claimed { stored, claims } = claimed;
-        let (approval, mut current, mut failure) = (stored.approval.clone(), stored, None);
-        let post = async |claim: Claim| (claim.notification.at, post_claim(app, &approval, claim).await);
-        let mut posts: FuturesUnordered<_> = claims.into_iter().map(post).collect();
-        while let Some((at, event)) = posts.next().await {
-            let now = clock::now();
-            if matches!(event, Event::Undelivered { .. }) {
-                summary.undelivered = summary.undelivered.saturating_add(1);
-                summary.oldest_undelivered = summary.oldest_undelivered.max(Some(now.duration_since(at)));
-            } else {
-                summary.delivered = summary.delivered.saturating_add(1);
-            }
-            match app.store.update(current.clone(), |approval| approval.apply_event(&event, now)).await {
-                Ok(stored) => current = stored,
-                Err(error) => failure = Some(error),
-            }
-        }
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        let redraw = |approval: &mut Approval| approval.request_redraw(false, clock::now());
-        claimed = update_and_claim(app, current, None, redraw, summary).await?;
-        if claimed.claims.is_empty() {
-            let recheck_at = claimed.stored.approval.recheck_at(clock::now());
-            return Ok(JobResult { recheck_at, follow_ups: vec![] });
-        }
+/// Ends a job: what it claimed is posted by other jobs. Also updates cards of earlier versions.
+pub(super) async fn deliver(app: &App, claimed: Claimed, summary: &mut TickSummary) -> Result<JobResult, store::Error> {
+    if !claimed.claims.is_empty() {
+        return Ok(claimed.into_result());
     }
+    let redraw = |approval: &mut Approval| approval.request_redraw(false, clock::now());
+    Ok(update_and_claim(app, claimed.stored, None, redraw, summary).await?.into_result())
 }
 
-/// Claims the due notifications. If an account requests too many cards at once, its new cards wait for their turn.
-pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp) -> Vec<Claim> {
+fn post_jobs(id: &ApprovalId, record: &Arc<Mutex<Stored>>, claims: Vec<PacedClaim>) -> Vec<Job> {
+    let job = |paced| {
+        let (id, record) = (id.clone(), Arc::clone(record));
+        Job::Post(Box::new(ClaimedPost { id, record, paced, claimed_at: Instant::now() }))
+    };
+    claims.into_iter().map(job).collect()
+}
+
+/// Posts a claimed notification, and stores the result. In the same write, claims what is due by then.
+pub(super) async fn post_claimed(
+    app: &App,
+    ClaimedPost { id, record, paced, claimed_at }: ClaimedPost,
+    stop_at: Instant,
+    summary: &mut TickSummary,
+) -> Result<JobResult, store::Error> {
+    let PacedClaim { claim, begin_at } = paced;
+    if claimed_at.elapsed() > DELIVERY_TIMEOUT {
+        // Another watcher may have it.
+        return Ok(JobResult::default());
+    }
+    let until = (claimed_at + DELIVERY_TIMEOUT).min(stop_at.checked_sub(RESULT_RESERVE).unwrap_or(stop_at));
+    let result = if claimed_at.elapsed() > MAX_CLAIM_AGE {
+        Err(clock::now())
+    } else {
+        let approval = record.lock().await.approval.clone();
+        post_in_turn(app, &approval, &claim, begin_at, until).await
+    };
+    let mut stored = record.lock().await;
+    let event = match result {
+        Ok(event) => event,
+        Err(until) => {
+            let postpone = |approval: &mut Approval| {
+                approval.postpone_delivery(claim.key(), until);
+                true
+            };
+            *stored = app.store.update(stored.clone(), postpone).await?;
+            return Ok(JobResult { recheck_at: Some(until), follow_ups: vec![] });
+        }
+    };
+    let now = clock::now();
+    if matches!(event, Event::Undelivered { .. }) {
+        summary.undelivered = summary.undelivered.saturating_add(1);
+        summary.oldest_undelivered = summary.oldest_undelivered.max(Some(now.duration_since(claim.notification.at)));
+    } else {
+        summary.delivered = summary.delivered.saturating_add(1);
+    }
+    let apply = |approval: &mut Approval| {
+        let changed = approval.apply_event(&event, now);
+        approval.request_redraw(false, now) || changed
+    };
+    let claimed = update_and_claim(app, stored.clone(), None, apply, summary).await?;
+    let recheck_at = claimed.stored.approval.recheck_at(clock::now());
+    *stored = claimed.stored;
+    Ok(JobResult { recheck_at, follow_ups: post_jobs(&id, &record, claimed.claims) })
+}
+
+/// Claims the due notifications. If an account requests too many cards at once, its new cards wait for their turn. So do
+/// posts to a channel that takes no more at the moment.
+pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp) -> Vec<PacedClaim> {
     let can = |channel: &str| app.config.channels.get(channel).map(Channel::capabilities);
     let has_cards = |channel: &str| can(channel).is_some_and(|can| can.can_edit);
     let new_card = |channel: &str| has_cards(channel).then(clock::new_card_id);
-    let (mut claims, mut postponed) = (approval.claim_due(now, new_card), vec![]);
-    claims.retain(|Claim { notification, channel, .. }| {
+    let (mut paced, mut postponed) = (vec![], vec![]);
+    for claim in approval.claim_due(now, new_card) {
+        let Claim { notification, channel, .. } = &claim;
         let is_chat = can(channel).is_some_and(|can| can.is_for_people);
         let account = approval.facts().requester.account;
-        let makes_card = notification.kind == NotificationKind::Discovered
-            || (has_cards(channel) && !approval.cards().contains_key(channel));
-        let turn_at =
+        let is_known = approval.cards().contains_key(channel) || approval.shown().contains_key(channel);
+        let makes_card = notification.kind == NotificationKind::Discovered || !is_known;
+        let card_turn =
             (is_chat && makes_card).then(|| app.card_rate.reserve(account, channel, approval.id(), now)).flatten();
-        postponed.extend(turn_at.map(|turn_at| (notification.number, channel.clone(), turn_at)));
-        turn_at.is_none()
-    });
-    for (number, channel, turn_at) in postponed {
-        approval.postpone_delivery(DeliveryKey { number, channel: &channel }, turn_at);
+        match card_turn.map_or_else(|| reserve_turn(app, approval.id(), &claim, now), Turn::Later) {
+            Turn::Soon(begin_at) => paced.push(PacedClaim { claim, begin_at }),
+            Turn::Later(until) => postponed.push((claim, until)),
+        }
     }
-    claims
+    for (claim, until) in postponed {
+        approval.postpone_delivery(claim.key(), until);
+    }
+    paced
 }
 
-/// Posts one notification to one channel, and returns the result as an event.
-async fn post_claim(app: &App, approval: &Approval, claim: Claim) -> Event {
+fn reserve_turn(app: &App, id: &ApprovalId, claim: &Claim, now: Timestamp) -> Turn {
+    match app.config.channels.get(&claim.channel) {
+        Some(to) => app.pacer.reserve(&to.lane(&claim.channel), &post_name(id, claim.key()), now),
+        None => Turn::Soon(now),
+    }
+}
+
+/// Names a post for the pacer.
+fn post_name(id: &ApprovalId, DeliveryKey { number, .. }: DeliveryKey<'_>) -> String {
+    format!("{id}#{number}")
+}
+
+/// Posts one notification to one channel when its turn comes, and returns the result as an event.
+///
+/// # Errors
+/// When the channel pauses: until when the post must wait. Nothing was posted.
+async fn post_in_turn(
+    app: &App,
+    approval: &Approval,
+    claim: &Claim,
+    begin_at: Timestamp,
+    until: Instant,
+) -> Result<Event, Timestamp> {
+    let to = app.config.channels.get(&claim.channel);
+    let (lane, name) = (to.map(|to| to.lane(&claim.channel)), post_name(approval.id(), claim.key()));
+    sleep(Duration::try_from(begin_at.duration_since(clock::now())).unwrap_or_default()).await;
+    if let Some(until) = lane.as_ref().and_then(|lane| app.pacer.yield_to_pause(lane, &name, clock::now())) {
+        return Err(until);
+    }
     let mut display = ChannelDisplay::Unchanged;
-    let result = post_to_channel(app, approval, &claim, &mut display).await;
-    log_delivery(approval.id(), &claim, result.as_ref().err());
-    let Claim { notification: Notification { number, .. }, channel, .. } = claim;
-    match result {
+    let posted = timeout_at(until, post_to_channel(app, approval, claim, &mut display)).await;
+    let result = posted.unwrap_or_else(|_elapsed| Err(DeliveryError::timed_out()));
+    if let Some(lane) = &lane {
+        end_turn(app, lane, &name, result.as_ref().err());
+    }
+    log_delivery(approval.id(), claim, result.as_ref().err());
+    let Claim { notification: Notification { number, .. }, channel, .. } = claim.clone();
+    Ok(match result {
         Ok(()) => Event::Delivered { number, channel, display },
-        Err(DeliveryError { error, retry }) => Event::Undelivered { number, channel, error, retry, display },
+        Err(DeliveryError { error, retry, cause }) => {
+            let failed = FailedPost { error, retry, may_be_posted: cause == FailureCause::AnswerLost };
+            Event::Undelivered { number, channel, failed, display }
+        }
+    })
+}
+
+/// Ends the turn of a post. If the platform throttled it, the other posts pause, too.
+fn end_turn(app: &App, lane: &PostLane, name: &str, failure: Option<&DeliveryError>) {
+    app.pacer.finish(lane, name);
+    if let Some(DeliveryError { cause: FailureCause::Throttled(scope), retry, .. }) = failure {
+        let retry_after = match retry {
+            RetryPolicy::Backoff(retry_after) => *retry_after,
+            RetryPolicy::AfterFix | RetryPolicy::FewTimes | RetryPolicy::Never => None,
+        };
+        app.pacer.pause(lane, *scope == ThrottleScope::App, name, retry_after, clock::now());
     }
 }
 
@@ -130,33 +230,30 @@ async fn post_claim(app: &App, approval: &Approval, claim: Claim) -> Event {
 async fn post_to_channel(
     app: &App,
     approval: &Approval,
-    Claim { notification, channel, card }: &Claim,
+    claim: &Claim,
     display: &mut ChannelDisplay,
 ) -> Result<(), DeliveryError> {
-    let unread = |_| DeliveryError { error: "the secrets cannot be read".into(), retry: RetryPolicy::Backoff(None) };
+    let Claim { notification, channel, .. } = claim;
+    let unread = |_| DeliveryError::refused("the secrets cannot be read", RetryPolicy::Backoff(None));
     let secrets = app.secrets.current(clock::now()).await.map_err(unread)?;
     let context = app.chat_context(&secrets);
     let Some(to) = app.config.channels.get(channel) else {
-        return Err(DeliveryError {
-            error: "the channel is not in the configuration".into(),
-            retry: RetryPolicy::Never,
-        });
+        return Err(DeliveryError::refused("the channel is not in the configuration", RetryPolicy::Never));
     };
     let key = notification_key(approval, channel, notification.number);
+    let attempt = attempt_of(claim, &key);
     let can = to.capabilities();
     if can.can_edit {
-        let card = draw_card(context, to, channel, approval, *card).await?;
-        let reference = card.reference.clone();
-        *display = ChannelDisplay::Card(card);
+        let reference = draw_card(context, to, approval, claim, display).await?;
         // The card itself is the notification.
         if matches!(notification.kind, NotificationKind::Discovered | NotificationKind::Checked) {
             return Ok(());
         }
         let message = message::describe_notification(approval, notification);
         return if can.can_thread {
-            to.reply_below(context, &reference, &message, is_urgent(&notification.kind), &key).await
+            to.reply_below(context, &reference, &message, is_urgent(&notification.kind), attempt).await
         } else {
-            to.post(context, channel, &message, &key).await.map(|_| ())
+            to.post(context, channel, &message, attempt).await.map(|_| ())
         };
     }
     if !can.is_for_people {
@@ -168,11 +265,22 @@ async fn post_to_channel(
         // This only changes cards. It is not worth a message.
         return Ok(());
     }
-    let card = binding::notification_card_id(&approval.id().to_string(), channel, notification.number);
-    let (message, _) = bind_buttons(context, to, message::follow_up(approval, notification, clock::now()), card);
-    to.post(context, channel, &message, &key).await?;
+    let message = without_buttons(app, to, message::follow_up(approval, notification, clock::now()), notification);
+    to.post(context, channel, &message, attempt).await?;
     *display = ChannelDisplay::Facts(shown_fingerprint(approval));
     Ok(())
+}
+
+fn attempt_of<'a>(claim: &Claim, key: &'a str) -> PostAttempt<'a> {
+    PostAttempt { key, unconfirmed_since: claim.unconfirmed_since, attempts: claim.attempts }
+}
+
+/// A message that can never be updated has no buttons: nothing could remove them. It says how to decide instead.
+fn without_buttons(app: &App, to: &Channel, message: Message, notification: &Notification) -> Message {
+    let has_card = |channel: &&String| app.config.channels.get(*channel).is_some_and(|to| to.capabilities().can_edit);
+    let cards: Vec<_> = notification.deliveries.keys().filter(has_card).map(String::as_str).collect();
+    let has_commands = to.app().is_some_and(|app_of| app_of.is_configured(&app.config.platforms));
+    message::without_buttons(message, &cards, has_commands)
 }
 
 /// Fingerprint of the facts if a card can show all of them. Otherwise the fingerprint of nothing.
@@ -180,36 +288,66 @@ fn shown_fingerprint(approval: &Approval) -> Fingerprint {
     if message::can_show_all(approval.facts()) { approval.fingerprint().clone() } else { Fingerprint::of_nothing() }
 }
 
-/// Shows the current record: updates its card, or posts a new one. Returns the card.
+/// Shows the current record: updates its card, or posts a new one. Returns the reference of the card.
 async fn draw_card(
     context: ChatContext<'_>,
     to: &Channel,
-    channel: &str,
     approval: &Approval,
-    card: Option<CardId>,
-) -> Result<CardRef, DeliveryError> {
+    claim: &Claim,
+    display: &mut ChannelDisplay,
+) -> Result<String, DeliveryError> {
+    let channel = claim.channel.as_str();
     let message = message::request_card(approval, clock::now());
     let fingerprint = shown_fingerprint(approval);
-    let mut too_old = None;
-    if let Some(card) = approval.cards().get(channel) {
+    let (known, mut frozen) = (approval.cards().get(channel), None);
+    if let Some(card) = known {
         let (message, key) = bind_buttons(context, to, message.clone(), card.id);
         match to.update(context, &card.reference, &message).await? {
-            UpdateOutcome::Updated => return Ok(CardRef { fingerprint, shown_at: clock::now(), key, ..card.clone() }),
-            UpdateOutcome::TooOld => too_old = Some(card),
+            UpdateOutcome::Updated => {
+                let card = CardRef { fingerprint, shown_at: clock::now(), key, ..card.clone() };
+                let reference = card.reference.clone();
+                *display = ChannelDisplay::Card(card);
+                return Ok(reference);
+            }
+            UpdateOutcome::Frozen => frozen = Some(card),
             UpdateOutcome::Gone => {}
         }
     }
-    let card = card.unwrap_or_else(clock::new_card_id);
-    let (message, key) = bind_buttons(context, to, message, card);
-    let posted = to.post(context, channel, &message, &format!("card-{card}-{:.16}", fingerprint.to_string())).await?;
+    let is_new = |id: &CardId| known.is_none_or(|known| known.id != *id);
+    let id = claim.card.filter(is_new).unwrap_or_else(clock::new_card_id);
+    let (message, key) = bind_buttons(context, to, message, id);
+    let posted = to.post(context, channel, &message, attempt_of(claim, &format!("card-{id}"))).await?;
     let reference = posted.ok_or_else(|| DeliveryError::misconfigured("the platform did not say where the card is"))?;
-    if let Some(old) = too_old {
-        // Best effort: a click on the old card says the same.
-        let _ = to
-            .reply_below(context, &old.reference, &message::card_moved(approval), false, &format!("moved-{card}"))
-            .await;
+    let card = CardRef { reference: reference.clone(), id, fingerprint, shown_at: clock::now(), key };
+    if claim.unconfirmed_since.is_some() {
+        // This may be the message of an earlier attempt, which may show other facts.
+        let unread = CardRef { fingerprint: Fingerprint::of_nothing(), key: None, ..card.clone() };
+        *display = ChannelDisplay::Card(unread);
+        if to.update(context, &reference, &message).await? != UpdateOutcome::Updated {
+            return Err(DeliveryError::refused("the card cannot be updated", RetryPolicy::Backoff(None)));
+        }
     }
-    Ok(CardRef { reference, id: card, fingerprint, shown_at: clock::now(), key })
+    *display = ChannelDisplay::Card(card);
+    if let Some(old) = frozen {
+        remove_frozen_card(context, to, approval, old, id).await;
+    }
+    Ok(reference)
+}
+
+/// Deletes a card that keeps its old content. If the platform refuses, a reply says that there is a new one, and a click
+/// on it does.
+async fn remove_frozen_card(context: ChatContext<'_>, to: &Channel, approval: &Approval, old: &CardRef, new: CardId) {
+    let Err(undelivered) = to.delete(context, &old.reference).await else { return };
+    let id = approval.id();
+    tracing::info!(
+        outcome = "old_card_kept",
+        target = id.target,
+        peering.id = id.instance_id.as_str(),
+        error = undelivered.error,
+        "could not delete a card that a new one replaces"
+    );
+    let (message, key) = (message::card_moved(approval), format!("moved-{new}"));
+    let _ = to.reply_below(context, &old.reference, &message, false, PostAttempt::only(&key)).await;
 }
 
 /// Idempotency key of a post. It is the same in every attempt, and differs between notifications.
@@ -233,7 +371,13 @@ pub(super) async fn deliver_digests(app: &App) {
     for digest in app.card_rate.due_digests(clock::now()) {
         let (account, channel) = (digest.account.to_string(), digest.channel.as_str());
         let cards = digest.ids.len();
-        match post_digest(app, &digest).await {
+        let Some(to) = app.config.channels.get(channel) else { continue };
+        let (lane, name) = (to.lane(channel), format!("digest of {account}"));
+        let Turn::Soon(begin_at) = app.pacer.reserve(&lane, &name, clock::now()) else { continue };
+        sleep(Duration::try_from(begin_at.duration_since(clock::now())).unwrap_or_default()).await;
+        let posted = post_digest(app, to, &digest).await;
+        end_turn(app, &lane, &name, posted.as_ref().err());
+        match posted {
             Ok(()) => {
                 app.card_rate.mark_digest_posted(&digest, clock::now());
                 tracing::warn!(
@@ -251,19 +395,15 @@ pub(super) async fn deliver_digests(app: &App) {
     }
 }
 
-async fn post_digest(app: &App, digest: &CardDigest) -> Result<(), DeliveryError> {
+async fn post_digest(app: &App, to: &Channel, digest: &CardDigest) -> Result<(), DeliveryError> {
+    if !to.capabilities().is_for_people {
+        return Ok(());
+    }
     let unread = |_| DeliveryError::misconfigured("the secrets cannot be read");
     let secrets = app.secrets.current(clock::now()).await.map_err(unread)?;
     let name = app.config.policy.accounts.get(&digest.account).map(|account| account.name.as_str());
-    match app.config.channels.get(&digest.channel) {
-        Some(to) if to.capabilities().is_for_people => {
-            let key = format!("digest-{:.32}", clock::nonce());
-            to.post(app.chat_context(&secrets), &digest.channel, &message::describe_digest(digest, name), &key)
-                .await
-                .map(|_| ())
-        }
-        Some(_) | None => Ok(()),
-    }
+    let (message, key) = (message::describe_digest(digest, name), format!("digest-{:.32}", clock::nonce()));
+    to.post(app.chat_context(&secrets), &digest.channel, &message, PostAttempt::only(&key)).await.map(|_| ())
 }
 
 /// Whether the channel itself must show the notification, and not only the thread. Then somebody has to act.
@@ -277,6 +417,7 @@ fn is_urgent(kind: &NotificationKind) -> bool {
         | NotificationKind::FactsDiffer { .. }
         | NotificationKind::SentBack { .. }
         | NotificationKind::Corrected { .. }
+        | NotificationKind::Bypassed { .. }
         | NotificationKind::Failed { .. } => true,
         NotificationKind::Discovered
         | NotificationKind::RuleChanged { .. }

@@ -11,10 +11,10 @@ use crate::accept::{self, BACKGROUND_CHECKS_TIMEOUT, NextStep};
 use crate::alicloud::Class;
 use crate::app::App;
 use crate::approval::{
-    Approval, ApprovalId, ApprovalState, Approver, Event, IndexState, Review, activation_recheck_at,
+    Approval, ApprovalId, ApprovalState, Approver, Event, IndexState, Principal, Review, activation_recheck_at,
 };
 use crate::clock;
-use crate::peering::Connection;
+use crate::peering::{Connection, Status};
 use crate::store::{self, Saved, Stored};
 
 /// Takes the due step of a record. Loads the record first, because the index may be outdated.
@@ -114,6 +114,44 @@ pub(super) async fn mark_deleted(
     let Some(stored) = app.store.load(id).await? else { return Ok(JobResult::default()) };
     let claimed = apply_event(app, stored, &Event::Missing, summary).await?;
     deliver(app, claimed, summary).await
+}
+
+/// Tells people of a connection that was accepted before peergate knew of it. Reads it first, because the list may be
+/// outdated.
+pub(super) async fn report_bypass(
+    app: &App,
+    id: &ApprovalId,
+    summary: &mut TickSummary,
+) -> Result<JobResult, store::Error> {
+    let now = clock::now();
+    let connection = match accept::read_connection(app, &id.target, &id.instance_id, now).await {
+        Ok(connection) if connection.status == Status::Activated => connection,
+        Ok(_) => return Ok(JobResult::default()),
+        Err(error) => {
+            log_read_failure(id, &error);
+            return Ok(JobResult::default());
+        }
+    };
+    let policy = &app.config.policy;
+    let snapshot = policy.snapshot_for(&id.target, &connection);
+    let eligible_approver = |principal: &Principal| policy.eligible_approver(&id.target, &connection, principal);
+    let review =
+        Review { id, connection: &connection, policy: &snapshot, findings: &[], eligible_approver: &eligible_approver };
+    let mut approval = Approval::discover_bypass(&review, now);
+    let claims = claim_due(app, &mut approval, now);
+    let stored = match app.store.save(&approval, None).await? {
+        Saved::Done(stored) => stored,
+        // Another process has just created a record, so people were asked.
+        Saved::Conflict(_) => return Ok(JobResult::default()),
+    };
+    summary.discovered += 1;
+    tracing::error!(
+        outcome = "bypassed",
+        target = id.target,
+        peering.id = id.instance_id.as_str(),
+        "somebody accepted a connection outside peergate before peergate knew of it"
+    );
+    deliver(app, Claimed { stored, claims }, summary).await
 }
 
 fn observed_event(connection: &Connection) -> Event {

@@ -1,6 +1,6 @@
 //! Runs the jobs of a tick in lanes. Each target has its own lanes, so that a slow target delays no other. Each target
-//! has one lane for reading connections, one for applying readings, and one for due steps, so that a slow channel
-//! delays no reading.
+//! has one lane for reading connections, one for applying readings, one for due steps, and one for each channel, so that a
+//! slow channel delays nothing else.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -9,7 +9,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::job::{Job, JobKey, JobResult, LaneKey, LaneKind, RegionKey};
-use super::{TickSummary, discovery, reconcile};
+use super::{TickSummary, discovery, notify, reconcile};
 use crate::app::App;
 use crate::logging::ErrorChain;
 use crate::store;
@@ -112,13 +112,17 @@ async fn run_job(app: &App, job: Job, stop_at: Instant) -> FinishedJob {
                 reconcile::poll_connection(app, id, indexed_state, activating_since).await
             }
             Job::MarkDeleted(id) => reconcile::mark_deleted(app, &id, &mut summary).await,
+            Job::ReportBypass(id) => reconcile::report_bypass(app, &id, &mut summary).await,
             Job::ListPage(listing) => discovery::list_next_page(app, *listing).await,
+            Job::Post(post) => notify::post_claimed(app, *post, stop_at, &mut summary).await,
         }
     })
     .await;
     let target = &lane.target;
     let (peering, region) = match &key {
-        JobKey::Advance(id) | JobKey::Ingest(id) | JobKey::Poll(id) => (Some(id.instance_id.as_str()), None),
+        JobKey::Advance(id) | JobKey::Ingest(id) | JobKey::Poll(id) | JobKey::Post { id, .. } => {
+            (Some(id.instance_id.as_str()), None)
+        }
         JobKey::List(RegionKey { region, .. }) => (None, Some(region)),
     };
     let result = match result {

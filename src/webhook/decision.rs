@@ -9,18 +9,19 @@ use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
 use super::carry_out::{OutdatedReading, store_decision};
+use super::ended::{shown_end, store_end};
 use super::list::list_open_requests;
-use super::old_card::{is_current_card, old_card_reply, update_cards};
+use super::old_card::refuse_old_card;
 use super::reply::{decision_error_reply, missing_reply, objection_reply, read_failure_reply, store_failure_reply};
 use crate::accept;
 use crate::alicloud::Class;
 use crate::app::App;
 use crate::approval::{
-    Approval, ApprovalId, ApprovalState, Approver, Decision, DecisionError, Event, PolicySnapshot, Principal,
-    RequestId, Review, Verdict, hash_request,
+    Approval, ApprovalId, Approver, Decision, DecisionError, Event, PolicySnapshot, Principal, RequestId, Review,
+    Verdict, hash_request,
 };
 use crate::chat::{Action, Command, CommandRequest, ConnectionCommand, Dependency, Reply};
-use crate::peering::{Connection, Fingerprint, Status};
+use crate::peering::Connection;
 use crate::preflight::{self, Check, CheckOutcome, Finding, Objection};
 use crate::store::{Saved, Stored};
 
@@ -33,20 +34,21 @@ pub(super) async fn reply_to_command(app: &App, request: &CommandRequest, now: T
         Command::List { target } => return list_open_requests(app, target.as_deref(), deadline).await,
         Command::Connection(command) => command,
     };
+    if let Some(chars) = command.oversized_reason() {
+        return Reply::ReasonTooLong(chars);
+    }
     let Some(id) = approval_id(app, command) else {
         return Reply::UnknownTarget(app.config.targets.keys().cloned().collect());
     };
-    let by = app.config.policy.approver_for(request.by.clone());
-    let attempt = Attempt { app, request, command, id: &id, by, now, deadline };
+    let attempt = Attempt::new(app, request, command, &id, now, deadline);
     match command.action {
         Action::Withdraw => attempt.withdraw_decision().await,
         Action::Decide(_) | Action::DryRun | Action::Status => attempt.execute_command().await,
     }
 }
 
-/// The reply to a decision that is too late. `None` if it is not too late, so that its sender can be asked for a
-/// reason.
-pub(super) async fn reply_if_too_late(
+/// The reply to a decision that no reason can make count. `None` if its sender can be asked for a reason.
+pub(super) async fn reply_without_reason(
     app: &App,
     request: &CommandRequest,
     now: Timestamp,
@@ -54,28 +56,13 @@ pub(super) async fn reply_if_too_late(
 ) -> Option<Reply> {
     let Command::Connection(command) = &request.command else { return None };
     let Action::Decide(verdict) = command.action else { return None };
-    let stored = timeout_at(deadline, app.store.load(&approval_id(app, command)?)).await.ok()?.ok()??;
-    let by = app.config.policy.approver_for(request.by.clone());
-    let decision = build_decision(verdict, by, request, command, stored.approval.fingerprint().clone(), now);
-    stored.approval.check_decision(&decision).err().map(|error| decision_error_reply(error, stored.approval))
+    let id = approval_id(app, command)?;
+    Attempt::new(app, request, command, &id, now, deadline).refuse_in_advance(verdict).await
 }
 
 fn approval_id(app: &App, command: &ConnectionCommand) -> Option<ApprovalId> {
     let (target, _) = app.config.find_target(command.target.as_deref())?;
     Some(ApprovalId { target: target.to_owned(), instance_id: command.instance_id.clone() })
-}
-
-fn build_decision(
-    verdict: Verdict,
-    by: Approver,
-    request: &CommandRequest,
-    command: &ConnectionCommand,
-    fingerprint: Fingerprint,
-    now: Timestamp,
-) -> Decision {
-    let RequestId { key, content } = request_id(request, command);
-    let reason = command.reason.clone();
-    Decision { verdict, by, at: now, fingerprint, reason, request_key: key, request_content: content }
 }
 
 /// Id of the request and hash of its content.
@@ -117,7 +104,42 @@ struct Attempt<'a> {
     deadline: Instant,
 }
 
-impl Attempt<'_> {
+impl<'a> Attempt<'a> {
+    fn new(
+        app: &'a App,
+        request: &'a CommandRequest,
+        command: &'a ConnectionCommand,
+        id: &'a ApprovalId,
+        now: Timestamp,
+        deadline: Instant,
+    ) -> Self {
+        let by = app.config.policy.approver_for(request.by.clone());
+        Self { app, request, command, id, by, now, deadline }
+    }
+
+    /// Refuses a decision that cannot count, with what the record says. Only without a record, it reads the connection.
+    async fn refuse_in_advance(self, verdict: Verdict) -> Option<Reply> {
+        let Self { app, id, deadline, .. } = self;
+        let stored = match timeout_at(deadline, app.store.load(id)).await {
+            Ok(Ok(stored)) => stored,
+            Ok(Err(error)) => return Some(store_failure_reply(&error)),
+            Err(_elapsed) => return Some(Reply::Unavailable(Dependency::Store)),
+        };
+        if let Some(Stored { approval, .. }) = &stored
+            && let Err(error) = approval.check_decision(&self.decision_about(verdict, approval.connection()))
+        {
+            return Some(decision_error_reply(error, approval.clone()));
+        }
+        if let Some(old) = self.refuse_old_card(stored.as_ref()).await {
+            return Some(old);
+        }
+        let connection = match stored {
+            Some(stored) => stored.approval.connection().clone(),
+            None => timeout_at(deadline, self.read_within_budget(true)).await.ok()?.ok()?,
+        };
+        app.config.policy.authorize_decision(&id.target, &connection, &self.by, verdict).err().map(Reply::Refused)
+    }
+
     /// Carries out a command that requires a reading. Loads the record at the same time.
     async fn execute_command(self) -> Reply {
         let Self { app, command, id, deadline, .. } = self;
@@ -202,19 +224,12 @@ impl Attempt<'_> {
 
     /// A button only decides on the current message of its card. On another message, the reply brings the current card.
     async fn refuse_old_card(&self, stored: Option<&Stored>) -> Option<Reply> {
-        let clicked = self.request.clicked_card.as_ref()?;
-        let decides = match self.command.action {
-            Action::Decide(_) | Action::Withdraw => true,
-            Action::DryRun | Action::Status => false,
-        };
-        let record = stored.map(|stored| &stored.approval);
-        if !decides || is_current_card(clicked, &self.request.by, self.id, record, self.now) {
-            return None;
+        match self.command.action {
+            Action::Decide(_) | Action::Withdraw => {
+                refuse_old_card(self.app, self.request, stored, self.now, self.deadline).await
+            }
+            Action::DryRun | Action::Status => None,
         }
-        if let Some(stored) = stored {
-            update_cards(self.app, stored.clone(), self.now, self.deadline).await;
-        }
-        Some(old_card_reply(record, clicked.message_ref.as_deref(), self.now))
     }
 
     /// Reads the connection, if the budget for people allows it.
@@ -239,7 +254,16 @@ impl Attempt<'_> {
     }
 
     fn decision_about(&self, verdict: Verdict, connection: &Connection) -> Decision {
-        build_decision(verdict, self.by.clone(), self.request, self.command, connection.fingerprint(), self.now)
+        let RequestId { key, content } = request_id(self.request, self.command);
+        Decision {
+            verdict,
+            by: self.by.clone(),
+            at: self.now,
+            fingerprint: connection.fingerprint(),
+            reason: self.command.reason.clone(),
+            request_key: key,
+            request_content: content,
+        }
     }
 
     async fn run_checks(&self, connection: &Connection) -> Vec<Finding> {
@@ -283,8 +307,7 @@ impl Attempt<'_> {
             Err(refusal) => return Reply::Refused(refusal),
         };
         if rule.require_reason && command.reason.is_none() {
-            let (rule, instance_id) = (rule.name.clone(), id.instance_id.clone());
-            return Reply::ReasonRequired { rule, verdict, instance_id };
+            return Reply::ReasonRequired { rule: rule.name.clone(), verdict, id: id.clone() };
         }
         if !connection.is_waiting(now) {
             // Nobody can decide about this connection, so it gets no card.
@@ -421,52 +444,14 @@ impl Attempt<'_> {
     /// The reply to an objection. If another decision won since the record was loaded, or the connection has ended, the
     /// reply says so.
     async fn reply_to_objection(&self, objection: &Objection, verdict: Verdict, connection: &Connection) -> Reply {
-        let Self { app, id, deadline, .. } = *self;
+        let Self { app, id, now, deadline, .. } = *self;
         let stored = timeout_at(deadline, app.store.load(id)).await.ok().and_then(Result::ok).flatten();
         let Some(stored) = stored else { return objection_reply(objection) };
         if let Err(error) = stored.approval.check_decision(&self.decision_about(verdict, connection)) {
             return decision_error_reply(error, stored.approval);
         }
-        let ended = match objection {
-            Objection::Status(status @ (Status::Rejected | Status::Expired | Status::Deleted)) => {
-                Connection { status: status.clone(), ..connection.clone() }
-            }
-            Objection::Expired => connection.clone(),
-            Objection::Status(_)
-            | Objection::NotOurs
-            | Objection::BusinessStatus(_)
-            | Objection::ManagedService(_)
-            | Objection::Overlap(_)
-            | Objection::DryRun(_) => return objection_reply(objection),
-        };
-        self.store_end(stored, ended).await.unwrap_or_else(|| objection_reply(objection))
-    }
-
-    /// Stores the end that a reading shows, and returns the reply that names it. `None` if it was not stored, or if the
-    /// record ended in another way.
-    async fn store_end(&self, stored: Stored, ended: Connection) -> Option<Reply> {
-        let Self { app, now, deadline, .. } = *self;
-        let is_deleted = ended.status == Status::Deleted;
-        let event = Event::Observed(Box::new(ended));
-        let apply = |approval: &mut Approval| approval.apply_event(&event, now);
-        let approval = match timeout_at(deadline, app.store.update(stored, apply)).await {
-            Ok(Ok(stored)) => Box::new(stored.approval),
-            Ok(Err(error)) => return Some(store_failure_reply(&error)),
-            // The watcher finds the end as well.
-            Err(_elapsed) => return None,
-        };
-        accept::log_event(&approval, &event);
-        match approval.state() {
-            ApprovalState::Rejected | ApprovalState::Expired | ApprovalState::Deleted => {
-                Some(Reply::AlreadyDecided(approval))
-            }
-            ApprovalState::Pending
-            | ApprovalState::Approved
-            | ApprovalState::Activating
-            | ApprovalState::Activated
-            | ApprovalState::Rejecting
-            | ApprovalState::Failed { .. } => is_deleted.then_some(Reply::Deleted(approval)),
-        }
+        let Some(ended) = shown_end(objection, connection) else { return objection_reply(objection) };
+        store_end(app, stored, ended, now, deadline).await.unwrap_or_else(|| objection_reply(objection))
     }
 
     /// Stores the new facts, so that the card shows them. Returns `None` if they could not be stored.

@@ -247,12 +247,14 @@ def test_every_alarm_watches_a_counted_metric():
         "WatcherIsSilent": ours("Ticks"),
         "NoticesWait": ours("OldestUndeliveredNotice"),
         "ApprovalIsStuck": ours("StuckApprovals"),
+        "PeeringIsBypassed": ours("Bypasses"),
         "CredentialsFail": ours("CredentialsRefused"),
     }
     topic = [{"If": ["MakesTopic", {"Ref": "Alarms"}, {"Ref": "AlarmTopicArn"}]}]
     for name, alarm in alarms.items():
-        # A stuck approval is counted once. The metric does not say when it is over.
-        assert alarm["AlarmActions"] == topic and alarm.get("OKActions", []) == ([] if name == "ApprovalIsStuck" else topic), name
+        # A stuck approval and a bypass are counted once. The metric does not say when it is over.
+        is_counted_once = name in ("ApprovalIsStuck", "PeeringIsBypassed")
+        assert alarm["AlarmActions"] == topic and alarm.get("OKActions", []) == ([] if is_counted_once else topic), name
         patience = {"NoticesWait": 13, "CredentialsFail": 3}.get(name, 1)
         assert (alarm["EvaluationPeriods"], alarm.get("DatapointsToAlarm", 1)) == (patience, 1), name
         silence = "breaching" if name == "WatcherIsSilent" else "notBreaching"
@@ -299,6 +301,20 @@ def test_alibaba_cloud_policy_allows_exactly_our_calls():
     (denied,) = json.loads((ROOT / "deploy" / "alicloud" / "policy-one-directory.json").read_text())["Statement"]
     assert (denied["Effect"], denied["Action"]) == ("Deny", ["vpc:AcceptVpcPeerConnection"])
     assert list(denied["Condition"]["StringNotEquals"]) == ["acs:TargetRDId"]
+
+
+def test_nobody_else_policies_deny_what_peergate_may_change():
+    read = lambda name: json.loads((ROOT / "deploy" / "alicloud" / name).read_text())["Statement"]
+    (allowed,), (denied,), (control,) = read("policy.json"), read("policy-nobody-else.json"), read("control-policy.json")
+    changes = {action for action in allowed["Action"] if "Accept" in action or "Reject" in action}
+    for statement in (denied, control):
+        assert (statement["Effect"], set(statement["Action"]), statement["Resource"]) == ("Deny", changes, "*")
+    assert "Condition" not in denied
+    exempt = control["Condition"]["StringNotLike"]["acs:PrincipalARN"]
+    # The names that the Terraform module gives.
+    module = (ROOT / "deploy" / "alicloud" / "main.tf").read_text()
+    assert exempt == ["acs:ram:*:*:role/peergate", "acs:ram:*:*:user/peergate"]
+    assert re.search(r'role_name +="? *"peergate"|role_name += "peergate"', module) and 'name  = "peergate"' in module
 
 
 OPERATE, DEPLOY = ((ROOT / "docs" / name).read_text() for name in ["operate.md", "deploy.md"])
@@ -360,7 +376,7 @@ def test_guides_costs_match_the_cost_script():
     printed = subprocess.run(["python3", ROOT / "deploy" / "cost.py"], capture_output=True, text=True, check=True).stdout
     assert printed in DEPLOY
     alarmed = sum(len(set(metrics_of(one["Properties"]))) for one in RESOURCES.values() if one["Type"] == "AWS::CloudWatch::Alarm")
-    assert f"METRICS, ALARMS = 25, {alarmed}" in (ROOT / "deploy" / "cost.py").read_text()
+    assert f"METRICS, ALARMS = 26, {alarmed}" in (ROOT / "deploy" / "cost.py").read_text()
 
 
 def test_zip_is_reproducible(tmp_path):

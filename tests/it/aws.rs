@@ -87,7 +87,7 @@ fn approval(id: &str, by: &str, at: Timestamp) -> Approval {
         "link_type": "", "name": "“näme” \u{1F680}", "description": "", "expires_at": null, "managed_service": "",
     }))
     .unwrap();
-    let approver = Approver { principal: Principal::new("webhook", "ci", by).unwrap(), person: None };
+    let approver = Approver { principal: Principal::new("webhook", "ci", by).unwrap(), person: None, name: None };
     let fingerprint = connection.fingerprint();
     let request_key = clock::nonce();
     let decision = Decision {
@@ -102,7 +102,7 @@ fn approval(id: &str, by: &str, at: Timestamp) -> Approval {
     let id = ApprovalId { target: "prod".into(), instance_id: connection.instance_id.clone() };
     let no_rule = Policy::default().snapshot_for("prod", &connection);
     let policy = PolicySnapshot { rule: Some("r".into()), channels: vec!["netops".into()], ..no_rule };
-    let eligible = |principal: &Principal| Some(Approver { principal: principal.clone(), person: None });
+    let eligible = |principal: &Principal| Some(Approver { principal: principal.clone(), person: None, name: None });
     let review =
         Review { id: &id, connection: &connection, policy: &policy, findings: &[], eligible_approver: &eligible };
     let mut approval = Approval::apply_decision(None, &review, decision).unwrap();

@@ -197,6 +197,8 @@ async fn refusals_before_a_command() {
     let (json, form) = ("application/json", "application/x-www-form-urlencoded");
     let cases = [
         (request("GET", "/healthz", json, vec![]), 200, ""),
+        (request("GET", "/slack?ssl_check=1", form, vec![]), 200, ""),
+        (request("POST", "/slack", form, b"ssl_check=1".to_vec()), 200, ""),
         (request("GET", "/webhook/ci", json, vec![]), 405, "method"),
         (request("PUT", "/slack", form, vec![]), 405, "method"),
         (request("POST", "/healthz", json, vec![]), 405, "method"),
@@ -247,6 +249,8 @@ async fn refused_decisions() {
     let id = app.discovered_request("vpc-with-a-reason").await;
     app.approve(&id, "alice").await.assert(422, "reason-required");
     app.approve(&id, "stranger").await.assert(403, "not-an-approver");
+    let long = EventSpec { reason: Some("long ".repeat(100)), ..app.event_spec("approve", &id, "alice") };
+    app.send_spec(&long).await.assert(422, "reason-too-long");
     let id = app.discovered_request("vpc-two-people").await;
     app.approve(&id, "erin").await.assert(403, "requesters-contact");
     app.send_spec(&app.blind_spec("approve", &app.new_request().await, "alice")).await.assert(409, "not-shown");
@@ -464,6 +468,9 @@ async fn test_of_the_channels() {
 
 async fn odd_activations() {
     let app = TestApp::with_settings(slow_activation()).await;
+    let id = app.discovered_request("vpc-two").await;
+    app.set_status(&id, "Activated");
+    app.discover().await;
     let id = app.discovered_request("vpc-one").await;
     app.approve(&id, "alice").await;
     clock::jump::advance_in_thread(SignedDuration::from_mins(11));

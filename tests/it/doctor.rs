@@ -435,7 +435,7 @@ async fn doctor_names_alibaba_cloud_problems() {
 async fn doctor_names_channel_problems() {
     let rows: &[(Change, &str, &str)] = &[
         (
-            |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("revoked"),
+            |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("xoxb-revoked"),
             "channel netops: not_authed",
             "200 accepted",
         ),

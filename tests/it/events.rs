@@ -13,12 +13,13 @@ use peergate::trigger::Trigger;
 use peergate::{envelope, webhook};
 
 /// The replies of the webhook, in order: the status and a word of the body.
-const WEBHOOK: [(&str, u16, &str); 6] = [
+const WEBHOOK: [(&str, u16, &str); 7] = [
     ("webhook-approve.json", 200, r#""outcome":"accepted""#),
     ("webhook-reject.json", 409, "already approved by alice"),
     ("slack-command.json", 200, "VPC peering prod/pcc-sim00000001 has the status"),
     // The sandbox's configuration does not let it answer at Slack's address.
     ("slack-click.json", 400, "response_url is missing or not Slack's"),
+    ("slack-ssl-check.json", 200, ""),
     ("healthz.json", 200, "ok"),
     ("payload-1.0.json", 400, "payload format version 2.0 is required"),
 ];

@@ -18,9 +18,12 @@
 
 mod alicloud;
 mod answers;
+mod arrival;
 mod audit;
 mod aws;
 mod bindings;
+mod bypass;
+mod commands;
 mod contract;
 mod credentials;
 mod doctor;
@@ -38,6 +41,7 @@ mod odd_answers;
 mod people;
 mod properties;
 mod races;
+mod reasons;
 mod recovery;
 mod scale;
 mod serve;

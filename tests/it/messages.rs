@@ -13,8 +13,9 @@ use peergate::approval::{
     PolicySnapshot, Principal, RequestId, Review, SendBackReason, Verdict,
 };
 use peergate::chat::binding::{self, BindingKey, Keyring};
+use peergate::chat::command_words::UnknownCommand;
 use peergate::chat::message::{self, Message, ReasonForm};
-use peergate::chat::{CardDigest, Dependency, Reply, slack, standard_webhooks};
+use peergate::chat::{CardDigest, Dependency, Reply, feishu, slack, standard_webhooks};
 use peergate::config::Config;
 use peergate::fake::slack as fake_slack;
 use peergate::peering::{AccountId, Connection, InstanceId, Problem, Status};
@@ -103,11 +104,11 @@ fn discovered(approvals: u32, connection: &Connection) -> Approval {
 }
 
 fn alice() -> Approver {
-    Approver { principal: Principal::new("slack", "T0001", "U1").unwrap(), person: Some("alice".into()) }
+    Approver { principal: Principal::new("slack", "T0001", "U1").unwrap(), person: Some("alice".into()), name: None }
 }
 
 fn bob() -> Approver {
-    Approver { principal: Principal::new("slack", "T0001", "U2").unwrap(), person: Some("bob".into()) }
+    Approver { principal: Principal::new("slack", "T0001", "U2").unwrap(), person: Some("bob".into()), name: None }
 }
 
 fn request(key: &str) -> RequestId {
@@ -115,7 +116,7 @@ fn request(key: &str) -> RequestId {
 }
 
 fn without_person(principal: &Principal) -> Approver {
-    Approver { principal: principal.clone(), person: None }
+    Approver { principal: principal.clone(), person: None, name: None }
 }
 
 fn decide(approval: &Approval, needed: u32, verdict: Verdict, by: Approver, reason: Option<&str>) -> Approval {

@@ -78,7 +78,7 @@ fn decide(approval: &Approval, by: &str) -> Result<Approval, DecisionError> {
     let (principal, person) = (Principal::new("webhook", "ci", by).unwrap(), Some(by.to_owned()));
     let decision = Decision {
         verdict: Verdict::Approve,
-        by: Approver { principal, person },
+        by: Approver { principal, person, name: None },
         at: now(),
         fingerprint: approval.fingerprint().clone(),
         reason: None,
@@ -87,7 +87,7 @@ fn decide(approval: &Approval, by: &str) -> Result<Approval, DecisionError> {
     };
     let eligible = |principal: &Principal| {
         let person = principal.as_str().rsplit('/').next().map(ToOwned::to_owned);
-        Some(Approver { principal: principal.clone(), person })
+        Some(Approver { principal: principal.clone(), person, name: None })
     };
     let (id, connection) =
         (approval.id().clone(), Connection { status: Status::Accepting, ..approval.connection().clone() });

@@ -431,7 +431,9 @@ async fn rule_may_require_a_reason_for_approvals() {
     app.click_button(&card, "Approve", ALICE).await;
     assert_eq!((app.count_accepts(&id), app.slack.modals().len()), (0, 1));
     assert_eq!(app.slack.modals()[0]["blocks"][1]["optional"], false);
-    assert!(app.answer_modal("  ", ALICE).await.contains("requires a reason"));
+    let modal = app.slack.modals().pop().unwrap();
+    let refused = app.send_slack_payload(&app.submission_payload(&modal, "  ", ALICE)).await;
+    assert!(refused.body.contains("requires a reason"), "{}", refused.body);
     app.assert_accepts(&id, 0);
     assert!(app.answer_modal("ticket 42", ALICE).await.starts_with("You approved"));
     app.assert_accepts(&id, 1);
@@ -553,7 +555,8 @@ async fn discovery_detects_a_change_without_a_click() {
 /// The card is final, and says whether somebody outside peergate ended the request.
 fn assert_ended(app: &TestApp, id: &InstanceId, headline: &str, by_somebody_outside: bool) {
     let card = app.card_of(id);
-    assert!(card.text.starts_with(&format!("VPC peering prod/{id} {headline}\n")), "{}", card.text);
+    let headline = format!("VPC peering prod/{id} {headline}\n");
+    assert!(card.text.trim_start_matches("⚠ ").starts_with(&headline), "{}", card.text);
     assert_eq!(card.text.contains("somebody outside peergate"), by_somebody_outside, "{}", card.text);
     assert!(card.button_labels().is_empty(), "{:?}", card.button_labels());
 }
@@ -578,7 +581,7 @@ async fn card_shows_a_rejection_outside_peergate() {
 async fn card_shows_an_activation_outside_peergate() {
     let app = TestApp::start().await;
     let id = ended_outside(&app, "Activated").await;
-    assert_ended(&app, &id, "is Activated; it carries traffic once both sides have routes", true);
+    assert_ended(&app, &id, "is Activated, but was accepted outside peergate", true);
 }
 
 #[tokio::test]
@@ -952,8 +955,11 @@ async fn refused_message_is_abandoned_after_a_few_tries() {
         let refused = peergate::approval::Event::Undelivered {
             number,
             channel: "audit".into(),
-            error: "HTTP 422".into(),
-            retry: peergate::approval::RetryPolicy::FewTimes,
+            failed: peergate::approval::FailedPost {
+                error: "HTTP 422".into(),
+                retry: peergate::approval::RetryPolicy::FewTimes,
+                may_be_posted: false,
+            },
             display: peergate::approval::ChannelDisplay::Unchanged,
         };
         app.parts

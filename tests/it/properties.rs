@@ -7,8 +7,8 @@ use http::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
 use peergate::approval::{
     Approval, ApprovalId, ApprovalState, Approver, AuditEvent, CallResult, CardId, CardRef, ChannelDisplay, Claim,
-    Decision, DecisionError, Delivery, Event, History, HistoryMismatch, PolicySnapshot, Principal, RequestId,
-    RetryPolicy, Review, SendBackReason, Verdict,
+    Decision, DecisionError, Delivery, Event, FailedPost, History, HistoryMismatch, PolicySnapshot, Principal,
+    RequestId, RetryPolicy, Review, SendBackReason, Verdict,
 };
 use peergate::chat::platform::Platform;
 use peergate::chat::slack::SigningSecret;
@@ -70,7 +70,7 @@ fn connection(status: Status, bandwidth: u32) -> Connection {
 fn approver(by: &str) -> Approver {
     // Dave is Alice on another platform.
     let person = if by == "dave" { "alice" } else { by };
-    Approver { principal: Principal::new("webhook", "ci", by).unwrap(), person: Some(person.to_owned()) }
+    Approver { principal: Principal::new("webhook", "ci", by).unwrap(), person: Some(person.to_owned()), name: None }
 }
 
 fn policy(approvals: u32) -> PolicySnapshot {
@@ -190,7 +190,8 @@ fn step() -> impl Strategy<Value = Step> {
             Step::Event(Event::Delivered { number, channel, display })
         }),
         3 => (1..9_u32, channel(), retry).prop_map(|(number, channel, retry)| {
-            Step::Event(Event::Undelivered { number, channel, error: "E".into(), retry, display: ChannelDisplay::Unchanged })
+            let failed = FailedPost { error: "E".into(), retry, may_be_posted: number % 2 == 0 };
+            Step::Event(Event::Undelivered { number, channel, failed, display: ChannelDisplay::Unchanged })
         }),
         8 => (verdict(), person(), bandwidth(), 0..6_u32)
             .prop_map(|(verdict, by, bandwidth, key)| Step::Decide { verdict, by, bandwidth, key }),

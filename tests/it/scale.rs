@@ -39,7 +39,7 @@ async fn activating(app: &TestApp, target: &str, account: u64, region: &str, num
 /// Somebody approved it long ago, and Alibaba Cloud acknowledged the call.
 fn accepted(approval: &mut Approval) -> bool {
     let at = clock::now();
-    let by = Approver { principal: Principal::new("webhook", "ci", "alice").unwrap(), person: None };
+    let by = Approver { principal: Principal::new("webhook", "ci", "alice").unwrap(), person: None, name: None };
     let decision = Decision {
         verdict: Verdict::Approve,
         by: by.clone(),
@@ -153,12 +153,20 @@ async fn idle_tick_asks_the_store_once() {
     assert_eq!(app.tick().await, TickSummary { rounds: 1, ..TickSummary::default() });
     assert_eq!(table.count_calls(), 1);
     app.discover().await;
-    assert_eq!((table.count_calls(), app.count_calls(LIST), app.count_calls(GET)), (2, 1, 0));
+    assert_eq!(
+        (table.count_calls(), app.count_calls(LIST), app.count_calls(GET)),
+        (3, 1, 0),
+        "and when it was surveyed"
+    );
+    app.discover().await;
+    assert_eq!((table.count_calls(), app.count_calls(LIST), app.count_calls(GET)), (4, 2, 0));
 }
 
 #[tokio::test]
 async fn discovery_in_one_slack_channel_costs_two_writes() {
     let (app, table) = TableProxy::start(quick_settings()).await;
+    app.discover().await;
+    table.reset_calls();
     let id = app.new_request_for("vpc-with-a-reason").await;
     assert_eq!(app.discover().await.delivered, 1);
     assert_eq!(table.writes(), [200, 200], "the record with its claim; the card with its delivery mark");
@@ -175,13 +183,14 @@ async fn discovery_in_one_slack_channel_costs_two_writes() {
 #[tokio::test]
 async fn unchanged_connections_cost_list_pages_but_no_record_access() {
     let (app, table) = TableProxy::start(slow()).await;
+    app.discover().await;
     let ids = activating(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 55).await;
     pending(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 55).await;
-    let gets = app.count_calls(GET);
+    let (gets, lists) = (app.count_calls(GET), app.count_calls(LIST));
     table.reset_calls();
     let summary = app.discover().await;
     assert_eq!((summary.changed, summary.discovered, summary.undelivered), (0, 0, 0), "{summary:?}");
-    assert_eq!((table.count_calls(), app.count_calls(LIST), app.count_calls(GET) - gets), (1, 2, 0));
+    assert_eq!((table.count_calls(), app.count_calls(LIST) - lists, app.count_calls(GET) - gets), (1, 2, 0));
 
     for id in ids.iter().take(3) {
         app.set_status(id, "Activated");

@@ -73,7 +73,7 @@ fn reviewed<T>(connection: &Connection, call: impl FnOnce(&Review<'_>) -> T) -> 
 }
 
 fn person(name: &str) -> Approver {
-    Approver { principal: Principal::new("webhook", "ci", name).unwrap(), person: Some(name.into()) }
+    Approver { principal: Principal::new("webhook", "ci", name).unwrap(), person: Some(name.into()), name: None }
 }
 
 /// What happens to a record.
@@ -153,7 +153,7 @@ fn apply(record: &Approval, step: Step, now: Timestamp) -> Approval {
         Step::Decide(verdict) => return decide(&record, verdict, "bob", now).unwrap_or(record),
         Step::Withdraw => {
             let request = RequestId { key: format!("withdraw at {now}"), content: None };
-            let unchanged = |principal: &Principal| Approver { principal: principal.clone(), person: None };
+            let unchanged = |principal: &Principal| Approver { principal: principal.clone(), person: None, name: None };
             let _ = record.withdraw_decision(&person("alice"), &request, &unchanged, now);
             return record;
         }

@@ -178,7 +178,7 @@ async fn failure_is_corrected_when_the_connection_activates() {
     minutes(&app, 1).await;
     app.assert_state(&id, "activated").await;
     let card = app.only_card();
-    assert!(card.text.starts_with(&format!("VPC peering prod/{id} is Activated")), "{}", card.text);
+    assert!(card.text.starts_with(&format!("⚠ VPC peering prod/{id} is Activated, but was")), "{}", card.text);
     assert!(card.button_labels().is_empty() && card.text.contains("somebody outside peergate"), "{}", card.text);
 }
 

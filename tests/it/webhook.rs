@@ -300,7 +300,9 @@ async fn method_path_size_and_content_type_are_checked_first() {
         ("POST", "/", json, vec![], 404, "unknown-path"),
         ("POST", "/webhook", json, vec![], 404, "unknown-path"),
         ("POST", "/webhook/ci/more", json, vec![], 404, "unknown-path"),
-        ("POST", "/webhook/ci/", json, vec![], 404, "unknown-path"),
+        ("POST", "/webhook/ci/", json, vec![], 401, "unauthentic"),
+        ("POST", "//webhook//ci", json, vec![], 401, "unauthentic"),
+        ("POST", "//", json, vec![], 404, "unknown-path"),
         ("POST", "/Slack", json, vec![], 404, "unknown-path"),
         ("POST", "/webhook/ci", json, large.clone(), 413, "too-large"),
         ("POST", "/slack", "application/x-www-form-urlencoded", large, 413, "too-large"),
@@ -586,16 +588,6 @@ async fn slash_command_rejects() {
     let rejected = app.slash_command(&format!("reject {id}"), ALICE).await;
     assert!(rejected.body.contains("You rejected"), "{}", rejected.body);
     app.assert_state(&id, "rejected").await;
-}
-
-#[tokio::test]
-async fn malformed_slash_command_shows_the_usage() {
-    let app = TestApp::start().await;
-    for words in ["", "help", "approve", "approve vpc-1", "approve pcc-a now", "explode pcc-a", "approve pcc-a on"] {
-        let reply = app.slash_command(words, ALICE).await;
-        assert!(reply.status == 200 && reply.body.contains("understands these commands"), "{words}: {}", reply.body);
-    }
-    assert_eq!(app.count_upstream_calls(), 0);
 }
 
 type Form = (&'static str, Vec<(&'static str, &'static str)>, u16);

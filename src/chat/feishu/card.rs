@@ -4,10 +4,12 @@
 //!
 //! Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-structure>
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
-use super::{BUTTON_NAME_PREFIX, REASON_FIELD};
-use crate::approval::Verdict;
+use super::{BUTTON_NAME_PREFIX, REALM, REASON_FIELD};
+use crate::approval::{Principal, Verdict};
 use crate::chat::MAX_REASON_CHARS;
 use crate::chat::message::{self, Button, Link, Message, MessageFact, ShownButton};
 use crate::chat::response::set_member;
@@ -150,7 +152,8 @@ fn build_card(message: &Message) -> Value {
     // One line each, so that no value can look like another fact.
     let fact = |MessageFact { label, value }: &MessageFact| format!("{label}: {}", value.replace(['\n', '\r'], " "));
     let facts: Vec<_> = message.facts.iter().map(fact).collect();
-    let mut elements: Vec<_> = [&facts, &message.checks].into_iter().filter_map(|lines| text_element(lines)).collect();
+    let mut elements: Vec<_> = mention_element(&message.mentions).into_iter().collect();
+    elements.extend([&facts, &message.checks].into_iter().filter_map(|lines| text_element(lines)));
     elements.extend(figure_element(&message.figure));
     elements.extend(text_element(&message.sentences));
     elements.extend(message.snippet.clone().and_then(|snippet| text_element(&[snippet])));
@@ -203,7 +206,16 @@ fn text_element(lines: &[String]) -> Option<Value> {
     (!lines.is_empty()).then(|| json!({"tag": "div", "text": plain_text(&lines.join("\n"))}))
 }
 
-/// Columns are aligned only in a code block. This is the only text in Markdown, so it must not contain any markup.
+/// A line that mentions the Feishu users among these identities. The configuration accepts only ids of letters and digits.
+///
+/// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/content-components/rich-text>
+fn mention_element(mentions: &[Principal]) -> Option<Value> {
+    let users: BTreeSet<_> = mentions.iter().filter_map(|principal| principal.user_on(REALM)).collect();
+    let marks: Vec<_> = users.iter().map(|user| format!("<at id={user}></at>")).collect();
+    (!marks.is_empty()).then(|| json!({"tag": "markdown", "content": format!("For {}", marks.join(", "))}))
+}
+
+/// Columns are aligned only in a code block. Like mentions, it is Markdown, so it must not contain any markup.
 ///
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/content-components/rich-text>
 fn figure_element(lines: &[String]) -> Option<Value> {
@@ -289,6 +301,7 @@ fn shorten_message(message: &Message) -> Message {
     });
     Message {
         headline: shorten_text(&message.headline),
+        mentions: message.mentions.clone(),
         facts: message
             .facts
             .iter()

@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::sync::Mutex;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::post::{
     CallError, CardUpdate, FeishuApi, MAX_UUID_CHARS, PostedMessage, Receiver, build_bot_message, fetch_token, post_bot,
@@ -17,10 +17,13 @@ use super::{
     BotChannel, Channel, PlatformContext, ReplyTo, TenantToken, ToastKind, render_card, reply_json, toast_json,
 };
 use crate::approval::{RetryPolicy, Verdict};
+use crate::chat::answer::try_twice;
 use crate::chat::delivery::probe_url;
 use crate::chat::message::{self, Message};
 use crate::chat::response::json_response;
-use crate::chat::{AskOutcome, ChannelSecrets, Click, DeliveryError, MessageRef, Outgoing, ProbeError, UpdateOutcome};
+use crate::chat::{
+    AskOutcome, ChannelSecrets, Click, DeliveryError, MessageRef, Outgoing, PostAttempt, ProbeError, UpdateOutcome,
+};
 use crate::clock;
 use crate::notes::NoteId;
 use crate::redaction::KeyProblem;
@@ -28,8 +31,6 @@ use crate::secret::Secret;
 
 /// A token that is valid for less than this is replaced: it must outlast the call.
 const MIN_TOKEN_VALIDITY: SignedDuration = SignedDuration::from_mins(10);
-/// The part of Feishu's 3 s that remains for a private reply.
-const PRIVATE_REPLY_TIMEOUT: Duration = Duration::from_millis(600);
 /// The pause after a failure to fetch a token. Otherwise each message would wait for another failure.
 const TOKEN_RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// Codes for an app id or app secret that Feishu does not know.
@@ -72,27 +73,50 @@ struct TokenFailure {
 }
 
 impl State {
-    /// Waits until the rate limit of a receiver allows one more post.
+    /// Waits until the rate limit of a receiver allows one more post. A caller that gives up leaves its turn to others.
     async fn wait_for_turn(&self, receiver: Receiver<'_>) {
         let (Receiver::Chat(id) | Receiver::Person(id)) = receiver;
-        let turn = {
-            let mut posts = self.post_times.lock().unwrap_or_else(PoisonError::into_inner);
-            if posts.len() >= MAX_RECEIVERS && !posts.contains_key(id) {
-                posts.clear();
-            }
-            let own = posts.entry(id.to_owned()).or_default();
-            let now = Instant::now();
-            let turn = match own.front() {
-                Some(first) if own.len() >= MAX_POSTS_PER_SECOND => now.max(*first + RATE_PERIOD),
-                Some(_) | None => now,
-            };
-            own.push_back(turn);
-            while own.len() > MAX_POSTS_PER_SECOND {
-                own.pop_front();
-            }
-            turn
-        };
-        sleep_until(turn).await;
+        let at = self.reserve_turn(id);
+        let mut turn = ReservedTurn { state: self, id, at, is_used: false };
+        sleep_until(at).await;
+        turn.is_used = true;
+    }
+
+    fn reserve_turn(&self, id: &str) -> Instant {
+        let mut posts = self.post_times.lock().unwrap_or_else(PoisonError::into_inner);
+        if posts.len() >= MAX_RECEIVERS && !posts.contains_key(id) {
+            posts.clear();
+        }
+        let own = posts.entry(id.to_owned()).or_default();
+        let now = Instant::now();
+        while own.front().is_some_and(|earlier| *earlier + RATE_PERIOD <= now) {
+            own.pop_front();
+        }
+        let limiting = own.len().checked_sub(MAX_POSTS_PER_SECOND).and_then(|over| own.get(over));
+        let turn = limiting.map_or(now, |earlier| now.max(*earlier + RATE_PERIOD));
+        own.push_back(turn);
+        turn
+    }
+}
+
+/// A place among the posts to a receiver. It is free again if its post is never made.
+struct ReservedTurn<'a> {
+    state: &'a State,
+    id: &'a str,
+    at: Instant,
+    is_used: bool,
+}
+
+impl Drop for ReservedTurn<'_> {
+    fn drop(&mut self) {
+        if self.is_used {
+            return;
+        }
+        let mut posts = self.state.post_times.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(own) = posts.get_mut(self.id) else { return };
+        if let Some(position) = own.iter().rposition(|turn| *turn == self.at) {
+            own.remove(position);
+        }
     }
 }
 
@@ -161,12 +185,14 @@ enum ApiCall<'a> {
     Post { receiver: Receiver<'a>, card: &'a Value, uuid: &'a str },
     ReplyBelow { place: &'a MessageRef, card: &'a Value, uuid: &'a str },
     Update { place: &'a MessageRef, card: &'a Value },
+    Recall { place: &'a MessageRef },
 }
 
 /// The result of a call.
 enum ApiOutcome {
     Posted(PostedMessage),
     Updated(CardUpdate),
+    Recalled,
 }
 
 /// Makes a call. If Feishu refuses the token, calls once more with a new one.
@@ -198,6 +224,7 @@ async fn call_api_once(
             api.reply_below(&place.message_id, card, uuid).await.map(ApiOutcome::Posted)
         }
         ApiCall::Update { place, card } => api.update(&place.message_id, card).await.map(ApiOutcome::Updated),
+        ApiCall::Recall { place } => api.recall(&place.message_id).await.map(|()| ApiOutcome::Recalled),
     }
 }
 
@@ -212,15 +239,17 @@ impl Channel {
         &self,
         access: PlatformContext<'_>,
         message: &Message,
-        key: &str,
+        attempt: PostAttempt<'_>,
     ) -> Result<MessageRef, DeliveryError> {
-        let (card, uuid) = (render_card(message), clip_uuid(key));
+        let (card, uuid) = (render_card(message), clip_uuid(attempt.key));
         let receiver = Receiver::Chat(&self.chat);
         match call_api(access, ApiCall::Post { receiver, card: &card, uuid: &uuid }).await {
             Ok(ApiOutcome::Posted(posted)) => {
                 Ok(MessageRef { channel: self.chat.clone(), message_id: posted.message_id })
             }
-            Ok(ApiOutcome::Updated(_)) => Err(DeliveryError::misconfigured("the answer does not name the message")),
+            Ok(ApiOutcome::Updated(_) | ApiOutcome::Recalled) => {
+                Err(DeliveryError::misconfigured("the answer does not name the message"))
+            }
             Err(failure) => Err(failure.into_delivery_error()),
         }
     }
@@ -234,11 +263,23 @@ impl Channel {
     ) -> Result<UpdateOutcome, DeliveryError> {
         let card = render_card(message);
         match call_api(access, ApiCall::Update { place, card: &card }).await {
-            Ok(ApiOutcome::Updated(CardUpdate::Redrawn) | ApiOutcome::Posted(_)) => Ok(UpdateOutcome::Updated),
+            Ok(ApiOutcome::Updated(CardUpdate::Redrawn) | ApiOutcome::Posted(_) | ApiOutcome::Recalled) => {
+                Ok(UpdateOutcome::Updated)
+            }
             Ok(ApiOutcome::Updated(CardUpdate::Gone)) | Err(CallError::MessageGone(_)) => Ok(UpdateOutcome::Gone),
-            Ok(ApiOutcome::Updated(CardUpdate::TooOld)) => Ok(UpdateOutcome::TooOld),
+            Ok(ApiOutcome::Updated(CardUpdate::TooOld)) => Ok(UpdateOutcome::Frozen),
             Err(failure) => Err(failure.into_delivery_error()),
         }
+    }
+
+    /// Recalls a card.
+    pub(in crate::chat) async fn delete(
+        &self,
+        access: PlatformContext<'_>,
+        place: &MessageRef,
+    ) -> Result<(), DeliveryError> {
+        let recalled = call_api(access, ApiCall::Recall { place }).await;
+        recalled.map(|_| ()).map_err(CallError::into_delivery_error)
     }
 
     /// Posts to the thread of a card. Posts to the chat too if `urgent`, or if the card is deleted.
@@ -248,12 +289,15 @@ impl Channel {
         place: &MessageRef,
         message: &Message,
         urgent: bool,
-        key: &str,
+        attempt: PostAttempt<'_>,
     ) -> Result<(), DeliveryError> {
-        let (card, uuid) = (render_card(message), clip_uuid(key));
+        let (card, uuid) = (render_card(message), clip_uuid(attempt.key));
         match call_api(access, ApiCall::ReplyBelow { place, card: &card, uuid: &uuid }).await {
             Ok(_) if !urgent => Ok(()),
-            Ok(_) | Err(CallError::MessageGone(_)) => self.post(access, message, &format!("u-{key}")).await.map(|_| ()),
+            Ok(_) | Err(CallError::MessageGone(_)) => {
+                let key = format!("u-{}", attempt.key);
+                self.post(access, message, PostAttempt { key: &key, ..attempt }).await.map(|_| ())
+            }
             Err(failure) => Err(failure.into_delivery_error()),
         }
     }
@@ -266,7 +310,7 @@ impl Channel {
     ) -> Result<&'static str, ProbeError> {
         fetch_new_token(access).await?;
         let Some(test) = test else { return Ok("the app's secret is valid") };
-        self.post(access, test, &clock::nonce()).await?;
+        self.post(access, test, PostAttempt::only(&clock::nonce())).await?;
         Ok("accepted a test message")
     }
 }
@@ -313,13 +357,14 @@ pub(in crate::chat) async fn reply(
     access: PlatformContext<'_>,
     to: ReplyTo,
     outgoing: &Outgoing<'_>,
+    until: Instant,
 ) -> Response<String> {
     let (message, card, kind) = match outgoing {
         Outgoing::Reply { reply, message, card } => {
             let kind = if reply.outcome().status.is_success() { ToastKind::Success } else { ToastKind::Warning };
             (Message::clone(message), card.as_deref(), kind)
         }
-        Outgoing::Usage => (message::command_usage(), None, ToastKind::Info),
+        Outgoing::UnknownCommand(message) => (Message::clone(message), None, ToastKind::Info),
         Outgoing::WrongTenant => {
             (message::wrong_tenant("Feishu tenant", "platforms.feishu.tenant"), None, ToastKind::Error)
         }
@@ -331,29 +376,32 @@ pub(in crate::chat) async fn reply(
         ReplyTo::Text { open_id, .. } => (open_id, false),
     };
     if !toasted || !is_short {
-        post_to_person(access, open_id, &message).await;
+        post_to_person(access, open_id, &message, until).await;
     }
     let words = std::iter::once(message.headline.as_str()).chain(message.sentences.iter().map(String::as_str));
     let toast = toasted.then(|| toast_json(kind, &words.collect::<Vec<_>>().join(". ")));
     json_response(StatusCode::OK, &reply_json(toast, card.map(render_card)))
 }
 
-/// Posts to one person.
-async fn post_to_person(access: PlatformContext<'_>, open_id: &str, message: &Message) {
+/// Posts to one person, by `until`. After a failure that may pass, it tries once more. Feishu shows a `uuid` only once.
+async fn post_to_person(access: PlatformContext<'_>, open_id: &str, message: &Message, until: Instant) {
     let (card, uuid) = (render_card(message), clock::nonce());
-    let call = call_api(access, ApiCall::Post { receiver: Receiver::Person(open_id), card: &card, uuid: &uuid });
-    let error = match timeout(PRIVATE_REPLY_TIMEOUT, call).await {
-        Ok(Ok(_)) => return,
-        Ok(Err(failure)) => failure.into_delivery_error().error,
-        Err(_elapsed) => "timeout".to_owned(),
+    let post = || async {
+        let call = ApiCall::Post { receiver: Receiver::Person(open_id), card: &card, uuid: &uuid };
+        call_api(access, call).await.map(|_| ()).map_err(CallError::into_delivery_error)
+    };
+    let error = match try_twice(post, until).await {
+        Ok(()) => return,
+        Err(undelivered) => undelivered.error,
     };
     tracing::warn!(outcome = "unanswered_click", error, "could not post a private reply");
 }
 
 /// The error if Feishu does not know our app or its secret. `None` if it knows them or does not answer.
 pub(in crate::chat) async fn config_errors(access: PlatformContext<'_>) -> Option<Vec<KeyProblem>> {
-    let DeliveryError { error, retry } = fetch_new_token(access).await.err()?;
-    let is_ours = UNKNOWN_APP_CODES.iter().any(|code| error.starts_with(code));
+    let failure = fetch_new_token(access).await.err()?;
+    let is_ours = UNKNOWN_APP_CODES.contains(&failure.code());
+    let DeliveryError { error, retry, .. } = failure;
     let problem = format!("Feishu refuses the app's id or its secret ({error})");
     (is_ours && retry == RetryPolicy::AfterFix)
         .then(|| vec![KeyProblem { key: "platforms.feishu.app".to_owned(), problem }])

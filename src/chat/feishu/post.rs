@@ -13,11 +13,11 @@ use url::Url;
 use super::card::{MAX_BOT_BYTES, render_card_within};
 use super::{AppSecret, is_feishu_id};
 use crate::approval::RetryPolicy;
-use crate::chat::DeliveryError;
 use crate::chat::authenticity::hmac_of;
-use crate::chat::delivery::{POST_TIMEOUT, parse_retry_after};
+use crate::chat::delivery::{CHAT_TIMEOUT, parse_retry_after, refusal_words};
 use crate::chat::message::Message;
 use crate::chat::response::set_member;
+use crate::chat::{DeliveryError, ThrottleScope};
 use crate::secret::{Secret, SecretUrl};
 use crate::{clock, http as our_http};
 
@@ -85,7 +85,7 @@ pub enum CardUpdate {
     Redrawn,
     /// The message is deleted.
     Gone,
-    /// The message is older than 14 days and keeps its old content.
+    /// The message keeps its old content: it is older than 14 days.
     TooOld,
 }
 
@@ -104,6 +104,9 @@ pub struct FeishuApi<'a> {
 #[derive(Deserialize)]
 struct ApiResponse {
     code: i64,
+    /// Why Feishu refuses the call, in words.
+    msg: Option<String>,
+    error: Option<ApiErrorDetail>,
     tenant_access_token: Option<String>,
     expire: Option<i64>,
     data: Option<ApiResponseData>,
@@ -113,6 +116,13 @@ struct ApiResponse {
 struct ApiResponseData {
     message_id: Option<String>,
     create_time: Option<String>,
+}
+
+/// Source: <https://open.feishu.cn/document/server-docs/api-call-guide/generic-error-code>
+#[derive(Deserialize)]
+struct ApiErrorDetail {
+    /// Identifies the call for Feishu's support.
+    log_id: Option<String>,
 }
 
 /// A failed call, and what Feishu's code means.
@@ -133,6 +143,7 @@ impl From<ApiRefusal> for CallError {
             CodeMeaning::TokenRefused => Self::TokenRefused(undelivered),
             CodeMeaning::MessageGone => Self::MessageGone(undelivered),
             CodeMeaning::Soon
+            | CodeMeaning::TooMany(_)
             | CodeMeaning::Later
             | CodeMeaning::Few
             | CodeMeaning::TooOld
@@ -217,6 +228,14 @@ impl FeishuApi<'_> {
         }
     }
 
+    /// Recalls a message of ours. Feishu allows it for a time that the tenant's administrator sets.
+    ///
+    /// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/delete>
+    pub async fn recall(&self, message_id: &str) -> Result<(), CallError> {
+        let url = self.message_url(message_id, "")?;
+        Ok(self.call_as_app(Method::DELETE, url, &json!({})).await.map(|_| ())?)
+    }
+
     fn message_url(&self, message_id: &str, rest: &str) -> Result<Url, CallError> {
         if !is_feishu_id(message_id, "om_") {
             return Err(CallError::NotDelivered(DeliveryError::misconfigured(
@@ -267,7 +286,8 @@ impl BotMessage {
 /// Source: <https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot>
 #[must_use]
 pub fn build_bot_message(message: &Message, secret: Option<&Secret>, now: Timestamp) -> BotMessage {
-    let message = Message { buttons: None, ..message.clone() };
+    // The ids of people are those that the app knows, and a custom bot is not the app.
+    let message = Message { buttons: None, mentions: vec![], ..message.clone() };
     let card = render_card_within(&message, MAX_BOT_BYTES);
     let mut body = json!({"msg_type": "interactive", "card": card});
     if let Some(secret) = secret {
@@ -298,10 +318,10 @@ async fn send_request(request: reqwest::RequestBuilder) -> Result<ApiResponse, A
     let response = request.send().await.map_err(|error| DeliveryError::from_transport(&error))?;
     let (status, headers) = (response.status(), response.headers().clone());
     let body = our_http::read_body(response).await.map_err(|error| DeliveryError::from_transport(&error))?;
-    let by_status = || DeliveryError::from_http_status(status, &headers, clock::now());
-    let soon = RetryPolicy::Backoff(parse_retry_after(&headers, clock::now()));
+    let by_status = || DeliveryError::from_http_status(status, &headers, &body, clock::now());
+    let retry_after = parse_retry_after(&headers, clock::now()).or_else(|| parse_limit_reset(&headers));
     let Ok(answer) = serde_json::from_slice::<ApiResponse>(&body) else {
-        let unreadable = || DeliveryError { error: "unreadable answer".into(), retry: soon };
+        let unreadable = || DeliveryError::answer_lost("unreadable answer", retry_after);
         return Err(if status.is_success() { unreadable() } else { by_status() }.into());
     };
     if answer.code == 0 {
@@ -310,22 +330,37 @@ async fn send_request(request: reqwest::RequestBuilder) -> Result<ApiResponse, A
     // An operator has to look an unknown code up.
     let unknown = KnownCode { code: answer.code, meaning: CodeMeaning::Later, text: "" };
     let KnownCode { meaning, text, .. } = find_code(answer.code).unwrap_or(&unknown);
-    let is_busy = status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS;
-    let retry = match meaning {
-        CodeMeaning::TokenRefused | CodeMeaning::Later | CodeMeaning::NoThread | CodeMeaning::TooOld if !is_busy => {
-            RetryPolicy::AfterFix
+    let error = describe_refusal(&answer, text);
+    let undelivered = match meaning {
+        CodeMeaning::MessageGone | CodeMeaning::ReceiverGone => DeliveryError::refused(error, RetryPolicy::Never),
+        _ if status.is_server_error() => DeliveryError::answer_lost(error, retry_after),
+        CodeMeaning::TooMany(scope) => DeliveryError::throttled(error, retry_after, *scope),
+        _ if status == StatusCode::TOO_MANY_REQUESTS => {
+            DeliveryError::throttled(error, retry_after, ThrottleScope::App)
         }
-        CodeMeaning::Few if !is_busy => RetryPolicy::FewTimes,
-        CodeMeaning::MessageGone | CodeMeaning::ReceiverGone => RetryPolicy::Never,
-        CodeMeaning::Soon
-        | CodeMeaning::TokenRefused
-        | CodeMeaning::Later
-        | CodeMeaning::NoThread
-        | CodeMeaning::TooOld
-        | CodeMeaning::Few => soon,
+        CodeMeaning::Soon => DeliveryError::answer_lost(error, retry_after),
+        CodeMeaning::TokenRefused | CodeMeaning::Later | CodeMeaning::NoThread | CodeMeaning::TooOld => {
+            DeliveryError::misconfigured(&error)
+        }
+        CodeMeaning::Few => DeliveryError::refused(error, RetryPolicy::FewTimes),
     };
-    let error = if text.is_empty() { answer.code.to_string() } else { format!("{}: {text}", answer.code) };
-    Err(ApiRefusal { meaning: *meaning, undelivered: DeliveryError { error, retry } })
+    Err(ApiRefusal { meaning: *meaning, undelivered })
+}
+
+/// Code, our words, Feishu's words, and the id of the call.
+fn describe_refusal(answer: &ApiResponse, text: &str) -> String {
+    let ours = if text.is_empty() { String::new() } else { format!(": {text}") };
+    let theirs = answer.msg.as_deref().map(refusal_words).unwrap_or_default();
+    let log_id = answer.error.as_ref().and_then(|detail| our_http::log_safe_word(detail.log_id.as_deref()?));
+    let log_id = log_id.map(|id| format!("; log_id {id}")).unwrap_or_default();
+    format!("{}{ours}{theirs}{log_id}", answer.code)
+}
+
+/// When the limit of an API is reset: in so many seconds.
+///
+/// Source: <https://open.feishu.cn/document/server-docs/api-call-guide/frequency-control>
+fn parse_limit_reset(headers: &http::HeaderMap) -> Option<SignedDuration> {
+    our_http::parse_retry_after(headers.get("x-ogw-ratelimit-reset")?.to_str().ok()?, clock::now())
 }
 
 fn join_url(url: &Url, path: &str) -> Result<Url, DeliveryError> {
@@ -334,7 +369,7 @@ fn join_url(url: &Url, path: &str) -> Result<Url, DeliveryError> {
 
 fn json_request(http: &reqwest::Client, method: Method, url: Url, body: &Value) -> reqwest::RequestBuilder {
     let request = http.request(method, url).header("content-type", "application/json; charset=utf-8");
-    request.body(body.to_string()).timeout(POST_TIMEOUT)
+    request.body(body.to_string()).timeout(CHAT_TIMEOUT)
 }
 
 #[cfg(test)]

@@ -19,10 +19,11 @@ use super::{
 use crate::approval::Principal;
 #[cfg(feature = "local")]
 use crate::chat::command::command_text;
-use crate::chat::command::parse_command;
+use crate::chat::command::{parse_words, split_reason};
+use crate::chat::command_words::{CommandProblem, UnknownCommand};
 use crate::chat::request::normalize_reason;
 use crate::chat::{
-    Authentic, Click, CommandRequest, Incoming, MalformedRequest, MessageRef, RequestOrigin, Unauthentic,
+    Authentic, Click, Command, CommandRequest, Incoming, MalformedRequest, MessageRef, RequestOrigin, Unauthentic,
 };
 #[cfg(feature = "local")]
 use crate::chat::{EventSpec, SignedRequest};
@@ -35,10 +36,17 @@ pub use envelope::{CallbackRequest, encrypt_body, encrypt_challenge, sign_callba
 
 /// The age from which a text command is ignored: Feishu repeats an event for hours.
 const MAX_TEXT_AGE: SignedDuration = SignedDuration::from_mins(10);
-/// The longest text command, in bytes.
-const MAX_TEXT_BYTES: usize = 4096;
+/// The longest text command, in bytes. A reason can have 400 characters of up to 12 bytes in JSON.
+const MAX_TEXT_BYTES: usize = 16 * 1024;
+/// The most mentions of a text that are shown by name.
+const MAX_MENTIONS: usize = 50;
 /// The longest challenge, in bytes. Feishu's have 36.
 const MAX_CHALLENGE_BYTES: usize = 256;
+
+/// Feishu's test of the address is encrypted, so it is verified like every other request.
+pub(in crate::chat) fn is_address_test(_request: &Request<Bytes>) -> bool {
+    false
+}
 
 /// Refuses what is not Feishu's under any secret.
 pub(in crate::chat) fn precheck_request(request: &Request<Bytes>, now: Timestamp) -> Result<(), Unauthentic> {
@@ -127,6 +135,12 @@ impl ReplyTo {
             Self::Click { .. } => "Click",
             Self::Text { .. } => "Text",
         }
+    }
+
+    /// Feishu's messages have no address.
+    #[expect(clippy::unused_self, reason = "other platforms have links")]
+    pub(in crate::chat) fn message_link(&self, _place: &MessageRef) -> Option<String> {
+        None
     }
 }
 
@@ -296,6 +310,17 @@ struct EventMessage {
     create_time: Option<String>,
     message_type: String,
     content: String,
+    #[serde(default)]
+    mentions: Vec<Mention>,
+}
+
+/// What a placeholder in a text stands for.
+#[derive(Deserialize)]
+struct Mention {
+    /// e.g. `@_user_1`.
+    key: String,
+    /// The name that the sender saw.
+    name: Option<String>,
 }
 
 /// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/events/receive>
@@ -319,31 +344,55 @@ fn parse_text_message(
     }
     check_ids(&message.message_id, &message.chat_id, &open_id)?;
     let by = allowed_principal(&sender.tenant_key, &open_id, header, config)?;
-    let to = ReplyTo::Text { open_id, message_id: message.message_id };
+    let to = ReplyTo::Text { open_id, message_id: message.message_id.clone() };
     let Some(by) = by else {
         return Ok(wrong_tenant(header, config, to));
     };
-    if message.message_type != "text" || message.content.len() > MAX_TEXT_BYTES {
-        return Ok(Incoming::UnknownCommand(to));
-    }
-    Ok(match parse_command(&command_text_of(&message.content)?) {
-        Some(command) => {
+    Ok(match parse_message(&message)? {
+        Ok(command) => {
             let origin = RequestOrigin { signed_at: origin.signed_at.min(written_at), ..origin };
             Incoming::Command { request: CommandRequest { command, by, origin, clicked_card: None }, reply_to: to }
         }
-        None => Incoming::UnknownCommand(to),
+        Err(error) => Incoming::UnknownCommand { error, reply_to: to },
     })
 }
 
-/// The text of a message without mentions, with single spaces.
-fn command_text_of(content: &str) -> Result<String, MalformedRequest> {
+/// The command of a message. Feishu writes a mention as a placeholder. Where the sender addresses the bot, it is left out:
+/// at the beginning, or as the only mention before the reason.
+fn parse_message(message: &EventMessage) -> Result<Result<Command, UnknownCommand>, MalformedRequest> {
     #[derive(Deserialize)]
     struct TextContent {
         text: String,
     }
-    let TextContent { text } = MalformedRequest::parse_json(content.as_bytes())?;
-    let words: Vec<_> = text.split_whitespace().filter(|word| !is_mention(word)).collect();
-    Ok(words.join(" "))
+    let not_understood = |problem| Ok(Err(UnknownCommand::NotUnderstood { problem, suggestions: vec![] }));
+    if message.message_type != "text" {
+        return not_understood(CommandProblem::NotText);
+    }
+    if message.content.len() > MAX_TEXT_BYTES {
+        return not_understood(CommandProblem::TooLong);
+    }
+    let TextContent { text } = MalformedRequest::parse_json(message.content.as_bytes())?;
+    let (mut words, reason) = split_reason(&text);
+    let addressed = words.iter().take_while(|word| is_mention(word)).count();
+    words.drain(..addressed);
+    let is_only = addressed == 0 && words.iter().filter(|word| is_mention(word)).count() == 1;
+    if is_only {
+        words.retain(|word| !is_mention(word));
+    }
+    let reason = reason.map(|reason| with_names(reason, &message.mentions));
+    Ok(parse_words(&words, reason.as_deref()))
+}
+
+/// A text with the names that its sender saw, in place of Feishu's placeholders.
+fn with_names(text: &str, mentions: &[Mention]) -> String {
+    let mut named: Vec<_> = mentions.iter().filter(|mention| is_mention(&mention.key)).take(MAX_MENTIONS).collect();
+    // `@_user_1` is also the beginning of `@_user_12`.
+    named.sort_by_key(|mention| std::cmp::Reverse(mention.key.len()));
+    let replace = |text: String, mention: &&Mention| match &mention.name {
+        Some(name) => text.replace(&mention.key, &format!("@{name}")),
+        None => text,
+    };
+    named.iter().fold(text.to_owned(), replace)
 }
 
 fn ignored_event() -> Incoming<ReplyTo> {

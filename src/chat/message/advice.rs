@@ -2,6 +2,9 @@
 
 use crate::approval::failure_code;
 
+/// How to prevent that somebody accepts or rejects outside peergate.
+pub(super) const PREVENT_BYPASS: &str = "A RAM policy can prevent this: docs/deploy.md, “Nobody else accepts”.";
+
 /// The advice for some codes.
 struct Advice {
     codes: Codes,
@@ -43,7 +46,8 @@ const TRIES_AGAIN: &str = "peergate tries again automatically.";
 const ADVICE: &[Advice] = &[
     Advice::of(
         &[failure_code::ACCEPTED_ELSEWHERE],
-        "Somebody accepted it outside peergate before the rejection. If it must not exist, delete the connection.",
+        "Somebody accepted it outside peergate before the rejection. If it must not exist, delete the connection. A RAM policy \
+         can prevent this: docs/deploy.md, “Nobody else accepts”.",
     ),
     Advice::of(
         &[failure_code::CHANGED_TOO_OFTEN],

@@ -9,10 +9,12 @@ use super::facts::{
     route_instructions,
 };
 use super::{
-    Button, Buttons, Link, Message, MessageFact, ShownButton, format_duration, format_time, join_with, sanitize_text,
+    Button, Buttons, Link, Message, MessageFact, ShownButton, format_duration, format_time, join_with, sanitize_reason,
+    sanitize_text,
 };
 use crate::approval::{
-    Approval, ApprovalState, Approver, AuditEvent, Decision, Notification, NotificationKind, Verdict, failure_code,
+    Approval, ApprovalState, Approver, AuditEvent, Decision, Notification, NotificationKind, PolicySnapshot, Verdict,
+    failure_code,
 };
 use crate::peering::{Change, Connection, Facts, Status};
 use crate::preflight::first_objection;
@@ -21,6 +23,11 @@ use crate::preflight::first_objection;
 const MAX_LISTED_NAMES: usize = 8;
 /// The most names in a headline.
 const MAX_HEADLINE_NAMES: usize = 3;
+/// The most reasons on a card. With long CIDR blocks, the card must fit into 30 KB in Feishu, and into about 13,000
+/// characters in Slack.
+///
+/// Source: <https://github.com/slackapi/bolt-js/issues/2509>
+const MAX_SHOWN_REASONS: usize = 5;
 /// The longest name of a requester in a headline, in characters.
 const MAX_REQUESTER_CHARS: usize = 40;
 
@@ -96,6 +103,9 @@ fn card_headline(approval: &Approval, now: Timestamp) -> String {
             format!("VPC peering {id} is approved; Alibaba Cloud has not confirmed it yet")
         }
         ApprovalState::Activating => format!("VPC peering {id} was accepted and is being activated"),
+        ApprovalState::Activated if !approval.is_accepted_by_us() => {
+            format!("⚠ VPC peering {id} is Activated, but was accepted outside peergate")
+        }
         ApprovalState::Activated => {
             format!("VPC peering {id} is Activated; it carries traffic once both sides have routes")
         }
@@ -134,6 +144,15 @@ fn pending_headline(approval: &Approval, now: Timestamp) -> String {
             };
             format!("{who}: approve or reject VPC peering {id}, requested by {requester}{progress}")
         }
+    }
+}
+
+/// The approvers who must decide about a request, as its record names them. Empty if nobody can decide now.
+#[must_use]
+pub fn needed_approvers(approval: &Approval, now: Timestamp) -> Vec<String> {
+    match Ask::of(approval, now) {
+        Some(Ask::Decide(_) | Ask::RejectOrFix(_)) => RemainingApprovals::of(approval).keys,
+        Some(Ask::AddRule | Ask::ChangeRule) | None => vec![],
     }
 }
 
@@ -181,16 +200,23 @@ impl Ask {
 /// The approvals that are missing, and who can give them.
 struct RemainingApprovals {
     missing: u32,
+    /// Who can give them, as the record names them.
+    keys: Vec<String>,
+    /// The same people, as messages name them.
     names: Vec<String>,
 }
 
 impl RemainingApprovals {
     fn of(approval: &Approval) -> Self {
         let approvals = approval.decisions().iter().filter(|decision| decision.verdict == Verdict::Approve);
-        let approved: Vec<_> = approvals.map(|decision| approver_name(&decision.by)).collect();
-        let names = approval.policy().approvers.iter().filter(|name| !approved.contains(name)).cloned().collect();
+        let approved: Vec<_> = approvals.map(|decision| decision.by.key()).collect();
+        let PolicySnapshot { approvers, display_names, .. } = approval.policy();
+        let keys: Vec<_> = approvers.iter().filter(|key| !approved.contains(&key.as_str())).cloned().collect();
+        let names =
+            keys.iter().map(|key| display_names.get(key).map_or_else(|| key.clone(), |name| sanitize_text(name)));
+        let names = names.collect();
         let missing = approval.policy().needed_approvals().saturating_sub(approval.approval_count());
-        Self { missing, names }
+        Self { missing, keys, names }
     }
 
     fn can_be_given(&self) -> bool {
@@ -289,16 +315,28 @@ pub(super) fn approver_facts(approval: &Approval, now: Timestamp) -> Vec<Message
     }
     let rejecters = of(Verdict::Reject).map(|decision| describe_approver(&decision.by));
     facts.extend(rejecters.map(|rejecter| MessageFact::new("Rejected by", rejecter)));
-    facts.extend(approval.decisions().iter().filter_map(|decision| {
-        let reason = sanitize_text(decision.reason.as_deref()?);
-        let is_only_one = approval.decisions().len() == 1;
-        let reason = if is_only_one { reason } else { format!("{}: {reason}", approver_name(&decision.by)) };
-        Some(MessageFact::new("Reason", reason))
-    }));
+    facts.extend(reason_facts(approval));
     if is_pending(approval, now) && approval.policy().rule.is_some() {
         facts.push(RemainingApprovals::of(approval).to_fact());
     }
     facts
+}
+
+/// The latest reasons, each as a whole, and how many more there are.
+fn reason_facts(approval: &Approval) -> Vec<MessageFact> {
+    let is_only_one = approval.decisions().len() == 1;
+    let describe = |decision: &Decision| {
+        let reason = sanitize_reason(decision.reason.as_deref()?);
+        Some(if is_only_one { reason } else { format!("{}: {reason}", approver_name(&decision.by)) })
+    };
+    let reasons: Vec<_> = approval.decisions().iter().filter_map(describe).collect();
+    let earlier = reasons.len().saturating_sub(MAX_SHOWN_REASONS);
+    let hidden = (earlier > 0).then(|| {
+        let reasons = if earlier == 1 { "1 more".to_owned() } else { format!("{earlier} more") };
+        MessageFact::new("Earlier reasons", format!("{reasons}, in the history: see Details, or `peergate show`"))
+    });
+    let latest = reasons.into_iter().skip(earlier).map(|reason| MessageFact::new("Reason", reason));
+    hidden.into_iter().chain(latest).collect()
 }
 
 /// What happened after the decision.

@@ -1,6 +1,6 @@
 //! The facts that cards, notifications and replies share: the connection, people, and problems.
 
-use super::{MAX_CIDRS, MessageFact, join_with, sanitize_text};
+use super::{MAX_CIDRS, MessageFact, join_with, sanitize_reason, sanitize_text};
 use crate::approval::{Approver, Decision};
 use crate::peering::{Connection, Facts, Problem, Side};
 
@@ -64,7 +64,7 @@ pub(super) fn decision_facts(label: &'static str, decision: Option<&Decision>) -
         return vec![MessageFact::new(label, "somebody outside peergate")];
     };
     let mut facts = vec![MessageFact::new(label, describe_approver(&decision.by))];
-    facts.extend(decision.reason.as_deref().map(|reason| MessageFact::new("Reason", sanitize_text(reason))));
+    facts.extend(decision.reason.as_deref().map(|reason| MessageFact::new("Reason", sanitize_reason(reason))));
     facts
 }
 
@@ -74,18 +74,20 @@ pub(super) fn problem_facts(problem: &Problem) -> Vec<MessageFact> {
     facts
 }
 
-/// Name and principal, e.g. `alice (slack:T0001/U1)`.
+/// Name and identity, e.g. `alice (slack:T0001/U1)`, or `Alice Wong (alice, slack:T0001/U1)`.
 pub(super) fn describe_approver(approver: &Approver) -> String {
-    match &approver.person {
-        Some(person) => format!("{person} ({})", approver.principal),
-        None => approver_name(approver),
+    match (&approver.name, &approver.person) {
+        (Some(name), Some(person)) => format!("{} ({person}, {})", sanitize_text(name), approver.principal),
+        (Some(name), None) => format!("{} ({})", sanitize_text(name), approver.principal),
+        (None, Some(person)) => format!("{person} ({})", approver.principal),
+        (None, None) => approver_name(approver),
     }
 }
 
 /// The name alone, for headlines.
 pub(super) fn approver_name(approver: &Approver) -> String {
-    match &approver.person {
-        Some(person) => person.clone(),
+    match approver.name.as_ref().or(approver.person.as_ref()) {
+        Some(name) => sanitize_text(name),
         None if approver.principal.as_str().starts_with("peergate:") => "the rule itself".to_owned(),
         None => approver.principal.to_string(),
     }

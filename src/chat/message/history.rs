@@ -6,7 +6,7 @@ use super::card::{describe_change, request_card};
 use super::checks::explain_objection;
 use super::facts::{describe_approver, list_approvers};
 use super::notification::count_approvals;
-use super::{Message, format_time, sanitize_text};
+use super::{Message, format_time, sanitize_reason, sanitize_text};
 use crate::approval::{
     Approval, ApprovalState, Approver, AuditEntry, AuditEvent, Decision, Reminder, SendBackReason, Verdict,
 };
@@ -14,12 +14,26 @@ use crate::peering::Change;
 
 /// The most events in a status reply.
 const MAX_EVENTS: usize = 12;
+/// The most characters of all events in a status reply. Each event is shown as a whole.
+const MAX_EVENTS_CHARS: usize = 5000;
 
-/// The last events of a record, in order.
+/// The last events of a record, in order. If reasons are long, there are fewer events, and the first line says so.
 pub(super) fn recent_events(approval: &Approval) -> Vec<String> {
-    let skipped = approval.history().len().saturating_sub(MAX_EVENTS);
-    let events = approval.history().iter().skip(skipped);
-    events.map(|entry| format!("{}: {}", format_time(entry.at), describe_event(&entry.event))).collect()
+    let line = |entry: &AuditEntry| format!("{}: {}", format_time(entry.at), describe_event(&entry.event));
+    let mut events: Vec<_> = approval.history().iter().rev().take(MAX_EVENTS).map(line).collect();
+    let mut chars = 0_usize;
+    let fitting = |event: &&String| {
+        chars = chars.saturating_add(event.chars().count());
+        chars <= MAX_EVENTS_CHARS
+    };
+    let shown = events.iter().take_while(fitting).count().max(1);
+    if shown < events.len() {
+        events.truncate(shown);
+        let earlier = approval.history().len().saturating_sub(shown);
+        events.push(format!("{earlier} earlier events are too long for this message: see `peergate show`."));
+    }
+    events.reverse();
+    events
 }
 
 /// The card of a record and its whole history, for auditors.
@@ -91,7 +105,7 @@ fn describe_decision(decision: &Decision) -> String {
         Verdict::Approve => "approved",
         Verdict::Reject => "rejected",
     };
-    let reason = decision.reason.as_deref().map(|reason| format!(" ({})", sanitize_text(reason)));
+    let reason = decision.reason.as_deref().map(|reason| format!(" ({})", sanitize_reason(reason)));
     format!("{word} by {}{}", describe_approver(&decision.by), reason.unwrap_or_default())
 }
 

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::advice::advice_for_code;
+use super::advice::{PREVENT_BYPASS, advice_for_code};
 use super::card::{Ask, approver_facts, describe_change, failure_headline, request_card};
 use super::checks::explain_objection;
 use super::facts::{
@@ -29,6 +29,7 @@ pub fn notification_name(kind: &NotificationKind) -> &'static str {
         NotificationKind::Escalated { .. } => "escalated",
         NotificationKind::ExpiresSoon { .. } => "expires_soon",
         NotificationKind::Accepted(_) => "accepted",
+        NotificationKind::Bypassed { .. } => "bypassed",
         NotificationKind::Stuck { .. } => "stuck",
         NotificationKind::FactsDiffer { .. } => "differs",
         NotificationKind::Activated { .. } => "activated",
@@ -78,12 +79,11 @@ pub fn describe_notification(approval: &Approval, notification: &Notification) -
             facts: decision_facts("Approved by", by.as_ref()),
             ..with_headline(format!("VPC peering {id} was accepted and is being activated"))
         },
+        NotificationKind::Bypassed { given, needed, was_known } => {
+            describe_bypass(approval, Progress { given: *given, needed: *needed }, *was_known)
+        }
         NotificationKind::Stuck { for_s, problem } => describe_stuck(approval, *for_s, problem.as_ref()),
-        NotificationKind::FactsDiffer { changes } => Message {
-            facts: change_facts(changes),
-            sentences: vec!["An operator must check the connection, and delete it if it is wrong.".into()],
-            ..with_headline(format!("VPC peering {id} was activated with facts that nobody approved"))
-        },
+        NotificationKind::FactsDiffer { changes } => describe_difference(approval, changes),
         NotificationKind::Activated { took_s } => describe_activation(approval, *took_s),
         NotificationKind::Rejected(by) => Message {
             facts: decision_facts("Rejected by", by.as_ref()),
@@ -159,6 +159,45 @@ fn describe_decision(approval: &Approval, decision: &Decision, Progress { given,
         Verdict::Reject => ("Rejected by", format!("{name} rejected VPC peering {id}")),
     };
     Message { facts: decision_facts(label, Some(decision)), ..with_headline(headline) }
+}
+
+/// An alarm: somebody accepted the connection outside peergate.
+fn describe_bypass(approval: &Approval, Progress { given, needed }: Progress, was_known: bool) -> Message {
+    let id = approval.id();
+    let rejecter = approval.winner().filter(|winner| winner.verdict == Verdict::Reject);
+    let headline = match (rejecter, &approval.policy().rule) {
+        _ if !was_known => {
+            format!("⚠ VPC peering {id} was accepted outside peergate, and was never shown here before the accept")
+        }
+        (Some(rejecter), _) => {
+            format!("⚠ VPC peering {id} was accepted outside peergate; {} had rejected it", approver_name(&rejecter.by))
+        }
+        (None, Some(_)) => {
+            format!("⚠ VPC peering {id} was accepted outside peergate; {given} of {needed} had approved")
+        }
+        (None, None) => format!("⚠ VPC peering {id} was accepted outside peergate; no rule lets anybody approve it"),
+    };
+    let account = approval.facts().accepter.account;
+    let mut sentences = vec![
+        format!(
+            "ActionTrail of account {account} says who did it: look for the event {}.",
+            Verdict::Approve.operation()
+        ),
+        "If the connection must not exist, an operator must delete it.".into(),
+        PREVENT_BYPASS.into(),
+    ];
+    if approval.has_called_before() {
+        sentences.insert(0, "An earlier call of peergate may also have taken effect late.".into());
+    }
+    Message { sentences, ..with_headline(headline) }
+}
+
+fn describe_difference(approval: &Approval, changes: &[Change]) -> Message {
+    Message {
+        facts: change_facts(changes),
+        sentences: vec!["An operator must check the connection, and delete it if it is wrong.".into()],
+        ..with_headline(format!("VPC peering {} was activated with facts that nobody approved", approval.id()))
+    }
 }
 
 fn describe_activation(approval: &Approval, took_s: i64) -> Message {
@@ -285,6 +324,7 @@ pub fn follow_up(approval: &Approval, notification: &Notification, now: Timestam
         | NotificationKind::Escalated { .. }
         | NotificationKind::ExpiresSoon { .. }
         | NotificationKind::Accepted(_)
+        | NotificationKind::Bypassed { .. }
         | NotificationKind::Stuck { .. }
         | NotificationKind::FactsDiffer { .. }
         | NotificationKind::Activated { .. }

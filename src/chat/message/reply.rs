@@ -9,10 +9,14 @@ use super::checks::{describe_finding, draw_overlaps, explain_objection};
 use super::facts::{can_show_all, connection_facts, describe_approver, problem_facts};
 use super::history::{recent_events, summary_line};
 use super::notification::count_approvals;
-use super::{Button, Buttons, MAX_CIDRS, Message, MessageFact, format_time, join_with, sanitize_text, with_headline};
+use super::usage::command_with_reason;
+use super::{
+    Button, Buttons, Link, MAX_CIDRS, Message, MessageFact, format_time, join_with, sanitize_text, with_headline,
+};
 use crate::approval::{Approval, ApprovalId, ApprovalState, Decision, Verdict};
+use crate::chat::MAX_REASON_CHARS;
 use crate::chat::reply::{Dependency, Reply};
-use crate::peering::{Connection, InstanceId, Problem};
+use crate::peering::{Connection, Problem};
 use crate::policy::Refusal;
 use crate::preflight::{Check, CheckOutcome, Finding, Objection};
 
@@ -43,10 +47,45 @@ pub fn card_moved(approval: &Approval) -> Message {
     )
 }
 
-/// Replaces a card whose buttons are no longer valid.
+/// Replaces a card whose buttons are no longer valid. `link` leads to the card that counts.
 #[must_use]
-pub fn card_replaced() -> Message {
-    with_sentence("This card has been replaced", "Use the newer card in this channel.")
+pub fn card_replaced(link: Option<String>) -> Message {
+    Message {
+        link: link.map(|url| Link { label: "Show the card", url }),
+        ..with_sentence("This card has been replaced", "Another card of this request shows how things are.")
+    }
+}
+
+/// Replaces a message whose buttons are no longer valid, if the request has no card.
+#[must_use]
+pub fn without_old_buttons(approval: &Approval, now: Timestamp) -> Message {
+    without_buttons(request_card(approval, now), &[], true)
+}
+
+/// A message without buttons. If they were for a decision, it says how to decide: on the card in one of these channels, or
+/// by a command.
+#[must_use]
+pub fn without_buttons(message: Message, card_channels: &[&str], has_commands: bool) -> Message {
+    let Some(buttons) = message.buttons.clone() else { return message };
+    let mut message = Message { buttons: None, ..message };
+    let can_decide = buttons.shown.iter().any(|shown| matches!(shown.button, Button::Approve { .. } | Button::Reject));
+    if !can_decide {
+        return message;
+    }
+    let card = (!card_channels.is_empty()).then(|| format!("use the card in {}", join_card_channels(card_channels)));
+    let commands = has_commands.then(|| {
+        let (id, target) = (&buttons.instance_id, &buttons.target);
+        format!("send the command /peergate approve {id} on {target} or /peergate reject {id} on {target}")
+    });
+    let ways: Vec<_> = card.into_iter().chain(commands).collect();
+    let how = if ways.is_empty() { "send a signed request to the webhook".to_owned() } else { ways.join(", or ") };
+    message.sentences.push(format!("This message has no buttons. To decide, {how}."));
+    message
+}
+
+fn join_card_channels(names: &[&str]) -> String {
+    let names: Vec<_> = names.iter().map(|name| sanitize_text(name)).collect();
+    join_with(&names, "or")
 }
 
 /// The answer in words. For machines, it is the `detail`.
@@ -71,10 +110,14 @@ pub fn describe_reply(reply: &Reply, now: Timestamp) -> Message {
         Reply::Status { connection, approval, target } => describe_status(connection, approval.as_deref(), target, now),
         Reply::List { approvals, more } => describe_list(approvals, *more, now),
         Reply::Refused(refusal) => describe_refusal(refusal),
-        Reply::ReasonRequired { rule, verdict, instance_id } => describe_missing_reason(rule, *verdict, instance_id),
-        Reply::CouldNotAsk { verdict, instance_id } => with_sentence(
+        Reply::ReasonRequired { rule, verdict, id } => describe_missing_reason(rule, *verdict, id),
+        Reply::ReasonTooLong(chars) => with_sentence(
+            format!("Your reason has {chars} characters, and peergate takes at most {MAX_REASON_CHARS}"),
+            "Nothing was decided. Decide again with a shorter reason.",
+        ),
+        Reply::CouldNotAsk { verdict, id } => with_sentence(
             "peergate could not ask you for a reason, so nothing was decided",
-            format!("Use a command instead: {}", command_with_reason(*verdict, instance_id)),
+            format!("Use a command instead: {}", command_with_reason((*verdict).into(), id)),
         ),
         Reply::Objection(objection) => describe_objection(objection),
         Reply::StaleCard { approval, .. } => describe_stale_card(approval.as_deref(), now),
@@ -105,10 +148,10 @@ pub fn describe_reply(reply: &Reply, now: Timestamp) -> Message {
     }
 }
 
-fn describe_missing_reason(rule: &str, verdict: Verdict, instance_id: &InstanceId) -> Message {
+fn describe_missing_reason(rule: &str, verdict: Verdict, id: &ApprovalId) -> Message {
     with_sentence(
         format!("The rule “{}” requires a reason, so nothing was decided", sanitize_text(rule)),
-        format!("Decide again with a reason: {}", command_with_reason(verdict, instance_id)),
+        format!("Decide again with a reason: {}", command_with_reason(verdict.into(), id)),
     )
 }
 
@@ -408,14 +451,6 @@ fn describe_objection(objection: &Objection) -> Message {
         sentences: sentence.into_iter().map(Into::into).collect(),
         ..with_headline(format!("This VPC peering cannot be {verb}: {}", explain_objection(objection)))
     }
-}
-
-fn command_with_reason(verdict: Verdict, instance_id: &InstanceId) -> String {
-    let word = match verdict {
-        Verdict::Approve => "approve",
-        Verdict::Reject => "reject",
-    };
-    format!("/peergate {word} {instance_id} because …")
 }
 
 fn state_facts(approval: &Approval, now: Timestamp) -> Vec<MessageFact> {

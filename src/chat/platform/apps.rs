@@ -43,6 +43,13 @@ macro_rules! apps {
             pub fn log_label(&self) -> &'static str {
                 match self { $( Self::$App(to) => to.log_label(), )+ }
             }
+
+            /// A link to a message, by its reference. `None` if the platform has none.
+            #[must_use]
+            pub fn message_link(&self, reference: &str) -> Option<String> {
+                let place = MessageRef::parse(reference)?;
+                match self { $( Self::$App(to) => to.message_link(&place), )+ }
+            }
         }
 
         impl<'a> ChatContext<'a> {
@@ -82,10 +89,22 @@ macro_rules! apps {
                 match self { $( Self::$App => &$folder::REQUEST_SHAPE, )+ }
             }
 
-            /// The time until the answer must be ready.
+            /// The time until a command must be carried out.
             #[must_use]
             pub fn deadline(self) -> Duration {
                 match self { $( Self::$App => $folder::DEADLINE, )+ }
+            }
+
+            /// The time until the sender must have the answer.
+            #[must_use]
+            pub fn answer_deadline(self) -> Duration {
+                match self { $( Self::$App => $folder::ANSWER_DEADLINE, )+ }
+            }
+
+            /// Whether a request only tests the address. It is unsigned, carries nothing else, and gets an empty answer.
+            #[must_use]
+            pub fn is_address_test(self, request: &Request<Bytes>) -> bool {
+                match self { $( Self::$App => $folder::is_address_test(request), )+ }
             }
 
             /// If a user has the same id in several tenants: how to configure that.
@@ -160,10 +179,10 @@ macro_rules! apps {
                 match self { $( Self::$App => $folder::MAX_BINDING_CHARS, )+ }
             }
 
-            /// Whether the reply to a click can update the card.
+            /// Which cards the reply to a click can update.
             #[must_use]
-            pub fn can_redraw_in_reply(self) -> bool {
-                match self { $( Self::$App => $folder::CAN_REDRAW_IN_REPLY, )+ }
+            pub fn reply_redraw(self) -> ReplyRedraw {
+                match self { $( Self::$App => $folder::REPLY_REDRAW, )+ }
             }
 
             /// The secrets that its binding keys are derived from, the newest first.
@@ -278,11 +297,16 @@ macro_rules! apps {
                 }
             }
 
-            /// Answers the sender. Returns the HTTP response; answers that go elsewhere have been sent.
-            pub async fn reply(self, context: ChatContext<'_>, outgoing: &Outgoing<'_>) -> Response<String> {
+            /// Answers the sender, by `until`. Returns the HTTP response; answers that go elsewhere have been sent.
+            pub async fn reply(
+                self,
+                context: ChatContext<'_>,
+                outgoing: &Outgoing<'_>,
+                until: Instant,
+            ) -> Response<String> {
                 match self {
                     $( Self::$App(to) => match context.$folder() {
-                        Some(access) => $folder::reply(access, to, outgoing).await,
+                        Some(access) => $folder::reply(access, to, outgoing, until).await,
                         None => response::empty_response(),
                     }, )+
                 }

@@ -107,8 +107,15 @@ macro_rules! channels {
                 }
             }
 
-            /// Posts a message. Returns where it is, if the platform says so. `key` has at most 50 letters, digits and
-            /// `-`, and is the same for every attempt: a platform that supports it posts the message only once.
+            /// Which limits its posts have. `name` is its name in the configuration.
+            #[must_use]
+            pub fn lane(&self, name: &str) -> PostLane {
+                let channel = format!("{}/{}", self.kind(), self.id().unwrap_or(name));
+                let app = self.app().filter(|_| self.id().is_some()).map(Platform::realm);
+                PostLane { channel, app, pace: self.capabilities().pace }
+            }
+
+            /// Posts a message. Returns where it is, if the platform says so.
             ///
             /// # Errors
             /// The platform's refusal, and when to try again.
@@ -117,12 +124,12 @@ macro_rules! channels {
                 context: ChatContext<'_>,
                 name: &str,
                 message: &Message,
-                key: &str,
+                attempt: PostAttempt<'_>,
             ) -> Result<Option<String>, DeliveryError> {
                 match self {
                     $( Self::$Card(channel) => {
                         let access = context.$card_folder().ok_or_else(DeliveryError::no_app)?;
-                        channel.post(access, message, key).await.map(|posted| Some(posted.to_string()))
+                        channel.post(access, message, attempt).await.map(|posted| Some(posted.to_string()))
                     } )+
                     $( Self::$Messages(channel) => {
                         channel.post(context.http, context.require_endpoint(name)?, message).await.map(|()| None)
@@ -155,7 +162,23 @@ macro_rules! channels {
                 }
             }
 
-            /// Posts to the thread of a message, and to the channel too if `urgent`. `key` as for [`Channel::post`].
+            /// Deletes a message.
+            ///
+            /// # Errors
+            /// As [`Channel::post`].
+            pub async fn delete(&self, context: ChatContext<'_>, reference: &str) -> Result<(), DeliveryError> {
+                match self {
+                    $( Self::$Card(channel) => {
+                        let access = context.$card_folder().ok_or_else(DeliveryError::no_app)?;
+                        let place = MessageRef::parse(reference).ok_or_else(DeliveryError::malformed_reference)?;
+                        channel.delete(access, &place).await
+                    } )+
+                    $( Self::$Messages(_) => Err(DeliveryError::unsupported_message()), )+
+                    $( Self::$Data(_) => Err(DeliveryError::unsupported_message()), )+
+                }
+            }
+
+            /// Posts to the thread of a message, and to the channel too if `urgent`.
             ///
             /// # Errors
             /// As [`Channel::post`].
@@ -165,14 +188,13 @@ macro_rules! channels {
                 reference: &str,
                 message: &Message,
                 urgent: bool,
-                key: &str,
+                attempt: PostAttempt<'_>,
             ) -> Result<(), DeliveryError> {
                 match self {
                     $( Self::$Card(channel) => {
                         let access = context.$card_folder().ok_or_else(DeliveryError::no_app)?;
-                        let malformed = || DeliveryError::misconfigured("the reference of the card is malformed");
-                        let place = MessageRef::parse(reference).ok_or_else(malformed)?;
-                        channel.reply_below(access, &place, message, urgent, key).await
+                        let place = MessageRef::parse(reference).ok_or_else(DeliveryError::malformed_reference)?;
+                        channel.reply_below(access, &place, message, urgent, attempt).await
                     } )+
                     $( Self::$Messages(_) => Err(DeliveryError::unsupported_message()), )+
                     $( Self::$Data(_) => Err(DeliveryError::unsupported_message()), )+

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use jiff::SignedDuration;
 use serde::Deserialize;
 use url::Url;
 
@@ -10,10 +11,35 @@ use super::{MAX_BINDING_CHARS, REALM};
 use crate::approval::Principal;
 use crate::chat::MergedTenant;
 use crate::chat::authenticity::key_forms;
-use crate::chat::{Capabilities, ChannelSecrets, RequestSigner};
+use crate::chat::{Capabilities, ChannelSecrets, Pace, RequestSigner};
 use crate::http::{check_endpoint, constant_url};
 use crate::redaction::{KeyProblem, redact};
 use crate::secret::{Secret, is_printable};
+
+/// A channel takes about one post a second, and a workspace several hundred a minute.
+///
+/// Source: <https://docs.slack.dev/apis/web-api/rate-limits>
+const PACE: Pace = Pace { per_channel: SignedDuration::from_secs(1), per_app: SignedDuration::from_millis(200) };
+/// The prefix of bot tokens.
+///
+/// Source: <https://docs.slack.dev/authentication/tokens>
+const BOT_TOKEN_PREFIX: &str = "xoxb-";
+/// Other tokens of Slack, and what to do about each.
+///
+/// Source: <https://docs.slack.dev/authentication/tokens> and
+/// <https://docs.slack.dev/authentication/using-token-rotation>
+const OTHER_TOKENS: [(&str, &str); 6] = [
+    (
+        "xoxe.",
+        "it expires after 12 hours, because the app rotates its tokens. Turn off “Advanced token security via token rotation” \
+         under OAuth & Permissions and install the app again; if Slack does not let you, make a new app without it",
+    ),
+    ("xoxe-", "it is a refresh token. Store the Bot User OAuth Token of an app that does not rotate its tokens"),
+    ("xoxp-", "it is the token of a user. Store the Bot User OAuth Token, which starts with xoxb-"),
+    ("xapp-", "it is an app-level token. Store the Bot User OAuth Token, which starts with xoxb-"),
+    ("xoxa-", "it is the token of a workspace app. Store the Bot User OAuth Token, which starts with xoxb-"),
+    ("xwfp-", "it is the token of a workflow. Store the Bot User OAuth Token, which starts with xoxb-"),
+];
 
 /// The shortest signing secret. Slack's own have 32 characters.
 const MIN_SECRET_BYTES: usize = 16;
@@ -194,6 +220,7 @@ impl Channel {
         can_reply_privately: true,
         is_for_people: true,
         max_binding_chars: MAX_BINDING_CHARS,
+        pace: PACE,
     };
 
     /// The channel's id.
@@ -207,25 +234,33 @@ impl Channel {
 
     pub(in crate::chat) fn check_secrets(secrets: Option<&Secrets>) -> Result<(), KeyProblem> {
         let key = "platforms.slack.bot_token";
-        match secrets.and_then(|secrets| secrets.bot_token.as_ref()) {
-            Some(token) if is_printable(token.expose()) => Ok(()),
-            Some(token) if !token.expose().is_empty() => {
-                KeyProblem::err_at(key, "it has a space or a line break in it")
-            }
-            Some(_) | None => KeyProblem::err_at(key, "missing, and a channel of kind `slack` needs it"),
+        let Some(token) = secrets.and_then(|secrets| secrets.bot_token.as_ref()).map(Secret::expose) else {
+            return KeyProblem::err_at(key, "missing, and a channel of kind `slack` needs it");
+        };
+        if token.is_empty() {
+            return KeyProblem::err_at(key, "missing, and a channel of kind `slack` needs it");
+        }
+        if !is_printable(token) {
+            return KeyProblem::err_at(key, "it has a space or a line break in it");
+        }
+        match OTHER_TOKENS.iter().find(|(prefix, _)| token.starts_with(prefix)) {
+            Some((_, problem)) => KeyProblem::err_at(key, *problem),
+            None if token.starts_with(BOT_TOKEN_PREFIX) => Ok(()),
+            None => KeyProblem::err_at(key, "it is not a Bot User OAuth Token, which starts with xoxb-"),
         }
     }
 }
 
 impl WebhookChannel {
-    /// Its messages cannot be updated.
+    /// Its messages cannot be updated, so they have no buttons: nothing could remove them.
     pub const CAPABILITIES: Capabilities = Capabilities {
         can_edit: false,
         can_thread: false,
         can_open_modal: false,
         can_reply_privately: false,
         is_for_people: true,
-        max_binding_chars: MAX_BINDING_CHARS,
+        max_binding_chars: 0,
+        pace: Pace { per_app: SignedDuration::ZERO, ..PACE },
     };
 
     /// The URL itself is the secret, and nothing else is required.

@@ -1,30 +1,34 @@
 //! What peergate posts to Slack: messages and modals in Block Kit, and the calls that deliver them.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use http::{Response, StatusCode};
-use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use url::Url;
 
+use super::answer::{SlackResponse, webhook_error};
+use super::api::{SlackApi, json_request};
+use super::form::escape_text;
+use super::lookup::message_metadata;
 use super::receive::{action_id, modal_metadata};
 use super::{
-    APPROVE_WITH_REASON, Channel, Config, PlatformContext, REASON_FIELD, REJECT, ReplyTo, Secrets, WebhookChannel,
+    APPROVE_WITH_REASON, Channel, Config, PlatformContext, REALM, REASON_FIELD, REJECT, ReplyTo, WebhookChannel,
 };
-use crate::approval::{RetryPolicy, Verdict};
+use crate::approval::{Principal, Verdict};
+use crate::chat::answer::try_twice;
 use crate::chat::binding::unverified_connection;
-use crate::chat::delivery::{POST_TIMEOUT, parse_retry_after, probe_url};
+use crate::chat::delivery::{CHAT_TIMEOUT, probe_url};
 use crate::chat::message::{self, Button, Link, Message, MessageFact, ShownButton};
 use crate::chat::response::{empty_response, json_response, problem_response, set_member};
 use crate::chat::{
-    AskOutcome, ChannelSecrets, Click, DeliveryError, MAX_REASON_CHARS, MessageRef, Outgoing, ProbeError, UpdateOutcome,
+    AskOutcome, ChannelSecrets, Click, DeliveryError, MAX_REASON_CHARS, MessageRef, Outgoing, PostAttempt, ProbeError,
+    Reply, UpdateOutcome,
 };
 use crate::redaction::KeyProblem;
-use crate::secret::{Secret, SecretUrl};
+use crate::secret::SecretUrl;
 use crate::{clock, http as our_http};
-
-/// The part of Slack's 3 s that remains for answering the person who clicked.
-const RESPOND_TIMEOUT: Duration = Duration::from_millis(600);
 
 /// A message in Block Kit. Untrusted text goes into `rich_text`, whose text elements are literal: they mention, link and
 /// format nothing.
@@ -41,8 +45,7 @@ pub fn render_message(message: &Message) -> Value {
         blocks.push(json!({"type": "actions", "elements": buttons}));
     }
     // Slack shows `text` in push notifications, and parses it for mentions and links.
-    let headline = message.headline.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    json!({"text": headline, "blocks": blocks, "unfurl_links": false, "unfurl_media": false})
+    json!({"text": escape_text(&message.headline), "blocks": blocks, "unfurl_links": false, "unfurl_media": false})
 }
 
 fn button_element(button: Button, binding: &str) -> Value {
@@ -66,6 +69,7 @@ fn text_block(message: &Message) -> Value {
     let literal =
         |text: String| json!({"type": "rich_text_preformatted", "elements": [{"type": "text", "text": text}]});
     let mut elements = vec![bold(message.headline.clone())];
+    elements.extend(mention_elements(&message.mentions));
     for MessageFact { label, value } in &message.facts {
         elements.push(bold(format!("\n{label}: ")));
         elements.push(text(value.clone()));
@@ -85,6 +89,19 @@ fn text_block(message: &Message) -> Value {
     }
     sections.extend(message.snippet.clone().map(literal));
     json!({"type": "rich_text", "elements": sections})
+}
+
+/// A line that mentions the Slack users among these identities.
+///
+/// Source: <https://docs.slack.dev/reference/block-kit/blocks/rich-text-block#user-element-type>
+fn mention_elements(mentions: &[Principal]) -> Vec<Value> {
+    let users: BTreeSet<_> = mentions.iter().filter_map(|principal| principal.user_on(REALM)).collect();
+    let mut elements = vec![];
+    for user_id in users {
+        let before = if elements.is_empty() { "\nFor " } else { ", " };
+        elements.extend([json!({"type": "text", "text": before}), json!({"type": "user", "user_id": user_id})]);
+    }
+    elements
 }
 
 /// The reply to a slash command; only the sender sees it.
@@ -154,29 +171,41 @@ pub(in crate::chat) async fn ask_reason(
     api.open_reason_modal(trigger_id, verdict, click, timeout).await.map(|()| AskOutcome::Asked)
 }
 
+/// The error at the field for a reason. The modal stays open, with what the person wrote.
+///
+/// Source: <https://docs.slack.dev/surfaces/modals#displaying_errors>
+fn reason_error(message: &Message) -> Value {
+    json!({"response_action": "errors", "errors": { (REASON_FIELD): message.headline }})
+}
+
 /// Answers the sender. The answer to a click goes to its `response_url`.
 pub(in crate::chat) async fn reply(
     access: PlatformContext<'_>,
     to: ReplyTo,
     outgoing: &Outgoing<'_>,
+    until: Instant,
 ) -> Response<String> {
     let message = match outgoing {
-        Outgoing::Reply { message, .. } => Message::clone(message),
-        Outgoing::Usage => message::command_usage(),
+        Outgoing::Reply { message, .. } | Outgoing::UnknownCommand(message) => Message::clone(message),
         Outgoing::WrongTenant => message::wrong_tenant("Slack workspace", "platforms.slack.teams"),
         Outgoing::ReasonAsked => return empty_response(),
     };
     match to {
         ReplyTo::Command => json_response(StatusCode::OK, &ephemeral_reply(&message)),
+        ReplyTo::Modal if is_about_reason(outgoing) => json_response(StatusCode::OK, &reason_error(&message)),
         ReplyTo::Modal => json_response(StatusCode::OK, &reply_modal(&message)),
         ReplyTo::Click { response_url, .. } => {
-            match (respond_to_click(access.http, response_url, &message).await, outgoing) {
+            let (answered, ()) = tokio::join!(
+                respond_to_click(access.http, &response_url, &message, until),
+                redraw_clicked(access.http, &response_url, outgoing, until)
+            );
+            match (answered, outgoing) {
                 (Ok(()), _) => empty_response(),
                 // Slack shows an error to the person who clicked.
                 (Err(_), Outgoing::WrongTenant) => {
                     problem_response(StatusCode::FORBIDDEN, "wrong-tenant", "not a configured workspace", &Value::Null)
                 }
-                (Err(undelivered), Outgoing::Reply { .. } | Outgoing::Usage | Outgoing::ReasonAsked) => {
+                (Err(undelivered), Outgoing::Reply { .. } | Outgoing::UnknownCommand(_) | Outgoing::ReasonAsked) => {
                     let error = undelivered.error;
                     tracing::warn!(outcome = "unanswered_click", error, "could not answer a click");
                     empty_response()
@@ -186,9 +215,34 @@ pub(in crate::chat) async fn reply(
     }
 }
 
-/// Answers a click; only the person who clicked sees the answer.
-async fn respond_to_click(http: &reqwest::Client, url: Url, message: &Message) -> Result<(), DeliveryError> {
-    send_to_webhook(json_request(http, url, &ephemeral_reply(message)).timeout(RESPOND_TIMEOUT)).await
+/// Whether the person has to change the reason.
+fn is_about_reason(outgoing: &Outgoing<'_>) -> bool {
+    matches!(outgoing, Outgoing::Reply { reply: Reply::ReasonRequired { .. } | Reply::ReasonTooLong(_), .. })
+}
+
+/// Answers a click; only the person who clicked sees the answer. Slack takes several answers, so a second try does no harm.
+async fn respond_to_click(
+    http: &reqwest::Client,
+    url: &Url,
+    message: &Message,
+    until: Instant,
+) -> Result<(), DeliveryError> {
+    let body = ephemeral_reply(message);
+    try_twice(|| send_to_webhook(json_request(http, url.clone(), &body)), until).await
+}
+
+/// Replaces the clicked message, if it is not the current card. Best effort: the next click tries again.
+///
+/// Source: <https://docs.slack.dev/interactivity/handling-user-interaction#updating_message_response>
+async fn redraw_clicked(http: &reqwest::Client, url: &Url, outgoing: &Outgoing<'_>, until: Instant) {
+    let Outgoing::Reply { card: Some(card), .. } = outgoing else { return };
+    let mut body = render_message(card);
+    set_member(&mut body, "replace_original", true.into());
+    let redrawn = try_twice(|| send_to_webhook(json_request(http, url.clone(), &body)), until).await;
+    if let Err(undelivered) = redrawn {
+        let error = undelivered.error;
+        tracing::warn!(outcome = "stale_copy", error, "could not update a message that is not the current card");
+    }
 }
 
 impl WebhookChannel {
@@ -218,23 +272,26 @@ impl WebhookChannel {
 }
 
 async fn post_webhook(http: &reqwest::Client, url: &SecretUrl, message: &Message) -> Result<(), DeliveryError> {
-    send_to_webhook(json_request(http, url.expose().clone(), &render_message(message)).timeout(POST_TIMEOUT)).await
+    send_to_webhook(json_request(http, url.expose().clone(), &render_message(message)).timeout(CHAT_TIMEOUT)).await
 }
 
 impl Channel {
-    /// Posts a message.
+    /// Posts a message. If an earlier attempt may have posted it, looks for that message first.
     ///
     /// Source: <https://docs.slack.dev/reference/methods/chat.postMessage>
     pub(in crate::chat) async fn post(
         &self,
         access: PlatformContext<'_>,
         message: &Message,
-        _key: &str,
+        attempt: PostAttempt<'_>,
     ) -> Result<MessageRef, DeliveryError> {
-        let mut body = render_message(message);
-        set_member(&mut body, "channel", self.channel.as_str().into());
-        let posted =
-            SlackApi::new(access.http, access.config, access.secrets)?.call_method("chat.postMessage", &body).await?;
+        let api = SlackApi::new(access.http, access.config, access.secrets)?;
+        if let Some(message_id) = api.find_earlier(&access.config.app, &self.channel, None, attempt).await? {
+            return Ok(MessageRef { channel: self.channel.clone(), message_id });
+        }
+        let mut body = message_body(message, &self.channel);
+        set_member(&mut body, "metadata", message_metadata(attempt.key));
+        let posted = api.call_method("chat.postMessage", &body).await?;
         let place = posted.channel.zip(posted.ts).map(|(channel, message_id)| MessageRef { channel, message_id });
         place.ok_or_else(|| DeliveryError::misconfigured("the answer does not name the message"))
     }
@@ -248,13 +305,30 @@ impl Channel {
         place: &MessageRef,
         message: &Message,
     ) -> Result<UpdateOutcome, DeliveryError> {
-        let mut body = render_message(message);
-        set_member(&mut body, "channel", place.channel.as_str().into());
+        let mut body = message_body(message, &place.channel);
         set_member(&mut body, "ts", place.message_id.as_str().into());
         match SlackApi::new(access.http, access.config, access.secrets)?.call_method("chat.update", &body).await {
             Ok(_) => Ok(UpdateOutcome::Updated),
-            Err(DeliveryError { error, .. }) if GONE_CODES.contains(&error.as_str()) => Ok(UpdateOutcome::Gone),
+            Err(undelivered) if GONE_CODES.contains(&undelivered.code()) => Ok(UpdateOutcome::Gone),
+            Err(undelivered) if FROZEN_CODES.contains(&undelivered.code()) => Ok(UpdateOutcome::Frozen),
             Err(undelivered) => Err(undelivered),
+        }
+    }
+
+    /// Deletes a message of ours.
+    ///
+    /// Source: <https://docs.slack.dev/reference/methods/chat.delete>
+    pub(in crate::chat) async fn delete(
+        &self,
+        access: PlatformContext<'_>,
+        place: &MessageRef,
+    ) -> Result<(), DeliveryError> {
+        let body = json!({"channel": place.channel, "ts": place.message_id});
+        let deleted =
+            SlackApi::new(access.http, access.config, access.secrets)?.call_method("chat.delete", &body).await;
+        match deleted {
+            Err(undelivered) if !GONE_CODES.contains(&undelivered.code()) => Err(undelivered),
+            Ok(_) | Err(_) => Ok(()),
         }
     }
 
@@ -265,16 +339,18 @@ impl Channel {
         place: &MessageRef,
         message: &Message,
         urgent: bool,
-        _key: &str,
+        attempt: PostAttempt<'_>,
     ) -> Result<(), DeliveryError> {
-        let mut body = render_message(message);
-        set_member(&mut body, "channel", place.channel.as_str().into());
+        let api = SlackApi::new(access.http, access.config, access.secrets)?;
+        let thread = Some(place.message_id.as_str());
+        if api.find_earlier(&access.config.app, &place.channel, thread, attempt).await?.is_some() {
+            return Ok(());
+        }
+        let mut body = message_body(message, &place.channel);
         set_member(&mut body, "thread_ts", place.message_id.as_str().into());
         set_member(&mut body, "reply_broadcast", urgent.into());
-        SlackApi::new(access.http, access.config, access.secrets)?
-            .call_method("chat.postMessage", &body)
-            .await
-            .map(|_| ())
+        set_member(&mut body, "metadata", message_metadata(attempt.key));
+        api.call_method("chat.postMessage", &body).await.map(|_| ())
     }
 
     /// Checks the bot token, and posts `test` if there is one.
@@ -292,7 +368,7 @@ impl Channel {
             return Err(ProbeError::Problem { detail: error.to_string(), fix });
         }
         let Some(test) = test else { return Ok("the bot token is valid") };
-        self.post(access, test, "").await?;
+        self.post(access, test, PostAttempt::only(&clock::nonce())).await?;
         Ok("accepted a test message")
     }
 }
@@ -325,22 +401,10 @@ pub fn workspace_error(config: &Config, workspace: &Workspace) -> Option<KeyProb
     }
 }
 
-/// Slack's Web API, called with our bot token.
-struct SlackApi<'a> {
-    http: &'a reqwest::Client,
-    url: &'a Url,
-    token: &'a Secret,
-}
-
-/// An answer of the Web API.
-#[derive(Deserialize)]
-struct SlackResponse {
-    ok: bool,
-    error: Option<String>,
-    channel: Option<String>,
-    ts: Option<String>,
-    team_id: Option<String>,
-    enterprise_id: Option<String>,
+fn message_body(message: &Message, channel: &str) -> Value {
+    let mut body = render_message(message);
+    set_member(&mut body, "channel", channel.into());
+    body
 }
 
 /// The workspace and the organization of a bot token.
@@ -352,12 +416,7 @@ pub struct Workspace {
     pub enterprise_id: Option<String>,
 }
 
-impl<'a> SlackApi<'a> {
-    fn new(http: &'a reqwest::Client, config: &'a Config, secrets: &'a Secrets) -> Result<Self, DeliveryError> {
-        let no_token = || DeliveryError::misconfigured("there is no bot token");
-        Ok(Self { http, url: &config.api, token: secrets.bot_token.as_ref().ok_or_else(no_token)? })
-    }
-
+impl SlackApi<'_> {
     /// Checks the token and returns its owner. Posts nothing.
     ///
     /// Source: <https://docs.slack.dev/reference/methods/auth.test>
@@ -381,62 +440,19 @@ impl<'a> SlackApi<'a> {
             .await
             .map(|_| ())
     }
-
-    async fn call_method(&self, method: &str, body: &Value) -> Result<SlackResponse, DeliveryError> {
-        self.call_method_within(method, body, POST_TIMEOUT).await
-    }
-
-    /// Calls a method. Nearly every failure is an HTTP 200 with `"ok": false`.
-    async fn call_method_within(
-        &self,
-        method: &str,
-        body: &Value,
-        timeout: Duration,
-    ) -> Result<SlackResponse, DeliveryError> {
-        let url = self.url.join(method).map_err(|_| DeliveryError::misconfigured("invalid platforms.slack.api"))?;
-        let request = json_request(self.http, url, body).timeout(timeout).bearer_auth(self.token.expose());
-        let response = request.send().await.map_err(|error| DeliveryError::from_transport(&error))?;
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = our_http::read_body(response).await.map_err(|error| DeliveryError::from_transport(&error))?;
-        if !status.is_success() {
-            return Err(DeliveryError::from_http_status(status, &headers, clock::now()));
-        }
-        let soon = RetryPolicy::Backoff(parse_retry_after(&headers, clock::now()));
-        let posted: SlackResponse = serde_json::from_slice(&body)
-            .map_err(|_| DeliveryError { error: "unreadable answer".into(), retry: soon })?;
-        if posted.ok {
-            return Ok(posted);
-        }
-        let error = posted.error.as_deref().and_then(our_http::log_safe_word).unwrap_or_else(|| "no error code".into());
-        let retry = match error.as_str() {
-            "ratelimited" | "rate_limited" | "internal_error" | "fatal_error" | "service_unavailable" => soon,
-            "invalid_blocks" | "invalid_arguments" | "msg_too_long" | "msg_blocks_too_long" | "no_text" => {
-                RetryPolicy::FewTimes
-            }
-            _ => RetryPolicy::AfterFix,
-        };
-        Err(DeliveryError { error, retry })
-    }
 }
 
-/// Errors of `chat.update` for a message that can never be updated again.
-const GONE_CODES: [&str; 4] = ["message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found"];
-
-fn json_request(http: &reqwest::Client, url: Url, body: &Value) -> reqwest::RequestBuilder {
-    http.post(url).header("content-type", "application/json; charset=utf-8").body(body.to_string())
-}
+/// Errors of `chat.update` and `chat.delete` for a message that is deleted.
+const GONE_CODES: [&str; 2] = ["message_not_found", "thread_not_found"];
+/// Errors of `chat.update` for a message that keeps its content: another installation of the app posted it, or the
+/// workspace's time for edits is over.
+const FROZEN_CODES: [&str; 2] = ["cant_update_message", "edit_window_closed"];
 
 async fn send_to_webhook(request: reqwest::RequestBuilder) -> Result<(), DeliveryError> {
     let response = request.send().await.map_err(|error| DeliveryError::from_transport(&error))?;
     let (status, headers) = (response.status(), response.headers().clone());
     let body = our_http::read_body(response).await.map_err(|error| DeliveryError::from_transport(&error))?;
-    if status.is_success() {
-        return if body == "ok" { Ok(()) } else { Err(DeliveryError::misconfigured("the answer is not `ok`")) };
-    }
-    let undelivered = DeliveryError::from_http_status(status, &headers, clock::now());
-    // Here, 410 means an archived channel, which people can restore.
-    let gone = undelivered.retry == RetryPolicy::Never;
-    Err(if gone { DeliveryError { retry: RetryPolicy::AfterFix, ..undelivered } } else { undelivered })
+    webhook_error(status, &headers, &body).map_or(Ok(()), Err)
 }
 
 /// The steps of an operator so that requests arrive at `url`.

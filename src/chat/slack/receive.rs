@@ -13,6 +13,9 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use url::Url;
 
+#[cfg(feature = "local")]
+use super::form::escape_text;
+use super::form::{FormFields, unescape_text};
 use super::{
     APPROVE, APPROVE_WITH_REASON, Config, DETAILS, NAME, PlatformContext, REALM, REASON_FIELD, REJECT, SigningSecret,
     WITHDRAW,
@@ -29,6 +32,8 @@ use crate::chat::{
 };
 #[cfg(feature = "local")]
 use crate::chat::{EventSpec, SignedRequest};
+#[cfg(feature = "local")]
+use crate::clock;
 use crate::http::is_secure;
 
 const TIMESTAMP_HEADER: &str = "x-slack-request-timestamp";
@@ -37,8 +42,6 @@ const SIGNATURE_HEADER: &str = "x-slack-signature";
 const SIGNATURE_DIGITS: usize = 64;
 /// The `action_id` of every button.
 const ACTION_IDS: [&str; 5] = [APPROVE, APPROVE_WITH_REASON, REJECT, WITHDRAW, DETAILS];
-/// The most fields of a form. Slack sends about fifteen.
-const MAX_FIELDS: usize = 64;
 
 /// Refuses what is not Slack's under any secret.
 pub(in crate::chat) fn precheck_request(request: &Request<Bytes>, now: Timestamp) -> Result<(), Unauthentic> {
@@ -135,6 +138,8 @@ pub enum ReplyTo {
         response_url: Url,
         /// Opens a modal; valid for 3 s.
         trigger_id: Option<String>,
+        /// The workspace in links, e.g. `example` of `example.slack.com`.
+        workspace: Option<String>,
     },
     /// To a reason: in the modal.
     Modal,
@@ -148,6 +153,21 @@ impl ReplyTo {
             Self::Modal => "Window",
         }
     }
+
+    /// A link to a message in the workspace of the click.
+    ///
+    /// Source: <https://docs.slack.dev/reference/methods/chat.getPermalink>
+    pub(in crate::chat) fn message_link(&self, place: &MessageRef) -> Option<String> {
+        let Self::Click { workspace: Some(workspace), .. } = self else { return None };
+        let MessageRef { channel, message_id } = place;
+        Some(format!("https://{workspace}.slack.com/archives/{channel}/p{}", message_id.replace('.', "")))
+    }
+}
+
+/// Whether a text can stand before `.slack.com`.
+fn is_workspace_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 /// Parses a request: a form, or the JSON of the Events API.
@@ -158,7 +178,7 @@ pub(in crate::chat) fn parse(config: &Config, authentic: Authentic) -> Result<In
         return parse_challenge(&body);
     }
     let fields = FormFields::parse(&body)?;
-    match fields.get("payload") {
+    match fields.get("payload")? {
         Some(payload) => parse_interaction(payload, origin, config),
         None => parse_slash_command(&fields, origin, config),
     }
@@ -177,37 +197,6 @@ fn parse_challenge(body: &[u8]) -> Result<Incoming<ReplyTo>, MalformedRequest> {
             Ok(Incoming::Challenge(json!({"challenge": challenge}).to_string()))
         }
         Some(_) | None => Err(MalformedRequest::new("of the Events API, only url_verification is understood")),
-    }
-}
-
-/// The fields of a form. No field may occur twice, and all text must be UTF-8.
-struct FormFields(Vec<(String, String)>);
-
-impl FormFields {
-    fn parse(body: &[u8]) -> Result<Self, MalformedRequest> {
-        let mut fields: Vec<(String, String)> = vec![];
-        for (name, value) in form_urlencoded::parse(body) {
-            // Bounds the work: each name is compared with all earlier ones.
-            if fields.len() == MAX_FIELDS {
-                return Err(MalformedRequest::new("the form has more than 64 fields"));
-            }
-            if name.contains('\u{FFFD}') || value.contains('\u{FFFD}') {
-                return Err(MalformedRequest::new("the form is not UTF-8"));
-            }
-            if fields.iter().any(|(earlier, _)| *earlier == name) {
-                return Err(MalformedRequest::new("a field of the form occurs twice"));
-            }
-            fields.push((name.into_owned(), value.into_owned()));
-        }
-        Ok(Self(fields))
-    }
-
-    fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
-    }
-
-    fn require(&self, name: &str) -> Result<&str, MalformedRequest> {
-        self.get(name).ok_or_else(|| MalformedRequest::new(format!("the form has no field {name}")))
     }
 }
 
@@ -254,6 +243,7 @@ struct SlackUser {
 #[derive(Deserialize)]
 struct SlackTeam {
     id: String,
+    domain: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -285,12 +275,13 @@ fn parse_interaction(
     config: &Config,
 ) -> Result<Incoming<ReplyTo>, MalformedRequest> {
     let payload: Interaction = MalformedRequest::parse_json(payload.as_bytes())?;
+    let workspace = payload.team.as_ref().and_then(|team| team.domain.clone()).filter(|name| is_workspace_name(name));
     let of_whom = payload.team.or(payload.enterprise).map(|team| team.id);
     let team = payload.user.team_id.filter(|team| !team.is_empty()).or(of_whom).unwrap_or_default();
     let Some(by) = allowed_principal(&team, &payload.user.id, &payload.api_app_id, config)? else {
         let url = payload.response_url.as_deref().and_then(|url| allowed_response_url(url, config));
         let to = match payload.r#type.as_str() {
-            "block_actions" => url.map(|response_url| ReplyTo::Click { response_url, trigger_id: None }),
+            "block_actions" => url.map(|response_url| ReplyTo::Click { response_url, trigger_id: None, workspace }),
             "view_submission" => Some(ReplyTo::Modal),
             _ => None,
         };
@@ -306,7 +297,8 @@ fn parse_interaction(
             // Without a `trigger_id`, the person cannot be asked for a reason.
             let was_asked = payload.trigger_id.is_none();
             let click = Click { by, origin, binding, message_ref, was_asked, reason: None };
-            Ok(Incoming::Click { click, reply_to: ReplyTo::Click { response_url, trigger_id: payload.trigger_id } })
+            let reply_to = ReplyTo::Click { response_url, trigger_id: payload.trigger_id, workspace };
+            Ok(Incoming::Click { click, reply_to })
         }
         ("view_submission", Some(view)) => {
             Ok(Incoming::Click { click: parse_submission(origin, by, view)?, reply_to: ReplyTo::Modal })
@@ -351,20 +343,21 @@ fn parse_slash_command(
     config: &Config,
 ) -> Result<Incoming<ReplyTo>, MalformedRequest> {
     let app = fields.require("api_app_id")?;
-    let given = |name| fields.get(name).filter(|id| !id.is_empty());
-    let team = given("team_id")
-        .or(given("enterprise_id"))
-        .ok_or_else(|| MalformedRequest::new("the form has no field team_id"))?;
+    let team = [fields.get("team_id")?, fields.get("enterprise_id")?].into_iter().flatten().find(|id| !id.is_empty());
+    let team = team.ok_or_else(|| MalformedRequest::new("the form has no field team_id"))?;
     let by = allowed_principal(team, fields.require("user_id")?, app, config)?;
     fields.require("command")?;
     let Some(by) = by else {
         return Ok(Incoming::WrongTenant(Some(ReplyTo::Command).filter(|_| app == config.app)));
     };
-    let Some(command) = parse_command(fields.get("text").unwrap_or_default()) else {
-        return Ok(Incoming::UnknownCommand(ReplyTo::Command));
-    };
-    let request = CommandRequest { command, by, origin, clicked_card: None };
-    Ok(Incoming::Command { request, reply_to: ReplyTo::Command })
+    let text = unescape_text(fields.get("text")?.unwrap_or_default());
+    Ok(match parse_command(&text) {
+        Ok(command) => {
+            let request = CommandRequest { command, by, origin, clicked_card: None };
+            Incoming::Command { request, reply_to: ReplyTo::Command }
+        }
+        Err(error) => Incoming::UnknownCommand { error, reply_to: ReplyTo::Command },
+    })
 }
 
 /// The person. `None` unless their workspace is configured and the request is for our app. Names are ignored, because
@@ -414,7 +407,7 @@ pub fn sign(
     now: Timestamp,
 ) -> Result<SignedRequest, String> {
     let team = spec.tenant.as_ref().or(config.teams.first()).ok_or("platforms.slack.teams is empty")?;
-    let text = command_text(spec);
+    let text = escape_text(&command_text(spec));
     let body = form_urlencoded::Serializer::new(String::new())
         .extend_pairs([
             ("command", "/peergate"),
@@ -422,6 +415,7 @@ pub fn sign(
             ("team_id", team),
             ("user_id", &spec.actor),
             ("api_app_id", &config.app),
+            ("trigger_id", &clock::nonce()),
         ])
         .finish();
     sign_form(secrets, body, now)

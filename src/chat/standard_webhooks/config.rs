@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
+use jiff::SignedDuration;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
 use crate::approval::Principal;
 use crate::chat::MergedTenant;
-use crate::chat::{Capabilities, ChannelSecrets, RequestSigner};
+use crate::chat::{Capabilities, ChannelSecrets, Pace, RequestSigner};
 use crate::clock;
 use crate::redaction::{KeyProblem, redact};
 
@@ -103,6 +104,7 @@ impl Channel {
         can_reply_privately: false,
         is_for_people: false,
         max_binding_chars: 0,
+        pace: Pace { per_channel: SignedDuration::ZERO, per_app: SignedDuration::ZERO },
     };
 
     /// Checks the signing keys.

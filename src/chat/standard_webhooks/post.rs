@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use http::Response;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::config::channel_keys;
 use super::view::{ApprovalView, ConnectionView, NotificationView};
-use super::{Channel, ID_HEADER, PlatformContext, ReplyTo, SIGNATURE_HEADER, TIMESTAMP_HEADER, sign_body};
+use super::{Channel, PlatformContext, ReplyTo, STANDARD_HEADERS, sign_body};
 use crate::approval::{Approval, Notification, Verdict};
-use crate::chat::delivery::{POST_TIMEOUT, probe_url};
+use crate::chat::delivery::{RECEIVER_TIMEOUT, probe_url};
 use crate::chat::message::Message;
 use crate::chat::response::{add_retry_after, empty_response, json_response, merge_members, problem_response};
 use crate::chat::{AskOutcome, ChannelSecrets, Click, DeliveryError, Outgoing, ProbeError, Reply, ReplyOutcome};
@@ -33,10 +34,11 @@ pub(in crate::chat) async fn reply(
     _access: PlatformContext<'_>,
     _to: ReplyTo,
     outgoing: &Outgoing<'_>,
+    _until: Instant,
 ) -> Response<String> {
     match outgoing {
         Outgoing::Reply { reply, message, .. } => reply_response(reply, message),
-        Outgoing::Usage | Outgoing::WrongTenant | Outgoing::ReasonAsked => empty_response(),
+        Outgoing::UnknownCommand(_) | Outgoing::WrongTenant | Outgoing::ReasonAsked => empty_response(),
     }
 }
 
@@ -76,6 +78,7 @@ fn reply_response(reply: &Reply, message: &Message) -> Response<String> {
         Reply::Objection(objection) => json!({"objection": objection}),
         Reply::Refused(_)
         | Reply::ReasonRequired { .. }
+        | Reply::ReasonTooLong(_)
         | Reply::NothingToWithdraw
         | Reply::CouldNotAsk { .. }
         | Reply::StaleCard { .. }
@@ -144,16 +147,20 @@ async fn post_signed(
     let timestamp = clock::now().as_second().to_string();
     let request = http
         .post(endpoint.url.expose().clone())
-        .timeout(POST_TIMEOUT)
+        .timeout(RECEIVER_TIMEOUT)
         .header("content-type", "application/json")
-        .header(SIGNATURE_HEADER, sign_body(&keys, id, &timestamp, body.as_bytes()))
-        .header(ID_HEADER, id)
-        .header(TIMESTAMP_HEADER, timestamp)
+        .header(STANDARD_HEADERS.signature, sign_body(&keys, id, &timestamp, body.as_bytes()))
+        .header(STANDARD_HEADERS.id, id)
+        .header(STANDARD_HEADERS.timestamp, timestamp)
         .body(body);
     let response = request.send().await.map_err(|error| DeliveryError::from_transport(&error))?;
     let (status, headers) = (response.status(), response.headers().clone());
-    our_http::read_body(response).await.map_err(|error| DeliveryError::from_transport(&error))?;
-    if status.is_success() { Ok(()) } else { Err(DeliveryError::from_http_status(status, &headers, clock::now())) }
+    if status.is_success() {
+        // The receiver has taken the message, whatever else it says.
+        return Ok(());
+    }
+    let body = our_http::read_body(response).await.unwrap_or_default();
+    Err(DeliveryError::from_http_status(status, &headers, &body, clock::now()))
 }
 
 /// The steps of an operator so that requests arrive at `url`.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::json;
 use sha2::Sha256;
 
-use super::{Config, ID_HEADER, PlatformContext, REALM, SIGNATURE_HEADER, TIMESTAMP_HEADER, WebhookKey};
+use super::{Config, PlatformContext, REALM, STANDARD_HEADERS, SVIX_HEADERS, SignatureHeaders, WebhookKey};
 use crate::approval::{Principal, Verdict};
 use crate::chat::authenticity::{check_timestamp, hmac_of, only_header};
 use crate::chat::malformed::JsonObject;
@@ -19,8 +19,8 @@ use crate::chat::request::normalize_reason;
 #[cfg(feature = "local")]
 use crate::chat::response::set_member;
 use crate::chat::{
-    Action, Authentic, Command, CommandRequest, ConnectionCommand, Incoming, MalformedRequest, RequestOrigin,
-    Unauthentic,
+    Action, Authentic, Command, CommandRequest, ConnectionCommand, Incoming, MalformedRequest, MessageRef,
+    RequestOrigin, Unauthentic,
 };
 #[cfg(feature = "local")]
 use crate::chat::{EventSpec, SignedRequest};
@@ -30,6 +30,11 @@ use crate::peering::{Fingerprint, InstanceId};
 
 /// The most signatures that are tried. A sender that rotates its key sends two.
 const MAX_SIGNATURES: usize = 16;
+
+/// No sender tests the address.
+pub(in crate::chat) fn is_address_test(_request: &Request<Bytes>) -> bool {
+    false
+}
 
 /// Refuses what is not authentic under any key.
 pub(in crate::chat) fn precheck_request(request: &Request<Bytes>, now: Timestamp) -> Result<(), Unauthentic> {
@@ -43,7 +48,7 @@ pub(in crate::chat) async fn verify(
     request: &Request<Bytes>,
     now: Timestamp,
 ) -> Result<Authentic, Unauthentic> {
-    let client = request.uri().path().strip_prefix("/webhook/").unwrap_or_default();
+    let client = request.uri().path().rsplit('/').find(|segment| !segment.is_empty()).unwrap_or_default();
     let known = Some(client).filter(|client| access.config.0.contains(*client));
     let keys = access.state.verification_keys(access.secrets, known);
     let verified = verify_with(&keys, request.headers(), request.body().clone(), now);
@@ -67,6 +72,19 @@ pub fn verify_with(
     UnverifiedRequest::from_headers(headers, now)?.verify(body, keys)
 }
 
+/// The names of the headers that sign a request. A request with headers of both families could mean two things.
+fn signature_headers(headers: &HeaderMap) -> Result<SignatureHeaders, Unauthentic> {
+    let SignatureHeaders { id, timestamp, signature } = SVIX_HEADERS;
+    if ![id, timestamp, signature].iter().any(|name| headers.contains_key(*name)) {
+        return Ok(STANDARD_HEADERS);
+    }
+    let SignatureHeaders { id, timestamp, signature } = STANDARD_HEADERS;
+    match [id, timestamp, signature].into_iter().find(|name| headers.contains_key(*name)) {
+        Some(name) => Err(Unauthentic::DuplicateHeader(name)),
+        None => Ok(SVIX_HEADERS),
+    }
+}
+
 /// Well-formed and fresh headers of a request. Only the keys can verify them.
 struct UnverifiedRequest<'a> {
     id: &'a str,
@@ -78,14 +96,15 @@ struct UnverifiedRequest<'a> {
 impl<'a> UnverifiedRequest<'a> {
     /// Reads the headers; needs no key.
     fn from_headers(headers: &'a HeaderMap, now: Timestamp) -> Result<Self, Unauthentic> {
-        let id = only_header(headers, ID_HEADER)?;
-        let timestamp = only_header(headers, TIMESTAMP_HEADER)?;
-        let signatures = only_header(headers, SIGNATURE_HEADER)?;
+        let names = signature_headers(headers)?;
+        let id = only_header(headers, names.id)?;
+        let timestamp = only_header(headers, names.timestamp)?;
+        let signatures = only_header(headers, names.signature)?;
         let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'.' && byte != b',';
         if !(1..=256).contains(&id.len()) || !id.bytes().all(plain) {
-            return Err(Unauthentic::MalformedHeader(ID_HEADER));
+            return Err(Unauthentic::MalformedHeader(names.id));
         }
-        let signed_at = check_timestamp(timestamp, TIMESTAMP_HEADER, now)?;
+        let signed_at = check_timestamp(timestamp, names.timestamp, now)?;
         let signatures = signatures.split(' ').filter_map(|token| token.strip_prefix("v1,")).take(MAX_SIGNATURES);
         let signatures = signatures.filter_map(|text| BASE64_STANDARD.decode(text).ok()).collect();
         Ok(Self { id, timestamp, signatures, signed_at })
@@ -160,6 +179,12 @@ impl ReplyTo {
     #[expect(clippy::unused_self, reason = "other platforms have several places")]
     pub(in crate::chat) fn log_label(&self) -> &'static str {
         "Machine"
+    }
+
+    /// There are no messages.
+    #[expect(clippy::unused_self, reason = "other platforms have links")]
+    pub(in crate::chat) fn message_link(&self, _place: &MessageRef) -> Option<String> {
+        None
     }
 }
 
@@ -263,9 +288,9 @@ pub fn sign_as(
         path: format!("/{REALM}/{client}"),
         headers: vec![
             ("content-type", "application/json".into()),
-            (ID_HEADER, id.to_owned()),
-            (SIGNATURE_HEADER, signature),
-            (TIMESTAMP_HEADER, timestamp),
+            (STANDARD_HEADERS.id, id.to_owned()),
+            (STANDARD_HEADERS.signature, signature),
+            (STANDARD_HEADERS.timestamp, timestamp),
         ],
         body,
     })

@@ -104,7 +104,7 @@ async fn wrong_app_secret_is_reported() {
     let refused = fetch_token(&world.http, &world.url, "cli_a6ee8fbe9ffe6d3d", &wrong).await.unwrap_err();
     assert_eq!(
         (refused.error.as_str(), refused.retry),
-        ("10014: the app's secret is not valid", RetryPolicy::AfterFix)
+        ("10014: the app's secret is not valid: app secret invalid", RetryPolicy::AfterFix)
     );
 }
 
@@ -154,7 +154,10 @@ async fn each_refusal_says_when_to_retry() {
     world.fake.set_chat_fault(CHAT, Some(ChatFault::Dissolved));
     assert_eq!(undelivered(world.post("one").await.unwrap_err()).retry, RetryPolicy::Never);
     world.fake.set_chat_fault(CHAT, Some(ChatFault::WithoutBot));
-    assert_eq!(undelivered(world.post("one").await.unwrap_err()).error, "230002: the bot is not in the group");
+    assert_eq!(
+        undelivered(world.post("one").await.unwrap_err()).error,
+        "230002: the bot is not in the group: Bot is not in the group"
+    );
     assert_eq!(world.fake.messages_in(CHAT), []);
     let bad = world.api().post(Receiver::Chat("ou_x"), &card("x"), "a").await.unwrap_err();
     assert_eq!(undelivered(bad).retry, RetryPolicy::AfterFix);
@@ -184,7 +187,10 @@ async fn fake_limits_posts_and_updates() {
     for number in 0..5 {
         id = world.post(&number.to_string()).await.unwrap();
     }
-    assert_eq!(undelivered(world.post("5").await.unwrap_err()).error, "230020: too many messages");
+    assert_eq!(
+        undelivered(world.post("5").await.unwrap_err()).error,
+        "230020: too many messages: This operation triggers the frequency limit"
+    );
     for _ in 0..5 {
         assert_eq!(world.api().update(&id, &card("x")).await, Ok(CardUpdate::Redrawn));
     }
@@ -204,9 +210,9 @@ async fn fake_refuses_invalid_cards() {
     let element = json!({"tag": "input", "name": "reason"});
     twice["body"]["elements"].as_array_mut().unwrap().push(element);
     for (card, error) in [
-        (unshared, "230099: the card cannot be built"),
-        (huge, "230025: the message is too long"),
-        (twice, "230099: the card cannot be built"),
+        (unshared, "230099: the card cannot be built: update_multi is not true"),
+        (huge, "230025: the message is too long: the card is over 30 KB"),
+        (twice, "230099: the card cannot be built: the name reason is not unique"),
     ] {
         let failure = undelivered(world.api().post(Receiver::Chat(CHAT), &card, "a").await.unwrap_err());
         assert_eq!((failure.error.as_str(), failure.retry), (error, RetryPolicy::FewTimes));
@@ -244,7 +250,7 @@ async fn custom_bots_check_signatures_and_refuse_with_status_200() {
         let refused = post_bot(&world.http, &url("signed"), &message).await.unwrap_err();
         assert!(refused.error.starts_with("19021") && refused.retry == RetryPolicy::AfterFix, "{refused:?}");
     }
-    assert_eq!(post_bot(&world.http, &url("none"), &good).await.unwrap_err().error, "19001");
+    assert_eq!(post_bot(&world.http, &url("none"), &good).await.unwrap_err().code(), "19001");
     assert_eq!(world.fake.messages_in("signed").len(), 1);
 }
 

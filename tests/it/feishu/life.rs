@@ -251,6 +251,10 @@ async fn details_and_commands_are_answered_in_private() {
     assert_eq!((reply.status, reply.body.as_str()), (200, "{}"));
     assert!(world.fake.messages_to(ALICE).pop().unwrap().text.contains(id.as_str()));
     world.send(&world.fake.send_text(CHAT_ID, "make it so", &world.fake.person_of_tenant(ALICE))).await;
+    let told = world.fake.messages_to(ALICE).pop().unwrap().text;
+    assert!(told.contains("“make” is not a command") && told.contains("Nothing was decided."), "{told}");
+    assert!(told.contains("/peergate list"), "{told}");
+    world.send(&world.fake.send_text(CHAT_ID, "help", &world.fake.person_of_tenant(ALICE))).await;
     assert!(world.fake.messages_to(ALICE).pop().unwrap().text.contains("understands these commands"));
     world
         .send(&world.fake.send_text(CHAT_ID, &format!("approve {id} because so"), &world.fake.person_of_tenant(ALICE)))
@@ -359,24 +363,27 @@ async fn burst_of_requests_is_posted_within_feishus_limits() {
 }
 
 #[tokio::test]
-async fn current_card_is_never_called_replaced() {
+async fn card_whose_answer_was_lost_decides_at_once() {
     let world = World::start().await;
     let path = "/open-apis/im/v1/messages".to_owned();
     world.fake.add_fault(FeishuFault { path, status: 502, after_effect: true, ..FeishuFault::default() });
     let id = world.request("vpc-other").await;
     world.fake.clear_faults();
     let card = world.card();
-    for who in [STRANGER, ALICE] {
+    let reply = async |who| {
         let click =
             world.fake.click_button(&card.message_id, "Approve", &world.fake.person_of_tenant(who), None).unwrap();
-        let reply = world.send(&click).await;
-        assert!(reply.body_json().get("card").is_none(), "{}", reply.body);
-    }
-    let known = |world: &World| world.fake.calls().iter().filter(|call| call.path.contains("/messages")).count() > 1;
-    world.tick_until(known).await;
-    assert_eq!(world.card().button_labels()[0], "Approve");
-    world.click("Approve", ALICE, None).await;
+        world.send(&click).await.body_json()
+    };
+    let refused = reply(STRANGER).await.to_string();
+    assert!(!refused.contains("has been replaced"), "{refused}");
+    assert_eq!(world.app.count_accepts(&id), 0);
+    // The button binds the facts beside it, and the message becomes the card.
+    let decided = reply(ALICE).await.to_string();
+    assert!(decided.contains("You approved"), "{decided}");
     assert_eq!(world.app.count_accepts(&id), 1);
+    world.tick_until(|world| world.card().text.contains("is Activated")).await;
+    assert_eq!(world.fake.messages_in(CHAT_ID).len(), 1, "nothing is posted again");
 }
 
 #[tokio::test]

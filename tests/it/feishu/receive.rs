@@ -140,7 +140,7 @@ fn malformed_clicks_are_refused_or_carry_nothing() {
     let long = "y".repeat(513);
     assert!(binding(&changed("/event/action", json!({"tag": "button", "name": format!("b.{long}")}))).is_err());
     let reasons = changed("/event/action/form_value/reason", json!("x".repeat(9000)));
-    assert_eq!(click(&reasons).reason.unwrap().len(), 400);
+    assert_eq!(click(&reasons).reason.unwrap().len(), 9000, "a long reason is refused later, and never cut");
 }
 
 #[test]
@@ -158,10 +158,10 @@ fn text_command_loses_its_mentions() {
     let alice = fake.person_of_tenant(ALICE);
     let command = |said: &str| match parse(&fake.send_text(CHAT, said, &alice)).unwrap() {
         Incoming::Command { request, reply_to: ReplyTo::Text { .. } } => Some(request.command),
-        Incoming::UnknownCommand(ReplyTo::Text { .. }) => None,
+        Incoming::UnknownCommand { reply_to: ReplyTo::Text { .. }, .. } => None,
         other @ (Incoming::Command { .. }
         | Incoming::Click { .. }
-        | Incoming::UnknownCommand(_)
+        | Incoming::UnknownCommand { .. }
         | Incoming::Challenge(_)
         | Incoming::WrongTenant(_)) => panic!("{other:?}"),
     };
@@ -171,8 +171,48 @@ fn text_command_loses_its_mentions() {
     assert_eq!(approve.reason.as_deref(), Some("it is @_user_name's"));
     assert_eq!(command(" list\n on  prod @_user_22 @_all"), Some(Command::List { target: Some("prod".into()) }));
     assert_eq!(command(""), None);
-    assert_eq!(command("list on prod and more"), None);
-    assert_eq!(command(&format!("approve pcc-a because {}", "x".repeat(5000))), None);
+    assert_eq!(command("list on prod and more"), Some(Command::List { target: Some("prod".into()) }));
+    assert_eq!(command("approve pcc-a and more"), None);
+    assert_eq!(command(&format!("approve pcc-a because {}", "x".repeat(20_000))), None);
+    let Some(Command::Connection(long)) = command(&format!("approve pcc-a because {}", "𝄞".repeat(400))) else {
+        panic!()
+    };
+    assert_eq!(long.oversized_reason(), None, "each character has twelve bytes in JSON");
+}
+
+/// The command in a text with these mentions, by key and name.
+fn command_with_mentions(text: &str, mentions: &[(&str, &str)]) -> Option<Command> {
+    let mut event = list_event();
+    let mentions: Vec<_> = mentions.iter().map(|(key, name)| json!({"key": key, "name": name})).collect();
+    event["event"]["message"]["content"] = json!({"text": text}).to_string().into();
+    event["event"]["message"]["mentions"] = json!(mentions);
+    match parse(&event.to_string()).unwrap() {
+        Incoming::Command { request, .. } => Some(request.command),
+        Incoming::UnknownCommand { .. } => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn text_command_keeps_its_reason_with_names_for_mentions() {
+    let mentions = [("@_user_1", "peergate"), ("@_user_2", "Zoë"), ("@_user_12", "王"), ("odd", "x")];
+    for (text, expected) in [
+        ("@_user_1 approve pcc-a because a  b\nc &lt;d&gt; <e> ", Some("a  b\nc &lt;d&gt; <e>")),
+        ("@_user_1 approve pcc-a because @_user_2 and @_user_12 agree", Some("@Zoë and @王 agree")),
+        ("approve pcc-a @_user_1 because因为", None),
+        ("approve pcc-a @_user_1 because 因为@_user_2", Some("因为@Zoë")),
+        ("@_user_1 Approve `prod/pcc-a`\u{3000}Because odd", Some("odd")),
+        ("@_user_1 approve pcc-a because @_user_7", Some("@_user_7")),
+        ("@_user_1 approve pcc-a @_user_2 because so", None),
+        ("approve pcc-a @_user_1 @_user_2", None),
+        ("@_user_1 approve pcc-a not yet", None),
+    ] {
+        let reason = match command_with_mentions(text, &mentions) {
+            Some(Command::Connection(command)) => command.reason,
+            Some(Command::List { .. }) | None => None,
+        };
+        assert_eq!(reason.as_deref(), expected, "{text:?}");
+    }
 }
 
 /// The event of alice's command `list`, with a mention of the bot.
@@ -213,7 +253,7 @@ fn text_command_older_than_ten_minutes_is_ignored() {
 fn image_message_gets_the_usage() {
     let mut event = list_event();
     event["event"]["message"]["message_type"] = "image".into();
-    assert!(matches!(parse(&event.to_string()), Ok(Incoming::UnknownCommand(_))));
+    assert!(matches!(parse(&event.to_string()), Ok(Incoming::UnknownCommand { .. })));
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn check_parsed(id: &str, incoming: &Incoming<ReplyTo>, expected: &Value) {
             // The buttons of the vectors are laid out otherwise than ours.
             assert_eq!(click.binding, "", "{id}");
         }
-        Incoming::Command { .. } | Incoming::UnknownCommand(_) | Incoming::WrongTenant(_) => {
+        Incoming::Command { .. } | Incoming::UnknownCommand { .. } | Incoming::WrongTenant(_) => {
             panic!("{id}: {incoming:?}")
         }
     }

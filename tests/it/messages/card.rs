@@ -170,7 +170,7 @@ fn activated_card_lists_the_next_steps() {
 #[test]
 fn card_activated_outside_peergate_names_no_person() {
     assert_snapshot!(card(&after(pending(), &[seen(Status::Activated)])), @r"
-    VPC peering prod/pcc-a is Activated; it carries traffic once both sides have routes
+    ⚠ VPC peering prod/pcc-a is Activated, but was accepted outside peergate
     Requester: data team, account 1111111111111111
     From: vpc-theirs in cn-hangzhou, CIDR blocks 10.1.0.0/16, fd00:1::/48
     To: account 2222222222222222, vpc-ours in cn-shanghai, CIDR block 10.2.0.0/16

@@ -137,3 +137,77 @@ fn largest_card_fits_slacks_limits_with_its_buttons() {
         card["blocks"][1]["elements"].as_array().unwrap().iter().map(|one| &one["action_id"]).collect();
     assert_eq!(actions, ["peergate.approve", "peergate.reject", "peergate.withdraw", "peergate.details"]);
 }
+
+/// A record with so many approvals, each by somebody else and with the longest reason of this character.
+fn with_many_reasons(connection: &Connection, approvals: usize, letter: char) -> Approval {
+    let reason = |number: usize| format!("{}{number:03}", letter.to_string().repeat(397));
+    let one = decide(&discovered(2, connection), 2, Verdict::Approve, alice(), Some(&reason(0)));
+    edited(&one, |record| {
+        let first = record["decisions"][0].clone();
+        for number in 1..approvals {
+            let mut next = first.clone();
+            next["by"]["principal"] = json!(format!("slack:T0001/U9{number:03}"));
+            next["by"]["person"] = json!(format!("person-{number:03}"));
+            next["reason"] = json!(reason(number));
+            record["decisions"].as_array_mut().unwrap().push(next);
+        }
+    })
+}
+
+#[test]
+fn card_with_many_long_reasons_shows_the_latest_as_a_whole() {
+    let mut largest = connection(&"𝄞".repeat(256));
+    largest.requester.cidrs = (0..100).map(|number| format!("10.{number}.0.0/16").parse().unwrap()).collect();
+    for letter in ['x', '理', '𝄞', '"', '\\'] {
+        let approval = with_many_reasons(&largest, 12, letter);
+        let shown = message::request_card(&approval, now());
+        let reasons: Vec<_> = shown.facts.iter().filter(|fact| fact.label == "Reason").collect();
+        assert_eq!(reasons.len(), 5);
+        for (number, fact) in (7..).zip(&reasons) {
+            assert!(fact.value.ends_with(&format!("{letter}{number:03}")), "{}", fact.value);
+            assert_eq!(fact.value.matches(letter).count(), 397);
+        }
+        let earlier = shown.facts.iter().find(|fact| fact.label == "Earlier reasons").unwrap();
+        assert_eq!(earlier.value, "7 more, in the history: see Details, or `peergate show`");
+        let in_slack = slack::render_message(&bound(shown.clone()));
+        fake_slack::check_blocks(&in_slack).unwrap();
+        let chars = texts(&in_slack).iter().map(|one| one["text"].as_str().unwrap().chars().count()).sum::<usize>();
+        assert!(chars < 9000, "{chars}");
+        let in_feishu = feishu::render_card(&bound(shown));
+        feishu::check_card(&in_feishu).unwrap();
+        let json = in_feishu.to_string();
+        assert!(json.contains("\"Approve\"") && json.contains("011"), "it was not shortened");
+    }
+}
+
+#[test]
+fn details_show_recent_long_reasons_as_a_whole() {
+    let reason = |number: usize| format!("{}{number:03}", "理".repeat(397));
+    let mut approval = pending();
+    for number in 0..10 {
+        approval = decide(&approval, 2, Verdict::Approve, alice(), Some(&reason(number)));
+        approval.withdraw_decision(&alice(), &request(&format!("w{number}")), &without_person, later()).unwrap();
+    }
+    let status = |approval: &Approval| {
+        let connection = Box::new(approval.connection().clone());
+        let reply = Reply::Status { connection, approval: Some(Box::new(approval.clone())), target: "prod".into() };
+        message::describe_reply(&reply, now())
+    };
+    let details = status(&approval);
+    for number in 4..10 {
+        assert!(details.sentences.iter().any(|line| line.ends_with(&format!("({})", reason(number)))), "{number}");
+    }
+    assert!(!text(&details).contains('…'), "{}", text(&details));
+    let in_feishu = feishu::render_card(&bound(details));
+    feishu::check_card(&in_feishu).unwrap();
+    assert!(in_feishu.to_string().contains(&reason(9)), "it was not shortened");
+    // Reasons fill the message before twelve events do.
+    let mut approval = pending();
+    for (number, by) in [alice(), bob()].into_iter().cycle().take(16).enumerate() {
+        approval = decide(&approval, 3, Verdict::Approve, by.clone(), Some(&reason(number)));
+        approval = edited(&approval, |record| record["decisions"] = json!([]));
+    }
+    let details = status(&approval);
+    assert_eq!(details.sentences[0], "7 earlier events are too long for this message: see `peergate show`.");
+    assert!(details.sentences.iter().any(|line| line.contains(&reason(15))));
+}

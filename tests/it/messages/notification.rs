@@ -16,6 +16,7 @@ fn test_of(kind: &NotificationKind) -> fn() {
         NotificationKind::Escalated { .. } => escalation_shows_the_wait_and_who_is_needed,
         NotificationKind::ExpiresSoon { .. } => expiry_warning_shows_the_time_and_who_is_needed,
         NotificationKind::Accepted(_) => accepted_notification_names_the_approver,
+        NotificationKind::Bypassed { .. } => bypass_notification_counts_the_approvals,
         NotificationKind::Stuck { .. } => slow_activation_notification_refers_to_support,
         NotificationKind::FactsDiffer { .. } => changed_activation_notification_names_the_change,
         NotificationKind::Activated { .. } => activated_notification_lists_the_next_steps,
@@ -184,6 +185,57 @@ fn notification_of_an_outside_rejection_names_no_person() {
     ");
 }
 
+/// The bypass among the notifications after a reading of an activated connection.
+fn bypass(approval: Approval) -> String {
+    let approval = after(approval, &[seen(Status::Activated)]);
+    let is_bypass = |notification: &&Notification| matches!(notification.kind, NotificationKind::Bypassed { .. });
+    text(&message::describe_notification(&approval, approval.outbox().iter().find(is_bypass).unwrap()))
+}
+
+#[test]
+fn bypass_notification_counts_the_approvals() {
+    assert_snapshot!(bypass(half_approved()), @r"
+    ⚠ VPC peering prod/pcc-a was accepted outside peergate; 1 of 2 had approved
+    ActionTrail of account 2222222222222222 says who did it: look for the event AcceptVpcPeerConnection.
+    If the connection must not exist, an operator must delete it.
+    A RAM policy can prevent this: docs/deploy.md, “Nobody else accepts”.
+    ");
+}
+
+#[test]
+fn bypass_notification_says_that_no_rule_covered_it() {
+    assert_snapshot!(bypass(without_rule(&pending())), @r"
+    ⚠ VPC peering prod/pcc-a was accepted outside peergate; no rule lets anybody approve it
+    ActionTrail of account 2222222222222222 says who did it: look for the event AcceptVpcPeerConnection.
+    If the connection must not exist, an operator must delete it.
+    A RAM policy can prevent this: docs/deploy.md, “Nobody else accepts”.
+    ");
+}
+
+#[test]
+fn bypass_notification_names_who_had_rejected() {
+    let rejected = after(decided(Verdict::Reject, None), &[rejected()]);
+    assert_snapshot!(bypass(rejected), @r"
+    ⚠ VPC peering prod/pcc-a was accepted outside peergate; alice had rejected it
+    An earlier call of peergate may also have taken effect late.
+    ActionTrail of account 2222222222222222 says who did it: look for the event AcceptVpcPeerConnection.
+    If the connection must not exist, an operator must delete it.
+    A RAM policy can prevent this: docs/deploy.md, “Nobody else accepts”.
+    ");
+}
+
+#[test]
+fn bypass_notification_says_that_it_was_never_shown() {
+    let connection = Connection { status: Status::Activated, ..connection("") };
+    let approval = with_review(2, &connection, &[], |review| Approval::discover_bypass(review, now()));
+    assert_snapshot!(text(&message::describe_notification(&approval, approval.outbox().first().unwrap())), @r"
+    ⚠ VPC peering prod/pcc-a was accepted outside peergate, and was never shown here before the accept
+    ActionTrail of account 2222222222222222 says who did it: look for the event AcceptVpcPeerConnection.
+    If the connection must not exist, an operator must delete it.
+    A RAM policy can prevent this: docs/deploy.md, “Nobody else accepts”.
+    ");
+}
+
 #[test]
 fn notification_of_an_outside_activation_lists_the_next_steps() {
     assert_snapshot!(notification(pending(), &[seen(Status::Activated)]), @r"
@@ -298,7 +350,7 @@ fn failed_rejection_notification_shows_code_and_advice() {
     assert_snapshot!(notification(decided(Verdict::Reject, None), &[seen(Status::Activated)]), @r"
     VPC peering prod/pcc-a could not be rejected: somebody accepted it outside peergate
     Error code: AcceptedElsewhere
-    Somebody accepted it outside peergate before the rejection. If it must not exist, delete the connection.
+    Somebody accepted it outside peergate before the rejection. If it must not exist, delete the connection. A RAM policy can prevent this: docs/deploy.md, “Nobody else accepts”.
     ");
 }
 

@@ -19,6 +19,7 @@ fn test_of(reply: &Reply) -> fn() {
         Reply::List { .. } => list_shows_one_line_per_request_and_says_if_more,
         Reply::Refused(_) => refusal_names_the_unmatched_facts_or_the_rule,
         Reply::ReasonRequired { .. } | Reply::CouldNotAsk { .. } => missing_reason_reply_shows_the_command,
+        Reply::ReasonTooLong(_) => long_reason_reply_says_how_long_it_may_be,
         Reply::Objection(_) => objection_names_its_cause_and_advice,
         Reply::StaleCard { .. } => reply_to_an_old_button_points_to_the_newest_card,
         Reply::ConnectionChanged => changed_connection_reply_asks_to_read_the_card_again,
@@ -432,35 +433,43 @@ fn objection_names_its_cause_and_advice() {
 
 #[test]
 fn missing_reason_reply_shows_the_command() {
-    let instance_id = connection("").instance_id;
+    let id = ApprovalId { target: "prod".into(), instance_id: connection("").instance_id };
     let rule = "data team".into();
     assert_snapshot!(replies([
-        Reply::ReasonRequired { rule, verdict: Verdict::Approve, instance_id: instance_id.clone() },
-        Reply::CouldNotAsk { verdict: Verdict::Reject, instance_id },
+        Reply::ReasonRequired { rule, verdict: Verdict::Approve, id: id.clone() },
+        Reply::CouldNotAsk { verdict: Verdict::Reject, id },
     ]), @r"
     The rule “data team” requires a reason, so nothing was decided
-    Decide again with a reason: /peergate approve pcc-a because …
+    Decide again with a reason: /peergate approve prod/pcc-a because …
 
     peergate could not ask you for a reason, so nothing was decided
-    Use a command instead: /peergate reject pcc-a because …
+    Use a command instead: /peergate reject prod/pcc-a because …
+    ");
+}
+
+#[test]
+fn long_reason_reply_says_how_long_it_may_be() {
+    assert_snapshot!(reply(&Reply::ReasonTooLong(401)), @r"
+    Your reason has 401 characters, and peergate takes at most 400
+    Nothing was decided. Decide again with a shorter reason.
     ");
 }
 
 #[test]
 fn reply_to_an_old_button_points_to_the_newest_card() {
-    assert_snapshot!(reply(&Reply::StaleCard { has_new_card: true, approval: None }), @r"
+    assert_snapshot!(reply(&Reply::StaleCard { living_card: Some("C1/2".into()), approval: None }), @r"
     This button is no longer valid, so nothing was decided
     Use the newest card of this request in the channel, or a command.
     ");
-    assert_snapshot!(text(&message::card_replaced()), @r"
+    assert_snapshot!(text(&message::card_replaced(None)), @r"
     This card has been replaced
-    Use the newer card in this channel.
+    Another card of this request shows how things are.
     ");
 }
 
 #[test]
 fn reply_to_an_old_button_brings_a_card_if_no_channel_has_one() {
-    let stale = Reply::StaleCard { has_new_card: false, approval: Some(Box::new(half_approved())) };
+    let stale = Reply::StaleCard { living_card: None, approval: Some(Box::new(half_approved())) };
     let message = message::describe_reply(&stale, now());
     assert_snapshot!(message.sentences.join("\n"), @"The button that you clicked is no longer valid, so nothing was decided. Use the buttons of this message: only you see it.");
     assert!(message.buttons.is_some());
@@ -596,7 +605,7 @@ fn reason_form_asks_for_a_reason_that_only_an_approval_requires() {
 
 #[test]
 fn usage_explains_every_command() {
-    assert_snapshot!(text(&message::command_usage()), @r"
+    assert_snapshot!(text(&message::describe_unknown_command(&UnknownCommand::Help, &["prod"])), @r"
     peergate understands these commands
     /peergate list [on TARGET]: show the requests that are pending or in progress
     /peergate status pcc-… [on TARGET]: show the facts, checks and history of a request
@@ -604,6 +613,7 @@ fn usage_explains_every_command() {
     /peergate reject pcc-… [on TARGET] [because REASON]: reject a request
     /peergate withdraw pcc-… [on TARGET]: withdraw your approval
     /peergate dry-run pcc-… [on TARGET]: check whether a request could be accepted, and change nothing
-    TARGET is the name of an accepting account. You can omit it if there is only one.
+    TARGET is the name of an accepting account. You can omit it if there is only one, and you can write TARGET/pcc-….
+    A reason has at most 400 characters.
     ");
 }

@@ -1,5 +1,7 @@
 //! Feishu's error codes, and what each means for the next attempt.
 
+use crate::chat::ThrottleScope;
+
 /// What a code means for the next attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CodeMeaning {
@@ -7,6 +9,8 @@ pub(super) enum CodeMeaning {
     TokenRefused,
     /// Temporary: try again soon.
     Soon,
+    /// Too many calls: pause, and try again.
+    TooMany(ThrottleScope),
     /// An operator has to change something first.
     Later,
     /// Feishu refuses this one message.
@@ -43,13 +47,13 @@ const fn known(code: i64, meaning: CodeMeaning, text: &'static str) -> KnownCode
 /// <https://open.feishu.cn/document/server-docs/im-v1/message-card/delay-update-message-card> and
 /// <https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot>
 #[rustfmt::skip]
-const CODES: [KnownCode; 46] = [
+const CODES: [KnownCode; 47] = [
     known(9_499, CodeMeaning::Few, "the custom bot does not take this body"),
     known(10_003, CodeMeaning::Later, "the app's id is not valid"),
     known(10_014, CodeMeaning::Later, "the app's secret is not valid"),
-    known(11_020, CodeMeaning::Soon, "too many requests"),
-    known(11_021, CodeMeaning::Soon, "too many requests"),
-    known(11_232, CodeMeaning::Soon, "too many messages of the custom bot"),
+    known(11_020, CodeMeaning::TooMany(ThrottleScope::App), "too many requests"),
+    known(11_021, CodeMeaning::TooMany(ThrottleScope::App), "too many requests"),
+    known(11_232, CodeMeaning::TooMany(ThrottleScope::Channel), "too many messages of the custom bot"),
     known(19_021, CodeMeaning::Later, "the custom bot refuses the signature, or the clock is an hour off"),
     known(19_022, CodeMeaning::Later, "the custom bot refuses our IP address"),
     known(19_024, CodeMeaning::Later, "the custom bot requires a keyword in each message"),
@@ -64,9 +68,10 @@ const CODES: [KnownCode; 46] = [
     known(230_011, CodeMeaning::MessageGone, "the message was recalled"),
     known(230_013, CodeMeaning::Later, "the person may not use the app"),
     known(230_018, CodeMeaning::Later, "the group's settings forbid it"),
-    known(230_020, CodeMeaning::Soon, "too many messages"),
+    known(230_020, CodeMeaning::TooMany(ThrottleScope::Channel), "too many messages"),
     known(230_022, CodeMeaning::Few, "the message has sensitive content"),
     known(230_025, CodeMeaning::Few, "the message is too long"),
+    known(230_026, CodeMeaning::Later, "the message can no longer be recalled"),
     known(230_027, CodeMeaning::Later, "the app lacks a permission"),
     known(230_028, CodeMeaning::Few, "the tenant's data loss prevention refuses the message"),
     known(230_031, CodeMeaning::TooOld, "the message is older than 14 days"),
@@ -81,8 +86,8 @@ const CODES: [KnownCode; 46] = [
     known(300_030, CodeMeaning::Few, "the click's token has expired"),
     known(300_040, CodeMeaning::Few, "the click's token is used up"),
     known(300_090, CodeMeaning::Few, "the update names no open_ids"),
-    known(99_991_400, CodeMeaning::Soon, "too many requests"),
-    known(99_991_402, CodeMeaning::Soon, "too many requests"),
+    known(99_991_400, CodeMeaning::TooMany(ThrottleScope::App), "too many requests"),
+    known(99_991_402, CodeMeaning::TooMany(ThrottleScope::App), "too many requests"),
     known(99_991_661, CodeMeaning::TokenRefused, "the token is missing"),
     known(99_991_663, CodeMeaning::TokenRefused, "the token is not valid"),
     known(99_991_664, CodeMeaning::TokenRefused, "the token is not valid"),
@@ -108,8 +113,8 @@ mod tests {
 
     #[test]
     fn only_limits_and_pending_sends_are_retried_soon() {
-        let soon: Vec<_> =
-            CODES.iter().filter(|known| known.meaning == CodeMeaning::Soon).map(|known| known.code).collect();
+        let passes = |known: &&KnownCode| matches!(known.meaning, CodeMeaning::Soon | CodeMeaning::TooMany(_));
+        let soon: Vec<_> = CODES.iter().filter(passes).map(|known| known.code).collect();
         assert_eq!(soon, [11_020, 11_021, 11_232, 230_020, 230_049, 99_991_400, 99_991_402]);
         assert_eq!(find_code(1), None);
     }
