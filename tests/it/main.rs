@@ -29,6 +29,7 @@ mod doctor;
 mod events;
 mod feishu;
 mod limits;
+mod mentions;
 mod messages;
 mod metrics;
 mod migration;
