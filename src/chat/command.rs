@@ -17,6 +17,8 @@ const ON: &str = "on";
 const BECAUSE: &str = "because";
 /// The word that asks for the list of commands.
 const HELP: &str = "help";
+/// What surrounds words: markup, quotes, brackets and punctuation, also those of other scripts.
+const SURROUNDINGS: &str = "`´*_~\"'<>()[]{}.,;:!•·‘’‚“”„«»‹›…，。；：！、「」『』《》（）【】";
 /// The most commands that are suggested.
 const MAX_SUGGESTIONS: usize = 3;
 /// The longest name of a target, in bytes.
@@ -267,70 +269,16 @@ fn plain_word(word: &str) -> String {
     let word: String = visible.map(|c| if is_dash(c) { '-' } else { c.to_ascii_lowercase() }).collect();
     // No word of a command has these characters.
     let word = word.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
-    let word = word.trim_matches(surrounds_words);
+    let word = word.trim_matches(|c| SURROUNDINGS.contains(c));
     if word.starts_with('@') {
         return word.to_owned();
     }
     let word = word.strip_prefix("https://").or_else(|| word.strip_prefix("http://")).unwrap_or(word);
     // `<URL|TEXT>` shows the text.
     let word = word.rsplit('|').next().unwrap_or(word);
-    let is_path = word.starts_with('/');
-    let word = if is_path { word } else { word.trim_end_matches('/') };
-    word.to_owned()
-}
-
-/// Markup, quotes, brackets and punctuation, also those of other scripts.
-fn surrounds_words(c: char) -> bool {
-    matches!(
-        c,
-        '`' | '´'
-            | '*'
-            | '_'
-            | '~'
-            | '"'
-            | '\''
-            | '<'
-            | '>'
-            | '('
-            | ')'
-            | '['
-            | ']'
-            | '{'
-            | '}'
-            | '.'
-            | ','
-            | ';'
-            | ':'
-            | '!'
-    ) || matches!(
-        c,
-        '‘' | '’'
-            | '‚'
-            | '“'
-            | '”'
-            | '„'
-            | '«'
-            | '»'
-            | '‹'
-            | '›'
-            | '…'
-            | '，'
-            | '。'
-            | '；'
-            | '：'
-            | '！'
-            | '、'
-            | '「'
-            | '」'
-            | '『'
-            | '』'
-            | '《'
-            | '》'
-            | '（'
-            | '）'
-            | '【'
-            | '】'
-    )
+    let word = if word.starts_with('/') { word } else { word.trim_end_matches('/') };
+    // A dash alone is punctuation.
+    if word.bytes().all(|byte| byte == b'-') { String::new() } else { word.to_owned() }
 }
 
 /// The dashes that editors and keyboards make of a hyphen.

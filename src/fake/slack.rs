@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 
 use crate::clock;
 use view::visible_buttons;
-pub use view::{check_blocks, visible_text};
+pub use view::{check_blocks, mentioned_users, visible_text};
 
 /// A running fake.
 #[derive(Debug, Clone, Default)]
@@ -33,6 +33,8 @@ struct FakeSlackState {
     /// The latest message of each button, by the button's value.
     bindings: BTreeMap<String, SlackMessageRef>,
     outages: Vec<ScheduledOutage>,
+    /// Users whom nobody can mention.
+    unknown_users: BTreeSet<String>,
     /// Scopes that the app lacks.
     missing_scopes: BTreeSet<&'static str>,
     /// The least time between two messages in a channel, and the pause that a refusal asks for.
@@ -319,6 +321,11 @@ impl FakeSlack {
         }
     }
 
+    /// Deletes a user. Messages that mention the user are refused.
+    pub fn delete_user(&self, user: &str) {
+        self.lock().unknown_users.insert(user.to_owned());
+    }
+
     /// Ends all outages.
     pub fn clear_outages(&self) {
         self.lock().outages.clear();
@@ -382,6 +389,9 @@ impl FakeSlackState {
         let word = |name: &str| body.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
 
         check_blocks(body)?;
+        if mentioned_users(body).iter().any(|user| self.unknown_users.contains(user)) {
+            return Err("invalid_blocks");
+        }
         let channel = word("channel").ok_or("channel_not_found")?;
         let thread_ts = word("thread_ts");
         if thread_ts

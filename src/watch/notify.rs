@@ -14,7 +14,7 @@ use crate::accept;
 use crate::app::App;
 use crate::approval::{
     Approval, ApprovalId, CardId, CardKey, CardRef, ChannelDisplay, Claim, DeliveryKey, Event, FailedPost,
-    Notification, NotificationKind, RetryPolicy,
+    Notification, NotificationKind, Principal, RetryPolicy,
 };
 use crate::chat::message::Message;
 use crate::chat::platform::{Channel, ChatContext};
@@ -31,6 +31,8 @@ use crate::store::{self, Stored};
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(45);
 /// A claim that waited longer for a slow channel is claimed again, so that the delivery ends before its claim does.
 const MAX_CLAIM_AGE: Duration = Duration::from_secs(10);
+/// The most people whom a message mentions. Among more, nobody feels addressed.
+const MAX_MENTIONS: usize = 20;
 /// The time that remains to store the result when the tick ends.
 const RESULT_RESERVE: Duration = Duration::from_secs(1);
 
@@ -233,6 +235,23 @@ async fn post_to_channel(
     claim: &Claim,
     display: &mut ChannelDisplay,
 ) -> Result<(), DeliveryError> {
+    let mentions = mentions_for(app, approval);
+    match post_with_mentions(app, approval, claim, &mentions, display).await {
+        // The platform may know one of the users no more. The news is worth more than the mention.
+        Err(DeliveryError { retry: RetryPolicy::FewTimes, .. }) if !mentions.is_empty() => {
+            post_with_mentions(app, approval, claim, &[], display).await
+        }
+        posted => posted,
+    }
+}
+
+async fn post_with_mentions(
+    app: &App,
+    approval: &Approval,
+    claim: &Claim,
+    mentions: &[Principal],
+    display: &mut ChannelDisplay,
+) -> Result<(), DeliveryError> {
     let Claim { notification, channel, .. } = claim;
     let unread = |_| DeliveryError::refused("the secrets cannot be read", RetryPolicy::Backoff(None));
     let secrets = app.secrets.current(clock::now()).await.map_err(unread)?;
@@ -244,14 +263,16 @@ async fn post_to_channel(
     let attempt = attempt_of(claim, &key);
     let can = to.capabilities();
     if can.can_edit {
-        let reference = draw_card(context, to, approval, claim, display).await?;
+        let reference = draw_card(context, to, approval, claim, mentions, display).await?;
         // The card itself is the notification.
         if matches!(notification.kind, NotificationKind::Discovered | NotificationKind::Checked) {
             return Ok(());
         }
-        let message = message::describe_notification(approval, notification);
+        let urgent = is_urgent(&notification.kind);
+        let mentions = if urgent { mentions } else { &[] };
+        let message = Message { mentions: mentions.to_vec(), ..message::describe_notification(approval, notification) };
         return if can.can_thread {
-            to.reply_below(context, &reference, &message, is_urgent(&notification.kind), attempt).await
+            to.reply_below(context, &reference, &message, urgent, attempt).await
         } else {
             to.post(context, channel, &message, attempt).await.map(|_| ())
         };
@@ -265,10 +286,22 @@ async fn post_to_channel(
         // This only changes cards. It is not worth a message.
         return Ok(());
     }
-    let message = without_buttons(app, to, message::follow_up(approval, notification, clock::now()), notification);
+    let asks = is_urgent(&notification.kind) || notification.kind == NotificationKind::Discovered;
+    let mentions = if asks { mentions } else { &[] };
+    let message = Message { mentions: mentions.to_vec(), ..message::follow_up(approval, notification, clock::now()) };
+    let message = without_buttons(app, to, message, notification);
     to.post(context, channel, &message, attempt).await?;
     *display = ChannelDisplay::Facts(shown_fingerprint(approval));
     Ok(())
+}
+
+/// The identities of the approvers who must decide, if the rule mentions them and they are not too many.
+fn mentions_for(app: &App, approval: &Approval) -> Vec<Principal> {
+    let needed = message::needed_approvers(approval, clock::now());
+    match &approval.policy().rule {
+        Some(rule) if needed.len() <= MAX_MENTIONS => app.config.policy.identities_to_mention(rule, &needed),
+        Some(_) | None => vec![],
+    }
 }
 
 fn attempt_of<'a>(claim: &Claim, key: &'a str) -> PostAttempt<'a> {
@@ -294,10 +327,11 @@ async fn draw_card(
     to: &Channel,
     approval: &Approval,
     claim: &Claim,
+    mentions: &[Principal],
     display: &mut ChannelDisplay,
 ) -> Result<String, DeliveryError> {
     let channel = claim.channel.as_str();
-    let message = message::request_card(approval, clock::now());
+    let message = Message { mentions: mentions.to_vec(), ..message::request_card(approval, clock::now()) };
     let fingerprint = shown_fingerprint(approval);
     let (known, mut frozen) = (approval.cards().get(channel), None);
     if let Some(card) = known {

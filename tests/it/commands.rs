@@ -61,6 +61,8 @@ async fn question_is_understood_in_every_form_that_people_paste() {
         format!("/Peergate status prod/{id}"),
         format!("@peergate status {id}"),
         format!("<@U0BOT|peergate> status {id}"),
+        format!("- status {id}"),
+        format!("• status – {id}"),
         format!("status {id} thanks a lot"),
         format!("status {id} because I want to know"),
         format!("status {id} because"),
@@ -118,7 +120,8 @@ async fn decision_is_understood_in_every_form_that_people_paste() {
 /// What was typed about `ID`, what the answer names, and the commands that it suggests.
 type Misunderstood = (&'static str, &'static str, &'static [&'static str]);
 
-const MISUNDERSTOOD: [Misunderstood; 30] = [
+const MISUNDERSTOOD: [Misunderstood; 31] = [
+    ("approve ID 👎", "“👎” is not part of this command", &["approve prod/ID because …"]),
     ("approve ID not yet", "“not yet” is not part of this command", &["approve prod/ID because …"]),
     ("approve prod/ID please", "“please” is not part of", &["approve prod/ID because …"]),
     ("reject ID overlaps with lab", "“overlaps with lab” is not part of", &["reject prod/ID because …"]),

@@ -32,6 +32,7 @@ mod events;
 mod feishu;
 mod limits;
 mod malformed;
+mod mentions;
 mod messages;
 mod metrics;
 mod migration;

@@ -16,6 +16,9 @@ pub fn visible_text(body: &Value) -> String {
         }
         match value.get("type").and_then(Value::as_str) {
             Some("text" | "link") => into.extend(value.get("text").and_then(Value::as_str).map(ToOwned::to_owned)),
+            Some("user") => {
+                into.extend(value.get("user_id").and_then(Value::as_str).map(|user| format!("@{user}")));
+            }
             Some("rich_text_preformatted" | "rich_text_section") => into.push("\n".to_owned()),
             _ => {}
         }
@@ -29,6 +32,17 @@ pub fn visible_text(body: &Value) -> String {
     let lines = texts.concat();
     let lines = lines.lines().map(str::trim_end).filter(|line| !line.is_empty());
     lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The users whom a message mentions.
+#[must_use]
+pub fn mentioned_users(body: &Value) -> Vec<String> {
+    let nested = ["blocks", "elements"].into_iter().filter_map(|name| body.get(name).and_then(Value::as_array));
+    let mut users: Vec<_> = nested.flatten().flat_map(mentioned_users).collect();
+    if body.get("type").and_then(Value::as_str) == Some("user") {
+        users.extend(body.get("user_id").and_then(Value::as_str).map(ToOwned::to_owned));
+    }
+    users
 }
 
 pub(super) fn visible_buttons(body: &Value) -> Vec<SlackButton> {

@@ -536,3 +536,57 @@ async fn register_command_names_every_setting_to_enter() {
     assert!(said.contains(url.as_str()) && said.contains(&world.fake.settings().app), "{said}");
     assert!(world.fake.calls().is_empty(), "Feishu is asked nothing");
 }
+
+/// A click with a reason that Feishu's own client would not send.
+async fn click_with_reason(world: &World, label: &str, reason: &str) -> String {
+    let card = world.card();
+    let click =
+        world.fake.click_button(&card.message_id, label, &world.fake.person_of_tenant(ALICE), Some("x")).unwrap();
+    let mut click: Value = serde_json::from_str(&click).unwrap();
+    click["event"]["action"]["form_value"]["reason"] = json!(reason);
+    let reply = world.send(&click.to_string()).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    world.fake.apply_reply(&card.message_id, &reply.body_json()).unwrap().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn long_or_blank_feishu_reason_is_refused_in_a_toast() {
+    let world = World::start().await;
+    let id = world.request("vpc-with-a-reason").await;
+    assert!(world.card().inputs.iter().all(|input| input.max_length == 400));
+    for label in ["Approve", "Reject"] {
+        let toast = click_with_reason(&world, label, &"理".repeat(401)).await;
+        assert!(toast.contains("Your reason has 401 characters") && toast.contains("Nothing was decided."), "{toast}");
+        let toast = click_with_reason(&world, label, " \u{200b}\u{3000}\n").await;
+        assert!(toast.contains("requires a reason, so nothing was decided"), "{toast}");
+    }
+    let said = format!("approve {id} because {}", "理".repeat(401));
+    world.send(&world.fake.send_text(CHAT_ID, &said, &world.fake.person_of_tenant(ALICE))).await;
+    assert!(world.fake.messages_to(ALICE).pop().unwrap().text.contains("Your reason has 401 characters"));
+    assert_eq!((world.app.state_of(&id).await.as_str(), world.app.count_accepts(&id)), ("pending", 0));
+    let whole = format!("first  line\nsecond line {}", "理".repeat(376));
+    click_with_reason(&world, "Approve", &whole).await;
+    assert_eq!(world.app.approval(&id).await.winner().unwrap().reason.as_ref(), Some(&whole));
+}
+
+#[tokio::test]
+async fn failed_private_answer_is_posted_once_more() {
+    let world = World::start().await;
+    let path = "/open-apis/im/v1/messages".to_owned();
+    world.fake.add_fault(FeishuFault {
+        path: path.clone(),
+        status: 503,
+        retry_after: Some(1),
+        ..FeishuFault::default()
+    });
+    let command = world.fake.send_text(CHAT_ID, "help", &world.fake.person_of_tenant(ALICE));
+    let (reply, ()) = tokio::join!(world.send(&command), async {
+        while !world.fake.calls().iter().any(|call| call.path.starts_with(&path)) {
+            tokio::task::yield_now().await;
+        }
+        world.fake.clear_faults();
+    });
+    assert_eq!(reply.status, 200);
+    let told = world.fake.messages_to(ALICE);
+    assert!(told.len() == 1 && told[0].text.contains("understands these commands"), "{told:?}");
+}
