@@ -105,7 +105,7 @@ fn field_path(path: &Path, name: Option<&str>) -> String {
     let mut last = None;
     for segment in path.iter().take(MAX_PATH_SEGMENTS) {
         match segment {
-            Segment::Seq { index } => text.push_str(&format!("[{index}]")),
+            Segment::Seq { index } => text = format!("{text}[{index}]"),
             Segment::Map { key } | Segment::Enum { variant: key } => {
                 last = Some(key.as_str());
                 push_name(&mut text, quote(key).trim_matches('"'));

@@ -131,9 +131,9 @@ async fn error_quotes_little_and_nothing_secret() {
     }
     let number = format!(r#","dry_run":{}"#, "9".repeat(100_000));
     assert!(detail_of(&app, &approve_with(&number)).await.len() < 150);
-    let log = logged();
-    assert!(!log.contains("MfKQ") && !log.contains('\u{1b}') && !log.contains('\u{202e}'), "{log}");
-    assert!(log.lines().all(|line| line.len() < 1000));
+    let lines = logged();
+    assert!(!lines.contains("MfKQ") && !lines.contains('\u{1b}') && !lines.contains('\u{202e}'), "{lines}");
+    assert!(lines.lines().all(|line| line.len() < 1000));
 }
 
 #[tokio::test]
