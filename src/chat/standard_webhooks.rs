@@ -21,7 +21,6 @@ pub(super) use receive::{is_address_test, parse, precheck_request, verify};
 #[cfg(feature = "local")]
 pub use receive::{sign, sign_as};
 
-#[cfg(feature = "local")]
 pub use view::NotificationView;
 
 use std::time::Duration;
