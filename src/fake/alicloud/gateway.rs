@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use axum::{Router, middleware};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -24,6 +24,7 @@ use super::gateway_request::GatewayRequest;
 use super::peerings::SimulatedApi;
 use super::{ApiError, ApiResult, JournalEntry, OperationResult, SimulatorSettings, Tampering, is_dry_run};
 use crate::alicloud::sign::Parameters;
+use crate::fake::loopback;
 use crate::peering::{AccountId, Connection, InstanceId};
 use crate::{alicloud, clock};
 
@@ -71,7 +72,7 @@ impl Simulator {
         axum::serve(listener, self.router()).await
     }
 
-    /// The API at `/`, and the control of tests at `/_simulator/…`: `GET journal`, `POST faults`, `POST connections/{id}`.
+    /// For programs on this machine: the API at `/`, and the control of tests at `/_simulator/…`: `GET journal`, `POST faults`, `POST connections/{id}`.
     pub fn router(self) -> Router {
         Router::new()
             .route("/", any(handle_api_call))
@@ -82,6 +83,7 @@ impl Simulator {
             .route("/_simulator/faults", post(handle_add_fault))
             .route("/_simulator/connections/{id}", post(handle_tamper))
             .with_state(self)
+            .layer(middleware::from_fn(loopback::refuse_web_pages))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, SimulatorState> {
@@ -360,14 +362,19 @@ impl Simulator {
                 ..ApiError::new(fault.http_status, code, "Simulated.")
             })
         });
-        match (&fault, forged) {
+        let result = match (&fault, forged) {
             (Some(fault), Some(error)) if fault.after_effect => {
                 let result = self.lock().call_within_quota(account, action, parameters);
                 OperationResult { answer: Err(error), ..result }
             }
             (_, Some(error)) => OperationResult::without_effect(Err(error)),
             (_, None) => self.lock().call_within_quota(account, action, parameters),
+        };
+        let answer_delay = fault.map_or(Duration::ZERO, |fault| Duration::from_millis(fault.answer_delay_ms));
+        if !answer_delay.is_zero() {
+            tokio::time::sleep(answer_delay).await;
         }
+        result
     }
 }
 
