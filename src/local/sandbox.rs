@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use url::Url;
 
-use super::{Error, table};
+use super::Error;
+use super::table::{self, KeyPair};
 use crate::alicloud::sign::SignatureVersion;
 use crate::alicloud::{Alicloud, Credentials};
 use crate::app::App;
@@ -73,13 +74,13 @@ impl Sandbox {
         std::fs::create_dir_all(&directory)?;
         let secrets = directory.join("secrets.json");
         std::fs::write(&secrets, self::secrets_json(&chat).to_string())?;
-        let aws = AwsEnvironment {
+        let mut aws = AwsEnvironment {
             region: "eu-central-1".into(),
             access_key_id: "local".into(),
-            secret_access_key: "local".into(),
-            dynamodb_endpoint: Some(table::spawn_table(None).await?),
+            secret_access_key: clock::nonce(),
             ..AwsEnvironment::default()
         };
+        aws.dynamodb_endpoint = Some(table::spawn_table(None, KeyPair::of(&aws)).await?);
         let config = config_toml(&alicloud, &chat, signature);
         let environment = Environment {
             config: directory.join("peergate.toml"),
@@ -89,9 +90,7 @@ impl Sandbox {
             aws,
         };
         std::fs::write(&environment.config, &config)?;
-        let sdk = aws::sdk_config(&environment.aws, http::new_client()?);
-        let endpoint = environment.aws.dynamodb_endpoint.clone().unwrap_or_default();
-        table::create_table(&sdk, &endpoint, &environment.table).await?;
+        table::create_table(&aws::dynamodb_client(&environment.aws, http::new_client()?), &environment.table).await?;
         let app = Arc::new(App::new(&environment, Config::parse(&config)?)?);
         Ok(Self {
             simulator,
