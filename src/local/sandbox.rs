@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use url::Url;
 
-use super::Error;
 use super::table::{self, KeyPair};
+use super::{Error, owner_only};
 use crate::alicloud::sign::SignatureVersion;
 use crate::alicloud::{Alicloud, Credentials};
 use crate::app::App;
@@ -73,7 +73,7 @@ impl Sandbox {
         let directory = std::env::temp_dir().join(format!("peergate-{}", clock::nonce()));
         std::fs::create_dir_all(&directory)?;
         let secrets = directory.join("secrets.json");
-        std::fs::write(&secrets, self::secrets_json(&chat).to_string())?;
+        owner_only::write(&secrets, &self::secrets_json(&chat).to_string())?;
         let mut aws = AwsEnvironment {
             region: "eu-central-1".into(),
             access_key_id: "local".into(),
@@ -89,7 +89,7 @@ impl Sandbox {
             ca_file: None,
             aws,
         };
-        std::fs::write(&environment.config, &config)?;
+        owner_only::write(&environment.config, &config)?;
         table::create_table(&aws::dynamodb_client(&environment.aws, http::new_client()?), &environment.table).await?;
         let app = Arc::new(App::new(&environment, Config::parse(&config)?)?);
         Ok(Self {
@@ -123,7 +123,7 @@ impl Sandbox {
 
     /// Restarts the app with another configuration.
     pub fn reconfigure(&mut self, config: &str) -> Result<(), Error> {
-        std::fs::write(&self.environment.config, config)?;
+        owner_only::write(&self.environment.config, config)?;
         self.parts = Arc::new(App::new(&self.environment, Config::parse(config)?)?);
         config.clone_into(&mut self.config);
         Ok(())
@@ -135,7 +135,7 @@ impl Sandbox {
         let path = self.directory.join("secrets.json");
         let mut secrets: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
         merge_json(&mut secrets, &extension.secrets);
-        std::fs::write(path, secrets.to_string())?;
+        owner_only::write(&path, &secrets.to_string())?;
         let mut config = format!("{}\n{}", self.config, extension.config);
         config =
             config.replace("channels = [\"netops\"", &format!("channels = [\"netops\", \"{}\"", extension.channel));
@@ -150,7 +150,7 @@ impl Sandbox {
     pub fn write_secrets(&self, change: impl FnOnce(&mut Value)) -> Result<(), Error> {
         let mut secrets = secrets_json(&self.chat_url);
         change(&mut secrets);
-        Ok(std::fs::write(self.directory.join("secrets.json"), secrets.to_string())?)
+        Ok(owner_only::write(&self.directory.join("secrets.json"), &secrets.to_string())?)
     }
 }
 

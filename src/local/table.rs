@@ -76,7 +76,12 @@ impl EmbeddedTable {
     pub fn open(path: &Path) -> Result<Self, Error> {
         match OpenOptions::new().write(true).create_new(true).mode(owner_only::MODE).open(path) {
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => owner_only::warn_if_shared(path),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                // The system's words are better than the engine's.
+                let opened = OpenOptions::new().read(true).write(true).open(path);
+                opened.map_err(|error| format!("cannot write the table {}: {error}", path.display()))?;
+                owner_only::warn_if_shared(path);
+            }
             Err(error) => return Err(format!("cannot create the table {}: {error}", path.display()).into()),
         }
         let database = Database::new(&path.to_string_lossy()).map_err(|error| {
