@@ -256,10 +256,13 @@ async fn run_command(command: Cli) -> Result<(), Error> {
         Cli::Backup(args) => print_text(&backup::back_up(&args).await?),
         Cli::Restore(args) => print_text(&restore::restore(&args).await?),
         Cli::Table { listen, store, name } => share_table(&listen, &store, &name).await,
-        Cli::Watch { once, store } => {
+        Cli::Watch { once: true, store } => {
+            logging::start();
+            Installation::open(&store).await?.run_one_tick().await
+        }
+        Cli::Watch { once: false, store } => {
             logging::start_without_routine();
-            let installation = Installation::open(&store).await?;
-            if once { installation.run_one_tick().await } else { installation.run(None).await }
+            Installation::open(&store).await?.run(None).await
         }
     }
 }

@@ -20,7 +20,6 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, GlobalSecondaryIndex, KeySchemaElement, KeyType, Projection, ProjectionType,
     ScalarAttributeType, TimeToLiveSpecification, TimeToLiveStatus,
 };
-use bytes::Bytes;
 use dynoxide::{Database, DynoxideError};
 use serde_json::json;
 
@@ -198,12 +197,6 @@ fn execute_operation(database: &Database, operation: &str, body: &[u8]) -> Resul
 /// The operation that a request names; empty if it names none.
 fn operation_of(target: Option<&str>) -> &str {
     target.and_then(|target| target.strip_prefix(TARGET_PREFIX)).unwrap_or_default()
-}
-
-/// Carries out an operation on a thread that may block.
-async fn answer_on_blocking_thread(table: EmbeddedTable, operation: String, body: Bytes) -> TableAnswer {
-    let answer = tokio::task::spawn_blocking(move || table.answer(&operation, &body)).await;
-    answer.unwrap_or_else(|error| TableAnswer::refusal(500, "InternalServerError", &error.to_string()))
 }
 
 /// Creates the table as `template.yaml` defines it, if it does not exist.

@@ -40,7 +40,7 @@ fn secrets_path(machine: &Machine) -> std::path::PathBuf {
 }
 
 #[tokio::test]
-async fn serve_listens_only_on_its_webhook_and_keeps_its_files_private() {
+async fn serve_has_one_socket_and_private_files() {
     let (machine, _) = Machine::with_request(quick_settings(), ONE_APPROVAL).await;
     assert_eq!(listening_sockets(machine.pid()), 1);
     for name in ["peergate.db", "peergate.db-wal", "peergate.db-shm"] {

@@ -7,9 +7,9 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_types::body::SdkBody;
-use bytes::Bytes;
+use tokio::task::spawn_blocking;
 
-use super::{EmbeddedTable, TableAnswer, answer_on_blocking_thread, operation_of};
+use super::{EmbeddedTable, TableAnswer, operation_of};
 
 impl EmbeddedTable {
     /// The HTTP client for the SDK of DynamoDB.
@@ -19,9 +19,11 @@ impl EmbeddedTable {
 
     async fn answer_sdk(self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let operation = operation_of(request.headers().get("x-amz-target")).to_owned();
-        let body = request.body().bytes().map(Bytes::copy_from_slice);
+        let body = request.body().bytes().map(<[u8]>::to_vec);
         let body = body.ok_or_else(|| ConnectorError::user("streaming bodies are not supported".into()))?;
-        let TableAnswer { status, body } = answer_on_blocking_thread(self, operation, body).await;
+        // Another process may hold the file for seconds.
+        let answer = spawn_blocking(move || self.answer(&operation, &body)).await;
+        let TableAnswer { status, body } = answer.map_err(|error| ConnectorError::other(error.into(), None))?;
         let response = ::http::Response::builder().status(status).body(SdkBody::from(body));
         let response = response.map_err(|error| ConnectorError::user(error.into()))?;
         HttpResponse::try_from(response).map_err(|error| ConnectorError::user(error.into()))
