@@ -27,7 +27,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::app::App;
 use crate::approval::{ApprovalId, IndexState};
-use crate::{clock, metrics, store};
+use crate::{clock, logging, metrics, store};
 use job::{Job, RegionKey, RegionWork};
 use scheduler::Scheduler;
 
@@ -101,16 +101,26 @@ impl TickSummary {
     fn log(self, duration: Duration) {
         let Self { rounds, discovered, changed, delivered, undelivered, .. } = self;
         let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(
-            outcome = "ticked",
-            rounds,
-            discovered,
-            changed,
-            delivered,
-            undelivered,
-            duration_ms,
-            "finished the tick"
-        );
+        macro_rules! log_tick {
+            ($($target:tt)*) => {
+                tracing::info!(
+                    $($target)*
+                    outcome = "ticked",
+                    rounds,
+                    discovered,
+                    changed,
+                    delivered,
+                    undelivered,
+                    duration_ms,
+                    "finished the tick"
+                )
+            };
+        }
+        if [discovered, changed, delivered, undelivered] == [0; 4] {
+            log_tick!(target: logging::ROUTINE,);
+        } else {
+            log_tick!();
+        }
     }
 }
 

@@ -10,8 +10,10 @@ use jiff::tz::TimeZone;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use tokio::task::spawn_blocking;
 
-use super::{Error, count_of, serve, table};
+use super::table::EmbeddedTable;
+use super::{Error, count_of, installation};
 use crate::approval::{ApprovalId, History};
 use crate::chat::Reply;
 use crate::chat::message::{self, Message};
@@ -42,15 +44,17 @@ impl RecordSource {
     }
 
     async fn open_table(&self, name: Option<&str>) -> Result<Store, Error> {
-        let mut environment = if self.aws { Environment::from_process()? } else { serve::local_environment()? };
+        let mut environment = if self.aws { Environment::from_process()? } else { installation::local_environment()? };
         let http = http::new_client()?;
         if !self.aws {
             if !Path::exists(&self.store) {
                 return Err(format!("there is no table at {}", self.store.display()).into());
             }
-            environment.aws.dynamodb_endpoint = Some(table::spawn_table(Some(&self.store)).await?);
+            let path = self.store.clone();
+            let table = spawn_blocking(move || EmbeddedTable::open(&path)).await??;
+            environment.aws = table.environment(&environment.aws);
         }
-        let sdk = aws::sdk_config(&environment.aws, &http);
+        let sdk = aws::dynamodb_sdk_config(&environment.aws, &http);
         let endpoint = environment.aws.dynamodb_endpoint.as_ref();
         let table = name.map_or(environment.table, ToOwned::to_owned);
         // The retention does not matter: the commands rewrite only unfinished records.

@@ -130,9 +130,9 @@ async fn doctor_reports_a_healthy_deployment_as_healthy() {
             fine("configuration"),
             fine("table"),
             fine("table, index"),
-            // The embedded table has neither.
+            // The embedded table has none.
             (Health::Warning, "table, stream"),
-            (Health::Warning, "table, TTL"),
+            fine("table, TTL"),
             fine("table, query"),
             fine("table, reading"),
             fine("table, reading many"),
