@@ -92,11 +92,12 @@ impl Pacer {
         Self { is_off: true, ..Self::default() }
     }
 
-    /// The turn of a post. `post` identifies it: a second call returns the same turn.
-    pub fn reserve(&self, lane: &PostLane, post: &str, now: Timestamp) -> Turn {
+    /// The turn of a post. `post` identifies it: a second call returns the same turn. `due_at` is the time that this or
+    /// another process planned for it before.
+    pub fn reserve(&self, lane: &PostLane, post: &str, due_at: Option<Timestamp>, now: Timestamp) -> Turn {
         #[cfg(feature = "local")]
         if self.is_off {
-            return Turn::Soon(now);
+            return Turn::Soon(now.max(due_at.unwrap_or(now)));
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let PacerState { channels, apps } = &mut *state;
@@ -106,11 +107,12 @@ impl Pacer {
         let app = lane.app.map(|app| apps.entry(app).or_default());
         let app_free_at = app.as_ref().and_then(|app| app.next_at(lane.pace.per_app));
         let free_at = channel.last.next_at(lane.pace.per_channel).max(app_free_at);
-        let planned = channel.turns.get(post).map(|turn| (turn.at, turn.is_taken));
+        let planned = channel.turns.get(post).map(|turn| (turn.at.max(due_at.unwrap_or(turn.at)), turn.is_taken));
+        let planned = planned.or_else(|| due_at.map(|at| (at, false)));
         let at = match planned {
             Some((at, true)) => return Turn::Soon(at),
-            Some((at, false)) if at > now => return Turn::Later(at),
-            Some((at, false)) => free_at.max(Some(now)).unwrap_or(at),
+            Some((at, false)) if at > now + MAX_WAIT => return Turn::Later(at),
+            Some((at, false)) => free_at.max(Some(at)).max(Some(now)).unwrap_or(at),
             None => {
                 let behind = channel.turns.values().filter(|turn| !turn.is_taken).map(|turn| turn.at).max();
                 let after_others = behind.map(|last| last + lane.pace.per_channel);

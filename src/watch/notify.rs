@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::TickSummary;
 use super::job::{ClaimedPost, Job, JobResult, PacedClaim};
+use super::{CLAIM_LEAD, TickSummary};
 use crate::accept;
 use crate::app::App;
 use crate::approval::{
@@ -59,14 +59,27 @@ pub(super) async fn update_and_claim(
     app: &App,
     stored: Stored,
     event: Option<&Event>,
+    change: impl FnMut(&mut Approval) -> bool,
+    summary: &mut TickSummary,
+) -> Result<Claimed, store::Error> {
+    update_and_claim_ahead(app, stored, event, change, SignedDuration::ZERO, summary).await
+}
+
+/// As [`update_and_claim`], and claims what is due within `lead`, too.
+async fn update_and_claim_ahead(
+    app: &App,
+    stored: Stored,
+    event: Option<&Event>,
     mut change: impl FnMut(&mut Approval) -> bool,
+    lead: SignedDuration,
     summary: &mut TickSummary,
 ) -> Result<Claimed, store::Error> {
     let (mut changed, mut claims) = (false, vec![]);
     let change = |approval: &mut Approval| {
         changed = change(approval);
         let before = approval.outbox().clone();
-        claims = claim_due(app, approval, clock::now());
+        let now = clock::now();
+        claims = claim_due(app, approval, now, now + lead);
         changed || *approval.outbox() != before
     };
     let stored = app.store.update(stored, change).await?;
@@ -83,7 +96,7 @@ pub(super) async fn deliver(app: &App, claimed: Claimed, summary: &mut TickSumma
         return Ok(claimed.into_result());
     }
     let redraw = |approval: &mut Approval| approval.request_redraw(false, clock::now());
-    Ok(update_and_claim(app, claimed.stored, None, redraw, summary).await?.into_result())
+    Ok(update_and_claim_ahead(app, claimed.stored, None, redraw, CLAIM_LEAD, summary).await?.into_result())
 }
 
 fn post_jobs(id: &ApprovalId, record: &Arc<Mutex<Stored>>, claims: Vec<PacedClaim>) -> Vec<Job> {
@@ -142,14 +155,14 @@ pub(super) async fn post_claimed(
     Ok(JobResult { recheck_at, follow_ups: post_jobs(&id, &record, claimed.claims) })
 }
 
-/// Claims the due notifications. If an account requests too many cards at once, its new cards wait for their turn. So do
+/// Claims the notifications that are due by `until`. If an account requests too many cards at once, its new cards wait for their turn. So do
 /// posts to a channel that takes no more at the moment.
-pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp) -> Vec<PacedClaim> {
+pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp, until: Timestamp) -> Vec<PacedClaim> {
     let can = |channel: &str| app.config.channels.get(channel).map(Channel::capabilities);
     let has_cards = |channel: &str| can(channel).is_some_and(|can| can.can_edit);
     let new_card = |channel: &str| has_cards(channel).then(clock::new_card_id);
     let (mut paced, mut postponed) = (vec![], vec![]);
-    for claim in approval.claim_due(now, new_card) {
+    for claim in approval.claim_due(now, until, new_card) {
         let Claim { notification, channel, .. } = &claim;
         let is_chat = can(channel).is_some_and(|can| can.is_for_people);
         let account = approval.facts().requester.account;
@@ -170,8 +183,12 @@ pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp) -> V
 
 fn reserve_turn(app: &App, id: &ApprovalId, claim: &Claim, now: Timestamp) -> Turn {
     match app.config.channels.get(&claim.channel) {
-        Some(to) => app.pacer.reserve(&to.lane(&claim.channel), &post_name(id, claim.key()), now),
-        None => Turn::Soon(now),
+        Some(to) => {
+            let was_postponed = claim.due_at > claim.notification.at;
+            let due_at = was_postponed.then_some(claim.due_at);
+            app.pacer.reserve(&to.lane(&claim.channel), &post_name(id, claim.key()), due_at, now)
+        }
+        None => Turn::Soon(now.max(claim.due_at)),
     }
 }
 
@@ -373,7 +390,7 @@ pub(super) async fn deliver_digests(app: &App) {
         let cards = digest.ids.len();
         let Some(to) = app.config.channels.get(channel) else { continue };
         let (lane, name) = (to.lane(channel), format!("digest of {account}"));
-        let Turn::Soon(begin_at) = app.pacer.reserve(&lane, &name, clock::now()) else { continue };
+        let Turn::Soon(begin_at) = app.pacer.reserve(&lane, &name, None, clock::now()) else { continue };
         sleep(Duration::try_from(begin_at.duration_since(clock::now())).unwrap_or_default()).await;
         let posted = post_digest(app, to, &digest).await;
         end_turn(app, &lane, &name, posted.as_ref().err());

@@ -16,10 +16,10 @@ use crate::http::{check_endpoint, constant_url};
 use crate::redaction::{KeyProblem, redact};
 use crate::secret::{Secret, is_printable};
 
-/// A channel takes about one post a second, and a workspace several hundred a minute.
+/// A channel takes about one post a second, and a workspace several hundred a minute. This leaves a margin for the network.
 ///
 /// Source: <https://docs.slack.dev/apis/web-api/rate-limits>
-const PACE: Pace = Pace { per_channel: SignedDuration::from_secs(1), per_app: SignedDuration::from_millis(200) };
+const PACE: Pace = Pace { per_channel: SignedDuration::from_millis(1100), per_app: SignedDuration::from_millis(200) };
 /// The prefix of bot tokens.
 ///
 /// Source: <https://docs.slack.dev/authentication/tokens>
