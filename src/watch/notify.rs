@@ -19,8 +19,8 @@ use crate::approval::{
 use crate::chat::message::Message;
 use crate::chat::platform::{Channel, ChatContext};
 use crate::chat::{
-    CardDigest, DeliveryError, FailureCause, PostAttempt, PostLane, ThrottleScope, Turn, UpdateOutcome, binding,
-    message,
+    CardDigest, DeliveryError, FailureCause, PostAttempt, PostLane, PostStart, ThrottleScope, Turn, UpdateOutcome,
+    binding, message,
 };
 use crate::clock;
 use crate::peering::Fingerprint;
@@ -210,9 +210,10 @@ async fn post_in_turn(
 ) -> Result<Event, Timestamp> {
     let to = app.config.channels.get(&claim.channel);
     let (lane, name) = (to.map(|to| to.lane(&claim.channel)), post_name(approval.id(), claim.key()));
-    sleep(Duration::try_from(begin_at.duration_since(clock::now())).unwrap_or_default()).await;
-    if let Some(until) = lane.as_ref().and_then(|lane| app.pacer.yield_to_pause(lane, &name, clock::now())) {
-        return Err(until);
+    sleep_until_time(begin_at).await;
+    if let Some(lane) = &lane {
+        let waited = timeout_at(until, wait_for_distance(app, lane, &name)).await;
+        waited.unwrap_or_else(|_elapsed| Err(clock::now()))?;
     }
     let mut display = ChannelDisplay::Unchanged;
     let posted = timeout_at(until, post_to_channel(app, approval, claim, &mut display)).await;
@@ -229,6 +230,24 @@ async fn post_in_turn(
             Event::Undelivered { number, channel, failed, display }
         }
     })
+}
+
+/// Waits while the post before is later than planned.
+///
+/// # Errors
+/// When the channel pauses: until when.
+async fn wait_for_distance(app: &App, lane: &PostLane, name: &str) -> Result<(), Timestamp> {
+    loop {
+        match app.pacer.begin(lane, name, clock::now()) {
+            PostStart::Now => return Ok(()),
+            PostStart::Wait(free_at) => sleep_until_time(free_at).await,
+            PostStart::Paused(until) => return Err(until),
+        }
+    }
+}
+
+async fn sleep_until_time(at: Timestamp) {
+    sleep(Duration::try_from(at.duration_since(clock::now())).unwrap_or_default()).await;
 }
 
 /// Ends the turn of a post. If the platform throttled it, the other posts pause, too.
@@ -391,7 +410,10 @@ pub(super) async fn deliver_digests(app: &App) {
         let Some(to) = app.config.channels.get(channel) else { continue };
         let (lane, name) = (to.lane(channel), format!("digest of {account}"));
         let Turn::Soon(begin_at) = app.pacer.reserve(&lane, &name, None, clock::now()) else { continue };
-        sleep(Duration::try_from(begin_at.duration_since(clock::now())).unwrap_or_default()).await;
+        sleep_until_time(begin_at).await;
+        if wait_for_distance(app, &lane, &name).await.is_err() {
+            continue;
+        }
         let posted = post_digest(app, to, &digest).await;
         end_turn(app, &lane, &name, posted.as_ref().err());
         match posted {

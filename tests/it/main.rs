@@ -22,6 +22,7 @@ mod audit;
 mod aws;
 mod bindings;
 mod credentials;
+mod delivery;
 mod doctor;
 mod events;
 mod feishu;

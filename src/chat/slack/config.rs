@@ -35,10 +35,10 @@ const OTHER_TOKENS: [(&str, &str); 6] = [
          under OAuth & Permissions and install the app again; if Slack does not let you, make a new app without it",
     ),
     ("xoxe-", "it is a refresh token. Store the Bot User OAuth Token of an app that does not rotate its tokens"),
-    ("xoxp-", "it is the token of a user. Store the Bot User OAuth Token, which starts with xoxb-"),
-    ("xapp-", "it is an app-level token. Store the Bot User OAuth Token, which starts with xoxb-"),
-    ("xoxa-", "it is the token of a workspace app. Store the Bot User OAuth Token, which starts with xoxb-"),
-    ("xwfp-", "it is the token of a workflow. Store the Bot User OAuth Token, which starts with xoxb-"),
+    ("xoxp-", "it is the token of a user. Store the Bot User OAuth Token, which starts with xoxb"),
+    ("xapp-", "it is an app-level token. Store the Bot User OAuth Token, which starts with xoxb"),
+    ("xoxa-", "it is the token of a workspace app. Store the Bot User OAuth Token, which starts with xoxb"),
+    ("xwfp-", "it is the token of a workflow. Store the Bot User OAuth Token, which starts with xoxb"),
 ];
 
 /// The shortest signing secret. Slack's own have 32 characters.
@@ -241,7 +241,7 @@ impl Channel {
         match OTHER_TOKENS.iter().find(|(prefix, _)| token.starts_with(prefix)) {
             Some((_, problem)) => KeyProblem::err_at(key, *problem),
             None if token.starts_with(BOT_TOKEN_PREFIX) => Ok(()),
-            None => KeyProblem::err_at(key, "it is not a Bot User OAuth Token, which starts with xoxb-"),
+            None => KeyProblem::err_at(key, "it is not a Bot User OAuth Token, which starts with xoxb"),
         }
     }
 }
