@@ -29,7 +29,7 @@ pub use delivery::{
     AskOutcome, Capabilities, ChannelSecrets, DeliveryError, FailureCause, MessageRef, Outgoing, Pace, PostAttempt,
     ProbeError, ReplyRedraw, ThrottleScope, UpdateOutcome,
 };
-pub use pacer::{Pacer, PostLane, Turn};
+pub use pacer::{Pacer, PostLane, PostStart, Turn};
 pub use reply::{Dependency, Reply, ReplyOutcome};
 pub use request::{Action, Click, ClickedCard, Command, CommandRequest, ConnectionCommand, Incoming, MalformedRequest};
 #[cfg(feature = "local")]

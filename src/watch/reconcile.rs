@@ -326,7 +326,7 @@ async fn refresh_record(
     let must_make_call =
         |approval: &Approval| *approval.state() == ApprovalState::Approved && approval.is_call_in_progress(now);
     let claim_unless_called =
-        |approval: &mut Approval| if must_make_call(approval) { vec![] } else { claim_due(app, approval, now) };
+        |approval: &mut Approval| if must_make_call(approval) { vec![] } else { claim_due(app, approval, now, now) };
     let (mut changed, mut claims) = (false, vec![]);
     let stored = match stored {
         None => {

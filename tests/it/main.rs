@@ -25,6 +25,7 @@ mod bindings;
 mod bypass;
 mod commands;
 mod credentials;
+mod delivery;
 mod doctor;
 mod events;
 mod feishu;
