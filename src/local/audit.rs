@@ -34,16 +34,20 @@ pub struct RecordSource {
 }
 
 impl RecordSource {
-    /// Opens another table: its name in AWS, or its file.
+    /// Opens another table, to read it: its name in AWS, or its file, which stays unchanged.
     pub(super) async fn open_named(&self, name: &str) -> Result<Store, Error> {
-        Self { store: name.into(), aws: self.aws }.open_table(self.aws.then_some(name)).await
+        Self { store: name.into(), aws: self.aws }.open_table(self.aws.then_some(name), EmbeddedTable::open_copy).await
     }
 
     pub(super) async fn open_store(&self) -> Result<Store, Error> {
-        self.open_table(None).await
+        self.open_table(None, EmbeddedTable::open).await
     }
 
-    async fn open_table(&self, name: Option<&str>) -> Result<Store, Error> {
+    async fn open_table(
+        &self,
+        name: Option<&str>,
+        open_file: fn(&Path) -> Result<EmbeddedTable, Error>,
+    ) -> Result<Store, Error> {
         let mut environment = if self.aws { Environment::from_process()? } else { installation::local_environment()? };
         let http = http::new_client()?;
         if !self.aws {
@@ -51,7 +55,7 @@ impl RecordSource {
                 return Err(format!("there is no table at {}", self.store.display()).into());
             }
             let path = self.store.clone();
-            let table = spawn_blocking(move || EmbeddedTable::open(&path)).await??;
+            let table = spawn_blocking(move || open_file(&path)).await??;
             environment.aws = table.environment(&environment.aws);
         }
         let sdk = aws::dynamodb_sdk_config(&environment.aws, &http);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::task::spawn_blocking;
 
-use super::audit::RecordSource;
+use super::audit::{RecordSource, scan_all};
 use super::table::EmbeddedTable;
 use super::{Error, count_of, owner_only};
 use crate::clock;
@@ -49,11 +49,7 @@ impl UnfinishedFile {
 
 impl Drop for UnfinishedFile {
     fn drop(&mut self) {
-        for suffix in ["", "-wal", "-shm"] {
-            let mut path = self.0.clone().into_os_string();
-            path.push(suffix);
-            let _ = std::fs::remove_file(path);
-        }
+        let _ = std::fs::remove_file(&self.0);
     }
 }
 
@@ -75,7 +71,9 @@ pub async fn back_up(args: &BackupArgs) -> Result<String, Error> {
     spawn_blocking(move || table.copy_into(&copy))
         .await?
         .map_err(|error| format!("cannot copy {store} into {file}: {error}"))?;
-    let records = RecordSource { store: unfinished.0.clone(), aws: false }.scan_records().await?.len();
+    let source = RecordSource { store: args.store.clone(), aws: false };
+    let copy = source.open_named(&unfinished.0.to_string_lossy()).await?;
+    let records = scan_all(&copy).await?.len();
     unfinished.publish(&args.file).map_err(|error| format!("cannot write {file}: {error}"))?;
     Ok(format!("copied {} into {file}\n", count_of(records, "record", "records")))
 }

@@ -83,12 +83,20 @@ impl EmbeddedTable {
             }
             Err(error) => return Err(format!("cannot create the table {}: {error}", path.display()).into()),
         }
-        let database = Database::new(&path.to_string_lossy()).map_err(|error| {
-            let problem = StorageProblem::from_message(&error.to_string());
-            let why = problem.map_or_else(|| error.to_string(), |problem| problem.to_string());
-            format!("cannot open the table {}: {why}", path.display())
-        })?;
+        let database = Database::new(&path.to_string_lossy())
+            .map_err(|error| format!("cannot open the table {}: {}", path.display(), describe(&error)))?;
         Ok(Self { database, path: Some(path.into()), problem: Arc::default() })
+    }
+
+    /// Reads the whole file into memory, and changes nothing on the disk: for backups, which may be read-only.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is no table: the path, and why.
+    pub fn open_copy(path: &Path) -> Result<Self, Error> {
+        let table = Self::in_memory()?;
+        let read = table.database.restore_from(&path.to_string_lossy());
+        read.map_err(|error| format!("cannot read the table {}: {}", path.display(), describe(&error)))?;
+        Ok(table)
     }
 
     /// A table that is gone when the process ends.
@@ -128,7 +136,8 @@ impl EmbeddedTable {
         *known = problem;
         let path = self.path.as_ref().map(|path| path.display().to_string());
         if let Some(problem) = problem {
-            tracing::error!(outcome = "store_failed", path, error = %problem, "could not use the file of the table");
+            let code = problem.code();
+            tracing::error!(outcome = "store_failed", path, code, error = %problem, "could not use the file of the table");
         } else {
             tracing::info!(outcome = "store_recovered", path, "the file of the table can be written again");
         }
@@ -148,10 +157,7 @@ impl EmbeddedTable {
     /// # Errors
     /// When either file cannot be used.
     pub(super) fn copy_into(&self, path: &Path) -> Result<(), Error> {
-        self.database.vacuum_into(&path.to_string_lossy()).map_err(|error| {
-            StorageProblem::from_message(&error.to_string())
-                .map_or_else(|| error.into(), |problem| problem.to_string().into())
-        })
+        self.database.vacuum_into(&path.to_string_lossy()).map_err(|error| describe(&error).into())
     }
 
     /// The settings of AWS with which the SDK uses this table.
@@ -168,6 +174,12 @@ impl EmbeddedTable {
         let aws = self.environment(&AwsEnvironment::local());
         create_table(&aws::dynamodb_client(&aws, http::new_client()?), name).await
     }
+}
+
+/// What is wrong with a file, in words of ours if there are any.
+fn describe(error: &DynoxideError) -> String {
+    let message = error.to_string();
+    StorageProblem::from_message(&message).map_or(message, |problem| problem.to_string())
 }
 
 fn execute_operation(database: &Database, operation: &str, body: &[u8]) -> Result<String, DynoxideError> {

@@ -256,6 +256,8 @@ async fn backup_replaces_no_file_and_restore_needs_a_copy() {
         assert!(error.contains(words), "{arguments:?}: {error}");
     }
     assert!(!machine.directory.path().join("b.db").exists());
+    let copy = machine.directory.path().join("backup.db");
+    let before = std::fs::read(&copy).unwrap();
     machine.kill().await;
     for suffix in ["", "-wal", "-shm"] {
         std::fs::remove_file(machine.directory.path().join(format!("peergate.db{suffix}"))).unwrap();
@@ -266,6 +268,23 @@ async fn backup_replaces_no_file_and_restore_needs_a_copy() {
     let restored = machine.run(&["restore", "--from", "backup.db"]).await.unwrap();
     assert!(restored.contains(&format!("prod/{id}: restored")), "{restored}");
     assert!(machine.run(&["verify"]).await.unwrap().starts_with("1 record"));
+    assert!(std::fs::read(&copy).unwrap() == before, "the backup stays as it was");
+    let left: Vec<_> = std::fs::read_dir(machine.directory.path()).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with("backup.db-")), "{left:?}");
+}
+
+#[tokio::test]
+async fn backup_on_a_read_only_disk_can_be_restored() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let (machine, id) = Machine::with_request(quick_settings(), "vpc-one").await;
+    let backup = disk.0.path().join("backup.db").display().to_string();
+    machine.run(&["backup", &backup]).await.unwrap();
+    assert!(disk.run("mount", &["-o", "remount,ro"]));
+    let printed = machine.run(&["restore", "--from", &backup]).await.unwrap();
+    assert!(printed.contains("kept 1 that continued"), "{printed}");
+    assert!(machine.run(&["show", id.as_str()]).await.unwrap().contains("pending"));
+    let error = machine.run(&["backup", &disk.0.path().join("other.db").display().to_string()]).await.unwrap_err();
+    assert!(error.contains("cannot create") && error.contains("Read-only file system"), "{error}");
 }
 
 #[tokio::test]
