@@ -19,7 +19,7 @@ LAMBDA_BUILD = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release 
 # In the configuration, to which cargo-lambda adds its own flags. Flags in the environment would replace them.
 NO_PATHS = build.rustflags=['--remap-path-prefix=$(CURDIR)=/peergate','--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo']
 
-.PHONY: demo test bench lint deny tools build deploy release clean
+.PHONY: demo test schemas bench lint deny tools build deploy release clean
 
 demo: ## Plays an approval from request to activation, on loopback.
 	cargo run --quiet --locked --features local --bin peergate -- demo
@@ -27,6 +27,9 @@ demo: ## Plays an approval from request to activation, on loopback.
 test: tools $(TERRAFORM) ## Runs all tests.
 	cargo test --locked --features local
 	$(VENV)/bin/python -m pytest tests/interop
+
+schemas: ## Writes docs/schema from the types.
+	for kind in config secrets events; do cargo run --quiet --locked --features local --bin peergate -- schema $$kind > docs/schema/$$kind.json || exit; done
 
 bench: tools $(PEER)/.installed ## Measures peergate beside a hello world and a Python peer; ARGS: --json, --write, --quick, start, scale, load.
 	$(BENCH_BUILD) --bin webhook --bin watcher

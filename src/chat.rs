@@ -12,6 +12,7 @@ mod command;
 pub mod command_words;
 mod delivery;
 pub mod feishu;
+mod malformed;
 pub mod message;
 mod pacer;
 pub mod platform;
@@ -29,9 +30,10 @@ pub use delivery::{
     AskOutcome, Capabilities, ChannelSecrets, DeliveryError, FailureCause, MessageRef, Outgoing, Pace, PostAttempt,
     ProbeError, ReplyRedraw, ThrottleScope, UpdateOutcome,
 };
+pub use malformed::MalformedRequest;
 pub use pacer::{Pacer, PostLane, PostStart, Turn};
 pub use reply::{Dependency, Reply, ReplyOutcome};
-pub use request::{Action, Click, ClickedCard, Command, CommandRequest, ConnectionCommand, Incoming, MalformedRequest};
+pub use request::{Action, Click, ClickedCard, Command, CommandRequest, ConnectionCommand, Incoming};
 #[cfg(feature = "local")]
 pub use request::{EventSpec, SignedRequest};
 

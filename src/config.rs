@@ -43,28 +43,40 @@ pub struct Config {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct ConfigFile {
+    /// The accepting accounts, by name.
     #[serde(default)]
     targets: BTreeMap<String, Target>,
+    /// The programs that may post to `/webhook/NAME`, by name.
     #[serde(default)]
     clients: platform::ClientConfigs,
+    /// The apps on chat platforms.
     #[serde(default)]
     platforms: platform::AppConfigs,
+    /// Where notifications go, by name.
     #[serde(default)]
     channels: BTreeMap<String, Channel>,
+    /// People with all their identities, by name.
     #[serde(default)]
     people: BTreeMap<String, Person>,
+    /// Names of people, by the name of the group.
     #[serde(default)]
     groups: BTreeMap<String, BTreeSet<String>>,
+    /// Accounts that request peerings, by account id.
     #[serde(default)]
     accounts: BTreeMap<AccountId, KnownAccount>,
+    /// Defaults for all requests.
     #[serde(default)]
     requests: RequestDefaults,
+    /// Who decides about which requests. The first matching rule applies.
     #[serde(default)]
     rule: Vec<Rule>,
+    /// How long the record of a finished approval is kept, in days.
     #[serde(default = "default_retention_days")]
     retention_days: u32,
+    /// The path in front of every path of the webhook, e.g. `/peergate`. Empty if there is none.
     #[serde(default)]
     base_path: String,
     #[serde(skip)]
@@ -138,6 +150,13 @@ impl Config {
             retention: SignedDuration::from_hours(i64::from(file.retention_days) * 24),
             base_path: file.base_path,
         })
+    }
+
+    /// The form of the file, as a JSON Schema.
+    #[cfg(feature = "local")]
+    #[must_use]
+    pub fn json_schema() -> schemars::Schema {
+        schemars::schema_for!(ConfigFile)
     }
 
     /// The target with this name; without a name, the only target.

@@ -12,6 +12,7 @@ pub mod register;
 pub mod reload;
 pub mod restore;
 pub mod sandbox;
+pub mod schema;
 pub mod serve;
 pub mod table;
 

@@ -151,6 +151,7 @@ impl Connection {
 
 /// A fact that changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 pub struct Change {
     /// Name of the fact, e.g. `requester CIDRs`.
     pub fact: String,
@@ -162,6 +163,7 @@ pub struct Change {
 
 /// Why a call to the vendor failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 pub struct Problem {
     /// The vendor's code, one of our own, or the kind of transport failure.
     pub code: String,
@@ -174,6 +176,7 @@ macro_rules! open_enum {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
         #[serde(from = "String", into = "String")]
         pub enum $name {
             $($(#[$variant_doc])* $variant,)*

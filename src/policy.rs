@@ -36,6 +36,7 @@ pub struct Policy {
 
 /// A requesting account that the configuration names.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KnownAccount {
     /// Shown beside the account id.
@@ -47,15 +48,19 @@ pub struct KnownAccount {
 
 /// Values for requests whose rule does not set them.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RequestDefaults {
     /// Channels for requests that no rule matches.
     pub channels: Vec<String>,
     /// How long a request is pending before the first reminder. Later waits double, up to a day.
+    #[cfg_attr(feature = "local", schemars(with = "String", extend("examples" = ["4h", "90m"])))]
     pub remind_after: SignedDuration,
     /// How long before the expiry of a request people are warned.
+    #[cfg_attr(feature = "local", schemars(with = "String", extend("examples" = ["24h"])))]
     pub expiry_notice: SignedDuration,
     /// How long an activation may take before people are told.
+    #[cfg_attr(feature = "local", schemars(with = "String", extend("examples" = ["10m"])))]
     pub stuck_after: SignedDuration,
 }
 
@@ -72,17 +77,19 @@ impl Default for RequestDefaults {
 
 /// A person, with all identities of that person.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Person {
     /// Identities on the platforms.
     pub principals: Vec<Principal>,
-    /// Display name in messages, beside the identity. `None` shows the person's key.
+    /// Display name in messages, beside the identity. Default: the person's key.
     #[serde(default)]
     pub name: Option<String>,
 }
 
 /// A rule: which connections it matches, and who decides about them. A list that is left out matches everything.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
     /// Name of the rule, shown in replies, notifications and logs.
@@ -94,6 +101,7 @@ pub struct Rule {
     /// Regions that requests may come from.
     pub requester_regions: Option<Vec<String>>,
     /// CIDR blocks that must contain every CIDR block of the requester.
+    #[cfg_attr(feature = "local", schemars(with = "Option<Vec<String>>"))]
     pub requester_cidrs_within: Option<Vec<IpNet>>,
     /// VPCs of the accepting account that requests may be for.
     pub accepting_vpcs: Option<Vec<String>>,
@@ -113,9 +121,11 @@ pub struct Rule {
     /// Channels that hear of requests and their outcome.
     #[serde(default)]
     pub channels: Vec<String>,
-    /// As in [`RequestDefaults`].
+    /// How long a request is pending before the first reminder. Default: that of `[requests]`.
+    #[cfg_attr(feature = "local", schemars(with = "Option<String>", extend("examples" = ["4h", "90m"])))]
     pub remind_after: Option<SignedDuration>,
-    /// How long a request is pending before `escalate_to` hears of it. `None` for never.
+    /// How long a request is pending before `escalate_to` hears of it. Default: never.
+    #[cfg_attr(feature = "local", schemars(with = "Option<String>", extend("examples" = ["30h"])))]
     pub escalate_after: Option<SignedDuration>,
     /// More channels that hear of the request after the escalation.
     #[serde(default)]
@@ -128,6 +138,7 @@ fn mentions_by_default() -> bool {
 
 /// How a rule names approvers: `person:alice`, `group:netops`, or a principal such as `slack:T0001/U061F7AUR`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(try_from = "String")]
 pub enum ApproverRef {
     /// One person, with any of their identities.

@@ -15,6 +15,7 @@ const MAX_OVERLAPS: usize = 10;
 
 /// One check and its result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 pub struct Finding {
     /// Which check it is.
     pub check: Check,
@@ -25,6 +26,7 @@ pub struct Finding {
 
 /// What is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Check {
     /// The accepting account is the target's.
@@ -47,6 +49,7 @@ pub enum Check {
 
 /// Result of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum CheckOutcome {
     /// The check found no problem.
@@ -61,17 +64,21 @@ pub enum CheckOutcome {
 
 /// A CIDR block of the requester that overlaps another peering of the accepting VPC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 pub struct CidrConflict {
     /// Id of the other peering.
     pub instance_id: InstanceId,
     /// CIDR block of the requester.
+    #[cfg_attr(feature = "local", schemars(with = "String"))]
     pub requested: IpNet,
     /// CIDR block behind the other peering.
+    #[cfg_attr(feature = "local", schemars(with = "String"))]
     pub taken: IpNet,
 }
 
 /// A reason not to accept a connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Objection {
     /// The accepting account is not the target's.
@@ -91,6 +98,7 @@ pub enum Objection {
     ManagedService(String),
     /// CIDR blocks of both sides overlap. Holds pairs, the requester's block first.
     #[error("CIDR blocks of both sides overlap")]
+    #[cfg_attr(feature = "local", schemars(with = "Vec<(String, String)>"))]
     Overlap(Vec<(IpNet, IpNet)>),
     /// Alibaba Cloud would not accept the connection.
     #[error("the dry run of the accept failed")]

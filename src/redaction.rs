@@ -8,6 +8,8 @@ use serde_path_to_error::{Path, Segment};
 
 /// A word with so many characters may be a secret: the secrets of platforms have at least 16.
 const MIN_SECRET_CHARS: usize = 16;
+/// How much of a sender's text is quoted.
+const MAX_QUOTED_CHARS: usize = 40;
 /// Prefixes of well-known secrets and secret URLs, in lower case.
 const SECRET_PREFIXES: [&str; 9] = ["xox", "xapp", "xwfp", "whsec", "whsk", "ltai", "sts.", "eyj", "http"];
 /// Prefixes of serde's messages that end with what was expected. That part comes from the program, not from the document.
@@ -39,6 +41,20 @@ pub(crate) fn redact(text: &str) -> Cow<'_, str> {
     }
     let words = text.split(' ').map(|word| if is_name(word) { word } else { "…" });
     Cow::Owned(words.collect::<Vec<_>>().join(" "))
+}
+
+/// A text of a sender as a quoted string of ASCII characters, cut to 40 characters. It is replaced by `…` if a part of it
+/// may be a secret.
+pub(crate) fn quote(text: &str) -> String {
+    let shown: String = text.chars().take(MAX_QUOTED_CHARS).collect();
+    // Base64 may have these, too.
+    let is_in_word = |character: char| character.is_ascii_alphanumeric() || "-_.@+/=".contains(character);
+    let words = shown.split(|character| !is_in_word(character));
+    if !words.map(|word| word.replace(['/', '='], "")).all(|word| is_harmless(&word)) {
+        return "…".to_owned();
+    }
+    let dots = if shown.len() < text.len() { "…" } else { "" };
+    format!("\"{}{dots}\"", shown.escape_default())
 }
 
 /// Whether a word is a name or a principal.
@@ -134,6 +150,25 @@ pub(crate) mod tests {
         ] {
             assert_eq!(redact(secret), expected);
         }
+    }
+
+    #[test]
+    fn quotes_are_short_and_escaped_and_show_no_secret() {
+        for (text, expected) in [
+            ("yes", r#""yes""#),
+            ("", r#""""#),
+            ("pcc-a/../b", r#""pcc-a/../b""#),
+            ("2026-11-22 10:00", r#""2026-11-22 10:00""#),
+            ("a\"\n{\u{202e}é", r#""a\"\n{\u{202e}\u{e9}""#),
+            ("whsec_C2FVsBQI", "…"),
+            ("Bearer MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "…"),
+            ("MfKQ9r8GK/qrTwjUPD+ILPZIo2LaLaSw==", "…"),
+            ("https://hooks.slack.com/services/T1/B1/x", "…"),
+        ] {
+            assert_eq!(quote(text), expected);
+        }
+        let long = quote(&"long ".repeat(100_000));
+        assert!(long.len() < 50 && long.ends_with("…\""), "{long}");
     }
 
     #[test]

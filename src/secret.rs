@@ -8,6 +8,7 @@ use url::Url;
 
 /// A secret text.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 pub struct Secret(String);
 
 impl Secret {
@@ -32,6 +33,7 @@ impl fmt::Debug for Secret {
 
 /// A URL that must be as secret as a password.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 pub struct SecretUrl(Url);
 
 impl SecretUrl {
@@ -50,6 +52,7 @@ impl fmt::Debug for SecretUrl {
 
 /// A key that signs buttons. As text it is the base64 of 32 to 64 bytes, e.g. from `openssl rand -base64 32`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(try_from = "String")]
 pub struct BindingSecret(Vec<u8>);
 

@@ -54,6 +54,7 @@ pub struct SecretSet {
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 struct SecretsDocument {
     #[serde(default)]
@@ -105,6 +106,7 @@ impl SecretsDocument {
 
 /// An access key of a RAM user, or temporary credentials of a role.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct AccessKey {
     /// `LTAI…`, or `STS.…` with a security token.
@@ -136,6 +138,13 @@ impl From<KeyProblem> for Error {
 }
 
 impl SecretSet {
+    /// The form of the document, as a JSON Schema.
+    #[cfg(feature = "local")]
+    #[must_use]
+    pub fn json_schema() -> schemars::Schema {
+        schemars::schema_for!(SecretsDocument)
+    }
+
     /// Parses the document, and checks that it has what `config` needs.
     pub fn parse(json: &[u8], config: &Config) -> Result<Self, Error> {
         let SecretsDocument { targets, clients, mut platforms, channels, binding_keys, renamed_keys } =

@@ -5,6 +5,7 @@
 
 mod carry_out;
 mod decision;
+mod ended;
 mod list;
 mod old_card;
 mod reply;

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 /// How calls to Alibaba Cloud are signed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SignatureVersion {
     /// `ACS3-HMAC-SHA256`.

@@ -9,6 +9,7 @@ use crate::peering::{AccountId, FieldHash, Fingerprint, InstanceId, SeenFingerpr
 
 /// What a decision asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// Accept the connection.
@@ -39,6 +40,7 @@ impl Verdict {
 
 /// One person's decision about a connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 pub struct Decision {
     /// Whether to accept or to reject.
     pub verdict: Verdict,
@@ -73,6 +75,7 @@ pub fn hash_request(action: &str, by: &Principal, reason: Option<&str>, seen: Op
 
 /// Who made a decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 pub struct Approver {
     /// The authenticated identity.
     pub principal: Principal,
@@ -108,6 +111,7 @@ impl Approver {
 /// An authenticated identity, `platform:tenant/user`, e.g. `slack:T0001/U061F7AUR`. The user part is the platform's
 /// immutable id, never a display name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(extend("pattern" = "^[-A-Za-z0-9_.@+]{1,128}:[-A-Za-z0-9_.@+]{1,128}/[-A-Za-z0-9_.@+]{1,128}$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct Principal(String);
 

@@ -132,6 +132,7 @@ pub enum AuditEvent {
 
 /// Why an approved request requires a new decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum SendBackReason {
     /// A check has an objection.

@@ -23,6 +23,7 @@ impl fmt::Display for ApprovalId {
 
 /// Progress of an approval.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum ApprovalState {
     /// Discovered. People have not decided yet.

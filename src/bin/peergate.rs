@@ -16,6 +16,7 @@ use peergate::fake::alicloud::{SimulatedAccount, SimulatorSettings};
 use peergate::local::audit::{self, RecordSource};
 use peergate::local::event;
 use peergate::local::installation::{self, Installation};
+use peergate::local::schema::{SchemaKind, schema_text};
 use peergate::local::table::server::serve_table;
 use peergate::local::table::{EmbeddedTable, KeyPair};
 use peergate::local::{Error, backup, demo, redrive, register, restore};
@@ -111,6 +112,11 @@ enum Cli {
     Backup(backup::BackupArgs),
     /// Restores what the table has lost, from a copy of the table.
     Restore(restore::RestoreArgs),
+    /// Prints a JSON Schema, for editors and programs.
+    Schema {
+        /// What the schema describes.
+        kind: SchemaKind,
+    },
     /// Serves only the table, with the API of DynamoDB, for functions under `cargo lambda watch`. Requests must be signed
     /// with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or with a pair that it makes and prints.
     Table {
@@ -255,6 +261,7 @@ async fn run_command(command: Cli) -> Result<(), Error> {
         Cli::Redrive(args) => print_text(&redrive::redrive(&args).await?),
         Cli::Backup(args) => print_text(&backup::back_up(&args).await?),
         Cli::Restore(args) => print_text(&restore::restore(&args).await?),
+        Cli::Schema { kind } => print_text(&schema_text(kind)),
         Cli::Table { listen, store, name } => share_table(&listen, &store, &name).await,
         Cli::Watch { once: true, store } => {
             logging::start();

@@ -75,6 +75,7 @@ impl<'a> PostAttempt<'a> {
 
 /// The secrets of a channel that is reached by a URL.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ChannelSecrets {
     /// Where to post.

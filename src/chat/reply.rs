@@ -22,8 +22,10 @@ pub enum Reply {
     NothingToWithdraw,
     /// The sender made the same decision before.
     Repeated(Box<Approval>),
-    /// Somebody else decided first, or the request has ended.
+    /// Somebody else decided first, or the request has ended. The record says how.
     AlreadyDecided(Box<Approval>),
+    /// Alibaba Cloud no longer has the connection. The record may say something else until another reading confirms it.
+    Deleted(Box<Approval>),
     /// The dry run passed.
     DryRunPassed {
         /// The reading that was checked.
@@ -141,7 +143,8 @@ impl Reply {
             | Self::Counted(approval)
             | Self::Withdrawn(approval)
             | Self::Repeated(approval)
-            | Self::AlreadyDecided(approval) => Some(approval),
+            | Self::AlreadyDecided(approval)
+            | Self::Deleted(approval) => Some(approval),
             Self::Status { approval, .. } => approval.as_deref(),
             Self::NothingToWithdraw
             | Self::DryRunPassed { .. }
@@ -180,7 +183,10 @@ impl Reply {
                 failed => failed,
             },
             Self::InProgress(_) => (StatusCode::ACCEPTED, "underway"),
-            Self::AlreadyDecided(_) => (StatusCode::CONFLICT, "already-decided"),
+            Self::AlreadyDecided(approval) => {
+                outside_end(approval).unwrap_or((StatusCode::CONFLICT, "already-decided"))
+            }
+            Self::Deleted(_) => (StatusCode::CONFLICT, "deleted"),
             Self::Counted(_) => (StatusCode::OK, "counted"),
             Self::Withdrawn(_) => (StatusCode::OK, "withdrawn"),
             Self::NothingToWithdraw => (StatusCode::CONFLICT, "nothing-to-withdraw"),
@@ -218,15 +224,31 @@ impl Reply {
 
 /// The outcome of a decision: carried out, in progress, or failed.
 fn settled_outcome(approval: &Approval) -> (StatusCode, &'static str) {
-    let verdict = approval.winner().map(|winner| winner.verdict);
+    if let Some(end) = outside_end(approval) {
+        return end;
+    }
     match approval.state() {
         ApprovalState::Failed { .. } => (StatusCode::CONFLICT, "failed"),
-        ApprovalState::Expired => (StatusCode::CONFLICT, "expired"),
-        ApprovalState::Deleted => (StatusCode::CONFLICT, "deleted"),
-        ApprovalState::Rejected if verdict == Some(Verdict::Reject) => (StatusCode::OK, "rejected"),
-        ApprovalState::Rejected => (StatusCode::CONFLICT, "rejected-elsewhere"),
+        ApprovalState::Rejected | ApprovalState::Expired | ApprovalState::Deleted => (StatusCode::OK, "rejected"),
         ApprovalState::Rejecting => (StatusCode::OK, "rejecting"),
         ApprovalState::Pending => (StatusCode::CONFLICT, "connection-changed"),
         ApprovalState::Approved | ApprovalState::Activating | ApprovalState::Activated => (StatusCode::OK, "accepted"),
+    }
+}
+
+/// The end of a request that nobody decided through peergate. `None` for every other state.
+fn outside_end(approval: &Approval) -> Option<(StatusCode, &'static str)> {
+    let is_ours = approval.winner().is_some_and(|winner| winner.verdict == Verdict::Reject);
+    match approval.state() {
+        ApprovalState::Expired => Some((StatusCode::CONFLICT, "expired")),
+        ApprovalState::Deleted => Some((StatusCode::CONFLICT, "deleted")),
+        ApprovalState::Rejected if !is_ours => Some((StatusCode::CONFLICT, "rejected-elsewhere")),
+        ApprovalState::Pending
+        | ApprovalState::Approved
+        | ApprovalState::Activating
+        | ApprovalState::Activated
+        | ApprovalState::Rejecting
+        | ApprovalState::Rejected
+        | ApprovalState::Failed { .. } => None,
     }
 }

@@ -1,7 +1,5 @@
 //! What senders ask for: commands, clicks, and what else a request can be.
 
-use serde_json::error::Category;
-
 use super::MAX_REASON_CHARS;
 use super::authenticity::RequestOrigin;
 use super::binding::Binding;
@@ -9,27 +7,6 @@ use super::command_words::UnknownCommand;
 use super::message::{Button, is_invisible};
 use crate::approval::{CardId, Principal, Verdict};
 use crate::peering::{InstanceId, SeenFingerprint};
-
-/// The body is authentic, but peergate does not understand it. The text is shown to the sender.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct MalformedRequest(pub String);
-
-impl MalformedRequest {
-    /// `problem` must quote nothing that was sent.
-    pub(super) fn new(problem: impl Into<String>) -> Self {
-        Self(problem.into())
-    }
-
-    /// Says where the error is, but not what it is: the parser's text quotes what was sent.
-    pub(super) fn from_json_error(error: &serde_json::Error) -> Self {
-        let kind = match error.classify() {
-            Category::Data => "not of the documented shape",
-            Category::Syntax | Category::Eof | Category::Io => "not JSON",
-        };
-        Self(format!("{kind}, at line {} column {}", error.line(), error.column()))
-    }
-}
 
 /// What a request is. `To` is where the platform shows the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]

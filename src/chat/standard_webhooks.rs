@@ -5,20 +5,24 @@
 mod config;
 mod post;
 mod receive;
+mod view;
 
 pub use config::{Channel, Client, ClientSecrets, Config, Secrets, State, WebhookKey};
 pub(super) use config::{
     binding_key_material, check_config, check_principal, check_secrets, merged_tenants, request_signers,
     secret_format_hints,
 };
+pub use post::notification_json;
 #[cfg(feature = "local")]
 pub(super) use post::register_webhook;
-pub use post::{approval_json, connection_json, notification_json};
 pub(super) use post::{ask_reason, config_errors, reply};
 pub use receive::{ReplyTo, sign_body, verify_with};
 pub(super) use receive::{is_address_test, parse, precheck_request, verify};
 #[cfg(feature = "local")]
 pub use receive::{sign, sign_as};
+
+#[cfg(feature = "local")]
+pub use view::NotificationView;
 
 use std::time::Duration;
 

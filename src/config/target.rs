@@ -12,6 +12,7 @@ use crate::redaction::{KeyProblem, redact};
 
 /// An accepting account.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Target {
     /// The account whose VPCs others request a peering with.
@@ -37,6 +38,7 @@ pub struct Target {
 
 /// How peergate gets credentials for Alibaba Cloud.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, tag = "kind", rename_all = "kebab-case")]
 pub enum CredentialsKind {
     /// With an access key of the secrets.
@@ -45,7 +47,7 @@ pub enum CredentialsKind {
     AssumeRole {
         /// `acs:ram::ACCOUNT:role/NAME`.
         role: String,
-        /// The external id that the trust policy of the role requires; `None` if it requires none.
+        /// The external id that the trust policy of the role requires, if it requires one.
         external_id: Option<String>,
         /// The name under `targets` in the secrets that has the access key. Default: the name of the target.
         key_of: Option<String>,

@@ -9,6 +9,7 @@ use super::Facts;
 
 /// SHA-256 over the facts of a connection, 64 lower-case hexadecimal digits. See [`Facts::fingerprint`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(extend("pattern" = "^[0-9a-f]{64}$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct Fingerprint(String);
 

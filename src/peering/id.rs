@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Id of a peering connection, `pcc-…`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(extend("pattern" = "^pcc-[a-z0-9]{1,60}$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct InstanceId(String);
 
@@ -56,6 +57,7 @@ impl fmt::Display for InstanceId {
 
 /// Id of an Alibaba Cloud account. Ids are larger than 2^53, so that our JSON holds them as text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(extend("pattern" = "^[0-9]+$")))]
 #[serde(try_from = "String", into = "String")]
 pub struct AccountId(pub u64);
 

@@ -157,8 +157,8 @@ pub(super) async fn post_claimed(
     Ok(JobResult { recheck_at, follow_ups: post_jobs(&id, &record, claimed.claims) })
 }
 
-/// Claims the notifications that are due by `until`. If an account requests too many cards at once, its new cards wait for their turn. So do
-/// posts to a channel that takes no more at the moment.
+/// Claims the notifications that are due by `until`. If an account requests too many cards at once, its new cards wait for
+/// their turn. So do posts to a channel that takes no more at the moment.
 pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp, until: Timestamp) -> Vec<PacedClaim> {
     let can = |channel: &str| app.config.channels.get(channel).map(Channel::capabilities);
     let has_cards = |channel: &str| can(channel).is_some_and(|can| can.can_edit);

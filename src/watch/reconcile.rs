@@ -138,7 +138,7 @@ pub(super) async fn report_bypass(
     let review =
         Review { id, connection: &connection, policy: &snapshot, findings: &[], eligible_approver: &eligible_approver };
     let mut approval = Approval::discover_bypass(&review, now);
-    let claims = claim_due(app, &mut approval, now);
+    let claims = claim_due(app, &mut approval, now, now);
     let stored = match app.store.save(&approval, None).await? {
         Saved::Done(stored) => stored,
         // Another process has just created a record, so people were asked.

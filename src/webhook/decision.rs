@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
 use super::carry_out::{OutdatedReading, store_decision};
+use super::ended::{shown_end, store_end};
 use super::list::list_open_requests;
 use super::old_card::refuse_old_card;
 use super::reply::{decision_error_reply, missing_reply, objection_reply, read_failure_reply, store_failure_reply};
@@ -312,7 +313,7 @@ impl<'a> Attempt<'a> {
             // Nobody can decide about this connection, so it gets no card.
             let findings = self.check_connection(connection);
             if let Some(objection) = preflight::first_objection_to_rejecting(&findings) {
-                return self.reply_to_objection(objection, self.decision_about(verdict, connection)).await;
+                return self.reply_to_objection(objection, verdict, connection).await;
             }
         }
         let snapshot = policy.snapshot_for(&id.target, connection);
@@ -333,10 +334,10 @@ impl<'a> Attempt<'a> {
             Verdict::Approve => preflight::first_objection(&findings),
             Verdict::Reject => preflight::first_objection_to_rejecting(&findings),
         };
-        let decision = self.decision_about(verdict, connection);
         if let Some(objection) = objection {
-            return self.reply_to_objection(objection, decision).await;
+            return self.reply_to_objection(objection, verdict, connection).await;
         }
+        let decision = self.decision_about(verdict, connection);
         let eligible_approver = |principal: &Principal| policy.eligible_approver(&id.target, connection, principal);
         let review =
             Review { id, connection, policy: &snapshot, findings: &findings, eligible_approver: &eligible_approver };
@@ -440,12 +441,17 @@ impl<'a> Attempt<'a> {
         target.map(|target| preflight::check_connection(connection, target.account, self.now)).unwrap_or_default()
     }
 
-    /// The reply to an objection. If another decision won since the record was loaded, the reply names it.
-    async fn reply_to_objection(&self, objection: &Objection, decision: Decision) -> Reply {
-        let Self { app, id, deadline, .. } = *self;
+    /// The reply to an objection. If another decision won since the record was loaded, or the connection has ended, the
+    /// reply says so.
+    async fn reply_to_objection(&self, objection: &Objection, verdict: Verdict, connection: &Connection) -> Reply {
+        let Self { app, id, now, deadline, .. } = *self;
         let stored = timeout_at(deadline, app.store.load(id)).await.ok().and_then(Result::ok).flatten();
-        let error = stored.and_then(|stored| Some((stored.approval.check_decision(&decision).err()?, stored)));
-        error.map_or_else(|| objection_reply(objection), |(error, stored)| decision_error_reply(error, stored.approval))
+        let Some(stored) = stored else { return objection_reply(objection) };
+        if let Err(error) = stored.approval.check_decision(&self.decision_about(verdict, connection)) {
+            return decision_error_reply(error, stored.approval);
+        }
+        let Some(ended) = shown_end(objection, connection) else { return objection_reply(objection) };
+        store_end(app, stored, ended, now, deadline).await.unwrap_or_else(|| objection_reply(objection))
     }
 
     /// Stores the new facts, so that the card shows them. Returns `None` if they could not be stored.

@@ -37,14 +37,17 @@ pub(super) fn objection_reply(objection: &Objection) -> Reply {
     }
 }
 
-/// The connection no longer exists, but a status command still gets the record.
+/// Alibaba Cloud does not have the connection, but there may be a record of it.
 pub(super) fn missing_reply(action: Action, stored: Option<Stored>, id: ApprovalId) -> Reply {
     match (action, stored) {
         (Action::Status, Some(Stored { approval, .. })) => {
             let connection = Connection { status: Status::Deleted, ..approval.connection().clone() };
             Reply::Status { connection: Box::new(connection), approval: Some(Box::new(approval)), target: id.target }
         }
-        (Action::Status | Action::Decide(_) | Action::DryRun | Action::Withdraw, _) => Reply::UnknownConnection,
+        (Action::Decide(_) | Action::DryRun | Action::Withdraw, Some(Stored { approval, .. })) => {
+            Reply::Deleted(Box::new(approval))
+        }
+        (Action::Status | Action::Decide(_) | Action::DryRun | Action::Withdraw, None) => Reply::UnknownConnection,
     }
 }
 

@@ -74,7 +74,7 @@ async fn unanswered_request_warns_before_expiry_and_reports_it() {
         app.posted_headlines(WEBHOOK_PATH).last().unwrap().contains("has expired: nobody accepted it within 7 days")
     );
     let reply = app.approve(&id, "alice").await;
-    assert_eq!((reply.name().as_str(), app.count_accepts(&id)), ("already-decided", 0));
+    assert_eq!((reply.name().as_str(), app.count_accepts(&id)), ("expired", 0));
     assert!(reply.problem_detail().contains("Too late"), "{}", reply.problem_detail());
 }
 

@@ -274,7 +274,7 @@ async fn request_past_its_expiry_neither_waits_nor_reminds() {
     assert!(!status.contains("peergate.approve"), "{status}");
     app.show_status(&ids[1], "Accepting");
     let reply = app.approve(&ids[1], "alice").await;
-    assert_eq!((reply.name().as_str(), app.count_calls(ACCEPT)), ("not-acceptable", 0), "{}", reply.body);
+    assert_eq!((reply.name().as_str(), app.count_calls(ACCEPT)), ("expired", 0), "{}", reply.body);
 }
 
 /// The name of the case, the change of the configuration, the new business status, and the reason why people are asked.

@@ -16,6 +16,7 @@ use crate::secret::is_printable;
 
 /// The site of the tenant's account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "FeishuSite"))]
 #[serde(rename_all = "lowercase")]
 pub enum Host {
     /// Mainland China.
@@ -36,6 +37,7 @@ impl Host {
 
 /// The app that posts cards and receives clicks.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "FeishuApp"))]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The app's id (`cli_…`).
@@ -58,6 +60,7 @@ impl Config {
 
 /// A channel of kind `feishu`: a chat that our app posts cards to.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "FeishuChannel"))]
 #[serde(deny_unknown_fields)]
 pub struct Channel {
     /// The chat's id (`oc_…`).
@@ -66,6 +69,7 @@ pub struct Channel {
 
 /// A channel of kind `feishu-bot`: the custom bot of a group. It receives no clicks.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "FeishuBotChannel"))]
 #[serde(deny_unknown_fields)]
 pub struct BotChannel {}
 

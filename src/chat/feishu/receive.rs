@@ -170,7 +170,7 @@ struct EventHeader {
 /// What is not understood.
 pub fn parse(config: &Config, authentic: Authentic) -> Result<Incoming<ReplyTo>, MalformedRequest> {
     let Authentic { body, origin, .. } = authentic;
-    let payload: CallbackPayload<'_> = parse_json(&body)?;
+    let payload: CallbackPayload<'_> = MalformedRequest::parse_json(&body)?;
     if let Some(kind) = &payload.r#type {
         return challenge_reply(kind, payload.challenge);
     }
@@ -233,7 +233,7 @@ fn parse_click(
     origin: RequestOrigin,
     config: &Config,
 ) -> Result<Incoming<ReplyTo>, MalformedRequest> {
-    let CardActionEvent { operator, action, context } = parse_json(event.get().as_bytes())?;
+    let CardActionEvent { operator, action, context } = MalformedRequest::parse_json(event.get().as_bytes())?;
     let Operator { tenant_key, open_id } = operator;
     let CardLocation { open_message_id, open_chat_id } = context;
     check_ids(&open_message_id, &open_chat_id, &open_id)?;
@@ -248,7 +248,8 @@ fn parse_click(
     // The button of another app has no binding.
     let binding = button_binding(&action)?.unwrap_or_default();
     let reason = action.form_value.as_ref().and_then(|form| form.get(REASON_FIELD));
-    let reason: Option<String> = reason.map(|reason| parse_json(reason.get().as_bytes())).transpose()?;
+    let reason: Option<String> =
+        reason.map(|reason| MalformedRequest::parse_json(reason.get().as_bytes())).transpose()?;
     let reason = reason.as_deref().and_then(normalize_reason);
     let message_ref = Some(MessageRef { channel: open_chat_id, message_id: open_message_id }.to_string());
     // The card itself has the input for the reason.
@@ -329,7 +330,7 @@ fn parse_text_message(
     origin: RequestOrigin,
     config: &Config,
 ) -> Result<Incoming<ReplyTo>, MalformedRequest> {
-    let MessageEvent { sender, message } = parse_json(event.get().as_bytes())?;
+    let MessageEvent { sender, message } = MalformedRequest::parse_json(event.get().as_bytes())?;
     // Answering another bot could cause an endless exchange.
     let Some(MessageSenderId { open_id }) = sender.sender_id.filter(|_| sender.sender_type == "user") else {
         return Ok(ignored_event());
@@ -370,7 +371,7 @@ fn parse_message(message: &EventMessage) -> Result<Result<Command, UnknownComman
     if message.content.len() > MAX_TEXT_BYTES {
         return not_understood(CommandProblem::TooLong);
     }
-    let TextContent { text } = parse_json(message.content.as_bytes())?;
+    let TextContent { text } = MalformedRequest::parse_json(message.content.as_bytes())?;
     let (mut words, reason) = split_reason(&text);
     let addressed = words.iter().take_while(|word| is_mention(word)).count();
     words.drain(..addressed);
@@ -435,11 +436,6 @@ fn allowed_principal(
 /// The request is for another tenant or another app. Only a user of our app can be answered.
 fn wrong_tenant(header: &EventHeader, config: &Config, to: ReplyTo) -> Incoming<ReplyTo> {
     Incoming::WrongTenant(Some(to).filter(|_| header.app_id == config.app))
-}
-
-/// Parses exactly one JSON document.
-fn parse_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, MalformedRequest> {
-    serde_json::from_slice(bytes).map_err(|error| MalformedRequest::from_json_error(&error))
 }
 
 /// Signs a text command as Feishu would.

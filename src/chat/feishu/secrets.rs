@@ -15,6 +15,7 @@ const MAX_SECRET_BYTES: usize = 256;
 
 /// The secret `platforms.feishu`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "FeishuSecrets"))]
 #[serde(deny_unknown_fields)]
 pub struct Secrets {
     /// The pairs that may authenticate a callback, the newest first. Several exist while keys are rotated.
@@ -25,6 +26,7 @@ pub struct Secrets {
 
 /// The two secrets that authenticate a callback.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "FeishuCallbackKeys"))]
 #[serde(deny_unknown_fields)]
 pub struct CallbackKeys {
     /// Signs and encrypts the callback.
@@ -49,16 +51,19 @@ pub enum InvalidFeishuSecret {
 
 /// The Encrypt Key of the app. Without one, Feishu signs no callback.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "FeishuEncryptKey"))]
 #[serde(try_from = "String")]
 pub struct EncryptKey(String);
 
 /// The Verification Token of the app.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "FeishuVerificationToken"))]
 #[serde(try_from = "String")]
 pub struct VerificationToken(String);
 
 /// The App Secret.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "FeishuAppSecret"))]
 #[serde(try_from = "String")]
 pub struct AppSecret(String);
 

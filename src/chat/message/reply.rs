@@ -21,6 +21,7 @@ use crate::policy::Refusal;
 use crate::preflight::{Check, CheckOutcome, Finding, Objection};
 
 const TRY_AGAIN: &str = "Please try again in a minute.";
+const NEW_REQUEST: &str = "The requester must send a new request.";
 
 fn with_sentence(headline: impl Into<String>, sentence: impl Into<String>) -> Message {
     Message { sentences: vec![sentence.into()], ..with_headline(headline) }
@@ -104,6 +105,7 @@ pub fn describe_reply(reply: &Reply, now: Timestamp) -> Message {
             ..with_headline(format!("You already decided on {}: nothing changed", approval.id()))
         },
         Reply::AlreadyDecided(approval) => describe_late_decision(approval, now),
+        Reply::Deleted(approval) => describe_deletion(approval, now),
         Reply::DryRunPassed { connection, findings } => describe_dry_run(connection, findings),
         Reply::Status { connection, approval, target } => describe_status(connection, approval.as_deref(), target, now),
         Reply::List { approvals, more } => describe_list(approvals, *more, now),
@@ -258,28 +260,58 @@ fn describe_failure(approval: &Approval, now: Timestamp) -> Message {
 
 fn describe_late_decision(approval: &Approval, now: Timestamp) -> Message {
     let id = approval.id();
-    let headline = match (approval.state(), approval.winner()) {
-        (ApprovalState::Expired, _) => format!("Too late: {id} has expired"),
-        (ApprovalState::Deleted, _) => format!("Too late: {id} was deleted"),
-        (ApprovalState::Rejected, Some(Decision { verdict: Verdict::Approve, .. })) => {
-            format!("Too late: {id} was rejected outside peergate")
+    let is_ours = approval.winner().is_some_and(|winner| winner.verdict == Verdict::Reject);
+    let (end, sentences) = match approval.state() {
+        ApprovalState::Expired => {
+            let at = approval.connection().expires_at.unwrap_or_else(|| approval.since());
+            ("has expired", vec![format!("It expired at {}. {NEW_REQUEST}", format_time(at))])
         }
-        (_, Some(winner)) => {
-            let word = match winner.verdict {
-                Verdict::Approve => "approved",
-                Verdict::Reject => "rejected",
-            };
-            let same = approval.decisions().iter().filter(|decision| decision.verdict == winner.verdict);
-            let deciders: Vec<_> = same.map(|decision| describe_approver(&decision.by)).collect();
-            format!(
-                "Too late: {id} was already {word} by {} at {}",
-                join_with(&deciders, "and"),
-                format_time(winner.at)
-            )
+        ApprovalState::Deleted => ("was deleted", end_sentences(approval)),
+        ApprovalState::Rejected if !is_ours => ("was rejected outside peergate", end_sentences(approval)),
+        ApprovalState::Pending
+        | ApprovalState::Approved
+        | ApprovalState::Activating
+        | ApprovalState::Activated
+        | ApprovalState::Rejecting
+        | ApprovalState::Rejected
+        | ApprovalState::Failed { .. } => {
+            return Message { facts: state_facts(approval, now), ..with_headline(late_headline(approval)) };
         }
-        (_, None) => format!("Too late: {id} is already {}", approval.state().name()),
     };
-    Message { facts: state_facts(approval, now), ..with_headline(headline) }
+    Message { facts: state_facts(approval, now), sentences, ..with_headline(format!("Too late: {id} {end}")) }
+}
+
+/// When peergate learned of an end that it did not cause.
+fn end_sentences(approval: &Approval) -> Vec<String> {
+    vec![format!("peergate noticed it at {}. {NEW_REQUEST}", format_time(approval.since()))]
+}
+
+/// The decision that was first.
+fn late_headline(approval: &Approval) -> String {
+    let id = approval.id();
+    let Some(winner) = approval.winner() else {
+        return format!("Too late: {id} is already {}", approval.state().name());
+    };
+    let word = match winner.verdict {
+        Verdict::Approve => "approved",
+        Verdict::Reject => "rejected",
+    };
+    let same = approval.decisions().iter().filter(|decision| decision.verdict == winner.verdict);
+    let deciders: Vec<_> = same.map(|decision| describe_approver(&decision.by)).collect();
+    format!("Too late: {id} was already {word} by {} at {}", join_with(&deciders, "and"), format_time(winner.at))
+}
+
+fn describe_deletion(approval: &Approval, now: Timestamp) -> Message {
+    if *approval.state() == ApprovalState::Deleted {
+        return describe_late_decision(approval, now);
+    }
+    Message {
+        facts: state_facts(approval, now),
+        ..with_sentence(
+            format!("Alibaba Cloud no longer has VPC peering {}, so nothing was decided", approval.id()),
+            "If it was deleted, the requester must send a new request.",
+        )
+    }
 }
 
 fn describe_stale_card(approval: Option<&Approval>, now: Timestamp) -> Message {
@@ -401,7 +433,7 @@ fn describe_objection(objection: &Objection) -> Message {
     };
     let sentence = match objection {
         Objection::BusinessStatus(_) => Some("Settle the overdue payment first."),
-        Objection::Expired => Some("The requester must send a new request."),
+        Objection::Expired => Some(NEW_REQUEST),
         Objection::DryRun(problem) => Some(advice_for_code(&problem.code)),
         Objection::NotOurs | Objection::Status(_) | Objection::ManagedService(_) | Objection::Overlap(_) => None,
     };

@@ -11,6 +11,7 @@ macro_rules! apps {
 
         /// The tables `[platforms.NAME]`.
         #[derive(Debug, Clone, Default, Deserialize)]
+        #[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
         #[serde(deny_unknown_fields)]
         pub struct AppConfigs {
             $( $(#[$attribute])* #[doc = concat!("See [`", stringify!($folder), "`].")] pub $folder: Option<$folder::Config>, )+
@@ -18,6 +19,7 @@ macro_rules! apps {
 
         /// The secrets `platforms.NAME`.
         #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+        #[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
         #[serde(deny_unknown_fields)]
         pub struct AppSecrets {
             $( $(#[$attribute])* #[doc = concat!("See [`", stringify!($folder), "`].")] pub $folder: Option<$folder::Secrets>, )+

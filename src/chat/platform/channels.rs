@@ -9,6 +9,7 @@ macro_rules! channels {
     ) => {
         /// Where notifications go. URLs and tokens are in the secrets store.
         #[derive(Debug, Clone, Deserialize)]
+        #[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
         #[serde(tag = "kind")]
         pub enum Channel {
             $( #[doc = concat!("`", $card_kind, "`")] #[serde(rename = $card_kind)] $Card($card), )+

@@ -46,6 +46,7 @@ const MIN_SECRET_BYTES: usize = 16;
 
 /// The Slack app. Its signing secrets and bot token are in the secrets store.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "SlackApp"))]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The Enterprise Grid organization of all these workspaces, by id (`E…`). Its users are the same in all of them.
@@ -64,6 +65,7 @@ pub struct Config {
 
 /// The secrets of the Slack app.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "SlackSecrets"))]
 #[serde(deny_unknown_fields)]
 pub struct Secrets {
     /// A request may be signed by any of them.
@@ -76,6 +78,7 @@ pub struct Secrets {
 ///
 /// Source: <https://docs.slack.dev/authentication/verifying-requests-from-slack>
 #[derive(Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "SlackSigningSecret"))]
 #[serde(try_from = "String")]
 pub struct SigningSecret(String);
 
@@ -86,6 +89,7 @@ pub struct InvalidSigningSecret;
 
 /// A channel of kind `slack`: the app posts to it with its bot token.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "SlackChannel"))]
 #[serde(deny_unknown_fields)]
 pub struct Channel {
     /// The channel's id (`C…`).
@@ -94,6 +98,7 @@ pub struct Channel {
 
 /// A channel of kind `slack-webhook`: an incoming webhook.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "SlackWebhookChannel"))]
 #[serde(deny_unknown_fields)]
 pub struct WebhookChannel {}
 

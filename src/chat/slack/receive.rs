@@ -191,8 +191,7 @@ fn parse_challenge(body: &[u8]) -> Result<Incoming<ReplyTo>, MalformedRequest> {
         r#type: String,
         challenge: Option<String>,
     }
-    let event: UrlVerification =
-        serde_json::from_slice(body).map_err(|error| MalformedRequest::from_json_error(&error))?;
+    let event: UrlVerification = MalformedRequest::parse_json(body)?;
     match event.challenge {
         Some(challenge) if event.r#type == "url_verification" => {
             Ok(Incoming::Challenge(json!({"challenge": challenge}).to_string()))
@@ -275,8 +274,7 @@ fn parse_interaction(
     origin: RequestOrigin,
     config: &Config,
 ) -> Result<Incoming<ReplyTo>, MalformedRequest> {
-    let payload: Interaction =
-        serde_json::from_str(payload).map_err(|error| MalformedRequest::from_json_error(&error))?;
+    let payload: Interaction = MalformedRequest::parse_json(payload.as_bytes())?;
     let workspace = payload.team.as_ref().and_then(|team| team.domain.clone()).filter(|name| is_workspace_name(name));
     let of_whom = payload.team.or(payload.enterprise).map(|team| team.id);
     let team = payload.user.team_id.filter(|team| !team.is_empty()).or(of_whom).unwrap_or_default();

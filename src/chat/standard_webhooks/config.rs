@@ -16,6 +16,7 @@ use crate::redaction::{KeyProblem, redact};
 
 /// The names of the clients that may post to `/webhook/{client}`.
 #[derive(Debug, Clone, Default, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "Clients"))]
 #[serde(from = "BTreeMap<String, Client>")]
 pub struct Config(pub BTreeSet<String>);
 
@@ -31,11 +32,13 @@ pub type Secrets = BTreeMap<String, ClientSecrets>;
 
 /// A sender of Standard Webhooks. Its signing secrets are in the secrets store.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Client {}
 
 /// The secrets of one client.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ClientSecrets {
     /// A request may be signed by any of them.
@@ -46,6 +49,7 @@ pub struct ClientSecrets {
 ///
 /// Source: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
 #[derive(Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(try_from = "String")]
 pub struct WebhookKey(Vec<u8>);
 
@@ -87,6 +91,7 @@ impl fmt::Debug for WebhookKey {
 
 /// A channel of kind `standard-webhooks`: signed requests to any URL.
 #[derive(Debug, Clone, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "StandardWebhooksChannel"))]
 #[serde(deny_unknown_fields)]
 pub struct Channel {}
 

@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::config::channel_keys;
+use super::view::{ApprovalView, ConnectionView, NotificationView};
 use super::{Channel, PlatformContext, ReplyTo, STANDARD_HEADERS, sign_body};
-use crate::approval::{Approval, ClientToken, Decision, Notification, Verdict};
+use crate::approval::{Approval, Notification, Verdict};
 use crate::chat::delivery::{RECEIVER_TIMEOUT, probe_url};
-use crate::chat::message::{self, Message};
+use crate::chat::message::Message;
 use crate::chat::response::{add_retry_after, empty_response, json_response, merge_members, problem_response};
 use crate::chat::{AskOutcome, ChannelSecrets, Click, DeliveryError, Outgoing, ProbeError, Reply, ReplyOutcome};
-use crate::peering::{Connection, FieldHash, Side};
+use crate::peering::FieldHash;
 use crate::redaction::KeyProblem;
 use crate::{clock, http as our_http};
 
@@ -56,18 +57,19 @@ fn reply_response(reply: &Reply, message: &Message) -> Response<String> {
         | Reply::Counted(approval)
         | Reply::Withdrawn(approval)
         | Reply::Repeated(approval)
-        | Reply::AlreadyDecided(approval) => {
-            json!({"approval": approval_json(approval)})
+        | Reply::AlreadyDecided(approval)
+        | Reply::Deleted(approval) => {
+            json!({"approval": ApprovalView::new(approval)})
         }
         Reply::DryRunPassed { connection, findings } => {
-            json!({"connection": connection_json(connection), "findings": findings})
+            json!({"connection": ConnectionView::new(connection), "findings": findings})
         }
         Reply::List { approvals, more } => json!({
-            "approvals": approvals.iter().map(approval_json).collect::<Vec<_>>(), "more": more,
+            "approvals": approvals.iter().map(ApprovalView::new).collect::<Vec<_>>(), "more": more,
         }),
         Reply::Status { connection, approval, .. } => json!({
-            "connection": connection_json(connection),
-            "approval": approval.as_deref().map(approval_json),
+            "connection": ConnectionView::new(connection),
+            "approval": approval.as_deref().map(ApprovalView::new),
         }),
         Reply::VendorRefused(problem) | Reply::NotUnderstood { problem, .. } | Reply::CredentialsRefused(problem) => {
             json!({"problem": problem})
@@ -100,69 +102,7 @@ fn reply_response(reply: &Reply, message: &Message) -> Response<String> {
 /// A notification as JSON: `{type, timestamp, data}`.
 #[must_use]
 pub fn notification_json(approval: &Approval, notification: &Notification) -> Value {
-    json!({
-        "type": format!("peering.{}", message::notification_name(&notification.kind)),
-        "timestamp": notification.at.to_string(),
-        "data": {
-            "summary": message::describe_notification(approval, notification).headline,
-            "news": notification.kind,
-            "approval": approval_json(approval),
-        },
-    })
-}
-
-/// A record as JSON.
-#[must_use]
-pub fn approval_json(approval: &Approval) -> Value {
-    json!({
-        "target": approval.id().target,
-        "instance_id": approval.id().instance_id,
-        "state": approval.state().name(),
-        "since": approval.since(),
-        "generation": approval.generation(),
-        "rule": approval.policy().rule,
-        "approvals": {
-            "given": approval.approval_count(), "needed": approval.policy().needed_approvals(), "approvers": approval.policy().approvers,
-        },
-        "decision": approval.winner().map(decision_json),
-        "decisions": approval.decisions().iter().map(decision_json).collect::<Vec<_>>(),
-        "findings": approval.findings(),
-        "client_token": approval.client_token().map(ClientToken::as_str),
-        "problem": approval.last_problem(),
-        "history_hash": approval.history().last().map(|entry| entry.hash.as_str()),
-        "connection": connection_json(approval.connection()),
-    })
-}
-
-fn decision_json(decision: &Decision) -> Value {
-    json!({
-        "verdict": decision.verdict,
-        "by": decision.by.principal,
-        "person": decision.by.person,
-        "at": decision.at,
-        "fingerprint": decision.fingerprint,
-        "reason": decision.reason,
-    })
-}
-
-/// A connection as JSON.
-#[must_use]
-pub fn connection_json(connection: &Connection) -> Value {
-    let side =
-        |side: &Side| json!({"account": side.account, "region": side.region, "vpc": side.vpc, "cidrs": side.cidrs});
-    json!({
-        "instance_id": connection.instance_id,
-        "status": connection.status,
-        "business_status": connection.business_status,
-        "fingerprint": connection.fingerprint(),
-        "requester": side(&connection.requester),
-        "accepter": side(&connection.accepter),
-        "bandwidth_mbps": connection.bandwidth_mbps,
-        "link_type": connection.link_type,
-        "name": connection.name,
-        "description": connection.description,
-        "expires_at": connection.expires_at,
-    })
+    json!(NotificationView::new(approval, notification))
 }
 
 impl Channel {

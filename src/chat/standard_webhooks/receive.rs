@@ -5,7 +5,8 @@ use bytes::Bytes;
 use hmac::{Hmac, Mac};
 use http::{HeaderMap, Request};
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::de::{Error as _, Unexpected};
+use serde::{Deserialize, Deserializer};
 #[cfg(feature = "local")]
 use serde_json::json;
 use sha2::Sha256;
@@ -13,6 +14,7 @@ use sha2::Sha256;
 use super::{Config, PlatformContext, REALM, STANDARD_HEADERS, SVIX_HEADERS, SignatureHeaders, WebhookKey};
 use crate::approval::{Principal, Verdict};
 use crate::chat::authenticity::{check_timestamp, hmac_of, only_header};
+use crate::chat::malformed::JsonObject;
 use crate::chat::request::normalize_reason;
 #[cfg(feature = "local")]
 use crate::chat::response::set_member;
@@ -145,8 +147,9 @@ pub fn sign_body(keys: &[WebhookKey], id: &str, timestamp: &str, body: &[u8]) ->
 struct WebhookPayload {
     r#type: String,
     /// The time of the decision. The header of a retry has a later time.
+    #[serde(default, deserialize_with = "parse_time")]
     timestamp: Option<Timestamp>,
-    data: WebhookData,
+    data: JsonObject<WebhookData>,
 }
 
 /// Unknown fields are refused: a mistyped `dry_run` must not become a real approval.
@@ -160,6 +163,12 @@ struct WebhookData {
     reason: Option<String>,
     #[serde(default)]
     dry_run: bool,
+}
+
+fn parse_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
+    let expected = &"a time as in RFC 3339, e.g. 2026-11-22T10:00:00Z";
+    text.parse().map(Some).map_err(|_| D::Error::invalid_value(Unexpected::Str(&text), expected))
 }
 
 /// The answer is the HTTP response.
@@ -183,8 +192,8 @@ impl ReplyTo {
 #[expect(clippy::needless_pass_by_value, reason = "other platforms consume it")]
 pub(in crate::chat) fn parse(_config: &Config, authentic: Authentic) -> Result<Incoming<ReplyTo>, MalformedRequest> {
     let client = authentic.sender.as_str();
-    let WebhookPayload { r#type, timestamp, data } =
-        serde_json::from_slice(&authentic.body).map_err(|error| MalformedRequest::from_json_error(&error))?;
+    let JsonObject(WebhookPayload { r#type, timestamp, data: JsonObject(data) }) =
+        MalformedRequest::parse_json(&authentic.body)?;
     let action = match (r#type.as_str(), data.dry_run) {
         ("peering.approve", false) => Some(Action::Decide(Verdict::Approve)),
         ("peering.approve", true) => Some(Action::DryRun),
@@ -193,11 +202,11 @@ pub(in crate::chat) fn parse(_config: &Config, authentic: Authentic) -> Result<I
         ("peering.status", false) => Some(Action::Status),
         ("peering.list", false) => None,
         ("peering.reject" | "peering.withdraw" | "peering.status" | "peering.list", true) => {
-            return Err(MalformedRequest::new("only peering.approve has a dry run"));
+            return Err(MalformedRequest::new("data.dry_run: only peering.approve has a dry run"));
         }
         _ => {
-            let known = "peering.approve, peering.reject, peering.withdraw, peering.status, peering.list";
-            return Err(MalformedRequest::new(format!("type is none of {known}")));
+            let known = "one of peering.approve, peering.reject, peering.withdraw, peering.status, peering.list";
+            return Err(MalformedRequest::at("type", known, &r#type));
         }
     };
     let command = match (action, data.instance_id) {
@@ -209,11 +218,11 @@ pub(in crate::chat) fn parse(_config: &Config, authentic: Authentic) -> Result<I
             reason: data.reason.as_deref().and_then(normalize_reason),
         }),
         (None, None) => Command::List { target: data.target },
-        (Some(_), None) => return Err(MalformedRequest::new("data.instance_id is missing")),
-        (None, Some(_)) => return Err(MalformedRequest::new("peering.list takes no data.instance_id")),
+        (Some(_), None) => return Err(MalformedRequest::new("data.instance_id: missing")),
+        (None, Some(_)) => return Err(MalformedRequest::new("data.instance_id: peering.list takes none")),
     };
     let by = Principal::new(REALM, client, &data.actor).map_err(|_| {
-        MalformedRequest::new("data.actor is not an immutable user id: 1 to 128 letters, digits and -_.@+")
+        MalformedRequest::at("data.actor", "an immutable user id: 1 to 128 letters, digits and -_.@+", &data.actor)
     })?;
     let RequestOrigin { request_key, signed_at, key_index } = &authentic.origin;
     let origin = RequestOrigin {

@@ -13,6 +13,7 @@ fn test_of(reply: &Reply) -> fn() {
         Reply::NothingToWithdraw => reply_without_an_approval_to_withdraw_says_so,
         Reply::Repeated(_) => reply_to_a_repeated_decision_says_nothing_changed,
         Reply::AlreadyDecided(_) => reply_after_an_approval_names_the_approvers,
+        Reply::Deleted(_) => reply_about_a_missing_connection_says_what_to_do,
         Reply::DryRunPassed { .. } => reply_to_a_passed_dry_run_lists_the_checks,
         Reply::Status { .. } => status_of_a_pending_request_shows_its_history,
         Reply::List { .. } => list_shows_one_line_per_request_and_says_if_more,
@@ -82,6 +83,7 @@ fn reply_to_a_deleted_request_says_too_late() {
     Rule: r
     Approved by: alice (slack:T0001/U1)
     Reason: ticket 42
+    peergate noticed it at 2026-11-22 10:06:38 UTC. The requester must send a new request.
     ");
 }
 
@@ -163,6 +165,7 @@ fn reply_after_an_outside_rejection_says_too_late() {
     Rule: r
     Approved by: alice (slack:T0001/U1)
     Reason: ticket 42
+    peergate noticed it at 2026-11-22 10:01:38 UTC. The requester must send a new request.
     ");
 }
 
@@ -174,6 +177,26 @@ fn reply_after_the_expiry_says_too_late() {
     Rule: r
     Approved by: alice (slack:T0001/U1)
     Reason: ticket 42
+    It expired at 2026-11-29 10:00:00 UTC. The requester must send a new request.
+    ");
+}
+
+#[test]
+fn reply_about_a_missing_connection_says_what_to_do() {
+    assert_snapshot!(reply(&Reply::Deleted(Box::new(pending()))), @r"
+    Alibaba Cloud no longer has VPC peering prod/pcc-a, so nothing was decided
+    State: pending since 2026-11-22 10:00:00 UTC
+    Rule: r
+    Still needed: 2 of alice, bob, carol
+    If it was deleted, the requester must send a new request.
+    ");
+    assert_snapshot!(reply(&Reply::Deleted(Box::new(deleted(approved())))), @r"
+    Too late: prod/pcc-a was deleted
+    State: deleted since 2026-11-22 10:06:38 UTC
+    Rule: r
+    Approved by: alice (slack:T0001/U1)
+    Reason: ticket 42
+    peergate noticed it at 2026-11-22 10:06:38 UTC. The requester must send a new request.
     ");
 }
 

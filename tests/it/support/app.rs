@@ -21,8 +21,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::log::{self, find_secret, logged};
+use super::{AUDIT_PATH, contract};
 
-/// A peergate on loopback, called as Lambda calls it. When it is dropped, the log is searched for secrets.
+/// A peergate on loopback, called as Lambda calls it. Each answer and each notification for programs is compared with the
+/// documents. When it is dropped, the log is searched for secrets.
 pub struct TestApp {
     pub(super) stage: Stage,
 }
@@ -37,9 +39,16 @@ impl Deref for TestApp {
 
 impl Drop for TestApp {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
         let log = logged();
         let secret = find_secret(&log);
-        assert!(std::thread::panicking() || secret.is_none(), "the log holds {secret:?}:\n{log}");
+        assert!(secret.is_none(), "the log holds {secret:?}:\n{log}");
+        // The doctor's look at the address has no body.
+        for post in self.slack.posts(AUDIT_PATH).iter().filter(|post| !post.body.is_empty()) {
+            contract::check_event(&post.body_json());
+        }
     }
 }
 
@@ -61,6 +70,13 @@ pub fn becomes(status: &str) -> Tampering {
 /// Readings show another status than the true one; with `-` the true one again.
 pub fn shows(status: &str) -> Tampering {
     Tampering { shows: Some(status.into()), ..Tampering::default() }
+}
+
+/// The answer to a POST, after it was compared with the documents.
+#[track_caller]
+pub fn checked(path: &str, reply: WebhookReply) -> WebhookReply {
+    contract::check_answer("POST", path, &reply);
+    reply
 }
 
 /// Starting and restarting.
@@ -138,23 +154,23 @@ impl TestApp {
     }
 
     pub async fn approve(&self, id: &InstanceId, actor: &str) -> WebhookReply {
-        self.stage.approve(id, actor).await.unwrap()
+        checked("/webhook/ci", self.stage.approve(id, actor).await.unwrap())
     }
 
     pub async fn reject(&self, id: &InstanceId, actor: &str) -> WebhookReply {
-        self.stage.reject(id, actor).await.unwrap()
+        checked("/webhook/ci", self.stage.reject(id, actor).await.unwrap())
     }
 
     pub async fn withdraw(&self, id: &InstanceId, actor: &str) -> WebhookReply {
-        self.stage.withdraw(id, actor).await.unwrap()
+        checked("/webhook/ci", self.stage.withdraw(id, actor).await.unwrap())
     }
 
     pub async fn dry_run(&self, id: &InstanceId, actor: &str) -> WebhookReply {
-        self.stage.dry_run(id, actor).await.unwrap()
+        checked("/webhook/ci", self.stage.dry_run(id, actor).await.unwrap())
     }
 
     pub async fn status(&self, id: &InstanceId, actor: &str) -> WebhookReply {
-        self.stage.status(id, actor).await.unwrap()
+        checked("/webhook/ci", self.stage.status(id, actor).await.unwrap())
     }
 
     /// An event for any action.
@@ -202,16 +218,19 @@ impl TestApp {
     }
 
     pub async fn send(&self, signed: &SignedRequest) -> WebhookReply {
-        self.stage.send(signed).await.unwrap()
+        checked(&signed.path, self.stage.send(signed).await.unwrap())
     }
 
     pub async fn send_at(&self, signed: &SignedRequest, now: Timestamp) -> WebhookReply {
-        actions::call_webhook(&self.parts, signed, now).await.unwrap()
+        checked(&signed.path, actions::call_webhook(&self.parts, signed, now).await.unwrap())
     }
 
     /// Sends a request that need not be one of ours.
     pub async fn call_webhook(&self, request: http::Request<Bytes>, now: Timestamp) -> WebhookReply {
-        Box::pin(webhook::handle_request(&self.parts, request, now)).await.into()
+        let (method, path) = (request.method().to_string(), request.uri().path().to_owned());
+        let reply = Box::pin(webhook::handle_request(&self.parts, request, now)).await.into();
+        contract::check_answer(&method, &path, &reply);
+        reply
     }
 }
 

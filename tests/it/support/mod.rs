@@ -1,6 +1,7 @@
 //! What the tests of whole functions share.
 
 mod app;
+pub mod contract;
 mod log;
 mod machine;
 mod metrics;

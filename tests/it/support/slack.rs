@@ -14,11 +14,11 @@ use peergate::peering::{Fingerprint, InstanceId, SeenFingerprint};
 use serde_json::{Value, json};
 
 use super::WEBHOOK_PATH;
-use super::app::TestApp;
+use super::app::{TestApp, checked};
 
 impl TestApp {
     pub async fn slash_command(&self, text: &str, user: &str) -> WebhookReply {
-        self.stage.slash_command(text, user).await.unwrap()
+        checked("/slack", self.stage.slash_command(text, user).await.unwrap())
     }
 
     pub async fn sign_slash_command(&self, text: &str, user: &str) -> SignedRequest {
@@ -54,7 +54,7 @@ impl TestApp {
     }
 
     pub async fn click_button(&self, card: &SlackCard, label: &str, user: &str) -> WebhookReply {
-        self.stage.click_button(card, label, user).await.unwrap()
+        checked("/slack", self.stage.click_button(card, label, user).await.unwrap())
     }
 
     /// Clicks a button that is not on any card, with the value that it would have.
@@ -93,7 +93,7 @@ impl TestApp {
 
     /// Answers the last modal; returns what the modal shows then.
     pub async fn answer_modal(&self, reason: &str, user: &str) -> String {
-        let reply = self.stage.answer_modal(reason, user).await.unwrap();
+        let reply = checked("/slack", self.stage.answer_modal(reason, user).await.unwrap());
         assert_eq!((reply.status, &reply.body_json()["response_action"]), (200, &json!("update")), "{reply:?}");
         fake_slack::visible_text(&reply.body_json()["view"])
     }
