@@ -220,6 +220,13 @@ impl Alicloud {
         Self { rpc, rate_limiter: Arc::new(rate_limiter), hedge_delays: Arc::default() }
     }
 
+    /// The same API, which counts its calls together with those of `other`.
+    #[cfg(feature = "local")]
+    #[must_use]
+    pub fn with_rate_limit_of(self, other: &Self) -> Self {
+        Self { rate_limiter: Arc::clone(&other.rate_limiter), ..self }
+    }
+
     /// Accepts a connection. Its status is then `Updating`, and later `Activated`. Returns the request id.
     ///
     /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-acceptvpcpeerconnection>

@@ -39,11 +39,11 @@ pub struct App {
     /// What this process caches for each chat platform.
     pub platforms: platform::AppStates,
     /// Limits the cards of an account.
-    pub card_rate: CardRateLimiter,
+    pub card_rate: Arc<CardRateLimiter>,
     /// Paces posts to channels.
-    pub pacer: Pacer,
+    pub pacer: Arc<Pacer>,
     /// Limits the reads that people cause.
-    pub read_budget: ReadBudget,
+    pub read_budget: Arc<ReadBudget>,
     /// The peering API, by target.
     pub alicloud: BTreeMap<String, Alicloud>,
 }
@@ -77,8 +77,14 @@ impl App {
         let config = Arc::new(config);
         let aws = &environment.aws;
         let sdk = aws::sdk_config(aws, clients.clone());
-        let endpoint = aws.dynamodb_endpoint.as_ref();
-        let store = Store::new(&sdk, endpoint, http.clone(), environment.table.clone(), config.retention);
+        let store = Store::new(
+            &aws::dynamodb_sdk_config(aws, clients.clone()),
+            aws.dynamodb_endpoint.as_ref(),
+            // A table in this process needs no connection.
+            aws.dynamodb_client.is_none().then(|| http.clone()),
+            environment.table.clone(),
+            config.retention,
+        );
         let api = |target: &config::Target| {
             Alicloud::new(clients.clone(), target.endpoint.clone(), target.signature, target.calls_per_minute)
         };
@@ -94,9 +100,9 @@ impl App {
             store,
             alicloud: config.targets.iter().map(|(name, target)| (name.clone(), api(target))).collect(),
             platforms: platform::AppStates::default(),
-            card_rate: CardRateLimiter::default(),
-            pacer: Pacer::default(),
-            read_budget: ReadBudget::default(),
+            card_rate: Arc::default(),
+            pacer: Arc::default(),
+            read_budget: Arc::default(),
             http,
             config,
         })
@@ -114,6 +120,29 @@ impl App {
             states: &self.platforms,
             binding_keys: &secrets.binding_keys,
         }
+    }
+
+    /// The parts for another configuration in the same process. Limits on calls, reads, cards and posts go on as they are, so
+    /// that a reload resets none. (A target with another `account` or `calls_per_minute` begins with a new limit.)
+    ///
+    /// # Errors
+    /// As [`App::new`].
+    #[cfg(feature = "local")]
+    pub fn reloaded(&self, environment: &Environment, config: Config) -> Result<Self, Error> {
+        let mut app = Self::new(environment, config)?;
+        (app.card_rate, app.read_budget) = (Arc::clone(&self.card_rate), Arc::clone(&self.read_budget));
+        app.pacer = Arc::clone(&self.pacer);
+        let limit_of = |config: &Config, name: &str| {
+            config.targets.get(name).map(|target| (target.account, target.calls_per_minute))
+        };
+        for (name, api) in &mut app.alicloud {
+            if let Some(earlier) = self.alicloud.get(name)
+                && limit_of(&self.config, name) == limit_of(&app.config, name)
+            {
+                *api = api.clone().with_rate_limit_of(earlier);
+            }
+        }
+        Ok(app)
     }
 
     /// Builds the parts from the environment of the process.

@@ -317,8 +317,13 @@ impl Approval {
     }
 
     /// Claims the notifications that are due; see [`Outbox::claim_due`].
-    pub fn claim_due(&mut self, now: Timestamp, new_card: impl Fn(&str) -> Option<CardId>) -> Vec<Claim> {
-        self.outbox.claim_due(now, new_card)
+    pub fn claim_due(
+        &mut self,
+        now: Timestamp,
+        until: Timestamp,
+        new_card: impl Fn(&str) -> Option<CardId>,
+    ) -> Vec<Claim> {
+        self.outbox.claim_due(now, until, new_card)
     }
 
     /// Postpones a notification; see [`Outbox::postpone_delivery`].

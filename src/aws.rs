@@ -14,7 +14,7 @@ use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sigv4::http_request::{self, SignableBody, SignableRequest, SigningSettings};
 use aws_sigv4::sign::v4;
 use aws_smithy_runtime_api::client::http::{
-    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpConnector,
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
 };
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::client::result::ConnectorError;
@@ -65,7 +65,7 @@ const TRANSIENT_CODES: [&str; 21] = [
 ];
 
 /// The variables that AWS defines. Lambda sets all of them except the endpoints.
-#[derive(Clone, PartialEq, Eq, Default)]
+#[derive(Clone, Default)]
 pub struct AwsEnvironment {
     /// `AWS_REGION`.
     pub region: String,
@@ -77,6 +77,8 @@ pub struct AwsEnvironment {
     pub session_token: Option<String>,
     /// `AWS_ENDPOINT_URL_DYNAMODB`, else `AWS_ENDPOINT_URL`.
     pub dynamodb_endpoint: Option<String>,
+    /// How requests reach DynamoDB if not over the network: the local tool has a table in its own process. No variable.
+    pub dynamodb_client: Option<SharedHttpClient>,
     /// `AWS_ENDPOINT_URL_SECRETS_MANAGER`, else `AWS_ENDPOINT_URL`.
     pub secrets_manager_endpoint: Option<String>,
     /// `AWS_ENDPOINT_URL_STS`, else `AWS_ENDPOINT_URL`.
@@ -89,6 +91,35 @@ impl std::fmt::Debug for AwsEnvironment {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("AwsEnvironment").field("region", &self.region).finish_non_exhaustive()
     }
+}
+
+#[cfg(feature = "local")]
+impl AwsEnvironment {
+    /// What stands in for AWS on one machine.
+    #[must_use]
+    pub fn local() -> Self {
+        let name = || "local".to_owned();
+        Self { region: name(), access_key_id: name(), secret_access_key: name(), ..Self::default() }
+    }
+}
+
+/// The configuration of the SDK of DynamoDB.
+#[must_use]
+pub fn dynamodb_sdk_config(aws: &AwsEnvironment, clients: impl Into<Clients>) -> SdkConfig {
+    let config = sdk_config(aws, clients);
+    match &aws.dynamodb_client {
+        Some(client) => config.into_builder().http_client(client.clone()).build(),
+        None => config,
+    }
+}
+
+/// A client of DynamoDB.
+#[cfg(feature = "local")]
+#[must_use]
+pub fn dynamodb_client(aws: &AwsEnvironment, clients: impl Into<Clients>) -> aws_sdk_dynamodb::Client {
+    let mut config = aws_sdk_dynamodb::config::Builder::from(&dynamodb_sdk_config(aws, clients));
+    config.set_endpoint_url(aws.dynamodb_endpoint.clone());
+    aws_sdk_dynamodb::Client::from_conf(config.build())
 }
 
 /// The configuration that all SDK clients share.

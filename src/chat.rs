@@ -31,7 +31,7 @@ pub use delivery::{
     ProbeError, ReplyRedraw, ThrottleScope, UpdateOutcome,
 };
 pub use malformed::MalformedRequest;
-pub use pacer::{Pacer, PostLane, Turn};
+pub use pacer::{Pacer, PostLane, PostStart, Turn};
 pub use reply::{Dependency, Reply, ReplyOutcome};
 pub use request::{Action, Click, ClickedCard, Command, CommandRequest, ConnectionCommand, Incoming};
 #[cfg(feature = "local")]

@@ -20,7 +20,7 @@ pub mod jump {
     use std::cell::Cell;
     use std::sync::atomic::{AtomicI64, Ordering};
 
-    use jiff::SignedDuration;
+    use jiff::{SignedDuration, Timestamp};
 
     static PROCESS_AHEAD_MS: AtomicI64 = AtomicI64::new(0);
 
@@ -36,6 +36,12 @@ pub mod jump {
     /// Sets the clock of the calling thread ahead, so that tests that need another time each run side by side.
     pub fn advance_in_thread(by: SignedDuration) {
         THREAD_AHEAD_MS.set(THREAD_AHEAD_MS.get().saturating_add(to_millis(by)));
+    }
+
+    /// The time without jumps, as other programs have it.
+    #[must_use]
+    pub fn undisturbed_now() -> Timestamp {
+        super::now() - offset()
     }
 
     pub(super) fn offset() -> SignedDuration {

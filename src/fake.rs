@@ -3,6 +3,7 @@
 
 pub mod alicloud;
 pub mod feishu;
+pub mod loopback;
 pub mod slack;
 
 use serde_json::Value;

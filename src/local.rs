@@ -2,10 +2,14 @@
 
 pub mod actions;
 pub mod audit;
+pub mod backup;
 pub mod demo;
 pub mod event;
+pub mod installation;
+mod owner_only;
 pub mod redrive;
 pub mod register;
+pub mod reload;
 pub mod restore;
 pub mod sandbox;
 pub mod schema;

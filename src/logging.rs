@@ -10,6 +10,8 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+/// The target of the lines about what a process does again and again while nothing happens.
+pub const ROUTINE: &str = "peergate::routine";
 /// The crates of peergate.
 const OWN_CRATES: [&str; 3] = ["peergate", "webhook", "watcher"];
 
@@ -18,11 +20,23 @@ const OWN_CRATES: [&str; 3] = ["peergate", "webhook", "watcher"];
 /// The level applies only to the lines of peergate: at `TRACE`, the SDKs log whole requests and responses with their
 /// secrets. (A release build does not have that code.)
 pub fn start() {
+    start_with(LevelFilter::TRACE);
+}
+
+/// Like [`start`], but while nothing happens there is no line, unless the level is `DEBUG` or `TRACE`.
+pub fn start_without_routine() {
+    start_with(LevelFilter::OFF);
+}
+
+fn start_with(routine: LevelFilter) {
     #[expect(clippy::disallowed_methods, reason = "before the configuration is read, so that its errors are logged")]
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let level = variable("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
-    let targets =
-        Targets::new().with_default(level.min(LevelFilter::WARN)).with_targets(OWN_CRATES.map(|name| (name, level)));
+    let routine = if level > LevelFilter::INFO { level } else { routine.min(level) };
+    let targets = Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_targets(OWN_CRATES.map(|name| (name, level)))
+        .with_target(ROUTINE, routine);
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     // peergate has its own field `target`, which names an accepting account.
     let lines = lines.with_target(false);

@@ -62,7 +62,7 @@ const BATCH_RETRY_PAUSES: [Duration; 6] = [
 #[derive(Debug, Clone)]
 pub struct Store {
     client: Client,
-    http: reqwest::Client,
+    http: Option<reqwest::Client>,
     endpoint: String,
     table: String,
     retention: SignedDuration,
@@ -166,12 +166,12 @@ struct PartialRead {
 }
 
 impl Store {
-    /// The table named `table`. It keeps finished records for `retention`.
+    /// The table named `table`. It keeps finished records for `retention`. `http` opens connections ahead of calls.
     #[must_use]
     pub fn new(
         sdk: &SdkConfig,
         endpoint: Option<&String>,
-        http: reqwest::Client,
+        http: impl Into<Option<reqwest::Client>>,
         table: String,
         retention: SignedDuration,
     ) -> Self {
@@ -181,7 +181,7 @@ impl Store {
         let endpoint = endpoint.cloned().unwrap_or_else(|| aws::regional_endpoint("dynamodb", region));
         let client = Client::from_conf(config.build());
         let (unrecorded, first_surveys) = (Arc::default(), Arc::default());
-        Self { client, http, endpoint, table, retention, unrecorded, first_surveys }
+        Self { client, http: http.into(), endpoint, table, retention, unrecorded, first_surveys }
     }
 
     /// How long finished records are kept.
@@ -198,7 +198,9 @@ impl Store {
 
     /// Opens a connection, so that the first call finds one.
     pub async fn prewarm(&self) {
-        http::prewarm(&self.http, &self.endpoint).await;
+        if let Some(http) = &self.http {
+            http::prewarm(http, &self.endpoint).await;
+        }
     }
 
     /// The latest record of a connection.

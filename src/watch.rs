@@ -27,12 +27,14 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::app::App;
 use crate::approval::{ApprovalId, IndexState};
-use crate::{clock, metrics, store};
+use crate::{clock, logging, metrics, store};
 use job::{Job, RegionKey, RegionWork};
 use scheduler::Scheduler;
 
 /// A tick waits for work that is due this soon.
 const DUE_HORIZON: SignedDuration = SignedDuration::from_secs(10);
+/// A post is claimed this long before it is due, so that it begins on time: other posts keep their distance to it.
+const CLAIM_LEAD: SignedDuration = SignedDuration::from_secs(1);
 /// Shortest pause between two rounds.
 const MIN_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause between two rounds, unless reading the index is slow.
@@ -101,16 +103,26 @@ impl TickSummary {
     fn log(self, duration: Duration) {
         let Self { rounds, discovered, changed, delivered, undelivered, .. } = self;
         let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        tracing::info!(
-            outcome = "ticked",
-            rounds,
-            discovered,
-            changed,
-            delivered,
-            undelivered,
-            duration_ms,
-            "finished the tick"
-        );
+        macro_rules! log_tick {
+            ($($target:tt)*) => {
+                tracing::info!(
+                    $($target)*
+                    outcome = "ticked",
+                    rounds,
+                    discovered,
+                    changed,
+                    delivered,
+                    undelivered,
+                    duration_ms,
+                    "finished the tick"
+                )
+            };
+        }
+        if [discovered, changed, delivered, undelivered] == [0; 4] {
+            log_tick!(target: logging::ROUTINE,);
+        } else {
+            log_tick!();
+        }
     }
 }
 
@@ -139,7 +151,7 @@ pub async fn tick(app: &App, tick: Tick, deadline: Instant) -> Result<TickSummar
                 let due: Result<DueWork, store::Error> = due;
                 match due {
                     Ok(due) => {
-                        timer.schedule(due.next_due_at);
+                        timer.schedule(due.next_due_at.map(|at| at - CLAIM_LEAD));
                         due.enqueue_jobs(app, &mut scheduler);
                     }
                     Err(error) => failed = Some(error),
@@ -236,7 +248,7 @@ impl DueWork {
                     due.regions.entry(key).or_default().add_entry(&entry);
                 }
                 match entry.work_at {
-                    Some(at) if at <= now => due.records.push(entry.id),
+                    Some(at) if at <= now + CLAIM_LEAD => due.records.push(entry.id),
                     Some(at) => {
                         due.next_due_at = Some(due.next_due_at.map_or(at, |earlier: Timestamp| earlier.min(at)));
                     }

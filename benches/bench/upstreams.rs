@@ -150,7 +150,7 @@ impl World {
             ("AWS_REGION", "eu-central-1"),
             ("AWS_DEFAULT_REGION", "eu-central-1"),
             ("AWS_ACCESS_KEY_ID", "local"),
-            ("AWS_SECRET_ACCESS_KEY", "local"),
+            ("AWS_SECRET_ACCESS_KEY", &sandbox.environment.aws.secret_access_key),
             ("AWS_ENDPOINT_URL_DYNAMODB", &table.url),
             ("AWS_ENDPOINT_URL_SECRETS_MANAGER", &secrets.url),
             ("PEERGATE_CONFIG", &config_path.to_string_lossy()),

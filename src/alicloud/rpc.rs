@@ -10,7 +10,7 @@ use super::json::{self, JsonFields};
 use super::sign::{self, Parameters, SignatureVersion};
 use super::{Class, Credentials, Error};
 use crate::http::Clients;
-use crate::{clock, http, metrics};
+use crate::{clock, http, logging, metrics};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -126,14 +126,25 @@ impl Rpc {
         };
         let credentials_refused = error.is_some_and(|error| error.class() == Class::Credentials);
         metrics::count_api_answer(error.map_or("OK", Error::code), credentials_refused);
-        tracing::info!(
-            outcome = "called",
-            alicloud.action = call.action,
-            alicloud.code = error.map_or("OK", Error::code),
-            alicloud.request_id = request_id,
-            duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            "called Alibaba Cloud"
-        );
+        macro_rules! log_call {
+            ($($target:tt)*) => {
+                tracing::info!(
+                    $($target)*
+                    outcome = "called",
+                    alicloud.action = call.action,
+                    alicloud.code = error.map_or("OK", Error::code),
+                    alicloud.request_id = request_id,
+                    duration_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+                    "called Alibaba Cloud"
+                )
+            };
+        }
+        // The watcher lists every region, every minute.
+        if call.action == "ListVpcPeerConnections" && error.is_none() {
+            log_call!(target: logging::ROUTINE,);
+        } else {
+            log_call!();
+        }
         attempt
     }
 

@@ -267,6 +267,8 @@ pub struct Claim {
     pub notification: Notification,
     /// Configured name of the channel.
     pub channel: String,
+    /// The earliest time of the post.
+    pub due_at: Timestamp,
     /// Id of the card that the post creates. `None` if it creates no card.
     pub card: Option<CardId>,
     /// Number of failed attempts.
@@ -387,11 +389,16 @@ impl Outbox {
         first.into_values()
     }
 
-    /// Claims the due notifications. The process that stores this change posts them, and no other process does for 60
-    /// s. If the process dies, they are due again, and count as posts without a known result. `new_card` returns an id for the card that a post may create, and
+    /// Claims the notifications that are due by `until`. The process that stores this change posts them when they are
+    /// due, and no other process does for 60 s. If the process dies, they are due again, and count as posts without a known result. `new_card` returns an id for the card that a post may create, and
     /// `None` for channels without cards.
-    pub fn claim_due(&mut self, now: Timestamp, new_card: impl Fn(&str) -> Option<CardId>) -> Vec<Claim> {
-        let due = self.due_notifications(now).into_iter().map(|next| (next.key.number, next.key.channel.to_owned()));
+    pub fn claim_due(
+        &mut self,
+        now: Timestamp,
+        until: Timestamp,
+        new_card: impl Fn(&str) -> Option<CardId>,
+    ) -> Vec<Claim> {
+        let due = self.due_notifications(until).into_iter().map(|next| (next.key.number, next.key.channel.to_owned()));
         let due: Vec<_> = due.collect();
         let mut claims = vec![];
         for (number, channel) in due {
@@ -399,6 +406,7 @@ impl Outbox {
             let Some(Delivery::Waiting { due_at, attempts, card, claimed_at, unconfirmed_since, .. }) = delivery else {
                 continue;
             };
+            let was_due_at = *due_at;
             *due_at = now + CLAIM_LEASE;
             *card = card.or_else(|| new_card(&channel));
             *unconfirmed_since = unconfirmed_since.or(*claimed_at);
@@ -408,6 +416,7 @@ impl Outbox {
             claims.extend(notification.map(|notification| Claim {
                 notification,
                 channel,
+                due_at: was_due_at,
                 card,
                 attempts,
                 unconfirmed_since,

@@ -3,7 +3,6 @@
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
@@ -16,11 +15,13 @@ use peergate::fake::alicloud::gateway::Simulator;
 use peergate::fake::alicloud::{SimulatedAccount, SimulatorSettings};
 use peergate::local::audit::{self, RecordSource};
 use peergate::local::event;
+use peergate::local::installation::{self, Installation};
 use peergate::local::schema::{SchemaKind, schema_text};
-use peergate::local::{Error, demo, redrive, register, restore, serve, table};
+use peergate::local::table::server::serve_table;
+use peergate::local::table::{EmbeddedTable, KeyPair};
+use peergate::local::{Error, backup, demo, redrive, register, restore};
 use peergate::secrets::SecretSet;
-use peergate::watch::Tick;
-use peergate::{clock, doctor, logging, watch};
+use peergate::{clock, doctor, logging};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
@@ -54,7 +55,7 @@ enum Cli {
         #[arg(long, default_value = "127.0.0.1:0")]
         listen: String,
     },
-    /// Runs both functions in one process, with the table in a file.
+    /// Runs both functions in one process, with the table in a file. SIGHUP reloads the configuration and the secrets.
     Serve {
         /// The address to listen on. Port 0 takes a free port and prints it.
         #[arg(long, default_value = "127.0.0.1:8080")]
@@ -99,11 +100,16 @@ enum Cli {
         /// Print the report as JSON.
         #[arg(long)]
         json: bool,
+        /// Check an installation on one machine, with its table in this file.
+        #[arg(long, conflicts_with = "rule")]
+        store: Option<PathBuf>,
         #[command(flatten)]
         options: doctor::Options,
     },
     /// Makes notifications that no channel took due at once.
     Redrive(redrive::RedriveArgs),
+    /// Copies the table on one machine into a new file, while peergate runs.
+    Backup(backup::BackupArgs),
     /// Restores what the table has lost, from a copy of the table.
     Restore(restore::RestoreArgs),
     /// Prints a JSON Schema, for editors and programs.
@@ -111,7 +117,8 @@ enum Cli {
         /// What the schema describes.
         kind: SchemaKind,
     },
-    /// Serves only the table, with the API of DynamoDB, for functions under `cargo lambda watch`.
+    /// Serves only the table, with the API of DynamoDB, for functions under `cargo lambda watch`. Requests must be signed
+    /// with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or with a pair that it makes and prints.
     Table {
         /// The address to listen on. Port 0 takes a free port and prints it.
         #[arg(long, default_value = "127.0.0.1:8000")]
@@ -154,9 +161,13 @@ struct SimulateArguments {
     /// Let the first account request a peering with the second, and print its id.
     #[arg(long)]
     request: bool,
-    /// A JSON file with a list of {account, `access_key_id`, `access_key_secret`, vpcs: {id: [CIDR]}}.
+    /// A JSON file with a list of {account, `access_key_id`, `access_key_secret`, vpcs: {id: [CIDR]}}. Without it, there
+    /// are two accounts, whose new keys are printed in this form.
     #[arg(long)]
     accounts: Option<PathBuf>,
+    /// Give the two accounts the keys that the documentation names. Anybody on this machine knows them.
+    #[arg(long, conflicts_with = "accounts")]
+    well_known_keys: bool,
 }
 
 #[derive(clap::Args)]
@@ -225,18 +236,21 @@ async fn run_command(command: Cli) -> Result<(), Error> {
             peergate::fake::serve_fake(&name, &options, listen_on(&listen).await?).await
         }
         Cli::Serve { listen, store } => {
-            logging::start();
-            let app = Arc::new(serve::build_app(&store).await?);
-            let listener = listen_on(&listen).await?;
-            serve::serve_and_watch(app, listener).await
+            logging::start_without_routine();
+            let installation = Installation::open(&store).await?;
+            installation.run(Some(listen_on(&listen).await?)).await
         }
         Cli::List { all, source } => print_text(&audit::list_records(&source, all).await?),
         Cli::Show { id, source } => print_text(&audit::show_records(&source, &id).await?),
         Cli::Export { since, source } => print_text(&audit::export_history(&source, since).await?),
         Cli::Verify { against, source } => print_text(&audit::verify_records(&source, against.as_deref()).await?),
-        Cli::Doctor { json, options } => {
+        Cli::Doctor { json, store, options } => {
             let deadline = Instant::now() + DOCTOR_TIMEOUT;
-            let report = doctor::examine_deployment(Environment::from_process(), &options, deadline).await;
+            let environment = match store {
+                Some(store) => Ok(installation::environment_with_table(&store)?),
+                None => Environment::from_process(),
+            };
+            let report = doctor::examine_deployment(environment, &options, deadline).await;
             print_text(&if json { format!("{}\n", report.to_json()) } else { report.to_text() })?;
             if report.is_healthy() {
                 Ok(())
@@ -245,40 +259,58 @@ async fn run_command(command: Cli) -> Result<(), Error> {
             }
         }
         Cli::Redrive(args) => print_text(&redrive::redrive(&args).await?),
+        Cli::Backup(args) => print_text(&backup::back_up(&args).await?),
         Cli::Restore(args) => print_text(&restore::restore(&args).await?),
         Cli::Schema { kind } => print_text(&schema_text(kind)),
-        Cli::Table { listen, store, name } => table::serve_table(&store, &name, listen_on(&listen).await?).await,
-        Cli::Watch { once, store } => run_watcher(once, &store).await,
+        Cli::Table { listen, store, name } => share_table(&listen, &store, &name).await,
+        Cli::Watch { once: true, store } => {
+            logging::start();
+            Installation::open(&store).await?.run_one_tick().await
+        }
+        Cli::Watch { once: false, store } => {
+            logging::start_without_routine();
+            Installation::open(&store).await?.run(None).await
+        }
     }
 }
 
-/// Runs one tick, or tick after tick.
-async fn run_watcher(once: bool, store: &Path) -> Result<(), Error> {
-    logging::start();
-    let app = Arc::new(serve::build_app(store).await?);
-    if once {
-        let startup_check = doctor::StartupCheck::default();
-        let ticked = watch::tick(&app, Tick::SCHEDULED, Instant::now() + Duration::from_mins(1));
-        tokio::join!(ticked, startup_check.run_once(&app)).0?;
-    } else {
-        serve::run_watcher(app, serve::DISCOVERY_INTERVAL).await;
-    }
-    Ok(())
+async fn share_table(listen: &str, store: &Path, name: &str) -> Result<(), Error> {
+    let table = EmbeddedTable::open(store)?;
+    table.create(name).await?;
+    let listener = listen_on(listen).await?;
+    let keys = KeyPair::from_process().map_or_else(
+        || {
+            let keys = KeyPair::generate();
+            let (id, secret) = (&keys.access_key_id, keys.secret_access_key.expose());
+            print_text(&format!("export AWS_ACCESS_KEY_ID={id} AWS_SECRET_ACCESS_KEY={secret}\n")).map(|()| keys)
+        },
+        Ok,
+    )?;
+    Ok(serve_table(table, keys, listener).await?)
 }
 
 async fn simulate(arguments: SimulateArguments) -> Result<(), Error> {
-    let SimulateArguments { listen, activation_ms, expiry_s, quota, latency_ms, request, accounts } = arguments;
+    let SimulateArguments { listen, activation_ms, expiry_s, quota, latency_ms, request, accounts, well_known_keys } =
+        arguments;
     let mut settings = SimulatorSettings {
         activation_delay: Duration::from_millis(activation_ms),
         expires_after: Duration::from_secs(expiry_s),
         calls_per_minute: (quota > 0).then_some(quota),
         latency: Duration::from_millis(latency_ms),
+        numbered_ids: false,
         ..SimulatorSettings::default()
     };
-    if let Some(path) = accounts {
-        settings.accounts = serde_json::from_slice::<Vec<SimulatedAccount>>(&std::fs::read(path)?)?;
-    }
     let listener = listen_on(&listen).await?;
+    if let Some(path) = accounts {
+        let read = std::fs::read(&path).map_err(Error::from);
+        let accounts = read.and_then(|json| Ok(serde_json::from_slice::<Vec<SimulatedAccount>>(&json)?));
+        settings.accounts = accounts.map_err(|error| format!("the accounts in {}: {error}", path.display()))?;
+    } else if !well_known_keys {
+        settings.accounts = settings.accounts.into_iter().map(SimulatedAccount::with_new_key).collect();
+        for account in &settings.accounts {
+            print_text(&format!("{}\n", serde_json::to_string(account)?))?;
+        }
+    }
     let simulator = Simulator::new(settings);
     if request {
         let id = simulator.request_peering(&[]).ok_or("a request needs two accounts")?;

@@ -372,7 +372,7 @@ mod tests {
             (r#"{"error":"invalid signature"}"#, ": error invalid signature"),
             ("<html>\n<h1>403 Forbidden</h1>", ": html h1 403 Forbidden h1"),
             ("Cannot POST /services/T0/B0/abcdefgh", ": Cannot POST …"),
-            ("see https://example.test/?token=abc", ": see …"),
+            ("see https://example.test/?token=abc", ": see … …"),
             ("whsec_C2FV is wrong", ": … is wrong"),
             ("token a1b2c3d4e5f6a7b8c9 is wrong", ": token … is wrong"),
             ("one\u{1b}[31m\r\ntwo\u{202e}three", ": one 31m two three"),

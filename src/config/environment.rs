@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::Error;
 
 /// The settings of the environment.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Environment {
     /// `PEERGATE_CONFIG`: the path of `peergate.toml`. Default: in the working directory.
     pub config: PathBuf,
@@ -58,6 +58,7 @@ impl Environment {
                 secret_access_key: required("AWS_SECRET_ACCESS_KEY")?,
                 session_token: optional("AWS_SESSION_TOKEN"),
                 dynamodb_endpoint: endpoint("AWS_ENDPOINT_URL_DYNAMODB"),
+                dynamodb_client: None,
                 secrets_manager_endpoint: endpoint("AWS_ENDPOINT_URL_SECRETS_MANAGER"),
                 sts_endpoint: endpoint("AWS_ENDPOINT_URL_STS"),
                 events_endpoint: endpoint("AWS_ENDPOINT_URL_EVENTBRIDGE"),

@@ -1,6 +1,5 @@
 //! Checks what the stack creates in AWS: the table and the schedule.
 
-use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{
     GlobalSecondaryIndexDescription, IndexStatus, KeySchemaElement, KeyType, Projection, ProjectionType,
     StreamViewType, TableDescription, TimeToLiveDescription, TimeToLiveStatus,
@@ -18,10 +17,7 @@ use crate::store::{INDEX_ATTRIBUTES, INDEX_NAME};
 const FIX_TABLE: &str = "Create the table as template.yaml does.";
 
 pub(super) async fn examine_table(environment: &Environment, app: &App, report: &mut Report) {
-    let sdk = aws::sdk_config(&environment.aws, &app.http);
-    let mut config = aws_sdk_dynamodb::config::Builder::from(&sdk);
-    config.set_endpoint_url(environment.aws.dynamodb_endpoint.clone());
-    let client = Client::from_conf(config.build());
+    let client = aws::dynamodb_client(&environment.aws, &app.http);
     let name = &environment.table;
     let table = match client.describe_table().table_name(name).send().await {
         Ok(response) => response.table.unwrap_or_else(|| TableDescription::builder().build()),
@@ -37,7 +33,10 @@ pub(super) async fn examine_table(environment: &Environment, app: &App, report: 
     };
     examine_key(&table, name, report);
     examine_index(&table, report);
-    examine_stream(&table, report);
+    // On one machine, the watcher looks every second and needs no stream.
+    if environment.aws.dynamodb_client.is_none() {
+        examine_stream(&table, report);
+    }
     match client.describe_time_to_live().table_name(name).send().await {
         Ok(response) => examine_ttl(response.time_to_live_description.as_ref(), report),
         Err(error) => {

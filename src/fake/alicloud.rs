@@ -27,6 +27,7 @@ pub use credentials::TemporaryCredentials;
 pub use oidc::OidcProvider;
 
 use crate::alicloud::sign::Parameters;
+use crate::clock;
 use crate::peering::AccountId;
 
 /// How the simulated API behaves.
@@ -42,6 +43,8 @@ pub struct SimulatorSettings {
     pub latency: Duration,
     /// The accounts that may call.
     pub accounts: Vec<SimulatedAccount>,
+    /// Whether the ids of connections are numbers, which tests can name. Else they are random, as the vendor's are.
+    pub numbered_ids: bool,
     /// The external id that a role requires, by the ARN of the role. Other roles require none.
     pub external_ids: BTreeMap<String, String>,
     /// The providers whose identity tokens may assume roles of their account.
@@ -49,7 +52,7 @@ pub struct SimulatorSettings {
 }
 
 /// An account with one access key.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SimulatedAccount {
     /// The account id.
@@ -59,8 +62,17 @@ pub struct SimulatedAccount {
     /// The secret of its access key.
     pub access_key_secret: String,
     /// The CIDR blocks of its VPCs, by VPC id. Any other VPC gets a CIDR block when it is first named.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub vpcs: BTreeMap<String, BTreeSet<IpNet>>,
+}
+
+impl SimulatedAccount {
+    /// The same account with a new access key.
+    #[must_use]
+    pub fn with_new_key(self) -> Self {
+        let access_key_id = format!("LTAI{:.20}", clock::nonce());
+        Self { access_key_id, access_key_secret: format!("{:.30}", clock::nonce()), ..self }
+    }
 }
 
 impl Default for SimulatorSettings {
@@ -78,6 +90,7 @@ impl Default for SimulatorSettings {
             calls_per_minute: Some(360),
             latency: Duration::ZERO,
             accounts: vec![account(1_111_111_111_111_111, "requester"), account(2_222_222_222_222_222, "accepter")],
+            numbered_ids: true,
             external_ids: BTreeMap::new(),
             providers: vec![],
         }

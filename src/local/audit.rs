@@ -10,8 +10,10 @@ use jiff::tz::TimeZone;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use tokio::task::spawn_blocking;
 
-use super::{Error, count_of, serve, table};
+use super::table::EmbeddedTable;
+use super::{Error, count_of, installation};
 use crate::approval::{ApprovalId, History};
 use crate::chat::Reply;
 use crate::chat::message::{self, Message};
@@ -32,25 +34,31 @@ pub struct RecordSource {
 }
 
 impl RecordSource {
-    /// Opens another table: its name in AWS, or its file.
+    /// Opens another table, to read it: its name in AWS, or its file, which stays unchanged.
     pub(super) async fn open_named(&self, name: &str) -> Result<Store, Error> {
-        Self { store: name.into(), aws: self.aws }.open_table(self.aws.then_some(name)).await
+        Self { store: name.into(), aws: self.aws }.open_table(self.aws.then_some(name), EmbeddedTable::open_copy).await
     }
 
     pub(super) async fn open_store(&self) -> Result<Store, Error> {
-        self.open_table(None).await
+        self.open_table(None, EmbeddedTable::open).await
     }
 
-    async fn open_table(&self, name: Option<&str>) -> Result<Store, Error> {
-        let mut environment = if self.aws { Environment::from_process()? } else { serve::local_environment()? };
+    async fn open_table(
+        &self,
+        name: Option<&str>,
+        open_file: fn(&Path) -> Result<EmbeddedTable, Error>,
+    ) -> Result<Store, Error> {
+        let mut environment = if self.aws { Environment::from_process()? } else { installation::local_environment()? };
         let http = http::new_client()?;
         if !self.aws {
             if !Path::exists(&self.store) {
                 return Err(format!("there is no table at {}", self.store.display()).into());
             }
-            environment.aws.dynamodb_endpoint = Some(table::spawn_table(Some(&self.store)).await?);
+            let path = self.store.clone();
+            let table = spawn_blocking(move || open_file(&path)).await??;
+            environment.aws = table.environment(&environment.aws);
         }
-        let sdk = aws::sdk_config(&environment.aws, &http);
+        let sdk = aws::dynamodb_sdk_config(&environment.aws, &http);
         let endpoint = environment.aws.dynamodb_endpoint.as_ref();
         let table = name.map_or(environment.table, ToOwned::to_owned);
         // The retention does not matter: the commands rewrite only unfinished records.

@@ -2,7 +2,7 @@
 
 use url::Url;
 
-use super::{Error, serve};
+use super::{Error, installation};
 use crate::app::App;
 use crate::chat::platform::Platform;
 use crate::clock;
@@ -13,7 +13,7 @@ use crate::config::Config;
 /// # Errors
 /// When the platform is not configured, or it refuses.
 pub async fn register_webhook(platform: Platform, url: &Url) -> Result<String, Error> {
-    let environment = serve::local_environment()?;
+    let environment = installation::local_environment()?;
     let app = App::new(&environment, Config::load(&environment.config)?)?;
     let secrets = app.secrets.current(clock::now()).await?;
     let mut url = url.clone();

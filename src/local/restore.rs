@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 use super::audit::{RecordSource, history_entries, scan_all};
 use super::{Error, count_of};
 use crate::approval::History;
+use crate::config::Environment;
 use crate::store::{ScannedRecord, Store};
 
 /// The copy, and what to restore from it.
 #[derive(Debug, clap::Args)]
 pub struct RestoreArgs {
-    /// The copy: with --aws the name of a table that was restored from a backup, else a file.
+    /// The copy: with --aws the name of a table that was restored from a backup, else a file of `peergate backup`.
     #[arg(long)]
     from: String,
     /// Also restore records that now have another history, or were edited.
@@ -19,6 +22,18 @@ pub struct RestoreArgs {
     replace: bool,
     #[command(flatten)]
     source: RecordSource,
+}
+
+impl RestoreArgs {
+    /// Whether both names lead to the same table.
+    fn is_onto_itself(&self) -> bool {
+        if self.source.aws {
+            return Environment::from_process().is_ok_and(|environment| environment.table == self.from);
+        }
+        let identity = |path: &Path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+        let copy = identity(Path::new(&self.from));
+        copy.is_some() && copy == identity(&self.source.store)
+    }
 }
 
 /// The result for a record.
@@ -36,6 +51,11 @@ enum RestoreOutcome {
 /// # Errors
 /// When a record was skipped. The error has the whole text.
 pub async fn restore(args: &RestoreArgs) -> Result<String, Error> {
+    if args.is_onto_itself() {
+        return Err(
+            format!("{} is the table itself, and not a copy of it: name a backup with --from", args.from).into()
+        );
+    }
     let store = args.source.open_store().await?;
     let present = scan_all(&store).await?.into_iter().map(|scanned| (scanned.id.clone(), scanned));
     let present = present.collect::<BTreeMap<_, _>>();

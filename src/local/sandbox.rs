@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use url::Url;
 
-use super::{Error, table};
+use super::table::{self, KeyPair};
+use super::{Error, owner_only};
 use crate::alicloud::sign::SignatureVersion;
 use crate::alicloud::{Alicloud, Credentials};
 use crate::app::App;
@@ -78,14 +79,14 @@ impl Sandbox {
         let directory = std::env::temp_dir().join(format!("peergate-{}", clock::nonce()));
         std::fs::create_dir_all(&directory)?;
         let secrets = directory.join("secrets.json");
-        std::fs::write(&secrets, self::secrets_json(&chat).to_string())?;
-        let aws = AwsEnvironment {
+        owner_only::write(&secrets, &self::secrets_json(&chat).to_string())?;
+        let mut aws = AwsEnvironment {
             region: "eu-central-1".into(),
             access_key_id: "local".into(),
-            secret_access_key: "local".into(),
-            dynamodb_endpoint: Some(table::spawn_table(None).await?),
+            secret_access_key: clock::nonce(),
             ..AwsEnvironment::default()
         };
+        aws.dynamodb_endpoint = Some(table::spawn_table(None, KeyPair::of(&aws)).await?);
         let config = config_toml(&alicloud, &chat, signature);
         let environment = Environment {
             config: directory.join("peergate.toml"),
@@ -94,10 +95,8 @@ impl Sandbox {
             ca_file: None,
             aws,
         };
-        std::fs::write(&environment.config, &config)?;
-        let sdk = aws::sdk_config(&environment.aws, http::new_client()?);
-        let endpoint = environment.aws.dynamodb_endpoint.clone().unwrap_or_default();
-        table::create_table(&sdk, &endpoint, &environment.table).await?;
+        owner_only::write(&environment.config, &config)?;
+        table::create_table(&aws::dynamodb_client(&environment.aws, http::new_client()?), &environment.table).await?;
         let app = build_app(&environment, &config, false)?;
         Ok(Self {
             simulator,
@@ -140,7 +139,7 @@ impl Sandbox {
 
     /// Restarts the app with another configuration.
     pub fn reconfigure(&mut self, config: &str) -> Result<(), Error> {
-        std::fs::write(&self.environment.config, config)?;
+        owner_only::write(&self.environment.config, config)?;
         self.parts = build_app(&self.environment, config, self.paces_posts)?;
         config.clone_into(&mut self.config);
         Ok(())
@@ -152,7 +151,7 @@ impl Sandbox {
         let path = self.directory.join("secrets.json");
         let mut secrets: Value = serde_json::from_slice(&std::fs::read(&path)?)?;
         merge_json(&mut secrets, &extension.secrets);
-        std::fs::write(path, secrets.to_string())?;
+        owner_only::write(&path, &secrets.to_string())?;
         let mut config = format!("{}\n{}", self.config, extension.config);
         config =
             config.replace("channels = [\"netops\"", &format!("channels = [\"netops\", \"{}\"", extension.channel));
@@ -167,13 +166,13 @@ impl Sandbox {
     pub fn write_secrets(&self, change: impl FnOnce(&mut Value)) -> Result<(), Error> {
         let mut secrets = secrets_json(&self.chat_url);
         change(&mut secrets);
-        Ok(std::fs::write(self.directory.join("secrets.json"), secrets.to_string())?)
+        Ok(owner_only::write(&self.directory.join("secrets.json"), &secrets.to_string())?)
     }
 }
 
 fn build_app(environment: &Environment, config: &str, paces_posts: bool) -> Result<Arc<App>, Error> {
     let app = App::new(environment, Config::parse(config)?)?;
-    Ok(Arc::new(if paces_posts { app } else { App { pacer: Pacer::off(), ..app } }))
+    Ok(Arc::new(if paces_posts { app } else { App { pacer: Arc::new(Pacer::off()), ..app } }))
 }
 
 fn merge_json(into: &mut Value, more: &Value) {

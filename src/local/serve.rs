@@ -1,7 +1,7 @@
-//! `peergate serve` and `watch`: both functions in one process, without Lambda.
+//! The webhook on a socket, and the watcher in a loop: both functions without Lambda.
 
 use std::convert::Infallible;
-use std::path::Path;
+use std::future::pending;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,16 +16,16 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch as channel};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Error, table};
+use super::Error;
+use super::reload::CurrentApp;
 use crate::app::App;
-use crate::config::{Config, Environment};
 use crate::doctor::StartupCheck;
 use crate::logging::ErrorChain;
 use crate::watch::Tick;
-use crate::{aws, clock, http, watch, webhook};
+use crate::{clock, watch, webhook};
 
 /// The webhook refuses bodies over 256 KiB; this much is read to find out.
 const MAX_READ_BYTES: usize = 256 * 1024 + 1;
@@ -38,36 +38,32 @@ const LAST_REPLY_TIMEOUT: Duration = Duration::from_secs(15);
 /// The pause between two ticks.
 const TICK_PAUSE: Duration = Duration::from_secs(1);
 /// The time for a tick, as in Lambda.
-const TICK_TIMEOUT: Duration = Duration::from_mins(1);
+pub(super) const TICK_TIMEOUT: Duration = Duration::from_mins(1);
 /// The time between two ticks that discover requests.
 pub const DISCOVERY_INTERVAL: Duration = Duration::from_mins(1);
 
-/// Builds the app from the environment of the process, with the embedded table of a file.
-pub async fn build_app(store: &Path) -> Result<App, Error> {
-    let mut environment = local_environment()?;
-    let endpoint = table::spawn_table(Some(store)).await?;
-    let sdk = aws::sdk_config(&environment.aws, http::new_client()?);
-    table::create_table(&sdk, &endpoint, &environment.table).await?;
-    environment.aws.dynamodb_endpoint = Some(endpoint);
-    Ok(App::new(&environment, Config::load(&environment.config)?)?)
-}
+/// A request to stop, which another task makes. It is never made if the sender is gone.
+#[derive(Debug, Clone)]
+pub struct Stop(channel::Receiver<bool>);
 
-/// The environment of the process, with defaults for what only AWS needs.
-pub(super) fn local_environment() -> Result<Environment, Error> {
-    let default = |name: &str| match name {
-        "AWS_REGION" | "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("local".to_owned()),
-        "PEERGATE_SECRETS" => Some("file:peergate.secrets.json".to_owned()),
-        _ => None,
-    };
-    #[expect(clippy::disallowed_methods, reason = "the environment of the local tool, read once")]
-    Ok(Environment::from_variables(|name| std::env::var(name).ok().or_else(|| default(name)))?)
-}
+impl Stop {
+    /// Stops once `sender` holds `true`.
+    #[must_use]
+    pub fn on(sender: &channel::Sender<bool>) -> Self {
+        Self(sender.subscribe())
+    }
 
-/// Runs the webhook on `listener` and the watcher, until the process ends.
-pub async fn serve_and_watch(app: Arc<App>, listener: TcpListener) -> Result<(), Error> {
-    app.prewarm().await?;
-    tokio::spawn(run_watcher(Arc::clone(&app), DISCOVERY_INTERVAL));
-    serve_webhook(app, listener).await
+    /// Never stops.
+    #[must_use]
+    pub fn never() -> Self {
+        Self(channel::channel(false).1)
+    }
+
+    async fn requested(&mut self) {
+        if self.0.wait_for(|stop| *stop).await.is_err() {
+            pending::<()>().await;
+        }
+    }
 }
 
 /// Limits for callers that are not authenticated yet.
@@ -95,20 +91,35 @@ impl Default for ServerLimits {
 }
 
 /// Runs the webhook on `listener` until the task ends.
-pub async fn serve_webhook(app: Arc<App>, listener: TcpListener) -> Result<(), Error> {
-    serve_webhook_within(app, listener, ServerLimits::default()).await
+pub async fn serve_webhook(app: impl Into<CurrentApp>, listener: TcpListener) -> Result<(), Error> {
+    serve_webhook_until(app, listener, ServerLimits::default(), Stop::never()).await
 }
 
-/// Like [`serve_webhook`], but with other limits.
-pub async fn serve_webhook_within(app: Arc<App>, listener: TcpListener, limits: ServerLimits) -> Result<(), Error> {
+/// Like [`serve_webhook`], but with other limits. On `stop`, it takes no new connection, and ends when the requests that
+/// have begun are answered.
+pub async fn serve_webhook_until(
+    app: impl Into<CurrentApp>,
+    listener: TcpListener,
+    limits: ServerLimits,
+    mut stop: Stop,
+) -> Result<(), Error> {
+    let app = app.into();
     let permits = Arc::new(Semaphore::new(limits.max_connections));
     loop {
-        let permit = Arc::clone(&permits).acquire_owned().await.map_err(|_| "the server takes no more connections")?;
-        match listener.accept().await {
+        let accepted = async {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            accepted = accepted => accepted,
+            () = stop.requested() => break,
+        };
+        let permit = permit.map_err(|_| "the server takes no more connections")?;
+        match accepted {
             Ok((stream, _)) => {
-                let app = Arc::clone(&app);
+                let (app, stop) = (app.clone(), stop.clone());
                 tokio::spawn(async move {
-                    serve_connection(app, stream, limits).await;
+                    serve_connection(app, stream, limits, stop).await;
                     drop(permit);
                 });
             }
@@ -118,12 +129,16 @@ pub async fn serve_webhook_within(app: Arc<App>, listener: TcpListener, limits: 
             }
         }
     }
+    drop(listener);
+    // All permits are back when all connections have ended.
+    let all = u32::try_from(limits.max_connections).unwrap_or(u32::MAX);
+    permits.acquire_many(all).await.map(drop).map_err(|_| "the server takes no more connections".into())
 }
 
 /// Serves the requests of a connection. It closes a silent connection at once, and an old one after its current request.
-async fn serve_connection(app: Arc<App>, stream: TcpStream, limits: ServerLimits) {
+async fn serve_connection(app: CurrentApp, stream: TcpStream, limits: ServerLimits, mut stop: Stop) {
     let service = service_fn(|request| {
-        let app = Arc::clone(&app);
+        let app = app.get();
         async move { Ok::<_, Infallible>(handle_request(&app, request, limits.body_timeout).await) }
     });
     let mut builder = http1::Builder::new();
@@ -132,8 +147,10 @@ async fn serve_connection(app: Arc<App>, stream: TcpStream, limits: ServerLimits
     tokio::select! {
         // Errors of a connection are not logged: anybody can cause them, and each request has its own log line.
         _ = connection.as_mut() => return,
-        () = sleep(limits.connection_lifetime) => connection.as_mut().graceful_shutdown(),
+        () = sleep(limits.connection_lifetime) => {}
+        () = stop.requested() => {}
     }
+    connection.as_mut().graceful_shutdown();
     let _ = timeout(limits.header_timeout + limits.body_timeout + LAST_REPLY_TIMEOUT, connection).await;
 }
 
@@ -153,9 +170,15 @@ async fn handle_request(app: &App, request: Request<Incoming>, body_timeout: Dur
 }
 
 /// Runs the watcher until the task ends. A tick discovers requests if the last discovery is an interval ago.
-pub async fn run_watcher(app: Arc<App>, discovery_interval: Duration) {
+pub async fn run_watcher(app: impl Into<CurrentApp>, discovery_interval: Duration) {
+    run_watcher_until(app, discovery_interval, Stop::never()).await;
+}
+
+/// Like [`run_watcher`], but ends on `stop`, after the current tick.
+pub async fn run_watcher_until(app: impl Into<CurrentApp>, discovery_interval: Duration, mut stop: Stop) {
+    let app = app.into();
     let mut discover_at = Instant::now();
-    let checked_app = Arc::clone(&app);
+    let checked_app = app.get();
     tokio::spawn(async move { StartupCheck::default().run_once(&checked_app).await });
     loop {
         let discover = Instant::now() >= discover_at;
@@ -163,9 +186,12 @@ pub async fn run_watcher(app: Arc<App>, discovery_interval: Duration) {
             discover_at = Instant::now() + discovery_interval;
         }
         let tick = if discover { Tick::SCHEDULED } else { Tick::DUE };
-        if let Err(error) = watch::tick(&app, tick, Instant::now() + TICK_TIMEOUT).await {
+        if let Err(error) = watch::tick(&app.get(), tick, Instant::now() + TICK_TIMEOUT).await {
             tracing::error!(outcome = "store_failed", error = %ErrorChain(&error), "could not finish the tick");
         }
-        sleep(TICK_PAUSE).await;
+        tokio::select! {
+            () = sleep(TICK_PAUSE) => {}
+            () = stop.requested() => return,
+        }
     }
 }

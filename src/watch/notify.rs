@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::TickSummary;
 use super::job::{ClaimedPost, Job, JobResult, PacedClaim};
+use super::{CLAIM_LEAD, TickSummary};
 use crate::accept;
 use crate::app::App;
 use crate::approval::{
@@ -19,8 +19,8 @@ use crate::approval::{
 use crate::chat::message::Message;
 use crate::chat::platform::{Channel, ChatContext};
 use crate::chat::{
-    CardDigest, DeliveryError, FailureCause, PostAttempt, PostLane, ThrottleScope, Turn, UpdateOutcome, binding,
-    message,
+    CardDigest, DeliveryError, FailureCause, PostAttempt, PostLane, PostStart, ThrottleScope, Turn, UpdateOutcome,
+    binding, message,
 };
 use crate::clock;
 use crate::peering::Fingerprint;
@@ -61,14 +61,27 @@ pub(super) async fn update_and_claim(
     app: &App,
     stored: Stored,
     event: Option<&Event>,
+    change: impl FnMut(&mut Approval) -> bool,
+    summary: &mut TickSummary,
+) -> Result<Claimed, store::Error> {
+    update_and_claim_ahead(app, stored, event, change, SignedDuration::ZERO, summary).await
+}
+
+/// As [`update_and_claim`], and claims what is due within `lead`, too.
+async fn update_and_claim_ahead(
+    app: &App,
+    stored: Stored,
+    event: Option<&Event>,
     mut change: impl FnMut(&mut Approval) -> bool,
+    lead: SignedDuration,
     summary: &mut TickSummary,
 ) -> Result<Claimed, store::Error> {
     let (mut changed, mut claims) = (false, vec![]);
     let change = |approval: &mut Approval| {
         changed = change(approval);
         let before = approval.outbox().clone();
-        claims = claim_due(app, approval, clock::now());
+        let now = clock::now();
+        claims = claim_due(app, approval, now, now + lead);
         changed || *approval.outbox() != before
     };
     let stored = app.store.update(stored, change).await?;
@@ -85,7 +98,7 @@ pub(super) async fn deliver(app: &App, claimed: Claimed, summary: &mut TickSumma
         return Ok(claimed.into_result());
     }
     let redraw = |approval: &mut Approval| approval.request_redraw(false, clock::now());
-    Ok(update_and_claim(app, claimed.stored, None, redraw, summary).await?.into_result())
+    Ok(update_and_claim_ahead(app, claimed.stored, None, redraw, CLAIM_LEAD, summary).await?.into_result())
 }
 
 fn post_jobs(id: &ApprovalId, record: &Arc<Mutex<Stored>>, claims: Vec<PacedClaim>) -> Vec<Job> {
@@ -144,14 +157,14 @@ pub(super) async fn post_claimed(
     Ok(JobResult { recheck_at, follow_ups: post_jobs(&id, &record, claimed.claims) })
 }
 
-/// Claims the due notifications. If an account requests too many cards at once, its new cards wait for their turn. So do
-/// posts to a channel that takes no more at the moment.
-pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp) -> Vec<PacedClaim> {
+/// Claims the notifications that are due by `until`. If an account requests too many cards at once, its new cards wait for
+/// their turn. So do posts to a channel that takes no more at the moment.
+pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp, until: Timestamp) -> Vec<PacedClaim> {
     let can = |channel: &str| app.config.channels.get(channel).map(Channel::capabilities);
     let has_cards = |channel: &str| can(channel).is_some_and(|can| can.can_edit);
     let new_card = |channel: &str| has_cards(channel).then(clock::new_card_id);
     let (mut paced, mut postponed) = (vec![], vec![]);
-    for claim in approval.claim_due(now, new_card) {
+    for claim in approval.claim_due(now, until, new_card) {
         let Claim { notification, channel, .. } = &claim;
         let is_chat = can(channel).is_some_and(|can| can.is_for_people);
         let account = approval.facts().requester.account;
@@ -172,8 +185,12 @@ pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp) -> V
 
 fn reserve_turn(app: &App, id: &ApprovalId, claim: &Claim, now: Timestamp) -> Turn {
     match app.config.channels.get(&claim.channel) {
-        Some(to) => app.pacer.reserve(&to.lane(&claim.channel), &post_name(id, claim.key()), now),
-        None => Turn::Soon(now),
+        Some(to) => {
+            let was_postponed = claim.due_at > claim.notification.at;
+            let due_at = was_postponed.then_some(claim.due_at);
+            app.pacer.reserve(&to.lane(&claim.channel), &post_name(id, claim.key()), due_at, now)
+        }
+        None => Turn::Soon(now.max(claim.due_at)),
     }
 }
 
@@ -195,9 +212,10 @@ async fn post_in_turn(
 ) -> Result<Event, Timestamp> {
     let to = app.config.channels.get(&claim.channel);
     let (lane, name) = (to.map(|to| to.lane(&claim.channel)), post_name(approval.id(), claim.key()));
-    sleep(Duration::try_from(begin_at.duration_since(clock::now())).unwrap_or_default()).await;
-    if let Some(until) = lane.as_ref().and_then(|lane| app.pacer.yield_to_pause(lane, &name, clock::now())) {
-        return Err(until);
+    sleep_until_time(begin_at).await;
+    if let Some(lane) = &lane {
+        let waited = timeout_at(until, wait_for_distance(app, lane, &name)).await;
+        waited.unwrap_or_else(|_elapsed| Err(clock::now()))?;
     }
     let mut display = ChannelDisplay::Unchanged;
     let posted = timeout_at(until, post_to_channel(app, approval, claim, &mut display)).await;
@@ -214,6 +232,24 @@ async fn post_in_turn(
             Event::Undelivered { number, channel, failed, display }
         }
     })
+}
+
+/// Waits while the post before is later than planned.
+///
+/// # Errors
+/// When the channel pauses: until when.
+async fn wait_for_distance(app: &App, lane: &PostLane, name: &str) -> Result<(), Timestamp> {
+    loop {
+        match app.pacer.begin(lane, name, clock::now()) {
+            PostStart::Now => return Ok(()),
+            PostStart::Wait(free_at) => sleep_until_time(free_at).await,
+            PostStart::Paused(until) => return Err(until),
+        }
+    }
+}
+
+async fn sleep_until_time(at: Timestamp) {
+    sleep(Duration::try_from(at.duration_since(clock::now())).unwrap_or_default()).await;
 }
 
 /// Ends the turn of a post. If the platform throttled it, the other posts pause, too.
@@ -407,8 +443,11 @@ pub(super) async fn deliver_digests(app: &App) {
         let cards = digest.ids.len();
         let Some(to) = app.config.channels.get(channel) else { continue };
         let (lane, name) = (to.lane(channel), format!("digest of {account}"));
-        let Turn::Soon(begin_at) = app.pacer.reserve(&lane, &name, clock::now()) else { continue };
-        sleep(Duration::try_from(begin_at.duration_since(clock::now())).unwrap_or_default()).await;
+        let Turn::Soon(begin_at) = app.pacer.reserve(&lane, &name, None, clock::now()) else { continue };
+        sleep_until_time(begin_at).await;
+        if wait_for_distance(app, &lane, &name).await.is_err() {
+            continue;
+        }
         let posted = post_digest(app, to, &digest).await;
         end_turn(app, &lane, &name, posted.as_ref().err());
         match posted {

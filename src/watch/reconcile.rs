@@ -138,7 +138,7 @@ pub(super) async fn report_bypass(
     let review =
         Review { id, connection: &connection, policy: &snapshot, findings: &[], eligible_approver: &eligible_approver };
     let mut approval = Approval::discover_bypass(&review, now);
-    let claims = claim_due(app, &mut approval, now);
+    let claims = claim_due(app, &mut approval, now, now);
     let stored = match app.store.save(&approval, None).await? {
         Saved::Done(stored) => stored,
         // Another process has just created a record, so people were asked.
@@ -326,7 +326,7 @@ async fn refresh_record(
     let must_make_call =
         |approval: &Approval| *approval.state() == ApprovalState::Approved && approval.is_call_in_progress(now);
     let claim_unless_called =
-        |approval: &mut Approval| if must_make_call(approval) { vec![] } else { claim_due(app, approval, now) };
+        |approval: &mut Approval| if must_make_call(approval) { vec![] } else { claim_due(app, approval, now, now) };
     let (mut changed, mut claims) = (false, vec![]);
     let stored = match stored {
         None => {

@@ -89,7 +89,7 @@ def built():
 
 @pytest.fixture
 def simulator():
-    program = Program([PEERGATE, "simulate", "--activation-ms", "300"], r"listening on (http://\S+)")
+    program = Program([PEERGATE, "simulate", "--activation-ms", "300", "--well-known-keys"], r"listening on (http://\S+)")
     yield program
     program.stop()
 

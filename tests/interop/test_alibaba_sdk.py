@@ -138,7 +138,7 @@ def test_deleted_connection_is_gone(client):
 
 
 def test_quota_throttles_and_names_the_wait():
-    simulator = Program([PEERGATE, "simulate", "--quota", "5"], r"listening on (http://\S+)")
+    simulator = Program([PEERGATE, "simulate", "--quota", "5", "--well-known-keys"], r"listening on (http://\S+)")
     try:
         client = Client(
             Config(

@@ -36,7 +36,7 @@ PRUNED = {".git", ".venv", ".aws-sam", ".pytest_cache", "__pycache__", "config",
 
 # Each command: the program, and its subcommand if it has one.
 RUN = {
-    *(f"peergate {name}" for name in ["demo", "doctor", "event", "export", "list", "redrive", "register", "restore"]),
+    *(f"peergate {name}" for name in ["demo", "backup", "doctor", "event", "export", "list", "redrive", "register", "restore"]),
     *(f"peergate {name}" for name in ["schema", "serve", "show", "simulate", "table", "verify"]),
     *("echo", "openssl rand", "python3"),
 }
@@ -46,7 +46,7 @@ PARSED = {
     *("terraform apply", "terraform init", "terraform workspace"),
     *("$EDITOR", "cd", "cp", "export", "mkdir"),
 }
-SYNTAX = {"awk", "cargo insta", "cargo install", "cut", "gh attestation", "openssl s_client", "openssl x509", "tr"}
+SYNTAX = {"awk", "cargo insta", "cargo install", "cut", "gh attestation", "install", "openssl s_client", "openssl x509", "systemctl", "tr"}
 
 WITH_SUBCOMMANDS = {"aws", "cargo", "gh", "openssl", "peergate", "terraform"}
 SERVERS = ["simulate", "serve", "table", "fake", "watch"]
@@ -321,7 +321,7 @@ def make(words):
 def cargo(words):
     options = tomllib.loads((ROOT / "Cargo.toml").read_text())["features"]
     flags = {word for word in words if word.startswith("--")}
-    assert flags <= {"--locked", "--features", "--bins", "--bin", "--test"}, words
+    assert flags <= {"--locked", "--features", "--bins", "--bin", "--release", "--test"}, words
     for flag, value in zip(words, words[1:]):
         assert flag != "--features" or value in options, value
         assert flag != "--test" or (ROOT / "tests" / value / "main.rs").exists(), value
@@ -548,7 +548,7 @@ class Trial:
     """docs/try-it.md, on free ports: its files, and its two servers."""
 
     def __init__(self, directory):
-        self.directory, self.servers = directory, []
+        self.directory, self.servers, self.id = directory, [], None
         self.ports = {port: str(free_port()) for port in ["8000", "8080", "9000"]}
         (config,), (secrets,) = page("docs/try-it.md", "toml"), page("docs/try-it.md", "json")
         write(directory, self.moved(config), json.loads(secrets))
@@ -557,13 +557,13 @@ class Trial:
         first = [text for text in page("docs/try-it.md", "sh") if re.match(r"peergate (simulate|serve)", text)][:2]
         for text in first:
             self.start(text)
-        assert f"requested {ID}\n" in self.servers[0].output, "the page says which request there is"
-        wait_for("the request is found", lambda: ID in self.run("peergate list"))
+        (self.id,) = re.findall(r"requested (pcc-\w+)", "".join(self.servers[0].output))
+        wait_for("the request is found", lambda: self.id in self.run("peergate list"))
 
     def moved(self, text):
         for port, free in self.ports.items():
             text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free}")
-        return text
+        return text if self.id is None else text.replace(ID, self.id)
 
     def start(self, text):
         words = shlex.split(self.moved(text))
@@ -578,7 +578,7 @@ class Trial:
             ["bash", "-euo", "pipefail"],
             input=self.moved(script),
             cwd=self.directory,
-            env=bare() | more,
+            env=bare() | {"id": self.id or ""} | more,
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,
@@ -605,7 +605,7 @@ def test_the_steps_of_the_trial_lead_to_an_activation(trial):
     printed = trial.run("\n".join(steps[first : last + 1]))
     assert "\ncounted\naccepted\n" in printed, printed
     assert "approved by bob" in printed and "all valid" in printed, printed
-    wait_for("Activated", lambda: "is Activated" in trial.run(f"peergate show {ID}"))
+    wait_for("Activated", lambda: "is Activated" in trial.run(f"peergate show {trial.id}"))
 
 
 def test_the_program_that_sends_webhooks_is_understood(trial):
@@ -615,8 +615,8 @@ def test_the_program_that_sends_webhooks_is_understood(trial):
     # The client of this page sends the body of the page on the HTTP API.
     (request,) = [text for text in page("docs/http-api.md", "json") if "dry_run" in text]
     request = json.loads(request)
-    data = request["data"] | {"instance_id": ID, "actor": "bob"}
-    lines = program.split("seen = ")[0] + f"seen = send('peering.status', instance_id={ID!r}, actor='bob')\n"
+    data = request["data"] | {"instance_id": trial.id, "actor": "bob"}
+    lines = program.split("seen = ")[0] + f"seen = send('peering.status', instance_id={trial.id!r}, actor='bob')\n"
     lines += f"data = {data!r} | {{'fingerprint': seen['connection']['fingerprint']}}\nprint(send({request['type']!r}, **data)['outcome'])\n"
     (trial.directory / "program.py").write_text(trial.moved(lines))
     assert trial.run("python program.py") == "accepted\n"
@@ -675,14 +675,14 @@ def test_the_commands_of_peergate_run(trial, moto):
                 found = re.search(r"(?:^|\s)peergate ([a-z]+)", line.split("#")[0])
                 if not found or found[1] in {"serve", "simulate"} or document.name == "docs/try-it.md" and found[1] != "event":
                     continue
-                line = line.replace("pcc-…", ID).replace("AWS_REGION=…", "").replace("PEERGATE_TABLE=…", "")
+                line = line.replace("pcc-…", trial.id).replace("AWS_REGION=…", "").replace("PEERGATE_TABLE=…", "")
                 line = line.replace("PEERGATE_TABLE=TABLE", "").replace("--channel NAME", "--channel netops").replace("--rule RULE", f"--rule {prefix}")
                 line = line.replace("peergate-restored", f"{prefix}-restored").replace("PEERGATE_SECRETS=peergate ", f"PEERGATE_SECRETS={prefix} ")
-                in_aws = "--aws" in line or found[1] == "doctor"
+                in_aws = "--aws" in line or found[1] == "doctor" and "--store" not in line
                 # The findings of the doctor do not matter here.
                 printed = trial.run(line, status=None if found[1] == "doctor" else 0, **(clouds if in_aws else {}))
                 assert "Usage:" not in printed, printed
-                assert found[1] != "doctor" or "✓ schedule" in printed, printed
+                assert found[1] != "doctor" or ("✓ schedule" if in_aws else "✓ table, TTL") in printed, printed
                 ran.add(found[1])
     served = [text for text in page("docs/try-it.md", "sh") if text.startswith("peergate table")]
     trial.start(served[0])
@@ -692,5 +692,5 @@ def test_the_commands_of_peergate_run(trial, moto):
 
 
 def test_the_json_of_an_event_is_signed_for_the_simulator(trial):
-    event = json.loads(trial.run(f"peergate event approve {ID}"))
+    event = json.loads(trial.run(f"peergate event approve {trial.id}"))
     assert event["rawPath"] == "/webhook/ci" and json.loads(event["body"])["data"]["fingerprint"]

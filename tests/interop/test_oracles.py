@@ -5,6 +5,9 @@ import json
 import subprocess
 import threading
 
+import botocore.exceptions
+import pytest
+
 from conftest import AUDIT_SECRET, CI_SECRET, PEERGATE, SLACK_SECRET, Program, configuration, environment, event, fetch
 from conftest import wait_for
 from slack_sdk.signature import SignatureVerifier
@@ -95,9 +98,14 @@ def test_boto3_finds_the_served_table(tmp_path):
     import boto3
 
     command = [PEERGATE, "table", "--listen", "127.0.0.1:0", "--store", str(tmp_path / "peergate.db"), "--name", "peergate-test"]
-    server = Program(command, r"listening on (http://\S+)", cwd=tmp_path)
-    aws = {"region_name": "local", "aws_access_key_id": "local", "aws_secret_access_key": "local"}
-    client = boto3.client("dynamodb", endpoint_url=server.url, **aws)
+    keys = environment(tmp_path, AWS_ACCESS_KEY_ID="ours", AWS_SECRET_ACCESS_KEY="a secret/with+signs=")
+    server = Program(command, r"listening on (http://\S+)", cwd=tmp_path, env=keys)
+
+    def client_with(key, secret):
+        aws = {"region_name": "eu-central-1", "aws_access_key_id": key, "aws_secret_access_key": secret}
+        return boto3.client("dynamodb", endpoint_url=server.url, **aws)
+
+    client = client_with("ours", "a secret/with+signs=")
 
     def described():
         try:
@@ -107,12 +115,17 @@ def test_boto3_finds_the_served_table(tmp_path):
 
     try:
         assert wait_for("the table", described)["GlobalSecondaryIndexes"][0]["IndexName"] == "due"
+        for key, secret, code in [("ours", "guessed", "InvalidSignatureException"), ("local", "local", "UnrecognizedClientException")]:
+            with pytest.raises(botocore.exceptions.ClientError) as refused:
+                client_with(key, secret).describe_table(TableName="peergate-test")
+            answer = refused.value.response
+            assert (answer["Error"]["Code"], answer["ResponseMetadata"]["HTTPStatusCode"]) == (code, 403)
     finally:
         server.stop()
 
 
 def test_simulator_requests_a_peering_on_demand(tmp_path):
-    simulator = Program([PEERGATE, "simulate", "--request"], r"listening on (http://\S+)")
+    simulator = Program([PEERGATE, "simulate", "--request", "--well-known-keys"], r"listening on (http://\S+)")
     try:
         instance_id = wait_for(
             "the id", lambda: [line.split()[1] for line in simulator.output if line.startswith("requested ")]

@@ -235,7 +235,8 @@ struct Answering {
 const OK: Answering = Answering { status: 200, delay: Duration::ZERO, retry_after: None };
 
 impl ResponseUrl {
-    async fn start(answers: Vec<Answering>) -> Self {
+    /// The first `broken` connections end without an answer.
+    async fn start(answers: Vec<Answering>, broken: usize) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
         let taken = Arc::<Mutex<Vec<Value>>>::default();
@@ -253,7 +254,12 @@ impl ResponseUrl {
                 response.body(axum::body::Body::from("ok")).unwrap()
             }
         });
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        tokio::spawn(async move {
+            for _ in 0..broken {
+                drop(listener.accept().await.unwrap());
+            }
+            axum::serve(listener, router).await
+        });
         Self { url, taken }
     }
 
@@ -263,9 +269,12 @@ impl ResponseUrl {
     }
 }
 
-/// A stranger clicks Approve. Returns how long that took, and what was sent to the `response_url`.
 async fn stranger_clicks(answers: Vec<Answering>) -> (Duration, Vec<String>) {
-    let slack = ResponseUrl::start(answers).await;
+    stranger_clicks_at(ResponseUrl::start(answers, 0).await).await
+}
+
+/// A stranger clicks Approve. Returns how long that took, and what was sent to the `response_url`.
+async fn stranger_clicks_at(slack: ResponseUrl) -> (Duration, Vec<String>) {
     let app = TestApp::start().await;
     let own = format!("response_origins = [\"{}\"", app.chat_url);
     let app = app.with_change(&own, &format!("{own}, \"{}\"", slack.url));
@@ -299,6 +308,15 @@ async fn failed_answer_to_a_click_is_sent_once_more() {
     let (took, taken) = stranger_clicks(vec![Answering { status: 503, retry_after: Some("1"), ..OK }, OK]).await;
     assert!(taken.len() == 2 && took >= Duration::from_secs(1), "{took:?} {taken:?}");
     assert!(!logged().contains("unanswered_click"));
+}
+
+#[tokio::test]
+async fn answer_to_a_click_survives_one_broken_connection() {
+    let (_, taken) = stranger_clicks_at(ResponseUrl::start(vec![OK], 1).await).await;
+    assert!(taken.len() == 1 && taken[0].starts_with(REFUSED), "{taken:?}");
+    assert!(!logged().contains("unanswered_click"));
+    let (_, taken) = stranger_clicks_at(ResponseUrl::start(vec![OK], 2).await).await;
+    assert!(taken.is_empty() && logged().contains("unanswered_click"), "{taken:?}");
 }
 
 #[tokio::test]

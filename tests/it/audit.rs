@@ -1,12 +1,12 @@
 //! The auditor's commands, run as programs over a table in a file.
 
-use std::path::Path;
 use std::process::{Command, Output};
 
 use crate::support::prelude::*;
 use aws_sdk_dynamodb::types::AttributeValue;
 use peergate::aws::AwsEnvironment;
-use peergate::local::table;
+use peergate::local::table::server::serve_table;
+use peergate::local::table::{EmbeddedTable, KeyPair};
 use peergate::store::Store;
 use peergate::{aws, http};
 use sha2::Digest;
@@ -33,23 +33,16 @@ impl Audited {
         }
         app.follow().await;
         let directory = tempfile::tempdir().unwrap();
-        let endpoint = table::spawn_table(Some(&directory.path().join("peergate.db"))).await.unwrap();
-        let anybody = AwsEnvironment {
-            region: "local".into(),
-            access_key_id: "local".into(),
-            secret_access_key: "local".into(),
-            ..AwsEnvironment::default()
-        };
-        let http = http::new_client().unwrap();
-        let sdk = aws::sdk_config(&anybody, &http);
-        table::create_table(&sdk, &endpoint, "peergate").await.unwrap();
-        let config = aws_sdk_dynamodb::config::Builder::from(&sdk).endpoint_url(&endpoint).build();
-        let store = Store::new(&sdk, Some(&endpoint), http, "peergate".into(), jiff::SignedDuration::from_hours(1));
+        let table = EmbeddedTable::open(&directory.path().join("peergate.db")).unwrap();
+        table.create("peergate").await.unwrap();
+        let (aws, http) = (table.environment(&AwsEnvironment::local()), http::new_client().unwrap());
+        let sdk = aws::dynamodb_sdk_config(&aws, &http);
+        let store = Store::new(&sdk, None, None, "peergate".into(), jiff::SignedDuration::from_hours(1));
         let ids = [two, rejected, waits];
         for id in &ids {
             store.save(&app.approval(id).await, None).await.unwrap();
         }
-        Self { directory, client: aws_sdk_dynamodb::Client::from_conf(config), ids }
+        Self { directory, client: aws::dynamodb_client(&aws, &http), ids }
     }
 
     fn run(&self, arguments: &[&str]) -> Output {
@@ -312,9 +305,8 @@ async fn audit_reads_the_table_over_the_network() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     let file = audited.directory.path().join("peergate.db");
-    tokio::spawn(async move {
-        table::serve_table(Path::new(&file), "peergate", listener).await.map_err(|error| error.to_string())
-    });
+    let keys = KeyPair::of(&AwsEnvironment::local());
+    tokio::spawn(serve_table(EmbeddedTable::open(&file).unwrap(), keys, listener));
     let mut command = Command::new(env!("CARGO_BIN_EXE_peergate"));
     command.current_dir(audited.directory.path()).args(["verify", "--aws"]).env("AWS_ENDPOINT_URL_DYNAMODB", endpoint);
     for (name, value) in [("AWS_REGION", "local"), ("AWS_ACCESS_KEY_ID", "local"), ("AWS_SECRET_ACCESS_KEY", "local")] {

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use crate::support::prelude::*;
 use aws_sdk_dynamodb::types::AttributeValue;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
 use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use peergate::approval::{
@@ -15,7 +15,7 @@ use peergate::approval::{
 };
 use peergate::aws::AwsEnvironment;
 use peergate::config::{Config, SecretsSource};
-use peergate::local::table;
+use peergate::local::table::{self, EmbeddedTable, KeyPair};
 use peergate::peering::{Connection, InstanceId, Status};
 use peergate::policy::Policy;
 use peergate::secrets::{self, SecretsStore};
@@ -69,12 +69,17 @@ fn environment() -> AwsEnvironment {
     }
 }
 
+/// A table that takes the signatures of [`environment`]. Returns its URL.
+async fn spawn_table() -> String {
+    table::spawn_table(None, KeyPair::of(&environment())).await.unwrap()
+}
+
 async fn store_at(endpoint: &str) -> (Store, String) {
     let http = http::new_client().unwrap();
     let sdk = aws::sdk_config(&environment(), &http);
     let table = format!("peergate-{}", clock::nonce());
-    table::create_table(&sdk, endpoint, &table).await.unwrap();
-    table::create_table(&sdk, endpoint, &table).await.unwrap();
+    table::create_table(&dynamodb(endpoint), &table).await.unwrap();
+    table::create_table(&dynamodb(endpoint), &table).await.unwrap();
     let retention = SignedDuration::from_hours(24 * 400);
     (Store::new(&sdk, Some(&endpoint.to_owned()), http, table.clone(), retention), table)
 }
@@ -125,7 +130,7 @@ macro_rules! store_promises {
     ($($promise:ident: $on_dynoxide:ident, $on_moto:ident;)*) => {$(
         #[tokio::test]
         async fn $on_dynoxide() {
-            promises::$promise(Backend::start(table::spawn_table(None).await.unwrap()).await).await;
+            promises::$promise(Backend::start(spawn_table().await).await).await;
         }
 
         #[tokio::test]
@@ -306,8 +311,8 @@ mod promises {
 }
 
 fn dynamodb(endpoint: &str) -> aws_sdk_dynamodb::Client {
-    let sdk = aws::sdk_config(&environment(), http::new_client().unwrap());
-    aws_sdk_dynamodb::Client::from_conf(aws_sdk_dynamodb::config::Builder::from(&sdk).endpoint_url(endpoint).build())
+    let aws = AwsEnvironment { dynamodb_endpoint: Some(endpoint.into()), ..environment() };
+    aws::dynamodb_client(&aws, http::new_client().unwrap())
 }
 
 async fn attribute(endpoint: &str, table: &str, id: &ApprovalId, name: &str) -> Option<AttributeValue> {
@@ -327,7 +332,7 @@ async fn age(endpoint: &str, table: &str, id: &ApprovalId) {
 
 #[tokio::test]
 async fn newer_record_is_refused_and_not_rewritten() {
-    let endpoint = table::spawn_table(None).await.unwrap();
+    let endpoint = spawn_table().await;
     let (store, table) = store_at(&endpoint).await;
     let approval = approval("pcc-a", "alice", clock::now());
     store.save(&approval, None).await.unwrap();
@@ -341,12 +346,12 @@ async fn newer_record_is_refused_and_not_rewritten() {
 }
 
 /// DynamoDB that answers a `BatchGetItem` in part: one record at a time, `good` times, and then not at all.
-async fn in_parts(behind: String, good: usize) -> String {
+async fn in_parts(behind: EmbeddedTable, good: usize) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let (client, answered) = (http::new_client().unwrap(), Arc::new(AtomicUsize::new(0)));
-    let response = move |headers: HeaderMap, body: String| {
-        let (client, behind, answered) = (client.clone(), behind.clone(), Arc::clone(&answered));
+    let answered = Arc::new(AtomicUsize::new(0));
+    let response = move |body: String| {
+        let (behind, answered) = (behind.clone(), Arc::clone(&answered));
         async move {
             if answered.fetch_add(1, Ordering::SeqCst) >= good {
                 return (StatusCode::BAD_REQUEST, r#"{"__type": "a.b#ThrottlingException"}"#.to_owned());
@@ -355,10 +360,8 @@ async fn in_parts(behind: String, good: usize) -> String {
             let (table, keys) = asked["RequestItems"].as_object_mut().unwrap().iter_mut().next().unwrap();
             let (table, all) = (table.clone(), keys["Keys"].as_array_mut().unwrap());
             let left = all.split_off(1);
-            let mut headers = headers;
-            headers.remove("content-length");
-            let response = client.post(&behind).headers(headers).body(asked.to_string()).send().await.unwrap();
-            let mut response: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
+            let response = behind.answer("BatchGetItem", asked.to_string().as_bytes());
+            let mut response: Value = serde_json::from_str(&response.body).unwrap();
             if !left.is_empty() {
                 response["UnprocessedKeys"] = serde_json::json!({table: {"Keys": left}});
             }
@@ -371,8 +374,10 @@ async fn in_parts(behind: String, good: usize) -> String {
 
 #[tokio::test]
 async fn unprocessed_batch_keys_are_requested_again() {
-    let endpoint = table::spawn_table(None).await.unwrap();
-    let (store, table) = store_at(&endpoint).await;
+    let (embedded, table) = (EmbeddedTable::in_memory().unwrap(), "peergate".to_owned());
+    embedded.create(&table).await.unwrap();
+    let sdk = aws::dynamodb_sdk_config(&embedded.environment(&environment()), http::new_client().unwrap());
+    let store = Store::new(&sdk, None, None, table.clone(), SignedDuration::from_hours(24));
     let approvals: Vec<_> = (0..4).map(|number| approval(&format!("pcc-{number}"), "alice", clock::now())).collect();
     for approval in &approvals[..3] {
         store.save(approval, None).await.unwrap();
@@ -380,7 +385,7 @@ async fn unprocessed_batch_keys_are_requested_again() {
     let ids: Vec<_> = approvals.iter().map(|approval| approval.id().clone()).collect();
     let sdk = aws::sdk_config(&environment(), http::new_client().unwrap());
     let load = async |good| {
-        let endpoint = in_parts(endpoint.clone(), good).await;
+        let endpoint = in_parts(embedded.clone(), good).await;
         let retention = SignedDuration::from_hours(24);
         Store::new(&sdk, Some(&endpoint), http::new_client().unwrap(), table.clone(), retention).load_many(&ids).await
     };

@@ -130,9 +130,9 @@ async fn doctor_reports_a_healthy_deployment_as_healthy() {
             fine("configuration"),
             fine("table"),
             fine("table, index"),
-            // The embedded table has neither.
+            // The embedded table has none.
             (Health::Warning, "table, stream"),
-            (Health::Warning, "table, TTL"),
+            fine("table, TTL"),
             fine("table, query"),
             fine("table, reading"),
             fine("table, reading many"),
@@ -328,6 +328,31 @@ async fn doctor_names_secrets_problems() {
             |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("xoxb-1\n"),
             "secrets: secrets: platforms.slack.bot_token: it has a space or a line break in it",
             "not started: secrets: platforms.slack.bot_token: it has a space or a line break in it",
+        ),
+        (
+            |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("xoxe.xoxb-1-abc"),
+            "secrets: secrets: platforms.slack.bot_token: it expires after 12 hours, because the app rotates its tokens. Turn off “Advanced token security via token rotation” under OAuth & Permissions",
+            "not started: secrets: platforms.slack.bot_token: it expires after 12 hours, because the app rotates its tokens.",
+        ),
+        (
+            |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("xoxe-1-abc"),
+            "secrets: secrets: platforms.slack.bot_token: it is a refresh token.",
+            "not started: secrets: platforms.slack.bot_token: it is a refresh token.",
+        ),
+        (
+            |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("xoxp-1-abc"),
+            "secrets: secrets: platforms.slack.bot_token: it is the token of a user.",
+            "not started: secrets: platforms.slack.bot_token: it is the token of a user.",
+        ),
+        (
+            |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("xapp-1-abc"),
+            "secrets: secrets: platforms.slack.bot_token: it is an app-level token.",
+            "not started: secrets: platforms.slack.bot_token: it is an app-level token.",
+        ),
+        (
+            |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("abc"),
+            "secrets: secrets: platforms.slack.bot_token: it is not a Bot User OAuth Token, which starts with xoxb",
+            "not started: secrets: platforms.slack.bot_token: it is not a Bot User OAuth Token, which starts with xoxb",
         ),
         (
             |it| it.secrets["platforms"]["slack"]["bot_token"] = Value::Null,

@@ -326,7 +326,7 @@ proptest! {
                     }
                 }
                 Step::Claim => {
-                    for Claim { notification, channel, .. } in record.claim_due(at, |_| Some(CardId(2))) {
+                    for Claim { notification, channel, .. } in record.claim_due(at, at, |_| Some(CardId(2))) {
                         let earlier = record.outbox().iter().filter(|other| other.number < notification.number);
                         for other in earlier {
                             let waiting = matches!(other.deliveries.get(&channel), Some(Delivery::Waiting { .. }));

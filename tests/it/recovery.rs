@@ -11,11 +11,7 @@ use tokio::process::Command;
 type Item = HashMap<String, AttributeValue>;
 
 fn dynamodb(app: &TestApp) -> aws_sdk_dynamodb::Client {
-    let environment = &app.environment;
-    let sdk = peergate::aws::sdk_config(&environment.aws, peergate::http::new_client().unwrap());
-    let config = aws_sdk_dynamodb::config::Builder::from(&sdk);
-    let endpoint = environment.aws.dynamodb_endpoint.clone().unwrap();
-    aws_sdk_dynamodb::Client::from_conf(config.endpoint_url(endpoint).build())
+    peergate::aws::dynamodb_client(&app.environment.aws, peergate::http::new_client().unwrap())
 }
 
 /// The item of a connection, as a backup of the table has it.
@@ -31,10 +27,8 @@ async fn restore(app: &TestApp, item: Item) {
 
 /// A table that holds what the app's holds now, as one restored from a backup does.
 async fn copy(app: &TestApp, name: &str) {
-    let aws = &app.environment.aws;
-    let sdk = peergate::aws::sdk_config(aws, peergate::http::new_client().unwrap());
-    table::create_table(&sdk, aws.dynamodb_endpoint.as_ref().unwrap(), name).await.unwrap();
     let dynamodb = dynamodb(app);
+    table::create_table(&dynamodb, name).await.unwrap();
     for item in dynamodb.scan().table_name(&app.environment.table).send().await.unwrap().items.unwrap() {
         dynamodb.put_item().table_name(name).set_item(Some(item)).send().await.unwrap();
     }

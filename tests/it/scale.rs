@@ -353,24 +353,48 @@ async fn silent_channel_does_not_stop_discovery() {
     app.assert_state(&unheard, "pending").await;
 }
 
-#[tokio::test]
-async fn foreign_index_entry_is_fixed_with_one_reading() {
-    let (app, table) = TableProxy::start(slow()).await;
-    let ids = pending(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 3).await;
+/// Changes the digest of a record's line in the index, as an earlier version wrote it.
+async fn write_foreign_digest(app: &TestApp, id: &InstanceId) {
     let endpoint = app.environment.aws.dynamodb_endpoint.clone().unwrap();
     let sdk = peergate::aws::sdk_config(&app.environment.aws, client::new_client().unwrap());
     let config = aws_sdk_dynamodb::config::Builder::from(&sdk).endpoint_url(endpoint).build();
     let mark = AttributeValue::S("0123456789abcdef0123456789abcdef".into());
     let update = aws_sdk_dynamodb::Client::from_conf(config).update_item().table_name(&app.environment.table);
-    let update = update.key("id", AttributeValue::S(format!("prod/{}", ids[1])));
+    let update = update.key("id", AttributeValue::S(format!("prod/{id}")));
     let update = update.update_expression("SET mark = :mark").expression_attribute_values(":mark", mark);
     update.send().await.unwrap();
+}
+
+#[tokio::test]
+async fn foreign_index_entry_is_fixed_with_one_reading() {
+    let (app, table) = TableProxy::start(slow()).await;
+    let ids = pending(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 3).await;
+    write_foreign_digest(&app, &ids[1]).await;
     let gets = app.count_calls(GET);
     assert_eq!(app.discover().await.discovered, 0);
     assert_eq!(app.count_calls(GET) - gets, 1);
     table.reset_calls();
     app.discover().await;
     assert_eq!((table.count_calls(), app.count_calls(GET) - gets), (1, 1), "once");
+}
+
+#[tokio::test]
+async fn refused_fix_of_an_index_entry_is_tried_again() {
+    let (app, table) = TableProxy::start(slow()).await;
+    let ids = pending(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 3).await;
+    write_foreign_digest(&app, &ids[1]).await;
+    table.refuse_operation("PutItem");
+    let gets = app.count_calls(GET);
+    app.discover().await;
+    assert_eq!(app.count_calls(GET) - gets, 1);
+    assert!(logged().contains("could not finish a job"), "the refusal is logged");
+    table.allow_all_operations();
+    table.reset_calls();
+    app.discover().await;
+    assert_eq!((app.count_calls(GET) - gets, table.writes()), (2, vec![200]), "the next discovery repeats it");
+    table.reset_calls();
+    app.discover().await;
+    assert_eq!((table.count_calls(), app.count_calls(GET) - gets), (1, 2), "and then never again");
 }
 
 #[tokio::test]

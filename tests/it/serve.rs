@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::support::prelude::*;
 use peergate::chat::SignedRequest;
-use peergate::local::serve::{self, ServerLimits};
+use peergate::local::serve::{self, ServerLimits, Stop};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -28,7 +28,7 @@ fn limits() -> ServerLimits {
 async fn served(app: &TestApp, limits: ServerLimits) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve::serve_webhook_within(Arc::clone(&app.parts), listener, limits));
+    tokio::spawn(serve::serve_webhook_until(Arc::clone(&app.parts), listener, limits, Stop::never()));
     address
 }
 

@@ -348,7 +348,7 @@ async fn notification_claimed_by_a_dead_watcher_is_due_again() {
     let claimed = app
         .parts
         .store
-        .update(stored, |approval| !approval.claim_due(clock::now(), |_| None).is_empty())
+        .update(stored, |approval| !approval.claim_due(clock::now(), clock::now(), |_| None).is_empty())
         .await
         .unwrap();
     app.round().await;

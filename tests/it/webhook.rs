@@ -181,6 +181,54 @@ async fn unauthentic_request_reaches_neither_store_nor_api() {
 }
 
 #[tokio::test]
+async fn only_one_family_of_signature_headers_is_taken() {
+    let app = TestApp::start().await;
+    let id = app.new_request().await;
+    let good = app.sign_event("approve", &id, "alice").await;
+    let svix = |name: &'static str| match name {
+        "webhook-id" => "svix-id",
+        "webhook-timestamp" => "svix-timestamp",
+        "webhook-signature" => "svix-signature",
+        other => other,
+    };
+    let renamed = |names: &[&str]| {
+        let mut signed = good.clone();
+        for header in signed.headers.iter_mut().filter(|header| names.contains(&header.0)) {
+            header.0 = svix(header.0);
+        }
+        signed
+    };
+    let all = ["webhook-id", "webhook-timestamp", "webhook-signature"];
+    let mut cases = vec![];
+    for name in all {
+        cases.push((format!("only {name} is Svix's"), renamed(&[name])));
+        let others: Vec<_> = all.into_iter().filter(|other| *other != name).collect();
+        cases.push((format!("only {name} is not Svix's"), renamed(&others)));
+        let mut both = renamed(&all);
+        both.headers.extend(good.headers.iter().filter(|header| header.0 == name).cloned());
+        cases.push((format!("Svix's, and {name}"), both));
+        let mut twice = renamed(&all);
+        let header = twice.headers.iter().find(|header| header.0 == svix(name)).unwrap().clone();
+        twice.headers.push(header);
+        cases.push((format!("two of {name}"), twice));
+        let mut without = renamed(&all);
+        without.headers.retain(|header| header.0 != svix(name));
+        cases.push((format!("no {name}"), without));
+    }
+    let mut flipped = renamed(&all);
+    flipped.body = flipped.body.replace("alice", "alicf");
+    cases.push(("a changed body".into(), flipped));
+    for (name, signed) in cases {
+        let reply = app.send(&signed).await;
+        assert_eq!((reply.status, reply.name().as_str()), (401, "unauthentic"), "{name}");
+    }
+    assert_eq!((app.count_upstream_calls(), app.state_of(&id).await.as_str()), (0, "none"));
+    assert_eq!(app.send(&renamed(&all)).await.name(), "accepted");
+    assert_eq!(app.send(&good).await.name(), "repeated", "the id is the same in both families");
+    app.assert_accepts(&id, 1);
+}
+
+#[tokio::test]
 async fn timestamp_may_differ_by_at_most_300_seconds() {
     let app = TestApp::start().await;
     let id = app.new_request().await;

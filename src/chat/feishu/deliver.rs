@@ -416,3 +416,22 @@ pub(in crate::chat) async fn register_webhook(access: PlatformContext<'_>, url: 
         access.config.app
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn turn_of_a_post_that_gave_up_is_free_again() {
+        let state = State::default();
+        let first: Vec<_> = (0..MAX_POSTS_PER_SECOND).map(|_| state.reserve_turn("ou_a")).collect();
+        let waits: Vec<_> = (0..10).map(|_| state.reserve_turn("ou_a")).collect();
+        assert_eq!((waits[0], waits[5]), (first[0] + RATE_PERIOD, first[0] + 2 * RATE_PERIOD));
+        for at in waits.iter().copied() {
+            drop(ReservedTurn { state: &state, id: "ou_a", at, is_used: false });
+        }
+        assert_eq!(state.reserve_turn("ou_a"), waits[0], "the posts that were made still count");
+        drop(ReservedTurn { state: &state, id: "ou_a", at: waits[0], is_used: true });
+        assert_eq!(state.reserve_turn("ou_a"), first[1] + RATE_PERIOD, "and so does one more");
+    }
+}

@@ -16,10 +16,10 @@ use crate::http::{check_endpoint, constant_url};
 use crate::redaction::{KeyProblem, redact};
 use crate::secret::{Secret, is_printable};
 
-/// A channel takes about one post a second, and a workspace several hundred a minute.
+/// A channel takes about one post a second, and a workspace several hundred a minute. This leaves a margin for the network.
 ///
 /// Source: <https://docs.slack.dev/apis/web-api/rate-limits>
-const PACE: Pace = Pace { per_channel: SignedDuration::from_secs(1), per_app: SignedDuration::from_millis(200) };
+const PACE: Pace = Pace { per_channel: SignedDuration::from_millis(1100), per_app: SignedDuration::from_millis(200) };
 /// The prefix of bot tokens.
 ///
 /// Source: <https://docs.slack.dev/authentication/tokens>
@@ -35,10 +35,10 @@ const OTHER_TOKENS: [(&str, &str); 6] = [
          under OAuth & Permissions and install the app again; if Slack does not let you, make a new app without it",
     ),
     ("xoxe-", "it is a refresh token. Store the Bot User OAuth Token of an app that does not rotate its tokens"),
-    ("xoxp-", "it is the token of a user. Store the Bot User OAuth Token, which starts with xoxb-"),
-    ("xapp-", "it is an app-level token. Store the Bot User OAuth Token, which starts with xoxb-"),
-    ("xoxa-", "it is the token of a workspace app. Store the Bot User OAuth Token, which starts with xoxb-"),
-    ("xwfp-", "it is the token of a workflow. Store the Bot User OAuth Token, which starts with xoxb-"),
+    ("xoxp-", "it is the token of a user. Store the Bot User OAuth Token, which starts with xoxb"),
+    ("xapp-", "it is an app-level token. Store the Bot User OAuth Token, which starts with xoxb"),
+    ("xoxa-", "it is the token of a workspace app. Store the Bot User OAuth Token, which starts with xoxb"),
+    ("xwfp-", "it is the token of a workflow. Store the Bot User OAuth Token, which starts with xoxb"),
 ];
 
 /// The shortest signing secret. Slack's own have 32 characters.
@@ -246,7 +246,7 @@ impl Channel {
         match OTHER_TOKENS.iter().find(|(prefix, _)| token.starts_with(prefix)) {
             Some((_, problem)) => KeyProblem::err_at(key, *problem),
             None if token.starts_with(BOT_TOKEN_PREFIX) => Ok(()),
-            None => KeyProblem::err_at(key, "it is not a Bot User OAuth Token, which starts with xoxb-"),
+            None => KeyProblem::err_at(key, "it is not a Bot User OAuth Token, which starts with xoxb"),
         }
     }
 }

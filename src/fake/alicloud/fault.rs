@@ -21,6 +21,9 @@ pub struct Fault {
     /// The delay before the call is handled.
     #[serde(default)]
     pub delay_ms: u64,
+    /// The delay of the answer, after the call had its effect.
+    #[serde(default)]
+    pub answer_delay_ms: u64,
     /// The call is refused with this code.
     pub code: Option<String>,
     /// The HTTP status for `code` or `raw`.
@@ -45,6 +48,7 @@ impl Default for Fault {
             account: None,
             times: 1,
             delay_ms: 0,
+            answer_delay_ms: 0,
             code: None,
             http_status: 400,
             raw: None,

@@ -4,12 +4,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
+use axum::{Router, middleware};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -24,6 +24,7 @@ use super::gateway_request::GatewayRequest;
 use super::peerings::SimulatedApi;
 use super::{ApiError, ApiResult, JournalEntry, OperationResult, SimulatorSettings, Tampering, is_dry_run};
 use crate::alicloud::sign::Parameters;
+use crate::fake::loopback;
 use crate::peering::{AccountId, Connection, InstanceId};
 use crate::{alicloud, clock};
 
@@ -71,7 +72,7 @@ impl Simulator {
         axum::serve(listener, self.router()).await
     }
 
-    /// The API at `/`, and the control of tests at `/_simulator/…`: `GET journal`, `POST faults`, `POST connections/{id}`.
+    /// For programs on this machine: the API at `/`, and the control of tests at `/_simulator/…`: `GET journal`, `POST faults`, `POST connections/{id}`.
     pub fn router(self) -> Router {
         Router::new()
             .route("/", any(handle_api_call))
@@ -82,6 +83,7 @@ impl Simulator {
             .route("/_simulator/faults", post(handle_add_fault))
             .route("/_simulator/connections/{id}", post(handle_tamper))
             .with_state(self)
+            .layer(middleware::from_fn(loopback::refuse_web_pages))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, SimulatorState> {
@@ -195,12 +197,14 @@ struct AnsweredCall {
     action: String,
     account: AccountId,
     result: OperationResult,
+    answer_delay: Duration,
 }
 
 impl AnsweredCall {
     /// A call that is not signed, or not authentic.
     fn of_nobody(action: String, answer: ApiResult) -> Self {
-        Self { action, account: AccountId(0), result: OperationResult::without_effect(answer) }
+        let result = OperationResult::without_effect(answer);
+        Self { action, account: AccountId(0), result, answer_delay: Duration::ZERO }
     }
 }
 
@@ -241,13 +245,16 @@ async fn handle_api_call(State(simulator): State<Simulator>, request: Request<Bo
     if let Some(RawAnswer { status, body }) = simulator.lock().faults.take_raw(&call) {
         return (status, body).into_response();
     }
-    let AnsweredCall { action, account, result: OperationResult { answer, had_effect: effect } } =
-        simulator.answer_call(&call).await;
+    let AnsweredCall { action, account, result, answer_delay } = simulator.answer_call(&call).await;
+    let OperationResult { answer, had_effect: effect } = result;
     let mut parameters = call.merged_parameters();
     parameters.retain(|name, _| !is_common_parameter(name));
     let code = answer.as_ref().map_or_else(|error| error.code.clone(), |_| "OK".to_owned());
     let session = call.access_key_id().and_then(|key| simulator.lock().credentials.session_name(&key));
     simulator.lock().journal.push(JournalEntry { action, account, session, parameters, code, effect });
+    if !answer_delay.is_zero() {
+        tokio::time::sleep(answer_delay).await;
+    }
     let mut response = match answer {
         Ok(mut body) => {
             if let Some(fields) = body.as_object_mut() {
@@ -331,8 +338,10 @@ impl Simulator {
             Err(error) => return AnsweredCall::of_nobody(action, Err(error)),
         };
         parameters.retain(|name, _| !is_common_parameter(name));
-        let result = self.answer_authentic_call(&action, account, &parameters).await;
-        AnsweredCall { action, account, result }
+        let fault = self.lock().faults.take(&action, account, is_dry_run(&parameters));
+        let result = self.answer_authentic_call(&action, account, &parameters, fault.as_ref()).await;
+        let answer_delay = fault.map_or(Duration::ZERO, |fault| Duration::from_millis(fault.answer_delay_ms));
+        AnsweredCall { action, account, result, answer_delay }
     }
 
     async fn answer_authentic_call(
@@ -340,27 +349,27 @@ impl Simulator {
         action: &str,
         account: AccountId,
         parameters: &Parameters,
+        fault: Option<&Fault>,
     ) -> OperationResult {
         let dry_run = is_dry_run(parameters);
         let latency = self.lock().api.settings.latency;
-        let fault = self.lock().faults.take(action, account, dry_run);
         let writes = !dry_run && ["AcceptVpcPeerConnection", "RejectVpcPeerConnection"].contains(&action);
         let id = parameters.get("InstanceId").filter(|_| writes);
         let Some(_lock) = VpcLock::try_lock(self, id) else {
             let message = "There are other peering operations on the requester VPC or accepter VPC, try again later.";
             return OperationResult::without_effect(Err(ApiError::new(400, "Conflict.Operation", message)));
         };
-        let delay = fault.as_ref().map_or(Duration::ZERO, |fault| Duration::from_millis(fault.delay_ms));
+        let delay = fault.map_or(Duration::ZERO, |fault| Duration::from_millis(fault.delay_ms));
         if !(latency + delay).is_zero() {
             tokio::time::sleep(latency + delay).await;
         }
-        let forged = fault.as_ref().and_then(|fault| {
+        let forged = fault.and_then(|fault| {
             fault.code.as_ref().map(|code| ApiError {
                 retry_after: fault.retry_after_ms.map(Duration::from_millis),
                 ..ApiError::new(fault.http_status, code, "Simulated.")
             })
         });
-        match (&fault, forged) {
+        match (fault, forged) {
             (Some(fault), Some(error)) if fault.after_effect => {
                 let result = self.lock().call_within_quota(account, action, parameters);
                 OperationResult { answer: Err(error), ..result }

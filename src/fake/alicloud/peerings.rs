@@ -11,6 +11,7 @@ use super::{
     is_dry_run, require_parameter,
 };
 use crate::alicloud::sign::Parameters;
+use crate::clock;
 use crate::peering::AccountId;
 
 /// One side of a connection.
@@ -175,7 +176,11 @@ impl SimulatedApi {
             self.ensure_vpc(vpc);
         }
         self.created += 1;
-        let id = format!("pcc-sim{:08}", self.created);
+        let id = if self.settings.numbered_ids {
+            format!("pcc-sim{:08}", self.created)
+        } else {
+            format!("pcc-{:.18}", clock::nonce())
+        };
         let is_interregional = region != accepting_region;
         let phase = if caller == accepting {
             Phase::Updating { until: now + self.settings.activation_delay }

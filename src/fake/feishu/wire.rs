@@ -27,6 +27,11 @@ const MAX_BOT_BODY_BYTES: usize = 20 * 1024;
 /// Source: <https://open.feishu.cn/document/client-docs/bot-v3/add-custom-bot>
 const MAX_BOT_CLOCK_SKEW: SignedDuration = SignedDuration::from_hours(1);
 
+/// How long an app may recall a message.
+///
+/// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/delete>
+const MAX_RECALL_AGE: SignedDuration = SignedDuration::from_hours(24);
+
 /// A refusal of Feishu.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeishuRefusal {
@@ -152,6 +157,7 @@ impl FakeFeishuState {
         match (message.strip_prefix('/'), request.method) {
             (None, &Method::POST) if message.is_empty() => self.post_message(request),
             (Some(id), &Method::PATCH) => self.patch_message(request, id),
+            (Some(id), &Method::DELETE) => self.recall_as_app(id),
             (Some(rest), &Method::POST) => match rest.strip_suffix("/reply") {
                 Some(id) => self.reply_to_message(request, id),
                 None => Err(unknown()),
@@ -296,6 +302,18 @@ impl FakeFeishuState {
             return Err(api_refusal(230_020, "This operation triggers the frequency limit"));
         }
         self.redraw_card(id, &card);
+        Ok(json!({"code": 0, "msg": "success", "data": {}}))
+    }
+
+    /// The app may recall its messages for a day, unless the tenant's administrator sets another time.
+    fn recall_as_app(&mut self, id: &str) -> Result<Value, FeishuRefusal> {
+        let age = self.now().duration_since(self.find_message(id)?.created_at);
+        if age > MAX_RECALL_AGE {
+            return Err(api_refusal(230_026, "No permission to recall this message"));
+        }
+        for message in self.messages.iter_mut().filter(|message| message.id == id) {
+            message.ended = Some(MessageEnd::Recalled);
+        }
         Ok(json!({"code": 0, "msg": "success", "data": {}}))
     }
 

@@ -350,6 +350,26 @@ async fn lost_post_answer_makes_no_second_card() {
 }
 
 #[tokio::test]
+async fn lost_card_shows_the_facts_of_the_next_attempt() {
+    let world = World::start().await;
+    let path = "/open-apis/im/v1/messages".to_owned();
+    world.fake.add_fault(FeishuFault { path, status: 502, after_effect: true, ..FeishuFault::default() });
+    let id = world.request("vpc-other").await;
+    world.fake.clear_faults();
+    let lost = world.card();
+    world.app.set_bandwidth(&id, 2000);
+    world.app.discover().await;
+    let cards = |world: &World| {
+        let messages = world.fake.messages_in(CHAT_ID).into_iter();
+        messages.filter(|message| !message.buttons.is_empty()).collect::<Vec<_>>()
+    };
+    world.tick_until(|world| cards(world).last().is_some_and(|card| card.text.contains("2000 Mbit/s"))).await;
+    assert_eq!(cards(&world).len(), 1, "the key of the post does not depend on the facts");
+    assert!(cards(&world)[0].message_id == lost.message_id, "it is the lost one");
+    world.app.assert_state(&id, "pending").await;
+}
+
+#[tokio::test]
 async fn burst_of_requests_is_posted_within_feishus_limits() {
     let world = World::start().await;
     for _ in 0..8 {

@@ -99,6 +99,11 @@ impl TestApp {
         &mut self.stage.sandbox.environment
     }
 
+    /// The next app paces its posts, as a deployed one.
+    pub fn pace_posts(&mut self) {
+        self.stage.sandbox.paces_posts = true;
+    }
+
     /// As [`TestApp::with_config`].
     pub fn reconfigure(&mut self, config: &str) {
         self.stage.sandbox.reconfigure(config).unwrap();

@@ -3,6 +3,7 @@
 mod app;
 pub mod contract;
 mod log;
+mod machine;
 mod metrics;
 mod slack;
 mod table_proxy;
@@ -11,6 +12,7 @@ use std::path::PathBuf;
 
 pub use app::{TestApp, becomes, edited, quick_settings, shows, slow_activation};
 pub use log::{find_secret, logged};
+pub use machine::Machine;
 pub use metrics::{MetricsRecorder, sum_counts};
 pub use peergate::local::actions::WebhookReply as TestResponse;
 pub use peergate::local::actions::{

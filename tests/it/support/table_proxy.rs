@@ -55,6 +55,10 @@ impl TableProxy {
         self.calls.store(0, Ordering::SeqCst);
     }
 
+    pub fn allow_all_operations(&self) {
+        *self.refused.lock().unwrap() = None;
+    }
+
     pub fn refuse_operation(&self, operation: &'static str) {
         *self.refused.lock().unwrap() = Some(operation);
     }

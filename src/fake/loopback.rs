@@ -1,0 +1,90 @@
+//! Keeps web pages and other machines away from servers that are only for programs on this machine.
+//!
+//! A browser sends `Origin` with the requests of a page. A page that makes its own name resolve to 127.0.0.1 (DNS
+//! rebinding) cannot change `Host`.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::http::header::{HOST, ORIGIN};
+use axum::http::uri::Authority;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+/// Answers requests from programs on this machine, and refuses all others with 403. It is a middleware of axum.
+pub async fn refuse_web_pages(request: Request, next: Next) -> Response {
+    match find_problem(&request) {
+        None => next.run(request).await,
+        Some(problem) => (StatusCode::FORBIDDEN, problem).into_response(),
+    }
+}
+
+fn find_problem(request: &Request) -> Option<&'static str> {
+    if request.headers().contains_key(ORIGIN) {
+        return Some("This server answers no web page: the request has an Origin header.\n");
+    }
+    let mut hosts = request.headers().get_all(HOST).iter();
+    let host = hosts.next().and_then(|host| host.to_str().ok()).and_then(|host| host.parse::<Authority>().ok());
+    let is_local = host.as_ref().is_some_and(is_loopback)
+        && hosts.next().is_none()
+        && request.uri().authority().is_none_or(is_loopback);
+    (!is_local)
+        .then_some("This server answers only requests to localhost, 127.0.0.0/8 or [::1]: see the Host header.\n")
+}
+
+fn is_loopback(authority: &Authority) -> bool {
+    let host = authority.host();
+    let is_plain = !authority.as_str().contains('@');
+    let ipv6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    is_plain
+        && (host.eq_ignore_ascii_case("localhost")
+            || host.parse::<Ipv4Addr>().is_ok_and(|address| address.is_loopback())
+            || ipv6.and_then(|host| host.parse::<Ipv6Addr>().ok()).is_some_and(|address| address.is_loopback()))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+
+    use super::*;
+
+    fn problem_of(uri: &str, headers: &[(&str, &str)]) -> Option<&'static str> {
+        let request = headers.iter().fold(Request::builder().uri(uri), |it, (name, value)| it.header(*name, *value));
+        find_problem(&request.body(Body::empty()).unwrap())
+    }
+
+    #[test]
+    fn only_loopback_hosts_are_answered() {
+        for host in ["localhost", "LOCALHOST:9000", "127.0.0.1", "127.0.0.1:8000", "127.8.9.1:1", "[::1]", "[::1]:8000"]
+        {
+            assert_eq!(problem_of("/", &[("host", host)]), None, "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "localhost.evil.example:9000",
+            "127.0.0.1.evil.example",
+            "10.0.0.1",
+            "0.0.0.0:9000",
+            "[::]:9000",
+            "[::ffff:127.0.0.1]",
+            "user@127.0.0.1",
+            "127.1",
+        ] {
+            assert!(problem_of("/", &[("host", host)]).unwrap().contains("Host header"), "{host}");
+        }
+        assert!(problem_of("/", &[]).is_some());
+        assert!(problem_of("/", &[("host", "localhost"), ("host", "evil.example")]).is_some());
+        assert!(problem_of("http://evil.example/", &[("host", "localhost")]).is_some());
+        assert_eq!(problem_of("http://localhost/", &[("host", "localhost")]), None);
+    }
+
+    #[test]
+    fn web_page_is_refused_whatever_its_origin() {
+        for origin in ["https://evil.example", "http://localhost:9000", "null", ""] {
+            let problem = problem_of("/", &[("host", "127.0.0.1:9000"), ("origin", origin)]);
+            assert!(problem.unwrap().contains("Origin header"), "{origin}");
+        }
+    }
+}
