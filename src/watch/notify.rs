@@ -29,10 +29,12 @@ use crate::store::{self, Stored};
 /// The longest that a delivery takes, with all its calls. Less than the time of a claim, so that no other watcher posts the
 /// same.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(45);
-/// A claim that waited longer for a slow channel is claimed again, so that the delivery ends before its claim does.
+/// A claim that waited longer for a slow channel is given back, so that the delivery ends before its claim does.
 const MAX_CLAIM_AGE: Duration = Duration::from_secs(10);
 /// The most people whom a message mentions. Among more, nobody feels addressed.
 const MAX_MENTIONS: usize = 20;
+/// When such a notification is claimed again.
+const SLOW_CHANNEL_PAUSE: SignedDuration = SignedDuration::from_secs(10);
 /// The time that remains to store the result when the tick ends.
 const RESULT_RESERVE: Duration = Duration::from_secs(1);
 
@@ -123,7 +125,7 @@ pub(super) async fn post_claimed(
     }
     let until = (claimed_at + DELIVERY_TIMEOUT).min(stop_at.checked_sub(RESULT_RESERVE).unwrap_or(stop_at));
     let result = if claimed_at.elapsed() > MAX_CLAIM_AGE {
-        Err(clock::now())
+        Err(clock::now() + SLOW_CHANNEL_PAUSE)
     } else {
         let approval = record.lock().await.approval.clone();
         post_in_turn(app, &approval, &claim, begin_at, until).await

@@ -2,7 +2,7 @@
 
 use crate::support::prelude::*;
 use peergate::approval::{Approval, Delivery};
-use peergate::fake::slack::{PostLimit, SlackCard};
+use peergate::fake::slack::{PostLimit, RecordedPost, SlackCard};
 use peergate::peering::InstanceId;
 use tokio::time::Instant;
 
@@ -42,7 +42,8 @@ async fn click_copy(app: &TestApp, copy: &SlackCard, label: &str, user: &str) ->
     click["team"]["domain"] = "acme".into();
     let before = app.slack.posts(RESPONSE_PATH).len();
     assert_eq!(app.send_slack_payload(&click).await.status, 200);
-    let responses: Vec<_> = app.slack.posts(RESPONSE_PATH).split_off(before).iter().map(|it| it.body_json()).collect();
+    let posts = app.slack.posts(RESPONSE_PATH).split_off(before);
+    let responses: Vec<_> = posts.iter().map(RecordedPost::body_json).collect();
     for response in &responses {
         app.slack.apply_response(CHANNEL, &copy.ts, response);
     }
