@@ -20,13 +20,18 @@ pub mod standard_webhooks;
 
 use crate::notes::Notes;
 
-pub use authenticity::{Authentic, MergedTenant, RequestOrigin, RequestShape, RequestSigner, Unauthentic};
+pub use authenticity::{
+    Authentic, MalformedHeader, MergedTenant, RequestOrigin, RequestShape, RequestSigner, Unauthentic,
+};
 pub use card_rate::{CardDigest, CardRateLimiter};
 pub use delivery::{
     AskOutcome, Capabilities, ChannelSecrets, DeliveryError, MessageRef, Outgoing, ProbeError, UpdateOutcome,
 };
 pub use reply::{Dependency, Reply, ReplyOutcome};
-pub use request::{Action, Click, ClickedCard, Command, CommandRequest, ConnectionCommand, Incoming, MalformedRequest};
+pub use request::{
+    Action, Click, ClickedCard, Command, CommandRequest, ConnectionCommand, ForeignRequest, Incoming, MalformedRequest,
+    TenantMismatch,
+};
 #[cfg(feature = "local")]
 pub use request::{EventSpec, SignedRequest};
 

@@ -154,7 +154,7 @@ impl DeliveryError {
     }
 
     pub(super) fn from_transport(error: &reqwest::Error) -> Self {
-        Self { error: crate::http::transport_code(error).to_owned(), retry: RetryPolicy::Backoff(None) }
+        Self { error: crate::http::describe_transport(error), retry: RetryPolicy::Backoff(None) }
     }
 
     /// From the HTTP status of a webhook.
@@ -199,8 +199,8 @@ pub(super) async fn probe_url(http: &reqwest::Client, url: &SecretUrl) -> Result
     match http.head(url.expose().clone()).send().await {
         Ok(_) => Ok("a server answers; --post shows whether it takes messages"),
         Err(error) => Err(ProbeError::Problem {
-            detail: crate::http::transport_code(&error).to_owned(),
-            fix: "Check the channel's URL in the secrets, and the network.",
+            detail: crate::http::describe_transport(&error),
+            fix: crate::http::Unreachable::of(&error).fix(),
         }),
     }
 }

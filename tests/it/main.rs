@@ -36,6 +36,7 @@ mod people;
 mod properties;
 mod races;
 mod recovery;
+mod refusals;
 mod scale;
 mod serve;
 mod state_machine;

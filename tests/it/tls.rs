@@ -1,8 +1,9 @@
 //! The certificates that the HTTP client trusts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use peergate::http;
+use peergate::http::{self, Unreachable};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::PrivatePkcs8KeyDer;
@@ -40,16 +41,50 @@ async fn untrusted_certificate_is_refused_unless_it_is_in_the_file() {
     let (url, pem) = server().await;
     let refused = http::new_client().unwrap().get(&url).send().await.unwrap_err();
     assert!(refused.is_connect(), "{refused:?}");
+    assert_eq!(Unreachable::of(&refused), Unreachable::UntrustedCertificate);
     let (_, other) = server().await;
     assert!(http::Clients::with_roots(other.as_bytes()).unwrap().shared().get(&url).send().await.is_err());
     let response = http::Clients::with_roots(pem.as_bytes()).unwrap().shared().get(&url).send().await.unwrap();
     assert_eq!(response.status(), 204);
 }
 
+#[tokio::test]
+async fn server_that_gives_no_answer_is_explained() {
+    let (url, pem) = server().await;
+    let port = url.rsplit(':').next().unwrap();
+    let trusting = http::Clients::with_roots(pem.as_bytes()).unwrap();
+    let other = trusting.shared().get(format!("https://localhost:{port}")).send().await.unwrap_err();
+    let expected = format!("Transport.Connect (localhost: {})", Unreachable::OtherCertificate);
+    assert_eq!(http::describe_transport(&other), expected);
+    let client = http::new_client().unwrap();
+    let unanswered = |url: String| client.get(url).timeout(Duration::from_millis(300)).send();
+    let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = plain.local_addr().unwrap();
+    // The connection opens, because the system accepts it.
+    let silent = unanswered(format!("http://{address}/secret")).await.unwrap_err();
+    assert_eq!(http::describe_transport(&silent), "Transport.Timeout (127.0.0.1: no answer comes in time)");
+    drop(plain);
+    for (url, reason) in
+        [(format!("http://{address}/"), Unreachable::Refused), ("http://name.invalid/".to_owned(), Unreachable::Name)]
+    {
+        let error = client.get(&url).send().await.unwrap_err();
+        assert_eq!(Unreachable::of(&error), reason, "{error:?}");
+        assert_eq!(Unreachable::named_in(&http::describe_transport(&error)), Some(reason));
+    }
+}
+
 #[test]
 fn ca_file_without_certificates_is_refused() {
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    for pem in ["", "not PEM", broken] {
-        assert!(matches!(http::Clients::with_roots(pem.as_bytes()), Err(http::Error::Roots)), "{pem:?}");
-    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let unusable = |pem: &str| {
+        std::fs::write(file.path(), pem).unwrap();
+        http::Clients::with_ca_file(file.path()).unwrap_err().to_string()
+    };
+    let name = format!("cannot use {}, which PEERGATE_CA_FILE names: ", file.path().display());
+    assert_eq!(unusable(""), format!("{name}it has no certificate in PEM"));
+    assert_eq!(unusable("not PEM"), format!("{name}it has no certificate in PEM"));
+    assert_eq!(unusable(broken), format!("{name}certificate 1 in it cannot be a trusted authority"));
+    let broken = broken.replace("AAAA", "?");
+    assert_eq!(unusable(&broken), format!("{name}certificate 1 in it is not PEM"));
 }

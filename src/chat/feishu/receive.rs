@@ -22,7 +22,8 @@ use crate::chat::command::command_text;
 use crate::chat::command::parse_command;
 use crate::chat::request::normalize_reason;
 use crate::chat::{
-    Authentic, Click, CommandRequest, Incoming, MalformedRequest, MessageRef, RequestOrigin, Unauthentic,
+    Authentic, Click, CommandRequest, ForeignRequest, Incoming, MalformedRequest, MessageRef, RequestOrigin,
+    TenantMismatch, Unauthentic,
 };
 #[cfg(feature = "local")]
 use crate::chat::{EventSpec, SignedRequest};
@@ -226,7 +227,7 @@ fn parse_click(
     let by = allowed_principal(&tenant_key, &open_id, header, config)?;
     let to = ReplyTo::Click { open_id };
     let Some(by) = by else {
-        return Ok(wrong_tenant(header, config, to));
+        return Ok(wrong_tenant(header, &tenant_key, config, to));
     };
     if action.tag != "button" {
         return Err(MalformedRequest::new("of the components, only buttons are understood"));
@@ -320,7 +321,7 @@ fn parse_text_message(
     let by = allowed_principal(&sender.tenant_key, &open_id, header, config)?;
     let to = ReplyTo::Text { open_id, message_id: message.message_id };
     let Some(by) = by else {
-        return Ok(wrong_tenant(header, config, to));
+        return Ok(wrong_tenant(header, &sender.tenant_key, config, to));
     };
     if message.message_type != "text" || message.content.len() > MAX_TEXT_BYTES {
         return Ok(Incoming::UnknownCommand(to));
@@ -384,8 +385,11 @@ fn allowed_principal(
 }
 
 /// The request is for another tenant or another app. Only a user of our app can be answered.
-fn wrong_tenant(header: &EventHeader, config: &Config, to: ReplyTo) -> Incoming<ReplyTo> {
-    Incoming::WrongTenant(Some(to).filter(|_| header.app_id == config.app))
+fn wrong_tenant(header: &EventHeader, tenant: &str, config: &Config, to: ReplyTo) -> Incoming<ReplyTo> {
+    // The user and the app can belong to different tenants.
+    let tenant = if header.tenant_key == config.tenant { tenant } else { &header.tenant_key };
+    let mismatch = TenantMismatch::new([tenant, &header.app_id], [config.tenant.as_str()], &config.app);
+    Incoming::WrongTenant(ForeignRequest { reply_to: Some(to).filter(|_| header.app_id == config.app), mismatch })
 }
 
 /// Parses exactly one JSON document.
