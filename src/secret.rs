@@ -118,7 +118,7 @@ pub enum FormatProblem {
     #[error("it is not base64 at character {0}")]
     Base64Character(usize),
     /// Often a character is missing at the end.
-    #[error("it is not base64: {0} characters cannot be a whole text, or its `=` at the end are wrong")]
+    #[error("it is not base64: after {0} characters, a part or a `=` is missing at its end")]
     Base64Length(usize),
 }
 

@@ -663,7 +663,7 @@ mod tests {
                 "{\"binding_keys\": [\"c2hvcnQ=\"]}",
                 "binding_keys[0], line 1, column 29: not a binding key: it has 5 bytes; expected",
             ),
-            ("{\"binding_keys\": [\"c2hvcnQ\"]}", "not a binding key: it is not base64: 7 characters cannot be"),
+            ("{\"binding_keys\": [\"c2hvcnQ\"]}", "not a binding key: it is not base64: after 7 characters, a part"),
         ] {
             let error = SecretSet::parse(text.as_bytes(), &Config::parse(CONFIG).unwrap()).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
