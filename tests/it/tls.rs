@@ -13,13 +13,21 @@ use tokio_rustls::TlsAcceptor;
 
 /// A server on loopback with an unknown certificate. Returns its address and the certificate in PEM.
 async fn server() -> (String, String) {
-    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
-    let key = PrivatePkcs8KeyDer::from(made.signing_key.serialize_der());
+    server_until(2100).await
+}
+
+/// Like [`server`], with a certificate that expires at the beginning of a year.
+async fn server_until(year: i32) -> (String, String) {
+    let mut parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = parameters.self_signed(&key).unwrap();
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der());
     let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key.into())
+        .with_single_cert(vec![certificate.der().clone()], key.into())
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -33,7 +41,7 @@ async fn server() -> (String, String) {
             }
         }
     });
-    (url, made.cert.pem())
+    (url, certificate.pem())
 }
 
 #[tokio::test]
@@ -56,6 +64,9 @@ async fn server_that_gives_no_answer_is_explained() {
     let other = trusting.shared().get(format!("https://localhost:{port}")).send().await.unwrap_err();
     let expected = format!("Transport.Connect (localhost: {})", Unreachable::OtherCertificate);
     assert_eq!(http::describe_transport(&other), expected);
+    let (url, pem) = server_until(2020).await;
+    let expired = http::Clients::with_roots(pem.as_bytes()).unwrap().shared().get(&url).send().await.unwrap_err();
+    assert_eq!(Unreachable::of(&expired), Unreachable::OutdatedCertificate);
     let client = http::new_client().unwrap();
     let unanswered = |url: String| client.get(url).timeout(Duration::from_millis(300)).send();
     let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
