@@ -185,7 +185,12 @@ pub async fn examine_deployment(
 fn examine_environment(environment: Result<Environment, config::Error>, report: &mut Report) -> Option<Environment> {
     match environment {
         Ok(environment) => {
-            let detail = format!("region {}, table {}", environment.aws.region, environment.table);
+            // An address that cannot be reached may be that of the proxy.
+            let proxy = match http::proxy_variables().as_slice() {
+                [] => String::new(),
+                names => format!(", proxy of {} for other machines", names.join(" and ")),
+            };
+            let detail = format!("region {}, table {}{proxy}", environment.aws.region, environment.table);
             report.add_healthy("environment", detail);
             Some(environment)
         }

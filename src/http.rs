@@ -222,6 +222,16 @@ fn environment_proxies() -> Result<Vec<Proxy>, Error> {
     proxies.collect()
 }
 
+/// The variables of the environment that name a proxy. Requests to this machine never use one.
+#[must_use]
+pub fn proxy_variables() -> Vec<&'static str> {
+    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
+        .into_iter()
+        .filter(is_set)
+        .collect()
+}
+
 /// Reads the body of a response. A body over 4 MiB is cut, so that its parser finds it malformed.
 ///
 /// # Errors

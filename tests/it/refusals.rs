@@ -544,6 +544,24 @@ fn function_that_cannot_start_names_the_variable() {
     }
 }
 
+#[test]
+fn doctor_names_the_proxy_that_may_be_the_cause() {
+    let directory = tempfile::tempdir().unwrap();
+    let variables = [
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_ACCESS_KEY_ID", "a"),
+        ("AWS_SECRET_ACCESS_KEY", "b"),
+        ("HTTPS_PROXY", "http://127.0.0.1:9"),
+    ];
+    let output = run(env!("CARGO_BIN_EXE_peergate"), directory.path(), &["doctor"], &variables);
+    let said = String::from_utf8(output.stdout).unwrap();
+    let expected = "✓ environment: region eu-central-1, table peergate, proxy of HTTPS_PROXY for other machines\n\
+                    ✗ configuration: cannot read peergate.toml: No such file or directory (os error 2)\n    \
+                    Name the file in PEERGATE_CONFIG, and let this user read it.\n";
+    assert_eq!((output.status.code(), said.as_str()), (Some(1), expected));
+    assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1);
+}
+
 /// The last line of the log that says why a request was rejected.
 fn rejection() -> String {
     logged().lines().rfind(|line| line.contains("rejected the request")).unwrap_or_default().to_owned()
