@@ -4,8 +4,8 @@
 #[cfg(feature = "local")]
 mod aws;
 mod buttons;
-mod installation;
 mod startup_check;
+mod surroundings;
 mod target;
 
 use std::fmt::Write as _;
@@ -29,7 +29,7 @@ use crate::peering::InstanceId;
 use crate::policy::Policy;
 use crate::secrets::{self, SecretSet, SecretsStore};
 use crate::{clock, http, store};
-use installation::Installation;
+use surroundings::Surroundings;
 
 pub use startup_check::StartupCheck;
 
@@ -155,21 +155,21 @@ pub async fn examine_deployment(
     let Some(environment) = examine_environment(environment, &mut report) else { return report };
     let Some(app) = build_app(&environment, &mut report) else { return report };
     let now = clock::now();
-    let installation = Installation::of(&environment);
+    let surroundings = Surroundings::of(&environment);
     // The functions have no permission for these checks, and need none: they do not run without the table and the rule.
     #[cfg(feature = "local")]
     let has_table = {
         if let Some(rule) = &options.rule {
             aws::examine_schedule(&environment, &app, rule, now, &mut report).await;
         }
-        aws::examine_table(&environment, &installation, &app, &mut report).await
+        aws::examine_table(&environment, &surroundings, &app, &mut report).await
     };
     #[cfg(not(feature = "local"))]
     let has_table = true;
     if has_table {
-        examine_store(&installation, &app, now, &mut report).await;
+        examine_store(&surroundings, &app, now, &mut report).await;
     }
-    let Some(secrets) = examine_secrets(&installation, &app, now, &mut report).await else { return report };
+    let Some(secrets) = examine_secrets(&surroundings, &app, now, &mut report).await else { return report };
     report_renamed_keys(&app.config, &secrets, &mut report);
     report.0.extend(
         run_with_deadline("buttons".into(), deadline, async |report| {
@@ -258,24 +258,24 @@ fn examine_rules(policy: &Policy, report: &mut Report) {
 }
 
 /// Stops if the table gives no answer: each further check would wait for it, too.
-async fn examine_store(installation: &Installation, app: &App, now: Timestamp, report: &mut Report) {
+async fn examine_store(surroundings: &Surroundings, app: &App, now: Timestamp, report: &mut Report) {
     let Ok(instance_id) = InstanceId::parse(NONEXISTENT_ID) else { return };
     let id = ApprovalId { target: "doctor".into(), instance_id };
     let query = app.store.due_entries(now, None).await.map(|_| ());
-    if !report_store_call(installation, report, "table, query", "dynamodb:Query on the index", query) {
+    if !report_store_call(surroundings, report, "table, query", "dynamodb:Query on the index", query) {
         return;
     }
     let load = app.store.load(&id).await.map(|_| ());
-    report_store_call(installation, report, "table, reading", "dynamodb:GetItem on the table", load);
+    report_store_call(surroundings, report, "table, reading", "dynamodb:GetItem on the table", load);
     let load_many = app.store.load_many(&[id]).await.map(|_| ());
-    report_store_call(installation, report, "table, reading many", "dynamodb:BatchGetItem on the table", load_many);
+    report_store_call(surroundings, report, "table, reading many", "dynamodb:BatchGetItem on the table", load_many);
     let write = app.store.check_write_permission().await;
-    report_store_call(installation, report, "table, writing", "dynamodb:PutItem on the table", write);
+    report_store_call(surroundings, report, "table, writing", "dynamodb:PutItem on the table", write);
 }
 
 /// Reports the result of a call. Returns whether the table gave an answer.
 fn report_store_call(
-    installation: &Installation,
+    surroundings: &Surroundings,
     report: &mut Report,
     subject: &str,
     permission: &str,
@@ -288,14 +288,14 @@ fn report_store_call(
     let text = error.to_string();
     report.add_problem(
         subject,
-        installation.describe_table_error(&text),
-        installation.fix_table_call(&text, permission),
+        surroundings.describe_table_error(&text),
+        surroundings.fix_table_call(&text, permission),
     );
     !text.contains(NO_ANSWER)
 }
 
 async fn examine_secrets(
-    installation: &Installation,
+    surroundings: &Surroundings,
     app: &App,
     now: Timestamp,
     report: &mut Report,
@@ -308,10 +308,10 @@ async fn examine_secrets(
         Err(error) => {
             let text = error.to_string();
             let fix = match &error {
-                secrets::Error::Unavailable(_) => installation.fix_secrets_fetch(&text),
+                secrets::Error::Unavailable(_) => surroundings.fix_secrets_fetch(&text),
                 secrets::Error::Malformed(_) => "Correct the secrets: see docs/configuration.md#secrets.".to_owned(),
             };
-            report.add_problem("secrets", installation.describe_secrets_error(&text), fix);
+            report.add_problem("secrets", surroundings.describe_secrets_error(&text), fix);
             None
         }
     }

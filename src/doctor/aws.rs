@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Report;
-use super::installation::{Installation, fix_aws_call};
+use super::surroundings::{Surroundings, fix_aws_call};
 use crate::app::App;
 use crate::aws::{self, AwsEndpoint, NO_ANSWER};
 use crate::config::Environment;
@@ -21,7 +21,7 @@ const FIX_TABLE: &str = "Create the table as template.yaml does.";
 /// Returns whether the table gave an answer.
 pub(super) async fn examine_table(
     environment: &Environment,
-    installation: &Installation,
+    surroundings: &Surroundings,
     app: &App,
     report: &mut Report,
 ) -> bool {
@@ -34,20 +34,20 @@ pub(super) async fn examine_table(
         Ok(response) => response.table.unwrap_or_else(|| TableDescription::builder().build()),
         Err(error) => {
             let code = aws::error_code(&error);
-            let fix = installation.fix_table_call(&code, "dynamodb:DescribeTable, which only this check needs");
-            let detail = format!("cannot describe {name}: {}", installation.describe_table_error(&code));
+            let fix = surroundings.fix_table_call(&code, "dynamodb:DescribeTable, which only this check needs");
+            let detail = format!("cannot describe {name}: {}", surroundings.describe_table_error(&code));
             report.add_problem("table", detail, fix);
             return !code.starts_with(NO_ANSWER);
         }
     };
     examine_key(&table, name, report);
     examine_index(&table, report);
-    examine_stream(&table, installation, report);
+    examine_stream(&table, surroundings, report);
     match client.describe_time_to_live().table_name(name).send().await {
-        Ok(response) => examine_ttl(response.time_to_live_description.as_ref(), installation, report),
+        Ok(response) => examine_ttl(response.time_to_live_description.as_ref(), surroundings, report),
         Err(error) => {
             let code = aws::error_code(&error);
-            let fix = installation.fix_table_call(&code, "dynamodb:DescribeTimeToLive, which only this check needs");
+            let fix = surroundings.fix_table_call(&code, "dynamodb:DescribeTimeToLive, which only this check needs");
             report.add_unknown("table, TTL", format!("cannot describe the TTL: {code}"), fix);
         }
     }
@@ -85,25 +85,25 @@ fn has_all_attributes(index: &GlobalSecondaryIndexDescription) -> bool {
         || INDEX_ATTRIBUTES.iter().all(|name| held.iter().any(|held| held == name))
 }
 
-fn examine_stream(table: &TableDescription, installation: &Installation, report: &mut Report) {
+fn examine_stream(table: &TableDescription, surroundings: &Surroundings, report: &mut Report) {
     let view = table.stream_specification().and_then(|stream| stream.stream_view_type());
     if matches!(view, Some(StreamViewType::NewImage | StreamViewType::NewAndOldImages)) {
         report.add_healthy("table, stream", "enabled");
-    } else if !installation.is_one_machine {
+    } else if !surroundings.is_one_machine {
         // On one machine, ticks follow each other within a second.
         let detail = "there is no stream, so the watcher continues the work of the webhook up to a minute later";
         report.add_warning("table, stream", detail, "Enable a stream with NEW_IMAGE.");
     }
 }
 
-fn examine_ttl(ttl: Option<&TimeToLiveDescription>, installation: &Installation, report: &mut Report) {
+fn examine_ttl(ttl: Option<&TimeToLiveDescription>, surroundings: &Surroundings, report: &mut Report) {
     let is_enabled = ttl.is_some_and(|ttl| {
         ttl.attribute_name() == Some("ttl")
             && matches!(ttl.time_to_live_status(), Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling))
     });
     if is_enabled {
         report.add_healthy("table, TTL", "on `ttl`");
-    } else if !installation.is_one_machine {
+    } else if !surroundings.is_one_machine {
         let detail = "disabled, so the table keeps the records of finished approvals forever";
         report.add_warning("table, TTL", detail, "Enable it on `ttl`.");
     }

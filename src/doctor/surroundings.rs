@@ -29,7 +29,7 @@ const CHECK_CREDENTIALS: &str = "Check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY 
 const RUN_AGAIN: &str = "Run the doctor again: such an error often passes.";
 
 /// Where the table and the secrets are.
-pub(super) struct Installation {
+pub(super) struct Surroundings {
     /// The URL of the table.
     pub(super) table_address: String,
     /// Whether the table is not in AWS, but embedded or served on this machine.
@@ -40,7 +40,7 @@ pub(super) struct Installation {
     secrets_address: String,
 }
 
-impl Installation {
+impl Surroundings {
     pub(super) fn of(environment: &Environment) -> Self {
         let aws = &environment.aws;
         let address = |own: &Option<String>, service: &str| {
