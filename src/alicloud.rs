@@ -103,7 +103,7 @@ pub enum Error {
     #[error("the rate limit allows the next call in {} s", .0.as_secs())]
     RateLimited(Duration),
     /// There was no answer.
-    #[error("no answer from Alibaba Cloud ({})", http::transport_code(.0))]
+    #[error("no answer from Alibaba Cloud: {}", http::describe_transport(.0))]
     Transport(reqwest::Error),
     /// The answer does not come from the API, e.g. it comes from a proxy.
     #[error("unreadable answer from Alibaba Cloud (HTTP {http_status})")]

@@ -64,7 +64,7 @@ impl App {
     pub fn new(environment: &Environment, config: Config) -> Result<Self, Error> {
         let clients = match &environment.ca_file {
             None => http::Clients::new()?,
-            Some(path) => http::Clients::with_roots(&std::fs::read(path).map_err(|_| http::Error::Roots)?)?,
+            Some(path) => http::Clients::with_ca_file(path)?,
         };
         let http = clients.shared().clone();
         for name in &config.renamed_tables {

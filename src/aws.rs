@@ -3,6 +3,7 @@
 //! It also fetches identity tokens of AWS STS. It does so without the SDK of STS, which would make every function larger,
 //! though only a function without access keys needs a token.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -26,13 +27,13 @@ use aws_types::SdkConfig;
 use aws_types::region::Region;
 use jiff::Timestamp;
 
-use crate::http::{self, Clients};
+use crate::http::{self, Clients, Unreachable};
 use crate::secret::Secret;
 
 /// The time for one attempt. `DynamoDB` and Secrets Manager answer in milliseconds, and a person may be waiting.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1500);
 const MAX_ATTEMPTS: u32 = 2;
-/// The code of an SDK error without a code of AWS.
+/// How the words for an SDK error without a code of AWS begin.
 pub(crate) const NO_ANSWER: &str = "no answer";
 /// Prefix of AWS codes, to tell them from Alibaba Cloud's.
 const AWS_CODE_PREFIX: &str = "AwsIdentity.";
@@ -139,13 +140,18 @@ pub fn sdk_config(aws: &AwsEnvironment, clients: impl Into<Clients>) -> SdkConfi
         .build()
 }
 
-/// The AWS code of an error, for logs and error texts; [`NO_ANSWER`] if it has none.
+/// The AWS code of an error, for logs and error texts. If it has none, [`NO_ANSWER`] and the reason.
 pub(crate) fn error_code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> String {
-    let code = error.as_service_error().and_then(ProvideErrorMetadata::code);
-    code.map_or_else(
-        || NO_ANSWER.to_owned(),
-        |code| http::log_safe_word(code).unwrap_or_else(|| "UnreadableCode".to_owned()),
-    )
+    if let Some(code) = error.as_service_error().and_then(ProvideErrorMetadata::code) {
+        return http::log_safe_word(code).unwrap_or_else(|| "UnreadableCode".to_owned());
+    }
+    if matches!(error, SdkError::TimeoutError(_)) {
+        return format!("{NO_ANSWER}: {}", Unreachable::Silent);
+    }
+    let connector = if let SdkError::DispatchFailure(failure) = error { failure.as_connector_error() } else { None };
+    let client_error = connector.and_then(Error::source).and_then(|source| source.downcast_ref::<reqwest::Error>());
+    let reason = client_error.map(|error| format!(": {}", Unreachable::of(error))).unwrap_or_default();
+    format!("{NO_ANSWER}{reason}")
 }
 
 fn sdk_credentials(aws: &AwsEnvironment) -> Credentials {
@@ -240,7 +246,7 @@ pub enum IdentityError {
     },
     /// There is no answer, or it cannot be understood.
     #[error("AWS issues no identity token: {0}")]
-    NoAnswer(&'static str),
+    NoAnswer(String),
     /// The AWS SDK could not sign the call.
     #[error("the call for an identity token cannot be signed")]
     Unsigned,
@@ -306,12 +312,12 @@ pub async fn fetch_identity_token(
     let form = [("content-type", "application/x-www-form-urlencoded")];
     let endpoint = AwsEndpoint { service: "sts", url: &url };
     let request = signed_request(http, aws, endpoint, &form, body, now).ok_or(IdentityError::Unsigned)?;
-    let no_answer = |error: &reqwest::Error| IdentityError::NoAnswer(http::transport_code(error));
+    let no_answer = |error: &reqwest::Error| IdentityError::NoAnswer(http::describe_transport(error));
     let response = request.send().await.map_err(|error| no_answer(&error))?;
     let http_status = response.status().as_u16();
     let body = http::read_body(response).await.map_err(|error| no_answer(&error))?;
     let xml = String::from_utf8_lossy(&body);
-    let unreadable = || IdentityError::NoAnswer("Transport.Unreadable");
+    let unreadable = || IdentityError::NoAnswer("Transport.Unreadable".to_owned());
     if !(200..300).contains(&http_status) {
         let code = xml_text(&xml, "Code").and_then(http::log_safe_word).ok_or_else(unreadable)?;
         return Err(IdentityError::Refused { code: format!("{AWS_CODE_PREFIX}{code}"), http_status });

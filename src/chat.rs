@@ -24,7 +24,9 @@ pub mod standard_webhooks;
 
 use crate::notes::Notes;
 
-pub use authenticity::{Authentic, MergedTenant, RequestOrigin, RequestShape, RequestSigner, Unauthentic};
+pub use authenticity::{
+    Authentic, MalformedHeader, MergedTenant, RequestOrigin, RequestShape, RequestSigner, Unauthentic,
+};
 pub use card_rate::{CardDigest, CardRateLimiter};
 pub use delivery::{
     AskOutcome, Capabilities, ChannelSecrets, DeliveryError, FailureCause, MessageRef, Outgoing, Pace, PostAttempt,
@@ -33,7 +35,9 @@ pub use delivery::{
 pub use malformed::MalformedRequest;
 pub use pacer::{Pacer, PostLane, PostStart, Turn};
 pub use reply::{Dependency, Reply, ReplyOutcome};
-pub use request::{Action, Click, ClickedCard, Command, CommandRequest, ConnectionCommand, Incoming};
+pub use request::{
+    Action, Click, ClickedCard, Command, CommandRequest, ConnectionCommand, ForeignRequest, Incoming, TenantMismatch,
+};
 #[cfg(feature = "local")]
 pub use request::{EventSpec, SignedRequest};
 

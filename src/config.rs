@@ -3,6 +3,7 @@
 //! It contains no secrets. Those are in [`crate::secrets`].
 
 mod environment;
+mod place;
 mod target;
 mod validate;
 
@@ -19,9 +20,21 @@ pub use target::{CredentialsKind, Target};
 
 use crate::approval::InvalidPrincipal;
 use crate::chat::platform::{self, Channel, Platform};
+use crate::document::{TextPlace, decode_text};
 use crate::peering::{AccountId, InvalidAccountId};
 use crate::policy::{KnownAccount, Person, Policy, RequestDefaults, Rule};
 use crate::redaction::{self, KeyProblem};
+use place::Located;
+
+/// Keys whose values are parsed by other crates, and what these expect. Their own messages quote the value.
+const FORMS: [(&str, &str); 6] = [
+    ("endpoint", "a URL, e.g. `https://vpcpeer.aliyuncs.com/`"),
+    ("api", "a URL that ends with a slash, e.g. `https://api.example.com/`"),
+    ("response_origins", "a list of URLs, e.g. `https://hooks.example.com/`"),
+    ("cidrs_within", "a CIDR block, e.g. `10.0.0.0/8`"),
+    ("_after", "a duration, e.g. `4h` or `90m`"),
+    ("expiry_notice", "a duration, e.g. `24h`"),
+];
 
 /// The content of `peergate.toml`, checked. `peergate.example.toml` describes each key.
 #[derive(Debug, Clone)]
@@ -87,12 +100,27 @@ fn default_retention_days() -> u32 {
     400
 }
 
-/// What is wrong with the configuration. Each text names the variable, the file or the key.
+/// What is wrong with the environment or the configuration. Each text names the variable, or the file, its line and the key.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A required environment variable is missing or empty.
-    #[error("environment variable {0} is not set")]
-    MissingVariable(&'static str),
+    #[error("environment variable {name} is not set: expected {expected}")]
+    MissingVariable {
+        /// The name of the variable.
+        name: &'static str,
+        /// What it must have.
+        expected: &'static str,
+    },
+    /// An environment variable has a value of the wrong form.
+    #[error("environment variable {name} is malformed: expected {expected}, found {found}")]
+    MalformedVariable {
+        /// The name of the variable.
+        name: &'static str,
+        /// What it must have.
+        expected: &'static str,
+        /// What it has, without secrets.
+        found: String,
+    },
     /// The file cannot be read.
     #[error("cannot read {path}")]
     Read {
@@ -101,33 +129,40 @@ pub enum Error {
         /// The error of the operating system.
         source: std::io::Error,
     },
-    /// The file is not TOML, or it has an unknown, missing or mistyped key.
+    /// The file is not TOML, or a key in it is unknown, missing, mistyped or wrong.
     #[error("{path}: {message}")]
-    Parse {
+    Invalid {
         /// The path of the file.
         path: PathBuf,
-        /// The key, its place, and what was expected there.
+        /// The key, its place, what was expected there, and what was found.
         message: String,
     },
-    /// The file has the right form, but a value makes no sense.
-    #[error(transparent)]
-    Invalid(#[from] KeyProblem),
 }
 
 impl Config {
     /// Reads and checks the file.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.into(), source })?;
-        Self::parse(&text).map_err(|error| match error {
-            Error::Parse { message, .. } => Error::Parse { path: path.into(), message },
-            Error::MissingVariable(_) | Error::Read { .. } | Error::Invalid(_) => error,
-        })
+        let bytes = std::fs::read(path).map_err(|source| Error::Read { path: path.into(), source })?;
+        let text = decode_text(&bytes).map_err(|problem| problem.to_string());
+        text.and_then(Self::parse_text).map_err(|message| Error::Invalid { path: path.into(), message })
     }
 
     /// Checks the text of a file.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let mut file =
-            ConfigFile::parse(text).map_err(|message| Error::Parse { path: "peergate.toml".into(), message })?;
+        Self::parse_text(text).map_err(|message| Error::Invalid { path: "peergate.toml".into(), message })
+    }
+
+    /// Checks the text of a file.
+    ///
+    /// # Errors
+    /// The key, its place, what was expected there, and what was found. Of values, the message repeats only what cannot be
+    /// a secret.
+    fn parse_text(text: &str) -> Result<Self, String> {
+        let file = ConfigFile::parse(text)?;
+        Self::from_file(file).map_err(|problem| describe_problem(text, &problem, "", None))
+    }
+
+    fn from_file(mut file: ConfigFile) -> Result<Self, KeyProblem> {
         file.platforms.set_clients(std::mem::take(&mut file.clients));
         file.validate()?;
         let merged = Platform::ALL.iter().flat_map(|platform| platform.merged_tenants(&file.platforms));
@@ -174,30 +209,64 @@ impl ConfigFile {
     /// Parses the text.
     ///
     /// # Errors
-    /// The key, its place and what was expected there. Except for names, the message repeats nothing of the text.
+    /// See [`Config::parse_text`].
     fn parse(text: &str) -> Result<Self, String> {
-        let place = |error: &toml::de::Error| {
-            let before = error.span().and_then(|span| text.get(..span.start));
-            before.map_or_else(String::new, |before| {
-                let line = before.matches('\n').count() + 1;
-                let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
-                format!("line {line}, column {column}: ")
-            })
-        };
-        // The messages of the TOML parser are constants.
-        let malformed = |error: toml::de::Error| format!("{}not TOML: {}", place(&error), error.message());
-        let mut table = DeTable::parse(text).map_err(malformed)?;
-        let renamed_tables =
-            rename_tables(table.get_mut()).map_err(|name| format!("{name}: `platforms.{name}` exists, too"))?;
+        let mut table = DeTable::parse(text).map_err(|error| describe_malformed(text, &error))?;
+        let renamed_tables = rename_tables(table.get_mut()).map_err(|name| {
+            let (key, problem) = (name.to_owned(), format!("`platforms.{name}` exists, too"));
+            describe_problem(text, &KeyProblem { key, problem }, "", None)
+        })?;
         let document = toml::Deserializer::from(table);
         let ours = [InvalidPrincipal.to_string(), InvalidAccountId.to_string()];
         let file: Self = serde_path_to_error::deserialize(document).map_err(|error| {
-            let path = redaction::dotted_path(error.path());
-            let key = if path.is_empty() { path } else { format!("{path}, ") };
-            format!("{key}{}{}", place(error.inner()), redaction::describe_expected(error.inner().message(), &ours))
+            let key = redaction::dotted_path(error.path());
+            let message = error.inner().message();
+            let form = FORMS.iter().find(|(name, _)| key.rsplit('.').next().unwrap_or_default().contains(name));
+            let problem = match (redaction::describe_expected(message, &ours), form) {
+                (problem, Some((_, expected))) if problem == redaction::UNKNOWN_FORM => format!("expected {expected}"),
+                (problem, _) => problem,
+            };
+            let at = error.inner().span().map(|span| TextPlace::of(text, span.start));
+            describe_problem(text, &KeyProblem { key, problem }, message, at)
         })?;
         Ok(Self { renamed_tables, ..file })
     }
+}
+
+/// What is not TOML, and where. The messages of the TOML parser are constants.
+fn describe_malformed(text: &str, error: &toml::de::Error) -> String {
+    let span = error.span().unwrap_or_default();
+    let message = error.message();
+    let repeated = text.get(span.clone()).filter(|_| message == "duplicate key");
+    let repeated = repeated.map(|key| format!(" {}", redaction::redact_value(key))).unwrap_or_default();
+    format!("{}: not TOML: {message}{repeated}", TextPlace::of(text, span.start))
+}
+
+/// Names the key, its place, the problem, and the value that was found there. `message` is serde's, and `at` the place that
+/// serde named.
+fn describe_problem(text: &str, problem: &KeyProblem, message: &str, at: Option<TextPlace>) -> String {
+    let parsed = || DeTable::parse(text).ok();
+    let renamed = parsed().and_then(|mut document| rename_tables(document.get_mut()).is_ok().then_some(document));
+    let located =
+        renamed.or_else(parsed).and_then(|document| place::locate(text, document.get_ref(), &problem.key, message));
+    let Some(Located { key, place, found }) = located else {
+        let place = at.map(|at| format!(", {at}")).unwrap_or_default();
+        return format!("{}{place}: {}", problem.key, problem.problem);
+    };
+    // serde names the place of an unknown key. A value in a table with a `kind` is found only here.
+    let place = if key == problem.key { at.unwrap_or(place) } else { place };
+    let problem = problem.problem.as_str();
+    // Other problems name the value, or are about something else.
+    let is_about_value = message.is_empty() && (problem.starts_with("expected ") || problem.contains("must "));
+    let is_form = !message.is_empty() && !message.starts_with("unknown ");
+    let expected = match found {
+        Some(found) if is_form || is_about_value && !problem.contains("found ") => {
+            let without = problem.split_once(", found ").map_or(problem, |(expected, _)| expected);
+            format!("{without}, found {found}")
+        }
+        Some(_) | None => problem.to_owned(),
+    };
+    format!("{key}, {place}: {expected}")
 }
 
 /// Moves the tables of apps, which earlier versions had at the top level, to `platforms`. Returns their names.
@@ -231,8 +300,14 @@ mod tests {
     const ROLE: &str = "acs:ram::2222222222222222:role/peergate";
     const SMALLEST: &str = "[targets.prod]\naccount = \"2222222222222222\"\nregions = []\n";
 
+    /// The problem without the file, the place and the value that was found.
     fn problem(text: &str) -> String {
-        Config::parse(text).unwrap_err().to_string()
+        let whole = Config::parse(text).unwrap_err().to_string();
+        let without_file = whole.strip_prefix("peergate.toml: ").unwrap_or_else(|| panic!("{whole}"));
+        let (key, problem) = without_file.split_once(": ").unwrap();
+        let key = key.split(", line ").next().unwrap();
+        let problem = problem.rsplit_once(", found ").map_or(problem, |(problem, _)| problem);
+        if key.starts_with("line ") { problem.to_owned() } else { format!("{key}: {problem}") }
     }
 
     #[test]
@@ -410,7 +485,8 @@ mod tests {
         let both = world("", "\"slack:T1/U1\"", BOB, "[platforms.slack]\nteams = [\"T1\"]\napp = \"A1\"\n");
         assert!(problem(&both).contains("`platforms.slack` exists, too"), "{}", problem(&both));
         let mistyped = world("aps = 1", "", BOB, "");
-        assert!(problem(&mistyped).contains("platforms.slack.aps, line 8, column 1"), "{}", problem(&mistyped));
+        let mistyped = Config::parse(&mistyped).unwrap_err().to_string();
+        assert!(mistyped.contains("platforms.slack.aps, line 8, column 1: unknown field `aps`"), "{mistyped}");
         assert!(problem(&format!("{SMALLEST}platforms = 7\n")).contains("platforms"));
         assert!(problem(&format!("platforms = 7\n{SMALLEST}[slack]\n")).contains("slack"));
     }
@@ -614,19 +690,25 @@ mod tests {
         for (text, expected) in [
             (
                 "[targets.prod]\naccount = 1\n",
-                "peergate.toml: targets.prod.account, line 2, column 11: invalid type, expected",
+                "peergate.toml: targets.prod.account, line 2, column 11: expected a text, found 1",
             ),
             (
                 "[targets.prod]\naccuont = \"1\"\n",
-                "targets.prod.accuont, line 2, column 1: unknown field, expected one of `account`",
+                "targets.prod.accuont, line 2, column 1: unknown field `accuont`, expected one of `account`",
             ),
             ("[targets.prod]\naccount = \"1\"\n", "targets.prod, line 1, column 1: missing field `regions`"),
-            ("[targets.prod]\naccount = \"x\"\nregions = []", "line 2, column 11: not an account id: expected digits"),
-            ("[targets.prod]\naccount = \"1\"\nregions = 7\n", "targets.prod.regions, line 3, column 11: invalid type"),
+            (
+                "[targets.prod]\naccount = \"x\"\nregions = []",
+                "line 2, column 11: not an account id: expected digits, as text, found \"x\"",
+            ),
+            (
+                "[targets.prod]\naccount = \"1\"\nregions = 7\n",
+                "targets.prod.regions, line 3, column 11: expected a list, found 7",
+            ),
             ("[targets.prod\naccount", "peergate.toml: line 1, column 14: not TOML: "),
-            ("[requests]\nstuck_after = \"soon\"\n", "requests.stuck_after, line 2, column 15: the value does not"),
+            ("[requests]\nstuck_after = \"soon\"\n", "requests.stuck_after, line 2, column 15: expected a duration"),
         ] {
-            let problem = problem(text);
+            let problem = Config::parse(text).unwrap_err().to_string();
             assert!(problem.contains(expected), "{problem}");
         }
     }

@@ -5,6 +5,7 @@
 mod aws;
 mod buttons;
 mod startup_check;
+mod surroundings;
 mod target;
 
 use std::fmt::Write as _;
@@ -17,15 +18,18 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::app::App;
 use crate::approval::{ApprovalId, RetryPolicy};
+use crate::aws::NO_ANSWER;
 use crate::chat::message::Message;
 use crate::chat::platform::Channel;
 use crate::chat::{DeliveryError, ProbeError};
 use crate::config::{self, Config, Environment};
+use crate::http::Unreachable;
 use crate::logging::ErrorChain;
 use crate::peering::InstanceId;
 use crate::policy::Policy;
 use crate::secrets::{self, SecretSet, SecretsStore};
-use crate::{clock, http};
+use crate::{clock, http, store};
+use surroundings::Surroundings;
 
 pub use startup_check::StartupCheck;
 
@@ -151,16 +155,21 @@ pub async fn examine_deployment(
     let Some(environment) = examine_environment(environment, &mut report) else { return report };
     let Some(app) = build_app(&environment, &mut report) else { return report };
     let now = clock::now();
+    let surroundings = Surroundings::of(&environment);
     // The functions have no permission for these checks, and need none: they do not run without the table and the rule.
     #[cfg(feature = "local")]
-    {
-        aws::examine_table(&environment, &app, &mut report).await;
+    let has_table = {
         if let Some(rule) = &options.rule {
             aws::examine_schedule(&environment, &app, rule, now, &mut report).await;
         }
+        aws::examine_table(&environment, &surroundings, &app, &mut report).await
+    };
+    #[cfg(not(feature = "local"))]
+    let has_table = true;
+    if has_table {
+        examine_store(&surroundings, &app, now, &mut report).await;
     }
-    examine_store(&app, now, &mut report).await;
-    let Some(secrets) = examine_secrets(&app, now, &mut report).await else { return report };
+    let Some(secrets) = examine_secrets(&surroundings, &app, now, &mut report).await else { return report };
     report_renamed_keys(&app.config, &secrets, &mut report);
     report.0.extend(
         run_with_deadline("buttons".into(), deadline, async |report| {
@@ -176,12 +185,17 @@ pub async fn examine_deployment(
 fn examine_environment(environment: Result<Environment, config::Error>, report: &mut Report) -> Option<Environment> {
     match environment {
         Ok(environment) => {
-            let detail = format!("region {}, table {}", environment.aws.region, environment.table);
+            // An address that cannot be reached may be that of the proxy.
+            let proxy = match http::proxy_variables().as_slice() {
+                [] => String::new(),
+                names => format!(", proxy of {} for other machines", names.join(" and ")),
+            };
+            let detail = format!("region {}, table {}{proxy}", environment.aws.region, environment.table);
             report.add_healthy("environment", detail);
             Some(environment)
         }
         Err(error) => {
-            let fix = "Set the variable: see docs/configuration.md#environment.";
+            let fix = "Correct the variable: see docs/configuration.md#environment.";
             report.add_problem("environment", ErrorChain(&error).to_string(), fix);
             None
         }
@@ -193,8 +207,15 @@ fn build_app(environment: &Environment, report: &mut Report) -> Option<App> {
     let config = match Config::load(&environment.config) {
         Ok(config) => config,
         Err(error) => {
-            let fix = "Compare the file with peergate.example.toml, which has every key.";
-            report.add_problem("configuration", ErrorChain(&error).to_string().trim_end(), fix);
+            let fix = match &error {
+                config::Error::Read { .. } => "Name the file in PEERGATE_CONFIG, and let this user read it.",
+                config::Error::Invalid { .. }
+                | config::Error::MissingVariable { .. }
+                | config::Error::MalformedVariable { .. } => {
+                    "Correct the file: peergate.example.toml has every key, and docs/configuration.md explains them."
+                }
+            };
+            report.add_problem("configuration", ErrorChain(&error).to_string(), fix);
             return None;
         }
     };
@@ -210,11 +231,8 @@ fn build_app(environment: &Environment, report: &mut Report) -> Option<App> {
     match App::new(environment, config) {
         Ok(app) => Some(app),
         Err(error) => {
-            report.add_problem(
-                "HTTP client",
-                ErrorChain(&error).to_string(),
-                "Check the file that PEERGATE_CA_FILE names.",
-            );
+            let fix = "Correct the variable, or the file that it names.";
+            report.add_problem("HTTP client", ErrorChain(&error).to_string(), fix);
             None
         }
     }
@@ -239,46 +257,61 @@ fn examine_rules(policy: &Policy, report: &mut Report) {
     }
 }
 
-async fn examine_store(app: &App, now: Timestamp, report: &mut Report) {
-    match app.store.due_entries(now, None).await {
-        Ok(_) => report.add_healthy("table, query", "allowed"),
-        Err(error) => report.add_problem("table, query", error.to_string(), "Allow dynamodb:Query on the index."),
-    }
+/// Stops if the table gives no answer: each further check would wait for it, too.
+async fn examine_store(surroundings: &Surroundings, app: &App, now: Timestamp, report: &mut Report) {
     let Ok(instance_id) = InstanceId::parse(NONEXISTENT_ID) else { return };
     let id = ApprovalId { target: "doctor".into(), instance_id };
-    match app.store.load(&id).await {
-        Ok(_) => report.add_healthy("table, reading", "allowed"),
-        Err(error) => report.add_problem("table, reading", error.to_string(), "Allow dynamodb:GetItem on the table."),
+    let query = app.store.due_entries(now, None).await.map(|_| ());
+    if !report_store_call(surroundings, report, "table, query", "dynamodb:Query on the index", query) {
+        return;
     }
-    match app.store.load_many(&[id]).await {
-        Ok(_) => report.add_healthy("table, reading many", "allowed"),
-        Err(error) => {
-            report.add_problem("table, reading many", error.to_string(), "Allow dynamodb:BatchGetItem on the table.");
-        }
-    }
-    match app.store.check_write_permission().await {
-        Ok(()) => report.add_healthy("table, writing", "allowed"),
-        Err(error) => report.add_problem("table, writing", error.to_string(), "Allow dynamodb:PutItem on the table."),
-    }
+    let load = app.store.load(&id).await.map(|_| ());
+    report_store_call(surroundings, report, "table, reading", "dynamodb:GetItem on the table", load);
+    let load_many = app.store.load_many(&[id]).await.map(|_| ());
+    report_store_call(surroundings, report, "table, reading many", "dynamodb:BatchGetItem on the table", load_many);
+    let write = app.store.check_write_permission().await;
+    report_store_call(surroundings, report, "table, writing", "dynamodb:PutItem on the table", write);
 }
 
-async fn examine_secrets(app: &App, now: Timestamp, report: &mut Report) -> Option<Arc<SecretSet>> {
+/// Reports the result of a call. Returns whether the table gave an answer.
+fn report_store_call(
+    surroundings: &Surroundings,
+    report: &mut Report,
+    subject: &str,
+    permission: &str,
+    result: Result<(), store::Error>,
+) -> bool {
+    let Err(error) = result else {
+        report.add_healthy(subject, "allowed");
+        return true;
+    };
+    let text = error.to_string();
+    report.add_problem(
+        subject,
+        surroundings.describe_table_error(&text),
+        surroundings.fix_table_call(&text, permission),
+    );
+    !text.contains(NO_ANSWER)
+}
+
+async fn examine_secrets(
+    surroundings: &Surroundings,
+    app: &App,
+    now: Timestamp,
+    report: &mut Report,
+) -> Option<Arc<SecretSet>> {
     match app.secrets.current(now).await {
         Ok(secrets) => {
             examine_secrets_age(&app.secrets, now, report).await;
             Some(secrets)
         }
         Err(error) => {
+            let text = error.to_string();
             let fix = match &error {
-                secrets::Error::Unavailable(_) => {
-                    "Check PEERGATE_SECRETS. The role must have the permission secretsmanager:GetSecretValue for it, and \
-                     kms:Decrypt if the secret has its own key."
-                }
-                secrets::Error::Malformed(_) | secrets::Error::Invalid(_) => {
-                    "Fix the JSON of the secret: see docs/configuration.md#secrets."
-                }
+                secrets::Error::Unavailable(_) => surroundings.fix_secrets_fetch(&text),
+                secrets::Error::Malformed(_) => "Correct the secrets: see docs/configuration.md#secrets.".to_owned(),
             };
-            report.add_problem("secrets", error.to_string(), fix);
+            report.add_problem("secrets", surroundings.describe_secrets_error(&text), fix);
             None
         }
     }
@@ -340,8 +373,17 @@ async fn examine_clock(app: &App, now: Timestamp, report: &mut Report) {
     let response = app.http.head(target.endpoint.clone()).send().await;
     let date = response.as_ref().ok().and_then(|response| response.headers().get("date")?.to_str().ok());
     let Some(vendor_time) = date.and_then(http::parse_date) else {
-        let detail = response.err().map_or("Alibaba Cloud sends no date", |error| http::transport_code(&error));
-        report.add_unknown("clock", detail, "Check that the endpoint of the target can be reached.");
+        let host = target.endpoint.host_str().unwrap_or_default();
+        match response.err() {
+            None => report.add_unknown(
+                "clock",
+                format!("{host} sends no date"),
+                "Check the `endpoint` of the target: another server seems to answer.",
+            ),
+            Some(error) => {
+                report.add_unknown("clock", http::describe_transport(&error), Unreachable::of(&error).fix());
+            }
+        }
         return;
     };
     let skew = now.duration_since(vendor_time).abs();
@@ -370,11 +412,30 @@ async fn examine_channel(
         Ok(detail) => report.add_healthy(subject, detail),
         Err(ProbeError::Problem { detail, fix }) => report.add_problem(subject, detail, fix),
         Err(ProbeError::Delivery(DeliveryError { error, retry: RetryPolicy::Backoff(_), .. })) => {
-            let fix = "Run the doctor again: such an error often passes. If it stays, check the network.";
+            let fix = Unreachable::named_in(&error)
+                .map_or("Run the doctor again: such an error often passes.", Unreachable::fix);
             report.add_unknown(subject, error, fix);
         }
         Err(ProbeError::Delivery(DeliveryError { error, .. })) => {
-            report.add_problem(subject, error, "Check the token or URL, and that the bot is in the channel.");
+            let fix = fix_channel_refusal(channel, &error);
+            report.add_problem(subject, error, fix);
         }
+    }
+}
+
+/// What to do when a server answers, but takes no message.
+fn fix_channel_refusal(channel: &Channel, error: &str) -> &'static str {
+    match (channel.id().is_some(), error) {
+        (true, "HTTP 404") => "Check the `api` of the platform in peergate.toml.",
+        (true, _) => {
+            "Check the app's token or secret, its scopes, the channel's id, and that the bot is in the channel."
+        }
+        (false, "HTTP 401" | "HTTP 403") => {
+            "Check the URL and the signing secrets of the channel: the server refuses them."
+        }
+        (false, "HTTP 404" | "HTTP 410") => {
+            "Check the URL of the channel in the secrets: the server knows no such URL."
+        }
+        (false, _) => "Check the URL of the channel in the secrets, and the log of the server.",
     }
 }

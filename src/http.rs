@@ -1,6 +1,9 @@
 //! The HTTP client that Alibaba Cloud, the chat platforms and AWS share, with one TLS configuration and one pool. Also
 //! parsers for the headers that all servers send: `Retry-After` and `Date`.
 
+mod unreachable;
+
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +15,8 @@ use rustls::crypto::ring;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use url::Url;
+
+pub use unreachable::Unreachable;
 
 use crate::redaction::KeyProblem;
 
@@ -38,9 +43,20 @@ pub enum Error {
     /// The TLS library refuses the configuration.
     #[error("cannot set up TLS")]
     Tls(#[from] rustls::Error),
-    /// The additional certificates cannot be used.
-    #[error("PEERGATE_CA_FILE cannot be read, has no certificates in PEM, or has one that cannot be trusted")]
-    Roots,
+    /// The additional certificates cannot be used: why not.
+    #[error("{0}")]
+    Roots(String),
+    /// The file of additional certificates cannot be used.
+    #[error("cannot use {path}, which PEERGATE_CA_FILE names: {problem}")]
+    CaFile {
+        /// The path of the file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// An environment variable does not name a proxy.
+    #[error("environment variable {0} is malformed: expected the URL of a proxy, e.g. http://proxy.example.com:3128")]
+    Proxy(&'static str),
     /// The HTTP library refuses the configuration.
     #[error("cannot build the HTTP client")]
     Client(#[from] reqwest::Error),
@@ -77,13 +93,29 @@ impl Clients {
         Self::with_root_store(rustls::RootCertStore::empty())
     }
 
+    /// Like [`Clients::new`], but the client trusts the certificates of a file, too.
+    pub fn with_ca_file(path: &Path) -> Result<Self, Error> {
+        let unusable = |problem: String| Error::CaFile { path: path.into(), problem };
+        let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+        Self::with_roots(&pem)
+            .map_err(|error| if let Error::Roots(problem) = error { unusable(problem) } else { error })
+    }
+
     /// Like [`Clients::new`], but the client trusts the certificates in `pem`, too.
     pub fn with_roots(pem: &[u8]) -> Result<Self, Error> {
         let mut roots = rustls::RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(pem) {
-            roots.add(certificate.map_err(|_| Error::Roots)?).map_err(|_| Error::Roots)?;
+        for (position, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
+            let number = position.saturating_add(1);
+            let certificate =
+                certificate.map_err(|_| Error::Roots(format!("certificate {number} in it is not PEM")))?;
+            let added = roots.add(certificate);
+            added.map_err(|_| Error::Roots(format!("certificate {number} in it cannot be a trusted authority")))?;
         }
-        if roots.is_empty() { Err(Error::Roots) } else { Self::with_root_store(roots) }
+        if roots.is_empty() {
+            Err(Error::Roots("it has no certificate in PEM".into()))
+        } else {
+            Self::with_root_store(roots)
+        }
     }
 
     fn with_root_store(mut roots: rustls::RootCertStore) -> Result<Self, Error> {
@@ -148,12 +180,12 @@ impl From<&reqwest::Client> for Clients {
 
 /// The client never sends a request twice: reqwest's retries are off. (hyper resends a request only if the connection
 /// closed before any of it was sent.)
-fn build_client(tls: rustls::ClientConfig) -> Result<reqwest::Client, reqwest::Error> {
+fn build_client(tls: rustls::ClientConfig) -> Result<reqwest::Client, Error> {
     let mut builder = reqwest::Client::builder().no_proxy();
-    for proxy in environment_proxies() {
+    for proxy in environment_proxies()? {
         builder = builder.proxy(proxy);
     }
-    builder
+    let built = builder
         .tls_backend_preconfigured(tls)
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
@@ -161,26 +193,43 @@ fn build_client(tls: rustls::ClientConfig) -> Result<reqwest::Client, reqwest::E
         .timeout(REQUEST_TIMEOUT)
         .pool_idle_timeout(IDLE_TIMEOUT)
         .user_agent(concat!("peergate/", env!("CARGO_PKG_VERSION")))
-        .build()
+        .build();
+    Ok(built?)
 }
 
 /// The proxies of the environment. The variables are those that reqwest reads, but reqwest makes no exception for this
 /// machine.
-fn environment_proxies() -> Vec<Proxy> {
+fn environment_proxies() -> Result<Vec<Proxy>, Error> {
     #[expect(clippy::disallowed_methods, reason = "reqwest reads the same variables, but makes no exception")]
-    let variable = |names: &[&str]| {
-        names.iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.trim().is_empty()))
+    let variable = |names: [&'static str; 2]| {
+        names.into_iter().find_map(|name| {
+            let value = std::env::var(name).ok().filter(|value| !value.trim().is_empty())?;
+            Some((name, value))
+        })
     };
-    let never = format!("{LOOPBACK},{}", variable(&["NO_PROXY", "no_proxy"]).unwrap_or_default());
+    let never = variable(["NO_PROXY", "no_proxy"]).map(|(_, value)| value).unwrap_or_default();
+    let never = format!("{LOOPBACK},{never}");
     // In a CGI program, `HTTP_PROXY` is a header that the caller sent.
-    let is_cgi = variable(&["REQUEST_METHOD"]).is_some();
-    let http = variable(&["HTTP_PROXY", "http_proxy"]).filter(|_| !is_cgi);
+    let is_cgi = variable(["REQUEST_METHOD", "REQUEST_METHOD"]).is_some();
     let proxies = [
-        http.and_then(|url| Proxy::http(url).ok()),
-        variable(&["HTTPS_PROXY", "https_proxy"]).and_then(|url| Proxy::https(url).ok()),
-        variable(&["ALL_PROXY", "all_proxy"]).and_then(|url| Proxy::all(url).ok()),
+        variable(["HTTP_PROXY", "http_proxy"]).filter(|_| !is_cgi).map(|(name, url)| (name, Proxy::http(url))),
+        variable(["HTTPS_PROXY", "https_proxy"]).map(|(name, url)| (name, Proxy::https(url))),
+        variable(["ALL_PROXY", "all_proxy"]).map(|(name, url)| (name, Proxy::all(url))),
     ];
-    proxies.into_iter().flatten().map(|proxy| proxy.no_proxy(NoProxy::from_string(&never))).collect()
+    let proxies = proxies.into_iter().flatten().map(|(name, proxy)| {
+        proxy.map(|proxy| proxy.no_proxy(NoProxy::from_string(&never))).map_err(|_| Error::Proxy(name))
+    });
+    proxies.collect()
+}
+
+/// The variables of the environment that name a proxy. Requests to this machine never use one.
+#[must_use]
+pub fn proxy_variables() -> Vec<&'static str> {
+    let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
+        .into_iter()
+        .filter(is_set)
+        .collect()
 }
 
 /// Reads the body of a response. A body over 4 MiB is cut, so that its parser finds it malformed.
@@ -222,6 +271,13 @@ pub fn transport_code(error: &reqwest::Error) -> &'static str {
     }
 }
 
+/// The code of a failed request, and the reason in words.
+#[must_use]
+pub fn describe_transport(error: &reqwest::Error) -> String {
+    let host = error.url().and_then(Url::host_str).map(|host| format!("{host}: ")).unwrap_or_default();
+    format!("{} ({host}{})", transport_code(error), Unreachable::of(error))
+}
+
 /// Parses a constant URL.
 #[expect(clippy::expect_used, reason = "a constant")]
 pub(crate) fn constant_url(text: &str) -> Url {
@@ -234,7 +290,9 @@ pub(crate) fn constant_url(text: &str) -> Url {
 /// When it is not secure, or has more than an address.
 pub fn check_endpoint(key: &str, url: &Url) -> Result<(), KeyProblem> {
     if !is_secure(url) {
-        return KeyProblem::err_at(key, "only https is allowed, except on loopback");
+        let host = url.host_str().filter(|host| url.scheme() == "http" && host.len() <= MAX_WORD_CHARS);
+        let found = host.map_or_else(|| "another scheme".to_owned(), |host| format!("http to {host}"));
+        return KeyProblem::err_at(key, format!("only https is allowed, except on loopback, found {found}"));
     }
     if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
         return KeyProblem::err_at(key, "a URL with a user, password, query or fragment is not allowed");

@@ -24,6 +24,7 @@ pub mod chat;
 pub mod clock;
 pub mod config;
 pub mod credentials;
+pub mod document;
 pub mod envelope;
 pub mod http;
 pub mod logging;

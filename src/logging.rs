@@ -31,7 +31,9 @@ pub fn start_without_routine() {
 fn start_with(routine: LevelFilter) {
     #[expect(clippy::disallowed_methods, reason = "before the configuration is read, so that its errors are logged")]
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-    let level = variable("AWS_LAMBDA_LOG_LEVEL").and_then(|level| level.parse().ok()).unwrap_or(LevelFilter::INFO);
+    let given = variable("AWS_LAMBDA_LOG_LEVEL");
+    let level = given.as_deref().map_or(Some(LevelFilter::INFO), parse_level);
+    let (is_malformed, level) = (level.is_none(), level.unwrap_or(LevelFilter::INFO));
     let routine = if level > LevelFilter::INFO { level } else { routine.min(level) };
     let targets = Targets::new()
         .with_default(level.min(LevelFilter::WARN))
@@ -46,6 +48,19 @@ fn start_with(routine: LevelFilter) {
         lines.boxed()
     };
     tracing_subscriber::registry().with(lines).with(targets).init();
+    if is_malformed {
+        tracing::warn!(
+            outcome = "malformed_variable",
+            "environment variable AWS_LAMBDA_LOG_LEVEL is malformed: expected TRACE, DEBUG, INFO, WARN, ERROR or FATAL; using INFO"
+        );
+    }
+}
+
+/// The level of Lambda's name for it. peergate has no lines above `ERROR`.
+///
+/// Source: <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html>
+fn parse_level(name: &str) -> Option<LevelFilter> {
+    if name.eq_ignore_ascii_case("fatal") { Some(LevelFilter::ERROR) } else { name.parse().ok() }
 }
 
 /// The fields of each line of an invocation: the request id of Lambda, and the header of X-Ray if there is one.
@@ -59,17 +74,51 @@ pub fn log_not_started(error: &dyn Error) {
     tracing::error!(outcome = "not_started", error = %ErrorChain(error), "could not start");
 }
 
-/// Shows an error and its causes in one line.
+/// Shows an error and its causes in one line. A cause whose words the line already has is left out.
 pub struct ErrorChain<'a>(pub &'a dyn Error);
 
 impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut line = self.0.to_string();
         let mut cause = self.0.source();
         while let Some(error) = cause {
-            write!(f, ": {error}")?;
+            let words = error.to_string();
+            if !line.contains(&words) {
+                line = format!("{line}: {words}");
+            }
             cause = error.source();
         }
-        Ok(())
+        f.write_str(&line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_level_of_lambda_is_known() {
+        for (name, level) in [("TRACE", LevelFilter::TRACE), ("info", LevelFilter::INFO), ("FATAL", LevelFilter::ERROR)]
+        {
+            assert_eq!(parse_level(name), Some(level), "{name}");
+        }
+        assert_eq!(parse_level("LOUD"), None);
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{words}")]
+    struct Layer {
+        words: &'static str,
+        source: Option<Box<Layer>>,
+    }
+
+    #[test]
+    fn chain_says_nothing_twice() {
+        let chain = |words: &[&'static str]| {
+            let layers = words.iter().rev().fold(None, |source, words| Some(Box::new(Layer { words, source })));
+            ErrorChain(layers.unwrap().as_ref()).to_string()
+        };
+        assert_eq!(chain(&["cannot read a", "no such file"]), "cannot read a: no such file");
+        assert_eq!(chain(&["cannot open a: disk full", "disk full", "error 13"]), "cannot open a: disk full: error 13");
     }
 }

@@ -6,15 +6,45 @@ use std::fmt::Write as _;
 
 use serde_path_to_error::{Path, Segment};
 
+use crate::document::nearest_name;
+
 /// A word with so many characters may be a secret: the secrets of platforms have at least 16.
 const MIN_SECRET_CHARS: usize = 16;
+/// What is said of a value when the message about it may quote it.
+pub(crate) const UNKNOWN_FORM: &str = "the value does not have the expected form";
+/// The most parts of a path in a log line.
+const MAX_PATH_PARTS: usize = 8;
+/// The most known names that an error lists.
+const MAX_LISTED_NAMES: usize = 10;
 /// How much of a sender's text is quoted.
 const MAX_QUOTED_CHARS: usize = 40;
 /// Prefixes of well-known secrets and secret URLs, in lower case.
 const SECRET_PREFIXES: [&str; 9] = ["xox", "xapp", "xwfp", "whsec", "whsk", "ltai", "sts.", "eyj", "http"];
-/// Prefixes of serde's messages that end with what was expected. That part comes from the program, not from the document.
-const SERDE_ERROR_KINDS: [&str; 5] =
-    ["invalid type", "invalid value", "invalid length", "unknown variant", "unknown field"];
+/// How serde begins to describe the value that it found, and words for it.
+const FOUND_VALUES: [(&str, &str); 9] = [
+    ("boolean ", "a boolean"),
+    ("integer ", "a number"),
+    ("floating point ", "a number with a fraction"),
+    ("string ", "a text"),
+    ("sequence", "a list"),
+    ("map", "a table"),
+    ("null", "null"),
+    ("unit", "nothing"),
+    ("datetime", "a date"),
+];
+
+/// How serde and the types of fields describe what they expect, and plain words for it.
+const EXPECTED_VALUES: [(&str, &str); 9] = [
+    ("a sequence", "a list"),
+    ("a signed duration string", "a duration, e.g. `4h` or `90m`"),
+    ("u32", "a whole number from 0 to 4294967295"),
+    ("a map", "a table"),
+    ("struct ", "a table"),
+    ("internally tagged enum", "a table with a `kind`"),
+    ("adjacently tagged enum", "a table with a `kind`"),
+    ("variant identifier", "a text"),
+    ("a string", "a text"),
+];
 
 /// What is wrong with a key of the configuration or of the secrets. It contains no secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,9 +59,57 @@ pub struct KeyProblem {
 impl KeyProblem {
     /// An error about a key, as the error type of the caller. Parts of the key that may be secrets are replaced by `…`.
     pub(crate) fn err_at<T, E: From<Self>>(key: impl AsRef<str>, problem: impl Into<String>) -> Result<T, E> {
-        let parts: Vec<_> = key.as_ref().split('.').map(redact).collect();
-        Err(Self { key: parts.join("."), problem: problem.into() }.into())
+        Err(Self { key: redact_key(key.as_ref()), problem: problem.into() }.into())
     }
+}
+
+/// A dotted key that is safe in an error, e.g. `clients.ci.signing_secrets[0]`. Each part that may be a secret is replaced by
+/// `…`.
+pub(crate) fn redact_key(key: &str) -> String {
+    let redact_part = |part: &str| match part.split_once('[') {
+        Some((name, position)) if position.trim_end_matches(']').bytes().all(|byte| byte.is_ascii_digit()) => {
+            format!("{}[{position}", redact(name))
+        }
+        Some(_) | None => redact(part).into_owned(),
+    };
+    key.split('.').map(redact_part).collect::<Vec<_>>().join(".")
+}
+
+/// A problem: no thing of a kind has this name. Names the known one that is probably meant, or some of the known ones.
+pub(crate) fn unknown_name<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
+    let problem = format!("no {kind} is named {}", redact(name));
+    match nearest_name(name, known.clone()) {
+        Some(meant) => format!("{problem}; did you mean {}?", redact(meant)),
+        None => match known.map(redact).take(MAX_LISTED_NAMES).collect::<Vec<_>>().join(", ") {
+            none if none.is_empty() => problem,
+            some => format!("{problem}; there is {some}"),
+        },
+    }
+}
+
+/// A value that is safe in an error: the text itself in quotes, or only its length if it may be a secret.
+pub(crate) fn redact_value(text: &str) -> String {
+    let lower = text.to_ascii_lowercase();
+    let is_short = text.len() < MIN_SECRET_CHARS && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    if is_short && !SECRET_PREFIXES.iter().any(|prefix| lower.contains(prefix)) || redact(text) == text {
+        format!("{text:?}")
+    } else {
+        format!("a text of {} characters", text.chars().count())
+    }
+}
+
+/// A path that a stranger sent, so that it is safe in a log line: at most eight parts, each of at most 40 plain characters.
+/// Other parts, and those that may be a secret, are replaced by `…`.
+pub(crate) fn redact_path(path: &str) -> String {
+    let is_longer = path.split('/').nth(MAX_PATH_PARTS).is_some();
+    // A name of the configuration may be as long as a secret, but has words.
+    let is_words = |part: &str| {
+        let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        part.len() <= 40 && part.contains('-') && part.bytes().all(is_allowed) && !has_secret_prefix(part)
+    };
+    let is_shown = |part: &str| is_harmless(part) || is_words(part);
+    let parts = path.split('/').take(MAX_PATH_PARTS).map(|part| if is_shown(part) { part } else { "…" });
+    parts.chain(is_longer.then_some("…")).collect::<Vec<_>>().join("/")
 }
 
 /// A name that is safe in an error. Each of its words that may be a secret is replaced by `…`.
@@ -67,13 +145,16 @@ fn is_name(word: &str) -> bool {
 }
 
 fn is_harmless(word: &str) -> bool {
-    let lower = word.to_ascii_lowercase();
     let is_plain = word.chars().all(|character| character.is_ascii_alphanumeric() || "-_.@+".contains(character));
     let is_number = word.bytes().all(|byte| byte.is_ascii_digit());
     let is_mixed = word.bytes().any(|byte| byte.is_ascii_digit() || byte.is_ascii_uppercase());
     let is_long = word.len() >= MIN_SECRET_CHARS;
-    let is_key = SECRET_PREFIXES.iter().any(|prefix| lower.starts_with(prefix));
-    is_plain && !is_key && word.len() <= 40 && (is_number || !(is_long && is_mixed))
+    is_plain && !has_secret_prefix(word) && word.len() <= 40 && (is_number || !(is_long && is_mixed))
+}
+
+fn has_secret_prefix(word: &str) -> bool {
+    let lower = word.to_ascii_lowercase();
+    SECRET_PREFIXES.iter().any(|prefix| lower.starts_with(prefix))
 }
 
 /// The dotted path of a key, e.g. `targets.prod.regions[0]`; empty for the document itself.
@@ -96,24 +177,42 @@ pub(crate) fn dotted_path(path: &Path) -> String {
     text
 }
 
-/// What a serde error expected. The message of the error quotes values and unknown keys; the result does not. `ours` are
-/// messages of the caller's own types, which are constants.
+/// What a serde error found and expected. The message of the error quotes values and unknown keys; the result does so only
+/// with names. `ours` are the beginnings of messages of the caller's own types, which show no value.
 pub(crate) fn describe_expected(message: &str, ours: &[String]) -> String {
-    // The name of a missing field comes from the program.
-    if ours.iter().any(|words| words == message) || message.starts_with("missing field `") {
+    // The names of missing and repeated fields come from the program.
+    let is_safe = message.starts_with("missing field `") || message.starts_with("duplicate field `");
+    if is_safe || ours.iter().any(|words| message.starts_with(words.as_str())) {
         return message.to_owned();
     }
-    let Some(kind) = SERDE_ERROR_KINDS.iter().find(|kind| message.starts_with(**kind)) else {
-        return "the value does not have the expected form".to_owned();
-    };
-    if message.ends_with(", there are no fields") {
+    for kind in ["unknown field", "unknown variant"] {
+        if let Some(rest) = message.strip_prefix(kind).and_then(|rest| rest.strip_prefix(" `")) {
+            return describe_unknown(kind, rest);
+        }
+    }
+    for kind in ["invalid type: ", "invalid value: ", "invalid length "] {
+        // All quotes are before the last `, expected `. The text after it comes from the program.
+        if let Some((found, expected)) = message.strip_prefix(kind).and_then(|rest| rest.rsplit_once(", expected ")) {
+            let plain = |words: &[(&str, &'static str)], text: &str| {
+                words.iter().find(|(theirs, _)| text.starts_with(theirs)).map(|(_, ours)| *ours)
+            };
+            let found = plain(&FOUND_VALUES, found).map(|found| format!(", found {found}")).unwrap_or_default();
+            return format!("expected {}{found}", plain(&EXPECTED_VALUES, expected).unwrap_or(expected));
+        }
+    }
+    UNKNOWN_FORM.to_owned()
+}
+
+/// Names the known names, and the one that is probably meant. `rest` is the message after its first backquote.
+fn describe_unknown(kind: &str, rest: &str) -> String {
+    let expected = rest.rsplit_once("`, expected ").filter(|_| !rest.ends_with(", there are no fields"));
+    let Some((name, expected)) = expected else {
         return format!("{kind}, expected none");
-    }
-    // All quotes are before the last `, expected `. The text after it comes from the program.
-    match message.rsplit_once(", expected ") {
-        Some((_, expected)) => format!("{kind}, expected {expected}"),
-        None => (*kind).to_owned(),
-    }
+    };
+    let known = expected.split('`').skip(1).step_by(2);
+    let meant = nearest_name(name, known).map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+    let name = if redact(name) == name { format!(" `{name}`") } else { String::new() };
+    format!("{kind}{name}, expected {expected}{meant}")
 }
 
 #[cfg(test)]
@@ -172,15 +271,46 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn path_of_a_stranger_is_bounded_and_plain() {
+        for (path, expected) in [
+            ("/webhook/ci", "/webhook/ci"),
+            ("/webhook/build-server-2026", "/webhook/build-server-2026"),
+            ("/slack/8f742231b10e8888abcd99yyyzzz85a5", "/slack/…"),
+            ("/slack/xoxb-1-a", "/slack/…"),
+            ("/", "/"),
+            ("", ""),
+            ("/.env", "/.env"),
+            ("/webhook/whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD", "/webhook/…"),
+            ("/a\u{202E}b/%0A/x y", "/…/…/…"),
+            ("/1/2/3/4/5/6/7/8/9", "/1/2/3/4/5/6/7/…"),
+        ] {
+            assert_eq!(redact_path(path), expected, "{path}");
+        }
+        assert_eq!(redact_path(&"a".repeat(41)), "…");
+    }
+
+    #[test]
     fn parse_error_keeps_the_expectation_and_drops_the_value() {
         for (message, kept) in [
-            ("invalid type: string \"xoxb-1\", expected a sequence", "invalid type, expected a sequence"),
-            ("invalid type: string \"a, expected xoxb-1\", expected a map", "invalid type, expected a map"),
+            ("invalid type: string \"xoxb-1\", expected a sequence", "expected a list, found a text"),
+            ("invalid type: string \"a, expected xoxb-1\", expected a map", "expected a table, found a text"),
+            ("invalid type: integer `7`, expected a string", "expected a text, found a number"),
+            ("invalid length 1, expected an array", "expected an array"),
             ("unknown field `xoxb-1`, expected one of `a`, `b`", "unknown field, expected one of `a`, `b`"),
+            (
+                "unknown field `acount`, expected `account`",
+                "unknown field `acount`, expected `account`; did you mean `account`?",
+            ),
             ("unknown field `a, expected xoxb-1`, there are no fields", "unknown field, expected none"),
+            (
+                "unknown variant `slak`, expected `slack`",
+                "unknown variant `slak`, expected `slack`; did you mean `slack`?",
+            ),
+            ("unknown variant `xoxb-1`, expected `slack`", "unknown variant, expected `slack`"),
             ("missing field `account`", "missing field `account`"),
+            ("duplicate field `account`", "duplicate field `account`"),
             ("not a name", "not a name"),
-            ("not a name: xoxb-1", "the value does not have the expected form"),
+            ("not a name: it is empty", "not a name: it is empty"),
             ("failed to parse \"xoxb-1, expected xoxb-1\"", "the value does not have the expected form"),
             ("relative URL without a base: \"xoxb-1\"", "the value does not have the expected form"),
         ] {

@@ -3,6 +3,7 @@
 //! One JSON document has all secrets. Each signing secret is a list, so that it can be rotated without an interruption.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,8 +22,9 @@ use crate::aws;
 use crate::chat::platform::{self, Platform};
 use crate::chat::{ChannelSecrets, RequestSigner};
 use crate::config::{Config, SecretsSource};
+use crate::document::{EncodingProblem, RepeatedKey, TextPlace, decode_text, repeated_keys};
 use crate::redaction::{self, KeyProblem, redact};
-use crate::secret::{BindingSecret, InvalidBindingSecret, Secret, is_printable};
+use crate::secret::{BindingSecret, InvalidBindingSecret, Secret, check_printable};
 
 /// The secrets are fetched again after this time, plus up to [`CACHE_TTL_JITTER`].
 const CACHE_TTL: SignedDuration = SignedDuration::from_mins(5);
@@ -78,18 +80,25 @@ impl SecretsDocument {
     }
 
     /// Parses the text. A document with keys of earlier versions is changed before it is parsed, so its errors have no line.
-    fn parse(json: &[u8]) -> Result<Self, Error> {
-        let names: BTreeMap<String, &RawValue> = serde_json::from_slice(json).unwrap_or_default();
+    fn parse(json: &str) -> Result<Self, Error> {
+        if json.trim().is_empty() {
+            return Err(Error::Malformed("the document is empty: expected a JSON object".into()));
+        }
+        if let Some(RepeatedKey { path, key }) = repeated_keys(json).into_iter().next() {
+            let key = if path.is_empty() { key } else { format!("{path}.{key}") };
+            return KeyProblem::err_at(key, "this key occurs twice");
+        }
+        let names: BTreeMap<String, &RawValue> = serde_json::from_str(json).unwrap_or_default();
         let renamed_keys: Vec<_> =
             platform::LEGACY_TABLES.into_iter().filter(|name| names.contains_key(*name)).collect();
         if renamed_keys.is_empty() {
-            let mut json = serde_json::Deserializer::from_slice(json);
+            let mut json = serde_json::Deserializer::from_str(json);
             let document = Self::deserialize_from(&mut json)?;
             json.end().map_err(|error| malformed_at("its end", &error))?;
             return Ok(document);
         }
         let mut document: serde_json::Map<String, Value> =
-            serde_json::from_slice(json).map_err(|error| malformed_at("", &error))?;
+            serde_json::from_str(json).map_err(|error| malformed_at("", &error))?;
         for name in &renamed_keys {
             let Some(secret) = document.remove(*name) else { continue };
             let platforms = document.entry("platforms").or_insert_with(|| json!({}));
@@ -117,23 +126,37 @@ pub struct AccessKey {
     pub security_token: Option<Secret>,
 }
 
-/// Why there are no secrets. The texts contain no part of a secret.
-#[derive(Debug, Clone, thiserror::Error)]
+/// Why there are no secrets. Each text names the file or the secret, and contains no part of a secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The store cannot be reached, or it refuses us: its code, or the error of the operating system.
-    #[error("the secrets cannot be fetched: {0}")]
+    /// The store cannot be reached, or it refuses us: with its code, or the error of the operating system.
+    #[error("{0}")]
     Unavailable(String),
-    /// The document is not JSON, or does not have the documented form: the key, its place, and what was expected there.
-    #[error("the secrets are malformed at {0}")]
+    /// The document is not JSON, does not have the documented form, or a secret in it is missing, empty, too short, or used
+    /// twice: the key, its place if it is known, what was expected and what was found.
+    #[error("{0}")]
     Malformed(String),
-    /// A secret is missing, empty, too short, or used twice.
-    #[error("secrets: {0}")]
-    Invalid(KeyProblem),
 }
 
 impl From<KeyProblem> for Error {
     fn from(problem: KeyProblem) -> Self {
-        Self::Invalid(problem)
+        Self::Malformed(problem.to_string())
+    }
+}
+
+impl From<EncodingProblem> for Error {
+    fn from(problem: EncodingProblem) -> Self {
+        Self::Malformed(problem.to_string())
+    }
+}
+
+impl Error {
+    /// The error of a document, with the name of its file or secret.
+    fn in_document(self, name: &str) -> Self {
+        match self {
+            Self::Malformed(problem) => Self::Malformed(format!("{name}: {problem}")),
+            Self::Unavailable(_) => self,
+        }
     }
 }
 
@@ -145,10 +168,15 @@ impl SecretSet {
         schemars::schema_for!(SecretsDocument)
     }
 
+    /// Reads and parses a file. Like [`SecretSet::parse`], but the error names the file.
+    pub fn load(path: &Path, config: &Config) -> Result<Self, Error> {
+        Self::parse(&read_file(path)?, config).map_err(|error| error.in_document(&name_of_file(path)))
+    }
+
     /// Parses the document, and checks that it has what `config` needs.
     pub fn parse(json: &[u8], config: &Config) -> Result<Self, Error> {
         let SecretsDocument { targets, clients, mut platforms, channels, binding_keys, renamed_keys } =
-            SecretsDocument::parse(json)?;
+            SecretsDocument::parse(decode_text(json)?)?;
         platforms.set_clients(clients);
         let secrets = Self { targets, platforms, channels, binding_keys, renamed_keys };
         secrets.check_access_keys(config)?;
@@ -177,12 +205,16 @@ impl SecretSet {
             let Some(name) = target.credentials.key_holder(name) else { continue };
             let key = format!("targets.{}", redact(name));
             let Some(AccessKey { access_key_id, access_key_secret, security_token }) = self.targets.get(name) else {
-                return KeyProblem::err_at(key, "missing");
+                let names: Vec<_> = self.targets.keys().map(|name| redact(name)).collect();
+                let present = if names.is_empty() { "none".into() } else { names.join(", ") };
+                return KeyProblem::err_at(key, format!("missing: expected an access key; `targets` has {present}"));
             };
-            let mut parts = [access_key_id, access_key_secret].into_iter().chain(security_token);
-            if !parts.all(|part| is_printable(part.expose())) {
-                let problem = "a part of the access key is empty, or has a space or a line break in it";
-                return KeyProblem::err_at(key, problem);
+            let parts = [("access_key_id", access_key_id), ("access_key_secret", access_key_secret)];
+            for (part, secret) in parts.into_iter().chain(security_token.iter().map(|token| ("security_token", token)))
+            {
+                if let Err(problem) = check_printable(secret.expose()) {
+                    return KeyProblem::err_at(format!("{key}.{part}"), problem.to_string());
+                }
             }
         }
         Ok(())
@@ -224,20 +256,24 @@ impl SecretSet {
 
 fn malformed_at(key: &str, error: &serde_json::Error) -> Error {
     let mut ours = platform::secret_format_hints();
-    ours.push(InvalidBindingSecret.to_string());
+    ours.push(InvalidBindingSecret::HINT.to_owned());
     let message = error.to_string();
-    let expected = match error.classify() {
-        Category::Data => {
-            redaction::describe_expected(message.rsplit_once(" at line ").map_or(&*message, |(words, _)| words), &ours)
-        }
-        Category::Syntax | Category::Eof | Category::Io => "not JSON".to_owned(),
+    let words = message.rsplit_once(" at line ").map_or(&*message, |(words, _)| words);
+    let problem = match error.classify() {
+        Category::Data => match redaction::describe_expected(words, &ours) {
+            unknown if unknown == redaction::UNKNOWN_FORM && key.rsplit('.').next() == Some("url") => {
+                "expected a URL, e.g. https://hooks.example.com/…".to_owned()
+            }
+            // The words are those of TOML.
+            known => known.replace("a table", "an object"),
+        },
+        // These messages are constants.
+        Category::Syntax | Category::Eof | Category::Io => format!("not JSON: {words}"),
     };
-    let key = if key.is_empty() { String::new() } else { format!("{key}, ") };
-    // An error without a line: see `SecretsDocument::parse`.
-    if error.line() == 0 {
-        return Error::Malformed(format!("{}: {expected}", key.trim_end_matches(", ")));
-    }
-    Error::Malformed(format!("{key}line {}, column {}: {expected}", error.line(), error.column()))
+    // An error of a changed document has no line: see `SecretsDocument::parse`.
+    let place = (error.line() > 0).then(|| TextPlace { line: error.line(), column: error.column() }.to_string());
+    let at = [Some(key.to_owned()), place].into_iter().flatten().filter(|part| !part.is_empty());
+    Error::Malformed(format!("{}: {problem}", at.collect::<Vec<_>>().join(", ")))
 }
 
 /// Fetches and caches the secrets.
@@ -252,7 +288,7 @@ pub struct SecretsStore {
 #[derive(Debug)]
 enum SecretsBackend {
     SecretsManager { client: Client, id: String },
-    File(std::path::PathBuf),
+    File(PathBuf),
 }
 
 #[derive(Debug, Default)]
@@ -354,7 +390,8 @@ impl SecretsStore {
     async fn fetch(&self, cache: &mut SecretsCache, now: Timestamp) -> Result<Arc<SecretSet>, Error> {
         cache.fetched_at = Some(now);
         let json = self.source.read_document().await?;
-        let secrets = Arc::new(SecretSet::parse(&json, &self.config)?);
+        let parsed = SecretSet::parse(&json, &self.config);
+        let secrets = Arc::new(parsed.map_err(|error| error.in_document(&self.source.name()))?);
         for name in &secrets.renamed_keys {
             tracing::warn!(
                 outcome = "old_key",
@@ -381,16 +418,38 @@ impl SecretsCache {
 }
 
 impl SecretsBackend {
+    /// The name of the document, for errors.
+    fn name(&self) -> String {
+        match self {
+            Self::File(path) => name_of_file(path),
+            Self::SecretsManager { id, .. } => format!("the secret {id}"),
+        }
+    }
+
     async fn read_document(&self) -> Result<Vec<u8>, Error> {
         match self {
-            Self::File(path) => std::fs::read(path).map_err(|error| Error::Unavailable(error.to_string())),
+            Self::File(path) => read_file(path),
             Self::SecretsManager { client, id } => {
+                let failed = |reason: &str| {
+                    let is_file = Path::new(id).extension().is_some_and(|extension| extension == "json");
+                    let hint = if is_file { "; a file is named as file:PATH" } else { "" };
+                    Error::Unavailable(format!("cannot fetch {} from AWS Secrets Manager: {reason}{hint}", self.name()))
+                };
                 let response = client.get_secret_value().secret_id(id).send().await;
-                let value = response.map_err(|error| Error::Unavailable(aws::error_code(&error)))?;
-                value.secret_string.map(String::into_bytes).ok_or_else(|| Error::Unavailable("no SecretString".into()))
+                let value = response.map_err(|error| failed(&aws::error_code(&error)))?;
+                let text = value.secret_string.map(String::into_bytes);
+                text.ok_or_else(|| failed("it is stored as bytes, without a SecretString"))
             }
         }
     }
+}
+
+fn name_of_file(path: &Path) -> String {
+    format!("the secrets file {}", path.display())
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|error| Error::Unavailable(format!("cannot read {}: {error}", name_of_file(path))))
 }
 
 #[cfg(test)]
@@ -442,26 +501,26 @@ mod tests {
     #[test]
     fn missing_empty_or_short_secret_is_named() {
         let cases: [(&str, serde_json::Value, &str); 13] = [
-            ("/targets/prod", serde_json::json!(null), "malformed at targets.prod"),
+            ("/targets/prod", serde_json::json!(null), "targets.prod, line 1"),
             ("/targets", serde_json::json!({}), "targets.prod: missing"),
-            ("/targets/prod/access_key_id", serde_json::json!(" "), "targets.prod: a part"),
-            ("/targets/prod/access_key_secret", serde_json::json!(""), "targets.prod: a part"),
-            ("/clients/ci/signing_secrets", serde_json::json!([]), "clients.ci.signing_secrets"),
             (
-                "/clients/ci/signing_secrets",
-                serde_json::json!(["whsec_"]),
-                "malformed at clients.ci.signing_secrets[0]",
+                "/targets/prod/access_key_id",
+                serde_json::json!(" "),
+                "targets.prod.access_key_id: it begins with a space",
             ),
+            ("/targets/prod/access_key_secret", serde_json::json!(""), "targets.prod.access_key_secret: it is empty"),
+            ("/clients/ci/signing_secrets", serde_json::json!([]), "clients.ci.signing_secrets"),
+            ("/clients/ci/signing_secrets", serde_json::json!(["whsec_"]), "clients.ci.signing_secrets[0], line 1"),
             (
                 "/clients/ci/signing_secrets",
                 serde_json::json!(["whsec_c2hvcnQ="]),
-                "malformed at clients.ci.signing_secrets[0]",
+                "clients.ci.signing_secrets[0], line 1",
             ),
             ("/platforms/slack", serde_json::json!(null), "platforms.slack: missing"),
             (
                 "/platforms/slack/signing_secrets",
                 serde_json::json!(["short"]),
-                "malformed at platforms.slack.signing_secrets[0]",
+                "platforms.slack.signing_secrets[0], line 1",
             ),
             (
                 "/platforms/slack/signing_secrets",
@@ -496,13 +555,11 @@ mod tests {
         let (one, two, three) = (&*key(b'1'), &*key(b'2'), &*key(b'3'));
         let slack = "8f742231b10e8888abcd99yyyzzz85a5";
         assert_eq!(parse(&[one, two], &[three], slack), Ok(()));
-        let expected =
-            "secrets: clients.other.signing_secrets: clients.ci has the same secret and could act as this sender";
+        let expected = "clients.other.signing_secrets: clients.ci has the same secret and could act as this sender";
         assert_eq!(parse(&[one, two], &[three, two], slack), Err(expected.into()));
         // Written in another way.
         assert_eq!(parse(&[one], &[one.strip_prefix("whsec_").unwrap()], slack), Err(expected.into()));
-        let expected =
-            "secrets: clients.ci.signing_secrets: platforms.slack has the same secret and could act as this sender";
+        let expected = "clients.ci.signing_secrets: platforms.slack has the same secret and could act as this sender";
         // The same bytes, and the same text.
         assert_eq!(parse(&[one], &[three], &"1".repeat(32)), Err(expected.into()));
         let text = "0123456789abcdef0123456789abcdef";
@@ -516,7 +573,7 @@ mod tests {
             document["channels"]["hook"]["url"] = hook.into();
             document["channels"]["audit"]["url"] = audit.into();
             let error = parse(&document).unwrap_err().to_string();
-            assert_eq!(error, "secrets: channels.hook.url: channels.audit has the same URL");
+            assert_eq!(error, "channels.hook.url: channels.audit has the same URL");
         }
     }
 
@@ -582,19 +639,40 @@ mod tests {
     #[test]
     fn malformed_document_error_names_place_and_expectation() {
         for (text, expected) in [
-            (
-                "{\"targets\": {\"prod\": 7}}",
-                "targets.prod, line 1, column 22: invalid type, expected struct AccessKey",
-            ),
+            ("{\"targets\": {\"prod\": 7}}", "targets.prod, line 1, column 22: expected an object, found a number"),
             (
                 "{\"platforms\":\n {\"slack\": {\"signing_secrets\": [\"short\"]}}}",
-                "platforms.slack.signing_secrets[0], line 2, column 40: not a Slack",
+                "platforms.slack.signing_secrets[0], line 2, column 40: not a Slack signing secret: it has 5 characters; \
+                 expected 16 characters or more",
             ),
             // As earlier versions had it.
-            ("{\"slack\": {\"signing_secrets\": [\"short\"]}}", "at platforms.slack.signing_secrets[0]: not a Slack"),
-            ("{\"x\": 1}", "x, line 1, column 4: unknown field, expected one of `targets`"),
-            ("{", "line 1, column 1: not JSON"),
-            ("{} 7", "its end, line 1, column 4: not JSON"),
+            (
+                "{\"slack\": {\"signing_secrets\": [\"short\"]}}",
+                "platforms.slack.signing_secrets[0]: not a Slack signing secret: it has 5 characters",
+            ),
+            ("{\"x\": 1}", "x, line 1, column 4: unknown field `x`, expected one of `targets`"),
+            (
+                "{\"chanels\": {}}",
+                "expected one of `targets`, `clients`, `platforms`, `channels`, `binding_keys`; did you mean `channels`?",
+            ),
+            ("{", "line 1, column 1: not JSON: EOF while parsing an object"),
+            ("{\"targets\": {},}", "line 1, column 16: not JSON: trailing comma"),
+            ("", "the document is empty: expected a JSON object"),
+            (" \n", "the document is empty: expected a JSON object"),
+            ("{} 7", "its end, line 1, column 4: not JSON: trailing characters"),
+            ("\u{FEFF}{\"x\": 1}", "x, line 1, column 4: unknown field `x`"),
+            ("{\0\"\0", "the text is UTF-16: save it as UTF-8"),
+            ("{\"clients\": {\"ci\": {}, \"ci\": {}}}", "clients.ci: this key occurs twice"),
+            ("{\"targets\": {}, \"targets\": {}}", "targets: this key occurs twice"),
+            (
+                "{\"channels\": {\"hook\": {\"url\": \"hooks\"}}}",
+                "channels.hook.url, line 1, column 37: expected a URL, e.g.",
+            ),
+            (
+                "{\"binding_keys\": [\"c2hvcnQ=\"]}",
+                "binding_keys[0], line 1, column 29: not a binding key: it has 5 bytes; expected",
+            ),
+            ("{\"binding_keys\": [\"c2hvcnQ\"]}", "not a binding key: it is not base64: after 7 characters, a part"),
         ] {
             let error = SecretSet::parse(text.as_bytes(), &Config::parse(CONFIG).unwrap()).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

@@ -26,10 +26,11 @@ use crate::chat::binding::{self, Binding, BindingError};
 use crate::chat::platform::{ChatContext, Platform, ReplyTo};
 use crate::chat::response::{add_retry_after, empty_response, json_response, problem_response, text_response};
 use crate::chat::{
-    self, Action, AskOutcome, Authentic, Click, Command, Incoming, MalformedRequest, Outgoing, Reply, ReplyRedraw,
-    RequestShape, Unauthentic, message,
+    self, Action, AskOutcome, Authentic, Click, Command, ForeignRequest, Incoming, MalformedRequest, Outgoing, Reply,
+    ReplyRedraw, RequestShape, TenantMismatch, Unauthentic, message,
 };
 use crate::logging::ErrorChain;
+use crate::redaction::redact_path;
 use crate::secrets::SecretSet;
 use crate::{envelope, metrics};
 use decision::{reply_to_command, reply_without_reason};
@@ -85,7 +86,7 @@ enum Rejection {
     #[error("the request is not authentic")]
     Unauthentic(#[from] Unauthentic),
     #[error("the tenant or app is not in the configuration")]
-    WrongTenant,
+    WrongTenant(#[from] TenantMismatch),
     #[error(transparent)]
     Malformed(#[from] MalformedRequest),
     #[error("the secrets cannot be read")]
@@ -99,7 +100,7 @@ pub async fn handle_event(app: &App, event: envelope::HttpEvent, now: Timestamp)
         Err(error) => {
             let rejection = Rejection::from(error);
             let response = rejection_response(&rejection);
-            log_request_outcome(&RequestOutcome::Rejected(rejection), response.status(), Duration::ZERO);
+            log_request_outcome(&RequestOutcome::Rejected(rejection), response.status(), Duration::ZERO, None);
             response
         }
     }
@@ -121,7 +122,7 @@ pub async fn handle_request(app: &App, request: Request<Bytes>, now: Timestamp) 
         let response = rejection_response(&rejection);
         Handled { outcome: RequestOutcome::Rejected(rejection), response }
     });
-    log_request_outcome(&outcome, response.status(), started.elapsed());
+    log_request_outcome(&outcome, response.status(), started.elapsed(), Some(&request));
     response
 }
 
@@ -175,10 +176,10 @@ async fn handle_platform_request(
             let response = reply_to.reply(context, &Outgoing::UnknownCommand(message), answer_until).await;
             Ok(Handled { outcome: RequestOutcome::Informed, response })
         }
-        Incoming::WrongTenant(None) => Err(Rejection::WrongTenant),
-        Incoming::WrongTenant(Some(reply_to)) => {
+        Incoming::WrongTenant(ForeignRequest { reply_to, mismatch }) => {
+            let Some(reply_to) = reply_to else { return Err(mismatch.into()) };
             let response = reply_to.reply(context, &Outgoing::WrongTenant, answer_until).await;
-            Ok(Handled { outcome: RequestOutcome::Rejected(Rejection::WrongTenant), response })
+            Ok(Handled { outcome: RequestOutcome::Rejected(mismatch.into()), response })
         }
         Incoming::Command { request, reply_to } => {
             let responder = Responder { context, platform, reply_to, now, answer_until };
@@ -340,13 +341,16 @@ fn check_request_format(request: &Request<Bytes>, accepted: &RequestShape) -> Re
     if request.method() == Method::GET {
         return Ok(());
     }
-    let mut given = request.headers().get_all(CONTENT_TYPE).iter().filter_map(|value| value.to_str().ok());
-    let (Some(value), None) = (given.next(), given.next()) else {
-        return Err(Rejection::UnsupportedContentType);
-    };
-    let essence = value.split(';').next().unwrap_or_default().trim();
+    let Some(essence) = content_type(request) else { return Err(Rejection::UnsupportedContentType) };
     let same = |name: &&str| name.eq_ignore_ascii_case(essence);
     if accepted.content_types.iter().any(same) { Ok(()) } else { Err(Rejection::UnsupportedContentType) }
+}
+
+/// The content type without its parameters. `None` if there is none, or more than one.
+fn content_type(request: &Request<Bytes>) -> Option<&str> {
+    let mut given = request.headers().get_all(CONTENT_TYPE).iter().filter_map(|value| value.to_str().ok());
+    let (Some(value), None) = (given.next(), given.next()) else { return None };
+    value.split(';').next().map(str::trim)
 }
 
 /// Verifies a request with the cached secrets. If no key matches, tries once more with fresh secrets, which may hold a
@@ -388,7 +392,7 @@ fn classify_rejection(rejection: &Rejection) -> RejectionInfo {
         Rejection::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
         Rejection::UnsupportedContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type"),
         Rejection::Unauthentic(_) => (StatusCode::UNAUTHORIZED, "unauthentic"),
-        Rejection::WrongTenant => (StatusCode::FORBIDDEN, "wrong-tenant"),
+        Rejection::WrongTenant(_) => (StatusCode::FORBIDDEN, "wrong-tenant"),
         Rejection::SecretsUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "secrets-unavailable"),
     };
     RejectionInfo { status, name, detail: rejection.to_string() }
@@ -407,7 +411,7 @@ fn rejection_response(rejection: &Rejection) -> Response<String> {
 }
 
 /// Logs the outcome of a request, in one line.
-fn log_request_outcome(outcome: &RequestOutcome, status: StatusCode, took: Duration) {
+fn log_request_outcome(outcome: &RequestOutcome, status: StatusCode, took: Duration, request: Option<&Request<Bytes>>) {
     metrics::count_response(status);
     let (status, duration_ms) = (status.as_u16(), u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     match outcome {
@@ -418,6 +422,10 @@ fn log_request_outcome(outcome: &RequestOutcome, status: StatusCode, took: Durat
             outcome = classify_rejection(rejection).name,
             error = %ErrorChain(rejection),
             http.status = status,
+            http.method = request.map(|request| redact_path(request.method().as_str())),
+            http.path = request.map(|request| redact_path(request.uri().path())),
+            http.content_type = request.and_then(content_type).map(redact_path),
+            http.body_bytes = request.map(|request| request.body().len()),
             duration_ms,
             "rejected the request"
         ),

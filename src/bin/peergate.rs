@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::error::ErrorKind as UsageError;
+use clap::{CommandFactory, Parser, ValueEnum};
 use jiff::Timestamp;
 use peergate::approval::Principal;
 use peergate::chat::EventSpec;
@@ -20,6 +21,7 @@ use peergate::local::schema::{SchemaKind, schema_text};
 use peergate::local::table::server::serve_table;
 use peergate::local::table::{EmbeddedTable, KeyPair};
 use peergate::local::{Error, backup, demo, redrive, register, restore};
+use peergate::peering::InstanceId;
 use peergate::secrets::SecretSet;
 use peergate::{clock, doctor, logging};
 use tokio::net::TcpListener;
@@ -300,12 +302,12 @@ async fn simulate(arguments: SimulateArguments) -> Result<(), Error> {
         numbered_ids: false,
         ..SimulatorSettings::default()
     };
-    let listener = listen_on(&listen).await?;
+    let makes_keys = accounts.is_none() && !well_known_keys;
     if let Some(path) = accounts {
-        let read = std::fs::read(&path).map_err(Error::from);
-        let accounts = read.and_then(|json| Ok(serde_json::from_slice::<Vec<SimulatedAccount>>(&json)?));
-        settings.accounts = accounts.map_err(|error| format!("the accounts in {}: {error}", path.display()))?;
-    } else if !well_known_keys {
+        settings.accounts = read_accounts(&path)?;
+    }
+    let listener = listen_on(&listen).await?;
+    if makes_keys {
         settings.accounts = settings.accounts.into_iter().map(SimulatedAccount::with_new_key).collect();
         for account in &settings.accounts {
             print_text(&format!("{}\n", serde_json::to_string(account)?))?;
@@ -319,23 +321,41 @@ async fn simulate(arguments: SimulateArguments) -> Result<(), Error> {
     Ok(simulator.serve(listener).await?)
 }
 
+fn read_accounts(path: &Path) -> Result<Vec<SimulatedAccount>, Error> {
+    let json = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    Ok(serde_json::from_slice(&json).map_err(|error| format!("{}: {error}", path.display()))?)
+}
+
 /// Prints to standard output. It is no error if the reader, e.g. `head`, has already ended.
 fn print_text(text: &str) -> Result<(), Error> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        printed => Ok(printed?),
+        printed => Ok(printed.map_err(|error| format!("cannot print: {error}"))?),
     }
 }
 
 async fn listen_on(address: &str) -> Result<TcpListener, Error> {
-    let listener = TcpListener::bind(address).await?;
+    let listener = TcpListener::bind(address).await.map_err(|error| format!("cannot listen on {address}: {error}"))?;
     print_text(&format!("listening on http://{}\n", listener.local_addr()?))?;
     Ok(listener)
 }
 
+/// Checks that there is an id of a connection, unless the event is a list.
+fn check_instance_id(verb: EventVerb, instance_id: &str) -> Result<(), String> {
+    match (verb, instance_id) {
+        (EventVerb::List, "") => Ok(()),
+        (EventVerb::List, _) => Err("a list is about all connections, so it takes no id".into()),
+        (_, "") => Err("name the connection that the event is about: pcc-…".into()),
+        (_, id) => InstanceId::parse(id).map(|_| ()).map_err(|error| format!("{id:?} is {error}")),
+    }
+}
+
 async fn print_event(arguments: EventArguments) -> Result<(), Error> {
     let EventArguments { verb, instance_id, provider, client, actor, target, reason, fingerprint } = arguments;
+    if let Err(problem) = check_instance_id(verb, &instance_id) {
+        Cli::command().error(UsageError::MissingRequiredArgument, problem).exit();
+    }
     let default = |name: &str| match name {
         "AWS_REGION" | "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("unused".to_owned()),
         "PEERGATE_SECRETS" => Some("file:peergate.secrets.json".to_owned()),
@@ -347,7 +367,7 @@ async fn print_event(arguments: EventArguments) -> Result<(), Error> {
     let SecretsSource::File(path) = &environment.secrets else {
         return Err("to sign events, PEERGATE_SECRETS must be file:PATH".into());
     };
-    let secrets = SecretSet::parse(&std::fs::read(path)?, &config)?;
+    let secrets = SecretSet::load(path, &config)?;
     let can_carry =
         provider.can_carry_fingerprints() && matches!(verb, EventVerb::Approve | EventVerb::Reject | EventVerb::DryRun);
     let fingerprint = match fingerprint {
@@ -373,7 +393,10 @@ async fn print_event(arguments: EventArguments) -> Result<(), Error> {
     let tenant = client
         .or_else(|| known.and_then(|principal| principal.realm().split_once(':')).map(|(_, tenant)| tenant.to_owned()));
     let actor = actor.or_else(|| known.map(|principal| principal.user().to_owned()));
-    let actor = actor.ok_or("set --actor: no person in the configuration has an identity there")?;
+    let actor = actor.ok_or_else(|| {
+        let place = tenant.as_deref().map(|tenant| format!(" of {tenant}")).unwrap_or_default();
+        format!("set --actor: no person in the configuration has an identity on {}{place}", provider.name())
+    })?;
     let spec = EventSpec { action: verb.to_owned(), instance_id, target, reason, fingerprint, tenant, actor };
     let signed = event::sign_event(provider, &spec, &config, &secrets, clock::now())?;
     print_text(&format!("{}\n", serde_json::to_string_pretty(&event::function_url_event(&signed))?))

@@ -92,14 +92,20 @@ pub enum Unauthentic {
     #[error("header {0} occurs more than once")]
     DuplicateHeader(&'static str),
     /// A header does not have its documented form.
-    #[error("header {0} is malformed")]
-    MalformedHeader(&'static str),
+    #[error(transparent)]
+    MalformedHeader(MalformedHeader),
     /// The timestamp is too old, or in the future.
-    #[error("the timestamp is more than 300 s away")]
-    StaleTimestamp,
+    #[error("the timestamp is {age_s} s old, and more than 300 s away from this clock")]
+    StaleTimestamp {
+        /// Negative if it is in the future.
+        age_s: i64,
+    },
     /// No configured key makes this signature.
-    #[error("the signature does not match")]
-    SignatureMismatch,
+    #[error("the signature matches none of the {keys} configured keys")]
+    SignatureMismatch {
+        /// The number of keys that were tried.
+        keys: usize,
+    },
     /// The body is signed, but is not one JSON document.
     #[error("the signed body is not one JSON document")]
     InvalidEnvelope,
@@ -107,20 +113,36 @@ pub enum Unauthentic {
     #[error("the signed body does not decrypt to a document with our token")]
     InvalidCiphertext,
     /// The path names a client that is not configured.
-    #[error("no such client")]
+    #[error("the client of the path is not in [clients]")]
     UnknownClient,
 }
 
+/// A header that does not have its documented form. No part of its value is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("header {name} is malformed: expected {expected}, found {length} other bytes")]
+pub struct MalformedHeader {
+    /// The name of the header.
+    pub name: &'static str,
+    /// Its documented form.
+    pub expected: &'static str,
+    /// The length of its value, in bytes.
+    pub length: usize,
+}
+
 impl Unauthentic {
+    pub(super) fn malformed(name: &'static str, expected: &'static str, value: &str) -> Self {
+        Self::MalformedHeader(MalformedHeader { name, expected, length: value.len() })
+    }
+
     /// Whether newer secrets could make the request authentic.
     #[must_use]
     pub fn depends_on_secrets(self) -> bool {
         match self {
-            Self::SignatureMismatch | Self::UnknownClient | Self::InvalidCiphertext => true,
+            Self::SignatureMismatch { .. } | Self::UnknownClient | Self::InvalidCiphertext => true,
             Self::MissingHeader(_)
             | Self::DuplicateHeader(_)
             | Self::MalformedHeader(_)
-            | Self::StaleTimestamp
+            | Self::StaleTimestamp { .. }
             | Self::InvalidEnvelope => false,
         }
     }
@@ -133,18 +155,23 @@ pub(super) fn only_header<'a>(headers: &'a HeaderMap, name: &'static str) -> Res
     if values.next().is_some() {
         return Err(Unauthentic::DuplicateHeader(name));
     }
-    value.to_str().map_err(|_| Unauthentic::MalformedHeader(name))
+    value.to_str().map_err(|_| {
+        let (expected, length) = ("visible characters of ASCII", value.len());
+        Unauthentic::MalformedHeader(MalformedHeader { name, expected, length })
+    })
 }
 
 /// Checks a timestamp: exactly ten digits, so that no digit can move between it and the text that is signed after it.
 pub(super) fn check_timestamp(text: &str, name: &'static str, now: Timestamp) -> Result<Timestamp, Unauthentic> {
+    let malformed = || Unauthentic::malformed(name, "a Unix time in seconds, of ten digits", text);
     if text.len() != 10 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Unauthentic::MalformedHeader(name));
+        return Err(malformed());
     }
-    let seconds = text.parse().map_err(|_| Unauthentic::MalformedHeader(name))?;
-    let sent_at = Timestamp::from_second(seconds).map_err(|_| Unauthentic::MalformedHeader(name))?;
+    let seconds = text.parse().map_err(|_| malformed())?;
+    let sent_at = Timestamp::from_second(seconds).map_err(|_| malformed())?;
     let now = Timestamp::from_second(now.as_second()).unwrap_or(now);
-    if now.duration_since(sent_at).abs() > MAX_CLOCK_SKEW { Err(Unauthentic::StaleTimestamp) } else { Ok(sent_at) }
+    let age = now.duration_since(sent_at);
+    if age.abs() > MAX_CLOCK_SKEW { Err(Unauthentic::StaleTimestamp { age_s: age.as_secs() }) } else { Ok(sent_at) }
 }
 
 /// The bytes of a secret: those of the text, and those that the text encodes where a platform decodes it.

@@ -265,11 +265,11 @@ impl DeliveryError {
 
     /// From a request without an answer. If there was no connection, nothing was posted.
     pub(super) fn from_transport(error: &reqwest::Error) -> Self {
-        let code = crate::http::transport_code(error);
+        let description = crate::http::describe_transport(error);
         if error.is_connect() || error.is_builder() {
-            Self::refused(code, RetryPolicy::Backoff(None))
+            Self::refused(description, RetryPolicy::Backoff(None))
         } else {
-            Self::answer_lost(code, None)
+            Self::answer_lost(description, None)
         }
     }
 
@@ -346,8 +346,8 @@ pub(super) async fn probe_url(http: &reqwest::Client, url: &SecretUrl) -> Result
     match http.head(url.expose().clone()).send().await {
         Ok(_) => Ok("a server answers; --post shows whether it takes messages"),
         Err(error) => Err(ProbeError::Problem {
-            detail: crate::http::transport_code(&error).to_owned(),
-            fix: "Check the channel's URL in the secrets, and the network.",
+            detail: crate::http::describe_transport(&error),
+            fix: crate::http::Unreachable::of(&error).fix(),
         }),
     }
 }

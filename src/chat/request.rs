@@ -6,7 +6,11 @@ use super::binding::Binding;
 use super::command_words::UnknownCommand;
 use super::message::{Button, is_invisible};
 use crate::approval::{CardId, Principal, Verdict};
+use crate::http::log_safe_word;
 use crate::peering::{InstanceId, SeenFingerprint};
+
+/// The most configured tenants that a log line names.
+const MAX_LOGGED_TENANTS: usize = 10;
 
 /// What a request is. `To` is where the platform shows the answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +39,38 @@ pub enum Incoming<To> {
     /// The platform tests the address, or reports an event that needs no answer. Holds the reply, as JSON.
     Challenge(String),
     /// A user of a tenant that is not configured. They are told so where possible, and nothing else happens.
-    WrongTenant(Option<To>),
+    WrongTenant(ForeignRequest<To>),
+}
+
+/// A request of a tenant or an app that is not configured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForeignRequest<To> {
+    /// Where the sender can be told so.
+    pub reply_to: Option<To>,
+    /// Whose request it is.
+    pub mismatch: TenantMismatch,
+}
+
+/// The tenant and the app of a request, and those that are configured. For the log: the sender never hears it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("received tenant {tenant} and app {app}, expected {expected}")]
+pub struct TenantMismatch {
+    tenant: String,
+    app: String,
+    expected: String,
+}
+
+impl TenantMismatch {
+    pub(super) fn new<'a>(
+        [tenant, app]: [&str; 2],
+        known_tenants: impl IntoIterator<Item = &'a str>,
+        known_app: &str,
+    ) -> Self {
+        let word = |text: &str| log_safe_word(text).unwrap_or_else(|| "(unreadable)".to_owned());
+        let tenants: Vec<_> = known_tenants.into_iter().take(MAX_LOGGED_TENANTS).collect();
+        let expected = format!("tenant {} and app {known_app}", tenants.join(" or "));
+        Self { tenant: word(tenant), app: word(app), expected }
+    }
 }
 
 impl<To> Incoming<To> {
@@ -46,7 +81,9 @@ impl<To> Incoming<To> {
             Self::Click { click, reply_to } => Incoming::Click { click, reply_to: other(reply_to) },
             Self::UnknownCommand { error, reply_to } => Incoming::UnknownCommand { error, reply_to: other(reply_to) },
             Self::Challenge(reply) => Incoming::Challenge(reply),
-            Self::WrongTenant(reply_to) => Incoming::WrongTenant(reply_to.map(other)),
+            Self::WrongTenant(ForeignRequest { reply_to, mismatch }) => {
+                Incoming::WrongTenant(ForeignRequest { reply_to: reply_to.map(other), mismatch })
+            }
         }
     }
 }

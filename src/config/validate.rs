@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 
-use super::{ConfigFile, Error, Target};
+use super::{ConfigFile, Target};
 use crate::approval::Principal;
 use crate::chat::platform::Platform;
 use crate::policy::{ApproverRef, KnownAccount, Person, Policy, RequestDefaults, Rule};
-use crate::redaction::{KeyProblem, redact};
+use crate::redaction::{KeyProblem, redact, unknown_name};
 
 /// A record must outlive its request. Otherwise the request would be decided again, with the old client token.
 const MIN_RETENTION_DAYS: u32 = 8;
@@ -19,7 +19,7 @@ const MIN_WAIT: SignedDuration = SignedDuration::from_mins(1);
 const MAX_WAIT: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// Checks that a path is one that proxies and API Gateway can put in front of ours.
-fn check_base_path(path: &str) -> Result<(), Error> {
+fn check_base_path(path: &str) -> Result<(), KeyProblem> {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~$".contains(&byte);
     let is_segment = |segment: &str| !segment.is_empty() && segment.bytes().all(allowed);
     match path.strip_prefix('/') {
@@ -34,7 +34,7 @@ fn check_base_path(path: &str) -> Result<(), Error> {
 }
 
 impl ConfigFile {
-    pub(super) fn validate(&self) -> Result<(), Error> {
+    pub(super) fn validate(&self) -> Result<(), KeyProblem> {
         self.check_names()?;
         if self.retention_days < MIN_RETENTION_DAYS {
             let problem = "must be at least 8, because a request can be pending for 7 days";
@@ -57,7 +57,7 @@ impl ConfigFile {
         Ok(())
     }
 
-    fn check_names(&self) -> Result<(), Error> {
+    fn check_names(&self) -> Result<(), KeyProblem> {
         let tables = [
             ("targets", self.targets.keys().collect::<Vec<_>>()),
             ("clients", self.platforms.clients().collect()),
@@ -73,7 +73,7 @@ impl ConfigFile {
         Ok(())
     }
 
-    fn check_targets(&self) -> Result<(), Error> {
+    fn check_targets(&self) -> Result<(), KeyProblem> {
         if self.targets.is_empty() {
             return KeyProblem::err_at("targets", "name at least one accepting account");
         }
@@ -88,7 +88,7 @@ impl ConfigFile {
     }
 
     /// Checks the channels that an app posts to. The URLs of the other channels are in the secrets, and checked there.
-    fn check_destinations(&self) -> Result<(), Error> {
+    fn check_destinations(&self) -> Result<(), KeyProblem> {
         let mut names: BTreeMap<(&str, &str), &str> = BTreeMap::new();
         for (name, channel) in &self.channels {
             let Some(id) = channel.id() else { continue };
@@ -108,7 +108,7 @@ impl ConfigFile {
         Ok(())
     }
 
-    fn check_people(&self) -> Result<(), Error> {
+    fn check_people(&self) -> Result<(), KeyProblem> {
         for (name, person) in &self.people {
             let key = format!("people.{name}.principals");
             if person.principals.is_empty() {
@@ -130,14 +130,14 @@ impl ConfigFile {
         }
         for (group, people) in &self.groups {
             if let Some(unknown) = people.iter().find(|person| !self.people.contains_key(*person)) {
-                let problem = format!("no person is named {}", redact(unknown));
+                let problem = unknown_name("person", unknown, self.people.keys().map(String::as_str));
                 return KeyProblem::err_at(format!("groups.{group}"), problem);
             }
         }
         Ok(())
     }
 
-    fn check_requests(&self) -> Result<(), Error> {
+    fn check_requests(&self) -> Result<(), KeyProblem> {
         for (account, KnownAccount { name, contacts }) in &self.accounts {
             let key = |field: &str| format!("accounts.{account}.{field}");
             if name.trim().is_empty() {
@@ -153,7 +153,7 @@ impl ConfigFile {
     }
 
     /// Refuses a principal that can send no request.
-    fn check_principal(&self, key: &str, principal: &Principal) -> Result<(), Error> {
+    fn check_principal(&self, key: &str, principal: &Principal) -> Result<(), KeyProblem> {
         let Some(platform) = Platform::from_principal(principal) else {
             let known: Vec<_> = Platform::ALL.iter().map(|platform| format!("`{}`", platform.realm())).collect();
             let id = redact(principal.as_str());
@@ -163,14 +163,16 @@ impl ConfigFile {
         platform.check_principal(&self.platforms, principal).or_else(|problem| KeyProblem::err_at(key, problem))
     }
 
-    fn check_approvers(&self, key: &str, approvers: &[ApproverRef]) -> Result<(), Error> {
+    fn check_approvers(&self, key: &str, approvers: &[ApproverRef]) -> Result<(), KeyProblem> {
         for approver in approvers {
             match approver {
                 ApproverRef::Person(name) if !self.people.contains_key(name) => {
-                    return KeyProblem::err_at(key, format!("no person is named {}", redact(name)));
+                    let problem = unknown_name("person", name, self.people.keys().map(String::as_str));
+                    return KeyProblem::err_at(key, problem);
                 }
                 ApproverRef::Group(name) if !self.groups.contains_key(name) => {
-                    return KeyProblem::err_at(key, format!("no group is named {}", redact(name)));
+                    let problem = unknown_name("group", name, self.groups.keys().map(String::as_str));
+                    return KeyProblem::err_at(key, problem);
                 }
                 ApproverRef::Principal(principal) => self.check_principal(key, principal)?,
                 ApproverRef::Person(_) | ApproverRef::Group(_) => {}
@@ -179,17 +181,20 @@ impl ConfigFile {
         Ok(())
     }
 
-    fn check_channels(&self, key: &str, channels: &[String]) -> Result<(), Error> {
+    fn check_channels(&self, key: &str, channels: &[String]) -> Result<(), KeyProblem> {
         match channels.iter().find(|channel| !self.channels.contains_key(*channel)) {
-            Some(unknown) => KeyProblem::err_at(key, format!("no channel is named {}", redact(unknown))),
+            Some(unknown) => {
+                KeyProblem::err_at(key, unknown_name("channel", unknown, self.channels.keys().map(String::as_str)))
+            }
             None => Ok(()),
         }
     }
 
-    fn check_rule(&self, rule: &Rule) -> Result<(), Error> {
+    fn check_rule(&self, rule: &Rule) -> Result<(), KeyProblem> {
         let key = |field: &str| format!("rule.{}.{field}", rule.name);
         if !self.targets.contains_key(&rule.target) {
-            return KeyProblem::err_at(key("target"), format!("no target is named {}", redact(&rule.target)));
+            let problem = unknown_name("target", &rule.target, self.targets.keys().map(String::as_str));
+            return KeyProblem::err_at(key("target"), problem);
         }
         if rule.approvers.is_empty() && rule.approvals > 0 {
             return KeyProblem::err_at(key("approvers"), "name at least one approver");
@@ -223,7 +228,7 @@ impl ConfigFile {
 }
 
 /// Refuses a display name that could look like something else in a sentence.
-fn check_display_name(key: &str, name: &str) -> Result<(), Error> {
+fn check_display_name(key: &str, name: &str) -> Result<(), KeyProblem> {
     let is_plain = |c: char| c.is_alphanumeric() || " -.'’".contains(c);
     if (1..=MAX_DISPLAY_NAME_CHARS).contains(&name.chars().count()) && name.trim() == name && name.chars().all(is_plain)
     {
@@ -232,7 +237,7 @@ fn check_display_name(key: &str, name: &str) -> Result<(), Error> {
     KeyProblem::err_at(key, "must have 1 to 40 letters, digits, spaces and `-.'`, and no space at an end")
 }
 
-fn check_name(key: &str, name: &str) -> Result<(), Error> {
+fn check_name(key: &str, name: &str) -> Result<(), KeyProblem> {
     let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     if (1..=40).contains(&name.len()) && name.bytes().all(is_allowed) {
         Ok(())
@@ -241,7 +246,7 @@ fn check_name(key: &str, name: &str) -> Result<(), Error> {
     }
 }
 
-fn check_wait(key: &str, wait: &SignedDuration) -> Result<(), Error> {
+fn check_wait(key: &str, wait: &SignedDuration) -> Result<(), KeyProblem> {
     if (MIN_WAIT..=MAX_WAIT).contains(wait) {
         Ok(())
     } else {
@@ -250,14 +255,14 @@ fn check_wait(key: &str, wait: &SignedDuration) -> Result<(), Error> {
 }
 
 /// Checks what only the whole policy shows: that nobody counts twice, and that each rule has enough approvers.
-pub(super) fn check_policy(policy: &Policy) -> Result<(), Error> {
+pub(super) fn check_policy(policy: &Policy) -> Result<(), KeyProblem> {
     let owners = identity_owners(policy)?;
     check_users_unique(policy, &owners)?;
     policy.rules.iter().try_for_each(|rule| check_rule_satisfiable(policy, rule))
 }
 
 /// The person of each identity. An identity must belong to one person only.
-fn identity_owners(policy: &Policy) -> Result<BTreeMap<Principal, &str>, Error> {
+fn identity_owners(policy: &Policy) -> Result<BTreeMap<Principal, &str>, KeyProblem> {
     let mut owners: BTreeMap<Principal, &str> = BTreeMap::new();
     for (name, person) in &policy.people {
         for principal in &person.principals {
@@ -272,7 +277,7 @@ fn identity_owners(policy: &Policy) -> Result<BTreeMap<Principal, &str>, Error> 
 }
 
 /// On some platforms, a user has the same id in all tenants. Two identities of such a user must belong to one person.
-fn check_users_unique(policy: &Policy, owners: &BTreeMap<Principal, &str>) -> Result<(), Error> {
+fn check_users_unique(policy: &Policy, owners: &BTreeMap<Principal, &str>) -> Result<(), KeyProblem> {
     let mut users: BTreeMap<(&str, &str), &Principal> = BTreeMap::new();
     for NamedPrincipal { key, principal } in named_principals(policy) {
         let Some(platform) = Platform::from_principal(principal) else { continue };
@@ -323,7 +328,7 @@ fn named_principals(policy: &Policy) -> Vec<NamedPrincipal<'_>> {
 }
 
 /// A rule must have enough approvers, and for each of its accounts enough who are not contacts of the account.
-fn check_rule_satisfiable(policy: &Policy, rule: &Rule) -> Result<(), Error> {
+fn check_rule_satisfiable(policy: &Policy, rule: &Rule) -> Result<(), KeyProblem> {
     let key = format!("rule.{}.approvals", rule.name);
     let needed = rule.needed_approvers();
     let people = policy.approvers_of(rule, None).len();

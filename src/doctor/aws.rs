@@ -8,42 +8,46 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::Report;
+use super::surroundings::{Surroundings, fix_aws_call};
 use crate::app::App;
-use crate::aws::{self, AwsEndpoint};
+use crate::aws::{self, AwsEndpoint, NO_ANSWER};
 use crate::config::Environment;
-use crate::http;
+use crate::http::{self, Unreachable};
 use crate::store::{INDEX_ATTRIBUTES, INDEX_NAME};
 
 const FIX_TABLE: &str = "Create the table as template.yaml does.";
 
-pub(super) async fn examine_table(environment: &Environment, app: &App, report: &mut Report) {
+/// Returns whether the table gave an answer.
+pub(super) async fn examine_table(
+    environment: &Environment,
+    surroundings: &Surroundings,
+    app: &App,
+    report: &mut Report,
+) -> bool {
     let client = aws::dynamodb_client(&environment.aws, &app.http);
     let name = &environment.table;
     let table = match client.describe_table().table_name(name).send().await {
         Ok(response) => response.table.unwrap_or_else(|| TableDescription::builder().build()),
         Err(error) => {
             let code = aws::error_code(&error);
-            let fix = match code.as_str() {
-                "ResourceNotFoundException" => "Check PEERGATE_TABLE and AWS_REGION.",
-                aws::NO_ANSWER => "Check the network, and AWS_ENDPOINT_URL_DYNAMODB if it is set.",
-                _ => "Check the AWS credentials. This check needs the permission dynamodb:DescribeTable.",
-            };
-            return report.add_problem("table", format!("cannot describe {name}: {code}"), fix);
+            let fix = surroundings.fix_table_call(&code, "dynamodb:DescribeTable, which only this check needs");
+            let detail = format!("cannot describe {name}: {}", surroundings.describe_table_error(&code));
+            report.add_problem("table", detail, fix);
+            return !code.starts_with(NO_ANSWER);
         }
     };
     examine_key(&table, name, report);
     examine_index(&table, report);
-    // On one machine, the watcher looks every second and needs no stream.
-    if environment.aws.dynamodb_client.is_none() {
-        examine_stream(&table, report);
-    }
+    examine_stream(&table, surroundings, report);
     match client.describe_time_to_live().table_name(name).send().await {
-        Ok(response) => examine_ttl(response.time_to_live_description.as_ref(), report),
+        Ok(response) => examine_ttl(response.time_to_live_description.as_ref(), surroundings, report),
         Err(error) => {
-            let detail = format!("cannot describe the TTL: {}", aws::error_code(&error));
-            report.add_unknown("table, TTL", detail, "This check needs the permission dynamodb:DescribeTimeToLive.");
+            let code = aws::error_code(&error);
+            let fix = surroundings.fix_table_call(&code, "dynamodb:DescribeTimeToLive, which only this check needs");
+            report.add_unknown("table, TTL", format!("cannot describe the TTL: {code}"), fix);
         }
     }
+    true
 }
 
 fn examine_key(table: &TableDescription, name: &str, report: &mut Report) {
@@ -77,24 +81,25 @@ fn has_all_attributes(index: &GlobalSecondaryIndexDescription) -> bool {
         || INDEX_ATTRIBUTES.iter().all(|name| held.iter().any(|held| held == name))
 }
 
-fn examine_stream(table: &TableDescription, report: &mut Report) {
+fn examine_stream(table: &TableDescription, surroundings: &Surroundings, report: &mut Report) {
     let view = table.stream_specification().and_then(|stream| stream.stream_view_type());
     if matches!(view, Some(StreamViewType::NewImage | StreamViewType::NewAndOldImages)) {
         report.add_healthy("table, stream", "enabled");
-    } else {
+    } else if !surroundings.is_one_machine {
+        // On one machine, ticks follow each other within a second.
         let detail = "there is no stream, so the watcher continues the work of the webhook up to a minute later";
         report.add_warning("table, stream", detail, "Enable a stream with NEW_IMAGE.");
     }
 }
 
-fn examine_ttl(ttl: Option<&TimeToLiveDescription>, report: &mut Report) {
+fn examine_ttl(ttl: Option<&TimeToLiveDescription>, surroundings: &Surroundings, report: &mut Report) {
     let is_enabled = ttl.is_some_and(|ttl| {
         ttl.attribute_name() == Some("ttl")
             && matches!(ttl.time_to_live_status(), Some(TimeToLiveStatus::Enabled | TimeToLiveStatus::Enabling))
     });
     if is_enabled {
         report.add_healthy("table, TTL", "on `ttl`");
-    } else {
+    } else if !surroundings.is_one_machine {
         let detail = "disabled, so the table keeps the records of finished approvals forever";
         report.add_warning("table, TTL", detail, "Enable it on `ttl`.");
     }
@@ -120,11 +125,19 @@ pub(super) async fn examine_schedule(
     let body = serde_json::json!({"Name": rule}).to_string();
     let description = async {
         let endpoint = AwsEndpoint { service: "events", url: &url };
-        let request = aws::signed_request(&app.http, aws, endpoint, &headers, body, now)?;
-        let body = http::read_body(request.send().await.ok()?).await.ok()?;
-        serde_json::from_slice::<Value>(&body).ok()
+        let request = aws::signed_request(&app.http, aws, endpoint, &headers, body, now);
+        let request = request.ok_or("the request cannot be signed")?;
+        let response = request.send().await.map_err(|error| http::describe_transport(&error))?;
+        let body = http::read_body(response).await.map_err(|error| http::describe_transport(&error))?;
+        serde_json::from_slice::<Value>(&body).map_err(|_| "its answer is not JSON".to_owned())
     };
-    let description = description.await.unwrap_or_default();
+    let description = match description.await {
+        Ok(description) => description,
+        Err(reason) => {
+            let fix = Unreachable::named_in(&reason).map_or("Check the address.", Unreachable::fix);
+            return report.add_unknown("schedule", format!("no answer from {url}: {reason}"), fix);
+        }
+    };
     let field = |name: &str| description.get(name).and_then(Value::as_str).unwrap_or_default();
     match (field("State"), field("__type")) {
         ("ENABLED", _) => report.add_healthy("schedule", field("ScheduleExpression")),
@@ -132,10 +145,11 @@ pub(super) async fn examine_schedule(
             let detail = "disabled, so the watcher finds no requests, follows no connections and posts nothing";
             report.add_problem("schedule", detail, "Deploy with ScheduleState=ENABLED, or enable the rule.");
         }
-        (_, "") => report.add_unknown("schedule", "EventBridge does not answer", "Check the network."),
         (_, code) => {
             let code = code.rsplit('#').next().unwrap_or_default();
-            let fix = "Check the name of the rule and AWS_REGION. This check needs the permission events:DescribeRule.";
+            let code = http::log_safe_word(code).unwrap_or_else(|| "an answer without a code".to_owned());
+            let fix = fix_aws_call(&code, "events:DescribeRule, which only this check needs");
+            let fix = fix.unwrap_or_else(|| "Check the name of the rule, and AWS_REGION.".to_owned());
             report.add_problem("schedule", format!("cannot describe {rule}: {code}"), fix);
         }
     }

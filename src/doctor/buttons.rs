@@ -40,7 +40,7 @@ pub(super) async fn examine_buttons(app: &App, secrets: &SecretSet, report: &mut
     }
     match count_open_cards(app).await {
         Ok(counts) => report_open_cards(&counts, &known_keys, report),
-        Err(error) => report.add_unknown("open cards", error.to_string(), "Run the doctor again."),
+        Err(error) => report.add_unknown("open cards", error.to_string(), "See the checks of the table."),
     }
 }
 

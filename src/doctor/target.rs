@@ -8,10 +8,12 @@ use crate::alicloud::sts::Sts;
 use crate::alicloud::{Class, ListScope};
 use crate::app::App;
 use crate::approval::{Approver, ClientToken, TokenPurpose, Verdict};
+use crate::aws;
 use crate::chat::message;
 use crate::clock;
 use crate::config::Target;
 use crate::credentials::SessionName;
+use crate::http::Unreachable;
 use crate::peering::{Connection, InstanceId, Status};
 
 /// Stops at the first check without which the others would fail, too.
@@ -22,7 +24,7 @@ pub(super) async fn examine_target(app: &App, name: &str, target: &Target, now: 
     let Ok(nonexistent) = InstanceId::parse(NONEXISTENT_ID) else { return };
     let read = accept::read_connection(app, name, &nonexistent, now).await.err();
     let is_unreachable = read.as_ref().is_some_and(|error| error.class() == Class::Retry);
-    report_permission(report, format!("target {name}, vpc:GetVpcPeerConnectionAttribute"), read, true);
+    report_permission(report, target, format!("target {name}, vpc:GetVpcPeerConnectionAttribute"), read, true);
     if is_unreachable {
         return;
     }
@@ -34,7 +36,7 @@ pub(super) async fn examine_target(app: &App, name: &str, target: &Target, now: 
     let token = ClientToken::derive(&by, target.account, &instance_id, Verdict::Approve, purpose);
     let dry_run = accept::dry_run_accept(app, name, &instance_id, token.as_str(), now).await;
     let subject = format!("target {name}, vpc:AcceptVpcPeerConnection (dry run)");
-    report_permission(report, subject, dry_run.err(), !exists);
+    report_permission(report, target, subject, dry_run.err(), !exists);
 }
 
 /// Checks that there are credentials, and that they belong to the account of the target. Returns whether the other checks
@@ -44,8 +46,18 @@ async fn has_usable_credentials(app: &App, name: &str, target: &Target, now: Tim
     let key = match app.credentials.current_key(&app.secrets, name, &SessionName::for_reads(), now).await {
         Ok(key) => key,
         Err(error) => {
-            let detail = format!("there are no credentials ({})", error.code());
-            let fix = message::advice_for_code(error.code());
+            let reason = Unreachable::named_in(&error.to_string());
+            let (detail, fix) = match reason {
+                // This error names the host of AWS.
+                Some(reason) if aws::is_aws_code(error.code()) => {
+                    (format!("there are no credentials: {error}"), reason.fix().to_owned())
+                }
+                Some(reason) => {
+                    let host = target.sts_endpoint.host_str().unwrap_or_default();
+                    (format!("there are no credentials: {host}: {reason} ({})", error.code()), reason.fix().to_owned())
+                }
+                None => (format!("there are no credentials ({})", error.code()), advice_for_doctor(error.code())),
+            };
             match error.class() {
                 Class::Retry | Class::Unknown => report.add_unknown(subject, detail, fix),
                 Class::ReadStatus | Class::Missing | Class::Permanent | Class::Credentials | Class::DryRunPassed => {
@@ -65,10 +77,15 @@ async fn has_usable_credentials(app: &App, name: &str, target: &Target, now: Tim
         }
         Err(error) => {
             let code = error.code();
-            let fix = message::advice_for_code(code);
+            let fix = advice_for_doctor(code);
             match error.class() {
                 Class::Retry => {
-                    report.add_unknown(subject, format!("the Security Token Service does not answer ({code})"), fix);
+                    let host = target.sts_endpoint.host_str().unwrap_or_default();
+                    let (reason, fix) = match Unreachable::named_in(&error.to_string()) {
+                        Some(reason) => (format!("{host}: {reason}"), reason.fix().to_owned()),
+                        None => (format!("the Security Token Service at {host} does not answer"), fix),
+                    };
+                    report.add_unknown(subject, format!("{reason} ({code})"), fix);
                 }
                 Class::ReadStatus
                 | Class::Missing
@@ -105,24 +122,34 @@ async fn examine_lists(
                 let total = page.total.map_or(page.connections.len().to_string(), |total| total.to_string());
                 report.add_healthy(subject, format!("connections: {total}"));
             }
-            Err(error) => report_permission(report, subject, Some(error), false),
+            Err(error) => report_permission(report, target, subject, Some(error), false),
         }
     }
     pending
 }
 
 /// Reports whether peergate has the permission for an operation. An error about the connection shows that it has.
-fn report_permission(report: &mut Report, subject: String, error: Option<accept::Error>, is_nonexistent: bool) {
+fn report_permission(
+    report: &mut Report,
+    target: &Target,
+    subject: String,
+    error: Option<accept::Error>,
+    is_nonexistent: bool,
+) {
     let Some(error) = error else { return report.add_healthy(subject, "allowed") };
     let code = error.to_problem().code;
     match error.class() {
         Class::Retry => {
-            let fix = if code.starts_with("Transport") {
-                "Check the network, and the `endpoint` of the target."
-            } else {
-                message::advice_for_code(&code)
+            let host = target.endpoint.host_str().unwrap_or_default();
+            let (reason, fix) = match Unreachable::named_in(&error.to_string()) {
+                Some(reason) => (format!("no answer from {host}: {reason}"), reason.fix().to_owned()),
+                None if code == "Transport.Unreadable" => (
+                    format!("the answer of {host} is not Alibaba Cloud's"),
+                    "Check the `endpoint` of the target, and the proxies on the way.".to_owned(),
+                ),
+                None => (format!("no result from {host}"), advice_for_doctor(&code)),
             };
-            report.add_unknown(subject, format!("no answer ({code})"), fix);
+            report.add_unknown(subject, format!("{reason} ({code})"), fix);
         }
         Class::ReadStatus | Class::Missing | Class::DryRunPassed => report.add_healthy(subject, "allowed"),
         Class::Permanent if is_nonexistent && code.starts_with("IllegalParam") => {
@@ -133,7 +160,17 @@ fn report_permission(report: &mut Report, subject: String, error: Option<accept:
             report.add_problem(subject, format!("refused with {code}"), fix);
         }
         Class::Permanent | Class::Credentials | Class::Unknown => {
-            report.add_problem(subject, format!("refused with {code}"), message::advice_for_code(&code));
+            report.add_problem(subject, format!("refused with {code}"), advice_for_doctor(&code));
         }
+    }
+}
+
+/// What to do about an error code. Unlike on a card, no decision waits for it, and peergate does not try again.
+fn advice_for_doctor(code: &str) -> String {
+    match message::advice_for_code(code) {
+        passing if passing.starts_with("peergate tries again") => {
+            "Run the doctor again: such an error often passes.".to_owned()
+        }
+        advice => advice.replace(", then approve again", "").replace(", then decide again", ""),
     }
 }

@@ -1,14 +1,15 @@
 //! The audit commands: what the table has, what happened, and whether anybody edited it. They only read.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write as _};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::task::spawn_blocking;
 
@@ -18,8 +19,9 @@ use crate::approval::{ApprovalId, History};
 use crate::chat::Reply;
 use crate::chat::message::{self, Message};
 use crate::config::Environment;
+use crate::document::{decode_text, nearest_name, repeated_keys};
 use crate::peering::InstanceId;
-use crate::store::{ScannedRecord, Store};
+use crate::store::{self, ScannedRecord, Store};
 use crate::{aws, clock, http};
 
 /// The table that has the records.
@@ -48,12 +50,10 @@ impl RecordSource {
         name: Option<&str>,
         open_file: fn(&Path) -> Result<EmbeddedTable, Error>,
     ) -> Result<Store, Error> {
-        let mut environment = if self.aws { Environment::from_process()? } else { installation::local_environment()? };
+        let mut environment = self.environment()?;
         let http = http::new_client()?;
         if !self.aws {
-            if !Path::exists(&self.store) {
-                return Err(format!("there is no table at {}", self.store.display()).into());
-            }
+            check_table_file(&self.store)?;
             let path = self.store.clone();
             let table = spawn_blocking(move || open_file(&path)).await??;
             environment.aws = table.environment(&environment.aws);
@@ -65,13 +65,49 @@ impl RecordSource {
         Ok(Store::new(&sdk, endpoint, http, table, jiff::SignedDuration::ZERO))
     }
 
+    pub(super) fn environment(&self) -> Result<Environment, Error> {
+        Ok(if self.aws { Environment::from_process()? } else { installation::local_environment()? })
+    }
+
     pub(super) async fn scan_records(&self) -> Result<Vec<ScannedRecord>, Error> {
-        scan_all(&self.open_store().await?).await
+        scan_all(&self.open_store().await?).await.map_err(|error| self.name_table(&error))
+    }
+
+    /// The error of the table, with its name and place.
+    fn name_table(&self, error: &(dyn std::error::Error + 'static)) -> Error {
+        let Ok(Environment { table, aws, .. }) = self.environment() else { return error.to_string().into() };
+        let place = if self.aws { format!("AWS, region {}", aws.region) } else { self.store.display().to_string() };
+        if error.to_string().contains("ResourceNotFoundException") {
+            format!("there is no table {table} in {place}: PEERGATE_TABLE names the table").into()
+        } else {
+            format!("table {table} in {place}: {error}").into()
+        }
     }
 }
 
+/// How a file of SQLite begins.
+///
+/// Source: <https://www.sqlite.org/fileformat.html>
+const SQLITE_HEADER: &[u8] = b"SQLite format 3\0";
+
+/// Checks that there is such a file. The embedded engine would make a table of any other file.
+fn check_table_file(path: &Path) -> Result<(), Error> {
+    let name = path.display();
+    let Ok(metadata) = std::fs::metadata(path) else {
+        return Err(format!("there is no table at {name}: name its file with --store, or use --aws").into());
+    };
+    if !metadata.is_file() {
+        return Err(format!("{name} is not a file, so it has no table").into());
+    }
+    let mut start = vec![];
+    let header = u64::try_from(SQLITE_HEADER.len()).unwrap_or_default();
+    let file = File::open(path).map_err(|error| format!("cannot read {name}: {error}"))?;
+    file.take(header).read_to_end(&mut start).map_err(|error| format!("cannot read {name}: {error}"))?;
+    if start == SQLITE_HEADER { Ok(()) } else { Err(format!("{name} has no table: it is no file of SQLite").into()) }
+}
+
 /// Every record of a table, by id.
-pub(super) async fn scan_all(store: &Store) -> Result<Vec<ScannedRecord>, Error> {
+pub(super) async fn scan_all(store: &Store) -> Result<Vec<ScannedRecord>, store::Error> {
     let (mut records, mut next) = (vec![], None);
     loop {
         let page = store.scan_records(next).await?;
@@ -106,25 +142,42 @@ pub async fn list_records(source: &RecordSource, all: bool) -> Result<String, Er
 /// The record of a connection, with its history. `name` is `pcc-…` or `target/pcc-…`.
 pub async fn show_records(source: &RecordSource, name: &str) -> Result<String, Error> {
     let mut stored = vec![];
-    if let Some((target, id)) = name.split_once('/') {
-        let id = ApprovalId { target: target.to_owned(), instance_id: InstanceId::parse(id)? };
-        stored.extend(source.open_store().await?.load(&id).await?);
+    let instance_id = name.rsplit_once('/').map_or(name, |(_, id)| id);
+    let instance_id = InstanceId::parse(instance_id).map_err(|error| format!("{name:?} is {error}"))?;
+    if let Some((target, _)) = name.split_once('/') {
+        let id = ApprovalId { target: target.to_owned(), instance_id };
+        let loaded = source.open_store().await?.load(&id).await;
+        stored.extend(loaded.map_err(|error| source.name_table(&error))?);
     } else {
-        let id = InstanceId::parse(name)?;
         for scanned in source.scan_records().await? {
-            if scanned.id.split_once('/').is_some_and(|(_, instance_id)| instance_id == id.as_str()) {
+            if scanned.id.split_once('/').is_some_and(|(_, id)| id == instance_id.as_str()) {
                 stored.push(scanned.stored?);
             }
         }
     }
     if stored.is_empty() {
-        return Err(format!("there is no record of {name}").into());
+        return Err(describe_unknown_record(source, name).await?.into());
     }
     Ok(stored
         .iter()
         .map(|stored| render_text(&message::record_with_history(&stored.approval, clock::now())))
         .collect::<Vec<_>>()
         .join("\n"))
+}
+
+/// Names the record that is probably meant.
+async fn describe_unknown_record(source: &RecordSource, name: &str) -> Result<String, Error> {
+    let known: Vec<_> = source.scan_records().await?.into_iter().map(|scanned| scanned.id).collect();
+    let short =
+        |id: &str| if name.contains('/') { id.to_owned() } else { id.rsplit('/').next().unwrap_or(id).to_owned() };
+    let names: Vec<_> = known.iter().map(|id| short(id)).collect();
+    let problem = format!("there is no record of {name}");
+    Ok(match nearest_name(name, names.iter().map(String::as_str)) {
+        Some(meant) => format!("{problem}; did you mean {meant}?"),
+        None => {
+            format!("{problem} among {}; `peergate list --all` lists them", count_of(known.len(), "record", "records"))
+        }
+    })
 }
 
 /// An entry of a history, as a line of an export.
@@ -165,6 +218,7 @@ pub async fn export_history(source: &RecordSource, since: Option<Timestamp>) -> 
 /// # Errors
 /// When there are problems. The error has the whole text.
 pub async fn verify_records(source: &RecordSource, against: Option<&Path>) -> Result<String, Error> {
+    let exported = against.map(read_export).transpose()?;
     let all = source.scan_records().await?;
     let mut problems = vec![];
     let mut stored = BTreeMap::new();
@@ -174,21 +228,15 @@ pub async fn verify_records(source: &RecordSource, against: Option<&Path>) -> Re
             stored.insert((scanned.id.as_str(), number), entry);
         }
     }
-    let (mut exported_entries, mut unchanged) = (0_usize, 0_usize);
-    let export = against.map(std::fs::read_to_string).transpose()?;
-    for line in export.as_deref().unwrap_or_default().lines().filter(|line| !line.trim().is_empty()) {
-        let exported: ExportedEntry = serde_json::from_str(line)?;
-        exported_entries = exported_entries.saturating_add(1);
-        let ExportedEntry { id, number, entry } = exported;
-        match stored.get(&(id.as_str(), number)) {
-            Some(stored) if **stored == entry => unchanged = unchanged.saturating_add(1),
+    let mut unchanged = 0_usize;
+    for ExportedEntry { id, number, entry } in exported.iter().flatten() {
+        match stored.get(&(id.as_str(), *number)) {
+            Some(stored) if *stored == entry => unchanged = unchanged.saturating_add(1),
             Some(_) => problems.push(format!("{id}: entry {number} differs from the export")),
             None => problems.push(format!("{id}: entry {number} is missing (removed, or past its retention)")),
         }
     }
-    if export.is_some() && exported_entries == 0 {
-        problems.push("the export has no entries, so there is nothing to compare with".to_owned());
-    } else if export.is_some() && unchanged == 0 {
+    if exported.is_some() && unchanged == 0 {
         problems.push(
             "this table has no entry of the export: it is another table, or all entries were replaced".to_owned(),
         );
@@ -210,11 +258,34 @@ pub async fn verify_records(source: &RecordSource, against: Option<&Path>) -> Re
     Err(text.trim_end().into())
 }
 
+/// The entries of an earlier export.
+fn read_export(path: &Path) -> Result<Vec<ExportedEntry>, Error> {
+    let name = path.display();
+    let text = std::fs::read(path).map_err(|error| format!("cannot read the export {name}: {error}"))?;
+    let text = decode_text(&text).map_err(|problem| format!("{name} is not an export: {problem}"))?;
+    let mut entries = vec![];
+    for (position, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let entry = serde_json::from_str(line).map_err(|error| {
+            let number = position.saturating_add(1);
+            let kind = if error.is_data() { "an entry" } else { "JSON" };
+            format!("{name} is not an export: line {number} is not {kind}")
+        })?;
+        entries.push(entry);
+    }
+    if entries.is_empty() {
+        return Err(format!("{name}: the export has no entries, so there is nothing to compare with").into());
+    }
+    Ok(entries)
+}
+
 /// The problems of a record.
 fn find_problems(scanned: &ScannedRecord) -> Vec<String> {
     let mut problems = scanned.item_problems();
-    problems
-        .extend(duplicate_keys(scanned.record_json()).into_iter().map(|key| format!("the key {key:?} is repeated")));
+    problems.extend(
+        repeated_keys(scanned.record_json())
+            .into_iter()
+            .map(|repeated| format!("the key {:?} is repeated", repeated.key)),
+    );
     if let Err(broken) = History::verify(&scanned.id, &scanned.record) {
         problems.push(broken.to_string());
     }
@@ -258,76 +329,6 @@ fn find_differences(ours: &Value, stored: &Value) -> Vec<String> {
     let mut found = vec![];
     compare_values(ours, stored, "", &mut found);
     found
-}
-
-/// The keys that an object of this JSON has more than once. A parser shows only one of the values.
-fn duplicate_keys(json: &str) -> Vec<String> {
-    let mut found = vec![];
-    let mut reader = serde_json::Deserializer::from_str(json);
-    // Text that is not JSON is reported elsewhere.
-    let _ = DuplicateKeys { found: &mut found }.deserialize(&mut reader);
-    found
-}
-
-/// Collects the repeated keys of any JSON.
-struct DuplicateKeys<'a> {
-    found: &'a mut Vec<String>,
-}
-
-impl<'de> DeserializeSeed<'de> for DuplicateKeys<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for DuplicateKeys<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let mut seen = BTreeSet::new();
-        while let Some(key) = map.next_key::<String>()? {
-            if !seen.insert(key.clone()) {
-                self.found.push(key);
-            }
-            map.next_value_seed(DuplicateKeys { found: self.found })?;
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while list.next_element_seed(DuplicateKeys { found: self.found })?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
 }
 
 /// Parses a time, or a day, which stands for its beginning in UTC.

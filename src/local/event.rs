@@ -23,10 +23,11 @@ pub async fn read_fingerprint(
     instance_id: &str,
 ) -> Result<String, Error> {
     let app = App::new(environment, config.clone())?;
-    let (target, _) = config.find_target(target).ok_or("set --target: there are several targets")?;
+    let known = || config.targets.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let (target, _) = config.find_target(target).ok_or_else(|| format!("set --target to one of {}", known()))?;
     match accept::read_connection(&app, target, &InstanceId::parse(instance_id)?, clock::now()).await {
         Ok(connection) => Ok(connection.fingerprint().to_string()),
-        Err(error) => Err(format!("cannot read {instance_id} for its fingerprint ({error}); set --fingerprint").into()),
+        Err(error) => Err(format!("cannot read {target}/{instance_id}: {error}; set --fingerprint").into()),
     }
 }
 

@@ -1,9 +1,13 @@
 //! `peergate redrive`: makes notifications that no channel took due at once.
 
+use std::collections::BTreeSet;
+
 use super::audit::RecordSource;
 use super::{Error, count_of};
 use crate::approval::Approval;
 use crate::clock;
+use crate::config::Config;
+use crate::store::ScannedRecord;
 
 /// The notifications to make due.
 #[derive(Debug, clap::Args)]
@@ -20,9 +24,13 @@ pub struct RedriveArgs {
 
 /// Makes the notifications due. The watcher then posts them. Returns the text to print.
 pub async fn redrive(args: &RedriveArgs) -> Result<String, Error> {
+    let scanned_records = args.source.scan_records().await?;
+    if let Some(channel) = &args.channel {
+        check_channel(channel, &args.source, &scanned_records)?;
+    }
     let store = args.source.open_store().await?;
     let (mut notifications, mut records, mut unreadable) = (0, 0, 0);
-    for scanned in args.source.scan_records().await? {
+    for scanned in scanned_records {
         let Ok(stored) = scanned.stored else {
             unreadable += 1;
             continue;
@@ -42,4 +50,22 @@ pub async fn redrive(args: &RedriveArgs) -> Result<String, Error> {
         number => format!("; could not read {}", count_of(number, "record", "records")),
     };
     Ok(format!("made {notifications} of {connections} due{unreadable}\n"))
+}
+
+/// Checks that the configuration or a record knows the channel, so that a mistyped name does not look like success.
+fn check_channel(channel: &str, source: &RecordSource, records: &[ScannedRecord]) -> Result<(), Error> {
+    let approvals = records.iter().filter_map(|scanned| scanned.stored.as_ref().ok()).map(|stored| &stored.approval);
+    let notifications = approvals.flat_map(|approval| approval.outbox().iter());
+    let mut known: BTreeSet<String> =
+        notifications.flat_map(|notification| notification.deliveries.keys().cloned()).collect();
+    // The command needs no configuration. If there is one, it may name a channel that has heard of nothing yet.
+    if let Ok(config) = Config::load(&source.environment()?.config) {
+        known.extend(config.channels.into_keys());
+    }
+    if known.contains(channel) {
+        return Ok(());
+    }
+    let names = known.into_iter().collect::<Vec<_>>().join(", ");
+    let names = if names.is_empty() { "no channel".to_owned() } else { names };
+    Err(format!("no channel is named {channel}: the records and the configuration have {names}").into())
 }

@@ -15,6 +15,7 @@ import pathlib
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import textwrap
@@ -50,7 +51,6 @@ SYNTAX = {"awk", "cargo insta", "cargo install", "cut", "gh attestation", "insta
 
 WITH_SUBCOMMANDS = {"aws", "cargo", "gh", "openssl", "peergate", "terraform"}
 SERVERS = ["simulate", "serve", "table", "fake", "watch"]
-ID = "pcc-sim00000001"
 
 
 def documents():
@@ -327,13 +327,17 @@ def cargo(words):
         assert flag != "--test" or (ROOT / "tests" / value / "main.rs").exists(), value
 
 
+def in_checkout(path):
+    return path.replace("$CHECKOUT", str(ROOT))
+
+
 def cargo_lambda(words):
     told = subprocess.run([BIN / "cargo-lambda", *words[1:3], "--help"], capture_output=True, text=True, check=True).stdout
     for word in words[3:]:
         assert not word.startswith("-") or re.search(rf"(?<!\w){re.escape(word)}\b", told), word
     if "--data-file" in words:
         file = words[words.index("--data-file") + 1]
-        assert file == "event.json" or (ROOT / file).exists(), file
+        assert file == "event.json" or (ROOT / in_checkout(file)).exists(), file
 
 
 def aws(words):
@@ -379,7 +383,7 @@ def python(words):
 @pytest.mark.parametrize("words", [pytest.param(words, id=" ".join(words)[:60]) for words in all_commands() if named(words) in PARSED])
 def test_commands_that_cannot_run_here_are_ones_that_there_are(words):
     if words[0] == "cd":
-        assert (ROOT / words[1]).is_dir(), words
+        assert (ROOT / in_checkout(words[1])).is_dir(), words
     elif words[:2] == ["cargo", "lambda"]:
         cargo_lambda(words)
     else:
@@ -548,8 +552,8 @@ class Trial:
     """docs/try-it.md, on free ports: its files, and its two servers."""
 
     def __init__(self, directory):
-        self.directory, self.servers, self.id = directory, [], None
-        self.ports = {port: str(free_port()) for port in ["8000", "8080", "9000"]}
+        self.directory, self.servers, self.id = directory, [], ""
+        self.ports = {port: str(free_port()) for port in ["8000", "8080", "9000", "9001"]}
         (config,), (secrets,) = page("docs/try-it.md", "toml"), page("docs/try-it.md", "json")
         write(directory, self.moved(config), json.loads(secrets))
         (program,) = page("docs/try-it.md", "python")
@@ -557,28 +561,31 @@ class Trial:
         first = [text for text in page("docs/try-it.md", "sh") if re.match(r"peergate (simulate|serve)", text)][:2]
         for text in first:
             self.start(text)
-        (self.id,) = re.findall(r"requested (pcc-\w+)", "".join(self.servers[0].output))
         wait_for("the request is found", lambda: self.id in self.run("peergate list"))
 
     def moved(self, text):
+        """The text with our ports, and with the id that the simulator printed."""
         for port, free in self.ports.items():
-            text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free}")
-        return text if self.id is None else text.replace(ID, self.id)
+            text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{free}").replace(f"-P {port}", f"-P {free}")
+        return text.replace("pcc-…", self.id)
 
     def start(self, text):
+        """Starts a server, with the variables that stand before its command."""
         words = shlex.split(self.moved(text))
+        variables = dict(word.split("=", 1) for word in words if "=" in word)
+        words = [word for word in words if "=" not in word]
         assert words[0] == "peergate"
-        server = Program([PEERGATE, *words[1:]], r"listening on (http://\S+)", cwd=self.directory, env=bare())
+        server = Program([PEERGATE, *words[1:]], r"listening on (http://\S+)", cwd=self.directory, env=bare() | variables)
         self.servers.append(server)
         if "--request" in words:
-            wait_for("the request is printed", lambda: "requested " in "".join(server.output))
+            self.id = wait_for("the request is printed", lambda: re.search(r"requested (pcc-\w+)\n", "".join(server.output)))[1]
 
     def run(self, script, status=0, **more):
         done = subprocess.run(
             ["bash", "-euo", "pipefail"],
             input=self.moved(script),
             cwd=self.directory,
-            env=bare() | {"id": self.id or ""} | more,
+            env=bare() | {"ID": self.id, "CHECKOUT": str(ROOT)} | more,
             capture_output=True,
             text=True,
             timeout=PATIENCE_S,
@@ -606,6 +613,47 @@ def test_the_steps_of_the_trial_lead_to_an_activation(trial):
     assert "\ncounted\naccepted\n" in printed, printed
     assert "approved by bob" in printed and "all valid" in printed, printed
     wait_for("Activated", lambda: "is Activated" in trial.run(f"peergate show {trial.id}"))
+
+
+def test_the_functions_of_the_trial_carry_out_the_approval(trial):
+    """The last part of the page: servers in the background, then each command in its order."""
+    for server in trial.servers:
+        server.stop()
+    text = DOCUMENTS["docs/try-it.md"].text
+    first = text[: text.index("## As Lambda functions")].count("\n")
+    steps = [step for language, step, line in DOCUMENTS["docs/try-it.md"].fences if language == "sh" and line > first]
+    simulate, serve_table, watch, start, approve, finish = steps
+    trial.start(simulate)
+    trial.start(serve_table)
+    log = open(trial.directory / "watch.log", "w")
+    script = trial.moved(watch).replace("cargo lambda", "exec cargo lambda")
+    assert "--ignore-changes" in script, "a test that writes into the checkout would stop the functions"
+    functions = subprocess.Popen(
+        ["bash", "-euc", script],
+        cwd=trial.directory,
+        env=bare() | {"CHECKOUT": str(ROOT)},
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+    )
+    try:
+        wait_for("cargo lambda watch", lambda: is_listening(int(trial.ports["9001"])))
+        printed = trial.run(start)
+        assert printed.startswith("null\n") and '\\"status\\":\\"ok\\"' in printed, printed
+        printed = trial.run(approve)
+        outcomes = [json.loads(json.loads(line)["body"])["outcome"] for line in printed.splitlines() if line.startswith("{")]
+        assert outcomes == ["counted", "accepted"], printed
+        assert "is Activated" in trial.run(finish)
+    finally:
+        os.killpg(functions.pid, signal.SIGTERM)
+        functions.wait(30)
+    checkout = subprocess.run(["git", "status", "--porcelain", "--ignored"], cwd=ROOT, capture_output=True, text=True).stdout
+    assert not re.search(r"functions\.db|event\.json", checkout), checkout
+
+
+def is_listening(port):
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_the_program_that_sends_webhooks_is_understood(trial):
@@ -675,7 +723,7 @@ def test_the_commands_of_peergate_run(trial, moto):
                 found = re.search(r"(?:^|\s)peergate ([a-z]+)", line.split("#")[0])
                 if not found or found[1] in {"serve", "simulate"} or document.name == "docs/try-it.md" and found[1] != "event":
                     continue
-                line = line.replace("pcc-…", trial.id).replace("AWS_REGION=…", "").replace("PEERGATE_TABLE=…", "")
+                line = line.replace("AWS_REGION=…", "").replace("PEERGATE_TABLE=…", "")
                 line = line.replace("PEERGATE_TABLE=TABLE", "").replace("--channel NAME", "--channel netops").replace("--rule RULE", f"--rule {prefix}")
                 line = line.replace("peergate-restored", f"{prefix}-restored").replace("PEERGATE_SECRETS=peergate ", f"PEERGATE_SECRETS={prefix} ")
                 in_aws = "--aws" in line or found[1] == "doctor" and "--store" not in line
@@ -684,7 +732,7 @@ def test_the_commands_of_peergate_run(trial, moto):
                 assert "Usage:" not in printed, printed
                 assert found[1] != "doctor" or ("✓ schedule" if in_aws else "✓ table, TTL") in printed, printed
                 ran.add(found[1])
-    served = [text for text in page("docs/try-it.md", "sh") if text.startswith("peergate table")]
+    served = [text for text in page("docs/try-it.md", "sh") if " peergate table " in text]
     trial.start(served[0])
     ran.add("table")
     # Another test runs `verify`; `make demo` plays the demo.

@@ -154,6 +154,25 @@ async fn show_prints_the_history_of_a_record() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mistyped_id_or_channel_is_answered_with_what_exists() {
+    let audited = Audited::new().await;
+    let two = audited.ids[0].as_str();
+    let mistyped = [&two[..6], &two[7..]].concat();
+    let meant = format!("there is no record of {mistyped}; did you mean {two}?");
+    assert!(audited.refuses(&["show", &mistyped]).contains(&meant), "{meant}");
+    let meant = format!("there is no record of prod/{mistyped}; did you mean prod/{two}?");
+    assert!(audited.refuses(&["show", &format!("prod/{mistyped}")]).contains(&meant), "{meant}");
+    let meant = format!("there is no record of prd/{two}; did you mean prod/{two}?");
+    assert!(audited.refuses(&["show", &format!("prd/{two}")]).contains(&meant), "{meant}");
+    let unlike = audited.refuses(&["show", "pcc-qqqqqqqqqqqqqqqqqqqqqqqq"]);
+    assert!(unlike.contains("among 3 records; `peergate list --all` lists them"), "{unlike}");
+    let unknown = audited.refuses(&["redrive", "--channel", "nope"]);
+    let known = "no channel is named nope: the records and the configuration have audit, hook, netops";
+    assert!(unknown.contains(known), "{unknown}");
+    assert!(audited.prints(&["redrive", "--channel", "netops"]).starts_with("made 0 notifications"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn export_prints_every_entry_in_order() {
     let audited = Audited::new().await;
     let [two, rejected, waits] = &audited.ids;
@@ -312,6 +331,13 @@ async fn audit_reads_the_table_over_the_network() {
     for (name, value) in [("AWS_REGION", "local"), ("AWS_ACCESS_KEY_ID", "local"), ("AWS_SECRET_ACCESS_KEY", "local")] {
         command.env(name, value);
     }
-    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let run = async |mut command: Command| {
+        tokio::task::spawn_blocking(move || (command.output().unwrap(), command)).await.unwrap()
+    };
+    let (output, mut command) = run(command).await;
     assert_eq!(String::from_utf8_lossy(&output.stdout), "3 records with 9 entries: all valid\n", "{output:?}");
+    command.env("PEERGATE_TABLE", "other");
+    let (output, _) = run(command).await;
+    let expected = "peergate: there is no table other in AWS, region local: PEERGATE_TABLE names the table\n";
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(1), expected));
 }

@@ -48,6 +48,22 @@ fn broken(app: &TestApp, change: Change) -> Environment {
     deployment.environment
 }
 
+/// The text without the names of the two files, and without places in them.
+fn without_places(text: &str, environment: &Environment) -> String {
+    if text.contains("cannot read") {
+        return text.to_owned();
+    }
+    let mut text = text.replace(&format!("{}: ", environment.config.display()), "");
+    if let SecretsSource::File(path) = &environment.secrets {
+        text = text.replace(&format!("the secrets file {}: ", path.display()), "");
+    }
+    while let Some(start) = text.find(", line ") {
+        let end = start + text[start..].find(": ").unwrap();
+        text.replace_range(start..end, "");
+    }
+    text
+}
+
 /// Why a function does not start, or its reply to a signed approval.
 async fn function(app: &TestApp, environment: &Environment) -> String {
     let config = match Config::load(&environment.config) {
@@ -96,7 +112,7 @@ async fn check(rows: &[(Change, &str, &str)]) {
         let app = TestApp::start().await;
         let environment = broken(&app, *change);
         let report = doctor::examine_deployment(Ok(environment.clone()), &Options::default(), soon()).await;
-        let problems = problems(&report);
+        let problems: Vec<_> = problems(&report).iter().map(|it| without_places(it, &environment)).collect();
         assert!(
             problems.first().is_some_and(|problem| problem.starts_with(expected)),
             "{expected}: {}",
@@ -109,7 +125,7 @@ async fn check(rows: &[(Change, &str, &str)]) {
             "{}",
             report.to_text()
         );
-        let did = function(&app, &environment).await;
+        let did = without_places(&function(&app, &environment).await, &environment);
         assert!(did.starts_with(does), "{expected}: {did}");
     }
 }
@@ -130,9 +146,7 @@ async fn doctor_reports_a_healthy_deployment_as_healthy() {
             fine("configuration"),
             fine("table"),
             fine("table, index"),
-            // The embedded table has none.
-            (Health::Warning, "table, stream"),
-            fine("table, TTL"),
+            // The embedded table has no stream and no TTL, and needs neither.
             fine("table, query"),
             fine("table, reading"),
             fine("table, reading many"),
@@ -181,7 +195,7 @@ async fn doctor_names_configuration_problems() {
                 let ours = format!("sts_endpoint = \"{}\"", it.app.alicloud_url);
                 it.replace(&ours, "sts_endpoint = \"http://sts.aliyuncs.com/\"");
             },
-            "configuration: targets.prod.sts_endpoint: only https is allowed, except on loopback",
+            "configuration: targets.prod.sts_endpoint: only https is allowed, except on loopback, found http to sts.aliyuncs.com",
             "not started: targets.prod.sts_endpoint: only https is allowed, except on loopback",
         ),
         (
@@ -224,8 +238,8 @@ async fn doctor_names_configuration_problems() {
         ),
         (
             |it| it.environment.ca_file = Some("/nonexistent/ca.pem".into()),
-            "HTTP client: PEERGATE_CA_FILE cannot be read, has no certificates in PEM, or has one that cannot be trusted",
-            "not started: PEERGATE_CA_FILE cannot be read, has no certificates in PEM, or has one that cannot be trusted",
+            "HTTP client: cannot use /nonexistent/ca.pem, which PEERGATE_CA_FILE names: No such file or directory",
+            "not started: cannot use /nonexistent/ca.pem, which PEERGATE_CA_FILE names: No such file or directory",
         ),
     ];
     check(rows).await;
@@ -241,7 +255,7 @@ async fn doctor_names_table_problems() {
         ),
         (
             |it| it.environment.aws.dynamodb_endpoint = Some("http://127.0.0.1:9".into()),
-            "table: cannot describe peergate: no answer",
+            "table: cannot describe peergate: no answer: the connection is refused (http://127.0.0.1:9)",
             "503 store-unavailable",
         ),
     ];
@@ -271,63 +285,63 @@ async fn doctor_names_secrets_problems() {
     let rows: &[(Change, &str, &str)] = &[
         (
             |it| it.environment.secrets = SecretsSource::File("/nonexistent/secrets.json".into()),
-            "secrets: the secrets cannot be fetched: No such file or directory (os error 2)",
+            "secrets: cannot read the secrets file /nonexistent/secrets.json: No such file or directory (os error 2)",
             "503 secrets-unavailable",
         ),
         (
             |it| it.secrets = json!("hush"),
-            "secrets: the secrets are malformed at line 1, column 1: not JSON",
-            "not started: the secrets are malformed at line 1, column 1: not JSON",
+            "secrets: line 1, column 1: not JSON: expected value",
+            "not started: line 1, column 1: not JSON: expected value",
         ),
         (
             |it| it.secrets["targets"] = json!({}),
-            "secrets: secrets: targets.prod: missing",
-            "not started: secrets: targets.prod: missing",
+            "secrets: targets.prod: missing",
+            "not started: targets.prod: missing",
         ),
         (
             |it| it.secrets["targets"]["prod"]["access_key_secret"] = json!(" "),
-            "secrets: secrets: targets.prod: a part of the access key is empty, or has a space or a line break in it",
-            "not started: secrets: targets.prod: a part of the access key is empty, or has a space or a line break in it",
+            "secrets: targets.prod.access_key_secret: it begins with a space or a line break",
+            "not started: targets.prod.access_key_secret: it begins with a space or a line break",
         ),
         (
             |it| it.secrets["targets"]["prod"]["access_key"] = json!("LTAI"),
-            "secrets: the secrets are malformed at targets.prod.access_key",
-            "not started: the secrets are malformed at targets.prod.access_key",
+            "secrets: targets.prod.access_key",
+            "not started: targets.prod.access_key",
         ),
         (
             |it| it.secrets["clients"]["ci"]["signing_secrets"] = json!(["whsec_short"]),
-            "secrets: the secrets are malformed at clients.ci.signing_secrets[0]",
-            "not started: the secrets are malformed at clients.ci.signing_secrets[0]",
+            "secrets: clients.ci.signing_secrets[0]",
+            "not started: clients.ci.signing_secrets[0]",
         ),
         (
             |it| it.secrets["clients"]["ci"]["signing_secrets"] = json!([]),
-            "secrets: secrets: clients.ci.signing_secrets: name at least one",
-            "not started: secrets: clients.ci.signing_secrets: name at least one",
+            "secrets: clients.ci.signing_secrets: name at least one",
+            "not started: clients.ci.signing_secrets: name at least one",
         ),
         (
             |it| it.secrets["platforms"]["slack"] = Value::Null,
-            "secrets: secrets: platforms.slack: missing",
-            "not started: secrets: platforms.slack: missing",
+            "secrets: platforms.slack: missing",
+            "not started: platforms.slack: missing",
         ),
         (
             |it| it.secrets["platforms"]["slack"]["signing_secrets"] = json!(["short"]),
-            "secrets: the secrets are malformed at platforms.slack.signing_secrets[0]",
-            "not started: the secrets are malformed at platforms.slack.signing_secrets[0]",
+            "secrets: platforms.slack.signing_secrets[0]",
+            "not started: platforms.slack.signing_secrets[0]",
         ),
         (
             |it| it.secrets["targets"]["prod"]["access_key_id"] = json!("accepter-key\n"),
-            "secrets: secrets: targets.prod: a part of the access key is empty, or has a space or a line break in it",
-            "not started: secrets: targets.prod: a part of the access key is empty, or has a space or a line break in it",
+            "secrets: targets.prod.access_key_id: it ends with a space or a line break",
+            "not started: targets.prod.access_key_id: it ends with a space or a line break",
         ),
         (
             |it| it.secrets["platforms"]["slack"]["signing_secrets"] = json!(["8f742231b10e8888abcd99yyyzzz85a5\n"]),
-            "secrets: the secrets are malformed at platforms.slack.signing_secrets[0]",
-            "not started: the secrets are malformed at platforms.slack.signing_secrets[0]",
+            "secrets: platforms.slack.signing_secrets[0]",
+            "not started: platforms.slack.signing_secrets[0]",
         ),
         (
             |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("xoxb-1\n"),
-            "secrets: secrets: platforms.slack.bot_token: it has a space or a line break in it",
-            "not started: secrets: platforms.slack.bot_token: it has a space or a line break in it",
+            "secrets: platforms.slack.bot_token: it ends with a space or a line break",
+            "not started: platforms.slack.bot_token: it ends with a space or a line break",
         ),
         (
             |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("xoxe.xoxb-1-abc"),
@@ -356,23 +370,19 @@ async fn doctor_names_secrets_problems() {
         ),
         (
             |it| it.secrets["platforms"]["slack"]["bot_token"] = Value::Null,
-            "secrets: secrets: platforms.slack.bot_token: missing, and a channel of kind `slack` needs it",
-            "not started: secrets: platforms.slack.bot_token: missing, and a channel of kind `slack` needs it",
+            "secrets: platforms.slack.bot_token: missing, and a channel of kind `slack` needs it",
+            "not started: platforms.slack.bot_token: missing, and a channel of kind `slack` needs it",
         ),
-        (
-            |it| it.secrets["channels"]["hook"] = Value::Null,
-            "secrets: the secrets are malformed at channels.hook",
-            "not started: the secrets are malformed at channels.hook",
-        ),
+        (|it| it.secrets["channels"]["hook"] = Value::Null, "secrets: channels.hook", "not started: channels.hook"),
         (
             |it| it.secrets["channels"]["hook"]["url"] = json!("http://hooks.slack.com/x"),
-            "secrets: secrets: channels.hook.url: only https is allowed, except on loopback",
-            "not started: secrets: channels.hook.url: only https is allowed, except on loopback",
+            "secrets: channels.hook.url: only https is allowed, except on loopback",
+            "not started: channels.hook.url: only https is allowed, except on loopback",
         ),
         (
             |it| it.secrets["channels"]["audit"]["signing_secrets"] = json!([]),
-            "secrets: secrets: channels.audit.signing_secrets: name at least one",
-            "not started: secrets: channels.audit.signing_secrets: name at least one",
+            "secrets: channels.audit.signing_secrets: name at least one",
+            "not started: channels.audit.signing_secrets: name at least one",
         ),
     ];
     check(rows).await;
@@ -471,7 +481,7 @@ async fn doctor_names_channel_problems() {
         ),
         (
             |it| it.secrets["channels"]["hook"]["url"] = json!("http://127.0.0.1:9/"),
-            "channel hook: Transport.Connect",
+            "channel hook: Transport.Connect (127.0.0.1: the connection is refused)",
             "200 accepted",
         ),
     ];
@@ -552,13 +562,14 @@ async fn unreachable_service_is_never_reported_as_healthy() {
                 let ours = format!("\nendpoint = \"{}\"", it.app.alicloud_url);
                 it.replace(&ours, "\nendpoint = \"http://127.0.0.1:9/\"");
             },
-            "clock: Transport.Connect\n\
-             target prod, vpc:GetVpcPeerConnectionAttribute: no answer (Transport.Connect)",
+            "clock: Transport.Connect (127.0.0.1: the connection is refused)\n\
+             target prod, vpc:GetVpcPeerConnectionAttribute: no answer from 127.0.0.1: the connection is refused \
+             (Transport.Connect)",
             "503 alicloud-unavailable",
         ),
         (
             |it| it.fault("GetCallerIdentity", "ServiceUnavailable", false),
-            "target prod, credentials: the Security Token Service does not answer (ServiceUnavailable)",
+            "target prod, credentials: the Security Token Service at 127.0.0.1 does not answer (ServiceUnavailable)",
             "200 accepted",
         ),
         (
@@ -578,6 +589,106 @@ async fn unreachable_service_is_never_reported_as_healthy() {
             report.to_text()
         );
         assert_eq!(function(&app, &environment).await, *does, "{expected}");
+    }
+}
+
+/// The fixes of the problems and unknown results, in their order.
+fn fixes(report: &Report) -> Vec<String> {
+    let amiss = report.0.iter().filter(|it| matches!(it.health, Health::Problem | Health::Unknown));
+    amiss.map(|it| it.fix.clone().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn advice_fits_what_the_doctor_found() {
+    let nothing_listens = "Check the address and the port: nothing listens there.";
+    let rows: &[(Change, &[&str])] = &[
+        (
+            |it| {
+                let ours = format!("\nendpoint = \"{}\"", it.app.alicloud_url);
+                it.replace(&ours, "\nendpoint = \"http://127.0.0.1:9/\"");
+            },
+            &[nothing_listens, nothing_listens],
+        ),
+        (
+            |it| {
+                let ours = format!("sts_endpoint = \"{}\"", it.app.alicloud_url);
+                it.replace(&ours, "sts_endpoint = \"https://name.invalid/\"");
+            },
+            &["Check the name, and the DNS of this machine."],
+        ),
+        (
+            |it| it.environment.aws.dynamodb_endpoint = Some("http://127.0.0.1:9".into()),
+            &[nothing_listens, "See the checks of the table."],
+        ),
+        (
+            |it| it.environment.table = "other".into(),
+            &[
+                "Check PEERGATE_TABLE: there is no table other.",
+                "Check PEERGATE_TABLE: there is no table other.",
+                "Check PEERGATE_TABLE: there is no table other.",
+                "Check PEERGATE_TABLE: there is no table other.",
+                "Check PEERGATE_TABLE: there is no table other.",
+                "See the checks of the table.",
+            ],
+        ),
+        (
+            |it| it.environment.secrets = SecretsSource::File("/nonexistent/secrets.json".into()),
+            &["Name the file in PEERGATE_SECRETS, and let this user read it."],
+        ),
+        (
+            |it| {
+                it.environment.secrets = SecretsSource::SecretsManager("peergate".into());
+                it.environment.aws.secrets_manager_endpoint = Some("http://127.0.0.1:9".into());
+            },
+            &[nothing_listens],
+        ),
+        (
+            |it| it.fault("GetCallerIdentity", "ServiceUnavailable", false),
+            &["Run the doctor again: such an error often passes."],
+        ),
+        (
+            |it| it.fault(ACCEPT, "OperationFailed.CdtNotOpened", true),
+            &["Activate Cloud Data Transfer (CDT) for the accepting account."],
+        ),
+        (|it| it.secrets["channels"]["hook"]["url"] = json!("http://127.0.0.1:9/"), &[nothing_listens]),
+        (
+            |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("revoked"),
+            &["Check the app's token or secret, its scopes, the channel's id, and that the bot is in the channel."; 2],
+        ),
+        (
+            |it| it.environment.config = "/nonexistent/peergate.toml".into(),
+            &["Name the file in PEERGATE_CONFIG, and let this user read it."],
+        ),
+        (
+            |it| it.config = "x".into(),
+            &["Correct the file: peergate.example.toml has every key, and docs/configuration.md explains them."],
+        ),
+        (|it| it.secrets = json!("hush"), &["Correct the secrets: see docs/configuration.md#secrets."]),
+    ];
+    for (change, expected) in rows {
+        let app = TestApp::start().await;
+        let environment = broken(&app, *change);
+        let report = doctor::examine_deployment(Ok(environment), &Options::default(), soon()).await;
+        assert_eq!(fixes(&report), *expected, "{}", report.to_text());
+        // The installation is on one machine, where nobody grants permissions of AWS.
+        assert!(!report.to_text().contains("Allow "), "{}", report.to_text());
+    }
+}
+
+#[tokio::test]
+async fn refused_permission_is_named_with_what_to_allow() {
+    let rows = [
+        ("DescribeTable", "Allow dynamodb:DescribeTable, which only this check needs."),
+        ("Query", "Allow dynamodb:Query on the index."),
+        ("GetItem", "Allow dynamodb:GetItem on the table."),
+        ("BatchGetItem", "Allow dynamodb:BatchGetItem on the table."),
+        ("PutItem", "Allow dynamodb:PutItem on the table."),
+    ];
+    for (operation, expected) in rows {
+        let (app, table) = TableProxy::start(quick_settings()).await;
+        table.refuse_operation(operation);
+        let report = doctor::examine_deployment(Ok(app.environment.clone()), &Options::default(), soon()).await;
+        assert_eq!(fixes(&report).first().map(String::as_str), Some(expected), "{}", report.to_text());
     }
 }
 
@@ -625,7 +736,10 @@ async fn doctor_posts_a_test_message_only_on_request() {
 async fn doctor_without_an_environment_checks_nothing() {
     let missing = Environment::from_variables(|_| None);
     let report = doctor::examine_deployment(missing, &Options::default(), soon()).await;
-    assert_eq!(problems(&report), ["environment: environment variable AWS_REGION is not set"]);
+    assert_eq!(
+        problems(&report),
+        ["environment: environment variable AWS_REGION is not set: expected a region, e.g. eu-central-1"]
+    );
     let json = report.to_json();
     assert_eq!((&json["well"], &json["checks"][0]["found"]), (&json!(false), &json!("problem")));
 }

@@ -46,6 +46,7 @@ mod properties;
 mod races;
 mod reasons;
 mod recovery;
+mod refusals;
 mod scale;
 mod serve;
 mod state_machine;

@@ -12,7 +12,7 @@ use crate::chat::authenticity::key_forms;
 use crate::chat::{Capabilities, ChannelSecrets, RequestSigner};
 use crate::http::{check_endpoint, constant_url};
 use crate::redaction::{KeyProblem, redact};
-use crate::secret::is_printable;
+use crate::secret::check_printable;
 
 /// The site of the tenant's account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -73,11 +73,9 @@ pub struct Channel {
 #[serde(deny_unknown_fields)]
 pub struct BotChannel {}
 
-/// The form of every kind of secret, in the words of its errors.
+/// How the errors about the form of a secret begin.
 pub(in crate::chat) fn secret_format_hints() -> Vec<String> {
-    [InvalidFeishuSecret::EncryptKey, InvalidFeishuSecret::VerificationToken, InvalidFeishuSecret::AppSecret]
-        .map(|error| error.to_string())
-        .into()
+    vec![InvalidFeishuSecret::HINT.to_owned()]
 }
 
 /// Checks the table of the configuration.
@@ -169,13 +167,12 @@ impl BotChannel {
 
     /// Checks the signing secret, if the bot has one.
     pub(in crate::chat) fn check_endpoint(endpoint: &ChannelSecrets, key: &str) -> Result<(), KeyProblem> {
+        let key = format!("{key}.signing_secrets");
         match endpoint.signing_secrets.as_slice() {
             [] => Ok(()),
-            [secret] if is_printable(secret.expose()) => Ok(()),
-            _ => KeyProblem::err_at(
-                format!("{key}.signing_secrets"),
-                "one text without a space or a line break, or none",
-            ),
+            [secret] => check_printable(secret.expose())
+                .or_else(|problem| KeyProblem::err_at(format!("{key}[0]"), problem.to_string())),
+            several => KeyProblem::err_at(key, format!("expected one or none, found {}", several.len())),
         }
     }
 }

@@ -23,7 +23,8 @@ use crate::chat::command::{parse_words, split_reason};
 use crate::chat::command_words::{CommandProblem, UnknownCommand};
 use crate::chat::request::normalize_reason;
 use crate::chat::{
-    Authentic, Click, Command, CommandRequest, Incoming, MalformedRequest, MessageRef, RequestOrigin, Unauthentic,
+    Authentic, Click, Command, CommandRequest, ForeignRequest, Incoming, MalformedRequest, MessageRef, RequestOrigin,
+    TenantMismatch, Unauthentic,
 };
 #[cfg(feature = "local")]
 use crate::chat::{EventSpec, SignedRequest};
@@ -240,7 +241,7 @@ fn parse_click(
     let by = allowed_principal(&tenant_key, &open_id, header, config)?;
     let to = ReplyTo::Click { open_id };
     let Some(by) = by else {
-        return Ok(wrong_tenant(header, config, to));
+        return Ok(wrong_tenant(header, &tenant_key, config, to));
     };
     if action.tag != "button" {
         return Err(MalformedRequest::new("of the components, only buttons are understood"));
@@ -346,7 +347,7 @@ fn parse_text_message(
     let by = allowed_principal(&sender.tenant_key, &open_id, header, config)?;
     let to = ReplyTo::Text { open_id, message_id: message.message_id.clone() };
     let Some(by) = by else {
-        return Ok(wrong_tenant(header, config, to));
+        return Ok(wrong_tenant(header, &sender.tenant_key, config, to));
     };
     Ok(match parse_message(&message)? {
         Ok(command) => {
@@ -434,8 +435,11 @@ fn allowed_principal(
 }
 
 /// The request is for another tenant or another app. Only a user of our app can be answered.
-fn wrong_tenant(header: &EventHeader, config: &Config, to: ReplyTo) -> Incoming<ReplyTo> {
-    Incoming::WrongTenant(Some(to).filter(|_| header.app_id == config.app))
+fn wrong_tenant(header: &EventHeader, tenant: &str, config: &Config, to: ReplyTo) -> Incoming<ReplyTo> {
+    // The user and the app can belong to different tenants.
+    let tenant = if header.tenant_key == config.tenant { tenant } else { &header.tenant_key };
+    let mismatch = TenantMismatch::new([tenant, &header.app_id], [config.tenant.as_str()], &config.app);
+    Incoming::WrongTenant(ForeignRequest { reply_to: Some(to).filter(|_| header.app_id == config.app), mismatch })
 }
 
 /// Signs a text command as Feishu would.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use crate::secret::{FormatProblem, check_ends, check_printable};
+
 /// The shortest Encrypt Key, in bytes. The developer chooses it, and Feishu's own example has eight.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/event-subscription-guide/event-subscription-configure-/encrypt-key-encryption-configuration-case>
@@ -39,14 +41,19 @@ pub struct CallbackKeys {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidFeishuSecret {
     /// Not an Encrypt Key.
-    #[error("not a Feishu Encrypt Key: expected 8 to 256 characters, and no line break or space at an end")]
-    EncryptKey,
+    #[error("not a Feishu Encrypt Key: {0}; expected 8 to 256 characters")]
+    EncryptKey(FormatProblem),
     /// Not a Verification Token.
-    #[error("not a Feishu Verification Token: expected 16 to 256 characters, and no space or line break")]
-    VerificationToken,
+    #[error("not a Feishu Verification Token: {0}; expected 16 to 256 characters")]
+    VerificationToken(FormatProblem),
     /// Not an app secret.
-    #[error("not a Feishu app secret: expected 16 to 256 characters, and no space or line break")]
-    AppSecret,
+    #[error("not a Feishu app secret: {0}; expected 16 to 256 characters")]
+    AppSecret(FormatProblem),
+}
+
+impl InvalidFeishuSecret {
+    /// How each message begins.
+    pub(super) const HINT: &str = "not a Feishu ";
 }
 
 /// The Encrypt Key of the app. Without one, Feishu signs no callback.
@@ -71,9 +78,14 @@ impl TryFrom<String> for EncryptKey {
     type Error = InvalidFeishuSecret;
 
     fn try_from(text: String) -> Result<Self, InvalidFeishuSecret> {
-        let allowed = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
-        let fits = (MIN_ENCRYPT_KEY_BYTES..=MAX_SECRET_BYTES).contains(&text.len()) && text.bytes().all(allowed);
-        if fits && text.trim() == text { Ok(Self(text)) } else { Err(InvalidFeishuSecret::EncryptKey) }
+        let is_allowed = |character: char| character.is_ascii_graphic() || character == ' ';
+        check_ends(&text)
+            .and_then(|()| match text.chars().position(|character| !is_allowed(character)) {
+                None => check_length(&text, MIN_ENCRYPT_KEY_BYTES),
+                Some(position) => Err(FormatProblem::Unprintable(position.saturating_add(1))),
+            })
+            .map_err(InvalidFeishuSecret::EncryptKey)?;
+        Ok(Self(text))
     }
 }
 
@@ -81,7 +93,8 @@ impl TryFrom<String> for VerificationToken {
     type Error = InvalidFeishuSecret;
 
     fn try_from(text: String) -> Result<Self, InvalidFeishuSecret> {
-        if is_valid_secret(&text) { Ok(Self(text)) } else { Err(InvalidFeishuSecret::VerificationToken) }
+        check_secret(&text).map_err(InvalidFeishuSecret::VerificationToken)?;
+        Ok(Self(text))
     }
 }
 
@@ -89,12 +102,17 @@ impl TryFrom<String> for AppSecret {
     type Error = InvalidFeishuSecret;
 
     fn try_from(text: String) -> Result<Self, InvalidFeishuSecret> {
-        if is_valid_secret(&text) { Ok(Self(text)) } else { Err(InvalidFeishuSecret::AppSecret) }
+        check_secret(&text).map_err(InvalidFeishuSecret::AppSecret)?;
+        Ok(Self(text))
     }
 }
 
-fn is_valid_secret(text: &str) -> bool {
-    (MIN_SECRET_BYTES..=MAX_SECRET_BYTES).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
+fn check_secret(text: &str) -> Result<(), FormatProblem> {
+    check_printable(text).and_then(|()| check_length(text, MIN_SECRET_BYTES))
+}
+
+fn check_length(text: &str, min: usize) -> Result<(), FormatProblem> {
+    if (min..=MAX_SECRET_BYTES).contains(&text.len()) { Ok(()) } else { Err(FormatProblem::Characters(text.len())) }
 }
 
 impl EncryptKey {
@@ -163,15 +181,21 @@ mod tests {
         };
         let (key, token, secret) = ("7ZJAhsHk6WV3zn4T", "NOMQnKOlLVbqgBfo", "0123456789abcdef");
         assert_eq!(read(key, token, secret), Ok(()));
-        for (wrong, kind) in [
-            (read("7ZJAhsH", token, secret), InvalidFeishuSecret::EncryptKey),
-            (read("7ZJAhsHk6WV3zn4T\n", token, secret), InvalidFeishuSecret::EncryptKey),
-            (read(key, "NOMQnKOlLVbqgBf", secret), InvalidFeishuSecret::VerificationToken),
-            (read(key, "NOMQnKOlLVbqgBfo ", secret), InvalidFeishuSecret::VerificationToken),
-            (read(key, token, "0123456789abcde\n"), InvalidFeishuSecret::AppSecret),
+        for (wrong, expected) in [
+            (read("7ZJAhsH", token, secret), "not a Feishu Encrypt Key: it has 7 characters; expected 8 to 256"),
+            (read("7ZJAhsHk6WV3zn4T\n", token, secret), "Encrypt Key: it ends with a space or a line break"),
+            (read("7ZJA\thsHk6WV3zn4T", token, secret), "Encrypt Key: character 5 is a space, a line break"),
+            (
+                read(key, "NOMQnKOlLVbqgBf", secret),
+                "not a Feishu Verification Token: it has 15 characters; expected 16",
+            ),
+            (read(key, "NOMQnKOlLVbqgBfo ", secret), "Verification Token: it ends with a space or a line break"),
+            (read(key, token, "0123456789abcde\n"), "not a Feishu app secret: it ends with a space or a line break"),
+            (read(key, token, ""), "not a Feishu app secret: it is empty"),
+            (read(key, token, &"a".repeat(257)), "not a Feishu app secret: it has 257 characters; expected 16 to 256"),
         ] {
             let error = wrong.unwrap_err();
-            assert!(error.contains(&kind.to_string()) && !error.contains("7ZJA") && !error.contains("NOMQ"), "{error}");
+            assert!(error.contains(expected) && !error.contains("7ZJA") && !error.contains("NOMQ"), "{error}");
         }
     }
 }

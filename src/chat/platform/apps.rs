@@ -61,7 +61,7 @@ macro_rules! apps {
             )+
         }
 
-        /// The form of every kind of secret, in the words of its errors.
+        /// How the errors about the form of a secret begin. They contain no secret.
         #[must_use]
         pub fn secret_format_hints() -> Vec<String> {
             [ $( $folder::secret_format_hints(), )+ ].concat()
@@ -214,7 +214,7 @@ macro_rules! apps {
                 match self {
                     $( Self::$App => match context.$folder() {
                         Some(access) => $folder::verify(access, request, now).await,
-                        None => Err(Unauthentic::SignatureMismatch),
+                        None => Err(Unauthentic::SignatureMismatch { keys: 0 }),
                     }, )+
                 }
             }

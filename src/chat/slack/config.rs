@@ -13,8 +13,8 @@ use crate::chat::MergedTenant;
 use crate::chat::authenticity::key_forms;
 use crate::chat::{Capabilities, ChannelSecrets, Pace, RequestSigner};
 use crate::http::{check_endpoint, constant_url};
-use crate::redaction::{KeyProblem, redact};
-use crate::secret::{Secret, is_printable};
+use crate::redaction::{KeyProblem, redact, redact_value};
+use crate::secret::{FormatProblem, Secret, check_printable};
 
 /// A channel takes about one post a second, and a workspace several hundred a minute. This leaves a margin for the network.
 ///
@@ -84,8 +84,8 @@ pub struct SigningSecret(String);
 
 /// The text is not a signing secret of Slack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a Slack signing secret: expected 16 characters or more, and no space or line break")]
-pub struct InvalidSigningSecret;
+#[error("not a Slack signing secret: {0}; expected 16 characters or more")]
+pub struct InvalidSigningSecret(FormatProblem);
 
 /// A channel of kind `slack`: the app posts to it with its bot token.
 #[derive(Debug, Clone, Deserialize)]
@@ -102,9 +102,9 @@ pub struct Channel {
 #[serde(deny_unknown_fields)]
 pub struct WebhookChannel {}
 
-/// The form of every kind of secret, in the words of its errors.
+/// How the errors about the form of a secret begin.
 pub(in crate::chat) fn secret_format_hints() -> Vec<String> {
-    vec![InvalidSigningSecret.to_string()]
+    vec!["not a Slack signing secret: ".to_owned()]
 }
 
 /// Checks the table of the configuration.
@@ -116,11 +116,9 @@ pub(in crate::chat) fn check_config(config: &Config) -> Result<(), KeyProblem> {
     if config.teams.is_empty() {
         return KeyProblem::err_at("platforms.slack.teams", "name at least one workspace");
     }
-    if !config.teams.iter().all(|team| team.starts_with('T') && is_slack_id(team)) {
-        return KeyProblem::err_at(
-            "platforms.slack.teams",
-            "expected ids of workspaces, e.g. T0123ABCD; an organization belongs in `enterprise`",
-        );
+    if let Some(team) = config.teams.iter().find(|team| !team.starts_with('T') || !is_slack_id(team)) {
+        let expected = "expected ids of workspaces, e.g. T0123ABCD; an organization belongs in `enterprise`";
+        return KeyProblem::err_at("platforms.slack.teams", format!("{expected}, found {}", redact_value(team)));
     }
     if config.enterprise.as_ref().is_some_and(|id| !id.starts_with('E') || !is_slack_id(id)) {
         return KeyProblem::err_at("platforms.slack.enterprise", "expected the organization's id, e.g. E0123ABCD");
@@ -198,8 +196,11 @@ impl TryFrom<String> for SigningSecret {
     type Error = InvalidSigningSecret;
 
     fn try_from(text: String) -> Result<Self, InvalidSigningSecret> {
-        let fits = text.len() >= MIN_SECRET_BYTES && is_printable(&text);
-        if fits { Ok(Self(text)) } else { Err(InvalidSigningSecret) }
+        check_printable(&text).map_err(InvalidSigningSecret)?;
+        match text.len() {
+            MIN_SECRET_BYTES.. => Ok(Self(text)),
+            found => Err(InvalidSigningSecret(FormatProblem::Characters(found))),
+        }
     }
 }
 
@@ -240,8 +241,8 @@ impl Channel {
         if token.is_empty() {
             return KeyProblem::err_at(key, "missing, and a channel of kind `slack` needs it");
         }
-        if !is_printable(token) {
-            return KeyProblem::err_at(key, "it has a space or a line break in it");
+        if let Err(problem) = check_printable(token) {
+            return KeyProblem::err_at(key, format!("{problem}; expected the bot's token"));
         }
         match OTHER_TOKENS.iter().find(|(prefix, _)| token.starts_with(prefix)) {
             Some((_, problem)) => KeyProblem::err_at(key, *problem),

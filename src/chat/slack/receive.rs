@@ -28,7 +28,8 @@ use crate::chat::command::parse_command;
 use crate::chat::message::Button;
 use crate::chat::request::normalize_reason;
 use crate::chat::{
-    Authentic, Click, CommandRequest, Incoming, MalformedRequest, MessageRef, RequestOrigin, Unauthentic,
+    Authentic, Click, CommandRequest, ForeignRequest, Incoming, MalformedRequest, MessageRef, RequestOrigin,
+    TenantMismatch, Unauthentic,
 };
 #[cfg(feature = "local")]
 use crate::chat::{EventSpec, SignedRequest};
@@ -38,6 +39,7 @@ use crate::http::is_secure;
 
 const TIMESTAMP_HEADER: &str = "x-slack-request-timestamp";
 const SIGNATURE_HEADER: &str = "x-slack-signature";
+const SIGNATURE_FORM: &str = "`v0`, `=` and 64 lower-case hexadecimal digits";
 /// The length of a SHA-256 in hexadecimal digits.
 const SIGNATURE_DIGITS: usize = 64;
 /// The `action_id` of every button.
@@ -85,11 +87,12 @@ impl<'a> UnverifiedRequest<'a> {
         let timestamp = only_header(headers, TIMESTAMP_HEADER)?;
         let signature = only_header(headers, SIGNATURE_HEADER)?;
         let signed_at = check_timestamp(timestamp, TIMESTAMP_HEADER, now)?;
-        let digits = signature.strip_prefix("v0=").ok_or(Unauthentic::MalformedHeader(SIGNATURE_HEADER))?;
+        let malformed = || Unauthentic::malformed(SIGNATURE_HEADER, SIGNATURE_FORM, signature);
+        let digits = signature.strip_prefix("v0=").ok_or_else(malformed)?;
         if digits.len() != SIGNATURE_DIGITS || digits.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return Err(Unauthentic::MalformedHeader(SIGNATURE_HEADER));
+            return Err(malformed());
         }
-        let signature = hex::decode(digits).map_err(|_| Unauthentic::MalformedHeader(SIGNATURE_HEADER))?;
+        let signature = hex::decode(digits).map_err(|_| malformed())?;
         Ok(Self { timestamp, signature, signed_at })
     }
 
@@ -102,7 +105,7 @@ impl<'a> UnverifiedRequest<'a> {
                 matched = Some(position);
             }
         }
-        let key_index = matched.ok_or(Unauthentic::SignatureMismatch)?;
+        let key_index = matched.ok_or(Unauthentic::SignatureMismatch { keys: secrets.len() })?;
         let request_key = request_key(&body, &self.signature);
         let origin = RequestOrigin { request_key, signed_at: self.signed_at, key_index };
         Ok(Authentic { body, sender: NAME.to_owned(), origin })
@@ -285,7 +288,8 @@ fn parse_interaction(
             "view_submission" => Some(ReplyTo::Modal),
             _ => None,
         };
-        return Ok(Incoming::WrongTenant(to.filter(|_| payload.api_app_id == config.app)));
+        let reply_to = to.filter(|_| payload.api_app_id == config.app);
+        return Ok(Incoming::WrongTenant(foreign_request(reply_to, &team, &payload.api_app_id, config)));
     };
     match (payload.r#type.as_str(), payload.view) {
         ("block_actions", _) => {
@@ -348,7 +352,8 @@ fn parse_slash_command(
     let by = allowed_principal(team, fields.require("user_id")?, app, config)?;
     fields.require("command")?;
     let Some(by) = by else {
-        return Ok(Incoming::WrongTenant(Some(ReplyTo::Command).filter(|_| app == config.app)));
+        let reply_to = Some(ReplyTo::Command).filter(|_| app == config.app);
+        return Ok(Incoming::WrongTenant(foreign_request(reply_to, team, app, config)));
     };
     let text = unescape_text(fields.get("text")?.unwrap_or_default());
     Ok(match parse_command(&text) {
@@ -374,6 +379,12 @@ fn allowed_principal(
     let Some(tenant) = config.tenant_of(team).filter(|_| app == config.app) else { return Ok(None) };
     let principal = Principal::new(REALM, tenant, user);
     principal.map(Some).map_err(|_| MalformedRequest::new("the user's id is not one of Slack's"))
+}
+
+/// A request of another workspace or app, with what the log says about it.
+fn foreign_request(reply_to: Option<ReplyTo>, team: &str, app: &str, config: &Config) -> ForeignRequest<ReplyTo> {
+    let teams = config.enterprise.iter().chain(&config.teams).map(String::as_str);
+    ForeignRequest { reply_to, mismatch: TenantMismatch::new([team, app], teams, &config.app) }
 }
 
 /// The `action_id` of a button.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use base64::prelude::{BASE64_STANDARD, Engine};
 use jiff::SignedDuration;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -13,6 +12,7 @@ use crate::chat::MergedTenant;
 use crate::chat::{Capabilities, ChannelSecrets, Pace, RequestSigner};
 use crate::clock;
 use crate::redaction::{KeyProblem, redact};
+use crate::secret::{FormatProblem, decode_base64};
 
 /// The names of the clients that may post to `/webhook/{client}`.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -55,8 +55,8 @@ pub struct WebhookKey(Vec<u8>);
 
 /// The text is not a key of Standard Webhooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a Standard Webhooks secret: expected `whsec_` and the base64 of 24 to 64 bytes")]
-pub struct InvalidWebhookKey;
+#[error("not a Standard Webhooks secret: {0}; expected `whsec_` and the base64 of 24 to 64 bytes")]
+pub struct InvalidWebhookKey(FormatProblem);
 
 impl WebhookKey {
     /// The key's bytes.
@@ -70,9 +70,11 @@ impl TryFrom<String> for WebhookKey {
     type Error = InvalidWebhookKey;
 
     fn try_from(text: String) -> Result<Self, InvalidWebhookKey> {
-        let key =
-            BASE64_STANDARD.decode(text.strip_prefix("whsec_").unwrap_or(&text)).map_err(|_| InvalidWebhookKey)?;
-        if (24..=64).contains(&key.len()) { Ok(Self(key)) } else { Err(InvalidWebhookKey) }
+        let key = decode_base64(&text, "whsec_").map_err(InvalidWebhookKey)?;
+        match key.len() {
+            24..=64 => Ok(Self(key)),
+            found => Err(InvalidWebhookKey(FormatProblem::Bytes(found))),
+        }
     }
 }
 
@@ -113,10 +115,12 @@ impl Channel {
         if endpoint.signing_secrets.is_empty() {
             return KeyProblem::err_at(key, "name at least one");
         }
-        match channel_keys(endpoint) {
-            Some(_) => Ok(()),
-            None => KeyProblem::err_at(key, InvalidWebhookKey.to_string()),
+        for (position, secret) in endpoint.signing_secrets.iter().enumerate() {
+            if let Err(problem) = WebhookKey::try_from(secret.expose().to_owned()) {
+                return KeyProblem::err_at(format!("{key}[{position}]"), problem.to_string());
+            }
         }
+        Ok(())
     }
 }
 
@@ -149,9 +153,9 @@ impl State {
     }
 }
 
-/// The form of every kind of secret, in the words of its errors.
+/// How the errors about the form of a secret begin.
 pub(in crate::chat) fn secret_format_hints() -> Vec<String> {
-    vec![InvalidWebhookKey.to_string()]
+    vec!["not a Standard Webhooks secret: ".to_owned()]
 }
 
 /// Nothing to check here: `config` checks all names.
@@ -162,11 +166,16 @@ pub(in crate::chat) fn check_config(_config: &Config) -> Result<(), KeyProblem> 
 
 /// Each client requires a key.
 pub(in crate::chat) fn check_secrets(config: &Config, secrets: &Secrets) -> Result<(), KeyProblem> {
-    let has_key = |name: &String| secrets.get(name).is_some_and(|client| !client.signing_secrets.is_empty());
-    match config.0.iter().find(|name| !has_key(name)) {
-        Some(name) => KeyProblem::err_at(format!("clients.{name}.signing_secrets"), "name at least one"),
-        None => Ok(()),
+    for name in &config.0 {
+        match secrets.get(name) {
+            None => return KeyProblem::err_at(format!("clients.{name}"), "missing: expected `signing_secrets`"),
+            Some(client) if client.signing_secrets.is_empty() => {
+                return KeyProblem::err_at(format!("clients.{name}.signing_secrets"), "name at least one");
+            }
+            Some(_) => {}
+        }
     }
+    Ok(())
 }
 
 /// Refuses a principal that can send no request.

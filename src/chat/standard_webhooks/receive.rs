@@ -28,6 +28,7 @@ use crate::chat::{EventSpec, SignedRequest};
 use crate::clock;
 use crate::peering::{Fingerprint, InstanceId};
 
+const ID_FORM: &str = "1 to 256 characters of ASCII, without spaces, `.` and `,`";
 /// The most signatures that are tried. A sender that rotates its key sends two.
 const MAX_SIGNATURES: usize = 16;
 
@@ -54,7 +55,7 @@ pub(in crate::chat) async fn verify(
     let verified = verify_with(&keys, request.headers(), request.body().clone(), now);
     match (known, verified) {
         (Some(client), verified) => verified.map(|authentic| Authentic { sender: client.to_owned(), ..authentic }),
-        (None, Ok(_) | Err(Unauthentic::SignatureMismatch)) => Err(Unauthentic::UnknownClient),
+        (None, Ok(_) | Err(Unauthentic::SignatureMismatch { .. })) => Err(Unauthentic::UnknownClient),
         (None, Err(unauthentic)) => Err(unauthentic),
     }
 }
@@ -102,7 +103,7 @@ impl<'a> UnverifiedRequest<'a> {
         let signatures = only_header(headers, names.signature)?;
         let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'.' && byte != b',';
         if !(1..=256).contains(&id.len()) || !id.bytes().all(plain) {
-            return Err(Unauthentic::MalformedHeader(names.id));
+            return Err(Unauthentic::malformed(names.id, ID_FORM, id));
         }
         let signed_at = check_timestamp(timestamp, names.timestamp, now)?;
         let signatures = signatures.split(' ').filter_map(|token| token.strip_prefix("v1,")).take(MAX_SIGNATURES);
@@ -123,7 +124,7 @@ impl<'a> UnverifiedRequest<'a> {
                 }
             }
         }
-        let key_index = matched.ok_or(Unauthentic::SignatureMismatch)?;
+        let key_index = matched.ok_or(Unauthentic::SignatureMismatch { keys: keys.len() })?;
         let request_key = format!("webhook-id:{}", self.id);
         let origin = RequestOrigin { request_key, signed_at: self.signed_at, key_index };
         Ok(Authentic { body, sender: String::new(), origin })
@@ -281,7 +282,10 @@ pub fn sign_as(
         set_member(&mut data, "dry_run", true.into());
     }
     let body = json!({"type": format!("peering.{verb}"), "timestamp": now, "data": data}).to_string();
-    let keys = &secrets.get(client).ok_or("the secrets have no such client")?.signing_secrets;
+    let known = || secrets.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let keys =
+        secrets.get(client).ok_or_else(|| format!("the secrets have no client {client}; there is {}", known()))?;
+    let keys = &keys.signing_secrets;
     let timestamp = now.as_second().to_string();
     let signature = sign_body(keys.get(..1).unwrap_or_default(), id, &timestamp, body.as_bytes());
     Ok(SignedRequest {

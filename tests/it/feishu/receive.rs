@@ -13,12 +13,12 @@ fn signed_callback_verifies_and_a_changed_one_is_refused() {
     assert_eq!(verify(&callback, &[our_keys()]).map(|authentic| authentic.key_index()), Ok(0));
     let other = keys("another encrypt key", "another-token-of-16");
     assert_eq!(verify(&callback, &[other.clone(), our_keys()]).map(|authentic| authentic.key_index()), Ok(1));
-    assert_eq!(verify(&callback, &[other]).map(|_| ()), Err(Unauthentic::SignatureMismatch));
+    assert_eq!(verify(&callback, &[other]).map(|_| ()), Err(Unauthentic::SignatureMismatch { keys: 1 }));
     for position in 0..callback.body.len() {
         let mut body = callback.body.clone().into_bytes();
         body[position] ^= 1;
         let verified = feishu::verify_with(&[our_keys()], &headers(&callback), &body, now());
-        assert_eq!(verified.map(|_| ()), Err(Unauthentic::SignatureMismatch), "{position}");
+        assert_eq!(verified.map(|_| ()), Err(Unauthentic::SignatureMismatch { keys: 1 }), "{position}");
     }
 }
 
@@ -46,7 +46,7 @@ fn only_the_url_verification_may_be_unsigned() {
     for plaintext in [event, both, other, "{".to_owned(), String::new()] {
         let body = feishu::encrypt_body(&plaintext, &our_keys().encrypt_key, [9; 16]);
         let verified = verify(&CallbackRequest { headers: vec![], body }, &[our_keys()]);
-        assert_eq!(verified.map(|_| ()), Err(Unauthentic::SignatureMismatch), "{plaintext}");
+        assert_eq!(verified.map(|_| ()), Err(Unauthentic::SignatureMismatch { keys: 1 }), "{plaintext}");
     }
     let plain = json!({"type": "url_verification", "challenge": "C", "token": token}).to_string();
     let large = json!({"encrypt": "A".repeat(4096)}).to_string();
@@ -147,9 +147,14 @@ fn malformed_clicks_are_refused_or_carry_nothing() {
 fn strangers_are_recognized_by_app_and_tenant() {
     for at in ["/header/tenant_key", "/event/operator/tenant_key"] {
         let parsed = parse(&changed(at, json!("f25044d8704f3991")));
-        assert_eq!(parsed, Ok(Incoming::WrongTenant(Some(ReplyTo::Click { open_id: ALICE.into() }))), "{at}");
+        let Ok(Incoming::WrongTenant(foreign)) = parsed else { panic!("{at}: {parsed:?}") };
+        assert_eq!(foreign.reply_to, Some(ReplyTo::Click { open_id: ALICE.into() }), "{at}");
+        assert!(foreign.mismatch.to_string().starts_with("received tenant f25044d8704f3991 and app cli_"), "{at}");
     }
-    assert_eq!(parse(&changed("/header/app_id", json!("cli_other"))), Ok(Incoming::WrongTenant(None)));
+    let parsed = parse(&changed("/header/app_id", json!("cli_other")));
+    let Ok(Incoming::WrongTenant(foreign)) = parsed else { panic!("{parsed:?}") };
+    assert_eq!(foreign.reply_to, None);
+    assert!(foreign.mismatch.to_string().contains("and app cli_other, expected tenant "), "{}", foreign.mismatch);
 }
 
 #[test]
@@ -269,7 +274,7 @@ fn wrong_padding_is_refused_even_without_a_signature() {
     bytes.truncate(bytes.len() - 16);
     let body = json!({"encrypt": BASE64_STANDARD.encode(bytes)}).to_string();
     let unsigned = verify(&CallbackRequest { headers: vec![], body }, &[our_keys()]);
-    assert_eq!(unsigned.map(|_| ()), Err(Unauthentic::SignatureMismatch));
+    assert_eq!(unsigned.map(|_| ()), Err(Unauthentic::SignatureMismatch { keys: 1 }));
 }
 
 #[test]
@@ -282,13 +287,20 @@ fn malformed_headers_are_named() {
     };
     assert_eq!(signed(&"n".repeat(128)), Ok(()));
     for nonce in ["", "a,b", "a b", &"n".repeat(129)] {
-        assert_eq!(signed(nonce), Err(Unauthentic::MalformedHeader("x-lark-request-nonce")), "{nonce:?}");
+        let error = signed(nonce).unwrap_err().to_string();
+        let expected = format!(
+            "header x-lark-request-nonce is malformed: expected 1 to 128 characters of ASCII, without spaces and `,`, \
+             found {} other bytes",
+            nonce.len()
+        );
+        assert_eq!(error, expected, "{nonce:?}");
     }
     for (name, value) in [("x-lark-request-timestamp", "1793001624.0"), ("x-lark-signature", "v0=00")] {
         let mut callback = sign(&plaintext);
         callback.headers.retain(|(other, _)| *other != name);
         callback.headers.push((name, value.to_owned()));
-        assert_eq!(verify(&callback, &[our_keys()]).map(|_| ()), Err(Unauthentic::MalformedHeader(name)));
+        let malformed = verify(&callback, &[our_keys()]).map(|_| ());
+        assert!(matches!(malformed, Err(Unauthentic::MalformedHeader(header)) if header.name == name), "{malformed:?}");
         callback.headers.push((name, value.to_owned()));
         let mut twice = headers(&callback);
         twice.append(name, HeaderValue::from_static("x"));

@@ -42,12 +42,12 @@ fn outcome(vector: &Value) -> Result<Incoming<ReplyTo>, &'static str> {
     let now = Timestamp::from_second(vector["now_unix"].as_i64().unwrap()).unwrap();
     let keys = Vec::<CallbackKeys>::deserialize(&vector["secrets"]).map_err(|_| "authenticity")?;
     let authentic = feishu::verify_with(&keys, &headers, &body, now).map_err(|error| match error {
-        Unauthentic::StaleTimestamp => "freshness",
+        Unauthentic::StaleTimestamp { .. } => "freshness",
         Unauthentic::InvalidEnvelope => "parse",
         Unauthentic::MissingHeader(_)
         | Unauthentic::DuplicateHeader(_)
         | Unauthentic::MalformedHeader(_)
-        | Unauthentic::SignatureMismatch
+        | Unauthentic::SignatureMismatch { .. }
         | Unauthentic::UnknownClient
         | Unauthentic::InvalidCiphertext => "authenticity",
     })?;

@@ -15,6 +15,8 @@ use crate::chat::authenticity::{check_timestamp, only_header};
 const TIMESTAMP_HEADER: &str = "x-lark-request-timestamp";
 const NONCE_HEADER: &str = "x-lark-request-nonce";
 const SIGNATURE_HEADER: &str = "x-lark-signature";
+const NONCE_FORM: &str = "1 to 128 characters of ASCII, without spaces and `,`";
+const SIGNATURE_FORM: &str = "64 lower-case hexadecimal digits";
 /// The length of a SHA-256 in hexadecimal digits.
 const SIGNATURE_DIGITS: usize = 64;
 /// The longest nonce. Feishu's have about ten characters.
@@ -61,14 +63,15 @@ impl<'a> SignedHeaders<'a> {
         let signed_at = check_timestamp(timestamp, TIMESTAMP_HEADER, now)?;
         let fits = (1..=MAX_NONCE_CHARS).contains(&nonce.len());
         if !fits || !nonce.bytes().all(|byte| byte.is_ascii_graphic() && byte != b',') {
-            return Err(Unauthentic::MalformedHeader(NONCE_HEADER));
+            return Err(Unauthentic::malformed(NONCE_HEADER, NONCE_FORM, nonce));
         }
+        let malformed = || Unauthentic::malformed(SIGNATURE_HEADER, SIGNATURE_FORM, signature);
         let is_lower_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         if signature.len() != SIGNATURE_DIGITS || !signature.bytes().all(is_lower_hex) {
-            return Err(Unauthentic::MalformedHeader(SIGNATURE_HEADER));
+            return Err(malformed());
         }
         let mut digest = sha2::digest::Output::<Sha256>::default();
-        hex::decode_to_slice(signature, &mut digest).map_err(|_| Unauthentic::MalformedHeader(SIGNATURE_HEADER))?;
+        hex::decode_to_slice(signature, &mut digest).map_err(|_| malformed())?;
         Ok(Self { timestamp, nonce, signature: CtOutput::new(digest), signed_at })
     }
 
@@ -86,7 +89,7 @@ impl<'a> SignedHeaders<'a> {
                 signers.push((position, pair));
             }
         }
-        let (_, pair) = signers.first().ok_or(Unauthentic::SignatureMismatch)?;
+        let (_, pair) = signers.first().ok_or(Unauthentic::SignatureMismatch { keys: keys.len() })?;
         // Strangers can append bytes to a body that is signed with plain SHA-256, but the result is not JSON.
         if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err() {
             return Err(Unauthentic::InvalidEnvelope);
@@ -115,7 +118,7 @@ impl<'a> SignedHeaders<'a> {
 /// Source: <https://open.feishu.cn/document/server-docs/event-subscription-guide/event-subscription-configure-/request-url-configuration-case>
 pub(super) fn decrypt_url_verification(body: &[u8], keys: &[CallbackKeys]) -> Result<Decrypted, Unauthentic> {
     let ciphertext = parse_ciphertext(body).ok_or(Unauthentic::MissingHeader(SIGNATURE_HEADER))?;
-    let mut decrypted = Err(Unauthentic::SignatureMismatch);
+    let mut decrypted = Err(Unauthentic::SignatureMismatch { keys: keys.len() });
     for (key_index, pair) in keys.iter().enumerate() {
         // The token is compared even if the padding is wrong: the time must not show which one failed.
         let DecryptedBytes { plaintext, is_padding_valid } = decrypt_cbc(&pair.encrypt_key, &ciphertext);
