@@ -16,7 +16,7 @@ import pytest
 import requests
 import schemathesis
 import yaml
-from conftest import CI_SECRET, PEERGATE, ROOT, SLACK_SECRET, Program, configuration, environment
+from conftest import CI_SECRET, PEERGATE, ROOT, SLACK_SECRET, Program, configuration, environment, wait_for
 from hypothesis import HealthCheck, settings
 from openapi_spec_validator import validate
 from schemathesis.core.parameters import ParameterLocation
@@ -26,7 +26,6 @@ from schemathesis.specs.openapi.checks import allow_header_conformance, negative
 OPENAPI = ROOT / "docs" / "openapi.yaml"
 SCHEMAS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "docs" / "schema").glob("*.json"))}
 FEISHU = {"encrypt_key": "an encrypt key", "verification_token": "0123456789abcdefghij"}
-REQUEST = "pcc-sim00000001"
 # The same requests in every run.
 EXAMPLES = settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -60,7 +59,7 @@ def test_example_request_fits_the_document():
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     directory = tmp_path_factory.mktemp("contract")
-    simulator = Program([PEERGATE, "simulate", "--quota", "0", "--request"], r"listening on (http://\S+)")
+    simulator = Program([PEERGATE, "simulate", "--quota", "0", "--request", "--well-known-keys"], r"listening on (http://\S+)")
     secrets = configuration(simulator, directory)
     config = (directory / "peergate.toml").read_text().replace("[clients.ci]", "calls_per_minute = 100000\n[clients.ci]")
     config += '[platforms.feishu]\napp = "cli_a6ee8fbe9ffe6d3d"\ntenant = "82dfe55c5a220620"\nhost = "feishu"\napi = "http://127.0.0.1:9/"\n'
@@ -69,6 +68,8 @@ def server(tmp_path_factory):
     (directory / "peergate.secrets.json").write_text(json.dumps(secrets))
     command = [PEERGATE, "serve", "--listen", "127.0.0.1:0", "--store", directory / "peergate.db"]
     program = Program(command, r"listening on (http://\S+)", env=environment(directory))
+    wait_for("the request is printed", lambda: "requested " in "".join(simulator.output))
+    program.request = re.search(r"requested (\S+)", "".join(simulator.output))[1]
     yield program
     program.stop()
     simulator.stop()
@@ -138,10 +139,11 @@ def test_valid_requests_about_a_connection_are_answered_as_documented(case, serv
     case.path_parameters["client"] = "ci"
     case.body["data"] |= {"actor": "alice", "target": None}
     if case.body["type"] != "peering.list":
-        case.body["data"] |= {"instance_id": REQUEST}
+        case.body["data"] |= {"instance_id": server.request}
     response = case.call_and_validate(base_url=server.url, auth=Signed())
-    answered.add(response.json().get("outcome"))
+    answer = response.json()
+    answered.add(answer.get("outcome") or answer["type"].rsplit(":", 1)[1])
 
 
 def test_valid_requests_were_carried_out():
-    assert {"status", "list"} <= answered, answered
+    assert {"status", "list"} <= answered and len(answered) > 3, answered
