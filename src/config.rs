@@ -353,6 +353,31 @@ mod tests {
     }
 
     #[test]
+    fn display_names_are_plain_and_unique() {
+        let slack = "[slack]\nteams = [\"T1\"]\napp = \"A1\"\n";
+        let cases = [
+            (
+                &format!("{SMALLEST}{slack}[people.a]\nprincipals = [\"slack:T1/U1\"]\nname = \"Eve <!channel>\"\n"),
+                "people.a.name: must have 1 to 40 letters",
+            ),
+            (
+                &format!("{SMALLEST}{slack}[people.a]\nprincipals = [\"slack:T1/U1\"]\nname = \" \"\n"),
+                "people.a.name: must have 1 to 40 letters",
+            ),
+            (
+                &format!(
+                    "{SMALLEST}{slack}[people.a]\nprincipals = [\"slack:T1/U1\"]\nname = \"b\"\n[people.b]\nprincipals = [\"slack:T1/U2\"]\n"
+                ),
+                "people.a.name: another person has this name",
+            ),
+        ];
+        for (text, expected) in cases {
+            let problem = problem(text);
+            assert!(problem.contains(expected), "{text}\n→ {problem}");
+        }
+    }
+
+    #[test]
     fn config_error_names_the_key() {
         let slack = "[slack]\nteams = [\"T1\"]\napp = \"A1\"\n";
         let rule = &format!("{slack}[people.alice]\nprincipals = [\"slack:T1/U1\"]\n[[rule]]\nname = \"r\"\n");
@@ -440,20 +465,6 @@ mod tests {
                     "{SMALLEST}{slack}[people.a]\nprincipals = [\"slack:T1/U1\"]\n[people.b]\nprincipals = [\"slack:T1/U1\"]\n"
                 ),
                 "people.b.principals: slack:T1/U1 already belongs to a",
-            ),
-            (
-                &format!("{SMALLEST}{slack}[people.a]\nprincipals = [\"slack:T1/U1\"]\nname = \"Eve <!channel>\"\n"),
-                "people.a.name: must have 1 to 40 letters",
-            ),
-            (
-                &format!("{SMALLEST}{slack}[people.a]\nprincipals = [\"slack:T1/U1\"]\nname = \" \"\n"),
-                "people.a.name: must have 1 to 40 letters",
-            ),
-            (
-                &format!(
-                    "{SMALLEST}{slack}[people.a]\nprincipals = [\"slack:T1/U1\"]\nname = \"b\"\n[people.b]\nprincipals = [\"slack:T1/U2\"]\n"
-                ),
-                "people.a.name: another person has this name",
             ),
         ];
         for (text, expected) in cases {

@@ -37,7 +37,7 @@ async fn rule_can_turn_mentions_off() {
 #[tokio::test]
 async fn nobody_is_mentioned_among_too_many() {
     let people = |count: u32| -> String {
-        (0..count).map(|number| format!("\"slack:T0001/U0X{number}\", ")).collect::<String>()
+        (0..count).map(|number| format!("\"slack:T0001/U0X{number}\"")).collect::<Vec<_>>().join(", ")
     };
     for (count, mentions) in [(20, 20), (21, 0)] {
         let app = TestApp::start().await;
