@@ -13,6 +13,7 @@ mod history;
 mod index_state;
 mod limits;
 mod migrate;
+mod notification;
 mod outbox;
 mod people;
 mod policy_snapshot;
@@ -40,9 +41,8 @@ pub use history::{AuditEntry, AuditEvent, History, Reminder, SendBackReason};
 pub use index_state::{ContentDigest, IndexState};
 pub use limits::{RefusedRequest, RequestId};
 pub use migrate::migrate;
-pub use outbox::{
-    Claim, Delivery, DeliveryKey, FailedPost, NextDelivery, Notification, NotificationKind, Outbox, RetryPolicy,
-};
+pub use notification::{Notification, NotificationKind};
+pub use outbox::{Claim, Delivery, DeliveryKey, FailedPost, NextDelivery, Outbox, RetryPolicy};
 pub use policy_snapshot::PolicySnapshot;
 use policy_snapshot::ReminderState;
 use progress::acknowledged_event;

@@ -13,6 +13,7 @@
 mod discovery;
 mod job;
 mod notify;
+mod post;
 mod reconcile;
 mod repeat_detector;
 mod scheduler;

@@ -16,7 +16,7 @@ use peergate::fake::alicloud::gateway::Simulator;
 use peergate::fake::alicloud::{SimulatedAccount, SimulatorSettings};
 use peergate::local::audit::{self, RecordSource};
 use peergate::local::event;
-use peergate::local::installation::{self, Installation};
+use peergate::local::installation::{self, Installation, Signals};
 use peergate::local::schema::{SchemaKind, schema_text};
 use peergate::local::table::server::serve_table;
 use peergate::local::table::{EmbeddedTable, KeyPair};
@@ -239,8 +239,9 @@ async fn run_command(command: Cli) -> Result<(), Error> {
         }
         Cli::Serve { listen, store } => {
             logging::start_without_routine();
+            let signals = Signals::catch()?;
             let installation = Installation::open(&store).await?;
-            installation.run(Some(listen_on(&listen).await?)).await
+            installation.run(signals, Some(listen_on(&listen).await?)).await
         }
         Cli::List { all, source } => print_text(&audit::list_records(&source, all).await?),
         Cli::Show { id, source } => print_text(&audit::show_records(&source, &id).await?),
@@ -271,7 +272,8 @@ async fn run_command(command: Cli) -> Result<(), Error> {
         }
         Cli::Watch { once: false, store } => {
             logging::start_without_routine();
-            Installation::open(&store).await?.run(None).await
+            let signals = Signals::catch()?;
+            Installation::open(&store).await?.run(signals, None).await
         }
     }
 }

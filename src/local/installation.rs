@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout};
@@ -24,6 +24,28 @@ use crate::watch::{Tick, tick};
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 /// The time between two searches for records whose time is over.
 const EXPIRY_INTERVAL: Duration = Duration::from_hours(1);
+
+/// The signals that a running process answers. Once they are caught, none of them ends the process at once.
+#[derive(Debug)]
+pub struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Catches SIGHUP, SIGTERM and SIGINT.
+    ///
+    /// # Errors
+    /// When the operating system refuses.
+    pub fn catch() -> Result<Self, Error> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+}
 
 /// The parts, ready to run.
 #[derive(Debug)]
@@ -56,9 +78,7 @@ impl Installation {
     ///
     /// # Errors
     /// When the secrets are malformed or incomplete, or the webhook fails.
-    pub async fn run(self, listener: Option<TcpListener>) -> Result<(), Error> {
-        let mut hangup = signal(SignalKind::hangup())?;
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    pub async fn run(self, mut signals: Signals, listener: Option<TcpListener>) -> Result<(), Error> {
         self.app.prewarm().await?;
         let mut reloader = Reloader::new(self.environment, self.app);
         let stop = watch::Sender::new(false);
@@ -76,9 +96,9 @@ impl Installation {
         tracing::info!(outcome = "started", version = env!("CARGO_PKG_VERSION"), "peergate runs");
         let ended = loop {
             tokio::select! {
-                _ = hangup.recv() => { reloader.reload().await; }
-                _ = terminate.recv() => break Ok(()),
-                _ = interrupt.recv() => break Ok(()),
+                _ = signals.hangup.recv() => { reloader.reload().await; }
+                _ = signals.terminate.recv() => break Ok(()),
+                _ = signals.interrupt.recv() => break Ok(()),
                 Some(ended) = tasks.join_next() => break ended?,
             }
         };

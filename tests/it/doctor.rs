@@ -146,7 +146,8 @@ async fn doctor_reports_a_healthy_deployment_as_healthy() {
             fine("configuration"),
             fine("table"),
             fine("table, index"),
-            // The embedded table has no stream and no TTL, and needs neither.
+            // The embedded table has no stream, and needs none.
+            fine("table, TTL"),
             fine("table, query"),
             fine("table, reading"),
             fine("table, reading many"),
@@ -345,28 +346,28 @@ async fn doctor_names_secrets_problems() {
         ),
         (
             |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("xoxe.xoxb-1-abc"),
-            "secrets: secrets: platforms.slack.bot_token: it expires after 12 hours, because the app rotates its tokens. Turn off “Advanced token security via token rotation” under OAuth & Permissions",
-            "not started: secrets: platforms.slack.bot_token: it expires after 12 hours, because the app rotates its tokens.",
+            "secrets: platforms.slack.bot_token: it expires after 12 hours, because the app rotates its tokens. Turn off “Advanced token security via token rotation” under OAuth & Permissions",
+            "not started: platforms.slack.bot_token: it expires after 12 hours, because the app rotates its tokens.",
         ),
         (
             |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("xoxe-1-abc"),
-            "secrets: secrets: platforms.slack.bot_token: it is a refresh token.",
-            "not started: secrets: platforms.slack.bot_token: it is a refresh token.",
+            "secrets: platforms.slack.bot_token: it is a refresh token.",
+            "not started: platforms.slack.bot_token: it is a refresh token.",
         ),
         (
             |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("xoxp-1-abc"),
-            "secrets: secrets: platforms.slack.bot_token: it is the token of a user.",
-            "not started: secrets: platforms.slack.bot_token: it is the token of a user.",
+            "secrets: platforms.slack.bot_token: it is the token of a user.",
+            "not started: platforms.slack.bot_token: it is the token of a user.",
         ),
         (
             |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("xapp-1-abc"),
-            "secrets: secrets: platforms.slack.bot_token: it is an app-level token.",
-            "not started: secrets: platforms.slack.bot_token: it is an app-level token.",
+            "secrets: platforms.slack.bot_token: it is an app-level token.",
+            "not started: platforms.slack.bot_token: it is an app-level token.",
         ),
         (
             |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("abc"),
-            "secrets: secrets: platforms.slack.bot_token: it is not a Bot User OAuth Token, which starts with xoxb",
-            "not started: secrets: platforms.slack.bot_token: it is not a Bot User OAuth Token, which starts with xoxb",
+            "secrets: platforms.slack.bot_token: it is not a Bot User OAuth Token, which starts with xoxb",
+            "not started: platforms.slack.bot_token: it is not a Bot User OAuth Token, which starts with xoxb",
         ),
         (
             |it| it.secrets["platforms"]["slack"]["bot_token"] = Value::Null,
@@ -652,7 +653,7 @@ async fn advice_fits_what_the_doctor_found() {
         ),
         (|it| it.secrets["channels"]["hook"]["url"] = json!("http://127.0.0.1:9/"), &[nothing_listens]),
         (
-            |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("revoked"),
+            |it| it.secrets["platforms"]["slack"]["bot_token"] = json!("xoxb-revoked"),
             &["Check the app's token or secret, its scopes, the channel's id, and that the bot is in the channel."; 2],
         ),
         (

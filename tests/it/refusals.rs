@@ -101,7 +101,7 @@ fn config_error_names_place_key_expected_and_found() {
     peergate.toml: rule[0].approvals, line 7, column 13: expected a whole number from 0 to 4294967295, found -1
     peergate.toml: rule[0].approvals, line 7, column 13: expected a whole number from 0 to 4294967295, found "1"
     peergate.toml: rule[0].approvals, line 7, column 13: expected a whole number from 0 to 4294967295, found 99999999999
-    peergate.toml: rule[0].aprovals, line 7, column 1: unknown field `aprovals`, expected one of `name`, `target`, `requester_accounts`, `requester_regions`, `requester_cidrs_within`, `accepting_vpcs`, `max_bandwidth_mbps`, `approvals`, `approvers`, `require_reason`, `channels`, `remind_after`, `escalate_after`, `escalate_to`; did you mean `approvals`?
+    peergate.toml: rule[0].aprovals, line 7, column 1: unknown field `aprovals`, expected one of `name`, `target`, `requester_accounts`, `requester_regions`, `requester_cidrs_within`, `accepting_vpcs`, `max_bandwidth_mbps`, `approvals`, `approvers`, `require_reason`, `mention`, `channels`, `remind_after`, `escalate_after`, `escalate_to`; did you mean `approvals`?
     peergate.toml: rule[0].requester_cidrs_within[0], line 8, column 27: expected a CIDR block, e.g. `10.0.0.0/8`, found "10.0.0.0"
     peergate.toml: rule[0].requester_cidrs_within[0], line 8, column 27: expected a CIDR block, e.g. `10.0.0.0/8`, found "10.0.0.0/33"
     peergate.toml: rule[0].requester_cidrs_within, line 8, column 26: expected a list, found "10.0.0.0/3"

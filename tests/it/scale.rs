@@ -381,6 +381,7 @@ async fn foreign_index_entry_is_fixed_with_one_reading() {
 #[tokio::test]
 async fn refused_fix_of_an_index_entry_is_tried_again() {
     let (app, table) = TableProxy::start(slow()).await;
+    app.discover().await;
     let ids = pending(&app, "prod", 2_222_222_222_222_222, "cn-shanghai", 3).await;
     write_foreign_digest(&app, &ids[1]).await;
     table.refuse_operation("PutItem");

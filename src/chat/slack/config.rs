@@ -238,9 +238,6 @@ impl Channel {
         let Some(token) = secrets.and_then(|secrets| secrets.bot_token.as_ref()).map(Secret::expose) else {
             return KeyProblem::err_at(key, "missing, and a channel of kind `slack` needs it");
         };
-        if token.is_empty() {
-            return KeyProblem::err_at(key, "missing, and a channel of kind `slack` needs it");
-        }
         if let Err(problem) = check_printable(token) {
             return KeyProblem::err_at(key, format!("{problem}; expected the bot's token"));
         }

@@ -430,7 +430,7 @@ async fn hanging_private_answer_still_shows_a_toast() {
     let logged = crate::support::logged();
     let given_up = logged.lines().find(|line| line.contains("unanswered_click")).unwrap();
     // Of ours, and shorter than that of any call.
-    assert!(given_up.contains("error=\"timeout\""), "{given_up}");
+    assert!(given_up.contains("error=\"Transport.Timeout\""), "{given_up}");
 }
 
 #[tokio::test]
