@@ -105,7 +105,10 @@ pub(crate) fn redact_path(path: &str) -> String {
     // A name of the configuration may be as long as a secret, but has words.
     let is_words = |part: &str| {
         let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        part.len() <= 40 && part.contains('-') && part.bytes().all(is_allowed) && !has_secret_prefix(part)
+        // A random id has several parts with digits.
+        let has_digit = |word: &&str| word.bytes().any(|byte| byte.is_ascii_digit());
+        let is_random = part.split('-').filter(has_digit).count() > 1;
+        part.len() <= 40 && part.contains('-') && part.bytes().all(is_allowed) && !has_secret_prefix(part) && !is_random
     };
     let is_shown = |part: &str| is_harmless(part) || is_words(part);
     let parts = path.split('/').take(MAX_PATH_PARTS).map(|part| if is_shown(part) { part } else { "…" });
@@ -125,9 +128,11 @@ pub(crate) fn redact(text: &str) -> Cow<'_, str> {
 /// may be a secret.
 pub(crate) fn quote(text: &str) -> String {
     let shown: String = text.chars().take(MAX_QUOTED_CHARS).collect();
+    // The cut must not make a harmless word of a secret.
+    let judged: String = text.chars().take(2 * MAX_QUOTED_CHARS).collect();
     // Base64 may have these, too.
     let is_in_word = |character: char| character.is_ascii_alphanumeric() || "-_.@+/=".contains(character);
-    let words = shown.split(|character| !is_in_word(character));
+    let words = judged.split(|character| !is_in_word(character));
     if !words.map(|word| word.replace(['/', '='], "")).all(|word| is_harmless(&word)) {
         return "…".to_owned();
     }
@@ -266,6 +271,7 @@ pub(crate) mod tests {
         ] {
             assert_eq!(quote(text), expected);
         }
+        assert_eq!(quote("My own secret is this one: 8f742231b10e8888abcd99yyyzzz85a5"), "…");
         let long = quote(&"long ".repeat(100_000));
         assert!(long.len() < 50 && long.ends_with("…\""), "{long}");
     }
@@ -277,6 +283,7 @@ pub(crate) mod tests {
             ("/webhook/build-server-2026", "/webhook/build-server-2026"),
             ("/slack/8f742231b10e8888abcd99yyyzzz85a5", "/slack/…"),
             ("/slack/xoxb-1-a", "/slack/…"),
+            ("/webhook/550e8400-e29b-41d4-a716-446655440000", "/webhook/…"),
             ("/", "/"),
             ("", ""),
             ("/.env", "/.env"),

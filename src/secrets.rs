@@ -84,6 +84,9 @@ impl SecretsDocument {
         if json.trim().is_empty() {
             return Err(Error::Malformed("the document is empty: expected a JSON object".into()));
         }
+        if json.trim_start().starts_with('[') {
+            return Err(Error::Malformed("expected a JSON object, found a list".into()));
+        }
         if let Some(RepeatedKey { path, key }) = repeated_keys(json).into_iter().next() {
             let key = if path.is_empty() { key } else { format!("{path}.{key}") };
             return KeyProblem::err_at(key, "this key occurs twice");
@@ -92,9 +95,14 @@ impl SecretsDocument {
         let renamed_keys: Vec<_> =
             platform::LEGACY_TABLES.into_iter().filter(|name| names.contains_key(*name)).collect();
         if renamed_keys.is_empty() {
-            let mut json = serde_json::Deserializer::from_str(json);
-            let document = Self::deserialize_from(&mut json)?;
-            json.end().map_err(|error| malformed_at("its end", &error))?;
+            let mut parser = serde_json::Deserializer::from_str(json);
+            // Keys of earlier versions are only known in valid JSON, so the mistake in the JSON comes first.
+            let document =
+                Self::deserialize_from(&mut parser).map_err(|error| match serde_json::from_str::<Value>(json) {
+                    Err(syntax) if !error.to_string().contains("not JSON") => malformed_at("", &syntax),
+                    Err(_) | Ok(_) => error,
+                })?;
+            parser.end().map_err(|error| malformed_at("its end", &error))?;
             return Ok(document);
         }
         let mut document: serde_json::Map<String, Value> =
@@ -657,6 +665,8 @@ mod tests {
             ),
             ("{", "line 1, column 1: not JSON: EOF while parsing an object"),
             ("{\"targets\": {},}", "line 1, column 16: not JSON: trailing comma"),
+            ("{\"slack\": {\"signing_secrets\": []},}", "line 1, column 35: not JSON: trailing comma"),
+            ("[{}, {}, {}, {}]", "expected a JSON object, found a list"),
             ("", "the document is empty: expected a JSON object"),
             (" \n", "the document is empty: expected a JSON object"),
             ("{} 7", "its end, line 1, column 4: not JSON: trailing characters"),

@@ -45,7 +45,6 @@ impl Approval {
             ApprovalState::Activated => IndexState::Settled,
             ApprovalState::Failed { ref code } => match code.as_str() {
                 failure_code::ACCEPTED_ELSEWHERE => IndexState::AcceptedElsewhere,
-                failure_code::CHANGED_TOO_OFTEN => IndexState::Settled,
                 _ => IndexState::Failed,
             },
         }

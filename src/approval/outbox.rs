@@ -263,6 +263,15 @@ impl Outbox {
         claims
     }
 
+    /// Makes deliveries due that wait for their turn. Those that failed, or that a watcher has claimed, stay as they are.
+    pub(super) fn hasten(&mut self, now: Timestamp) {
+        for delivery in self.0.iter_mut().flat_map(|notification| notification.deliveries.values_mut()) {
+            if let Delivery::Waiting { due_at, attempts: 0, claimed_at: None, .. } = delivery {
+                *due_at = now.min(*due_at);
+            }
+        }
+    }
+
     /// Postpones a claimed delivery that was not posted, e.g. while a channel receives too many cards.
     pub fn postpone_delivery(&mut self, key: DeliveryKey<'_>, until: Timestamp) {
         if let Some(Delivery::Waiting { due_at, claimed_at, .. }) = self.find_waiting(key) {

@@ -84,11 +84,7 @@ impl Approval {
                 self.reminder_state.escalated = true;
                 self.fail(Problem { code: failure_code::ACCEPTED_ELSEWHERE.into(), request_id: None }, now);
             }
-            ApprovalState::Failed { code }
-                if code == failure_code::ACCEPTED_ELSEWHERE || code == failure_code::CHANGED_TOO_OFTEN =>
-            {
-                self.clear_unconfirmed();
-            }
+            ApprovalState::Failed { code } if code == failure_code::ACCEPTED_ELSEWHERE => self.clear_unconfirmed(),
             ApprovalState::Rejected
             | ApprovalState::Expired
             | ApprovalState::Deleted
@@ -175,6 +171,8 @@ impl Approval {
     /// Tells everybody that somebody accepted the connection outside peergate, also the channels of an escalation.
     pub(super) fn report_bypass(&mut self, given: u32, was_known: bool, now: Timestamp) {
         self.reminder_state.escalated = true;
+        // A card that waits for its turn comes before the alarm.
+        self.outbox.hasten(now);
         let needed = self.policy.needed_approvals();
         self.enqueue(NotificationKind::Bypassed { given, needed, was_known }, now);
     }

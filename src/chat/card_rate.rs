@@ -13,6 +13,8 @@ use crate::peering::AccountId;
 /// The most cards of an account in a channel within [`RATE_PERIOD`].
 const MAX_CARDS: usize = 20;
 const RATE_PERIOD: SignedDuration = SignedDuration::from_hours(1);
+/// The wait after a digest that could not be posted.
+const DIGEST_RETRY_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
 /// The most delayed cards of an account in a channel. Further ones are posted at once.
 const MAX_TURNS: usize = 10_000;
 
@@ -33,6 +35,8 @@ struct CardQueue {
     /// Delayed cards that no digest has listed.
     undigested: Vec<ApprovalId>,
     last_digest_at: Option<Timestamp>,
+    /// When to try a digest again that could not be posted.
+    digest_retry_at: Option<Timestamp>,
 }
 
 /// The requests of an account whose cards are delayed.
@@ -77,7 +81,9 @@ impl CardRateLimiter {
     pub fn due_digests(&self, now: Timestamp) -> Vec<CardDigest> {
         let queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = |queue: &CardQueue| {
-            !queue.undigested.is_empty() && queue.last_digest_at.is_none_or(|last| last + RATE_PERIOD <= now)
+            !queue.undigested.is_empty()
+                && queue.last_digest_at.is_none_or(|last| last + RATE_PERIOD <= now)
+                && queue.digest_retry_at.is_none_or(|retry_at| retry_at <= now)
         };
         let due = queues.iter().filter(|(_, queue)| is_due(queue));
         due.map(|((account, channel), queue)| CardDigest {
@@ -86,6 +92,14 @@ impl CardRateLimiter {
             ids: queue.undigested.iter().take(MAX_DIGEST_IDS).cloned().collect(),
         })
         .collect()
+    }
+
+    /// Records that a digest could not be posted, or that its answer was lost.
+    pub fn mark_digest_failed(&self, digest: &CardDigest, now: Timestamp) {
+        let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = queues.get_mut(&(digest.account, digest.channel.clone())) {
+            queue.digest_retry_at = Some(now + DIGEST_RETRY_INTERVAL);
+        }
     }
 
     /// Records that a digest was posted.
@@ -140,6 +154,19 @@ mod tests {
         assert_eq!(rate.due_digests(now), []);
         let later = rate.due_digests(now + RATE_PERIOD);
         assert_eq!(later.iter().map(|digest| digest.ids.clone()).collect::<Vec<_>>(), [[id(50)]]);
+    }
+
+    #[test]
+    fn failed_digest_is_tried_again_after_a_pause() {
+        let (rate, account) = (CardRateLimiter::default(), AccountId(1));
+        let now: Timestamp = "2026-11-25T00:00:00Z".parse().unwrap();
+        for number in 0..21 {
+            rate.reserve(account, "netops", &id(number), now);
+        }
+        let digest = rate.due_digests(now).remove(0);
+        rate.mark_digest_failed(&digest, now);
+        assert_eq!(rate.due_digests(now + SignedDuration::from_mins(4)), []);
+        assert_eq!(rate.due_digests(now + SignedDuration::from_mins(5)), [digest]);
     }
 
     #[test]

@@ -18,7 +18,9 @@ const BECAUSE: &str = "because";
 /// The word that asks for the list of commands.
 const HELP: &str = "help";
 /// What surrounds words: markup, quotes, brackets and punctuation, also those of other scripts.
-const SURROUNDINGS: &str = "`´*_~\"'<>()[]{}.,;:!•·‘’‚“”„«»‹›…，。；：！、「」『』《》（）【】";
+const SURROUNDINGS: &str = "`´*_\"'<>()[]{}.,;:!•·‘’‚“”„«»‹›…，。；：！、「」『』《》（）【】";
+/// Marks before a word that quote or negate it. A command must not begin with one.
+const QUOTING_MARKS: [char; 3] = ['!', '！', '>'];
 /// The most commands that are suggested.
 const MAX_SUGGESTIONS: usize = 3;
 /// The longest name of a target, in bytes.
@@ -65,7 +67,9 @@ pub(super) fn parse_words(words: &[&str], reason: Option<&str>) -> Result<Comman
 fn split_verb<'a, 'b>(words: &'b [&'a str]) -> Option<(&'a str, &'b [&'a str])> {
     let is_address = |word: &str| {
         let plain = plain_word(word);
-        plain.is_empty() || plain.starts_with('@') || ["/peergate", "peergate"].contains(&plain.as_str())
+        // Slack can write a mention as `<@ID|NAME>`.
+        let is_mention_of_ours = plain.starts_with('@') && (plain == "@peergate" || plain.ends_with("|peergate"));
+        plain.is_empty() || is_mention_of_ours || ["/peergate", "peergate"].contains(&plain.as_str())
     };
     let begin = words.iter().position(|word| !is_address(word))?;
     let (first, rest) = words.get(begin..)?.split_first()?;
@@ -165,6 +169,9 @@ impl<'a> Phrase<'a> {
         if verb.changes_something() {
             if !self.extra.is_empty() {
                 return Err(CommandProblem::ExtraWords(self.extra.join(" ")));
+            }
+            if !verb.takes_reason() && self.reason != CommandReason::Absent {
+                return Err(CommandProblem::ExtraWords(BECAUSE.to_owned()));
             }
             if self.reason == CommandReason::Blank {
                 return Err(CommandProblem::NoReason);
@@ -269,13 +276,16 @@ fn plain_word(word: &str) -> String {
     let word: String = visible.map(|c| if is_dash(c) { '-' } else { c.to_ascii_lowercase() }).collect();
     // No word of a command has these characters.
     let word = word.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"").replace("&amp;", "&");
-    let word = word.trim_matches(|c| SURROUNDINGS.contains(c));
-    if word.starts_with('@') {
-        return word.to_owned();
+    if word.starts_with(QUOTING_MARKS) {
+        return word;
     }
-    let word = word.strip_prefix("https://").or_else(|| word.strip_prefix("http://")).unwrap_or(word);
-    // `<URL|TEXT>` shows the text.
-    let word = word.rsplit('|').next().unwrap_or(word);
+    let word = word.trim_matches(|c| SURROUNDINGS.contains(c));
+    let link = word.strip_prefix("https://").or_else(|| word.strip_prefix("http://"));
+    let word = match link {
+        // `<URL|TEXT>` shows the text.
+        Some(link) => link.rsplit('|').next().unwrap_or(link),
+        None => word,
+    };
     let word = if word.starts_with('/') { word } else { word.trim_end_matches('/') };
     // A dash alone is punctuation.
     if word.bytes().all(|byte| byte == b'-') { String::new() } else { word.to_owned() }

@@ -74,9 +74,14 @@ struct LastPost {
 }
 
 impl LastPost {
-    /// When the next post may begin.
-    fn free_at(&self, distance: SignedDuration) -> Option<Timestamp> {
-        self.began_at.map(|began_at| began_at + distance)
+    /// When the next post may begin. A beginning in the future is one from before the clock was set back.
+    fn free_at(&self, distance: SignedDuration, now: Timestamp) -> Option<Timestamp> {
+        self.began_at.filter(|began_at| *began_at <= now).map(|began_at| began_at + distance)
+    }
+
+    /// The end of the pause, if it can still be true: the clock may have been set back.
+    fn paused_until(&self, now: Timestamp) -> Option<Timestamp> {
+        self.paused_until.filter(|until| *until <= now + MAX_PAUSE)
     }
 }
 
@@ -117,9 +122,10 @@ impl Pacer {
         let channel = channels.entry(lane.channel.clone()).or_default();
         channel.app = lane.app;
         channel.turns.retain(|_, turn| now.duration_since(turn.at) < TURN_LIFETIME);
-        let app_paused_until = lane.app.and_then(|app| apps.get(app)?.paused_until);
-        let paused_until = channel.last.paused_until.max(app_paused_until);
-        let free_at = channel.last_turn.map(|last| last + lane.pace.per_channel).max(paused_until);
+        let app_paused_until = lane.app.and_then(|app| apps.get(app)?.paused_until(now));
+        let paused_until = channel.last.paused_until(now).max(app_paused_until);
+        let last_turn = channel.last_turn.filter(|last| *last <= now + MAX_PAUSE);
+        let free_at = last_turn.map(|last| last + lane.pace.per_channel).max(paused_until);
         let planned = channel.turns.get(post).map(|turn| (turn.at.max(due_at.unwrap_or(turn.at)), turn.is_taken));
         let planned = planned.or_else(|| due_at.map(|at| (at, false)));
         let at = match planned {
@@ -154,13 +160,13 @@ impl Pacer {
         let PacerState { channels, apps } = &mut *state;
         let channel = channels.entry(lane.channel.clone()).or_default();
         let app = lane.app.map(|app| apps.entry(app).or_default());
-        let app_paused_until = app.as_ref().and_then(|app| app.paused_until);
-        if let Some(until) = channel.last.paused_until.max(app_paused_until).filter(|until| *until > now) {
+        let app_paused_until = app.as_ref().and_then(|app| app.paused_until(now));
+        if let Some(until) = channel.last.paused_until(now).max(app_paused_until).filter(|until| *until > now) {
             channel.turns.insert(post.to_owned(), PlannedTurn { at: until, is_taken: false });
             return PostStart::Paused(until);
         }
-        let app_free_at = app.as_ref().and_then(|app| app.free_at(lane.pace.per_app));
-        let free_at = channel.last.free_at(lane.pace.per_channel).max(app_free_at);
+        let app_free_at = app.as_ref().and_then(|app| app.free_at(lane.pace.per_app, now));
+        let free_at = channel.last.free_at(lane.pace.per_channel, now).max(app_free_at);
         if let Some(free_at) = free_at.filter(|free_at| *free_at > now) {
             return PostStart::Wait(free_at);
         }
@@ -247,6 +253,16 @@ mod tests {
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    #[test]
+    fn clock_that_is_set_back_stalls_no_post() {
+        let (pacer, one) = (Pacer::default(), lane("one"));
+        assert_eq!(pacer.begin(&one, "0", at(7200)), PostStart::Now);
+        pacer.pause(&one, true, "0", None, at(7200));
+        pacer.finish(&one, "0");
+        assert_eq!(pacer.reserve(&one, "1", None, at(0)), Turn::Soon(at(0)));
+        assert_eq!(pacer.begin(&one, "1", at(0)), PostStart::Now);
     }
 
     #[test]

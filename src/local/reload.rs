@@ -103,7 +103,7 @@ impl Reloader {
                     config = %self.environment.config.display(),
                     secrets = self.secrets_source(),
                     %error,
-                    "could not reload; the configuration and the secrets from before stay in use"
+                    "could not reload; the configuration from before stays in use"
                 );
                 false
             }

@@ -144,10 +144,7 @@ async fn compare_with_index(
             unknown.insert(id, connection);
         }
     }
-    let is_bypass = |connection: &Connection| {
-        first_survey_at.is_some_and(|first| is_bypass(connection, first, app.store.retention(), now))
-    };
-    jobs.extend(compare_with_records(app, &listing.key, unknown, is_bypass).await?);
+    jobs.extend(compare_with_records(app, &listing.key, unknown, first_survey_at).await?);
     Ok(jobs)
 }
 
@@ -180,6 +177,17 @@ fn is_bypass(connection: &Connection, first_survey_at: Timestamp, retention: Sig
         && is_from_outside
         && is_customers
         && connection.created_at.is_some_and(is_later)
+}
+
+/// Whether a connection without a record needs no further look: nobody will have to be asked about it, or told of it.
+fn may_stay_unrecorded(connection: &Connection, first_survey_at: Option<Timestamp>) -> bool {
+    match connection.status {
+        Status::Rejected | Status::Expired | Status::Deleted => true,
+        // It was not reported as a bypass, unless nobody knows when the region was surveyed first.
+        Status::Activated => first_survey_at.is_some(),
+        // It may become active.
+        Status::Creating | Status::Accepting | Status::Updating | Status::Deleting | Status::Other(_) => false,
+    }
 }
 
 /// Logs the connections of a page that peergate cannot understand.
@@ -266,7 +274,7 @@ async fn compare_with_records(
     app: &App,
     RegionKey { target, region }: &RegionKey,
     unknown: HashMap<ApprovalId, Connection>,
-    is_bypass: impl Fn(&Connection) -> bool,
+    first_survey_at: Option<Timestamp>,
 ) -> Result<Vec<Job>, store::Error> {
     let ids: Vec<_> = unknown.keys().cloned().collect();
     let known = match app.store.load_many(&ids).await {
@@ -288,12 +296,14 @@ async fn compare_with_records(
     for (id, connection) in unknown {
         let is_outdated = match known.get(&id) {
             None if connection.is_waiting(now) => true,
-            None if is_bypass(&connection) => {
+            None if first_survey_at.is_some_and(|first| is_bypass(&connection, first, app.store.retention(), now)) => {
                 jobs.push(Job::ReportBypass(id));
                 continue;
             }
             None => {
-                app.store.note_unrecorded(&id);
+                if may_stay_unrecorded(&connection, first_survey_at) {
+                    app.store.note_unrecorded(&id);
+                }
                 false
             }
             Some(Ok(stored)) => {

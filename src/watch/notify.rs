@@ -166,7 +166,9 @@ pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp, unti
         let is_chat = can(channel).is_some_and(|can| can.is_for_people);
         let account = approval.facts().requester.account;
         let is_known = approval.cards().contains_key(channel) || approval.shown().contains_key(channel);
-        let makes_card = notification.kind == NotificationKind::Discovered || !is_known;
+        // The requester's other requests must not delay an alarm.
+        let is_alarm = is_bypassed(approval);
+        let makes_card = !is_alarm && (notification.kind == NotificationKind::Discovered || !is_known);
         let card_turn =
             (is_chat && makes_card).then(|| app.card_rate.reserve(account, channel, approval.id(), now)).flatten();
         match card_turn.map_or_else(|| reserve_turn(app, approval.id(), &claim, now), Turn::Later) {
@@ -178,6 +180,11 @@ pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp, unti
         approval.postpone_delivery(claim.key(), until);
     }
     paced
+}
+
+/// Whether the record has an alarm about an accept outside peergate.
+fn is_bypassed(approval: &Approval) -> bool {
+    approval.outbox().iter().any(|earlier| matches!(earlier.kind, NotificationKind::Bypassed { .. }))
 }
 
 fn reserve_turn(app: &App, id: &ApprovalId, claim: &Claim, now: Timestamp) -> Turn {
@@ -287,6 +294,7 @@ pub(super) async fn deliver_digests(app: &App) {
                 );
             }
             Err(DeliveryError { error, .. }) => {
+                app.card_rate.mark_digest_failed(&digest, clock::now());
                 tracing::warn!(outcome = "undelivered", account, channel, cards, error, "could not post a digest");
             }
         }

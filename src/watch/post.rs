@@ -21,23 +21,6 @@ pub(super) async fn post_to_channel(
     claim: &Claim,
     display: &mut ChannelDisplay,
 ) -> Result<(), DeliveryError> {
-    let mentions = mentions_for(app, approval);
-    match post_with_mentions(app, approval, claim, &mentions, display).await {
-        // The platform may know one of the users no more. The news is worth more than the mention.
-        Err(DeliveryError { retry: RetryPolicy::FewTimes, .. }) if !mentions.is_empty() => {
-            post_with_mentions(app, approval, claim, &[], display).await
-        }
-        posted => posted,
-    }
-}
-
-async fn post_with_mentions(
-    app: &App,
-    approval: &Approval,
-    claim: &Claim,
-    mentions: &[Principal],
-    display: &mut ChannelDisplay,
-) -> Result<(), DeliveryError> {
     let Claim { notification, channel, .. } = claim;
     let unread = |_| DeliveryError::refused("the secrets cannot be read", RetryPolicy::Backoff(None));
     let secrets = app.secrets.current(clock::now()).await.map_err(unread)?;
@@ -49,18 +32,22 @@ async fn post_with_mentions(
     let attempt = attempt_of(claim, &key);
     let can = to.capabilities();
     if can.can_edit {
-        let reference = draw_card(context, to, approval, claim, mentions, display).await?;
+        let mentions = mentions_for(app, approval);
+        let reference = draw_card(context, to, approval, claim, &mentions, display).await?;
         // The card itself is the notification.
         if matches!(notification.kind, NotificationKind::Discovered | NotificationKind::Checked) {
             return Ok(());
         }
         let urgent = is_urgent(&notification.kind);
-        let mentions = if urgent { mentions } else { &[] };
-        let message = Message { mentions: mentions.to_vec(), ..message::describe_notification(approval, notification) };
-        return if can.can_thread {
-            to.reply_below(context, &reference, &message, urgent, attempt).await
-        } else {
-            to.post(context, channel, &message, attempt).await.map(|_| ())
+        let mentions = if urgent { mentions } else { vec![] };
+        let message = Message { mentions, ..message::describe_notification(approval, notification) };
+        if !can.can_thread {
+            return post_message(context, to, channel, &message, attempt).await.map(|_| ());
+        }
+        let sent = to.reply_below(context, &reference, &message, urgent, attempt).await;
+        return match without_mentions(&message, &sent) {
+            Some(plain) => to.reply_below(context, &reference, &plain, urgent, attempt).await,
+            None => sent,
         };
     }
     if !can.is_for_people {
@@ -73,12 +60,34 @@ async fn post_with_mentions(
         return Ok(());
     }
     let asks = is_urgent(&notification.kind) || notification.kind == NotificationKind::Discovered;
-    let mentions = if asks { mentions } else { &[] };
-    let message = Message { mentions: mentions.to_vec(), ..message::follow_up(approval, notification, clock::now()) };
+    let mentions = if asks { mentions_for(app, approval) } else { vec![] };
+    let message = Message { mentions, ..message::follow_up(approval, notification, clock::now()) };
     let message = without_buttons(app, to, message, notification);
-    to.post(context, channel, &message, attempt).await?;
+    post_message(context, to, channel, &message, attempt).await?;
     *display = ChannelDisplay::Facts(shown_fingerprint(approval));
     Ok(())
+}
+
+/// Posts a message. If the platform refuses its content, posts it without its mentions.
+async fn post_message(
+    context: ChatContext<'_>,
+    to: &Channel,
+    channel: &str,
+    message: &Message,
+    attempt: PostAttempt<'_>,
+) -> Result<Option<String>, DeliveryError> {
+    let posted = to.post(context, channel, message, attempt).await;
+    match without_mentions(message, &posted) {
+        Some(plain) => to.post(context, channel, &plain, attempt).await,
+        None => posted,
+    }
+}
+
+/// The message without its mentions, if the platform has refused its content. It may know one of the users no more, and the
+/// news is worth more than the mention.
+fn without_mentions<T>(message: &Message, sent: &Result<T, DeliveryError>) -> Option<Message> {
+    let is_refused = matches!(sent, Err(DeliveryError { retry: RetryPolicy::FewTimes, .. }));
+    (is_refused && !message.mentions.is_empty()).then(|| Message { mentions: vec![], ..message.clone() })
 }
 
 /// The identities of the approvers who must decide, if the rule mentions them and they are not too many.
@@ -122,7 +131,11 @@ async fn draw_card(
     let (known, mut frozen) = (approval.cards().get(channel), None);
     if let Some(card) = known {
         let (message, key) = bind_buttons(context, to, message.clone(), card.id);
-        match to.update(context, &card.reference, &message).await? {
+        let mut updated = to.update(context, &card.reference, &message).await;
+        if let Some(plain) = without_mentions(&message, &updated) {
+            updated = to.update(context, &card.reference, &plain).await;
+        }
+        match updated? {
             UpdateOutcome::Updated => {
                 let card = CardRef { fingerprint, shown_at: clock::now(), key, ..card.clone() };
                 let reference = card.reference.clone();
@@ -136,7 +149,8 @@ async fn draw_card(
     let is_new = |id: &CardId| known.is_none_or(|known| known.id != *id);
     let id = claim.card.filter(is_new).unwrap_or_else(clock::new_card_id);
     let (message, key) = bind_buttons(context, to, message, id);
-    let posted = to.post(context, channel, &message, attempt_of(claim, &format!("card-{id}"))).await?;
+    let card_key = format!("card-{id}");
+    let posted = post_message(context, to, channel, &message, attempt_of(claim, &card_key)).await?;
     let reference = posted.ok_or_else(|| DeliveryError::misconfigured("the platform did not say where the card is"))?;
     let card = CardRef { reference: reference.clone(), id, fingerprint, shown_at: clock::now(), key };
     if claim.unconfirmed_since.is_some() {

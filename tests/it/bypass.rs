@@ -192,3 +192,68 @@ async fn outdated_list_raises_no_alarm() {
     app.assert_state(&id, "pending").await;
     assert_eq!(alarms_in(&app, CHANNEL).len(), 0);
 }
+
+#[tokio::test]
+async fn connection_that_is_listed_before_its_activation_is_an_alarm() {
+    let app = surveyed().await;
+    let id = app.new_request().await;
+    app.set_status(&id, "Updating");
+    app.discover().await;
+    assert!(app.load_record(&id).await.is_none(), "it may be anything");
+    app.set_status(&id, "Activated");
+    app.discover().await;
+    assert_eq!(alarms_in(&app, CHANNEL).len(), 1);
+}
+
+#[tokio::test]
+async fn unknown_time_of_the_first_survey_only_delays_an_alarm() {
+    let (app, table) = TableProxy::start(quick_settings()).await;
+    app.discover().await;
+    clock::jump::advance_in_thread(SignedDuration::from_mins(1));
+    let app = app.restart_app();
+    let id = accepted_unseen(&app, &[]).await;
+    table.refuse_operation("PutItem");
+    app.discover().await;
+    table.allow_all_operations();
+    assert!(app.load_record(&id).await.is_none());
+    app.discover().await;
+    assert_eq!(alarms_in(&app, CHANNEL).len(), 1);
+}
+
+#[tokio::test]
+async fn requests_of_the_same_account_delay_no_alarm() {
+    let app = surveyed().await;
+    let mut ids = vec![];
+    for number in 0..22 {
+        ids.push(app.request_peering(&[("VpcId", &format!("vpc-requester-{number}"))]).await.unwrap());
+    }
+    app.discover().await;
+    app.follow().await;
+    assert_eq!(app.slack.messages_in(CHANNEL).len(), 20 + 1, "the cards of an hour, and the digest");
+    let has_card = |id: &InstanceId| app.slack.messages_in(CHANNEL).iter().any(|card| card.text.contains(id.as_str()));
+    let waiting = ids.iter().find(|id| !has_card(id) || app.slack.messages_in(CHANNEL).len() < 2).cloned();
+    let unseen = accepted_unseen(&app, &[("VpcId", "vpc-requester-99")]).await;
+    let known = waiting.unwrap_or_else(|| ids[21].clone());
+    app.set_status(&known, "Activated");
+    app.discover().await;
+    app.follow().await;
+    let alarms = alarms_in(&app, CHANNEL);
+    for id in [known, unseen] {
+        assert!(alarms.iter().any(|alarm| alarm.text.contains(id.as_str())), "{id}: {alarms:?}");
+    }
+}
+
+#[tokio::test]
+async fn accept_outside_after_too_many_changes_is_an_alarm() {
+    let app = TestApp::start().await;
+    let id = app.discovered_request("vpc-two-people").await;
+    for mbps in 0..21 {
+        app.set_bandwidth(&id, 100 + mbps);
+        app.discover().await;
+    }
+    app.assert_state(&id, "failed").await;
+    accept_outside(&app, &id).await;
+    app.assert_state(&id, "activated").await;
+    assert_eq!(alarms_in(&app, CHANNEL).len(), 1);
+    assert_verifies(&app, &id).await;
+}

@@ -36,7 +36,7 @@ async fn question_is_understood_in_every_form_that_people_paste() {
         format!("status `{id}`"),
         format!("`status prod/{id}`"),
         format!("*status* _{id}_"),
-        format!("~status~ *prod/{id}*:"),
+        format!("status *prod/{id}*:"),
         format!("status “{id}”"),
         format!("status \"{id}\", please"),
         format!("status ‘{id}’"),
@@ -106,7 +106,7 @@ async fn decision_is_understood_in_every_form_that_people_paste() {
         (|id| format!("reject prod/{id} on prod because because"), Some("because")),
         (|id| format!("reject {}.", id.as_str().to_uppercase()), None),
         (|id| format!("*reject* *prod/{id}*"), None),
-        (|id| format!("<@U0BOT> reject on prod {id}"), None),
+        (|id| format!("<@U0BOT|peergate> reject on prod {id}"), None),
     ];
     for (form, reason) in forms {
         let id = app.discovered_request("vpc-other").await;
@@ -115,6 +115,34 @@ async fn decision_is_understood_in_every_form_that_people_paste() {
         assert!(told.starts_with(&format!("You rejected prod/{id}")), "{text:?} → {told}");
         assert_eq!(app.approval(&id).await.winner().unwrap().reason.as_deref(), reason, "{text:?}");
     }
+}
+
+#[tokio::test]
+async fn ambiguous_words_decide_nothing() {
+    let app = TestApp::start().await;
+    let id = app.discovered_request("vpc-other").await;
+    for text in [
+        format!("approve|reject {id}"),
+        format!("reject|approve {id}"),
+        format!("<#C123|approve> {id}"),
+        format!("approve {id} on staging|prod"),
+        format!("@bob approve {id}"),
+        format!("<@U0BOB|bob> approve {id}"),
+        format!("<@U0BOB> approve {id}"),
+        format!("~approve {id}~"),
+        format!("~approve~ {id}"),
+        format!("!approve {id}"),
+        format!("> approve {id}"),
+        format!("&gt; approve {id}"),
+        format!(">approve {id}"),
+        format!("withdraw {id} because I was wrong"),
+    ] {
+        let told = answer(&app, &text, ALICE).await;
+        assert!(told.starts_with(NOT_UNDERSTOOD) && told.contains("Nothing was decided."), "{text:?} → {told}");
+    }
+    app.assert_state(&id, "pending").await;
+    assert_eq!(app.approval(&id).await.approval_count(), 0);
+    app.assert_accepts(&id, 0);
 }
 
 /// What was typed about `ID`, what the answer names, and the commands that it suggests.

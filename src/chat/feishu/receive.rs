@@ -2,7 +2,7 @@
 
 mod envelope;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request};
@@ -358,8 +358,8 @@ fn parse_text_message(
     })
 }
 
-/// The command of a message. Feishu writes a mention as a placeholder. Where the sender addresses the bot, it is left out:
-/// at the beginning, or as the only mention before the reason.
+/// The command of a message. Feishu writes a mention as a placeholder. The only mention before the reason addresses the bot,
+/// and is left out.
 fn parse_message(message: &EventMessage) -> Result<Result<Command, UnknownCommand>, MalformedRequest> {
     #[derive(Deserialize)]
     struct TextContent {
@@ -374,10 +374,9 @@ fn parse_message(message: &EventMessage) -> Result<Result<Command, UnknownComman
     }
     let TextContent { text } = MalformedRequest::parse_json(message.content.as_bytes())?;
     let (mut words, reason) = split_reason(&text);
-    let addressed = words.iter().take_while(|word| is_mention(word)).count();
-    words.drain(..addressed);
-    let is_only = addressed == 0 && words.iter().filter(|word| is_mention(word)).count() == 1;
-    if is_only {
+    // The bot is one of those whom the message mentions. A command that mentions others, too, may be meant for them.
+    let mentioned: BTreeSet<_> = words.iter().filter(|word| is_mention(word)).collect();
+    if mentioned.len() == 1 {
         words.retain(|word| !is_mention(word));
     }
     let reason = reason.map(|reason| with_names(reason, &message.mentions));

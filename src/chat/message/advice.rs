@@ -2,6 +2,8 @@
 
 use crate::approval::failure_code;
 
+/// What to do about a connection that somebody accepted outside peergate.
+pub(super) const CHECK_BYPASS: &str = "If the connection must not exist, an operator must delete it.";
 /// How to prevent that somebody accepts or rejects outside peergate.
 pub(super) const PREVENT_BYPASS: &str = "A RAM policy can prevent this: docs/deploy.md, “Nobody else accepts”.";
 

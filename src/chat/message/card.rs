@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::advice::advice_for_code;
+use super::advice::{CHECK_BYPASS, PREVENT_BYPASS, advice_for_code};
 use super::checks::{draw_overlaps, summarize_findings};
 use super::facts::{
     approver_name, can_show_all, connection_facts, decision_facts, describe_approver, list_approvers, problem_facts,
@@ -276,6 +276,7 @@ fn next_steps(approval: &Approval, connection: &Connection, now: Timestamp) -> V
         ApprovalState::Pending if is_pending(approval, now) && approval.policy().rule.is_none() => {
             explain_no_rule(&approval.policy().unmatched)
         }
+        ApprovalState::Activated if !approval.is_accepted_by_us() => vec![CHECK_BYPASS.into(), PREVENT_BYPASS.into()],
         ApprovalState::Activated => route_instructions(connection),
         ApprovalState::Failed { code } => vec![advice_for_code(code).into()],
         ApprovalState::Pending

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::advice::{PREVENT_BYPASS, advice_for_code};
+use super::advice::{CHECK_BYPASS, PREVENT_BYPASS, advice_for_code};
 use super::card::{Ask, approver_facts, describe_change, failure_headline, request_card};
 use super::checks::explain_objection;
 use super::facts::{
@@ -183,7 +183,7 @@ fn describe_bypass(approval: &Approval, Progress { given, needed }: Progress, wa
             "ActionTrail of account {account} says who did it: look for the event {}.",
             Verdict::Approve.operation()
         ),
-        "If the connection must not exist, an operator must delete it.".into(),
+        CHECK_BYPASS.into(),
         PREVENT_BYPASS.into(),
     ];
     if approval.has_called_before() {
@@ -204,6 +204,12 @@ fn describe_activation(approval: &Approval, took_s: i64) -> Message {
     let id = approval.id();
     let took = approval.is_accepted_by_us().then(|| format!(" {} after its approval", format_duration(took_s)));
     let took = took.unwrap_or_default();
+    if !approval.is_accepted_by_us() {
+        return Message {
+            sentences: vec![CHECK_BYPASS.into()],
+            ..with_headline(format!("VPC peering {id} is Activated"))
+        };
+    }
     Message {
         sentences: route_instructions(approval.connection()),
         ..with_headline(format!("VPC peering {id} is Activated{took}; it carries traffic once both sides have routes"))

@@ -180,9 +180,8 @@ fn card_activated_outside_peergate_names_no_person() {
     Cost: cross-region: each side pays for the traffic that it sends (Cloud Data Transfer)
     Rule: r
     Accepted by: somebody outside peergate
-    On our side, add a route to pcc-a for 10.1.0.0/16 and fd00:1::/48 in the route tables of vpc-ours.
-    On the requester's side, add a route to pcc-a for 10.2.0.0/16 in the route tables of vpc-theirs.
-    Then check security groups, network ACLs and database whitelists.
+    If the connection must not exist, an operator must delete it.
+    A RAM policy can prevent this: docs/deploy.md, “Nobody else accepts”.
     Open the console: https://vpc.console.aliyun.com/vpcpeer/cn-shanghai/vpcpeers
     ");
 }

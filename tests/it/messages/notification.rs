@@ -239,20 +239,16 @@ fn bypass_notification_says_that_it_was_never_shown() {
 #[test]
 fn notification_of_an_outside_activation_lists_the_next_steps() {
     assert_snapshot!(notification(pending(), &[seen(Status::Activated)]), @r"
-    VPC peering prod/pcc-a is Activated; it carries traffic once both sides have routes
-    On our side, add a route to pcc-a for 10.1.0.0/16 and fd00:1::/48 in the route tables of vpc-ours.
-    On the requester's side, add a route to pcc-a for 10.2.0.0/16 in the route tables of vpc-theirs.
-    Then check security groups, network ACLs and database whitelists.
+    VPC peering prod/pcc-a is Activated
+    If the connection must not exist, an operator must delete it.
     ");
 }
 
 #[test]
 fn notification_after_a_deletion_announces_the_activation() {
     assert_snapshot!(notification(deleted(pending()), &[seen(Status::Activated)]), @r"
-    VPC peering prod/pcc-a is Activated; it carries traffic once both sides have routes
-    On our side, add a route to pcc-a for 10.1.0.0/16 and fd00:1::/48 in the route tables of vpc-ours.
-    On the requester's side, add a route to pcc-a for 10.2.0.0/16 in the route tables of vpc-theirs.
-    Then check security groups, network ACLs and database whitelists.
+    VPC peering prod/pcc-a is Activated
+    If the connection must not exist, an operator must delete it.
     ");
 }
 
