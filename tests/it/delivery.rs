@@ -1,4 +1,4 @@
-//! How notifications reach channels: one living card, at the pace of the platform, and nobody waits for a slow receiver.
+//! How notifications reach channels: one current card, at the pace of the platform, and nobody waits for a slow receiver.
 
 use crate::support::prelude::*;
 use peergate::approval::{Approval, Delivery};

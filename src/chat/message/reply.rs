@@ -47,7 +47,7 @@ pub fn card_moved(approval: &Approval) -> Message {
     )
 }
 
-/// Replaces a card whose buttons are no longer valid. `link` leads to the card that counts.
+/// Replaces a card whose buttons are no longer valid. `link` leads to the current card.
 #[must_use]
 pub fn card_replaced(link: Option<String>) -> Message {
     Message {
