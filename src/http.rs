@@ -106,8 +106,7 @@ impl Clients {
         let mut roots = rustls::RootCertStore::empty();
         for (position, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
             let number = position.saturating_add(1);
-            let certificate =
-                certificate.map_err(|_| Error::Roots(format!("certificate {number} is not PEM")))?;
+            let certificate = certificate.map_err(|_| Error::Roots(format!("certificate {number} is not PEM")))?;
             let added = roots.add(certificate);
             added.map_err(|_| Error::Roots(format!("certificate {number} cannot be a trusted authority")))?;
         }

@@ -2,7 +2,7 @@
 
 use crate::approval::failure_code;
 
-/// How to prevent that somebody accepts or rejects outside peergate.
+/// How to prevent accepts and rejections outside peergate.
 pub(super) const PREVENT_BYPASS: &str = "A RAM policy can prevent this: docs/deploy.md, “Nobody else accepts”.";
 
 /// The advice for some codes.

@@ -52,7 +52,7 @@ pub fn card_moved(approval: &Approval) -> Message {
 pub fn card_replaced(link: Option<String>) -> Message {
     Message {
         link: link.map(|url| Link { label: "Show the card", url }),
-        ..with_sentence("This card has been replaced", "Another card of this request shows how things are.")
+        ..with_sentence("This card has been replaced", "Another card shows the current state of this request.")
     }
 }
 

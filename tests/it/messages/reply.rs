@@ -463,7 +463,7 @@ fn reply_to_an_old_button_points_to_the_newest_card() {
     ");
     assert_snapshot!(text(&message::card_replaced(None)), @r"
     This card has been replaced
-    Another card of this request shows how things are.
+    Another card shows the current state of this request.
     ");
 }
 
