@@ -23,7 +23,7 @@ pub(super) async fn post_to_channel(
 ) -> Result<(), DeliveryError> {
     let mentions = mentions_for(app, approval);
     match post_with_mentions(app, approval, claim, &mentions, display).await {
-        // The platform may know one of the users no more. The news is worth more than the mention.
+        // The platform may no longer know one of the users. The notification matters more than the mention.
         Err(DeliveryError { retry: RetryPolicy::FewTimes, .. }) if !mentions.is_empty() => {
             post_with_mentions(app, approval, claim, &[], display).await
         }
@@ -81,7 +81,7 @@ async fn post_with_mentions(
     Ok(())
 }
 
-/// The identities of the approvers who must decide, if the rule mentions them and they are not too many.
+/// The identities of the approvers who must decide. Empty if the rule mentions nobody, or if they are too many.
 fn mentions_for(app: &App, approval: &Approval) -> Vec<Principal> {
     let needed = message::needed_approvers(approval, clock::now());
     match &approval.policy().rule {
@@ -154,8 +154,8 @@ async fn draw_card(
     Ok(reference)
 }
 
-/// Deletes a card that keeps its old content. If the platform refuses, a reply says that there is a new one, and a click
-/// on it does.
+/// Deletes a card that keeps its old content. If the platform refuses, a reply in its thread says that there is a new card.
+/// So does the answer to a click on the old one.
 async fn remove_frozen_card(context: ChatContext<'_>, to: &Channel, approval: &Approval, old: &CardRef, new: CardId) {
     let Err(undelivered) = to.delete(context, &old.reference).await else { return };
     let id = approval.id();
