@@ -344,7 +344,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn full_disk_is_reported_as_such_and_ends_with_space() {
+async fn full_disk_is_reported_until_it_has_space() {
     let Some(disk) = SmallDisk::mount() else { return };
     let mut machine = Machine::new(quick_settings()).await;
     let store = disk.store();

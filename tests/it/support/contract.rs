@@ -23,7 +23,7 @@ thread_local! {
 struct Contract {
     openapi: Value,
     registry: Registry<'static>,
-    /// By reference.
+    /// The validators so far, by the reference of their schema.
     validators: Mutex<BTreeMap<String, Arc<Validator>>>,
 }
 
