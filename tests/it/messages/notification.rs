@@ -225,7 +225,7 @@ fn bypass_notification_names_who_had_rejected() {
 }
 
 #[test]
-fn bypass_notification_says_that_peergate_did_not_know_the_request() {
+fn bypass_notification_says_that_the_request_was_unknown() {
     let connection = Connection { status: Status::Activated, ..connection("") };
     let approval = with_review(2, &connection, &[], |review| Approval::discover_bypass(review, now()));
     assert_snapshot!(text(&message::describe_notification(&approval, approval.outbox().first().unwrap())), @r"
