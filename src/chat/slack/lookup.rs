@@ -5,8 +5,8 @@
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use super::answer::UNREADABLE;
 use super::api::SlackApi;
+use super::api_response::UNREADABLE;
 use crate::approval::RetryPolicy;
 use crate::chat::{DeliveryError, PostAttempt};
 
