@@ -701,7 +701,7 @@ mod tests {
         for (text, expected) in [
             (
                 "[targets.prod]\naccount = 1\n",
-                "peergate.toml: targets.prod.account, line 2, column 11: expected a text, found 1",
+                "peergate.toml: targets.prod.account, line 2, column 11: expected a string, found 1",
             ),
             (
                 "[targets.prod]\naccuont = \"1\"\n",

@@ -1,4 +1,4 @@
-//! Files that operators write: their encoding, the places in them, and the names that they probably mean.
+//! Texts that people write: the encoding of files, the places in them, and the names that people probably mean.
 
 mod repeated_keys;
 
@@ -72,8 +72,8 @@ pub fn nearest_name<'a>(mistyped: &str, known: impl IntoIterator<Item = &'a str>
     near.min_by_key(|(distance, _)| *distance).map(|(_, name)| name)
 }
 
-/// How many characters to insert, delete, replace, or exchange with their neighbor, to make one word of the other.
-fn edit_distance(one: &str, other: &str) -> usize {
+/// The number of characters to insert, delete, replace, or exchange with their neighbor, until one word is the other.
+pub(crate) fn edit_distance(one: &str, other: &str) -> usize {
     let other: Vec<char> = other.chars().collect();
     let (mut before_last, mut last): (Vec<usize>, Vec<usize>) = (vec![], (0..=other.len()).collect());
     let mut previous = None;

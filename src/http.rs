@@ -47,7 +47,7 @@ pub enum Error {
     #[error("{0}")]
     Roots(String),
     /// The file of additional certificates cannot be used.
-    #[error("cannot use {path}, which PEERGATE_CA_FILE names: {problem}")]
+    #[error("cannot use {path} (PEERGATE_CA_FILE): {problem}")]
     CaFile {
         /// The path of the file.
         path: PathBuf,
@@ -106,10 +106,9 @@ impl Clients {
         let mut roots = rustls::RootCertStore::empty();
         for (position, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
             let number = position.saturating_add(1);
-            let certificate =
-                certificate.map_err(|_| Error::Roots(format!("certificate {number} in it is not PEM")))?;
+            let certificate = certificate.map_err(|_| Error::Roots(format!("certificate {number} is not PEM")))?;
             let added = roots.add(certificate);
-            added.map_err(|_| Error::Roots(format!("certificate {number} in it cannot be a trusted authority")))?;
+            added.map_err(|_| Error::Roots(format!("certificate {number} cannot be a trusted authority")))?;
         }
         if roots.is_empty() {
             Err(Error::Roots("it has no certificate in PEM".into()))

@@ -8,9 +8,9 @@ use serde_path_to_error::{Path, Segment};
 
 use crate::document::nearest_name;
 
-/// A word with so many characters may be a secret: the secrets of platforms have at least 16.
+/// A word of this length may be a secret: the secrets of platforms have at least 16.
 const MIN_SECRET_CHARS: usize = 16;
-/// What is said of a value when the message about it may quote it.
+/// The description of a value if the message about it may quote the value.
 pub(crate) const UNKNOWN_FORM: &str = "the value does not have the expected form";
 /// The most parts of a path in a log line.
 const MAX_PATH_PARTS: usize = 8;
@@ -25,7 +25,7 @@ const FOUND_VALUES: [(&str, &str); 9] = [
     ("boolean ", "a boolean"),
     ("integer ", "a number"),
     ("floating point ", "a number with a fraction"),
-    ("string ", "a text"),
+    ("string ", "a string"),
     ("sequence", "a list"),
     ("map", "a table"),
     ("null", "null"),
@@ -34,7 +34,7 @@ const FOUND_VALUES: [(&str, &str); 9] = [
 ];
 
 /// How serde and the types of fields describe what they expect, and plain words for it.
-const EXPECTED_VALUES: [(&str, &str); 9] = [
+const EXPECTED_VALUES: [(&str, &str); 8] = [
     ("a sequence", "a list"),
     ("a signed duration string", "a duration, e.g. `4h` or `90m`"),
     ("u32", "a whole number from 0 to 4294967295"),
@@ -42,8 +42,7 @@ const EXPECTED_VALUES: [(&str, &str); 9] = [
     ("struct ", "a table"),
     ("internally tagged enum", "a table with a `kind`"),
     ("adjacently tagged enum", "a table with a `kind`"),
-    ("variant identifier", "a text"),
-    ("a string", "a text"),
+    ("variant identifier", "a string"),
 ];
 
 /// What is wrong with a key of the configuration or of the secrets. It contains no secret.
@@ -75,14 +74,14 @@ pub(crate) fn redact_key(key: &str) -> String {
     key.split('.').map(redact_part).collect::<Vec<_>>().join(".")
 }
 
-/// A problem: no thing of a kind has this name. Names the known one that is probably meant, or some of the known ones.
+/// The problem that nothing of this kind has this name. It shows the known name that is probably meant, or some known names.
 pub(crate) fn unknown_name<'a>(kind: &str, name: &str, known: impl Iterator<Item = &'a str> + Clone) -> String {
     let problem = format!("no {kind} is named {}", redact(name));
     match nearest_name(name, known.clone()) {
         Some(meant) => format!("{problem}; did you mean {}?", redact(meant)),
         None => match known.map(redact).take(MAX_LISTED_NAMES).collect::<Vec<_>>().join(", ") {
             none if none.is_empty() => problem,
-            some => format!("{problem}; there is {some}"),
+            some => format!("{problem}; known: {some}"),
         },
     }
 }
@@ -94,7 +93,7 @@ pub(crate) fn redact_value(text: &str) -> String {
     if is_short && !SECRET_PREFIXES.iter().any(|prefix| lower.contains(prefix)) || redact(text) == text {
         format!("{text:?}")
     } else {
-        format!("a text of {} characters", text.chars().count())
+        format!("a string of {} characters", text.chars().count())
     }
 }
 
@@ -182,8 +181,8 @@ pub(crate) fn dotted_path(path: &Path) -> String {
     text
 }
 
-/// What a serde error found and expected. The message of the error quotes values and unknown keys; the result does so only
-/// with names. `ours` are the beginnings of messages of the caller's own types, which show no value.
+/// What a serde error found and expected. The message of the error quotes values and unknown keys; the result quotes only
+/// names. `ours` are the beginnings of messages of the caller's own types. Those messages show no value.
 pub(crate) fn describe_expected(message: &str, ours: &[String]) -> String {
     // The names of missing and repeated fields come from the program.
     let is_safe = message.starts_with("missing field `") || message.starts_with("duplicate field `");
@@ -299,9 +298,9 @@ pub(crate) mod tests {
     #[test]
     fn parse_error_keeps_the_expectation_and_drops_the_value() {
         for (message, kept) in [
-            ("invalid type: string \"xoxb-1\", expected a sequence", "expected a list, found a text"),
-            ("invalid type: string \"a, expected xoxb-1\", expected a map", "expected a table, found a text"),
-            ("invalid type: integer `7`, expected a string", "expected a text, found a number"),
+            ("invalid type: string \"xoxb-1\", expected a sequence", "expected a list, found a string"),
+            ("invalid type: string \"a, expected xoxb-1\", expected a map", "expected a table, found a string"),
+            ("invalid type: integer `7`, expected a string", "expected a string, found a number"),
             ("invalid length 1, expected an array", "expected an array"),
             ("unknown field `xoxb-1`, expected one of `a`, `b`", "unknown field, expected one of `a`, `b`"),
             (

@@ -33,7 +33,7 @@ use crate::logging::ErrorChain;
 use crate::redaction::redact_path;
 use crate::secrets::SecretSet;
 use crate::{envelope, metrics};
-use decision::{reply_to_command, reply_without_reason};
+use decision::{refusal_before_reason, reply_to_command};
 use old_card::redraw_copy;
 
 /// Maximum size of a request body. Most have a few hundred bytes, and no platform sends more than this.
@@ -304,7 +304,7 @@ enum ReasonPrompt {
     Answered(Box<Reply>),
 }
 
-/// Asks for a reason, unless no reason can make the decision count. `None` if the platform cannot ask.
+/// Asks for a reason, unless the decision cannot count with any reason. `None` if the platform cannot ask.
 async fn ask_for_reason(
     app: &App,
     responder: &Responder<'_>,
@@ -312,7 +312,7 @@ async fn ask_for_reason(
     click: &Click,
     deadline: Instant,
 ) -> Option<ReasonPrompt> {
-    if let Some(refusal) = reply_without_reason(app, request, responder.now, deadline).await {
+    if let Some(refusal) = refusal_before_reason(app, request, responder.now, deadline).await {
         return Some(ReasonPrompt::Answered(Box::new(refusal)));
     }
     let Command::Connection(command) = &request.command else { return None };

@@ -25,7 +25,7 @@ const MAX_NOTIFICATIONS: usize = 40;
 /// Maximum number of notifications that wait for one channel. Above it, peergate drops those that the card shows as
 /// well, then earlier ends. The last end always stays.
 const MAX_WAITING_PER_CHANNEL: usize = 24;
-/// For this long after a claim, no other watcher posts the claimed notifications. The watcher gives up a post before.
+/// For this long after a claim, no other watcher posts the claimed notifications. The watcher gives up a post earlier.
 const CLAIM_LEASE: SignedDuration = SignedDuration::from_secs(60);
 
 /// The notifications of a record, delivered ones too. They only change together with the record.
@@ -228,8 +228,8 @@ impl Outbox {
     }
 
     /// Claims the notifications that are due by `until`. The process that stores this change posts them when they are
-    /// due, and no other process does for 60 s. If the process dies, they are due again, and count as posts without a known result. `new_card` returns an id for the card that a post may create, and
-    /// `None` for channels without cards.
+    /// due, and no other process does so for 60 s. If the process dies, they become due again, as posts without a known
+    /// result. `new_card` returns an id for the card that a post may create, and `None` for channels without cards.
     pub fn claim_due(
         &mut self,
         now: Timestamp,

@@ -108,7 +108,7 @@ enum Cli {
         #[command(flatten)]
         options: doctor::Options,
     },
-    /// Makes notifications that no channel took due at once.
+    /// Makes undelivered notifications due at once.
     Redrive(redrive::RedriveArgs),
     /// Copies the table on one machine into a new file, while peergate runs.
     Backup(backup::BackupArgs),
@@ -120,7 +120,7 @@ enum Cli {
         kind: SchemaKind,
     },
     /// Serves only the table, with the API of DynamoDB, for functions under `cargo lambda watch`. Requests must be signed
-    /// with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or with a pair that it makes and prints.
+    /// with `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or, without them, with a pair that the command makes and prints.
     Table {
         /// The address to listen on. Port 0 takes a free port and prints it.
         #[arg(long, default_value = "127.0.0.1:8000")]

@@ -101,10 +101,10 @@ fn is_target_name(word: &str) -> bool {
     (1..=MAX_TARGET_BYTES).contains(&word.len()) && word.bytes().all(allowed)
 }
 
-/// What the words of a command are, each for itself.
+/// The words of a command, each classified on its own.
 struct Phrase<'a> {
     first: &'a str,
-    /// Of all words.
+    /// Every verb among the words.
     verbs: Vec<CommandVerb>,
     ids: Vec<WrittenId>,
     /// The name after each `on`, or the word that is there instead.

@@ -1,6 +1,7 @@
 //! The words of commands, and why words are not a command. Knows no platform and no sentence.
 
 use crate::approval::Verdict;
+use crate::document::edit_distance;
 use crate::peering::InstanceId;
 
 /// What a command does, by its first word. One table: the parser reads it, and the list of commands shows it.
@@ -105,6 +106,9 @@ impl CommandVerb {
         if let Some(verb) = Self::ALL.into_iter().find(is_beginning) {
             return Some(verb);
         }
+        if word.chars().count() > MAX_COMPARED_CHARS {
+            return None;
+        }
         let distance = |verb: Self| {
             let VerbEntry { word: own, similar, .. } = verb.entry();
             std::iter::once(&own).chain(similar).map(|known| edit_distance(word, known)).min().unwrap_or(usize::MAX)
@@ -148,30 +152,6 @@ const MAX_EDITS: usize = 2;
 const CHARS_PER_EDIT: usize = 3;
 /// The longest word that is compared with the verbs, in characters.
 const MAX_COMPARED_CHARS: usize = 20;
-
-/// The number of characters to insert, delete, replace, or swap with the next one, until one word is the other.
-/// `usize::MAX` for a long word.
-fn edit_distance(word: &str, other: &str) -> usize {
-    let (word, other): (Vec<char>, Vec<char>) = (word.chars().collect(), other.chars().collect());
-    if word.len() > MAX_COMPARED_CHARS {
-        return usize::MAX;
-    }
-    let at = |row: &[usize], position: usize| row.get(position).copied().unwrap_or(usize::MAX);
-    let (mut before, mut last) = (vec![], (0..=other.len()).collect::<Vec<_>>());
-    for (row, letter) in word.iter().enumerate() {
-        let mut next = vec![row.saturating_add(1)];
-        for (column, wanted) in other.iter().enumerate() {
-            let replaced = at(&last, column).saturating_add(usize::from(letter != wanted));
-            let edited = at(&last, column.saturating_add(1)).min(at(&next, column)).saturating_add(1);
-            let is_swapped =
-                row > 0 && column > 0 && word.get(row - 1) == Some(wanted) && other.get(column - 1) == Some(letter);
-            let swapped = if is_swapped { at(&before, column - 1).saturating_add(1) } else { usize::MAX };
-            next.push(replaced.min(edited).min(swapped));
-        }
-        before = std::mem::replace(&mut last, next);
-    }
-    at(&last, other.len())
-}
 
 /// Why words are not a command.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -44,7 +44,7 @@ pub struct Capabilities {
     pub pace: Pace,
 }
 
-/// How often peergate posts, so that the platform refuses nothing.
+/// How often peergate posts, so that the platform refuses no post.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
     /// The shortest time between two posts to one channel.

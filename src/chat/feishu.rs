@@ -61,7 +61,8 @@ pub(super) const REPLY_REDRAW: ReplyRedraw = ReplyRedraw::AnyCard;
 #[cfg(feature = "local")]
 pub(super) const COMMANDS_CARRY_FINGERPRINTS: bool = false;
 
-/// What a chat can do. A chat takes 5 posts a second, and an app makes 1000 a minute. It needs no modal: the card itself has an input for the reason.
+/// What a chat can do. A chat takes 5 posts a second, and an app makes 1000 a minute. It needs no modal: the card itself
+/// has an input for the reason.
 const CARD_CAPABILITIES: Capabilities = Capabilities {
     can_edit: true,
     can_thread: true,

@@ -55,6 +55,17 @@ pub struct Message {
     pub buttons: Option<Buttons>,
 }
 
+impl Message {
+    /// The headline and the sentences as one paragraph. Where a part has no final punctuation mark, a period separates it
+    /// from the next one.
+    pub(super) fn to_paragraph(&self) -> String {
+        self.sentences.iter().fold(self.headline.clone(), |before, sentence| {
+            let period = if before.ends_with(['.', ':', '?', '!', '…']) { "" } else { "." };
+            format!("{before}{period} {sentence}")
+        })
+    }
+}
+
 /// A fact of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageFact {
@@ -256,4 +267,23 @@ fn cut_text(line: &str, max_chars: usize) -> String {
     }
     // Slack refuses a whole message for one empty text.
     if short.is_empty() { "–".to_owned() } else { short }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paragraph_has_one_mark_between_sentences() {
+        let paragraph = |sentences: &[&str]| {
+            let sentences = sentences.iter().map(|sentence| (*sentence).to_owned()).collect();
+            Message { sentences, ..with_headline("The dry run passed") }.to_paragraph()
+        };
+        assert_eq!(paragraph(&[]), "The dry run passed");
+        assert_eq!(paragraph(&["Warning: one.", "Warning: two."]), "The dry run passed. Warning: one. Warning: two.");
+        assert_eq!(
+            paragraph(&["Send this:", "pcc-a", "because …", "Now."]),
+            "The dry run passed. Send this: pcc-a. because … Now."
+        );
+    }
 }

@@ -1,5 +1,5 @@
-//! Paces posts, so that a platform refuses nothing: posts to a channel keep a distance, in the order in which they were
-//! asked for. If a platform throttles a post all the same, every post to the channel or of the app pauses.
+//! Paces posts, so that no platform refuses them. Posts to a channel keep a distance, in the order in which they were asked
+//! for. If a platform still throttles a post, all posts to the channel, or all posts of the app, pause.
 //!
 //! Each process counts for itself. A post whose turn is later waits in its record, so a restart loses no post, and other
 //! processes see the turn, too.
@@ -18,7 +18,7 @@ const MIN_PAUSE: SignedDuration = SignedDuration::from_secs(1);
 const MAX_PAUSE: SignedDuration = SignedDuration::from_mins(15);
 /// A turn that nobody has taken for so long is forgotten.
 const TURN_LIFETIME: SignedDuration = SignedDuration::from_mins(2);
-/// The most posts to a channel that have a turn. Later ones are tried again when these are over.
+/// The most posts to a channel that have a turn. Later posts ask again when these are over.
 const MAX_TURNS: usize = 1000;
 
 /// Where a post goes, as far as limits are concerned.

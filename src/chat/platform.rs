@@ -10,7 +10,7 @@
 //! | `USERS_SPAN_TENANTS`, `MAX_BINDING_CHARS`, `REPLY_REDRAW` | data: what its user ids identify, what buttons can carry, and what replies can do |
 //! | `Config`, `Secrets`, `State` | the table `[platforms.NAME]`, the secret `platforms.NAME`, and what a process caches |
 //! | `check_config`, `check_secrets`, `check_principal` | each error names the wrong key |
-//! | `secret_format_hints` | how those of its errors begin that may be repeated, as they contain no secret |
+//! | `secret_format_hints` | the beginnings of its error messages that contain no secret, so that they may be shown |
 //! | `merged_tenants`, `request_signers`, `binding_key_material` | tenants whose users belong to another tenant; who signs with which secrets; what binding keys are derived from |
 //! | `is_address_test` | whether a request only tests the address, unsigned |
 //! | `precheck_request` | refuses what is not authentic under any secret |

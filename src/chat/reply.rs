@@ -73,8 +73,8 @@ pub enum Reply {
     },
     /// The button is not one of the current card.
     StaleCard {
-        /// The card that counts, if the clicked message is another one.
-        living_card: Option<String>,
+        /// The reference of the current card, if the clicked message is another one.
+        current_card: Option<String>,
         /// The record, if no channel has a card that can be updated: the sender gets a private one.
         approval: Option<Box<Approval>>,
     },

@@ -1,7 +1,7 @@
 //! Slack: an app with cards, threads and modals; and incoming webhooks, which are channels of their own kind.
 
-mod answer;
 mod api;
+mod api_response;
 mod config;
 mod form;
 mod lookup;

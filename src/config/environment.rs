@@ -20,7 +20,7 @@ const SECRET_CHARACTERS: &str = "/_+=.@-:";
 const A_REGION: &str = "a region, e.g. eu-central-1";
 const A_TABLE: &str = "the name or ARN of a DynamoDB table: 3 to 1024 letters, digits and `_.-:/`";
 const A_SECRET: &str = "the name or ARN of a secret in AWS Secrets Manager, or file:PATH";
-const A_KEY: &str = "a text without a space or a line break";
+const A_KEY: &str = "a string without a space or a line break";
 const A_URL: &str = "a URL, e.g. http://127.0.0.1:8000";
 
 /// The settings of the environment.
@@ -97,7 +97,7 @@ impl<F: Fn(&str) -> Option<String>> Variables<F> {
     fn text(&self, name: &'static str, expected: &'static str) -> Result<Option<String>, Error> {
         match (self.0)(name).filter(|value| !value.is_empty()) {
             Some(value) if value.contains('\u{FFFD}') => {
-                Err(Error::MalformedVariable { name, expected, found: "a text that is not UTF-8".into() })
+                Err(Error::MalformedVariable { name, expected, found: "a string that is not UTF-8".into() })
             }
             value => Ok(value),
         }
@@ -196,13 +196,13 @@ mod tests {
             (
                 "AWS_ACCESS_KEY_ID",
                 "AKIA\n",
-                "expected a text without a space or a line break, found another: it ends with",
+                "expected a string without a space or a line break, found another: it ends with",
             ),
             ("AWS_SECRET_ACCESS_KEY", "hush hush", "found another: character 5 is a space"),
             ("AWS_SESSION_TOKEN", "hush ", "found another: it ends with a space or a line break"),
             ("PEERGATE_TABLE", "my table", "expected the name or ARN of a DynamoDB table"),
             ("PEERGATE_TABLE", "ab", "found \"ab\""),
-            ("PEERGATE_CONFIG", "caf\u{FFFD}.toml", "expected a path, found a text that is not UTF-8"),
+            ("PEERGATE_CONFIG", "caf\u{FFFD}.toml", "expected a path, found a string that is not UTF-8"),
             ("PEERGATE_SECRETS", "file:", "expected the name or ARN of a secret in AWS Secrets Manager, or file:PATH"),
             ("PEERGATE_SECRETS", "./secrets.json", "or file:PATH, found \"./secrets.json\""),
             ("PEERGATE_SECRETS", "C:\\secrets.json", "or file:PATH"),

@@ -43,7 +43,7 @@ pub struct SimulatorSettings {
     pub latency: Duration,
     /// The accounts that may call.
     pub accounts: Vec<SimulatedAccount>,
-    /// Whether the ids of connections are numbers, which tests can name. Else they are random, as the vendor's are.
+    /// Whether the ids of connections are numbers, which tests can name. Otherwise they are random, like the vendor's.
     pub numbered_ids: bool,
     /// The external id that a role requires, by the ARN of the role. Other roles require none.
     pub external_ids: BTreeMap<String, String>,

@@ -1,5 +1,5 @@
-//! Why a server gives no answer, in words, and what an operator should check. An error of a library hides it behind several
-//! causes.
+//! Why a server gives no answer, in words, and what an operator should check. The errors of libraries hide the reason behind
+//! several causes.
 
 use std::error::Error;
 use std::{fmt, io};
@@ -71,7 +71,7 @@ impl Unreachable {
             return Some(Self::Name);
         }
         let io = error.downcast_ref::<io::Error>()?;
-        // It is not a cause of the outer one: that would skip it.
+        // `source` of the outer error skips the inner one.
         if let Some(inner) = io.get_ref() {
             return Self::of_cause(inner);
         }

@@ -103,7 +103,7 @@ fn check_table_file(path: &Path) -> Result<(), Error> {
     let header = u64::try_from(SQLITE_HEADER.len()).unwrap_or_default();
     let file = File::open(path).map_err(|error| format!("cannot read {name}: {error}"))?;
     file.take(header).read_to_end(&mut start).map_err(|error| format!("cannot read {name}: {error}"))?;
-    if start == SQLITE_HEADER { Ok(()) } else { Err(format!("{name} has no table: it is no file of SQLite").into()) }
+    if start == SQLITE_HEADER { Ok(()) } else { Err(format!("{name} has no table: it is not a file of SQLite").into()) }
 }
 
 /// Every record of a table, by id.

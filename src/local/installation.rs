@@ -161,7 +161,7 @@ async fn delete_expired(table: EmbeddedTable) {
         let table = table.clone();
         match spawn_blocking(move || table.delete_expired()).await {
             Ok(Ok(0)) | Err(_) => {}
-            Ok(Ok(deleted)) => tracing::info!(outcome = "expired", deleted, "deleted what the table need not keep"),
+            Ok(Ok(deleted)) => tracing::info!(outcome = "expired", deleted, "deleted expired items of the table"),
             Ok(Err(error)) => tracing::error!(outcome = "store_failed", %error, "could not delete expired records"),
         }
         sleep(EXPIRY_INTERVAL).await;

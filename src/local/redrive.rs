@@ -1,4 +1,4 @@
-//! `peergate redrive`: makes notifications that no channel took due at once.
+//! `peergate redrive`: makes undelivered notifications due at once.
 
 use std::collections::BTreeSet;
 

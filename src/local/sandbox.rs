@@ -54,7 +54,7 @@ pub struct Sandbox {
     pub environment: Environment,
     /// The text of `peergate.toml`.
     pub config: String,
-    /// Whether posts keep their distance, as in a deployment. Else, every post begins at once.
+    /// Whether posts keep their distance, as in a deployment. Otherwise every post begins at once.
     pub paces_posts: bool,
     /// The directory of its files. It is removed with the sandbox.
     directory: PathBuf,

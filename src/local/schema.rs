@@ -74,10 +74,10 @@ fn event_schema() -> Schema {
     for kind in kinds.get("oneOf").and_then(Value::as_array).into_iter().flatten() {
         let tag = kind.get("const").or_else(|| kind.pointer("/required/0")).and_then(Value::as_str).unwrap_or_default();
         let (name, mut data, mut one) = (format!("peering.{tag}"), data.clone(), event.clone().to_value());
-        replace(&mut data, "/properties/news", kind.clone());
-        replace(&mut one, "/properties/type", json!({"const": name}));
-        replace(&mut one, "/properties/data", data);
-        replace(&mut one, "/description", kind.get("description").cloned().unwrap_or_default());
+        replace_at(&mut data, "/properties/news", kind.clone());
+        replace_at(&mut one, "/properties/type", json!({"const": name}));
+        replace_at(&mut one, "/properties/data", data);
+        replace_at(&mut one, "/description", kind.get("description").cloned().unwrap_or_default());
         if let Value::Object(members) = &mut one {
             members.retain(|key, _| key != "$schema" && key != "title");
         }
@@ -104,7 +104,7 @@ fn test_event_schema(event: &Schema) -> Value {
     })
 }
 
-fn replace(schema: &mut Value, pointer: &str, value: Value) {
+fn replace_at(schema: &mut Value, pointer: &str, value: Value) {
     if let Some(place) = schema.pointer_mut(pointer) {
         *place = value;
     }

@@ -84,7 +84,7 @@ impl EmbeddedTable {
             Err(error) => return Err(format!("cannot create the table {}: {error}", path.display()).into()),
         }
         let database = Database::new(&path.to_string_lossy())
-            .map_err(|error| format!("cannot open the table {}: {}", path.display(), describe(&error)))?;
+            .map_err(|error| format!("cannot open the table {}: {}", path.display(), describe_engine_error(&error)))?;
         Ok(Self { database, path: Some(path.into()), problem: Arc::default() })
     }
 
@@ -95,7 +95,7 @@ impl EmbeddedTable {
     pub fn open_copy(path: &Path) -> Result<Self, Error> {
         let table = Self::in_memory()?;
         let read = table.database.restore_from(&path.to_string_lossy());
-        read.map_err(|error| format!("cannot read the table {}: {}", path.display(), describe(&error)))?;
+        read.map_err(|error| format!("cannot read the table {}: {}", path.display(), describe_engine_error(&error)))?;
         Ok(table)
     }
 
@@ -157,7 +157,7 @@ impl EmbeddedTable {
     /// # Errors
     /// When either file cannot be used.
     pub(super) fn copy_into(&self, path: &Path) -> Result<(), Error> {
-        self.database.vacuum_into(&path.to_string_lossy()).map_err(|error| describe(&error).into())
+        self.database.vacuum_into(&path.to_string_lossy()).map_err(|error| describe_engine_error(&error).into())
     }
 
     /// The settings of AWS with which the SDK uses this table.
@@ -176,8 +176,8 @@ impl EmbeddedTable {
     }
 }
 
-/// What is wrong with a file, in words of ours if there are any.
-fn describe(error: &DynoxideError) -> String {
+/// What is wrong with a file: in our words if we have any, else in those of the engine.
+fn describe_engine_error(error: &DynoxideError) -> String {
     let message = error.to_string();
     StorageProblem::from_message(&message).map_or(message, |problem| problem.to_string())
 }

@@ -8,7 +8,7 @@ use super::Store;
 use crate::notes::{self, NoteId};
 
 impl Store {
-    /// When the region of a target was surveyed first: now, if it never was.
+    /// When the region of a target was surveyed first. If it never was, this is its first survey.
     ///
     /// # Errors
     /// When the table is unavailable, or the note was edited.

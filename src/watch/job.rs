@@ -51,10 +51,10 @@ pub(super) struct PacedClaim {
 /// A notification that this process has claimed.
 pub(super) struct ClaimedPost {
     pub(super) id: ApprovalId,
-    /// The record as the last of the posts stored it that share it. So they do not write against each other.
+    /// The record as it was stored last. Posts that were claimed together share it, so that their writes do not conflict.
     pub(super) record: Arc<Mutex<Stored>>,
     pub(super) paced: PacedClaim,
-    /// The claim ends a while after this.
+    /// When it was claimed. The claim ends 60 s later.
     pub(super) claimed_at: Instant,
 }
 
@@ -123,7 +123,7 @@ pub(super) struct Listing {
     pub(super) next_token: Option<String>,
     pub(super) pages: u32,
     pub(super) unreadable: usize,
-    /// When the region was surveyed first. `None` if nobody looks for new requests, or the table is unavailable.
+    /// When the region was surveyed first. `None` if this listing looks for no new requests, or the table is unavailable.
     pub(super) first_survey_at: Option<Timestamp>,
     /// Detects pages that repeat earlier ones.
     pub(super) repeat_detector: RepeatDetector,

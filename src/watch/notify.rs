@@ -23,12 +23,12 @@ use crate::chat::{
 use crate::clock;
 use crate::store::{self, Stored};
 
-/// The longest that a delivery takes, with all its calls. Less than the time of a claim, so that no other watcher posts the
-/// same.
+/// The timeout of a delivery with all its calls. It is shorter than a claim, so that no other watcher posts the same
+/// notification.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(45);
-/// A claim that waited longer for a slow channel is given back, so that the delivery ends before its claim does.
+/// peergate gives a claim back that waited longer for a slow channel, so that the delivery ends before its claim does.
 const MAX_CLAIM_AGE: Duration = Duration::from_secs(10);
-/// When such a notification is claimed again.
+/// The wait until such a notification is claimed again.
 const SLOW_CHANNEL_PAUSE: SignedDuration = SignedDuration::from_secs(10);
 /// The time that remains to store the result when the tick ends.
 const RESULT_RESERVE: Duration = Duration::from_secs(1);
@@ -44,7 +44,7 @@ impl Claimed {
         Self { stored, claims: vec![] }
     }
 
-    /// Ends a job: a job of its own posts each notification.
+    /// Ends a job. A job of its own posts each claimed notification.
     fn into_result(self) -> JobResult {
         let (id, recheck_at) = (self.stored.approval.id().clone(), self.stored.approval.recheck_at(clock::now()));
         let record = Arc::new(Mutex::new(self.stored));
@@ -89,7 +89,7 @@ async fn update_and_claim_ahead(
     Ok(Claimed { stored, claims })
 }
 
-/// Ends a job: what it claimed is posted by other jobs. Also updates cards of earlier versions.
+/// Ends a job: other jobs post what it claimed. Also updates cards of earlier versions.
 pub(super) async fn deliver(app: &App, claimed: Claimed, summary: &mut TickSummary) -> Result<JobResult, store::Error> {
     if !claimed.claims.is_empty() {
         return Ok(claimed.into_result());
@@ -238,7 +238,7 @@ async fn post_in_turn(
     })
 }
 
-/// Waits while the post before is later than planned.
+/// Waits if the post before this one was late.
 ///
 /// # Errors
 /// When the channel pauses: until when.

@@ -83,14 +83,14 @@ async fn post_message(
     }
 }
 
-/// The message without its mentions, if the platform has refused its content. It may know one of the users no more, and the
-/// news is worth more than the mention.
+/// The message without its mentions, if the platform has refused its content. It may no longer know one of the
+/// users, and the notification matters more than the mention.
 fn without_mentions<T>(message: &Message, sent: &Result<T, DeliveryError>) -> Option<Message> {
     let is_refused = matches!(sent, Err(DeliveryError { retry: RetryPolicy::FewTimes, .. }));
     (is_refused && !message.mentions.is_empty()).then(|| Message { mentions: vec![], ..message.clone() })
 }
 
-/// The identities of the approvers who must decide, if the rule mentions them and they are not too many.
+/// The identities of the approvers who must decide. Empty if the rule mentions nobody, or if they are too many.
 fn mentions_for(app: &App, approval: &Approval) -> Vec<Principal> {
     let needed = message::needed_approvers(approval, clock::now());
     match &approval.policy().rule {
@@ -168,8 +168,8 @@ async fn draw_card(
     Ok(reference)
 }
 
-/// Deletes a card that keeps its old content. If the platform refuses, a reply says that there is a new one, and a click
-/// on it does.
+/// Deletes a card that keeps its old content. If the platform refuses, a reply in its thread says that there is a new card.
+/// So does the answer to a click on the old one.
 async fn remove_frozen_card(context: ChatContext<'_>, to: &Channel, approval: &Approval, old: &CardRef, new: CardId) {
     let Err(undelivered) = to.delete(context, &old.reference).await else { return };
     let id = approval.id();

@@ -47,8 +47,8 @@ pub(super) async fn reply_to_command(app: &App, request: &CommandRequest, now: T
     }
 }
 
-/// The reply to a decision that no reason can make count. `None` if its sender can be asked for a reason.
-pub(super) async fn reply_without_reason(
+/// The refusal of a decision that cannot count with any reason. `None` if its sender can be asked for a reason.
+pub(super) async fn refusal_before_reason(
     app: &App,
     request: &CommandRequest,
     now: Timestamp,
@@ -117,7 +117,7 @@ impl<'a> Attempt<'a> {
         Self { app, request, command, id, by, now, deadline }
     }
 
-    /// Refuses a decision that cannot count, with what the record says. Only without a record, it reads the connection.
+    /// Refuses a decision that cannot count, as the record shows. Reads the connection only if there is no record.
     async fn refuse_in_advance(self, verdict: Verdict) -> Option<Reply> {
         let Self { app, id, deadline, .. } = self;
         let stored = match timeout_at(deadline, app.store.load(id)).await {

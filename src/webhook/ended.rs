@@ -1,4 +1,5 @@
-//! Ends that nobody decided through peergate, and that the reading for a decision shows first.
+//! Requests that ended outside peergate. The reading for a decision may be the first to show such an end: peergate stores
+//! it, and names it in the reply.
 
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};

@@ -57,8 +57,8 @@ fn may_become_card(record: &Approval, card: CardId) -> bool {
         .any(|delivery| matches!(delivery, Delivery::Waiting { card: Some(expected), .. } if *expected == card))
 }
 
-/// The card that counts, if the clicked message is another one. A card in the same channel comes first.
-fn living_card<'a>(record: &'a Approval, clicked: Option<CardId>, message: &str) -> Option<&'a CardRef> {
+/// The current card, if the clicked message is another one. A card in the same channel comes first.
+fn find_current_card<'a>(record: &'a Approval, clicked: Option<CardId>, message: &str) -> Option<&'a CardRef> {
     let channel_of = |reference: &str| reference.rsplit_once('/').map(|(channel, _)| channel.to_owned());
     let is_current = record.cards().values().any(|card| card.reference == message);
     if is_current || clicked.is_some_and(|card| may_become_card(record, card)) {
@@ -69,7 +69,7 @@ fn living_card<'a>(record: &'a Approval, clicked: Option<CardId>, message: &str)
     here.or_else(|| cards.next())
 }
 
-/// What replaces the clicked message if it is not the current card: a pointer to the card that counts, or the same text
+/// What replaces the clicked message if it is not the current card: a pointer to the current card, or the same text
 /// without buttons. `link` makes a link of a reference.
 pub(super) fn redraw_copy(
     request: &CommandRequest,
@@ -77,17 +77,17 @@ pub(super) fn redraw_copy(
     link: impl Fn(&str) -> Option<String>,
     now: Timestamp,
 ) -> Option<Message> {
-    let (living, record) = if let Reply::StaleCard { living_card, approval } = reply {
-        (living_card.as_ref(), approval.as_deref())
+    let (current, record) = if let Reply::StaleCard { current_card, approval } = reply {
+        (current_card.as_ref(), approval.as_deref())
     } else {
         (None, reply.approval())
     };
-    if let Some(reference) = living {
+    if let Some(reference) = current {
         return Some(message::card_replaced(link(reference)));
     }
     let (record, clicked) = (record?, request.clicked_card.as_ref()?);
     let message = clicked.message_ref.as_deref().filter(|_| !is_private_card(clicked, &request.by, now))?;
-    if let Some(card) = living_card(record, Some(clicked.card_id), message) {
+    if let Some(card) = find_current_card(record, Some(clicked.card_id), message) {
         return Some(message::card_replaced(link(&card.reference)));
     }
     let has_no_card = record.cards().is_empty() && !may_become_card(record, clicked.card_id);
@@ -97,8 +97,11 @@ pub(super) fn redraw_copy(
 /// The reply to a click on a button that decides nothing.
 fn old_card_reply(record: Option<&Approval>, card: Option<CardId>, message: Option<&str>, now: Timestamp) -> Reply {
     let alone = record.filter(|record| record.cards().is_empty() && record.is_open(now));
-    let living = record.zip(message).and_then(|(record, message)| living_card(record, card, message));
-    Reply::StaleCard { living_card: living.map(|card| card.reference.clone()), approval: alone.cloned().map(Box::new) }
+    let current = record.zip(message).and_then(|(record, message)| find_current_card(record, card, message));
+    Reply::StaleCard {
+        current_card: current.map(|card| card.reference.clone()),
+        approval: alone.cloned().map(Box::new),
+    }
 }
 
 /// Asks the watcher to update the cards. If the clicked message is that of a post without a known result, it becomes the

@@ -90,7 +90,7 @@ async fn certificate_check_with_anything_beside_it_is_no_check() {
         let reply = app.call_webhook(request(method, uri, body), clock::now()).await;
         assert_eq!(reply.status, status, "{method} {uri} {body}: {}", reply.body);
     }
-    // Signed, it is what else it is.
+    // A signed request with `ssl_check` is handled like any other request.
     let text = app.sign_slack_form(&[("ssl_check", "1"), ("text", "list")]).await;
     assert_eq!(app.send(&text).await.status, 400);
     assert_eq!(app.count_upstream_calls(), 0);

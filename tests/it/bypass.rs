@@ -145,8 +145,7 @@ async fn connection_that_was_never_shown_is_an_alarm() {
     app.discover().await;
     app.assert_state(&id, "activated").await;
     let alarms = alarms_in(&app, CHANNEL);
-    let headline =
-        format!("⚠ VPC peering prod/{id} was accepted outside peergate, and was never shown here before the accept");
+    let headline = format!("⚠ VPC peering prod/{id} was accepted outside peergate before peergate knew of it");
     assert!(alarms.len() == 1 && alarms[0].broadcast && alarms[0].text.starts_with(&headline), "{alarms:?}");
     assert_eq!(app.card_in(CHANNEL).button_labels(), Vec::<&str>::new());
     assert_eq!(audit_events(&app), ["peering.bypassed", "peering.activated"]);

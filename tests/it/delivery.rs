@@ -1,4 +1,4 @@
-//! How notifications reach channels: one living card, at the pace of the platform, and nobody waits for a slow receiver.
+//! How notifications reach channels: one current card, at the pace of the platform, and nobody waits for a slow receiver.
 
 use crate::support::prelude::*;
 use peergate::approval::{Approval, Delivery};
@@ -102,7 +102,7 @@ async fn thread_reply_whose_answer_was_lost_appears_once() {
 }
 
 #[tokio::test]
-async fn without_the_scope_a_lost_card_is_replaced_at_its_click() {
+async fn lost_card_without_the_scope_is_replaced_at_its_click() {
     let app = TestApp::with_settings(slow_activation()).await;
     app.slack.remove_scope("channels:history");
     lose_answers(&app);

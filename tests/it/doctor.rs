@@ -239,8 +239,8 @@ async fn doctor_names_configuration_problems() {
         ),
         (
             |it| it.environment.ca_file = Some("/nonexistent/ca.pem".into()),
-            "HTTP client: cannot use /nonexistent/ca.pem, which PEERGATE_CA_FILE names: No such file or directory",
-            "not started: cannot use /nonexistent/ca.pem, which PEERGATE_CA_FILE names: No such file or directory",
+            "HTTP client: cannot use /nonexistent/ca.pem (PEERGATE_CA_FILE): No such file or directory",
+            "not started: cannot use /nonexistent/ca.pem (PEERGATE_CA_FILE): No such file or directory",
         ),
     ];
     check(rows).await;

@@ -250,7 +250,7 @@ fn moments() -> [Moment; 5] {
 }
 
 #[tokio::test]
-async fn killed_at_any_step_it_accepts_exactly_once() {
+async fn process_killed_at_any_step_accepts_exactly_once() {
     for Moment { name, fault, is_decided } in moments() {
         let (mut machine, id) = Machine::with_request(quick_settings(), ONE_APPROVAL).await;
         let approval = machine.app.sign_event("approve", &id, "alice").await;
@@ -286,7 +286,7 @@ async fn killed_at_any_step_it_accepts_exactly_once() {
 }
 
 #[tokio::test]
-async fn killed_while_it_activates_or_posts_it_loses_nothing() {
+async fn process_killed_during_activation_and_post_loses_nothing() {
     let settings = SimulatorSettings { activation_delay: Duration::from_secs(1), ..SimulatorSettings::default() };
     let (mut machine, id) = Machine::with_request(settings, ONE_APPROVAL).await;
     machine.wait_for("the card", async || machine.app.slack.messages_in(CHANNEL).len() == 1).await;
@@ -300,7 +300,7 @@ async fn killed_while_it_activates_or_posts_it_loses_nothing() {
     machine.app.slack.clear_outages();
     machine.serve(&[]).await;
     machine.wait_for_record(&id, "activated").await;
-    // The claim of the killed process ends after 30 s.
+    // The claim of the killed process ends after 60 s.
     let told = async || {
         let types: BTreeSet<_> =
             machine.app.slack.posts(AUDIT_PATH).iter().map(|post| post.body_json()["type"].to_string()).collect();

@@ -76,26 +76,26 @@ fn config_error_names_place_key_expected_and_found() {
         format!("{TARGET}[people.a]\nprincipals = [\"slack:T1/U1\"]\n"),
     ]);
     insta::assert_snapshot!(errors, @r##"
-    peergate.toml: targets.prod.account, line 2, column 11: expected a text, found 1
+    peergate.toml: targets.prod.account, line 2, column 11: expected a string, found 1
     peergate.toml: targets.prod.accuont, line 2, column 1: unknown field `accuont`, expected one of `account`, `regions`, `endpoint`, `sts_endpoint`, `credentials`, `signature`, `calls_per_minute`; did you mean `account`?
     peergate.toml: targets.prod.account, line 2, column 11: not an account id: expected digits, as text, found "x"
     peergate.toml: targets.prod.regions, line 3, column 11: expected a list, found 7
-    peergate.toml: targets.prod.regions[0], line 3, column 12: expected a text, found 7
+    peergate.toml: targets.prod.regions[0], line 3, column 12: expected a string, found 7
     peergate.toml: requests.stuck_after, line 2, column 15: expected a duration, e.g. `4h` or `90m`, found "soon"
     peergate.toml: requests.stuck_after, line 2, column 15: expected a duration, e.g. `4h` or `90m`, found 7
     peergate.toml: targets.prod.endpoint, line 4, column 12: expected a URL, e.g. `https://vpcpeer.aliyuncs.com/`, found "vpcpeer.aliyuncs.com"
     peergate.toml: targets.prod.endpoint, line 4, column 12: expected a URL, e.g. `https://vpcpeer.aliyuncs.com/`, found ""
-    peergate.toml: targets.prod.endpoint, line 4, column 12: expected a URL, e.g. `https://vpcpeer.aliyuncs.com/`, found a text of 14 characters
+    peergate.toml: targets.prod.endpoint, line 4, column 12: expected a URL, e.g. `https://vpcpeer.aliyuncs.com/`, found a string of 14 characters
     peergate.toml: targets.prod.endpoint, line 4, column 12: only https is allowed, except on loopback, found http to vpcpeer.aliyuncs.com
     peergate.toml: targets.prod.credentials.kind, line 4, column 24: unknown variant `root`, expected one of `access-key`, `assume-role`, `oidc`
-    peergate.toml: targets.prod.credentials.kind, line 4, column 24: expected a text, found 7
+    peergate.toml: targets.prod.credentials.kind, line 4, column 24: expected a string, found 7
     peergate.toml: targets.prod.credentials, line 4, column 15: missing field `kind`
-    peergate.toml: targets.prod.credentials.role, line 4, column 46: expected a text, found 7
+    peergate.toml: targets.prod.credentials.role, line 4, column 46: expected a string, found 7
     peergate.toml: targets.prod.credentials, line 4, column 15: unknown field `rule`, expected one of `role`, `external_id`, `key_of`; did you mean `role`?
     peergate.toml: targets.prod.credentials.role, line 4, column 46: expected acs:ram::2222222222222222:role/NAME, found "x"
     peergate.toml: targets.prod.credentials, line 4, column 15: expected a table with a `kind`, found "x"
     peergate.toml: channels.ops.kind, line 5, column 8: unknown variant `slak`, expected one of `slack`, `feishu`, `slack-webhook`, `feishu-bot`, `standard-webhooks`; did you mean `slack`?
-    peergate.toml: channels.ops.channel, line 6, column 11: expected a text, found 1
+    peergate.toml: channels.ops.channel, line 6, column 11: expected a string, found 1
     peergate.toml: channels.ops, line 4, column 1: unknown field `chanel`, expected `channel`; did you mean `channel`?
     peergate.toml: channels.ops, line 4, column 1: missing field `kind`
     peergate.toml: rule[0].approvals, line 7, column 13: expected a whole number from 0 to 4294967295, found -1
@@ -266,7 +266,7 @@ fn secrets_error_names_file_key_and_form_but_no_value() {
             "secret: it is not base64: after 31 characters, a part",
         ),
         (client, json!("whsk_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"), "secret: its prefix is not `whsec_`"),
-        (client, json!(7), "clients.ci.signing_secrets[0], line 1, column ?: expected a text, found a number"),
+        (client, json!(7), "clients.ci.signing_secrets[0], line 1, column ?: expected a string, found a number"),
         (
             "/clients/ci/signing_secrets",
             json!("whsec_x"),
@@ -427,8 +427,8 @@ fn command_that_fails_says_why_and_makes_no_file() {
         (&["export", "--store", "none.db"], 1, missing),
         (&["verify", "--store", "none.db"], 1, missing),
         (&["redrive", "--store", "none.db"], 1, missing),
-        (&["list", "--store", "empty.db"], 1, "empty.db has no table: it is no file of SQLite"),
-        (&["verify", "--store", "text.db"], 1, "text.db has no table: it is no file of SQLite"),
+        (&["list", "--store", "empty.db"], 1, "empty.db has no table: it is not a file of SQLite"),
+        (&["verify", "--store", "text.db"], 1, "text.db has no table: it is not a file of SQLite"),
         (&["export", "--store", "."], 1, ". is not a file, so it has no table"),
         (&["show", "pcc-A", "--store", "none.db"], 1, "\"pcc-A\" is not a peering connection id: expected `pcc-` and"),
         (&["show", "prod/vpc-1", "--store", "none.db"], 1, "\"prod/vpc-1\" is not a peering connection id"),
@@ -449,7 +449,7 @@ fn command_that_fails_says_why_and_makes_no_file() {
         (&["event", "reject", "PCC-1"], 2, "\"PCC-1\" is not a peering connection id"),
         (&["event", "list", "pcc-a"], 2, "a list is about all connections, so it takes no id"),
         (&["event", "list"], 1, "set --actor: no person in the configuration has an identity on standard-webhooks"),
-        (&["event", "list", "--actor", "al", "--client", "x"], 1, "the secrets have no client x; there is ci"),
+        (&["event", "list", "--actor", "al", "--client", "x"], 1, "the secrets have no client x; known: ci"),
         (&["event", "list", "--provider", "slak"], 2, "expected one of slack, feishu, standard-webhooks"),
         (&["event", "list", "--provider", "slack", "--actor", "U1"], 1, "slack is not configured, or has no secret"),
         (&["simulate", "--accounts", "none.json"], 1, "cannot read none.json: No such file"),
@@ -514,7 +514,7 @@ fn function_that_cannot_start_names_the_variable() {
         (
             "AWS_SECRET_ACCESS_KEY",
             Some("hush hush"),
-            "AWS_SECRET_ACCESS_KEY is malformed: expected a text without a space",
+            "AWS_SECRET_ACCESS_KEY is malformed: expected a string without a space",
         ),
         (
             "PEERGATE_TABLE",
@@ -527,7 +527,7 @@ fn function_that_cannot_start_names_the_variable() {
             "environment variable PEERGATE_SECRETS is malformed: expected the name or ARN of a secret",
         ),
         ("PEERGATE_CONFIG", Some("none.toml"), "cannot read none.toml: No such file or directory"),
-        ("PEERGATE_CA_FILE", Some("none.pem"), "cannot use none.pem, which PEERGATE_CA_FILE names: No such file"),
+        ("PEERGATE_CA_FILE", Some("none.pem"), "cannot use none.pem (PEERGATE_CA_FILE): No such file"),
         ("AWS_ENDPOINT_URL_DYNAMODB", Some("localhost:8000"), "AWS_ENDPOINT_URL_DYNAMODB is malformed: expected a URL"),
         ("HTTPS_PROXY", Some("http://"), "environment variable HTTPS_PROXY is malformed: expected the URL of a proxy"),
     ];

@@ -344,7 +344,7 @@ impl Drop for SmallDisk {
 }
 
 #[tokio::test]
-async fn full_disk_is_reported_as_such_and_ends_with_space() {
+async fn full_disk_is_reported_until_it_has_space() {
     let Some(disk) = SmallDisk::mount() else { return };
     let mut machine = Machine::new(quick_settings()).await;
     let store = disk.store();
@@ -386,7 +386,7 @@ async fn unusable_file_stops_the_start_with_words() {
     std::fs::write(path.join("text.db"), "this is no database, but a longer text without any sense".repeat(40))
         .unwrap();
     let error = refused("text.db").await;
-    assert!(error.contains("cannot open the table text.db: it is damaged, or no table"), "{error}");
+    assert!(error.contains("cannot open the table text.db: it is damaged, or it is no table"), "{error}");
     std::fs::create_dir(path.join("folder.db")).unwrap();
     let error = refused("folder.db").await;
     assert!(error.contains("cannot write the table folder.db: Is a directory"), "{error}");

@@ -92,10 +92,10 @@ fn ca_file_without_certificates_is_refused() {
         std::fs::write(file.path(), pem).unwrap();
         http::Clients::with_ca_file(file.path()).unwrap_err().to_string()
     };
-    let name = format!("cannot use {}, which PEERGATE_CA_FILE names: ", file.path().display());
+    let name = format!("cannot use {} (PEERGATE_CA_FILE): ", file.path().display());
     assert_eq!(unusable(""), format!("{name}it has no certificate in PEM"));
     assert_eq!(unusable("not PEM"), format!("{name}it has no certificate in PEM"));
-    assert_eq!(unusable(broken), format!("{name}certificate 1 in it cannot be a trusted authority"));
+    assert_eq!(unusable(broken), format!("{name}certificate 1 cannot be a trusted authority"));
     let broken = broken.replace("AAAA", "?");
-    assert_eq!(unusable(&broken), format!("{name}certificate 1 in it is not PEM"));
+    assert_eq!(unusable(&broken), format!("{name}certificate 1 is not PEM"));
 }

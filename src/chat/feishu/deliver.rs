@@ -378,8 +378,7 @@ pub(in crate::chat) async fn reply(
     if !toasted || !is_short {
         post_to_person(access, open_id, &message, until).await;
     }
-    let words = std::iter::once(message.headline.as_str()).chain(message.sentences.iter().map(String::as_str));
-    let toast = toasted.then(|| toast_json(kind, &words.collect::<Vec<_>>().join(". ")));
+    let toast = toasted.then(|| toast_json(kind, &message.to_paragraph()));
     json_response(StatusCode::OK, &reply_json(toast, card.map(render_card)))
 }
 

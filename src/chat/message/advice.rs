@@ -4,7 +4,7 @@ use crate::approval::failure_code;
 
 /// What to do about a connection that somebody accepted outside peergate.
 pub(super) const CHECK_BYPASS: &str = "If the connection must not exist, an operator must delete it.";
-/// How to prevent that somebody accepts or rejects outside peergate.
+/// How to prevent accepts and rejections outside peergate.
 pub(super) const PREVENT_BYPASS: &str = "A RAM policy can prevent this: docs/deploy.md, “Nobody else accepts”.";
 
 /// The advice for some codes.

@@ -30,7 +30,8 @@ pub(super) fn recent_events(approval: &Approval) -> Vec<String> {
     if shown < events.len() {
         events.truncate(shown);
         let earlier = approval.history().len().saturating_sub(shown);
-        events.push(format!("{earlier} earlier events are too long for this message: see `peergate show`."));
+        let subject = if earlier == 1 { "event is" } else { "events are" };
+        events.push(format!("{earlier} earlier {subject} too long for this message: see `peergate show`."));
     }
     events.reverse();
     events

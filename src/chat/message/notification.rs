@@ -167,7 +167,7 @@ fn describe_bypass(approval: &Approval, Progress { given, needed }: Progress, wa
     let rejecter = approval.winner().filter(|winner| winner.verdict == Verdict::Reject);
     let headline = match (rejecter, &approval.policy().rule) {
         _ if !was_known => {
-            format!("⚠ VPC peering {id} was accepted outside peergate, and was never shown here before the accept")
+            format!("⚠ VPC peering {id} was accepted outside peergate before peergate knew of it")
         }
         (Some(rejecter), _) => {
             format!("⚠ VPC peering {id} was accepted outside peergate; {} had rejected it", approver_name(&rejecter.by))

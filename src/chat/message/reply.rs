@@ -47,12 +47,12 @@ pub fn card_moved(approval: &Approval) -> Message {
     )
 }
 
-/// Replaces a card whose buttons are no longer valid. `link` leads to the card that counts.
+/// Replaces a card whose buttons are no longer valid. `link` leads to the current card.
 #[must_use]
 pub fn card_replaced(link: Option<String>) -> Message {
     Message {
         link: link.map(|url| Link { label: "Show the card", url }),
-        ..with_sentence("This card has been replaced", "Another card of this request shows how things are.")
+        ..with_sentence("This card has been replaced", "Another card shows the current state of this request.")
     }
 }
 

@@ -76,7 +76,7 @@ fn describe_command_problem(problem: &CommandProblem) -> String {
         }
         CommandProblem::SeveralVerbs => "It names more than one action.".to_owned(),
         CommandProblem::NoId(Some(word)) => format!("{} is not the id of a request: ids begin with pcc-.", quote(word)),
-        CommandProblem::NoId(None) => "It names no request: an id, which begins with pcc-, is missing.".to_owned(),
+        CommandProblem::NoId(None) => "It names no request: the id is missing. Ids begin with pcc-.".to_owned(),
         CommandProblem::SeveralIds => "It names more than one request.".to_owned(),
         CommandProblem::SeveralTargets => "It names more than one target.".to_owned(),
         CommandProblem::NoTarget(Some(word)) => format!("{} is not the name of a target.", quote(word)),
@@ -86,6 +86,6 @@ fn describe_command_problem(problem: &CommandProblem) -> String {
         }
         CommandProblem::NoReason => "No reason follows the word “because”.".to_owned(),
         CommandProblem::TooLong => "The message is too long for a command.".to_owned(),
-        CommandProblem::NotText => "peergate reads only messages of plain text.".to_owned(),
+        CommandProblem::NotText => "peergate reads only plain text.".to_owned(),
     }
 }

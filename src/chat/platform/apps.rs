@@ -61,7 +61,7 @@ macro_rules! apps {
             )+
         }
 
-        /// How the errors about the form of a secret begin. They contain no secret.
+        /// The beginnings of the errors about the form of a secret. These errors contain no secret.
         #[must_use]
         pub fn secret_format_hints() -> Vec<String> {
             [ $( $folder::secret_format_hints(), )+ ].concat()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use url::Url;
 
-use super::answer::SlackResponse;
+use super::api_response::SlackResponse;
 use super::{Config, Secrets};
 use crate::chat::DeliveryError;
 use crate::chat::delivery::CHAT_TIMEOUT;

@@ -1,11 +1,12 @@
-//! Slack has no idempotency key. Each message carries its key as metadata, and after a lost answer the message is looked
-//! for in the history. This needs the scope `channels:history` or `groups:history`. Without it, peergate posts again.
+//! Slack has no idempotency key. peergate puts its own key into the metadata of each message. After a lost answer, it looks
+//! for the message in the history. This needs the scope `channels:history` or `groups:history`. Without it, peergate posts
+//! again.
 
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use super::answer::UNREADABLE;
 use super::api::SlackApi;
+use super::api_response::UNREADABLE;
 use crate::approval::RetryPolicy;
 use crate::chat::{DeliveryError, PostAttempt};
 
@@ -17,7 +18,7 @@ const EVENT_TYPE: &str = "peergate_message";
 const MAX_LOOKED_AT: &str = "200";
 /// How far Slack's clock may be behind ours.
 const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(2);
-/// After so many failed attempts, a history that cannot be read delays the message no more.
+/// After so many failed attempts, peergate posts the message even if the history cannot be read.
 const MAX_DELAYING_ATTEMPTS: u32 = 3;
 
 /// The metadata of a message.

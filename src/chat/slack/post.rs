@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use url::Url;
 
-use super::answer::{SlackResponse, webhook_error};
 use super::api::{SlackApi, json_request};
+use super::api_response::{SlackResponse, webhook_error};
 use super::form::escape_text;
 use super::lookup::message_metadata;
 use super::receive::{action_id, modal_metadata};

@@ -49,8 +49,7 @@ pub(in crate::chat) async fn config_errors(_access: PlatformContext<'_>) -> Opti
 
 fn reply_response(reply: &Reply, message: &Message) -> Response<String> {
     let ReplyOutcome { status, name } = reply.outcome();
-    let detail =
-        std::iter::once(&message.headline).chain(&message.sentences).map(String::as_str).collect::<Vec<_>>().join(". ");
+    let detail = message.to_paragraph();
     let about = match reply {
         Reply::Done(approval)
         | Reply::InProgress(approval)

@@ -283,8 +283,7 @@ pub fn sign_as(
     }
     let body = json!({"type": format!("peering.{verb}"), "timestamp": now, "data": data}).to_string();
     let known = || secrets.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
-    let keys =
-        secrets.get(client).ok_or_else(|| format!("the secrets have no client {client}; there is {}", known()))?;
+    let keys = secrets.get(client).ok_or_else(|| format!("the secrets have no client {client}; known: {}", known()))?;
     let keys = &keys.signing_secrets;
     let timestamp = now.as_second().to_string();
     let signature = sign_body(keys.get(..1).unwrap_or_default(), id, &timestamp, body.as_bytes());

@@ -72,7 +72,8 @@ impl Simulator {
         axum::serve(listener, self.router()).await
     }
 
-    /// For programs on this machine: the API at `/`, and the control of tests at `/_simulator/…`: `GET journal`, `POST faults`, `POST connections/{id}`.
+    /// Answers programs on this machine. The API is at `/`. Tests control the simulator at `/_simulator/…` with
+    /// `GET journal`, `POST faults` and `POST connections/{id}`.
     pub fn router(self) -> Router {
         Router::new()
             .route("/", any(handle_api_call))

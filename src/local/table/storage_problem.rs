@@ -49,8 +49,8 @@ impl StorageProblem {
 impl fmt::Display for StorageProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::CannotOpen => "it cannot be opened: check that its directory exists, and the owner and permissions of both",
-            Self::Damaged => "it is damaged, or no table: restore a backup",
+            Self::CannotOpen => "SQLite cannot open it: check that its directory exists, and the owner and permissions of both",
+            Self::Damaged => "it is damaged, or it is no table: restore a backup",
             Self::DiskFull => "the disk is full: free some space",
             Self::InputOutput => "the disk fails, or a quota or limit is reached: see the log of the system",
             Self::Locked => "another process has locked it for too long: end that process",

@@ -225,11 +225,11 @@ fn bypass_notification_names_who_had_rejected() {
 }
 
 #[test]
-fn bypass_notification_says_that_it_was_never_shown() {
+fn bypass_notification_says_that_the_request_was_unknown() {
     let connection = Connection { status: Status::Activated, ..connection("") };
     let approval = with_review(2, &connection, &[], |review| Approval::discover_bypass(review, now()));
     assert_snapshot!(text(&message::describe_notification(&approval, approval.outbox().first().unwrap())), @r"
-    ⚠ VPC peering prod/pcc-a was accepted outside peergate, and was never shown here before the accept
+    ⚠ VPC peering prod/pcc-a was accepted outside peergate before peergate knew of it
     ActionTrail of account 2222222222222222 says who did it: look for the event AcceptVpcPeerConnection.
     If the connection must not exist, an operator must delete it.
     A RAM policy can prevent this: docs/deploy.md, “Nobody else accepts”.

@@ -457,19 +457,19 @@ fn long_reason_reply_says_how_long_it_may_be() {
 
 #[test]
 fn reply_to_an_old_button_points_to_the_newest_card() {
-    assert_snapshot!(reply(&Reply::StaleCard { living_card: Some("C1/2".into()), approval: None }), @r"
+    assert_snapshot!(reply(&Reply::StaleCard { current_card: Some("C1/2".into()), approval: None }), @r"
     This button is no longer valid, so nothing was decided
     Use the newest card of this request in the channel, or a command.
     ");
     assert_snapshot!(text(&message::card_replaced(None)), @r"
     This card has been replaced
-    Another card of this request shows how things are.
+    Another card shows the current state of this request.
     ");
 }
 
 #[test]
 fn reply_to_an_old_button_brings_a_card_if_no_channel_has_one() {
-    let stale = Reply::StaleCard { living_card: None, approval: Some(Box::new(half_approved())) };
+    let stale = Reply::StaleCard { current_card: None, approval: Some(Box::new(half_approved())) };
     let message = message::describe_reply(&stale, now());
     assert_snapshot!(message.sentences.join("\n"), @"The button that you clicked is no longer valid, so nothing was decided. Use the buttons of this message: only you see it.");
     assert!(message.buttons.is_some());

@@ -23,7 +23,7 @@ thread_local! {
 struct Contract {
     openapi: Value,
     registry: Registry<'static>,
-    /// By reference.
+    /// The validators so far, by the reference of their schema.
     validators: Mutex<BTreeMap<String, Arc<Validator>>>,
 }
 
@@ -70,6 +70,8 @@ pub fn check_answer(method: &str, path: &str, reply: &WebhookReply) {
     let place = place.replace('{', "%7B").replace('}', "%7D");
     let reference = format!("{OPENAPI}{place}/content/{}/schema", escape(content_type));
     CONTRACT.check(&reference, &body, &about);
+    let detail = body["detail"].as_str().unwrap_or_default();
+    assert!(!detail.contains(".. "), "a sentence ends with two periods: {about}");
     let name = reply.name();
     if !name.is_empty() {
         ANSWERS.with_borrow_mut(|seen| seen.insert((reply.status, name)));
