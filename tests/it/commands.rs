@@ -355,7 +355,8 @@ proptest! {
             Some(Command::List { .. }) | None => false,
         };
         let reason_at = words.iter().position(|word| *word == "because");
-        let has_reason = reason_at.is_none_or(|at| words[at + 1..].join("").chars().any(|c| c != ' '));
+        let is_withdrawal = words.iter().find(|word| !["*", "@peergate", "/peergate"].contains(*word)) == Some(&"withdraw");
+        let has_reason = !(is_withdrawal && reason_at.is_some()) && reason_at.is_none_or(|at| words[at + 1..].join("").chars().any(|c| c != ' '));
         let address = ["*", "@peergate", "/peergate"];
         let said = &words[..reason_at.unwrap_or(words.len())];
         let said: Vec<_> = said.iter().skip_while(|word| address.contains(word)).filter(|word| **word != "*").collect();

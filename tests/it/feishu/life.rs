@@ -375,7 +375,7 @@ async fn burst_of_requests_is_posted_within_feishus_limits() {
     for _ in 0..8 {
         world.app.request_peering(&[]).await.unwrap();
     }
-    world.app.discover().await;
+    world.app.scheduled_tick().await;
     assert_eq!(world.fake.messages_in(CHAT_ID).len(), 8);
     let calls = world.fake.calls();
     let mut posts = calls.iter().filter(|call| call.path.contains("/im/v1/"));
