@@ -293,6 +293,9 @@ async fn compare_with_records(
         }
     };
     let (mut jobs, now) = (vec![], clock::now());
+    // The oldest request is told first.
+    let mut unknown: Vec<_> = unknown.into_iter().collect();
+    unknown.sort_by_cached_key(|(id, connection)| (connection.created_at, id.clone()));
     for (id, connection) in unknown {
         let is_outdated = match known.get(&id) {
             None if connection.is_waiting(now) => true,

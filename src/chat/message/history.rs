@@ -10,7 +10,7 @@ use super::{Message, format_time, sanitize_reason, sanitize_text};
 use crate::approval::{
     Approval, ApprovalState, Approver, AuditEntry, AuditEvent, Decision, Reminder, SendBackReason, Verdict,
 };
-use crate::peering::Change;
+use crate::peering::{Change, Status};
 
 /// The most events in a status reply.
 const MAX_EVENTS: usize = 12;
@@ -19,7 +19,7 @@ const MAX_EVENTS_CHARS: usize = 5000;
 
 /// The last events of a record, in order. If reasons are long, there are fewer events, and the first line says so.
 pub(super) fn recent_events(approval: &Approval) -> Vec<String> {
-    let line = |entry: &AuditEntry| format!("{}: {}", format_time(entry.at), describe_event(&entry.event));
+    let line = |entry: &AuditEntry| format!("{}: {}", format_time(entry.at), describe_entry(entry));
     let mut events: Vec<_> = approval.history().iter().rev().take(MAX_EVENTS).map(line).collect();
     let mut chars = 0_usize;
     let fitting = |event: &&String| {
@@ -43,9 +43,17 @@ pub fn record_with_history(approval: &Approval, now: Timestamp) -> Message {
     let entry = |entry: &AuditEntry| {
         let of = entry.event.fingerprint().map(|fingerprint| format!("; of {:.12}…", fingerprint.to_string()));
         let of = of.unwrap_or_default();
-        format!("{:.3} {:<10} {}{of}", entry.at, entry.state.name(), describe_event(&entry.event))
+        format!("{:.3} {:<10} {}{of}", entry.at, entry.state.name(), describe_entry(entry))
     };
     Message { sentences: approval.history().iter().map(entry).collect(), ..request_card(approval, now) }
+}
+
+/// An entry in a few words. A reading of an active connection can be the first proof that it was accepted.
+fn describe_entry(AuditEntry { event, state, .. }: &AuditEntry) -> String {
+    if *state == ApprovalState::Activating && *event == AuditEvent::Observed(Status::Activated) {
+        return "Alibaba Cloud shows that it was accepted".to_owned();
+    }
+    describe_event(event)
 }
 
 /// An event in a few words.

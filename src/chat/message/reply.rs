@@ -290,7 +290,10 @@ fn end_sentences(approval: &Approval) -> Vec<String> {
 fn late_headline(approval: &Approval) -> String {
     let id = approval.id();
     let Some(winner) = approval.winner() else {
-        return format!("Too late: {id} is already {}", approval.state().name());
+        let state = approval.state().name();
+        let is_active = matches!(approval.state(), ApprovalState::Activating | ApprovalState::Activated);
+        let bypass = if is_active { "; somebody accepted it outside peergate" } else { "" };
+        return format!("Too late: {id} is already {state}{bypass}");
     };
     let word = match winner.verdict {
         Verdict::Approve => "approved",

@@ -337,7 +337,7 @@ fn audit_history_shows_each_event_with_its_state() {
     2026-11-22T10:00:00.000Z pending    approved by alice (slack:T0001/U1) (ticket 42); of eb7f84410474…
     2026-11-22T10:01:38.000Z pending    approval withdrawn by alice (slack:T0001/U1)
     2026-11-22T10:01:38.000Z pending    changed: bandwidth: 1024 Mbit/s → none or unlimited; of 6afef5e925fd…
-    2026-11-22T10:01:38.000Z activating Alibaba Cloud shows it as Activated
+    2026-11-22T10:01:38.000Z activating Alibaba Cloud shows that it was accepted
     2026-11-22T10:01:38.000Z activating activated with facts that nobody approved: bandwidth: none or unlimited → 1024 Mbit/s
     2026-11-22T10:01:38.000Z activated  Alibaba Cloud shows it as Activated
     ");
