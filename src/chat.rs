@@ -25,7 +25,7 @@ pub mod standard_webhooks;
 use crate::notes::Notes;
 
 pub use authenticity::{
-    Authentic, MalformedHeader, MergedTenant, RequestOrigin, RequestShape, RequestSigner, Unauthentic,
+    Authentic, MalformedHeader, MergedTenant, RequestOrigin, RequestShape, RequestSigner, Unauthentic, VerifyError,
 };
 pub use card_rate::{CardDigest, CardRateLimiter};
 pub use delivery::{
@@ -36,7 +36,8 @@ pub use malformed::MalformedRequest;
 pub use pacer::{Pacer, PostLane, PostStart, Turn};
 pub use reply::{Dependency, Reply, ReplyOutcome};
 pub use request::{
-    Action, Click, ClickedCard, Command, CommandRequest, ConnectionCommand, ForeignRequest, Incoming, TenantMismatch,
+    Action, Click, ClickedCard, Command, CommandRequest, CommandScope, ConnectionCommand, ForeignRequest, Incoming,
+    TenantMismatch,
 };
 #[cfg(feature = "local")]
 pub use request::{EventSpec, SignedRequest};

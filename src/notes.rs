@@ -28,7 +28,7 @@ pub struct Notes {
 }
 
 /// The id of a note: `#KIND/OWNER`. The owner is a configured app, tenant or channel, so that the number of notes is
-/// bounded.
+/// bounded; or an authentic request whose proof is used only once, for as long as the proof lasts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoteId(String);
 

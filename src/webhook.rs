@@ -8,33 +8,36 @@ mod decision;
 mod ended;
 mod list;
 mod old_card;
+mod rejection;
 mod reply;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::CONTENT_TYPE;
+use http::{Method, Request, Response, StatusCode};
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
 use crate::app::App;
 use crate::approval::ApprovalId;
 use crate::chat::binding::{self, Binding, BindingError};
 use crate::chat::platform::{ChatContext, Platform, ReplyTo};
-use crate::chat::response::{add_retry_after, empty_response, json_response, problem_response, text_response};
+use crate::chat::response::{empty_response, json_response, text_response};
 use crate::chat::{
-    self, Action, AskOutcome, Authentic, Click, Command, ForeignRequest, Incoming, MalformedRequest, Outgoing, Reply,
-    ReplyRedraw, RequestShape, TenantMismatch, Unauthentic, message,
+    self, Action, AskOutcome, Authentic, Click, Command, CommandScope, ConnectionCommand, ForeignRequest, Incoming,
+    MalformedRequest, Outgoing, Reply, ReplyRedraw, RequestShape, message,
 };
 use crate::logging::ErrorChain;
+use crate::notes::NoteId;
 use crate::redaction::redact_path;
 use crate::secrets::SecretSet;
 use crate::{envelope, metrics};
 use decision::{refusal_before_reason, reply_to_command};
 use old_card::redraw_copy;
+use rejection::{Rejection, classify_rejection, rejection_response};
 
 /// Maximum size of a request body. Most have a few hundred bytes, and no platform sends more than this.
 const MAX_REQUEST_BYTES: usize = 256 * 1024;
@@ -68,29 +71,6 @@ struct Handled {
 struct Verified<T> {
     value: T,
     secrets: Arc<SecretSet>,
-}
-
-/// Why a request is rejected.
-#[derive(Debug, thiserror::Error)]
-enum Rejection {
-    #[error(transparent)]
-    Envelope(#[from] envelope::Error),
-    #[error("no such path")]
-    UnknownPath,
-    #[error("the method is not allowed")]
-    MethodNotAllowed(&'static [Method]),
-    #[error("the body is larger than 256 KiB")]
-    TooLarge,
-    #[error("the content type is not supported")]
-    UnsupportedContentType,
-    #[error("the request is not authentic")]
-    Unauthentic(#[from] Unauthentic),
-    #[error("the tenant or app is not in the configuration")]
-    WrongTenant(#[from] TenantMismatch),
-    #[error(transparent)]
-    Malformed(#[from] MalformedRequest),
-    #[error("the secrets cannot be read")]
-    SecretsUnavailable(#[from] crate::secrets::Error),
 }
 
 /// Answers an HTTP event of AWS Lambda.
@@ -165,6 +145,8 @@ async fn handle_platform_request(
     let Verified { value: authentic, secrets } = authenticate(app, platform, request, now).await?;
     metrics::count_signing_key(authentic.sender(), authentic.key_index());
     let context = app.chat_context(&secrets);
+    refuse_second_use(app, &authentic, now).await?;
+    platform.learn(context, &authentic).await;
     match platform.parse(&app.config.platforms, authentic)? {
         Incoming::Challenge(reply) => {
             let response = text_response(StatusCode::OK, "application/json", reply);
@@ -172,7 +154,7 @@ async fn handle_platform_request(
         }
         Incoming::UnknownCommand { error, reply_to } => {
             let targets: Vec<_> = app.config.targets.keys().map(String::as_str).collect();
-            let message = Box::new(message::describe_unknown_command(&error, &targets));
+            let message = Box::new(message::describe_unknown_command(&error, platform.command_scope(), &targets));
             let response = reply_to.reply(context, &Outgoing::UnknownCommand(message), answer_until).await;
             Ok(Handled { outcome: RequestOutcome::Informed, response })
         }
@@ -183,7 +165,7 @@ async fn handle_platform_request(
         }
         Incoming::Command { request, reply_to } => {
             let responder = Responder { context, platform, reply_to, now, answer_until };
-            let reply = reply_to_command(app, &request, now, deadline).await;
+            let reply = reply_to_words(app, platform, &request, now, deadline).await;
             Ok(responder.send_reply(request, &reply).await)
         }
         Incoming::Click { click, reply_to } => {
@@ -229,6 +211,33 @@ async fn verify_button(
     }
 }
 
+/// Refuses a second request with the same proof, where the proof does not cover the body.
+async fn refuse_second_use(app: &App, authentic: &Authentic, now: Timestamp) -> Result<(), Rejection> {
+    let Some(until) = authentic.single_use_until() else { return Ok(()) };
+    let id = NoteId::new("used", &authentic.origin().request_key)?;
+    if app.notes.save_if_absent(&id, until, now).await? { Ok(()) } else { Err(Rejection::UsedBefore) }
+}
+
+/// Carries out a command in words. Where nobody signs words, a decision is answered with the buttons for it.
+async fn reply_to_words(
+    app: &App,
+    platform: Platform,
+    request: &chat::CommandRequest,
+    now: Timestamp,
+    deadline: Instant,
+) -> Reply {
+    match &request.command {
+        Command::Connection(command)
+            if platform.command_scope() == CommandScope::Questions && !request.command.is_question() =>
+        {
+            let command = ConnectionCommand { action: Action::Status, reason: None, ..command.clone() };
+            let question = chat::CommandRequest { command: Command::Connection(command), ..request.clone() };
+            Reply::ButtonsOnly(Box::new(reply_to_command(app, &question, now, deadline).await))
+        }
+        Command::Connection(_) | Command::List { .. } => reply_to_command(app, request, now, deadline).await,
+    }
+}
+
 fn forged_button() -> Rejection {
     Rejection::Malformed(MalformedRequest("the button is not one of ours".into()))
 }
@@ -271,7 +280,8 @@ impl Responder<'_> {
         let keyring = context.keyring(platform);
         let max_chars = platform.max_binding_chars();
         let card = binding::private_card_id(request.by.as_str(), binding::hours_since_epoch(now));
-        let message = Box::new(binding::bind_buttons(message::describe_reply(reply, now), &keyring, card, max_chars));
+        let describe = |reply| message::describe_reply(reply, platform.command_scope(), now);
+        let message = Box::new(binding::bind_buttons(describe(reply), &keyring, card, max_chars));
         let stale_copy = || redraw_copy(&request, reply, |reference| reply_to.message_link(reference), now);
         let clicked_card = || {
             let (approval, clicked) = (reply.approval()?, request.clicked_card.as_ref()?);
@@ -372,42 +382,6 @@ async fn authenticate(
         },
         verified => Ok(Verified { value: verified?, secrets }),
     }
-}
-
-/// What a sender and the log learn of a rejection.
-struct RejectionInfo {
-    status: StatusCode,
-    name: &'static str,
-    detail: String,
-}
-
-fn classify_rejection(rejection: &Rejection) -> RejectionInfo {
-    let (status, name) = match rejection {
-        Rejection::Envelope(envelope::Error::PayloadVersion) => (StatusCode::BAD_REQUEST, "payload-version"),
-        Rejection::Envelope(envelope::Error::Malformed(_)) | Rejection::Malformed(_) => {
-            (StatusCode::BAD_REQUEST, "malformed")
-        }
-        Rejection::UnknownPath => (StatusCode::NOT_FOUND, "unknown-path"),
-        Rejection::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "method"),
-        Rejection::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
-        Rejection::UnsupportedContentType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content-type"),
-        Rejection::Unauthentic(_) => (StatusCode::UNAUTHORIZED, "unauthentic"),
-        Rejection::WrongTenant(_) => (StatusCode::FORBIDDEN, "wrong-tenant"),
-        Rejection::SecretsUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "secrets-unavailable"),
-    };
-    RejectionInfo { status, name, detail: rejection.to_string() }
-}
-
-fn rejection_response(rejection: &Rejection) -> Response<String> {
-    let RejectionInfo { status, name, detail } = classify_rejection(rejection);
-    let mut response = problem_response(status, name, &detail, &Value::Null);
-    if let Rejection::MethodNotAllowed(allowed) = rejection {
-        let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
-        if let Ok(allowed) = HeaderValue::try_from(allowed) {
-            response.headers_mut().insert(ALLOW, allowed);
-        }
-    }
-    add_retry_after(response)
 }
 
 /// Logs the outcome of a request, in one line.

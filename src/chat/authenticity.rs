@@ -56,6 +56,9 @@ pub struct Authentic {
     pub(super) sender: String,
     /// Identifies the request.
     pub(super) origin: RequestOrigin,
+    /// Set if the signature does not cover the body: until when another request could be sent with the same proof. Until
+    /// then, peergate takes no second request with this `request_key`.
+    pub(super) single_use_until: Option<Timestamp>,
 }
 
 impl fmt::Debug for Authentic {
@@ -79,6 +82,37 @@ impl Authentic {
     #[must_use]
     pub fn sender(&self) -> &str {
         &self.sender
+    }
+
+    /// Identifies the request.
+    #[must_use]
+    pub fn origin(&self) -> &RequestOrigin {
+        &self.origin
+    }
+
+    /// Until when no other request with the same `request_key` is taken. `None` if the signature covers the body.
+    #[must_use]
+    pub fn single_use_until(&self) -> Option<Timestamp> {
+        self.single_use_until
+    }
+}
+
+/// Why a request is not verified.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// It is not authentic.
+    #[error(transparent)]
+    Unauthentic(#[from] Unauthentic),
+    /// The platform's public keys cannot be fetched, so nobody knows. Holds why.
+    #[error("the keys of the platform are unavailable: {0}")]
+    KeysUnavailable(String),
+}
+
+impl VerifyError {
+    /// Whether newer secrets could make the request authentic.
+    #[must_use]
+    pub fn depends_on_secrets(&self) -> bool {
+        matches!(self, Self::Unauthentic(unauthentic) if unauthentic.depends_on_secrets())
     }
 }
 
@@ -115,6 +149,12 @@ pub enum Unauthentic {
     /// The path names a client that is not configured.
     #[error("the client of the path is not in [clients]")]
     UnknownClient,
+    /// The path does not end with one of our secrets.
+    #[error("the path does not end with a configured path secret")]
+    UnknownPathSecret,
+    /// A token does not prove that the platform sent the request. Holds why.
+    #[error("the token is refused: {0}")]
+    InvalidToken(&'static str),
 }
 
 /// A header that does not have its documented form. No part of its value is kept.
@@ -138,12 +178,16 @@ impl Unauthentic {
     #[must_use]
     pub fn depends_on_secrets(self) -> bool {
         match self {
-            Self::SignatureMismatch { .. } | Self::UnknownClient | Self::InvalidCiphertext => true,
+            Self::SignatureMismatch { .. }
+            | Self::UnknownClient
+            | Self::UnknownPathSecret
+            | Self::InvalidCiphertext => true,
             Self::MissingHeader(_)
             | Self::DuplicateHeader(_)
             | Self::MalformedHeader(_)
             | Self::StaleTimestamp { .. }
-            | Self::InvalidEnvelope => false,
+            | Self::InvalidEnvelope
+            | Self::InvalidToken(_) => false,
         }
     }
 }

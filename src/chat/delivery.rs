@@ -30,7 +30,7 @@ const MAX_REFUSAL_WORDS: usize = 24;
 pub struct Capabilities {
     /// A message can be updated, so there is one card per request.
     pub can_edit: bool,
-    /// A message has a thread.
+    /// A message has a thread. In channels without threads, news of a card follow it in the channel.
     pub can_thread: bool,
     /// A modal can ask a person for a reason.
     pub can_open_modal: bool,
@@ -110,10 +110,10 @@ pub struct MessageRef {
 }
 
 impl MessageRef {
-    /// Parses the text form.
+    /// Parses the text form. The id of a channel may have slashes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let (channel, message_id) = text.split_once('/')?;
+        let (channel, message_id) = text.rsplit_once('/')?;
         Some(Self { channel: channel.to_owned(), message_id: message_id.to_owned() })
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use http::Method;
 use jiff::SignedDuration;
 
-use super::{Capabilities, Pace, ReplyRedraw, RequestShape};
+use super::{Capabilities, CommandScope, Pace, ReplyRedraw, RequestShape};
 
 pub use card::{
     CardError, MAX_BOT_BYTES, MAX_CARD_BYTES, MAX_ELEMENTS, ToastKind, check_card, render_card, reply_json,
@@ -35,7 +35,7 @@ pub use post::{
 #[cfg(feature = "local")]
 pub use receive::{CallbackRequest, encrypt_body, encrypt_challenge, sign, sign_callback, sign_plaintext};
 pub use receive::{ReplyTo, UnverifiedRequest, parse, verify_with};
-pub(super) use receive::{is_address_test, precheck_request, verify};
+pub(super) use receive::{is_address_test, learn, precheck_request, verify};
 pub use secrets::{AppSecret, CallbackKeys, EncryptKey, InvalidFeishuSecret, Secrets, VerificationToken};
 
 /// The name of its table and of its secret.
@@ -55,6 +55,8 @@ pub(super) const ANSWER_DEADLINE: Duration = Duration::from_millis(2600);
 pub(super) const USERS_SPAN_TENANTS: Option<&str> = None;
 /// The longest binding that we put into a button, in characters.
 pub const MAX_BINDING_CHARS: usize = 512;
+/// Feishu signs every request as a whole.
+pub(super) const COMMAND_SCOPE: CommandScope = CommandScope::Everything;
 /// The HTTP response to a click can update the card for everybody.
 pub(super) const REPLY_REDRAW: ReplyRedraw = ReplyRedraw::AnyCard;
 /// Text commands carry no fingerprint.

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `NAME`, `REALM`, `REQUEST_SHAPE` | data: its names, and the form of its requests |
 //! | `DEADLINE`, `ANSWER_DEADLINE` | data: when a command must be carried out, and when its sender must have the answer |
-//! | `USERS_SPAN_TENANTS`, `MAX_BINDING_CHARS`, `REPLY_REDRAW` | data: what its user ids identify, what buttons can carry, and what replies can do |
+//! | `COMMAND_SCOPE`, `USERS_SPAN_TENANTS`, `MAX_BINDING_CHARS`, `REPLY_REDRAW` | data: what words can do, what its user ids identify, what buttons can carry, and what replies can do |
 //! | `Config`, `Secrets`, `State` | the table `[platforms.NAME]`, the secret `platforms.NAME`, and what a process caches |
 //! | `check_config`, `check_secrets`, `check_principal` | each error names the wrong key |
 //! | `secret_format_hints` | the beginnings of its error messages that contain no secret, so that they may be shown |
@@ -15,6 +15,7 @@
 //! | `is_address_test` | whether a request only tests the address, unsigned |
 //! | `precheck_request` | refuses what is not authentic under any secret |
 //! | `verify` | checks raw bytes, headers and query; only this makes an [`Authentic`] |
+//! | `learn` | keeps what a request says about the platform itself |
 //! | `parse` | makes a command or a click of the plaintext |
 //! | `ask_reason`, `reply` | within `DEADLINE`; within `ANSWER_DEADLINE` |
 //! | `config_errors` | where the platform contradicts the configuration |
@@ -38,9 +39,10 @@ use url::Url;
 use super::binding::{BindingKey, Keyring};
 use super::message::Message;
 use super::{
-    AskOutcome, Authentic, Capabilities, ChannelSecrets, Click, DeliveryError, Incoming, MalformedRequest,
-    MergedTenant, MessageRef, Outgoing, PlatformContext, PostAttempt, PostLane, ProbeError, ReplyRedraw, RequestShape,
-    RequestSigner, Unauthentic, UpdateOutcome, feishu, response, slack, standard_webhooks,
+    AskOutcome, Authentic, Capabilities, ChannelSecrets, Click, CommandScope, DeliveryError, Incoming,
+    MalformedRequest, MergedTenant, MessageRef, Outgoing, PlatformContext, PostAttempt, PostLane, ProbeError,
+    ReplyRedraw, RequestShape, RequestSigner, Unauthentic, UpdateOutcome, VerifyError, feishu, response, slack,
+    standard_webhooks,
 };
 #[cfg(feature = "local")]
 use super::{EventSpec, SignedRequest};

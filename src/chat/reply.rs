@@ -42,6 +42,9 @@ pub enum Reply {
         /// The accepting account's name.
         target: String,
     },
+    /// Words asked for what only buttons can do, so nothing was decided. Holds the status of the connection, whose buttons
+    /// decide.
+    ButtonsOnly(Box<Reply>),
     /// The requests that are pending or in progress.
     List {
         /// In the order in which they entered their state.
@@ -146,6 +149,7 @@ impl Reply {
             | Self::AlreadyDecided(approval)
             | Self::Deleted(approval) => Some(approval),
             Self::Status { approval, .. } => approval.as_deref(),
+            Self::ButtonsOnly(status) => status.approval(),
             Self::NothingToWithdraw
             | Self::DryRunPassed { .. }
             | Self::List { .. }
@@ -195,6 +199,7 @@ impl Reply {
             Self::ReasonTooLong(_) => (StatusCode::UNPROCESSABLE_ENTITY, "reason-too-long"),
             Self::DryRunPassed { .. } => (StatusCode::OK, "dry-run-passed"),
             Self::Status { .. } => (StatusCode::OK, "status"),
+            Self::ButtonsOnly(_) => (StatusCode::CONFLICT, "buttons-only"),
             Self::List { .. } => (StatusCode::OK, "list"),
             Self::Refused(Refusal::NoRule(_)) => (StatusCode::FORBIDDEN, "no-rule"),
             Self::Refused(Refusal::NotAnApprover { .. }) => (StatusCode::FORBIDDEN, "not-an-approver"),

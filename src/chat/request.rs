@@ -101,6 +101,18 @@ pub enum Command {
 }
 
 impl Command {
+    /// Whether the command is only a question. A dry run decides nothing.
+    #[must_use]
+    pub fn is_question(&self) -> bool {
+        match self {
+            Self::List { .. } => true,
+            Self::Connection(command) => match command.action {
+                Action::Decide(_) | Action::Withdraw => false,
+                Action::DryRun | Action::Status => true,
+            },
+        }
+    }
+
     /// The command's name in logs.
     #[must_use]
     pub fn log_name(&self) -> &'static str {
@@ -115,6 +127,15 @@ impl Command {
             },
         }
     }
+}
+
+/// What people can do by commands in words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CommandScope {
+    /// Decide, withdraw and ask.
+    Everything,
+    /// Only ask. The platform does not sign what people write, so only buttons decide: they carry a MAC of ours.
+    Questions,
 }
 
 /// A command about one connection.

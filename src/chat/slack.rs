@@ -20,7 +20,7 @@ pub(super) use post::register_webhook;
 pub use post::{Workspace, render_message, reply_modal, workspace_error};
 pub(super) use post::{ask_reason, config_errors, reply};
 pub use receive::{ReplyTo, sign_body, verify_with};
-pub(super) use receive::{parse, precheck_request, verify};
+pub(super) use receive::{learn, parse, precheck_request, verify};
 #[cfg(feature = "local")]
 pub use receive::{sign, sign_form, sign_interaction};
 
@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::{ReplyRedraw, RequestShape};
+use super::{CommandScope, ReplyRedraw, RequestShape};
 
 /// The name of its table and of its secret.
 pub const NAME: &str = "slack";
@@ -55,6 +55,8 @@ pub(super) const USERS_SPAN_TENANTS: Option<&str> =
 ///
 /// Source: <https://docs.slack.dev/reference/block-kit/block-elements/button-element>
 pub(super) const MAX_BINDING_CHARS: usize = 2000;
+/// Slack signs every request as a whole.
+pub(super) const COMMAND_SCOPE: CommandScope = CommandScope::Everything;
 /// The HTTP response to a click is empty. A post to its `response_url` can replace the clicked message.
 pub(super) const REPLY_REDRAW: ReplyRedraw = ReplyRedraw::StaleCopies;
 

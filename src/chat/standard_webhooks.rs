@@ -17,7 +17,7 @@ pub use post::notification_json;
 pub(super) use post::register_webhook;
 pub(super) use post::{ask_reason, config_errors, reply};
 pub use receive::{ReplyTo, sign_body, verify_with};
-pub(super) use receive::{is_address_test, parse, precheck_request, verify};
+pub(super) use receive::{is_address_test, learn, parse, precheck_request, verify};
 #[cfg(feature = "local")]
 pub use receive::{sign, sign_as};
 
@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use http::Method;
 
-use super::{ReplyRedraw, RequestShape};
+use super::{CommandScope, ReplyRedraw, RequestShape};
 
 /// The name of the platform. Its table is `[clients]`.
 pub const NAME: &str = "standard-webhooks";
@@ -44,6 +44,8 @@ pub(super) const ANSWER_DEADLINE: Duration = DEADLINE;
 pub(super) const USERS_SPAN_TENANTS: Option<&str> = None;
 /// Machines have no buttons.
 pub(super) const MAX_BINDING_CHARS: usize = 0;
+/// Machines sign every request as a whole.
+pub(super) const COMMAND_SCOPE: CommandScope = CommandScope::Everything;
 /// Machines have no cards.
 pub(super) const REPLY_REDRAW: ReplyRedraw = ReplyRedraw::Nothing;
 

@@ -16,8 +16,8 @@ use tokio::task::spawn_blocking;
 use super::table::EmbeddedTable;
 use super::{Error, count_of, installation};
 use crate::approval::{ApprovalId, History};
-use crate::chat::Reply;
 use crate::chat::message::{self, Message};
+use crate::chat::{CommandScope, Reply};
 use crate::config::Environment;
 use crate::document::{decode_text, nearest_name, repeated_keys};
 use crate::peering::InstanceId;
@@ -134,7 +134,8 @@ pub async fn list_records(source: &RecordSource, all: bool) -> Result<String, Er
     let listed = if all {
         approvals.iter().map(|approval| message::summary_line(approval, clock::now()) + "\n").collect()
     } else {
-        render_text(&message::describe_reply(&Reply::List { approvals, more: false }, clock::now()))
+        let list = Reply::List { approvals, more: false };
+        render_text(&message::describe_reply(&list, CommandScope::Everything, clock::now()))
     };
     Ok(listed + &unreadable)
 }

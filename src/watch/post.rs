@@ -6,8 +6,8 @@ use crate::approval::{
     Approval, CardId, CardKey, CardRef, ChannelDisplay, Claim, Notification, NotificationKind, Principal, RetryPolicy,
 };
 use crate::chat::message::Message;
-use crate::chat::platform::{Channel, ChatContext};
-use crate::chat::{DeliveryError, PostAttempt, UpdateOutcome, binding, message};
+use crate::chat::platform::{Channel, ChatContext, Platform};
+use crate::chat::{CommandScope, DeliveryError, PostAttempt, UpdateOutcome, binding, message};
 use crate::clock;
 use crate::peering::Fingerprint;
 
@@ -41,9 +41,6 @@ pub(super) async fn post_to_channel(
         let urgent = is_urgent(&notification.kind);
         let mentions = if urgent { mentions } else { vec![] };
         let message = Message { mentions, ..message::describe_notification(approval, notification) };
-        if !can.can_thread {
-            return post_message(context, to, channel, &message, attempt).await.map(|_| ());
-        }
         let sent = to.reply_below(context, &reference, &message, urgent, attempt).await;
         return match without_mentions(&message, &sent) {
             Some(plain) => to.reply_below(context, &reference, &plain, urgent, attempt).await,
@@ -107,7 +104,8 @@ fn attempt_of<'a>(claim: &Claim, key: &'a str) -> PostAttempt<'a> {
 fn without_buttons(app: &App, to: &Channel, message: Message, notification: &Notification) -> Message {
     let has_card = |channel: &&String| app.config.channels.get(*channel).is_some_and(|to| to.capabilities().can_edit);
     let cards: Vec<_> = notification.deliveries.keys().filter(has_card).map(String::as_str).collect();
-    let has_commands = to.app().is_some_and(|app_of| app_of.is_configured(&app.config.platforms));
+    let decides = |app_of: Platform| app_of.command_scope() == CommandScope::Everything;
+    let has_commands = to.app().is_some_and(|app_of| app_of.is_configured(&app.config.platforms) && decides(app_of));
     message::without_buttons(message, &cards, has_commands)
 }
 

@@ -54,6 +54,9 @@ pub(in crate::chat) fn precheck_request(request: &Request<Bytes>, now: Timestamp
     UnverifiedRequest::from_headers(request.headers(), request.body(), now).map(|_| ())
 }
 
+/// A request holds nothing about the platform itself.
+pub(in crate::chat) async fn learn(_access: PlatformContext<'_>, _authentic: &Authentic) {}
+
 /// Verifies and decrypts a request with the configured secrets.
 pub(in crate::chat) async fn verify(
     access: PlatformContext<'_>,
@@ -109,7 +112,12 @@ impl<'a> UnverifiedRequest<'a> {
         let name = decrypted.event_id.as_deref().map_or(decrypted.plaintext.as_slice(), str::as_bytes);
         let request_key = format!("{REALM}:{:.32}", hex::encode(Sha256::digest(name)));
         let origin = RequestOrigin { request_key, signed_at, key_index: decrypted.key_index };
-        Ok(Authentic { body: Bytes::from(decrypted.plaintext), sender: NAME.to_owned(), origin })
+        Ok(Authentic {
+            body: Bytes::from(decrypted.plaintext),
+            sender: NAME.to_owned(),
+            origin,
+            single_use_until: None,
+        })
     }
 }
 

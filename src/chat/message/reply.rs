@@ -14,8 +14,8 @@ use super::{
     Button, Buttons, Link, MAX_CIDRS, Message, MessageFact, format_time, join_with, sanitize_text, with_headline,
 };
 use crate::approval::{Approval, ApprovalId, ApprovalState, Decision, Verdict};
-use crate::chat::MAX_REASON_CHARS;
 use crate::chat::reply::{Dependency, Reply};
+use crate::chat::{CommandScope, MAX_REASON_CHARS};
 use crate::peering::{Connection, Problem};
 use crate::policy::Refusal;
 use crate::preflight::{Check, CheckOutcome, Finding, Objection};
@@ -88,9 +88,9 @@ fn join_card_channels(names: &[&str]) -> String {
     join_with(&names, "or")
 }
 
-/// The answer in words. For machines, it is the `detail`.
+/// The answer in words. For machines, it is the `detail`. `scope` says which commands it may suggest.
 #[must_use]
-pub fn describe_reply(reply: &Reply, now: Timestamp) -> Message {
+pub fn describe_reply(reply: &Reply, scope: CommandScope, now: Timestamp) -> Message {
     match reply {
         Reply::Done(approval) => describe_done(approval, now),
         Reply::InProgress(approval) => describe_progress(approval),
@@ -108,16 +108,22 @@ pub fn describe_reply(reply: &Reply, now: Timestamp) -> Message {
         Reply::Deleted(approval) => describe_deletion(approval, now),
         Reply::DryRunPassed { connection, findings } => describe_dry_run(connection, findings),
         Reply::Status { connection, approval, target } => describe_status(connection, approval.as_deref(), target, now),
+        Reply::ButtonsOnly(status) => describe_buttons_only(status, scope, now),
         Reply::List { approvals, more } => describe_list(approvals, *more, now),
         Reply::Refused(refusal) => describe_refusal(refusal),
-        Reply::ReasonRequired { rule, verdict, id } => describe_missing_reason(rule, *verdict, id),
+        Reply::ReasonRequired { rule, verdict, id } => describe_missing_reason(rule, *verdict, id, scope),
         Reply::ReasonTooLong(chars) => with_sentence(
             format!("Your reason has {chars} characters, and peergate takes at most {MAX_REASON_CHARS}"),
             "Nothing was decided. Decide again with a shorter reason.",
         ),
         Reply::CouldNotAsk { verdict, id } => with_sentence(
             "peergate could not ask you for a reason, so nothing was decided",
-            format!("Use a command instead: {}", command_with_reason((*verdict).into(), id)),
+            match scope {
+                CommandScope::Everything => {
+                    format!("Use a command instead: {}", command_with_reason((*verdict).into(), id))
+                }
+                CommandScope::Questions => "Click the button again.".to_owned(),
+            },
         ),
         Reply::Objection(objection) => describe_objection(objection),
         Reply::StaleCard { approval, .. } => describe_stale_card(approval.as_deref(), now),
@@ -148,11 +154,27 @@ pub fn describe_reply(reply: &Reply, now: Timestamp) -> Message {
     }
 }
 
-fn describe_missing_reason(rule: &str, verdict: Verdict, id: &ApprovalId) -> Message {
+fn describe_missing_reason(rule: &str, verdict: Verdict, id: &ApprovalId, scope: CommandScope) -> Message {
     with_sentence(
         format!("The rule “{}” requires a reason, so nothing was decided", sanitize_text(rule)),
-        format!("Decide again with a reason: {}", command_with_reason(verdict.into(), id)),
+        match scope {
+            CommandScope::Everything => {
+                format!("Decide again with a reason: {}", command_with_reason(verdict.into(), id))
+            }
+            CommandScope::Questions => "Write a reason on the card, and click the button again.".to_owned(),
+        },
     )
+}
+
+/// The current status, after the sentence that words decide nothing.
+fn describe_buttons_only(status: &Reply, scope: CommandScope, now: Timestamp) -> Message {
+    let mut message = describe_reply(status, scope, now);
+    let how = match &message.buttons {
+        Some(_) => "Use the buttons of this message, or of the card in the channel.",
+        None => "Use the buttons of the card in the channel.",
+    };
+    message.sentences.insert(0, format!("Nothing was decided: here, only buttons decide. {how}"));
+    message
 }
 
 fn describe_unknown_answer(field: &str, problem: &Problem) -> Message {

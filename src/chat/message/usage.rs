@@ -1,6 +1,7 @@
 //! The list of commands, and answers to words that are not a command.
 
 use super::{Message, cut_text, join_with, sanitize_reason, to_line, with_headline};
+use crate::chat::CommandScope;
 use crate::chat::command_words::{CommandProblem, CommandReason, CommandVerb, SuggestedCommand, UnknownCommand};
 
 /// The longest part of a misunderstood command that is repeated, in characters.
@@ -10,11 +11,13 @@ const MAX_SUGGESTED_LINES: usize = 3;
 /// The command in front of the words. On platforms without it, peergate ignores it.
 const COMMAND: &str = "/peergate";
 
-/// The answer to words that are not a command. `targets` are the names of all accepting accounts.
+/// The answer to words that are not a command. `targets` are the names of all accepting accounts, and `scope` says which
+/// commands there are.
 #[must_use]
-pub fn describe_unknown_command(error: &UnknownCommand, targets: &[&str]) -> Message {
-    let UnknownCommand::NotUnderstood { problem, suggestions } = error else { return command_usage() };
-    let lines = suggestions.iter().flat_map(|suggestion| suggested_lines(suggestion, targets));
+pub fn describe_unknown_command(error: &UnknownCommand, scope: CommandScope, targets: &[&str]) -> Message {
+    let UnknownCommand::NotUnderstood { problem, suggestions } = error else { return command_usage(scope) };
+    let is_known = |suggestion: &&SuggestedCommand| is_in_scope(suggestion.verb, scope);
+    let lines = suggestions.iter().filter(is_known).flat_map(|suggestion| suggested_lines(suggestion, targets));
     let lines: Vec<_> = lines.take(MAX_SUGGESTED_LINES).collect();
     let instead = match lines.len() {
         0 => format!("Nothing was decided. {COMMAND} help lists all commands."),
@@ -28,15 +31,23 @@ pub fn describe_unknown_command(error: &UnknownCommand, targets: &[&str]) -> Mes
     }
 }
 
+fn is_in_scope(verb: CommandVerb, scope: CommandScope) -> bool {
+    scope == CommandScope::Everything || !verb.changes_something()
+}
+
 /// The list of commands.
-fn command_usage() -> Message {
+fn command_usage(scope: CommandScope) -> Message {
     let line = |verb: CommandVerb| format!("{COMMAND} {} {}: {}", verb.word(), verb.arguments(), verb.explanation());
     let notes = [
         "TARGET is the name of an accepting account. You can omit it if there is only one, and you can write TARGET/pcc-….",
-        "A reason has at most 400 characters.",
+        match scope {
+            CommandScope::Everything => "A reason has at most 400 characters.",
+            CommandScope::Questions => "To decide, use the buttons of the card.",
+        },
     ];
+    let verbs = CommandVerb::ALL.into_iter().filter(|verb| is_in_scope(*verb, scope));
     Message {
-        sentences: CommandVerb::ALL.map(line).into_iter().chain(notes.map(Into::into)).collect(),
+        sentences: verbs.map(line).chain(notes.map(Into::into)).collect(),
         ..with_headline("peergate understands these commands")
     }
 }

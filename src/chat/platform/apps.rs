@@ -107,6 +107,12 @@ macro_rules! apps {
                 match self { $( Self::$App => $folder::is_address_test(request), )+ }
             }
 
+            /// What people can do by commands in words.
+            #[must_use]
+            pub fn command_scope(self) -> CommandScope {
+                match self { $( Self::$App => $folder::COMMAND_SCOPE, )+ }
+            }
+
             /// If a user has the same id in several tenants: how to configure that.
             #[must_use]
             pub fn users_span_tenants(self) -> Option<&'static str> {
@@ -204,17 +210,26 @@ macro_rules! apps {
             /// Verifies the sender.
             ///
             /// # Errors
-            /// Why it is not authentic.
+            /// Why it is not authentic, or why nobody knows.
             pub async fn verify(
                 self,
                 context: ChatContext<'_>,
                 request: &Request<Bytes>,
                 now: Timestamp,
-            ) -> Result<Authentic, Unauthentic> {
+            ) -> Result<Authentic, VerifyError> {
                 match self {
                     $( Self::$App => match context.$folder() {
-                        Some(access) => $folder::verify(access, request, now).await,
-                        None => Err(Unauthentic::SignatureMismatch { keys: 0 }),
+                        Some(access) => $folder::verify(access, request, now).await.map_err(VerifyError::from),
+                        None => Err(Unauthentic::SignatureMismatch { keys: 0 }.into()),
+                    }, )+
+                }
+            }
+
+            /// Keeps what a request says about the platform itself, for example where a conversation is.
+            pub async fn learn(self, context: ChatContext<'_>, authentic: &Authentic) {
+                match self {
+                    $( Self::$App => if let Some(access) = context.$folder() {
+                        $folder::learn(access, authentic).await;
                     }, )+
                 }
             }

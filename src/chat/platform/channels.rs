@@ -178,7 +178,7 @@ macro_rules! channels {
                 }
             }
 
-            /// Posts to the thread of a message, and to the channel too if `urgent`.
+            /// Posts to the thread of a message, and to the channel too if `urgent`. Without threads, posts to the channel.
             ///
             /// # Errors
             /// As [`Channel::post`].

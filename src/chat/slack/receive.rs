@@ -50,6 +50,9 @@ pub(in crate::chat) fn precheck_request(request: &Request<Bytes>, now: Timestamp
     UnverifiedRequest::from_headers(request.headers(), now).map(|_| ())
 }
 
+/// A request holds nothing about the platform itself.
+pub(in crate::chat) async fn learn(_access: PlatformContext<'_>, _authentic: &Authentic) {}
+
 /// Verifies a request with the configured secrets.
 pub(in crate::chat) async fn verify(
     access: PlatformContext<'_>,
@@ -108,7 +111,7 @@ impl<'a> UnverifiedRequest<'a> {
         let key_index = matched.ok_or(Unauthentic::SignatureMismatch { keys: secrets.len() })?;
         let request_key = request_key(&body, &self.signature);
         let origin = RequestOrigin { request_key, signed_at: self.signed_at, key_index };
-        Ok(Authentic { body, sender: NAME.to_owned(), origin })
+        Ok(Authentic { body, sender: NAME.to_owned(), origin, single_use_until: None })
     }
 }
 

@@ -70,6 +70,7 @@ fn reply_response(reply: &Reply, message: &Message) -> Response<String> {
             "connection": ConnectionView::new(connection),
             "approval": approval.as_deref().map(ApprovalView::new),
         }),
+        Reply::ButtonsOnly(status) => return reply_response(status, message),
         Reply::VendorRefused(problem) | Reply::NotUnderstood { problem, .. } | Reply::CredentialsRefused(problem) => {
             json!({"problem": problem})
         }

@@ -42,6 +42,9 @@ pub(in crate::chat) fn precheck_request(request: &Request<Bytes>, now: Timestamp
     UnverifiedRequest::from_headers(request.headers(), now).map(|_| ())
 }
 
+/// A request holds nothing about the platform itself.
+pub(in crate::chat) async fn learn(_access: PlatformContext<'_>, _authentic: &Authentic) {}
+
 /// Verifies a request of the client in its path. An unknown client takes the same path until the end, so neither time nor
 /// status shows which names exist.
 pub(in crate::chat) async fn verify(
@@ -127,7 +130,7 @@ impl<'a> UnverifiedRequest<'a> {
         let key_index = matched.ok_or(Unauthentic::SignatureMismatch { keys: keys.len() })?;
         let request_key = format!("webhook-id:{}", self.id);
         let origin = RequestOrigin { request_key, signed_at: self.signed_at, key_index };
-        Ok(Authentic { body, sender: String::new(), origin })
+        Ok(Authentic { body, sender: String::new(), origin, single_use_until: None })
     }
 }
 

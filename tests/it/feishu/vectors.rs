@@ -49,6 +49,8 @@ fn outcome(vector: &Value) -> Result<Incoming<ReplyTo>, &'static str> {
         | Unauthentic::MalformedHeader(_)
         | Unauthentic::SignatureMismatch { .. }
         | Unauthentic::UnknownClient
+        | Unauthentic::UnknownPathSecret
+        | Unauthentic::InvalidToken(_)
         | Unauthentic::InvalidCiphertext => "authenticity",
     })?;
     let text = |name: &str| vector["extra"][name].as_str();

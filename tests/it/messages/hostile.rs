@@ -63,7 +63,10 @@ fn hostile_text_stays_literal_in_every_state() {
                 approval: Some(Box::new(approval.clone())),
                 target: "prod".into(),
             };
-            let mut shown = vec![message::request_card(&approval, now()), message::describe_reply(&reply, now())];
+            let mut shown = vec![
+                message::request_card(&approval, now()),
+                message::describe_reply(&reply, CommandScope::Everything, now()),
+            ];
             for notification in approval.outbox().iter() {
                 shown.extend([
                     message::describe_notification(&approval, notification),
@@ -191,7 +194,7 @@ fn details_show_recent_long_reasons_as_a_whole() {
     let status = |approval: &Approval| {
         let connection = Box::new(approval.connection().clone());
         let reply = Reply::Status { connection, approval: Some(Box::new(approval.clone())), target: "prod".into() };
-        message::describe_reply(&reply, now())
+        message::describe_reply(&reply, CommandScope::Everything, now())
     };
     let details = status(&approval);
     for number in 4..10 {

@@ -16,6 +16,7 @@ fn test_of(reply: &Reply) -> fn() {
         Reply::Deleted(_) => reply_about_a_missing_connection_says_what_to_do,
         Reply::DryRunPassed { .. } => reply_to_a_passed_dry_run_lists_the_checks,
         Reply::Status { .. } => status_of_a_pending_request_shows_its_history,
+        Reply::ButtonsOnly(_) => reply_to_words_where_only_buttons_decide_shows_the_card,
         Reply::List { .. } => list_shows_one_line_per_request_and_says_if_more,
         Reply::Refused(_) => refusal_names_the_unmatched_facts_or_the_rule,
         Reply::ReasonRequired { .. } | Reply::CouldNotAsk { .. } => missing_reason_reply_shows_the_command,
@@ -35,7 +36,7 @@ fn test_of(reply: &Reply) -> fn() {
 }
 
 fn reply(reply: &Reply) -> String {
-    text(&message::describe_reply(reply, now()))
+    text(&message::describe_reply(reply, CommandScope::Everything, now()))
 }
 
 /// The replies, separated by empty lines.
@@ -49,6 +50,61 @@ fn done(events: &[Event]) -> String {
 
 fn rejected_by_alice() -> Box<Approval> {
     Box::new(after(decided(Verdict::Reject, None), &[rejected()]))
+}
+
+#[test]
+fn reply_to_words_where_only_buttons_decide_shows_the_card() {
+    let status = |connection: Connection| {
+        let connection = Box::new(connection);
+        let status = Reply::Status { connection, approval: Some(Box::new(half_approved())), target: "prod".into() };
+        message::describe_reply(&Reply::ButtonsOnly(Box::new(status)), CommandScope::Questions, now())
+    };
+    assert_snapshot!(text(&status(connection("n"))), @r"
+    VPC peering prod/pcc-a has the status Accepting at Alibaba Cloud
+    Requester: data team, account 1111111111111111
+    From: vpc-theirs in cn-hangzhou, CIDR blocks 10.1.0.0/16, fd00:1::/48
+    To: account 2222222222222222, vpc-ours in cn-shanghai, CIDR block 10.2.0.0/16
+    Bandwidth: 1024 Mbit/s
+    Link type: Gold
+    Name: n
+    State: pending since 2026-11-22 10:00:00 UTC
+    Rule: r
+    Approved by: alice (slack:T0001/U1)
+    Reason: ticket 42
+    Still needed: 1 of bob, carol
+    ✓ the accepting account is ours
+    ✓ it is pending at Alibaba Cloud
+    ✓ it has not expired
+    ✓ its business status is normal
+    ✓ no managed service owns it
+    ✓ the CIDR blocks of both sides do not overlap
+    ✓ no other peering of the accepting VPC uses the requester's CIDR blocks
+    ✓ Alibaba Cloud would accept it (dry run)
+    Nothing was decided: here, only buttons decide. Use the buttons of this message, or of the card in the channel.
+    2026-11-22 10:00:00 UTC: discovered; the rule “r” requires 2 approvals
+    2026-11-22 10:00:00 UTC: approved by alice (slack:T0001/U1) (ticket 42)
+    [Approve] [Reject]
+    ");
+    let unknown = Reply::ButtonsOnly(Box::new(Reply::UnknownConnection));
+    assert_snapshot!(text(&message::describe_reply(&unknown, CommandScope::Questions, now())), @r"
+    There is no such connection in this account
+    Nothing was decided: here, only buttons decide. Use the buttons of the card in the channel.
+    ");
+}
+
+#[test]
+fn reply_without_commands_points_to_the_card() {
+    let id = ApprovalId { target: "prod".into(), instance_id: InstanceId::parse("pcc-a").unwrap() };
+    let missing = Reply::ReasonRequired { rule: "r".into(), verdict: Verdict::Reject, id: id.clone() };
+    let unasked = Reply::CouldNotAsk { verdict: Verdict::Reject, id };
+    let said = [missing, unasked].map(|reply| text(&message::describe_reply(&reply, CommandScope::Questions, now())));
+    assert_snapshot!(said.join("\n\n"), @r"
+    The rule “r” requires a reason, so nothing was decided
+    Write a reason on the card, and click the button again.
+
+    peergate could not ask you for a reason, so nothing was decided
+    Click the button again.
+    ");
 }
 
 #[test]
@@ -226,8 +282,11 @@ fn reply_to_a_passed_dry_run_lists_the_checks() {
 fn reply_to_a_passed_dry_run_repeats_unknown_checks_as_warnings() {
     let mut findings = checked(&connection("n"), CheckOutcome::Passed);
     findings.push(preflight::check_other_peerings(&connection("n"), None));
-    let message =
-        message::describe_reply(&Reply::DryRunPassed { connection: Box::new(connection("n")), findings }, now());
+    let message = message::describe_reply(
+        &Reply::DryRunPassed { connection: Box::new(connection("n")), findings },
+        CommandScope::Everything,
+        now(),
+    );
     assert_snapshot!(message.sentences.join("\n"), @"Warning: unknown whether other peerings of the accepting VPC use the requester's CIDR blocks.");
 }
 
@@ -470,7 +529,7 @@ fn reply_to_an_old_button_points_to_the_newest_card() {
 #[test]
 fn reply_to_an_old_button_brings_a_card_if_no_channel_has_one() {
     let stale = Reply::StaleCard { current_card: None, approval: Some(Box::new(half_approved())) };
-    let message = message::describe_reply(&stale, now());
+    let message = message::describe_reply(&stale, CommandScope::Everything, now());
     assert_snapshot!(message.sentences.join("\n"), @"The button that you clicked is no longer valid, so nothing was decided. Use the buttons of this message: only you see it.");
     assert!(message.buttons.is_some());
 }
@@ -605,7 +664,7 @@ fn reason_form_asks_for_a_reason_that_only_an_approval_requires() {
 
 #[test]
 fn usage_explains_every_command() {
-    assert_snapshot!(text(&message::describe_unknown_command(&UnknownCommand::Help, &["prod"])), @r"
+    assert_snapshot!(text(&message::describe_unknown_command(&UnknownCommand::Help, CommandScope::Everything, &["prod"])), @r"
     peergate understands these commands
     /peergate list [on TARGET]: show the requests that are pending or in progress
     /peergate status pcc-… [on TARGET]: show the facts, checks and history of a request
