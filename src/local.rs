@@ -7,6 +7,7 @@ pub mod demo;
 pub mod event;
 pub mod installation;
 mod owner_only;
+pub mod platform_table;
 pub mod redrive;
 pub mod register;
 pub mod reload;

@@ -17,6 +17,7 @@ use peergate::fake::alicloud::{SimulatedAccount, SimulatorSettings};
 use peergate::local::audit::{self, RecordSource};
 use peergate::local::event;
 use peergate::local::installation::{self, Installation, Signals};
+use peergate::local::platform_table::platform_table;
 use peergate::local::schema::{SchemaKind, schema_text};
 use peergate::local::table::server::serve_table;
 use peergate::local::table::{EmbeddedTable, KeyPair};
@@ -114,6 +115,8 @@ enum Cli {
     Backup(backup::BackupArgs),
     /// Restores what the table has lost, from a copy of the table.
     Restore(restore::RestoreArgs),
+    /// Prints what each chat platform can do, as a Markdown table.
+    Platforms,
     /// Prints a JSON Schema, for editors and programs.
     Schema {
         /// What the schema describes.
@@ -264,6 +267,7 @@ async fn run_command(command: Cli) -> Result<(), Error> {
         Cli::Redrive(args) => print_text(&redrive::redrive(&args).await?),
         Cli::Backup(args) => print_text(&backup::back_up(&args).await?),
         Cli::Restore(args) => print_text(&restore::restore(&args).await?),
+        Cli::Platforms => print_text(&platform_table()),
         Cli::Schema { kind } => print_text(&schema_text(kind)),
         Cli::Table { listen, store, name } => share_table(&listen, &store, &name).await,
         Cli::Watch { once: true, store } => {

@@ -30,12 +30,16 @@ const MAX_REFUSAL_WORDS: usize = 24;
 pub struct Capabilities {
     /// A message can be updated, so there is one card per request.
     pub can_edit: bool,
+    /// How long after its post a message can be updated. `None` if there is no limit, or if it cannot be updated at all.
+    pub edit_window: Option<SignedDuration>,
     /// A message has a thread. In channels without threads, news of a card follow it in the channel.
     pub can_thread: bool,
     /// A modal can ask a person for a reason.
     pub can_open_modal: bool,
     /// One person can get a private reply.
     pub can_reply_privately: bool,
+    /// A message can mention people.
+    pub can_mention: bool,
     /// People read the channel. Programs get every notification as data.
     pub is_for_people: bool,
     /// The longest binding that a button can carry, in characters.

@@ -40,6 +40,9 @@ pub use secrets::{AppSecret, CallbackKeys, EncryptKey, InvalidFeishuSecret, Secr
 
 /// The name of its table and of its secret.
 pub const NAME: &str = "feishu";
+/// Its name for people.
+#[cfg(feature = "local")]
+pub(super) const TITLE: &str = "Feishu and Lark";
 /// The first part of its principals and of its path.
 pub const REALM: &str = "feishu";
 /// The form of its requests.
@@ -63,13 +66,19 @@ pub(super) const REPLY_REDRAW: ReplyRedraw = ReplyRedraw::AnyCard;
 #[cfg(feature = "local")]
 pub(super) const COMMANDS_CARRY_FINGERPRINTS: bool = false;
 
+/// How long a card can be updated.
+///
+/// Source: <https://open.feishu.cn/document/server-docs/im-v1/message-card/patch>
+const EDIT_WINDOW: SignedDuration = SignedDuration::from_hours(14 * 24);
 /// What a chat can do. A chat takes 5 posts a second, and an app makes 1000 a minute. It needs no modal: the card itself
 /// has an input for the reason.
 const CARD_CAPABILITIES: Capabilities = Capabilities {
     can_edit: true,
+    edit_window: Some(EDIT_WINDOW),
     can_thread: true,
     can_open_modal: false,
     can_reply_privately: true,
+    can_mention: true,
     is_for_people: true,
     max_binding_chars: MAX_BINDING_CHARS,
     pace: Pace { per_channel: SignedDuration::from_millis(220), per_app: SignedDuration::from_millis(60) },
@@ -77,9 +86,11 @@ const CARD_CAPABILITIES: Capabilities = Capabilities {
 /// What a custom bot can do. It makes 100 posts a minute. It receives no clicks, so its messages have no buttons.
 const BOT_CAPABILITIES: Capabilities = Capabilities {
     can_edit: false,
+    edit_window: None,
     can_thread: false,
     can_open_modal: false,
     can_reply_privately: false,
+    can_mention: false,
     is_for_people: true,
     max_binding_chars: 0,
     pace: Pace { per_channel: SignedDuration::from_millis(600), per_app: SignedDuration::ZERO },

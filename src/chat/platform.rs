@@ -19,7 +19,7 @@
 //! | `parse` | makes a command or a click of the plaintext |
 //! | `ask_reason`, `reply` | within `DEADLINE`; within `ANSWER_DEADLINE` |
 //! | `config_errors` | where the platform contradicts the configuration |
-//! | `register_webhook`, `sign`, `COMMANDS_CARRY_FINGERPRINTS` (feature `local`) | what an operator has to enter where; a request as the platform would send it |
+//! | `TITLE`, `register_webhook`, `sign`, `COMMANDS_CARRY_FINGERPRINTS` (feature `local`) | its name for people; what an operator has to enter where; a request as the platform would send it |
 //! | channels: `CAPABILITIES`, `id`, `check_id`, `post`, `update`, `delete`, `reply_below`, `probe` | what a channel can do is data |
 
 mod apps;
@@ -101,6 +101,18 @@ impl AppSecrets {
     pub fn set_clients(&mut self, clients: SecretsByClient) {
         self.standard_webhooks = Some(clients);
     }
+}
+
+/// A kind of channel.
+#[cfg(feature = "local")]
+#[derive(Debug, Clone, Copy)]
+pub struct ChannelKind {
+    /// The value of `kind` in the configuration.
+    pub name: &'static str,
+    /// The app that receives clicks in the channel. `None` for programs.
+    pub app: Option<Platform>,
+    /// What the channel can do.
+    pub can: Capabilities,
 }
 
 /// The shared HTTP client, and everything about platforms.

@@ -32,6 +32,9 @@ use super::{CommandScope, ReplyRedraw, RequestShape};
 
 /// The name of its table and of its secret.
 pub const NAME: &str = "slack";
+/// Its name for people.
+#[cfg(feature = "local")]
+pub(super) const TITLE: &str = "Slack";
 /// The first part of its principals and of its path.
 pub const REALM: &str = "slack";
 /// The form of its requests.

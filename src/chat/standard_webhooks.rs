@@ -31,6 +31,9 @@ use super::{CommandScope, ReplyRedraw, RequestShape};
 
 /// The name of the platform. Its table is `[clients]`.
 pub const NAME: &str = "standard-webhooks";
+/// Its name for people.
+#[cfg(feature = "local")]
+pub(super) const TITLE: &str = "Standard Webhooks";
 /// The first part of its principals and of its paths.
 pub const REALM: &str = "webhook";
 /// The form of its requests.

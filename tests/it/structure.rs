@@ -3,6 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use peergate::local::platform_table::platform_table;
+
+use crate::support::contract::project_file;
+
 /// Code that must serve any platform: the stories, the parts around them, and the local tool.
 const NAMELESS: [&str; 15] = [
     "webhook.rs",
@@ -272,6 +276,15 @@ fn type_name_means_one_thing() {
         let excepted = SHARED_TYPE_NAMES.contains(&name.as_str());
         assert!(files.len() == 1 || excepted, "{name} means several things: rename all but one in {files:?}");
     }
+}
+
+#[test]
+fn readme_shows_what_each_platform_can_do() {
+    let (readme, table) = (project_file("README.md"), platform_table());
+    assert!(
+        readme.contains(&table),
+        "the table in README.md is not that of the code; `peergate platforms` prints:\n{table}"
+    );
 }
 
 #[test]

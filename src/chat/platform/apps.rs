@@ -77,6 +77,13 @@ macro_rules! apps {
                 match self { $( Self::$App => $folder::NAME, )+ }
             }
 
+            /// Its name for people.
+            #[cfg(feature = "local")]
+            #[must_use]
+            pub fn title(self) -> &'static str {
+                match self { $( Self::$App => $folder::TITLE, )+ }
+            }
+
             /// The first part of its principals and paths.
             #[must_use]
             pub fn realm(self) -> &'static str {

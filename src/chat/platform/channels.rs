@@ -17,6 +17,14 @@ macro_rules! channels {
             $( #[doc = concat!("`", $data_kind, "`")] #[serde(rename = $data_kind)] $Data($data), )+
         }
 
+        /// Every kind of channel.
+        #[cfg(feature = "local")]
+        pub const CHANNEL_KINDS: &[ChannelKind] = &[
+            $( ChannelKind { name: $card_kind, app: Some(Platform::$CardApp), can: <$card>::CAPABILITIES }, )+
+            $( ChannelKind { name: $message_kind, app: Some(Platform::$MessagesApp), can: <$messages>::CAPABILITIES }, )+
+            $( ChannelKind { name: $data_kind, app: None, can: <$data>::CAPABILITIES }, )+
+        ];
+
         impl Channel {
             /// What the channel can do.
             #[must_use]

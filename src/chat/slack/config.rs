@@ -216,9 +216,11 @@ impl Channel {
     /// What a channel of Slack can do.
     pub const CAPABILITIES: Capabilities = Capabilities {
         can_edit: true,
+        edit_window: None,
         can_thread: true,
         can_open_modal: true,
         can_reply_privately: true,
+        can_mention: true,
         is_for_people: true,
         max_binding_chars: MAX_BINDING_CHARS,
         pace: PACE,
@@ -253,9 +255,11 @@ impl WebhookChannel {
     /// Its messages cannot be updated, so they have no buttons: nothing could remove them.
     pub const CAPABILITIES: Capabilities = Capabilities {
         can_edit: false,
+        edit_window: None,
         can_thread: false,
         can_open_modal: false,
         can_reply_privately: false,
+        can_mention: true,
         is_for_people: true,
         max_binding_chars: 0,
         pace: Pace { per_app: SignedDuration::ZERO, ..PACE },

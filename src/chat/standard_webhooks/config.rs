@@ -101,9 +101,11 @@ impl Channel {
     /// Programs read it, so it has neither cards nor buttons.
     pub const CAPABILITIES: Capabilities = Capabilities {
         can_edit: false,
+        edit_window: None,
         can_thread: false,
         can_open_modal: false,
         can_reply_privately: false,
+        can_mention: false,
         is_for_people: false,
         max_binding_chars: 0,
         pace: Pace { per_channel: SignedDuration::ZERO, per_app: SignedDuration::ZERO },
