@@ -145,9 +145,13 @@ async fn handle_platform_request(
     let Verified { value: authentic, secrets } = authenticate(app, platform, request, now).await?;
     metrics::count_signing_key(authentic.sender(), authentic.key_index());
     let context = app.chat_context(&secrets);
-    refuse_second_use(app, &authentic, now).await?;
-    platform.learn(context, &authentic).await;
-    match platform.parse(&app.config.platforms, authentic)? {
+    let incoming = platform.parse(&app.config.platforms, authentic.clone())?;
+    // A stranger's request leaves nothing in the table.
+    if !matches!(incoming, Incoming::WrongTenant(_)) {
+        refuse_second_use(app, &authentic, now).await?;
+        platform.learn(context, &authentic).await;
+    }
+    match incoming {
         Incoming::Challenge(reply) => {
             let response = text_response(StatusCode::OK, "application/json", reply);
             Ok(Handled { outcome: RequestOutcome::Informed, response })

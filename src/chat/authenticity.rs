@@ -49,6 +49,7 @@ pub struct RequestOrigin {
 }
 
 /// A body whose sender is known. Only verification makes one, and nothing else is ever parsed.
+#[derive(Clone)]
 pub struct Authentic {
     /// The signed bytes; decrypted if the platform encrypts.
     pub(super) body: Bytes,
