@@ -179,7 +179,7 @@ struct SimulateArguments {
 struct EventArguments {
     /// What the event requests.
     verb: EventVerb,
-    /// The id of the connection: pcc-…. A list needs none.
+    /// The id of the connection: pcc-… or TARGET/pcc-…. A list needs none.
     #[arg(default_value = "")]
     instance_id: String,
     /// The platform that sends the event.
@@ -357,11 +357,24 @@ fn check_instance_id(verb: EventVerb, instance_id: &str) -> Result<(), String> {
     }
 }
 
+/// The target and the id that a person writes: pcc-… or TARGET/pcc-….
+fn split_target(name: &str) -> (Option<&str>, &str) {
+    name.split_once('/').map_or((None, name), |(target, id)| (Some(target), id))
+}
+
 async fn print_event(arguments: EventArguments) -> Result<(), Error> {
     let EventArguments { verb, instance_id, provider, client, actor, target, reason, fingerprint } = arguments;
-    if let Err(problem) = check_instance_id(verb, &instance_id) {
+    let (named, instance_id) = split_target(&instance_id);
+    if let Err(problem) = check_instance_id(verb, instance_id) {
         Cli::command().error(UsageError::MissingRequiredArgument, problem).exit();
     }
+    if let (Some(one), Some(other)) = (named, &target)
+        && one != other
+    {
+        let problem = format!("two targets are named: {one} and {other}");
+        Cli::command().error(UsageError::ArgumentConflict, problem).exit();
+    }
+    let (target, instance_id) = (named.map(ToOwned::to_owned).or(target), instance_id.to_owned());
     let default = |name: &str| match name {
         "AWS_REGION" | "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("unused".to_owned()),
         "PEERGATE_SECRETS" => Some("file:peergate.secrets.json".to_owned()),

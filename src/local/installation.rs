@@ -64,6 +64,7 @@ impl Installation {
         let mut environment = local_environment()?;
         check_secrets_file(&environment)?;
         let config = Config::load(&environment.config)?;
+        owner_only::warn_if_writable(&environment.config);
         let table = EmbeddedTable::open(store)?;
         table.create(&environment.table).await.map_err(|error| {
             format!("cannot write the table {}: {}", store.display(), crate::logging::ErrorChain(error.as_ref()))
@@ -149,7 +150,8 @@ pub(super) fn local_environment() -> Result<Environment, Error> {
 /// In AWS, a secret that cannot be fetched may come back. A file that is missing does not.
 fn check_secrets_file(environment: &Environment) -> Result<(), Error> {
     if let SecretsSource::File(path) = &environment.secrets {
-        std::fs::File::open(path).map_err(|error| format!("cannot read the secrets in {}: {error}", path.display()))?;
+        // A directory can be opened, but not read.
+        std::fs::read(path).map_err(|error| format!("cannot read the secrets in {}: {error}", path.display()))?;
         owner_only::warn_if_shared(path);
     }
     Ok(())

@@ -9,6 +9,8 @@ use std::path::Path;
 pub(super) const MODE: u32 = 0o600;
 /// The permissions of everybody but the owner.
 const OTHERS: u32 = 0o077;
+/// The permissions to write of everybody but the owner.
+const OTHERS_WRITE: u32 = 0o022;
 
 /// Writes a file that only its owner can read, or replaces the content of one.
 pub(super) fn write(path: &Path, content: &str) -> io::Result<()> {
@@ -18,11 +20,23 @@ pub(super) fn write(path: &Path, content: &str) -> io::Result<()> {
 
 /// Warns if others than the owner can use the file, and names the fix.
 pub(super) fn warn_if_shared(path: &Path) {
-    let Ok(metadata) = std::fs::metadata(path) else { return };
-    let mode = metadata.permissions().mode();
-    if metadata.is_file() && mode & OTHERS != 0 {
-        let fix = format!("chmod 600 {}", path.display());
-        let mode = format!("{:o}", mode & 0o777);
-        tracing::warn!(outcome = "readable_by_others", path = %path.display(), mode, fix, "others than the owner can use a file");
+    if let Some(mode) = granted(path, OTHERS) {
+        let (path, fix) = (path.display(), format!("chmod 600 {}", path.display()));
+        tracing::warn!(outcome = "readable_by_others", %path, mode, fix, "others than the owner can use a file");
     }
+}
+
+/// Warns if others than the owner can write the file, and names the fix.
+pub(super) fn warn_if_writable(path: &Path) {
+    if let Some(mode) = granted(path, OTHERS_WRITE) {
+        let (path, fix) = (path.display(), format!("chmod go-w {}", path.display()));
+        tracing::warn!(outcome = "writable_by_others", %path, mode, fix, "others than the owner can write a file");
+    }
+}
+
+/// The permissions of a file, in octal digits, if they grant one of these.
+fn granted(path: &Path, unwanted: u32) -> Option<String> {
+    let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
+    let mode = metadata.permissions().mode() & 0o777;
+    (mode & unwanted != 0).then(|| format!("{mode:o}"))
 }

@@ -82,6 +82,9 @@ async fn missing_secrets_file_stops_the_start_and_is_named() {
         let error = machine.run(command).await.unwrap_err();
         assert!(error.contains(&format!("cannot read the secrets in {}", path.display())), "{error}");
     }
+    std::fs::create_dir(&path).unwrap();
+    let error = machine.run(&["watch", "--once"]).await.unwrap_err();
+    assert!(error.contains("Is a directory"), "{error}");
     assert_eq!(machine.app.count_upstream_calls(), 0);
     assert!(!machine.directory.path().join("peergate.db").exists());
 }
@@ -99,6 +102,19 @@ async fn secrets_that_others_can_read_are_warned_about_once() {
     };
     for (mode, warnings) in [(0o600, 0), (0o400, 0), (0o640, 1), (0o604, 1), (0o644, 1)] {
         assert_eq!(warned(mode).await, warnings, "{mode:o}");
+    }
+}
+
+#[tokio::test]
+async fn policy_that_others_can_write_is_warned_about_once() {
+    let machine = Machine::new(quick_settings()).await;
+    let path = machine.app.environment.config.clone();
+    for (mode, warnings) in [(0o644, 0), (0o600, 0), (0o664, 1), (0o646, 1)] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let output = machine.command(&["watch", "--once"]).output().await.unwrap();
+        assert!(output.status.success());
+        let log = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(log.matches("chmod go-w").count(), warnings, "{mode:o}: {log}");
     }
 }
 

@@ -447,6 +447,8 @@ fn command_that_fails_says_why_and_makes_no_file() {
         ),
         (&["event", "approve"], 2, "name the connection that the event is about: pcc-…"),
         (&["event", "reject", "PCC-1"], 2, "\"PCC-1\" is not a peering connection id"),
+        (&["event", "reject", "prod/PCC-1"], 2, "\"PCC-1\" is not a peering connection id"),
+        (&["event", "reject", "prod/pcc-a", "--target", "test"], 2, "two targets are named: prod and test"),
         (&["event", "list", "pcc-a"], 2, "a list is about all connections, so it takes no id"),
         (&["event", "list"], 1, "set --actor: no person in the configuration has an identity on standard-webhooks"),
         (&["event", "list", "--actor", "al", "--client", "x"], 1, "the secrets have no client x; known: ci"),
@@ -476,6 +478,13 @@ fn command_that_fails_says_why_and_makes_no_file() {
         assert_eq!(names, before, "{arguments:?}");
     }
     assert_eq!(std::fs::read(directory.path().join("empty.db")).unwrap(), b"");
+    // An id may name its target, as the list shows it.
+    let command =
+        ["event", "approve", "prod/pcc-a", "--actor", "al", "--client", "ci", "--fingerprint", &"a".repeat(64)];
+    let output = run(env!("CARGO_BIN_EXE_peergate"), directory.path(), &command, &[]);
+    let event: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let body: Value = serde_json::from_str(event["body"].as_str().unwrap()).unwrap();
+    assert_eq!((&body["data"]["target"], &body["data"]["instance_id"]), (&json!("prod"), &json!("pcc-a")));
 }
 
 #[test]
