@@ -8,6 +8,7 @@ pub mod event;
 pub mod installation;
 mod owner_only;
 pub mod platform_table;
+pub mod policy;
 pub mod redrive;
 pub mod register;
 pub mod reload;

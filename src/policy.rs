@@ -3,6 +3,9 @@
 //!
 //! Pure: knows the rules of the configuration and the facts of a connection.
 
+#[cfg(feature = "local")]
+mod explain;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,6 +16,9 @@ use serde::Deserialize;
 
 use crate::approval::{Approver, InvalidPrincipal, PolicySnapshot, Principal, Verdict};
 use crate::peering::{AccountId, Connection};
+
+#[cfg(feature = "local")]
+pub use explain::{FactExplanation, RuleExplanation, RuleOutcome};
 
 /// A suggested rule leaves out longer lists, because it must fit on a card.
 const MAX_SUGGESTED_ITEMS: usize = 30;
@@ -464,9 +470,13 @@ impl Rule {
 
     /// The facts of the connection that this rule does not allow.
     fn mismatched_facts(&self, target: &str, connection: &Connection) -> Vec<RuleFact> {
+        RuleFact::ALL.into_iter().filter(|fact| !self.allows(*fact, target, connection)).collect()
+    }
+
+    fn allows(&self, fact: RuleFact, target: &str, connection: &Connection) -> bool {
         let requester = &connection.requester;
         let within = |ranges: &[IpNet], cidr: &IpNet| ranges.iter().any(|range| range.contains(cidr));
-        let allows = |fact: &RuleFact| match fact {
+        match fact {
             RuleFact::Target => self.target == target,
             RuleFact::RequesterAccount => is_listed(self.requester_accounts.as_ref(), &requester.account),
             RuleFact::RequesterRegion => is_listed(self.requester_regions.as_ref(), &requester.region),
@@ -479,8 +489,7 @@ impl Rule {
                 (Some(max), Some(asked)) => asked <= max,
                 (Some(_), None) => false,
             },
-        };
-        RuleFact::ALL.into_iter().filter(|fact| !allows(fact)).collect()
+        }
     }
 }
 

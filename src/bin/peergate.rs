@@ -18,6 +18,7 @@ use peergate::local::audit::{self, RecordSource};
 use peergate::local::event;
 use peergate::local::installation::{self, Installation, Signals};
 use peergate::local::platform_table::platform_table;
+use peergate::local::policy::{PolicyCommand, run_policy_command};
 use peergate::local::schema::{SchemaKind, schema_text};
 use peergate::local::table::server::serve_table;
 use peergate::local::table::{EmbeddedTable, KeyPair};
@@ -115,6 +116,9 @@ enum Cli {
     Backup(backup::BackupArgs),
     /// Restores what the table has lost, from a copy of the table.
     Restore(restore::RestoreArgs),
+    /// Explains and tests the rules in peergate.toml.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Prints what each chat platform can do, as a Markdown table.
     Platforms,
     /// Prints a JSON Schema, for editors and programs.
@@ -267,6 +271,11 @@ async fn run_command(command: Cli) -> Result<(), Error> {
         Cli::Redrive(args) => print_text(&redrive::redrive(&args).await?),
         Cli::Backup(args) => print_text(&backup::back_up(&args).await?),
         Cli::Restore(args) => print_text(&restore::restore(&args).await?),
+        Cli::Policy(command) => {
+            let report = run_policy_command(command).await?;
+            print_text(&report.text)?;
+            report.failure.map_or(Ok(()), |failure| Err(failure.into()))
+        }
         Cli::Platforms => print_text(&platform_table()),
         Cli::Schema { kind } => print_text(&schema_text(kind)),
         Cli::Table { listen, store, name } => share_table(&listen, &store, &name).await,

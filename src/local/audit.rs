@@ -21,7 +21,7 @@ use crate::chat::{CommandScope, Reply};
 use crate::config::Environment;
 use crate::document::{decode_text, nearest_name, repeated_keys};
 use crate::peering::InstanceId;
-use crate::store::{self, ScannedRecord, Store};
+use crate::store::{self, ScannedRecord, Store, Stored};
 use crate::{aws, clock, http};
 
 /// The table that has the records.
@@ -142,28 +142,36 @@ pub async fn list_records(source: &RecordSource, all: bool) -> Result<String, Er
 
 /// The record of a connection, with its history. `name` is `pcc-…` or `target/pcc-…`.
 pub async fn show_records(source: &RecordSource, name: &str) -> Result<String, Error> {
-    let mut stored = vec![];
-    let instance_id = name.rsplit_once('/').map_or(name, |(_, id)| id);
-    let instance_id = InstanceId::parse(instance_id).map_err(|error| format!("{name:?} is {error}"))?;
-    if let Some((target, _)) = name.split_once('/') {
-        let id = ApprovalId { target: target.to_owned(), instance_id };
-        let loaded = source.open_store().await?.load(&id).await;
-        stored.extend(loaded.map_err(|error| source.name_table(&error))?);
-    } else {
-        for scanned in source.scan_records().await? {
-            if scanned.id.split_once('/').is_some_and(|(_, id)| id == instance_id.as_str()) {
-                stored.push(scanned.stored?);
-            }
-        }
-    }
-    if stored.is_empty() {
-        return Err(describe_unknown_record(source, name).await?.into());
-    }
+    let stored = source.find_records(name).await?;
     Ok(stored
         .iter()
         .map(|stored| render_text(&message::record_with_history(&stored.approval, clock::now())))
         .collect::<Vec<_>>()
         .join("\n"))
+}
+
+impl RecordSource {
+    /// The records with this name: `pcc-…` or `target/pcc-…`. There is at least one.
+    pub(super) async fn find_records(&self, name: &str) -> Result<Vec<Stored>, Error> {
+        let mut stored = vec![];
+        let instance_id = name.rsplit_once('/').map_or(name, |(_, id)| id);
+        let instance_id = InstanceId::parse(instance_id).map_err(|error| format!("{name:?} is {error}"))?;
+        if let Some((target, _)) = name.split_once('/') {
+            let id = ApprovalId { target: target.to_owned(), instance_id };
+            let loaded = self.open_store().await?.load(&id).await;
+            stored.extend(loaded.map_err(|error| self.name_table(&error))?);
+        } else {
+            for scanned in self.scan_records().await? {
+                if scanned.id.split_once('/').is_some_and(|(_, id)| id == instance_id.as_str()) {
+                    stored.push(scanned.stored?);
+                }
+            }
+        }
+        if stored.is_empty() {
+            return Err(describe_unknown_record(self, name).await?.into());
+        }
+        Ok(stored)
+    }
 }
 
 /// Names the record that is probably meant.

@@ -37,7 +37,7 @@ PRUNED = {".git", ".venv", ".aws-sam", ".pytest_cache", "__pycache__", "config",
 
 # Each command: the program, and its subcommand if it has one.
 RUN = {
-    *(f"peergate {name}" for name in ["demo", "backup", "doctor", "event", "export", "list", "redrive", "register", "restore"]),
+    *(f"peergate {name}" for name in ["demo", "backup", "doctor", "event", "export", "list", "policy", "redrive", "register", "restore"]),
     *(f"peergate {name}" for name in ["schema", "serve", "show", "simulate", "table", "verify"]),
     *("echo", "openssl rand", "python3"),
 }

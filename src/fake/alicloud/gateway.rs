@@ -132,11 +132,17 @@ impl Simulator {
         Some(result.answer.ok()?.get("InstanceId")?.as_str()?.to_owned())
     }
 
+    /// The answer to a reading, as JSON, without a call.
+    #[must_use]
+    pub fn shown_answer(&self, instance_id: &str) -> Option<String> {
+        let state = self.lock();
+        Some(state.disguises.to_json_text(state.api.shown_json(instance_id, clock::now())?))
+    }
+
     /// A connection as reads show it, without a call.
     #[must_use]
     pub fn read_connection(&self, instance_id: &str) -> Option<Connection> {
-        let state = self.lock();
-        let shown = state.disguises.to_json_text(state.api.shown_json(instance_id, clock::now())?);
+        let shown = self.shown_answer(instance_id)?;
         alicloud::parse_connection_body(200, shown.as_bytes(), &InstanceId::parse(instance_id).ok()?).ok()
     }
 
