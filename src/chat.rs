@@ -4,6 +4,7 @@
 //! Each platform is a folder; [`platform`] lists them and says what a folder supplies. Every sentence that a person reads
 //! is in [`message`].
 
+mod access_token;
 mod answer;
 mod authenticity;
 pub mod binding;
@@ -24,6 +25,7 @@ pub mod standard_webhooks;
 
 use crate::notes::Notes;
 
+pub use access_token::AccessToken;
 pub use authenticity::{
     Authentic, MalformedHeader, MergedTenant, RequestOrigin, RequestShape, RequestSigner, Unauthentic, VerifyError,
 };
