@@ -12,6 +12,7 @@ mod card_rate;
 mod command;
 pub mod command_words;
 mod delivery;
+pub mod dingtalk;
 pub mod feishu;
 mod malformed;
 pub mod message;
