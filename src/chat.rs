@@ -4,6 +4,7 @@
 //! Each platform is a folder; [`platform`] lists them and says what a folder supplies. Every sentence that a person reads
 //! is in [`message`].
 
+mod access_token;
 mod answer;
 mod authenticity;
 pub mod binding;
@@ -11,6 +12,7 @@ mod card_rate;
 mod command;
 pub mod command_words;
 mod delivery;
+pub mod dingtalk;
 pub mod feishu;
 mod malformed;
 pub mod message;
@@ -24,6 +26,7 @@ pub mod standard_webhooks;
 
 use crate::notes::Notes;
 
+pub use access_token::AccessToken;
 pub use authenticity::{
     Authentic, MalformedHeader, MergedTenant, RequestOrigin, RequestShape, RequestSigner, Unauthentic, VerifyError,
 };

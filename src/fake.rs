@@ -2,6 +2,7 @@
 //! vendors refuse.
 
 pub mod alicloud;
+pub mod dingtalk;
 pub mod feishu;
 pub mod loopback;
 pub mod slack;
@@ -44,7 +45,8 @@ pub async fn serve_fake(name: &str, options: &[String], listener: TcpListener) -
     match name {
         "slack" if options.is_empty() => Ok(FakeSlack::default().serve(listener).await?),
         "feishu" => Ok(feishu::parse_fake_options(options)?.serve(listener).await?),
+        "dingtalk" => Ok(dingtalk::parse_fake_options(options)?.serve(listener).await?),
         "slack" => Err("the fake of Slack takes no options".into()),
-        _ => Err(format!("there is no fake of {name}: expected slack or feishu").into()),
+        _ => Err(format!("there is no fake of {name}: expected slack, feishu or dingtalk").into()),
     }
 }

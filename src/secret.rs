@@ -38,6 +38,12 @@ impl fmt::Debug for Secret {
 pub struct SecretUrl(Url);
 
 impl SecretUrl {
+    /// A secret with this URL.
+    #[must_use]
+    pub fn new(url: Url) -> Self {
+        Self(url)
+    }
+
     /// The secret URL.
     #[must_use]
     pub fn expose(&self) -> &Url {

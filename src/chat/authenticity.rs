@@ -219,6 +219,18 @@ pub(super) fn check_timestamp(text: &str, name: &'static str, now: Timestamp) ->
     if age.abs() > MAX_CLOCK_SKEW { Err(Unauthentic::StaleTimestamp { age_s: age.as_secs() }) } else { Ok(sent_at) }
 }
 
+/// Checks a timestamp in milliseconds: exactly 13 digits, so that nobody takes seconds for it.
+pub(super) fn check_timestamp_millis(text: &str, name: &'static str, now: Timestamp) -> Result<Timestamp, Unauthentic> {
+    let malformed = || Unauthentic::malformed(name, "a Unix time in milliseconds, of 13 digits", text);
+    if text.len() != 13 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(malformed());
+    }
+    let millis = text.parse().map_err(|_| malformed())?;
+    let sent_at = Timestamp::from_millisecond(millis).map_err(|_| malformed())?;
+    let age = now.duration_since(sent_at);
+    if age.abs() > MAX_CLOCK_SKEW { Err(Unauthentic::StaleTimestamp { age_s: age.as_secs() }) } else { Ok(sent_at) }
+}
+
 /// The bytes of a secret: those of the text, and those that the text encodes where a platform decodes it.
 pub(super) fn key_forms(text: &str) -> Vec<Vec<u8>> {
     let decoded = BASE64_STANDARD.decode(text.strip_prefix("whsec_").unwrap_or(text)).ok();

@@ -274,6 +274,12 @@ pub fn unverified_connection(text: &str) -> Option<ApprovalId> {
     parse_legacy_binding(text).or_else(claimed)
 }
 
+/// What a button claims to do. Nothing is verified.
+#[must_use]
+pub fn unverified_button(text: &str) -> Option<Button> {
+    Some(SignedBinding::decode(text)?.binding.button)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -29,8 +29,8 @@ pub use deliver::State;
 pub(super) use deliver::register_webhook;
 pub(super) use deliver::{ask_reason, config_errors, reply};
 pub use post::{
-    BotMessage, CallError, CardUpdate, FeishuApi, PostedMessage, Receiver, TenantToken, build_bot_message, fetch_token,
-    post_bot, sign_bot_message,
+    BotMessage, CallError, CardUpdate, FeishuApi, PostedMessage, Receiver, build_bot_message, fetch_token, post_bot,
+    sign_bot_message,
 };
 #[cfg(feature = "local")]
 pub use receive::{CallbackRequest, encrypt_body, encrypt_challenge, sign, sign_callback, sign_plaintext};

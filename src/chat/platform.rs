@@ -41,8 +41,8 @@ use super::message::Message;
 use super::{
     AskOutcome, Authentic, Capabilities, ChannelSecrets, Click, CommandScope, DeliveryError, Incoming,
     MalformedRequest, MergedTenant, MessageRef, Outgoing, PlatformContext, PostAttempt, PostLane, ProbeError,
-    ReplyRedraw, RequestShape, RequestSigner, Unauthentic, UpdateOutcome, VerifyError, feishu, response, slack,
-    standard_webhooks,
+    ReplyRedraw, RequestShape, RequestSigner, Unauthentic, UpdateOutcome, VerifyError, dingtalk, feishu, response,
+    slack, standard_webhooks,
 };
 #[cfg(feature = "local")]
 use super::{EventSpec, SignedRequest};
@@ -54,6 +54,7 @@ use crate::secret::BindingSecret;
 apps::apps! {
     Slack in slack,
     Feishu in feishu,
+    DingTalk in dingtalk,
     /// Its table is `[clients]`.
     #[serde(skip)]
     StandardWebhooks in standard_webhooks,
@@ -64,11 +65,13 @@ channels::channels! {
     cards {
         "slack" is Slack(slack::Channel) of Slack in slack,
         "feishu" is Feishu(feishu::Channel) of Feishu in feishu,
+        "dingtalk" is DingTalk(dingtalk::Channel) of DingTalk in dingtalk,
     }
     // One message per notification.
     messages {
         "slack-webhook" is SlackWebhook(slack::WebhookChannel) of Slack,
         "feishu-bot" is FeishuBot(feishu::BotChannel) of Feishu,
+        "dingtalk-robot" is DingTalkRobot(dingtalk::RobotChannel) of DingTalk,
     }
     // For programs.
     data {

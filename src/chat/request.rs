@@ -193,7 +193,8 @@ pub struct CommandRequest {
 pub struct ClickedCard {
     /// Our own id of the card.
     pub card_id: CardId,
-    /// The platform's id of the message, as in a `CardRef`. `None` for a private message, or if the platform sends none.
+    /// The platform's id of the message, as in a `CardRef`. The channel is empty if the platform does not name it. `None`
+    /// for a private message, or if the platform sends no id.
     pub message_ref: Option<String>,
 }
 

@@ -22,7 +22,7 @@ fn is_private_card(clicked: &ClickedCard, by: &Principal, now: Timestamp) -> boo
 /// Whether the clicked message is the current one of its card.
 fn is_current_card(clicked: &ClickedCard, record: Option<&Approval>) -> bool {
     let card = record.and_then(|record| record.cards().values().find(|card| card.id == clicked.card_id));
-    card.is_some_and(|card| clicked.message_ref.as_ref() == Some(&card.reference))
+    card.zip(clicked.message_ref.as_deref()).is_some_and(|(card, message)| is_same_message(&card.reference, message))
 }
 
 /// Refuses a decision on a message that is not the current one of its card. The reply brings the current card. `None` if
@@ -48,6 +48,16 @@ pub(super) async fn refuse_old_card(
     Some(old_card_reply(record, Some(clicked.card_id), clicked.message_ref.as_deref(), now))
 }
 
+/// Whether both references name one message. A click may not say in which channel it is; then the message's id decides.
+fn is_same_message(known: &str, clicked: &str) -> bool {
+    match (MessageRef::parse(known), MessageRef::parse(clicked)) {
+        (Some(known), Some(clicked)) => {
+            known.message_id == clicked.message_id && (clicked.channel.is_empty() || known.channel == clicked.channel)
+        }
+        (None, _) | (_, None) => known == clicked,
+    }
+}
+
 /// Whether a post that was to create this card has no known result. Then its message may become the card.
 fn may_become_card(record: &Approval, card: CardId) -> bool {
     record
@@ -60,7 +70,7 @@ fn may_become_card(record: &Approval, card: CardId) -> bool {
 /// The current card, if the clicked message is another one. A card in the same channel comes first.
 fn find_current_card<'a>(record: &'a Approval, clicked: Option<CardId>, message: &str) -> Option<&'a CardRef> {
     let channel_of = |reference: &str| reference.rsplit_once('/').map(|(channel, _)| channel.to_owned());
-    let is_current = record.cards().values().any(|card| card.reference == message);
+    let is_current = record.cards().values().any(|card| is_same_message(&card.reference, message));
     if is_current || clicked.is_some_and(|card| may_become_card(record, card)) {
         return None;
     }
@@ -117,9 +127,13 @@ async fn update_cards(
         let Some((clicked, reference)) = clicked.and_then(|card| Some((card, card.message_ref.as_deref()?))) else {
             return false;
         };
-        let here = MessageRef::parse(reference).map(|place| place.channel);
-        let mut channels = app.config.channels.iter().filter(|(_, to)| to.id().is_some() && to.id() == here.as_deref());
-        channels.any(|(name, _)| approval.adopt_card(name, clicked.card_id, reference, now))
+        let Some(MessageRef { channel: here, message_id }) = MessageRef::parse(reference) else { return false };
+        let is_here = |id: &&str| here.is_empty() || *id == here;
+        let mut channels = app.config.channels.iter().filter_map(|(name, to)| Some((name, to.id().filter(is_here)?)));
+        channels.any(|(name, id)| {
+            let place = MessageRef { channel: id.to_owned(), message_id: message_id.clone() };
+            approval.adopt_card(name, clicked.card_id, &place.to_string(), now)
+        })
     };
     let redraw = app.store.update(stored, |approval| {
         let adopted = adopt(approval);

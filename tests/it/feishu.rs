@@ -16,7 +16,7 @@ use peergate::chat::feishu::{
     ToastKind, build_bot_message, fetch_token, post_bot,
 };
 use peergate::chat::message::{Button, Buttons, Message, MessageFact, ShownButton};
-use peergate::chat::{Authentic, Click, Command, DeliveryError, Incoming, MalformedRequest, Unauthentic};
+use peergate::chat::{AccessToken, Authentic, Click, Command, DeliveryError, Incoming, MalformedRequest, Unauthentic};
 use peergate::clock;
 use peergate::fake::feishu::{ChatFault, FakeFeishu, FakeFeishuSettings, FeishuFault};
 use peergate::http::Clients;
@@ -125,7 +125,7 @@ impl World {
         world
     }
 
-    async fn fetch(&self) -> Result<feishu::TenantToken, DeliveryError> {
+    async fn fetch(&self) -> Result<AccessToken, DeliveryError> {
         let FakeFeishuSettings { app, app_secret, .. } = self.fake.settings();
         fetch_token(&self.http, &self.url, &app, &AppSecret::try_from(app_secret).unwrap()).await
     }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{BUTTON_NAME_PREFIX, REALM, REASON_FIELD};
 use crate::approval::{Principal, Verdict};
 use crate::chat::MAX_REASON_CHARS;
-use crate::chat::message::{self, Button, Link, Message, MessageFact, ShownButton};
+use crate::chat::message::{self, Button, Link, Message, MessageFact, ShortLimits, ShownButton, shorten_card};
 use crate::chat::response::set_member;
 
 /// The largest request that posts or updates a card, with 1000 bytes a KB. The request holds the card as a JSON string.
@@ -32,16 +32,10 @@ pub const MAX_ELEMENTS: usize = 200;
 const MAX_ELEMENT_ID_CHARS: usize = 20;
 /// The largest size of a request without its card.
 const CARD_OVERHEAD_BYTES: usize = 512;
-/// The most lines of each kind on a shortened card.
-const MAX_CUT_LINES: usize = 10;
-/// The longest text on a shortened card.
-const MAX_CUT_CHARS: usize = 100;
+/// What a shortened card may have.
+const SHORT_LIMITS: ShortLimits = ShortLimits { lines: 10, chars: 100 };
 /// The longest toast, in characters. Feishu documents no limit, but nobody can read more before it disappears.
 const MAX_TOAST_CHARS: usize = 300;
-/// Explains a shortened card.
-const CUT_SENTENCE: &str = "The request is too large for a Feishu card, so texts are cut and there are no Approve and Reject buttons. \
-                            A webhook client can decide with the fingerprint from a status reply.";
-
 /// Why Feishu would refuse a card.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CardError {
@@ -76,7 +70,11 @@ pub(super) fn render_card_within(message: &Message, limit: usize) -> Value {
         return full;
     }
     let without_figure = build_card(&Message { figure: vec![], snippet: None, ..message.clone() });
-    if check_limits(&without_figure, limit).is_ok() { without_figure } else { build_card(&shorten_message(message)) }
+    if check_limits(&without_figure, limit).is_ok() {
+        without_figure
+    } else {
+        build_card(&shorten_card(message, "Feishu", SHORT_LIMITS))
+    }
 }
 
 /// Whether Feishu would accept a card.
@@ -290,41 +288,6 @@ fn form_element(asking: &[BoundButton<'_>]) -> Option<Value> {
     Some(json!({"tag": "form", "name": "decision", "elements": elements}))
 }
 
-/// The shortened form of a message that is too large.
-fn shorten_message(message: &Message) -> Message {
-    let lines = |lines: &[String]| lines.iter().take(MAX_CUT_LINES).map(|line| shorten_text(line)).collect();
-    let mut sentences: Vec<String> = lines(&message.sentences);
-    sentences.push(CUT_SENTENCE.to_owned());
-    let buttons = message.buttons.clone().map(|mut buttons| {
-        buttons.shown.retain(|shown| matches!(shown.button, Button::Withdraw | Button::Details));
-        buttons
-    });
-    Message {
-        headline: shorten_text(&message.headline),
-        mentions: message.mentions.clone(),
-        facts: message
-            .facts
-            .iter()
-            .take(2 * MAX_CUT_LINES)
-            .map(|fact| MessageFact::new(fact.label, shorten_text(&fact.value)))
-            .collect(),
-        checks: lines(&message.checks),
-        figure: vec![],
-        sentences,
-        snippet: None,
-        link: message.link.clone(),
-        buttons,
-    }
-}
-
-fn shorten_text(text: &str) -> String {
-    let mut short: String = text.chars().take(MAX_CUT_CHARS).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
-}
-
 /// The look of a toast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ToastKind {
@@ -483,7 +446,7 @@ mod tests {
         let card = render_card(&large);
         assert_eq!(check_card(&card), Ok(()));
         assert!(!has(&card, "Approve") && !has(&card, "Reject") && has(&card, "Withdraw my approval"));
-        assert!(texts(&card).iter().any(|(_, text)| text.contains(CUT_SENTENCE)));
+        assert!(texts(&card).iter().any(|(_, text)| text.contains("too large for a Feishu card, so texts are cut")));
         let worst = Message {
             headline: "\"".repeat(900),
             facts: vec![MessageFact::new("Name", "\"".repeat(900)); 50],

@@ -1,22 +1,19 @@
 //! Delivery to a chat, a person or a custom bot, and the token for it, which processes share.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::PoisonError;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Response, StatusCode};
-use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
 use super::post::{
     CallError, CardUpdate, FeishuApi, MAX_UUID_CHARS, PostedMessage, Receiver, build_bot_message, fetch_token, post_bot,
 };
-use super::{
-    BotChannel, Channel, PlatformContext, ReplyTo, TenantToken, ToastKind, render_card, reply_json, toast_json,
-};
+use super::{BotChannel, Channel, PlatformContext, ReplyTo, ToastKind, render_card, reply_json, toast_json};
 use crate::approval::{RetryPolicy, Verdict};
+use crate::chat::access_token::{AccessToken, TokenCache};
 use crate::chat::answer::try_twice;
 use crate::chat::delivery::probe_url;
 use crate::chat::message::{self, Message};
@@ -25,14 +22,9 @@ use crate::chat::{
     AskOutcome, ChannelSecrets, Click, DeliveryError, MessageRef, Outgoing, PostAttempt, ProbeError, UpdateOutcome,
 };
 use crate::clock;
-use crate::notes::NoteId;
 use crate::redaction::KeyProblem;
 use crate::secret::Secret;
 
-/// A token that is valid for less than this is replaced: it must outlast the call.
-const MIN_TOKEN_VALIDITY: SignedDuration = SignedDuration::from_mins(10);
-/// The pause after a failure to fetch a token. Otherwise each message would wait for another failure.
-const TOKEN_RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// Codes for an app id or app secret that Feishu does not know.
 const UNKNOWN_APP_CODES: [&str; 2] = ["10003", "10014"];
 
@@ -48,28 +40,9 @@ const MAX_RECEIVERS: usize = 1000;
 /// What this process has cached.
 #[derive(Debug, Default)]
 pub struct State {
-    token: Mutex<Option<CachedToken>>,
-    last_failure: std::sync::Mutex<Option<TokenFailure>>,
+    token: TokenCache,
     /// The times of the last posts to each receiver. They may be in the future.
-    post_times: std::sync::Mutex<BTreeMap<String, VecDeque<Instant>>>,
-}
-
-#[derive(Debug, Clone)]
-struct CachedToken {
-    token: Secret,
-    expires_at: Timestamp,
-}
-
-impl CachedToken {
-    fn outlasts_a_call(&self, now: Timestamp) -> bool {
-        self.expires_at.duration_since(now) > MIN_TOKEN_VALIDITY
-    }
-}
-
-#[derive(Debug)]
-struct TokenFailure {
-    error: DeliveryError,
-    at: Instant,
+    post_times: Mutex<BTreeMap<String, VecDeque<Instant>>>,
 }
 
 impl State {
@@ -120,63 +93,21 @@ impl Drop for ReservedTurn<'_> {
     }
 }
 
-/// The token of this process, or the one that another process has stored, or a new one.
-async fn current_token(access: PlatformContext<'_>) -> Result<Secret, DeliveryError> {
-    let (mut cached, now) = (access.state.token.lock().await, clock::now());
-    if let Some(valid) = cached.as_ref().filter(|cached| cached.outlasts_a_call(now)) {
-        return Ok(valid.token.clone());
-    }
-    let id = NoteId::new("token", &format!("feishu/{}", access.config.app)).ok();
-    // Without the table, each process fetches its own.
-    let shared = match &id {
-        Some(id) => access.notes.load(id, now).await.ok().flatten(),
-        None => None,
-    };
-    let shared = shared.map(|note| CachedToken { token: Secret::new(note.text), expires_at: note.expires_at });
-    if let Some(shared) = shared.filter(|shared| shared.outlasts_a_call(now)) {
-        *cached = Some(shared.clone());
-        return Ok(shared.token);
-    }
-    let last_failure = || access.state.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(failure) = last_failure().as_ref()
-        && failure.at.elapsed() < TOKEN_RETRY_PAUSE
-    {
-        return Err(failure.error.clone());
-    }
-    let TenantToken { token, valid_for } = match fetch_new_token(access).await {
-        Ok(fetched) => fetched,
-        Err(error) => {
-            *last_failure() = Some(TokenFailure { error: error.clone(), at: Instant::now() });
-            return Err(error);
-        }
-    };
-    *last_failure() = None;
-    let expires_at = now.saturating_add(valid_for).unwrap_or(now);
-    if let Some(id) = &id {
-        // If the table refuses it, only this process uses the token.
-        let _ = access.notes.save(id, token.expose(), expires_at, now).await;
-    }
-    *cached = Some(CachedToken { token: token.clone(), expires_at });
-    Ok(token)
+/// Whose token it is, as [`TokenCache::current`] names it.
+fn token_owner(access: PlatformContext<'_>) -> String {
+    format!("feishu/{}", access.config.app)
 }
 
-async fn fetch_new_token(access: PlatformContext<'_>) -> Result<TenantToken, DeliveryError> {
+async fn current_token(access: PlatformContext<'_>) -> Result<Secret, DeliveryError> {
+    access.state.token.current(access.notes, &token_owner(access), || fetch_new_token(access)).await
+}
+
+async fn fetch_new_token(access: PlatformContext<'_>) -> Result<AccessToken, DeliveryError> {
     fetch_token(access.http, &access.config.api_url(), &access.config.app, &access.secrets.app_secret).await
 }
 
-/// Replaces a token that Feishu refuses, unless another task has already replaced it.
 async fn replace_token(access: PlatformContext<'_>, refused: &Secret) -> Result<Secret, DeliveryError> {
-    {
-        let mut cached = access.state.token.lock().await;
-        if cached.as_ref().is_some_and(|cached| cached.token == *refused) {
-            *cached = None;
-            if let Ok(id) = NoteId::new("token", &format!("feishu/{}", access.config.app)) {
-                let now = clock::now();
-                let _ = access.notes.save(&id, "", now, now).await;
-            }
-        }
-    }
-    current_token(access).await
+    access.state.token.replace(access.notes, &token_owner(access), refused, || fetch_new_token(access)).await
 }
 
 /// A call that requires the token.

@@ -13,6 +13,7 @@ use url::Url;
 use super::card::{MAX_BOT_BYTES, render_card_within};
 use super::{AppSecret, is_feishu_id};
 use crate::approval::RetryPolicy;
+use crate::chat::access_token::AccessToken;
 use crate::chat::authenticity::hmac_of;
 use crate::chat::delivery::{CHAT_TIMEOUT, parse_retry_after, refusal_words};
 use crate::chat::message::Message;
@@ -27,15 +28,6 @@ use code::{CodeMeaning, KnownCode, find_code};
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/create>
 pub(super) const MAX_UUID_CHARS: usize = 50;
-
-/// The app's token for the tenant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TenantToken {
-    /// The token (`t-…`).
-    pub token: Secret,
-    /// The remaining validity: at most 2 h.
-    pub valid_for: SignedDuration,
-}
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,7 +153,7 @@ pub async fn fetch_token(
     url: &Url,
     app: &str,
     secret: &AppSecret,
-) -> Result<TenantToken, DeliveryError> {
+) -> Result<AccessToken, DeliveryError> {
     let body = json!({"app_id": app, "app_secret": secret.expose()});
     let url = join_url(url, "open-apis/auth/v3/tenant_access_token/internal")?;
     let answer =
@@ -169,7 +161,7 @@ pub async fn fetch_token(
     let valid_for = answer.expire.filter(|seconds| *seconds > 0).map(SignedDuration::from_secs);
     let token = answer.tenant_access_token.filter(|token| token.bytes().all(|byte| byte.is_ascii_graphic()));
     match (token, valid_for) {
-        (Some(token), Some(valid_for)) if !token.is_empty() => Ok(TenantToken { token: Secret::new(token), valid_for }),
+        (Some(token), Some(valid_for)) if !token.is_empty() => Ok(AccessToken { token: Secret::new(token), valid_for }),
         _ => Err(DeliveryError::misconfigured("the answer has no token")),
     }
 }
