@@ -55,7 +55,7 @@ pub fn render_card(message: &Message) -> Value {
 /// The activity that posts or updates a card.
 #[must_use]
 pub(super) fn render_activity(message: &Message) -> Value {
-    to_activity(message, render_card(message))
+    to_activity(message, &render_card(message))
 }
 
 /// The body for a workflow: a card without buttons, because nobody would receive their clicks, and without mentions, because
@@ -63,10 +63,10 @@ pub(super) fn render_activity(message: &Message) -> Value {
 #[must_use]
 pub(super) fn render_for_workflow(message: &Message) -> Value {
     let message = Message { buttons: None, mentions: vec![], ..message.clone() };
-    to_activity(&message, render_within(&message, SizeLimit::Workflow))
+    to_activity(&message, &render_within(&message, SizeLimit::Workflow))
 }
 
-fn to_activity(message: &Message, card: Value) -> Value {
+fn to_activity(message: &Message, card: &Value) -> Value {
     json!({
         "type": "message",
         "summary": plain_words(&message.headline),

@@ -21,7 +21,7 @@ const MAX_CONVERSATIONS: usize = 100;
 pub enum Cloud {
     /// All countries, and GCC.
     Public,
-    /// GCC High and DoD of the US government.
+    /// `GCC High` and `DoD` of the US government.
     UsGov,
     /// China, operated by 21Vianet.
     China,

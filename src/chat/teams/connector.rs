@@ -78,7 +78,7 @@ impl Connector<'_> {
     pub(super) async fn post(self, conversation: &str, activity: &Value) -> Result<String, ConnectorError> {
         self.access.state.turns.wait(conversation).await;
         let answer = self.call(Method::POST, &[conversation, "activities"], Some(activity)).await?;
-        self.parse_id(answer, "the answer does not name the message")
+        self.parse_id(&answer, "the answer does not name the message")
     }
 
     /// Posts a message to the thread of another one. In a chat, which has no threads, posts to the chat.
@@ -92,7 +92,7 @@ impl Connector<'_> {
         let mut reply = activity.clone();
         crate::chat::response::set_member(&mut reply, "replyToId", message_id.as_str().into());
         let answer = self.call(Method::POST, &[&thread, "activities"], Some(&reply)).await?;
-        self.parse_id(answer, "the answer does not name the message")
+        self.parse_id(&answer, "the answer does not name the message")
     }
 
     /// Updates a message for everybody.
@@ -120,12 +120,12 @@ impl Connector<'_> {
             "channelData": {"tenant": {"id": config.tenant}},
         });
         let answer = self.call(Method::POST, &[], Some(&body)).await?;
-        self.parse_id(answer, "the answer does not name the chat")
+        self.parse_id(&answer, "the answer does not name the chat")
     }
 
     #[expect(clippy::unused_self, reason = "reads like the calls")]
-    fn parse_id(self, answer: Vec<u8>, problem: &str) -> Result<String, ConnectorError> {
-        let answer = serde_json::from_slice::<ResourceAnswer>(&answer).ok();
+    fn parse_id(self, answer: &[u8], problem: &str) -> Result<String, ConnectorError> {
+        let answer = serde_json::from_slice::<ResourceAnswer>(answer).ok();
         let id = answer.and_then(|answer| answer.id).filter(|id| is_teams_id(id));
         // The message was posted, but nobody could update it.
         id.ok_or_else(|| DeliveryError::answer_lost(problem, None).into())

@@ -79,7 +79,7 @@ pub(super) async fn keep(access: PlatformContext<'_>, conversation: &str, servic
     match kept {
         Ok(()) => references.set(conversation, service_url, now),
         Err(error) => {
-            tracing::warn!(outcome = "unknown_conversation", %error, "could not store where a conversation is")
+            tracing::warn!(outcome = "unknown_conversation", %error, "could not store where a conversation is");
         }
     }
 }
