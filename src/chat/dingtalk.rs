@@ -42,6 +42,9 @@ pub use secrets::{ApiSecret, AppSecret, InvalidDingTalkSecret, PathSecret, Secre
 
 /// The name of its table and of its secret.
 pub const NAME: &str = "dingtalk";
+/// Its name for people.
+#[cfg(feature = "local")]
+pub(super) const TITLE: &str = "DingTalk";
 /// The first part of its principals and of its path.
 pub const REALM: &str = "dingtalk";
 /// The form of its requests. The second segment is a path secret.
@@ -73,9 +76,11 @@ pub(super) const COMMANDS_CARRY_FINGERPRINTS: bool = false;
 /// Source: <https://open.dingtalk.com/document/development/frequency-limit-for-calling-server-apis>
 const CARD_CAPABILITIES: Capabilities = Capabilities {
     can_edit: true,
+    edit_window: None,
     can_thread: false,
     can_open_modal: false,
     can_reply_privately: true,
+    can_mention: true,
     is_for_people: true,
     max_binding_chars: MAX_BINDING_CHARS,
     pace: Pace { per_channel: SignedDuration::from_millis(200), per_app: SignedDuration::from_millis(100) },
@@ -86,9 +91,11 @@ const CARD_CAPABILITIES: Capabilities = Capabilities {
 /// Source: <https://open.dingtalk.com/document/orgapp/custom-robot-access>
 const ROBOT_CAPABILITIES: Capabilities = Capabilities {
     can_edit: false,
+    edit_window: None,
     can_thread: false,
     can_open_modal: false,
     can_reply_privately: false,
+    can_mention: false,
     is_for_people: true,
     max_binding_chars: 0,
     pace: Pace { per_channel: SignedDuration::from_millis(3200), per_app: SignedDuration::ZERO },

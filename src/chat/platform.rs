@@ -42,7 +42,7 @@ use super::{
     AskOutcome, Authentic, Capabilities, ChannelSecrets, Click, CommandScope, DeliveryError, Incoming,
     MalformedRequest, MergedTenant, MessageRef, Outgoing, PlatformContext, PostAttempt, PostLane, ProbeError,
     ReplyRedraw, RequestShape, RequestSigner, Unauthentic, UpdateOutcome, VerifyError, dingtalk, feishu, response,
-    slack, standard_webhooks,
+    slack, standard_webhooks, teams,
 };
 #[cfg(feature = "local")]
 use super::{EventSpec, SignedRequest};
@@ -58,6 +58,7 @@ apps::apps! {
     /// Its table is `[clients]`.
     #[serde(skip)]
     StandardWebhooks in standard_webhooks,
+    Teams in teams,
 }
 
 channels::channels! {
@@ -66,12 +67,14 @@ channels::channels! {
         "slack" is Slack(slack::Channel) of Slack in slack,
         "feishu" is Feishu(feishu::Channel) of Feishu in feishu,
         "dingtalk" is DingTalk(dingtalk::Channel) of DingTalk in dingtalk,
+        "teams" is Teams(teams::Channel) of Teams in teams,
     }
     // One message per notification.
     messages {
         "slack-webhook" is SlackWebhook(slack::WebhookChannel) of Slack,
         "feishu-bot" is FeishuBot(feishu::BotChannel) of Feishu,
         "dingtalk-robot" is DingTalkRobot(dingtalk::RobotChannel) of DingTalk,
+        "teams-workflow" is TeamsWorkflow(teams::WorkflowChannel) of Teams,
     }
     // For programs.
     data {
