@@ -55,10 +55,10 @@ apps::apps! {
     Slack in slack,
     Feishu in feishu,
     DingTalk in dingtalk,
+    Teams in teams,
     /// Its table is `[clients]`.
     #[serde(skip)]
     StandardWebhooks in standard_webhooks,
-    Teams in teams,
 }
 
 channels::channels! {

@@ -104,7 +104,8 @@ fn sources() -> Vec<Source> {
         let module = path.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
         Source { path, module, lines: code.map(str::to_owned).collect() }
     };
-    let sources: Vec<_> = files(&root).iter().map(read).collect();
+    let is_code = |file: &&PathBuf| file.extension().is_some_and(|extension| extension == "rs");
+    let sources: Vec<_> = files(&root).iter().filter(is_code).map(read).collect();
     assert!(sources.len() > 80, "{}", sources.len());
     sources
 }
