@@ -1,9 +1,11 @@
 //! Texts that people write: the encoding of files, the places in them, and the names that people probably mean.
 
+mod json_place;
 mod repeated_keys;
 
 use std::fmt;
 
+pub(crate) use json_place::{JsonStep, json_offset, json_path_at};
 pub use repeated_keys::{RepeatedKey, repeated_keys};
 
 /// A byte order mark in UTF-8, as some editors write it at the start of a file.

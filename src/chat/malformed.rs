@@ -7,13 +7,12 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::error::Category;
-use serde_path_to_error::{Path, Segment};
 
-use crate::peering::{InvalidFingerprint, InvalidInstanceId};
+use crate::document::{JsonStep, json_offset, json_path_at};
 use crate::redaction::quote;
 
 /// The most elements of a path that an error shows.
@@ -41,7 +40,7 @@ impl MalformedRequest {
     /// The place and the cause if it is not JSON. Otherwise the field, what was expected there, and what was found.
     pub(super) fn parse_json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Self> {
         serde_json::from_slice(bytes).map_err(|error| match error.classify() {
-            Category::Data => Self(describe_mismatch::<T>(bytes, &error)),
+            Category::Data => Self(describe_mismatch(bytes, &error)),
             Category::Syntax | Category::Eof | Category::Io => Self(describe_syntax_error(&error)),
         })
     }
@@ -53,15 +52,11 @@ fn describe_syntax_error(error: &serde_json::Error) -> String {
     format!("line {line}, column {column}: not JSON: {}", without_place(&error.to_string()))
 }
 
-/// Parses again, and names the field that does not have the documented form.
-fn describe_mismatch<'de, T: Deserialize<'de>>(bytes: &'de [u8], error: &serde_json::Error) -> String {
-    let mut parser = serde_json::Deserializer::from_slice(bytes);
-    let Err(traced) = serde_path_to_error::deserialize::<_, T>(&mut parser) else {
-        return format!("line {}, column {}: not of the documented form", error.line(), error.column());
-    };
-    let message = traced.inner().to_string();
+/// Names the field that does not have the documented form: the one at the place of the error.
+fn describe_mismatch(bytes: &[u8], error: &serde_json::Error) -> String {
+    let message = error.to_string();
     let message = without_place(&message);
-    let path = traced.path();
+    let path = &json_path_at(bytes, json_offset(bytes, error.line(), error.column()));
     // These names come from the program.
     if let Some(name) = name_after(message, "missing field `") {
         return format!("{}: missing", field_path(path, Some(name)));
@@ -77,10 +72,7 @@ fn describe_mismatch<'de, T: Deserialize<'de>>(bytes: &'de [u8], error: &serde_j
         let known = message.rsplit_once(", expected ").map_or("none", |(_, known)| known.trim_start_matches("one of "));
         return format!("{field}: unknown field; known: {}", known.replace('`', ""));
     }
-    let ours = [InvalidInstanceId.to_string(), InvalidFingerprint.to_string()];
-    let expected = if let Some(words) = ours.iter().find(|words| *words == message) {
-        words.rsplit_once("expected ").map_or(words.as_str(), |(_, expected)| expected)
-    } else if message.starts_with("invalid ") {
+    let expected = if message.starts_with("invalid ") {
         // All that was sent is before the last `, expected `.
         message.rsplit_once(", expected ").map_or("something else", |(_, expected)| expected)
     } else {
@@ -100,17 +92,16 @@ fn name_after<'a>(message: &'a str, start: &str) -> Option<&'a str> {
 
 /// The dotted path of a field, e.g. `data.actor`; empty for the document itself. `name` is the last part, if the path may
 /// lack it.
-fn field_path(path: &Path, name: Option<&str>) -> String {
+fn field_path(path: &[JsonStep], name: Option<&str>) -> String {
     let mut text = String::new();
     let mut last = None;
     for segment in path.iter().take(MAX_PATH_SEGMENTS) {
         match segment {
-            Segment::Seq { index } => text = format!("{text}[{index}]"),
-            Segment::Map { key } | Segment::Enum { variant: key } => {
+            JsonStep::Index(index) => text = format!("{text}[{index}]"),
+            JsonStep::Key(key) => {
                 last = Some(key.as_str());
                 push_name(&mut text, quote(key).trim_matches('"'));
             }
-            Segment::Unknown => {}
         }
     }
     if let Some(name) = name.filter(|name| last != Some(name)) {
@@ -127,13 +118,12 @@ fn push_name(path: &mut String, name: &str) {
 }
 
 /// What the document has at the path, in words. `None` if there is nothing.
-fn describe_found(document: &Value, path: &Path) -> Option<String> {
+fn describe_found(document: &Value, path: &[JsonStep]) -> Option<String> {
     let mut value = document;
     for segment in path {
         value = match segment {
-            Segment::Seq { index } => value.get(index)?,
-            Segment::Map { key } | Segment::Enum { variant: key } => value.get(key)?,
-            Segment::Unknown => return None,
+            JsonStep::Index(index) => value.get(index)?,
+            JsonStep::Key(key) => value.get(key)?,
         };
     }
     Some(match value {
@@ -144,6 +134,40 @@ fn describe_found(document: &Value, path: &Path) -> Option<String> {
         Value::Array(_) => "an array".to_owned(),
         Value::Object(_) => "an object".to_owned(),
     })
+}
+
+/// Deserializes an optional value that is written as text. An error of `TryFrom` would be at the end of the object.
+pub(super) fn optional_from_text<'de, D: Deserializer<'de>, T: TryFrom<String, Error: fmt::Display>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let text = Option::<FromText<T>>::deserialize(deserializer)?;
+    Ok(text.map(|FromText(value)| value))
+}
+
+struct FromText<T>(T);
+
+impl<'de, T: TryFrom<String, Error: fmt::Display>> Deserialize<'de> for FromText<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text<T>(PhantomData<T>);
+
+        impl<T: TryFrom<String, Error: fmt::Display>> Visitor<'_> for Text<T> {
+            type Value = FromText<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                T::try_from(text.to_owned()).map(FromText).map_err(|error| {
+                    let error = error.to_string();
+                    let expected = error.rsplit_once("expected ").map_or(error.as_str(), |(_, expected)| expected);
+                    E::invalid_value(Unexpected::Str(text), &expected)
+                })
+            }
+        }
+
+        deserializer.deserialize_str(Text(PhantomData))
+    }
 }
 
 /// A JSON object. Without it, the fields of a struct could also be the elements of an array.

@@ -5,8 +5,7 @@ use bytes::Bytes;
 use hmac::{Hmac, Mac};
 use http::{HeaderMap, Request};
 use jiff::Timestamp;
-use serde::de::{Error as _, Unexpected};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 #[cfg(feature = "local")]
 use serde_json::json;
 use sha2::Sha256;
@@ -14,7 +13,7 @@ use sha2::Sha256;
 use super::{Config, PlatformContext, REALM, STANDARD_HEADERS, SVIX_HEADERS, SignatureHeaders, WebhookKey};
 use crate::approval::{Principal, Verdict};
 use crate::chat::authenticity::{check_timestamp, hmac_of, only_header};
-use crate::chat::malformed::JsonObject;
+use crate::chat::malformed::{JsonObject, optional_from_text};
 use crate::chat::request::normalize_reason;
 #[cfg(feature = "local")]
 use crate::chat::response::set_member;
@@ -151,8 +150,8 @@ pub fn sign_body(keys: &[WebhookKey], id: &str, timestamp: &str, body: &[u8]) ->
 struct WebhookPayload {
     r#type: String,
     /// The time of the decision. The header of a retry has a later time.
-    #[serde(default, deserialize_with = "parse_time")]
-    timestamp: Option<Timestamp>,
+    #[serde(default, deserialize_with = "optional_from_text")]
+    timestamp: Option<DecisionTime>,
     data: JsonObject<WebhookData>,
 }
 
@@ -160,19 +159,30 @@ struct WebhookPayload {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WebhookData {
+    #[serde(default, deserialize_with = "optional_from_text")]
     instance_id: Option<InstanceId>,
     actor: String,
     target: Option<String>,
+    #[serde(default, deserialize_with = "optional_from_text")]
     fingerprint: Option<Fingerprint>,
     reason: Option<String>,
     #[serde(default)]
     dry_run: bool,
 }
 
-fn parse_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
-    let Some(text) = Option::<String>::deserialize(deserializer)? else { return Ok(None) };
-    let expected = &"a time as in RFC 3339, e.g. 2026-11-22T10:00:00Z";
-    text.parse().map(Some).map_err(|_| D::Error::invalid_value(Unexpected::Str(&text), expected))
+/// A time as in RFC 3339.
+struct DecisionTime(Timestamp);
+
+#[derive(Debug, thiserror::Error)]
+#[error("expected a time as in RFC 3339, e.g. 2026-11-22T10:00:00Z")]
+struct InvalidTime;
+
+impl TryFrom<String> for DecisionTime {
+    type Error = InvalidTime;
+
+    fn try_from(text: String) -> Result<Self, InvalidTime> {
+        text.parse().map(Self).map_err(|_| InvalidTime)
+    }
 }
 
 /// The answer is the HTTP response.
@@ -232,7 +242,7 @@ pub(in crate::chat) fn parse(_config: &Config, authentic: Authentic) -> Result<I
     let origin = RequestOrigin {
         // The ids of two clients may be equal.
         request_key: format!("{client}/{request_key}"),
-        signed_at: timestamp.map_or(*signed_at, |at| at.min(*signed_at)),
+        signed_at: timestamp.map_or(*signed_at, |DecisionTime(at)| at.min(*signed_at)),
         key_index: *key_index,
     };
     let request = CommandRequest { command, by, origin, clicked_card: None };
