@@ -182,7 +182,7 @@ async fn two_corporations_have_different_people() {
 async fn person_outside_the_rule_or_the_organization_decides_nothing() {
     let click = ApprovalClick::new().await;
     let notice = click.world.click("Approve", STRANGER, None).await;
-    assert!(notice.contains("may not"), "{notice}");
+    assert!(notice.contains("You cannot decide on this VPC peering"), "{notice}");
     let calls = click.world.fake.calls().len();
     click.world.fake.remove_person(STRANGER);
     let reply = click.world.write_in_group("list", STRANGER).await;
