@@ -208,6 +208,10 @@ app = "A1"
 app = "cli_a6ee8fbe9ffe6d3d"
 tenant = "82dfe55c5a220620"
 host = "feishu"
+[platforms.dingtalk]
+app = "dingapp"
+corp = "dingcorp"
+template = "a.schema"
 [channels.ops]
 kind = "slack"
 channel = "C1"
@@ -226,6 +230,10 @@ fn needed_secrets() -> Value {
             "feishu": {
                 "callbacks": [{"encrypt_key": "an encrypt key", "verification_token": "0123456789abcdefghij"}],
                 "app_secret": "0123456789abcdefghijklmn",
+            },
+            "dingtalk": {
+                "api_secrets": ["an-api-secret-0123"], "app_secrets": ["an-app-secret-0123"],
+                "path_secrets": ["0123456789abcdef0123456789abcdef"],
             },
         },
         "channels": {
@@ -322,6 +330,22 @@ fn secrets_error_names_file_key_and_form_but_no_value() {
             "/platforms/feishu/app_secret",
             json!("0123456789abcdefghijklm\n"),
             "not a Feishu app secret: it ends with a space",
+        ),
+        (
+            "/platforms/dingtalk/api_secrets/0",
+            json!("short"),
+            "not a DingTalk apiSecret: it has 5 characters; expected 16 to 256",
+        ),
+        ("/platforms/dingtalk/app_secrets", json!([]), "platforms.dingtalk.app_secrets: name at least one"),
+        (
+            "/platforms/dingtalk/app_secrets/0",
+            json!("an-api-secret-0123"),
+            "platforms.dingtalk.app_secrets: platforms.dingtalk has the same secret and could act as this sender",
+        ),
+        (
+            "/platforms/dingtalk/path_secrets/0",
+            json!("0123456789abcdef/0123456789abcdef"),
+            "not a DingTalk path secret: character 17 is",
         ),
         (
             "/channels/audit/signing_secrets/0",

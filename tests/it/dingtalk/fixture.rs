@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-use peergate::chat::dingtalk;
+use peergate::chat::dingtalk::{self, CardSpace, DingTalkApi, PostedCard};
 use peergate::chat::message::{Button, Buttons, Link, Message, MessageFact, ShownButton};
+use peergate::http::Clients;
 use peergate::peering::{Fingerprint, InstanceId};
 use peergate::secret::{Secret, SecretUrl};
 use serde_json::{Value, json};
 
-use super::{ALICE, CONVERSATION_ID, FakeDingTalk, Secrets};
+use super::{ALICE, CONVERSATION_ID, FakeDingTalk, FakeDingTalkSettings, Secrets, Url};
 
 fn message() -> Message {
     Message {
@@ -38,8 +39,39 @@ fn made(signed: &peergate::chat::SignedRequest) -> Value {
     json!({"headers": headers, "body": signed.body})
 }
 
-#[test]
-fn dingtalk_fixture_matches_the_code() {
+/// The bodies of all calls, as DingTalk gets them.
+async fn sent_bodies() -> Value {
+    let fake = FakeDingTalk::default();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: Url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(fake.clone().serve(listener));
+    let http = Clients::new().unwrap().shared().clone();
+    let FakeDingTalkSettings { app, app_secret, template, .. } = fake.settings();
+    let token = dingtalk::fetch_token(&http, &url, &app, &app_secret.try_into().unwrap()).await.unwrap().token;
+    let api = DingTalkApi { http: &http, url: &url, token: &token, robot: &app };
+    let variables = dingtalk::render_card(&message());
+    let card = |out_track_id, space, mentions| PostedCard {
+        out_track_id,
+        template: &template,
+        route: "peergate",
+        variables: &variables,
+        summary: "a headline",
+        space,
+        mentions,
+    };
+    let group = CardSpace::Group(CONVERSATION_ID);
+    api.post(card("pg-card-1", group, &[ALICE])).await.unwrap();
+    api.post(card("pg-card-2", CardSpace::Person(ALICE), &[])).await.unwrap();
+    api.deliver("pg-card-1", group).await.unwrap();
+    api.update("pg-card-1", &variables).await.unwrap();
+    api.send_to_group(CONVERSATION_ID, "news", &[]).await.unwrap();
+    api.send_to_person(ALICE, "an answer").await.unwrap();
+    api.register("peergate", "https://peergate.example.com/dingtalk/x", "secret", true).await.unwrap();
+    fake.calls().into_iter().map(|call| json!({"path": call.path, "body": call.body})).collect()
+}
+
+#[tokio::test]
+async fn dingtalk_fixture_matches_the_code() {
     let keys = json!({
         "api_secrets": ["MevvFKK3yNYKD0OLNoS0dQLGC7DJXekHi9Z85cJ3adU"], "app_secrets": ["fakeClientSecret0123456789abcdefghi"],
         "path_secrets": ["0f1e2d3c4b5a69788796a5b4c3d2e1f0"],
@@ -64,6 +96,7 @@ fn dingtalk_fixture_matches_the_code() {
     let signed_url = dingtalk::sign_robot_url(&SecretUrl::new(url), &Secret::new("SECdemo".into()), now);
     let fixture = json!({
         "keys": keys,
+        "calls": sent_bodies().await,
         "click": made(&dingtalk::sign_card_callback(&secrets, &click.to_string(), now).unwrap()),
         "text": made(&dingtalk::sign_robot_message(&secrets, &text.to_string(), now).unwrap()),
         "variables": dingtalk::render_card(&message()),

@@ -100,7 +100,7 @@ fn path_secret_is_one_of_the_configured() {
 }
 
 #[test]
-fn proof_is_the_same_for_every_body_and_remembered_longer_than_valid() {
+fn proof_is_the_same_for_every_body_and_outlives_its_time() {
     let signed = dingtalk::sign_card_callback(&secrets(), "{}", now()).unwrap();
     let one = verify(&signed).unwrap();
     let other = verify(&SignedRequest { body: "{\"a\":1}".into(), ..signed }).unwrap();
