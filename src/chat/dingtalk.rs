@@ -19,7 +19,7 @@ use jiff::SignedDuration;
 
 use super::{Capabilities, CommandScope, Pace, ReplyRedraw, RequestShape};
 
-pub use api::{CallError, CardSpace, DingTalkApi, PostedCard, RegisterOutcome, fetch_token};
+pub use api::{AppCallError, CardSpace, DingTalkApi, PostedCard, RegisterOutcome, fetch_token};
 pub use card::{
     CONTRACT_BUTTONS, CardVariables, ContractButton, MAX_BODY_VARIABLES, MAX_KEY_BYTES, MAX_VALUE_BYTES,
     PRIVATE_VARIABLE, check_variables, contract_variables, message_text, render_card, reply_json,

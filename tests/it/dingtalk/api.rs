@@ -2,7 +2,7 @@
 
 use peergate::approval::RetryPolicy;
 use peergate::chat::dingtalk::{
-    CallError, CardSpace, CardVariables, DingTalkApi, PostedCard, RegisterOutcome, fetch_token, post_robot,
+    AppCallError, CardSpace, CardVariables, DingTalkApi, PostedCard, RegisterOutcome, fetch_token, post_robot,
 };
 use peergate::chat::message::Message;
 use peergate::chat::{DeliveryError, FailureCause, ThrottleScope};
@@ -43,7 +43,7 @@ impl Wire {
         DingTalkApi { http: &self.http, url: &self.url, token: &self.token, robot: &self.app }
     }
 
-    async fn post_with(&self, id: &str, variables: &CardVariables) -> Result<(), CallError> {
+    async fn post_with(&self, id: &str, variables: &CardVariables) -> Result<(), AppCallError> {
         let template = self.fake.settings().template;
         let card = PostedCard {
             out_track_id: id,
@@ -57,7 +57,7 @@ impl Wire {
         self.api().post(card).await
     }
 
-    async fn post(&self, id: &str) -> Result<(), CallError> {
+    async fn post(&self, id: &str) -> Result<(), AppCallError> {
         self.post_with(id, &variables("waits")).await
     }
 
@@ -79,7 +79,7 @@ fn text(headline: &str) -> Message {
     Message { headline: headline.into(), ..Message::default() }
 }
 
-fn failure(called: Result<(), CallError>) -> DeliveryError {
+fn failure(called: Result<(), AppCallError>) -> DeliveryError {
     called.unwrap_err().into_delivery_error()
 }
 
@@ -92,8 +92,8 @@ async fn dingtalk_cards_are_posted_and_replaced_as_a_whole() {
     wire.api().update("pg-1", &variables("is Activated")).await.unwrap();
     let card = wire.fake.cards_in(CONVERSATION_ID, "x").pop().unwrap();
     assert_eq!((card.text.as_str(), card.updates), ("is Activated", 1), "no old text stays");
-    assert!(matches!(wire.post("pg-1").await, Err(CallError::CardExists(_))));
-    assert!(matches!(wire.api().update("pg-2", &variables("x")).await, Err(CallError::CardGone(_))));
+    assert!(matches!(wire.post("pg-1").await, Err(AppCallError::CardExists(_))));
+    assert!(matches!(wire.api().update("pg-2", &variables("x")).await, Err(AppCallError::CardGone(_))));
     wire.api().send_to_group(CONVERSATION_ID, "news", &["u1"]).await.unwrap();
     wire.api().send_to_person(ALICE, "private").await.unwrap();
     assert_eq!(wire.fake.texts_to(CONVERSATION_ID)[0].mentions, ["u1"]);
@@ -111,7 +111,7 @@ async fn dingtalk_token_lasts_two_hours() {
     assert_eq!(first.token, wire.token, "the same while it is valid");
     assert!(first.valid_for <= SignedDuration::from_hours(2) && first.valid_for > SignedDuration::from_mins(119));
     wire.fake.move_clock(SignedDuration::from_hours(2));
-    assert!(matches!(wire.post("pg-1").await, Err(CallError::TokenRefused(_))));
+    assert!(matches!(wire.post("pg-1").await, Err(AppCallError::TokenRefused(_))));
     assert_ne!(wire.fetch().await.unwrap().token, first.token);
     let wrong = "wrongClientSecret0123".to_owned().try_into().unwrap();
     let refused = fetch_token(&wire.http, &wire.url, &wire.app, &wrong).await.unwrap_err();

@@ -55,10 +55,10 @@ impl RequestKind {
         if authentic.sender() == ROBOT_SENDER { Self::Robot } else { Self::Card }
     }
 
-    fn header_names(self) -> SignatureHeaders {
+    fn header_names(self) -> ProofHeaders {
         match self {
-            Self::Card => SignatureHeaders { timestamp: CARD_TIMESTAMP, signature: CARD_SIGNATURE },
-            Self::Robot => SignatureHeaders { timestamp: ROBOT_TIMESTAMP, signature: ROBOT_SIGNATURE },
+            Self::Card => ProofHeaders { timestamp: CARD_TIMESTAMP, signature: CARD_SIGNATURE },
+            Self::Robot => ProofHeaders { timestamp: ROBOT_TIMESTAMP, signature: ROBOT_SIGNATURE },
         }
     }
 
@@ -78,12 +78,12 @@ impl RequestKind {
 }
 
 /// The names of a kind's headers.
-struct SignatureHeaders {
+struct ProofHeaders {
     timestamp: &'static str,
     signature: &'static str,
 }
 
-impl SignatureHeaders {
+impl ProofHeaders {
     fn are_in(&self, headers: &HeaderMap) -> bool {
         headers.contains_key(self.timestamp) || headers.contains_key(self.signature)
     }
