@@ -422,7 +422,7 @@ GOOD = {
     "verification_token": "0123456789abcdefghij",
     "app_secret": "0123456789abcdefghijklmn",
     "api_secrets": "an-api-secret-0123456789",
-    "app_secrets": "a-client-secret-0123456789",
+    "app_secrets": "fakeClientSecret0123456789abcdefghi",
     "path_secrets": "0123456789abcdef0123456789abcdef",
     "binding_keys": "YSBrZXkgb2YgYnV0dG9ucywgdGhpcnR5LXR3byBieXRlcyE=",
 }
@@ -697,14 +697,18 @@ def test_the_commands_of_peergate_run(trial, moto):
     for server in trial.servers[1:]:
         server.stop()
     config = tomllib.loads((trial.directory / "peergate.toml").read_text())
-    pages = [page(f"docs/{name}.md", "toml") for name in ["slack", "feishu"]]
-    merge(config, merge(tomllib.loads(pages[0][0]), tomllib.loads(pages[1][0])))
+    for name in ["slack", "feishu", "dingtalk"]:
+        merge(config, tomllib.loads(page(f"docs/{name}.md", "toml")[0]))
     config["people"] = {
         "alice": {"principals": ["webhook:ci/alice", "slack:T0001/U061F7AUR"]},
         "bob": {"principals": ["webhook:ci/bob"]},
     }
     nowhere = f"http://127.0.0.1:{free_port()}/"
     config["platforms"]["slack"]["api"] = config["platforms"]["feishu"]["api"] = nowhere
+    # `register` calls DingTalk.
+    dingtalk = Program([PEERGATE, "fake", "dingtalk", "--listen", "127.0.0.1:0"], r"(http://\S+)")
+    trial.servers.append(dingtalk)
+    config["platforms"]["dingtalk"]["api"] = dingtalk.url.rstrip("/") + "/"
     secrets = json.loads(json.dumps(BASE_SECRETS))
     secrets["targets"] = {"prod": {"access_key_id": "accepter-key", "access_key_secret": "accepter-secret"}}
     write(trial.directory, tomlkit.dumps(config), secrets)

@@ -30,7 +30,6 @@ const BOB: &str = "0185115183983732";
 const STRANGER: &str = "mallory";
 const POST_CARD: &str = "/v1.0/card/instances/createAndDeliver";
 const UPDATE_CARD: &str = "/v1.0/card/instances";
-const GROUP_TEXT: &str = "/v1.0/robot/groupMessages/send";
 
 /// peergate and DingTalk, with a channel of cards, and a custom robot.
 struct World {
