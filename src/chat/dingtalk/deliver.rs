@@ -10,7 +10,7 @@ use super::api::RegisterOutcome;
 use super::api::{AppCallError, CardSpace, DingTalkApi, PostedCard, fetch_token};
 use super::card::{cut_to_bytes, mentioned_users, message_text, render_card, reply_json};
 use super::robot::{post_robot, post_session};
-use super::{CardVariables, Channel, PlatformContext, ReplyTo, RobotChannel};
+use super::{CardVariables, Channel, MAX_VALUE_BYTES, PlatformContext, ReplyTo, RobotChannel};
 use crate::approval::{RetryPolicy, Verdict};
 use crate::chat::access_token::{AccessToken, TokenCache};
 use crate::chat::answer::try_twice;
@@ -232,14 +232,16 @@ pub(in crate::chat) async fn reply(
         Outgoing::WrongTenant => (message::wrong_tenant("DingTalk organization", "platforms.dingtalk.corp"), None),
         Outgoing::ReasonAsked => return json_response(StatusCode::OK, &reply_json("", None)),
     };
-    let is_short = message.facts.is_empty() && message.buttons.is_none() && message.snippet.is_none();
+    let notice = message.to_paragraph();
+    let is_whole = message.facts.is_empty() && message.checks.is_empty() && message.snippet.is_none();
+    let is_short = is_whole && message.buttons.is_none() && notice.len() <= MAX_VALUE_BYTES;
     match &to {
         // A stranger gets no message of the robot.
         ReplyTo::Click { .. } if is_short || matches!(outgoing, Outgoing::WrongTenant) => {}
         ReplyTo::Click { .. } | ReplyTo::Message { .. } => answer_person(access, &to, &message, until).await,
     }
     let body = match to {
-        ReplyTo::Click { .. } => reply_json(&message.to_paragraph(), card),
+        ReplyTo::Click { .. } => reply_json(&notice, card),
         ReplyTo::Message { .. } => serde_json::json!({}),
     };
     json_response(StatusCode::OK, &body)
