@@ -19,7 +19,7 @@ use jiff::SignedDuration;
 
 use super::{Capabilities, CommandScope, Pace, ReplyRedraw, RequestShape};
 
-pub use api::{CallError, CardSpace, DingTalkApi, PostedCard, RegisterOutcome, fetch_token};
+pub use api::{AppCallError, CardSpace, DingTalkApi, PostedCard, RegisterOutcome, fetch_token};
 pub use card::{
     CONTRACT_BUTTONS, CardVariables, ContractButton, MAX_BODY_VARIABLES, MAX_KEY_BYTES, MAX_VALUE_BYTES,
     PRIVATE_VARIABLE, check_variables, contract_variables, message_text, render_card, reply_json,
@@ -38,7 +38,7 @@ pub(super) use receive::{is_address_test, learn, precheck_request, verify};
 #[cfg(feature = "local")]
 pub use receive::{sign, sign_card_callback, sign_robot_message};
 pub use robot::{post_robot, sign_robot_url};
-pub use secrets::{ApiSecret, AppSecret, InvalidDingTalkSecret, PathSecret, Secrets};
+pub use secrets::{ApiSecret, ClientSecret, InvalidDingTalkSecret, PathSecret, Secrets};
 
 /// The name of its table and of its secret.
 pub const NAME: &str = "dingtalk";

@@ -7,8 +7,10 @@ import base64
 import datetime
 import hashlib
 import hmac
+import itertools
 import json
 import re
+import time
 import uuid
 
 import jsonschema
@@ -26,6 +28,7 @@ from schemathesis.specs.openapi.checks import allow_header_conformance, negative
 OPENAPI = ROOT / "docs" / "openapi.yaml"
 SCHEMAS = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "docs" / "schema").glob("*.json"))}
 FEISHU = {"encrypt_key": "an encrypt key", "verification_token": "0123456789abcdefghij"}
+DINGTALK = {"api_secrets": "an-api-secret-0123", "app_secrets": "an-app-secret-0123", "path_secrets": "0123456789abcdef" * 2}
 # The same requests in every run.
 EXAMPLES = settings(max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -63,8 +66,10 @@ def server(tmp_path_factory):
     secrets = configuration(simulator, directory)
     config = (directory / "peergate.toml").read_text().replace("[clients.ci]", "calls_per_minute = 100000\n[clients.ci]")
     config += '[platforms.feishu]\napp = "cli_a6ee8fbe9ffe6d3d"\ntenant = "82dfe55c5a220620"\nhost = "feishu"\napi = "http://127.0.0.1:9/"\n'
+    config += '[platforms.dingtalk]\napp = "dingapp"\ncorp = "dingcorp"\ntemplate = "a.schema"\napi = "http://127.0.0.1:9/"\n'
     (directory / "peergate.toml").write_text(config)
     secrets["platforms"]["feishu"] = {"callbacks": [FEISHU], "app_secret": "0123456789abcdefghijklmn"}
+    secrets["platforms"]["dingtalk"] = {name: [secret] for name, secret in DINGTALK.items()}
     (directory / "peergate.secrets.json").write_text(json.dumps(secrets))
     command = [PEERGATE, "serve", "--listen", "127.0.0.1:0", "--store", directory / "peergate.db"]
     program = Program(command, r"listening on (http://\S+)", env=environment(directory))
@@ -73,6 +78,9 @@ def server(tmp_path_factory):
     yield program
     program.stop()
     simulator.stop()
+
+
+STAMPS = itertools.count(int(time.time() * 1000) - 100_000)
 
 
 class Signed(requests.auth.AuthBase):
@@ -90,6 +98,13 @@ class Signed(requests.auth.AuthBase):
         elif path.startswith("/slack"):
             mac = hmac.new(SLACK_SECRET.encode(), b"v0:" + stamp.encode() + b":" + body, hashlib.sha256).hexdigest()
             signed = {"x-slack-request-timestamp": stamp, "x-slack-signature": f"v0={mac}"}
+        elif path.startswith("/dingtalk"):
+            # Each signature is taken once.
+            stamp = str(next(STAMPS))
+            mac = hmac.new(DINGTALK["api_secrets"].encode(), stamp.encode(), hashlib.sha256).digest()
+            signed = {"x-ddpaas-signature-timestamp": stamp, "x-ddpaas-signature": base64.b64encode(mac).decode()}
+            for name in [name for name in request.headers if name.lower() in {"timestamp", "sign"}]:
+                del request.headers[name]
         else:
             mac = hashlib.sha256(f"{stamp}nonce{FEISHU['encrypt_key']}".encode() + body).hexdigest()
             signed = {"x-lark-request-timestamp": stamp, "x-lark-request-nonce": "nonce", "x-lark-signature": mac}
@@ -106,7 +121,7 @@ OF_PLATFORMS = [allow_header_conformance, negative_data_rejection, positive_data
 
 
 def excluded(case):
-    return OF_PLATFORMS if case.path in {"/slack", "/feishu"} else []
+    return OF_PLATFORMS if case.path in {"/slack", "/feishu", "/dingtalk/{path_secret}"} else []
 
 
 @api.parametrize()
@@ -121,6 +136,8 @@ def test_generated_requests_are_answered_as_documented(case, server):
 def test_signed_requests_are_answered_as_documented(case, server):
     if "client" in case.path_parameters:
         case.path_parameters["client"] = "ci"
+    if "path_secret" in case.path_parameters:
+        case.path_parameters["path_secret"] = DINGTALK["path_secrets"]
     # The headers and the client are replaced, so only the body can be wrong.
     body = case.meta.components.get(ParameterLocation.BODY)
     is_wrong = body is not None and body.mode == GenerationMode.NEGATIVE

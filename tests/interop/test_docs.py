@@ -145,7 +145,9 @@ def test_pages_that_other_files_mention_are_there():
 
 # A document that needs another host must have a reason.
 KNOWN_HOSTS = {
-    "127.0.0.1", "api.slack.com", "hooks.slack.com", "insta.rs", "open.feishu.cn", "semver.org", "slack.com",
+    # The consoles and hosts that an operator enters are those of the platforms.
+    "127.0.0.1", "api.slack.com", "hooks.slack.com", "insta.rs", "oapi.dingtalk.com", "open-dev.dingtalk.com", "open.feishu.cn",
+    "semver.org", "slack.com",
     "sts.aliyuncs.com", "vpc.console.aliyun.com", "vpcpeer.aliyuncs.com", "www.alibabacloud.com", "www.standardwebhooks.com",
 }  # fmt: skip
 
@@ -208,7 +210,7 @@ def test_every_key_and_variable_is_explained():
     sources = [ROOT / "src" / "config.rs", *(ROOT / "src").glob("config/*.rs")]
     variables = set(re.findall(r'"(PEERGATE_\w+)"', "".join(path.read_text() for path in sources)))
     assert len(keys) > 35 and len(variables) >= 4
-    pages = "".join(DOCUMENTS[f"docs/{name}.md"].text for name in ["configuration", "slack", "feishu"])
+    pages = "".join(DOCUMENTS[f"docs/{name}.md"].text for name in ["configuration", "slack", "feishu", "dingtalk"])
     told = set(re.findall(r"`(?:platforms\.\w+\.)?(\w+)`", pages)) | set(re.findall(r"^(\w+) = ", pages, re.M))
     assert keys | variables <= told, (keys | variables) - told
 
@@ -419,6 +421,9 @@ GOOD = {
     "encrypt_key": "an encrypt key",
     "verification_token": "0123456789abcdefghij",
     "app_secret": "0123456789abcdefghijklmn",
+    "api_secrets": "an-api-secret-0123456789",
+    "app_secrets": "fakeClientSecret0123456789abcdefghi",
+    "path_secrets": "0123456789abcdef0123456789abcdef",
     "binding_keys": "YSBrZXkgb2YgYnV0dG9ucywgdGhpcnR5LXR3byBieXRlcyE=",
 }
 BASE = """
@@ -441,11 +446,13 @@ BASE_SECRETS = {
             "callbacks": [{key: GOOD[key] for key in ["encrypt_key", "verification_token"]}],
             "app_secret": GOOD["app_secret"],
         },
+        "dingtalk": {key: [GOOD[key]] for key in ["api_secrets", "app_secrets", "path_secrets"]},
     },
     "channels": {
         "audit": {"url": "https://example.com/audit", "signing_secrets": [AUDIT_SECRET]},
         "hook": {"url": "https://example.com/hook"},
         "news": {"url": "https://example.com/news"},
+        "robot": {"url": "https://example.com/robot"},
     },
 }
 
@@ -519,8 +526,10 @@ def test_json_is_json_and_secrets_are_what_the_program_accepts(text, tmp_path):
     if set(document) <= {"targets", "clients", "platforms", "channels", "binding_keys"}:
         channels = {name: {"kind": "standard-webhooks"} for name in ["audit"]} | {"hook": {"kind": "slack-webhook"}}
         channels["news"] = {"kind": "feishu-bot"}
+        channels["robot"] = {"kind": "dingtalk-robot"}
         feishu = {"app": "cli_a6ee8fbe9ffe6d3d", "tenant": "82dfe55c5a220620", "host": "feishu"}
-        config = merge(tomllib.loads(BASE), {"channels": channels, "platforms": {"feishu": feishu}})
+        dingtalk = {"app": "dingapp", "corp": "dingcorp", "template": "a.schema"}
+        config = merge(tomllib.loads(BASE), {"channels": channels, "platforms": {"feishu": feishu, "dingtalk": dingtalk}})
         secrets = merge(json.loads(json.dumps(BASE_SECRETS)), filled(document))
         write(tmp_path, tomlkit.dumps(config), secrets)
         accepted(tmp_path)
@@ -688,14 +697,18 @@ def test_the_commands_of_peergate_run(trial, moto):
     for server in trial.servers[1:]:
         server.stop()
     config = tomllib.loads((trial.directory / "peergate.toml").read_text())
-    pages = [page(f"docs/{name}.md", "toml") for name in ["slack", "feishu"]]
-    merge(config, merge(tomllib.loads(pages[0][0]), tomllib.loads(pages[1][0])))
+    for name in ["slack", "feishu", "dingtalk"]:
+        merge(config, tomllib.loads(page(f"docs/{name}.md", "toml")[0]))
     config["people"] = {
         "alice": {"principals": ["webhook:ci/alice", "slack:T0001/U061F7AUR"]},
         "bob": {"principals": ["webhook:ci/bob"]},
     }
     nowhere = f"http://127.0.0.1:{free_port()}/"
     config["platforms"]["slack"]["api"] = config["platforms"]["feishu"]["api"] = nowhere
+    # `register` calls DingTalk.
+    dingtalk = Program([PEERGATE, "fake", "dingtalk", "--listen", "127.0.0.1:0"], r"(http://\S+)")
+    trial.servers.append(dingtalk)
+    config["platforms"]["dingtalk"]["api"] = dingtalk.url.rstrip("/") + "/"
     secrets = json.loads(json.dumps(BASE_SECRETS))
     secrets["targets"] = {"prod": {"access_key_id": "accepter-key", "access_key_secret": "accepter-secret"}}
     write(trial.directory, tomlkit.dumps(config), secrets)

@@ -27,6 +27,7 @@ mod commands;
 mod contract;
 mod credentials;
 mod delivery;
+mod dingtalk;
 mod doctor;
 mod ended;
 mod events;

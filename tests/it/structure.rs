@@ -25,8 +25,8 @@ const NAMELESS: [&str; 15] = [
     "local/register.rs",
     "local/serve.rs",
 ];
-const PLATFORMS: [&str; 7] =
-    ["slack", "feishu", "lark", "standard_webhooks", "standard webhooks", "teams", "botframework"];
+const PLATFORMS: [&str; 8] =
+    ["slack", "feishu", "lark", "standard_webhooks", "standard webhooks", "teams", "botframework", "dingtalk"];
 
 fn files(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {

@@ -7,7 +7,7 @@ use url::Url;
 
 use super::card::{CardVariables, update_options};
 use super::code::{ErrorMeaning, NamedCode, find_named_code};
-use super::{AppSecret, is_conversation_id, is_dingtalk_id};
+use super::{ClientSecret, is_conversation_id, is_dingtalk_id};
 use crate::approval::RetryPolicy;
 use crate::chat::access_token::AccessToken;
 use crate::chat::delivery::{CHAT_TIMEOUT, parse_retry_after, refusal_words};
@@ -25,7 +25,7 @@ const USER_ID_TYPE: u8 = 1;
 
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CallError {
+pub enum AppCallError {
     /// The token is refused: fetch a new one and call again. If that is refused too, nothing was delivered.
     TokenRefused(DeliveryError),
     /// A card with this id exists.
@@ -38,7 +38,7 @@ pub enum CallError {
     NotDelivered(DeliveryError),
 }
 
-impl CallError {
+impl AppCallError {
     /// The error if no further attempt is made.
     #[must_use]
     pub fn into_delivery_error(self) -> DeliveryError {
@@ -66,7 +66,7 @@ impl CallError {
     }
 }
 
-impl From<DeliveryError> for CallError {
+impl From<DeliveryError> for AppCallError {
     fn from(error: DeliveryError) -> Self {
         Self::NotDelivered(error)
     }
@@ -131,11 +131,11 @@ pub async fn fetch_token(
     http: &reqwest::Client,
     url: &Url,
     app: &str,
-    secret: &AppSecret,
+    secret: &ClientSecret,
 ) -> Result<AccessToken, DeliveryError> {
     let body = json!({"appKey": app, "appSecret": secret.expose()});
     let request = json_request(http, Method::POST, join_url(url, "v1.0/oauth2/accessToken")?, &body);
-    let answer = send_request(request).await.map_err(CallError::into_delivery_error)?;
+    let answer = send_request(request).await.map_err(AppCallError::into_delivery_error)?;
     let valid_for = answer.get("expireIn").and_then(Value::as_i64).filter(|seconds| *seconds > 0);
     let token = text_member(&answer, "accessToken").filter(|token| token.bytes().all(|byte| byte.is_ascii_graphic()));
     match (token, valid_for) {
@@ -153,7 +153,7 @@ impl DingTalkApi<'_> {
     ///
     /// # Errors
     /// When a part of it fails. A card that was made but is not shown exists all the same.
-    pub async fn post(&self, card: PostedCard<'_>) -> Result<(), CallError> {
+    pub async fn post(&self, card: PostedCard<'_>) -> Result<(), AppCallError> {
         check_card_id(card.out_track_id)?;
         let PostedCard { out_track_id, template, route, variables, summary, space, mentions } = card;
         let mut body = json!({
@@ -181,14 +181,14 @@ impl DingTalkApi<'_> {
     /// Shows a card that exists.
     ///
     /// Source: <https://open.dingtalk.com/document/development/delivery-card-interface>
-    pub async fn deliver(&self, out_track_id: &str, space: CardSpace<'_>) -> Result<(), CallError> {
+    pub async fn deliver(&self, out_track_id: &str, space: CardSpace<'_>) -> Result<(), AppCallError> {
         check_card_id(out_track_id)?;
         let mut body = json!({"outTrackId": out_track_id, "userIdType": USER_ID_TYPE});
         self.set_delivery(&mut body, space, &[])?;
         check_delivery(&self.call(Method::POST, "v1.0/card/instances/deliver", &body).await?)
     }
 
-    fn set_delivery(&self, body: &mut Value, space: CardSpace<'_>, mentions: &[&str]) -> Result<(), CallError> {
+    fn set_delivery(&self, body: &mut Value, space: CardSpace<'_>, mentions: &[&str]) -> Result<(), AppCallError> {
         let (kind, id, model, mut delivery) = match space {
             CardSpace::Group(id) if is_conversation_id(id) => {
                 ("IM_GROUP", id, "imGroupOpenDeliverModel", json!({"robotCode": self.robot}))
@@ -213,7 +213,7 @@ impl DingTalkApi<'_> {
     /// Updates a card for everybody.
     ///
     /// Source: <https://open.dingtalk.com/document/development/interactive-card-update-interface>
-    pub async fn update(&self, out_track_id: &str, variables: &CardVariables) -> Result<(), CallError> {
+    pub async fn update(&self, out_track_id: &str, variables: &CardVariables) -> Result<(), AppCallError> {
         check_card_id(out_track_id)?;
         let body = json!({
             "outTrackId": out_track_id,
@@ -227,7 +227,7 @@ impl DingTalkApi<'_> {
     /// Sends a plain text to a group.
     ///
     /// Source: <https://open.dingtalk.com/document/orgapp/the-robot-sends-a-group-message>
-    pub async fn send_to_group(&self, conversation: &str, text: &str, mentions: &[&str]) -> Result<(), CallError> {
+    pub async fn send_to_group(&self, conversation: &str, text: &str, mentions: &[&str]) -> Result<(), AppCallError> {
         if !is_conversation_id(conversation) {
             return Err(DeliveryError::misconfigured("the receiver's id is not one of DingTalk's").into());
         }
@@ -242,7 +242,7 @@ impl DingTalkApi<'_> {
     /// Sends a plain text to one person.
     ///
     /// Source: <https://open.dingtalk.com/document/orgapp/chatbots-send-one-on-one-chat-messages-in-batches>
-    pub async fn send_to_person(&self, user_id: &str, text: &str) -> Result<(), CallError> {
+    pub async fn send_to_person(&self, user_id: &str, text: &str) -> Result<(), AppCallError> {
         let mut body = self.text_message(text);
         set_member(&mut body, "userIds", json!([user_id]));
         let answer = self.call(Method::POST, "v1.0/robot/oToMessages/batchSend", &body).await?;
@@ -275,7 +275,7 @@ impl DingTalkApi<'_> {
         url: &str,
         secret: &str,
         force: bool,
-    ) -> Result<RegisterOutcome, CallError> {
+    ) -> Result<RegisterOutcome, AppCallError> {
         let body = json!({
             "callbackRouteKey": route, "callbackUrl": url, "apiSecret": secret, "forceUpdate": force,
         });
@@ -291,13 +291,13 @@ impl DingTalkApi<'_> {
         })
     }
 
-    async fn call(&self, method: Method, path: &str, body: &Value) -> Result<Value, CallError> {
+    async fn call(&self, method: Method, path: &str, body: &Value) -> Result<Value, AppCallError> {
         let request = json_request(self.http, method, join_url(self.url, path)?, body);
         send_request(request.header(TOKEN_HEADER, self.token.expose())).await
     }
 }
 
-fn check_card_id(out_track_id: &str) -> Result<(), CallError> {
+fn check_card_id(out_track_id: &str) -> Result<(), AppCallError> {
     if is_dingtalk_id(out_track_id, "") {
         Ok(())
     } else {
@@ -306,7 +306,7 @@ fn check_card_id(out_track_id: &str) -> Result<(), CallError> {
 }
 
 /// Whether a card is shown everywhere. A call that succeeds can hold a delivery that failed.
-fn check_delivery(answer: &Value) -> Result<(), CallError> {
+fn check_delivery(answer: &Value) -> Result<(), AppCallError> {
     check_success(answer)?;
     let results = answer.pointer("/result/deliverResults").or_else(|| answer.get("result")).and_then(Value::as_array);
     let Some(results) = results.filter(|results| !results.is_empty()) else {
@@ -322,7 +322,7 @@ fn check_delivery(answer: &Value) -> Result<(), CallError> {
     }
 }
 
-fn check_success(answer: &Value) -> Result<(), CallError> {
+fn check_success(answer: &Value) -> Result<(), AppCallError> {
     match answer.get("success").and_then(Value::as_bool) {
         Some(true) => Ok(()),
         Some(false) | None => Err(DeliveryError::answer_lost("the answer does not say that it succeeded", None).into()),
@@ -334,12 +334,12 @@ fn text_member<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
 }
 
 /// Sends a request. A refusal has a code.
-async fn send_request(request: reqwest::RequestBuilder) -> Result<Value, CallError> {
+async fn send_request(request: reqwest::RequestBuilder) -> Result<Value, AppCallError> {
     let response = request.send().await.map_err(|error| DeliveryError::from_transport(&error))?;
     let (status, headers) = (response.status(), response.headers().clone());
     let body = our_http::read_body(response).await.map_err(|error| DeliveryError::from_transport(&error))?;
     let retry_after = parse_retry_after(&headers, clock::now());
-    let by_status = || CallError::from(DeliveryError::from_http_status(status, &headers, &body, clock::now()));
+    let by_status = || AppCallError::from(DeliveryError::from_http_status(status, &headers, &body, clock::now()));
     let answer = serde_json::from_slice::<Value>(&body).ok().filter(Value::is_object);
     let Some(answer) = answer else {
         let unreadable = || DeliveryError::answer_lost("unreadable answer", retry_after).into();
@@ -354,7 +354,10 @@ async fn send_request(request: reqwest::RequestBuilder) -> Result<Value, CallErr
     let NamedCode { meaning, text, .. } = known.unwrap_or(&unknown);
     let error = describe_refusal(&answer, code, text);
     let too_many = status == StatusCode::TOO_MANY_REQUESTS;
-    Err(CallError::of(*meaning, to_delivery_error(error, *meaning, known.is_none() && too_many, status, retry_after)))
+    Err(AppCallError::of(
+        *meaning,
+        to_delivery_error(error, *meaning, known.is_none() && too_many, status, retry_after),
+    ))
 }
 
 fn to_delivery_error(

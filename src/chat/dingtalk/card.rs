@@ -30,6 +30,9 @@ const SHORT_LIMITS: ShortLimits = ShortLimits { lines: 10, chars: 60 };
 /// What continues a line in the next variable, so that no part of a text can look like another fact.
 const CONTINUATION: &str = "… ";
 
+/// The longest word that is not split between two variables, in bytes.
+const MAX_SPLIT_WORD_BYTES: usize = 60;
+
 /// The variables of a card, by name. None is empty: a variable that is not there is empty in the template.
 pub type CardVariables = BTreeMap<String, String>;
 
@@ -210,12 +213,14 @@ fn split_text(lines: &[String]) -> Vec<String> {
     parts
 }
 
-/// A line, or its parts if it is too long for a variable.
+/// A line, or its parts if it is too long for a variable. It is split at a space, if there is one near.
 fn split_line(line: &str) -> Vec<String> {
     let (mut parts, mut part) = (vec![], String::new());
     for character in line.chars() {
         if part.len().saturating_add(character.len_utf8()) > MAX_VALUE_BYTES {
-            parts.push(std::mem::replace(&mut part, CONTINUATION.to_owned()));
+            let space = part.rfind(' ').filter(|at| part.len().saturating_sub(*at) <= MAX_SPLIT_WORD_BYTES);
+            let rest = space.map(|at| part.split_off(at.saturating_add(1))).unwrap_or_default();
+            parts.push(std::mem::replace(&mut part, format!("{CONTINUATION}{rest}")));
         }
         part.push(character);
     }

@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 #[cfg(feature = "local")]
 use super::api::RegisterOutcome;
-use super::api::{CallError, CardSpace, DingTalkApi, PostedCard, fetch_token};
+use super::api::{AppCallError, CardSpace, DingTalkApi, PostedCard, fetch_token};
 use super::card::{cut_to_bytes, mentioned_users, message_text, render_card, reply_json};
 use super::robot::{post_robot, post_session};
-use super::{CardVariables, Channel, PlatformContext, ReplyTo, RobotChannel};
+use super::{CardVariables, Channel, MAX_VALUE_BYTES, PlatformContext, ReplyTo, RobotChannel};
 use crate::approval::{RetryPolicy, Verdict};
 use crate::chat::access_token::{AccessToken, TokenCache};
 use crate::chat::answer::try_twice;
@@ -58,11 +58,11 @@ enum AppCall<'a> {
 }
 
 /// Makes a call. If DingTalk refuses the token, calls once more with a new one.
-async fn call_app(access: PlatformContext<'_>, call: AppCall<'_>) -> Result<(), CallError> {
+async fn call_app(access: PlatformContext<'_>, call: AppCall<'_>) -> Result<(), AppCallError> {
     let (cache, owner) = (&access.state.token, token_owner(access));
     let first = cache.current(access.notes, &owner, || fetch_new_token(access)).await?;
     match call_app_once(access, &first, call).await {
-        Err(CallError::TokenRefused(_)) => {
+        Err(AppCallError::TokenRefused(_)) => {
             let token = cache.replace(access.notes, &owner, &first, || fetch_new_token(access)).await?;
             call_app_once(access, &token, call).await
         }
@@ -70,7 +70,7 @@ async fn call_app(access: PlatformContext<'_>, call: AppCall<'_>) -> Result<(), 
     }
 }
 
-async fn call_app_once(access: PlatformContext<'_>, token: &Secret, call: AppCall<'_>) -> Result<(), CallError> {
+async fn call_app_once(access: PlatformContext<'_>, token: &Secret, call: AppCall<'_>) -> Result<(), AppCallError> {
     let config = access.config;
     let api = DingTalkApi { http: access.http, url: &config.api, token, robot: &config.app };
     match call {
@@ -116,14 +116,14 @@ impl Channel {
         match call_app(access, AppCall::Post { out_track_id: &id, space, message }).await {
             Ok(()) => Ok(posted),
             // The caller updates the card of an attempt without a known result.
-            Err(CallError::CardExists(_)) if attempt.unconfirmed_since.is_some() => Ok(posted),
+            Err(AppCallError::CardExists(_)) if attempt.unconfirmed_since.is_some() => Ok(posted),
             // An earlier attempt has made the card, but could not show it in the group.
-            Err(CallError::CardExists(_)) => {
+            Err(AppCallError::CardExists(_)) => {
                 let variables = render_card(message);
                 let update = AppCall::Update { out_track_id: &id, variables: &variables };
-                call_app(access, update).await.map_err(CallError::into_delivery_error)?;
+                call_app(access, update).await.map_err(AppCallError::into_delivery_error)?;
                 match call_app(access, AppCall::Deliver { out_track_id: &id, space }).await {
-                    Ok(()) | Err(CallError::CardExists(_)) => Ok(posted),
+                    Ok(()) | Err(AppCallError::CardExists(_)) => Ok(posted),
                     Err(failure) => Err(failure.into_delivery_error()),
                 }
             }
@@ -142,7 +142,7 @@ impl Channel {
         let update = AppCall::Update { out_track_id: &place.message_id, variables: &variables };
         match call_app(access, update).await {
             Ok(()) => Ok(UpdateOutcome::Updated),
-            Err(CallError::CardGone(_)) => Ok(UpdateOutcome::Gone),
+            Err(AppCallError::CardGone(_)) => Ok(UpdateOutcome::Gone),
             Err(failure) => Err(failure.into_delivery_error()),
         }
     }
@@ -167,7 +167,7 @@ impl Channel {
         _attempt: PostAttempt<'_>,
     ) -> Result<(), DeliveryError> {
         let call = AppCall::SendToGroup { conversation: &self.conversation, message };
-        call_app(access, call).await.map_err(CallError::into_delivery_error)
+        call_app(access, call).await.map_err(AppCallError::into_delivery_error)
     }
 
     /// Fetches a token, and posts `test` if there is one.
@@ -232,14 +232,16 @@ pub(in crate::chat) async fn reply(
         Outgoing::WrongTenant => (message::wrong_tenant("DingTalk organization", "platforms.dingtalk.corp"), None),
         Outgoing::ReasonAsked => return json_response(StatusCode::OK, &reply_json("", None)),
     };
-    let is_short = message.facts.is_empty() && message.buttons.is_none() && message.snippet.is_none();
+    let notice = message.to_paragraph();
+    let is_whole = message.facts.is_empty() && message.checks.is_empty() && message.snippet.is_none();
+    let is_short = is_whole && message.buttons.is_none() && notice.len() <= MAX_VALUE_BYTES;
     match &to {
         // A stranger gets no message of the robot.
         ReplyTo::Click { .. } if is_short || matches!(outgoing, Outgoing::WrongTenant) => {}
         ReplyTo::Click { .. } | ReplyTo::Message { .. } => answer_person(access, &to, &message, until).await,
     }
     let body = match to {
-        ReplyTo::Click { .. } => reply_json(&message.to_paragraph(), card),
+        ReplyTo::Click { .. } => reply_json(&notice, card),
         ReplyTo::Message { .. } => serde_json::json!({}),
     };
     json_response(StatusCode::OK, &body)
@@ -264,7 +266,7 @@ async fn answer_person(access: PlatformContext<'_>, to: &ReplyTo, message: &Mess
             AppCall::SendToPerson { user_id, message }
         };
         match call_app(access, call).await {
-            Ok(()) | Err(CallError::CardExists(_)) => Ok(()),
+            Ok(()) | Err(AppCallError::CardExists(_)) => Ok(()),
             Err(failure) => Err(failure.into_delivery_error()),
         }
     };
@@ -295,7 +297,7 @@ pub(in crate::chat) async fn register_webhook(access: PlatformContext<'_>, url: 
     let register = async |force| api.register(&config.route, &callback_url, secret, force).await;
     let is_same = match register(false).await {
         Ok(outcome) => outcome == RegisterOutcome::Same,
-        Err(CallError::RouteTaken(_)) => false,
+        Err(AppCallError::RouteTaken(_)) => false,
         Err(failure) => return Err(failure.into_delivery_error().error),
     };
     if !is_same {

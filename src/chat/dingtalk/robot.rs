@@ -17,10 +17,10 @@ use crate::chat::{DeliveryError, ThrottleScope};
 use crate::secret::{Secret, SecretUrl};
 use crate::{clock, http as our_http};
 
-/// The largest text of a message to a webhook, in bytes. The whole message may have 20,000.
+/// The largest message to a webhook, in bytes of JSON.
 ///
 /// Source: <https://open.dingtalk.com/document/orgapp/custom-robot-access>
-const MAX_WEBHOOK_TEXT_BYTES: usize = 18_000;
+const MAX_WEBHOOK_BYTES: usize = 20_000;
 /// How long a robot is silent after more than 20 messages in a minute.
 ///
 /// Source: <https://open.dingtalk.com/document/orgapp/custom-robot-access>
@@ -47,7 +47,7 @@ pub async fn post_robot(
     message: &Message,
     now: Timestamp,
 ) -> Result<(), DeliveryError> {
-    let body = text_body(&message_text(message, MAX_WEBHOOK_TEXT_BYTES), &mentioned_users(&message.mentions));
+    let body = text_body(message);
     let signed = secret.map(|secret| sign_robot_url(url, secret, now));
     send_to_webhook(http, signed.as_ref().unwrap_or(url), &body).await
 }
@@ -58,11 +58,22 @@ pub(super) async fn post_session(
     url: &SecretUrl,
     message: &Message,
 ) -> Result<(), DeliveryError> {
-    send_to_webhook(http, url, &text_body(&message_text(message, MAX_WEBHOOK_TEXT_BYTES), &[])).await
+    send_to_webhook(http, url, &text_body(message)).await
 }
 
-fn text_body(text: &str, mentions: &[&str]) -> Value {
-    json!({"msgtype": "text", "text": {"content": text}, "at": {"atUserIds": mentions, "isAtAll": false}})
+/// The body of a text message. In JSON, a character may need more bytes than in the text.
+fn text_body(message: &Message) -> Value {
+    let mentions = mentioned_users(&message.mentions);
+    let mut max = MAX_WEBHOOK_BYTES;
+    loop {
+        let text = message_text(message, max);
+        let body =
+            json!({"msgtype": "text", "text": {"content": text}, "at": {"atUserIds": mentions, "isAtAll": false}});
+        if body.to_string().len() <= MAX_WEBHOOK_BYTES || max == 0 {
+            return body;
+        }
+        max = max.saturating_sub(max.div_ceil(4));
+    }
 }
 
 /// Sends a message. A refusal has the HTTP status 200, too, so that its `errcode` decides.

@@ -23,7 +23,7 @@ pub struct Secrets {
     /// Each may sign clicks, the newest first. The first one is registered.
     pub api_secrets: Vec<ApiSecret>,
     /// Each may sign messages to the robot, the newest first. The first one fetches the app's token.
-    pub app_secrets: Vec<AppSecret>,
+    pub app_secrets: Vec<ClientSecret>,
     /// Each may end the path of a request, the newest first. The first one is registered.
     pub path_secrets: Vec<PathSecret>,
 }
@@ -36,7 +36,7 @@ pub enum InvalidDingTalkSecret {
     ApiSecret(FormatProblem),
     /// Not an app secret.
     #[error("not a DingTalk app secret: {0}; expected 16 to 256 characters")]
-    AppSecret(FormatProblem),
+    ClientSecret(FormatProblem),
     /// Not a path secret.
     #[error("not a DingTalk path secret: {0}; expected 32 to 128 letters and digits")]
     PathSecret(FormatProblem),
@@ -58,9 +58,9 @@ pub struct ApiSecret(String);
 
 /// The app's Client Secret.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "DingTalkAppSecret"))]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "DingTalkClientSecret"))]
 #[serde(try_from = "String")]
-pub struct AppSecret(String);
+pub struct ClientSecret(String);
 
 /// The last part of the path of a request, e.g. from `openssl rand -hex 24`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -77,11 +77,11 @@ impl TryFrom<String> for ApiSecret {
     }
 }
 
-impl TryFrom<String> for AppSecret {
+impl TryFrom<String> for ClientSecret {
     type Error = InvalidDingTalkSecret;
 
     fn try_from(text: String) -> Result<Self, InvalidDingTalkSecret> {
-        check_length(&text, MIN_SECRET_BYTES, MAX_SECRET_BYTES).map_err(InvalidDingTalkSecret::AppSecret)?;
+        check_length(&text, MIN_SECRET_BYTES, MAX_SECRET_BYTES).map_err(InvalidDingTalkSecret::ClientSecret)?;
         Ok(Self(text))
     }
 }
@@ -115,7 +115,7 @@ impl ApiSecret {
     }
 }
 
-impl AppSecret {
+impl ClientSecret {
     /// The secret.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -137,9 +137,9 @@ impl fmt::Debug for ApiSecret {
     }
 }
 
-impl fmt::Debug for AppSecret {
+impl fmt::Debug for ClientSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AppSecret(…)")
+        f.write_str("ClientSecret(…)")
     }
 }
 

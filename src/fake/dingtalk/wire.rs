@@ -19,9 +19,9 @@ const MAX_NAME_BYTES: usize = 100;
 const MAX_VARIABLE_BYTES: usize = 1024;
 
 /// A refusal: HTTP status and code.
-type ApiError = (u16, &'static str);
+type StatusAndCode = (u16, &'static str);
 
-const fn refuse(code: &'static str) -> ApiError {
+const fn refuse(code: &'static str) -> StatusAndCode {
     (400, code)
 }
 
@@ -39,7 +39,7 @@ impl DingTalkRequest<'_> {
 }
 
 /// The variables of a map: each is a text, with a limit.
-pub(super) fn read_variables(map: &Value) -> Result<VariableMap, ApiError> {
+pub(super) fn read_variables(map: &Value) -> Result<VariableMap, StatusAndCode> {
     let members = map.as_object().ok_or(refuse("param.invalid"))?;
     let read = |(name, value): (&String, &Value)| {
         let value = value.as_str().filter(|value| value.len() <= MAX_VARIABLE_BYTES && name.len() <= MAX_NAME_BYTES);
@@ -94,7 +94,7 @@ async fn click_on_request(fake: &FakeDingTalk, request: &Value) -> Result<Respon
     Ok(json_answer(200, &json!({"status": status, "answer": answer})))
 }
 
-fn refusal_response((status, code): ApiError) -> Response {
+fn refusal_response((status, code): StatusAndCode) -> Response {
     json_answer(status, &json!({"code": code, "message": "a refusal of the fake", "requestid": "0A1B2C3D-0000"}))
 }
 
@@ -127,7 +127,7 @@ impl FakeDingTalkState {
         request: &DingTalkRequest<'_>,
         query: &str,
         size: usize,
-    ) -> Result<Value, ApiError> {
+    ) -> Result<Value, StatusAndCode> {
         match (method.as_str(), request.path) {
             ("POST", "/v1.0/oauth2/accessToken") => return self.issue_token(request),
             ("POST", "/robot/send") => return Ok(self.send_as_robot(query, &request.body, size)),
@@ -157,7 +157,7 @@ impl FakeDingTalkState {
     }
 
     /// Returns the same token while it is valid.
-    fn issue_token(&mut self, request: &DingTalkRequest<'_>) -> Result<Value, ApiError> {
+    fn issue_token(&mut self, request: &DingTalkRequest<'_>) -> Result<Value, StatusAndCode> {
         let known = &self.settings;
         if request.text("appKey") != known.app || request.text("appSecret") != known.app_secret {
             return Err(refuse("invalidClientIdOrSecret"));
@@ -172,7 +172,7 @@ impl FakeDingTalkState {
         Ok(json!({"accessToken": issued.token, "expireIn": issued.expires_at.duration_since(now).as_secs()}))
     }
 
-    fn register(&mut self, request: &DingTalkRequest<'_>) -> Result<Value, ApiError> {
+    fn register(&mut self, request: &DingTalkRequest<'_>) -> Result<Value, StatusAndCode> {
         let (route, url) = (request.text("callbackRouteKey").to_owned(), request.text("callbackUrl").to_owned());
         if route.is_empty() {
             return Err(refuse("param.callbackRouteKeyEmpty"));
@@ -190,7 +190,7 @@ impl FakeDingTalkState {
         Ok(json!({"success": true, "result": {"callbackUrl": known.url, "apiSecret": known.secret}}))
     }
 
-    fn create_card(&mut self, request: &DingTalkRequest<'_>) -> Result<Value, ApiError> {
+    fn create_card(&mut self, request: &DingTalkRequest<'_>) -> Result<Value, StatusAndCode> {
         let out_track_id = request.text("outTrackId").to_owned();
         if out_track_id.is_empty() {
             return Err(refuse("param.outTrackIdEmpty"));
@@ -224,14 +224,14 @@ impl FakeDingTalkState {
         Ok(self.finish_delivery(&out_track_id, delivery))
     }
 
-    fn read_mentions(&self, request: &DingTalkRequest<'_>) -> Result<Vec<String>, ApiError> {
+    fn read_mentions(&self, request: &DingTalkRequest<'_>) -> Result<Vec<String>, StatusAndCode> {
         let mentions = request.body.pointer("/imGroupOpenDeliverModel/atUserIds").and_then(Value::as_object);
         let mentions: Vec<_> = mentions.into_iter().flatten().map(|(user, _)| user.clone()).collect();
         let is_known = mentions.iter().all(|user| !self.strangers.contains(user));
         if is_known { Ok(mentions) } else { Err(refuse("param.userIdNotExist")) }
     }
 
-    fn deliver_existing(&mut self, request: &DingTalkRequest<'_>) -> Result<Value, ApiError> {
+    fn deliver_existing(&mut self, request: &DingTalkRequest<'_>) -> Result<Value, StatusAndCode> {
         let id = request.text("outTrackId").to_owned();
         if !self.cards.iter().any(|card| card.out_track_id == id) {
             return Err(refuse("param.cardNotExist"));
@@ -241,7 +241,7 @@ impl FakeDingTalkState {
     }
 
     /// Where a card goes: `IM_GROUP` or `IM_ROBOT`, and the group or the person.
-    fn check_delivery(&self, request: &DingTalkRequest<'_>) -> Result<(String, String), ApiError> {
+    fn check_delivery(&self, request: &DingTalkRequest<'_>) -> Result<(String, String), StatusAndCode> {
         let space = request.text("openSpaceId").strip_prefix("dtv1.card//").and_then(|space| space.split_once('.'));
         let (kind, place) = space.ok_or(refuse("param.openSpaceIdInvalid"))?;
         let model = match kind {
@@ -279,7 +279,7 @@ impl FakeDingTalkState {
         json!({"success": true, "result": {"outTrackId": id, "deliverResults": [result]}})
     }
 
-    fn update_card(&mut self, request: &DingTalkRequest<'_>) -> Result<Value, ApiError> {
+    fn update_card(&mut self, request: &DingTalkRequest<'_>) -> Result<Value, StatusAndCode> {
         let id = request.text("outTrackId").to_owned();
         let by_key =
             |name: &str| request.body.pointer(&format!("/cardUpdateOptions/{name}")) == Some(&Value::Bool(true));
@@ -307,7 +307,7 @@ impl FakeDingTalkState {
         Ok(json!({"success": true, "result": true}))
     }
 
-    fn read_text(&self, request: &DingTalkRequest<'_>) -> Result<String, ApiError> {
+    fn read_text(&self, request: &DingTalkRequest<'_>) -> Result<String, StatusAndCode> {
         if request.text("robotCode") != self.settings.app {
             return Err(refuse("invalidParameter.robotCode.notExsit"));
         }
@@ -319,7 +319,7 @@ impl FakeDingTalkState {
         content.map(ToOwned::to_owned).ok_or(refuse("invalidParameter.msgParam.invalid"))
     }
 
-    fn send_group_message(&mut self, request: &DingTalkRequest<'_>) -> Result<Value, ApiError> {
+    fn send_group_message(&mut self, request: &DingTalkRequest<'_>) -> Result<Value, StatusAndCode> {
         let (text, group) = (self.read_text(request)?, request.text("openConversationId").to_owned());
         match self.groups.get(&group) {
             _ if !group.starts_with("cid") => return Err(refuse("invalid.openConversationId")),
@@ -333,7 +333,7 @@ impl FakeDingTalkState {
         Ok(json!({"processQueryKey": self.next_id("")}))
     }
 
-    fn send_private_message(&mut self, request: &DingTalkRequest<'_>) -> Result<Value, ApiError> {
+    fn send_private_message(&mut self, request: &DingTalkRequest<'_>) -> Result<Value, StatusAndCode> {
         let text = self.read_text(request)?;
         let users = request.body.get("userIds").and_then(Value::as_array).into_iter().flatten();
         let users: Vec<_> = users.filter_map(Value::as_str).map(ToOwned::to_owned).collect();

@@ -176,6 +176,9 @@ fn card_with_many_long_reasons_shows_the_latest_as_a_whole() {
         fake_slack::check_blocks(&in_slack).unwrap();
         let chars = texts(&in_slack).iter().map(|one| one["text"].as_str().unwrap().chars().count()).sum::<usize>();
         assert!(chars < 9000, "{chars}");
+        let in_dingtalk = dingtalk::render_card(&bound(shown.clone()));
+        dingtalk::check_variables(&in_dingtalk).unwrap();
+        assert_eq!(in_dingtalk["can_approve"], "yes", "it was not shortened");
         let in_feishu = feishu::render_card(&bound(shown));
         feishu::check_card(&in_feishu).unwrap();
         let json = in_feishu.to_string();
@@ -201,6 +204,9 @@ fn details_show_recent_long_reasons_as_a_whole() {
         assert!(details.sentences.iter().any(|line| line.ends_with(&format!("({})", reason(number)))), "{number}");
     }
     assert!(!text(&details).contains('…'), "{}", text(&details));
+    let in_dingtalk = dingtalk::render_card(&bound(details.clone()));
+    dingtalk::check_variables(&in_dingtalk).unwrap();
+    assert_eq!(in_dingtalk["can_approve"], "yes", "it was not shortened");
     let in_feishu = feishu::render_card(&bound(details));
     feishu::check_card(&in_feishu).unwrap();
     assert!(in_feishu.to_string().contains(&reason(9)), "it was not shortened");

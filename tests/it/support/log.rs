@@ -77,6 +77,14 @@ pub fn find_secret(text: &str) -> Option<&'static str> {
         "fakeWorkflowSignature",
         "/workflows/",
         "sig=",
+        // DingTalk's secrets, tokens, robots and sessions.
+        "MevvFKK3yNYKD0OLNoS0",
+        "0f1e2d3c4b5a6978",
+        "dt-0000",
+        "fakeRobotToken",
+        "SECfakeRobot",
+        "session-",
+        "x-ddpaas-signature:",
     ];
     secrets.into_iter().find(|secret| text.contains(secret))
 }

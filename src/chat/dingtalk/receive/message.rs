@@ -67,7 +67,7 @@ impl ReplyTo {
 /// Source: <https://open.dingtalk.com/document/orgapp/receive-message>
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct RobotMessage {
+struct RobotCallback {
     conversation_type: Option<String>,
     sender_staff_id: Option<String>,
     sender_corp_id: Option<String>,
@@ -89,7 +89,7 @@ pub(super) fn parse_message(
     origin: RequestOrigin,
     config: &Config,
 ) -> Result<Incoming<ReplyTo>, MalformedRequest> {
-    let message: RobotMessage = MalformedRequest::parse_json(body)?;
+    let message: RobotCallback = MalformedRequest::parse_json(body)?;
     let corp = message.sender_corp_id.as_deref().or(message.chatbot_corp_id.as_deref()).unwrap_or_default();
     if corp != config.corp {
         return Ok(wrong_tenant(corp, config, None));
@@ -117,7 +117,7 @@ pub(super) fn parse_message(
 }
 
 /// The `sessionWebhook` of a private chat, if it is DingTalk's and has not expired. The body is not signed.
-fn private_chat(message: &RobotMessage, origin: &RequestOrigin, config: &Config) -> Option<SecretUrl> {
+fn private_chat(message: &RobotCallback, origin: &RequestOrigin, config: &Config) -> Option<SecretUrl> {
     let is_private = message.conversation_type.as_deref() == Some(PRIVATE_CHAT);
     let url = Url::parse(message.session_webhook.as_deref().filter(|_| is_private)?).ok()?;
     let is_allowed = |origin: &Url| origin.origin() == url.origin();

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
-use super::super::{ApiSecret, AppSecret, NAME, REALM, Secrets};
+use super::super::{ApiSecret, ClientSecret, NAME, REALM, Secrets};
 use crate::chat::authenticity::{check_timestamp_millis, hmac_of, only_header};
 use crate::chat::{Authentic, RequestOrigin, Unauthentic};
 
@@ -55,10 +55,10 @@ impl RequestKind {
         if authentic.sender() == ROBOT_SENDER { Self::Robot } else { Self::Card }
     }
 
-    fn header_names(self) -> SignatureHeaders {
+    fn header_names(self) -> ProofHeaders {
         match self {
-            Self::Card => SignatureHeaders { timestamp: CARD_TIMESTAMP, signature: CARD_SIGNATURE },
-            Self::Robot => SignatureHeaders { timestamp: ROBOT_TIMESTAMP, signature: ROBOT_SIGNATURE },
+            Self::Card => ProofHeaders { timestamp: CARD_TIMESTAMP, signature: CARD_SIGNATURE },
+            Self::Robot => ProofHeaders { timestamp: ROBOT_TIMESTAMP, signature: ROBOT_SIGNATURE },
         }
     }
 
@@ -72,18 +72,18 @@ impl RequestKind {
     fn secrets(self, secrets: &Secrets) -> Vec<&str> {
         match self {
             Self::Card => secrets.api_secrets.iter().map(ApiSecret::expose).collect(),
-            Self::Robot => secrets.app_secrets.iter().map(AppSecret::expose).collect(),
+            Self::Robot => secrets.app_secrets.iter().map(ClientSecret::expose).collect(),
         }
     }
 }
 
 /// The names of a kind's headers.
-struct SignatureHeaders {
+struct ProofHeaders {
     timestamp: &'static str,
     signature: &'static str,
 }
 
-impl SignatureHeaders {
+impl ProofHeaders {
     fn are_in(&self, headers: &HeaderMap) -> bool {
         headers.contains_key(self.timestamp) || headers.contains_key(self.signature)
     }
