@@ -32,12 +32,14 @@ test: tools $(TERRAFORM) ## Runs all tests.
 	cargo test --locked --features local
 	$(VENV)/bin/python -m pytest tests/interop
 
-playground: $(PLAYGROUND)/.installed ## Installs Microsoft's Agents Playground into .venv. The tests then use it.
+playground: $(PLAYGROUND)/.installed ## Installs Microsoft's Agents Playground, a prerelease with its own license, into .venv. The tests then use it.
 
-$(PLAYGROUND)/.installed: tests/playground.txt tests/interop/playground/package.json tests/interop/playground/package-lock.json $(TOOLS)
+$(PLAYGROUND)/.installed: tests/playground.txt $(wildcard tests/interop/playground/*) $(TOOLS)
 	$(VENV)/bin/python $(PIP) --only-binary :all: --requirement $<
-	mkdir -p $(@D) && cp tests/interop/playground/*.json $(@D)
+	mkdir -p $(@D)/bin && cp tests/interop/playground/*.json $(@D)
 	cd $(@D) && $(NPM) ci --ignore-scripts --no-audit --no-fund --no-update-notifier
+	printf '#!/bin/sh\n' | tee $(@D)/bin/open > $(@D)/bin/xdg-open && chmod 755 $(@D)/bin/*
+	cp tests/interop/playground/agentsplayground $(VENV)/bin && chmod 755 $(VENV)/bin/agentsplayground
 	touch $@
 
 schemas: ## Writes docs/schema from the types.

