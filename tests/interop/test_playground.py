@@ -12,11 +12,15 @@ import json
 import os
 import queue
 import shutil
+import socket
 import threading
 import urllib.parse
 
 import pytest
-from conftest import BIN, ROOT, Program, fetch
+from alibabacloud_tea_openapi.models import Config
+from alibabacloud_vpcpeer20220101 import models
+from alibabacloud_vpcpeer20220101.client import Client
+from conftest import BIN, PEERGATE, ROOT, Program, environment, fetch, wait_for
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -27,8 +31,10 @@ if not COMMAND.exists() and not os.environ.get("CI"):
 PATIENCE_S = 60
 
 BOT = {"id": "28:6fd21178-5a8a-4fd8-a3bc-16f017de3f7a", "name": "peergate"}
-TENANT, CHANNEL = "50703947-19f8-4dd8-af0e-60d29681f7c0", "19:approvals@thread.tacv2"
+TENANT, CHANNEL, CHAT = "50703947-19f8-4dd8-af0e-60d29681f7c0", "19:approvals@thread.tacv2", "a:alice"
 ALICE, BOB = "29:alice", "29:bob"
+OBJECT_IDS = {"alice": "00000000-0000-4000-8000-00000000a11c", "bob": "00000000-0000-4000-8000-000000000b0b"}
+CLIENT_SECRET = "fake~ClientSecret.0123456789abcdefghij"
 
 
 class Playground:
@@ -76,7 +82,7 @@ class Playground:
 
     def story(self):
         exchanges = [f"{log['from']}: {log['activityName']} {log['response']['statusCode']}" for log in self.log]
-        return "\n".join([*exchanges, json.dumps(list(self.messages.values()), indent=1)])
+        return "\n".join([*exchanges, *(f"{one['conversation']}: {shown(one)}" for one in self.messages.values())])
 
     def wait_for_message(self, what, condition):
         return self.wait(what, lambda: next((one for one in self.messages.values() if condition(one)), None))
@@ -196,3 +202,190 @@ def test_playground_signs_nothing_and_has_the_ids_of_its_file(tmp_path):
     finally:
         playground.stop()
         bot.shutdown()
+
+
+# peergate.
+
+
+class Installation:
+    """peergate, the fake of Teams as the bridge, and the Playground."""
+
+    def __init__(self, simulator, directory):
+        with socket.create_server(("127.0.0.1", 0)) as unused:
+            self.address = f"127.0.0.1:{unused.getsockname()[1]}"
+        self.simulator, self.directory, self.programs = simulator, directory, []
+        try:
+            fake = ["fake", "teams", "--listen", "127.0.0.1:0", "--with", f"forward:http://{self.address}/teams"]
+            self.fake = self.start(*fake).url.rstrip("/")
+            self.playground = Playground(f"{self.fake}/playground", directory)
+            self.programs.append(self.playground)
+            configure(simulator, directory, self.fake, self.playground.port)
+            self.peergate = self.serve()
+        except BaseException:
+            self.stop()
+            raise
+
+    def start(self, *arguments, **more):
+        program = Program([PEERGATE, *arguments], r"(http://[^\s\"]+)", **more)
+        self.programs.append(program)
+        return program
+
+    def serve(self):
+        command = ["serve", "--listen", self.address, "--store", self.directory / "peergate.db"]
+        return self.start(*command, env=environment(self.directory))
+
+    def request_peering(self):
+        """Requests a peering. peergate looks for requests when it starts, and then once in a minute."""
+        request = request_peering(self.simulator)
+        self.peergate.stop()
+        self.programs.remove(self.peergate)
+        self.peergate = self.serve()
+        return request
+
+    def stop(self):
+        for program in reversed(self.programs):
+            program.stop()
+
+
+@pytest.fixture
+def installation(simulator, tmp_path):
+    running = Installation(simulator, tmp_path)
+    try:
+        running.playground.open(CHANNEL)
+        for name in ["installationUpdate", "conversationUpdate"]:
+            assert running.playground.wait_for_exchange(name)["response"]["statusCode"] == 200
+        yield running
+    finally:
+        running.stop()
+
+
+def configure(simulator, directory, fake, port):
+    (directory / "peergate.toml").write_text(
+        f"""
+[targets.prod]
+account = "2222222222222222"
+regions = ["cn-shanghai"]
+endpoint = "{simulator.url}/"
+sts_endpoint = "{simulator.url}/"
+[platforms.teams]
+app = "{BOT["id"].removeprefix("28:")}"
+tenant = "{TENANT}"
+cloud = "public"
+conversations = ["{CHANNEL}"]
+login = "{fake}/"
+keys = "{fake}/v1/.well-known/openidconfiguration"
+service_hosts = ["localhost:{port}"]
+[channels.approvals]
+kind = "teams"
+conversation = "{CHANNEL}"
+[people.alice]
+principals = ["teams:{TENANT}/{OBJECT_IDS["alice"]}"]
+[people.bob]
+principals = ["teams:{TENANT}/{OBJECT_IDS["bob"]}"]
+[[rule]]
+name = "data team"
+target = "prod"
+approvals = 2
+approvers = ["person:alice", "person:bob"]
+channels = ["approvals"]
+"""
+    )
+    secrets = {
+        "targets": {"prod": {"access_key_id": "accepter-key", "access_key_secret": "accepter-secret"}},
+        "platforms": {"teams": {"client_secrets": [CLIENT_SECRET]}},
+        "binding_keys": ["YSBrZXkgb2YgYnV0dG9ucywgdGhpcnR5LXR3byBieXRlcyE="],
+    }
+    (directory / "peergate.secrets.json").write_text(json.dumps(secrets))
+
+
+def request_peering(simulator):
+    config = Config(access_key_id="requester-key", access_key_secret="requester-secret", protocol="http")
+    config.endpoint = simulator.url.removeprefix("http://")
+    wanted = {"region_id": "cn-hangzhou", "vpc_id": "vpc-a", "accepting_region_id": "cn-shanghai", "accepting_vpc_id": "vpc-b"}
+    request = models.CreateVpcPeerConnectionRequest(accepting_ali_uid=2222222222222222, **wanted)
+    return Client(config).create_vpc_peer_connection(request).body.instance_id
+
+
+def journal(simulator, action):
+    """The calls that had an effect."""
+    entries = json.loads(fetch(f"{simulator.url}/_simulator/journal")[1])
+    return [entry for entry in entries if entry["action"] == action and entry["effect"]]
+
+
+def shown(message):
+    """The text of a message."""
+    texts = [part["text"] for card in cards(message) for part in parts(card) if "text" in part]
+    return "\n".join([message.get("text") or "", *texts])
+
+
+def button(message, title):
+    """The button with this title that sends a click. It may be in the form of another button."""
+    found = [action for card in cards(message) for action in actions(card)]
+    found = [action for action in found if action["type"] == "Action.Execute" and action["title"] == title]
+    assert len(found) == 1, f"{len(found)} buttons {title!r}:\n{json.dumps(message, indent=1)}"
+    return found[0]
+
+
+def titles(message):
+    return [action["title"] for card in cards(message) for action in card.get("actions", [])]
+
+
+def is_update_of(card, words):
+    return lambda one: one["messageId"] == card["messageId"] and one["versions"] > card["versions"] and words in shown(one)
+
+
+def decide(playground, person, card, title, **inputs):
+    """Clicks, and returns the message that only the person sees."""
+    status, answer = playground.click(person, card, button(card, title), **inputs)
+    assert status == 200 and answer["type"] == "application/vnd.microsoft.activity.message", (status, answer)
+    return answer["value"]
+
+
+def test_two_people_approve_a_peering_in_the_playground(simulator, installation):
+    playground, request = installation.playground, installation.request_peering()
+    card = playground.wait_for_message("the card", lambda one: request in shown(one) and "Approve" in titles(one))
+    assert card["conversation"] == CHANNEL
+    assert "1 of 2 approvals" in decide(playground, ALICE, card, "Approve")
+    # The clicks that follow are on the updated card.
+    card = playground.wait_for_message("the first approval", is_update_of(card, "1 of 2 approvals"))
+    assert "nothing changed" in decide(playground, ALICE, card, "Approve")
+    assert not journal(simulator, "AcceptVpcPeerConnection")
+    assert "You approved" in decide(playground, BOB, card, "Approve")
+    card = playground.wait_for_message("the end on the card", is_update_of(card, "is Activated"))
+    assert "Approve" not in titles(card)
+    thread = f"{CHANNEL};messageid={card['messageId']}"
+    playground.wait_for_message("the news", lambda one: one["conversation"] == thread and "is Activated" in shown(one))
+    assert len(journal(simulator, "AcceptVpcPeerConnection")) == 1
+
+
+def test_reason_of_a_rejection_is_literal_in_the_playground(simulator, installation):
+    playground, request = installation.playground, installation.request_peering()
+    card = playground.wait_for_message("the card", lambda one: request in shown(one) and "Reject" in titles(one))
+    (field,) = [part["id"] for part in parts(cards(card)) if part.get("type") == "Input.Text"]
+    reason = "see [this](https://evil.example) <at>Bob</at>"
+    assert "You rejected" in decide(playground, ALICE, card, "Reject", **{field: reason})
+    card = playground.wait_for_message("the end on the card", is_update_of(card, reason))
+    assert not any(reason in json.dumps(part) for part in parts(cards(card)) if part.get("type") == "TextBlock")
+    assert len(journal(simulator, "RejectVpcPeerConnection")) == 1
+
+
+def test_words_in_the_playground_ask_but_decide_nothing(simulator, installation):
+    playground, request = installation.playground, installation.request_peering()
+    playground.wait_for_message("the card", lambda one: request in shown(one) and "Approve" in titles(one))
+    playground.say(ALICE, CHANNEL, "<at>peergate</at> list", mention=True)
+    playground.wait_for_message("the list", lambda one: one["conversation"] == CHAT and request in shown(one))
+    playground.say(ALICE, CHAT, f"approve {request}")
+    in_private = lambda one: one["conversation"] == CHAT and "Approve" in titles(one)  # noqa: E731
+    card = playground.wait_for_message("the private card", in_private)
+    assert "only buttons decide" in shown(card) and not journal(simulator, "AcceptVpcPeerConnection")
+    assert "1 of 2 approvals" in decide(playground, ALICE, card, "Approve")
+
+
+def test_peergate_refuses_what_the_playground_sends_unsigned(installation):
+    activity = json.dumps(installation.playground.wait_for_exchange("installationUpdate")["request"]["body"])
+    headers = {"content-type": "application/json"}
+    assert fetch(f"http://{installation.address}/teams", activity, headers)[0] == 401
+    # The bridge signs it. But its activity was taken before, and is taken once.
+    assert fetch(f"{installation.fake}/playground", activity, headers)[0] == 409
+    page = headers | {"origin": "https://evil.example"}
+    assert fetch(f"{installation.fake}/playground", activity, page)[0] == 403
