@@ -21,6 +21,7 @@ mod request;
 pub mod response;
 pub mod slack;
 pub mod standard_webhooks;
+pub mod teams;
 
 use crate::notes::Notes;
 

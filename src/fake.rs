@@ -5,6 +5,7 @@ pub mod alicloud;
 pub mod feishu;
 pub mod loopback;
 pub mod slack;
+pub mod teams;
 
 use serde_json::Value;
 use tokio::net::TcpListener;
@@ -42,9 +43,10 @@ pub struct PersonIdentity {
 /// When there is no fake of that name, or it does not know an option.
 pub async fn serve_fake(name: &str, options: &[String], listener: TcpListener) -> Result<(), Error> {
     match name {
+        "teams" => Ok(teams::parse_fake_options(options)?.serve(listener).await?),
         "slack" if options.is_empty() => Ok(FakeSlack::default().serve(listener).await?),
         "feishu" => Ok(feishu::parse_fake_options(options)?.serve(listener).await?),
         "slack" => Err("the fake of Slack takes no options".into()),
-        _ => Err(format!("there is no fake of {name}: expected slack or feishu").into()),
+        _ => Err(format!("there is no fake of {name}: expected slack, feishu or teams").into()),
     }
 }

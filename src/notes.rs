@@ -37,7 +37,7 @@ pub struct NoteId(String);
 pub struct Note {
     /// What was saved.
     pub text: String,
-    /// In whole seconds, as DynamoDB has it.
+    /// In whole seconds, as DynamoDB has it. The latest possible time if the note never expires.
     pub expires_at: Timestamp,
 }
 
@@ -158,8 +158,11 @@ fn note_item(
 
 fn parse_note(item: &HashMap<String, AttributeValue>) -> Option<Note> {
     let text = item.get("text")?.as_s().ok()?.clone();
-    let ttl = item.get("ttl")?.as_n().ok()?.parse().ok()?;
-    Some(Note { text, expires_at: Timestamp::from_second(ttl).ok()? })
+    let expires_at = match item.get("ttl") {
+        Some(ttl) => Timestamp::from_second(ttl.as_n().ok()?.parse().ok()?).ok()?,
+        None => Timestamp::MAX,
+    };
+    Some(Note { text, expires_at })
 }
 
 fn to_unavailable<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Error {

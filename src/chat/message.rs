@@ -10,6 +10,7 @@ mod facts;
 mod history;
 mod notification;
 mod reply;
+mod shortened;
 mod usage;
 
 use jiff::Timestamp;
@@ -25,6 +26,7 @@ pub use facts::can_show_all;
 pub use history::{record_with_history, summary_line};
 pub use notification::{describe_notification, follow_up, notification_name};
 pub use reply::{card_moved, card_replaced, describe_reply, without_buttons, without_old_buttons, wrong_tenant};
+pub use shortened::{DETAILS_FOLLOW, DETAILS_UNDELIVERED, REASON_MISSING, shorten_message};
 pub use usage::describe_unknown_command;
 
 /// The longest untrusted text in a message, in characters. Reasons may be longer.

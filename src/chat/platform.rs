@@ -42,7 +42,7 @@ use super::{
     AskOutcome, Authentic, Capabilities, ChannelSecrets, Click, CommandScope, DeliveryError, Incoming,
     MalformedRequest, MergedTenant, MessageRef, Outgoing, PlatformContext, PostAttempt, PostLane, ProbeError,
     ReplyRedraw, RequestShape, RequestSigner, Unauthentic, UpdateOutcome, VerifyError, feishu, response, slack,
-    standard_webhooks,
+    standard_webhooks, teams,
 };
 #[cfg(feature = "local")]
 use super::{EventSpec, SignedRequest};
@@ -57,6 +57,7 @@ apps::apps! {
     /// Its table is `[clients]`.
     #[serde(skip)]
     StandardWebhooks in standard_webhooks,
+    Teams in teams,
 }
 
 channels::channels! {
@@ -64,11 +65,13 @@ channels::channels! {
     cards {
         "slack" is Slack(slack::Channel) of Slack in slack,
         "feishu" is Feishu(feishu::Channel) of Feishu in feishu,
+        "teams" is Teams(teams::Channel) of Teams in teams,
     }
     // One message per notification.
     messages {
         "slack-webhook" is SlackWebhook(slack::WebhookChannel) of Slack,
         "feishu-bot" is FeishuBot(feishu::BotChannel) of Feishu,
+        "teams-workflow" is TeamsWorkflow(teams::WorkflowChannel) of Teams,
     }
     // For programs.
     data {
