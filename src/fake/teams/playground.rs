@@ -1,8 +1,10 @@
 //! The bridge from Microsoft's Agents Playground to peergate. The Playground signs nothing, and peergate takes nothing
-//! unsigned. So the bridge signs each activity with the key of the fake, and forwards it.
+//! unsigned. So the bridge signs each activity with the key of the fake, and forwards it to a peergate that trusts this key.
 //!
-//! The bridge changes no activity. The Playground's file `.m365agentsplayground.yml` has the ids of the fake, and its own
-//! address is the `serviceUrl`, so that peergate's messages reach it directly.
+//! The bridge changes no activity: the Playground gets the ids of the fake from a file, and is itself the `serviceUrl`. So
+//! peergate's messages reach it directly.
+//!
+//! Source: <https://learn.microsoft.com/en-us/microsoftteams/platform/toolkit/debug-your-agents-playground>
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -19,12 +21,12 @@ use crate::chat::teams::sign_activity;
 use crate::fake::{Error, loopback};
 use crate::http;
 
-/// The path for the Playground's option `--app-endpoint`.
-const PATH: &str = "/playground";
+/// The path of the bridge: the Playground's option `--app-endpoint`.
+const BRIDGE_PATH: &str = "/playground";
 
 /// Where the bridge leads.
 #[derive(Debug, Clone)]
-struct Bridge {
+pub(super) struct PlaygroundBridge {
     http: reqwest::Client,
     /// The app that the tokens are for.
     app: String,
@@ -32,32 +34,34 @@ struct Bridge {
     forward: Url,
 }
 
-/// The bridge to the peergate at `forward`.
-///
-/// # Errors
-/// When the address is not on this machine.
-pub(super) fn router(app: &str, forward: &str) -> Result<Router, Error> {
-    let forward = Url::parse(forward)?;
-    if forward.scheme() != "http" || !http::is_secure(&forward) {
-        return Err("the bridge leads only to http://localhost, 127.0.0.0/8 or [::1]".into());
+impl PlaygroundBridge {
+    /// The bridge to the peergate at `forward`, e.g. `http://127.0.0.1:8080/teams`.
+    ///
+    /// # Errors
+    /// When the address is not on this machine.
+    pub(super) fn new(app: String, forward: &str) -> Result<Self, Error> {
+        let forward = Url::parse(forward).map_err(|error| format!("{forward} is not a URL: {error}"))?;
+        if forward.scheme() != "http" || !http::is_secure(&forward) {
+            return Err("the bridge forwards only to http://localhost, http://127.0.0.0/8 or http://[::1]".into());
+        }
+        Ok(Self { http: http::new_client()?, app, forward })
     }
-    let bridge = Bridge { http: http::new_client()?, app: app.to_owned(), forward };
-    let router = Router::new().route(PATH, post(forward_activity)).with_state(bridge);
-    Ok(router.layer(middleware::from_fn(loopback::refuse_web_pages)))
-}
 
-async fn forward_activity(State(bridge): State<Bridge>, body: Bytes) -> Response {
-    bridge.forward(body).await.unwrap_or_else(|error| (StatusCode::BAD_GATEWAY, format!("{error}\n")).into_response())
-}
+    /// Answers programs on this machine at `/playground`.
+    pub(super) fn router(self) -> Router {
+        Router::new()
+            .route(BRIDGE_PATH, post(forward_activity))
+            .with_state(self)
+            .layer(middleware::from_fn(loopback::refuse_web_pages))
+    }
 
-impl Bridge {
     /// Returns the answer of peergate.
     async fn forward(&self, body: Bytes) -> Result<Response, Error> {
         let activity: Value = serde_json::from_slice(&body)?;
         let service_url = activity.get("serviceUrl").and_then(Value::as_str).ok_or("the activity has no serviceUrl")?;
         let signed = sign_activity(&activity, &self.app, service_url)?;
         let request = self.http.post(self.forward.clone()).body(body);
-        let request = signed.headers.iter().fold(request, |request, (name, value)| request.header(*name, value));
+        let request = signed.headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
         let answer = request.send().await?;
         let (status, media_type) = (answer.status(), answer.headers().get(CONTENT_TYPE).cloned());
         let mut response = Response::new(Body::from(http::read_body(answer).await?));
@@ -67,4 +71,8 @@ impl Bridge {
         }
         Ok(response)
     }
+}
+
+async fn forward_activity(State(bridge): State<PlaygroundBridge>, body: Bytes) -> Response {
+    bridge.forward(body).await.unwrap_or_else(|error| (StatusCode::BAD_GATEWAY, format!("{error}\n")).into_response())
 }
