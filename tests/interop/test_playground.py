@@ -31,10 +31,11 @@ if not COMMAND.exists() and not os.environ.get("CI"):
 PATIENCE_S = 60
 
 BOT = {"id": "28:6fd21178-5a8a-4fd8-a3bc-16f017de3f7a", "name": "peergate"}
-TENANT, CHANNEL, CHAT = "50703947-19f8-4dd8-af0e-60d29681f7c0", "19:approvals@thread.tacv2", "a:alice"
+TENANT = "50703947-19f8-4dd8-af0e-60d29681f7c0"
+TEAM, CHANNEL, CHAT = "19:DZ8W7MtrH7cFRqFdINWRLZTxzMKBCrVh@thread.tacv2", "19:bvccYEx8DN6YhhL1f84S2EllsnYhEAEs@thread.tacv2", "a:alice"
 ALICE, BOB = "29:alice", "29:bob"
-OBJECT_IDS = {"alice": "00000000-0000-4000-8000-00000000a11c", "bob": "00000000-0000-4000-8000-000000000b0b"}
-CLIENT_SECRET = "fake~ClientSecret.0123456789abcdefghij"
+OBJECT_IDS = {"alice": "a11ce000-0000-4000-8000-000000000001", "bob": "b0b00000-0000-4000-8000-000000000002"}
+CLIENT_SECRET = "abc8Q~fakeClientSecret0123456789abcdefghi"
 
 
 class Playground:
@@ -195,7 +196,7 @@ def test_playground_signs_nothing_and_has_the_ids_of_its_file(tmp_path):
             assert activity["channelData"]["tenant"]["id"] == TENANT and activity["recipient"] == BOT
             assert activity["channelId"] == "msteams" and activity["serviceUrl"] == connector
         _, click = clicked
-        assert click["from"] == {"id": BOB, "name": "Bob", "aadObjectId": "00000000-0000-4000-8000-000000000b0b"}
+        assert click["from"] == {"id": BOB, "name": "Bob", "aadObjectId": "b0b00000-0000-4000-8000-000000000002"}
         assert click["conversation"]["id"] == f"{CHANNEL};messageid={message['messageId']}"
         assert click["replyToId"] == message["messageId"]
         assert click["value"] == {"action": approve | {"data": {"id": "1", "reason": "because"}}}
@@ -271,7 +272,7 @@ sts_endpoint = "{simulator.url}/"
 app = "{BOT["id"].removeprefix("28:")}"
 tenant = "{TENANT}"
 cloud = "public"
-conversations = ["{CHANNEL}"]
+conversations = ["{TEAM}"]
 login = "{fake}/"
 keys = "{fake}/v1/.well-known/openidconfiguration"
 service_hosts = ["localhost:{port}"]
