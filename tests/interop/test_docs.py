@@ -45,7 +45,7 @@ PARSED = {
     *("aws cloudformation", "aws dynamodb", "aws iam", "aws lambda", "aws secretsmanager"),
     *("cargo build", "cargo lambda", "cargo test", "make", ".venv/bin/python"),
     *("terraform apply", "terraform init", "terraform workspace"),
-    *("$EDITOR", "cd", "cp", "export", "mkdir"),
+    *("$EDITOR", "agentsplayground", "cd", "cp", "export", "mkdir", "peergate fake"),
 }
 SYNTAX = {"awk", "cargo insta", "cargo install", "cut", "gh attestation", "install", "openssl s_client", "openssl x509", "systemctl", "tr"}
 
@@ -373,7 +373,18 @@ def terraform(words):
 
 
 def copied(words):
-    assert len(words) == 3 and (ROOT / words[1]).exists(), words
+    assert len(words) == 3 and (ROOT / in_checkout(words[1])).exists(), words
+
+
+def fake(words):
+    """test_playground.py runs it, too, if the Agents Playground is installed."""
+    listen = words.index("--listen") + 1
+    Program([PEERGATE, *words[1:listen], "127.0.0.1:0", *words[listen + 1 :]], r"listening on (http://\S+)").stop()
+
+
+def playground(words):
+    """test_playground.py runs it, if it is installed."""
+    assert words[1:3] == ["start", "--app-endpoint"] and len(words) == 4, words
 
 
 def python(words):
@@ -390,7 +401,7 @@ def test_commands_that_cannot_run_here_are_ones_that_there_are(words):
         nothing = lambda words: None  # noqa: E731
         check = {"make": make, "cargo": cargo, "aws": aws, "terraform": terraform, "cp": copied, ".venv/bin/python": python}
         # The reader chooses these variables and folders.
-        check |= {"$EDITOR": nothing, "export": nothing, "mkdir": nothing}
+        check |= {"$EDITOR": nothing, "export": nothing, "mkdir": nothing, "agentsplayground": playground, "peergate": fake}
         check[words[0]](words)
 
 
@@ -721,7 +732,7 @@ def test_the_commands_of_peergate_run(trial, moto):
         for language, text, _ in document.fences:
             for line in text.replace("\\\n", " ").splitlines() if language in SHELL else []:
                 found = re.search(r"(?:^|\s)peergate ([a-z]+)", line.split("#")[0])
-                if not found or found[1] in {"serve", "simulate"} or document.name == "docs/try-it.md" and found[1] != "event":
+                if not found or found[1] in {"fake", "serve", "simulate"} or document.name == "docs/try-it.md" and found[1] != "event":
                     continue
                 line = line.replace("AWS_REGION=…", "").replace("PEERGATE_TABLE=…", "")
                 line = line.replace("PEERGATE_TABLE=TABLE", "").replace("--channel NAME", "--channel netops").replace("--rule RULE", f"--rule {prefix}")

@@ -11,6 +11,8 @@ import http.server
 import json
 import os
 import queue
+import re
+import shlex
 import shutil
 import socket
 import threading
@@ -25,8 +27,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 CONFIG = ROOT / "tests" / "interop" / "playground" / ".m365agentsplayground.yml"
-COMMAND = BIN / "agentsplayground"
-if not COMMAND.exists() and not os.environ.get("CI"):
+PAGE = (ROOT / "docs" / "playground.md").read_text()
+if not (BIN / "agentsplayground").exists() and not os.environ.get("CI"):
     pytest.skip("the Agents Playground is missing: `make playground` installs it", allow_module_level=True)
 PATIENCE_S = 60
 
@@ -34,8 +36,18 @@ BOT = {"id": "28:6fd21178-5a8a-4fd8-a3bc-16f017de3f7a", "name": "peergate"}
 TENANT = "50703947-19f8-4dd8-af0e-60d29681f7c0"
 TEAM, CHANNEL, CHAT = "19:DZ8W7MtrH7cFRqFdINWRLZTxzMKBCrVh@thread.tacv2", "19:bvccYEx8DN6YhhL1f84S2EllsnYhEAEs@thread.tacv2", "a:alice"
 ALICE, BOB = "29:alice", "29:bob"
-OBJECT_IDS = {"alice": "a11ce000-0000-4000-8000-000000000001", "bob": "b0b00000-0000-4000-8000-000000000002"}
-CLIENT_SECRET = "abc8Q~fakeClientSecret0123456789abcdefghi"
+BOB_OBJECT = "b0b00000-0000-4000-8000-000000000002"
+
+
+def documented(beginning, replacements, language="sh"):
+    """The words of the page's only command that begins so, or its only block. Each replacement is made."""
+    blocks = re.findall(rf"```{language}\n(.*?)```", PAGE, re.S)
+    lines = [line for block in blocks for line in (block.splitlines() if language == "sh" else [block])]
+    (text,) = [line for line in lines if line.startswith(beginning)]
+    for old, new in replacements.items():
+        assert old in text, (old, text)
+        text = text.replace(old, new)
+    return shlex.split(text) if language == "sh" else text
 
 
 class Playground:
@@ -43,8 +55,8 @@ class Playground:
 
     def __init__(self, endpoint, directory):
         shutil.copy(CONFIG, directory)
-        command = [COMMAND, "start", "--port", "0", "--app-endpoint", endpoint]
-        self.program = Program(command, r"Listening on (\d+)", cwd=directory)
+        command = documented("agentsplayground", {"http://127.0.0.1:9002/playground": endpoint})
+        self.program = Program([BIN / command[0], *command[1:], "--port", "0"], r"Listening on (\d+)", cwd=directory)
         self.port = self.program.url
         self.messages, self.log = {}, []
         self.changed = threading.Condition()
@@ -216,8 +228,8 @@ class Installation:
             self.address = f"127.0.0.1:{unused.getsockname()[1]}"
         self.simulator, self.directory, self.programs = simulator, directory, []
         try:
-            fake = ["fake", "teams", "--listen", "127.0.0.1:0", "--with", f"forward:http://{self.address}/teams"]
-            self.fake = self.start(*fake).url.rstrip("/")
+            addresses = {"127.0.0.1:9002": "127.0.0.1:0", "127.0.0.1:8080": self.address}
+            self.fake = self.start(*documented("peergate fake", addresses)).url.rstrip("/")
             self.playground = Playground(f"{self.fake}/playground", directory)
             self.programs.append(self.playground)
             configure(simulator, directory, self.fake, self.playground.port)
@@ -226,14 +238,14 @@ class Installation:
             self.stop()
             raise
 
-    def start(self, *arguments, **more):
-        program = Program([PEERGATE, *arguments], r"(http://[^\s\"]+)", **more)
+    def start(self, *command, **more):
+        program = Program([PEERGATE, *command[1:]], r"listening on (http://\S+)", **more)
         self.programs.append(program)
         return program
 
     def serve(self):
-        command = ["serve", "--listen", self.address, "--store", self.directory / "peergate.db"]
-        return self.start(*command, env=environment(self.directory))
+        command = documented("peergate serve", {"127.0.0.1:8080": self.address})
+        return self.start(*command, env=environment(self.directory), cwd=self.directory)
 
     def request_peering(self):
         """Requests a peering. peergate looks for requests when it starts, and then once in a minute."""
@@ -261,42 +273,12 @@ def installation(simulator, tmp_path):
 
 
 def configure(simulator, directory, fake, port):
-    (directory / "peergate.toml").write_text(
-        f"""
-[targets.prod]
-account = "2222222222222222"
-regions = ["cn-shanghai"]
-endpoint = "{simulator.url}/"
-sts_endpoint = "{simulator.url}/"
-[platforms.teams]
-app = "{BOT["id"].removeprefix("28:")}"
-tenant = "{TENANT}"
-cloud = "public"
-conversations = ["{TEAM}"]
-login = "{fake}/"
-keys = "{fake}/v1/.well-known/openidconfiguration"
-service_hosts = ["localhost:{port}"]
-[channels.approvals]
-kind = "teams"
-conversation = "{CHANNEL}"
-[people.alice]
-principals = ["teams:{TENANT}/{OBJECT_IDS["alice"]}"]
-[people.bob]
-principals = ["teams:{TENANT}/{OBJECT_IDS["bob"]}"]
-[[rule]]
-name = "data team"
-target = "prod"
-approvals = 2
-approvers = ["person:alice", "person:bob"]
-channels = ["approvals"]
-"""
-    )
-    secrets = {
-        "targets": {"prod": {"access_key_id": "accepter-key", "access_key_secret": "accepter-secret"}},
-        "platforms": {"teams": {"client_secrets": [CLIENT_SECRET]}},
-        "binding_keys": ["YSBrZXkgb2YgYnV0dG9ucywgdGhpcnR5LXR3byBieXRlcyE="],
-    }
-    (directory / "peergate.secrets.json").write_text(json.dumps(secrets))
+    """As the page says, but with Bob, and two approvals."""
+    bob = f'[people.bob]\nprincipals = ["teams:{TENANT}/{BOB_OBJECT}"]\n\n[[rule]]'
+    replacements = {"http://127.0.0.1:9000": simulator.url, "http://127.0.0.1:9002": fake, "localhost:56150": f"localhost:{port}"}
+    replacements |= {"approvals = 1": "approvals = 2", '["person:alice"]': '["person:alice", "person:bob"]', "[[rule]]": bob}
+    (directory / "peergate.toml").write_text(documented("[targets.prod]", replacements, "toml"))
+    (directory / "peergate.secrets.json").write_text(documented("{", {}, "json"))
 
 
 def request_peering(simulator):
