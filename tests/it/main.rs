@@ -54,6 +54,7 @@ mod state_machine;
 mod structure;
 mod support;
 mod table;
+mod teams;
 mod time;
 mod tls;
 mod truth;

@@ -21,7 +21,8 @@ const NAMELESS: [&str; 15] = [
     "local/register.rs",
     "local/serve.rs",
 ];
-const PLATFORMS: [&str; 5] = ["slack", "feishu", "lark", "standard_webhooks", "standard webhooks"];
+const PLATFORMS: [&str; 7] =
+    ["slack", "feishu", "lark", "standard_webhooks", "standard webhooks", "teams", "botframework"];
 
 fn files(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {

@@ -120,14 +120,12 @@ pub fn sign_activity_with(activity: &Value, claims: &TokenClaims) -> Result<Sign
 /// # Errors
 /// When the keys of the configuration are not those of a fake.
 pub fn sign(config: &Config, _secrets: &Secrets, spec: &EventSpec, now: Timestamp) -> Result<SignedRequest, String> {
-    let fake = config.keys.as_ref().filter(|keys| is_loopback(keys)).ok_or(
+    config.keys.as_ref().filter(|keys| is_loopback(keys)).ok_or(
         "only Microsoft can sign for Teams: this works with `platforms.teams.keys` of `peergate fake teams` alone",
     )?;
     let local = config.service_hosts.iter().find(|host| host.contains(':'));
-    let service_url = local.map_or_else(
-        || fake.join("/").map(|url| url.to_string()).unwrap_or_default(),
-        |host| format!("http://{host}/"),
-    );
+    let local = local.ok_or("name the address of `peergate fake teams` in `platforms.teams.service_hosts`")?;
+    let service_url = format!("http://{local}/teams/");
     let conversation = config.conversations.first().map(String::as_str).unwrap_or_default();
     let activity = json!({
         "type": "message", "id": clock::nonce(), "timestamp": now.to_string(), "serviceUrl": service_url,

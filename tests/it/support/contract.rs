@@ -51,7 +51,7 @@ pub fn seen_event_types() -> BTreeSet<String> {
 #[track_caller]
 pub fn check_answer(method: &str, path: &str, reply: &WebhookReply) {
     // A proxy may add a path in front, and slashes.
-    let known = [("webhook", "/webhook/{client}"), ("feishu", "/feishu"), ("healthz", "/healthz")];
+    let known = [("webhook", "/webhook/{client}"), ("feishu", "/feishu"), ("teams", "/teams"), ("healthz", "/healthz")];
     let known = known.into_iter().find(|(first, _)| path.split('/').any(|segment| segment == *first));
     let template = known.map_or("/slack", |(_, template)| template);
     let methods = &CONTRACT.openapi["paths"][template];

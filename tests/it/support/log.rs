@@ -71,6 +71,12 @@ pub fn find_secret(text: &str) -> Option<&'static str> {
         "demoSecret",
         "\"encrypt\"",
         "/hook/",
+        // Teams' secrets, tokens and workflows.
+        "fakeClientSecret",
+        "fake-bot-token",
+        "fakeWorkflowSignature",
+        "/workflows/",
+        "sig=",
     ];
     secrets.into_iter().find(|secret| text.contains(secret))
 }
