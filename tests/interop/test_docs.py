@@ -208,7 +208,7 @@ def test_every_key_and_variable_is_explained():
     sources = [ROOT / "src" / "config.rs", *(ROOT / "src").glob("config/*.rs")]
     variables = set(re.findall(r'"(PEERGATE_\w+)"', "".join(path.read_text() for path in sources)))
     assert len(keys) > 35 and len(variables) >= 4
-    pages = "".join(DOCUMENTS[f"docs/{name}.md"].text for name in ["configuration", "slack", "feishu"])
+    pages = "".join(DOCUMENTS[f"docs/{name}.md"].text for name in ["configuration", "slack", "feishu", "teams"])
     told = set(re.findall(r"`(?:platforms\.\w+\.)?(\w+)`", pages)) | set(re.findall(r"^(\w+) = ", pages, re.M))
     assert keys | variables <= told, (keys | variables) - told
 
@@ -430,6 +430,7 @@ GOOD = {
     "encrypt_key": "an encrypt key",
     "verification_token": "0123456789abcdefghij",
     "app_secret": "0123456789abcdefghijklmn",
+    "client_secrets": "0123456789abcdefghijklmn~",
     "binding_keys": "YSBrZXkgb2YgYnV0dG9ucywgdGhpcnR5LXR3byBieXRlcyE=",
 }
 BASE = """
@@ -452,11 +453,13 @@ BASE_SECRETS = {
             "callbacks": [{key: GOOD[key] for key in ["encrypt_key", "verification_token"]}],
             "app_secret": GOOD["app_secret"],
         },
+        "teams": {"client_secrets": [GOOD["client_secrets"]]},
     },
     "channels": {
         "audit": {"url": "https://example.com/audit", "signing_secrets": [AUDIT_SECRET]},
         "hook": {"url": "https://example.com/hook"},
         "news": {"url": "https://example.com/news"},
+        "flow": {"url": "https://example.com/flow"},
     },
 }
 
@@ -530,8 +533,11 @@ def test_json_is_json_and_secrets_are_what_the_program_accepts(text, tmp_path):
     if set(document) <= {"targets", "clients", "platforms", "channels", "binding_keys"}:
         channels = {name: {"kind": "standard-webhooks"} for name in ["audit"]} | {"hook": {"kind": "slack-webhook"}}
         channels["news"] = {"kind": "feishu-bot"}
+        channels["flow"] = {"kind": "teams-workflow"}
         feishu = {"app": "cli_a6ee8fbe9ffe6d3d", "tenant": "82dfe55c5a220620", "host": "feishu"}
-        config = merge(tomllib.loads(BASE), {"channels": channels, "platforms": {"feishu": feishu}})
+        teams = {"app": "6fd21178-5a8a-4fd8-a3bc-16f017de3f7a", "tenant": "50703947-19f8-4dd8-af0e-60d29681f7c0"}
+        teams |= {"cloud": "public", "conversations": ["19:team@thread.tacv2"]}
+        config = merge(tomllib.loads(BASE), {"channels": channels, "platforms": {"feishu": feishu, "teams": teams}})
         secrets = merge(json.loads(json.dumps(BASE_SECRETS)), filled(document))
         write(tmp_path, tomlkit.dumps(config), secrets)
         accepted(tmp_path)
@@ -699,14 +705,16 @@ def test_the_commands_of_peergate_run(trial, moto):
     for server in trial.servers[1:]:
         server.stop()
     config = tomllib.loads((trial.directory / "peergate.toml").read_text())
-    pages = [page(f"docs/{name}.md", "toml") for name in ["slack", "feishu"]]
-    merge(config, merge(tomllib.loads(pages[0][0]), tomllib.loads(pages[1][0])))
+    pages = [page(f"docs/{name}.md", "toml") for name in ["slack", "feishu", "teams"]]
+    for first, *_ in pages:
+        merge(config, tomllib.loads(first))
     config["people"] = {
         "alice": {"principals": ["webhook:ci/alice", "slack:T0001/U061F7AUR"]},
         "bob": {"principals": ["webhook:ci/bob"]},
     }
     nowhere = f"http://127.0.0.1:{free_port()}/"
     config["platforms"]["slack"]["api"] = config["platforms"]["feishu"]["api"] = nowhere
+    config["platforms"]["teams"] |= {"login": nowhere, "keys": nowhere}
     secrets = json.loads(json.dumps(BASE_SECRETS))
     secrets["targets"] = {"prod": {"access_key_id": "accepter-key", "access_key_secret": "accepter-secret"}}
     write(trial.directory, tomlkit.dumps(config), secrets)

@@ -188,5 +188,5 @@ def test_manifest_has_what_teams_requires():
     (commands,) = bot["commandLists"]
     assert len(commands["commands"]) <= 10 and all(len(it["title"]) <= 32 and len(it["description"]) <= 128 for it in commands["commands"])
     for size, name in [(192, "color"), (32, "outline")]:
-        icon = (ROOT / "src/chat/teams" / f"{name}.png").read_bytes()
+        icon = (ROOT / "deploy/teams" / f"{name}.png").read_bytes()
         assert icon.startswith(b"\x89PNG") and int.from_bytes(icon[16:20]) == int.from_bytes(icon[20:24]) == size

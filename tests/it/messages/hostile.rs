@@ -176,9 +176,13 @@ fn card_with_many_long_reasons_shows_the_latest_as_a_whole() {
         fake_slack::check_blocks(&in_slack).unwrap();
         let chars = texts(&in_slack).iter().map(|one| one["text"].as_str().unwrap().chars().count()).sum::<usize>();
         assert!(chars < 9000, "{chars}");
-        let in_feishu = feishu::render_card(&bound(shown));
+        let in_feishu = feishu::render_card(&bound(shown.clone()));
         feishu::check_card(&in_feishu).unwrap();
         let json = in_feishu.to_string();
+        assert!(json.contains("\"Approve\"") && json.contains("011"), "it was not shortened");
+        let in_teams = teams::render_card(&bound(shown));
+        teams::check_size(&in_teams).unwrap();
+        let json = in_teams.to_string();
         assert!(json.contains("\"Approve\"") && json.contains("011"), "it was not shortened");
     }
 }
@@ -201,9 +205,12 @@ fn details_show_recent_long_reasons_as_a_whole() {
         assert!(details.sentences.iter().any(|line| line.ends_with(&format!("({})", reason(number)))), "{number}");
     }
     assert!(!text(&details).contains('…'), "{}", text(&details));
-    let in_feishu = feishu::render_card(&bound(details));
+    let in_feishu = feishu::render_card(&bound(details.clone()));
     feishu::check_card(&in_feishu).unwrap();
     assert!(in_feishu.to_string().contains(&reason(9)), "it was not shortened");
+    let in_teams = teams::render_card(&bound(details));
+    teams::check_size(&in_teams).unwrap();
+    assert!(in_teams.to_string().contains(&reason(9)), "it was not shortened");
     // Reasons fill the message before twelve events do.
     let mut approval = pending();
     for (number, by) in [alice(), bob()].into_iter().cycle().take(16).enumerate() {

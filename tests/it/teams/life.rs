@@ -34,7 +34,7 @@ async fn request_on_teams_is_decided_accepted_and_activated() {
 }
 
 #[tokio::test]
-async fn first_of_two_teams_approvals_is_counted_once_and_shown_to_all() {
+async fn first_of_two_teams_approvals_counts_once_for_all() {
     let world = World::start().await;
     let id = world.request("vpc-two-people").await;
     let first = world.click("Approve", "alice", None).await;
@@ -162,7 +162,7 @@ async fn words_on_teams_decide_nothing_but_bring_private_buttons() {
 }
 
 #[tokio::test]
-async fn fallback_of_an_old_client_decides_and_is_answered_by_a_message() {
+async fn fallback_of_an_old_client_decides_and_gets_a_message() {
     let world = World::start().await;
     let id = world.request("vpc-with-a-reason").await;
     let card = world.card();

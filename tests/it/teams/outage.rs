@@ -222,7 +222,7 @@ async fn rotated_client_secret_changes_no_button() {
     let write = |secrets: &[&str]| {
         let path = match &world.app.environment.secrets {
             peergate::config::SecretsSource::File(path) => path.clone(),
-            other => panic!("{other:?}"),
+            other @ peergate::config::SecretsSource::SecretsManager(_) => panic!("{other:?}"),
         };
         let mut document: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         document["platforms"]["teams"]["client_secrets"] = serde_json::json!(secrets);
