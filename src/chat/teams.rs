@@ -24,7 +24,10 @@ use jiff::SignedDuration;
 
 use super::{Capabilities, CommandScope, Pace, ReplyRedraw, RequestShape};
 
-pub use card::{CardTooLarge, MAX_CARD_BYTES, MAX_WORKFLOW_BYTES, activity_size_bytes, check_size, render_card};
+pub use card::{
+    CardTooLarge, MAX_CARD_BYTES, MAX_WORKFLOW_BYTES, activity_size_bytes, check_size, private_message_json,
+    render_activity, render_card, render_for_workflow,
+};
 pub use config::{Channel, Cloud, Config, WorkflowChannel};
 pub(super) use config::{
     binding_key_material, check_config, check_principal, check_secrets, merged_tenants, request_signers,

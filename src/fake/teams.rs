@@ -3,6 +3,7 @@
 
 mod card;
 mod event;
+mod playground;
 mod sandbox;
 mod wire;
 
@@ -20,6 +21,7 @@ use crate::clock;
 
 pub use card::{TeamsButton, check_adaptive_card};
 pub use event::TeamsUser;
+use playground::PlaygroundBridge;
 pub use sandbox::{CHANNEL_ID, FLOW_ID, PEOPLE, TEAM_ID};
 pub use wire::TeamsRefusal;
 
@@ -78,6 +80,8 @@ struct FakeTeamsState {
     recent_calls: BTreeMap<String, Vec<Timestamp>>,
     faults: Vec<TeamsFault>,
     calls: Vec<TeamsCall>,
+    /// For Microsoft's Agents Playground.
+    bridge: Option<PlaygroundBridge>,
     /// The number in the latest id.
     last_id: u64,
 }
@@ -97,6 +101,7 @@ impl Default for FakeTeamsState {
             recent_calls: BTreeMap::new(),
             faults: vec![],
             calls: vec![],
+            bridge: None,
             last_id: 1_793_000_000_000,
         }
     }
@@ -214,16 +219,26 @@ impl TeamsCard {
     }
 }
 
-/// A fake with workflows. Each option is `workflow:ID=SIGNATURE`.
+/// A fake with workflows, and with a bridge for Microsoft's Agents Playground. An option is `workflow:ID=SIGNATURE`, or
+/// `forward:URL` with the address of a peergate on this machine.
 ///
 /// # Errors
 /// When an option has another form.
 pub fn parse_fake_options(options: &[String]) -> Result<FakeTeams, Error> {
+    let expected = "the fake of Teams takes --with workflow:ID=SIGNATURE and --with forward:URL";
     let fake = FakeTeams::default();
     for option in options {
-        let workflow = option.strip_prefix("workflow:").and_then(|workflow| workflow.split_once('='));
-        let (id, signature) = workflow.ok_or("the fake of Teams takes --with workflow:ID=SIGNATURE")?;
-        fake.add_workflow(id, signature);
+        match option.split_once(':') {
+            Some(("workflow", workflow)) => {
+                let (id, signature) = workflow.split_once('=').ok_or(expected)?;
+                fake.add_workflow(id, signature);
+            }
+            Some(("forward", url)) => {
+                let bridge = PlaygroundBridge::new(fake.settings().app, url)?;
+                fake.lock().bridge = Some(bridge);
+            }
+            Some(_) | None => return Err(expected.into()),
+        }
     }
     Ok(fake)
 }
@@ -241,9 +256,10 @@ impl FakeTeams {
         axum::serve(listener, self.router()).await
     }
 
-    /// Takes requests to every path.
+    /// Takes requests to every path. The bridge, if there is one, is at `/playground`.
     pub fn router(self) -> Router {
-        Router::new().fallback(wire::handle_request).with_state(self)
+        let bridge = self.lock().bridge.clone().map(PlaygroundBridge::router).unwrap_or_default();
+        bridge.merge(Router::new().fallback(wire::handle_request).with_state(self))
     }
 
     fn lock(&self) -> MutexGuard<'_, FakeTeamsState> {

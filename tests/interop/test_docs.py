@@ -45,7 +45,7 @@ PARSED = {
     *("aws cloudformation", "aws dynamodb", "aws iam", "aws lambda", "aws secretsmanager"),
     *("cargo build", "cargo lambda", "cargo test", "make", ".venv/bin/python"),
     *("terraform apply", "terraform init", "terraform workspace"),
-    *("$EDITOR", "cd", "cp", "export", "mkdir"),
+    *("$EDITOR", "agentsplayground", "cd", "cp", "export", "mkdir", "peergate fake"),
 }
 SYNTAX = {"awk", "cargo insta", "cargo install", "cut", "gh attestation", "install", "openssl s_client", "openssl x509", "systemctl", "tr"}
 
@@ -210,7 +210,7 @@ def test_every_key_and_variable_is_explained():
     sources = [ROOT / "src" / "config.rs", *(ROOT / "src").glob("config/*.rs")]
     variables = set(re.findall(r'"(PEERGATE_\w+)"', "".join(path.read_text() for path in sources)))
     assert len(keys) > 35 and len(variables) >= 4
-    pages = "".join(DOCUMENTS[f"docs/{name}.md"].text for name in ["configuration", "slack", "feishu", "dingtalk"])
+    pages = "".join(DOCUMENTS[f"docs/{name}.md"].text for name in ["configuration", "slack", "feishu", "dingtalk", "teams"])
     told = set(re.findall(r"`(?:platforms\.\w+\.)?(\w+)`", pages)) | set(re.findall(r"^(\w+) = ", pages, re.M))
     assert keys | variables <= told, (keys | variables) - told
 
@@ -375,7 +375,18 @@ def terraform(words):
 
 
 def copied(words):
-    assert len(words) == 3 and (ROOT / words[1]).exists(), words
+    assert len(words) == 3 and (ROOT / in_checkout(words[1])).exists(), words
+
+
+def fake(words):
+    """test_playground.py runs it, too, if the Agents Playground is installed."""
+    listen = words.index("--listen") + 1
+    Program([PEERGATE, *words[1:listen], "127.0.0.1:0", *words[listen + 1 :]], r"listening on (http://\S+)").stop()
+
+
+def playground(words):
+    """test_playground.py runs it, if it is installed."""
+    assert words[1:3] == ["start", "--app-endpoint"] and len(words) == 4, words
 
 
 def python(words):
@@ -392,7 +403,7 @@ def test_commands_that_cannot_run_here_are_ones_that_there_are(words):
         nothing = lambda words: None  # noqa: E731
         check = {"make": make, "cargo": cargo, "aws": aws, "terraform": terraform, "cp": copied, ".venv/bin/python": python}
         # The reader chooses these variables and folders.
-        check |= {"$EDITOR": nothing, "export": nothing, "mkdir": nothing}
+        check |= {"$EDITOR": nothing, "export": nothing, "mkdir": nothing, "agentsplayground": playground, "peergate": fake}
         check[words[0]](words)
 
 
@@ -424,6 +435,7 @@ GOOD = {
     "api_secrets": "an-api-secret-0123456789",
     "app_secrets": "fakeClientSecret0123456789abcdefghi",
     "path_secrets": "0123456789abcdef0123456789abcdef",
+    "client_secrets": "0123456789abcdefghijklmn~",
     "binding_keys": "YSBrZXkgb2YgYnV0dG9ucywgdGhpcnR5LXR3byBieXRlcyE=",
 }
 BASE = """
@@ -447,12 +459,14 @@ BASE_SECRETS = {
             "app_secret": GOOD["app_secret"],
         },
         "dingtalk": {key: [GOOD[key]] for key in ["api_secrets", "app_secrets", "path_secrets"]},
+        "teams": {"client_secrets": [GOOD["client_secrets"]]},
     },
     "channels": {
         "audit": {"url": "https://example.com/audit", "signing_secrets": [AUDIT_SECRET]},
         "hook": {"url": "https://example.com/hook"},
         "news": {"url": "https://example.com/news"},
         "robot": {"url": "https://example.com/robot"},
+        "flow": {"url": "https://example.com/flow"},
     },
 }
 
@@ -526,10 +540,13 @@ def test_json_is_json_and_secrets_are_what_the_program_accepts(text, tmp_path):
     if set(document) <= {"targets", "clients", "platforms", "channels", "binding_keys"}:
         channels = {name: {"kind": "standard-webhooks"} for name in ["audit"]} | {"hook": {"kind": "slack-webhook"}}
         channels["news"] = {"kind": "feishu-bot"}
-        channels["robot"] = {"kind": "dingtalk-robot"}
+        channels |= {"robot": {"kind": "dingtalk-robot"}, "flow": {"kind": "teams-workflow"}}
         feishu = {"app": "cli_a6ee8fbe9ffe6d3d", "tenant": "82dfe55c5a220620", "host": "feishu"}
         dingtalk = {"app": "dingapp", "corp": "dingcorp", "template": "a.schema"}
-        config = merge(tomllib.loads(BASE), {"channels": channels, "platforms": {"feishu": feishu, "dingtalk": dingtalk}})
+        teams = {"app": "6fd21178-5a8a-4fd8-a3bc-16f017de3f7a", "tenant": "50703947-19f8-4dd8-af0e-60d29681f7c0"}
+        teams |= {"cloud": "public", "conversations": ["19:team@thread.tacv2"]}
+        platforms = {"feishu": feishu, "dingtalk": dingtalk, "teams": teams}
+        config = merge(tomllib.loads(BASE), {"channels": channels, "platforms": platforms})
         secrets = merge(json.loads(json.dumps(BASE_SECRETS)), filled(document))
         write(tmp_path, tomlkit.dumps(config), secrets)
         accepted(tmp_path)
@@ -697,8 +714,9 @@ def test_the_commands_of_peergate_run(trial, moto):
     for server in trial.servers[1:]:
         server.stop()
     config = tomllib.loads((trial.directory / "peergate.toml").read_text())
-    for name in ["slack", "feishu", "dingtalk"]:
-        merge(config, tomllib.loads(page(f"docs/{name}.md", "toml")[0]))
+    pages = [page(f"docs/{name}.md", "toml") for name in ["slack", "feishu", "dingtalk", "teams"]]
+    for first, *_ in pages:
+        merge(config, tomllib.loads(first))
     config["people"] = {
         "alice": {"principals": ["webhook:ci/alice", "slack:T0001/U061F7AUR"]},
         "bob": {"principals": ["webhook:ci/bob"]},
@@ -709,6 +727,7 @@ def test_the_commands_of_peergate_run(trial, moto):
     dingtalk = Program([PEERGATE, "fake", "dingtalk", "--listen", "127.0.0.1:0"], r"(http://\S+)")
     trial.servers.append(dingtalk)
     config["platforms"]["dingtalk"]["api"] = dingtalk.url.rstrip("/") + "/"
+    config["platforms"]["teams"] |= {"login": nowhere, "keys": nowhere}
     secrets = json.loads(json.dumps(BASE_SECRETS))
     secrets["targets"] = {"prod": {"access_key_id": "accepter-key", "access_key_secret": "accepter-secret"}}
     write(trial.directory, tomlkit.dumps(config), secrets)
@@ -734,7 +753,7 @@ def test_the_commands_of_peergate_run(trial, moto):
         for language, text, _ in document.fences:
             for line in text.replace("\\\n", " ").splitlines() if language in SHELL else []:
                 found = re.search(r"(?:^|\s)peergate ([a-z]+)", line.split("#")[0])
-                if not found or found[1] in {"serve", "simulate"} or document.name == "docs/try-it.md" and found[1] != "event":
+                if not found or found[1] in {"fake", "serve", "simulate"} or document.name == "docs/try-it.md" and found[1] != "event":
                     continue
                 line = line.replace("AWS_REGION=…", "").replace("PEERGATE_TABLE=…", "")
                 line = line.replace("PEERGATE_TABLE=TABLE", "").replace("--channel NAME", "--channel netops").replace("--rule RULE", f"--rule {prefix}")

@@ -1,5 +1,6 @@
 """The parts of a release: each is named by its hash, and the job that builds cannot publish."""
 
+import json
 import re
 
 import pytest
@@ -9,7 +10,10 @@ from conftest import ROOT
 WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
 JOBS = WORKFLOW["jobs"]
 MAKEFILE = (ROOT / "Makefile").read_text()
-REQUIREMENTS = ["tests/build.txt", "tests/requirements.txt", "tests/terraform.txt", "benches/peers/python/requirements.txt"]
+REQUIREMENTS = [
+    *("tests/build.txt", "tests/requirements.txt", "tests/terraform.txt", "tests/playground.txt"),
+    "benches/peers/python/requirements.txt",
+]
 
 
 def steps(job):
@@ -53,7 +57,19 @@ def test_packages_are_installed_only_by_hash():
     pip = re.search(r"^PIP = (.*)$", MAKEFILE, re.M).group(1)
     assert "--require-hashes" in pip and "--no-deps" in pip
     installs = [line for line in MAKEFILE.splitlines() if "--requirement" in line]
-    assert len(installs) == 5
+    assert len(installs) == 6
     for line in installs:
         assert "$(PIP)" in line and ("--only-binary :all:" in line or "--no-build-isolation" in line), line
     assert "-m pip install" not in MAKEFILE.replace(f"PIP = {pip}", "")
+
+
+def test_every_npm_package_is_pinned_by_version_and_hash():
+    folder = ROOT / "tests" / "interop" / "playground"
+    wanted = json.loads((folder / "package.json").read_text())["devDependencies"]
+    packages = json.loads((folder / "package-lock.json").read_text())["packages"]
+    assert packages.pop("")["devDependencies"] == wanted
+    assert {path.removeprefix("node_modules/"): package["version"] for path, package in packages.items()} == wanted
+    for path, package in packages.items():
+        assert re.fullmatch(r"sha512-[\w+/]{86}==", package["integrity"]), path
+    (install,) = [line for line in MAKEFILE.splitlines() if "$(NPM)" in line]
+    assert "$(NPM) ci --ignore-scripts" in install, install

@@ -15,7 +15,7 @@ use peergate::approval::{
 use peergate::chat::binding::{self, BindingKey, Keyring};
 use peergate::chat::command_words::UnknownCommand;
 use peergate::chat::message::{self, Message, ReasonForm};
-use peergate::chat::{CardDigest, CommandScope, Dependency, Reply, dingtalk, feishu, slack, standard_webhooks};
+use peergate::chat::{CardDigest, CommandScope, Dependency, Reply, dingtalk, feishu, slack, standard_webhooks, teams};
 use peergate::config::Config;
 use peergate::fake::slack as fake_slack;
 use peergate::peering::{AccountId, Connection, InstanceId, Problem, Status};

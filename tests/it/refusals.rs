@@ -94,7 +94,7 @@ fn config_error_names_place_key_expected_and_found() {
     peergate.toml: targets.prod.credentials, line 4, column 15: unknown field `rule`, expected one of `role`, `external_id`, `key_of`; did you mean `role`?
     peergate.toml: targets.prod.credentials.role, line 4, column 46: expected acs:ram::2222222222222222:role/NAME, found "x"
     peergate.toml: targets.prod.credentials, line 4, column 15: expected a table with a `kind`, found "x"
-    peergate.toml: channels.ops.kind, line 5, column 8: unknown variant `slak`, expected one of `slack`, `feishu`, `dingtalk`, `slack-webhook`, `feishu-bot`, `dingtalk-robot`, `standard-webhooks`; did you mean `slack`?
+    peergate.toml: channels.ops.kind, line 5, column 8: unknown variant `slak`, expected one of `slack`, `feishu`, `dingtalk`, `teams`, `slack-webhook`, `feishu-bot`, `dingtalk-robot`, `teams-workflow`, `standard-webhooks`; did you mean `slack`?
     peergate.toml: channels.ops.channel, line 6, column 11: expected a string, found 1
     peergate.toml: channels.ops, line 4, column 1: unknown field `chanel`, expected `channel`; did you mean `channel`?
     peergate.toml: channels.ops, line 4, column 1: missing field `kind`
@@ -115,7 +115,7 @@ fn config_error_names_place_key_expected_and_found() {
     peergate.toml: accounts.x, line 4, column 11: not an account id: expected digits, as text
     peergate.toml: retention_days, line 1, column 18: must be at least 8, because a request can be pending for 7 days, found 7
     peergate.toml: platforms.slack.app, line 3, column 7: expected the app's id, e.g. A0123ABCD, found "x"
-    peergate.toml: platforms.slak, line 1, column 12: unknown field `slak`, expected one of `slack`, `feishu`, `dingtalk`; did you mean `slack`?
+    peergate.toml: platforms.slak, line 1, column 12: unknown field `slak`, expected one of `slack`, `feishu`, `dingtalk`, `teams`; did you mean `slack`?
     peergate.toml: clients.CI, line 1, column 1: a name must have 1 to 40 lower-case letters, digits and `-`
     peergate.toml: clients.ci.x, line 2, column 1: unknown field, expected none
     peergate.toml: platforms.feishu.host, line 4, column 6: unknown variant `Lark`, expected `feishu` or `lark`; did you mean `lark`?
@@ -476,7 +476,11 @@ fn command_that_fails_says_why_and_makes_no_file() {
         (&["event", "list", "pcc-a"], 2, "a list is about all connections, so it takes no id"),
         (&["event", "list"], 1, "set --actor: no person in the configuration has an identity on standard-webhooks"),
         (&["event", "list", "--actor", "al", "--client", "x"], 1, "the secrets have no client x; known: ci"),
-        (&["event", "list", "--provider", "slak"], 2, "expected one of slack, feishu, dingtalk, standard-webhooks"),
+        (
+            &["event", "list", "--provider", "slak"],
+            2,
+            "expected one of slack, feishu, dingtalk, teams, standard-webhooks",
+        ),
         (&["event", "list", "--provider", "slack", "--actor", "U1"], 1, "slack is not configured, or has no secret"),
         (&["simulate", "--accounts", "none.json"], 1, "cannot read none.json: No such file"),
         (
@@ -486,7 +490,7 @@ fn command_that_fails_says_why_and_makes_no_file() {
         ),
         (&["simulate", "--listen", "nowhere"], 1, "cannot listen on nowhere: "),
         (&["register", "--platform", "slack", "--url", "nowhere"], 2, "invalid value 'nowhere' for '--url <URL>'"),
-        (&["fake", "nope"], 1, "there is no fake of nope: expected slack, feishu or dingtalk"),
+        (&["fake", "nope"], 1, "there is no fake of nope: expected slack, feishu, dingtalk or teams"),
         (&["export", "--since", "soon"], 2, "expected e.g. 2026-11-22 or 2026-11-22T10:00:00Z"),
     ];
     for (arguments, status, expected) in cases {

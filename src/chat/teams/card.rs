@@ -54,14 +54,14 @@ pub fn render_card(message: &Message) -> Value {
 
 /// The activity that posts or updates a card.
 #[must_use]
-pub(super) fn render_activity(message: &Message) -> Value {
+pub fn render_activity(message: &Message) -> Value {
     to_activity(message, &render_card(message))
 }
 
 /// The body for a workflow: a card without buttons, because nobody would receive their clicks, and without mentions, because
 /// the workflow is not the bot.
 #[must_use]
-pub(super) fn render_for_workflow(message: &Message) -> Value {
+pub fn render_for_workflow(message: &Message) -> Value {
     let message = Message { buttons: None, mentions: vec![], ..message.clone() };
     to_activity(&message, &render_within(&message, SizeLimit::Workflow))
 }
@@ -129,7 +129,7 @@ fn build_card(message: &Message) -> Value {
         "version": "1.5",
         "body": body,
         "actions": actions,
-        "msteams": {"width": "Full", "entities": entities},
+        "msteams": {"width": "full", "entities": entities},
     })
 }
 
@@ -295,7 +295,8 @@ pub(super) struct PrivateText {
 /// The response to a click: a message that only the person who clicked sees. Its HTTP status is always 200.
 ///
 /// Source: <https://learn.microsoft.com/en-us/microsoftteams/platform/task-modules-and-cards/cards/universal-actions-for-adaptive-cards/work-with-universal-actions-for-adaptive-cards>
-pub(super) fn private_message_json(text: &str) -> Value {
+#[must_use]
+pub fn private_message_json(text: &str) -> Value {
     json!({"statusCode": 200, "type": "application/vnd.microsoft.activity.message", "value": text})
 }
 

@@ -76,8 +76,8 @@ struct ErrorDetail {
 impl Connector<'_> {
     /// Posts a message to a conversation. Returns the id of the message.
     pub(super) async fn post(self, conversation: &str, activity: &Value) -> Result<String, ConnectorError> {
-        self.access.state.turns.wait(conversation).await;
-        let answer = self.call(Method::POST, &[conversation, "activities"], Some(activity)).await?;
+        let turn = Some(conversation);
+        let answer = self.call(Method::POST, &[conversation, "activities"], Some(activity), turn).await?;
         self.parse_id(&answer, "the answer does not name the message")
     }
 
@@ -87,27 +87,26 @@ impl Connector<'_> {
         if !super::has_threads(channel) {
             return self.post(channel, activity).await;
         }
-        self.access.state.turns.wait(channel).await;
         let thread = format!("{channel};messageid={message_id}");
         let mut reply = activity.clone();
         crate::chat::response::set_member(&mut reply, "replyToId", message_id.as_str().into());
-        let answer = self.call(Method::POST, &[&thread, "activities"], Some(&reply)).await?;
+        let answer = self.call(Method::POST, &[&thread, "activities"], Some(&reply), Some(channel)).await?;
         self.parse_id(&answer, "the answer does not name the message")
     }
 
     /// Updates a message for everybody.
     pub(super) async fn update(self, place: &MessageRef, activity: &Value) -> Result<(), ConnectorError> {
         let MessageRef { channel, message_id } = place;
-        self.access.state.turns.wait(channel).await;
         let mut update = activity.clone();
         crate::chat::response::set_member(&mut update, "id", message_id.as_str().into());
-        self.call(Method::PUT, &[channel, "activities", message_id], Some(&update)).await.map(|_| ())
+        let path = [channel, "activities", message_id];
+        self.call(Method::PUT, &path, Some(&update), Some(channel)).await.map(|_| ())
     }
 
     /// Deletes a message of the bot.
     pub(super) async fn delete(self, place: &MessageRef) -> Result<(), ConnectorError> {
         let MessageRef { channel, message_id } = place;
-        self.call(Method::DELETE, &[channel, "activities", message_id], None).await.map(|_| ())
+        self.call(Method::DELETE, &[channel, "activities", message_id], None, Some(channel)).await.map(|_| ())
     }
 
     /// Opens the one-to-one chat with a person, or finds it. Returns its id.
@@ -119,7 +118,7 @@ impl Connector<'_> {
             "tenantId": config.tenant,
             "channelData": {"tenant": {"id": config.tenant}},
         });
-        let answer = self.call(Method::POST, &[], Some(&body)).await?;
+        let answer = self.call(Method::POST, &[], Some(&body), None).await?;
         self.parse_id(&answer, "the answer does not name the chat")
     }
 
@@ -131,14 +130,25 @@ impl Connector<'_> {
         id.ok_or_else(|| DeliveryError::answer_lost(problem, None).into())
     }
 
-    /// Makes a call below `v3/conversations`. If the token is refused, calls once more with a new one.
-    async fn call(self, method: Method, path: &[&str], body: Option<&Value>) -> Result<Vec<u8>, ConnectorError> {
+    /// Makes a call below `v3/conversations`, in its turn among those to a conversation. If the token is refused, calls once
+    /// more with a new one.
+    async fn call(
+        self,
+        method: Method,
+        path: &[&str],
+        body: Option<&Value>,
+        conversation: Option<&str>,
+    ) -> Result<Vec<u8>, ConnectorError> {
         let mut url = self.service_url.clone();
         match url.path_segments_mut() {
             Ok(mut segments) => segments.pop_if_empty().extend(["v3", "conversations"]).extend(path),
             Err(()) => return Err(DeliveryError::misconfigured("the service URL is malformed").into()),
         };
+        // The token comes first: from its turn on, nothing may delay a call.
         let token = current_token(self.access).await?;
+        if let Some(conversation) = conversation {
+            self.access.state.turns.wait(conversation).await;
+        }
         match self.call_once(method.clone(), url.clone(), body, &token).await {
             Err(ConnectorError::TokenRefused(_)) => {
                 let token = replace_token(self.access, &token).await?;

@@ -49,13 +49,13 @@ pub struct KeyCache {
 struct KeptKeys {
     keys: SigningKeys,
     fetched_at: Option<Timestamp>,
-    failure: Option<FetchFailure>,
+    failure: Option<KeyFetchFailure>,
     /// The last fetch that was to find an unknown key, and did not.
     missed_at: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone)]
-struct FetchFailure {
+struct KeyFetchFailure {
     at: Timestamp,
     reason: String,
 }
@@ -208,7 +208,7 @@ impl KeyCache {
                 }
                 (kept.keys, kept.fetched_at, kept.failure) = (keys, Some(now), None);
             }
-            Err(reason) => kept.failure = Some(FetchFailure { at: now, reason }),
+            Err(reason) => kept.failure = Some(KeyFetchFailure { at: now, reason }),
         }
     }
 }

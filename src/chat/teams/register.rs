@@ -12,9 +12,9 @@ const MANIFEST_VERSION: &str = "1.17";
 /// The file that is written into the current directory.
 const PACKAGE: &str = "peergate-teams.zip";
 /// 192 x 192 pixels.
-const COLOR_ICON: &[u8] = include_bytes!("color.png");
+const COLOR_ICON: &[u8] = include_bytes!("../../../deploy/teams/color.png");
 /// 32 x 32 pixels, white on transparent.
-const OUTLINE_ICON: &[u8] = include_bytes!("outline.png");
+const OUTLINE_ICON: &[u8] = include_bytes!("../../../deploy/teams/outline.png");
 /// Where the bot can be added.
 const SCOPES: [&str; 3] = ["team", "groupChat", "personal"];
 

@@ -1,7 +1,7 @@
 //! Signs activities as the fake of Teams does, with a key that is public. Only a peergate whose `platforms.teams.keys` is the
 //! fake takes them: nobody but Microsoft can sign for another.
 
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
 use jiff::Timestamp;
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
@@ -13,8 +13,8 @@ use crate::chat::command::command_text;
 use crate::chat::{EventSpec, SignedRequest};
 use crate::clock;
 
-/// A throw-away key: anybody can sign with it.
-const THROWAWAY_KEY: &[u8] = include_bytes!("throwaway-key.pkcs8.der");
+/// A throw-away key, PKCS #8 in base64: anybody can sign with it.
+const THROWAWAY_KEY: &str = include_str!("throwaway-key.b64");
 /// The id of the key in the fake's first set.
 pub const THROWAWAY_KEY_ID: &str = "throwaway-1";
 /// The validity of a token, in seconds.
@@ -72,7 +72,9 @@ pub fn json_web_key(key_id: &str, endorsements: &[&str]) -> Result<Value, String
 }
 
 fn key_pair() -> Result<RsaKeyPair, String> {
-    RsaKeyPair::from_pkcs8(THROWAWAY_KEY).map_err(|error| error.to_string())
+    let text: String = THROWAWAY_KEY.split_whitespace().collect();
+    let key = BASE64_STANDARD.decode(text).map_err(|error| error.to_string())?;
+    RsaKeyPair::from_pkcs8(&key).map_err(|error| error.to_string())
 }
 
 /// A token with any header and claims.
@@ -120,14 +122,12 @@ pub fn sign_activity_with(activity: &Value, claims: &TokenClaims) -> Result<Sign
 /// # Errors
 /// When the keys of the configuration are not those of a fake.
 pub fn sign(config: &Config, _secrets: &Secrets, spec: &EventSpec, now: Timestamp) -> Result<SignedRequest, String> {
-    let fake = config.keys.as_ref().filter(|keys| is_loopback(keys)).ok_or(
+    config.keys.as_ref().filter(|keys| is_loopback(keys)).ok_or(
         "only Microsoft can sign for Teams: this works with `platforms.teams.keys` of `peergate fake teams` alone",
     )?;
     let local = config.service_hosts.iter().find(|host| host.contains(':'));
-    let service_url = local.map_or_else(
-        || fake.join("/").map(|url| url.to_string()).unwrap_or_default(),
-        |host| format!("http://{host}/"),
-    );
+    let local = local.ok_or("name the address of `peergate fake teams` in `platforms.teams.service_hosts`")?;
+    let service_url = format!("http://{local}/teams/");
     let conversation = config.conversations.first().map(String::as_str).unwrap_or_default();
     let activity = json!({
         "type": "message", "id": clock::nonce(), "timestamp": now.to_string(), "serviceUrl": service_url,

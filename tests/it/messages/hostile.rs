@@ -179,9 +179,13 @@ fn card_with_many_long_reasons_shows_the_latest_as_a_whole() {
         let in_dingtalk = dingtalk::render_card(&bound(shown.clone()));
         dingtalk::check_variables(&in_dingtalk).unwrap();
         assert_eq!(in_dingtalk["can_approve"], "yes", "it was not shortened");
-        let in_feishu = feishu::render_card(&bound(shown));
+        let in_feishu = feishu::render_card(&bound(shown.clone()));
         feishu::check_card(&in_feishu).unwrap();
         let json = in_feishu.to_string();
+        assert!(json.contains("\"Approve\"") && json.contains("011"), "it was not shortened");
+        let in_teams = teams::render_card(&bound(shown));
+        teams::check_size(&in_teams).unwrap();
+        let json = in_teams.to_string();
         assert!(json.contains("\"Approve\"") && json.contains("011"), "it was not shortened");
     }
 }
@@ -207,9 +211,12 @@ fn details_show_recent_long_reasons_as_a_whole() {
     let in_dingtalk = dingtalk::render_card(&bound(details.clone()));
     dingtalk::check_variables(&in_dingtalk).unwrap();
     assert_eq!(in_dingtalk["can_approve"], "yes", "it was not shortened");
-    let in_feishu = feishu::render_card(&bound(details));
+    let in_feishu = feishu::render_card(&bound(details.clone()));
     feishu::check_card(&in_feishu).unwrap();
     assert!(in_feishu.to_string().contains(&reason(9)), "it was not shortened");
+    let in_teams = teams::render_card(&bound(details));
+    teams::check_size(&in_teams).unwrap();
+    assert!(in_teams.to_string().contains(&reason(9)), "it was not shortened");
     // Reasons fill the message before twelve events do.
     let mut approval = pending();
     for (number, by) in [alice(), bob()].into_iter().cycle().take(16).enumerate() {

@@ -22,7 +22,7 @@ impl Receiver {
         let fake = FakeTeams::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url: Url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
-        fake.sandbox_extension(&url);
+        let _ = fake.sandbox_extension(&url);
         let address = format!("127.0.0.1:{}", url.port().unwrap());
         tokio::spawn(fake.clone().serve(listener));
         let keys = url.join("v1/.well-known/openidconfiguration").unwrap();

@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep_until};
 ///
 /// Source: <https://learn.microsoft.com/en-us/microsoftteams/platform/bots/how-to/rate-limit>
 const LIMITS: [CallLimit; 3] = [
-    CallLimit { calls: 7, period: Duration::from_millis(1100) },
-    CallLimit { calls: 8, period: Duration::from_millis(2100) },
+    CallLimit { calls: 7, period: Duration::from_millis(1400) },
+    CallLimit { calls: 8, period: Duration::from_millis(2500) },
     CallLimit { calls: MAX_CALLS, period: Duration::from_millis(30_500) },
 ];
 /// The calls to a conversation that are remembered.
@@ -104,7 +104,7 @@ mod tests {
         let turns = PostTurns::default();
         let first: Vec<_> = (0..7).map(|_| turns.reserve("a")).collect();
         let waits = turns.reserve("a");
-        assert_eq!(waits, first[0] + Duration::from_millis(1100));
+        assert_eq!(waits, first[0] + Duration::from_millis(1400));
         drop(PostTurn { turns: &turns, conversation: "a", at: waits, is_used: false });
         assert_eq!(turns.reserve("a"), waits);
     }
