@@ -359,7 +359,7 @@ mod tests {
         {"bleed":true,"items":[{"inlines":[{"size":"Medium","text":"alice or bob: approve or reject VPC peering prod/pcc-a","type":"TextRun","weight":"Bolder"}],"type":"RichTextBlock"}],"style":"warning","type":"Container"}
         {"inlines":[{"text":"Name: ","type":"TextRun","weight":"Bolder"},{"text":"<at>approver 1</at> **b** [x](http://evil)","type":"TextRun"}],"spacing":"Medium","type":"RichTextBlock"}
         {"inlines":[{"text":"✓ it has not expired","type":"TextRun"}],"spacing":"Medium","type":"RichTextBlock"}
-        {"inlines":[{"fontType":"Monospace","text":"requester 10.0.0.0/8  ██··","type":"TextRun"}],"spacing":"Medium","type":"RichTextBlock"}
+        {"inlines":[{"fontType":"Monospace","text":"requester 10.0.0.0/8  ██··","type":"TextRun"}],"spacing":"Medium","type":"RichTextBlock"}
         {"inlines":[{"text":"One.","type":"TextRun"}],"spacing":"Medium","type":"RichTextBlock"}
         {"inlines":[{"text":"Two.","type":"TextRun"}],"spacing":"None","type":"RichTextBlock"}
         {"data":{"b":"Approve { needs_reason: false }"},"fallback":{"data":{"b":"Approve { needs_reason: false }"},"title":"Approve","type":"Action.Submit"},"style":"positive","title":"Approve","type":"Action.Execute","verb":"peergate"}
@@ -437,7 +437,7 @@ mod tests {
 
     #[test]
     fn oversized_teams_card_is_cut_and_loses_its_decision_buttons() {
-        let long = "巨".repeat(12_000);
+        let long = "巨".repeat(14_000);
         let mut large = message(&ALL);
         large.facts = ["Name", "Description"].map(|label| MessageFact::new(label, long.as_str())).into();
         large.snippet = Some(long.clone());

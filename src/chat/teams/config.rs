@@ -239,8 +239,10 @@ pub(in crate::chat) fn check_secrets(_config: &Config, secrets: &Secrets) -> Res
 
 /// Refuses a principal that can send no request.
 pub(in crate::chat) fn check_principal(config: Option<&Config>, principal: &Principal) -> Result<(), String> {
-    let id = redact(principal.as_str());
     let tenant = principal.realm().split_once(':').map_or("", |(_, tenant)| tenant);
+    // A GUID has the form of a secret, but is none.
+    let is_shown = is_guid(&tenant.to_ascii_lowercase()) && is_guid(&principal.user().to_ascii_lowercase());
+    let id = if is_shown { principal.as_str().into() } else { redact(principal.as_str()) };
     match config {
         None => Err(format!("{id} needs the table [platforms.teams]")),
         Some(config) if config.tenant != tenant => Err(format!("the tenant of {id} is not `platforms.teams.tenant`")),
@@ -388,6 +390,25 @@ mod tests {
             // A percent sign in a host is decoded, so this one is the host itself.
             let is_same_host = bad.contains("%2e");
             assert_eq!(config.parse_service_url(bad).is_some(), is_same_host, "{bad}");
+        }
+    }
+
+    #[test]
+    fn principal_of_teams_is_an_object_id_of_the_tenant() {
+        let config = config(&format!("{GOOD}cloud = \"public\"")).unwrap();
+        let check = |tenant: &str, user: &str| {
+            let principal = Principal::new("teams", tenant, user).unwrap();
+            (check_principal(Some(&config), &principal), check_principal(None, &principal))
+        };
+        let (ours, user) = ("50703947-19f8-4dd8-af0e-60d29681f7c0", "c97a97e7-dcc9-4395-a81f-c029c016f011");
+        let (known, unknown) = check(ours, user);
+        assert_eq!(known, Ok(()));
+        assert_eq!(unknown, Err(format!("teams:{ours}/{user} needs the table [platforms.teams]")));
+        let (foreign, _) = check("c47f831e-96eb-43b3-aaae-84fddbfe3619", user);
+        assert!(foreign.unwrap_err().ends_with("is not `platforms.teams.tenant`"));
+        for user in ["alice", "alice@example.com", &user.to_uppercase()] {
+            let (refused, _) = check(ours, user);
+            assert!(refused.unwrap_err().contains("a user's object id"), "{user}");
         }
     }
 
