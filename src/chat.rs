@@ -8,6 +8,7 @@ mod access_token;
 mod answer;
 mod authenticity;
 pub mod binding;
+mod call_turns;
 mod card_rate;
 mod command;
 pub mod command_words;

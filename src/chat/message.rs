@@ -11,7 +11,6 @@ mod history;
 mod notification;
 mod reply;
 mod short;
-mod shortened;
 mod usage;
 
 use jiff::Timestamp;
@@ -28,8 +27,15 @@ pub use history::{record_with_history, summary_line};
 pub use notification::{describe_notification, follow_up, notification_name};
 pub use reply::{card_moved, card_replaced, describe_reply, without_buttons, without_old_buttons, wrong_tenant};
 pub(in crate::chat) use short::{ShortLimits, shorten_card};
-pub use shortened::{DETAILS_FOLLOW, DETAILS_UNDELIVERED, REASON_MISSING, shorten_message};
 pub use usage::describe_unknown_command;
+
+/// Said by a short answer if a longer one follows in a one-to-one chat.
+pub const DETAILS_FOLLOW: &str = "peergate sends you more in your one-to-one chat.";
+/// Said by a short answer if the longer one could not be delivered.
+pub const DETAILS_UNDELIVERED: &str =
+    "peergate could not send you more: add its app for yourself, so that you have a one-to-one chat with it.";
+/// Said by an input for a reason that is left empty.
+pub const REASON_MISSING: &str = "Give a reason.";
 
 /// The longest untrusted text in a message, in characters. Reasons may be longer.
 const MAX_SANITIZED_CHARS: usize = 200;

@@ -1,12 +1,10 @@
 //! Delivery to a chat, a person or a custom bot, and the token for it, which processes share.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Response, StatusCode};
 use serde_json::Value;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::post::{
     CallError, CardUpdate, FeishuApi, MAX_UUID_CHARS, PostedMessage, Receiver, build_bot_message, fetch_token, post_bot,
@@ -15,6 +13,7 @@ use super::{BotChannel, Channel, PlatformContext, ReplyTo, ToastKind, render_car
 use crate::approval::{RetryPolicy, Verdict};
 use crate::chat::access_token::{AccessToken, TokenCache};
 use crate::chat::answer::try_twice;
+use crate::chat::call_turns::{CallLimit, CallTurns};
 use crate::chat::delivery::probe_url;
 use crate::chat::message::{self, Message};
 use crate::chat::response::json_response;
@@ -31,65 +30,19 @@ const UNKNOWN_APP_CODES: [&str; 2] = ["10003", "10014"];
 /// The most posts to a group or a person in one second. All bots of a group share this limit.
 ///
 /// Source: <https://open.feishu.cn/document/server-docs/im-v1/message/create>
-const MAX_POSTS_PER_SECOND: usize = 5;
-/// One second, and a margin for the network.
-const RATE_PERIOD: Duration = Duration::from_millis(1100);
-/// The most receivers whose posts are counted. When it is exceeded, all counts are reset.
-const MAX_RECEIVERS: usize = 1000;
+const POST_LIMITS: [CallLimit; 1] = [CallLimit { calls: 5, period: Duration::from_millis(1100) }];
 
 /// What this process has cached.
 #[derive(Debug, Default)]
 pub struct State {
     token: TokenCache,
-    /// The times of the last posts to each receiver. They may be in the future.
-    post_times: Mutex<BTreeMap<String, VecDeque<Instant>>>,
+    turns: CallTurns,
 }
 
 impl State {
-    /// Waits until the rate limit of a receiver allows one more post. A caller that gives up leaves its turn to others.
     async fn wait_for_turn(&self, receiver: Receiver<'_>) {
         let (Receiver::Chat(id) | Receiver::Person(id)) = receiver;
-        let at = self.reserve_turn(id);
-        let mut turn = ReservedTurn { state: self, id, at, is_used: false };
-        sleep_until(at).await;
-        turn.is_used = true;
-    }
-
-    fn reserve_turn(&self, id: &str) -> Instant {
-        let mut posts = self.post_times.lock().unwrap_or_else(PoisonError::into_inner);
-        if posts.len() >= MAX_RECEIVERS && !posts.contains_key(id) {
-            posts.clear();
-        }
-        let own = posts.entry(id.to_owned()).or_default();
-        let now = Instant::now();
-        while own.front().is_some_and(|earlier| *earlier + RATE_PERIOD <= now) {
-            own.pop_front();
-        }
-        let limiting = own.len().checked_sub(MAX_POSTS_PER_SECOND).and_then(|over| own.get(over));
-        let turn = limiting.map_or(now, |earlier| now.max(*earlier + RATE_PERIOD));
-        own.push_back(turn);
-        turn
-    }
-}
-
-/// A place among the posts to a receiver. It is free again if its post is never made.
-struct ReservedTurn<'a> {
-    state: &'a State,
-    id: &'a str,
-    at: Instant,
-    is_used: bool,
-}
-
-impl Drop for ReservedTurn<'_> {
-    fn drop(&mut self) {
-        if self.is_used {
-            return;
-        }
-        let mut posts = self.state.post_times.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(own) = posts.get_mut(self.id) else { return };
-        if let Some(position) = own.iter().rposition(|turn| *turn == self.at) {
-            own.remove(position);
-        }
+        self.turns.wait(id, &POST_LIMITS).await;
     }
 }
 
@@ -345,23 +298,4 @@ pub(in crate::chat) async fn register_webhook(access: PlatformContext<'_>, url: 
          card.action.trigger and the event im.message.receive_v1; then publish a version.",
         access.config.app
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn turn_of_a_post_that_gave_up_is_free_again() {
-        let state = State::default();
-        let first: Vec<_> = (0..MAX_POSTS_PER_SECOND).map(|_| state.reserve_turn("ou_a")).collect();
-        let waits: Vec<_> = (0..10).map(|_| state.reserve_turn("ou_a")).collect();
-        assert_eq!((waits[0], waits[5]), (first[0] + RATE_PERIOD, first[0] + 2 * RATE_PERIOD));
-        for at in waits.iter().copied() {
-            drop(ReservedTurn { state: &state, id: "ou_a", at, is_used: false });
-        }
-        assert_eq!(state.reserve_turn("ou_a"), waits[0], "the posts that were made still count");
-        drop(ReservedTurn { state: &state, id: "ou_a", at: waits[0], is_used: true });
-        assert_eq!(state.reserve_turn("ou_a"), first[1] + RATE_PERIOD, "and so does one more");
-    }
 }

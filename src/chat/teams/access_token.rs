@@ -2,109 +2,32 @@
 //!
 //! Source: <https://learn.microsoft.com/en-us/azure/bot-service/rest-api/bot-framework-rest-connector-authentication>
 
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
-
 use form_urlencoded::Serializer;
 use http::StatusCode;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
 use serde::Deserialize;
-use tokio::time::Instant;
 
 use super::{ClientSecret, PlatformContext};
 use crate::approval::RetryPolicy;
+use crate::chat::access_token::AccessToken;
 use crate::chat::delivery::{CHAT_TIMEOUT, FailureCause, parse_retry_after};
 use crate::chat::{DeliveryError, ThrottleScope};
-use crate::notes::NoteId;
 use crate::secret::Secret;
 use crate::{clock, http as our_http};
 
-/// A token that is valid for less than this is replaced: it must outlast the call.
-const MIN_TOKEN_VALIDITY: SignedDuration = SignedDuration::from_mins(5);
-/// The pause after a failure to fetch a token. Otherwise each message would wait for another failure.
-const TOKEN_RETRY_PAUSE: Duration = Duration::from_secs(5);
-
-/// The token of this process, and the last failure to fetch one.
-#[derive(Debug, Default)]
-pub(super) struct TokenCache {
-    token: tokio::sync::Mutex<Option<BotToken>>,
-    last_failure: Mutex<Option<BotTokenFailure>>,
-}
-
-#[derive(Debug, Clone)]
-struct BotToken {
-    token: Secret,
-    expires_at: Timestamp,
-}
-
-impl BotToken {
-    fn outlasts_a_call(&self, now: Timestamp) -> bool {
-        self.expires_at.duration_since(now) > MIN_TOKEN_VALIDITY
-    }
-}
-
-#[derive(Debug)]
-struct BotTokenFailure {
-    error: DeliveryError,
-    at: Instant,
+/// Whose token it is, as [`TokenCache::current`] names it.
+fn token_owner(access: PlatformContext<'_>) -> String {
+    format!("teams/{}", access.config.app)
 }
 
 /// The token of this process, or the one that another process has stored, or a new one.
 pub(super) async fn current_token(access: PlatformContext<'_>) -> Result<Secret, DeliveryError> {
-    let (mut cached, now) = (access.state.tokens.token.lock().await, clock::now());
-    if let Some(valid) = cached.as_ref().filter(|cached| cached.outlasts_a_call(now)) {
-        return Ok(valid.token.clone());
-    }
-    let id = note_id(access);
-    // Without the table, each process fetches its own.
-    let shared = match &id {
-        Some(id) => access.notes.load(id, now).await.ok().flatten(),
-        None => None,
-    };
-    let shared = shared.map(|note| BotToken { token: Secret::new(note.text), expires_at: note.expires_at });
-    if let Some(shared) = shared.filter(|shared| shared.outlasts_a_call(now)) {
-        *cached = Some(shared.clone());
-        return Ok(shared.token);
-    }
-    let last_failure = || access.state.tokens.last_failure.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(failure) = last_failure().as_ref()
-        && failure.at.elapsed() < TOKEN_RETRY_PAUSE
-    {
-        return Err(failure.error.clone());
-    }
-    let fetched = match fetch_token(access).await {
-        Ok(fetched) => fetched,
-        Err(error) => {
-            *last_failure() = Some(BotTokenFailure { error: error.clone(), at: Instant::now() });
-            return Err(error);
-        }
-    };
-    *last_failure() = None;
-    if let Some(id) = &id {
-        // If the table refuses it, only this process uses the token.
-        let _ = access.notes.save(id, fetched.token.expose(), fetched.expires_at, now).await;
-    }
-    *cached = Some(fetched.clone());
-    Ok(fetched.token)
-}
-
-fn note_id(access: PlatformContext<'_>) -> Option<NoteId> {
-    NoteId::new("token", &format!("teams/{}", access.config.app)).ok()
+    access.state.token.current(access.notes, &token_owner(access), || fetch_token(access)).await
 }
 
 /// Replaces a token that Teams refuses, unless another task has already replaced it.
 pub(super) async fn replace_token(access: PlatformContext<'_>, refused: &Secret) -> Result<Secret, DeliveryError> {
-    {
-        let mut cached = access.state.tokens.token.lock().await;
-        if cached.as_ref().is_some_and(|cached| cached.token == *refused) {
-            *cached = None;
-            if let Some(id) = note_id(access) {
-                let now = clock::now();
-                let _ = access.notes.save(&id, "", now, now).await;
-            }
-        }
-    }
-    current_token(access).await
+    access.state.token.replace(access.notes, &token_owner(access), refused, || fetch_token(access)).await
 }
 
 /// Fetches a token only to see whether the login service knows the app and its secret.
@@ -113,7 +36,7 @@ pub(super) async fn check_app(access: PlatformContext<'_>) -> Result<(), Deliver
 }
 
 /// Fetches a token with the newest secret. If Entra does not know that one, tries the older ones.
-async fn fetch_token(access: PlatformContext<'_>) -> Result<BotToken, DeliveryError> {
+async fn fetch_token(access: PlatformContext<'_>) -> Result<AccessToken, DeliveryError> {
     let mut first_error = None;
     for secret in &access.secrets.client_secrets {
         match fetch_token_with(access, secret).await {
@@ -133,7 +56,7 @@ struct TokenAnswer {
     error_codes: Vec<i64>,
 }
 
-async fn fetch_token_with(access: PlatformContext<'_>, secret: &ClientSecret) -> Result<BotToken, DeliveryError> {
+async fn fetch_token_with(access: PlatformContext<'_>, secret: &ClientSecret) -> Result<AccessToken, DeliveryError> {
     let now = clock::now();
     let form = Serializer::new(String::new())
         .append_pair("grant_type", "client_credentials")
@@ -155,8 +78,7 @@ async fn fetch_token_with(access: PlatformContext<'_>, secret: &ClientSecret) ->
     let valid_for = answer.expires_in.filter(|seconds| *seconds > 0).map(SignedDuration::from_secs);
     match (answer.access_token.filter(is_token), valid_for) {
         (Some(token), Some(valid_for)) if status.is_success() => {
-            let expires_at = now.saturating_add(valid_for).unwrap_or(now);
-            Ok(BotToken { token: Secret::new(token), expires_at })
+            Ok(AccessToken { token: Secret::new(token), valid_for })
         }
         _ if status.is_success() => Err(DeliveryError::misconfigured("the answer has no token")),
         _ => {

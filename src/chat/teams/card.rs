@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::REALM;
 use crate::approval::Verdict;
 use crate::chat::MAX_REASON_CHARS;
-use crate::chat::message::{self, Button, Message, MessageFact, ShownButton};
+use crate::chat::message::{self, Button, Message, MessageFact, ShortLimits, ShownButton, shorten_card};
 use crate::chat::response::set_member;
 
 /// The largest message of a bot, in bytes of UTF-16. Teams refuses 100 KB, and recommends a margin.
@@ -25,6 +25,8 @@ pub const MAX_CARD_BYTES: usize = 80_000;
 pub const MAX_WORKFLOW_BYTES: usize = 28_000;
 /// The longest message in the response to a click, in characters. Teams documents no limit.
 const MAX_PRIVATE_CHARS: usize = 1000;
+/// What a shortened card may have.
+const SHORT_LIMITS: ShortLimits = ShortLimits { lines: 10, chars: 100 };
 /// What an `Action.Execute` is called.
 const VERB: &str = "peergate";
 /// The id of the input for the reason of a rejection, and of an approval: an id occurs once in a card.
@@ -80,7 +82,11 @@ fn render_within(message: &Message, limit: SizeLimit) -> Value {
         return full;
     }
     let without_figure = build_card(&Message { figure: vec![], snippet: None, ..message.clone() });
-    if fits(&without_figure, limit) { without_figure } else { build_card(&message::shorten_message(message, "Teams")) }
+    if fits(&without_figure, limit) {
+        without_figure
+    } else {
+        build_card(&shorten_card(message, "Teams", SHORT_LIMITS))
+    }
 }
 
 /// Whether Teams would accept a card.

@@ -3,7 +3,8 @@
 //! Source: <https://learn.microsoft.com/en-us/azure/bot-service/rest-api/bot-framework-rest-connector-api-reference>
 
 mod code;
-mod turns;
+
+use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
@@ -13,13 +14,23 @@ use url::Url;
 use super::access_token::{current_token, replace_token};
 use super::{PlatformContext, is_teams_id};
 use crate::approval::RetryPolicy;
+use crate::chat::call_turns::CallLimit;
 use crate::chat::delivery::{CHAT_TIMEOUT, parse_retry_after, refusal_words};
 use crate::chat::{DeliveryError, MessageRef, ThrottleScope};
 use crate::secret::Secret;
 use crate::{clock, http as our_http};
 
 use code::{RefusalMeaning, find_code};
-pub(super) use turns::PostTurns;
+
+/// The most calls of a bot to a conversation. After 1800 calls in an hour, Teams refuses more for a while, and peergate tries
+/// again later.
+///
+/// Source: <https://learn.microsoft.com/en-us/microsoftteams/platform/bots/how-to/rate-limit>
+const CALL_LIMITS: [CallLimit; 3] = [
+    CallLimit { calls: 7, period: Duration::from_millis(1100) },
+    CallLimit { calls: 8, period: Duration::from_millis(2100) },
+    CallLimit { calls: 60, period: Duration::from_millis(30_500) },
+];
 
 /// Why a call failed.
 #[derive(Debug)]
@@ -147,7 +158,7 @@ impl Connector<'_> {
         // The token comes first: from its turn on, nothing may delay a call.
         let token = current_token(self.access).await?;
         if let Some(conversation) = conversation {
-            self.access.state.turns.wait(conversation).await;
+            self.access.state.turns.wait(conversation, &CALL_LIMITS).await;
         }
         match self.call_once(method.clone(), url.clone(), body, &token).await {
             Err(ConnectorError::TokenRefused(_)) => {

@@ -7,14 +7,16 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use super::access_token::{TokenCache, check_app, is_wrong_app};
+use super::access_token::{check_app, is_wrong_app};
 use super::card::{PrivateText, private_message_json, private_text, render_activity};
-use super::connector::{Connector, ConnectorError, PostTurns};
+use super::connector::{Connector, ConnectorError};
 use super::receive::TeamsPerson;
 use super::reference::{self, References};
 use super::{Channel, KeyCache, PlatformContext, ReplyTo, has_threads};
 use crate::approval::{RetryPolicy, Verdict};
+use crate::chat::access_token::TokenCache;
 use crate::chat::answer::try_twice;
+use crate::chat::call_turns::CallTurns;
 use crate::chat::message::{self, Message};
 use crate::chat::response::{empty_response, json_response};
 use crate::chat::{AskOutcome, Click, DeliveryError, MessageRef, Outgoing, PostAttempt, ProbeError, UpdateOutcome};
@@ -32,9 +34,9 @@ const LEARN_REFERENCE: &str =
 pub struct State {
     /// The public keys of the bot service.
     pub keys: KeyCache,
-    pub(super) tokens: TokenCache,
+    pub(super) token: TokenCache,
     pub(super) references: References,
-    pub(super) turns: PostTurns,
+    pub(super) turns: CallTurns,
 }
 
 /// The address of a conversation.
