@@ -240,9 +240,13 @@ impl Activity<'_> {
     }
 }
 
+fn parse_activity(body: &[u8]) -> Option<Activity<'_>> {
+    serde_json::from_slice::<JsonObject<Activity<'_>>>(body).ok().map(|JsonObject(activity)| activity)
+}
+
 /// Keeps where the conversations of the configuration are.
 pub(in crate::chat) async fn learn(access: PlatformContext<'_>, authentic: &Authentic) {
-    let Ok(JsonObject(activity)) = serde_json::from_slice::<JsonObject<Activity<'_>>>(&authentic.body) else { return };
+    let Some(activity) = parse_activity(&authentic.body) else { return };
     if activity.foreign_tenant(access.config).is_some() {
         return;
     }
@@ -260,7 +264,7 @@ pub(in crate::chat) async fn learn(access: PlatformContext<'_>, authentic: &Auth
 /// What is not understood.
 pub fn parse(config: &Config, authentic: Authentic) -> Result<Incoming<ReplyTo>, MalformedRequest> {
     let Authentic { body, origin, .. } = authentic;
-    let JsonObject(activity) = MalformedRequest::parse_json::<JsonObject<Activity<'_>>>(&body)?;
+    let activity = parse_activity(&body).ok_or_else(|| MalformedRequest::new("the activity has another form"))?;
     match activity.r#type.as_str() {
         "invoke" => parse_invoke(&activity, origin, config),
         "message" => parse_message(&activity, origin, config),
@@ -303,8 +307,8 @@ fn parse_invoke(
             return Ok(Incoming::WrongTenant(ForeignRequest { reply_to, mismatch }));
         }
     };
-    let value = activity.value.ok_or_else(|| MalformedRequest::new("value: missing"))?;
-    let InvokeValue { action, trigger } = MalformedRequest::parse_json(value.get().as_bytes())?;
+    let value = activity.value.and_then(|value| serde_json::from_str(value.get()).ok());
+    let InvokeValue { action, trigger } = value.ok_or_else(|| MalformedRequest::new("value: expected an action"))?;
     if action.r#type != "Action.Execute" || trigger.is_some_and(|trigger| trigger != "manual") {
         return Err(MalformedRequest::new("of the actions, only Action.Execute of a person is understood"));
     }
@@ -326,8 +330,10 @@ fn parse_click(
     by: Principal,
     origin: RequestOrigin,
 ) -> Result<Click, MalformedRequest> {
-    let data = data.map_or("{}", RawValue::get).as_bytes();
-    let JsonObject(ButtonData { b, reason, approve_reason }) = MalformedRequest::parse_json(data)?;
+    let data = serde_json::from_str::<JsonObject<ButtonData>>(data.map_or("{}", RawValue::get));
+    let Ok(JsonObject(ButtonData { b, reason, approve_reason })) = data else {
+        return Err(MalformedRequest::new("the data of the button has another form"));
+    };
     // The button of another app has no binding.
     let binding = b.unwrap_or_default();
     if binding.len() > MAX_BINDING_CHARS {
