@@ -38,7 +38,7 @@ pub(super) use receive::{is_address_test, learn, precheck_request, verify};
 #[cfg(feature = "local")]
 pub use receive::{sign, sign_card_callback, sign_robot_message};
 pub use robot::{post_robot, sign_robot_url};
-pub use secrets::{ApiSecret, ClientSecret, InvalidDingTalkSecret, PathSecret, Secrets};
+pub use secrets::{ApiSecret, DingTalkSecret, InvalidDingTalkSecret, PathSecret, Secrets};
 
 /// The name of its table and of its secret.
 pub const NAME: &str = "dingtalk";

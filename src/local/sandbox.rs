@@ -156,8 +156,8 @@ impl Sandbox {
         config =
             config.replace("channels = [\"netops\"", &format!("channels = [\"netops\", \"{}\"", extension.channel));
         for PersonIdentity { person, principal } in &extension.people {
-            let known = format!("\"webhook:ci/{person}\"]");
-            config = config.replace(&known, &format!("\"webhook:ci/{person}\", \"{principal}\"]"));
+            let known = format!("\"webhook:ci/{person}\"");
+            config = config.replacen(&known, &format!("{known}, \"{principal}\""), 1);
         }
         self.reconfigure(&config)
     }

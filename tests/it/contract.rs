@@ -8,8 +8,11 @@ use crate::support::prelude::*;
 use bytes::Bytes;
 use clap::ValueEnum;
 use peergate::chat::EventSpec;
+use peergate::chat::platform::Platform;
 use peergate::config::{Config, SecretsSource};
 use peergate::doctor::{self, Options};
+use peergate::fake::dingtalk::{FakeDingTalk, FakeDingTalkSettings};
+use peergate::fake::teams::{FakeTeams, FakeTeamsSettings};
 use peergate::local::schema::{SchemaKind, schema_text};
 use peergate::watch::Tick;
 use peergate::{envelope, webhook};
@@ -167,6 +170,7 @@ async fn every_row_of_the_answers_is_sent() {
     many_withdrawals().await;
     full_record().await;
     failures_of_others().await;
+    proofs_without_a_body().await;
     clicks().await;
     let [unseen, unknown] = differences(&table_of_answers(), &seen_answers());
     assert!(unseen.is_empty() && unknown.is_empty(), "rows that nobody gets: {unseen:?}; without a row: {unknown:?}");
@@ -182,9 +186,11 @@ async fn every_row_of_the_answers_is_sent() {
 /// What the log calls the answers to people in chat.
 fn logged_outcomes_of_platforms() -> BTreeSet<String> {
     let log = logged();
-    let of_people = log
-        .lines()
-        .filter(|line| ["Click", "Slash", "Window"].iter().any(|way| line.contains(&format!("way=\"{way}\""))));
+    let of_people = log.lines().filter(|line| {
+        ["Click", "Slash", "Window", "Robot", "Text", "Group", "Mention"]
+        .filter(|line| ["Click", "Slash", "Window", "Text"].iter().any(|way| line.contains(&format!("way=\"{way}\""))));
+            .any(|way| line.contains(&format!("way=\"{way}\"")))
+    });
     of_people.map(|line| line.split("outcome=\"").nth(1).unwrap().split('"').next().unwrap().to_owned()).collect()
 }
 
@@ -221,6 +227,41 @@ async fn refusals_before_a_command() {
         json!({"type": "block_actions", "user": {"id": ALICE}, "team": {"id": "T0001"}, "api_app_id": "A9"});
     app.send_slack_payload(&other_app).await.assert(403, "wrong-tenant");
     app.assert_state(&id, "none").await;
+}
+
+/// Platforms whose proof does not cover the body.
+async fn proofs_without_a_body() {
+    let fake = FakeDingTalk::new(FakeDingTalkSettings::default());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    tokio::spawn(fake.clone().serve(listener));
+    let mut app = TestApp::start().await;
+    app.add_extension(&fake.sandbox_extension(&url));
+    let spec = EventSpec {
+        actor: "manager-alice".into(),
+        tenant: None,
+        ..app.blind_spec("list", &InstanceId::parse("pcc-a").unwrap(), "")
+    };
+    let secrets = app.parts.secrets.current(clock::now()).await.unwrap();
+    let signed = Platform::DingTalk.sign(&app.parts.config.platforms, &secrets.platforms, &spec, clock::now()).unwrap();
+    assert_eq!(app.send(&signed).await.status, 200);
+    app.send(&signed).await.assert(409, "used-before");
+    let id = app.discovered_request("vpc-two-people").await;
+    let approve = EventSpec { action: "approve".into(), instance_id: id.to_string(), ..spec.clone() };
+    let signed =
+        Platform::DingTalk.sign(&app.parts.config.platforms, &secrets.platforms, &approve, clock::now()).unwrap();
+    assert_eq!(app.send(&signed).await.status, 200);
+    app.assert_state(&id, "pending").await;
+    // Nobody listens there any more.
+    let teams = FakeTeams::new(FakeTeamsSettings::default());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
+    drop(listener);
+    let mut app = TestApp::start().await;
+    app.add_extension(&teams.sandbox_extension(&url));
+    let secrets = app.parts.secrets.current(clock::now()).await.unwrap();
+    let signed = Platform::Teams.sign(&app.parts.config.platforms, &secrets.platforms, &spec, clock::now()).unwrap();
+    app.send(&signed).await.assert(503, "keys-unavailable");
 }
 
 async fn decisions_and_questions() {

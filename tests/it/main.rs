@@ -32,6 +32,7 @@ mod doctor;
 mod ended;
 mod events;
 mod feishu;
+mod four_platforms;
 mod limits;
 mod malformed;
 mod mentions;

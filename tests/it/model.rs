@@ -6,10 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::four_platforms::FourPlatforms;
 use crate::support::prelude::*;
 use peergate::approval::{Approval, ApprovalState, AuditEvent, Delivery, History, Verdict};
 use peergate::chat::SignedRequest;
+use peergate::fake::dingtalk::{self, DingTalkFault, FakeDingTalk};
 use peergate::fake::feishu::{CHAT_ID, FakeFeishu, FeishuFault};
+use peergate::fake::teams::{self, FakeTeams, TeamsFault};
 use peergate::peering::{Fingerprint, InstanceId};
 use tokio::time::timeout;
 
@@ -86,12 +89,9 @@ async fn run_once(seed: u64) {
         calls_per_minute: None,
         ..SimulatorSettings::default()
     };
-    let mut app = TestApp::with_settings(settings).await;
-    let feishu = FakeFeishu::default();
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
-    tokio::spawn(feishu.clone().serve(listener));
-    app.add_extension(&feishu.sandbox_extension(&url));
+    let FourPlatforms { mut app, feishu, dingtalk, teams } =
+        FourPlatforms::add_to(TestApp::with_settings(settings).await).await;
+    let chats = Chats { feishu, dingtalk, teams };
     let original = app.config.clone();
     let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
     let mut memory = Memory::default();
@@ -100,13 +100,13 @@ async fn run_once(seed: u64) {
             calm(&app, &memory, seed).await;
             memory.log.push("calm".into());
         }
-        let what = step(&mut app, &feishu, &original, &mut dice, &mut memory).await;
+        let what = step(&mut app, &chats, &original, &mut dice, &mut memory).await;
         memory.log.push(what);
         let records = records(&app, &memory).await;
         check(&app, &mut memory, &records, seed);
     }
     app.reconfigure(&original);
-    feishu.clear_faults();
+    chats.clear_faults();
     settle(&app, &mut memory, seed).await;
 }
 
@@ -178,7 +178,107 @@ async fn click_in_feishu(
     format!("{person} clicks {label} in Feishu: {}", reply.status)
 }
 
-async fn step(app: &mut TestApp, feishu: &FakeFeishu, original: &str, dice: &mut Dice, memory: &mut Memory) -> String {
+/// Somebody clicks a button of some card in DingTalk, as they see it.
+async fn click_in_dingtalk(
+    app: &TestApp,
+    dingtalk: &FakeDingTalk,
+    person: &str,
+    dice: &mut Dice,
+    memory: &mut Memory,
+) -> String {
+    let user = match person {
+        "alice" => "manager-alice",
+        "bob" => "0185115183983732",
+        "carol" => "carol.01",
+        _ => "mallory",
+    };
+    let cards = dingtalk.cards_in(dingtalk::CONVERSATION_ID, user);
+    if cards.is_empty() {
+        return "nothing to click in DingTalk".into();
+    }
+    let card = dice.one_of(&cards);
+    if card.buttons.is_empty() {
+        return "no button in DingTalk".into();
+    }
+    let label = dice.one_of(&card.buttons).label.clone();
+    let reason = (dice.roll(2) == 0).then_some("said so in DingTalk");
+    let by = dingtalk.person_of_corp(user);
+    let Ok(click) = dingtalk.click_button(&card.out_track_id, &label, &by, reason) else {
+        return format!("{label} in DingTalk calls nobody");
+    };
+    let secrets = app.parts.secrets.current(clock::now()).await.unwrap();
+    let secrets = secrets.platforms.dingtalk.as_ref().unwrap();
+    let signed = peergate::chat::dingtalk::sign_card_callback(secrets, &click, clock::now()).unwrap();
+    memory.sent.push(signed.clone());
+    let reply = app.send(&signed).await;
+    if reply.status == 200 {
+        dingtalk.apply_reply(&card.out_track_id, &by, &reply.body_json()).unwrap();
+    }
+    format!("{person} clicks {label} in DingTalk: {}", reply.status)
+}
+
+/// Somebody clicks a button of some message in Teams.
+async fn click_in_teams(
+    app: &TestApp,
+    teams: &FakeTeams,
+    person: &str,
+    dice: &mut Dice,
+    memory: &mut Memory,
+) -> String {
+    let messages: Vec<_> =
+        teams.messages_in(teams::CHANNEL_ID).into_iter().filter(|it| !it.buttons.is_empty()).collect();
+    if messages.is_empty() {
+        return "nothing to click in Teams".into();
+    }
+    let card = dice.one_of(&messages);
+    let label = dice.one_of(&card.buttons).label.clone();
+    let reason = (dice.roll(2) == 0).then_some("said so in Teams");
+    let user = teams.user(if person == "erin" { "mallory" } else { person });
+    let Ok(click) = teams.click_button(&card.message_id, &label, &user, reason) else {
+        return format!("{label} in Teams calls nobody");
+    };
+    let signed = teams.sign(&click).unwrap();
+    memory.sent.push(signed.clone());
+    let reply = app.send(&signed).await;
+    format!("{person} clicks {label} in Teams: {}", reply.status)
+}
+
+/// The fakes of the chat platforms besides Slack.
+struct Chats {
+    feishu: FakeFeishu,
+    dingtalk: FakeDingTalk,
+    teams: FakeTeams,
+}
+
+impl Chats {
+    fn break_one(&self, dice: &mut Dice) -> String {
+        match dice.roll(3) {
+            0 => {
+                let path = "/open-apis/im".into();
+                self.feishu.add_fault(FeishuFault { path, status: 503, ..FeishuFault::default() });
+                "Feishu is down".into()
+            }
+            1 => {
+                let path = "/v1.0/card".into();
+                self.dingtalk.add_fault(DingTalkFault { path, status: 503, ..DingTalkFault::default() });
+                "DingTalk is down".into()
+            }
+            _ => {
+                let path = "/v3/conversations".into();
+                self.teams.add_fault(TeamsFault { path, status: 503, ..TeamsFault::default() });
+                "Teams is down".into()
+            }
+        }
+    }
+
+    fn clear_faults(&self) {
+        self.feishu.clear_faults();
+        self.dingtalk.clear_faults();
+        self.teams.clear_faults();
+    }
+}
+
+async fn step(app: &mut TestApp, chats: &Chats, original: &str, dice: &mut Dice, memory: &mut Memory) -> String {
     if memory.ids.is_empty() || (memory.ids.len() < 4 && dice.roll(8) == 0) {
         let vpc = *dice.one_of(&VPCS);
         let theirs = format!("vpc-requester-{}", memory.ids.len());
@@ -245,7 +345,11 @@ async fn step(app: &mut TestApp, feishu: &FakeFeishu, original: &str, dice: &mut
             let reply = app.send(&signed).await;
             format!("{person} sends {verb} for {id}: {}", reply.name())
         }
-        7..=9 if dice.roll(2) == 0 => click_in_feishu(app, feishu, person, dice, memory).await,
+        7..=9 if dice.roll(2) == 0 => match dice.roll(3) {
+            0 => click_in_feishu(app, &chats.feishu, person, dice, memory).await,
+            1 => click_in_dingtalk(app, &chats.dingtalk, person, dice, memory).await,
+            _ => click_in_teams(app, &chats.teams, person, dice, memory).await,
+        },
         7..=9 => {
             // Any copy of any card that was ever there.
             let posts =
@@ -307,14 +411,13 @@ async fn step(app: &mut TestApp, feishu: &FakeFeishu, original: &str, dice: &mut
         15 => {
             let path = *dice.one_of(&[SLACK_PATH, WEBHOOK_PATH, AUDIT_PATH, "/api/chat.update", "/api/views.open"]);
             if dice.roll(4) == 0 {
-                feishu.add_fault(FeishuFault { path: "/open-apis/im".into(), status: 503, ..FeishuFault::default() });
-                "Feishu is down".into()
+                chats.break_one(dice)
             } else if dice.roll(2) == 0 {
                 app.slack.add_outage(Outage { path: path.into(), status: 503, ..Outage::default() });
                 format!("{path} is down")
             } else {
                 app.slack.clear_outages();
-                feishu.clear_faults();
+                chats.clear_faults();
                 "chat is well".into()
             }
         }

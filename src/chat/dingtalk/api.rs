@@ -7,7 +7,7 @@ use url::Url;
 
 use super::card::{CardVariables, update_options};
 use super::code::{ErrorMeaning, NamedCode, find_named_code};
-use super::{ClientSecret, is_conversation_id, is_dingtalk_id};
+use super::{DingTalkSecret, is_conversation_id, is_dingtalk_id};
 use crate::approval::RetryPolicy;
 use crate::chat::access_token::AccessToken;
 use crate::chat::delivery::{CHAT_TIMEOUT, parse_retry_after, refusal_words};
@@ -131,7 +131,7 @@ pub async fn fetch_token(
     http: &reqwest::Client,
     url: &Url,
     app: &str,
-    secret: &ClientSecret,
+    secret: &DingTalkSecret,
 ) -> Result<AccessToken, DeliveryError> {
     let body = json!({"appKey": app, "appSecret": secret.expose()});
     let request = json_request(http, Method::POST, join_url(url, "v1.0/oauth2/accessToken")?, &body);

@@ -109,7 +109,7 @@ pub(in crate::chat) fn check_secrets(_config: &Config, secrets: &Secrets) -> Res
     // Proxies see paths.
     let signs = |path: &str| {
         let mut api = secrets.api_secrets.iter().map(super::ApiSecret::expose);
-        let mut app = secrets.app_secrets.iter().map(super::ClientSecret::expose);
+        let mut app = secrets.app_secrets.iter().map(super::DingTalkSecret::expose);
         api.any(|secret| secret == path) || app.any(|secret| secret == path)
     };
     if secrets.path_secrets.iter().any(|path| signs(path.expose())) {

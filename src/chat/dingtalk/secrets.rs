@@ -23,7 +23,7 @@ pub struct Secrets {
     /// Each may sign clicks, the newest first. The first one is registered.
     pub api_secrets: Vec<ApiSecret>,
     /// Each may sign messages to the robot, the newest first. The first one fetches the app's token.
-    pub app_secrets: Vec<ClientSecret>,
+    pub app_secrets: Vec<DingTalkSecret>,
     /// Each may end the path of a request, the newest first. The first one is registered.
     pub path_secrets: Vec<PathSecret>,
 }
@@ -36,7 +36,7 @@ pub enum InvalidDingTalkSecret {
     ApiSecret(FormatProblem),
     /// Not an app secret.
     #[error("not a DingTalk app secret: {0}; expected 16 to 256 characters")]
-    ClientSecret(FormatProblem),
+    AppSecret(FormatProblem),
     /// Not a path secret.
     #[error("not a DingTalk path secret: {0}; expected 32 to 128 letters and digits")]
     PathSecret(FormatProblem),
@@ -60,7 +60,7 @@ pub struct ApiSecret(String);
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "DingTalkClientSecret"))]
 #[serde(try_from = "String")]
-pub struct ClientSecret(String);
+pub struct DingTalkSecret(String);
 
 /// The last part of the path of a request, e.g. from `openssl rand -hex 24`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -77,11 +77,11 @@ impl TryFrom<String> for ApiSecret {
     }
 }
 
-impl TryFrom<String> for ClientSecret {
+impl TryFrom<String> for DingTalkSecret {
     type Error = InvalidDingTalkSecret;
 
     fn try_from(text: String) -> Result<Self, InvalidDingTalkSecret> {
-        check_length(&text, MIN_SECRET_BYTES, MAX_SECRET_BYTES).map_err(InvalidDingTalkSecret::ClientSecret)?;
+        check_length(&text, MIN_SECRET_BYTES, MAX_SECRET_BYTES).map_err(InvalidDingTalkSecret::AppSecret)?;
         Ok(Self(text))
     }
 }
@@ -115,7 +115,7 @@ impl ApiSecret {
     }
 }
 
-impl ClientSecret {
+impl DingTalkSecret {
     /// The secret.
     #[must_use]
     pub fn expose(&self) -> &str {
@@ -137,9 +137,9 @@ impl fmt::Debug for ApiSecret {
     }
 }
 
-impl fmt::Debug for ClientSecret {
+impl fmt::Debug for DingTalkSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ClientSecret(…)")
+        f.write_str("DingTalkSecret(…)")
     }
 }
 

@@ -9,7 +9,7 @@ use http::HeaderMap;
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
-use super::super::{ApiSecret, ClientSecret, NAME, REALM, Secrets};
+use super::super::{ApiSecret, DingTalkSecret, NAME, REALM, Secrets};
 use crate::chat::authenticity::{check_timestamp_millis, hmac_of, only_header};
 use crate::chat::{Authentic, RequestOrigin, Unauthentic};
 
@@ -72,7 +72,7 @@ impl RequestKind {
     fn secrets(self, secrets: &Secrets) -> Vec<&str> {
         match self {
             Self::Card => secrets.api_secrets.iter().map(ApiSecret::expose).collect(),
-            Self::Robot => secrets.app_secrets.iter().map(ClientSecret::expose).collect(),
+            Self::Robot => secrets.app_secrets.iter().map(DingTalkSecret::expose).collect(),
         }
     }
 }
