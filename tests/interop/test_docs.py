@@ -379,13 +379,13 @@ def copied(words):
 
 
 def fake(words):
-    """test_playground.py runs it, too, if the Agents Playground is installed."""
+    """test_agents_playground.py runs it, too, if the Agents Playground is installed."""
     listen = words.index("--listen") + 1
     Program([PEERGATE, *words[1:listen], "127.0.0.1:0", *words[listen + 1 :]], r"listening on (http://\S+)").stop()
 
 
 def playground(words):
-    """test_playground.py runs it, if it is installed."""
+    """test_agents_playground.py runs it, if it is installed."""
     assert words[1:3] == ["start", "--app-endpoint"] and len(words) == 4, words
 
 

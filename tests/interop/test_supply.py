@@ -11,7 +11,7 @@ WORKFLOW = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())
 JOBS = WORKFLOW["jobs"]
 MAKEFILE = (ROOT / "Makefile").read_text()
 REQUIREMENTS = [
-    *("tests/build.txt", "tests/requirements.txt", "tests/terraform.txt", "tests/playground.txt"),
+    *("tests/build.txt", "tests/requirements.txt", "tests/terraform.txt", "tests/agents_playground.txt"),
     "benches/peers/python/requirements.txt",
 ]
 
@@ -64,7 +64,7 @@ def test_packages_are_installed_only_by_hash():
 
 
 def test_every_npm_package_is_pinned_by_version_and_hash():
-    folder = ROOT / "tests" / "interop" / "playground"
+    folder = ROOT / "tests" / "interop" / "agents_playground"
     wanted = json.loads((folder / "package.json").read_text())["devDependencies"]
     packages = json.loads((folder / "package-lock.json").read_text())["packages"]
     assert packages.pop("")["devDependencies"] == wanted

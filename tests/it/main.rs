@@ -16,6 +16,7 @@
     reason = "tests"
 )]
 
+mod agents_playground;
 mod alicloud;
 mod answers;
 mod arrival;
@@ -44,7 +45,6 @@ mod notes;
 mod odd_answers;
 mod one_machine;
 mod people;
-mod playground;
 mod policy;
 mod properties;
 mod races;

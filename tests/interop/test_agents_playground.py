@@ -3,7 +3,7 @@
 It signs nothing, and peergate takes nothing unsigned. So the fake of Teams signs what the Playground sends, with a key that
 this peergate trusts, and forwards it. peergate's own calls reach the Playground directly.
 
-The tests say to its server what its page says. `make playground` installs it.
+The tests say to its server what its page says. `make agents-playground` installs it.
 """
 
 import contextlib
@@ -26,10 +26,10 @@ from conftest import BIN, PEERGATE, ROOT, Program, environment, fetch, wait_for
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-CONFIG = ROOT / "tests" / "interop" / "playground" / ".m365agentsplayground.yml"
-PAGE = (ROOT / "docs" / "playground.md").read_text()
+CONFIG = ROOT / "tests" / "interop" / "agents_playground" / ".m365agentsplayground.yml"
+PAGE = (ROOT / "docs" / "agents-playground.md").read_text()
 if not (BIN / "agentsplayground").exists() and not os.environ.get("CI"):
-    pytest.skip("the Agents Playground is missing: `make playground` installs it", allow_module_level=True)
+    pytest.skip("the Agents Playground is missing: `make agents-playground` installs it", allow_module_level=True)
 PATIENCE_S = 60
 
 BOT = {"id": "28:6fd21178-5a8a-4fd8-a3bc-16f017de3f7a", "name": "peergate"}
