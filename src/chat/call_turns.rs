@@ -1,4 +1,4 @@
-//! Turns of calls about one place, so that the platform refuses none. Knows no platform.
+//! Spaces the calls about one place, e.g. a chat, so that they stay within the platform's limits. Knows no platform.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,7 @@
 //! DingTalk: [`receive`] takes clicks and text commands; [`card`], [`api`] and [`deliver`] send cards and messages.
 //!
-//! DingTalk's signatures cover only the time, so nothing of a body is proven but what a MAC of ours proves. Buttons carry
-//! one, and words never decide. Each signature is taken once.
+//! DingTalk's signatures cover only the time, so they prove nothing about the body. Buttons carry a MAC of ours, words
+//! never decide, and each signature is taken once.
 
 mod api;
 mod card;

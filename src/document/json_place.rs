@@ -17,7 +17,8 @@ enum OpenContainer {
     Array(usize),
 }
 
-/// The path of the value, or of the key, that begins or ends at this byte, or is before it. The text must be JSON.
+/// The path of the value or key at this byte. If there is none, that of the last one before it. If the text is not
+/// JSON, the path means nothing.
 pub(crate) fn json_path_at(json: &[u8], offset: usize) -> Vec<JsonStep> {
     let (mut open, mut last, mut start): (Vec<OpenContainer>, _, _) = (vec![], vec![], 0);
     while let Some(byte) = json.get(start) {

@@ -139,7 +139,7 @@ fn build_card(message: &Message) -> Value {
     })
 }
 
-/// Adds lines; only the first is apart from what is above.
+/// Adds lines. Only the first one has space above it.
 fn push_group(body: &mut Vec<Value>, lines: impl Iterator<Item = Value>) {
     for (position, mut line) in lines.enumerate() {
         set_member(&mut line, "spacing", if position == 0 { "Medium" } else { "None" }.into());

@@ -50,7 +50,7 @@ struct KeptKeys {
     keys: SigningKeys,
     fetched_at: Option<Timestamp>,
     failure: Option<KeyFetchFailure>,
-    /// The last fetch that was to find an unknown key, and did not.
+    /// When a fetch last did not find an unknown key.
     missed_at: Option<Timestamp>,
 }
 

@@ -101,7 +101,7 @@ impl<'a> UnverifiedRequest<'a> {
     /// Reads the headers; needs no secret.
     ///
     /// # Errors
-    /// When a header is missing, occurs twice or is malformed, or the time is not now.
+    /// When a header is missing, occurs twice or is malformed, or the time is too far from now.
     pub fn from_headers(headers: &'a HeaderMap, now: Timestamp) -> Result<Self, Unauthentic> {
         let (card, robot) = (RequestKind::Card.header_names(), RequestKind::Robot.header_names());
         let kind = match (card.are_in(headers), robot.are_in(headers)) {
@@ -124,7 +124,7 @@ impl<'a> UnverifiedRequest<'a> {
     /// Verifies the request. `path_secret` is the end of its path.
     ///
     /// # Errors
-    /// When no path secret is that, or no secret makes this signature.
+    /// When the path secret is not a configured one, or no secret makes this signature.
     pub fn verify(&self, body: &[u8], path_secret: &str, secrets: &Secrets) -> Result<Authentic, Unauthentic> {
         let hash = |text: &str| CtOutput::<Sha256>::new(Sha256::digest(text));
         let given = hash(path_secret);
