@@ -30,7 +30,8 @@ use crate::notes::Notes;
 
 pub use access_token::AccessToken;
 pub use authenticity::{
-    Authentic, MalformedHeader, MergedTenant, RequestOrigin, RequestShape, RequestSigner, Unauthentic, VerifyError,
+    Authentic, MalformedHeader, MergedTenant, RequestOrigin, RequestShape, RequestSigner, SingleUse, Unauthentic,
+    VerifyError,
 };
 pub use card_rate::{CardDigest, CardRateLimiter};
 pub use delivery::{

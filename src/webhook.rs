@@ -28,7 +28,7 @@ use crate::chat::platform::{ChatContext, Platform, ReplyTo};
 use crate::chat::response::{empty_response, json_response, text_response};
 use crate::chat::{
     self, Action, AskOutcome, Authentic, Click, Command, CommandScope, ConnectionCommand, ForeignRequest, Incoming,
-    MalformedRequest, Outgoing, Reply, ReplyRedraw, RequestShape, message,
+    MalformedRequest, Outgoing, Reply, ReplyRedraw, RequestShape, SingleUse, message,
 };
 use crate::logging::ErrorChain;
 use crate::notes::NoteId;
@@ -145,12 +145,16 @@ async fn handle_platform_request(
     let Verified { value: authentic, secrets } = authenticate(app, platform, request, now).await?;
     metrics::count_signing_key(authentic.sender(), authentic.key_index());
     let context = app.chat_context(&secrets);
-    let incoming = platform.parse(&app.config.platforms, authentic.clone())?;
-    // A stranger's request leaves nothing in the table.
-    if !matches!(incoming, Incoming::WrongTenant(_)) {
-        refuse_second_use(app, &authentic, now).await?;
-        platform.learn(context, &authentic).await;
+    if let Some(SingleUse::Proof(until)) = authentic.single_use() {
+        refuse_second_use(app, &authentic, until, now).await?;
     }
+    let incoming = platform.parse(&app.config.platforms, authentic.clone())?;
+    // What does nothing, and what a stranger sends, leaves no id in the table.
+    let does_nothing = matches!(incoming, Incoming::WrongTenant(_) | Incoming::Challenge(_));
+    if let Some(SingleUse::Id(until)) = authentic.single_use().filter(|_| !does_nothing) {
+        refuse_second_use(app, &authentic, until, now).await?;
+    }
+    platform.learn(context, &authentic).await;
     match incoming {
         Incoming::Challenge(reply) => {
             let response = text_response(StatusCode::OK, "application/json", reply);
@@ -216,8 +220,12 @@ async fn verify_button(
 }
 
 /// Refuses a second request with the same proof, where the proof does not cover the body.
-async fn refuse_second_use(app: &App, authentic: &Authentic, now: Timestamp) -> Result<(), Rejection> {
-    let Some(until) = authentic.single_use_until() else { return Ok(()) };
+async fn refuse_second_use(
+    app: &App,
+    authentic: &Authentic,
+    until: Timestamp,
+    now: Timestamp,
+) -> Result<(), Rejection> {
     let id = NoteId::new("used", &authentic.origin().request_key)?;
     if app.notes.save_if_absent(&id, until, now).await? { Ok(()) } else { Err(Rejection::UsedBefore) }
 }

@@ -57,9 +57,29 @@ pub struct Authentic {
     pub(super) sender: String,
     /// Identifies the request.
     pub(super) origin: RequestOrigin,
-    /// Set if the signature does not cover the body: until when another request could be sent with the same proof. Until
-    /// then, peergate takes no second request with this `request_key`.
-    pub(super) single_use_until: Option<Timestamp>,
+    /// Set if the signature does not cover the body.
+    pub(super) single_use: Option<SingleUse>,
+}
+
+/// How a request without a signed body is taken only once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SingleUse {
+    /// The proof belongs to one request, so no second one with it is taken, whatever the first one said. Holds until when
+    /// the proof is remembered.
+    Proof(Timestamp),
+    /// The proof serves many requests, also those that do nothing. Each that does something has an id, which is taken once.
+    /// Holds until when the id is remembered.
+    Id(Timestamp),
+}
+
+impl SingleUse {
+    /// Until when a second request is refused.
+    #[must_use]
+    pub fn until(self) -> Timestamp {
+        match self {
+            Self::Proof(until) | Self::Id(until) => until,
+        }
+    }
 }
 
 impl fmt::Debug for Authentic {
@@ -91,10 +111,10 @@ impl Authentic {
         &self.origin
     }
 
-    /// Until when no other request with the same `request_key` is taken. `None` if the signature covers the body.
+    /// How the request is taken only once, by its `request_key`. `None` if the signature covers the body.
     #[must_use]
-    pub fn single_use_until(&self) -> Option<Timestamp> {
-        self.single_use_until
+    pub fn single_use(&self) -> Option<SingleUse> {
+        self.single_use
     }
 }
 

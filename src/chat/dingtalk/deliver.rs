@@ -115,9 +115,7 @@ impl Channel {
         let posted = MessageRef { channel: self.conversation.clone(), message_id: id.clone() };
         match call_app(access, AppCall::Post { out_track_id: &id, space, message }).await {
             Ok(()) => Ok(posted),
-            // The caller updates the card of an attempt without a known result.
-            Err(AppCallError::CardExists(_)) if attempt.unconfirmed_since.is_some() => Ok(posted),
-            // An earlier attempt has made the card, but could not show it in the group.
+            // An earlier attempt has made the card, but nobody knows whether the group shows it.
             Err(AppCallError::CardExists(_)) => {
                 let variables = render_card(message);
                 let update = AppCall::Update { out_track_id: &id, variables: &variables };

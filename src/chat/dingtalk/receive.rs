@@ -16,6 +16,7 @@ use crate::approval::Principal;
 use crate::chat::binding::unverified_button;
 #[cfg(feature = "local")]
 use crate::chat::command::command_text;
+use crate::chat::malformed::JsonObject;
 use crate::chat::request::normalize_reason;
 use crate::chat::{
     Authentic, Click, ForeignRequest, Incoming, MalformedRequest, MessageRef, RequestOrigin, TenantMismatch,
@@ -114,7 +115,7 @@ struct ReasonFields {
 }
 
 fn parse_click(body: &[u8], origin: RequestOrigin, config: &Config) -> Result<Incoming<ReplyTo>, MalformedRequest> {
-    let callback: CardCallback = MalformedRequest::parse_json(body)?;
+    let JsonObject(callback) = MalformedRequest::parse_json::<JsonObject<CardCallback>>(body)?;
     if callback.r#type != "actionCallback" {
         return Err(MalformedRequest::new("type: of the callbacks, only actionCallback is understood"));
     }
@@ -157,9 +158,10 @@ fn clicked_button(callback: &CardCallback) -> Result<ClickedButton, MalformedReq
             return Err(MalformedRequest::new("content and value differ"));
         }
         // Members that occur twice are refused in both.
-        MalformedRequest::parse_json::<ClickContent>(other.as_bytes())?;
+        MalformedRequest::parse_json::<JsonObject<ClickContent>>(other.as_bytes())?;
     }
-    MalformedRequest::parse_json::<ClickContent>(text.as_bytes()).map(|content| content.card_private_data)
+    let content = MalformedRequest::parse_json::<JsonObject<ClickContent>>(text.as_bytes());
+    content.map(|JsonObject(content)| content.card_private_data)
 }
 
 /// The binding of a button of ours; empty if the button is not ours. The person read the label that belongs to the action,

@@ -112,12 +112,7 @@ impl<'a> UnverifiedRequest<'a> {
         let name = decrypted.event_id.as_deref().map_or(decrypted.plaintext.as_slice(), str::as_bytes);
         let request_key = format!("{REALM}:{:.32}", hex::encode(Sha256::digest(name)));
         let origin = RequestOrigin { request_key, signed_at, key_index: decrypted.key_index };
-        Ok(Authentic {
-            body: Bytes::from(decrypted.plaintext),
-            sender: NAME.to_owned(),
-            origin,
-            single_use_until: None,
-        })
+        Ok(Authentic { body: Bytes::from(decrypted.plaintext), sender: NAME.to_owned(), origin, single_use: None })
     }
 }
 

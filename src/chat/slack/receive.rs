@@ -111,7 +111,7 @@ impl<'a> UnverifiedRequest<'a> {
         let key_index = matched.ok_or(Unauthentic::SignatureMismatch { keys: secrets.len() })?;
         let request_key = request_key(&body, &self.signature);
         let origin = RequestOrigin { request_key, signed_at: self.signed_at, key_index };
-        Ok(Authentic { body, sender: NAME.to_owned(), origin, single_use_until: None })
+        Ok(Authentic { body, sender: NAME.to_owned(), origin, single_use: None })
     }
 }
 

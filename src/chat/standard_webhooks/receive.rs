@@ -129,7 +129,7 @@ impl<'a> UnverifiedRequest<'a> {
         let key_index = matched.ok_or(Unauthentic::SignatureMismatch { keys: keys.len() })?;
         let request_key = format!("webhook-id:{}", self.id);
         let origin = RequestOrigin { request_key, signed_at: self.signed_at, key_index };
-        Ok(Authentic { body, sender: String::new(), origin, single_use_until: None })
+        Ok(Authentic { body, sender: String::new(), origin, single_use: None })
     }
 }
 

@@ -119,7 +119,9 @@ impl SigningKeys {
         for key in self.0.iter().filter(|key| key.id == token.key_id) {
             let signed = token.signed.as_bytes();
             if key.components.verify(&RSA_PKCS1_2048_8192_SHA256, signed, &token.signature).is_ok() {
-                is_endorsed = Some(key.endorsements.iter().any(|channel| channel == CHANNEL_ID));
+                let endorses = key.endorsements.iter().any(|channel| channel == CHANNEL_ID);
+                // The order of keys must not matter.
+                is_endorsed = Some(endorses && is_endorsed.unwrap_or(true));
             }
         }
         is_endorsed.ok_or(Unauthentic::InvalidToken("its signature is not that of its key"))

@@ -17,7 +17,7 @@ use crate::chat::command_words::{CommandProblem, UnknownCommand};
 use crate::chat::malformed::JsonObject;
 use crate::chat::request::normalize_reason;
 use crate::chat::{
-    Authentic, Click, CommandRequest, ForeignRequest, Incoming, MalformedRequest, MessageRef, RequestOrigin,
+    Authentic, Click, CommandRequest, ForeignRequest, Incoming, MalformedRequest, MessageRef, RequestOrigin, SingleUse,
     TenantMismatch, Unauthentic, VerifyError,
 };
 
@@ -85,8 +85,8 @@ pub async fn verify_with(
     // The second of now: the time of the body is not signed, and that of the token is the same for many requests.
     let signed_at = Timestamp::from_second(now.as_second()).unwrap_or(now);
     let origin = RequestOrigin { request_key: head.request_key(body), signed_at, key_index: 0 };
-    let single_use_until = Some(content.refused_from);
-    Ok(Authentic { body: body.clone(), sender: NAME.to_owned(), origin, single_use_until })
+    let single_use = Some(SingleUse::Id(content.refused_from));
+    Ok(Authentic { body: body.clone(), sender: NAME.to_owned(), origin, single_use })
 }
 
 /// The fields of an activity that its token is compared with, and those that identify it.

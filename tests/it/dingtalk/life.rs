@@ -226,6 +226,22 @@ async fn lost_dingtalk_answer_makes_no_second_card() {
 }
 
 #[tokio::test]
+async fn card_that_was_made_but_not_shown_is_delivered_later() {
+    let world = World::start().await;
+    let path = POST_CARD.to_owned();
+    world.fake.set_group_fault(CONVERSATION_ID, Some(GroupFault::WithoutRobot));
+    world.fake.add_fault(DingTalkFault { path, status: 502, after_effect: true, ..DingTalkFault::default() });
+    let id = world.request("vpc-other").await;
+    assert!(world.cards().is_empty());
+    world.fake.set_group_fault(CONVERSATION_ID, None);
+    world.fake.clear_faults();
+    world.tick_until(|world| !world.cards().is_empty()).await;
+    assert_eq!(world.cards().len(), 1, "{:?}", world.fake.calls());
+    world.click("Approve", ALICE, None).await;
+    assert_eq!(world.app.count_accepts(&id), 1);
+}
+
+#[tokio::test]
 async fn card_with_a_lost_answer_decides_at_once_without_its_group() {
     let space_form = peergate::fake::dingtalk::SpaceForm::Absent;
     let world = World::of(FakeDingTalkSettings { space_form, ..FakeDingTalkSettings::default() }).await;

@@ -74,6 +74,18 @@ async fn unauthentic_dingtalk_request_reaches_nothing() {
 }
 
 #[tokio::test]
+async fn proof_of_a_refused_request_is_used_up() {
+    let click = ApprovalClick::new().await;
+    for first in ["{", &changed(&click.body, |body| body["corpId"] = "dingother".into())] {
+        let refused = click.world.sign(first).await;
+        click.world.app.send(&refused).await;
+        let reply = click.world.app.send(&SignedRequest { body: click.body.clone(), ..refused }).await;
+        assert_eq!((reply.status, reply.name().as_str()), (409, "used-before"), "{}", reply.body);
+    }
+    click.assert_undecided().await;
+}
+
+#[tokio::test]
 async fn proof_is_taken_once_whatever_the_body() {
     let click = ApprovalClick::new().await;
     let world = &click.world;

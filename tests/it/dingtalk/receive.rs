@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use jiff::Timestamp;
+use peergate::chat::SingleUse;
 use peergate::chat::dingtalk::{Config, ReplyTo};
 use peergate::chat::{Click, Incoming, MalformedRequest, Unauthentic};
 use proptest::prelude::*;
@@ -105,7 +106,7 @@ fn proof_is_the_same_for_every_body_and_outlives_its_time() {
     let one = verify(&signed).unwrap();
     let other = verify(&SignedRequest { body: "{\"a\":1}".into(), ..signed }).unwrap();
     assert_eq!(one.origin().request_key, other.origin().request_key);
-    assert_eq!(one.single_use_until(), Some(now() + seconds(600)));
+    assert_eq!(one.single_use(), Some(SingleUse::Proof(now() + seconds(600))));
     let later = dingtalk::sign_card_callback(&secrets(), "{}", now() + SignedDuration::from_millis(1)).unwrap();
     assert_ne!(verify(&later).unwrap().origin().request_key, one.origin().request_key);
     let robot = dingtalk::sign_robot_message(&secrets(), "{}", now()).unwrap();

@@ -1,6 +1,7 @@
 //! Known answers of DingTalk's requests. Those of `tests/vectors/`, and every file of the same format in the folder that
 //! `PEERGATE_EXTRA_VECTORS` names.
 
+use peergate::chat::SingleUse;
 use std::path::{Path, PathBuf};
 
 use base64::prelude::{BASE64_STANDARD, Engine};
@@ -124,7 +125,7 @@ fn check_scheme(scheme: &str) -> usize {
         match expected["recommended"].as_str().unwrap() {
             "accept" | "accept-signature-but-treat-body-as-unauthenticated" => {
                 let incoming = outcome.as_ref().unwrap_or_else(|stage| panic!("{id}: refused at {stage}"));
-                let single_use = verify(vector).unwrap().single_use_until();
+                let single_use = verify(vector).unwrap().single_use().map(SingleUse::until);
                 assert!(single_use.is_some(), "{id}: the proof is taken once");
                 if let Some(parsed) = vector["extra"].get("expect_parsed") {
                     check_parsed(id, incoming, parsed);

@@ -83,7 +83,7 @@ async fn outcome(vector: &Value) -> Result<Incoming<ReplyTo>, &'static str> {
     let http = Clients::new().unwrap().shared().clone();
     let verified = teams::verify_with(&http, &config, &KeyCache::default(), &headers, &body, now).await;
     let authentic = verified.map_err(|error| stage_of(&error))?;
-    assert!(authentic.single_use_until().is_some(), "the token does not cover the body");
+    assert!(authentic.single_use().is_some(), "the token does not cover the body");
     match teams::parse(&config, authentic) {
         Ok(Incoming::WrongTenant(_)) => Err("tenant"),
         Ok(incoming) => Ok(incoming),

@@ -10,6 +10,7 @@ use super::super::{Config, is_dingtalk_id};
 use super::{allowed_principal, wrong_tenant};
 use crate::chat::command::parse_command;
 use crate::chat::command_words::{CommandProblem, UnknownCommand};
+use crate::chat::malformed::JsonObject;
 use crate::chat::{CommandRequest, Incoming, MalformedRequest, MessageRef, RequestOrigin};
 use crate::http::is_secure;
 use crate::secret::SecretUrl;
@@ -89,16 +90,18 @@ pub(super) fn parse_message(
     origin: RequestOrigin,
     config: &Config,
 ) -> Result<Incoming<ReplyTo>, MalformedRequest> {
-    let message: RobotCallback = MalformedRequest::parse_json(body)?;
-    let corp = message.sender_corp_id.as_deref().or(message.chatbot_corp_id.as_deref()).unwrap_or_default();
-    if corp != config.corp {
+    let JsonObject(message) = MalformedRequest::parse_json::<JsonObject<RobotCallback>>(body)?;
+    // Every organization that the message names must be ours.
+    let corps: Vec<_> = [&message.sender_corp_id, &message.chatbot_corp_id].into_iter().flatten().collect();
+    let foreign = corps.iter().find(|corp| ***corp != config.corp);
+    if let Some(corp) = foreign.map(|corp| corp.as_str()).or_else(|| corps.is_empty().then_some("")) {
         return Ok(wrong_tenant(corp, config, None));
     }
     // The other ids and names of a sender are not those that the configuration lists.
     let Some(user_id) = message.sender_staff_id.clone().filter(|id| is_dingtalk_id(id, "")) else {
         return Err(MalformedRequest::new("senderStaffId: missing: the sender is not a member of the organization"));
     };
-    let by = allowed_principal(corp, &user_id)?;
+    let by = allowed_principal(&config.corp, &user_id)?;
     let reply_to = ReplyTo::Message { private_chat: private_chat(&message, &origin, config), user_id };
     let not_understood = |problem| UnknownCommand::NotUnderstood { problem, suggestions: vec![] };
     let parsed = match &message.text {

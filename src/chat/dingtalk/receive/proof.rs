@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::super::{ApiSecret, DingTalkSecret, NAME, REALM, Secrets};
 use crate::chat::authenticity::{check_timestamp_millis, hmac_of, only_header};
-use crate::chat::{Authentic, RequestOrigin, Unauthentic};
+use crate::chat::{Authentic, RequestOrigin, SingleUse, Unauthentic};
 
 /// The headers of a click.
 ///
@@ -152,7 +152,7 @@ impl<'a> UnverifiedRequest<'a> {
             body: Bytes::copy_from_slice(body),
             sender: self.kind.sender().to_owned(),
             origin,
-            single_use_until: self.sent_at.checked_add(PROOF_MEMORY).ok().or(Some(self.sent_at)),
+            single_use: Some(SingleUse::Proof(self.sent_at.checked_add(PROOF_MEMORY).unwrap_or(self.sent_at))),
         })
     }
 }
