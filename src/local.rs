@@ -3,6 +3,7 @@
 pub mod actions;
 pub mod audit;
 pub mod backup;
+pub mod chat_stage;
 pub mod demo;
 pub mod event;
 pub mod installation;
@@ -16,7 +17,9 @@ pub mod restore;
 pub mod sandbox;
 pub mod schema;
 pub mod serve;
+pub mod stories;
 pub mod table;
+pub mod watcher_task;
 
 pub use crate::fake::Error;
 

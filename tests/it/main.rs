@@ -51,6 +51,7 @@ mod refusals;
 mod scale;
 mod serve;
 mod state_machine;
+mod stories;
 mod structure;
 mod support;
 mod table;
