@@ -25,7 +25,7 @@ fn mentions() -> Vec<Principal> {
 
 fn overlapping() -> Approval {
     let mut connection = connection("data to payments");
-    connection.requester.cidrs = vec!["10.0.0.0/8".parse().unwrap()];
+    connection.requester.cidrs = ["10.0.0.0/8".parse().unwrap()].into();
     let findings = preflight::check_connection(&connection, AccountId(2_222_222_222_222_222), now());
     with_review(2, &connection, &findings, |review| Approval::discover(review, now()))
 }
