@@ -190,7 +190,10 @@ class Page:
         self.call("Input.dispatchMouseEvent", type="mouseReleased", **mouse)
 
     def picture(self, path, full=True):
-        """Writes a PNG of the page."""
-        taken = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=full)
+        """Writes a PNG of the window, or of the full page."""
+        more = {}
+        if full:
+            size = self.call("Page.getLayoutMetrics")["cssContentSize"]
+            more = {"captureBeyondViewport": True, "clip": {**size, "scale": 1}}
+        taken = self.call("Page.captureScreenshot", format="png", **more)
         pathlib.Path(path).write_bytes(base64.b64decode(taken["data"]))
-

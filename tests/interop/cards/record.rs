@@ -30,6 +30,13 @@ fn overlapping() -> Approval {
     with_review(2, &connection, &findings, |review| Approval::discover(review, now()))
 }
 
+/// A request that no rule covers.
+fn uncovered() -> Approval {
+    let mut connection = connection("data to payments");
+    connection.requester.region = "eu-west-1".into();
+    discovered(1, &connection)
+}
+
 fn hostile() -> Approval {
     let mut connection = connection(HOSTILE);
     connection.description = HOSTILE.into();
@@ -61,7 +68,8 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("rejected", after(rejecting(), &[rejected(), seen(Status::Rejected)])),
         ("bypass", bypassed),
         ("overlap", overlapping()),
-        ("no_rule", without_rule(&pending())),
+        ("no_rule", uncovered()),
+        ("changed", after(half_approved(), &[bandwidth_changed()])),
         ("hostile", hostile()),
         ("reason_required", requiring),
     ];
@@ -126,7 +134,10 @@ fn recorded_cards_are_those_of_feishu() {
 
 #[test]
 fn recorded_cards_are_those_of_teams() {
-    assert_recorded("teams", &cards("teams", teams::render_card));
+    let mut bodies = cards("teams", teams::render_card);
+    bodies.push(("activity", teams::render_activity(&bypass_alarm())));
+    bodies.push(("private", teams::private_message_json("You approved. It counts: 1 of 2.")));
+    assert_recorded("teams", &bodies);
 }
 
 #[test]

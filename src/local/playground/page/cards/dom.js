@@ -81,8 +81,11 @@ export function lines(parts) {
 
 export const textLines = content => lines([{ text: text(content) }]);
 
+/** The name of a person or a channel, or else the id. */
+export const nameOf = (id, actions) => text(Object.hasOwn(actions?.names ?? {}, id) ? actions.names[id] : id);
+
 /** A mention. It is not a link: nothing here leads to a person. */
-export const mention = (id, actions) => h('span', { class: 'card-mention' }, `@${text(actions?.names?.[id] ?? id)}`);
+export const mention = (id, actions) => h('span', { class: 'card-mention' }, `@${nameOf(id, actions)}`);
 
 /** A link if it leads to a web page; otherwise its text. */
 export function link(url, label, className = 'card-link') {
@@ -138,7 +141,7 @@ export class Field {
     this.input = h(multiline ? 'textarea' : 'input', {
       id,
       type: multiline ? null : 'text',
-      rows: multiline ? rows || 2 : null,
+      rows: multiline ? Math.min(rows || 2, 8) : null,
       name,
       placeholder,
       maxlength: actions?.skipChecks || !maxLength ? null : maxLength,

@@ -93,7 +93,12 @@ function drawElement(element, actions, form) {
   const inside = (parts, fields = form) => list(parts).map(part => drawElement(part, actions, fields));
   switch (element?.tag) {
     case 'div':
-      return element.text ? drawText(element.text, actions) : unknown(element);
+      return element.text || element.fields
+        ? [
+            element.text && drawText(element.text, actions),
+            list(element.fields).map(field => drawText(field.text, actions)),
+          ]
+        : unknown(element);
     case 'markdown':
       return markdown(element.content, actions);
     case 'hr':
@@ -120,8 +125,10 @@ function drawElement(element, actions, form) {
 }
 
 function drawText(object, actions) {
-  if (object.tag === 'lark_md') return markdown(object.content, actions);
-  return object.tag === 'plain_text' ? h('div', { class: 'card-section' }, textLines(object.content)) : unknown(object);
+  if (object?.tag === 'lark_md') return markdown(object.content, actions);
+  return object?.tag === 'plain_text'
+    ? h('div', { class: 'card-section' }, textLines(object.content))
+    : unknown(object);
 }
 
 /** Of Markdown: code blocks and mentions, which is all that peergate writes. */

@@ -9,6 +9,7 @@ import {
   link,
   list,
   mention,
+  nameOf,
   oneOf,
   picture,
   preformatted,
@@ -238,11 +239,7 @@ function richInline(element, actions) {
       return { node: mention(text(element.usergroup_id), actions) };
     case 'channel':
       return {
-        node: h(
-          'span',
-          { class: 'card-mention' },
-          `#${text(actions?.names?.[element.channel_id] ?? element.channel_id)}`,
-        ),
+        node: h('span', { class: 'card-mention' }, `#${nameOf(text(element.channel_id), actions)}`),
       };
     case 'broadcast':
       return { node: h('span', { class: 'card-mention card-loud' }, `@${text(element.range)}`) };

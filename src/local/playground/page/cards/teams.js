@@ -138,7 +138,7 @@ function withMentions(content, { actions, entities }) {
     const position = parts[at].text.indexOf(mark);
     const [before, after] = [parts[at].text.slice(0, position), parts[at].text.slice(position + mark.length)];
     const id = text(mentioned?.id);
-    const node = mention(actions?.names?.[id] === undefined ? text(mentioned?.name) : id, actions);
+    const node = mention(Object.hasOwn(actions?.names ?? {}, id) ? id : text(mentioned?.name), actions);
     parts.splice(at, 1, { text: before }, { node }, { text: after });
   }
   return parts.filter(part => part.node || part.text);
@@ -156,7 +156,7 @@ function drawActions(all, context) {
 
 function drawAction(action, context, panels) {
   const label = text(action?.title);
-  const kind = { positive: 'primary', destructive: 'danger' }[action?.style] ?? '';
+  const kind = action?.style === 'positive' ? 'primary' : action?.style === 'destructive' ? 'danger' : '';
   switch (action?.type) {
     case 'Action.Execute':
     case 'Action.Submit':
