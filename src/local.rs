@@ -9,6 +9,7 @@ pub mod event;
 pub mod installation;
 mod owner_only;
 pub mod platform_table;
+pub mod playground;
 pub mod policy;
 pub mod redrive;
 pub mod register;
