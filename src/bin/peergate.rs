@@ -308,7 +308,10 @@ async fn play(listen: std::net::SocketAddr, scenario: Option<&str>) -> Result<()
     }
     let listener = TcpListener::bind(listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
     let playground = Playground::start(listener, scenario).await?;
-    print_text(&format!("Open this address in a browser on this machine. Ctrl+C ends the playground.\n{}\n", playground.page_url()?))?;
+    print_text(&format!(
+        "Open this address in a browser on this machine. Ctrl+C ends the playground.\n{}\n",
+        playground.page_url()?
+    ))?;
     playground.serve().await
 }
 

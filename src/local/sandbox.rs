@@ -321,7 +321,12 @@ struct Confined {
 
 impl Confined {
     /// The webhook, which the switch can kill.
-    fn build_webhook(&self, environment: &Environment, config: &str, servers: &[NamedServer]) -> Result<Arc<App>, Error> {
+    fn build_webhook(
+        &self,
+        environment: &Environment,
+        config: &str,
+        servers: &[NamedServer],
+    ) -> Result<Arc<App>, Error> {
         let Self { confinement, table } = self;
         let aws = table.mortal_environment(&environment.aws, &confinement.kill_switch);
         let environment = Environment { aws, ..environment.clone() };

@@ -52,8 +52,7 @@ impl WatcherTask {
     /// Starts a watcher.
     #[must_use]
     pub fn start(app: impl Into<CurrentApp>) -> Self {
-        let mut task =
-            Self { app: app.into(), signals: Arc::default(), report: watch::Sender::default(), task: None };
+        let mut task = Self { app: app.into(), signals: Arc::default(), report: watch::Sender::default(), task: None };
         task.restart();
         task
     }

@@ -53,7 +53,7 @@ def find_browser():
     if not found and os.environ.get("PEERGATE_REQUIRE_BROWSER"):
         pytest.fail("no Chromium was found, and PEERGATE_REQUIRE_BROWSER is set", pytrace=False)
     if not found:
-        pytest.skip("no Chromium was found; PEERGATE_BROWSER names one")
+        pytest.skip("no Chrome or Chromium was found: install one (Debian: apt-get install chromium), or name it in PEERGATE_BROWSER")
     return found
 
 

@@ -42,6 +42,7 @@ mod notes;
 mod odd_answers;
 mod one_machine;
 mod people;
+mod playground;
 mod policy;
 mod properties;
 mod races;

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::{ButtonClick, ChatStage, ClickOutcome, Person, SignedAs};
 use crate::clock;
-use crate::fake::feishu::CHAT_ID;
-use crate::fake::slack::{RecordedPost, SlackMessageRef, visible_buttons, visible_text};
 use crate::fake::ChatMessage;
+use crate::fake::feishu::CHAT_ID;
+use crate::fake::slack::{RecordedPost, SlackButton, SlackMessageRef, visible_buttons, visible_text};
 use crate::local::Error;
 use crate::local::actions::{CHANNEL, WebhookReply};
 
@@ -111,19 +111,27 @@ impl ChatStage {
     /// # Errors
     /// When there is no such button.
     pub fn slack_click_form(&self, click: &ButtonClick) -> Result<String, Error> {
-        let private = self.private_messages();
-        let bodies = self.slack.bodies_in(CHANNEL);
-        let known = private.iter().map(|it| (it.id.as_str(), &it.body)).chain(bodies.iter().map(|it| (it.id.as_str(), &it.body)));
-        let wanted = |(id, _): &(&str, &Value)| click.message.as_deref().is_none_or(|message| message == *id);
-        let buttons = known.filter(wanted).flat_map(|(_, body)| visible_buttons(body));
-        let button = buttons.filter(|button| button.label == click.label).last();
-        let button = button.ok_or_else(|| format!("there is no button {:?}", click.label))?;
+        let button = self.find_slack_button(click).ok_or_else(|| format!("there is no button {:?}", click.label))?;
         let mut payload = self.click_payload(&button.action_id, &button.value, click.by.slack_id());
         if let Some(fields) = payload.as_object_mut() {
             let path = response_path(click.by);
-            fields.insert("response_url".to_owned(), format!("{}{}", self.chat_url, path.trim_start_matches('/')).into());
+            fields
+                .insert("response_url".to_owned(), format!("{}{}", self.chat_url, path.trim_start_matches('/')).into());
         }
         Ok(payload_form(&payload))
+    }
+
+    /// The button in the channel or in a private answer. A person may still see what the card showed before.
+    fn find_slack_button(&self, click: &ButtonClick) -> Option<SlackButton> {
+        let is_wanted = |id: &str| click.message.as_deref().is_none_or(|message| message == id);
+        let private = self.private_messages().into_iter().map(|it| (it.id, it.body));
+        let shown = self.slack.bodies_in(CHANNEL).into_iter().map(|it| (it.id, it.body));
+        let bodies: Vec<_> = private.chain(shown).filter(|(id, _)| is_wanted(id)).map(|(_, body)| body).collect();
+        let earlier = ["/api/chat.postMessage", "/api/chat.update"].into_iter().flat_map(|path| self.slack.posts(path));
+        let earlier = earlier.map(|post| post.body_json());
+        let in_channel = |body: &Value| body.get("channel").and_then(Value::as_str) == Some(CHANNEL);
+        let buttons = earlier.filter(in_channel).chain(bodies).flat_map(|body| visible_buttons(&body));
+        buttons.filter(|button| button.label == click.label).last()
     }
 
     async fn click_in_slack(&self, click: &ButtonClick) -> Result<ClickOutcome, Error> {

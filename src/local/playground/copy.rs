@@ -42,7 +42,8 @@ pub(super) async fn copy_exchange(
     form: CopyForm,
 ) -> Result<String, Error> {
     if exchange.server == "webhook" {
-        let signed_as = stage.find_sent(&exchange.body).ok_or("peergate did not send this request, so it cannot sign it")?;
+        let signed_as =
+            stage.find_sent(&exchange.body).ok_or("peergate did not send this request, so it cannot sign it")?;
         let signed = signed_as.sign(stage).await?;
         return Ok(match form {
             CopyForm::Curl => curl(webhook.join(&signed.path)?.as_str(), &header_lines(&signed), &signed.body),
@@ -59,7 +60,8 @@ pub(super) async fn copy_exchange(
     };
     let url = server.join(&exchange.path)?;
     let body = String::from_utf8_lossy(&exchange.body);
-    let headers = if exchange.server == "alicloud" { sign_again(exchange, &url)? } else { plain_lines(&exchange.headers) };
+    let headers =
+        if exchange.server == "alicloud" { sign_again(exchange, &url)? } else { plain_lines(&exchange.headers) };
     Ok(curl(url.as_str(), &headers, &body))
 }
 
@@ -107,8 +109,10 @@ fn sign_again(exchange: &Exchange, url: &Url) -> Result<Vec<HeaderLine>, Error> 
 
 /// A command for a POSIX shell.
 fn curl(url: &str, headers: &[HeaderLine], body: &str) -> String {
-    let headers: String =
-        headers.iter().map(|HeaderLine { name, value }| format!(" \\\n  -H {}", quote(&format!("{name}: {value}")))).collect();
+    let headers: String = headers
+        .iter()
+        .map(|HeaderLine { name, value }| format!(" \\\n  -H {}", quote(&format!("{name}: {value}"))))
+        .collect();
     format!("curl -sS {}{headers} \\\n  --data-raw {}", quote(url), quote(body))
 }
 

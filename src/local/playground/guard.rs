@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, ORIGIN, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HOST, ORIGIN, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -26,7 +28,10 @@ const HEADERS: [(HeaderName, &str); 4] = [
 
 /// Refuses requests for other hosts, and requests of other pages than the playground's own.
 pub(super) async fn refuse_others(request: Request, next: Next) -> Response {
-    let problem = loopback::host_problem(&request).or_else(|| origin_problem(request.headers()));
+    // A confined client sends what is for another server here, as to a proxy.
+    let is_for_another = request.uri().authority().is_some();
+    let problem = is_for_another.then_some("This server is no proxy.\n");
+    let problem = problem.or_else(|| loopback::host_problem(&request)).or_else(|| origin_problem(request.headers()));
     let mut response = match problem {
         None => next.run(request).await,
         Some(problem) => (StatusCode::FORBIDDEN, problem).into_response(),

@@ -85,7 +85,8 @@ impl<'a> RedactedExchange<'a> {
             _ => "requester",
         };
         let path = self.exchange.path.as_str();
-        let is_private = path.starts_with("/actions/") || path.starts_with("/api/views.open") || path.contains("open_id");
+        let is_private =
+            path.starts_with("/actions/") || path.starts_with("/api/views.open") || path.contains("open_id");
         let place = match self.exchange.server {
             "alicloud" => "alicloud",
             "webhook" => "webhook",
@@ -110,7 +111,8 @@ impl<'a> RedactedExchange<'a> {
         } else if path.starts_with("/actions/") {
             format!("{method} response_url")
         } else {
-            format!("{method} {}", path.split('?').next().unwrap_or_default())
+            let path = path.split('?').next().unwrap_or_default();
+            format!("{method} {}", path.strip_prefix("/open-apis/im/v1").unwrap_or(path))
         }
     }
 
@@ -122,7 +124,6 @@ impl<'a> RedactedExchange<'a> {
             "AcceptVpcPeerConnection" if member("DryRun") == "true" => "dry run".to_owned(),
             "ListVpcPeerConnections" if !member("VpcId").is_empty() => format!("of {}", member("VpcId")),
             "ListVpcPeerConnections" => member("RegionId"),
-            _ if self.exchange.server == "webhook" => format!("{} answers", "webhook"),
             _ => String::new(),
         }
     }
@@ -158,7 +159,9 @@ fn redact_value(value: &mut Value) {
             for (name, member) in members {
                 if SECRET_MEMBERS.contains(&name.as_str()) {
                     *member = REDACTED.into();
-                } else if let Some(inner) = inner_json(member).filter(|_| ["payload", "content"].contains(&name.as_str())) {
+                } else if let Some(inner) =
+                    inner_json(member).filter(|_| ["payload", "content"].contains(&name.as_str()))
+                {
                     *member = inner;
                 }
                 redact_value(member);

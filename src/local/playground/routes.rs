@@ -4,9 +4,10 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Method, StatusCode};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router, middleware};
@@ -63,36 +64,34 @@ pub(super) fn router(world: Arc<World>) -> Router {
         .route("/api/export", get(export))
         .layer(DefaultBodyLimit::max(MAX_CALL_BYTES))
         .layer(middleware::from_fn_with_state(Arc::clone(&world), guard::require_token));
-    let hook = world.recorder().record("webhook", Router::new().fallback(call_webhook).with_state(Arc::clone(&world)));
-    let hook = hook.layer(middleware::from_fn(loopback::refuse_web_pages));
-    let page = Router::new()
-        .route("/{token}/", get(serve_page))
-        .route("/{token}/{*path}", get(serve_file))
-        .route("/", get(explain_address));
+    let hook = Router::new().fallback(call_webhook).with_state(Arc::clone(&world));
+    let hook = world.recorder().record("webhook", hook).layer(middleware::from_fn(loopback::refuse_web_pages));
+    let page = middleware::from_fn_with_state(Arc::clone(&world), serve_page);
     Router::new()
         .merge(calls)
-        .merge(page)
+        .route("/", get(explain_address))
+        .route("/icon.svg", get(serve_icon))
         .with_state(world)
-        .route_service("/slack", hook.clone())
-        .route_service("/feishu", hook.clone())
-        .route_service("/webhook/{client}", hook.clone())
-        .fallback_service(hook)
+        .merge(hook.layer(page))
         .layer(middleware::from_fn(guard::refuse_others))
 }
 
-async fn serve_page(State(world): State<Arc<World>>, Path(token): Path<String>) -> Response {
-    page_file(&world, &token, "")
-}
-
-async fn serve_file(State(world): State<Arc<World>>, Path((token, path)): Path<(String, String)>) -> Response {
-    page_file(&world, &token, &path)
-}
-
-fn page_file(world: &World, token: &str, path: &str) -> Response {
-    if !guard::is_equal(token.as_bytes(), world.token().as_bytes()) {
-        return StatusCode::NOT_FOUND.into_response();
+/// Answers with a file of the page if the path begins with the token. Everything else is for the webhook.
+async fn serve_page(State(world): State<Arc<World>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path().trim_start_matches('/');
+    let (first, rest) = path.split_once('/').unwrap_or((path, ""));
+    if !guard::is_equal(first.as_bytes(), world.token().as_bytes()) {
+        return next.run(request).await;
     }
-    match find_file(path) {
+    match find_file(rest).filter(|_| request.method() == Method::GET) {
+        Some(file) => ([(CONTENT_TYPE, file.content_type)], file.text).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// A browser asks for it after the page has dropped the token from its address.
+async fn serve_icon() -> Response {
+    match find_file("icon.svg") {
         Some(file) => ([(CONTENT_TYPE, file.content_type)], file.text).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }
@@ -152,7 +151,8 @@ struct StreamPosition {
 /// Source: <https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>
 fn event_text(events: &[JournalEvent]) -> String {
     // JSON has no line breaks.
-    let text = |event: &JournalEvent| format!("id: {}\nevent: {}\ndata: {}\n\n", event.id, event.kind.name(), event.data);
+    let text =
+        |event: &JournalEvent| format!("id: {}\nevent: {}\ndata: {}\n\n", event.id, event.kind.name(), event.data);
     events.iter().map(text).collect()
 }
 
@@ -205,7 +205,10 @@ struct CopiedExchange {
     form: CopyForm,
 }
 
-async fn copy(State(world): State<Arc<World>>, Json(CopiedExchange { number, form }): Json<CopiedExchange>) -> CallResult {
+async fn copy(
+    State(world): State<Arc<World>>,
+    Json(CopiedExchange { number, form }): Json<CopiedExchange>,
+) -> CallResult {
     Ok(Json(json!({"text": world.copy(number, form).await?})))
 }
 

@@ -39,7 +39,8 @@ impl Scenario {
         }
         let text = text.trim();
         let text = text.rsplit_once('#').map_or(text, |(_, rest)| rest);
-        let member = |name: &str| form_urlencoded::parse(text.as_bytes()).find(|(it, _)| it == name).map(|(_, value)| value);
+        let member =
+            |name: &str| form_urlencoded::parse(text.as_bytes()).find(|(it, _)| it == name).map(|(_, value)| value);
         if let Some(id) = member("story") {
             let Story { id, title, about, steps } = Story::find(&id).ok_or("there is no scenario of that name")?;
             let until = member("step").and_then(|step| step.parse().ok()).unwrap_or(0).min(steps.len());

@@ -30,8 +30,7 @@ pub(super) async fn take(scene: &Scene) -> Result<Value, Error> {
     let status = player.current().and_then(|id| stage.simulator.true_status(id.as_str()));
     let faults = FaultKind::ALL.map(|kind| json!({"kind": kind, "on": player.faults().contains(&kind)}));
     let scenario = scene.scenario.as_ref().map(|scenario| {
-        let steps: Vec<_> =
-            scenario.steps.iter().map(|step| json!({"title": step.title, "why": step.why})).collect();
+        let steps: Vec<_> = scenario.steps.iter().map(|step| json!({"title": step.title, "why": step.why})).collect();
         json!({
             "id": scenario.id, "title": scenario.title, "about": scenario.about, "steps": steps,
             "played": scene.played, "until": scenario.until,

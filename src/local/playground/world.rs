@@ -16,12 +16,12 @@ use crate::app::App;
 use crate::clock;
 use crate::fake::alicloud::{SimulatedAccount, SimulatorSettings};
 use crate::fake::traffic::{Exchange, Recorder};
+use crate::local::Error;
 use crate::local::chat_stage::ChatStage;
 use crate::local::reload::CurrentApp;
 use crate::local::sandbox::{Confinement, Sandbox};
 use crate::local::stories::{Expectation, OTHER_ACCOUNT, StepOutcome, StoryAction, StoryPlayer, StoryStep};
 use crate::local::table::KillSwitch;
-use crate::local::Error;
 
 /// How long a step of a scenario is awaited.
 const STEP_TIMEOUT: Duration = Duration::from_mins(1);
@@ -291,7 +291,8 @@ async fn build_scene(
     scenario: Option<Scenario>,
     generation: u32,
 ) -> Result<Scene, Error> {
-    let mut settings = SimulatorSettings { activation_delay: Duration::from_millis(1500), ..SimulatorSettings::default() };
+    let mut settings =
+        SimulatorSettings { activation_delay: Duration::from_millis(1500), ..SimulatorSettings::default() };
     settings.accounts.push(SimulatedAccount {
         account: OTHER_ACCOUNT,
         access_key_id: "other-key".to_owned(),

@@ -209,9 +209,11 @@ impl StoryAction {
             },
             Self::Replay { .. } => words("Somebody replays a request", "The same bytes are sent again."),
             Self::Change { .. } | Self::Delete | Self::AcceptInConsole => self.describe_act_of_owner(),
-            Self::Fault { .. } | Self::Advance { .. } | Self::KillWatcher | Self::StartWatcher | Self::KillWebhook { .. } => {
-                self.describe_disturbance()
-            }
+            Self::Fault { .. }
+            | Self::Advance { .. }
+            | Self::KillWatcher
+            | Self::StartWatcher
+            | Self::KillWebhook { .. } => self.describe_disturbance(),
             Self::Rules { .. } => words(
                 "The rules change",
                 "The webhook and the watcher start again with the new peergate.toml. Open requests are checked against it.",
@@ -240,13 +242,16 @@ impl StoryAction {
         let (title, why) = match self {
             Self::Fault { on: true, .. } => ("A fault of Alibaba Cloud begins", "It lasts until somebody ends it."),
             Self::Fault { .. } => ("A fault of Alibaba Cloud ends", "Calls are answered as before."),
-            Self::Advance { .. } => ("The clock moves ahead", "The watcher does what is due by then, at its next tick."),
-            Self::KillWatcher => ("The watcher is killed", "Nobody discovers or follows anything. Decisions still count."),
+            Self::Advance { .. } => {
+                ("The clock moves ahead", "The watcher does what is due by then, at its next tick.")
+            }
+            Self::KillWatcher => {
+                ("The watcher is killed", "Nobody discovers or follows anything. Decisions still count.")
+            }
             Self::StartWatcher => ("The watcher starts again", "It continues with what the table holds."),
-            Self::KillWebhook { armed: true } => (
-                "The webhook will die",
-                "It stores the next complete decision and dies before it calls Alibaba Cloud.",
-            ),
+            Self::KillWebhook { armed: true } => {
+                ("The webhook will die", "It stores the next complete decision and dies before it calls Alibaba Cloud.")
+            }
             _ => ("The webhook will not die", "It carries out decisions as before."),
         };
         ActionWords { title: title.to_owned(), why: why.to_owned() }

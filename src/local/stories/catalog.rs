@@ -206,9 +206,10 @@ fn facts_change() -> Story {
 fn overlap() -> Story {
     let request = PeeringRequest { cidrs: "10.0.1.0/25".to_owned(), ..PeeringRequest::default() };
     let mut discover = discover_step();
-    discover.why = "Both sides use the same addresses, so no route can work. A check fails that no rule can waive, and the \
+    discover.why =
+        "Both sides use the same addresses, so no route can work. A check fails that no rule can waive, and the \
                     card shows where the CIDR blocks overlap."
-        .to_owned();
+            .to_owned();
     discover.expects = vec![seen("the card shows the overlap", Check::Card(&["10.0.1.0/25", "✗"]))];
     let refused = step(
         "Alice approves anyway",

@@ -72,8 +72,9 @@ impl StoryPlayer {
                 let token = self.record().await?.and_then(|it| it.client_token().map(|it| it.as_str().to_owned()));
                 token.is_some_and(|token| stage.accept_tokens().iter().all(|used| *used == token))
             }
-            Check::Alarm(text) => card()
-                .is_some_and(|card| card.replies.iter().any(|reply| reply.broadcast && reply.text.contains(text))),
+            Check::Alarm(text) => {
+                card().is_some_and(|card| card.replies.iter().any(|reply| reply.broadcast && reply.text.contains(text)))
+            }
             Check::State(state) => self.record().await?.is_some_and(|record| record.state().name() == *state),
             Check::NoToken => self.record().await?.is_some_and(|record| record.client_token().is_none()),
             Check::ChainHolds => match self.record().await? {

@@ -175,9 +175,7 @@ impl StoryPlayer {
                 let (by, app) = (*signed_for, ChatApp::Slack);
                 let click = ButtonClick { by, app, message: None, label: "Approve".to_owned(), reason: None };
                 let form = self.stage.slack_click_form(&click)?;
-                return self
-                    .send(SignedAs::ForgedSlackForm { form, signed_for: *signed_for, sent_as: *sent_as })
-                    .await;
+                return self.send(SignedAs::ForgedSlackForm { form, signed_for: *signed_for, sent_as: *sent_as }).await;
             }
             StoryAction::Event { by, verb } => {
                 let id = self.current.as_ref().ok_or("nothing is requested yet")?;
@@ -248,9 +246,7 @@ impl StoryPlayer {
             "1111111111111111" => REQUESTER_CREDENTIALS,
             _ => return Err("the requester is account 1111111111111111 or 3333333333333333".into()),
         };
-        for (vpc, cidrs) in
-            [(&request.vpc, &request.cidrs), (&request.accepting_vpc, &request.accepting_cidrs)]
-        {
+        for (vpc, cidrs) in [(&request.vpc, &request.cidrs), (&request.accepting_vpc, &request.accepting_cidrs)] {
             let cidrs = parse_cidrs(cidrs)?;
             if !cidrs.is_empty() {
                 self.stage.simulator.set_cidrs(vpc, cidrs);
@@ -265,7 +261,9 @@ impl StoryPlayer {
             ("Name", &request.name),
         ];
         let optional = [("Bandwidth", &request.bandwidth), ("LinkType", &request.link_type)];
-        call.extend(optional.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name, text.as_str())));
+        call.extend(
+            optional.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name, text.as_str())),
+        );
         let id = self.stage.request_as(account, &call).await?;
         self.current = Some(id);
         if self.faults.contains(&FaultKind::StatusLags) {
@@ -320,7 +318,9 @@ impl StoryPlayer {
 
 fn faults_of(kind: FaultKind) -> Vec<Fault> {
     match kind {
-        FaultKind::Throttle => [ACCEPT, "RejectVpcPeerConnection"].map(|action| failure(action, "Throttling.User")).into(),
+        FaultKind::Throttle => {
+            [ACCEPT, "RejectVpcPeerConnection"].map(|action| failure(action, "Throttling.User")).into()
+        }
         FaultKind::LoseAnswer => vec![Fault { after_effect: true, ..failure(ACCEPT, "ServiceUnavailable") }],
         FaultKind::Slow => vec![Fault { account: Some(ACCEPTING_ACCOUNT), delay_ms: 2000, ..Fault::default() }],
         FaultKind::RefuseCredentials => {

@@ -127,6 +127,8 @@ export function span(ms) {
   const minutes = Math.floor(ms / 60e3);
   if (minutes < 1) return `${Math.max(0, Math.floor(ms / 1000))} s`;
   if (minutes < 60) return `${minutes} min`;
-  if (minutes < 48 * 60) return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-  return `${Math.floor(minutes / 1440)} d ${Math.floor(minutes / 60) % 24} h`;
+  const [big, small] = minutes < 48 * 60 ? [60, 1] : [1440, 60];
+  const [unit, smaller] = minutes < 48 * 60 ? ['h', 'min'] : ['d', 'h'];
+  const rest = Math.floor((minutes % big) / small);
+  return `${Math.floor(minutes / big)} ${unit}${rest ? ` ${rest} ${smaller}` : ''}`;
 }
