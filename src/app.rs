@@ -66,12 +66,12 @@ impl App {
             None => http::Clients::new()?,
             Some(path) => http::Clients::with_ca_file(path)?,
         };
-        Ok(Self::with_clients(environment, config, clients))
+        Ok(Self::with_clients(environment, config, &clients))
     }
 
     /// Builds the parts around these HTTP clients.
     #[must_use]
-    pub fn with_clients(environment: &Environment, config: Config, clients: http::Clients) -> Self {
+    pub fn with_clients(environment: &Environment, config: Config, clients: &http::Clients) -> Self {
         let http = clients.shared().clone();
         for name in &config.renamed_tables {
             tracing::warn!(

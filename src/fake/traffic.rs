@@ -65,7 +65,6 @@ impl Recorder {
     }
 
     /// The router of the server `name`, whose exchanges are recorded.
-    #[must_use]
     pub fn record(&self, name: &'static str, router: Router) -> Router {
         let server = RecordedServer { name, recorder: self.clone() };
         router.layer(middleware::from_fn_with_state(server, record_exchange))

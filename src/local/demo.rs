@@ -11,6 +11,7 @@ use super::sandbox::Sandbox;
 use super::stories::{Story, StoryAction, StoryPlayer, StoryStep};
 use super::table::KillSwitch;
 use super::{Error, serve};
+use crate::approval::{Approval, ClientToken};
 use crate::chat::message;
 use crate::clock;
 use crate::fake::alicloud::{SimulatorSettings, gateway};
@@ -75,7 +76,20 @@ fn print_answer(player: &StoryPlayer, action: &StoryAction) {
             let id = player.current().map(ToString::to_string).unwrap_or_default();
             println!("  {id} waits to be accepted");
         }
-        _ => {}
+        StoryAction::Discover
+        | StoryAction::ForgeClick { .. }
+        | StoryAction::Replay { .. }
+        | StoryAction::Change { .. }
+        | StoryAction::Delete
+        | StoryAction::AcceptInConsole
+        | StoryAction::Fault { .. }
+        | StoryAction::Advance { .. }
+        | StoryAction::KillWatcher
+        | StoryAction::StartWatcher
+        | StoryAction::KillWebhook { .. }
+        | StoryAction::Rules { .. }
+        | StoryAction::Follow
+        | StoryAction::ReadRecord => {}
     }
 }
 
@@ -86,8 +100,8 @@ async fn print_result(player: &StoryPlayer, action: &StoryAction) -> Result<(), 
         StoryAction::Discover => stage.last_card().iter().for_each(print_card),
         StoryAction::Click { app: ChatApp::Feishu, .. } => {
             let record = player.record().await?;
-            let token = record.as_ref().and_then(|record| record.client_token());
-            println!("  client token {}", token.map(|token| token.as_str()).unwrap_or_default());
+            let token = record.as_ref().and_then(Approval::client_token);
+            println!("  client token {}", token.map(ClientToken::as_str).unwrap_or_default());
         }
         StoryAction::Follow => {
             let card = stage.last_card().ok_or("the card is gone")?;
@@ -115,7 +129,20 @@ async fn print_result(player: &StoryPlayer, action: &StoryAction) -> Result<(), 
                 println!("    ↳ {}", alarm.text.replace('\n', "\n      "));
             }
         }
-        _ => {}
+        StoryAction::Request(_)
+        | StoryAction::Click { .. }
+        | StoryAction::AnswerModal { .. }
+        | StoryAction::ForgeClick { .. }
+        | StoryAction::Event { .. }
+        | StoryAction::Replay { .. }
+        | StoryAction::Change { .. }
+        | StoryAction::Delete
+        | StoryAction::Fault { .. }
+        | StoryAction::Advance { .. }
+        | StoryAction::KillWatcher
+        | StoryAction::StartWatcher
+        | StoryAction::KillWebhook { .. }
+        | StoryAction::Rules { .. } => {}
     }
     Ok(())
 }

@@ -9,7 +9,8 @@ mod record;
 mod redact;
 mod routes;
 mod rules;
-mod share;
+mod scenario;
+mod scene;
 mod snapshot;
 mod world;
 

@@ -121,16 +121,13 @@ impl Sandbox {
             secret_access_key: clock::nonce(),
             ..AwsEnvironment::default()
         };
-        let confined = match confinement {
-            Some(confinement) => {
-                let table = EmbeddedTable::in_memory()?;
-                aws = table.environment(&aws);
-                Some(Confined { confinement, table })
-            }
-            None => {
-                aws.dynamodb_endpoint = Some(table::spawn_table(None, KeyPair::of(&aws)).await?);
-                None
-            }
+        let confined = if let Some(confinement) = confinement {
+            let table = EmbeddedTable::in_memory()?;
+            aws = table.environment(&aws);
+            Some(Confined { confinement, table })
+        } else {
+            aws.dynamodb_endpoint = Some(table::spawn_table(None, KeyPair::of(&aws)).await?);
+            None
         };
         let config = config_toml(&alicloud, &chat, signature);
         let environment = Environment {
@@ -363,7 +360,7 @@ fn build_app(
 ) -> Result<Arc<App>, Error> {
     let config = Config::parse(config)?;
     let app = match clients {
-        Some(clients) => App::with_clients(environment, config, clients),
+        Some(clients) => App::with_clients(environment, config, &clients),
         None => App::new(environment, config)?,
     };
     Ok(Arc::new(if paces_posts { app } else { App { pacer: Arc::new(Pacer::off()), ..app } }))
@@ -373,7 +370,7 @@ fn build_app(
 fn find_foreign_url(value: &toml::Value, servers: &[NamedServer], key: &str) -> Option<String> {
     match value {
         toml::Value::String(text) => {
-            let url = Url::parse(text).ok().filter(|url| url.has_host())?;
+            let url = Url::parse(text).ok().filter(Url::has_host)?;
             let is_ours = servers.iter().any(|server| server.url.origin() == url.origin());
             (!is_ours).then(|| key.to_owned())
         }

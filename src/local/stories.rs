@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use action::{FaultKind, PeeringRequest, StoryAction};
 pub use catalog::stories;
-pub use check::{Check, Expectation};
+pub use check::{Expectation, StoryCheck};
 pub use player::{OTHER_ACCOUNT, StepOutcome, StoryPlayer};
 
 /// A story with a beginning and an end.

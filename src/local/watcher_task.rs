@@ -26,13 +26,13 @@ const ATTENTION: Duration = Duration::from_secs(6);
 #[derive(Debug)]
 pub struct WatcherTask {
     app: CurrentApp,
-    signals: Arc<Signals>,
+    signals: Arc<WakeSignals>,
     report: watch::Sender<WatcherReport>,
     task: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug, Default)]
-struct Signals {
+struct WakeSignals {
     wake: Notify,
     discovers: AtomicBool,
 }
@@ -102,7 +102,7 @@ impl Drop for WatcherTask {
     }
 }
 
-async fn run(app: CurrentApp, signals: Arc<Signals>, report: watch::Sender<WatcherReport>) {
+async fn run(app: CurrentApp, signals: Arc<WakeSignals>, report: watch::Sender<WatcherReport>) {
     let mut discover_at = Instant::now() + DISCOVERY_INTERVAL;
     let mut attentive_until = Instant::now();
     loop {

@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use url::Url;
 
 const TOKEN_HEADER: &str = "x-playground-token";
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A playground, and a page that has its token.
 struct TestPage {
@@ -59,7 +59,7 @@ impl TestPage {
         let mut response = self.get("/api/events", &[(TOKEN_HEADER, &self.token), ("last-event-id", &last)]).await;
         let mut text = String::new();
         while !text.ends_with("\n\n") {
-            text.push_str(&String::from_utf8(response.chunk().await.unwrap().unwrap().to_vec()).unwrap());
+            text.push_str(str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
         }
         let field = |event: &str, name: &str| {
             event.lines().find_map(|line| line.strip_prefix(&format!("{name}: "))).unwrap().to_owned()

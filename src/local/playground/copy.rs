@@ -109,11 +109,12 @@ fn sign_again(exchange: &Exchange, url: &Url) -> Result<Vec<HeaderLine>, Error> 
 
 /// A command for a POSIX shell.
 fn curl(url: &str, headers: &[HeaderLine], body: &str) -> String {
-    let headers: String = headers
-        .iter()
-        .map(|HeaderLine { name, value }| format!(" \\\n  -H {}", quote(&format!("{name}: {value}"))))
-        .collect();
-    format!("curl -sS {}{headers} \\\n  --data-raw {}", quote(url), quote(body))
+    let mut command = format!("curl -sS {}", quote(url));
+    for HeaderLine { name, value } in headers {
+        command.push_str(" \\\n  -H ");
+        command.push_str(&quote(&format!("{name}: {value}")));
+    }
+    command + " \\\n  --data-raw " + &quote(body)
 }
 
 fn quote(text: &str) -> String {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::approval::{Approval, ApprovalState};
+use crate::approval::{Approval, ApprovalState, ClientToken};
 use crate::chat::message::describe_entry;
 use crate::local::Error;
 use crate::local::audit::{check_records, scan_all};
@@ -30,7 +30,7 @@ pub(super) async fn describe(player: &StoryPlayer) -> Result<Value, Error> {
     let says = verified.as_ref().map_or_else(ToString::to_string, |text| text.trim().to_owned());
     Ok(json!({
         "id": id, "state": record.state().name(), "generation": record.generation(), "entries": entries,
-        "verify": {"holds": verified.is_ok(), "says": says}, "due": due(&record), "token": record.client_token().map(|it| it.as_str()),
+        "verify": {"holds": verified.is_ok(), "says": says}, "due": due(&record), "token": record.client_token().map(ClientToken::as_str),
         "attempts": record.attempts(), "problem": record.last_problem().map(|problem| problem.code.clone()),
     }))
 }

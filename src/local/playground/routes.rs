@@ -32,21 +32,21 @@ const MAX_CALL_BYTES: usize = 256 * 1024;
 const MAX_WEBHOOK_BYTES: usize = 256 * 1024 + 1;
 
 /// What the page is answered if something cannot be done.
-struct CallError(Error);
+struct PageCallError(Error);
 
-impl IntoResponse for CallError {
+impl IntoResponse for PageCallError {
     fn into_response(self) -> Response {
         (StatusCode::UNPROCESSABLE_ENTITY, Json(json!({"error": self.0.to_string()}))).into_response()
     }
 }
 
-impl<E: Into<Error>> From<E> for CallError {
+impl<E: Into<Error>> From<E> for PageCallError {
     fn from(error: E) -> Self {
         Self(error.into())
     }
 }
 
-type CallResult = Result<Json<Value>, CallError>;
+type PageCallResult = Result<Json<Value>, PageCallError>;
 
 /// All addresses.
 pub(super) fn router(world: Arc<World>) -> Router {
@@ -156,11 +156,11 @@ fn event_text(events: &[JournalEvent]) -> String {
     events.iter().map(text).collect()
 }
 
-async fn act(State(world): State<Arc<World>>, Json(action): Json<StoryAction>) -> CallResult {
+async fn act(State(world): State<Arc<World>>, Json(action): Json<StoryAction>) -> PageCallResult {
     Ok(Json(world.act(&action).await?))
 }
 
-async fn play_step(State(world): State<Arc<World>>) -> CallResult {
+async fn play_step(State(world): State<Arc<World>>) -> PageCallResult {
     Ok(Json(world.play_step().await?))
 }
 
@@ -173,20 +173,23 @@ struct ScenarioText {
     text: String,
 }
 
-async fn open_scenario(State(world): State<Arc<World>>, Json(ScenarioText { text }): Json<ScenarioText>) -> CallResult {
+async fn open_scenario(
+    State(world): State<Arc<World>>,
+    Json(ScenarioText { text }): Json<ScenarioText>,
+) -> PageCallResult {
     Ok(Json(world.open(&text).await?))
 }
 
-async fn share(State(world): State<Arc<World>>) -> CallResult {
+async fn share(State(world): State<Arc<World>>) -> PageCallResult {
     Ok(Json(json!({"text": world.share().await?})))
 }
 
-async fn reset(State(world): State<Arc<World>>) -> CallResult {
+async fn reset(State(world): State<Arc<World>>) -> PageCallResult {
     world.reset().await?;
     Ok(Json(json!({})))
 }
 
-async fn validate(State(world): State<Arc<World>>, text: String) -> CallResult {
+async fn validate(State(world): State<Arc<World>>, text: String) -> PageCallResult {
     Ok(Json(world.validate(&text).await))
 }
 
@@ -195,7 +198,7 @@ struct TamperedEntry {
     entry: usize,
 }
 
-async fn tamper(State(world): State<Arc<World>>, Json(TamperedEntry { entry }): Json<TamperedEntry>) -> CallResult {
+async fn tamper(State(world): State<Arc<World>>, Json(TamperedEntry { entry }): Json<TamperedEntry>) -> PageCallResult {
     Ok(Json(world.tamper(entry).await?))
 }
 
@@ -208,10 +211,10 @@ struct CopiedExchange {
 async fn copy(
     State(world): State<Arc<World>>,
     Json(CopiedExchange { number, form }): Json<CopiedExchange>,
-) -> CallResult {
+) -> PageCallResult {
     Ok(Json(json!({"text": world.copy(number, form).await?})))
 }
 
-async fn export(State(world): State<Arc<World>>) -> CallResult {
+async fn export(State(world): State<Arc<World>>) -> PageCallResult {
     Ok(Json(world.export().await?))
 }

@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::world::Scene;
+use super::scene::Scene;
 use super::{record, rules};
 use crate::approval::{Approval, Verdict};
 use crate::chat::message;
 use crate::clock;
+use crate::fake::slack::RecordedPost;
 use crate::local::Error;
 use crate::local::chat_stage::{ChatApp, Person};
 use crate::local::stories::{FaultKind, StoryPlayer};
@@ -44,7 +45,7 @@ pub(super) async fn take(scene: &Scene) -> Result<Value, Error> {
         "clock": {"ahead_ms": ahead_ms(), "asked_at": asked_at(player)},
         "watcher": {
             "running": player.watcher().is_running(), "ticks": report.ticks > 0,
-            "discovered_at": report.discovered_at.map(|at| at.as_second()),
+            "discovered_at": report.discovered_at.map(jiff::Timestamp::as_second),
             "last": {
                 "discovered": report.last.discovered, "changed": report.last.changed,
                 "delivered": report.last.delivered, "undelivered": report.last.undelivered,
@@ -92,7 +93,7 @@ fn platforms(player: &StoryPlayer) -> Vec<Value> {
 
 fn audit_events(player: &StoryPlayer) -> Vec<Value> {
     let posts = player.stage().slack.posts("/audit");
-    posts.iter().skip(posts.len().saturating_sub(MAX_AUDIT_EVENTS)).map(|post| post.body_json()).collect()
+    posts.iter().skip(posts.len().saturating_sub(MAX_AUDIT_EVENTS)).map(RecordedPost::body_json).collect()
 }
 
 /// Who could click, and what each is to the current request.

@@ -10,17 +10,15 @@ use url::Url;
 
 use super::copy::{self, CopyForm};
 use super::journal::{EventKind, Journal};
-use super::share::{self, Scenario};
+use super::scenario::Scenario;
+use super::scene::{Scene, build_scene};
 use super::{record, rules, snapshot};
 use crate::app::App;
 use crate::clock;
-use crate::fake::alicloud::{SimulatedAccount, SimulatorSettings};
 use crate::fake::traffic::{Exchange, Recorder};
 use crate::local::Error;
-use crate::local::chat_stage::ChatStage;
 use crate::local::reload::CurrentApp;
-use crate::local::sandbox::{Confinement, Sandbox};
-use crate::local::stories::{Expectation, OTHER_ACCOUNT, StepOutcome, StoryAction, StoryPlayer, StoryStep};
+use crate::local::stories::{Expectation, StepOutcome, StoryAction, StoryStep};
 use crate::local::table::KillSwitch;
 
 /// How long a step of a scenario is awaited.
@@ -50,21 +48,6 @@ pub(super) struct World {
 struct WebhookFunction {
     app: CurrentApp,
     kill_switch: KillSwitch,
-}
-
-/// What is on the stage.
-#[derive(Debug)]
-pub(super) struct Scene {
-    pub(super) player: StoryPlayer,
-    pub(super) kill_switch: KillSwitch,
-    /// The number of the current step.
-    pub(super) step: u32,
-    pub(super) scenario: Option<Scenario>,
-    /// The number of steps of the scenario that were played.
-    pub(super) played: usize,
-    /// Everything that was done, in order.
-    pub(super) actions: Vec<StoryStep>,
-    pub(super) generation: u32,
 }
 
 impl World {
@@ -248,7 +231,7 @@ impl World {
     /// A text that holds the scenario, without host and token.
     pub(super) async fn share(&self) -> Result<String, Error> {
         let scene = self.scene.lock().await;
-        share::share_text(&scene)
+        scene.share_text()
     }
 
     pub(super) async fn validate(&self, text: &str) -> Value {
@@ -273,37 +256,6 @@ impl World {
     }
 }
 
-impl Scene {
-    /// Whether the scenario is not one of ours, so that nothing in it makes the watcher discover.
-    fn is_shared(&self) -> bool {
-        self.scenario.as_ref().is_some_and(|scenario| scenario.id.is_empty())
-    }
-}
-
 fn outcome_json(outcome: &StepOutcome) -> Value {
     json!({"modal": outcome.modal, "private": outcome.private, "status": outcome.status})
-}
-
-/// A fresh stage.
-async fn build_scene(
-    url: &Url,
-    recorder: &Recorder,
-    scenario: Option<Scenario>,
-    generation: u32,
-) -> Result<Scene, Error> {
-    let mut settings =
-        SimulatorSettings { activation_delay: Duration::from_millis(1500), ..SimulatorSettings::default() };
-    settings.accounts.push(SimulatedAccount {
-        account: OTHER_ACCOUNT,
-        access_key_id: "other-key".to_owned(),
-        access_key_secret: "other-secret".to_owned(),
-        vpcs: std::collections::BTreeMap::new(),
-    });
-    let kill_switch = KillSwitch::default();
-    let confinement =
-        Confinement { recorder: recorder.clone(), refuse_at: url.clone(), kill_switch: kill_switch.clone() };
-    let sandbox = Sandbox::start_confined(settings, confinement).await?;
-    let stage = ChatStage::new(sandbox, url.clone()).await?;
-    let player = StoryPlayer::new(stage, kill_switch.clone())?;
-    Ok(Scene { player, kill_switch, step: 0, scenario, played: 0, actions: vec![], generation })
 }

@@ -208,12 +208,14 @@ impl StoryAction {
                 why: format!("The client ci signs the event, for {}.", by.title()),
             },
             Self::Replay { .. } => words("Somebody replays a request", "The same bytes are sent again."),
-            Self::Change { .. } | Self::Delete | Self::AcceptInConsole => self.describe_act_of_owner(),
-            Self::Fault { .. }
+            Self::Change { .. }
+            | Self::Delete
+            | Self::AcceptInConsole
+            | Self::Fault { .. }
             | Self::Advance { .. }
             | Self::KillWatcher
             | Self::StartWatcher
-            | Self::KillWebhook { .. } => self.describe_disturbance(),
+            | Self::KillWebhook { .. } => self.describe_event(),
             Self::Rules { .. } => words(
                 "The rules change",
                 "The webhook and the watcher start again with the new peergate.toml. Open requests are checked against it.",
@@ -223,37 +225,49 @@ impl StoryAction {
         }
     }
 
-    fn describe_act_of_owner(&self) -> ActionWords {
-        let (title, why) = match self {
-            Self::Change { .. } => (
+    /// What happens around people's decisions.
+    fn describe_event(&self) -> ActionWords {
+        let words = |title: &str, why: &str| ActionWords { title: title.to_owned(), why: why.to_owned() };
+        match self {
+            Self::Change { .. } => words(
                 "The requester changes the bandwidth",
                 "The facts of the request are different now, so earlier approvals no longer count.",
             ),
-            Self::Delete => ("The requester deletes it", "The watcher confirms with a second reading, a minute later."),
-            _ => (
+            Self::Delete => {
+                words("The requester deletes it", "The watcher confirms that with a second reading, a minute later.")
+            }
+            Self::AcceptInConsole => words(
                 "Somebody accepts in the console",
                 "peergate cannot prevent it; a RAM policy can. It reports who had approved until then.",
             ),
-        };
-        ActionWords { title: title.to_owned(), why: why.to_owned() }
-    }
-
-    fn describe_disturbance(&self) -> ActionWords {
-        let (title, why) = match self {
-            Self::Fault { on: true, .. } => ("A fault of Alibaba Cloud begins", "It lasts until somebody ends it."),
-            Self::Fault { .. } => ("A fault of Alibaba Cloud ends", "Calls are answered as before."),
+            Self::Fault { on: true, .. } => {
+                words("A fault of Alibaba Cloud begins", "It lasts until somebody ends it.")
+            }
+            Self::Fault { on: false, .. } => words("A fault of Alibaba Cloud ends", "Calls are answered as before."),
             Self::Advance { .. } => {
-                ("The clock moves ahead", "The watcher does what is due by then, at its next tick.")
+                words("The clock moves ahead", "The watcher does what is due by then, at its next tick.")
             }
             Self::KillWatcher => {
-                ("The watcher is killed", "Nobody discovers or follows anything. Decisions still count.")
+                words("The watcher is killed", "Nobody discovers or follows anything. Decisions still count.")
             }
-            Self::StartWatcher => ("The watcher starts again", "It continues with what the table holds."),
-            Self::KillWebhook { armed: true } => {
-                ("The webhook will die", "It stores the next complete decision and dies before it calls Alibaba Cloud.")
+            Self::StartWatcher => words("The watcher starts again", "It continues with what the table holds."),
+            Self::KillWebhook { armed: true } => words(
+                "The webhook will die",
+                "It stores the next complete decision and dies before it calls Alibaba Cloud.",
+            ),
+            Self::KillWebhook { armed: false } => {
+                words("The webhook will not die", "It carries out decisions as before.")
             }
-            _ => ("The webhook will not die", "It carries out decisions as before."),
-        };
-        ActionWords { title: title.to_owned(), why: why.to_owned() }
+            Self::Request(_)
+            | Self::Discover
+            | Self::Click { .. }
+            | Self::AnswerModal { .. }
+            | Self::ForgeClick { .. }
+            | Self::Event { .. }
+            | Self::Replay { .. }
+            | Self::Rules { .. }
+            | Self::Follow
+            | Self::ReadRecord => words("Time passes", "The watcher follows the connection."),
+        }
     }
 }

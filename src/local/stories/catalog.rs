@@ -1,6 +1,6 @@
 //! The content of the stories.
 
-use super::{Check, Expectation, FaultKind, PeeringRequest, Story, StoryAction, StoryStep};
+use super::{Expectation, FaultKind, PeeringRequest, Story, StoryAction, StoryCheck, StoryStep};
 use crate::local::chat_stage::{ChatApp, Person};
 
 /// Every story, in the order of the page's menu.
@@ -27,7 +27,7 @@ fn step(title: &str, why: &str, action: StoryAction, expects: Vec<Expectation>) 
     StoryStep { title: title.to_owned(), why: why.to_owned(), action, expects }
 }
 
-fn seen(says: &'static str, check: Check) -> Expectation {
+fn seen(says: &'static str, check: StoryCheck) -> Expectation {
     Expectation { says, check }
 }
 
@@ -51,9 +51,9 @@ fn discover_step() -> StoryStep {
          decides where its card goes.",
         StoryAction::Discover,
         vec![
-            seen("the card shows 0 of 2 approvals", Check::Card(&["(0 of 2 approvals)"])),
-            seen("the card has buttons", Check::Buttons(&["Approve", "Reject", "Details"])),
-            seen("Feishu has the card, too", Check::Thread(ChatApp::Feishu, 0)),
+            seen("the card shows 0 of 2 approvals", StoryCheck::Card(&["(0 of 2 approvals)"])),
+            seen("the card has buttons", StoryCheck::Buttons(&["Approve", "Reject", "Details"])),
+            seen("Feishu has the card, too", StoryCheck::Thread(ChatApp::Feishu, 0)),
         ],
     )
 }
@@ -69,8 +69,8 @@ fn alice_approves() -> StoryStep {
          conditional write. It accepts nothing yet.",
         click(Person::Alice, ChatApp::Slack, "Approve"),
         vec![
-            seen("one of two", Check::Reads(&["counts: 1 of 2"])),
-            seen("the card shows who is still needed", Check::Card(&["1 of 2", "Still needed: 1 of bob, carol"])),
+            seen("one of two", StoryCheck::Reads(&["counts: 1 of 2"])),
+            seen("the card shows who is still needed", StoryCheck::Card(&["1 of 2", "Still needed: 1 of bob, carol"])),
         ],
     )
 }
@@ -82,9 +82,9 @@ fn bob_approves() -> StoryStep {
          accept, with that token: a repeated call is the same call.",
         click(Person::Bob, ChatApp::Feishu, "Approve"),
         vec![
-            seen("he is told that it is being activated", Check::Reads(&["You approved"])),
-            seen("Alibaba Cloud accepted it once", Check::Accepts(1)),
-            seen("it was asked with the client token of the record", Check::OneToken),
+            seen("he is told that it is being activated", StoryCheck::Reads(&["You approved"])),
+            seen("Alibaba Cloud accepted it once", StoryCheck::Accepts(1)),
+            seen("it was asked with the client token of the record", StoryCheck::OneToken),
         ],
     )
 }
@@ -95,10 +95,10 @@ fn follow_step(thread: usize) -> StoryStep {
         "It reads the connection every 2.5 s until it is usable. Each copy of the card shows the end.",
         StoryAction::Follow,
         vec![
-            seen("the card shows the end", Check::Card(&["is Activated"])),
-            seen("nothing is left to click", Check::Buttons(&[])),
-            seen("each event is below the card", Check::Thread(ChatApp::Slack, thread)),
-            seen("each event is below the card in Feishu", Check::Thread(ChatApp::Feishu, thread)),
+            seen("the card shows the end", StoryCheck::Card(&["is Activated"])),
+            seen("nothing is left to click", StoryCheck::Buttons(&[])),
+            seen("each event is below the card", StoryCheck::Thread(ChatApp::Slack, thread)),
+            seen("each event is below the card in Feishu", StoryCheck::Thread(ChatApp::Feishu, thread)),
         ],
     )
 }
@@ -109,8 +109,8 @@ fn late_step() -> StoryStep {
         "A late decision is answered with the winners. Nothing changes.",
         click(Person::Carol, ChatApp::Slack, "Reject"),
         vec![
-            seen("she is told who decided", Check::Reads(&["already approved by alice", "and bob"])),
-            seen("still accepted once", Check::Accepts(1)),
+            seen("she is told who decided", StoryCheck::Reads(&["already approved by alice", "and bob"])),
+            seen("still accepted once", StoryCheck::Accepts(1)),
         ],
     )
 }
@@ -121,7 +121,10 @@ fn forge_step() -> StoryStep {
         "The bytes are signed for Alice and sent as Bob. The signature covers the raw bytes, so it does not match. Nothing \
          is parsed, and nobody is called.",
         StoryAction::ForgeClick { signed_for: Person::Alice, sent_as: Person::Bob },
-        vec![seen("HTTP 401", Check::Status(401)), seen("no approval counts", Check::Card(&["(0 of 2 approvals)"]))],
+        vec![
+            seen("HTTP 401", StoryCheck::Status(401)),
+            seen("no approval counts", StoryCheck::Card(&["(0 of 2 approvals)"])),
+        ],
     )
 }
 
@@ -131,18 +134,21 @@ fn two_people() -> Story {
         "A program signs the event for her. She is one person, whatever she uses, so nothing changes.",
         StoryAction::Event { by: Person::Alice, verb: "approve".to_owned() },
         vec![
-            seen("HTTP 200, nothing changed", Check::Named("repeated")),
-            seen("Alibaba Cloud was not asked to accept", Check::Accepts(0)),
+            seen("HTTP 200, nothing changed", StoryCheck::Named("repeated")),
+            seen("Alibaba Cloud was not asked to accept", StoryCheck::Accepts(0)),
         ],
     );
     let record = step(
         "What the record remembers",
         "Each entry holds the hash of the one before it, so an edit breaks the chain.",
         StoryAction::ReadRecord,
-        vec![seen("the hash chain holds", Check::ChainHolds), seen("an edit would be seen", Check::EditBreaks)],
+        vec![
+            seen("the hash chain holds", StoryCheck::ChainHolds),
+            seen("an edit would be seen", StoryCheck::EditBreaks),
+        ],
     );
     let mut follow = follow_step(4);
-    follow.expects.push(seen("five events are at the auditors' URL", Check::AuditEvents(5)));
+    follow.expects.push(seen("five events are at the auditors' URL", StoryCheck::AuditEvents(5)));
     let mut steps = begin();
     steps.extend([forge_step(), alice_approves(), again, bob_approves(), late_step(), follow, record]);
     story("two", "Two people approve", "Found, approved by two people, one of them twice, and Activated.", steps)
@@ -160,13 +166,19 @@ fn replay() -> Story {
         "The same bytes come again, within five minutes. The signature holds, and peergate knows the request: it decides \
          nothing again.",
         StoryAction::Replay { later_minutes: 0 },
-        vec![seen("HTTP 200", Check::Status(200)), seen("still one of two", Check::Card(&["(1 of 2 approvals)"]))],
+        vec![
+            seen("HTTP 200", StoryCheck::Status(200)),
+            seen("still one of two", StoryCheck::Card(&["(1 of 2 approvals)"])),
+        ],
     );
     let late = step(
         "The same click, ten minutes later",
         "Slack signs the time, too. A request that is older than five minutes is refused before anything is parsed.",
         StoryAction::Replay { later_minutes: 10 },
-        vec![seen("HTTP 401", Check::Status(401)), seen("still one of two", Check::Card(&["(1 of 2 approvals)"]))],
+        vec![
+            seen("HTTP 401", StoryCheck::Status(401)),
+            seen("still one of two", StoryCheck::Card(&["(1 of 2 approvals)"])),
+        ],
     );
     let mut steps = begin();
     steps.extend([alice_approves(), again, late]);
@@ -185,8 +197,8 @@ fn facts_change() -> Story {
         "The facts have another fingerprint now, so Alice's approval no longer counts. The card shows the change.",
         StoryAction::Change { bandwidth: 2048 },
         vec![
-            seen("the card shows the change", Check::Card(&["Bandwidth: 2048 Mbit/s", "(0 of 2 approvals)"])),
-            seen("nothing is accepted", Check::Accepts(0)),
+            seen("the card shows the change", StoryCheck::Card(&["Bandwidth: 2048 Mbit/s", "(0 of 2 approvals)"])),
+            seen("nothing is accepted", StoryCheck::Accepts(0)),
         ],
     );
     let decide = step(
@@ -194,8 +206,8 @@ fn facts_change() -> Story {
         "His click binds the facts that the card shows. It is the first approval of these facts.",
         click(Person::Bob, ChatApp::Slack, "Approve"),
         vec![
-            seen("one of two", Check::Reads(&["counts: 1 of 2"])),
-            seen("Alice is needed again", Check::Card(&["Still needed: 1 of alice, carol"])),
+            seen("one of two", StoryCheck::Reads(&["counts: 1 of 2"])),
+            seen("Alice is needed again", StoryCheck::Card(&["Still needed: 1 of alice, carol"])),
         ],
     );
     let mut steps = begin();
@@ -206,19 +218,18 @@ fn facts_change() -> Story {
 fn overlap() -> Story {
     let request = PeeringRequest { cidrs: "10.0.1.0/25".to_owned(), ..PeeringRequest::default() };
     let mut discover = discover_step();
-    discover.why =
-        "Both sides use the same addresses, so no route can work. A check fails that no rule can waive, and the \
-                    card shows where the CIDR blocks overlap."
-            .to_owned();
-    discover.expects = vec![seen("the card shows the overlap", Check::Card(&["10.0.1.0/25", "✗"]))];
+    "Both sides use the same addresses, so no route can work. A check fails that no rule can waive, and the card shows \
+     where the CIDR blocks overlap."
+        .clone_into(&mut discover.why);
+    discover.expects = vec![seen("the card shows the overlap", StoryCheck::Card(&["10.0.1.0/25", "✗"]))];
     let refused = step(
         "Alice approves anyway",
         "Rules say who may decide. They cannot waive a check.",
         click(Person::Alice, ChatApp::Slack, "Approve"),
         vec![
-            seen("she is told why not", Check::Reads(&["overlap"])),
-            seen("nothing is accepted", Check::Accepts(0)),
-            seen("nothing is decided", Check::NoToken),
+            seen("she is told why not", StoryCheck::Reads(&["overlap"])),
+            seen("nothing is accepted", StoryCheck::Accepts(0)),
+            seen("nothing is decided", StoryCheck::NoToken),
         ],
     );
     let steps = vec![request_step(request), discover, refused];
@@ -231,10 +242,10 @@ fn bypass() -> Story {
         "peergate cannot prevent it; a RAM policy can. It says so in the channel itself, in the record, and as an alarm.",
         StoryAction::AcceptInConsole,
         vec![
-            seen("the card says so", Check::Card(&["was accepted outside peergate"])),
-            seen("the alarm is in the channel itself", Check::Alarm("was accepted outside peergate")),
-            seen("it says how many had approved", Check::Alarm("; 0 of 2 had approved")),
-            seen("peergate did not accept it", Check::NoToken),
+            seen("the card says so", StoryCheck::Card(&["was accepted outside peergate"])),
+            seen("the alarm is in the channel itself", StoryCheck::Alarm("was accepted outside peergate")),
+            seen("it says how many had approved", StoryCheck::Alarm("; 0 of 2 had approved")),
+            seen("peergate did not accept it", StoryCheck::NoToken),
         ],
     );
     let mut steps = begin();
@@ -255,8 +266,8 @@ fn throttled() -> Story {
          with the same client token.",
         click(Person::Bob, ChatApp::Slack, "Approve"),
         vec![
-            seen("he is told that his decision is stored", Check::Reads(&["Your decision is stored"])),
-            seen("nothing is accepted yet", Check::Accepts(0)),
+            seen("he is told that his decision is stored", StoryCheck::Reads(&["Your decision is stored"])),
+            seen("nothing is accepted yet", StoryCheck::Accepts(0)),
         ],
     );
     let retry = step(
@@ -264,8 +275,8 @@ fn throttled() -> Story {
         "It is the same call with the same client token. Whichever of the two arrived, Alibaba Cloud accepts once.",
         StoryAction::Follow,
         vec![
-            seen("Alibaba Cloud accepted it once", Check::Accepts(1)),
-            seen("it was asked with the client token of the record", Check::OneToken),
+            seen("Alibaba Cloud accepted it once", StoryCheck::Accepts(1)),
+            seen("it was asked with the client token of the record", StoryCheck::OneToken),
         ],
     );
     let mut steps = begin();
@@ -280,8 +291,8 @@ fn contact() -> Story {
          request.",
         click(Person::Erin, ChatApp::Slack, "Approve"),
         vec![
-            seen("she is told why not", Check::Reads(&["contact"])),
-            seen("no approval counts", Check::Card(&["(0 of 2 approvals)"])),
+            seen("she is told why not", StoryCheck::Reads(&["contact"])),
+            seen("no approval counts", StoryCheck::Card(&["(0 of 2 approvals)"])),
         ],
     );
     let mallory = step(
@@ -289,8 +300,8 @@ fn contact() -> Story {
         "Slack says who clicks, and the configuration knows nobody of that id.",
         click(Person::Mallory, ChatApp::Slack, "Approve"),
         vec![
-            seen("Mallory may not decide", Check::Reads(&["you are not an approver"])),
-            seen("no approval counts", Check::Card(&["(0 of 2 approvals)"])),
+            seen("Mallory may not decide", StoryCheck::Reads(&["you are not an approver"])),
+            seen("no approval counts", StoryCheck::Card(&["(0 of 2 approvals)"])),
         ],
     );
     let mut steps = begin();

@@ -14,13 +14,13 @@ pub struct Expectation {
     /// In words. Empty for what the next expectation says.
     pub says: &'static str,
     /// How it is seen.
-    pub check: Check,
+    pub check: StoryCheck,
 }
 
 /// How something is seen. What does not hold yet is awaited.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Check {
+pub enum StoryCheck {
     /// The webhook replied with this HTTP status.
     Status(u16),
     /// The webhook replied with this name.
@@ -56,32 +56,34 @@ impl StoryPlayer {
     ///
     /// # Errors
     /// When the table cannot be read.
-    pub async fn holds(&self, check: &Check) -> Result<bool, Error> {
+    pub async fn holds(&self, check: &StoryCheck) -> Result<bool, Error> {
         let stage = self.stage();
         let card = || stage.last_card();
         Ok(match check {
-            Check::Status(status) => self.last_reply().is_some_and(|reply| reply.status == *status),
-            Check::Named(name) => self.last_reply().is_some_and(|reply| reply.name() == *name),
-            Check::Reads(texts) => texts.iter().all(|text| self.last_answer().contains(text)),
-            Check::Card(texts) => card().is_some_and(|card| texts.iter().all(|text| card.text.contains(text))),
-            Check::Buttons(labels) => card().is_some_and(|card| card.button_labels() == *labels),
-            Check::Thread(app, length) => app.messages(stage).last().is_some_and(|card| card.replies.len() == *length),
-            Check::AuditEvents(number) => stage.slack.posts("/audit").len() == *number,
-            Check::Accepts(number) => self.current().is_some_and(|id| stage.count_accepts(id) == *number),
-            Check::OneToken => {
+            StoryCheck::Status(status) => self.last_reply().is_some_and(|reply| reply.status == *status),
+            StoryCheck::Named(name) => self.last_reply().is_some_and(|reply| reply.name() == *name),
+            StoryCheck::Reads(texts) => texts.iter().all(|text| self.last_answer().contains(text)),
+            StoryCheck::Card(texts) => card().is_some_and(|card| texts.iter().all(|text| card.text.contains(text))),
+            StoryCheck::Buttons(labels) => card().is_some_and(|card| card.button_labels() == *labels),
+            StoryCheck::Thread(app, length) => {
+                app.messages(stage).last().is_some_and(|card| card.replies.len() == *length)
+            }
+            StoryCheck::AuditEvents(number) => stage.slack.posts("/audit").len() == *number,
+            StoryCheck::Accepts(number) => self.current().is_some_and(|id| stage.count_accepts(id) == *number),
+            StoryCheck::OneToken => {
                 let token = self.record().await?.and_then(|it| it.client_token().map(|it| it.as_str().to_owned()));
                 token.is_some_and(|token| stage.accept_tokens().iter().all(|used| *used == token))
             }
-            Check::Alarm(text) => {
+            StoryCheck::Alarm(text) => {
                 card().is_some_and(|card| card.replies.iter().any(|reply| reply.broadcast && reply.text.contains(text)))
             }
-            Check::State(state) => self.record().await?.is_some_and(|record| record.state().name() == *state),
-            Check::NoToken => self.record().await?.is_some_and(|record| record.client_token().is_none()),
-            Check::ChainHolds => match self.record().await? {
+            StoryCheck::State(name) => self.record().await?.is_some_and(|record| record.state().name() == *name),
+            StoryCheck::NoToken => self.record().await?.is_some_and(|record| record.client_token().is_none()),
+            StoryCheck::ChainHolds => match self.record().await? {
                 Some(record) => History::verify(&record.id().to_string(), &serde_json::to_value(&record)?).is_ok(),
                 None => false,
             },
-            Check::EditBreaks => match self.record().await? {
+            StoryCheck::EditBreaks => match self.record().await? {
                 Some(record) => {
                     let mut edited = serde_json::to_value(&record)?;
                     if let Some(by) = edited.pointer_mut("/history/1/what/decided/by/person") {

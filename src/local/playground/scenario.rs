@@ -4,7 +4,6 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use super::world::Scene;
 use crate::local::Error;
 use crate::local::stories::{Story, StoryAction, StoryStep};
 
@@ -29,6 +28,11 @@ pub(super) struct Scenario {
 #[derive(Debug, Serialize, Deserialize)]
 struct SharedPlay {
     actions: Vec<StoryAction>,
+}
+
+/// The share text of these actions.
+pub(super) fn encode_actions(actions: Vec<StoryAction>) -> Result<String, Error> {
+    Ok(format!("#play={}", BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&SharedPlay { actions })?)))
 }
 
 impl Scenario {
@@ -61,23 +65,4 @@ impl Scenario {
 fn step_of(action: StoryAction) -> StoryStep {
     let words = action.describe();
     StoryStep { title: words.title, why: words.why, action, expects: vec![] }
-}
-
-/// The text for what is on the stage.
-pub(super) fn share_text(scene: &Scene) -> Result<String, Error> {
-    let played_only = scene.actions.len() == scene.played;
-    if let Some(scenario) = scene.scenario.as_ref().filter(|scenario| !scenario.id.is_empty() && played_only) {
-        return Ok(format!("#story={}&step={}", scenario.id, scene.played));
-    }
-    let sandbox = &scene.player.stage().sandbox;
-    let actions = scene.actions.iter().map(|step| match &step.action {
-        StoryAction::Rules { config } => StoryAction::Rules { config: sandbox.hide_servers(config) },
-        // Ids of messages belong to this sandbox.
-        StoryAction::Click { by, app, button, reason, .. } => {
-            StoryAction::Click { by: *by, app: *app, button: button.clone(), message: None, reason: reason.clone() }
-        }
-        action => action.clone(),
-    });
-    let play = SharedPlay { actions: actions.collect() };
-    Ok(format!("#play={}", BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(&play)?)))
 }
