@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use action::{FaultKind, PeeringRequest, StoryAction};
 pub use catalog::stories;
-pub use check::{Expectation, StoryCheck};
+pub use check::{StoryCheck, StoryExpectation};
 pub use player::{OTHER_ACCOUNT, StepOutcome, StoryPlayer};
 
 /// A story with a beginning and an end.
@@ -37,7 +37,7 @@ pub struct StoryStep {
     pub action: StoryAction,
     /// What must be seen then. Steps that people share have none.
     #[serde(default, skip_deserializing)]
-    pub expects: Vec<Expectation>,
+    pub expects: Vec<StoryExpectation>,
 }
 
 impl Story {

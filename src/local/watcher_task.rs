@@ -120,7 +120,7 @@ async fn run(app: CurrentApp, signals: Arc<WakeSignals>, report: watch::Sender<W
                 if discovers {
                     report.discovered_at = Some(clock::now());
                 }
-                if discovers || (TickSummary { rounds: 0, ..summary }) != TickSummary::default() {
+                if (TickSummary { rounds: 0, ..summary }) != TickSummary::default() {
                     report.last = summary;
                 }
             }),

@@ -18,7 +18,7 @@ use crate::clock;
 use crate::fake::traffic::{Exchange, Recorder};
 use crate::local::Error;
 use crate::local::reload::CurrentApp;
-use crate::local::stories::{Expectation, StepOutcome, StoryAction, StoryStep};
+use crate::local::stories::{StepOutcome, StoryAction, StoryExpectation, StoryStep};
 use crate::local::table::KillSwitch;
 
 /// How long a step of a scenario is awaited.
@@ -169,7 +169,7 @@ impl World {
     }
 
     /// Awaits an expectation. Others may use the stage between two looks.
-    async fn expect(&self, expectation: &Expectation, generation: u32) -> Result<Value, Error> {
+    async fn expect(&self, expectation: &StoryExpectation, generation: u32) -> Result<Value, Error> {
         let started = Instant::now();
         loop {
             {

@@ -1,6 +1,6 @@
 //! The content of the stories.
 
-use super::{Expectation, FaultKind, PeeringRequest, Story, StoryAction, StoryCheck, StoryStep};
+use super::{FaultKind, PeeringRequest, Story, StoryAction, StoryCheck, StoryExpectation, StoryStep};
 use crate::local::chat_stage::{ChatApp, Person};
 
 /// Every story, in the order of the page's menu.
@@ -23,12 +23,12 @@ fn story(id: &str, title: &str, about: &str, steps: Vec<StoryStep>) -> Story {
     Story { id: id.to_owned(), title: title.to_owned(), about: about.to_owned(), steps }
 }
 
-fn step(title: &str, why: &str, action: StoryAction, expects: Vec<Expectation>) -> StoryStep {
+fn step(title: &str, why: &str, action: StoryAction, expects: Vec<StoryExpectation>) -> StoryStep {
     StoryStep { title: title.to_owned(), why: why.to_owned(), action, expects }
 }
 
-fn seen(says: &'static str, check: StoryCheck) -> Expectation {
-    Expectation { says, check }
+fn seen(says: &'static str, check: StoryCheck) -> StoryExpectation {
+    StoryExpectation { says, check }
 }
 
 fn click(by: Person, app: ChatApp, button: &str) -> StoryAction {

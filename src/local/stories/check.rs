@@ -10,7 +10,7 @@ use serde_json::json;
 
 /// Something that must be seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Expectation {
+pub struct StoryExpectation {
     /// In words. Empty for what the next expectation says.
     pub says: &'static str,
     /// How it is seen.

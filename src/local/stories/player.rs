@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
-use super::{Expectation, FaultKind, PeeringRequest, StoryAction};
+use super::{FaultKind, PeeringRequest, StoryAction, StoryExpectation};
 use crate::alicloud::Credentials;
 use crate::app::App;
 use crate::approval::{Approval, ApprovalId};
@@ -141,7 +141,7 @@ impl StoryPlayer {
     ///
     /// # Errors
     /// When it is not seen.
-    pub async fn expect(&self, expectation: &Expectation) -> Result<(), Error> {
+    pub async fn expect(&self, expectation: &StoryExpectation) -> Result<(), Error> {
         let started = Instant::now();
         while !self.holds(&expectation.check).await? {
             if started.elapsed() > EXPECTATION_TIMEOUT {

@@ -184,6 +184,12 @@ export function createWhy(app) {
     }
     redraw($('why'), () => [h('div', { class: 'scroll upper', tabindex: '0', role: 'group', 'aria-label': 'Which rule decides', 'data-scroll': 'matrix' }, drawMatrix()), drawEditor()]);
     showVerdict();
+    const deciding = app.state.rules?.deciding;
+    if (deciding !== rules.shown) {
+      rules.shown = deciding;
+      const line = document.querySelector('.editor .decides');
+      if (line) line.closest('.editor').scrollTop = line.offsetTop - 36;
+    }
   }
 
   // Record
