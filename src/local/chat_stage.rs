@@ -12,7 +12,7 @@ use serde_json::Value;
 use url::Url;
 
 pub use chat_app::{ChatApp, PrivateMessage};
-pub use person::Person;
+pub use person::CastMember;
 pub use sent::{SentRequest, SignedAs};
 
 use super::Error;
@@ -47,7 +47,7 @@ struct ClickLog {
 #[derive(Debug, Clone)]
 pub struct ButtonClick {
     /// Who clicks.
-    pub by: Person,
+    pub by: CastMember,
     /// Where.
     pub app: ChatApp,
     /// The id of the message. Without it, the latest message with such a button.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 use super::actions::CHANNEL;
-use super::chat_stage::{ChatApp, ChatStage, Person};
+use super::chat_stage::{CastMember, ChatApp, ChatStage};
 use super::sandbox::Sandbox;
 use super::stories::{Story, StoryAction, StoryPlayer, StoryStep};
 use super::table::KillSwitch;
@@ -68,7 +68,7 @@ async fn play_step(player: &mut StoryPlayer, step: &StoryStep) -> Result<(), Err
 /// What the person reads who did it.
 fn print_answer(player: &StoryPlayer, action: &StoryAction) {
     let headline = player.last_answer().lines().next().unwrap_or_default();
-    let read_by = |person: &Person| format!("only {} reads: {headline}", person.title());
+    let read_by = |person: &CastMember| format!("only {} reads: {headline}", person.title());
     match action {
         StoryAction::Click { by, .. } | StoryAction::AnswerModal { by, .. } => println!("  {}", read_by(by)),
         StoryAction::Event { .. } => println!("  {headline}"),

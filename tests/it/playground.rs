@@ -73,17 +73,20 @@ impl TestPage {
 
     /// The present state, once it is as wanted.
     async fn state_with(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
         let seen = async {
             loop {
                 let events = self.events_after(0).await;
                 let state = events.into_iter().rev().find(|(_, kind, _)| kind == "state").map(|(_, _, data)| data);
-                if let Some(state) = state.filter(&wanted) {
-                    return state;
+                last = state.unwrap_or_default();
+                if wanted(&last) {
+                    return last.clone();
                 }
                 sleep(Duration::from_millis(50)).await;
             }
         };
-        timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("not seen: {what}"))
+        let found = timeout(PATIENCE, seen).await;
+        found.unwrap_or_else(|_| panic!("not seen: {what}; {:#} {:#}", last["record"], last["watcher"]))
     }
 
     async fn request(&self) -> Value {

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{ButtonClick, ChatStage, ClickOutcome, Person, SignedAs};
+use super::{ButtonClick, CastMember, ChatStage, ClickOutcome, SignedAs};
 use crate::clock;
 use crate::fake::ChatMessage;
 use crate::fake::feishu::CHAT_ID;
@@ -28,7 +28,7 @@ pub struct PrivateMessage {
     /// The id of the message.
     pub id: String,
     /// Who reads it.
-    pub to: Person,
+    pub to: CastMember,
     /// Where.
     pub app: ChatApp,
     /// When it came.
@@ -81,7 +81,7 @@ impl ChatApp {
 
     /// Who somebody is on the platform.
     #[must_use]
-    pub fn user_id(self, person: Person) -> &'static str {
+    pub fn user_id(self, person: CastMember) -> &'static str {
         match self {
             Self::Slack => person.slack_id(),
             Self::Feishu => person.feishu_id(),
@@ -149,7 +149,7 @@ impl ChatStage {
     ///
     /// # Errors
     /// When the webhook does not reply.
-    pub async fn answer_slack_modal(&self, modal: &Value, by: Person, reason: &str) -> Result<ClickOutcome, Error> {
+    pub async fn answer_slack_modal(&self, modal: &Value, by: CastMember, reason: &str) -> Result<ClickOutcome, Error> {
         let payload = self.submission_payload(modal, reason, by.slack_id());
         self.send_observed(by, SignedAs::SlackForm(payload_form(&payload)), None).await
     }
@@ -165,7 +165,7 @@ impl ChatStage {
     /// Sends a request of Slack, and shows what Slack was asked to show.
     async fn send_observed(
         &self,
-        by: Person,
+        by: CastMember,
         signed_as: SignedAs,
         clicked: Option<&SlackMessageRef>,
     ) -> Result<ClickOutcome, Error> {
@@ -186,7 +186,7 @@ impl ChatStage {
         Ok(ClickOutcome { private: private.or_else(|| self.answer_in_modal(by, &reply)), reply, modal: None })
     }
 
-    fn remember_slack_answer(&self, to: Person, body: Value) -> PrivateMessage {
+    fn remember_slack_answer(&self, to: CastMember, body: Value) -> PrivateMessage {
         let text = visible_text(&body);
         let (id, at) = (format!("private-{:.8}", clock::nonce()), clock::now());
         let message = PrivateMessage { id, to, app: ChatApp::Slack, at, body, text };
@@ -195,7 +195,7 @@ impl ChatStage {
     }
 
     /// The answer to a modal is another view of it.
-    fn answer_in_modal(&self, by: Person, reply: &WebhookReply) -> Option<PrivateMessage> {
+    fn answer_in_modal(&self, by: CastMember, reply: &WebhookReply) -> Option<PrivateMessage> {
         let view = reply.body_json().get("view")?.clone();
         Some(self.remember_slack_answer(by, view))
     }
@@ -236,7 +236,7 @@ impl ChatStage {
 
 /// Where Slack takes the private answers to a person. Each person has a path of their own, so that the page knows who reads
 /// an answer.
-fn response_path(person: Person) -> String {
+fn response_path(person: CastMember) -> String {
     format!("/actions/T0001/1/{}", person.name())
 }
 

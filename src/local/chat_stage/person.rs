@@ -7,7 +7,7 @@ use crate::local::actions::{ALICE, BOB, CAROL, ERIN};
 /// Somebody who clicks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Person {
+pub enum CastMember {
     /// An approver.
     Alice,
     /// An approver.
@@ -20,7 +20,7 @@ pub enum Person {
     Mallory,
 }
 
-impl Person {
+impl CastMember {
     /// Everybody, in the order of the page.
     pub const ALL: [Self; 5] = [Self::Alice, Self::Bob, Self::Carol, Self::Erin, Self::Mallory];
 

@@ -1,6 +1,6 @@
 //! Requests to the webhook, in the form before the signature, so that each can be signed again.
 
-use super::{ChatStage, Person};
+use super::{CastMember, ChatStage};
 use crate::chat::{EventSpec, SignedRequest, feishu, slack};
 use crate::clock;
 use crate::local::Error;
@@ -24,9 +24,9 @@ pub enum SignedAs {
         /// The form that is signed.
         form: String,
         /// The person in it.
-        signed_for: Person,
+        signed_for: CastMember,
         /// The person who takes their place after the signature.
-        sent_as: Person,
+        sent_as: CastMember,
     },
     /// A callback, as Feishu encrypts and signs it.
     FeishuCallback(String),

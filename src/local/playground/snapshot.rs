@@ -9,7 +9,7 @@ use crate::chat::message;
 use crate::clock;
 use crate::fake::slack::RecordedPost;
 use crate::local::Error;
-use crate::local::chat_stage::{ChatApp, Person};
+use crate::local::chat_stage::{CastMember, ChatApp};
 use crate::local::stories::{FaultKind, StoryPlayer};
 use crate::policy::ApproverRef;
 
@@ -104,7 +104,7 @@ fn people(player: &StoryPlayer, approval: Option<&Approval>) -> Vec<Value> {
         .and_then(|approval| config.policy.accounts.get(&approval.facts().requester.account))
         .map(|account| account.contacts.clone())
         .unwrap_or_default();
-    let describe = |person: Person| {
+    let describe = |person: CastMember| {
         let name = person.name();
         let decided = |verdict: Verdict| {
             let mut decisions = approval.map(Approval::decisions).unwrap_or_default().iter();
@@ -127,5 +127,5 @@ fn people(player: &StoryPlayer, approval: Option<&Approval>) -> Vec<Value> {
         let ids: Vec<_> = ChatApp::ALL.into_iter().map(|app| json!([app.name(), app.user_id(person)])).collect();
         json!({"name": name, "title": person.title(), "note": note, "needed": is_needed, "ids": ids})
     };
-    Person::ALL.into_iter().map(describe).collect()
+    CastMember::ALL.into_iter().map(describe).collect()
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::local::chat_stage::{ChatApp, Person};
+use crate::local::chat_stage::{CastMember, ChatApp};
 
 /// What somebody does.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +15,7 @@ pub enum StoryAction {
     /// A person clicks a button.
     Click {
         /// Who.
-        by: Person,
+        by: CastMember,
         /// Where.
         app: ChatApp,
         /// The visible text of the button.
@@ -30,21 +30,21 @@ pub enum StoryAction {
     /// A person answers the modal that opened last.
     AnswerModal {
         /// Who.
-        by: Person,
+        by: CastMember,
         /// What they write.
         reason: String,
     },
     /// Somebody sends a click of one person as that of another.
     ForgeClick {
         /// The person whose click was signed.
-        signed_for: Person,
+        signed_for: CastMember,
         /// The person who is said to click.
-        sent_as: Person,
+        sent_as: CastMember,
     },
     /// A program sends a signed event for a person.
     Event {
         /// For whom.
-        by: Person,
+        by: CastMember,
         /// E.g. `approve`.
         verb: String,
     },

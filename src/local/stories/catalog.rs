@@ -1,7 +1,7 @@
 //! The content of the stories.
 
 use super::{FaultKind, PeeringRequest, Story, StoryAction, StoryCheck, StoryExpectation, StoryStep};
-use crate::local::chat_stage::{ChatApp, Person};
+use crate::local::chat_stage::{CastMember, ChatApp};
 
 /// Every story, in the order of the page's menu.
 #[must_use]
@@ -31,7 +31,7 @@ fn seen(says: &'static str, check: StoryCheck) -> StoryExpectation {
     StoryExpectation { says, check }
 }
 
-fn click(by: Person, app: ChatApp, button: &str) -> StoryAction {
+fn click(by: CastMember, app: ChatApp, button: &str) -> StoryAction {
     StoryAction::Click { by, app, button: button.to_owned(), message: None, reason: None }
 }
 
@@ -67,7 +67,7 @@ fn alice_approves() -> StoryStep {
         "Alice approves in Slack",
         "The signature holds. peergate reads the connection again, repeats the checks, and stores the approval in one \
          conditional write. It accepts nothing yet.",
-        click(Person::Alice, ChatApp::Slack, "Approve"),
+        click(CastMember::Alice, ChatApp::Slack, "Approve"),
         vec![
             seen("one of two", StoryCheck::Reads(&["counts: 1 of 2"])),
             seen("the card shows who is still needed", StoryCheck::Card(&["1 of 2", "Still needed: 1 of bob, carol"])),
@@ -80,7 +80,7 @@ fn bob_approves() -> StoryStep {
         "Bob approves in Feishu",
         "He is the second of two. The decision is stored first, with its client token. Only then is Alibaba Cloud asked to \
          accept, with that token: a repeated call is the same call.",
-        click(Person::Bob, ChatApp::Feishu, "Approve"),
+        click(CastMember::Bob, ChatApp::Feishu, "Approve"),
         vec![
             seen("he is told that it is being activated", StoryCheck::Reads(&["You approved"])),
             seen("Alibaba Cloud accepted it once", StoryCheck::Accepts(1)),
@@ -107,7 +107,7 @@ fn late_step() -> StoryStep {
     step(
         "Carol rejects, too late",
         "A late decision is answered with the winners. Nothing changes.",
-        click(Person::Carol, ChatApp::Slack, "Reject"),
+        click(CastMember::Carol, ChatApp::Slack, "Reject"),
         vec![
             seen("she is told who decided", StoryCheck::Reads(&["already approved by alice", "and bob"])),
             seen("still accepted once", StoryCheck::Accepts(1)),
@@ -120,7 +120,7 @@ fn forge_step() -> StoryStep {
         "Somebody forges a click",
         "The bytes are signed for Alice and sent as Bob. The signature covers the raw bytes, so it does not match. Nothing \
          is parsed, and nobody is called.",
-        StoryAction::ForgeClick { signed_for: Person::Alice, sent_as: Person::Bob },
+        StoryAction::ForgeClick { signed_for: CastMember::Alice, sent_as: CastMember::Bob },
         vec![
             seen("HTTP 401", StoryCheck::Status(401)),
             seen("no approval counts", StoryCheck::Card(&["(0 of 2 approvals)"])),
@@ -132,7 +132,7 @@ fn two_people() -> Story {
     let again = step(
         "Alice approves again, by webhook",
         "A program signs the event for her. She is one person, whatever she uses, so nothing changes.",
-        StoryAction::Event { by: Person::Alice, verb: "approve".to_owned() },
+        StoryAction::Event { by: CastMember::Alice, verb: "approve".to_owned() },
         vec![
             seen("HTTP 200, nothing changed", StoryCheck::Named("repeated")),
             seen("Alibaba Cloud was not asked to accept", StoryCheck::Accepts(0)),
@@ -204,7 +204,7 @@ fn facts_change() -> Story {
     let decide = step(
         "Bob approves the new facts",
         "His click binds the facts that the card shows. It is the first approval of these facts.",
-        click(Person::Bob, ChatApp::Slack, "Approve"),
+        click(CastMember::Bob, ChatApp::Slack, "Approve"),
         vec![
             seen("one of two", StoryCheck::Reads(&["counts: 1 of 2"])),
             seen("Alice is needed again", StoryCheck::Card(&["Still needed: 1 of alice, carol"])),
@@ -225,7 +225,7 @@ fn overlap() -> Story {
     let refused = step(
         "Alice approves anyway",
         "Rules say who may decide. They cannot waive a check.",
-        click(Person::Alice, ChatApp::Slack, "Approve"),
+        click(CastMember::Alice, ChatApp::Slack, "Approve"),
         vec![
             seen("she is told why not", StoryCheck::Reads(&["overlap"])),
             seen("nothing is accepted", StoryCheck::Accepts(0)),
@@ -264,7 +264,7 @@ fn throttled() -> Story {
         "Bob approves, and is throttled",
         "The decision is stored before the call. The accept is refused for now, so the watcher makes the same call later, \
          with the same client token.",
-        click(Person::Bob, ChatApp::Slack, "Approve"),
+        click(CastMember::Bob, ChatApp::Slack, "Approve"),
         vec![
             seen("he is told that his decision is stored", StoryCheck::Reads(&["Your decision is stored"])),
             seen("nothing is accepted yet", StoryCheck::Accepts(0)),
@@ -289,7 +289,7 @@ fn contact() -> Story {
         "The requester's contact approves",
         "Erin is in the group of approvers, and she is a contact of the requesting account. Nobody approves their own \
          request.",
-        click(Person::Erin, ChatApp::Slack, "Approve"),
+        click(CastMember::Erin, ChatApp::Slack, "Approve"),
         vec![
             seen("she is told why not", StoryCheck::Reads(&["contact"])),
             seen("no approval counts", StoryCheck::Card(&["(0 of 2 approvals)"])),
@@ -298,7 +298,7 @@ fn contact() -> Story {
     let mallory = step(
         "A stranger approves",
         "Slack says who clicks, and the configuration knows nobody of that id.",
-        click(Person::Mallory, ChatApp::Slack, "Approve"),
+        click(CastMember::Mallory, ChatApp::Slack, "Approve"),
         vec![
             seen("Mallory may not decide", StoryCheck::Reads(&["you are not an approver"])),
             seen("no approval counts", StoryCheck::Card(&["(0 of 2 approvals)"])),
