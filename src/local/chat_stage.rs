@@ -2,12 +2,17 @@
 //! terminal and on the playground's page.
 
 mod chat_app;
+mod dingtalk_click;
+mod feishu_click;
 mod person;
 mod sent;
+mod slack_click;
+mod teams_click;
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, PoisonError};
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use url::Url;
 
@@ -16,11 +21,14 @@ pub use person::CastMember;
 pub use sent::{SentRequest, SignedAs};
 
 use super::Error;
-use super::actions::{Stage, WebhookReply};
+use super::actions::{Stage, WebhookReply, call_webhook};
 use super::sandbox::Sandbox;
 use crate::chat::SignedRequest;
+use crate::clock;
+use crate::fake::dingtalk::FakeDingTalk;
 use crate::fake::feishu::FakeFeishu;
 use crate::fake::slack::SlackCard;
+use crate::fake::teams::FakeTeams;
 
 /// The most requests to the webhook that can be signed again.
 const MAX_SENT: usize = 500;
@@ -33,6 +41,10 @@ pub struct ChatStage {
     stage: Stage,
     /// The fake of Feishu.
     pub feishu: FakeFeishu,
+    /// The fake of DingTalk.
+    pub dingtalk: FakeDingTalk,
+    /// The fake of Microsoft Teams.
+    pub teams: FakeTeams,
     log: Mutex<ClickLog>,
 }
 
@@ -41,6 +53,8 @@ pub struct ChatStage {
 struct ClickLog {
     sent: Vec<SentRequest>,
     private: Vec<PrivateMessage>,
+    /// The time in the last signature of DingTalk.
+    dingtalk_time: Option<Timestamp>,
 }
 
 /// A click of a person on a button.
@@ -92,7 +106,24 @@ impl ChatStage {
         let feishu = FakeFeishu::default();
         let url = sandbox.add_server("feishu", feishu.clone().router()).await?;
         sandbox.add_extension(&feishu.sandbox_extension(&url))?;
-        Ok(Self { stage: Stage::over_http(sandbox, webhook)?, feishu, log: Mutex::default() })
+        let dingtalk = FakeDingTalk::default();
+        let url = sandbox.add_server("dingtalk", dingtalk.clone().router()).await?;
+        sandbox.add_extension(&dingtalk.sandbox_extension(&url))?;
+        let teams = FakeTeams::default();
+        let url = sandbox.add_server("teams", teams.clone().router()).await?;
+        sandbox.add_extension(&teams.sandbox_extension(&url))?;
+        install_teams_bot(&sandbox, &teams).await?;
+        let stage = Stage::over_http(sandbox, webhook)?;
+        Ok(Self { stage, feishu, dingtalk, teams, log: Mutex::default() })
+    }
+
+    /// DingTalk signs the time alone, so two clicks of one millisecond would have the same signature.
+    fn next_dingtalk_time(&self, now: Timestamp) -> Timestamp {
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        let earliest = log.dingtalk_time.map(|last| last + SignedDuration::from_millis(1));
+        let next = earliest.map_or(now, |earliest| earliest.max(now));
+        log.dingtalk_time = Some(next);
+        next
     }
 
     /// Clicks a button, and shows the person the answer.
@@ -150,4 +181,15 @@ impl ChatStage {
     pub fn last_card(&self) -> Option<SlackCard> {
         self.slack.messages_in(super::actions::CHANNEL).pop()
     }
+}
+
+/// Alice adds the bot to the team. The webhook's server does not answer yet, so its function is called.
+async fn install_teams_bot(sandbox: &Sandbox, teams: &FakeTeams) -> Result<(), Error> {
+    for activity in teams.install(&teams.user("alice")) {
+        let reply = call_webhook(&sandbox.parts, &teams.sign(&activity)?, clock::now()).await?;
+        if reply.status != 200 {
+            return Err(format!("the bot of Teams cannot be installed: {}", reply.body).into());
+        }
+    }
+    Ok(())
 }

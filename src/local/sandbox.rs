@@ -194,14 +194,20 @@ impl Sandbox {
     /// A configuration with the names of the fakes in place of their addresses.
     #[must_use]
     pub fn hide_servers(&self, config: &str) -> String {
-        let hide = |text: String, server: &NamedServer| text.replace(server.url.as_str(), &server.placeholder());
+        let hide = |text: String, server: &NamedServer| {
+            let text = text.replace(server.url.as_str(), &server.placeholder());
+            text.replace(server.url.authority(), server.placeholder().trim_end_matches('/'))
+        };
         self.servers.iter().fold(config.to_owned(), hide)
     }
 
     /// A configuration with the addresses of the fakes in place of their names.
     #[must_use]
     pub fn fill_in_servers(&self, config: &str) -> String {
-        let fill_in = |text: String, server: &NamedServer| text.replace(&server.placeholder(), server.url.as_str());
+        let fill_in = |text: String, server: &NamedServer| {
+            let text = text.replace(&server.placeholder(), server.url.as_str());
+            text.replace(server.placeholder().trim_end_matches('/'), server.url.authority())
+        };
         self.servers.iter().fold(config.to_owned(), fill_in)
     }
 

@@ -2,15 +2,15 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{ButtonClick, CastMember, ChatStage, ClickOutcome, SignedAs};
-use crate::clock;
+use super::{ButtonClick, CastMember, ChatStage, ClickOutcome};
 use crate::fake::ChatMessage;
+use crate::fake::dingtalk::CONVERSATION_ID;
 use crate::fake::feishu::CHAT_ID;
-use crate::fake::slack::{RecordedPost, SlackButton, SlackMessageRef, visible_buttons, visible_text};
+use crate::fake::teams::CHANNEL_ID;
 use crate::local::Error;
-use crate::local::actions::{CHANNEL, WebhookReply};
+use crate::local::actions::CHANNEL;
 
 /// A platform where people click. A new one is a line in each function below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,6 +20,11 @@ pub enum ChatApp {
     Slack,
     /// Feishu.
     Feishu,
+    /// DingTalk.
+    #[serde(rename = "dingtalk")]
+    DingTalk,
+    /// Microsoft Teams.
+    Teams,
 }
 
 /// A message that only one person reads.
@@ -41,7 +46,7 @@ pub struct PrivateMessage {
 
 impl ChatApp {
     /// Every platform, in the order of the tabs.
-    pub const ALL: [Self; 2] = [Self::Slack, Self::Feishu];
+    pub const ALL: [Self; 4] = [Self::Slack, Self::Feishu, Self::DingTalk, Self::Teams];
 
     /// The name in addresses and in the name of the module that draws its cards.
     #[must_use]
@@ -49,6 +54,8 @@ impl ChatApp {
         match self {
             Self::Slack => "slack",
             Self::Feishu => "feishu",
+            Self::DingTalk => "dingtalk",
+            Self::Teams => "teams",
         }
     }
 
@@ -58,6 +65,8 @@ impl ChatApp {
         match self {
             Self::Slack => "Slack",
             Self::Feishu => "Feishu",
+            Self::DingTalk => "DingTalk",
+            Self::Teams => "Teams",
         }
     }
 
@@ -66,7 +75,7 @@ impl ChatApp {
     pub fn channel(self) -> &'static str {
         match self {
             Self::Slack => "#netops",
-            Self::Feishu => "netops",
+            Self::Feishu | Self::DingTalk | Self::Teams => "netops",
         }
     }
 
@@ -75,7 +84,7 @@ impl ChatApp {
     pub fn asks_in_modal(self) -> bool {
         match self {
             Self::Slack => true,
-            Self::Feishu => false,
+            Self::Feishu | Self::DingTalk | Self::Teams => false,
         }
     }
 
@@ -85,6 +94,8 @@ impl ChatApp {
         match self {
             Self::Slack => person.slack_id(),
             Self::Feishu => person.feishu_id(),
+            Self::DingTalk => person.dingtalk_id(),
+            Self::Teams => person.teams_id(),
         }
     }
 
@@ -94,6 +105,8 @@ impl ChatApp {
         match self {
             Self::Slack => stage.slack.bodies_in(CHANNEL),
             Self::Feishu => stage.feishu.bodies_in(CHAT_ID),
+            Self::DingTalk => stage.dingtalk.bodies_in(CONVERSATION_ID),
+            Self::Teams => stage.teams.bodies_in(CHANNEL_ID),
         }
     }
 
@@ -101,145 +114,8 @@ impl ChatApp {
         match self {
             Self::Slack => stage.click_in_slack(click).await,
             Self::Feishu => stage.click_in_feishu(click).await,
+            Self::DingTalk => stage.click_in_dingtalk(click).await,
+            Self::Teams => stage.click_in_teams(click).await,
         }
     }
-}
-
-impl ChatStage {
-    /// The click of a person on a button in Slack, as Slack sends it.
-    ///
-    /// # Errors
-    /// When there is no such button.
-    pub fn slack_click_form(&self, click: &ButtonClick) -> Result<String, Error> {
-        let button = self.find_slack_button(click).ok_or_else(|| format!("there is no button {:?}", click.label))?;
-        let mut payload = self.click_payload(&button.action_id, &button.value, click.by.slack_id());
-        if let Some(fields) = payload.as_object_mut() {
-            let path = response_path(click.by);
-            fields
-                .insert("response_url".to_owned(), format!("{}{}", self.chat_url, path.trim_start_matches('/')).into());
-        }
-        Ok(payload_form(&payload))
-    }
-
-    /// The button in the channel or in a private answer. A person may still see what the card showed before.
-    fn find_slack_button(&self, click: &ButtonClick) -> Option<SlackButton> {
-        let is_wanted = |id: &str| click.message.as_deref().is_none_or(|message| message == id);
-        let private = self.private_messages().into_iter().map(|it| (it.id, it.body));
-        let shown = self.slack.bodies_in(CHANNEL).into_iter().map(|it| (it.id, it.body));
-        let bodies: Vec<_> = private.chain(shown).filter(|(id, _)| is_wanted(id)).map(|(_, body)| body).collect();
-        let earlier = ["/api/chat.postMessage", "/api/chat.update"].into_iter().flat_map(|path| self.slack.posts(path));
-        let earlier = earlier.map(|post| post.body_json());
-        let in_channel = |body: &Value| body.get("channel").and_then(Value::as_str) == Some(CHANNEL);
-        let buttons = earlier.filter(in_channel).chain(bodies).flat_map(|body| visible_buttons(&body));
-        buttons.filter(|button| button.label == click.label).last()
-    }
-
-    async fn click_in_slack(&self, click: &ButtonClick) -> Result<ClickOutcome, Error> {
-        let (modals, form) = (self.slack.modals().len(), self.slack_click_form(click)?);
-        let clicked = self.clicked_message(click);
-        let reply = self.send_observed(click.by, SignedAs::SlackForm(form), clicked.as_ref()).await?;
-        let modal = self.slack.modals().into_iter().nth(modals);
-        match (modal, &click.reason) {
-            (Some(modal), Some(reason)) => self.answer_slack_modal(&modal, click.by, reason).await,
-            (modal, _) => Ok(ClickOutcome { modal, ..reply }),
-        }
-    }
-
-    /// Answers a modal of Slack.
-    ///
-    /// # Errors
-    /// When the webhook does not reply.
-    pub async fn answer_slack_modal(&self, modal: &Value, by: CastMember, reason: &str) -> Result<ClickOutcome, Error> {
-        let payload = self.submission_payload(modal, reason, by.slack_id());
-        self.send_observed(by, SignedAs::SlackForm(payload_form(&payload)), None).await
-    }
-
-    fn clicked_message(&self, click: &ButtonClick) -> Option<SlackMessageRef> {
-        let ts = match &click.message {
-            Some(id) => id.clone(),
-            None => self.last_card()?.ts,
-        };
-        Some(SlackMessageRef { channel: CHANNEL.to_owned(), ts })
-    }
-
-    /// Sends a request of Slack, and shows what Slack was asked to show.
-    async fn send_observed(
-        &self,
-        by: CastMember,
-        signed_as: SignedAs,
-        clicked: Option<&SlackMessageRef>,
-    ) -> Result<ClickOutcome, Error> {
-        let path = response_path(by);
-        let before = self.slack.posts(&path).len();
-        let reply = self.send_signed(signed_as).await?;
-        let answers = self.slack.posts(&path).into_iter().skip(before);
-        let mut private = None;
-        for body in answers.map(|post: RecordedPost| post.body_json()) {
-            if body.get("replace_original") == Some(&Value::Bool(true)) {
-                if let Some(SlackMessageRef { channel, ts }) = clicked {
-                    self.slack.apply_response(channel, ts, &body);
-                }
-            } else {
-                private = Some(self.remember_slack_answer(by, body));
-            }
-        }
-        Ok(ClickOutcome { private: private.or_else(|| self.answer_in_modal(by, &reply)), reply, modal: None })
-    }
-
-    fn remember_slack_answer(&self, to: CastMember, body: Value) -> PrivateMessage {
-        let text = visible_text(&body);
-        let (id, at) = (format!("private-{:.8}", clock::nonce()), clock::now());
-        let message = PrivateMessage { id, to, app: ChatApp::Slack, at, body, text };
-        self.show_privately(&message);
-        message
-    }
-
-    /// The answer to a modal is another view of it.
-    fn answer_in_modal(&self, by: CastMember, reply: &WebhookReply) -> Option<PrivateMessage> {
-        let view = reply.body_json().get("view")?.clone();
-        Some(self.remember_slack_answer(by, view))
-    }
-
-    async fn click_in_feishu(&self, click: &ButtonClick) -> Result<ClickOutcome, Error> {
-        let latest = || self.feishu.messages_in(CHAT_ID).pop().map(|card| card.message_id);
-        let message = click.message.clone().or_else(latest).ok_or("there is no card in Feishu")?;
-        let person = self.feishu.person_of_tenant(click.by.feishu_id());
-        let personal = |stage: &Self| stage.feishu.bodies_in(click.by.feishu_id()).len();
-        let before = personal(self);
-        let callback = self.feishu.click_button(&message, &click.label, &person, click.reason.as_deref())?;
-        let reply = self.send_signed(SignedAs::FeishuCallback(callback)).await?;
-        let toast = match reply.status {
-            200 => self.feishu.apply_reply(&message, &reply.body_json())?,
-            _ => None,
-        };
-        let at = clock::now();
-        let to_person = |body: Value, text: String| {
-            let id = format!("private-{:.8}", clock::nonce());
-            PrivateMessage { id, to: click.by, app: ChatApp::Feishu, at, body, text }
-        };
-        let mut private = None;
-        for sent in self.feishu.bodies_in(click.by.feishu_id()).into_iter().skip(before) {
-            let cards = self.feishu.messages_in(click.by.feishu_id());
-            let text = cards.into_iter().find(|card| card.message_id == sent.id).map(|card| card.text);
-            let message = PrivateMessage { id: sent.id, ..to_person(sent.body, text.unwrap_or_default()) };
-            self.show_privately(&message);
-            private = Some(message);
-        }
-        if let Some(toast) = toast {
-            let message = to_person(json!({"toast": toast}), toast);
-            self.show_privately(&message);
-            private = Some(message);
-        }
-        Ok(ClickOutcome { reply, modal: None, private })
-    }
-}
-
-/// Where Slack takes the private answers to a person. Each person has a path of their own, so that the page knows who reads
-/// an answer.
-fn response_path(person: CastMember) -> String {
-    format!("/actions/T0001/1/{}", person.name())
-}
-
-fn payload_form(payload: &Value) -> String {
-    form_urlencoded::Serializer::new(String::new()).append_pair("payload", &payload.to_string()).finish()
 }

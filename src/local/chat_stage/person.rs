@@ -71,4 +71,28 @@ impl CastMember {
             Self::Mallory => "ou_mallory",
         }
     }
+
+    /// The `userId` in DingTalk.
+    #[must_use]
+    pub fn dingtalk_id(self) -> &'static str {
+        match self {
+            Self::Alice => "manager-alice",
+            Self::Bob => "0185115183983732",
+            Self::Carol => "carol.01",
+            Self::Erin => "erin.02",
+            Self::Mallory => "mallory.03",
+        }
+    }
+
+    /// The id for the bot in Teams.
+    #[must_use]
+    pub fn teams_id(self) -> &'static str {
+        match self {
+            Self::Alice => "29:a11ce000-0000-4000-8000-000000000001",
+            Self::Bob => "29:b0b00000-0000-4000-8000-000000000002",
+            Self::Carol => "29:ca401000-0000-4000-8000-000000000003",
+            Self::Erin => "29:0badf00d-0000-4000-8000-00006572696e",
+            Self::Mallory => "29:0badf00d-0000-4000-8000-6d616c6c6f72",
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! Requests to the webhook, in the form before the signature, so that each can be signed again.
 
+use serde_json::Value;
+
 use super::{CastMember, ChatStage};
-use crate::chat::{EventSpec, SignedRequest, feishu, slack};
+use crate::chat::{EventSpec, SignedRequest, dingtalk, feishu, slack};
 use crate::clock;
 use crate::local::Error;
 
@@ -30,6 +32,10 @@ pub enum SignedAs {
     },
     /// A callback, as Feishu encrypts and signs it.
     FeishuCallback(String),
+    /// A click on a card, as DingTalk signs it.
+    DingTalkCallback(String),
+    /// An activity, as the bot service of Teams signs it.
+    TeamsActivity(Value),
     /// An event of the client `ci`.
     Event(EventSpec),
 }
@@ -53,6 +59,11 @@ impl SignedAs {
                 let feishu = secrets.platforms.feishu.as_ref().ok_or("there is no secret of Feishu")?;
                 feishu::sign_plaintext(feishu, plaintext, now)?
             }
+            Self::DingTalkCallback(body) => {
+                let dingtalk = secrets.platforms.dingtalk.as_ref().ok_or("there is no secret of DingTalk")?;
+                dingtalk::sign_card_callback(dingtalk, body, stage.next_dingtalk_time(now))?
+            }
+            Self::TeamsActivity(activity) => stage.teams.sign(activity)?,
             Self::Event(spec) => stage.sign_spec(spec).await?,
         })
     }

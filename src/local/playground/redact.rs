@@ -8,10 +8,12 @@ use crate::fake::traffic::Exchange;
 /// What stands in place of something secret.
 const REDACTED: &str = "‹redacted›";
 /// Headers whose values are secret, or prove who somebody is.
-const SECRET_HEADERS: [&str; 8] = [
+const SECRET_HEADERS: [&str; 10] = [
     "authorization",
     "x-slack-signature",
     "x-lark-signature",
+    "x-ddpaas-signature",
+    "x-acs-dingtalk-access-token",
     "webhook-signature",
     "x-acs-security-token",
     "cookie",
@@ -19,10 +21,18 @@ const SECRET_HEADERS: [&str; 8] = [
     "x-api-key",
 ];
 /// Members of bodies whose values are secret, or prove who somebody is.
-const SECRET_MEMBERS: [&str; 12] = [
+const SECRET_MEMBERS: [&str; 20] = [
     "token",
     "tenant_access_token",
     "app_secret",
+    "accessToken",
+    "appSecret",
+    "apiSecret",
+    "callbackUrl",
+    "sessionWebhook",
+    "access_token",
+    "client_secret",
+    "client_assertion",
     "response_url",
     "trigger_id",
     "encrypt",
@@ -160,7 +170,7 @@ fn redact_value(value: &mut Value) {
                 if SECRET_MEMBERS.contains(&name.as_str()) {
                     *member = REDACTED.into();
                 } else if let Some(inner) =
-                    inner_json(member).filter(|_| ["payload", "content"].contains(&name.as_str()))
+                    inner_json(member).filter(|_| ["payload", "content", "msgParam"].contains(&name.as_str()))
                 {
                     *member = inner;
                 }

@@ -29,6 +29,8 @@ function variablesOf(body) {
  * @param {import('./dom.js').Actions} actions A click's value is the `cardPrivateData` of its content: `{actionIds, params}`.
  */
 export function render(body, actions) {
+  const isCard = variablesOf(body) && (body.cardParamMap || body.cardData);
+  if (!isCard && (body?.text || body?.msgParam || body?.userPrivateData)) return renderText(body);
   return card('dingtalk', body, element => {
     const variables = variablesOf(body);
     if (!variables) return unknown(body);

@@ -27,6 +27,7 @@ const cardOf = body => body?.attachments?.[0]?.content ?? body?.content ?? body;
  * @param {import('./dom.js').Actions} actions A click's value is `{verb, data}`; `data` has the inputs, too.
  */
 export function render(body, actions) {
+  if (!body?.attachments && (typeof body?.text === 'string' || typeof body?.value === 'string')) return renderText(body);
   return card('teams', body, () => {
     const content = cardOf(body);
     if (content?.type !== 'AdaptiveCard') return unknown(body);
