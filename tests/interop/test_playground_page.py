@@ -111,6 +111,19 @@ def test_shared_steps_are_shown_and_do_not_start(page):
         assert second.run("return document.querySelector('#room .card') === null")
 
 
+@pytest.mark.parametrize("platform", ["dingtalk", "teams"])
+def test_click_in_another_tab_is_answered_privately(page, platform):
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    page.click(f"#tab-{platform}")
+    wait(page, "its card", "document.querySelector(`#room .card-${a[0]}`)", platform)
+    wait_for_button(page, "Approve")
+    click_button(page, "Approve")
+    wait(page, "one approval", "document.querySelector('#room').innerText.includes('1 of 2')")
+    page.click("input[value=alice]")
+    wait(page, "the private answer", "document.querySelector('.private .body')?.innerText")
+
+
 def test_hostile_name_neither_runs_nor_links(page):
     page.run("const it = document.querySelector('#preset'); it.value = 'hostile'; it.dispatchEvent(new Event('change'))")
     assert page.run("return document.querySelector('#name').value") == HOSTILE
@@ -118,7 +131,7 @@ def test_hostile_name_neither_runs_nor_links(page):
     wait_for_button(page, "Approve")
     for view in ["card", "body"]:
         page.click(f"input[name=view][value={view}]")
-        for tab in ["#tab-slack", "#tab-feishu"]:
+        for tab in ["#tab-slack", "#tab-feishu", "#tab-dingtalk", "#tab-teams"]:
             page.click(tab)
             wait(page, "the name", "document.querySelector('#room').innerText.includes('onerror')")
             assert page.run("return document.querySelectorAll('img, [onerror], a[href*=evil]').length") == 0

@@ -212,6 +212,38 @@ async fn shown_exchanges_have_no_secrets() {
 }
 
 #[tokio::test]
+async fn clicks_in_dingtalk_and_teams_decide() {
+    let page = TestPage::start().await;
+    page.request().await;
+    for (by, app, place) in [("alice", "dingtalk", 2), ("bob", "teams", 3)] {
+        let click = json!({"do": "click", "by": by, "app": app, "button": "Approve"});
+        let has_card = |state: &Value| !state["platforms"][place]["messages"].as_array().unwrap().is_empty();
+        page.state_with("a card", has_card).await;
+        let answer = page.call("act", &click).await;
+        assert_eq!(answer["private"]["to"], by, "{answer}");
+        assert_ne!(answer["private"]["text"], "", "{answer}");
+        page.state_with("the private answer", |state| state["platforms"][place]["private"][0]["to"] == by).await;
+    }
+    page.state_with("the end", |state| state["record"]["state"] == "activated").await;
+    let exported = page.client.get(page.url("/api/export")).header(TOKEN_HEADER, &page.token).send().await.unwrap();
+    let exported: Value = serde_json::from_slice(&http::read_body(exported).await.unwrap()).unwrap();
+    let shown = json!(page.exchanges().await).to_string();
+    assert!(shown.contains("/dingtalk/‹redacted›") && shown.contains("/teams"), "{shown}");
+    let platforms = &exported["secrets"]["platforms"];
+    for secret in [
+        &platforms["dingtalk"]["path_secrets"][0],
+        &platforms["dingtalk"]["api_secrets"][0],
+        &platforms["dingtalk"]["app_secrets"][0],
+        &platforms["teams"]["client_secrets"][0],
+    ] {
+        assert!(!shown.contains(secret.as_str().unwrap()), "{secret}");
+    }
+    for part in ["fake-bot-token-", "dt-0000", "Bearer "] {
+        assert!(!shown.contains(part), "{part}");
+    }
+}
+
+#[tokio::test]
 async fn configuration_with_a_foreign_endpoint_connects_nowhere() {
     let page = TestPage::start().await;
     let state = page.request().await;

@@ -95,8 +95,10 @@ impl<'a> RedactedExchange<'a> {
             _ => "requester",
         };
         let path = self.exchange.path.as_str();
-        let is_private =
-            path.starts_with("/actions/") || path.starts_with("/api/views.open") || path.contains("open_id");
+        let is_private = path.starts_with("/actions/")
+            || path.starts_with("/api/views.open")
+            || path.contains("open_id")
+            || self.is_one_to_one();
         let place = match self.exchange.server {
             "alicloud" => "alicloud",
             "webhook" => "webhook",
@@ -107,22 +109,39 @@ impl<'a> RedactedExchange<'a> {
     }
 
     fn path(&self) -> String {
-        if self.exchange.path.starts_with("/actions/") { REDACTED.to_owned() } else { self.exchange.path.clone() }
+        redact_path_and_query(&self.exchange.path)
+    }
+
+    /// Whether DingTalk or Teams shows it to one person.
+    fn is_one_to_one(&self) -> bool {
+        let path = self.exchange.path.as_str();
+        let text = || String::from_utf8_lossy(&self.exchange.body);
+        match self.exchange.server {
+            "dingtalk" => path.contains("/oToMessages/") || text().contains("//IM_ROBOT."),
+            "teams" => {
+                path.contains("/conversations/a:") || path.contains("/conversations/a%3A") || {
+                    path.ends_with("/conversations") && text().contains("\"members\"")
+                }
+            }
+            _ => false,
+        }
     }
 
     fn name(&self) -> String {
         let action = header(&self.exchange.headers, "x-acs-action");
-        let path = self.exchange.path.as_str();
-        let method = &self.exchange.method;
+        let (path, method) = (self.path(), &self.exchange.method);
+        let path = path.as_str();
         if !action.is_empty() {
             action.to_owned()
         } else if let Some(method) = path.strip_prefix("/api/") {
             method.to_owned()
-        } else if path.starts_with("/actions/") {
+        } else if path == REDACTED {
             format!("{method} response_url")
         } else {
             let path = path.split('?').next().unwrap_or_default();
-            format!("{method} {}", path.strip_prefix("/open-apis/im/v1").unwrap_or(path))
+            let known =
+                ["/open-apis/im/v1", "/v1.0", "/teams/v3"].into_iter().find_map(|start| path.strip_prefix(start));
+            format!("{method} {}", known.unwrap_or(path))
         }
     }
 
@@ -137,6 +156,26 @@ impl<'a> RedactedExchange<'a> {
             _ => String::new(),
         }
     }
+}
+
+/// A path without what proves who somebody is: the end of DingTalk's path of the webhook, and the signatures of robots and
+/// workflows.
+fn redact_path_and_query(path: &str) -> String {
+    if path.starts_with("/actions/") {
+        return REDACTED.to_owned();
+    }
+    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let path = match path.strip_prefix("/dingtalk/") {
+        Some(_) => format!("/dingtalk/{REDACTED}"),
+        None => path.to_owned(),
+    };
+    let Some(query) = query else { return path };
+    let is_secret = |name: &str| ["access_token", "sign", "sig", "session"].contains(&name);
+    let parts = query.split('&').map(|part| match part.split_once('=') {
+        Some((name, _)) if is_secret(name) => format!("{name}={REDACTED}"),
+        _ => part.to_owned(),
+    });
+    format!("{path}?{}", parts.collect::<Vec<_>>().join("&"))
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
