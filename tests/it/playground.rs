@@ -57,10 +57,11 @@ impl TestPage {
     async fn events_after(&self, id: u64) -> Vec<(u64, String, Value)> {
         let last = id.to_string();
         let mut response = self.get("/api/events", &[(TOKEN_HEADER, &self.token), ("last-event-id", &last)]).await;
-        let mut text = String::new();
-        // The present state is always among them. What arrives at once may be a part.
+        let (mut bytes, mut text) = (vec![], String::new());
+        // The present state is always among them. What arrives at once may be a part, and end within a character.
         while !(text.contains("event: state\n") && text.ends_with("\n\n")) {
-            text.push_str(str::from_utf8(&response.chunk().await.unwrap().unwrap()).unwrap());
+            bytes.extend_from_slice(&response.chunk().await.unwrap().unwrap());
+            text = String::from_utf8_lossy(&bytes).into_owned();
         }
         let field = |event: &str, name: &str| {
             event.lines().find_map(|line| line.strip_prefix(&format!("{name}: "))).unwrap().to_owned()
