@@ -23,10 +23,13 @@ LAMBDA_BUILD = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" cargo lambda build --release 
 # In the configuration, to which cargo-lambda adds its own flags. Flags in the environment would replace them.
 NO_PATHS = build.rustflags=['--remap-path-prefix=$(CURDIR)=/peergate','--remap-path-prefix=$${CARGO_HOME:-$$HOME/.cargo}=/cargo']
 
-.PHONY: demo test agents-playground schemas bench lint deny tools build deploy release clean
+.PHONY: demo playground test agents-playground schemas screenshots bench lint deny tools build deploy release clean
 
 demo: ## Plays an approval from request to activation, on loopback.
 	cargo run --quiet --locked --features local --bin peergate -- demo
+
+playground: ## Serves a page that shows the whole life of a request, on loopback.
+	cargo run --quiet --locked --features local --bin peergate -- playground $(ARGS)
 
 test: tools $(TERRAFORM) ## Runs all tests.
 	cargo test --locked --features local
@@ -45,12 +48,18 @@ $(AGENTS_PLAYGROUND)/.installed: tests/agents_playground.txt $(wildcard tests/in
 schemas: ## Writes docs/schema from the types.
 	for kind in config secrets events; do cargo run --quiet --locked --features local --bin peergate -- schema $$kind > docs/schema/$$kind.json || exit; done
 
+screenshots: tools ## Takes the pictures of the playground in docs, with an installed Chrome or Chromium.
+	cargo build --quiet --locked --features local
+	$(VENV)/bin/python tests/interop/screenshots.py docs
+
 bench: tools $(PEER)/.installed ## Measures peergate beside a hello world and a Python peer; ARGS: --json, --write, --quick, start, scale, load.
 	$(BENCH_BUILD) --bin webhook --bin watcher
 	$(BENCH_BUILD) --bin webhook --bin watcher --output-format zip
 	CARGO_TARGET_DIR="$(CURDIR)/target/bench/hello" $(BENCH_BUILD) --manifest-path benches/peers/hello/Cargo.toml
 	CARGO_TARGET_DIR="$(CURDIR)/target/bench/hello" $(BENCH_BUILD) --manifest-path benches/peers/hello/Cargo.toml --output-format zip
 	cargo bench --quiet --locked --features local --bench bench -- $(ARGS)
+	cargo build --quiet --locked --features local
+	$(VENV)/bin/python tests/interop/first_paint.py
 
 $(PEER)/.installed: benches/peers/python/requirements.txt tests/build.txt
 	$(PYTHON) -m venv $(PEER)

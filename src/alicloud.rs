@@ -292,6 +292,20 @@ impl Alicloud {
         id.and_then(|id| InstanceId::parse(&id).ok()).ok_or_else(|| response.not_understood(RequiredField::InstanceId))
     }
 
+    /// Makes a call of an account that requests peerings, e.g. `DeleteVpcPeerConnection`.
+    ///
+    /// # Errors
+    /// When the call fails, or is refused.
+    #[cfg(feature = "local")]
+    pub async fn call_as_requester(
+        &self,
+        action: &'static str,
+        parameters: &[(&str, &str)],
+        credentials: Credentials<'_>,
+    ) -> Result<(), Error> {
+        self.call_once(action, parameters, credentials).await.map(drop)
+    }
+
     /// Lists connections, one page per call. `next_token` is that of the page before.
     ///
     /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpcpeer-2022-01-01-listvpcpeerconnections>

@@ -66,6 +66,12 @@ impl App {
             None => http::Clients::new()?,
             Some(path) => http::Clients::with_ca_file(path)?,
         };
+        Ok(Self::with_clients(environment, config, &clients))
+    }
+
+    /// Builds the parts around these HTTP clients.
+    #[must_use]
+    pub fn with_clients(environment: &Environment, config: Config, clients: &http::Clients) -> Self {
         let http = clients.shared().clone();
         for name in &config.renamed_tables {
             tracing::warn!(
@@ -88,7 +94,7 @@ impl App {
         let api = |target: &config::Target| {
             Alicloud::new(clients.clone(), target.endpoint.clone(), target.signature, target.calls_per_minute)
         };
-        Ok(Self {
+        Self {
             secrets: SecretsStore::new(
                 environment.secrets.clone(),
                 &sdk,
@@ -105,7 +111,7 @@ impl App {
             read_budget: Arc::default(),
             http,
             config,
-        })
+        }
     }
 
     /// What the code of a chat platform needs.

@@ -7,7 +7,9 @@ pub mod feishu;
 pub mod loopback;
 pub mod slack;
 pub mod teams;
+pub mod traffic;
 
+use serde::Serialize;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
@@ -36,6 +38,21 @@ pub struct PersonIdentity {
     pub person: &'static str,
     /// E.g. `feishu:TENANT/ou_alice`.
     pub principal: String,
+}
+
+/// A message in a chat, with the body that was sent last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ChatMessage {
+    /// The id of the message on the platform.
+    pub id: String,
+    /// The body, as it was sent.
+    pub body: Value,
+    /// The number of updates.
+    pub edits: u32,
+    /// Whether a message in a thread is shown in the channel, too.
+    pub broadcast: bool,
+    /// The messages in its thread, the oldest first.
+    pub replies: Vec<ChatMessage>,
 }
 
 /// Serves the fake of a platform until the task ends.

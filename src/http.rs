@@ -34,6 +34,9 @@ const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
 /// The largest response body. A page of 100 connections has about 100 kB.
 const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
 
+/// The name of peergate in its requests.
+const USER_AGENT: &str = concat!("peergate/", env!("CARGO_PKG_VERSION"));
+
 /// A longer code or request id is cut.
 const MAX_WORD_CHARS: usize = 80;
 
@@ -130,6 +133,22 @@ impl Clients {
         Ok(Self { tls: Some(tls), ..clients })
     }
 
+    /// A client that connects to these servers only. A request to any other server goes to `refuse_at` instead, as to a
+    /// proxy, and that server refuses it. So no configuration makes the client leave this machine. `function` names the
+    /// sender in the user agent.
+    ///
+    /// # Errors
+    /// As [`Clients::new`].
+    #[cfg(feature = "local")]
+    pub fn confined(servers: Vec<Url>, refuse_at: Url, function: &str) -> Result<Self, Error> {
+        let is_known = move |url: &Url| servers.iter().any(|server| server.origin() == url.origin());
+        let proxy = Proxy::custom(move |url| (!is_known(url)).then(|| refuse_at.clone()));
+        let tls = Self::new()?.tls.ok_or_else(|| Error::Roots("no TLS configuration".to_owned()))?;
+        let agent = format!("{USER_AGENT} ({function})");
+        // Without the TLS configuration, no other client replaces this one.
+        Ok(Self::from(client_builder(tls).no_proxy().proxy(proxy).user_agent(agent).build()?))
+    }
+
     /// The client that is never replaced.
     #[must_use]
     pub fn shared(&self) -> &reqwest::Client {
@@ -180,20 +199,22 @@ impl From<&reqwest::Client> for Clients {
 /// The client never sends a request twice: reqwest's retries are off. (hyper resends a request only if the connection
 /// closed before any of it was sent.)
 fn build_client(tls: rustls::ClientConfig) -> Result<reqwest::Client, Error> {
-    let mut builder = reqwest::Client::builder().no_proxy();
+    let mut builder = client_builder(tls).no_proxy();
     for proxy in environment_proxies()? {
         builder = builder.proxy(proxy);
     }
-    let built = builder
+    Ok(builder.build()?)
+}
+
+fn client_builder(tls: rustls::ClientConfig) -> reqwest::ClientBuilder {
+    reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .redirect(redirect::Policy::none())
         .retry(reqwest::retry::never())
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(REQUEST_TIMEOUT)
         .pool_idle_timeout(IDLE_TIMEOUT)
-        .user_agent(concat!("peergate/", env!("CARGO_PKG_VERSION")))
-        .build();
-    Ok(built?)
+        .user_agent(USER_AGENT)
 }
 
 /// The proxies of the environment. The variables are those that reqwest reads, but reqwest makes no exception for this

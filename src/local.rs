@@ -3,11 +3,13 @@
 pub mod actions;
 pub mod audit;
 pub mod backup;
+pub mod chat_stage;
 pub mod demo;
 pub mod event;
 pub mod installation;
 mod owner_only;
 pub mod platform_table;
+pub mod playground;
 pub mod policy;
 pub mod redrive;
 pub mod register;
@@ -16,7 +18,9 @@ pub mod restore;
 pub mod sandbox;
 pub mod schema;
 pub mod serve;
+pub mod stories;
 pub mod table;
+pub mod watcher_task;
 
 pub use crate::fake::Error;
 

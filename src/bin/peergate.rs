@@ -18,6 +18,7 @@ use peergate::local::audit::{self, RecordSource};
 use peergate::local::event;
 use peergate::local::installation::{self, Installation, Signals};
 use peergate::local::platform_table::platform_table;
+use peergate::local::playground::Playground;
 use peergate::local::policy::{PolicyCommand, run_policy_command};
 use peergate::local::schema::{SchemaKind, schema_text};
 use peergate::local::table::server::serve_table;
@@ -35,6 +36,15 @@ use tokio::time::Instant;
 enum Cli {
     /// Shows a request, its approval and its activation on loopback. Needs no cloud account.
     Demo,
+    /// Shows the whole life of a request in a browser, on this machine. Needs no cloud account, and no network.
+    Playground {
+        /// The address to listen on, on loopback. Port 0 takes a free port and prints it.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        listen: std::net::SocketAddr,
+        /// A share text of the page (#…). The page shows it, and does not start it.
+        #[arg(long)]
+        scenario: Option<String>,
+    },
     /// Simulates the VPC peering API in memory, over plain HTTP.
     Simulate(SimulateArguments),
     /// Prints a signed event for `cargo lambda invoke webhook`.
@@ -238,6 +248,7 @@ async fn main() -> ExitCode {
 async fn run_command(command: Cli) -> Result<(), Error> {
     match command {
         Cli::Demo => demo::run().await,
+        Cli::Playground { listen, scenario } => play(listen, scenario.as_deref()).await,
         Cli::Simulate(arguments) => simulate(arguments).await,
         Cli::Event(arguments) => print_event(arguments).await,
         Cli::Register { platform, url } => print_text(&register::register_webhook(platform, &url).await?),
@@ -289,6 +300,19 @@ async fn run_command(command: Cli) -> Result<(), Error> {
             Installation::open(&store).await?.run(signals, None).await
         }
     }
+}
+
+async fn play(listen: std::net::SocketAddr, scenario: Option<&str>) -> Result<(), Error> {
+    if !listen.ip().is_loopback() {
+        return Err(format!("the playground listens on loopback only, e.g. on 127.0.0.1:0, not on {listen}").into());
+    }
+    let listener = TcpListener::bind(listen).await.map_err(|error| format!("cannot listen on {listen}: {error}"))?;
+    let playground = Playground::start(listener, scenario).await?;
+    print_text(&format!(
+        "Open this address in a browser on this machine. Ctrl+C ends the playground.\n{}\n",
+        playground.page_url()?
+    ))?;
+    playground.serve().await
 }
 
 async fn share_table(listen: &str, store: &Path, name: &str) -> Result<(), Error> {

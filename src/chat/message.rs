@@ -23,7 +23,7 @@ use crate::peering::{Fingerprint, InstanceId};
 pub(crate) use advice::advice_for_code;
 pub use card::{needed_approvers, request_card};
 pub use facts::can_show_all;
-pub use history::{record_with_history, summary_line};
+pub use history::{describe_entry, record_with_history, summary_line};
 pub use notification::{describe_notification, follow_up, notification_name};
 pub use reply::{card_moved, card_replaced, describe_reply, without_buttons, without_old_buttons, wrong_tenant};
 pub(in crate::chat) use short::{ShortLimits, shorten_card};

@@ -6,6 +6,7 @@ mod people;
 mod robot;
 mod sandbox;
 mod template;
+mod timeline;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,6 +82,8 @@ struct FakeDingTalkState {
     registrations: BTreeMap<String, CardRoute>,
     /// The messages of the robot, by group, person or session.
     texts: BTreeMap<String, Vec<RobotMessage>>,
+    /// What was shown, in order.
+    timeline: Vec<timeline::ShownPart>,
     robots: BTreeMap<String, robot::CustomRobot>,
     groups: BTreeMap<String, GroupFault>,
     /// People who are not in the corporation.
@@ -338,5 +341,7 @@ impl FakeDingTalkState {
     fn add_text(&mut self, place: &str, text: &str, mentions: Vec<String>) {
         let message = RobotMessage { text: text.to_owned(), mentions };
         self.texts.entry(place.to_owned()).or_default().push(message);
+        let kind = timeline::ShownKind::Text(text.to_owned());
+        self.timeline.push(timeline::ShownPart { place: place.to_owned(), kind });
     }
 }

@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::Error;
+use super::{ChatMessage, Error};
 use crate::clock;
 
 pub use card::{FeishuButton, FeishuInput, check_card};
@@ -361,6 +361,27 @@ impl FakeFeishu {
             }
         });
         cards.collect()
+    }
+
+    /// The messages of a chat with their cards, the oldest first.
+    #[must_use]
+    pub fn bodies_in(&self, chat: &str) -> Vec<ChatMessage> {
+        let state = self.lock();
+        let shown = |parent: Option<&String>| {
+            let messages = state.messages.iter().filter(|message| message.chat == chat && message.ended.is_none());
+            messages.filter(|message| message.parent.as_ref() == parent).collect::<Vec<_>>()
+        };
+        let message = |message: &FeishuMessage, replies| ChatMessage {
+            id: message.id.clone(),
+            body: message.card.clone(),
+            edits: message.edits,
+            broadcast: false,
+            replies,
+        };
+        let with_replies = |root: &FeishuMessage| {
+            message(root, shown(Some(&root.id)).into_iter().map(|reply| message(reply, vec![])).collect())
+        };
+        shown(None).into_iter().map(with_replies).collect()
     }
 
     /// The messages to one person.

@@ -24,6 +24,12 @@ fn find_problem(request: &Request) -> Option<&'static str> {
     if request.headers().contains_key(ORIGIN) {
         return Some("This server answers no web page: the request has an Origin header.\n");
     }
+    host_problem(request)
+}
+
+/// Why a request is not for this machine. `None` if it is.
+#[must_use]
+pub fn host_problem(request: &Request) -> Option<&'static str> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let host = hosts.next().and_then(|host| host.to_str().ok()).and_then(|host| host.parse::<Authority>().ok());
     let is_local = host.as_ref().is_some_and(is_loopback)

@@ -14,9 +14,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use super::ChatMessage;
 use crate::clock;
-use view::visible_buttons;
-pub use view::{check_blocks, mentioned_users, visible_text};
+pub use view::{check_blocks, mentioned_users, visible_buttons, visible_text};
 
 /// A running fake.
 #[derive(Debug, Clone, Default)]
@@ -249,6 +249,27 @@ impl FakeSlack {
             }
         });
         cards.collect()
+    }
+
+    /// The messages of a channel with their bodies, the oldest first.
+    #[must_use]
+    pub fn bodies_in(&self, channel: &str) -> Vec<ChatMessage> {
+        let state = self.lock();
+        let shown = |thread: Option<&String>| {
+            let messages = state.messages.iter().filter(|message| message.channel == channel);
+            messages.filter(|message| message.thread_ts.as_ref() == thread).collect::<Vec<_>>()
+        };
+        let message = |message: &SlackMessage, replies| ChatMessage {
+            id: message.ts.clone(),
+            body: message.body.clone(),
+            edits: message.edits,
+            broadcast: message.broadcast,
+            replies,
+        };
+        let with_replies = |root: &SlackMessage| {
+            message(root, shown(Some(&root.ts)).into_iter().map(|reply| message(reply, vec![])).collect())
+        };
+        shown(None).into_iter().map(with_replies).collect()
     }
 
     /// The latest message with a button of this value, even if an update has removed the button.

@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::Error;
+use super::{ChatMessage, Error};
 use crate::chat::teams::THROWAWAY_KEY_ID;
 use crate::clock;
 
@@ -351,6 +351,34 @@ impl FakeTeams {
             card::show_message(message, replies.map(|reply| card::visible_text(&reply.activity)).collect())
         });
         shown.collect()
+    }
+
+    /// The messages of a conversation with their activities, the oldest first.
+    #[must_use]
+    pub fn bodies_in(&self, conversation: &str) -> Vec<ChatMessage> {
+        let state = self.lock();
+        let shown = |root: Option<&String>| {
+            let here = state.messages.iter().filter(|it| it.conversation == conversation && !it.is_deleted);
+            here.filter(|message| message.root.as_ref() == root).collect::<Vec<_>>()
+        };
+        let message = |message: &TeamsMessage, replies| ChatMessage {
+            id: message.id.clone(),
+            body: message.activity.clone(),
+            edits: message.edits,
+            broadcast: false,
+            replies,
+        };
+        let with_replies = |root: &TeamsMessage| {
+            message(root, shown(Some(&root.id)).into_iter().map(|reply| message(reply, vec![])).collect())
+        };
+        shown(None).into_iter().map(with_replies).collect()
+    }
+
+    /// The messages to one person, with their activities.
+    #[must_use]
+    pub fn bodies_to(&self, user: &TeamsUser) -> Vec<ChatMessage> {
+        let chat = self.lock().chats.get(&user.id).cloned();
+        chat.map(|chat| self.bodies_in(&chat)).unwrap_or_default()
     }
 
     /// The messages to one person.

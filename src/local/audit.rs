@@ -191,7 +191,7 @@ async fn describe_unknown_record(source: &RecordSource, name: &str) -> Result<St
 
 /// An entry of a history, as a line of an export.
 #[derive(Debug, Serialize, Deserialize)]
-struct ExportedEntry {
+pub(super) struct ExportedEntry {
     /// `target/pcc-…`.
     id: String,
     /// The position of the entry in its history, from 0.
@@ -228,17 +228,21 @@ pub async fn export_history(source: &RecordSource, since: Option<Timestamp>) -> 
 /// When there are problems. The error has the whole text.
 pub async fn verify_records(source: &RecordSource, against: Option<&Path>) -> Result<String, Error> {
     let exported = against.map(read_export).transpose()?;
-    let all = source.scan_records().await?;
+    check_records(&source.scan_records().await?, exported.as_deref())
+}
+
+/// As [`verify_records`], for records that were read before.
+pub(super) fn check_records(all: &[ScannedRecord], exported: Option<&[ExportedEntry]>) -> Result<String, Error> {
     let mut problems = vec![];
     let mut stored = BTreeMap::new();
-    for scanned in &all {
+    for scanned in all {
         problems.extend(find_problems(scanned).into_iter().map(|problem| format!("{}: {problem}", scanned.id)));
         for (number, entry) in history_entries(&scanned.record).iter().enumerate() {
             stored.insert((scanned.id.as_str(), number), entry);
         }
     }
     let mut unchanged = 0_usize;
-    for ExportedEntry { id, number, entry } in exported.iter().flatten() {
+    for ExportedEntry { id, number, entry } in exported.unwrap_or_default() {
         match stored.get(&(id.as_str(), *number)) {
             Some(stored) if *stored == entry => unchanged = unchanged.saturating_add(1),
             Some(_) => problems.push(format!("{id}: entry {number} differs from the export")),
@@ -259,7 +263,7 @@ pub async fn verify_records(source: &RecordSource, against: Option<&Path>) -> Re
     };
     if problems.is_empty() {
         let entries = count_of(stored.len(), "entry", "entries");
-        let compared = against.map(|_| format!(", {unchanged} as in the export")).unwrap_or_default();
+        let compared = exported.map(|_| format!(", {unchanged} as in the export")).unwrap_or_default();
         return Ok(format!("{records} with {entries}: all valid{compared}\n{without_digest}"));
     }
     let count = count_of(problems.len(), "problem", "problems");

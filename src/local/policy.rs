@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 
+pub(super) use explain::{describe_deciding, describe_outcome};
+
 use super::audit::RecordSource;
 use super::{Error, installation};
 use crate::config::Config;

@@ -20,6 +20,12 @@ use crate::redaction::redact;
 pub struct CurrentApp(watch::Receiver<Arc<App>>);
 
 impl CurrentApp {
+    /// The app that `sender` holds.
+    #[must_use]
+    pub fn of(sender: &watch::Sender<Arc<App>>) -> Self {
+        Self(sender.subscribe())
+    }
+
     /// The app for a request or a tick that begins now.
     #[must_use]
     pub fn get(&self) -> Arc<App> {

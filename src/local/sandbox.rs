@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use axum::Router;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use url::Url;
 
-use super::table::{self, KeyPair};
+use super::table::{self, EmbeddedTable, KeyPair, KillSwitch};
 use super::{Error, owner_only};
 use crate::alicloud::sign::SignatureVersion;
 use crate::alicloud::{Alicloud, Credentials};
@@ -20,12 +22,13 @@ use crate::config::{Config, Environment, SecretsSource};
 use crate::fake::alicloud::SimulatorSettings;
 use crate::fake::alicloud::gateway::{self, Simulator};
 use crate::fake::slack::FakeSlack;
+use crate::fake::traffic::Recorder;
 use crate::fake::{PersonIdentity, SandboxExtension};
 use crate::peering::InstanceId;
 use crate::{aws, clock, http};
 
 /// The credentials of the requesting account.
-const REQUESTER_CREDENTIALS: Credentials<'_> =
+pub const REQUESTER_CREDENTIALS: Credentials<'_> =
     Credentials { access_key_id: "requester-key", access_key_secret: "requester-secret", security_token: None };
 /// The credentials of the accepting account.
 const ACCEPTER_CREDENTIALS: Credentials<'_> =
@@ -58,6 +61,29 @@ pub struct Sandbox {
     pub paces_posts: bool,
     /// The directory of its files. It is removed with the sandbox.
     directory: PathBuf,
+    /// The servers of the fakes. An app in a confinement connects to nothing else.
+    servers: Vec<NamedServer>,
+    confined: Option<Confined>,
+    /// The tasks of the fakes. They end with the sandbox.
+    tasks: JoinSet<std::io::Result<()>>,
+}
+
+/// The server of a fake.
+#[derive(Debug, Clone)]
+struct NamedServer {
+    name: &'static str,
+    url: Url,
+}
+
+/// Keeps a sandbox to itself: its app connects to its fakes only, and its table is in the process.
+#[derive(Debug, Clone)]
+pub struct Confinement {
+    /// Records what reaches the fakes.
+    pub recorder: Recorder,
+    /// The server that refuses what the app sends to others.
+    pub refuse_at: Url,
+    /// Kills the webhook after a write.
+    pub kill_switch: KillSwitch,
 }
 
 impl Sandbox {
@@ -68,14 +94,23 @@ impl Sandbox {
 
     /// Starts all parts. Calls have signatures of the given version.
     pub async fn start_with_signature(settings: SimulatorSettings, signature: SignatureVersion) -> Result<Self, Error> {
-        let simulator = Simulator::new(settings);
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let alicloud = gateway::listener_url(&listener)?;
-        tokio::spawn(simulator.clone().serve(listener));
-        let slack = FakeSlack::default();
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let chat = gateway::listener_url(&listener)?;
-        tokio::spawn(slack.clone().serve(listener));
+        Self::start_parts(settings, signature, None).await
+    }
+
+    /// Starts all parts in a confinement.
+    pub async fn start_confined(settings: SimulatorSettings, confinement: Confinement) -> Result<Self, Error> {
+        Self::start_parts(settings, SignatureVersion::V3, Some(confinement)).await
+    }
+
+    async fn start_parts(
+        settings: SimulatorSettings,
+        signature: SignatureVersion,
+        confinement: Option<Confinement>,
+    ) -> Result<Self, Error> {
+        let (simulator, slack, mut tasks) = (Simulator::new(settings), FakeSlack::default(), JoinSet::new());
+        let recorder = confinement.as_ref().map(|confinement| &confinement.recorder);
+        let alicloud = spawn_fake(&mut tasks, recorder, "alicloud", simulator.clone().router()).await?;
+        let chat = spawn_fake(&mut tasks, recorder, "slack", slack.clone().router()).await?;
         let directory = std::env::temp_dir().join(format!("peergate-{}", clock::nonce()));
         std::fs::create_dir_all(&directory)?;
         let secrets = directory.join("secrets.json");
@@ -86,7 +121,14 @@ impl Sandbox {
             secret_access_key: clock::nonce(),
             ..AwsEnvironment::default()
         };
-        aws.dynamodb_endpoint = Some(table::spawn_table(None, KeyPair::of(&aws)).await?);
+        let confined = if let Some(confinement) = confinement {
+            let table = EmbeddedTable::in_memory()?;
+            aws = table.environment(&aws);
+            Some(Confined { confinement, table })
+        } else {
+            aws.dynamodb_endpoint = Some(table::spawn_table(None, KeyPair::of(&aws)).await?);
+            None
+        };
         let config = config_toml(&alicloud, &chat, signature);
         let environment = Environment {
             config: directory.join("peergate.toml"),
@@ -97,7 +139,14 @@ impl Sandbox {
         };
         owner_only::write(&environment.config, &config)?;
         table::create_table(&aws::dynamodb_client(&environment.aws, http::new_client()?), &environment.table).await?;
-        let app = build_app(&environment, &config, false)?;
+        let servers = vec![
+            NamedServer { name: "alicloud", url: alicloud.clone() },
+            NamedServer { name: "slack", url: chat.clone() },
+        ];
+        let app = match &confined {
+            None => build_app(&environment, &config, false, None)?,
+            Some(confined) => confined.build_webhook(&environment, &config, &servers)?,
+        };
         Ok(Self {
             simulator,
             alicloud_url: alicloud,
@@ -108,7 +157,69 @@ impl Sandbox {
             config,
             paces_posts: false,
             directory,
+            servers,
+            confined,
+            tasks,
         })
+    }
+
+    /// Starts one more fake. Returns its URL.
+    pub async fn add_server(&mut self, name: &'static str, router: Router) -> Result<Url, Error> {
+        let recorder = self.confined.as_ref().map(|confined| &confined.confinement.recorder);
+        let url = spawn_fake(&mut self.tasks, recorder, name, router).await?;
+        self.servers.push(NamedServer { name, url: url.clone() });
+        Ok(url)
+    }
+
+    /// The address of a fake.
+    #[must_use]
+    pub fn server_url(&self, name: &str) -> Option<&Url> {
+        self.servers.iter().find(|server| server.name == name).map(|server| &server.url)
+    }
+
+    /// The file of the secrets.
+    #[must_use]
+    pub fn secrets_path(&self) -> PathBuf {
+        self.directory.join("secrets.json")
+    }
+
+    /// The secrets. They are made for this sandbox, or known to everybody.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn read_secrets(&self) -> Result<Value, Error> {
+        Ok(serde_json::from_slice(&std::fs::read(self.secrets_path())?)?)
+    }
+
+    /// A configuration with the names of the fakes in place of their addresses.
+    #[must_use]
+    pub fn hide_servers(&self, config: &str) -> String {
+        let hide = |text: String, server: &NamedServer| {
+            let text = text.replace(server.url.as_str(), &server.placeholder());
+            text.replace(server.url.authority(), server.placeholder().trim_end_matches('/'))
+        };
+        self.servers.iter().fold(config.to_owned(), hide)
+    }
+
+    /// A configuration with the addresses of the fakes in place of their names.
+    #[must_use]
+    pub fn fill_in_servers(&self, config: &str) -> String {
+        let fill_in = |text: String, server: &NamedServer| {
+            let text = text.replace(&server.placeholder(), server.url.as_str());
+            text.replace(server.placeholder().trim_end_matches('/'), server.url.authority())
+        };
+        self.servers.iter().fold(config.to_owned(), fill_in)
+    }
+
+    /// The app of the watcher, if it has one of its own, as in AWS.
+    pub fn build_watcher(&self) -> Result<Arc<App>, Error> {
+        match &self.confined {
+            None => Ok(Arc::clone(&self.parts)),
+            Some(Confined { confinement, .. }) => {
+                let clients = confinement.clients(&self.servers, "watcher")?;
+                build_app(&self.environment, &self.config, self.paces_posts, Some(clients))
+            }
+        }
     }
 
     /// Lets the requester request a peering across accounts. `more` adds or replaces parameters of the call.
@@ -127,6 +238,21 @@ impl Sandbox {
         Ok(self.alicloud()?.create_connection(REQUESTER_CREDENTIALS, &call).await?)
     }
 
+    /// Lets an account request a peering with exactly these parameters.
+    pub async fn request_as(&self, account: Credentials<'_>, call: &[(&str, &str)]) -> Result<InstanceId, Error> {
+        Ok(self.alicloud()?.create_connection(account, call).await?)
+    }
+
+    /// Lets an account change or delete its connection.
+    pub async fn call_as(
+        &self,
+        account: Credentials<'_>,
+        action: &'static str,
+        call: &[(&str, &str)],
+    ) -> Result<(), Error> {
+        Ok(self.alicloud()?.call_as_requester(action, call, account).await?)
+    }
+
     /// Lets somebody of the accepting account accept a connection, without peergate.
     pub async fn accept_in_console(&self, id: &InstanceId) -> Result<(), Error> {
         self.alicloud()?.accept_connection(ACCEPTER_CREDENTIALS, id, &clock::nonce(), false).await?;
@@ -140,9 +266,22 @@ impl Sandbox {
     /// Restarts the app with another configuration.
     pub fn reconfigure(&mut self, config: &str) -> Result<(), Error> {
         owner_only::write(&self.environment.config, config)?;
-        self.parts = build_app(&self.environment, config, self.paces_posts)?;
+        self.parts = match &self.confined {
+            None => build_app(&self.environment, config, self.paces_posts, None)?,
+            Some(confined) => confined.build_webhook(&self.environment, config, &self.servers)?,
+        };
         config.clone_into(&mut self.config);
         Ok(())
+    }
+
+    /// Refuses a configuration that names a server other than the fakes.
+    pub fn check_endpoints(&self, config: &str) -> Result<(), String> {
+        // A text that is no TOML is refused with better words by the parser of the configuration.
+        let document: toml::Value = toml::from_str(config).unwrap_or(toml::Value::Boolean(false));
+        match find_foreign_url(&document, &self.servers, "") {
+            Some(key) => Err(format!("{key}: the playground connects to its own fakes only")),
+            None => Ok(()),
+        }
     }
 
     /// Adds the extension of a fake, and restarts the app. Each rule that notifies `netops` then also notifies the fake's
@@ -170,9 +309,84 @@ impl Sandbox {
     }
 }
 
-fn build_app(environment: &Environment, config: &str, paces_posts: bool) -> Result<Arc<App>, Error> {
-    let app = App::new(environment, Config::parse(config)?)?;
+impl NamedServer {
+    fn placeholder(&self) -> String {
+        format!("FAKE-{}/", self.name)
+    }
+}
+
+/// A confinement, and its table.
+#[derive(Debug)]
+struct Confined {
+    confinement: Confinement,
+    table: EmbeddedTable,
+}
+
+impl Confined {
+    /// The webhook, which the switch can kill.
+    fn build_webhook(
+        &self,
+        environment: &Environment,
+        config: &str,
+        servers: &[NamedServer],
+    ) -> Result<Arc<App>, Error> {
+        let Self { confinement, table } = self;
+        let aws = table.mortal_environment(&environment.aws, &confinement.kill_switch);
+        let environment = Environment { aws, ..environment.clone() };
+        build_app(&environment, config, false, Some(confinement.clients(servers, "webhook")?))
+    }
+}
+
+impl Confinement {
+    fn clients(&self, servers: &[NamedServer], function: &str) -> Result<http::Clients, http::Error> {
+        let servers = servers.iter().map(|server| server.url.clone()).collect();
+        http::Clients::confined(servers, self.refuse_at.clone(), function)
+    }
+}
+
+/// Serves a fake on a free port of this machine.
+async fn spawn_fake(
+    tasks: &mut JoinSet<std::io::Result<()>>,
+    recorder: Option<&Recorder>,
+    name: &'static str,
+    router: Router,
+) -> Result<Url, Error> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let url = gateway::listener_url(&listener)?;
+    let router = recorder.map_or(router.clone(), |recorder| recorder.record(name, router));
+    tasks.spawn(async move { axum::serve(listener, router).await });
+    Ok(url)
+}
+
+fn build_app(
+    environment: &Environment,
+    config: &str,
+    paces_posts: bool,
+    clients: Option<http::Clients>,
+) -> Result<Arc<App>, Error> {
+    let config = Config::parse(config)?;
+    let app = match clients {
+        Some(clients) => App::with_clients(environment, config, &clients),
+        None => App::new(environment, config)?,
+    };
     Ok(Arc::new(if paces_posts { app } else { App { pacer: Arc::new(Pacer::off()), ..app } }))
+}
+
+/// The key of a URL whose server is not one of `servers`.
+fn find_foreign_url(value: &toml::Value, servers: &[NamedServer], key: &str) -> Option<String> {
+    match value {
+        toml::Value::String(text) => {
+            let url = Url::parse(text).ok().filter(Url::has_host)?;
+            let is_ours = servers.iter().any(|server| server.url.origin() == url.origin());
+            (!is_ours).then(|| key.to_owned())
+        }
+        toml::Value::Array(list) => list.iter().find_map(|one| find_foreign_url(one, servers, key)),
+        toml::Value::Table(fields) => fields.iter().find_map(|(name, value)| {
+            let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+            find_foreign_url(value, servers, &key)
+        }),
+        toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Boolean(_) | toml::Value::Datetime(_) => None,
+    }
 }
 
 fn merge_json(into: &mut Value, more: &Value) {

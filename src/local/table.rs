@@ -4,6 +4,7 @@
 //! Several processes may open the file at the same time. A write waits up to 5 s for another one.
 
 mod connector;
+mod mortal;
 pub mod server;
 mod signature;
 mod storage_problem;
@@ -29,6 +30,7 @@ use crate::http;
 use crate::store::{INDEX_ATTRIBUTES, INDEX_NAME};
 use storage_problem::StorageProblem;
 
+pub use mortal::KillSwitch;
 pub use server::spawn_table;
 pub use signature::KeyPair;
 

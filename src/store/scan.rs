@@ -34,6 +34,14 @@ impl ScannedRecord {
         }
     }
 
+    /// A copy whose record somebody has edited, without its digest.
+    #[must_use]
+    pub fn with_record(&self, record: &Value) -> Self {
+        let mut item = self.item.clone();
+        item.insert("record".to_owned(), AttributeValue::S(record.to_string()));
+        Self::new(&item)
+    }
+
     /// The problems of the item itself, apart from its record.
     #[must_use]
     pub fn item_problems(&self) -> Vec<String> {

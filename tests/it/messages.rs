@@ -2,6 +2,8 @@
 //! names and reasons.
 
 mod card;
+#[path = "../interop/cards/record.rs"]
+mod cards;
 mod hostile;
 mod notification;
 mod reply;

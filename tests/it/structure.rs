@@ -85,7 +85,7 @@ const MAX_FUNCTION_LINES: usize = 63;
 
 const MAX_FILE_LINES: usize = 500;
 
-/// A file of `src` without its tests and its comments.
+/// A file of Rust in `src` without its tests and its comments.
 struct Source {
     /// e.g. `chat/slack.rs`.
     path: String,
@@ -104,8 +104,8 @@ fn sources() -> Vec<Source> {
         let module = path.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
         Source { path, module, lines: code.map(str::to_owned).collect() }
     };
-    let is_code = |file: &&PathBuf| file.extension().is_some_and(|extension| extension == "rs");
-    let sources: Vec<_> = files(&root).iter().filter(is_code).map(read).collect();
+    let is_rust = |file: &&PathBuf| file.extension().is_some_and(|extension| extension == "rs");
+    let sources: Vec<_> = files(&root).iter().filter(is_rust).map(read).collect();
     assert!(sources.len() > 80, "{}", sources.len());
     sources
 }

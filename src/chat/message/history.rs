@@ -49,7 +49,8 @@ pub fn record_with_history(approval: &Approval, now: Timestamp) -> Message {
 }
 
 /// An entry in a few words. A reading of an active connection can be the first proof that it was accepted.
-fn describe_entry(AuditEntry { event, state, .. }: &AuditEntry) -> String {
+#[must_use]
+pub fn describe_entry(AuditEntry { event, state, .. }: &AuditEntry) -> String {
     if *state == ApprovalState::Activating && *event == AuditEvent::Observed(Status::Activated) {
         return "Alibaba Cloud shows that it was accepted".to_owned();
     }

@@ -1,6 +1,6 @@
 //! The gateway in front of the simulated API: HTTP, quotas, and the journal. [`Simulator`] also lets tests control the API.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Router, middleware};
+use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -190,6 +191,11 @@ impl Simulator {
     /// Sets the text of fields of a connection in answers. An empty list ends all changes.
     pub fn disguise(&self, instance_id: &str, fields: &[(&str, &str)]) {
         self.lock().disguises.set_fields(instance_id, fields);
+    }
+
+    /// Sets the CIDR blocks of a VPC.
+    pub fn set_cidrs(&self, vpc: &str, cidrs: BTreeSet<IpNet>) {
+        self.lock().api.set_cidrs(vpc, cidrs);
     }
 
     /// Changes a connection without a call. Returns whether it exists.

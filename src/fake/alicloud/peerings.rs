@@ -220,6 +220,10 @@ impl SimulatedApi {
         peering.map(|peering| peering.sides().map(|side| side.vpc.clone()).into()).unwrap_or_default()
     }
 
+    pub(super) fn set_cidrs(&mut self, vpc: &str, cidrs: BTreeSet<IpNet>) {
+        self.vpcs.insert(vpc.to_owned(), cidrs);
+    }
+
     /// Gives a new VPC its own CIDR block.
     fn ensure_vpc(&mut self, vpc: &str) {
         if !self.vpcs.contains_key(vpc) {

@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
+use super::timeline::{ShownKind, ShownPart};
 use super::{
     CardInstance, CardRoute, DingTalkCall, DingTalkFault, FakeDingTalk, FakeDingTalkState, GroupFault, LiveToken,
     TOKEN_LIFETIME, VariableMap,
@@ -272,6 +273,7 @@ impl FakeDingTalkState {
         };
         for card in self.cards.iter_mut().filter(|card| card.out_track_id == id && fault.is_none()) {
             card.space = Some((kind.clone(), place.clone()));
+            self.timeline.push(ShownPart { place: place.clone(), kind: ShownKind::Card(id.to_owned()) });
         }
         let result = json!({
             "spaceType": kind, "spaceId": place, "success": fault.is_none(), "carrierId": "", "errorMsg": message,

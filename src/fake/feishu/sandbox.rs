@@ -13,7 +13,8 @@ pub const BOT_CHAT_ID: &str = "oc_bot";
 const BOT_SECRET: &str = "demoSecret";
 const ENCRYPT_KEY: &str = "7ZJAhsHk6WV3zn4Tag2E1ByoB3lPgxzl";
 /// The people of the sandbox and their `open_id`.
-const PEOPLE: [(&str, &str); 3] = [("alice", "ou_alice"), ("bob", "ou_bob"), ("carol", "ou_carol")];
+const PEOPLE: [(&str, &str); 4] =
+    [("alice", "ou_alice"), ("bob", "ou_bob"), ("carol", "ou_carol"), ("erin", "ou_erin")];
 
 impl FakeFeishu {
     /// The extension for this fake, which answers at `url`.

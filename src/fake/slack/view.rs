@@ -45,7 +45,9 @@ pub fn mentioned_users(body: &Value) -> Vec<String> {
     users
 }
 
-pub(super) fn visible_buttons(body: &Value) -> Vec<SlackButton> {
+/// The buttons of a message, in order.
+#[must_use]
+pub fn visible_buttons(body: &Value) -> Vec<SlackButton> {
     let blocks = body.get("blocks").and_then(Value::as_array).into_iter().flatten();
     let actions = blocks.filter(|block| block.get("type").and_then(Value::as_str) == Some("actions"));
     let elements = actions.flat_map(|block| block.get("elements").and_then(Value::as_array).into_iter().flatten());

@@ -78,14 +78,8 @@ fn explain(config: &Config, DescribedConnection { target, connection }: &Describ
         None => "No rule matches, so nobody can approve this request.\n".to_owned(),
     };
     for explanation in &rules {
-        let RuleExplanation { number, rule, facts, outcome } = explanation;
-        let said = match outcome {
-            RuleOutcome::Decides => "decides".to_owned(),
-            RuleOutcome::ComesLater => "matches, but an earlier rule decides".to_owned(),
-            RuleOutcome::DoesNotMatch => format!("does not match: {}", join_mismatches(facts)),
-        };
-        writeln!(text, "\nRule {number}, “{}”, {said}.", rule.name)?;
-        for FactExplanation { fact, value, allowed, matches } in facts {
+        writeln!(text, "\n{}", describe_outcome(explanation))?;
+        for FactExplanation { fact, value, allowed, matches } in &explanation.facts {
             let mark = if *matches { '✓' } else { '✗' };
             let allowed = allowed.as_deref().unwrap_or("any");
             writeln!(text, "  {mark} {:<18} {value} (allowed: {allowed})", fact.to_string())?;
@@ -94,13 +88,28 @@ fn explain(config: &Config, DescribedConnection { target, connection }: &Describ
     Ok(text)
 }
 
+/// What a rule says about the request, in a sentence.
+pub(in crate::local) fn describe_outcome(explanation: &RuleExplanation<'_>) -> String {
+    let RuleExplanation { number, rule, facts, outcome } = explanation;
+    let said = match outcome {
+        RuleOutcome::Decides => "decides".to_owned(),
+        RuleOutcome::ComesLater => "matches, but an earlier rule decides".to_owned(),
+        RuleOutcome::DoesNotMatch => format!("does not match: {}", join_mismatches(facts)),
+    };
+    format!("Rule {number}, “{}”, {said}.", rule.name)
+}
+
 fn join_mismatches(facts: &[FactExplanation]) -> String {
     let differing = facts.iter().filter(|fact| !fact.matches).map(|fact| fact.fact.to_string());
     differing.collect::<Vec<_>>().join(", ")
 }
 
 /// Who decides under the rule.
-fn describe_deciding(config: &Config, explanation: &RuleExplanation<'_>, connection: &Connection) -> String {
+pub(in crate::local) fn describe_deciding(
+    config: &Config,
+    explanation: &RuleExplanation<'_>,
+    connection: &Connection,
+) -> String {
     let RuleExplanation { number, rule, .. } = explanation;
     let approvers = config.policy.approvers_of(rule, Some(connection.requester.account));
     let who = match (rule.approvals, approvers.is_empty()) {

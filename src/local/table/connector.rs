@@ -17,7 +17,7 @@ impl EmbeddedTable {
         SharedHttpClient::new(self.clone())
     }
 
-    async fn answer_sdk(self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
+    pub(super) async fn answer_sdk(self, request: HttpRequest) -> Result<HttpResponse, ConnectorError> {
         let operation = operation_of(request.headers().get("x-amz-target")).to_owned();
         let body = request.body().bytes().map(<[u8]>::to_vec);
         let body = body.ok_or_else(|| ConnectorError::user("streaming bodies are not supported".into()))?;

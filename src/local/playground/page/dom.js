@@ -1,0 +1,134 @@
+// Small parts that all panes use. Everything from the server becomes a text node.
+import { h } from './cards/dom.js';
+
+export { h };
+export const $ = id => document.getElementById(id);
+
+const SVG = 'http://www.w3.org/2000/svg';
+export function icon(name) {
+  const svg = document.createElementNS(SVG, 'svg');
+  const use = document.createElementNS(SVG, 'use');
+  svg.setAttribute('aria-hidden', 'true');
+  use.setAttribute('href', `#i-${name}`);
+  svg.append(use);
+  return svg;
+}
+
+const FACES = ['alice', 'bob', 'carol', 'erin', 'mallory', 'app'];
+export function face(name) {
+  const known = FACES.includes(name) ? name : 'mallory';
+  return h('span', { class: `face ${known}`, 'aria-hidden': 'true' }, name === 'app' ? icon('gate') : name[0].toUpperCase());
+}
+
+export const button = (label, run, { small = true, kind = '', mark, ...more } = {}) =>
+  h(
+    'button',
+    { type: 'button', class: `btn ${small ? 'small' : ''} ${kind}`, 'data-key': `button ${label}`, click: run, ...more },
+    mark && icon(mark),
+    h('span', null, label),
+  );
+
+/** Says something to screen readers. */
+export function announce(text) {
+  $('announce').textContent = text;
+}
+
+/** Shows what went wrong until the next thing works. */
+export function showProblem(text) {
+  $('problem').hidden = !text;
+  $('problem-text').textContent = text ?? '';
+}
+
+export async function copyText(text, what) {
+  try {
+    await navigator.clipboard.writeText(text);
+    announce(`${what} copied`);
+  } catch {
+    const area = h('textarea', { class: 'sr' });
+    area.value = text;
+    document.body.append(area);
+    area.select();
+    document.execCommand('copy');
+    area.remove();
+    announce(`${what} copied`);
+  }
+  document.body.dataset.copied = text;
+}
+
+/** Redraws a part. What had the focus gets it again, if it is still there. */
+export function redraw(container, draw) {
+  const had = container.contains(document.activeElement) ? document.activeElement : null;
+  const key = had?.closest('[data-key]')?.dataset.key;
+  const tops = new Map([...container.querySelectorAll('[data-scroll]')].map(it => [it.dataset.scroll, it.scrollTop]));
+  container.replaceChildren(...[draw()].flat(Infinity).filter(Boolean));
+  for (const part of container.querySelectorAll('[data-scroll]')) {
+    part.scrollTop = tops.get(part.dataset.scroll) ?? part.scrollTop;
+  }
+  if (!had) return;
+  const same = key && container.querySelector(`[data-key="${CSS.escape(key)}"]`);
+  const next = same && !same.disabled ? same : container.querySelector('[data-rest], [tabindex="0"]');
+  next?.focus({ preventScroll: true });
+}
+
+/** Tabs: the arrows move between them. */
+export function tabs(id, entries, chosen, choose, panel) {
+  return entries.map(({ key, name, count }) =>
+    h(
+      'button',
+      {
+        type: 'button',
+        role: 'tab',
+        id: `tab-${key}`,
+        'data-key': `tab ${key}`,
+        'aria-selected': String(key === chosen),
+        tabindex: key === chosen ? '0' : '-1',
+        'aria-controls': panel,
+        click: () => choose(key),
+      },
+      name,
+      count ? h('span', { class: 'count' }, String(count)) : null,
+    ),
+  );
+}
+
+const PARTS =
+  /(#[^\n]*)|(‹redacted›)|("(?:[^"\\\n]|\\.)*")(\s*:)?|(^[A-Za-z_][\w.-]*(?=\s*=)|^\[.*\]|^[a-z][\w-]*(?=: ))|(\b\d+\b)/gm;
+/** Nodes of JSON, headers or TOML, with the colors that help a reader. */
+export function painted(text, isToml = false) {
+  const nodes = [];
+  let from = 0;
+  for (const match of text.matchAll(PARTS)) {
+    const [all, comment, redacted, string, colon, key] = match;
+    nodes.push(text.slice(from, match.index));
+    from = match.index + all.length;
+    if (comment && !isToml) nodes.push(all);
+    else if (redacted || string?.includes('‹redacted›')) nodes.push(h('span', { class: 'r', title: 'Redacted, as in the logs.' }, 'redacted'), colon ?? '');
+    else if (string) nodes.push(h('span', { class: colon ? 'k' : 's' }, string), colon ?? '');
+    else nodes.push(h('span', { class: comment ? 'c' : key ? 'k' : 'n' }, all));
+  }
+  nodes.push(text.slice(from));
+  return nodes;
+}
+
+export const code = (text, label) =>
+  h('pre', { class: 'code', tabindex: '0', role: 'group', 'aria-label': label }, painted(text));
+
+export function pretty(text) {
+  try {
+    return JSON.stringify(JSON.parse(text), null, 2);
+  } catch {
+    return text;
+  }
+}
+
+export const clockTime = at => new Date(at).toISOString().slice(11, 19);
+export const minuteTime = at => new Date(at).toISOString().slice(0, 16).replace('T', ' ');
+export function span(ms) {
+  const minutes = Math.floor(ms / 60e3);
+  if (minutes < 1) return `${Math.max(0, Math.floor(ms / 1000))} s`;
+  if (minutes < 60) return `${minutes} min`;
+  const [big, small] = minutes < 48 * 60 ? [60, 1] : [1440, 60];
+  const [unit, smaller] = minutes < 48 * 60 ? ['h', 'min'] : ['d', 'h'];
+  const rest = Math.floor((minutes % big) / small);
+  return `${Math.floor(minutes / big)} ${unit}${rest ? ` ${rest} ${smaller}` : ''}`;
+}

@@ -1,0 +1,314 @@
+// The page: what happened, as events say it, and what is drawn from that.
+import { createChat } from './chat.js';
+import { $, announce, h, redraw, showProblem } from './dom.js';
+import { createScenarios } from './scenarios.js';
+import { call, openedWith, readEvents } from './server.js';
+import { createTime } from './time.js';
+import { createWhy } from './why.js';
+
+const NODES = ['Requester', 'Alibaba Cloud', 'Watcher', 'Channel', 'People', 'Webhook', 'Alibaba Cloud'];
+const [REQUESTER, ASKED, WATCHER, CHANNEL, PEOPLE, WEBHOOK, ACCEPTING] = NODES.keys();
+const RETRY_MS = 1000;
+const FAULTS = {
+  throttle: ['Throttle', 'Throttling.User'],
+  lose_answer: ['Lose an answer', 'after the effect'],
+  slow: ['Slow', '2 s a call'],
+  refuse_credentials: ['Refuse access', 'Forbidden.RAM'],
+  status_lags: ['Status lags', 'shows Accepting'],
+};
+const PLAIN = {
+  account: '1111111111111111', region: 'cn-hangzhou', vpc: 'vpc-requester', cidrs: '10.0.0.0/24', accepting_region: 'cn-shanghai',
+  accepting_vpc: 'vpc-two-people', accepting_cidrs: '10.0.1.0/24', bandwidth: '1024', link_type: 'Gold', name: 'data to payments',
+};
+const PRESETS = {
+  plain: {},
+  one: { accepting_vpc: 'vpc-payments' },
+  reason: { accepting_vpc: 'vpc-with-a-reason' },
+  itself: { accepting_vpc: 'vpc-by-itself' },
+  overlap: { cidrs: '10.0.1.0/25' },
+  norule: { account: '3333333333333333' },
+  hostile: { name: '<!channel> <img src=x onerror=alert(1)> [pay](https://evil.example)' },
+};
+const FIELDS = {
+  account: 'account', region: 'region', vpc: 'vpc', cidrs: 'cidr', accepting_region: 'accepting-region', accepting_vpc: 'accepting-vpc',
+  accepting_cidrs: 'accepting-cidr', bandwidth: 'bandwidth', link_type: 'link', name: 'name',
+};
+
+const app = {
+  state: null,
+  steps: new Map(),
+  http: new Map(),
+  seen: [],
+  busy: 0,
+  ui: { platform: 'slack', person: 'alice', why: 'rules', view: 'card', node: null, call: null },
+  waiting: [],
+
+  lastStep: () => app.steps.get(app.state?.step),
+  nodeName: node => NODES[node],
+
+  /** The parts of the way that an exchange touches; the last one is where it happened. */
+  nodesOf({ place, by, name, note }) {
+    const isAct = /^(Accept|Reject)/.test(name) && note !== 'dry run';
+    const from = { requester: [REQUESTER], watcher: [WATCHER], webhook: [WEBHOOK], people: [PEOPLE] }[by] ?? [];
+    const to = { alicloud: by === 'webhook' || isAct ? ACCEPTING : ASKED, channel: CHANNEL, people: PEOPLE, webhook: WEBHOOK, requester: REQUESTER, watcher: WATCHER }[place];
+    return [...from.filter(node => node !== to), to];
+  },
+
+  isRefusal: ({ status, place, answer }) =>
+    status === null || (status >= 400 && !(place === 'alicloud' && answer.includes('DryRunOperation'))),
+
+  fail(error) {
+    showProblem(error.message);
+  },
+
+  /** Runs something that changes the stage. Returns null if it fails. */
+  async run(what) {
+    app.busy += 1;
+    showProblem('');
+    try {
+      return await what();
+    } catch (error) {
+      app.fail(error);
+      return null;
+    } finally {
+      app.busy -= 1;
+    }
+  },
+
+  async act(action) {
+    app.seen = [];
+    const done = await app.run(() => call('act', action));
+    if (done?.modal) app.chat.openModal(done.modal, action.by, action.app ?? app.ui.platform);
+    if (done && ['click', 'answer_modal'].includes(action.do)) app.clickedAs = action.by;
+    app.draw();
+    return done;
+  },
+
+  openModal: view => app.chat.openModal(view, app.ui.person, app.ui.platform),
+
+  /** The page follows who clicks in a scenario. */
+  followClicker() {
+    const done = app.lastStep()?.do;
+    if (done?.by && done.do === 'click') {
+      app.ui.person = done.by;
+      app.ui.platform = done.app;
+    }
+  },
+
+  /** Waits until the events say so. */
+  until(condition) {
+    return new Promise(resolve => {
+      app.waiting.push({ condition, resolve });
+      app.settle();
+    });
+  },
+
+  settle() {
+    app.waiting = app.waiting.filter(({ condition, resolve }) => {
+      const holds = app.state && condition();
+      if (holds) resolve();
+      return !holds;
+    });
+  },
+
+  draw() {
+    if (!app.state) return;
+    if (app.clickedAs && app.clickedAs === app.ui.person && app.state.people.find(it => it.name === app.clickedAs)?.note === 'approved') {
+      app.clickedAs = null;
+      app.chat.chooseNext();
+    }
+    drawFlow();
+    app.scenarios.draw();
+    app.chat.draw();
+    app.why.draw();
+    app.time.draw();
+    drawRequester();
+    document.body.dataset.step = app.state.step;
+    document.body.dataset.state = app.state.record?.state ?? '';
+  },
+};
+
+function drawFlow() {
+  const calls = [...app.http.values()].sort((one, other) => one.number - other.number);
+  const here = calls.filter(it => it.step === app.state.step);
+  const latest = here.at(-1);
+  const touched = new Set(here.flatMap(app.nodesOf));
+  const last = NODES.map((_, node) => calls.findLast(it => app.nodesOf(it).at(-1) === node));
+  const lit = latest ? app.nodesOf(latest).at(-1) : null;
+  redraw($('flow'), () =>
+    NODES.map((name, node) => {
+      const isKilled = node === WATCHER && !app.state.watcher.running;
+      const isRefused = node === lit && app.isRefusal(latest);
+      const classes = [
+        touched.has(node) && 'touched',
+        touched.has(node) && touched.has(node + 1) && 'to-next',
+        (last[node] || calls.some(it => app.nodesOf(it).includes(node))) && 'done',
+        node === lit && !isRefused && 'lit',
+        isRefused && 'refused',
+        isKilled && 'killed',
+      ].filter(Boolean);
+      const says = isKilled ? 'killed' : nodeText(node, last[node]);
+      const choose = () => {
+        app.ui.node = app.ui.node === node ? null : node;
+        app.ui.why = 'http';
+        app.draw();
+      };
+      return h(
+        'li',
+        { class: classes.join(' ') },
+        h(
+          'button',
+          { type: 'button', class: 'node', 'aria-current': node === lit ? 'step' : null, 'aria-pressed': String(app.ui.node === node), title: 'Show its HTTP messages', 'data-key': `node ${node}`, click: choose },
+          h('span', { class: 'dot' }),
+          h('span', { class: 'name' }, name),
+          h('span', { class: 'last one-line' }, says),
+        ),
+      );
+    }),
+  );
+}
+
+function nodeText(node, latest) {
+  if (node === REQUESTER) return app.state.current ?? '';
+  if (node === ASKED) return app.state.status ?? '';
+  if (node === WATCHER) return app.state.watcher.ticks ? `${app.state.watcher.last.discovered} found, ${app.state.watcher.last.delivered} posted` : '';
+  if (!latest) return '';
+  const refused = app.isRefusal(latest) ? ` ${latest.status ?? 'no answer'}` : '';
+  if (node === WEBHOOK) return latest.status === null ? 'no answer' : `answered ${latest.status}`;
+  return `${latest.name.replace('VpcPeerConnection', '')}${latest.note ? `, ${latest.note}` : ''}${refused}`;
+}
+
+function drawRequester() {
+  const isOpen = ['Accepting'].includes(app.state.status);
+  for (const button of document.querySelectorAll('.acts [data-act]')) button.disabled = button.dataset.act === 'delete' ? !app.state.current : !isOpen;
+  $('send').lastChild.textContent = app.state.current ? 'Send another request' : 'Send request';
+  for (const { kind, on } of app.state.faults) document.querySelector(`[data-fault="${kind}"]`)?.setAttribute('aria-checked', String(on));
+}
+
+function fillIn(preset) {
+  for (const [name, id] of Object.entries(FIELDS)) $(id).value = { ...PLAIN, ...PRESETS[preset] }[name];
+}
+
+function sendRequest(event) {
+  event.preventDefault();
+  const request = Object.fromEntries(Object.entries(FIELDS).map(([name, id]) => [name, $(id).value.trim()]));
+  // Two requests of the same two VPCs cannot be open at the same time.
+  if (app.state.current && request.vpc === 'vpc-requester') request.vpc = `vpc-requester-${app.state.step + 1}`;
+  app.act({ do: 'request', ...request });
+}
+
+function actAsOwner(event) {
+  const act = event.target.closest('[data-act]')?.dataset.act;
+  if (act === 'change') app.act({ do: 'change', bandwidth: Number($('bandwidth').value) === 2048 ? 512 : 2048 });
+  else if (act === 'delete') app.act({ do: 'delete' });
+  else if (act === 'bypass') app.act({ do: 'accept_in_console' });
+  else if (act === 'expire') {
+    const expires = app.state.record?.due.find(it => it.what === 'expires')?.at;
+    const now = Date.now() + app.state.clock.ahead_ms;
+    app.act({ do: 'advance', minutes: expires ? Math.ceil((Date.parse(expires) - now) / 60e3) + 1 : 7 * 24 * 60 });
+  }
+}
+
+function take(events) {
+  for (const { kind, data } of events) {
+    if (kind === 'reset') {
+      app.steps.clear();
+      app.http.clear();
+      app.seen = [];
+      app.ui.node = app.ui.call = app.clickedAs = null;
+      app.ui.person = 'alice';
+      app.chat.forget();
+      app.why.forget();
+    } else if (kind === 'step') {
+      app.steps.set(data.step, data);
+      announce(`${data.title}. ${data.why}`);
+      app.ui.call = null;
+    } else if (kind === 'http') app.http.set(data.number, data);
+    else if (kind === 'state') app.state = data;
+  }
+  app.draw();
+  app.settle();
+}
+
+async function follow() {
+  for (;;) {
+    try {
+      showLost(false);
+      await readEvents(take);
+    } catch (error) {
+      if (error.message.includes('Open the address')) return showLost(true);
+    }
+    showLost(true);
+    await new Promise(resolve => {
+      app.retry = resolve;
+      setTimeout(resolve, RETRY_MS);
+    });
+  }
+}
+
+function showLost(lost) {
+  $('lost').hidden = !lost;
+  $('live').classList.toggle('lost', lost);
+  $('live').textContent = lost ? 'not connected' : 'live, on this machine';
+}
+
+function changeTheme() {
+  const next = { undefined: 'light', light: 'dark', dark: undefined }[document.documentElement.dataset.theme];
+  if (next) document.documentElement.dataset.theme = next;
+  else delete document.documentElement.dataset.theme;
+  $('theme').setAttribute('aria-label', `Theme: ${next ?? 'as the system'}`);
+  announce(`Theme: ${next ?? 'as the system'}`);
+}
+
+function onKey(event) {
+  const tab = event.target.closest?.('[role=tab]');
+  if (tab && ['ArrowLeft', 'ArrowRight'].includes(event.key)) {
+    const all = [...tab.parentElement.children];
+    const to = all[(all.indexOf(tab) + (event.key === 'ArrowRight' ? 1 : -1) + all.length) % all.length].id;
+    $(to).click();
+    $(to).focus();
+    return;
+  }
+  if (event.key === 'F6') {
+    event.preventDefault();
+    const panes = [...document.querySelectorAll('.pane')];
+    const at = panes.findIndex(pane => pane.contains(document.activeElement));
+    const to = panes[(at + (event.shiftKey ? -1 : 1) + panes.length) % panes.length];
+    (to.querySelector('[role=tab][aria-selected=true], select') ?? to).focus();
+    return;
+  }
+  const isField = event.target.matches?.('input:not([type=radio]):not([type=range]):not([type=checkbox]), textarea, select');
+  if (event.ctrlKey || event.metaKey || event.altKey || !$('single').checked || isField || document.querySelector('dialog[open]') || !app.state) return;
+  const person = app.state.people[Number(event.key) - 1];
+  if (person) app.chat.choosePerson(person.name);
+  else if (event.key === 'n') app.scenarios.step();
+  else if (event.key === 'p') app.scenarios.play();
+  else if (event.key === '?') $('help').showModal();
+}
+
+app.chat = createChat(app);
+app.why = createWhy(app);
+app.time = createTime(app);
+app.scenarios = createScenarios(app);
+for (const [kind, [name, how]] of Object.entries(FAULTS)) {
+  const toggle = event => app.act({ do: 'fault', fault: kind, on: event.currentTarget.getAttribute('aria-checked') !== 'true' });
+  $('faults').append(
+    h('button', { type: 'button', class: 'switch', role: 'switch', 'aria-checked': 'false', 'data-fault': kind, click: toggle }, h('span', { class: 'track', 'aria-hidden': 'true' }), h('span', { class: 'what' }, name), h('code', null, how)),
+  );
+}
+fillIn('plain');
+$('preset').addEventListener('change', () => fillIn($('preset').value));
+$('request').addEventListener('submit', sendRequest);
+document.querySelector('.acts').addEventListener('click', actAsOwner);
+$('theme').addEventListener('click', changeTheme);
+$('keys').addEventListener('click', () => $('help').showModal());
+$('again').addEventListener('click', () => app.retry?.());
+$('problem-close').addEventListener('click', () => showProblem(''));
+document.querySelector('.skip').addEventListener('click', event => {
+  event.preventDefault();
+  $('chat').focus();
+});
+document.addEventListener('keydown', onKey);
+app.scenarios.loadStories().catch(app.fail);
+follow();
+if (openedWith.length > 1) app.until(() => true).then(() => app.scenarios.open(openedWith));

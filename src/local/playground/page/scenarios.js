@@ -1,0 +1,100 @@
+// The top: scenarios that play themselves, and share texts.
+import { $, announce, copyText, h, icon } from './dom.js';
+import { call } from './server.js';
+
+/** The time that people have to read a step before the next one begins. */
+const READING_MS = 1400;
+const DEFAULT = '#story=two';
+
+export function createScenarios(app) {
+  let playing = null;
+  let stories = [];
+
+  async function loadStories() {
+    stories = await call('stories');
+    $('story-list').replaceChildren(
+      ...stories.map(({ id, title, about, steps }) =>
+        h('button', { type: 'button', 'data-story': id, click: () => open(`#story=${id}`) }, h('b', null, title), h('small', null, about), h('em', null, `${steps.length} steps`)),
+      ),
+    );
+  }
+
+  /** Shows a scenario. It does not start. */
+  async function open(text) {
+    stop();
+    try {
+      await call('open', { text });
+      announce('The scenario is shown. Press Play or Step.');
+      return true;
+    } catch (error) {
+      app.fail(error);
+      return false;
+    } finally {
+      if ($('scenarios').matches(':popover-open')) $('scenarios').hidePopover();
+    }
+  }
+
+  const isDone = () => app.state.scenario && app.state.scenario.played >= app.state.scenario.steps.length;
+
+  /** Plays the next step, and returns whether there is another one. */
+  async function step() {
+    if (!app.state.scenario && !(await open(DEFAULT))) return false;
+    await app.until(() => app.state.scenario);
+    if (isDone()) return false;
+    const played = app.state.scenario.played;
+    const done = await app.run(() => call('step', {}));
+    if (!done) return false;
+    app.seen = done.seen ?? [];
+    await app.until(() => app.state.scenario?.played > played);
+    if (done.modal) app.openModal(done.modal);
+    app.followClicker();
+    app.draw();
+    return !isDone() && app.seen.every(it => it.seen);
+  }
+
+  async function play() {
+    if (playing) return stop();
+    const mine = {};
+    playing = mine;
+    draw();
+    if (isDone()) await restart();
+    while (playing === mine && (await step())) {
+      await new Promise(resolve => { mine.resume = resolve; setTimeout(resolve, READING_MS); });
+    }
+    if (playing === mine) stop();
+    return null;
+  }
+
+  function stop() {
+    playing?.resume?.();
+    playing = null;
+    draw();
+  }
+
+  async function restart() {
+    const generation = app.state.generation;
+    await app.run(() => call('reset', {}));
+    await app.until(() => app.state.generation > generation);
+  }
+
+  function draw() {
+    if (!app.state) return;
+    const scenario = app.state.scenario;
+    $('story-name').textContent = scenario?.title ?? (app.state.step ? 'Free play' : 'none: free play');
+    $('step-of').textContent = scenario ? `Step ${scenario.played} of ${scenario.steps.length}` : app.state.step ? `Step ${app.state.step}` : '';
+    $('step-title').textContent = app.lastStep()?.title ?? '';
+    $('play').replaceChildren(icon(playing ? 'stop' : 'play'), h('span', null, playing ? 'Stop' : 'Play'));
+    $('next').disabled = Boolean(isDone()) || app.busy;
+    for (const button of $('story-list').children) button.setAttribute('aria-current', String(button.dataset.story === scenario?.id));
+  }
+
+  $('play').addEventListener('click', play);
+  $('next').addEventListener('click', () => { stop(); step(); });
+  $('restart').addEventListener('click', () => { stop(); restart(); });
+  $('share').addEventListener('click', async () => copyText((await call('share', {})).text, 'Share text'));
+  $('open').addEventListener('submit', event => {
+    event.preventDefault();
+    open($('open-text').value);
+  });
+  return { draw, play, step: () => { stop(); return step(); }, stop, loadStories, open };
+}

@@ -1,0 +1,45 @@
+// The calls of the page. The token is in the address once; from then on it is only here.
+const TOKEN_HEADER = 'x-playground-token';
+const token = location.pathname.split('/')[1];
+export const openedWith = location.hash;
+history.replaceState(null, '', '/');
+
+/** Calls the playground. Throws an error with its words. */
+export async function call(path, body) {
+  const isText = typeof body === 'string';
+  const answer = await fetch(`/api/${path}`, {
+    method: body === undefined ? 'GET' : 'POST',
+    headers: { [TOKEN_HEADER]: token, ...(body === undefined ? {} : { 'content-type': isText ? 'text/plain' : 'application/json' }) },
+    body: body === undefined ? undefined : isText ? body : JSON.stringify(body),
+  });
+  const text = await answer.text();
+  let json = null;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    // Not every refusal is JSON.
+  }
+  if (!answer.ok) throw new Error(json?.error ?? text.trim() ?? `HTTP ${answer.status}`);
+  return json;
+}
+
+let lastId = '0';
+/** Reads events until the connection ends. The next call goes on where this one stopped. */
+export async function readEvents(onEvents) {
+  const answer = await fetch('/api/events', { headers: { [TOKEN_HEADER]: token, 'last-event-id': lastId } });
+  if (!answer.ok) throw new Error(await answer.text());
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = '';
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    const parts = (rest + value).split('\n\n');
+    rest = parts.pop();
+    const events = parts.map(part => {
+      const fields = Object.fromEntries(part.split('\n').map(line => line.split(/: (.*)/s).slice(0, 2)));
+      lastId = fields.id;
+      return { kind: fields.event, data: JSON.parse(fields.data) };
+    });
+    if (events.length) onEvents(events);
+  }
+}

@@ -1,0 +1,337 @@
+//! Carries out actions on a stage, and awaits what must be seen.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use jiff::SignedDuration;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::{FaultKind, PeeringRequest, StoryAction, StoryExpectation};
+use crate::alicloud::Credentials;
+use crate::app::App;
+use crate::approval::{Approval, ApprovalId};
+use crate::clock;
+use crate::fake::alicloud::Tampering;
+use crate::fake::alicloud::gateway::Fault;
+use crate::local::Error;
+use crate::local::actions::{ACCEPT, WebhookReply, failure};
+use crate::local::chat_stage::{ButtonClick, ChatApp, ChatStage, ClickOutcome, PrivateMessage, SignedAs};
+use crate::local::reload::CurrentApp;
+use crate::local::sandbox::REQUESTER_CREDENTIALS;
+use crate::local::table::KillSwitch;
+use crate::local::watcher_task::WatcherTask;
+use crate::peering::{AccountId, InstanceId};
+use std::sync::Arc;
+
+/// How long an expectation is awaited.
+const EXPECTATION_TIMEOUT: Duration = Duration::from_mins(1);
+/// The pause between two looks.
+const LOOK_INTERVAL: Duration = Duration::from_millis(25);
+/// The credentials of an account that no rule names.
+const OTHER_ACCOUNT_CREDENTIALS: Credentials<'_> =
+    Credentials { access_key_id: "other-key", access_key_secret: "other-secret", security_token: None };
+/// The account of these credentials.
+pub const OTHER_ACCOUNT: AccountId = AccountId(3_333_333_333_333_333);
+/// The accepting account of the sandbox.
+const ACCEPTING_ACCOUNT: AccountId = AccountId(2_222_222_222_222_222);
+
+/// A stage with a watcher, and what has happened on it so far.
+#[derive(Debug)]
+pub struct StoryPlayer {
+    stage: ChatStage,
+    webhook_app: watch::Sender<Arc<App>>,
+    watcher_app: watch::Sender<Arc<App>>,
+    watcher: WatcherTask,
+    kill_switch: KillSwitch,
+    faults: BTreeSet<FaultKind>,
+    current: Option<InstanceId>,
+    last_reply: Option<WebhookReply>,
+    last_answer: String,
+}
+
+/// What came of an action.
+#[derive(Debug, Default)]
+pub struct StepOutcome {
+    /// The modal that opened.
+    pub modal: Option<Value>,
+    /// What only one person reads.
+    pub private: Option<PrivateMessage>,
+    /// The HTTP status of the webhook, if it was called.
+    pub status: Option<u16>,
+}
+
+impl StoryPlayer {
+    /// A player whose webhook is the stage's, and which starts a watcher.
+    ///
+    /// # Errors
+    /// When the watcher's app cannot be built.
+    pub fn new(stage: ChatStage, kill_switch: KillSwitch) -> Result<Self, Error> {
+        let webhook_app = watch::Sender::new(Arc::clone(&stage.parts));
+        let watcher_app = watch::Sender::new(stage.sandbox.build_watcher()?);
+        let watcher = WatcherTask::start(CurrentApp::of(&watcher_app));
+        Ok(Self {
+            stage,
+            webhook_app,
+            watcher_app,
+            watcher,
+            kill_switch,
+            faults: BTreeSet::new(),
+            current: None,
+            last_reply: None,
+            last_answer: String::new(),
+        })
+    }
+
+    /// The stage.
+    #[must_use]
+    pub fn stage(&self) -> &ChatStage {
+        &self.stage
+    }
+
+    /// The app of the webhook.
+    #[must_use]
+    pub fn webhook_app(&self) -> CurrentApp {
+        CurrentApp::of(&self.webhook_app)
+    }
+
+    /// The watcher.
+    #[must_use]
+    pub fn watcher(&self) -> &WatcherTask {
+        &self.watcher
+    }
+
+    /// The faults of Alibaba Cloud that last.
+    #[must_use]
+    pub fn faults(&self) -> &BTreeSet<FaultKind> {
+        &self.faults
+    }
+
+    /// The connection that was requested last.
+    #[must_use]
+    pub fn current(&self) -> Option<&InstanceId> {
+        self.current.as_ref()
+    }
+
+    /// The last reply of the webhook.
+    #[must_use]
+    pub fn last_reply(&self) -> Option<&WebhookReply> {
+        self.last_reply.as_ref()
+    }
+
+    /// What the last person who clicked reads.
+    #[must_use]
+    pub fn last_answer(&self) -> &str {
+        &self.last_answer
+    }
+
+    /// The record of the current connection.
+    ///
+    /// # Errors
+    /// When the table cannot be read.
+    pub async fn record(&self) -> Result<Option<Approval>, Error> {
+        let Some(id) = &self.current else { return Ok(None) };
+        let id = ApprovalId { target: "prod".to_owned(), instance_id: id.clone() };
+        Ok(self.stage.parts.store.load(&id).await?.map(|stored| stored.approval))
+    }
+
+    /// Awaits what must be seen.
+    ///
+    /// # Errors
+    /// When it is not seen.
+    pub async fn expect(&self, expectation: &StoryExpectation) -> Result<(), Error> {
+        let started = Instant::now();
+        while !self.holds(&expectation.check).await? {
+            if started.elapsed() > EXPECTATION_TIMEOUT {
+                return Err(format!("not seen: {} ({:?})", expectation.says, expectation.check).into());
+            }
+            sleep(LOOK_INTERVAL).await;
+        }
+        Ok(())
+    }
+
+    /// Carries out an action.
+    ///
+    /// # Errors
+    /// When it cannot be done: why, in words for the person who asked for it.
+    pub async fn act(&mut self, action: &StoryAction) -> Result<StepOutcome, Error> {
+        match action {
+            StoryAction::Request(request) => self.request(request).await?,
+            StoryAction::Discover => self.watcher.discover(),
+            StoryAction::Click { by, app, button, message, reason } => {
+                let (by, app, label) = (*by, *app, button.clone());
+                let click = ButtonClick { by, app, message: message.clone(), label, reason: reason.clone() };
+                let outcome = self.stage.click(&click).await?;
+                return Ok(self.note_click(outcome));
+            }
+            StoryAction::AnswerModal { by, reason } => {
+                let modal = self.stage.slack.modals().pop().ok_or("no modal is open")?;
+                let outcome = self.stage.answer_slack_modal(&modal, *by, reason).await?;
+                return Ok(self.note_click(outcome));
+            }
+            StoryAction::ForgeClick { signed_for, sent_as } => {
+                let (by, app) = (*signed_for, ChatApp::Slack);
+                let click = ButtonClick { by, app, message: None, label: "Approve".to_owned(), reason: None };
+                let form = self.stage.slack_click_form(&click)?;
+                return self.send(SignedAs::ForgedSlackForm { form, signed_for: *signed_for, sent_as: *sent_as }).await;
+            }
+            StoryAction::Event { by, verb } => {
+                let id = self.current.as_ref().ok_or("nothing is requested yet")?;
+                return self.send(SignedAs::Event(self.stage.event_spec(verb, id, by.name()))).await;
+            }
+            StoryAction::Replay { later_minutes } => return self.replay(*later_minutes).await,
+            StoryAction::Change { bandwidth } => {
+                let bandwidth = bandwidth.to_string();
+                self.call_as_requester("ModifyVpcPeerConnection", &[("Bandwidth", &bandwidth)]).await?;
+                self.watcher.discover();
+            }
+            StoryAction::Delete => {
+                self.call_as_requester("DeleteVpcPeerConnection", &[]).await?;
+                self.watcher.discover();
+            }
+            StoryAction::AcceptInConsole => {
+                let id = self.current.clone().ok_or("nothing is requested yet")?;
+                self.stage.accept_in_console(&id).await?;
+                self.watcher.discover();
+            }
+            StoryAction::Fault { fault, on, times } => self.set_fault(*fault, *on, *times),
+            StoryAction::Advance { minutes } => {
+                clock::jump::advance_in_thread(SignedDuration::from_mins(i64::from(*minutes)));
+                self.watcher.discover();
+            }
+            StoryAction::KillWatcher => self.watcher.kill(),
+            StoryAction::StartWatcher => self.watcher.restart(),
+            StoryAction::KillWebhook { armed } => self.kill_switch.set_armed(*armed),
+            StoryAction::Rules { config } => self.apply_rules(config)?,
+            StoryAction::Follow | StoryAction::ReadRecord => self.watcher.wake(),
+        }
+        Ok(StepOutcome::default())
+    }
+
+    fn note_click(&mut self, outcome: ClickOutcome) -> StepOutcome {
+        let ClickOutcome { reply, modal, private } = outcome;
+        self.watcher.wake();
+        self.last_answer = private.as_ref().map(|message| message.text.clone()).unwrap_or_default();
+        let status = Some(reply.status);
+        self.last_reply = Some(reply);
+        StepOutcome { modal, private, status }
+    }
+
+    async fn send(&mut self, signed_as: SignedAs) -> Result<StepOutcome, Error> {
+        let reply = self.stage.send_signed(signed_as).await?;
+        self.watcher.wake();
+        self.last_answer = reply.problem_detail();
+        let status = Some(reply.status);
+        self.last_reply = Some(reply);
+        Ok(StepOutcome { status, ..StepOutcome::default() })
+    }
+
+    /// Sends the same bytes again.
+    async fn replay(&mut self, later_minutes: u32) -> Result<StepOutcome, Error> {
+        let signed = self.stage.last_signed().ok_or("nothing was sent yet")?;
+        clock::jump::advance_in_thread(SignedDuration::from_mins(i64::from(later_minutes)));
+        let reply = self.stage.send(&signed).await?;
+        self.last_answer = reply.problem_detail();
+        let status = Some(reply.status);
+        self.last_reply = Some(reply);
+        Ok(StepOutcome { status, ..StepOutcome::default() })
+    }
+
+    async fn request(&mut self, request: &PeeringRequest) -> Result<(), Error> {
+        let accepting = ACCEPTING_ACCOUNT.to_string();
+        let account = match request.account.as_str() {
+            account if account == OTHER_ACCOUNT.to_string() => OTHER_ACCOUNT_CREDENTIALS,
+            "1111111111111111" => REQUESTER_CREDENTIALS,
+            _ => return Err("the requester is account 1111111111111111 or 3333333333333333".into()),
+        };
+        for (vpc, cidrs) in [(&request.vpc, &request.cidrs), (&request.accepting_vpc, &request.accepting_cidrs)] {
+            let cidrs = parse_cidrs(cidrs)?;
+            if !cidrs.is_empty() {
+                self.stage.simulator.set_cidrs(vpc, cidrs);
+            }
+        }
+        let mut call = vec![
+            ("RegionId", request.region.as_str()),
+            ("VpcId", &request.vpc),
+            ("AcceptingAliUid", &accepting),
+            ("AcceptingRegionId", &request.accepting_region),
+            ("AcceptingVpcId", &request.accepting_vpc),
+            ("Name", &request.name),
+        ];
+        let optional = [("Bandwidth", &request.bandwidth), ("LinkType", &request.link_type)];
+        call.extend(
+            optional.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name, text.as_str())),
+        );
+        let id = self.stage.request_as(account, &call).await?;
+        self.current = Some(id);
+        if self.faults.contains(&FaultKind::StatusLags) {
+            self.show_status("Accepting");
+        }
+        Ok(())
+    }
+
+    async fn call_as_requester(&self, action: &'static str, more: &[(&str, &str)]) -> Result<(), Error> {
+        let id = self.current.as_ref().ok_or("nothing is requested yet")?;
+        let call: Vec<_> = [("InstanceId", id.as_str())].into_iter().chain(more.iter().copied()).collect();
+        self.stage.call_as(REQUESTER_CREDENTIALS, action, &call).await
+    }
+
+    fn set_fault(&mut self, fault: FaultKind, on: bool, times: Option<u32>) {
+        if let Some(times) = times.filter(|_| on) {
+            for it in faults_of(fault) {
+                self.stage.simulator.add_fault(Fault { times, ..it });
+            }
+            return;
+        }
+        if on {
+            self.faults.insert(fault);
+        } else {
+            self.faults.remove(&fault);
+        }
+        self.stage.simulator.clear_faults();
+        for it in self.faults.iter().copied().flat_map(faults_of) {
+            self.stage.simulator.add_fault(Fault { times: u32::MAX, ..it });
+        }
+        self.show_status(if self.faults.contains(&FaultKind::StatusLags) { "Accepting" } else { "-" });
+    }
+
+    fn show_status(&self, status: &str) {
+        if let Some(id) = &self.current {
+            let shows = Some(status.to_owned());
+            // An unknown connection shows nothing.
+            let _ = self.stage.simulator.tamper(id.as_str(), Tampering { shows, ..Tampering::default() });
+        }
+    }
+
+    fn apply_rules(&mut self, config: &str) -> Result<(), Error> {
+        let config = self.stage.sandbox.fill_in_servers(config);
+        self.stage.sandbox.check_endpoints(&config)?;
+        self.stage.sandbox.reconfigure(&config)?;
+        self.webhook_app.send_replace(Arc::clone(&self.stage.parts));
+        self.watcher_app.send_replace(self.stage.sandbox.build_watcher()?);
+        self.watcher.discover();
+        Ok(())
+    }
+}
+
+fn faults_of(kind: FaultKind) -> Vec<Fault> {
+    match kind {
+        FaultKind::Throttle => {
+            [ACCEPT, "RejectVpcPeerConnection"].map(|action| failure(action, "Throttling.User")).into()
+        }
+        FaultKind::LoseAnswer => vec![Fault { after_effect: true, ..failure(ACCEPT, "ServiceUnavailable") }],
+        FaultKind::Slow => vec![Fault { account: Some(ACCEPTING_ACCOUNT), delay_ms: 2000, ..Fault::default() }],
+        FaultKind::RefuseCredentials => {
+            let code = Some("Forbidden.RAM".to_owned());
+            vec![Fault { account: Some(ACCEPTING_ACCOUNT), code, http_status: 403, ..Fault::default() }]
+        }
+        FaultKind::StatusLags => vec![],
+    }
+}
+
+fn parse_cidrs(text: &str) -> Result<BTreeSet<IpNet>, Error> {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    parts.map(|part| part.parse().map_err(|_| format!("{part:?} is no CIDR block").into())).collect()
+}

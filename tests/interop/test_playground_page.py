@@ -1,0 +1,257 @@
+"""The playground's page, in a real browser: `peergate playground`, and everything through its real functions."""
+
+import pathlib
+import re
+
+import axe_playwright_python
+import pytest
+from browser import find_browser
+
+from playground import (
+    click_button,
+    open_scenario,
+    person,
+    playground,
+    shown,
+    steps_played,
+    wait,
+    wait_for_button,
+    wait_for_state,
+)
+
+AXE = (pathlib.Path(axe_playwright_python.__path__[0]) / "axe.min.js").read_text()
+STORIES = ["two", "forged", "replay", "late", "changed", "overlap", "bypass", "throttled", "contact"]
+HOSTILE = "<!channel> <img src=x onerror=alert(1)> [pay](https://evil.example)"
+TOKEN = re.compile(r"[0-9a-f]{32}")
+
+
+@pytest.fixture
+def server():
+    find_browser()
+    with playground() as program:
+        yield program
+
+
+@pytest.fixture
+def page(server):
+    with shown(server.url) as page:
+        yield page
+        # A refused request of the page itself would be one of these, too.
+        assert page.problems == []
+        foreign = [url for url in page.requests if not url.startswith(("http://127.0.0.1:", "data:", "about:"))]
+        assert foreign == []
+
+
+def test_three_clicks_lead_from_load_to_activated(page):
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    assert person(page) == "alice"
+    click_button(page, "Approve")
+    wait(page, "that Bob is chosen", "document.querySelector('input[value=bob]').checked")
+    wait_for_button(page, "Approve")
+    click_button(page, "Approve")
+    wait_for_state(page, "activated")
+    wait(page, "the end on the card", "document.querySelector('#room').innerText.includes('is Activated')")
+    assert page.run("return document.querySelector('.private').innerText").startswith("Only Bob sees this")
+
+
+def test_page_fits_a_laptop_and_drops_the_token(page):
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    assert page.run("return [document.documentElement.scrollHeight, document.documentElement.scrollWidth]") == [720, 1280]
+    assert not TOKEN.search(page.run("return location.href"))
+    place = page.run("const it = document.querySelector('#room [data-key=\"button Approve\"]').getBoundingClientRect(); return it.bottom")
+    headline = page.run("return document.querySelector('#room .card').getBoundingClientRect().top")
+    room = page.run("const it = document.querySelector('#room').getBoundingClientRect(); return [it.top, it.bottom]")
+    assert room[0] <= headline and place <= room[1], "the card does not show from headline to buttons"
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_scenario_plays_to_its_end(page, story):
+    open_scenario(page, f"#story={story}")
+    played, steps = steps_played(page)
+    assert played == 0 and not page.run("return document.body.dataset.state")
+    while played < steps:
+        page.click("#next")
+        wait(page, f"step {played + 1}", "document.querySelector('#step-of').textContent.startsWith(`Step ${a[0]} `)", played + 1)
+        wait(page, "the end of the step", "!document.querySelector('#next').disabled || a[0] === a[1]", played + 1, steps)
+        assert page.run("return document.querySelector('#problem').hidden"), page.run("return document.querySelector('#problem').innerText")
+        played += 1
+    wait(page, "what must be seen", "document.querySelector('.seen span') !== null")
+    assert page.run("return document.querySelectorAll('.seen .bad').length") == 0
+    assert page.run("return document.querySelector('#problem').hidden")
+
+
+def test_scenario_plays_itself_and_stops_at_any_step(page):
+    open_scenario(page, "#story=two")
+    page.click("#play")
+    wait(page, "two steps", "Number(document.querySelector('#step-of').textContent.split(' ')[1]) >= 2")
+    page.click("#play")
+    wait(page, "the button Play", "document.querySelector('#play').innerText.trim() === 'Play'")
+    wait(page, "the end of the step", "!document.querySelector('#next').disabled")
+    stopped, steps = steps_played(page)
+    assert stopped < steps
+    page.click("#next")
+    wait(page, "the next step", "document.querySelector('#step-of').textContent.startsWith(`Step ${a[0]} `)", stopped + 1)
+
+
+def test_shared_steps_are_shown_and_do_not_start(page):
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    click_button(page, "Approve")
+    wait(page, "one approval", "document.querySelector('#room').innerText.includes('1 of 2')")
+    page.click("#share")
+    text = wait(page, "the share text", "document.body.dataset.copied")
+    assert text.startswith("#play=") and "127.0.0.1" not in text and not TOKEN.search(text)
+    open_scenario(page, text)
+    assert steps_played(page) == (0, 2)
+    assert "Nothing runs yet" in page.run("return document.querySelector('#room').innerText")
+    with playground("--scenario", text) as other, shown(other.url) as second:
+        assert steps_played(second) == (0, 2)
+        assert second.run("return document.querySelector('#room .card') === null")
+
+
+@pytest.mark.parametrize("platform", ["dingtalk", "teams"])
+def test_click_in_another_tab_is_answered_privately(page, platform):
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    page.click(f"#tab-{platform}")
+    wait(page, "its card", "document.querySelector(`#room .card-${a[0]}`)", platform)
+    wait_for_button(page, "Approve")
+    click_button(page, "Approve")
+    wait(page, "one approval", "document.querySelector('#room').innerText.includes('1 of 2')")
+    page.click("input[value=alice]")
+    wait(page, "the private answer", "document.querySelector('.private .body')?.innerText")
+
+
+def test_hostile_name_neither_runs_nor_links(page):
+    page.run("const it = document.querySelector('#preset'); it.value = 'hostile'; it.dispatchEvent(new Event('change'))")
+    assert page.run("return document.querySelector('#name').value") == HOSTILE
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    for view in ["card", "body"]:
+        page.click(f"input[name=view][value={view}]")
+        for tab in ["#tab-slack", "#tab-feishu", "#tab-dingtalk", "#tab-teams"]:
+            page.click(tab)
+            wait(page, "the name", "document.querySelector('#room').innerText.includes('onerror')")
+            assert page.run("return document.querySelectorAll('img, [onerror], a[href*=evil]').length") == 0
+    for tab in ["#tab-record", "#tab-http"]:
+        page.click(tab)
+        assert page.run("return document.querySelectorAll('img, [onerror], a[href*=evil]').length") == 0
+    # An alert would stop the page.
+    assert "Page.javascriptDialogOpening" not in page.events
+
+
+def tab_to(page, condition):
+    """Presses Tab until the focus is there."""
+    for _ in range(120):
+        if page.run(f"const it = document.activeElement; return {condition}"):
+            return
+        page.press("Tab")
+    raise AssertionError(f"Tab does not lead to {condition}: {page.run('return document.activeElement.outerHTML')}")
+
+
+def test_everything_can_be_done_by_keyboard(page):
+    tab_to(page, "it.className === 'skip'")
+    tab_to(page, "it.id === 'send'")
+    page.press("Enter")
+    wait_for_button(page, "Approve")
+    for name in ["alice", "bob"]:
+        wait(page, f"that {name} is chosen", "document.querySelector(`input[value=${a[0]}]`).checked", name)
+        wait_for_button(page, "Approve")
+        tab_to(page, "it.dataset.key === 'button Approve'")
+        page.press("Enter")
+    wait_for_state(page, "activated")
+    page.press("F6")
+    page.press("ArrowRight")
+    wait(page, "the record", "document.querySelector('#tab-record').getAttribute('aria-selected') === 'true'")
+    page.press("?")
+    wait(page, "the list of keys", "document.querySelector('#help').open")
+    page.press("Escape")
+    wait(page, "that the list is closed", "!document.querySelector('#help').open")
+
+
+def test_tampering_breaks_the_proof_of_a_copy(page):
+    page.click("#send")
+    click_button(page, "Approve")
+    wait(page, "an entry of the decision", "document.querySelector('#tab-record').innerText.includes('2')")
+    page.click("#tab-record")
+    wait(page, "the proof", "document.querySelector('.proof.holds')")
+    page.click(".proof button")
+    words = wait(page, "the broken proof", "document.querySelector('.proof.broken .says')?.textContent")
+    assert "entry 1 does not follow from those before it" in words
+    page.click(".proof button")
+    wait(page, "that it holds again", "document.querySelector('.proof.holds')")
+
+
+def test_wrong_rules_are_named_and_not_applied(page):
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    script = "const it = document.querySelector('.editor textarea'); it.value = it.value.replace(a[0], a[1]); it.dispatchEvent(new Event('input'))"
+    page.run(script, "approvals = 2", "approvals = true")
+    words = wait(page, "what is wrong", "document.querySelector('#verdict.wrong')?.innerText")
+    assert "rule" in words and "line " in words and "approvals" in words
+    assert page.run("return document.querySelector('#verdict button').disabled")
+    page.run(script, "approvals = true", "approvals = 3")
+    wait(page, "that it is valid", "document.querySelector('#verdict').innerText.includes('Valid')")
+    page.click("#verdict button")
+    wait(page, "the new rule on the card", "document.querySelector('#room').innerText.includes('of 3 approvals')")
+
+
+def test_moved_clock_reminds_and_expires(page):
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    wait(page, "the marks", "document.querySelectorAll('#marks button').length === 5")
+    page.click('[data-key="mark Reminder"]')
+    wait(page, "a reminder", "document.querySelector('#room').innerText.includes('has been pending')")
+    page.run("document.querySelector('[data-act=expire]').click()")
+    wait_for_state(page, "expired")
+
+
+def test_killed_webhook_leaves_the_call_to_the_watcher(page):
+    page.click("#send")
+    click_button(page, "Approve")
+    wait(page, "that Bob is chosen", "document.querySelector('input[value=bob]').checked")
+    page.click("#kill-webhook")
+    wait(page, "that it is armed", "document.querySelector('#kill-webhook').getAttribute('aria-pressed') === 'true'")
+    click_button(page, "Approve")
+    wait_for_state(page, "activated")
+    page.click("#tab-http")
+    statuses = page.run("return [...document.querySelectorAll('.call')].filter(it => it.innerText.includes('/slack')).map(it => it.querySelector('.status').textContent)")
+    assert statuses == ["200", "502"]
+
+
+def test_lost_connection_is_an_alert(server, page):
+    server.stop()
+    wait(page, "the alert", "!document.querySelector('#lost').hidden")
+    assert page.run("return document.querySelector('#live').textContent") == "not connected"
+    # The browser itself logs that it cannot connect.
+    page.problems.clear()
+
+
+def violations(page):
+    page.call("Runtime.evaluate", expression=AXE)
+    found = page.run("return (await axe.run(document, {resultTypes: ['violations']})).violations")
+    grave = [it for it in found if it["impact"] in ("serious", "critical")]
+    return [(it["id"], [node["html"][:160] for node in it["nodes"][:3]]) for it in grave]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(server, theme):
+    with shown(server.url, theme=theme) as page:
+        assert violations(page) == []
+        page.click("#send")
+        click_button(page, "Approve")
+        wait(page, "that Bob is chosen", "document.querySelector('input[value=bob]').checked")
+        assert violations(page) == []
+        page.click("#tab-feishu")
+        page.click("#tab-record")
+        page.click(".proof button")
+        wait(page, "the broken proof", "document.querySelector('.proof.broken')")
+        assert violations(page) == []
+        page.click("#tab-http")
+        page.click("#tab-audit")
+        assert violations(page) == []
+        assert page.problems == []
+
+

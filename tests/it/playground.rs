@@ -1,0 +1,393 @@
+//! The playground's server: who may use it, what it shows, and what it never does.
+
+use std::time::Duration;
+
+use peergate::http;
+use peergate::local::playground::Playground;
+use peergate::local::stories::PeeringRequest;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
+use url::Url;
+
+const TOKEN_HEADER: &str = "x-playground-token";
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A playground, and a page that has its token.
+struct TestPage {
+    base: Url,
+    token: String,
+    client: reqwest::Client,
+}
+
+impl TestPage {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let playground = Playground::start(listener, None).await.unwrap();
+        let page = playground.page_url().unwrap();
+        tokio::spawn(playground.serve());
+        let token = page.path().trim_matches('/').to_owned();
+        Self { base: page.join("/").unwrap(), token, client: http::new_client().unwrap() }
+    }
+
+    fn url(&self, path: &str) -> Url {
+        self.base.join(path).unwrap()
+    }
+
+    async fn call(&self, path: &str, body: &Value) -> Value {
+        let (status, answer) = self.try_call(path, body).await;
+        assert_eq!(status, 200, "{path}: {answer}");
+        answer
+    }
+
+    async fn try_call(&self, path: &str, body: &Value) -> (u16, Value) {
+        let request = self.client.post(self.url(&format!("/api/{path}"))).header(TOKEN_HEADER, &self.token);
+        let response = request.header("content-type", "application/json").body(body.to_string()).send().await.unwrap();
+        let status = response.status().as_u16();
+        (status, serde_json::from_slice(&http::read_body(response).await.unwrap()).unwrap_or_default())
+    }
+
+    async fn get(&self, path: &str, headers: &[(&str, &str)]) -> reqwest::Response {
+        let request = self.client.get(self.url(path));
+        let request = headers.iter().fold(request, |it, (name, value)| it.header(*name, *value));
+        request.send().await.unwrap()
+    }
+
+    /// The events after an id, as id, kind and data.
+    async fn events_after(&self, id: u64) -> Vec<(u64, String, Value)> {
+        let last = id.to_string();
+        let mut response = self.get("/api/events", &[(TOKEN_HEADER, &self.token), ("last-event-id", &last)]).await;
+        let (mut bytes, mut text) = (vec![], String::new());
+        // The present state is always among them. What arrives at once may be a part, and end within a character.
+        while !(text.contains("event: state\n") && text.ends_with("\n\n")) {
+            bytes.extend_from_slice(&response.chunk().await.unwrap().unwrap());
+            text = String::from_utf8_lossy(&bytes).into_owned();
+        }
+        let field = |event: &str, name: &str| {
+            event.lines().find_map(|line| line.strip_prefix(&format!("{name}: "))).unwrap().to_owned()
+        };
+        let read = |event: &str| {
+            let data = serde_json::from_str(&field(event, "data")).unwrap();
+            (field(event, "id").parse().unwrap(), field(event, "event"), data)
+        };
+        text.trim().split("\n\n").map(read).collect()
+    }
+
+    /// The present state, once it is as wanted.
+    async fn state_with(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        let seen = async {
+            loop {
+                let events = self.events_after(0).await;
+                let state = events.into_iter().rev().find(|(_, kind, _)| kind == "state").map(|(_, _, data)| data);
+                last = state.unwrap_or_default();
+                if wanted(&last) {
+                    return last.clone();
+                }
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let found = timeout(PATIENCE, seen).await;
+        found.unwrap_or_else(|_| panic!("not seen: {what}; {:#} {:#}", last["record"], last["watcher"]))
+    }
+
+    async fn request(&self) -> Value {
+        let mut action = json!(PeeringRequest::default());
+        action["do"] = "request".into();
+        self.call("act", &action).await;
+        self.state_with("a card", |state| state["platforms"][0]["messages"][0]["id"].is_string()).await
+    }
+
+    async fn approve(&self, by: &str) -> Value {
+        self.call("act", &json!({"do": "click", "by": by, "app": "slack", "button": "Approve"})).await
+    }
+
+    /// A slow machine may need more time than Slack gives, so people try again.
+    async fn approve_until_it_counts(&self, by: &str) {
+        for _ in 0..10 {
+            let answer = self.approve(by).await;
+            let text = answer["private"]["text"].as_str().unwrap_or_default();
+            if ["counts", "You approved", "already decided", "is stored"].iter().any(|words| text.contains(words)) {
+                return;
+            }
+        }
+        panic!("the approval of {by} does not count");
+    }
+
+    async fn exchanges(&self) -> Vec<Value> {
+        let events = self.events_after(0).await;
+        events.into_iter().filter(|(_, kind, _)| kind == "http").map(|(_, _, data)| data).collect()
+    }
+}
+
+#[tokio::test]
+async fn playground_answers_only_who_has_its_token() {
+    let page = TestPage::start().await;
+    for (path, headers) in
+        [("/api/stories", vec![]), ("/api/stories", vec![(TOKEN_HEADER, "0123")]), ("/api/events", vec![])]
+    {
+        assert_eq!(page.get(path, &headers).await.status(), 401, "{path}");
+    }
+    for path in ["/main.js", "/0123/", "/0123/main.js", "/"] {
+        assert_eq!(page.get(path, &[]).await.status(), 404, "{path}");
+    }
+    let shown = page.get(&format!("/{}/", page.token), &[]).await;
+    assert_eq!(shown.status(), 200);
+    let policy = shown.headers()["content-security-policy"].to_str().unwrap();
+    assert_eq!(
+        policy,
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'"
+    );
+    let expected =
+        [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer"), ("cache-control", "no-store")];
+    for (name, value) in expected {
+        assert_eq!(shown.headers()[name], value);
+    }
+    let text = String::from_utf8(http::read_body(shown).await.unwrap().to_vec()).unwrap();
+    assert!(!text.contains("<script>") && !text.contains(" style=") && !text.contains("https://"), "{text}");
+}
+
+#[tokio::test]
+async fn playground_refuses_other_hosts_and_other_pages() {
+    let page = TestPage::start().await;
+    let token = (TOKEN_HEADER, page.token.as_str());
+    let own = page.base.as_str().trim_end_matches('/');
+    for origin in ["https://evil.example", "null", "http://localhost"] {
+        assert_eq!(page.get("/api/stories", &[token, ("origin", origin)]).await.status(), 403, "{origin}");
+    }
+    for host in ["evil.example", "127.0.0.1.evil.example"] {
+        assert_eq!(page.get("/api/stories", &[token, ("host", host)]).await.status(), 403, "{host}");
+        assert_eq!(page.get(&format!("/{}/", page.token), &[("host", host)]).await.status(), 403, "{host}");
+    }
+    assert_eq!(page.get("/api/stories", &[token, ("origin", own)]).await.status(), 200);
+    assert_eq!(page.get("/healthz", &[]).await.status(), 200);
+    // The webhook is for programs that sign, not for pages.
+    assert_eq!(page.get("/healthz", &[("origin", own)]).await.status(), 403);
+}
+
+#[tokio::test]
+async fn two_clicks_activate_and_events_are_replayed() {
+    let page = TestPage::start().await;
+    page.request().await;
+    page.approve_until_it_counts("alice").await;
+    let state = page.state_with("one approval", |state| state["people"][0]["note"] == "approved").await;
+    assert_eq!(state["people"][1]["note"], "needed");
+    page.approve_until_it_counts("bob").await;
+    let state = page.state_with("the end", |state| state["record"]["state"] == "activated").await;
+    assert_eq!(state["record"]["verify"]["holds"], true);
+    assert_eq!(state["rules"]["deciding"], 1);
+    let all = page.events_after(0).await;
+    let ids: Vec<_> = all.iter().map(|(id, _, _)| *id).collect();
+    assert!(ids.is_sorted() && ids.len() > 10, "{ids:?}");
+    let (middle, _, _) = all[all.len() / 2];
+    let later = page.events_after(middle).await;
+    assert!(later.iter().all(|(id, _, _)| *id > middle) && !later.is_empty());
+    let places: std::collections::BTreeSet<_> =
+        page.exchanges().await.iter().map(|it| it["place"].as_str().unwrap().to_owned()).collect();
+    assert!(["alicloud", "channel", "people", "webhook"].iter().all(|place| places.contains(*place)), "{places:?}");
+}
+
+#[tokio::test]
+async fn shown_exchanges_have_no_secrets() {
+    let page = TestPage::start().await;
+    page.request().await;
+    page.approve_until_it_counts("alice").await;
+    page.call("act", &json!({"do": "click", "by": "bob", "app": "feishu", "button": "Approve"})).await;
+    page.state_with("the end", |state| state["record"]["state"] == "activated").await;
+    let exported = page.client.get(page.url("/api/export")).header(TOKEN_HEADER, &page.token).send().await.unwrap();
+    let exported: Value = serde_json::from_slice(&http::read_body(exported).await.unwrap()).unwrap();
+    let secrets = exported["secrets"].to_string();
+    let shown = json!(page.exchanges().await).to_string();
+    for secret in [
+        "xoxb-sandbox-token",
+        "accepter-secret",
+        "fakeAppSecret0123456789abcdefghi",
+        "v0=",
+        "Signature=",
+        "tenant_access_token\\\":\\\"t-",
+    ] {
+        assert!(!shown.contains(secret), "{secret}");
+    }
+    assert!(secrets.contains("xoxb-sandbox-token") && exported["config"].as_str().unwrap().contains("[[rule]]"));
+}
+
+#[tokio::test]
+async fn clicks_in_dingtalk_and_teams_decide() {
+    let page = TestPage::start().await;
+    page.request().await;
+    for (by, app, place) in [("alice", "dingtalk", 2), ("bob", "teams", 3)] {
+        let click = json!({"do": "click", "by": by, "app": app, "button": "Approve"});
+        let has_card = |state: &Value| !state["platforms"][place]["messages"].as_array().unwrap().is_empty();
+        page.state_with("a card", has_card).await;
+        let answer = page.call("act", &click).await;
+        assert_eq!(answer["private"]["to"], by, "{answer}");
+        assert_ne!(answer["private"]["text"], "", "{answer}");
+        page.state_with("the private answer", |state| state["platforms"][place]["private"][0]["to"] == by).await;
+    }
+    page.state_with("the end", |state| state["record"]["state"] == "activated").await;
+    let exported = page.client.get(page.url("/api/export")).header(TOKEN_HEADER, &page.token).send().await.unwrap();
+    let exported: Value = serde_json::from_slice(&http::read_body(exported).await.unwrap()).unwrap();
+    let shown = json!(page.exchanges().await).to_string();
+    assert!(shown.contains("/dingtalk/‹redacted›") && shown.contains("/teams"), "{shown}");
+    let platforms = &exported["secrets"]["platforms"];
+    for secret in [
+        &platforms["dingtalk"]["path_secrets"][0],
+        &platforms["dingtalk"]["api_secrets"][0],
+        &platforms["dingtalk"]["app_secrets"][0],
+        &platforms["teams"]["client_secrets"][0],
+    ] {
+        assert!(!shown.contains(secret.as_str().unwrap()), "{secret}");
+    }
+    for part in ["fake-bot-token-", "dt-0000", "Bearer "] {
+        assert!(!shown.contains(part), "{part}");
+    }
+}
+
+#[tokio::test]
+async fn configuration_with_a_foreign_endpoint_connects_nowhere() {
+    let page = TestPage::start().await;
+    let state = page.request().await;
+    let config = state["config"].as_str().unwrap();
+    let foreign = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let foreign_url = format!("http://{}/", foreign.local_addr().unwrap());
+    let ours = config.split("endpoint = \"").nth(1).unwrap().split('"').next().unwrap();
+    let (status, answer) =
+        page.try_call("act", &json!({"do": "rules", "config": config.replace(ours, &foreign_url)})).await;
+    assert_eq!(status, 422);
+    assert!(answer["error"].as_str().unwrap().contains("connects to its own fakes only"), "{answer}");
+    let validated = page.client.post(page.url("/api/validate")).header(TOKEN_HEADER, &page.token);
+    let validated = validated.body(config.replace(ours, &foreign_url)).send().await.unwrap();
+    let validated: Value = serde_json::from_slice(&http::read_body(validated).await.unwrap()).unwrap();
+    assert_eq!(validated["valid"], false);
+    assert!(timeout(Duration::from_millis(10), foreign.accept()).await.is_err());
+}
+
+#[tokio::test]
+async fn confined_client_reaches_its_own_servers_only() {
+    let page = TestPage::start().await;
+    let ours = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let ours_url = Url::parse(&format!("http://{}/", ours.local_addr().unwrap())).unwrap();
+    let foreign = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let foreign_url = format!("http://{}/", foreign.local_addr().unwrap());
+    let clients = http::Clients::confined(vec![ours_url.clone()], page.base.clone(), "test").unwrap();
+    let client = clients.latest().client;
+    for url in [foreign_url.as_str(), "http://vpcpeer.aliyuncs.com/", "http://localhost:9/"] {
+        assert_eq!(client.get(url).send().await.unwrap().status(), 403, "{url}");
+    }
+    client.get("https://vpcpeer.aliyuncs.com/").send().await.unwrap_err();
+    assert!(timeout(Duration::from_millis(10), foreign.accept()).await.is_err());
+    let (sent, accepted) = tokio::join!(
+        timeout(Duration::from_millis(200), client.get(ours_url).send()),
+        timeout(PATIENCE, ours.accept())
+    );
+    assert!(sent.is_err() && accepted.unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn tampering_makes_verify_fail_on_a_copy_only() {
+    let page = TestPage::start().await;
+    page.request().await;
+    page.approve_until_it_counts("alice").await;
+    page.state_with("a decision", |state| state["record"]["entries"].as_array().is_some_and(|it| it.len() == 2)).await;
+    let tampered = page.call("tamper", &json!({"entry": 1})).await;
+    assert_eq!((&tampered["was"], &tampered["now"]), (&json!("alice"), &json!("mallory")));
+    let says = tampered["says"].as_str().unwrap();
+    assert!(says.contains("prod/pcc-sim00000001: entry 1 does not follow from those before it"), "{says}");
+    let state = page.state_with("the record", |state| state["record"]["verify"]["holds"] == true).await;
+    assert_eq!(state["record"]["verify"]["says"], "1 record with 2 entries: all valid");
+    assert_eq!(page.try_call("tamper", &json!({"entry": 9})).await.0, 422);
+}
+
+#[tokio::test]
+async fn copied_requests_are_signed_afresh() {
+    let page = TestPage::start().await;
+    page.request().await;
+    page.approve_until_it_counts("alice").await;
+    let exchanges = page.exchanges().await;
+    let clicked = exchanges.iter().find(|it| it["server"] == "webhook").unwrap();
+    let event = page.call("copy", &json!({"number": clicked["number"], "form": "event"})).await;
+    let event: Value = serde_json::from_str(event["text"].as_str().unwrap()).unwrap();
+    let request = page.client.post(page.url(event["rawPath"].as_str().unwrap()));
+    let headers = event["headers"].as_object().unwrap();
+    let request = headers.iter().fold(request, |it, (name, value)| it.header(name, value.as_str().unwrap()));
+    let replayed = request.body(event["body"].as_str().unwrap().to_owned()).send().await.unwrap();
+    assert_eq!(replayed.status(), 200);
+    for exchange in
+        exchanges.iter().filter(|it| ["alicloud", "slack", "webhook"].contains(&it["server"].as_str().unwrap()))
+    {
+        let copied = page.call("copy", &json!({"number": exchange["number"], "form": "curl"})).await;
+        let command = copied["text"].as_str().unwrap().to_owned();
+        if !["ListVpcPeerConnections", "POST /slack"].contains(&exchange["name"].as_str().unwrap()) {
+            continue;
+        }
+        let ran =
+            tokio::process::Command::new("sh").args(["-c", &format!("{command} -w '%{{http_code}}'")]).output().await;
+        let printed = String::from_utf8(ran.unwrap().stdout).unwrap();
+        assert!(printed.ends_with("200"), "{command}\n{printed}");
+    }
+    let (status, _) = page.try_call("copy", &json!({"number": 1, "form": "event"})).await;
+    assert_eq!(status, 422);
+}
+
+#[tokio::test]
+async fn killed_webhook_has_stored_its_decision() {
+    let page = TestPage::start().await;
+    page.request().await;
+    page.approve_until_it_counts("alice").await;
+    page.call("act", &json!({"do": "kill_watcher"})).await;
+    page.call("act", &json!({"do": "kill_webhook", "armed": true})).await;
+    assert_eq!(page.approve("bob").await["status"], 502);
+    let state = page.state_with("the decision", |state| state["record"]["state"] == "approved").await;
+    assert_eq!((&state["status"], &state["webhook_armed"]), (&json!("Accepting"), &json!(false)));
+    let accepts = |exchanges: &[Value]| {
+        exchanges.iter().filter(|it| it["name"] == "AcceptVpcPeerConnection" && it["note"] == "").count()
+    };
+    assert_eq!(accepts(&page.exchanges().await), 0);
+    page.call("act", &json!({"do": "start_watcher"})).await;
+    page.state_with("the end", |state| state["record"]["state"] == "activated").await;
+    assert_eq!(accepts(&page.exchanges().await), 1);
+}
+
+#[tokio::test]
+async fn faults_of_alibaba_cloud_are_survived() {
+    let page = TestPage::start().await;
+    page.request().await;
+    page.call("act", &json!({"do": "fault", "fault": "lose_answer", "on": true})).await;
+    page.approve_until_it_counts("alice").await;
+    page.approve_until_it_counts("bob").await;
+    let state = page.state_with("the end", |state| state["record"]["state"] == "activated").await;
+    let faults: Vec<_> = state["faults"].as_array().unwrap().iter().filter(|it| it["on"] == true).collect();
+    assert_eq!(faults.len(), 1);
+}
+
+#[tokio::test]
+async fn opened_scenario_waits_for_its_first_step() {
+    let page = TestPage::start().await;
+    page.request().await;
+    let shared = page.call("share", &json!({})).await;
+    let shared = shared["text"].as_str().unwrap();
+    assert!(!shared.contains(&page.token) && !shared.contains("127.0.0.1"));
+    let opened = page.call("open", &json!({"text": shared})).await;
+    assert_eq!(opened["steps"][0]["action"]["do"], "request");
+    let state = page.state_with("the scenario", |state| state["scenario"]["played"] == 0).await;
+    assert_eq!(state["current"], Value::Null);
+    for text in ["", "#story=none", "#play=%%", "#play=e30", &"x".repeat(70_000)] {
+        assert_eq!(page.try_call("open", &json!({"text": text})).await.0, 422, "{text}");
+    }
+    page.call("open", &json!({"text": "http://127.0.0.1:1/#story=forged&step=2"})).await;
+    for step in 1..=3 {
+        let played = page.call("step", &json!({})).await;
+        assert!(played["seen"].as_array().unwrap().iter().all(|it| it["seen"] == true), "{step}: {played}");
+    }
+    assert_eq!(page.try_call("step", &json!({})).await.0, 422);
+    let shared = page.call("share", &json!({})).await;
+    assert_eq!(shared["text"], "#story=forged&step=3");
+}
+
+#[tokio::test]
+async fn calls_that_are_too_large_are_refused() {
+    let page = TestPage::start().await;
+    let (status, _) = page.try_call("open", &json!({"text": "x".repeat(300_000)})).await;
+    assert_eq!(status, 413);
+}
