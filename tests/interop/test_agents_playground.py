@@ -368,8 +368,7 @@ def test_peergate_refuses_what_the_playground_sends_unsigned(installation):
     activity = json.dumps(installation.playground.wait_for_exchange("installationUpdate")["request"]["body"])
     headers = {"content-type": "application/json"}
     assert fetch(f"http://{installation.address}/teams", activity, headers)[0] == 401
-    # The bridge signs it. But its activity was taken before, and is taken once.
-    # News of a conversation do nothing, so they may come twice.
+    # The bridge signs it. It does nothing, so it may come twice.
     assert fetch(f"{installation.fake}/playground", activity, headers)[0] == 200
     page = headers | {"origin": "https://evil.example"}
     assert fetch(f"{installation.fake}/playground", activity, page)[0] == 403
