@@ -6,6 +6,7 @@
 
 mod access_token;
 mod answer;
+mod answer_budget;
 mod authenticity;
 pub mod binding;
 mod call_turns;

@@ -14,6 +14,7 @@ use super::{CardVariables, Channel, MAX_VALUE_BYTES, PlatformContext, ReplyTo, R
 use crate::approval::{RetryPolicy, Verdict};
 use crate::chat::access_token::{AccessToken, TokenCache};
 use crate::chat::answer::try_twice;
+use crate::chat::answer_budget::AnswerBudget;
 use crate::chat::delivery::probe_url;
 use crate::chat::message::{self, Message};
 use crate::chat::response::json_response;
@@ -35,6 +36,7 @@ const MAX_SUMMARY_BYTES: usize = 200;
 #[derive(Debug, Default)]
 pub struct State {
     token: TokenCache,
+    answers: AnswerBudget,
 }
 
 /// Whose token it is, as [`TokenCache::current`] names it.
@@ -103,6 +105,27 @@ fn out_track_id(key: &str) -> String {
     format!("pg-{key}")
 }
 
+/// Makes a card and shows it. If an earlier attempt has made it, nobody knows whether it is shown: it is updated, and shown
+/// again.
+async fn show_card(
+    access: PlatformContext<'_>,
+    out_track_id: &str,
+    space: CardSpace<'_>,
+    message: &Message,
+) -> Result<(), AppCallError> {
+    match call_app(access, AppCall::Post { out_track_id, space, message }).await {
+        Err(AppCallError::CardExists(_)) => {
+            let variables = render_card(message);
+            call_app(access, AppCall::Update { out_track_id, variables: &variables }).await?;
+            match call_app(access, AppCall::Deliver { out_track_id, space }).await {
+                Err(AppCallError::CardExists(_)) => Ok(()),
+                delivered => delivered,
+            }
+        }
+        posted => posted,
+    }
+}
+
 impl Channel {
     /// Posts a card. If an earlier attempt has made it, that is the card.
     pub(in crate::chat) async fn post(
@@ -112,21 +135,8 @@ impl Channel {
         attempt: PostAttempt<'_>,
     ) -> Result<MessageRef, DeliveryError> {
         let (id, space) = (out_track_id(attempt.key), CardSpace::Group(&self.conversation));
-        let posted = MessageRef { channel: self.conversation.clone(), message_id: id.clone() };
-        match call_app(access, AppCall::Post { out_track_id: &id, space, message }).await {
-            Ok(()) => Ok(posted),
-            // An earlier attempt has made the card, but nobody knows whether the group shows it.
-            Err(AppCallError::CardExists(_)) => {
-                let variables = render_card(message);
-                let update = AppCall::Update { out_track_id: &id, variables: &variables };
-                call_app(access, update).await.map_err(AppCallError::into_delivery_error)?;
-                match call_app(access, AppCall::Deliver { out_track_id: &id, space }).await {
-                    Ok(()) | Err(AppCallError::CardExists(_)) => Ok(posted),
-                    Err(failure) => Err(failure.into_delivery_error()),
-                }
-            }
-            Err(failure) => Err(failure.into_delivery_error()),
-        }
+        show_card(access, &id, space, message).await.map_err(AppCallError::into_delivery_error)?;
+        Ok(MessageRef { channel: self.conversation.clone(), message_id: id })
     }
 
     /// Updates a card for everybody.
@@ -257,16 +267,17 @@ async fn answer_person(access: PlatformContext<'_>, to: &ReplyTo, message: &Mess
     {
         return;
     }
+    if !access.state.answers.take(user_id, clock::now()) {
+        tracing::warn!(outcome = "too_many_questions", actor.id = user_id, "sent no private answer");
+        return;
+    }
     let send = || async {
-        let call = if message.buttons.is_some() {
-            AppCall::Post { out_track_id: &id, space: CardSpace::Person(user_id), message }
+        let sent = if message.buttons.is_some() {
+            show_card(access, &id, CardSpace::Person(user_id), message).await
         } else {
-            AppCall::SendToPerson { user_id, message }
+            call_app(access, AppCall::SendToPerson { user_id, message }).await
         };
-        match call_app(access, call).await {
-            Ok(()) | Err(AppCallError::CardExists(_)) => Ok(()),
-            Err(failure) => Err(failure.into_delivery_error()),
-        }
+        sent.map_err(AppCallError::into_delivery_error)
     };
     if let Err(undelivered) = try_twice(send, until).await {
         tracing::warn!(outcome = "unanswered_click", error = undelivered.error, "could not send a private answer");

@@ -108,3 +108,18 @@ async fn failed_dingtalk_answer_is_sent_once_more() {
     assert_eq!(reply.status, 200);
     assert_eq!(world.fake.texts_to(ALICE).len(), 1);
 }
+
+#[tokio::test]
+async fn one_person_cannot_use_up_the_calls_of_the_organization() {
+    let world = World::start().await;
+    for _ in 0..25 {
+        let reply = world.write_in_group("help", STRANGER).await;
+        assert_eq!((reply.status, reply.body.as_str()), (200, "{}"));
+    }
+    assert_eq!(world.fake.texts_to(STRANGER).len(), 20);
+    assert_eq!(crate::support::logged().matches("outcome=\"too_many_questions\"").count(), 5);
+    // DingTalk takes 20 calls a second.
+    world.fake.move_clock(jiff::SignedDuration::from_secs(1));
+    world.write_in_group("help", ALICE).await;
+    assert_eq!(world.fake.texts_to(ALICE).len(), 1, "others are still answered");
+}
