@@ -60,7 +60,7 @@ impl AppCallError {
             ErrorMeaning::Soon
             | ErrorMeaning::TooMany(_)
             | ErrorMeaning::AfterFix
-            | ErrorMeaning::Content
+            | ErrorMeaning::FewTimes
             | ErrorMeaning::ReceiverGone => Self::NotDelivered(error),
         }
     }
@@ -373,7 +373,7 @@ fn to_delivery_error(
         ErrorMeaning::Soon => DeliveryError::answer_lost(error, retry_after),
         ErrorMeaning::AfterFix if status.is_server_error() => DeliveryError::answer_lost(error, retry_after),
         ErrorMeaning::ReceiverGone | ErrorMeaning::CardGone => DeliveryError::refused(error, RetryPolicy::Never),
-        ErrorMeaning::Content => DeliveryError::refused(error, RetryPolicy::FewTimes),
+        ErrorMeaning::FewTimes => DeliveryError::refused(error, RetryPolicy::FewTimes),
         ErrorMeaning::TokenRefused | ErrorMeaning::AfterFix | ErrorMeaning::CardExists | ErrorMeaning::RouteTaken => {
             DeliveryError::misconfigured(&error)
         }

@@ -104,7 +104,7 @@ async fn send_to_webhook(http: &reqwest::Client, url: &SecretUrl, body: &Value) 
     Err(match known.meaning {
         ErrorMeaning::Soon => DeliveryError::answer_lost(error, retry_after),
         ErrorMeaning::TooMany(scope) => DeliveryError::throttled(error, retry_after.or(Some(ROBOT_PAUSE)), scope),
-        ErrorMeaning::Content => DeliveryError::refused(error, RetryPolicy::FewTimes),
+        ErrorMeaning::FewTimes => DeliveryError::refused(error, RetryPolicy::FewTimes),
         ErrorMeaning::ReceiverGone | ErrorMeaning::CardGone => DeliveryError::refused(error, RetryPolicy::Never),
         ErrorMeaning::AfterFix | ErrorMeaning::TokenRefused | ErrorMeaning::CardExists | ErrorMeaning::RouteTaken => {
             DeliveryError::misconfigured(&error)

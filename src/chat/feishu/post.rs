@@ -125,7 +125,7 @@ struct ApiRefusal {
 
 impl From<DeliveryError> for ApiRefusal {
     fn from(undelivered: DeliveryError) -> Self {
-        Self { meaning: CodeMeaning::Later, undelivered }
+        Self { meaning: CodeMeaning::AfterFix, undelivered }
     }
 }
 
@@ -136,8 +136,8 @@ impl From<ApiRefusal> for CallError {
             CodeMeaning::MessageGone => Self::MessageGone(undelivered),
             CodeMeaning::Soon
             | CodeMeaning::TooMany(_)
-            | CodeMeaning::Later
-            | CodeMeaning::Few
+            | CodeMeaning::AfterFix
+            | CodeMeaning::FewTimes
             | CodeMeaning::TooOld
             | CodeMeaning::NoThread
             | CodeMeaning::ReceiverGone => Self::NotDelivered(undelivered),
@@ -320,7 +320,7 @@ async fn send_request(request: reqwest::RequestBuilder) -> Result<ApiResponse, A
         return if status.is_success() { Ok(answer) } else { Err(by_status().into()) };
     }
     // An operator has to look an unknown code up.
-    let unknown = KnownCode { code: answer.code, meaning: CodeMeaning::Later, text: "" };
+    let unknown = KnownCode { code: answer.code, meaning: CodeMeaning::AfterFix, text: "" };
     let KnownCode { meaning, text, .. } = find_code(answer.code).unwrap_or(&unknown);
     let error = describe_refusal(&answer, text);
     let undelivered = match meaning {
@@ -331,10 +331,10 @@ async fn send_request(request: reqwest::RequestBuilder) -> Result<ApiResponse, A
             DeliveryError::throttled(error, retry_after, ThrottleScope::App)
         }
         CodeMeaning::Soon => DeliveryError::answer_lost(error, retry_after),
-        CodeMeaning::TokenRefused | CodeMeaning::Later | CodeMeaning::NoThread | CodeMeaning::TooOld => {
+        CodeMeaning::TokenRefused | CodeMeaning::AfterFix | CodeMeaning::NoThread | CodeMeaning::TooOld => {
             DeliveryError::misconfigured(&error)
         }
-        CodeMeaning::Few => DeliveryError::refused(error, RetryPolicy::FewTimes),
+        CodeMeaning::FewTimes => DeliveryError::refused(error, RetryPolicy::FewTimes),
     };
     Err(ApiRefusal { meaning: *meaning, undelivered })
 }

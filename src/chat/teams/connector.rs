@@ -206,11 +206,10 @@ fn explain_refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Conn
     };
     let meaning = known.map_or_else(|| RefusalMeaning::of_status(status), |known| known.meaning);
     let undelivered = match meaning {
-        RefusalMeaning::TokenRefused | RefusalMeaning::NotFound | RefusalMeaning::Later => {
+        RefusalMeaning::TokenRefused | RefusalMeaning::NotFound | RefusalMeaning::AfterFix => {
             DeliveryError::misconfigured(&error)
         }
-        RefusalMeaning::Few => DeliveryError::refused(error, RetryPolicy::FewTimes),
-        RefusalMeaning::ReceiverGone => DeliveryError::refused(error, RetryPolicy::Never),
+        RefusalMeaning::FewTimes => DeliveryError::refused(error, RetryPolicy::FewTimes),
         RefusalMeaning::NotNow => DeliveryError::refused(error, RetryPolicy::Backoff(retry_after)),
         RefusalMeaning::TooMany => DeliveryError::throttled(error, retry_after, ThrottleScope::Channel),
         RefusalMeaning::Unclear => DeliveryError::answer_lost(error, retry_after),
@@ -218,9 +217,8 @@ fn explain_refusal(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Conn
     match meaning {
         RefusalMeaning::TokenRefused => ConnectorError::TokenRefused(undelivered),
         RefusalMeaning::NotFound => ConnectorError::NotFound(undelivered),
-        RefusalMeaning::Later
-        | RefusalMeaning::Few
-        | RefusalMeaning::ReceiverGone
+        RefusalMeaning::AfterFix
+        | RefusalMeaning::FewTimes
         | RefusalMeaning::NotNow
         | RefusalMeaning::TooMany
         | RefusalMeaning::Unclear => ConnectorError::NotDelivered(undelivered),

@@ -91,10 +91,10 @@ async fn each_teams_refusal_says_when_to_retry() {
         (401, Some("BotNotRegistered"), RetryPolicy::AfterFix),
         (403, Some("BotDisabledByAdmin"), RetryPolicy::AfterFix),
         (403, Some("BotNotInConversationRoster"), RetryPolicy::AfterFix),
-        (403, Some("ConversationBlockedByUser"), RetryPolicy::Never),
+        (403, Some("ConversationBlockedByUser"), RetryPolicy::AfterFix),
         (403, Some("ForbiddenOperationException"), RetryPolicy::AfterFix),
         (403, Some("InvalidBotApiHost"), RetryPolicy::AfterFix),
-        (403, Some("MessageWritesBlocked"), RetryPolicy::Never),
+        (403, Some("MessageWritesBlocked"), RetryPolicy::AfterFix),
         (403, Some("NotEnoughPermissions"), RetryPolicy::AfterFix),
         (403, Some("SomethingNew"), RetryPolicy::AfterFix),
         (403, None, RetryPolicy::AfterFix),
@@ -163,7 +163,10 @@ async fn conversation_that_ended_is_named() {
     let reference = world.post_card().await.unwrap();
     for (fault, words) in [
         (ConversationFault::BotMissing, "BotNotInConversationRoster: HTTP 403: add the app to the team or chat"),
-        (ConversationFault::Blocked, "ConversationBlockedByUser: HTTP 403: the person has blocked the bot"),
+        (
+            ConversationFault::Blocked,
+            "ConversationBlockedByUser: HTTP 403: the person or the channel's moderation has blocked the bot",
+        ),
         (ConversationFault::Deleted, "ConversationNotFound: HTTP 404: there is no such conversation"),
     ] {
         world.fake.set_conversation_fault(CHANNEL_ID, Some(fault));

@@ -16,11 +16,9 @@ pub(super) enum RefusalMeaning {
     /// The message may have been posted.
     Unclear,
     /// An operator has to change something first.
-    Later,
+    AfterFix,
     /// Teams refuses this one message.
-    Few,
-    /// The receiver has blocked the bot.
-    ReceiverGone,
+    FewTimes,
 }
 
 impl RefusalMeaning {
@@ -31,10 +29,12 @@ impl RefusalMeaning {
             StatusCode::NOT_FOUND | StatusCode::GONE => Self::NotFound,
             StatusCode::PRECONDITION_FAILED => Self::NotNow,
             StatusCode::TOO_MANY_REQUESTS => Self::TooMany,
-            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => Self::Few,
+            StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
+                Self::FewTimes
+            }
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => Self::Unclear,
             status if status.is_server_error() => Self::Unclear,
-            _ => Self::Later,
+            _ => Self::AfterFix,
         }
     }
 }
@@ -60,21 +60,21 @@ const fn known(status: u16, code: &'static str, meaning: RefusalMeaning, text: &
 /// <https://learn.microsoft.com/en-us/microsoftteams/platform/bots/how-to/rate-limit>
 #[rustfmt::skip]
 const CODES: [KnownRefusal; 20] = [
-    known(400, "BadArgument", RefusalMeaning::Few, "the message is malformed"),
-    known(400, "BadSyntax", RefusalMeaning::Few, "the message is malformed"),
-    known(401, "BotNotRegistered", RefusalMeaning::Later, "the app has no Azure Bot with the Teams channel"),
-    known(403, "BotDisabledByAdmin", RefusalMeaning::Later, "an administrator of the tenant has disabled the bot"),
-    known(403, "BotNotInConversationRoster", RefusalMeaning::Later, "add the app to the team or chat"),
-    known(403, "ConversationBlockedByUser", RefusalMeaning::ReceiverGone, "the person has blocked the bot, or a channel's moderation has"),
-    known(403, "ForbiddenOperationException", RefusalMeaning::Later, "the app is not installed for the person"),
-    known(403, "InvalidBotApiHost", RefusalMeaning::Later, "the conversation is at another host"),
-    known(403, "MessageWritesBlocked", RefusalMeaning::ReceiverGone, "the person has blocked or removed the bot"),
-    known(403, "NotEnoughPermissions", RefusalMeaning::Later, "the bot lacks a permission"),
+    known(400, "BadArgument", RefusalMeaning::FewTimes, "the message is malformed"),
+    known(400, "BadSyntax", RefusalMeaning::FewTimes, "the message is malformed"),
+    known(401, "BotNotRegistered", RefusalMeaning::AfterFix, "the app has no Azure Bot with the Teams channel"),
+    known(403, "BotDisabledByAdmin", RefusalMeaning::AfterFix, "an administrator of the tenant has disabled the bot"),
+    known(403, "BotNotInConversationRoster", RefusalMeaning::AfterFix, "add the app to the team or chat"),
+    known(403, "ConversationBlockedByUser", RefusalMeaning::AfterFix, "the person or the channel's moderation has blocked the bot"),
+    known(403, "ForbiddenOperationException", RefusalMeaning::AfterFix, "the app is not installed for the person"),
+    known(403, "InvalidBotApiHost", RefusalMeaning::AfterFix, "the conversation is at another host"),
+    known(403, "MessageWritesBlocked", RefusalMeaning::AfterFix, "the person has blocked or removed the bot"),
+    known(403, "NotEnoughPermissions", RefusalMeaning::AfterFix, "the bot lacks a permission"),
     known(404, "ActivityNotFoundInConversation", RefusalMeaning::NotFound, "the message was deleted"),
-    known(404, "BotNotInConversationRoster", RefusalMeaning::Later, "add the app to the team or chat"),
+    known(404, "BotNotInConversationRoster", RefusalMeaning::AfterFix, "add the app to the team or chat"),
     known(404, "ConversationNotFound", RefusalMeaning::NotFound, "there is no such conversation"),
     known(412, "PreconditionFailed", RefusalMeaning::NotNow, "several calls at once"),
-    known(413, "MessageSizeTooBig", RefusalMeaning::Few, "the message is too large"),
+    known(413, "MessageSizeTooBig", RefusalMeaning::FewTimes, "the message is too large"),
     known(429, "Throttled", RefusalMeaning::TooMany, "too many messages"),
     known(500, "ServiceError", RefusalMeaning::Unclear, "an error of Teams"),
     known(502, "ServiceError", RefusalMeaning::Unclear, "an error of Teams"),
@@ -95,12 +95,10 @@ mod tests {
     fn code_means_what_its_status_means_unless_it_says_more() {
         for known in &CODES {
             let of_status = RefusalMeaning::of_status(StatusCode::from_u16(known.status).unwrap());
-            let says_more =
-                ["BotNotRegistered", "ConversationBlockedByUser", "MessageWritesBlocked", "BotNotInConversationRoster"]
-                    .contains(&known.code);
+            let says_more = ["BotNotRegistered", "BotNotInConversationRoster"].contains(&known.code);
             assert!(says_more || known.meaning == of_status, "{known:?}");
         }
         assert_eq!(find_code(404, "Throttled"), None);
-        assert_eq!(RefusalMeaning::of_status(StatusCode::IM_A_TEAPOT), RefusalMeaning::Later);
+        assert_eq!(RefusalMeaning::of_status(StatusCode::IM_A_TEAPOT), RefusalMeaning::AfterFix);
     }
 }
