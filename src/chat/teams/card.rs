@@ -208,7 +208,8 @@ impl MentionLine {
             .collect();
         let mut numbers = (1_usize..).filter(|number| {
             let mark = mention_mark(*number);
-            !texts.iter().any(|text| text.contains(&mark))
+            // As facts are shown: in one line.
+            !texts.iter().any(|text| text.replace(['\n', '\r'], " ").contains(&mark))
         });
         let mut marks = vec![];
         let mut entities = vec![];
@@ -319,7 +320,7 @@ mod tests {
         let binding = |button: &Button| Some(format!("{button:?}"));
         Message {
             headline: "alice or bob: approve or reject VPC peering prod/pcc-a".into(),
-            facts: vec![MessageFact::new("Name", "<at>approver 1</at> **b** [x](http://evil)")],
+            facts: vec![MessageFact::new("Name", "<at>approver\n1</at> **b** [x](http://evil)")],
             checks: vec!["✓ it has not expired".into()],
             figure: vec!["requester 10.0.0.0/8  ██··".into()],
             sentences: vec!["One.".into(), "Two.".into()],
