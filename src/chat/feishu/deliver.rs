@@ -299,3 +299,17 @@ pub(in crate::chat) async fn register_webhook(access: PlatformContext<'_>, url: 
         access.config.app
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn sixth_post_to_a_receiver_waits_for_its_turn() {
+        let (state, begun) = (State::default(), Instant::now());
+        for _ in 0..6 {
+            state.wait_for_turn(Receiver::Person("ou_a")).await;
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(1100), "{:?}", begun.elapsed());
+    }
+}
