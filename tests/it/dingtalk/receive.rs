@@ -253,10 +253,13 @@ fn message_is_a_command_of_a_member() {
         let refused = parse_text(&body).unwrap_err();
         assert!(refused.0.contains("not a member of the organization"), "{refused}");
     }
-    let mut other = text_message("list");
-    other["senderCorpId"] = json!("dinga214636428b8e068");
-    let Ok(Incoming::WrongTenant(foreign)) = parse_text(&other) else { panic!() };
-    assert_eq!(foreign.reply_to, None, "nothing is said in a group of others");
+    for corp in ["senderCorpId", "chatbotCorpId"] {
+        let mut other = text_message("list");
+        other[corp] = json!("dinga214636428b8e068");
+        let Ok(Incoming::WrongTenant(foreign)) = parse_text(&other) else { panic!("{corp}") };
+        assert_eq!(foreign.reply_to, None, "nothing is said in a group of others");
+    }
+    assert!(parse_text(&json!(["2", "u1", CORP, CORP, "text", ["list"], null, null])).is_err(), "not an object");
 }
 
 #[test]

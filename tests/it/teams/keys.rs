@@ -201,3 +201,15 @@ async fn short_rsa_key_verifies_nothing() {
     let refused = Err(Unauthentic::InvalidToken("its signature is not that of its key").into());
     assert_eq!(result_with(document, json!({"keys": [short]})).await, refused);
 }
+
+#[tokio::test]
+async fn key_is_endorsed_only_if_each_of_its_copies_is() {
+    let document = json!({"issuer": "https://api.botframework.com", "jwks_uri": "BASE/keys"});
+    let key = |channel| teams::json_web_key("throwaway-1", &[channel]).unwrap();
+    let refused = Err(Unauthentic::InvalidToken("its key is not endorsed for Teams").into());
+    for [first, second] in [["msteams", "webchat"], ["webchat", "msteams"]] {
+        let keys = json!({"keys": [key(first), key(second)]});
+        assert_eq!(result_with(document.clone(), keys).await, refused, "{first} first");
+    }
+    assert_eq!(result_with(document, json!({"keys": [key("msteams"), key("msteams")]})).await, Ok(()));
+}

@@ -392,3 +392,35 @@ async fn person_without_a_chat_is_told_in_the_answer() {
     assert!(answer.contains("has the status Accepting") && answer.contains("add its app for yourself"), "{answer}");
     assert!(crate::support::logged().contains("BotNotInConversationRoster"));
 }
+
+/// The ids of requests that the table keeps, so that none is taken twice.
+async fn kept_ids(world: &World) -> usize {
+    let environment = &world.app.environment;
+    let client = peergate::aws::dynamodb_client(&environment.aws, peergate::http::new_client().unwrap());
+    let items = client.scan().table_name(&environment.table).send().await.unwrap().items.unwrap_or_default();
+    items.iter().filter(|item| item["id"].as_s().unwrap().starts_with("#used/teams:")).count()
+}
+
+#[tokio::test]
+async fn activity_that_does_nothing_leaves_no_id_in_the_table() {
+    let world = World::start().await;
+    let alice = world.user("alice");
+    let mut foreign = world.fake.mention_bot("list", &alice);
+    for tenant in ["/channelData/tenant/id", "/conversation/tenantId"] {
+        if let Some(tenant) = foreign.pointer_mut(tenant) {
+            *tenant = json!("11111111-1111-4111-8111-111111111111");
+        }
+    }
+    let mut unmentioned = world.fake.mention_bot("list", &alice);
+    unmentioned["entities"] = json!([]);
+    let [added, installed] = world.fake.install(&alice);
+    for (activity, status) in [(&foreign, 403), (&unmentioned, 200), (&added, 200), (&installed, 200)] {
+        for _ in 0..2 {
+            assert_eq!(world.send(activity).await.status, status, "{activity}");
+        }
+    }
+    assert_eq!(kept_ids(&world).await, 0);
+    let question = world.fake.mention_bot("list", &alice);
+    assert_eq!((world.send(&question).await.status, kept_ids(&world).await), (200, 1));
+    assert_eq!(world.send(&question).await.name(), "used-before");
+}
