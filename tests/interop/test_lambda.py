@@ -2,14 +2,20 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
+import urllib.request
+from contextlib import contextmanager
 
 import boto3
 import pytest
 from conftest import AUDIT_SECRET, BIN, CI_SECRET, PATIENCE_S, PEERGATE, ROOT, SLACK_SECRET
 from conftest import configuration, environment, event, fetch, wait_for
+from playground import playground
 from test_oracles import request_peering
+
+AWS = {"region_name": "eu-central-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
 
 
 def free_port():
@@ -18,67 +24,77 @@ def free_port():
         return probe.getsockname()[1]
 
 
-@pytest.fixture
-def functions(simulator, moto, tmp_path):
-    secrets = configuration(simulator, tmp_path)
-    aws = {"region_name": "eu-central-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
-    boto3.client("secretsmanager", endpoint_url=moto.url, **aws).create_secret(
-        Name=f"peergate-{tmp_path.name}", SecretString=json.dumps(secrets)
-    )
-    boto3.client("dynamodb", endpoint_url=moto.url, **aws).create_table(TableName=tmp_path.name, **table())
+class Functions:
+    """Both functions in `cargo lambda watch`."""
+
+    def __init__(self, directory, port):
+        self.url = f"http://127.0.0.1:{port}"
+        self.directory = directory
+        self.port = port
+
+    def http(self, path, body=None, headers=None):
+        return fetch(f"{self.url}/lambda-url/webhook{path}", body, headers)
+
+    def invoke(self, name, payload):
+        """Runs `cargo lambda invoke`, as a person would."""
+        file = self.directory / "event.json"
+        file.write_text(payload if isinstance(payload, str) else json.dumps(payload))
+        command = [BIN / "cargo-lambda", "lambda", "invoke", "-A", "127.0.0.1", "-P", str(self.port), name]
+        done = subprocess.run(
+            [*command, "--data-file", file], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
+        )
+        assert done.returncode == 0, done.stderr + (self.directory / "watch.log").read_text()
+        return json.loads(done.stdout)
+
+
+@contextmanager
+def watched(directory, moto, **more):
+    """The functions with the configuration in `directory` and a new table."""
+    boto3.client("dynamodb", endpoint_url=moto.url, **AWS).create_table(TableName=directory.name, **table())
     port = free_port()
-    log = open(tmp_path / "watch.log", "w")
+    log = open(directory / "watch.log", "w")
     process = subprocess.Popen(
         [BIN / "cargo-lambda", "lambda", "watch", "-A", "127.0.0.1", "-P", str(port), "--features", "local", "--ignore-changes"],
         cwd=ROOT,
         env=environment(
-            tmp_path,
+            directory,
             AWS_REGION="eu-central-1",
             AWS_ACCESS_KEY_ID="test",
             AWS_SECRET_ACCESS_KEY="test",
             AWS_ENDPOINT_URL=moto.url,
-            PEERGATE_TABLE=tmp_path.name,
+            PEERGATE_TABLE=directory.name,
             AWS_LAMBDA_LOG_LEVEL="TRACE",
             AWS_LAMBDA_LOG_FORMAT="JSON",
-            PEERGATE_SECRETS=f"peergate-{tmp_path.name}",
             PATH=f"{BIN}:{os.environ['PATH']}",
+            **more,
         ),
         stdout=log,
         stderr=log,
         start_new_session=True,
     )
 
-    class Functions:
-        url = f"http://127.0.0.1:{port}"
-        directory = tmp_path
-
-        @staticmethod
-        def http(path, body=None, headers=None):
-            return fetch(f"{Functions.url}/lambda-url/webhook{path}", body, headers)
-
-        @staticmethod
-        def invoke(name, payload):
-            """Runs `cargo lambda invoke`, as a person would."""
-            file = tmp_path / "event.json"
-            file.write_text(payload if isinstance(payload, str) else json.dumps(payload))
-            command = [BIN / "cargo-lambda", "lambda", "invoke", "-A", "127.0.0.1", "-P", str(port), name]
-            done = subprocess.run(
-                [*command, "--data-file", file], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
-            )
-            assert done.returncode == 0, done.stderr + (tmp_path / "watch.log").read_text()
-            return json.loads(done.stdout)
-
     def listening():
-        assert process.poll() is None, (tmp_path / "watch.log").read_text()
+        assert process.poll() is None, (directory / "watch.log").read_text()
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
     try:
         wait_for("cargo lambda watch", listening)
-        yield Functions
+        yield Functions(directory, port)
     finally:
         os.killpg(process.pid, 15)
         process.wait(30)
+
+
+@pytest.fixture
+def functions(simulator, moto, tmp_path):
+    secrets = configuration(simulator, tmp_path)
+    name = f"peergate-{tmp_path.name}"
+    boto3.client("secretsmanager", endpoint_url=moto.url, **AWS).create_secret(
+        Name=name, SecretString=json.dumps(secrets)
+    )
+    with watched(tmp_path, moto, PEERGATE_SECRETS=name) as functions:
+        yield functions
 
 
 def table():
@@ -188,10 +204,60 @@ def test_every_event_is_answered(functions):
     assert [found[what] for what in well] == ["fine"] * len(well), found
 
 
+class PlaygroundCalls:
+    """The calls that the playground's page makes."""
+
+    def __init__(self, url):
+        self.base, self.token = re.match(r"(http://[^/]+/)(\w+)", url).groups()
+
+    def call(self, path, value=None):
+        headers = {"x-playground-token": self.token, "content-type": "application/json"}
+        body = None if value is None else json.dumps(value)
+        status, text = fetch(f"{self.base}api/{path}", body, headers)
+        assert status == 200, text
+        return json.loads(text)
+
+    def events(self, kind):
+        """What the page was told so far. The stream never ends, so it is read up to the present state."""
+        request = urllib.request.Request(f"{self.base}api/events", headers={"x-playground-token": self.token})
+        found, current, text = [], None, ""
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as lines:
+            for line in lines:
+                name, _, value = line.decode().rstrip("\n").partition(": ")
+                if name == "event":
+                    current = value
+                if name == "data":
+                    found.append((current, json.loads(value)))
+                if not name and current == "state":
+                    break
+        return [data for name, data in found if name == kind]
+
+
+def test_event_of_the_playground_is_taken(moto, tmp_path):
+    with playground() as program:
+        page = PlaygroundCalls(program.url)
+        page.call("act", page.call("stories")[0]["steps"][0]["action"])
+        wait_for("a card", lambda: page.events("state")[-1]["platforms"][0]["messages"])
+        page.call("act", {"do": "click", "by": "alice", "app": "slack", "button": "Approve"})
+        (click,) = wait_for("the click", lambda: [it for it in page.events("http") if it["event"]])
+        exported = page.call("export")
+        (tmp_path / "peergate.toml").write_text(exported["config"])
+        (tmp_path / "peergate.secrets.json").write_text(json.dumps(exported["secrets"]))
+        with watched(tmp_path, moto) as functions:
+            # It starts the function. Only then is the click signed.
+            assert functions.invoke("webhook", (ROOT / "events" / "healthz.json").read_text())["statusCode"] == 200
+            event = page.call("copy", {"number": click["number"], "form": "event"})["text"]
+            assert functions.invoke("webhook", event)["statusCode"] == 200
+            assert functions.invoke("webhook", event.replace("U061F7AUR", "U0BOB"))["statusCode"] == 401
+    log = [json.loads(line) for line in (tmp_path / "watch.log").read_text().splitlines() if line.startswith("{")]
+    (answered,) = [line for line in log if line.get("verb") == "approve"]
+    # The new table knows no card.
+    assert (answered["actor.id"], answered["outcome"]) == ("slack:T0001/U061F7AUR", "old-card")
+
+
 def test_doctor_checks_the_aws_resources(simulator, moto, tmp_path):
     secrets = configuration(simulator, tmp_path)
-    aws = {"region_name": "eu-central-1", "aws_access_key_id": "test", "aws_secret_access_key": "test"}
-    client = lambda name: boto3.client(name, endpoint_url=moto.url, **aws)
+    client = lambda name: boto3.client(name, endpoint_url=moto.url, **AWS)
     client("secretsmanager").create_secret(Name=tmp_path.name, SecretString=json.dumps(secrets))
     stream = {"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"}
     client("dynamodb").create_table(TableName=tmp_path.name, StreamSpecification=stream, **table())
