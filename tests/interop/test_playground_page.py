@@ -124,8 +124,56 @@ def test_click_in_another_tab_is_answered_privately(page, platform):
     wait(page, "the private answer", "document.querySelector('.private .body')?.innerText")
 
 
+def choose_preset(page, name):
+    page.run("const it = document.querySelector('#preset'); it.value = a[0]; it.dispatchEvent(new Event('change'))", name)
+
+
+def type_reason(page, text):
+    """Types where the platform of the chosen tab asks for a reason."""
+    page.run(f"const it = {FIELD}; it.focus(); it.value = a[0]; it.dispatchEvent(new Event('input'))", text)
+
+
+FIELD = "[...document.querySelectorAll('#room [data-key^=\"field \"], dialog [data-key^=\"field \"]')].find(it => it.checkVisibility())"
+
+
+@pytest.mark.parametrize("platform", ["slack", "feishu", "teams", "dingtalk"])
+def test_click_with_a_reason_counts(page, platform):
+    choose_preset(page, "reason")
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    page.click(f"#tab-{platform}")
+    wait(page, "its card", "document.querySelector(`#room .card-${a[0]}`)", platform)
+    if platform == "slack":
+        click_button(page, "Approve")
+        wait(page, "the dialog", "document.querySelector('dialog.in-chat[open]')")
+    if platform == "teams":
+        page.click('[data-key="open Approve"]')
+    wait(page, "the field", FIELD)
+    type_reason(page, "The data team moves its reports")
+    where = "dialog.in-chat" if platform == "slack" else "#room"
+    page.click(f'{where} [data-key="button Approve"]')
+    wait_for_state(page, "activated")
+    page.click("#tab-record")
+    wait(page, "the reason in the record", "document.querySelector('#why').innerText.includes('The data team moves its reports')")
+
+
+@pytest.mark.parametrize("platform", ["feishu", "dingtalk"])
+def test_news_leave_what_was_typed(page, platform):
+    choose_preset(page, "reason")
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    page.click(f"#tab-{platform}")
+    wait(page, "its field", FIELD)
+    type_reason(page, "Half a sen")
+    page.run("const it = " + FIELD + "; it.setSelectionRange(4, 6); it.classList.add('before')")
+    page.run("document.querySelector('#tick').click()")
+    wait(page, "that the card was drawn again", f"!{FIELD}.classList.contains('before')")
+    kept = page.run(f"const it = {FIELD}; return [it.value, it.selectionStart, it.selectionEnd, it === document.activeElement]")
+    assert kept == ["Half a sen", 4, 6, True]
+
+
 def test_hostile_name_neither_runs_nor_links(page):
-    page.run("const it = document.querySelector('#preset'); it.value = 'hostile'; it.dispatchEvent(new Event('change'))")
+    choose_preset(page, "hostile")
     assert page.run("return document.querySelector('#name').value") == HOSTILE
     page.click("#send")
     wait_for_button(page, "Approve")

@@ -116,7 +116,7 @@ export function createChat(app) {
     }
     return h(
       'article',
-      { class: 'message', 'data-message': message.id },
+      { class: 'message', 'data-message': message.id, 'data-edits': String(message.edits) },
       face('app'),
       h(
         'div',
@@ -218,8 +218,8 @@ export function createChat(app) {
     if (ui.platform === AUDIT) return redraw(room, drawAudit);
     const where = platform();
     if (!where.messages.length) return redraw(room, () => [drawEmpty(), drawPrivate(where)]);
-    const old = room.cloneNode(true);
-    const focused = room.contains(document.activeElement) ? document.activeElement.closest('[data-key]')?.dataset.key : null;
+    const before = new Map([...room.querySelectorAll('[data-message]')].map(it => [it.dataset.message, it]));
+    const focused = document.activeElement;
     redraw(room, () => [
       h(
         'div',
@@ -232,8 +232,13 @@ export function createChat(app) {
       ),
       drawPrivate(where),
     ]);
-    for (const field of old.querySelectorAll('[data-key^="field "]')) field.value = field.value || '';
-    if (focused) carryOver(room, room, focused);
+    for (const message of room.querySelectorAll('[data-message]')) {
+      const old = before.get(message.dataset.message);
+      // A card that was edited starts over, as in the platforms' clients.
+      if (old?.dataset.edits === message.dataset.edits) {
+        carryOver(old, message, old.contains(focused) ? focused.closest('[data-key]')?.dataset.key : null);
+      }
+    }
     const newest = `${where.name} ${where.messages.at(-1).id}`;
     if (newest !== lastShown) {
       lastShown = newest;

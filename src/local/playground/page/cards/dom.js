@@ -202,7 +202,9 @@ export function carryOver(from, to, focusedKey = null) {
   const find = (root, key) => root.querySelector(`[data-key="${CSS.escape(key)}"]`);
   for (const field of from.querySelectorAll('[data-key^="field "]')) {
     const now = find(to, field.dataset.key);
-    if (now && !now.value) now.value = field.value;
+    if (!now || now.value) continue;
+    now.value = field.value;
+    now.setSelectionRange(field.selectionStart, field.selectionEnd);
   }
   for (const opened of from.querySelectorAll('[data-key][aria-expanded="true"]')) {
     find(to, opened.dataset.key)?.dispatchEvent(new Event('card-open'));
