@@ -2,6 +2,8 @@
 //!
 //! This module never decides anything. It never makes a call for a connection whose facts differ from the decided ones.
 
+mod active;
+
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
@@ -17,6 +19,8 @@ use crate::credentials::{self, RefusedKey, SessionName};
 use crate::peering::{Connection, InstanceId, Problem, Status};
 use crate::preflight::{self, Check, CheckOutcome, Finding, Objection};
 use crate::secrets::AccessKey;
+
+pub use active::check_active;
 
 /// How long the watcher waits for the checks that call Alibaba Cloud.
 pub const BACKGROUND_CHECKS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
@@ -299,11 +303,13 @@ pub fn log_event(approval: &Approval, event: &Event) {
         (Event::CredentialsRefused(_), _) => line!(error, "credentials_refused"),
         (_, ApprovalState::Failed { .. }) => line!(error, "failed"),
         (Event::Deferred { .. } | Event::FailedUnknown(_), _) => line!(warn, "deferred"),
+        (Event::Followed(_), _) if approval.drift().is_some() => line!(warn, "drifted"),
         (
             Event::Accepted { .. }
             | Event::Rejected { .. }
             | Event::Observed(_)
             | Event::Missing
+            | Event::Followed(_)
             | Event::Changed { .. }
             | Event::Failed(_)
             | Event::SentBack { .. }

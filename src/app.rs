@@ -16,6 +16,7 @@ use crate::notes::Notes;
 use crate::read_budget::ReadBudget;
 use crate::secrets::{self, SecretSet, SecretsStore};
 use crate::store::Store;
+use crate::used_cidrs::UsedCidrsCache;
 use crate::{aws, clock};
 
 /// The longest that a start waits for the sessions of roles. If they are not ready by then, the first event waits.
@@ -44,6 +45,8 @@ pub struct App {
     pub pacer: Arc<Pacer>,
     /// Limits the reads that people cause.
     pub read_budget: Arc<ReadBudget>,
+    /// The CIDR blocks of all peerings, while changes of activated connections are checked.
+    pub used_cidrs: UsedCidrsCache,
     /// The peering API, by target.
     pub alicloud: BTreeMap<String, Alicloud>,
 }
@@ -109,6 +112,7 @@ impl App {
             card_rate: Arc::default(),
             pacer: Arc::default(),
             read_budget: Arc::default(),
+            used_cidrs: UsedCidrsCache::default(),
             http,
             config,
         }

@@ -22,6 +22,7 @@ mod review;
 mod schedule;
 mod state;
 mod unconfirmed;
+mod upkeep;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -38,7 +39,7 @@ pub use card::{CardId, CardKey, CardRef, InvalidCardId, InvalidCardKey, ShownFac
 pub use decision::{Approver, ClientToken, Decision, InvalidPrincipal, Principal, TokenPurpose, Verdict, hash_request};
 pub use event::{ChannelDisplay, Event};
 pub use history::{AuditEntry, AuditEvent, History, Reminder, SendBackReason};
-pub use index_state::{ContentDigest, IndexState};
+pub use index_state::{ActiveDigest, ContentDigest, IndexState};
 pub use limits::{RefusedRequest, RequestId};
 pub use migrate::migrate;
 pub use notification::{Notification, NotificationKind};
@@ -52,6 +53,8 @@ pub use schedule::activation_recheck_at;
 use schedule::{MAX_RETRY_AFTER, OBJECTION_RECHECK_INTERVAL, backoff};
 pub use state::{ApprovalId, ApprovalState, failure_code};
 pub use unconfirmed::{TransientReading, UnconfirmedReading};
+use upkeep::Upkeep;
+pub use upkeep::{Drift, FollowedReading};
 pub use verify::HistoryMismatch;
 
 /// The record of one connection. The store keeps it as one item.
@@ -83,6 +86,8 @@ pub struct Approval {
     /// The accept or reject calls that peergate made last. They may belong to an earlier generation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     own_call: Option<OwnCall>,
+    #[serde(default, skip_serializing_if = "Upkeep::is_empty")]
+    upkeep: Upkeep,
     /// Requests that stay refused on every retry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     refused: Vec<RefusedRequest>,
@@ -105,6 +110,9 @@ pub enum DecisionError {
     /// The person has no approval to withdraw.
     #[error("nothing to withdraw")]
     NothingToWithdraw,
+    /// The connection is as people approved it, or it is not activated.
+    #[error("nothing to acknowledge")]
+    NothingToAcknowledge,
     /// Another request with other content has the same id.
     #[error("another request has the same id")]
     IdReused,
@@ -162,7 +170,8 @@ impl Approval {
         &self.facts
     }
 
-    /// Fingerprint of `facts`. peergate never accepts a connection with another one.
+    /// Fingerprint of `facts`. peergate never accepts a connection with another one. People may acknowledge later facts
+    /// of an activated connection.
     #[must_use]
     pub fn fingerprint(&self) -> &Fingerprint {
         &self.fingerprint
@@ -265,6 +274,7 @@ impl Approval {
             }
             Event::Observed(connection) => self.observe(connection, now),
             Event::Missing => self.observe_missing(AuditEvent::Missing, now),
+            Event::Followed(reading) => self.follow(reading, now),
             Event::Changed { connection, findings } => self.observe_change(connection, findings, now),
             Event::SentBack { why, connection, policy, findings, void } => {
                 if self.state == ApprovalState::Approved {

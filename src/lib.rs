@@ -35,6 +35,7 @@ pub mod redaction;
 pub mod secret;
 pub mod secrets;
 pub mod store;
+pub mod used_cidrs;
 
 // The checks of a deployment.
 pub mod doctor;

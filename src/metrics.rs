@@ -38,6 +38,8 @@ pub const TIME_TO_ACTIVATED: &str = "TimeToActivated";
 pub const BYPASSES: &str = "Bypasses";
 /// Approvals that people were reminded of because they take too long.
 pub const STUCK_APPROVALS: &str = "StuckApprovals";
+/// Changes of activated connections that nobody approved.
+pub const DRIFTS: &str = "Drifts";
 /// Answers of Alibaba Cloud, by code: `OK`, the vendor's code, or a code of peergate for a call without an answer.
 pub const API_ANSWERS: &str = "ApiAnswers";
 /// Throttled calls: by Alibaba Cloud, or by our own rate limit before they are sent.
@@ -147,6 +149,7 @@ pub(crate) fn count_new_entries(approval: &Approval, known: usize) {
                 counter!(BYPASSES).increment(1);
             }
             AuditEvent::Reminded(Reminder::Stuck) => counter!(STUCK_APPROVALS).increment(1),
+            AuditEvent::Drifted { .. } => counter!(DRIFTS).increment(1),
             AuditEvent::Discovered { .. }
             | AuditEvent::Changed { .. }
             | AuditEvent::RuleChanged { .. }
@@ -155,6 +158,8 @@ pub(crate) fn count_new_entries(approval: &Approval, known: usize) {
             | AuditEvent::Observed(_)
             | AuditEvent::Missing
             | AuditEvent::FactsDiffer { .. }
+            | AuditEvent::DriftEnded
+            | AuditEvent::DriftAcknowledged { .. }
             | AuditEvent::Failed(_)
             | AuditEvent::Reminded(_)
             | AuditEvent::SentBack { .. }

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::peering::{AccountId, BusinessStatus, Connection, InstanceId, Problem, Status};
+use crate::peering::{AccountId, BusinessStatus, Connection, InstanceId, Problem, Side, Status};
 
 /// Maximum number of overlaps that are kept. More would not help the reader.
 const MAX_OVERLAPS: usize = 10;
@@ -43,6 +43,9 @@ pub enum Check {
     Cidrs,
     /// The requester's CIDR blocks do not overlap those of another peering of the accepting VPC.
     OtherPeerings,
+    /// No CIDR block of either side is used by another peering of the configured accounts. Only changes of activated
+    /// connections are checked for this.
+    CidrsInUse,
     /// Alibaba Cloud would accept the connection, according to a `DryRun` of the accept.
     DryRun,
 }
@@ -151,11 +154,7 @@ pub fn check_other_peerings(connection: &Connection, others: Option<&[Connection
         match others {
             None => CheckOutcome::Unknown(None),
             Some(others) => {
-                // A waiting connection counts as well: it may be accepted first.
-                let in_use = |other: &&Connection| {
-                    matches!(other.status, Status::Accepting | Status::Updating | Status::Activated)
-                        && other.instance_id != connection.instance_id
-                };
+                let in_use = |other: &&Connection| is_in_use(other) && other.instance_id != connection.instance_id;
                 let unknown = others.iter().filter(in_use).any(|other| !other.has_known_cidrs());
                 let mut overlaps = vec![];
                 for other in others.iter().filter(in_use) {
@@ -181,6 +180,73 @@ pub fn check_other_peerings(connection: &Connection, others: Option<&[Connection
     Finding { check: Check::OtherPeerings, outcome: found }
 }
 
+/// Makes the checks of an activated connection again. `used` is what all peerings of the configured accounts use,
+/// `None` if they could not be listed.
+#[must_use]
+pub fn check_active(
+    connection: &Connection,
+    account: AccountId,
+    used: Option<&[UsedCidrs]>,
+    now: Timestamp,
+) -> Vec<Finding> {
+    let remains = |finding: &Finding| match finding.check {
+        Check::Account | Check::BusinessStatus | Check::ManagedService | Check::Cidrs => true,
+        Check::Status | Check::Expiry | Check::OtherPeerings | Check::CidrsInUse | Check::DryRun => false,
+    };
+    let mut findings = check_connection(connection, account, now);
+    findings.retain(remains);
+    findings.push(check_cidrs_in_use(connection, used));
+    findings
+}
+
+/// The CIDR blocks of one side of a peering.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UsedCidrs {
+    instance_id: InstanceId,
+    vpc: String,
+    cidrs: Vec<IpNet>,
+}
+
+impl UsedCidrs {
+    /// Those of both sides. None if the connection has ended.
+    #[must_use]
+    pub fn of(connection: &Connection) -> Vec<Self> {
+        let used = |side: &Side| Self {
+            instance_id: connection.instance_id.clone(),
+            vpc: side.vpc.clone(),
+            cidrs: side.cidrs.iter().copied().collect(),
+        };
+        if is_in_use(connection) { vec![used(&connection.requester), used(&connection.accepter)] } else { vec![] }
+    }
+}
+
+/// Checks the CIDR blocks of both sides against those of all other VPCs that have a peering.
+fn check_cidrs_in_use(connection: &Connection, used: Option<&[UsedCidrs]>) -> Finding {
+    let outcome = used.map_or(CheckOutcome::Unknown(None), |used| {
+        let own = [&connection.requester, &connection.accepter];
+        let is_other =
+            |it: &&UsedCidrs| it.instance_id != connection.instance_id && own.iter().all(|own| own.vpc != it.vpc);
+        let conflicts = used.iter().filter(is_other).flat_map(|UsedCidrs { instance_id, cidrs, .. }| {
+            let pairs =
+                own.iter().flat_map(|own| &own.cidrs).flat_map(|own| cidrs.iter().map(move |taken| (own, taken)));
+            let overlapping = pairs.filter(|(own, taken)| own.contains(*taken) || taken.contains(*own));
+            overlapping.map(|(own, taken)| CidrConflict {
+                instance_id: instance_id.clone(),
+                requested: *own,
+                taken: *taken,
+            })
+        });
+        let conflicts: Vec<_> = conflicts.take(MAX_OVERLAPS).collect();
+        if conflicts.is_empty() { CheckOutcome::Passed } else { CheckOutcome::Warning(conflicts) }
+    });
+    Finding { check: Check::CidrsInUse, outcome }
+}
+
+/// Whether a connection uses its CIDR blocks. A waiting one counts as well: it may be accepted first.
+fn is_in_use(connection: &Connection) -> bool {
+    matches!(connection.status, Status::Accepting | Status::Updating | Status::Activated)
+}
+
 /// The first reason not to accept.
 #[must_use]
 pub fn first_objection(findings: &[Finding]) -> Option<&Objection> {
@@ -195,7 +261,12 @@ pub fn first_objection(findings: &[Finding]) -> Option<&Objection> {
 pub fn first_objection_to_rejecting(findings: &[Finding]) -> Option<&Objection> {
     let relevant = |finding: &&Finding| match finding.check {
         Check::Account | Check::Status | Check::Expiry => true,
-        Check::BusinessStatus | Check::ManagedService | Check::Cidrs | Check::OtherPeerings | Check::DryRun => false,
+        Check::BusinessStatus
+        | Check::ManagedService
+        | Check::Cidrs
+        | Check::OtherPeerings
+        | Check::CidrsInUse
+        | Check::DryRun => false,
     };
     findings.iter().filter(relevant).find_map(|finding| first_objection(std::slice::from_ref(finding)))
 }

@@ -34,7 +34,8 @@ pub const INDEX_NAME: &str = "due";
 /// The attributes that the index has besides its keys:
 /// - `state`: the state of the record
 /// - `region`: the region of the accepting VPC
-/// - `mark`: for a pending record, a digest of its content; for a failed one, how it failed
+/// - `mark`: for a pending record, a digest of its content; for an activated one, digests of what was seen last; for a
+///   failed one, how it failed
 /// - `work_at`: the time of the next work on the record, in milliseconds
 pub const INDEX_ATTRIBUTES: [&str; 4] = ["state", "region", "mark", "work_at"];
 /// Entries of the index in one page: 10,000 take ten calls, and no page needs much memory.

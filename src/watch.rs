@@ -274,7 +274,11 @@ impl DueWork {
 
     /// Queues the work as jobs.
     fn enqueue_jobs(self, app: &App, scheduler: &mut Scheduler<'_>) {
-        for (key, work) in self.regions {
+        for (key, mut work) in self.regions {
+            if !work.discover {
+                // Nobody lists the region for new requests.
+                work.poll_unseen_active();
+            }
             if !app.config.targets.contains_key(&key.target) {
                 let RegionKey { target, region } = key;
                 if !work.polled.is_empty() {

@@ -3,6 +3,7 @@
 //!
 //! After the write, nothing is lost: the watcher finishes the call with the same client token.
 
+mod acknowledge;
 mod carry_out;
 mod decision;
 mod ended;

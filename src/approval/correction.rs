@@ -19,7 +19,9 @@ const MAX_REOPENINGS: usize = 20;
 impl Approval {
     /// Handles a reading that did not find the connection.
     pub(super) fn observe_missing(&mut self, event: AuditEvent, now: Timestamp) {
-        if self.state.is_final() {
+        if self.state == ApprovalState::Activated {
+            self.observe_removal(event, now);
+        } else if self.state.is_final() {
             self.clear_unconfirmed();
         } else if self.confirm_reading(TransientReading::Missing, now) {
             self.finish(ApprovalState::Deleted, NotificationKind::Deleted, event, now);
@@ -65,7 +67,7 @@ impl Approval {
 
     pub(super) fn clear_unconfirmed(&mut self) {
         if self.unconfirmed.take().is_some() && self.state.is_final() {
-            self.next_step_at = None;
+            self.schedule_upkeep();
         }
     }
 

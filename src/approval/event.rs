@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 
-use super::{Approver, CardRef, FailedPost, PolicySnapshot, SendBackReason};
+use super::{Approver, CardRef, FailedPost, FollowedReading, PolicySnapshot, SendBackReason};
 use crate::peering::{Connection, Fingerprint, Problem};
 use crate::preflight::Finding;
 
@@ -24,6 +24,8 @@ pub enum Event {
     Observed(Box<Connection>),
     /// A reading did not find the connection.
     Missing,
+    /// A reading of an activated connection, with everything that is told of it.
+    Followed(Box<FollowedReading>),
     /// A reading has other facts than people were shown.
     Changed {
         /// The new reading.

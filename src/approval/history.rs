@@ -100,6 +100,26 @@ pub enum AuditEvent {
         /// Differences from those facts.
         changes: Vec<Change>,
     },
+    /// A reading of the activated connection is not as people approved or acknowledged it.
+    Drifted {
+        /// Fingerprint of what people acknowledge.
+        fingerprint: Fingerprint,
+        /// Differences from what people approved or acknowledged.
+        changes: Vec<Change>,
+    },
+    /// The connection is again as people approved or acknowledged it.
+    DriftEnded,
+    /// Somebody acknowledged a drift.
+    DriftAcknowledged {
+        /// Who, when and why. The fingerprint is that of the drift.
+        decision: Decision,
+        /// How many people must acknowledge it.
+        needed: u32,
+        /// Fingerprint of the facts that later readings are compared with. `None` until enough people have acknowledged
+        /// the drift.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        facts: Option<Fingerprint>,
+    },
     /// The decision cannot be carried out.
     Failed(Problem),
     /// People were reminded.
@@ -149,7 +169,7 @@ impl AuditEvent {
     #[must_use]
     pub fn request(&self) -> Option<RequestId> {
         match self {
-            Self::Decided(decision) => Some(RequestId::of(decision)),
+            Self::Decided(decision) | Self::DriftAcknowledged { decision, .. } => Some(RequestId::of(decision)),
             Self::Withdrawn { request_key: key, request_content: content, .. } => {
                 Some(RequestId { key: key.clone(), content: content.clone() })
             }
@@ -160,6 +180,8 @@ impl AuditEvent {
             | Self::Observed(_)
             | Self::Missing
             | Self::FactsDiffer { .. }
+            | Self::Drifted { .. }
+            | Self::DriftEnded
             | Self::Failed(_)
             | Self::Reminded(_)
             | Self::SentBack { .. }
@@ -171,14 +193,17 @@ impl AuditEvent {
     #[must_use]
     pub fn fingerprint(&self) -> Option<&Fingerprint> {
         match self {
-            Self::Discovered { fingerprint, .. } | Self::Changed { fingerprint, .. } => Some(fingerprint),
-            Self::Decided(decision) => Some(&decision.fingerprint),
+            Self::Discovered { fingerprint, .. }
+            | Self::Changed { fingerprint, .. }
+            | Self::Drifted { fingerprint, .. } => Some(fingerprint),
+            Self::Decided(decision) | Self::DriftAcknowledged { decision, .. } => Some(&decision.fingerprint),
             Self::RuleChanged { .. }
             | Self::Withdrawn { .. }
             | Self::Acknowledged { .. }
             | Self::Observed(_)
             | Self::Missing
             | Self::FactsDiffer { .. }
+            | Self::DriftEnded
             | Self::Failed(_)
             | Self::Reminded(_)
             | Self::SentBack { .. }
@@ -253,6 +278,9 @@ impl History {
                 | AuditEvent::Observed(_)
                 | AuditEvent::Missing
                 | AuditEvent::FactsDiffer { .. }
+                | AuditEvent::Drifted { .. }
+                | AuditEvent::DriftEnded
+                | AuditEvent::DriftAcknowledged { .. }
                 | AuditEvent::Failed(_)
                 | AuditEvent::Reminded(_)
                 | AuditEvent::SentBack { .. }
@@ -290,6 +318,9 @@ impl History {
                 | AuditEvent::Observed(_)
                 | AuditEvent::Missing
                 | AuditEvent::FactsDiffer { .. }
+                | AuditEvent::Drifted { .. }
+                | AuditEvent::DriftEnded
+                | AuditEvent::DriftAcknowledged { .. }
                 | AuditEvent::Failed(_)
                 | AuditEvent::Reminded(_) => {
                     if was_pending && !pending {

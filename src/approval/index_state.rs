@@ -1,6 +1,9 @@
 //! The part of a record that the store's index holds. It is enough to see, without the record, whether a reading is
 //! new.
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{Approval, ApprovalState, PolicySnapshot, failure_code};
@@ -21,8 +24,34 @@ pub enum IndexState {
     Failed,
     /// Accepted by somebody else. A reading of a waiting connection contradicts it.
     AcceptedElsewhere,
+    /// Usable. The digests cover what was seen last.
+    Active(ActiveDigest),
     /// Final, whatever a reading shows.
     Settled,
+}
+
+/// Digests of an activated connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ActiveDigest {
+    /// Of what the last reading showed. Zero if every reading is new.
+    pub seen: ContentDigest,
+    /// Of the CIDR blocks of our VPC when it was last read. Zero if it never was.
+    pub own_vpc: ContentDigest,
+}
+
+impl ActiveDigest {
+    /// The digests as 64 hexadecimal digits, as the index stores them.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        self.seen.to_hex() + &self.own_vpc.to_hex()
+    }
+
+    /// Parses the output of [`ActiveDigest::to_hex`]. `None` for other text.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let (seen, own_vpc) = text.split_at_checked(32)?;
+        Some(Self { seen: ContentDigest::from_hex(seen)?, own_vpc: ContentDigest::from_hex(own_vpc)? })
+    }
 }
 
 /// Digest of what people are shown of a request: its facts, its expiry, and what the configuration says about it.
@@ -42,7 +71,14 @@ impl Approval {
             ApprovalState::Approved | ApprovalState::Rejecting => IndexState::Decided,
             ApprovalState::Activating => IndexState::Activating,
             ApprovalState::Rejected | ApprovalState::Expired | ApprovalState::Deleted => IndexState::Ended,
-            ApprovalState::Activated => IndexState::Settled,
+            ApprovalState::Activated => IndexState::Active(ActiveDigest {
+                seen: match self.unconfirmed {
+                    None => ContentDigest::of_active(&self.connection),
+                    // Every reading is new.
+                    Some(_) => ContentDigest::default(),
+                },
+                own_vpc: self.own_vpc().map(ContentDigest::of_cidrs).unwrap_or_default(),
+            }),
             ApprovalState::Failed { ref code } => match code.as_str() {
                 failure_code::ACCEPTED_ELSEWHERE => IndexState::AcceptedElsewhere,
                 _ => IndexState::Failed,
@@ -61,7 +97,7 @@ impl IndexState {
     /// Whether no call is due or running, and nobody has to decide.
     #[must_use]
     pub fn is_final(self) -> bool {
-        matches!(self, Self::Ended | Self::Failed | Self::AcceptedElsewhere | Self::Settled)
+        matches!(self, Self::Ended | Self::Failed | Self::AcceptedElsewhere | Self::Active(_) | Self::Settled)
     }
 
     /// Whether a reading is new to the record. `policy` returns what the configuration says about the reading. It is
@@ -89,6 +125,18 @@ impl IndexState {
             Self::Ended => is_alive || connection.status == Status::Activated,
             Self::Failed => connection.status == Status::Activated,
             Self::AcceptedElsewhere => is_alive,
+            // `Updating` means that an owner changes it; the next reading shows what has become of it.
+            Self::Active(digest) => match connection.status {
+                Status::Activated => digest.seen != ContentDigest::of_active(connection),
+                Status::Deleted => true,
+                Status::Creating
+                | Status::Accepting
+                | Status::Updating
+                | Status::Rejected
+                | Status::Expired
+                | Status::Deleting
+                | Status::Other(_) => false,
+            },
             Self::Decided | Self::Settled => false,
         }
     }
@@ -102,6 +150,25 @@ impl ContentDigest {
         hash.add_field(&fingerprint.to_string());
         hash.add_field(&expires_at.map(|at| at.to_string()).unwrap_or_default());
         hash.add_field(&serde_json::to_string(policy).unwrap_or_default());
+        Self(hash.into_u128())
+    }
+
+    /// Digests what is compared of an activated connection.
+    #[must_use]
+    pub fn of_active(connection: &Connection) -> Self {
+        let mut hash = FieldHash::new("peergate/active/1");
+        hash.add_field(&connection.fingerprint().to_string());
+        hash.add_field(&connection.business_status.to_string());
+        Self(hash.into_u128())
+    }
+
+    /// Digests the CIDR blocks of a VPC.
+    #[must_use]
+    pub fn of_cidrs(cidrs: &BTreeSet<IpNet>) -> Self {
+        let mut hash = FieldHash::new("peergate/vpc/1");
+        for cidr in cidrs {
+            hash.add_field(&cidr.to_string());
+        }
         Self(hash.into_u128())
     }
 

@@ -108,9 +108,15 @@ impl Approval {
     /// Size of all parts of the record that people wrote, in bytes.
     fn bytes_from_people(&self) -> usize {
         let history: usize = self.history.iter().filter(|entry| entry.event.request().is_some()).map(json_size).sum();
-        let decisions: usize = self.decisions.iter().map(json_size).sum();
+        let acknowledgments = self.drift().map(|drift| drift.acknowledgments.as_slice()).unwrap_or_default();
+        let decisions: usize = self.decisions.iter().chain(acknowledgments).map(json_size).sum();
         let notifications = self.outbox.iter().filter(|notification| {
-            matches!(notification.kind, NotificationKind::Decided { .. } | NotificationKind::Withdrawn { .. })
+            matches!(
+                notification.kind,
+                NotificationKind::Decided { .. }
+                    | NotificationKind::Withdrawn { .. }
+                    | NotificationKind::DriftAcknowledged { .. }
+            )
         });
         let notifications: usize = notifications.map(json_size).sum();
         let refused: usize = self.refused.iter().map(json_size).sum();

@@ -105,6 +105,32 @@ pub enum NotificationKind {
         /// Seconds from the approval to the activation.
         took_s: i64,
     },
+    /// The activated connection is not as people approved or acknowledged it.
+    Drifted {
+        /// Differences from what people approved or acknowledged.
+        changes: Vec<Change>,
+    },
+    /// The connection is again as people approved or acknowledged it.
+    DriftEnded,
+    /// Somebody acknowledged a drift.
+    DriftAcknowledged {
+        /// The acknowledgment, with its sender and reason.
+        decision: Decision,
+        /// Number of acknowledgments so far.
+        given: u32,
+        /// Number of acknowledgments that the rule requires.
+        needed: u32,
+    },
+    /// Nobody has acknowledged a drift for long.
+    DriftReminder {
+        /// How long ago peergate saw it, in seconds.
+        waiting_s: i64,
+    },
+    /// The activated connection was deleted.
+    Removed {
+        /// How long it was activated, in seconds.
+        lived_s: i64,
+    },
     /// The connection was rejected. `None` if peergate did not reject it.
     Rejected(Option<Decision>),
     /// The request expired before it was accepted or rejected.
@@ -154,11 +180,16 @@ impl NotificationKind {
             | Self::Escalated { .. }
             | Self::ExpiresSoon { .. }
             | Self::Stuck { .. }
+            | Self::DriftAcknowledged { .. }
+            | Self::DriftReminder { .. }
             | Self::SentBack { .. } => true,
             Self::Discovered
             | Self::Accepted(_)
             | Self::Bypassed { .. }
             | Self::FactsDiffer { .. }
+            | Self::Drifted { .. }
+            | Self::DriftEnded
+            | Self::Removed { .. }
             | Self::Activated { .. }
             | Self::Rejected(_)
             | Self::Expired

@@ -91,7 +91,7 @@ impl Approval {
             | ApprovalState::Failed { .. } => {
                 self.correct_to_activated(connection, now);
             }
-            ApprovalState::Activated => {}
+            ApprovalState::Activated => self.clear_unconfirmed(),
         }
     }
 
@@ -188,6 +188,10 @@ impl Approval {
         }
         let kind = NotificationKind::Activated { took_s: now.duration_since(approved_at).as_secs() };
         self.finish(ApprovalState::Activated, kind, AuditEvent::Observed(Status::Activated), now);
+        let changes = self.changes_since_approval(&self.connection, None);
+        if !changes.is_empty() {
+            self.drift_at_activation(changes, now);
+        }
     }
 
     pub(super) fn fail(&mut self, problem: Problem, now: Timestamp) {
@@ -268,8 +272,10 @@ impl Approval {
             | ApprovalState::Failed { .. } => {}
         }
         if self.state.is_final() {
+            self.remind_of_drift(now);
+            self.schedule_upkeep();
             // A reading that requires confirmation is repeated.
-            self.next_step_at = self.unconfirmed.as_ref().map(|_| now + wait.max(OBJECTION_RECHECK_INTERVAL));
+            self.next_step_at = self.next_step_at.map(|at| at.max(now + wait.max(OBJECTION_RECHECK_INTERVAL)));
         } else {
             self.last_problem = Some(problem.clone());
             self.attempts = self.attempts.saturating_add(1);

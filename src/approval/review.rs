@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     Approval, ApprovalId, ApprovalState, Approver, AuditEvent, History, NotificationKind, Outbox, PolicySnapshot,
-    Principal, ReminderState, failure_code,
+    Principal, ReminderState, Upkeep, failure_code,
 };
 use crate::peering::{Connection, Problem, Status};
 use crate::preflight::{self, Finding};
@@ -145,6 +145,7 @@ impl Approval {
             shown: BTreeMap::new(),
             unconfirmed: None,
             own_call: None,
+            upkeep: Upkeep::default(),
             refused: vec![],
             outbox: Outbox::default(),
             history: History::default(),

@@ -109,6 +109,8 @@ struct ReplayedHistory<'a> {
     state: &'a Value,
     is_open: bool,
     is_pending: bool,
+    /// Who has acknowledged the drift that the last entries are about.
+    acknowledged: Vec<&'a Value>,
 }
 
 impl<'a> ReplayedHistory<'a> {
@@ -123,6 +125,7 @@ impl<'a> ReplayedHistory<'a> {
             state: null,
             is_open: true,
             is_pending: true,
+            acknowledged: vec![],
         };
         for (position, entry) in entries.iter().enumerate() {
             if !derived.apply_entry(entry, entries.get(..position).unwrap_or_default()) {
@@ -155,6 +158,7 @@ impl<'a> ReplayedHistory<'a> {
         {
             self.needed_approvals = approvals.max(1);
         }
+        self.update_acknowledged(entry);
         if !self.update_standing(entry, state_name(state) == "pending", earlier) {
             return false;
         }
@@ -167,6 +171,23 @@ impl<'a> ReplayedHistory<'a> {
         self.is_pending = state_name(state) == "pending";
         self.is_open = self.is_pending || !is_final_state(state);
         may
+    }
+
+    /// Updates who has acknowledged a drift. With enough people, the facts that they saw count from then on.
+    fn update_acknowledged(&mut self, entry: &'a Value) {
+        match entry_kind(entry) {
+            "drift_acknowledged" => {
+                let by = entry.pointer("/what/drift_acknowledged/decision/by/principal").unwrap_or(&Value::Null);
+                if !self.acknowledged.iter().any(|earlier| is_same_user(Some(earlier), Some(by))) {
+                    self.acknowledged.push(by);
+                }
+                if let Some(facts) = entry.pointer("/what/drift_acknowledged/facts") {
+                    self.fingerprint = facts;
+                }
+            }
+            "drifted" | "drift_ended" => self.acknowledged.clear(),
+            _ => {}
+        }
     }
 
     /// Updates the decisions that count. Returns `false` if the entry restores a decision that was never made.
@@ -247,9 +268,18 @@ impl<'a> ReplayedHistory<'a> {
             "failed" => state.pointer("/failed/code") == field("failed/code"),
             "corrected" => is(&["pending", "approved", "rejecting", "activating"]),
             "differs" | "told" => state == self.state,
+            "drifted" | "drift_ended" => is(&["activated"]) && state == self.state,
+            "drift_acknowledged" => is(&["activated"]) && state == self.state && self.is_acknowledged_by_enough(entry),
             // An event of a newer version.
             _ => true,
         }
+    }
+
+    /// Whether enough people have acknowledged a drift, if the entry says so.
+    fn is_acknowledged_by_enough(&self, entry: &Value) -> bool {
+        let field = |path: &str| entry.pointer(&format!("/what/drift_acknowledged/{path}"));
+        let given = u64::try_from(self.acknowledged.len()).unwrap_or(u64::MAX);
+        field("facts").is_none() || field("needed").and_then(Value::as_u64).is_some_and(|needed| given >= needed)
     }
 
     /// The token of the decision that counts. `None` if this generation is not decided.

@@ -184,6 +184,7 @@ fn button_letter(button: Button) -> char {
         Button::Approve { needs_reason: true } => 'A',
         Button::Reject => 'r',
         Button::Withdraw => 'w',
+        Button::Acknowledge => 'k',
         Button::Details => 'd',
     }
 }
@@ -194,6 +195,7 @@ fn parse_button(letter: char) -> Option<Button> {
         Button::Approve { needs_reason: true },
         Button::Reject,
         Button::Withdraw,
+        Button::Acknowledge,
         Button::Details,
     ]
     .into_iter()

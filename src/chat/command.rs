@@ -26,7 +26,7 @@ const MAX_SUGGESTIONS: usize = 3;
 /// The longest name of a target, in bytes.
 const MAX_TARGET_BYTES: usize = 40;
 
-/// Parses `list [on TARGET]`, or `approve|reject|withdraw|status|dry-run [TARGET/]pcc-… [on TARGET] [because REASON]`.
+/// Parses `list [on TARGET]`, or `approve|reject|withdraw|acknowledge|status|dry-run [TARGET/]pcc-… [on TARGET] [because REASON]`.
 ///
 /// # Errors
 /// What is not understood, and what may have been meant.
@@ -162,6 +162,7 @@ impl<'a> Phrase<'a> {
             CommandVerb::Approve => Action::Decide(Verdict::Approve),
             CommandVerb::Reject => Action::Decide(Verdict::Reject),
             CommandVerb::Withdraw => Action::Withdraw,
+            CommandVerb::Acknowledge => Action::Acknowledge,
             CommandVerb::DryRun => Action::DryRun,
         };
         let instance_id = self.only_id(verb)?.instance_id.clone();

@@ -17,6 +17,8 @@ pub enum CommandVerb {
     Reject,
     /// Withdraws an approval.
     Withdraw,
+    /// Acknowledges a change of an activated connection.
+    Acknowledge,
     /// Checks a request without deciding.
     DryRun,
 }
@@ -32,7 +34,8 @@ struct VerbEntry {
 
 impl CommandVerb {
     /// Every verb, in the order of the list of commands.
-    pub const ALL: [Self; 6] = [Self::List, Self::Status, Self::Approve, Self::Reject, Self::Withdraw, Self::DryRun];
+    pub const ALL: [Self; 7] =
+        [Self::List, Self::Status, Self::Approve, Self::Reject, Self::Withdraw, Self::Acknowledge, Self::DryRun];
 
     const fn entry(self) -> VerbEntry {
         match self {
@@ -65,6 +68,12 @@ impl CommandVerb {
                 similar: &["revoke", "undo", "cancel"],
                 arguments: "pcc-… [on TARGET]",
                 explanation: "withdraw your approval",
+            },
+            Self::Acknowledge => VerbEntry {
+                word: "acknowledge",
+                similar: &["ack", "acknowledged"],
+                arguments: "pcc-… [on TARGET] [because REASON]",
+                explanation: "acknowledge that an active connection has changed",
             },
             Self::DryRun => VerbEntry {
                 word: "dry-run",
@@ -121,7 +130,7 @@ impl CommandVerb {
     #[must_use]
     pub const fn changes_something(self) -> bool {
         match self {
-            Self::Approve | Self::Reject | Self::Withdraw => true,
+            Self::Approve | Self::Reject | Self::Withdraw | Self::Acknowledge => true,
             Self::List | Self::Status | Self::DryRun => false,
         }
     }
@@ -130,7 +139,7 @@ impl CommandVerb {
     #[must_use]
     pub const fn takes_reason(self) -> bool {
         match self {
-            Self::Approve | Self::Reject => true,
+            Self::Approve | Self::Reject | Self::Acknowledge => true,
             Self::List | Self::Status | Self::Withdraw | Self::DryRun => false,
         }
     }

@@ -6,6 +6,7 @@
 mod advice;
 mod card;
 mod checks;
+mod drift;
 mod facts;
 mod history;
 mod notification;
@@ -143,6 +144,8 @@ pub enum Button {
     Reject,
     /// Withdraws the person's approval.
     Withdraw,
+    /// Acknowledges that an activated connection has changed.
+    Acknowledge,
     /// Shows all facts and the history to the person.
     Details,
 }
@@ -155,6 +158,7 @@ impl Button {
             Self::Approve { .. } => "Approve",
             Self::Reject => "Reject",
             Self::Withdraw => "Withdraw my approval",
+            Self::Acknowledge => "Acknowledge",
             Self::Details => "Details",
         }
     }

@@ -20,6 +20,10 @@ pub enum Reply {
     Withdrawn(Box<Approval>),
     /// The sender has no approval to withdraw.
     NothingToWithdraw,
+    /// The sender's acknowledgment of a drift counts.
+    Acknowledged(Box<Approval>),
+    /// The connection has no drift.
+    NothingToAcknowledge,
     /// The sender made the same decision before.
     Repeated(Box<Approval>),
     /// Somebody else decided first, or the request has ended. The record says how.
@@ -145,12 +149,14 @@ impl Reply {
             | Self::InProgress(approval)
             | Self::Counted(approval)
             | Self::Withdrawn(approval)
+            | Self::Acknowledged(approval)
             | Self::Repeated(approval)
             | Self::AlreadyDecided(approval)
             | Self::Deleted(approval) => Some(approval),
             Self::Status { approval, .. } => approval.as_deref(),
             Self::ButtonsOnly(status) => status.approval(),
             Self::NothingToWithdraw
+            | Self::NothingToAcknowledge
             | Self::DryRunPassed { .. }
             | Self::List { .. }
             | Self::Refused(_)
@@ -194,6 +200,8 @@ impl Reply {
             Self::Counted(_) => (StatusCode::OK, "counted"),
             Self::Withdrawn(_) => (StatusCode::OK, "withdrawn"),
             Self::NothingToWithdraw => (StatusCode::CONFLICT, "nothing-to-withdraw"),
+            Self::Acknowledged(_) => (StatusCode::OK, "acknowledged"),
+            Self::NothingToAcknowledge => (StatusCode::CONFLICT, "nothing-to-acknowledge"),
             Self::CouldNotAsk { .. } => (StatusCode::CONFLICT, "not-asked"),
             Self::ReasonRequired { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "reason-required"),
             Self::ReasonTooLong(_) => (StatusCode::UNPROCESSABLE_ENTITY, "reason-too-long"),

@@ -107,7 +107,7 @@ impl Command {
         match self {
             Self::List { .. } => true,
             Self::Connection(command) => match command.action {
-                Action::Decide(_) | Action::Withdraw => false,
+                Action::Decide(_) | Action::Withdraw | Action::Acknowledge => false,
                 Action::DryRun | Action::Status => true,
             },
         }
@@ -122,6 +122,7 @@ impl Command {
                 Action::Decide(Verdict::Approve) => "approve",
                 Action::Decide(Verdict::Reject) => "reject",
                 Action::Withdraw => "withdraw",
+                Action::Acknowledge => "acknowledge",
                 Action::DryRun => "dry_run",
                 Action::Status => "status",
             },
@@ -169,6 +170,8 @@ pub enum Action {
     Decide(Verdict),
     /// Withdraw the sender's approval.
     Withdraw,
+    /// Acknowledge that an activated connection has changed.
+    Acknowledge,
     /// Run all checks of an approval without approving.
     DryRun,
     /// Show its facts and its record.
@@ -223,6 +226,7 @@ impl Click {
             Button::Approve { .. } => Action::Decide(Verdict::Approve),
             Button::Reject => Action::Decide(Verdict::Reject),
             Button::Withdraw => Action::Withdraw,
+            Button::Acknowledge => Action::Acknowledge,
             Button::Details => Action::Status,
         };
         let command = ConnectionCommand {
@@ -246,7 +250,7 @@ impl Click {
         let asks = match button {
             Button::Approve { needs_reason } => needs_reason,
             Button::Reject => true,
-            Button::Withdraw | Button::Details => false,
+            Button::Withdraw | Button::Acknowledge | Button::Details => false,
         };
         asks && !self.was_asked
     }
@@ -264,7 +268,7 @@ pub(super) fn normalize_reason(text: &str) -> Option<String> {
 #[cfg(feature = "local")]
 #[derive(Debug, Clone)]
 pub struct EventSpec {
-    /// `approve`, `reject`, `withdraw`, `status`, `list` or `dry-run`.
+    /// `approve`, `reject`, `withdraw`, `acknowledge`, `status`, `list` or `dry-run`.
     pub action: String,
     /// `pcc-…`; empty for a list.
     pub instance_id: String,

@@ -68,6 +68,7 @@ const APPROVE: &str = "peergate.approve";
 const APPROVE_WITH_REASON: &str = "peergate.approve.reason";
 const REJECT: &str = "peergate.reject";
 const WITHDRAW: &str = "peergate.withdraw";
+const ACKNOWLEDGE: &str = "peergate.acknowledge";
 const DETAILS: &str = "peergate.details";
 /// The input for a reason.
 const REASON_FIELD: &str = "reason";

@@ -39,6 +39,11 @@ impl Facts {
 pub struct InvalidFingerprint;
 
 impl Fingerprint {
+    /// The fingerprint of something else that people decide on.
+    pub(crate) fn of_hash(hash: FieldHash) -> Self {
+        Self(hash.into_hex())
+    }
+
     /// The fingerprint of no facts: 64 zeros. No hash has this value.
     #[must_use]
     pub fn of_nothing() -> Self {

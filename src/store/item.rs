@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::{Error, IndexEntry, Stored};
-use crate::approval::{Approval, ApprovalId, ContentDigest, IndexState, migrate};
+use crate::approval::{ActiveDigest, Approval, ApprovalId, ApprovalState, ContentDigest, IndexState, migrate};
 use crate::peering::{FieldHash, InstanceId};
 
 /// The only value of `due`.
@@ -63,10 +63,12 @@ pub(super) fn record_item(approval: &Approval, version: u64, retention: SignedDu
         IndexState::Pending(digest) => Some(digest.to_hex()),
         IndexState::AcceptedElsewhere => Some(MARK_ACCEPTED_ELSEWHERE.to_owned()),
         IndexState::Settled => Some(MARK_SETTLED.to_owned()),
+        IndexState::Active(digest) => Some(digest.to_hex()),
         IndexState::Decided | IndexState::Activating | IndexState::Ended | IndexState::Failed => None,
     };
     item.extend(mark.map(|mark| ("mark".into(), AttributeValue::S(mark))));
-    if due_at.is_none() && approval.state().is_final() {
+    // An activated connection is followed for life.
+    if due_at.is_none() && approval.state().is_final() && *approval.state() != ApprovalState::Activated {
         let ttl = approval.since().as_second().saturating_add(retention.as_secs());
         item.insert("ttl".into(), AttributeValue::N(ttl.to_string()));
     }
@@ -120,6 +122,10 @@ pub(super) fn parse_entry(item: &Item) -> Option<IndexEntry> {
                 Some(MARK_SETTLED) => IndexState::Settled,
                 Some(_) | None => IndexState::Failed,
             },
+            // Without a mark, the digests equal no others, so that the record is read.
+            "activated" => {
+                IndexState::Active(text_attribute(item, "mark").and_then(ActiveDigest::from_hex).unwrap_or_default())
+            }
             _ => IndexState::Settled,
         },
         due_at: time("due_at")?,

@@ -39,6 +39,14 @@ impl RegionWork {
         }
     }
 
+    /// Reads the activated connections that no page has shown. If all is well, there is none.
+    pub(super) fn poll_unseen_active(&mut self) {
+        let is_active = |state: &IndexState| matches!(state, IndexState::Active(_));
+        let unseen = self.finished.iter().filter(|(_, state)| is_active(state));
+        self.polled.extend(unseen.map(|(id, state)| (id.clone(), *state)));
+        self.finished.retain(|_, state| !is_active(state));
+    }
+
     /// Returns the jobs that do this work.
     pub(super) fn into_jobs(self, key: RegionKey) -> Vec<Job> {
         if self.discover || self.polled.len() > MAX_SINGLE_READS {
@@ -220,7 +228,7 @@ fn log_unreadable(listing: &Listing, unreadable: &[UnreadableConnection]) {
 
 impl Listing {
     /// Returns the jobs after the page that was listed last.
-    fn into_next_jobs(self, total: Option<u32>, has_unreadable_token: bool) -> Vec<Job> {
+    fn into_next_jobs(mut self, total: Option<u32>, has_unreadable_token: bool) -> Vec<Job> {
         let pages_left = total.map_or(1, |total| total.div_ceil(MAX_PAGE_SIZE).saturating_sub(self.pages));
         let cheaper = usize::try_from(pages_left).unwrap_or(usize::MAX) > self.remaining.polled.len();
         match &self.next_token {
@@ -239,6 +247,9 @@ impl Listing {
                         more,
                         "could not look at all connections of a region"
                     );
+                }
+                if !more && self.remaining.discover {
+                    self.remaining.poll_unseen_active();
                 }
                 let missing = self.remaining.polled.len();
                 if missing > MAX_MISSING_READS {

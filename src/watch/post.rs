@@ -111,7 +111,11 @@ fn without_buttons(app: &App, to: &Channel, message: Message, notification: &Not
 
 /// Fingerprint of the facts if a card can show all of them. Otherwise the fingerprint of nothing.
 fn shown_fingerprint(approval: &Approval) -> Fingerprint {
-    if message::can_show_all(approval.facts()) { approval.fingerprint().clone() } else { Fingerprint::of_nothing() }
+    if message::can_show_all(&approval.asked_facts()) {
+        approval.asked_fingerprint().clone()
+    } else {
+        Fingerprint::of_nothing()
+    }
 }
 
 /// Shows the current record: updates its card, or posts a new one. Returns the reference of the card.
@@ -207,6 +211,9 @@ fn is_urgent(kind: &NotificationKind) -> bool {
         | NotificationKind::ExpiresSoon { .. }
         | NotificationKind::Stuck { .. }
         | NotificationKind::FactsDiffer { .. }
+        | NotificationKind::Drifted { .. }
+        | NotificationKind::DriftReminder { .. }
+        | NotificationKind::Removed { .. }
         | NotificationKind::SentBack { .. }
         | NotificationKind::Corrected { .. }
         | NotificationKind::Bypassed { .. }
@@ -216,6 +223,8 @@ fn is_urgent(kind: &NotificationKind) -> bool {
         | NotificationKind::Checked
         | NotificationKind::Decided { .. }
         | NotificationKind::Withdrawn { .. }
+        | NotificationKind::DriftEnded
+        | NotificationKind::DriftAcknowledged { .. }
         | NotificationKind::Accepted(_)
         | NotificationKind::Activated { .. }
         | NotificationKind::Rejected(_)

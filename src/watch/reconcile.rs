@@ -1,6 +1,9 @@
 //! Reconciles one record with its connection: takes the due step, or applies a reading. Then delivers the
 //! notifications.
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -11,7 +14,8 @@ use crate::accept::{self, BACKGROUND_CHECKS_TIMEOUT, NextStep};
 use crate::alicloud::Class;
 use crate::app::App;
 use crate::approval::{
-    Approval, ApprovalId, ApprovalState, Approver, Event, IndexState, Principal, Review, activation_recheck_at,
+    Approval, ApprovalId, ApprovalState, Approver, Event, FollowedReading, IndexState, Principal, Review,
+    activation_recheck_at,
 };
 use crate::clock;
 use crate::peering::{Connection, Status};
@@ -43,6 +47,9 @@ pub(super) async fn advance_record(
                 summary.changed += u32::from(refreshed.changed);
                 make_call_if_due(app, refreshed, summary).await?
             }
+            Ok(connection) if is_active(&stored.approval, &connection) => {
+                follow_active(app, stored, connection, None, summary).await?
+            }
             Ok(connection) => apply_event(app, stored, &observed_event(&connection), summary).await?,
             Err(error) => apply_event(app, stored, &accept::read_error_event(&error), summary).await?,
         },
@@ -71,6 +78,9 @@ pub(super) async fn ingest_reading(
     let claimed = match stored {
         stored if connection.is_waiting(clock::now()) && stored.as_ref().is_none_or(can_refresh) => {
             refresh_listed(app, id, stored, indexed_state, summary).await?
+        }
+        Some(stored) if is_active(&stored.approval, connection) => {
+            Some(follow_listed(app, stored, None, summary).await?)
         }
         Some(stored) => Some(apply_event(app, stored, &observed_event(connection), summary).await?),
         None => None,
@@ -103,6 +113,50 @@ pub(super) async fn poll_connection(
         }
     };
     Ok(JobResult { recheck_at, follow_ups })
+}
+
+/// Whether the reading is about an activated connection that peergate follows.
+fn is_active(approval: &Approval, connection: &Connection) -> bool {
+    *approval.state() == ApprovalState::Activated && connection.status == Status::Activated
+}
+
+/// Compares an activated connection with what people approved. Reads it again first, because the list may be older.
+async fn follow_listed(
+    app: &App,
+    stored: Stored,
+    own_vpc: Option<BTreeSet<IpNet>>,
+    summary: &mut TickSummary,
+) -> Result<Claimed, store::Error> {
+    let (id, now) = (stored.approval.id(), clock::now());
+    match accept::read_connection(app, &id.target, &id.instance_id, now).await {
+        Ok(connection) if is_active(&stored.approval, &connection) => {
+            follow_active(app, stored, connection, own_vpc, summary).await
+        }
+        // An owner changes it at this moment. The next tick handles that.
+        Ok(_) => Ok(Claimed::nothing(stored)),
+        Err(error) => {
+            log_read_failure(id, &error);
+            Ok(Claimed::nothing(stored))
+        }
+    }
+}
+
+/// Compares a reading of an activated connection with what people approved, and stores what is new. Only a difference is
+/// checked.
+async fn follow_active(
+    app: &App,
+    stored: Stored,
+    connection: Connection,
+    own_vpc: Option<BTreeSet<IpNet>>,
+    summary: &mut TickSummary,
+) -> Result<Claimed, store::Error> {
+    let target = &stored.approval.id().target;
+    let is_as_approved = stored.approval.changes_since_approval(&connection, own_vpc.as_ref()).is_empty();
+    let findings =
+        if is_as_approved { vec![] } else { accept::check_active(app, target, &connection, clock::now()).await };
+    let policy = app.config.policy.snapshot_for(target, &connection);
+    let event = Event::Followed(Box::new(FollowedReading { connection, own_vpc, policy, findings }));
+    apply_event(app, stored, &event, summary).await
 }
 
 /// Records that a connection no longer exists.

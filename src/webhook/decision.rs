@@ -21,7 +21,7 @@ use crate::approval::{
     Verdict, hash_request,
 };
 use crate::chat::{Action, Command, CommandRequest, ConnectionCommand, Dependency, Reply};
-use crate::peering::Connection;
+use crate::peering::{Connection, Fingerprint};
 use crate::preflight::{self, Check, CheckOutcome, Finding, Objection};
 use crate::store::{Saved, Stored};
 
@@ -43,7 +43,7 @@ pub(super) async fn reply_to_command(app: &App, request: &CommandRequest, now: T
     let attempt = Attempt::new(app, request, command, &id, now, deadline);
     match command.action {
         Action::Withdraw => attempt.withdraw_decision().await,
-        Action::Decide(_) | Action::DryRun | Action::Status => attempt.execute_command().await,
+        Action::Decide(_) | Action::Acknowledge | Action::DryRun | Action::Status => attempt.execute_command().await,
     }
 }
 
@@ -70,6 +70,7 @@ fn request_id(request: &CommandRequest, command: &ConnectionCommand) -> RequestI
     let verb = match command.action {
         Action::Decide(verdict) => verdict.name(),
         Action::Withdraw => "withdraw",
+        Action::Acknowledge => "acknowledge",
         Action::DryRun => "dry-run",
         Action::Status => "status",
     };
@@ -94,14 +95,14 @@ enum ReadError {
 }
 
 /// A command about one connection, and everything that it requires.
-struct Attempt<'a> {
-    app: &'a App,
+pub(super) struct Attempt<'a> {
+    pub(super) app: &'a App,
     request: &'a CommandRequest,
     command: &'a ConnectionCommand,
-    id: &'a ApprovalId,
-    by: Approver,
+    pub(super) id: &'a ApprovalId,
+    pub(super) by: Approver,
     now: Timestamp,
-    deadline: Instant,
+    pub(super) deadline: Instant,
 }
 
 impl<'a> Attempt<'a> {
@@ -143,7 +144,7 @@ impl<'a> Attempt<'a> {
     /// Carries out a command that requires a reading. Loads the record at the same time.
     async fn execute_command(self) -> Reply {
         let Self { app, command, id, deadline, .. } = self;
-        let decides = matches!(command.action, Action::Decide(_));
+        let decides = matches!(command.action, Action::Decide(_) | Action::Acknowledge);
         let (stored, connection) = tokio::join!(
             timeout_at(deadline, app.store.load(id)),
             timeout_at(deadline, self.read_within_budget(decides))
@@ -159,7 +160,7 @@ impl<'a> Attempt<'a> {
                 Action::Decide(verdict) => {
                     stored.approval.check_decision(&self.decision_about(verdict, stored.approval.connection())).err()
                 }
-                Action::DryRun | Action::Status | Action::Withdraw => {
+                Action::Acknowledge | Action::DryRun | Action::Status | Action::Withdraw => {
                     let known = stored.approval.check_replay(&request_id(self.request, command));
                     known.err().filter(|error| *error == DecisionError::IdReused)
                 }
@@ -183,6 +184,7 @@ impl<'a> Attempt<'a> {
                 let reading = Reading { connection, read_at: Instant::now() };
                 self.make_decision(verdict, stored, &reading).await
             }
+            Action::Acknowledge => self.acknowledge_drift(stored, &connection).await,
             Action::DryRun => self.reply_to_dry_run(connection).await,
             Action::Status | Action::Withdraw => {
                 let approval = stored.map(|stored| Box::new(stored.approval));
@@ -225,7 +227,7 @@ impl<'a> Attempt<'a> {
     /// A button only decides on the current message of its card. On another message, the reply brings the current card.
     async fn refuse_old_card(&self, stored: Option<&Stored>) -> Option<Reply> {
         match self.command.action {
-            Action::Decide(_) | Action::Withdraw => {
+            Action::Decide(_) | Action::Withdraw | Action::Acknowledge => {
                 refuse_old_card(self.app, self.request, stored, self.now, self.deadline).await
             }
             Action::DryRun | Action::Status => None,
@@ -253,7 +255,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    fn decision_about(&self, verdict: Verdict, connection: &Connection) -> Decision {
+    pub(super) fn decision_about(&self, verdict: Verdict, connection: &Connection) -> Decision {
         let RequestId { key, content } = request_id(self.request, self.command);
         Decision {
             verdict,
@@ -317,7 +319,7 @@ impl<'a> Attempt<'a> {
             }
         }
         let snapshot = policy.snapshot_for(&id.target, connection);
-        if !self.has_seen_facts(stored.as_ref(), connection, &snapshot) {
+        if !self.has_seen_facts(stored.as_ref(), &connection.fingerprint(), &snapshot) {
             return self.refuse_unseen_facts(stored, connection, &snapshot).await;
         }
         let stored = match stored {
@@ -349,7 +351,7 @@ impl<'a> Attempt<'a> {
     }
 
     /// Refuses a decision about outdated facts, also for later retries of the same request.
-    async fn store_refusal(&self, stored: Stored) -> Reply {
+    pub(super) async fn store_refusal(&self, stored: Stored) -> Reply {
         let Self { app, command, now, deadline, .. } = *self;
         let request = request_id(self.request, command);
         let refuse = |approval: &mut Approval| {
@@ -365,13 +367,17 @@ impl<'a> Attempt<'a> {
 
     /// Whether the sender can have seen these facts. Then the request names their fingerprint, or a channel showed them
     /// before the request was signed.
-    fn has_seen_facts(&self, stored: Option<&Stored>, connection: &Connection, snapshot: &PolicySnapshot) -> bool {
-        let fresh = connection.fingerprint();
+    pub(super) fn has_seen_facts(
+        &self,
+        stored: Option<&Stored>,
+        fresh: &Fingerprint,
+        snapshot: &PolicySnapshot,
+    ) -> bool {
         if let Some(seen) = &self.command.seen_fingerprint {
-            return seen.is_prefix_of(&fresh);
+            return seen.is_prefix_of(fresh);
         }
         let channels = [snapshot.channels.as_slice(), &self.app.config.policy.defaults.channels].concat();
-        stored.is_some_and(|stored| stored.approval.was_shown(&fresh, &channels, self.request.origin.signed_at))
+        stored.is_some_and(|stored| stored.approval.was_shown(fresh, &channels, self.request.origin.signed_at))
     }
 
     /// Refuses a decision about facts that its sender cannot have seen. The refusal is stored first, because a retry

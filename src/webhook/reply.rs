@@ -18,6 +18,7 @@ pub(super) fn decision_error_reply(error: DecisionError, approval: Approval) -> 
         // The sender of the refused request had not seen these facts either.
         DecisionError::FactsChanged | DecisionError::RefusedBefore => Reply::ConnectionChanged,
         DecisionError::NothingToWithdraw => Reply::NothingToWithdraw,
+        DecisionError::NothingToAcknowledge => Reply::NothingToAcknowledge,
         DecisionError::IdReused => Reply::IdReused,
         DecisionError::Voided => Reply::DecisionVoid,
         DecisionError::RecordFull => Reply::RecordFull,
@@ -44,10 +45,13 @@ pub(super) fn missing_reply(action: Action, stored: Option<Stored>, id: Approval
             let connection = Connection { status: Status::Deleted, ..approval.connection().clone() };
             Reply::Status { connection: Box::new(connection), approval: Some(Box::new(approval)), target: id.target }
         }
-        (Action::Decide(_) | Action::DryRun | Action::Withdraw, Some(Stored { approval, .. })) => {
-            Reply::Deleted(Box::new(approval))
+        (
+            Action::Decide(_) | Action::DryRun | Action::Withdraw | Action::Acknowledge,
+            Some(Stored { approval, .. }),
+        ) => Reply::Deleted(Box::new(approval)),
+        (Action::Status | Action::Decide(_) | Action::DryRun | Action::Withdraw | Action::Acknowledge, None) => {
+            Reply::UnknownConnection
         }
-        (Action::Status | Action::Decide(_) | Action::DryRun | Action::Withdraw, None) => Reply::UnknownConnection,
     }
 }
 

@@ -247,13 +247,14 @@ def test_every_alarm_watches_a_counted_metric():
         "WatcherIsSilent": ours("Ticks"),
         "NoticesWait": ours("OldestUndeliveredNotice"),
         "ApprovalIsStuck": ours("StuckApprovals"),
+        "PeeringHasDrifted": ours("Drifts"),
         "PeeringIsBypassed": ours("Bypasses"),
         "CredentialsFail": ours("CredentialsRefused"),
     }
     topic = [{"If": ["MakesTopic", {"Ref": "Alarms"}, {"Ref": "AlarmTopicArn"}]}]
     for name, alarm in alarms.items():
-        # A stuck approval and a bypass are counted once. The metric does not say when it is over.
-        is_counted_once = name in ("ApprovalIsStuck", "PeeringIsBypassed")
+        # These are counted once. The metric does not say when it is over.
+        is_counted_once = name in ("ApprovalIsStuck", "PeeringHasDrifted", "PeeringIsBypassed")
         assert alarm["AlarmActions"] == topic and alarm.get("OKActions", []) == ([] if is_counted_once else topic), name
         patience = {"NoticesWait": 13, "CredentialsFail": 3}.get(name, 1)
         assert (alarm["EvaluationPeriods"], alarm.get("DatapointsToAlarm", 1)) == (patience, 1), name

@@ -281,6 +281,16 @@ mod promises {
         assert_eq!(backend.ttl(&id).await, Some(ttl));
         let due = backend.store.due_entries(now + SignedDuration::from_secs(60), None).await.unwrap().items;
         assert_eq!(due.len(), 0, "an ended record is not due");
+        let active = backend.save_first(&approval("pcc-b", "alice", now)).await;
+        let activate = |approval: &mut Approval| {
+            let usable = Connection { status: Status::Activated, ..approval.connection().clone() };
+            let activated = approval.apply_event(&Event::Observed(Box::new(usable)), now);
+            deliver_everything(approval, now);
+            activated
+        };
+        let active = backend.store.update(active, activate).await.unwrap().approval;
+        assert_eq!((active.state().name(), active.due_at()), ("activated", None));
+        assert_eq!(backend.ttl(active.id()).await, None, "an activated connection is followed for life");
     }
 
     pub async fn copy_replaces_only_what_was_scanned(backend: Backend) {

@@ -168,6 +168,7 @@ async fn every_row_of_the_answers_is_sent() {
     ended_requests().await;
     voided_decisions().await;
     many_withdrawals().await;
+    changed_and_removed().await;
     full_record().await;
     failures_of_others().await;
     proofs_without_a_body().await;
@@ -435,6 +436,7 @@ async fn every_row_of_the_notifications_is_sent() {
     sent_back_request().await;
     pending_requests().await;
     odd_activations().await;
+    changed_and_removed().await;
     test_of_the_channels().await;
     let table = rows("docs/standard-webhooks.md", "| type | sent when |").into_iter();
     let mut table: BTreeSet<_> = table.flat_map(|(types, _)| names(&types).collect::<Vec<_>>()).collect();
@@ -496,6 +498,37 @@ async fn pending_requests() {
     app.set_status(&id, "Deleted");
     tick(&app, SignedDuration::from_mins(6)).await;
     app.read_doubtful_again(&id).await;
+    app.assert_state(&id, "deleted").await;
+}
+
+async fn changed_and_removed() {
+    let app = TestApp::start().await;
+    let id = app.discovered_request("vpc-two-people").await;
+    app.approve(&id, "alice").await.assert(200, "counted");
+    app.approve(&id, "bob").await.assert(200, "accepted");
+    app.send_spec(&app.blind_spec("acknowledge", &id, "alice")).await.assert(409, "nothing-to-acknowledge");
+    clock::jump::advance_in_thread(SignedDuration::from_secs(5));
+    app.follow().await;
+    let acknowledge = async |actor: &str, outcome: &str| {
+        app.set_bandwidth(&id, 2048);
+        app.discover().await;
+        let fingerprint = app.approval(&id).await.drift().map(|drift| drift.fingerprint.to_string());
+        let spec = EventSpec { fingerprint, ..app.blind_spec("acknowledge", &id, actor) };
+        app.send_spec(&spec).await.assert(200, outcome);
+    };
+    acknowledge("alice", "acknowledged").await;
+    acknowledge("bob", "acknowledged").await;
+    app.set_bandwidth(&id, 5);
+    app.discover().await;
+    clock::jump::advance_in_thread(SignedDuration::from_hours(5));
+    app.discover().await;
+    app.set_bandwidth(&id, 2048);
+    app.discover().await;
+    app.set_status(&id, "Deleted");
+    for _ in 0..3 {
+        clock::jump::advance_in_thread(SignedDuration::from_secs(61));
+        app.discover().await;
+    }
     app.assert_state(&id, "deleted").await;
 }
 

@@ -77,6 +77,7 @@ fn bound(button: Button) -> ShownButton {
         Button::Approve { .. } => "approve-binding",
         Button::Reject => "reject-binding",
         Button::Withdraw => "withdraw-binding",
+        Button::Acknowledge => "acknowledge-binding",
         Button::Details => "details-binding",
     };
     ShownButton { button, binding: Some(binding.into()) }

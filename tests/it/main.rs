@@ -30,6 +30,7 @@ mod credentials;
 mod delivery;
 mod dingtalk;
 mod doctor;
+mod drift;
 mod ended;
 mod events;
 mod feishu;

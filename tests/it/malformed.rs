@@ -19,7 +19,8 @@ fn approve_with(data: &str) -> String {
 async fn malformed_field_is_named_with_what_was_expected() {
     let app = TestApp::start().await;
     let known = "instance_id, actor, target, fingerprint, reason, dry_run";
-    let types = "one of peering.approve, peering.reject, peering.withdraw, peering.status, peering.list";
+    let types =
+        "one of peering.approve, peering.reject, peering.withdraw, peering.acknowledge, peering.status, peering.list";
     let cases = [
         (approve_with(r#","dry_run":"yes""#), "data.dry_run: expected a boolean, found the string \"yes\""),
         (approve_with(r#","dry_run":1"#), "data.dry_run: expected a boolean, found the number 1"),

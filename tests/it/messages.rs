@@ -4,6 +4,7 @@
 mod card;
 #[path = "../interop/cards/record.rs"]
 mod cards;
+mod drift;
 mod hostile;
 mod notification;
 mod reply;

@@ -129,10 +129,8 @@ async fn calm(app: &TestApp, memory: &Memory, seed: u64) {
                 ["Accepting", "Updating"].contains(&truth)
             }
             ApprovalState::Activating => truth == "Updating",
-            // Later changes are not followed.
-            ApprovalState::Activated => {
-                ["Activated", "Deleted", "Updating", "Rejected", "Accepting", "Expired"].contains(&truth)
-            }
+            // An active connection cannot be rejected and cannot wait.
+            ApprovalState::Activated => ["Activated", "Updating", "Rejected", "Accepting", "Expired"].contains(&truth),
             // The way in which it ended may be hidden for longer, but it is not alive.
             ApprovalState::Rejected | ApprovalState::Expired | ApprovalState::Deleted => {
                 !["Activated", "Accepting"].contains(&truth)
@@ -337,8 +335,12 @@ async fn step(app: &mut TestApp, chats: &Chats, original: &str, dice: &mut Dice,
             "discovery".into()
         }
         3..=6 => {
-            let verb = *dice.one_of(&["approve", "approve", "approve", "approve", "withdraw", "reject"]);
+            let verb = *dice.one_of(&["approve", "approve", "approve", "approve", "withdraw", "reject", "acknowledge"]);
             let mut spec = app.event_spec(verb, &id, person);
+            if verb == "acknowledge" {
+                let record = app.load_record(&id).await;
+                spec.fingerprint = record.map(|stored| stored.approval.asked_fingerprint().to_string());
+            }
             spec.reason = (dice.roll(2) == 0).then(|| "because".into());
             let signed = app.sign_spec(&spec).await;
             memory.sent.push(signed.clone());
@@ -521,7 +523,8 @@ fn check(app: &TestApp, memory: &mut Memory, records: &[Approval], seed: u64) {
         // 4. A final state stays, unless somebody decides again after a failure, or it is seen alive.
         if let Some(ended) = memory.ended.get(id) {
             let corrected = record.history().iter().any(|entry| matches!(entry.event, AuditEvent::Corrected { .. }));
-            let reopens = matches!(ended, ApprovalState::Failed { .. }) || corrected;
+            let was_removed = *ended == ApprovalState::Activated && *record.state() == ApprovalState::Deleted;
+            let reopens = matches!(ended, ApprovalState::Failed { .. }) || corrected || was_removed;
             assert!(*record.state() == *ended || reopens, "{id}: {ended:?} became {:?}\n{}", record.state(), story());
         }
         if record.state().is_final() {
@@ -532,7 +535,7 @@ fn check(app: &TestApp, memory: &mut Memory, records: &[Approval], seed: u64) {
         assert_eq!(History::verify(&record.id().to_string(), &json), Ok(()), "{id}\n{}", story());
         let undelivered = record.outbox().iter().flat_map(|notification| notification.deliveries.values());
         let undelivered = undelivered.filter(|delivery| matches!(delivery, Delivery::Waiting { .. })).count();
-        let open = !record.state().is_final() || record.unconfirmed().is_some();
+        let open = !record.state().is_final() || record.unconfirmed().is_some() || record.drift().is_some();
         assert_eq!(record.due_at().is_some(), undelivered > 0 || open, "{id}\n{}", story());
     }
 }
@@ -594,11 +597,18 @@ async fn settle(app: &TestApp, memory: &mut Memory, seed: u64) {
     for record in &records {
         let id = &record.id().instance_id;
         assert!(record.state().is_final(), "{id} is {}\n{}", record.state().name(), story());
-        assert_eq!(record.due_at(), None, "{id}: nothing is left to do or to tell\n{}", story());
+        assert_eq!(
+            record.due_at().is_some(),
+            record.drift().is_some(),
+            "{id}: nothing is left to do or to tell, but reminders of a change\n{}",
+            story()
+        );
+        check_drift(app, record, &story);
         let cards: Vec<_> =
             app.slack.messages_in(CHANNEL).into_iter().filter(|card| card.text.contains(id.as_str())).collect();
         assert!(!cards.is_empty(), "{id} has a card\n{}", story());
         let word = match record.state() {
+            ApprovalState::Activated if record.drift().is_some() => "ctive VPC peering",
             ApprovalState::Activated => "is Activated",
             ApprovalState::Rejected => "was rejected",
             ApprovalState::Expired => "has expired",
@@ -608,8 +618,28 @@ async fn settle(app: &TestApp, memory: &mut Memory, seed: u64) {
         };
         let last = cards.last().unwrap();
         assert!(last.text.contains(word), "{id}: {}\n{}", last.text, story());
-        if !matches!(record.state(), ApprovalState::Failed { .. }) {
+        if !matches!(record.state(), ApprovalState::Failed { .. }) && record.drift().is_none() {
             assert!(last.button_labels().is_empty(), "{id}: nothing is left to decide\n{}", story());
         }
+    }
+}
+
+/// No change of an active peering stays untold, and none is told that is not there.
+fn check_drift(app: &TestApp, record: &Approval, story: &dyn Fn() -> String) {
+    let id = &record.id().instance_id;
+    let truth = app.simulator.true_status(id.as_str()).unwrap();
+    if *record.state() != ApprovalState::Activated || truth != "Activated" {
+        return;
+    }
+    let connection = app.simulator.read_connection(id.as_str()).unwrap();
+    let changes = record.changes_since_approval(&connection, None);
+    assert_eq!(record.drift().map(|drift| drift.changes.clone()).unwrap_or_default(), changes, "{id}\n{}", story());
+    for change in changes {
+        let is_told = |post: &peergate::fake::slack::RecordedPost| {
+            let text = post.visible_text();
+            let says = text.contains("not as approved any more") || text.contains("facts that nobody approved");
+            says && text.contains(id.as_str()) && text.contains(&change.after)
+        };
+        assert!(app.slack.posts(SLACK_PATH).iter().any(is_told), "{id}: {change:?} is told nowhere\n{}", story());
     }
 }

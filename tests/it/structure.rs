@@ -69,6 +69,7 @@ const LAYERS: [(&str, &[&str]); 7] = [
             "read_budget",
             "redaction",
             "secret",
+            "used_cidrs",
         ],
     ),
     ("vendor and platforms", &["alicloud", "chat"]),

@@ -52,7 +52,7 @@ pub struct ContractButton {
 }
 
 /// Every button of the template, in order.
-pub const CONTRACT_BUTTONS: [ContractButton; 4] = [
+pub const CONTRACT_BUTTONS: [ContractButton; 5] = [
     ContractButton {
         action_id: "approve",
         label: "Approve",
@@ -72,6 +72,13 @@ pub const CONTRACT_BUTTONS: [ContractButton; 4] = [
         label: "Withdraw my approval",
         flag: "can_withdraw",
         binding: "withdraw_binding",
+        takes_reason: false,
+    },
+    ContractButton {
+        action_id: "acknowledge",
+        label: "Acknowledge",
+        flag: "can_acknowledge",
+        binding: "acknowledge_binding",
         takes_reason: false,
     },
     ContractButton {
@@ -173,7 +180,7 @@ fn asked_verdict(button: Button) -> Option<Verdict> {
     match button {
         Button::Approve { needs_reason: true } => Some(Verdict::Approve),
         Button::Reject => Some(Verdict::Reject),
-        Button::Approve { needs_reason: false } | Button::Withdraw | Button::Details => None,
+        Button::Approve { needs_reason: false } | Button::Withdraw | Button::Acknowledge | Button::Details => None,
     }
 }
 
@@ -182,7 +189,9 @@ fn tone(message: &Message) -> &'static str {
     let mut shown = message.buttons.iter().flat_map(|buttons| &buttons.shown);
     if message.checks.iter().any(|check| check.starts_with('✗')) {
         "red"
-    } else if shown.any(|shown| shown.binding.is_some() && matches!(shown.button, Button::Approve { .. })) {
+    } else if shown
+        .any(|shown| shown.binding.is_some() && matches!(shown.button, Button::Approve { .. } | Button::Acknowledge))
+    {
         "orange"
     } else {
         "blue"
@@ -297,8 +306,13 @@ mod tests {
     use crate::chat::message::{Buttons, ShownButton};
     use crate::peering::{Fingerprint, InstanceId};
 
-    const ALL: [Button; 4] =
-        [Button::Approve { needs_reason: false }, Button::Reject, Button::Withdraw, Button::Details];
+    const ALL: [Button; 5] = [
+        Button::Approve { needs_reason: false },
+        Button::Reject,
+        Button::Withdraw,
+        Button::Acknowledge,
+        Button::Details,
+    ];
 
     fn message(shown: &[Button]) -> Message {
         let bound = |button: &Button| ShownButton { button: *button, binding: Some(format!("{button:?}")) };
@@ -392,7 +406,7 @@ mod tests {
         let card = render_card(&large);
         assert_eq!(check_variables(&card), Ok(()));
         let flags = CONTRACT_BUTTONS.map(|own| get(&card, own.flag).to_owned());
-        assert_eq!(flags, ["no", "no", "yes", "yes"]);
+        assert_eq!(flags, ["no", "no", "yes", "no", "yes"]);
         assert!(body(&card).concat().contains("too large for a DingTalk card, so texts are cut"));
         let worst = Message {
             headline: "𝔘".repeat(900),

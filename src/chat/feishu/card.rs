@@ -244,7 +244,7 @@ fn needs_form(button: Button) -> bool {
 /// Source: <https://open.feishu.cn/document/feishu-cards/card-json-v2-components/interactive-components/button>
 fn button_element(BoundButton { button, binding }: &BoundButton<'_>) -> Value {
     let kind = match button {
-        Button::Approve { .. } => "primary",
+        Button::Approve { .. } | Button::Acknowledge => "primary",
         Button::Reject => "danger",
         Button::Withdraw | Button::Details => "default",
     };
@@ -269,7 +269,7 @@ fn form_element(asking: &[BoundButton<'_>]) -> Option<Value> {
     let verdict = |bound: &BoundButton<'_>| match bound.button {
         Button::Approve { .. } => Some(Verdict::Approve),
         Button::Reject => Some(Verdict::Reject),
-        Button::Withdraw | Button::Details => None,
+        Button::Withdraw | Button::Acknowledge | Button::Details => None,
     };
     let questions: Vec<_> = asking.iter().filter_map(verdict).map(message::reason_form).collect();
     let label = questions.first()?.label;

@@ -4,19 +4,20 @@ use jiff::Timestamp;
 
 use super::advice::{CHECK_BYPASS, PREVENT_BYPASS, advice_for_code};
 use super::checks::{draw_overlaps, summarize_findings};
+use super::drift::{delete_command, drift_advice, drift_facts, drift_headline};
 use super::facts::{
-    approver_name, can_show_all, connection_facts, decision_facts, describe_approver, list_approvers, problem_facts,
-    route_instructions,
+    approver_name, can_show_all, connection_facts, decision_facts, describe_approver, describe_change, list_approvers,
+    problem_facts, route_instructions,
 };
 use super::{
     Button, Buttons, Link, Message, MessageFact, ShownButton, format_duration, format_time, join_with, sanitize_reason,
     sanitize_text,
 };
 use crate::approval::{
-    Approval, ApprovalState, Approver, AuditEvent, Decision, Notification, NotificationKind, PolicySnapshot, Verdict,
-    failure_code,
+    Approval, ApprovalState, Approver, AuditEvent, Decision, Drift, Notification, NotificationKind, PolicySnapshot,
+    Verdict, failure_code,
 };
-use crate::peering::{Change, Connection, Facts, Status};
+use crate::peering::{Connection, Facts, Status};
 use crate::preflight::first_objection;
 
 /// The most names in a list of approvers.
@@ -60,6 +61,9 @@ pub fn request_card(approval: &Approval, now: Timestamp) -> Message {
             card.snippet.clone_from(&approval.policy().suggestion);
         }
     }
+    if let Some(drift) = approval.drift() {
+        show_drift(&mut card, approval, drift);
+    }
     if approval.is_open(now) {
         card.buttons = Some(card_buttons(approval));
         if !can_show_all(approval.facts()) {
@@ -69,6 +73,34 @@ pub fn request_card(approval: &Approval, now: Timestamp) -> Message {
         }
     }
     card
+}
+
+/// Asks people to acknowledge the change of an activated connection.
+fn show_drift(card: &mut Message, approval: &Approval, drift: &Drift) {
+    card.headline = drift_headline(approval, needed_short_names(approval).as_deref());
+    card.facts.extend(drift_facts(drift));
+    if approval.policy().rule.is_some() {
+        card.facts.push(RemainingApprovals::of(approval).to_fact());
+    }
+    card.checks = summarize_findings(approval.findings());
+    card.figure = draw_overlaps(approval.findings());
+    card.sentences = drift_advice();
+    card.snippet = Some(delete_command(approval));
+    let can_decide = can_show_all(&approval.asked_facts());
+    if !can_decide {
+        card.sentences.push(
+            "This card cannot show every fact, so it has no Acknowledge button. A webhook client can \
+                             acknowledge the change with the fingerprint from a status reply."
+                .into(),
+        );
+    }
+    let buttons = can_decide.then_some(Button::Acknowledge).into_iter().chain([Button::Details]);
+    card.buttons = Some(Buttons {
+        target: approval.id().target.clone(),
+        instance_id: approval.id().instance_id.clone(),
+        fingerprint: approval.asked_fingerprint().clone(),
+        shown: buttons.map(ShownButton::from).collect(),
+    });
 }
 
 fn is_pending(approval: &Approval, now: Timestamp) -> bool {
@@ -150,10 +182,19 @@ fn pending_headline(approval: &Approval, now: Timestamp) -> String {
 /// The approvers who must decide about a request, as its record names them. Empty if nobody can decide now.
 #[must_use]
 pub fn needed_approvers(approval: &Approval, now: Timestamp) -> Vec<String> {
+    if approval.drift().is_some() {
+        return RemainingApprovals::of(approval).keys;
+    }
     match Ask::of(approval, now) {
         Some(Ask::Decide(_) | Ask::RejectOrFix(_)) => RemainingApprovals::of(approval).keys,
         Some(Ask::AddRule | Ask::ChangeRule) | None => vec![],
     }
+}
+
+/// Who can still acknowledge a change, for a headline. `None` if they are too few.
+fn needed_short_names(approval: &Approval) -> Option<String> {
+    let remaining = RemainingApprovals::of(approval);
+    remaining.can_be_given().then(|| remaining.short_names())
 }
 
 /// What a pending request needs, and from whom.
@@ -197,7 +238,7 @@ impl Ask {
     }
 }
 
-/// The approvals that are missing, and who can give them.
+/// The approvals or acknowledgments that are missing, and who can give them.
 struct RemainingApprovals {
     missing: u32,
     /// Who can give them, as the record names them.
@@ -208,14 +249,16 @@ struct RemainingApprovals {
 
 impl RemainingApprovals {
     fn of(approval: &Approval) -> Self {
-        let approvals = approval.decisions().iter().filter(|decision| decision.verdict == Verdict::Approve);
+        let given = approval.drift().map_or(approval.decisions(), |drift| &drift.acknowledgments);
+        let approvals = given.iter().filter(|decision| decision.verdict == Verdict::Approve);
         let approved: Vec<_> = approvals.map(|decision| decision.by.key()).collect();
         let PolicySnapshot { approvers, display_names, .. } = approval.policy();
         let keys: Vec<_> = approvers.iter().filter(|key| !approved.contains(&key.as_str())).cloned().collect();
         let names =
             keys.iter().map(|key| display_names.get(key).map_or_else(|| key.clone(), |name| sanitize_text(name)));
         let names = names.collect();
-        let missing = approval.policy().needed_approvals().saturating_sub(approval.approval_count());
+        let missing =
+            approval.policy().needed_approvals().saturating_sub(u32::try_from(approved.len()).unwrap_or(u32::MAX));
         Self { missing, keys, names }
     }
 
@@ -372,12 +415,6 @@ fn change_facts(approval: &Approval) -> Vec<MessageFact> {
         (*fingerprint == *approval.fingerprint()).then_some(changes)
     });
     last.into_iter().flatten().map(|change| MessageFact::new("⚠ Changed", describe_change(change))).collect()
-}
-
-/// e.g. `bandwidth: 1024 Mbit/s → 5 Mbit/s`.
-pub(super) fn describe_change(change: &Change) -> String {
-    let shown = |value: &str| if value.is_empty() { "none or unlimited".to_owned() } else { sanitize_text(value) };
-    format!("{}: {} → {}", change.fact, shown(&change.before), shown(&change.after))
 }
 
 fn card_buttons(approval: &Approval) -> Buttons {

@@ -34,6 +34,7 @@ fn check_name(check: Check) -> &'static str {
         Check::ManagedService => "managed service",
         Check::Cidrs => "CIDR overlap",
         Check::OtherPeerings => "other peerings",
+        Check::CidrsInUse => "CIDR blocks in use",
         Check::DryRun => "dry run",
     }
 }
@@ -45,6 +46,10 @@ pub(super) fn describe_finding(finding: &Finding) -> String {
         CheckOutcome::Unknown(problem) => {
             let code = problem.as_ref().map(|problem| format!(": {}", sanitize_text(&problem.code)));
             format!("⚠ {}{}", describe_unknown(finding.check), code.unwrap_or_default())
+        }
+        CheckOutcome::Warning(conflicts) if finding.check == Check::CidrsInUse => {
+            let conflicts: Vec<_> = conflicts.iter().map(describe_conflict).collect();
+            format!("⚠ other peerings of the configured accounts use the same CIDR blocks: {}", conflicts.join("; "))
         }
         CheckOutcome::Warning(conflicts) => {
             let conflicts: Vec<_> = conflicts.iter().map(describe_conflict).collect();
@@ -62,6 +67,7 @@ fn describe_passed(check: Check) -> &'static str {
         Check::BusinessStatus => "its business status is normal",
         Check::ManagedService => "no managed service owns it",
         Check::Cidrs => "the CIDR blocks of both sides do not overlap",
+        Check::CidrsInUse => "no other peering of the configured accounts uses the same CIDR blocks",
         Check::OtherPeerings => "no other peering of the accepting VPC uses the requester's CIDR blocks",
         Check::DryRun => "Alibaba Cloud would accept it (dry run)",
     }
@@ -75,6 +81,7 @@ fn describe_unknown(check: Check) -> &'static str {
         Check::BusinessStatus => "unknown business status",
         Check::ManagedService => "unknown whether a managed service owns it",
         Check::Cidrs => "unknown whether CIDR blocks overlap, because those of one side are missing",
+        Check::CidrsInUse => "unknown whether other peerings of the configured accounts use the same CIDR blocks",
         Check::OtherPeerings => "unknown whether other peerings of the accepting VPC use the requester's CIDR blocks",
         Check::DryRun => "unknown whether Alibaba Cloud would accept it (dry run)",
     }

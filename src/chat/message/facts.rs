@@ -2,7 +2,7 @@
 
 use super::{MAX_CIDRS, MessageFact, join_with, sanitize_reason, sanitize_text};
 use crate::approval::{Approver, Decision};
-use crate::peering::{Connection, Facts, Problem, Side};
+use crate::peering::{Change, Connection, Facts, Problem, Side};
 
 /// The longest text of all CIDR blocks that a card shows completely. A platform with a lower limit has to shorten it.
 const MAX_CIDR_CHARS: usize = 6000;
@@ -66,6 +66,12 @@ pub(super) fn decision_facts(label: &'static str, decision: Option<&Decision>) -
     let mut facts = vec![MessageFact::new(label, describe_approver(&decision.by))];
     facts.extend(decision.reason.as_deref().map(|reason| MessageFact::new("Reason", sanitize_reason(reason))));
     facts
+}
+
+/// e.g. `bandwidth: 1024 Mbit/s → 5 Mbit/s`.
+pub(super) fn describe_change(change: &Change) -> String {
+    let shown = |value: &str| if value.is_empty() { "none or unlimited".to_owned() } else { sanitize_text(value) };
+    format!("{}: {} → {}", change.fact, shown(&change.before), shown(&change.after))
 }
 
 pub(super) fn problem_facts(problem: &Problem) -> Vec<MessageFact> {

@@ -2,9 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::card::{describe_change, request_card};
+use super::card::request_card;
 use super::checks::explain_objection;
-use super::facts::{describe_approver, list_approvers};
+use super::facts::{describe_approver, describe_change, list_approvers};
 use super::notification::count_approvals;
 use super::{Message, format_time, sanitize_reason, sanitize_text};
 use crate::approval::{
@@ -88,6 +88,12 @@ fn describe_event(event: &AuditEvent) -> String {
         AuditEvent::FactsDiffer { changes } => {
             format!("activated with facts that nobody approved: {}", describe_changes(changes))
         }
+        AuditEvent::Drifted { changes, .. } => format!("changed while active: {}", describe_changes(changes)),
+        AuditEvent::DriftEnded => "again as approved or acknowledged".to_owned(),
+        AuditEvent::DriftAcknowledged { decision, .. } => {
+            let reason = decision.reason.as_deref().map(|reason| format!(" ({})", sanitize_reason(reason)));
+            format!("change acknowledged by {}{}", describe_approver(&decision.by), reason.unwrap_or_default())
+        }
         AuditEvent::Failed(problem) => {
             let request_id = problem.request_id.as_deref().map(|id| format!(", request {}", sanitize_text(id)));
             format!("failed with {}{}", sanitize_text(&problem.code), request_id.unwrap_or_default())
@@ -137,9 +143,10 @@ pub fn summary_line(approval: &Approval, now: Timestamp) -> String {
         ApprovalState::Pending => {
             format!("pending, {} of {}", approval.approval_count(), count_approvals(policy.needed_approvals()))
         }
+        ApprovalState::Activated if approval.drift().is_some() => "activated, changed since".to_owned(),
         ApprovalState::Approved
-        | ApprovalState::Activating
         | ApprovalState::Activated
+        | ApprovalState::Activating
         | ApprovalState::Rejecting
         | ApprovalState::Rejected
         | ApprovalState::Expired

@@ -3,10 +3,11 @@
 use jiff::Timestamp;
 
 use super::advice::{CHECK_BYPASS, PREVENT_BYPASS, advice_for_code};
-use super::card::{Ask, approver_facts, describe_change, failure_headline, request_card};
+use super::card::{Ask, approver_facts, failure_headline, request_card};
 use super::checks::explain_objection;
+use super::drift::{describe_acknowledgment, describe_drift, describe_drift_end, describe_removal, remind_of_drift};
 use super::facts::{
-    approver_name, connection_facts, decision_facts, describe_approver, list_approvers, problem_facts,
+    approver_name, connection_facts, decision_facts, describe_approver, describe_change, list_approvers, problem_facts,
     route_instructions,
 };
 use super::{Message, MessageFact, format_duration, format_time, format_wait, sanitize_text, with_headline};
@@ -32,6 +33,11 @@ pub fn notification_name(kind: &NotificationKind) -> &'static str {
         NotificationKind::Bypassed { .. } => "bypassed",
         NotificationKind::Stuck { .. } => "stuck",
         NotificationKind::FactsDiffer { .. } => "differs",
+        NotificationKind::Drifted { .. } => "drifted",
+        NotificationKind::DriftEnded => "drift_ended",
+        NotificationKind::DriftAcknowledged { .. } => "drift_acknowledged",
+        NotificationKind::DriftReminder { .. } => "drift_reminder",
+        NotificationKind::Removed { .. } => "removed",
         NotificationKind::Activated { .. } => "activated",
         NotificationKind::Rejected(_) => "rejected",
         NotificationKind::Expired => "expired",
@@ -54,13 +60,9 @@ pub fn describe_notification(approval: &Approval, notification: &Notification) -
         NotificationKind::Decided { decision, given, needed } => {
             describe_decision(approval, decision, Progress { given: *given, needed: *needed })
         }
-        NotificationKind::Withdrawn { by, given, needed } => Message {
-            facts: vec![MessageFact::new("Withdrawn by", describe_approver(by))],
-            ..with_headline(format!(
-                "{} withdrew their approval of VPC peering {id}: {given} of {needed} approvals are left",
-                approver_name(by)
-            ))
-        },
+        NotificationKind::Withdrawn { by, given, needed } => {
+            describe_withdrawal(approval, by, Progress { given: *given, needed: *needed })
+        }
         NotificationKind::Reminder { waiting_s } => {
             let headline = format!("VPC peering {id} has been pending for {}", format_wait(*waiting_s));
             remind(approval, headline, at)
@@ -84,19 +86,17 @@ pub fn describe_notification(approval: &Approval, notification: &Notification) -
         }
         NotificationKind::Stuck { for_s, problem } => describe_stuck(approval, *for_s, problem.as_ref()),
         NotificationKind::FactsDiffer { changes } => describe_difference(approval, changes),
+        NotificationKind::Drifted { changes } => describe_drift(approval, changes),
+        NotificationKind::DriftEnded => describe_drift_end(approval),
+        NotificationKind::DriftAcknowledged { decision, given, needed } => {
+            describe_acknowledgment(approval, decision, *given, *needed)
+        }
+        NotificationKind::DriftReminder { waiting_s } => remind_of_drift(approval, *waiting_s),
+        NotificationKind::Removed { lived_s } => describe_removal(approval, *lived_s),
         NotificationKind::Activated { took_s } => describe_activation(approval, *took_s),
-        NotificationKind::Rejected(by) => Message {
-            facts: decision_facts("Rejected by", by.as_ref()),
-            sentences: vec!["This is final. To try again, the requester must send a new request.".into()],
-            ..with_headline(format!("VPC peering {id} was rejected"))
-        },
+        NotificationKind::Rejected(by) => describe_rejection(approval, by.as_ref()),
         NotificationKind::Expired => describe_expiry(approval),
-        NotificationKind::Deleted => Message {
-            sentences: vec![
-                "Nothing is left to decide. If it is still needed, the requester must send a new request.".into(),
-            ],
-            ..with_headline(format!("VPC peering {id} was deleted"))
-        },
+        NotificationKind::Deleted => describe_deletion(approval),
         NotificationKind::Failed { verdict, problem } => Message {
             facts: problem_facts(problem),
             sentences: vec![advice_for_code(&problem.code).into()],
@@ -159,6 +159,34 @@ fn describe_decision(approval: &Approval, decision: &Decision, Progress { given,
         Verdict::Reject => ("Rejected by", format!("{name} rejected VPC peering {id}")),
     };
     Message { facts: decision_facts(label, Some(decision)), ..with_headline(headline) }
+}
+
+fn describe_withdrawal(approval: &Approval, by: &Approver, Progress { given, needed }: Progress) -> Message {
+    Message {
+        facts: vec![MessageFact::new("Withdrawn by", describe_approver(by))],
+        ..with_headline(format!(
+            "{} withdrew their approval of VPC peering {}: {given} of {needed} approvals are left",
+            approver_name(by),
+            approval.id()
+        ))
+    }
+}
+
+fn describe_rejection(approval: &Approval, by: Option<&Decision>) -> Message {
+    Message {
+        facts: decision_facts("Rejected by", by),
+        sentences: vec!["This is final. To try again, the requester must send a new request.".into()],
+        ..with_headline(format!("VPC peering {} was rejected", approval.id()))
+    }
+}
+
+fn describe_deletion(approval: &Approval) -> Message {
+    Message {
+        sentences: vec![
+            "Nothing is left to decide. If it is still needed, the requester must send a new request.".into(),
+        ],
+        ..with_headline(format!("VPC peering {} was deleted", approval.id()))
+    }
 }
 
 /// An alarm: somebody accepted the connection outside peergate.
@@ -333,6 +361,11 @@ pub fn follow_up(approval: &Approval, notification: &Notification, now: Timestam
         | NotificationKind::Bypassed { .. }
         | NotificationKind::Stuck { .. }
         | NotificationKind::FactsDiffer { .. }
+        | NotificationKind::Drifted { .. }
+        | NotificationKind::DriftEnded
+        | NotificationKind::DriftAcknowledged { .. }
+        | NotificationKind::DriftReminder { .. }
+        | NotificationKind::Removed { .. }
         | NotificationKind::Activated { .. }
         | NotificationKind::Rejected(_)
         | NotificationKind::Expired

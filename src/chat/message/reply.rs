@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use super::advice::advice_for_code;
 use super::card::{approver_facts, describe_unmatched, request_card};
 use super::checks::{describe_finding, draw_overlaps, explain_objection};
+use super::drift::{describe_acknowledged, nothing_to_acknowledge};
 use super::facts::{can_show_all, connection_facts, describe_approver, problem_facts};
 use super::history::{recent_events, summary_line};
 use super::notification::count_approvals;
@@ -95,11 +96,10 @@ pub fn describe_reply(reply: &Reply, scope: CommandScope, now: Timestamp) -> Mes
         Reply::Done(approval) => describe_done(approval, now),
         Reply::InProgress(approval) => describe_progress(approval),
         Reply::Counted(approval) => describe_counted(approval, now),
-        Reply::Withdrawn(approval) => Message {
-            facts: approver_facts(approval, now),
-            ..with_headline(format!("You withdrew your approval of {}", approval.id()))
-        },
+        Reply::Withdrawn(approval) => describe_withdrawal(approval, now),
         Reply::NothingToWithdraw => with_headline("You have no approval to withdraw"),
+        Reply::Acknowledged(approval) => describe_acknowledged(approval),
+        Reply::NothingToAcknowledge => nothing_to_acknowledge(),
         Reply::Repeated(approval) => Message {
             facts: state_facts(approval, now),
             ..with_headline(format!("You already decided on {}: nothing changed", approval.id()))
@@ -151,6 +151,13 @@ pub fn describe_reply(reply: &Reply, scope: CommandScope, now: Timestamp) -> Mes
             "Too many requests came in the last minute, so peergate did not ask Alibaba Cloud and nothing was decided",
             TRY_AGAIN,
         ),
+    }
+}
+
+fn describe_withdrawal(approval: &Approval, now: Timestamp) -> Message {
+    Message {
+        facts: approver_facts(approval, now),
+        ..with_headline(format!("You withdrew your approval of {}", approval.id()))
     }
 }
 

@@ -52,7 +52,7 @@ fn button_element(button: Button, binding: &str) -> Value {
     let label = json!({"type": "plain_text", "text": button.label()});
     let mut element = json!({"type": "button", "text": label, "action_id": action_id(button), "value": binding});
     let style = match button {
-        Button::Approve { .. } => Some("primary"),
+        Button::Approve { .. } | Button::Acknowledge => Some("primary"),
         Button::Reject => Some("danger"),
         Button::Withdraw | Button::Details => None,
     };

@@ -17,8 +17,8 @@ use url::Url;
 use super::form::escape_text;
 use super::form::{FormFields, unescape_text};
 use super::{
-    APPROVE, APPROVE_WITH_REASON, Config, DETAILS, NAME, PlatformContext, REALM, REASON_FIELD, REJECT, SigningSecret,
-    WITHDRAW,
+    ACKNOWLEDGE, APPROVE, APPROVE_WITH_REASON, Config, DETAILS, NAME, PlatformContext, REALM, REASON_FIELD, REJECT,
+    SigningSecret, WITHDRAW,
 };
 use crate::approval::Principal;
 use crate::chat::authenticity::{check_timestamp, hmac_of, only_header};
@@ -43,7 +43,7 @@ const SIGNATURE_FORM: &str = "`v0`, `=` and 64 lower-case hexadecimal digits";
 /// The length of a SHA-256 in hexadecimal digits.
 const SIGNATURE_DIGITS: usize = 64;
 /// The `action_id` of every button.
-const ACTION_IDS: [&str; 5] = [APPROVE, APPROVE_WITH_REASON, REJECT, WITHDRAW, DETAILS];
+const ACTION_IDS: [&str; 6] = [APPROVE, APPROVE_WITH_REASON, REJECT, WITHDRAW, ACKNOWLEDGE, DETAILS];
 
 /// Refuses what is not Slack's under any secret.
 pub(in crate::chat) fn precheck_request(request: &Request<Bytes>, now: Timestamp) -> Result<(), Unauthentic> {
@@ -397,6 +397,7 @@ pub(super) fn action_id(button: Button) -> &'static str {
         Button::Approve { needs_reason: true } => APPROVE_WITH_REASON,
         Button::Reject => REJECT,
         Button::Withdraw => WITHDRAW,
+        Button::Acknowledge => ACKNOWLEDGE,
         Button::Details => DETAILS,
     }
 }

@@ -55,6 +55,7 @@ fn reply_response(reply: &Reply, message: &Message) -> Response<String> {
         | Reply::InProgress(approval)
         | Reply::Counted(approval)
         | Reply::Withdrawn(approval)
+        | Reply::Acknowledged(approval)
         | Reply::Repeated(approval)
         | Reply::AlreadyDecided(approval)
         | Reply::Deleted(approval) => {
@@ -80,6 +81,7 @@ fn reply_response(reply: &Reply, message: &Message) -> Response<String> {
         | Reply::ReasonRequired { .. }
         | Reply::ReasonTooLong(_)
         | Reply::NothingToWithdraw
+        | Reply::NothingToAcknowledge
         | Reply::CouldNotAsk { .. }
         | Reply::StaleCard { .. }
         | Reply::ConnectionChanged

@@ -213,13 +213,15 @@ pub(in crate::chat) fn parse(_config: &Config, authentic: Authentic) -> Result<I
         ("peering.approve", true) => Some(Action::DryRun),
         ("peering.reject", false) => Some(Action::Decide(Verdict::Reject)),
         ("peering.withdraw", false) => Some(Action::Withdraw),
+        ("peering.acknowledge", false) => Some(Action::Acknowledge),
         ("peering.status", false) => Some(Action::Status),
         ("peering.list", false) => None,
-        ("peering.reject" | "peering.withdraw" | "peering.status" | "peering.list", true) => {
+        ("peering.reject" | "peering.withdraw" | "peering.acknowledge" | "peering.status" | "peering.list", true) => {
             return Err(MalformedRequest::new("data.dry_run: only peering.approve has a dry run"));
         }
         _ => {
-            let known = "one of peering.approve, peering.reject, peering.withdraw, peering.status, peering.list";
+            let known = "one of peering.approve, peering.reject, peering.withdraw, peering.acknowledge, peering.status, \
+                         peering.list";
             return Err(MalformedRequest::at("type", known, &r#type));
         }
     };

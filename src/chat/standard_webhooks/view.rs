@@ -6,9 +6,9 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::approval::{Approval, ClientToken, Decision, Notification, NotificationKind, Principal, Verdict};
+use crate::approval::{Approval, ClientToken, Decision, Drift, Notification, NotificationKind, Principal, Verdict};
 use crate::chat::message;
-use crate::peering::{AccountId, BusinessStatus, Connection, Fingerprint, InstanceId, Problem, Side, Status};
+use crate::peering::{AccountId, BusinessStatus, Change, Connection, Fingerprint, InstanceId, Problem, Side, Status};
 use crate::preflight::Finding;
 
 /// A notification.
@@ -70,8 +70,24 @@ pub(super) struct ApprovalView<'a> {
     problem: Option<&'a Problem>,
     /// The latest hash of the history: SHA-256, 64 hexadecimal digits.
     history_hash: Option<&'a str>,
+    /// How the activated connection differs from what people approved or acknowledged. Null if it does not.
+    drift: Option<DriftView<'a>>,
     /// The last reading that changed the record.
     connection: ConnectionView<'a>,
+}
+
+/// A change of an activated connection that is not acknowledged yet.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "Drift"))]
+struct DriftView<'a> {
+    /// When peergate saw it.
+    since: Timestamp,
+    /// The differences.
+    changes: &'a [Change],
+    /// Send it with an acknowledgment.
+    fingerprint: &'a Fingerprint,
+    /// Those who have acknowledged it, oldest first.
+    acknowledgments: Vec<DecisionView<'a>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -181,8 +197,16 @@ impl<'a> ApprovalView<'a> {
             client_token: approval.client_token().map(ClientToken::as_str),
             problem: approval.last_problem(),
             history_hash: approval.history().last().map(|entry| entry.hash.as_str()),
+            drift: approval.drift().map(DriftView::new),
             connection: ConnectionView::new(approval.connection()),
         }
+    }
+}
+
+impl<'a> DriftView<'a> {
+    fn new(Drift { since, changes, fingerprint, acknowledgments }: &'a Drift) -> Self {
+        let acknowledgments = acknowledgments.iter().map(DecisionView::new).collect();
+        Self { since: *since, changes, fingerprint, acknowledgments }
     }
 }
 

@@ -238,7 +238,7 @@ fn mention_mark(number: usize) -> String {
 fn button_action(ShownButton { button, binding }: &ShownButton) -> Option<Value> {
     let binding = binding.as_deref()?;
     let (style, form, field) = match button {
-        Button::Approve { needs_reason: false } => (Some("positive"), None, ""),
+        Button::Approve { needs_reason: false } | Button::Acknowledge => (Some("positive"), None, ""),
         Button::Approve { needs_reason: true } => {
             (Some("positive"), Some(message::reason_form(Verdict::Approve)), APPROVE_REASON_FIELD)
         }

@@ -61,7 +61,7 @@ fn messages() -> Vec<(&'static str, Message)> {
     let requiring = edited(&pending(), |record| record["terms"]["require_reason"] = json!(true));
     let activated = after(approved_by_two(), &[accepted(), seen(Status::Activated)]);
     let bypassed = after(half_approved(), &[seen(Status::Activated)]);
-    let cards = [
+    let cards = vec![
         ("pending", pending()),
         ("half", half_approved()),
         ("activated", activated),
@@ -69,11 +69,13 @@ fn messages() -> Vec<(&'static str, Message)> {
         ("bypass", bypassed),
         ("overlap", overlapping()),
         ("no_rule", uncovered()),
+        ("drifted", drift::drifted()),
         ("changed", after(half_approved(), &[bandwidth_changed()])),
         ("hostile", hostile()),
         ("reason_required", requiring),
     ];
-    let mut messages: Vec<_> = cards.map(|(name, approval)| (name, message::request_card(&approval, now()))).into();
+    let card = |(name, approval): (_, Approval)| (name, message::request_card(&approval, now()));
+    let mut messages: Vec<_> = cards.into_iter().map(card).collect();
     messages.push(("alarm", Message { mentions: mentions(), ..bypass_alarm() }));
     messages.push(("details", details()));
     messages

@@ -19,6 +19,11 @@ fn test_of(kind: &NotificationKind) -> fn() {
         NotificationKind::Bypassed { .. } => bypass_notification_counts_the_approvals,
         NotificationKind::Stuck { .. } => slow_activation_notification_refers_to_support,
         NotificationKind::FactsDiffer { .. } => changed_activation_notification_names_the_change,
+        NotificationKind::Drifted { .. } => drift::drift_notification_names_the_change_and_how_to_delete,
+        NotificationKind::DriftEnded => drift::drift_end_notification_says_nobody_has_to_act,
+        NotificationKind::DriftAcknowledged { .. } => drift::acknowledgment_notification_counts,
+        NotificationKind::DriftReminder { .. } => drift::drift_reminder_shows_the_change,
+        NotificationKind::Removed { .. } => drift::removal_notification_says_how_long_it_was_active,
         NotificationKind::Activated { .. } => activated_notification_lists_the_next_steps,
         NotificationKind::Rejected(_) => rejected_notification_says_it_is_final,
         NotificationKind::Expired => expired_notification_asks_for_a_new_request,
@@ -530,6 +535,7 @@ fn machine_notification_carries_the_whole_approval() {
               "verdict": "approve"
             }
           ],
+          "drift": null,
           "findings": [
             {
               "check": "account",

@@ -11,6 +11,7 @@ fn test_of(reply: &Reply) -> fn() {
         Reply::Counted(_) => reply_to_a_partial_approval_counts_it,
         Reply::Withdrawn(_) => reply_to_a_withdrawal_shows_who_is_needed,
         Reply::NothingToWithdraw => reply_without_an_approval_to_withdraw_says_so,
+        Reply::Acknowledged(_) | Reply::NothingToAcknowledge => drift::acknowledgment_replies_say_what_is_left,
         Reply::Repeated(_) => reply_to_a_repeated_decision_says_nothing_changed,
         Reply::AlreadyDecided(_) => reply_after_an_approval_names_the_approvers,
         Reply::Deleted(_) => reply_about_a_missing_connection_says_what_to_do,
@@ -671,6 +672,7 @@ fn usage_explains_every_command() {
     /peergate approve pcc-… [on TARGET] [because REASON]: approve a request
     /peergate reject pcc-… [on TARGET] [because REASON]: reject a request
     /peergate withdraw pcc-… [on TARGET]: withdraw your approval
+    /peergate acknowledge pcc-… [on TARGET] [because REASON]: acknowledge that an active connection has changed
     /peergate dry-run pcc-… [on TARGET]: check whether a request could be accepted, and change nothing
     TARGET is the name of an accepting account. You can omit it if there is only one, and you can write TARGET/pcc-….
     A reason has at most 400 characters.

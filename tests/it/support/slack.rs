@@ -66,6 +66,7 @@ impl TestApp {
             "peergate.approve.reason" => Button::Approve { needs_reason: true },
             "peergate.reject" => Button::Reject,
             "peergate.withdraw" => Button::Withdraw,
+            "peergate.acknowledge" => Button::Acknowledge,
             _ => Button::Details,
         };
         let value = self.private_button_value(id, button, &fingerprint, user).await;

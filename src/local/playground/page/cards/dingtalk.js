@@ -7,6 +7,7 @@ const BUTTONS = [
   { id: 'approve', label: 'Approve', kind: 'primary', takesReason: true },
   { id: 'reject', label: 'Reject', kind: 'danger', takesReason: true },
   { id: 'withdraw', label: 'Withdraw my approval', kind: '', takesReason: false },
+  { id: 'acknowledge', label: 'Acknowledge', kind: 'primary', takesReason: false },
   { id: 'details', label: 'Details', kind: '', takesReason: false },
 ];
 const OTHERS = ['title', 'tone', 'can_reason', 'reason_label', 'has_link', 'link_label', 'link_url', 'notice'];

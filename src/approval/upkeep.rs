@@ -1,0 +1,331 @@
+//! Activated connections. peergate follows them for life: it tells what is not as people approved it, and when the
+//! connection was deleted. It changes nothing at Alibaba Cloud.
+//!
+//! A difference is a [`Drift`]. People acknowledge it, or the connection returns to what they approved. What they
+//! acknowledge is what later readings are compared with.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Approval, ApprovalState, Approver, AuditEvent, Decision, DecisionError, NotificationKind, PolicySnapshot,
+    RequestId, Review, TransientReading, UnconfirmedReading,
+};
+use crate::peering::{BusinessStatus, Change, Connection, Facts, FieldHash, Fingerprint};
+use crate::preflight::{self, Finding};
+
+/// How many drifts and ends of drifts are told in [`DRIFT_WINDOW`]. Both owners can change a connection as often as they
+/// like. What comes too soon is told later, as it is then.
+const MAX_DRIFTS: usize = 6;
+const DRIFT_WINDOW: SignedDuration = SignedDuration::from_hours(1);
+/// How many drifts and ends of drifts the history keeps. Later ones are told, but not kept.
+const MAX_KEPT_DRIFTS: usize = 200;
+
+/// What peergate knows of a connection since its activation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Upkeep {
+    /// The business status that people acknowledged. `None` for `Normal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    business_status: Option<BusinessStatus>,
+    /// The CIDR blocks of our VPC that people acknowledged. `None` for those of the facts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vpc_cidrs: Option<BTreeSet<IpNet>>,
+    /// The CIDR blocks of our VPC when it was last read. `None` if it never was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    own_vpc: Option<BTreeSet<IpNet>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    drift: Option<Drift>,
+}
+
+/// How an activated connection differs from what people approved or acknowledged last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drift {
+    /// When peergate saw it.
+    pub since: Timestamp,
+    /// The differences.
+    pub changes: Vec<Change>,
+    /// Hash of everything that people acknowledge.
+    pub fingerprint: Fingerprint,
+    /// Those who have acknowledged it, oldest first, each once. The verdict is always to approve.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub acknowledgments: Vec<Decision>,
+}
+
+/// A reading of an activated connection, and everything that is told of it.
+#[derive(Debug, Clone)]
+pub struct FollowedReading {
+    /// The connection, which is `Activated`.
+    pub connection: Connection,
+    /// The CIDR blocks of our VPC. `None` if it was not read now.
+    pub own_vpc: Option<BTreeSet<IpNet>>,
+    /// What the configuration says about this reading.
+    pub policy: PolicySnapshot,
+    /// Results of the checks of this reading.
+    pub findings: Vec<Finding>,
+}
+
+impl Upkeep {
+    pub(super) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(super) fn own_vpc(&self) -> Option<&BTreeSet<IpNet>> {
+        self.own_vpc.as_ref()
+    }
+}
+
+impl Approval {
+    /// How the activated connection differs from what people approved or acknowledged. `None` if it does not.
+    #[must_use]
+    pub fn drift(&self) -> Option<&Drift> {
+        self.upkeep.drift.as_ref()
+    }
+
+    /// The CIDR blocks of our VPC when it was last read. `None` if it never was.
+    #[must_use]
+    pub fn own_vpc(&self) -> Option<&BTreeSet<IpNet>> {
+        self.upkeep.own_vpc()
+    }
+
+    /// Fingerprint of what people are asked about: the drift of an activated connection, else the facts.
+    #[must_use]
+    pub fn asked_fingerprint(&self) -> &Fingerprint {
+        self.drift().map_or(&self.fingerprint, |drift| &drift.fingerprint)
+    }
+
+    /// The facts of the last reading, for an activated connection; else the facts that people decide on.
+    #[must_use]
+    pub fn asked_facts(&self) -> Facts {
+        if self.state == ApprovalState::Activated { self.current_facts(&self.connection) } else { self.facts.clone() }
+    }
+
+    /// How many people have acknowledged the drift.
+    #[must_use]
+    pub fn acknowledgment_count(&self) -> u32 {
+        self.drift().map_or(0, |drift| u32::try_from(drift.acknowledgments.len()).unwrap_or(u32::MAX))
+    }
+
+    /// How a reading differs from what people approved or acknowledged last. `own_vpc` is `None` if our VPC was not read
+    /// now; then the last reading counts.
+    #[must_use]
+    pub fn changes_since_approval(&self, connection: &Connection, own_vpc: Option<&BTreeSet<IpNet>>) -> Vec<Change> {
+        let facts = self.current_facts(connection);
+        let mut changes = self.facts.changes_to(&facts);
+        let mut note = |fact: &str, before: String, after: String| {
+            if before != after {
+                changes.push(Change { fact: fact.to_owned(), before, after });
+            }
+        };
+        let business_status = self.current_business_status(connection);
+        note("business status", self.known_business_status().to_string(), business_status.to_string());
+        let own_vpc = own_vpc.or(self.upkeep.own_vpc.as_ref());
+        // If the peering follows its VPC, the difference is told already.
+        if let Some(cidrs) = own_vpc.filter(|cidrs| **cidrs != facts.accepter.cidrs) {
+            let known = self.upkeep.vpc_cidrs.as_ref().unwrap_or(&self.facts.accepter.cidrs);
+            note("CIDR blocks of the accepting VPC itself", list_cidrs(known), list_cidrs(cidrs));
+        }
+        changes
+    }
+
+    /// Fingerprint of what people acknowledge if a reading shows this.
+    #[must_use]
+    pub fn drift_fingerprint(&self, connection: &Connection, own_vpc: Option<&BTreeSet<IpNet>>) -> Fingerprint {
+        let mut hash = FieldHash::new("peergate/drift/1");
+        hash.add_field(&self.current_facts(connection).fingerprint().to_string());
+        hash.add_field(&self.current_business_status(connection).to_string());
+        let own_vpc = own_vpc.or(self.upkeep.own_vpc.as_ref());
+        hash.add_field(&own_vpc.map(list_cidrs).unwrap_or_default());
+        Fingerprint::of_hash(hash)
+    }
+
+    /// Facts without those that the reading does not report.
+    fn current_facts(&self, connection: &Connection) -> Facts {
+        let mut facts = connection.facts();
+        for (seen, known) in
+            [(&mut facts.requester, &self.facts.requester), (&mut facts.accepter, &self.facts.accepter)]
+        {
+            if seen.cidrs.is_empty() {
+                seen.cidrs.clone_from(&known.cidrs);
+            }
+        }
+        facts
+    }
+
+    fn known_business_status(&self) -> BusinessStatus {
+        self.upkeep.business_status.clone().unwrap_or(BusinessStatus::Normal)
+    }
+
+    fn current_business_status(&self, connection: &Connection) -> BusinessStatus {
+        match &connection.business_status {
+            BusinessStatus::Other(word) if word.is_empty() => self.known_business_status(),
+            status @ (BusinessStatus::Normal | BusinessStatus::FinancialLocked | BusinessStatus::Other(_)) => {
+                status.clone()
+            }
+        }
+    }
+
+    /// Applies a reading of an activated connection.
+    pub(super) fn follow(&mut self, reading: &FollowedReading, now: Timestamp) {
+        if self.state != ApprovalState::Activated {
+            return;
+        }
+        self.clear_unconfirmed();
+        let changes = self.changes_since_approval(&reading.connection, reading.own_vpc.as_ref());
+        let fingerprint = self.drift_fingerprint(&reading.connection, reading.own_vpc.as_ref());
+        let is_known = match self.drift() {
+            Some(drift) => drift.fingerprint == fingerprint,
+            None => changes.is_empty(),
+        };
+        if !is_known && self.has_drifted_too_often(now) {
+            return;
+        }
+        self.connection = reading.connection.clone();
+        if reading.own_vpc.is_some() {
+            self.upkeep.own_vpc.clone_from(&reading.own_vpc);
+        }
+        if is_known && self.drift().is_none() {
+            return;
+        }
+        let before = std::mem::replace(&mut self.policy, reading.policy.clone());
+        let results_changed = !preflight::is_same_outcome(&self.findings, &reading.findings);
+        self.findings.clone_from(&reading.findings);
+        if is_known {
+            if results_changed || before != self.policy {
+                self.enqueue(NotificationKind::Checked, now);
+            }
+            self.remind_of_drift(now);
+        } else if changes.is_empty() {
+            self.end_drift();
+            self.append_drift_event(AuditEvent::DriftEnded, now);
+            self.enqueue(NotificationKind::DriftEnded, now);
+        } else {
+            self.begin_drift(changes.clone(), fingerprint.clone(), now);
+            self.append_drift_event(AuditEvent::Drifted { fingerprint, changes: changes.clone() }, now);
+            self.enqueue(NotificationKind::Drifted { changes }, now);
+        }
+        self.schedule_upkeep();
+    }
+
+    /// Begins a drift for a connection that was activated with other facts than people decided on. The notification of
+    /// that tells it.
+    pub(super) fn drift_at_activation(&mut self, changes: Vec<Change>, now: Timestamp) {
+        let fingerprint = self.drift_fingerprint(&self.connection, None);
+        self.begin_drift(changes, fingerprint, now);
+        self.schedule_upkeep();
+    }
+
+    fn begin_drift(&mut self, changes: Vec<Change>, fingerprint: Fingerprint, now: Timestamp) {
+        self.reminder_state.reset();
+        self.upkeep.drift = Some(Drift { since: now, changes, fingerprint, acknowledgments: vec![] });
+    }
+
+    fn end_drift(&mut self) {
+        self.reminder_state.reset();
+        self.upkeep.drift = None;
+        self.findings.clear();
+    }
+
+    fn has_drifted_too_often(&self, now: Timestamp) -> bool {
+        let is_recent = |at: Timestamp| now.duration_since(at) < DRIFT_WINDOW;
+        let is_drift =
+            |kind: &NotificationKind| matches!(kind, NotificationKind::Drifted { .. } | NotificationKind::DriftEnded);
+        self.outbox.iter().filter(|it| is_drift(&it.kind) && is_recent(it.at)).count() >= MAX_DRIFTS
+    }
+
+    fn append_drift_event(&mut self, event: AuditEvent, now: Timestamp) {
+        let is_drift = |event: &AuditEvent| matches!(event, AuditEvent::Drifted { .. } | AuditEvent::DriftEnded);
+        if self.history.iter().filter(|entry| is_drift(&entry.event)).count() < MAX_KEPT_DRIFTS {
+            self.append_audit_event(event, now);
+        }
+    }
+
+    /// Reminds people of a drift that nobody has acknowledged. The history does not keep this, because it may go on for
+    /// years.
+    pub(super) fn remind_of_drift(&mut self, now: Timestamp) {
+        let Some(since) = self.drift().map(|drift| drift.since) else { return };
+        let reminders = self.reminder_state.take_due_reminders(&self.policy, since, None, now);
+        if !reminders.is_empty() {
+            self.enqueue(NotificationKind::DriftReminder { waiting_s: now.duration_since(since).as_secs() }, now);
+        }
+    }
+
+    /// Schedules the next reminder of a drift, and the reading that confirms a deletion.
+    pub(super) fn schedule_upkeep(&mut self) {
+        let remind_at = self.drift().map(|drift| self.reminder_state.next_reminder_at(&self.policy, drift.since, None));
+        let confirm_at = self.unconfirmed.as_ref().map(UnconfirmedReading::next_reading_at);
+        self.next_step_at = remind_at.into_iter().chain(confirm_at).min();
+    }
+
+    /// Handles a reading that does not find an activated connection.
+    pub(super) fn observe_removal(&mut self, event: AuditEvent, now: Timestamp) {
+        if !self.confirm_reading(TransientReading::Missing, now) {
+            return;
+        }
+        let lived_s = now.duration_since(self.since).as_secs();
+        self.end_drift();
+        self.transition_to(ApprovalState::Deleted, now);
+        self.append_audit_event(event, now);
+        self.next_step_at = None;
+        self.enqueue(NotificationKind::Removed { lived_s }, now);
+    }
+
+    /// Counts a person's acknowledgment of the drift. If it is the last one that the rule requires, what people
+    /// acknowledged is what later readings are compared with. The review is about the reading that the person saw.
+    ///
+    /// # Errors
+    /// [`DecisionError`] if it does not count.
+    pub fn acknowledge_drift(&mut self, review: &Review<'_>, decision: Decision) -> Result<(), DecisionError> {
+        self.check_acknowledgment(&decision)?;
+        let at = decision.at;
+        self.connection = review.connection.clone();
+        self.policy = review.policy.clone();
+        let is_eligible = |earlier: &Decision| (review.eligible_approver)(&earlier.by.principal).is_some();
+        let Some(drift) = &mut self.upkeep.drift else { return Err(DecisionError::NothingToAcknowledge) };
+        drift.acknowledgments.retain(is_eligible);
+        drift.acknowledgments.push(decision.clone());
+        let (given, needed) = (self.acknowledgment_count(), self.policy.needed_approvals());
+        let facts = (given >= needed).then(|| self.adopt_drift());
+        self.append_audit_event(AuditEvent::DriftAcknowledged { decision: decision.clone(), needed, facts }, at);
+        self.enqueue(NotificationKind::DriftAcknowledged { decision, given, needed }, at);
+        self.check_room_for_generation()?;
+        self.schedule_upkeep();
+        Ok(())
+    }
+
+    /// Checks that an acknowledgment would count.
+    ///
+    /// # Errors
+    /// [`DecisionError`] if it would not.
+    pub fn check_acknowledgment(&self, decision: &Decision) -> Result<(), DecisionError> {
+        if self.check_replay(&RequestId::of(decision))? {
+            return Err(DecisionError::Repeated);
+        }
+        let Some(drift) = self.drift() else { return Err(DecisionError::NothingToAcknowledge) };
+        if drift.fingerprint != decision.fingerprint {
+            return Err(DecisionError::FactsChanged);
+        }
+        let is_theirs = |by: &Approver| by.is_same_person(&decision.by);
+        if drift.acknowledgments.iter().any(|earlier| is_theirs(&earlier.by)) {
+            return Err(DecisionError::Repeated);
+        }
+        Ok(())
+    }
+
+    /// Takes what was read last as what later readings are compared with. Returns the fingerprint of the facts.
+    fn adopt_drift(&mut self) -> Fingerprint {
+        self.facts = self.current_facts(&self.connection);
+        self.fingerprint = self.facts.fingerprint();
+        let business_status = self.current_business_status(&self.connection);
+        self.upkeep.business_status = Some(business_status).filter(|status| *status != BusinessStatus::Normal);
+        self.upkeep.vpc_cidrs = self.upkeep.own_vpc.clone().filter(|cidrs| *cidrs != self.facts.accepter.cidrs);
+        self.end_drift();
+        self.fingerprint.clone()
+    }
+}
+
+fn list_cidrs(cidrs: &BTreeSet<IpNet>) -> String {
+    cidrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,38 @@
+//! A short cache of the CIDR blocks of all peerings, while changes of activated connections are checked. Many may change
+//! together.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use crate::preflight::UsedCidrs;
+
+/// How long a list is kept.
+const TTL: Duration = Duration::from_mins(1);
+
+/// The last list.
+#[derive(Debug, Default)]
+pub struct UsedCidrsCache(Mutex<Option<ListedCidrs>>);
+
+#[derive(Debug)]
+struct ListedCidrs {
+    listed_at: Instant,
+    used: Arc<Vec<UsedCidrs>>,
+}
+
+impl UsedCidrsCache {
+    /// The last list, or what `list` returns. Only one caller lists at a time. `None` if it could not list all.
+    pub async fn get_or_list(&self, list: impl Future<Output = Option<Vec<UsedCidrs>>>) -> Option<Arc<Vec<UsedCidrs>>> {
+        let mut cache = self.0.lock().await;
+        if let Some(ListedCidrs { listed_at, used }) = cache.as_ref()
+            && listed_at.elapsed() < TTL
+        {
+            return Some(Arc::clone(used));
+        }
+        let used = Arc::new(list.await?);
+        *cache = Some(ListedCidrs { listed_at: Instant::now(), used: Arc::clone(&used) });
+        Some(used)
+    }
+}

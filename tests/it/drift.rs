@@ -1,0 +1,295 @@
+//! Activated connections are followed for life: what is not as approved is told, acknowledged or undone.
+
+use crate::support::prelude::*;
+use peergate::approval::{AuditEvent, History};
+use peergate::chat::EventSpec;
+
+const GET: &str = "GetVpcPeerConnectionAttribute";
+
+/// An activated connection whose channels have heard everything.
+async fn activated(app: &TestApp, vpc: &str, approvers: &[&str]) -> InstanceId {
+    let id = app.discovered_request(vpc).await;
+    for approver in approvers {
+        app.approve(&id, approver).await;
+    }
+    clock::jump::advance_in_thread(SignedDuration::from_secs(5));
+    app.follow().await;
+    app.assert_state(&id, "activated").await;
+    id
+}
+
+/// Lets a minute pass, with a scheduled tick at its end.
+async fn minutes(app: &TestApp, minutes: i64) {
+    for _ in 0..minutes {
+        clock::jump::advance_in_thread(SignedDuration::from_secs(61));
+        app.discover().await;
+    }
+}
+
+/// The record follows from its history.
+async fn assert_proven(app: &TestApp, id: &InstanceId) {
+    let record = serde_json::to_value(app.approval(id).await).unwrap();
+    History::verify(&format!("prod/{id}"), &record).unwrap();
+}
+
+fn last_reply(app: &TestApp) -> String {
+    app.thread_replies().last().cloned().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn change_of_an_active_peering_is_told_and_acknowledged() {
+    let app = TestApp::start().await;
+    let id = activated(&app, "vpc-two-people", &["alice", "bob"]).await;
+    let approved = app.approval(&id).await.fingerprint().clone();
+    app.set_bandwidth(&id, 2048);
+    minutes(&app, 1).await;
+    let reply = last_reply(&app);
+    assert!(reply.contains("is not as approved any more: bandwidth"), "{reply}");
+    assert!(reply.contains("DeleteVpcPeerConnection --region cn-shanghai"), "{reply}");
+    let card = app.only_card();
+    assert!(card.text.contains("acknowledge the change of active VPC peering"), "{}", card.text);
+    assert!(card.text.contains("bandwidth: 1024 Mbit/s → 2048 Mbit/s"), "{}", card.text);
+    assert_eq!(card.button_labels(), ["Acknowledge", "Details"]);
+
+    for (who, stands) in [("U061F7AUR", "1 of 2"), ("U0BOB", "")] {
+        let answer = app.click_button(&app.only_card(), "Acknowledge", who).await;
+        assert_eq!(answer.status, 200);
+        app.round().await;
+        assert_proven(&app, &id).await;
+        assert!(last_reply(&app).contains("acknowledged the change"), "{}", last_reply(&app));
+        assert!(app.only_card().text.contains(stands), "{}", app.only_card().text);
+    }
+    let record = app.approval(&id).await;
+    assert_eq!((record.drift(), record.facts().bandwidth_mbps), (None, Some(2048)));
+    assert_ne!(*record.fingerprint(), approved);
+    assert!(app.only_card().text.contains("is Activated"), "{}", app.only_card().text);
+    assert_eq!(app.only_card().button_labels(), Vec::<String>::new());
+    let told = app.thread_replies().len();
+    minutes(&app, 3).await;
+    assert_eq!(app.thread_replies().len(), told);
+}
+
+#[tokio::test]
+async fn unchanged_active_peerings_cost_no_call_and_no_write() {
+    let app = TestApp::start().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    minutes(&app, 1).await;
+    let (calls, version) = (app.count_calls(GET), app.load_record(&id).await.unwrap().version);
+    minutes(&app, 5).await;
+    assert_eq!(app.count_calls(GET), calls);
+    assert_eq!(app.load_record(&id).await.unwrap().version, version);
+}
+
+#[tokio::test]
+async fn undone_change_is_told_too() {
+    let app = TestApp::start().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    app.set_bandwidth(&id, 5);
+    minutes(&app, 1).await;
+    app.set_bandwidth(&id, 1024);
+    minutes(&app, 1).await;
+    assert!(last_reply(&app).contains("was undone"), "{}", last_reply(&app));
+    assert_eq!(app.approval(&id).await.drift(), None);
+    assert!(app.only_card().text.contains("is Activated"), "{}", app.only_card().text);
+    assert_proven(&app, &id).await;
+}
+
+#[tokio::test]
+async fn list_alone_tells_no_change() {
+    let app = TestApp::start().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    let told = app.thread_replies().len();
+    // The list shows the change, and the reading that follows does not.
+    app.simulator.disguise(id.as_str(), &[("Bandwidth", "7")]);
+    app.simulator.add_fault(Fault {
+        action: Some(GET.into()),
+        code: Some("Throttling.User".into()),
+        ..Fault::default()
+    });
+    app.discover().await;
+    assert_eq!(app.thread_replies().len(), told);
+}
+
+#[tokio::test]
+async fn passing_status_of_an_active_peering_tells_nothing() {
+    for status in ["Updating", "Deleting", "Accepting", "Rejected", "Expired", "Paused"] {
+        let app = TestApp::start().await;
+        let id = activated(&app, "vpc-other", &["alice"]).await;
+        let told = app.thread_replies().len();
+        app.show_status(&id, status);
+        minutes(&app, 4).await;
+        app.show_status(&id, "-");
+        minutes(&app, 2).await;
+        assert_eq!((app.state_of(&id).await.as_str(), app.thread_replies().len()), ("activated", told), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn deletion_is_told_with_the_time_it_lived() {
+    for gone in [becomes("Deleted"), shows("Missing"), shows("Deleted")] {
+        let app = TestApp::start().await;
+        let id = activated(&app, "vpc-other", &["alice"]).await;
+        clock::jump::advance_in_thread(SignedDuration::from_hours(5 * 24));
+        app.tamper(&id, gone.clone());
+        app.discover().await;
+        app.assert_state(&id, "activated").await;
+        minutes(&app, 3).await;
+        app.assert_state(&id, "deleted").await;
+        assert!(last_reply(&app).contains("was deleted after it had been active for 5 d"), "{}", last_reply(&app));
+        assert_proven(&app, &id).await;
+    }
+}
+
+#[tokio::test]
+async fn peering_that_is_missing_once_lives_on() {
+    let app = TestApp::start().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    let told = app.thread_replies().len();
+    app.show_status(&id, "Missing");
+    app.discover().await;
+    assert!(app.approval(&id).await.unconfirmed().is_some());
+    app.show_status(&id, "-");
+    minutes(&app, 3).await;
+    let record = app.approval(&id).await;
+    assert_eq!((record.state().name(), record.unconfirmed(), record.next_step_at()), ("activated", None, None));
+    assert_eq!(app.thread_replies().len(), told);
+}
+
+#[tokio::test]
+async fn only_approvers_acknowledge_and_only_what_they_saw() {
+    let app = TestApp::start().await;
+    let id = activated(&app, "vpc-two-people", &["alice", "bob"]).await;
+    assert_eq!(app.send_event("acknowledge", &id, "alice").await.name(), "nothing-to-acknowledge");
+    app.set_bandwidth(&id, 2048);
+    minutes(&app, 1).await;
+    let seen = app.approval(&id).await.drift().unwrap().fingerprint.to_string();
+    let spec = |actor: &str, fingerprint: Option<&str>| EventSpec {
+        fingerprint: fingerprint.map(ToOwned::to_owned),
+        ..app.blind_spec("acknowledge", &id, actor)
+    };
+    assert_eq!(app.send_spec(&spec("mallory", Some(&seen))).await.name(), "not-an-approver");
+    assert_eq!(app.send_spec(&spec("alice", Some(&"0".repeat(64)))).await.name(), "connection-changed");
+    assert_eq!(app.send_spec(&spec("alice", Some(&seen))).await.name(), "acknowledged");
+    assert_eq!(app.send_spec(&spec("alice", Some(&seen))).await.name(), "repeated");
+    // It changes again before Bob acknowledges what he saw.
+    app.set_bandwidth(&id, 4096);
+    assert_eq!(app.send_spec(&spec("bob", Some(&seen))).await.name(), "connection-changed");
+    minutes(&app, 1).await;
+    let record = app.approval(&id).await;
+    assert_eq!(record.acknowledgment_count(), 0, "nobody has seen the second change");
+    assert_eq!(record.drift().unwrap().changes[0].after, "4096 Mbit/s");
+    assert_proven(&app, &id).await;
+}
+
+#[tokio::test]
+async fn words_acknowledge_what_the_channel_showed() {
+    let app = TestApp::start().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    app.set_bandwidth(&id, 2048);
+    minutes(&app, 1).await;
+    clock::jump::advance_in_thread(SignedDuration::from_secs(2));
+    let answer = app.slash_command(&format!("acknowledge {id} because ticket 7"), "U061F7AUR").await;
+    assert_eq!(answer.status, 200);
+    let record = app.approval(&id).await;
+    assert_eq!(record.drift(), None);
+    let reasons = record.history().iter().filter_map(|entry| match &entry.event {
+        AuditEvent::DriftAcknowledged { decision, .. } => decision.reason.clone(),
+        _ => None,
+    });
+    assert_eq!(reasons.collect::<Vec<_>>(), ["ticket 7"]);
+}
+
+#[tokio::test]
+async fn changed_cidrs_are_checked_against_all_peerings() {
+    let app = TestApp::start().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    let other = app.request_peering(&[("VpcId", "vpc-third"), ("AcceptingVpcId", "vpc-two-people")]).await.unwrap();
+    app.discover().await;
+    let taken = app.approval(&other).await.facts().requester.cidrs.clone();
+    app.tamper(&id, Tampering { requester_cidrs: Some(taken), ..Tampering::default() });
+    minutes(&app, 1).await;
+    let text = app.card_of(&id).text;
+    assert!(text.contains("other peerings of the configured accounts use the same CIDR blocks"), "{text}");
+    assert!(text.contains(other.as_str()), "{text}");
+}
+
+#[tokio::test]
+async fn cidrs_that_are_not_reported_are_no_change() {
+    let app = TestApp::start().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    let told = app.thread_replies().len();
+    app.tamper(&id, Tampering { requester_cidrs: Some([].into()), ..Tampering::default() });
+    minutes(&app, 2).await;
+    let calls = app.count_calls(GET);
+    minutes(&app, 2).await;
+    assert_eq!((app.approval(&id).await.drift(), app.thread_replies().len()), (None, told));
+    assert_eq!(app.count_calls(GET), calls, "the reading is remembered");
+}
+
+#[tokio::test]
+async fn locked_business_status_is_a_change() {
+    let app = TestApp::start().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    let locked = Tampering { business_status: Some("FinancialLocked".into()), ..Tampering::default() };
+    app.tamper(&id, locked);
+    minutes(&app, 1).await;
+    assert!(app.only_card().text.contains("business status: Normal → FinancialLocked"), "{}", app.only_card().text);
+}
+
+#[tokio::test]
+async fn nobody_is_flooded_by_changes() {
+    let app = TestApp::start().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    let told = app.thread_replies().len();
+    for minute in 0..60 {
+        app.set_bandwidth(&id, if minute % 2 == 0 { 5 } else { 1024 });
+        clock::jump::advance_in_thread(SignedDuration::from_secs(50));
+        app.discover().await;
+    }
+    assert_eq!(app.thread_replies().len() - told, 6);
+    app.set_bandwidth(&id, 6);
+    minutes(&app, 70).await;
+    let record = app.approval(&id).await;
+    assert_eq!(record.drift().unwrap().changes[0].after, "6 Mbit/s", "the last change is told in the end");
+    assert_proven(&app, &id).await;
+}
+
+#[tokio::test]
+async fn forgotten_change_is_remembered_by_reminders() {
+    let app = TestApp::start().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    app.set_bandwidth(&id, 2048);
+    minutes(&app, 1).await;
+    let told = app.thread_replies().len();
+    for _ in 0..24 {
+        clock::jump::advance_in_thread(SignedDuration::from_hours(1));
+        app.discover().await;
+    }
+    let reminders: Vec<_> = app
+        .thread_replies()
+        .into_iter()
+        .skip(told)
+        .filter(|it| it.contains("Nobody has decided about the change"))
+        .collect();
+    assert_eq!(reminders.len(), 2, "after 4 and 12 hours: {reminders:?}");
+    let entries = app.approval(&id).await.history().len();
+    clock::jump::advance_in_thread(SignedDuration::from_hours(40 * 24));
+    app.discover().await;
+    assert_eq!(app.approval(&id).await.history().len(), entries, "the history does not grow with reminders");
+}
+
+#[tokio::test]
+async fn other_facts_at_the_activation_need_acknowledgment() {
+    let app = TestApp::with_settings(slow_activation()).await;
+    let id = app.discovered_request("vpc-other").await;
+    assert_eq!(app.approve(&id, "alice").await.name(), "accepted");
+    app.set_bandwidth(&id, 9);
+    app.set_status(&id, "Activated");
+    app.follow().await;
+    let card = app.only_card();
+    assert_eq!(card.button_labels(), ["Acknowledge", "Details"]);
+    assert_eq!(app.click_button(&card, "Acknowledge", "U061F7AUR").await.status, 200);
+    app.round().await;
+    assert_eq!(app.approval(&id).await.drift(), None);
+    assert_proven(&app, &id).await;
+}
