@@ -7,7 +7,7 @@ mod active;
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
-use crate::alicloud::{self, Alicloud, Class, Credentials, ListScope, Page};
+use crate::alicloud::{self, Alicloud, Class, Credentials, ListScope, OwnVpc, Page};
 use crate::app::App;
 use crate::approval::{
     Approval, ApprovalState, Approver, CallResult, ClientToken, Event, Principal, SendBackReason, TokenPurpose,
@@ -16,7 +16,7 @@ use crate::approval::{
 use crate::aws;
 use crate::clock;
 use crate::credentials::{self, RefusedKey, SessionName};
-use crate::peering::{Connection, InstanceId, Problem, Status};
+use crate::peering::{Connection, InstanceId, Problem, RouteTable, Status};
 use crate::preflight::{self, Check, CheckOutcome, Finding, Objection};
 use crate::secrets::AccessKey;
 
@@ -68,6 +68,12 @@ impl Error {
             Self::UnknownTarget | Self::Credentials(_) => false,
             Self::Api(error) => error.may_have_taken_effect(),
         }
+    }
+
+    /// Whether to try again soon. Nothing else helps but a change by a person.
+    #[must_use]
+    pub fn is_worth_a_retry(&self) -> bool {
+        self.class() == Class::Retry
     }
 
     /// The event for a failed attempt: a later one may succeed.
@@ -340,6 +346,30 @@ pub async fn list_connections(
     now: Timestamp,
 ) -> Result<Page, Error> {
     let call = async |caller: Caller| caller.api.list_connections(caller.credentials(), scope, next_token).await;
+    call_api(app, target, &SessionName::for_reads(), now, call).await
+}
+
+/// Describes up to 20 VPCs of the accepting account.
+pub async fn describe_vpcs(
+    app: &App,
+    target: &str,
+    region: &str,
+    ids: &[String],
+    now: Timestamp,
+) -> Result<Vec<OwnVpc>, Error> {
+    let call = async |caller: Caller| caller.api.describe_vpcs(caller.credentials(), region, ids).await;
+    call_api(app, target, &SessionName::for_reads(), now, call).await
+}
+
+/// The route tables of a VPC of the accepting account, with all their routes.
+pub async fn list_route_tables(
+    app: &App,
+    target: &str,
+    region: &str,
+    vpc: &str,
+    now: Timestamp,
+) -> Result<Vec<RouteTable>, Error> {
+    let call = async |caller: Caller| caller.api.list_route_tables(caller.credentials(), region, vpc).await;
     call_api(app, target, &SessionName::for_reads(), now, call).await
 }
 

@@ -10,6 +10,7 @@ mod rate_limit;
 mod rpc;
 pub mod sign;
 pub mod sts;
+mod vpc;
 mod wire;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use jiff::SignedDuration;
 use tokio::time::{Instant, sleep_until};
 use url::Url;
 
+pub use vpc::{MAX_VPCS_PER_CALL, OwnVpc};
 pub use wire::{RequiredField, UnreadableConnection};
 
 use crate::http::Clients;
@@ -26,7 +28,7 @@ use crate::peering::{Connection, InstanceId};
 use crate::{http, metrics};
 use hedged_read::HedgeDelays;
 use rate_limit::RateLimiter;
-use rpc::{ResponseHead, Rpc, RpcCall, RpcResponse};
+use rpc::{ParameterPlace, ResponseHead, Rpc, RpcCall, RpcResponse};
 use sign::SignatureVersion;
 
 const API_VERSION: &str = "2022-01-01";
@@ -39,6 +41,8 @@ pub struct Alicloud {
     rpc: Rpc,
     rate_limiter: Arc<RateLimiter>,
     hedge_delays: Arc<HedgeDelays>,
+    /// The URL of the VPC API in every region. `None` for the vendor's own.
+    vpc_endpoint: Option<Url>,
 }
 
 /// The credentials of a call. They have no `Debug`, because two of the fields are secret.
@@ -216,8 +220,15 @@ impl Alicloud {
     #[must_use]
     pub fn new(clients: impl Into<Clients>, endpoint: Url, signature: SignatureVersion, calls_per_minute: u32) -> Self {
         let rate_limiter = RateLimiter::new(usize::try_from(calls_per_minute).unwrap_or(usize::MAX));
-        let rpc = Rpc { clients: clients.into(), endpoint, signature, version: API_VERSION };
-        Self { rpc, rate_limiter: Arc::new(rate_limiter), hedge_delays: Arc::default() }
+        let rpc =
+            Rpc { clients: clients.into(), endpoint, signature, version: API_VERSION, place: ParameterPlace::Body };
+        Self { rpc, rate_limiter: Arc::new(rate_limiter), hedge_delays: Arc::default(), vpc_endpoint: None }
+    }
+
+    /// The same API, with another address of the VPC API.
+    #[must_use]
+    pub fn with_vpc_endpoint(self, vpc_endpoint: Option<Url>) -> Self {
+        Self { vpc_endpoint, ..self }
     }
 
     /// The same API, which counts its calls together with those of `other`.
@@ -336,9 +347,19 @@ impl Alicloud {
         parameters: &[(&str, &str)],
         credentials: Credentials<'_>,
     ) -> Result<RpcResponse, Error> {
+        self.call_within_limit(&self.rpc, action, parameters, credentials).await
+    }
+
+    async fn call_within_limit(
+        &self,
+        rpc: &Rpc,
+        action: &'static str,
+        parameters: &[(&str, &str)],
+        credentials: Credentials<'_>,
+    ) -> Result<RpcResponse, Error> {
         self.wait_for_rate_limit(action).await?;
         let call = RpcCall { action, parameters, credentials: Some(credentials) };
-        self.rpc.send_call(call).await.inspect_err(|error| self.back_off_after(action, error))
+        rpc.send_call(call).await.inspect_err(|error| self.back_off_after(action, error))
     }
 
     async fn wait_for_rate_limit(&self, action: &'static str) -> Result<(), Error> {

@@ -96,6 +96,7 @@ impl App {
         );
         let api = |target: &config::Target| {
             Alicloud::new(clients.clone(), target.endpoint.clone(), target.signature, target.calls_per_minute)
+                .with_vpc_endpoint(target.vpc_endpoint.clone())
         };
         Self {
             secrets: SecretsStore::new(

@@ -2,6 +2,7 @@
 
 mod fingerprint;
 mod id;
+mod route;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use fingerprint::FieldHash;
 pub use fingerprint::{Fingerprint, InvalidFingerprint, SeenFingerprint};
 pub use id::{AccountId, InstanceId, InvalidAccountId, InvalidInstanceId};
+pub use route::{RouteEntry, RouteTable};
 
 /// A VPC peering connection between two accounts, as `GetVpcPeerConnectionAttribute` shows it.
 ///

@@ -13,6 +13,7 @@
 mod discovery;
 mod job;
 mod notify;
+mod own_vpcs;
 mod post;
 mod reconcile;
 mod repeat_detector;
@@ -30,6 +31,7 @@ use crate::app::App;
 use crate::approval::{ApprovalId, IndexState};
 use crate::{clock, logging, metrics, store};
 use job::{Job, RegionKey, RegionWork};
+use own_vpcs::VpcCallBudget;
 use scheduler::Scheduler;
 
 /// A tick waits for work that is due this soon.
@@ -262,10 +264,13 @@ impl DueWork {
             }
         }
         if discover {
+            let vpc_calls = VpcCallBudget::new();
             for (name, target) in &app.config.targets {
                 for region in &target.regions {
                     let key = RegionKey { target: name.clone(), region: region.clone() };
-                    due.regions.entry(key).or_default().discover = true;
+                    let work = due.regions.entry(key).or_default();
+                    work.discover = true;
+                    work.vpc_calls = target.read_vpcs.then(|| vpc_calls.clone());
                 }
             }
         }

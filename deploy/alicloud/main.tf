@@ -19,6 +19,12 @@ variable "resource_directory" {
   default     = null
 }
 
+variable "read_vpcs" {
+  description = "For `read_vpcs` in the target: whether peergate may read this account's VPCs and route tables"
+  type        = bool
+  default     = false
+}
+
 variable "lambda_roles" {
   description = "Keyless: the ARNs of both functions' roles, as the stack's output FunctionRoles says"
   type        = list(string)
@@ -52,7 +58,11 @@ variable "external_id" {
 locals {
   keyless  = length(var.lambda_roles) > 0
   role     = local.keyless || var.assumed_by != null
-  policies = concat([alicloud_ram_policy.peergate.policy_name], alicloud_ram_policy.one_directory[*].policy_name)
+  policies = concat(
+    [alicloud_ram_policy.peergate.policy_name],
+    alicloud_ram_policy.one_directory[*].policy_name,
+    alicloud_ram_policy.read_vpcs[*].policy_name,
+  )
 }
 
 resource "alicloud_ram_policy" "peergate" {
@@ -78,6 +88,12 @@ resource "alicloud_ram_policy" "one_directory" {
   count           = var.resource_directory == null ? 0 : 1
   policy_name     = "peergate-one-directory"
   policy_document = templatefile("${path.module}/policy-one-directory.json", { resource_directory = var.resource_directory })
+}
+
+resource "alicloud_ram_policy" "read_vpcs" {
+  count           = var.read_vpcs ? 1 : 0
+  policy_name     = "peergate-read-vpcs"
+  policy_document = file("${path.module}/policy-read-vpcs.json")
 }
 
 # With an AccessKey of its own.

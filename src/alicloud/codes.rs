@@ -31,7 +31,7 @@ const TRANSIENT_PREFIXES: [&str; 13] = [
     "OperationFailed.DistributeLock",
 ];
 /// An operator has to fix the credentials or permissions.
-const CREDENTIALS_PREFIXES: [&str; 13] = [
+const CREDENTIALS_PREFIXES: [&str; 14] = [
     "AuthenticationFail",
     "InvalidAccessKeyId",
     "InvalidAccessKeySecret",
@@ -41,6 +41,8 @@ const CREDENTIALS_PREFIXES: [&str; 13] = [
     "SignatureDoesNotMatch",
     "IncompleteSignature",
     "Forbidden",
+    // The VPC API spells it so.
+    "Forbbiden",
     "NoPermission",
     "AssumeRole.NoPermission",
     "EntityNotExist",

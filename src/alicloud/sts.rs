@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use url::Url;
 
 use super::json::{self, JsonFields};
-use super::rpc::{Rpc, RpcCall, RpcResponse};
+use super::rpc::{ParameterPlace, Rpc, RpcCall, RpcResponse};
 use super::sign::SignatureVersion;
 use super::{Credentials, Error, wire};
 use crate::http::Clients;
@@ -56,7 +56,15 @@ impl Sts {
     /// The service at `endpoint`.
     #[must_use]
     pub fn new(clients: impl Into<Clients>, endpoint: Url, signature: SignatureVersion) -> Self {
-        Self { rpc: Rpc { clients: clients.into(), endpoint, signature, version: STS_VERSION } }
+        Self {
+            rpc: Rpc {
+                clients: clients.into(),
+                endpoint,
+                signature,
+                version: STS_VERSION,
+                place: ParameterPlace::Body,
+            },
+        }
     }
 
     /// Assumes a role for an hour. Alibaba Cloud's audit trail shows the name of the session.

@@ -31,6 +31,11 @@ pub struct Target {
     /// How calls are signed.
     #[serde(default)]
     pub signature: SignatureVersion,
+    /// Whether to read our own VPCs and their route tables. The credentials need the permission for that.
+    #[serde(default)]
+    pub read_vpcs: bool,
+    /// The URL of the VPC API in every region. By default it is the vendor's, which differs between regions.
+    pub vpc_endpoint: Option<Url>,
     /// The most calls of each operation that a process makes in 60 s.
     #[serde(default = "default_calls_per_minute")]
     pub calls_per_minute: u32,
@@ -93,6 +98,9 @@ impl Target {
     pub(super) fn validate(&self, key: &str) -> Result<(), KeyProblem> {
         check_endpoint(&format!("{key}.endpoint"), &self.endpoint)?;
         check_endpoint(&format!("{key}.sts_endpoint"), &self.sts_endpoint)?;
+        if let Some(url) = &self.vpc_endpoint {
+            check_endpoint(&format!("{key}.vpc_endpoint"), url)?;
+        }
         self.check_credentials(&format!("{key}.credentials"))?;
         if self.calls_per_minute == 0 {
             return KeyProblem::err_at(format!("{key}.calls_per_minute"), "must be at least 1");

@@ -16,6 +16,9 @@ use crate::credentials::SessionName;
 use crate::http::Unreachable;
 use crate::peering::{Connection, InstanceId, Status};
 
+/// The id of a VPC that does not exist.
+const NONEXISTENT_VPC: &str = "vpc-peergate000000000000";
+
 /// Stops at the first check without which the others would fail, too.
 pub(super) async fn examine_target(app: &App, name: &str, target: &Target, now: Timestamp, report: &mut Report) {
     if !has_usable_credentials(app, name, target, now, report).await {
@@ -37,6 +40,21 @@ pub(super) async fn examine_target(app: &App, name: &str, target: &Target, now: 
     let dry_run = accept::dry_run_accept(app, name, &instance_id, token.as_str(), now).await;
     let subject = format!("target {name}, vpc:AcceptVpcPeerConnection (dry run)");
     report_permission(report, target, subject, dry_run.err(), !exists);
+    if target.read_vpcs {
+        examine_vpcs(app, name, target, now, report).await;
+    }
+}
+
+/// Checks the permissions that reading our own VPCs needs.
+async fn examine_vpcs(app: &App, name: &str, target: &Target, now: Timestamp, report: &mut Report) {
+    for region in &target.regions {
+        let vpcs = accept::describe_vpcs(app, name, region, &[NONEXISTENT_VPC.to_owned()], now).await;
+        let subject = format!("target {name}, vpc:DescribeVpcs in {region}");
+        report_permission(report, target, subject, vpcs.err(), true);
+        let tables = accept::list_route_tables(app, name, region, NONEXISTENT_VPC, now).await;
+        let subject = format!("target {name}, vpc:DescribeRouteTableList in {region}");
+        report_permission(report, target, subject, tables.err(), true);
+    }
 }
 
 /// Checks that there are credentials, and that they belong to the account of the target. Returns whether the other checks

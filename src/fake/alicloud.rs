@@ -14,6 +14,7 @@ mod gateway_request;
 mod oidc;
 mod peerings;
 mod sts;
+mod vpcs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

@@ -7,6 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::time::sleep;
 
 use super::job::{Job, JobResult, Listing, RegionKey, RegionWork};
+use super::own_vpcs::VpcReading;
 use super::reconcile::is_outdated;
 use super::repeat_detector::RepeatDetector;
 use crate::accept;
@@ -55,6 +56,7 @@ impl RegionWork {
                 remaining: self,
                 next_token: None,
                 first_survey_at: None,
+                followed_vpcs: None,
                 pages: 0,
                 unreadable: 0,
                 repeat_detector: RepeatDetector::default(),
@@ -137,11 +139,19 @@ async fn compare_with_index(
 ) -> Result<Vec<Job>, store::Error> {
     let (target, remaining, first_survey_at) = (&listing.key.target, &mut listing.remaining, listing.first_survey_at);
     let Some(account) = app.config.targets.get(target).map(|target| target.account) else { return Ok(vec![]) };
+    let followed_vpcs = listing.followed_vpcs.get_or_insert_default();
     let (mut jobs, mut unknown, now) = (vec![], HashMap::new(), clock::now());
     for connection in connections {
         let id = ApprovalId { target: target.clone(), instance_id: connection.instance_id.clone() };
         let polled = remaining.polled.remove(&id.instance_id);
         if let Some(state) = polled.or_else(|| remaining.finished.remove(&id.instance_id)) {
+            if let IndexState::Active(digest) = state
+                && remaining.vpc_calls.is_some()
+                && connection.accepter.account == account
+            {
+                let of_vpc = followed_vpcs.entry(connection.accepter.vpc.clone()).or_default();
+                of_vpc.push((id.instance_id.clone(), digest.own_vpc));
+            }
             if is_outdated(app, state, &id, &connection, now) {
                 jobs.push(Job::Ingest { id, connection: Box::new(connection), indexed_state: Some(state) });
             }
@@ -237,6 +247,7 @@ impl Listing {
             Some(_) if self.pages < MAX_PAGES => vec![Job::ListPage(Box::new(self))],
             next_token => {
                 let more = next_token.is_some() || has_unreadable_token;
+                let read_vpcs = self.read_vpcs_job();
                 let (RegionKey { target, region }, left_out) = (&self.key, self.unreadable);
                 if left_out > 0 || more {
                     tracing::error!(
@@ -261,9 +272,18 @@ impl Listing {
                         "skipped connections that the list does not show; a tick has no time to read them all"
                     );
                 }
-                self.remaining.into_limited_poll_jobs(target)
+                let mut jobs = self.remaining.into_limited_poll_jobs(&self.key.target);
+                jobs.extend(read_vpcs);
+                jobs
             }
         }
+    }
+
+    /// The job that reads our own VPCs, once the region is listed.
+    fn read_vpcs_job(&mut self) -> Option<Job> {
+        let budget = self.remaining.vpc_calls.clone()?;
+        let vpcs = self.followed_vpcs.take().filter(|vpcs| !vpcs.is_empty())?;
+        Some(Job::ReadOwnVpcs(Box::new(VpcReading { key: self.key.clone(), vpcs, budget })))
     }
 }
 

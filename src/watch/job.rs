@@ -1,13 +1,15 @@
 //! The jobs of a tick, as data. `scheduler` runs them with the functions of `reconcile`, `discovery`
 //! and `notify`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::own_vpcs::{FollowedVpcs, VpcCallBudget, VpcReading};
 use super::repeat_detector::RepeatDetector;
 use crate::approval::{ApprovalId, Claim, IndexState};
 use crate::peering::{Connection, InstanceId};
@@ -31,6 +33,10 @@ pub(super) enum Job {
         /// When the youngest activation of its region began. `None` if there is none.
         activating_since: Option<Timestamp>,
     },
+    /// Applies a reading of our VPC that differs from the index.
+    IngestOwnVpc { id: ApprovalId, cidrs: BTreeSet<IpNet> },
+    /// Reads our own VPCs of a region.
+    ReadOwnVpcs(Box<VpcReading>),
     /// Records that a connection no longer exists.
     MarkDeleted(ApprovalId),
     /// Tells people of a connection that was accepted before peergate knew of it.
@@ -89,6 +95,8 @@ pub(super) enum LaneKind {
 pub(super) enum JobKey {
     Advance(ApprovalId),
     Ingest(ApprovalId),
+    IngestOwnVpc(ApprovalId),
+    ReadOwnVpcs(RegionKey),
     Poll(ApprovalId),
     List(RegionKey),
     Post { id: ApprovalId, channel: String, number: u32 },
@@ -113,6 +121,8 @@ pub(super) struct RegionWork {
     pub(super) finished: HashMap<InstanceId, IndexState>,
     /// When the youngest activation of the region began. `None` if there is none.
     pub(super) activating_since: Option<Timestamp>,
+    /// The calls that read our own VPCs. `None` if they are not read.
+    pub(super) vpc_calls: Option<VpcCallBudget>,
 }
 
 /// A region that is being listed.
@@ -125,6 +135,8 @@ pub(super) struct Listing {
     pub(super) unreadable: usize,
     /// When the region was surveyed first. `None` if this listing looks for no new requests, or the table is unavailable.
     pub(super) first_survey_at: Option<Timestamp>,
+    /// Our own VPCs with activated connections, if they are read.
+    pub(super) followed_vpcs: Option<FollowedVpcs>,
     /// Detects pages that repeat earlier ones.
     pub(super) repeat_detector: RepeatDetector,
 }
@@ -133,7 +145,11 @@ impl Job {
     pub(super) fn lane(&self) -> LaneKey {
         let (target, kind) = match self {
             Self::Advance(id) => (&id.target, LaneKind::Advance),
-            Self::Ingest { id, .. } | Self::MarkDeleted(id) | Self::ReportBypass(id) => (&id.target, LaneKind::Ingest),
+            Self::Ingest { id, .. }
+            | Self::IngestOwnVpc { id, .. }
+            | Self::MarkDeleted(id)
+            | Self::ReportBypass(id) => (&id.target, LaneKind::Ingest),
+            Self::ReadOwnVpcs(reading) => (&reading.key.target, LaneKind::Poll),
             Self::Poll { id, .. } => (&id.target, LaneKind::Poll),
             Self::ListPage(listing) => (&listing.key.target, LaneKind::Poll),
             Self::Post(post) => (&post.id.target, LaneKind::Post(post.paced.claim.channel.clone())),
@@ -145,6 +161,8 @@ impl Job {
         match self {
             Self::Advance(id) => JobKey::Advance(id.clone()),
             Self::Ingest { id, .. } | Self::MarkDeleted(id) | Self::ReportBypass(id) => JobKey::Ingest(id.clone()),
+            Self::IngestOwnVpc { id, .. } => JobKey::IngestOwnVpc(id.clone()),
+            Self::ReadOwnVpcs(reading) => JobKey::ReadOwnVpcs(reading.key.clone()),
             Self::Poll { id, .. } => JobKey::Poll(id.clone()),
             Self::ListPage(listing) => JobKey::List(listing.key.clone()),
             Self::Post(post) => {

@@ -141,6 +141,31 @@ async fn follow_listed(
     }
 }
 
+/// Applies a reading of our own VPC to one of its connections.
+pub(super) async fn ingest_own_vpc(
+    app: &App,
+    id: &ApprovalId,
+    cidrs: BTreeSet<IpNet>,
+    summary: &mut TickSummary,
+) -> Result<JobResult, store::Error> {
+    let Some(stored) = app.store.load(id).await? else { return Ok(JobResult::default()) };
+    if *stored.approval.state() != ApprovalState::Activated {
+        return Ok(JobResult::default());
+    }
+    let (approval, now) = (&stored.approval, clock::now());
+    let known = approval.connection().clone();
+    let claimed = if approval.drift().is_none() && approval.changes_since_approval(&known, Some(&cidrs)).is_empty() {
+        // Nothing is told, so that no reading is needed.
+        let policy = app.config.policy.snapshot_for(&id.target, &known);
+        let reading = FollowedReading { connection: known, own_vpc: Some(cidrs), policy, findings: vec![] };
+        let seen = |approval: &mut Approval| approval.apply_event(&Event::Followed(Box::new(reading.clone())), now);
+        Claimed::nothing(app.store.update(stored, seen).await?)
+    } else {
+        follow_listed(app, stored, Some(cidrs), summary).await?
+    };
+    deliver(app, claimed, summary).await
+}
+
 /// Compares a reading of an activated connection with what people approved, and stores what is new. Only a difference is
 /// checked.
 async fn follow_active(

@@ -9,7 +9,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
 use super::job::{Job, JobKey, JobResult, LaneKey, LaneKind, RegionKey};
-use super::{TickSummary, discovery, notify, reconcile};
+use super::{TickSummary, discovery, notify, own_vpcs, reconcile};
 use crate::app::App;
 use crate::logging::ErrorChain;
 use crate::store;
@@ -111,6 +111,8 @@ async fn run_job(app: &App, job: Job, stop_at: Instant) -> FinishedJob {
             Job::Poll { id, indexed_state, activating_since } => {
                 reconcile::poll_connection(app, id, indexed_state, activating_since).await
             }
+            Job::IngestOwnVpc { id, cidrs } => reconcile::ingest_own_vpc(app, &id, cidrs, &mut summary).await,
+            Job::ReadOwnVpcs(reading) => Ok(own_vpcs::read_own_vpcs(app, *reading).await),
             Job::MarkDeleted(id) => reconcile::mark_deleted(app, &id, &mut summary).await,
             Job::ReportBypass(id) => reconcile::report_bypass(app, &id, &mut summary).await,
             Job::ListPage(listing) => discovery::list_next_page(app, *listing).await,
@@ -120,10 +122,12 @@ async fn run_job(app: &App, job: Job, stop_at: Instant) -> FinishedJob {
     .await;
     let target = &lane.target;
     let (peering, region) = match &key {
-        JobKey::Advance(id) | JobKey::Ingest(id) | JobKey::Poll(id) | JobKey::Post { id, .. } => {
-            (Some(id.instance_id.as_str()), None)
-        }
-        JobKey::List(RegionKey { region, .. }) => (None, Some(region)),
+        JobKey::Advance(id)
+        | JobKey::Ingest(id)
+        | JobKey::IngestOwnVpc(id)
+        | JobKey::Poll(id)
+        | JobKey::Post { id, .. } => (Some(id.instance_id.as_str()), None),
+        JobKey::List(RegionKey { region, .. }) | JobKey::ReadOwnVpcs(RegionKey { region, .. }) => (None, Some(region)),
     };
     let result = match result {
         Ok(Ok(result)) => result,

@@ -293,3 +293,92 @@ async fn other_facts_at_the_activation_need_acknowledgment() {
     assert_eq!(app.approval(&id).await.drift(), None);
     assert_proven(&app, &id).await;
 }
+
+/// Reads our own VPCs, too.
+async fn app_that_reads_vpcs() -> TestApp {
+    reading_vpcs(TestApp::start().await)
+}
+
+fn reading_vpcs(app: TestApp) -> TestApp {
+    let endpoint = app.config.lines().find_map(|line| line.strip_prefix("endpoint = ")).unwrap().to_owned();
+    app.with_change("signature = ", &format!("read_vpcs = true\nvpc_endpoint = {endpoint}\nsignature = "))
+}
+
+const DESCRIBE: &str = "DescribeVpcs";
+
+#[tokio::test]
+async fn changed_blocks_of_our_own_vpc_are_told() {
+    let app = app_that_reads_vpcs().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    minutes(&app, 1).await;
+    assert_eq!(app.count_calls(DESCRIBE), 1);
+    let version = app.load_record(&id).await.unwrap().version;
+    app.simulator.hide_cidrs("vpc-other", ["172.16.0.0/16".parse().unwrap()].into());
+    minutes(&app, 10).await;
+    assert_eq!(app.count_calls(DESCRIBE), 1, "each VPC is read at most once in six hours");
+    assert_eq!(app.load_record(&id).await.unwrap().version, version, "what is known is not written again");
+    clock::jump::advance_in_thread(SignedDuration::from_hours(6));
+    minutes(&app, 2).await;
+    assert_eq!(app.count_calls(DESCRIBE), 2);
+    let card = app.only_card();
+    let change = "CIDR blocks of the accepting VPC itself: 10.0.1.0/24 → 10.0.1.0/24, 172.16.0.0/16";
+    assert!(card.text.contains(change), "{}", card.text);
+    assert_eq!(app.click_button(&card, "Acknowledge", "U061F7AUR").await.status, 200);
+    clock::jump::advance_in_thread(SignedDuration::from_hours(7));
+    minutes(&app, 2).await;
+    assert_eq!(app.approval(&id).await.drift(), None, "it counts as approved");
+    assert_proven(&app, &id).await;
+}
+
+#[tokio::test]
+async fn own_vpcs_are_read_only_if_configured() {
+    let app = TestApp::start().await;
+    activated(&app, "vpc-other", &["alice"]).await;
+    minutes(&app, 3).await;
+    assert_eq!(app.count_calls(DESCRIBE), 0);
+}
+
+#[tokio::test]
+async fn refused_reading_of_vpcs_is_logged_and_repeated_later() {
+    let app = app_that_reads_vpcs().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    let refused = |code: &str| Fault {
+        action: Some(DESCRIBE.into()),
+        code: Some(code.into()),
+        http_status: 403,
+        times: 2,
+        ..Fault::default()
+    };
+    app.simulator.add_fault(refused("Forbbiden"));
+    minutes(&app, 3).await;
+    assert!(app.count_calls(DESCRIBE) <= 2, "a person must act first");
+    assert!(logged().contains("could not read our VPCs"));
+    app.simulator.clear_faults();
+    clock::jump::advance_in_thread(SignedDuration::from_hours(6));
+    minutes(&app, 1).await;
+    assert!(app.approval(&id).await.own_vpc().is_some());
+    app.simulator.add_fault(Fault { http_status: 400, ..refused("Throttling.User") });
+    clock::jump::advance_in_thread(SignedDuration::from_hours(7));
+    let calls = app.count_calls(DESCRIBE);
+    minutes(&app, 4).await;
+    assert!(app.count_calls(DESCRIBE) > calls + 2, "a throttled call is repeated");
+}
+
+#[tokio::test]
+async fn call_reads_twenty_vpcs() {
+    let app = TestApp::start().await;
+    for number in 0..25 {
+        let (theirs, ours) = (format!("vpc-far-{number}"), format!("vpc-near-{number}"));
+        let id = app.request_peering(&[("VpcId", &theirs), ("AcceptingVpcId", &ours)]).await.unwrap();
+        app.discover().await;
+        app.approve(&id, "alice").await;
+    }
+    clock::jump::advance_in_thread(SignedDuration::from_secs(5));
+    app.follow().await;
+    let app = reading_vpcs(app);
+    minutes(&app, 1).await;
+    let journal = app.simulator.journal();
+    let asked: Vec<_> = journal.iter().filter(|entry| entry.action == DESCRIBE).collect();
+    let counts = asked.iter().map(|entry| entry.parameters["VpcId"].split(',').count());
+    assert_eq!(counts.collect::<Vec<_>>(), [20, 5]);
+}

@@ -351,7 +351,7 @@ mod tests {
         assert_eq!((body(&card), get(&card, "tone")), (vec![expected], "orange"));
         let flags: Vec<_> =
             CONTRACT_BUTTONS.iter().map(|own| (get(&card, own.flag), get(&card, own.binding))).collect();
-        let bindings = ["Approve { needs_reason: false }", "Reject", "Withdraw", "Details"];
+        let bindings = ["Approve { needs_reason: false }", "Reject", "Withdraw", "Acknowledge", "Details"];
         assert_eq!(flags, bindings.map(|binding| ("yes", binding)));
         assert_eq!((get(&card, "has_link"), get(&card, "link_url")), ("yes", "https://vpc.console.aliyun.com/"));
         assert_eq!(get(&card, "reason_label"), "Reason (the channel sees it)");

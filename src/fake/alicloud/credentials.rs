@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::gateway_request::GatewayRequest;
-use super::{ApiError, SimulatedAccount, format_time, require_parameter};
+use super::{ApiError, SimulatedAccount, format_time, require_parameter, vpcs};
 use crate::alicloud::sign;
 use crate::clock;
 use crate::peering::AccountId;
@@ -214,7 +214,11 @@ impl KeyRegistry {
 }
 
 fn check_version(version: &str, action: &str) -> Result<(), ApiError> {
-    let expected = if ["AssumeRole", "GetCallerIdentity"].contains(&action) { "2015-04-01" } else { "2022-01-01" };
+    let expected = match action {
+        "AssumeRole" | "GetCallerIdentity" => "2015-04-01",
+        _ if vpcs::OPERATIONS.contains(&action) => "2016-04-28",
+        _ => "2022-01-01",
+    };
     if version == expected {
         Ok(())
     } else {

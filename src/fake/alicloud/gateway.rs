@@ -198,6 +198,21 @@ impl Simulator {
         self.lock().api.set_cidrs(vpc, cidrs);
     }
 
+    /// Gives a VPC CIDR blocks that only its owner sees, and no peering shows.
+    pub fn hide_cidrs(&self, vpc: &str, cidrs: BTreeSet<IpNet>) {
+        self.lock().api.routing.hide_cidrs(vpc, cidrs);
+    }
+
+    /// Adds a route table with these vSwitches to a VPC.
+    pub fn add_route_table(&self, vpc: &str, id: &str, vswitches: &[&str]) {
+        self.lock().api.routing.add_table(vpc, id, vswitches);
+    }
+
+    /// Adds a route. The system table of a VPC is `vtb-` and the id of the VPC.
+    pub fn add_route(&self, table: &str, destination: &str, next_hop: &str) {
+        self.lock().api.routing.add_route(table, destination, next_hop, clock::now());
+    }
+
     /// Changes a connection without a call. Returns whether it exists.
     #[must_use]
     pub fn tamper(&self, instance_id: &str, tampering: Tampering) -> bool {

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
+use super::vpcs::{self, SimulatedVpcs};
 use super::{
     ApiError, ApiResult, OperationResult, SimulatorSettings, Tampering, bad_request, format_time, integer_parameter,
     is_dry_run, require_parameter,
@@ -101,13 +102,15 @@ pub(super) struct SimulatedApi {
     by_vpc: BTreeMap<String, BTreeSet<String>>,
     tokens: BTreeMap<TokenKey, SpentToken>,
     created: u32,
+    pub(super) routing: SimulatedVpcs,
 }
 
 impl SimulatedApi {
     pub(super) fn new(settings: SimulatorSettings) -> Self {
         let vpcs = settings.accounts.iter().flat_map(|account| account.vpcs.clone()).collect();
         let (connections, by_region, by_vpc) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { settings, vpcs, connections, by_region, by_vpc, tokens: BTreeMap::new(), created: 0 }
+        let routing = SimulatedVpcs::default();
+        Self { settings, vpcs, connections, by_region, by_vpc, tokens: BTreeMap::new(), created: 0, routing }
     }
 
     /// Carries out a call of an authenticated account.
@@ -130,6 +133,9 @@ impl SimulatedApi {
             }
             let message = "The request uses the same client token as a previous, but non-identical request.";
             return OperationResult::without_effect(Err(bad_request("IdempotentParameterMismatch", message)));
+        }
+        if vpcs::OPERATIONS.contains(&action) {
+            return self.call_vpc_operation(caller, action, call, now);
         }
         let answer = match action {
             "CreateVpcPeerConnection" => self.create_peering(caller, call, now),
@@ -224,8 +230,28 @@ impl SimulatedApi {
         self.vpcs.insert(vpc.to_owned(), cidrs);
     }
 
+    /// The CIDR blocks of a VPC, as its peerings show them.
+    pub(super) fn cidrs_of(&self, vpc: &str) -> BTreeSet<IpNet> {
+        self.vpcs.get(vpc).cloned().unwrap_or_default()
+    }
+
+    /// The VPCs of an account in a region that have a peering.
+    pub(super) fn vpcs_of_owner(&self, account: AccountId, region: &str) -> BTreeSet<String> {
+        let ids = self.by_region.get(&(account, region.to_owned())).into_iter().flatten();
+        let sides = ids.filter_map(|id| self.connections.get(id)).flat_map(SimulatedPeering::sides);
+        sides.filter(|side| side.account == account && side.region == region).map(|side| side.vpc.clone()).collect()
+    }
+
+    /// Whether an account owns a VPC.
+    pub(super) fn owns(&self, account: AccountId, vpc: &str) -> bool {
+        let ids = self.by_vpc.get(vpc).into_iter().flatten();
+        let mut sides = ids.filter_map(|id| self.connections.get(id)).flat_map(SimulatedPeering::sides);
+        sides.any(|side| side.account == account && side.vpc == vpc)
+    }
+
     /// Gives a new VPC its own CIDR block.
     fn ensure_vpc(&mut self, vpc: &str) {
+        self.routing.ensure_system_table(vpc);
         if !self.vpcs.contains_key(vpc) {
             let number = self.vpcs.len();
             let cidr = format!("10.{}.{}.0/24", number / 256 % 256, number % 256);
@@ -285,8 +311,15 @@ impl SimulatedApi {
                 &format!("The status of {} [Updating] is incorrect.", peering.id),
             ));
         }
+        let is_forced = call.get("Force").is_some_and(|force| force.eq_ignore_ascii_case("true"));
+        let id = peering.id.clone();
+        if !is_forced && self.routing.has_route_to(&id) {
+            let message = "The operation is denied because a route entry leads to the peering.";
+            return Err(bad_request("OperationDenied.RouteEntryExist", message));
+        }
         end_dry_run(call)?;
-        peering.phase = Phase::Deleted;
+        self.routing.remove_routes_to(&id);
+        self.find_peering(call)?.phase = Phase::Deleted;
         Ok(json!({}))
     }
 
