@@ -30,8 +30,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::app::App;
 use crate::approval::{ApprovalId, IndexState};
 use crate::{clock, logging, metrics, store};
-use job::{Job, RegionKey, RegionWork};
-use own_vpcs::VpcCallBudget;
+use job::{Job, RegionKey, RegionWork, VpcCallBudget};
 use scheduler::Scheduler;
 
 /// A tick waits for work that is due this soon.

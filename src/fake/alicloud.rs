@@ -13,6 +13,7 @@ pub mod gateway;
 mod gateway_request;
 mod oidc;
 mod peerings;
+mod routing;
 mod sts;
 mod vpcs;
 

@@ -6,8 +6,7 @@ use std::collections::HashMap;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::sleep;
 
-use super::job::{Job, JobResult, Listing, RegionKey, RegionWork};
-use super::own_vpcs::VpcReading;
+use super::job::{Job, JobResult, Listing, RegionKey, RegionWork, VpcReading};
 use super::reconcile::is_outdated;
 use super::repeat_detector::RepeatDetector;
 use crate::accept;

@@ -1,19 +1,22 @@
 //! The jobs of a tick, as data. `scheduler` runs them with the functions of `reconcile`, `discovery`
 //! and `notify`.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::own_vpcs::{FollowedVpcs, VpcCallBudget, VpcReading};
 use super::repeat_detector::RepeatDetector;
-use crate::approval::{ApprovalId, Claim, IndexState};
+use crate::approval::{ApprovalId, Claim, ContentDigest, IndexState};
 use crate::peering::{Connection, InstanceId};
 use crate::store::Stored;
+
+/// The most calls that read our VPCs in a tick, for all regions together.
+const MAX_VPC_CALLS: u32 = 10;
 
 /// A piece of work. A failure of one job stops no other.
 pub(super) enum Job {
@@ -123,6 +126,31 @@ pub(super) struct RegionWork {
     pub(super) activating_since: Option<Timestamp>,
     /// The calls that read our own VPCs. `None` if they are not read.
     pub(super) vpc_calls: Option<VpcCallBudget>,
+}
+
+/// The calls that are left in this tick.
+#[derive(Debug, Clone)]
+pub(super) struct VpcCallBudget(Arc<AtomicU32>);
+
+impl VpcCallBudget {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(AtomicU32::new(MAX_VPC_CALLS)))
+    }
+
+    pub(super) fn take(&self) -> bool {
+        let take = |left: u32| left.checked_sub(1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
+    }
+}
+
+/// The activated connections of our own VPCs in a region, by VPC, with the digest of what was read last.
+pub(super) type FollowedVpcs = BTreeMap<String, Vec<(InstanceId, ContentDigest)>>;
+
+/// The VPCs of a region, which are read in this tick as far as the budget goes.
+pub(super) struct VpcReading {
+    pub(super) key: RegionKey,
+    pub(super) vpcs: FollowedVpcs,
+    pub(super) budget: VpcCallBudget,
 }
 
 /// A region that is being listed.

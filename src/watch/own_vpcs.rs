@@ -4,53 +4,21 @@
 //! A round reads the VPCs of a region in the order of their ids. A note says how far the round has come. The next round
 //! begins six hours after the end of the last one.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use super::job::{Job, JobResult, RegionKey};
+use super::job::{FollowedVpcs, Job, JobResult, RegionKey, VpcCallBudget, VpcReading};
 use crate::accept;
 use crate::alicloud::MAX_VPCS_PER_CALL;
 use crate::app::App;
 use crate::approval::{ApprovalId, ContentDigest};
 use crate::clock;
 use crate::notes::{self, NoteId};
-use crate::peering::InstanceId;
 
 /// The pause between two rounds.
 const ROUND_PAUSE: SignedDuration = SignedDuration::from_hours(6);
-/// The most calls in a tick, for all regions together.
-const MAX_CALLS_PER_TICK: u32 = 10;
 /// How long the note of a round is kept.
 const NOTE_TTL: SignedDuration = SignedDuration::from_hours(24 * 7);
-
-/// The calls that are left in this tick.
-#[derive(Debug, Clone)]
-pub(super) struct VpcCallBudget(Arc<AtomicU32>);
-
-impl VpcCallBudget {
-    pub(super) fn new() -> Self {
-        Self(Arc::new(AtomicU32::new(MAX_CALLS_PER_TICK)))
-    }
-
-    fn take(&self) -> bool {
-        let take = |left: u32| left.checked_sub(1);
-        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
-    }
-}
-
-/// The activated connections of our own VPCs in a region, by VPC, with the digest of what was read last.
-pub(super) type FollowedVpcs = BTreeMap<String, Vec<(InstanceId, ContentDigest)>>;
-
-/// The VPCs of a region, which are read in this tick as far as the budget goes.
-pub(super) struct VpcReading {
-    pub(super) key: RegionKey,
-    pub(super) vpcs: FollowedVpcs,
-    pub(super) budget: VpcCallBudget,
-}
 
 /// How far a round has come, as the note says.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -166,6 +134,8 @@ async fn save_round(app: &App, note: &NoteId, round: &Round, now: Timestamp) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]

@@ -77,7 +77,7 @@ fn config_error_names_place_key_expected_and_found() {
     ]);
     insta::assert_snapshot!(errors, @r##"
     peergate.toml: targets.prod.account, line 2, column 11: expected a string, found 1
-    peergate.toml: targets.prod.accuont, line 2, column 1: unknown field `accuont`, expected one of `account`, `regions`, `endpoint`, `sts_endpoint`, `credentials`, `signature`, `calls_per_minute`; did you mean `account`?
+    peergate.toml: targets.prod.accuont, line 2, column 1: unknown field `accuont`, expected one of `account`, `regions`, `endpoint`, `sts_endpoint`, `credentials`, `signature`, `read_vpcs`, `vpc_endpoint`, `calls_per_minute`; did you mean `account`?
     peergate.toml: targets.prod.account, line 2, column 11: not an account id: expected digits, as text, found "x"
     peergate.toml: targets.prod.regions, line 3, column 11: expected a list, found 7
     peergate.toml: targets.prod.regions[0], line 3, column 12: expected a string, found 7

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use jiff::{SignedDuration, Timestamp};
 
 use super::gateway_request::GatewayRequest;
-use super::{ApiError, SimulatedAccount, format_time, require_parameter, vpcs};
+use super::{ApiError, SimulatedAccount, format_time, require_parameter, routing};
 use crate::alicloud::sign;
 use crate::clock;
 use crate::peering::AccountId;
@@ -216,7 +216,7 @@ impl KeyRegistry {
 fn check_version(version: &str, action: &str) -> Result<(), ApiError> {
     let expected = match action {
         "AssumeRole" | "GetCallerIdentity" => "2015-04-01",
-        _ if vpcs::OPERATIONS.contains(&action) => "2016-04-28",
+        _ if routing::OPERATIONS.contains(&action) => "2016-04-28",
         _ => "2022-01-01",
     };
     if version == expected {

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::vpcs::{self, SimulatedVpcs};
+use super::routing::{self, SimulatedVpcs};
 use super::{
     ApiError, ApiResult, OperationResult, SimulatorSettings, Tampering, bad_request, format_time, integer_parameter,
     is_dry_run, require_parameter,
@@ -134,7 +134,7 @@ impl SimulatedApi {
             let message = "The request uses the same client token as a previous, but non-identical request.";
             return OperationResult::without_effect(Err(bad_request("IdempotentParameterMismatch", message)));
         }
-        if vpcs::OPERATIONS.contains(&action) {
+        if routing::OPERATIONS.contains(&action) {
             return self.call_vpc_operation(caller, action, call, now);
         }
         let answer = match action {

@@ -1,101 +1,20 @@
-//! The VPC API in memory: VPCs as their owner sees them, route tables and routes. Each VPC of a connection has a system table
-//! with one vSwitch.
+//! The VPC API in memory: VPCs as their owner sees them, route tables and routes.
 //!
 //! Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpc-2016-04-28-overview>
-
-use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
 use super::peerings::SimulatedApi;
+use super::routing::{SimulatedRoute, SimulatedTable, system_table_id};
 use super::{ApiError, ApiResult, OperationResult, bad_request, integer_parameter, is_dry_run, require_parameter};
 use crate::alicloud::sign::Parameters;
 use crate::peering::AccountId;
 
-/// The operations of this API.
-pub(super) const OPERATIONS: [&str; 5] =
-    ["DescribeVpcs", "DescribeRouteTableList", "DescribeRouteEntryList", "CreateRouteEntry", "DeleteRouteEntry"];
 /// How long a new route is `Pending`.
 const ROUTE_DELAY: SignedDuration = SignedDuration::from_secs(1);
 const CLOUD_SERVICES: &str = "100.64.0.0/10";
-
-/// What the owners of VPCs have made of them.
-#[derive(Debug, Default)]
-pub(super) struct SimulatedVpcs {
-    /// CIDR blocks that no peering shows, by VPC.
-    hidden_cidrs: BTreeMap<String, BTreeSet<IpNet>>,
-    tables: BTreeMap<String, SimulatedTable>,
-    created: u32,
-}
-
-#[derive(Debug, Clone)]
-struct SimulatedTable {
-    vpc: String,
-    is_system: bool,
-    vswitches: Vec<String>,
-    routes: Vec<SimulatedRoute>,
-}
-
-#[derive(Debug, Clone)]
-struct SimulatedRoute {
-    id: String,
-    destination: String,
-    next_hop_type: String,
-    next_hop: String,
-    available_at: Timestamp,
-}
-
-impl SimulatedVpcs {
-    /// Gives a VPC CIDR blocks that no peering shows.
-    pub(super) fn hide_cidrs(&mut self, vpc: &str, cidrs: BTreeSet<IpNet>) {
-        self.hidden_cidrs.insert(vpc.to_owned(), cidrs);
-    }
-
-    /// Adds a route table with these vSwitches.
-    pub(super) fn add_table(&mut self, vpc: &str, id: &str, vswitches: &[&str]) {
-        let vswitches = vswitches.iter().map(|vswitch| (*vswitch).to_owned()).collect();
-        let table = SimulatedTable { vpc: vpc.to_owned(), is_system: false, vswitches, routes: vec![] };
-        self.tables.insert(id.to_owned(), table);
-    }
-
-    /// Adds a route, without the checks of a call.
-    pub(super) fn add_route(&mut self, table: &str, destination: &str, next_hop: &str, now: Timestamp) {
-        self.created += 1;
-        let id = format!("rte-sim{:06}", self.created);
-        let next_hop_type = if next_hop.starts_with("pcc-") { "VpcPeer" } else { "Instance" }.to_owned();
-        let (destination, next_hop) = (destination.to_owned(), next_hop.to_owned());
-        let route = SimulatedRoute { id, destination, next_hop_type, next_hop, available_at: now };
-        if let Some(table) = self.tables.get_mut(table) {
-            table.routes.push(route);
-        }
-    }
-
-    /// Whether a route leads to a peering.
-    pub(super) fn has_route_to(&self, next_hop: &str) -> bool {
-        self.tables.values().any(|table| table.routes.iter().any(|route| route.next_hop == next_hop))
-    }
-
-    /// Deletes the routes to a peering, as a forced deletion does.
-    pub(super) fn remove_routes_to(&mut self, next_hop: &str) {
-        for table in self.tables.values_mut() {
-            table.routes.retain(|route| route.next_hop != next_hop);
-        }
-    }
-
-    /// Makes the system table of a VPC.
-    pub(super) fn ensure_system_table(&mut self, vpc: &str) {
-        let vswitches = vec![format!("vsw-{vpc}")];
-        let table = || SimulatedTable { vpc: vpc.to_owned(), is_system: true, vswitches, routes: vec![] };
-        self.tables.entry(system_table_id(vpc)).or_insert_with(table);
-    }
-}
-
-/// The id of the system table of a VPC.
-pub(super) fn system_table_id(vpc: &str) -> String {
-    format!("vtb-{vpc}")
-}
 
 impl SimulatedApi {
     /// Carries out an operation of the VPC API.
@@ -129,7 +48,7 @@ impl SimulatedApi {
         }
         let is_asked_for = |vpc: &&String| ids.is_empty() || ids.split(',').any(|id| id == vpc.as_str());
         let vpcs: Vec<_> = self.vpcs_of_owner(caller, &region).into_iter().filter(|vpc| is_asked_for(&vpc)).collect();
-        let Page { size, skip, number } = Page::of(call)?;
+        let PageRange { size, skip, number } = PageRange::of(call)?;
         let shown: Vec<_> = vpcs.iter().skip(skip).take(size).map(|vpc| self.vpc_json(vpc, caller, &region)).collect();
         Ok(json!({"TotalCount": vpcs.len(), "PageNumber": number, "PageSize": size, "Vpcs": {"Vpc": shown}}))
     }
@@ -155,7 +74,7 @@ impl SimulatedApi {
         let wanted = call.get("VpcId").filter(|vpc| !vpc.is_empty());
         let is_listed = |table: &SimulatedTable| own.contains(&table.vpc) && wanted.is_none_or(|vpc| *vpc == table.vpc);
         let tables: Vec<_> = self.routing.tables.iter().filter(|(_, table)| is_listed(table)).collect();
-        let Page { size, skip, number } = Page::of(call)?;
+        let PageRange { size, skip, number } = PageRange::of(call)?;
         let shown = tables.iter().skip(skip).take(size).map(|(id, table)| {
             json!({
                 "RouteTableId": id, "VpcId": table.vpc, "RouterType": "VRouter", "AssociateType": "VSwitch",
@@ -263,13 +182,13 @@ impl SimulatedApi {
 }
 
 /// A page of a list, which has ten entries unless the caller asks for more.
-struct Page {
+struct PageRange {
     size: usize,
     number: usize,
     skip: usize,
 }
 
-impl Page {
+impl PageRange {
     fn of(call: &Parameters) -> Result<Self, ApiError> {
         let number = |name: &str, default| {
             Ok::<_, ApiError>(usize::try_from(integer_parameter(call, name)?.unwrap_or(default)).unwrap_or(0))
