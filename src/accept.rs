@@ -316,6 +316,8 @@ pub fn log_event(approval: &Approval, event: &Event) {
             | Event::Observed(_)
             | Event::Missing
             | Event::Followed(_)
+            | Event::RoutesRead(_)
+            | Event::RoutesUnread(_)
             | Event::Changed { .. }
             | Event::Failed(_)
             | Event::SentBack { .. }

@@ -275,6 +275,8 @@ impl Approval {
             Event::Observed(connection) => self.observe(connection, now),
             Event::Missing => self.observe_missing(AuditEvent::Missing, now),
             Event::Followed(reading) => self.follow(reading, now),
+            Event::RoutesRead(report) => self.observe_routes(report, now),
+            Event::RoutesUnread(wait) => self.schedule_routes(Some(now + *wait)),
             Event::Changed { connection, findings } => self.observe_change(connection, findings, now),
             Event::SentBack { why, connection, policy, findings, void } => {
                 if self.state == ApprovalState::Approved {

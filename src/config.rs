@@ -174,6 +174,7 @@ impl Config {
             accounts: file.accounts,
             defaults: file.requests,
             realms,
+            routed_targets: file.targets.iter().filter(|(_, it)| it.read_vpcs).map(|(name, _)| name.clone()).collect(),
         };
         validate::check_policy(&policy)?;
         Ok(Self {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use fingerprint::FieldHash;
 pub use fingerprint::{Fingerprint, InvalidFingerprint, SeenFingerprint};
 pub use id::{AccountId, InstanceId, InvalidAccountId, InvalidInstanceId};
-pub use route::{RouteEntry, RouteTable};
+pub use route::{RouteEntry, RouteFinding, RouteReport, RouteState, RouteTable, UnneededRoute};
 
 /// A VPC peering connection between two accounts, as `GetVpcPeerConnectionAttribute` shows it.
 ///

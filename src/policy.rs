@@ -5,6 +5,7 @@
 
 #[cfg(feature = "local")]
 mod explain;
+mod snapshot;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,7 +15,7 @@ use ipnet::IpNet;
 use jiff::SignedDuration;
 use serde::Deserialize;
 
-use crate::approval::{Approver, InvalidPrincipal, PolicySnapshot, Principal, Verdict};
+use crate::approval::{Approver, InvalidPrincipal, Principal, Verdict};
 use crate::peering::{AccountId, Connection};
 
 #[cfg(feature = "local")]
@@ -38,6 +39,8 @@ pub struct Policy {
     pub defaults: RequestDefaults,
     /// Tenants that are part of an organization: `slack:T0001` → `slack:E0001`. A user is the same in both.
     pub realms: BTreeMap<String, String>,
+    /// Targets whose VPCs and route tables are read.
+    pub routed_targets: BTreeSet<String>,
 }
 
 /// A requesting account that the configuration names.
@@ -289,52 +292,6 @@ impl Policy {
             return by_rule().then_some(approver);
         }
         self.authorize_decision(target, connection, &approver, Verdict::Approve).is_ok().then_some(approver)
-    }
-
-    /// What the configuration says about a request.
-    #[must_use]
-    pub fn snapshot_for(&self, target: &str, connection: &Connection) -> PolicySnapshot {
-        let requester = self.accounts.get(&connection.requester.account).map(|account| account.name.clone());
-        let RequestDefaults { channels, remind_after, expiry_notice, stuck_after } = self.defaults.clone();
-        let nobody = PolicySnapshot {
-            rule: None,
-            unmatched: vec![],
-            suggestion: None,
-            approvals: 1,
-            approvers: vec![],
-            display_names: BTreeMap::new(),
-            require_reason: false,
-            requester,
-            channels,
-            remind_after,
-            escalate_after: None,
-            escalate_to: vec![],
-            expiry_notice,
-            stuck_after,
-        };
-        match self.matching_rule(target, connection) {
-            Err(facts) => PolicySnapshot {
-                unmatched: facts.iter().map(ToString::to_string).collect(),
-                suggestion: Some(self.suggest_rule(target, connection)),
-                ..nobody
-            },
-            Ok(rule) => {
-                let approvers = self.approvers_of(rule, Some(connection.requester.account));
-                let display_name = |key: &String| Some((key.clone(), self.people.get(key)?.name.clone()?));
-                PolicySnapshot {
-                    rule: Some(rule.name.clone()),
-                    approvals: rule.approvals,
-                    display_names: approvers.iter().filter_map(display_name).collect(),
-                    approvers,
-                    require_reason: rule.require_reason,
-                    channels: rule.channels.clone(),
-                    remind_after: rule.remind_after.unwrap_or(remind_after),
-                    escalate_after: rule.escalate_after,
-                    escalate_to: rule.escalate_to.clone(),
-                    ..nobody
-                }
-            }
-        }
     }
 
     /// A rule that matches only such connections, as TOML for the configuration.

@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 
 use super::{Approver, CardRef, FailedPost, FollowedReading, PolicySnapshot, SendBackReason};
-use crate::peering::{Connection, Fingerprint, Problem};
+use crate::peering::{Connection, Fingerprint, Problem, RouteReport};
 use crate::preflight::Finding;
 
 /// Something that happened to a connection, a call or a notification. Applying an event twice has the same effect as
@@ -26,6 +26,10 @@ pub enum Event {
     Missing,
     /// A reading of an activated connection, with everything that is told of it.
     Followed(Box<FollowedReading>),
+    /// A reading of the route tables of our VPC, for a connection that is activated or has ended.
+    RoutesRead(RouteReport),
+    /// The route tables could not be read. Holds when to try again.
+    RoutesUnread(SignedDuration),
     /// A reading has other facts than people were shown.
     Changed {
         /// The new reading.

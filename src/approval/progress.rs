@@ -192,6 +192,7 @@ impl Approval {
         if !changes.is_empty() {
             self.drift_at_activation(changes, now);
         }
+        self.check_routes(now);
     }
 
     pub(super) fn fail(&mut self, problem: Problem, now: Timestamp) {

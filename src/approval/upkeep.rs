@@ -14,7 +14,7 @@ use super::{
     Approval, ApprovalState, Approver, AuditEvent, Decision, DecisionError, NotificationKind, PolicySnapshot,
     RequestId, Review, TransientReading, UnconfirmedReading,
 };
-use crate::peering::{BusinessStatus, Change, Connection, Facts, FieldHash, Fingerprint};
+use crate::peering::{BusinessStatus, Change, Connection, Facts, FieldHash, Fingerprint, RouteReport};
 use crate::preflight::{self, Finding};
 
 /// How many drifts and ends of drifts are told in [`DRIFT_WINDOW`]. Both owners can change a connection as often as they
@@ -23,6 +23,11 @@ const MAX_DRIFTS: usize = 6;
 const DRIFT_WINDOW: SignedDuration = SignedDuration::from_hours(1);
 /// How many drifts and ends of drifts the history keeps. Later ones are told, but not kept.
 const MAX_KEPT_DRIFTS: usize = 200;
+
+/// How often our route tables are read while something is missing, and for how long after the activation or the end.
+const MIN_ROUTES_INTERVAL: SignedDuration = SignedDuration::from_mins(2);
+const MAX_ROUTES_INTERVAL: SignedDuration = SignedDuration::from_hours(6);
+const ROUTES_READ_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// What peergate knows of a connection since its activation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +43,12 @@ pub(super) struct Upkeep {
     own_vpc: Option<BTreeSet<IpNet>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     drift: Option<Drift>,
+    /// What our route tables said last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    routes: Option<RouteReport>,
+    /// When to read our route tables next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    routes_due_at: Option<Timestamp>,
 }
 
 /// How an activated connection differs from what people approved or acknowledged last.
@@ -88,6 +99,18 @@ impl Approval {
     #[must_use]
     pub fn own_vpc(&self) -> Option<&BTreeSet<IpNet>> {
         self.upkeep.own_vpc()
+    }
+
+    /// What our route tables said last. `None` if they were not read.
+    #[must_use]
+    pub fn routes(&self) -> Option<&RouteReport> {
+        self.upkeep.routes.as_ref()
+    }
+
+    /// Whether our route tables are to be read now.
+    #[must_use]
+    pub fn are_routes_due(&self, now: Timestamp) -> bool {
+        self.upkeep.routes_due_at.is_some_and(|due_at| due_at <= now)
     }
 
     /// Fingerprint of what people are asked about: the drift of an activated connection, else the facts.
@@ -252,11 +275,39 @@ impl Approval {
         }
     }
 
+    /// Has our route tables read, if the target allows it.
+    pub(super) fn check_routes(&mut self, now: Timestamp) {
+        if self.policy.reads_routes {
+            self.upkeep.routes_due_at = Some(now);
+            self.schedule_upkeep();
+        }
+    }
+
+    /// Takes what our route tables say. The card shows it. While something is missing or left over, they are read again,
+    /// for a week.
+    pub(super) fn observe_routes(&mut self, report: &RouteReport, now: Timestamp) {
+        let age = now.duration_since(self.since);
+        let gap = (age / 4).clamp(MIN_ROUTES_INTERVAL, MAX_ROUTES_INTERVAL);
+        let is_over = report.is_complete() || age > ROUTES_READ_FOR;
+        if self.upkeep.routes.as_ref() != Some(report) {
+            self.upkeep.routes = Some(report.clone());
+            self.enqueue(NotificationKind::Checked, now);
+        }
+        self.schedule_routes((!is_over).then(|| now + gap));
+    }
+
+    pub(super) fn schedule_routes(&mut self, at: Option<Timestamp>) {
+        if self.state.is_final() {
+            self.upkeep.routes_due_at = at;
+            self.schedule_upkeep();
+        }
+    }
+
     /// Schedules the next reminder of a drift, and the reading that confirms a deletion.
     pub(super) fn schedule_upkeep(&mut self) {
         let remind_at = self.drift().map(|drift| self.reminder_state.next_reminder_at(&self.policy, drift.since, None));
         let confirm_at = self.unconfirmed.as_ref().map(UnconfirmedReading::next_reading_at);
-        self.next_step_at = remind_at.into_iter().chain(confirm_at).min();
+        self.next_step_at = [remind_at, confirm_at, self.upkeep.routes_due_at].into_iter().flatten().min();
     }
 
     /// Handles a reading that does not find an activated connection.
@@ -270,6 +321,7 @@ impl Approval {
         self.append_audit_event(event, now);
         self.next_step_at = None;
         self.enqueue(NotificationKind::Removed { lived_s }, now);
+        self.check_routes(now);
     }
 
     /// Counts a person's acknowledgment of the drift. If it is the last one that the rule requires, what people
@@ -287,7 +339,7 @@ impl Approval {
         drift.acknowledgments.retain(is_eligible);
         drift.acknowledgments.push(decision.clone());
         let (given, needed) = (self.acknowledgment_count(), self.policy.needed_approvals());
-        let facts = (given >= needed).then(|| self.adopt_drift());
+        let facts = (given >= needed).then(|| self.adopt_drift(at));
         self.append_audit_event(AuditEvent::DriftAcknowledged { decision: decision.clone(), needed, facts }, at);
         self.enqueue(NotificationKind::DriftAcknowledged { decision, given, needed }, at);
         self.check_room_for_generation()?;
@@ -315,13 +367,16 @@ impl Approval {
     }
 
     /// Takes what was read last as what later readings are compared with. Returns the fingerprint of the facts.
-    fn adopt_drift(&mut self) -> Fingerprint {
+    fn adopt_drift(&mut self, now: Timestamp) -> Fingerprint {
         self.facts = self.current_facts(&self.connection);
         self.fingerprint = self.facts.fingerprint();
         let business_status = self.current_business_status(&self.connection);
         self.upkeep.business_status = Some(business_status).filter(|status| *status != BusinessStatus::Normal);
         self.upkeep.vpc_cidrs = self.upkeep.own_vpc.clone().filter(|cidrs| *cidrs != self.facts.accepter.cidrs);
         self.end_drift();
+        if self.policy.reads_routes {
+            self.upkeep.routes_due_at = Some(now);
+        }
         self.fingerprint.clone()
     }
 }

@@ -11,6 +11,7 @@ mod facts;
 mod history;
 mod notification;
 mod reply;
+mod routes;
 mod short;
 mod usage;
 

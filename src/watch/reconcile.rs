@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use ipnet::IpNet;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
 
 use super::TickSummary;
@@ -18,8 +18,13 @@ use crate::approval::{
     activation_recheck_at,
 };
 use crate::clock;
-use crate::peering::{Connection, Status};
+use crate::peering::{Connection, RouteReport, Status};
 use crate::store::{self, Saved, Stored};
+
+/// When to read route tables again that could not be read: after a passing error, and after a refusal, which a person must
+/// fix.
+const ROUTES_RETRY_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
+const REFUSED_ROUTES_INTERVAL: SignedDuration = SignedDuration::from_hours(6);
 
 /// Takes the due step of a record. Loads the record first, because the index may be outdated.
 pub(super) async fn advance_record(
@@ -29,6 +34,7 @@ pub(super) async fn advance_record(
 ) -> Result<JobResult, store::Error> {
     let Some(stored) = app.store.load(id).await? else { return Ok(JobResult::default()) };
     let now = clock::now();
+    let stored = if stored.approval.are_routes_due(now) { read_routes(app, stored).await? } else { stored };
     if stored.approval.next_step_at().is_none_or(|at| at > now) {
         return deliver(app, Claimed::nothing(stored), summary).await;
     }
@@ -113,6 +119,34 @@ pub(super) async fn poll_connection(
         }
     };
     Ok(JobResult { recheck_at, follow_ups })
+}
+
+/// Reads our route tables for a connection that is activated or has ended.
+async fn read_routes(app: &App, stored: Stored) -> Result<Stored, store::Error> {
+    let (id, side) = (stored.approval.id(), &stored.approval.connection().accepter);
+    let event = match accept::list_route_tables(app, &id.target, &side.region, &side.vpc, clock::now()).await {
+        Ok(tables) => {
+            let is_active = *stored.approval.state() == ApprovalState::Activated;
+            let blocks = if is_active { stored.approval.asked_facts().requester.cidrs } else { BTreeSet::new() };
+            Event::RoutesRead(RouteReport::new(&tables, &id.instance_id, &blocks))
+        }
+        Err(error) => {
+            let (peering, problem) = (id.instance_id.as_str(), error.to_problem());
+            tracing::warn!(
+                outcome = "routes_not_read",
+                target = id.target,
+                peering.id = peering,
+                alicloud.code = problem.code,
+                alicloud.request_id = problem.request_id,
+                "could not read our route tables"
+            );
+            let wait = if error.is_worth_a_retry() { ROUTES_RETRY_INTERVAL } else { REFUSED_ROUTES_INTERVAL };
+            Event::RoutesUnread(wait)
+        }
+    };
+    let now = clock::now();
+    // What is due is claimed by the next step.
+    app.store.update(stored, |approval| approval.apply_event(&event, now)).await
 }
 
 /// Whether the reading is about an activated connection that peergate follows.

@@ -7,7 +7,7 @@ use peergate::chat::EventSpec;
 const GET: &str = "GetVpcPeerConnectionAttribute";
 
 /// An activated connection whose channels have heard everything.
-async fn activated(app: &TestApp, vpc: &str, approvers: &[&str]) -> InstanceId {
+pub async fn activated(app: &TestApp, vpc: &str, approvers: &[&str]) -> InstanceId {
     let id = app.discovered_request(vpc).await;
     for approver in approvers {
         app.approve(&id, approver).await;
@@ -19,7 +19,7 @@ async fn activated(app: &TestApp, vpc: &str, approvers: &[&str]) -> InstanceId {
 }
 
 /// Lets a minute pass, with a scheduled tick at its end.
-async fn minutes(app: &TestApp, minutes: i64) {
+pub async fn minutes(app: &TestApp, minutes: i64) {
     for _ in 0..minutes {
         clock::jump::advance_in_thread(SignedDuration::from_secs(61));
         app.discover().await;
@@ -299,7 +299,7 @@ async fn app_that_reads_vpcs() -> TestApp {
     reading_vpcs(TestApp::start().await)
 }
 
-fn reading_vpcs(app: TestApp) -> TestApp {
+pub fn reading_vpcs(app: TestApp) -> TestApp {
     let endpoint = app.config.lines().find_map(|line| line.strip_prefix("endpoint = ")).unwrap().to_owned();
     app.with_change("signature = ", &format!("read_vpcs = true\nvpc_endpoint = {endpoint}\nsignature = "))
 }
@@ -312,11 +312,9 @@ async fn changed_blocks_of_our_own_vpc_are_told() {
     let id = activated(&app, "vpc-other", &["alice"]).await;
     minutes(&app, 1).await;
     assert_eq!(app.count_calls(DESCRIBE), 1);
-    let version = app.load_record(&id).await.unwrap().version;
     app.simulator.hide_cidrs("vpc-other", ["172.16.0.0/16".parse().unwrap()].into());
     minutes(&app, 10).await;
     assert_eq!(app.count_calls(DESCRIBE), 1, "each VPC is read at most once in six hours");
-    assert_eq!(app.load_record(&id).await.unwrap().version, version, "what is known is not written again");
     clock::jump::advance_in_thread(SignedDuration::from_hours(6));
     minutes(&app, 2).await;
     assert_eq!(app.count_calls(DESCRIBE), 2);

@@ -53,6 +53,7 @@ mod races;
 mod reasons;
 mod recovery;
 mod refusals;
+mod routes;
 mod scale;
 mod serve;
 mod state_machine;

@@ -9,6 +9,7 @@ use super::facts::{
     approver_name, can_show_all, connection_facts, decision_facts, describe_approver, describe_change, list_approvers,
     problem_facts, route_instructions,
 };
+use super::routes::{are_routes_complete, route_commands, route_lines};
 use super::{
     Button, Buttons, Link, Message, MessageFact, ShownButton, format_duration, format_time, join_with, sanitize_reason,
     sanitize_text,
@@ -60,6 +61,10 @@ pub fn request_card(approval: &Approval, now: Timestamp) -> Message {
         if approval.policy().rule.is_none() {
             card.snippet.clone_from(&approval.policy().suggestion);
         }
+    }
+    if matches!(approval.state(), ApprovalState::Activated | ApprovalState::Deleted) {
+        card.checks = route_lines(approval);
+        card.snippet = route_commands(approval);
     }
     if let Some(drift) = approval.drift() {
         show_drift(&mut card, approval, drift);
@@ -137,6 +142,9 @@ fn card_headline(approval: &Approval, now: Timestamp) -> String {
         ApprovalState::Activating => format!("VPC peering {id} was accepted and is being activated"),
         ApprovalState::Activated if !approval.is_accepted_by_us() => {
             format!("⚠ VPC peering {id} is Activated, but was accepted outside peergate")
+        }
+        ApprovalState::Activated if are_routes_complete(approval) => {
+            format!("VPC peering {id} is Activated, and our side has its routes")
         }
         ApprovalState::Activated => {
             format!("VPC peering {id} is Activated; it carries traffic once both sides have routes")

@@ -10,6 +10,7 @@ use super::facts::{
     approver_name, connection_facts, decision_facts, describe_approver, describe_change, list_approvers, problem_facts,
     route_instructions,
 };
+use super::routes::routes_of_both_sides;
 use super::{Message, MessageFact, format_duration, format_time, format_wait, sanitize_text, with_headline};
 use crate::approval::{
     Approval, ApprovalState, Approver, Decision, Notification, NotificationKind, SendBackReason, Verdict,
@@ -240,6 +241,7 @@ fn describe_activation(approval: &Approval, took_s: i64) -> Message {
     }
     Message {
         sentences: route_instructions(approval.connection()),
+        snippet: Some(routes_of_both_sides(approval.connection())),
         ..with_headline(format!("VPC peering {id} is Activated{took}; it carries traffic once both sides have routes"))
     }
 }

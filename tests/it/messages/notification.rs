@@ -163,12 +163,25 @@ fn accepted_notification_names_the_approver() {
 
 #[test]
 fn activated_notification_lists_the_next_steps() {
-    assert_snapshot!(notification(approved(), &[accepted(), seen(Status::Activated)]), @r"
+    assert_snapshot!(notification(approved(), &[accepted(), seen(Status::Activated)]), @r#"
     VPC peering prod/pcc-a is Activated 1 min 38 s after its approval; it carries traffic once both sides have routes
     On our side, add a route to pcc-a for 10.1.0.0/16 and fd00:1::/48 in the route tables of vpc-ours.
     On the requester's side, add a route to pcc-a for 10.2.0.0/16 in the route tables of vpc-theirs.
     Then check security groups, network ACLs and database whitelists.
-    ");
+    # our side, in each route table of vpc-ours
+    aliyun vpc CreateRouteEntry --RegionId cn-shanghai --RouteTableId vtb-… --DestinationCidrBlock 10.1.0.0/16 --NextHopType VpcPeer --NextHopId pcc-a
+    aliyun vpc CreateRouteEntry --RegionId cn-shanghai --RouteTableId vtb-… --DestinationCidrBlock fd00:1::/48 --NextHopType VpcPeer --NextHopId pcc-a
+    # the requester's side, in each route table of vpc-theirs
+    aliyun vpc CreateRouteEntry --RegionId cn-hangzhou --RouteTableId vtb-… --DestinationCidrBlock 10.2.0.0/16 --NextHopType VpcPeer --NextHopId pcc-a
+    # or with Terraform, on each side
+    resource "alicloud_route_entry" "peering" {
+      for_each              = toset(["10.1.0.0/16", "fd00:1::/48"])
+      route_table_id        = "vtb-…"
+      destination_cidrblock = each.value
+      nexthop_type          = "VpcPeer"
+      nexthop_id            = "pcc-a"
+    }
+    "#);
 }
 
 #[test]

@@ -1,0 +1,94 @@
+//! After the activation, the card says whether our route tables lead to the peering, and after the end what is left over.
+
+use crate::drift::{activated, minutes, reading_vpcs};
+use crate::support::prelude::*;
+
+const LIST_TABLES: &str = "DescribeRouteTableList";
+/// The system table of our VPC.
+const TABLE: &str = "vtb-vpc-other";
+
+async fn app_that_reads_routes() -> TestApp {
+    reading_vpcs(TestApp::start().await)
+}
+
+#[tokio::test]
+async fn card_names_missing_routes_until_they_are_there() {
+    let app = app_that_reads_routes().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    app.simulator.add_route_table("vpc-other", "vtb-second", &["vsw-b"]);
+    app.simulator.add_route_table("vpc-other", "vtb-unused", &[]);
+    minutes(&app, 3).await;
+    let card = app.only_card().text;
+    assert!(card.contains("✗ 10.0.0.0/24 has no route in vtb-second and vtb-vpc-other"), "{card}");
+    let command = format!(
+        "aliyun vpc CreateRouteEntry --RegionId cn-shanghai --RouteTableId vtb-second --DestinationCidrBlock 10.0.0.0/24 \
+         --NextHopType VpcPeer --NextHopId {id}"
+    );
+    assert!(card.contains(&command), "{card}");
+    app.simulator.add_route(TABLE, "10.0.0.0/24", id.as_str());
+    app.simulator.add_route("vtb-second", "0.0.0.0/0", id.as_str());
+    minutes(&app, 5).await;
+    let card = app.only_card().text;
+    assert!(card.contains("is Activated, and our side has its routes"), "{card}");
+    assert!(card.contains("✓ 10.0.0.0/24 is routed in vtb-vpc-other"), "{card}");
+    assert!(card.contains("⚠ route 0.0.0.0/0 in vtb-second leads to this peering and is wider than needed"), "{card}");
+    let calls = app.count_calls(LIST_TABLES);
+    clock::jump::advance_in_thread(SignedDuration::from_hours(48));
+    minutes(&app, 3).await;
+    assert_eq!(app.count_calls(LIST_TABLES), calls, "what is complete is not read again");
+}
+
+#[tokio::test]
+async fn missing_routes_are_looked_for_less_and_less() {
+    let app = app_that_reads_routes().await;
+    activated(&app, "vpc-other", &["alice"]).await;
+    for _ in 0..10 * 24 {
+        clock::jump::advance_in_thread(SignedDuration::from_hours(1));
+        app.discover().await;
+    }
+    let calls = app.count_calls(LIST_TABLES);
+    assert!((25..50).contains(&calls), "every six hours for a week: {calls}");
+}
+
+#[tokio::test]
+async fn routes_that_are_left_over_are_told_after_the_end() {
+    let app = app_that_reads_routes().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    app.simulator.add_route(TABLE, "10.0.0.0/24", id.as_str());
+    minutes(&app, 3).await;
+    app.set_status(&id, "Deleted");
+    minutes(&app, 4).await;
+    app.assert_state(&id, "deleted").await;
+    let card = app.only_card().text;
+    assert!(card.contains("⚠ route 10.0.0.0/24 in vtb-vpc-other is left over"), "{card}");
+    assert!(card.contains("aliyun vpc DeleteRouteEntry --RegionId cn-shanghai --RouteEntryId rte-sim000001"), "{card}");
+}
+
+#[tokio::test]
+async fn refused_reading_of_routes_delays_nothing_else() {
+    let app = app_that_reads_routes().await;
+    app.simulator.add_fault(Fault {
+        action: Some(LIST_TABLES.into()),
+        code: Some("Forbidden.RAM".into()),
+        http_status: 403,
+        times: 100,
+        ..Fault::default()
+    });
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    minutes(&app, 30).await;
+    assert!(app.count_calls(LIST_TABLES) <= 4, "{}", app.count_calls(LIST_TABLES));
+    app.set_bandwidth(&id, 7);
+    minutes(&app, 1).await;
+    assert!(app.only_card().text.contains("acknowledge the change"), "{}", app.only_card().text);
+}
+
+#[tokio::test]
+async fn without_the_permission_no_table_is_read() {
+    let app = TestApp::start().await;
+    activated(&app, "vpc-other", &["alice"]).await;
+    minutes(&app, 3).await;
+    assert_eq!(app.count_calls(LIST_TABLES), 0);
+    let told = app.thread_replies().join("\n");
+    assert!(told.contains("--RouteTableId vtb-… --DestinationCidrBlock 10.0.0.0/24 --NextHopType VpcPeer"), "{told}");
+    assert!(told.contains("resource \"alicloud_route_entry\" \"peering\""), "{told}");
+}
