@@ -18,6 +18,7 @@ mod outbox;
 mod people;
 mod policy_snapshot;
 mod progress;
+mod requester;
 mod review;
 mod schedule;
 mod state;
@@ -25,7 +26,7 @@ mod unconfirmed;
 mod upkeep;
 mod verify;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -88,6 +89,9 @@ pub struct Approval {
     own_call: Option<OwnCall>,
     #[serde(default, skip_serializing_if = "Upkeep::is_empty")]
     upkeep: Upkeep,
+    /// Channels that heard of the request as the requester's.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    requester_channels: BTreeSet<String>,
     /// Requests that stay refused on every retry.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     refused: Vec<RefusedRequest>,
@@ -353,6 +357,7 @@ impl Approval {
         let mut audience = self.policy.channels_to_notify(self.reminder_state.escalated);
         // Every channel that knows of the request hears its end, even if the configuration no longer names the channel.
         audience.extend(self.outbox.informed_channels());
+        let audience = self.audience_of(&kind, audience);
         self.outbox.enqueue(kind, &audience, now);
     }
 }

@@ -53,6 +53,9 @@ pub struct KnownAccount {
     /// People of this account. They never count as approvers of its requests.
     #[serde(default)]
     pub contacts: Vec<ApproverRef>,
+    /// Channels of this account. They hear what becomes of its requests, without buttons.
+    #[serde(default)]
+    pub channels: Vec<String>,
 }
 
 /// Values for requests whose rule does not set them.
@@ -569,7 +572,7 @@ mod tests {
             ApproverRef::Principal(principal("webhook", "alice")),
         ] {
             let mut policy = rule(|_| ());
-            let account = KnownAccount { name: "data".into(), contacts: vec![contact] };
+            let account = KnownAccount { name: "data".into(), contacts: vec![contact], channels: vec![] };
             policy.accounts = [(requester, account)].into();
             assert_eq!(decide(&policy, principal("slack", "U1")).unwrap_err(), Refusal::Contact { account: requester });
             assert_eq!(policy.eligible_approver("prod", &connection(), &principal("slack", "U1")), None);
@@ -588,6 +591,7 @@ mod tests {
         let account = |contact: &Principal| KnownAccount {
             name: "data".into(),
             contacts: vec![ApproverRef::Principal(contact.clone())],
+            channels: vec![],
         };
         policy.accounts = [(requester, account(&dave)), (AccountId(5), account(&principal("slack", "U8")))].into();
         let permit = |policy: &Policy, who: &Principal, verdict| {
@@ -625,7 +629,7 @@ mod tests {
         );
         assert_eq!(policy.snapshot_for("prod", &connection()).approvers, ["alice", "slack:E1/U9"]);
         let contacts = vec![ApproverRef::Principal(of("T1", "U9"))];
-        policy.accounts = [(requester, KnownAccount { name: "data".into(), contacts })].into();
+        policy.accounts = [(requester, KnownAccount { name: "data".into(), contacts, channels: vec![] })].into();
         for team in ["T1", "T2", "E1"] {
             assert_eq!(policy.eligible_approver("prod", &connection(), &of(team, "U9")), None);
         }

@@ -42,6 +42,9 @@ pub struct PolicySnapshot {
     pub expiry_notice: SignedDuration,
     /// How long a call or an activation may take before people are told.
     pub stuck_after: SignedDuration,
+    /// Channels of the requester, which hear what becomes of the request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub requester_channels: Vec<String>,
     /// Whether peergate reads the route tables of our VPC.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reads_routes: bool,
@@ -182,6 +185,7 @@ mod tests {
             escalate_to: vec!["one".into(), "oncall".into()],
             expiry_notice: SignedDuration::from_hours(24),
             stuck_after: SignedDuration::from_mins(10),
+            requester_channels: vec![],
             reads_routes: false,
         }
     }

@@ -1,6 +1,6 @@
 //! Pending requests: how peergate discovers and refreshes them, and what happens when their facts change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -146,6 +146,7 @@ impl Approval {
             unconfirmed: None,
             own_call: None,
             upkeep: Upkeep::default(),
+            requester_channels: BTreeSet::new(),
             refused: vec![],
             outbox: Outbox::default(),
             history: History::default(),

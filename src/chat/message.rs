@@ -11,6 +11,7 @@ mod facts;
 mod history;
 mod notification;
 mod reply;
+mod requester;
 mod routes;
 mod short;
 mod usage;
@@ -28,6 +29,7 @@ pub use facts::can_show_all;
 pub use history::{describe_entry, record_with_history, summary_line};
 pub use notification::{describe_notification, follow_up, notification_name};
 pub use reply::{card_moved, card_replaced, describe_reply, without_buttons, without_old_buttons, wrong_tenant};
+pub use requester::describe_for_requester;
 pub(in crate::chat) use short::{ShortLimits, shorten_card};
 pub use usage::describe_unknown_command;
 

@@ -138,12 +138,19 @@ impl ConfigFile {
     }
 
     fn check_requests(&self) -> Result<(), KeyProblem> {
-        for (account, KnownAccount { name, contacts }) in &self.accounts {
+        for (account, KnownAccount { name, contacts, channels }) in &self.accounts {
             let key = |field: &str| format!("accounts.{account}.{field}");
             if name.trim().is_empty() {
                 return KeyProblem::err_at(key("name"), "give the account a name");
             }
             self.check_approvers(&key("contacts"), contacts)?;
+            self.check_channels(&key("channels"), channels)?;
+            let is_for_programs =
+                |name: &&String| self.channels.get(*name).is_some_and(|channel| !channel.capabilities().is_for_people);
+            if let Some(name) = channels.iter().find(is_for_programs) {
+                let problem = format!("channels.{} is for programs, which get the whole record", redact(name));
+                return KeyProblem::err_at(key("channels"), problem);
+            }
         }
         let RequestDefaults { channels, remind_after, expiry_notice, stuck_after } = &self.requests;
         self.check_channels("requests.channels", channels)?;

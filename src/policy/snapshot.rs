@@ -10,7 +10,9 @@ impl Policy {
     /// What the configuration says about a request.
     #[must_use]
     pub fn snapshot_for(&self, target: &str, connection: &Connection) -> PolicySnapshot {
-        let requester = self.accounts.get(&connection.requester.account).map(|account| account.name.clone());
+        let account = self.accounts.get(&connection.requester.account);
+        let requester = account.map(|account| account.name.clone());
+        let requester_channels = account.map(|account| account.channels.clone()).unwrap_or_default();
         let RequestDefaults { channels, remind_after, expiry_notice, stuck_after } = self.defaults.clone();
         let nobody = PolicySnapshot {
             rule: None,
@@ -27,6 +29,7 @@ impl Policy {
             escalate_to: vec![],
             expiry_notice,
             stuck_after,
+            requester_channels,
             reads_routes: self.routed_targets.contains(target),
         };
         match self.matching_rule(target, connection) {

@@ -168,7 +168,8 @@ pub(super) fn claim_due(app: &App, approval: &mut Approval, now: Timestamp, unti
         let is_known = approval.cards().contains_key(channel) || approval.shown().contains_key(channel);
         // The requester's other requests must not delay an alarm.
         let is_alarm = is_bypassed(approval);
-        let makes_card = !is_alarm && (notification.kind == NotificationKind::Discovered || !is_known);
+        let is_card = !is_alarm && (notification.kind == NotificationKind::Discovered || !is_known);
+        let makes_card = is_card && !approval.is_requesters_only(channel);
         let card_turn =
             (is_chat && makes_card).then(|| app.card_rate.reserve(account, channel, approval.id(), now)).flatten();
         match card_turn.map_or_else(|| reserve_turn(app, approval.id(), &claim, now), Turn::Later) {

@@ -31,6 +31,11 @@ pub(super) async fn post_to_channel(
     let key = notification_key(approval, channel, notification.number);
     let attempt = attempt_of(claim, &key);
     let can = to.capabilities();
+    if approval.is_requesters_only(channel) {
+        // It counts for no decision, so nobody remembers what it shows.
+        let message = message::describe_for_requester(approval, notification);
+        return post_message(context, to, channel, &message, attempt).await.map(|_| ());
+    }
     if can.can_edit {
         let mentions = mentions_for(app, approval);
         let reference = draw_card(context, to, approval, claim, &mentions, display).await?;

@@ -53,6 +53,7 @@ mod races;
 mod reasons;
 mod recovery;
 mod refusals;
+mod requester;
 mod routes;
 mod scale;
 mod serve;
