@@ -9,7 +9,7 @@ use crate::approval::CardId;
 #[expect(clippy::disallowed_methods, reason = "this is the place")]
 pub fn now() -> Timestamp {
     #[cfg(feature = "local")]
-    return Timestamp::now() + jump::offset();
+    return Timestamp::now().saturating_add(jump::offset()).unwrap_or(Timestamp::MAX);
     #[cfg(not(feature = "local"))]
     Timestamp::now()
 }
@@ -21,6 +21,10 @@ pub mod jump {
     use std::sync::atomic::{AtomicI64, Ordering};
 
     use jiff::{SignedDuration, Timestamp};
+
+    /// The most that people can set the clock ahead, in all: ten years. Deadlines are added to the time, and the last time
+    /// that a timestamp can hold is in the year 9999.
+    pub const MAX_AHEAD: SignedDuration = SignedDuration::from_hours(10 * 365 * 24);
 
     static PROCESS_AHEAD_MS: AtomicI64 = AtomicI64::new(0);
 
@@ -38,13 +42,20 @@ pub mod jump {
         THREAD_AHEAD_MS.set(THREAD_AHEAD_MS.get().saturating_add(to_millis(by)));
     }
 
+    /// Sets the clock of the calling thread back to that of the process.
+    pub fn return_in_thread() {
+        THREAD_AHEAD_MS.set(0);
+    }
+
     /// The time without jumps, as other programs have it.
     #[must_use]
     pub fn undisturbed_now() -> Timestamp {
-        super::now() - offset()
+        super::now().saturating_sub(offset()).unwrap_or(Timestamp::MIN)
     }
 
-    pub(super) fn offset() -> SignedDuration {
+    /// How far the clock of the calling thread is ahead.
+    #[must_use]
+    pub fn offset() -> SignedDuration {
         let ahead_ms = PROCESS_AHEAD_MS.load(Ordering::Relaxed).saturating_add(THREAD_AHEAD_MS.get());
         SignedDuration::from_millis(ahead_ms)
     }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use action::{FaultKind, PeeringRequest, StoryAction};
 pub use catalog::stories;
 pub use check::{StoryCheck, StoryExpectation};
-pub use player::{OTHER_ACCOUNT, StepOutcome, StoryPlayer};
+pub use player::{CLOCK_LIMIT, OTHER_ACCOUNT, StepOutcome, StoryPlayer};
 
 /// A story with a beginning and an end.
 #[derive(Debug, Clone, PartialEq, Serialize)]

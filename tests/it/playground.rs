@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use peergate::http;
 use peergate::local::playground::Playground;
 use peergate::local::stories::PeeringRequest;
@@ -383,6 +385,33 @@ async fn opened_scenario_waits_for_its_first_step() {
     assert_eq!(page.try_call("step", &json!({})).await.0, 422);
     let shared = page.call("share", &json!({})).await;
     assert_eq!(shared["text"], "#story=forged&step=3");
+}
+
+#[tokio::test]
+async fn clock_that_moves_too_far_is_refused() {
+    let page = TestPage::start().await;
+    page.request().await;
+    page.call("act", &json!({"do": "event", "by": "alice", "verb": "status"})).await;
+    for action in
+        [json!({"do": "advance", "minutes": u32::MAX}), json!({"do": "replay", "later_minutes": 10 * 366 * 24 * 60})]
+    {
+        let (status, answer) = page.try_call("act", &action).await;
+        assert_eq!(
+            (status, &answer["error"]),
+            (422, &json!("the clock moves at most ten years ahead in all")),
+            "{action}"
+        );
+    }
+    let years = json!({"do": "advance", "minutes": 6 * 365 * 24 * 60});
+    page.call("act", &years).await;
+    assert_eq!(page.try_call("act", &years).await.0, 422);
+    let shared = json!({"actions": [years, years]}).to_string();
+    let shared = format!("#play={}", BASE64_URL_SAFE_NO_PAD.encode(shared));
+    assert_eq!(page.try_call("open", &json!({"text": shared})).await.0, 422);
+    page.state_with("the clock ahead", |state| state["clock"]["ahead_ms"] == 6 * 365 * 86_400_000_i64).await;
+    page.call("reset", &json!({})).await;
+    page.state_with("the real time", |state| state["clock"]["ahead_ms"] == 0).await;
+    page.request().await;
 }
 
 #[tokio::test]

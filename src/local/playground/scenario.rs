@@ -2,10 +2,12 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::jump::MAX_AHEAD;
 use crate::local::Error;
-use crate::local::stories::{Story, StoryAction, StoryStep};
+use crate::local::stories::{CLOCK_LIMIT, Story, StoryAction, StoryStep};
 
 /// The longest share text.
 const MAX_TEXT_CHARS: usize = 64 * 1024;
@@ -55,6 +57,10 @@ impl Scenario {
         let play: SharedPlay = serde_json::from_slice(&bytes).map_err(|_| "the share text is damaged")?;
         if play.actions.len() > MAX_STEPS {
             return Err("the share text has too many steps".into());
+        }
+        let minutes: i64 = play.actions.iter().map(|action| i64::from(action.minutes_ahead())).sum();
+        if SignedDuration::from_mins(minutes) > MAX_AHEAD {
+            return Err(CLOCK_LIMIT.into());
         }
         let steps: Vec<_> = play.actions.into_iter().map(step_of).collect();
         let about = "Steps that somebody shared.".to_owned();

@@ -65,9 +65,7 @@ pub(super) async fn take(scene: &Scene) -> Result<Value, Error> {
 
 /// How far the clock was moved.
 fn ahead_ms() -> i64 {
-    let ahead = clock::now().duration_since(clock::jump::undisturbed_now());
-    // Two looks at the clock are not at the same time, and it is moved by whole minutes.
-    ahead.round(jiff::Unit::Second).map_or(0, |ahead| ahead.as_secs().saturating_mul(1000))
+    i64::try_from(clock::jump::offset().as_millis()).unwrap_or(i64::MAX)
 }
 
 fn asked_at(player: &StoryPlayer) -> Option<jiff::Timestamp> {

@@ -217,6 +217,7 @@ impl World {
 
     async fn rebuild(&self, scenario: Option<Scenario>) -> Result<(), Error> {
         let mut scene = self.scene.lock().await;
+        clock::jump::return_in_thread();
         let fresh = build_scene(&self.url, &self.recorder, scenario, scene.generation.saturating_add(1)).await?;
         *self.webhook.lock().unwrap_or_else(PoisonError::into_inner) =
             WebhookFunction { app: fresh.player.webhook_app(), kill_switch: fresh.kill_switch.clone() };

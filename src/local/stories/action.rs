@@ -225,6 +225,12 @@ impl StoryAction {
         }
     }
 
+    /// How far the clock moves ahead.
+    #[must_use]
+    pub fn minutes_ahead(&self) -> u32 {
+        if let Self::Advance { minutes } | Self::Replay { later_minutes: minutes } = self { *minutes } else { 0 }
+    }
+
     /// What happens around people's decisions.
     fn describe_event(&self) -> ActionWords {
         let words = |title: &str, why: &str| ActionWords { title: title.to_owned(), why: why.to_owned() };

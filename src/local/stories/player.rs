@@ -14,6 +14,7 @@ use crate::alicloud::Credentials;
 use crate::app::App;
 use crate::approval::{Approval, ApprovalId};
 use crate::clock;
+use crate::clock::jump::MAX_AHEAD;
 use crate::fake::alicloud::Tampering;
 use crate::fake::alicloud::gateway::Fault;
 use crate::local::Error;
@@ -30,6 +31,8 @@ use std::sync::Arc;
 const EXPECTATION_TIMEOUT: Duration = Duration::from_mins(1);
 /// The pause between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(25);
+/// What somebody reads who moves the clock too far.
+pub const CLOCK_LIMIT: &str = "the clock moves at most ten years ahead in all";
 /// The credentials of an account that no rule names.
 const OTHER_ACCOUNT_CREDENTIALS: Credentials<'_> =
     Credentials { access_key_id: "other-key", access_key_secret: "other-secret", security_token: None };
@@ -198,7 +201,7 @@ impl StoryPlayer {
             }
             StoryAction::Fault { fault, on, times } => self.set_fault(*fault, *on, *times),
             StoryAction::Advance { minutes } => {
-                clock::jump::advance_in_thread(SignedDuration::from_mins(i64::from(*minutes)));
+                advance_clock(*minutes)?;
                 self.watcher.discover();
             }
             StoryAction::KillWatcher => self.watcher.kill(),
@@ -231,7 +234,7 @@ impl StoryPlayer {
     /// Sends the same bytes again.
     async fn replay(&mut self, later_minutes: u32) -> Result<StepOutcome, Error> {
         let signed = self.stage.last_signed().ok_or("nothing was sent yet")?;
-        clock::jump::advance_in_thread(SignedDuration::from_mins(i64::from(later_minutes)));
+        advance_clock(later_minutes)?;
         let reply = self.stage.send(&signed).await?;
         self.last_answer = reply.problem_detail();
         let status = Some(reply.status);
@@ -314,6 +317,15 @@ impl StoryPlayer {
         self.watcher.discover();
         Ok(())
     }
+}
+
+fn advance_clock(minutes: u32) -> Result<(), Error> {
+    let by = SignedDuration::from_mins(minutes.into());
+    if clock::jump::offset().saturating_add(by) > MAX_AHEAD {
+        return Err(CLOCK_LIMIT.into());
+    }
+    clock::jump::advance_in_thread(by);
+    Ok(())
 }
 
 fn faults_of(kind: FaultKind) -> Vec<Fault> {
