@@ -5,6 +5,7 @@ pub mod alicloud;
 pub mod dingtalk;
 pub mod feishu;
 pub mod loopback;
+mod recent;
 pub mod slack;
 pub mod teams;
 pub mod traffic;

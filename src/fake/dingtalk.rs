@@ -17,7 +17,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::Error;
+use super::recent::Recent;
+use super::{Error, loopback};
 use crate::clock;
 
 pub use people::{DingTalkPerson, SpaceForm};
@@ -93,7 +94,7 @@ struct FakeDingTalkState {
     /// The times of the last calls, by path.
     recent_calls: BTreeMap<String, Vec<Timestamp>>,
     faults: Vec<DingTalkFault>,
-    calls: Vec<DingTalkCall>,
+    calls: Recent<DingTalkCall>,
     /// The number in the latest id.
     last_id: u64,
 }
@@ -201,7 +202,7 @@ impl FakeDingTalk {
 
     /// Answers requests on `listener` until the task ends.
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
-        axum::serve(listener, self.router()).await
+        loopback::serve(listener, self.router()).await
     }
 
     /// Takes requests to every path.
@@ -276,7 +277,7 @@ impl FakeDingTalk {
     /// All requests so far.
     #[must_use]
     pub fn calls(&self) -> Vec<DingTalkCall> {
-        self.lock().calls.clone()
+        self.lock().calls.iter().cloned().collect()
     }
 
     /// Where the clicks of a route go.

@@ -14,7 +14,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::{ChatMessage, Error};
+use super::recent::Recent;
+use super::{ChatMessage, Error, loopback};
 use crate::clock;
 
 pub use card::{FeishuButton, FeishuInput, check_card};
@@ -91,7 +92,7 @@ struct FakeFeishuState {
     /// The secrets of the custom bots, by the last part of the path.
     bots: BTreeMap<String, Option<String>>,
     faults: Vec<ScheduledFault>,
-    calls: Vec<RecordedCall>,
+    calls: Recent<RecordedCall>,
     /// The number in the latest id.
     last_id: u64,
 }
@@ -258,7 +259,7 @@ impl FakeFeishu {
 
     /// Answers requests on `listener` until the task ends.
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
-        axum::serve(listener, self.router()).await
+        loopback::serve(listener, self.router()).await
     }
 
     /// Takes requests to every path.
@@ -335,7 +336,7 @@ impl FakeFeishu {
     /// All requests so far.
     #[must_use]
     pub fn calls(&self) -> Vec<RecordedCall> {
-        self.lock().calls.clone()
+        self.lock().calls.iter().cloned().collect()
     }
 
     /// The messages of a chat, the oldest first.

@@ -14,7 +14,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::ChatMessage;
+use super::recent::Recent;
+use super::{ChatMessage, loopback};
 use crate::clock;
 pub use view::{check_blocks, mentioned_users, visible_buttons, visible_text};
 
@@ -26,7 +27,7 @@ pub struct FakeSlack {
 
 #[derive(Debug, Default)]
 struct FakeSlackState {
-    posts: Vec<RecordedPost>,
+    posts: Recent<RecordedPost>,
     messages: Vec<SlackMessage>,
     modals: Vec<Value>,
     triggers: BTreeSet<String>,
@@ -213,7 +214,7 @@ impl RecordedPost {
 impl FakeSlack {
     /// Answers requests on `listener` until the task ends.
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
-        axum::serve(listener, self.router()).await
+        loopback::serve(listener, self.router()).await
     }
 
     /// Takes posts to every path.
@@ -456,8 +457,7 @@ impl FakeSlackState {
 
     /// Microseconds, as Slack's are, and never the same twice.
     fn next_ts(&self) -> String {
-        let count = i64::try_from(self.posts.len()).unwrap_or_default();
-        let micros = clock::now().as_microsecond().saturating_add(count);
+        let micros = clock::now().as_microsecond();
         let after_last = self.messages.last().and_then(|last| last.ts.replace('.', "").parse::<i64>().ok());
         let micros = after_last.map_or(micros, |last| micros.max(last.saturating_add(1)));
         format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)

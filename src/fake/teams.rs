@@ -15,7 +15,8 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::{ChatMessage, Error};
+use super::recent::Recent;
+use super::{ChatMessage, Error, loopback};
 use crate::chat::teams::THROWAWAY_KEY_ID;
 use crate::clock;
 
@@ -79,7 +80,7 @@ struct FakeTeamsState {
     /// The times of the last calls, by conversation.
     recent_calls: BTreeMap<String, Vec<Timestamp>>,
     faults: Vec<TeamsFault>,
-    calls: Vec<TeamsCall>,
+    calls: Recent<TeamsCall>,
     /// For Microsoft's Agents Playground.
     bridge: Option<PlaygroundBridge>,
     /// The number in the latest id.
@@ -100,7 +101,7 @@ impl Default for FakeTeamsState {
             workflows: BTreeMap::new(),
             recent_calls: BTreeMap::new(),
             faults: vec![],
-            calls: vec![],
+            calls: Recent::default(),
             bridge: None,
             last_id: 1_793_000_000_000,
         }
@@ -253,7 +254,7 @@ impl FakeTeams {
     /// Answers requests on `listener` until the task ends.
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
         self.lock().url = format!("http://{}/", listener.local_addr()?);
-        axum::serve(listener, self.router()).await
+        loopback::serve(listener, self.router()).await
     }
 
     /// Takes requests to every path. The bridge, if there is one, is at `/playground`.
@@ -332,7 +333,7 @@ impl FakeTeams {
     /// All requests so far.
     #[must_use]
     pub fn calls(&self) -> Vec<TeamsCall> {
-        self.lock().calls.clone()
+        self.lock().calls.iter().cloned().collect()
     }
 
     /// How many requests had a path with this part.

@@ -19,6 +19,9 @@ use crate::clock;
 /// The largest body that is recorded. Larger ones are refused.
 const MAX_BODY_BYTES: usize = 1024 * 1024;
 
+/// The most exchanges that wait for their reader. They are read at once, so this many wait only if somebody floods a server.
+const MAX_WAITING_EXCHANGES: usize = 256;
+
 /// A request, and what came of it.
 #[derive(Debug, Clone)]
 pub struct Exchange {
@@ -44,18 +47,27 @@ pub struct Exchange {
     pub took: Duration,
 }
 
+impl Exchange {
+    /// Its bytes, about.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let headers: usize = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        self.path.len() + headers + self.body.len() + self.answer.len()
+    }
+}
+
 /// Where servers report their exchanges.
 #[derive(Debug, Clone)]
 pub struct Recorder {
-    sender: mpsc::UnboundedSender<Exchange>,
+    sender: mpsc::Sender<Exchange>,
     step: Arc<AtomicU32>,
 }
 
 impl Recorder {
     /// A recorder, and what it recorded.
     #[must_use]
-    pub fn new() -> (Self, mpsc::UnboundedReceiver<Exchange>) {
-        let (sender, receiver) = mpsc::unbounded_channel();
+    pub fn new() -> (Self, mpsc::Receiver<Exchange>) {
+        let (sender, receiver) = mpsc::channel(MAX_WAITING_EXCHANGES);
         (Self { sender, step: Arc::default() }, receiver)
     }
 
@@ -81,14 +93,14 @@ struct RecordedServer {
 struct OpenExchange {
     exchange: Exchange,
     began: Instant,
-    sender: mpsc::UnboundedSender<Exchange>,
+    sender: mpsc::Sender<Exchange>,
 }
 
 impl Drop for OpenExchange {
     fn drop(&mut self) {
         self.exchange.took = self.began.elapsed();
-        // Nobody reads on when the playground ends.
-        let _ = self.sender.send(self.exchange.clone());
+        // It is dropped if too many are waiting, and when the playground ends.
+        let _ = self.sender.try_send(self.exchange.clone());
     }
 }
 

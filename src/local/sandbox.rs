@@ -23,7 +23,7 @@ use crate::fake::alicloud::SimulatorSettings;
 use crate::fake::alicloud::gateway::{self, Simulator};
 use crate::fake::slack::FakeSlack;
 use crate::fake::traffic::Recorder;
-use crate::fake::{PersonIdentity, SandboxExtension};
+use crate::fake::{PersonIdentity, SandboxExtension, loopback};
 use crate::peering::InstanceId;
 use crate::{aws, clock, http};
 
@@ -354,7 +354,8 @@ async fn spawn_fake(
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = gateway::listener_url(&listener)?;
     let router = recorder.map_or(router.clone(), |recorder| recorder.record(name, router));
-    tasks.spawn(async move { axum::serve(listener, router).await });
+    // What a web page sends is not even recorded.
+    tasks.spawn(loopback::serve(listener, router));
     Ok(url)
 }
 

@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import urllib.request
 
 import axe_playwright_python
 import pytest
@@ -188,6 +189,23 @@ def test_hostile_name_neither_runs_nor_links(page):
         assert page.run("return document.querySelectorAll('img, [onerror], a[href*=evil]').length") == 0
     # An alert would stop the page.
     assert "Page.javascriptDialogOpening" not in page.events
+
+
+def test_events_of_any_shape_are_shown(server, page):
+    exported = page.run("return (await (await fetch('/api/export', {headers: {'x-playground-token': a[0]}})).json()).secrets", TOKEN.search(server.url).group())
+    for event in ["null", "[]", "3", '{"type": {"toString": 1}, "data": {"summary": null}}']:
+        urllib.request.urlopen(exported["channels"]["audit"]["url"], data=event.encode()).close()
+    page.click("#tab-audit")
+    wait(page, "four events", "document.querySelectorAll('#room details').length === 4")
+    page.click("#send")
+    page.click("#tab-slack")
+    wait_for_button(page, "Approve")
+
+
+def test_long_text_is_painted_at_once(server, page):
+    # With a search that is quadratic, this takes many minutes.
+    nodes = page.run("const { painted } = await import(a[0]); return painted('\"\\\\'.repeat(500000)).length", f"{server.url}dom.js")
+    assert nodes > 0
 
 
 def tab_to(page, condition):

@@ -141,8 +141,12 @@ async fn playground_answers_only_who_has_its_token() {
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; base-uri 'none'; \
          form-action 'none'; frame-ancestors 'none'"
     );
-    let expected =
-        [("x-content-type-options", "nosniff"), ("referrer-policy", "no-referrer"), ("cache-control", "no-store")];
+    let expected = [
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("cache-control", "no-store"),
+        ("cross-origin-resource-policy", "same-origin"),
+    ];
     for (name, value) in expected {
         assert_eq!(shown.headers()[name], value);
     }
@@ -162,10 +166,53 @@ async fn playground_refuses_other_hosts_and_other_pages() {
         assert_eq!(page.get("/api/stories", &[token, ("host", host)]).await.status(), 403, "{host}");
         assert_eq!(page.get(&format!("/{}/", page.token), &[("host", host)]).await.status(), 403, "{host}");
     }
-    assert_eq!(page.get("/api/stories", &[token, ("origin", own)]).await.status(), 200);
+    for site in ["cross-site", "same-site"] {
+        assert_eq!(page.get("/api/stories", &[token, ("sec-fetch-site", site)]).await.status(), 403, "{site}");
+    }
+    assert_eq!(
+        page.get("/api/stories", &[token, ("origin", own), ("sec-fetch-site", "same-origin")]).await.status(),
+        200
+    );
     assert_eq!(page.get("/healthz", &[]).await.status(), 200);
     // The webhook is for programs that sign, not for pages.
     assert_eq!(page.get("/healthz", &[("origin", own)]).await.status(), 403);
+}
+
+#[tokio::test]
+async fn web_page_reaches_neither_fake_nor_webhook() {
+    let page = TestPage::start().await;
+    let state = page.request().await;
+    let config = state["config"].as_str().unwrap();
+    let exported = page.get("/api/export", &[(TOKEN_HEADER, &page.token)]).await;
+    let exported = String::from_utf8(http::read_body(exported).await.unwrap().to_vec()).unwrap();
+    let addresses = format!("{config} {exported}");
+    let ports = addresses.split("http://127.0.0.1:").skip(1).filter_map(|rest| rest.get(..5)?.parse::<u16>().ok());
+    let mut servers: Vec<_> = ports.map(|port| Url::parse(&format!("http://127.0.0.1:{port}/")).unwrap()).collect();
+    servers.sort();
+    servers.dedup();
+    assert_eq!(servers.len(), 5, "Alibaba Cloud and four platforms: {servers:?}");
+    servers.push(page.base.clone());
+    for server in &servers {
+        for (name, value) in [
+            ("origin", "https://evil.example"),
+            ("host", "evil.example"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+        ] {
+            for path in ["audit", "fake/clicks", "_simulator/faults", "hooks/netops"] {
+                let request = page.client.post(server.join(path).unwrap()).header(name, value).body("null");
+                assert_eq!(request.send().await.unwrap().status(), 403, "{server}{path} {name}: {value}");
+            }
+        }
+        page.client.get(server.join("a-program").unwrap()).send().await.unwrap();
+    }
+    let sent = |exchanges: &[Value], path: &str| exchanges.iter().filter(|it| it["path"] == path).count();
+    timeout(PATIENCE, async { while sent(&page.exchanges().await, "/a-program") < servers.len() {} }).await.unwrap();
+    let exchanges = page.exchanges().await;
+    for path in ["/fake/clicks", "/_simulator/faults"] {
+        assert_eq!(sent(&exchanges, path), 0, "{path}");
+    }
+    assert!(exchanges.iter().all(|it| it["status"] != 403), "{exchanges:?}");
 }
 
 #[tokio::test]

@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
-use axum::{Router, middleware};
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -70,10 +70,10 @@ impl Simulator {
 
     /// Answers requests on `listener` until the task ends.
     pub async fn serve(self, listener: TcpListener) -> std::io::Result<()> {
-        axum::serve(listener, self.router()).await
+        loopback::serve(listener, self.router()).await
     }
 
-    /// Answers programs on this machine. The API is at `/`. Tests control the simulator at `/_simulator/…` with
+    /// The API is at `/`. Tests control the simulator at `/_simulator/…` with
     /// `GET journal`, `POST faults` and `POST connections/{id}`.
     pub fn router(self) -> Router {
         Router::new()
@@ -85,7 +85,6 @@ impl Simulator {
             .route("/_simulator/faults", post(handle_add_fault))
             .route("/_simulator/connections/{id}", post(handle_tamper))
             .with_state(self)
-            .layer(middleware::from_fn(loopback::refuse_web_pages))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, SimulatorState> {

@@ -77,7 +77,7 @@ pub(super) async fn handle_request(
         Ok(answer) => answer.get("errcode").filter(|code| **code != 0).map(ToString::to_string).unwrap_or_default(),
     };
     let call = DingTalkCall { method: method.to_string(), path: path.to_owned(), body: request.body, code };
-    fake.lock().calls.push(call);
+    fake.lock().calls.push(call, body.len());
     match fault {
         Some(fault) if fault.hangs => std::future::pending().await,
         Some(fault) => fault_response(&fault),

@@ -103,7 +103,7 @@ pub(super) async fn handle_request(
     };
     let path = uri.path_and_query().map(ToString::to_string).unwrap_or_default();
     let code = answer.as_ref().err().map_or(0, |refusal| refusal.code);
-    fake.lock().calls.push(RecordedCall { method: method.to_string(), path, body: request.body, code });
+    fake.lock().calls.push(RecordedCall { method: method.to_string(), path, body: request.body, code }, body.len());
     match fault {
         Some(fault) if fault.hangs => std::future::pending().await,
         Some(fault) => to_response(&Err(refusal_of_fault(&fault)), fault.code.is_some(), fault.retry_after),

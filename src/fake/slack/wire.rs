@@ -55,7 +55,8 @@ fn take_post(fake: &FakeSlack, path: String, headers: HeaderMap, body: Bytes) ->
         }
         None => "ok".to_owned(),
     };
-    state.posts.push(post);
+    let bytes = post.body.len();
+    state.posts.push(post, bytes);
     (answer.into_response(), failure)
 }
 

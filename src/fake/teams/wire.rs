@@ -134,7 +134,8 @@ impl FakeTeamsState {
 
     fn record(&mut self, request: &WireRequest<'_>, uri: &Uri, status: u16) {
         let path = uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-        self.calls.push(TeamsCall { method: request.method.to_string(), path, body: request.body.clone(), status });
+        let call = TeamsCall { method: request.method.to_string(), path, body: request.body.clone(), status };
+        self.calls.push(call, request.bytes.len());
     }
 
     fn route_request(&mut self, request: &WireRequest<'_>) -> Result<WireAnswer, TeamsRefusal> {

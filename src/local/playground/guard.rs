@@ -19,11 +19,12 @@ pub(super) const TOKEN_HEADER: &str = "x-playground-token";
 const CONTENT_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
                               base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// Headers of every answer.
-const HEADERS: [(HeaderName, &str); 4] = [
+const HEADERS: [(HeaderName, &str); 5] = [
     (CONTENT_SECURITY_POLICY, CONTENT_POLICY),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (REFERRER_POLICY, "no-referrer"),
     (CACHE_CONTROL, "no-store"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
 ];
 
 /// Refuses requests for other hosts, and requests of other pages than the playground's own.
@@ -31,7 +32,10 @@ pub(super) async fn refuse_others(request: Request, next: Next) -> Response {
     // A confined client sends what is for another server here, as to a proxy.
     let is_for_another = request.uri().authority().is_some();
     let problem = is_for_another.then_some("This server is no proxy.\n");
-    let problem = problem.or_else(|| loopback::host_problem(&request)).or_else(|| origin_problem(request.headers()));
+    let problem = problem
+        .or_else(|| loopback::host_problem(&request))
+        .or_else(|| origin_problem(request.headers()))
+        .or_else(|| loopback::site_problem(request.headers()));
     let mut response = match problem {
         None => next.run(request).await,
         Some(problem) => (StatusCode::FORBIDDEN, problem).into_response(),

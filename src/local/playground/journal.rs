@@ -13,6 +13,8 @@ use crate::fake::traffic::Exchange;
 const MAX_EVENTS: usize = 1500;
 /// The most exchanges that can be copied.
 const MAX_EXCHANGES: usize = 600;
+/// The most bytes of events, and the most bytes of exchanges.
+const MAX_BYTES: usize = 32 * 1024 * 1024;
 
 /// All events.
 #[derive(Debug)]
@@ -119,9 +121,7 @@ impl Journal {
         state.events.retain(|event| event.exchange != Some(number));
         let data = RedactedExchange::of(&exchange).to_json(number, repeats);
         state.exchanges.insert(number, RecordedExchange { exchange, repeats });
-        while state.exchanges.len() > MAX_EXCHANGES {
-            state.exchanges.pop_first();
-        }
+        state.forget_old_exchanges();
         let id = state.push(EventKind::Http, &data, Some(number));
         drop(state);
         self.last_id.send_replace(id);
@@ -149,9 +149,58 @@ impl JournalState {
     fn push(&mut self, kind: EventKind, data: &Value, exchange: Option<u64>) -> u64 {
         self.last_id = self.last_id.saturating_add(1);
         self.events.push_back(JournalEvent { id: self.last_id, kind, data: data.to_string(), exchange });
-        while self.events.len() > MAX_EVENTS {
-            self.events.pop_front();
+        let mut bytes: usize = self.events.iter().map(|event| event.data.len()).sum();
+        while self.events.len() > MAX_EVENTS || bytes > MAX_BYTES {
+            bytes = bytes.saturating_sub(self.events.pop_front().map_or(bytes, |oldest| oldest.data.len()));
         }
         self.last_id
+    }
+
+    fn forget_old_exchanges(&mut self) {
+        let mut bytes: usize = self.exchanges.values().map(|recorded| recorded.exchange.size()).sum();
+        while self.exchanges.len() > MAX_EXCHANGES || bytes > MAX_BYTES {
+            bytes =
+                bytes.saturating_sub(self.exchanges.pop_first().map_or(bytes, |(_, oldest)| oldest.exchange.size()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::body::Bytes;
+    use axum::http::HeaderMap;
+
+    use super::*;
+    use crate::clock;
+
+    fn exchange_of(body: Bytes) -> Exchange {
+        Exchange {
+            server: "slack",
+            step: 1,
+            at: clock::now(),
+            method: "POST".to_owned(),
+            path: "/".to_owned(),
+            headers: HeaderMap::new(),
+            body,
+            status: Some(200),
+            answer: Bytes::new(),
+            took: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn journal_keeps_a_number_of_bytes() {
+        let journal = Journal::default();
+        let body = Bytes::from(vec![b'x'; 1024 * 1024]);
+        for _ in 0..40 {
+            journal.push_exchange(exchange_of(body.clone()));
+            journal.push(EventKind::Step, &json!({"why": "x".repeat(1024 * 1024)}));
+        }
+        let state = journal.lock();
+        assert_eq!((state.exchanges.len(), state.exchanges.last_key_value().unwrap().0), (31, &40));
+        let bytes: usize = state.events.iter().map(|event| event.data.len()).sum();
+        assert!((MAX_BYTES / 2..=MAX_BYTES).contains(&bytes), "{bytes}");
     }
 }

@@ -94,7 +94,7 @@ impl World {
         (webhook.app.get(), webhook.kill_switch.clone())
     }
 
-    async fn record_exchanges(self: Arc<Self>, mut exchanges: mpsc::UnboundedReceiver<Exchange>) {
+    async fn record_exchanges(self: Arc<Self>, mut exchanges: mpsc::Receiver<Exchange>) {
         while let Some(exchange) = exchanges.recv().await {
             self.journal.push_exchange(exchange);
             self.mark_dirty();

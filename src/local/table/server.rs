@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
+use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::{Router, middleware};
 use tokio::net::TcpListener;
 
 use super::signature::{self, KeyPair};
@@ -42,11 +42,8 @@ pub async fn spawn_table(path: Option<&Path>, keys: KeyPair) -> Result<String, E
 /// # Errors
 /// When the listener fails.
 pub async fn serve_table(table: EmbeddedTable, keys: KeyPair, listener: TcpListener) -> std::io::Result<()> {
-    let router = Router::new()
-        .fallback(answer_request)
-        .with_state(SharedTable { table, keys })
-        .layer(middleware::from_fn(loopback::refuse_web_pages));
-    axum::serve(listener, router).await
+    let router = Router::new().fallback(answer_request).with_state(SharedTable { table, keys });
+    loopback::serve(listener, router).await
 }
 
 async fn answer_request(State(SharedTable { table, keys }): State<SharedTable>, request: Request<Body>) -> Response {

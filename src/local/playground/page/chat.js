@@ -1,6 +1,6 @@
 // The middle: the channel as each platform shows it, and who clicks.
 import * as dingtalk from './cards/dingtalk.js';
-import { carryOver, markNew } from './cards/dom.js';
+import { carryOver, markNew, text } from './cards/dom.js';
 import * as feishu from './cards/feishu.js';
 import * as slack from './cards/slack.js';
 import * as teams from './cards/teams.js';
@@ -178,7 +178,7 @@ export function createChat(app) {
       'div',
       { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': 'Events', 'data-scroll': 'audit' },
       app.state.audit.map(event =>
-        h('details', { class: 'event' }, h('summary', null, h('code', null, event.type ?? 'event'), h('span', { class: 'muted small one-line grow' }, event.data?.summary ?? '')), code(JSON.stringify(event, null, 2), 'The event')),
+        h('details', { class: 'event' }, h('summary', null, h('code', null, text(event?.type) || 'event'), h('span', { class: 'muted small one-line grow' }, text(event?.data?.summary))), code(JSON.stringify(event, null, 2), 'The event')),
       ),
     );
   }

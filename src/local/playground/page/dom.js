@@ -91,8 +91,9 @@ export function tabs(id, entries, chosen, choose, panel) {
   );
 }
 
+// A string without its end is a part, too: if it were looked for again and again, a long text would take minutes.
 const PARTS =
-  /(#[^\n]*)|(‹redacted›)|("(?:[^"\\\n]|\\.)*")(\s*:)?|(^[A-Za-z_][\w.-]*(?=\s*=)|^\[.*\]|^[a-z][\w-]*(?=: ))|(\b\d+\b)/gm;
+  /(#[^\n]*)|(‹redacted›)|("(?:[^"\\\n]|\\.)*"?)(\s*:)?|(^[A-Za-z_][\w.-]*(?=\s*=)|^\[.*\]|^[a-z][\w-]*(?=: ))|(\b\d+\b)/gm;
 /** Nodes of JSON, headers or TOML, with the colors that help a reader. */
 export function painted(text, isToml = false) {
   const nodes = [];

@@ -22,7 +22,7 @@ export function h(tag, props, ...children) {
   }
   for (const child of children.flat(Infinity)) {
     if (child instanceof Node) element.append(child);
-    else if (child !== null && child !== undefined && child !== false && child !== '') element.append(String(child));
+    else if (child !== null && child !== undefined && child !== false && child !== '') element.append(text(child));
   }
   return element;
 }
