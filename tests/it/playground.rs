@@ -116,6 +116,23 @@ impl TestPage {
         panic!("the approval of {by} does not count");
     }
 
+    async fn export(&self) -> Value {
+        let exported = self.get("/api/export", &[(TOKEN_HEADER, &self.token)]).await;
+        serde_json::from_slice(&http::read_body(exported).await.unwrap()).unwrap()
+    }
+
+    /// The exchange with this path, once it is recorded.
+    async fn exchange_at(&self, path: &str) -> Value {
+        let seen = async {
+            loop {
+                if let Some(found) = self.exchanges().await.into_iter().find(|it| it["path"] == path) {
+                    return found;
+                }
+            }
+        };
+        timeout(PATIENCE, seen).await.unwrap_or_else(|_| panic!("not recorded: {path}"))
+    }
+
     async fn exchanges(&self) -> Vec<Value> {
         let events = self.events_after(0).await;
         events.into_iter().filter(|(_, kind, _)| kind == "http").map(|(_, _, data)| data).collect()
@@ -182,10 +199,7 @@ async fn playground_refuses_other_hosts_and_other_pages() {
 async fn web_page_reaches_neither_fake_nor_webhook() {
     let page = TestPage::start().await;
     let state = page.request().await;
-    let config = state["config"].as_str().unwrap();
-    let exported = page.get("/api/export", &[(TOKEN_HEADER, &page.token)]).await;
-    let exported = String::from_utf8(http::read_body(exported).await.unwrap().to_vec()).unwrap();
-    let addresses = format!("{config} {exported}");
+    let addresses = format!("{} {}", state["config"], page.export().await);
     let ports = addresses.split("http://127.0.0.1:").skip(1).filter_map(|rest| rest.get(..5)?.parse::<u16>().ok());
     let mut servers: Vec<_> = ports.map(|port| Url::parse(&format!("http://127.0.0.1:{port}/")).unwrap()).collect();
     servers.sort();
@@ -244,8 +258,7 @@ async fn shown_exchanges_have_no_secrets() {
     page.approve_until_it_counts("alice").await;
     page.call("act", &json!({"do": "click", "by": "bob", "app": "feishu", "button": "Approve"})).await;
     page.state_with("the end", |state| state["record"]["state"] == "activated").await;
-    let exported = page.client.get(page.url("/api/export")).header(TOKEN_HEADER, &page.token).send().await.unwrap();
-    let exported: Value = serde_json::from_slice(&http::read_body(exported).await.unwrap()).unwrap();
+    let exported = page.export().await;
     let secrets = exported["secrets"].to_string();
     let shown = json!(page.exchanges().await).to_string();
     for secret in [
@@ -275,8 +288,7 @@ async fn clicks_in_dingtalk_and_teams_decide() {
         page.state_with("the private answer", |state| state["platforms"][place]["private"][0]["to"] == by).await;
     }
     page.state_with("the end", |state| state["record"]["state"] == "activated").await;
-    let exported = page.client.get(page.url("/api/export")).header(TOKEN_HEADER, &page.token).send().await.unwrap();
-    let exported: Value = serde_json::from_slice(&http::read_body(exported).await.unwrap()).unwrap();
+    let exported = page.export().await;
     let shown = json!(page.exchanges().await).to_string();
     assert!(shown.contains("/dingtalk/‹redacted›") && shown.contains("/teams"), "{shown}");
     let platforms = &exported["secrets"]["platforms"];
@@ -377,6 +389,18 @@ async fn copied_requests_are_signed_afresh() {
     }
     let (status, _) = page.try_call("copy", &json!({"number": 1, "form": "event"})).await;
     assert_eq!(status, 422);
+}
+
+#[tokio::test]
+async fn copied_request_stays_on_its_own_server() {
+    let page = TestPage::start().await;
+    let audit = page.export().await["secrets"]["channels"]["audit"]["url"].as_str().unwrap().to_owned();
+    let foreign = audit.replace("/audit", "//evil.example/x?y=1");
+    page.client.get(&foreign).send().await.unwrap();
+    let exchange = page.exchange_at("//evil.example/x?y=1").await;
+    let copied = page.call("copy", &json!({"number": exchange["number"], "form": "curl"})).await;
+    let command = copied["text"].as_str().unwrap();
+    assert!(command.starts_with(&format!("curl -sS --globoff '{foreign}'")), "{command}");
 }
 
 #[tokio::test]

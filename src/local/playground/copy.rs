@@ -46,7 +46,9 @@ pub(super) async fn copy_exchange(
             stage.find_sent(&exchange.body).ok_or("peergate did not send this request, so it cannot sign it")?;
         let signed = signed_as.sign(stage).await?;
         return Ok(match form {
-            CopyForm::Curl => curl(webhook.join(&signed.path)?.as_str(), &header_lines(&signed), &signed.body),
+            CopyForm::Curl => {
+                curl(&address_on(webhook, &signed.path)?, &header_lines(&signed), signed.body.as_bytes())?
+            }
             CopyForm::Event => serde_json::to_string_pretty(&event::function_url_event(&signed))?,
         });
     }
@@ -58,11 +60,20 @@ pub(super) async fn copy_exchange(
         "slack" => &stage.chat_url,
         name => stage.server_url(name).ok_or("there is no such server")?,
     };
-    let url = server.join(&exchange.path)?;
-    let body = String::from_utf8_lossy(&exchange.body);
+    let url = address_on(server, &exchange.path)?;
     let headers =
         if exchange.server == "alicloud" { sign_again(exchange, &url)? } else { plain_lines(&exchange.headers) };
-    Ok(curl(url.as_str(), &headers, &body))
+    curl(&url, &headers, &exchange.body)
+}
+
+/// The address of a path on a server, and on no other one. Joined, the path `//evil.example/` would be an address there.
+fn address_on(server: &Url, path: &str) -> Result<Url, Error> {
+    let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let mut url = server.clone();
+    url.set_path(path);
+    url.set_query(query);
+    let is_there = url.origin() == server.origin();
+    if is_there { Ok(url) } else { Err("this address is on another server".into()) }
 }
 
 fn header_lines(signed: &SignedRequest) -> Vec<HeaderLine> {
@@ -107,16 +118,72 @@ fn sign_again(exchange: &Exchange, url: &Url) -> Result<Vec<HeaderLine>, Error> 
     Ok(lines.chain([HeaderLine { name: "authorization".to_owned(), value: authorization }]).collect())
 }
 
-/// A command for a POSIX shell.
-fn curl(url: &str, headers: &[HeaderLine], body: &str) -> String {
-    let mut command = format!("curl -sS {}", quote(url));
+/// A command for a shell.
+fn curl(url: &Url, headers: &[HeaderLine], body: &[u8]) -> Result<String, Error> {
+    if body.contains(&0) {
+        return Err("a command cannot have the byte 0, which is in this body".into());
+    }
+    let mut command = format!("curl -sS --globoff {}", quote(url.as_str().as_bytes()));
     for HeaderLine { name, value } in headers {
         command.push_str(" \\\n  -H ");
-        command.push_str(&quote(&format!("{name}: {value}")));
+        command.push_str(&quote(format!("{name}: {value}").as_bytes()));
     }
-    command + " \\\n  --data-raw " + &quote(body)
+    Ok(command + " \\\n  --data-raw " + &quote(body))
 }
 
-fn quote(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "'\\''"))
+/// One word for a shell. If a terminal could take a part of it for a key, e.g. Ctrl+C, it has no such part, and is for bash,
+/// ksh or zsh. Otherwise, it is for every POSIX shell.
+fn quote(word: &[u8]) -> String {
+    match std::str::from_utf8(word) {
+        Ok(text) if !text.contains(char::is_control) => format!("'{}'", text.replace('\'', "'\\''")),
+        Ok(_) | Err(_) => format!("$'{}'", word.iter().map(|byte| escape_byte(*byte)).collect::<String>()),
+    }
+}
+
+fn escape_byte(byte: u8) -> String {
+    match byte {
+        b'\'' | b'\\' => format!("\\{}", char::from(byte)),
+        b' '..=b'~' => char::from(byte).into(),
+        _ => format!("\\{byte:03o}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copied_address_is_on_its_own_server() {
+        let server = Url::parse("http://127.0.0.1:8080/").unwrap();
+        for (path, expected) in [
+            ("/api/x?a=1&b=%27", "http://127.0.0.1:8080/api/x?a=1&b=%27"),
+            ("//evil.example/x", "http://127.0.0.1:8080//evil.example/x"),
+            ("//evil.example@[::1]/?//x", "http://127.0.0.1:8080//evil.example@[::1]/?//x"),
+            ("http://evil.example/", "http://127.0.0.1:8080/http://evil.example/"),
+            ("\\\\evil.example/{a,b}[1-9]#x", "http://127.0.0.1:8080//evil.example/%7Ba,b%7D[1-9]%23x"),
+            ("@evil.example", "http://127.0.0.1:8080/@evil.example"),
+            ("*", "http://127.0.0.1:8080/*"),
+        ] {
+            assert_eq!(address_on(&server, path).unwrap().as_str(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn pasted_command_has_no_control_character() {
+        let url = Url::parse("http://127.0.0.1:8080/").unwrap();
+        let header = |value: &str| [HeaderLine { name: "x".to_owned(), value: value.to_owned() }];
+        let bodies: [&[u8]; 6] =
+            [b"\x03touch x\n", b"\x1b[201~\r", "\u{9b}31m".as_bytes(), b"\xff'\\'", b"a\tb", "it's 平凡 \\".as_bytes()];
+        for body in bodies {
+            let command = curl(&url, &header("a\tb"), body).unwrap();
+            let lines = command.replace(" \\\n  -", " -");
+            assert!(!lines.contains(char::is_control), "{lines:?}");
+            let printed =
+                std::process::Command::new("bash").args(["-c", &format!("printf %s {}", quote(body))]).output();
+            assert_eq!(printed.unwrap().stdout, body, "{command}");
+        }
+        assert_eq!(quote("it's 平凡".as_bytes()), "'it'\\''s 平凡'");
+        assert_eq!(quote(b"it's\n\x03"), "$'it\\'s\\012\\003'");
+        curl(&url, &[], b"a\0b").unwrap_err();
+    }
 }
