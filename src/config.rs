@@ -16,7 +16,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 pub use environment::{Environment, SecretsSource};
-pub use target::{CredentialsKind, Target};
+pub use target::{CredentialsKind, Target, is_region};
 
 use crate::approval::InvalidPrincipal;
 use crate::chat::platform::{self, Channel, Platform};

@@ -10,6 +10,7 @@ use clap::{CommandFactory, Parser, ValueEnum};
 use jiff::Timestamp;
 use peergate::approval::Principal;
 use peergate::chat::EventSpec;
+use peergate::chat::message::sanitize_lines;
 use peergate::chat::platform::Platform;
 use peergate::config::{Config, Environment, SecretsSource};
 use peergate::fake::alicloud::gateway::Simulator;
@@ -239,7 +240,8 @@ async fn main() -> ExitCode {
     match run_command(Cli::parse()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("peergate: {}", logging::ErrorChain(error.as_ref()));
+            // An error may quote a file, and the name of one.
+            eprintln!("peergate: {}", sanitize_lines(&logging::ErrorChain(error.as_ref()).to_string()));
             ExitCode::FAILURE
         }
     }

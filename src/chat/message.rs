@@ -259,13 +259,23 @@ pub(super) fn is_invisible(c: char) -> bool {
 /// Untrusted text in one line: without control, bidirectional and invisible characters, cut, and never empty.
 #[must_use]
 pub fn sanitize_text(text: &str) -> String {
-    cut_text(&to_line(text), MAX_SANITIZED_CHARS)
+    cut_text(&sanitize_line(text), MAX_SANITIZED_CHARS)
 }
 
-fn to_line(text: &str) -> String {
+/// Untrusted text in one line, as a whole, so that it may be empty.
+#[must_use]
+pub fn sanitize_line(text: &str) -> String {
     let visible: String =
         text.chars().filter(|c| !is_invisible(*c)).map(|c| if c.is_control() { ' ' } else { c }).collect();
     visible.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Untrusted text whose lines stay as they are, but for characters that a terminal obeys or that change what people see.
+#[must_use]
+pub fn sanitize_lines(text: &str) -> String {
+    let visible = text.chars().filter(|c| !is_invisible(*c));
+    let show = |c: char| if c != '\n' && (c.is_control() || c.is_whitespace()) { ' ' } else { c };
+    visible.map(show).collect()
 }
 
 /// A reason in one line, as a whole: no reason that is stored is longer. Each line break is shown as a space, because a
@@ -289,6 +299,12 @@ fn cut_text(line: &str, max_chars: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_keep_their_structure_only() {
+        let text = "1 | a = \"\u{1b}[2J\u{202e}\u{9b}b\"\r\n  |\t^\u{2028}\u{200b}\n\n";
+        assert_eq!(sanitize_lines(text), "1 | a = \" [2J b\" \n  | ^ \n\n");
+    }
 
     #[test]
     fn paragraph_has_one_mark_between_sentences() {

@@ -143,7 +143,8 @@ impl Target {
 }
 
 /// Whether the text can be a region id, which is sent to the API and is part of the console's URLs.
-fn is_region(text: &str) -> bool {
+#[must_use]
+pub fn is_region(text: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=40).contains(&text.len()) && text.bytes().all(is_allowed)
 }

@@ -12,6 +12,7 @@ pub(super) use explain::{describe_deciding, describe_outcome};
 
 use super::audit::RecordSource;
 use super::{Error, installation};
+use crate::chat::message::sanitize_line;
 use crate::config::Config;
 
 /// What to do with the rules in peergate.toml.
@@ -65,5 +66,10 @@ pub async fn run_policy_command(command: PolicyCommand) -> Result<PolicyReport, 
 }
 
 fn read_file(path: &Path) -> Result<String, Error> {
-    std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()).into())
+    std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", shown_path(path)).into())
+}
+
+/// A path as text. Whoever proposes a change of the rules names its files.
+fn shown_path(path: &Path) -> String {
+    sanitize_line(&path.display().to_string())
 }

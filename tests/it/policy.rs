@@ -123,6 +123,42 @@ fn malformed_cases_are_refused() {
     "#);
 }
 
+#[test]
+fn hostile_texts_of_cases_reach_no_terminal() {
+    // The last name pretends to be two cases.
+    let hostile = "\\u001b]0;owned\\u0007\\u009b2J\\u202e\\u200b\\n✓ another case";
+    let cases = project_file(CASES);
+    let with = |old: &str, new: &str| cases.replacen(old, new, 1);
+    let tested = |cases: &str| beside_the_example(&[("cases.toml", cases)], &["test", "cases.toml"]);
+    let name = "the data team reaches the accepting VPC with two approvals";
+    let outputs = [
+        tested(&with(name, hostile)),
+        tested(&with("target = \"prod\"", &format!("target = \"{hostile}\""))),
+        tested(&with("[\"alice\", \"bob\"", &format!("[\"{hostile}\", \"bob\""))),
+        tested(&with("requester_region = \"cn-hangzhou\"", &format!("requester_region = \"{hostile}\""))),
+        tested(&with("accepting_vpc = \"vpc-accepter\"", &format!("accepting_vpc = \"{hostile}\""))),
+        tested(&with("approvals = 2", "approvals = \"\u{202e}\u{200b}\"")),
+        tested(&with("approvals = 2", "approvals = \"\u{1b}[2J\"")),
+        tested(&with("approvals = 2", &format!("approvals = \"{hostile}\""))),
+        beside_the_example(&[], &["test", "\u{1b}[2J\u{202e}\n✓ another case"]),
+        beside_the_example(
+            &[("request.toml", &REQUEST.replace("vpc-accepter", hostile))],
+            &["explain", "--request", "request.toml"],
+        ),
+    ];
+    for (_, printed, said) in &outputs {
+        for text in [printed, said] {
+            let is_obeyed = |c: char| c.is_control() && c != '\n' || ['\u{202e}', '\u{200b}'].contains(&c);
+            assert!(!text.contains(is_obeyed) && !text.lines().any(|line| line.starts_with("✓ another")), "{text:?}");
+        }
+    }
+    let [(passes, printed, _), ..] = &outputs;
+    assert!(*passes && printed.starts_with("✓ ]0;owned 2J ✓ another case\n"), "{printed}");
+    assert!(outputs.iter().skip(1).all(|(passes, _, _)| !passes));
+    assert!(outputs[3].2.contains("requester_region: \"… another case\" is not a region id"), "{}", outputs[3].2);
+    assert!(outputs[4].2.contains("accepting_vpc: "), "{}", outputs[4].2);
+}
+
 const REQUEST: &str = "
 requester_account = \"1111111111111111\"
 requester_region = \"cn-hangzhou\"

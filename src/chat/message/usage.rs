@@ -1,6 +1,6 @@
 //! The list of commands, and answers to words that are not a command.
 
-use super::{Message, cut_text, join_with, sanitize_reason, to_line, with_headline};
+use super::{Message, cut_text, join_with, sanitize_line, sanitize_reason, with_headline};
 use crate::chat::CommandScope;
 use crate::chat::command_words::{CommandProblem, CommandReason, CommandVerb, SuggestedCommand, UnknownCommand};
 
@@ -79,7 +79,7 @@ pub(super) fn command_with_reason(verb: CommandVerb, id: &impl std::fmt::Display
 }
 
 fn describe_command_problem(problem: &CommandProblem) -> String {
-    let quote = |words: &str| format!("“{}”", cut_text(&to_line(words), MAX_QUOTED_CHARS));
+    let quote = |words: &str| format!("“{}”", cut_text(&sanitize_line(words), MAX_QUOTED_CHARS));
     match problem {
         CommandProblem::NotAVerb(word) => {
             let verbs = CommandVerb::ALL.map(|verb| verb.word().to_owned());

@@ -7,13 +7,15 @@ use std::path::Path;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::PolicyReport;
+use super::{PolicyReport, shown_path};
 use crate::approval::{Principal, Verdict};
-use crate::config::Config;
+use crate::chat::message::{sanitize_lines, sanitize_text};
+use crate::config::{Config, is_region};
 use crate::fake::Error;
 use crate::local::count_of;
 use crate::peering::{AccountId, BusinessStatus, Connection, InstanceId, Side, Status};
 use crate::policy::Policy;
+use crate::redaction::{KeyProblem, redact};
 
 /// The facts of a request that rules look at.
 #[derive(Debug, Clone, Deserialize)]
@@ -37,12 +39,20 @@ impl DescribedRequest {
     /// A pending connection with these facts.
     ///
     /// # Errors
-    /// When the target is not configured.
+    /// When the target is not configured, or the region or the VPC can be none.
     pub(super) fn to_connection(&self, config: &Config) -> Result<DescribedConnection, Error> {
         let (target, accepting) = config.find_target(self.target.as_deref()).ok_or_else(|| match &self.target {
-            Some(name) => format!("no target is named {name}"),
+            Some(name) => format!("no target is named {}", sanitize_text(name)),
             None => "name the target: there are several".to_owned(),
         })?;
+        if !is_region(&self.requester_region) {
+            let problem = format!("{:?} is not a region id", redact(&self.requester_region));
+            return KeyProblem::err_at("requester_region", problem);
+        }
+        if !is_vpc(&self.accepting_vpc) {
+            let problem = format!("{:?} is not the id of a VPC", redact(&self.accepting_vpc));
+            return KeyProblem::err_at("accepting_vpc", problem);
+        }
         let requester = Side {
             account: self.requester_account,
             region: self.requester_region.clone(),
@@ -71,6 +81,12 @@ impl DescribedRequest {
         };
         Ok(DescribedConnection { target: target.to_owned(), connection })
     }
+}
+
+/// Whether the text can be the id of a VPC.
+fn is_vpc(text: &str) -> bool {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    (1..=64).contains(&text.len()) && text.bytes().all(is_allowed)
 }
 
 /// A connection and its target.
@@ -124,12 +140,14 @@ struct Expectation {
 /// # Errors
 /// What is wrong with the file.
 pub(super) fn test_policy(config: &Config, text: &str, path: &Path) -> Result<PolicyReport, Error> {
-    let parsed: CaseFile = toml::from_str(text).map_err(|error| format!("{}: {error}", path.display()))?;
+    let parsed: CaseFile = toml::from_str(text)
+        .map_err(|error| format!("{}: {}", shown_path(path), sanitize_lines(&error.to_string())))?;
     let (mut report, mut failed) = (String::new(), 0_usize);
     for case in &parsed.cases {
-        let differences = case.differences(config).map_err(|error| format!("case “{}”: {error}", case.name))?;
+        let name = sanitize_text(&case.name);
+        let differences = case.differences(config).map_err(|error| format!("case “{name}”: {error}"))?;
         let mark = if differences.is_empty() { '✓' } else { '✗' };
-        writeln!(report, "{mark} {}", case.name)?;
+        writeln!(report, "{mark} {name}")?;
         for difference in &differences {
             writeln!(report, "    {difference}")?;
         }
@@ -137,7 +155,7 @@ pub(super) fn test_policy(config: &Config, text: &str, path: &Path) -> Result<Po
     }
     let all = count_of(parsed.cases.len(), "case", "cases");
     match (parsed.cases.len(), failed) {
-        (0, _) => Err(format!("{} has no case", path.display()).into()),
+        (0, _) => Err(format!("{} has no case", shown_path(path)).into()),
         (_, 0) => {
             let text = format!("{report}{all}: the rules say what each case expects\n");
             Ok(PolicyReport { text, failure: None })
@@ -173,7 +191,7 @@ impl PolicyCase {
         for (name, may) in expected.into_iter().flat_map(|(names, may)| names.iter().map(move |name| (name, may))) {
             if may_approve(policy, &described, name)? != may {
                 let found = if may { "may not approve" } else { "may approve" };
-                differences.push(format!("{name} {found}"));
+                differences.push(format!("{} {found}", sanitize_text(name)));
             }
         }
         Ok(differences)
@@ -189,7 +207,9 @@ fn difference<T: PartialEq + std::fmt::Debug>(key: &str, expected: Option<&T>, f
 fn may_approve(policy: &Policy, described: &DescribedConnection, name: &str) -> Result<bool, Error> {
     let principals = match policy.people.get(name) {
         Some(person) => person.principals.clone(),
-        None => vec![Principal::try_from(name.to_owned()).map_err(|_| format!("no person is named {name}"))?],
+        None => vec![
+            Principal::try_from(name.to_owned()).map_err(|_| format!("no person is named {}", sanitize_text(name)))?,
+        ],
     };
     let DescribedConnection { target, connection } = described;
     let may = |principal: &Principal| {

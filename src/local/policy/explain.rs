@@ -6,8 +6,9 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::case::{DescribedConnection, DescribedRequest};
-use super::read_file;
+use super::{read_file, shown_path};
 use crate::alicloud;
+use crate::chat::message::{sanitize_line, sanitize_lines, sanitize_text};
 use crate::config::Config;
 use crate::fake::Error;
 use crate::local::audit::RecordSource;
@@ -42,12 +43,13 @@ pub(super) async fn explain_request(
 fn read_request(config: &Config, path: &Path, target: Option<&str>) -> Result<DescribedConnection, Error> {
     let text = read_file(path)?;
     if !text.trim_start().starts_with('{') {
-        let mut described: DescribedRequest =
-            toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+        let mut described: DescribedRequest = toml::from_str(&text)
+            .map_err(|error| format!("{}: {}", shown_path(path), sanitize_lines(&error.to_string())))?;
         described.target = described.target.or_else(|| target.map(ToOwned::to_owned));
         return described.to_connection(config);
     }
-    let connection = parse_answer(&text).map_err(|problem| format!("{}: {problem}", path.display()))?;
+    let connection =
+        parse_answer(&text).map_err(|problem| format!("{}: {}", shown_path(path), sanitize_line(&problem)))?;
     let (target, _) = match target {
         Some(name) => config.find_target(Some(name)),
         // The account says which target it is.
@@ -81,7 +83,7 @@ fn explain(config: &Config, DescribedConnection { target, connection }: &Describ
         writeln!(text, "\n{}", describe_outcome(explanation))?;
         for FactExplanation { fact, value, allowed, matches } in &explanation.facts {
             let mark = if *matches { '✓' } else { '✗' };
-            let allowed = allowed.as_deref().unwrap_or("any");
+            let (value, allowed) = (sanitize_line(value), sanitize_line(allowed.as_deref().unwrap_or("any")));
             writeln!(text, "  {mark} {:<18} {value} (allowed: {allowed})", fact.to_string())?;
         }
     }
@@ -96,7 +98,7 @@ pub(in crate::local) fn describe_outcome(explanation: &RuleExplanation<'_>) -> S
         RuleOutcome::ComesLater => "matches, but an earlier rule decides".to_owned(),
         RuleOutcome::DoesNotMatch => format!("does not match: {}", join_mismatches(facts)),
     };
-    format!("Rule {number}, “{}”, {said}.", rule.name)
+    format!("Rule {number}, “{}”, {said}.", sanitize_text(&rule.name))
 }
 
 fn join_mismatches(facts: &[FactExplanation]) -> String {
@@ -112,6 +114,7 @@ pub(in crate::local) fn describe_deciding(
 ) -> String {
     let RuleExplanation { number, rule, .. } = explanation;
     let approvers = config.policy.approvers_of(rule, Some(connection.requester.account));
+    let approvers: Vec<_> = approvers.iter().map(|approver| sanitize_line(approver)).collect();
     let who = match (rule.approvals, approvers.is_empty()) {
         (0, true) => "peergate accepts without people if every check passes".to_owned(),
         (0, false) => {
@@ -125,5 +128,5 @@ pub(in crate::local) fn describe_deciding(
     };
     let reason = if rule.require_reason { ", each with a reason" } else { "" };
     let channels = if rule.channels.is_empty() { "no channel".to_owned() } else { rule.channels.join(", ") };
-    format!("Rule {number}, “{}”, decides: {who}{reason}. Notifications go to {channels}.\n", rule.name)
+    format!("Rule {number}, “{}”, decides: {who}{reason}. Notifications go to {channels}.\n", sanitize_text(&rule.name))
 }
