@@ -56,11 +56,14 @@ def test_three_clicks_lead_from_load_to_activated(page):
     assert page.run("return document.querySelector('.private').innerText").startswith("Only Bob sees this")
 
 
-def test_page_fits_a_laptop_and_drops_the_token(page):
+def test_page_fits_a_laptop_and_drops_the_token(server, page):
     page.click("#send")
     wait_for_button(page, "Approve")
     assert page.run("return [document.documentElement.scrollHeight, document.documentElement.scrollWidth]") == [720, 1280]
     assert not TOKEN.search(page.run("return location.href"))
+    loaded = page.run("return performance.getEntriesByType('resource').map(it => it.name)")
+    assert any(url.endswith("/page/main.js") for url in loaded) and not TOKEN.search("\n".join(loaded))
+    assert [url for url in page.requests if TOKEN.search(url)] == [server.url]
     place = page.run("const it = document.querySelector('#room [data-key=\"button Approve\"]').getBoundingClientRect(); return it.bottom")
     headline = page.run("return document.querySelector('#room .card').getBoundingClientRect().top")
     room = page.run("const it = document.querySelector('#room').getBoundingClientRect(); return [it.top, it.bottom]")
@@ -202,9 +205,9 @@ def test_events_of_any_shape_are_shown(server, page):
     wait_for_button(page, "Approve")
 
 
-def test_long_text_is_painted_at_once(server, page):
+def test_long_text_is_painted_at_once(page):
     # With a search that is quadratic, this takes many minutes.
-    nodes = page.run("const { painted } = await import(a[0]); return painted('\"\\\\'.repeat(500000)).length", f"{server.url}dom.js")
+    nodes = page.run("const { painted } = await import(a[0]); return painted('\"\\\\'.repeat(500000)).length", "/page/dom.js")
     assert nodes > 0
 
 

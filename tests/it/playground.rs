@@ -147,10 +147,15 @@ async fn playground_answers_only_who_has_its_token() {
     {
         assert_eq!(page.get(path, &headers).await.status(), 401, "{path}");
     }
-    for path in ["/main.js", "/0123/", "/0123/main.js", "/"] {
+    let token = &page.token;
+    let below = format!("/{token}/main.js");
+    for path in ["/main.js", "/0123/", "/0123/main.js", "/", "/page/", "/page/index.html", "/page/../main.js", &below] {
         assert_eq!(page.get(path, &[]).await.status(), 404, "{path}");
     }
-    let shown = page.get(&format!("/{}/", page.token), &[]).await;
+    for path in ["/page/main.js", "/page/cards/slack.js", "/page/icon.svg"] {
+        assert_eq!(page.get(path, &[]).await.status(), 200, "{path}");
+    }
+    let shown = page.get(&format!("/{token}/"), &[]).await;
     assert_eq!(shown.status(), 200);
     let policy = shown.headers()["content-security-policy"].to_str().unwrap();
     assert_eq!(

@@ -1,9 +1,10 @@
-//! The files of the page, compiled in.
+//! The files of the page, compiled in. Only the page itself has an address with the token: the address of a script stands in
+//! stack traces, and the one of a style in lists of what was loaded.
 
 /// A file of the page.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PageFile {
-    /// Its path below the page.
+    /// Its path below `/page`.
     pub(super) path: &'static str,
     pub(super) content_type: &'static str,
     pub(super) text: &'static str,
@@ -17,8 +18,10 @@ macro_rules! page_files {
     };
 }
 
+/// The page itself.
+pub(super) const INDEX: &str = include_str!("page/index.html");
+
 page_files! {
-    "index.html": "text/html; charset=utf-8",
     "style.css": "text/css; charset=utf-8",
     "main.js": "text/javascript; charset=utf-8",
     "dom.js": "text/javascript; charset=utf-8",
@@ -36,8 +39,7 @@ page_files! {
     "cards/dingtalk.js": "text/javascript; charset=utf-8",
 }
 
-/// The file with this path. The page itself has an empty one.
+/// The file with this path.
 pub(super) fn find_file(path: &str) -> Option<PageFile> {
-    let path = if path.is_empty() { "index.html" } else { path };
     FILES.iter().find(|file| file.path == path).copied()
 }

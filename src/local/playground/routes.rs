@@ -1,10 +1,10 @@
-//! The addresses of the playground: the page below its token, the page's calls below `/api`, and the webhook.
+//! The addresses of the playground: the page at its token, its files below `/page`, its calls below `/api`, and the webhook.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use super::copy::CopyForm;
 use super::guard;
 use super::journal::JournalEvent;
-use super::page::find_file;
+use super::page::{INDEX, find_file};
 use super::world::World;
 use crate::fake::loopback;
 use crate::local::Error;
@@ -70,28 +70,29 @@ pub(super) fn router(world: Arc<World>) -> Router {
     Router::new()
         .merge(calls)
         .route("/", get(explain_address))
-        .route("/icon.svg", get(serve_icon))
+        .route("/page/{*path}", get(serve_file))
         .with_state(world)
         .merge(hook.layer(page))
         .layer(middleware::from_fn(guard::refuse_others))
 }
 
-/// Answers with a file of the page if the path begins with the token. Everything else is for the webhook.
+/// Answers with the page if the path is the token. Everything else is for the webhook.
 async fn serve_page(State(world): State<Arc<World>>, request: Request, next: Next) -> Response {
     let path = request.uri().path().trim_start_matches('/');
     let (first, rest) = path.split_once('/').unwrap_or((path, ""));
     if !guard::is_equal(first.as_bytes(), world.token().as_bytes()) {
         return next.run(request).await;
     }
-    match find_file(rest).filter(|_| request.method() == Method::GET) {
-        Some(file) => ([(CONTENT_TYPE, file.content_type)], file.text).into_response(),
-        None => StatusCode::NOT_FOUND.into_response(),
+    if rest.is_empty() && request.method() == Method::GET {
+        ([(CONTENT_TYPE, "text/html; charset=utf-8")], INDEX).into_response()
+    } else {
+        StatusCode::NOT_FOUND.into_response()
     }
 }
 
-/// A browser asks for it after the page has dropped the token from its address.
-async fn serve_icon() -> Response {
-    match find_file("icon.svg") {
+/// The files are the same for everybody, so they need no token.
+async fn serve_file(Path(path): Path<String>) -> Response {
+    match find_file(&path) {
         Some(file) => ([(CONTENT_TYPE, file.content_type)], file.text).into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }

@@ -1,4 +1,4 @@
-// The calls of the page. The token is in the address once; from then on it is only here.
+// The calls of the page. The token is in the address of the page once, and in no other address; from then on it is only here.
 const TOKEN_HEADER = 'x-playground-token';
 const token = location.pathname.split('/')[1];
 export const openedWith = location.hash;
