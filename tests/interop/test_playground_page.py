@@ -1,5 +1,7 @@
 """The playground's page, in a real browser: `peergate playground`, and everything through its real functions."""
 
+import base64
+import json
 import pathlib
 import re
 import urllib.request
@@ -113,6 +115,31 @@ def test_shared_steps_are_shown_and_do_not_start(page):
     with playground("--scenario", text) as other, shown(other.url) as second:
         assert steps_played(second) == (0, 2)
         assert second.run("return document.querySelector('#room .card') === null")
+
+
+def test_shared_step_shows_everything_it_does(page):
+    config = "# <img src=x onerror=alert(1)>\n[[rule]]\nname = \"all\u202e\u200b\"\n"
+    actions = [
+        {"do": "rules", "config": config},
+        {"do": "request", "name": HOSTILE, "accepting_vpc": "vpc-secret"},
+        {"do": "replay", "later_minutes": 77},
+        {"do": "click", "by": "bob", "app": "feishu", "button": "Approve", "reason": "because\u061c"},
+    ]
+    text = base64.urlsafe_b64encode(json.dumps({"actions": actions}).encode()).decode().rstrip("=")
+    open_scenario(page, f"#play={text}")
+    assert page.run("return document.querySelectorAll('.outline details').length") == len(actions)
+    page.run("for (const it of document.querySelectorAll('.outline summary')) it.click()")
+    shown = page.run("return [...document.querySelectorAll('.outline dl')].map(it => it.innerText)")
+    assert '<img src=x onerror=alert(1)>\n[[rule]]\nname = "all\\u{202e}\\u{200b}"' in shown[0]
+    assert HOSTILE in shown[1] and "vpc-secret" in shown[1]
+    assert "later_minutes" in shown[2] and "77" in shown[2]
+    assert "because\\u{61c}" in shown[3] and "feishu" in shown[3]
+    assert page.run("return document.querySelectorAll('#room img').length") == 0
+    assert violations(page) == []
+    page.run("document.querySelector('.outline summary').focus()")
+    page.run("document.querySelector('#tick').click(); document.querySelector('input[value=bob]').click()")
+    wait(page, "that Bob is chosen", "document.querySelector('input[value=bob]').checked")
+    assert page.run("return document.querySelectorAll('.outline details[open]').length") == len(actions)
 
 
 @pytest.mark.parametrize("platform", ["dingtalk", "teams"])

@@ -10,7 +10,7 @@ use crate::clock;
 use crate::fake::slack::RecordedPost;
 use crate::local::Error;
 use crate::local::chat_stage::{CastMember, ChatApp};
-use crate::local::stories::{FaultKind, StoryPlayer};
+use crate::local::stories::{FaultKind, StoryPlayer, StoryStep};
 use crate::policy::ApproverRef;
 
 /// The most messages of a channel that the page gets.
@@ -31,7 +31,8 @@ pub(super) async fn take(scene: &Scene) -> Result<Value, Error> {
     let status = player.current().and_then(|id| stage.simulator.true_status(id.as_str()));
     let faults = FaultKind::ALL.map(|kind| json!({"kind": kind, "on": player.faults().contains(&kind)}));
     let scenario = scene.scenario.as_ref().map(|scenario| {
-        let steps: Vec<_> = scenario.steps.iter().map(|step| json!({"title": step.title, "why": step.why})).collect();
+        let step_json = |it: &StoryStep| json!({"title": it.title, "why": it.why, "action": it.action});
+        let steps: Vec<_> = scenario.steps.iter().map(step_json).collect();
         json!({
             "id": scenario.id, "title": scenario.title, "about": scenario.about, "steps": steps,
             "played": scene.played, "until": scenario.until,

@@ -4,7 +4,7 @@ import { carryOver, markNew, text } from './cards/dom.js';
 import * as feishu from './cards/feishu.js';
 import * as slack from './cards/slack.js';
 import * as teams from './cards/teams.js';
-import { $, announce, clockTime, code, face, h, icon, pretty, redraw, tabs } from './dom.js';
+import { $, announce, clockTime, code, face, h, icon, pretty, redraw, tabs, visible } from './dom.js';
 
 /** What draws the cards of a platform, by the name that the server gives. A new platform is one entry. */
 const RENDERERS = { slack, feishu, teams, dingtalk };
@@ -177,14 +177,30 @@ export function createChat(app) {
     return h(
       'div',
       { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': 'Events', 'data-scroll': 'audit' },
-      app.state.audit.map(event =>
-        h('details', { class: 'event' }, h('summary', null, h('code', null, text(event?.type) || 'event'), h('span', { class: 'muted small one-line grow' }, text(event?.data?.summary))), code(JSON.stringify(event, null, 2), 'The event')),
+      app.state.audit.map((event, i) =>
+        h('details', { class: 'event' }, h('summary', { 'data-key': `event ${i}` }, h('code', null, text(event?.type) || 'event'), h('span', { class: 'muted small one-line grow' }, text(event?.data?.summary))), code(JSON.stringify(event, null, 2), 'The event')),
       ),
     );
   }
 
   function empty(title, text) {
     return h('div', { class: 'empty' }, icon('chat'), h('h3', null, title), h('p', null, text));
+  }
+
+  /** A step of a scenario, with every value of its action: somebody else may have made it. */
+  function drawStep({ title, why, action }, i) {
+    const values = Object.entries(action).map(([name, value]) => [h('dt', null, name), h('dd', null, visible(text(value)) || 'empty')]);
+    return h(
+      'li',
+      null,
+      h('i', null, String(i + 1)),
+      h(
+        'div',
+        null,
+        h('p', null, h('b', null, visible(title)), '. ', visible(why)),
+        h('details', null, h('summary', { 'data-key': `step ${i}`, 'aria-label': `What step ${i + 1} does` }, 'What it does'), h('dl', null, values)),
+      ),
+    );
   }
 
   function drawEmpty() {
@@ -198,7 +214,7 @@ export function createChat(app) {
           { class: 'outline' },
           h('h3', null, scenario.title),
           h('p', { class: 'muted' }, `${scenario.about} Nothing runs yet: press Play or Step.`),
-          h('ol', { class: 'outline' }, scenario.steps.map(({ title, why }, i) => h('li', null, h('i', null, String(i + 1)), h('span', null, h('b', null, title), '. ', why)))),
+          h('ol', { class: 'outline' }, scenario.steps.map(drawStep)),
         ),
       );
     }

@@ -55,14 +55,23 @@ export async function copyText(text, what) {
   document.body.dataset.copied = text;
 }
 
-/** Redraws a part. What had the focus gets it again, if it is still there. */
+// What is shown as nothing, or changes the direction of the text after it.
+const INVISIBLE = /[\p{Cf}\p{Cc}\p{Zl}\p{Zp}\p{Co}\p{Cn}]/gu;
+/** A text in which every character can be seen. Line breaks stay. */
+export const visible = text => text.replace(INVISIBLE, c => (c === '\n' ? c : `\\u{${c.codePointAt(0).toString(16)}}`));
+
+/** Redraws a part. What had the focus gets it again, and what was open stays open, if it is still there. */
 export function redraw(container, draw) {
   const had = container.contains(document.activeElement) ? document.activeElement : null;
   const key = had?.closest('[data-key]')?.dataset.key;
   const tops = new Map([...container.querySelectorAll('[data-scroll]')].map(it => [it.dataset.scroll, it.scrollTop]));
+  const open = new Set([...container.querySelectorAll('details[open] > summary[data-key]')].map(it => it.dataset.key));
   container.replaceChildren(...[draw()].flat(Infinity).filter(Boolean));
   for (const part of container.querySelectorAll('[data-scroll]')) {
     part.scrollTop = tops.get(part.dataset.scroll) ?? part.scrollTop;
+  }
+  for (const summary of container.querySelectorAll('details > summary[data-key]')) {
+    if (open.has(summary.dataset.key)) summary.parentElement.open = true;
   }
   if (!had) return;
   const same = key && container.querySelector(`[data-key="${CSS.escape(key)}"]`);
