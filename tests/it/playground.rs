@@ -265,7 +265,14 @@ async fn shown_exchanges_have_no_secrets() {
     page.state_with("the end", |state| state["record"]["state"] == "activated").await;
     let exported = page.export().await;
     let secrets = exported["secrets"].to_string();
-    let shown = json!(page.exchanges().await).to_string();
+    // A secret in a place where none belongs.
+    let audit = exported["secrets"]["channels"]["audit"]["url"].as_str().unwrap();
+    let misplaced =
+        json!({"text": "xoxb-sandbox-token", "type": exported["secrets"]["clients"]["ci"], "id": page.token});
+    page.client.post(format!("{audit}?x=accepter-secret")).body(misplaced.to_string()).send().await.unwrap();
+    page.exchange_at("/audit?x=‹redacted›").await;
+    let shown = json!(page.events_after(0).await.into_iter().map(|(_, _, data)| data).collect::<Vec<_>>()).to_string();
+    assert!(!shown.contains(&page.token));
     for secret in [
         "xoxb-sandbox-token",
         "accepter-secret",

@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::redact::{RedactedExchange, is_same_listing};
+use super::redact::{KnownSecrets, RedactedExchange, is_same_listing};
 use crate::fake::traffic::Exchange;
 
 /// The most events that are kept. A page that was away for longer begins with the present state.
@@ -29,6 +29,7 @@ struct JournalState {
     last_id: u64,
     exchanges: BTreeMap<u64, RecordedExchange>,
     last_exchange: u64,
+    secrets: KnownSecrets,
 }
 
 /// An exchange, and how often it was repeated without any difference.
@@ -83,9 +84,10 @@ impl Journal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets everything. Pages begin again, too.
-    pub(super) fn reset(&self) {
+    /// Forgets everything. Pages begin again, too. No event shows any of these secrets.
+    pub(super) fn reset(&self, secrets: KnownSecrets) {
         let mut state = self.lock();
+        state.secrets = secrets;
         state.events.clear();
         state.exchanges.clear();
         let id = state.push(EventKind::Reset, &json!({}), None);
@@ -97,7 +99,7 @@ impl Journal {
     pub(super) fn push(&self, kind: EventKind, data: &Value) {
         let mut state = self.lock();
         if kind == EventKind::State {
-            let text = data.to_string();
+            let text = state.secrets.remove_from(data.to_string());
             let is_state = |event: &JournalEvent| event.kind == EventKind::State;
             if state.events.iter().any(|event| is_state(event) && event.data == text) {
                 return;
@@ -148,7 +150,8 @@ impl Journal {
 impl JournalState {
     fn push(&mut self, kind: EventKind, data: &Value, exchange: Option<u64>) -> u64 {
         self.last_id = self.last_id.saturating_add(1);
-        self.events.push_back(JournalEvent { id: self.last_id, kind, data: data.to_string(), exchange });
+        let data = self.secrets.remove_from(data.to_string());
+        self.events.push_back(JournalEvent { id: self.last_id, kind, data, exchange });
         let mut bytes: usize = self.events.iter().map(|event| event.data.len()).sum();
         while self.events.len() > MAX_EVENTS || bytes > MAX_BYTES {
             bytes = bytes.saturating_sub(self.events.pop_front().map_or(bytes, |oldest| oldest.data.len()));

@@ -10,6 +10,7 @@ use url::Url;
 
 use super::copy::{self, CopyForm};
 use super::journal::{EventKind, Journal};
+use super::redact::KnownSecrets;
 use super::scenario::Scenario;
 use super::scene::{Scene, build_scene};
 use super::{record, rules, snapshot};
@@ -18,6 +19,7 @@ use crate::clock;
 use crate::fake::traffic::{Exchange, Recorder};
 use crate::local::Error;
 use crate::local::reload::CurrentApp;
+use crate::local::sandbox::REQUESTER_CREDENTIALS;
 use crate::local::stories::{StepOutcome, StoryAction, StoryExpectation, StoryStep};
 use crate::local::table::KillSwitch;
 
@@ -36,7 +38,7 @@ pub(super) struct World {
     token: String,
     url: Url,
     recorder: Recorder,
-    journal: Arc<Journal>,
+    journal: Journal,
     scene: AsyncMutex<Scene>,
     calls: Semaphore,
     dirty: Notify,
@@ -56,11 +58,13 @@ impl World {
         let scenario = scenario.map(Scenario::parse).transpose()?;
         let scene = build_scene(&url, &recorder, scenario, 1).await?;
         let webhook = WebhookFunction { app: scene.player.webhook_app(), kill_switch: scene.kill_switch.clone() };
+        let (token, journal) = (clock::nonce(), Journal::default());
+        journal.reset(known_secrets(&scene, &token)?);
         let world = Arc::new(Self {
-            token: clock::nonce(),
+            token,
             url,
             recorder,
-            journal: Arc::default(),
+            journal,
             scene: AsyncMutex::new(scene),
             calls: Semaphore::new(MAX_WAITING_CALLS),
             dirty: Notify::new(),
@@ -219,11 +223,12 @@ impl World {
         let mut scene = self.scene.lock().await;
         clock::jump::return_in_thread();
         let fresh = build_scene(&self.url, &self.recorder, scenario, scene.generation.saturating_add(1)).await?;
+        let secrets = known_secrets(&fresh, &self.token)?;
         *self.webhook.lock().unwrap_or_else(PoisonError::into_inner) =
             WebhookFunction { app: fresh.player.webhook_app(), kill_switch: fresh.kill_switch.clone() };
         *scene = fresh;
         self.recorder.begin_step(0);
-        self.journal.reset();
+        self.journal.reset(secrets);
         drop(scene);
         self.mark_dirty();
         Ok(())
@@ -255,6 +260,12 @@ impl World {
         let sandbox = &scene.player.stage().sandbox;
         Ok(json!({"config": sandbox.config, "secrets": sandbox.read_secrets()?}))
     }
+}
+
+/// What no event shows.
+fn known_secrets(scene: &Scene, token: &str) -> Result<KnownSecrets, Error> {
+    let sandbox = &scene.player.stage().sandbox;
+    Ok(KnownSecrets::of(&sandbox.read_secrets()?, &[token, REQUESTER_CREDENTIALS.access_key_secret, "other-secret"]))
 }
 
 fn outcome_json(outcome: &StepOutcome) -> Value {
