@@ -249,8 +249,10 @@ async fn main() -> ExitCode {
 
 async fn run_command(command: Cli) -> Result<(), Error> {
     match command {
-        Cli::Demo => demo::run().await,
-        Cli::Playground { listen, scenario } => play(listen, scenario.as_deref()).await,
+        Cli::Demo => until_signal(demo::run()).await?.unwrap_or_else(|| Err("the demo was stopped".into())),
+        Cli::Playground { listen, scenario } => {
+            until_signal(play(listen, scenario.as_deref())).await?.unwrap_or(Ok(()))
+        }
         Cli::Simulate(arguments) => simulate(arguments).await,
         Cli::Event(arguments) => print_event(arguments).await,
         Cli::Register { platform, url } => print_text(&register::register_webhook(platform, &url).await?),
@@ -302,6 +304,16 @@ async fn run_command(command: Cli) -> Result<(), Error> {
             Installation::open(&store).await?.run(signals, None).await
         }
     }
+}
+
+/// Runs what has a sandbox until it ends, or until a signal. The sandbox then removes its files; a signal that is not caught
+/// would leave them. `None` if there was a signal.
+async fn until_signal<T>(task: impl Future<Output = T>) -> Result<Option<T>, Error> {
+    let signals = Signals::catch()?;
+    Ok(tokio::select! {
+        ended = task => Some(ended),
+        () = signals.wait_for_any() => None,
+    })
 }
 
 async fn play(listen: std::net::SocketAddr, scenario: Option<&str>) -> Result<(), Error> {

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use url::Url;
 
+use super::owner_only::TemporaryDirectory;
 use super::table::{self, EmbeddedTable, KeyPair, KillSwitch};
 use super::{Error, owner_only};
 use crate::alicloud::sign::SignatureVersion;
@@ -60,7 +61,7 @@ pub struct Sandbox {
     /// Whether posts keep their distance, as in a deployment. Otherwise every post begins at once.
     pub paces_posts: bool,
     /// The directory of its files. It is removed with the sandbox.
-    directory: PathBuf,
+    directory: TemporaryDirectory,
     /// The servers of the fakes. An app in a confinement connects to nothing else.
     servers: Vec<NamedServer>,
     confined: Option<Confined>,
@@ -111,8 +112,7 @@ impl Sandbox {
         let recorder = confinement.as_ref().map(|confinement| &confinement.recorder);
         let alicloud = spawn_fake(&mut tasks, recorder, "alicloud", simulator.clone().router()).await?;
         let chat = spawn_fake(&mut tasks, recorder, "slack", slack.clone().router()).await?;
-        let directory = std::env::temp_dir().join(format!("peergate-{}", clock::nonce()));
-        std::fs::create_dir_all(&directory)?;
+        let directory = TemporaryDirectory::create()?;
         let secrets = directory.join("secrets.json");
         owner_only::write(&secrets, &self::secrets_json(&chat).to_string())?;
         let mut aws = AwsEnvironment {
@@ -398,13 +398,6 @@ fn merge_json(into: &mut Value, more: &Value) {
             }
         }
         (into, more) => more.clone_into(into),
-    }
-}
-
-impl Drop for Sandbox {
-    fn drop(&mut self) {
-        // Files that cannot be removed stay in the system's temporary directory.
-        let _ = std::fs::remove_dir_all(&self.directory);
     }
 }
 

@@ -1,5 +1,7 @@
 //! The playground's server: who may use it, what it shows, and what it never does.
 
+use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 use std::time::Duration;
 
 use base64::Engine;
@@ -7,8 +9,11 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use peergate::http;
 use peergate::local::playground::Playground;
 use peergate::local::stories::PeeringRequest;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
+use tokio::process::Command;
 use tokio::time::{sleep, timeout};
 use url::Url;
 
@@ -394,8 +399,7 @@ async fn copied_requests_are_signed_afresh() {
         if !["ListVpcPeerConnections", "POST /slack"].contains(&exchange["name"].as_str().unwrap()) {
             continue;
         }
-        let ran =
-            tokio::process::Command::new("sh").args(["-c", &format!("{command} -w '%{{http_code}}'")]).output().await;
+        let ran = Command::new("sh").args(["-c", &format!("{command} -w '%{{http_code}}'")]).output().await;
         let printed = String::from_utf8(ran.unwrap().stdout).unwrap();
         assert!(printed.ends_with("200"), "{command}\n{printed}");
     }
@@ -495,6 +499,26 @@ async fn clock_that_moves_too_far_is_refused() {
     page.call("reset", &json!({})).await;
     page.state_with("the real time", |state| state["clock"]["ahead_ms"] == 0).await;
     page.request().await;
+}
+
+#[tokio::test]
+async fn stopped_playground_leaves_no_files() {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let temporary = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_peergate"));
+        command.arg("playground").env("TMPDIR", temporary.path()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let address = async { while !lines.next_line().await.unwrap().unwrap().starts_with("http://127.0.0.1:") {} };
+        timeout(PATIENCE, address).await.unwrap();
+        let made: Vec<_> = std::fs::read_dir(temporary.path()).unwrap().map(|entry| entry.unwrap()).collect();
+        assert_eq!(made.len(), 1, "{made:?}");
+        assert_eq!(made[0].metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        kill_process(Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap(), signal).unwrap();
+        let ended = timeout(PATIENCE, child.wait()).await.unwrap().unwrap();
+        assert!(ended.success(), "{signal:?}: {ended}");
+        assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "{signal:?}");
+    }
 }
 
 #[tokio::test]
