@@ -14,6 +14,7 @@ from playground import (
     playground,
     shown,
     steps_played,
+    tick,
     wait,
     wait_for_button,
     wait_for_state,
@@ -124,6 +125,35 @@ def test_click_in_another_tab_is_answered_privately(page, platform):
     wait(page, "the private answer", "document.querySelector('.private .body')?.innerText")
 
 
+ANNOUNCED = "document.querySelector('#announce').textContent.includes(a[0])"
+
+
+@pytest.mark.parametrize("selector", ['#room [data-key="button Approve"]', "#tab-http", "#persons label:nth-of-type(2)"])
+def test_events_while_the_mouse_is_down_lose_no_click(page, selector):
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    page.run("window.clicked = false; document.addEventListener('click', event => { clicked ||= event.target.closest(a[0]) !== null; }, true)", selector)
+    page.hold_mouse(selector)
+    page.run("document.querySelector('#kill-watcher').click()")
+    wait(page, "the event", ANNOUNCED, "The watcher is killed")
+    page.release_mouse()
+    wait(page, "the click", "clicked")
+    wait(page, "that it is shown", "document.querySelector('#kill-watcher').innerText === 'Start the watcher'")
+
+
+@pytest.mark.parametrize("selector", ["#room .card", "#why .matrix", "#because"])
+def test_events_leave_the_selection(page, selector):
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    wait(page, "the matrix", "document.querySelector('#why .matrix')")
+    if selector == "#because":
+        tick(page)
+    selected = page.run("getSelection().selectAllChildren(document.querySelector(a[0])); return getSelection().toString()", selector)
+    assert len(selected) > 20
+    tick(page)
+    assert page.run("return getSelection().toString()") == selected
+
+
 def choose_preset(page, name):
     page.run("const it = document.querySelector('#preset'); it.value = a[0]; it.dispatchEvent(new Event('change'))", name)
 
@@ -165,9 +195,8 @@ def test_news_leave_what_was_typed(page, platform):
     page.click(f"#tab-{platform}")
     wait(page, "its field", FIELD)
     type_reason(page, "Half a sen")
-    page.run("const it = " + FIELD + "; it.setSelectionRange(4, 6); it.classList.add('before')")
-    page.run("document.querySelector('#tick').click()")
-    wait(page, "that the card was drawn again", f"!{FIELD}.classList.contains('before')")
+    page.run("const it = " + FIELD + "; it.setSelectionRange(4, 6)")
+    tick(page)
     kept = page.run(f"const it = {FIELD}; return [it.value, it.selectionStart, it.selectionEnd, it === document.activeElement]")
     assert kept == ["Half a sen", 4, 6, True]
 

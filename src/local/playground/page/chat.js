@@ -90,10 +90,9 @@ export function createChat(app) {
 
   function actionsOf(app_name, message) {
     return {
-      enabled: !app.busy,
       names: names(),
       click: ({ label, reason }) =>
-        app.act({ do: 'click', by: ui.person, app: app_name, button: label, message, ...(reason ? { reason } : {}) }),
+        app.busy || app.act({ do: 'click', by: ui.person, app: app_name, button: label, message, ...(reason ? { reason } : {}) }),
     };
   }
 
@@ -116,7 +115,7 @@ export function createChat(app) {
     }
     return h(
       'article',
-      { class: 'message', 'data-message': message.id, 'data-edits': String(message.edits) },
+      { class: 'message', 'data-part': `message ${message.id}`, 'data-message': message.id, 'data-edits': String(message.edits) },
       face('app'),
       h(
         'div',
@@ -138,7 +137,7 @@ export function createChat(app) {
     const count = `${message.replies.length} ${message.replies.length === 1 ? 'reply' : 'replies'} in the thread`;
     return h(
       'section',
-      { class: 'thread', 'aria-label': count },
+      { class: 'thread', 'aria-label': count, 'data-part': `thread ${message.id}` },
       h('h3', null, count),
       h(
         'ol',
@@ -165,7 +164,7 @@ export function createChat(app) {
       last &&
         h(
           'section',
-          { class: 'private', 'aria-label': `Only ${person().title} sees this`, 'data-private': last.id },
+          { class: 'private', 'data-part': `private ${last.id}`, 'aria-label': `Only ${person().title} sees this`, 'data-private': last.id },
           h('header', null, icon('eye'), h('span', { class: 'grow' }, `Only ${person().title} sees this`), h('time', null, clockTime(last.at))),
           h('div', { class: 'body', tabindex: '0', role: 'group', 'aria-label': 'The answer', 'data-rest': true }, renderBody(where, last.body, actionsOf(where.name, last.id))),
         ),
@@ -223,10 +222,10 @@ export function createChat(app) {
     redraw(room, () => [
       h(
         'div',
-        { class: 'stage' },
+        { class: 'stage', 'data-part': `stage ${where.name}` },
         h(
           'div',
-          { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': `Messages in ${where.channel}`, 'data-scroll': `room ${where.name}` },
+          { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': `Messages in ${where.channel}`, 'data-part': 'messages', 'data-scroll': `room ${where.name}` },
           where.messages.map(message => [drawMessage(where, message), drawThread(where, message)]),
         ),
       ),
@@ -235,7 +234,7 @@ export function createChat(app) {
     for (const message of room.querySelectorAll('[data-message]')) {
       const old = before.get(message.dataset.message);
       // A card that was edited starts over, as in the platforms' clients.
-      if (old?.dataset.edits === message.dataset.edits) {
+      if (old && old !== message && old.dataset.edits === message.dataset.edits) {
         carryOver(old, message, old.contains(focused) ? focused.closest('[data-key]')?.dataset.key : null);
       }
     }

@@ -55,16 +55,65 @@ export async function copyText(text, what) {
   document.body.dataset.copied = text;
 }
 
-/** Redraws a part. What had the focus gets it again, if it is still there. */
+/** Shows a text. What did not change stays, with what is selected in it. */
+export function showText(id, text) {
+  if ($(id).textContent !== text) $(id).textContent = text;
+}
+
+/** How each part looked when it was drawn. What a person opens or types in it later is no difference. */
+const looks = new WeakMap();
+const lookOf = node => (node.outerHTML ?? node.textContent).replaceAll(/card-part-\d+/g, 'card-part');
+
+function remember(node) {
+  looks.set(node, lookOf(node));
+  for (const part of node.querySelectorAll?.('[data-part]') ?? []) looks.set(part, lookOf(part));
+}
+
+/** Puts nodes in place of the children. A part that looks as before stays, so a click or a selection in it is not lost. */
+function replaceChanged(container, nodes) {
+  const parts = new Map([...container.children].map(part => [part.dataset.part, part]));
+  let next = container.firstChild;
+  const skipTo = node => {
+    while (next !== node) {
+      const outdated = next;
+      next = next.nextSibling;
+      outdated.remove();
+    }
+  };
+  for (const node of nodes) {
+    const name = node.dataset?.part;
+    const before = name ? parts.get(name) : next?.dataset?.part ? null : next;
+    const stays = before?.parentNode === container;
+    if (stays && looks.get(before) === lookOf(node)) {
+      skipTo(before);
+      next = before.nextSibling;
+    } else if (stays && name && node.querySelector(':scope > [data-part]')) {
+      skipTo(before);
+      next = before.nextSibling;
+      for (const { name: attribute, value } of [...node.attributes]) before.setAttribute(attribute, value);
+      looks.set(before, lookOf(node));
+      replaceChanged(before, [...node.childNodes]);
+    } else {
+      if (stays) skipTo(before);
+      remember(node);
+      container.insertBefore(node, next);
+      if (stays) skipTo(before.nextSibling);
+    }
+  }
+  skipTo(null);
+}
+
+/** Redraws what changed of a part. What had the focus gets it again, if it is still there. */
 export function redraw(container, draw) {
   const had = container.contains(document.activeElement) ? document.activeElement : null;
   const key = had?.closest('[data-key]')?.dataset.key;
   const tops = new Map([...container.querySelectorAll('[data-scroll]')].map(it => [it.dataset.scroll, it.scrollTop]));
-  container.replaceChildren(...[draw()].flat(Infinity).filter(Boolean));
+  replaceChanged(container, [draw()].flat(Infinity).filter(Boolean));
   for (const part of container.querySelectorAll('[data-scroll]')) {
-    part.scrollTop = tops.get(part.dataset.scroll) ?? part.scrollTop;
+    const top = tops.get(part.dataset.scroll) ?? part.scrollTop;
+    if (part.scrollTop !== top) part.scrollTop = top;
   }
-  if (!had) return;
+  if (!had || had === document.activeElement) return;
   const same = key && container.querySelector(`[data-key="${CSS.escape(key)}"]`);
   const next = same && !same.disabled ? same : container.querySelector('[data-rest], [tabindex="0"]');
   next?.focus({ preventScroll: true });

@@ -1,6 +1,6 @@
 // The page: what happened, as events say it, and what is drawn from that.
 import { createChat } from './chat.js';
-import { $, announce, h, redraw, showProblem } from './dom.js';
+import { $, announce, h, redraw, showProblem, showText } from './dom.js';
 import { createScenarios } from './scenarios.js';
 import { call, openedWith, readEvents } from './server.js';
 import { createTime } from './time.js';
@@ -64,6 +64,7 @@ const app = {
   /** Runs something that changes the stage. Returns null if it fails. */
   async run(what) {
     app.busy += 1;
+    document.body.toggleAttribute('data-busy', true);
     showProblem('');
     try {
       return await what();
@@ -72,6 +73,7 @@ const app = {
       return null;
     } finally {
       app.busy -= 1;
+      document.body.toggleAttribute('data-busy', app.busy > 0);
     }
   },
 
@@ -113,6 +115,10 @@ const app = {
 
   draw() {
     if (!app.state) return;
+    if (pointer.isDown) {
+      pointer.hidesChanges = true;
+      return;
+    }
     if (app.clickedAs && app.clickedAs === app.ui.person && app.state.people.find(it => it.name === app.clickedAs)?.note === 'approved') {
       app.clickedAs = null;
       app.chat.chooseNext();
@@ -127,6 +133,19 @@ const app = {
     document.body.dataset.state = app.state.record?.state ?? '';
   },
 };
+
+/** A click needs the same button at its beginning and end, so nothing is redrawn while a pointer is down. */
+const pointer = { isDown: false, hidesChanges: false };
+
+function releasePointer() {
+  if (!pointer.isDown) return;
+  // The click comes after the pointer is up.
+  setTimeout(() => {
+    const { hidesChanges } = pointer;
+    pointer.isDown = pointer.hidesChanges = false;
+    if (hidesChanges) app.draw();
+  });
+}
 
 function drawFlow() {
   const calls = [...app.http.values()].sort((one, other) => one.number - other.number);
@@ -181,7 +200,7 @@ function nodeText(node, latest) {
 function drawRequester() {
   const isOpen = ['Accepting'].includes(app.state.status);
   for (const button of document.querySelectorAll('.acts [data-act]')) button.disabled = button.dataset.act === 'delete' ? !app.state.current : !isOpen;
-  $('send').lastChild.textContent = app.state.current ? 'Send another request' : 'Send request';
+  showText('send-label', app.state.current ? 'Send another request' : 'Send request');
   for (const { kind, on } of app.state.faults) document.querySelector(`[data-fault="${kind}"]`)?.setAttribute('aria-checked', String(on));
 }
 
@@ -309,6 +328,10 @@ document.querySelector('.skip').addEventListener('click', event => {
   $('chat').focus();
 });
 document.addEventListener('keydown', onKey);
+addEventListener('pointerdown', () => { pointer.isDown = true; }, true);
+for (const kind of ['pointerup', 'pointercancel', 'keydown', 'blur']) addEventListener(kind, releasePointer, true);
+// The list of a select and a scroll bar swallow the end of a press.
+addEventListener('pointermove', event => event.buttons || releasePointer(), true);
 app.scenarios.loadStories().catch(app.fail);
 follow();
 if (openedWith.length > 1) app.until(() => true).then(() => app.scenarios.open(openedWith));

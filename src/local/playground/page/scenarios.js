@@ -1,5 +1,5 @@
 // The top: scenarios that play themselves, and share texts.
-import { $, announce, copyText, h, icon } from './dom.js';
+import { $, announce, copyText, h, icon, redraw, showText } from './dom.js';
 import { call } from './server.js';
 
 /** The time that people have to read a step before the next one begins. */
@@ -80,10 +80,10 @@ export function createScenarios(app) {
   function draw() {
     if (!app.state) return;
     const scenario = app.state.scenario;
-    $('story-name').textContent = scenario?.title ?? (app.state.step ? 'Free play' : 'none: free play');
-    $('step-of').textContent = scenario ? `Step ${scenario.played} of ${scenario.steps.length}` : app.state.step ? `Step ${app.state.step}` : '';
-    $('step-title').textContent = app.lastStep()?.title ?? '';
-    $('play').replaceChildren(icon(playing ? 'stop' : 'play'), h('span', null, playing ? 'Stop' : 'Play'));
+    showText('story-name', scenario?.title ?? (app.state.step ? 'Free play' : 'none: free play'));
+    showText('step-of', scenario ? `Step ${scenario.played} of ${scenario.steps.length}` : app.state.step ? `Step ${app.state.step}` : '');
+    showText('step-title', app.lastStep()?.title ?? '');
+    redraw($('play'), () => [icon(playing ? 'stop' : 'play'), h('span', null, playing ? 'Stop' : 'Play')]);
     $('next').disabled = Boolean(isDone()) || app.busy;
     for (const button of $('story-list').children) button.setAttribute('aria-current', String(button.dataset.story === scenario?.id));
   }

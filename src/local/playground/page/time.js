@@ -1,5 +1,5 @@
 // The bottom: the clock, the watcher, and what kills them.
-import { $, h, minuteTime, redraw, span } from './dom.js';
+import { $, h, minuteTime, redraw, showText, span } from './dom.js';
 
 const STOP = 1000;
 
@@ -74,12 +74,11 @@ export function createTime(app) {
   function drawWatcher() {
     const { watcher, webhook_armed: armed } = app.state;
     const { discovered, changed, delivered, undelivered } = watcher.last;
-    $('ticked').textContent = watcher.running ? 'Watcher: runs' : 'Watcher: killed';
-    $('tick-next').textContent = watcher.running
-      ? `${discovered} found, ${changed} changed, ${delivered} posted${undelivered ? `, ${undelivered} not posted` : ''}`
-      : 'nothing is followed';
+    showText('ticked', watcher.running ? 'Watcher: runs' : 'Watcher: killed');
+    const did = `${discovered} found, ${changed} changed, ${delivered} posted${undelivered ? `, ${undelivered} not posted` : ''}`;
+    showText('tick-next', watcher.running ? did : 'nothing is followed');
     $('tick').disabled = !watcher.running;
-    $('kill-watcher').textContent = watcher.running ? 'Kill the watcher' : 'Start the watcher';
+    showText('kill-watcher', watcher.running ? 'Kill the watcher' : 'Start the watcher');
     $('kill-watcher').classList.toggle('on', !watcher.running);
     $('kill-webhook').setAttribute('aria-pressed', String(armed));
   }

@@ -1,5 +1,5 @@
 // The right: which rule decides and why, the record, and every HTTP message.
-import { $, announce, button, clockTime, code, copyText, h, icon, minuteTime, painted, pretty, redraw, tabs } from './dom.js';
+import { $, announce, button, clockTime, code, copyText, h, icon, minuteTime, painted, pretty, redraw, showText, tabs } from './dom.js';
 import { call } from './server.js';
 
 const TABS = [
@@ -28,7 +28,7 @@ export function createWhy(app) {
     }));
     redraw($('whys'), () => tabs('whys', entries, ui.why, choose, 'why'));
     const state = app.state.record?.state;
-    $('state').textContent = state ?? (app.state.current ? 'requested' : 'nothing yet');
+    showText('state', state ?? (app.state.current ? 'requested' : 'nothing yet'));
     const kinds = { activated: 'good', pending: 'warn', approved: 'info', activating: 'info', rejecting: 'info' };
     $('state').className = `badge ${state ? (kinds[state] ?? 'bad') : ''}`;
   }
@@ -147,7 +147,6 @@ export function createWhy(app) {
   function drawEditor() {
     const pre = h('pre', { 'aria-hidden': 'true' });
     const area = h('textarea', { 'aria-label': 'peergate.toml', spellcheck: 'false', autocomplete: 'off', wrap: 'off', 'data-key': 'field rules', 'aria-describedby': 'verdict' });
-    area.value = rules.text;
     area.addEventListener('input', () => {
       rules.text = area.value;
       paintEditor(pre);
@@ -156,10 +155,9 @@ export function createWhy(app) {
     area.addEventListener('keydown', event => {
       if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) apply();
     });
-    paintEditor(pre);
     return h(
       'div',
-      { class: 'lower' },
+      { class: 'lower', 'data-part': 'editor' },
       h(
         'div',
         { class: 'line head' },
@@ -175,14 +173,9 @@ export function createWhy(app) {
   }
 
   function drawRules() {
-    // What somebody writes is not thrown away by an event.
-    const editing = document.activeElement?.matches('.editor textarea');
-    if (editing && $('why').dataset.tab === 'rules') {
-      $('why').querySelector('.upper').replaceChildren(drawMatrix());
-      showVerdict();
-      return;
-    }
     redraw($('why'), () => [h('div', { class: 'scroll upper', tabindex: '0', role: 'group', 'aria-label': 'Which rule decides', 'data-scroll': 'matrix' }, drawMatrix()), drawEditor()]);
+    const area = document.querySelector('.editor textarea');
+    if (area.value !== rules.text) area.value = rules.text;
     showVerdict();
     const deciding = app.state.rules?.deciding;
     if (deciding !== rules.shown) {
@@ -205,7 +198,7 @@ export function createWhy(app) {
     const classes = [entry.kind, isHit && 'tampered', isAfter && 'unproven'].filter(Boolean).join(' ');
     return h(
       'li',
-      { class: classes },
+      { class: classes, 'data-part': `entry ${entry.number}` },
       h('p', { class: 'at' }, h('span', { class: 'mono' }, String(entry.number)), h('time', { class: 'mono' }, `${minuteTime(entry.at).slice(0, 10)} ${clockTime(entry.at)}`), h('span', { class: 'badge' }, entry.state), isHit && h('span', { class: 'badge bad' }, 'edited in a copy')),
       h('p', { class: 'what' }, entry.words, isHit && [' ', h('del', null, tampered.was), ' ', h('ins', null, tampered.now)]),
       h('p', { class: 'hash' }, h('span', { title: entry.hash }, h('b', null, `${entry.hash.slice(0, 12)}…`)), h('span', null, isAfter ? 'not proven any more' : entry.number ? `after ${entry.before.slice(0, 12)}…` : `after ${entry.before}`)),
@@ -231,8 +224,8 @@ export function createWhy(app) {
       ),
       h(
         'div',
-        { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': 'Timeline', 'data-scroll': 'timeline' },
-        h('ol', { class: 'chain' }, record.entries.map(drawEntry)),
+        { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': 'Timeline', 'data-part': 'timeline', 'data-scroll': 'timeline' },
+        h('ol', { class: 'chain', 'data-part': 'chain' }, record.entries.map(drawEntry)),
         record.due.length > 0 && h('div', { class: 'block' }, h('h3', null, 'What is due'), h('dl', { class: 'due' }, record.due.map(({ what, at }) => h('div', null, h('dt', null, what), h('dd', { class: 'mono' }, `${minuteTime(at)} UTC`))))),
       ),
       h('p', { class: 'copyline foot' }, h('code', { class: 'one-line' }, `peergate show ${app.state.current}`), copyButton(`peergate show ${app.state.current}`)),
@@ -255,12 +248,12 @@ export function createWhy(app) {
     return redraw($('why'), () =>
       h(
         'div',
-        { class: 'wire' },
+        { class: 'wire', 'data-part': 'wire' },
         h(
           'div',
-          { class: 'scroll list', tabindex: '0', role: 'group', 'aria-label': 'HTTP messages', 'data-scroll': 'calls' },
+          { class: 'scroll list', tabindex: '0', role: 'group', 'aria-label': 'HTTP messages', 'data-part': 'calls', 'data-scroll': 'calls' },
           ui.node !== null && h('p', { class: 'verdict' }, h('span', { class: 'grow' }, `Only ${app.nodeName(ui.node)}`), showAll()),
-          [...groups].map(([step, some]) => h('ol', null, h('li', null, h('h3', null, step ? `${step}  ${app.steps.get(step)?.title ?? ''}` : 'Before the first step')), some.map(it => drawCall(it, it === chosen)))),
+          [...groups].map(([step, some]) => h('ol', { 'data-part': `step ${step}` }, h('li', null, h('h3', null, step ? `${step}  ${app.steps.get(step)?.title ?? ''}` : 'Before the first step')), some.map(it => drawCall(it, it === chosen)))),
         ),
         drawDetail(chosen),
       ),
@@ -276,7 +269,7 @@ export function createWhy(app) {
     const choose = () => { ui.call = it.number; draw(); };
     return h(
       'li',
-      null,
+      { 'data-part': `call ${it.number}` },
       h(
         'button',
         { type: 'button', class: 'call', 'aria-current': isChosen ? 'true' : null, 'data-key': `call ${it.number}`, click: choose },
@@ -301,7 +294,7 @@ export function createWhy(app) {
     const headers = it.headers.map(([name, value]) => `${name}: ${value}`).join('\n');
     return h(
       'div',
-      { class: 'detail' },
+      { class: 'detail', 'data-part': `detail ${it.number}` },
       h(
         'div',
         { class: 'bar' },
