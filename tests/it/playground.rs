@@ -359,6 +359,9 @@ async fn faults_of_alibaba_cloud_are_survived() {
     let state = page.state_with("the end", |state| state["record"]["state"] == "activated").await;
     let faults: Vec<_> = state["faults"].as_array().unwrap().iter().filter(|it| it["on"] == true).collect();
     assert_eq!(faults.len(), 1);
+    assert!(state["record"]["token"].is_string(), "{:#}", state["record"]);
+    let shown = json!([state["record"], state["platforms"]]).to_string();
+    assert!(shown.contains("approved by bob") && !shown.contains("outside peergate"), "{shown}");
 }
 
 #[tokio::test]

@@ -321,7 +321,8 @@ fn faults_of(kind: FaultKind) -> Vec<Fault> {
         FaultKind::Throttle => {
             [ACCEPT, "RejectVpcPeerConnection"].map(|action| failure(action, "Throttling.User")).into()
         }
-        FaultKind::LoseAnswer => vec![Fault { after_effect: true, ..failure(ACCEPT, "ServiceUnavailable") }],
+        // An error that says "never started", such as ServiceUnavailable, would be a lie after the effect.
+        FaultKind::LoseAnswer => vec![Fault { after_effect: true, ..failure(ACCEPT, "InternalError") }],
         FaultKind::Slow => vec![Fault { account: Some(ACCEPTING_ACCOUNT), delay_ms: 2000, ..Fault::default() }],
         FaultKind::RefuseCredentials => {
             let code = Some("Forbidden.RAM".to_owned());
