@@ -112,6 +112,12 @@ def test_shared_steps_are_shown_and_do_not_start(page):
         assert second.run("return document.querySelector('#room .card') === null")
 
 
+def test_field_for_share_texts_uses_its_row(page):
+    page.click(".picker")
+    width = wait(page, "the field", "document.querySelector('#open-text').getBoundingClientRect().width")
+    assert width > 200
+
+
 @pytest.mark.parametrize("platform", ["dingtalk", "teams"])
 def test_click_in_another_tab_is_answered_privately(page, platform):
     page.click("#send")
