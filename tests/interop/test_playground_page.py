@@ -193,6 +193,42 @@ def test_click_with_a_reason_counts(page, platform):
     wait(page, "the reason in the record", "document.querySelector('#why').innerText.includes('The data team moves its reports')")
 
 
+DIALOG = "document.querySelector('dialog.in-chat[open]')"
+
+
+def share(page):
+    page.run("delete document.body.dataset.copied")
+    page.click("#share")
+    return wait(page, "the share text", "document.body.dataset.copied")
+
+
+def play_step(page):
+    """Presses Step, and waits until the step has ended."""
+    played, _ = steps_played(page)
+    page.click("#next")
+    wait(page, f"step {played + 1}", "document.querySelector('#step-of').textContent.startsWith(`Step ${a[0]} `)", played + 1)
+    wait(page, "the end of the step", "!document.body.hasAttribute('data-busy')")
+
+
+def test_dialog_leaves_the_scenario_its_buttons_and_keys(page):
+    choose_preset(page, "reason")
+    page.click("#send")
+    click_button(page, "Approve")
+    wait(page, "the dialog", DIALOG)
+    type_reason(page, "Reports move")
+    page.click('dialog.in-chat [data-key="button Approve"]')
+    wait_for_state(page, "activated")
+    open_scenario(page, share(page))
+    play_step(page)
+    wait_for_button(page, "Approve")
+    play_step(page)
+    wait(page, "the dialog", DIALOG)
+    page.press("p")
+    wait(page, "that P plays", "document.querySelector('#play').innerText.trim() === 'Stop' || document.body.dataset.state === 'activated'")
+    wait(page, "that the dialog is closed", f"!{DIALOG}")
+    wait_for_state(page, "activated")
+
+
 @pytest.mark.parametrize("platform", ["feishu", "dingtalk"])
 def test_news_leave_what_was_typed(page, platform):
     choose_preset(page, "reason")

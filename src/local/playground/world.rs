@@ -135,13 +135,13 @@ impl World {
             scene.player.watcher().discover();
         }
         self.mark_dirty();
-        Ok(outcome_json(&outcome?))
+        Ok(outcome_json(&outcome?, scene.step))
     }
 
     /// Plays the next step of the scenario, and awaits what must be seen.
     pub(super) async fn play_step(&self) -> Result<Value, Error> {
         let _permit = self.calls.try_acquire().map_err(|_| "too many calls at the same time")?;
-        let (step, generation, outcome) = {
+        let (step, number, generation, outcome) = {
             let mut scene = self.scene.lock().await;
             let next = scene.scenario.as_ref().and_then(|it| it.steps.get(scene.played)).cloned();
             let step = next.ok_or("the scenario has no more steps")?;
@@ -152,7 +152,7 @@ impl World {
             if step.expects.is_empty() && matches!(step.action, StoryAction::Request(_)) && scene.is_shared() {
                 scene.player.watcher().discover();
             }
-            (step, scene.generation, outcome)
+            (step, scene.step, scene.generation, outcome)
         };
         self.mark_dirty();
         let outcome = outcome?;
@@ -161,7 +161,7 @@ impl World {
             seen.push(self.expect(expectation, generation).await?);
         }
         self.mark_dirty();
-        let mut answer = outcome_json(&outcome);
+        let mut answer = outcome_json(&outcome, number);
         if let Some(members) = answer.as_object_mut() {
             members.insert("seen".to_owned(), json!(seen));
         }
@@ -256,6 +256,7 @@ impl World {
     }
 }
 
-fn outcome_json(outcome: &StepOutcome) -> Value {
-    json!({"modal": outcome.modal, "private": outcome.private, "status": outcome.status})
+/// What came of a step, with its number: the page waits until it shows that step.
+fn outcome_json(outcome: &StepOutcome, step: u32) -> Value {
+    json!({"step": step, "modal": outcome.modal, "private": outcome.private, "status": outcome.status})
 }

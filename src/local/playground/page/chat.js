@@ -247,22 +247,33 @@ export function createChat(app) {
     return null;
   }
 
-  /** Opens the modal of a platform. */
-  function openModal(view, by, where) {
+  let modal = null;
+
+  function closeModal() {
+    modal?.close();
+  }
+
+  /** Opens the modal of a platform over the chat. The rest of the page stays usable. */
+  function openModal(view, by, where, { takesFocus = true } = {}) {
     const renderer = RENDERERS[where];
     if (!renderer?.renderModal) return;
-    const modal = renderer.renderModal(view, {
+    closeModal();
+    const focused = document.activeElement;
+    const opened = renderer.renderModal(view, {
       enabled: true,
       names: names(),
       click: async ({ reason }) => {
-        modal.close();
+        opened.close();
         await app.act({ do: 'answer_modal', by, reason: reason ?? '' });
       },
-      close: () => modal.remove(),
+      close: () => opened.remove(),
     });
-    modal.classList.add('in-chat');
-    document.body.append(modal);
-    modal.showModal();
+    opened.addEventListener('keydown', event => event.key === 'Escape' && opened.close());
+    opened.classList.add('in-chat');
+    $('chat').append(opened);
+    opened.show();
+    if (!takesFocus) focused?.focus();
+    modal = opened;
   }
 
   /** After an approval that counts, the next person who is needed is chosen. */
@@ -284,7 +295,8 @@ export function createChat(app) {
   function forget() {
     drawn.clear();
     lastShown = '';
+    closeModal();
   }
 
-  return { draw, choosePerson, chooseNext, openModal, forget };
+  return { draw, choosePerson, chooseNext, openModal, closeModal, forget };
 }

@@ -40,6 +40,7 @@ const app = {
   http: new Map(),
   seen: [],
   busy: 0,
+  latestStep: 0,
   ui: { platform: 'slack', person: 'alice', why: 'rules', view: 'card', node: null, call: null },
   waiting: [],
 
@@ -79,14 +80,21 @@ const app = {
 
   async act(action) {
     app.seen = [];
+    const { generation } = app.state;
     const done = await app.run(() => call('act', action));
-    if (done?.modal) app.chat.openModal(done.modal, action.by, action.app ?? app.ui.platform);
+    if (done) {
+      await app.until(() => app.state.step >= done.step || app.state.generation !== generation);
+      if (done.modal) app.openModal(done, action.by, action.app ?? app.ui.platform);
+    }
     if (done && ['click', 'answer_modal'].includes(action.do)) app.clickedAs = action.by;
     app.draw();
     return done;
   },
 
-  openModal: view => app.chat.openModal(view, app.ui.person, app.ui.platform),
+  /** Opens the modal of a step, unless the next step has begun. */
+  openModal({ modal, step }, by, where, options) {
+    if (step === app.latestStep) app.chat.openModal(modal, by, where, options);
+  },
 
   /** The page follows who clicks in a scenario. */
   followClicker() {
@@ -234,12 +242,15 @@ function take(events) {
       app.steps.clear();
       app.http.clear();
       app.seen = [];
+      app.latestStep = 0;
       app.ui.node = app.ui.call = app.clickedAs = null;
       app.ui.person = 'alice';
       app.chat.forget();
       app.why.forget();
     } else if (kind === 'step') {
       app.steps.set(data.step, data);
+      app.latestStep = data.step;
+      app.chat.closeModal();
       announce(`${data.title}. ${data.why}`);
       app.ui.call = null;
     } else if (kind === 'http') app.http.set(data.number, data);
@@ -297,7 +308,7 @@ function onKey(event) {
     return;
   }
   const isField = event.target.matches?.('input:not([type=radio]):not([type=range]):not([type=checkbox]), textarea, select');
-  if (event.ctrlKey || event.metaKey || event.altKey || !$('single').checked || isField || document.querySelector('dialog[open]') || !app.state) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || !$('single').checked || isField || $('help').open || !app.state) return;
   const person = app.state.people[Number(event.key) - 1];
   if (person) app.chat.choosePerson(person.name);
   else if (event.key === 'n') app.scenarios.step();

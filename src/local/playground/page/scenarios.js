@@ -46,8 +46,8 @@ export function createScenarios(app) {
     if (!done) return false;
     app.seen = done.seen ?? [];
     await app.until(() => app.state.scenario?.played > played);
-    if (done.modal) app.openModal(done.modal);
     app.followClicker();
+    if (done.modal) app.openModal(done, app.ui.person, app.ui.platform, { takesFocus: false });
     app.draw();
     return !isDone() && app.seen.every(it => it.seen);
   }
