@@ -56,6 +56,20 @@ def test_three_clicks_lead_from_load_to_activated(page):
     assert page.run("return document.querySelector('.private').innerText").startswith("Only Bob sees this")
 
 
+@pytest.mark.parametrize("second", ["Approve", "Withdraw"])
+def test_click_without_a_new_approval_keeps_the_person(page, second):
+    page.click("#send")
+    click_button(page, "Approve")
+    wait(page, "that Bob is chosen", "document.querySelector('input[value=bob]').checked")
+    page.click("input[value=alice]")
+    answered = page.run("return document.querySelector('.private').dataset.private")
+    click_button(page, second)
+    wait(page, "another answer", "document.querySelector('.private')?.dataset.private !== a[0]", answered)
+    tick(page)
+    assert person(page) == "alice"
+    assert page.run("return document.querySelector('.private').innerText").startswith("Only Alice sees this")
+
+
 def test_page_fits_a_laptop_and_drops_the_token(page):
     page.click("#send")
     wait_for_button(page, "Approve")

@@ -258,5 +258,8 @@ impl World {
 
 /// What came of a step, with its number: the page waits until it shows that step.
 fn outcome_json(outcome: &StepOutcome, step: u32) -> Value {
-    json!({"step": step, "modal": outcome.modal, "private": outcome.private, "status": outcome.status})
+    json!({
+        "step": step, "modal": outcome.modal, "private": outcome.private, "status": outcome.status,
+        "approved": outcome.approved,
+    })
 }

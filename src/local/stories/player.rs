@@ -12,13 +12,13 @@ use tokio::time::{Instant, sleep};
 use super::{FaultKind, PeeringRequest, StoryAction, StoryExpectation};
 use crate::alicloud::Credentials;
 use crate::app::App;
-use crate::approval::{Approval, ApprovalId};
+use crate::approval::{Approval, ApprovalId, Verdict};
 use crate::clock;
 use crate::fake::alicloud::Tampering;
 use crate::fake::alicloud::gateway::Fault;
 use crate::local::Error;
 use crate::local::actions::{ACCEPT, WebhookReply, failure};
-use crate::local::chat_stage::{ButtonClick, ChatApp, ChatStage, ClickOutcome, PrivateMessage, SignedAs};
+use crate::local::chat_stage::{ButtonClick, CastMember, ChatApp, ChatStage, ClickOutcome, PrivateMessage, SignedAs};
 use crate::local::reload::CurrentApp;
 use crate::local::sandbox::REQUESTER_CREDENTIALS;
 use crate::local::table::KillSwitch;
@@ -61,6 +61,8 @@ pub struct StepOutcome {
     pub private: Option<PrivateMessage>,
     /// The HTTP status of the webhook, if it was called.
     pub status: Option<u16>,
+    /// Whether the person has approved by this click, and had not before.
+    pub approved: bool,
 }
 
 impl StoryPlayer {
@@ -163,13 +165,15 @@ impl StoryPlayer {
             StoryAction::Click { by, app, button, message, reason } => {
                 let (by, app, label) = (*by, *app, button.clone());
                 let click = ButtonClick { by, app, message: message.clone(), label, reason: reason.clone() };
+                let had_approved = self.has_approved(by).await?;
                 let outcome = self.stage.click(&click).await?;
-                return Ok(self.note_click(outcome));
+                return self.note_click(outcome, by, had_approved).await;
             }
             StoryAction::AnswerModal { by, reason } => {
                 let modal = self.stage.slack.modals().pop().ok_or("no modal is open")?;
+                let had_approved = self.has_approved(*by).await?;
                 let outcome = self.stage.answer_slack_modal(&modal, *by, reason).await?;
-                return Ok(self.note_click(outcome));
+                return self.note_click(outcome, *by, had_approved).await;
             }
             StoryAction::ForgeClick { signed_for, sent_as } => {
                 let (by, app) = (*signed_for, ChatApp::Slack);
@@ -210,13 +214,25 @@ impl StoryPlayer {
         Ok(StepOutcome::default())
     }
 
-    fn note_click(&mut self, outcome: ClickOutcome) -> StepOutcome {
+    async fn has_approved(&self, person: CastMember) -> Result<bool, Error> {
+        let record = self.record().await?;
+        let mut decisions = record.as_ref().map(Approval::decisions).unwrap_or_default().iter();
+        Ok(decisions.any(|it| it.verdict == Verdict::Approve && it.by.person.as_deref() == Some(person.name())))
+    }
+
+    async fn note_click(
+        &mut self,
+        outcome: ClickOutcome,
+        by: CastMember,
+        had_approved: bool,
+    ) -> Result<StepOutcome, Error> {
         let ClickOutcome { reply, modal, private } = outcome;
+        let approved = !had_approved && self.has_approved(by).await?;
         self.watcher.wake();
         self.last_answer = private.as_ref().map(|message| message.text.clone()).unwrap_or_default();
         let status = Some(reply.status);
         self.last_reply = Some(reply);
-        StepOutcome { modal, private, status }
+        Ok(StepOutcome { modal, private, status, approved })
     }
 
     async fn send(&mut self, signed_as: SignedAs) -> Result<StepOutcome, Error> {

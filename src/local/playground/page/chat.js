@@ -278,7 +278,6 @@ export function createChat(app) {
 
   /** After an approval that counts, the next person who is needed is chosen. */
   function chooseNext() {
-    if (person()?.note !== 'approved') return;
     const next = app.state.people.find(it => it.needed);
     if (!next) return;
     choosePerson(next.name, false);

@@ -86,8 +86,8 @@ const app = {
       await app.until(() => app.state.step >= done.step || app.state.generation !== generation);
       if (done.modal) app.openModal(done, action.by, action.app ?? app.ui.platform);
     }
-    if (done && ['click', 'answer_modal'].includes(action.do)) app.clickedAs = action.by;
     app.draw();
+    if (done?.approved && action.by === app.ui.person) app.chat.chooseNext();
     return done;
   },
 
@@ -126,10 +126,6 @@ const app = {
     if (pointer.isDown) {
       pointer.hidesChanges = true;
       return;
-    }
-    if (app.clickedAs && app.clickedAs === app.ui.person && app.state.people.find(it => it.name === app.clickedAs)?.note === 'approved') {
-      app.clickedAs = null;
-      app.chat.chooseNext();
     }
     drawFlow();
     app.scenarios.draw();
@@ -243,7 +239,7 @@ function take(events) {
       app.http.clear();
       app.seen = [];
       app.latestStep = 0;
-      app.ui.node = app.ui.call = app.clickedAs = null;
+      app.ui.node = app.ui.call = null;
       app.ui.person = 'alice';
       app.chat.forget();
       app.why.forget();
