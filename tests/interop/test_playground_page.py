@@ -243,6 +243,19 @@ def test_dialog_leaves_the_scenario_its_buttons_and_keys(page):
     wait_for_state(page, "activated")
 
 
+def test_what_was_seen_belongs_to_its_step(page):
+    open_scenario(page, "#story=two")
+    play_step(page)
+    play_step(page)
+    wait(page, "what was seen", "document.querySelector('.seen span')")
+    page.run("window.under = []; new MutationObserver(() => under.push(document.querySelector('#because').innerText)).observe(document.querySelector('#because'), {childList: true})")
+    play_step(page)
+    wait(page, "what was seen", "document.querySelector('.seen span')")
+    shown = page.run("return under")
+    assert any("Alice approves" in it for it in shown)
+    assert not [it for it in shown if "Alice approves" in it and "Feishu has the card" in it], shown
+
+
 @pytest.mark.parametrize("platform", ["feishu", "dingtalk"])
 def test_news_leave_what_was_typed(page, platform):
     choose_preset(page, "reason")

@@ -79,7 +79,6 @@ const app = {
   },
 
   async act(action) {
-    app.seen = [];
     const { generation } = app.state;
     const done = await app.run(() => call('act', action));
     if (done) {
@@ -246,6 +245,7 @@ function take(events) {
     } else if (kind === 'step') {
       app.steps.set(data.step, data);
       app.latestStep = data.step;
+      app.seen = [];
       app.chat.closeModal();
       announce(`${data.title}. ${data.why}`);
       app.ui.call = null;

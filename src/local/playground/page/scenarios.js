@@ -44,12 +44,12 @@ export function createScenarios(app) {
     const played = app.state.scenario.played;
     const done = await app.run(() => call('step', {}));
     if (!done) return false;
-    app.seen = done.seen ?? [];
     await app.until(() => app.state.scenario?.played > played);
+    if (done.step === app.latestStep) app.seen = done.seen;
     app.followClicker();
     if (done.modal) app.openModal(done, app.ui.person, app.ui.platform, { takesFocus: false });
     app.draw();
-    return !isDone() && app.seen.every(it => it.seen);
+    return !isDone() && done.seen.every(it => it.seen);
   }
 
   async function play() {
