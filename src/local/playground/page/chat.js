@@ -4,7 +4,7 @@ import { carryOver, markNew } from './cards/dom.js';
 import * as feishu from './cards/feishu.js';
 import * as slack from './cards/slack.js';
 import * as teams from './cards/teams.js';
-import { $, announce, clockTime, code, face, h, icon, pretty, redraw, tabs } from './dom.js';
+import { $, announce, clockTime, code, face, focusAgain, h, icon, placeOf, pretty, redraw, tabs } from './dom.js';
 
 /** What draws the cards of a platform, by the name that the server gives. A new platform is one entry. */
 const RENDERERS = { slack, feishu, teams, dingtalk };
@@ -259,6 +259,7 @@ export function createChat(app) {
     if (!renderer?.renderModal) return;
     closeModal();
     const focused = document.activeElement;
+    const place = placeOf(focused);
     const opened = renderer.renderModal(view, {
       enabled: true,
       names: names(),
@@ -266,13 +267,19 @@ export function createChat(app) {
         opened.close();
         await app.act({ do: 'answer_modal', by, reason: reason ?? '' });
       },
-      close: () => opened.remove(),
+      close: () => {
+        opened.remove();
+        if (document.activeElement === document.body) focusAgain($('room'), place);
+      },
     });
     opened.addEventListener('keydown', event => event.key === 'Escape' && opened.close());
     opened.classList.add('in-chat');
     $('chat').append(opened);
     opened.show();
-    if (!takesFocus) focused?.focus();
+    if (!takesFocus) {
+      document.activeElement.blur();
+      focused?.focus();
+    }
     modal = opened;
   }
 

@@ -106,7 +106,7 @@ function replaceChanged(container, nodes) {
 /** Redraws what changed of a part. What had the focus gets it again, if it is still there. */
 export function redraw(container, draw) {
   const had = container.contains(document.activeElement) ? document.activeElement : null;
-  const key = had?.closest('[data-key]')?.dataset.key;
+  const place = had && placeOf(had);
   const tops = new Map([...container.querySelectorAll('[data-scroll]')].map(it => [it.dataset.scroll, it.scrollTop]));
   replaceChanged(container, [draw()].flat(Infinity).filter(Boolean));
   for (const part of container.querySelectorAll('[data-scroll]')) {
@@ -114,8 +114,20 @@ export function redraw(container, draw) {
     if (part.scrollTop !== top) part.scrollTop = top;
   }
   if (!had || had === document.activeElement) return;
-  const same = key && container.querySelector(`[data-key="${CSS.escape(key)}"]`);
-  const next = same && !same.disabled ? same : container.querySelector('[data-rest], [tabindex="0"]');
+  focusAgain(container, place);
+}
+
+/** Where an element is, in words that hold after a redraw. */
+export const placeOf = element => ({
+  key: element.closest('[data-key]')?.dataset.key,
+  part: element.closest('[data-part]')?.dataset.part,
+});
+
+/** Focuses the same button; if it is gone, the answer; else the whole part. */
+export function focusAgain(container, { key, part }) {
+  const find = (root, name, value) => value && root.querySelector(`[data-${name}="${CSS.escape(value)}"]`);
+  const same = find(find(container, 'part', part) || container, 'key', key);
+  const next = same && !same.disabled ? same : (container.querySelector('[data-rest]') ?? container.querySelector('[tabindex="0"]'));
   next?.focus({ preventScroll: true });
 }
 

@@ -75,6 +75,7 @@ const app = {
     } finally {
       app.busy -= 1;
       document.body.toggleAttribute('data-busy', app.busy > 0);
+      app.scenarios.draw();
     }
   },
 

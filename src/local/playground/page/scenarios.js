@@ -52,6 +52,8 @@ export function createScenarios(app) {
     return !isDone() && done.seen.every(it => it.seen);
   }
 
+  const stepOnce = () => app.busy ? null : step();
+
   async function play() {
     if (playing) return stop();
     const mine = {};
@@ -84,17 +86,18 @@ export function createScenarios(app) {
     showText('step-of', scenario ? `Step ${scenario.played} of ${scenario.steps.length}` : app.state.step ? `Step ${app.state.step}` : '');
     showText('step-title', app.lastStep()?.title ?? '');
     redraw($('play'), () => [icon(playing ? 'stop' : 'play'), h('span', null, playing ? 'Stop' : 'Play')]);
-    $('next').disabled = Boolean(isDone()) || app.busy;
+    // A disabled button would lose the focus.
+    $('next').setAttribute('aria-disabled', String(Boolean(isDone() || app.busy)));
     for (const button of $('story-list').children) button.setAttribute('aria-current', String(button.dataset.story === scenario?.id));
   }
 
   $('play').addEventListener('click', play);
-  $('next').addEventListener('click', () => { stop(); step(); });
+  $('next').addEventListener('click', () => { stop(); stepOnce(); });
   $('restart').addEventListener('click', () => { stop(); restart(); });
   $('share').addEventListener('click', async () => copyText((await call('share', {})).text, 'Share text'));
   $('open').addEventListener('submit', event => {
     event.preventDefault();
     open($('open-text').value);
   });
-  return { draw, play, step: () => { stop(); return step(); }, stop, loadStories, open };
+  return { draw, play, step: () => { stop(); return stepOnce(); }, stop, loadStories, open };
 }

@@ -61,7 +61,7 @@ export function createTime(app) {
         const isPast = at <= now();
         const mark = h(
           'button',
-          { type: 'button', class: isPast ? 'past' : '', disabled: isPast, 'data-key': `mark ${label}`, title: `${minuteTime(at)} UTC${after ? `, ${after} after the request` : ''}`, click: () => moveTo(at) },
+          { type: 'button', class: isPast ? 'past' : '', 'aria-disabled': isPast ? 'true' : null, 'data-key': `mark ${label}`, title: `${minuteTime(at)} UTC${after ? `, ${after} after the request` : ''}`, click: () => moveTo(at) },
           label,
           after && h('span', { class: 'after' }, `, ${after}`),
         );
