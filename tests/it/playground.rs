@@ -389,6 +389,27 @@ async fn opened_scenario_waits_for_its_first_step() {
 }
 
 #[tokio::test]
+async fn shared_clicks_are_played_on_their_own_cards() {
+    let page = TestPage::start().await;
+    let first = page.request().await["platforms"][0]["messages"][0]["id"].clone();
+    let mut second = json!(PeeringRequest { vpc: "vpc-second".into(), ..PeeringRequest::default() });
+    second["do"] = "request".into();
+    page.call("act", &second).await;
+    page.state_with("two cards", |state| state["platforms"][0]["messages"][1]["id"].is_string()).await;
+    page.call("act", &json!({"do": "click", "by": "alice", "app": "slack", "button": "Approve", "message": first}))
+        .await;
+    let is_first = |state: &Value| state["current"] == "pcc-sim00000001" && state["people"][0]["note"] == "approved";
+    page.state_with("that the request of the clicked card is shown", is_first).await;
+    let shared = page.call("share", &json!({})).await;
+    page.call("open", &json!({"text": shared["text"]})).await;
+    page.state_with("the fresh stage", |state| state["generation"] == 2).await;
+    for _ in 0..3 {
+        page.call("step", &json!({})).await;
+    }
+    page.state_with("the approval of the first request", is_first).await;
+}
+
+#[tokio::test]
 async fn calls_that_are_too_large_are_refused() {
     let page = TestPage::start().await;
     let (status, _) = page.try_call("open", &json!({"text": "x".repeat(300_000)})).await;

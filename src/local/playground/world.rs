@@ -23,6 +23,8 @@ use crate::local::table::KillSwitch;
 
 /// How long a step of a scenario is awaited.
 const STEP_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long a card is awaited.
+const CARD_TIMEOUT: Duration = Duration::from_secs(15);
 /// The pause between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(40);
 /// The most calls of the page that wait for each other.
@@ -141,6 +143,7 @@ impl World {
     /// Plays the next step of the scenario, and awaits what must be seen.
     pub(super) async fn play_step(&self) -> Result<Value, Error> {
         let _permit = self.calls.try_acquire().map_err(|_| "too many calls at the same time")?;
+        self.await_card().await;
         let (step, number, generation, outcome) = {
             let mut scene = self.scene.lock().await;
             let next = scene.scenario.as_ref().and_then(|it| it.steps.get(scene.played)).cloned();
@@ -166,6 +169,14 @@ impl World {
             members.insert("seen".to_owned(), json!(seen));
         }
         Ok(answer)
+    }
+
+    /// Awaits the card that the next step of a shared scenario clicks.
+    async fn await_card(&self) {
+        let started = Instant::now();
+        while started.elapsed() < CARD_TIMEOUT && self.scene.lock().await.awaits_card() {
+            sleep(LOOK_INTERVAL).await;
+        }
     }
 
     /// Awaits an expectation. Others may use the stage between two looks.

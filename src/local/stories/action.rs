@@ -23,6 +23,10 @@ pub enum StoryAction {
         /// The id of the message. Without it, the latest one with such a button.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
+        /// The number of the request whose card it is, from 1. Share texts have it, because ids of messages belong to a
+        /// sandbox.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<usize>,
         /// The reason, where the platform has a field for it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,

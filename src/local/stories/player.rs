@@ -48,6 +48,8 @@ pub struct StoryPlayer {
     kill_switch: KillSwitch,
     faults: BTreeSet<FaultKind>,
     current: Option<InstanceId>,
+    /// Every request, in order.
+    requests: Vec<InstanceId>,
     last_reply: Option<WebhookReply>,
     last_answer: String,
 }
@@ -82,6 +84,7 @@ impl StoryPlayer {
             kill_switch,
             faults: BTreeSet::new(),
             current: None,
+            requests: vec![],
             last_reply: None,
             last_answer: String::new(),
         })
@@ -111,10 +114,33 @@ impl StoryPlayer {
         &self.faults
     }
 
-    /// The connection that was requested last.
+    /// The connection that was requested or clicked last.
     #[must_use]
     pub fn current(&self) -> Option<&InstanceId> {
         self.current.as_ref()
+    }
+
+    /// The number of the request that a message is about, from 1.
+    #[must_use]
+    pub fn request_number(&self, app: ChatApp, message: &str) -> Option<usize> {
+        let id = self.request_of(app, message)?;
+        self.requests.iter().position(|request| request == id).map(|position| position.saturating_add(1))
+    }
+
+    /// The request that a message is about: the one that its text names first.
+    fn request_of(&self, app: ChatApp, message: &str) -> Option<&InstanceId> {
+        let shown = app.messages(&self.stage).into_iter().map(|it| (it.id, it.body));
+        let private = self.stage.private_messages().into_iter().map(|it| (it.id, it.body));
+        let body = shown.chain(private).find(|(id, _)| id == message).map(|(_, body)| body.to_string())?;
+        let named = self.requests.iter().filter_map(|id| body.find(id.as_str()).map(|place| (place, id)));
+        named.min_by_key(|(place, _)| *place).map(|(_, id)| id)
+    }
+
+    /// The card of a request.
+    #[must_use]
+    pub fn find_card(&self, app: ChatApp, request: usize) -> Option<String> {
+        let cards = app.messages(&self.stage).into_iter().rev().map(|it| it.id);
+        cards.into_iter().find(|id| self.request_number(app, id) == Some(request))
     }
 
     /// The last reply of the webhook.
@@ -162,9 +188,18 @@ impl StoryPlayer {
         match action {
             StoryAction::Request(request) => self.request(request).await?,
             StoryAction::Discover => self.watcher.discover(),
-            StoryAction::Click { by, app, button, message, reason } => {
+            StoryAction::Click { by, app, button, message, request, reason } => {
                 let (by, app, label) = (*by, *app, button.clone());
-                let click = ButtonClick { by, app, message: message.clone(), label, reason: reason.clone() };
+                let message = match (message, request) {
+                    (None, Some(number)) => {
+                        Some(self.find_card(app, *number).ok_or_else(|| format!("request {number} has no card yet"))?)
+                    }
+                    (message, _) => message.clone(),
+                };
+                if let Some(id) = message.as_deref().and_then(|message| self.request_of(app, message)) {
+                    self.current = Some(id.clone());
+                }
+                let click = ButtonClick { by, app, message, label, reason: reason.clone() };
                 let had_approved = self.has_approved(by).await?;
                 let outcome = self.stage.click(&click).await?;
                 return self.note_click(outcome, by, had_approved).await;
@@ -281,6 +316,7 @@ impl StoryPlayer {
             optional.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name, text.as_str())),
         );
         let id = self.stage.request_as(account, &call).await?;
+        self.requests.push(id.clone());
         self.current = Some(id);
         if self.faults.contains(&FaultKind::StatusLags) {
             self.show_status("Accepting");
