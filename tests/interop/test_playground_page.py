@@ -270,6 +270,22 @@ def test_news_leave_what_was_typed(page, platform):
     assert kept == ["Half a sen", 4, 6, True]
 
 
+def test_narrow_window_shows_what_it_must(server):
+    with shown(server.url, 1024, 700) as page:
+        open_scenario(page, "#story=two")
+        play_step(page)
+        play_step(page)
+        boxes = "return [...document.querySelectorAll(a[0])].filter(it => it.checkVisibility()).map(it => { const box = it.getBoundingClientRect(); return [box.left, box.right]; })"
+        for selector in ["#platforms [role=tab]", "#whys [role=tab]", "#why .head > *", ".top > *", ".kill > *"]:
+            found = page.run(boxes, selector)
+            assert len(found) > 2 and all(one[1] <= other[0] for one, other in zip(found, found[1:])), (selector, found)
+            assert found[-1][1] <= 1024, (selector, found)
+        page.click("#tab-audit")
+        tabs, audit = page.run(boxes, "#platforms")[0], page.run(boxes, "#tab-audit")[0]
+        assert tabs[0] <= audit[0] and audit[1] <= tabs[1] + 1
+        assert page.run("return ['#step-of', '#ticked'].map(it => document.querySelector(it).innerText)") == ["Step 2 of 9", "Watcher: runs"]
+
+
 def test_hostile_name_neither_runs_nor_links(page):
     choose_preset(page, "hostile")
     assert page.run("return document.querySelector('#name').value") == HOSTILE

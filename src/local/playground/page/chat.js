@@ -13,6 +13,7 @@ const AUDIT = 'audit';
 /** Cards as they were drawn: by platform and id, with their number of edits. */
 const drawn = new Map();
 let lastShown = '';
+let tabShown = '';
 
 export function createChat(app) {
   const { ui } = app;
@@ -31,8 +32,12 @@ export function createChat(app) {
 
   function drawTabs() {
     const entries = app.state.platforms.map(it => ({ key: it.name, name: it.title, count: it.messages.length }));
-    entries.push({ key: AUDIT, name: 'Audit webhook', count: app.state.audit.length });
+    entries.push({ key: AUDIT, name: 'Audit', count: app.state.audit.length });
     redraw($('platforms'), () => tabs('platforms', entries, ui.platform, choosePlatform, 'room'));
+    if (ui.platform !== tabShown) {
+      tabShown = ui.platform;
+      $(`tab-${tabShown}`).scrollIntoView({ block: 'nearest', inline: 'nearest' });
+    }
     redraw($('views'), () => [
       h('legend', { class: 'sr' }, 'Show'),
       [
