@@ -224,6 +224,15 @@ def play_step(page):
     wait(page, "the end of the step", "!document.body.hasAttribute('data-busy')")
 
 
+def test_play_stops_at_the_step_of_the_sender(page):
+    open_scenario(page, "#story=two&step=2")
+    assert page.run("return document.querySelector('#step-of').innerText") == "Step 0 of 9 (shared at step 2)"
+    page.click("#play")
+    wait(page, "that Play stops", "document.querySelector('#announce').textContent.includes('Stopped at step 2')")
+    wait(page, "the button Play", "document.querySelector('#play').innerText.trim() === 'Play'")
+    assert steps_played(page) == (2, 9)
+
+
 def test_dialog_leaves_the_scenario_its_buttons_and_keys(page):
     choose_preset(page, "reason")
     page.click("#send")

@@ -34,6 +34,12 @@ export function createScenarios(app) {
     }
   }
 
+  /** The step at which the sender was, if that is not the end. */
+  function sharedStep() {
+    const { until = 0, steps = [] } = app.state.scenario ?? {};
+    return until > 0 && until < steps.length ? until : null;
+  }
+
   const isDone = () => app.state.scenario && app.state.scenario.played >= app.state.scenario.steps.length;
 
   /** Plays the next step, and returns whether there is another one. */
@@ -60,7 +66,12 @@ export function createScenarios(app) {
     playing = mine;
     draw();
     if (isDone()) await restart();
+    const shared = sharedStep();
     while (playing === mine && (await step())) {
+      if (app.state.scenario?.played === shared) {
+        announce(`Stopped at step ${shared}, where it was shared. Play goes on.`);
+        break;
+      }
       await new Promise(resolve => { mine.resume = resolve; setTimeout(resolve, READING_MS); });
     }
     if (playing === mine) stop();
@@ -83,7 +94,7 @@ export function createScenarios(app) {
     if (!app.state) return;
     const scenario = app.state.scenario;
     showText('story-name', scenario?.title ?? (app.state.step ? 'Free play' : 'none: free play'));
-    showText('step-of', scenario ? `Step ${scenario.played} of ${scenario.steps.length}` : app.state.step ? `Step ${app.state.step}` : '');
+    showText('step-of', scenario ? `Step ${scenario.played} of ${scenario.steps.length}${sharedStep() ? ` (shared at step ${sharedStep()})` : ''}` : app.state.step ? `Step ${app.state.step}` : '');
     showText('step-title', app.lastStep()?.title ?? '');
     redraw($('play'), () => [icon(playing ? 'stop' : 'play'), h('span', null, playing ? 'Stop' : 'Play')]);
     // A disabled button would lose the focus.
