@@ -454,6 +454,9 @@ def test_lost_connection_is_an_alert(server, page):
     server.stop()
     wait(page, "the alert", "!document.querySelector('#lost').hidden")
     assert page.run("return document.querySelector('#live').textContent") == "not connected"
+    page.click("#send")
+    words = wait(page, "the problem", "!document.querySelector('#problem').hidden && document.querySelector('#problem').innerText")
+    assert "open the address that it prints" in words and "fetch" not in words
     # The browser itself logs that it cannot connect.
     page.problems.clear()
 

@@ -263,13 +263,11 @@ async function follow() {
       showLost(false);
       await readEvents(take);
     } catch (error) {
-      if (error.message.includes('Open the address')) return showLost(true);
+      // Another start of the playground never takes our token.
+      if (error.isFinal) return showLost(true);
     }
     showLost(true);
-    await new Promise(resolve => {
-      app.retry = resolve;
-      setTimeout(resolve, RETRY_MS);
-    });
+    await new Promise(resolve => setTimeout(resolve, RETRY_MS));
   }
 }
 
@@ -329,7 +327,6 @@ $('request').addEventListener('submit', sendRequest);
 document.querySelector('.acts').addEventListener('click', actAsOwner);
 $('theme').addEventListener('click', changeTheme);
 $('keys').addEventListener('click', () => $('help').showModal());
-$('again').addEventListener('click', () => app.retry?.());
 $('problem-close').addEventListener('click', () => showProblem(''));
 document.querySelector('.skip').addEventListener('click', event => {
   event.preventDefault();
