@@ -427,6 +427,30 @@ def test_wrong_rules_are_named_and_not_applied(page):
     wait(page, "the new rule on the card", "document.querySelector('#room').innerText.includes('of 3 approvals')")
 
 
+def test_each_change_of_the_bandwidth_changes_it(page):
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    for words, value in [("Change bandwidth to 2048", 2048), ("Change bandwidth to 1024", 1024), ("Change bandwidth to 2048", 2048)]:
+        assert page.run("return document.querySelector('#change').innerText") == words
+        page.click("#change")
+        wait(page, "the new bandwidth on the card", "document.querySelector('#room .card').innerText.includes(`Bandwidth: ${a[0]} Mbit/s`)", value)
+        wait(page, "the next one", "document.querySelector('#change').innerText !== a[0]", words)
+    page.run("const it = document.querySelector('#bandwidth'); it.value = '300'; it.dispatchEvent(new Event('input'))")
+    page.click("#change")
+    wait(page, "the edited bandwidth on the card", "document.querySelector('#room .card').innerText.includes('Bandwidth: 300 Mbit/s')")
+
+
+def test_deletion_says_what_it_waits_for(page):
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    page.click("[data-act=delete]")
+    wait(page, "that it cannot be deleted twice", "document.querySelector('[data-act=delete]').disabled")
+    assert "second reading, a minute later" in page.run("return document.querySelector('#acts-note').innerText")
+    page.run("document.querySelector('#slider').value = 10; document.querySelector('#slider').dispatchEvent(new Event('change'))")
+    wait_for_state(page, "deleted")
+    wait(page, "that nothing is left to say", "document.querySelector('#acts-note').innerText === ''")
+
+
 def test_moved_clock_reminds_and_expires(page):
     page.click("#send")
     wait_for_button(page, "Approve")

@@ -202,8 +202,13 @@ function nodeText(node, latest) {
 }
 
 function drawRequester() {
+  if (!app.state) return;
   const isOpen = ['Accepting'].includes(app.state.status);
-  for (const button of document.querySelectorAll('.acts [data-act]')) button.disabled = button.dataset.act === 'delete' ? !app.state.current : !isOpen;
+  const isDeleted = app.state.status === 'Deleted';
+  for (const button of document.querySelectorAll('.acts [data-act]')) button.disabled = button.dataset.act === 'delete' ? !app.state.current || isDeleted : !isOpen;
+  showText('change', `Change bandwidth to ${nextBandwidth()}`);
+  const isUnseen = isDeleted && app.state.record && app.state.record.state !== 'deleted';
+  showText('acts-note', isUnseen ? 'Deleted. The watcher needs a second reading, a minute later: then the card says so.' : '');
   showText('send-label', app.state.current ? 'Send another request' : 'Send request');
   for (const { kind, on } of app.state.faults) document.querySelector(`[data-fault="${kind}"]`)?.setAttribute('aria-checked', String(on));
 }
@@ -220,9 +225,16 @@ function sendRequest(event) {
   app.act({ do: 'request', ...request });
 }
 
+/** The bandwidth in the field, or another one if the connection has that already. */
+function nextBandwidth() {
+  const [given, now] = [Number($('bandwidth').value), app.state?.bandwidth];
+  if (Number.isInteger(given) && given > 0 && given !== now) return given;
+  return now === 2048 ? 512 : 2048;
+}
+
 function actAsOwner(event) {
   const act = event.target.closest('[data-act]')?.dataset.act;
-  if (act === 'change') app.act({ do: 'change', bandwidth: Number($('bandwidth').value) === 2048 ? 512 : 2048 });
+  if (act === 'change') app.act({ do: 'change', bandwidth: nextBandwidth() });
   else if (act === 'delete') app.act({ do: 'delete' });
   else if (act === 'bypass') app.act({ do: 'accept_in_console' });
   else if (act === 'expire') {
@@ -323,6 +335,7 @@ for (const [kind, [name, how]] of Object.entries(FAULTS)) {
 }
 fillIn('plain');
 $('preset').addEventListener('change', () => fillIn($('preset').value));
+$('bandwidth').addEventListener('input', drawRequester);
 $('request').addEventListener('submit', sendRequest);
 document.querySelector('.acts').addEventListener('click', actAsOwner);
 $('theme').addEventListener('click', changeTheme);
