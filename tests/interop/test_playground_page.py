@@ -427,6 +427,18 @@ def test_wrong_rules_are_named_and_not_applied(page):
     wait(page, "the new rule on the card", "document.querySelector('#room').innerText.includes('of 3 approvals')")
 
 
+def test_http_list_scrolls_to_the_message_of_the_step(page):
+    open_scenario(page, "#story=two")
+    page.click("#tab-http")
+    for _ in range(4):
+        play_step(page)
+    shown = """(() => {
+        const [list, chosen] = ['.wire .list', '.call[aria-current]'].map(it => document.querySelector(it).getBoundingClientRect());
+        return list.height < document.querySelector('.wire .list').scrollHeight && list.top <= chosen.top && chosen.bottom <= list.bottom;
+    })()"""
+    wait(page, "the message of the step", shown)
+
+
 def test_each_change_of_the_bandwidth_changes_it(page):
     page.click("#send")
     wait_for_button(page, "Approve")

@@ -15,9 +15,11 @@ export function createWhy(app) {
   const { ui } = app;
   const rules = { text: null, verdict: null, checking: 0 };
   let tampered = null;
+  let callShown = '';
 
   function choose(key) {
     ui.why = key;
+    callShown = '';
     draw();
   }
 
@@ -239,13 +241,14 @@ export function createWhy(app) {
     const calls = all.filter(it => ui.node === null || app.nodesOf(it).includes(ui.node));
     const showAll = () => button('Show all', () => { ui.node = null; app.draw(); });
     if (!calls.length) {
-      return redraw($('why'), () => h('div', { class: 'empty' }, icon('out'), h('h3', null, all.length ? 'No message here' : 'No message yet'), h('p', null, 'Every HTTP message of every step stands here, redacted as the logs are.'), ui.node !== null && showAll()));
+      redraw($('why'), () => h('div', { class: 'empty' }, icon('out'), h('h3', null, all.length ? 'No message here' : 'No message yet'), h('p', null, 'Every HTTP message of every step stands here, redacted as the logs are.'), ui.node !== null && showAll()));
+      return;
     }
     const inStep = calls.filter(it => it.step === app.state.step);
     const chosen = calls.find(it => it.number === ui.call) ?? inStep.find(it => it.incoming) ?? calls.at(-1);
     const groups = new Map();
     for (const it of calls) groups.set(it.step, [...(groups.get(it.step) ?? []), it]);
-    return redraw($('why'), () =>
+    redraw($('why'), () =>
       h(
         'div',
         { class: 'wire', 'data-part': 'wire' },
@@ -258,6 +261,9 @@ export function createWhy(app) {
         drawDetail(chosen),
       ),
     );
+    if (`${ui.node} ${chosen.number}` === callShown) return;
+    callShown = `${ui.node} ${chosen.number}`;
+    $('why').querySelector('.call[aria-current]').scrollIntoView({ block: 'center' });
   }
 
   function statusClass(it) {
