@@ -420,10 +420,21 @@ def test_wrong_rules_are_named_and_not_applied(page):
     page.run(script, "approvals = 2", "approvals = true")
     words = wait(page, "what is wrong", "document.querySelector('#verdict.wrong')?.innerText")
     assert "rule" in words and "line " in words and "approvals" in words
-    assert page.run("return document.querySelector('#verdict button').disabled")
+    page.run(script, "approvals = true", "aprovals = 2")
+    words = wait(page, "the hint first", "document.querySelector('#verdict .says').textContent.includes('mean') && document.querySelector('#verdict .says').textContent")
+    assert words.startswith("Not in force: the old rules are. Did you mean `approvals`? rule[0].aprovals, line ")
+    heights = page.run("return ['#verdict', '.editor'].map(it => document.querySelector(it).clientHeight)")
+    assert heights[0] < heights[1] and heights[0] < 64, heights
+    wait(page, "its line", "(() => { const [line, editor] = ['.editor .wrong', '.editor'].map(it => document.querySelector(it).getBoundingClientRect()); return editor.top <= line.top && line.bottom <= editor.bottom; })()")
+    page.run("document.querySelector('.editor').scrollTop = 0")
+    page.click("#verdict button")
+    assert page.run("const it = document.querySelector('.editor textarea'); return it === document.activeElement && it.value.slice(it.selectionStart)").startswith("aprovals = 2")
+    page.run(script, "aprovals = 2", "approvals = true")
+    wait(page, "what is wrong", "document.querySelector('#verdict').innerText.includes('true')")
+    assert page.run("return document.querySelector('#verdict .primary').disabled")
     page.run(script, "approvals = true", "approvals = 3")
     wait(page, "that it is valid", "document.querySelector('#verdict').innerText.includes('Valid')")
-    page.click("#verdict button")
+    page.click("#verdict .primary")
     wait(page, "the new rule on the card", "document.querySelector('#room').innerText.includes('of 3 approvals')")
 
 

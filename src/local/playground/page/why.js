@@ -122,6 +122,27 @@ export function createWhy(app) {
     if (mine !== rules.checking) return;
     rules.verdict = verdict;
     showVerdict();
+    if (verdict.line && !document.activeElement?.matches('.editor textarea')) goToLine(verdict.line);
+  }
+
+  function goToLine(number) {
+    const line = document.querySelector('.editor pre').children[number - 1];
+    if (line) line.closest('.editor').scrollTop = line.offsetTop - 36;
+  }
+
+  /** Puts the caret there. */
+  function editLine(number) {
+    const area = document.querySelector('.editor textarea');
+    const start = rules.text.split('\n').slice(0, number - 1).join('\n').length + (number > 1 ? 1 : 0);
+    area.focus({ preventScroll: true });
+    area.setSelectionRange(start, start);
+    goToLine(number);
+  }
+
+  /** What may be meant stands first: the rest can be long. */
+  function hintFirst(message) {
+    const [problem, hint] = message.split(/; (?=did you mean )/);
+    return hint ? `${hint[0].toUpperCase()}${hint.slice(1)} ${problem}.` : `${problem}.`;
   }
 
   function showVerdict() {
@@ -130,8 +151,10 @@ export function createWhy(app) {
     const { valid = true, message } = rules.verdict ?? {};
     const changed = rules.text !== app.state.config;
     verdict.classList.toggle('wrong', !valid);
+    const { line } = rules.verdict ?? {};
     redraw(verdict, () => [
-      h('span', { class: 'grow', role: 'status' }, !valid ? `${message} The old rules stay in force.` : changed ? 'Valid, not applied.' : 'In force.'),
+      h('span', { class: 'grow says', role: 'status', tabindex: valid ? null : '0' }, !valid ? `Not in force: the old rules are. ${hintFirst(message)}` : changed ? 'Valid, not applied.' : 'In force.'),
+      !valid && line && button(`Line ${line}`, () => editLine(line)),
       button('Apply', apply, { disabled: !valid || !changed, kind: 'primary', title: 'Ctrl+Enter' }),
     ]);
     const pre = document.querySelector('.editor pre');
@@ -182,8 +205,7 @@ export function createWhy(app) {
     const deciding = app.state.rules?.deciding;
     if (deciding !== rules.shown) {
       rules.shown = deciding;
-      const line = document.querySelector('.editor .decides');
-      if (line) line.closest('.editor').scrollTop = line.offsetTop - 36;
+      goToLine([...document.querySelector('.editor pre').children].findIndex(line => line.matches('.decides')) + 1);
     }
   }
 
