@@ -453,7 +453,7 @@ def test_http_list_scrolls_to_the_message_of_the_step(page):
 def test_each_change_of_the_bandwidth_changes_it(page):
     page.click("#send")
     wait_for_button(page, "Approve")
-    for words, value in [("Change bandwidth to 2048", 2048), ("Change bandwidth to 1024", 1024), ("Change bandwidth to 2048", 2048)]:
+    for words, value in [("Change to 2048 Mbit/s", 2048), ("Change to 1024 Mbit/s", 1024), ("Change to 2048 Mbit/s", 2048)]:
         assert page.run("return document.querySelector('#change').innerText") == words
         page.click("#change")
         wait(page, "the new bandwidth on the card", "document.querySelector('#room .card').innerText.includes(`Bandwidth: ${a[0]} Mbit/s`)", value)

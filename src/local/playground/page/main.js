@@ -206,7 +206,7 @@ function drawRequester() {
   const isOpen = ['Accepting'].includes(app.state.status);
   const isDeleted = app.state.status === 'Deleted';
   for (const button of document.querySelectorAll('.acts [data-act]')) button.disabled = button.dataset.act === 'delete' ? !app.state.current || isDeleted : !isOpen;
-  showText('change', `Change bandwidth to ${nextBandwidth()}`);
+  showText('change', `Change to ${nextBandwidth()} Mbit/s`);
   const isUnseen = isDeleted && app.state.record && app.state.record.state !== 'deleted';
   showText('acts-note', isUnseen ? 'Deleted. The watcher needs a second reading, a minute later: then the card says so.' : '');
   showText('send-label', app.state.current ? 'Send another request' : 'Send request');

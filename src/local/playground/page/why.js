@@ -283,8 +283,10 @@ export function createWhy(app) {
         drawDetail(chosen),
       ),
     );
-    if (`${ui.node} ${chosen.number}` === callShown) return;
-    callShown = `${ui.node} ${chosen.number}`;
+    // What arrives in this step, and what was seen, moves the list under the message.
+    const shown = [ui.node, chosen.number, ui.call ?? inStep.length, ui.call ?? app.seen.length].join();
+    if (shown === callShown) return;
+    callShown = shown;
     $('why').querySelector('.call[aria-current]').scrollIntoView({ block: 'center' });
   }
 
