@@ -70,6 +70,26 @@ def test_click_without_a_new_approval_keeps_the_person(page, second):
     assert page.run("return document.querySelector('.private').innerText").startswith("Only Alice sees this")
 
 
+def test_screen_reader_hears_answers_progress_and_the_end(page):
+    page.run("window.heard = []; new MutationObserver(() => heard.push(document.querySelector('#announce').textContent)).observe(document.querySelector('#announce'), {childList: true, characterData: true, subtree: true})")
+    page.click("#send")
+    for name in ["alice", "bob"]:
+        wait(page, f"that {name} is chosen", "document.querySelector(`input[value=${a[0]}]`).checked", name)
+        click_button(page, "Approve")
+    wait_for_state(page, "activated")
+    heard = wait(page, "the end", "heard.some(it => it.includes('is activated')) && heard.join(' ')")
+    for words in ["is pending, 0 of 2.", "Only Alice sees: Your approval of prod/", "is pending, 1 of 2.", "You now click as Bob.", "Only Bob sees: "]:
+        assert words in heard, (words, heard)
+
+
+def test_tabs_and_messages_have_names(page):
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    nodes = page.call("Accessibility.getFullAXTree")["nodes"]
+    names = {(it["role"]["value"], it["name"]["value"]) for it in nodes if "name" in it and "role" in it}
+    assert {("tab", "Slack 1 message"), ("article", "peergate in #netops")} <= names, [it for it in names if it[0] in ("tab", "article")]
+
+
 def test_page_fits_a_laptop_and_drops_the_token(page):
     page.click("#send")
     wait_for_button(page, "Approve")

@@ -31,8 +31,8 @@ export function createChat(app) {
   }
 
   function drawTabs() {
-    const entries = app.state.platforms.map(it => ({ key: it.name, name: it.title, count: it.messages.length }));
-    entries.push({ key: AUDIT, name: 'Audit', count: app.state.audit.length });
+    const entries = app.state.platforms.map(it => ({ key: it.name, name: it.title, count: it.messages.length, unit: ['message', 'messages'] }));
+    entries.push({ key: AUDIT, name: 'Audit', count: app.state.audit.length, unit: ['event', 'events'] });
     redraw($('platforms'), () => tabs('platforms', entries, ui.platform, choosePlatform, 'room'));
     if (ui.platform !== tabShown) {
       tabShown = ui.platform;
@@ -120,7 +120,7 @@ export function createChat(app) {
     }
     return h(
       'article',
-      { class: 'message', 'data-part': `message ${message.id}`, 'data-message': message.id, 'data-edits': String(message.edits) },
+      { class: 'message', 'data-part': `message ${message.id}`, 'data-message': message.id, 'aria-label': `peergate in ${where.channel}${message.edits ? ', edited' : ''}`, 'data-edits': String(message.edits) },
       face('app'),
       h(
         'div',

@@ -28,9 +28,17 @@ export const button = (label, run, { small = true, kind = '', mark, ...more } = 
     h('span', null, label),
   );
 
-/** Says something to screen readers. */
+const PAUSE_MS = 150;
+let said = [];
+/** Says something to screen readers, together with what else is said at this moment. */
 export function announce(text) {
-  $('announce').textContent = text;
+  if (!said.length) {
+    setTimeout(() => {
+      $('announce').textContent = said.join(' ');
+      said = [];
+    }, PAUSE_MS);
+  }
+  said.push(text);
 }
 
 /** Shows what went wrong until the next thing works. */
@@ -133,7 +141,7 @@ export function focusAgain(container, { key, part }) {
 
 /** Tabs: the arrows move between them. */
 export function tabs(id, entries, chosen, choose, panel) {
-  return entries.map(({ key, name, count }) =>
+  return entries.map(({ key, name, count, unit }) =>
     h(
       'button',
       {
@@ -147,7 +155,7 @@ export function tabs(id, entries, chosen, choose, panel) {
         click: () => choose(key),
       },
       name,
-      count ? h('span', { class: 'count' }, String(count)) : null,
+      count ? h('span', { class: 'count' }, ' ', String(count), h('span', { class: 'sr' }, ` ${count === 1 ? unit[0] : unit[1]}`)) : null,
     ),
   );
 }

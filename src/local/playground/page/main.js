@@ -244,6 +244,19 @@ function actAsOwner(event) {
   }
 }
 
+/** Says what is new in the chat and in the record. */
+function announceChanges(before, now) {
+  if (before?.generation !== now.generation) return;
+  const known = new Set(before.platforms.flatMap(it => it.private.map(message => message.id)));
+  for (const message of now.platforms.flatMap(it => it.private).filter(it => !known.has(it.id))) {
+    const reader = now.people.find(it => it.name === message.to)?.title;
+    announce(`Only ${reader} sees: ${message.text.split('\n')[0]}.`);
+  }
+  const words = ({ current, record }) =>
+    record && `${current} is ${record.state}${record.state === 'pending' ? `, ${record.approved} of ${record.needed}` : ''}.`;
+  if (words(now) && words(now) !== words(before)) announce(words(now));
+}
+
 function take(events) {
   for (const { kind, data } of events) {
     if (kind === 'reset') {
@@ -263,7 +276,10 @@ function take(events) {
       announce(`${data.title}. ${data.why}`);
       app.ui.call = null;
     } else if (kind === 'http') app.http.set(data.number, data);
-    else if (kind === 'state') app.state = data;
+    else if (kind === 'state') {
+      announceChanges(app.state, data);
+      app.state = data;
+    }
   }
   app.draw();
   app.settle();

@@ -4,8 +4,8 @@ import { call } from './server.js';
 
 const TABS = [
   { key: 'rules', name: 'Rules' },
-  { key: 'record', name: 'Record' },
-  { key: 'http', name: 'HTTP' },
+  { key: 'record', name: 'Record', unit: ['entry', 'entries'] },
+  { key: 'http', name: 'HTTP', unit: ['message', 'messages'] },
 ];
 /** With more rules, only those that help are shown. */
 const MAX_RULES = 6;
