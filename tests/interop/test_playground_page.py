@@ -244,6 +244,17 @@ def play_step(page):
     wait(page, "the end of the step", "!document.body.hasAttribute('data-busy')")
 
 
+def test_problem_is_gone_after_the_next_success(page):
+    script = "document.querySelector('#open-text').value = a[0]; document.querySelector('#open').requestSubmit()"
+    for text, words in [("#story=none", "no scenario of that name"), ("x" * 300_000, "too large")]:
+        page.run(script, text)
+        wait(page, "the problem", "document.querySelector('#problem-text').textContent.includes(a[0])", words)
+    open_scenario(page, "#story=two")
+    wait(page, "that the problem is gone", "document.querySelector('#problem').hidden")
+    # The browser itself logs a refusal.
+    page.problems.clear()
+
+
 def test_play_stops_at_the_step_of_the_sender(page):
     open_scenario(page, "#story=two&step=2")
     assert page.run("return document.querySelector('#step-of').innerText") == "Step 0 of 9 (shared at step 2)"

@@ -22,16 +22,10 @@ export function createScenarios(app) {
   /** Shows a scenario. It does not start. */
   async function open(text) {
     stop();
-    try {
-      await call('open', { text });
-      announce('The scenario is shown. Press Play or Step.');
-      return true;
-    } catch (error) {
-      app.fail(error);
-      return false;
-    } finally {
-      if ($('scenarios').matches(':popover-open')) $('scenarios').hidePopover();
-    }
+    const opened = await app.run(() => call('open', { text }));
+    if ($('scenarios').matches(':popover-open')) $('scenarios').hidePopover();
+    if (opened) announce('The scenario is shown. Press Play or Step.');
+    return Boolean(opened);
   }
 
   /** The step at which the sender was, if that is not the end. */
@@ -105,7 +99,10 @@ export function createScenarios(app) {
   $('play').addEventListener('click', play);
   $('next').addEventListener('click', () => { stop(); stepOnce(); });
   $('restart').addEventListener('click', () => { stop(); restart(); });
-  $('share').addEventListener('click', async () => copyText((await call('share', {})).text, 'Share text'));
+  $('share').addEventListener('click', async () => {
+    const shared = await app.run(() => call('share', {}));
+    if (shared) copyText(shared.text, 'Share text');
+  });
   $('open').addEventListener('submit', event => {
     event.preventDefault();
     open($('open-text').value);

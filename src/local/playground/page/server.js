@@ -32,7 +32,8 @@ export async function call(path, body) {
   } catch {
     // Not every refusal is JSON.
   }
-  if (!answer.ok) throw new Error(json?.error ?? text.trim() ?? `HTTP ${answer.status}`);
+  if (answer.status === 413) throw new Error('This text is too large for the playground: it takes up to 256 KiB.');
+  if (!answer.ok) throw new Error(json?.error || text.trim() || `HTTP ${answer.status}`);
   return json;
 }
 
