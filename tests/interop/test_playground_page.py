@@ -481,6 +481,40 @@ def test_http_list_scrolls_to_the_message_of_the_step(page):
     wait(page, "the message of the step", shown)
 
 
+@pytest.mark.parametrize("field, text", [("cidr", "10.0.0.0/99"), ("bandwidth", "-5"), ("bandwidth", "many"), ("accepting-vpc", "payments")])
+def test_refused_request_is_an_error_at_its_field(page, field, text):
+    page.run("const it = document.querySelector(`#${a[0]}`); window.before = it.value; it.value = a[1]", field, text)
+    page.click("#send")
+    wait(page, "the error", "document.querySelector(`#${a[0]}-error`)?.textContent", field)
+    assert page.run("return document.activeElement.id") == field
+    assert page.run("return document.querySelector('#problem').hidden")
+    wait(page, "that it reads as not done", "document.querySelector('#because').innerText.startsWith('Not done: ')")
+    page.run("document.querySelector(`#${a[0]}`).value = before", field)
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    assert page.run("return document.querySelectorAll('.error, [aria-invalid]').length") == 0
+    # The browser itself logs a refusal.
+    page.problems.clear()
+
+
+def test_killed_watcher_has_not_found_the_request(page):
+    page.click("#kill-watcher")
+    wait(page, "that it is killed", "document.querySelector('#ticked').innerText === 'Watcher: killed'")
+    page.click("#send")
+    wait(page, "the words", "document.querySelector('#room').innerText.includes('has not found the request yet')")
+    page.click("#kill-watcher")
+    wait_for_button(page, "Approve")
+
+
+@pytest.mark.parametrize("account", ["1111111111111111", "3333333333333333"])
+def test_request_of_each_account_can_be_changed(page, account):
+    page.run("document.querySelector('#account').value = a[0]", account)
+    page.click("#send")
+    wait(page, "the card", "document.querySelector('#room .card')")
+    page.click("#change")
+    wait(page, "the new bandwidth on the card", "document.querySelector('#room .card').innerText.includes('Bandwidth: 2048 Mbit/s')")
+
+
 def test_each_change_of_the_bandwidth_changes_it(page):
     page.click("#send")
     wait_for_button(page, "Approve")

@@ -133,6 +133,11 @@ impl World {
         let step = StoryStep { title: words.title, why: words.why, action: action.clone(), expects: vec![] };
         self.begin_step(&mut scene, &step, None);
         let outcome = scene.player.act(action).await;
+        if let Err(error) = &outcome {
+            self.show_failure(&scene, &step, None, error);
+            // Nothing was done that could be shared.
+            scene.actions.pop_if(|done| done.action == *action);
+        }
         if let (StoryAction::Request(_), Ok(_)) = (action, &outcome) {
             scene.player.watcher().discover();
         }
@@ -152,6 +157,9 @@ impl World {
             let number = scene.played;
             self.begin_step(&mut scene, &step, Some(number));
             let outcome = scene.player.act(&step.action).await;
+            if let Err(error) = &outcome {
+                self.show_failure(&scene, &step, Some(number), error);
+            }
             if step.expects.is_empty() && matches!(step.action, StoryAction::Request(_)) && scene.is_shared() {
                 scene.player.watcher().discover();
             }
@@ -205,6 +213,16 @@ impl World {
         if scene.actions.len() < MAX_ACTIONS {
             scene.actions.push(StoryStep { expects: vec![], ..step.clone() });
         }
+        self.push_step(scene, step, of_scenario);
+    }
+
+    /// Shows a step again that could not be done, so that it does not read as if it were.
+    fn show_failure(&self, scene: &Scene, step: &StoryStep, of_scenario: Option<usize>, error: &Error) {
+        let failed = StoryStep { title: format!("Not done: {}", step.title), why: format!("{error}."), ..step.clone() };
+        self.push_step(scene, &failed, of_scenario);
+    }
+
+    fn push_step(&self, scene: &Scene, step: &StoryStep, of_scenario: Option<usize>) {
         let data = json!({
             "step": scene.step, "title": step.title, "why": step.why, "at": clock::now(), "scenario_step": of_scenario,
             "do": step.action,

@@ -33,8 +33,13 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(25);
 /// The credentials of an account that no rule names.
 const OTHER_ACCOUNT_CREDENTIALS: Credentials<'_> =
     Credentials { access_key_id: "other-key", access_key_secret: "other-secret", security_token: None };
-/// The account of these credentials.
+/// The credentials of the accepting account, which may also request.
+const OWN_ACCOUNT_CREDENTIALS: Credentials<'_> =
+    Credentials { access_key_id: "accepter-key", access_key_secret: "accepter-secret", security_token: None };
+/// The account of [`OTHER_ACCOUNT_CREDENTIALS`].
 pub const OTHER_ACCOUNT: AccountId = AccountId(3_333_333_333_333_333);
+/// The requesting account of the sandbox.
+const REQUESTING_ACCOUNT: AccountId = AccountId(1_111_111_111_111_111);
 /// The accepting account of the sandbox.
 const ACCEPTING_ACCOUNT: AccountId = AccountId(2_222_222_222_222_222);
 
@@ -292,11 +297,8 @@ impl StoryPlayer {
 
     async fn request(&mut self, request: &PeeringRequest) -> Result<(), Error> {
         let accepting = ACCEPTING_ACCOUNT.to_string();
-        let account = match request.account.as_str() {
-            account if account == OTHER_ACCOUNT.to_string() => OTHER_ACCOUNT_CREDENTIALS,
-            "1111111111111111" => REQUESTER_CREDENTIALS,
-            _ => return Err("the requester is account 1111111111111111 or 3333333333333333".into()),
-        };
+        let account = AccountId::try_from(request.account.clone()).ok().and_then(credentials_of);
+        let account = account.ok_or_else(|| format!("the sandbox has no account {:?}", request.account))?;
         for (vpc, cidrs) in [(&request.vpc, &request.cidrs), (&request.accepting_vpc, &request.accepting_cidrs)] {
             let cidrs = parse_cidrs(cidrs)?;
             if !cidrs.is_empty() {
@@ -327,7 +329,9 @@ impl StoryPlayer {
     async fn call_as_requester(&self, action: &'static str, more: &[(&str, &str)]) -> Result<(), Error> {
         let id = self.current.as_ref().ok_or("nothing is requested yet")?;
         let call: Vec<_> = [("InstanceId", id.as_str())].into_iter().chain(more.iter().copied()).collect();
-        self.stage.call_as(REQUESTER_CREDENTIALS, action, &call).await
+        let connection = self.stage.simulator.read_connection(id.as_str());
+        let owner = connection.and_then(|connection| credentials_of(connection.requester.account));
+        self.stage.call_as(owner.unwrap_or(REQUESTER_CREDENTIALS), action, &call).await
     }
 
     fn set_fault(&mut self, fault: FaultKind, on: bool, times: Option<u32>) {
@@ -365,6 +369,16 @@ impl StoryPlayer {
         self.watcher_app.send_replace(self.stage.sandbox.build_watcher()?);
         self.watcher.discover();
         Ok(())
+    }
+}
+
+/// The credentials of an account of the sandbox.
+fn credentials_of(account: AccountId) -> Option<Credentials<'static>> {
+    match account {
+        REQUESTING_ACCOUNT => Some(REQUESTER_CREDENTIALS),
+        ACCEPTING_ACCOUNT => Some(OWN_ACCOUNT_CREDENTIALS),
+        OTHER_ACCOUNT => Some(OTHER_ACCOUNT_CREDENTIALS),
+        AccountId(_) => None,
     }
 }
 

@@ -216,12 +216,19 @@ export function createChat(app) {
     );
   }
 
+  const isUnfound = () => app.state.current && !app.state.record && !(app.state.scenario && app.state.watcher.running);
+
+  function drawUnfound() {
+    const { running } = app.state.watcher;
+    return empty('No card yet', running ? 'The watcher finds the request at its next tick.' : 'The watcher is killed, so it has not found the request yet. Start the watcher.');
+  }
+
   function drawRoom() {
     const room = $('room');
     room.setAttribute('aria-labelledby', `tab-${ui.platform}`);
     if (ui.platform === AUDIT) return redraw(room, drawAudit);
     const where = platform();
-    if (!where.messages.length) return redraw(room, () => [drawEmpty(), drawPrivate(where)]);
+    if (!where.messages.length) return redraw(room, () => [isUnfound() ? drawUnfound() : drawEmpty(), drawPrivate(where)]);
     const before = new Map([...room.querySelectorAll('[data-message]')].map(it => [it.dataset.message, it]));
     const focused = document.activeElement;
     redraw(room, () => [

@@ -40,6 +40,7 @@ const app = {
   http: new Map(),
   seen: [],
   busy: 0,
+  problem: '',
   latestStep: 0,
   ui: { platform: 'slack', person: 'alice', why: 'rules', view: 'card', node: null, call: null },
   waiting: [],
@@ -59,6 +60,7 @@ const app = {
     status === null || (status >= 400 && !(place === 'alicloud' && answer.includes('DryRunOperation'))),
 
   fail(error) {
+    app.problem = error.message;
     showProblem(error.message);
   },
 
@@ -217,12 +219,41 @@ function fillIn(preset) {
   for (const [name, id] of Object.entries(FIELDS)) $(id).value = { ...PLAIN, ...PRESETS[preset] }[name];
 }
 
-function sendRequest(event) {
+/** The field that a refusal is about. */
+function fieldOf(refusal) {
+  const block = refusal.match(/"(.*)" is no CIDR block/)?.[1];
+  if (block !== undefined) return ['cidr', 'accepting-cidr'].find(id => $(id).value.includes(block));
+  const [, code] = refusal.match(/(?:IllegalParam\.|Missing)(Bandwidth|AcceptingVpcId|VpcId)/) ?? [];
+  return { Bandwidth: 'bandwidth', AcceptingVpcId: 'accepting-vpc', VpcId: 'vpc' }[code];
+}
+
+function showFieldError(id, text) {
+  const error = h('span', { class: 'error', id: `${id}-error`, role: 'alert' }, text);
+  $(id).setAttribute('aria-invalid', 'true');
+  $(id).setAttribute('aria-describedby', error.id);
+  $(id).after(error);
+  $(id).focus();
+}
+
+function removeFieldErrors() {
+  for (const field of document.querySelectorAll('#request [aria-invalid]')) {
+    field.removeAttribute('aria-invalid');
+    field.removeAttribute('aria-describedby');
+    $(`${field.id}-error`).remove();
+  }
+}
+
+async function sendRequest(event) {
   event.preventDefault();
+  removeFieldErrors();
   const request = Object.fromEntries(Object.entries(FIELDS).map(([name, id]) => [name, $(id).value.trim()]));
   // Two requests of the same two VPCs cannot be open at the same time.
   if (app.state.current && request.vpc === 'vpc-requester') request.vpc = `vpc-requester-${app.state.step + 1}`;
-  app.act({ do: 'request', ...request });
+  if (await app.act({ do: 'request', ...request })) return;
+  const field = fieldOf(app.problem);
+  if (!field) return;
+  showFieldError(field, app.problem);
+  showProblem('');
 }
 
 /** The bandwidth in the field, or another one if the connection has that already. */

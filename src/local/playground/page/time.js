@@ -76,7 +76,7 @@ export function createTime(app) {
     const { discovered, changed, delivered, undelivered } = watcher.last;
     showText('ticked', watcher.running ? 'Watcher: runs' : 'Watcher: killed');
     const did = `${discovered} found, ${changed} changed, ${delivered} posted${undelivered ? `, ${undelivered} not posted` : ''}`;
-    showText('tick-next', watcher.running ? did : 'nothing is followed');
+    showText('tick-next', watcher.running ? did : app.state.current && !app.state.record ? 'it has not found the request' : 'nothing is followed');
     $('tick').disabled = !watcher.running;
     showText('kill-watcher', watcher.running ? 'Kill the watcher' : 'Start the watcher');
     $('kill-watcher').classList.toggle('on', !watcher.running);
