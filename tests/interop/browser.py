@@ -40,6 +40,7 @@ KEYS = {
     "Escape": ("Escape", 27, ""),
     " ": ("Space", 32, " "),
     "ArrowLeft": ("ArrowLeft", 37, ""),
+    "End": ("End", 35, ""),
     "ArrowRight": ("ArrowRight", 39, ""),
     "F6": ("F6", 117, ""),
 }

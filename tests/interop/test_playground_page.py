@@ -13,6 +13,7 @@ from playground import (
     person,
     playground,
     shown,
+    step_number,
     steps_played,
     tick,
     wait,
@@ -528,13 +529,34 @@ def test_each_change_of_the_bandwidth_changes_it(page):
     wait(page, "the edited bandwidth on the card", "document.querySelector('#room .card').innerText.includes('Bandwidth: 300 Mbit/s')")
 
 
+def test_keys_of_the_clock_make_one_step_when_it_is_sent(page):
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    wait(page, "the marks", "document.querySelectorAll('#marks button').length === 5")
+    before = step_number(page)
+    page.run("document.querySelector('#slider').focus()")
+    for _ in range(3):
+        page.press("ArrowRight")
+    chosen = page.run("return Number(document.querySelector('#slider').value)")
+    assert 145 < chosen < 160 and step_number(page) == before
+    page.press("Enter")
+    wait(page, "the step", "Number(document.body.dataset.step) > a[0]", before)
+    assert step_number(page) == before + 1
+    moved = "Math.abs(Number(document.querySelector('#slider').value) - a[0]) < 3 && document.activeElement.id === 'slider'"
+    wait(page, "the new time on the focused slider", moved, chosen)
+    page.press("End")
+    assert step_number(page) == before + 1
+    page.press("Tab")
+    wait_for_state(page, "expired")
+
+
 def test_deletion_says_what_it_waits_for(page):
     page.click("#send")
     wait_for_button(page, "Approve")
     page.click("[data-act=delete]")
     wait(page, "that it cannot be deleted twice", "document.querySelector('[data-act=delete]').disabled")
     assert "second reading, a minute later" in page.run("return document.querySelector('#acts-note').innerText")
-    page.run("document.querySelector('#slider').value = 10; document.querySelector('#slider').dispatchEvent(new Event('change'))")
+    page.run("const it = document.querySelector('#slider'); it.value = 10; for (const kind of ['input', 'change']) it.dispatchEvent(new Event(kind))")
     wait_for_state(page, "deleted")
     wait(page, "that nothing is left to say", "document.querySelector('#acts-note').innerText === ''")
 
