@@ -571,6 +571,19 @@ def test_moved_clock_reminds_and_expires(page):
     wait_for_state(page, "expired")
 
 
+def test_escalation_shows_its_channel_and_can_be_clicked(page):
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    wait(page, "the marks", "document.querySelectorAll('#marks button').length === 5")
+    page.click('[data-key="mark Escalation"]')
+    oncall = "document.querySelector('#room article[aria-label=\"peergate in #oncall\"]')"
+    wait(page, "the escalation", oncall)
+    assert "also in #oncall" in page.run("return document.querySelector('#room').innerText")
+    wait(page, "an idle page", "!document.body.hasAttribute('data-busy')")
+    page.run(f"{oncall}.querySelector('[data-key=\"button Approve\"]').click()")
+    wait(page, "the approval", "document.querySelector('input[value=bob]').checked")
+
+
 def test_killed_webhook_leaves_the_call_to_the_watcher(page):
     page.click("#send")
     click_button(page, "Approve")

@@ -83,11 +83,13 @@ fn platforms(player: &StoryPlayer) -> Vec<Value> {
     let describe = |app: ChatApp| {
         let mut messages = app.messages(stage);
         messages.drain(..messages.len().saturating_sub(MAX_MESSAGES));
+        let mut escalations = app.escalations(stage);
+        escalations.drain(..escalations.len().saturating_sub(MAX_MESSAGES));
         let private: Vec<_> = private.iter().filter(|it| it.app == app).collect();
         let private = private.get(private.len().saturating_sub(MAX_PRIVATE)..).unwrap_or_default();
         json!({
             "name": app.name(), "title": app.title(), "channel": app.channel(), "renderer": app.name(),
-            "messages": messages, "private": private,
+            "messages": messages, "escalations": escalations, "private": private,
         })
     };
     ChatApp::ALL.into_iter().map(describe).collect()

@@ -257,7 +257,7 @@ impl StoryAction {
             Self::StartWatcher => words("The watcher starts again", "It continues with what the table holds."),
             Self::KillWebhook { armed: true } => words(
                 "The webhook will die",
-                "It stores the next complete decision and dies before it calls Alibaba Cloud.",
+                "It stores the approval that decides, and dies before it calls Alibaba Cloud.",
             ),
             Self::KillWebhook { armed: false } => {
                 words("The webhook will not die", "It carries out decisions as before.")

@@ -134,7 +134,8 @@ impl StoryPlayer {
 
     /// The request that a message is about: the one that its text names first.
     fn request_of(&self, app: ChatApp, message: &str) -> Option<&InstanceId> {
-        let shown = app.messages(&self.stage).into_iter().map(|it| (it.id, it.body));
+        let shown =
+            app.messages(&self.stage).into_iter().chain(app.escalations(&self.stage)).map(|it| (it.id, it.body));
         let private = self.stage.private_messages().into_iter().map(|it| (it.id, it.body));
         let body = shown.chain(private).find(|(id, _)| id == message).map(|(_, body)| body.to_string())?;
         let named = self.requests.iter().filter_map(|id| body.find(id.as_str()).map(|place| (place, id)));

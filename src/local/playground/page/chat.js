@@ -31,7 +31,7 @@ export function createChat(app) {
   }
 
   function drawTabs() {
-    const entries = app.state.platforms.map(it => ({ key: it.name, name: it.title, count: it.messages.length, unit: ['message', 'messages'] }));
+    const entries = app.state.platforms.map(it => ({ key: it.name, name: it.title, count: it.messages.length + it.escalations.length, unit: ['message', 'messages'] }));
     entries.push({ key: AUDIT, name: 'Audit', count: app.state.audit.length, unit: ['event', 'events'] });
     redraw($('platforms'), () => tabs('platforms', entries, ui.platform, choosePlatform, 'room'));
     if (ui.platform !== tabShown) {
@@ -239,6 +239,8 @@ export function createChat(app) {
           'div',
           { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': `Messages in ${where.channel}`, 'data-part': 'messages', 'data-scroll': `room ${where.name}` },
           where.messages.map(message => [drawMessage(where, message), drawThread(where, message)]),
+          where.escalations.length > 0 && h('h3', { class: 'day' }, 'also in ', h('b', null, '#oncall')),
+          where.escalations.map(message => [drawMessage({ ...where, channel: '#oncall' }, message), drawThread(where, message)]),
         ),
       ),
       drawPrivate(where),
@@ -250,7 +252,7 @@ export function createChat(app) {
         carryOver(old, message, old.contains(focused) ? focused.closest('[data-key]')?.dataset.key : null);
       }
     }
-    const newest = `${where.name} ${where.messages.at(-1).id}`;
+    const newest = `${where.name} ${(where.escalations.at(-1) ?? where.messages.at(-1)).id}`;
     if (newest !== lastShown) {
       lastShown = newest;
       const cards = room.querySelectorAll('article.message');
