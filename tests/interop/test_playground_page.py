@@ -256,6 +256,26 @@ def test_problem_is_gone_after_the_next_success(page):
     page.problems.clear()
 
 
+@pytest.mark.parametrize("button", ["#play", "#next"])
+def test_press_without_a_scenario_shows_one_and_waits(page, button):
+    page.click(button)
+    wait(page, "the scenario", "document.querySelector('.outline h3')")
+    wait(page, "an idle page", "!document.body.hasAttribute('data-busy')")
+    assert steps_played(page) == (0, 9)
+    page.click(button)
+    wait(page, "the first step", "Number(document.querySelector('#step-of').textContent.split(' ')[1]) >= 1")
+
+
+@pytest.mark.parametrize("button", ["#play", "#next"])
+def test_press_in_free_play_deletes_nothing(page, button):
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    page.click(button)
+    wait(page, "the list of scenarios", "document.querySelector('#scenarios').matches(':popover-open')")
+    tick(page)
+    assert page.run("return document.querySelectorAll('#room .card').length") == 1
+
+
 def test_play_stops_at_the_step_of_the_sender(page):
     open_scenario(page, "#story=two&step=2")
     assert page.run("return document.querySelector('#step-of').innerText") == "Step 0 of 9 (shared at step 2)"

@@ -36,10 +36,17 @@ export function createScenarios(app) {
 
   const isDone = () => app.state.scenario && app.state.scenario.played >= app.state.scenario.steps.length;
 
+  /** A scenario starts over, so what was done in free play stays until somebody chooses one. */
+  async function choose() {
+    if (app.state.step === 0) return open(DEFAULT);
+    $('scenarios').showPopover();
+    $('story-list').querySelector('button')?.focus();
+    announce('Choose a scenario. It starts over.');
+    return null;
+  }
+
   /** Plays the next step, and returns whether there is another one. */
   async function step() {
-    if (!app.state.scenario && !(await open(DEFAULT))) return false;
-    await app.until(() => app.state.scenario);
     if (isDone()) return false;
     const played = app.state.scenario.played;
     const done = await app.run(() => call('step', {}));
@@ -52,10 +59,11 @@ export function createScenarios(app) {
     return !isDone() && done.seen.every(it => it.seen);
   }
 
-  const stepOnce = () => app.busy ? null : step();
+  const stepOnce = () => app.busy ? null : app.state.scenario ? step() : choose();
 
   async function play() {
     if (playing) return stop();
+    if (!app.state.scenario) return choose();
     const mine = {};
     playing = mine;
     draw();
