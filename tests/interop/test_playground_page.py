@@ -195,6 +195,30 @@ def test_events_leave_the_selection(page, selector):
     assert page.run("return getSelection().toString()") == selected
 
 
+@pytest.mark.parametrize("platform", ["slack", "feishu", "dingtalk", "teams"])
+def test_contact_is_known_in_each_tab(page, platform):
+    page.click("#send")
+    wait_for_button(page, "Approve")
+    page.click(f"#tab-{platform}")
+    wait(page, "its card", "document.querySelector(`#room .card-${a[0]}`)", platform)
+    page.click("input[value=erin]")
+    wait_for_button(page, "Approve")
+    click_button(page, "Approve")
+    wait(page, "why not", "document.querySelector('.private')?.innerText.includes('contact')")
+    page.click("input[value=bob]")
+    assert "1 private answer is hidden: only the reader sees it." in page.run("return document.querySelector('#room').innerText")
+
+
+def test_nothing_is_lit_before_anything_happens(page):
+    page.run("document.querySelector('#tab-http').click()")
+    page.run("document.querySelector('#tab-rules').click()")
+    assert page.run("return document.querySelectorAll('.flow .lit, .flow .done, .flow .touched').length") == 0
+    assert page.run("return document.querySelector('#tab-http').innerText") == "HTTP"
+    heads = page.run("return [...document.querySelectorAll('.sides h3')].filter(it => it.checkVisibility()).map(it => it.innerText)")
+    assert heads == ["Requester", "Accepting"]
+    assert "clicks may get no answer" in page.run("return document.querySelector('[data-fault=slow]').innerText")
+
+
 def choose_preset(page, name):
     page.run("const it = document.querySelector('#preset'); it.value = a[0]; it.dispatchEvent(new Event('change'))", name)
 
@@ -598,7 +622,7 @@ def test_escalation_shows_its_channel_and_can_be_clicked(page):
     page.click('[data-key="mark Escalation"]')
     oncall = "document.querySelector('#room article[aria-label=\"peergate in #oncall\"]')"
     wait(page, "the escalation", oncall)
-    assert "also in #oncall" in page.run("return document.querySelector('#room').innerText")
+    assert page.run("return document.querySelector('#room .day').textContent") == "also in #oncall"
     wait(page, "an idle page", "!document.body.hasAttribute('data-busy')")
     page.run(f"{oncall}.querySelector('[data-key=\"button Approve\"]').click()")
     wait(page, "the approval", "document.querySelector('input[value=bob]').checked")

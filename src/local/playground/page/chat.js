@@ -165,7 +165,7 @@ export function createChat(app) {
     const last = mine.at(-1);
     return [
       others > 0 &&
-        h('p', { class: 'elsewhere' }, `${others} private ${others === 1 ? 'answer is' : 'answers are'} hidden: only the reader sees them.`),
+        h('p', { class: 'elsewhere' }, `${others} private ${others === 1 ? 'answer is' : 'answers are'} hidden: only the reader sees ${others === 1 ? 'it' : 'them'}.`),
       last &&
         h(
           'section',

@@ -12,7 +12,7 @@ const RETRY_MS = 1000;
 const FAULTS = {
   throttle: ['Throttle', 'Throttling.User'],
   lose_answer: ['Lose an answer', 'after the effect'],
-  slow: ['Slow', '2 s a call'],
+  slow: ['Slow', 'clicks may get no answer'],
   refuse_credentials: ['Refuse access', 'Forbidden.RAM'],
   status_lags: ['Status lags', 'shows Accepting'],
 };
@@ -45,6 +45,8 @@ const app = {
   ui: { platform: 'slack', person: 'alice', why: 'rules', view: 'card', node: null, call: null },
   waiting: [],
 
+  /** The HTTP messages of the steps, in order. Those before the first step prepare the functions. */
+  calls: () => [...app.http.values()].filter(it => it.step > 0).sort((one, other) => one.number - other.number),
   lastStep: () => app.steps.get(app.state?.step),
   nodeName: node => NODES[node],
 
@@ -154,7 +156,7 @@ function releasePointer() {
 }
 
 function drawFlow() {
-  const calls = [...app.http.values()].sort((one, other) => one.number - other.number);
+  const calls = app.calls();
   const here = calls.filter(it => it.step === app.state.step);
   const latest = here.at(-1);
   const touched = new Set(here.flatMap(app.nodesOf));

@@ -26,7 +26,7 @@ export function createWhy(app) {
   function drawTabs() {
     const entries = TABS.map(tab => ({
       ...tab,
-      count: tab.key === 'http' ? app.http.size : tab.key === 'record' ? app.state.record?.entries.length : 0,
+      count: tab.key === 'http' ? app.calls().length : tab.key === 'record' ? app.state.record?.entries.length : 0,
     }));
     redraw($('whys'), () => tabs('whys', entries, ui.why, choose, 'why'));
     const state = app.state.record?.state;
@@ -259,7 +259,7 @@ export function createWhy(app) {
   // HTTP
 
   function drawHttp() {
-    const all = [...app.http.values()].sort((one, other) => one.number - other.number);
+    const all = app.calls();
     const calls = all.filter(it => ui.node === null || app.nodesOf(it).includes(ui.node));
     const showAll = () => button('Show all', () => { ui.node = null; app.draw(); });
     if (!calls.length) {
@@ -278,7 +278,7 @@ export function createWhy(app) {
           'div',
           { class: 'scroll list', tabindex: '0', role: 'group', 'aria-label': 'HTTP messages', 'data-part': 'calls', 'data-scroll': 'calls' },
           ui.node !== null && h('p', { class: 'verdict' }, h('span', { class: 'grow' }, `Only ${app.nodeName(ui.node)}`), showAll()),
-          [...groups].map(([step, some]) => h('ol', { 'data-part': `step ${step}` }, h('li', null, h('h3', null, step ? `${step}  ${app.steps.get(step)?.title ?? ''}` : 'Before the first step')), some.map(it => drawCall(it, it === chosen)))),
+          [...groups].map(([step, some]) => h('ol', { 'data-part': `step ${step}` }, h('li', null, h('h3', null, `${step}  ${app.steps.get(step)?.title ?? ''}`)), some.map(it => drawCall(it, it === chosen)))),
         ),
         drawDetail(chosen),
       ),
