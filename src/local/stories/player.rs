@@ -195,20 +195,9 @@ impl StoryPlayer {
             StoryAction::Request(request) => self.request(request).await?,
             StoryAction::Discover => self.watcher.discover(),
             StoryAction::Click { by, app, button, message, request, reason } => {
+                let message = self.find_clicked(*app, message.clone(), *request)?;
                 let (by, app, label) = (*by, *app, button.clone());
-                let message = match (message, request) {
-                    (None, Some(number)) => {
-                        Some(self.find_card(app, *number).ok_or_else(|| format!("request {number} has no card yet"))?)
-                    }
-                    (message, _) => message.clone(),
-                };
-                if let Some(id) = message.as_deref().and_then(|message| self.request_of(app, message)) {
-                    self.current = Some(id.clone());
-                }
-                let click = ButtonClick { by, app, message, label, reason: reason.clone() };
-                let had_approved = self.has_approved(by).await?;
-                let outcome = self.stage.click(&click).await?;
-                return self.note_click(outcome, by, had_approved).await;
+                return self.click(ButtonClick { by, app, message, label, reason: reason.clone() }).await;
             }
             StoryAction::AnswerModal { by, reason } => {
                 let modal = self.stage.slack.modals().pop().ok_or("no modal is open")?;
@@ -253,6 +242,32 @@ impl StoryPlayer {
             StoryAction::Follow | StoryAction::ReadRecord => self.watcher.wake(),
         }
         Ok(StepOutcome::default())
+    }
+
+    /// The id of the message that is clicked, if the action says which.
+    fn find_clicked(
+        &self,
+        app: ChatApp,
+        message: Option<String>,
+        request: Option<usize>,
+    ) -> Result<Option<String>, Error> {
+        match (message, request) {
+            (None, Some(number)) => {
+                let card = self.find_card(app, number);
+                Ok(Some(card.ok_or_else(|| format!("request {number} has no card in {}", app.title()))?))
+            }
+            (message, _) => Ok(message),
+        }
+    }
+
+    async fn click(&mut self, click: ButtonClick) -> Result<StepOutcome, Error> {
+        let clicked = click.message.as_deref().and_then(|message| self.request_of(click.app, message));
+        if let Some(id) = clicked.cloned() {
+            self.current = Some(id);
+        }
+        let had_approved = self.has_approved(click.by).await?;
+        let outcome = self.stage.click(&click).await?;
+        self.note_click(outcome, click.by, had_approved).await
     }
 
     async fn has_approved(&self, person: CastMember) -> Result<bool, Error> {

@@ -174,7 +174,7 @@ function drawFlow() {
         isRefused && 'refused',
         isKilled && 'killed',
       ].filter(Boolean);
-      const says = isKilled ? 'killed' : nodeText(node, last[node]);
+      const says = isKilled ? 'killed' : isRefused ? exchangeText(latest) : nodeText(node, last[node]);
       const choose = () => {
         app.ui.node = app.ui.node === node ? null : node;
         app.ui.why = 'http';
@@ -200,8 +200,12 @@ function nodeText(node, latest) {
   if (node === ASKED) return app.state.status ?? '';
   if (node === WATCHER) return app.state.watcher.ticks ? `${app.state.watcher.last.discovered} found, ${app.state.watcher.last.delivered} posted` : '';
   if (!latest) return '';
-  const refused = app.isRefusal(latest) ? ` ${latest.status ?? 'no answer'}` : '';
   if (node === WEBHOOK) return latest.status === null ? 'no answer' : `answered ${latest.status}`;
+  return exchangeText(latest);
+}
+
+function exchangeText(latest) {
+  const refused = app.isRefusal(latest) ? ` ${latest.status ?? 'no answer'}` : '';
   return `${latest.name.replace('VpcPeerConnection', '')}${latest.note ? `, ${latest.note}` : ''}${refused}`;
 }
 
@@ -386,6 +390,7 @@ fillIn('plain');
 $('preset').addEventListener('change', () => fillIn($('preset').value));
 $('bandwidth').addEventListener('input', drawRequester);
 $('request').addEventListener('submit', sendRequest);
+$('request').addEventListener('input', removeFieldErrors);
 document.querySelector('.acts').addEventListener('click', actAsOwner);
 $('theme').addEventListener('click', changeTheme);
 $('keys').addEventListener('click', () => $('help').showModal());
