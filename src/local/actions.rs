@@ -29,6 +29,8 @@ pub const ERIN: &str = "U0ERIN";
 
 /// The channel of the rules, in Slack.
 pub const CHANNEL: &str = "C0PEER";
+/// The channel of the escalations, in Slack.
+pub const ON_CALL: &str = "C0CALL";
 /// Where Slack takes a message.
 pub const SLACK_PATH: &str = "/api/chat.postMessage";
 /// Where Slack takes a private reply.

@@ -40,6 +40,7 @@ KEYS = {
     "Escape": ("Escape", 27, ""),
     " ": ("Space", 32, " "),
     "ArrowLeft": ("ArrowLeft", 37, ""),
+    "End": ("End", 35, ""),
     "ArrowRight": ("ArrowRight", 39, ""),
     "F6": ("F6", 117, ""),
 }
@@ -178,6 +179,11 @@ class Page:
 
     def click(self, selector):
         """Clicks with the mouse into the middle of what the selector finds first."""
+        self.hold_mouse(selector)
+        self.release_mouse()
+
+    def hold_mouse(self, selector):
+        """Presses the mouse there. It is down until `release_mouse`."""
         script = """const part = document.querySelector(a[0]);
             if (!part) return null;
             part.scrollIntoView({block: 'center'});
@@ -185,9 +191,11 @@ class Page:
             return [x + width / 2, y + height / 2];"""
         place = self.run(script, selector)
         assert place, f"nothing is {selector}"
-        mouse = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}
-        self.call("Input.dispatchMouseEvent", type="mousePressed", **mouse)
-        self.call("Input.dispatchMouseEvent", type="mouseReleased", **mouse)
+        self.mouse = {"x": place[0], "y": place[1], "button": "left", "clickCount": 1}
+        self.call("Input.dispatchMouseEvent", type="mousePressed", **self.mouse)
+
+    def release_mouse(self):
+        self.call("Input.dispatchMouseEvent", type="mouseReleased", **self.mouse)
 
     def picture(self, path, full=True):
         """Writes a PNG of the window, or of the full page."""

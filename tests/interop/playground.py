@@ -38,7 +38,7 @@ def wait(page, what, condition, *arguments):
     raise AssertionError(f"never seen: {what}; {page.run('return document.body.innerText')}")
 
 
-BUTTON = "[...document.querySelectorAll('#room .card button')].some(it => it.textContent === a[0] && !it.disabled)"
+BUTTON = "!document.body.hasAttribute('data-busy') && [...document.querySelectorAll('#room .card button')].some(it => it.textContent === a[0] && !it.disabled)"
 
 
 def wait_for_button(page, label):
@@ -49,6 +49,17 @@ def click_button(page, label):
     """Clicks a button of the card."""
     wait_for_button(page, label)
     page.click(f'#room [data-key="button {label}"]')
+
+
+def step_number(page):
+    return int(page.run("return document.body.dataset.step"))
+
+
+def tick(page):
+    """Lets the watcher tick, and waits until the page shows it."""
+    before = step_number(page)
+    page.run("document.querySelector('#tick').click()")
+    wait(page, "the tick", "Number(document.body.dataset.step) > a[0]", before)
 
 
 def person(page):

@@ -448,6 +448,9 @@ async fn faults_of_alibaba_cloud_are_survived() {
     let state = page.state_with("the end", |state| state["record"]["state"] == "activated").await;
     let faults: Vec<_> = state["faults"].as_array().unwrap().iter().filter(|it| it["on"] == true).collect();
     assert_eq!(faults.len(), 1);
+    assert!(state["record"]["token"].is_string(), "{:#}", state["record"]);
+    let shown = json!([state["record"], state["platforms"]]).to_string();
+    assert!(shown.contains("approved by bob") && !shown.contains("outside peergate"), "{shown}");
 }
 
 #[tokio::test]
@@ -519,6 +522,27 @@ async fn stopped_playground_leaves_no_files() {
         assert!(ended.success(), "{signal:?}: {ended}");
         assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "{signal:?}");
     }
+}
+
+#[tokio::test]
+async fn shared_clicks_are_played_on_their_own_cards() {
+    let page = TestPage::start().await;
+    let first = page.request().await["platforms"][0]["messages"][0]["id"].clone();
+    let mut second = json!(PeeringRequest { vpc: "vpc-second".into(), ..PeeringRequest::default() });
+    second["do"] = "request".into();
+    page.call("act", &second).await;
+    page.state_with("two cards", |state| state["platforms"][0]["messages"][1]["id"].is_string()).await;
+    page.call("act", &json!({"do": "click", "by": "alice", "app": "slack", "button": "Approve", "message": first}))
+        .await;
+    let is_first = |state: &Value| state["current"] == "pcc-sim00000001" && state["people"][0]["note"] == "approved";
+    page.state_with("that the request of the clicked card is shown", is_first).await;
+    let shared = page.call("share", &json!({})).await;
+    page.call("open", &json!({"text": shared["text"]})).await;
+    page.state_with("the fresh stage", |state| state["generation"] == 2).await;
+    for _ in 0..3 {
+        page.call("step", &json!({})).await;
+    }
+    page.state_with("the approval of the first request", is_first).await;
 }
 
 #[tokio::test]

@@ -161,13 +161,13 @@ impl SimulatedApi {
 
     fn create_peering(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> ApiResult {
         let region = require_parameter(call, "RegionId")?;
-        let vpc = require_parameter(call, "VpcId")?;
+        let vpc = vpc_parameter(call, "VpcId")?;
         let accepting_region = require_parameter(call, "AcceptingRegionId")?;
-        let accepting_vpc = require_parameter(call, "AcceptingVpcId")?;
+        let accepting_vpc = vpc_parameter(call, "AcceptingVpcId")?;
         let accepting = require_parameter(call, "AcceptingAliUid")?;
         let accepting =
             AccountId::try_from(accepting).map_err(|_| bad_request("IllegalParam.AcceptingAliUid", "Illegal."))?;
-        let bandwidth = integer_parameter(call, "Bandwidth")?;
+        let bandwidth = bandwidth_parameter(call)?;
         let is_same = |peering: &SimulatedPeering| {
             let vpcs = peering.sides().map(|side| &side.vpc);
             let is_open = ["Accepting", "Updating", "Activated"].contains(&peering.current_status(now));
@@ -324,7 +324,7 @@ impl SimulatedApi {
     }
 
     fn modify_peering(&mut self, caller: AccountId, call: &Parameters, _: Timestamp) -> ApiResult {
-        let bandwidth = integer_parameter(call, "Bandwidth")?;
+        let bandwidth = bandwidth_parameter(call)?;
         let peering = self.find_peering(call)?;
         if !peering.has_party(caller) {
             return Err(not_found(&peering.id));
@@ -469,6 +469,24 @@ impl SimulatedApi {
         }
         true
     }
+}
+
+/// In Mbit/s. The vendor takes a whole number above 0.
+fn bandwidth_parameter(call: &Parameters) -> Result<Option<i64>, ApiError> {
+    let bandwidth = integer_parameter(call, "Bandwidth")?;
+    if bandwidth.is_some_and(|it| !(1..=i64::from(i32::MAX)).contains(&it)) {
+        return Err(bad_request("IllegalParam.Bandwidth", "The specified Bandwidth is illegal."));
+    }
+    Ok(bandwidth)
+}
+
+fn vpc_parameter(call: &Parameters, name: &str) -> Result<String, ApiError> {
+    let vpc = require_parameter(call, name)?;
+    let is_letter = |letter: char| letter.is_ascii_alphanumeric() || letter == '-';
+    if vpc.strip_prefix("vpc-").is_none_or(|rest| rest.is_empty() || !rest.chars().all(is_letter)) {
+        return Err(bad_request(&format!("IllegalParam.{name}"), &format!("The specified {name} is illegal.")));
+    }
+    Ok(vpc)
 }
 
 /// Ends a dry run. The caller has checked everything that the real call needs.

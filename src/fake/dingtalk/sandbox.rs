@@ -14,7 +14,8 @@ const ROBOT_SECRET: &str = "SECfakeRobot0123456789abcdef";
 const API_SECRET: &str = "MevvFKK3yNYKD0OLNoS0dQLGC7DJXekHi9Z85cJ3adU";
 const PATH_SECRET: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a6978";
 /// The people of the sandbox and their `userId`.
-const PEOPLE: [(&str, &str); 3] = [("alice", "manager-alice"), ("bob", "0185115183983732"), ("carol", "carol.01")];
+const PEOPLE: [(&str, &str); 4] =
+    [("alice", "manager-alice"), ("bob", "0185115183983732"), ("carol", "carol.01"), ("erin", "erin.02")];
 
 impl FakeDingTalk {
     /// The extension for this fake, which answers at `url`.

@@ -14,10 +14,11 @@ pub const CHANNEL_ID: &str = "19:bvccYEx8DN6YhhL1f84S2EllsnYhEAEs@thread.tacv2";
 pub const FLOW_ID: &str = "flow1";
 const FLOW_SIGNATURE: &str = "fakeWorkflowSignature";
 /// The people of the sandbox and their object ids.
-pub const PEOPLE: [(&str, &str); 3] = [
+pub const PEOPLE: [(&str, &str); 4] = [
     ("alice", "a11ce000-0000-4000-8000-000000000001"),
     ("bob", "b0b00000-0000-4000-8000-000000000002"),
     ("carol", "ca401000-0000-4000-8000-000000000003"),
+    ("erin", "0badf00d-0000-4000-8000-00006572696e"),
 ];
 
 impl FakeTeams {

@@ -10,7 +10,7 @@ use crate::fake::dingtalk::CONVERSATION_ID;
 use crate::fake::feishu::CHAT_ID;
 use crate::fake::teams::CHANNEL_ID;
 use crate::local::Error;
-use crate::local::actions::CHANNEL;
+use crate::local::actions::{CHANNEL, ON_CALL};
 
 /// A platform where people click. A new one is a line in each function below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +107,15 @@ impl ChatApp {
             Self::Feishu => stage.feishu.bodies_in(CHAT_ID),
             Self::DingTalk => stage.dingtalk.bodies_in(CONVERSATION_ID),
             Self::Teams => stage.teams.bodies_in(CHANNEL_ID),
+        }
+    }
+
+    /// The messages of the channel of the escalations, `#oncall`, the oldest first.
+    #[must_use]
+    pub fn escalations(self, stage: &ChatStage) -> Vec<ChatMessage> {
+        match self {
+            Self::Slack => stage.slack.bodies_in(ON_CALL),
+            Self::Feishu | Self::DingTalk | Self::Teams => vec![],
         }
     }
 

@@ -6,7 +6,7 @@ use super::{ButtonClick, CastMember, ChatApp, ChatStage, ClickOutcome, PrivateMe
 use crate::clock;
 use crate::fake::slack::{RecordedPost, SlackButton, SlackMessageRef, visible_buttons, visible_text};
 use crate::local::Error;
-use crate::local::actions::{CHANNEL, WebhookReply};
+use crate::local::actions::{CHANNEL, ON_CALL, WebhookReply};
 
 impl ChatStage {
     /// The click of a person on a button in Slack, as Slack sends it.
@@ -28,7 +28,9 @@ impl ChatStage {
     fn find_slack_button(&self, click: &ButtonClick) -> Option<SlackButton> {
         let is_wanted = |id: &str| click.message.as_deref().is_none_or(|message| message == id);
         let private = self.private_messages().into_iter().map(|it| (it.id, it.body));
-        let shown = self.slack.bodies_in(CHANNEL).into_iter().map(|it| (it.id, it.body));
+        let shown = [ON_CALL, CHANNEL].into_iter().flat_map(|channel| self.slack.bodies_in(channel));
+        let shown =
+            shown.filter(|it| click.message.is_some() || !self.is_escalation(&it.id)).map(|it| (it.id, it.body));
         let bodies: Vec<_> = private.chain(shown).filter(|(id, _)| is_wanted(id)).map(|(_, body)| body).collect();
         let earlier = ["/api/chat.postMessage", "/api/chat.update"].into_iter().flat_map(|path| self.slack.posts(path));
         let earlier = earlier.map(|post| post.body_json());
@@ -62,7 +64,12 @@ impl ChatStage {
             Some(id) => id.clone(),
             None => self.last_card()?.ts,
         };
-        Some(SlackMessageRef { channel: CHANNEL.to_owned(), ts })
+        let channel = if self.is_escalation(&ts) { ON_CALL } else { CHANNEL };
+        Some(SlackMessageRef { channel: channel.to_owned(), ts })
+    }
+
+    fn is_escalation(&self, ts: &str) -> bool {
+        self.slack.bodies_in(ON_CALL).iter().any(|message| message.id == ts)
     }
 
     /// Sends a request of Slack, and shows what Slack was asked to show.

@@ -31,6 +31,7 @@ pub(super) async fn describe(player: &StoryPlayer) -> Result<Value, Error> {
     Ok(json!({
         "id": id, "state": record.state().name(), "generation": record.generation(), "entries": entries,
         "verify": {"holds": verified.is_ok(), "says": says}, "due": due(&record), "token": record.client_token().map(ClientToken::as_str),
+        "approved": record.approval_count(), "needed": record.policy().needed_approvals(),
         "attempts": record.attempts(), "problem": record.last_problem().map(|problem| problem.code.clone()),
     }))
 }

@@ -35,6 +35,15 @@ impl Scene {
         self.scenario.as_ref().is_some_and(|scenario| scenario.id.is_empty())
     }
 
+    /// Whether the next step is a click on a card that the watcher has not posted yet.
+    pub(super) fn awaits_card(&self) -> bool {
+        let next = self.scenario.as_ref().and_then(|scenario| scenario.steps.get(self.played));
+        let Some(StoryAction::Click { app, request: Some(number), .. }) = next.map(|step| &step.action) else {
+            return false;
+        };
+        self.player.watcher().is_running() && self.player.find_card(*app, *number).is_none()
+    }
+
     /// A text for what is on the stage, without host and token.
     pub(super) fn share_text(&self) -> Result<String, Error> {
         let played_only = self.actions.len() == self.played;
@@ -45,8 +54,16 @@ impl Scene {
         let actions = self.actions.iter().map(|step| match &step.action {
             StoryAction::Rules { config } => StoryAction::Rules { config: sandbox.hide_servers(config) },
             // Ids of messages belong to this sandbox.
-            StoryAction::Click { by, app, button, reason, .. } => {
-                StoryAction::Click { by: *by, app: *app, button: button.clone(), message: None, reason: reason.clone() }
+            StoryAction::Click { by, app, button, message, request, reason } => {
+                let number = message.as_deref().and_then(|message| self.player.request_number(*app, message));
+                StoryAction::Click {
+                    by: *by,
+                    app: *app,
+                    button: button.clone(),
+                    message: None,
+                    request: request.or(number),
+                    reason: reason.clone(),
+                }
             }
             StoryAction::Request(_)
             | StoryAction::Discover

@@ -26,6 +26,7 @@ pub(super) async fn take(scene: &Scene) -> Result<Value, Error> {
     let stage = player.stage();
     let report = *player.watcher().reports().borrow();
     let on_stage = player.current().and_then(|id| stage.simulator.read_connection(id.as_str()));
+    let bandwidth = on_stage.as_ref().and_then(|it| it.bandwidth_mbps);
     let connection = approval.as_ref().map(|it| it.connection().clone()).or(on_stage);
     let explained = connection.as_ref().map(|connection| rules::explain(&stage.parts.config, "prod", connection));
     let status = player.current().and_then(|id| stage.simulator.true_status(id.as_str()));
@@ -43,6 +44,7 @@ pub(super) async fn take(scene: &Scene) -> Result<Value, Error> {
         "step": scene.step,
         "current": player.current().map(ToString::to_string),
         "status": status,
+        "bandwidth": bandwidth,
         "clock": {"ahead_ms": ahead_ms(), "asked_at": asked_at(player)},
         "watcher": {
             "running": player.watcher().is_running(), "ticks": report.ticks > 0,
@@ -80,11 +82,13 @@ fn platforms(player: &StoryPlayer) -> Vec<Value> {
     let describe = |app: ChatApp| {
         let mut messages = app.messages(stage);
         messages.drain(..messages.len().saturating_sub(MAX_MESSAGES));
+        let mut escalations = app.escalations(stage);
+        escalations.drain(..escalations.len().saturating_sub(MAX_MESSAGES));
         let private: Vec<_> = private.iter().filter(|it| it.app == app).collect();
         let private = private.get(private.len().saturating_sub(MAX_PRIVATE)..).unwrap_or_default();
         json!({
             "name": app.name(), "title": app.title(), "channel": app.channel(), "renderer": app.name(),
-            "messages": messages, "private": private,
+            "messages": messages, "escalations": escalations, "private": private,
         })
     };
     ChatApp::ALL.into_iter().map(describe).collect()

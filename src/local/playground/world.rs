@@ -25,6 +25,8 @@ use crate::local::table::KillSwitch;
 
 /// How long a step of a scenario is awaited.
 const STEP_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long a card is awaited.
+const CARD_TIMEOUT: Duration = Duration::from_secs(15);
 /// The pause between two looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(40);
 /// The most calls of the page that wait for each other.
@@ -135,17 +137,23 @@ impl World {
         let step = StoryStep { title: words.title, why: words.why, action: action.clone(), expects: vec![] };
         self.begin_step(&mut scene, &step, None);
         let outcome = scene.player.act(action).await;
+        if let Err(error) = &outcome {
+            self.show_failure(&scene, &step, None, error);
+            // Nothing was done that could be shared.
+            scene.actions.pop_if(|done| done.action == *action);
+        }
         if let (StoryAction::Request(_), Ok(_)) = (action, &outcome) {
             scene.player.watcher().discover();
         }
         self.mark_dirty();
-        Ok(outcome_json(&outcome?))
+        Ok(outcome_json(&outcome?, scene.step))
     }
 
     /// Plays the next step of the scenario, and awaits what must be seen.
     pub(super) async fn play_step(&self) -> Result<Value, Error> {
         let _permit = self.calls.try_acquire().map_err(|_| "too many calls at the same time")?;
-        let (step, generation, outcome) = {
+        self.await_card().await;
+        let (step, number, generation, outcome) = {
             let mut scene = self.scene.lock().await;
             let next = scene.scenario.as_ref().and_then(|it| it.steps.get(scene.played)).cloned();
             let step = next.ok_or("the scenario has no more steps")?;
@@ -153,10 +161,13 @@ impl World {
             let number = scene.played;
             self.begin_step(&mut scene, &step, Some(number));
             let outcome = scene.player.act(&step.action).await;
+            if let Err(error) = &outcome {
+                self.show_failure(&scene, &step, Some(number), error);
+            }
             if step.expects.is_empty() && matches!(step.action, StoryAction::Request(_)) && scene.is_shared() {
                 scene.player.watcher().discover();
             }
-            (step, scene.generation, outcome)
+            (step, scene.step, scene.generation, outcome)
         };
         self.mark_dirty();
         let outcome = outcome?;
@@ -165,11 +176,19 @@ impl World {
             seen.push(self.expect(expectation, generation).await?);
         }
         self.mark_dirty();
-        let mut answer = outcome_json(&outcome);
+        let mut answer = outcome_json(&outcome, number);
         if let Some(members) = answer.as_object_mut() {
             members.insert("seen".to_owned(), json!(seen));
         }
         Ok(answer)
+    }
+
+    /// Awaits the card that the next step of a shared scenario clicks.
+    async fn await_card(&self) {
+        let started = Instant::now();
+        while started.elapsed() < CARD_TIMEOUT && self.scene.lock().await.awaits_card() {
+            sleep(LOOK_INTERVAL).await;
+        }
     }
 
     /// Awaits an expectation. Others may use the stage between two looks.
@@ -198,6 +217,16 @@ impl World {
         if scene.actions.len() < MAX_ACTIONS {
             scene.actions.push(StoryStep { expects: vec![], ..step.clone() });
         }
+        self.push_step(scene, step, of_scenario);
+    }
+
+    /// Shows a step again that could not be done, so that it does not read as if it were.
+    fn show_failure(&self, scene: &Scene, step: &StoryStep, of_scenario: Option<usize>, error: &Error) {
+        let failed = StoryStep { title: format!("Not done: {}", step.title), why: format!("{error}."), ..step.clone() };
+        self.push_step(scene, &failed, of_scenario);
+    }
+
+    fn push_step(&self, scene: &Scene, step: &StoryStep, of_scenario: Option<usize>) {
         let data = json!({
             "step": scene.step, "title": step.title, "why": step.why, "at": clock::now(), "scenario_step": of_scenario,
             "do": step.action,
@@ -268,6 +297,10 @@ fn known_secrets(scene: &Scene, token: &str) -> Result<KnownSecrets, Error> {
     Ok(KnownSecrets::of(&sandbox.read_secrets()?, &[token, REQUESTER_CREDENTIALS.access_key_secret, "other-secret"]))
 }
 
-fn outcome_json(outcome: &StepOutcome) -> Value {
-    json!({"modal": outcome.modal, "private": outcome.private, "status": outcome.status})
+/// What came of a step, with its number: the page waits until it shows that step.
+fn outcome_json(outcome: &StepOutcome, step: u32) -> Value {
+    json!({
+        "step": step, "modal": outcome.modal, "private": outcome.private, "status": outcome.status,
+        "approved": outcome.approved,
+    })
 }

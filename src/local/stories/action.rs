@@ -23,6 +23,10 @@ pub enum StoryAction {
         /// The id of the message. Without it, the latest one with such a button.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
+        /// The number of the request whose card it is, from 1. Share texts have it, because ids of messages belong to a
+        /// sandbox.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        request: Option<usize>,
         /// The reason, where the platform has a field for it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
@@ -259,7 +263,7 @@ impl StoryAction {
             Self::StartWatcher => words("The watcher starts again", "It continues with what the table holds."),
             Self::KillWebhook { armed: true } => words(
                 "The webhook will die",
-                "It stores the next complete decision and dies before it calls Alibaba Cloud.",
+                "It stores the approval that decides, and dies before it calls Alibaba Cloud.",
             ),
             Self::KillWebhook { armed: false } => {
                 words("The webhook will not die", "It carries out decisions as before.")

@@ -32,7 +32,7 @@ fn seen(says: &'static str, check: StoryCheck) -> StoryExpectation {
 }
 
 fn click(by: CastMember, app: ChatApp, button: &str) -> StoryAction {
-    StoryAction::Click { by, app, button: button.to_owned(), message: None, reason: None }
+    StoryAction::Click { by, app, button: button.to_owned(), message: None, request: None, reason: None }
 }
 
 fn request_step(request: PeeringRequest) -> StoryStep {

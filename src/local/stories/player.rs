@@ -12,14 +12,14 @@ use tokio::time::{Instant, sleep};
 use super::{FaultKind, PeeringRequest, StoryAction, StoryExpectation};
 use crate::alicloud::Credentials;
 use crate::app::App;
-use crate::approval::{Approval, ApprovalId};
+use crate::approval::{Approval, ApprovalId, Verdict};
 use crate::clock;
 use crate::clock::jump::MAX_AHEAD;
 use crate::fake::alicloud::Tampering;
 use crate::fake::alicloud::gateway::Fault;
 use crate::local::Error;
 use crate::local::actions::{ACCEPT, WebhookReply, failure};
-use crate::local::chat_stage::{ButtonClick, ChatApp, ChatStage, ClickOutcome, PrivateMessage, SignedAs};
+use crate::local::chat_stage::{ButtonClick, CastMember, ChatApp, ChatStage, ClickOutcome, PrivateMessage, SignedAs};
 use crate::local::reload::CurrentApp;
 use crate::local::sandbox::REQUESTER_CREDENTIALS;
 use crate::local::table::KillSwitch;
@@ -36,8 +36,13 @@ pub const CLOCK_LIMIT: &str = "the clock moves at most ten years ahead in all";
 /// The credentials of an account that no rule names.
 const OTHER_ACCOUNT_CREDENTIALS: Credentials<'_> =
     Credentials { access_key_id: "other-key", access_key_secret: "other-secret", security_token: None };
-/// The account of these credentials.
+/// The credentials of the accepting account, which may also request.
+const OWN_ACCOUNT_CREDENTIALS: Credentials<'_> =
+    Credentials { access_key_id: "accepter-key", access_key_secret: "accepter-secret", security_token: None };
+/// The account of [`OTHER_ACCOUNT_CREDENTIALS`].
 pub const OTHER_ACCOUNT: AccountId = AccountId(3_333_333_333_333_333);
+/// The requesting account of the sandbox.
+const REQUESTING_ACCOUNT: AccountId = AccountId(1_111_111_111_111_111);
 /// The accepting account of the sandbox.
 const ACCEPTING_ACCOUNT: AccountId = AccountId(2_222_222_222_222_222);
 
@@ -51,6 +56,8 @@ pub struct StoryPlayer {
     kill_switch: KillSwitch,
     faults: BTreeSet<FaultKind>,
     current: Option<InstanceId>,
+    /// Every request, in order.
+    requests: Vec<InstanceId>,
     last_reply: Option<WebhookReply>,
     last_answer: String,
 }
@@ -64,6 +71,8 @@ pub struct StepOutcome {
     pub private: Option<PrivateMessage>,
     /// The HTTP status of the webhook, if it was called.
     pub status: Option<u16>,
+    /// Whether the person has approved by this click, and had not before.
+    pub approved: bool,
 }
 
 impl StoryPlayer {
@@ -83,6 +92,7 @@ impl StoryPlayer {
             kill_switch,
             faults: BTreeSet::new(),
             current: None,
+            requests: vec![],
             last_reply: None,
             last_answer: String::new(),
         })
@@ -112,10 +122,34 @@ impl StoryPlayer {
         &self.faults
     }
 
-    /// The connection that was requested last.
+    /// The connection that was requested or clicked last.
     #[must_use]
     pub fn current(&self) -> Option<&InstanceId> {
         self.current.as_ref()
+    }
+
+    /// The number of the request that a message is about, from 1.
+    #[must_use]
+    pub fn request_number(&self, app: ChatApp, message: &str) -> Option<usize> {
+        let id = self.request_of(app, message)?;
+        self.requests.iter().position(|request| request == id).map(|position| position.saturating_add(1))
+    }
+
+    /// The request that a message is about: the one that its text names first.
+    fn request_of(&self, app: ChatApp, message: &str) -> Option<&InstanceId> {
+        let shown =
+            app.messages(&self.stage).into_iter().chain(app.escalations(&self.stage)).map(|it| (it.id, it.body));
+        let private = self.stage.private_messages().into_iter().map(|it| (it.id, it.body));
+        let body = shown.chain(private).find(|(id, _)| id == message).map(|(_, body)| body.to_string())?;
+        let named = self.requests.iter().filter_map(|id| body.find(id.as_str()).map(|place| (place, id)));
+        named.min_by_key(|(place, _)| *place).map(|(_, id)| id)
+    }
+
+    /// The card of a request.
+    #[must_use]
+    pub fn find_card(&self, app: ChatApp, request: usize) -> Option<String> {
+        let cards = app.messages(&self.stage).into_iter().rev().map(|it| it.id);
+        cards.into_iter().find(|id| self.request_number(app, id) == Some(request))
     }
 
     /// The last reply of the webhook.
@@ -163,16 +197,16 @@ impl StoryPlayer {
         match action {
             StoryAction::Request(request) => self.request(request).await?,
             StoryAction::Discover => self.watcher.discover(),
-            StoryAction::Click { by, app, button, message, reason } => {
+            StoryAction::Click { by, app, button, message, request, reason } => {
+                let message = self.find_clicked(*app, message.clone(), *request)?;
                 let (by, app, label) = (*by, *app, button.clone());
-                let click = ButtonClick { by, app, message: message.clone(), label, reason: reason.clone() };
-                let outcome = self.stage.click(&click).await?;
-                return Ok(self.note_click(outcome));
+                return self.click(ButtonClick { by, app, message, label, reason: reason.clone() }).await;
             }
             StoryAction::AnswerModal { by, reason } => {
                 let modal = self.stage.slack.modals().pop().ok_or("no modal is open")?;
+                let had_approved = self.has_approved(*by).await?;
                 let outcome = self.stage.answer_slack_modal(&modal, *by, reason).await?;
-                return Ok(self.note_click(outcome));
+                return self.note_click(outcome, *by, had_approved).await;
             }
             StoryAction::ForgeClick { signed_for, sent_as } => {
                 let (by, app) = (*signed_for, ChatApp::Slack);
@@ -213,13 +247,51 @@ impl StoryPlayer {
         Ok(StepOutcome::default())
     }
 
-    fn note_click(&mut self, outcome: ClickOutcome) -> StepOutcome {
+    /// The id of the message that is clicked, if the action says which.
+    fn find_clicked(
+        &self,
+        app: ChatApp,
+        message: Option<String>,
+        request: Option<usize>,
+    ) -> Result<Option<String>, Error> {
+        match (message, request) {
+            (None, Some(number)) => {
+                let card = self.find_card(app, number);
+                Ok(Some(card.ok_or_else(|| format!("request {number} has no card in {}", app.title()))?))
+            }
+            (message, _) => Ok(message),
+        }
+    }
+
+    async fn click(&mut self, click: ButtonClick) -> Result<StepOutcome, Error> {
+        let clicked = click.message.as_deref().and_then(|message| self.request_of(click.app, message));
+        if let Some(id) = clicked.cloned() {
+            self.current = Some(id);
+        }
+        let had_approved = self.has_approved(click.by).await?;
+        let outcome = self.stage.click(&click).await?;
+        self.note_click(outcome, click.by, had_approved).await
+    }
+
+    async fn has_approved(&self, person: CastMember) -> Result<bool, Error> {
+        let record = self.record().await?;
+        let mut decisions = record.as_ref().map(Approval::decisions).unwrap_or_default().iter();
+        Ok(decisions.any(|it| it.verdict == Verdict::Approve && it.by.person.as_deref() == Some(person.name())))
+    }
+
+    async fn note_click(
+        &mut self,
+        outcome: ClickOutcome,
+        by: CastMember,
+        had_approved: bool,
+    ) -> Result<StepOutcome, Error> {
         let ClickOutcome { reply, modal, private } = outcome;
+        let approved = !had_approved && self.has_approved(by).await?;
         self.watcher.wake();
         self.last_answer = private.as_ref().map(|message| message.text.clone()).unwrap_or_default();
         let status = Some(reply.status);
         self.last_reply = Some(reply);
-        StepOutcome { modal, private, status }
+        Ok(StepOutcome { modal, private, status, approved })
     }
 
     async fn send(&mut self, signed_as: SignedAs) -> Result<StepOutcome, Error> {
@@ -244,11 +316,8 @@ impl StoryPlayer {
 
     async fn request(&mut self, request: &PeeringRequest) -> Result<(), Error> {
         let accepting = ACCEPTING_ACCOUNT.to_string();
-        let account = match request.account.as_str() {
-            account if account == OTHER_ACCOUNT.to_string() => OTHER_ACCOUNT_CREDENTIALS,
-            "1111111111111111" => REQUESTER_CREDENTIALS,
-            _ => return Err("the requester is account 1111111111111111 or 3333333333333333".into()),
-        };
+        let account = AccountId::try_from(request.account.clone()).ok().and_then(credentials_of);
+        let account = account.ok_or_else(|| format!("the sandbox has no account {:?}", request.account))?;
         for (vpc, cidrs) in [(&request.vpc, &request.cidrs), (&request.accepting_vpc, &request.accepting_cidrs)] {
             let cidrs = parse_cidrs(cidrs)?;
             if !cidrs.is_empty() {
@@ -268,6 +337,7 @@ impl StoryPlayer {
             optional.into_iter().filter(|(_, text)| !text.is_empty()).map(|(name, text)| (name, text.as_str())),
         );
         let id = self.stage.request_as(account, &call).await?;
+        self.requests.push(id.clone());
         self.current = Some(id);
         if self.faults.contains(&FaultKind::StatusLags) {
             self.show_status("Accepting");
@@ -278,7 +348,9 @@ impl StoryPlayer {
     async fn call_as_requester(&self, action: &'static str, more: &[(&str, &str)]) -> Result<(), Error> {
         let id = self.current.as_ref().ok_or("nothing is requested yet")?;
         let call: Vec<_> = [("InstanceId", id.as_str())].into_iter().chain(more.iter().copied()).collect();
-        self.stage.call_as(REQUESTER_CREDENTIALS, action, &call).await
+        let connection = self.stage.simulator.read_connection(id.as_str());
+        let owner = connection.and_then(|connection| credentials_of(connection.requester.account));
+        self.stage.call_as(owner.unwrap_or(REQUESTER_CREDENTIALS), action, &call).await
     }
 
     fn set_fault(&mut self, fault: FaultKind, on: bool, times: Option<u32>) {
@@ -328,12 +400,23 @@ fn advance_clock(minutes: u32) -> Result<(), Error> {
     Ok(())
 }
 
+/// The credentials of an account of the sandbox.
+fn credentials_of(account: AccountId) -> Option<Credentials<'static>> {
+    match account {
+        REQUESTING_ACCOUNT => Some(REQUESTER_CREDENTIALS),
+        ACCEPTING_ACCOUNT => Some(OWN_ACCOUNT_CREDENTIALS),
+        OTHER_ACCOUNT => Some(OTHER_ACCOUNT_CREDENTIALS),
+        AccountId(_) => None,
+    }
+}
+
 fn faults_of(kind: FaultKind) -> Vec<Fault> {
     match kind {
         FaultKind::Throttle => {
             [ACCEPT, "RejectVpcPeerConnection"].map(|action| failure(action, "Throttling.User")).into()
         }
-        FaultKind::LoseAnswer => vec![Fault { after_effect: true, ..failure(ACCEPT, "ServiceUnavailable") }],
+        // An error that says "never started", such as ServiceUnavailable, would be a lie after the effect.
+        FaultKind::LoseAnswer => vec![Fault { after_effect: true, ..failure(ACCEPT, "InternalError") }],
         FaultKind::Slow => vec![Fault { account: Some(ACCEPTING_ACCOUNT), delay_ms: 2000, ..Fault::default() }],
         FaultKind::RefuseCredentials => {
             let code = Some("Forbidden.RAM".to_owned());

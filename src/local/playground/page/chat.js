@@ -4,7 +4,7 @@ import { carryOver, markNew, text } from './cards/dom.js';
 import * as feishu from './cards/feishu.js';
 import * as slack from './cards/slack.js';
 import * as teams from './cards/teams.js';
-import { $, announce, clockTime, code, face, h, icon, pretty, redraw, tabs, visible } from './dom.js';
+import { $, announce, clockTime, code, face, focusAgain, h, icon, placeOf, pretty, redraw, tabs, visible } from './dom.js';
 
 /** What draws the cards of a platform, by the name that the server gives. A new platform is one entry. */
 const RENDERERS = { slack, feishu, teams, dingtalk };
@@ -13,6 +13,7 @@ const AUDIT = 'audit';
 /** Cards as they were drawn: by platform and id, with their number of edits. */
 const drawn = new Map();
 let lastShown = '';
+let tabShown = '';
 
 export function createChat(app) {
   const { ui } = app;
@@ -30,9 +31,13 @@ export function createChat(app) {
   }
 
   function drawTabs() {
-    const entries = app.state.platforms.map(it => ({ key: it.name, name: it.title, count: it.messages.length }));
-    entries.push({ key: AUDIT, name: 'Audit webhook', count: app.state.audit.length });
+    const entries = app.state.platforms.map(it => ({ key: it.name, name: it.title, count: it.messages.length + it.escalations.length, unit: ['message', 'messages'] }));
+    entries.push({ key: AUDIT, name: 'Audit', count: app.state.audit.length, unit: ['event', 'events'] });
     redraw($('platforms'), () => tabs('platforms', entries, ui.platform, choosePlatform, 'room'));
+    if (ui.platform !== tabShown) {
+      tabShown = ui.platform;
+      $(`tab-${tabShown}`).scrollIntoView({ block: 'nearest', inline: 'nearest' });
+    }
     redraw($('views'), () => [
       h('legend', { class: 'sr' }, 'Show'),
       [
@@ -90,10 +95,9 @@ export function createChat(app) {
 
   function actionsOf(app_name, message) {
     return {
-      enabled: !app.busy,
       names: names(),
       click: ({ label, reason }) =>
-        app.act({ do: 'click', by: ui.person, app: app_name, button: label, message, ...(reason ? { reason } : {}) }),
+        app.busy || app.act({ do: 'click', by: ui.person, app: app_name, button: label, message, ...(reason ? { reason } : {}) }),
     };
   }
 
@@ -116,7 +120,7 @@ export function createChat(app) {
     }
     return h(
       'article',
-      { class: 'message', 'data-message': message.id, 'data-edits': String(message.edits) },
+      { class: 'message', 'data-part': `message ${message.id}`, 'data-message': message.id, 'aria-label': `peergate in ${where.channel}${message.edits ? ', edited' : ''}`, 'data-edits': String(message.edits) },
       face('app'),
       h(
         'div',
@@ -138,7 +142,7 @@ export function createChat(app) {
     const count = `${message.replies.length} ${message.replies.length === 1 ? 'reply' : 'replies'} in the thread`;
     return h(
       'section',
-      { class: 'thread', 'aria-label': count },
+      { class: 'thread', 'aria-label': count, 'data-part': `thread ${message.id}` },
       h('h3', null, count),
       h(
         'ol',
@@ -161,11 +165,11 @@ export function createChat(app) {
     const last = mine.at(-1);
     return [
       others > 0 &&
-        h('p', { class: 'elsewhere' }, `${others} private ${others === 1 ? 'answer is' : 'answers are'} hidden: only the reader sees them.`),
+        h('p', { class: 'elsewhere' }, `${others} private ${others === 1 ? 'answer is' : 'answers are'} hidden: only the reader sees ${others === 1 ? 'it' : 'them'}.`),
       last &&
         h(
           'section',
-          { class: 'private', 'aria-label': `Only ${person().title} sees this`, 'data-private': last.id },
+          { class: 'private', 'data-part': `private ${last.id}`, 'aria-label': `Only ${person().title} sees this`, 'data-private': last.id },
           h('header', null, icon('eye'), h('span', { class: 'grow' }, `Only ${person().title} sees this`), h('time', null, clockTime(last.at))),
           h('div', { class: 'body', tabindex: '0', role: 'group', 'aria-label': 'The answer', 'data-rest': true }, renderBody(where, last.body, actionsOf(where.name, last.id))),
         ),
@@ -228,22 +232,31 @@ export function createChat(app) {
     );
   }
 
+  const isUnfound = () => app.state.current && !app.state.record && !(app.state.scenario && app.state.watcher.running);
+
+  function drawUnfound() {
+    const { running } = app.state.watcher;
+    return empty('No card yet', running ? 'The watcher finds the request at its next tick.' : 'The watcher is killed, so it has not found the request yet. Start the watcher.');
+  }
+
   function drawRoom() {
     const room = $('room');
     room.setAttribute('aria-labelledby', `tab-${ui.platform}`);
     if (ui.platform === AUDIT) return redraw(room, drawAudit);
     const where = platform();
-    if (!where.messages.length) return redraw(room, () => [drawEmpty(), drawPrivate(where)]);
+    if (!where.messages.length) return redraw(room, () => [isUnfound() ? drawUnfound() : drawEmpty(), drawPrivate(where)]);
     const before = new Map([...room.querySelectorAll('[data-message]')].map(it => [it.dataset.message, it]));
     const focused = document.activeElement;
     redraw(room, () => [
       h(
         'div',
-        { class: 'stage' },
+        { class: 'stage', 'data-part': `stage ${where.name}` },
         h(
           'div',
-          { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': `Messages in ${where.channel}`, 'data-scroll': `room ${where.name}` },
+          { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': `Messages in ${where.channel}`, 'data-part': 'messages', 'data-scroll': `room ${where.name}` },
           where.messages.map(message => [drawMessage(where, message), drawThread(where, message)]),
+          where.escalations.length > 0 && h('h3', { class: 'day' }, 'also in ', h('b', null, '#oncall')),
+          where.escalations.map(message => [drawMessage({ ...where, channel: '#oncall' }, message), drawThread(where, message)]),
         ),
       ),
       drawPrivate(where),
@@ -251,11 +264,11 @@ export function createChat(app) {
     for (const message of room.querySelectorAll('[data-message]')) {
       const old = before.get(message.dataset.message);
       // A card that was edited starts over, as in the platforms' clients.
-      if (old?.dataset.edits === message.dataset.edits) {
+      if (old && old !== message && old.dataset.edits === message.dataset.edits) {
         carryOver(old, message, old.contains(focused) ? focused.closest('[data-key]')?.dataset.key : null);
       }
     }
-    const newest = `${where.name} ${where.messages.at(-1).id}`;
+    const newest = `${where.name} ${(where.escalations.at(-1) ?? where.messages.at(-1)).id}`;
     if (newest !== lastShown) {
       lastShown = newest;
       const cards = room.querySelectorAll('article.message');
@@ -264,27 +277,44 @@ export function createChat(app) {
     return null;
   }
 
-  /** Opens the modal of a platform. */
-  function openModal(view, by, where) {
+  let modal = null;
+
+  function closeModal() {
+    modal?.close();
+  }
+
+  /** Opens the modal of a platform over the chat. The rest of the page stays usable. */
+  function openModal(view, by, where, { takesFocus = true } = {}) {
     const renderer = RENDERERS[where];
     if (!renderer?.renderModal) return;
-    const modal = renderer.renderModal(view, {
+    closeModal();
+    const focused = document.activeElement;
+    const place = placeOf(focused);
+    const opened = renderer.renderModal(view, {
       enabled: true,
       names: names(),
       click: async ({ reason }) => {
-        modal.close();
+        opened.close();
         await app.act({ do: 'answer_modal', by, reason: reason ?? '' });
       },
-      close: () => modal.remove(),
+      close: () => {
+        opened.remove();
+        if (document.activeElement === document.body) focusAgain($('room'), place);
+      },
     });
-    modal.classList.add('in-chat');
-    document.body.append(modal);
-    modal.showModal();
+    opened.addEventListener('keydown', event => event.key === 'Escape' && opened.close());
+    opened.classList.add('in-chat');
+    $('chat').append(opened);
+    opened.show();
+    if (!takesFocus) {
+      document.activeElement.blur();
+      focused?.focus();
+    }
+    modal = opened;
   }
 
   /** After an approval that counts, the next person who is needed is chosen. */
   function chooseNext() {
-    if (person()?.note !== 'approved') return;
     const next = app.state.people.find(it => it.needed);
     if (!next) return;
     choosePerson(next.name, false);
@@ -301,7 +331,8 @@ export function createChat(app) {
   function forget() {
     drawn.clear();
     lastShown = '';
+    closeModal();
   }
 
-  return { draw, choosePerson, chooseNext, openModal, forget };
+  return { draw, choosePerson, chooseNext, openModal, closeModal, forget };
 }

@@ -28,9 +28,17 @@ export const button = (label, run, { small = true, kind = '', mark, ...more } = 
     h('span', null, label),
   );
 
-/** Says something to screen readers. */
+const PAUSE_MS = 150;
+let said = [];
+/** Says something to screen readers, together with what else is said at this moment. */
 export function announce(text) {
-  $('announce').textContent = text;
+  if (!said.length) {
+    setTimeout(() => {
+      $('announce').textContent = said.join(' ');
+      said = [];
+    }, PAUSE_MS);
+  }
+  said.push(text);
 }
 
 /** Shows what went wrong until the next thing works. */
@@ -60,28 +68,89 @@ const INVISIBLE = /[\p{Cf}\p{Cc}\p{Zl}\p{Zp}\p{Co}\p{Cn}]/gu;
 /** A text in which every character can be seen. Line breaks stay. */
 export const visible = text => text.replace(INVISIBLE, c => (c === '\n' ? c : `\\u{${c.codePointAt(0).toString(16)}}`));
 
-/** Redraws a part. What had the focus gets it again, and what was open stays open, if it is still there. */
+/** Shows a text. What did not change stays, with what is selected in it. */
+export function showText(id, text) {
+  if ($(id).textContent !== text) $(id).textContent = text;
+}
+
+/** How each part looked when it was drawn. What a person opens or types in it later is no difference. */
+const looks = new WeakMap();
+const lookOf = node => (node.outerHTML ?? node.textContent).replaceAll(/card-part-\d+/g, 'card-part');
+
+function remember(node) {
+  looks.set(node, lookOf(node));
+  for (const part of node.querySelectorAll?.('[data-part]') ?? []) looks.set(part, lookOf(part));
+}
+
+/** Puts nodes in place of the children. A part that looks as before stays, so a click or a selection in it is not lost. */
+function replaceChanged(container, nodes) {
+  const parts = new Map([...container.children].map(part => [part.dataset.part, part]));
+  let next = container.firstChild;
+  const skipTo = node => {
+    while (next !== node) {
+      const outdated = next;
+      next = next.nextSibling;
+      outdated.remove();
+    }
+  };
+  for (const node of nodes) {
+    const name = node.dataset?.part;
+    const before = name ? parts.get(name) : next?.dataset?.part ? null : next;
+    const stays = before?.parentNode === container;
+    if (stays && looks.get(before) === lookOf(node)) {
+      skipTo(before);
+      next = before.nextSibling;
+    } else if (stays && name && node.querySelector(':scope > [data-part]')) {
+      skipTo(before);
+      next = before.nextSibling;
+      for (const { name: attribute, value } of [...node.attributes]) before.setAttribute(attribute, value);
+      looks.set(before, lookOf(node));
+      replaceChanged(before, [...node.childNodes]);
+    } else {
+      if (stays) skipTo(before);
+      remember(node);
+      container.insertBefore(node, next);
+      if (stays) skipTo(before.nextSibling);
+    }
+  }
+  skipTo(null);
+}
+
+/** Redraws what changed of a part. What had the focus gets it again, and what was open stays open, if it is still there. */
 export function redraw(container, draw) {
   const had = container.contains(document.activeElement) ? document.activeElement : null;
-  const key = had?.closest('[data-key]')?.dataset.key;
+  const place = had && placeOf(had);
   const tops = new Map([...container.querySelectorAll('[data-scroll]')].map(it => [it.dataset.scroll, it.scrollTop]));
   const open = new Set([...container.querySelectorAll('details[open] > summary[data-key]')].map(it => it.dataset.key));
-  container.replaceChildren(...[draw()].flat(Infinity).filter(Boolean));
+  replaceChanged(container, [draw()].flat(Infinity).filter(Boolean));
   for (const part of container.querySelectorAll('[data-scroll]')) {
-    part.scrollTop = tops.get(part.dataset.scroll) ?? part.scrollTop;
+    const top = tops.get(part.dataset.scroll) ?? part.scrollTop;
+    if (part.scrollTop !== top) part.scrollTop = top;
   }
   for (const summary of container.querySelectorAll('details > summary[data-key]')) {
     if (open.has(summary.dataset.key)) summary.parentElement.open = true;
   }
-  if (!had) return;
-  const same = key && container.querySelector(`[data-key="${CSS.escape(key)}"]`);
-  const next = same && !same.disabled ? same : container.querySelector('[data-rest], [tabindex="0"]');
+  if (!had || had === document.activeElement) return;
+  focusAgain(container, place);
+}
+
+/** Where an element is, in words that hold after a redraw. */
+export const placeOf = element => ({
+  key: element.closest('[data-key]')?.dataset.key,
+  part: element.closest('[data-part]')?.dataset.part,
+});
+
+/** Focuses the same button; if it is gone, the answer; else the whole part. */
+export function focusAgain(container, { key, part }) {
+  const find = (root, name, value) => value && root.querySelector(`[data-${name}="${CSS.escape(value)}"]`);
+  const same = find(find(container, 'part', part) || container, 'key', key);
+  const next = same && !same.disabled ? same : (container.querySelector('[data-rest]') ?? container.querySelector('[tabindex="0"]'));
   next?.focus({ preventScroll: true });
 }
 
 /** Tabs: the arrows move between them. */
 export function tabs(id, entries, chosen, choose, panel) {
-  return entries.map(({ key, name, count }) =>
+  return entries.map(({ key, name, count, unit }) =>
     h(
       'button',
       {
@@ -95,7 +164,7 @@ export function tabs(id, entries, chosen, choose, panel) {
         click: () => choose(key),
       },
       name,
-      count ? h('span', { class: 'count' }, String(count)) : null,
+      count ? h('span', { class: 'count' }, ' ', String(count), h('span', { class: 'sr' }, ` ${count === 1 ? unit[0] : unit[1]}`)) : null,
     ),
   );
 }

@@ -1,6 +1,6 @@
 // The page: what happened, as events say it, and what is drawn from that.
 import { createChat } from './chat.js';
-import { $, announce, h, redraw, showProblem } from './dom.js';
+import { $, announce, h, redraw, showProblem, showText } from './dom.js';
 import { createScenarios } from './scenarios.js';
 import { call, openedWith, readEvents } from './server.js';
 import { createTime } from './time.js';
@@ -12,7 +12,7 @@ const RETRY_MS = 1000;
 const FAULTS = {
   throttle: ['Throttle', 'Throttling.User'],
   lose_answer: ['Lose an answer', 'after the effect'],
-  slow: ['Slow', '2 s a call'],
+  slow: ['Slow', 'clicks may get no answer'],
   refuse_credentials: ['Refuse access', 'Forbidden.RAM'],
   status_lags: ['Status lags', 'shows Accepting'],
 };
@@ -40,9 +40,13 @@ const app = {
   http: new Map(),
   seen: [],
   busy: 0,
+  problem: '',
+  latestStep: 0,
   ui: { platform: 'slack', person: 'alice', why: 'rules', view: 'card', node: null, call: null },
   waiting: [],
 
+  /** The HTTP messages of the steps, in order. Those before the first step prepare the functions. */
+  calls: () => [...app.http.values()].filter(it => it.step > 0).sort((one, other) => one.number - other.number),
   lastStep: () => app.steps.get(app.state?.step),
   nodeName: node => NODES[node],
 
@@ -58,12 +62,14 @@ const app = {
     status === null || (status >= 400 && !(place === 'alicloud' && answer.includes('DryRunOperation'))),
 
   fail(error) {
+    app.problem = error.message;
     showProblem(error.message);
   },
 
   /** Runs something that changes the stage. Returns null if it fails. */
   async run(what) {
     app.busy += 1;
+    document.body.toggleAttribute('data-busy', true);
     showProblem('');
     try {
       return await what();
@@ -72,19 +78,27 @@ const app = {
       return null;
     } finally {
       app.busy -= 1;
+      document.body.toggleAttribute('data-busy', app.busy > 0);
+      app.scenarios.draw();
     }
   },
 
   async act(action) {
-    app.seen = [];
+    const { generation } = app.state;
     const done = await app.run(() => call('act', action));
-    if (done?.modal) app.chat.openModal(done.modal, action.by, action.app ?? app.ui.platform);
-    if (done && ['click', 'answer_modal'].includes(action.do)) app.clickedAs = action.by;
+    if (done) {
+      await app.until(() => app.state.step >= done.step || app.state.generation !== generation);
+      if (done.modal) app.openModal(done, action.by, action.app ?? app.ui.platform);
+    }
     app.draw();
+    if (done?.approved && action.by === app.ui.person) app.chat.chooseNext();
     return done;
   },
 
-  openModal: view => app.chat.openModal(view, app.ui.person, app.ui.platform),
+  /** Opens the modal of a step, unless the next step has begun. */
+  openModal({ modal, step }, by, where, options) {
+    if (step === app.latestStep) app.chat.openModal(modal, by, where, options);
+  },
 
   /** The page follows who clicks in a scenario. */
   followClicker() {
@@ -113,9 +127,9 @@ const app = {
 
   draw() {
     if (!app.state) return;
-    if (app.clickedAs && app.clickedAs === app.ui.person && app.state.people.find(it => it.name === app.clickedAs)?.note === 'approved') {
-      app.clickedAs = null;
-      app.chat.chooseNext();
+    if (pointer.isDown) {
+      pointer.hidesChanges = true;
+      return;
     }
     drawFlow();
     app.scenarios.draw();
@@ -128,8 +142,21 @@ const app = {
   },
 };
 
+/** A click needs the same button at its beginning and end, so nothing is redrawn while a pointer is down. */
+const pointer = { isDown: false, hidesChanges: false };
+
+function releasePointer() {
+  if (!pointer.isDown) return;
+  // The click comes after the pointer is up.
+  setTimeout(() => {
+    const { hidesChanges } = pointer;
+    pointer.isDown = pointer.hidesChanges = false;
+    if (hidesChanges) app.draw();
+  });
+}
+
 function drawFlow() {
-  const calls = [...app.http.values()].sort((one, other) => one.number - other.number);
+  const calls = app.calls();
   const here = calls.filter(it => it.step === app.state.step);
   const latest = here.at(-1);
   const touched = new Set(here.flatMap(app.nodesOf));
@@ -147,7 +174,7 @@ function drawFlow() {
         isRefused && 'refused',
         isKilled && 'killed',
       ].filter(Boolean);
-      const says = isKilled ? 'killed' : nodeText(node, last[node]);
+      const says = isKilled ? 'killed' : isRefused ? exchangeText(latest) : nodeText(node, last[node]);
       const choose = () => {
         app.ui.node = app.ui.node === node ? null : node;
         app.ui.why = 'http';
@@ -173,15 +200,24 @@ function nodeText(node, latest) {
   if (node === ASKED) return app.state.status ?? '';
   if (node === WATCHER) return app.state.watcher.ticks ? `${app.state.watcher.last.discovered} found, ${app.state.watcher.last.delivered} posted` : '';
   if (!latest) return '';
-  const refused = app.isRefusal(latest) ? ` ${latest.status ?? 'no answer'}` : '';
   if (node === WEBHOOK) return latest.status === null ? 'no answer' : `answered ${latest.status}`;
+  return exchangeText(latest);
+}
+
+function exchangeText(latest) {
+  const refused = app.isRefusal(latest) ? ` ${latest.status ?? 'no answer'}` : '';
   return `${latest.name.replace('VpcPeerConnection', '')}${latest.note ? `, ${latest.note}` : ''}${refused}`;
 }
 
 function drawRequester() {
+  if (!app.state) return;
   const isOpen = ['Accepting'].includes(app.state.status);
-  for (const button of document.querySelectorAll('.acts [data-act]')) button.disabled = button.dataset.act === 'delete' ? !app.state.current : !isOpen;
-  $('send').lastChild.textContent = app.state.current ? 'Send another request' : 'Send request';
+  const isDeleted = app.state.status === 'Deleted';
+  for (const button of document.querySelectorAll('.acts [data-act]')) button.disabled = button.dataset.act === 'delete' ? !app.state.current || isDeleted : !isOpen;
+  showText('change', `Change to ${nextBandwidth()} Mbit/s`);
+  const isUnseen = isDeleted && app.state.record && app.state.record.state !== 'deleted';
+  showText('acts-note', isUnseen ? 'Deleted. The watcher needs a second reading, a minute later: then the card says so.' : '');
+  showText('send-label', app.state.current ? 'Send another request' : 'Send request');
   for (const { kind, on } of app.state.faults) document.querySelector(`[data-fault="${kind}"]`)?.setAttribute('aria-checked', String(on));
 }
 
@@ -189,17 +225,53 @@ function fillIn(preset) {
   for (const [name, id] of Object.entries(FIELDS)) $(id).value = { ...PLAIN, ...PRESETS[preset] }[name];
 }
 
-function sendRequest(event) {
+/** The field that a refusal is about. */
+function fieldOf(refusal) {
+  const block = refusal.match(/"(.*)" is no CIDR block/)?.[1];
+  if (block !== undefined) return ['cidr', 'accepting-cidr'].find(id => $(id).value.includes(block));
+  const [, code] = refusal.match(/(?:IllegalParam\.|Missing)(Bandwidth|AcceptingVpcId|VpcId)/) ?? [];
+  return { Bandwidth: 'bandwidth', AcceptingVpcId: 'accepting-vpc', VpcId: 'vpc' }[code];
+}
+
+function showFieldError(id, text) {
+  const error = h('span', { class: 'error', id: `${id}-error`, role: 'alert' }, text);
+  $(id).setAttribute('aria-invalid', 'true');
+  $(id).setAttribute('aria-describedby', error.id);
+  $(id).after(error);
+  $(id).focus();
+}
+
+function removeFieldErrors() {
+  for (const field of document.querySelectorAll('#request [aria-invalid]')) {
+    field.removeAttribute('aria-invalid');
+    field.removeAttribute('aria-describedby');
+    $(`${field.id}-error`).remove();
+  }
+}
+
+async function sendRequest(event) {
   event.preventDefault();
+  removeFieldErrors();
   const request = Object.fromEntries(Object.entries(FIELDS).map(([name, id]) => [name, $(id).value.trim()]));
   // Two requests of the same two VPCs cannot be open at the same time.
   if (app.state.current && request.vpc === 'vpc-requester') request.vpc = `vpc-requester-${app.state.step + 1}`;
-  app.act({ do: 'request', ...request });
+  if (await app.act({ do: 'request', ...request })) return;
+  const field = fieldOf(app.problem);
+  if (!field) return;
+  showFieldError(field, app.problem);
+  showProblem('');
+}
+
+/** The bandwidth in the field, or another one if the connection has that already. */
+function nextBandwidth() {
+  const [given, now] = [Number($('bandwidth').value), app.state?.bandwidth];
+  if (Number.isInteger(given) && given > 0 && given !== now) return given;
+  return now === 2048 ? 512 : 2048;
 }
 
 function actAsOwner(event) {
   const act = event.target.closest('[data-act]')?.dataset.act;
-  if (act === 'change') app.act({ do: 'change', bandwidth: Number($('bandwidth').value) === 2048 ? 512 : 2048 });
+  if (act === 'change') app.act({ do: 'change', bandwidth: nextBandwidth() });
   else if (act === 'delete') app.act({ do: 'delete' });
   else if (act === 'bypass') app.act({ do: 'accept_in_console' });
   else if (act === 'expire') {
@@ -209,22 +281,42 @@ function actAsOwner(event) {
   }
 }
 
+/** Says what is new in the chat and in the record. */
+function announceChanges(before, now) {
+  if (before?.generation !== now.generation) return;
+  const known = new Set(before.platforms.flatMap(it => it.private.map(message => message.id)));
+  for (const message of now.platforms.flatMap(it => it.private).filter(it => !known.has(it.id))) {
+    const reader = now.people.find(it => it.name === message.to)?.title;
+    announce(`Only ${reader} sees: ${message.text.split('\n')[0]}.`);
+  }
+  const words = ({ current, record }) =>
+    record && `${current} is ${record.state}${record.state === 'pending' ? `, ${record.approved} of ${record.needed}` : ''}.`;
+  if (words(now) && words(now) !== words(before)) announce(words(now));
+}
+
 function take(events) {
   for (const { kind, data } of events) {
     if (kind === 'reset') {
       app.steps.clear();
       app.http.clear();
       app.seen = [];
-      app.ui.node = app.ui.call = app.clickedAs = null;
+      app.latestStep = 0;
+      app.ui.node = app.ui.call = null;
       app.ui.person = 'alice';
       app.chat.forget();
       app.why.forget();
     } else if (kind === 'step') {
       app.steps.set(data.step, data);
+      app.latestStep = data.step;
+      app.seen = [];
+      app.chat.closeModal();
       announce(`${data.title}. ${data.why}`);
       app.ui.call = null;
     } else if (kind === 'http') app.http.set(data.number, data);
-    else if (kind === 'state') app.state = data;
+    else if (kind === 'state') {
+      announceChanges(app.state, data);
+      app.state = data;
+    }
   }
   app.draw();
   app.settle();
@@ -236,13 +328,11 @@ async function follow() {
       showLost(false);
       await readEvents(take);
     } catch (error) {
-      if (error.message.includes('Open the address')) return showLost(true);
+      // Another start of the playground never takes our token.
+      if (error.isFinal) return showLost(true);
     }
     showLost(true);
-    await new Promise(resolve => {
-      app.retry = resolve;
-      setTimeout(resolve, RETRY_MS);
-    });
+    await new Promise(resolve => setTimeout(resolve, RETRY_MS));
   }
 }
 
@@ -278,7 +368,7 @@ function onKey(event) {
     return;
   }
   const isField = event.target.matches?.('input:not([type=radio]):not([type=range]):not([type=checkbox]), textarea, select');
-  if (event.ctrlKey || event.metaKey || event.altKey || !$('single').checked || isField || document.querySelector('dialog[open]') || !app.state) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || !$('single').checked || isField || $('help').open || !app.state) return;
   const person = app.state.people[Number(event.key) - 1];
   if (person) app.chat.choosePerson(person.name);
   else if (event.key === 'n') app.scenarios.step();
@@ -298,17 +388,22 @@ for (const [kind, [name, how]] of Object.entries(FAULTS)) {
 }
 fillIn('plain');
 $('preset').addEventListener('change', () => fillIn($('preset').value));
+$('bandwidth').addEventListener('input', drawRequester);
 $('request').addEventListener('submit', sendRequest);
+$('request').addEventListener('input', removeFieldErrors);
 document.querySelector('.acts').addEventListener('click', actAsOwner);
 $('theme').addEventListener('click', changeTheme);
 $('keys').addEventListener('click', () => $('help').showModal());
-$('again').addEventListener('click', () => app.retry?.());
 $('problem-close').addEventListener('click', () => showProblem(''));
 document.querySelector('.skip').addEventListener('click', event => {
   event.preventDefault();
   $('chat').focus();
 });
 document.addEventListener('keydown', onKey);
+addEventListener('pointerdown', () => { pointer.isDown = true; }, true);
+for (const kind of ['pointerup', 'pointercancel', 'keydown', 'blur']) addEventListener(kind, releasePointer, true);
+// The list of a select and a scroll bar swallow the end of a press.
+addEventListener('pointermove', event => event.buttons || releasePointer(), true);
 app.scenarios.loadStories().catch(app.fail);
 follow();
 if (openedWith.length > 1) app.until(() => true).then(() => app.scenarios.open(openedWith));

@@ -1,5 +1,5 @@
 // The top: scenarios that play themselves, and share texts.
-import { $, announce, copyText, h, icon } from './dom.js';
+import { $, announce, copyText, h, icon, redraw, showText } from './dom.js';
 import { call } from './server.js';
 
 /** The time that people have to read a step before the next one begins. */
@@ -22,43 +22,58 @@ export function createScenarios(app) {
   /** Shows a scenario. It does not start. */
   async function open(text) {
     stop();
-    try {
-      await call('open', { text });
-      announce('The scenario is shown. Press Play or Step.');
-      return true;
-    } catch (error) {
-      app.fail(error);
-      return false;
-    } finally {
-      if ($('scenarios').matches(':popover-open')) $('scenarios').hidePopover();
-    }
+    const opened = await app.run(() => call('open', { text }));
+    if ($('scenarios').matches(':popover-open')) $('scenarios').hidePopover();
+    if (opened) announce('The scenario is shown. Press Play or Step.');
+    return Boolean(opened);
+  }
+
+  /** The step at which the sender was, if that is not the end. */
+  function sharedStep() {
+    const { until = 0, steps = [] } = app.state.scenario ?? {};
+    return until > 0 && until < steps.length ? until : null;
   }
 
   const isDone = () => app.state.scenario && app.state.scenario.played >= app.state.scenario.steps.length;
 
+  /** A scenario starts over, so what was done in free play stays until somebody chooses one. */
+  async function choose() {
+    if (app.state.step === 0) return open(DEFAULT);
+    $('scenarios').showPopover();
+    $('story-list').querySelector('button')?.focus();
+    announce('Choose a scenario. It starts over.');
+    return null;
+  }
+
   /** Plays the next step, and returns whether there is another one. */
   async function step() {
-    if (!app.state.scenario && !(await open(DEFAULT))) return false;
-    await app.until(() => app.state.scenario);
     if (isDone()) return false;
     const played = app.state.scenario.played;
     const done = await app.run(() => call('step', {}));
     if (!done) return false;
-    app.seen = done.seen ?? [];
     await app.until(() => app.state.scenario?.played > played);
-    if (done.modal) app.openModal(done.modal);
+    if (done.step === app.latestStep) app.seen = done.seen;
     app.followClicker();
+    if (done.modal) app.openModal(done, app.ui.person, app.ui.platform, { takesFocus: false });
     app.draw();
-    return !isDone() && app.seen.every(it => it.seen);
+    return !isDone() && done.seen.every(it => it.seen);
   }
+
+  const stepOnce = () => app.busy ? null : app.state.scenario ? step() : choose();
 
   async function play() {
     if (playing) return stop();
+    if (!app.state.scenario) return choose();
     const mine = {};
     playing = mine;
     draw();
     if (isDone()) await restart();
+    const shared = sharedStep();
     while (playing === mine && (await step())) {
+      if (app.state.scenario?.played === shared) {
+        announce(`Stopped at step ${shared}, where it was shared. Play goes on.`);
+        break;
+      }
       await new Promise(resolve => { mine.resume = resolve; setTimeout(resolve, READING_MS); });
     }
     if (playing === mine) stop();
@@ -80,21 +95,25 @@ export function createScenarios(app) {
   function draw() {
     if (!app.state) return;
     const scenario = app.state.scenario;
-    $('story-name').textContent = scenario?.title ?? (app.state.step ? 'Free play' : 'none: free play');
-    $('step-of').textContent = scenario ? `Step ${scenario.played} of ${scenario.steps.length}` : app.state.step ? `Step ${app.state.step}` : '';
-    $('step-title').textContent = app.lastStep()?.title ?? '';
-    $('play').replaceChildren(icon(playing ? 'stop' : 'play'), h('span', null, playing ? 'Stop' : 'Play'));
-    $('next').disabled = Boolean(isDone()) || app.busy;
+    showText('story-name', scenario?.title ?? (app.state.step ? 'Free play' : 'none: free play'));
+    showText('step-of', scenario ? `Step ${scenario.played} of ${scenario.steps.length}${sharedStep() ? ` (shared at step ${sharedStep()})` : ''}` : app.state.step ? `Step ${app.state.step}` : '');
+    showText('step-title', app.lastStep()?.title ?? '');
+    redraw($('play'), () => [icon(playing ? 'stop' : 'play'), h('span', null, playing ? 'Stop' : 'Play')]);
+    // A disabled button would lose the focus.
+    $('next').setAttribute('aria-disabled', String(Boolean(isDone() || app.busy)));
     for (const button of $('story-list').children) button.setAttribute('aria-current', String(button.dataset.story === scenario?.id));
   }
 
   $('play').addEventListener('click', play);
-  $('next').addEventListener('click', () => { stop(); step(); });
+  $('next').addEventListener('click', () => { stop(); stepOnce(); });
   $('restart').addEventListener('click', () => { stop(); restart(); });
-  $('share').addEventListener('click', async () => copyText((await call('share', {})).text, 'Share text'));
+  $('share').addEventListener('click', async () => {
+    const shared = await app.run(() => call('share', {}));
+    if (shared) copyText(shared.text, 'Share text');
+  });
   $('open').addEventListener('submit', event => {
     event.preventDefault();
     open($('open-text').value);
   });
-  return { draw, play, step: () => { stop(); return step(); }, stop, loadStories, open };
+  return { draw, play, step: () => { stop(); return stepOnce(); }, stop, loadStories, open };
 }

@@ -4,10 +4,23 @@ const token = location.pathname.split('/')[1];
 export const openedWith = location.hash;
 history.replaceState(null, '', '/');
 
+const STOPPED = 'The playground does not answer. If it has stopped, start it again with peergate playground, and open the address that it prints: each start has a new one.';
+
+async function ask(path, options) {
+  let answer;
+  try {
+    answer = await fetch(`/api/${path}`, options);
+  } catch {
+    throw new Error(STOPPED);
+  }
+  if (answer.status === 401) throw Object.assign(new Error(STOPPED), { isFinal: true });
+  return answer;
+}
+
 /** Calls the playground. Throws an error with its words. */
 export async function call(path, body) {
   const isText = typeof body === 'string';
-  const answer = await fetch(`/api/${path}`, {
+  const answer = await ask(path, {
     method: body === undefined ? 'GET' : 'POST',
     headers: { [TOKEN_HEADER]: token, ...(body === undefined ? {} : { 'content-type': isText ? 'text/plain' : 'application/json' }) },
     body: body === undefined ? undefined : isText ? body : JSON.stringify(body),
@@ -19,14 +32,15 @@ export async function call(path, body) {
   } catch {
     // Not every refusal is JSON.
   }
-  if (!answer.ok) throw new Error(json?.error ?? text.trim() ?? `HTTP ${answer.status}`);
+  if (answer.status === 413) throw new Error('This text is too large for the playground: it takes up to 256 KiB.');
+  if (!answer.ok) throw new Error(json?.error || text.trim() || `HTTP ${answer.status}`);
   return json;
 }
 
 let lastId = '0';
 /** Reads events until the connection ends. The next call goes on where this one stopped. */
 export async function readEvents(onEvents) {
-  const answer = await fetch('/api/events', { headers: { [TOKEN_HEADER]: token, 'last-event-id': lastId } });
+  const answer = await ask('events', { headers: { [TOKEN_HEADER]: token, 'last-event-id': lastId } });
   if (!answer.ok) throw new Error(await answer.text());
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';

@@ -1,11 +1,14 @@
 // The bottom: the clock, the watcher, and what kills them.
-import { $, h, minuteTime, redraw, span } from './dom.js';
+import { $, h, minuteTime, redraw, showText, span } from './dom.js';
 
 const STOP = 1000;
+const KEY_STEP = 50;
 
 export function createTime(app) {
   const now = () => Date.now() + (app.state?.clock.ahead_ms ?? 0);
   let marks = [];
+  /** Whether the slider shows a time that was not sent yet. */
+  let isChoosing = false;
 
   function readMarks() {
     const asked = app.state.clock.asked_at;
@@ -50,7 +53,7 @@ export function createTime(app) {
     const slider = $('slider');
     const usable = marks.length > 1;
     slider.disabled = !usable;
-    if (document.activeElement !== slider) slider.value = toSlider(now());
+    if (!isChoosing) slider.value = toSlider(now());
     slider.style.setProperty('--p', `${slider.value / 10}%`);
     slider.setAttribute('aria-valuetext', usable ? `${minuteTime(fromSlider(Number(slider.value)))} UTC` : 'nothing is requested yet');
   }
@@ -61,7 +64,7 @@ export function createTime(app) {
         const isPast = at <= now();
         const mark = h(
           'button',
-          { type: 'button', class: isPast ? 'past' : '', disabled: isPast, 'data-key': `mark ${label}`, title: `${minuteTime(at)} UTC${after ? `, ${after} after the request` : ''}`, click: () => moveTo(at) },
+          { type: 'button', class: isPast ? 'past' : '', 'aria-disabled': isPast ? 'true' : null, 'data-key': `mark ${label}`, title: `${minuteTime(at)} UTC${after ? `, ${after} after the request` : ''}`, click: () => moveTo(at) },
           label,
           after && h('span', { class: 'after' }, `, ${after}`),
         );
@@ -74,12 +77,11 @@ export function createTime(app) {
   function drawWatcher() {
     const { watcher, webhook_armed: armed } = app.state;
     const { discovered, changed, delivered, undelivered } = watcher.last;
-    $('ticked').textContent = watcher.running ? 'Watcher: runs' : 'Watcher: killed';
-    $('tick-next').textContent = watcher.running
-      ? `${discovered} found, ${changed} changed, ${delivered} posted${undelivered ? `, ${undelivered} not posted` : ''}`
-      : 'nothing is followed';
+    showText('ticked', watcher.running ? 'Watcher: runs' : 'Watcher: killed');
+    const did = `${discovered} found, ${changed} changed, ${delivered} posted${undelivered ? `, ${undelivered} not posted` : ''}`;
+    showText('tick-next', watcher.running ? did : app.state.current && !app.state.record ? 'it has not found the request' : 'nothing is followed');
     $('tick').disabled = !watcher.running;
-    $('kill-watcher').textContent = watcher.running ? 'Kill the watcher' : 'Start the watcher';
+    showText('kill-watcher', watcher.running ? 'Kill the watcher' : 'Start the watcher');
     $('kill-watcher').classList.toggle('on', !watcher.running);
     $('kill-webhook').setAttribute('aria-pressed', String(armed));
   }
@@ -94,7 +96,31 @@ export function createTime(app) {
 
   $('slider').min = 0;
   $('slider').max = STOP;
-  $('slider').addEventListener('change', () => marks.length > 1 && moveTo(fromSlider(Number($('slider').value))));
+  function send() {
+    if (!isChoosing) return;
+    isChoosing = false;
+    if (marks.length > 1) moveTo(fromSlider(Number($('slider').value)));
+  }
+
+  /** Arrows choose a time. It is sent with Enter, or when the focus leaves. */
+  function onSliderKey(event) {
+    if (event.key === 'Enter') return send();
+    const part = STOP / Math.max(1, marks.length - 1);
+    const by = { ArrowRight: KEY_STEP, ArrowUp: KEY_STEP, ArrowLeft: -KEY_STEP, ArrowDown: -KEY_STEP, PageUp: part, PageDown: -part, Home: -STOP, End: STOP }[event.key];
+    if (event.key === 'Escape') isChoosing = false;
+    else if (by) {
+      event.preventDefault();
+      isChoosing = true;
+      // The clock does not go back.
+      $('slider').value = Math.max(Number($('slider').value) + by, toSlider(now()));
+    }
+    return drawClock();
+  }
+
+  $('slider').addEventListener('keydown', onSliderKey);
+  $('slider').addEventListener('input', () => { isChoosing = true; drawClock(); });
+  $('slider').addEventListener('change', send);
+  $('slider').addEventListener('blur', send);
   $('tick').addEventListener('click', () => app.act({ do: 'discover' }));
   $('kill-watcher').addEventListener('click', () => app.act({ do: app.state.watcher.running ? 'kill_watcher' : 'start_watcher' }));
   $('kill-webhook').addEventListener('click', () => app.act({ do: 'kill_webhook', armed: !app.state.webhook_armed }));

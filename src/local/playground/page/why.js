@@ -1,11 +1,11 @@
 // The right: which rule decides and why, the record, and every HTTP message.
-import { $, announce, button, clockTime, code, copyText, h, icon, minuteTime, painted, pretty, redraw, tabs } from './dom.js';
+import { $, announce, button, clockTime, code, copyText, h, icon, minuteTime, painted, pretty, redraw, showText, tabs } from './dom.js';
 import { call } from './server.js';
 
 const TABS = [
   { key: 'rules', name: 'Rules' },
-  { key: 'record', name: 'Record' },
-  { key: 'http', name: 'HTTP' },
+  { key: 'record', name: 'Record', unit: ['entry', 'entries'] },
+  { key: 'http', name: 'HTTP', unit: ['message', 'messages'] },
 ];
 /** With more rules, only those that help are shown. */
 const MAX_RULES = 6;
@@ -15,20 +15,22 @@ export function createWhy(app) {
   const { ui } = app;
   const rules = { text: null, verdict: null, checking: 0 };
   let tampered = null;
+  let callShown = '';
 
   function choose(key) {
     ui.why = key;
+    callShown = '';
     draw();
   }
 
   function drawTabs() {
     const entries = TABS.map(tab => ({
       ...tab,
-      count: tab.key === 'http' ? app.http.size : tab.key === 'record' ? app.state.record?.entries.length : 0,
+      count: tab.key === 'http' ? app.calls().length : tab.key === 'record' ? app.state.record?.entries.length : 0,
     }));
     redraw($('whys'), () => tabs('whys', entries, ui.why, choose, 'why'));
     const state = app.state.record?.state;
-    $('state').textContent = state ?? (app.state.current ? 'requested' : 'nothing yet');
+    showText('state', state ?? (app.state.current ? 'requested' : 'nothing yet'));
     const kinds = { activated: 'good', pending: 'warn', approved: 'info', activating: 'info', rejecting: 'info' };
     $('state').className = `badge ${state ? (kinds[state] ?? 'bad') : ''}`;
   }
@@ -120,6 +122,27 @@ export function createWhy(app) {
     if (mine !== rules.checking) return;
     rules.verdict = verdict;
     showVerdict();
+    if (verdict.line && !document.activeElement?.matches('.editor textarea')) goToLine(verdict.line);
+  }
+
+  function goToLine(number) {
+    const line = document.querySelector('.editor pre').children[number - 1];
+    if (line) line.closest('.editor').scrollTop = line.offsetTop - 36;
+  }
+
+  /** Puts the caret there. */
+  function editLine(number) {
+    const area = document.querySelector('.editor textarea');
+    const start = rules.text.split('\n').slice(0, number - 1).join('\n').length + (number > 1 ? 1 : 0);
+    area.focus({ preventScroll: true });
+    area.setSelectionRange(start, start);
+    goToLine(number);
+  }
+
+  /** What may be meant stands first: the rest can be long. */
+  function hintFirst(message) {
+    const [problem, hint] = message.split(/; (?=did you mean )/);
+    return hint ? `${hint[0].toUpperCase()}${hint.slice(1)} ${problem}.` : `${problem}.`;
   }
 
   function showVerdict() {
@@ -128,8 +151,10 @@ export function createWhy(app) {
     const { valid = true, message } = rules.verdict ?? {};
     const changed = rules.text !== app.state.config;
     verdict.classList.toggle('wrong', !valid);
+    const { line } = rules.verdict ?? {};
     redraw(verdict, () => [
-      h('span', { class: 'grow', role: 'status' }, !valid ? `${message} The old rules stay in force.` : changed ? 'Valid, not applied.' : 'In force.'),
+      h('span', { class: 'grow says', role: 'status', tabindex: valid ? null : '0' }, !valid ? `Not in force: the old rules are. ${hintFirst(message)}` : changed ? 'Valid, not applied.' : 'In force.'),
+      !valid && line && button(`Line ${line}`, () => editLine(line)),
       button('Apply', apply, { disabled: !valid || !changed, kind: 'primary', title: 'Ctrl+Enter' }),
     ]);
     const pre = document.querySelector('.editor pre');
@@ -147,7 +172,6 @@ export function createWhy(app) {
   function drawEditor() {
     const pre = h('pre', { 'aria-hidden': 'true' });
     const area = h('textarea', { 'aria-label': 'peergate.toml', spellcheck: 'false', autocomplete: 'off', wrap: 'off', 'data-key': 'field rules', 'aria-describedby': 'verdict' });
-    area.value = rules.text;
     area.addEventListener('input', () => {
       rules.text = area.value;
       paintEditor(pre);
@@ -156,10 +180,9 @@ export function createWhy(app) {
     area.addEventListener('keydown', event => {
       if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) apply();
     });
-    paintEditor(pre);
     return h(
       'div',
-      { class: 'lower' },
+      { class: 'lower', 'data-part': 'editor' },
       h(
         'div',
         { class: 'line head' },
@@ -175,20 +198,14 @@ export function createWhy(app) {
   }
 
   function drawRules() {
-    // What somebody writes is not thrown away by an event.
-    const editing = document.activeElement?.matches('.editor textarea');
-    if (editing && $('why').dataset.tab === 'rules') {
-      $('why').querySelector('.upper').replaceChildren(drawMatrix());
-      showVerdict();
-      return;
-    }
     redraw($('why'), () => [h('div', { class: 'scroll upper', tabindex: '0', role: 'group', 'aria-label': 'Which rule decides', 'data-scroll': 'matrix' }, drawMatrix()), drawEditor()]);
+    const area = document.querySelector('.editor textarea');
+    if (area.value !== rules.text) area.value = rules.text;
     showVerdict();
     const deciding = app.state.rules?.deciding;
     if (deciding !== rules.shown) {
       rules.shown = deciding;
-      const line = document.querySelector('.editor .decides');
-      if (line) line.closest('.editor').scrollTop = line.offsetTop - 36;
+      goToLine([...document.querySelector('.editor pre').children].findIndex(line => line.matches('.decides')) + 1);
     }
   }
 
@@ -205,7 +222,7 @@ export function createWhy(app) {
     const classes = [entry.kind, isHit && 'tampered', isAfter && 'unproven'].filter(Boolean).join(' ');
     return h(
       'li',
-      { class: classes },
+      { class: classes, 'data-part': `entry ${entry.number}` },
       h('p', { class: 'at' }, h('span', { class: 'mono' }, String(entry.number)), h('time', { class: 'mono' }, `${minuteTime(entry.at).slice(0, 10)} ${clockTime(entry.at)}`), h('span', { class: 'badge' }, entry.state), isHit && h('span', { class: 'badge bad' }, 'edited in a copy')),
       h('p', { class: 'what' }, entry.words, isHit && [' ', h('del', null, tampered.was), ' ', h('ins', null, tampered.now)]),
       h('p', { class: 'hash' }, h('span', { title: entry.hash }, h('b', null, `${entry.hash.slice(0, 12)}…`)), h('span', null, isAfter ? 'not proven any more' : entry.number ? `after ${entry.before.slice(0, 12)}…` : `after ${entry.before}`)),
@@ -231,8 +248,8 @@ export function createWhy(app) {
       ),
       h(
         'div',
-        { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': 'Timeline', 'data-scroll': 'timeline' },
-        h('ol', { class: 'chain' }, record.entries.map(drawEntry)),
+        { class: 'scroll', tabindex: '0', role: 'group', 'aria-label': 'Timeline', 'data-part': 'timeline', 'data-scroll': 'timeline' },
+        h('ol', { class: 'chain', 'data-part': 'chain' }, record.entries.map(drawEntry)),
         record.due.length > 0 && h('div', { class: 'block' }, h('h3', null, 'What is due'), h('dl', { class: 'due' }, record.due.map(({ what, at }) => h('div', null, h('dt', null, what), h('dd', { class: 'mono' }, `${minuteTime(at)} UTC`))))),
       ),
       h('p', { class: 'copyline foot' }, h('code', { class: 'one-line' }, `peergate show ${app.state.current}`), copyButton(`peergate show ${app.state.current}`)),
@@ -242,29 +259,35 @@ export function createWhy(app) {
   // HTTP
 
   function drawHttp() {
-    const all = [...app.http.values()].sort((one, other) => one.number - other.number);
+    const all = app.calls();
     const calls = all.filter(it => ui.node === null || app.nodesOf(it).includes(ui.node));
     const showAll = () => button('Show all', () => { ui.node = null; app.draw(); });
     if (!calls.length) {
-      return redraw($('why'), () => h('div', { class: 'empty' }, icon('out'), h('h3', null, all.length ? 'No message here' : 'No message yet'), h('p', null, 'Every HTTP message of every step stands here, redacted as the logs are.'), ui.node !== null && showAll()));
+      redraw($('why'), () => h('div', { class: 'empty' }, icon('out'), h('h3', null, all.length ? 'No message here' : 'No message yet'), h('p', null, 'Every HTTP message of every step stands here, redacted as the logs are.'), ui.node !== null && showAll()));
+      return;
     }
     const inStep = calls.filter(it => it.step === app.state.step);
     const chosen = calls.find(it => it.number === ui.call) ?? inStep.find(it => it.incoming) ?? calls.at(-1);
     const groups = new Map();
     for (const it of calls) groups.set(it.step, [...(groups.get(it.step) ?? []), it]);
-    return redraw($('why'), () =>
+    redraw($('why'), () =>
       h(
         'div',
-        { class: 'wire' },
+        { class: 'wire', 'data-part': 'wire' },
         h(
           'div',
-          { class: 'scroll list', tabindex: '0', role: 'group', 'aria-label': 'HTTP messages', 'data-scroll': 'calls' },
+          { class: 'scroll list', tabindex: '0', role: 'group', 'aria-label': 'HTTP messages', 'data-part': 'calls', 'data-scroll': 'calls' },
           ui.node !== null && h('p', { class: 'verdict' }, h('span', { class: 'grow' }, `Only ${app.nodeName(ui.node)}`), showAll()),
-          [...groups].map(([step, some]) => h('ol', null, h('li', null, h('h3', null, step ? `${step}  ${app.steps.get(step)?.title ?? ''}` : 'Before the first step')), some.map(it => drawCall(it, it === chosen)))),
+          [...groups].map(([step, some]) => h('ol', { 'data-part': `step ${step}` }, h('li', null, h('h3', null, `${step}  ${app.steps.get(step)?.title ?? ''}`)), some.map(it => drawCall(it, it === chosen)))),
         ),
         drawDetail(chosen),
       ),
     );
+    // What arrives in this step, and what was seen, moves the list under the message.
+    const shown = [ui.node, chosen.number, ui.call ?? inStep.length, ui.call ?? app.seen.length].join();
+    if (shown === callShown) return;
+    callShown = shown;
+    $('why').querySelector('.call[aria-current]').scrollIntoView({ block: 'center' });
   }
 
   function statusClass(it) {
@@ -276,7 +299,7 @@ export function createWhy(app) {
     const choose = () => { ui.call = it.number; draw(); };
     return h(
       'li',
-      null,
+      { 'data-part': `call ${it.number}` },
       h(
         'button',
         { type: 'button', class: 'call', 'aria-current': isChosen ? 'true' : null, 'data-key': `call ${it.number}`, click: choose },
@@ -301,7 +324,7 @@ export function createWhy(app) {
     const headers = it.headers.map(([name, value]) => `${name}: ${value}`).join('\n');
     return h(
       'div',
-      { class: 'detail' },
+      { class: 'detail', 'data-part': `detail ${it.number}` },
       h(
         'div',
         { class: 'bar' },
