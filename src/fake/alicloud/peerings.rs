@@ -109,8 +109,8 @@ impl SimulatedApi {
     pub(super) fn new(settings: SimulatorSettings) -> Self {
         let vpcs = settings.accounts.iter().flat_map(|account| account.vpcs.clone()).collect();
         let (connections, by_region, by_vpc) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let routing = SimulatedVpcs::default();
-        Self { settings, vpcs, connections, by_region, by_vpc, tokens: BTreeMap::new(), created: 0, routing }
+        let (tokens, routing) = (BTreeMap::new(), SimulatedVpcs::default());
+        Self { settings, vpcs, connections, by_region, by_vpc, tokens, created: 0, routing }
     }
 
     /// Carries out a call of an authenticated account.
@@ -178,9 +178,7 @@ impl SimulatedApi {
             return Err(bad_request("ResourceAlreadyExist.VpcPeer", "The VPC peer connection already exists."));
         }
         end_dry_run(call)?;
-        for vpc in [&vpc, &accepting_vpc] {
-            self.ensure_vpc(vpc);
-        }
+        [&vpc, &accepting_vpc].into_iter().for_each(|vpc| self.ensure_vpc(vpc));
         self.created += 1;
         let id = if self.settings.numbered_ids {
             format!("pcc-sim{:08}", self.created)
