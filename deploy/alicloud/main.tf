@@ -56,8 +56,8 @@ variable "external_id" {
 }
 
 locals {
-  keyless  = length(var.lambda_roles) > 0
-  role     = local.keyless || var.assumed_by != null
+  keyless = length(var.lambda_roles) > 0
+  role    = local.keyless || var.assumed_by != null
   policies = concat(
     [alicloud_ram_policy.peergate.policy_name],
     alicloud_ram_policy.one_directory[*].policy_name,

@@ -94,6 +94,15 @@ def test_named_resource_directory_denies_all_others(terraform):
     assert sorted(attached) == ["peergate", "peergate-one-directory"]
 
 
+def test_reading_vpcs_is_permitted_only_if_asked_for(terraform):
+    made, _ = applied(terraform, read_vpcs="true")
+    allowed = json.loads(made["ram_policy.read_vpcs[0]"]["policy_document"])["Statement"]
+    actions = {action for one in allowed for action in one["Action"]}
+    assert actions == {"vpc:DescribeVpcs", "vpc:DescribeRouteTableList", "vpc:DescribeRouteEntryList"}
+    attached = [one["policy_name"] for address, one in made.items() if address.startswith("ram_user_policy_attachment.")]
+    assert sorted(attached) == ["peergate", "peergate-read-vpcs"]
+
+
 def test_keyless_role_trusts_only_the_functions(terraform, tmp_path):
     variables, credentials = as_the_guide_says("Without an AccessKey", tmp_path, issuer=ISSUER, fingerprint=FINGERPRINT, roles=",".join(ROLES))
     made, outputs = applied(terraform, **variables, resource_directory="rd-abc123")
