@@ -180,6 +180,44 @@ async fn discovery_in_one_slack_channel_costs_two_writes() {
     assert_eq!(table.writes(), [200, 200, 200], "the first is the test's own");
 }
 
+/// Active connections with nothing left to deliver.
+async fn active(app: &TestApp, number: usize) -> Vec<InstanceId> {
+    let ids = activating(app, "prod", 2_222_222_222_222_222, "cn-shanghai", number).await;
+    for id in &ids {
+        app.set_status(id, "Activated");
+        let id = ApprovalId { target: "prod".into(), instance_id: id.clone() };
+        let stored = app.parts.store.load(&id).await.unwrap().unwrap();
+        let connection = app.simulator.read_connection(id.instance_id.as_str()).unwrap();
+        let activate = |approval: &mut Approval| {
+            approval.apply_event(&Event::Observed(Box::new(connection.clone())), clock::now())
+        };
+        let stored = app.parts.store.update(stored, activate).await.unwrap();
+        mark_delivered(app, stored).await;
+    }
+    ids
+}
+
+#[tokio::test]
+async fn active_connections_cost_a_line_of_the_index_each() {
+    let (app, table) = TableProxy::start(slow()).await;
+    app.discover().await;
+    let ids = active(&app, 150).await;
+    let (gets, lists) = (app.count_calls(GET), app.count_calls(LIST));
+    table.reset_calls();
+    let summary = app.discover().await;
+    assert_eq!((summary.changed, summary.discovered, summary.undelivered), (0, 0, 0), "{summary:?}");
+    assert_eq!((table.count_calls(), app.count_calls(LIST) - lists, app.count_calls(GET) - gets), (1, 2, 0));
+
+    for id in ids.iter().take(3) {
+        app.set_bandwidth(id, 7);
+    }
+    app.discover().await;
+    assert_eq!(app.count_calls(GET) - gets, 3, "only what has changed is read");
+    for id in ids.iter().take(3) {
+        assert!(app.approval(id).await.drift().is_some());
+    }
+}
+
 #[tokio::test]
 async fn unchanged_connections_cost_list_pages_but_no_record_access() {
     let (app, table) = TableProxy::start(slow()).await;
