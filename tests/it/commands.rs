@@ -359,7 +359,7 @@ proptest! {
         let has_reason = !(is_withdrawal && reason_at.is_some()) && reason_at.is_none_or(|at| words[at + 1..].join("").chars().any(|c| c != ' '));
         let address = ["*", "@peergate", "/peergate"];
         let said = &words[..reason_at.unwrap_or(words.len())];
-        let said: Vec<_> = said.iter().skip_while(|word| address.contains(word)).filter(|word| **word != "*").collect();
+        let said: Vec<_> = said.iter().skip_while(|word| address.contains(word)).collect();
         let id = |word: &str| ["pcc-1", "prod/pcc-1", "`pcc-1`", "PCC-2"].contains(&word);
         let target = |word: &str| ["prod", "dev", "not", "yet", "no.", "approve", "Reject", "withdraw", "status", "list", "on", "because"].contains(&word);
         let is_verb = said.first().is_some_and(|word| ["approve", "Reject", "withdraw"].contains(*word));
@@ -372,7 +372,7 @@ proptest! {
             } else if id(word) {
                 ids.push(**word);
                 targets.extend(word.contains('/').then(|| "prod".to_owned()));
-            } else {
+            } else if **word != "*" {
                 others += 1;
             }
         }
