@@ -94,7 +94,7 @@ struct SpentToken {
 #[derive(Debug)]
 pub(super) struct SimulatedApi {
     pub(super) settings: SimulatorSettings,
-    vpcs: BTreeMap<String, BTreeSet<IpNet>>,
+    pub(super) vpcs: BTreeMap<String, BTreeSet<IpNet>>,
     connections: BTreeMap<String, SimulatedPeering>,
     /// The ids of the connections of an account in a region.
     by_region: BTreeMap<(AccountId, String), BTreeSet<String>>,
@@ -178,7 +178,9 @@ impl SimulatedApi {
             return Err(bad_request("ResourceAlreadyExist.VpcPeer", "The VPC peer connection already exists."));
         }
         end_dry_run(call)?;
-        [&vpc, &accepting_vpc].into_iter().for_each(|vpc| self.ensure_vpc(vpc));
+        for vpc in [&vpc, &accepting_vpc] {
+            self.ensure_vpc(vpc);
+        }
         self.created += 1;
         let id = if self.settings.numbered_ids {
             format!("pcc-sim{:08}", self.created)
@@ -245,16 +247,6 @@ impl SimulatedApi {
         let ids = self.by_vpc.get(vpc).into_iter().flatten();
         let mut sides = ids.filter_map(|id| self.connections.get(id)).flat_map(SimulatedPeering::sides);
         sides.any(|side| side.account == account && side.vpc == vpc)
-    }
-
-    /// Gives a new VPC its own CIDR block.
-    fn ensure_vpc(&mut self, vpc: &str) {
-        self.routing.ensure_system_table(vpc);
-        if !self.vpcs.contains_key(vpc) {
-            let number = self.vpcs.len();
-            let cidr = format!("10.{}.{}.0/24", number / 256 % 256, number % 256);
-            self.vpcs.insert(vpc.to_owned(), cidr.parse().into_iter().collect());
-        }
     }
 
     fn accept_peering(&mut self, caller: AccountId, call: &Parameters, now: Timestamp) -> ApiResult {

@@ -40,6 +40,16 @@ impl SimulatedApi {
         }
     }
 
+    /// Gives a new VPC its own CIDR block.
+    pub(super) fn ensure_vpc(&mut self, vpc: &str) {
+        self.routing.ensure_system_table(vpc);
+        if !self.vpcs.contains_key(vpc) {
+            let number = self.vpcs.len();
+            let cidr = format!("10.{}.{}.0/24", number / 256 % 256, number % 256);
+            self.vpcs.insert(vpc.to_owned(), cidr.parse().into_iter().collect());
+        }
+    }
+
     fn describe_vpcs(&self, caller: AccountId, call: &Parameters) -> ApiResult {
         let region = require_parameter(call, "RegionId")?;
         let ids = call.get("VpcId").cloned().unwrap_or_default();
