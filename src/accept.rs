@@ -3,6 +3,7 @@
 //! This module never decides anything. It never makes a call for a connection whose facts differ from the decided ones.
 
 mod active;
+mod inventory;
 
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
@@ -21,6 +22,7 @@ use crate::preflight::{self, Check, CheckOutcome, Finding, Objection};
 use crate::secrets::AccessKey;
 
 pub use active::check_active;
+pub use inventory::{AdoptionError, Inventory, adopt_connection, list_inventory};
 
 /// How long the watcher waits for the checks that call Alibaba Cloud.
 pub const BACKGROUND_CHECKS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);

@@ -11,6 +11,7 @@ mod decision;
 mod event;
 mod history;
 mod index_state;
+mod inventory;
 mod limits;
 mod migrate;
 mod notification;
@@ -41,6 +42,7 @@ pub use decision::{Approver, ClientToken, Decision, InvalidPrincipal, Principal,
 pub use event::{ChannelDisplay, Event};
 pub use history::{AuditEntry, AuditEvent, History, Reminder, SendBackReason};
 pub use index_state::{ActiveDigest, ContentDigest, IndexState};
+pub use inventory::{InventoryLine, InventoryOrigin, InventoryRole};
 pub use limits::{RefusedRequest, RequestId};
 pub use migrate::migrate;
 pub use notification::{Notification, NotificationKind};

@@ -50,7 +50,7 @@ pub use request::{
 pub use request::{EventSpec, SignedRequest};
 
 /// The longest reason that is stored, in characters.
-const MAX_REASON_CHARS: usize = 400;
+pub const MAX_REASON_CHARS: usize = 400;
 
 /// What the functions of a platform's folder work with.
 #[derive(Debug)]

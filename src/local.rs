@@ -7,6 +7,7 @@ pub mod chat_stage;
 pub mod demo;
 pub mod event;
 pub mod installation;
+pub mod inventory;
 mod owner_only;
 pub mod platform_table;
 pub mod playground;

@@ -160,6 +160,7 @@ pub(crate) fn count_new_entries(approval: &Approval, known: usize) {
             | AuditEvent::FactsDiffer { .. }
             | AuditEvent::DriftEnded
             | AuditEvent::DriftAcknowledged { .. }
+            | AuditEvent::Adopted { .. }
             | AuditEvent::Failed(_)
             | AuditEvent::Reminded(_)
             | AuditEvent::SentBack { .. }

@@ -120,6 +120,15 @@ pub enum AuditEvent {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         facts: Option<Fingerprint>,
     },
+    /// An operator took over an active connection that nobody had approved here.
+    Adopted {
+        /// Fingerprint of the facts that count as approved from then on.
+        fingerprint: Fingerprint,
+        /// The operator, as the command names them.
+        by: String,
+        /// Why it may stay.
+        reason: String,
+    },
     /// The decision cannot be carried out.
     Failed(Problem),
     /// People were reminded.
@@ -182,6 +191,7 @@ impl AuditEvent {
             | Self::FactsDiffer { .. }
             | Self::Drifted { .. }
             | Self::DriftEnded
+            | Self::Adopted { .. }
             | Self::Failed(_)
             | Self::Reminded(_)
             | Self::SentBack { .. }
@@ -195,7 +205,8 @@ impl AuditEvent {
         match self {
             Self::Discovered { fingerprint, .. }
             | Self::Changed { fingerprint, .. }
-            | Self::Drifted { fingerprint, .. } => Some(fingerprint),
+            | Self::Drifted { fingerprint, .. }
+            | Self::Adopted { fingerprint, .. } => Some(fingerprint),
             Self::Decided(decision) | Self::DriftAcknowledged { decision, .. } => Some(&decision.fingerprint),
             Self::RuleChanged { .. }
             | Self::Withdrawn { .. }
@@ -281,6 +292,7 @@ impl History {
                 | AuditEvent::Drifted { .. }
                 | AuditEvent::DriftEnded
                 | AuditEvent::DriftAcknowledged { .. }
+                | AuditEvent::Adopted { .. }
                 | AuditEvent::Failed(_)
                 | AuditEvent::Reminded(_)
                 | AuditEvent::SentBack { .. }
@@ -321,6 +333,7 @@ impl History {
                 | AuditEvent::Drifted { .. }
                 | AuditEvent::DriftEnded
                 | AuditEvent::DriftAcknowledged { .. }
+                | AuditEvent::Adopted { .. }
                 | AuditEvent::Failed(_)
                 | AuditEvent::Reminded(_) => {
                     if was_pending && !pending {

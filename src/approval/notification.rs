@@ -126,6 +126,13 @@ pub enum NotificationKind {
         /// How long ago peergate saw it, in seconds.
         waiting_s: i64,
     },
+    /// An operator took over an active connection that nobody had approved here.
+    Adopted {
+        /// The operator.
+        by: String,
+        /// Why it may stay.
+        reason: String,
+    },
     /// The activated connection was deleted.
     Removed {
         /// How long it was activated, in seconds.
@@ -190,6 +197,7 @@ impl NotificationKind {
             | Self::Drifted { .. }
             | Self::DriftEnded
             | Self::Removed { .. }
+            | Self::Adopted { .. }
             | Self::Activated { .. }
             | Self::Rejected(_)
             | Self::Expired

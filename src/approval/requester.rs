@@ -63,6 +63,7 @@ fn concerns_requester(kind: &NotificationKind) -> bool {
         | NotificationKind::Bypassed { .. }
         | NotificationKind::Stuck { .. }
         | NotificationKind::FactsDiffer { .. }
+        | NotificationKind::Adopted { .. }
         | NotificationKind::DriftReminder { .. } => false,
     }
 }

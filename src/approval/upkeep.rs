@@ -366,6 +366,13 @@ impl Approval {
         Ok(())
     }
 
+    /// Takes a reading as approved.
+    pub(super) fn take_as_approved(&mut self, connection: &Connection, now: Timestamp) {
+        self.connection = connection.clone();
+        self.facts = connection.facts();
+        self.adopt_drift(now);
+    }
+
     /// Takes what was read last as what later readings are compared with. Returns the fingerprint of the facts.
     fn adopt_drift(&mut self, now: Timestamp) -> Fingerprint {
         self.facts = self.current_facts(&self.connection);

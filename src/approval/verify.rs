@@ -210,6 +210,8 @@ impl<'a> ReplayedHistory<'a> {
             self.standing.push(decision);
         } else if let Some(by) = field("withdrawn/by") {
             self.standing.retain(|earlier| !by_same(by, earlier));
+        } else if let Some(new) = field("adopted/fingerprint") {
+            self.fingerprint = new;
         } else if let Some(new) = field("discovered/fingerprint").or(field("changed/fingerprint")) {
             self.standing.clear();
             self.fingerprint = new;
@@ -269,6 +271,7 @@ impl<'a> ReplayedHistory<'a> {
             "corrected" => is(&["pending", "approved", "rejecting", "activating"]),
             "differs" | "told" => state == self.state,
             "drifted" | "drift_ended" => is(&["activated"]) && state == self.state,
+            "adopted" => is(&["activated"]),
             "drift_acknowledged" => is(&["activated"]) && state == self.state && self.is_acknowledged_by_enough(entry),
             // An event of a newer version.
             _ => true,

@@ -24,7 +24,7 @@ use peergate::local::policy::{PolicyCommand, run_policy_command};
 use peergate::local::schema::{SchemaKind, schema_text};
 use peergate::local::table::server::serve_table;
 use peergate::local::table::{EmbeddedTable, KeyPair};
-use peergate::local::{Error, backup, demo, redrive, register, restore};
+use peergate::local::{Error, backup, demo, inventory, redrive, register, restore};
 use peergate::peering::InstanceId;
 use peergate::secrets::SecretSet;
 use peergate::{clock, doctor, logging};
@@ -121,6 +121,10 @@ enum Cli {
         #[command(flatten)]
         options: doctor::Options,
     },
+    /// Lists every peering of the configured accounts: who approved it, and what has changed since.
+    Inventory(inventory::InventoryArgs),
+    /// Takes over an active peering that nobody approved here.
+    Adopt(inventory::AdoptArgs),
     /// Makes undelivered notifications due at once.
     Redrive(redrive::RedriveArgs),
     /// Copies the table on one machine into a new file, while peergate runs.
@@ -283,6 +287,8 @@ async fn run_command(command: Cli) -> Result<(), Error> {
                 Err("the doctor found problems, or could not check everything".into())
             }
         }
+        Cli::Inventory(args) => print_inventory(&args).await,
+        Cli::Adopt(args) => print_text(&inventory::adopt_named(&args).await?),
         Cli::Redrive(args) => print_text(&redrive::redrive(&args).await?),
         Cli::Backup(args) => print_text(&backup::back_up(&args).await?),
         Cli::Restore(args) => print_text(&restore::restore(&args).await?),
@@ -304,6 +310,13 @@ async fn run_command(command: Cli) -> Result<(), Error> {
             Installation::open(&store).await?.run(signals, None).await
         }
     }
+}
+
+/// What is listed is printed, also if the command fails.
+async fn print_inventory(args: &inventory::InventoryArgs) -> Result<(), Error> {
+    let report = inventory::report_inventory(args).await?;
+    print_text(&report.text)?;
+    report.failure.map_or(Ok(()), |failure| Err(failure.into()))
 }
 
 /// Runs what has a sandbox until it ends, or until a signal. The sandbox then removes its files; a signal that is not caught

@@ -50,19 +50,32 @@ impl RecordSource {
         name: Option<&str>,
         open_file: fn(&Path) -> Result<EmbeddedTable, Error>,
     ) -> Result<Store, Error> {
-        let mut environment = self.environment()?;
+        let environment = self.environment_with(open_file).await?;
         let http = http::new_client()?;
+        let sdk = aws::dynamodb_sdk_config(&environment.aws, &http);
+        let endpoint = environment.aws.dynamodb_endpoint.as_ref();
+        let table = name.map_or(environment.table, ToOwned::to_owned);
+        // The retention does not matter: the commands rewrite only unfinished records.
+        Ok(Store::new(&sdk, endpoint, http, table, jiff::SignedDuration::ZERO))
+    }
+
+    /// The environment with this table.
+    pub(super) async fn environment_with_table(&self) -> Result<Environment, Error> {
+        self.environment_with(EmbeddedTable::open).await
+    }
+
+    async fn environment_with(
+        &self,
+        open_file: fn(&Path) -> Result<EmbeddedTable, Error>,
+    ) -> Result<Environment, Error> {
+        let mut environment = self.environment()?;
         if !self.aws {
             check_table_file(&self.store)?;
             let path = self.store.clone();
             let table = spawn_blocking(move || open_file(&path)).await??;
             environment.aws = table.environment(&environment.aws);
         }
-        let sdk = aws::dynamodb_sdk_config(&environment.aws, &http);
-        let endpoint = environment.aws.dynamodb_endpoint.as_ref();
-        let table = name.map_or(environment.table, ToOwned::to_owned);
-        // The retention does not matter: the commands rewrite only unfinished records.
-        Ok(Store::new(&sdk, endpoint, http, table, jiff::SignedDuration::ZERO))
+        Ok(environment)
     }
 
     pub(super) fn environment(&self) -> Result<Environment, Error> {

@@ -230,6 +230,7 @@ fn is_urgent(kind: &NotificationKind) -> bool {
         | NotificationKind::Withdrawn { .. }
         | NotificationKind::DriftEnded
         | NotificationKind::DriftAcknowledged { .. }
+        | NotificationKind::Adopted { .. }
         | NotificationKind::Accepted(_)
         | NotificationKind::Activated { .. }
         | NotificationKind::Rejected(_)

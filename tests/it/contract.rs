@@ -437,6 +437,7 @@ async fn every_row_of_the_notifications_is_sent() {
     pending_requests().await;
     odd_activations().await;
     changed_and_removed().await;
+    crate::inventory::adopted(&TestApp::start().await).await;
     test_of_the_channels().await;
     let table = rows("docs/standard-webhooks.md", "| type | sent when |").into_iter();
     let mut table: BTreeSet<_> = table.flat_map(|(types, _)| names(&types).collect::<Vec<_>>()).collect();

@@ -35,6 +35,7 @@ mod ended;
 mod events;
 mod feishu;
 mod four_platforms;
+mod inventory;
 mod limits;
 mod malformed;
 mod mentions;

@@ -140,6 +140,10 @@ fn card_headline(approval: &Approval, now: Timestamp) -> String {
             format!("VPC peering {id} is approved; Alibaba Cloud has not confirmed it yet")
         }
         ApprovalState::Activating => format!("VPC peering {id} was accepted and is being activated"),
+        ApprovalState::Activated if approval.adopted_by().is_some() => {
+            let by = approval.adopted_by().map(|(by, _)| sanitize_text(by)).unwrap_or_default();
+            format!("VPC peering {id} is Activated; {by} adopted it")
+        }
         ApprovalState::Activated if !approval.is_accepted_by_us() => {
             format!("⚠ VPC peering {id} is Activated, but was accepted outside peergate")
         }
@@ -327,7 +331,9 @@ fn next_steps(approval: &Approval, connection: &Connection, now: Timestamp) -> V
         ApprovalState::Pending if is_pending(approval, now) && approval.policy().rule.is_none() => {
             explain_no_rule(&approval.policy().unmatched)
         }
-        ApprovalState::Activated if !approval.is_accepted_by_us() => vec![CHECK_BYPASS.into(), PREVENT_BYPASS.into()],
+        ApprovalState::Activated if !approval.is_accepted_by_us() && approval.adopted_by().is_none() => {
+            vec![CHECK_BYPASS.into(), PREVENT_BYPASS.into()]
+        }
         ApprovalState::Activated => route_instructions(connection),
         ApprovalState::Failed { code } => vec![advice_for_code(code).into()],
         ApprovalState::Pending

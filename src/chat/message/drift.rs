@@ -1,7 +1,7 @@
 //! What people read of an activated connection that has changed, or is gone.
 
 use super::facts::{approver_name, decision_facts, describe_approver, describe_change, list_approvers};
-use super::{Message, MessageFact, format_wait, join_with, sanitize_text, with_headline};
+use super::{Message, MessageFact, format_wait, join_with, sanitize_reason, sanitize_text, with_headline};
 use crate::approval::{Approval, Approver, Decision, Drift};
 use crate::peering::Change;
 
@@ -145,5 +145,17 @@ pub(super) fn nothing_to_acknowledge() -> Message {
             "Either this VPC peering is not active, or it is as people approved or acknowledged it.".to_owned(),
         ],
         ..with_headline("There is nothing to acknowledge")
+    }
+}
+
+/// An operator took over a connection that nobody had approved.
+pub(super) fn describe_adoption(approval: &Approval, by: &str, reason: &str) -> Message {
+    Message {
+        facts: vec![
+            MessageFact::new("Adopted by", sanitize_text(by)),
+            MessageFact::new("Reason", sanitize_reason(reason)),
+        ],
+        sentences: vec!["What it is now counts as approved. Changes are told from now on.".into()],
+        ..with_headline(format!("Active VPC peering {} was adopted: nobody had approved it here", approval.id()))
     }
 }

@@ -94,6 +94,9 @@ fn describe_event(event: &AuditEvent) -> String {
             let reason = decision.reason.as_deref().map(|reason| format!(" ({})", sanitize_reason(reason)));
             format!("change acknowledged by {}{}", describe_approver(&decision.by), reason.unwrap_or_default())
         }
+        AuditEvent::Adopted { by, reason, .. } => {
+            format!("adopted by {} ({})", sanitize_text(by), sanitize_reason(reason))
+        }
         AuditEvent::Failed(problem) => {
             let request_id = problem.request_id.as_deref().map(|id| format!(", request {}", sanitize_text(id)));
             format!("failed with {}{}", sanitize_text(&problem.code), request_id.unwrap_or_default())

@@ -5,7 +5,9 @@ use jiff::Timestamp;
 use super::advice::{CHECK_BYPASS, PREVENT_BYPASS, advice_for_code};
 use super::card::{Ask, approver_facts, failure_headline, request_card};
 use super::checks::explain_objection;
-use super::drift::{describe_acknowledgment, describe_drift, describe_drift_end, describe_removal, remind_of_drift};
+use super::drift::{
+    describe_acknowledgment, describe_adoption, describe_drift, describe_drift_end, describe_removal, remind_of_drift,
+};
 use super::facts::{
     approver_name, connection_facts, decision_facts, describe_approver, describe_change, list_approvers, problem_facts,
     route_instructions,
@@ -39,6 +41,7 @@ pub fn notification_name(kind: &NotificationKind) -> &'static str {
         NotificationKind::DriftAcknowledged { .. } => "drift_acknowledged",
         NotificationKind::DriftReminder { .. } => "drift_reminder",
         NotificationKind::Removed { .. } => "removed",
+        NotificationKind::Adopted { .. } => "adopted",
         NotificationKind::Activated { .. } => "activated",
         NotificationKind::Rejected(_) => "rejected",
         NotificationKind::Expired => "expired",
@@ -94,6 +97,7 @@ pub fn describe_notification(approval: &Approval, notification: &Notification) -
         }
         NotificationKind::DriftReminder { waiting_s } => remind_of_drift(approval, *waiting_s),
         NotificationKind::Removed { lived_s } => describe_removal(approval, *lived_s),
+        NotificationKind::Adopted { by, reason } => describe_adoption(approval, by, reason),
         NotificationKind::Activated { took_s } => describe_activation(approval, *took_s),
         NotificationKind::Rejected(by) => describe_rejection(approval, by.as_ref()),
         NotificationKind::Expired => describe_expiry(approval),
@@ -368,6 +372,7 @@ pub fn follow_up(approval: &Approval, notification: &Notification, now: Timestam
         | NotificationKind::DriftAcknowledged { .. }
         | NotificationKind::DriftReminder { .. }
         | NotificationKind::Removed { .. }
+        | NotificationKind::Adopted { .. }
         | NotificationKind::Activated { .. }
         | NotificationKind::Rejected(_)
         | NotificationKind::Expired

@@ -63,6 +63,7 @@ pub fn describe_for_requester(approval: &Approval, notification: &Notification) 
         | NotificationKind::Bypassed { .. }
         | NotificationKind::Stuck { .. }
         | NotificationKind::FactsDiffer { .. }
+        | NotificationKind::Adopted { .. }
         | NotificationKind::DriftReminder { .. } => describe_request(approval),
     }
 }

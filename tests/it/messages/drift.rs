@@ -141,6 +141,24 @@ pub(super) fn removal_notification_says_how_long_it_was_active() {
 }
 
 #[test]
+pub(super) fn adoption_notification_shows_the_reason() {
+    let bypassed = after(pending(), &[Event::Observed(Box::new(active(|_| ())))]);
+    let policy = policy(2).snapshot_for("prod", bypassed.connection());
+    let eligible = |_: &Principal| None;
+    let (id, reading) = (bypassed.id().clone(), bypassed.connection().clone());
+    let review = Review { id: &id, connection: &reading, policy: &policy, findings: &[], eligible_approver: &eligible };
+    let approval = Approval::adopt(Some(&bypassed), &review, "carol", "*from* before <peergate>", later());
+    let notification = approval.outbox().last().unwrap().clone();
+    assert_snapshot!(text(&message::describe_notification(&approval, &notification)), @r"
+    Active VPC peering prod/pcc-a was adopted: nobody had approved it here
+    Adopted by: carol
+    Reason: *from* before <peergate>
+    What it is now counts as approved. Changes are told from now on.
+    ");
+    assert_snapshot!(message::request_card(&approval, later()).headline, @"VPC peering prod/pcc-a is Activated; carol adopted it");
+}
+
+#[test]
 fn drift_that_no_rule_covers_says_so() {
     let approval = without_rule(&drifted());
     assert_snapshot!(message::request_card(&approval, later()).headline, @"⚠ Active VPC peering prod/pcc-a has changed, and no rule covers it as it is now");

@@ -23,6 +23,7 @@ fn test_of(kind: &NotificationKind) -> fn() {
         NotificationKind::DriftEnded => drift::drift_end_notification_says_nobody_has_to_act,
         NotificationKind::DriftAcknowledged { .. } => drift::acknowledgment_notification_counts,
         NotificationKind::DriftReminder { .. } => drift::drift_reminder_shows_the_change,
+        NotificationKind::Adopted { .. } => drift::adoption_notification_shows_the_reason,
         NotificationKind::Removed { .. } => drift::removal_notification_says_how_long_it_was_active,
         NotificationKind::Activated { .. } => activated_notification_lists_the_next_steps,
         NotificationKind::Rejected(_) => rejected_notification_says_it_is_final,

@@ -1,0 +1,197 @@
+//! `peergate inventory` and `peergate adopt`: every peering of the configured accounts, and those that nobody approved here.
+
+use std::fmt::Write as _;
+
+use super::audit::RecordSource;
+use super::{Error, count_of};
+use crate::accept::{self, Inventory};
+use crate::app::App;
+use crate::approval::{ApprovalId, InventoryLine, InventoryOrigin, InventoryRole};
+use crate::chat::MAX_REASON_CHARS;
+use crate::chat::message::sanitize_text;
+use crate::peering::InstanceId;
+
+/// What to list.
+#[derive(Debug, clap::Args)]
+pub struct InventoryArgs {
+    /// Only this account, by its name in the configuration.
+    #[arg(long)]
+    target: Option<String>,
+    /// How to print it.
+    #[arg(long, value_enum, default_value = "table")]
+    format: InventoryFormat,
+    /// Fail if a peering is active and nobody approved it here.
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    source: RecordSource,
+}
+
+/// How the inventory is printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum InventoryFormat {
+    /// For people.
+    Table,
+    /// One line for each peering, after a header.
+    Csv,
+    /// An array of objects.
+    Json,
+}
+
+/// The connection to take over.
+#[derive(Debug, clap::Args)]
+pub struct AdoptArgs {
+    /// The id of the connection: pcc-… or TARGET/pcc-….
+    id: String,
+    /// Why it may stay.
+    #[arg(long)]
+    reason: String,
+    /// Who takes it over.
+    #[arg(long)]
+    by: String,
+    #[command(flatten)]
+    source: RecordSource,
+}
+
+/// The inventory as text, and why the command fails.
+#[derive(Debug)]
+pub struct InventoryReport {
+    /// What to print.
+    pub text: String,
+    /// `None` if all is well.
+    pub failure: Option<String>,
+}
+
+/// Lists every peering of the configured accounts.
+///
+/// # Errors
+/// When the configuration or the table cannot be read.
+pub async fn report_inventory(args: &InventoryArgs) -> Result<InventoryReport, Error> {
+    let app = args.source.open_app().await?;
+    if let Some(target) = args.target.as_ref().filter(|target| !app.config.targets.contains_key(*target)) {
+        return Err(format!("no target is named {target}").into());
+    }
+    let Inventory { lines, unlisted } = accept::list_inventory(&app, args.target.as_deref()).await?;
+    let text = match args.format {
+        InventoryFormat::Table => to_table(&lines),
+        InventoryFormat::Csv => to_csv(&lines),
+        InventoryFormat::Json => format!("{}\n", serde_json::to_string_pretty(&lines)?),
+    };
+    let violations = lines.iter().filter(|line| line.origin == InventoryOrigin::NeverApproved).count();
+    let failure = if !unlisted.is_empty() {
+        Some(format!("could not list {}", unlisted.join(", ")))
+    } else if args.check && violations > 0 {
+        Some(format!(
+            "{} never approved here: delete them, or take them over with `peergate adopt ID --reason …`",
+            count_of(violations, "active peering was", "active peerings were")
+        ))
+    } else {
+        None
+    };
+    Ok(InventoryReport { text, failure })
+}
+
+const COLUMNS: [&str; 12] = [
+    "connection",
+    "role",
+    "status",
+    "from",
+    "to",
+    "origin",
+    "approved by",
+    "approved at",
+    "rule",
+    "changed",
+    "drift",
+    "routes",
+];
+
+/// The cells of a line, in the order of [`COLUMNS`]. Text of others is sanitized.
+fn cells(line: &InventoryLine) -> [String; 12] {
+    let role = match line.role {
+        InventoryRole::Accepting => "accepting",
+        InventoryRole::Requesting => "requesting",
+    };
+    let origin = match line.origin {
+        InventoryOrigin::Approved => "approved",
+        InventoryOrigin::Adopted => "adopted",
+        InventoryOrigin::NeverApproved => "never approved here",
+        InventoryOrigin::NotActive => "not active",
+        InventoryOrigin::RequestedByUs => "requested by us",
+    };
+    let routes = match line.routes_complete {
+        Some(true) => "complete",
+        Some(false) => "incomplete",
+        None => "",
+    };
+    let day = |at: Option<jiff::Timestamp>| at.map(|at| at.strftime("%Y-%m-%d").to_string()).unwrap_or_default();
+    [
+        format!("{}/{}", line.target, line.instance_id),
+        role.to_owned(),
+        sanitize_text(&line.status.to_string()),
+        format!("{} {}", line.requester_account, sanitize_text(&line.requester_vpc)),
+        format!("{} {}", line.accepting_account, sanitize_text(&line.accepting_vpc)),
+        origin.to_owned(),
+        line.approved_by.iter().map(|by| sanitize_text(by)).collect::<Vec<_>>().join(" and "),
+        day(line.approved_at),
+        line.rule.as_deref().map(sanitize_text).unwrap_or_default(),
+        day(line.changed_at),
+        line.drift.join(", "),
+        routes.to_owned(),
+    ]
+}
+
+fn to_table(lines: &[InventoryLine]) -> String {
+    let rows: Vec<_> = std::iter::once(COLUMNS.map(str::to_owned)).chain(lines.iter().map(cells)).collect();
+    let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|it| it.chars().count()).max();
+    let mut text = String::new();
+    for row in &rows {
+        let padded = row.iter().enumerate().map(|(column, cell)| {
+            let width = width(column).unwrap_or_default();
+            format!("{cell:width$}")
+        });
+        let _ = writeln!(text, "{}", padded.collect::<Vec<_>>().join("  ").trim_end());
+    }
+    text
+}
+
+/// Source: <https://www.rfc-editor.org/rfc/rfc4180>. A cell that a spreadsheet would compute gets a quote before it.
+fn to_csv(lines: &[InventoryLine]) -> String {
+    let quoted = |cell: &String| {
+        let guard = if cell.starts_with(['=', '+', '-', '@']) { "'" } else { "" };
+        format!("\"{guard}{}\"", cell.replace('"', "\"\""))
+    };
+    let row = |cells: &[String; 12]| cells.iter().map(quoted).collect::<Vec<_>>().join(",") + "\r\n";
+    std::iter::once(COLUMNS.map(str::to_owned)).chain(lines.iter().map(cells)).map(|cells| row(&cells)).collect()
+}
+
+/// Takes over an active connection that nobody approved here.
+///
+/// # Errors
+/// As [`accept::adopt_connection`], and when the arguments or the configuration are wrong.
+pub async fn adopt_named(args: &AdoptArgs) -> Result<String, Error> {
+    if args.reason.trim().is_empty() || args.reason.chars().count() > MAX_REASON_CHARS {
+        return Err(format!("give a reason of at most {MAX_REASON_CHARS} characters").into());
+    }
+    let app = args.source.open_app().await?;
+    let (named, instance_id) = match args.id.split_once('/') {
+        Some((target, id)) => (Some(target), id),
+        None => (None, args.id.as_str()),
+    };
+    let Some((target, _)) = app.config.find_target(named) else {
+        return Err("name the account: TARGET/pcc-…".into());
+    };
+    let id = ApprovalId { target: target.to_owned(), instance_id: InstanceId::parse(instance_id)? };
+    let adopted = accept::adopt_connection(&app, &id, &args.by, args.reason.trim()).await;
+    adopted.map_err(|error| format!("cannot adopt {id}: {error}"))?;
+    Ok(format!("adopted {id}: what it is now counts as approved\n"))
+}
+
+impl RecordSource {
+    /// The app that uses this table.
+    async fn open_app(&self) -> Result<App, Error> {
+        let environment = self.environment_with_table().await?;
+        let config = crate::config::Config::load(&environment.config)?;
+        Ok(App::new(&environment, config)?)
+    }
+}
