@@ -37,8 +37,8 @@ PRUNED = {".git", ".venv", ".aws-sam", ".pytest_cache", "__pycache__", "config",
 
 # Each command: the program, and its subcommand if it has one.
 RUN = {
-    *(f"peergate {name}" for name in ["demo", "backup", "doctor", "event", "export", "list", "policy", "redrive", "register", "restore"]),
-    *(f"peergate {name}" for name in ["schema", "serve", "show", "simulate", "table", "verify"]),
+    *(f"peergate {name}" for name in ["adopt", "demo", "backup", "doctor", "event", "export", "inventory", "list", "policy", "redrive", "register"]),
+    *(f"peergate {name}" for name in ["restore", "schema", "serve", "show", "simulate", "table", "verify"]),
     *("echo", "openssl rand", "python3"),
 }
 PARSED = {
@@ -759,8 +759,9 @@ def test_the_commands_of_peergate_run(trial, moto):
                 line = line.replace("PEERGATE_TABLE=TABLE", "").replace("--channel NAME", "--channel netops").replace("--rule RULE", f"--rule {prefix}")
                 line = line.replace("peergate-restored", f"{prefix}-restored").replace("PEERGATE_SECRETS=peergate ", f"PEERGATE_SECRETS={prefix} ")
                 in_aws = "--aws" in line or found[1] == "doctor" and "--store" not in line
-                # The findings of the doctor do not matter here.
-                printed = trial.run(line, status=None if found[1] == "doctor" else 0, **(clouds if in_aws else {}))
+                # The findings of the doctor do not matter here. The request is not active, so nobody can adopt it.
+                status = {"doctor": None, "adopt": 1}.get(found[1], 0)
+                printed = trial.run(line, status=status, **(clouds if in_aws else {}))
                 assert "Usage:" not in printed, printed
                 assert found[1] != "doctor" or ("✓ schedule" if in_aws else "✓ table, TTL") in printed, printed
                 ran.add(found[1])
