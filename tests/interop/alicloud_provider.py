@@ -1,4 +1,5 @@
-"""The parts of Alibaba Cloud's Terraform provider that deploy/alicloud uses: their schema, and an invented account.
+"""The parts of Alibaba Cloud's Terraform provider that deploy/alicloud and docs/operate.md use: their schema, and an
+invented account.
 
 Attributes as of provider 1.289, without the deprecated ones.
 Source: <https://github.com/aliyun/terraform-provider-alicloud/tree/v1.289.0/website/docs/r>
@@ -39,6 +40,18 @@ RESOURCES = {
         "client_ids": (SET, OPTIONAL),
         "fingerprints": (SET, OPTIONAL),
         "arn": (TEXT, COMPUTED),
+    },
+    "vpc_peer_connection": {
+        **{name: (TEXT, REQUIRED) for name in ("vpc_id", "accepting_region_id", "accepting_vpc_id")},
+        "accepting_ali_uid": (NUMBER, OPTIONAL),
+        "bandwidth": (NUMBER, EITHER),
+        **{name: (TEXT, EITHER) for name in ("peer_connection_name", "description", "resource_group_id", "status")},
+        **{name: (types.Bool(), OPTIONAL) for name in ("dry_run", "force_delete")},
+        "create_time": (TEXT, COMPUTED),
+    },
+    "route_entry": {
+        "route_table_id": (TEXT, REQUIRED),
+        **{name: (TEXT, OPTIONAL) for name in ("destination_cidrblock", "nexthop_type", "nexthop_id", "name", "description")},
     },
 }
 ARNS = {

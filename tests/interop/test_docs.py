@@ -32,7 +32,8 @@ from conftest import AUDIT_SECRET, BIN, CI_SECRET, PATIENCE_S, PEERGATE, ROOT, S
 from markdown_it import MarkdownIt
 
 SHELL = {"sh", "bash", "console"}
-LANGUAGES = SHELL | {"toml", "json", "python", "text", "mermaid", ""}
+# The tests of Terraform apply each block of `hcl`.
+LANGUAGES = SHELL | {"toml", "json", "python", "text", "mermaid", "hcl", ""}
 PRUNED = {".git", ".venv", ".aws-sam", ".pytest_cache", "__pycache__", "config", "dist", "target"}
 
 # Each command: the program, and its subcommand if it has one.

@@ -150,3 +150,19 @@ def test_external_user_is_trusted_with_the_external_id(terraform, tmp_path):
 def test_incomplete_or_conflicting_variables_are_refused(terraform, variables, why):
     refused = terraform.plan(vars=variables, json=False)
     assert refused.retcode == 1 and why in re.sub(r"[\s│]+", " ", refused.error), refused.error
+
+
+def test_configuration_of_both_sides_is_applied(terraform, tmp_path):
+    blocks = re.findall(r"^```hcl\n(.*?)^```", (ROOT / "docs" / "operate.md").read_text(), re.M | re.S)
+    sides = tmp_path / "sides"
+    sides.mkdir()
+    required = 'terraform {\n  required_providers {\n    alicloud = {\n      source = "aliyun/alicloud"\n    }\n  }\n}\n'
+    (sides / "main.tf").write_text("\n".join([required, *blocks]))
+    both = TerraformCommand(str(sides))
+    made, _ = applied(both)
+    assert both.fmt(check_input=True, diff=True).retcode == 0
+    request = made["vpc_peer_connection.to_payments"]
+    assert (request["accepting_ali_uid"], request["status"]) == (2222222222222222, None)
+    routes = {one["destination_cidrblock"]: one for address, one in made.items() if address.startswith("route_entry.")}
+    assert set(routes) == {"10.1.0.0/16", "fd00:1::/48"}
+    assert {(one["nexthop_type"], one["nexthop_id"]) for one in routes.values()} == {("VpcPeer", "pcc-a")}

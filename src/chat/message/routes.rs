@@ -128,7 +128,7 @@ fn commands_of(here: &Side, there: &Side, connection: &Connection) -> String {
     cidrs.map(|cidr| create_command(&here.region, UNKNOWN_TABLE, &cidr.to_string(), connection) + "\n").collect()
 }
 
-/// Source: <https://registry.terraform.io/providers/aliyun/alicloud/latest/docs/resources/route_entry>
+/// Source: <https://github.com/aliyun/terraform-provider-alicloud/blob/master/website/docs/r/route_entry.html.markdown>
 fn terraform_of(there: &Side, connection: &Connection) -> String {
     let destinations: Vec<_> = there.cidrs.iter().take(MAX_COMMANDS).map(|cidr| format!("\"{cidr}\"")).collect();
     format!(
