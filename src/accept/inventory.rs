@@ -1,5 +1,7 @@
 //! Every peering of the configured accounts, with its record; and how an operator takes one over.
 
+use std::collections::HashSet;
+
 use tokio::time::sleep;
 
 use super::{Error, list_connections, read_connection};
@@ -10,7 +12,7 @@ use crate::clock;
 use crate::peering::{Connection, Status};
 use crate::store::{self, Saved};
 
-/// The most pages of a region.
+/// The most pages of a region, with the calls that wait for their turn.
 const MAX_PAGES: u32 = 1000;
 
 /// The peerings of the configured accounts, and what is missing.
@@ -18,8 +20,8 @@ const MAX_PAGES: u32 = 1000;
 pub struct Inventory {
     /// In the order of the configuration.
     pub lines: Vec<InventoryLine>,
-    /// The regions that could not be listed, as `TARGET in REGION: CODE`.
-    pub unlisted: Vec<String>,
+    /// What could not be listed or read, and why.
+    pub gaps: Vec<String>,
 }
 
 /// Reads the table, and the list of each region. `target` is `None` for all accounts.
@@ -30,13 +32,7 @@ pub async fn list_inventory(app: &App, target: Option<&str>) -> Result<Inventory
     let mut inventory = Inventory::default();
     for (name, account) in app.config.targets.iter().filter(|(name, _)| target.is_none_or(|it| it == *name)) {
         for region in &account.regions {
-            let connections = match list_region(app, name, region).await {
-                Ok(connections) => connections,
-                Err(error) => {
-                    inventory.unlisted.push(format!("{name} in {region}: {}", error.to_problem().code));
-                    continue;
-                }
-            };
+            let connections = list_region(app, name, region, &mut inventory.gaps).await;
             let id = |connection: &Connection| ApprovalId {
                 target: name.clone(),
                 instance_id: connection.instance_id.clone(),
@@ -45,8 +41,16 @@ pub async fn list_inventory(app: &App, target: Option<&str>) -> Result<Inventory
             let ids: Vec<_> = ours.map(id).collect();
             let records = app.store.load_many(&ids).await?;
             for connection in &connections {
-                let record = records.get(&id(connection)).and_then(|record| record.as_ref().ok());
-                let record = record.map(|stored| &stored.approval);
+                let id = id(connection);
+                let record = match records.get(&id) {
+                    Some(Ok(stored)) => Some(&stored.approval),
+                    None => None,
+                    // Nobody knows whether people approved it.
+                    Some(Err(_)) => {
+                        inventory.gaps.push(format!("{id}: its record cannot be read"));
+                        continue;
+                    }
+                };
                 inventory.lines.push(InventoryLine::new(name, account.account, connection, record));
             }
         }
@@ -54,23 +58,35 @@ pub async fn list_inventory(app: &App, target: Option<&str>) -> Result<Inventory
     Ok(inventory)
 }
 
-async fn list_region(app: &App, target: &str, region: &str) -> Result<Vec<Connection>, Error> {
-    let (mut connections, mut next_token): (Vec<Connection>, Option<String>) = (vec![], None);
+/// The connections of a region, each once.
+async fn list_region(app: &App, target: &str, region: &str, gaps: &mut Vec<String>) -> Vec<Connection> {
+    let (mut connections, mut seen) = (vec![], HashSet::new());
+    let mut next_token: Option<String> = None;
     for _ in 0..MAX_PAGES {
         let scope = ListScope::of_region(region);
         match list_connections(app, target, scope, next_token.as_deref(), clock::now()).await {
             Ok(page) => {
-                connections.extend(page.connections);
+                let unreadable = page.unreadable.iter().filter(|it| seen.insert(it.id.clone()));
+                gaps.extend(unreadable.map(|it| format!("{target}/{}: the answer cannot be understood", it.id)));
+                let new = page.connections.into_iter().filter(|it| seen.insert(it.instance_id.as_str().to_owned()));
+                connections.extend(new.collect::<Vec<_>>());
+                if page.has_unreadable_token {
+                    gaps.push(format!("{target} in {region}: the rest of the list cannot be asked for"));
+                }
                 next_token = page.next_token;
                 if next_token.is_none() {
-                    break;
+                    return connections;
                 }
             }
             Err(Error::Api(alicloud::Error::RateLimited(wait))) => sleep(wait).await,
-            Err(error) => return Err(error),
+            Err(error) => {
+                gaps.push(format!("{target} in {region}: {}", error.to_problem().code));
+                return connections;
+            }
         }
     }
-    Ok(connections)
+    gaps.push(format!("{target} in {region}: the list does not end"));
+    connections
 }
 
 /// Why a connection was not adopted.

@@ -71,15 +71,15 @@ pub async fn report_inventory(args: &InventoryArgs) -> Result<InventoryReport, E
     if let Some(target) = args.target.as_ref().filter(|target| !app.config.targets.contains_key(*target)) {
         return Err(format!("no target is named {target}").into());
     }
-    let Inventory { lines, unlisted } = accept::list_inventory(&app, args.target.as_deref()).await?;
+    let Inventory { lines, gaps } = accept::list_inventory(&app, args.target.as_deref()).await?;
     let text = match args.format {
         InventoryFormat::Table => to_table(&lines),
         InventoryFormat::Csv => to_csv(&lines),
         InventoryFormat::Json => format!("{}\n", serde_json::to_string_pretty(&lines)?),
     };
     let violations = lines.iter().filter(|line| line.origin == InventoryOrigin::NeverApproved).count();
-    let failure = if !unlisted.is_empty() {
-        Some(format!("could not list {}", unlisted.join(", ")))
+    let failure = if !gaps.is_empty() {
+        Some(format!("the inventory has gaps: {}", gaps.join("; ")))
     } else if args.check && violations > 0 {
         Some(format!(
             "{} never approved here: delete them, or take them over with `peergate adopt ID --reason …`",

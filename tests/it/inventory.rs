@@ -1,7 +1,9 @@
 //! `peergate inventory` and `peergate adopt`, with the table in a file.
 
 use crate::drift::minutes;
+use crate::recovery::{backup, restore};
 use crate::support::prelude::*;
+use aws_sdk_dynamodb::types::AttributeValue;
 use peergate::accept;
 use peergate::approval::{ApprovalId, History};
 
@@ -103,4 +105,30 @@ async fn adoption_is_told_once_and_the_peering_is_followed() {
     assert!(app.thread_replies().last().unwrap().contains("is not as approved any more"), "{:?}", app.thread_replies());
     let record = serde_json::to_value(app.approval(&id).await).unwrap();
     History::verify(&format!("prod/{id}"), &record).unwrap();
+}
+
+/// What is left out is named. Nothing is called unapproved because it could not be read.
+#[tokio::test]
+async fn gaps_of_the_inventory_are_named() {
+    let app = TestApp::start().await;
+    let (strange, newer, plain) =
+        (app.new_request_for("vpc-other").await, app.new_request_for("vpc-one").await, app.new_request().await);
+    app.discover().await;
+    app.simulator.disguise(strange.as_str(), &[("Bandwidth", r#""unlimited""#)]);
+    let mut item = backup(&app, &newer).await;
+    let record = item["record"].as_s().unwrap().replace(r#""schema":2"#, r#""schema":3"#);
+    item.insert("record".into(), AttributeValue::S(record));
+    restore(&app, item).await;
+
+    let inventory = accept::list_inventory(&app.parts, None).await.unwrap();
+    let listed: Vec<_> = inventory.lines.iter().map(|line| line.instance_id.clone()).collect();
+    assert_eq!(listed, [plain]);
+    let gap = |text: String| assert!(inventory.gaps.contains(&text), "{text}: {:?}", inventory.gaps);
+    gap(format!("prod/{strange}: the answer cannot be understood"));
+    gap(format!("prod/{newer}: its record cannot be read"));
+
+    app.fail_times(9, "ListVpcPeerConnections", "Forbidden.RAM");
+    let inventory = accept::list_inventory(&app.parts, None).await.unwrap();
+    assert!(inventory.lines.is_empty());
+    assert!(inventory.gaps.iter().any(|gap| gap.ends_with(": Forbidden.RAM")), "{:?}", inventory.gaps);
 }

@@ -8,20 +8,20 @@ use peergate::local::sandbox::CI_SECRET;
 use peergate::local::table;
 use tokio::process::Command;
 
-type Item = HashMap<String, AttributeValue>;
+pub type Item = HashMap<String, AttributeValue>;
 
 fn dynamodb(app: &TestApp) -> aws_sdk_dynamodb::Client {
     peergate::aws::dynamodb_client(&app.environment.aws, peergate::http::new_client().unwrap())
 }
 
 /// The item of a connection, as a backup of the table has it.
-async fn backup(app: &TestApp, id: &InstanceId) -> Item {
+pub async fn backup(app: &TestApp, id: &InstanceId) -> Item {
     let key = AttributeValue::S(format!("prod/{id}"));
     let response = dynamodb(app).get_item().table_name(&app.environment.table).key("id", key).send().await.unwrap();
     response.item.unwrap()
 }
 
-async fn restore(app: &TestApp, item: Item) {
+pub async fn restore(app: &TestApp, item: Item) {
     dynamodb(app).put_item().table_name(&app.environment.table).set_item(Some(item)).send().await.unwrap();
 }
 
