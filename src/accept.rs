@@ -4,6 +4,7 @@
 
 mod active;
 mod inventory;
+mod region;
 
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};

@@ -282,7 +282,7 @@ impl Approval {
             Event::Missing => self.observe_missing(AuditEvent::Missing, now),
             Event::Followed(reading) => self.follow(reading, now),
             Event::RoutesRead(report) => self.observe_routes(report, now),
-            Event::RoutesUnread(wait) => self.schedule_routes(Some(now + *wait)),
+            Event::RoutesUnread(wait) => self.postpone_routes(*wait, now),
             Event::Changed { connection, findings } => self.observe_change(connection, findings, now),
             Event::SentBack { why, connection, policy, findings, void } => {
                 if self.state == ApprovalState::Approved {

@@ -3,20 +3,16 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
-use super::{Error, list_connections};
-use crate::alicloud::{self, ListScope};
+use super::region::visit_region;
 use crate::app::App;
-use crate::clock;
 use crate::config::Target;
 use crate::peering::Connection;
 use crate::preflight::{self, Finding, UsedCidrs};
 
 /// How long the watcher waits for a list of all peerings.
 const LIST_ALL_TIMEOUT: Duration = Duration::from_secs(20);
-/// The most pages of a region in that list.
-const MAX_LISTED_PAGES: u32 = 1000;
 
 /// Makes the checks of an activated connection that has changed. If Alibaba Cloud does not list all peerings in time, one
 /// result is unknown.
@@ -32,33 +28,11 @@ async fn list_all_used_cidrs(app: &App) -> Option<Vec<UsedCidrs>> {
     let mut all = vec![];
     for (target, Target { regions, .. }) in &app.config.targets {
         for region in regions {
-            all.extend(list_used_cidrs(app, target, region).await?);
+            let gaps = visit_region(app, target, region, |connection| all.extend(UsedCidrs::of(&connection))).await;
+            if !gaps.is_empty() {
+                return None;
+            }
         }
     }
     Some(all)
-}
-
-/// The CIDR blocks of the peerings of a region. `None` if not all of them could be listed.
-async fn list_used_cidrs(app: &App, target: &str, region: &str) -> Option<Vec<UsedCidrs>> {
-    let (mut used, mut next_token): (Vec<UsedCidrs>, Option<String>) = (vec![], None);
-    for _ in 0..MAX_LISTED_PAGES {
-        let scope = ListScope::of_region(region);
-        let page = match list_connections(app, target, scope, next_token.as_deref(), clock::now()).await {
-            Ok(page) => page,
-            Err(Error::Api(alicloud::Error::RateLimited(wait))) => {
-                sleep(wait).await;
-                continue;
-            }
-            Err(_) => return None,
-        };
-        if page.has_unreadable_token || !page.unreadable.is_empty() {
-            return None;
-        }
-        used.extend(page.connections.iter().flat_map(UsedCidrs::of));
-        next_token = page.next_token;
-        if next_token.is_none() {
-            return Some(used);
-        }
-    }
-    None
 }

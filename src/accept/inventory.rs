@@ -1,19 +1,12 @@
 //! Every peering of the configured accounts, with its record; and how an operator takes one over.
 
-use std::collections::HashSet;
-
-use tokio::time::sleep;
-
-use super::{Error, list_connections, read_connection};
-use crate::alicloud::{self, ListScope};
+use super::read_connection;
+use super::region::visit_region;
 use crate::app::App;
 use crate::approval::{Approval, ApprovalId, InventoryLine, Principal, Review};
 use crate::clock;
 use crate::peering::{Connection, Status};
 use crate::store::{self, Saved};
-
-/// The most pages of a region, with the calls that wait for their turn.
-const MAX_PAGES: u32 = 1000;
 
 /// The peerings of the configured accounts, and what is missing.
 #[derive(Debug, Default)]
@@ -32,7 +25,8 @@ pub async fn list_inventory(app: &App, target: Option<&str>) -> Result<Inventory
     let mut inventory = Inventory::default();
     for (name, account) in app.config.targets.iter().filter(|(name, _)| target.is_none_or(|it| it == *name)) {
         for region in &account.regions {
-            let connections = list_region(app, name, region, &mut inventory.gaps).await;
+            let mut connections = vec![];
+            inventory.gaps.extend(visit_region(app, name, region, |connection| connections.push(connection)).await);
             let id = |connection: &Connection| ApprovalId {
                 target: name.clone(),
                 instance_id: connection.instance_id.clone(),
@@ -58,43 +52,15 @@ pub async fn list_inventory(app: &App, target: Option<&str>) -> Result<Inventory
     Ok(inventory)
 }
 
-/// The connections of a region, each once.
-async fn list_region(app: &App, target: &str, region: &str, gaps: &mut Vec<String>) -> Vec<Connection> {
-    let (mut connections, mut seen) = (vec![], HashSet::new());
-    let mut next_token: Option<String> = None;
-    for _ in 0..MAX_PAGES {
-        let scope = ListScope::of_region(region);
-        match list_connections(app, target, scope, next_token.as_deref(), clock::now()).await {
-            Ok(page) => {
-                let unreadable = page.unreadable.iter().filter(|it| seen.insert(it.id.clone()));
-                gaps.extend(unreadable.map(|it| format!("{target}/{}: the answer cannot be understood", it.id)));
-                let new = page.connections.into_iter().filter(|it| seen.insert(it.instance_id.as_str().to_owned()));
-                connections.extend(new.collect::<Vec<_>>());
-                if page.has_unreadable_token {
-                    gaps.push(format!("{target} in {region}: the rest of the list cannot be asked for"));
-                }
-                next_token = page.next_token;
-                if next_token.is_none() {
-                    return connections;
-                }
-            }
-            Err(Error::Api(alicloud::Error::RateLimited(wait))) => sleep(wait).await,
-            Err(error) => {
-                gaps.push(format!("{target} in {region}: {}", error.to_problem().code));
-                return connections;
-            }
-        }
-    }
-    gaps.push(format!("{target} in {region}: the list does not end"));
-    connections
-}
-
 /// Why a connection was not adopted.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptionError {
     /// Only an activated connection that the account accepted can be adopted.
     #[error("it is {0}, and only an active peering that this account accepted can be adopted")]
     NotActive(Status),
+    /// People have decided, or peergate has not seen yet that it is active.
+    #[error("peergate still works on its record: try again after the next tick")]
+    InProgress,
     /// People approved it, or an operator adopted it.
     #[error("it was approved or adopted here already")]
     AlreadyApproved,
@@ -125,6 +91,10 @@ pub async fn adopt_connection(app: &App, id: &ApprovalId, by: &str, reason: &str
     let before = stored.as_ref().map(|stored| &stored.approval);
     if before.is_some_and(|record| record.is_accepted_by_us() || record.adopted_by().is_some()) {
         return Err(AdoptionError::AlreadyApproved);
+    }
+    // A call of ours may be what activated it.
+    if before.is_some_and(|record| !record.state().is_final()) {
+        return Err(AdoptionError::InProgress);
     }
     let policy = app.config.policy.snapshot_for(&id.target, &connection);
     let eligible = |principal: &Principal| app.config.policy.eligible_approver(&id.target, &connection, principal);

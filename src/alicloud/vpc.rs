@@ -23,6 +23,9 @@ const ROUTES_PER_PAGE: &str = "100";
 /// The most pages of route tables, and of the routes of a table. A table has 200 custom routes by default.
 const MAX_PAGES: u32 = 20;
 
+/// A list that is not whole.
+const INCOMPLETE: Error = Error::Unreadable { http_status: 200 };
+
 /// A VPC of our own account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnVpc {
@@ -58,7 +61,7 @@ impl Alicloud {
         region: &str,
         vpc: &str,
     ) -> Result<Vec<RouteTable>, Error> {
-        let mut tables = vec![];
+        let (mut tables, mut is_whole) = (vec![], false);
         for page in 1..=MAX_PAGES {
             let page = page.to_string();
             let parameters =
@@ -69,8 +72,13 @@ impl Alicloud {
             // Gateway tables steer what comes in, and their routes cannot be listed.
             tables.extend(listed.iter().filter(|table| word(table, "AssociateType") != "Gateway").map(parse_table));
             if is_last {
+                is_whole = true;
                 break;
             }
+        }
+        // Every VPC has a table. What is not whole would look like missing routes.
+        if !is_whole || tables.is_empty() {
+            return Err(INCOMPLETE);
         }
         for table in &mut tables {
             table.routes = self.list_routes(credentials, region, &table.id).await?;
@@ -97,10 +105,10 @@ impl Alicloud {
             routes.extend(nested_list(&response.fields, "RouteEntrys", "RouteEntry").iter().map(parse_route));
             next_token = word(&response.fields, "NextToken");
             if next_token.is_empty() {
-                break;
+                return Ok(routes);
             }
         }
-        Ok(routes)
+        Err(INCOMPLETE)
     }
 
     /// Makes a call to the region's own address.

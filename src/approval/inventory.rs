@@ -41,7 +41,7 @@ pub struct InventoryLine {
     pub drift: Vec<String>,
     /// When the record changed last.
     pub changed_at: Option<Timestamp>,
-    /// Whether our route tables lead to it. `None` if they were not read.
+    /// Whether our route tables lead to it. `None` if that is not known.
     pub routes_complete: Option<bool>,
 }
 
@@ -65,6 +65,8 @@ pub enum InventoryOrigin {
     Adopted,
     /// It is active, and nobody approved it here.
     NeverApproved,
+    /// It is active, and nobody had to approve it: it is within one account, or an Alibaba Cloud service accepted it.
+    NoApprovalNeeded,
     /// It is not active.
     NotActive,
     /// Our account requested it, so others accept it.
@@ -105,7 +107,10 @@ impl InventoryLine {
                 .map(|drift| drift.changes.iter().map(|change| change.fact.clone()).collect())
                 .unwrap_or_default(),
             changed_at: record.and_then(|record| record.history().last()).map(|entry| entry.at),
-            routes_complete: record.and_then(Approval::routes).map(crate::peering::RouteReport::is_complete),
+            routes_complete: record
+                .and_then(Approval::routes)
+                .filter(|report| !report.findings.is_empty())
+                .map(crate::peering::RouteReport::is_complete),
         }
     }
 }
@@ -125,7 +130,10 @@ fn origin_of(role: InventoryRole, connection: &Connection, record: Option<&Appro
         _ if !is_active => InventoryOrigin::NotActive,
         Some(record) if record.adopted_by().is_some() => InventoryOrigin::Adopted,
         Some(record) if record.is_accepted_by_us() => InventoryOrigin::Approved,
-        Some(_) | None => InventoryOrigin::NeverApproved,
+        Some(_) => InventoryOrigin::NeverApproved,
+        None if connection.requester.account == connection.accepter.account => InventoryOrigin::NoApprovalNeeded,
+        None if !connection.managed_service.is_empty() => InventoryOrigin::NoApprovalNeeded,
+        None => InventoryOrigin::NeverApproved,
     }
 }
 
@@ -133,24 +141,8 @@ impl Approval {
     /// The operator who took the connection over, and when. `None` if nobody did.
     #[must_use]
     pub fn adopted_by(&self) -> Option<(&str, Timestamp)> {
-        self.history.iter().rev().find_map(|entry| match &entry.event {
-            AuditEvent::Adopted { by, .. } => Some((by.as_str(), entry.at)),
-            AuditEvent::Discovered { .. }
-            | AuditEvent::Changed { .. }
-            | AuditEvent::RuleChanged { .. }
-            | AuditEvent::Decided(_)
-            | AuditEvent::Withdrawn { .. }
-            | AuditEvent::Acknowledged { .. }
-            | AuditEvent::Observed(_)
-            | AuditEvent::Missing
-            | AuditEvent::FactsDiffer { .. }
-            | AuditEvent::Drifted { .. }
-            | AuditEvent::DriftEnded
-            | AuditEvent::DriftAcknowledged { .. }
-            | AuditEvent::Failed(_)
-            | AuditEvent::Reminded(_)
-            | AuditEvent::SentBack { .. }
-            | AuditEvent::Corrected { .. } => None,
+        self.history.iter().rev().find_map(|entry| {
+            if let AuditEvent::Adopted { by, .. } = &entry.event { Some((by.as_str(), entry.at)) } else { None }
         })
     }
 

@@ -296,7 +296,13 @@ impl Approval {
         self.schedule_routes((!is_over).then(|| now + gap));
     }
 
-    pub(super) fn schedule_routes(&mut self, at: Option<Timestamp>) {
+    /// Has our route tables read again later, unless a week is over. What is due keeps the record in the table.
+    pub(super) fn postpone_routes(&mut self, wait: SignedDuration, now: Timestamp) {
+        let is_over = now.duration_since(self.since) > ROUTES_READ_FOR;
+        self.schedule_routes((!is_over).then(|| now + wait));
+    }
+
+    fn schedule_routes(&mut self, at: Option<Timestamp>) {
         if self.state.is_final() {
             self.upkeep.routes_due_at = at;
             self.schedule_upkeep();

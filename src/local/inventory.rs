@@ -11,6 +11,9 @@ use crate::chat::MAX_REASON_CHARS;
 use crate::chat::message::sanitize_text;
 use crate::peering::InstanceId;
 
+/// The longest name of an operator, in characters.
+const MAX_NAME_CHARS: usize = 100;
+
 /// What to list.
 #[derive(Debug, clap::Args)]
 pub struct InventoryArgs {
@@ -116,6 +119,7 @@ fn cells(line: &InventoryLine) -> [String; 12] {
         InventoryOrigin::Approved => "approved",
         InventoryOrigin::Adopted => "adopted",
         InventoryOrigin::NeverApproved => "never approved here",
+        InventoryOrigin::NoApprovalNeeded => "no approval needed",
         InventoryOrigin::NotActive => "not active",
         InventoryOrigin::RequestedByUs => "requested by us",
     };
@@ -173,6 +177,9 @@ pub async fn adopt_named(args: &AdoptArgs) -> Result<String, Error> {
     if args.reason.trim().is_empty() || args.reason.chars().count() > MAX_REASON_CHARS {
         return Err(format!("give a reason of at most {MAX_REASON_CHARS} characters").into());
     }
+    if args.by.trim().is_empty() || args.by.chars().count() > MAX_NAME_CHARS {
+        return Err(format!("give a name of at most {MAX_NAME_CHARS} characters with --by").into());
+    }
     let app = args.source.open_app().await?;
     let (named, instance_id) = match args.id.split_once('/') {
         Some((target, id)) => (Some(target), id),
@@ -182,7 +189,7 @@ pub async fn adopt_named(args: &AdoptArgs) -> Result<String, Error> {
         return Err("name the account: TARGET/pcc-…".into());
     };
     let id = ApprovalId { target: target.to_owned(), instance_id: InstanceId::parse(instance_id)? };
-    let adopted = accept::adopt_connection(&app, &id, &args.by, args.reason.trim()).await;
+    let adopted = accept::adopt_connection(&app, &id, args.by.trim(), args.reason.trim()).await;
     adopted.map_err(|error| format!("cannot adopt {id}: {error}"))?;
     Ok(format!("adopted {id}: what it is now counts as approved\n"))
 }

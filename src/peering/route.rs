@@ -75,6 +75,12 @@ pub enum RouteState {
     Missing,
 }
 
+impl RouteState {
+    fn is_routed(&self) -> bool {
+        matches!(self, Self::Routed | Self::Wider(_))
+    }
+}
+
 /// A route to the peering that is not needed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnneededRoute {
@@ -111,7 +117,11 @@ impl RouteReport {
                 }
             }
         }
-        findings.truncate(MAX_FINDINGS);
+        if findings.len() > MAX_FINDINGS {
+            // What is left out must not hide what is missing.
+            findings.sort_by_key(|it| it.state.is_routed());
+            findings.truncate(MAX_FINDINGS);
+        }
         let is_needed = |route: &RouteEntry| match route.cidr {
             Some(cidr) => blocks.iter().any(|block| block.contains(&cidr)),
             // Nobody knows what is in the list.
@@ -131,8 +141,7 @@ impl RouteReport {
     /// Whether all traffic to the other side is routed to the peering, and nothing is left over.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.findings.iter().all(|it| matches!(it.state, RouteState::Routed | RouteState::Wider(_)))
-            && (self.unneeded.is_empty() || !self.findings.is_empty())
+        self.findings.iter().all(|it| it.state.is_routed()) && (self.unneeded.is_empty() || !self.findings.is_empty())
     }
 }
 
@@ -240,6 +249,21 @@ mod tests {
             ["0.0.0.0/0", "10.9.0.0/16"]
         );
         assert_eq!(unneeded(vec![route("0.0.0.0/0", "pcc-other")]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn missing_route_is_never_left_out() {
+        let routed: Vec<_> = (0..30).map(|number| format!("10.{number}.0.0/16")).collect();
+        let table = RouteTable {
+            id: "vtb-a".into(),
+            is_system: true,
+            vswitches: vec![],
+            routes: routed.iter().map(|cidr| route(cidr, "pcc-a")).collect(),
+        };
+        let missing = "192.168.0.0/16".to_owned();
+        let blocks = routed.iter().chain([&missing]).map(|cidr| cidr.parse().unwrap()).collect();
+        let report = RouteReport::new(&[table], &peering(), &blocks);
+        assert_eq!((report.findings.len(), report.is_complete()), (MAX_FINDINGS, false));
     }
 
     #[test]

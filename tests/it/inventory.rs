@@ -5,7 +5,7 @@ use crate::recovery::{backup, restore};
 use crate::support::prelude::*;
 use aws_sdk_dynamodb::types::AttributeValue;
 use peergate::accept;
-use peergate::approval::{ApprovalId, History};
+use peergate::approval::{ApprovalId, History, InventoryOrigin};
 
 /// Approved by peergate, accepted elsewhere before peergate knew of it, and pending.
 struct Peerings {
@@ -76,6 +76,10 @@ async fn only_active_peerings_that_nobody_approved_are_adopted() {
         let refused = machine.run(&["adopt", id.as_str(), "--reason", reason, "--by", "carol"]).await.unwrap_err();
         assert!(refused.contains(problem), "{refused}");
     }
+    for by in [" ", &"n".repeat(101)] {
+        let refused = machine.run(&["adopt", pending.as_str(), "--reason", "why", "--by", by]).await.unwrap_err();
+        assert!(refused.contains("give a name of at most 100 characters"), "{refused}");
+    }
 }
 
 /// Adopts a connection that was active before peergate knew of it.
@@ -131,4 +135,45 @@ async fn gaps_of_the_inventory_are_named() {
     let inventory = accept::list_inventory(&app.parts, None).await.unwrap();
     assert!(inventory.lines.is_empty());
     assert!(inventory.gaps.iter().any(|gap| gap.ends_with(": Forbidden.RAM")), "{:?}", inventory.gaps);
+}
+
+/// What is adopted is proven by its history, also after a bypass. Nothing is called.
+#[tokio::test]
+async fn bypassed_peering_is_adopted_once_seen() {
+    let app = TestApp::start().await;
+    let id = app.discovered_request("vpc-two-people").await;
+    app.approve(&id, "alice").await.assert(200, "counted");
+    app.set_status(&id, "Activated");
+    let approval_id = ApprovalId { target: "prod".into(), instance_id: id.clone() };
+    let before = app.load_record(&id).await.unwrap().version;
+    let early = accept::adopt_connection(&app.parts, &approval_id, "carol", "in use").await.unwrap_err();
+    assert!(matches!(early, accept::AdoptionError::InProgress), "{early}");
+    assert_eq!(app.load_record(&id).await.unwrap().version, before, "a refusal writes nothing");
+    app.discover().await;
+    app.discover().await;
+    app.assert_state(&id, "activated").await;
+    accept::adopt_connection(&app.parts, &approval_id, "carol", "in use").await.unwrap();
+    let inventory = accept::list_inventory(&app.parts, None).await.unwrap();
+    assert_eq!(inventory.lines[0].origin, InventoryOrigin::Adopted);
+    let record = serde_json::to_value(app.approval(&id).await).unwrap();
+    History::verify(&format!("prod/{id}"), &record).unwrap();
+    assert_eq!(app.count_calls(ACCEPT), 0);
+}
+
+/// The inventory names as unapproved what the watcher would tell as a bypass, and nothing else.
+#[tokio::test]
+async fn peerings_that_nobody_must_approve_are_no_finding() {
+    let app = TestApp::start().await;
+    let (same_account, service, foreign) =
+        (app.new_request().await, app.new_request_for("vpc-one").await, app.new_request_for("vpc-other").await);
+    for id in [&same_account, &service, &foreign] {
+        app.set_status(id, "Activated");
+    }
+    app.simulator.disguise(same_account.as_str(), &[("OwnerId", "2222222222222222")]);
+    app.simulator.disguise(service.as_str(), &[("ManagedService", "\"SWAS\"")]);
+    let inventory = accept::list_inventory(&app.parts, None).await.unwrap();
+    let origin = |id: &InstanceId| inventory.lines.iter().find(|line| line.instance_id == *id).map(|line| line.origin);
+    assert_eq!(origin(&same_account), Some(InventoryOrigin::NoApprovalNeeded));
+    assert_eq!(origin(&service), Some(InventoryOrigin::NoApprovalNeeded));
+    assert_eq!(origin(&foreign), Some(InventoryOrigin::NeverApproved));
 }

@@ -141,3 +141,14 @@ fn program_is_no_channel_of_the_requester() {
     let error = peergate::config::Config::parse(config).unwrap_err().to_string();
     assert!(error.contains("accounts.1111111111111111.channels") && error.contains("is for programs"), "{error}");
 }
+
+/// The card of an adopted peering is late, and nobody decides.
+#[tokio::test]
+async fn requester_of_an_adopted_peering_is_told_no_wait() {
+    let app = with_channel(TestApp::start().await);
+    let id = crate::inventory::adopted(&app).await;
+    let all = told(&app);
+    assert_eq!(all.len(), 1, "{all:?}");
+    assert!(all[0].contains(&format!("The accepting side knows of VPC peering {id}")), "{all:?}");
+    assert!(!all[0].contains("Decided"), "{all:?}");
+}

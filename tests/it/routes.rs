@@ -82,6 +82,42 @@ async fn refused_reading_of_routes_delays_nothing_else() {
     assert!(app.only_card().text.contains("acknowledge the change"), "{}", app.only_card().text);
 }
 
+/// What is due keeps a record in the table, so a refusal must not be due for ever.
+#[tokio::test]
+async fn refused_reading_of_routes_ends_after_a_week() {
+    let app = app_that_reads_routes().await;
+    app.fail_times(1000, LIST_TABLES, "Forbidden.RAM");
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    app.set_status(&id, "Deleted");
+    minutes(&app, 4).await;
+    app.assert_state(&id, "deleted").await;
+    for _ in 0..9 * 4 {
+        clock::jump::advance_in_thread(SignedDuration::from_hours(6));
+        app.discover().await;
+    }
+    let calls = app.count_calls(LIST_TABLES);
+    assert!(calls > 20, "{calls}");
+    clock::jump::advance_in_thread(SignedDuration::from_hours(24));
+    app.discover().await;
+    assert_eq!(app.count_calls(LIST_TABLES), calls);
+}
+
+#[tokio::test]
+async fn list_without_tables_is_not_believed() {
+    let app = app_that_reads_routes().await;
+    app.simulator.add_fault(Fault {
+        action: Some(LIST_TABLES.into()),
+        http_status: 200,
+        raw: Some(r#"{"RequestId":"r","RouterTableList":{"RouterTableListType":[]}}"#.into()),
+        ..Fault::default()
+    });
+    activated(&app, "vpc-other", &["alice"]).await;
+    minutes(&app, 8).await;
+    assert_eq!(app.count_calls(LIST_TABLES), 2, "it is asked again");
+    let card = app.only_card().text;
+    assert!(card.contains("✗ 10.0.0.0/24 has no route in vtb-vpc-other"), "{card}");
+}
+
 #[tokio::test]
 async fn without_the_permission_no_table_is_read() {
     let app = TestApp::start().await;

@@ -70,14 +70,15 @@ pub fn describe_for_requester(approval: &Approval, notification: &Notification) 
 
 /// Who decides until when.
 fn describe_request(approval: &Approval) -> Message {
-    let connection = approval.connection();
+    let (connection, id) = (approval.connection(), &approval.id().instance_id);
     let mut facts = connection_facts(connection, approval.policy().requester.as_deref());
+    if *approval.state() != ApprovalState::Pending {
+        // The notifications that follow say what has become of it.
+        return Message { facts, ..with_headline(format!("The accepting side knows of VPC peering {id}")) };
+    }
     facts.push(MessageFact::new("Decided by", describe_approvers(approval.policy())));
     facts.extend(connection.expires_at.map(|at| MessageFact::new("Decided until", format_time(at))));
-    Message {
-        facts,
-        ..with_headline(format!("VPC peering {} is requested and waits for a decision", approval.id().instance_id))
-    }
+    Message { facts, ..with_headline(format!("VPC peering {id} is requested and waits for a decision")) }
 }
 
 /// People by their names. Identities without a person are only counted.

@@ -1,0 +1,50 @@
+//! The whole list of a region.
+
+use std::collections::HashSet;
+
+use tokio::time::sleep;
+
+use super::{Error, list_connections};
+use crate::alicloud::{self, ListScope};
+use crate::app::App;
+use crate::clock;
+use crate::peering::Connection;
+
+/// The most pages of a region, with the calls that wait for their turn.
+const MAX_PAGES: u32 = 1000;
+
+/// Passes each connection of a region to `visit`, once. Returns what could not be listed or read, and why.
+pub(super) async fn visit_region(
+    app: &App,
+    target: &str,
+    region: &str,
+    mut visit: impl FnMut(Connection),
+) -> Vec<String> {
+    let (mut gaps, mut seen) = (vec![], HashSet::new());
+    let mut next_token: Option<String> = None;
+    for _ in 0..MAX_PAGES {
+        let scope = ListScope::of_region(region);
+        match list_connections(app, target, scope, next_token.as_deref(), clock::now()).await {
+            Ok(page) => {
+                let unreadable = page.unreadable.iter().filter(|it| seen.insert(it.id.clone()));
+                gaps.extend(unreadable.map(|it| format!("{target}/{}: the answer cannot be understood", it.id)));
+                let new = page.connections.into_iter().filter(|it| seen.insert(it.instance_id.as_str().to_owned()));
+                new.for_each(&mut visit);
+                if page.has_unreadable_token {
+                    gaps.push(format!("{target} in {region}: the rest of the list cannot be asked for"));
+                }
+                next_token = page.next_token;
+                if next_token.is_none() {
+                    return gaps;
+                }
+            }
+            Err(Error::Api(alicloud::Error::RateLimited(wait))) => sleep(wait).await,
+            Err(error) => {
+                gaps.push(format!("{target} in {region}: {}", error.to_problem().code));
+                return gaps;
+            }
+        }
+    }
+    gaps.push(format!("{target} in {region}: the list does not end"));
+    gaps
+}
