@@ -614,3 +614,17 @@ fn machine_notification_carries_the_whole_approval() {
     "#);
     assert!(matches!(approval.outbox().last().unwrap().kind, NotificationKind::Accepted(Some(_))));
 }
+
+/// A channel that was out of reach hears of the request late.
+#[test]
+fn late_news_of_a_request_asks_for_no_decision() {
+    let heard = |approval: &Approval| {
+        let kind = NotificationKind::Discovered;
+        let notification = Notification { kind, ..approval.outbox().last().unwrap().clone() };
+        text(&message::describe_for_requester(approval, &notification))
+    };
+    assert!(heard(&pending()).starts_with("VPC peering pcc-a is requested and waits for a decision"));
+    let late = heard(&approved_by_two());
+    assert!(late.starts_with("The accepting side knows of VPC peering pcc-a"), "{late}");
+    assert!(!late.contains("Decided"), "{late}");
+}
