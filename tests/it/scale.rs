@@ -219,6 +219,19 @@ async fn active_connections_cost_a_line_of_the_index_each() {
 }
 
 #[tokio::test]
+async fn tick_reads_our_vpcs_with_ten_calls() {
+    let (app, _table) = TableProxy::start(slow()).await;
+    app.discover().await;
+    active(&app, 205).await;
+    let app = crate::drift::reading_vpcs(app);
+    for calls in [10, 11, 11] {
+        clock::jump::advance_in_thread(SignedDuration::from_mins(1));
+        app.discover().await;
+        assert_eq!(app.count_calls("DescribeVpcs"), calls);
+    }
+}
+
+#[tokio::test]
 async fn unchanged_connections_cost_list_pages_but_no_record_access() {
     let (app, table) = TableProxy::start(slow()).await;
     app.discover().await;
