@@ -125,15 +125,14 @@ fn origin_of(role: InventoryRole, connection: &Connection, record: Option<&Appro
         | Status::Deleted
         | Status::Other(_) => false,
     };
+    let is_within_account = connection.requester.account == connection.accepter.account;
     match record {
         _ if role == InventoryRole::Requesting => InventoryOrigin::RequestedByUs,
         _ if !is_active => InventoryOrigin::NotActive,
         Some(record) if record.adopted_by().is_some() => InventoryOrigin::Adopted,
         Some(record) if record.is_accepted_by_us() => InventoryOrigin::Approved,
-        Some(_) => InventoryOrigin::NeverApproved,
-        None if connection.requester.account == connection.accepter.account => InventoryOrigin::NoApprovalNeeded,
-        None if !connection.managed_service.is_empty() => InventoryOrigin::NoApprovalNeeded,
-        None => InventoryOrigin::NeverApproved,
+        None if is_within_account || !connection.managed_service.is_empty() => InventoryOrigin::NoApprovalNeeded,
+        Some(_) | None => InventoryOrigin::NeverApproved,
     }
 }
 
