@@ -23,7 +23,7 @@ use crate::preflight::{self, Check, CheckOutcome, Finding, Objection};
 use crate::secrets::AccessKey;
 
 pub use active::check_active;
-pub use inventory::{AdoptionError, Inventory, adopt_connection, list_inventory};
+pub use inventory::{AdoptionError, Inventory, InventoryScope, adopt_connection, list_inventory};
 
 /// How long the watcher waits for the checks that call Alibaba Cloud.
 pub const BACKGROUND_CHECKS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);

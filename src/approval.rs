@@ -42,7 +42,7 @@ pub use decision::{Approver, ClientToken, Decision, InvalidPrincipal, Principal,
 pub use event::{ChannelDisplay, Event};
 pub use history::{AuditEntry, AuditEvent, History, Reminder, SendBackReason};
 pub use index_state::{ActiveDigest, ContentDigest, IndexState};
-pub use inventory::{InventoryLine, InventoryOrigin, InventoryRole};
+pub use inventory::{Attention, InventoryLine, InventoryOrigin, InventoryRole};
 pub use limits::{RefusedRequest, RequestId};
 pub use migrate::migrate;
 pub use notification::{Notification, NotificationKind};

@@ -25,6 +25,8 @@ pub struct ReadBudget(Mutex<Usage>);
 #[derive(Debug, Default)]
 struct Usage {
     by_target: BTreeMap<String, VecDeque<Timestamp>>,
+    /// Pages of lists are another operation of Alibaba Cloud, with a limit of its own.
+    pages_by_target: BTreeMap<String, VecDeque<Timestamp>>,
     by_principal: BTreeMap<Principal, VecDeque<Timestamp>>,
     missing: HashMap<ApprovalId, Timestamp>,
 }
@@ -43,26 +45,30 @@ impl ReadBudget {
         now: Timestamp,
     ) -> bool {
         let mut usage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let half = usize::try_from(calls_per_minute / 2).unwrap_or(usize::MAX).max(1);
+        let half = half_of(calls_per_minute);
         let of_target = usage.by_target.entry(target.to_owned()).or_default();
         drop_expired(of_target, now);
         let limit = if is_decision { half } else { half.saturating_sub(half / 3) };
         if of_target.len() >= limit {
             return false;
         }
-        if !is_decision {
-            if usage.by_principal.len() >= MAX_PRINCIPALS {
-                usage.by_principal.clear();
-            }
-            let of_principal = usage.by_principal.entry(by.clone()).or_default();
-            drop_expired(of_principal, now);
-            if of_principal.len() >= MAX_READS {
-                return false;
-            }
-            of_principal.push_back(now);
+        if !is_decision && !usage.take_read_of(by, now) {
+            return false;
         }
         usage.by_target.entry(target.to_owned()).or_default().push_back(now);
         true
+    }
+
+    /// Takes one inventory from the budget of its reader. It counts as one read, and its pages count on their own.
+    pub fn take_inventory(&self, by: &Principal, now: Timestamp) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take_read_of(by, now)
+    }
+
+    /// Takes one page of a list of `target` from the budget. People may use half of `calls_per_minute`.
+    pub fn take_page(&self, target: &str, calls_per_minute: u32, now: Timestamp) -> bool {
+        let mut usage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pages = usage.pages_by_target.entry(target.to_owned()).or_default();
+        take(pages, half_of(calls_per_minute), now)
     }
 
     /// Whether Alibaba Cloud has just reported that the connection does not exist.
@@ -81,6 +87,29 @@ impl ReadBudget {
             usage.missing.insert(id.clone(), now);
         }
     }
+}
+
+impl Usage {
+    fn take_read_of(&mut self, by: &Principal, now: Timestamp) -> bool {
+        if self.by_principal.len() >= MAX_PRINCIPALS {
+            self.by_principal.clear();
+        }
+        take(self.by_principal.entry(by.clone()).or_default(), MAX_READS, now)
+    }
+}
+
+fn half_of(calls_per_minute: u32) -> usize {
+    usize::try_from(calls_per_minute / 2).unwrap_or(usize::MAX).max(1)
+}
+
+/// Adds `now`, unless `limit` times are in the window.
+fn take(times: &mut VecDeque<Timestamp>, limit: usize, now: Timestamp) -> bool {
+    drop_expired(times, now);
+    let has_room = times.len() < limit;
+    if has_room {
+        times.push_back(now);
+    }
+    has_room
 }
 
 fn drop_expired(times: &mut VecDeque<Timestamp>, now: Timestamp) {
@@ -129,6 +158,18 @@ mod tests {
         assert!(!budget.take_reading("prod", &principal("other"), true, 10, now()));
         assert!(budget.take_reading("other", &principal("other"), true, 10, now()));
         assert!(budget.take_reading("prod", &principal("other"), true, 10, now() + SignedDuration::from_secs(61)));
+    }
+
+    #[test]
+    fn inventory_is_one_read_and_its_pages_are_counted_by_target() {
+        let budget = ReadBudget::default();
+        assert!((0..10).all(|_| budget.take_inventory(&principal("alice"), now())));
+        assert!(!budget.take_inventory(&principal("alice"), now()));
+        assert!(!budget.take_reading("prod", &principal("alice"), false, 300, now()));
+        assert!((0..5).all(|_| budget.take_page("prod", 10, now())));
+        assert!(!budget.take_page("prod", 10, now()) && budget.take_page("other", 10, now()));
+        assert!(budget.take_reading("prod", &principal("bob"), true, 10, now()), "pages take nothing from decisions");
+        assert!(budget.take_page("prod", 10, now() + BUDGET_WINDOW));
     }
 
     #[test]

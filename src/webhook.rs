@@ -247,7 +247,9 @@ async fn reply_to_words(
             let question = chat::CommandRequest { command: Command::Connection(command), ..request.clone() };
             Reply::ButtonsOnly(Box::new(reply_to_command(app, &question, now, deadline).await))
         }
-        Command::Connection(_) | Command::List { .. } => reply_to_command(app, request, now, deadline).await,
+        Command::Connection(_) | Command::List { .. } | Command::Inventory { .. } => {
+            reply_to_command(app, request, now, deadline).await
+        }
     }
 }
 
@@ -424,7 +426,7 @@ fn log_request_outcome(outcome: &RequestOutcome, status: StatusCode, took: Durat
 
 fn log_request(request: &chat::CommandRequest, outcome: &str, reply_kind: &str, status: u16, duration_ms: u64) {
     let (target, instance_id) = match &request.command {
-        Command::List { target } => (target.as_ref(), None),
+        Command::List { target } | Command::Inventory { target } => (target.as_ref(), None),
         Command::Connection(command) => (command.target.as_ref(), Some(command.instance_id.as_str())),
     };
     tracing::info!(

@@ -1,12 +1,37 @@
 //! Every peering of the configured accounts, with its record; and how an operator takes one over.
 
+use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use futures_util::stream::{StreamExt, iter};
+use tokio::time::{Instant, timeout_at};
+
 use super::read_connection;
 use super::region::visit_region;
 use crate::app::App;
 use crate::approval::{Approval, ApprovalId, InventoryLine, Principal, Review};
 use crate::clock;
-use crate::peering::{Connection, Status};
-use crate::store::{self, Saved};
+use crate::config::Target;
+use crate::peering::{AccountId, Connection, Status};
+use crate::store::{self, Saved, Stored};
+
+/// How long the records may take, after the lists.
+const RECORDS_TIME: Duration = Duration::from_millis(400);
+/// How many records are read in one call, and how many calls run at the same time.
+const RECORDS_PER_CALL: usize = 100;
+const MAX_PARALLEL_CALLS: usize = 8;
+
+/// Which peerings to list, and how long that may take.
+#[derive(Debug, Clone, Copy)]
+pub struct InventoryScope<'a> {
+    /// `None` for all accounts.
+    pub target: Option<&'a str>,
+    /// What is not read by then is a gap.
+    pub until: Instant,
+    /// Whether the calls count as calls that people cause.
+    pub for_people: bool,
+}
 
 /// The peerings of the configured accounts, and what is missing.
 #[derive(Debug, Default)]
@@ -17,39 +42,104 @@ pub struct Inventory {
     pub gaps: Vec<String>,
 }
 
-/// Reads the table, and the list of each region. `target` is `None` for all accounts.
+/// A connection that the list of an account shows.
+struct ListedConnection<'a> {
+    target: &'a str,
+    account: AccountId,
+    connection: Connection,
+}
+
+impl ListedConnection<'_> {
+    fn id(&self) -> ApprovalId {
+        ApprovalId { target: self.target.to_owned(), instance_id: self.connection.instance_id.clone() }
+    }
+}
+
+/// What the list of a region shows, and what it does not.
+struct ListedRegion<'a> {
+    connections: Vec<ListedConnection<'a>>,
+    gaps: Vec<String>,
+}
+
+/// Reads the list of each region, and the records of what the lists show.
 ///
 /// # Errors
 /// When the table cannot be read.
-pub async fn list_inventory(app: &App, target: Option<&str>) -> Result<Inventory, store::Error> {
-    let mut inventory = Inventory::default();
-    for (name, account) in app.config.targets.iter().filter(|(name, _)| target.is_none_or(|it| it == *name)) {
-        for region in &account.regions {
-            let mut connections = vec![];
-            inventory.gaps.extend(visit_region(app, name, region, |connection| connections.push(connection)).await);
-            let id = |connection: &Connection| ApprovalId {
-                target: name.clone(),
-                instance_id: connection.instance_id.clone(),
-            };
-            let ours = connections.iter().filter(|it| it.accepter.account == account.account);
-            let ids: Vec<_> = ours.map(id).collect();
-            let records = app.store.load_many(&ids).await?;
-            for connection in &connections {
-                let id = id(connection);
-                let record = match records.get(&id) {
-                    Some(Ok(stored)) => Some(&stored.approval),
-                    None => None,
-                    // Nobody knows whether people approved it.
-                    Some(Err(_)) => {
-                        inventory.gaps.push(format!("{id}: its record cannot be read"));
-                        continue;
-                    }
-                };
-                inventory.lines.push(InventoryLine::new(name, account.account, connection, record));
-            }
-        }
+pub async fn list_inventory(app: &App, scope: InventoryScope<'_>) -> Result<Inventory, store::Error> {
+    let targets = app.config.targets.iter().filter(|(name, _)| scope.target.is_none_or(|it| it == *name));
+    let mut lists = vec![];
+    for (name, target) in targets {
+        lists.extend(target.regions.iter().map(|region| list_region(app, scope, name, target, region)));
     }
-    Ok(inventory)
+    let (mut listed, mut gaps, mut seen) = (vec![], vec![], HashSet::new());
+    for region in join_all(lists).await {
+        // Two regions of an account show a peering between them.
+        listed.extend(region.connections.into_iter().filter(|it| seen.insert(it.id())));
+        gaps.extend(region.gaps);
+    }
+    let accepting = listed.iter().filter(|it| it.connection.accepter.account == it.account);
+    let ids: Vec<_> = accepting.map(ListedConnection::id).collect();
+    let records = load_records(app, &ids, scope.until).await?;
+    let mut lines = vec![];
+    for it in &listed {
+        let record = match records.get(&it.id()) {
+            Some(Ok(stored)) => Some(&stored.approval),
+            None => None,
+            // Nobody knows whether people approved it.
+            Some(Err(_)) => {
+                gaps.push(format!("{}: its record cannot be read", it.id()));
+                continue;
+            }
+        };
+        lines.push(InventoryLine::new(it.target, it.account, &it.connection, record));
+    }
+    Ok(Inventory { lines, gaps })
+}
+
+async fn list_region<'a>(
+    app: &App,
+    scope: InventoryScope<'_>,
+    name: &'a str,
+    target: &Target,
+    region: &str,
+) -> ListedRegion<'a> {
+    let mut connections = vec![];
+    let may_call = || !scope.for_people || app.read_budget.take_page(name, target.calls_per_minute, clock::now());
+    let add = |connection| connections.push(ListedConnection { target: name, account: target.account, connection });
+    let until = scope.until.checked_sub(RECORDS_TIME).unwrap_or(scope.until);
+    let gaps = timeout_at(until, visit_region(app, name, region, may_call, add)).await;
+    let gaps = gaps.unwrap_or_else(|_elapsed| vec![format!("{name} in {region}: the list was not read in time")]);
+    ListedRegion { connections, gaps }
+}
+
+/// The records that exist. What is not read by `until` is an error.
+async fn load_records(
+    app: &App,
+    ids: &[ApprovalId],
+    until: Instant,
+) -> Result<BTreeMap<ApprovalId, Result<Stored, store::Error>>, store::Error> {
+    let mut loads = vec![];
+    for batch in ids.chunks(RECORDS_PER_CALL) {
+        loads.push(load_batch(app, batch, until));
+    }
+    let mut records = BTreeMap::new();
+    let mut loads = iter(loads).buffer_unordered(MAX_PARALLEL_CALLS);
+    while let Some(loaded) = loads.next().await {
+        records.extend(loaded?);
+    }
+    Ok(records)
+}
+
+async fn load_batch(
+    app: &App,
+    batch: &[ApprovalId],
+    until: Instant,
+) -> Result<BTreeMap<ApprovalId, Result<Stored, store::Error>>, store::Error> {
+    let late = || store::Error::Unavailable("it did not answer in time".into());
+    match timeout_at(until, app.store.load_many(batch)).await {
+        Ok(loaded) => loaded,
+        Err(_elapsed) => Ok(batch.iter().map(|id| (id.clone(), Err(late()))).collect()),
+    }
 }
 
 /// Why a connection was not adopted.

@@ -13,16 +13,22 @@ use crate::peering::Connection;
 /// The most pages of a region, with the calls that wait for their turn.
 const MAX_PAGES: u32 = 1000;
 
-/// Passes each connection of a region to `visit`, once. Returns what could not be listed or read, and why.
+/// Passes each connection of a region to `visit`, once. `may_call` is asked before each page. Returns what could not be
+/// listed or read, and why.
 pub(super) async fn visit_region(
     app: &App,
     target: &str,
     region: &str,
+    may_call: impl Fn() -> bool,
     mut visit: impl FnMut(Connection),
 ) -> Vec<String> {
     let (mut gaps, mut seen) = (vec![], HashSet::new());
     let mut next_token: Option<String> = None;
     for _ in 0..MAX_PAGES {
+        if !may_call() {
+            gaps.push(format!("{target} in {region}: people caused too many calls in the last minute"));
+            return gaps;
+        }
         let scope = ListScope::of_region(region);
         match list_connections(app, target, scope, next_token.as_deref(), clock::now()).await {
             Ok(page) => {

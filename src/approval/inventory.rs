@@ -45,6 +45,21 @@ pub struct InventoryLine {
     pub routes_complete: Option<bool>,
 }
 
+/// How much a line needs the attention of people. The first needs most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Attention {
+    /// It is active, and nobody approved it here.
+    NeverApproved,
+    /// It has changed, and nobody has acknowledged that.
+    Drifted,
+    /// Our route tables do not lead to all of it.
+    RoutesIncomplete,
+    /// It is active, and all is well.
+    Active,
+    /// It is not active.
+    Inactive,
+}
+
 /// Which side of a peering an account is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -115,8 +130,26 @@ impl InventoryLine {
     }
 }
 
-fn origin_of(role: InventoryRole, connection: &Connection, record: Option<&Approval>) -> InventoryOrigin {
-    let is_active = match connection.status {
+impl InventoryLine {
+    /// How much the line needs attention.
+    #[must_use]
+    pub fn attention(&self) -> Attention {
+        match self.origin {
+            InventoryOrigin::NeverApproved => Attention::NeverApproved,
+            _ if !self.drift.is_empty() => Attention::Drifted,
+            _ if self.routes_complete == Some(false) => Attention::RoutesIncomplete,
+            _ if is_active(&self.status) => Attention::Active,
+            InventoryOrigin::Approved
+            | InventoryOrigin::Adopted
+            | InventoryOrigin::NoApprovalNeeded
+            | InventoryOrigin::NotActive
+            | InventoryOrigin::RequestedByUs => Attention::Inactive,
+        }
+    }
+}
+
+fn is_active(status: &Status) -> bool {
+    match status {
         Status::Activated | Status::Updating | Status::Deleting => true,
         Status::Creating
         | Status::Accepting
@@ -124,11 +157,14 @@ fn origin_of(role: InventoryRole, connection: &Connection, record: Option<&Appro
         | Status::Expired
         | Status::Deleted
         | Status::Other(_) => false,
-    };
+    }
+}
+
+fn origin_of(role: InventoryRole, connection: &Connection, record: Option<&Approval>) -> InventoryOrigin {
     let is_within_account = connection.requester.account == connection.accepter.account;
     match record {
         _ if role == InventoryRole::Requesting => InventoryOrigin::RequestedByUs,
-        _ if !is_active => InventoryOrigin::NotActive,
+        _ if !is_active(&connection.status) => InventoryOrigin::NotActive,
         Some(record) if record.adopted_by().is_some() => InventoryOrigin::Adopted,
         Some(record) if record.is_accepted_by_us() => InventoryOrigin::Approved,
         None if is_within_account || !connection.managed_service.is_empty() => InventoryOrigin::NoApprovalNeeded,

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::error::ErrorKind as UsageError;
-use clap::{CommandFactory, Parser, ValueEnum};
+use clap::{CommandFactory, Parser};
 use jiff::Timestamp;
 use peergate::approval::Principal;
 use peergate::chat::EventSpec;
+use peergate::chat::command_words::CommandVerb;
 use peergate::chat::message::sanitize_lines;
 use peergate::chat::platform::Platform;
 use peergate::config::{Config, Environment, SecretsSource};
@@ -197,8 +199,9 @@ struct SimulateArguments {
 #[derive(clap::Args)]
 struct EventArguments {
     /// What the event requests.
-    verb: EventVerb,
-    /// The id of the connection: pcc-… or TARGET/pcc-…. A list needs none.
+    #[arg(value_parser = PossibleValuesParser::new(CommandVerb::ALL.map(CommandVerb::word)).try_map(parse_verb))]
+    verb: CommandVerb,
+    /// The id of the connection: pcc-… or TARGET/pcc-…. A list and an inventory need none.
     #[arg(default_value = "")]
     instance_id: String,
     /// The platform that sends the event.
@@ -221,18 +224,13 @@ struct EventArguments {
     fingerprint: Option<String>,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum EventVerb {
-    Approve,
-    Reject,
-    Withdraw,
-    Status,
-    List,
-    DryRun,
-}
-
 /// The doctor makes no more calls after this time.
 const DOCTOR_TIMEOUT: Duration = Duration::from_mins(2);
+
+#[expect(clippy::needless_pass_by_value, reason = "clap passes it by value")]
+fn parse_verb(word: String) -> Result<CommandVerb, &'static str> {
+    CommandVerb::from_word(&word).ok_or("no verb")
+}
 
 fn parse_platform(name: &str) -> Result<Platform, String> {
     let known: Vec<_> = Platform::ALL.iter().map(|platform| platform.name()).collect();
@@ -407,13 +405,13 @@ async fn listen_on(address: &str) -> Result<TcpListener, Error> {
     Ok(listener)
 }
 
-/// Checks that there is an id of a connection, unless the event is a list.
-fn check_instance_id(verb: EventVerb, instance_id: &str) -> Result<(), String> {
-    match (verb, instance_id) {
-        (EventVerb::List, "") => Ok(()),
-        (EventVerb::List, _) => Err("a list is about all connections, so it takes no id".into()),
-        (_, "") => Err("name the connection that the event is about: pcc-…".into()),
-        (_, id) => InstanceId::parse(id).map(|_| ()).map_err(|error| format!("{id:?} is {error}")),
+/// Checks that there is an id of a connection, unless the event is about all of them.
+fn check_instance_id(verb: CommandVerb, instance_id: &str) -> Result<(), String> {
+    match (verb.takes_id(), instance_id) {
+        (false, "") => Ok(()),
+        (false, _) => Err(format!("{} is about all connections, so it takes no id", verb.word())),
+        (true, "") => Err("name the connection that the event is about: pcc-…".into()),
+        (true, id) => InstanceId::parse(id).map(|_| ()).map_err(|error| format!("{id:?} is {error}")),
     }
 }
 
@@ -447,22 +445,14 @@ async fn print_event(arguments: EventArguments) -> Result<(), Error> {
         return Err("to sign events, PEERGATE_SECRETS must be file:PATH".into());
     };
     let secrets = SecretSet::load(path, &config)?;
-    let can_carry =
-        provider.can_carry_fingerprints() && matches!(verb, EventVerb::Approve | EventVerb::Reject | EventVerb::DryRun);
+    let can_carry = provider.can_carry_fingerprints()
+        && matches!(verb, CommandVerb::Approve | CommandVerb::Reject | CommandVerb::DryRun);
     let fingerprint = match fingerprint {
         None if can_carry => event::read_fingerprint(&environment, &config, target.as_deref(), &instance_id)
             .await
             .inspect_err(|error| eprintln!("peergate: the event has no fingerprint: {error}"))
             .ok(),
         given => given,
-    };
-    let verb = match verb {
-        EventVerb::Approve => "approve",
-        EventVerb::Reject => "reject",
-        EventVerb::Withdraw => "withdraw",
-        EventVerb::Status => "status",
-        EventVerb::List => "list",
-        EventVerb::DryRun => "dry-run",
     };
     let is_sender = |principal: &&Principal| {
         Platform::from_principal(principal) == Some(provider)
@@ -476,7 +466,7 @@ async fn print_event(arguments: EventArguments) -> Result<(), Error> {
         let place = tenant.as_deref().map(|tenant| format!(" of {tenant}")).unwrap_or_default();
         format!("set --actor: no person in the configuration has an identity on {}{place}", provider.name())
     })?;
-    let spec = EventSpec { action: verb.to_owned(), instance_id, target, reason, fingerprint, tenant, actor };
+    let spec = EventSpec { action: verb.word().to_owned(), instance_id, target, reason, fingerprint, tenant, actor };
     let signed = event::sign_event(provider, &spec, &config, &secrets, clock::now())?;
     print_text(&format!("{}\n", serde_json::to_string_pretty(&event::function_url_event(&signed))?))
 }

@@ -26,7 +26,7 @@ const MAX_SUGGESTIONS: usize = 3;
 /// The longest name of a target, in bytes.
 const MAX_TARGET_BYTES: usize = 40;
 
-/// Parses `list [on TARGET]`, or `approve|reject|withdraw|acknowledge|status|dry-run [TARGET/]pcc-… [on TARGET] [because REASON]`.
+/// Parses `list|inventory [on TARGET]`, or `approve|reject|withdraw|acknowledge|status|dry-run [TARGET/]pcc-… [on TARGET] [because REASON]`.
 ///
 /// # Errors
 /// What is not understood, and what may have been meant.
@@ -158,6 +158,7 @@ impl<'a> Phrase<'a> {
         }
         let action = match verb {
             CommandVerb::List => return Ok(Command::List { target: self.only_target()? }),
+            CommandVerb::Inventory => return Ok(Command::Inventory { target: self.only_target()? }),
             CommandVerb::Status => Action::Status,
             CommandVerb::Approve => Action::Decide(Verdict::Approve),
             CommandVerb::Reject => Action::Decide(Verdict::Reject),
@@ -210,8 +211,11 @@ impl<'a> Phrase<'a> {
             verbs = nearest.into_iter().chain(verbs).take(1).collect();
         }
         if self.ids.is_empty() {
-            // The list shows the ids.
-            verbs = vec![CommandVerb::List];
+            verbs.retain(|verb| !verb.takes_id());
+            if verbs.is_empty() {
+                // The list shows the ids.
+                verbs = vec![CommandVerb::List];
+            }
         } else if verbs.is_empty() {
             verbs = vec![CommandVerb::Status];
         }
@@ -222,7 +226,7 @@ impl<'a> Phrase<'a> {
             .map(|(verb, target, id)| SuggestedCommand {
                 verb,
                 target,
-                instance_id: id.filter(|_| verb != CommandVerb::List),
+                instance_id: id.filter(|_| verb.takes_id()),
                 reason: self.suggested_reason(verb, problem),
             })
             .collect();

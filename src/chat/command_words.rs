@@ -9,6 +9,8 @@ use crate::peering::InstanceId;
 pub enum CommandVerb {
     /// Lists the open requests.
     List,
+    /// Lists every peering of the configured accounts.
+    Inventory,
     /// Shows one request.
     Status,
     /// Approves a request.
@@ -34,8 +36,16 @@ struct VerbEntry {
 
 impl CommandVerb {
     /// Every verb, in the order of the list of commands.
-    pub const ALL: [Self; 7] =
-        [Self::List, Self::Status, Self::Approve, Self::Reject, Self::Withdraw, Self::Acknowledge, Self::DryRun];
+    pub const ALL: [Self; 8] = [
+        Self::List,
+        Self::Inventory,
+        Self::Status,
+        Self::Approve,
+        Self::Reject,
+        Self::Withdraw,
+        Self::Acknowledge,
+        Self::DryRun,
+    ];
 
     const fn entry(self) -> VerbEntry {
         match self {
@@ -44,6 +54,12 @@ impl CommandVerb {
                 similar: &["ls", "pending"],
                 arguments: "[on TARGET]",
                 explanation: "show the requests that are pending or in progress",
+            },
+            Self::Inventory => VerbEntry {
+                word: "inventory",
+                similar: &["peerings"],
+                arguments: "[on TARGET]",
+                explanation: "show every VPC peering of our accounts, and who approved it",
             },
             Self::Status => VerbEntry {
                 word: "status",
@@ -131,7 +147,7 @@ impl CommandVerb {
     pub const fn changes_something(self) -> bool {
         match self {
             Self::Approve | Self::Reject | Self::Withdraw | Self::Acknowledge => true,
-            Self::List | Self::Status | Self::DryRun => false,
+            Self::List | Self::Inventory | Self::Status | Self::DryRun => false,
         }
     }
 
@@ -140,7 +156,16 @@ impl CommandVerb {
     pub const fn takes_reason(self) -> bool {
         match self {
             Self::Approve | Self::Reject | Self::Acknowledge => true,
-            Self::List | Self::Status | Self::Withdraw | Self::DryRun => false,
+            Self::List | Self::Inventory | Self::Status | Self::Withdraw | Self::DryRun => false,
+        }
+    }
+
+    /// Whether the command is about one connection.
+    #[must_use]
+    pub const fn takes_id(self) -> bool {
+        match self {
+            Self::List | Self::Inventory => false,
+            Self::Status | Self::Approve | Self::Reject | Self::Withdraw | Self::Acknowledge | Self::DryRun => true,
         }
     }
 }
@@ -250,6 +275,8 @@ mod tests {
             ("dryrun", Some(CommandVerb::DryRun)),
             ("dry_run", Some(CommandVerb::DryRun)),
             ("stat", Some(CommandVerb::Status)),
+            ("inv", Some(CommandVerb::Inventory)),
+            ("inventroy", Some(CommandVerb::Inventory)),
             ("dry", Some(CommandVerb::DryRun)),
             ("dent", Some(CommandVerb::Reject)),
             ("no", None),

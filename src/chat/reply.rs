@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use crate::approval::{Approval, ApprovalId, ApprovalState, Verdict};
+use crate::approval::{Approval, ApprovalId, ApprovalState, InventoryLine, Verdict};
 use crate::peering::{Connection, Problem};
 use crate::policy::Refusal;
 use crate::preflight::{Finding, Objection};
@@ -55,6 +55,13 @@ pub enum Reply {
         approvals: Vec<Approval>,
         /// Whether there are more.
         more: bool,
+    },
+    /// Every peering of the configured accounts.
+    Inventory {
+        /// Those that need attention are first.
+        lines: Vec<InventoryLine>,
+        /// What could not be read, and why.
+        gaps: Vec<String>,
     },
     /// The rules refuse the sender.
     Refused(Refusal),
@@ -159,6 +166,7 @@ impl Reply {
             | Self::NothingToAcknowledge
             | Self::DryRunPassed { .. }
             | Self::List { .. }
+            | Self::Inventory { .. }
             | Self::Refused(_)
             | Self::ReasonRequired { .. }
             | Self::ReasonTooLong(_)
@@ -209,6 +217,8 @@ impl Reply {
             Self::Status { .. } => (StatusCode::OK, "status"),
             Self::ButtonsOnly(_) => (StatusCode::CONFLICT, "buttons-only"),
             Self::List { .. } => (StatusCode::OK, "list"),
+            Self::Inventory { gaps, .. } if gaps.is_empty() => (StatusCode::OK, "inventory"),
+            Self::Inventory { .. } => (StatusCode::OK, "incomplete-inventory"),
             Self::Refused(Refusal::NoRule(_)) => (StatusCode::FORBIDDEN, "no-rule"),
             Self::Refused(Refusal::NotAnApprover { .. }) => (StatusCode::FORBIDDEN, "not-an-approver"),
             Self::Refused(Refusal::Contact { .. }) => (StatusCode::FORBIDDEN, "requesters-contact"),

@@ -96,6 +96,11 @@ pub enum Command {
         /// The accepting account's name; `None` for all accounts.
         target: Option<String>,
     },
+    /// List every peering of the configured accounts.
+    Inventory {
+        /// As of a list.
+        target: Option<String>,
+    },
     /// A command about one connection.
     Connection(ConnectionCommand),
 }
@@ -105,7 +110,7 @@ impl Command {
     #[must_use]
     pub fn is_question(&self) -> bool {
         match self {
-            Self::List { .. } => true,
+            Self::List { .. } | Self::Inventory { .. } => true,
             Self::Connection(command) => match command.action {
                 Action::Decide(_) | Action::Withdraw | Action::Acknowledge => false,
                 Action::DryRun | Action::Status => true,
@@ -118,6 +123,7 @@ impl Command {
     pub fn log_name(&self) -> &'static str {
         match self {
             Self::List { .. } => "list",
+            Self::Inventory { .. } => "inventory",
             Self::Connection(command) => match command.action {
                 Action::Decide(Verdict::Approve) => "approve",
                 Action::Decide(Verdict::Reject) => "reject",
@@ -268,9 +274,9 @@ pub(super) fn normalize_reason(text: &str) -> Option<String> {
 #[cfg(feature = "local")]
 #[derive(Debug, Clone)]
 pub struct EventSpec {
-    /// `approve`, `reject`, `withdraw`, `acknowledge`, `status`, `list` or `dry-run`.
+    /// `approve`, `reject`, `withdraw`, `acknowledge`, `status`, `list`, `inventory` or `dry-run`.
     pub action: String,
-    /// `pcc-…`; empty for a list.
+    /// `pcc-…`; empty for a list or an inventory.
     pub instance_id: String,
     /// The accepting account's name, if there are several.
     pub target: Option<String>,

@@ -1,16 +1,23 @@
 //! `peergate inventory` and `peergate adopt`: every peering of the configured accounts, and those that nobody approved here.
 
 use std::fmt::Write as _;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
 
 use super::audit::RecordSource;
 use super::{Error, count_of};
-use crate::accept::{self, Inventory};
+use crate::accept::{self, Inventory, InventoryScope};
 use crate::app::App;
 use crate::approval::{ApprovalId, InventoryLine, InventoryOrigin, InventoryRole};
 use crate::chat::MAX_REASON_CHARS;
-use crate::chat::message::sanitize_text;
+use crate::chat::message::{describe_age, describe_origin, sanitize_text};
+use crate::clock;
 use crate::peering::InstanceId;
 
+/// How long the command reads.
+const TIMEOUT: Duration = Duration::from_hours(1);
 /// The longest name of an operator, in characters.
 const MAX_NAME_CHARS: usize = 100;
 
@@ -74,10 +81,13 @@ pub async fn report_inventory(args: &InventoryArgs) -> Result<InventoryReport, E
     if let Some(target) = args.target.as_ref().filter(|target| !app.config.targets.contains_key(*target)) {
         return Err(format!("no target is named {target}").into());
     }
-    let Inventory { lines, gaps } = accept::list_inventory(&app, args.target.as_deref()).await?;
+    let until = Instant::now() + TIMEOUT;
+    let scope = InventoryScope { target: args.target.as_deref(), until, for_people: false };
+    let Inventory { lines, gaps } = accept::list_inventory(&app, scope).await?;
+    let now = clock::now();
     let text = match args.format {
-        InventoryFormat::Table => to_table(&lines),
-        InventoryFormat::Csv => to_csv(&lines),
+        InventoryFormat::Table => to_table(&lines, now),
+        InventoryFormat::Csv => to_csv(&lines, now),
         InventoryFormat::Json => format!("{}\n", serde_json::to_string_pretty(&lines)?),
     };
     let violations = lines.iter().filter(|line| line.origin == InventoryOrigin::NeverApproved).count();
@@ -94,12 +104,13 @@ pub async fn report_inventory(args: &InventoryArgs) -> Result<InventoryReport, E
     Ok(InventoryReport { text, failure })
 }
 
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 13] = [
     "connection",
     "role",
     "status",
     "from",
     "to",
+    "age",
     "origin",
     "approved by",
     "approved at",
@@ -110,18 +121,10 @@ const COLUMNS: [&str; 12] = [
 ];
 
 /// The cells of a line, in the order of [`COLUMNS`]. Text of others is sanitized.
-fn cells(line: &InventoryLine) -> [String; 12] {
+fn cells(line: &InventoryLine, now: Timestamp) -> [String; 13] {
     let role = match line.role {
         InventoryRole::Accepting => "accepting",
         InventoryRole::Requesting => "requesting",
-    };
-    let origin = match line.origin {
-        InventoryOrigin::Approved => "approved",
-        InventoryOrigin::Adopted => "adopted",
-        InventoryOrigin::NeverApproved => "never approved here",
-        InventoryOrigin::NoApprovalNeeded => "no approval needed",
-        InventoryOrigin::NotActive => "not active",
-        InventoryOrigin::RequestedByUs => "requested by us",
     };
     let routes = match line.routes_complete {
         Some(true) => "complete",
@@ -135,7 +138,8 @@ fn cells(line: &InventoryLine) -> [String; 12] {
         sanitize_text(&line.status.to_string()),
         format!("{} {}", line.requester_account, sanitize_text(&line.requester_vpc)),
         format!("{} {}", line.accepting_account, sanitize_text(&line.accepting_vpc)),
-        origin.to_owned(),
+        describe_age(line, now).unwrap_or_default(),
+        describe_origin(line.origin).to_owned(),
         line.approved_by.iter().map(|by| sanitize_text(by)).collect::<Vec<_>>().join(" and "),
         day(line.approved_at),
         line.rule.as_deref().map(sanitize_text).unwrap_or_default(),
@@ -145,8 +149,13 @@ fn cells(line: &InventoryLine) -> [String; 12] {
     ]
 }
 
-fn to_table(lines: &[InventoryLine]) -> String {
-    let rows: Vec<_> = std::iter::once(COLUMNS.map(str::to_owned)).chain(lines.iter().map(cells)).collect();
+/// The header, and a row for each line.
+fn rows(lines: &[InventoryLine], now: Timestamp) -> impl Iterator<Item = [String; 13]> {
+    std::iter::once(COLUMNS.map(str::to_owned)).chain(lines.iter().map(move |line| cells(line, now)))
+}
+
+fn to_table(lines: &[InventoryLine], now: Timestamp) -> String {
+    let rows: Vec<_> = rows(lines, now).collect();
     let width = |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|it| it.chars().count()).max();
     let mut text = String::new();
     for row in &rows {
@@ -160,13 +169,12 @@ fn to_table(lines: &[InventoryLine]) -> String {
 }
 
 /// Source: <https://www.rfc-editor.org/rfc/rfc4180>. A cell that a spreadsheet would compute gets a quote before it.
-fn to_csv(lines: &[InventoryLine]) -> String {
+fn to_csv(lines: &[InventoryLine], now: Timestamp) -> String {
     let quoted = |cell: &String| {
         let guard = if cell.starts_with(['=', '+', '-', '@']) { "'" } else { "" };
         format!("\"{guard}{}\"", cell.replace('"', "\"\""))
     };
-    let row = |cells: &[String; 12]| cells.iter().map(quoted).collect::<Vec<_>>().join(",") + "\r\n";
-    std::iter::once(COLUMNS.map(str::to_owned)).chain(lines.iter().map(cells)).map(|cells| row(&cells)).collect()
+    rows(lines, now).map(|cells| cells.iter().map(quoted).collect::<Vec<_>>().join(",") + "\r\n").collect()
 }
 
 /// Takes over an active connection that nobody approved here.

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::carry_out::{OutdatedReading, store_decision};
 use super::ended::{shown_end, store_end};
-use super::list::list_open_requests;
+use super::list::{list_all_peerings, list_open_requests};
 use super::old_card::refuse_old_card;
 use super::reply::{decision_error_reply, missing_reply, objection_reply, read_failure_reply, store_failure_reply};
 use crate::accept;
@@ -32,6 +32,9 @@ const INTERACTIVE_CHECKS_TIMEOUT: Duration = Duration::from_millis(700);
 pub(super) async fn reply_to_command(app: &App, request: &CommandRequest, now: Timestamp, deadline: Instant) -> Reply {
     let command = match &request.command {
         Command::List { target } => return list_open_requests(app, target.as_deref(), deadline).await,
+        Command::Inventory { target } => {
+            return list_all_peerings(app, target.as_deref(), &request.by, now, deadline).await;
+        }
         Command::Connection(command) => command,
     };
     if let Some(chars) = command.oversized_reason() {

@@ -1,18 +1,21 @@
-//! Lists the open requests.
+//! Lists the open requests, and every peering.
 
+use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
 use super::reply::store_failure_reply;
+use crate::accept::{self, Inventory, InventoryScope};
 use crate::app::App;
+use crate::approval::{InventoryLine, Principal};
 use crate::chat::{Dependency, Reply};
 use crate::store::{IndexEntry, UNFINISHED_DUE_BEFORE};
 
-/// Maximum number of requests in a list.
+/// The most requests in a list.
 const MAX_LISTED: usize = 30;
 
 pub(super) async fn list_open_requests(app: &App, target: Option<&str>, deadline: Instant) -> Reply {
-    if target.is_some_and(|target| !app.config.targets.contains_key(target)) {
-        return Reply::UnknownTarget(app.config.targets.keys().cloned().collect());
+    if let Some(unknown) = refuse_unknown_target(app, target) {
+        return unknown;
     }
     let (mut ids, mut from) = (vec![], None);
     loop {
@@ -42,4 +45,32 @@ pub(super) async fn list_open_requests(app: &App, target: Option<&str>, deadline
         Ok(Err(error)) => store_failure_reply(&error),
         Err(_elapsed) => Reply::Unavailable(Dependency::Store),
     }
+}
+
+/// Lists every peering of the configured accounts. What cannot be read by `deadline` is a gap.
+pub(super) async fn list_all_peerings(
+    app: &App,
+    target: Option<&str>,
+    by: &Principal,
+    now: Timestamp,
+    deadline: Instant,
+) -> Reply {
+    if let Some(unknown) = refuse_unknown_target(app, target) {
+        return unknown;
+    }
+    if !app.read_budget.take_inventory(by, now) {
+        return Reply::TooManyReads;
+    }
+    match accept::list_inventory(app, InventoryScope { target, until: deadline, for_people: true }).await {
+        Ok(Inventory { mut lines, gaps }) => {
+            lines.sort_by_key(InventoryLine::attention);
+            Reply::Inventory { lines, gaps }
+        }
+        Err(error) => store_failure_reply(&error),
+    }
+}
+
+fn refuse_unknown_target(app: &App, target: Option<&str>) -> Option<Reply> {
+    let is_unknown = target.is_some_and(|target| !app.config.targets.contains_key(target));
+    is_unknown.then(|| Reply::UnknownTarget(app.config.targets.keys().cloned().collect()))
 }

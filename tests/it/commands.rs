@@ -1,9 +1,11 @@
 //! Commands as people type and paste them: what is understood, and what the sender learns of the rest.
 
+use crate::support::contract::project_file;
 use crate::support::prelude::*;
 use bytes::Bytes;
+use peergate::chat::command_words::CommandVerb;
 use peergate::chat::platform::Platform;
-use peergate::chat::{Action, Command, Incoming, slack};
+use peergate::chat::{Action, Command, CommandScope, Incoming, slack};
 use peergate::config::Config;
 use peergate::fake::slack::visible_text;
 use peergate::local::sandbox::SLACK_SECRET;
@@ -74,6 +76,20 @@ async fn question_is_understood_in_every_form_that_people_paste() {
         let user = format!("U0READER{}", position / 5);
         let told = answer(&app, &text, &user).await;
         assert!(told.starts_with(&format!("VPC peering prod/{id} has the status Accepting")), "{text:?} → {told}");
+    }
+}
+
+#[test]
+fn documents_of_the_platforms_list_their_commands() {
+    for platform in Platform::ALL.iter().filter(|platform| platform.max_binding_chars() > 0) {
+        let document = project_file(&format!("docs/{}.md", platform.name()));
+        let lines: Vec<_> = document.lines().map(|line| line.trim_start_matches("/peergate ")).collect();
+        for verb in CommandVerb::ALL {
+            let command = format!("{} {}", verb.word(), verb.arguments());
+            let is_listed = lines.contains(&command.as_str());
+            let can_be_written = platform.command_scope() == CommandScope::Everything || !verb.changes_something();
+            assert_eq!(is_listed, can_be_written, "{}: {command}", platform.name());
+        }
     }
 }
 
@@ -148,7 +164,7 @@ async fn ambiguous_words_decide_nothing() {
 /// What was typed about `ID`, what the answer names, and the commands that it suggests.
 type Misunderstood = (&'static str, &'static str, &'static [&'static str]);
 
-const MISUNDERSTOOD: [Misunderstood; 31] = [
+const MISUNDERSTOOD: [Misunderstood; 35] = [
     ("approve ID 👎", "“👎” is not part of this command", &["approve prod/ID because …"]),
     ("approve ID not yet", "“not yet” is not part of this command", &["approve prod/ID because …"]),
     ("approve prod/ID please", "“please” is not part of", &["approve prod/ID because …"]),
@@ -180,6 +196,10 @@ const MISUNDERSTOOD: [Misunderstood; 31] = [
     ("approve because pcc-a", "It names no request", &["list"]),
     ("approve vpc-1", "“vpc-1” is not the id of a request", &["list"]),
     ("status pcc-…", "“pcc-…” is not the id of a request", &["list"]),
+    ("inventroy", "“inventroy” is not a command", &["inventory"]),
+    ("list inventory on prod", "more than one action", &["list on prod", "inventory on prod"]),
+    ("peerings on prod", "“peerings” is not a command", &["inventory on prod"]),
+    ("inventory on", "The name of a target is missing after “on”", &["inventory"]),
 ];
 
 #[tokio::test]
@@ -343,7 +363,7 @@ proptest! {
     fn decision_has_no_word_that_is_not_understood(
         words in prop::collection::vec(
             prop::sample::select(vec![
-                "approve", "Reject", "withdraw", "status", "list", "on", "prod", "dev", "pcc-1", "prod/pcc-1", "`pcc-1`",
+                "approve", "Reject", "withdraw", "status", "list", "inventory", "on", "prod", "dev", "pcc-1", "prod/pcc-1", "`pcc-1`",
                 "PCC-2", "because", "not", "yet", "pcc-1?", "*", "@peergate", "/peergate", "no.",
             ]),
             0..7,
@@ -352,7 +372,7 @@ proptest! {
         let text = words.join(" ");
         let changes = match parsed(&text) {
             Some(Command::Connection(command)) => !matches!(command.action, Action::Status | Action::DryRun),
-            Some(Command::List { .. }) | None => false,
+            Some(Command::List { .. } | Command::Inventory { .. }) | None => false,
         };
         let reason_at = words.iter().position(|word| *word == "because");
         let is_withdrawal = words.iter().find(|word| !["*", "@peergate", "/peergate"].contains(*word)) == Some(&"withdraw");
@@ -361,7 +381,7 @@ proptest! {
         let said = &words[..reason_at.unwrap_or(words.len())];
         let said: Vec<_> = said.iter().skip_while(|word| address.contains(word)).collect();
         let id = |word: &str| ["pcc-1", "prod/pcc-1", "`pcc-1`", "PCC-2"].contains(&word);
-        let target = |word: &str| ["prod", "dev", "not", "yet", "no.", "approve", "Reject", "withdraw", "status", "list", "on", "because"].contains(&word);
+        let target = |word: &str| ["prod", "dev", "not", "yet", "no.", "approve", "Reject", "withdraw", "status", "list", "inventory", "on", "because"].contains(&word);
         let is_verb = said.first().is_some_and(|word| ["approve", "Reject", "withdraw"].contains(*word));
         let (mut ids, mut others, mut targets, mut position) = (vec![], 0, vec![], 1);
         while let Some(word) = said.get(position) {

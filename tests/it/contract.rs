@@ -269,6 +269,10 @@ async fn decisions_and_questions() {
     app.status(&id, "anybody").await.assert(200, "status");
     app.send_event("list", &InstanceId::parse("pcc-a").unwrap(), "anybody").await.assert(400, "malformed");
     app.send(&app.sign_body(r#"{"type":"peering.list","data":{"actor":"a"}}"#)).await.assert(200, "list");
+    let inventory = || app.sign_body(r#"{"type":"peering.inventory","data":{"actor":"a"}}"#);
+    app.send(&inventory()).await.assert(200, "inventory");
+    app.fail_next(LIST, "Forbidden.RAM");
+    app.send(&inventory()).await.assert(200, "incomplete-inventory");
     app.dry_run(&id, "alice").await.assert(200, "dry-run-passed");
     app.withdraw(&id, "alice").await.assert(409, "nothing-to-withdraw");
     app.approve(&id, "alice").await.assert(200, "counted");

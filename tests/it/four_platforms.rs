@@ -1,11 +1,14 @@
 //! One human with an identity on each of four platforms, and a request whose cards are on all of them.
 
 use crate::support::prelude::*;
-use peergate::chat::dingtalk::sign_card_callback;
+use peergate::accept;
+use peergate::approval::ApprovalId;
+use peergate::chat::dingtalk::{sign_card_callback, sign_robot_message};
 use peergate::chat::feishu::sign_plaintext;
 use peergate::fake::SandboxExtension;
 use peergate::fake::dingtalk::{self, FakeDingTalk};
 use peergate::fake::feishu::{self, FakeFeishu};
+use peergate::fake::slack;
 use peergate::fake::teams::{self, FakeTeams};
 use tokio::net::TcpListener;
 use url::Url;
@@ -110,4 +113,44 @@ async fn human_on_four_platforms_is_one_approver() {
     assert!(in_teams.iter().any(|message| message.text.contains("is Activated")));
     let in_teams = in_teams.iter().flat_map(|message| &message.buttons).map(|button| button.label.as_str());
     assert!(in_teams.clone().all(|label| label == "Open the console"), "{:?}", in_teams.collect::<Vec<_>>());
+}
+
+/// The longest lines, of people whose names take the most bytes. The fakes refuse what the platforms refuse.
+#[tokio::test]
+async fn longest_inventory_is_shown_on_each_platform() {
+    let it = FourPlatforms::add_to(TestApp::start().await).await;
+    for number in 0..31 {
+        let vpcs = [("AcceptingVpcId", "vpc-other"), ("VpcId", &*format!("vpc-{number}"))];
+        let instance_id = it.app.request_peering(&vpcs).await.unwrap();
+        it.app.set_status(&instance_id, "Activated");
+        let id = ApprovalId { target: "prod".into(), instance_id };
+        accept::adopt_connection(&it.app.parts, &id, &"𝄞".repeat(100), "in use").await.unwrap();
+    }
+    let secrets = it.app.parts.secrets.current(clock::now()).await.unwrap();
+    let slash = it.app.slash_command("inventory", ALICE).await;
+    let in_feishu = it.feishu.send_text(feishu::CHAT_ID, "inventory", &it.feishu.person_of_tenant(ALICE_IN_FEISHU));
+    let in_dingtalk = it.dingtalk.person_of_corp(ALICE_IN_DINGTALK);
+    let in_dingtalk = it.dingtalk.write_in_group(dingtalk::CONVERSATION_ID, "inventory", &in_dingtalk);
+    for signed in [
+        sign_plaintext(secrets.platforms.feishu.as_ref().unwrap(), &in_feishu, clock::now()).unwrap(),
+        sign_robot_message(secrets.platforms.dingtalk.as_ref().unwrap(), &in_dingtalk, clock::now()).unwrap(),
+        it.teams.sign(&it.teams.mention_bot("inventory", &it.teams.user("alice"))).unwrap(),
+    ] {
+        assert_eq!(it.app.send(&signed).await.status, 200);
+    }
+    slack::check_blocks(&slash.body_json()).unwrap();
+    for (platform, text) in [
+        ("Slack", slack::visible_text(&slash.body_json())),
+        ("Feishu", it.feishu.messages_to(ALICE_IN_FEISHU).pop().unwrap().text),
+        ("DingTalk", it.dingtalk.texts_to(ALICE_IN_DINGTALK).pop().unwrap().text),
+        ("Teams", it.teams.messages_to(&it.teams.user("alice")).pop().unwrap().text),
+    ] {
+        assert!(text.contains("31 VPC peerings"), "{platform}: {text}");
+        assert!(text.contains("These are the first 30."), "{platform}: {text}");
+        let lines = text.matches(": Activated; adopted by 𝄞").count();
+        let hidden = if platform == "DingTalk" { 30 - lines } else { 0 };
+        assert_eq!(lines, 30 - hidden, "{platform}: {text}");
+        let note = format!("… {hidden} more lines do not fit into this message.");
+        assert_eq!((text.contains(&note), hidden > 0), (hidden > 0, platform == "DingTalk"), "{platform}: {text}");
+    }
 }

@@ -4,14 +4,21 @@ use crate::drift::minutes;
 use crate::recovery::{backup, restore};
 use crate::support::prelude::*;
 use aws_sdk_dynamodb::types::AttributeValue;
-use peergate::accept;
+use peergate::accept::{self, Inventory, InventoryScope};
 use peergate::approval::{ApprovalId, History, InventoryOrigin};
+use peergate::fake::slack::visible_text;
 
 /// Approved by peergate, accepted elsewhere before peergate knew of it, and pending.
 struct Peerings {
     approved: InstanceId,
     elsewhere: InstanceId,
     pending: InstanceId,
+}
+
+/// What an operator would list.
+async fn whole_inventory(app: &TestApp) -> Inventory {
+    let until = tokio::time::Instant::now() + Duration::from_hours(1);
+    accept::list_inventory(&app.parts, InventoryScope { target: None, until, for_people: false }).await.unwrap()
 }
 
 async fn machine_with_peerings() -> (Machine, Peerings) {
@@ -54,6 +61,7 @@ async fn inventory_says_who_stands_behind_each_peering() {
     assert!(csv.starts_with("\"connection\",\"role\",") && csv.contains("\"never approved here\""), "{csv}");
     let table = machine.run(&["inventory"]).await.unwrap();
     assert_eq!(table.lines().count(), 4, "{table}");
+    assert!(table.lines().next().unwrap().contains("  age    origin") && table.contains("  0 min  "), "{table}");
 
     let adopt = ["adopt", elsewhere.as_str(), "--reason", "from before peergate", "--by", "carol"];
     let adopted = machine.run(&adopt).await.unwrap();
@@ -124,7 +132,7 @@ async fn gaps_of_the_inventory_are_named() {
     item.insert("record".into(), AttributeValue::S(record));
     restore(&app, item).await;
 
-    let inventory = accept::list_inventory(&app.parts, None).await.unwrap();
+    let inventory = whole_inventory(&app).await;
     let listed: Vec<_> = inventory.lines.iter().map(|line| line.instance_id.clone()).collect();
     assert_eq!(listed, [plain]);
     let gap = |text: String| assert!(inventory.gaps.contains(&text), "{text}: {:?}", inventory.gaps);
@@ -132,7 +140,7 @@ async fn gaps_of_the_inventory_are_named() {
     gap(format!("prod/{newer}: its record cannot be read"));
 
     app.fail_times(9, "ListVpcPeerConnections", "Forbidden.RAM");
-    let inventory = accept::list_inventory(&app.parts, None).await.unwrap();
+    let inventory = whole_inventory(&app).await;
     assert!(inventory.lines.is_empty());
     assert!(inventory.gaps.iter().any(|gap| gap.ends_with(": Forbidden.RAM")), "{:?}", inventory.gaps);
 }
@@ -153,7 +161,7 @@ async fn bypassed_peering_is_adopted_once_seen() {
     app.discover().await;
     app.assert_state(&id, "activated").await;
     accept::adopt_connection(&app.parts, &approval_id, "carol", "in use").await.unwrap();
-    let inventory = accept::list_inventory(&app.parts, None).await.unwrap();
+    let inventory = whole_inventory(&app).await;
     assert_eq!(inventory.lines[0].origin, InventoryOrigin::Adopted);
     let record = serde_json::to_value(app.approval(&id).await).unwrap();
     History::verify(&format!("prod/{id}"), &record).unwrap();
@@ -171,9 +179,127 @@ async fn peerings_that_nobody_must_approve_are_no_finding() {
     }
     app.simulator.disguise(same_account.as_str(), &[("OwnerId", "2222222222222222")]);
     app.simulator.disguise(service.as_str(), &[("ManagedService", "\"SWAS\"")]);
-    let inventory = accept::list_inventory(&app.parts, None).await.unwrap();
+    let inventory = whole_inventory(&app).await;
     let origin = |id: &InstanceId| inventory.lines.iter().find(|line| line.instance_id == *id).map(|line| line.origin);
     assert_eq!(origin(&same_account), Some(InventoryOrigin::NoApprovalNeeded));
     assert_eq!(origin(&service), Some(InventoryOrigin::NoApprovalNeeded));
     assert_eq!(origin(&foreign), Some(InventoryOrigin::NeverApproved));
+}
+
+/// What a person reads on Slack.
+async fn told(app: &TestApp, words: &str, user: &str) -> String {
+    let reply = app.slash_command(words, user).await;
+    assert_eq!(reply.status, 200);
+    visible_text(&reply.body_json())
+}
+
+#[tokio::test]
+async fn people_and_programs_ask_for_the_inventory() {
+    let app = TestApp::start().await;
+    assert_eq!(told(&app, "inventory", BOB).await, "Our accounts have no VPC peering");
+    let approved = app.discovered_request("vpc-one").await;
+    app.approve(&approved, "alice").await.assert(200, "accepted");
+    app.follow().await;
+    let drifted = adopted(&app).await;
+    let pending = app.discovered_request("vpc-two-people").await;
+    let unknown = app.new_request_for("vpc-done").await;
+    app.set_status(&unknown, "Activated");
+    app.set_bandwidth(&drifted, 5);
+    minutes(&app, 2).await;
+    let lists = app.count_calls(LIST);
+    let text = told(&app, "Inventory on prod, please", BOB).await;
+    assert_eq!((app.count_calls(LIST) - lists, app.count_calls(ACCEPT)), (1, 1), "one list, and nothing else");
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines[0], "4 VPC peerings: 1 never approved here, 1 changed since the approval");
+    let shown = |position: usize, id: &InstanceId, what: &str| {
+        let line = lines[position];
+        assert!(line.starts_with(&format!("prod/{id}: {what}; from account 1111111111111111 to vpc-")), "{line}");
+        assert!(line.ends_with(" min old"), "{line}");
+    };
+    let today = clock::now().strftime("%Y-%m-%d");
+    assert!(lines[1].contains("`peergate adopt ID --reason … --by …`"), "{}", lines[1]);
+    shown(2, &unknown, "Activated; ⚠ never approved here");
+    shown(3, &drifted, &format!("Activated; adopted by carol on {today}; ⚠ changed since: bandwidth"));
+    shown(4, &approved, &format!("Activated; approved by alice on {today} (rule “data team”)"));
+    shown(5, &pending, "Accepting");
+
+    let answer = app.send(&app.sign_body(r#"{"type":"peering.inventory","data":{"actor":"anybody"}}"#)).await;
+    answer.assert(200, "inventory");
+    let json = answer.body_json();
+    assert_eq!((&json["more"], &json["gaps"]), (&json!(false), &json!([])));
+    let origins: Vec<_> = json["peerings"].as_array().unwrap().iter().map(|one| one["origin"].clone()).collect();
+    assert_eq!(origins, ["never_approved", "adopted", "approved", "not_active"]);
+    assert_eq!(json["peerings"][1]["drift"], json!(["bandwidth"]));
+    let wrong = told(&app, "inventory on dev", BOB).await;
+    assert!(wrong.contains("Name one of these targets: prod"), "{wrong}");
+}
+
+#[tokio::test]
+async fn inventory_reads_every_page_and_shows_thirty_lines() {
+    let app = TestApp::start().await;
+    for number in 0..131 {
+        let vpc = format!("vpc-{number}");
+        let id = app.request_peering(&[("AcceptingVpcId", "vpc-other"), ("VpcId", &vpc)]).await.unwrap();
+        app.set_status(&id, "Activated");
+    }
+    let lists = app.count_calls(LIST);
+    let text = told(&app, "inventory", BOB).await;
+    assert_eq!(app.count_calls(LIST) - lists, 2);
+    assert!(text.starts_with("131 VPC peerings: 131 never approved here\n"), "{text}");
+    assert_eq!(text.matches("Activated; ⚠ never approved here").count(), 30);
+    assert!(text.contains("\nThese are the first 30. `peergate inventory` on the command line shows all.\n"), "{text}");
+    assert_eq!(whole_inventory(&app).await.lines.len(), 131);
+}
+
+/// A peering between two regions of one account stands in the lists of both.
+#[tokio::test]
+async fn peering_within_an_account_has_one_line() {
+    let app = TestApp::start().await;
+    let app = app.with_change(r#"regions = ["cn-shanghai"]"#, r#"regions = ["cn-shanghai", "cn-hangzhou"]"#);
+    let id = app.new_request().await;
+    app.set_status(&id, "Activated");
+    let account = [("OwnerId", "2222222222222222")];
+    app.simulator.disguise(id.as_str(), &account);
+    let lists = app.count_calls(LIST);
+    let lines = whole_inventory(&app).await.lines;
+    assert_eq!((lines.len(), app.count_calls(LIST) - lists), (1, 2));
+}
+
+/// What is not known is not called fine, and an answer is in time.
+#[tokio::test]
+async fn late_inventory_says_what_it_does_not_know() {
+    let app = TestApp::start().await;
+    app.discovered_request("vpc-one").await;
+    let slow = |delay_ms: u64| Fault { action: Some(LIST.into()), delay_ms, times: 9, ..Fault::default() };
+    app.simulator.add_fault(slow(8_000));
+    let text = told(&app, "inventory", BOB).await;
+    assert!(
+        text.starts_with("No VPC peering could be read\n⚠ Not read: prod in cn-shanghai: the list was not"),
+        "{text}"
+    );
+    app.simulator.clear_faults();
+    app.fail_times(9, LIST, "Forbidden.RAM");
+    let answer = app.send(&app.sign_body(r#"{"type":"peering.inventory","data":{"actor":"anybody"}}"#)).await;
+    answer.assert(200, "incomplete-inventory");
+    assert_eq!(answer.body_json()["gaps"], json!(["prod in cn-shanghai: Forbidden.RAM"]));
+    app.simulator.clear_faults();
+    assert!(told(&app, "inventory", BOB).await.starts_with("1 VPC peering\n"));
+}
+
+/// People cannot use up the calls of the watcher.
+#[tokio::test]
+async fn inventories_of_people_are_limited() {
+    let app = TestApp::start().await;
+    for _ in 0..10 {
+        told(&app, "inventory", BOB).await;
+    }
+    let lists = app.count_calls(LIST);
+    assert!(told(&app, "inventory", BOB).await.starts_with("Too many requests came in the last minute"));
+    assert_eq!(app.count_calls(LIST), lists);
+    let app = app.with_change("signature = ", "calls_per_minute = 4\nsignature = ");
+    for user in ["U1", "U2"] {
+        told(&app, "inventory", user).await;
+    }
+    let text = told(&app, "inventory", "U3").await;
+    assert!(text.contains("prod in cn-shanghai: people caused too many calls in the last minute"), "{text}");
 }

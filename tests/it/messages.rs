@@ -12,8 +12,9 @@ mod reply;
 use insta::assert_snapshot;
 use jiff::{SignedDuration, Timestamp};
 use peergate::approval::{
-    Approval, ApprovalId, ApprovalState, Approver, CallResult, CardId, Decision, Event, Notification, NotificationKind,
-    PolicySnapshot, Principal, RequestId, Review, SendBackReason, Verdict,
+    Approval, ApprovalId, ApprovalState, Approver, CallResult, CardId, Decision, Event, InventoryLine, InventoryOrigin,
+    InventoryRole, Notification, NotificationKind, PolicySnapshot, Principal, RequestId, Review, SendBackReason,
+    Verdict,
 };
 use peergate::chat::binding::{self, BindingKey, Keyring};
 use peergate::chat::command_words::UnknownCommand;

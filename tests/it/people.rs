@@ -708,6 +708,8 @@ async fn malformed_list_command_reaches_no_api() {
     for body in [
         r#"{"type":"peering.list","data":{"actor":"a","instance_id":"pcc-a"}}"#,
         r#"{"type":"peering.list","data":{"actor":"a","dry_run":true}}"#,
+        r#"{"type":"peering.inventory","data":{"actor":"a","instance_id":"pcc-a"}}"#,
+        r#"{"type":"peering.inventory","data":{"actor":"a","dry_run":true}}"#,
         r#"{"type":"peering.withdraw","data":{"actor":"a"}}"#,
     ] {
         assert_eq!(app.send(&app.sign_body(body)).await.name(), "malformed", "{body}");

@@ -473,7 +473,7 @@ fn command_that_fails_says_why_and_makes_no_file() {
         (&["event", "reject", "PCC-1"], 2, "\"PCC-1\" is not a peering connection id"),
         (&["event", "reject", "prod/PCC-1"], 2, "\"PCC-1\" is not a peering connection id"),
         (&["event", "reject", "prod/pcc-a", "--target", "test"], 2, "two targets are named: prod and test"),
-        (&["event", "list", "pcc-a"], 2, "a list is about all connections, so it takes no id"),
+        (&["event", "list", "pcc-a"], 2, "list is about all connections, so it takes no id"),
         (&["event", "list"], 1, "set --actor: no person in the configuration has an identity on standard-webhooks"),
         (&["event", "list", "--actor", "al", "--client", "x"], 1, "the secrets have no client x; known: ci"),
         (

@@ -253,7 +253,8 @@ pub(super) fn cut_to_bytes(text: &str, max: usize) -> String {
     short
 }
 
-/// A message as plain text of at most `max` bytes, without buttons.
+/// A message as plain text of at most `max` bytes, without buttons. If it is longer, the last lines are left out, and it
+/// says so.
 #[must_use]
 pub fn message_text(message: &Message, max: usize) -> String {
     let link = message.link.as_ref().map(|Link { label, url }| format!("{label}: {url}"));
@@ -261,7 +262,24 @@ pub fn message_text(message: &Message, max: usize) -> String {
     let marks = (!marks.is_empty()).then(|| marks.join(" "));
     let first = [Some(message.headline.clone()), marks].into_iter().flatten();
     let lines: Vec<_> = first.chain(message_lines(message)).chain(link).collect();
-    cut_to_bytes(&lines.join("\n"), max)
+    let whole = lines.join("\n");
+    if whole.len() <= max {
+        return whole;
+    }
+    let note = |hidden: usize| format!("… {hidden} more lines do not fit into this message.");
+    let room = max.saturating_sub(note(lines.len()).len());
+    let mut used = 0_usize;
+    let fits = |line: &&String| {
+        used = used.saturating_add(line.len()).saturating_add(1);
+        used <= room
+    };
+    let fitting: Vec<_> = lines.iter().take_while(fits).map(String::as_str).collect();
+    let text = fitting.join("\n");
+    // One line can be as long as a message.
+    if text.len() < max / 2 {
+        return cut_to_bytes(&whole, max);
+    }
+    format!("{text}\n{}", note(lines.len().saturating_sub(fitting.len())))
 }
 
 /// The `userId`s of those to mention, each once. The configuration accepts only ids of letters, digits and a few marks.

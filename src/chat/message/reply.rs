@@ -9,6 +9,7 @@ use super::checks::{describe_finding, draw_overlaps, explain_objection};
 use super::drift::{describe_acknowledged, nothing_to_acknowledge};
 use super::facts::{can_show_all, connection_facts, describe_approver, problem_facts};
 use super::history::{recent_events, summary_line};
+use super::inventory::describe_inventory;
 use super::notification::count_approvals;
 use super::usage::command_with_reason;
 use super::{
@@ -110,6 +111,7 @@ pub fn describe_reply(reply: &Reply, scope: CommandScope, now: Timestamp) -> Mes
         Reply::Status { connection, approval, target } => describe_status(connection, approval.as_deref(), target, now),
         Reply::ButtonsOnly(status) => describe_buttons_only(status, scope, now),
         Reply::List { approvals, more } => describe_list(approvals, *more, now),
+        Reply::Inventory { lines, gaps } => describe_inventory(lines, gaps, now),
         Reply::Refused(refusal) => describe_refusal(refusal),
         Reply::ReasonRequired { rule, verdict, id } => describe_missing_reason(rule, *verdict, id, scope),
         Reply::ReasonTooLong(chars) => with_sentence(

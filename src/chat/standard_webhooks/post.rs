@@ -18,6 +18,11 @@ use crate::peering::FieldHash;
 use crate::redaction::KeyProblem;
 use crate::{clock, http as our_http};
 
+/// The most peerings in an answer. AWS Lambda returns at most 6 MB.
+const MAX_PEERINGS: usize = 1000;
+/// The most gaps in an answer.
+const MAX_GAPS: usize = 100;
+
 /// A machine sends its reason with the command.
 pub(in crate::chat) async fn ask_reason(
     _access: PlatformContext<'_>,
@@ -66,6 +71,11 @@ fn reply_response(reply: &Reply, message: &Message) -> Response<String> {
         }
         Reply::List { approvals, more } => json!({
             "approvals": approvals.iter().map(ApprovalView::new).collect::<Vec<_>>(), "more": more,
+        }),
+        Reply::Inventory { lines, gaps } => json!({
+            "peerings": lines.get(..MAX_PEERINGS).unwrap_or(lines),
+            "more": lines.len() > MAX_PEERINGS,
+            "gaps": gaps.get(..MAX_GAPS).unwrap_or(gaps),
         }),
         Reply::Status { connection, approval, .. } => json!({
             "connection": ConnectionView::new(connection),

@@ -215,13 +215,21 @@ pub(in crate::chat) fn parse(_config: &Config, authentic: Authentic) -> Result<I
         ("peering.withdraw", false) => Some(Action::Withdraw),
         ("peering.acknowledge", false) => Some(Action::Acknowledge),
         ("peering.status", false) => Some(Action::Status),
-        ("peering.list", false) => None,
-        ("peering.reject" | "peering.withdraw" | "peering.acknowledge" | "peering.status" | "peering.list", true) => {
+        ("peering.list" | "peering.inventory", false) => None,
+        (
+            "peering.reject"
+            | "peering.withdraw"
+            | "peering.acknowledge"
+            | "peering.status"
+            | "peering.list"
+            | "peering.inventory",
+            true,
+        ) => {
             return Err(MalformedRequest::new("data.dry_run: only peering.approve has a dry run"));
         }
         _ => {
             let known = "one of peering.approve, peering.reject, peering.withdraw, peering.acknowledge, peering.status, \
-                         peering.list";
+                         peering.list, peering.inventory";
             return Err(MalformedRequest::at("type", known, &r#type));
         }
     };
@@ -233,9 +241,10 @@ pub(in crate::chat) fn parse(_config: &Config, authentic: Authentic) -> Result<I
             seen_fingerprint: data.fingerprint.map(Into::into),
             reason: data.reason.as_deref().and_then(normalize_reason),
         }),
+        (None, None) if r#type == "peering.inventory" => Command::Inventory { target: data.target },
         (None, None) => Command::List { target: data.target },
         (Some(_), None) => return Err(MalformedRequest::new("data.instance_id: missing")),
-        (None, Some(_)) => return Err(MalformedRequest::new("data.instance_id: peering.list takes none")),
+        (None, Some(_)) => return Err(MalformedRequest::new("data.instance_id: a list takes none")),
     };
     let by = Principal::new(REALM, client, &data.actor).map_err(|_| {
         MalformedRequest::at("data.actor", "an immutable user id: 1 to 128 letters, digits and -_.@+", &data.actor)

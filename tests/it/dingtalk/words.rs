@@ -15,7 +15,7 @@ async fn questions_by_mention_are_answered_in_private() {
     world.write_in_group("help", ALICE).await;
     let told = world.fake.texts_to(ALICE).pop().unwrap().text;
     assert!(told.contains("understands these commands") && told.contains("To decide, use the buttons"), "{told}");
-    assert!(!told.contains("approve"), "{told}");
+    assert!(!told.contains("/peergate approve"), "{told}");
     world.write_in_group(&format!("status {id}"), ALICE).await;
     let card = world.fake.cards_to(ALICE).pop().unwrap();
     assert!(card.text.contains("has the status Accepting"), "{}", card.text);

@@ -214,7 +214,7 @@ fn text_command_keeps_its_reason_with_names_for_mentions() {
     ] {
         let reason = match command_with_mentions(text, &mentions) {
             Some(Command::Connection(command)) => command.reason,
-            Some(Command::List { .. }) | None => None,
+            Some(Command::List { .. } | Command::Inventory { .. }) | None => None,
         };
         assert_eq!(reason.as_deref(), expected, "{text:?}");
     }

@@ -19,6 +19,7 @@ fn test_of(reply: &Reply) -> fn() {
         Reply::Status { .. } => status_of_a_pending_request_shows_its_history,
         Reply::ButtonsOnly(_) => reply_to_words_where_only_buttons_decide_shows_the_card,
         Reply::List { .. } => list_shows_one_line_per_request_and_says_if_more,
+        Reply::Inventory { .. } => inventory_shows_first_what_needs_attention,
         Reply::Refused(_) => refusal_names_the_unmatched_facts_or_the_rule,
         Reply::ReasonRequired { .. } | Reply::CouldNotAsk { .. } => missing_reason_reply_shows_the_command,
         Reply::ReasonTooLong(_) => long_reason_reply_says_how_long_it_may_be,
@@ -426,6 +427,77 @@ fn short_list_says_how_many_are_pending() {
     ");
 }
 
+fn inventory_lines() -> Vec<InventoryLine> {
+    let account = AccountId(2_222_222_222_222_222);
+    let approved = InventoryLine::new("prod", account, &connection("n"), Some(&approved_by_two()));
+    let active = InventoryLine { status: Status::Activated, ..approved };
+    let known = InventoryLine { created_at: Some(now() - SignedDuration::from_hours(75)), ..active.clone() };
+    let of = |origin| InventoryLine { origin, ..active.clone() };
+    let instance_id = |number: u32| InstanceId::parse(&format!("pcc-{number}")).unwrap();
+    vec![
+        of(InventoryOrigin::NeverApproved),
+        InventoryLine { drift: vec!["bandwidth".into(), "requester CIDRs".into()], ..of(InventoryOrigin::Approved) },
+        InventoryLine { routes_complete: Some(false), ..known },
+        InventoryLine { routes_complete: Some(true), ..of(InventoryOrigin::Adopted) },
+        of(InventoryOrigin::NoApprovalNeeded),
+        InventoryLine { role: InventoryRole::Requesting, ..of(InventoryOrigin::RequestedByUs) },
+        InventoryLine { status: Status::Accepting, ..of(InventoryOrigin::NotActive) },
+    ]
+    .into_iter()
+    .zip(1..)
+    .map(|(line, number)| InventoryLine { instance_id: instance_id(number), ..line })
+    .collect()
+}
+
+#[test]
+fn inventory_shows_first_what_needs_attention() {
+    let mut lines = inventory_lines();
+    lines.reverse();
+    lines.sort_by_key(InventoryLine::attention);
+    assert_snapshot!(reply(&Reply::Inventory { lines, gaps: vec![] }), @r"
+    7 VPC peerings: 1 never approved here, 1 changed since the approval, 1 without all routes
+    An operator can take over a peering that was never approved here: `peergate adopt ID --reason … --by …`.
+    prod/pcc-1: Activated; ⚠ never approved here; from account 1111111111111111 to vpc-ours
+    prod/pcc-2: Activated; approved by alice and bob on 2026-11-22 (rule “r”); ⚠ changed since: bandwidth, requester CIDRs; from account 1111111111111111 to vpc-ours
+    prod/pcc-3: Activated; ⚠ routes incomplete; from account 1111111111111111 to vpc-ours; 3 d 3 h old
+    prod/pcc-6: Activated; requested by us; to vpc-ours of account 2222222222222222
+    prod/pcc-5: Activated; no approval needed; from account 1111111111111111 to vpc-ours
+    prod/pcc-4: Activated; adopted by alice and bob on 2026-11-22; routes complete; from account 1111111111111111 to vpc-ours
+    prod/pcc-7: Accepting; from account 1111111111111111 to vpc-ours
+    ");
+}
+
+#[test]
+fn inventory_without_all_of_it_says_so() {
+    let gap = |number| format!("prod in region-{number}: Forbidden.RAM");
+    let (none, gaps): (Vec<_>, Vec<_>) = (vec![], (0..12).map(gap).collect());
+    let one = || inventory_lines().into_iter().skip(4).take(1).collect();
+    assert_snapshot!(replies([
+        Reply::Inventory { lines: none.clone(), gaps: vec![] },
+        Reply::Inventory { lines: one(), gaps: vec![gap(1)] },
+        Reply::Inventory { lines: none, gaps },
+    ]), @r"
+    Our accounts have no VPC peering
+
+    1 VPC peering (⚠ not all could be read)
+    ⚠ Not read: prod in region-1: Forbidden.RAM
+    prod/pcc-5: Activated; no approval needed; from account 1111111111111111 to vpc-ours
+
+    No VPC peering could be read
+    ⚠ Not read: prod in region-0: Forbidden.RAM
+    ⚠ Not read: prod in region-1: Forbidden.RAM
+    ⚠ Not read: prod in region-2: Forbidden.RAM
+    ⚠ Not read: prod in region-3: Forbidden.RAM
+    ⚠ Not read: prod in region-4: Forbidden.RAM
+    ⚠ Not read: prod in region-5: Forbidden.RAM
+    ⚠ Not read: prod in region-6: Forbidden.RAM
+    ⚠ Not read: prod in region-7: Forbidden.RAM
+    ⚠ Not read: prod in region-8: Forbidden.RAM
+    ⚠ Not read: prod in region-9: Forbidden.RAM
+    ⚠ 2 more could not be read.
+    ");
+}
+
 #[test]
 fn refusal_names_the_unmatched_facts_or_the_rule() {
     let refusals = [
@@ -668,6 +740,7 @@ fn usage_explains_every_command() {
     assert_snapshot!(text(&message::describe_unknown_command(&UnknownCommand::Help, CommandScope::Everything, &["prod"])), @r"
     peergate understands these commands
     /peergate list [on TARGET]: show the requests that are pending or in progress
+    /peergate inventory [on TARGET]: show every VPC peering of our accounts, and who approved it
     /peergate status pcc-… [on TARGET]: show the facts, checks and history of a request
     /peergate approve pcc-… [on TARGET] [because REASON]: approve a request
     /peergate reject pcc-… [on TARGET] [because REASON]: reject a request
