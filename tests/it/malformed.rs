@@ -19,8 +19,7 @@ fn approve_with(data: &str) -> String {
 async fn malformed_field_is_named_with_what_was_expected() {
     let app = TestApp::start().await;
     let known = "instance_id, actor, target, fingerprint, reason, dry_run";
-    let types =
-        "one of peering.approve, peering.reject, peering.withdraw, peering.acknowledge, peering.status, peering.list";
+    let types = "one of peering.approve, peering.reject, peering.withdraw, peering.acknowledge, peering.status, peering.list, peering.inventory";
     let cases = [
         (approve_with(r#","dry_run":"yes""#), "data.dry_run: expected a boolean, found the string \"yes\""),
         (approve_with(r#","dry_run":1"#), "data.dry_run: expected a boolean, found the number 1"),
@@ -76,7 +75,7 @@ async fn malformed_field_is_named_with_what_was_expected() {
         ),
         (
             r#"{"type":"peering.list","data":{"instance_id":"pcc-a","actor":"a"}}"#.into(),
-            "data.instance_id: peering.list takes none",
+            "data.instance_id: peering.list and peering.inventory take none",
         ),
     ];
     for (body, expected) in cases {

@@ -244,7 +244,9 @@ pub(in crate::chat) fn parse(_config: &Config, authentic: Authentic) -> Result<I
         (None, None) if r#type == "peering.inventory" => Command::Inventory { target: data.target },
         (None, None) => Command::List { target: data.target },
         (Some(_), None) => return Err(MalformedRequest::new("data.instance_id: missing")),
-        (None, Some(_)) => return Err(MalformedRequest::new("data.instance_id: a list takes none")),
+        (None, Some(_)) => {
+            return Err(MalformedRequest::new("data.instance_id: peering.list and peering.inventory take none"));
+        }
     };
     let by = Principal::new(REALM, client, &data.actor).map_err(|_| {
         MalformedRequest::at("data.actor", "an immutable user id: 1 to 128 letters, digits and -_.@+", &data.actor)
