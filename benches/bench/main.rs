@@ -41,6 +41,8 @@ pub struct Scope {
     pub activations: usize,
     /// The numbers of connections that the watcher follows.
     pub in_flight: &'static [usize],
+    /// The number of active connections that the watcher compares with what people approved.
+    pub active: usize,
     /// The naive watcher is measured up to this number of connections.
     pub naive: usize,
     /// The number of approvals under load.
@@ -52,10 +54,12 @@ const FULL: Scope = Scope {
     warm: 50,
     activations: 10,
     in_flight: &[10, 1000, 10_000, 100_000],
+    active: 10_000,
     naive: 10_000,
     load: 100_000,
 };
-const QUICK: Scope = Scope { starts: 6, warm: 20, activations: 2, in_flight: &[10, 1000], naive: 1000, load: 2000 };
+const QUICK: Scope =
+    Scope { starts: 6, warm: 20, activations: 2, in_flight: &[10, 1000], active: 1000, naive: 1000, load: 2000 };
 
 /// The tables are between these marks in BENCHMARKS.md.
 const BEGIN_MARK: &str = "<!-- measured: begin -->\n";

@@ -35,6 +35,8 @@ const LATENCY: Duration = Duration::from_millis(50);
 const QUOTA: usize = 360;
 /// The number of connections that end before the second tick.
 const ENDS: usize = 10;
+/// The number of active connections that change before the second tick.
+const CHANGES: usize = 12;
 /// Lambda's longest timeout. The naive watcher has a minute, as a tick does.
 const MAX_TIMEOUT: Duration = Duration::from_mins(15);
 
@@ -77,7 +79,7 @@ pub async fn measure(scope: &Scope, watcher: &Subject) -> Result<Measured, Error
     for number in scope.in_flight.iter().copied() {
         let world = world(if number == 0 { vec![] } else { REGIONS.to_vec() }).await?;
         eprintln!("  {number} in flight: filling the table");
-        populate(&world, number).await?;
+        populate(&world, number, Stage::InFlight).await?;
         world.sandbox.simulator.set_limits(LATENCY, Some(QUOTA));
         let mut function = Function::start(watcher, &world.environment).await?;
         let still = tick(&world, &mut function).await?;
@@ -105,6 +107,14 @@ pub async fn measure(scope: &Scope, watcher: &Subject) -> Result<Measured, Error
             row(format!("{number} in flight, the naive way: {read} read in its minute"), read.max(1), &naive);
         }
     }
+    let Active { still, changed } = active(scope, watcher).await?;
+    row(format!("{} active, nothing new", scope.active), scope.active, &still);
+    row(format!("{} active, {CHANGES} have changed", scope.active), scope.active, &changed);
+    if scope.active == 10_000 {
+        budgets.push(Budget::at_most("10,000 active in one tick, s", still.wall.as_secs_f64(), 30.0));
+        budgets.push(Budget::at_most("10,000 active in one tick, API calls", count(still.calls), 150.0));
+        budgets.push(Budget::at_most("10,000 active in one tick, most resident MB", megabytes(still.memory), 40.0));
+    }
     if let (Some(few), Some((_, many))) = (each.get(&1000), each.last_key_value().filter(|(number, _)| **number > 1000))
     {
         budgets.push(Budget::at_most("CPU per connection at the most in flight ÷ at 1,000", many / few, 1.25));
@@ -115,9 +125,11 @@ pub async fn measure(scope: &Scope, watcher: &Subject) -> Result<Measured, Error
         title: "The watcher at scale",
         how: format!(
             "One scheduled tick in a new process. {} accounts with {} regions each; half of what is in flight waits for \
-             people, half is being activated; the API is {} ms away and allows {QUOTA} calls of an operation to an account in \
+             people, half is being activated; a new process also checks its configuration (13 calls of the API) and reads when \
+             each of the 12 regions was surveyed first (12 calls of the store); a channel gets a message a second. The API is {} ms away and allows {QUOTA} calls of an operation to an account in \
              60 s. Every connection is looked at; “have ended” says that so many came to an end before the tick, which has to \
-             notice, store and tell it. The naive way reads each record and each connection, sixteen at once, for a minute at \
+             notice, store and tell it. Active connections are compared with what people approved; “have changed” says that so \
+             many got another bandwidth before the tick. The naive way reads each record and each connection, sixteen at once, for a minute at \
              most, paced as the watcher is.",
             ACCOUNTS.len(),
             REGIONS.len(),
@@ -136,8 +148,17 @@ async fn world(regions: Vec<&str>) -> Result<World, Error> {
     World::start(Table::Sandbox, change).await
 }
 
+/// How far connections have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Half wait for people, half are being activated.
+    InFlight,
+    /// All are active.
+    Active,
+}
+
 /// Fills the simulator and the table. Every connection has a record, and every notification is delivered.
-async fn populate(world: &World, number: usize) -> Result<(), Error> {
+async fn populate(world: &World, number: usize, stage: Stage) -> Result<(), Error> {
     let simulator = &world.sandbox.simulator;
     for position in 0..number {
         let (_, account) = ACCOUNTS[position % ACCOUNTS.len()];
@@ -150,8 +171,13 @@ async fn populate(world: &World, number: usize) -> Result<(), Error> {
             ("AcceptingRegionId", region),
         ];
         let id = simulator.request_peering(&more).ok_or("no request")?;
-        if position / ACCOUNTS.len() / REGIONS.len() % 2 == 1 {
-            let _ = simulator.tamper(&id, Tampering { status: Some("Updating".into()), ..Tampering::default() });
+        let status = match stage {
+            Stage::Active => Some("Activated"),
+            Stage::InFlight if position / ACCOUNTS.len() / REGIONS.len() % 2 == 1 => Some("Updating"),
+            Stage::InFlight => None,
+        };
+        if let Some(status) = status {
+            let _ = simulator.tamper(&id, Tampering { status: Some(status.into()), ..Tampering::default() });
         }
     }
     let app = &world.sandbox.parts;
@@ -224,8 +250,11 @@ async fn record(app: &App, target: &str, account: u64, connection: &Connection) 
         eligible_approver: &|_: &Principal| None,
     };
     let mut record = Approval::discover(&review, at);
-    if connection.status == Status::Updating {
+    if connection.status != Status::Accepting {
         record = accepted(&record, &review, at)?;
+    }
+    if connection.status == Status::Activated {
+        record.apply_event(&Event::Observed(Box::new(connection.clone())), at);
     }
     let notifications: Vec<_> = record.outbox().iter().map(|it| (it.number, it.deliveries.clone())).collect();
     for (number, deliveries) in notifications {
@@ -284,10 +313,46 @@ impl Ended {
     }
 }
 
-/// The calls to the store in a tick with nothing due.
+/// The cost of two ticks that compare active connections with what people approved.
+struct Active {
+    still: Tick,
+    changed: Tick,
+}
+
+async fn active(scope: &Scope, watcher: &Subject) -> Result<Active, Error> {
+    let world = world(REGIONS.to_vec()).await?;
+    eprintln!("  {} active: filling the table", scope.active);
+    populate(&world, scope.active, Stage::Active).await?;
+    let simulator = &world.sandbox.simulator;
+    simulator.set_limits(LATENCY, Some(QUOTA));
+    let still = tick(&world, &mut Function::start(watcher, &world.environment).await?).await?;
+    let mut ids = vec![];
+    for (target, _) in ACCOUNTS {
+        let page = list(&world, target, REGIONS[0], None).await?;
+        for connection in page.connections.into_iter().take(CHANGES / ACCOUNTS.len()) {
+            let id = connection.instance_id.as_str();
+            let _ = simulator.tamper(id, Tampering { bandwidth: Some(5), ..Tampering::default() });
+            ids.push(ApprovalId { target: target.to_owned(), instance_id: connection.instance_id });
+        }
+    }
+    simulator.set_limits(LATENCY, Some(QUOTA));
+    let changed = tick(&world, &mut Function::start(watcher, &world.environment).await?).await?;
+    for id in &ids {
+        let stored = world.sandbox.parts.store.load(id).await?.ok_or("the record is gone")?;
+        let mut deliveries = stored.approval.outbox().iter().flat_map(|it| it.deliveries.values());
+        if stored.approval.drift().is_none() || deliveries.any(|it| matches!(it, Delivery::Waiting { .. })) {
+            return Err(format!("{id} has changed, but the tick did not store or post it").into());
+        }
+    }
+    Ok(Active { still, changed })
+}
+
+/// The calls to the store in a tick with nothing due. In its first tick, a process also reads when each region was surveyed
+/// first.
 async fn idle(watcher: &Subject) -> Result<usize, Error> {
     let world = world(REGIONS.to_vec()).await?;
     let mut function = Function::start(watcher, &world.environment).await?;
+    tick(&world, &mut function).await?;
     Ok(tick(&world, &mut function).await?.store)
 }
 
