@@ -219,15 +219,17 @@ impl ConfigFile {
         })?;
         let document = toml::Deserializer::from(table);
         let ours = [InvalidPrincipal.to_string(), InvalidAccountId.to_string()];
-        let file: Self = serde_path_to_error::deserialize(document).map_err(|error| {
-            let key = redaction::dotted_path(error.path());
-            let message = error.inner().message();
+        let file = Self::deserialize(document).map_err(|error| {
+            let document = parse_renamed(text);
+            let key = error.span().zip(document).map(|(span, document)| place::key_at(document.get_ref(), &span));
+            let key = key.unwrap_or_default();
+            let message = error.message();
             let form = FORMS.iter().find(|(name, _)| key.rsplit('.').next().unwrap_or_default().contains(name));
             let problem = match (redaction::describe_expected(message, &ours), form) {
                 (problem, Some((_, expected))) if problem == redaction::UNKNOWN_FORM => format!("expected {expected}"),
                 (problem, _) => problem,
             };
-            let at = error.inner().span().map(|span| TextPlace::of(text, span.start));
+            let at = error.span().map(|span| TextPlace::of(text, span.start));
             describe_problem(text, &KeyProblem { key, problem }, message, at)
         })?;
         Ok(Self { renamed_tables, ..file })
@@ -246,10 +248,8 @@ fn describe_malformed(text: &str, error: &toml::de::Error) -> String {
 /// Names the key, its place, the problem, and the value that was found there. `message` is serde's, and `at` the place that
 /// serde named.
 fn describe_problem(text: &str, problem: &KeyProblem, message: &str, at: Option<TextPlace>) -> String {
-    let parsed = || DeTable::parse(text).ok();
-    let renamed = parsed().and_then(|mut document| rename_tables(document.get_mut()).is_ok().then_some(document));
-    let located =
-        renamed.or_else(parsed).and_then(|document| place::locate(text, document.get_ref(), &problem.key, message));
+    let document = parse_renamed(text);
+    let located = document.and_then(|document| place::locate(text, document.get_ref(), &problem.key, message));
     let Some(Located { key, place, found }) = located else {
         let place = at.map(|at| format!(", {at}")).unwrap_or_default();
         return format!("{}{place}: {}", problem.key, problem.problem);
@@ -268,6 +268,13 @@ fn describe_problem(text: &str, problem: &KeyProblem, message: &str, at: Option<
         Some(_) | None => problem.to_owned(),
     };
     format!("{key}, {place}: {expected}")
+}
+
+/// The document with its tables in their present places, if that is possible. `None` if it is not TOML.
+fn parse_renamed(text: &str) -> Option<Spanned<DeTable<'_>>> {
+    let parsed = || DeTable::parse(text).ok();
+    let renamed = parsed().and_then(|mut document| rename_tables(document.get_mut()).is_ok().then_some(document));
+    renamed.or_else(parsed)
 }
 
 /// Moves the tables of apps, which earlier versions had at the top level, to `platforms`. Returns their names.

@@ -5,13 +5,22 @@ mod repeated_keys;
 
 use std::fmt;
 
-pub(crate) use json_place::{JsonStep, json_offset, json_path_at};
+pub(crate) use json_place::{json_offset, json_path_at};
 pub use repeated_keys::{RepeatedKey, repeated_keys};
 
 /// A byte order mark in UTF-8, as some editors write it at the start of a file.
 const UTF8_BOM: [u8; 3] = [0xEF, 0xBB, 0xBF];
 /// Byte order marks of UTF-16, little and big endian.
 const UTF16_BOMS: [[u8; 2]; 2] = [[0xFF, 0xFE], [0xFE, 0xFF]];
+
+/// A step from a value to a value in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum KeyStep {
+    /// To the value of a key.
+    Key(String),
+    /// To the element of a list, from 0.
+    Index(usize),
+}
 
 /// A place in a text. Both numbers count from 1; a column is a character.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

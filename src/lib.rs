@@ -13,6 +13,7 @@ pub mod app;
 
 // The domain: pure functions and data.
 pub mod approval;
+mod from_text;
 pub mod peering;
 pub mod policy;
 pub mod preflight;

@@ -16,6 +16,7 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 
 use crate::approval::{Approver, InvalidPrincipal, Principal, Verdict};
+use crate::from_text::from_text;
 use crate::peering::{AccountId, Connection};
 
 #[cfg(feature = "local")]
@@ -149,9 +150,8 @@ fn mentions_by_default() -> bool {
 }
 
 /// How a rule names approvers: `person:alice`, `group:netops`, or a principal such as `slack:T0001/U061F7AUR`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(with = "String"))]
 pub enum ApproverRef {
     /// One person, with any of their identities.
     Person(String),
@@ -160,6 +160,8 @@ pub enum ApproverRef {
     /// One identity.
     Principal(Principal),
 }
+
+from_text!(ApproverRef);
 
 impl TryFrom<String> for ApproverRef {
     type Error = InvalidPrincipal;

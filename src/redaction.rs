@@ -4,9 +4,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use serde_path_to_error::{Path, Segment};
-
-use crate::document::nearest_name;
+use crate::document::{KeyStep, nearest_name};
 
 /// A word of this length may be a secret: the secrets of platforms have at least 16.
 const MIN_SECRET_CHARS: usize = 16;
@@ -162,20 +160,19 @@ fn has_secret_prefix(word: &str) -> bool {
 }
 
 /// The dotted path of a key, e.g. `targets.prod.regions[0]`; empty for the document itself.
-pub(crate) fn dotted_path(path: &Path) -> String {
+pub(crate) fn dotted_path(path: &[KeyStep]) -> String {
     let mut text = String::new();
-    for segment in path {
-        match segment {
-            Segment::Seq { index } => {
+    for step in path {
+        match step {
+            KeyStep::Index(index) => {
                 let _ = write!(text, "[{index}]");
             }
-            Segment::Map { key } | Segment::Enum { variant: key } => {
+            KeyStep::Key(key) => {
                 if !text.is_empty() {
                     text.push('.');
                 }
                 text.push_str(&redact(key));
             }
-            Segment::Unknown => {}
         }
     }
     text

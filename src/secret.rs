@@ -7,6 +7,8 @@ use base64::prelude::{BASE64_STANDARD, Engine};
 use serde::Deserialize;
 use url::Url;
 
+use crate::from_text::from_text;
+
 /// A secret text.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
@@ -58,10 +60,11 @@ impl fmt::Debug for SecretUrl {
 }
 
 /// A key that signs buttons. As text it is the base64 of 32 to 64 bytes, e.g. from `openssl rand -base64 32`.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
-#[serde(try_from = "String")]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(with = "String"))]
 pub struct BindingSecret(Vec<u8>);
+
+from_text!(BindingSecret);
 
 /// The text is not a binding key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use aws_sdk_secretsmanager::Client;
 use aws_types::SdkConfig;
 use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ use crate::aws;
 use crate::chat::platform::{self, Platform};
 use crate::chat::{ChannelSecrets, RequestSigner};
 use crate::config::{Config, SecretsSource};
-use crate::document::{EncodingProblem, RepeatedKey, TextPlace, decode_text, repeated_keys};
+use crate::document::{EncodingProblem, RepeatedKey, TextPlace, decode_text, json_offset, json_path_at, repeated_keys};
 use crate::redaction::{self, KeyProblem, redact};
 use crate::secret::{BindingSecret, InvalidBindingSecret, Secret, check_printable};
 
@@ -74,9 +74,15 @@ struct SecretsDocument {
 }
 
 impl SecretsDocument {
-    fn deserialize_from<'de, D: Deserializer<'de, Error = serde_json::Error>>(json: D) -> Result<Self, Error> {
-        serde_path_to_error::deserialize(json)
-            .map_err(|error| malformed_at(&redaction::dotted_path(error.path()), error.inner()))
+    /// `as_written` says whether places in the text mean something to its writer.
+    fn deserialize_from(json: &str, as_written: bool) -> Result<Self, Error> {
+        serde_json::from_str(json).map_err(|error| {
+            let offset = json_offset(json.as_bytes(), error.line(), error.column());
+            let key = redaction::dotted_path(&json_path_at(json.as_bytes(), offset));
+            let is_at_end = error.to_string().starts_with("trailing characters");
+            let key = if is_at_end { "its end" } else { key.as_str() };
+            malformed_at(key, &error, as_written.then(|| place_of(&error)))
+        })
     }
 
     /// Parses the text. A document with keys of earlier versions is changed before it is parsed, so its errors have no line.
@@ -95,18 +101,16 @@ impl SecretsDocument {
         let renamed_keys: Vec<_> =
             platform::LEGACY_TABLES.into_iter().filter(|name| names.contains_key(*name)).collect();
         if renamed_keys.is_empty() {
-            let mut parser = serde_json::Deserializer::from_str(json);
             // Keys of earlier versions are only known in valid JSON, so the mistake in the JSON comes first.
-            let document =
-                Self::deserialize_from(&mut parser).map_err(|error| match serde_json::from_str::<Value>(json) {
-                    Err(syntax) if !error.to_string().contains("not JSON") => malformed_at("", &syntax),
-                    Err(_) | Ok(_) => error,
-                })?;
-            parser.end().map_err(|error| malformed_at("its end", &error))?;
-            return Ok(document);
+            return Self::deserialize_from(json, true).map_err(|error| match serde_json::from_str::<Value>(json) {
+                Err(syntax) if !error.to_string().contains("not JSON") => {
+                    malformed_at("", &syntax, Some(place_of(&syntax)))
+                }
+                Err(_) | Ok(_) => error,
+            });
         }
         let mut document: serde_json::Map<String, Value> =
-            serde_json::from_str(json).map_err(|error| malformed_at("", &error))?;
+            serde_json::from_str(json).map_err(|error| malformed_at("", &error, Some(place_of(&error))))?;
         for name in &renamed_keys {
             let Some(secret) = document.remove(*name) else { continue };
             let platforms = document.entry("platforms").or_insert_with(|| json!({}));
@@ -117,7 +121,7 @@ impl SecretsDocument {
                 platforms.insert((*name).to_owned(), secret);
             }
         }
-        Ok(Self { renamed_keys, ..Self::deserialize_from(Value::Object(document))? })
+        Ok(Self { renamed_keys, ..Self::deserialize_from(&Value::Object(document).to_string(), false)? })
     }
 }
 
@@ -262,7 +266,7 @@ impl SecretSet {
     }
 }
 
-fn malformed_at(key: &str, error: &serde_json::Error) -> Error {
+fn malformed_at(key: &str, error: &serde_json::Error, place: Option<TextPlace>) -> Error {
     let mut ours = platform::secret_format_hints();
     ours.push(InvalidBindingSecret::HINT.to_owned());
     let message = error.to_string();
@@ -278,10 +282,15 @@ fn malformed_at(key: &str, error: &serde_json::Error) -> Error {
         // These messages are constants.
         Category::Syntax | Category::Eof | Category::Io => format!("not JSON: {words}"),
     };
-    // An error of a changed document has no line: see `SecretsDocument::parse`.
-    let place = (error.line() > 0).then(|| TextPlace { line: error.line(), column: error.column() }.to_string());
-    let at = [Some(key.to_owned()), place].into_iter().flatten().filter(|part| !part.is_empty());
+    let at = [Some(key.to_owned()), place.map(|place| place.to_string())]
+        .into_iter()
+        .flatten()
+        .filter(|part| !part.is_empty());
     Error::Malformed(format!("{}: {problem}", at.collect::<Vec<_>>().join(", ")))
+}
+
+fn place_of(error: &serde_json::Error) -> TextPlace {
+    TextPlace { line: error.line(), column: error.column() }
 }
 
 /// Fetches and caches the secrets.
@@ -650,7 +659,7 @@ mod tests {
             ("{\"targets\": {\"prod\": 7}}", "targets.prod, line 1, column 22: expected an object, found a number"),
             (
                 "{\"platforms\":\n {\"slack\": {\"signing_secrets\": [\"short\"]}}}",
-                "platforms.slack.signing_secrets[0], line 2, column 40: not a Slack signing secret: it has 5 characters; \
+                "platforms.slack.signing_secrets[0], line 2, column 39: not a Slack signing secret: it has 5 characters; \
                  expected 16 characters or more",
             ),
             // As earlier versions had it.
@@ -680,7 +689,7 @@ mod tests {
             ),
             (
                 "{\"binding_keys\": [\"c2hvcnQ=\"]}",
-                "binding_keys[0], line 1, column 29: not a binding key: it has 5 bytes; expected",
+                "binding_keys[0], line 1, column 28: not a binding key: it has 5 bytes; expected",
             ),
             ("{\"binding_keys\": [\"c2hvcnQ\"]}", "not a binding key: it is not base64: after 7 characters, a part"),
         ] {

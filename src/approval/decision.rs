@@ -5,6 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::from_text::from_text;
 use crate::peering::{AccountId, FieldHash, Fingerprint, InstanceId, SeenFingerprint};
 
 /// What a decision asks for.
@@ -110,10 +111,12 @@ impl Approver {
 
 /// An authenticated identity, `platform:tenant/user`, e.g. `slack:T0001/U061F7AUR`. The user part is the platform's
 /// immutable id, never a display name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(extend("pattern" = "^[-A-Za-z0-9_.@+]{1,128}:[-A-Za-z0-9_.@+]{1,128}/[-A-Za-z0-9_.@+]{1,128}$")))]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(with = "String", extend("pattern" = "^[-A-Za-z0-9_.@+]{1,128}:[-A-Za-z0-9_.@+]{1,128}/[-A-Za-z0-9_.@+]{1,128}$")))]
+#[serde(into = "String")]
 pub struct Principal(String);
+
+from_text!(Principal);
 
 /// The parts do not make a valid principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

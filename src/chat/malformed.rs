@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::error::Category;
 
-use crate::document::{JsonStep, json_offset, json_path_at};
+use crate::document::{KeyStep, json_offset, json_path_at};
 use crate::redaction::quote;
 
 /// The most elements of a path that an error shows.
@@ -92,13 +92,13 @@ fn name_after<'a>(message: &'a str, start: &str) -> Option<&'a str> {
 
 /// The dotted path of a field, e.g. `data.actor`; empty for the document itself. `name` is the last part, if the path may
 /// lack it.
-fn field_path(path: &[JsonStep], name: Option<&str>) -> String {
+fn field_path(path: &[KeyStep], name: Option<&str>) -> String {
     let mut text = String::new();
     let mut last = None;
     for segment in path.iter().take(MAX_PATH_SEGMENTS) {
         match segment {
-            JsonStep::Index(index) => text = format!("{text}[{index}]"),
-            JsonStep::Key(key) => {
+            KeyStep::Index(index) => text = format!("{text}[{index}]"),
+            KeyStep::Key(key) => {
                 last = Some(key.as_str());
                 push_name(&mut text, quote(key).trim_matches('"'));
             }
@@ -118,12 +118,12 @@ fn push_name(path: &mut String, name: &str) {
 }
 
 /// What the document has at the path, in words. `None` if there is nothing.
-fn describe_found(document: &Value, path: &[JsonStep]) -> Option<String> {
+fn describe_found(document: &Value, path: &[KeyStep]) -> Option<String> {
     let mut value = document;
     for segment in path {
         value = match segment {
-            JsonStep::Index(index) => value.get(index)?,
-            JsonStep::Key(key) => value.get(key)?,
+            KeyStep::Index(index) => value.get(index)?,
+            KeyStep::Key(key) => value.get(key)?,
         };
     }
     Some(match value {

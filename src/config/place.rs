@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use crate::document::TextPlace;
-use crate::redaction::{redact_key, redact_value};
+use crate::document::{KeyStep, TextPlace};
+use crate::redaction::{dotted_path, redact_key, redact_value};
 
 /// A value in the text.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,6 +38,56 @@ pub(super) fn locate(text: &str, document: &DeTable<'_>, key: &str, message: &st
         }
     }
     Some(Located { key: key.to_owned(), place: TextPlace::of(text, span.start), found: value.and_then(describe_value) })
+}
+
+/// The dotted key of what is at these bytes; empty for the document itself.
+pub(super) fn key_at(document: &DeTable<'_>, at: &Range<usize>) -> String {
+    let mut nearest = Nearest { at, path: vec![], length: usize::MAX };
+    nearest.search_table(document, &mut vec![]);
+    dotted_path(&nearest.path)
+}
+
+/// The smallest key or value around a place.
+struct Nearest<'a> {
+    at: &'a Range<usize>,
+    path: Vec<KeyStep>,
+    length: usize,
+}
+
+impl Nearest<'_> {
+    fn search_table(&mut self, table: &DeTable<'_>, path: &mut Vec<KeyStep>) {
+        for (name, value) in table {
+            path.push(KeyStep::Key(name.get_ref().to_string()));
+            self.note(&name.span(), path);
+            self.search_value(value, path);
+            path.pop();
+        }
+    }
+
+    fn search_value(&mut self, value: &Spanned<DeValue<'_>>, path: &mut Vec<KeyStep>) {
+        self.note(&value.span(), path);
+        match value.get_ref() {
+            DeValue::Table(table) => self.search_table(table, path),
+            DeValue::Array(elements) => {
+                for (position, element) in elements.iter().enumerate() {
+                    path.push(KeyStep::Index(position));
+                    self.search_value(element, path);
+                    path.pop();
+                }
+            }
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_) => {}
+        }
+    }
+
+    fn note(&mut self, span: &Range<usize>, path: &[KeyStep]) {
+        if span.start <= self.at.start && self.at.end <= span.end && span.len() < self.length {
+            (self.path, self.length) = (path.to_vec(), span.len());
+        }
+    }
 }
 
 /// Whether serde's message says that this value has the wrong type.

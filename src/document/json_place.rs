@@ -1,13 +1,6 @@
 //! Finds which value of a JSON text is at a byte, so that an error of the parser can name it.
 
-/// A step from a value to a value in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum JsonStep {
-    /// To the member of an object.
-    Key(String),
-    /// To the element of an array, from 0.
-    Index(usize),
-}
+use super::KeyStep;
 
 /// A container that is open at a byte.
 enum OpenContainer {
@@ -19,7 +12,7 @@ enum OpenContainer {
 
 /// The path of the value or key at this byte. If there is none, that of the last one before it. If the text is not
 /// JSON, the path means nothing.
-pub(crate) fn json_path_at(json: &[u8], offset: usize) -> Vec<JsonStep> {
+pub(crate) fn json_path_at(json: &[u8], offset: usize) -> Vec<KeyStep> {
     let (mut open, mut last, mut start): (Vec<OpenContainer>, _, _) = (vec![], vec![], 0);
     while let Some(byte) = json.get(start) {
         if byte.is_ascii_whitespace() || *byte == b':' {
@@ -67,10 +60,10 @@ pub(crate) fn json_path_at(json: &[u8], offset: usize) -> Vec<JsonStep> {
     last
 }
 
-fn path_of(open: &[OpenContainer]) -> Vec<JsonStep> {
+fn path_of(open: &[OpenContainer]) -> Vec<KeyStep> {
     let step = |container: &OpenContainer| match container {
-        OpenContainer::Object(key) => key.clone().map(JsonStep::Key),
-        OpenContainer::Array(position) => Some(JsonStep::Index(*position)),
+        OpenContainer::Object(key) => key.clone().map(KeyStep::Key),
+        OpenContainer::Array(position) => Some(KeyStep::Index(*position)),
     };
     open.iter().filter_map(step).collect()
 }
@@ -116,8 +109,8 @@ mod tests {
         let Err(error) = serde_json::from_str::<T>(json) else { panic!("no error: {json}") };
         let steps = json_path_at(json.as_bytes(), json_offset(json.as_bytes(), error.line(), error.column()));
         steps.iter().fold(String::new(), |text, step| match step {
-            JsonStep::Key(key) => format!("{text}.{key}"),
-            JsonStep::Index(index) => format!("{text}[{index}]"),
+            KeyStep::Key(key) => format!("{text}.{key}"),
+            KeyStep::Index(index) => format!("{text}[{index}]"),
         })
     }
 

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::from_text::from_text;
+
 /// Id of a peering connection, `pcc-…`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(extend("pattern" = "^pcc-[a-z0-9]{1,60}$")))]
@@ -56,10 +58,12 @@ impl fmt::Display for InstanceId {
 }
 
 /// Id of an Alibaba Cloud account. Ids are larger than 2^53, so that our JSON holds them as text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(extend("pattern" = "^[0-9]+$")))]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(with = "String", extend("pattern" = "^[0-9]+$")))]
+#[serde(into = "String")]
 pub struct AccountId(pub u64);
+
+from_text!(AccountId);
 
 /// The text is not an account id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -108,9 +108,9 @@ fn config_error_names_place_key_expected_and_found() {
     peergate.toml: rule[0].remind_after, line 8, column 16: expected a duration, e.g. `4h` or `90m`, found "4"
     peergate.toml: rule[0].remind_after, line 8, column 16: expected a duration, e.g. `4h` or `90m`, found "4 fortnights"
     peergate.toml: rule.r.approvers, line 9, column 11: no person is named x
-    peergate.toml: rule[0].approvers[0], line 8, column 13: not a principal: expected `platform:tenant/user`, each of 1 to 128 letters, digits and `-_.@+`, found "alice"
-    peergate.toml: rule[0].approvers[0], line 8, column 13: not a principal: expected `platform:tenant/user`, each of 1 to 128 letters, digits and `-_.@+`, found "slack:T1"
-    peergate.toml: people.a.principals[0], line 5, column 14: not a principal: expected `platform:tenant/user`, each of 1 to 128 letters, digits and `-_.@+`, found "slack:T1"
+    peergate.toml: rule[0].approvers[0], line 8, column 14: not a principal: expected `platform:tenant/user`, each of 1 to 128 letters, digits and `-_.@+`, found "alice"
+    peergate.toml: rule[0].approvers[0], line 8, column 14: not a principal: expected `platform:tenant/user`, each of 1 to 128 letters, digits and `-_.@+`, found "slack:T1"
+    peergate.toml: people.a.principals[0], line 5, column 15: not a principal: expected `platform:tenant/user`, each of 1 to 128 letters, digits and `-_.@+`, found "slack:T1"
     peergate.toml: people.a.principals, line 5, column 14: name at least one identity, so that somebody can act as this person
     peergate.toml: accounts.x, line 4, column 11: not an account id: expected digits, as text
     peergate.toml: retention_days, line 1, column 18: must be at least 8, because a request can be pending for 7 days, found 7

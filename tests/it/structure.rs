@@ -54,7 +54,7 @@ fn only_the_platform_folders_and_list_name_a_platform() {
 
 /// The modules of `src`, from the lowest layer to the highest. A module imports from its own layer and from lower ones.
 const LAYERS: [(&str, &[&str]); 7] = [
-    ("domain", &["approval", "peering", "policy", "preflight"]),
+    ("domain", &["approval", "from_text", "peering", "policy", "preflight"]),
     (
         "basics",
         &[

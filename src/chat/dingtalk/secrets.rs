@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use crate::from_text::from_text;
 use crate::secret::{FormatProblem, check_printable};
 
 /// The shortest `apiSecret` and app secret, in bytes. The operator chooses the first one; DingTalk's own have 64.
@@ -51,22 +52,21 @@ impl InvalidDingTalkSecret {
 }
 
 /// The `apiSecret` of the card callback. Without one, DingTalk signs no click.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "DingTalkApiSecret"))]
-#[serde(try_from = "String")]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "DingTalkApiSecret", with = "String"))]
 pub struct ApiSecret(String);
 
 /// The app's Client Secret.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "DingTalkClientSecret"))]
-#[serde(try_from = "String")]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "DingTalkClientSecret", with = "String"))]
 pub struct DingTalkSecret(String);
 
 /// The last part of the path of a request, e.g. from `openssl rand -hex 24`.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "DingTalkPathSecret"))]
-#[serde(try_from = "String")]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "DingTalkPathSecret", with = "String"))]
 pub struct PathSecret(String);
+
+from_text!(ApiSecret, DingTalkSecret, PathSecret);
 
 impl TryFrom<String> for ApiSecret {
     type Error = InvalidDingTalkSecret;

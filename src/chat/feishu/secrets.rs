@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use crate::from_text::from_text;
 use crate::secret::{FormatProblem, check_ends, check_printable};
 
 /// The shortest Encrypt Key, in bytes. The developer chooses it, and Feishu's own example has eight.
@@ -57,22 +58,25 @@ impl InvalidFeishuSecret {
 }
 
 /// The Encrypt Key of the app. Without one, Feishu signs no callback.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "FeishuEncryptKey"))]
-#[serde(try_from = "String")]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "FeishuEncryptKey", with = "String"))]
 pub struct EncryptKey(String);
 
 /// The Verification Token of the app.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "FeishuVerificationToken"))]
-#[serde(try_from = "String")]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "local",
+    derive(schemars::JsonSchema),
+    schemars(rename = "FeishuVerificationToken", with = "String")
+)]
 pub struct VerificationToken(String);
 
 /// The App Secret.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "FeishuAppSecret"))]
-#[serde(try_from = "String")]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "FeishuAppSecret", with = "String"))]
 pub struct AppSecret(String);
+
+from_text!(EncryptKey, VerificationToken, AppSecret);
 
 impl TryFrom<String> for EncryptKey {
     type Error = InvalidFeishuSecret;

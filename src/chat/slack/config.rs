@@ -12,6 +12,7 @@ use crate::approval::Principal;
 use crate::chat::MergedTenant;
 use crate::chat::authenticity::key_forms;
 use crate::chat::{Capabilities, ChannelSecrets, Pace, RequestSigner};
+use crate::from_text::from_text;
 use crate::http::{check_endpoint, constant_url};
 use crate::redaction::{KeyProblem, redact, redact_value};
 use crate::secret::{FormatProblem, Secret, check_printable};
@@ -77,10 +78,11 @@ pub struct Secrets {
 /// A signing secret of Slack, of 16 characters or more.
 ///
 /// Source: <https://docs.slack.dev/authentication/verifying-requests-from-slack>
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "SlackSigningSecret"))]
-#[serde(try_from = "String")]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "SlackSigningSecret", with = "String"))]
 pub struct SigningSecret(String);
+
+from_text!(SigningSecret);
 
 /// The text is not a signing secret of Slack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

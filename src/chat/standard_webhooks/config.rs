@@ -11,6 +11,7 @@ use crate::approval::Principal;
 use crate::chat::MergedTenant;
 use crate::chat::{Capabilities, ChannelSecrets, Pace, RequestSigner};
 use crate::clock;
+use crate::from_text::from_text;
 use crate::redaction::{KeyProblem, redact};
 use crate::secret::{FormatProblem, decode_base64};
 
@@ -48,10 +49,11 @@ pub struct ClientSecrets {
 /// A key of Standard Webhooks: `whsec_` and the base64 of 24 to 64 bytes. The prefix is optional.
 ///
 /// Source: <https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md>
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
-#[serde(try_from = "String")]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(with = "String"))]
 pub struct WebhookKey(Vec<u8>);
+
+from_text!(WebhookKey);
 
 /// The text is not a key of Standard Webhooks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

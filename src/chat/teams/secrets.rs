@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use crate::from_text::from_text;
 use crate::secret::{FormatProblem, check_printable};
 
 /// The shortest client secret, in bytes. Those of Entra have 40.
@@ -32,10 +33,11 @@ impl InvalidClientSecret {
 }
 
 /// A client secret of the app: its value, not its id.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "TeamsClientSecret"))]
-#[serde(try_from = "String")]
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "TeamsClientSecret", with = "String"))]
 pub struct ClientSecret(String);
+
+from_text!(ClientSecret);
 
 impl TryFrom<String> for ClientSecret {
     type Error = InvalidClientSecret;
