@@ -124,6 +124,25 @@ async fn passing_status_of_an_active_peering_tells_nothing() {
     }
 }
 
+/// The list shows a change, and the reading after it that an owner is still changing something.
+#[tokio::test]
+async fn change_is_told_only_when_a_reading_shows_it_complete() {
+    let app = TestApp::start().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    let told = app.thread_replies().len();
+    app.set_bandwidth(&id, 5);
+    let answer = app.simulator.shown_answer(id.as_str()).unwrap();
+    let raw = answer.replace("\"Activated\"", "\"Updating\"");
+    assert_ne!(raw, answer);
+    app.simulator.add_fault(Fault { action: Some(GET.into()), raw: Some(raw), http_status: 200, ..Fault::default() });
+    minutes(&app, 1).await;
+    assert_eq!((app.simulator.pending_faults(), app.thread_replies().len()), (0, told));
+    assert!(app.approval(&id).await.drift().is_none());
+    minutes(&app, 1).await;
+    assert!(last_reply(&app).contains("is not as approved any more: bandwidth"), "{}", last_reply(&app));
+    assert_proven(&app, &id).await;
+}
+
 #[tokio::test]
 async fn deletion_is_told_with_the_time_it_lived() {
     for gone in [becomes("Deleted"), shows("Missing"), shows("Deleted")] {
