@@ -4,12 +4,13 @@
 
 mod active;
 mod inventory;
+mod own_vpc;
 mod region;
 
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout_at};
 
-use crate::alicloud::{self, Alicloud, Class, Credentials, ListScope, OwnVpc, Page};
+use crate::alicloud::{self, Alicloud, Class, Credentials, ListScope, Page};
 use crate::app::App;
 use crate::approval::{
     Approval, ApprovalState, Approver, CallResult, ClientToken, Event, Principal, SendBackReason, TokenPurpose,
@@ -18,12 +19,13 @@ use crate::approval::{
 use crate::aws;
 use crate::clock;
 use crate::credentials::{self, RefusedKey, SessionName};
-use crate::peering::{Connection, InstanceId, Problem, RouteTable, Status};
+use crate::peering::{Connection, InstanceId, Problem, Status};
 use crate::preflight::{self, Check, CheckOutcome, Finding, Objection};
 use crate::secrets::AccessKey;
 
 pub use active::check_active;
 pub use inventory::{AdoptionError, Inventory, InventoryScope, adopt_connection, list_inventory};
+pub use own_vpc::{describe_vpcs, list_route_tables, list_routes};
 
 /// How long the watcher waits for the checks that call Alibaba Cloud.
 pub const BACKGROUND_CHECKS_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
@@ -351,30 +353,6 @@ pub async fn list_connections(
     now: Timestamp,
 ) -> Result<Page, Error> {
     let call = async |caller: Caller| caller.api.list_connections(caller.credentials(), scope, next_token).await;
-    call_api(app, target, &SessionName::for_reads(), now, call).await
-}
-
-/// Describes up to 20 VPCs of the accepting account.
-pub async fn describe_vpcs(
-    app: &App,
-    target: &str,
-    region: &str,
-    ids: &[String],
-    now: Timestamp,
-) -> Result<Vec<OwnVpc>, Error> {
-    let call = async |caller: Caller| caller.api.describe_vpcs(caller.credentials(), region, ids).await;
-    call_api(app, target, &SessionName::for_reads(), now, call).await
-}
-
-/// The route tables of a VPC of the accepting account, with all their routes.
-pub async fn list_route_tables(
-    app: &App,
-    target: &str,
-    region: &str,
-    vpc: &str,
-    now: Timestamp,
-) -> Result<Vec<RouteTable>, Error> {
-    let call = async |caller: Caller| caller.api.list_route_tables(caller.credentials(), region, vpc).await;
     call_api(app, target, &SessionName::for_reads(), now, call).await
 }
 

@@ -57,7 +57,7 @@ use schedule::{MAX_RETRY_AFTER, OBJECTION_RECHECK_INTERVAL, backoff};
 pub use state::{ApprovalId, ApprovalState, failure_code};
 pub use unconfirmed::{TransientReading, UnconfirmedReading};
 use upkeep::Upkeep;
-pub use upkeep::{Drift, FollowedReading};
+pub use upkeep::{Drift, FollowedReading, changes_for_requester};
 pub use verify::HistoryMismatch;
 
 /// The record of one connection. The store keeps it as one item.

@@ -45,7 +45,7 @@ impl ReadBudget {
         now: Timestamp,
     ) -> bool {
         let mut usage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let half = half_of(calls_per_minute);
+        let half = usize::try_from(calls_per_minute / 2).unwrap_or(usize::MAX).max(1);
         let of_target = usage.by_target.entry(target.to_owned()).or_default();
         drop_expired(of_target, now);
         let limit = if is_decision { half } else { half.saturating_sub(half / 3) };
@@ -64,11 +64,12 @@ impl ReadBudget {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take_read_of(by, now)
     }
 
-    /// Takes one page of a list of `target` from the budget. People may use half of `calls_per_minute`.
+    /// Takes one page of an inventory of `target` from the budget. People may use a third of `calls_per_minute`: the checks
+    /// of their decisions call the same operation.
     pub fn take_page(&self, target: &str, calls_per_minute: u32, now: Timestamp) -> bool {
         let mut usage = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let pages = usage.pages_by_target.entry(target.to_owned()).or_default();
-        take(pages, half_of(calls_per_minute), now)
+        take(pages, usize::try_from(calls_per_minute / 3).unwrap_or(usize::MAX).max(1), now)
     }
 
     /// Whether Alibaba Cloud has just reported that the connection does not exist.
@@ -96,10 +97,6 @@ impl Usage {
         }
         take(self.by_principal.entry(by.clone()).or_default(), MAX_READS, now)
     }
-}
-
-fn half_of(calls_per_minute: u32) -> usize {
-    usize::try_from(calls_per_minute / 2).unwrap_or(usize::MAX).max(1)
 }
 
 /// Adds `now`, unless `limit` times are in the window.
@@ -166,7 +163,7 @@ mod tests {
         assert!((0..10).all(|_| budget.take_inventory(&principal("alice"), now())));
         assert!(!budget.take_inventory(&principal("alice"), now()));
         assert!(!budget.take_reading("prod", &principal("alice"), false, 300, now()));
-        assert!((0..5).all(|_| budget.take_page("prod", 10, now())));
+        assert!((0..3).all(|_| budget.take_page("prod", 10, now())));
         assert!(!budget.take_page("prod", 10, now()) && budget.take_page("other", 10, now()));
         assert!(budget.take_reading("prod", &principal("bob"), true, 10, now()), "pages take nothing from decisions");
         assert!(budget.take_page("prod", 10, now() + BUDGET_WINDOW));

@@ -77,11 +77,18 @@ impl SecretsDocument {
     /// `as_written` says whether places in the text mean something to its writer.
     fn deserialize_from(json: &str, as_written: bool) -> Result<Self, Error> {
         serde_json::from_str(json).map_err(|error| {
-            let offset = json_offset(json.as_bytes(), error.line(), error.column());
-            let key = redaction::dotted_path(&json_path_at(json.as_bytes(), offset));
-            let is_at_end = error.to_string().starts_with("trailing characters");
-            let key = if is_at_end { "its end" } else { key.as_str() };
-            malformed_at(key, &error, as_written.then(|| place_of(&error)))
+            let key = match error.classify() {
+                Category::Data => {
+                    let offset = json_offset(json.as_bytes(), error.line(), error.column());
+                    redaction::dotted_path(&json_path_at(json.as_bytes(), offset))
+                }
+                // In a text that is not JSON, a secret can be where a key belongs.
+                Category::Syntax | Category::Eof | Category::Io => {
+                    let is_at_end = error.to_string().starts_with("trailing characters");
+                    if is_at_end { "its end".to_owned() } else { String::new() }
+                }
+            };
+            malformed_at(&key, &error, as_written.then(|| place_of(&error)))
         })
     }
 

@@ -19,20 +19,22 @@ pub struct UsedCidrsCache(Mutex<Option<ListedCidrs>>);
 #[derive(Debug)]
 struct ListedCidrs {
     listed_at: Instant,
-    used: Arc<Vec<UsedCidrs>>,
+    /// `None` if not all could be listed.
+    used: Option<Arc<Vec<UsedCidrs>>>,
 }
 
 impl UsedCidrsCache {
-    /// The last list, or what `list` returns. Only one caller lists at a time. `None` if it could not list all.
+    /// The last list, or what `list` returns. Only one caller lists at a time. `None` if it could not list all: that is kept,
+    /// too, so that a silent region is not asked for each connection.
     pub async fn get_or_list(&self, list: impl Future<Output = Option<Vec<UsedCidrs>>>) -> Option<Arc<Vec<UsedCidrs>>> {
         let mut cache = self.0.lock().await;
         if let Some(ListedCidrs { listed_at, used }) = cache.as_ref()
             && listed_at.elapsed() < TTL
         {
-            return Some(Arc::clone(used));
+            return used.clone();
         }
-        let used = Arc::new(list.await?);
-        *cache = Some(ListedCidrs { listed_at: Instant::now(), used: Arc::clone(&used) });
-        Some(used)
+        let used = list.await.map(Arc::new);
+        *cache = Some(ListedCidrs { listed_at: Instant::now(), used: used.clone() });
+        used
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout;
 
 use super::region::visit_region;
 use crate::app::App;
@@ -18,8 +18,8 @@ const LIST_ALL_TIMEOUT: Duration = Duration::from_secs(20);
 /// result is unknown.
 pub async fn check_active(app: &App, target: &str, connection: &Connection, now: Timestamp) -> Vec<Finding> {
     let Some(account) = app.config.targets.get(target).map(|target| target.account) else { return vec![] };
-    let until = Instant::now() + LIST_ALL_TIMEOUT;
-    let used = timeout_at(until, app.used_cidrs.get_or_list(list_all_used_cidrs(app))).await.ok().flatten();
+    let list = async { timeout(LIST_ALL_TIMEOUT, list_all_used_cidrs(app)).await.ok().flatten() };
+    let used = app.used_cidrs.get_or_list(list).await;
     preflight::check_active(connection, account, used.as_deref().map(Vec::as_slice), now)
 }
 

@@ -67,11 +67,14 @@ struct ListedRegion<'a> {
 /// When the table cannot be read.
 pub async fn list_inventory(app: &App, scope: InventoryScope<'_>) -> Result<Inventory, store::Error> {
     let targets = app.config.targets.iter().filter(|(name, _)| scope.target.is_none_or(|it| it == *name));
-    let mut lists = vec![];
+    let (mut lists, mut gaps) = (vec![], vec![]);
     for (name, target) in targets {
+        if target.regions.is_empty() {
+            gaps.push(format!("{name}: no region is configured"));
+        }
         lists.extend(target.regions.iter().map(|region| list_region(app, scope, name, target, region)));
     }
-    let (mut listed, mut gaps, mut seen) = (vec![], vec![], HashSet::new());
+    let (mut listed, mut seen) = (vec![], HashSet::new());
     for region in join_all(lists).await {
         // Two regions of an account show a peering between them.
         listed.extend(region.connections.into_iter().filter(|it| seen.insert(it.id())));
@@ -80,19 +83,30 @@ pub async fn list_inventory(app: &App, scope: InventoryScope<'_>) -> Result<Inve
     let accepting = listed.iter().filter(|it| it.connection.accepter.account == it.account);
     let ids: Vec<_> = accepting.map(ListedConnection::id).collect();
     let records = load_records(app, &ids, scope.until).await?;
-    let mut lines = vec![];
+    let (mut lines, mut late, mut unread) = (vec![], 0_usize, 0_usize);
     for it in &listed {
         let record = match records.get(&it.id()) {
-            Some(Ok(stored)) => Some(&stored.approval),
+            Some(RecordReading::Read(stored)) => Some(&stored.approval),
             None => None,
-            // Nobody knows whether people approved it.
-            Some(Err(_)) => {
+            // Nobody knows whether people approved these.
+            Some(RecordReading::Late) => {
+                late = late.saturating_add(1);
+                continue;
+            }
+            Some(RecordReading::Failed(store::Error::Unavailable(_) | store::Error::Contention)) => {
+                unread = unread.saturating_add(1);
+                continue;
+            }
+            Some(RecordReading::Failed(_)) => {
                 gaps.push(format!("{}: its record cannot be read", it.id()));
                 continue;
             }
         };
         lines.push(InventoryLine::new(it.target, it.account, &it.connection, record));
     }
+    let count = |number: usize, what: &str| (number > 0).then(|| format!("the records of {number} peerings: {what}"));
+    gaps.extend(count(late, "they were not read in time"));
+    gaps.extend(count(unread, "the table did not answer"));
     Ok(Inventory { lines, gaps })
 }
 
@@ -112,33 +126,60 @@ async fn list_region<'a>(
     ListedRegion { connections, gaps }
 }
 
-/// The records that exist. What is not read by `until` is an error.
+/// What became of the reading of a record that may exist.
+enum RecordReading {
+    Read(Box<Stored>),
+    Late,
+    Failed(store::Error),
+}
+
+/// The records that exist, and those that may exist but were not read.
+///
+/// # Errors
+/// When no record can be read.
 async fn load_records(
     app: &App,
     ids: &[ApprovalId],
     until: Instant,
-) -> Result<BTreeMap<ApprovalId, Result<Stored, store::Error>>, store::Error> {
+) -> Result<BTreeMap<ApprovalId, RecordReading>, store::Error> {
     let mut loads = vec![];
     for batch in ids.chunks(RECORDS_PER_CALL) {
         loads.push(load_batch(app, batch, until));
     }
-    let mut records = BTreeMap::new();
+    let (mut records, mut failure) = (BTreeMap::new(), None);
     let mut loads = iter(loads).buffer_unordered(MAX_PARALLEL_CALLS);
-    while let Some(loaded) = loads.next().await {
-        records.extend(loaded?);
+    while let Some(BatchReading { loaded, error }) = loads.next().await {
+        records.extend(loaded);
+        failure = error.or(failure);
     }
-    Ok(records)
+    match failure {
+        Some(error) if records.values().all(|it| matches!(it, RecordReading::Failed(_))) => Err(error),
+        Some(_) | None => Ok(records),
+    }
 }
 
-async fn load_batch(
-    app: &App,
-    batch: &[ApprovalId],
-    until: Instant,
-) -> Result<BTreeMap<ApprovalId, Result<Stored, store::Error>>, store::Error> {
-    let late = || store::Error::Unavailable("it did not answer in time".into());
+/// Some records, and the error if none of them could be read.
+struct BatchReading {
+    loaded: Vec<(ApprovalId, RecordReading)>,
+    error: Option<store::Error>,
+}
+
+async fn load_batch(app: &App, batch: &[ApprovalId], until: Instant) -> BatchReading {
+    let each = |reading: &dyn Fn() -> RecordReading| batch.iter().map(|id| (id.clone(), reading())).collect();
+    if Instant::now() >= until {
+        return BatchReading { loaded: each(&|| RecordReading::Late), error: None };
+    }
     match timeout_at(until, app.store.load_many(batch)).await {
-        Ok(loaded) => loaded,
-        Err(_elapsed) => Ok(batch.iter().map(|id| (id.clone(), Err(late()))).collect()),
+        Ok(Ok(loaded)) => {
+            let reading = |loaded: Result<Stored, store::Error>| {
+                loaded.map_or_else(RecordReading::Failed, |stored| RecordReading::Read(Box::new(stored)))
+            };
+            BatchReading { loaded: loaded.into_iter().map(|(id, it)| (id, reading(it))).collect(), error: None }
+        }
+        Ok(Err(error)) => {
+            BatchReading { loaded: each(&|| RecordReading::Failed(error.clone())), error: Some(error.clone()) }
+        }
+        Err(_elapsed) => BatchReading { loaded: each(&|| RecordReading::Late), error: None },
     }
 }
 

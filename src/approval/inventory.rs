@@ -35,14 +35,16 @@ pub struct InventoryLine {
     pub approved_by: Vec<String>,
     /// When.
     pub approved_at: Option<Timestamp>,
-    /// The rule at the last check.
+    /// The rule at the last approval. Of an adopted connection, it is the rule at the last check.
     pub rule: Option<String>,
     /// The facts that have changed since, and that nobody has acknowledged.
     pub drift: Vec<String>,
     /// When the record changed last.
     pub changed_at: Option<Timestamp>,
-    /// Whether our route tables lead to it. `None` if that is not known.
+    /// Whether our route tables led to it when they were last read. `None` if that is not known.
     pub routes_complete: Option<bool>,
+    /// When they were last read.
+    pub routes_read_at: Option<Timestamp>,
 }
 
 /// How much a line needs the attention of people. The first needs most.
@@ -95,6 +97,7 @@ impl InventoryLine {
         let is_ours = connection.accepter.account == account;
         let role = if is_ours { InventoryRole::Accepting } else { InventoryRole::Requesting };
         let record = record.filter(|_| is_ours);
+        let routes = record.and_then(Approval::routes).filter(|report| !report.findings.is_empty());
         let approvals = record.map(Approval::decisions).unwrap_or_default();
         let approvals = approvals.iter().filter(|decision| decision.verdict == Verdict::Approve);
         let mut approved_at = approvals.clone().next_back().map(|decision| decision.at);
@@ -116,34 +119,30 @@ impl InventoryLine {
             origin: origin_of(role, connection, record),
             approved_by,
             approved_at,
-            rule: record.and_then(|record| record.policy().rule.clone()),
+            rule: record.and_then(Approval::approving_rule).map(ToOwned::to_owned),
             drift: record
                 .and_then(Approval::drift)
                 .map(|drift| drift.changes.iter().map(|change| change.fact.clone()).collect())
                 .unwrap_or_default(),
             changed_at: record.and_then(|record| record.history().last()).map(|entry| entry.at),
-            routes_complete: record
-                .and_then(Approval::routes)
-                .filter(|report| !report.findings.is_empty())
-                .map(crate::peering::RouteReport::is_complete),
+            routes_complete: routes.map(crate::peering::RouteReport::is_complete),
+            routes_read_at: routes.and_then(|_| record?.routes_read_at()),
         }
     }
-}
 
-impl InventoryLine {
     /// How much the line needs attention.
     #[must_use]
     pub fn attention(&self) -> Attention {
-        match self.origin {
-            InventoryOrigin::NeverApproved => Attention::NeverApproved,
-            _ if !self.drift.is_empty() => Attention::Drifted,
-            _ if self.routes_complete == Some(false) => Attention::RoutesIncomplete,
-            _ if is_active(&self.status) => Attention::Active,
-            InventoryOrigin::Approved
-            | InventoryOrigin::Adopted
-            | InventoryOrigin::NoApprovalNeeded
-            | InventoryOrigin::NotActive
-            | InventoryOrigin::RequestedByUs => Attention::Inactive,
+        if self.origin == InventoryOrigin::NeverApproved {
+            Attention::NeverApproved
+        } else if !is_active(&self.status) {
+            Attention::Inactive
+        } else if !self.drift.is_empty() {
+            Attention::Drifted
+        } else if self.routes_complete == Some(false) {
+            Attention::RoutesIncomplete
+        } else {
+            Attention::Active
         }
     }
 }
@@ -179,6 +178,23 @@ impl Approval {
         self.history.iter().rev().find_map(|entry| {
             if let AuditEvent::Adopted { by, .. } = &entry.event { Some((by.as_str(), entry.at)) } else { None }
         })
+    }
+
+    /// The rule at the last approval. Of an adopted connection, it is the rule at the last check. `None` if nobody approved
+    /// it.
+    #[must_use]
+    pub fn approving_rule(&self) -> Option<&str> {
+        let (mut current, mut approving) = (None, None);
+        for entry in self.history.iter() {
+            if let AuditEvent::Discovered { rule, .. } | AuditEvent::RuleChanged { rule, .. } = &entry.event {
+                current = rule.as_deref();
+            } else if let AuditEvent::Decided(decision) = &entry.event {
+                approving = current.filter(|_| decision.verdict == Verdict::Approve);
+            } else if let AuditEvent::Adopted { .. } = &entry.event {
+                approving = self.policy.rule.as_deref();
+            }
+        }
+        approving
     }
 
     /// Takes over an activated connection that nobody approved here: what it is now counts as approved. `before` is its

@@ -1,7 +1,8 @@
 //! Channels of the requester. They hear what becomes of the request, and nothing of how it is decided. What they show counts
 //! for no decision.
 
-use super::{Approval, NotificationKind, Verdict};
+use super::upkeep::changes_for_requester;
+use super::{Approval, AuditEvent, NotificationKind, Verdict};
 
 impl Approval {
     /// Whether a channel is the requester's, and was never one of the approvers.
@@ -19,7 +20,7 @@ impl Approval {
 
     /// The channels that hear of this, out of those of the approvers, and those of the requester if it concerns them.
     pub(super) fn audience_of(&mut self, kind: &NotificationKind, mut audience: Vec<String>) -> Vec<String> {
-        let concerns = concerns_requester(kind);
+        let concerns = concerns_requester(kind) && self.is_seen_by_requester(kind);
         audience.retain(|channel| concerns || !self.is_requesters_only(channel));
         if concerns {
             for channel in self.policy.requester_channels.clone() {
@@ -33,6 +34,26 @@ impl Approval {
             }
         }
         audience
+    }
+}
+
+impl Approval {
+    /// Whether the requester can see what has changed. A change of our own VPC can be one that the peering does not show.
+    fn is_seen_by_requester(&self, kind: &NotificationKind) -> bool {
+        if let NotificationKind::Drifted { changes } = kind {
+            return !changes_for_requester(changes).is_empty();
+        }
+        if !matches!(kind, NotificationKind::DriftEnded | NotificationKind::DriftAcknowledged { .. }) {
+            return true;
+        }
+        let last_changes = self.history.iter().rev().find_map(|entry| {
+            if let AuditEvent::Drifted { changes, .. } | AuditEvent::FactsDiffer { changes } = &entry.event {
+                Some(changes)
+            } else {
+                None
+            }
+        });
+        last_changes.is_none_or(|changes| !changes_for_requester(changes).is_empty())
     }
 }
 
@@ -52,9 +73,9 @@ fn concerns_requester(kind: &NotificationKind) -> bool {
         | NotificationKind::Expired
         | NotificationKind::Deleted
         | NotificationKind::Failed { .. }
+        | NotificationKind::RuleChanged { .. }
         | NotificationKind::Corrected { .. } => true,
-        NotificationKind::RuleChanged { .. }
-        | NotificationKind::Checked
+        NotificationKind::Checked
         | NotificationKind::Withdrawn { .. }
         | NotificationKind::Reminder { .. }
         | NotificationKind::Escalated { .. }

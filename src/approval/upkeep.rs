@@ -24,10 +24,15 @@ const DRIFT_WINDOW: SignedDuration = SignedDuration::from_hours(1);
 /// How many drifts and ends of drifts the history keeps. Later ones are told, but not kept.
 const MAX_KEPT_DRIFTS: usize = 200;
 
-/// How often our route tables are read while something is missing, and for how long after the activation or the end.
+/// How often our route tables are read while something is missing, and for how long after something has changed.
 const MIN_ROUTES_INTERVAL: SignedDuration = SignedDuration::from_mins(2);
 const MAX_ROUTES_INTERVAL: SignedDuration = SignedDuration::from_hours(6);
 const ROUTES_READ_FOR: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// How often they are read otherwise, as long as the connection is active: routes come and go.
+const ROUTES_UPKEEP_INTERVAL: SignedDuration = SignedDuration::from_hours(24);
+
+/// The fact that only we see: the peering does not show these blocks.
+const OWN_VPC_FACT: &str = "CIDR blocks of the accepting VPC itself";
 
 /// What peergate knows of a connection since its activation.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +51,12 @@ pub(super) struct Upkeep {
     /// What our route tables said last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     routes: Option<RouteReport>,
+    /// When they said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    routes_read_at: Option<Timestamp>,
+    /// When something changed that they must follow: the activation, an acknowledged change, or the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    routes_changed_at: Option<Timestamp>,
     /// When to read our route tables next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     routes_due_at: Option<Timestamp>,
@@ -107,6 +118,12 @@ impl Approval {
         self.upkeep.routes.as_ref()
     }
 
+    /// When our route tables were read last. `None` if they never were.
+    #[must_use]
+    pub fn routes_read_at(&self) -> Option<Timestamp> {
+        self.upkeep.routes_read_at
+    }
+
     /// Whether our route tables are to be read now.
     #[must_use]
     pub fn are_routes_due(&self, now: Timestamp) -> bool {
@@ -144,23 +161,28 @@ impl Approval {
         };
         let business_status = self.current_business_status(connection);
         note("business status", self.known_business_status().to_string(), business_status.to_string());
-        let own_vpc = own_vpc.or(self.upkeep.own_vpc.as_ref());
-        // If the peering follows its VPC, the difference is told already.
-        if let Some(cidrs) = own_vpc.filter(|cidrs| **cidrs != facts.accepter.cidrs) {
+        if let Some(cidrs) = self.own_vpc_apart(&facts, own_vpc) {
             let known = self.upkeep.vpc_cidrs.as_ref().unwrap_or(&self.facts.accepter.cidrs);
-            note("CIDR blocks of the accepting VPC itself", list_cidrs(known), list_cidrs(cidrs));
+            note(OWN_VPC_FACT, list_cidrs(known), list_cidrs(cidrs));
         }
         changes
+    }
+
+    /// The CIDR blocks of our VPC, if they are compared apart from the facts. If the peering follows its VPC, the facts tell
+    /// the difference already.
+    fn own_vpc_apart<'a>(&'a self, facts: &Facts, own_vpc: Option<&'a BTreeSet<IpNet>>) -> Option<&'a BTreeSet<IpNet>> {
+        let own_vpc = own_vpc.or(self.upkeep.own_vpc.as_ref());
+        own_vpc.filter(|cidrs| self.upkeep.vpc_cidrs.is_some() || **cidrs != facts.accepter.cidrs)
     }
 
     /// Fingerprint of what people acknowledge if a reading shows this.
     #[must_use]
     pub fn drift_fingerprint(&self, connection: &Connection, own_vpc: Option<&BTreeSet<IpNet>>) -> Fingerprint {
         let mut hash = FieldHash::new("peergate/drift/1");
-        hash.add_field(&self.current_facts(connection).fingerprint().to_string());
+        let facts = self.current_facts(connection);
+        hash.add_field(&facts.fingerprint().to_string());
         hash.add_field(&self.current_business_status(connection).to_string());
-        let own_vpc = own_vpc.or(self.upkeep.own_vpc.as_ref());
-        hash.add_field(&own_vpc.map(list_cidrs).unwrap_or_default());
+        hash.add_field(&self.own_vpc_apart(&facts, own_vpc).map(list_cidrs).unwrap_or_default());
         Fingerprint::of_hash(hash)
     }
 
@@ -202,13 +224,19 @@ impl Approval {
             Some(drift) => drift.fingerprint == fingerprint,
             None => changes.is_empty(),
         };
+        if reading.own_vpc.is_some() {
+            // Our VPC is read rarely, so this is kept even if it is told later.
+            self.upkeep.own_vpc.clone_from(&reading.own_vpc);
+            // The permission may be new.
+            if reading.policy.reads_routes && self.upkeep.routes_due_at.is_none() {
+                self.policy.reads_routes = true;
+                self.check_routes(now);
+            }
+        }
         if !is_known && self.has_drifted_too_often(now) {
             return;
         }
         self.connection = reading.connection.clone();
-        if reading.own_vpc.is_some() {
-            self.upkeep.own_vpc.clone_from(&reading.own_vpc);
-        }
         if is_known && self.drift().is_none() {
             return;
         }
@@ -278,28 +306,39 @@ impl Approval {
     /// Has our route tables read, if the target allows it.
     pub(super) fn check_routes(&mut self, now: Timestamp) {
         if self.policy.reads_routes {
-            self.upkeep.routes_due_at = Some(now);
+            (self.upkeep.routes_due_at, self.upkeep.routes_changed_at) = (Some(now), Some(now));
             self.schedule_upkeep();
         }
     }
 
-    /// Takes what our route tables say. The card shows it. While something is missing or left over, they are read again,
-    /// for a week.
+    /// Takes what our route tables say. The card shows it. While something is missing or left over, they are read again
+    /// soon, for a week; those of an active connection then once a day.
     pub(super) fn observe_routes(&mut self, report: &RouteReport, now: Timestamp) {
-        let age = now.duration_since(self.since);
-        let gap = (age / 4).clamp(MIN_ROUTES_INTERVAL, MAX_ROUTES_INTERVAL);
-        let is_over = report.is_complete() || age > ROUTES_READ_FOR;
+        let age = self.routes_age(now);
+        let soon = (age / 4).clamp(MIN_ROUTES_INTERVAL, MAX_ROUTES_INTERVAL);
         if self.upkeep.routes.as_ref() != Some(report) {
             self.upkeep.routes = Some(report.clone());
             self.enqueue(NotificationKind::Checked, now);
         }
-        self.schedule_routes((!is_over).then(|| now + gap));
+        self.upkeep.routes_read_at = Some(now);
+        let is_over = report.is_complete() || age > ROUTES_READ_FOR;
+        self.schedule_routes(if is_over { self.routes_upkeep_at(now) } else { Some(now + soon) });
     }
 
-    /// Has our route tables read again later, unless a week is over. What is due keeps the record in the table.
+    /// Has our route tables read again later. After a week, what is due of an ended connection must not keep the record in
+    /// the table.
     pub(super) fn postpone_routes(&mut self, wait: SignedDuration, now: Timestamp) {
-        let is_over = now.duration_since(self.since) > ROUTES_READ_FOR;
-        self.schedule_routes((!is_over).then(|| now + wait));
+        let is_over = self.routes_age(now) > ROUTES_READ_FOR;
+        self.schedule_routes(if is_over { self.routes_upkeep_at(now) } else { Some(now + wait) });
+    }
+
+    /// How long ago something changed that our route tables must follow.
+    fn routes_age(&self, now: Timestamp) -> SignedDuration {
+        now.duration_since(self.upkeep.routes_changed_at.unwrap_or(self.since))
+    }
+
+    fn routes_upkeep_at(&self, now: Timestamp) -> Option<Timestamp> {
+        (self.state == ApprovalState::Activated).then(|| now + ROUTES_UPKEEP_INTERVAL)
     }
 
     fn schedule_routes(&mut self, at: Option<Timestamp>) {
@@ -321,7 +360,9 @@ impl Approval {
         if !self.confirm_reading(TransientReading::Missing, now) {
             return;
         }
-        let lived_s = now.duration_since(self.since).as_secs();
+        // Nobody knows when an adopted connection was activated.
+        let created_at = self.adopted_by().and(self.connection.created_at);
+        let lived_s = now.duration_since(created_at.unwrap_or(self.since)).as_secs();
         self.end_drift();
         self.transition_to(ApprovalState::Deleted, now);
         self.append_audit_event(event, now);
@@ -387,11 +428,15 @@ impl Approval {
         self.upkeep.business_status = Some(business_status).filter(|status| *status != BusinessStatus::Normal);
         self.upkeep.vpc_cidrs = self.upkeep.own_vpc.clone().filter(|cidrs| *cidrs != self.facts.accepter.cidrs);
         self.end_drift();
-        if self.policy.reads_routes {
-            self.upkeep.routes_due_at = Some(now);
-        }
+        self.check_routes(now);
         self.fingerprint.clone()
     }
+}
+
+/// The changes that both owners see.
+#[must_use]
+pub fn changes_for_requester(changes: &[Change]) -> Vec<Change> {
+    changes.iter().filter(|change| change.fact != OWN_VPC_FACT).cloned().collect()
 }
 
 fn list_cidrs(cidrs: &BTreeSet<IpNet>) -> String {

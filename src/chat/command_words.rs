@@ -59,7 +59,7 @@ impl CommandVerb {
                 word: "inventory",
                 similar: &["peerings"],
                 arguments: "[on TARGET]",
-                explanation: "show every VPC peering of our accounts, and who approved it",
+                explanation: "show every VPC peering in the configured regions, and who approved it",
             },
             Self::Status => VerbEntry {
                 word: "status",

@@ -56,8 +56,10 @@ pub enum Reply {
         /// Whether there are more.
         more: bool,
     },
-    /// Every peering of the configured accounts.
+    /// Every peering in the configured regions.
     Inventory {
+        /// The account that was asked for; `None` for all.
+        target: Option<String>,
         /// Those that need attention are first.
         lines: Vec<InventoryLine>,
         /// What could not be read, and why.

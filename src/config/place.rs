@@ -40,7 +40,8 @@ pub(super) fn locate(text: &str, document: &DeTable<'_>, key: &str, message: &st
     Some(Located { key: key.to_owned(), place: TextPlace::of(text, span.start), found: value.and_then(describe_value) })
 }
 
-/// The dotted key of what is at these bytes; empty for the document itself.
+/// The dotted key of what is at these bytes. Of several with the same bytes, it is the innermost: a list of tables begins
+/// with its first element. Empty if there is none.
 pub(super) fn key_at(document: &DeTable<'_>, at: &Range<usize>) -> String {
     let mut nearest = Nearest { at, path: vec![], length: usize::MAX };
     nearest.search_table(document, &mut vec![]);
@@ -84,7 +85,7 @@ impl Nearest<'_> {
     }
 
     fn note(&mut self, span: &Range<usize>, path: &[KeyStep]) {
-        if span.start <= self.at.start && self.at.end <= span.end && span.len() < self.length {
+        if span.start <= self.at.start && self.at.end <= span.end && span.len() <= self.length {
             (self.path, self.length) = (path.to_vec(), span.len());
         }
     }

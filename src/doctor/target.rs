@@ -18,6 +18,7 @@ use crate::peering::{Connection, InstanceId, Status};
 
 /// The id of a VPC that does not exist.
 const NONEXISTENT_VPC: &str = "vpc-peergate000000000000";
+const NONEXISTENT_TABLE: &str = "vtb-peergate000000000000";
 
 /// Stops at the first check without which the others would fail, too.
 pub(super) async fn examine_target(app: &App, name: &str, target: &Target, now: Timestamp, report: &mut Report) {
@@ -54,6 +55,9 @@ async fn examine_vpcs(app: &App, name: &str, target: &Target, now: Timestamp, re
         let tables = accept::list_route_tables(app, name, region, NONEXISTENT_VPC, now).await;
         let subject = format!("target {name}, vpc:DescribeRouteTableList in {region}");
         report_permission(report, target, subject, tables.err(), true);
+        let routes = accept::list_routes(app, name, region, NONEXISTENT_TABLE, now).await;
+        let subject = format!("target {name}, vpc:DescribeRouteEntryList in {region}");
+        report_permission(report, target, subject, routes.err(), true);
     }
 }
 

@@ -95,7 +95,7 @@ pub async fn report_inventory(args: &InventoryArgs) -> Result<InventoryReport, E
         Some(format!("the inventory has gaps: {}", gaps.join("; ")))
     } else if args.check && violations > 0 {
         Some(format!(
-            "{} never approved here: delete them, or take them over with `peergate adopt ID --reason …`",
+            "{} never approved here: delete them, or take them over with `peergate adopt ID --by NAME --reason …`",
             count_of(violations, "active peering was", "active peerings were")
         ))
     } else {

@@ -164,10 +164,14 @@ fn route_state(routes: &[RouteEntry], peering: &str, block: &IpNet) -> RouteStat
         }
         Some((route, _)) if is_ours(route) => shadow.unwrap_or(RouteState::Routed),
         _ if is_covered_by_parts => shadow.unwrap_or(RouteState::Routed),
-        Some((route, _)) => RouteState::Elsewhere(route.destination.clone(), route.next_hop.clone()),
-        None => match routes.iter().find(|route| is_ours(route) && route.cidr.is_none()) {
-            Some(list) => RouteState::PrefixList(list.destination.clone()),
-            None => RouteState::Missing,
+        // The list may have a longer block than the route.
+        Some((route, cidr)) if cidr == *block => {
+            RouteState::Elsewhere(route.destination.clone(), route.next_hop.clone())
+        }
+        covering => match (routes.iter().find(|route| is_ours(route) && route.cidr.is_none()), covering) {
+            (Some(list), _) => RouteState::PrefixList(list.destination.clone()),
+            (None, Some((route, _))) => RouteState::Elsewhere(route.destination.clone(), route.next_hop.clone()),
+            (None, None) => RouteState::Missing,
         },
     }
 }
@@ -232,6 +236,8 @@ mod tests {
                 RouteState::Shadowed(words("10.1.7.0/24"), words("pcc-other")),
             ),
             (vec![ours("pl-a")], RouteState::PrefixList(words("pl-a"))),
+            (vec![ours("pl-a"), other("0.0.0.0/0")], RouteState::PrefixList(words("pl-a"))),
+            (vec![ours("pl-a"), other("10.1.0.0/16")], RouteState::Elsewhere(words("10.1.0.0/16"), words("pcc-other"))),
             (vec![ours("2001:db8::/32")], RouteState::Missing),
             (vec![RouteEntry { is_available: false, ..ours("10.1.0.0/16") }], RouteState::InProgress),
         ];

@@ -125,6 +125,16 @@ pub(super) async fn poll_connection(
 async fn read_routes(app: &App, stored: Stored) -> Result<Stored, store::Error> {
     let (id, side) = (stored.approval.id(), &stored.approval.connection().accepter);
     let event = match accept::list_route_tables(app, &id.target, &side.region, &side.vpc, clock::now()).await {
+        // Every VPC has a table. What is not whole would look like missing routes.
+        Ok(tables) if tables.is_empty() => {
+            tracing::warn!(
+                outcome = "routes_not_read",
+                target = id.target,
+                peering.id = id.instance_id.as_str(),
+                "found no route table of our VPC"
+            );
+            Event::RoutesUnread(ROUTES_RETRY_INTERVAL)
+        }
         Ok(tables) => {
             let is_active = *stored.approval.state() == ApprovalState::Activated;
             let blocks = if is_active { stored.approval.asked_facts().requester.cidrs } else { BTreeSet::new() };
@@ -211,8 +221,15 @@ async fn follow_active(
 ) -> Result<Claimed, store::Error> {
     let target = &stored.approval.id().target;
     let is_as_approved = stored.approval.changes_since_approval(&connection, own_vpc.as_ref()).is_empty();
-    let findings =
-        if is_as_approved { vec![] } else { accept::check_active(app, target, &connection, clock::now()).await };
+    let findings = if is_as_approved {
+        vec![]
+    } else {
+        let mut checked = connection.clone();
+        // The peering may not show all of them.
+        let own_vpc = own_vpc.as_ref().or(stored.approval.own_vpc());
+        checked.accepter.cidrs.extend(own_vpc.into_iter().flatten());
+        accept::check_active(app, target, &checked, clock::now()).await
+    };
     let policy = app.config.policy.snapshot_for(target, &connection);
     let event = Event::Followed(Box::new(FollowedReading { connection, own_vpc, policy, findings }));
     apply_event(app, stored, &event, summary).await

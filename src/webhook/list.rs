@@ -64,7 +64,7 @@ pub(super) async fn list_all_peerings(
     match accept::list_inventory(app, InventoryScope { target, until: deadline, for_people: true }).await {
         Ok(Inventory { mut lines, gaps }) => {
             lines.sort_by_key(InventoryLine::attention);
-            Reply::Inventory { lines, gaps }
+            Reply::Inventory { target: target.map(ToOwned::to_owned), lines, gaps }
         }
         Err(error) => store_failure_reply(&error),
     }

@@ -196,7 +196,7 @@ async fn told(app: &TestApp, words: &str, user: &str) -> String {
 #[tokio::test]
 async fn people_and_programs_ask_for_the_inventory() {
     let app = TestApp::start().await;
-    assert_eq!(told(&app, "inventory", BOB).await, "Our accounts have no VPC peering");
+    assert_eq!(told(&app, "inventory", BOB).await, "There is no VPC peering in the configured regions of our accounts");
     let approved = app.discovered_request("vpc-one").await;
     app.approve(&approved, "alice").await.assert(200, "accepted");
     app.follow().await;
@@ -210,16 +210,16 @@ async fn people_and_programs_ask_for_the_inventory() {
     let text = told(&app, "Inventory on prod, please", BOB).await;
     assert_eq!((app.count_calls(LIST) - lists, app.count_calls(ACCEPT)), (1, 1), "one list, and nothing else");
     let lines: Vec<_> = text.lines().collect();
-    assert_eq!(lines[0], "4 VPC peerings: 1 never approved here, 1 changed since the approval");
+    assert_eq!(lines[0], "4 VPC peerings: 1 never approved here, 1 changed");
     let shown = |position: usize, id: &InstanceId, what: &str| {
         let line = lines[position];
         assert!(line.starts_with(&format!("prod/{id}: {what}; from account 1111111111111111 to vpc-")), "{line}");
         assert!(line.ends_with(" min old"), "{line}");
     };
     let today = clock::now().strftime("%Y-%m-%d");
-    assert!(lines[1].contains("`peergate adopt ID --reason … --by …`"), "{}", lines[1]);
+    assert!(lines[1].contains("`peergate adopt ID --by NAME --reason …`"), "{}", lines[1]);
     shown(2, &unknown, "Activated; ⚠ never approved here");
-    shown(3, &drifted, &format!("Activated; adopted by carol on {today}; ⚠ changed since: bandwidth"));
+    shown(3, &drifted, &format!("Activated; ⚠ changed: bandwidth; adopted by carol on {today}"));
     shown(4, &approved, &format!("Activated; approved by alice on {today} (rule “data team”)"));
     shown(5, &pending, "Accepting");
 
@@ -296,10 +296,10 @@ async fn inventories_of_people_are_limited() {
     let lists = app.count_calls(LIST);
     assert!(told(&app, "inventory", BOB).await.starts_with("Too many requests came in the last minute"));
     assert_eq!(app.count_calls(LIST), lists);
-    let app = app.with_change("signature = ", "calls_per_minute = 4\nsignature = ");
+    let app = app.with_change("signature = ", "calls_per_minute = 6\nsignature = ");
     for user in ["U1", "U2"] {
         told(&app, "inventory", user).await;
     }
     let text = told(&app, "inventory", "U3").await;
-    assert!(text.contains("prod in cn-shanghai: people caused too many calls in the last minute"), "{text}");
+    assert!(text.contains("prod in cn-shanghai: people asked for too many lists in the last minute"), "{text}");
 }

@@ -33,9 +33,15 @@ async fn card_names_missing_routes_until_they_are_there() {
     assert!(card.contains("✓ 10.0.0.0/24 is routed in vtb-vpc-other"), "{card}");
     assert!(card.contains("⚠ route 0.0.0.0/0 in vtb-second leads to this peering and is wider than needed"), "{card}");
     let calls = app.count_calls(LIST_TABLES);
-    clock::jump::advance_in_thread(SignedDuration::from_hours(48));
-    minutes(&app, 3).await;
-    assert_eq!(app.count_calls(LIST_TABLES), calls, "what is complete is not read again");
+    minutes(&app, 30).await;
+    assert_eq!(app.count_calls(LIST_TABLES), calls, "what is complete is read once a day");
+    // Who deletes a route later is found out.
+    app.simulator.remove_routes(TABLE);
+    clock::jump::advance_in_thread(SignedDuration::from_hours(24));
+    minutes(&app, 2).await;
+    assert_eq!(app.count_calls(LIST_TABLES), calls + 1);
+    let card = app.only_card().text;
+    assert!(card.contains("✗ 10.0.0.0/24 has no route in vtb-vpc-other"), "{card}");
 }
 
 #[tokio::test]

@@ -253,8 +253,8 @@ pub(super) fn cut_to_bytes(text: &str, max: usize) -> String {
     short
 }
 
-/// A message as plain text of at most `max` bytes, without buttons. If it is longer, the last lines are left out, and it
-/// says so.
+/// A message as plain text of at most `max` bytes, without buttons. If it is longer, its end says how many lines are left
+/// out; if one line fills it, it ends with `…`.
 #[must_use]
 pub fn message_text(message: &Message, max: usize) -> String {
     let link = message.link.as_ref().map(|Link { label, url }| format!("{label}: {url}"));
@@ -266,7 +266,12 @@ pub fn message_text(message: &Message, max: usize) -> String {
     if whole.len() <= max {
         return whole;
     }
-    let note = |hidden: usize| format!("… {hidden} more lines do not fit into this message.");
+    let note = |hidden: usize| {
+        format!(
+            "… {} not fit into this message.",
+            if hidden == 1 { "1 more line does".into() } else { format!("{hidden} more lines do") }
+        )
+    };
     let room = max.saturating_sub(note(lines.len()).len());
     let mut used = 0_usize;
     let fits = |line: &&String| {

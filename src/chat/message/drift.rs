@@ -7,8 +7,8 @@ use crate::peering::Change;
 
 const BACK_AS_APPROVED: &str = "It is again as people approved or acknowledged it. Nobody has to act.";
 /// How a connection is deleted. peergate has no permission to do so.
-const HOW_TO_DELETE: &str =
-    "To delete it instead, somebody with the permission can run this command. It cuts the traffic for good.";
+const HOW_TO_DELETE: &str = "To delete it instead, somebody with the permission can run this command. It cuts the traffic for good. Alibaba Cloud \
+     refuses it while a route leads to the peering: delete the routes first, or add --Force true, which deletes them, too.";
 
 /// The headline of the card while a change is not acknowledged. `who` can still acknowledge it; `None` if they are too few.
 pub(super) fn drift_headline(approval: &Approval, who: Option<&str>) -> String {
@@ -102,6 +102,7 @@ pub(super) fn remind_of_drift(approval: &Approval, waiting_s: i64) -> Message {
 }
 
 pub(super) fn describe_removal(approval: &Approval, lived_s: i64) -> Message {
+    let lived = describe_life(approval, lived_s);
     Message {
         sentences: vec![
             "Either owner can delete a peering. Traffic between the two VPCs has stopped. Routes to it may be left: look \
@@ -112,11 +113,16 @@ pub(super) fn describe_removal(approval: &Approval, lived_s: i64) -> Message {
                 approval.id().instance_id
             ),
         ],
-        ..with_headline(format!(
-            "VPC peering {} was deleted after it had been active for {}",
-            approval.id(),
-            format_wait(lived_s)
-        ))
+        ..with_headline(format!("VPC peering {} was deleted {lived}", approval.id()))
+    }
+}
+
+/// How long a peering lived. Nobody knows when an adopted one was activated.
+pub(super) fn describe_life(approval: &Approval, lived_s: i64) -> String {
+    let wait = format_wait(lived_s);
+    match approval.adopted_by() {
+        Some(_) => format!("{wait} after it was requested"),
+        None => format!("after it had been active for {wait}"),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use super::{Message, cut_text, format_wait, join_with, sanitize_text, with_headline};
-use crate::approval::{InventoryLine, InventoryOrigin, InventoryRole};
+use crate::approval::{Attention, InventoryLine, InventoryOrigin, InventoryRole};
 
 /// The most peerings and gaps in a message.
 const MAX_LINES: usize = 30;
@@ -16,14 +16,19 @@ const MAX_NAMES: usize = 3;
 
 /// The peerings that need attention are first in `lines`. What is missing stands before them: some platforms cut the end of
 /// a long message.
-pub(super) fn describe_inventory(lines: &[InventoryLine], gaps: &[String], now: Timestamp) -> Message {
+pub(super) fn describe_inventory(
+    target: Option<&str>,
+    lines: &[InventoryLine],
+    gaps: &[String],
+    now: Timestamp,
+) -> Message {
     let mut sentences: Vec<_> =
         gaps.iter().take(MAX_GAPS).map(|gap| format!("⚠ Not read: {}", sanitize_text(gap))).collect();
     let hidden = gaps.len().saturating_sub(MAX_GAPS);
     sentences.extend((hidden > 0).then(|| format!("⚠ {hidden} more could not be read.")));
     if lines.iter().any(|line| line.origin == InventoryOrigin::NeverApproved) {
         sentences.push(
-            "An operator can take over a peering that was never approved here: `peergate adopt ID --reason … --by …`."
+            "An operator can take over a peering that was never approved here: `peergate adopt ID --by NAME --reason …`."
                 .into(),
         );
     }
@@ -31,25 +36,26 @@ pub(super) fn describe_inventory(lines: &[InventoryLine], gaps: &[String], now: 
         sentences.push(format!("These are the first {MAX_LINES}. `peergate inventory` on the command line shows all."));
     }
     sentences.extend(lines.iter().take(MAX_LINES).map(|line| inventory_line(line, now)));
-    Message { sentences, ..with_headline(headline(lines, gaps)) }
+    Message { sentences, ..with_headline(headline(target, lines, gaps)) }
 }
 
 /// How many peerings there are, and how many of them need attention.
-fn headline(lines: &[InventoryLine], gaps: &[String]) -> String {
+fn headline(target: Option<&str>, lines: &[InventoryLine], gaps: &[String]) -> String {
     // A peering between two of our accounts has a line for each.
     let count = |is_meant: &dyn Fn(&&InventoryLine) -> bool| {
         lines.iter().filter(is_meant).map(|line| line.instance_id.as_str()).collect::<BTreeSet<_>>().len()
     };
+    let scope = target.unwrap_or("our accounts");
     let total = match count(&|_| true) {
-        0 if gaps.is_empty() => return "Our accounts have no VPC peering".to_owned(),
+        0 if gaps.is_empty() => return format!("There is no VPC peering in the configured regions of {scope}"),
         0 => return "No VPC peering could be read".to_owned(),
         1 => "1 VPC peering".to_owned(),
         several => format!("{several} VPC peerings"),
     };
     let parts: Vec<_> = [
         (count(&|line| line.origin == InventoryOrigin::NeverApproved), "never approved here"),
-        (count(&|line| !line.drift.is_empty()), "changed since the approval"),
-        (count(&|line| line.routes_complete == Some(false)), "without all routes"),
+        (count(&|line| line.attention() == Attention::Drifted), "changed"),
+        (count(&|line| line.routes_complete == Some(false)), "with incomplete routes"),
     ]
     .into_iter()
     .filter(|(number, _)| *number > 0)
@@ -61,14 +67,19 @@ fn headline(lines: &[InventoryLine], gaps: &[String]) -> String {
 }
 
 fn inventory_line(line: &InventoryLine, now: Timestamp) -> String {
+    // Warnings come first: a long line is cut.
     let mut parts = vec![sanitize_text(&line.status.to_string())];
-    parts.extend(describe_behind(line));
-    if !line.drift.is_empty() {
-        parts.push(format!("⚠ changed since: {}", line.drift.join(", ")));
+    if line.origin == InventoryOrigin::NeverApproved {
+        parts.push("⚠ never approved here".to_owned());
     }
-    parts.extend(
-        line.routes_complete.map(|complete| if complete { "routes complete" } else { "⚠ routes incomplete" }.into()),
-    );
+    if !line.drift.is_empty() {
+        parts.push(format!("⚠ changed: {}", line.drift.join(", ")));
+    }
+    let read_on = line.routes_read_at.map(|at| format!(" on {}", day(at))).unwrap_or_default();
+    parts.extend(line.routes_complete.map(|complete| {
+        if complete { format!("routes complete{read_on}") } else { format!("⚠ routes incomplete{read_on}") }
+    }));
+    parts.extend(describe_approval(line));
     parts.push(match line.role {
         InventoryRole::Accepting => {
             format!("from account {} to {}", line.requester_account, sanitize_text(&line.accepting_vpc))
@@ -77,26 +88,28 @@ fn inventory_line(line: &InventoryLine, now: Timestamp) -> String {
             format!("to {} of account {}", sanitize_text(&line.accepting_vpc), line.accepting_account)
         }
     });
-    let day = |at: Timestamp| at.strftime("%Y-%m-%d").to_string();
-    let last_change = line.changed_at.map(day).filter(|last| line.approved_at.map(day).as_ref() != Some(last));
-    parts.extend(last_change.map(|last| format!("last change {last}")));
+    let last_event = line.changed_at.map(day).filter(|last| line.approved_at.map(day).as_ref() != Some(last));
+    parts.extend(last_event.map(|last| format!("last event on {last}")));
     parts.extend(describe_age(line, now).map(|age| format!("{age} old")));
     cut_text(&format!("{}/{}: {}", line.target, line.instance_id, parts.join("; ")), MAX_LINE_CHARS)
 }
 
-/// Who stands behind a peering, and since when. `None` if the status says enough.
-fn describe_behind(line: &InventoryLine) -> Option<String> {
-    let at = line.approved_at.map(|at| at.strftime(" on %Y-%m-%d").to_string()).unwrap_or_default();
+fn day(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%d").to_string()
+}
+
+/// Who approved a peering, when, and under which rule; or why nobody had to. `None` if nobody did.
+fn describe_approval(line: &InventoryLine) -> Option<String> {
+    let at = line.approved_at.map(|at| format!(" on {}", day(at))).unwrap_or_default();
     let by = if line.approved_by.is_empty() { String::new() } else { format!(" by {}", names(&line.approved_by)) };
     let rule = line.rule.as_deref().map(|rule| format!(" (rule “{}”)", sanitize_text(rule))).unwrap_or_default();
     match line.origin {
         InventoryOrigin::Approved => Some(format!("approved{by}{at}{rule}")),
         InventoryOrigin::Adopted => Some(format!("adopted{by}{at}")),
-        InventoryOrigin::NeverApproved => Some("⚠ never approved here".to_owned()),
         InventoryOrigin::NoApprovalNeeded | InventoryOrigin::RequestedByUs => {
             Some(describe_origin(line.origin).to_owned())
         }
-        InventoryOrigin::NotActive => None,
+        InventoryOrigin::NeverApproved | InventoryOrigin::NotActive => None,
     }
 }
 
@@ -107,7 +120,7 @@ fn names(all: &[String]) -> String {
     join_with(&shown, "and")
 }
 
-/// Whether people stand behind a peering, in words.
+/// Whether people approved a peering, in words.
 #[must_use]
 pub const fn describe_origin(origin: InventoryOrigin) -> &'static str {
     match origin {

@@ -111,7 +111,7 @@ pub fn describe_reply(reply: &Reply, scope: CommandScope, now: Timestamp) -> Mes
         Reply::Status { connection, approval, target } => describe_status(connection, approval.as_deref(), target, now),
         Reply::ButtonsOnly(status) => describe_buttons_only(status, scope, now),
         Reply::List { approvals, more } => describe_list(approvals, *more, now),
-        Reply::Inventory { lines, gaps } => describe_inventory(lines, gaps, now),
+        Reply::Inventory { target, lines, gaps } => describe_inventory(target.as_deref(), lines, gaps, now),
         Reply::Refused(refusal) => describe_refusal(refusal),
         Reply::ReasonRequired { rule, verdict, id } => describe_missing_reason(rule, *verdict, id, scope),
         Reply::ReasonTooLong(chars) => with_sentence(

@@ -1,10 +1,13 @@
 //! What the requester reads: what becomes of their request. It names no approver by an identity, no check and no other
 //! peering, and has no buttons.
 
+use super::drift::describe_life;
 use super::facts::{connection_facts, describe_change};
 use super::routes::routes_of_requester;
-use super::{Message, MessageFact, format_time, format_wait, join_with, sanitize_reason, sanitize_text, with_headline};
-use crate::approval::{Approval, ApprovalState, Decision, Notification, NotificationKind, PolicySnapshot, Verdict};
+use super::{Message, MessageFact, format_time, join_with, sanitize_reason, sanitize_text, with_headline};
+use crate::approval::{
+    Approval, ApprovalState, Decision, Notification, NotificationKind, PolicySnapshot, Verdict, changes_for_requester,
+};
 use crate::peering::Change;
 
 const NEW_REQUEST: &str = "If the peering is still needed, send a new request.";
@@ -33,7 +36,7 @@ pub fn describe_for_requester(approval: &Approval, notification: &Notification) 
             ..with_headline(format!("VPC peering {id} is Activated"))
         },
         NotificationKind::Drifted { changes } => Message {
-            facts: change_facts(changes),
+            facts: change_facts(&changes_for_requester(changes)),
             sentences: vec!["The accepting side acknowledges the change, or deletes the peering.".into()],
             ..with_headline(format!("Active VPC peering {id} is not as approved any more"))
         },
@@ -42,7 +45,7 @@ pub fn describe_for_requester(approval: &Approval, notification: &Notification) 
             with_headline(format!("The accepting side has acknowledged the change of VPC peering {id}"))
         }
         NotificationKind::Removed { lived_s } => {
-            let how = format!("was deleted after it had been active for {}", format_wait(*lived_s));
+            let how = format!("was deleted {}", describe_life(approval, *lived_s));
             ended(&how, "Routes to it may be left: look for them in your route tables.")
         }
         NotificationKind::Rejected(_) => ended("was rejected", NEW_REQUEST),
@@ -88,7 +91,10 @@ fn describe_approvers(policy: &PolicySnapshot) -> String {
     }
     let names = policy.approvers.iter().filter(|key| !key.contains('/'));
     let names = names.map(|key| sanitize_text(policy.display_names.get(key).unwrap_or(key)));
-    let names: Vec<_> = names.collect();
+    let mut names: Vec<_> = names.collect();
+    if !names.is_empty() && names.len() < policy.approvers.len() {
+        names.push("others of the accepting side".to_owned());
+    }
     let needed = policy.needed_approvals();
     match (needed, names.is_empty()) {
         (1, true) => "one person of the accepting side".to_owned(),

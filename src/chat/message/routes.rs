@@ -2,12 +2,17 @@
 
 use std::fmt::Write;
 
-use super::{join_with, sanitize_text};
+use ipnet::IpNet;
+
+use super::{format_time, join_with, sanitize_text};
 use crate::approval::{Approval, ApprovalState};
 use crate::peering::{Connection, RouteFinding, RouteReport, RouteState, Side};
 
-/// The most commands in a snippet.
-const MAX_COMMANDS: usize = 8;
+/// The most commands in a snippet. A VPC has at most 6 IPv4 and 5 IPv6 blocks.
+const MAX_COMMANDS: usize = 12;
+/// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpc-2016-04-28-createrouteentry>
+const ONE_AFTER_THE_OTHER: &str =
+    "# Alibaba Cloud changes one route of a VPC at a time. After TaskConflict, wait a few seconds.\n";
 /// The most tables that a line names.
 const MAX_TABLES: usize = 4;
 /// Stands for a route table that peergate does not know.
@@ -17,15 +22,23 @@ const UNKNOWN_TABLE: &str = "vtb-…";
 pub(super) fn route_lines(approval: &Approval) -> Vec<String> {
     let Some(RouteReport { findings, unneeded }) = approval.routes() else { return vec![] };
     let is_active = *approval.state() == ApprovalState::Activated;
+    let is_wider = |destination: &str| {
+        destination.parse::<IpNet>().is_ok_and(|it| findings.iter().any(|finding| it.contains(&finding.cidr)))
+    };
     let unneeded = unneeded.iter().map(|route| {
         let (destination, table) = (sanitize_text(&route.destination), sanitize_text(&route.table));
-        if is_active {
+        if is_active && is_wider(&route.destination) {
             format!("⚠ route {destination} in {table} leads to this peering and is wider than needed")
+        } else if is_active {
+            format!("⚠ route {destination} in {table} leads to this peering, and no block of the requester needs it")
         } else {
             format!("⚠ route {destination} in {table} is left over")
         }
     });
-    findings.iter().map(describe_finding).chain(unneeded).collect()
+    let read_at = approval.routes_read_at().map(|at| format!("Our route tables were read at {}", format_time(at)));
+    let mut lines: Vec<_> = findings.iter().map(describe_finding).chain(unneeded).collect();
+    lines.extend(read_at.filter(|_| !lines.is_empty()));
+    lines
 }
 
 fn describe_finding(RouteFinding { cidr, state, tables }: &RouteFinding) -> String {
@@ -75,7 +88,17 @@ pub(super) fn route_commands(approval: &Approval) -> Option<String> {
     let (connection, report) = (approval.connection(), approval.routes()?);
     let region = &connection.accepter.region;
     let commands: Vec<_> = if *approval.state() == ApprovalState::Activated {
-        let missing = report.findings.iter().filter(|it| it.state == RouteState::Missing);
+        // A longer route wins over one that leads elsewhere.
+        let is_missing = |it: &&RouteFinding| match &it.state {
+            RouteState::Missing => true,
+            RouteState::Elsewhere(destination, _) => *destination != it.cidr.to_string(),
+            RouteState::Routed
+            | RouteState::Wider(_)
+            | RouteState::Shadowed(..)
+            | RouteState::InProgress
+            | RouteState::PrefixList(_) => false,
+        };
+        let missing = report.findings.iter().filter(is_missing);
         let pairs = missing.flat_map(|it| it.tables.iter().map(|table| (table.as_str(), it.cidr.to_string())));
         pairs.map(|(table, cidr)| create_command(region, table, &cidr, connection)).collect()
     } else {
@@ -88,7 +111,11 @@ pub(super) fn route_commands(approval: &Approval) -> Option<String> {
         };
         report.unneeded.iter().map(|route| delete(&route.id)).collect()
     };
-    (!commands.is_empty()).then(|| commands.into_iter().take(MAX_COMMANDS).collect::<Vec<_>>().join("\n"))
+    let intro = if commands.len() > 1 { ONE_AFTER_THE_OTHER } else { "" };
+    let hidden = commands.len().saturating_sub(MAX_COMMANDS);
+    let mut shown: Vec<_> = commands.into_iter().take(MAX_COMMANDS).collect();
+    shown.extend((hidden > 0).then(|| format!("# and {hidden} more")));
+    (!shown.is_empty()).then(|| format!("{intro}{}", shown.join("\n")))
 }
 
 /// Source: <https://www.alibabacloud.com/help/en/vpc/developer-reference/api-vpc-2016-04-28-createrouteentry>
@@ -105,19 +132,22 @@ fn create_command(region: &str, table: &str, cidr: &str, connection: &Connection
 /// Commands and Terraform resources that make the routes of both sides. peergate does not know the requester's tables.
 pub(super) fn routes_of_both_sides(connection: &Connection) -> String {
     let Connection { requester: theirs, accepter: ours, .. } = connection;
-    let mut text = String::new();
+    let mut text = ONE_AFTER_THE_OTHER.to_owned();
     for (title, here, there) in [("our side", ours, theirs), ("the requester's side", theirs, ours)] {
         let _ = writeln!(text, "# {title}, in each route table of {}", sanitize_text(&here.vpc));
         text.push_str(&commands_of(here, there, connection));
     }
-    text.push_str("# or with Terraform, on each side\n");
-    text.push_str(&terraform_of(theirs, connection));
+    for (title, there) in [("our side", theirs), ("the requester's side", ours)] {
+        let _ = writeln!(text, "# or with Terraform, {title}");
+        text.push_str(&terraform_of(there, connection));
+    }
     text.trim_end().to_owned()
 }
 
 /// Commands that make the routes of the requester's side.
 pub(super) fn routes_of_requester(connection: &Connection) -> String {
-    let text = commands_of(&connection.requester, &connection.accepter, connection)
+    let text = ONE_AFTER_THE_OTHER.to_owned()
+        + &commands_of(&connection.requester, &connection.accepter, connection)
         + "# or with Terraform\n"
         + &terraform_of(&connection.accepter, connection);
     text.trim_end().to_owned()

@@ -72,7 +72,7 @@ fn reply_response(reply: &Reply, message: &Message) -> Response<String> {
         Reply::List { approvals, more } => json!({
             "approvals": approvals.iter().map(ApprovalView::new).collect::<Vec<_>>(), "more": more,
         }),
-        Reply::Inventory { lines, gaps } => json!({
+        Reply::Inventory { lines, gaps, .. } => json!({
             "peerings": lines.get(..MAX_PEERINGS).unwrap_or(lines),
             "more": lines.len() > MAX_PEERINGS,
             "gaps": gaps.get(..MAX_GAPS).unwrap_or(gaps),

@@ -212,6 +212,11 @@ impl Simulator {
         self.lock().api.routing.add_route(table, destination, next_hop, clock::now());
     }
 
+    /// Removes all routes of a table.
+    pub fn remove_routes(&self, table: &str) {
+        self.lock().api.routing.remove_routes(table);
+    }
+
     /// Changes a connection without a call. Returns whether it exists.
     #[must_use]
     pub fn tamper(&self, instance_id: &str, tampering: Tampering) -> bool {

@@ -59,6 +59,12 @@ impl SimulatedVpcs {
         }
     }
 
+    pub(super) fn remove_routes(&mut self, table: &str) {
+        if let Some(table) = self.tables.get_mut(table) {
+            table.routes.clear();
+        }
+    }
+
     /// Whether a route leads to a peering.
     pub(super) fn has_route_to(&self, next_hop: &str) -> bool {
         self.tables.values().any(|table| table.routes.iter().any(|route| route.next_hop == next_hop))

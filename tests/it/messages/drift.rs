@@ -70,7 +70,7 @@ fn drift_card_asks_for_acknowledgments() {
     Still needed: 1 of bob, carol
     ✓ 5 checks passed: accepting account, business status, managed service, CIDR overlap, CIDR blocks in use
     If you acknowledge the change, peergate takes it as approved. Routes do not follow a change of CIDR blocks by themselves.
-    To delete it instead, somebody with the permission can run this command. It cuts the traffic for good.
+    To delete it instead, somebody with the permission can run this command. It cuts the traffic for good. Alibaba Cloud refuses it while a route leads to the peering: delete the routes first, or add --Force true, which deletes them, too.
     aliyun vpcpeer DeleteVpcPeerConnection --region cn-shanghai --InstanceId pcc-a
     Open the console: https://vpc.console.aliyun.com/vpcpeer/cn-shanghai/vpcpeers
     [Acknowledge] [Details]
@@ -83,7 +83,7 @@ pub(super) fn drift_notification_names_the_change_and_how_to_delete() {
     ⚠ Active VPC peering prod/pcc-a is not as approved any more: requester CIDRs
     Changed: requester CIDRs: 10.1.0.0/16, fd00:1::/48 → 10.1.0.0/16, 10.9.0.0/16, fd00:1::/48
     If you acknowledge the change, peergate takes it as approved. Routes do not follow a change of CIDR blocks by themselves.
-    To delete it instead, somebody with the permission can run this command. It cuts the traffic for good.
+    To delete it instead, somebody with the permission can run this command. It cuts the traffic for good. Alibaba Cloud refuses it while a route leads to the peering: delete the routes first, or add --Force true, which deletes them, too.
     aliyun vpcpeer DeleteVpcPeerConnection --region cn-shanghai --InstanceId pcc-a
     ");
 }
@@ -95,7 +95,7 @@ fn drift_of_our_own_vpc_is_named() {
     ⚠ Active VPC peering prod/pcc-a is not as approved any more: CIDR blocks of the accepting VPC itself
     Changed: CIDR blocks of the accepting VPC itself: 10.2.0.0/16 → 10.2.0.0/16, 172.16.0.0/12
     If you acknowledge the change, peergate takes it as approved. Routes do not follow a change of CIDR blocks by themselves.
-    To delete it instead, somebody with the permission can run this command. It cuts the traffic for good.
+    To delete it instead, somebody with the permission can run this command. It cuts the traffic for good. Alibaba Cloud refuses it while a route leads to the peering: delete the routes first, or add --Force true, which deletes them, too.
     aliyun vpcpeer DeleteVpcPeerConnection --region cn-shanghai --InstanceId pcc-a
     ");
 }

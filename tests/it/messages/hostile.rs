@@ -45,7 +45,7 @@ fn hostile_text_stays_literal_in_every_state() {
         changed.requester.vpc = format!("{hostile}2");
         let changed = Event::Changed { connection: Box::new(changed), findings: findings.to_vec() };
         let no_rule = without_rule(&waits);
-        let states = [
+        let states = vec![
             after(one.clone(), &[changed]),
             after(two.clone(), &[accepted()]),
             after(two.clone(), &[accepted(), seen(Status::Activated)]),

@@ -169,14 +169,23 @@ fn activated_notification_lists_the_next_steps() {
     On our side, add a route to pcc-a for 10.1.0.0/16 and fd00:1::/48 in the route tables of vpc-ours.
     On the requester's side, add a route to pcc-a for 10.2.0.0/16 in the route tables of vpc-theirs.
     Then check security groups, network ACLs and database whitelists.
+    # Alibaba Cloud changes one route of a VPC at a time. After TaskConflict, wait a few seconds.
     # our side, in each route table of vpc-ours
     aliyun vpc CreateRouteEntry --RegionId cn-shanghai --RouteTableId vtb-… --DestinationCidrBlock 10.1.0.0/16 --NextHopType VpcPeer --NextHopId pcc-a
     aliyun vpc CreateRouteEntry --RegionId cn-shanghai --RouteTableId vtb-… --DestinationCidrBlock fd00:1::/48 --NextHopType VpcPeer --NextHopId pcc-a
     # the requester's side, in each route table of vpc-theirs
     aliyun vpc CreateRouteEntry --RegionId cn-hangzhou --RouteTableId vtb-… --DestinationCidrBlock 10.2.0.0/16 --NextHopType VpcPeer --NextHopId pcc-a
-    # or with Terraform, on each side
+    # or with Terraform, our side
     resource "alicloud_route_entry" "peering" {
       for_each              = toset(["10.1.0.0/16", "fd00:1::/48"])
+      route_table_id        = "vtb-…"
+      destination_cidrblock = each.value
+      nexthop_type          = "VpcPeer"
+      nexthop_id            = "pcc-a"
+    }
+    # or with Terraform, the requester's side
+    resource "alicloud_route_entry" "peering" {
+      for_each              = toset(["10.2.0.0/16"])
       route_table_id        = "vtb-…"
       destination_cidrblock = each.value
       nexthop_type          = "VpcPeer"

@@ -454,15 +454,15 @@ fn inventory_shows_first_what_needs_attention() {
     let mut lines = inventory_lines();
     lines.reverse();
     lines.sort_by_key(InventoryLine::attention);
-    assert_snapshot!(reply(&Reply::Inventory { lines, gaps: vec![] }), @r"
-    7 VPC peerings: 1 never approved here, 1 changed since the approval, 1 without all routes
-    An operator can take over a peering that was never approved here: `peergate adopt ID --reason … --by …`.
+    assert_snapshot!(reply(&Reply::Inventory { target: None, lines, gaps: vec![] }), @r"
+    7 VPC peerings: 1 never approved here, 1 changed, 1 with incomplete routes
+    An operator can take over a peering that was never approved here: `peergate adopt ID --by NAME --reason …`.
     prod/pcc-1: Activated; ⚠ never approved here; from account 1111111111111111 to vpc-ours
-    prod/pcc-2: Activated; approved by alice and bob on 2026-11-22 (rule “r”); ⚠ changed since: bandwidth, requester CIDRs; from account 1111111111111111 to vpc-ours
+    prod/pcc-2: Activated; ⚠ changed: bandwidth, requester CIDRs; approved by alice and bob on 2026-11-22 (rule “r”); from account 1111111111111111 to vpc-ours
     prod/pcc-3: Activated; ⚠ routes incomplete; from account 1111111111111111 to vpc-ours; 3 d 3 h old
     prod/pcc-6: Activated; requested by us; to vpc-ours of account 2222222222222222
     prod/pcc-5: Activated; no approval needed; from account 1111111111111111 to vpc-ours
-    prod/pcc-4: Activated; adopted by alice and bob on 2026-11-22; routes complete; from account 1111111111111111 to vpc-ours
+    prod/pcc-4: Activated; routes complete; adopted by alice and bob on 2026-11-22; from account 1111111111111111 to vpc-ours
     prod/pcc-7: Accepting; from account 1111111111111111 to vpc-ours
     ");
 }
@@ -473,11 +473,14 @@ fn inventory_without_all_of_it_says_so() {
     let (none, gaps): (Vec<_>, Vec<_>) = (vec![], (0..12).map(gap).collect());
     let one = || inventory_lines().into_iter().skip(4).take(1).collect();
     assert_snapshot!(replies([
-        Reply::Inventory { lines: none.clone(), gaps: vec![] },
-        Reply::Inventory { lines: one(), gaps: vec![gap(1)] },
-        Reply::Inventory { lines: none, gaps },
+        Reply::Inventory { target: None, lines: none.clone(), gaps: vec![] },
+        Reply::Inventory { target: Some("prod".into()), lines: none.clone(), gaps: vec![] },
+        Reply::Inventory { target: None, lines: one(), gaps: vec![gap(1)] },
+        Reply::Inventory { target: None, lines: none, gaps },
     ]), @r"
-    Our accounts have no VPC peering
+    There is no VPC peering in the configured regions of our accounts
+
+    There is no VPC peering in the configured regions of prod
 
     1 VPC peering (⚠ not all could be read)
     ⚠ Not read: prod in region-1: Forbidden.RAM
@@ -740,7 +743,7 @@ fn usage_explains_every_command() {
     assert_snapshot!(text(&message::describe_unknown_command(&UnknownCommand::Help, CommandScope::Everything, &["prod"])), @r"
     peergate understands these commands
     /peergate list [on TARGET]: show the requests that are pending or in progress
-    /peergate inventory [on TARGET]: show every VPC peering of our accounts, and who approved it
+    /peergate inventory [on TARGET]: show every VPC peering in the configured regions, and who approved it
     /peergate status pcc-… [on TARGET]: show the facts, checks and history of a request
     /peergate approve pcc-… [on TARGET] [because REASON]: approve a request
     /peergate reject pcc-… [on TARGET] [because REASON]: reject a request
