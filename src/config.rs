@@ -324,6 +324,15 @@ mod tests {
     }
 
     #[test]
+    fn error_about_an_element_of_a_list_names_the_element() {
+        let rule = "[[rule]]\nname = \"a\"\ntarget = \"prod\"\n";
+        let whole = "[[rule]]\nname = \"b\"\ntarget = \"prod\"\napprovals = 1\napprovers = []\n";
+        assert!(problem(&format!("{SMALLEST}{rule}")).starts_with("rule[0]: missing field"));
+        assert!(problem(&format!("{SMALLEST}{whole}{rule}")).starts_with("rule[1]: missing field"));
+        assert!(problem(&format!("slack.teams = [\"T1\"]\n{SMALLEST}")).starts_with("platforms.slack: missing field"));
+    }
+
+    #[test]
     fn default_endpoint_is_the_vendors() {
         let config = Config::parse(SMALLEST).unwrap();
         assert_eq!(config.targets["prod"].endpoint.as_str(), "https://vpcpeer.aliyuncs.com/");

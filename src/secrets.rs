@@ -602,6 +602,22 @@ mod tests {
     }
 
     /// Puts secrets in the place of each value and key, and where no JSON belongs. No message repeats any of them.
+    /// Short words in lower case look like names.
+    #[test]
+    fn secret_in_the_place_of_a_key_is_not_named() {
+        let text = document().to_string();
+        for (at, _) in text.match_indices(':') {
+            let (before, after) = text.split_at(at);
+            let after = after.replacen(':', ",", 1).replacen('"', "\"hunter", 1);
+            let error = SecretSet::parse(format!("{before}{after}").as_bytes(), &Config::parse(CONFIG).unwrap());
+            let Err(error) = error else { continue };
+            assert!(!error.to_string().contains("hunter"), "{error}");
+        }
+        let text = r#"{"targets":{"prod":{"access_key_id":"x","access_key_secret","hunter"}}}"#;
+        let error = SecretSet::parse(text.as_bytes(), &Config::parse(CONFIG).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("not JSON") && !error.contains("hunter"), "{error}");
+    }
+
     #[test]
     fn secrets_error_never_repeats_a_secret() {
         fn places(value: &serde_json::Value, at: &str, into: &mut Vec<String>) {

@@ -174,7 +174,9 @@ fn report_permission(
             report.add_unknown(subject, format!("{reason} ({code})"), fix);
         }
         Class::ReadStatus | Class::Missing | Class::DryRunPassed => report.add_healthy(subject, "allowed"),
-        Class::Permanent if is_nonexistent && code.starts_with("IllegalParam") => {
+        Class::Permanent | Class::Unknown
+            if is_nonexistent && (code.starts_with("IllegalParam") || code == "InvalidRouteTableId.NotFound") =>
+        {
             report.add_healthy(subject, "allowed");
         }
         Class::Permanent | Class::Unknown if subject.contains(" in ") && code.contains("Region") => {

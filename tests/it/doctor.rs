@@ -1,5 +1,6 @@
 //! Problems of a deployment: what the doctor reports, and what the function does.
 
+use crate::drift::reading_vpcs;
 use crate::support::prelude::*;
 use peergate::app::App;
 use peergate::config::{Config, Environment, SecretsSource};
@@ -553,6 +554,23 @@ async fn first_tick_asks_once_and_never_waits_long() {
     assert_eq!(app.count_upstream_calls(), asked);
     app.slack.add_outage(Outage { path: "/api/auth.test".into(), hangs: true, ..Outage::default() });
     assert!(ask(&app.parts).await < Duration::from_secs(4));
+}
+
+#[tokio::test]
+async fn doctor_checks_the_permissions_to_read_vpcs() {
+    let app = reading_vpcs(TestApp::start().await);
+    let examine = async || doctor::examine_deployment(Ok(broken(&app, |_| {})), &Options::default(), soon()).await;
+    let report = examine().await;
+    assert!(report.is_healthy(), "{}", report.to_text());
+    for operation in ["DescribeVpcs", "DescribeRouteTableList", "DescribeRouteEntryList"] {
+        let is_it = |subject: &str| subject.starts_with(&format!("target prod, vpc:{operation} in "));
+        assert!(report.0.iter().any(|check| is_it(&check.subject)), "{operation}: {}", report.to_text());
+        app.fail_times(9, operation, "Forbidden.RAM");
+        let refused = examine().await;
+        app.simulator.clear_faults();
+        let problems: Vec<_> = refused.0.iter().filter(|check| check.health == Health::Problem).collect();
+        assert!(problems.len() == 1 && is_it(&problems[0].subject), "{}", refused.to_text());
+    }
 }
 
 #[tokio::test]

@@ -286,6 +286,47 @@ async fn late_inventory_says_what_it_does_not_know() {
     assert!(told(&app, "inventory", BOB).await.starts_with("1 VPC peering\n"));
 }
 
+/// Nobody knows whether people approved what the table does not return.
+#[tokio::test]
+async fn silent_table_makes_no_peering_unapproved() {
+    let (app, table) = TableProxy::start(quick_settings()).await;
+    let id = app.new_request_for("vpc-one").await;
+    app.set_status(&id, "Activated");
+    table.refuse_operation("BatchGetItem");
+    let text = told(&app, "inventory", BOB).await;
+    assert!(text.starts_with("peergate cannot reach its database"), "{text}");
+    app.send(&app.sign_body(r#"{"type":"peering.inventory","data":{"actor":"a"}}"#))
+        .await
+        .assert(503, "store-unavailable");
+    table.allow_all_operations();
+    assert!(told(&app, "inventory", BOB).await.contains("never approved here"));
+}
+
+/// The rule of now may be another one.
+#[tokio::test]
+async fn inventory_names_the_rule_of_the_approval() {
+    let app = TestApp::start().await;
+    let id = app.discovered_request("vpc-other").await;
+    app.approve(&id, "alice").await.assert(200, "accepted");
+    app.follow().await;
+    let app = app.with_change("\"data team\"\ntarget", "\"new team\"\ntarget");
+    app.set_bandwidth(&id, 5);
+    minutes(&app, 2).await;
+    assert_eq!(app.approval(&id).await.policy().rule.as_deref(), Some("new team"));
+    assert_eq!(whole_inventory(&app).await.lines[0].rule.as_deref(), Some("data team"));
+}
+
+#[tokio::test]
+async fn adopted_peering_lived_since_its_request() {
+    let app = TestApp::start().await;
+    let id = adopted(&app).await;
+    clock::jump::advance_in_thread(SignedDuration::from_hours(5 * 24));
+    app.set_status(&id, "Deleted");
+    minutes(&app, 3).await;
+    let told = app.thread_replies().pop().unwrap();
+    assert!(told.contains("was deleted 5 d after it was requested"), "{told}");
+}
+
 /// People cannot use up the calls of the watcher.
 #[tokio::test]
 async fn inventories_of_people_are_limited() {

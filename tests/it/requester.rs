@@ -1,6 +1,6 @@
 //! Channels of the requester hear what becomes of their request, and nothing of how it is decided.
 
-use crate::drift::minutes;
+use crate::drift::{activated, minutes, reading_vpcs};
 use crate::four_platforms::FourPlatforms;
 use crate::support::prelude::*;
 use peergate::chat::EventSpec;
@@ -149,4 +149,26 @@ async fn requester_of_an_adopted_peering_is_told_nothing() {
     crate::inventory::adopted(&app).await;
     minutes(&app, 2).await;
     assert_eq!(told(&app), Vec::<String>::new());
+}
+
+/// Only we see those.
+#[tokio::test]
+async fn requester_hears_no_block_that_the_peering_does_not_show() {
+    let app = reading_vpcs(with_channel(TestApp::start().await));
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    minutes(&app, 1).await;
+    let before = told(&app).len();
+    app.simulator.hide_cidrs("vpc-other", ["172.16.0.0/16".parse().unwrap()].into());
+    clock::jump::advance_in_thread(SignedDuration::from_hours(6));
+    minutes(&app, 2).await;
+    assert!(app.approval(&id).await.drift().is_some());
+    let card = app.slack.messages_in(CHANNEL).pop().unwrap();
+    assert!(card.text.contains("172.16.0.0/16"), "{}", card.text);
+    assert_eq!(app.click_button(&card, "Acknowledge", ALICE).await.status, 200);
+    minutes(&app, 2).await;
+    assert!(app.approval(&id).await.drift().is_none());
+    assert_eq!(told(&app).len(), before, "{:?}", told(&app));
+    app.set_bandwidth(&id, 5);
+    minutes(&app, 2).await;
+    assert!(told(&app).pop().unwrap().contains("bandwidth"), "{:?}", told(&app));
 }

@@ -134,3 +134,45 @@ async fn without_the_permission_no_table_is_read() {
     assert!(told.contains("--RouteTableId vtb-… --DestinationCidrBlock 10.0.0.0/24 --NextHopType VpcPeer"), "{told}");
     assert!(told.contains("resource \"alicloud_route_entry\" \"peering\""), "{told}");
 }
+
+/// A route to the block itself is longer than the one that leads elsewhere.
+#[tokio::test]
+async fn wider_route_to_elsewhere_gets_a_command() {
+    let app = app_that_reads_routes().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    app.simulator.add_route(TABLE, "0.0.0.0/0", "ngw-a");
+    minutes(&app, 3).await;
+    let card = app.only_card().text;
+    assert!(card.contains("✗ 10.0.0.0/24: the route 0.0.0.0/0 in vtb-vpc-other leads to ngw-a"), "{card}");
+    let command = format!("--DestinationCidrBlock 10.0.0.0/24 --NextHopType VpcPeer --NextHopId {id}");
+    assert!(card.contains(&command) && card.contains("Our route tables were read at "), "{card}");
+}
+
+/// The permission may come after the activation.
+#[tokio::test]
+async fn routes_of_earlier_peerings_are_read_once_permitted() {
+    let app = TestApp::start().await;
+    activated(&app, "vpc-other", &["alice"]).await;
+    let app = reading_vpcs(app);
+    minutes(&app, 3).await;
+    assert!(app.only_card().text.contains("✗ 10.0.0.0/24 has no route in vtb-vpc-other"), "{}", app.only_card().text);
+}
+
+/// A week of closer looks begins again after a change that people acknowledged.
+#[tokio::test]
+async fn routes_are_followed_closely_after_an_acknowledged_change() {
+    let app = app_that_reads_routes().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    app.simulator.add_route(TABLE, "10.0.0.0/24", id.as_str());
+    minutes(&app, 3).await;
+    clock::jump::advance_in_thread(SignedDuration::from_hours(30 * 24));
+    app.set_bandwidth(&id, 5);
+    minutes(&app, 2).await;
+    app.simulator.remove_routes(TABLE);
+    assert_eq!(app.click_button(&app.only_card(), "Acknowledge", ALICE).await.status, 200);
+    minutes(&app, 2).await;
+    assert!(app.only_card().text.contains("✗ 10.0.0.0/24 has no route"), "{}", app.only_card().text);
+    app.simulator.add_route(TABLE, "10.0.0.0/24", id.as_str());
+    minutes(&app, 5).await;
+    assert!(app.only_card().text.contains("our side has its routes"), "{}", app.only_card().text);
+}
