@@ -4,6 +4,7 @@
 //! or a reading that proves it wrong, leads out of a final state. Each change adds its notification to the outbox and
 //! its entry to the history in the same step, so that one write stores all of it.
 
+mod away;
 mod call;
 mod card;
 mod correction;

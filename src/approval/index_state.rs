@@ -72,10 +72,11 @@ impl Approval {
             ApprovalState::Activating => IndexState::Activating,
             ApprovalState::Rejected | ApprovalState::Expired | ApprovalState::Deleted => IndexState::Ended,
             ApprovalState::Activated => IndexState::Active(ActiveDigest {
-                seen: match self.unconfirmed {
-                    None => ContentDigest::of_active(&self.connection),
+                seen: match (&self.unconfirmed, self.upkeep.away()) {
+                    (None, None) => ContentDigest::of_active(&self.connection),
+                    (None, Some(away)) => ContentDigest::of_status(&away.status),
                     // Every reading is new.
-                    Some(_) => ContentDigest::default(),
+                    (Some(_), _) => ContentDigest::default(),
                 },
                 own_vpc: self.own_vpc().map(ContentDigest::of_cidrs).unwrap_or_default(),
             }),
@@ -125,17 +126,17 @@ impl IndexState {
             Self::Ended => is_alive || connection.status == Status::Activated,
             Self::Failed => connection.status == Status::Activated,
             Self::AcceptedElsewhere => is_alive,
-            // `Updating` means that an owner changes it; the next reading shows what has become of it.
             Self::Active(digest) => match connection.status {
                 Status::Activated => digest.seen != ContentDigest::of_active(connection),
                 Status::Deleted => true,
+                // `Updating` means that an owner changes it; the next reading shows what has become of it.
                 Status::Creating
                 | Status::Accepting
                 | Status::Updating
                 | Status::Rejected
                 | Status::Expired
                 | Status::Deleting
-                | Status::Other(_) => false,
+                | Status::Other(_) => digest.seen != ContentDigest::of_status(&connection.status),
             },
             Self::Decided | Self::Settled => false,
         }
@@ -159,6 +160,14 @@ impl ContentDigest {
         let mut hash = FieldHash::new("peergate/active/1");
         hash.add_field(&connection.fingerprint().to_string());
         hash.add_field(&connection.business_status.to_string());
+        Self(hash.into_u128())
+    }
+
+    /// Digests a status other than `Activated`: what else a reading shows then may pass.
+    #[must_use]
+    pub fn of_status(status: &Status) -> Self {
+        let mut hash = FieldHash::new("peergate/away/1");
+        hash.add_field(&status.to_string());
         Self(hash.into_u128())
     }
 

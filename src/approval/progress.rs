@@ -55,9 +55,13 @@ impl Approval {
                 self.schedule_next_check(now);
             }
             ApprovalState::Activating => self.remind_of_decision(None, now),
+            // A status that passes stops no reminder of a drift.
+            ApprovalState::Activated => {
+                self.remind_of_drift(now);
+                self.schedule_upkeep();
+            }
             ApprovalState::Pending
             | ApprovalState::Approved
-            | ApprovalState::Activated
             | ApprovalState::Rejecting
             | ApprovalState::Rejected
             | ApprovalState::Expired

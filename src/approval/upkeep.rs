@@ -10,11 +10,12 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use super::away::AwayStatus;
 use super::{
     Approval, ApprovalState, Approver, AuditEvent, Decision, DecisionError, NotificationKind, PolicySnapshot,
     RequestId, Review, TransientReading, UnconfirmedReading,
 };
-use crate::peering::{BusinessStatus, Change, Connection, Facts, FieldHash, Fingerprint, RouteReport};
+use crate::peering::{BusinessStatus, Change, Connection, Facts, FieldHash, Fingerprint, RouteReport, Status};
 use crate::preflight::{self, Finding};
 
 /// How many drifts and ends of drifts are told in [`DRIFT_WINDOW`]. Both owners can change a connection as often as they
@@ -46,6 +47,12 @@ pub(super) struct Upkeep {
     /// The CIDR blocks of our VPC when it was last read. `None` if it never was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     own_vpc: Option<BTreeSet<IpNet>>,
+    /// The status that people acknowledged. `None` for `Activated`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    status: Option<Status>,
+    /// The status of the last reading, if it is not `Activated`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    away: Option<AwayStatus>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     drift: Option<Drift>,
     /// What our route tables said last.
@@ -79,7 +86,7 @@ pub struct Drift {
 /// A reading of an activated connection, and everything that is told of it.
 #[derive(Debug, Clone)]
 pub struct FollowedReading {
-    /// The connection, which is `Activated`.
+    /// The connection, which is not `Deleted`.
     pub connection: Connection,
     /// The CIDR blocks of our VPC. `None` if it was not read now.
     pub own_vpc: Option<BTreeSet<IpNet>>,
@@ -97,6 +104,18 @@ impl Upkeep {
     pub(super) fn own_vpc(&self) -> Option<&BTreeSet<IpNet>> {
         self.own_vpc.as_ref()
     }
+
+    pub(super) fn away(&self) -> Option<&AwayStatus> {
+        self.away.as_ref()
+    }
+
+    /// Notes the status of a reading.
+    fn note_status(&mut self, status: &Status, now: Timestamp) {
+        self.away = AwayStatus::after(self.away.take(), status, now);
+        if *status == Status::Activated {
+            self.status = None;
+        }
+    }
 }
 
 impl Approval {
@@ -104,6 +123,12 @@ impl Approval {
     #[must_use]
     pub fn drift(&self) -> Option<&Drift> {
         self.upkeep.drift.as_ref()
+    }
+
+    /// Whether the last reading of the activated connection showed another status.
+    #[must_use]
+    pub fn is_away(&self) -> bool {
+        self.upkeep.away.is_some()
     }
 
     /// The CIDR blocks of our VPC when it was last read. `None` if it never was.
@@ -159,6 +184,10 @@ impl Approval {
                 changes.push(Change { fact: fact.to_owned(), before, after });
             }
         };
+        if connection.status != Status::Activated && self.upkeep.away.as_ref().is_some_and(|away| away.is_lasting) {
+            let known = self.upkeep.status.as_ref().unwrap_or(&Status::Activated);
+            note("status", known.to_string(), connection.status.to_string());
+        }
         let business_status = self.current_business_status(connection);
         note("business status", self.known_business_status().to_string(), business_status.to_string());
         if let Some(cidrs) = self.own_vpc_apart(&facts, own_vpc) {
@@ -183,6 +212,9 @@ impl Approval {
         hash.add_field(&facts.fingerprint().to_string());
         hash.add_field(&self.current_business_status(connection).to_string());
         hash.add_field(&self.own_vpc_apart(&facts, own_vpc).map(list_cidrs).unwrap_or_default());
+        if connection.status != Status::Activated {
+            hash.add_field(&connection.status.to_string());
+        }
         Fingerprint::of_hash(hash)
     }
 
@@ -218,12 +250,6 @@ impl Approval {
             return;
         }
         self.clear_unconfirmed();
-        let changes = self.changes_since_approval(&reading.connection, reading.own_vpc.as_ref());
-        let fingerprint = self.drift_fingerprint(&reading.connection, reading.own_vpc.as_ref());
-        let is_known = match self.drift() {
-            Some(drift) => drift.fingerprint == fingerprint,
-            None => changes.is_empty(),
-        };
         if reading.own_vpc.is_some() {
             // Our VPC is read rarely, so this is kept even if it is told later.
             self.upkeep.own_vpc.clone_from(&reading.own_vpc);
@@ -233,11 +259,25 @@ impl Approval {
                 self.check_routes(now);
             }
         }
+        self.upkeep.note_status(&reading.connection.status, now);
+        if self.upkeep.away().is_some_and(|away| !away.is_lasting) {
+            // An owner changes it, or its status is about to pass.
+            self.remind_of_drift(now);
+            self.schedule_upkeep();
+            return;
+        }
+        let changes = self.changes_since_approval(&reading.connection, reading.own_vpc.as_ref());
+        let fingerprint = self.drift_fingerprint(&reading.connection, reading.own_vpc.as_ref());
+        let is_known = match self.drift() {
+            Some(drift) => drift.fingerprint == fingerprint,
+            None => changes.is_empty(),
+        };
         if !is_known && self.has_drifted_too_often(now) {
             return;
         }
         self.connection = reading.connection.clone();
         if is_known && self.drift().is_none() {
+            self.schedule_upkeep();
             return;
         }
         let before = std::mem::replace(&mut self.policy, reading.policy.clone());
@@ -352,7 +392,8 @@ impl Approval {
     pub(super) fn schedule_upkeep(&mut self) {
         let remind_at = self.drift().map(|drift| self.reminder_state.next_reminder_at(&self.policy, drift.since, None));
         let confirm_at = self.unconfirmed.as_ref().map(UnconfirmedReading::next_reading_at);
-        self.next_step_at = [remind_at, confirm_at, self.upkeep.routes_due_at].into_iter().flatten().min();
+        let lasting_at = self.upkeep.away().and_then(AwayStatus::lasting_at);
+        self.next_step_at = [remind_at, confirm_at, self.upkeep.routes_due_at, lasting_at].into_iter().flatten().min();
     }
 
     /// Handles a reading that does not find an activated connection.
@@ -364,6 +405,7 @@ impl Approval {
         let created_at = self.adopted_by().and(self.connection.created_at);
         let lived_s = now.duration_since(created_at.unwrap_or(self.since)).as_secs();
         self.end_drift();
+        self.upkeep.away = None;
         self.transition_to(ApprovalState::Deleted, now);
         self.append_audit_event(event, now);
         self.next_step_at = None;
@@ -426,6 +468,7 @@ impl Approval {
         self.fingerprint = self.facts.fingerprint();
         let business_status = self.current_business_status(&self.connection);
         self.upkeep.business_status = Some(business_status).filter(|status| *status != BusinessStatus::Normal);
+        self.upkeep.status = Some(self.connection.status.clone()).filter(|status| *status != Status::Activated);
         self.upkeep.vpc_cidrs = self.upkeep.own_vpc.clone().filter(|cidrs| *cidrs != self.facts.accepter.cidrs);
         self.end_drift();
         self.check_routes(now);

@@ -37,6 +37,7 @@ pub struct RouteEntry {
 
 /// What our route tables say about a peering.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 pub struct RouteReport {
     /// For each CIDR block of the other side, how traffic to it is routed. Empty after the end of the connection.
     pub findings: Vec<RouteFinding>,
@@ -46,8 +47,10 @@ pub struct RouteReport {
 
 /// How some route tables route the traffic to a CIDR block.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 pub struct RouteFinding {
     /// A CIDR block of the other side.
+    #[cfg_attr(feature = "local", schemars(with = "String"))]
     pub cidr: IpNet,
     /// How it is routed.
     pub state: RouteState,
@@ -57,6 +60,7 @@ pub struct RouteFinding {
 
 /// How traffic to a CIDR block is routed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum RouteState {
     /// To the peering.
@@ -83,6 +87,7 @@ impl RouteState {
 
 /// A route to the peering that is not needed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema))]
 pub struct UnneededRoute {
     /// `vtb-…`.
     pub table: String,

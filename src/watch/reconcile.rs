@@ -159,9 +159,9 @@ async fn read_routes(app: &App, stored: Stored) -> Result<Stored, store::Error> 
     app.store.update(stored, |approval| approval.apply_event(&event, now)).await
 }
 
-/// Whether the reading is about an activated connection that peergate follows.
+/// Whether the reading is about an activated connection that peergate follows. Its status may be another one now.
 fn is_active(approval: &Approval, connection: &Connection) -> bool {
-    *approval.state() == ApprovalState::Activated && connection.status == Status::Activated
+    *approval.state() == ApprovalState::Activated && connection.status != Status::Deleted
 }
 
 /// Compares an activated connection with what people approved. Reads it again first, because the list may be older.
@@ -176,7 +176,7 @@ async fn follow_listed(
         Ok(connection) if is_active(&stored.approval, &connection) => {
             follow_active(app, stored, connection, own_vpc, summary).await
         }
-        // An owner changes it at this moment. The next tick handles that.
+        // It was deleted at this moment. The next tick handles that.
         Ok(_) => Ok(Claimed::nothing(stored)),
         Err(error) => {
             log_read_failure(id, &error);
@@ -220,7 +220,8 @@ async fn follow_active(
     summary: &mut TickSummary,
 ) -> Result<Claimed, store::Error> {
     let target = &stored.approval.id().target;
-    let is_as_approved = stored.approval.changes_since_approval(&connection, own_vpc.as_ref()).is_empty();
+    let is_as_approved = connection.status == Status::Activated
+        && stored.approval.changes_since_approval(&connection, own_vpc.as_ref()).is_empty();
     let findings = if is_as_approved {
         vec![]
     } else {

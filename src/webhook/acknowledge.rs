@@ -6,7 +6,7 @@ use super::decision::Attempt;
 use super::reply::{decision_error_reply, store_failure_reply};
 use crate::approval::{Approval, Decision, Principal, Review, Verdict};
 use crate::chat::{Dependency, Reply};
-use crate::peering::{Connection, Status};
+use crate::peering::Connection;
 use crate::store::Stored;
 
 impl Attempt<'_> {
@@ -16,9 +16,7 @@ impl Attempt<'_> {
         let policy = &app.config.policy;
         let Some(stored) = stored else { return Reply::NothingToAcknowledge };
         let Some(drift) = stored.approval.drift() else { return Reply::NothingToAcknowledge };
-        if connection.status != Status::Activated
-            || stored.approval.drift_fingerprint(connection, None) != drift.fingerprint
-        {
+        if stored.approval.drift_fingerprint(connection, None) != drift.fingerprint {
             // The watcher tells what has become of it.
             return Reply::ConnectionChanged;
         }

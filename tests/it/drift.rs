@@ -144,6 +144,61 @@ async fn change_is_told_only_when_a_reading_shows_it_complete() {
 }
 
 #[tokio::test]
+async fn lasting_status_of_an_active_peering_is_told_and_acknowledged() {
+    for status in ["Updating", "Paused"] {
+        let app = TestApp::start().await;
+        let id = activated(&app, "vpc-other", &["alice"]).await;
+        let told = app.thread_replies().len();
+        app.show_status(&id, status);
+        minutes(&app, 55).await;
+        assert_eq!(app.thread_replies().len(), told, "{status}");
+        let gets = app.count_calls(GET);
+        minutes(&app, 70).await;
+        let reply = last_reply(&app);
+        assert!(reply.contains("is not as approved any more: status"), "{reply}");
+        assert!(app.only_card().text.contains(&format!("status: Activated → {status}")), "{}", app.only_card().text);
+        assert_eq!(app.thread_replies().len(), told + 1, "once");
+        assert!(app.count_calls(GET) - gets < 5, "{}", app.count_calls(GET) - gets);
+        assert_eq!(app.click_button(&app.only_card(), "Acknowledge", "U061F7AUR").await.status, 200);
+        minutes(&app, 70).await;
+        assert!(app.approval(&id).await.drift().is_none(), "{status}");
+        let told = app.thread_replies().len();
+        app.show_status(&id, "-");
+        minutes(&app, 3).await;
+        assert_eq!((app.state_of(&id).await.as_str(), app.thread_replies().len()), ("activated", told), "{status}");
+        app.show_status(&id, status);
+        minutes(&app, 65).await;
+        assert!(last_reply(&app).contains("is not as approved any more: status"), "it begins anew");
+        app.show_status(&id, "-");
+        minutes(&app, 2).await;
+        assert!(last_reply(&app).contains("was undone"), "{}", last_reply(&app));
+        assert_proven(&app, &id).await;
+    }
+}
+
+/// While an owner changes it again, people are still reminded, and nothing is read more often.
+#[tokio::test]
+async fn passing_status_stops_no_reminder() {
+    let app = TestApp::start().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    app.set_bandwidth(&id, 5);
+    minutes(&app, 2).await;
+    app.show_status(&id, "Updating");
+    let (gets, told) = (app.count_calls(GET), app.thread_replies().len());
+    for _ in 0..30 {
+        clock::jump::advance_in_thread(SignedDuration::from_hours(1));
+        app.discover().await;
+        app.round().await;
+    }
+    assert!(app.count_calls(GET) - gets < 10, "{}", app.count_calls(GET) - gets);
+    assert!(
+        app.thread_replies()[told..].iter().any(|it| it.contains("Nobody has decided")),
+        "{:?}",
+        app.thread_replies()
+    );
+}
+
+#[tokio::test]
 async fn deletion_is_told_with_the_time_it_lived() {
     for gone in [becomes("Deleted"), shows("Missing"), shows("Deleted")] {
         let app = TestApp::start().await;

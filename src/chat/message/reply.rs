@@ -11,6 +11,7 @@ use super::facts::{can_show_all, connection_facts, describe_approver, problem_fa
 use super::history::{recent_events, summary_line};
 use super::inventory::describe_inventory;
 use super::notification::count_approvals;
+use super::routes::route_lines;
 use super::usage::command_with_reason;
 use super::{
     Button, Buttons, Link, MAX_CIDRS, Message, MessageFact, format_time, join_with, sanitize_text, with_headline,
@@ -407,7 +408,7 @@ fn describe_status(connection: &Connection, approval: Option<&Approval>, target:
     }
     if let Some(approval) = approval {
         message.facts.extend(state_facts(approval, now));
-        message.checks = approval.findings().iter().map(describe_finding).collect();
+        message.checks = approval.findings().iter().map(describe_finding).chain(route_lines(approval)).collect();
         message.figure = draw_overlaps(approval.findings());
         message.sentences.extend(recent_events(approval));
     }

@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use crate::approval::{Approval, ClientToken, Decision, Drift, Notification, NotificationKind, Principal, Verdict};
 use crate::chat::message;
-use crate::peering::{AccountId, BusinessStatus, Change, Connection, Fingerprint, InstanceId, Problem, Side, Status};
+use crate::peering::{
+    AccountId, BusinessStatus, Change, Connection, Fingerprint, InstanceId, Problem, RouteReport, Side, Status,
+};
 use crate::preflight::Finding;
 
 /// A notification.
@@ -72,6 +74,8 @@ pub(super) struct ApprovalView<'a> {
     history_hash: Option<&'a str>,
     /// How the activated connection differs from what people approved or acknowledged. Null if it does not.
     drift: Option<DriftView<'a>>,
+    /// What our route tables said of the active or ended connection when they were last read. Null if they were not.
+    routes: Option<RoutesView<'a>>,
     /// The last reading that changed the record.
     connection: ConnectionView<'a>,
 }
@@ -88,6 +92,18 @@ struct DriftView<'a> {
     fingerprint: &'a Fingerprint,
     /// Those who have acknowledged it, oldest first.
     acknowledgments: Vec<DecisionView<'a>>,
+}
+
+/// What our route tables say.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "local", derive(schemars::JsonSchema), schemars(rename = "Routes"))]
+struct RoutesView<'a> {
+    /// When they were read. Null if an earlier version read them.
+    read_at: Option<Timestamp>,
+    /// Whether they lead all traffic of the other side to the peering.
+    complete: bool,
+    #[serde(flatten)]
+    report: &'a RouteReport,
 }
 
 #[derive(Debug, Serialize)]
@@ -198,6 +214,11 @@ impl<'a> ApprovalView<'a> {
             problem: approval.last_problem(),
             history_hash: approval.history().last().map(|entry| entry.hash.as_str()),
             drift: approval.drift().map(DriftView::new),
+            routes: approval.routes().map(|report| RoutesView {
+                read_at: approval.routes_read_at(),
+                complete: report.is_complete(),
+                report,
+            }),
             connection: ConnectionView::new(approval.connection()),
         }
     }

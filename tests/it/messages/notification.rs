@@ -597,6 +597,7 @@ fn machine_notification_carries_the_whole_approval() {
           "history_hash": "597780ca3bbced502c93d5cfbd768b7ead90f7b708299abf6de6934446adc432",
           "instance_id": "pcc-a",
           "problem": null,
+          "routes": null,
           "rule": "r",
           "since": "2026-11-22T10:00:00Z",
           "state": "activating",
