@@ -601,7 +601,6 @@ mod tests {
         }
     }
 
-    /// Puts secrets in the place of each value and key, and where no JSON belongs. No message repeats any of them.
     /// Short words in lower case look like names.
     #[test]
     fn secret_in_the_place_of_a_key_is_not_named() {
@@ -618,6 +617,7 @@ mod tests {
         assert!(error.contains("not JSON") && !error.contains("hunter"), "{error}");
     }
 
+    /// Puts secrets in the place of each value and key, and where no JSON belongs. No message repeats any of them.
     #[test]
     fn secrets_error_never_repeats_a_secret() {
         fn places(value: &serde_json::Value, at: &str, into: &mut Vec<String>) {

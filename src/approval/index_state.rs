@@ -74,6 +74,7 @@ impl Approval {
             ApprovalState::Activated => IndexState::Active(ActiveDigest {
                 seen: match (&self.unconfirmed, self.upkeep.away()) {
                     (None, None) => ContentDigest::of_active(&self.connection),
+                    (None, Some(away)) if away.is_lasting => ContentDigest::of_lasting(&self.connection),
                     (None, Some(away)) => ContentDigest::of_status(&away.status),
                     // Every reading is new.
                     (Some(_), _) => ContentDigest::default(),
@@ -136,7 +137,10 @@ impl IndexState {
                 | Status::Rejected
                 | Status::Expired
                 | Status::Deleting
-                | Status::Other(_) => digest.seen != ContentDigest::of_status(&connection.status),
+                | Status::Other(_) => {
+                    digest.seen != ContentDigest::of_status(&connection.status)
+                        && digest.seen != ContentDigest::of_lasting(connection)
+                }
             },
             Self::Decided | Self::Settled => false,
         }
@@ -168,6 +172,16 @@ impl ContentDigest {
     pub fn of_status(status: &Status) -> Self {
         let mut hash = FieldHash::new("peergate/away/1");
         hash.add_field(&status.to_string());
+        Self(hash.into_u128())
+    }
+
+    /// Digests what is compared of a connection whose status lasts.
+    #[must_use]
+    pub fn of_lasting(connection: &Connection) -> Self {
+        let mut hash = FieldHash::new("peergate/lasting/1");
+        hash.add_field(&connection.status.to_string());
+        hash.add_field(&connection.fingerprint().to_string());
+        hash.add_field(&connection.business_status.to_string());
         Self(hash.into_u128())
     }
 

@@ -135,10 +135,10 @@ impl InventoryLine {
     pub fn attention(&self) -> Attention {
         if self.origin == InventoryOrigin::NeverApproved {
             Attention::NeverApproved
-        } else if !is_active(&self.status) {
-            Attention::Inactive
         } else if !self.drift.is_empty() {
             Attention::Drifted
+        } else if !is_active(&self.status) {
+            Attention::Inactive
         } else if self.routes_complete == Some(false) {
             Attention::RoutesIncomplete
         } else {
@@ -186,7 +186,10 @@ impl Approval {
     pub fn approving_rule(&self) -> Option<&str> {
         let (mut current, mut approving) = (None, None);
         for entry in self.history.iter() {
-            if let AuditEvent::Discovered { rule, .. } | AuditEvent::RuleChanged { rule, .. } = &entry.event {
+            if let AuditEvent::Discovered { rule, .. }
+            | AuditEvent::RuleChanged { rule, .. }
+            | AuditEvent::SentBack { rule, .. } = &entry.event
+            {
                 current = rule.as_deref();
             } else if let AuditEvent::Decided(decision) = &entry.event {
                 approving = current.filter(|_| decision.verdict == Verdict::Approve);

@@ -135,7 +135,7 @@ pub enum NotificationKind {
     },
     /// The activated connection was deleted.
     Removed {
-        /// How long it was activated, in seconds.
+        /// Seconds since its activation. Of an adopted connection: since its request.
         lived_s: i64,
     },
     /// The connection was rejected. `None` if peergate did not reject it.

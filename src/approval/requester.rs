@@ -2,7 +2,7 @@
 //! for no decision.
 
 use super::upkeep::changes_for_requester;
-use super::{Approval, AuditEvent, NotificationKind, Verdict};
+use super::{Approval, NotificationKind, Verdict};
 
 impl Approval {
     /// Whether a channel is the requester's, and was never one of the approvers.
@@ -39,21 +39,16 @@ impl Approval {
 
 impl Approval {
     /// Whether the requester can see what has changed. A change of our own VPC can be one that the peering does not show.
-    fn is_seen_by_requester(&self, kind: &NotificationKind) -> bool {
+    fn is_seen_by_requester(&mut self, kind: &NotificationKind) -> bool {
         if let NotificationKind::Drifted { changes } = kind {
-            return !changes_for_requester(changes).is_empty();
+            let is_seen = !changes_for_requester(changes).is_empty();
+            self.upkeep.requester_knows |= is_seen;
+            is_seen
+        } else if matches!(kind, NotificationKind::DriftEnded | NotificationKind::DriftAcknowledged { .. }) {
+            std::mem::take(&mut self.upkeep.requester_knows)
+        } else {
+            true
         }
-        if !matches!(kind, NotificationKind::DriftEnded | NotificationKind::DriftAcknowledged { .. }) {
-            return true;
-        }
-        let last_changes = self.history.iter().rev().find_map(|entry| {
-            if let AuditEvent::Drifted { changes, .. } | AuditEvent::FactsDiffer { changes } = &entry.event {
-                Some(changes)
-            } else {
-                None
-            }
-        });
-        last_changes.is_none_or(|changes| !changes_for_requester(changes).is_empty())
     }
 }
 

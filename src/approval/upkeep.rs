@@ -55,6 +55,9 @@ pub(super) struct Upkeep {
     away: Option<AwayStatus>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     drift: Option<Drift>,
+    /// Whether the requester's channels heard of a drift, and not of its end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) requester_knows: bool,
     /// What our route tables said last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     routes: Option<RouteReport>,
@@ -250,8 +253,9 @@ impl Approval {
             return;
         }
         self.clear_unconfirmed();
+        let earlier_vpc = self.upkeep.own_vpc.clone();
         if reading.own_vpc.is_some() {
-            // Our VPC is read rarely, so this is kept even if it is told later.
+            // Our VPC is read rarely, so this is kept although the status may pass.
             self.upkeep.own_vpc.clone_from(&reading.own_vpc);
             // The permission may be new.
             if reading.policy.reads_routes && self.upkeep.routes_due_at.is_none() {
@@ -273,6 +277,8 @@ impl Approval {
             None => changes.is_empty(),
         };
         if !is_known && self.has_drifted_too_often(now) {
+            // The next reading of the VPC finds it again.
+            self.upkeep.own_vpc = earlier_vpc;
             return;
         }
         self.connection = reading.connection.clone();
@@ -420,6 +426,10 @@ impl Approval {
     /// [`DecisionError`] if it does not count.
     pub fn acknowledge_drift(&mut self, review: &Review<'_>, decision: Decision) -> Result<(), DecisionError> {
         self.check_acknowledgment(&decision)?;
+        // What was read of our VPC meanwhile is not what the person saw.
+        if self.drift_fingerprint(review.connection, None) != decision.fingerprint {
+            return Err(DecisionError::FactsChanged);
+        }
         let at = decision.at;
         self.connection = review.connection.clone();
         self.policy = review.policy.clone();

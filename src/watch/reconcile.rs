@@ -25,6 +25,8 @@ use crate::store::{self, Saved, Stored};
 /// fix.
 const ROUTES_RETRY_INTERVAL: SignedDuration = SignedDuration::from_mins(5);
 const REFUSED_ROUTES_INTERVAL: SignedDuration = SignedDuration::from_hours(6);
+/// When to look whether they may be read, if the configuration does not allow it any more.
+const UNREAD_ROUTES_INTERVAL: SignedDuration = SignedDuration::from_hours(24);
 
 /// Takes the due step of a record. Loads the record first, because the index may be outdated.
 pub(super) async fn advance_record(
@@ -124,8 +126,13 @@ pub(super) async fn poll_connection(
 /// Reads our route tables for a connection that is activated or has ended.
 async fn read_routes(app: &App, stored: Stored) -> Result<Stored, store::Error> {
     let (id, side) = (stored.approval.id(), &stored.approval.connection().accepter);
+    if app.config.targets.get(&id.target).is_none_or(|target| !target.read_vpcs) {
+        let (event, now) = (Event::RoutesUnread(UNREAD_ROUTES_INTERVAL), clock::now());
+        return app.store.update(stored, |approval| approval.apply_event(&event, now)).await;
+    }
+    let is_active = *stored.approval.state() == ApprovalState::Activated;
     let event = match accept::list_route_tables(app, &id.target, &side.region, &side.vpc, clock::now()).await {
-        // Every VPC has a table. What is not whole would look like missing routes.
+        // Every VPC that exists has a table. What is not whole would look like missing routes.
         Ok(tables) if tables.is_empty() => {
             tracing::warn!(
                 outcome = "routes_not_read",
@@ -133,10 +140,10 @@ async fn read_routes(app: &App, stored: Stored) -> Result<Stored, store::Error> 
                 peering.id = id.instance_id.as_str(),
                 "found no route table of our VPC"
             );
-            Event::RoutesUnread(ROUTES_RETRY_INTERVAL)
+            // The VPC of an ended connection may be gone.
+            Event::RoutesUnread(if is_active { ROUTES_RETRY_INTERVAL } else { REFUSED_ROUTES_INTERVAL })
         }
         Ok(tables) => {
-            let is_active = *stored.approval.state() == ApprovalState::Activated;
             let blocks = if is_active { stored.approval.asked_facts().requester.cidrs } else { BTreeSet::new() };
             Event::RoutesRead(RouteReport::new(&tables, &id.instance_id, &blocks))
         }
@@ -198,7 +205,10 @@ pub(super) async fn ingest_own_vpc(
     }
     let (approval, now) = (&stored.approval, clock::now());
     let known = approval.connection().clone();
-    let claimed = if approval.drift().is_none() && approval.changes_since_approval(&known, Some(&cidrs)).is_empty() {
+    let claimed = if approval.drift().is_none()
+        && !approval.is_away()
+        && approval.changes_since_approval(&known, Some(&cidrs)).is_empty()
+    {
         // Nothing is told, so that no reading is needed.
         let policy = app.config.policy.snapshot_for(&id.target, &known);
         let reading = FollowedReading { connection: known, own_vpc: Some(cidrs), policy, findings: vec![] };

@@ -176,6 +176,42 @@ async fn lasting_status_of_an_active_peering_is_told_and_acknowledged() {
     }
 }
 
+/// A lasting status hides no further change.
+#[tokio::test]
+async fn change_under_a_lasting_status_is_told() {
+    let app = TestApp::start().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    app.show_status(&id, "Paused");
+    minutes(&app, 65).await;
+    assert_eq!(app.click_button(&app.only_card(), "Acknowledge", "U061F7AUR").await.status, 200);
+    minutes(&app, 2).await;
+    assert!(app.approval(&id).await.drift().is_none());
+    app.set_bandwidth(&id, 5);
+    minutes(&app, 2).await;
+    assert!(last_reply(&app).contains("is not as approved any more: bandwidth"), "{}", last_reply(&app));
+    assert_eq!(app.click_button(&app.only_card(), "Acknowledge", "U061F7AUR").await.status, 200);
+    assert!(app.approval(&id).await.drift().is_none());
+}
+
+/// Six changes of the peering in an hour delay what our VPC shows. They do not lose it.
+#[tokio::test]
+async fn changed_vpc_is_told_after_a_flood() {
+    let app = app_that_reads_vpcs().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    minutes(&app, 1).await;
+    clock::jump::advance_in_thread(SignedDuration::from_hours(5) + SignedDuration::from_mins(50));
+    for mbps in [5, 1024, 5, 1024, 5, 1024] {
+        app.set_bandwidth(&id, mbps);
+        minutes(&app, 1).await;
+    }
+    app.simulator.hide_cidrs("vpc-other", ["172.16.0.0/16".parse().unwrap()].into());
+    minutes(&app, 10).await;
+    assert!(app.approval(&id).await.drift().is_none());
+    clock::jump::advance_in_thread(SignedDuration::from_hours(6));
+    minutes(&app, 3).await;
+    assert!(last_reply(&app).contains("CIDR blocks of the accepting VPC itself"), "{}", last_reply(&app));
+}
+
 /// While an owner changes it again, people are still reminded, and nothing is read more often.
 #[tokio::test]
 async fn passing_status_stops_no_reminder() {

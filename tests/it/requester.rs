@@ -171,4 +171,15 @@ async fn requester_hears_no_block_that_the_peering_does_not_show() {
     app.set_bandwidth(&id, 5);
     minutes(&app, 2).await;
     assert!(told(&app).pop().unwrap().contains("bandwidth"), "{:?}", told(&app));
+    // What they heard of ends, although the last difference was hidden from them.
+    app.simulator.hide_cidrs("vpc-other", ["172.17.0.0/16".parse().unwrap()].into());
+    app.set_bandwidth(&id, 1024);
+    clock::jump::advance_in_thread(SignedDuration::from_hours(7));
+    minutes(&app, 2).await;
+    let card = app.slack.messages_in(CHANNEL).pop().unwrap();
+    assert_eq!(app.click_button(&card, "Acknowledge", ALICE).await.status, 200);
+    minutes(&app, 2).await;
+    assert!(app.approval(&id).await.drift().is_none());
+    assert!(!told(&app).pop().unwrap().contains("is not as approved"), "{:?}", told(&app));
+    assert!(!told(&app).join("").contains("172."), "{:?}", told(&app));
 }

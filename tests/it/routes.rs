@@ -145,7 +145,7 @@ async fn wider_route_to_elsewhere_gets_a_command() {
     let card = app.only_card().text;
     assert!(card.contains("✗ 10.0.0.0/24: the route 0.0.0.0/0 in vtb-vpc-other leads to ngw-a"), "{card}");
     let command = format!("--DestinationCidrBlock 10.0.0.0/24 --NextHopType VpcPeer --NextHopId {id}");
-    assert!(card.contains(&command) && card.contains("Our route tables were read at "), "{card}");
+    assert!(card.contains(&command) && card.contains("Our route tables as of "), "{card}");
 }
 
 /// The permission may come after the activation.

@@ -120,9 +120,10 @@ pub(super) fn describe_removal(approval: &Approval, lived_s: i64) -> Message {
 /// How long a peering lived. Nobody knows when an adopted one was activated.
 pub(super) fn describe_life(approval: &Approval, lived_s: i64) -> String {
     let wait = format_wait(lived_s);
-    match approval.adopted_by() {
-        Some(_) => format!("{wait} after it was requested"),
-        None => format!("after it had been active for {wait}"),
+    match (approval.adopted_by(), approval.connection().created_at) {
+        (Some(_), Some(_)) => format!("{wait} after it was requested"),
+        (Some(_), None) => format!("{wait} after it was adopted"),
+        (None, _) => format!("after it had been active for {wait}"),
     }
 }
 

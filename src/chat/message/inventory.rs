@@ -55,7 +55,10 @@ fn headline(target: Option<&str>, lines: &[InventoryLine], gaps: &[String]) -> S
     let parts: Vec<_> = [
         (count(&|line| line.origin == InventoryOrigin::NeverApproved), "never approved here"),
         (count(&|line| line.attention() == Attention::Drifted), "changed"),
-        (count(&|line| line.routes_complete == Some(false)), "with incomplete routes"),
+        (
+            count(&|line| line.routes_complete == Some(false) && line.attention() != Attention::Inactive),
+            "with incomplete routes",
+        ),
     ]
     .into_iter()
     .filter(|(number, _)| *number > 0)

@@ -208,7 +208,8 @@ fn describe_refused_credentials(problem: &Problem) -> Message {
 fn describe_changed_connection() -> Message {
     with_sentence(
         "This VPC peering has changed since you saw it, so nothing was decided",
-        "Its accounts, VPCs, CIDR blocks, bandwidth or link type are different. Read its card again, then decide.",
+        "Its status, accounts, VPCs, CIDR blocks, bandwidth or link type are different. Once its card shows that, read it \
+         again, then decide.",
     )
 }
 

@@ -35,7 +35,7 @@ pub(super) fn route_lines(approval: &Approval) -> Vec<String> {
             format!("⚠ route {destination} in {table} is left over")
         }
     });
-    let read_at = approval.routes_read_at().map(|at| format!("Our route tables were read at {}", format_time(at)));
+    let read_at = approval.routes_read_at().map(|at| format!("Our route tables as of {}", format_time(at)));
     let mut lines: Vec<_> = findings.iter().map(describe_finding).chain(unneeded).collect();
     lines.extend(read_at.filter(|_| !lines.is_empty()));
     lines

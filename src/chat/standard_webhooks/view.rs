@@ -100,7 +100,7 @@ struct DriftView<'a> {
 struct RoutesView<'a> {
     /// When they were read. Null if an earlier version read them.
     read_at: Option<Timestamp>,
-    /// Whether they lead all traffic of the other side to the peering.
+    /// Whether they lead all traffic of the other side to the peering. After its end: whether no route to it is left.
     complete: bool,
     #[serde(flatten)]
     report: &'a RouteReport,

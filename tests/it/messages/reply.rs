@@ -614,7 +614,7 @@ fn reply_to_an_old_button_brings_a_card_if_no_channel_has_one() {
 fn changed_connection_reply_asks_to_read_the_card_again() {
     assert_snapshot!(reply(&Reply::ConnectionChanged), @r"
     This VPC peering has changed since you saw it, so nothing was decided
-    Its accounts, VPCs, CIDR blocks, bandwidth or link type are different. Read its card again, then decide.
+    Its status, accounts, VPCs, CIDR blocks, bandwidth or link type are different. Once its card shows that, read it again, then decide.
     ");
 }
 
