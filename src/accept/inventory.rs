@@ -105,7 +105,7 @@ pub async fn list_inventory(app: &App, scope: InventoryScope<'_>) -> Result<Inve
         lines.push(InventoryLine::new(it.target, it.account, &it.connection, record));
     }
     let count = |number: usize, what: &str| (number > 0).then(|| format!("the records of {number} peerings: {what}"));
-    gaps.extend(count(late, "they were not read in time"));
+    gaps.extend(count(late, "no time was left"));
     gaps.extend(count(unread, "the table did not answer"));
     Ok(Inventory { lines, gaps })
 }

@@ -29,7 +29,7 @@ pub struct InventoryLine {
     pub accepting_vpc: String,
     /// When it was requested. `None` if the vendor does not say.
     pub created_at: Option<Timestamp>,
-    /// Whether people stand behind it.
+    /// Whether people approved it.
     pub origin: InventoryOrigin,
     /// Who approved or adopted it.
     pub approved_by: Vec<String>,
@@ -72,7 +72,7 @@ pub enum InventoryRole {
     Requesting,
 }
 
-/// Whether people stand behind a peering.
+/// Whether people approved a peering.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InventoryOrigin {

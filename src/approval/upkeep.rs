@@ -279,6 +279,8 @@ impl Approval {
         if !is_known && self.has_drifted_too_often(now) {
             // The next reading of the VPC finds it again.
             self.upkeep.own_vpc = earlier_vpc;
+            self.remind_of_drift(now);
+            self.schedule_upkeep();
             return;
         }
         self.connection = reading.connection.clone();
@@ -469,6 +471,7 @@ impl Approval {
     pub(super) fn take_as_approved(&mut self, connection: &Connection, now: Timestamp) {
         self.connection = connection.clone();
         self.facts = connection.facts();
+        self.upkeep.note_status(&connection.status, now);
         self.adopt_drift(now);
     }
 

@@ -176,6 +176,25 @@ async fn lasting_status_of_an_active_peering_is_told_and_acknowledged() {
     }
 }
 
+/// A reminder is due while the connection has changed again, and too often to be told.
+#[tokio::test]
+async fn reminder_during_a_flood_reads_nothing_more() {
+    let app = TestApp::start().await;
+    let app = app.with_change("\"data team\"\ntarget", "\"data team\"\nremind_after = \"20m\"\ntarget");
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    for mbps in 5..=11 {
+        app.set_bandwidth(&id, mbps);
+        minutes(&app, 1).await;
+    }
+    assert_eq!(app.approval(&id).await.drift().unwrap().changes[0].after, "10 Mbit/s", "the seventh is told later");
+    clock::jump::advance_in_thread(SignedDuration::from_mins(25));
+    let gets = app.count_calls(GET);
+    for _ in 0..20 {
+        app.round().await;
+    }
+    assert!(app.count_calls(GET) - gets < 4, "{}", app.count_calls(GET) - gets);
+}
+
 /// A lasting status hides no further change.
 #[tokio::test]
 async fn change_under_a_lasting_status_is_told() {

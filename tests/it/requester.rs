@@ -151,6 +151,19 @@ async fn requester_of_an_adopted_peering_is_told_nothing() {
     assert_eq!(told(&app), Vec::<String>::new());
 }
 
+/// Who decides can change.
+#[tokio::test]
+async fn requester_hears_who_decides_by_another_rule() {
+    let app = with_channel(TestApp::start().await);
+    app.discovered_request("vpc-two-people").await;
+    assert!(told(&app).pop().unwrap().contains("Decided by: 2 of alice, bob, carol"), "{:?}", told(&app));
+    let config = app.config.replacen("approvals = 2", "approvals = 3", 1);
+    assert_ne!(config, app.config);
+    let app = app.with_config(&config);
+    minutes(&app, 2).await;
+    assert!(told(&app).pop().unwrap().contains("Decided by: 3 of alice, bob, carol"), "{:?}", told(&app));
+}
+
 /// Only we see those.
 #[tokio::test]
 async fn requester_hears_no_block_that_the_peering_does_not_show() {
