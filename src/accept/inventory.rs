@@ -136,7 +136,7 @@ enum RecordReading {
 /// The records that exist, and those that may exist but were not read.
 ///
 /// # Errors
-/// When no record can be read.
+/// When the table refuses every reading.
 async fn load_records(
     app: &App,
     ids: &[ApprovalId],
@@ -146,19 +146,20 @@ async fn load_records(
     for batch in ids.chunks(RECORDS_PER_CALL) {
         loads.push(load_batch(app, batch, until));
     }
-    let (mut records, mut failure) = (BTreeMap::new(), None);
+    let (mut records, mut failure, mut has_read) = (BTreeMap::new(), None, false);
     let mut loads = iter(loads).buffer_unordered(MAX_PARALLEL_CALLS);
     while let Some(BatchReading { loaded, error }) = loads.next().await {
         records.extend(loaded);
+        has_read |= error.is_none();
         failure = error.or(failure);
     }
     match failure {
-        Some(error) if records.values().all(|it| matches!(it, RecordReading::Failed(_))) => Err(error),
+        Some(error) if !has_read => Err(error),
         Some(_) | None => Ok(records),
     }
 }
 
-/// Some records, and the error if none of them could be read.
+/// Some records, and the error if the table refused to read them.
 struct BatchReading {
     loaded: Vec<(ApprovalId, RecordReading)>,
     error: Option<store::Error>,

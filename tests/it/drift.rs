@@ -1,8 +1,11 @@
 //! Activated connections are followed for life: what is not as approved is told, acknowledged or undone.
 
 use crate::support::prelude::*;
-use peergate::approval::{AuditEvent, History};
+use peergate::approval::{
+    Approver, AuditEvent, Decision, DecisionError, Event, FollowedReading, History, Principal, Review, Verdict,
+};
 use peergate::chat::EventSpec;
+use peergate::peering::{Connection, Status};
 
 const GET: &str = "GetVpcPeerConnectionAttribute";
 
@@ -193,6 +196,55 @@ async fn reminder_during_a_flood_reads_nothing_more() {
         app.round().await;
     }
     assert!(app.count_calls(GET) - gets < 4, "{}", app.count_calls(GET) - gets);
+}
+
+/// The peering does not show it, and the requester has the same addresses.
+#[tokio::test]
+async fn hidden_block_of_our_vpc_is_checked_for_an_overlap() {
+    let app = app_that_reads_vpcs().await;
+    activated(&app, "vpc-other", &["alice"]).await;
+    minutes(&app, 1).await;
+    app.simulator.hide_cidrs("vpc-other", ["10.0.0.128/25".parse().unwrap()].into());
+    clock::jump::advance_in_thread(SignedDuration::from_hours(6));
+    minutes(&app, 2).await;
+    let card = app.only_card().text;
+    assert!(
+        card.contains("10.0.0.128/25") && card.contains("the requester's 10.0.0.0/24 contains our 10.0.0.128/25"),
+        "{card}"
+    );
+}
+
+/// Our VPC was read between the click and the write.
+#[tokio::test]
+async fn acknowledgment_takes_only_what_its_sender_saw() {
+    let app = app_that_reads_vpcs().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    app.set_bandwidth(&id, 5);
+    minutes(&app, 2).await;
+    let mut record = app.approval(&id).await;
+    let connection = record.connection().clone();
+    let drift = record.drift().unwrap().fingerprint.clone();
+    let own_vpc = Some(["10.0.1.0/24", "172.16.0.0/16"].map(|it| it.parse().unwrap()).into());
+    let away = Connection { status: Status::Updating, ..connection.clone() };
+    let reading = FollowedReading { connection: away, own_vpc, policy: record.policy().clone(), findings: vec![] };
+    record.apply_event(&Event::Followed(Box::new(reading)), clock::now());
+    assert_eq!(record.drift().unwrap().fingerprint, drift, "nothing is told while an owner changes it");
+    let approval_id = record.id().clone();
+    let by = Approver { principal: Principal::new("webhook", "ci", "alice").unwrap(), person: None, name: None };
+    let policy = record.policy().clone();
+    let eligible_approver = |_: &Principal| Some(by.clone());
+    let (id, connection, policy, findings) = (&approval_id, &connection, &policy, &[]);
+    let review = Review { id, connection, policy, findings, eligible_approver: &eligible_approver };
+    let decision = Decision {
+        verdict: Verdict::Approve,
+        by: by.clone(),
+        at: clock::now(),
+        fingerprint: drift,
+        reason: None,
+        request_key: "k".into(),
+        request_content: None,
+    };
+    assert_eq!(record.acknowledge_drift(&review, decision), Err(DecisionError::FactsChanged));
 }
 
 /// A lasting status hides no further change.

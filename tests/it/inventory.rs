@@ -253,16 +253,40 @@ async fn inventory_reads_every_page_and_shows_thirty_lines() {
 
 /// A peering between two regions of one account stands in the lists of both.
 #[tokio::test]
-async fn peering_within_an_account_has_one_line() {
+async fn peering_in_the_lists_of_two_regions_has_one_line() {
     let app = TestApp::start().await;
     let app = app.with_change(r#"regions = ["cn-shanghai"]"#, r#"regions = ["cn-shanghai", "cn-hangzhou"]"#);
     let id = app.new_request().await;
-    app.set_status(&id, "Activated");
-    let account = [("OwnerId", "2222222222222222")];
-    app.simulator.disguise(id.as_str(), &account);
-    let lists = app.count_calls(LIST);
-    let lines = whole_inventory(&app).await.lines;
-    assert_eq!((lines.len(), app.count_calls(LIST) - lists), (1, 2));
+    let item: Value = serde_json::from_str(&app.simulator.shown_answer(id.as_str()).unwrap()).unwrap();
+    let raw = json!({"RequestId": "r", "TotalCount": 1, "VpcPeerConnects": [item]}).to_string();
+    app.simulator.add_fault(Fault {
+        action: Some(LIST.into()),
+        raw: Some(raw),
+        http_status: 200,
+        times: 2,
+        ..Fault::default()
+    });
+    let inventory = whole_inventory(&app).await;
+    assert_eq!((inventory.lines.len(), inventory.gaps, app.simulator.pending_faults()), (1, vec![], 0));
+}
+
+/// A part of the records that cannot be read loses only its own lines, and makes no peering unapproved.
+#[tokio::test]
+async fn records_that_fail_are_counted_as_a_gap() {
+    let (app, table) = TableProxy::start(quick_settings()).await;
+    for number in 0..131 {
+        let vpc = format!("vpc-{number}");
+        let id = app.request_peering(&[("AcceptingVpcId", "vpc-other"), ("VpcId", &vpc)]).await.unwrap();
+        app.set_status(&id, "Activated");
+    }
+    table.refuse_operation_once("BatchGetItem");
+    let answer = app.send(&app.sign_body(r#"{"type":"peering.inventory","data":{"actor":"a"}}"#)).await;
+    answer.assert(200, "incomplete-inventory");
+    let json = answer.body_json();
+    let shown = json["peerings"].as_array().unwrap().len();
+    assert!(shown == 100 || shown == 31, "{shown}");
+    let gap = format!("the records of {} peerings: the table did not answer", 131 - shown);
+    assert_eq!(json["gaps"], json!([gap]));
 }
 
 /// What is not known is not called fine, and an answer is in time.

@@ -176,3 +176,18 @@ async fn routes_are_followed_closely_after_an_acknowledged_change() {
     minutes(&app, 5).await;
     assert!(app.only_card().text.contains("our side has its routes"), "{}", app.only_card().text);
 }
+
+#[tokio::test]
+async fn no_table_is_read_after_the_permission_is_taken_back() {
+    let app = app_that_reads_routes().await;
+    activated(&app, "vpc-other", &["alice"]).await;
+    minutes(&app, 3).await;
+    let calls = app.count_calls(LIST_TABLES);
+    assert!(calls > 0);
+    let app = app.with_change("read_vpcs = true", "read_vpcs = false");
+    for _ in 0..9 {
+        clock::jump::advance_in_thread(SignedDuration::from_hours(24));
+        app.discover().await;
+    }
+    assert_eq!(app.count_calls(LIST_TABLES), calls);
+}

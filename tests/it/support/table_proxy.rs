@@ -1,6 +1,6 @@
 //! The table behind a proxy, which counts calls and may refuse one.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -16,6 +16,8 @@ pub struct TableProxy {
     calls: AtomicUsize,
     writes: Mutex<Vec<u16>>,
     refused: Mutex<Option<&'static str>>,
+    /// Whether only the next call of the operation is refused.
+    is_once: AtomicBool,
     upstream: String,
     client: reqwest::Client,
 }
@@ -29,6 +31,7 @@ impl TableProxy {
             calls: AtomicUsize::new(0),
             writes: Mutex::default(),
             refused: Mutex::new(None),
+            is_once: AtomicBool::new(false),
             upstream,
             client,
         });
@@ -60,7 +63,23 @@ impl TableProxy {
     }
 
     pub fn refuse_operation(&self, operation: &'static str) {
+        self.is_once.store(false, Ordering::SeqCst);
         *self.refused.lock().unwrap() = Some(operation);
+    }
+
+    pub fn refuse_operation_once(&self, operation: &'static str) {
+        self.is_once.store(true, Ordering::SeqCst);
+        *self.refused.lock().unwrap() = Some(operation);
+    }
+
+    /// Whether to refuse a call of this operation.
+    fn is_refused(&self, operation: &str) -> bool {
+        let mut refused = self.refused.lock().unwrap();
+        let is_it = *refused == Some(operation);
+        if is_it && self.is_once.load(Ordering::SeqCst) {
+            *refused = None;
+        }
+        is_it
     }
 
     async fn forward_request(State(table): State<Arc<Self>>, request: http::Request<Body>) -> http::Response<Body> {
@@ -69,7 +88,7 @@ impl TableProxy {
         let mut headers = parts.headers;
         // A request that only opens a connection names no operation.
         let operation = headers.get("x-amz-target").and_then(|target| target.to_str().ok()?.rsplit('.').next());
-        if operation.is_some() && *table.refused.lock().unwrap() == operation {
+        if operation.is_some_and(|operation| table.is_refused(operation)) {
             let refusal = r#"{"__type": "com.amazon.coral.service#AccessDeniedException"}"#;
             return http::Response::builder().status(400).body(Body::from(refusal)).unwrap();
         }
