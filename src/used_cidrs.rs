@@ -38,3 +38,21 @@ impl UsedCidrsCache {
         used
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn failed_list_is_not_asked_for_again_at_once() {
+        let (cache, tried) = (UsedCidrsCache::default(), std::cell::Cell::new(0));
+        for _ in 0..3 {
+            let list = async {
+                tried.set(tried.get() + 1);
+                None
+            };
+            assert!(cache.get_or_list(list).await.is_none());
+        }
+        assert_eq!(tried.get(), 1);
+    }
+}

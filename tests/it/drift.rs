@@ -247,6 +247,19 @@ async fn acknowledgment_takes_only_what_its_sender_saw() {
     assert_eq!(record.acknowledge_drift(&review, decision), Err(DecisionError::FactsChanged));
 }
 
+/// Our VPC says nothing of the status of the peering.
+#[tokio::test]
+async fn reading_of_our_vpc_ends_no_other_status() {
+    let app = TestApp::start().await;
+    let id = activated(&app, "vpc-other", &["alice"]).await;
+    app.show_status(&id, "Paused");
+    minutes(&app, 40).await;
+    let app = reading_vpcs(app);
+    minutes(&app, 25).await;
+    assert_eq!(app.count_calls(DESCRIBE), 1);
+    assert!(last_reply(&app).contains("is not as approved any more: status"), "{}", last_reply(&app));
+}
+
 /// A lasting status hides no further change.
 #[tokio::test]
 async fn change_under_a_lasting_status_is_told() {

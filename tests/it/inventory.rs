@@ -230,8 +230,10 @@ async fn people_and_programs_ask_for_the_inventory() {
     let origins: Vec<_> = json["peerings"].as_array().unwrap().iter().map(|one| one["origin"].clone()).collect();
     assert_eq!(origins, ["never_approved", "adopted", "approved", "not_active"]);
     assert_eq!(json["peerings"][1]["drift"], json!(["bandwidth"]));
+    let calls = app.count_upstream_calls();
     let wrong = told(&app, "inventory on dev", BOB).await;
     assert!(wrong.contains("Name one of these targets: prod"), "{wrong}");
+    assert_eq!(app.count_upstream_calls(), calls);
 }
 
 #[tokio::test]
@@ -343,12 +345,17 @@ async fn inventory_names_the_rule_of_the_approval() {
 #[tokio::test]
 async fn adopted_peering_lived_since_its_request() {
     let app = TestApp::start().await;
-    let id = adopted(&app).await;
+    let id = app.new_request_for("vpc-other").await;
+    app.set_status(&id, "Activated");
+    clock::jump::advance_in_thread(SignedDuration::from_hours(2 * 24));
+    app.discover().await;
+    let approval_id = ApprovalId { target: "prod".into(), instance_id: id.clone() };
+    accept::adopt_connection(&app.parts, &approval_id, "carol", "in use").await.unwrap();
     clock::jump::advance_in_thread(SignedDuration::from_hours(5 * 24));
     app.set_status(&id, "Deleted");
     minutes(&app, 3).await;
     let told = app.thread_replies().pop().unwrap();
-    assert!(told.contains("was deleted 5 d after it was requested"), "{told}");
+    assert!(told.contains("was deleted 7 d after it was requested"), "{told}");
 }
 
 /// People cannot use up the calls of the watcher.
